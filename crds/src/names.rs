@@ -1,0 +1,51 @@
+//! Names that more than one crate writes down: here once, nowhere else as literals.
+
+/// Group, version and kind of a `TaskQueue`.
+pub mod api {
+    /// The API group; also the prefix of our annotations and labels.
+    pub const GROUP: &str = "rowlock.dev";
+    /// The version this build reads.
+    pub const VERSION: &str = "v1alpha1";
+    /// `GROUP/VERSION`, as a manifest writes it.
+    pub const API_VERSION: &str = "rowlock.dev/v1alpha1";
+    /// The kind.
+    pub const KIND: &str = "TaskQueue";
+}
+
+/// Annotations on a `TaskQueue`.
+pub mod annotations {
+    /// The command that `rowlock dev` runs as the handler, in the manifest's folder, with `PORT` set.
+    pub const DEV_COMMAND: &str = "rowlock.dev/dev-command";
+}
+
+/// Containers of a worker pod.
+pub mod containers {
+    /// The container of the pod template that does the tasks; the user's.
+    pub const HANDLER: &str = "handler";
+    /// The container that claims tasks and calls the handler; ours.
+    pub const WORKER: &str = "worker";
+}
+
+/// Environment variables of a worker process, and the one of a handler process.
+pub mod env {
+    /// Connection string of the database.
+    pub const DATABASE_URL: &str = "ROWLOCK_DATABASE_URL";
+    /// File that holds the connection string, so that the secret is not in the environment.
+    pub const DATABASE_URL_FILE: &str = "ROWLOCK_DATABASE_URL_FILE";
+    /// Name of the queue in the database.
+    pub const QUEUE: &str = "ROWLOCK_QUEUE";
+    /// How many workers the instance has: its share of `workers.perPod`.
+    pub const WORKERS: &str = "ROWLOCK_WORKERS";
+    /// Where the handler listens, with its path.
+    pub const HANDLER_URL: &str = "ROWLOCK_HANDLER_URL";
+    /// Address of `/healthz`, `/readyz` and `/metrics`.
+    pub const LISTEN: &str = "ROWLOCK_LISTEN";
+    /// How long a drain may take before what still runs is abandoned to its lease.
+    pub const DRAIN_GRACE: &str = "ROWLOCK_DRAIN_GRACE";
+    /// `json` or `text`.
+    pub const LOG_FORMAT: &str = "ROWLOCK_LOG_FORMAT";
+    /// Name of the instance in the database, in logs and in a task's story; the pod's name.
+    pub const INSTANCE_NAME: &str = "ROWLOCK_INSTANCE_NAME";
+    /// Where the handler shall listen: the convention of most web frameworks, hence without our prefix.
+    pub const HANDLER_PORT: &str = "PORT";
+}

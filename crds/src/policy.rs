@@ -1,0 +1,30 @@
+//! What of a `TaskQueue` the running instances must know.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Dur, RetryPolicy, TaskQueueSpec};
+
+/// Handed to every instance through the database and read again when its generation changes, so that a
+/// changed retry policy or timeout needs no rollout.
+///
+/// Unknown fields beside these two are ignored: during an upgrade an older instance reads a newer policy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Policy {
+    /// What happens after a failed attempt.
+    pub retry: RetryPolicy,
+    /// How long one attempt may take.
+    pub timeout: Dur,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { retry: RetryPolicy::default(), timeout: crate::task_queue::default_timeout() }
+    }
+}
+
+impl From<&TaskQueueSpec> for Policy {
+    fn from(spec: &TaskQueueSpec) -> Self {
+        Self { retry: spec.retry.clone(), timeout: spec.timeout }
+    }
+}

@@ -1,0 +1,174 @@
+//! When a failed task is tried again: pure, total, saturating.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Dur;
+
+/// No retry waits longer, whatever the policy computes: a year. Keeps `now() + delay` a timestamp.
+pub const MAX_RETRY_DELAY: Duration = Duration::from_hours(365 * 24);
+
+/// How often and when a failed task is tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RetryPolicy {
+    /// Attempts in all, the first one included; 1 to 1000.
+    pub max_attempts: u16,
+    /// How long to wait after a failed attempt.
+    pub backoff: Backoff,
+    /// How far a delay is spread to both sides, so that what failed together does not come back together;
+    /// 0 to 100.
+    pub jitter_percent: u8,
+    /// Answers of the handler (HTTP statuses) that no retry will better: the task is dead at once.
+    #[serde(rename = "final")]
+    pub final_statuses: Vec<u16>,
+}
+
+/// The delay after each failed attempt, before jitter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "BackoffFields", into = "BackoffFields")]
+pub enum Backoff {
+    /// One delay per failed attempt; the last one repeats.
+    Delays(Vec<Dur>),
+    /// `initial`, then each time `factor` times as long, up to `max`.
+    Exponential { initial: Dur, factor: u32, max: Dur },
+    /// Always the same.
+    Fixed(Dur),
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            max_attempts: 6,
+            backoff: Backoff::default(),
+            jitter_percent: 10,
+            final_statuses: vec![400, 404, 410, 422],
+        }
+    }
+}
+
+/// A hiccup is over in seconds, a rollout in minutes, an outage in hours: 15 s, 30 s, 3 min, 1 h.
+impl Default for Backoff {
+    fn default() -> Self {
+        Self::Delays([15, 30, 180, 3600].map(Dur::from_secs).to_vec())
+    }
+}
+
+impl RetryPolicy {
+    /// How long to wait before the next attempt, after `failed_attempts` of them failed (at least 1).
+    ///
+    /// `jitter` is a random number in `0.0..1.0` of the caller's: 0.5 gives the delay as written, 0 the
+    /// shortest, 1 the longest.
+    ///
+    /// ```
+    /// use rowlock_crds::RetryPolicy;
+    /// let policy = RetryPolicy::default();
+    /// let delays: Vec<u64> = (1..=5).map(|failed| policy.delay(failed, 0.5).as_secs()).collect();
+    /// assert_eq!(delays, [15, 30, 180, 3600, 3600]);
+    /// assert_eq!(policy.delay(1, 0.0).as_millis(), 13_500);
+    /// ```
+    #[must_use]
+    pub fn delay(&self, failed_attempts: u16, jitter: f64) -> Duration {
+        let jitter = if jitter.is_nan() { 0.5 } else { jitter.clamp(0.0, 1.0) };
+        let spread = f64::from(self.jitter_percent.min(100)) / 100.0;
+        let base = self.backoff.delay(failed_attempts).min(MAX_RETRY_DELAY);
+        let seconds = base.as_secs_f64() * (1.0 + spread * (2.0 * jitter - 1.0));
+        Duration::try_from_secs_f64(seconds).unwrap_or(MAX_RETRY_DELAY).min(MAX_RETRY_DELAY)
+    }
+
+    /// Whether a handler's answer makes the task dead at once.
+    #[must_use]
+    pub fn is_final(&self, status: u16) -> bool {
+        self.final_statuses.contains(&status)
+    }
+}
+
+impl Backoff {
+    /// The delay after `failed_attempts` failures, without jitter.
+    ///
+    /// ```
+    /// use rowlock_crds::{Backoff, Dur};
+    /// let backoff = Backoff::Exponential { initial: Dur::from_secs(1), factor: 2, max: Dur::from_secs(60) };
+    /// let delays: Vec<u64> = (1..=8).map(|failed| backoff.delay(failed).as_secs()).collect();
+    /// assert_eq!(delays, [1, 2, 4, 8, 16, 32, 60, 60]);
+    /// ```
+    #[must_use]
+    pub fn delay(&self, failed_attempts: u16) -> Duration {
+        let index = failed_attempts.saturating_sub(1);
+        match self {
+            Self::Fixed(delay) => delay.0,
+            // No delays at all is refused when a manifest is read; here it means at once.
+            Self::Delays(delays) => {
+                delays.get(usize::from(index)).or(delays.last()).map_or(Duration::ZERO, |delay| delay.0)
+            }
+            Self::Exponential { initial, factor, max } => {
+                let times = u128::from(*factor).max(1).saturating_pow(u32::from(index));
+                let grown = initial.0.as_nanos().saturating_mul(times);
+                if grown < max.0.as_nanos() { from_nanos(grown) } else { max.0 }
+            }
+        }
+    }
+}
+
+/// A duration of that many nanoseconds, or the longest there is.
+fn from_nanos(nanos: u128) -> Duration {
+    const PER_SECOND: u128 = 1_000_000_000;
+    let part = u32::try_from(nanos % PER_SECOND).unwrap_or_default();
+    u64::try_from(nanos / PER_SECOND).map_or(Duration::MAX, |seconds| Duration::new(seconds, part))
+}
+
+/// How a backoff is written: exactly one of three fields. serde's own enums would need YAML tags.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct BackoffFields {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    delays: Option<Vec<Dur>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    exponential: Option<ExponentialFields>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    fixed: Option<Dur>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ExponentialFields {
+    initial: Dur,
+    #[serde(default = "default_factor")]
+    factor: u32,
+    max: Dur,
+}
+
+const fn default_factor() -> u32 {
+    2
+}
+
+impl TryFrom<BackoffFields> for Backoff {
+    type Error = &'static str;
+
+    fn try_from(fields: BackoffFields) -> Result<Self, &'static str> {
+        match (fields.delays, fields.exponential, fields.fixed) {
+            (Some(delays), None, None) => Ok(Self::Delays(delays)),
+            (None, Some(ExponentialFields { initial, factor, max }), None) => {
+                Ok(Self::Exponential { initial, factor, max })
+            }
+            (None, None, Some(delay)) => Ok(Self::Fixed(delay)),
+            (None, None, None) => Err("says no backoff; give one of delays, exponential or fixed"),
+            _ => Err("says more than one backoff; keep one of delays, exponential or fixed"),
+        }
+    }
+}
+
+impl From<Backoff> for BackoffFields {
+    fn from(backoff: Backoff) -> Self {
+        let (mut delays, mut exponential, mut fixed) = (None, None, None);
+        match backoff {
+            Backoff::Delays(list) => delays = Some(list),
+            Backoff::Exponential { initial, factor, max } => {
+                exponential = Some(ExponentialFields { initial, factor, max });
+            }
+            Backoff::Fixed(delay) => fixed = Some(delay),
+        }
+        Self { delays, exponential, fixed }
+    }
+}

@@ -1,0 +1,255 @@
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rowlock_crds::{Backoff, Dur, Manifest, ManifestError, TaskQueueSpec, parse_manifests};
+
+const HEAD: &str = "apiVersion: rowlock.dev/v1alpha1\nkind: TaskQueue\n";
+
+fn parse(text: &str) -> Result<Vec<Manifest>, Vec<ManifestError>> {
+    parse_manifests(Path::new("q.yaml"), text)
+}
+
+/// The errors of a manifest with that spec (indented by two, starting on line 5).
+fn spec_errors(spec: &str) -> String {
+    errors(&format!("{HEAD}metadata: {{ name: emails }}\nspec:\n{spec}"))
+}
+
+fn errors(text: &str) -> String {
+    let errors = parse(text).expect_err("the manifest is wrong");
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn a_small_manifest_gets_the_defaults() {
+    let text = format!("{HEAD}metadata: {{ name: emails }}\nspec: {{ workers: {{ total: 3 }} }}\n");
+    let manifests = parse(&text).unwrap();
+    assert_eq!(manifests.len(), 1);
+    assert_eq!(manifests[0].spec, TaskQueueSpec::with_workers(3));
+    assert_eq!(manifests[0].queue_name(), "emails");
+    assert_eq!(manifests[0].dev_command(), None);
+    let spec = &manifests[0].spec;
+    assert_eq!((spec.workers.per_pod, spec.handler.http.port), (10, 8080));
+    assert_eq!(spec.handler.http.path, "/tasks");
+    assert_eq!(spec.timeout.to_string(), "1m");
+    assert_eq!(spec.cleanup.dead.to_string(), "7d");
+    assert_eq!((spec.limits.backlog, spec.limits.payload_bytes), (1_000_000, 1_048_576));
+}
+
+#[test]
+fn every_field_of_the_design_is_read() {
+    let text = include_str!("full.yaml");
+    let manifests = parse(text).unwrap();
+    let manifest = &manifests[0];
+    assert_eq!((manifest.name.as_str(), manifest.queue_name()), ("mails", "emails"));
+    assert_eq!(manifest.namespace.as_deref(), Some("shop"));
+    assert_eq!(manifest.dev_command(), Some("python3 handler.py"));
+    let spec = &manifest.spec;
+    assert_eq!(spec.database.as_ref().unwrap().secret_ref.key, "uri");
+    let autoscaling = spec.workers.autoscaling.as_ref().unwrap();
+    assert_eq!((spec.workers.total, autoscaling.min), (40, 2));
+    assert_eq!(Duration::from(autoscaling.wait_target), Duration::from_secs(7));
+    let (initial, max) = (Dur::from_secs(1), Dur::from_secs(3600));
+    assert_eq!(spec.retry.backoff, Backoff::Exponential { initial, factor: 3, max });
+    assert_eq!(spec.retry.final_statuses, [400]);
+    assert!(spec.template.as_ref().unwrap().pointer("/spec/containers/0/image").is_some());
+    assert!(spec.paused && spec.suspend_scaling);
+    assert_eq!(manifest.line_of("spec.retry.final[0]"), 28);
+    let written: TaskQueueSpec = serde_yaml::from_str(&serde_yaml::to_string(spec).unwrap()).unwrap();
+    assert_eq!(&written, spec);
+}
+
+#[test]
+fn other_kinds_and_empty_documents_are_skipped() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {ports: [{port: 1}]}\n";
+    let queue = format!("{HEAD}metadata: {{ name: emails }}\nspec: {{ workers: {{ total: 3 }} }}\n");
+    let text = format!("---\n# nothing\n---\n{service}---\n{queue}---\n");
+    assert_eq!(parse(&text).unwrap().len(), 1);
+    assert!(parse("").unwrap().is_empty());
+    // Lines count through all documents.
+    let wrong =
+        format!("---\n{service}---\n{HEAD}metadata: {{ name: emails }}\nspec:\n  workers: {{ total: -1 }}\n");
+    assert!(
+        errors(&wrong).starts_with("q.yaml:11: spec.workers.total: is the number -1; "),
+        "{}",
+        errors(&wrong)
+    );
+}
+
+#[test]
+fn what_serde_refuses_says_where_and_what_to_change() {
+    let check = |spec: &str, expected: &str| assert_eq!(spec_errors(spec), expected, "{spec}");
+    check(
+        "  workers: {}\n",
+        "q.yaml:5: spec.workers.total: is missing; add it: a whole number from 0 to 10000, workers over all pods, such as `total: 10`",
+    );
+    check(
+        "  paused: true\n",
+        "q.yaml:4: spec.workers: is missing; add it: how many tasks run at the same time, such as `workers: { total: 10 }`",
+    );
+    check(
+        "  workers:\n    total: 1\n    perpod: 5\n",
+        "q.yaml:7: spec.workers.perpod: is not a field here; did you mean `perPod`?",
+    );
+    check(
+        "  workers:\n    total: 1\n    colour: 5\n",
+        "q.yaml:7: spec.workers.colour: is not a field here; take it out, or write one of: total, perPod, autoscaling",
+    );
+    check(
+        "  workers:\n    total: ten\n",
+        "q.yaml:6: spec.workers.total: is the text \"ten\"; make it a whole number from 0 to 10000, workers over all pods, such as `total: 10`",
+    );
+    check(
+        "  workers: { total: 1 }\n  timeout: 2 weeks\n",
+        "q.yaml:6: spec.timeout: `2 weeks` is not a duration; write whole numbers with units, such as 500ms, 15s, 1h30m or 7d",
+    );
+    check(
+        "  workers: { total: 1 }\n  timeout: 60\n",
+        "q.yaml:6: spec.timeout: `60` is not a duration; write whole numbers with units, such as 500ms, 15s, 1h30m or 7d",
+    );
+    check(
+        "  workers: { total: 1 }\n  paused: maybe\n",
+        "q.yaml:6: spec.paused: is the text \"maybe\"; make it true or false",
+    );
+    check(
+        "  workers: 5\n",
+        "q.yaml:5: spec.workers: is the number 5; make it how many tasks run at the same time, such as `workers: { total: 10 }`",
+    );
+    check(
+        "  workers: { total: 1 }\n  retry:\n    jitterPercent: 300\n",
+        "q.yaml:7: spec.retry.jitterPercent: is the number 300; make it a whole number from 0 to 100",
+    );
+    check(
+        "  workers: { total: 1 }\n  workers: { total: 2 }\n",
+        "q.yaml:5: spec.workers: is written twice; keep one of the two",
+    );
+}
+
+#[test]
+fn a_backoff_that_is_none_or_two_is_refused() {
+    let check = |backoff: &str, expected: &str| {
+        let spec = format!("  workers: {{ total: 1 }}\n  retry:\n    backoff:\n      {backoff}\n");
+        assert_eq!(spec_errors(&spec), expected);
+    };
+    check(
+        "linear: 10s",
+        "q.yaml:8: spec.retry.backoff.linear: is not a field here; take it out, or write one of: delays, exponential, fixed",
+    );
+    check("{}", "q.yaml:7: spec.retry.backoff: says no backoff; give one of delays, exponential or fixed");
+    check(
+        "{ fixed: 1s, delays: [1s] }",
+        "q.yaml:7: spec.retry.backoff: says more than one backoff; keep one of delays, exponential or fixed",
+    );
+    check(
+        "delays: [1s, 5x]",
+        "q.yaml:8: spec.retry.backoff.delays[1]: `5x` is not a duration; write whole numbers with units, such as 500ms, 15s, 1h30m or 7d",
+    );
+    check(
+        "delays: []",
+        "q.yaml:8: spec.retry.backoff.delays: is empty; write at least one delay, such as [15s]",
+    );
+    check(
+        "exponential: { initial: 2h, max: 1h }",
+        "q.yaml:8: spec.retry.backoff.exponential.max: is 1h, shorter than initial (2h); make it at least as long as initial",
+    );
+}
+
+#[test]
+fn values_out_of_range_are_refused_all_at_once() {
+    let spec = "
+  workers:
+    total: 10001
+    perPod: 0
+    autoscaling: { min: 20000, waitTarget: 0s }
+  handler: { http: { port: 0, path: tasks } }
+  retry:
+    maxAttempts: 1001
+    jitterPercent: 101
+    final: [404, 200]
+  timeout: 0s
+  limits: { backlog: 0 }
+  template: { spec: { containers: [{ name: main }] } }
+";
+    let expected = "
+q.yaml:7: spec.workers.total: is 10001; make it a whole number from 0 to 10000, workers over all pods, such as `total: 10`
+q.yaml:8: spec.workers.perPod: is 0; make it a whole number from 1 to 1000
+q.yaml:9: spec.workers.autoscaling.min: is 20000, more than workers.total (10001); lower it, or raise workers.total
+q.yaml:9: spec.workers.autoscaling.waitTarget: is no time at all; make it longer, such as 5s
+q.yaml:10: spec.handler.http.port: is 0; make it a port from 1 to 65535
+q.yaml:10: spec.handler.http.path: is `tasks`; write a path alone, such as /tasks
+q.yaml:17: spec.template.spec.containers: has no container `handler`; give the container that does the tasks this name
+q.yaml:12: spec.retry.maxAttempts: is 1001; make it a whole number from 1 to 1000
+q.yaml:13: spec.retry.jitterPercent: is 101; make it a whole number from 0 to 100
+q.yaml:14: spec.retry.final[1]: is 200; write statuses of failed answers, from 300 to 599
+q.yaml:15: spec.timeout: is no time at all; make it longer, such as 60s
+q.yaml:16: spec.limits.backlog: is 0; make it a number from 1 to 1000000000";
+    assert_eq!(spec_errors(spec), expected.trim_start());
+}
+
+#[test]
+fn names_must_fit_kubernetes_and_the_database() {
+    let check = |name: &str, problem: &str| {
+        let text = format!("{HEAD}metadata:\n  name: {name}\nspec: {{ workers: {{ total: 1 }} }}\n");
+        let cure = "use at most 52 of a-z, 0-9 and `-`, first and last not a `-`";
+        assert_eq!(errors(&text), format!("q.yaml:4: metadata.name: {problem}; {cure}"));
+    };
+    check("a.b", "has a dot");
+    check("Emails", "has the character `E`");
+    check("-a", "starts or ends with `-`");
+    check("\"\"", "is empty");
+    check(&"a".repeat(53), "has 53 characters");
+}
+
+#[test]
+fn the_head_of_the_document_is_checked() {
+    let check = |text: &str, expected: &str| assert_eq!(errors(text), expected);
+    check(
+        "kind: TaskQueue\napiVersion: rowlock.dev/v1\n",
+        "q.yaml:2: apiVersion: is `rowlock.dev/v1`; write `apiVersion: rowlock.dev/v1alpha1`",
+    );
+    check("kind: TaskQueue\n", "q.yaml:1: apiVersion: is missing; write `apiVersion: rowlock.dev/v1alpha1`");
+    check(
+        "apiVersion: rowlock.dev/v1alpha1\nkind: Taskqueue\n",
+        "q.yaml:2: kind: `Taskqueue` is not a kind of rowlock.dev; write `kind: TaskQueue`",
+    );
+    check("spec: {}\n", "q.yaml:1: kind: is missing; write `kind: TaskQueue`");
+    check(
+        &format!("{HEAD}spec: {{ workers: {{ total: 1 }} }}\n"),
+        "q.yaml:1: metadata: is missing; add it: a mapping with at least a `name`",
+    );
+    check(
+        &format!("{HEAD}metadata: {{ name: a }}\nspecs: {{ workers: {{ total: 1 }} }}\n"),
+        "q.yaml:4: specs: is not a field here; did you mean `spec`?",
+    );
+}
+
+#[test]
+fn text_that_is_not_yaml_says_the_line() {
+    let text = format!("{HEAD}metadata: {{ name: a }}\nspec:\n  workers: [1\n  timeout: 1s\n");
+    let found = errors(&text);
+    assert!(found.starts_with("q.yaml:6: document: is not what YAML allows: "), "{found}");
+    let found = errors("just some words\n");
+    assert!(found.starts_with("q.yaml:1: document: "), "{found}");
+}
+
+#[test]
+fn two_declarations_of_one_queue_are_refused() {
+    let queue = |name: &str, spec: &str| {
+        format!("{HEAD}metadata: {{ name: {name} }}\nspec:\n  workers: {{ total: 1 }}\n{spec}---\n")
+    };
+    let text = queue("emails", "") + &queue("mails", "  queueName: emails\n");
+    assert_eq!(
+        errors(&text),
+        "q.yaml:12: spec.queueName: the queue `emails` is declared already at q.yaml:3; give one of the two another name"
+    );
+    assert_eq!(parse(&(queue("a", "") + &queue("b", ""))).unwrap().len(), 2);
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused_without_a_panic(text in "\\PC*", tail in "[a-z:{}\\[\\],*& \\n-]{0,60}") {
+        let _ = parse(&text);
+        let _ = parse(&format!("{HEAD}{tail}"));
+        let _ = parse(&format!("{HEAD}metadata: {{ name: a }}\nspec:\n  workers: {tail}"));
+    }
+}
