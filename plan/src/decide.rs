@@ -1,0 +1,121 @@
+//! How many workers and pods a queue shall have.
+
+use std::time::Duration;
+
+use crate::{Backlog, Decision, Inputs, Memory, ObservedQueue, Reason, Scaling};
+
+/// What an instance may hold; the worker keeps to the same number.
+const CONNECTIONS_PER_POD: u32 = 2;
+
+/// Decides about one queue. `now` is a monotonic clock of the caller's, the same from call to call.
+///
+/// Up at once and in one step; down only to the highest wish of the last `scale_down_after`; to zero only
+/// when nothing is available, due soon or running (or the queue is paused, so that nothing could start). What
+/// is not known holds the pods as they are. `total` and the connections are above everything else.
+#[must_use]
+pub fn decide(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
+    let Scaling::Auto { min, wait_target, scale_down_after } = queue.scaling else {
+        return if queue.suspend_scaling {
+            hold(queue, memory, now, Reason::Suspended, Duration::ZERO)
+        } else {
+            fixed(queue, memory, now)
+        };
+    };
+    if queue.suspend_scaling {
+        return hold(queue, memory, now, Reason::Suspended, scale_down_after);
+    }
+    let Some(stats) = &queue.stats else {
+        let held = hold(queue, memory, now, Reason::Unknown, scale_down_after);
+        return within_limits(queue, min, held);
+    };
+    let mut memory = memory;
+    if memory.is_empty() {
+        // After a restart the window is not known; what is there now was wished by somebody.
+        memory.wish(now, queue.workers_on(queue.pods), scale_down_after);
+    }
+    let inputs = Inputs::of(stats, memory.service_seconds, queue.pod_start, wait_target);
+    if !inputs.service_assumed {
+        memory.service_seconds = Some(inputs.service_seconds);
+    }
+    let (wish, reason) = wish(queue, stats, &inputs, min);
+    let highest = memory.wish(now, wish, scale_down_after).min(queue.total);
+    let (workers, reason) = if highest > wish { (highest, Reason::Stabilization) } else { (wish, reason) };
+    let decision = settled(queue, workers, reason, memory);
+    within_connections(queue, Decision { wish: Some(wish), inputs: Some(inputs), ..decision })
+}
+
+/// Remembered, so that turning autoscaling on is no reason to drop pods at once.
+fn fixed(queue: &ObservedQueue, mut memory: Memory, now: Duration) -> Decision {
+    memory.wish(now, queue.total, Duration::ZERO);
+    within_connections(queue, settled(queue, queue.total, Reason::Fixed, memory))
+}
+
+/// What the tasks ask for, between what must be and what may be.
+fn wish(queue: &ObservedQueue, stats: &Backlog, inputs: &Inputs, min: u32) -> (u32, Reason) {
+    let (mut wish, mut reason) = if queue.paused {
+        (0, Reason::Paused)
+    } else {
+        let asked = inputs.workers();
+        let reason = if inputs.backlog > 0 && inputs.for_backlog >= inputs.for_rate {
+            Reason::Backlog
+        } else if asked > 0 {
+            Reason::Rate
+        } else {
+            Reason::Running
+        };
+        // A task that is there needs one worker, however short it is.
+        (asked.max(u32::from(!stats.is_idle())), reason)
+    };
+    let running = u32::try_from(stats.running).unwrap_or(u32::MAX);
+    if running > wish {
+        (wish, reason) = (running, Reason::Running);
+    }
+    if min > wish || (wish == 0 && !queue.paused) {
+        (wish, reason) = (min, Reason::MinWorkers);
+    }
+    if wish > queue.total {
+        (wish, reason) = (queue.total, Reason::Total);
+    }
+    (wish, reason)
+}
+
+/// As it is, remembered as a wish: what was held blindly goes no sooner than what was wished.
+fn hold(
+    queue: &ObservedQueue,
+    mut memory: Memory,
+    now: Duration,
+    reason: Reason,
+    window: Duration,
+) -> Decision {
+    let workers = queue.workers_on(queue.pods);
+    memory.wish(now, workers, window);
+    Decision { pods_desired: queue.pods, ..settled(queue, workers, reason, memory) }
+}
+
+/// The limits that hold without any statistics.
+fn within_limits(queue: &ObservedQueue, min: u32, held: Decision) -> Decision {
+    let least = min.min(queue.total);
+    let held = if held.workers_desired < least {
+        settled(queue, least, Reason::MinWorkers, held.memory)
+    } else if held.pods_desired > queue.pods_for(queue.total) {
+        settled(queue, queue.total, Reason::Total, held.memory)
+    } else {
+        held
+    };
+    within_connections(queue, held)
+}
+
+fn within_connections(queue: &ObservedQueue, decision: Decision) -> Decision {
+    // One pod is always let through: it says what the database says, and gets on with one connection.
+    let most = queue.connections.map_or(u32::MAX, |connections| (connections / CONNECTIONS_PER_POD).max(1));
+    if decision.pods_desired <= most {
+        return decision;
+    }
+    let workers_desired = queue.workers_on(most);
+    Decision { workers_desired, pods_desired: most, reason: Reason::Connections, ..decision }
+}
+
+fn settled(queue: &ObservedQueue, workers: u32, reason: Reason, memory: Memory) -> Decision {
+    let pods_desired = queue.pods_for(workers);
+    Decision { workers_desired: workers, pods_desired, reason, wish: None, inputs: None, memory }
+}

@@ -1,0 +1,150 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rowlock_plan::{Backlog, Memory, ObservedQueue, Reason, Scaling, decide};
+
+use crate::seconds;
+
+fn any_scaling() -> impl Strategy<Value = Scaling> {
+    let auto = (0_u32..50, 0_u64..100_000, 0_u64..600).prop_map(|(min, wait_ms, down)| Scaling::Auto {
+        min,
+        wait_target: Duration::from_millis(wait_ms),
+        scale_down_after: seconds(down),
+    });
+    prop_oneof![1 => Just(Scaling::Fixed), 6 => auto]
+}
+
+fn any_backlog() -> impl Strategy<Value = Backlog> {
+    let count = || prop_oneof![Just(0), 0_u64..50, any::<u64>()];
+    let quantity = || prop_oneof![0.0..100.0, any::<f64>()];
+    (count(), count(), 0_u64..80, quantity(), prop::option::of(quantity()), prop::option::of(quantity()))
+        .prop_map(|(available, due_soon, running, arrivals_per_second, service, oldest)| Backlog {
+            available,
+            due_soon,
+            running,
+            arrivals_per_second,
+            mean_service_seconds: service,
+            oldest_available_seconds: oldest,
+        })
+}
+
+fn any_queue() -> impl Strategy<Value = ObservedQueue> {
+    (
+        (0_u32..200, 0_u32..30, any_scaling(), any::<bool>(), prop::bool::weighted(0.1)),
+        (prop::option::weighted(0.8, any_backlog()), 0_u32..20, 0_u64..60, prop::option::of(0_u32..50)),
+    )
+        .prop_map(
+            |((total, per_pod, scaling, paused, suspend_scaling), (stats, pods, start, connections))| {
+                ObservedQueue {
+                    total,
+                    per_pod,
+                    scaling,
+                    paused,
+                    suspend_scaling,
+                    stats,
+                    pods,
+                    pod_start: seconds(start),
+                    connections,
+                }
+            },
+        )
+}
+
+/// Other moments of the same queue, each some seconds after the one before.
+fn any_past() -> impl Strategy<Value = Vec<(u64, Option<Backlog>, u32)>> {
+    prop::collection::vec((0_u64..90, prop::option::weighted(0.8, any_backlog()), 0_u32..20), 0..12)
+}
+
+/// Lets the queue live through its past; answers what it remembers, and the time.
+fn live(queue: &ObservedQueue, past: &[(u64, Option<Backlog>, u32)]) -> (Memory, Duration) {
+    past.iter().fold((Memory::default(), Duration::ZERO), |(memory, now), (after, stats, pods)| {
+        let now = now + seconds(*after);
+        (decide(&ObservedQueue { stats: *stats, pods: *pods, ..queue.clone() }, memory, now).memory, now)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn never_above_total_nor_the_connections(queue in any_queue(), past in any_past()) {
+        let (memory, now) = live(&queue, &past);
+        let decision = decide(&queue, memory, now);
+        prop_assert!(decision.workers_desired <= queue.total);
+        if !queue.suspend_scaling {
+            prop_assert!(decision.pods_desired <= queue.total.div_ceil(queue.per_pod.max(1)));
+            let most = queue.connections.map_or(u32::MAX, |connections| (connections / 2).max(1));
+            prop_assert!(decision.pods_desired <= most);
+        }
+    }
+
+    #[test]
+    fn never_below_what_runs(queue in any_queue(), past in any_past()) {
+        let queue = ObservedQueue { connections: None, suspend_scaling: false, ..queue };
+        let (memory, now) = live(&queue, &past);
+        let decision = decide(&queue, memory, now);
+        if let Some(stats) = queue.stats {
+            prop_assert!(u64::from(decision.workers_desired) >= stats.running.min(queue.total.into()));
+        }
+    }
+
+    #[test]
+    fn never_below_min(queue in any_queue(), past in any_past()) {
+        let queue = ObservedQueue { connections: None, suspend_scaling: false, ..queue };
+        let (memory, now) = live(&queue, &past);
+        if let Scaling::Auto { min, .. } = queue.scaling {
+            prop_assert!(decide(&queue, memory, now).workers_desired >= min.min(queue.total));
+        }
+    }
+
+    #[test]
+    fn the_unknown_holds_and_never_goes_to_zero(queue in any_queue(), past in any_past()) {
+        let queue = ObservedQueue { stats: None, suspend_scaling: false, total: queue.total.max(1), ..queue };
+        let (memory, now) = live(&queue, &past);
+        let decision = decide(&queue, memory, now);
+        if queue.pods > 0 {
+            prop_assert!(decision.pods_desired > 0);
+        }
+        if decision.reason == Reason::Unknown {
+            prop_assert_eq!(decision.pods_desired, queue.pods);
+        }
+    }
+
+    #[test]
+    fn zero_only_when_nothing_is_left(queue in any_queue(), past in any_past()) {
+        let queue = ObservedQueue { paused: false, suspend_scaling: false, total: queue.total.max(1), ..queue };
+        let (memory, now) = live(&queue, &past);
+        let decision = decide(&queue, memory, now);
+        if let Some(stats) = queue.stats && decision.pods_desired == 0 {
+            prop_assert_eq!((stats.available, stats.due_soon, stats.running), (0, 0, 0));
+        }
+    }
+
+    #[test]
+    fn a_larger_backlog_never_gets_fewer_workers(queue in any_queue(), past in any_past(), more: u64) {
+        let (memory, now) = live(&queue, &past);
+        let mut larger = queue.clone();
+        if let Some(stats) = &mut larger.stats {
+            stats.available = stats.available.saturating_add(more);
+        }
+        let workers = |queue: &ObservedQueue| decide(queue, memory.clone(), now).workers_desired;
+        prop_assert!(workers(&queue) <= workers(&larger));
+    }
+
+    #[test]
+    fn pods_hold_the_workers_and_no_pod_is_superfluous(queue in any_queue(), past in any_past()) {
+        let queue = ObservedQueue { suspend_scaling: false, ..queue };
+        let (memory, now) = live(&queue, &past);
+        let decision = decide(&queue, memory, now);
+        prop_assert_eq!(decision.pods_desired, decision.workers_desired.div_ceil(queue.per_pod.max(1)));
+    }
+
+    #[test]
+    fn deciding_twice_at_one_moment_changes_nothing(queue in any_queue(), past in any_past()) {
+        let (memory, now) = live(&queue, &past);
+        let once = decide(&queue, memory, now);
+        let twice = decide(&queue, once.memory.clone(), now);
+        prop_assert_eq!(twice.workers_desired, once.workers_desired);
+        prop_assert_eq!(&decide(&queue, twice.memory.clone(), now), &twice);
+    }
+}

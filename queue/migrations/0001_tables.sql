@@ -1,0 +1,163 @@
+-- The tables. Nothing here is updated at a steady pace, and no dead row is left per task: see ARCHITECTURE.md.
+
+create sequence rowlock.chunk_seq;       -- the middle part of a task's id
+create sequence rowlock.k_seq;           -- the order in which tasks are claimed: it only grows
+create sequence rowlock.beat_seq;        -- beats are ordered by this, never by a clock
+create sequence rowlock.allocation_seq;
+create sequence rowlock.instance_seq;
+
+-- What a TaskQueue declares. Instances read it with their beat, so a change of policy needs no rollout.
+create table rowlock.queue (
+  id            int generated always as identity primary key,
+  name          text not null unique check (name ~ '^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$'),
+  owner         text not null default '',
+  generation    bigint not null default 0,
+  policy        json not null,
+  max_attempts  smallint not null check (max_attempts between 1 and 1000),
+  total_workers int not null check (total_workers between 0 and 10000),
+  paused        boolean not null default false,
+  backlog_limit bigint not null check (backlog_limit > 0),
+  payload_limit int not null check (payload_limit > 0),
+  backlog_full  boolean not null default false,   -- set and cleared by a caretaker, so that enqueue counts nothing
+  range_size    smallint not null default 128 check (range_size between 1 and 256),
+  keep_completed interval not null, keep_dead interval not null, keep_cancelled interval not null
+);
+
+-- Until when producers ring the bell of a queue. Renewed about once a minute while instances sleep (R12).
+create table rowlock.bell (queue int primary key, until timestamptz not null);
+
+-- id = seconds since 2024-01-01 (32 bit) << 31 | (chunk number mod 2^23) << 8 | place in the chunk (0..255)
+create table rowlock.task (
+  id           bigint not null primary key,
+  queue        int not null,
+  priority     smallint not null check (priority between 0 and 3),
+  max_attempts smallint check (max_attempts between 1 and 1000),   -- null: the queue's
+  type         text not null check (length(type) between 1 and 200),
+  payload      json not null
+) partition by range (id);
+
+-- The few unfinished or dead tasks of partitions that went.
+create table rowlock.task_kept (like rowlock.task including constraints, primary key (id));
+
+-- What may be claimed: the tasks [id, id + n). `fresh` says that no task of the range has moved since it was enqueued.
+create table rowlock.ready (
+  queue    int not null,
+  shard    smallint not null,
+  lane     smallint not null default 0,
+  priority smallint not null,
+  k        bigint not null,
+  id       bigint not null,
+  n        smallint not null check (n between 1 and 256),
+  attempt  smallint not null check (attempt >= 0),
+  fresh    boolean not null,
+  primary key (queue, shard, lane, priority, k)
+) with (fillfactor = 90, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
+        autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 1000000, autovacuum_vacuum_cost_delay = 0,
+        autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000);
+
+-- Not due yet, or waiting for the next attempt. `due` is run_at, or the moment of a late commit (R13).
+create table rowlock.delayed (
+  id       bigint primary key,
+  queue    int not null,
+  priority smallint not null,
+  attempt  smallint not null,
+  waits    smallint not null default 0 check (waits in (0, 1)),     -- 0 scheduled, 1 retryable
+  run_at   timestamptz not null,
+  due      timestamptz not null
+) with (vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
+create index delayed_due on rowlock.delayed (due, id);
+
+-- One row per claim. The token is random: ids from a sequence rewind in a failover (R14).
+create table rowlock.lease (
+  token      bigint primary key,
+  instance   bigint not null,
+  queue      int not null,
+  at         timestamptz not null default now(),
+  firsts     bigint[] not null,
+  ns         smallint[] not null,
+  attempts   smallint[] not null,
+  priorities smallint[] not null,
+  settled    bigint[] not null default '{}',
+  check (cardinality(firsts) > 0 and cardinality(firsts) = cardinality(ns) and cardinality(ns) = cardinality(attempts)
+         and cardinality(attempts) = cardinality(priorities))
+) with (fillfactor = 70, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+        autovacuum_vacuum_cost_delay = 0);
+
+create index lease_instance on rowlock.lease (instance);
+
+-- One row per settled batch. state: 1 completed, 2 dead and pruned, 3 cancelled.
+create table rowlock.receipt (
+  at       timestamptz not null default now(),
+  queue    int not null,
+  instance bigint,
+  state    smallint not null check (state in (1, 2, 3)),
+  firsts   bigint[] not null,
+  ns       smallint[] not null,
+  attempts smallint[] not null
+) partition by range (at);
+create index receipt_at on rowlock.receipt using brin (at);
+
+create table rowlock.result (at timestamptz not null default now(), id bigint not null, body text not null) partition by range (at);
+create index result_id on rowlock.result (id);
+
+create table rowlock.dead (
+  id       bigint primary key,
+  queue    int not null,
+  priority smallint not null,
+  attempt  smallint not null,
+  at       timestamptz not null default now()
+);
+create index dead_queue on rowlock.dead (queue, id);
+
+create table rowlock.failure (
+  at       timestamptz not null default now(),
+  id       bigint not null,
+  attempt  smallint not null,
+  instance bigint,
+  error    text not null
+) partition by range (at);
+create index failure_id on rowlock.failure (id);
+create table rowlock.failure_kept (
+  n bigint generated always as identity primary key,
+  at timestamptz not null, id bigint not null, attempt smallint not null, instance bigint, error text not null
+);
+create index failure_kept_id on rowlock.failure_kept (id);
+
+create table rowlock.cancel_request (id bigint primary key, at timestamptz not null default now());
+
+-- Written when an instance joins, drains, leaves or is declared gone; never by its beat.
+create table rowlock.instance (
+  id        bigint primary key,
+  queue     int not null,
+  name      text not null,
+  capacity  int not null check (capacity between 1 and 10000),
+  joined_at timestamptz not null default now(),
+  drains    boolean not null default false,
+  ended_at  timestamptz,
+  gone      boolean not null default false        -- ended by a rescue, not by itself
+);
+create index instance_live on rowlock.instance (queue, id) where ended_at is null;
+
+-- What an instance holds, wants and acknowledges. Appended: a row updated once a second is a trap under a pinned xmin.
+create table rowlock.beat (
+  n          bigint not null,
+  at         timestamptz not null default now(),
+  instance   bigint not null,
+  queue      int not null,
+  held       int not null,
+  allocated  int not null,
+  allocation bigint not null,
+  wants      int not null,
+  service_ms real,
+  lows       bigint[]
+) partition by range (at);
+create index beat_newest on rowlock.beat (instance, n desc);
+
+create table rowlock.allocation (
+  number   bigint not null,
+  at       timestamptz not null default now(),
+  queue    int not null,
+  instance bigint not null,
+  workers  int not null check (workers >= 0)
+) partition by range (at);
+create index allocation_newest on rowlock.allocation (instance, number desc);

@@ -1,0 +1,170 @@
+-- Enqueue, and what happens at the commit of the enqueuing transaction.
+-- SQLSTATEs of ours: RL001 unknown queue, RL002 unknown option, RL003 payload too large, RL004 backlog full, RL005 bad value,
+-- RL006 instance gone, RL007 wrong isolation level, RL008 queue owned by another.
+
+-- Options: priority 0..3 (0 first; default 1), run_at (timestamptz) or delay (interval), max_attempts, bell (false: no NOTIFY, for
+-- PREPARE TRANSACTION). An option we do not know is refused, so that a typing error loses nothing.
+create function rowlock.check_options(options jsonb) returns void language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare bad text;
+begin
+  if jsonb_typeof(options) is distinct from 'object' then
+    raise exception 'options must be a JSON object' using errcode = 'RL005', hint = 'Leave them out, or pass for example {"priority": 0}.';
+  end if;
+  select key into bad from jsonb_object_keys(options) key where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'bell') limit 1;
+  if found then
+    raise exception 'unknown option "%"', bad using errcode = 'RL002', hint = 'Options are priority, run_at, delay, max_attempts and bell.';
+  end if;
+  if options ? 'run_at' and options ? 'delay' then
+    raise exception 'run_at and delay exclude each other' using errcode = 'RL005', hint = 'Give one of them.';
+  end if;
+  if options ? 'priority' and (options->>'priority') !~ '^[0-3]$' then
+    raise exception 'priority must be 0, 1, 2 or 3' using errcode = 'RL005', hint = '0 is claimed first; the default is 1.';
+  end if;
+  if options ? 'max_attempts' and not ((options->>'max_attempts') ~ '^[0-9]{1,4}$' and (options->>'max_attempts')::int between 1 and 1000) then
+    raise exception 'max_attempts must be a whole number from 1 to 1000' using errcode = 'RL005', hint = 'Leave it out for the queue''s own.';
+  end if;
+  if options ? 'bell' and jsonb_typeof(options->'bell') <> 'boolean' then
+    raise exception 'bell must be true or false' using errcode = 'RL005', hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
+  end if;
+end $$;
+
+-- When the options say: null for now.
+create function rowlock.due_of(options jsonb) returns timestamptz language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare delay interval;
+begin
+  if options ? 'delay' then
+    begin
+      delay := (options->>'delay')::interval;
+    exception when invalid_datetime_format or datetime_field_overflow then
+      raise exception 'delay is not an interval' using errcode = 'RL005', hint = 'For example "15 seconds" or "PT15S".';
+    end;
+    if delay < interval '0' then
+      raise exception 'delay must not be negative' using errcode = 'RL005', hint = 'Leave it out to run the task now.';
+    end if;
+    return nullif(now() + delay, now());
+  elsif options ? 'run_at' then
+    begin
+      return nullif(greatest((options->>'run_at')::timestamptz, now()), now());
+    exception when invalid_datetime_format or datetime_field_overflow then
+      raise exception 'run_at is not a time' using errcode = 'RL005', hint = 'For example "2030-01-31T08:00:00Z".';
+    end;
+  end if;
+  return null;
+end $$;
+
+create function rowlock.refuse_unknown_queue(queue text) returns void language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  raise exception 'unknown queue "%"', queue using errcode = 'RL001',
+    hint = coalesce('Queues of this database: ' || (select string_agg(q.name, ', ' order by q.name) from rowlock.queue q) || '.',
+                    'This database has no queue yet: apply a TaskQueue.');
+end $$;
+
+-- PL/pgSQL on purpose: its plans are cached, a SQL-language function measured 1.7 times slower.
+create function rowlock.enqueue(queue text, type text, payload json, options jsonb default '{}') returns bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; v_k bigint;
+  v_id bigint := ((floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31) | ((nextval('rowlock.chunk_seq') & 8388607) << 8);
+begin
+  select * into q from rowlock.queue where name = $1;
+  if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  if octet_length(payload::text) > q.payload_limit then
+    raise exception 'payload of % bytes is larger than limits.payloadBytes (%) of queue "%"', octet_length(payload::text), q.payload_limit, q.name
+      using errcode = 'RL003', hint = 'Store it elsewhere and enqueue a reference, or raise limits.payloadBytes of the TaskQueue.';
+  end if;
+  if q.backlog_full then
+    raise exception 'queue "%" is full: its backlog reached limits.backlog (%)', q.name, q.backlog_limit
+      using errcode = 'RL004', hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
+  end if;
+  if options <> '{}' then
+    perform rowlock.check_options(options);
+    prio := coalesce((options->>'priority')::smallint, prio);
+    attempts := (options->>'max_attempts')::smallint;
+    due := rowlock.due_of(options);
+    if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); end if;
+  end if;
+  -- The task first: the transaction has its xid before it draws k, which the exact watermark relies on (R6).
+  insert into rowlock.task (id, queue, priority, max_attempts, type, payload) values (v_id, q.id, prio, attempts, $2, $3);
+  if due is null then
+    v_k := nextval('rowlock.k_seq');
+    insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh) values (q.id, v_k & 3, prio, v_k, v_id, 1, 0, true);
+  else
+    insert into rowlock.delayed (id, queue, priority, attempt, run_at, due) values (v_id, q.id, prio, 0, due, due);
+  end if;
+  return v_id;
+end $$;
+
+-- At most this many payloads in one call: it bounds the memory of a statement.
+create function rowlock.enqueue_many_limit() returns int language sql immutable return 100000;
+
+create function rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb default '{}') returns setof bigint
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int;
+  second bigint := (floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31;
+begin
+  select * into q from rowlock.queue where name = $1;
+  if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  if n > rowlock.enqueue_many_limit() then
+    raise exception '% payloads in one call: at most % are taken', n, rowlock.enqueue_many_limit() using errcode = 'RL005', hint = 'Call it again for the rest, in the same transaction.';
+  end if;
+  select max(octet_length(p::text)) into largest from unnest(payloads) p;
+  if largest > q.payload_limit then
+    raise exception 'payload of % bytes is larger than limits.payloadBytes (%) of queue "%"', largest, q.payload_limit, q.name
+      using errcode = 'RL003', hint = 'Store it elsewhere and enqueue a reference, or raise limits.payloadBytes of the TaskQueue.';
+  end if;
+  if q.backlog_full then
+    raise exception 'queue "%" is full: its backlog reached limits.backlog (%)', q.name, q.backlog_limit
+      using errcode = 'RL004', hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
+  end if;
+  perform rowlock.check_options(options);
+  prio := coalesce((options->>'priority')::smallint, prio);
+  attempts := (options->>'max_attempts')::smallint;
+  due := rowlock.due_of(options);
+  if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); end if;
+  size := q.range_size;
+  bases := array(select second | ((nextval('rowlock.chunk_seq') & 8388607) << 8) from generate_series(1, (n + size - 1) / size));
+  insert into rowlock.task (id, queue, priority, max_attempts, type, payload)
+    select bases[(p.o - 1) / size + 1] + (p.o - 1) % size, q.id, prio, attempts, $2, p.p from unnest(payloads) with ordinality p(p, o);
+  if due is null then
+    insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh)
+      select q.id, b.k & 3, prio, b.k, b.base, least(size, n - (b.o - 1) * size), 0, true
+      from (select u.base, u.o, nextval('rowlock.k_seq') k from unnest(bases) with ordinality u(base, o) order by u.o) b;
+  else
+    insert into rowlock.delayed (id, queue, priority, attempt, run_at, due)
+      select bases[(o - 1) / size + 1] + (o - 1) % size, q.id, prio, 0, due, due from generate_series(1, n) o;
+  end if;
+  return query select bases[(o - 1) / size + 1] + (o - 1) % size from generate_series(1, n) o;
+end $$;
+
+-- At commit. A transaction over 50 ms old gives its rows a new k, or claims would already have walked past them (R3).
+-- SECURITY DEFINER: on 14 to 17 a deferred trigger runs as the committing role (R10).
+create function rowlock.on_ready() returns trigger language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+begin
+  if clock_timestamp() - now() > interval '50 milliseconds' then
+    update rowlock.ready set k = nextval('rowlock.k_seq')
+      where queue = new.queue and shard = new.shard and lane = new.lane and priority = new.priority and k = new.k;
+  end if;
+  -- The bell: only for a queue whose instances sleep, one notifier per database at a time (R12), never into a filling queue (R11).
+  if exists (select 1 from rowlock.bell b where b.queue = new.queue and b.until > now())
+     and current_setting('rowlock.bell', true) is distinct from 'off'
+     and pg_try_advisory_xact_lock(1902601, 0)
+     and pg_notification_queue_usage() < 0.5 then
+    perform pg_notify('rowlock', new.queue::text);
+  end if;
+  return null;
+end $$;
+create constraint trigger at_commit after insert on rowlock.ready deferrable initially deferred
+  for each row execute function rowlock.on_ready();
+
+create function rowlock.on_delayed() returns trigger language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+begin
+  if new.due < clock_timestamp() then
+    update rowlock.delayed set due = clock_timestamp() where id = new.id;
+  end if;
+  return null;
+end $$;
+create constraint trigger at_commit after insert on rowlock.delayed deferrable initially deferred
+  for each row execute function rowlock.on_delayed();

@@ -1,0 +1,161 @@
+-- What an instance calls: join, beat (with the grant of allocations), claim, settle, drain, leave.
+-- The advisory lock (1902602, instance mod 2^31) keeps its own verbs and a rescue apart (R5): its verbs take it shared, the rescue exclusively,
+-- and both look at the instance's row in a later statement, with a newer snapshot.
+
+create function rowlock.demand_read_committed() returns void language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'this verb needs READ COMMITTED' using errcode = 'RL007', hint = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
+  end if;
+end $$;
+
+create function rowlock.lock_alive(instance bigint) returns boolean language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+  if not pg_try_advisory_xact_lock_shared(1902602, (instance % 2147483647)::int) then return false; end if;
+  return exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null);
+end $$;
+
+create function rowlock.join(queue text, name text, capacity int) returns rowlock.instance
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare q rowlock.queue; i rowlock.instance;
+begin
+  select * into q from rowlock.queue r where r.name = $1;
+  if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  insert into rowlock.instance (id, queue, name, capacity) values (nextval('rowlock.instance_seq'), q.id, $2, $3) returning * into i;
+  insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants) values (nextval('rowlock.beat_seq'), i.id, q.id, 0, 0, 0, 0);
+  return i;
+end $$;
+
+-- The lows that were published last: an instance that joins need not walk the dead rows of a pinned horizon.
+create function rowlock.published_lows(queue int) returns bigint[] language sql stable set search_path = pg_catalog, pg_temp as $$
+  select b.lows from rowlock.beat b where b.queue = $1 and b.lows is not null and b.at > now() - interval '1 minute' order by b.n desc limit 1
+$$;
+
+-- The newest beat and allocation of every live instance of a queue, and how many workers it counts as holding.
+create function rowlock.holding(queue int) returns table (instance bigint, drains boolean, wants int, granted int, holds int, beats boolean)
+language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+  select i.id, i.drains, least(b.wants, i.capacity),
+         case when a.number > b.allocation then a.workers else b.allocated end,
+         case when a.number > b.allocation then greatest(b.held, b.allocated, a.highest) else greatest(b.held, b.allocated) end,
+         b.n is not null
+  from rowlock.instance i
+  left join lateral (select x.* from rowlock.beat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
+  left join lateral (select max(x.number) number, max(x.workers) highest, (array_agg(x.workers order by x.number desc))[1] workers
+                     from rowlock.allocation x where x.instance = i.id and x.number > b.allocation and x.at > now() - interval '1 minute') a on true
+  where i.queue = $1 and i.ended_at is null
+$$;
+
+-- Grants in numbered rows what is free; asks back from who has more than its share (R7). The caller holds no snapshot older than the lock:
+-- the lock is taken in a statement of its own, under READ COMMITTED.
+create function rowlock.allocate(queue int) returns void language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  total int; free int; live int; share int; rest int; h record; target int;
+begin
+  if not pg_try_advisory_xact_lock(1902603, $1) then return; end if;
+  select case when q.paused then 0 else q.total_workers end into total from rowlock.queue q where q.id = $1;
+  -- An instance without a visible beat (a step of the clock) holds an unknown number: grant nothing until it beats or is gone.
+  if exists (select 1 from rowlock.holding($1) x where not x.beats) then return; end if;
+  select total - coalesce(sum(x.holds), 0), count(*) filter (where x.wants > 0 and not x.drains) into free, live from rowlock.holding($1) x;
+  rest := total; 
+  -- Smallest wish first: what it leaves over is shared by the others.
+  for h in select * from rowlock.holding($1) x order by (x.drains or x.wants = 0) desc, x.wants, x.instance loop
+    if h.drains or h.wants = 0 then target := 0;
+    else
+      share := ceil(rest::numeric / greatest(live, 1));
+      target := least(h.wants, share); rest := rest - target; live := live - 1;
+    end if;
+    if target > h.granted then target := h.granted + least(target - h.granted, greatest(free, 0)); free := free - (target - h.granted); end if;
+    if target <> h.granted then
+      insert into rowlock.allocation (number, queue, instance, workers) values (nextval('rowlock.allocation_seq'), $1, h.instance, target);
+    end if;
+  end loop;
+end $$;
+
+-- The least k that is ready per priority, from the given lows on, and the newest k drawn. Dead rows below the lows are not walked.
+create function rowlock.least_k(queue int, lows bigint[]) returns bigint[] language sql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+  select array_agg((select min(f.k) from generate_series(0, 3) s, lateral (
+      select r.k from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $2[p + 1] order by r.k limit 1) f) order by p)
+  from generate_series(0, 3) p
+$$;
+
+create function rowlock.beat(instance bigint, held int, allocated int, allocation bigint, wants int, lows bigint[], publish boolean, sleeps boolean, service_ms real)
+returns table (gone boolean, allocation_number bigint, workers int, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[])
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare v_queue int; v_live int;
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.lock_alive($1) then
+    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[]; return;
+  end if;
+  select i.queue into v_queue from rowlock.instance i where i.id = $1;
+  insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants, service_ms, lows)
+    values (nextval('rowlock.beat_seq'), $1, v_queue, $2, $3, $4, $5, $9, case when $7 then $6 end);
+  -- About four passes a second for the whole queue, however many instances beat (a full read in each beat would be quadratic).
+  select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
+  if random() * v_live < 4 then perform rowlock.allocate(v_queue); end if;
+  if $8 and not exists (select 1 from rowlock.bell b where b.queue = v_queue and b.until > now() + interval '5 seconds') then
+    insert into rowlock.bell (queue, until) values (v_queue, now() + interval '1 minute') on conflict (queue) do update set until = excluded.until;
+  end if;
+  return query
+    select false, coalesce(a.number, $4), coalesce(a.workers, $3), q.paused, q.generation,
+           (select last_value from rowlock.k_seq), rowlock.least_k(v_queue, $6),
+           array(select c.id from rowlock.cancel_request c join rowlock.lease l on l.instance = $1
+                 where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000)
+    from rowlock.queue q
+    left join lateral (select x.number, x.workers from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
+    where q.id = v_queue;
+end $$;
+
+-- Candidates are read unlocked and cut by a running sum; only those are locked (R2). A row taken in part keeps its k, and so its place.
+-- Sent again after a lost answer with the same token, it answers with the lease it made (R1).
+create function rowlock.claim(instance bigint, want int, lows bigint[], start int, token bigint)
+returns table (firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[])
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+#variable_conflict use_column
+declare
+  v_queue int; looked int; taken bigint := 0; v_newest bigint; l_shards smallint[]; l_prios smallint[]; l_ks bigint[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.lock_alive($1) then raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.'; end if;
+  if exists (select 1 from rowlock.lease l where l.token = $5) then
+    return query select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[] from rowlock.lease l where l.token = $5 and l.instance = $1; return;
+  end if;
+  select i.queue into v_queue from rowlock.instance i join rowlock.queue q on q.id = i.queue where i.id = $1 and not q.paused and not i.drains;
+  if not found then return query select '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[], false, 0::bigint, '{}'::bigint[]; return; end if;
+  select last_value into v_newest from rowlock.k_seq;
+  with look as materialized (
+    select count(*) as entries from (
+      select sum(y.n) over (order by y.priority, y.turn, y.k) - y.n as before from (
+        select x.priority, s.turn, x.k, x.n from generate_series(0, 3) p, generate_series(0, 3) s(turn), lateral (
+          select r.priority, r.k, r.n from rowlock.ready r
+          where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p + 1] order by r.k limit $2) x limit $2) y) z
+    where before < $2),
+  locked as materialized (
+    select x.*, s.turn from generate_series(0, 3) p, generate_series(0, 3) s(turn), lateral (
+      select r.shard, r.priority, r.k, r.id, r.n, r.attempt from rowlock.ready r
+      where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p + 1] order by r.k
+      limit (select entries from look) for update skip locked) x limit (select entries from look))
+  select (select entries from look), array_agg(shard order by priority, turn, k), array_agg(priority order by priority, turn, k), array_agg(k order by priority, turn, k),
+         array_agg(id order by priority, turn, k), array_agg(n order by priority, turn, k), array_agg(attempt order by priority, turn, k)
+    into looked, l_shards, l_prios, l_ks, l_ids, l_ns, l_attempts from locked;
+  if l_ids is not null then
+    -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock.
+    with l as materialized (
+      select u.*, (sum(u.n) over (order by u.o))::int - u.n as before
+      from unnest(l_shards, l_prios, l_ks, l_ids, l_ns, l_attempts) with ordinality u(shard, priority, k, id, n, attempt, o)),
+    whole as (delete from rowlock.ready r using l where l.before + l.n <= $2
+      and r.queue = v_queue and r.shard = l.shard and r.lane = 0 and r.priority = l.priority and r.k = l.k),
+    part as (update rowlock.ready r set id = r.id + ($2 - l.before), n = r.n - ($2 - l.before) from l where l.before < $2 and l.before + l.n > $2
+      and r.queue = v_queue and r.shard = l.shard and r.lane = 0 and r.priority = l.priority and r.k = l.k)
+    insert into rowlock.lease as y (token, instance, queue, firsts, ns, attempts, priorities)
+      select $5, $1, v_queue, array_agg(l.id order by l.o), array_agg(least(l.n, $2 - l.before)::smallint order by l.o), array_agg(l.attempt order by l.o), array_agg(l.priority order by l.o)
+      from l where l.before < $2;
+    select sum(n) into taken from unnest(l_ns) n;
+  end if;
+  return query
+    select coalesce(l.firsts, '{}'), coalesce(l.ns, '{}'), coalesce(l.attempts, '{}'), coalesce(l.priorities, '{}'),
+           looked > 0 and coalesce(taken, 0) < $2 and coalesce(cardinality(l_ids), 0) < looked, v_newest, rowlock.least_k(v_queue, $3)
+    from (select 1) one left join rowlock.lease l on l.token = $5;
+end $$;

@@ -1,0 +1,142 @@
+-- Outcomes, hand-backs, and the end of an instance.
+
+-- Makes tasks claimable again, as ranges of neighbours, behind what is ready now: k only grows.
+create function rowlock.requeue(queue int, ids bigint[], attempts smallint[], priorities smallint[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh)
+  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false
+  from (select nextval('rowlock.k_seq') k, y.* from (
+    select min(x.id) id, count(*) n, x.attempt, x.priority from (
+      select u.*, u.id - row_number() over (partition by u.attempt, u.priority order by u.id) run
+      from unnest($2, $3, $4) u(id, attempt, priority)) x
+    group by x.attempt, x.priority, x.run, x.id >> 8 order by 1) y) z;
+end $$;
+
+-- Finished tasks as one receipt. state: 1 completed, 3 cancelled.
+create function rowlock.write_receipt(queue int, instance bigint, state smallint, ids bigint[], attempts smallint[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  insert into rowlock.receipt (queue, instance, state, firsts, ns, attempts)
+  select $1, $2, $3, array_agg(y.id order by y.id), array_agg(y.n order by y.id), array_agg(y.attempt order by y.id) from (
+    select min(x.id) id, count(*)::smallint n, x.attempt from (
+      select u.*, u.id - row_number() over (partition by u.attempt order by u.id) run from unnest($4, $5) u(id, attempt)) x
+    group by x.attempt, x.run) y having count(*) > 0;
+end $$;
+
+-- The attempts a task may use.
+create function rowlock.max_attempts(queue int, ids bigint[]) returns table (id bigint, max_attempts smallint)
+language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+  select i, coalesce((select t.max_attempts from rowlock.task t where t.id = i), (select t.max_attempts from rowlock.task_kept t where t.id = i), q.max_attempts)
+  from unnest($2) i, rowlock.queue q where q.id = $1
+$$;
+
+-- Many outcomes at once: 1 complete, 2 retry, 3 dead, 4 snooze, 5 release. `texts`: the result of a complete, the error of a retry or dead.
+-- Only what the lease still holds is settled (R1). Answers per item: 1 done, 2 dead, 3 cancelled, 4 lease lost.
+-- An item sent again, settled before, is answered 1 as long as its receipt or failure is younger than a minute.
+create function rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[])
+returns smallint[] language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+#variable_conflict use_column
+declare
+  answers smallint[] := array_fill(4::smallint, array[cardinality(ids)]);
+  v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; limits bigint[]; maxima smallint[];
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.lock_alive($1) then return answers; end if;
+  select x.queue into v_queue from rowlock.instance x where x.id = $1;
+  perform 1 from rowlock.lease l where l.token = any ($2) and l.instance = $1 order by l.token for update;
+  -- What is held and not settled, each once.
+  select array_agg(z.o), array_agg(z.id), array_agg(z.token), array_agg(z.outcome), array_agg(z.attempt), array_agg(z.priority)
+    into o, k_ids, k_tokens, k_outcomes, k_attempts, k_priorities
+  from (
+    select distinct on (h.token, h.id) s.o::int o, h.id, h.token, case when c.id is not null and s.outcome <> 1 then 6::smallint else s.outcome end outcome, h.attempt, h.priority
+    from unnest($2, $3, $4) with ordinality s(token, id, outcome, o)
+    join (select l.token, g.id, u.attempt, u.priority from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts, l.priorities) u(f, n, attempt, priority), generate_series(u.f, u.f + u.n - 1) g(id)
+          where l.token = any ($2) and l.instance = $1) h on h.token = s.token and h.id = s.id
+    left join rowlock.cancel_request c on c.id = s.id
+    where not exists (select 1 from rowlock.lease l, unnest(l.settled) d(id) where l.token = s.token and d.id = s.id)
+    order by h.token, h.id, s.o) z;
+  if k_ids is not null then
+    if 2 = any (k_outcomes) then
+      -- Attempts used up: what the instance calls a retry is dead.
+      select array_agg(case when x.outcome = 2 and x.attempt + 1 >= m.max_attempts then 3::smallint else x.outcome end order by x.p) into k_outcomes
+      from unnest(k_ids, k_outcomes, k_attempts) with ordinality x(id, outcome, attempt, p)
+      left join rowlock.max_attempts(v_queue, k_ids) m on m.id = x.id and x.outcome = 2;
+    end if;
+    perform rowlock.record(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
+    delete from rowlock.lease l using (select t, count(*) n from unnest(k_tokens) t group by t) x
+      where l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
+    update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = x.t;
+    for i in 1 .. cardinality(o) loop
+      answers[o[i]] := case k_outcomes[i] when 3 then 2 when 6 then 3 else 1 end;
+    end loop;
+  end if;
+  if 4 = any (answers) then
+    select array_agg(case when a.a = 4 and (
+        exists (select 1 from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n) where r.at > now() - interval '1 minute' and r.instance = $1 and s.id >= u.f and s.id < u.f + u.n)
+        or exists (select 1 from rowlock.failure f where f.id = s.id and f.instance = $1 and f.at > now() - interval '1 minute')
+        or exists (select 1 from rowlock.lease l where l.token = s.token and l.instance = $1 and s.id = any (l.settled))) then 1::smallint else a.a end order by a.p)
+      into answers from unnest(answers) with ordinality a(a, p) join unnest($2, $3) with ordinality s(token, id, p) on s.p = a.p;
+  end if;
+  return answers;
+end $$;
+
+-- Writes what was decided: 1 complete, 2 retry, 3 dead, 4 snooze, 5 release, 6 cancelled. `o` is the place of each in delays_ms and texts.
+create function rowlock.record(queue int, instance bigint, o int[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[])
+returns void language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare part bigint[]; used smallint[]; prios smallint[];
+begin
+  select array_agg(x.id), array_agg((x.attempt + 1)::smallint) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 1;
+  if part is not null then
+    perform rowlock.write_receipt($1, $2, 1::smallint, part, used);
+    insert into rowlock.result (id, body) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
+    if cardinality(part) = cardinality(ids) then return; end if;
+  end if;
+  insert into rowlock.failure (id, attempt, instance, error)
+    select x.id, x.attempt + 1, $2, coalesce(($9)[x.o], 'no error was given') from unnest($3, $4, $5, $6) x(o, id, outcome, attempt) where x.outcome in (2, 3);
+  insert into rowlock.dead (id, queue, priority, attempt)
+    select x.id, $1, x.priority, x.attempt + 1 from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 3;
+  insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
+    select x.id, $1, x.priority, x.attempt + (x.outcome = 2)::int, 1, d.at, d.at
+    from unnest($3, $4, $5, $6, $7) x(o, id, outcome, attempt, priority), lateral (select now() + greatest(($8)[x.o], 0) * interval '1 millisecond' as at) d where x.outcome in (2, 4);
+  select array_agg(x.id), array_agg(x.attempt), array_agg(x.priority) into part, used, prios from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 5;
+  if part is not null then perform rowlock.requeue($1, part, used, prios); end if;
+  select array_agg(x.id), array_agg(x.attempt) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 6;
+  if part is not null then perform rowlock.write_receipt($1, $2, 3::smallint, part, used); end if;
+  delete from rowlock.cancel_request c where c.id = any ($4);
+end $$;
+
+create function rowlock.drain(instance bigint) returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  update rowlock.instance i set drains = true where i.id = $1 and i.ended_at is null and not i.drains;
+end $$;
+
+-- What a lease still holds, as parallel arrays.
+create function rowlock.unsettled(token bigint) returns table (ids bigint[], attempts smallint[], priorities smallint[])
+language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+  select array_agg(g.id), array_agg(u.attempt), array_agg(u.priority)
+  from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts, l.priorities) u(f, n, attempt, priority), generate_series(u.f, u.f + u.n - 1) g(id)
+  where l.token = $1 and g.id <> all (l.settled)
+$$;
+
+-- Hands back every lease without using an attempt, and ends the instance.
+create function rowlock.leave(instance bigint) returns bigint language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare l record; u record; back bigint := 0;
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.lock_alive($1) then return 0; end if;
+  for l in select x.token, x.queue from rowlock.lease x where x.instance = $1 order by x.token for update loop
+    select * into u from rowlock.unsettled(l.token);
+    if u.ids is not null then
+      perform rowlock.record(l.queue, $1, array_fill(1, array[cardinality(u.ids)]), u.ids,
+        (select array_agg(case when c.id is null then 5 else 6 end::smallint order by x.p) from unnest(u.ids) with ordinality x(id, p) left join rowlock.cancel_request c on c.id = x.id),
+        u.attempts, u.priorities, '{0}', '{}');
+      back := back + cardinality(u.ids);
+    end if;
+    delete from rowlock.lease x where x.token = l.token;
+  end loop;
+  update rowlock.instance i set ended_at = now() where i.id = $1;
+  return back;
+end $$;

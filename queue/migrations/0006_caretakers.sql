@@ -1,0 +1,181 @@
+-- Caretakers: promote, sweep, rescue, prune. Each pass is bounded and taken by one session at a time (a try-lock each).
+
+-- Due tasks become ready. `low` is the due time below which nothing is left: see Caretaker in queue/src/care.rs.
+create function rowlock.promote(low timestamptz, most int) returns table (moved int, more boolean, next timestamptz)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+#variable_conflict use_column
+declare q record; v_moved int := 0; v_ids bigint[];
+begin
+  perform rowlock.demand_read_committed();
+  if not pg_try_advisory_xact_lock(1902601, 2) then return; end if;
+  v_ids := array(select d.id from rowlock.delayed d where d.due >= $1 and d.due <= now() order by d.due, d.id limit $2 for update skip locked);
+  for q in
+    with gone as (delete from rowlock.delayed d where d.id = any (v_ids) returning d.*)
+    select g.queue, c.id is not null as cancelled, array_agg(g.id order by g.due, g.id) ids, array_agg(g.attempt order by g.due, g.id) attempts, array_agg(g.priority order by g.due, g.id) priorities
+    from gone g left join rowlock.cancel_request c on c.id = g.id group by 1, 2
+  loop
+    if q.cancelled then
+      perform rowlock.write_receipt(q.queue, null, 3::smallint, q.ids, q.attempts);
+      delete from rowlock.cancel_request c where c.id = any (q.ids);
+    else perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities); end if;
+    v_moved := v_moved + cardinality(q.ids);
+  end loop;
+  return query select v_moved, v_moved >= $2, (select d.due from rowlock.delayed d where d.due >= $1 order by d.due limit 1);
+end $$;
+
+-- One step of the exact watermark (R6): notes a new k (which is greater than every k drawn before) and the xmax beside it. Once xmin has reached that
+-- xmax, no transaction that drew an older k is open, prepared ones included.
+create function rowlock.note_k(out k bigint, out xmax text, out xmin text, out at timestamptz)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  k := nextval('rowlock.k_seq');
+  at := clock_timestamp();
+  xmax := pg_snapshot_xmax(pg_current_snapshot())::text;
+  xmin := pg_snapshot_xmin(pg_current_snapshot())::text;
+end $$;
+
+-- What lies between the exact and the quick low is given a new k: claims walk from the quick one and would not see it.
+create function rowlock.sweep(queue int, exact bigint[], quick bigint[], most int) returns int
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+#variable_conflict use_column
+declare r record; swept int := 0;
+begin
+  perform rowlock.demand_read_committed();
+  if not pg_try_advisory_xact_lock(1902604, $1) then return null; end if;
+  for r in
+    select x.* from generate_series(0, 3) p, generate_series(0, 3) s, lateral (
+      select r.shard, r.priority, r.k from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint
+        and r.k >= $2[p + 1] and r.k < $3[p + 1] order by r.k limit $4 for update skip locked) x limit $4
+  loop
+    update rowlock.ready y set k = nextval('rowlock.k_seq') where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
+    swept := swept + 1;
+  end loop;
+  return swept;
+end $$;
+
+-- The newest beat of every live instance: whose number stands still for a lease on the caller's own monotonic clock may be rescued (R4).
+create function rowlock.pulses() returns table (instance bigint, beat bigint) language sql stable security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+  select i.id, coalesce((select b.n from rowlock.beat b where b.instance = i.id order by b.n desc limit 1), 0) from rowlock.instance i where i.ended_at is null
+$$;
+
+-- Ends an instance that stopped beating and takes its tasks back; each uses an attempt. `beat` is the number the caller saw standing still.
+create function rowlock.rescue(instance bigint, beat bigint) returns int language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare l record; u record; rescued int := 0; v_name text; v_queue int;
+begin
+  perform rowlock.demand_read_committed();
+  if not pg_try_advisory_xact_lock(1902602, ($1 % 2147483647)::int) then return null; end if;
+  if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
+  update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue into v_name, v_queue;
+  if not found then return null; end if;
+  for l in select x.token from rowlock.lease x where x.instance = $1 order by x.token for update loop
+    select * into u from rowlock.unsettled(l.token);
+    if u.ids is not null then
+      perform rowlock.lose(v_queue, $1, v_name, u.ids, u.attempts, u.priorities);
+      rescued := rescued + cardinality(u.ids);
+    end if;
+    delete from rowlock.lease x where x.token = l.token;
+  end loop;
+  return rescued;
+end $$;
+
+-- A lost lease uses an attempt: ready again at once, dead when it was the last, cancelled when somebody asked for that.
+create function rowlock.lose(queue int, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare outcomes smallint[];
+begin
+  select array_agg(case when c.id is not null then 6 when x.attempt + 1 >= m.max_attempts then 3 else 5 end::smallint order by x.p) into outcomes
+  from unnest($4, $5) with ordinality x(id, attempt, p) join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
+  insert into rowlock.failure (id, attempt, instance, error)
+    select x.id, x.attempt + 1, $2, format('lease lost: instance %s stopped beating', $3) from unnest($4, $5, outcomes) x(id, attempt, outcome) where x.outcome = 5;
+  perform rowlock.record($1, $2, array_fill(1, array[cardinality($4)]), $4, outcomes,
+    (select array_agg((x.attempt + (x.outcome = 5)::int)::smallint order by x.p) from unnest($5, outcomes) with ordinality x(attempt, outcome, p)),
+    $6, '{0}', array[format('lease lost: instance %s stopped beating', $3)]);
+end $$;
+
+-- Sets and clears backlog_full, and forgets instances that ended long ago. Cheap enough for every few seconds.
+create function rowlock.tidy() returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+#variable_conflict use_column
+begin
+  if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
+  update rowlock.queue q set backlog_full = not q.backlog_full
+    from (select y.id, coalesce((select sum(r.n) from rowlock.ready r where r.queue = y.id), 0) + (select count(*) from rowlock.delayed d where d.queue = y.id) n from rowlock.queue y) x
+    where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end;
+  delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
+end $$;
+
+-- Retention (R8). Unfinished and dead tasks of the oldest partition move to task_kept, then it is emptied. TRUNCATE waits for nobody longer than
+-- the lock timeout: with a producer open it is tried again later. Answers with the partition to be detached and dropped, or null.
+create function rowlock.prune_task() returns text language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' set jit = off as $$
+declare part text; lo bigint; hi bigint; keep interval;
+begin
+  perform rowlock.demand_read_committed();
+  if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
+  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
+  select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'rowlock.task'::regclass order by 2 limit 1;
+  if part is null or to_timestamp(hi) > now() - keep then return null; end if;
+  execute format('lock table rowlock.%I in access exclusive mode', part);
+  hi := (hi - 1704067200) << 31;
+  execute format('insert into rowlock.task_kept select t.* from rowlock.%I t where t.id in (
+      select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id < %2$s
+      union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g < %2$s and g <> all (l.settled)
+      union all select d.id from rowlock.delayed d where d.id < %2$s union all select d.id from rowlock.dead d where d.id < %2$s) on conflict do nothing', part, hi);
+  execute format('truncate rowlock.%I', part);
+  return part;
+end $$;
+
+-- Partitions of the other tables that no task of a remaining partition needs; emptied under the same rules. Errors of kept tasks move too.
+create function rowlock.prune_rest() returns text[] language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' set jit = off as $$
+declare p record; done text[] := '{}'; oldest timestamptz; keep interval;
+begin
+  if not pg_try_advisory_xact_lock(1902601, 1) then return done; end if;
+  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
+  -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
+  select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) - 2 * rowlock.partition_width() into oldest
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;
+  for p in select c.relname part, b.relname parent, to_timestamp(substring(c.relname from '_([0-9]+)$')::bigint) hi
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class b on b.oid = i.inhparent
+      where i.inhparent in ('rowlock.receipt'::regclass, 'rowlock.result'::regclass, 'rowlock.failure'::regclass, 'rowlock.beat'::regclass, 'rowlock.allocation'::regclass) loop
+    continue when p.hi > case when p.parent in ('beat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end;
+    execute format('lock table rowlock.%I in access exclusive mode', p.part);
+    if p.parent = 'failure' then
+      execute format('insert into rowlock.failure_kept (at, id, attempt, instance, error) select f.at, f.id, f.attempt, f.instance, f.error from rowlock.%I f
+        where f.id in (select t.id from rowlock.task_kept t)', p.part);
+    end if;
+    execute format('truncate rowlock.%I', p.part);
+    done := done || (p.parent || ' ' || p.part);
+  end loop;
+  return done;
+end $$;
+
+-- Dead tasks older than cleanup.dead, and kept tasks that are finished: few, in batches.
+create function rowlock.prune_dead(most int) returns int language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+#variable_conflict use_column
+declare n int;
+begin
+  if not pg_try_advisory_xact_lock(1902601, 4) then return 0; end if;
+  -- A receipt stays behind, so that the task of a partition that is still there has a state.
+  with old as (delete from rowlock.dead d where d.id in (select x.id from rowlock.dead x join rowlock.queue q on q.id = x.queue where x.at < now() - q.keep_dead order by x.at limit $1 for update of x skip locked) returning d.id, d.queue, d.attempt)
+  insert into rowlock.receipt (queue, state, firsts, ns, attempts) select queue, 2, array_agg(id), array_agg(1::smallint), array_agg(attempt) from old group by queue;
+  with finished as (select t.id from rowlock.task_kept t where
+      not exists (select 1 from rowlock.dead d where d.id = t.id) and not exists (select 1 from rowlock.delayed d where d.id = t.id)
+      and not exists (select 1 from rowlock.ready r where r.queue = t.queue and t.id >= r.id and t.id < r.id + r.n)
+      and not exists (select 1 from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where t.id >= u.f and t.id < u.f + u.n and t.id <> all (l.settled)) limit $1)
+  delete from rowlock.task_kept t using finished f where t.id = f.id;
+  get diagnostics n = row_count;
+  delete from rowlock.failure_kept f where not exists (select 1 from rowlock.task_kept t where t.id = f.id);
+  return n;
+end $$;
+
+-- What a caretaker asks every second, in one statement: promote, and a note for the watermarks. No row: another session does it.
+create function rowlock.care(low timestamptz, most int) returns table (moved int, more boolean, next timestamptz, k bigint, xmax text, xmin text, at timestamptz)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  return query select p.*, n.* from rowlock.promote($1, $2) p, rowlock.note_k() n;
+end $$;

@@ -1,0 +1,170 @@
+-- For people, the operator and audits: declare, statistics, one task's story, cancel, redrive.
+
+-- What a TaskQueue declares. `owner` names the control plane and the TaskQueue: another one is refused until it adopts the queue.
+create function rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts int, total_workers int, paused boolean,
+  backlog_limit bigint, payload_limit int, keep_completed interval, keep_dead interval, keep_cancelled interval, adopt boolean default false)
+returns int language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare v rowlock.queue;
+begin
+  select * into v from rowlock.queue q where q.name = $1 for update;
+  if found and v.owner <> $2 and not $13 then
+    raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
+  end if;
+  if not found then
+    insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused, backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled)
+      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict (name) do nothing returning * into v;
+    if not found then return rowlock.declare_queue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13); end if;
+  elsif (v.owner, v.generation, v.policy::text, v.max_attempts, v.total_workers, v.paused, v.backlog_limit, v.payload_limit, v.keep_completed, v.keep_dead, v.keep_cancelled)
+      is distinct from ($2, $3, $4::text, $5, $6, $7, $8, $9, $10, $11, $12) then
+    update rowlock.queue q set owner = $2, generation = $3, policy = $4, max_attempts = $5, total_workers = $6, paused = $7, backlog_limit = $8, payload_limit = $9,
+      keep_completed = $10, keep_dead = $11, keep_cancelled = $12 where q.id = v.id;
+  end if;
+  return v.id;
+end $$;
+
+-- All queues of the database in one statement.
+create function rowlock.statistics() returns table (queue int, name text, paused boolean, total_workers int, available bigint, scheduled bigint, retryable bigint, due_soon bigint,
+  running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint, instances bigint, allocated bigint, busy bigint, service_ms double precision)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select q.id, q.name, q.paused, q.total_workers, coalesce(r.n, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(d.soon, 0),
+         coalesce(l.n, 0), coalesce(x.n, 0), date_part('epoch', clock_timestamp() - rowlock.id_time(r.oldest)), coalesce(c.n, 0), coalesce(a.n, 0),
+         coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms
+  from rowlock.queue q
+  left join (select queue, sum(n) n, min(id) oldest from rowlock.ready group by queue) r on r.queue = q.id
+  left join (select queue, count(*) filter (where waits = 0) scheduled, count(*) filter (where waits = 1) retryable,
+                    count(*) filter (where due < now() + interval '5 seconds') soon from rowlock.delayed group by queue) d on d.queue = q.id
+  left join (select l.queue, sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled))::bigint n from rowlock.lease l group by l.queue) l on l.queue = q.id
+  left join (select queue, count(*) n from rowlock.dead group by queue) x on x.queue = q.id
+  left join (select r.queue, sum((select sum(u) from unnest(r.ns) u))::bigint n from rowlock.receipt r where r.at > now() - interval '60 seconds' and r.state = 1 group by r.queue) c on c.queue = q.id
+  -- Enqueued in the last ten seconds, of at most 100,000 looked at.
+  left join (select t.queue, count(*) n from (select t.queue from rowlock.task t where t.id >= rowlock.id_at(now() - interval '10 seconds') order by t.id desc limit 100000) t group by t.queue) a on a.queue = q.id
+  left join (select i.queue, count(*) n, sum(b.allocated) allocated, sum(b.held) held, avg(b.service_ms) service_ms from rowlock.instance i,
+                    lateral (select b.allocated, b.held, b.service_ms from rowlock.beat b where b.instance = i.id and b.at > now() - interval '1 minute' order by b.n desc limit 1) b
+             where i.ended_at is null group by i.queue) i on i.queue = q.id
+  order by q.name
+$$;
+
+-- A task wherever it is kept.
+create view rowlock.every_task as select * from rowlock.task union all select * from rowlock.task_kept;
+
+-- scheduled, available, running, retryable, completed, dead, cancelled; null: no such task; 'untraced': a task without evidence, which is an alarm.
+-- Movers delete and insert in one statement's snapshot, so that one statement sees a task in exactly one place.
+create function rowlock.task_state(id bigint) returns text language sql stable security definer
+set search_path = pg_catalog, pg_temp set jit = off as $$
+  select coalesce(
+    (select case d.waits when 0 then 'scheduled' else 'retryable' end from rowlock.delayed d where d.id = $1),
+    (select 'running' from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1),
+    (select 'available' from rowlock.ready r where r.queue = t.queue and r.priority = t.priority and r.id <= $1 and r.id > $1 - 256 and $1 < r.id + r.n limit 1),
+    (select 'dead' from rowlock.dead d where d.id = $1),
+    (select case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n)
+       where r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1),
+    'untraced')
+  from rowlock.every_task t where t.id = $1
+$$;
+
+create function rowlock.story(id bigint) returns table (queue text, type text, state text, priority smallint, attempt int, max_attempts smallint, enqueued_at timestamptz,
+  due_at timestamptz, finished_at timestamptz, instance text, payload text, result text)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select q.name, t.type, s.state, t.priority,
+    coalesce((select d.attempt from rowlock.delayed d where d.id = $1), (select d.attempt from rowlock.dead d where d.id = $1), l.attempt, c.attempt,
+             (select r.attempt from rowlock.ready r where r.queue = t.queue and r.priority = t.priority and r.id <= $1 and r.id > $1 - 256 and $1 < r.id + r.n limit 1), 0)::int,
+    coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), (select d.due from rowlock.delayed d where d.id = $1),
+    coalesce(c.at, (select d.at from rowlock.dead d where d.id = $1)),
+    (select i.name from rowlock.instance i where i.id = coalesce(l.instance, c.instance)), t.payload::text,
+    (select x.body from rowlock.result x where x.id = $1 order by x.at desc limit 1)
+  from rowlock.every_task t join rowlock.queue q on q.id = t.queue
+  cross join lateral (select rowlock.task_state($1) state) s
+  left join lateral (select l.instance, u.attempt from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1) l on true
+  left join lateral (select r.at, r.instance, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt)
+    where s.state in ('completed', 'cancelled', 'dead') and r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1) c on true
+  where t.id = $1
+$$;
+
+create function rowlock.failures(id bigint) returns table (at timestamptz, attempt smallint, instance text, error text)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select f.at, f.attempt, coalesce(i.name, ''), f.error
+  from (select at, id, attempt, instance, error from rowlock.failure where id = $1 union all select at, id, attempt, instance, error from rowlock.failure_kept where id = $1) f
+  left join rowlock.instance i on i.id = f.instance order by f.at, f.attempt
+$$;
+
+-- Tasks of a state, by id, from `after` on. Completed and cancelled ones come from the last day's receipts.
+create function rowlock.tasks(queue text, state text, after bigint, most int) returns table (id bigint, queue_name text, type text, attempt int, at timestamptz)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  select x.id, q.name, (select t.type from rowlock.every_task t where t.id = x.id limit 1), x.attempt::int, x.at from (
+    select d.id, d.queue, d.attempt, d.at from rowlock.dead d where $2 = 'dead'
+    union all select d.id, d.queue, d.attempt, d.due from rowlock.delayed d where $2 = case d.waits when 0 then 'scheduled' else 'retryable' end
+    union all select g, r.queue, r.attempt, rowlock.id_time(g) from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where $2 = 'available'
+    union all select g, l.queue, u.attempt, l.at from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g where $2 = 'running' and g <> all (l.settled)
+    union all select g, r.queue, u.attempt, r.at from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
+      where $2 in ('completed', 'cancelled') and r.state = case $2 when 'completed' then 1 else 3 end and r.at > now() - interval '1 day') x
+  join rowlock.queue q on q.id = x.queue
+  where ($1 is null or q.name = $1) and x.id > coalesce($3, 0) order by x.id limit $4
+$$;
+
+-- The request is recorded first and every mover looks at it (R20). Answers 'cancelled', 'requested' (it runs: its instance is told), 'finished' or null.
+create function rowlock.cancel(id bigint) returns text language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare t record; r rowlock.ready; d rowlock.delayed; k bigint;
+begin
+  perform rowlock.demand_read_committed();
+  select x.queue, x.priority into t from rowlock.every_task x where x.id = $1;
+  if not found then return null; end if;
+  insert into rowlock.cancel_request (id) values ($1) on conflict do nothing;
+  for turn in 1 .. 3 loop
+    delete from rowlock.delayed x where x.id = $1 returning * into d;
+    if found then
+      perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[d.attempt]);
+      delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';
+    end if;
+    select * into r from rowlock.ready x where x.queue = t.queue and x.id <= $1 and x.id > $1 - 256 and $1 < x.id + x.n limit 1 for update;
+    if found and $1 >= r.id and $1 < r.id + r.n then
+      -- The range loses the task: what lies before it keeps the row's place, what lies behind it gets a new k.
+      if $1 > r.id then
+        update rowlock.ready x set n = $1 - r.id where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
+      else
+        delete from rowlock.ready x where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
+      end if;
+      if $1 < r.id + r.n - 1 then
+        k := nextval('rowlock.k_seq');
+        insert into rowlock.ready (queue, shard, lane, priority, k, id, n, attempt, fresh) values (r.queue, k & 3, r.lane, r.priority, k, $1 + 1, r.id + r.n - 1 - $1, r.attempt, r.fresh);
+      end if;
+      perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[r.attempt]);
+      delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';
+    end if;
+    if exists (select 1 from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled)) then return 'requested'; end if;
+  end loop;
+  delete from rowlock.cancel_request c where c.id = $1;
+  return 'finished';
+end $$;
+
+-- Dead tasks become available again, with all their attempts. `ids` null: every dead task of the queue, at most 10,000 a call.
+create function rowlock.redrive(queue text, ids bigint[]) returns bigint language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set jit = off as $$
+#variable_conflict use_column
+declare q record; n bigint := 0;
+begin
+  for q in
+    with back as (delete from rowlock.dead d where d.id in (
+        select x.id from rowlock.dead x join rowlock.queue y on y.id = x.queue where ($1 is null or y.name = $1) and ($2 is null or x.id = any ($2)) order by x.id limit 10000 for update of x skip locked) returning d.*)
+    select b.queue, array_agg(b.id order by b.id) ids, array_agg(0::smallint) attempts, array_agg(b.priority order by b.id) priorities from back b group by b.queue
+  loop
+    perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities); n := n + cardinality(q.ids);
+  end loop;
+  return n;
+end $$;
+
+-- enqueued = completed + dead + cancelled + open, of the tasks that are still kept. `untraced` above zero is an alarm.
+create function rowlock.audit() returns table (queue text, enqueued bigint, completed bigint, dead bigint, cancelled bigint, open bigint, untraced bigint)
+language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+  with trace as (
+    select d.id, 'open' s from rowlock.delayed d
+    union all select g, 'open' from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g
+    union all select g, 'open' from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where not exists (select 1 from unnest(l.settled) z where z = g)
+    union all select d.id, 'dead' from rowlock.dead d
+    union all select g, case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g)
+  select q.name, count(t.id), count(*) filter (where c.s = 'completed'), count(*) filter (where c.s = 'dead'), count(*) filter (where c.s = 'cancelled'),
+         count(*) filter (where c.s = 'open'), count(t.id) filter (where c.s is null)
+  from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id group by q.name order by q.name
+$$;

@@ -1,0 +1,26 @@
+-- Nobody but the owner may call anything until a role allows it.
+revoke execute on all functions in schema rowlock from public;
+
+-- Roles, where the migrating user may create them; elsewhere an administrator runs the same lines (rowlock migrate prints them).
+create function rowlock.grant_roles() returns boolean language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare r text;
+begin
+  foreach r in array array['rowlock_producer', 'rowlock_worker', 'rowlock_reader'] loop
+    if not exists (select 1 from pg_roles where rolname = r) then
+      if not (select rolsuper or rolcreaterole from pg_roles where rolname = current_user) then return false; end if;
+      begin
+        execute format('create role %I nologin', r);
+      exception when duplicate_object or unique_violation then null;   -- another database's migration was quicker
+      end;
+    end if;
+    execute format('grant usage on schema rowlock to %I', r);
+    execute format('grant execute on function rowlock.task_state(bigint) to %I', r);
+  end loop;
+  grant execute on function rowlock.enqueue(text, text, json, jsonb), rowlock.enqueue_many(text, text, json[], jsonb) to rowlock_producer;
+  grant execute on function rowlock.join(text, text, int), rowlock.published_lows(int), rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, boolean, real),
+    rowlock.claim(bigint, int, bigint[], int, bigint), rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[]), rowlock.drain(bigint), rowlock.leave(bigint),
+    rowlock.care(timestamptz, int), rowlock.note_k(), rowlock.least_k(int, bigint[]), rowlock.sweep(int, bigint[], bigint[], int), rowlock.pulses(), rowlock.rescue(bigint, bigint), rowlock.tidy() to rowlock_worker;
+  grant select on rowlock.queue, rowlock.task, rowlock.task_kept, rowlock.beat, rowlock.migration to rowlock_worker;
+  grant execute on function rowlock.statistics(), rowlock.story(bigint), rowlock.failures(bigint), rowlock.tasks(text, text, bigint, int), rowlock.audit() to rowlock_reader;
+  return true;
+end $$;

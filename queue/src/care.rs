@@ -1,0 +1,243 @@
+//! The caretakers: promote what is due, sweep what a claim would miss, rescue the tasks of the dead, prune, and make partitions.
+//! Any instance, or the operator for queues asleep; whoever gets the try-lock does it.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use sqlx::{Row, types::time::OffsetDateTime};
+
+use crate::{
+    Db, InstanceId, LEASE, Lows, QueueId, Result,
+    db::{bounded, query},
+    partitions,
+};
+
+/// Tasks moved in one statement: a few milliseconds of work (measurements 4).
+const PROMOTE_MOST: i32 = 1000;
+/// Statements of one pass, so that a flood of due tasks does not keep the other duties waiting.
+const PROMOTE_ROUNDS: usize = 10;
+/// Rows swept in one pass.
+const SWEEP_MOST: i32 = 1000;
+/// Instances rescued in one pass; the next comes a second later.
+const RESCUE_MOST: usize = 20;
+/// How often the living are looked through.
+const PULSES_EVERY: Duration = Duration::from_secs(3);
+/// How often retention and partitions are looked at: both have hours of room.
+const HOUSEKEEPING_EVERY: Duration = Duration::from_mins(1);
+/// How often the backlog is compared with its limit.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// Every so often due tasks are looked for from the very beginning, whatever the watermark says.
+const FULL_PASS_EVERY: Duration = Duration::from_mins(1);
+/// Dead tasks and kept bodies pruned in one pass.
+const PRUNE_MOST: i32 = 1000;
+
+/// What a pass did.
+#[derive(Debug, Clone, Default)]
+pub struct CareReport {
+    /// Due tasks that became available.
+    pub promoted: u64,
+    /// Rows given a new place because claims had walked past them.
+    pub swept: u64,
+    /// Tasks taken back from instances that stopped beating.
+    pub rescued: u64,
+    /// Partitions that went.
+    pub pruned: u64,
+    /// For how many hours partitions exist; `None`: not looked at in this pass.
+    pub partitions_hours_left: Option<f64>,
+}
+
+/// A note of the exact watermark (R6): what was newest when `xmax` was the next transaction. Once no older transaction is open,
+/// nothing can appear below it.
+struct Note {
+    k: i64,
+    xmax: u64,
+    at: OffsetDateTime,
+}
+
+/// What a caretaker remembers between passes.
+#[derive(Default)]
+pub struct Caretaker {
+    queue: Option<QueueId>,
+    due_low: Option<OffsetDateTime>,
+    full_pass: Option<Instant>,
+    exact: [i64; 4],
+    note: Option<Note>,
+    /// The newest beat of each instance, and since when it stands still on our own clock (R4).
+    pulses: HashMap<InstanceId, (i64, Instant)>,
+    pulses_at: Option<Instant>,
+    tidy_at: Option<Instant>,
+    housekeeping_at: Option<Instant>,
+}
+
+impl std::fmt::Debug for Caretaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caretaker").field("queue", &self.queue).finish_non_exhaustive()
+    }
+}
+
+impl Caretaker {
+    /// For what all queues of a database share.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// As an instance of `queue`, which also sweeps it.
+    #[must_use]
+    pub fn of_queue(queue: QueueId) -> Self {
+        Self { queue: Some(queue), ..Self::default() }
+    }
+
+    /// One pass; call it every second. `chain_unbroken`: the caller's own beats have all been answered for a whole lease, without
+    /// which it must not judge others. `lows`: from where the caller's claims walk.
+    pub async fn run_once(
+        &mut self,
+        db: &Db,
+        chain_unbroken: bool,
+        lows: Option<&Lows>,
+    ) -> Result<CareReport> {
+        let mut report = CareReport::default();
+        self.promote_and_sweep(db, lows, &mut report).await?;
+        if due(&mut self.pulses_at, PULSES_EVERY) {
+            report.rescued = self.rescue(db, chain_unbroken).await?;
+        }
+        if due(&mut self.tidy_at, TIDY_EVERY) {
+            bounded(query("select rowlock.tidy()").execute(&db.pool)).await?;
+        }
+        if due(&mut self.housekeeping_at, HOUSEKEEPING_EVERY) {
+            report.partitions_hours_left = partitions::extend_partitions(db).await?;
+            report.pruned = partitions::prune(db).await? as u64;
+            bounded(query("select rowlock.prune_dead($1)").bind(PRUNE_MOST).execute(&db.pool)).await?;
+        }
+        Ok(report)
+    }
+
+    async fn promote_and_sweep(
+        &mut self,
+        db: &Db,
+        lows: Option<&Lows>,
+        report: &mut CareReport,
+    ) -> Result<()> {
+        if due(&mut self.full_pass, FULL_PASS_EVERY) {
+            self.due_low = None;
+        }
+        for _ in 0..PROMOTE_ROUNDS {
+            let row = bounded(
+                query("select moved, more, next, k, xmax::bigint, xmin::bigint, at from rowlock.care(coalesce($1, '-infinity'), $2)")
+                    .bind(self.due_low)
+                    .bind(PROMOTE_MOST)
+                    .fetch_optional(&db.pool),
+            )
+            .await?;
+            let Some(row) = row else { return Ok(()) };
+            report.promoted += u64::from(row.try_get::<i32, _>(0)?.unsigned_abs());
+            let xmin = row.try_get::<i64, _>(5)?.unsigned_abs();
+            let note = Note {
+                k: row.try_get(3)?,
+                xmax: row.try_get::<i64, _>(4)?.unsigned_abs(),
+                at: row.try_get(6)?,
+            };
+            let more: bool = row.try_get(1)?;
+            self.take(db, note, xmin, row.try_get(2)?, more, lows, report).await?;
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the exact watermarks when the noted transactions are over, and sweeps up to where claims start.
+    #[expect(clippy::too_many_arguments, reason = "the columns of one row")]
+    async fn take(
+        &mut self,
+        db: &Db,
+        note: Note,
+        xmin: u64,
+        next_due: Option<OffsetDateTime>,
+        more: bool,
+        lows: Option<&Lows>,
+        report: &mut CareReport,
+    ) -> Result<()> {
+        let Some(noted) = self.note.take_if(|noted| noted.xmax <= xmin) else {
+            self.note.get_or_insert(note);
+            return Ok(());
+        };
+        // A clock that stepped back makes every due time suspect.
+        self.due_low = if note.at < noted.at {
+            None
+        } else {
+            Some(next_due.map_or(noted.at, |next| next.min(noted.at)))
+        };
+        if let (Some(queue), Some(lows), false) = (self.queue, lows, more) {
+            let row = bounded(
+                query("select rowlock.sweep($1, $2, $3, $4), rowlock.least_k($1, $2)")
+                    .bind(queue.0)
+                    .bind(self.exact.as_slice())
+                    .bind(lows.as_slice())
+                    .bind(SWEEP_MOST)
+                    .fetch_one(&db.pool),
+            )
+            .await?;
+            if let Some(swept) = row.try_get::<Option<i32>, _>(0)? {
+                report.swept += u64::from(swept.unsigned_abs());
+                if swept < SWEEP_MOST {
+                    for (exact, least) in self.exact.iter_mut().zip(row.try_get::<Vec<Option<i64>>, _>(1)?) {
+                        *exact = (*exact).max(least.map_or(noted.k, |least| least.min(noted.k)));
+                    }
+                }
+            }
+        }
+        self.note = Some(note);
+        Ok(())
+    }
+
+    async fn rescue(&mut self, db: &Db, chain_unbroken: bool) -> Result<u64> {
+        if !chain_unbroken {
+            // What stood still while we could not look says nothing.
+            self.pulses.clear();
+            return Ok(0);
+        }
+        let now = Instant::now();
+        let rows = bounded(query("select instance, beat from rowlock.pulses()").fetch_all(&db.pool)).await?;
+        let mut seen = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let (instance, beat) = (InstanceId(row.try_get(0)?), row.try_get::<i64, _>(1)?);
+            let since = self
+                .pulses
+                .get(&instance)
+                .filter(|(before, _)| *before == beat)
+                .map_or(now, |(_, since)| *since);
+            seen.insert(instance, (beat, since));
+        }
+        self.pulses = seen;
+        let still = self
+            .pulses
+            .iter()
+            .filter(|(_, (_, since))| LEASE <= now.duration_since(*since))
+            .take(RESCUE_MOST);
+        let mut rescued = 0;
+        for (instance, (beat, _)) in still {
+            let row = bounded(
+                query("select rowlock.rescue($1, $2)").bind(instance.0).bind(beat).fetch_one(&db.pool),
+            )
+            .await?;
+            if let Some(tasks) = row.try_get::<Option<i32>, _>(0)? {
+                tracing::warn!(%instance, tasks, "rescued the tasks of an instance that stopped beating");
+                rescued += u64::from(tasks.unsigned_abs());
+            }
+        }
+        Ok(rescued)
+    }
+}
+
+/// Whether something is due, counting from when it was last; the first time it is.
+fn due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let now = Instant::now();
+    let due = last.is_none_or(|last| every <= now.duration_since(last));
+    if due {
+        *last = Some(now);
+    }
+    due
+}

@@ -1,0 +1,82 @@
+//! The claim.
+
+use std::time::Instant;
+
+use sqlx::Row;
+
+use crate::{
+    Db, Error, InstanceId, Lows, LowsSeen, Result, TaskId, Token,
+    db::{bounded, query},
+    declare::unsigned,
+};
+
+/// At most this many tasks per claim: it bounds the memory of an instance and the size of a lease.
+pub const CLAIM_MAX: u32 = 1000;
+
+/// A claimed task, without its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Which.
+    pub id: TaskId,
+    /// Attempts used before this one.
+    pub attempt: u16,
+    /// 0 to 3.
+    pub priority: u8,
+}
+
+/// What a claim brought.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The lease over all of them; `None`: nothing was claimed.
+    pub token: Option<Token>,
+    /// The tasks, most urgent first.
+    pub tasks: Vec<Claim>,
+    /// It skipped what others had locked and got less than it wanted: worth trying again in milliseconds.
+    pub contended: bool,
+    /// For [`Lows::advance`].
+    pub lows_seen: LowsSeen,
+}
+
+/// Claims up to `want` tasks (at most [`CLAIM_MAX`]). After a lost answer the same lease is asked for again, once.
+pub async fn claim(db: &Db, instance: InstanceId, want: u32, lows: &Lows) -> Result<Claimed> {
+    let token = Token::random();
+    match claim_as(db, instance, want, lows, token).await {
+        Err(error) if error.is_transient() => claim_as(db, instance, want, lows, token).await,
+        result => result,
+    }
+}
+
+async fn claim_as(db: &Db, instance: InstanceId, want: u32, lows: &Lows, token: Token) -> Result<Claimed> {
+    let sent = Instant::now();
+    let row = bounded(
+        query("select * from rowlock.claim($1, $2, $3, $4, $5)")
+            .bind(instance.0)
+            .bind(i32::try_from(want.clamp(1, CLAIM_MAX)).unwrap_or(1))
+            .bind(lows.as_slice())
+            // Claimers of a queue start at different shards, and none always at the same one.
+            .bind(fastrand::i32(0..4))
+            .bind(token.0)
+            .fetch_optional(&db.pool),
+    )
+    .await?
+    // The token is another instance's: one chance in 2⁶³.
+    .ok_or(Error::Gone)?;
+    let (firsts, ns): (Vec<i64>, Vec<i16>) = (row.try_get(0)?, row.try_get(1)?);
+    let (attempts, priorities): (Vec<i16>, Vec<i16>) = (row.try_get(2)?, row.try_get(3)?);
+    let ranges = firsts.into_iter().zip(ns).zip(attempts.into_iter().zip(priorities));
+    let tasks: Vec<Claim> = ranges
+        .flat_map(|((first, n), (attempt, priority))| {
+            (first..first + i64::from(n)).map(move |id| Claim {
+                id: TaskId(id),
+                attempt: unsigned(attempt),
+                priority: u8::try_from(priority).unwrap_or_default(),
+            })
+        })
+        .collect();
+    Ok(Claimed {
+        token: (!tasks.is_empty()).then_some(token),
+        tasks,
+        contended: row.try_get(4)?,
+        lows_seen: LowsSeen { sent, newest: row.try_get(5)?, least: row.try_get(6)? },
+    })
+}

@@ -1,0 +1,46 @@
+//! Tables and verbs: the only crate that talks to Postgres. One verb per file; the verbs themselves are SQL functions in
+//! `migrations/`, so that any client can enqueue and plans are pinned where it matters.
+//!
+//! In reading order: [`Db`] and [`Error`], [`Db::migrate`], [`declare`], [`enqueue`], then what an instance does ([`join`],
+//! [`beat`], [`claim`], [`fetch`], [`settle`], [`drain`], [`leave`]), the caretakers ([`Caretaker`]), and what people ask.
+
+mod beat;
+mod bell;
+mod care;
+mod claim;
+mod db;
+mod declare;
+mod enqueue;
+mod error;
+mod fetch;
+mod ids;
+mod instance;
+mod lows;
+mod migrate;
+mod partitions;
+mod people;
+mod settle;
+mod stats;
+mod story;
+
+pub use beat::{Beat, BeatIn, beat};
+pub use bell::{Bell, listen};
+pub use care::{CareReport, Caretaker};
+pub use claim::{CLAIM_MAX, Claim, Claimed, claim};
+pub use db::{BEAT, Connect, Db, LEASE, POLL, STATEMENT_TIMEOUT};
+pub use declare::{Declaration, declare, policy};
+pub use enqueue::{EnqueueOptions, enqueue, enqueue_many};
+pub use error::Error;
+pub use fetch::{TaskBody, fetch};
+pub use ids::{InstanceId, QueueId, TaskId, Token};
+pub use instance::{Joined, drain, join, leave};
+pub use lows::{Lows, LowsSeen};
+pub use migrate::{MigrateReport, SCHEMA_VERSION};
+pub use partitions::extend_partitions;
+pub use people::{Audit, Cancelled, audit, cancel, redrive, redrive_dead};
+pub use settle::{Outcome, SETTLE_MAX, Settled, Settlement, settle};
+pub use stats::{QueueStats, queue_stats};
+pub use story::{Failure, Story, TaskLine, list, story};
+
+/// What every verb answers.
+pub type Result<T> = std::result::Result<T, Error>;

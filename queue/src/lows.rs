@@ -1,0 +1,103 @@
+//! The quick watermark: from which `k` on a claim walks (R3, R6).
+//!
+//! A claim must not walk the dead rows in front of the living: under a pinned xmin horizon they stay for hours. So it starts at
+//! a low, one per priority. The low lags: it is never above the newest `k` that had been drawn [`LAG`] ago, because a
+//! transaction that drew a `k` may commit up to 50 ms later without getting a new one.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+/// How far the low stays behind the newest `k`. Five times the age from which a committing transaction re-keys its rows (50 ms),
+/// so that a slow flush of the commit fits in too; costs 0.16 µs per dead row and claim.
+const LAG: Duration = Duration::from_millis(250);
+
+/// At most this many notes wait to become old enough: one is taken per 10 ms at most.
+const NOTES: usize = 64;
+const NOTE_EVERY: Duration = Duration::from_millis(10);
+
+/// What a claim or beat saw.
+#[derive(Debug, Clone)]
+pub struct LowsSeen {
+    /// When the question was sent.
+    pub sent: Instant,
+    /// The newest `k` drawn; 0: nothing was looked at.
+    pub newest: i64,
+    /// Per priority the least `k` that is ready, from the low on that was sent; `None`: none is.
+    pub least: Vec<Option<i64>>,
+}
+
+/// The low of each priority, and what it takes to move them.
+#[derive(Debug, Clone, Default)]
+pub struct Lows {
+    lows: [i64; 4],
+    notes: VecDeque<(Instant, i64)>,
+}
+
+impl Lows {
+    /// Starts from lows that a sweeper published, or from zero: a walk over everything, once.
+    #[must_use]
+    pub fn starting_at(lows: Option<Vec<i64>>) -> Self {
+        let lows = lows.and_then(|lows| lows.try_into().ok()).unwrap_or_default();
+        Self { lows, notes: VecDeque::new() }
+    }
+
+    /// What is sent with a claim or beat.
+    #[must_use]
+    pub fn as_slice(&self) -> &[i64] {
+        &self.lows
+    }
+
+    /// Takes in what a claim or beat saw when it was sent these same lows, or older ones. Times are those of sending: an answer
+    /// that comes late says nothing about what became ready on its way.
+    pub fn advance(&mut self, seen: &LowsSeen) {
+        let now = seen.sent;
+        if seen.newest == 0 || seen.least.len() != self.lows.len() {
+            return;
+        }
+        let mut old_enough = None;
+        while self.notes.front().is_some_and(|(at, _)| *at + LAG <= now) {
+            old_enough = self.notes.pop_front();
+        }
+        if let Some((_, newest)) = old_enough {
+            for (low, least) in self.lows.iter_mut().zip(&seen.least) {
+                *low = (*low).max(least.map_or(newest, |least| least.min(newest)));
+            }
+        }
+        if self.notes.back().is_none_or(|(at, _)| *at + NOTE_EVERY <= now) && self.notes.len() < NOTES {
+            self.notes.push_back((now, seen.newest));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(sent: Instant, newest: i64, least: Option<i64>) -> LowsSeen {
+        LowsSeen { sent, newest, least: vec![None, least, None, None] }
+    }
+
+    #[test]
+    fn a_low_stays_a_lag_behind_the_newest_k_and_never_passes_what_is_ready() {
+        let start = Instant::now();
+        let mut lows = Lows::default();
+        lows.advance(&seen(start, 100, None));
+        lows.advance(&seen(start + LAG / 2, 200, None));
+        assert_eq!(lows.as_slice(), [0; 4], "nothing is old enough yet");
+        lows.advance(&seen(start + LAG, 300, Some(40)));
+        assert_eq!(lows.as_slice(), [100, 40, 100, 100], "40 is ready, so priority 1 stops there");
+        lows.advance(&seen(start + 3 * LAG, 400, None));
+        assert_eq!(lows.as_slice(), [300; 4], "an empty queue moves on too");
+    }
+
+    #[test]
+    fn a_low_never_goes_back() {
+        let start = Instant::now();
+        let mut lows = Lows::starting_at(Some(vec![500; 4]));
+        lows.advance(&seen(start, 100, Some(10)));
+        lows.advance(&seen(start + LAG, 100, Some(10)));
+        assert_eq!(lows.as_slice(), [500; 4]);
+    }
+}

@@ -1,0 +1,53 @@
+//! Partitions: made days ahead; detached and dropped once a prune has emptied them. The one file with DDL put together at run time.
+
+use sqlx::{AssertSqlSafe, Executor, Row};
+
+use crate::{
+    Db, Result,
+    db::{bounded, query},
+};
+
+/// Makes partitions days ahead. Returns the hours for which they last now; `None`: another session does it.
+pub async fn extend_partitions(db: &Db) -> Result<Option<f64>> {
+    Ok(bounded(query("select rowlock.extend_partitions()").fetch_one(&db.pool)).await?.try_get(0)?)
+}
+
+/// Empties what retention has done with, then detaches and drops it. Returns how many partitions went.
+///
+/// DETACH CONCURRENTLY waits for open transactions without making others wait; it runs at top level only.
+pub(crate) async fn prune(db: &Db) -> Result<usize> {
+    let mut emptied: Vec<(String, String)> = Vec::new();
+    if let Some(partition) = bounded(query("select rowlock.prune_task()").fetch_one(&db.pool))
+        .await?
+        .try_get::<Option<String>, _>(0)?
+    {
+        emptied.push(("task".into(), partition));
+    }
+    let rest: Vec<String> =
+        bounded(query("select rowlock.prune_rest()").fetch_one(&db.pool)).await?.try_get(0)?;
+    emptied.extend(
+        rest.iter()
+            .filter_map(|pair| pair.split_once(' '))
+            .map(|(parent, part)| (parent.into(), part.into())),
+    );
+    for (parent, partition) in &emptied {
+        detach(db, parent, partition).await?;
+    }
+    Ok(emptied.len())
+}
+
+async fn detach(db: &Db, parent: &str, partition: &str) -> Result<()> {
+    let pending: bool = bounded(
+        query("select coalesce((select inhdetachpending from pg_inherits where inhrelid = to_regclass('rowlock.' || $1)), false)")
+            .bind(partition)
+            .fetch_one(&db.pool),
+    )
+    .await?
+    .try_get(0)?;
+    // Both names come from pg_class and are ours: a table's name and a number.
+    let how = if pending { "finalize" } else { "concurrently" };
+    let detach = format!("alter table rowlock.{parent} detach partition rowlock.{partition} {how}");
+    bounded(db.pool.execute(AssertSqlSafe(detach))).await?;
+    bounded(db.pool.execute(AssertSqlSafe(format!("drop table rowlock.{partition}")))).await?;
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! What people do to tasks: cancel, redrive, audit.
+
+use sqlx::Row;
+
+use crate::{
+    Db, Result, TaskId,
+    db::{bounded, query},
+};
+
+/// What became of a request to cancel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It will not run.
+    Done,
+    /// It runs: its instance is told with its next beat.
+    Requested,
+    /// There is no such task.
+    NotFound,
+    /// It is completed, dead or cancelled already.
+    Finished,
+}
+
+/// Cancels a task.
+pub async fn cancel(db: &Db, task: TaskId) -> Result<Cancelled> {
+    let row = bounded(query("select rowlock.cancel($1)").bind(task.0).fetch_one(&db.pool)).await?;
+    Ok(match row.try_get::<Option<&str>, _>(0)? {
+        Some("cancelled") => Cancelled::Done,
+        Some("requested") => Cancelled::Requested,
+        Some(_) => Cancelled::Finished,
+        None => Cancelled::NotFound,
+    })
+}
+
+/// Makes dead tasks available again, with all their attempts. Returns how many were dead.
+pub async fn redrive(db: &Db, ids: &[TaskId]) -> Result<u64> {
+    let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
+    let row = bounded(query("select rowlock.redrive(null, $1)").bind(ids).fetch_one(&db.pool)).await?;
+    Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
+}
+
+/// The same for every dead task of a queue, in batches.
+pub async fn redrive_dead(db: &Db, queue: &str) -> Result<u64> {
+    let mut redriven = 0;
+    loop {
+        let row = bounded(query("select rowlock.redrive($1, null)").bind(queue).fetch_one(&db.pool)).await?;
+        match row.try_get::<i64, _>(0)?.unsigned_abs() {
+            0 => return Ok(redriven),
+            batch => redriven += batch,
+        }
+    }
+}
+
+/// The sum over a queue's kept tasks: enqueued = completed + dead + cancelled + open, and none untraced.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Audit {
+    /// The queue's name.
+    pub queue: String,
+    /// Tasks that are kept.
+    pub enqueued: i64,
+    /// With a receipt.
+    pub completed: i64,
+    /// Dead.
+    pub dead: i64,
+    /// Cancelled.
+    pub cancelled: i64,
+    /// Scheduled, available, running or retryable.
+    pub open: i64,
+    /// Without any evidence: an alarm.
+    pub untraced: i64,
+}
+
+/// Adds up every queue. Reads everything: for tests, and for people in doubt.
+pub async fn audit(db: &Db) -> Result<Vec<Audit>> {
+    let rows = query("select * from rowlock.audit()").fetch_all(&db.pool).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Audit {
+                queue: row.try_get(0)?,
+                enqueued: row.try_get(1)?,
+                completed: row.try_get(2)?,
+                dead: row.try_get(3)?,
+                cancelled: row.try_get(4)?,
+                open: row.try_get(5)?,
+                untraced: row.try_get(6)?,
+            })
+        })
+        .collect()
+}

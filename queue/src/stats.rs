@@ -1,0 +1,79 @@
+//! What the operator decides by: all queues of a database in one statement.
+
+use sqlx::Row;
+
+use crate::{
+    Db, QueueId, Result,
+    db::{bounded, query},
+};
+
+/// How a queue does.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct QueueStats {
+    /// Which.
+    pub queue: QueueId,
+    /// Its name.
+    pub name: String,
+    /// Nothing is claimed.
+    pub paused: bool,
+    /// At most this many workers.
+    pub total_workers: u32,
+    /// Tasks that may be claimed.
+    pub available: i64,
+    /// Tasks that wait for their time.
+    pub scheduled: i64,
+    /// Tasks that wait for their next attempt.
+    pub retryable: i64,
+    /// Scheduled or retryable tasks due within 5 s.
+    pub due_soon: i64,
+    /// Tasks under a lease.
+    pub running: i64,
+    /// Dead tasks.
+    pub dead: i64,
+    /// Age of the oldest available task, in seconds.
+    pub oldest_available_seconds: Option<f64>,
+    /// Tasks completed within the last 60 s.
+    pub completed_total: i64,
+    /// Tasks enqueued per second, over the last 10 s.
+    pub arrivals_per_second: f64,
+    /// Live instances.
+    pub instances: i64,
+    /// Workers they may run.
+    pub allocated: i64,
+    /// Workers that are busy.
+    pub busy: i64,
+    /// How long a task takes, lately, in seconds.
+    pub mean_service_seconds: Option<f64>,
+}
+
+/// Statistics of every queue, by name.
+pub async fn queue_stats(db: &Db) -> Result<Vec<QueueStats>> {
+    let rows = bounded(query("select * from rowlock.statistics()").fetch_all(&db.pool)).await?;
+    rows.iter()
+        .map(|row| {
+            #[expect(clippy::cast_precision_loss, reason = "a rate")]
+            let arrivals_per_second = row.try_get::<i64, _>("arrivals")? as f64 / 10.0;
+            Ok(QueueStats {
+                queue: QueueId(row.try_get("queue")?),
+                name: row.try_get("name")?,
+                paused: row.try_get("paused")?,
+                total_workers: row.try_get::<i32, _>("total_workers")?.unsigned_abs(),
+                available: row.try_get("available")?,
+                scheduled: row.try_get("scheduled")?,
+                retryable: row.try_get("retryable")?,
+                due_soon: row.try_get("due_soon")?,
+                running: row.try_get("running")?,
+                dead: row.try_get("dead")?,
+                oldest_available_seconds: row.try_get("oldest_seconds")?,
+                completed_total: row.try_get("completed")?,
+                arrivals_per_second,
+                instances: row.try_get("instances")?,
+                allocated: row.try_get("allocated")?,
+                busy: row.try_get("busy")?,
+                mean_service_seconds: row
+                    .try_get::<Option<f64>, _>("service_ms")?
+                    .map(|millis| millis / 1000.0),
+            })
+        })
+        .collect()
+}
