@@ -1,7 +1,70 @@
-export CARGO_TARGET_DIR ?= $(HOME)/.cache/rowlock/target
+# The only door: whatever is built, tested or measured goes through here.
 
-.PHONY: test
-test:
-	cargo fmt --all --check
-	cargo clippy --all-targets -- -D warnings
-	cargo test
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/rowlock/target
+export CARGO_TERM_COLOR ?= auto
+
+SECONDS_OF_CHAOS ?= $(or $(SECONDS),120)
+ROWLOCK := $(CARGO_TARGET_DIR)/debug/rowlock
+
+# $(call part,NAME,COMMAND): runs it and says how long it took.
+define part
+	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
+endef
+
+.PHONY: help demo test check chaos bench bench-main soak sizes build packages-demo packages-test fmt clippy unit postgres demo-smoke
+
+help: ## What there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+
+demo: packages-demo ## 10,000 tasks through an own Postgres, instances and a Python handler
+	@cargo build --release --locked -p rowlock
+	@$(CARGO_TARGET_DIR)/release/rowlock dev -f examples/quickstart --demo 10000
+
+test: packages-test fmt clippy unit demo-smoke sizes ## Everything that must hold
+	@echo "all parts passed"
+
+check: fmt clippy sizes ## Formatting, lints, sizes
+
+fmt:
+	$(call part,formatting,cargo fmt --all --check)
+
+clippy:
+	$(call part,lints,cargo clippy --workspace --all-targets --locked -- -D warnings)
+
+unit:
+	$(call part,unit tests,cargo test --workspace --locked)
+
+# The tests start `rowlock` itself.
+postgres: build
+	$(call part,Postgres tests,cargo test -p rowlock-tests --locked)
+
+demo-smoke: build
+	$(call part,demo,$(ROWLOCK) dev -f examples/quickstart --demo 1000 </dev/null | tee /dev/stderr | tail -n 1 | grep -qx '1000 enqueued, 1000 completed, 0 dead, 0 lost')
+
+build:
+	$(call part,build,cargo build --locked -p rowlock)
+
+chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=… repeats it
+	@ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests chaos -- --nocapture
+
+soak: packages-test build ## What takes long: producers that hold transactions for minutes
+	@ROWLOCK_SOAK=1 cargo test --locked -p rowlock-tests soak -- --nocapture
+
+bench: packages-test ## All measurements, beside their peers
+	@cargo run --release --locked -p rowlock-bench
+
+bench-main: packages-test ## The main measurements: target/bench/main.json
+	@cargo run --release --locked -p rowlock-bench -- main
+
+sizes: ## Files that have grown too long
+	$(call part,sizes,tests/sizes.sh)
+
+packages-demo:
+	@tests/install.sh demo
+
+packages-test:
+	@tests/install.sh test

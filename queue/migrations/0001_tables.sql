@@ -19,12 +19,10 @@ create table rowlock.queue (
   backlog_limit bigint not null check (backlog_limit > 0),
   payload_limit int not null check (payload_limit > 0),
   backlog_full  boolean not null default false,   -- set and cleared by a caretaker, so that enqueue counts nothing
+  bell_until    timestamptz not null default '-infinity',   -- producers ring until then; renewed about once a minute while instances sleep (R12)
   range_size    smallint not null default 128 check (range_size between 1 and 256),
   keep_completed interval not null, keep_dead interval not null, keep_cancelled interval not null
 );
-
--- Until when producers ring the bell of a queue. Renewed about once a minute while instances sleep (R12).
-create table rowlock.bell (queue int primary key, until timestamptz not null);
 
 -- id = seconds since 2024-01-01 (32 bit) << 31 | (chunk number mod 2^23) << 8 | place in the chunk (0..255)
 create table rowlock.task (
@@ -50,6 +48,7 @@ create table rowlock.ready (
   n        smallint not null check (n between 1 and 256),
   attempt  smallint not null check (attempt >= 0),
   fresh    boolean not null,
+  ring     boolean not null default true,    -- whether its commit rings the bell
   primary key (queue, shard, lane, priority, k)
 ) with (fillfactor = 90, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
         autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 1000000, autovacuum_vacuum_cost_delay = 0,

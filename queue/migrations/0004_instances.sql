@@ -31,13 +31,13 @@ create function rowlock.published_lows(queue int) returns bigint[] language sql 
   select b.lows from rowlock.beat b where b.queue = $1 and b.lows is not null and b.at > now() - interval '1 minute' order by b.n desc limit 1
 $$;
 
--- The newest beat and allocation of every live instance of a queue, and how many workers it counts as holding.
-create function rowlock.holding(queue int) returns table (instance bigint, drains boolean, wants int, granted int, holds int, beats boolean)
+-- The newest beat and allocation of every live instance of a queue, and how many workers it counts as holding. One whose beats cannot be
+-- seen (it died, or the clock stepped) may hold as many as it has room for.
+create function rowlock.holding(queue int) returns table (instance bigint, drains boolean, wants int, granted int, holds int)
 language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-  select i.id, i.drains, least(b.wants, i.capacity),
-         case when a.number > b.allocation then a.workers else b.allocated end,
-         case when a.number > b.allocation then greatest(b.held, b.allocated, a.highest) else greatest(b.held, b.allocated) end,
-         b.n is not null
+  select i.id, i.drains, coalesce(least(b.wants, i.capacity), 0),
+         case when b.n is null then 0 when a.number > b.allocation then a.workers else b.allocated end,
+         case when b.n is null then i.capacity when a.number > b.allocation then greatest(b.held, b.allocated, a.highest) else greatest(b.held, b.allocated) end
   from rowlock.instance i
   left join lateral (select x.* from rowlock.beat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
   left join lateral (select max(x.number) number, max(x.workers) highest, (array_agg(x.workers order by x.number desc))[1] workers
@@ -53,8 +53,6 @@ declare
 begin
   if not pg_try_advisory_xact_lock(1902603, $1) then return; end if;
   select case when q.paused then 0 else q.total_workers end into total from rowlock.queue q where q.id = $1;
-  -- An instance without a visible beat (a step of the clock) holds an unknown number: grant nothing until it beats or is gone.
-  if exists (select 1 from rowlock.holding($1) x where not x.beats) then return; end if;
   select total - coalesce(sum(x.holds), 0), count(*) filter (where x.wants > 0 and not x.drains) into free, live from rowlock.holding($1) x;
   rest := total; 
   -- Smallest wish first: what it leaves over is shared by the others.
@@ -71,12 +69,11 @@ begin
   end loop;
 end $$;
 
--- The least k that is ready per priority, from the given lows on, and the newest k drawn. Dead rows below the lows are not walked.
+-- The least k that is ready in each of the 16 parts (four priorities of four shards), from the given lows on. Dead rows below are not walked.
 create function rowlock.least_k(queue int, lows bigint[]) returns bigint[] language sql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
-  select array_agg((select min(f.k) from generate_series(0, 3) s, lateral (
-      select r.k from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $2[p + 1] order by r.k limit 1) f) order by p)
-  from generate_series(0, 3) p
+  select array_agg(f.k order by p) from generate_series(0, 15) p left join lateral (
+    select r.k from rowlock.ready r where r.queue = $1 and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= $2[p + 1] order by r.k limit 1) f on true
 $$;
 
 create function rowlock.beat(instance bigint, held int, allocated int, allocation bigint, wants int, lows bigint[], publish boolean, sleeps boolean, service_ms real)
@@ -95,8 +92,8 @@ begin
   -- About four passes a second for the whole queue, however many instances beat (a full read in each beat would be quadratic).
   select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
   if random() * v_live < 4 then perform rowlock.allocate(v_queue); end if;
-  if $8 and not exists (select 1 from rowlock.bell b where b.queue = v_queue and b.until > now() + interval '5 seconds') then
-    insert into rowlock.bell (queue, until) values (v_queue, now() + interval '1 minute') on conflict (queue) do update set until = excluded.until;
+  if $8 then
+    update rowlock.queue q set bell_until = now() + interval '1 minute' where q.id = v_queue and q.bell_until < now() + interval '5 seconds';
   end if;
   return query
     select false, coalesce(a.number, $4), coalesce(a.workers, $3), q.paused, q.generation,
@@ -130,12 +127,12 @@ begin
       select sum(y.n) over (order by y.priority, y.turn, y.k) - y.n as before from (
         select x.priority, s.turn, x.k, x.n from generate_series(0, 3) p, generate_series(0, 3) s(turn), lateral (
           select r.priority, r.k, r.n from rowlock.ready r
-          where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p + 1] order by r.k limit $2) x limit $2) y) z
+          where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k limit $2) x limit $2) y) z
     where before < $2),
   locked as materialized (
     select x.*, s.turn from generate_series(0, 3) p, generate_series(0, 3) s(turn), lateral (
       select r.shard, r.priority, r.k, r.id, r.n, r.attempt from rowlock.ready r
-      where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p + 1] order by r.k
+      where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k
       limit (select entries from look) for update skip locked) x limit (select entries from look))
   select (select entries from look), array_agg(shard order by priority, turn, k), array_agg(priority order by priority, turn, k), array_agg(k order by priority, turn, k),
          array_agg(id order by priority, turn, k), array_agg(n order by priority, turn, k), array_agg(attempt order by priority, turn, k)

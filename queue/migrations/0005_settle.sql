@@ -4,8 +4,8 @@
 create function rowlock.requeue(queue int, ids bigint[], attempts smallint[], priorities smallint[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
-  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh)
-  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false
+  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
+  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, (select q.bell_until > now() from rowlock.queue q where q.id = $1)
   from (select nextval('rowlock.k_seq') k, y.* from (
     select min(x.id) id, count(*) n, x.attempt, x.priority from (
       select u.*, u.id - row_number() over (partition by u.attempt, u.priority order by u.id) run
@@ -120,22 +120,44 @@ language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = o
   where l.token = $1 and g.id <> all (l.settled)
 $$;
 
+-- Hands back what a lease still holds, without using an attempt; cancelled where somebody asked for that. The lease's row is locked by the caller.
+create function rowlock.hand_back(instance bigint, queue int, token bigint) returns int language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+declare u record;
+begin
+  select * into u from rowlock.unsettled($3);
+  if u.ids is not null then
+    perform rowlock.record($2, $1, array_fill(1, array[cardinality(u.ids)]), u.ids,
+      (select array_agg(case when c.id is null then 5 else 6 end::smallint order by x.p) from unnest(u.ids) with ordinality x(id, p) left join rowlock.cancel_request c on c.id = x.id),
+      u.attempts, u.priorities, '{0}', '{}');
+  end if;
+  delete from rowlock.lease x where x.token = $3;
+  return coalesce(cardinality(u.ids), 0);
+end $$;
+
+-- Leases over a minute old that the instance does not know: of a claim that ran after its asker had given it up.
+create function rowlock.hand_back_strays(instance bigint, known bigint[]) returns int language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+declare l record; back int := 0;
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.lock_alive($1) then return 0; end if;
+  for l in select x.token, x.queue from rowlock.lease x
+      where x.instance = $1 and x.at < now() - interval '1 minute' and x.token <> all ($2) order by x.token for update loop
+    back := back + rowlock.hand_back($1, l.queue, l.token);
+  end loop;
+  return back;
+end $$;
+
 -- Hands back every lease without using an attempt, and ends the instance.
-create function rowlock.leave(instance bigint) returns bigint language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-#variable_conflict use_column
-declare l record; u record; back bigint := 0;
+create function rowlock.leave(instance bigint) returns bigint language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+declare l record; back bigint := 0;
 begin
   perform rowlock.demand_read_committed();
   if not rowlock.lock_alive($1) then return 0; end if;
   for l in select x.token, x.queue from rowlock.lease x where x.instance = $1 order by x.token for update loop
-    select * into u from rowlock.unsettled(l.token);
-    if u.ids is not null then
-      perform rowlock.record(l.queue, $1, array_fill(1, array[cardinality(u.ids)]), u.ids,
-        (select array_agg(case when c.id is null then 5 else 6 end::smallint order by x.p) from unnest(u.ids) with ordinality x(id, p) left join rowlock.cancel_request c on c.id = x.id),
-        u.attempts, u.priorities, '{0}', '{}');
-      back := back + cardinality(u.ids);
-    end if;
-    delete from rowlock.lease x where x.token = l.token;
+    back := back + rowlock.hand_back($1, l.queue, l.token);
   end loop;
   update rowlock.instance i set ended_at = now() where i.id = $1;
   return back;

@@ -45,7 +45,7 @@ begin
   for r in
     select x.* from generate_series(0, 3) p, generate_series(0, 3) s, lateral (
       select r.shard, r.priority, r.k from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint
-        and r.k >= $2[p + 1] and r.k < $3[p + 1] order by r.k limit $4 for update skip locked) x limit $4
+        and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit $4 for update skip locked) x limit $4
   loop
     update rowlock.ready y set k = nextval('rowlock.k_seq') where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
     swept := swept + 1;

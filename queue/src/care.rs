@@ -11,6 +11,7 @@ use sqlx::{Row, types::time::OffsetDateTime};
 use crate::{
     Db, InstanceId, LEASE, Lows, QueueId, Result,
     db::{bounded, query},
+    lows::PARTS,
     partitions,
 };
 
@@ -62,7 +63,7 @@ pub struct Caretaker {
     queue: Option<QueueId>,
     due_low: Option<OffsetDateTime>,
     full_pass: Option<Instant>,
-    exact: [i64; 4],
+    exact: [i64; PARTS],
     note: Option<Note>,
     /// The newest beat of each instance, and since when it stands still on our own clock (R4).
     pulses: HashMap<InstanceId, (i64, Instant)>,
@@ -90,18 +91,18 @@ impl Caretaker {
         Self { queue: Some(queue), ..Self::default() }
     }
 
-    /// One pass; call it every second. `chain_unbroken`: the caller's own beats have all been answered for a whole lease, without
-    /// which it must not judge others. `lows`: from where the caller's claims walk.
+    /// One pass; call it every second. `chain_since`: since when the caller's own beats have all been answered; only
+    /// what it saw standing still for a whole lease of them may be rescued. `None`: it does not beat, and judges nobody. `lows`: from where the caller's claims walk.
     pub async fn run_once(
         &mut self,
         db: &Db,
-        chain_unbroken: bool,
+        chain_since: Option<Instant>,
         lows: Option<&Lows>,
     ) -> Result<CareReport> {
         let mut report = CareReport::default();
         self.promote_and_sweep(db, lows, &mut report).await?;
         if due(&mut self.pulses_at, PULSES_EVERY) {
-            report.rescued = self.rescue(db, chain_unbroken).await?;
+            report.rescued = self.rescue(db, chain_since).await?;
         }
         if due(&mut self.tidy_at, TIDY_EVERY) {
             bounded(query("select rowlock.tidy()").execute(&db.pool)).await?;
@@ -193,12 +194,7 @@ impl Caretaker {
         Ok(())
     }
 
-    async fn rescue(&mut self, db: &Db, chain_unbroken: bool) -> Result<u64> {
-        if !chain_unbroken {
-            // What stood still while we could not look says nothing.
-            self.pulses.clear();
-            return Ok(0);
-        }
+    async fn rescue(&mut self, db: &Db, chain_since: Option<Instant>) -> Result<u64> {
         let now = Instant::now();
         let rows = bounded(query("select instance, beat from rowlock.pulses()").fetch_all(&db.pool)).await?;
         let mut seen = HashMap::with_capacity(rows.len());
@@ -212,10 +208,12 @@ impl Caretaker {
             seen.insert(instance, (beat, since));
         }
         self.pulses = seen;
+        let Some(chain_since) = chain_since else { return Ok(0) };
+        // What stood still while we could not look ourselves says nothing.
         let still = self
             .pulses
             .iter()
-            .filter(|(_, (_, since))| LEASE <= now.duration_since(*since))
+            .filter(|(_, (_, since))| LEASE <= now.saturating_duration_since((*since).max(chain_since)))
             .take(RESCUE_MOST);
         let mut rescued = 0;
         for (instance, (beat, _)) in still {

@@ -37,16 +37,9 @@ pub struct Claimed {
     pub lows_seen: LowsSeen,
 }
 
-/// Claims up to `want` tasks (at most [`CLAIM_MAX`]). After a lost answer the same lease is asked for again, once.
-pub async fn claim(db: &Db, instance: InstanceId, want: u32, lows: &Lows) -> Result<Claimed> {
-    let token = Token::random();
-    match claim_as(db, instance, want, lows, token).await {
-        Err(error) if error.is_transient() => claim_as(db, instance, want, lows, token).await,
-        result => result,
-    }
-}
-
-async fn claim_as(db: &Db, instance: InstanceId, want: u32, lows: &Lows, token: Token) -> Result<Claimed> {
+/// Claims up to `want` tasks (at most [`CLAIM_MAX`]) under `token`. After an error ask again with the same token, until there is an
+/// answer: the claim may have gone through, and then it answers with the lease it made.
+pub async fn claim(db: &Db, instance: InstanceId, want: u32, lows: &Lows, token: Token) -> Result<Claimed> {
     let sent = Instant::now();
     let row = bounded(
         query("select * from rowlock.claim($1, $2, $3, $4, $5)")

@@ -60,9 +60,12 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::Timeout => true,
-            // Deadlock, serialization failure, lock timeout, too many connections, out of resources.
+            // Deadlock, serialization failure, lock timeout, cancelled; 53xxx: out of connections or memory, 58xxx: a disk's error.
+            // 23505: a claim sent twice with one token, both under way. 25006: a failover, and this is a standby yet.
             Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| {
-                matches!(code.as_ref(), "40P01" | "40001" | "55P03" | "57014") || code.starts_with("53")
+                matches!(code.as_ref(), "40P01" | "40001" | "55P03" | "57014" | "23505" | "25006")
+                    || code.starts_with("53")
+                    || code.starts_with("58")
             }),
             _ => false,
         }

@@ -4,7 +4,7 @@ use rowlock_crds::Policy;
 use sqlx::Row;
 
 use crate::{
-    Db, InstanceId, Lows, QueueId, Result,
+    Db, InstanceId, Lows, QueueId, Result, Token,
     db::{bounded, query},
     declare::policy,
 };
@@ -59,4 +59,15 @@ pub async fn leave(db: &Db, instance: InstanceId) -> Result<u64> {
     let back: i64 =
         bounded(query("select rowlock.leave($1)").bind(instance.0).fetch_one(&db.pool)).await?.try_get(0)?;
     Ok(back.unsigned_abs())
+}
+
+/// Hands back leases over a minute old that the instance does not know of: a claim may run after its asker gave it up. Returns how
+/// many tasks that were. Call it about once a minute.
+pub async fn hand_back_strays(db: &Db, instance: InstanceId, known: &[Token]) -> Result<u64> {
+    let known: Vec<i64> = known.iter().map(|token| token.0).collect();
+    let row = bounded(
+        query("select rowlock.hand_back_strays($1, $2)").bind(instance.0).bind(known).fetch_one(&db.pool),
+    )
+    .await?;
+    Ok(u64::from(row.try_get::<i32, _>(0)?.unsigned_abs()))
 }

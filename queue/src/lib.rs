@@ -33,7 +33,7 @@ pub use enqueue::{EnqueueOptions, enqueue, enqueue_many};
 pub use error::Error;
 pub use fetch::{TaskBody, fetch};
 pub use ids::{InstanceId, QueueId, TaskId, Token};
-pub use instance::{Joined, drain, join, leave};
+pub use instance::{Joined, drain, hand_back_strays, join, leave};
 pub use lows::{Lows, LowsSeen};
 pub use migrate::{MigrateReport, SCHEMA_VERSION};
 pub use partitions::extend_partitions;

@@ -1,7 +1,7 @@
 //! The quick watermark: from which `k` on a claim walks (R3, R6).
 //!
 //! A claim must not walk the dead rows in front of the living: under a pinned xmin horizon they stay for hours. So it starts at
-//! a low, one per priority. The low lags: it is never above the newest `k` that had been drawn [`LAG`] ago, because a
+//! a low, one for each of the four shards of the four priorities. The low lags: it is never above the newest `k` that had been drawn [`LAG`] ago, because a
 //! transaction that drew a `k` may commit up to 50 ms later without getting a new one.
 
 use std::{
@@ -12,6 +12,9 @@ use std::{
 /// How far the low stays behind the newest `k`. Five times the age from which a committing transaction re-keys its rows (50 ms),
 /// so that a slow flush of the commit fits in too; costs 0.16 µs per dead row and claim.
 const LAG: Duration = Duration::from_millis(250);
+
+/// Four priorities, each in four shards, in this order.
+pub(crate) const PARTS: usize = 16;
 
 /// At most this many notes wait to become old enough: one is taken per 10 ms at most.
 const NOTES: usize = 64;
@@ -24,14 +27,14 @@ pub struct LowsSeen {
     pub sent: Instant,
     /// The newest `k` drawn; 0: nothing was looked at.
     pub newest: i64,
-    /// Per priority the least `k` that is ready, from the low on that was sent; `None`: none is.
+    /// Per shard of each priority the least `k` that is ready, from the low on that was sent; `None`: none is.
     pub least: Vec<Option<i64>>,
 }
 
-/// The low of each priority, and what it takes to move them.
+/// The low of each shard of each priority, and what it takes to move them.
 #[derive(Debug, Clone, Default)]
 pub struct Lows {
-    lows: [i64; 4],
+    lows: [i64; PARTS],
     notes: VecDeque<(Instant, i64)>,
 }
 
@@ -76,7 +79,9 @@ mod tests {
     use super::*;
 
     fn seen(sent: Instant, newest: i64, least: Option<i64>) -> LowsSeen {
-        LowsSeen { sent, newest, least: vec![None, least, None, None] }
+        let mut parts = vec![None; PARTS];
+        parts[5] = least;
+        LowsSeen { sent, newest, least: parts }
     }
 
     #[test]
@@ -85,19 +90,19 @@ mod tests {
         let mut lows = Lows::default();
         lows.advance(&seen(start, 100, None));
         lows.advance(&seen(start + LAG / 2, 200, None));
-        assert_eq!(lows.as_slice(), [0; 4], "nothing is old enough yet");
+        assert_eq!(lows.as_slice(), [0; PARTS], "nothing is old enough yet");
         lows.advance(&seen(start + LAG, 300, Some(40)));
-        assert_eq!(lows.as_slice(), [100, 40, 100, 100], "40 is ready, so priority 1 stops there");
+        assert_eq!(lows.as_slice()[4..7], [100, 40, 100], "40 is ready, so its shard stops there");
         lows.advance(&seen(start + 3 * LAG, 400, None));
-        assert_eq!(lows.as_slice(), [300; 4], "an empty queue moves on too");
+        assert_eq!(lows.as_slice(), [300; PARTS], "an empty queue moves on too");
     }
 
     #[test]
     fn a_low_never_goes_back() {
         let start = Instant::now();
-        let mut lows = Lows::starting_at(Some(vec![500; 4]));
+        let mut lows = Lows::starting_at(Some(vec![500; PARTS]));
         lows.advance(&seen(start, 100, Some(10)));
         lows.advance(&seen(start + LAG, 100, Some(10)));
-        assert_eq!(lows.as_slice(), [500; 4]);
+        assert_eq!(lows.as_slice(), [500; PARTS]);
     }
 }

@@ -1,0 +1,215 @@
+//! What a user may type. Doc comments are the help.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use rowlock_crds::{Dur, env};
+use rowlock_queue::TaskId;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  it failed; the message says why
+  2  wrong usage: a flag, a value, a manifest
+  3  not found: no such task, no such queue
+  4  the database cannot be reached, is too old, or has another schema
+  5  the database refused: backlog full, payload too large, ...
+
+Connecting: --database-url, ROWLOCK_DATABASE_URL, or ROWLOCK_DATABASE_URL_FILE (a file that holds it).";
+
+/// Background tasks kept in Postgres: enqueue, inspect, mend, and run a whole Rowlock on this machine
+#[derive(Parser)]
+#[command(name = "rowlock", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// How results are written
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Run the `TaskQueues` of a folder here: own `PostgreSQL`, instances as processes, until Ctrl-C
+    Dev(Dev),
+    /// Enqueue a task
+    Enqueue(Enqueue),
+    /// Show the queues: what waits, runs and is dead, and who works
+    Status(Status),
+    /// Show the whole story of a task
+    Task(One),
+    /// List tasks of a state, newest first
+    Tasks(Tasks),
+    /// Make dead tasks available again
+    Retry(Retry),
+    /// Cancel tasks; one that runs is asked to stop
+    Cancel(Many),
+    /// Bring the database's schema to this release
+    Migrate(Migrate),
+    /// Claim tasks of one queue and have an HTTP handler do them
+    Worker(Box<rowlock_worker::Args>),
+    /// Run a command that ends when standard input does
+    #[command(hide = true)]
+    Guard(Guard),
+}
+
+#[derive(Args)]
+pub(crate) struct Database {
+    /// Connection string of the database
+    #[arg(long, env = env::DATABASE_URL, hide_env_values = true, value_name = "URL")]
+    pub(crate) database_url: Option<String>,
+    /// File that holds the connection string
+    #[arg(long, env = env::DATABASE_URL_FILE, value_name = "FILE")]
+    pub(crate) database_url_file: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Dev {
+    /// Folder (or file) of the `TaskQueue` manifests
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) file: PathBuf,
+    /// Where cluster, logs and records are kept [default: DIR/.rowlock]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A server of yours instead of an own one
+    #[arg(long, value_name = "URL")]
+    pub(crate) database_url: Option<String>,
+    /// Version of the own `PostgreSQL`
+    #[arg(long, value_name = "VERSION", default_value = crate::server::DEFAULT_VERSION)]
+    pub(crate) postgres: String,
+    /// Port of the own `PostgreSQL` [default: a free one]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+    /// Address of /metrics and /targets; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// Enqueue so many tasks, wait until all are done and all instances gone, and end
+    #[arg(long, value_name = "TASKS")]
+    pub(crate) demo: Option<u32>,
+}
+
+#[derive(Args)]
+pub(crate) struct Enqueue {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Name of the queue
+    pub(crate) queue: String,
+    /// Type of the task
+    #[arg(value_name = "TYPE")]
+    pub(crate) kind: String,
+    /// Payload, as JSON; `-` reads it from standard input
+    #[arg(default_value = "{}")]
+    pub(crate) payload: String,
+    /// 0 to 3, 0 first
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=3))]
+    pub(crate) priority: Option<u8>,
+    /// Not before so long from now: 30s, 1h30m
+    #[arg(long)]
+    pub(crate) delay: Option<Dur>,
+    /// Attempts before it is dead, instead of the queue's
+    #[arg(long)]
+    pub(crate) max_attempts: Option<u16>,
+}
+
+#[derive(Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Show it again every second, until Ctrl-C
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct One {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Id of the task
+    pub(crate) id: TaskId,
+}
+
+#[derive(Args)]
+pub(crate) struct Many {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Ids of the tasks
+    #[arg(required = true, value_name = "ID")]
+    pub(crate) ids: Vec<TaskId>,
+}
+
+#[derive(Args)]
+pub(crate) struct Tasks {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Of this state
+    #[arg(long, default_value = "dead", value_parser = ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"])]
+    pub(crate) state: String,
+    /// Of this queue only
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+    /// Go on after this task: the last one of the page before
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<TaskId>,
+}
+
+#[derive(Args)]
+pub(crate) struct Retry {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Ids of the dead tasks
+    #[arg(required_unless_present = "all_dead_of", value_name = "ID")]
+    pub(crate) ids: Vec<TaskId>,
+    /// All dead tasks of this queue
+    #[arg(long, value_name = "QUEUE", conflicts_with = "ids")]
+    pub(crate) all_dead_of: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Migrate {
+    #[command(flatten)]
+    pub(crate) database: Database,
+}
+
+#[derive(Args)]
+pub(crate) struct Guard {
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) signals: Vec<String>,
+    #[arg(long)]
+    pub(crate) patience_millis: u64,
+    #[arg(long, requires = "gid")]
+    pub(crate) uid: Option<u32>,
+    #[arg(long)]
+    pub(crate) gid: Option<u32>,
+    #[arg(long)]
+    pub(crate) records: Option<PathBuf>,
+    #[arg(last = true, required = true)]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn clap_agrees_with_the_definition() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_exit_code_is_in_the_help() {
+        let help = Cli::command().render_help().to_string();
+        for code in crate::failure::ALL_CODES {
+            assert!(help.contains(&format!("\n  {code}  ")), "{code} is not in\n{help}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `rowlock enqueue`
+
+use crate::args::Enqueue;
+use crate::database;
+use crate::failure::Failure;
+use crate::output::Output;
+use rowlock_queue::EnqueueOptions;
+use serde_json::json;
+use std::io::Read;
+
+pub(crate) async fn run(args: Enqueue, output: Output) -> Result<(), Failure> {
+    let Enqueue { database, queue, kind, payload, priority, delay, max_attempts } = args;
+    let payload = read_payload(payload)?;
+    let db = database::open(database).await?;
+    let delay = delay.map(rowlock_crds::Dur::as_duration);
+    let options = EnqueueOptions { priority, delay, max_attempts, ..EnqueueOptions::default() };
+    let id = rowlock_queue::enqueue(&db, &queue, &kind, &payload, &options).await?.to_string();
+    output.result(|| id.clone(), &json!({"id": id}));
+    Ok(())
+}
+
+/// Checked here too: the error then names the place, and no connection is needed for it.
+fn read_payload(argument: String) -> Result<String, Failure> {
+    let mut payload = argument;
+    if payload == "-" {
+        payload.clear();
+        std::io::stdin().read_to_string(&mut payload)?;
+    }
+    match serde_json::from_str::<serde::de::IgnoredAny>(&payload) {
+        Ok(_) => Ok(payload),
+        Err(error) => {
+            let hint = r#"write it as in '{"to": "anna"}'"#;
+            Err(Failure::usage(format!("the payload is not JSON: {error}")).hint(hint))
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `rowlock retry` and `rowlock cancel`
+
+use crate::args::{Many, Retry};
+use crate::database;
+use crate::failure::Failure;
+use crate::output::Output;
+use rowlock_queue::{Cancelled, TaskId};
+use serde_json::json;
+
+pub(crate) async fn retry(args: Retry, output: Output) -> Result<(), Failure> {
+    let Retry { database, ids, all_dead_of } = args;
+    let db = database::open(database).await?;
+    let count = match &all_dead_of {
+        Some(queue) => rowlock_queue::redrive_dead(&db, queue).await?,
+        None => rowlock_queue::redrive(&db, &ids).await?,
+    };
+    output.result(|| format!("{count} made available again"), &json!({"retried": count}));
+    let asked = u64::try_from(ids.len()).unwrap_or(u64::MAX);
+    if all_dead_of.is_none() && count < asked {
+        let hint = "only dead tasks can be retried; `rowlock task ID` shows the state";
+        return Err(Failure::not_found(format!("{} of {asked} are no dead tasks", asked - count)).hint(hint));
+    }
+    Ok(())
+}
+
+pub(crate) async fn cancel(args: Many, output: Output) -> Result<(), Failure> {
+    let Many { database, ids } = args;
+    let db = database::open(database).await?;
+    let mut missing: Vec<TaskId> = Vec::new();
+    let mut results = Vec::with_capacity(ids.len());
+    for id in ids {
+        let (word, said) = match rowlock_queue::cancel(&db, id).await? {
+            Cancelled::Done => ("cancelled", "cancelled"),
+            Cancelled::Requested => ("requested", "runs; its instance was asked to stop it"),
+            Cancelled::Finished => ("finished", "had finished already"),
+            Cancelled::NotFound => {
+                missing.push(id);
+                ("notFound", "does not exist")
+            }
+        };
+        output.say(&format!("{id} {said}"));
+        results.push(json!({"id": id.to_string(), "result": word}));
+    }
+    output.result_json(&serde_json::Value::Array(results));
+    match missing.first() {
+        Some(id) => Err(Failure::not_found(format!("there is no task {id}"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,88 @@
+//! `rowlock status`
+
+use super::table::table;
+use crate::args::Status;
+use crate::database;
+use crate::failure::Failure;
+use crate::output::Output;
+use rowlock_queue::QueueStats;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+const HEADER: [&str; 10] = [
+    "QUEUE",
+    "AVAILABLE",
+    "SCHEDULED",
+    "RETRYABLE",
+    "RUNNING",
+    "DEAD",
+    "OLDEST",
+    "INSTANCES",
+    "BUSY",
+    "WORKERS",
+];
+
+pub(crate) async fn run(args: Status, output: Output) -> Result<(), Failure> {
+    let Status { database, watch } = args;
+    let db = database::open(database).await?;
+    loop {
+        let stats = rowlock_queue::queue_stats(&db).await;
+        match stats {
+            Ok(stats) => show(&stats, watch, output),
+            // A watch outlives a restart of the database.
+            Err(error) if watch && error.is_transient() => output.failure(&error.into()),
+            Err(error) => return Err(error.into()),
+        }
+        if !watch {
+            break;
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+    Ok(())
+}
+
+fn show(stats: &[QueueStats], watch: bool, output: Output) {
+    if watch {
+        output.clear();
+    }
+    let text = || {
+        if stats.is_empty() {
+            return "no queues yet: apply a TaskQueue, or `rowlock dev -f DIR`".to_owned();
+        }
+        table(&HEADER, &stats.iter().map(row).collect::<Vec<_>>())
+    };
+    output.result(text, &Value::Array(stats.iter().map(value).collect()));
+}
+
+fn row(queue: &QueueStats) -> Vec<String> {
+    let oldest = queue.oldest_available_seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1}"));
+    let name = if queue.paused { format!("{} (paused)", queue.name) } else { queue.name.clone() };
+    let mut row = vec![name];
+    row.extend(
+        [queue.available, queue.scheduled, queue.retryable, queue.running, queue.dead].map(|n| n.to_string()),
+    );
+    row.push(oldest);
+    row.extend([queue.instances, queue.busy, queue.total_workers.into()].map(|n| n.to_string()));
+    row
+}
+
+fn value(queue: &QueueStats) -> Value {
+    json!({
+        "queue": queue.name,
+        "paused": queue.paused,
+        "available": queue.available,
+        "scheduled": queue.scheduled,
+        "retryable": queue.retryable,
+        "running": queue.running,
+        "dead": queue.dead,
+        "oldestAvailableSeconds": queue.oldest_available_seconds,
+        "instances": queue.instances,
+        "allocated": queue.allocated,
+        "busy": queue.busy,
+        "workers": queue.total_workers,
+        "arrivalsPerSecond": queue.arrivals_per_second,
+        "meanServiceSeconds": queue.mean_service_seconds,
+    })
+}

@@ -1,0 +1,70 @@
+//! `rowlock task`
+
+use crate::args::One;
+use crate::database;
+use crate::failure::Failure;
+use crate::output::Output;
+use rowlock_queue::Story;
+use serde_json::{Value, json};
+
+pub(crate) async fn run(args: One, output: Output) -> Result<(), Failure> {
+    let One { database, id } = args;
+    let db = database::open(database).await?;
+    let Some(story) = rowlock_queue::story(&db, id).await? else {
+        let hint = "finished tasks are deleted after `cleanup` of their TaskQueue";
+        return Err(Failure::not_found(format!("there is no task {id}")).hint(hint));
+    };
+    output.result(|| text(&story), &value(&story));
+    Ok(())
+}
+
+fn text(story: &Story) -> String {
+    let mut lines = vec![
+        format!("task      {}", story.id),
+        format!("queue     {}", story.queue),
+        format!("type      {}", story.kind),
+        format!("state     {}", story.state),
+        format!("priority  {}", story.priority),
+        format!("attempts  {} of {}", story.attempt, story.max_attempts),
+        format!("enqueued  {}", story.enqueued_at),
+    ];
+    let optional = [
+        ("due", &story.due_at),
+        ("finished", &story.finished_at),
+        ("instance", &story.instance),
+        ("payload", &story.payload),
+    ];
+    lines.extend(
+        optional.iter().filter_map(|(name, value)| value.as_ref().map(|value| format!("{name:<9} {value}"))),
+    );
+    for failure in &story.failures {
+        lines.push(format!("failed    {} attempt {}: {}", failure.at, failure.attempt, failure.error));
+    }
+    lines.join("\n")
+}
+
+fn value(story: &Story) -> Value {
+    let failures = story.failures.iter().map(|failure| {
+        json!({
+            "at": failure.at,
+            "attempt": failure.attempt,
+            "instance": failure.instance,
+            "error": failure.error,
+        })
+    });
+    json!({
+        "id": story.id.to_string(),
+        "queue": story.queue,
+        "type": story.kind,
+        "state": story.state,
+        "priority": story.priority,
+        "attempt": story.attempt,
+        "maxAttempts": story.max_attempts,
+        "enqueuedAt": story.enqueued_at,
+        "dueAt": story.due_at,
+        "finishedAt": story.finished_at,
+        "instance": story.instance,
+        "failures": failures.collect::<Vec<_>>(),
+        "payload": story.payload,
+    })
+}

@@ -1,0 +1,33 @@
+//! `rowlock tasks`
+
+use super::table::table;
+use crate::args::Tasks;
+use crate::database;
+use crate::failure::Failure;
+use crate::output::Output;
+use rowlock_queue::TaskLine;
+use serde_json::{Value, json};
+
+pub(crate) async fn run(args: Tasks, output: Output) -> Result<(), Failure> {
+    let Tasks { database, state, queue, limit, after } = args;
+    let db = database::open(database).await?;
+    let tasks = rowlock_queue::list(&db, queue.as_deref(), &state, limit, after).await?;
+    let text = || {
+        if tasks.is_empty() {
+            return format!("no {state} tasks");
+        }
+        table(&["ID", "QUEUE", "TYPE", "STATE", "ATTEMPT", "AT"], &tasks.iter().map(row).collect::<Vec<_>>())
+    };
+    output.result(text, &Value::Array(tasks.iter().map(value).collect()));
+    Ok(())
+}
+
+fn row(task: &TaskLine) -> Vec<String> {
+    let TaskLine { id, queue, kind, state, attempt, at } = task;
+    vec![id.to_string(), queue.clone(), kind.clone(), state.clone(), attempt.to_string(), at.clone()]
+}
+
+fn value(task: &TaskLine) -> Value {
+    let TaskLine { id, queue, kind, state, attempt, at } = task;
+    json!({"id": id.to_string(), "queue": queue, "type": kind, "state": state, "attempt": attempt, "at": at})
+}

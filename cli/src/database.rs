@@ -1,0 +1,39 @@
+//! Finding and reaching the database.
+
+use crate::args::Database;
+use crate::failure::Failure;
+use rowlock_queue::{Connect, Db};
+
+/// One for the command; one for what it may do at the same time.
+const CONNECTIONS: u32 = 2;
+
+pub(crate) fn connect_options(url: String) -> Connect {
+    Connect { url, application_name: "rowlock".to_owned(), max_connections: CONNECTIONS }
+}
+
+/// To a database of our schema.
+pub(crate) async fn open(database: Database) -> Result<Db, Failure> {
+    let db = open_any(database).await?;
+    db.check_schema().await?;
+    Ok(db)
+}
+
+/// To a database of any schema, or none yet.
+pub(crate) async fn open_any(database: Database) -> Result<Db, Failure> {
+    let url = find_url(database)?;
+    Ok(Db::connect(&connect_options(url)).await?)
+}
+
+fn find_url(Database { database_url, database_url_file }: Database) -> Result<String, Failure> {
+    let url = match (database_url, database_url_file) {
+        (Some(url), _) => url,
+        (None, Some(path)) => std::fs::read_to_string(&path)
+            .map_err(|error| Failure::usage(format!("--database-url-file {}: {error}", path.display())))?,
+        (None, None) => String::new(),
+    };
+    if url.trim().is_empty() {
+        let hint = "set --database-url or ROWLOCK_DATABASE_URL; `rowlock dev` says where its own server is";
+        return Err(Failure::usage("no database is given").hint(hint));
+    }
+    Ok(url.trim().to_owned())
+}

@@ -1,0 +1,172 @@
+//! `rowlock dev`: server, operator, instances and handlers on one machine, from one command.
+
+mod backend;
+mod demo;
+mod doorbell;
+mod folder;
+mod manifests;
+mod serve;
+
+use crate::args::Dev;
+use crate::failure::Failure;
+use crate::output::Output;
+use backend::Backend;
+use doorbell::Doorbell;
+use folder::Folder;
+use manifests::Watched;
+use rowlock_operator::{Local, LocalConfig, Metrics, Operator, View};
+use rowlock_queue::Db;
+use serve::Endpoint;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// Whose queues these are, as the database keeps it.
+const OWNER: &str = "rowlock dev";
+
+/// How often the loop looks. Quicker than in a cluster: somebody sits before it.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The least time between two looks: a doorbell that rings all the time is no reason to look all the time.
+const LEAST_TICK: Duration = Duration::from_millis(100);
+
+pub(crate) async fn run(args: Dev, output: Output) -> Result<(), Failure> {
+    let Dev { file, data_dir, database_url, postgres, port, listen, demo } = args;
+    let watched = Watched::load(&file)?;
+    // A demo is the same each time: it neither needs nor touches what was here before.
+    let fresh = demo.is_some() && data_dir.is_none();
+    let folder = if fresh { Folder::temporary()? } else { Folder::open(data_dir, &file)? };
+    let exe = std::env::current_exe()?;
+    let mut backend = match database_url {
+        Some(url) => Backend::Yours(url),
+        None => Backend::own(&folder, &exe, &postgres, port).await?,
+    };
+    let result = with_backend(&mut backend, &folder, exe, watched, (listen, demo), output).await;
+    backend.stop().await;
+    folder.close();
+    result
+}
+
+/// Everything that needs a database.
+async fn with_backend(
+    backend: &mut Backend,
+    folder: &Folder,
+    exe: PathBuf,
+    watched: Watched,
+    (listen, demo): (SocketAddr, Option<u32>),
+    output: Output,
+) -> Result<(), Failure> {
+    let url = backend.url();
+    let db = Db::connect_with_retry(&crate::database::connect_options(url.clone()), Some(backend.patience()))
+        .await?;
+    db.migrate().await?;
+    let metrics = Metrics::new().map_err(|error| Failure::new(error.to_string()))?;
+    let (views, seen) = watch::channel(View::default());
+    let endpoint = Endpoint::start(listen, metrics.clone(), seen.clone()).await?;
+    let local = Local::new(LocalConfig {
+        worker: exe.clone(),
+        worker_args: vec!["worker".into()],
+        database_url: url.clone(),
+        guard: Some(exe),
+        folder: folder.path().to_owned(),
+        log_to_files: demo.is_some(),
+    })?;
+    greet(backend, folder, &watched, endpoint.address, output)?;
+    let mut operator = Operator::new(db.clone(), local, OWNER);
+    let bell = Doorbell::start(crate::database::connect_options(url));
+    let queue = watched.first_queue();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let result = tokio::select! {
+        never = operate(&mut operator, watched, &bell, &metrics, &views) => match never {},
+        error = endpoint.failed() => Err(error),
+        error = backend.tend() => Err(error),
+        done = run_demo(demo, &db, &queue, seen, output) => done,
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    };
+    if demo.is_none() {
+        output.say("stopping: what runs may finish; Ctrl-C again to stop at once");
+    }
+    tokio::select! {
+        () = operator.drain() => (),
+        // What is left is stopped by the guards, once we are gone.
+        _ = interrupt.recv() => return Err(Failure::new("stopped before all tasks had finished")),
+    }
+    drop(bell);
+    db.close().await;
+    result
+}
+
+/// The loop of `rowlock dev`.
+async fn operate(
+    operator: &mut Operator<Local>,
+    mut watched: Watched,
+    bell: &Doorbell,
+    metrics: &Metrics,
+    views: &watch::Sender<View>,
+) -> std::convert::Infallible {
+    operator.set_manifests(watched.manifests(), watched.generation());
+    loop {
+        let view = operator.reconcile().await;
+        metrics.set(&view);
+        let asleep = view.queues.iter().any(|queue| queue.instances == 0);
+        views.send_replace(view);
+        tokio::time::sleep(LEAST_TICK).await;
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => (),
+            () = bell.rung(), if asleep => (),
+        }
+        if watched.changed() {
+            operator.set_manifests(watched.manifests(), watched.generation());
+        }
+    }
+}
+
+/// Without a demo this waits for ever: only a signal ends `rowlock dev`.
+async fn run_demo(
+    demo: Option<u32>,
+    db: &Db,
+    queue: &str,
+    seen: watch::Receiver<View>,
+    output: Output,
+) -> Result<(), Failure> {
+    match demo {
+        Some(tasks) => demo::run(db, queue, tasks, seen, output).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn greet(
+    backend: &Backend,
+    folder: &Folder,
+    watched: &Watched,
+    metrics: SocketAddr,
+    output: Output,
+) -> Result<(), Failure> {
+    for manifest in watched.manifests() {
+        let handler = manifest.dev_command().map_or_else(
+            || format!("a handler of yours at port {}", manifest.spec.handler.http.port),
+            str::to_owned,
+        );
+        let total = manifest.spec.workers.total;
+        output
+            .say(&format!("queue     {}: up to {total} workers, handler: {handler}", manifest.queue_name()));
+    }
+    if let Backend::Own(server) = backend {
+        let file = folder.write_url(&server.url("postgres"))?;
+        let file = shortest(&file);
+        output.say(&format!("psql      psql \"$(cat {})\"", file.display()));
+        output.say(&format!("commands  export ROWLOCK_DATABASE_URL_FILE={}", file.display()));
+    }
+    output.say(&format!("metrics   http://{metrics}/metrics (instances: /targets)"));
+    Ok(())
+}
+
+/// Relative to where the user is, when it is below.
+fn shortest(path: &Path) -> PathBuf {
+    let here = std::env::current_dir().ok();
+    here.and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).to_owned()
+}

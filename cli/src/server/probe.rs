@@ -1,0 +1,41 @@
+//! Whether a server takes connections, asked in its own protocol so that no password is needed.
+
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// How long one question may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Version 3.0 of the protocol, which every supported server speaks.
+const PROTOCOL: i32 = 196_608;
+
+/// What a server answers to a start-up message: it asks for authentication.
+const AUTHENTICATION: u8 = b'R';
+
+pub(super) enum Answer {
+    Ready,
+    /// It answers, and refuses: it starts up, recovers or shuts down.
+    Starting,
+    Silent,
+}
+
+pub(super) async fn probe(port: u16) -> Answer {
+    match timeout(PATIENCE, ask(port)).await {
+        Ok(Ok(AUTHENTICATION)) => Answer::Ready,
+        Ok(Ok(_)) => Answer::Starting,
+        Ok(Err(_)) | Err(_) => Answer::Silent,
+    }
+}
+
+async fn ask(port: u16) -> std::io::Result<u8> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let parameters = b"user\0rowlock\0database\0postgres\0\0";
+    let length = i32::try_from(parameters.len() + 8).map_err(std::io::Error::other)?;
+    let mut message = length.to_be_bytes().to_vec();
+    message.extend(PROTOCOL.to_be_bytes());
+    message.extend(parameters);
+    stream.write_all(&message).await?;
+    stream.read_u8().await
+}

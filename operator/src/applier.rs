@@ -1,0 +1,25 @@
+//! The arm of the loop: everything that acts is behind this trait, and decides nothing.
+
+use rowlock_crds::Manifest;
+
+/// How many pods a queue shall have.
+#[derive(Debug, Clone, Copy)]
+pub struct Intent<'a> {
+    pub manifest: &'a Manifest,
+    pub pods: u32,
+}
+
+/// Makes a plan come true: as processes here, in a cluster elsewhere.
+pub trait Applier: Send {
+    /// Instances of a queue that run or start, without those that stop.
+    fn instances(&self, queue: &str) -> u32;
+
+    /// Where the metrics of its instances are, by the instances' names.
+    fn metrics_addresses(&self, queue: &str) -> Vec<(String, String)>;
+
+    /// Makes it so, for all queues; what is not named is stopped. Idempotent: called with every step.
+    fn apply(&mut self, intents: &[Intent<'_>]) -> impl Future<Output = ()> + Send;
+
+    /// Stops everything in order and waits for it.
+    fn drain(&mut self) -> impl Future<Output = ()> + Send;
+}

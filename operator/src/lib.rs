@@ -1,0 +1,25 @@
+//! One loop (observe, plan, apply) that keeps the workers of every `TaskQueue` right
+//!
+//! In reading order:
+//!
+//! * [`Operator`]: the loop's one step over all queues of a database;
+//! * [`Applier`] and [`Intent`]: who makes a plan come true, and what it is told;
+//! * [`Local`]: the applier of `rowlock dev`, with processes in place of pods;
+//! * [`View`]: what a step saw and decided, for people and metrics;
+//! * [`process`]: processes that do not outlive us.
+
+mod applier;
+mod control;
+mod declaration;
+mod local;
+mod metrics;
+mod observe;
+mod view;
+
+pub mod process;
+
+pub use applier::{Applier, Intent};
+pub use control::Operator;
+pub use local::{Local, LocalConfig};
+pub use metrics::Metrics;
+pub use view::{QueueView, View};

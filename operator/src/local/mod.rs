@@ -1,0 +1,160 @@
+//! Instances as processes of this machine, in place of pods: the applier of `rowlock dev`.
+
+mod pair;
+mod part;
+
+use crate::applier::{Applier, Intent};
+use crate::process::end_recorded;
+use pair::Pair;
+use rowlock_crds::Manifest;
+use rowlock_plan::{Place, fleet};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How often stopping processes are looked at.
+const DRAIN_POLL: Duration = Duration::from_millis(50);
+
+/// How to start a worker, and where.
+#[expect(missing_debug_implementations, reason = "the database's URL carries its password")]
+#[derive(Clone)]
+pub struct LocalConfig {
+    /// The worker's executable and what comes before its flags, if anything.
+    pub worker: PathBuf,
+    pub worker_args: Vec<OsString>,
+    pub database_url: String,
+    /// The `rowlock` executable, for guarding.
+    pub guard: Option<PathBuf>,
+    /// Records of running processes, and logs.
+    pub folder: PathBuf,
+    /// Whether output goes to files in `folder` rather than to our standard error.
+    pub log_to_files: bool,
+}
+
+/// The processes of all queues.
+#[expect(missing_debug_implementations, reason = "the database's URL carries its password")]
+pub struct Local {
+    config: LocalConfig,
+    pairs: BTreeMap<(String, u16), Pair>,
+    stopping: Vec<Pair>,
+}
+
+impl Local {
+    /// Ends what an earlier run left behind.
+    pub fn new(config: LocalConfig) -> std::io::Result<Self> {
+        std::fs::create_dir_all(config.logs())?;
+        let ended = end_recorded(&config.records())?;
+        if ended > 0 {
+            tracing::info!(ended, "ended processes that an earlier run had left behind");
+        }
+        Ok(Self { config, pairs: BTreeMap::new(), stopping: Vec::new() })
+    }
+
+    fn apply_queue(&mut self, manifest: &Manifest, pods: u32) {
+        let queue = manifest.queue_name();
+        let pods = u16::try_from(pods).unwrap_or(u16::MAX);
+        let mut places = BTreeMap::new();
+        for index in 0..pods {
+            let known = self.pairs.get(&(queue.to_owned(), index)).map(|pair| pair.place);
+            let place = known.map_or_else(|| free_place(manifest), Ok);
+            match place {
+                Ok(place) => places.insert(index, place),
+                Err(error) => {
+                    tracing::warn!(queue, %error, "no free port for an instance; trying again");
+                    return;
+                }
+            };
+        }
+        let wanted = fleet(manifest, pods, |index| places[&index]);
+        self.retire(queue, pods);
+        for (index, instance) in (0..pods).zip(wanted.instances) {
+            let key = (queue.to_owned(), index);
+            let pair = Pair::new(&self.config, manifest, instance, places[&index]);
+            if self.pairs.get(&key).is_some_and(|running| running.is_like(&pair)) {
+                continue;
+            }
+            // What it was started with has changed: the old one drains while the new one starts elsewhere.
+            let pair = match self.pairs.remove(&key) {
+                Some(old) => {
+                    self.stopping.push(old);
+                    match free_place(manifest) {
+                        Ok(place) => fleet(manifest, pods, |_| place)
+                            .instances
+                            .into_iter()
+                            .nth(usize::from(index))
+                            .map(|instance| Pair::new(&self.config, manifest, instance, place)),
+                        Err(_) => None,
+                    }
+                }
+                None => Some(pair),
+            };
+            self.pairs.extend(pair.map(|pair| (key, pair)));
+        }
+    }
+
+    /// The highest indices go first.
+    fn retire(&mut self, queue: &str, pods: u16) {
+        let surplus = self.pairs.extract_if(.., |(of, index), _| of == queue && *index >= pods);
+        self.stopping.extend(surplus.map(|(_, pair)| pair));
+    }
+
+    fn tend(&mut self) {
+        for pair in self.pairs.values_mut() {
+            pair.tend();
+        }
+        self.stopping.retain_mut(|pair| !pair.has_stopped());
+    }
+}
+
+impl Applier for Local {
+    fn instances(&self, queue: &str) -> u32 {
+        let count = self.pairs.keys().filter(|(of, _)| of == queue).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    fn metrics_addresses(&self, queue: &str) -> Vec<(String, String)> {
+        let pairs = self.pairs.iter().filter(|((of, _), _)| of == queue);
+        pairs.map(|(_, pair)| (pair.name().to_owned(), pair.metrics_address())).collect()
+    }
+
+    async fn apply(&mut self, intents: &[Intent<'_>]) {
+        let gone = |queue: &str| intents.iter().all(|intent| intent.manifest.queue_name() != queue);
+        let removed = self.pairs.extract_if(.., |(queue, _), _| gone(queue));
+        self.stopping.extend(removed.map(|(_, pair)| pair));
+        for intent in intents {
+            self.apply_queue(intent.manifest, intent.pods);
+        }
+        self.tend();
+    }
+
+    async fn drain(&mut self) {
+        self.stopping.extend(std::mem::take(&mut self.pairs).into_values());
+        while !self.stopping.is_empty() {
+            self.tend();
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+}
+
+impl LocalConfig {
+    fn records(&self) -> PathBuf {
+        self.folder.join("instances")
+    }
+
+    fn logs(&self) -> PathBuf {
+        self.folder.join("logs")
+    }
+}
+
+/// A handler of the user's own, without a command, listens where the manifest says.
+fn free_place(manifest: &Manifest) -> std::io::Result<Place> {
+    let handler = TcpListener::bind(("127.0.0.1", 0))?;
+    let worker = TcpListener::bind(("127.0.0.1", 0))?;
+    let handler_port = match manifest.dev_command() {
+        Some(_) => handler.local_addr()?.port(),
+        None => manifest.spec.handler.http.port,
+    };
+    Ok(Place { handler_port, worker_port: worker.local_addr()?.port() })
+}

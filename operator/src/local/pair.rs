@@ -1,0 +1,114 @@
+//! One instance: a worker and the handler it calls, as two processes.
+
+use super::LocalConfig;
+use super::part::Part;
+use crate::process::{Launch, Stop};
+use nix::sys::signal::Signal;
+use rowlock_crds::{Manifest, env};
+use rowlock_plan::{Instance, Place};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a handler may take to end after SIGTERM, when no task runs in it any more.
+const HANDLER_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the worker logs unless the user says otherwise: what goes wrong.
+const WORKER_LOG: &str = "warn";
+
+pub(super) struct Pair {
+    pub(super) place: Place,
+    instance: Instance,
+    command: Option<String>,
+    worker: Part,
+    handler: Option<Part>,
+}
+
+impl Pair {
+    pub(super) fn new(config: &LocalConfig, manifest: &Manifest, instance: Instance, place: Place) -> Self {
+        let command = manifest.dev_command().map(str::to_owned);
+        let worker = Part::new("worker", &instance.name, worker_launch(config, &instance));
+        let handler = command.as_ref().map(|command| {
+            let launch = handler_launch(config, manifest, &instance, command);
+            Part::new("handler", &instance.name, launch)
+        });
+        Self { place, instance, command, worker, handler }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.instance.name
+    }
+
+    pub(super) fn metrics_address(&self) -> String {
+        format!("127.0.0.1:{}", self.place.worker_port)
+    }
+
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.instance == other.instance && self.command == other.command
+    }
+
+    /// Starts what does not run.
+    pub(super) fn tend(&mut self) {
+        if let Some(handler) = &mut self.handler {
+            handler.tend();
+        }
+        self.worker.tend();
+    }
+
+    /// Goes on stopping; true when all has ended. The worker first: the tasks it drains still need the handler.
+    pub(super) fn has_stopped(&mut self) -> bool {
+        self.worker.has_stopped() && self.handler.as_mut().is_none_or(Part::has_stopped)
+    }
+}
+
+fn worker_launch(config: &LocalConfig, instance: &Instance) -> Launch {
+    let mut vars = variables(&instance.worker_env);
+    vars.push((env::DATABASE_URL.into(), config.database_url.clone().into()));
+    vars.push((env::LOG_FORMAT.into(), "text".into()));
+    if std::env::var_os("RUST_LOG").is_none() {
+        vars.push(("RUST_LOG".into(), WORKER_LOG.into()));
+    }
+    Launch {
+        program: config.worker.clone(),
+        args: config.worker_args.clone(),
+        env: vars,
+        stop: Stop { signals: vec![Signal::SIGTERM], patience: instance.grace },
+        ..launch(config, &instance.name, "worker")
+    }
+}
+
+fn handler_launch(config: &LocalConfig, manifest: &Manifest, instance: &Instance, command: &str) -> Launch {
+    Launch {
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), command.into()],
+        env: variables(&instance.handler_env),
+        folder: Some(folder_of(&manifest.path)),
+        stop: Stop { signals: vec![Signal::SIGTERM], patience: HANDLER_PATIENCE },
+        ..launch(config, &instance.name, "handler")
+    }
+}
+
+fn launch(config: &LocalConfig, name: &str, part: &str) -> Launch {
+    Launch {
+        program: PathBuf::new(),
+        args: Vec::new(),
+        env: Vec::new(),
+        inherit_env: true,
+        folder: None,
+        user: None,
+        log: config.log_to_files.then(|| config.logs().join(format!("{name}-{part}.log"))),
+        stop: Stop { signals: Vec::new(), patience: Duration::ZERO },
+        guard: config.guard.clone(),
+        records: config.guard.as_ref().map(|_| config.records()),
+    }
+}
+
+fn variables(from: &BTreeMap<&'static str, String>) -> Vec<(OsString, OsString)> {
+    from.iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn folder_of(manifest: &Path) -> PathBuf {
+    let folder = manifest.parent().filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new(".")).to_owned()
+}

@@ -1,0 +1,25 @@
+//! What one step saw and decided.
+
+use rowlock_plan::Decision;
+use rowlock_queue::QueueStats;
+
+/// All queues, in the order of their names.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub queues: Vec<QueueView>,
+    /// Why nothing is known about the database, when so.
+    pub trouble: Option<String>,
+}
+
+/// One queue.
+#[derive(Debug, Clone)]
+pub struct QueueView {
+    pub name: String,
+    /// What the database said; `None` when it said nothing.
+    pub stats: Option<QueueStats>,
+    /// Instances that run or start.
+    pub instances: u32,
+    pub decision: Decision,
+    /// Where each instance's metrics are, by its name.
+    pub metrics: Vec<(String, String)>,
+}

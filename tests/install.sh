@@ -1,0 +1,52 @@
+#!/bin/bash
+# Makes sure that what building and testing need is there: installs missing Debian packages as root or by sudo,
+# and otherwise names them in one line. Arguments: for what (`demo` or `test`).
+set -eu
+
+purpose=${1:-demo}
+
+# command=package
+needed="gcc=gcc python3=python3"
+# psql is what users connect with; PgBouncer is what the tests put in between.
+[ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer"
+
+packages=""
+for pair in $needed; do
+    command -v "${pair%%=*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%=*}" ] || packages="$packages ${pair#*=}"
+done
+# Headers of the C library: `gcc` alone cannot link on a bare Debian.
+if ! [ -e /usr/include/stdio.h ]; then packages="$packages libc6-dev"; fi
+# Downloads are checked against the system's certificates.
+if ! [ -e /etc/ssl/certs/ca-certificates.crt ]; then packages="$packages ca-certificates"; fi
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "missing: Rust (cargo); install it from https://rustup.rs" >&2
+    exit 1
+fi
+[ -z "$packages" ] && exit 0
+
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "missing:$packages (names as in Debian); install them and run make again" >&2
+    exit 1
+fi
+as_root=""
+if [ "$(id -u)" != 0 ]; then
+    if ! command -v sudo >/dev/null 2>&1; then
+        echo "missing:$packages; run as root: apt-get install$packages" >&2
+        exit 1
+    fi
+    as_root=sudo
+fi
+echo "installing:$packages"
+log=$(mktemp)
+install() {
+    # Services that a package brings need not start here, and a bare machine may have no lists yet.
+    $as_root apt-get update -q && $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+        apt-get install -q -y --no-install-recommends $packages
+}
+if ! install >"$log" 2>&1 </dev/null; then
+    tail -n 5 "$log" >&2
+    echo "missing:$packages; apt-get could not install them (whole log: $log)" >&2
+    exit 1
+fi
+rm -f "$log"

@@ -1,0 +1,136 @@
+//! From what a handler answered to what is settled: a pure decision.
+
+use std::time::Duration;
+
+use rowlock_crds::Policy;
+use rowlock_queue::Outcome;
+
+/// Bound of an error kept per attempt: a stack trace fits, a page of HTML does not.
+pub(crate) const REASON_MAX: usize = 4 * 1024;
+
+/// A handler that asks for more than a day more probably means a mistake in its units.
+pub(crate) const SNOOZE_MAX: Duration = Duration::from_hours(24);
+
+/// What came of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Done {
+        result: Option<String>,
+    },
+    Failed {
+        error: String,
+        delay: Option<Duration>,
+    },
+    Final {
+        error: String,
+    },
+    Snooze {
+        delay: Duration,
+    },
+    /// Nothing reached the handler, so nothing was attempted.
+    Unreachable {
+        error: String,
+    },
+}
+
+impl Answer {
+    pub(crate) fn failed(error: impl Into<String>) -> Self {
+        Self::Failed { error: error.into(), delay: None }
+    }
+
+    /// A label of bounded variety for metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Done { .. } => "complete",
+            Self::Failed { .. } => "retry",
+            Self::Final { .. } => "dead",
+            Self::Snooze { .. } => "snooze",
+            Self::Unreachable { .. } => "release",
+        }
+    }
+}
+
+/// `attempt` counts from 1 and includes this one; `jitter` is in 0..1.
+pub(crate) fn decide_outcome(
+    answer: Answer,
+    attempt: u16,
+    max_attempts: u16,
+    policy: &Policy,
+    jitter: f64,
+) -> Outcome {
+    match answer {
+        Answer::Done { result } => Outcome::Complete { result: result.map(|text| clean(&text)) },
+        Answer::Failed { error, .. } if attempt >= max_attempts => Outcome::Dead { error: reason(&error) },
+        Answer::Failed { error, delay } => Outcome::Retry {
+            delay: delay.unwrap_or_else(|| policy.retry.delay(attempt, jitter)),
+            error: reason(&error),
+        },
+        Answer::Final { error } => Outcome::Dead { error: reason(&error) },
+        Answer::Snooze { delay } => Outcome::Snooze { delay: delay.min(SNOOZE_MAX) },
+        Answer::Unreachable { .. } => Outcome::Release,
+    }
+}
+
+/// Postgres text holds every character but NUL.
+pub(crate) fn clean(text: &str) -> String {
+    text.replace('\0', "")
+}
+
+/// An error that Postgres takes, cut at a character within the bound.
+pub(crate) fn reason(text: &str) -> String {
+    let mut text = clean(text);
+    if REASON_MAX < text.len() {
+        text.truncate(text.floor_char_boundary(REASON_MAX));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use rowlock_crds::{Dur, RetryPolicy};
+
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy { retry: RetryPolicy::default(), timeout: Dur(Duration::from_mins(1)) }
+    }
+
+    fn failed() -> Answer {
+        Answer::failed("HTTP 500")
+    }
+
+    #[test]
+    fn a_failure_is_retried_by_the_policy() {
+        let policy = policy();
+        let outcome = decide_outcome(failed(), 1, 6, &policy, 0.0);
+        let delay = policy.retry.delay(1, 0.0);
+        assert!(matches!(outcome, Outcome::Retry { delay: d, .. } if d == delay), "{outcome:?}");
+    }
+
+    #[test]
+    fn the_last_attempt_is_dead() {
+        assert!(matches!(decide_outcome(failed(), 6, 6, &policy(), 0.0), Outcome::Dead { .. }));
+        assert!(matches!(decide_outcome(failed(), 5, 6, &policy(), 0.0), Outcome::Retry { .. }));
+    }
+
+    #[test]
+    fn a_snooze_is_bounded_and_never_dead() {
+        let snooze = Answer::Snooze { delay: Duration::MAX };
+        let outcome = decide_outcome(snooze, 6, 6, &policy(), 0.0);
+        assert!(matches!(outcome, Outcome::Snooze { delay } if delay == SNOOZE_MAX), "{outcome:?}");
+    }
+
+    #[test]
+    fn what_never_reached_the_handler_is_released() {
+        let answer = Answer::Unreachable { error: "refused".into() };
+        assert!(matches!(decide_outcome(answer, 6, 6, &policy(), 0.0), Outcome::Release));
+    }
+
+    #[test]
+    fn a_reason_loses_nul_and_is_cut_at_a_character() {
+        assert_eq!(reason("a\0b"), "ab");
+        let long = "é".repeat(REASON_MAX);
+        assert_eq!(reason(&long).len(), REASON_MAX);
+        assert_eq!(reason(&format!("x{long}")).len(), REASON_MAX - 1);
+    }
+}

@@ -1,0 +1,96 @@
+//! Renews the instance's right to its leases and brings back what it may do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rowlock_queue::{BEAT, Beat, BeatIn};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::shared::{InForce, Shared};
+use crate::worker::WorkerError;
+use crate::workers::Snapshot;
+
+/// A beat out of turn is cheap but not free: no more than one in this time.
+const NUDGE_GAP: Duration = Duration::from_millis(100);
+
+/// Beats until `stop`, or until the queue says that this instance is gone.
+pub(crate) async fn beat_on(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), WorkerError> {
+    let mut slept = false;
+    while !shared.fence.tripped().is_cancelled() {
+        // From before the beat is sent: what the database counts can only be later.
+        let sent = Instant::now();
+        let snapshot = shared.workers.snapshot();
+        beat_once(&shared, snapshot, sent).await;
+        if snapshot.sleeps && !slept {
+            // Only now will somebody ring for us: look once more for what came before that.
+            shared.workers.wake.notify_one();
+        }
+        slept = snapshot.sleeps;
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = sleep_until(sent + BEAT) => (),
+            () = shared.nudge.notified() => tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                () = sleep_until(sent + NUDGE_GAP) => (),
+            },
+        }
+    }
+    Ok(())
+}
+
+async fn beat_once(shared: &Shared, snapshot: Snapshot, sent: Instant) {
+    let lows = shared.lows();
+    let beat = BeatIn {
+        instance: shared.instance,
+        held: snapshot.held,
+        wants: snapshot.wants,
+        allocated: snapshot.allowed,
+        acknowledged: snapshot.acknowledged,
+        lows: &lows,
+        sleeps: snapshot.sleeps,
+        service_millis: shared.service_millis(),
+    };
+    match rowlock_queue::beat(&shared.db, &beat).await {
+        Ok(beat) if beat.gone => shared.fence.trip("the queue declared this instance gone"),
+        Ok(beat) => {
+            shared.fence.renew(sent);
+            take_in(shared, &beat, snapshot).await;
+        }
+        Err(error) => {
+            shared.metrics.beat_failed();
+            shared.fence.break_chain();
+            shared.database_failed("beat", &error);
+        }
+    }
+}
+
+/// Puts in force what the beat brought. Failures here only wait for the next beat.
+async fn take_in(shared: &Shared, beat: &Beat, snapshot: Snapshot) {
+    if shared.fence.tripped().is_cancelled() {
+        return;
+    }
+    shared.workers.allocate(beat.allocation, beat.workers, beat.paused);
+    shared.advance_lows(&beat.lows_seen);
+    for &task in &beat.cancelled {
+        if shared.workers.stop(task) {
+            tracing::info!(%task, "the task was cancelled; its run is stopped");
+        }
+    }
+    if beat.allocation != snapshot.acknowledged {
+        // Acknowledged soon, so that what we gave back can be granted to others.
+        shared.nudge.notify_one();
+    }
+    if beat.available {
+        shared.workers.wake.notify_one();
+    }
+    if beat.policy_generation != shared.policy().generation {
+        match rowlock_queue::policy(&shared.db, shared.queue_id).await {
+            Ok((generation, policy, max_attempts)) => {
+                tracing::info!(generation, "the queue's policy changed");
+                shared.set_policy(InForce { generation, policy, max_attempts });
+            }
+            Err(error) => shared.database_failed("policy", &error),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! One claimer for all workers of the instance: claims what can start at once, and starts it.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rowlock_queue::{CLAIM_MAX, Claim, Claimed, Outcome, POLL, Settlement, TaskBody, TaskId, Token};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::pause::{Pause, retry_soon};
+use crate::run::run;
+use crate::shared::Shared;
+use crate::worker::WorkerError;
+
+/// Up to the fence's margin nothing is lost by asking again, so the database is given time to come back.
+const DATABASE_PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(2));
+
+pub(crate) struct Claimer {
+    shared: Arc<Shared>,
+    settle: mpsc::Sender<Settlement>,
+    runs: JoinSet<()>,
+    pause: Pause,
+    /// A claim without an answer yet, with the workers reserved for it: it may have gone through, so it is sent again as it was.
+    unanswered: Option<(Token, u32)>,
+}
+
+/// What to do after a claim.
+enum Next {
+    Again,
+    After(Duration),
+    Wait,
+}
+
+impl Claimer {
+    pub(crate) fn new(shared: Arc<Shared>, settle: mpsc::Sender<Settlement>) -> Self {
+        Self { shared, settle, runs: JoinSet::new(), pause: DATABASE_PAUSE, unanswered: None }
+    }
+
+    /// Claims until `stop`, then lets what runs finish within `grace`. Dropping its end of the settler's
+    /// queue at the end is what tells the settler that no more will come.
+    pub(crate) async fn work(mut self, stop: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
+        let shared = Arc::clone(&self.shared);
+        let fenced = shared.fence.tripped();
+        while !stop.is_cancelled() && !fenced.is_cancelled() {
+            // Registered before asking, or what happens in between is missed until the next poll.
+            let mut woken = pin!(shared.workers.wake.notified());
+            woken.as_mut().enable();
+            let next = tokio::select! {
+                biased;
+                () = fenced.cancelled() => break,
+                next = self.claim() => next,
+            };
+            match next {
+                Next::Again => (),
+                Next::After(pause) => tokio::select! {
+                    () = sleep(pause) => (),
+                    () = stop.cancelled() => (),
+                    () = fenced.cancelled() => (),
+                },
+                Next::Wait => tokio::select! {
+                    () = woken => (),
+                    () = sleep(POLL) => (),
+                    () = stop.cancelled() => (),
+                    () = fenced.cancelled() => (),
+                },
+            }
+            while let Some(ended) = self.runs.try_join_next() {
+                ended.map_err(|_| WorkerError::Ended("a run"))?;
+            }
+        }
+        self.drain(grace).await
+    }
+
+    async fn drain(mut self, grace: Duration) -> Result<(), WorkerError> {
+        let shared = Arc::clone(&self.shared);
+        let fenced = shared.fence.tripped();
+        shared.workers.drain();
+        shared.nudge.notify_one();
+        let mark = async {
+            if let Err(error) = rowlock_queue::drain(&shared.db, shared.instance).await {
+                shared.database_failed("drain", &error);
+            }
+        };
+        let mut over = pin!(sleep(grace));
+        let mut marked = pin!(mark);
+        let mut is_marked = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = fenced.cancelled(), if !shared.abort_runs.is_cancelled() => shared.abort_runs.cancel(),
+                ended = self.runs.join_next() => match ended {
+                    Some(ended) => ended.map_err(|_| WorkerError::Ended("a run"))?,
+                    None => return Ok(()),
+                },
+                () = &mut over, if !shared.abort_runs.is_cancelled() => {
+                    tracing::warn!(runs = self.runs.len(), "the drain's grace is over; handing back what still runs");
+                    shared.abort_runs.cancel();
+                }
+                () = &mut marked, if !is_marked => is_marked = true,
+            }
+        }
+    }
+
+    async fn claim(&mut self) -> Next {
+        let shared = Arc::clone(&self.shared);
+        let (token, want) = if let Some(unanswered) = self.unanswered {
+            unanswered
+        } else {
+            let want = if shared.gate.is_open() { shared.workers.reserve(CLAIM_MAX) } else { 0 };
+            (Token::random(), want)
+        };
+        if want == 0 {
+            return Next::Wait;
+        }
+        self.unanswered = Some((token, want));
+        let started = Instant::now();
+        let lows = shared.lows();
+        let claimed = match rowlock_queue::claim(&shared.db, shared.instance, want, &lows, token).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                shared.database_failed("claim", &error);
+                return Next::After(self.pause.step());
+            }
+        };
+        self.unanswered = None;
+        self.pause.reset();
+        shared.metrics.claimed(started.elapsed(), claimed.tasks.len());
+        shared.advance_lows(&claimed.lows_seen);
+        let Claimed { token, tasks, contended, .. } = claimed;
+        let got = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        shared.workers.unreserve(want.saturating_sub(got));
+        if let (Some(token), false) = (token, tasks.is_empty()) {
+            self.start(token, tasks).await;
+        }
+        if got >= want {
+            Next::Again
+        } else if contended || 0 < got {
+            Next::After(retry_soon())
+        } else {
+            if shared.workers.fall_idle() {
+                shared.nudge.notify_one();
+            }
+            Next::Wait
+        }
+    }
+
+    /// Fetches the bodies and starts the runs.
+    async fn start(&mut self, token: Token, tasks: Vec<Claim>) {
+        self.shared.leases.claimed(token, tasks.len());
+        // Held from here on, so that a fence in the midst of the fetch leaves no worker behind.
+        let busy: Vec<_> =
+            tasks.iter().map(|task| self.shared.workers.start(task.id, &self.shared.abort_runs)).collect();
+        let mut bodies = self.fetch(&tasks).await;
+        for (claim, busy) in tasks.into_iter().zip(busy) {
+            let shared = Arc::clone(&self.shared);
+            let settle = self.settle.clone();
+            if let Some(body) = bodies.remove(&claim.id) {
+                self.runs.spawn(run(shared, settle, busy, token, claim, body));
+            } else {
+                tracing::error!(task = %claim.id, "the task has no body; it is settled as dead");
+                shared.metrics.error("body_missing");
+                let error = "the task's payload is missing from the database".to_owned();
+                let outcome = Outcome::Dead { error };
+                self.runs.spawn(async move {
+                    let _ = settle.send(Settlement { token, task: busy.task(), outcome }).await;
+                });
+            }
+        }
+    }
+
+    /// Asks until the database answers; the fence ends it from outside.
+    async fn fetch(&mut self, tasks: &[Claim]) -> HashMap<TaskId, TaskBody> {
+        let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
+        loop {
+            match rowlock_queue::fetch(&self.shared.db, &ids).await {
+                Ok(bodies) => {
+                    self.pause.reset();
+                    return bodies.into_iter().map(|body| (body.id, body)).collect();
+                }
+                Err(error) => {
+                    self.shared.database_failed("fetch", &error);
+                    sleep(self.pause.step()).await;
+                }
+            }
+        }
+    }
+}

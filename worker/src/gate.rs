@@ -1,0 +1,86 @@
+//! Opens when the handler's port accepts connections; closed, nothing is claimed.
+
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::pause::Pause;
+
+/// A handler starts within seconds; asking its port up to twenty times a second costs nothing on loopback.
+const PROBE_PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(1));
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Gate {
+    open: watch::Sender<bool>,
+}
+
+impl Gate {
+    pub(crate) fn new(open: bool) -> Self {
+        Self { open: watch::Sender::new(open) }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        *self.open.borrow()
+    }
+
+    /// The handler could not be reached.
+    pub(crate) fn close(&self) {
+        if self.open.send_replace(false) {
+            tracing::warn!("the handler cannot be reached; nothing is claimed until its port accepts again");
+        }
+    }
+
+    /// Waits for the handler whenever the gate is closed; never returns.
+    pub(crate) async fn keep(&self, host: &str, port: u16, opened: impl Fn()) {
+        let mut closed = self.open.subscribe();
+        loop {
+            // The sender lives in self, so waiting cannot fail.
+            let _ = closed.wait_for(|open| !open).await;
+            let mut pause = PROBE_PAUSE;
+            while !accepts(host, port).await {
+                tokio::time::sleep(pause.step()).await;
+            }
+            self.open.send_replace(true);
+            tracing::info!(port, "the handler accepts connections");
+            opened();
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn opened(&self) {
+        let _ = self.open.subscribe().wait_for(|open| *open).await;
+    }
+}
+
+async fn accepts(host: &str, port: u16) -> bool {
+    matches!(timeout(PROBE_TIMEOUT, TcpStream::connect((host, port))).await, Ok(Ok(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn opens_once_the_port_accepts_and_again_after_it_was_gone() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let gate = Gate::new(false);
+        let comes_and_goes = async {
+            for _ in 0..2 {
+                assert!(!gate.is_open());
+                let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+                gate.opened().await;
+                drop(listener);
+                gate.close();
+            }
+        };
+        tokio::select! {
+            () = gate.keep("127.0.0.1", address.port(), || ()) => unreachable!("keeps for good"),
+            () = comes_and_goes => (),
+        }
+    }
+}

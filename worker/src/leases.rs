@@ -1,0 +1,46 @@
+//! Which leases this instance knows of, so that it can hand back one that it does not.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use rowlock_queue::Token;
+
+/// The leases with tasks that are not settled yet, and how many.
+#[derive(Debug, Default)]
+pub(crate) struct Leases(Mutex<HashMap<Token, usize>>);
+
+impl Leases {
+    pub(crate) fn claimed(&self, token: Token, tasks: usize) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(token, tasks);
+    }
+
+    pub(crate) fn settled(&self, token: Token) {
+        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tasks) = leases.get_mut(&token) {
+            *tasks -= 1;
+            if *tasks == 0 {
+                leases.remove(&token);
+            }
+        }
+    }
+
+    pub(crate) fn known(&self) -> Vec<Token> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_known_until_its_last_task_is_settled() {
+        let leases = Leases::default();
+        leases.claimed(Token(7), 2);
+        leases.settled(Token(7));
+        assert_eq!(leases.known(), [Token(7)]);
+        leases.settled(Token(7));
+        leases.settled(Token(7));
+        assert!(leases.known().is_empty());
+    }
+}

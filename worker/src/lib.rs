@@ -1,0 +1,37 @@
+//! Claims tasks, calls the handler, settles the outcome.
+//!
+//! In reading order: what a user touches, the way of one task, what keeps the instance alive.
+
+mod args;
+mod config_file;
+mod logging;
+mod stop;
+mod worker;
+
+mod answer;
+mod http_answer;
+mod http_handler;
+mod in_process;
+mod task;
+
+mod beater;
+mod bell;
+mod claimer;
+mod fence;
+mod gate;
+mod http;
+mod instance;
+mod leases;
+mod metrics;
+mod pause;
+mod run;
+mod settler;
+mod shared;
+mod workers;
+
+pub use args::{Args, Config, ConfigError};
+pub use logging::{LogFormat, install as install_logging};
+pub use rowlock_queue::{Connect, TaskId, Token};
+pub use stop::Stop;
+pub use task::{Done, Fail, Task};
+pub use worker::{Builder, Ended, Worker, WorkerError};

@@ -1,0 +1,171 @@
+//! What an instance counts, in Prometheus' units and with labels of bounded variety.
+
+use std::time::Duration;
+
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
+use rowlock_queue::CareReport;
+
+/// From a cache lookup to the longest sensible attempt.
+const TASK_SECONDS: &[f64] = &[0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
+/// From loopback to the statement timeout.
+const CLAIM_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0];
+const BATCH_SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
+
+pub(crate) struct Metrics {
+    registry: Registry,
+    settled: IntCounterVec,
+    task_seconds: HistogramVec,
+    claim_seconds: Histogram,
+    claimed: IntCounter,
+    batch: Histogram,
+    running: IntGauge,
+    allocated: IntGauge,
+    capacity: IntGauge,
+    beats_failed: IntCounter,
+    lease_lost: IntCounter,
+    errors: IntCounterVec,
+    care: IntCounterVec,
+    partition_hours: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Result<Self, prometheus::Error> {
+        let opts = |name: &str, help: &str| Opts::new(format!("rowlock_worker_{name}"), help);
+        let times = |name: &str, help: &str, buckets: &[f64]| {
+            HistogramOpts::new(format!("rowlock_worker_{name}"), help).buckets(buckets.to_vec())
+        };
+        let metrics = Self {
+            registry: Registry::new(),
+            settled: IntCounterVec::new(opts("tasks_settled_total", "Outcomes written"), &["outcome"])?,
+            task_seconds: HistogramVec::new(
+                times("task_duration_seconds", "Time of one attempt in the handler", TASK_SECONDS),
+                &["outcome"],
+            )?,
+            claim_seconds: Histogram::with_opts(times(
+                "claim_duration_seconds",
+                "Time of one claim",
+                CLAIM_SECONDS,
+            ))?,
+            claimed: IntCounter::with_opts(opts("tasks_claimed_total", "Tasks claimed"))?,
+            batch: Histogram::with_opts(times("settle_batch_size", "Outcomes per settle", BATCH_SIZES))?,
+            running: IntGauge::with_opts(opts("running", "Tasks in progress"))?,
+            allocated: IntGauge::with_opts(opts("allocated_workers", "Workers the queue allows now"))?,
+            capacity: IntGauge::with_opts(opts("capacity_workers", "Workers this instance could run"))?,
+            beats_failed: IntCounter::with_opts(opts("beats_failed_total", "Beats without an answer"))?,
+            lease_lost: IntCounter::with_opts(opts("lease_lost_total", "Outcomes that came too late"))?,
+            errors: IntCounterVec::new(opts("errors_total", "Failures, by kind"), &["kind"])?,
+            care: IntCounterVec::new(opts("caretaken_total", "What the caretakers did"), &["deed"])?,
+            partition_hours: Gauge::with_opts(opts("partitions_left_hours", "Partitions made ahead"))?,
+        };
+        metrics.register()?;
+        // Present from the start, so that a rate over them sees the first event.
+        for outcome in ["complete", "retry", "dead", "snooze", "release", "cancel"] {
+            metrics.settled.with_label_values(&[outcome]);
+        }
+        Ok(metrics)
+    }
+
+    fn register(&self) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(self.settled.clone()))?;
+        self.registry.register(Box::new(self.task_seconds.clone()))?;
+        self.registry.register(Box::new(self.claim_seconds.clone()))?;
+        self.registry.register(Box::new(self.claimed.clone()))?;
+        self.registry.register(Box::new(self.batch.clone()))?;
+        self.registry.register(Box::new(self.running.clone()))?;
+        self.registry.register(Box::new(self.allocated.clone()))?;
+        self.registry.register(Box::new(self.capacity.clone()))?;
+        self.registry.register(Box::new(self.beats_failed.clone()))?;
+        self.registry.register(Box::new(self.lease_lost.clone()))?;
+        self.registry.register(Box::new(self.errors.clone()))?;
+        self.registry.register(Box::new(self.care.clone()))?;
+        self.registry.register(Box::new(self.partition_hours.clone()))
+    }
+
+    /// The text format, with the gauges as they are now.
+    pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    pub(crate) fn set_workers(&self, running: usize, allocated: u32, capacity: u32) {
+        self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
+        self.allocated.set(i64::from(allocated));
+        self.capacity.set(i64::from(capacity));
+    }
+
+    pub(crate) fn ran(&self, outcome: &'static str, took: Duration) {
+        self.task_seconds.with_label_values(&[outcome]).observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn claimed(&self, took: Duration, tasks: usize) {
+        self.claim_seconds.observe(took.as_secs_f64());
+        self.claimed.inc_by(count(tasks));
+    }
+
+    pub(crate) fn settle_batch(&self, tasks: usize) {
+        self.batch.observe(f64::from(u32::try_from(tasks).unwrap_or(u32::MAX)));
+    }
+
+    pub(crate) fn settled(&self, outcome: &'static str) {
+        self.settled.with_label_values(&[outcome]).inc();
+    }
+
+    pub(crate) fn lease_lost(&self) {
+        self.lease_lost.inc();
+    }
+
+    pub(crate) fn beat_failed(&self) {
+        self.beats_failed.inc();
+    }
+
+    pub(crate) fn error(&self, kind: &'static str) {
+        self.errors.with_label_values(&[kind]).inc();
+    }
+
+    pub(crate) fn cared(&self, report: &CareReport) {
+        let deeds = [
+            ("promote", report.promoted),
+            ("sweep", report.swept),
+            ("rescue", report.rescued),
+            ("prune", report.pruned),
+        ];
+        for (deed, done) in deeds {
+            if 0 < done {
+                self.care.with_label_values(&[deed]).inc_by(done);
+            }
+        }
+        if let Some(hours) = report.partitions_hours_left {
+            self.partition_hours.set(hours);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn settled_so_far(&self, outcome: &'static str) -> u64 {
+        self.settled.with_label_values(&[outcome]).get()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn lease_lost_so_far(&self) -> u64 {
+        self.lease_lost.get()
+    }
+}
+
+fn count(tasks: usize) -> u64 {
+    u64::try_from(tasks).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_carries_our_prefix_and_the_outcomes_are_there_from_the_start() {
+        let text = Metrics::new().unwrap().render().unwrap();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            assert!(line.starts_with("rowlock_worker_"), "{line}");
+        }
+        assert!(text.contains("rowlock_worker_tasks_settled_total{outcome=\"dead\"} 0"), "{text}");
+    }
+}

@@ -1,0 +1,51 @@
+//! Waiting between attempts: bounded, doubling, with jitter.
+
+use std::time::Duration;
+
+/// How long to wait before the next attempt at something that may heal by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Pause {
+    first: Duration,
+    most: Duration,
+    next: Duration,
+}
+
+impl Pause {
+    pub(crate) const fn new(first: Duration, most: Duration) -> Self {
+        Self { first, most, next: first }
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.next = self.first;
+    }
+
+    /// The next wait: half to all of the current step, so that instances do not come back in step.
+    pub(crate) fn step(&mut self) -> Duration {
+        let step = self.next;
+        self.next = step.saturating_mul(2).min(self.most);
+        step.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
+
+/// A few milliseconds with jitter, for claims that met others at the same rows.
+pub(crate) fn retry_soon() -> Duration {
+    const LEAST_MILLIS: u64 = 2;
+    const MOST_MILLIS: u64 = 20;
+    Duration::from_millis(fastrand::u64(LEAST_MILLIS..=MOST_MILLIS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_up_to_its_bound_and_starts_anew() {
+        let mut pause = Pause::new(Duration::from_millis(50), Duration::from_secs(1));
+        for bound in [50, 100, 200, 400, 800, 1000, 1000] {
+            let step = pause.step().as_millis();
+            assert!((bound / 2..=bound).contains(&step), "{step} of {bound}");
+        }
+        pause.reset();
+        assert!(pause.step() <= Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,132 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use super::*;
+
+/// Records batches; each waits for a permit of `gate` if there is one.
+#[derive(Default)]
+struct Fake {
+    entered: Notify,
+    gate: Option<Semaphore>,
+    batches: Mutex<Vec<usize>>,
+    settled: Mutex<Vec<String>>,
+    failures: AtomicUsize,
+    /// Refuses a batch with this task in it unless it is settled as dead.
+    poison: Option<&'static str>,
+    answer_lost: bool,
+}
+
+impl Settles for Arc<Fake> {
+    async fn settle(&self, batch: &[Settlement]) -> Result<Vec<Settled>, Error> {
+        self.entered.notify_one();
+        if let Some(gate) = &self.gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+            return Err(Error::Unreachable("down".into()));
+        }
+        let poisoned = |s: &Settlement| {
+            Some(s.task.to_string().as_str()) == self.poison && !matches!(s.outcome, Outcome::Dead { .. })
+        };
+        if batch.iter().any(poisoned) {
+            return Err(Error::Refused { code: "22021".into(), message: "no".into(), hint: None });
+        }
+        self.batches.lock().unwrap().push(batch.len());
+        self.settled.lock().unwrap().extend(batch.iter().map(|s| format!("{} {:?}", s.task, s.outcome)));
+        let answer = || if self.answer_lost { Settled::LeaseLost } else { Settled::Done };
+        Ok(batch.iter().map(|_| answer()).collect())
+    }
+}
+
+fn settlement(id: i64) -> Settlement {
+    Settlement {
+        token: crate::run::test_token(1),
+        task: id.to_string().parse().unwrap(),
+        outcome: Outcome::Complete { result: None },
+    }
+}
+
+fn settler(fake: &Arc<Fake>) -> (Settler<Arc<Fake>>, Arc<Metrics>, CancellationToken) {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let fenced = CancellationToken::new();
+    let settler = Settler { store: Arc::clone(fake), metrics: Arc::clone(&metrics), fenced: fenced.clone() };
+    (settler, metrics, fenced)
+}
+
+#[tokio::test]
+async fn what_comes_during_a_flush_goes_with_the_next_one() {
+    let fake = Arc::new(Fake { gate: Some(Semaphore::new(0)), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    let feed = async move {
+        send.send(settlement(0)).await.unwrap();
+        // The first flush now waits for its permit; the rest gathers behind it.
+        fake.entered.notified().await;
+        for id in 1..=500 {
+            send.send(settlement(id)).await.unwrap();
+        }
+        fake.gate.as_ref().unwrap().add_permits(2);
+        drop(send);
+        fake
+    };
+    let (worked, fake) = tokio::join!(settler.work(receive), feed);
+    worked.unwrap();
+    assert_eq!(*fake.batches.lock().unwrap(), [1, 500]);
+    assert_eq!(metrics.settled_so_far("complete"), 501);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transient_error_is_sent_again() {
+    let fake = Arc::new(Fake { failures: AtomicUsize::new(5), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    send.send(settlement(1)).await.unwrap();
+    drop(send);
+    settler.work(receive).await.unwrap();
+    assert_eq!(metrics.settled_so_far("complete"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_ends_the_sending_for_good() {
+    let fake = Arc::new(Fake { failures: AtomicUsize::new(usize::MAX), ..Fake::default() });
+    let (settler, _, fenced) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    send.send(settlement(1)).await.unwrap();
+    let start = Instant::now();
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        fenced.cancel();
+    };
+    let (worked, ()) = tokio::join!(settler.work(receive), later);
+    worked.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 12);
+    assert!(fake.batches.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_refused_outcome_does_not_hold_up_the_others() {
+    let fake = Arc::new(Fake { poison: Some("2"), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    for id in 1..=3 {
+        send.send(settlement(id)).await.unwrap();
+    }
+    drop(send);
+    settler.work(receive).await.unwrap();
+    assert_eq!(metrics.settled_so_far("complete"), 2);
+    assert_eq!(metrics.settled_so_far("dead"), 1);
+}
+
+#[tokio::test]
+async fn a_lost_lease_is_counted_and_is_no_outcome() {
+    let fake = Arc::new(Fake { answer_lost: true, ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    send.send(settlement(1)).await.unwrap();
+    drop(send);
+    settler.work(receive).await.unwrap();
+    assert_eq!((metrics.lease_lost_so_far(), metrics.settled_so_far("complete")), (1, 0));
+}

@@ -1,0 +1,214 @@
+//! The library's front: build a worker, run it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use rowlock_queue::Connect;
+
+use crate::args::{Config, ConfigError, default_name, parse_handler_url};
+use crate::http_handler::HttpHandler;
+use crate::in_process::InProcess;
+use crate::instance;
+use crate::shared::Handler;
+use crate::stop::Stop;
+use crate::task::{Done, Fail, Task};
+
+const WORKERS: u32 = 10;
+const DRAIN_GRACE: Duration = Duration::from_secs(25);
+
+/// All connections of an instance, the bell's included; see the design's promise on few connections.
+const CONNECTIONS: u32 = 2;
+
+/// How a worker ended without failing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Asked to stop: what ran was finished or handed back.
+    Drained,
+    /// Lost its leases for good. A new process, with a new identity, may start over.
+    Fenced(&'static str),
+}
+
+/// Why a worker failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    #[error(transparent)]
+    Queue(#[from] rowlock_queue::Error),
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// One instance of a queue's workers.
+pub struct Worker {
+    pub(crate) connect: Connect,
+    pub(crate) queue: Arc<str>,
+    pub(crate) name: String,
+    pub(crate) workers: u32,
+    pub(crate) handler: Handler,
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) drain_grace: Duration,
+    pub(crate) bell: bool,
+}
+
+/// Collects what a [`Worker`] needs.
+pub struct Builder {
+    connect: Connect,
+    queue: String,
+    name: String,
+    workers: u32,
+    in_process: InProcess,
+    http: Option<Uri>,
+    listen: Option<SocketAddr>,
+    drain_grace: Duration,
+    bell: bool,
+}
+
+impl Worker {
+    /// A worker for `queue`. Of `connect.max_connections` the bell takes one, if there are two.
+    #[must_use]
+    pub fn builder(connect: Connect, queue: &str) -> Builder {
+        Builder {
+            connect,
+            queue: queue.to_owned(),
+            name: default_name(),
+            workers: WORKERS,
+            in_process: InProcess::default(),
+            http: None,
+            listen: None,
+            drain_grace: DRAIN_GRACE,
+            bell: true,
+        }
+    }
+
+    /// What the binary runs: an HTTP handler and the pages for probes and Prometheus.
+    #[must_use]
+    pub fn from_config(config: Config) -> Self {
+        let Config {
+            database_url,
+            queue,
+            name,
+            workers,
+            handler_url,
+            listen,
+            drain_grace,
+            log_format: _,
+            bell,
+        } = config;
+        let connect = Connect {
+            url: database_url,
+            application_name: format!("rowlock-worker {name}"),
+            max_connections: CONNECTIONS,
+        };
+        Self {
+            connect,
+            queue: queue.into(),
+            name,
+            workers,
+            handler: Handler::Http(Box::new(HttpHandler::new(handler_url, workers))),
+            listen: Some(listen),
+            drain_grace,
+            bell,
+        }
+    }
+
+    /// Works until `stop` or a failure.
+    pub async fn run(self, stop: Stop) -> Result<Ended, WorkerError> {
+        instance::run(self, stop).await
+    }
+}
+
+impl Builder {
+    /// The function that does tasks of type `kind`.
+    ///
+    /// A panic in it is a failed attempt. It is dropped at an await when its time is over.
+    #[must_use]
+    pub fn handler<F, R, D>(mut self, kind: &str, function: F) -> Self
+    where
+        F: Fn(Task) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<D, Fail>> + Send + 'static,
+        D: Into<Done>,
+    {
+        self.in_process.add(kind, function);
+        self
+    }
+
+    /// A handler behind HTTP, in place of functions.
+    pub fn http_handler(mut self, url: &str) -> Result<Self, ConfigError> {
+        self.http = Some(parse_handler_url(url)?);
+        Ok(self)
+    }
+
+    /// How many tasks at a time.
+    #[must_use]
+    pub fn workers(mut self, workers: u32) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// The instance's name in the database and in logs.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.name);
+        self
+    }
+
+    /// Serves `/healthz`, `/readyz` and `/metrics` there.
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// How long running tasks may take to finish once the worker is asked to stop.
+    #[must_use]
+    pub fn drain_grace(mut self, grace: Duration) -> Self {
+        self.drain_grace = grace;
+        self
+    }
+
+    /// Whether to listen for the doorbell; without it the queue is polled.
+    #[must_use]
+    pub fn bell(mut self, bell: bool) -> Self {
+        self.bell = bell;
+        self
+    }
+
+    pub fn build(self) -> Result<Worker, ConfigError> {
+        let Self { connect, queue, name, workers, in_process, http, listen, drain_grace, bell } = self;
+        if workers == 0 {
+            return Err(ConfigError("a worker needs at least one worker".to_owned()));
+        }
+        let handler = match (http, in_process.is_empty()) {
+            (Some(url), true) => Handler::Http(Box::new(HttpHandler::new(url, workers))),
+            (None, false) => Handler::InProcess(in_process),
+            (None, true) => return Err(ConfigError("a worker needs a handler".to_owned())),
+            (Some(_), false) => {
+                return Err(ConfigError("a worker has an HTTP handler or functions, not both".to_owned()));
+            }
+        };
+        Ok(Worker { connect, queue: queue.into(), name, workers, handler, listen, drain_grace, bell })
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    /// Without the connection: its URL carries a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("queue", &self.queue).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Builder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Builder")
+            .field("queue", &self.queue)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
