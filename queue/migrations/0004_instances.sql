@@ -106,6 +106,7 @@ begin
 end $$;
 
 -- Candidates are read unlocked and cut by a running sum; only those are locked (R2). A row taken in part keeps its k, and so its place.
+-- One series for both loops: of two, the planner chooses which is the outer one, and a limit would then cut by shard instead of by priority.
 -- Sent again after a lost answer with the same token, it answers with the lease it made (R1).
 create function rowlock.claim(instance bigint, want int, lows bigint[], start int, token bigint)
 returns table (firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[])
@@ -125,12 +126,12 @@ begin
   with look as materialized (
     select count(*) as entries from (
       select sum(y.n) over (order by y.priority, y.turn, y.k) - y.n as before from (
-        select x.priority, s.turn, x.k, x.n from generate_series(0, 3) p, generate_series(0, 3) s(turn), lateral (
+        select x.priority, s.turn, x.k, x.n from (select o >> 2 as p, o & 3 as turn from generate_series(0, 15) o) s, lateral (
           select r.priority, r.k, r.n from rowlock.ready r
           where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k limit $2) x limit $2) y) z
     where before < $2),
   locked as materialized (
-    select x.*, s.turn from generate_series(0, 3) p, generate_series(0, 3) s(turn), lateral (
+    select x.*, s.turn from (select o >> 2 as p, o & 3 as turn from generate_series(0, 15) o) s, lateral (
       select r.shard, r.priority, r.k, r.id, r.n, r.attempt from rowlock.ready r
       where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k
       limit (select entries from look) for update skip locked) x limit (select entries from look))
