@@ -15,7 +15,7 @@ define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
 endef
 
-.PHONY: help demo test check chaos bench bench-main soak sizes build packages-demo packages-test fmt clippy unit postgres demo-smoke
+.PHONY: help demo test check chaos bench bench-main sizes build packages-demo packages-test fmt clippy unit postgres demo-smoke
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -25,7 +25,7 @@ demo: packages-demo ## 10,000 tasks through an own Postgres, instances and a Pyt
 	@ln -sf $(CARGO_TARGET_DIR)/release/rowlock rowlock
 	@./rowlock dev -f examples/quickstart --demo 10000
 
-test: packages-test fmt clippy unit demo-smoke sizes ## Everything that must hold
+test: packages-test fmt clippy unit postgres demo-smoke sizes ## Everything that must hold
 	@echo "all parts passed"
 
 check: fmt clippy sizes ## Formatting, lints, sizes
@@ -37,23 +37,22 @@ clippy:
 	$(call part,lints,cargo clippy --workspace --all-targets --locked -- -D warnings)
 
 unit:
-	$(call part,unit tests,cargo test --workspace --locked)
+	$(call part,unit tests,cargo test --workspace --exclude rowlock-tests --locked)
 
-# The tests start `rowlock` itself.
+# The newest and the oldest supported server.
 postgres: build
-	$(call part,Postgres tests,cargo test -p rowlock-tests --locked)
+	$(call part,history checker,cargo test -p rowlock-tests --lib --locked)
+	$(call part,PostgreSQL 18,ROWLOCK_TEST_POSTGRES=18 cargo test -p rowlock-tests --test postgres --locked)
+	$(call part,PostgreSQL 14,ROWLOCK_TEST_POSTGRES=14 cargo test -p rowlock-tests --test postgres --locked)
 
 demo-smoke: build
 	$(call part,demo,$(ROWLOCK) dev -f examples/quickstart --demo 1000 </dev/null)
 
 build:
-	$(call part,build,cargo build --locked -p rowlock)
+	$(call part,build,cargo build --locked -p rowlock -p rowlock-worker)
 
 chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=… repeats it
-	@ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests chaos -- --nocapture
-
-soak: packages-test build ## What takes long: producers that hold transactions for minutes
-	@ROWLOCK_SOAK=1 cargo test --locked -p rowlock-tests soak -- --nocapture
+	@ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests --test chaos -- --nocapture
 
 bench: packages-test ## All measurements, beside their peers
 	@cargo run --release --locked -p rowlock-bench

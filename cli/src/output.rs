@@ -117,7 +117,8 @@ impl Progress {
 
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
-            bar.finish();
+            // Cleared: a finished bar would leave the cursor at its end, and the result in the same line.
+            bar.finish_and_clear();
         }
     }
 }

@@ -23,15 +23,16 @@ begin
   return query select v_moved, v_moved >= $2, (select d.due from rowlock.delayed d where d.due >= $1 order by d.due limit 1);
 end $$;
 
--- One step of the exact watermark (R6): notes a new k (which is greater than every k drawn before) and the xmax beside it. Once xmin has reached that
--- xmax, no transaction that drew an older k is open, prepared ones included.
-create function rowlock.note_k(out k bigint, out xmax text, out xmin text, out at timestamptz)
+-- One step of the exact watermark (R6): notes the next k, greater than every k drawn before, and then an xid. A transaction has its xid before it
+-- draws a k, so once xmin has reached the noted xid, none that drew an older k is open, prepared ones included. Not pg_snapshot_xmax: that is the
+-- xid after the last *completed* one, and an open transaction may lie above it.
+create function rowlock.note_k(out k bigint, out xid text, out xmin text, out at timestamptz)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  k := nextval('rowlock.k_seq');
-  at := clock_timestamp();
-  xmax := pg_snapshot_xmax(pg_current_snapshot())::text;
   xmin := pg_snapshot_xmin(pg_current_snapshot())::text;
+  select last_value + is_called::int into k from rowlock.k_seq;
+  at := clock_timestamp();
+  xid := pg_current_xact_id()::text;
 end $$;
 
 -- What lies between the exact and the quick low is given a new k: claims walk from the quick one and would not see it.
@@ -174,7 +175,7 @@ begin
 end $$;
 
 -- What a caretaker asks every second, in one statement: promote, and a note for the watermarks. No row: another session does it.
-create function rowlock.care(low timestamptz, most int) returns table (moved int, more boolean, next timestamptz, k bigint, xmax text, xmin text, at timestamptz)
+create function rowlock.care(low timestamptz, most int) returns table (moved int, more boolean, next timestamptz, k bigint, xid text, xmin text, at timestamptz)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
   return query select p.*, n.* from rowlock.promote($1, $2) p, rowlock.note_k() n;

@@ -24,7 +24,9 @@ const SWEEP_MOST: i32 = 1000;
 /// Instances rescued in one pass; the next comes a second later.
 const RESCUE_MOST: usize = 20;
 /// How often the living are looked through.
-const PULSES_EVERY: Duration = Duration::from_secs(3);
+const PULSES_EVERY: Duration = Duration::from_secs(5);
+/// Over all instances together about this many passes a second, however many they are.
+const PASSES_PER_SECOND: f64 = 2.0;
 /// How often retention and partitions are looked at: both have hours of room.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_mins(1);
 /// How often the backlog is compared with its limit.
@@ -49,11 +51,11 @@ pub struct CareReport {
     pub partitions_hours_left: Option<f64>,
 }
 
-/// A note of the exact watermark (R6): what was newest when `xmax` was the next transaction. Once no older transaction is open,
+/// A note of the exact watermark (R6): the next `k`, and a transaction id drawn after. Once no older transaction is open,
 /// nothing can appear below it.
 struct Note {
     k: i64,
-    xmax: u64,
+    xid: u64,
     at: OffsetDateTime,
 }
 
@@ -68,6 +70,8 @@ pub struct Caretaker {
     /// The newest beat of each instance, and since when it stands still on our own clock (R4).
     pulses: HashMap<InstanceId, (i64, Instant)>,
     pulses_at: Option<Instant>,
+    /// How many instances live, as of the last look.
+    living: f64,
     tidy_at: Option<Instant>,
     housekeeping_at: Option<Instant>,
 }
@@ -100,6 +104,9 @@ impl Caretaker {
         lows: Option<&Lows>,
     ) -> Result<CareReport> {
         let mut report = CareReport::default();
+        if PASSES_PER_SECOND <= fastrand::f64() * self.living {
+            return Ok(report);
+        }
         self.promote_and_sweep(db, lows, &mut report).await?;
         if due(&mut self.pulses_at, PULSES_EVERY) {
             report.rescued = self.rescue(db, chain_since).await?;
@@ -126,7 +133,7 @@ impl Caretaker {
         }
         for _ in 0..PROMOTE_ROUNDS {
             let row = bounded(
-                query("select moved, more, next, k, xmax::bigint, xmin::bigint, at from rowlock.care(coalesce($1, '-infinity'), $2)")
+                query("select moved, more, next, k, xid::bigint, xmin::bigint, at from rowlock.care(coalesce($1, '-infinity'), $2)")
                     .bind(self.due_low)
                     .bind(PROMOTE_MOST)
                     .fetch_optional(&db.pool),
@@ -137,7 +144,7 @@ impl Caretaker {
             let xmin = row.try_get::<i64, _>(5)?.unsigned_abs();
             let note = Note {
                 k: row.try_get(3)?,
-                xmax: row.try_get::<i64, _>(4)?.unsigned_abs(),
+                xid: row.try_get::<i64, _>(4)?.unsigned_abs(),
                 at: row.try_get(6)?,
             };
             let more: bool = row.try_get(1)?;
@@ -161,7 +168,7 @@ impl Caretaker {
         lows: Option<&Lows>,
         report: &mut CareReport,
     ) -> Result<()> {
-        let Some(noted) = self.note.take_if(|noted| noted.xmax <= xmin) else {
+        let Some(noted) = self.note.take_if(|noted| noted.xid <= xmin) else {
             self.note.get_or_insert(note);
             return Ok(());
         };
@@ -171,7 +178,9 @@ impl Caretaker {
         } else {
             Some(next_due.map_or(noted.at, |next| next.min(noted.at)))
         };
-        if let (Some(queue), Some(lows), false) = (self.queue, lows, more) {
+        // Nothing lies between the exact low and where claims start when all is quiet.
+        let between = |lows: &Lows| self.exact.iter().zip(lows.as_slice()).any(|(exact, low)| exact < low);
+        if let (Some(queue), Some(lows), false) = (self.queue, lows.filter(|lows| between(lows)), more) {
             let row = bounded(
                 query("select rowlock.sweep($1, $2, $3, $4), rowlock.least_k($1, $2)")
                     .bind(queue.0)
@@ -197,6 +206,9 @@ impl Caretaker {
     async fn rescue(&mut self, db: &Db, chain_since: Option<Instant>) -> Result<u64> {
         let now = Instant::now();
         let rows = bounded(query("select instance, beat from rowlock.pulses()").fetch_all(&db.pool)).await?;
+        #[expect(clippy::cast_precision_loss, reason = "a share")]
+        let living = rows.len() as f64;
+        self.living = living;
         let mut seen = HashMap::with_capacity(rows.len());
         for row in &rows {
             let (instance, beat) = (InstanceId(row.try_get(0)?), row.try_get::<i64, _>(1)?);

@@ -51,7 +51,7 @@ pub struct Args {
     /// json or text [default: json]
     #[arg(long, env = env::LOG_FORMAT)]
     log_format: Option<LogFormat>,
-    /// Poll once a second instead of listening; for databases behind a transaction-mode pooler
+    /// Poll once a second instead of listening, which needs a connection of its own
     #[arg(long)]
     no_bell: bool,
     /// YAML file with any of these, named as the flags are

@@ -57,8 +57,10 @@ impl Folder {
         file.write_all(url.as_bytes())?;
         Ok(path)
     }
+}
 
-    pub(super) fn close(self) {
+impl Drop for Folder {
+    fn drop(&mut self) {
         if self.temporary
             && let Err(error) = fs::remove_dir_all(&self.path)
         {

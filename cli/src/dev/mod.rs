@@ -45,7 +45,7 @@ pub(crate) async fn run(args: Dev, output: Output) -> Result<(), Failure> {
     };
     let result = with_backend(&mut backend, &folder, exe, watched, (listen, demo), output).await;
     backend.stop().await;
-    folder.close();
+    drop(folder);
     result
 }
 

@@ -25,13 +25,15 @@ pub fn default_cache_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
         return PathBuf::from("/var/cache/rowlock/postgres");
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     cache.or_else(home).unwrap_or_else(std::env::temp_dir).join("rowlock/postgres")
 }
 
 /// The folder of the version's executables.
 pub(super) async fn ensure_installed(cache: &Path, version: &str) -> Result<PathBuf> {
+    // Absolute, since the server is started in another folder.
+    let cache = &std::path::absolute(cache)?;
     let installed = cache.join(version);
     let bin = installed.join("bin");
     if bin.join("postgres").exists() {

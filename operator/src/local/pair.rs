@@ -15,7 +15,7 @@ use std::time::Duration;
 const HANDLER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the worker logs unless the user says otherwise: what goes wrong.
-const WORKER_LOG: &str = "warn";
+const WORKER_LOG: &str = "warn,sqlx=error";
 
 pub(super) struct Pair {
     pub(super) place: Place,

@@ -1,0 +1,3 @@
+module rowlock.dev/bench/peers/handler
+
+go 1.25

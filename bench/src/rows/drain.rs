@@ -1,0 +1,129 @@
+//! The real worker library with a no-op handler works a backlog off, beside River's own client.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use rowlock_worker::{Ended, Fail, Stop, Task, Worker, WorkerError};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::counts::median;
+use crate::lab::{Database, Lab, QUEUE};
+use crate::rows::load::{Load, load};
+use crate::rows::river;
+use crate::table::Row;
+
+const TASKS: u32 = 300_000;
+
+/// River's own settings that measured best; the better one is the peer.
+const RIVER_MAX_WORKERS: [u32; 2] = [500, 2000];
+
+/// Instances in this one process, two connections each, as everywhere.
+const INSTANCES: u32 = 2;
+const WORKERS: u32 = 2000;
+const CONNECTIONS: u32 = 2;
+
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How often the database is asked whether the last outcomes are written.
+const SETTLED_POLL: Duration = Duration::from_millis(5);
+
+pub(crate) async fn measure(lab: &Lab) -> Result<Vec<Row>> {
+    let tasks = lab.scaled(TASKS);
+    let (mut singles, mut bulks, mut rivers) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
+    for _ in 0..lab.repeats {
+        singles.push(drain(lab, tasks, Load::Single).await?);
+        for (rates, max_workers) in rivers.iter_mut().zip(RIVER_MAX_WORKERS) {
+            rates.push(river::drain(lab, tasks, max_workers).await?);
+        }
+        bulks.push(drain(lab, tasks, Load::Bulk).await?);
+    }
+    let rates = rivers.each_ref().map(|rates| median(rates));
+    let (peer, best) =
+        RIVER_MAX_WORKERS.into_iter().zip(rates).fold((String::new(), 0.0), |best, (n, rate)| {
+            if rate > best.1 { (format!("River 0.51, MaxWorkers {n}"), rate) } else { best }
+        });
+    Ok(vec![
+        Row::beside("drain, one enqueue each", median(&singles), "tasks/s", &peer, best, 2.0),
+        Row::beside("drain, bulk-enqueued", median(&bulks), "tasks/s", &peer, best, 4.0),
+    ])
+}
+
+/// Tasks a second from the start of the instances until every outcome is in the database.
+async fn drain(lab: &Lab, tasks: u32, how: Load) -> Result<f64> {
+    let database = lab.queue(INSTANCES * WORKERS).await?;
+    load(&database, tasks, how).await?;
+    database.settle_down().await?;
+    let (count, last) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+    let stop = Stop::new();
+    let mut instances = JoinSet::new();
+    let started = Instant::now();
+    for number in 0..INSTANCES {
+        let worker = build_worker(&database, number, tasks, &count, &last)?;
+        instances.spawn(worker.run(stop.clone()));
+    }
+    let done = async {
+        last.notified().await;
+        while leases(&database).await? {
+            sleep(SETTLED_POLL).await;
+        }
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        done = timeout(PATIENCE, done) => done.with_context(|| format!("{} of {tasks} worked", count.load(Ordering::Relaxed)))??,
+        Some(ended) = instances.join_next() => bail!("an instance ended: {:?}", ended?),
+    }
+    let took = started.elapsed();
+    stop.drain();
+    end(instances).await?;
+    ensure_completed(&database, tasks).await?;
+    lab.discard(database).await?;
+    Ok(f64::from(tasks) / took.as_secs_f64())
+}
+
+fn build_worker(
+    database: &Database,
+    number: u32,
+    tasks: u32,
+    count: &Arc<AtomicU32>,
+    last: &Arc<Notify>,
+) -> Result<Worker> {
+    let (count, last) = (Arc::clone(count), Arc::clone(last));
+    let worker = Worker::builder(database.as_connect(CONNECTIONS), QUEUE)
+        .name(&format!("bench-{number}"))
+        .workers(WORKERS)
+        .handler("noop", move |_: Task| {
+            if count.fetch_add(1, Ordering::Relaxed) + 1 == tasks {
+                last.notify_one();
+            }
+            async { Ok::<(), Fail>(()) }
+        })
+        .build()?;
+    Ok(worker)
+}
+
+async fn leases(database: &Database) -> Result<bool> {
+    let left = sqlx::query_scalar("select exists (select from rowlock.lease)");
+    Ok(left.fetch_one(&database.pool).await?)
+}
+
+async fn end(mut instances: JoinSet<Result<Ended, WorkerError>>) -> Result<()> {
+    while let Some(ended) = instances.join_next().await {
+        let ended = ended??;
+        ensure!(ended == Ended::Drained, "an instance ended {ended:?}");
+    }
+    Ok(())
+}
+
+/// A number counts only when every task is accounted for.
+async fn ensure_completed(database: &Database, tasks: u32) -> Result<()> {
+    let db = database.connect(1).await?;
+    let audit = rowlock_queue::audit(&db).await?;
+    db.close().await;
+    let completed: i64 = audit.iter().map(|queue| queue.completed).sum();
+    ensure!(completed == i64::from(tasks), "{completed} of {tasks} tasks completed: {audit:?}");
+    Ok(())
+}

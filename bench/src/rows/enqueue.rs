@@ -1,0 +1,74 @@
+//! Enqueue by many clients, each task in a transaction of its own, beside a bare insert of the same payload.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use sqlx::{Connection, Executor, PgConnection};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::counts::median;
+use crate::lab::{Database, Lab};
+use crate::table::Row;
+
+const CLIENTS: u32 = 16;
+const WINDOW: Duration = Duration::from_secs(8);
+
+/// About as large as the message of a small business event.
+const PAYLOAD_BYTES: usize = 200;
+
+const ENQUEUE: &str = "select rowlock.enqueue('bench', 'noop', $1::json)";
+const INSERT: &str = "insert into bare (type, payload) values ('noop', $1::json) returning id";
+const TABLE: &str = "create table bare (id bigserial primary key, at timestamptz not null default now(), type text not null, payload json not null)";
+
+pub(crate) async fn measure(lab: &Lab) -> Result<Vec<Row>> {
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    for _ in 0..lab.repeats {
+        let database = lab.database().await?;
+        database.pool.execute(TABLE).await?;
+        bare.push(rate(lab, &database, INSERT).await?);
+        lab.discard(database).await?;
+        let database = lab.queue(CLIENTS).await?;
+        ours.push(rate(lab, &database, ENQUEUE).await?);
+        lab.discard(database).await?;
+    }
+    Ok(vec![Row::beside("enqueue, 16 clients", median(&ours), "tasks/s", "bare insert", median(&bare), 0.7)])
+}
+
+async fn rate(lab: &Lab, database: &Database, sql: &'static str) -> Result<f64> {
+    let window = lab.window(WINDOW);
+    let payload = format!("{{\"text\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES - 11));
+    let mut connections = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut connection = PgConnection::connect(&database.url).await?;
+        // Prepared, planned and with warm caches before the clock starts.
+        for _ in 0..10 {
+            sqlx::query(sql).bind(&payload).execute(&mut connection).await?;
+        }
+        connections.push(connection);
+    }
+    let started = Instant::now();
+    let mut clients = JoinSet::new();
+    for connection in connections {
+        clients.spawn(client(connection, sql, payload.clone(), started + window));
+    }
+    let mut done = 0;
+    while let Some(client) = clients.join_next().await {
+        done += client??;
+    }
+    Ok(f64::from(done) / started.elapsed().as_secs_f64())
+}
+
+async fn client(
+    mut connection: PgConnection,
+    sql: &'static str,
+    payload: String,
+    end: Instant,
+) -> Result<u32, sqlx::Error> {
+    let mut done = 0;
+    while Instant::now() < end {
+        sqlx::query(sql).bind(&payload).execute(&mut connection).await?;
+        done += 1;
+    }
+    Ok(done)
+}

@@ -1,0 +1,77 @@
+//! From the commit of an enqueue to the start of its handler, on a queue with nothing else to do.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rowlock_queue::EnqueueOptions;
+use rowlock_worker::{Fail, Stop, Task, Worker};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::counts::{median, millis, percentile};
+use crate::lab::{Database, Lab, QUEUE};
+use crate::table::Row;
+
+const SAMPLES: u32 = 100;
+const GOAL_MILLIS: f64 = 3.0;
+const WORKERS: u32 = 10;
+
+/// The first beat, and the bell's connection.
+const FALL_ASLEEP: Duration = Duration::from_secs(2);
+
+/// Between samples, so that the instance sleeps again; of changing length, so as not to fall in step with its beats.
+const GAP_LEAST_MILLIS: u32 = 200;
+const GAP_SPREAD_MILLIS: u32 = 100;
+
+/// A task that the poll would have found is late, not lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) async fn measure(lab: &Lab) -> Result<Vec<Row>> {
+    let (mut middles, mut lasts) = (Vec::new(), Vec::new());
+    for _ in 0..lab.repeats {
+        let database = lab.queue(WORKERS).await?;
+        let samples = sample(&database, lab.scaled(SAMPLES)).await?;
+        middles.push(median(&samples));
+        lasts.push(percentile(&samples, 99));
+        lab.discard(database).await?;
+    }
+    Ok(vec![
+        Row::alone("enqueue committed to handler started, p50", median(&middles), "ms", Some(GOAL_MILLIS)),
+        Row::alone("enqueue committed to handler started, p99", median(&lasts), "ms", None),
+    ])
+}
+
+async fn sample(database: &Database, samples: u32) -> Result<Vec<f64>> {
+    let (started, mut starts) = mpsc::unbounded_channel();
+    let worker = Worker::builder(database.as_connect(2), QUEUE)
+        .workers(WORKERS)
+        .handler("noop", move |_: Task| {
+            let _ = started.send(Instant::now());
+            async { Ok::<(), Fail>(()) }
+        })
+        .build()?;
+    let stop = Stop::new();
+    let mut running = std::pin::pin!(worker.run(stop.clone()));
+    let sampling = async {
+        let db = database.connect(1).await?;
+        sleep(FALL_ASLEEP).await;
+        let mut latencies = Vec::new();
+        for number in 0..samples {
+            let gap = GAP_LEAST_MILLIS + number * 37 % GAP_SPREAD_MILLIS;
+            sleep(Duration::from_millis(gap.into())).await;
+            rowlock_queue::enqueue(&db, QUEUE, "noop", "{}", &EnqueueOptions::default()).await?;
+            let committed = Instant::now();
+            let start: Instant = timeout(PATIENCE, starts.recv()).await?.context("the instance ended")?;
+            latencies.push(millis(start.saturating_duration_since(committed)));
+        }
+        stop.drain();
+        db.close().await;
+        anyhow::Ok(latencies)
+    };
+    let latencies = tokio::select! {
+        latencies = sampling => latencies?,
+        ended = &mut running => bail!("the instance ended: {ended:?}"),
+    };
+    running.await?;
+    Ok(latencies)
+}

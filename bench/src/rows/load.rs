@@ -1,0 +1,51 @@
+//! Filling the queue before a drain.
+
+use anyhow::Result;
+use sqlx::{Connection, Executor, PgConnection};
+
+use crate::lab::Database;
+
+/// How tasks get into the queue: it decides how many rows a claim has to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// One call of `rowlock.enqueue` each: one ready row per task, the worst case.
+    Single,
+    /// `rowlock.enqueue_many`, in thousands.
+    Bulk,
+}
+
+/// Commits every hundred: a transaction over 50 ms old would give its rows a new order at commit, and no
+/// producer that enqueues one task holds one that long.
+const SINGLE: &str = "do $$ begin
+  for i in 1 .. current_setting('bench.tasks')::int loop
+    perform rowlock.enqueue('bench', 'noop', '{}');
+    if i % 100 = 0 then commit; end if;
+  end loop;
+end $$";
+
+const BULK: &str = "do $$ declare
+  tasks int := current_setting('bench.tasks'); batch int := 1000;
+begin
+  while tasks > 0 loop
+    perform rowlock.enqueue_many('bench', 'noop', array_fill('{}'::json, array[least(tasks, batch)]));
+    commit;
+    tasks := tasks - batch;
+  end loop;
+end $$";
+
+pub(crate) async fn load(database: &Database, tasks: u32, load: Load) -> Result<()> {
+    let mut connection = PgConnection::connect(&database.url).await?;
+    sqlx::query("select set_config('bench.tasks', $1, false)")
+        .bind(tasks.to_string())
+        .execute(&mut connection)
+        .await?;
+    // Unprepared, as a script: only then may a block commit.
+    connection
+        .execute(match load {
+            Load::Single => SINGLE,
+            Load::Bulk => BULK,
+        })
+        .await?;
+    connection.close().await?;
+    Ok(())
+}

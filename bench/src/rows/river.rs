@@ -1,0 +1,31 @@
+//! River's own client, as `bench/peers/river` runs it.
+
+use std::process::Stdio;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use tokio::process::Command;
+
+use crate::lab::Lab;
+
+#[derive(Debug, Deserialize)]
+struct Report {
+    jobs_per_second: f64,
+}
+
+/// Jobs a second from the start of its client until all of them are completed in the database.
+pub(crate) async fn drain(lab: &Lab, jobs: u32, max_workers: u32) -> Result<f64> {
+    let database = lab.database().await?;
+    let output = Command::new(&lab.tools.river)
+        .args(["-jobs", &jobs.to_string(), "-max-workers", &max_workers.to_string()])
+        .env("DATABASE_URL", &database.url)
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .context("cannot start the River peer")?;
+    ensure!(output.status.success(), "the River peer failed ({})", output.status);
+    let report: Report = serde_json::from_slice(&output.stdout).context("the River peer's report")?;
+    lab.discard(database).await?;
+    Ok(report.jobs_per_second)
+}

@@ -1,0 +1,46 @@
+//! The order of a run: prepare everything, then one group of rows after the other.
+
+use anyhow::{Result, bail};
+
+use crate::args::{Group, MainArgs};
+use crate::lab::Lab;
+use crate::rows::{drain, enqueue, http, idle, latency, memory};
+use crate::table::{Row, Table};
+use crate::tools::Tools;
+
+const GROUPS: [Group; 6] =
+    [Group::Enqueue, Group::Drain, Group::Latency, Group::Http, Group::Memory, Group::Idle];
+
+/// A group that fails costs its own rows only, and the exit code.
+pub(crate) async fn run(args: MainArgs) -> Result<()> {
+    let tools = Tools::build().await?;
+    let mut lab = Lab::open(&args, tools).await?;
+    let mut table = Table::new(args.is_whole())?;
+    let mut failed = Vec::new();
+    for group in GROUPS.into_iter().filter(|&group| args.wants(group)) {
+        match measure(&lab, group).await {
+            Ok(rows) => table.add(rows)?,
+            Err(error) => {
+                eprintln!("{group:?}: {error:#}");
+                failed.push(group);
+            }
+        }
+    }
+    lab.close().await?;
+    table.print()?;
+    if !failed.is_empty() {
+        bail!("not measured: {failed:?}");
+    }
+    Ok(())
+}
+
+async fn measure(lab: &Lab, group: Group) -> Result<Vec<Row>> {
+    match group {
+        Group::Enqueue => enqueue::measure(lab).await,
+        Group::Drain => drain::measure(lab).await,
+        Group::Latency => latency::measure(lab).await,
+        Group::Http => http::measure(lab).await,
+        Group::Memory => memory::measure(lab).await,
+        Group::Idle => idle::measure(lab).await,
+    }
+}

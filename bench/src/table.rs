@@ -1,0 +1,158 @@
+//! Rows, for people and for `target/bench/main.json`.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::tools::root;
+
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Better {
+    Higher,
+    Lower,
+}
+
+/// One line. `goal` is about `ratio` where the row has a peer, about `value` where it has none.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) value: Option<f64>,
+    pub(crate) unit: &'static str,
+    pub(crate) peer: Option<String>,
+    pub(crate) peer_value: Option<f64>,
+    pub(crate) ratio: Option<f64>,
+    pub(crate) goal: Option<f64>,
+    pub(crate) better: Better,
+}
+
+impl Row {
+    pub(crate) fn alone(name: &str, value: f64, unit: &'static str, goal: Option<f64>) -> Self {
+        let (name, value) = (name.to_owned(), Some(value));
+        Self { name, value, unit, peer: None, peer_value: None, ratio: None, goal, better: Better::Lower }
+    }
+
+    pub(crate) fn beside(
+        name: &str,
+        value: f64,
+        unit: &'static str,
+        peer: &str,
+        peer_value: f64,
+        goal: f64,
+    ) -> Self {
+        Self {
+            name: name.to_owned(),
+            value: Some(value),
+            unit,
+            peer: Some(peer.to_owned()),
+            peer_value: Some(peer_value),
+            ratio: Some(value / peer_value),
+            goal: Some(goal),
+            better: Better::Higher,
+        }
+    }
+
+    pub(crate) fn without_peer(mut self, why: &str) -> Self {
+        (self.peer, self.peer_value, self.ratio) = (Some(why.to_owned()), None, None);
+        self
+    }
+
+    fn verdict(&self) -> &'static str {
+        let measured = if self.peer.is_some() { self.ratio } else { self.value };
+        match (measured, self.goal, self.better) {
+            (_, None, _) => "",
+            (None, Some(_), _) => "unavailable",
+            (Some(measured), Some(goal), Better::Higher) if measured >= goal => "met",
+            (Some(measured), Some(goal), Better::Lower) if measured <= goal => "met",
+            _ => "MISSED",
+        }
+    }
+
+    fn line(&self) -> String {
+        let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), show);
+        let goal = match (self.goal, self.better, self.peer.is_some()) {
+            (None, ..) => String::new(),
+            (Some(goal), Better::Higher, true) => format!("≥ {goal}×"),
+            (Some(goal), Better::Lower, true) => format!("≤ {goal}×"),
+            (Some(goal), Better::Higher, false) => format!("≥ {goal}"),
+            (Some(goal), Better::Lower, false) => format!("≤ {goal}"),
+        };
+        format!(
+            "{:<44} {:>10} {:<13} {:>10} {:>7} {:>8}  {:<11} {}",
+            self.name,
+            number(self.value),
+            self.unit,
+            number(self.peer_value),
+            number(self.ratio),
+            goal,
+            self.verdict(),
+            self.peer.as_deref().unwrap_or_default(),
+        )
+    }
+}
+
+/// Whole numbers where the digits after the point say nothing.
+fn show(value: f64) -> String {
+    if value >= 1000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+}
+
+/// Written after every group, so that a run cut short keeps what it has.
+#[derive(Debug, Serialize)]
+pub(crate) struct Table {
+    rows: Vec<Row>,
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+impl Table {
+    /// A part of a run, or a scaled one, never replaces the numbers of a whole one.
+    pub(crate) fn new(whole: bool) -> Result<Self> {
+        let folder = root().join("target/bench");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        let path = folder.join(if whole { "main.json" } else { "main-part.json" });
+        Ok(Self { rows: Vec::new(), path })
+    }
+
+    pub(crate) fn add(&mut self, rows: Vec<Row>) -> Result<()> {
+        for row in &rows {
+            eprintln!("{}", row.line());
+        }
+        self.rows.extend(rows);
+        let json = serde_json::to_string_pretty(self)?;
+        fs::write(&self.path, json + "\n").with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    pub(crate) fn print(&self) -> Result<()> {
+        let mut out = io::stdout().lock();
+        writeln!(
+            out,
+            "\n{:<44} {:>10} {:<13} {:>10} {:>7} {:>8}  {:<11} peer",
+            "row", "rowlock", "unit", "peer's", "ratio", "goal", ""
+        )?;
+        for row in &self.rows {
+            writeln!(out, "{}", row.line())?;
+        }
+        writeln!(out, "\n{}", self.path.display())?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_goal_is_about_the_ratio_where_there_is_a_peer() {
+        assert_eq!(Row::beside("r", 30.0, "tasks/s", "p", 10.0, 2.0).verdict(), "met");
+        assert_eq!(Row::beside("r", 15.0, "tasks/s", "p", 10.0, 2.0).verdict(), "MISSED");
+        assert_eq!(
+            Row::beside("r", 15.0, "tasks/s", "p", 10.0, 2.0).without_peer("none").verdict(),
+            "unavailable"
+        );
+        assert_eq!(Row::alone("r", 3.0, "ms", Some(3.0)).verdict(), "met");
+        assert_eq!(Row::alone("r", 3.1, "ms", Some(3.0)).verdict(), "MISSED");
+    }
+}

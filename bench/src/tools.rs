@@ -1,0 +1,94 @@
+//! Programs that rows need, built before anything is measured; never into the checkout.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use anyhow::{Context, Result, ensure};
+use tokio::process::Command;
+
+#[derive(Debug)]
+pub(crate) struct Tools {
+    /// Our own worker program, as users run it.
+    pub(crate) worker: PathBuf,
+    pub(crate) river: PathBuf,
+    pub(crate) handler: PathBuf,
+    /// Rows that need it say so when it is missing.
+    pub(crate) wrk: Option<PathBuf>,
+    pub(crate) wrk_script: PathBuf,
+}
+
+impl Tools {
+    pub(crate) async fn build() -> Result<Self> {
+        Ok(Self {
+            worker: build_worker().await?,
+            river: build_peer("river").await?,
+            handler: build_peer("handler").await?,
+            wrk: find_on_path("wrk"),
+            wrk_script: peers().join("handler/post.lua"),
+        })
+    }
+}
+
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+fn peers() -> PathBuf {
+    root().join("bench/peers")
+}
+
+async fn build_peer(name: &str) -> Result<PathBuf> {
+    let program = cache_dir().join(name);
+    let mut go = Command::new("go");
+    go.args(["build", "-trimpath", "-o"]).arg(&program).arg(".").current_dir(peers().join(name));
+    succeeded(&mut go, "go build").await?;
+    Ok(program)
+}
+
+/// Beside this program, in its profile.
+async fn build_worker() -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let folder = here.parent().context("this program has no folder")?;
+    let target = folder.parent().context("this program is not in a target folder")?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut build = Command::new(cargo);
+    // With this crate selected too, the features are those it was built with, and all but the link is done.
+    build.args([
+        "build",
+        "--quiet",
+        "-p",
+        "rowlock-bench",
+        "-p",
+        "rowlock-worker",
+        "--bin",
+        "rowlock-worker",
+    ]);
+    build.arg("--target-dir");
+    build.arg(target).current_dir(root());
+    if folder.file_name().is_some_and(|name| name == "release") {
+        build.arg("--release");
+    }
+    succeeded(&mut build, "cargo build -p rowlock-worker").await?;
+    Ok(folder.join("rowlock-worker"))
+}
+
+async fn succeeded(command: &mut Command, what: &str) -> Result<()> {
+    let status: ExitStatus =
+        command.kill_on_drop(true).status().await.with_context(|| format!("cannot run {what}"))?;
+    ensure!(status.success(), "{what} failed ({status})");
+    Ok(())
+}
+
+fn cache_dir() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    cache.or_else(home).unwrap_or_else(std::env::temp_dir).join("rowlock/bench")
+}
+
+fn find_on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
+}

@@ -1,0 +1,182 @@
+//! A database per test.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use rowlock_crds::Policy;
+use rowlock_queue::{Connect, Db, Declaration, EnqueueOptions, TaskId};
+use sqlx::{
+    AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Row, Type, postgres::PgPoolOptions,
+};
+
+use crate::{Member, server};
+
+/// Connections of the pool that plays many instances at once.
+const CONNECTIONS: u32 = 16;
+
+/// A migrated database, dropped with this value. It has a queue called `mail`.
+#[derive(Debug)]
+pub struct TestDb {
+    /// What is tested.
+    pub db: Db,
+    /// The superuser's way around it.
+    pub pool: PgPool,
+    /// Its name.
+    pub name: String,
+}
+
+impl TestDb {
+    /// A database with the queue `mail`.
+    ///
+    /// # Panics
+    /// If the server does not make one.
+    pub async fn new() -> Self {
+        let test = Self::empty().await;
+        rowlock_queue::declare(&test.db, &declaration("mail")).await.expect("a queue is declared");
+        test
+    }
+
+    /// A database without a queue.
+    ///
+    /// # Panics
+    /// If the server does not make one.
+    pub async fn empty() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("rowlock_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        run_at("postgres", &format!("create database {name} template {}", server::template())).await;
+        let db = Db::connect(&connect(&name)).await.expect("the database answers");
+        let pool = PgPoolOptions::new().max_connections(4).connect_lazy(&server::url(&name)).expect("a URL");
+        Self { db, pool, name }
+    }
+
+    /// How to connect to it.
+    #[must_use]
+    pub fn connect(&self) -> Connect {
+        connect(&self.name)
+    }
+
+    /// A session of its own.
+    ///
+    /// # Panics
+    /// If the server has none left.
+    pub async fn session(&self) -> PgConnection {
+        PgConnection::connect(&server::url(&self.name)).await.expect("a session")
+    }
+
+    /// Runs statements as the superuser.
+    ///
+    /// # Panics
+    /// If they fail.
+    pub async fn run(&self, sql: impl Into<String>) {
+        let sql = sql.into();
+        self.pool.execute(AssertSqlSafe(sql.clone())).await.expect(&sql);
+    }
+
+    /// The one value of a query.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub async fn one<T>(&self, sql: impl Into<String>) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, Postgres> + Type<Postgres>,
+    {
+        let sql = sql.into();
+        let row = self.pool.fetch_one(AssertSqlSafe(sql.clone())).await;
+        row.expect(&sql).get(0)
+    }
+
+    /// Enqueues a task in `mail`.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub async fn enqueue(&self) -> TaskId {
+        self.enqueue_with(&EnqueueOptions::default()).await
+    }
+
+    /// Enqueues a task in `mail`, with options.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub async fn enqueue_with(&self, options: &EnqueueOptions) -> TaskId {
+        rowlock_queue::enqueue(&self.db, "mail", "send", "{}", options).await.expect("a task is enqueued")
+    }
+
+    /// Enqueues many tasks in `mail`, in one call.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub async fn enqueue_many(&self, n: usize) -> Vec<TaskId> {
+        let payloads: Vec<String> = (0..n).map(|i| format!("{{\"i\":{i}}}")).collect();
+        rowlock_queue::enqueue_many(&self.db, "mail", "send", &payloads, &EnqueueOptions::default())
+            .await
+            .expect("tasks are enqueued")
+    }
+
+    /// An instance of `mail`.
+    pub async fn member(&self, name: &str) -> Member {
+        Member::join(&self.db, name).await
+    }
+
+    /// The state of a task.
+    pub async fn state(&self, id: TaskId) -> Option<String> {
+        self.one(format!("select rowlock.task_state({id})")).await
+    }
+
+    /// Fails unless every task is accounted for. Returns (completed, dead, cancelled, open) of `mail`.
+    ///
+    /// # Panics
+    /// If the sum is wrong.
+    pub async fn audited(&self) -> (i64, i64, i64, i64) {
+        let audits = rowlock_queue::audit(&self.db).await.expect("an audit");
+        let mail = audits.iter().find(|audit| audit.queue == "mail").expect("the queue");
+        assert_eq!(mail.untraced, 0, "{mail:?}");
+        assert_eq!(mail.enqueued, mail.completed + mail.dead + mail.cancelled + mail.open, "{mail:?}");
+        (mail.completed, mail.dead, mail.cancelled, mail.open)
+    }
+}
+
+impl Drop for TestDb {
+    fn drop(&mut self) {
+        let drop = format!("drop database if exists {} with (force)", self.name);
+        let done = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.map(|runtime| runtime.block_on(run_at("postgres", &drop)))
+        })
+        .join();
+        assert!(done.is_ok() || std::thread::panicking(), "the database is dropped");
+    }
+}
+
+/// A queue with six attempts, delays of a minute, and ten workers.
+#[must_use]
+pub fn declaration(name: &str) -> Declaration {
+    Declaration {
+        name: name.into(),
+        owner: "tests".into(),
+        generation: 1,
+        policy: Policy::default(),
+        max_attempts: 6,
+        total_workers: 10,
+        paused: false,
+        backlog_limit: 1_000_000,
+        payload_limit: 1_048_576,
+        keep_completed: Duration::from_hours(24),
+        keep_dead: Duration::from_hours(168),
+        keep_cancelled: Duration::from_hours(24),
+    }
+}
+
+fn connect(database: &str) -> Connect {
+    Connect {
+        url: server::url(database),
+        application_name: "rowlock-tests".into(),
+        max_connections: CONNECTIONS,
+    }
+}
+
+async fn run_at(database: &str, sql: &str) {
+    let mut admin = PgConnection::connect(&server::url(database)).await.expect("the server answers");
+    admin.execute(AssertSqlSafe(sql.to_owned())).await.expect(sql);
+}

@@ -1,0 +1,149 @@
+//! The history checker: what was enqueued, what ran, what the database says at the end; and whether it fits together.
+//!
+//! Pure. Everybody who takes part appends JSON lines ([`Event`]) to a file of their own; the database's side is a [`Final`].
+//! All times are nanoseconds of one machine's clock.
+
+mod check;
+mod read;
+#[cfg(test)]
+mod tests;
+
+pub use check::{Summary, check};
+pub use read::{Log, parse, read_all};
+
+use serde::{Deserialize, Serialize};
+
+/// One line of a log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A producer got these ids; their transaction is still open. `delay_ms`: not to be started earlier.
+    Enqueued { ids: Vec<i64>, at: u64, delay_ms: u64 },
+    /// The commit was answered.
+    Committed { ids: Vec<i64> },
+    /// The rollback was answered, or the connection was closed by us before any commit was sent.
+    RolledBack { ids: Vec<i64> },
+    /// A handler has read the request. `run` is unique.
+    Started { run: String, handler: u32, id: i64, attempt: u16, token: i64, at: u64 },
+    /// It is about to answer with `status`; 0: nothing that could count as an answer.
+    Finished { run: String, status: u16, at: u64 },
+    /// The answer could not be sent: whoever asked had gone.
+    CutOff { run: String, at: u64 },
+    /// The handler process ended, and with it all its runs.
+    HandlerEnded { handler: u32, at: u64 },
+    /// A stopped instance goes on: what it had already claimed may reach this handler once more before its fence trips.
+    /// No worker can prevent that (it may be stopped between its last look at the clock and the send), a fencing token can.
+    InstanceResumed { handler: u32, at: u64 },
+    /// This instance was killed, was stopped, or ended by itself without leaving: a rescue is its due.
+    InstanceFailed { name: String },
+}
+
+/// Where the database says a task is, each place found counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Open,
+    Completed,
+    Dead,
+    Cancelled,
+}
+
+/// Evidence for a state, with the attempts used.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Evidence {
+    pub state: State,
+    pub attempt: u16,
+}
+
+/// One task at the end.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TaskEnd {
+    pub id: i64,
+    pub max_attempts: u16,
+    pub evidence: Vec<Evidence>,
+    /// What `rowlock.task_state` says, where it was asked.
+    pub state: Option<String>,
+}
+
+/// An error of an attempt, as recorded.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failure {
+    pub id: i64,
+    pub attempt: u16,
+    pub error: String,
+}
+
+/// `rowlock.audit()`, of one queue.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Totals {
+    pub enqueued: i64,
+    pub completed: i64,
+    pub dead: i64,
+    pub cancelled: i64,
+    pub open: i64,
+    pub untraced: i64,
+}
+
+/// The database's side.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Final {
+    pub tasks: Vec<TaskEnd>,
+    pub failures: Vec<Failure>,
+    pub totals: Totals,
+    /// Names of the instances that a rescue ended.
+    pub rescued: Vec<String>,
+}
+
+/// How strict to be.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Demands {
+    /// No task may be open any more.
+    pub drained: bool,
+    /// Nobody was killed or cut: each attempt reached the handler at most once, and every answer arrived.
+    pub undisturbed: bool,
+}
+
+/// What an invariant forbids, found in a history.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    #[error("task {0} was committed and the database does not know it")]
+    Vanished(i64),
+    #[error("task {0} is in the database and its transaction was rolled back, or nobody enqueued it")]
+    Uncommitted(i64),
+    #[error("task {0} ran and was never committed")]
+    RanUncommitted(i64),
+    #[error("task {0} has no evidence of a state")]
+    Untraced(i64),
+    #[error("task {id} has evidence of {places} states at once")]
+    InSeveralStates { id: i64, places: usize },
+    #[error("task {id}: task_state says {said}, which its evidence does not")]
+    WrongState { id: i64, said: String },
+    #[error("task {0} is still open")]
+    StillOpen(i64),
+    #[error("task {id} used {attempt} attempts of {max}")]
+    TooManyAttempts { id: i64, attempt: u16, max: u16 },
+    #[error("task {id}: attempt {attempt} was used and no failure tells why")]
+    Unexplained { id: i64, attempt: u16 },
+    #[error("task {id}: {times} failures of attempt {attempt}")]
+    FailedTwice { id: i64, attempt: u16, times: usize },
+    #[error("task {id}: a run of attempt {later} started while one of attempt {earlier} was still at it")]
+    Overlap { id: i64, earlier: u16, later: u16 },
+    #[error("task {id}: attempt {later} started after attempt {earlier}")]
+    WentBack { id: i64, earlier: u16, later: u16 },
+    #[error("task {id} is completed by attempt {attempt}, which never answered 2xx")]
+    CompletedUndone { id: i64, attempt: u16 },
+    #[error("task {0} started before it was due")]
+    TooEarly(i64),
+    #[error("task {id} started again after it was settled as completed by attempt {attempt}")]
+    RanAfterCompletion { id: i64, attempt: u16 },
+    #[error("instance {0} lived and was rescued")]
+    RescuedAlive(String),
+    #[error("task {0}: its handler was cut off")]
+    CutOff(i64),
+    #[error("task {id}: attempt {attempt} reached the handler {times} times")]
+    RanTwice { id: i64, attempt: u16, times: usize },
+    #[error("audit: {0}")]
+    Audit(String),
+    #[error("the log contradicts itself: {0}")]
+    Log(String),
+}

@@ -1,0 +1,224 @@
+//! The invariants, one function each.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Demands, Final, Log, State, TaskEnd, Violation, read::Run};
+
+/// What a history amounted to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub committed: usize,
+    /// The answer to the commit was lost; what the database says is right.
+    pub unknown_committed: usize,
+    pub rolled_back: usize,
+    pub runs: usize,
+    pub completed: usize,
+    pub dead: usize,
+    pub cancelled: usize,
+    pub open: usize,
+    pub failures: usize,
+    pub leases_lost: usize,
+    pub rescued_instances: usize,
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} committed (and {} with a lost answer), {} rolled back, {} runs, {} completed, {} dead, {} cancelled, {} open, \
+             {} failures of which {} lost leases, {} instances rescued",
+            self.committed,
+            self.unknown_committed,
+            self.rolled_back,
+            self.runs,
+            self.completed,
+            self.dead,
+            self.cancelled,
+            self.open,
+            self.failures,
+            self.leases_lost,
+            self.rescued_instances
+        )
+    }
+}
+
+/// Everything that is wrong, sorted by nothing in particular.
+#[must_use]
+pub fn check(log: &Log, end: &Final, demands: Demands) -> (Summary, Vec<Violation>) {
+    let mut found = log.contradictions.clone();
+    let known: HashMap<i64, &TaskEnd> = end.tasks.iter().map(|task| (task.id, task)).collect();
+    presence(log, &known, &mut found);
+    let failures = count_failures(end, &mut found);
+    for task in &end.tasks {
+        let runs = log.runs.get(&task.id).map_or(&[][..], Vec::as_slice);
+        one_state(task, demands, &mut found);
+        attempts(task, runs, &failures, &mut found);
+        if let Some(done) = task.evidence.iter().find(|evidence| evidence.state == State::Completed) {
+            completion(task.id, done.attempt, runs, &mut found);
+        }
+    }
+    for (id, runs) in &log.runs {
+        order(*id, runs, &mut found);
+        if log.enqueued.get(id).is_some_and(|due| runs.first().is_some_and(|run| run.started < *due)) {
+            found.push(Violation::TooEarly(*id));
+        }
+        if demands.undisturbed {
+            undisturbed(*id, runs, &mut found);
+        }
+    }
+    for name in &end.rescued {
+        if !log.failed_instances.contains(name) {
+            found.push(Violation::RescuedAlive(name.clone()));
+        }
+    }
+    let summary = summarize(log, end);
+    audit(end, &summary, &mut found);
+    (summary, found)
+}
+
+/// None vanishes, none appears from nowhere, none runs uncommitted.
+fn presence(log: &Log, known: &HashMap<i64, &TaskEnd>, found: &mut Vec<Violation>) {
+    found
+        .extend(log.committed.iter().filter(|id| !known.contains_key(id)).map(|id| Violation::Vanished(*id)));
+    for id in known.keys() {
+        if log.rolled_back.contains(id) || !log.enqueued.contains_key(id) {
+            found.push(Violation::Uncommitted(*id));
+        }
+    }
+    // What the database keeps was committed, also where the answer to the commit was lost.
+    found.extend(
+        log.runs.keys().filter(|id| !known.contains_key(id)).map(|id| Violation::RanUncommitted(*id)),
+    );
+}
+
+/// Exactly one state, by positive evidence.
+fn one_state(task: &TaskEnd, demands: Demands, found: &mut Vec<Violation>) {
+    let id = task.id;
+    let one = match task.evidence.as_slice() {
+        [] => return found.push(Violation::Untraced(id)),
+        [one] => one,
+        several => return found.push(Violation::InSeveralStates { id, places: several.len() }),
+    };
+    if demands.drained && one.state == State::Open {
+        found.push(Violation::StillOpen(id));
+    }
+    if let Some(said) = &task.state {
+        let fits = match one.state {
+            State::Open => matches!(said.as_str(), "scheduled" | "available" | "running" | "retryable"),
+            State::Completed => said == "completed",
+            State::Dead => said == "dead",
+            State::Cancelled => said == "cancelled",
+        };
+        if !fits {
+            found.push(Violation::WrongState { id, said: said.clone() });
+        }
+    }
+}
+
+/// How often each attempt of a task failed.
+type Failures = HashMap<i64, HashMap<u16, usize>>;
+
+fn count_failures(end: &Final, found: &mut Vec<Violation>) -> Failures {
+    let mut failures = Failures::new();
+    for failure in &end.failures {
+        *failures.entry(failure.id).or_default().entry(failure.attempt).or_default() += 1;
+    }
+    for (id, attempts) in &failures {
+        for (attempt, times) in attempts.iter().filter(|(_, times)| 1 < **times) {
+            found.push(Violation::FailedTwice { id: *id, attempt: *attempt, times: *times });
+        }
+    }
+    failures
+}
+
+/// Within the bound; and each one used is explained by one failure, so a release, a snooze or a drain used none.
+fn attempts(task: &TaskEnd, runs: &[Run], failures: &Failures, found: &mut Vec<Violation>) {
+    let id = task.id;
+    let ran = runs.iter().map(|run| run.attempt).max().unwrap_or_default();
+    let said = task.evidence.iter().map(|evidence| evidence.attempt).max().unwrap_or_default();
+    let attempt = ran.max(said);
+    if task.max_attempts < attempt {
+        found.push(Violation::TooManyAttempts { id, attempt, max: task.max_attempts });
+    }
+    // The attempt that completes fails nowhere; an open or dead task has used the attempts it says; one that runs, those before.
+    let used = task.evidence.first().map_or(0, |one| {
+        if one.state == State::Completed { one.attempt.saturating_sub(1) } else { one.attempt }
+    });
+    let failed = failures.get(&id);
+    for attempt in 1..=used.max(ran.saturating_sub(1)) {
+        if failed.is_none_or(|failed| !failed.contains_key(&attempt)) {
+            found.push(Violation::Unexplained { id, attempt });
+        }
+    }
+}
+
+/// Completed only by an attempt that a handler did, and nothing of a later attempt ran after that.
+fn completion(id: i64, attempt: u16, runs: &[Run], found: &mut Vec<Violation>) {
+    let done = |run: &&Run| run.attempt == attempt && run.status.is_some_and(|status| status / 100 == 2);
+    if !runs.iter().any(|run| done(&run)) {
+        found.push(Violation::CompletedUndone { id, attempt });
+    }
+    if runs.iter().any(|run| attempt < run.attempt) {
+        found.push(Violation::RanAfterCompletion { id, attempt });
+    }
+}
+
+/// Two runs never overlap, unless the earlier one had lost its lease or was given up: then the later has a higher attempt.
+fn order(id: i64, runs: &[Run], found: &mut Vec<Violation>) {
+    for (place, later) in runs.iter().enumerate() {
+        for earlier in &runs[..place] {
+            if later.attempt < earlier.attempt && !later.stale {
+                found.push(Violation::WentBack { id, earlier: earlier.attempt, later: later.attempt });
+            } else if later.attempt == earlier.attempt
+                && earlier.ended.is_none_or(|ended| later.started < ended)
+            {
+                found.push(Violation::Overlap { id, earlier: earlier.attempt, later: later.attempt });
+            }
+        }
+    }
+}
+
+fn undisturbed(id: i64, runs: &[Run], found: &mut Vec<Violation>) {
+    if runs.iter().any(|run| run.cut_off || run.status.is_none()) {
+        found.push(Violation::CutOff(id));
+    }
+    let attempts: HashSet<u16> = runs.iter().map(|run| run.attempt).collect();
+    for attempt in attempts {
+        let times = runs.iter().filter(|run| run.attempt == attempt).count();
+        if 1 < times {
+            found.push(Violation::RanTwice { id, attempt, times });
+        }
+    }
+}
+
+fn summarize(log: &Log, end: &Final) -> Summary {
+    let count = |state| {
+        end.tasks.iter().filter(|task| task.evidence.first().is_some_and(|one| one.state == state)).count()
+    };
+    Summary {
+        committed: log.committed.len(),
+        unknown_committed: end.tasks.iter().filter(|task| !log.committed.contains(&task.id)).count(),
+        rolled_back: log.rolled_back.len(),
+        runs: log.runs.values().map(Vec::len).sum(),
+        completed: count(State::Completed),
+        dead: count(State::Dead),
+        cancelled: count(State::Cancelled),
+        open: count(State::Open),
+        failures: end.failures.len(),
+        leases_lost: end.failures.iter().filter(|failure| failure.error.starts_with("lease lost")).count(),
+        rescued_instances: end.rescued.len(),
+    }
+}
+
+/// The online audit says the same as we counted, and its sum is right.
+fn audit(end: &Final, summary: &Summary, found: &mut Vec<Violation>) {
+    let t = &end.totals;
+    if t.enqueued != t.completed + t.dead + t.cancelled + t.open || t.untraced != 0 {
+        found.push(Violation::Audit(format!("{t:?} does not add up")));
+    }
+    let counted = [end.tasks.len(), summary.completed, summary.dead, summary.cancelled, summary.open];
+    let said = [t.enqueued, t.completed, t.dead, t.cancelled, t.open];
+    if counted.iter().zip(said).any(|(counted, said)| usize::try_from(said) != Ok(*counted)) {
+        found.push(Violation::Audit(format!("{t:?} is not what was counted: {summary}")));
+    }
+}

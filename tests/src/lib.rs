@@ -1,0 +1,12 @@
+//! Tests against a real Postgres, and the history checker
+//!
+//! Each test has a database of its own, copied from a migrated template on one server per test process: [`TestDb`]. A test plays
+//! an instance with [`Member`].
+
+mod database;
+pub mod history;
+mod member;
+pub mod server;
+
+pub use database::{TestDb, declaration};
+pub use member::{Member, settlements};

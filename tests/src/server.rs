@@ -1,0 +1,123 @@
+//! One server per test process, and the template that databases are copied from.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use anyhow::Context;
+use rowlock::server::{DEFAULT_VERSION, OLDEST_VERSION, Server, ServerConfig};
+use rowlock_queue::{Connect, Db};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+/// The template's name begins like this; the process's number follows.
+const TEMPLATE: &str = "rowlock_template";
+
+/// A server's folder begins like this; the process's number follows.
+const FOLDER: &str = "rowlock-tests-";
+
+/// What the tests need of it.
+const SETTINGS: [(&str, &str); 3] =
+    [("max_prepared_transactions", "20"), ("max_connections", "200"), ("wal_level", "logical")];
+
+struct Running {
+    /// With its last slash: a database's name follows.
+    base: String,
+    template: String,
+}
+
+static RUNNING: OnceLock<Running> = OnceLock::new();
+
+/// The URL of a database of the server.
+///
+/// # Panics
+/// If there is no server.
+#[must_use]
+pub fn url(database: &str) -> String {
+    format!("{}{database}", running().base)
+}
+
+/// The name of the migrated template.
+#[must_use]
+pub fn template() -> &'static str {
+    &running().template
+}
+
+fn running() -> &'static Running {
+    RUNNING.get_or_init(|| {
+        // A thread of its own: the caller is inside its test's runtime, which ends with the test.
+        std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .expect("a runtime starts");
+            let running = runtime.block_on(start());
+            // The server's process belongs to it.
+            std::mem::forget(runtime);
+            running
+        })
+        .join()
+        .expect("a server starts")
+    })
+}
+
+async fn start() -> Running {
+    let base = match std::env::var("ROWLOCK_TEST_URL") {
+        Ok(base) => base,
+        Err(_) => embedded().await.expect("a server starts"),
+    };
+    let template = format!("{TEMPLATE}_{}", std::process::id());
+    let mut admin = PgConnection::connect(&format!("{base}postgres")).await.expect("the server answers");
+    let create = format!("create database {template}");
+    admin.execute(AssertSqlSafe(create)).await.expect("a database is created");
+    let connect = Connect {
+        url: format!("{base}{template}"),
+        application_name: "rowlock-tests".into(),
+        max_connections: 1,
+    };
+    let db = Db::connect(&connect).await.expect("the server is new enough");
+    db.migrate().await.expect("the schema is made");
+    db.close().await;
+    Running { base, template }
+}
+
+/// A server of the version that `ROWLOCK_TEST_POSTGRES` says, in a folder of its own.
+async fn embedded() -> anyhow::Result<String> {
+    let version = match std::env::var("ROWLOCK_TEST_POSTGRES").as_deref() {
+        Ok("14") => OLDEST_VERSION,
+        _ => DEFAULT_VERSION,
+    };
+    clean()?;
+    let folder = std::env::temp_dir().join(format!("{FOLDER}{}", std::process::id()));
+    let mut config = ServerConfig::new(&folder);
+    config.version = version.into();
+    config.guard = Some(guard()?);
+    config.settings =
+        SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let server = Server::start(&config).await?;
+    let base = server.url("");
+    // It ends when the process does: its guard sees that.
+    std::mem::forget(server);
+    Ok(base)
+}
+
+/// Removes the folders of processes that ended.
+fn clean() -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(std::env::temp_dir())? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix(FOLDER).and_then(|process| process.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            std::fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// The executable beside the test's own folder, made with every test of this package.
+fn guard() -> anyhow::Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let folder = test.parent().and_then(Path::parent).context("a test lies in target/*/deps")?;
+    Ok(folder.join("rowlock-tests-guard"))
+}

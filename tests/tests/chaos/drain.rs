@@ -1,0 +1,130 @@
+//! Nobody is interrupted for housekeeping: instances come and go, the total goes up and down, under load.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use rowlock_tests::history::{Demands, Log, check, parse, read_all};
+use sqlx::{Connection, PgConnection, Row};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    DRAIN_PATIENCE,
+    fleet::send,
+    observe, producer,
+    stage::{QUEUE, Stage, StageConfig, connect, declaration, from_env},
+};
+
+const SAMPLE: Duration = Duration::from_millis(50);
+/// A pass over the allocations that began before a lower total was declared may end after it.
+const PASS: Duration = Duration::from_millis(250);
+/// Up, down, to almost nothing, and up; the first is what the stage declares.
+const TOTALS: [u32; 7] = [12, 30, 5, 24, 1, 18, 8];
+const BETWEEN: Duration = Duration::from_millis(1500);
+/// The slowest run takes 0.3 s, and leaving one statement.
+const DRAINS_WITHIN: Duration = Duration::from_secs(10);
+const LOAD: u64 = 3;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn drains_and_totals_cut_off_nobody_and_use_no_attempt() -> Result<()> {
+    let seed = from_env("ROWLOCK_CHAOS_SEED")?.unwrap_or(1);
+    let mut stage = Stage::set(&StageConfig { total: TOTALS[0], calm: true, seed }).await?;
+    let producers: Vec<_> =
+        (0..LOAD).map(|n| producer::start(&stage, producer::Manner::steady(seed + n))).collect();
+    let stop = CancellationToken::new();
+    let watching = tokio::spawn(sample(stage.url.clone(), stop.clone()));
+    disturb(&stage).await?;
+    for producer in producers {
+        producer.stop().await?;
+    }
+    stage.wait_until_drained(DRAIN_PATIENCE).await?;
+    stop.cancel();
+    let samples = watching.await??;
+    stage.fleet.end().await?;
+    let end = observe::observe(&stage).await?;
+    let log = parse(&read_all(&stage.logs())?);
+    let (summary, violations) = check(&log, &end, Demands { drained: true, undisturbed: true });
+    let most = most_at_once(&log);
+    eprintln!("drain: {summary}; {} violations, {samples} samples, {most} at once", violations.len());
+    stage.judge(&violations)?;
+    ensure!(end.failures.is_empty(), "attempts were lost: {:?}", end.failures.first());
+    ensure!(stage.fleet.strange_exits().is_empty(), "{:?}", stage.fleet.strange_exits());
+    let limit = TOTALS.iter().max().copied().unwrap_or_default() as usize;
+    ensure!(most <= limit, "{most} tasks at once in the handlers, the total never was above {limit}");
+    ensure!(0 < summary.completed, "nothing was done at all");
+    Ok(())
+}
+
+/// A new total, then one instance after the other is drained, and comes back.
+async fn disturb(stage: &Stage) -> Result<()> {
+    let db = connect(&stage.url).await?;
+    for (turn, total) in TOTALS.into_iter().enumerate() {
+        sleep(BETWEEN).await;
+        rowlock_queue::declare(&db, &declaration(total, 2 + i64::try_from(turn)?)).await?;
+        sleep(BETWEEN).await;
+        let slot = turn % stage.fleet.instances();
+        let (pid, name) = stage.fleet.worker(slot).context("an instance that nobody ended is not there")?;
+        send(pid, Signal::SIGTERM);
+        let gone = async {
+            while stage.fleet.worker(slot).is_some_and(|(_, now)| now == name) {
+                sleep(SAMPLE).await;
+            }
+        };
+        timeout(DRAINS_WITHIN, gone).await.with_context(|| format!("instance {name} does not drain"))?;
+    }
+    db.close().await;
+    Ok(())
+}
+
+/// Every 50 ms: what all live instances hold never grows past the total in force.
+async fn sample(url: String, stop: CancellationToken) -> Result<usize> {
+    let mut connection = PgConnection::connect(&url).await?;
+    let mut every = interval(SAMPLE);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut totals: VecDeque<(Instant, i64)> = VecDeque::new();
+    let (mut samples, mut before) = (0, 0);
+    while !stop.is_cancelled() {
+        every.tick().await;
+        let row = sqlx::query(
+            "select q.total_workers::bigint, coalesce((select sum(h.holds) from rowlock.holding(q.id) h), 0)
+             from rowlock.queue q where q.name = $1",
+        )
+        .bind(QUEUE)
+        .fetch_one(&mut connection)
+        .await?;
+        let (total, holds): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+        totals.push_back((Instant::now(), total));
+        while totals.front().is_some_and(|(at, _)| PASS < at.elapsed()) {
+            totals.pop_front();
+        }
+        let in_force = totals.iter().map(|(_, total)| *total).max().unwrap_or(total);
+        ensure!(
+            holds <= in_force || holds <= before,
+            "the instances hold {holds} workers, 50 ms ago it was {before}, and the total is {total}"
+        );
+        before = holds;
+        samples += 1;
+    }
+    Ok(samples)
+}
+
+/// The most runs that were in the handlers at the same time.
+fn most_at_once(log: &Log) -> usize {
+    let mut steps: Vec<(u64, bool)> = Vec::new();
+    for run in log.runs.values().flatten() {
+        steps.push((run.started, true));
+        steps.extend(run.ended.map(|at| (at, false)));
+    }
+    // At the same instant the end comes first.
+    steps.sort_unstable();
+    let (mut now, mut most) = (0_usize, 0);
+    for (_, starts) in steps {
+        now = if starts { now + 1 } else { now.saturating_sub(1) };
+        most = most.max(now);
+    }
+    most
+}

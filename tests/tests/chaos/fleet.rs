@@ -1,0 +1,251 @@
+//! Worker processes, each with its handler; who ends is started again.
+
+use std::{
+    collections::HashSet,
+    fs::{File, OpenOptions},
+    io::Write,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, ensure};
+use nix::{sys::signal::Signal, unistd::Pid};
+use rowlock_tests::history::Event;
+use tokio::{process::Command, task::JoinHandle, time::sleep};
+
+use crate::stage::QUEUE;
+
+const INSTANCES: usize = 3;
+/// More than their share of the total, so that there is something to allocate.
+const WORKERS: &str = "12";
+const RESTART_PAUSE: Duration = Duration::from_millis(300);
+/// A worker that was fenced for good.
+const FENCED: i32 = 3;
+/// How the worker says that the queue, not itself, declared it gone.
+const DECLARED_GONE: &str = "the queue declared this instance gone";
+/// A drain is over when what runs is done, and the slowest handler takes some seconds.
+const END_PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Slot {
+    handler: Option<u32>,
+    worker: Option<(u32, String)>,
+}
+
+pub(crate) struct Fleet {
+    slots: Vec<Mutex<Slot>>,
+    ending: AtomicBool,
+    names: AtomicU32,
+    journal: Journal,
+    folder: PathBuf,
+    strange: Mutex<Vec<String>>,
+    killed: Mutex<HashSet<u32>>,
+    keepers: Mutex<Vec<JoinHandle<Result<()>>>>,
+    setup: Setup,
+}
+
+struct Setup {
+    url: String,
+    worker: PathBuf,
+    calm: bool,
+    seed: u64,
+    ports: Vec<u16>,
+}
+
+/// Appends events, each by one write.
+pub(crate) struct Journal(Mutex<File>);
+
+impl Journal {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        Ok(Self(Mutex::new(OpenOptions::new().append(true).create(true).open(path)?)))
+    }
+
+    pub(crate) fn note(&self, event: &Event) -> Result<()> {
+        let line = serde_json::to_string(event)? + "\n";
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())?)
+    }
+}
+
+/// Nanoseconds of the clock that all of one machine share.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+pub(crate) fn send(pid: u32, signal: Signal) {
+    // Who has ended meanwhile needs no signal.
+    if let Ok(pid) = i32::try_from(pid) {
+        let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
+    }
+}
+
+/// Cargo builds binaries of other packages only when asked.
+fn worker_binary() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let path = own.parent().and_then(Path::parent).context("no target directory")?.join("rowlock-worker");
+    ensure!(path.exists(), "{} is missing: cargo build -p rowlock-worker (make does it)", path.display());
+    Ok(path)
+}
+
+impl Fleet {
+    pub(crate) fn start(url: &str, folder: &Path, calm: bool, seed: u64) -> Result<Arc<Self>> {
+        // All at once, so that none is given twice.
+        let free: Vec<_> =
+            (0..INSTANCES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+        let ports: Vec<u16> =
+            free.iter().map(|port| Ok(port.local_addr()?.port())).collect::<std::io::Result<_>>()?;
+        drop(free);
+        let fleet = Arc::new(Self {
+            slots: (0..INSTANCES).map(|_| Mutex::default()).collect(),
+            ending: AtomicBool::new(false),
+            names: AtomicU32::new(0),
+            journal: Journal::open(&folder.join("fleet.jsonl"))?,
+            folder: folder.to_owned(),
+            strange: Mutex::default(),
+            killed: Mutex::default(),
+            keepers: Mutex::default(),
+            setup: Setup { url: url.into(), worker: worker_binary()?, calm, seed, ports },
+        });
+        let mut keepers = Vec::new();
+        for slot in 0..INSTANCES {
+            keepers.push(tokio::spawn(Arc::clone(&fleet).keep_handler(slot)));
+            keepers.push(tokio::spawn(Arc::clone(&fleet).keep_worker(slot)));
+        }
+        *fleet.keepers.lock().unwrap_or_else(PoisonError::into_inner) = keepers;
+        Ok(fleet)
+    }
+
+    pub(crate) fn instances(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn note(&self, event: &Event) -> Result<()> {
+        self.journal.note(event)
+    }
+
+    pub(crate) fn handler(&self, slot: usize) -> Option<u32> {
+        self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner).handler
+    }
+
+    pub(crate) fn worker(&self, slot: usize) -> Option<(u32, String)> {
+        self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner).worker.clone()
+    }
+
+    /// Kills on purpose, so that the end is no surprise.
+    pub(crate) fn kill(&self, pid: u32) {
+        self.killed.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
+        send(pid, Signal::SIGKILL);
+    }
+
+    /// Exits of workers that neither a fault nor a lease explains.
+    pub(crate) fn strange_exits(&self) -> Vec<String> {
+        self.strange.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::SeqCst)
+    }
+
+    /// A process that goes with the thread that started it, whatever becomes of this test.
+    fn command(program: &Path) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL"]).arg(program).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    async fn keep_handler(self: Arc<Self>, slot: usize) -> Result<()> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/handlers/chaos.py");
+        let mut life = 0;
+        while !self.is_ending() {
+            life += 1;
+            let mut command = Self::command(Path::new("python3"));
+            command.arg(script).arg("--port").arg(self.setup.ports[slot].to_string());
+            command.arg("--log").arg(self.folder.join(format!("handler-{slot}.jsonl")));
+            command.arg("--seed").arg(format!("{}", self.setup.seed + 1000 * life + slot as u64));
+            if self.setup.calm {
+                command.arg("--calm");
+            }
+            let mut child = command.spawn().context("cannot start python3 (through setpriv)")?;
+            let pid = child.id().unwrap_or_default();
+            self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner).handler = Some(pid);
+            child.wait().await?;
+            self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner).handler = None;
+            self.note(&Event::HandlerEnded { handler: pid, at: now() })?;
+            sleep(RESTART_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    async fn keep_worker(self: Arc<Self>, slot: usize) -> Result<()> {
+        while !self.is_ending() {
+            let name = format!("{slot}-{}", self.names.fetch_add(1, Ordering::SeqCst));
+            let log = self.folder.join(format!("worker-{name}.log"));
+            let out = File::create(&log)?;
+            let mut command = Self::command(&self.setup.worker);
+            command.env("ROWLOCK_DATABASE_URL", &self.setup.url);
+            command.args(["--queue", QUEUE, "--name", &name, "--workers", WORKERS]);
+            command.args(["--listen", "127.0.0.1:0", "--log-format", "text"]);
+            command.arg("--handler-url").arg(format!("http://127.0.0.1:{}/tasks", self.setup.ports[slot]));
+            command.stdout(out.try_clone()?).stderr(out);
+            let mut child = command.spawn().context("cannot start rowlock-worker")?;
+            let pid = child.id().unwrap_or_default();
+            self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner).worker =
+                Some((pid, name.clone()));
+            let status = child.wait().await?;
+            self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner).worker = None;
+            self.judge_exit(pid, &name, &log, status)?;
+            sleep(RESTART_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Who left by itself was drained; who was killed or fenced itself is due for a rescue; anybody else is not.
+    fn judge_exit(&self, pid: u32, name: &str, log: &Path, status: ExitStatus) -> Result<()> {
+        let killed = self.killed.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+        match status.code() {
+            Some(0) => return Ok(()),
+            _ if killed => (),
+            Some(FENCED) if std::fs::read_to_string(log)?.contains(DECLARED_GONE) => return Ok(()),
+            Some(FENCED) => (),
+            _ => {
+                let strange = format!("{name}: {status}");
+                self.strange.lock().unwrap_or_else(PoisonError::into_inner).push(strange);
+            }
+        }
+        self.note(&Event::InstanceFailed { name: name.into() })
+    }
+
+    /// Drains every worker, then ends the handlers.
+    pub(crate) async fn end(&self) -> Result<()> {
+        self.ending.store(true, Ordering::SeqCst);
+        let drained = async {
+            while (0..self.instances()).any(|slot| self.worker(slot).is_some()) {
+                for (pid, _) in (0..self.instances()).filter_map(|slot| self.worker(slot)) {
+                    send(pid, Signal::SIGTERM);
+                }
+                // A second signal would abort: wait for the end of this drain.
+                for _ in 0..END_PATIENCE.as_millis() / 100 {
+                    if (0..self.instances()).all(|slot| self.worker(slot).is_none()) {
+                        return;
+                    }
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+        };
+        tokio::time::timeout(END_PATIENCE * 2, drained).await.context("the workers do not drain")?;
+        for pid in (0..self.instances()).filter_map(|slot| self.handler(slot)) {
+            self.kill(pid);
+        }
+        let keepers = std::mem::take(&mut *self.keepers.lock().unwrap_or_else(PoisonError::into_inner));
+        for keeper in keepers {
+            keeper.await??;
+        }
+        Ok(())
+    }
+}

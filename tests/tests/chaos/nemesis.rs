@@ -1,0 +1,187 @@
+//! Who does the harm: one fault after another, by seeded dice.
+
+use std::{
+    fmt::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use fastrand::Rng;
+use nix::sys::signal::Signal;
+use rowlock::server::Server;
+use rowlock_queue::LEASE;
+use rowlock_tests::history::Event;
+use sqlx::{Connection, PgConnection};
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::{
+    fleet::{Fleet, now, send},
+    stage::Stage,
+};
+
+/// Longer than a lease, so that a stopped instance is rescued.
+const STOPPED: Duration = Duration::from_secs(LEASE.as_secs() + 5);
+/// Longer than a lease, so that everybody who lives has lost the right to its own, and nobody may take it.
+const OUTAGE: Duration = Duration::from_secs(LEASE.as_secs() + 3);
+/// The pause between two faults, in milliseconds.
+const PAUSE: std::ops::Range<u64> = 200..2500;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    KillInstance,
+    KillHandler,
+    StopInstance,
+    DrainInstance,
+    CutConnections,
+    KillPostgres,
+    RestartPostgres,
+    StallBackends,
+    StallPostgres,
+    Outage,
+}
+
+/// With weights.
+const FAULTS: [(Fault, u32); 9] = [
+    (Fault::KillInstance, 4),
+    (Fault::KillHandler, 4),
+    (Fault::StopInstance, 2),
+    (Fault::DrainInstance, 2),
+    (Fault::CutConnections, 5),
+    (Fault::KillPostgres, 2),
+    (Fault::RestartPostgres, 1),
+    (Fault::StallBackends, 2),
+    (Fault::StallPostgres, 2),
+];
+
+/// Rages for this long; at the end everything runs again. Answers with what it did.
+pub(crate) async fn rage(stage: &mut Stage, duration: Duration, seed: u64) -> Result<String> {
+    let mut rng = Rng::with_seed(seed);
+    let started = Instant::now();
+    let mut done: Vec<(Fault, u32)> = Vec::new();
+    let mut stops = JoinSet::new();
+    // Each of the long ones once for sure, however short the time; the rest by dice.
+    let mut due = vec![(duration / 3, Fault::Outage), (duration / 10, Fault::StopInstance)];
+    while started.elapsed() < duration {
+        sleep(Duration::from_millis(rng.u64(PAUSE))).await;
+        let fault = match due.pop_if(|(at, _)| *at <= started.elapsed()) {
+            Some((_, fault)) => fault,
+            None => pick(&mut rng),
+        };
+        eprintln!("chaos: {:6.1} s {fault:?}", started.elapsed().as_secs_f64());
+        match done.iter_mut().find(|(kind, _)| *kind == fault) {
+            Some((_, times)) => *times += 1,
+            None => done.push((fault, 1)),
+        }
+        let slot = rng.usize(..stage.fleet.instances());
+        match fault {
+            Fault::StopInstance => {
+                stops.spawn(stop_instance(Arc::clone(&stage.fleet), slot));
+            }
+            Fault::KillInstance | Fault::DrainInstance => {
+                if let Some((pid, _)) = stage.fleet.worker(slot) {
+                    if fault == Fault::KillInstance {
+                        stage.fleet.kill(pid);
+                    } else {
+                        send(pid, Signal::SIGTERM);
+                    }
+                }
+            }
+            Fault::KillHandler => {
+                if let Some(pid) = stage.fleet.handler(slot) {
+                    stage.fleet.kill(pid);
+                }
+            }
+            Fault::CutConnections => cut_connections(&stage.url, rng.bool()).await?,
+            Fault::KillPostgres => {
+                stage.server.kill9().await?;
+                stage.server.restart().await?;
+            }
+            Fault::RestartPostgres => stage.server.restart().await?,
+            Fault::Outage => {
+                stage.server.kill9().await?;
+                sleep(OUTAGE).await;
+                stage.server.restart().await?;
+            }
+            Fault::StallBackends => stall(&stage.server, false, rng.u64(500..9000)).await?,
+            Fault::StallPostgres => stall(&stage.server, true, rng.u64(500..9000)).await?,
+        }
+    }
+    while let Some(stopped) = stops.join_next().await {
+        stopped??;
+    }
+    let mut summary = String::new();
+    for (fault, times) in done {
+        let _ = write!(summary, "{fault:?} {times} ");
+    }
+    Ok(summary.trim_end().to_owned())
+}
+
+fn pick(rng: &mut Rng) -> Fault {
+    let mut dice = rng.u32(..FAULTS.iter().map(|(_, weight)| *weight).sum::<u32>());
+    for (fault, weight) in FAULTS {
+        if dice < weight {
+            return fault;
+        }
+        dice -= weight;
+    }
+    Fault::KillInstance
+}
+
+/// Stopped in the midst of everything, and back when its tasks are somebody else's.
+async fn stop_instance(fleet: Arc<Fleet>, slot: usize) -> Result<()> {
+    let Some((pid, name)) = fleet.worker(slot) else { return Ok(()) };
+    fleet.note(&Event::InstanceFailed { name: name.clone() })?;
+    send(pid, Signal::SIGSTOP);
+    sleep(STOPPED).await;
+    // Killed meanwhile: the process id may be another's.
+    if fleet.worker(slot).is_some_and(|(_, now)| now == name) {
+        if let Some(handler) = fleet.handler(slot) {
+            fleet.note(&Event::InstanceResumed { handler, at: now() })?;
+        }
+        send(pid, Signal::SIGCONT);
+    }
+    Ok(())
+}
+
+async fn cut_connections(url: &str, all: bool) -> Result<()> {
+    let cut = async {
+        let mut admin = PgConnection::connect(url).await?;
+        sqlx::query(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where backend_type = 'client backend' and pid <> pg_backend_pid() and ($1 or random() < 0.5)",
+        )
+        .bind(all)
+        .execute(&mut admin)
+        .await?;
+        admin.close().await
+    };
+    // The server may be busy recovering: no cut then.
+    if let Err(error) = cut.await {
+        eprintln!("chaos: no connection was cut: {error}");
+    }
+    Ok(())
+}
+
+/// SIGSTOP for a while, as a disk or a hypervisor does it: connections stay, answers do not come.
+async fn stall(server: &Server, postmaster_too: bool, millis: u64) -> Result<()> {
+    let postmaster = server.pid()?;
+    let mut pids = children(postmaster)?;
+    if postmaster_too {
+        pids.insert(0, postmaster);
+    }
+    for pid in &pids {
+        send(*pid, Signal::SIGSTOP);
+    }
+    sleep(Duration::from_millis(millis)).await;
+    for pid in &pids {
+        send(*pid, Signal::SIGCONT);
+    }
+    Ok(())
+}
+
+fn children(parent: u32) -> Result<Vec<u32>> {
+    let path = format!("/proc/{parent}/task/{parent}/children");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    Ok(text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+}

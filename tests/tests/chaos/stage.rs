@@ -1,0 +1,136 @@
+//! What a chaos test plays on: a server, one queue, a fleet, the folder of logs.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use rowlock::server::{Server, ServerConfig};
+use rowlock_crds::{Backoff, Dur, Policy, RetryPolicy};
+use rowlock_queue::{Connect, Db, Declaration};
+use rowlock_tests::history::Violation;
+use tokio::time::{Instant, sleep};
+
+use crate::{SHOWN, fleet::Fleet};
+
+pub(crate) const QUEUE: &str = "chaos";
+/// Of tasks enqueued without a number of their own; faults use up attempts, and few tasks shall die of them.
+const MAX_ATTEMPTS: u16 = 25;
+const BACKOFF: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_secs(3);
+const TELL_EVERY: Duration = Duration::from_secs(5);
+const KEEP: Duration = Duration::from_hours(24);
+
+/// What to set up.
+pub(crate) struct StageConfig {
+    pub(crate) total: u32,
+    /// Handlers that behave.
+    pub(crate) calm: bool,
+    pub(crate) seed: u64,
+}
+
+pub(crate) struct Stage {
+    pub(crate) server: Server,
+    pub(crate) url: String,
+    pub(crate) folder: PathBuf,
+    pub(crate) fleet: Arc<Fleet>,
+    /// Dropped last, and kept when something was wrong.
+    temp: Option<tempfile::TempDir>,
+}
+
+/// A number from the environment; empty is as good as not set, so that a Makefile can pass what it was not given.
+pub(crate) fn from_env(name: &str) -> Result<Option<u64>> {
+    match std::env::var(name) {
+        Ok(text) if !text.is_empty() => {
+            Ok(Some(text.parse().with_context(|| format!("{name} is not a number: {text}"))?))
+        }
+        _ => Ok(None),
+    }
+}
+
+pub(crate) fn declaration(total: u32, generation: i64) -> Declaration {
+    let retry = RetryPolicy {
+        max_attempts: MAX_ATTEMPTS,
+        backoff: Backoff::Fixed(Dur(BACKOFF)),
+        ..RetryPolicy::default()
+    };
+    Declaration {
+        name: QUEUE.into(),
+        owner: "chaos".into(),
+        generation,
+        policy: Policy { retry, timeout: Dur(TIMEOUT) },
+        max_attempts: MAX_ATTEMPTS,
+        total_workers: total,
+        paused: false,
+        backlog_limit: 1_000_000,
+        payload_limit: 1 << 20,
+        keep_completed: KEEP,
+        keep_dead: KEEP,
+        keep_cancelled: KEEP,
+    }
+}
+
+impl Stage {
+    pub(crate) async fn set(config: &StageConfig) -> Result<Self> {
+        let temp = tempfile::Builder::new().prefix("rowlock-chaos-").tempdir()?;
+        let folder = temp.path().join("logs");
+        std::fs::create_dir(&folder)?;
+        let server = Server::start(&ServerConfig::new(temp.path().join("postgres"))).await?;
+        let url = server.url("postgres");
+        let db = connect(&url).await?;
+        db.migrate().await?;
+        rowlock_queue::declare(&db, &declaration(config.total, 1)).await?;
+        db.close().await;
+        let fleet = Fleet::start(&url, &folder, config.calm, config.seed)?;
+        Ok(Self { server, url, folder, fleet, temp: Some(temp) })
+    }
+
+    /// Every log of events.
+    pub(crate) fn logs(&self) -> Vec<PathBuf> {
+        let logs = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        logs.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).collect()
+    }
+
+    pub(crate) async fn wait_until_drained(&self, patience: Duration) -> Result<()> {
+        let since = Instant::now();
+        let mut told = since;
+        loop {
+            let db = connect(&self.url).await?;
+            let audit = rowlock_queue::audit(&db).await;
+            db.close().await;
+            match audit {
+                Ok(audit) if audit.iter().all(|queue| queue.open == 0) => return Ok(()),
+                // Whether and why something is stuck, the checker says with more words.
+                Ok(audit) if patience < since.elapsed() => {
+                    eprintln!("chaos: not drained after {} s: {audit:?}", patience.as_secs());
+                    return Ok(());
+                }
+                Ok(audit) if TELL_EVERY < told.elapsed() => {
+                    told = Instant::now();
+                    let open: i64 = audit.iter().map(|queue| queue.open).sum();
+                    eprintln!(
+                        "chaos: {open} tasks are open, {:.0} s after the last fault",
+                        since.elapsed().as_secs_f64()
+                    );
+                }
+                Err(error) if patience < since.elapsed() => return Err(error.into()),
+                _ => sleep(Duration::from_millis(500)).await,
+            }
+        }
+    }
+
+    /// Fails with what was violated, and keeps the folder then.
+    pub(crate) fn judge(&mut self, violations: &[Violation]) -> Result<()> {
+        if violations.is_empty() {
+            return Ok(());
+        }
+        let kept = self.temp.take().map(tempfile::TempDir::keep);
+        for violation in violations.iter().take(SHOWN) {
+            eprintln!("chaos: {violation}");
+        }
+        bail!("{} violations; all logs are in {kept:?}", violations.len());
+    }
+}
+
+pub(crate) async fn connect(url: &str) -> Result<Db> {
+    let connect = Connect { url: url.into(), application_name: "chaos".into(), max_connections: 1 };
+    Ok(Db::connect_with_retry(&connect, Some(Duration::from_mins(1))).await?)
+}

@@ -1,0 +1,90 @@
+//! Workers in use never exceed the queue's total, whoever joins, leaves or is lost (R7).
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rowlock_queue::{BeatIn, Db, beat, declare, leave};
+use rowlock_tests::{Member, TestDb, declaration};
+use sqlx::PgPool;
+
+const TOTAL: u32 = 20;
+const FEWER: u32 = 5;
+
+/// An instance that wants 8 workers for some beats and then leaves or is lost. Counts what it uses; checks that it may.
+async fn live(db: &Db, pool: &PgPool, beats: usize, lost: bool, in_use: &AtomicI64) {
+    let member = Member::join(db, "a").await;
+    let (mut workers, mut number) = (0, 0);
+    for _ in 0..beats {
+        let says = BeatIn { allocated: workers, acknowledged: number, held: workers, ..member.says(0, 8) };
+        let answer = beat(db, &says).await.unwrap();
+        let more = i64::from(answer.workers) - i64::from(workers);
+        let now = in_use.fetch_add(more, Ordering::SeqCst) + more;
+        assert!(now <= i64::from(TOTAL) || more <= 0, "{now} workers in use");
+        (workers, number) = (answer.workers, answer.allocation);
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..10))).await;
+    }
+    in_use.fetch_sub(i64::from(workers), Ordering::SeqCst);
+    if lost {
+        let lost = "select rowlock.rescue($1, beat) from rowlock.pulses() where instance = $1";
+        sqlx::query(lost).bind(member.id().0).execute(pool).await.unwrap();
+    } else {
+        leave(db, member.id()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn workers_in_use_never_exceed_the_total() {
+    let test = TestDb::new().await;
+    let in_use = Arc::new(AtomicI64::new(0));
+    let end = Instant::now() + Duration::from_secs(4);
+    let fleet: Vec<_> = (0..8)
+        .map(|i| {
+            let (db, pool, in_use) = (test.db.clone(), test.pool.clone(), in_use.clone());
+            tokio::spawn(async move {
+                while Instant::now() < end {
+                    live(&db, &pool, 10 + i, i % 2 == 0, &in_use).await;
+                }
+            })
+        })
+        .collect();
+    let mut generation = 2;
+    while Instant::now() < end {
+        let total_workers = if generation % 2 == 0 { TOTAL } else { FEWER };
+        let changed = rowlock_queue::Declaration { total_workers, generation, ..declaration("mail") };
+        declare(&test.db, &changed).await.unwrap();
+        generation += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for instance in fleet {
+        instance.await.unwrap();
+    }
+    assert_eq!(in_use.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_smaller_total_is_given_back_and_a_larger_one_handed_out() {
+    let test = TestDb::new().await;
+    let members = [test.member("a").await, test.member("b").await];
+    let mut holding = [(0, 0); 2];
+    for (generation, total) in [(2, 20), (3, 4), (4, 10), (5, 0), (6, 7)] {
+        let changed = rowlock_queue::Declaration { total_workers: total, generation, ..declaration("mail") };
+        declare(&test.db, &changed).await.unwrap();
+        let mut beats = 0;
+        // Fair to one worker, and all of them handed out.
+        while holding[0].0 + holding[1].0 != total || 1 < holding[0].0.abs_diff(holding[1].0) {
+            for (member, held) in members.iter().zip(&mut holding) {
+                let says =
+                    BeatIn { allocated: held.0, acknowledged: held.1, held: held.0, ..member.says(0, 15) };
+                let answer = beat(&test.db, &says).await.unwrap();
+                *held = (answer.workers, answer.allocation);
+            }
+            beats += 1;
+            assert!(beats < 8, "total {total}: {holding:?}");
+        }
+    }
+}

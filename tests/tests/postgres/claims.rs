@@ -1,0 +1,139 @@
+//! What a claim takes, touches and says (R2, R17, R18).
+
+use std::collections::BTreeSet;
+
+use rowlock_queue::{EnqueueOptions, TaskId, fetch};
+use rowlock_tests::TestDb;
+use sqlx::Executor;
+
+#[tokio::test]
+async fn a_claim_rewrites_only_the_ranges_it_takes_from() {
+    let test = TestDb::new().await;
+    test.enqueue_many(200 * 128).await;
+    let urgent = test.enqueue_with(&EnqueueOptions { priority: Some(0), ..Default::default() }).await;
+    let mut member = test.member("a").await;
+    test.run("create table before as select k, ctid as place from rowlock.ready").await;
+    let claimed = member.claim(200).await;
+    assert_eq!(claimed.tasks.len(), 200, "neither more nor less than wanted");
+    assert_eq!(claimed.tasks[0].id, urgent, "the urgent one first");
+    let moved = "select count(*) from before b where not exists (select 1 from rowlock.ready r where r.k = b.k and r.ctid = b.place)";
+    assert!(test.one::<i64>(moved).await <= 3, "the single, one whole range, one in part");
+    let part =
+        "select count(*) from rowlock.ready r where not exists (select 1 from before b where b.k = r.k)";
+    assert_eq!(test.one::<i64>(part).await, 0, "a range taken in part keeps its place");
+}
+
+#[tokio::test]
+async fn claims_of_any_size_take_each_task_once() {
+    let test = TestDb::new().await;
+    let mut open: BTreeSet<TaskId> = test.enqueue_many(1000).await.into_iter().collect();
+    for _ in 0..7 {
+        open.insert(test.enqueue().await);
+    }
+    let mut member = test.member("a").await;
+    for want in [1, 7, 128, 129, 200, 1000] {
+        let claimed = member.claim(want).await;
+        assert_eq!(claimed.tasks.len(), open.len().min(want as usize));
+        assert!(claimed.tasks.iter().all(|task| open.remove(&task.id)), "a task came twice");
+    }
+    assert!(open.is_empty());
+}
+
+#[tokio::test]
+async fn ids_come_in_the_order_of_the_payloads() {
+    let test = TestDb::new().await;
+    let ids = test.enqueue_many(2000).await;
+    let bodies = fetch(&test.db, &ids).await.unwrap();
+    assert_eq!(bodies.len(), 2000);
+    for body in bodies {
+        let place = ids.iter().position(|id| *id == body.id).unwrap();
+        assert_eq!(body.payload, format!("{{\"i\":{place}}}"));
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_others_hold_up_says_so() {
+    let test = TestDb::new().await;
+    test.enqueue_many(128).await;
+    let mut member = test.member("a").await;
+    let mut other = test.session().await;
+    other.execute("begin; select * from rowlock.ready for update").await.unwrap();
+    let claimed = member.claim(10).await;
+    assert!(claimed.contended && claimed.tasks.is_empty());
+    other.execute("rollback").await.unwrap();
+    let claimed = member.claim(200).await;
+    assert!(!claimed.contended, "there is no more, but nobody is in the way");
+    assert_eq!(claimed.tasks.len(), 128);
+    assert!(!member.claim(1).await.contended, "an empty queue is not contended");
+}
+
+#[tokio::test]
+async fn concurrent_claims_share_nothing_and_leave_nothing() {
+    let test = TestDb::new().await;
+    let all = test.enqueue_many(3000).await;
+    let members = futures_util::future::join_all((0..6).map(|i| {
+        let db = test.db.clone();
+        async move {
+            let mut member = rowlock_tests::Member::join(&db, &format!("m{i}")).await;
+            let mut mine = Vec::new();
+            loop {
+                let claimed = member.claim(37).await;
+                if claimed.tasks.is_empty() && !claimed.contended {
+                    return mine;
+                }
+                mine.extend(claimed.tasks.into_iter().map(|task| task.id));
+            }
+        }
+    }))
+    .await;
+    let mut claimed: Vec<TaskId> = members.into_iter().flatten().collect();
+    claimed.sort();
+    let mut all = all;
+    all.sort();
+    assert_eq!(claimed, all);
+}
+
+#[tokio::test]
+async fn bodies_are_read_without_touching_other_partitions() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await;
+    let other: String = test
+        .one(format!(
+            "select inhrelid::regclass::text from pg_inherits where inhparent = 'rowlock.task'::regclass
+             and inhrelid <> (select tableoid from rowlock.task where id = {id}) limit 1"
+        ))
+        .await;
+    let mut session = test.session().await;
+    let lock = format!("begin; lock table {other} in access exclusive mode");
+    session.execute(sqlx::AssertSqlSafe(lock)).await.unwrap();
+    assert_eq!(fetch(&test.db, &[id]).await.unwrap().len(), 1, "would wait for the lock otherwise");
+}
+
+#[tokio::test]
+async fn an_urgent_task_overtakes_and_equals_keep_their_order() {
+    let test = TestDb::new().await;
+    let with = |priority| EnqueueOptions { priority: Some(priority), ..Default::default() };
+    for priority in [3, 1, 2, 0] {
+        test.enqueue_with(&with(priority)).await;
+    }
+    let mut member = test.member("a").await;
+    let order: Vec<u8> = member.claim(4).await.tasks.iter().map(|task| task.priority).collect();
+    assert_eq!(order, [0, 1, 2, 3]);
+}
+
+#[tokio::test]
+async fn a_paused_queue_and_a_draining_instance_get_nothing() {
+    let test = TestDb::new().await;
+    test.enqueue_many(10).await;
+    let mut member = test.member("a").await;
+    let mut pausing = rowlock_tests::declaration("mail");
+    pausing.paused = true;
+    rowlock_queue::declare(&test.db, &pausing).await.unwrap();
+    assert!(member.claim(1).await.tasks.is_empty());
+    assert!(member.beat(0, 1).await.paused);
+    pausing.paused = false;
+    rowlock_queue::declare(&test.db, &pausing).await.unwrap();
+    assert_eq!(member.claim(1).await.tasks.len(), 1);
+    rowlock_queue::drain(&test.db, member.id()).await.unwrap();
+    assert!(member.claim(1).await.tasks.is_empty());
+}

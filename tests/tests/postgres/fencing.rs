@@ -1,0 +1,120 @@
+//! An instance is either alive or rescued, never both (R4, R5).
+
+use rowlock_queue::{Error, Outcome, Settled, Token, claim, leave};
+use rowlock_tests::TestDb;
+use sqlx::Executor;
+
+async fn newest_beat(test: &TestDb, instance: rowlock_queue::InstanceId) -> i64 {
+    test.one(format!("select beat from rowlock.pulses() where instance = {instance}")).await
+}
+
+async fn rescue(test: &TestDb, instance: rowlock_queue::InstanceId, beat: i64) -> Option<i32> {
+    test.one(format!("select rowlock.rescue({instance}, {beat})")).await
+}
+
+#[tokio::test]
+async fn a_rescue_is_refused_when_the_instance_has_beaten_again() {
+    let test = TestDb::new().await;
+    let member = test.member("a").await;
+    let seen = newest_beat(&test, member.id()).await;
+    member.beat(0, 1).await;
+    assert_eq!(rescue(&test, member.id(), seen).await, None);
+    assert!(!member.beat(0, 1).await.gone);
+}
+
+#[tokio::test]
+async fn a_beat_not_yet_committed_keeps_a_rescue_out() {
+    let test = TestDb::new().await;
+    let member = test.member("a").await;
+    let seen = newest_beat(&test, member.id()).await;
+    let mut beating = test.session().await;
+    let beat = format!(
+        "begin; select rowlock.beat({}, 0, 0, 0, 1, array_fill(0::bigint, array[16]), true, false, null)",
+        member.id()
+    );
+    beating.execute(sqlx::AssertSqlSafe(beat)).await.unwrap();
+    assert_eq!(rescue(&test, member.id(), seen).await, None);
+    beating.execute("commit").await.unwrap();
+    assert_eq!(rescue(&test, member.id(), seen).await, None, "the beat moved the number");
+}
+
+#[tokio::test]
+async fn a_rescue_not_yet_committed_keeps_a_beat_out() {
+    let test = TestDb::new().await;
+    let member = test.member("a").await;
+    let seen = newest_beat(&test, member.id()).await;
+    let mut rescuer = test.session().await;
+    let rescue = format!("begin; select rowlock.rescue({}, {seen})", member.id());
+    rescuer.execute(sqlx::AssertSqlSafe(rescue)).await.unwrap();
+    assert!(member.beat(0, 1).await.gone);
+    rescuer.execute("commit").await.unwrap();
+    assert!(member.beat(0, 1).await.gone);
+}
+
+#[tokio::test]
+async fn a_rescued_instance_changes_nothing_any_more() {
+    let test = TestDb::new().await;
+    test.enqueue_many(5).await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(3).await;
+    let beat = newest_beat(&test, member.id()).await;
+    assert_eq!(rescue(&test, member.id(), beat).await, Some(3));
+    assert!(member.beat(3, 3).await.gone);
+    let refused = claim(&test.db, member.id(), 1, &member.lows, Token::random()).await;
+    assert!(matches!(refused, Err(Error::Gone)), "{refused:?}");
+    let answers = member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    assert_eq!(answers, [Settled::LeaseLost; 3]);
+    assert_eq!(leave(&test.db, member.id()).await.unwrap(), 0);
+    assert_eq!(rescue(&test, member.id(), beat).await, None, "once is enough");
+    assert_eq!(test.audited().await, (0, 0, 0, 5));
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.failure").await, 3);
+}
+
+#[tokio::test]
+async fn a_rescue_uses_an_attempt_and_the_last_one_makes_the_task_dead() {
+    let test = TestDb::new().await;
+    let options = rowlock_queue::EnqueueOptions { max_attempts: Some(3), ..Default::default() };
+    let id = test.enqueue_with(&options).await;
+    for attempt in 0..3 {
+        let mut member = test.member(&format!("m{attempt}")).await;
+        let claimed = member.claim(10).await;
+        assert_eq!((claimed.tasks[0].id, claimed.tasks[0].attempt), (id, attempt));
+        let beat = newest_beat(&test, member.id()).await;
+        assert_eq!(rescue(&test, member.id(), beat).await, Some(1));
+    }
+    let story = rowlock_queue::story(&test.db, id).await.unwrap().unwrap();
+    assert_eq!((story.state.as_str(), story.attempt), ("dead", 3));
+    assert_eq!(story.failures.iter().map(|failure| failure.attempt).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(story.failures.iter().all(|failure| failure.error.contains("stopped beating")));
+    assert_eq!(story.failures[2].instance, "m2");
+}
+
+#[tokio::test]
+async fn only_a_caretaker_with_an_unbroken_chain_looks_for_the_silent() {
+    let test = TestDb::new().await;
+    test.enqueue().await;
+    let mut member = test.member("a").await;
+    member.claim(1).await;
+    // The server's clock says that it is long silent: only the caretaker's own clock counts.
+    test.run("update rowlock.beat set at = at - interval '30 minutes'").await;
+    for chain_since in [None, Some(std::time::Instant::now())] {
+        let report = rowlock_queue::Caretaker::new().run_once(&test.db, chain_since, None).await.unwrap();
+        assert_eq!(report.rescued, 0);
+    }
+    assert!(!member.beat(1, 1).await.gone);
+}
+
+#[tokio::test]
+async fn who_leaves_hands_back_without_using_attempts() {
+    let test = TestDb::new().await;
+    test.enqueue_many(300).await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(200).await;
+    let done = &rowlock_tests::settlements(&claimed, &Outcome::Complete { result: None })[..50];
+    rowlock_queue::settle(&test.db, member.id(), done).await.unwrap();
+    assert_eq!(leave(&test.db, member.id()).await.unwrap(), 150);
+    assert!(member.beat(0, 0).await.gone, "it has ended");
+    let again = test.member("b").await.claim(1000).await;
+    assert_eq!(again.tasks.len(), 250);
+    assert!(again.tasks.iter().all(|task| task.attempt == 0));
+}

@@ -1,0 +1,14 @@
+//! What Postgres and the verbs promise, each promise with a test. R1 to R20 are the defects of the prototype.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
+
+mod allocation;
+mod claims;
+mod fencing;
+mod late;
+mod outcomes;
+mod pooler;
+mod refusals;
+mod resend;
+mod retention;
+mod schema;
+mod surroundings;

@@ -1,0 +1,121 @@
+//! What becomes of a task: attempts, delays, errors, cancelling, redriving.
+
+use std::time::Duration;
+
+use rowlock_queue::{
+    Cancelled, Caretaker, EnqueueOptions, Outcome, Settled, TaskId, cancel, redrive, redrive_dead, story,
+};
+use rowlock_tests::TestDb;
+
+const COMPLETE: Outcome = Outcome::Complete { result: None };
+
+fn retry(error: &str) -> Outcome {
+    Outcome::Retry { delay: Duration::ZERO, error: error.into() }
+}
+
+async fn promote(test: &TestDb) {
+    while Caretaker::new().run_once(&test.db, None, None).await.unwrap().promoted == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_keeps_failing_is_dead_after_its_attempts_with_every_error_kept() {
+    let test = TestDb::new().await;
+    let id = test.enqueue_with(&EnqueueOptions { max_attempts: Some(3), ..Default::default() }).await;
+    let mut member = test.member("a").await;
+    for attempt in 0..3 {
+        let claimed = member.claim(1).await;
+        assert_eq!(claimed.tasks[0].attempt, attempt);
+        let answers = member.settle(&claimed, &retry(&format!("error {attempt}"))).await;
+        if attempt < 2 {
+            assert_eq!(answers, [Settled::Done]);
+            promote(&test).await;
+        } else {
+            assert_eq!(answers, [Settled::Dead]);
+        }
+    }
+    let story = story(&test.db, id).await.unwrap().unwrap();
+    assert_eq!((story.state.as_str(), story.attempt), ("dead", 3));
+    let errors: Vec<&str> = story.failures.iter().map(|failure| failure.error.as_str()).collect();
+    assert_eq!(errors, ["error 0", "error 1", "error 2"]);
+    assert_eq!(redrive_dead(&test.db, "mail").await.unwrap(), 1);
+    assert_eq!(member.claim(1).await.tasks[0].attempt, 0, "redriven with all its attempts");
+}
+
+#[tokio::test]
+async fn a_retry_waits_as_long_as_was_said() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    member.settle(&claimed, &Outcome::Retry { delay: Duration::from_mins(3), error: "no".into() }).await;
+    let wait = format!("select extract(epoch from due - now())::float8 from rowlock.delayed where id = {id}");
+    let wait: f64 = test.one(wait).await;
+    assert!((170.0..=180.0).contains(&wait), "{wait}");
+}
+
+#[tokio::test]
+async fn snooze_and_release_use_no_attempt() {
+    let test = TestDb::new().await;
+    test.enqueue().await;
+    let mut member = test.member("a").await;
+    for _ in 0..3 {
+        let claimed = member.claim(1).await;
+        member.settle(&claimed, &Outcome::Snooze { delay: Duration::ZERO }).await;
+        promote(&test).await;
+        let claimed = member.claim(1).await;
+        member.settle(&claimed, &Outcome::Release).await;
+    }
+    assert_eq!(member.claim(1).await.tasks[0].attempt, 0);
+}
+
+#[tokio::test]
+async fn a_nul_in_an_error_fails_nothing() {
+    let test = TestDb::new().await;
+    test.enqueue_many(2).await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(2).await;
+    assert_eq!(member.settle(&claimed, &retry("a\0b")).await, [Settled::Done; 2]);
+    let error: String = test.one("select error from rowlock.failure limit 1").await;
+    assert_eq!(error, "a\u{fffd}b");
+}
+
+#[tokio::test]
+async fn a_task_is_cancelled_in_every_state() {
+    let test = TestDb::new().await;
+    let delay = Some(Duration::from_mins(1));
+    let scheduled = test.enqueue_with(&EnqueueOptions { delay, ..Default::default() }).await;
+    assert_eq!(cancel(&test.db, scheduled).await.unwrap(), Cancelled::Done);
+    let ids = test.enqueue_many(5).await;
+    assert_eq!(cancel(&test.db, ids[2]).await.unwrap(), Cancelled::Done, "out of the middle of a range");
+    let mut member = test.member("a").await;
+    let claimed = member.claim(10).await;
+    assert_eq!(claimed.tasks.len(), 4);
+    assert_eq!(cancel(&test.db, ids[0]).await.unwrap(), Cancelled::Requested);
+    assert_eq!(member.beat(4, 4).await.cancelled, [ids[0]]);
+    let answers = member.settle(&claimed, &retry("stopped")).await;
+    assert_eq!(answers.iter().filter(|settled| **settled == Settled::Cancelled).count(), 1);
+    assert_eq!(cancel(&test.db, ids[1]).await.unwrap(), Cancelled::Done, "while it waits for a retry");
+    assert_eq!(cancel(&test.db, ids[0]).await.unwrap(), Cancelled::Finished);
+    assert_eq!(cancel(&test.db, TaskId(1)).await.unwrap(), Cancelled::NotFound);
+    assert_eq!(test.audited().await, (0, 0, 4, 2));
+    for id in [scheduled, ids[0], ids[1], ids[2]] {
+        assert_eq!(test.state(id).await.as_deref(), Some("cancelled"));
+    }
+}
+
+#[tokio::test]
+async fn redrive_takes_dead_tasks_only() {
+    let test = TestDb::new().await;
+    let ids = test.enqueue_many(3).await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    member.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
+    assert_eq!(redrive(&test.db, &ids).await.unwrap(), 1);
+    let claimed = member.claim(10).await;
+    assert_eq!(claimed.tasks.len(), 3);
+    member.settle(&claimed, &COMPLETE).await;
+    assert_eq!(redrive(&test.db, &ids).await.unwrap(), 0);
+    assert_eq!(test.audited().await, (3, 0, 0, 0));
+}

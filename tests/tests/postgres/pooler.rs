@@ -1,0 +1,97 @@
+//! Behind `PgBouncer`.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use rowlock_queue::{Caretaker, Connect, Db, EnqueueOptions, Outcome};
+use rowlock_tests::{Member, TestDb, server};
+
+/// Of the pooler to the server, and of the test to the pooler.
+const SERVER_CONNECTIONS: u32 = 6;
+
+struct Pooler {
+    process: Child,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn start(test: &TestDb, mode: &str) -> Pooler {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = server::url(&test.name);
+    let (login, place) = url.strip_prefix("postgres://").unwrap().split_once('@').unwrap();
+    let (user, password) = login.split_once(':').unwrap_or((login, ""));
+    let password = if password.is_empty() { String::new() } else { format!(" password={password}") };
+    let server_port = place.split_once(':').unwrap().1.split_once('/').unwrap().0;
+    let settings = format!(
+        "[databases]\n{0} = host=127.0.0.1 port={server_port} user={user}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+         listen_port = {port}\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = {SERVER_CONNECTIONS}\nunix_socket_dir =\n",
+        test.name
+    );
+    let file = folder.path().join("pgbouncer.ini");
+    std::fs::write(&file, settings).unwrap();
+    let mut command = Command::new("pgbouncer");
+    if nix::unistd::geteuid().is_root() {
+        command.args(["-u", "nobody"]);
+    }
+    let process = command
+        .arg(&file)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("pgbouncer is installed: tests/install.sh");
+    Pooler { process, url: format!("postgres://{user}@127.0.0.1:{port}/{}", test.name), _folder: folder }
+}
+
+#[tokio::test]
+async fn every_verb_works_behind_pgbouncer_in_session_mode() {
+    every_verb_works("session").await;
+}
+
+async fn every_verb_works(mode: &str) {
+    let test = TestDb::new().await;
+    let pooler = start(&test, mode);
+    let connect = Connect {
+        url: pooler.url.clone(),
+        application_name: "rowlock-tests".into(),
+        max_connections: SERVER_CONNECTIONS,
+    };
+    let db = Db::connect_with_retry(&connect, Some(Duration::from_secs(20))).await.unwrap();
+    db.check_schema().await.unwrap();
+    db.migrate().await.unwrap();
+    let fleet = (0..8).map(|i| {
+        let db = db.clone();
+        tokio::spawn(async move {
+            let mut member = Member::join(&db, &format!("m{i}")).await;
+            for _ in 0..20 {
+                let options = EnqueueOptions::default();
+                rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.unwrap();
+                assert!(!member.beat(0, 1).await.gone);
+                let claimed = member.claim(1).await;
+                let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
+                assert_eq!(rowlock_queue::fetch(&db, &ids).await.unwrap().len(), ids.len());
+                member.settle(&claimed, &Outcome::Complete { result: None }).await;
+            }
+            Caretaker::of_queue(member.joined.queue).run_once(&db, None, Some(&member.lows)).await.unwrap();
+            rowlock_queue::leave(&db, member.id()).await.unwrap();
+        })
+    });
+    for instance in fleet.collect::<Vec<_>>() {
+        instance.await.unwrap();
+    }
+    rowlock_queue::queue_stats(&db).await.unwrap();
+    let (completed, _, _, open) = test.audited().await;
+    assert_eq!(completed + open, 160);
+    db.close().await;
+}

@@ -1,0 +1,74 @@
+//! What is refused, with which code and which advice.
+
+use std::time::Duration;
+
+use rowlock_queue::{Caretaker, EnqueueOptions, Error, declare, enqueue};
+use rowlock_tests::{TestDb, declaration};
+use sqlx::AssertSqlSafe;
+
+async fn refusal(test: &TestDb, sql: &str) -> (String, String) {
+    let error = sqlx::query(AssertSqlSafe(sql.to_owned())).execute(&test.pool).await.unwrap_err();
+    match Error::from(error) {
+        Error::Refused { code, hint, .. } => (code, hint.expect("a hint")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_mistake_has_a_code_of_ours_and_a_hint() {
+    let test = TestDb::new().await;
+    for (arguments, code, hint) in [
+        ("'mial', 't', '{}'", "RL001", "mail"),
+        ("'mail', 't', '{}', '{\"prio\": 1}'", "RL002", "priority"),
+        ("'mail', 't', '{}', '[]'", "RL005", "for example"),
+        ("'mail', 't', '{}', '{\"priority\": 4}'", "RL005", "0 is claimed first"),
+        ("'mail', 't', '{}', '{\"max_attempts\": 0}'", "RL005", "Leave it out"),
+        ("'mail', 't', '{}', '{\"delay\": \"-1 second\"}'", "RL005", "Leave it out"),
+        ("'mail', 't', '{}', '{\"delay\": \"soon\"}'", "RL005", "15 seconds"),
+        ("'mail', 't', '{}', '{\"run_at\": \"soon\"}'", "RL005", "2030"),
+        ("'mail', 't', '{}', '{\"bell\": 1}'", "RL005", "PREPARE"),
+        ("'mail', 't', to_json(repeat('x', 1048576))", "RL003", "limits.payloadBytes"),
+    ] {
+        let (found, advice) = refusal(&test, &format!("select rowlock.enqueue({arguments})")).await;
+        assert_eq!(found, code, "{arguments}");
+        assert!(advice.contains(hint), "{arguments}: {advice}");
+    }
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.task").await, 0);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_until_it_is_worked_off() {
+    let test = TestDb::new().await;
+    declare(
+        &test.db,
+        &rowlock_queue::Declaration { backlog_limit: 10, generation: 2, ..declaration("mail") },
+    )
+    .await
+    .unwrap();
+    test.enqueue_many(10).await;
+    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    let full = enqueue(&test.db, "mail", "t", "{}", &EnqueueOptions::default()).await;
+    assert!(matches!(full, Err(Error::Refused { ref code, .. }) if code == "RL004"), "{full:?}");
+    test.member("a").await.claim(5).await;
+    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    test.enqueue().await;
+}
+
+#[tokio::test]
+async fn a_queue_of_another_owner_is_not_taken_over() {
+    let test = TestDb::new().await;
+    let theirs = rowlock_queue::Declaration { owner: "another".into(), ..declaration("mail") };
+    let refused = declare(&test.db, &theirs).await;
+    assert!(matches!(refused, Err(Error::Refused { ref code, .. }) if code == "RL008"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn payloads_are_kept_byte_for_byte_and_ids_leave_as_strings() {
+    let test = TestDb::new().await;
+    let payload = "{ \"b\": 1.00,\n \"a\" : [1,  2], \"a\": \"\\u00e9é\" }";
+    let options = EnqueueOptions { delay: Some(Duration::from_mins(1)), ..Default::default() };
+    let id = enqueue(&test.db, "mail", "t", payload, &options).await.unwrap();
+    let body = rowlock_queue::fetch(&test.db, &[id]).await.unwrap().remove(0);
+    assert_eq!(body.payload, payload);
+    assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{id}\""));
+}

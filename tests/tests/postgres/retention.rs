@@ -1,0 +1,75 @@
+//! Old partitions go, beside open producers, and nothing unfinished goes with them (R8).
+
+use std::time::{Duration, Instant};
+
+use rowlock_queue::{Caretaker, EnqueueOptions, Outcome, declare};
+use rowlock_tests::{TestDb, declaration};
+use sqlx::Executor;
+
+/// Makes every task three days older, in a partition of that time.
+const AGE: &str = "do $$
+declare lo timestamptz; child text; back bigint := (3 * 86400)::bigint << 31;
+begin
+  select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) into lo from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'rowlock.task'::regclass;
+  lo := date_trunc('hour', now()) - interval '2 days';
+  child := 'task_' || extract(epoch from lo)::bigint;
+  execute format('create table rowlock.%I (like rowlock.task including defaults including constraints)', child);
+  execute format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child,
+    rowlock.id_at(lo - interval '5 days'), rowlock.id_at(lo));
+  update rowlock.task set id = id - back;
+  update rowlock.ready set id = id - back;
+  update rowlock.delayed set id = id - back;
+  update rowlock.dead set id = id - back;
+  update rowlock.failure set id = id - back;
+  update rowlock.receipt set firsts = array(select f - back from unnest(firsts) f);
+end $$";
+
+#[tokio::test]
+async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
+    let test = TestDb::new().await;
+    let keep = Duration::from_secs(1);
+    let brief =
+        rowlock_queue::Declaration { keep_completed: keep, keep_cancelled: keep, ..declaration("mail") };
+    declare(&test.db, &brief).await.unwrap();
+    test.enqueue_many(2).await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    let claimed = member.claim(1).await;
+    member.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
+    let later = Some(Duration::from_hours(1));
+    test.enqueue_with(&EnqueueOptions { delay: later, ..Default::default() }).await;
+    test.enqueue().await;
+    test.run(AGE).await;
+
+    let mut producer = test.session().await;
+    producer.execute("begin; select rowlock.enqueue('mail', 'send', '{}')").await.unwrap();
+    let care = {
+        let db = test.db.clone();
+        tokio::spawn(async move { Caretaker::new().run_once(&db, None, None).await })
+    };
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let asked = Instant::now();
+        test.enqueue().await;
+        slowest = slowest.max(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!care.is_finished(), "the partition is detached only when the open producer is done");
+    producer.execute("commit").await.unwrap();
+    assert_eq!(care.await.unwrap().unwrap().pruned, 1);
+    assert!(slowest < Duration::from_millis(500), "a producer waited {slowest:?}");
+
+    let gone = "select count(*) from pg_class where relname = 'task_' || extract(epoch from date_trunc('hour', now()) - interval '2 days')::bigint";
+    assert_eq!(test.one::<i64>(gone).await, 0);
+    assert_eq!(
+        test.one::<i64>("select count(*) from rowlock.task_kept").await,
+        3,
+        "available, scheduled, dead"
+    );
+    assert_eq!(test.audited().await, (0, 1, 0, 23));
+    let claimed = member.claim(100).await;
+    let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
+    assert_eq!(rowlock_queue::fetch(&test.db, &ids).await.unwrap().len(), 22, "the old one has its body too");
+}

@@ -1,0 +1,118 @@
+//! What else a database may have: publications (R9), narrow roles (R10), two-phase commits (R11), listeners (R12), settings (R19).
+
+use std::time::Duration;
+
+use rowlock_queue::{Caretaker, Error, Outcome, listen};
+use rowlock_tests::{TestDb, declaration};
+use sqlx::{AssertSqlSafe, Executor};
+
+#[tokio::test]
+async fn every_verb_works_beside_a_publication_for_all_tables() {
+    let test = TestDb::new().await;
+    test.run("create publication everything for all tables").await;
+    let ids = test.enqueue_many(300).await;
+    let mut member = test.member("a").await;
+    member.sleep().await;
+    rowlock_queue::cancel(&test.db, ids[5]).await.unwrap();
+    for outcome in [
+        Outcome::Complete { result: Some("{}".into()) },
+        Outcome::Retry { delay: Duration::ZERO, error: "no".into() },
+        Outcome::Dead { error: "no".into() },
+        Outcome::Snooze { delay: Duration::ZERO },
+        Outcome::Release,
+    ] {
+        let claimed = member.claim(20).await;
+        rowlock_queue::settle(&test.db, member.id(), &rowlock_tests::settlements(&claimed, &outcome)[..10])
+            .await
+            .unwrap();
+    }
+    Caretaker::of_queue(member.joined.queue).run_once(&test.db, None, Some(&member.lows)).await.unwrap();
+    rowlock_queue::redrive_dead(&test.db, "mail").await.unwrap();
+    rowlock_queue::drain(&test.db, member.id()).await.unwrap();
+    rowlock_queue::leave(&test.db, member.id()).await.unwrap();
+    assert_eq!(test.audited().await, (10, 0, 1, 289));
+}
+
+#[tokio::test]
+async fn a_role_that_may_only_enqueue_does_so_quickly_and_slowly() {
+    let test = TestDb::new().await;
+    let user = format!("user_{}", test.name);
+    test.run(format!("create user {user} in role rowlock_producer")).await;
+    let mut session = test.session().await;
+    session.execute(AssertSqlSafe(format!("set session authorization {user}"))).await.unwrap();
+    let enqueue = "select rowlock.enqueue('mail', 'send', '{}')";
+    session.execute(enqueue).await.unwrap();
+    for sql in ["begin", enqueue, "select pg_sleep(0.1)", "commit"] {
+        session.execute(sql).await.unwrap();
+    }
+    let refused = session.execute("select * from rowlock.task").await.unwrap_err();
+    assert!(refused.to_string().contains("permission denied"), "{refused}");
+    session.execute("reset session authorization").await.unwrap();
+    assert_eq!(test.member("a").await.claim(10).await.tasks.len(), 2);
+    test.run(format!("drop user {user}")).await;
+}
+
+#[tokio::test]
+async fn a_transaction_enqueued_without_a_bell_may_be_prepared_while_instances_sleep() {
+    let test = TestDb::new().await;
+    let mut member = test.member("a").await;
+    member.sleep().await;
+    let mut producer = test.session().await;
+    producer
+        .execute("begin; select rowlock.enqueue('mail', 'send', '{}', '{\"bell\": false}')")
+        .await
+        .unwrap();
+    for sql in ["prepare transaction '{}'", "commit prepared '{}'"] {
+        producer.execute(AssertSqlSafe(sql.replace("{}", &test.name))).await.unwrap();
+    }
+    assert_eq!(member.claim(1).await.tasks.len(), 1);
+}
+
+#[tokio::test]
+async fn the_bell_rings_for_a_queue_that_sleeps_and_for_no_other() {
+    let test = TestDb::new().await;
+    rowlock_queue::declare(&test.db, &declaration("awake")).await.unwrap();
+    let member = test.member("a").await;
+    member.sleep().await;
+    let mut bell = listen(&test.connect()).await.unwrap();
+    let options = rowlock_queue::EnqueueOptions::default();
+    rowlock_queue::enqueue(&test.db, "awake", "send", "{}", &options).await.unwrap();
+    test.enqueue().await;
+    let rung = tokio::time::timeout(Duration::from_secs(5), bell.wait()).await.expect("it rings").unwrap();
+    assert_eq!(rung, member.joined.queue, "the first ring is not the other queue's");
+}
+
+#[tokio::test]
+async fn a_savepoint_rolled_back_enqueues_nothing() {
+    let test = TestDb::new().await;
+    let mut session = test.session().await;
+    let enqueue = "select rowlock.enqueue('mail', 'send', '{}')";
+    for sql in ["begin", enqueue, "savepoint a", enqueue, "rollback to a", enqueue, "commit"] {
+        session.execute(sql).await.unwrap();
+    }
+    assert_eq!(test.member("a").await.claim(10).await.tasks.len(), 2);
+    assert_eq!(test.audited().await, (0, 0, 0, 2));
+}
+
+#[tokio::test]
+async fn enqueue_works_at_every_isolation_level_and_other_verbs_say_which_they_need() {
+    let test = TestDb::new().await;
+    let mut session = test.session().await;
+    for level in ["repeatable read", "serializable"] {
+        let begin = format!(
+            "begin isolation level {level}; select rowlock.enqueue('mail', 'send', '{{}}'); select pg_sleep(0.06); commit"
+        );
+        session.execute(AssertSqlSafe(begin)).await.unwrap();
+    }
+    let member = test.member("a").await;
+    test.run(format!("alter database {} set default_transaction_isolation = 'repeatable read'", test.name))
+        .await;
+    let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
+    let refused = rowlock_queue::beat(&db, &member.says(0, 1)).await;
+    let Err(Error::Refused { code, hint: Some(hint), .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(code, "RL007");
+    assert!(hint.contains("READ COMMITTED"));
+    test.run(format!("alter database {} reset default_transaction_isolation", test.name)).await;
+    let mut other = test.member("b").await;
+    assert_eq!(other.claim(10).await.tasks.len(), 2);
+}
