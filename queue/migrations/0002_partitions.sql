@@ -12,7 +12,7 @@ create function rowlock.partition_width() returns interval language sql stable
 
 -- Makes every partition up to `ahead` from now, finished tables attached: CREATE ... PARTITION OF would lock out producers.
 create function rowlock.extend_partitions(ahead interval default '3 days') returns double precision
-language plpgsql volatile set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
 declare
   parent text; width interval; lo timestamptz; hi timestamptz; child text; hours double precision := 'infinity';
 begin

@@ -98,8 +98,12 @@ begin
   if part is not null then
     perform rowlock.write_receipt($1, $2, 1::smallint, part, used);
     insert into rowlock.result (id, body) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
-    if cardinality(part) = cardinality(ids) then return; end if;
   end if;
+  -- A request to cancel what was finished first has nothing left to do.
+  if exists (select 1 from rowlock.cancel_request) then
+    delete from rowlock.cancel_request c where c.id = any ($4);
+  end if;
+  if cardinality(part) = cardinality(ids) then return; end if;
   insert into rowlock.failure (id, attempt, instance, error)
     select x.id, x.attempt + 1, $2, coalesce(($9)[x.o], 'no error was given') from unnest($3, $4, $5, $6) x(o, id, outcome, attempt) where x.outcome in (2, 3);
   insert into rowlock.dead (id, queue, priority, attempt)
@@ -111,7 +115,6 @@ begin
   if part is not null then perform rowlock.requeue($1, part, used, prios); end if;
   select array_agg(x.id), array_agg(x.attempt) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 6;
   if part is not null then perform rowlock.write_receipt($1, $2, 3::smallint, part, used); end if;
-  delete from rowlock.cancel_request c where c.id = any ($4);
 end $$;
 
 create function rowlock.drain(instance bigint) returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$

@@ -116,8 +116,9 @@ impl Caretaker {
         }
         if due(&mut self.housekeeping_at, HOUSEKEEPING_EVERY) {
             report.partitions_hours_left = partitions::extend_partitions(db).await?;
-            report.pruned = partitions::prune(db).await? as u64;
             bounded(query("select rowlock.prune_dead($1)").bind(PRUNE_MOST).execute(&db.pool)).await?;
+            // Last: it gives up, until the next time, where a producer's open transaction is in the way.
+            report.pruned = partitions::prune(db).await? as u64;
         }
         Ok(report)
     }

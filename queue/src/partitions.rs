@@ -16,6 +16,12 @@ pub async fn extend_partitions(db: &Db) -> Result<Option<f64>> {
 ///
 /// DETACH CONCURRENTLY waits for open transactions without making others wait; it runs at top level only.
 pub(crate) async fn prune(db: &Db) -> Result<usize> {
+    // Only the owner may detach and drop; an instance with fewer rights leaves it to the operator.
+    let owner =
+        query("select pg_has_role(relowner, 'usage') from pg_class where oid = 'rowlock.task'::regclass");
+    if !bounded(owner.fetch_one(&db.pool)).await?.try_get::<bool, _>(0)? {
+        return Ok(0);
+    }
     let mut emptied: Vec<(String, String)> = Vec::new();
     if let Some(partition) = bounded(query("select rowlock.prune_task()").fetch_one(&db.pool))
         .await?

@@ -4,6 +4,7 @@
 mod allocation;
 mod claims;
 mod fencing;
+mod housekeeping;
 mod late;
 mod outcomes;
 mod pooler;

@@ -1,0 +1,27 @@
+//! What caretakers do beside the tasks.
+
+use rowlock_queue::{Caretaker, Outcome, cancel};
+use rowlock_tests::TestDb;
+use sqlx::Row;
+
+#[tokio::test]
+async fn a_request_to_cancel_what_completes_first_leaves_nothing_behind() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    cancel(&test.db, id).await.unwrap();
+    member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    let left =
+        sqlx::query("select count(*) from rowlock.cancel_request").fetch_one(&test.pool).await.unwrap();
+    assert_eq!(left.get::<i64, _>(0), 0);
+    let story = rowlock_queue::story(&test.db, id).await.unwrap().unwrap();
+    assert_eq!(story.state, "completed", "it was done before anybody stopped it");
+}
+
+#[tokio::test]
+async fn a_caretaker_knows_for_how_long_partitions_are_made() {
+    let test = TestDb::new().await;
+    let report = Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    assert!(report.partitions_hours_left.unwrap() >= 72.0);
+}
