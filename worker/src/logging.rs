@@ -1,6 +1,7 @@
 //! Logs on standard error, as lines for people or for machines.
 
 use std::fmt;
+use std::io::IsTerminal;
 use std::str::FromStr;
 
 use tracing_subscriber::EnvFilter;
@@ -39,7 +40,9 @@ pub fn install(format: LogFormat) {
     // sqlx warns of each broken connection and slow acquire; what follows from those we log and count ourselves.
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("info,sqlx=error,sqlx_core=error"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let lines =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     // Fails only when somebody else installed one first, and then theirs is the one to use.
     let _ = match format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
