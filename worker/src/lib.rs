@@ -5,6 +5,7 @@
 mod args;
 mod config_file;
 mod logging;
+mod process;
 mod stop;
 mod worker;
 
@@ -31,6 +32,7 @@ mod workers;
 
 pub use args::{Args, Config, ConfigError};
 pub use logging::{LogFormat, install as install_logging};
+pub use process::run_process;
 pub use rowlock_queue::{Connect, TaskId, Token};
 pub use stop::Stop;
 pub use task::{Done, Fail, Task};

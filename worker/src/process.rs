@@ -1,0 +1,26 @@
+//! A whole worker process, for `rowlock-worker` and `rowlock worker` alike.
+
+use std::process::ExitCode;
+
+use crate::{Config, Ended, Stop, Worker, install_logging};
+
+/// The leases are lost for good: a supervisor starts a fresh process.
+const FENCED: u8 = 3;
+
+/// Installs the logging and works until a signal. The exit code is 0 after a drain, 3 after a fence, 1 after a failure.
+pub async fn run_process(config: Config) -> ExitCode {
+    install_logging(config.log_format);
+    let stop = Stop::new();
+    let ended = tokio::select! {
+        ended = Worker::from_config(config).run(stop.clone()) => ended.map_err(|error| error.to_string()),
+        error = stop.on_signals() => Err(format!("cannot listen for signals: {error}")),
+    };
+    match ended {
+        Ok(Ended::Drained) => ExitCode::SUCCESS,
+        Ok(Ended::Fenced(_)) => ExitCode::from(FENCED),
+        Err(error) => {
+            tracing::error!(%error, "the worker failed");
+            ExitCode::FAILURE
+        }
+    }
+}
