@@ -59,6 +59,18 @@ begin
                     'This database has no queue yet: apply a TaskQueue.');
 end $$;
 
+create function rowlock.refuse_payload(q rowlock.queue, bytes int) returns void language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  raise exception 'payload of % bytes is larger than limits.payloadBytes (%) of queue "%"', bytes, q.payload_limit, q.name
+    using errcode = 'RL003', hint = 'Store it elsewhere and enqueue a reference, or raise limits.payloadBytes of the TaskQueue.';
+end $$;
+
+create function rowlock.refuse_full(q rowlock.queue) returns void language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  raise exception 'queue "%" is full: its backlog reached limits.backlog (%)', q.name, q.backlog_limit
+    using errcode = 'RL004', hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
+end $$;
+
 -- PL/pgSQL on purpose: its plans are cached, a SQL-language function measured 1.7 times slower.
 create function rowlock.enqueue(queue text, type text, payload json, options jsonb default '{}') returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -69,12 +81,10 @@ begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
   if octet_length(payload::text) > q.payload_limit then
-    raise exception 'payload of % bytes is larger than limits.payloadBytes (%) of queue "%"', octet_length(payload::text), q.payload_limit, q.name
-      using errcode = 'RL003', hint = 'Store it elsewhere and enqueue a reference, or raise limits.payloadBytes of the TaskQueue.';
+    perform rowlock.refuse_payload(q, octet_length(payload::text));
   end if;
   if q.backlog_full then
-    raise exception 'queue "%" is full: its backlog reached limits.backlog (%)', q.name, q.backlog_limit
-      using errcode = 'RL004', hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
+    perform rowlock.refuse_full(q);
   end if;
   if options <> '{}' then
     perform rowlock.check_options(options);
@@ -110,12 +120,10 @@ begin
   end if;
   select max(octet_length(p::text)) into largest from unnest(payloads) p;
   if largest > q.payload_limit then
-    raise exception 'payload of % bytes is larger than limits.payloadBytes (%) of queue "%"', largest, q.payload_limit, q.name
-      using errcode = 'RL003', hint = 'Store it elsewhere and enqueue a reference, or raise limits.payloadBytes of the TaskQueue.';
+    perform rowlock.refuse_payload(q, largest);
   end if;
   if q.backlog_full then
-    raise exception 'queue "%" is full: its backlog reached limits.backlog (%)', q.name, q.backlog_limit
-      using errcode = 'RL004', hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
+    perform rowlock.refuse_full(q);
   end if;
   perform rowlock.check_options(options);
   prio := coalesce((options->>'priority')::smallint, prio);

@@ -76,7 +76,7 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmap
     select r.k from rowlock.ready r where r.queue = $1 and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= $2[p + 1] order by r.k limit 1) f on true
 $$;
 
-create function rowlock.beat(instance bigint, held int, allocated int, allocation bigint, wants int, lows bigint[], publish boolean, sleeps boolean, service_ms real)
+create function rowlock.beat(instance bigint, held int, allocated int, allocation bigint, wants int, lows bigint[], sleeps boolean, service_ms real)
 returns table (gone boolean, allocation_number bigint, workers int, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[])
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
@@ -88,11 +88,11 @@ begin
   end if;
   select i.queue into v_queue from rowlock.instance i where i.id = $1;
   insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants, service_ms, lows)
-    values (nextval('rowlock.beat_seq'), $1, v_queue, $2, $3, $4, $5, $9, case when $7 then $6 end);
+    values (nextval('rowlock.beat_seq'), $1, v_queue, $2, $3, $4, $5, $8, $6);
   -- About four passes a second for the whole queue, however many instances beat (a full read in each beat would be quadratic).
   select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
   if random() * v_live < 4 then perform rowlock.allocate(v_queue); end if;
-  if $8 then
+  if $7 then
     update rowlock.queue q set bell_until = now() + interval '1 minute' where q.id = v_queue and q.bell_until < now() + interval '5 seconds';
   end if;
   return query

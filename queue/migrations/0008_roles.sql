@@ -17,7 +17,7 @@ begin
     execute format('grant execute on function rowlock.task_state(bigint) to %I', r);
   end loop;
   grant execute on function rowlock.enqueue(text, text, json, jsonb), rowlock.enqueue_many(text, text, json[], jsonb) to rowlock_producer;
-  grant execute on function rowlock.join(text, text, int), rowlock.published_lows(int), rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, boolean, real),
+  grant execute on function rowlock.join(text, text, int), rowlock.published_lows(int), rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, real),
     rowlock.claim(bigint, int, bigint[], int, bigint), rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[]), rowlock.drain(bigint), rowlock.leave(bigint), rowlock.hand_back_strays(bigint, bigint[]),
     rowlock.care(timestamptz, int), rowlock.note_k(), rowlock.least_k(int, bigint[]), rowlock.sweep(int, bigint[], bigint[], int), rowlock.pulses(), rowlock.rescue(bigint, bigint), rowlock.tidy(),
     rowlock.extend_partitions(interval), rowlock.prune_dead(int) to rowlock_worker;

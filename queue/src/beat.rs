@@ -57,7 +57,7 @@ pub async fn beat(db: &Db, beat: &BeatIn<'_>) -> Result<Beat> {
     #[expect(clippy::cast_possible_truncation, reason = "milliseconds for people and a forecast")]
     let service = beat.service_millis.map(|millis| millis as f32);
     let row = bounded(
-        query("select * from rowlock.beat($1, $2, $3, $4, $5, $6, true, $7, $8)")
+        query("select * from rowlock.beat($1, $2, $3, $4, $5, $6, $7, $8)")
             .bind(beat.instance.0)
             .bind(i32::try_from(beat.held).unwrap_or(i32::MAX))
             .bind(i32::try_from(beat.allocated).unwrap_or(i32::MAX))

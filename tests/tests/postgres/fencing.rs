@@ -29,7 +29,7 @@ async fn a_beat_not_yet_committed_keeps_a_rescue_out() {
     let seen = newest_beat(&test, member.id()).await;
     let mut beating = test.session().await;
     let beat = format!(
-        "begin; select rowlock.beat({}, 0, 0, 0, 1, array_fill(0::bigint, array[16]), true, false, null)",
+        "begin; select rowlock.beat({}, 0, 0, 0, 1, array_fill(0::bigint, array[16]), false, null)",
         member.id()
     );
     beating.execute(sqlx::AssertSqlSafe(beat)).await.unwrap();
