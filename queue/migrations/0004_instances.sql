@@ -157,3 +157,11 @@ begin
            looked > 0 and coalesce(taken, 0) < $2 and coalesce(cardinality(l_ids), 0) < looked, v_newest, rowlock.least_k(v_queue, $3)
     from (select 1) one left join rowlock.lease l on l.token = $5;
 end $$;
+
+-- The bodies of claimed tasks. Planned anew with the ids in it, so that it locks only the partitions that hold them (R18).
+create function rowlock.fetch(ids bigint[]) returns table (id bigint, type text, payload text, max_attempts smallint)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+begin
+  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)
+    union all select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1)' using $1;
+end $$;

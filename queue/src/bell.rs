@@ -2,7 +2,7 @@
 
 use sqlx::postgres::PgListener;
 
-use crate::{Connect, Error, QueueId, Result, db::STATEMENT_TIMEOUT};
+use crate::{Connect, Error, QueueId, Result};
 
 /// The channel that producers ring, with the queue's id as payload.
 const CHANNEL: &str = "rowlock";
@@ -13,14 +13,13 @@ pub struct Bell {
     listener: PgListener,
 }
 
-/// Opens a connection that listens.
+/// Opens a connection that listens. Fails with [`Error::NoBell`] behind a connection pooler.
 pub async fn listen(connect: &Connect) -> Result<Bell> {
-    let pool = sqlx::postgres::PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(STATEMENT_TIMEOUT)
-        .connect_with(connect.options()?)
-        .await?;
-    let mut listener = PgListener::connect_with(&pool).await?;
+    let db = Connect { max_connections: 1, ..connect.clone() }.open().await?;
+    if db.behind_pooler {
+        return Err(Error::NoBell);
+    }
+    let mut listener = PgListener::connect_with(&db.pool).await?;
     // A lost connection is an answer to the caller, who decides when to listen again.
     listener.eager_reconnect(false);
     listener.listen(CHANNEL).await?;

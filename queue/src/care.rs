@@ -8,12 +8,7 @@ use std::{
 
 use sqlx::{Row, types::time::OffsetDateTime};
 
-use crate::{
-    Db, InstanceId, LEASE, Lows, QueueId, Result,
-    db::{bounded, query},
-    lows::PARTS,
-    partitions,
-};
+use crate::{Db, InstanceId, LEASE, Lows, QueueId, Result, db::query, lows::PARTS, partitions};
 
 /// Tasks moved in one statement: a few milliseconds of work (measurements 4).
 const PROMOTE_MOST: i32 = 1000;
@@ -112,11 +107,11 @@ impl Caretaker {
             report.rescued = self.rescue(db, chain_since).await?;
         }
         if due(&mut self.tidy_at, TIDY_EVERY) {
-            bounded(query("select rowlock.tidy()").execute(&db.pool)).await?;
+            db.all(query("select rowlock.tidy()")).await?;
         }
         if due(&mut self.housekeeping_at, HOUSEKEEPING_EVERY) {
             report.partitions_hours_left = partitions::extend_partitions(db).await?;
-            bounded(query("select rowlock.prune_dead($1)").bind(PRUNE_MOST).execute(&db.pool)).await?;
+            db.all(query("select rowlock.prune_dead($1)").bind(PRUNE_MOST)).await?;
             // Last: it gives up, until the next time, where a producer's open transaction is in the way.
             report.pruned = partitions::prune(db).await? as u64;
         }
@@ -133,12 +128,9 @@ impl Caretaker {
             self.due_low = None;
         }
         for _ in 0..PROMOTE_ROUNDS {
-            let row = bounded(
-                query("select moved, more, next, k, xid::bigint, xmin::bigint, at from rowlock.care(coalesce($1, '-infinity'), $2)")
+            let row = db.maybe(query("select moved, more, next, k, xid::bigint, xmin::bigint, at from rowlock.care(coalesce($1, '-infinity'), $2)")
                     .bind(self.due_low)
-                    .bind(PROMOTE_MOST)
-                    .fetch_optional(&db.pool),
-            )
+                    .bind(PROMOTE_MOST))
             .await?;
             let Some(row) = row else { return Ok(()) };
             report.promoted += u64::from(row.try_get::<i32, _>(0)?.unsigned_abs());
@@ -182,15 +174,15 @@ impl Caretaker {
         // Nothing lies between the exact low and where claims start when all is quiet.
         let between = |lows: &Lows| self.exact.iter().zip(lows.as_slice()).any(|(exact, low)| exact < low);
         if let (Some(queue), Some(lows), false) = (self.queue, lows.filter(|lows| between(lows)), more) {
-            let row = bounded(
-                query("select rowlock.sweep($1, $2, $3, $4), rowlock.least_k($1, $2)")
-                    .bind(queue.0)
-                    .bind(self.exact.as_slice())
-                    .bind(lows.as_slice())
-                    .bind(SWEEP_MOST)
-                    .fetch_one(&db.pool),
-            )
-            .await?;
+            let row = db
+                .one(
+                    query("select rowlock.sweep($1, $2, $3, $4), rowlock.least_k($1, $2)")
+                        .bind(queue.0)
+                        .bind(self.exact.as_slice())
+                        .bind(lows.as_slice())
+                        .bind(SWEEP_MOST),
+                )
+                .await?;
             if let Some(swept) = row.try_get::<Option<i32>, _>(0)? {
                 report.swept += u64::from(swept.unsigned_abs());
                 if swept < SWEEP_MOST {
@@ -206,7 +198,7 @@ impl Caretaker {
 
     async fn rescue(&mut self, db: &Db, chain_since: Option<Instant>) -> Result<u64> {
         let now = Instant::now();
-        let rows = bounded(query("select instance, beat from rowlock.pulses()").fetch_all(&db.pool)).await?;
+        let rows = db.all(query("select instance, beat from rowlock.pulses()")).await?;
         #[expect(clippy::cast_precision_loss, reason = "a share")]
         let living = rows.len() as f64;
         self.living = living;
@@ -230,10 +222,7 @@ impl Caretaker {
             .take(RESCUE_MOST);
         let mut rescued = 0;
         for (instance, (beat, _)) in still {
-            let row = bounded(
-                query("select rowlock.rescue($1, $2)").bind(instance.0).bind(beat).fetch_one(&db.pool),
-            )
-            .await?;
+            let row = db.one(query("select rowlock.rescue($1, $2)").bind(instance.0).bind(beat)).await?;
             if let Some(tasks) = row.try_get::<Option<i32>, _>(0)? {
                 tracing::warn!(%instance, tasks, "rescued the tasks of an instance that stopped beating");
                 rescued += u64::from(tasks.unsigned_abs());

@@ -4,11 +4,7 @@ use std::time::Instant;
 
 use sqlx::Row;
 
-use crate::{
-    Db, Error, InstanceId, Lows, LowsSeen, Result, TaskId, Token,
-    db::{bounded, query},
-    declare::unsigned,
-};
+use crate::{Db, Error, InstanceId, Lows, LowsSeen, Result, TaskId, Token, db::query, declare::unsigned};
 
 /// At most this many tasks per claim: it bounds the memory of an instance and the size of a lease.
 pub const CLAIM_MAX: u32 = 1000;
@@ -41,19 +37,19 @@ pub struct Claimed {
 /// answer: the claim may have gone through, and then it answers with the lease it made.
 pub async fn claim(db: &Db, instance: InstanceId, want: u32, lows: &Lows, token: Token) -> Result<Claimed> {
     let sent = Instant::now();
-    let row = bounded(
-        query("select * from rowlock.claim($1, $2, $3, $4, $5)")
-            .bind(instance.0)
-            .bind(i32::try_from(want.clamp(1, CLAIM_MAX)).unwrap_or(1))
-            .bind(lows.as_slice())
-            // Claimers of a queue start at different shards, and none always at the same one.
-            .bind(fastrand::i32(0..4))
-            .bind(token.0)
-            .fetch_optional(&db.pool),
-    )
-    .await?
-    // The token is another instance's: one chance in 2⁶³.
-    .ok_or(Error::Gone)?;
+    let row = db
+        .maybe(
+            query("select * from rowlock.claim($1, $2, $3, $4, $5)")
+                .bind(instance.0)
+                .bind(i32::try_from(want.clamp(1, CLAIM_MAX)).unwrap_or(1))
+                .bind(lows.as_slice())
+                // Claimers of a queue start at different shards, and none always at the same one.
+                .bind(fastrand::i32(0..4))
+                .bind(token.0),
+        )
+        .await?
+        // The token is another instance's: one chance in 2⁶³.
+        .ok_or(Error::Gone)?;
     let (firsts, ns): (Vec<i64>, Vec<i16>) = (row.try_get(0)?, row.try_get(1)?);
     let (attempts, priorities): (Vec<i16>, Vec<i16>) = (row.try_get(2)?, row.try_get(3)?);
     let ranges = firsts.into_iter().zip(ns).zip(attempts.into_iter().zip(priorities));

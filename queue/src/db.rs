@@ -3,8 +3,8 @@
 use std::{future::Future, str::FromStr, time::Duration};
 
 use sqlx::{
-    PgPool, Postgres, Row,
-    postgres::{PgArguments, PgConnectOptions, PgPoolOptions},
+    AssertSqlSafe, Executor, PgPool, Postgres, Row, Transaction,
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
     query::Query,
 };
 
@@ -42,8 +42,11 @@ impl std::fmt::Debug for Connect {
     }
 }
 
+/// Whether sessions are ours alone. Set by a start-up option, which a pooler refuses or forgets and a server keeps.
+const OURS_ALONE: &str = "rowlock.direct";
+
 impl Connect {
-    pub(crate) fn options(&self) -> Result<PgConnectOptions> {
+    fn options(&self) -> Result<PgConnectOptions> {
         // The error of a malformed URI may quote it, password and all.
         let options = PgConnectOptions::from_str(&self.url).map_err(|_| {
             Error::Unsupported(
@@ -53,27 +56,53 @@ impl Connect {
         // PgBouncer refuses start-up parameters that it does not know.
         Ok(options.application_name(&self.application_name).extra_float_digits(None))
     }
+
+    /// Opens a pool and finds out whether a connection pooler stands between us and the server.
+    pub(crate) async fn open(&self) -> Result<Db> {
+        let options = self.options()?;
+        let pinned = [(OURS_ALONE, "on"), ("default_transaction_isolation", "read committed")];
+        match self.pool(options.clone().options(pinned)).await {
+            Ok(pool) => {
+                // Without arguments, so in one message: behind a pooler two might meet two servers.
+                let asked = bounded(pool.fetch_one("select current_setting('rowlock.direct', true)")).await?;
+                if asked.try_get::<Option<&str>, _>(0)? == Some("on") {
+                    return Ok(Db { pool, behind_pooler: false });
+                }
+                pool.close().await;
+            }
+            // "Unsupported startup parameter", PgBouncer says.
+            Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("08P01") => (),
+            Err(error) => return Err(error.into()),
+        }
+        let pool = self.pool(options).await?;
+        Ok(Db { pool, behind_pooler: true })
+    }
+
+    async fn pool(&self, options: PgConnectOptions) -> sqlx::Result<PgPool> {
+        PgPoolOptions::new()
+            .max_connections(self.max_connections)
+            .acquire_timeout(STATEMENT_TIMEOUT)
+            .test_before_acquire(false)
+            .connect_with(options)
+            .await
+    }
 }
 
 /// A database with queues in it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Db {
     pub(crate) pool: PgPool,
+    /// The server may change from one message to the next: nothing is prepared by name, every statement has a transaction around it,
+    /// and no bell is heard.
+    pub(crate) behind_pooler: bool,
 }
 
 impl Db {
     /// Connects once. Fails if the server cannot be reached or is too old.
     pub async fn connect(connect: &Connect) -> Result<Self> {
-        let pool = PgPoolOptions::new()
-            .max_connections(connect.max_connections)
-            .acquire_timeout(STATEMENT_TIMEOUT)
-            .test_before_acquire(false)
-            .connect_with(connect.options()?)
-            .await?;
+        let db = Box::pin(connect.open()).await?;
         let version: i32 =
-            bounded(query("select current_setting('server_version_num')::int").fetch_one(&pool))
-                .await?
-                .try_get(0)?;
+            db.one(query("select current_setting('server_version_num')::int")).await?.try_get(0)?;
         if version < OLDEST_SERVER {
             return Err(Error::Unsupported(format!(
                 "PostgreSQL {} is too old: rowlock needs {} or newer",
@@ -81,7 +110,52 @@ impl Db {
                 OLDEST_SERVER / 10_000
             )));
         }
-        Ok(Self { pool })
+        Ok(db)
+    }
+
+    /// The row that a statement answers, under [`STATEMENT_TIMEOUT`].
+    pub(crate) async fn one(&self, statement: Statement<'_>) -> Result<PgRow> {
+        Ok(self.maybe(statement).await?.ok_or(sqlx::Error::RowNotFound)?)
+    }
+
+    /// The row that a statement answers, if it does, under [`STATEMENT_TIMEOUT`].
+    pub(crate) async fn maybe(&self, statement: Statement<'_>) -> Result<Option<PgRow>> {
+        Ok(self.all(statement).await?.pop())
+    }
+
+    /// The rows that a statement answers, under [`STATEMENT_TIMEOUT`]. Giving it up closes its connection.
+    pub(crate) async fn all(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
+        bounded(self.rows(statement)).await
+    }
+
+    /// The same, for as long as it takes.
+    pub(crate) async fn patiently(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
+        Ok(self.rows(statement).await?)
+    }
+
+    async fn rows(&self, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
+        if !self.behind_pooler {
+            return statement.fetch_all(&self.pool).await;
+        }
+        // Boxed: it is the rarer way, and its state would swell every caller's.
+        Box::pin(async move {
+            let mut transaction = self.begin().await?;
+            let rows = statement.persistent(false).fetch_all(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(rows)
+        })
+        .await
+    }
+
+    /// A transaction at the isolation level that the verbs need.
+    pub(crate) async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        self.pool.begin_with("begin isolation level read committed").await
+    }
+
+    /// A statement that may not run in a transaction, made by us from names of ours.
+    pub(crate) async fn ddl(&self, statement: String) -> Result<()> {
+        bounded(self.pool.execute(AssertSqlSafe(statement))).await?;
+        Ok(())
     }
 
     /// Connects, again and again while time can heal what is wrong, for as long as `patience` says (`None`: without end).
@@ -109,16 +183,20 @@ impl Db {
     }
 }
 
-/// A statement that is never prepared under a name: `PgBouncer` before 1.21 carries none, and an unnamed one is planned with its
-/// values, so that partitions are pruned before they are locked.
-pub(crate) fn query(sql: &'static str) -> Query<'static, Postgres, PgArguments> {
-    sqlx::query(sql).persistent(false)
+/// A statement with its arguments.
+pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
+
+/// A call of one of our functions: prepared once per connection, unless behind a pooler.
+pub(crate) fn query(sql: &'static str) -> Statement<'static> {
+    sqlx::query(sql)
 }
 
-/// Runs a statement under [`STATEMENT_TIMEOUT`]. Dropping it closes its connection.
-pub(crate) async fn bounded<T>(
-    statement: impl Future<Output = std::result::Result<T, sqlx::Error>>,
-) -> Result<T> {
+/// A statement that leaves nothing prepared, whoever gets the connection next.
+pub(crate) fn once(sql: &'static str) -> Statement<'static> {
+    query(sql).persistent(false)
+}
+
+async fn bounded<T>(statement: impl Future<Output = std::result::Result<T, sqlx::Error>>) -> Result<T> {
     Ok(tokio::time::timeout(STATEMENT_TIMEOUT, statement).await.map_err(|_| Error::Timeout)??)
 }
 

@@ -5,10 +5,7 @@ use std::time::Duration;
 use rowlock_crds::Policy;
 use sqlx::{Row, postgres::types::PgInterval, types::Json};
 
-use crate::{
-    Db, QueueId, Result,
-    db::{bounded, query},
-};
+use crate::{Db, QueueId, Result, db::query};
 
 /// A queue as its `TaskQueue` wants it.
 #[derive(Debug, Clone)]
@@ -41,34 +38,31 @@ pub struct Declaration {
 
 /// Writes a declaration. Writes nothing when nothing changed.
 pub async fn declare(db: &Db, queue: &Declaration) -> Result<QueueId> {
-    let row = bounded(
-        query("select rowlock.declare_queue($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12)")
-            .bind(&queue.name)
-            .bind(&queue.owner)
-            .bind(queue.generation)
-            .bind(Json(&queue.policy))
-            .bind(i32::from(queue.max_attempts))
-            .bind(i32::try_from(queue.total_workers).unwrap_or(i32::MAX))
-            .bind(queue.paused)
-            .bind(i64::try_from(queue.backlog_limit).unwrap_or(i64::MAX))
-            .bind(i32::try_from(queue.payload_limit).unwrap_or(i32::MAX))
-            .bind(interval(queue.keep_completed))
-            .bind(interval(queue.keep_dead))
-            .bind(interval(queue.keep_cancelled))
-            .fetch_one(&db.pool),
-    )
-    .await?;
+    let row = db
+        .one(
+            query("select rowlock.declare_queue($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12)")
+                .bind(&queue.name)
+                .bind(&queue.owner)
+                .bind(queue.generation)
+                .bind(Json(&queue.policy))
+                .bind(i32::from(queue.max_attempts))
+                .bind(i32::try_from(queue.total_workers).unwrap_or(i32::MAX))
+                .bind(queue.paused)
+                .bind(i64::try_from(queue.backlog_limit).unwrap_or(i64::MAX))
+                .bind(i32::try_from(queue.payload_limit).unwrap_or(i32::MAX))
+                .bind(interval(queue.keep_completed))
+                .bind(interval(queue.keep_dead))
+                .bind(interval(queue.keep_cancelled)),
+        )
+        .await?;
     Ok(QueueId(row.try_get(0)?))
 }
 
 /// The policy of a queue, with its generation and the attempts of its tasks.
 pub async fn policy(db: &Db, queue: QueueId) -> Result<(i64, Policy, u16)> {
-    let row = bounded(
-        query("select generation, policy, max_attempts from rowlock.queue where id = $1")
-            .bind(queue.0)
-            .fetch_one(&db.pool),
-    )
-    .await?;
+    let row = db
+        .one(query("select generation, policy, max_attempts from rowlock.queue where id = $1").bind(queue.0))
+        .await?;
     let Json(policy) = row.try_get::<Json<Policy>, _>(1)?;
     Ok((row.try_get(0)?, policy, unsigned(row.try_get(2)?)))
 }

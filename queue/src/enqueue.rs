@@ -7,7 +7,7 @@ use sqlx::{Row, types::Json};
 
 use crate::{
     Db, Result, TaskId,
-    db::{bounded, millis, query},
+    db::{millis, query},
 };
 
 /// What may differ from the queue's defaults.
@@ -50,15 +50,15 @@ pub async fn enqueue(
     payload: &str,
     options: &EnqueueOptions,
 ) -> Result<TaskId> {
-    let row = bounded(
-        query("select rowlock.enqueue($1, $2, $3::text::json, $4::jsonb)")
-            .bind(queue)
-            .bind(kind)
-            .bind(payload)
-            .bind(options.to_json())
-            .fetch_one(&db.pool),
-    )
-    .await?;
+    let row = db
+        .one(
+            query("select rowlock.enqueue($1, $2, $3::text::json, $4::jsonb)")
+                .bind(queue)
+                .bind(kind)
+                .bind(payload)
+                .bind(options.to_json()),
+        )
+        .await?;
     Ok(TaskId(row.try_get(0)?))
 }
 
@@ -70,14 +70,14 @@ pub async fn enqueue_many(
     payloads: &[String],
     options: &EnqueueOptions,
 ) -> Result<Vec<TaskId>> {
-    let rows = bounded(
-        query("select rowlock.enqueue_many($1, $2, $3::text[]::json[], $4::jsonb)")
-            .bind(queue)
-            .bind(kind)
-            .bind(payloads)
-            .bind(options.to_json())
-            .fetch_all(&db.pool),
-    )
-    .await?;
+    let rows = db
+        .all(
+            query("select rowlock.enqueue_many($1, $2, $3::text[]::json[], $4::jsonb)")
+                .bind(queue)
+                .bind(kind)
+                .bind(payloads)
+                .bind(options.to_json()),
+        )
+        .await?;
     rows.iter().map(|row| Ok(TaskId(row.try_get(0)?))).collect()
 }

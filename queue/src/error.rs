@@ -15,6 +15,9 @@ pub enum Error {
     /// The address or the server cannot work, whatever the time.
     #[error("{0}")]
     Unsupported(String),
+    /// Behind a connection pooler nobody hears the bell.
+    #[error("behind a connection pooler no bell is heard; the queue is polled")]
+    NoBell,
     /// The schema is not there.
     #[error("this database has no rowlock schema; run `rowlock migrate`")]
     SchemaMissing,
@@ -77,7 +80,7 @@ impl Error {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::Timeout => "timeout",
-            Self::Unsupported(_) => "unsupported",
+            Self::Unsupported(_) | Self::NoBell => "unsupported",
             Self::SchemaMissing | Self::SchemaOlder { .. } | Self::SchemaNewer { .. } => "schema",
             Self::Refused { .. } => "refused",
             Self::Gone => "gone",

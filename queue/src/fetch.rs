@@ -1,12 +1,8 @@
-//! The bodies of claimed tasks, in a statement of their own: planned with the ids, it locks only the partitions that hold them (R18).
+//! The bodies of claimed tasks, in a statement of their own (R18).
 
 use sqlx::Row;
 
-use crate::{
-    Db, Result, TaskId,
-    db::{bounded, query},
-    declare::unsigned,
-};
+use crate::{Db, Result, TaskId, db::query, declare::unsigned};
 
 /// What a handler is given.
 #[derive(Clone)]
@@ -35,15 +31,8 @@ const EPOCH_SECONDS: i64 = 1_704_067_200;
 /// The bodies of these tasks, in no order.
 pub async fn fetch(db: &Db, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
-    let rows = bounded(
-        query(
-            "select id, type, payload::text, max_attempts from rowlock.task where id = any ($1)
-             union all select id, type, payload::text, max_attempts from rowlock.task_kept where id = any ($1)",
-        )
-        .bind(&ids)
-        .fetch_all(&db.pool),
-    )
-    .await?;
+    let rows =
+        db.all(query("select id, type, payload, max_attempts from rowlock.fetch($1)").bind(ids)).await?;
     rows.iter()
         .map(|row| {
             let id: i64 = row.try_get(0)?;

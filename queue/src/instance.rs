@@ -3,11 +3,7 @@
 use rowlock_crds::Policy;
 use sqlx::Row;
 
-use crate::{
-    Db, InstanceId, Lows, QueueId, Result, Token,
-    db::{bounded, query},
-    declare::policy,
-};
+use crate::{Db, InstanceId, Lows, QueueId, Result, Token, db::query, declare::policy};
 
 /// What an instance starts with.
 #[derive(Debug, Clone)]
@@ -28,14 +24,14 @@ pub struct Joined {
 
 /// Joins a queue with room for `capacity` workers. `name` is for people: the pod's.
 pub async fn join(db: &Db, queue: &str, name: &str, capacity: u32) -> Result<Joined> {
-    let row = bounded(
-        query("select id, queue, rowlock.published_lows(queue) from rowlock.join($1, $2, $3)")
-            .bind(queue)
-            .bind(name)
-            .bind(i32::try_from(capacity).unwrap_or(i32::MAX))
-            .fetch_one(&db.pool),
-    )
-    .await?;
+    let row = db
+        .one(
+            query("select id, queue, rowlock.published_lows(queue) from rowlock.join($1, $2, $3)")
+                .bind(queue)
+                .bind(name)
+                .bind(i32::try_from(capacity).unwrap_or(i32::MAX)),
+        )
+        .await?;
     let queue = QueueId(row.try_get(1)?);
     let (policy_generation, policy, max_attempts) = policy(db, queue).await?;
     Ok(Joined {
@@ -50,14 +46,13 @@ pub async fn join(db: &Db, queue: &str, name: &str, capacity: u32) -> Result<Joi
 
 /// Claims nothing and is granted nothing from now on.
 pub async fn drain(db: &Db, instance: InstanceId) -> Result<()> {
-    bounded(query("select rowlock.drain($1)").bind(instance.0).execute(&db.pool)).await?;
+    db.all(query("select rowlock.drain($1)").bind(instance.0)).await?;
     Ok(())
 }
 
 /// Hands back what is still leased, without using an attempt, and ends the instance. Returns how many tasks that were.
 pub async fn leave(db: &Db, instance: InstanceId) -> Result<u64> {
-    let back: i64 =
-        bounded(query("select rowlock.leave($1)").bind(instance.0).fetch_one(&db.pool)).await?.try_get(0)?;
+    let back: i64 = db.one(query("select rowlock.leave($1)").bind(instance.0)).await?.try_get(0)?;
     Ok(back.unsigned_abs())
 }
 
@@ -65,9 +60,6 @@ pub async fn leave(db: &Db, instance: InstanceId) -> Result<u64> {
 /// many tasks that were. Call it about once a minute.
 pub async fn hand_back_strays(db: &Db, instance: InstanceId, known: &[Token]) -> Result<u64> {
     let known: Vec<i64> = known.iter().map(|token| token.0).collect();
-    let row = bounded(
-        query("select rowlock.hand_back_strays($1, $2)").bind(instance.0).bind(known).fetch_one(&db.pool),
-    )
-    .await?;
+    let row = db.one(query("select rowlock.hand_back_strays($1, $2)").bind(instance.0).bind(known)).await?;
     Ok(u64::from(row.try_get::<i32, _>(0)?.unsigned_abs()))
 }

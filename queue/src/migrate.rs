@@ -5,7 +5,7 @@ use sqlx::{Executor, Row};
 
 use crate::{
     Db, Error, Result,
-    db::{bounded, query},
+    db::{once, query},
 };
 
 struct Migration {
@@ -63,15 +63,11 @@ impl Db {
     }
 
     async fn schema_version(&self) -> Result<Option<i32>> {
-        let there =
-            bounded(query("select to_regclass('rowlock.migration') is not null").fetch_one(&self.pool))
-                .await?;
+        let there = self.one(query("select to_regclass('rowlock.migration') is not null")).await?;
         if !there.try_get::<bool, _>(0)? {
             return Ok(None);
         }
-        Ok(bounded(query("select max(version) from rowlock.migration").fetch_one(&self.pool))
-            .await?
-            .try_get(0)?)
+        Ok(self.one(query("select max(version) from rowlock.migration")).await?.try_get(0)?)
     }
 
     /// Brings the schema to this release's version. Safe to run at any time, by many at once, and under load.
@@ -80,10 +76,10 @@ impl Db {
         if from > SCHEMA_VERSION {
             return Err(Error::SchemaNewer { found: from, known: SCHEMA_VERSION });
         }
-        let mut tx = self.pool.begin().await?;
+        let mut tx = self.begin().await?;
         // One migrator at a time, for the whole database.
-        query("select pg_advisory_xact_lock(1902601, 9)").execute(&mut *tx).await?;
-        if !query("select to_regnamespace('rowlock') is not null")
+        once("select pg_advisory_xact_lock(1902601, 9)").execute(&mut *tx).await?;
+        if !once("select to_regnamespace('rowlock') is not null")
             .fetch_one(&mut *tx)
             .await?
             .try_get::<bool, _>(0)?
@@ -96,16 +92,16 @@ impl Db {
         )
         .await?;
         let found: Option<i32> =
-            query("select max(version) from rowlock.migration").fetch_one(&mut *tx).await?.try_get(0)?;
+            once("select max(version) from rowlock.migration").fetch_one(&mut *tx).await?.try_get(0)?;
         for migration in MIGRATIONS.iter().filter(|migration| migration.version > found.unwrap_or(0)) {
             tx.execute(migration.sql).await?;
-            query("insert into rowlock.migration (version, name) values ($1, $2)")
+            once("insert into rowlock.migration (version, name) values ($1, $2)")
                 .bind(migration.version)
                 .bind(migration.name)
                 .execute(&mut *tx)
                 .await?;
         }
-        let granted: bool = query("select rowlock.grant_roles()").fetch_one(&mut *tx).await?.try_get(0)?;
+        let granted: bool = once("select rowlock.grant_roles()").fetch_one(&mut *tx).await?.try_get(0)?;
         tx.commit().await?;
         let notes = if granted { Vec::new() } else { vec![ROLES_NOTE.to_owned()] };
         Ok(MigrateReport { from, to: SCHEMA_VERSION, notes })

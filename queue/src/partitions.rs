@@ -1,15 +1,12 @@
 //! Partitions: made days ahead; detached and dropped once a prune has emptied them. The one file with DDL put together at run time.
 
-use sqlx::{AssertSqlSafe, Executor, Row};
+use sqlx::Row;
 
-use crate::{
-    Db, Result,
-    db::{bounded, query},
-};
+use crate::{Db, Result, db::query};
 
 /// Makes partitions days ahead. Returns the hours for which they last now; `None`: another session does it.
 pub async fn extend_partitions(db: &Db) -> Result<Option<f64>> {
-    Ok(bounded(query("select rowlock.extend_partitions()").fetch_one(&db.pool)).await?.try_get(0)?)
+    Ok(db.one(query("select rowlock.extend_partitions()")).await?.try_get(0)?)
 }
 
 /// Empties what retention has done with, then detaches and drops it. Returns how many partitions went.
@@ -19,18 +16,16 @@ pub(crate) async fn prune(db: &Db) -> Result<usize> {
     // Only the owner may detach and drop; an instance with fewer rights leaves it to the operator.
     let owner =
         query("select pg_has_role(relowner, 'usage') from pg_class where oid = 'rowlock.task'::regclass");
-    if !bounded(owner.fetch_one(&db.pool)).await?.try_get::<bool, _>(0)? {
+    if !db.one(owner).await?.try_get::<bool, _>(0)? {
         return Ok(0);
     }
     let mut emptied: Vec<(String, String)> = Vec::new();
-    if let Some(partition) = bounded(query("select rowlock.prune_task()").fetch_one(&db.pool))
-        .await?
-        .try_get::<Option<String>, _>(0)?
+    if let Some(partition) =
+        db.one(query("select rowlock.prune_task()")).await?.try_get::<Option<String>, _>(0)?
     {
         emptied.push(("task".into(), partition));
     }
-    let rest: Vec<String> =
-        bounded(query("select rowlock.prune_rest()").fetch_one(&db.pool)).await?.try_get(0)?;
+    let rest: Vec<String> = db.one(query("select rowlock.prune_rest()")).await?.try_get(0)?;
     emptied.extend(
         rest.iter()
             .filter_map(|pair| pair.split_once(' '))
@@ -43,17 +38,14 @@ pub(crate) async fn prune(db: &Db) -> Result<usize> {
 }
 
 async fn detach(db: &Db, parent: &str, partition: &str) -> Result<()> {
-    let pending: bool = bounded(
-        query("select coalesce((select inhdetachpending from pg_inherits where inhrelid = to_regclass('rowlock.' || $1)), false)")
-            .bind(partition)
-            .fetch_one(&db.pool),
-    )
+    let pending: bool = db.one(query("select coalesce((select inhdetachpending from pg_inherits where inhrelid = to_regclass('rowlock.' || $1)), false)")
+            .bind(partition))
     .await?
     .try_get(0)?;
     // Both names come from pg_class and are ours: a table's name and a number.
     let how = if pending { "finalize" } else { "concurrently" };
     let detach = format!("alter table rowlock.{parent} detach partition rowlock.{partition} {how}");
-    bounded(db.pool.execute(AssertSqlSafe(detach))).await?;
-    bounded(db.pool.execute(AssertSqlSafe(format!("drop table rowlock.{partition}")))).await?;
+    db.ddl(detach).await?;
+    db.ddl(format!("drop table rowlock.{partition}")).await?;
     Ok(())
 }

@@ -2,10 +2,7 @@
 
 use sqlx::Row;
 
-use crate::{
-    Db, Result, TaskId,
-    db::{bounded, query},
-};
+use crate::{Db, Result, TaskId, db::query};
 
 /// What became of a request to cancel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +19,7 @@ pub enum Cancelled {
 
 /// Cancels a task.
 pub async fn cancel(db: &Db, task: TaskId) -> Result<Cancelled> {
-    let row = bounded(query("select rowlock.cancel($1)").bind(task.0).fetch_one(&db.pool)).await?;
+    let row = db.one(query("select rowlock.cancel($1)").bind(task.0)).await?;
     Ok(match row.try_get::<Option<&str>, _>(0)? {
         Some("cancelled") => Cancelled::Done,
         Some("requested") => Cancelled::Requested,
@@ -34,7 +31,7 @@ pub async fn cancel(db: &Db, task: TaskId) -> Result<Cancelled> {
 /// Makes dead tasks available again, with all their attempts. Returns how many were dead.
 pub async fn redrive(db: &Db, ids: &[TaskId]) -> Result<u64> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
-    let row = bounded(query("select rowlock.redrive(null, $1)").bind(ids).fetch_one(&db.pool)).await?;
+    let row = db.one(query("select rowlock.redrive(null, $1)").bind(ids)).await?;
     Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
 }
 
@@ -42,7 +39,7 @@ pub async fn redrive(db: &Db, ids: &[TaskId]) -> Result<u64> {
 pub async fn redrive_dead(db: &Db, queue: &str) -> Result<u64> {
     let mut redriven = 0;
     loop {
-        let row = bounded(query("select rowlock.redrive($1, null)").bind(queue).fetch_one(&db.pool)).await?;
+        let row = db.one(query("select rowlock.redrive($1, null)").bind(queue)).await?;
         match row.try_get::<i64, _>(0)?.unsigned_abs() {
             0 => return Ok(redriven),
             batch => redriven += batch,
@@ -71,7 +68,7 @@ pub struct Audit {
 
 /// Adds up every queue. Reads everything: for tests, and for people in doubt.
 pub async fn audit(db: &Db) -> Result<Vec<Audit>> {
-    let rows = query("select * from rowlock.audit()").fetch_all(&db.pool).await?;
+    let rows = db.patiently(query("select * from rowlock.audit()")).await?;
     rows.iter()
         .map(|row| {
             Ok(Audit {

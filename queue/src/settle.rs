@@ -6,7 +6,7 @@ use sqlx::Row;
 
 use crate::{
     Db, InstanceId, Result, TaskId, Token,
-    db::{bounded, millis, query},
+    db::{millis, query},
 };
 
 /// At most this many outcomes per call.
@@ -114,17 +114,17 @@ pub async fn settle(db: &Db, instance: InstanceId, items: &[Settlement]) -> Resu
     let outcomes: Vec<i16> = items.iter().map(|item| item.outcome.code()).collect();
     let delays: Vec<i64> = items.iter().map(|item| millis(item.outcome.delay())).collect();
     let texts: Vec<Option<String>> = items.iter().map(|item| item.outcome.text()).collect();
-    let row = bounded(
-        query("select rowlock.settle($1, $2, $3, $4, $5, $6)")
-            .bind(instance.0)
-            .bind(tokens)
-            .bind(ids)
-            .bind(outcomes)
-            .bind(delays)
-            .bind(texts)
-            .fetch_one(&db.pool),
-    )
-    .await?;
+    let row = db
+        .one(
+            query("select rowlock.settle($1, $2, $3, $4, $5, $6)")
+                .bind(instance.0)
+                .bind(tokens)
+                .bind(ids)
+                .bind(outcomes)
+                .bind(delays)
+                .bind(texts),
+        )
+        .await?;
     let answers: Vec<i16> = row.try_get(0)?;
     Ok(answers
         .into_iter()

@@ -2,10 +2,7 @@
 
 use sqlx::Row;
 
-use crate::{
-    Db, QueueId, Result,
-    db::{bounded, query},
-};
+use crate::{Db, QueueId, Result, db::query};
 
 /// How a queue does.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -48,7 +45,7 @@ pub struct QueueStats {
 
 /// Statistics of every queue, by name.
 pub async fn queue_stats(db: &Db) -> Result<Vec<QueueStats>> {
-    let rows = bounded(query("select * from rowlock.statistics()").fetch_all(&db.pool)).await?;
+    let rows = db.all(query("select * from rowlock.statistics()")).await?;
     rows.iter()
         .map(|row| {
             #[expect(clippy::cast_precision_loss, reason = "a rate")]

@@ -3,11 +3,7 @@
 use serde::Serialize;
 use sqlx::Row;
 
-use crate::{
-    Db, Error, Result, TaskId,
-    db::{bounded, query},
-    declare::unsigned,
-};
+use crate::{Db, Error, Result, TaskId, db::query, declare::unsigned};
 
 /// A failed attempt.
 #[derive(Debug, Clone, Serialize)]
@@ -82,22 +78,18 @@ pub struct TaskLine {
 
 /// The story of a task; `None`: there is no such task, or it was pruned.
 pub async fn story(db: &Db, id: TaskId) -> Result<Option<Story>> {
-    let row = bounded(
-        query(
+    let row = db.maybe(query(
             "select queue, type, state, priority, attempt, max_attempts, to_json(enqueued_at)#>>'{}', to_json(due_at)#>>'{}',
                     to_json(finished_at)#>>'{}', instance, payload, result from rowlock.story($1)",
         )
-        .bind(id.0)
-        .fetch_optional(&db.pool),
-    )
+        .bind(id.0))
     .await?;
     let Some(row) = row else { return Ok(None) };
-    let failures = bounded(
-        query("select to_json(at)#>>'{}', attempt, instance, error from rowlock.failures($1)")
-            .bind(id.0)
-            .fetch_all(&db.pool),
-    )
-    .await?;
+    let failures = db
+        .all(
+            query("select to_json(at)#>>'{}', attempt, instance, error from rowlock.failures($1)").bind(id.0),
+        )
+        .await?;
     Ok(Some(Story {
         id,
         queue: row.try_get(0)?,
@@ -142,15 +134,17 @@ pub async fn list(
             hint: Some(format!("States are {}.", STATES.join(", "))),
         });
     }
-    let rows = bounded(
-        query("select id, queue_name, type, attempt, to_json(at)#>>'{}' from rowlock.tasks($1, $2, $3, $4)")
+    let rows = db
+        .all(
+            query(
+                "select id, queue_name, type, attempt, to_json(at)#>>'{}' from rowlock.tasks($1, $2, $3, $4)",
+            )
             .bind(queue)
             .bind(state)
             .bind(after.map(|id| id.0))
-            .bind(i32::try_from(limit).unwrap_or(i32::MAX))
-            .fetch_all(&db.pool),
-    )
-    .await?;
+            .bind(i32::try_from(limit).unwrap_or(i32::MAX)),
+        )
+        .await?;
     rows.iter()
         .map(|row| {
             Ok(TaskLine {

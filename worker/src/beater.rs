@@ -1,6 +1,6 @@
 //! Renews the instance's right to its leases and brings back what it may do.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 use std::time::Duration;
 
 use rowlock_queue::{BEAT, Beat, BeatIn};
@@ -20,7 +20,8 @@ pub(crate) async fn beat_on(shared: Arc<Shared>, stop: CancellationToken) -> Res
     while !shared.fence.tripped().is_cancelled() {
         // From before the beat is sent: what the database counts can only be later.
         let sent = Instant::now();
-        let snapshot = shared.workers.snapshot();
+        let mut snapshot = shared.workers.snapshot();
+        snapshot.sleeps &= shared.hears.load(Ordering::Relaxed);
         beat_once(&shared, snapshot, sent).await;
         if snapshot.sleeps && !slept {
             // Only now will somebody ring for us: look once more for what came before that.

@@ -1,9 +1,9 @@
 //! Helpers of the claimer that only save time or share work: the doorbell and the caretakers.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 use std::time::Duration;
 
-use rowlock_queue::{Caretaker, Connect, Error};
+use rowlock_queue::{Caretaker, Connect, Error, POLL};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +32,12 @@ pub(crate) async fn listen_on(
             () = stop.cancelled() => return Ok(()),
             error = listen_once(&shared, &connect, &mut pause) => error,
         };
+        shared.hears.store(false, Ordering::Relaxed);
+        if matches!(error, Error::NoBell) {
+            tracing::info!("{error} every {POLL:?}");
+            stop.cancelled().await;
+            return Ok(());
+        }
         shared.metrics.error(error.metric_label());
         tracing::debug!(%error, "not listening for the bell; polling until it is back");
         tokio::select! {
@@ -46,8 +52,10 @@ async fn listen_once(shared: &Shared, connect: &Connect, pause: &mut Pause) -> E
         Ok(bell) => bell,
         Err(error) => return error,
     };
-    // What came while nobody listened is looked for at once.
+    // What came while nobody listened is looked for at once; from the next beat on producers ring.
+    shared.hears.store(true, Ordering::Relaxed);
     shared.workers.wake.notify_one();
+    shared.nudge.notify_one();
     loop {
         match bell.wait().await {
             Ok(queue) => {

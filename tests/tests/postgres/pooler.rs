@@ -9,8 +9,8 @@ use std::{
 use rowlock_queue::{Caretaker, Connect, Db, EnqueueOptions, Outcome};
 use rowlock_tests::{Member, TestDb, server};
 
-/// Of the pooler to the server, and of the test to the pooler.
-const SERVER_CONNECTIONS: u32 = 6;
+/// Of the test to the pooler.
+const CONNECTIONS: u32 = 6;
 
 struct Pooler {
     process: Child,
@@ -25,7 +25,7 @@ impl Drop for Pooler {
     }
 }
 
-fn start(test: &TestDb, mode: &str) -> Pooler {
+fn start(test: &TestDb, mode: &str, servers: u32) -> Pooler {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -36,7 +36,7 @@ fn start(test: &TestDb, mode: &str) -> Pooler {
     let server_port = place.split_once(':').unwrap().1.split_once('/').unwrap().0;
     let settings = format!(
         "[databases]\n{0} = host=127.0.0.1 port={server_port} user={user}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-         listen_port = {port}\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = {SERVER_CONNECTIONS}\nunix_socket_dir =\n",
+         listen_port = {port}\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = {servers}\nunix_socket_dir =\n",
         test.name
     );
     let file = folder.path().join("pgbouncer.ini");
@@ -56,16 +56,22 @@ fn start(test: &TestDb, mode: &str) -> Pooler {
 
 #[tokio::test]
 async fn every_verb_works_behind_pgbouncer_in_session_mode() {
-    every_verb_works("session").await;
+    every_verb_works("session", CONNECTIONS).await;
 }
 
-async fn every_verb_works(mode: &str) {
+#[tokio::test]
+async fn every_verb_works_behind_pgbouncer_in_transaction_mode() {
+    every_verb_works("transaction", CONNECTIONS / 2).await;
+}
+
+/// `servers`: connections of the pooler to the server.
+async fn every_verb_works(mode: &str, servers: u32) {
     let test = TestDb::new().await;
-    let pooler = start(&test, mode);
+    let pooler = start(&test, mode, servers);
     let connect = Connect {
         url: pooler.url.clone(),
         application_name: "rowlock-tests".into(),
-        max_connections: SERVER_CONNECTIONS,
+        max_connections: CONNECTIONS,
     };
     let db = Db::connect_with_retry(&connect, Some(Duration::from_secs(20))).await.unwrap();
     db.check_schema().await.unwrap();
