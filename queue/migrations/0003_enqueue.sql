@@ -71,6 +71,11 @@ begin
     using errcode = 'RL004', hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
 end $$;
 
+create function rowlock.refuse_type(type text) returns void language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  raise exception 'the type of a task has 1 to 200 characters, not %', length(type) using errcode = 'RL005', hint = 'It names what the handler shall do, for example "send-invoice"; data belongs into the payload.';
+end $$;
+
 -- PL/pgSQL on purpose: its plans are cached, a SQL-language function measured 1.7 times slower.
 create function rowlock.enqueue(queue text, type text, payload json, options jsonb default '{}') returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -80,6 +85,7 @@ declare
 begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
   if octet_length(payload::text) > q.payload_limit then
     perform rowlock.refuse_payload(q, octet_length(payload::text));
   end if;
@@ -115,6 +121,7 @@ declare
 begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
   if n > rowlock.enqueue_many_limit() then
     raise exception '% payloads in one call: at most % are taken', n, rowlock.enqueue_many_limit() using errcode = 'RL005', hint = 'Call it again for the rest, in the same transaction.';
   end if;

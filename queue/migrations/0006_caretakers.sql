@@ -103,7 +103,7 @@ create function rowlock.tidy() returns void language plpgsql volatile security d
 begin
   if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
   update rowlock.queue q set backlog_full = not q.backlog_full
-    from (select y.id, coalesce((select sum(r.n) from rowlock.ready r where r.queue = y.id), 0) + (select count(*) from rowlock.delayed d where d.queue = y.id) n from rowlock.queue y) x
+    from (select y.id, coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = y.id limit y.backlog_limit) r), 0) + (select count(*) from rowlock.delayed d where d.queue = y.id) n from rowlock.queue y) x
     where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end;
   delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
 end $$;
@@ -174,9 +174,13 @@ begin
   return n;
 end $$;
 
--- What a caretaker asks every second, in one statement: promote, and a note for the watermarks. No row: another session does it.
-create function rowlock.care(low timestamptz, most int) returns table (moved int, more boolean, next timestamptz, k bigint, xid text, xmin text, at timestamptz)
+-- What a caretaker asks in each pass, in one statement: promote, and a note for the watermarks; with `tidies` the backlog against its limit, with
+-- `looks` the newest beat of every instance that lives. No row: another session promotes.
+create function rowlock.care(low timestamptz, most int, tidies boolean, looks boolean)
+returns table (moved int, more boolean, next timestamptz, k bigint, xid text, xmin text, at timestamptz, instances bigint[], beats bigint[])
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  return query select p.*, n.* from rowlock.promote($1, $2) p, rowlock.note_k() n;
+  if $3 then perform rowlock.tidy(); end if;
+  return query select p.*, n.*, l.* from rowlock.promote($1, $2) p, rowlock.note_k() n,
+    (select array_agg(y.instance), array_agg(y.beat) from rowlock.pulses() y where $4) l;
 end $$;

@@ -22,9 +22,9 @@ const RESCUE_MOST: usize = 20;
 const PULSES_EVERY: Duration = Duration::from_secs(5);
 /// Over all instances together about this many passes a second, however many they are.
 const PASSES_PER_SECOND: f64 = 2.0;
-/// How often retention and partitions are looked at: both have hours of room.
+/// How often, over all instances together, retention and partitions are looked at: both have hours of room.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_mins(1);
-/// How often the backlog is compared with its limit.
+/// How often, over all instances together, the backlog is compared with its limit.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Every so often due tasks are looked for from the very beginning, whatever the watermark says.
 const FULL_PASS_EVERY: Duration = Duration::from_mins(1);
@@ -67,9 +67,13 @@ pub struct Caretaker {
     pulses_at: Option<Instant>,
     /// How many instances live, as of the last look.
     living: f64,
-    tidy_at: Option<Instant>,
-    housekeeping_at: Option<Instant>,
+    /// Whether it has tidied, and kept house, at all.
+    tidied: bool,
+    kept_house: bool,
 }
+
+/// The number of the newest beat of every instance that lives.
+type Pulses = Vec<(InstanceId, i64)>;
 
 impl std::fmt::Debug for Caretaker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -102,14 +106,14 @@ impl Caretaker {
         if PASSES_PER_SECOND <= fastrand::f64() * self.living {
             return Ok(report);
         }
-        self.promote_and_sweep(db, lows, &mut report).await?;
-        if due(&mut self.pulses_at, PULSES_EVERY) {
-            report.rescued = self.rescue(db, chain_since).await?;
+        let looks = due(&mut self.pulses_at, PULSES_EVERY);
+        let tidies = !std::mem::replace(&mut self.tidied, true) || self.has_turn(TIDY_EVERY);
+        match self.promote_and_sweep(db, lows, tidies, looks, &mut report).await? {
+            Some(pulses) => report.rescued = self.rescue(db, pulses, chain_since).await?,
+            None if looks => self.pulses_at = None,
+            None => (),
         }
-        if due(&mut self.tidy_at, TIDY_EVERY) {
-            db.all(query("select rowlock.tidy()")).await?;
-        }
-        if due(&mut self.housekeeping_at, HOUSEKEEPING_EVERY) {
+        if !std::mem::replace(&mut self.kept_house, true) || self.has_turn(HOUSEKEEPING_EVERY) {
             report.partitions_hours_left = partitions::extend_partitions(db).await?;
             db.all(query("select rowlock.prune_dead($1)").bind(PRUNE_MOST)).await?;
             // Last: it gives up, until the next time, where a producer's open transaction is in the way.
@@ -118,21 +122,45 @@ impl Caretaker {
         Ok(report)
     }
 
+    /// Whether this pass is the one that does what all instances together do once in `every`.
+    fn has_turn(&self, every: Duration) -> bool {
+        let passes = every.as_secs_f64() * self.living.clamp(1.0, PASSES_PER_SECOND);
+        fastrand::f64() * passes < 1.0
+    }
+
+    /// Answers with the newest beats, if they were asked for and nobody else was at it.
     async fn promote_and_sweep(
         &mut self,
         db: &Db,
         lows: Option<&Lows>,
+        tidies: bool,
+        looks: bool,
         report: &mut CareReport,
-    ) -> Result<()> {
+    ) -> Result<Option<Pulses>> {
         if due(&mut self.full_pass, FULL_PASS_EVERY) {
             self.due_low = None;
         }
-        for _ in 0..PROMOTE_ROUNDS {
-            let row = db.maybe(query("select moved, more, next, k, xid::bigint, xmin::bigint, at from rowlock.care(coalesce($1, '-infinity'), $2)")
+        let mut pulses = None;
+        for round in 0..PROMOTE_ROUNDS {
+            let first = round == 0;
+            let row = db
+                .maybe(
+                    query(
+                        "select moved, more, next, k, xid::bigint, xmin::bigint, at, instances, beats
+                         from rowlock.care(coalesce($1, '-infinity'), $2, $3, $4)",
+                    )
                     .bind(self.due_low)
-                    .bind(PROMOTE_MOST))
-            .await?;
-            let Some(row) = row else { return Ok(()) };
+                    .bind(PROMOTE_MOST)
+                    .bind(tidies && first)
+                    .bind(looks && first),
+                )
+                .await?;
+            let Some(row) = row else { break };
+            if looks && first {
+                let instances = row.try_get::<Option<Vec<i64>>, _>(7)?.unwrap_or_default();
+                let beats = row.try_get::<Option<Vec<i64>>, _>(8)?.unwrap_or_default();
+                pulses = Some(instances.into_iter().map(InstanceId).zip(beats).collect());
+            }
             report.promoted += u64::from(row.try_get::<i32, _>(0)?.unsigned_abs());
             let xmin = row.try_get::<i64, _>(5)?.unsigned_abs();
             let note = Note {
@@ -146,7 +174,7 @@ impl Caretaker {
                 break;
             }
         }
-        Ok(())
+        Ok(pulses)
     }
 
     /// Moves the exact watermarks when the noted transactions are over, and sweeps up to where claims start.
@@ -196,22 +224,17 @@ impl Caretaker {
         Ok(())
     }
 
-    async fn rescue(&mut self, db: &Db, chain_since: Option<Instant>) -> Result<u64> {
+    async fn rescue(&mut self, db: &Db, pulses: Pulses, chain_since: Option<Instant>) -> Result<u64> {
         let now = Instant::now();
-        let rows = db.all(query("select instance, beat from rowlock.pulses()")).await?;
         #[expect(clippy::cast_precision_loss, reason = "a share")]
-        let living = rows.len() as f64;
+        let living = pulses.len() as f64;
         self.living = living;
-        let mut seen = HashMap::with_capacity(rows.len());
-        for row in &rows {
-            let (instance, beat) = (InstanceId(row.try_get(0)?), row.try_get::<i64, _>(1)?);
-            let since = self
-                .pulses
-                .get(&instance)
-                .filter(|(before, _)| *before == beat)
-                .map_or(now, |(_, since)| *since);
-            seen.insert(instance, (beat, since));
-        }
+        let before = std::mem::take(&mut self.pulses);
+        let since = |instance, beat| {
+            let still = before.get(&instance).filter(|(before, _)| *before == beat);
+            (beat, still.map_or(now, |(_, since)| *since))
+        };
+        let seen = pulses.into_iter().map(|(instance, beat)| (instance, since(instance, beat))).collect();
         self.pulses = seen;
         let Some(chain_since) = chain_since else { return Ok(0) };
         // What stood still while we could not look ourselves says nothing.

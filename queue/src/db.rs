@@ -10,13 +10,12 @@ use sqlx::{
 
 use crate::{Error, Result};
 
-/// How often an instance beats. A beat is one small append; a second keeps allocations within two beats of a change.
+/// How often an instance beats. A beat is one small append; a second keeps allocations within two beats of a change. Its answer says
+/// whether something is available, so it is also the poll: a NOTIFY is a hint, the poll is the truth.
 pub const BEAT: Duration = Duration::from_secs(1);
 /// How long an instance owns what it claimed after its last beat: long enough for a restart of Postgres or a pause of the
 /// machine, short enough that a task whose node died starts again soon.
 pub const LEASE: Duration = Duration::from_secs(15);
-/// How often an idle instance looks, whatever the bell says: a NOTIFY is a hint, the poll is the truth.
-pub const POLL: Duration = Duration::from_secs(1);
 /// No statement of ours takes longer when all is well; longer than a stalled checkpoint, a third of a lease.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The oldest server we support.

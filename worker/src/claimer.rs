@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rowlock_queue::{CLAIM_MAX, Claim, Claimed, Outcome, POLL, Settlement, TaskBody, TaskId, Token};
+use rowlock_queue::{CLAIM_MAX, Claim, Claimed, Outcome, Settlement, TaskBody, TaskId, Token};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
@@ -46,7 +46,7 @@ impl Claimer {
         let shared = Arc::clone(&self.shared);
         let fenced = shared.fence.tripped();
         while !stop.is_cancelled() && !fenced.is_cancelled() {
-            // Registered before asking, or what happens in between is missed until the next poll.
+            // Registered before asking, or what happens in between is missed until the next beat.
             let mut woken = pin!(shared.workers.wake.notified());
             woken.as_mut().enable();
             let next = tokio::select! {
@@ -61,9 +61,9 @@ impl Claimer {
                     () = stop.cancelled() => (),
                     () = fenced.cancelled() => (),
                 },
+                // The poll is the beat: once a second it says whether something is available, and wakes us.
                 Next::Wait => tokio::select! {
                     () = woken => (),
-                    () = sleep(POLL) => (),
                     () = stop.cancelled() => (),
                     () = fenced.cancelled() => (),
                 },

@@ -27,6 +27,8 @@ async fn a_mistake_has_a_code_of_ours_and_a_hint() {
         ("'mail', 't', '{}', '{\"delay\": \"soon\"}'", "RL005", "15 seconds"),
         ("'mail', 't', '{}', '{\"run_at\": \"soon\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"bell\": 1}'", "RL005", "PREPARE"),
+        ("'mail', '', '{}'", "RL005", "send-invoice"),
+        ("'mail', repeat('t', 201), '{}'", "RL005", "send-invoice"),
         ("'mail', 't', to_json(repeat('x', 1048576))", "RL003", "limits.payloadBytes"),
     ] {
         let (found, advice) = refusal(&test, &format!("select rowlock.enqueue({arguments})")).await;
