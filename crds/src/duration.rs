@@ -22,7 +22,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct Dur(pub Duration);
 
 /// Ten years. Longer is a slip of the pen, and past some thousand years Postgres's timestamps end.
-const LONGEST: Duration = Duration::from_hours(3650 * 24);
+pub(crate) const LONGEST: Duration = Duration::from_hours(3650 * 24);
+
+/// The longest that is printed has 19 characters; rules of the CRD need some bound.
+pub(crate) const LONGEST_TEXT: usize = 32;
 
 /// The units with their milliseconds, largest first (the order in which they are printed).
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
@@ -34,6 +37,8 @@ pub enum DurError {
     Grammar(String),
     #[error("`{0}` is longer than 3650d; choose a shorter duration")]
     TooLong(String),
+    #[error("`{0}` has more than 32 characters; write it shorter, such as 1h30m")]
+    TooManyCharacters(String),
 }
 
 impl Dur {
@@ -91,7 +96,13 @@ impl FromStr for Dur {
             rest = next;
         }
         let duration = Duration::from_millis(total);
-        if duration > LONGEST { Err(too_long()) } else { Ok(Self(duration)) }
+        if duration > LONGEST {
+            Err(too_long())
+        } else if text.len() > LONGEST_TEXT {
+            Err(DurError::TooManyCharacters(text.to_owned()))
+        } else {
+            Ok(Self(duration))
+        }
     }
 }
 

@@ -1,30 +1,42 @@
 //! The words of a `TaskQueue`: spec, defaults, durations, the retry policy and the names around them.
 //!
-//! Pure: serde and nothing that could do IO. In reading order:
+//! Pure: serde and nothing that could do IO. With the feature `kube` the `TaskQueue` as a custom resource, its status and its
+//! CRD. In reading order:
 //!
 //! * [`TaskQueueSpec`] and its parts: what a manifest may say, with the defaults;
 //! * [`Dur`]: durations as the API writes them (`90s`, `1h30m`);
 //! * [`RetryPolicy`]: when a failed task is tried again;
 //! * [`Policy`]: what of the spec is handed to the running instances;
 //! * [`parse_manifests`]: YAML in, checked [`Manifest`]s or helpful errors out;
+//! * [`ConditionType`], [`ConditionReason`]: the words of its status;
 //! * [`api`], [`env`](mod@env), [`annotations`], [`containers`]: names used by more than one crate.
 
+mod bounds;
+mod conditions;
 mod duration;
 mod explain;
 mod locate;
 mod manifest;
 mod names;
 mod policy;
+#[cfg(feature = "kube")]
+mod resource;
 mod retry;
 mod task_queue;
+mod template;
 mod validate;
 
+pub use conditions::{ConditionReason, ConditionType};
 pub use duration::{Dur, DurError};
 pub use explain::{FieldError, ManifestError};
 pub use manifest::{Manifest, check_set, parse_manifests};
 pub use names::{annotations, api, containers, env};
 pub use policy::Policy;
+#[cfg(feature = "kube")]
+pub use resource::{BacklogStatus, ScalingStatus, TaskQueueStatus, WorkersStatus, crd, crd_yaml};
 pub use retry::{Backoff, MAX_RETRY_DELAY, RetryPolicy};
+#[cfg(feature = "kube")]
+pub use task_queue::TaskQueue;
 pub use task_queue::{
     AutoscalingSpec, CleanupSpec, DatabaseSpec, HandlerSpec, HttpHandlerSpec, LimitsSpec, SecretKeyRef,
     TaskQueueSpec, WorkersSpec,

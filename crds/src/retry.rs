@@ -11,22 +11,26 @@ pub const MAX_RETRY_DELAY: Duration = Duration::from_hours(365 * 24);
 
 /// How often and when a failed task is tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first one included; 1 to 1000.
+    /// Attempts in all, the first one included. 1 to 1000, default: 6.
     pub max_attempts: u16,
-    /// How long to wait after a failed attempt.
+    /// How long to wait after a failed attempt: one of `delays`, `exponential`, `fixed`. Default: delays of 15s, 30s, 3m, 1h.
     pub backoff: Backoff,
-    /// How far a delay is spread to both sides, so that what failed together does not come back together;
-    /// 0 to 100.
+    /// How far a delay is spread to both sides, so that what failed together does not come back together.
+    /// 0 to 100, default: 10.
     pub jitter_percent: u8,
     /// Answers of the handler (HTTP statuses) that no retry will better: the task is dead at once.
+    /// Default: 400, 404, 410, 422.
     #[serde(rename = "final")]
     pub final_statuses: Vec<u16>,
 }
 
 /// The delay after each failed attempt, before jitter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "kube", schemars(with = "BackoffFields"))]
 #[serde(try_from = "BackoffFields", into = "BackoffFields")]
 pub enum Backoff {
     /// One delay per failed attempt; the last one repeats.
@@ -120,22 +124,30 @@ fn from_nanos(nanos: u128) -> Duration {
 
 /// How a backoff is written: exactly one of three fields. serde's own enums would need YAML tags.
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BackoffFields {
+    /// One delay per failed attempt, such as [15s, 1m]; the last one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delays: Option<Vec<Dur>>,
+    /// Each delay longer than the one before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exponential: Option<ExponentialFields>,
+    /// Always this delay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fixed: Option<Dur>,
 }
 
 #[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ExponentialFields {
+    /// The first delay.
     initial: Dur,
+    /// How many times as long the next one is. 1 to 100, default: 2.
     #[serde(default = "default_factor")]
     factor: u32,
+    /// The longest delay.
     max: Dur,
 }
 

@@ -4,14 +4,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Dur, Policy, RetryPolicy};
 
-/// The `spec` of a `TaskQueue`.
+/// What the queue is, who does its tasks, and how many at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "kube",
+    derive(kube::CustomResource, schemars::JsonSchema),
+    kube(
+        group = "rowlock.dev",
+        version = "v1alpha1",
+        kind = "TaskQueue",
+        namespaced,
+        shortname = "tq",
+        status = "crate::TaskQueueStatus",
+        derive = "PartialEq",
+        doc = "A queue of background tasks kept in Postgres, and the workers that do them."
+    )
+)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TaskQueueSpec {
-    /// Name of the queue in the database; `metadata.name` when left out. Immutable.
+    /// Name of the queue in the database, which cannot change later. Default: metadata.name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_name: Option<String>,
-    /// Where the tasks are; left out where there is only one database (`rowlock dev`).
+    /// Where the tasks are. Only `rowlock dev`, which has a database of its own, does without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseSpec>,
     /// How many tasks run at the same time.
@@ -19,13 +33,15 @@ pub struct TaskQueueSpec {
     /// How the handler is called.
     #[serde(default)]
     pub handler: HandlerSpec,
-    /// The pod template; its container `handler` does the tasks. Kept as written.
+    /// The pod template; its container `handler` does the tasks, others run beside it. Only `rowlock dev`, which runs a
+    /// command, does without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(schema_with = "crate::resource::pod_template"))]
     pub template: Option<serde_json::Value>,
     /// What happens after a failed attempt.
     #[serde(default)]
     pub retry: RetryPolicy,
-    /// How long one attempt may take.
+    /// How long one attempt may take, such as 90s or 1h30m. Default: 60s.
     #[serde(default = "default_timeout")]
     pub timeout: Dur,
     /// How long finished tasks are kept.
@@ -34,56 +50,60 @@ pub struct TaskQueueSpec {
     /// What the queue refuses to take in.
     #[serde(default)]
     pub limits: LimitsSpec,
-    /// No task starts while this is set; what runs finishes.
+    /// No task starts while this is true; what runs finishes. Default: false.
     #[serde(default)]
     pub paused: bool,
-    /// The number of pods stays as it is while this is set.
+    /// The number of pods stays as it is while this is true. Default: false.
     #[serde(default)]
     pub suspend_scaling: bool,
 }
 
 /// Where the connection string of the database is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseSpec {
-    /// The Secret; may change, for example after a restore.
+    /// The Secret and its key. May change, for example after a restore.
     pub secret_ref: SecretKeyRef,
 }
 
-/// A key of a Secret in the `TaskQueue`'s namespace.
+/// A key of a Secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SecretKeyRef {
-    /// Name of the Secret.
+    /// Name of the Secret, in the namespace of the `TaskQueue`.
     pub name: String,
-    /// Its key; `uri` is what `CloudNativePG` writes.
+    /// Its key that holds the URL. Default: `uri`, which is what `CloudNativePG` writes.
     #[serde(default = "default_key")]
     pub key: String,
 }
 
 /// How many tasks run at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkersSpec {
-    /// Workers over all pods; the ceiling when autoscaling.
+    /// Workers over all pods, each doing one task at a time; with autoscaling the ceiling. 0 to 10000.
     pub total: u32,
-    /// Workers of one pod, at most.
+    /// Workers of one pod, at most. 1 to 1000, default: 10.
     #[serde(default = "default_per_pod")]
     pub per_pod: u32,
-    /// Left out: always `total`.
+    /// Lets the number of workers follow the backlog. Left out: always `total`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingSpec>,
 }
 
 /// How the number of workers follows the backlog.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AutoscalingSpec {
-    /// Workers kept when there is nothing to do; 0 scales to zero.
+    /// Workers kept when there is nothing to do. Default: 0, no pods then.
     pub min: u32,
-    /// How long a task should wait at most before it starts.
+    /// How long a task should wait at most before it starts. Default: 5s.
     pub wait_target: Dur,
-    /// How long fewer workers must suffice before some go.
+    /// How long fewer workers must suffice before some go. Default: 60s.
     pub scale_down_after: Dur,
 }
 
@@ -95,19 +115,21 @@ impl Default for AutoscalingSpec {
 
 /// How the handler is called.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HandlerSpec {
-    /// By HTTP, inside the pod.
+    /// By HTTP, inside the pod: one POST per attempt.
     pub http: HttpHandlerSpec,
 }
 
 /// Where in the pod the handler listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HttpHandlerSpec {
-    /// Its port.
+    /// Port on which the handler listens. Default: 8080.
     pub port: u16,
-    /// The path tasks are posted to.
+    /// Path that tasks are posted to. Default: /tasks.
     pub path: String,
 }
 
@@ -119,11 +141,14 @@ impl Default for HttpHandlerSpec {
 
 /// How long finished tasks are kept before they are pruned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CleanupSpec {
+    /// Completed tasks. Default: 24h.
     pub completed: Dur,
-    /// Longer by default: somebody has to look at them.
+    /// Dead tasks; somebody has to look at them. Default: 7d.
     pub dead: Dur,
+    /// Cancelled tasks. Default: 24h.
     pub cancelled: Dur,
 }
 
@@ -136,11 +161,12 @@ impl Default for CleanupSpec {
 
 /// What the queue refuses to take in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LimitsSpec {
-    /// Tasks that are neither finished nor dead; enqueueing more is an error.
+    /// Tasks that are neither finished nor dead; enqueueing more is an error. Default: 1000000.
     pub backlog: u64,
-    /// Size of one task's payload.
+    /// Bytes of one task's payload. Default: 1048576.
     pub payload_bytes: u64,
 }
 

@@ -2,25 +2,12 @@
 
 use std::ops::RangeInclusive;
 
+use crate::bounds::{
+    BACKLOG, FACTOR, FINAL_STATUS, JITTER_PERCENT, LONGEST_NAME, LONGEST_NAMESPACE, LONGEST_PATH,
+    LONGEST_SECRET, MAX_ATTEMPTS, MOST_DELAYS, MOST_FINAL, PAYLOAD_BYTES, PER_POD, PORT, TOTAL,
+};
 use crate::explain::{FieldError, expected};
-use crate::{Backoff, Dur, MAX_RETRY_DELAY, Manifest, RetryPolicy, TaskQueueSpec, annotations, containers};
-
-/// Names of pods get a suffix of up to 11 characters and must fit in the 63 of a label.
-const LONGEST_NAME: usize = 52;
-/// A namespace is a label.
-const LONGEST_NAMESPACE: usize = 63;
-/// A thousand pods of ten; past that the database is the limit, not we.
-const TOTAL: RangeInclusive<u32> = 0..=10_000;
-/// What one claim may ask for.
-const PER_POD: RangeInclusive<u32> = 1..=1000;
-const MAX_ATTEMPTS: RangeInclusive<u16> = 1..=1000;
-/// A list that somebody still reads; longer backoffs are exponential.
-const MOST_DELAYS: usize = 100;
-const FACTOR: RangeInclusive<u32> = 1..=100;
-/// Billions of open tasks are a mistake somewhere else.
-const BACKLOG: RangeInclusive<u64> = 1..=1_000_000_000;
-/// Payloads are read whole into memory, one per worker; large things belong into object storage.
-const PAYLOAD_BYTES: RangeInclusive<u64> = 1..=64 * 1024 * 1024;
+use crate::{Backoff, Dur, MAX_RETRY_DELAY, Manifest, RetryPolicy, TaskQueueSpec, annotations, template};
 
 pub(crate) fn validate(manifest: &Manifest) -> Vec<FieldError> {
     let mut errors = Errors(Vec::new());
@@ -103,36 +90,23 @@ impl Errors {
 
     fn handler(&mut self, spec: &TaskQueueSpec) {
         let http = &spec.handler.http;
-        self.within("spec.handler.http.port", &http.port, &(1..=u16::MAX));
-        let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
-        if !http.path.starts_with('/') || http.path.contains(odd) {
-            let problem = format!("is `{}`", http.path);
-            self.add("spec.handler.http.path", problem, "write a path alone, such as /tasks");
+        self.within("spec.handler.http.port", &http.port, &PORT);
+        let field = "spec.handler.http.path";
+        if !is_path(&http.path) {
+            self.add(field, format!("is `{}`", http.path), "write a path alone, such as /tasks");
+        } else if http.path.len() > LONGEST_PATH {
+            let problem = format!("has {} characters", http.path.len());
+            self.add(field, problem, format!("use at most {LONGEST_PATH}"));
         }
-        let Some(template) = &spec.template else { return };
-        let names = template.pointer("/spec/containers").and_then(serde_json::Value::as_array);
-        let has_handler = names.is_some_and(|list| list.iter().any(|c| c["name"] == containers::HANDLER));
-        if !template.is_object() {
-            self.add("spec.template", "is not a mapping", "write a pod template: spec.containers and so on");
-        } else if !has_handler {
-            let problem = format!("has no container `{}`", containers::HANDLER);
-            self.add(
-                "spec.template.spec.containers",
-                problem,
-                "give the container that does the tasks this name",
-            );
+        if let Some(template) = &spec.template {
+            self.0.extend(template::check(template));
         }
     }
 
     fn retry(&mut self, retry: &RetryPolicy) {
         self.within("spec.retry.maxAttempts", &retry.max_attempts, &MAX_ATTEMPTS);
-        self.within("spec.retry.jitterPercent", &retry.jitter_percent, &(0..=100));
-        for (index, status) in retry.final_statuses.iter().enumerate() {
-            if !(300..=599).contains(status) {
-                let cure = "write statuses of failed answers, from 300 to 599";
-                self.add(&format!("spec.retry.final[{index}]"), format!("is {status}"), cure);
-            }
-        }
+        self.within("spec.retry.jitterPercent", &retry.jitter_percent, &JITTER_PERCENT);
+        self.final_statuses(&retry.final_statuses);
         match &retry.backoff {
             Backoff::Fixed(delay) => self.delay("spec.retry.backoff.fixed", *delay),
             Backoff::Delays(delays) => {
@@ -160,6 +134,19 @@ impl Errors {
         }
     }
 
+    fn final_statuses(&mut self, statuses: &[u16]) {
+        if statuses.len() > MOST_FINAL {
+            let problem = format!("has {} statuses", statuses.len());
+            self.add("spec.retry.final", problem, "write each status once");
+        }
+        for (index, status) in
+            statuses.iter().enumerate().filter(|(_, status)| !FINAL_STATUS.contains(status))
+        {
+            let cure = "write statuses of failed answers, from 300 to 599";
+            self.add(&format!("spec.retry.final[{index}]"), format!("is {status}"), cure);
+        }
+    }
+
     fn delay(&mut self, field: &str, delay: Dur) {
         if delay.0 > MAX_RETRY_DELAY {
             self.add(field, format!("is {delay}"), format!("make it at most {}", Dur(MAX_RETRY_DELAY)));
@@ -171,12 +158,39 @@ impl Errors {
         self.within("spec.limits.backlog", &spec.limits.backlog, &BACKLOG);
         self.within("spec.limits.payloadBytes", &spec.limits.payload_bytes, &PAYLOAD_BYTES);
         if let Some(database) = &spec.database {
-            for (field, text) in [("name", &database.secret_ref.name), ("key", &database.secret_ref.key)] {
-                if text.is_empty() {
-                    let field = format!("spec.database.secretRef.{field}");
-                    self.add(&field, "is empty", "write which Secret and which of its keys has the URL");
-                }
-            }
+            let reference = &database.secret_ref;
+            self.secret("spec.database.secretRef.name", &reference.name, is_secret_name);
+            self.secret("spec.database.secretRef.key", &reference.key, is_secret_key);
         }
     }
+
+    fn secret(&mut self, field: &str, text: &str, allowed: fn(&str) -> bool) {
+        let cure = "write which Secret and which of its keys has the URL";
+        if text.is_empty() {
+            self.add(field, "is empty", cure);
+        } else if text.len() > LONGEST_SECRET || !allowed(text) {
+            self.add(field, format!("is `{text}`, which cannot be one"), cure);
+        }
+    }
+}
+
+/// A path by RFC 3986: what else a URL may have would end it, or be refused when the handler is called.
+fn is_path(path: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@%/".contains(c);
+    path.starts_with('/') && path.chars().all(allowed)
+}
+
+/// A domain name, as the names of Secrets are.
+fn is_secret_name(name: &str) -> bool {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.split('.').all(|label| {
+        label.bytes().all(|c| allowed(c) || c == b'-')
+            && label.bytes().next().is_some_and(allowed)
+            && label.bytes().last().is_some_and(allowed)
+    })
+}
+
+/// What the keys of a Secret may be made of.
+fn is_secret_key(key: &str) -> bool {
+    key.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c))
 }

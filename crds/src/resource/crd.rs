@@ -1,0 +1,119 @@
+//! The CRD.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceColumnDefinition, CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
+use kube::CustomResourceExt;
+use serde_json::{Value, json};
+
+use super::rules;
+use crate::{ConditionReason, ConditionType, TaskQueue};
+
+/// When the default status changed: no one can say.
+const NEVER: &str = "1970-01-01T00:00:00Z";
+
+/// The definition of `TaskQueue`s, as `charts/rowlock-crds` installs it.
+///
+/// Not `TaskQueue::crd()`, which knows the fields but not the rules.
+///
+/// # Panics
+/// Never: the rules name fields of the types, which a test calls this for.
+#[must_use]
+pub fn crd() -> CustomResourceDefinition {
+    let mut crd = TaskQueue::crd();
+    // Helm leaves it, and with it every TaskQueue, when the chart is uninstalled.
+    crd.metadata.annotations = Some([("helm.sh/resource-policy".to_owned(), "keep".to_owned())].into());
+    for version in &mut crd.spec.versions {
+        version.additional_printer_columns = Some(columns());
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        let schema = schema.expect("a derived CRD has a schema");
+        tidy(schema);
+        rules::constrain(schema);
+        let status = schema.properties.as_mut().and_then(|properties| properties.get_mut("status"));
+        status.expect("a TaskQueue has a status").default = Some(JSON(not_observed()));
+    }
+    crd
+}
+
+/// The definition as the chart has it.
+///
+/// # Panics
+/// Never: it is made of texts, numbers and lists, which YAML can write.
+#[must_use]
+pub fn crd_yaml() -> String {
+    let mut value = serde_json::to_value(crd()).expect("a definition is JSON");
+    whole_numbers(&mut value);
+    let text = serde_yaml::to_string(&value).expect("JSON is YAML");
+    // Older YAML takes it for a date.
+    text.replace(&format!(": {NEVER}\n"), &format!(": '{NEVER}'\n"))
+}
+
+/// `10000` where a schema's bound is kept as `10000.0`.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|number| number.fract() == 0.0);
+            if let Some(whole) = whole.and_then(|whole| format!("{whole}").parse::<i64>().ok()) {
+                *value = whole.into();
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The status of a `TaskQueue` that no operator has seen: `kubectl wait` and kstatus wait for it.
+fn not_observed() -> Value {
+    json!({ "conditions": [{
+        "type": ConditionType::Ready.as_str(),
+        "status": "Unknown",
+        "reason": ConditionReason::NotObserved.as_str(),
+        "message": "waiting for the operator",
+        "lastTransitionTime": NEVER
+    }] })
+}
+
+fn columns() -> Vec<CustomResourceColumnDefinition> {
+    let column = |name: &str, type_: &str, json_path: &str, description: &str, priority: Option<i32>| {
+        CustomResourceColumnDefinition {
+            name: name.to_owned(),
+            type_: type_.to_owned(),
+            json_path: json_path.to_owned(),
+            description: Some(description.to_owned()),
+            priority,
+            ..CustomResourceColumnDefinition::default()
+        }
+    };
+    let ready =
+        |field: &str| format!(".status.conditions[?(@.type==\"{}\")].{field}", ConditionType::Ready.as_str());
+    let workers = "Workers that may do tasks now";
+    let oldest = "How long the oldest available task has waited";
+    vec![
+        column("Ready", "string", &ready("status"), "Whether tasks are done", None),
+        column("Workers", "integer", ".status.workers.allocated", workers, None),
+        column("Backlog", "integer", ".status.backlog.available", "Tasks that could start now", None),
+        column("Oldest", "date", ".status.backlog.oldestAvailable", oldest, None),
+        column("Dead", "integer", ".status.backlog.dead", "Tasks that were given up", None),
+        column("Reason", "string", &ready("reason"), "Why it is ready, or is not", Some(1)),
+        column("Age", "date", ".metadata.creationTimestamp", "Since it was created", None),
+    ]
+}
+
+/// Takes out what the types say too much: defaults (what was left out must stay detectable; they are in the descriptions),
+/// formats that Kubernetes does not know, and the marks of Rust's documentation.
+fn tidy(schema: &mut JSONSchemaProps) {
+    schema.default = None;
+    schema.format = match schema.format.take().as_deref() {
+        Some("uint8" | "uint16" | "uint32") => Some("int32".to_owned()),
+        Some("uint64") => Some("int64".to_owned()),
+        other => other.map(str::to_owned),
+    };
+    if let Some(description) = &mut schema.description {
+        *description = description.replace('\n', " ").replace('`', "");
+    }
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(tidy);
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        tidy(items);
+    }
+}

@@ -1,0 +1,12 @@
+//! The `TaskQueue` as a custom resource: its status, its CRD, and the rules by which the API server refuses what
+//! [`Manifest::validate`](crate::Manifest::validate) refuses.
+
+mod cel;
+mod crd;
+mod rules;
+mod schema;
+mod status;
+
+pub use crd::{crd, crd_yaml};
+pub(crate) use schema::pod_template;
+pub use status::{BacklogStatus, ScalingStatus, TaskQueueStatus, WorkersStatus};

@@ -1,0 +1,216 @@
+//! What `validate.rs` refuses, said to the API server: in the same order, with the same bounds and words.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
+};
+
+use super::cel::{at_least, at_most, blaming, is_duration, not_zero, rule, telling};
+use crate::bounds::{
+    BACKLOG, FACTOR, FINAL_STATUS, JITTER_PERCENT, LONGEST_NAME, LONGEST_PATH, LONGEST_SECRET, MAX_ATTEMPTS,
+    MOST_DELAYS, MOST_FINAL, PAYLOAD_BYTES, PER_POD, PORT, TOTAL,
+};
+use crate::{MAX_RETRY_DELAY, duration};
+
+/// Adds bounds and rules to the schema of a `TaskQueue`.
+pub(super) fn constrain(root: &mut JSONSchemaProps) {
+    let mut schema = Schema(root);
+    schema.names();
+    schema.required_in_a_cluster();
+    schema.workers();
+    schema.handler();
+    schema.retry();
+    schema.rest();
+}
+
+struct Schema<'a>(&'a mut JSONSchemaProps);
+
+impl Schema<'_> {
+    fn names(&mut self) {
+        let cure = format!("use at most {LONGEST_NAME} of a-z, 0-9 and `-`, first and last not a `-`");
+        // Of the name Kubernetes itself checks the rest.
+        let name =
+            format!("self.metadata.name.size() <= {LONGEST_NAME} && !self.metadata.name.contains('.')");
+        self.rule("", blaming(".metadata.name", rule(name, &cure)));
+        self.text("spec.queueName", LONGEST_NAME, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", &cure);
+        // A rule about the field would not see it being taken out or added.
+        let name = |object: &str| {
+            format!("(has({object}.spec.queueName) ? {object}.spec.queueName : {object}.metadata.name)")
+        };
+        let message = "cannot change: the tasks are kept under this name; make a new TaskQueue instead";
+        let same = rule(format!("{} == {}", name("self"), name("oldSelf")), message);
+        self.rule("", blaming(".spec.queueName", same));
+    }
+
+    /// Left out only for `rowlock dev`.
+    fn required_in_a_cluster(&mut self) {
+        self.rule(
+            "spec",
+            rule(
+                "has(self.database)",
+                "add `database: { secretRef: { name: NAME, key: KEY } }`, the Secret with the URL of the database",
+            ),
+        );
+        self.rule(
+            "spec",
+            rule("has(self.template)", "add `template`, a pod template with a container named `handler`"),
+        );
+    }
+
+    fn workers(&mut self) {
+        self.number("spec.workers.total", TOTAL);
+        self.number("spec.workers.perPod", PER_POD);
+        let message = "is more than workers.total; lower it, or raise workers.total";
+        let expression = "'is ' + string(self.autoscaling.min) + ', more than workers.total (' + string(self.total) \
+                          + '); lower it, or raise workers.total'";
+        let limit =
+            "!has(self.autoscaling) || !has(self.autoscaling.min) || self.autoscaling.min <= self.total";
+        let limit = telling(expression, rule(limit, message));
+        self.rule("spec.workers", blaming(".autoscaling.min", limit));
+        self.number("spec.workers.autoscaling.min", TOTAL);
+        self.duration("spec.workers.autoscaling.waitTarget");
+        self.rule("spec.workers.autoscaling.waitTarget", not_zero("5s"));
+        self.duration("spec.workers.autoscaling.scaleDownAfter");
+    }
+
+    fn handler(&mut self) {
+        self.number("spec.handler.http.port", PORT);
+        let path = "^/[-A-Za-z0-9._~!$&\\'()*+,;=:@%/]*$";
+        self.text("spec.handler.http.path", LONGEST_PATH, path, "write a path alone, such as /tasks");
+        let field = "spec.template.spec";
+        let message = "has no container `handler`; give the container that does the tasks this name";
+        let handler = rule("self.containers.exists(c, c.name == 'handler')", message);
+        self.rule(field, blaming(".containers", handler));
+        let message = "has a container `worker`, which is a name of Rowlock's own here; give it another name";
+        let worker = rule("!self.containers.exists(c, c.name == 'worker')", message);
+        self.rule(field, blaming(".containers", worker));
+        let message =
+            "`handler` and `worker` are names of Rowlock's own here; give the init container another name";
+        let init = "!has(self.initContainers) || \
+                    !self.initContainers.exists(c, c.name == 'handler' || c.name == 'worker')";
+        self.rule(field, blaming(".initContainers", rule(init, message)));
+    }
+
+    fn retry(&mut self) {
+        self.number("spec.retry.maxAttempts", MAX_ATTEMPTS);
+        self.number("spec.retry.jitterPercent", JITTER_PERCENT);
+        self.at("spec.retry.final").max_items = length(MOST_FINAL);
+        self.number("spec.retry.final[]", FINAL_STATUS);
+        let field = "spec.retry.backoff";
+        let one = "has(self.delays) || has(self.exponential) || has(self.fixed)";
+        self.rule(field, rule(one, "says no backoff; give one of delays, exponential or fixed"));
+        let more = "!(has(self.delays) && (has(self.exponential) || has(self.fixed))) && \
+                    !(has(self.exponential) && has(self.fixed))";
+        self.rule(field, rule(more, "says more than one backoff; keep one of delays, exponential or fixed"));
+        self.delay("spec.retry.backoff.fixed");
+        self.at("spec.retry.backoff.delays").min_items = Some(1);
+        self.at("spec.retry.backoff.delays").max_items = length(MOST_DELAYS);
+        self.delay("spec.retry.backoff.delays[]");
+        let field = "spec.retry.backoff.exponential";
+        self.duration(&format!("{field}.initial"));
+        self.rule(&format!("{field}.initial"), not_zero("1s"));
+        self.number(&format!("{field}.factor"), FACTOR);
+        self.delay(&format!("{field}.max"));
+        let order = rule(at_least("self.max", "self.initial"), "make it at least as long as initial");
+        let expression =
+            "'is ' + self.max + ', shorter than initial (' + self.initial + '); make it at least as long'";
+        self.rule(field, blaming(".max", telling(expression, order)));
+    }
+
+    fn rest(&mut self) {
+        self.duration("spec.timeout");
+        self.rule("spec.timeout", not_zero("60s"));
+        for state in ["completed", "dead", "cancelled"] {
+            self.duration(&format!("spec.cleanup.{state}"));
+        }
+        self.number("spec.limits.backlog", BACKLOG);
+        self.number("spec.limits.payloadBytes", PAYLOAD_BYTES);
+        let cure = "write which Secret and which of its keys has the URL";
+        let name = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
+        self.text("spec.database.secretRef.name", LONGEST_SECRET, name, cure);
+        self.text("spec.database.secretRef.key", LONGEST_SECRET, "^[-._A-Za-z0-9]+$", cure);
+    }
+
+    fn number<N: Into<Bound>>(&mut self, path: &str, range: RangeInclusive<N>) {
+        let (least, most) = range.into_inner();
+        let field = self.at(path);
+        field.minimum = Some(least.into().0);
+        field.maximum = Some(most.into().0);
+    }
+
+    /// A text of a grammar: as a pattern for editors, as a rule for its message.
+    fn text(&mut self, path: &str, longest: usize, pattern: &str, message: &str) {
+        let field = self.at(path);
+        field.max_length = length(longest);
+        field.pattern = Some(pattern.replace('\\', ""));
+        self.rule(path, rule(format!("self.matches('{pattern}')"), message));
+    }
+
+    fn duration(&mut self, path: &str) {
+        self.duration_of(path, duration::LONGEST, "is longer than 3650d; choose a shorter duration");
+    }
+
+    fn delay(&mut self, path: &str) {
+        self.duration_of(path, MAX_RETRY_DELAY, "make it at most 365d");
+    }
+
+    fn duration_of(&mut self, path: &str, longest: Duration, message: &str) {
+        self.rule(path, is_duration());
+        self.rule(path, at_most(longest, message));
+    }
+
+    fn rule(&mut self, path: &str, rule: ValidationRule) {
+        self.at(path).x_kubernetes_validations.get_or_insert_default().push(rule);
+    }
+
+    /// The schema of a field such as `spec.retry.final[]`, where `[]` are the items of a list.
+    fn at(&mut self, path: &str) -> &mut JSONSchemaProps {
+        let mut schema = &mut *self.0;
+        for name in path.split('.').filter(|name| !name.is_empty()) {
+            let (name, items) = name.strip_suffix("[]").map_or((name, false), |name| (name, true));
+            let properties = schema.properties.as_mut().expect("a parent has fields");
+            schema = properties.get_mut(name).expect("the types have the field");
+            if items {
+                let Some(JSONSchemaPropsOrArray::Schema(item)) = &mut schema.items else {
+                    unreachable!("the field is a list")
+                };
+                schema = item;
+            }
+        }
+        schema
+    }
+}
+
+/// A bound as a schema writes it.
+struct Bound(f64);
+
+impl From<u8> for Bound {
+    fn from(number: u8) -> Self {
+        Self(number.into())
+    }
+}
+
+impl From<u16> for Bound {
+    fn from(number: u16) -> Self {
+        Self(number.into())
+    }
+}
+
+impl From<u32> for Bound {
+    fn from(number: u32) -> Self {
+        Self(number.into())
+    }
+}
+
+impl From<u64> for Bound {
+    #[expect(clippy::cast_precision_loss, reason = "no bound comes near 2^53")]
+    fn from(number: u64) -> Self {
+        Self(number as f64)
+    }
+}
+
+fn length(length: usize) -> Option<i64> {
+    i64::try_from(length).ok()
+}

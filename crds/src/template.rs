@@ -1,0 +1,61 @@
+//! What a pod template must have: a container that does the tasks, and names that leave room for ours. The rest of it is
+//! Kubernetes' own business.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::bounds::{LONGEST_CONTAINER_NAME, MOST_CONTAINERS};
+use crate::containers::{HANDLER, WORKER};
+use crate::explain::FieldError;
+
+/// Everything wrong with a `spec.template`.
+pub(crate) fn check(template: &Value) -> Vec<FieldError> {
+    if !template.is_object() {
+        let cure = "write a pod template: spec.containers and so on";
+        return vec![FieldError::new("spec.template", "is not a mapping", cure)];
+    }
+    let mut errors = Vec::new();
+    let names = names(template, "containers", &[WORKER], &mut errors);
+    self::names(template, "initContainers", &[HANDLER, WORKER], &mut errors);
+    if !names.contains(HANDLER) {
+        let problem = format!("has no container `{HANDLER}`");
+        let cure = "give the container that does the tasks this name";
+        errors.push(FieldError::new("spec.template.spec.containers", problem, cure));
+    }
+    errors
+}
+
+/// The names in a list of containers.
+fn names<'a>(
+    template: &'a Value,
+    list: &str,
+    reserved: &[&str],
+    errors: &mut Vec<FieldError>,
+) -> BTreeSet<&'a str> {
+    let field = format!("spec.template.spec.{list}");
+    let mut seen = BTreeSet::new();
+    let Some(value) = template.pointer(&format!("/spec/{list}")) else { return seen };
+    let Some(containers) = value.as_array() else {
+        errors.push(FieldError::new(&field, "is not a list", "write a list of containers"));
+        return seen;
+    };
+    if containers.len() > MOST_CONTAINERS {
+        let problem = format!("has {} containers", containers.len());
+        errors.push(FieldError::new(&field, problem, format!("write at most {MOST_CONTAINERS}")));
+    }
+    for (index, container) in containers.iter().enumerate() {
+        let name = container["name"].as_str().unwrap_or_default();
+        let problem = if name.is_empty() || name.len() > LONGEST_CONTAINER_NAME {
+            "has no name that a container can have".to_owned()
+        } else if reserved.contains(&name) {
+            format!("has the name `{name}`, which is Rowlock's own here")
+        } else if seen.insert(name) {
+            continue;
+        } else {
+            format!("has the name `{name}` too")
+        };
+        errors.push(FieldError::new(format!("{field}[{index}]"), problem, "give it a name of its own"));
+    }
+    seen
+}

@@ -1,0 +1,117 @@
+//! Bounds and grammars of single fields, by the field that is blamed. (What the API server says to the same is in
+//! `tests/tests/api_server/`.)
+
+use std::path::Path;
+
+use rowlock_crds::parse_manifests;
+
+/// What is said about a manifest with that spec, which begins behind `workers`.
+fn said(spec: &str) -> String {
+    let head = "apiVersion: rowlock.dev/v1alpha1\nkind: TaskQueue\nmetadata: { name: emails }\n";
+    let text = format!("{head}spec:\n  workers: {{ total: 1 }}\n  {spec}\n");
+    match parse_manifests(Path::new("q.yaml"), &text) {
+        Ok(_) => String::new(),
+        Err(errors) => {
+            let errors: Vec<String> = errors.iter().map(|error| error.error.to_string()).collect();
+            errors.join("\n")
+        }
+    }
+}
+
+fn check(spec: &str, expected: &str) {
+    assert_eq!(said(spec), expected, "{spec}");
+}
+
+#[test]
+fn a_path_is_what_a_url_can_have_there() {
+    let path = |path: &str| format!("handler: {{ http: {{ path: {path:?} }} }}");
+    check(&path("/a-b_c~/%20!$&'()*+,;=:@"), "");
+    for wrong in ["", "tasks", "/a b", "/a?b", "/a#b", "/a<b", "/ä", "/a\nb", "/a{b}", "/a\\\\b"] {
+        let said = said(&path(wrong));
+        assert!(
+            said.starts_with("spec.handler.http.path: is `")
+                && said.ends_with("write a path alone, such as /tasks"),
+            "{wrong:?}: {said}"
+        );
+    }
+    let long = path(&format!("/{}", "a".repeat(1024)));
+    check(&long, "spec.handler.http.path: has 1025 characters; use at most 1024");
+}
+
+#[test]
+fn the_names_of_a_secret_are_those_that_kubernetes_has() {
+    let secret =
+        |name: &str, key: &str| format!("database: {{ secretRef: {{ name: {name:?}, key: {key:?} }} }}");
+    let cure = "write which Secret and which of its keys has the URL";
+    check(&secret("shop-pg.app", "URI_2.x-y"), "");
+    check(&secret("", "uri"), &format!("spec.database.secretRef.name: is empty; {cure}"));
+    for wrong in ["Shop", "shop_pg", "-shop", "shop-", "shop..pg", ".shop"] {
+        let expected = format!("spec.database.secretRef.name: is `{wrong}`, which cannot be one; {cure}");
+        check(&secret(wrong, "uri"), &expected);
+    }
+    for wrong in ["a/b", "a b", "ä"] {
+        let expected = format!("spec.database.secretRef.key: is `{wrong}`, which cannot be one; {cure}");
+        check(&secret("shop", wrong), &expected);
+    }
+    assert!(said(&secret(&"a".repeat(254), "uri")).contains("cannot be one"));
+}
+
+#[test]
+fn a_template_has_one_handler_and_room_for_the_worker() {
+    let template = |spec: &str| format!("template: {{ spec: {{ {spec} }} }}");
+    let field = "spec.template.spec";
+    check(
+        &template("containers: [{ name: handler }, { name: proxy }], initContainers: [{ name: setup }]"),
+        "",
+    );
+    let none = "has no container `handler`; give the container that does the tasks this name";
+    check("template: {}", &format!("{field}.containers: {none}"));
+    check(&template("containers: [{ name: main }]"), &format!("{field}.containers: {none}"));
+    check(
+        &template("containers: 5"),
+        &format!("{field}.containers: is not a list; write a list of containers\n{field}.containers: {none}"),
+    );
+    let own = "give it a name of its own";
+    check(
+        &template("containers: [{ name: handler }, { name: handler }]"),
+        &format!("{field}.containers[1]: has the name `handler` too; {own}"),
+    );
+    check(
+        &template("containers: [{ name: handler }, { name: worker }]"),
+        &format!("{field}.containers[1]: has the name `worker`, which is Rowlock's own here; {own}"),
+    );
+    check(
+        &template("containers: [{ name: handler }], initContainers: [{ name: handler }, {}]"),
+        &format!(
+            "{field}.initContainers[0]: has the name `handler`, which is Rowlock's own here; {own}\n\
+             {field}.initContainers[1]: has no name that a container can have; {own}"
+        ),
+    );
+    let many = vec!["{ name: a }"; 101].join(", ");
+    assert!(
+        said(&template(&format!("containers: [{many}]"))).contains("has 101 containers; write at most 100")
+    );
+}
+
+#[test]
+fn lists_are_bounded() {
+    let statuses = vec!["404"; 301].join(", ");
+    check(
+        &format!("retry: {{ final: [{statuses}] }}"),
+        "spec.retry.final: has 301 statuses; write each status once",
+    );
+    let delays = vec!["1s"; 101].join(", ");
+    check(
+        &format!("retry: {{ backoff: {{ delays: [{delays}] }} }}"),
+        "spec.retry.backoff.delays: has 101 delays; write at most 100, or use exponential",
+    );
+}
+
+#[test]
+fn a_duration_is_written_in_at_most_32_characters() {
+    check(&format!("timeout: {}1s", "0".repeat(30)), "");
+    let long = format!("{}1s", "0".repeat(31));
+    let expected =
+        format!("spec.timeout: `{long}` has more than 32 characters; write it shorter, such as 1h30m");
+    check(&format!("timeout: {long}"), &expected);
+}
