@@ -1,0 +1,58 @@
+#!/bin/bash
+# Builds the Kubernetes programs that the tests run, from Go modules alone, into a cache outside the checkout:
+# ~/.cache/rowlock/kube/MODULE-VERSION/. Prints the path of each program named (or of all), one a line.
+#
+#   tests/cluster/build.sh [etcd] [kube-apiserver] [kubectl]
+#
+# The versions are those of kubernetes/go.mod and etcd/go.mod. One build at a time, with the lowest priority; what
+# is there already is not built again. A cold build takes some minutes and says so on stderr.
+set -euo pipefail
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/rowlock/kube
+here=$(cd "$(dirname "$0")" && pwd)
+[ $# -gt 0 ] || set -- etcd kube-apiserver kubectl
+
+version_of() { awk -v module="$2" '$1 == module && $2 ~ /^v/ { print substr($2, 2) }' "$here/$1/go.mod"; }
+kubernetes=$(version_of kubernetes k8s.io/kubernetes)
+etcd=$(version_of etcd go.etcd.io/etcd/server/v3)
+
+# Without a version the server calls itself v0.0.0-master, and clients misjudge it.
+stamp() {
+    local package minor=${kubernetes#*.}
+    for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+        printf -- '-X %s.%s ' "$package" "gitVersion=v$kubernetes" "$package" "gitMajor=${kubernetes%%.*}" \
+            "$package" "gitMinor=${minor%%.*}" "$package" gitTreeState=clean
+    done
+}
+
+build() { # program, its module's folder, its package, where to
+    local begin=$SECONDS
+    if ! command -v go >/dev/null 2>&1; then
+        echo "missing: Go (1.25 or later), to build $1; install it from https://go.dev/dl" >&2
+        exit 1
+    fi
+    echo "building $1 (once; minutes on a small machine)" >&2
+    mkdir -p "$(dirname "$4")"
+    (cd "$here/$2" && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 nice -n 19 \
+        go build -buildvcs=false -trimpath -ldflags "-s -w $(stamp)" -o "$4.new" "$3") >&2
+    mv "$4.new" "$4"
+    echo "built $1: $((SECONDS - begin)) s" >&2
+}
+
+for program in "$@"; do
+    case $program in
+        etcd) module=etcd package=go.etcd.io/etcd/server/v3 path=$cache/etcd-$etcd/etcd ;;
+        kube-apiserver | kubectl)
+            module=kubernetes package=k8s.io/kubernetes/cmd/$program path=$cache/kubernetes-$kubernetes/$program ;;
+        *) echo "unknown: $program; one of etcd, kube-apiserver, kubectl" >&2; exit 2 ;;
+    esac
+    if ! [ -x "$path" ]; then
+        mkdir -p "$cache"
+        exec 9>"$cache/.lock"
+        flock 9
+        # Somebody else may have built it while we waited.
+        [ -x "$path" ] || build "$program" "$module" "$package" "$path"
+        exec 9>&-
+    fi
+    echo "$path"
+done
