@@ -15,7 +15,7 @@ define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
 endef
 
-.PHONY: help demo test check chaos bench bench-main sizes build packages-demo packages-test fmt clippy unit postgres demo-smoke
+.PHONY: help demo test check api-server chaos bench bench-main sizes build packages-demo packages-test fmt clippy unit postgres demo-smoke
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -35,9 +35,11 @@ fmt:
 
 clippy:
 	$(call part,lints,cargo clippy --workspace --all-targets --locked -- -D warnings)
+	$(call part,lints of the Kubernetes API,cargo clippy -p rowlock-crds --features kube --all-targets --locked -- -D warnings)
 
 unit:
 	$(call part,unit tests,cargo test --workspace --exclude rowlock-tests --locked)
+	$(call part,Kubernetes API,cargo test -p rowlock-crds --features kube --locked)
 
 # The newest and the oldest supported server.
 postgres: build
@@ -50,6 +52,12 @@ demo-smoke: build
 
 build:
 	$(call part,build,cargo build --locked -p rowlock -p rowlock-worker)
+
+# Apart from `make test` as long as a machine without the cached programs builds them for minutes.
+api-server: ## The Kubernetes API against a real API server, built from Go modules (minutes, once)
+	$(call part,definition,cargo test -p rowlock-crds --features kube --locked)
+	$(call part,Kubernetes programs,tests/cluster/build.sh >/dev/null)
+	$(call part,API server,cargo test -p rowlock-tests --test api_server --locked)
 
 chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=… repeats it
 	@ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests --test chaos -- --nocapture

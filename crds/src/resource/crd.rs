@@ -101,9 +101,11 @@ fn columns() -> Vec<CustomResourceColumnDefinition> {
 }
 
 /// Takes out what the types say too much: defaults (what was left out must stay detectable; they are in the descriptions),
+/// that a field may be null (the API server then drops it, so that nobody reads one),
 /// formats that Kubernetes does not know, and the marks of Rust's documentation.
 fn tidy(schema: &mut JSONSchemaProps) {
     schema.default = None;
+    schema.nullable = None;
     schema.format = match schema.format.take().as_deref() {
         Some("uint8" | "uint16" | "uint32") => Some("int32".to_owned()),
         Some("uint64") => Some("int64".to_owned()),

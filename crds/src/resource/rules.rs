@@ -33,7 +33,8 @@ impl Schema<'_> {
         // Of the name Kubernetes itself checks the rest.
         let name =
             format!("self.metadata.name.size() <= {LONGEST_NAME} && !self.metadata.name.contains('.')");
-        self.rule("", blaming(".metadata.name", rule(name, &cure)));
+        // A rule cannot blame a field of the metadata.
+        self.rule("", rule(name, format!("metadata.name: {cure}")));
         self.text("spec.queueName", LONGEST_NAME, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", &cure);
         // A rule about the field would not see it being taken out or added.
         let name = |object: &str| {
@@ -63,12 +64,9 @@ impl Schema<'_> {
         self.number("spec.workers.total", TOTAL);
         self.number("spec.workers.perPod", PER_POD);
         let message = "is more than workers.total; lower it, or raise workers.total";
-        let expression = "'is ' + string(self.autoscaling.min) + ', more than workers.total (' + string(self.total) \
-                          + '); lower it, or raise workers.total'";
         let limit =
             "!has(self.autoscaling) || !has(self.autoscaling.min) || self.autoscaling.min <= self.total";
-        let limit = telling(expression, rule(limit, message));
-        self.rule("spec.workers", blaming(".autoscaling.min", limit));
+        self.rule("spec.workers", blaming(".autoscaling.min", rule(limit, message)));
         self.number("spec.workers.autoscaling.min", TOTAL);
         self.duration("spec.workers.autoscaling.waitTarget");
         self.rule("spec.workers.autoscaling.waitTarget", not_zero("5s"));

@@ -1,0 +1,57 @@
+//! What may change after a `TaskQueue` was made.
+
+use crate::kubectl::{kubectl, namespace, ok};
+use crate::table::manifest;
+
+const REFUSAL: &str = "The TaskQueue \"emails\" is invalid: spec.queueName: Invalid value: \"object\": cannot change: the tasks are \
+                       kept under this name; make a new TaskQueue instead\n";
+
+/// A namespace with a `TaskQueue` of that spec.
+fn queue(namespace_name: &str, spec: &str) -> String {
+    let namespace = namespace(namespace_name);
+    ok(&["create", "-n", &namespace, "-f", "-"], &manifest(spec));
+    namespace
+}
+
+/// What is said to a change of the spec, in JSON.
+fn change(namespace: &str, spec: &str) -> String {
+    let patch = format!("{{\"spec\": {spec}}}");
+    let said = kubectl(&["patch", "tq", "emails", "-n", namespace, "--type=merge", "-p", &patch]);
+    if said.content { String::new() } else { said.err }
+}
+
+#[test]
+fn the_name_of_the_queue_cannot_change() {
+    let namespace = queue("named", "queueName: q");
+    assert_eq!(change(&namespace, r#"{"queueName": "other"}"#), REFUSAL);
+    // Without it, it would be that of the metadata.
+    assert_eq!(change(&namespace, r#"{"queueName": null}"#), REFUSAL);
+    assert_eq!(change(&namespace, r#"{"queueName": "q", "paused": true}"#), "");
+}
+
+#[test]
+fn a_queue_named_after_its_task_queue_keeps_that_name() {
+    let namespace = queue("unnamed", "");
+    assert_eq!(change(&namespace, r#"{"queueName": "other"}"#), REFUSAL);
+    // The name it has.
+    assert_eq!(change(&namespace, r#"{"queueName": "emails"}"#), "");
+    assert_eq!(change(&namespace, r#"{"queueName": null}"#), "");
+}
+
+#[test]
+fn all_else_may_change() {
+    let namespace = queue("changing", "");
+    for spec in [
+        r#"{"database": {"secretRef": {"name": "restored", "key": "url"}}}"#,
+        r#"{"workers": {"total": 0, "perPod": 1, "autoscaling": {}}}"#,
+        r#"{"handler": {"http": {"port": 9000}}}"#,
+        r#"{"template": {"spec": {"containers": [{"name": "handler", "image": "emails:2"}]}}}"#,
+        r#"{"retry": {"backoff": {"fixed": "5s"}}, "timeout": "1h", "cleanup": {"dead": "1d"}}"#,
+        r#"{"limits": {"backlog": 5}, "paused": true, "suspendScaling": true}"#,
+    ] {
+        assert_eq!(change(&namespace, spec), "", "{spec}");
+    }
+    // The rules hold for what a change makes of the whole.
+    let said = change(&namespace, r#"{"workers": {"autoscaling": {"min": 1}}}"#);
+    assert!(said.contains("spec.workers.autoscaling.min: "), "{said}");
+}

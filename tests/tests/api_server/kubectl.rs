@@ -1,0 +1,90 @@
+//! kubectl, as a user runs it.
+
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::server::{Server, chart, server};
+
+/// What kubectl printed, if it was content.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) content: bool,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// Runs kubectl with that on its standard input.
+pub(crate) fn kubectl_with(args: &[&str], input: &str) -> Said {
+    said(run(server(), args, input))
+}
+
+pub(crate) fn kubectl(args: &[&str]) -> Said {
+    kubectl_with(args, "")
+}
+
+/// What kubectl printed.
+///
+/// # Panics
+/// If it was not content.
+pub(crate) fn ok(args: &[&str], input: &str) -> String {
+    let said = kubectl_with(args, input);
+    assert!(said.content, "kubectl {args:?}: {}", said.err);
+    said.out
+}
+
+/// What kubectl printed as JSON.
+pub(crate) fn json(args: &[&str], input: &str) -> Value {
+    let args = [args, &["-o", "json"]].concat();
+    serde_json::from_str(&ok(&args, input)).unwrap()
+}
+
+/// A namespace of the test's own; its name.
+pub(crate) fn namespace(name: &str) -> String {
+    ok(&["create", "namespace", name], "");
+    name.to_owned()
+}
+
+/// Whether the server answers and has done all it does at its start; if not, what it says.
+pub(crate) fn ready(server: &Server) -> Result<(), String> {
+    let said = said(run(server, &["get", "--raw", "/readyz"], ""));
+    if said.content { Ok(()) } else { Err(said.err) }
+}
+
+/// Applies the chart, and waits until the server knows the definition.
+pub(crate) fn install(server: &Server) {
+    let chart = chart();
+    let chart = chart.to_str().unwrap();
+    for args in [
+        &["apply", "-f", chart] as &[&str],
+        &["wait", "--for=condition=Established", "--timeout=60s", "crd/taskqueues.rowlock.dev"],
+    ] {
+        let said = said(run(server, args, ""));
+        assert!(said.content && said.err.is_empty(), "kubectl {args:?}: {}", said.err);
+    }
+}
+
+fn run(server: &Server, args: &[&str], input: &str) -> Output {
+    let mut child = Command::new(&server.kubectl)
+        .arg("--kubeconfig")
+        .arg(&server.kubeconfig)
+        .arg("--cache-dir")
+        .arg(server.folder.join("cache"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A kubectl that failed at once does not read it.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn said(output: Output) -> Said {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Said { content: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+}

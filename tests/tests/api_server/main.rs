@@ -1,0 +1,12 @@
+//! What the Kubernetes API promises: the definition of a `TaskQueue`, its rules and their messages, against a real API
+//! server (etcd and kube-apiserver alone, on loopback, without root).
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
+
+mod apply;
+mod changes;
+mod kubectl;
+mod look;
+mod roles;
+mod rules;
+mod server;
+mod table;

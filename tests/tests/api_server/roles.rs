@@ -1,0 +1,49 @@
+//! Who may do what with `TaskQueue`s.
+
+use serde_json::json;
+
+use crate::kubectl::{json as read, kubectl, namespace, ok};
+
+#[test]
+fn the_usual_roles_of_a_namespace_take_ours_in() {
+    // The controller manager, which is not here, copies the rules of all that have the label.
+    for role in ["view", "edit", "admin"] {
+        let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
+        let usual = read(&["get", "clusterrole", role], "");
+        let selectors = usual["aggregationRule"]["clusterRoleSelectors"].as_array().unwrap();
+        let selector = json!({ "matchLabels": { label.as_str(): "true" } });
+        assert!(selectors.contains(&selector), "{role}: {selectors:?}");
+        let ours = ok(&["get", "clusterroles", "-o", "name", "-l", &format!("{label}=true")], "");
+        assert!(ours.contains("/rowlock-taskqueues-view\n"), "{role}");
+        assert_eq!(ours.contains("/rowlock-taskqueues-edit\n"), role != "view", "{role}");
+    }
+}
+
+#[test]
+fn only_who_may_edit_may_change_and_nobody_writes_the_status() {
+    let namespace = namespace("roles");
+    for (user, roles) in [("vera", &["view"] as &[&str]), ("edgar", &["view", "edit"])] {
+        for role in roles {
+            let (name, role) = (format!("{user}-{role}"), format!("--clusterrole=rowlock-taskqueues-{role}"));
+            ok(&["create", "rolebinding", &name, "-n", &namespace, &role, &format!("--user={user}")], "");
+        }
+    }
+    let may = |user: &str, verb: &str| {
+        kubectl(&["auth", "can-i", verb, "tq", "-n", &namespace, "--as", user]).content
+    };
+    let may_status = |user: &str, verb: &str| {
+        kubectl(&["auth", "can-i", verb, "tq", "--subresource=status", "-n", &namespace, "--as", user])
+            .content
+    };
+    for verb in ["get", "list", "watch"] {
+        assert!(may("vera", verb) && may("edgar", verb), "{verb}");
+    }
+    for verb in ["create", "update", "patch", "delete", "deletecollection"] {
+        assert!(!may("vera", verb) && may("edgar", verb), "{verb}");
+        assert!(!may("nobody", verb), "{verb}");
+    }
+    for verb in ["update", "patch"] {
+        assert!(!may_status("edgar", verb), "{verb}");
+    }
+    assert!(may_status("vera", "get"));
+}

@@ -1,0 +1,159 @@
+//! What is refused at apply time, in which words, and that Rust refuses the same.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rowlock_crds::{Dur, MAX_RETRY_DELAY, parse_manifests};
+
+use crate::kubectl::kubectl_with;
+use crate::table::{Case, manifest, table};
+
+/// What Rust says, one line per error.
+fn rust(manifest: &str) -> String {
+    let errors = parse_manifests(Path::new("q.yaml"), manifest).err().unwrap_or_default();
+    let lines: Vec<String> = errors.iter().map(|error| error.error.to_string()).collect();
+    lines.join("\n")
+}
+
+/// What the API server says to each of the manifests that it refuses, in their order, and how many it accepts.
+fn api(manifests: &[String]) -> (Vec<String>, usize) {
+    let said = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &manifests.join("---\n"));
+    let refusals = said.err.lines().map(bare).collect();
+    (refusals, said.out.lines().filter(|line| line.contains(" created ")).count())
+}
+
+/// A refusal without what kubectl puts around it, and without the note that rules were not tried.
+fn bare(line: &str) -> String {
+    const NOTE: &str = ", <nil>: Invalid value: null: some validation rules were not checked because the object \
+                        was invalid; correct the existing errors to complete validation]";
+    let around = ["is invalid: ", "cannot be handled as a TaskQueue: "];
+    let text = around.iter().find_map(|around| line.split_once(around)).map_or(line, |(_, text)| text);
+    text.replace(NOTE, "]")
+}
+
+/// What the table says the API server says.
+fn expected(case: &Case, said: &str) -> String {
+    let lines: Vec<&str> = case.api.lines().collect();
+    // kubectl has brackets around several, and around one with the note.
+    if lines.len() > 1 || said.starts_with('[') { format!("[{}]", lines.join(", ")) } else { lines.concat() }
+}
+
+fn assert_refused(cases: &[Case]) {
+    let manifests: Vec<String> = cases.iter().map(Case::manifest).collect();
+    let (refusals, accepted) = api(&manifests);
+    for ((case, manifest), said) in cases.iter().zip(&manifests).zip(&refusals) {
+        assert_eq!(*said, expected(case, said), "{manifest}");
+    }
+    assert_eq!((refusals.len(), accepted), (cases.len(), 0));
+}
+
+fn assert_accepted(manifests: &[String]) {
+    assert_eq!(api(manifests), (Vec::new(), manifests.len()));
+}
+
+#[test]
+fn what_one_accepts_the_other_accepts() {
+    let manifests: Vec<String> = table().accepted.iter().map(|spec| manifest(spec)).collect();
+    for manifest in &manifests {
+        assert_eq!(rust(manifest), "", "{manifest}");
+    }
+    assert_accepted(&manifests);
+}
+
+#[test]
+fn a_refusal_says_what_to_change_in_both() {
+    let cases = table().refused;
+    for case in &cases {
+        assert_eq!(rust(&case.manifest()), case.rust, "{}", case.manifest());
+    }
+    assert_refused(&cases);
+}
+
+#[test]
+fn a_cluster_asks_for_what_dev_has_of_its_own() {
+    let cases = table().cluster;
+    for case in &cases {
+        assert_eq!(rust(&case.manifest()), "", "{}", case.manifest());
+    }
+    assert_refused(&cases);
+}
+
+#[test]
+fn dev_is_stricter_where_kubernetes_repairs() {
+    let cases = table().dev;
+    for case in &cases {
+        assert_eq!(rust(&case.manifest()), case.rust, "{}", case.manifest());
+    }
+    assert_accepted(&cases.iter().map(Case::manifest).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_manifests_of_the_documentation_are_accepted() {
+    let page = include_str!("../../../docs/kubernetes.md");
+    let block = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    assert_eq!(rust(block), "");
+    // Its namespace need not exist.
+    let block = block.replace("  namespace: shop\n", "");
+    let full = include_str!("../../../crds/tests/contract/full.yaml").replace("  namespace: shop\n", "");
+    assert_accepted(&[block, full]);
+}
+
+#[test]
+fn lists_and_texts_have_the_same_bounds_in_both() {
+    let list = |item: &str, count: usize| vec![item; count].join(", ");
+    let containers = |count: usize| {
+        let others: Vec<String> = (1..count).map(|index| format!("{{ name: c{index} }}")).collect();
+        format!("template: {{ spec: {{ containers: [{{ name: handler }}, {}] }} }}", others.join(", "))
+    };
+    let delays = |count| format!("retry: {{ backoff: {{ delays: [{}] }} }}", list("365d", count));
+    let statuses = |count| format!("retry: {{ final: [{}] }}", list("404", count));
+    let path = |length: usize| format!("handler: {{ http: {{ path: /{} }} }}", "p".repeat(length - 1));
+    let secret = |length: usize| format!("database: {{ secretRef: {{ name: {} }} }}", "s".repeat(length));
+    let at =
+        [containers(100), delays(100), statuses(300), path(1024), secret(253)].map(|spec| manifest(&spec));
+    for manifest in &at {
+        assert_eq!(rust(manifest), "");
+    }
+    assert_accepted(&at);
+    let past =
+        [containers(101), delays(101), statuses(301), path(1025), secret(254)].map(|spec| manifest(&spec));
+    for manifest in &past {
+        assert_ne!(rust(manifest), "");
+    }
+    let (refusals, accepted) = api(&past);
+    assert_eq!((refusals.len(), accepted), (5, 0));
+    for (said, why) in refusals.iter().zip(["Too many", "Too many", "Too many", "Too long", "Too long"]) {
+        assert!(said.contains(why), "{said}");
+    }
+}
+
+#[test]
+fn any_text_is_a_delay_in_both_or_in_neither() {
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    for _ in 0..5 {
+        let texts: Vec<String> = std::iter::repeat_with(|| any_duration(&mut random)).take(100).collect();
+        let spec = format!("retry: {{ backoff: {{ delays: {texts:?} }} }}");
+        let (refusals, _) = api(&[manifest(&spec)]);
+        for (index, text) in texts.iter().enumerate() {
+            let sound = text.parse::<Dur>().is_ok_and(|dur| Duration::from(dur) <= MAX_RETRY_DELAY);
+            let blamed = refusals.concat().contains(&format!("spec.retry.backoff.delays[{index}]: "));
+            assert_ne!(sound, blamed, "{text:?} (seed {seed})");
+        }
+    }
+}
+
+/// One to four parts, most of them sound, about as often below the bound as past it, of at most 32 characters.
+fn any_duration(random: &mut fastrand::Rng) -> String {
+    let mut text = String::new();
+    for _ in 0..random.usize(1..=4) {
+        let unit = *random.choice(["ms", "s", "m", "h", "d", "d", "", "w", "sm"].iter()).unwrap();
+        let digits = random.usize(0..=13);
+        let number: String = std::iter::repeat_with(|| random.digit(10)).take(digits).collect();
+        let part = if random.u8(..) < 128 { format!("{}{unit}", random.u32(0..400)) } else { number + unit };
+        if text.len() + part.len() <= 32 {
+            text += &part;
+        }
+    }
+    text
+}
