@@ -28,7 +28,7 @@ stamp() {
 build() { # program, its module's folder, its package, where to
     local begin=$SECONDS
     if ! command -v go >/dev/null 2>&1; then
-        echo "missing: Go (1.25 or later), to build $1; install it from https://go.dev/dl" >&2
+        echo "missing: Go (1.26 or later), to build $1; install it from https://go.dev/dl" >&2
         exit 1
     fi
     echo "building $1 (once; minutes on a small machine)" >&2

@@ -25,7 +25,7 @@ pub(super) fn telling(expression: &str, rule: ValidationRule) -> ValidationRule 
     ValidationRule { message_expression: Some(expression.to_owned()), ..rule }
 }
 
-/// The text is a duration. (The pattern says so too, to editors and to those who read expressions.)
+/// The text is a duration. The pattern of the schema says so too, to editors; this says what to write.
 pub(super) fn is_duration() -> ValidationRule {
     rule(
         format!("self.matches('{DURATION}')"),

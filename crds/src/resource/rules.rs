@@ -47,17 +47,10 @@ impl Schema<'_> {
 
     /// Left out only for `rowlock dev`.
     fn required_in_a_cluster(&mut self) {
-        self.rule(
-            "spec",
-            rule(
-                "has(self.database)",
-                "add `database: { secretRef: { name: NAME, key: KEY } }`, the Secret with the URL of the database",
-            ),
-        );
-        self.rule(
-            "spec",
-            rule("has(self.template)", "add `template`, a pod template with a container named `handler`"),
-        );
+        let cure = "add `database: { secretRef: { name: NAME, key: KEY } }`, the Secret with the URL of the database";
+        self.rule("spec", rule("has(self.database)", cure));
+        let cure = "add `template`, a pod template with a container named `handler`";
+        self.rule("spec", rule("has(self.template)", cure));
     }
 
     fn workers(&mut self) {

@@ -105,6 +105,33 @@ fn a_new_task_queue_is_not_known_to_be_ready() {
 }
 
 #[test]
+fn a_status_is_written_as_it_is_read() {
+    let status = json!({
+        "observedGeneration": 2, "pods": 4, "schema": 8,
+        "conditions": [{
+            "type": "Ready", "status": "True", "reason": "Succeeded", "message": "4 pods",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2
+        }],
+        "workers": { "desired": 40, "allocated": 39, "busy": 38 },
+        "backlog": {
+            "available": 17, "scheduled": 1, "running": 38, "retryable": 2, "dead": 5,
+            "oldestAvailable": "2026-01-01T00:00:00Z"
+        },
+        "scaling": { "desired": 60, "reason": "Total", "limitedBy": "Total" }
+    });
+    let read: TaskQueueStatus = serde_json::from_value(status.clone()).unwrap();
+    assert_eq!(serde_json::to_value(read).unwrap(), status);
+    // Nothing of it is a field that the definition would drop.
+    let known = schema()["properties"]["status"]["properties"].clone();
+    for (field, value) in status.as_object().unwrap() {
+        for inner in value.as_object().into_iter().flat_map(|inner| inner.keys()) {
+            assert!(known[field]["properties"][inner].is_object(), "{field}.{inner}");
+        }
+        assert!(known[field].is_object(), "{field}");
+    }
+}
+
+#[test]
 fn conditions_and_reasons_are_documented() {
     let described = schema()["properties"]["status"]["properties"]["conditions"]["description"].to_string();
     let page = std::fs::read_to_string(file("docs/kubernetes.md")).unwrap();
