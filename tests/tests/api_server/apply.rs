@@ -78,3 +78,11 @@ fn the_definition_can_be_applied_again_in_both_ways() {
     let holds = |name: &str| conditions.iter().any(|c| c["type"] == name && c["status"] == "True");
     assert!(holds("Established") && holds("NamesAccepted") && !holds("NonStructuralSchema"));
 }
+
+#[test]
+fn unknown_fields_are_dropped_where_nobody_asks_for_strictness() {
+    let namespace = namespace("unknown");
+    let spec = manifest("retries: 5\ntimeout: 5s");
+    let stored = read(&["create", "--validate=false", "-n", &namespace, "-f", "-"], &spec);
+    assert_eq!((&stored["spec"]["retries"], &stored["spec"]["timeout"]), (&json!(null), &json!("5s")));
+}
