@@ -10,6 +10,8 @@ export CARGO_TERM_COLOR ?= auto
 SECONDS_OF_CHAOS ?= $(or $(SECONDS),120)
 ROWLOCK := $(CARGO_TARGET_DIR)/debug/rowlock
 
+comma := ,
+
 # $(call part,NAME,COMMAND): runs it and says how long it took.
 define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
@@ -36,10 +38,12 @@ fmt:
 clippy:
 	$(call part,lints,cargo clippy --workspace --all-targets --locked -- -D warnings)
 	$(call part,lints of the Kubernetes API,cargo clippy -p rowlock-crds --features kube --all-targets --locked -- -D warnings)
+	$(call part,lints of the operator,cargo clippy -p rowlock-operator --features kube --all-targets --locked -- -D warnings)
 
 unit:
 	$(call part,unit tests,cargo test --workspace --exclude rowlock-tests --locked)
 	$(call part,Kubernetes API,cargo test -p rowlock-crds --features kube --locked)
+	$(call part,operator,cargo test -p rowlock-operator --features kube --locked)
 
 # The newest and the oldest supported server.
 postgres: build
@@ -54,8 +58,8 @@ build:
 	$(call part,build,cargo build --locked -p rowlock -p rowlock-worker)
 
 # Apart from `make test` as long as a machine without the cached programs builds them for minutes.
-api-server: ## The Kubernetes API against a real API server, built from Go modules (minutes, once)
-	$(call part,definition,cargo test -p rowlock-crds --features kube --locked)
+api-server: packages-test ## The Kubernetes API and the operator against a real API server, built from Go modules (minutes, once)
+	$(call part,definition and operator,cargo test -p rowlock-crds -p rowlock-operator --features rowlock-crds/kube$(comma)rowlock-operator/kube --locked)
 	$(call part,Kubernetes programs,tests/cluster/build.sh >/dev/null)
 	$(call part,API server,cargo test -p rowlock-tests --test api_server --locked)
 

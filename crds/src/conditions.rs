@@ -73,8 +73,14 @@ pub enum ConditionReason {
     MigrationFailed,
     /// A newer release has changed the tables.
     SchemaTooNew,
+    /// The database is no server that we can use: too old, or not what the URL says.
+    DatabaseUnsupported,
     /// The API server refuses the pods that the template makes.
     TemplateRefused,
+    /// The cluster lets no more pods in: a quota or a policy.
+    PodsRefused,
+    /// This release of the operator cannot read the `TaskQueue`.
+    NotUnderstood,
     /// The operator has no rights in this namespace.
     Forbidden,
     /// An object of that name, or the queue in the database, belongs to somebody else.
@@ -85,6 +91,10 @@ pub enum ConditionReason {
     NotListening,
     /// A handler keeps ending.
     CrashLooping,
+    /// The image of a container cannot be fetched.
+    ImageNotPulled,
+    /// A pod finds no place, or its containers cannot be made.
+    NotStarting,
     /// `workers.total` is reached.
     Total,
     /// The database has no connections for more.
@@ -95,7 +105,7 @@ pub enum ConditionReason {
 
 impl ConditionReason {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 26] = [
         Self::NotObserved,
         Self::Succeeded,
         Self::Progressing,
@@ -108,12 +118,17 @@ impl ConditionReason {
         Self::Migrating,
         Self::MigrationFailed,
         Self::SchemaTooNew,
+        Self::DatabaseUnsupported,
         Self::TemplateRefused,
+        Self::PodsRefused,
+        Self::NotUnderstood,
         Self::Forbidden,
         Self::OwnedByAnother,
         Self::Idle,
         Self::NotListening,
         Self::CrashLooping,
+        Self::ImageNotPulled,
+        Self::NotStarting,
         Self::Total,
         Self::Connections,
         Self::NotLimited,
@@ -135,12 +150,17 @@ impl ConditionReason {
             Self::Migrating => "Migrating",
             Self::MigrationFailed => "MigrationFailed",
             Self::SchemaTooNew => "SchemaTooNew",
+            Self::DatabaseUnsupported => "DatabaseUnsupported",
             Self::TemplateRefused => "TemplateRefused",
+            Self::PodsRefused => "PodsRefused",
+            Self::NotUnderstood => "NotUnderstood",
             Self::Forbidden => "Forbidden",
             Self::OwnedByAnother => "OwnedByAnother",
             Self::Idle => "Idle",
             Self::NotListening => "NotListening",
             Self::CrashLooping => "CrashLooping",
+            Self::ImageNotPulled => "ImageNotPulled",
+            Self::NotStarting => "NotStarting",
             Self::Total => "Total",
             Self::Connections => "Connections",
             Self::NotLimited => "NotLimited",

@@ -9,7 +9,7 @@
 //! * [`Policy`]: what of the spec is handed to the running instances;
 //! * [`parse_manifests`]: YAML in, checked [`Manifest`]s or helpful errors out;
 //! * [`ConditionType`], [`ConditionReason`]: the words of its status;
-//! * [`api`], [`env`](mod@env), [`annotations`], [`containers`]: names used by more than one crate.
+//! * [`api`], [`env`](mod@env), [`annotations`], [`labels`], [`containers`]: names used by more than one crate.
 
 mod bounds;
 mod conditions;
@@ -30,7 +30,7 @@ pub use conditions::{ConditionReason, ConditionType};
 pub use duration::{Dur, DurError};
 pub use explain::{FieldError, ManifestError};
 pub use manifest::{Manifest, check_set, parse_manifests};
-pub use names::{annotations, api, containers, env};
+pub use names::{annotations, api, containers, env, labels};
 pub use policy::Policy;
 #[cfg(feature = "kube")]
 pub use resource::{BacklogStatus, ScalingStatus, TaskQueueStatus, WorkersStatus, crd, crd_yaml};

@@ -16,6 +16,22 @@ pub mod api {
 pub mod annotations {
     /// The command that `rowlock dev` runs as the handler, in the manifest's folder, with `PORT` set.
     pub const DEV_COMMAND: &str = "rowlock.dev/dev-command";
+    /// On objects of ours: what they were last made from.
+    pub const INTENT: &str = "rowlock.dev/intent";
+}
+
+/// Labels, on a `TaskQueue` and on what is made of it.
+pub mod labels {
+    /// On a `TaskQueue`: the class of the operator that shall tend it. Left out: of one without a class.
+    pub const CLASS: &str = "rowlock.dev/class";
+    /// On Deployments and pods: the name of the `TaskQueue`.
+    pub const TASK_QUEUE: &str = "rowlock.dev/task-queue";
+    /// Who made an object; Kubernetes' own convention.
+    pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+    /// What it is; Kubernetes' own convention.
+    pub const NAME: &str = "app.kubernetes.io/name";
+    /// Which one of them; Kubernetes' own convention.
+    pub const INSTANCE: &str = "app.kubernetes.io/instance";
 }
 
 /// Containers of a worker pod.

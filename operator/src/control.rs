@@ -6,8 +6,9 @@ use crate::observe::{backlog, observe};
 use crate::view::{QueueView, View};
 use rowlock_crds::Manifest;
 use rowlock_plan::{Decision, Memory, ObservedQueue, decide};
-use rowlock_queue::{Caretaker, Db, QueueStats};
+use rowlock_queue::{Caretaker, Db, Error, QueueStats};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often the caretaker works here while no instance lives that would do it.
@@ -23,16 +24,17 @@ pub struct Operator<A> {
     caretaker: Caretaker,
     cared_at: Option<Instant>,
     since: Instant,
-    trouble: Option<String>,
+    trouble: Option<Arc<Error>>,
 }
 
 struct Tended {
     manifest: Manifest,
+    owner: String,
     generation: i64,
     /// The generation the database was told last.
     declared: Option<i64>,
     /// Why it could not be told, so that this is logged once.
-    refused: Option<String>,
+    refused: Option<Arc<Error>>,
     memory: Memory,
     reason: Option<(u32, &'static str)>,
 }
@@ -54,13 +56,20 @@ impl<A: Applier> Operator<A> {
 
     /// What shall be from now on. `generation` grows with every change.
     pub fn set_manifests(&mut self, manifests: Vec<Manifest>, generation: i64) {
+        let owner = self.owner.clone();
+        self.set_each(manifests.into_iter().map(|manifest| (manifest, generation, owner.clone())));
+    }
+
+    /// The same, for manifests that each have a generation and an owner of their own.
+    pub fn set_each(&mut self, manifests: impl IntoIterator<Item = (Manifest, i64, String)>) {
         let mut before = std::mem::take(&mut self.queues);
-        for manifest in manifests {
+        for (manifest, generation, owner) in manifests {
             let name = manifest.queue_name().to_owned();
             let tended = match before.remove(&name) {
-                Some(old) if old.manifest == manifest => old,
+                Some(old) if old.manifest == manifest && old.owner == owner => old,
                 old => Tended {
                     manifest,
+                    owner,
                     generation,
                     declared: None,
                     refused: None,
@@ -72,12 +81,25 @@ impl<A: Applier> Operator<A> {
         }
     }
 
+    /// The same database by another address, or another one: every queue is declared to it anew.
+    pub fn set_db(&mut self, db: Db) {
+        self.db = db;
+        self.queues.values_mut().for_each(|tended| tended.declared = None);
+    }
+
+    pub fn applier_mut(&mut self) -> &mut A {
+        &mut self.applier
+    }
+
     /// Observe, plan, apply: once, for all queues.
     pub async fn reconcile(&mut self) -> View {
         self.declare().await;
         let observed = observe(&self.db).await;
-        self.note_trouble(observed.as_ref().err().map(ToString::to_string));
-        let stats = observed.unwrap_or_default();
+        let (stats, trouble) = match observed {
+            Ok(stats) => (stats, None),
+            Err(error) => (BTreeMap::new(), Some(Arc::new(error))),
+        };
+        self.note_trouble(trouble);
         self.care(&stats).await;
         let now = self.since.elapsed();
         let mut decisions = Vec::with_capacity(self.queues.len());
@@ -107,17 +129,18 @@ impl<A: Applier> Operator<A> {
             if tended.declared == Some(tended.generation) {
                 continue;
             }
-            let declaration = declaration(&tended.manifest, &self.owner, tended.generation);
+            let declaration = declaration(&tended.manifest, &tended.owner, tended.generation);
             match rowlock_queue::declare(&self.db, &declaration).await {
                 Ok(_) => {
                     tended.declared = Some(tended.generation);
                     tended.refused = None;
                 }
                 Err(error) => {
-                    let error = error.to_string();
-                    if tended.refused.as_ref() != Some(&error) {
+                    let known =
+                        tended.refused.as_ref().is_some_and(|known| known.to_string() == error.to_string());
+                    if !known {
                         tracing::error!(queue = %name, %error, "the queue cannot be declared; trying again");
-                        tended.refused = Some(error);
+                        tended.refused = Some(Arc::new(error));
                     }
                 }
             }
@@ -139,7 +162,7 @@ impl<A: Applier> Operator<A> {
         }
     }
 
-    fn note_trouble(&mut self, trouble: Option<String>) {
+    fn note_trouble(&mut self, trouble: Option<Arc<Error>>) {
         match (&self.trouble, &trouble) {
             (None, Some(error)) => {
                 tracing::warn!(%error, "nothing is known about the queues; their instances stay as they are");
@@ -151,8 +174,9 @@ impl<A: Applier> Operator<A> {
     }
 
     fn view(&self, stats: &BTreeMap<String, QueueStats>, decisions: Vec<Decision>) -> View {
-        let queues = self.queues.keys().zip(decisions).map(|(name, decision)| QueueView {
+        let queues = self.queues.iter().zip(decisions).map(|((name, tended), decision)| QueueView {
             name: name.clone(),
+            refused: tended.refused.clone(),
             stats: stats.get(name).cloned(),
             instances: self.applier.instances(name),
             decision,
@@ -163,9 +187,17 @@ impl<A: Applier> Operator<A> {
 }
 
 impl Tended {
+    /// Whether the queue of that name belongs to another owner: no worker of ours shall do its tasks.
+    fn is_anothers(&self) -> bool {
+        matches!(self.refused.as_deref(), Some(Error::Refused { code, .. }) if code == rowlock_queue::NOT_THE_OWNER)
+    }
+
     fn plan(&mut self, stats: Option<&QueueStats>, pods: u32, now: Duration) -> Decision {
-        let observed =
+        let mut observed =
             ObservedQueue { pods, stats: stats.map(backlog), ..ObservedQueue::of(&self.manifest.spec) };
+        if self.is_anothers() {
+            (observed.total, observed.suspend_scaling) = (0, false);
+        }
         let decision = decide(&observed, std::mem::take(&mut self.memory), now);
         self.memory = decision.memory.clone();
         let reason = Some((decision.pods_desired, decision.reason.as_str()));

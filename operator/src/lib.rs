@@ -5,12 +5,15 @@
 //! * [`Operator`]: the loop's one step over all queues of a database;
 //! * [`Applier`] and [`Intent`]: who makes a plan come true, and what it is told;
 //! * [`Local`]: the applier of `rowlock dev`, with processes in place of pods;
+//! * `kubernetes`, behind the feature `kube`: the applier of a cluster, with pods, and a whole operator around it;
 //! * [`View`]: what a step saw and decided, for people and metrics;
 //! * [`process`]: processes that do not outlive us.
 
 mod applier;
 mod control;
 mod declaration;
+#[cfg(feature = "kube")]
+pub mod kubernetes;
 mod local;
 mod metrics;
 mod observe;

@@ -1,20 +1,23 @@
 //! What one step saw and decided.
 
 use rowlock_plan::Decision;
-use rowlock_queue::QueueStats;
+use rowlock_queue::{Error, QueueStats};
+use std::sync::Arc;
 
 /// All queues, in the order of their names.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     pub queues: Vec<QueueView>,
     /// Why nothing is known about the database, when so.
-    pub trouble: Option<String>,
+    pub trouble: Option<Arc<Error>>,
 }
 
 /// One queue.
 #[derive(Debug, Clone)]
 pub struct QueueView {
     pub name: String,
+    /// Why the database does not take it as it is declared, when so.
+    pub refused: Option<Arc<Error>>,
     /// What the database said; `None` when it said nothing.
     pub stats: Option<QueueStats>,
     /// Instances that run or start.

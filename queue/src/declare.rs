@@ -7,6 +7,9 @@ use sqlx::{Row, postgres::types::PgInterval, types::Json};
 
 use crate::{Db, QueueId, Result, db::query};
 
+/// The SQLSTATE that refuses to declare a queue which belongs to another owner.
+pub const NOT_THE_OWNER: &str = "RL008";
+
 /// A queue as its `TaskQueue` wants it.
 #[derive(Debug, Clone)]
 pub struct Declaration {

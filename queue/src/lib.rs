@@ -28,7 +28,7 @@ pub use bell::{Bell, listen};
 pub use care::{CareReport, Caretaker};
 pub use claim::{CLAIM_MAX, Claim, Claimed, claim};
 pub use db::{BEAT, Connect, Db, LEASE, STATEMENT_TIMEOUT};
-pub use declare::{Declaration, declare, policy};
+pub use declare::{Declaration, NOT_THE_OWNER, declare, policy};
 pub use enqueue::{EnqueueOptions, enqueue, enqueue_many};
 pub use error::Error;
 pub use fetch::{TaskBody, fetch};

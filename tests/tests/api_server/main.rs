@@ -6,6 +6,7 @@ mod apply;
 mod changes;
 mod kubectl;
 mod look;
+mod operator;
 mod roles;
 mod rules;
 mod server;

@@ -1,0 +1,203 @@
+//! A queue's instances as Kubernetes objects: pure.
+//!
+//! The handler is a native sidecar (an init container that is always restarted) and the worker the only main container: so the
+//! handler is up before the first claim, and at the end stays until the worker has drained. The template's other containers
+//! become sidecars as well, before the handler: as main containers they would get SIGTERM together with the worker, and a
+//! database proxy that ends first breaks the drain. Init containers of the template run before all of them.
+
+use rowlock_crds::{Manifest, annotations, containers, labels};
+use rowlock_plan::{Place, fleet};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::worker::{self, WorkerImage};
+
+/// Who we are in `managed-by` labels and as a field manager.
+pub(crate) const MANAGER: &str = "rowlock-operator";
+
+/// The container that `kubectl logs` and `kubectl exec` mean.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// Keeps the proxies of Istio and Linkerd native sidecars: as main containers they would start after the handler, which may
+/// need them, and die together with the worker.
+const NATIVE_PROXIES: [(&str, &str); 2] = [
+    ("sidecar.istio.io/nativeSidecar", "true"),
+    ("config.beta.linkerd.io/proxy-enable-native-sidecar", "true"),
+];
+
+/// Rollbacks are done in the `TaskQueue`; a few old `ReplicaSets` are there to be looked at.
+const HISTORY: u32 = 3;
+
+/// How many pods a drain of nodes may take at a time; at least one, since percentages round up.
+const EVICTED_AT_A_TIME: &str = "25%";
+
+/// The `TaskQueue` that an object belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uid: String,
+}
+
+/// What all pods of a queue are selected by.
+pub(crate) fn selector(name: &str) -> Value {
+    json!({ (labels::MANAGED_BY): MANAGER, (labels::TASK_QUEUE): name })
+}
+
+/// The Deployment of a queue, with the hash of all that it says.
+pub(crate) fn deployment(owner: &Owner, manifest: &Manifest, replicas: u32, image: &WorkerImage) -> Value {
+    let spec = json!({
+        "replicas": replicas,
+        "revisionHistoryLimit": HISTORY,
+        "selector": { "matchLabels": selector(&owner.name) },
+        // Nobody is interrupted for a rollout: a pod goes when its successor is ready.
+        "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 0, "maxSurge": 1 } },
+        "template": template(owner, manifest, image),
+    });
+    object("apps/v1", "Deployment", owner, &spec)
+}
+
+/// How many pods a drain of nodes may take at a time.
+pub(crate) fn budget(owner: &Owner) -> Value {
+    let spec = json!({
+        "maxUnavailable": EVICTED_AT_A_TIME,
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        "selector": { "matchLabels": selector(&owner.name) },
+    });
+    object("policy/v1", "PodDisruptionBudget", owner, &spec)
+}
+
+/// The hash of an object made here.
+pub(crate) fn hash_of(object: &Value) -> &str {
+    object["metadata"]["annotations"][annotations::INTENT].as_str().unwrap_or_default()
+}
+
+fn object(api_version: &str, kind: &str, owner: &Owner, spec: &Value) -> Value {
+    let mut labels = common_labels(&owner.name);
+    labels.insert(labels::TASK_QUEUE.to_owned(), owner.name.clone().into());
+    let mut object = json!({
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": owner.name,
+            "namespace": owner.namespace,
+            "labels": labels,
+            "ownerReferences": [{
+                "apiVersion": rowlock_crds::api::API_VERSION,
+                "kind": rowlock_crds::api::KIND,
+                "name": owner.name,
+                "uid": owner.uid,
+                "controller": true,
+                "blockOwnerDeletion": true,
+            }],
+        },
+        "spec": spec,
+    });
+    seal(&mut object);
+    object
+}
+
+/// Writes the hash of what an object says.
+pub(crate) fn seal(object: &mut Value) {
+    object["metadata"]["annotations"] = Value::Null;
+    let hash = hash(&object.to_string());
+    object["metadata"]["annotations"] = json!({ (annotations::INTENT): hash });
+}
+
+/// Short enough to be read, long enough not to meet another.
+fn hash(text: &str) -> String {
+    let digest: [u8; 32] = Sha256::digest(text).into();
+    digest.first_chunk().map_or_else(String::new, |first| format!("{:016x}", u64::from_be_bytes(*first)))
+}
+
+fn common_labels(name: &str) -> Map<String, Value> {
+    [(labels::NAME, "rowlock-worker"), (labels::INSTANCE, name), (labels::MANAGED_BY, MANAGER)]
+        .into_iter()
+        .map(|(label, value)| (label.to_owned(), value.into()))
+        .collect()
+}
+
+fn template(owner: &Owner, manifest: &Manifest, image: &WorkerImage) -> Value {
+    let mut template = into_object(manifest.spec.template.clone().unwrap_or_default());
+    let mut metadata = into_object(template.remove("metadata").unwrap_or_default());
+    let mut labels = into_object(metadata.remove("labels").unwrap_or_default());
+    for (label, value) in common_labels(&owner.name) {
+        // What is selected by is ours; how it is called may be the user's.
+        if label == labels::MANAGED_BY {
+            labels.insert(label, value);
+        } else {
+            labels.entry(label).or_insert(value);
+        }
+    }
+    labels.insert(labels::TASK_QUEUE.to_owned(), owner.name.clone().into());
+    metadata.insert("labels".to_owned(), labels.into());
+    let mut annotations = into_object(metadata.remove("annotations").unwrap_or_default());
+    for (name, value) in NATIVE_PROXIES.into_iter().chain([(DEFAULT_CONTAINER, containers::HANDLER)]) {
+        annotations.entry(name).or_insert_with(|| value.into());
+    }
+    metadata.insert("annotations".to_owned(), annotations.into());
+    template.insert("metadata".to_owned(), metadata.into());
+    let spec = into_object(template.remove("spec").unwrap_or_default());
+    template.insert("spec".to_owned(), pod(spec, manifest, image).into());
+    template.into()
+}
+
+fn pod(mut spec: Map<String, Value>, manifest: &Manifest, image: &WorkerImage) -> Map<String, Value> {
+    let place = worker::place(manifest);
+    let instance = fleet(manifest, 1, |_| place).instances.into_iter().next();
+    let Some(instance) = instance else { return spec };
+    let (handlers, others): (Vec<Value>, Vec<Value>) =
+        into_list(spec.remove("containers")).into_iter().partition(|one| one["name"] == containers::HANDLER);
+    let mut first = into_list(spec.remove("initContainers"));
+    first.extend(others.into_iter().map(sidecar));
+    first.extend(handlers.into_iter().map(|one| sidecar(handler(one, place))));
+    spec.insert("initContainers".to_owned(), first.into());
+    spec.insert("containers".to_owned(), json!([worker::container(&instance, place, image)]));
+    let mut volumes = into_list(spec.remove("volumes"));
+    volumes.extend(worker::volume(manifest));
+    spec.insert("volumes".to_owned(), volumes.into());
+    // Ours is the least: a task that just started may still take all its time. A template may ask for more.
+    let asked = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or_default();
+    spec.insert("terminationGracePeriodSeconds".to_owned(), instance.grace.as_secs().max(asked).into());
+    spec.entry("automountServiceAccountToken").or_insert(Value::Bool(false));
+    spec
+}
+
+/// The user's container, told where to listen and kept from raising its rights; what the user wrote counts.
+fn handler(container: Value, place: Place) -> Value {
+    let mut container = into_object(container);
+    let mut env = into_list(container.remove("env"));
+    let port = rowlock_crds::env::HANDLER_PORT;
+    if env.iter().all(|variable| variable["name"] != port) {
+        env.push(json!({ "name": port, "value": place.handler_port.to_string() }));
+    }
+    container.insert("env".to_owned(), env.into());
+    // Not more: ordinary images run as root, and write where they like.
+    container.entry("securityContext").or_insert_with(
+        || json!({ "allowPrivilegeEscalation": false, "seccompProfile": { "type": "RuntimeDefault" } }),
+    );
+    container.into()
+}
+
+fn sidecar(container: Value) -> Value {
+    let mut container = into_object(container);
+    container.insert("restartPolicy".to_owned(), "Always".into());
+    container.into()
+}
+
+fn into_object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}
+
+fn into_list(value: Option<Value>) -> Vec<Value> {
+    match value {
+        Some(Value::Array(items)) => items,
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

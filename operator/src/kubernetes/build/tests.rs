@@ -1,0 +1,154 @@
+use rowlock_crds::{Manifest, TaskQueueSpec};
+use serde_json::{Value, json};
+
+use super::{Owner, WorkerImage, budget, deployment, hash_of};
+
+const SPEC: &str = "
+database: { secretRef: { name: shop-pg-app } }
+workers: { total: 40, perPod: 20 }
+timeout: 90s
+template:
+  metadata: { labels: { team: mail }, annotations: { a: b } }
+  spec:
+    serviceAccountName: mailer
+    initContainers: [{ name: first, image: i }]
+    containers:
+      - { name: handler, image: emails:1, env: [{ name: A, value: b }] }
+      - { name: proxy, image: proxy:1 }
+    volumes: [{ name: mine, configMap: { name: c } }]
+";
+
+fn built(spec: &str) -> Value {
+    let spec: TaskQueueSpec = serde_yaml::from_str(spec).unwrap();
+    let owner = Owner { namespace: "shop".into(), name: "emails".into(), uid: "u1".into() };
+    let image = WorkerImage { image: "worker:1".into(), pull_policy: None };
+    deployment(&owner, &Manifest::new("emails", spec), 2, &image)
+}
+
+fn pod(spec: &str) -> Value {
+    built(spec)["spec"]["template"]["spec"].clone()
+}
+
+fn names(containers: &Value) -> Vec<&str> {
+    containers.as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect()
+}
+
+fn env<'a>(container: &'a Value, name: &str) -> &'a Value {
+    container["env"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap()
+}
+
+#[test]
+fn the_worker_is_the_only_main_container_and_the_handler_the_last_sidecar() {
+    let pod = pod(SPEC);
+    assert_eq!(names(&pod["containers"]), ["worker"]);
+    assert_eq!(names(&pod["initContainers"]), ["first", "proxy", "handler"]);
+    let restarts = |index: usize| pod["initContainers"][index]["restartPolicy"].clone();
+    assert_eq!([restarts(0), restarts(1), restarts(2)], [json!(null), json!("Always"), json!("Always")]);
+}
+
+#[test]
+fn the_handler_keeps_what_its_template_says_and_is_told_its_port() {
+    let handler = pod(SPEC)["initContainers"][2].clone();
+    assert_eq!((&handler["image"], &env(&handler, "A")["value"]), (&json!("emails:1"), &json!("b")));
+    assert_eq!(env(&handler, "PORT")["value"], "8080");
+    assert_eq!(handler["securityContext"]["allowPrivilegeEscalation"], false);
+    let own = SPEC
+        .replace("value: b }]", "value: b }, { name: PORT, value: '1' }], securityContext: { runAsUser: 5 }");
+    let handler = pod(&own)["initContainers"][2].clone();
+    assert_eq!(handler["securityContext"], json!({ "runAsUser": 5 }));
+    assert_eq!(handler["env"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_secret_is_a_file_in_the_worker_only() {
+    let pod = pod(SPEC);
+    let worker = &pod["containers"][0];
+    let mount =
+        json!([{ "name": "rowlock-database", "mountPath": "/var/run/rowlock/database", "readOnly": true }]);
+    assert_eq!(worker["volumeMounts"], mount);
+    assert_eq!(env(worker, "ROWLOCK_DATABASE_URL_FILE")["value"], "/var/run/rowlock/database/url");
+    let secret = json!({ "secretName": "shop-pg-app", "items": [{ "key": "uri", "path": "url" }] });
+    assert_eq!(pod["volumes"][1], json!({ "name": "rowlock-database", "secret": secret }));
+    assert_eq!(
+        (pod["volumes"][0]["name"].clone(), pod["initContainers"][2]["volumeMounts"].clone()),
+        (json!("mine"), json!(null))
+    );
+}
+
+#[test]
+fn the_worker_is_restricted_and_told_all_it_must_know() {
+    let worker = pod(SPEC)["containers"][0].clone();
+    let context = &worker["securityContext"];
+    assert_eq!((&context["runAsNonRoot"], &context["readOnlyRootFilesystem"]), (&json!(true), &json!(true)));
+    assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }));
+    for (name, value) in [
+        ("ROWLOCK_QUEUE", "emails"),
+        ("ROWLOCK_WORKERS", "20"),
+        ("ROWLOCK_HANDLER_URL", "http://127.0.0.1:8080/tasks"),
+        ("ROWLOCK_DRAIN_GRACE", "1m30s"),
+        ("ROWLOCK_LISTEN", "0.0.0.0:9464"),
+    ] {
+        assert_eq!(env(&worker, name)["value"], value, "{name}");
+    }
+    assert_eq!(env(&worker, "ROWLOCK_INSTANCE_NAME")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
+    assert!(worker["resources"]["requests"]["memory"].is_string());
+}
+
+#[test]
+fn grace_follows_the_timeout_unless_the_template_asks_for_more() {
+    let grace = |spec: &str| pod(spec)["terminationGracePeriodSeconds"].clone();
+    assert_eq!(grace(SPEC), 95);
+    let longer = SPEC.replace("serviceAccountName: mailer", "terminationGracePeriodSeconds: 600");
+    assert_eq!(grace(&longer), 600);
+    let shorter = SPEC.replace("serviceAccountName: mailer", "terminationGracePeriodSeconds: 5");
+    assert_eq!(grace(&shorter), 95);
+}
+
+#[test]
+fn nobody_gets_a_token_who_does_not_ask() {
+    let pod = pod(SPEC);
+    assert_eq!(
+        (&pod["automountServiceAccountToken"], &pod["serviceAccountName"]),
+        (&json!(false), &json!("mailer"))
+    );
+    assert!(!pod.to_string().contains("emptyDir"));
+}
+
+#[test]
+fn a_handler_on_the_workers_port_moves_the_worker() {
+    let spec = format!("{SPEC}\nhandler: {{ http: {{ port: 9464 }} }}");
+    let worker = pod(&spec)["containers"][0].clone();
+    assert_eq!(env(&worker, "ROWLOCK_LISTEN")["value"], "0.0.0.0:9465");
+    assert_eq!(worker["ports"][0]["containerPort"], 9465);
+}
+
+#[test]
+fn pods_are_selected_by_our_labels_and_keep_their_own() {
+    let built = built(SPEC);
+    let metadata = &built["spec"]["template"]["metadata"];
+    assert_eq!(metadata["labels"]["team"], "mail");
+    for (label, value) in built["spec"]["selector"]["matchLabels"].as_object().unwrap() {
+        assert_eq!(&metadata["labels"][label], value);
+    }
+    assert_eq!(
+        (&metadata["annotations"]["a"], &metadata["annotations"]["sidecar.istio.io/nativeSidecar"]),
+        (&json!("b"), &json!("true"))
+    );
+    assert_eq!(metadata["annotations"]["kubectl.kubernetes.io/default-container"], "handler");
+    assert_eq!(built["spec"]["strategy"]["rollingUpdate"], json!({ "maxUnavailable": 0, "maxSurge": 1 }));
+    assert_eq!(built["metadata"]["ownerReferences"][0]["uid"], "u1");
+}
+
+#[test]
+fn fields_that_this_release_does_not_know_are_left_to_the_server() {
+    let spec = SPEC.replace("serviceAccountName: mailer", "aFieldOfTomorrow: { x: 1 }");
+    assert_eq!(pod(&spec)["aFieldOfTomorrow"], json!({ "x": 1 }));
+}
+
+#[test]
+fn the_hash_changes_with_what_is_said_and_only_then() {
+    assert_eq!(hash_of(&built(SPEC)), hash_of(&built(SPEC)));
+    assert_ne!(hash_of(&built(SPEC)), hash_of(&built(&SPEC.replace("emails:1", "emails:2"))));
+    let owner = Owner { namespace: "shop".into(), name: "emails".into(), uid: "u1".into() };
+    assert_ne!(hash_of(&budget(&owner)), "");
+}

@@ -1,0 +1,68 @@
+//! Flags and environment of `rowlock-operator`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use clap::Parser;
+
+use super::worker::WorkerImage;
+
+/// Keeps the workers of every `TaskQueue` of a cluster right
+#[derive(Debug, Clone, Parser)]
+#[command(name = "rowlock-operator", version)]
+pub struct Config {
+    /// Namespace of the `TaskQueues` [default: all]
+    #[arg(long, env = "ROWLOCK_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Tend only `TaskQueues` whose label rowlock.dev/class says this [default: those without the label]
+    #[arg(long, env = "ROWLOCK_CLASS")]
+    pub class: Option<String>,
+    /// Image of the workers
+    #[arg(long, env = "ROWLOCK_WORKER_IMAGE")]
+    pub worker_image: String,
+    /// When nodes fetch it: `Always`, `IfNotPresent` or `Never` [default: as Kubernetes does]
+    #[arg(long, env = "ROWLOCK_WORKER_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
+    pub worker_pull_policy: Option<String>,
+    /// Address of /healthz, /readyz and /metrics
+    #[arg(long, env = "ROWLOCK_LISTEN", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9464)))]
+    pub listen: SocketAddr,
+    /// Namespace of the Lease by which replicas elect a leader, and of the service account: the operator's own
+    #[arg(long, env = "POD_NAMESPACE", default_value = "rowlock")]
+    pub lease_namespace: String,
+    /// Name of that Lease
+    #[arg(long, env = "ROWLOCK_LEASE", default_value = "rowlock-operator")]
+    pub lease: String,
+    /// Name of this replica in the Lease [default: the host's name and the process id]
+    #[arg(long, env = "POD_NAME")]
+    pub name: Option<String>,
+    /// The service account it runs as, for the commands it prints
+    #[arg(long, env = "ROWLOCK_SERVICE_ACCOUNT", default_value = "rowlock-operator")]
+    pub service_account: String,
+    /// The cluster role with its rights in a namespace, for the commands it prints
+    #[arg(long, env = "ROWLOCK_CLUSTER_ROLE", default_value = "rowlock-operator-namespace")]
+    pub cluster_role: String,
+    /// How log lines look: json or text
+    #[arg(long, env = rowlock_crds::env::LOG_FORMAT, default_value = "json", value_parser = ["json", "text"])]
+    pub log_format: String,
+}
+
+impl Config {
+    /// What workers are run from.
+    #[must_use]
+    pub fn image(&self) -> WorkerImage {
+        WorkerImage { image: self.worker_image.clone(), pull_policy: self.worker_pull_policy.clone() }
+    }
+
+    /// Told apart from its other life after a restart in place.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = self.name.as_deref().unwrap_or(host.trim());
+        format!("{name}-{}-{:08x}", std::process::id(), started())
+    }
+}
+
+/// The nanoseconds of the clock: two lives of one process id do not share them.
+fn started() -> u32 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.subsec_nanos()
+}

@@ -1,0 +1,195 @@
+//! What the pods of a queue say of its handler: pure.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::jiff::Timestamp;
+use rowlock_crds::{ConditionReason, containers};
+
+use super::database::Trouble;
+
+/// For so long a handler may start before we say that it does not listen.
+const START: Duration = Duration::from_secs(30);
+
+/// So many ends in a row are a habit.
+const RESTARTS: i32 = 2;
+
+/// How the pods are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Health {
+    pub(crate) pods: usize,
+    pub(crate) ready: usize,
+    /// What is wrong with the first pod that has something wrong.
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// Judges the pods that are not on their way out.
+pub(crate) fn health(pods: &[Arc<Pod>], port: u16, now: Timestamp) -> Health {
+    let ready = pods
+        .iter()
+        .filter(|pod| condition(pod, "Ready").is_some_and(|(status, ..)| status == "True"))
+        .count();
+    let mut named: Vec<_> = pods.iter().collect();
+    named.sort_by_key(|pod| pod.metadata.name.clone());
+    let trouble = named.into_iter().find_map(|pod| trouble(pod, port, now));
+    Health { pods: pods.len(), ready, trouble }
+}
+
+fn trouble(pod: &Pod, port: u16, now: Timestamp) -> Option<Trouble> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    if let Some((status, reason, message)) = condition(pod, "PodScheduled")
+        && status == "False"
+        && reason == "Unschedulable"
+    {
+        let message = format!("the pod {name} finds no node: {message}");
+        return Some(Trouble::new(ConditionReason::NotStarting, message));
+    }
+    let status = pod.status.as_ref()?;
+    let all = || status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    all()
+        .find_map(|container| unwell(name, container))
+        .or_else(|| silent(pod, &all().collect::<Vec<_>>(), port, now))
+}
+
+/// A container that cannot start or does not stay.
+fn unwell(pod: &str, status: &ContainerStatus) -> Option<Trouble> {
+    let container = &status.name;
+    let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
+    let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default();
+    let said = waiting.and_then(|waiting| waiting.message.as_deref()).unwrap_or_default();
+    match reason {
+        "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" => {
+            let image = &status.image;
+            let message = format!(
+                "the image `{image}` of the container {container} cannot be fetched: check its name, and imagePullSecrets ({said})"
+            );
+            Some(Trouble::new(ConditionReason::ImageNotPulled, message))
+        }
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+            let message = format!("the container {container} of the pod {pod} cannot be made: {said}");
+            Some(Trouble::new(ConditionReason::NotStarting, message))
+        }
+        "CrashLoopBackOff" => Some(crashing(pod, status)),
+        _ if status.restart_count >= RESTARTS && !status.ready => Some(crashing(pod, status)),
+        _ => None,
+    }
+}
+
+fn crashing(pod: &str, status: &ContainerStatus) -> Trouble {
+    let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let how = match last {
+        Some(last) if last.reason.as_deref() == Some("OOMKilled") => {
+            "for want of memory: raise its limit, or lower workers.perPod".to_owned()
+        }
+        Some(last) => format!("with exit code {}", last.exit_code),
+        None => "at once".to_owned(),
+    };
+    let container = &status.name;
+    let message = format!(
+        "the container {container} keeps ending, {how}: see kubectl logs {pod} -c {container} --previous"
+    );
+    Trouble::new(ConditionReason::CrashLooping, message)
+}
+
+/// Both run, yet the worker is not ready.
+fn silent(pod: &Pod, statuses: &[&ContainerStatus], port: u16, now: Timestamp) -> Option<Trouble> {
+    let of = |name: &str| statuses.iter().find(|status| status.name == name);
+    let since = |name: &str| {
+        let running = of(name)?.state.as_ref()?.running.as_ref()?;
+        running.started_at.as_ref().map(|time| time.0)
+    };
+    since(containers::HANDLER)?;
+    let started = since(containers::WORKER)?;
+    let waited = Duration::try_from(now.duration_since(started)).unwrap_or_default();
+    if of(containers::WORKER)?.ready || waited < START {
+        return None;
+    }
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let message = format!(
+        "the handler of the pod {name} does not listen on port {port}: have it listen on $PORT, or set spec.handler.http.port"
+    );
+    Some(Trouble::new(ConditionReason::NotListening, message))
+}
+
+fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<(&'a str, &'a str, &'a str)> {
+    let conditions = pod.status.as_ref()?.conditions.as_deref()?;
+    let found = conditions.iter().find(|condition| condition.type_ == type_)?;
+    let text = |text: &'a Option<String>| text.as_deref().unwrap_or_default();
+    Some((&found.status, text(&found.reason), text(&found.message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    const NOW: &str = "2026-01-01T00:01:00Z";
+
+    fn judge(status: &Value) -> Health {
+        let pod = serde_json::from_value(json!({ "metadata": { "name": "p" }, "status": status })).unwrap();
+        health(&[Arc::new(pod)], 8080, NOW.parse().unwrap())
+    }
+
+    fn container(name: &str, ready: bool, restarts: u32, state: &Value, last: &Value) -> Value {
+        json!({ "name": name, "image": "i:1", "imageID": "", "ready": ready, "restartCount": restarts, "state": state, "lastState": last })
+    }
+
+    fn check(status: &Value, reason: ConditionReason, says: &str) {
+        let trouble = judge(status).trouble.unwrap();
+        assert_eq!(trouble.reason, reason);
+        assert!(trouble.message.contains(says), "{}", trouble.message);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_to_do() {
+        let waiting = |reason: &str| json!({ "waiting": { "reason": reason, "message": "because" } });
+        let handler =
+            |state, last| json!({ "initContainerStatuses": [container("handler", false, 3, &state, &last)] });
+        check(&handler(waiting("ImagePullBackOff"), json!({})), ConditionReason::ImageNotPulled, "`i:1`");
+        check(
+            &handler(waiting("CreateContainerConfigError"), json!({})),
+            ConditionReason::NotStarting,
+            "because",
+        );
+        let ended = |reason: &str| json!({ "terminated": { "exitCode": 3, "reason": reason } });
+        check(
+            &handler(waiting("CrashLoopBackOff"), ended("Error")),
+            ConditionReason::CrashLooping,
+            "exit code 3",
+        );
+        check(
+            &handler(waiting("CrashLoopBackOff"), ended("OOMKilled")),
+            ConditionReason::CrashLooping,
+            "memory",
+        );
+        check(
+            &handler(json!({ "running": {} }), ended("Error")),
+            ConditionReason::CrashLooping,
+            "--previous",
+        );
+        let place = json!([{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes" }]);
+        check(&json!({ "conditions": place }), ConditionReason::NotStarting, "0/3 nodes");
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_long_beside_a_running_handler_finds_nobody_listening() {
+        let running = |at: &str| json!({ "running": { "startedAt": at } });
+        let status = |at: &str, ready| {
+            json!({
+                "initContainerStatuses": [container("handler", true, 0, &running(at), &json!({}))],
+                "containerStatuses": [container("worker", ready, 0, &running(at), &json!({}))],
+            })
+        };
+        check(&status("2026-01-01T00:00:00Z", false), ConditionReason::NotListening, "port 8080");
+        assert_eq!(judge(&status("2026-01-01T00:00:50Z", false)).trouble, None);
+        assert_eq!(judge(&status("2026-01-01T00:00:00Z", true)).trouble, None);
+    }
+
+    #[test]
+    fn ready_pods_are_counted() {
+        let ready = json!({ "conditions": [{ "type": "Ready", "status": "True" }] });
+        assert_eq!(judge(&ready), Health { pods: 1, ready: 1, trouble: None });
+        assert_eq!(judge(&json!({})), Health { pods: 1, ready: 0, trouble: None });
+    }
+}

@@ -1,0 +1,204 @@
+//! What was seen of a queue, as conditions: pure. Each says in words what is wrong and what to do.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use rowlock_crds::{ConditionReason as Reason, ConditionType as Type, TaskQueueSpec};
+use rowlock_plan::Reason as Settled;
+use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION};
+
+use super::database::{self, Trouble};
+use super::health::Health;
+use super::outcome::Outcome;
+use crate::view::QueueView;
+
+/// Everything that a status is made from.
+#[derive(Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) spec: &'a TaskQueueSpec,
+    /// What keeps us from the namespace or the database, if anything does.
+    pub(crate) trouble: Option<&'a Trouble>,
+    pub(crate) view: Option<&'a QueueView>,
+    pub(crate) outcome: &'a Outcome,
+    pub(crate) deployment: Option<&'a Deployment>,
+    pub(crate) health: &'a Health,
+}
+
+/// A condition without its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) type_: Type,
+    /// `None`: unknown.
+    pub(crate) holds: Option<bool>,
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+}
+
+/// All conditions, in the order of the status.
+pub(crate) fn judge(seen: &Seen<'_>) -> Vec<Verdict> {
+    let stalled = stalled(seen);
+    let all = [
+        ready(seen, stalled.as_ref()),
+        reconciling(seen, stalled.as_ref()),
+        match &stalled {
+            Some(trouble) => verdict(Type::Stalled, Some(true), trouble.reason, &trouble.message),
+            None => verdict(Type::Stalled, Some(false), Reason::Succeeded, "nobody has to change anything"),
+        },
+        database(seen),
+        schema(seen),
+        handler(seen),
+        limited(seen),
+    ];
+    all.into()
+}
+
+/// What cannot get better before somebody changes something.
+pub(crate) fn stalled(seen: &Seen<'_>) -> Option<Trouble> {
+    if let Some(trouble) = seen.trouble {
+        let passes = trouble.may_pass() || trouble.reason == Reason::NotObserved;
+        return (!passes).then(|| trouble.clone());
+    }
+    if let Some(error) = seen.view.and_then(|view| view.refused.as_deref()) {
+        return match error {
+            Error::Refused { code, .. } if code == NOT_THE_OWNER => {
+                Some(Trouble::new(Reason::OwnedByAnother, error.to_string()))
+            }
+            error if error.is_transient() => None,
+            error => Some(database::trouble(error)),
+        };
+    }
+    match seen.outcome {
+        Outcome::Foreign(message) => return Some(Trouble::new(Reason::OwnedByAnother, message)),
+        Outcome::Refused(said) => {
+            let message =
+                format!("the API server refuses the pods of spec.template; what ran before runs on: {said}");
+            return Some(Trouble::new(Reason::TemplateRefused, message));
+        }
+        Outcome::Forbidden(said) => return Some(Trouble::new(Reason::Forbidden, said)),
+        Outcome::NotTried | Outcome::Done | Outcome::Failed(_) => (),
+    }
+    let conditions = seen.deployment?.status.as_ref()?.conditions.as_deref()?;
+    let failure = conditions.iter().find(|one| one.type_ == "ReplicaFailure" && one.status == "True")?;
+    let said = failure.message.as_deref().unwrap_or_default();
+    let message =
+        format!("the cluster lets no more pods in: raise the quota, or lower workers.total ({said})");
+    Some(Trouble::new(Reason::PodsRefused, message))
+}
+
+fn ready(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
+    let not = |trouble: &Trouble| verdict(Type::Ready, Some(false), trouble.reason, &trouble.message);
+    if let Some(trouble) = stalled.or(seen.trouble) {
+        let holds = (trouble.reason != Reason::NotObserved).then_some(false);
+        return Verdict { holds, ..not(trouble) };
+    }
+    let Some(view) = seen.view else {
+        return verdict(Type::Ready, None, Reason::NotObserved, "not looked at yet");
+    };
+    if let Outcome::Failed(error) = seen.outcome {
+        return verdict(Type::Ready, Some(false), Reason::Progressing, &format!("trying again: {error}"));
+    }
+    let (wanted, ready) = (view.decision.pods_desired, seen.health.ready);
+    let pods = format!("{ready} of {wanted} pods ready");
+    if seen.spec.paused {
+        let message = "no task starts while spec.paused is set";
+        return verdict(Type::Ready, Some(false), Reason::Paused, message);
+    }
+    if wanted > 0 && ready == 0 {
+        return match &seen.health.trouble {
+            Some(trouble) => not(trouble),
+            None => verdict(Type::Ready, Some(false), Reason::Progressing, &pods),
+        };
+    }
+    verdict(Type::Ready, Some(true), Reason::Succeeded, &pods)
+}
+
+fn reconciling(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
+    if stalled.is_some() {
+        return verdict(Type::Reconciling, Some(false), Reason::Succeeded, "see Stalled");
+    }
+    let Some(view) = seen.view else {
+        return verdict(
+            Type::Reconciling,
+            Some(true),
+            Reason::Progressing,
+            "the database has to be reached first",
+        );
+    };
+    let wanted = i32::try_from(view.decision.pods_desired).unwrap_or(i32::MAX);
+    let settled = seen.deployment.is_some_and(|deployment| {
+        let status = deployment.status.clone().unwrap_or_default();
+        let current = status.observed_generation >= deployment.metadata.generation;
+        let counts = [status.replicas, status.updated_replicas, status.ready_replicas];
+        current && counts.iter().all(|count| count.unwrap_or_default() == wanted)
+    });
+    if settled {
+        return verdict(Type::Reconciling, Some(false), Reason::Succeeded, "the pods are as they shall be");
+    }
+    let message = format!("on the way to {wanted} pods of the present template");
+    verdict(Type::Reconciling, Some(true), Reason::Progressing, &message)
+}
+
+fn database(seen: &Seen<'_>) -> Verdict {
+    let Some(trouble) = seen.trouble else {
+        return match seen.view {
+            Some(_) => {
+                verdict(Type::DatabaseReachable, Some(true), Reason::Succeeded, "the database answers")
+            }
+            None => verdict(Type::DatabaseReachable, None, Reason::NotObserved, "not looked at yet"),
+        };
+    };
+    if trouble.is_in_schema() {
+        return verdict(Type::DatabaseReachable, Some(true), Reason::Succeeded, "the database answers");
+    }
+    let unknown = matches!(trouble.reason, Reason::NotObserved | Reason::Forbidden | Reason::OwnedByAnother);
+    verdict(Type::DatabaseReachable, (!unknown).then_some(false), trouble.reason, &trouble.message)
+}
+
+fn schema(seen: &Seen<'_>) -> Verdict {
+    match seen.trouble {
+        Some(trouble) if trouble.is_in_schema() => {
+            verdict(Type::SchemaReady, Some(false), trouble.reason, &trouble.message)
+        }
+        None if seen.view.is_some() => {
+            verdict(Type::SchemaReady, Some(true), Reason::Succeeded, &format!("version {SCHEMA_VERSION}"))
+        }
+        _ => verdict(Type::SchemaReady, None, Reason::NotObserved, "the database has to be reached first"),
+    }
+}
+
+fn handler(seen: &Seen<'_>) -> Verdict {
+    let Health { pods, ready, trouble } = seen.health;
+    match trouble {
+        Some(trouble) => verdict(Type::HandlerHealthy, Some(false), trouble.reason, &trouble.message),
+        None if *pods == 0 => verdict(Type::HandlerHealthy, None, Reason::Idle, "no pod runs"),
+        None if *ready == 0 => verdict(Type::HandlerHealthy, None, Reason::Progressing, "the pods start"),
+        None => verdict(Type::HandlerHealthy, Some(true), Reason::Succeeded, "the handlers take tasks"),
+    }
+}
+
+fn limited(seen: &Seen<'_>) -> Verdict {
+    let Some(view) = seen.view else {
+        return verdict(Type::ScalingLimited, None, Reason::NotObserved, "not looked at yet");
+    };
+    match view.decision.reason {
+        Settled::Total => {
+            let message = "more workers would help: raise workers.total";
+            verdict(Type::ScalingLimited, Some(true), Reason::Total, message)
+        }
+        Settled::Connections => {
+            let message = "more workers would help, but the database has no connections for them";
+            verdict(Type::ScalingLimited, Some(true), Reason::Connections, message)
+        }
+        _ => verdict(
+            Type::ScalingLimited,
+            Some(false),
+            Reason::NotLimited,
+            "as many workers as the tasks ask for",
+        ),
+    }
+}
+
+fn verdict(type_: Type, holds: Option<bool>, reason: Reason, message: &str) -> Verdict {
+    Verdict { type_, holds, reason, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+use std::sync::Arc;
+
+use rowlock_plan::{Memory, ObservedQueue, decide};
+use serde_json::json;
+
+use super::*;
+
+/// What is seen when all is well: two of two pods ready.
+struct Scene {
+    spec: TaskQueueSpec,
+    trouble: Option<Trouble>,
+    refused: Option<Error>,
+    looked: bool,
+    outcome: Outcome,
+    deployment: serde_json::Value,
+    health: Health,
+}
+
+fn scene() -> Scene {
+    let counts = json!({ "observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2 });
+    Scene {
+        spec: TaskQueueSpec::with_workers(20),
+        trouble: None,
+        refused: None,
+        looked: true,
+        outcome: Outcome::Done,
+        deployment: json!({ "metadata": { "generation": 1 }, "status": counts }),
+        health: Health { pods: 2, ready: 2, trouble: None },
+    }
+}
+
+fn judged(scene: Scene) -> Vec<Verdict> {
+    let observed = ObservedQueue::of(&scene.spec);
+    let view = scene.looked.then(|| QueueView {
+        name: "emails".into(),
+        refused: scene.refused.map(Arc::new),
+        stats: None,
+        instances: 2,
+        decision: decide(&observed, Memory::default(), std::time::Duration::ZERO),
+        metrics: Vec::new(),
+    });
+    let deployment = serde_json::from_value(scene.deployment).unwrap();
+    judge(&Seen {
+        spec: &scene.spec,
+        trouble: scene.trouble.as_ref(),
+        view: view.as_ref(),
+        outcome: &scene.outcome,
+        deployment: Some(&deployment),
+        health: &scene.health,
+    })
+}
+
+/// One letter each: true, false, unknown; in the order of the status. Then the reason why it is ready or not.
+fn check(scene: Scene, expected: &str, reason: Reason) {
+    let verdicts = judged(scene);
+    let letters: String = verdicts
+        .iter()
+        .map(|verdict| match verdict.holds {
+            Some(true) => 't',
+            Some(false) => 'f',
+            None => 'u',
+        })
+        .collect();
+    assert_eq!((letters.as_str(), verdicts[0].reason), (expected, reason), "{verdicts:?}");
+    let types: Vec<Type> = verdicts.iter().map(|verdict| verdict.type_).collect();
+    assert_eq!(types, Type::ALL);
+}
+
+fn trouble(reason: Reason) -> Trouble {
+    Trouble::new(reason, "so")
+}
+
+#[test]
+fn all_is_well() {
+    check(scene(), "tfftttf", Reason::Succeeded);
+}
+
+#[test]
+fn what_somebody_has_to_change_is_stalled() {
+    for reason in
+        [Reason::SecretNotFound, Reason::SecretInvalid, Reason::AccessDenied, Reason::DatabaseUnsupported]
+    {
+        check(Scene { trouble: Some(trouble(reason)), looked: false, ..scene() }, "fftfutu", reason);
+    }
+    check(
+        Scene { trouble: Some(trouble(Reason::SchemaTooNew)), looked: false, ..scene() },
+        "ffttftu",
+        Reason::SchemaTooNew,
+    );
+    check(
+        Scene { trouble: Some(trouble(Reason::Forbidden)), looked: false, ..scene() },
+        "fftuutu",
+        Reason::Forbidden,
+    );
+    check(Scene { outcome: Outcome::Refused("no".into()), ..scene() }, "ffttttf", Reason::TemplateRefused);
+    check(Scene { outcome: Outcome::Foreign("no".into()), ..scene() }, "ffttttf", Reason::OwnedByAnother);
+    let hint = Some("adopt".into());
+    let refused = Error::Refused { code: NOT_THE_OWNER.into(), message: "another's".into(), hint };
+    check(Scene { refused: Some(refused), ..scene() }, "ffttttf", Reason::OwnedByAnother);
+}
+
+#[test]
+fn what_passes_by_itself_is_not() {
+    check(
+        Scene { trouble: Some(trouble(Reason::ConnectionFailed)), looked: false, ..scene() },
+        "ftffutu",
+        Reason::ConnectionFailed,
+    );
+    check(Scene { looked: false, outcome: Outcome::NotTried, ..scene() }, "utfuutu", Reason::NotObserved);
+    check(Scene { outcome: Outcome::Failed("late".into()), ..scene() }, "ffftttf", Reason::Progressing);
+}
+
+#[test]
+fn a_quota_is_named() {
+    let failure = json!([{ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods" }]);
+    let deployment = json!({ "metadata": { "generation": 1 }, "status": { "conditions": failure } });
+    let verdicts = judged(Scene { deployment, ..scene() });
+    assert_eq!((verdicts[0].holds, verdicts[0].reason), (Some(false), Reason::PodsRefused));
+    assert!(verdicts[0].message.contains("exceeded quota: pods"));
+}
+
+#[test]
+fn a_handler_that_ends_or_is_silent_is_not_healthy() {
+    let health = Health { pods: 2, ready: 0, trouble: Some(trouble(Reason::CrashLooping)) };
+    check(Scene { health, ..scene() }, "fffttff", Reason::CrashLooping);
+    // While others take tasks, it is ready all the same.
+    let health = Health { pods: 2, ready: 1, trouble: Some(trouble(Reason::NotListening)) };
+    check(Scene { health, ..scene() }, "tffttff", Reason::Succeeded);
+}
+
+#[test]
+fn pods_that_start_are_on_the_way() {
+    let counts = json!({ "observedGeneration": 1, "replicas": 2, "updatedReplicas": 2 });
+    let deployment = json!({ "metadata": { "generation": 1 }, "status": counts });
+    let health = Health { pods: 2, ready: 0, trouble: None };
+    check(Scene { deployment, health, ..scene() }, "ftfttuf", Reason::Progressing);
+}
+
+#[test]
+fn paused_is_not_ready_and_needs_nobody() {
+    let mut paused = scene();
+    paused.spec.paused = true;
+    check(paused, "ffftttf", Reason::Paused);
+}

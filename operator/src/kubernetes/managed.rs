@@ -1,0 +1,94 @@
+//! Who owns parts of a pod template beside us: pure.
+//!
+//! A later apply of ours does not take out what `kubectl edit`, `set env` or `rollout undo` put in, so the pods would run our
+//! template and theirs mixed, for ever.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use serde_json::Value;
+
+use super::build::MANAGER;
+
+/// What `kubectl rollout restart` writes, and may.
+pub(crate) const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+
+/// Names of those who own parts of the pod template, other than by our applies.
+pub(crate) fn strangers(entries: &[ManagedFieldsEntry]) -> Vec<String> {
+    let theirs = entries.iter().filter(|entry| !is_ours(entry) && entry.subresource.is_none());
+    let mut names: Vec<String> = theirs
+        .filter(|entry| owns_template(entry))
+        .map(|entry| entry.manager.clone().unwrap_or_default())
+        .collect();
+    names.dedup();
+    names
+}
+
+/// The entries that stay when the template is wholly ours.
+pub(crate) fn without_strangers(entries: Vec<ManagedFieldsEntry>) -> Vec<ManagedFieldsEntry> {
+    entries
+        .into_iter()
+        .filter(|entry| is_ours(entry) || entry.subresource.is_some() || !owns_template(entry))
+        .collect()
+}
+
+/// What our applies own; what we own by a replacement is a stranger's until it is cleared.
+fn is_ours(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply")
+}
+
+fn owns_template(entry: &ManagedFieldsEntry) -> bool {
+    let Some(fields) = &entry.fields_v1 else { return false };
+    let template = &fields.0["f:spec"]["f:template"];
+    has_leaf(template)
+}
+
+/// Whether something in it counts: neither a mere parent nor the time of a restart.
+fn has_leaf(fields: &Value) -> bool {
+    let Some(children) = fields.as_object() else { return false };
+    children.iter().any(|(name, below)| {
+        if name == "." || name == &format!("f:{RESTARTED_AT}") {
+            return false;
+        }
+        let leaf = below.as_object().is_none_or(serde_json::Map::is_empty);
+        leaf || has_leaf(below)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
+    use serde_json::json;
+
+    fn entry(manager: &str, operation: &str, template: &Value) -> ManagedFieldsEntry {
+        ManagedFieldsEntry {
+            manager: Some(manager.into()),
+            operation: Some(operation.into()),
+            fields_v1: Some(FieldsV1(json!({ "f:spec": { "f:template": template } }))),
+            ..ManagedFieldsEntry::default()
+        }
+    }
+
+    #[test]
+    fn an_edit_is_a_strangers_and_a_restart_is_not() {
+        let image = json!({ "f:spec": { "f:containers": { "k:{\"name\":\"worker\"}": { ".": {}, "f:image": {} } } } });
+        let restart = json!({ "f:metadata": { "f:annotations": { ".": {}, "f:kubectl.kubernetes.io/restartedAt": {} } } });
+        let table = [
+            (entry("kubectl-edit", "Update", &image), true),
+            (entry(MANAGER, "Update", &image), true),
+            (entry(MANAGER, "Apply", &image), false),
+            (entry("kubectl-rollout", "Update", &restart), false),
+            (ManagedFieldsEntry { manager: Some("x".into()), ..ManagedFieldsEntry::default() }, false),
+        ];
+        for (entry, expected) in table {
+            assert_eq!(!strangers(std::slice::from_ref(&entry)).is_empty(), expected, "{entry:?}");
+            assert_eq!(without_strangers(vec![entry]).is_empty(), expected);
+        }
+    }
+
+    #[test]
+    fn who_owns_replicas_alone_is_no_stranger() {
+        let mut entry = entry("kubectl-scale", "Update", &Value::Null);
+        entry.fields_v1 = Some(FieldsV1(json!({ "f:spec": { "f:replicas": {} } })));
+        assert!(strangers(&[entry]).is_empty());
+    }
+}

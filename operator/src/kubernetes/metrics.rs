@@ -1,0 +1,70 @@
+//! The operator's own metrics, made when somebody asks for them.
+
+use prometheus::{Encoder, GaugeVec, Opts, Registry, TextEncoder};
+
+use super::shared::Shared;
+use crate::view::QueueView;
+
+struct Gauges {
+    registry: Registry,
+    tasks: GaugeVec,
+    workers: GaugeVec,
+    pods: GaugeVec,
+    oldest: GaugeVec,
+}
+
+/// In Prometheus' text format.
+pub(crate) fn text(shared: &Shared) -> prometheus::Result<String> {
+    let gauges = Gauges::new()?;
+    for (namespace, view) in shared.views() {
+        for queue in &view.queues {
+            gauges.set(&namespace, queue);
+        }
+    }
+    let leader = prometheus::Gauge::new("rowlock_operator_leader", "Whether this replica leads.")?;
+    leader.set(f64::from(u8::from(shared.leadership.may_write())));
+    gauges.registry.register(Box::new(leader))?;
+    let mut bytes = Vec::new();
+    TextEncoder::new().encode(&gauges.registry.gather(), &mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+impl Gauges {
+    fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let gauge = |name: &str, help: &str, more: &[&str]| {
+            let labels: Vec<&str> = ["namespace", "queue"].iter().chain(more).copied().collect();
+            let gauge = GaugeVec::new(Opts::new(name, help), &labels)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let tasks = gauge("rowlock_queue_tasks", "Tasks that are not finished, and dead ones.", &["state"])?;
+        let workers = gauge("rowlock_queue_workers", "Workers: desired, allocated, busy.", &["kind"])?;
+        let pods = gauge("rowlock_queue_pods", "Pods: desired.", &["kind"])?;
+        let help = "How long the oldest available task has waited.";
+        let oldest = gauge("rowlock_queue_oldest_available_seconds", help, &[])?;
+        Ok(Self { registry, tasks, workers, pods, oldest })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2⁵³ tasks are not to be expected")]
+    fn set(&self, namespace: &str, queue: &QueueView) {
+        let name = queue.name.as_str();
+        let decision = &queue.decision;
+        self.pods.with_label_values(&[namespace, name, "desired"]).set(decision.pods_desired.into());
+        self.workers.with_label_values(&[namespace, name, "desired"]).set(decision.workers_desired.into());
+        let Some(stats) = &queue.stats else { return };
+        for (state, count) in [
+            ("available", stats.available),
+            ("scheduled", stats.scheduled),
+            ("retryable", stats.retryable),
+            ("running", stats.running),
+            ("dead", stats.dead),
+        ] {
+            self.tasks.with_label_values(&[namespace, name, state]).set(count as f64);
+        }
+        for (kind, count) in [("allocated", stats.allocated), ("busy", stats.busy)] {
+            self.workers.with_label_values(&[namespace, name, kind]).set(count as f64);
+        }
+        self.oldest.with_label_values(&[namespace, name]).set(stats.oldest_available_seconds.unwrap_or(0.0));
+    }
+}

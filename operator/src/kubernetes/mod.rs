@@ -1,0 +1,35 @@
+//! The operator in a cluster: watches, the election, and an applier that makes Deployments.
+//!
+//! In reading order:
+//!
+//! * [`run`], [`Config`]: a whole operator;
+//! * `tender`: the loop over the queues of one database, which asks [`Operator`](crate::Operator) to observe, plan and apply;
+//! * `build`, `worker`: a queue's instances as objects; pure;
+//! * `applier`, `apply`, `managed`: what is written when, and by which requests;
+//! * `health`, `judgement`, `status`: what was seen, in words; pure;
+//! * `database`, `watch`, `election`: Secrets and connections; what is in the cluster; who leads.
+
+mod applier;
+mod apply;
+mod bell;
+mod build;
+mod config;
+mod database;
+mod election;
+mod health;
+mod http;
+mod judgement;
+mod managed;
+mod metrics;
+mod outcome;
+mod process;
+mod shared;
+mod status;
+mod tender;
+mod unread;
+mod watch;
+mod worker;
+
+pub use config::Config;
+pub use process::run;
+pub use worker::WorkerImage;

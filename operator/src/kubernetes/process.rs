@@ -1,0 +1,134 @@
+//! A whole operator: watches, the election, a loop for each database.
+
+use std::collections::BTreeMap;
+use std::future::IntoFuture;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
+use kube::{Api, Client, ResourceExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::apply::{Hand, said};
+use super::config::Config;
+use super::database::Source;
+use super::election::{Elector, Leadership};
+use super::http;
+use super::shared::{Shared, Unread};
+use super::tender::{Tender, sources};
+use super::unread;
+use super::watch::Namespace;
+
+/// Between two attempts to reach the API server at the start.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// Its uid stands for the cluster's.
+const SYSTEM_NAMESPACE: &str = "kube-system";
+
+/// The least time between two looks at which databases there are.
+const LEAST_TICK: Duration = Duration::from_millis(100);
+
+/// Works until `stop`, then gives the Lease back. `listening` is told the address of the pages.
+pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std::io::Result<()> {
+    let listener = TcpListener::bind(config.listen).await?;
+    let identity = config.identity();
+    let leadership = Leadership::default();
+    let hand = Hand::new(client.clone(), leadership.clone(), &identity);
+    let cluster = tokio::select! {
+        cluster = cluster(&client) => cluster,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let elector =
+        Elector::new(client.clone(), &config.lease_namespace, &config.lease, &identity, leadership.clone());
+    let shared = Arc::new(Shared::new(client, config, hand, leadership, cluster));
+    let pages = axum::serve(listener, http::router(Arc::clone(&shared))).into_future();
+    let mut loops = Loops { shared, tenders: BTreeMap::new(), namespaces: BTreeMap::new(), told: Vec::new() };
+    tokio::select! {
+        // The Lease goes back last: what this ends has ended by then.
+        () = elector.run(stop.clone()) => Ok(()),
+        never = loops.run() => match never {},
+        ended = pages => ended,
+    }
+}
+
+/// The uid of the cluster; asked for until it is known.
+async fn cluster(client: &Client) -> String {
+    let api: Api<KubeNamespace> = Api::all(client.clone());
+    loop {
+        match api.get_metadata(SYSTEM_NAMESPACE).await {
+            Ok(found) => return found.uid().unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(error = said(&error), "the cluster's name is not known; trying again");
+            }
+        }
+        sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// One loop for each database that some `TaskQueue` names.
+struct Loops {
+    shared: Arc<Shared>,
+    tenders: BTreeMap<Source, Aborts>,
+    namespaces: BTreeMap<String, Weak<Namespace>>,
+    told: Vec<Unread>,
+}
+
+/// A task that ends with us.
+struct Aborts(JoinHandle<()>);
+
+impl Drop for Aborts {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Loops {
+    async fn run(&mut self) -> std::convert::Infallible {
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            if self.shared.task_queues.is_complete() {
+                self.step();
+                unread::tell(&self.shared, &mut self.told).await;
+            }
+            sleep(LEAST_TICK).await;
+            tokio::select! {
+                _ = changed.changed() => (),
+                () = self.shared.leadership.gained() => (),
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let named = sources(&self.shared.readable());
+        self.tenders.retain(|source, _| {
+            let stays = named.contains(source);
+            if !stays {
+                self.shared.show(source, None);
+            }
+            stays
+        });
+        for source in named {
+            // A loop that ended, which only a bug can do, is begun anew.
+            if self.tenders.get(&source).is_some_and(|one| !one.0.is_finished()) {
+                continue;
+            }
+            let namespace = self.namespace(&source.namespace);
+            let tender = Tender::new(Arc::clone(&self.shared), source.clone(), namespace);
+            self.tenders.insert(source, Aborts(tokio::spawn(tender.run())));
+        }
+        self.namespaces.retain(|_, namespace| namespace.strong_count() > 0);
+    }
+
+    /// Databases of one namespace share its watches.
+    fn namespace(&mut self, name: &str) -> Arc<Namespace> {
+        let known = self.namespaces.get(name).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let namespace = Arc::new(Namespace::follow(&self.shared.client, name));
+            self.namespaces.insert(name.to_owned(), Arc::downgrade(&namespace));
+            namespace
+        })
+    }
+}

@@ -1,0 +1,163 @@
+//! The status of a `TaskQueue`: pure. Rounded and kept apart in importance, so that a busy queue does not write all the time.
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use rowlock_crds::{BacklogStatus, ScalingStatus, TaskQueueStatus, WorkersStatus};
+use rowlock_queue::{QueueStats, SCHEMA_VERSION};
+
+use super::judgement::{Seen, Verdict};
+use crate::view::QueueView;
+
+/// Counts from here on keep two digits.
+const ROUNDED_FROM: i64 = 100;
+
+/// The time of the oldest task is computed from an age, and is off by what the answer took.
+const SAME_TIME: SignedDuration = SignedDuration::from_secs(5);
+
+/// How often numbers alone may be written.
+const NUMBERS_EVERY: Duration = Duration::from_secs(10);
+
+/// The longest message that the definition takes.
+const LONGEST_MESSAGE: usize = 4000;
+
+/// Why a status is worth a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    None,
+    /// Only after a while.
+    Numbers,
+    /// At once.
+    Conditions,
+}
+
+impl Change {
+    pub(crate) fn is_due(self, since_last: Option<Duration>) -> bool {
+        match self {
+            Self::None => false,
+            Self::Numbers => since_last.is_none_or(|since| since >= NUMBERS_EVERY),
+            Self::Conditions => true,
+        }
+    }
+}
+
+/// The status that follows from what was seen; times of the last one are kept where nothing changed.
+pub(crate) fn status(
+    seen: &Seen<'_>,
+    verdicts: &[Verdict],
+    generation: Option<i64>,
+    last: &TaskQueueStatus,
+    now: Timestamp,
+) -> TaskQueueStatus {
+    let replicas =
+        seen.deployment.and_then(|deployment| deployment.status.as_ref()).map(|status| status.replicas);
+    let stats = seen.view.and_then(|view| view.stats.as_ref());
+    TaskQueueStatus {
+        observed_generation: generation,
+        conditions: verdicts.iter().map(|verdict| condition(verdict, generation, last, now)).collect(),
+        pods: replicas.map(Option::unwrap_or_default),
+        workers: seen.view.map(workers),
+        backlog: stats.map(|stats| backlog(stats, last, now)),
+        scaling: seen.view.map(scaling),
+        schema: if seen.view.is_some() && seen.trouble.is_none() {
+            Some(SCHEMA_VERSION)
+        } else {
+            last.schema
+        },
+    }
+}
+
+/// What is different. A condition that is as before, in other words, can wait as a number can.
+pub(crate) fn change(last: &TaskQueueStatus, next: &TaskQueueStatus) -> Change {
+    let conditions = |status: &TaskQueueStatus| -> Vec<(String, String, String)> {
+        let all = status.conditions.iter();
+        all.map(|one| (one.type_.clone(), one.status.clone(), one.reason.clone())).collect()
+    };
+    if conditions(last) != conditions(next) || last.observed_generation != next.observed_generation {
+        Change::Conditions
+    } else if last == next {
+        Change::None
+    } else {
+        Change::Numbers
+    }
+}
+
+fn condition(
+    verdict: &Verdict,
+    generation: Option<i64>,
+    last: &TaskQueueStatus,
+    now: Timestamp,
+) -> Condition {
+    let status = match verdict.holds {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    let type_ = verdict.type_.as_str();
+    let before = last.conditions.iter().find(|one| one.type_ == type_ && one.status == status);
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: verdict.reason.as_str().to_owned(),
+        message: verdict.message.chars().take(LONGEST_MESSAGE).collect(),
+        observed_generation: generation,
+        last_transition_time: before.map_or(whole_seconds(now), |one| one.last_transition_time.clone()),
+    }
+}
+
+fn workers(view: &QueueView) -> WorkersStatus {
+    let count = |of: fn(&QueueStats) -> i64| {
+        let stats = view.stats.as_ref();
+        stats.map_or(0, |stats| i32::try_from(of(stats)).unwrap_or(i32::MAX))
+    };
+    WorkersStatus {
+        desired: i32::try_from(view.decision.workers_desired).unwrap_or(i32::MAX),
+        allocated: count(|stats| stats.allocated),
+        busy: count(|stats| stats.busy),
+    }
+}
+
+fn backlog(stats: &QueueStats, last: &TaskQueueStatus, now: Timestamp) -> BacklogStatus {
+    let age = stats.oldest_available_seconds.and_then(|age| SignedDuration::try_from_secs_f64(age).ok());
+    let oldest = age.and_then(|age| now.checked_sub(age).ok());
+    let before = last.backlog.as_ref().and_then(|backlog| backlog.oldest_available.clone());
+    let oldest_available = oldest.map(|oldest| match before {
+        Some(before) if before.0.duration_since(oldest).abs() < SAME_TIME => before,
+        _ => whole_seconds(oldest),
+    });
+    BacklogStatus {
+        available: rounded(stats.available),
+        scheduled: rounded(stats.scheduled),
+        running: rounded(stats.running),
+        retryable: rounded(stats.retryable),
+        dead: rounded(stats.dead),
+        oldest_available,
+    }
+}
+
+fn scaling(view: &QueueView) -> ScalingStatus {
+    let decision = &view.decision;
+    let wish = decision.wish.unwrap_or(decision.workers_desired);
+    ScalingStatus {
+        desired: i32::try_from(wish).unwrap_or(i32::MAX),
+        reason: decision.reason.as_str().to_owned(),
+        limited_by: decision.reason.is_limit().then(|| decision.reason.as_str().to_owned()),
+    }
+}
+
+fn rounded(count: i64) -> i64 {
+    let mut unit = 1;
+    while count / unit >= ROUNDED_FROM {
+        unit *= 10;
+    }
+    count / unit * unit
+}
+
+/// As the API keeps it.
+fn whole_seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+#[cfg(test)]
+mod tests;

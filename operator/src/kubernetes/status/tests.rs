@@ -1,0 +1,62 @@
+use rowlock_crds::{ConditionReason, ConditionType, TaskQueueSpec};
+
+use super::*;
+use crate::kubernetes::health::Health;
+use crate::kubernetes::outcome::Outcome;
+
+fn verdict(holds: bool, message: &str) -> Verdict {
+    Verdict {
+        type_: ConditionType::Ready,
+        holds: Some(holds),
+        reason: ConditionReason::Succeeded,
+        message: message.into(),
+    }
+}
+
+fn made(verdict: Verdict, last: &TaskQueueStatus, now: &str) -> TaskQueueStatus {
+    let spec = TaskQueueSpec::with_workers(1);
+    let health = Health::default();
+    let seen = Seen {
+        spec: &spec,
+        trouble: None,
+        view: None,
+        outcome: &Outcome::NotTried,
+        deployment: None,
+        health: &health,
+    };
+    status(&seen, &[verdict], Some(3), last, now.parse().unwrap())
+}
+
+#[test]
+fn counts_keep_two_digits() {
+    for (count, expected) in [(0, 0), (99, 99), (100, 100), (109, 100), (1999, 1900), (1_234_567, 1_200_000)]
+    {
+        assert_eq!(rounded(count), expected);
+    }
+}
+
+#[test]
+fn a_condition_keeps_its_time_while_its_status_is_the_same() {
+    let first = made(verdict(true, "a"), &TaskQueueStatus::default(), "2026-01-01T00:00:00.5Z");
+    let same = made(verdict(true, "b"), &first, "2026-01-01T01:00:00Z");
+    let other = made(verdict(false, "b"), &same, "2026-01-01T02:00:00Z");
+    let time = |status: &TaskQueueStatus| status.conditions[0].last_transition_time.0.to_string();
+    assert_eq!(time(&first), "2026-01-01T00:00:00Z");
+    assert_eq!((time(&same), time(&other)), (time(&first), "2026-01-01T02:00:00Z".to_owned()));
+}
+
+#[test]
+fn changed_conditions_are_written_at_once_and_numbers_after_a_while() {
+    let last = made(verdict(true, "a"), &TaskQueueStatus::default(), "2026-01-01T00:00:00Z");
+    let soon = Some(Duration::from_secs(1));
+    let check = |next: &TaskQueueStatus, expected: Change, due: [bool; 3]| {
+        let change = change(&last, next);
+        assert_eq!(change, expected);
+        let later = Some(NUMBERS_EVERY);
+        assert_eq!([None, soon, later].map(|since| change.is_due(since)), due);
+    };
+    check(&last.clone(), Change::None, [false; 3]);
+    check(&TaskQueueStatus { pods: Some(2), ..last.clone() }, Change::Numbers, [true, false, true]);
+    check(&made(verdict(true, "b"), &last, "2026-01-01T00:00:00Z"), Change::Numbers, [true, false, true]);
+    check(&made(verdict(false, "a"), &last, "2026-01-01T00:00:00Z"), Change::Conditions, [true; 3]);
+}

@@ -1,0 +1,283 @@
+//! The loop over the queues of one database: observe, plan, apply. It knows nothing of why it runs.
+
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{Resource, ResourceExt};
+use rowlock_crds::{ConditionReason, Manifest, TaskQueue, TaskQueueStatus};
+use rowlock_queue::Db;
+use tokio::time::sleep;
+
+use super::applier::Pods;
+use super::apply::WriteError;
+use super::bell::Bell;
+use super::database::{self, Source, Trouble};
+use super::health::health;
+use super::judgement::{Seen, judge, stalled};
+use super::outcome::Outcome;
+use super::shared::Shared;
+use super::status::{change, status};
+use super::watch::Namespace;
+use crate::control::Operator;
+use crate::view::View;
+
+/// How often the database is asked.
+const TICK: Duration = Duration::from_secs(2);
+
+/// The least time between two looks, whatever changes.
+const LEAST_TICK: Duration = Duration::from_millis(300);
+
+/// How often the Secret is read, and whether the tables are still ours to use is asked.
+const SECRET_EVERY: Duration = Duration::from_mins(1);
+
+/// How often after the database refused us, or something else is wrong with it.
+const RETRY_EVERY: Duration = Duration::from_secs(2);
+
+/// Queues of one database and what is known about it.
+pub(crate) struct Tender {
+    shared: Arc<Shared>,
+    source: Source,
+    namespace: Arc<Namespace>,
+    operator: Option<Operator<Pods>>,
+    url: Option<String>,
+    bell: Option<Bell>,
+    /// Whether a queue has no pods.
+    asleep: bool,
+    db: Option<Db>,
+    trouble: Option<Trouble>,
+    looked_at: Option<Instant>,
+    written: BTreeMap<String, Last>,
+}
+
+/// The last status of a queue that was written.
+struct Last {
+    uid: String,
+    status: TaskQueueStatus,
+    at: Option<Instant>,
+}
+
+impl Tender {
+    pub(crate) fn new(shared: Arc<Shared>, source: Source, namespace: Arc<Namespace>) -> Self {
+        Self {
+            shared,
+            source,
+            namespace,
+            operator: None,
+            url: None,
+            bell: None,
+            asleep: true,
+            db: None,
+            trouble: None,
+            looked_at: None,
+            written: BTreeMap::new(),
+        }
+    }
+
+    /// Tends them until dropped.
+    pub(crate) async fn run(mut self) {
+        let mut changed = self.namespace.changed.subscribe();
+        let mut queues = self.shared.changed.subscribe();
+        loop {
+            if self.shared.leadership.may_write() {
+                self.reconcile().await;
+            } else {
+                // Who leads next begins with nothing but what is there.
+                self.forget().await;
+            }
+            sleep(LEAST_TICK).await;
+            // Where pods run, their instances hear it.
+            let bell = self.bell.as_ref().filter(|_| self.asleep);
+            tokio::select! {
+                () = sleep(TICK) => (),
+                _ = changed.changed() => (),
+                _ = queues.changed() => (),
+                () = self.shared.leadership.gained() => (),
+                () = Bell::rung(bell) => (),
+            }
+        }
+    }
+
+    async fn forget(&mut self) {
+        (self.operator, self.url, self.bell, self.trouble, self.looked_at) = (None, None, None, None, None);
+        self.written.clear();
+        self.shared.show(&self.source, None);
+        if let Some(db) = self.db.take() {
+            db.close().await;
+        }
+    }
+
+    async fn reconcile(&mut self) {
+        let (queues, doubles) = self.queues();
+        self.written.retain(|name, _| queues.values().chain(&doubles).any(|one| one.name_any() == *name));
+        self.look().await;
+        let usable = self.is_usable();
+        let view = match &mut self.operator {
+            Some(operator) if usable => {
+                let owner = |one: &TaskQueue| {
+                    format!("{}/{}/{}", self.shared.cluster, self.source.namespace, one.name_any())
+                };
+                operator.set_each(queues.values().map(|one| (manifest(one), generation(one), owner(one))));
+                operator.applier_mut().set_owners(&queues);
+                let view = operator.reconcile().await;
+                // A database that does not answer is asked for its Secret at once: it may be another one by now.
+                self.trouble = view.trouble.as_deref().map(database::trouble);
+                Some(view)
+            }
+            _ => None,
+        };
+        self.asleep = view.iter().flat_map(|view| &view.queues).any(|queue| queue.instances == 0);
+        self.shared.show(&self.source, view.as_ref());
+        for (name, one) in &queues {
+            self.write_status(one, Some(name), view.as_ref()).await;
+        }
+        for one in &doubles {
+            self.write_status(one, None, view.as_ref()).await;
+        }
+    }
+
+    /// The `TaskQueues` of this database by the names of their queues, and those whose queue another has already.
+    fn queues(&self) -> (BTreeMap<String, Arc<TaskQueue>>, Vec<Arc<TaskQueue>>) {
+        let mut all = self.shared.queues_of(&self.source);
+        all.sort_by_key(|one| (one.creation_timestamp().map(|time| time.0), one.name_any()));
+        let (mut queues, mut doubles) = (BTreeMap::new(), Vec::new());
+        for one in all {
+            let name = manifest(&one).queue_name().to_owned();
+            match queues.entry(name) {
+                Entry::Vacant(entry) => drop(entry.insert(one)),
+                Entry::Occupied(_) => doubles.push(one),
+            }
+        }
+        (queues, doubles)
+    }
+
+    fn is_usable(&self) -> bool {
+        self.namespace.is_complete() && self.trouble.as_ref().is_none_or(Trouble::may_pass)
+    }
+
+    /// Reads the Secret and connects where that is due.
+    async fn look(&mut self) {
+        if let Some(said) = self.namespace.refusal() {
+            self.trouble = Some(database::forbidden(&self.source.namespace, &said, &self.shared.config));
+            self.looked_at = None;
+            return;
+        }
+        let every = if self.trouble.is_some() { RETRY_EVERY } else { SECRET_EVERY };
+        if !self.namespace.is_complete() || self.looked_at.is_some_and(|at| at.elapsed() < every) {
+            return;
+        }
+        let result = self.open().await;
+        self.looked_at = Some(Instant::now());
+        let trouble = result.err();
+        if let Some(trouble) = trouble.as_ref().filter(|trouble| Some(*trouble) != self.trouble.as_ref()) {
+            let (namespace, secret) = (&self.source.namespace, &self.source.secret);
+            tracing::warn!(namespace, secret, reason = trouble.reason.as_str(), "{}", trouble.message);
+        }
+        self.trouble = trouble;
+    }
+
+    async fn open(&mut self) -> Result<(), Trouble> {
+        let url = self.source.url(&self.shared.client, &self.shared.config).await?;
+        if let (Some(db), true) = (&self.db, self.url.as_ref() == Some(&url)) {
+            return db.check_schema().await.map_err(|error| database::trouble(&error));
+        }
+        let db = database::open(url.clone()).await?;
+        self.bell = Some(Bell::start(database::connect(url.clone())));
+        self.url = Some(url);
+        match &mut self.operator {
+            Some(operator) => operator.set_db(db.clone()),
+            None => self.operator = Some(self.new_operator(db.clone())),
+        }
+        if let Some(old) = self.db.replace(db) {
+            old.close().await;
+        }
+        Ok(())
+    }
+
+    fn new_operator(&self, db: Db) -> Operator<Pods> {
+        let shared = &self.shared;
+        let namespace = Arc::clone(&self.namespace);
+        let pods = Pods::new(shared.hand.clone(), shared.client.clone(), namespace, shared.config.image());
+        Operator::new(db, pods, &shared.cluster)
+    }
+
+    /// `queue` is `None` where another `TaskQueue` has the queue already.
+    async fn write_status(&mut self, one: &Arc<TaskQueue>, queue: Option<&String>, view: Option<&View>) {
+        let name = one.name_any();
+        let pods = self.namespace.pods_of(&name);
+        let now = Timestamp::now();
+        let health = health(&pods, one.spec.handler.http.port, now);
+        let deployment = self.namespace.deployments.get(&self.source.namespace, &name);
+        let outcome = match (&mut self.operator, queue) {
+            (Some(operator), Some(queue)) => operator.applier_mut().outcome(queue),
+            _ => Outcome::NotTried,
+        };
+        let double = queue.is_none().then(|| {
+            let queue = manifest(one).queue_name().to_owned();
+            let message = format!("an older TaskQueue of this namespace has the queue `{queue}`: give this one another queueName");
+            Trouble::new(ConditionReason::OwnedByAnother, message)
+        });
+        let seen = Seen {
+            spec: &one.spec,
+            trouble: double.as_ref().or(self.trouble.as_ref()),
+            view: view.and_then(|view| view.queues.iter().find(|view| Some(&view.name) == queue)),
+            outcome: &outcome,
+            deployment: deployment.as_deref(),
+            health: &health,
+        };
+        let uid = one.uid().unwrap_or_default();
+        let last = self.written.entry(name).or_insert_with(|| Last::of(one));
+        if last.uid != uid {
+            *last = Last::of(one);
+        }
+        let next = status(&seen, &judge(&seen), one.metadata.generation, &last.status, now);
+        if !change(&last.status, &next).is_due(last.at.map(|at| at.elapsed())) {
+            return;
+        }
+        let before = std::mem::replace(&mut last.status, next.clone());
+        if let Err(error) = self.shared.write_status(one, &next).await {
+            last.status = before;
+            note(&error);
+            return;
+        }
+        last.at = Some(Instant::now());
+        let trouble = stalled(&seen).or(seen.health.trouble.clone());
+        self.shared.tell(&one.object_ref(&()), &before, &next, trouble.as_ref()).await;
+    }
+}
+
+impl Last {
+    fn of(one: &TaskQueue) -> Self {
+        let status = one.status.clone().unwrap_or_default();
+        Self { uid: one.uid().unwrap_or_default(), status, at: None }
+    }
+}
+
+fn note(error: &WriteError) {
+    tracing::debug!(%error, "a status was not written; trying again");
+}
+
+pub(crate) fn manifest(one: &TaskQueue) -> Manifest {
+    let mut manifest = Manifest::new(one.name_any(), one.spec.clone());
+    manifest.namespace = one.namespace();
+    manifest
+}
+
+/// Grows with each change, and when a `TaskQueue` is deleted and made again, which begins at 1.
+fn generation(one: &TaskQueue) -> i64 {
+    let created = one.creation_timestamp().map_or(0, |time| time.0.as_second());
+    (created << 24) | (one.metadata.generation.unwrap_or_default() & 0x00ff_ffff)
+}
+
+/// The databases of some `TaskQueues`.
+pub(crate) fn sources(all: &[Arc<TaskQueue>]) -> BTreeSet<Source> {
+    all.iter().filter_map(|one| source(one)).collect()
+}
+
+/// Where a `TaskQueue` says that its database is.
+pub(crate) fn source(one: &TaskQueue) -> Option<Source> {
+    let secret = &one.spec.database.as_ref()?.secret_ref;
+    Some(Source { namespace: one.namespace()?, secret: secret.name.clone(), key: secret.key.clone() })
+}

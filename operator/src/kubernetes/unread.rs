@@ -1,0 +1,46 @@
+//! `TaskQueues` that this release cannot read: a newer definition, for example. They keep nobody else waiting, and are told so.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::Timestamp;
+use rowlock_crds::{ConditionReason, ConditionType, TaskQueueStatus};
+use serde_json::json;
+
+use super::shared::{Shared, Unread};
+
+/// Writes the status of each that was not told yet; `told` remembers.
+pub(crate) async fn tell(shared: &Shared, told: &mut Vec<Unread>) {
+    let unread = shared.unread();
+    told.retain(|one| unread.contains(one));
+    for one in unread {
+        if told.contains(&one) || !shared.leadership.may_write() {
+            continue;
+        }
+        let status = json!(status(&one));
+        match shared.hand.status(&one.namespace, &one.name, &status).await {
+            Ok(()) => told.push(one),
+            Err(error) => {
+                tracing::warn!(namespace = one.namespace, name = one.name, %error, "a status was not written");
+            }
+        }
+    }
+}
+
+fn status(one: &Unread) -> TaskQueueStatus {
+    let message = format!(
+        "this release of the operator cannot read it, and leaves its pods as they are: {}",
+        one.error
+    );
+    let condition = |type_: ConditionType, status: &str| Condition {
+        type_: type_.as_str().to_owned(),
+        status: status.to_owned(),
+        reason: ConditionReason::NotUnderstood.as_str().to_owned(),
+        message: message.clone(),
+        observed_generation: one.generation,
+        last_transition_time: Time(Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default()),
+    };
+    TaskQueueStatus {
+        observed_generation: one.generation,
+        conditions: vec![condition(ConditionType::Ready, "False"), condition(ConditionType::Stalled, "True")],
+        ..TaskQueueStatus::default()
+    }
+}

@@ -1,0 +1,174 @@
+//! What is in the cluster, followed by watches.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watching};
+use kube::{Api, Client, Resource};
+use rowlock_crds::labels;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::apply::said;
+use super::build::MANAGER;
+
+/// Pauses before a broken watch is begun anew. Rights that were just given should not wait for long.
+const PAUSE_FIRST: Duration = Duration::from_millis(500);
+const PAUSE_LONGEST: Duration = Duration::from_secs(5);
+
+/// Pauses that double.
+struct Pauses(Duration);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let next = (self.0 * 2).min(PAUSE_LONGEST);
+        Some(std::mem::replace(&mut self.0, next))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = PAUSE_FIRST;
+    }
+}
+
+/// Objects of one kind, as they are now.
+#[derive(Debug)]
+pub(crate) struct Followed<K: Resource<DynamicType = ()> + Clone + 'static> {
+    store: Store<K>,
+    complete: Arc<AtomicBool>,
+    refusal: Arc<Mutex<Option<String>>>,
+    task: JoinHandle<()>,
+}
+
+impl<K> Followed<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    /// Follows them; `changed` is told of each change.
+    pub(crate) fn start(api: Api<K>, selector: &str, changed: &watch::Sender<()>) -> Self {
+        let (store, writer) = reflector::store();
+        let complete = Arc::new(AtomicBool::new(false));
+        let refusal = Arc::new(Mutex::new(None));
+        let config = watcher::Config::default().labels(selector);
+        let stream = watching(api, config).backoff(Pauses(PAUSE_FIRST)).reflect(writer);
+        let note = (Arc::clone(&complete), Arc::clone(&refusal), changed.clone());
+        let task = tokio::spawn(async move {
+            let (complete, refusal, changed) = note;
+            let mut stream = std::pin::pin!(stream);
+            while let Some(event) = stream.next().await {
+                match &event {
+                    // Said before anybody was asked.
+                    Ok(Event::Init) => continue,
+                    Ok(Event::InitDone) => complete.store(true, Ordering::Relaxed),
+                    _ => (),
+                }
+                *refusal.lock().unwrap_or_else(PoisonError::into_inner) = event.err().and_then(forbids);
+                changed.send_replace(());
+            }
+        });
+        Self { store, complete, refusal, task }
+    }
+
+    /// Whether all there are have been seen once.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
+    }
+
+    /// What the server says when we may not look.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>>
+    where
+        K::DynamicType: Hash + Eq + Clone,
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        self.store.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<K>> {
+        self.store.state()
+    }
+}
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Drop for Followed<K> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What was said, when it is that we may not.
+fn forbids(error: watcher::Error) -> Option<String> {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status))
+        | WatchError(status)
+            if status.code == 403 =>
+        {
+            Some(status.message)
+        }
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            tracing::warn!(error = said(&error), "a watch is begun anew");
+            None
+        }
+        WatchError(_) | watcher::Error::NoResourceVersion => None,
+    }
+}
+
+/// What is ours in a namespace.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    pub(crate) deployments: Followed<Deployment>,
+    pub(crate) budgets: Followed<PodDisruptionBudget>,
+    pub(crate) pods: Followed<Pod>,
+    pub(crate) changed: watch::Sender<()>,
+}
+
+impl Namespace {
+    pub(crate) fn follow(client: &Client, name: &str) -> Self {
+        let changed = watch::Sender::new(());
+        let selector = format!("{}={MANAGER}", labels::MANAGED_BY);
+        Self {
+            deployments: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed),
+            budgets: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed),
+            pods: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed),
+            changed,
+        }
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.deployments.is_complete() && self.budgets.is_complete() && self.pods.is_complete()
+    }
+
+    pub(crate) fn refusal(&self) -> Option<String> {
+        self.deployments.refusal().or_else(|| self.budgets.refusal()).or_else(|| self.pods.refusal())
+    }
+
+    /// The pods of a queue that are not on their way out.
+    pub(crate) fn pods_of(&self, name: &str) -> Vec<Arc<Pod>> {
+        let mut pods = self.pods.all();
+        pods.retain(|pod| {
+            let labels = pod.metadata.labels.as_ref();
+            let of = labels.and_then(|labels| labels.get(labels::TASK_QUEUE));
+            of.is_some_and(|of| of == name) && pod.metadata.deletion_timestamp.is_none()
+        });
+        pods
+    }
+}

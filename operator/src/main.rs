@@ -1,0 +1,45 @@
+//! The operator process: parses and runs.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use rowlock_operator::kubernetes::{Config, run};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let config = Config::parse();
+    install_logging(&config.log_format);
+    match work(config).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error, "the operator failed");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn work(config: Config) -> Result<(), String> {
+    let client =
+        kube::Client::try_default().await.map_err(|error| format!("no way to a cluster: {error}"))?;
+    let stop = CancellationToken::new();
+    let signals = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+    let (mut term, mut int) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let on_signal = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! { _ = term.recv() => (), _ = int.recv() => () }
+        on_signal.cancel();
+    });
+    run(config, client, stop).await.map_err(|error| error.to_string())
+}
+
+/// `RUST_LOG` chooses what is logged, `info` without it.
+fn install_logging(format: &str) {
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=error,sqlx_core=error,kube_client=error"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Fails only when somebody else installed one first.
+    let _ = if format == "json" { lines.json().flatten_event(true).try_init() } else { lines.try_init() };
+}

@@ -1,0 +1,103 @@
+//! From a `TaskQueue` to a Deployment, and who else may touch it.
+
+use serde_json::{Value, json};
+
+use super::stage::{EMAILS, Stage, until};
+
+fn names(containers: &Value) -> Vec<&str> {
+    containers.as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_queue_becomes_a_deployment_tables_and_a_queue() {
+    let stage = Stage::new("becomes").await;
+    stage.db.run("drop schema rowlock cascade").await;
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    let deployment = stage.deployment();
+    let pod = &deployment["spec"]["template"]["spec"];
+    assert_eq!((names(&pod["containers"]), names(&pod["initContainers"])), (vec!["worker"], vec!["handler"]));
+    assert_eq!(deployment["spec"]["replicas"], 0);
+    let task_queue = stage.get("tq", "emails");
+    assert_eq!(deployment["metadata"]["ownerReferences"][0]["uid"], task_queue["metadata"]["uid"]);
+    assert_eq!(stage.get("pdb", "emails")["spec"]["maxUnavailable"], "25%");
+    let total: i32 = stage.db.one("select total_workers from rowlock.queue where name = 'mail'").await;
+    assert_eq!(total, 40);
+    let status = &task_queue["status"];
+    assert_eq!((&status["schema"], &status["observedGeneration"]), (&json!(8), &json!(1)));
+    stage.until("DatabaseReachable", "True Succeeded").await;
+    stage.until("SchemaReady", "True Succeeded").await;
+    stage.until("Stalled", "False Succeeded").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_task_queue_changes_deployment_and_queue() {
+    let stage = Stage::new("changed").await;
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    stage.change(&json!({ "timeout": "5m", "workers": { "total": 7, "autoscaling": null } }));
+    stage.until_replicas(1).await;
+    until("the grace is longer", || {
+        let grace = stage.deployment()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].clone();
+        if grace == 305 { Ok(()) } else { Err(grace.to_string()) }
+    })
+    .await;
+    let total: i32 = stage.db.one("select total_workers from rowlock.queue where name = 'mail'").await;
+    assert_eq!(total, 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_of_somebody_else_is_not_touched() {
+    let stage = Stage::new("foreign").await;
+    stage.kubectl(&["create", "deployment", "emails", "--image=theirs:1"]);
+    let before = stage.deployment();
+    stage.task_queue("emails", EMAILS);
+    let operator = stage.operator().await;
+    let message = stage.until("Stalled", "True OwnedByAnother").await;
+    assert!(message.contains("rename or delete it"), "{message}");
+    assert_eq!(stage.deployment()["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
+    stage.kubectl(&["delete", "deployment", "emails"]);
+    stage.until("Ready", "True Succeeded").await;
+    assert_eq!(names(&stage.deployment()["spec"]["template"]["spec"]["containers"]), ["worker"]);
+    operator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_write_into_the_template_goes_but_a_restart_stays() {
+    let stage = Stage::new("edited").await;
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    stage.kubectl(&["rollout", "restart", "deployment/emails"]);
+    let restarted = |deployment: &Value| {
+        let annotations = &deployment["spec"]["template"]["metadata"]["annotations"];
+        annotations["kubectl.kubernetes.io/restartedAt"].clone()
+    };
+    let at = restarted(&stage.deployment());
+    assert!(at.is_string());
+    stage.kubectl(&["set", "env", "deployment/emails", "-c", "worker", "THEIRS=1", "ROWLOCK_WORKERS=99"]);
+    until("the template is ours again", || {
+        let text = stage.deployment()["spec"]["template"].to_string();
+        if text.contains("THEIRS") || text.contains("\"99\"") { Err(text) } else { Ok(()) }
+    })
+    .await;
+    // Not only for the moment: nobody else owns any of it, so that later changes are wholly ours.
+    until("nobody else owns any of it", || {
+        let whole = stage.kubectl(&["get", "deployment", "emails", "-o", "json", "--show-managed-fields"]);
+        let managers: Vec<String> =
+            serde_json::from_str::<Value>(&whole).unwrap()["metadata"]["managedFields"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|entry| entry["fieldsV1"].to_string().contains("f:env"))
+                .map(|entry| format!("{} {}", entry["manager"], entry["operation"]))
+                .collect();
+        if managers == ["\"rowlock-operator\" \"Apply\""] { Ok(()) } else { Err(format!("{managers:?}")) }
+    })
+    .await;
+    assert_eq!(restarted(&stage.deployment()), at);
+    let events = stage.kubectl(&["get", "events"]);
+    assert!(events.contains("TemplateRestored"), "{events}");
+}

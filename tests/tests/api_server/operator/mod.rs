@@ -1,0 +1,5 @@
+//! The operator against a real API server and a real Postgres. Nobody runs pods here: their status is written by hand.
+
+mod deployment;
+mod scaling;
+mod stage;

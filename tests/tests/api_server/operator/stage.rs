@@ -1,0 +1,200 @@
+//! A namespace with a database and an operator for it alone.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use rowlock_operator::kubernetes::{Config, run};
+use rowlock_tests::{TestDb, server as postgres};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::kubectl::{json as read, kubectl_with, namespace, ok};
+use crate::server::server;
+
+/// A loaded machine with two slow cores takes a tenth of it.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How often something is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A sound `TaskQueue` whose fields may be replaced, in the database of the stage, with the queue that `TestDb` knows.
+pub(crate) const EMAILS: &str = "
+queueName: mail
+database: { secretRef: { name: db } }
+workers: { total: 40, perPod: 10, autoscaling: { scaleDownAfter: 1s } }
+template: { spec: { containers: [{ name: handler, image: 'emails:1' }] } }
+";
+
+pub(crate) struct Stage {
+    pub(crate) namespace: String,
+    pub(crate) db: TestDb,
+}
+
+/// A running operator. Dropping it kills it.
+pub(crate) struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Stage {
+    /// With the Secret, without a `TaskQueue` or an operator.
+    pub(crate) async fn new(name: &str) -> Self {
+        let db = TestDb::empty().await;
+        let stage = Self { namespace: blocking(|| namespace(&format!("operator-{name}"))), db };
+        stage.secret(&postgres::url(&stage.db.name));
+        stage
+    }
+
+    /// Writes the Secret with that URL.
+    pub(crate) fn secret(&self, url: &str) {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "db" }, "stringData": { "uri": url }
+        });
+        self.apply(&secret.to_string());
+    }
+
+    /// Applies a manifest.
+    pub(crate) fn apply(&self, manifest: &str) {
+        let flags = ["apply", "--server-side", "--force-conflicts", "-n", &self.namespace, "-f", "-"];
+        blocking(|| ok(&flags, manifest));
+    }
+
+    /// Applies a `TaskQueue` of that spec.
+    pub(crate) fn task_queue(&self, name: &str, spec: &str) {
+        let spec: Value = serde_yaml::from_str(spec).unwrap();
+        let manifest = json!({
+            "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": name }, "spec": spec
+        });
+        self.apply(&manifest.to_string());
+    }
+
+    /// Changes the spec of `emails`, by a merge.
+    pub(crate) fn change(&self, spec: &Value) {
+        self.kubectl(&["patch", "tq", "emails", "--type=merge", "-p", &json!({ "spec": spec }).to_string()]);
+    }
+
+    /// Runs kubectl in the namespace.
+    pub(crate) fn kubectl(&self, args: &[&str]) -> String {
+        let args = [args, &["-n", &self.namespace]].concat();
+        blocking(|| ok(&args, ""))
+    }
+
+    /// An object, or null.
+    pub(crate) fn get(&self, kind: &str, name: &str) -> Value {
+        let args = ["get", kind, name, "-n", &self.namespace];
+        blocking(|| if kubectl_with(&args, "").content { read(&args, "") } else { Value::Null })
+    }
+
+    pub(crate) fn deployment(&self) -> Value {
+        self.get("deployment", "emails")
+    }
+
+    /// Status and reason of a condition, and its message.
+    pub(crate) fn condition(&self, name: &str, type_: &str) -> (String, String) {
+        let object = self.get("tq", name);
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let found = conditions.iter().find(|one| one["type"] == type_).cloned().unwrap_or_default();
+        let text = |field: &str| found[field].as_str().unwrap_or_default().to_owned();
+        (format!("{} {}", text("status"), text("reason")), text("message"))
+    }
+
+    /// Waits until a condition of `emails` is so; its message.
+    pub(crate) async fn until(&self, type_: &str, expected: &str) -> String {
+        let what = format!("{type_} is {expected}");
+        let said = until(&what, || {
+            let (said, message) = self.condition("emails", type_);
+            if said == expected { Ok(message) } else { Err(format!("{said}: {message}")) }
+        });
+        said.await
+    }
+
+    /// Waits until the Deployment of `emails` has so many replicas.
+    pub(crate) async fn until_replicas(&self, expected: u32) {
+        until(&format!("{expected} replicas"), || {
+            let deployment = self.deployment();
+            let replicas = &deployment["spec"]["replicas"];
+            if *replicas == expected { Ok(()) } else { Err(replicas.to_string()) }
+        })
+        .await;
+    }
+
+    /// An operator for this namespace.
+    pub(crate) async fn operator(&self) -> Running {
+        self.operator_as(None).await
+    }
+
+    /// An operator with the rights of that user; without one of an administrator.
+    pub(crate) async fn operator_as(&self, user: Option<&str>) -> Running {
+        let kubeconfig = Kubeconfig::read_from(&server().kubeconfig).unwrap();
+        let options = KubeConfigOptions::default();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap();
+        config.auth_info.impersonate = user.map(str::to_owned);
+        let client = Client::try_from(config).unwrap();
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(self.config(), client, stop.clone()));
+        Running { stop, task }
+    }
+
+    fn config(&self) -> Config {
+        Config {
+            namespace: Some(self.namespace.clone()),
+            class: None,
+            worker_image: "rowlock-worker:test".into(),
+            worker_pull_policy: None,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            lease_namespace: self.namespace.clone(),
+            lease: "rowlock-operator".into(),
+            name: None,
+            service_account: "rowlock-operator".into(),
+            cluster_role: "rowlock-operator-namespace".into(),
+            log_format: "text".into(),
+        }
+    }
+}
+
+impl Running {
+    /// As SIGTERM does.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        (&mut self.task).await.unwrap().unwrap();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Waits until something holds; what it answers then.
+///
+/// # Panics
+/// If it does not within [`PATIENCE`].
+pub(crate) async fn until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>) -> T {
+    until_async(what, || std::future::ready(holds())).await
+}
+
+pub(crate) async fn until_async<T, F>(what: &str, mut holds: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let since = Instant::now();
+    loop {
+        match holds().await {
+            Ok(answer) => return answer,
+            Err(instead) => {
+                assert!(since.elapsed() < PATIENCE, "waited in vain until {what}; instead: {instead}");
+            }
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// kubectl is waited for: the runtime's other threads go on meanwhile.
+fn blocking<T>(call: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(call)
+}
