@@ -1,5 +1,6 @@
 //! The operator against a real API server and a real Postgres. Nobody runs pods here: their status is written by hand.
 
+mod conditions;
 mod deployment;
 mod scaling;
 mod stage;

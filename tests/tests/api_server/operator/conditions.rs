@@ -1,0 +1,211 @@
+//! What goes wrong is said in words, and is over when its cause is.
+
+use rowlock_tests::server as postgres;
+use serde_json::json;
+
+use super::stage::{EMAILS, Stage, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_missing_or_wrong_is_named_until_it_is_right() {
+    let stage = Stage::new("secret").await;
+    stage.kubectl(&["delete", "secret", "db"]);
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    let check = async |expected: &str, says: &str| {
+        let message = stage.until("Ready", expected).await;
+        assert!(message.contains(says), "{message}");
+        assert!(!message.contains("secretpassword"), "{message}");
+        stage.until("Stalled", &expected.replace("False", "True")).await;
+    };
+    check("False SecretNotFound", "create it, with the URL of the database under the key `uri`").await;
+    stage.kubectl(&["create", "secret", "generic", "db", "--from-literal=url=x"]);
+    check("False SecretInvalid", "has no key `uri` but url: set spec.database.secretRef.key").await;
+    stage.secret("host=secretpassword");
+    until("the key is there", || {
+        let (said, message) = stage.condition("emails", "Ready");
+        if message.contains("is no URL of a database") { Ok(()) } else { Err(format!("{said} {message}")) }
+    })
+    .await;
+    stage.secret("postgres://nobody:secretpassword@127.0.0.1:1/d");
+    let message = stage.until("Ready", "False ConnectionFailed").await;
+    assert!(!message.contains("secretpassword"), "{message}");
+    stage.until("Stalled", "False Succeeded").await;
+    stage.secret(&postgres::url("no_such_database"));
+    check("False AccessDenied", "no_such_database").await;
+    stage.secret(&postgres::url(&stage.db.name));
+    stage.until("Ready", "True Succeeded").await;
+    let events = stage.kubectl(&["get", "events"]);
+    assert!(events.contains("SecretNotFound") && !events.contains("secretpassword"), "{events}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_of_a_newer_release_are_left_alone() {
+    let stage = Stage::new("newer").await;
+    stage.db.run("insert into rowlock.migration (version, name) values (999, 'tomorrow')").await;
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    let message = stage.until("Stalled", "True SchemaTooNew").await;
+    assert!(message.contains("use a newer release"), "{message}");
+    stage.until("SchemaReady", "False SchemaTooNew").await;
+    stage.until("DatabaseReachable", "True Succeeded").await;
+    stage.db.run("delete from rowlock.migration where version = 999").await;
+    stage.until("Ready", "True Succeeded").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_that_may_not_make_tables_is_told_what_it_lacks() {
+    let stage = Stage::new("powerless").await;
+    let role = format!("powerless_{}", stage.db.name);
+    stage.db.run("drop schema rowlock cascade").await;
+    stage.db.run(format!("create role {role} login password 'x'")).await;
+    let url = postgres::url(&stage.db.name);
+    let (_, host) = url.split_once('@').unwrap();
+    stage.secret(&format!("postgres://{role}:x@{host}"));
+    stage.task_queue("emails", EMAILS);
+    let operator = stage.operator().await;
+    let message = stage.until("Stalled", "True MigrationFailed").await;
+    assert!(message.contains("own the database"), "{message}");
+    stage.db.run(format!("grant create on database {} to {role}", stage.db.name)).await;
+    stage.until("Ready", "True Succeeded").await;
+    operator.stop().await;
+    stage.db.run(format!("drop owned by {role} cascade; drop role {role}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_template_that_the_server_refuses_stops_nothing() {
+    let stage = Stage::new("refused").await;
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    for (template, says) in [
+        (
+            json!({ "spec": { "containers": [{ "name": "handler", "image": "emails:2", "imagee": "x" }] } }),
+            "imagee",
+        ),
+        (json!({ "spec": { "containers": [{ "name": "handler" }] } }), "image"),
+        (
+            json!({ "spec": { "containers": [{ "name": "handler", "image": "a", "env": [{ "name": "A" }, { "name": "A" }] }] } }),
+            "duplicate",
+        ),
+    ] {
+        stage.change(&json!({ "template": template }));
+        until("the template is refused", || {
+            let (said, message) = stage.condition("emails", "Stalled");
+            if said == "True TemplateRefused" && message.contains(says) {
+                Ok(())
+            } else {
+                Err(format!("{said} {message}"))
+            }
+        })
+        .await;
+    }
+    // What ran before is scaled on.
+    stage.db.enqueue_many(1000).await;
+    stage.until_replicas(4).await;
+    assert_eq!(stage.deployment()["spec"]["template"]["spec"]["initContainers"][0]["image"], "emails:1");
+    let sound = json!({ "spec": { "containers": [{ "name": "handler", "image": "emails:3" }] } });
+    stage.change(&json!({ "template": sound }));
+    stage.until("Stalled", "False Succeeded").await;
+    until("the new image is there", || {
+        let image = stage.deployment()["spec"]["template"]["spec"]["initContainers"][0]["image"].clone();
+        if image == "emails:3" { Ok(()) } else { Err(image.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_of_another_owner_gets_no_workers_of_ours() {
+    let stage = Stage::new("anothers").await;
+    rowlock_queue::declare(&stage.db.db, &rowlock_tests::declaration("mail")).await.unwrap();
+    stage.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    stage.task_queue("letters", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    let _operator = stage.operator().await;
+    let message = stage.until("Stalled", "True OwnedByAnother").await;
+    assert!(message.contains("belongs to tests"), "{message}");
+    until("the second has no queue either", || {
+        let (said, message) = stage.condition("letters", "Stalled");
+        if message.contains("an older TaskQueue") { Ok(()) } else { Err(format!("{said} {message}")) }
+    })
+    .await;
+    let replicas = stage.deployment()["spec"]["replicas"].clone();
+    assert!(replicas == 0 || replicas.is_null(), "{replicas}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_rights_are_named_with_the_command_that_gives_them() {
+    let stage = Stage::new("forbidden").await;
+    let user = "forbidden-operator";
+    let rules = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: test-cluster }\nrules:\n\
+         - { apiGroups: [rowlock.dev], resources: [taskqueues, taskqueues/status], verbs: ['*'] }\n\
+         - { apiGroups: [''], resources: [namespaces], verbs: [get] }\n\
+         - { apiGroups: [coordination.k8s.io], resources: [leases], verbs: ['*'] }\n\
+         ---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: { name: rowlock-operator-namespace }\nrules:\n\
+         - { apiGroups: [apps], resources: [deployments], verbs: [get, list, watch, create, patch, update] }\n\
+         - { apiGroups: [policy], resources: [poddisruptionbudgets], verbs: [get, list, watch, create, patch] }\n\
+         - { apiGroups: [''], resources: [pods], verbs: [get, list, watch] }\n\
+         - { apiGroups: [''], resources: [secrets], verbs: [get] }\n\
+         - { apiGroups: [events.k8s.io], resources: [events], verbs: [create, patch] }\n\
+         ---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: { name: test-cluster }\n\
+         roleRef: { apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: test-cluster }\n\
+         subjects: [{ apiGroup: rbac.authorization.k8s.io, kind: User, name: forbidden-operator }]\n";
+    stage.apply(rules);
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator_as(Some(user)).await;
+    let message = stage.until("Stalled", "True Forbidden").await;
+    let command = format!(
+        "kubectl create rolebinding rowlock-operator -n {0} --clusterrole=rowlock-operator-namespace --serviceaccount={0}:rowlock-operator",
+        stage.namespace
+    );
+    assert!(message.contains(&command), "{message}");
+    stage.kubectl(&[
+        "create",
+        "rolebinding",
+        "r",
+        "--clusterrole=rowlock-operator-namespace",
+        &format!("--user={user}"),
+    ]);
+    stage.until("Ready", "True Succeeded").await;
+    assert_eq!(stage.get("pdb", "emails")["spec"]["maxUnavailable"], "25%");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_and_quotas_speak_through_conditions() {
+    let stage = Stage::new("pods").await;
+    stage.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    let _operator = stage.operator().await;
+    stage.until_replicas(4).await;
+    stage.until("Ready", "False Progressing").await;
+    stage.kubectl(&["create", "serviceaccount", "default"]);
+    let metadata = stage.deployment()["spec"]["template"]["metadata"]["labels"].clone();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "emails-1", "labels": metadata },
+        "spec": { "containers": [{ "name": "worker", "image": "w" }] }
+    });
+    stage.apply(&pod.to_string());
+    let status = |status: serde_json::Value| {
+        let patch = json!({ "status": status }).to_string();
+        stage.kubectl(&["patch", "pod", "emails-1", "--subresource=status", "--type=merge", "-p", &patch]);
+    };
+    let handler = |state: serde_json::Value| {
+        json!({ "initContainerStatuses": [{
+            "name": "handler", "image": "emails:1", "imageID": "", "ready": false, "restartCount": 4, "state": state,
+            "lastState": { "terminated": { "exitCode": 137, "reason": "OOMKilled" } }
+        }] })
+    };
+    status(handler(json!({ "waiting": { "reason": "ImagePullBackOff", "message": "not found" } })));
+    let message = stage.until("HandlerHealthy", "False ImageNotPulled").await;
+    assert!(message.contains("`emails:1`"), "{message}");
+    status(handler(json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } })));
+    let message = stage.until("Ready", "False CrashLooping").await;
+    assert!(message.contains("for want of memory"), "{message}");
+    status(json!({ "initContainerStatuses": [], "conditions": [{ "type": "Ready", "status": "True" }] }));
+    stage.until("HandlerHealthy", "True Succeeded").await;
+    stage.until("Ready", "True Succeeded").await;
+    let quota = json!({ "status": { "conditions": [{
+        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods=1"
+    }] } });
+    let patch = quota.to_string();
+    stage.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
+    let message = stage.until("Stalled", "True PodsRefused").await;
+    assert!(message.contains("exceeded quota: pods=1"), "{message}");
+}
