@@ -28,6 +28,8 @@ pub(crate) struct Server {
     pub(crate) kubectl: PathBuf,
     pub(crate) kubeconfig: PathBuf,
     pub(crate) folder: PathBuf,
+    /// Where etcd takes requests.
+    pub(crate) etcd: u16,
 }
 
 struct Programs {
@@ -91,7 +93,8 @@ fn start_in(programs: &Programs, folder: &Path) -> Result<Server> {
     let token = secrets(folder)?;
     let mut apiserver = Process::start(&apiserver(&programs.apiserver, folder, clients, secure))?;
     let kubeconfig = kubeconfig(folder, secure, &token)?;
-    let server = Server { kubectl: programs.kubectl.clone(), kubeconfig, folder: folder.to_owned() };
+    let server =
+        Server { kubectl: programs.kubectl.clone(), kubeconfig, folder: folder.to_owned(), etcd: clients };
     let since = Instant::now();
     while let Err(answer) = crate::kubectl::ready(&server) {
         let log = folder.join("apiserver.log");
@@ -107,6 +110,10 @@ fn start_in(programs: &Programs, folder: &Path) -> Result<Server> {
     std::mem::forget((etcd, apiserver));
     Ok(server)
 }
+
+/// Every write that was answered is a line of `audit.log`.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
+                     - { level: Metadata, verbs: [create, update, patch, delete] }\n- { level: None }\n";
 
 /// Its data, of which there is much, goes with it; the logs stay until the next run.
 const THEN_REMOVE: &str = "trap : TERM; \"$@\"; rm -rf etcd";
@@ -148,6 +155,8 @@ fn apiserver(program: &Path, folder: &Path, etcd: u16, secure: u16) -> Launch {
         "--service-account-signing-key-file=accounts.pem".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
+        "--audit-policy-file=audit.yaml".to_owned(),
+        "--audit-log-path=audit.log".to_owned(),
     ];
     // It would drain for a minute.
     launch(program, folder, "apiserver.log", &args, Signal::SIGKILL)
@@ -159,6 +168,7 @@ fn secrets(folder: &Path) -> Result<String> {
     fs::write(folder.join("accounts.pem"), accounts.serialize_pem())?;
     fs::write(folder.join("accounts.pub"), accounts.public_key_pem())?;
     let token: String = std::iter::repeat_with(fastrand::alphanumeric).take(32).collect();
+    fs::write(folder.join("audit.yaml"), AUDIT)?;
     fs::write(folder.join("tokens.csv"), format!("{token},admin,admin,system:masters\n"))?;
     Ok(token)
 }

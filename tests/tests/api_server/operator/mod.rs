@@ -2,5 +2,6 @@
 
 mod conditions;
 mod deployment;
+mod replicas;
 mod scaling;
 mod stage;

@@ -1,0 +1,149 @@
+//! More than one operator, operators that die, and what an operator does when there is nothing to do.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::ByteString;
+use serde_json::{Value, json};
+
+use super::stage::{EMAILS, Stage, until};
+use crate::server::server;
+
+fn holder(stage: &Stage) -> String {
+    stage.get("lease", "rowlock-operator")["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Writes to the namespace, but for the Lease, as the API server noted them.
+fn writes(stage: &Stage) -> Vec<String> {
+    let log = fs::read_to_string(server().folder.join("audit.log")).unwrap();
+    let ours = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(|entry| {
+        let of = &entry["objectRef"];
+        of["namespace"] == stage.namespace.as_str() && of["resource"] != "leases"
+    });
+    ours.map(|entry| {
+        let of = &entry["objectRef"];
+        format!(
+            "{} {} {} {} {}",
+            entry["verb"], of["resource"], of["name"], of["subresource"], entry["userAgent"]
+        )
+    })
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_changes_nothing_is_written() {
+    let stage = Stage::new("quiet").await;
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    // What follows from what came before, such as events.
+    let mut before = writes(&stage);
+    until("the last change is written", || {
+        let now = writes(&stage);
+        let same = now.len() == before.len();
+        before = now;
+        std::thread::sleep(Duration::from_secs(1));
+        if same { Ok(()) } else { Err("writes go on".into()) }
+    })
+    .await;
+    // Several looks; there is no event for what does not happen.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let after = writes(&stage);
+    assert_eq!(after[before.len()..], [] as [String; 0]);
+    assert!(before.iter().any(|write| write.contains("deployments")), "{before:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_takes_over_at_once_from_one_that_ends_and_later_from_one_that_dies() {
+    let stage = Stage::new("failover").await;
+    stage.task_queue("emails", EMAILS);
+    let first = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    let (leader, second) = (holder(&stage), stage.operator().await);
+    assert!(!leader.is_empty());
+    first.stop().await;
+    let since = Instant::now();
+    let took_over = |from: String| {
+        move |stage: &Stage| {
+            let now = holder(stage);
+            if now.is_empty() || now == from { Err(now) } else { Ok(now) }
+        }
+    };
+    let next = took_over(leader);
+    let leader = until("the second leads", || next(&stage)).await;
+    eprintln!("taken over from one that ended: {:?}", since.elapsed());
+    let third = stage.operator().await;
+    // What only a leader does.
+    stage.change(&json!({ "workers": { "autoscaling": { "min": 11 } } }));
+    stage.until_replicas(2).await;
+    drop(second);
+    let since = Instant::now();
+    let next = took_over(leader);
+    until("the third leads", || next(&stage)).await;
+    // Not before nobody else can write any more.
+    assert!(since.elapsed() > Duration::from_secs(10), "{:?}", since.elapsed());
+    eprintln!("taken over from one that died: {:?}", since.elapsed());
+    stage.change(&json!({ "workers": { "autoscaling": { "min": 21 } } }));
+    stage.until_replicas(3).await;
+    third.stop().await;
+    assert_eq!(holder(&stage), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_is_killed_anywhere_leaves_nothing_that_the_next_cannot_finish() {
+    let stage = Stage::new("killed").await;
+    stage.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 5,"));
+    let mut pause = Duration::from_millis(1);
+    while stage.deployment().is_null() || stage.get("pdb", "emails").is_null() {
+        let operator = stage.operator().await;
+        tokio::time::sleep(pause).await;
+        drop(operator);
+        // It dies at another place each time, and would otherwise be waited for until its Lease is over.
+        if !stage.get("lease", "rowlock-operator").is_null() {
+            stage.kubectl(&["delete", "lease", "rowlock-operator"]);
+        }
+        pause = pause * 5 / 4;
+    }
+    let _operator = stage.operator().await;
+    stage.until_replicas(1).await;
+    stage.until("Reconciling", "True Progressing").await;
+    stage.until("Stalled", "False Succeeded").await;
+    let queues: i64 = stage.db.one("select count(*) from rowlock.queue").await;
+    assert_eq!(queues, 1);
+}
+
+/// Puts an object past the API server, as an older or newer release of it may have left it.
+fn put(key: &str, object: &Value) {
+    let base64 = |bytes: &[u8]| json!(ByteString(bytes.to_vec()));
+    let body =
+        json!({ "key": base64(key.as_bytes()), "value": base64(object.to_string().as_bytes()) }).to_string();
+    let mut stream = TcpStream::connect(("127.0.0.1", server().etcd)).unwrap();
+    let head =
+        "POST /v3/kv/put HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Type: application/json";
+    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_queue_that_cannot_be_read_keeps_nobody_waiting() {
+    let stage = Stage::new("unreadable").await;
+    let odd = json!({
+        "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
+        "metadata": {
+            "name": "odd", "namespace": stage.namespace, "uid": "11111111-2222-3333-4444-555555555555", "generation": 1,
+            "creationTimestamp": "2026-01-01T00:00:00Z"
+        },
+        "spec": { "workers": { "total": "many" } }
+    });
+    put(&format!("/registry/rowlock.dev/taskqueues/{}/odd", stage.namespace), &odd);
+    assert_eq!(stage.get("tq", "odd")["spec"]["workers"]["total"], "many");
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    stage.db.enqueue_many(1000).await;
+    stage.until_replicas(4).await;
+}
