@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::kubectl::{json as read, namespace, ok};
-use crate::server::chart;
+use crate::server::{DEFINITION, chart};
 use crate::table::manifest;
 
 #[test]
@@ -67,6 +67,7 @@ fn field_managers_can_share_a_template() {
 
 #[test]
 fn the_definition_can_be_applied_again_in_both_ways() {
+    let _definition = DEFINITION.blocking_lock();
     let chart = chart();
     let chart = chart.to_str().unwrap();
     let again = ok(&["apply", "-f", chart], "");

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use rowlock_operator::process::{Launch, Process, Stop};
+use tokio::sync::Mutex;
 
 /// The server's folder begins like this; the process's number follows.
 const FOLDER: &str = "rowlock-api-server-";
@@ -48,6 +49,9 @@ pub(crate) fn server() -> &'static Server {
         server
     })
 }
+
+/// Held by whoever changes the definition, or wants it unchanged.
+pub(crate) static DEFINITION: Mutex<()> = Mutex::const_new(());
 
 /// The chart's templates: plain YAML, so that no Helm is needed.
 pub(crate) fn chart() -> PathBuf {

@@ -9,7 +9,7 @@ use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
 use super::stage::{EMAILS, Stage, until};
-use crate::server::server;
+use crate::server::{DEFINITION, server};
 
 fn holder(stage: &Stage) -> String {
     stage.get("lease", "rowlock-operator")["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
@@ -146,4 +146,57 @@ async fn a_task_queue_that_cannot_be_read_keeps_nobody_waiting() {
     stage.until("Ready", "True Succeeded").await;
     stage.db.enqueue_many(1000).await;
     stage.until_replicas(4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_queue_of_a_newer_definition_is_told_so() {
+    let stage = Stage::new("novel").await;
+    let definition = DEFINITION.lock().await;
+    let novel = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/novel";
+    let patch = |patch: Value| {
+        stage.kubectl(&[
+            "patch",
+            "crd",
+            "taskqueues.rowlock.dev",
+            "--type=json",
+            "-p",
+            &json!([patch]).to_string(),
+        ]);
+    };
+    patch(json!({ "op": "add", "path": novel, "value": { "type": "string" } }));
+    // The server has taken it in when it takes the field.
+    until("the field is known", || {
+        let spec = format!("{EMAILS}\nnovel: x");
+        stage.try_task_queue("novel", &spec)
+    })
+    .await;
+    stage.task_queue("emails", &EMAILS.replace("queueName: mail", "queueName: other"));
+    let _operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    let message = until("the other is told", || {
+        let (said, message) = stage.condition("novel", "Stalled");
+        if said == "True NotUnderstood" { Ok(message) } else { Err(said) }
+    })
+    .await;
+    assert!(message.contains("novel"), "{message}");
+    patch(json!({ "op": "remove", "path": novel }));
+    drop(definition);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queues_of_one_database_share_its_connections() {
+    let stage = Stage::new("shared").await;
+    for name in ["a", "b", "c", "d", "emails"] {
+        stage.task_queue(name, &EMAILS.replace("queueName: mail", &format!("queueName: {name}")));
+    }
+    let _operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    let queues: i64 = stage.db.one("select count(*) from rowlock.queue").await;
+    let connections: i64 = stage
+        .db
+        .one("select count(*) from pg_stat_activity where application_name = 'rowlock-operator' and datname = current_database()")
+        .await;
+    assert_eq!(queues, 5);
+    // Two, and the one that hears the bell.
+    assert!((1..=3).contains(&connections), "{connections}");
 }

@@ -1,0 +1,26 @@
+{{- define "rowlock.name" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-{{ .Chart.Name }}{{ end | trunc 46 | trimSuffix "-" }}-operator
+{{- end }}
+
+{{- define "rowlock.selector" -}}
+app.kubernetes.io/name: rowlock-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "rowlock.labels" -}}
+{{ include "rowlock.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* What is cluster-wide has the release's namespace in its name: two releases may share a cluster. */}}
+{{- define "rowlock.clusterName" -}}
+{{ include "rowlock.name" . }}-{{ .Release.Namespace }}
+{{- end }}
+
+{{- define "rowlock.subject" -}}
+- kind: ServiceAccount
+  name: {{ include "rowlock.name" . }}
+  namespace: {{ .Release.Namespace }}
+{{- end }}
