@@ -1,5 +1,6 @@
 {{- define "rowlock.name" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name }}{{ else }}{{ .Release.Name }}-{{ .Chart.Name }}{{ end | trunc 46 | trimSuffix "-" }}-operator
+{{- $name := ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) (contains .Chart.Name .Release.Name) }}
+{{- $name | trunc 46 | trimSuffix "-" }}-operator
 {{- end }}
 
 {{- define "rowlock.selector" -}}

@@ -25,7 +25,7 @@ use crate::applier::{Applier, Intent};
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
 /// For so long after a write the watch may not have shown its effect.
-const WATCH_DELAY: Duration = Duration::from_secs(10);
+const WATCH_DELAY: Duration = Duration::from_secs(5);
 
 /// The pods of all queues of one database.
 pub(crate) struct Pods {

@@ -31,7 +31,10 @@ const SYSTEM_NAMESPACE: &str = "kube-system";
 /// The least time between two looks at which databases there are.
 const LEAST_TICK: Duration = Duration::from_millis(100);
 
-/// Works until `stop`, then gives the Lease back. `listening` is told the address of the pages.
+/// And the longest: what was missed, or did not work, is done then.
+const LONGEST_TICK: Duration = Duration::from_secs(10);
+
+/// Works until `stop`, then gives the Lease back.
 pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std::io::Result<()> {
     let listener = TcpListener::bind(config.listen).await?;
     let identity = config.identity();
@@ -97,6 +100,7 @@ impl Loops {
             tokio::select! {
                 _ = changed.changed() => (),
                 () = self.shared.leadership.gained() => (),
+                () = sleep(LONGEST_TICK) => (),
             }
         }
     }

@@ -179,7 +179,13 @@ impl Tender {
     }
 
     async fn open(&mut self) -> Result<(), Trouble> {
-        let url = self.source.url(&self.shared.client, &self.shared.config).await?;
+        let url = match self.source.url(&self.shared.client, &self.shared.config).await {
+            // A bad moment of the API server is no reason to let go of a database that answers.
+            Err(trouble) if trouble.reason == ConditionReason::NotObserved && self.db.is_some() => {
+                return Ok(());
+            }
+            answer => answer?,
+        };
         if let (Some(db), true) = (&self.db, self.url.as_ref() == Some(&url)) {
             return db.check_schema().await.map_err(|error| database::trouble(&error));
         }

@@ -58,7 +58,8 @@ pub(crate) fn chart() -> PathBuf {
     root().join("charts/rowlock-crds/templates")
 }
 
-fn root() -> PathBuf {
+/// The checkout.
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 

@@ -101,3 +101,21 @@ async fn what_others_write_into_the_template_goes_but_a_restart_stays() {
     let events = stage.kubectl(&["get", "events"]);
     assert!(events.contains("TemplateRestored"), "{events}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_is_made_again() {
+    let stage = Stage::new("deleted").await;
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    for kind in ["deployment", "pdb"] {
+        let uid = |stage: &Stage| stage.get(kind, "emails")["metadata"]["uid"].clone();
+        let before = uid(&stage);
+        stage.kubectl(&["delete", kind, "emails"]);
+        until("it is there again", || {
+            let now = uid(&stage);
+            if now.is_null() || now == before { Err(format!("{kind} {now}")) } else { Ok(()) }
+        })
+        .await;
+    }
+}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
+use rowlock_crds::labels;
 use rowlock_operator::kubernetes::{Config, run};
 use rowlock_tests::{TestDb, server as postgres};
 use serde_json::{Value, json};
@@ -146,16 +147,21 @@ impl Stage {
         .await;
     }
 
-    /// An operator for this namespace.
+    /// An operator for this namespace, with an administrator's rights.
     pub(crate) async fn operator(&self) -> Running {
-        self.operator_as(None).await
+        Self::run(client(None).await, self.config())
     }
 
-    /// An operator with the rights of that user; without one of an administrator.
-    pub(crate) async fn operator_as(&self, user: Option<&str>) -> Running {
-        let client = client(user).await;
+    /// An operator with the rights of that user, for all namespaces, of a class that is this namespace's own.
+    pub(crate) async fn everywhere_as(&self, user: &str) -> Running {
+        self.kubectl(&["label", "tq", "emails", &format!("{}={}", labels::CLASS, self.namespace)]);
+        let config = Config { namespace: None, class: Some(self.namespace.clone()), ..self.config() };
+        Self::run(client(Some(user)).await, config)
+    }
+
+    fn run(client: Client, config: Config) -> Running {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(run(self.config(), client, stop.clone()));
+        let task = tokio::spawn(run(config, client, stop.clone()));
         Running { stop, task }
     }
 
