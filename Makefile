@@ -8,6 +8,8 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/rowlock/target
 export CARGO_TERM_COLOR ?= auto
 
 SECONDS_OF_CHAOS ?= $(or $(SECONDS),120)
+REPOSITORY ?=
+TAG ?= 0.1.0
 ROWLOCK := $(CARGO_TARGET_DIR)/debug/rowlock
 
 comma := ,
@@ -17,7 +19,7 @@ define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
 endef
 
-.PHONY: help demo test check api-server chaos bench bench-main sizes build packages-demo packages-test fmt clippy unit postgres demo-smoke
+.PHONY: help demo test check api-server images chaos bench bench-main sizes build packages-demo packages-test fmt clippy unit postgres demo-smoke
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -62,6 +64,9 @@ api-server: packages-test ## The Kubernetes API and the operator against a real 
 	$(call part,definition and operator,cargo test -p rowlock-crds -p rowlock-operator --features rowlock-crds/kube$(comma)rowlock-operator/kube --locked)
 	$(call part,Kubernetes programs,tests/cluster/build.sh >/dev/null)
 	$(call part,API server,cargo test -p rowlock-tests --test api_server --locked)
+
+images: ## Images of worker and operator: REPOSITORY= and TAG=
+	@for target in worker operator; do docker build --target $$target -t $(REPOSITORY)rowlock-$$target:$(TAG) .; done
 
 chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=… repeats it
 	@ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests --test chaos -- --nocapture

@@ -1,0 +1,25 @@
+# syntax=docker/dockerfile:1
+# Two images: `docker build --target worker .` and `docker build --target operator .` (`make images` builds both).
+# The bases are arguments, so that a mirror can be used; pin them by digest where builds must repeat.
+ARG RUST=docker.io/library/rust:1.94-bookworm
+ARG BASE=gcr.io/distroless/cc-debian12:nonroot
+
+FROM ${RUST} AS build
+WORKDIR /src
+COPY . .
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/target \
+    CARGO_TARGET_DIR=/target cargo build --release --locked -p rowlock-worker \
+ && CARGO_TARGET_DIR=/target cargo build --release --locked -p rowlock-operator --features kube \
+ && mkdir /out && cp /target/release/rowlock-worker /target/release/rowlock-operator /out/
+
+FROM ${BASE} AS worker
+COPY --from=build /out/rowlock-worker /usr/local/bin/
+# A number, so that Kubernetes can see that it is not root.
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/rowlock-worker"]
+
+FROM ${BASE} AS operator
+COPY --from=build /out/rowlock-operator /usr/local/bin/
+USER 65532:65532
+ENTRYPOINT ["/usr/local/bin/rowlock-operator"]
