@@ -1,5 +1,6 @@
 //! The operator process: parses and runs.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -38,8 +39,11 @@ async fn work(config: Config) -> Result<(), String> {
 /// `RUST_LOG` chooses what is logged, `info` without it.
 fn install_logging(format: &str) {
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=error,sqlx_core=error,kube_client=error"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=error,sqlx_core=error,kube_client=off"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // Fails only when somebody else installed one first.
     let _ = if format == "json" { lines.json().flatten_event(true).try_init() } else { lines.try_init() };
 }

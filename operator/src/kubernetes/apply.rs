@@ -31,12 +31,22 @@ pub(crate) enum WriteError {
     Api(#[from] kube::Error),
 }
 
-/// The server's own words, without our library's frame around them.
+/// The server's own words, without our library's frame around them; else what went wrong, down to its cause.
 pub(crate) fn said(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
+    if let kube::Error::Api(status) = error {
+        return status.message.clone();
     }
+    let mut causes = vec![error.to_string()];
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Some repeat their cause themselves.
+        if causes.last().is_none_or(|last| !last.ends_with(&text)) {
+            causes.push(text);
+        }
+        next = cause.source();
+    }
+    causes.join(": ")
 }
 
 /// The hand that writes.

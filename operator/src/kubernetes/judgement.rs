@@ -92,9 +92,6 @@ fn ready(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
     let Some(view) = seen.view else {
         return verdict(Type::Ready, None, Reason::NotObserved, "not looked at yet");
     };
-    if let Outcome::Failed(error) = seen.outcome {
-        return verdict(Type::Ready, Some(false), Reason::Progressing, &format!("trying again: {error}"));
-    }
     let (wanted, ready) = (view.decision.pods_desired, seen.health.ready);
     let pods = format!("{ready} of {wanted} pods ready");
     if seen.spec.paused {
@@ -122,6 +119,14 @@ fn reconciling(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
             "the database has to be reached first",
         );
     };
+    if let Outcome::Failed(error) = seen.outcome {
+        return verdict(
+            Type::Reconciling,
+            Some(true),
+            Reason::Progressing,
+            &format!("trying again: {error}"),
+        );
+    }
     let wanted = i32::try_from(view.decision.pods_desired).unwrap_or(i32::MAX);
     let settled = seen.deployment.is_some_and(|deployment| {
         let status = deployment.status.clone().unwrap_or_default();

@@ -49,11 +49,12 @@ impl Shared {
         cluster: String,
     ) -> Self {
         let changed = watch::Sender::new(());
-        let api = match &config.namespace {
+        let said = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let api = match &said(&config.namespace) {
             Some(namespace) => kube::Api::namespaced(client.clone(), namespace),
             None => kube::Api::all(client.clone()),
         };
-        let selector = match &config.class {
+        let selector = match said(&config.class) {
             Some(class) => format!("{}={class}", labels::CLASS),
             None => format!("!{}", labels::CLASS),
         };

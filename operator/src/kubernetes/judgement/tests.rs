@@ -107,7 +107,7 @@ fn what_passes_by_itself_is_not() {
         Reason::ConnectionFailed,
     );
     check(Scene { looked: false, outcome: Outcome::NotTried, ..scene() }, "utfuutu", Reason::NotObserved);
-    check(Scene { outcome: Outcome::Failed("late".into()), ..scene() }, "ffftttf", Reason::Progressing);
+    check(Scene { outcome: Outcome::Failed("late".into()), ..scene() }, "ttftttf", Reason::Succeeded);
 }
 
 #[test]

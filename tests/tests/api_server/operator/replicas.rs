@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::ByteString;
@@ -114,17 +114,51 @@ async fn an_operator_that_is_killed_anywhere_leaves_nothing_that_the_next_cannot
     assert_eq!(queues, 1);
 }
 
+/// The whole answer to an HTTP request.
+fn ask(address: SocketAddr, request: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
+    let stage = Stage::new("pages").await;
+    stage.task_queue("emails", EMAILS);
+    let (_operator, address) = stage.operator_with_pages().await;
+    stage.until("Ready", "True Succeeded").await;
+    stage.db.enqueue_many(7).await;
+    let page = |path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        ask(address, &request).unwrap_or_else(|error| error.to_string())
+    };
+    for path in ["/healthz", "/readyz"] {
+        assert!(page(path).starts_with("HTTP/1.1 200 OK"), "{}", page(path));
+    }
+    let labels = format!("namespace=\"{}\",queue=\"mail\"", stage.namespace);
+    for line in [
+        "rowlock_operator_leader 1\n".to_owned(),
+        format!("rowlock_queue_tasks{{{labels},state=\"available\"}} 7\n"),
+        format!("rowlock_queue_pods{{kind=\"desired\",{labels}}} 1\n"),
+    ] {
+        until("the metric is there", || {
+            if page("/metrics").contains(&line) { Ok(()) } else { Err(page("/metrics")) }
+        })
+        .await;
+    }
+}
+
 /// Puts an object past the API server, as an older or newer release of it may have left it.
 fn put(key: &str, object: &Value) {
     let base64 = |bytes: &[u8]| json!(ByteString(bytes.to_vec()));
     let body =
         json!({ "key": base64(key.as_bytes()), "value": base64(object.to_string().as_bytes()) }).to_string();
-    let mut stream = TcpStream::connect(("127.0.0.1", server().etcd)).unwrap();
     let head =
         "POST /v3/kv/put HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\nContent-Type: application/json";
-    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let answer = ask(SocketAddr::from(([127, 0, 0, 1], server().etcd)), &request).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 

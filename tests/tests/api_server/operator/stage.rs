@@ -1,7 +1,7 @@
 //! A namespace with a database and an operator for it alone.
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
@@ -163,6 +163,13 @@ impl Stage {
         let stop = CancellationToken::new();
         let task = tokio::spawn(run(config, client, stop.clone()));
         Running { stop, task }
+    }
+
+    /// The same, with its pages on loopback; where.
+    pub(crate) async fn operator_with_pages(&self) -> (Running, SocketAddr) {
+        let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).unwrap();
+        let config = Config { listen: free, ..self.config() };
+        (Self::run(client(None).await, config), free)
     }
 
     fn config(&self) -> Config {
