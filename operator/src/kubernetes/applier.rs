@@ -13,7 +13,7 @@ use kube::{Api, Client, Resource};
 use rowlock_crds::TaskQueue;
 use serde_json::Value;
 
-use super::apply::{Hand, WriteError};
+use super::apply::{Hand, WriteError, bounded};
 use super::build::{self, Owner};
 use super::managed;
 use super::outcome::Outcome;
@@ -171,7 +171,7 @@ impl Pods {
         let Owner { namespace, name, .. } = &known.owner;
         let resource = kube::api::ApiResource::erase::<Deployment>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-        let live = api.get(name).await?;
+        let live = bounded(api.get(name)).await?;
         let restored = self.hand.replace_template::<Deployment>(live, object).await?;
         let who = strangers.join(", ");
         let note = format!(
@@ -204,9 +204,9 @@ impl Pods {
         Ok(())
     }
 
-    async fn look(&self, owner: &Owner) -> kube::Result<Option<ObjectMeta>> {
+    async fn look(&self, owner: &Owner) -> Result<Option<ObjectMeta>, WriteError> {
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &owner.namespace);
-        Ok(api.get_metadata_opt(&owner.name).await?.map(|found| found.metadata))
+        Ok(bounded(api.get_metadata_opt(&owner.name)).await?.map(|found| found.metadata))
     }
 }
 

@@ -14,8 +14,8 @@ use super::build::MANAGER;
 use super::election::Leadership;
 use super::managed::{RESTARTED_AT, without_strangers};
 
-/// A write that takes longer is given up: it must end before another can lead.
-pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(4);
+/// A request that takes longer is given up: a write must end before another can lead.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The longest note of an event that the API takes.
 const LONGEST_NOTE: usize = 1000;
@@ -25,7 +25,7 @@ const LONGEST_NOTE: usize = 1000;
 pub(crate) enum WriteError {
     #[error("another replica leads")]
     NotLeading,
-    #[error("the API server did not answer within {} s", WRITE_TIMEOUT.as_secs())]
+    #[error("the API server did not answer within {} s", REQUEST_TIMEOUT.as_secs())]
     Late,
     #[error("{}", said(.0))]
     Api(#[from] kube::Error),
@@ -157,8 +157,13 @@ impl Hand {
         if !self.leadership.may_write() {
             return Err(WriteError::NotLeading);
         }
-        Ok(timeout(WRITE_TIMEOUT, write).await.map_err(|_| WriteError::Late)??)
+        bounded(write).await
     }
+}
+
+/// A request, for as long as one may take.
+pub(crate) async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
+    Ok(timeout(REQUEST_TIMEOUT, request).await.map_err(|_| WriteError::Late)??)
 }
 
 fn params() -> PatchParams {

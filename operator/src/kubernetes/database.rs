@@ -8,7 +8,7 @@ use rowlock_crds::ConditionReason;
 use rowlock_queue::{Connect, Db, Error};
 use url::Url;
 
-use super::apply::said;
+use super::apply::{WriteError, bounded};
 use super::config::Config;
 
 /// One for the statistics, one for what people's changes and the caretaker need beside them.
@@ -51,7 +51,7 @@ impl Source {
     pub(crate) async fn url(&self, client: &Client, config: &Config) -> Result<String, Trouble> {
         let Self { namespace, secret, key } = self;
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        let found = match api.get_opt(secret).await {
+        let found = match bounded(api.get_opt(secret)).await {
             Ok(found) => found,
             Err(error) => return Err(unreadable(&error, self, config)),
         };
@@ -96,13 +96,13 @@ fn resolve(text: &str, namespace: &str) -> Option<String> {
     Some(url.into())
 }
 
-fn unreadable(error: &kube::Error, source: &Source, config: &Config) -> Trouble {
+fn unreadable(error: &WriteError, source: &Source, config: &Config) -> Trouble {
     match error {
-        kube::Error::Api(status) if status.code == 403 => {
+        WriteError::Api(kube::Error::Api(status)) if status.code == 403 => {
             forbidden(&source.namespace, &status.message, config)
         }
         error => {
-            let message = format!("the Secret `{}` cannot be read: {}", source.secret, said(error));
+            let message = format!("the Secret `{}` cannot be read: {error}", source.secret);
             Trouble::new(ConditionReason::NotObserved, message)
         }
     }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::apply::WRITE_TIMEOUT;
+use super::apply::REQUEST_TIMEOUT;
 
 /// How long the Lease must stand still before somebody else takes it.
 const DURATION: Duration = Duration::from_secs(15);
@@ -88,7 +88,7 @@ impl Elector {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             let begin = Instant::now();
-            match timeout(WRITE_TIMEOUT, self.round()).await {
+            match timeout(REQUEST_TIMEOUT, self.round()).await {
                 Ok(Ok(true)) => self.leadership.set(Some(begin + FENCE)),
                 Ok(Ok(false)) => self.leadership.set(None),
                 // Not known: what we have lasts until its fence.

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::apply::{Hand, said};
+use super::apply::{Hand, bounded};
 use super::config::Config;
 use super::database::Source;
 use super::election::{Elector, Leadership};
@@ -61,10 +61,10 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std
 async fn cluster(client: &Client) -> String {
     let api: Api<KubeNamespace> = Api::all(client.clone());
     loop {
-        match api.get_metadata(SYSTEM_NAMESPACE).await {
+        match bounded(api.get_metadata(SYSTEM_NAMESPACE)).await {
             Ok(found) => return found.uid().unwrap_or_default(),
             Err(error) => {
-                tracing::warn!(error = said(&error), "the cluster's name is not known; trying again");
+                tracing::warn!(%error, "the cluster's name is not known; trying again");
             }
         }
         sleep(RETRY_PAUSE).await;

@@ -119,3 +119,31 @@ async fn what_is_deleted_is_made_again() {
         .await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pod_is_one_that_a_restricted_namespace_takes() {
+    let stage = Stage::new("restricted").await;
+    let level = "pod-security.kubernetes.io/enforce=restricted";
+    stage.kubectl(&["label", "namespace", &stage.namespace, level]);
+    stage.kubectl(&["create", "serviceaccount", "default"]);
+    let handler = json!({
+        "name": "handler", "image": "emails:1",
+        "securityContext": { "runAsNonRoot": true, "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
+                             "seccompProfile": { "type": "RuntimeDefault" } }
+    });
+    let proxy = json!({ "name": "proxy", "image": "proxy:1", "securityContext": handler["securityContext"] });
+    let template = json!({ "spec": { "containers": [handler, proxy] } });
+    let spec = EMAILS.lines().filter(|line| !line.starts_with("template")).collect::<Vec<_>>().join("\n");
+    stage.task_queue("emails", &format!("{spec}\ntemplate: {template}"));
+    let _operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    let template = stage.deployment()["spec"]["template"].clone();
+    let mut pod =
+        json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": template["spec"] });
+    stage.apply(&pod.to_string());
+    // It is the namespace that looks.
+    pod["metadata"]["name"] = "privileged".into();
+    pod["spec"]["containers"][0]["securityContext"]["runAsNonRoot"] = false.into();
+    let said = stage.try_apply(&pod.to_string()).unwrap_err();
+    assert!(said.contains("violates PodSecurity"), "{said}");
+}

@@ -5,3 +5,4 @@ mod deployment;
 mod replicas;
 mod scaling;
 mod stage;
+mod whole;

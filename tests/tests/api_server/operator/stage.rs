@@ -81,7 +81,7 @@ impl Stage {
         self.try_apply(&manifest.to_string())
     }
 
-    fn try_apply(&self, manifest: &str) -> Result<(), String> {
+    pub(crate) fn try_apply(&self, manifest: &str) -> Result<(), String> {
         let flags = ["apply", "--server-side", "--force-conflicts", "-n", &self.namespace, "-f", "-"];
         let said = blocking(|| kubectl_with(&flags, manifest));
         if said.content { Ok(()) } else { Err(said.err) }
