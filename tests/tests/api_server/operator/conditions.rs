@@ -1,12 +1,9 @@
 //! What goes wrong is said in words, and is over when its cause is.
 
-use std::fs;
-
 use rowlock_tests::server as postgres;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::stage::{EMAILS, Stage, until};
-use crate::server::root;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_is_missing_or_wrong_is_named_until_it_is_right() {
@@ -132,64 +129,6 @@ async fn a_queue_of_another_owner_gets_no_workers_of_ours() {
     .await;
     let replicas = stage.deployment()["spec"]["replicas"].clone();
     assert!(replicas == 0 || replicas.is_null(), "{replicas}");
-}
-
-/// The rules of the chart's roles, in their order: cluster-wide, of a namespace, of the Lease.
-fn rules_of_the_chart() -> Vec<Value> {
-    let text = fs::read_to_string(root().join("charts/rowlock/templates/rbac.yaml")).unwrap();
-    let roles = text.split("\nrules:\n").skip(1);
-    // What is not plain YAML names the Lease, or comes after the rules.
-    roles
-        .map(|text| {
-            let lines = text.lines().take_while(|line| line.starts_with("  "));
-            let plain: Vec<&str> = lines.filter(|line| !line.contains("{{")).collect();
-            serde_yaml::from_str(&plain.join("\n")).unwrap()
-        })
-        .collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn missing_rights_are_named_with_the_command_that_gives_them() {
-    let stage = Stage::new("forbidden").await;
-    let [cluster, namespace, lease] = <[Value; 3]>::try_from(rules_of_the_chart()).unwrap();
-    let api = "rbac.authorization.k8s.io";
-    let account =
-        json!([{ "kind": "ServiceAccount", "name": "rowlock-operator", "namespace": stage.namespace }]);
-    for (kind, name, rules) in [
-        ("ClusterRole", "chart-cluster", cluster),
-        ("ClusterRole", "rowlock-operator-namespace", namespace),
-        ("Role", "chart-lease", lease),
-    ] {
-        let version = format!("{api}/v1");
-        let role =
-            json!({ "apiVersion": version, "kind": kind, "metadata": { "name": name }, "rules": rules });
-        let role_ref = json!({ "apiGroup": api, "kind": kind, "name": name });
-        let binding = json!({
-            "apiVersion": version, "kind": format!("{kind}Binding"), "metadata": { "name": name },
-            "roleRef": role_ref, "subjects": account
-        });
-        stage.apply(&role.to_string());
-        if name != "rowlock-operator-namespace" {
-            stage.apply(&binding.to_string());
-        }
-    }
-    stage.task_queue("emails", EMAILS);
-    let user = format!("system:serviceaccount:{}:rowlock-operator", stage.namespace);
-    let _operator = stage.everywhere_as(&user).await;
-    let message = stage.until("Stalled", "True Forbidden").await;
-    let command = message.split('`').find(|part| part.starts_with("kubectl ")).unwrap();
-    let words: Vec<&str> = command.split(' ').skip(1).collect();
-    assert!(words.contains(&stage.namespace.as_str()), "{message}");
-    stage.kubectl(&words);
-    stage.until("Ready", "True Succeeded").await;
-    assert_eq!(stage.get("pdb", "emails")["spec"]["maxUnavailable"], "25%");
-    // The other verbs it has.
-    stage.kubectl(&["set", "env", "deployment/emails", "-c", "worker", "THEIRS=1"]);
-    until("the template is restored", || {
-        let events = stage.kubectl(&["get", "events"]);
-        if events.contains("TemplateRestored") { Ok(()) } else { Err(events) }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 mod conditions;
 mod deployment;
 mod replicas;
+mod rights;
 mod scaling;
 mod stage;
 mod whole;

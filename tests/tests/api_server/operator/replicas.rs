@@ -1,14 +1,13 @@
 //! More than one operator, operators that die, and what an operator does when there is nothing to do.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-use super::stage::{EMAILS, Stage, until};
+use super::stage::{EMAILS, Stage, ask, page, until};
 use crate::server::{DEFINITION, server};
 
 fn holder(stage: &Stage) -> String {
@@ -114,15 +113,6 @@ async fn an_operator_that_is_killed_anywhere_leaves_nothing_that_the_next_cannot
     assert_eq!(queues, 1);
 }
 
-/// The whole answer to an HTTP request.
-fn ask(address: SocketAddr, request: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
     let stage = Stage::new("pages").await;
@@ -130,10 +120,7 @@ async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
     let (_operator, address) = stage.operator_with_pages().await;
     stage.until("Ready", "True Succeeded").await;
     stage.db.enqueue_many(7).await;
-    let page = |path: &str| {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-        ask(address, &request).unwrap_or_else(|error| error.to_string())
-    };
+    let page = |path: &str| page(address, path);
     for path in ["/healthz", "/readyz"] {
         assert!(page(path).starts_with("HTTP/1.1 200 OK"), "{}", page(path));
     }

@@ -1,7 +1,8 @@
 //! A namespace with a database and an operator for it alone.
 
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
@@ -153,10 +154,11 @@ impl Stage {
     }
 
     /// An operator with the rights of that user, for all namespaces, of a class that is this namespace's own.
-    pub(crate) async fn everywhere_as(&self, user: &str) -> Running {
+    pub(crate) async fn everywhere_as(&self, user: &str) -> (Running, SocketAddr) {
         self.kubectl(&["label", "tq", "emails", &format!("{}={}", labels::CLASS, self.namespace)]);
-        let config = Config { namespace: None, class: Some(self.namespace.clone()), ..self.config() };
-        Self::run(client(Some(user)).await, config)
+        let listen = free_address();
+        let config = Config { namespace: None, class: Some(self.namespace.clone()), listen, ..self.config() };
+        (Self::run(client(Some(user)).await, config), listen)
     }
 
     fn run(client: Client, config: Config) -> Running {
@@ -167,9 +169,8 @@ impl Stage {
 
     /// The same, with its pages on loopback; where.
     pub(crate) async fn operator_with_pages(&self) -> (Running, SocketAddr) {
-        let free = TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).unwrap();
-        let config = Config { listen: free, ..self.config() };
-        (Self::run(client(None).await, config), free)
+        let listen = free_address();
+        (Self::run(client(None).await, Config { listen, ..self.config() }), listen)
     }
 
     fn config(&self) -> Config {
@@ -187,6 +188,10 @@ impl Stage {
             log_format: "text".into(),
         }
     }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).unwrap()
 }
 
 /// As that user; without one as an administrator.
@@ -239,4 +244,19 @@ where
 /// kubectl is waited for: the runtime's other threads go on meanwhile.
 fn blocking<T>(call: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(call)
+}
+
+/// The whole answer to an HTTP request.
+pub(crate) fn ask(address: SocketAddr, request: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+/// A page of an operator, or why there is none.
+pub(crate) fn page(address: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    ask(address, &request).unwrap_or_else(|error| error.to_string())
 }
