@@ -55,10 +55,12 @@ chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=
 	@ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests --test chaos -- --nocapture
 
 bench: packages-test ## All measurements, beside their peers
-	@cargo run --release --locked -p rowlock-bench
+	@cargo build --release --locked -p rowlock-bench -p rowlock-worker
+	@$(CARGO_TARGET_DIR)/release/rowlock-bench main
 
 bench-main: packages-test ## The main measurements: target/bench/main.json
-	@cargo run --release --locked -p rowlock-bench -- main
+	@cargo build --release --locked -p rowlock-bench -p rowlock-worker
+	@$(CARGO_TARGET_DIR)/release/rowlock-bench main
 
 sizes: ## Files that have grown too long
 	$(call part,sizes,tests/sizes.sh)
