@@ -48,6 +48,8 @@ pub struct ServerConfig {
     pub port: Option<u16>,
     /// Server settings, as in `postgres -c name=value`.
     pub settings: Vec<(String, String)>,
+    /// Environment of the server, beside the little that it needs; nothing of ours is inherited.
+    pub environment: Vec<(OsString, OsString)>,
     /// Where downloaded servers are kept.
     pub cache_dir: PathBuf,
     /// The `rowlock` executable, to be guarded by; without it the server ends by `Drop` only.
@@ -61,6 +63,7 @@ impl ServerConfig {
             data_dir: data_dir.into(),
             port: None,
             settings: Vec::new(),
+            environment: Vec::new(),
             cache_dir: default_cache_dir(),
             guard: None,
         }
@@ -194,7 +197,7 @@ fn launch(config: &ServerConfig, folder: &Folder, bin: &std::path::Path, port: u
     Launch {
         program: bin.join("postgres"),
         args,
-        env: data::environment(),
+        env: data::environment().into_iter().chain(config.environment.iter().cloned()).collect(),
         inherit_env: false,
         folder: Some(folder.cluster.clone()),
         user: folder.user,
