@@ -71,8 +71,8 @@ begin
     end if;
     perform rowlock.record(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
     delete from rowlock.lease l using (select t, count(*) n from unnest(k_tokens) t group by t) x
-      where l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
-    update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = x.t;
+      where l.token = any (k_tokens) and l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
+    update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = any (k_tokens) and l.token = x.t;
     for i in 1 .. cardinality(o) loop
       answers[o[i]] := case k_outcomes[i] when 3 then 2 when 6 then 3 else 1 end;
     end loop;
