@@ -14,6 +14,7 @@ mod explain;
 mod locate;
 mod manifest;
 mod names;
+mod once;
 mod policy;
 mod retry;
 mod task_queue;

@@ -20,7 +20,7 @@ pub struct TaskQueueSpec {
     #[serde(default)]
     pub handler: HandlerSpec,
     /// The pod template; its container `handler` does the tasks. Kept as written.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::once::value", skip_serializing_if = "Option::is_none")]
     pub template: Option<serde_json::Value>,
     /// What happens after a failed attempt.
     #[serde(default)]
