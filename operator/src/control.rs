@@ -101,6 +101,11 @@ impl<A: Applier> Operator<A> {
         self.applier.drain().await;
     }
 
+    /// Stops all instances without letting them finish what they do, and waits for them.
+    pub async fn end_now(&mut self) {
+        self.applier.end_now().await;
+    }
+
     /// Tells the database of each queue that it does not know yet as it is declared now.
     async fn declare(&mut self) {
         for (name, tended) in &mut self.queues {

@@ -90,11 +90,13 @@ async fn with_backend(
     if demo.is_none() {
         output.say("stopping: what runs may finish; Ctrl-C again to stop at once");
     }
-    tokio::select! {
-        () = operator.drain() => (),
-        // What is left is stopped by the guards, once we are gone.
-        _ = interrupt.recv() => return Err(Failure::new("stopped before all tasks had finished")),
-    }
+    let result = tokio::select! {
+        () = operator.drain() => result,
+        _ = interrupt.recv() => Err(Failure::new("stopped before all tasks had finished")),
+        _ = terminate.recv() => Err(Failure::new("stopped before all tasks had finished")),
+    };
+    // Has nothing to do after a drain.
+    operator.end_now().await;
     drop(bell);
     db.close().await;
     result

@@ -23,6 +23,7 @@ pub(super) struct Pair {
     command: Option<String>,
     worker: Part,
     handler: Option<Part>,
+    hurried: bool,
 }
 
 impl Pair {
@@ -33,7 +34,7 @@ impl Pair {
             let launch = handler_launch(config, manifest, &instance, command);
             Part::new("handler", &instance.name, launch)
         });
-        Self { place, instance, command, worker, handler }
+        Self { place, instance, command, worker, handler, hurried: false }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -58,7 +59,32 @@ impl Pair {
 
     /// Goes on stopping; true when all has ended. The worker first: the tasks it drains still need the handler.
     pub(super) fn has_stopped(&mut self) -> bool {
-        self.worker.has_stopped() && self.handler.as_mut().is_none_or(Part::has_stopped)
+        if !self.worker.has_stopped() {
+            return false;
+        }
+        let Some(handler) = &mut self.handler else { return true };
+        if self.hurried {
+            handler.hurry();
+        }
+        handler.has_stopped()
+    }
+
+    /// From now on nothing is finished any more: what runs is handed back.
+    pub(super) fn hurry(&mut self) {
+        self.hurried = true;
+        self.worker.hurry();
+    }
+
+    /// Whether one of the two has lost its port to somebody else.
+    pub(super) fn is_displaced(&self) -> bool {
+        let Place { handler_port, worker_port } = self.place;
+        self.worker.is_displaced_from(worker_port)
+            || self.handler.as_ref().is_some_and(|handler| handler.is_displaced_from(handler_port))
+    }
+
+    /// Whether tasks can be done here now.
+    pub(super) async fn is_ready(&self) -> bool {
+        super::ready::is_ready(self.place.worker_port).await
     }
 }
 

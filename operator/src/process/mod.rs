@@ -1,7 +1,7 @@
 //! Processes that do not outlive us: started under a guard that stops them when we are gone.
 //!
 //! The guard is a second process that holds the reading end of a pipe. Whatever ends us, SIGKILL too, closes
-//! the other end, and the guard then stops its child in order. Each guarded process is also recorded with its
+//! the other end, and the guard then ends its child within seconds. Each guarded process is also recorded with its
 //! start time, so that the next start can end what outlived even its guard.
 
 mod guard;
@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -54,7 +54,7 @@ pub struct Launch {
     pub records: Option<PathBuf>,
 }
 
-/// A started process. Dropping it stops it: through its guard in order, without one at once.
+/// A started process. Dropping it ends it: through its guard within seconds, without one at once.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -122,9 +122,27 @@ impl Process {
             return;
         }
         self.stopping = Some(Stopping { sent: 1, since: Instant::now() });
-        self.lifeline = None;
-        if !self.guarded {
+        if self.guarded {
+            self.order(guard::IN_ORDER);
+        } else {
             self.signal(self.stop.signals.first().copied().unwrap_or(Signal::SIGKILL));
+        }
+    }
+
+    /// Tells it not to finish anything: it hands back what it can and has ended within seconds.
+    pub fn hurry(&mut self) {
+        self.begin_stop();
+        if self.guarded {
+            self.order(guard::AT_ONCE);
+        } else {
+            self.kill();
+        }
+    }
+
+    /// A guard that has ended needs no order.
+    fn order(&mut self, order: u8) {
+        if let Some(lifeline) = &mut self.lifeline {
+            let _ = lifeline.write_all(&[order]);
         }
     }
 
