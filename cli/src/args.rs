@@ -44,7 +44,7 @@ pub(crate) enum Command {
     Status(Status),
     /// Show the whole story of a task
     Task(One),
-    /// List tasks of a state, newest first
+    /// List tasks of a state, oldest first
     Tasks(Tasks),
     /// Make dead tasks available again
     Retry(Retry),
@@ -185,6 +185,8 @@ pub(crate) struct Guard {
     pub(crate) signals: Vec<String>,
     #[arg(long)]
     pub(crate) patience_millis: u64,
+    #[arg(long, default_value_t = 0)]
+    pub(crate) linger_millis: u64,
     #[arg(long, requires = "gid")]
     pub(crate) uid: Option<u32>,
     #[arg(long)]

@@ -24,6 +24,17 @@ pub(crate) async fn open_any(database: Database) -> Result<Db, Failure> {
     Ok(Db::connect(&connect_options(url)).await?)
 }
 
+/// Nothing found in a queue that is misspelt would look like good news.
+pub(crate) async fn check_queue(db: &Db, queue: &str) -> Result<(), Failure> {
+    let queues = rowlock_queue::queue_stats(db).await?;
+    if queues.iter().any(|known| known.name == queue) {
+        return Ok(());
+    }
+    let names: Vec<&str> = queues.iter().map(|known| known.name.as_str()).collect();
+    let hint = format!("there are: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") });
+    Err(Failure::not_found(format!("there is no queue {queue:?}")).hint(hint))
+}
+
 fn find_url(Database { database_url, database_url_file }: Database) -> Result<String, Failure> {
     let url = match (database_url, database_url_file) {
         (Some(url), _) => url,

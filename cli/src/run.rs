@@ -21,13 +21,14 @@ const DEMO_LOG: &str = "warn,sqlx=error,rowlock::server=info";
 
 /// Runs what was typed to its end.
 pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         // Asked for: --help, --version.
         Err(error) if !error.use_stderr() => error.exit(),
         Err(error) => {
             let failure = usage(&error.to_string());
-            Output::new(Format::Text).failure(&failure);
+            Output::new(asked_format(&arguments)).failure(&failure);
             return ExitCode::from(failure.code);
         }
     };
@@ -57,6 +58,13 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// What `--output` says where the rest of the arguments cannot be read.
+fn asked_format(arguments: &[OsString]) -> Format {
+    let json = arguments.iter().any(|argument| argument == "--output=json")
+        || arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
+    if json { Format::Json } else { Format::Text }
+}
+
 /// What clap says first; the rest is a `--help` away.
 fn usage(text: &str) -> Failure {
     let mut lines = text.lines();
@@ -67,9 +75,10 @@ fn usage(text: &str) -> Failure {
 }
 
 async fn run_guard(guard: Guard) -> ExitCode {
-    let Guard { signals, patience_millis, uid, gid, records, command } = guard;
+    let Guard { signals, patience_millis, linger_millis, uid, gid, records, command } = guard;
     let patience = Duration::from_millis(patience_millis);
-    let args = GuardArgs { command, user: uid.zip(gid), signals, patience, records };
+    let linger = Duration::from_millis(linger_millis);
+    let args = GuardArgs { command, user: uid.zip(gid), signals, patience, linger, records };
     let code = match rowlock_operator::process::guard(args).await {
         Ok(code) => code,
         Err(error) => {

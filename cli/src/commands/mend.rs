@@ -11,7 +11,10 @@ pub(crate) async fn retry(args: Retry, output: Output) -> Result<(), Failure> {
     let Retry { database, ids, all_dead_of } = args;
     let db = database::open(database).await?;
     let count = match &all_dead_of {
-        Some(queue) => rowlock_queue::redrive_dead(&db, queue).await?,
+        Some(queue) => {
+            database::check_queue(&db, queue).await?;
+            rowlock_queue::redrive_dead(&db, queue).await?
+        }
         None => rowlock_queue::redrive(&db, &ids).await?,
     };
     output.result(|| format!("{count} made available again"), &json!({"retried": count}));

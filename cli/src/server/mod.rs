@@ -27,6 +27,9 @@ const RECOVERY_PATIENCE: Duration = Duration::from_mins(5);
 /// How long each signal may take: SIGINT ends sessions and checkpoints, SIGQUIT ends it at once.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Instances whose `rowlock dev` is gone hand back their tasks in about a second.
+const LINGER: Duration = Duration::from_secs(3);
+
 /// How often a starting server is tried.
 const START_POLL: Duration = Duration::from_millis(25);
 
@@ -85,6 +88,10 @@ impl Server {
     pub async fn start(config: &ServerConfig) -> Result<Self> {
         let bin = install::ensure_installed(&config.cache_dir, &config.version).await?;
         let folder = data::ensure_cluster(config, &bin).await?;
+        if let Some(port) = config.port {
+            TcpListener::bind(("127.0.0.1", port))
+                .with_context(|| format!("port {port} is not free; choose another, or none"))?;
+        }
         let (process, port) = run(config, &folder, &bin, config.port).await?;
         Ok(Self { config: config.clone(), folder, bin, port, process })
     }
@@ -198,11 +205,16 @@ fn launch(config: &ServerConfig, folder: &Folder, bin: &std::path::Path, port: u
         program: bin.join("postgres"),
         args,
         env: data::environment().into_iter().chain(config.environment.iter().cloned()).collect(),
+        without: Vec::new(),
         inherit_env: false,
         folder: Some(folder.cluster.clone()),
         user: folder.user,
         log: Some(folder.log.clone()),
-        stop: Stop { signals: vec![Signal::SIGINT, Signal::SIGQUIT], patience: STOP_PATIENCE },
+        stop: Stop {
+            signals: vec![Signal::SIGINT, Signal::SIGQUIT],
+            patience: STOP_PATIENCE,
+            linger: LINGER,
+        },
         guard: config.guard.clone(),
         records: config.guard.as_ref().map(|_| folder.records.clone()),
     }

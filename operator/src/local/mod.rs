@@ -107,11 +107,15 @@ impl Local {
         let wanted = fleet(manifest, pods, |_| place).instances.into_iter().nth(usize::from(key.1));
         let Some(instance) = wanted else { return };
         let new = Pair::new(&self.config, manifest, instance, place);
-        let Some(old) = self.pairs.insert(key.clone(), new) else { return };
+        let Some(mut old) = self.pairs.insert(key.clone(), new) else { return };
         match self.replaced.entry(key) {
-            // Never to work beside whoever has taken its port: tasks would go there.
             Entry::Vacant(entry) if !old.is_displaced() => {
                 entry.insert(old);
+            }
+            // What its worker runs may have gone to whoever has taken the port, who need not ever answer.
+            _ if old.is_displaced() => {
+                old.hurry();
+                self.stopping.push(old);
             }
             _ => self.stopping.push(old),
         }

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// How long a handler may take to end after SIGTERM, when no task runs in it any more.
 const HANDLER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A worker whose `rowlock dev` is gone hands back its tasks in about a second; until then they do not fail.
+const HANDLER_LINGER: Duration = Duration::from_secs(2);
+
 /// What the worker logs unless the user says otherwise: what goes wrong.
 const WORKER_LOG: &str = "warn,sqlx=error";
 
@@ -99,7 +102,9 @@ fn worker_launch(config: &LocalConfig, instance: &Instance) -> Launch {
         program: config.worker.clone(),
         args: config.worker_args.clone(),
         env: vars,
-        stop: Stop { signals: vec![Signal::SIGTERM], patience: instance.grace },
+        // The file of another database, for the commands of the terminal that we were started in, would win.
+        without: vec![env::DATABASE_URL_FILE],
+        stop: Stop { signals: vec![Signal::SIGTERM], patience: instance.grace, linger: Duration::ZERO },
         ..launch(config, &instance.name, "worker")
     }
 }
@@ -110,7 +115,7 @@ fn handler_launch(config: &LocalConfig, manifest: &Manifest, instance: &Instance
         args: vec!["-c".into(), command.into()],
         env: variables(&instance.handler_env),
         folder: Some(folder_of(&manifest.path)),
-        stop: Stop { signals: vec![Signal::SIGTERM], patience: HANDLER_PATIENCE },
+        stop: Stop { signals: vec![Signal::SIGTERM], patience: HANDLER_PATIENCE, linger: HANDLER_LINGER },
         ..launch(config, &instance.name, "handler")
     }
 }
@@ -120,11 +125,12 @@ fn launch(config: &LocalConfig, name: &str, part: &str) -> Launch {
         program: PathBuf::new(),
         args: Vec::new(),
         env: Vec::new(),
+        without: Vec::new(),
         inherit_env: true,
         folder: None,
         user: None,
         log: config.log_to_files.then(|| config.logs().join(format!("{name}-{part}.log"))),
-        stop: Stop { signals: Vec::new(), patience: Duration::ZERO },
+        stop: Stop { signals: Vec::new(), patience: Duration::ZERO, linger: Duration::ZERO },
         guard: config.guard.clone(),
         records: config.guard.as_ref().map(|_| config.records()),
     }

@@ -22,9 +22,11 @@ const SIGNALLED: i32 = 128;
 pub(super) const IN_ORDER: u8 = b's';
 pub(super) const AT_ONCE: u8 = b'n';
 
-/// How long each signal may take when nobody waits any more: a worker asked twice hands back what runs, and
-/// Postgres asked by SIGQUIT recovers at its next start.
-const HURRIED_PATIENCE: Duration = Duration::from_secs(3);
+/// When nobody waits any more, the first signal is sent once more after this: a worker asked twice finishes nothing.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How long each signal may take then: a worker hands back what it runs, a server ends its sessions.
+const HURRIED_PATIENCE: Duration = Duration::from_secs(8);
 
 /// The hidden subcommand `guard`, parsed.
 #[derive(Debug, Clone)]
@@ -33,6 +35,7 @@ pub struct GuardArgs {
     pub user: Option<(u32, u32)>,
     pub signals: Vec<String>,
     pub patience: Duration,
+    pub linger: Duration,
     pub records: Option<PathBuf>,
 }
 
@@ -42,6 +45,7 @@ pub(super) fn arguments(launch: &Launch) -> Vec<OsString> {
     let mut arguments: Vec<OsString> =
         vec!["guard".into(), "--signals".into(), signals.join(",").into(), "--patience-millis".into()];
     arguments.push(launch.stop.patience.as_millis().to_string().into());
+    arguments.extend(["--linger-millis".into(), launch.stop.linger.as_millis().to_string().into()]);
     if let Some((uid, gid)) = launch.user {
         arguments.extend(["--uid".into(), uid.to_string().into(), "--gid".into(), gid.to_string().into()]);
     }
@@ -81,21 +85,37 @@ async fn stop(
     leader: u32,
     args: &GuardArgs,
     orders: &mut Orders,
-    mut order: Order,
+    order: Order,
 ) -> io::Result<ExitStatus> {
     let signals: Vec<Signal> = args.signals.iter().filter_map(|name| Signal::from_str(name).ok()).collect();
-    // The first once more: who is asked a second time need not finish anything.
-    for signal in signals.iter().chain(signals.first()) {
+    for signal in signals.iter().filter(|_| order == Order::Finish) {
         signal_group(leader, *signal);
-        if order == Order::Finish {
-            tokio::select! {
-                status = child.wait() => return status,
-                () = sleep(args.patience) => continue,
-                harder = orders.until_hurry() => order = harder,
-            }
-            continue;
+        tokio::select! {
+            status = child.wait() => return status,
+            () = sleep(args.patience) => (),
+            () = orders.until_hurry() => return hurry(child, leader, &signals).await,
         }
-        if let Ok(status) = timeout(HURRIED_PATIENCE, child.wait()).await {
+    }
+    match order {
+        Order::Finish => {
+            signal_group(leader, Signal::SIGKILL);
+            child.wait().await
+        }
+        Order::Hurry => hurry(child, leader, &signals).await,
+        Order::Gone => match timeout(args.linger, child.wait()).await {
+            Ok(status) => status,
+            Err(_) => hurry(child, leader, &signals).await,
+        },
+    }
+}
+
+async fn hurry(child: &mut Child, leader: u32, signals: &[Signal]) -> io::Result<ExitStatus> {
+    let first = signals.first().map(|first| (*first, AGAIN_AFTER));
+    for (signal, patience) in
+        first.into_iter().chain(signals.iter().map(|signal| (*signal, HURRIED_PATIENCE)))
+    {
+        signal_group(leader, signal);
+        if let Ok(status) = timeout(patience, child.wait()).await {
             return status;
         }
     }
@@ -107,8 +127,10 @@ async fn stop(
 enum Order {
     /// What runs may finish, as long as the patience allows.
     Finish,
-    /// Somebody does not want to wait, or nobody is there any more.
+    /// Somebody does not want to wait.
     Hurry,
+    /// Nobody is there any more.
+    Gone,
 }
 
 /// Where orders come from: whoever started us, and signals.
@@ -132,9 +154,8 @@ impl Orders {
         }
     }
 
-    async fn until_hurry(&mut self) -> Order {
+    async fn until_hurry(&mut self) {
         while read(&mut self.lifeline).await == Order::Finish {}
-        Order::Hurry
     }
 }
 
@@ -142,8 +163,8 @@ async fn read(lifeline: &mut Stdin) -> Order {
     let mut byte = [0];
     match lifeline.read(&mut byte).await {
         Ok(1) if byte[0] == IN_ORDER => Order::Finish,
-        // AT_ONCE; and the end, when nobody can write any more.
-        _ => Order::Hurry,
+        Ok(1) => Order::Hurry,
+        _ => Order::Gone,
     }
 }
 

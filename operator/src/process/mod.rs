@@ -32,6 +32,8 @@ const GUARD_MARGIN: Duration = Duration::from_secs(5);
 pub struct Stop {
     pub signals: Vec<Signal>,
     pub patience: Duration,
+    /// How long its guard waits when we are gone: others, who end at once, may need it to hand back what they hold.
+    pub linger: Duration,
 }
 
 /// What to start and how to stop it.
@@ -40,6 +42,8 @@ pub struct Launch {
     pub program: PathBuf,
     pub args: Vec<OsString>,
     pub env: Vec<(OsString, OsString)>,
+    /// Variables of ours that it does not inherit.
+    pub without: Vec<&'static str>,
     /// Whether it inherits our environment (a user's handler) or starts with `env` alone (Postgres).
     pub inherit_env: bool,
     pub folder: Option<PathBuf>,
@@ -89,6 +93,9 @@ impl Process {
         };
         if !launch.inherit_env {
             command.env_clear();
+        }
+        for name in &launch.without {
+            command.env_remove(name);
         }
         command.envs(launch.env.iter().map(|(key, value)| (key, value)));
         if let Some(folder) = &launch.folder {
