@@ -7,6 +7,9 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/rowlock/target
 export CARGO_TERM_COLOR ?= auto
 
+# What the demo is built with; the tests of the documentation take `dev`, which is built already.
+PROFILE ?= release
+
 SECONDS_OF_CHAOS ?= $(or $(SECONDS),120)
 ROWLOCK := $(CARGO_TARGET_DIR)/debug/rowlock
 
@@ -15,17 +18,17 @@ define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
 endef
 
-.PHONY: help demo test check chaos bench bench-main sizes build packages-demo packages-test fmt clippy unit postgres demo-smoke
+.PHONY: help demo test check chaos bench bench-main sizes build packages-demo packages-test fmt clippy unit postgres dev docs schema demo-smoke
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 demo: packages-demo ## 10,000 tasks through an own Postgres, instances and a Python handler
-	@cargo build --release --locked -p rowlock
-	@ln -sf $(CARGO_TARGET_DIR)/release/rowlock rowlock
+	@cargo build --profile $(PROFILE) --locked -p rowlock
+	@ln -sf $(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)/rowlock rowlock
 	@./rowlock dev -f examples/quickstart --demo 10000
 
-test: packages-test fmt clippy unit postgres demo-smoke sizes ## Everything that must hold
+test: packages-test fmt clippy unit postgres dev docs demo-smoke sizes ## Everything that must hold
 	@echo "all parts passed"
 
 check: fmt clippy sizes ## Formatting, lints, sizes
@@ -44,6 +47,16 @@ postgres: build
 	$(call part,history checker,cargo test -p rowlock-tests --lib --locked)
 	$(call part,PostgreSQL 18,ROWLOCK_TEST_POSTGRES=18 cargo test -p rowlock-tests --test postgres --locked)
 	$(call part,PostgreSQL 14,ROWLOCK_TEST_POSTGRES=14 cargo test -p rowlock-tests --test postgres --locked)
+
+# What a user does at a terminal, and what README.md and docs/ say to do there.
+dev:
+	$(call part,rowlock dev and its commands,cargo test -p rowlock-tests --test dev --locked)
+
+docs:
+	$(call part,documentation,cargo test -p rowlock-tests --test docs --locked)
+
+schema: packages-test ## Write queue/schema.sql anew from the migrations
+	@ROWLOCK_WRITE_SCHEMA=1 ROWLOCK_TEST_POSTGRES=14 cargo test -q -p rowlock-tests --test postgres --locked schema::the_checked_in_schema
 
 demo-smoke: build
 	$(call part,demo,$(ROWLOCK) dev -f examples/quickstart --demo 1000 </dev/null)
