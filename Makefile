@@ -48,9 +48,9 @@ postgres: build
 	$(call part,PostgreSQL 18,ROWLOCK_TEST_POSTGRES=18 cargo test -p rowlock-tests --test postgres --locked)
 	$(call part,PostgreSQL 14,ROWLOCK_TEST_POSTGRES=14 cargo test -p rowlock-tests --test postgres --locked)
 
-# What a user does at a terminal, and what README.md and docs/ say to do there.
+# What a user does at a terminal (most of it is waiting), and what README.md and docs/ say to do there.
 dev:
-	$(call part,rowlock dev and its commands,cargo test -p rowlock-tests --test dev --locked)
+	$(call part,rowlock dev and its commands,cargo test -p rowlock-tests --test dev --locked -- --test-threads 5)
 
 docs:
 	$(call part,documentation,cargo test -p rowlock-tests --test docs --locked)

@@ -6,6 +6,7 @@ mod edits;
 mod interrupts;
 mod kills;
 mod mistakes;
+mod roles;
 mod running;
 mod scaling;
 mod stage;
