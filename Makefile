@@ -18,7 +18,7 @@ define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
 endef
 
-.PHONY: help demo test check chaos bench bench-main sizes build packages-demo packages-test fmt clippy unit postgres dev docs schema demo-smoke
+.PHONY: help demo test check chaos bench bench-main sizes build packages-demo packages-test fmt clippy unit postgres dev docs schema
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -28,7 +28,7 @@ demo: packages-demo ## 10,000 tasks through an own Postgres, instances and a Pyt
 	@ln -sf $(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)/rowlock rowlock
 	@./rowlock dev -f examples/quickstart --demo 10000
 
-test: packages-test fmt clippy unit postgres dev docs demo-smoke sizes ## Everything that must hold
+test: packages-test fmt clippy unit postgres dev docs sizes ## Everything that must hold
 	@echo "all parts passed"
 
 check: fmt clippy sizes ## Formatting, lints, sizes
@@ -57,9 +57,6 @@ docs:
 
 schema: packages-test ## Write queue/schema.sql anew from the migrations
 	@ROWLOCK_WRITE_SCHEMA=1 ROWLOCK_TEST_POSTGRES=14 cargo test -q -p rowlock-tests --test postgres --locked schema::the_checked_in_schema
-
-demo-smoke: build
-	$(call part,demo,$(ROWLOCK) dev -f examples/quickstart --demo 1000 </dev/null)
 
 build:
 	$(call part,build,cargo build --locked -p rowlock -p rowlock-worker)
