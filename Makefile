@@ -11,7 +11,6 @@ export CARGO_TERM_COLOR ?= auto
 PROFILE ?= release
 
 SECONDS_OF_CHAOS ?= $(or $(SECONDS),120)
-ROWLOCK := $(CARGO_TARGET_DIR)/debug/rowlock
 
 # $(call part,NAME,COMMAND): runs it and says how long it took.
 define part
