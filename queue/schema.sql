@@ -115,12 +115,14 @@ begin
   return 'finished';
 end $_$;
 
-CREATE FUNCTION rowlock.care(low timestamp with time zone, most integer) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone, k bigint, xid text, xmin text, at timestamp with time zone)
+CREATE FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone, k bigint, xid text, xmin text, at timestamp with time zone, instances bigint[], beats bigint[])
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
-  return query select p.*, n.* from rowlock.promote($1, $2) p, rowlock.note_k() n;
+  if $3 then perform rowlock.tidy(); end if;
+  return query select p.*, n.*, l.* from rowlock.promote($1, $2) p, rowlock.note_k() n,
+    (select array_agg(y.instance), array_agg(y.beat) from rowlock.pulses() y where $4) l;
 end $_$;
 
 CREATE FUNCTION rowlock.check_options(options jsonb) RETURNS void
@@ -159,7 +161,7 @@ CREATE FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], star
     AS $_$
 #variable_conflict use_column
 declare
-  v_queue int; looked int; taken bigint := 0; v_newest bigint; l_shards smallint[]; l_prios smallint[]; l_ks bigint[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
+  v_queue int; looked int; taken bigint := 0; v_newest bigint; l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
 begin
   perform rowlock.demand_read_committed();
   if not rowlock.lock_alive($1) then raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.'; end if;
@@ -178,21 +180,21 @@ begin
     where before < $2),
   locked as materialized (
     select x.*, s.turn from (select o >> 2 as p, o & 3 as turn from generate_series(0, 15) o) s, lateral (
-      select r.shard, r.priority, r.k, r.id, r.n, r.attempt from rowlock.ready r
+      select r.priority, r.k, r.id, r.n, r.attempt, r.ctid place from rowlock.ready r
       where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k
       limit (select entries from look) for update skip locked) x limit (select entries from look))
-  select (select entries from look), array_agg(shard order by priority, turn, k), array_agg(priority order by priority, turn, k), array_agg(k order by priority, turn, k),
+  select (select entries from look), array_agg(priority order by priority, turn, k), array_agg(place order by priority, turn, k),
          array_agg(id order by priority, turn, k), array_agg(n order by priority, turn, k), array_agg(attempt order by priority, turn, k)
-    into looked, l_shards, l_prios, l_ks, l_ids, l_ns, l_attempts from locked;
+    into looked, l_prios, l_places, l_ids, l_ns, l_attempts from locked;
   if l_ids is not null then
-    -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock.
+    -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock. By place, which a lock keeps:
+    -- joined by key, a plan made while the table was small walks the whole index once it is large.
     with l as materialized (
       select u.*, (sum(u.n) over (order by u.o))::int - u.n as before
-      from unnest(l_shards, l_prios, l_ks, l_ids, l_ns, l_attempts) with ordinality u(shard, priority, k, id, n, attempt, o)),
-    whole as (delete from rowlock.ready r using l where l.before + l.n <= $2
-      and r.queue = v_queue and r.shard = l.shard and r.lane = 0 and r.priority = l.priority and r.k = l.k),
+      from unnest(l_prios, l_places, l_ids, l_ns, l_attempts) with ordinality u(priority, place, id, n, attempt, o)),
+    whole as (delete from rowlock.ready r where r.ctid = any (array(select l.place from l where l.before + l.n <= $2))),
     part as (update rowlock.ready r set id = r.id + ($2 - l.before), n = r.n - ($2 - l.before) from l where l.before < $2 and l.before + l.n > $2
-      and r.queue = v_queue and r.shard = l.shard and r.lane = 0 and r.priority = l.priority and r.k = l.k)
+      and r.ctid = any (array(select l.place from l where l.before < $2 and l.before + l.n > $2)) and r.ctid = l.place)
     insert into rowlock.lease as y (token, instance, queue, firsts, ns, attempts, priorities)
       select $5, $1, v_queue, array_agg(l.id order by l.o), array_agg(least(l.n, $2 - l.before)::smallint order by l.o), array_agg(l.attempt order by l.o), array_agg(l.priority order by l.o)
       from l where l.before < $2;
@@ -214,9 +216,7 @@ CREATE TABLE rowlock.ready (
     n smallint NOT NULL,
     attempt smallint NOT NULL,
     fresh boolean NOT NULL,
-    ring boolean DEFAULT true NOT NULL,
-    CONSTRAINT ready_attempt_check CHECK ((attempt >= 0)),
-    CONSTRAINT ready_n_check CHECK (((n >= 1) AND (n <= 256)))
+    ring boolean DEFAULT true NOT NULL
 )
 WITH (fillfactor='90', vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='10000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='1000000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='1000000');
 
@@ -309,6 +309,7 @@ declare
 begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
   if octet_length(payload::text) > q.payload_limit then
     perform rowlock.refuse_payload(q, octet_length(payload::text));
   end if;
@@ -343,6 +344,7 @@ declare
 begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
   if n > rowlock.enqueue_many_limit() then
     raise exception '% payloads in one call: at most % are taken', n, rowlock.enqueue_many_limit() using errcode = 'RL005', hint = 'Call it again for the rest, in the same transaction.';
   end if;
@@ -419,6 +421,17 @@ CREATE FUNCTION rowlock.failures(id bigint) RETURNS TABLE(at timestamp with time
   left join rowlock.instance i on i.id = f.instance order by f.at, f.attempt
 $_$;
 
+CREATE FUNCTION rowlock."fetch"(ids bigint[]) RETURNS TABLE(id bigint, type text, payload text, max_attempts smallint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+begin
+  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)
+    union all select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1)' using $1;
+end $_$;
+
 CREATE FUNCTION rowlock.grant_roles() RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -439,10 +452,10 @@ begin
   end loop;
   grant execute on function rowlock.enqueue(text, text, json, jsonb), rowlock.enqueue_many(text, text, json[], jsonb) to rowlock_producer;
   grant execute on function rowlock.join(text, text, int), rowlock.published_lows(int), rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, real),
-    rowlock.claim(bigint, int, bigint[], int, bigint), rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[]), rowlock.drain(bigint), rowlock.leave(bigint), rowlock.hand_back_strays(bigint, bigint[]),
-    rowlock.care(timestamptz, int), rowlock.note_k(), rowlock.least_k(int, bigint[]), rowlock.sweep(int, bigint[], bigint[], int), rowlock.pulses(), rowlock.rescue(bigint, bigint), rowlock.tidy(),
+    rowlock.claim(bigint, int, bigint[], int, bigint), rowlock.fetch(bigint[]), rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[]), rowlock.drain(bigint), rowlock.leave(bigint), rowlock.hand_back_strays(bigint, bigint[]),
+    rowlock.care(timestamptz, int, boolean, boolean), rowlock.least_k(int, bigint[]), rowlock.sweep(int, bigint[], bigint[], int), rowlock.rescue(bigint, bigint),
     rowlock.extend_partitions(interval), rowlock.prune_dead(int) to rowlock_worker;
-  grant select on rowlock.queue, rowlock.task, rowlock.task_kept, rowlock.beat to rowlock_worker;
+  grant select on rowlock.queue, rowlock.beat to rowlock_worker;
   grant execute on function rowlock.statistics(), rowlock.story(bigint), rowlock.failures(bigint), rowlock.tasks(text, text, bigint, int), rowlock.audit() to rowlock_reader;
   return true;
 end $$;
@@ -848,6 +861,14 @@ begin
     using errcode = 'RL003', hint = 'Store it elsewhere and enqueue a reference, or raise limits.payloadBytes of the TaskQueue.';
 end $$;
 
+CREATE FUNCTION rowlock.refuse_type(type text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception 'the type of a task has 1 to 200 characters, not %', length(type) using errcode = 'RL005', hint = 'It names what the handler shall do, for example "send-invoice"; data belongs into the payload.';
+end $$;
+
 CREATE FUNCTION rowlock.refuse_unknown_queue(queue text) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -940,8 +961,8 @@ begin
     end if;
     perform rowlock.record(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
     delete from rowlock.lease l using (select t, count(*) n from unnest(k_tokens) t group by t) x
-      where l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
-    update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = x.t;
+      where l.token = any (k_tokens) and l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
+    update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = any (k_tokens) and l.token = x.t;
     for i in 1 .. cardinality(o) loop
       answers[o[i]] := case k_outcomes[i] when 3 then 2 when 6 then 3 else 1 end;
     end loop;
@@ -1064,7 +1085,7 @@ CREATE FUNCTION rowlock.tidy() RETURNS void
 begin
   if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
   update rowlock.queue q set backlog_full = not q.backlog_full
-    from (select y.id, coalesce((select sum(r.n) from rowlock.ready r where r.queue = y.id), 0) + (select count(*) from rowlock.delayed d where d.queue = y.id) n from rowlock.queue y) x
+    from (select y.id, coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = y.id limit y.backlog_limit) r), 0) + (select count(*) from rowlock.delayed d where d.queue = y.id) n from rowlock.queue y) x
     where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end;
   delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
 end $$;
@@ -1158,8 +1179,7 @@ CREATE TABLE rowlock.delayed (
     attempt smallint NOT NULL,
     waits smallint DEFAULT 0 NOT NULL,
     run_at timestamp with time zone NOT NULL,
-    due timestamp with time zone NOT NULL,
-    CONSTRAINT delayed_waits_check CHECK ((waits = ANY (ARRAY[0, 1])))
+    due timestamp with time zone NOT NULL
 )
 WITH (vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='10000', autovacuum_vacuum_cost_delay='0');
 
@@ -1169,10 +1189,7 @@ CREATE TABLE rowlock.task (
     priority smallint NOT NULL,
     max_attempts smallint,
     type text NOT NULL,
-    payload json NOT NULL,
-    CONSTRAINT task_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
-    CONSTRAINT task_priority_check CHECK (((priority >= 0) AND (priority <= 3))),
-    CONSTRAINT task_type_check CHECK (((length(type) >= 1) AND (length(type) <= 200)))
+    payload json NOT NULL
 )
 PARTITION BY RANGE (id);
 
@@ -1182,10 +1199,7 @@ CREATE TABLE rowlock.task_kept (
     priority smallint NOT NULL,
     max_attempts smallint,
     type text NOT NULL,
-    payload json NOT NULL,
-    CONSTRAINT task_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
-    CONSTRAINT task_priority_check CHECK (((priority >= 0) AND (priority <= 3))),
-    CONSTRAINT task_type_check CHECK (((length(type) >= 1) AND (length(type) <= 200)))
+    payload json NOT NULL
 );
 
 CREATE VIEW rowlock.every_task AS
@@ -1368,8 +1382,8 @@ GRANT ALL ON FUNCTION rowlock.beat(instance bigint, held integer, allocated inte
 
 REVOKE ALL ON FUNCTION rowlock.cancel(id bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.care(low timestamp with time zone, most integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.care(low timestamp with time zone, most integer) TO rowlock_worker;
+REVOKE ALL ON FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.check_options(options jsonb) FROM PUBLIC;
 
@@ -1401,6 +1415,9 @@ GRANT ALL ON FUNCTION rowlock.extend_partitions(ahead interval) TO rowlock_worke
 REVOKE ALL ON FUNCTION rowlock.failures(id bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.failures(id bigint) TO rowlock_reader;
 
+REVOKE ALL ON FUNCTION rowlock."fetch"(ids bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock."fetch"(ids bigint[]) TO rowlock_worker;
+
 REVOKE ALL ON FUNCTION rowlock.hand_back(instance bigint, queue integer, token bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.hand_back_strays(instance bigint, known bigint[]) FROM PUBLIC;
@@ -1428,7 +1445,6 @@ REVOKE ALL ON FUNCTION rowlock.lose(queue integer, instance bigint, name text, i
 REVOKE ALL ON FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.note_k(OUT k bigint, OUT xid text, OUT xmin text, OUT at timestamp with time zone) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.note_k(OUT k bigint, OUT xid text, OUT xmin text, OUT at timestamp with time zone) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.on_delayed() FROM PUBLIC;
 
@@ -1451,7 +1467,6 @@ REVOKE ALL ON FUNCTION rowlock.published_lows(queue integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.published_lows(queue integer) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.pulses() FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.pulses() TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.record(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
 
@@ -1460,6 +1475,8 @@ REVOKE ALL ON FUNCTION rowlock.redrive(queue text, ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.refuse_full(q rowlock.queue) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_payload(q rowlock.queue, bytes integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.refuse_type(type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_unknown_queue(queue text) FROM PUBLIC;
 
@@ -1489,17 +1506,12 @@ REVOKE ALL ON FUNCTION rowlock.tasks(queue text, state text, after bigint, most 
 GRANT ALL ON FUNCTION rowlock.tasks(queue text, state text, after bigint, most integer) TO rowlock_reader;
 
 REVOKE ALL ON FUNCTION rowlock.tidy() FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.tidy() TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.unsettled(token bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.write_receipt(queue integer, instance bigint, state smallint, ids bigint[], attempts smallint[]) FROM PUBLIC;
 
 GRANT SELECT ON TABLE rowlock.beat TO rowlock_worker;
-
-GRANT SELECT ON TABLE rowlock.task TO rowlock_worker;
-
-GRANT SELECT ON TABLE rowlock.task_kept TO rowlock_worker;
 
 GRANT SELECT ON TABLE rowlock.migration TO rowlock_producer;
 GRANT SELECT ON TABLE rowlock.migration TO rowlock_worker;
