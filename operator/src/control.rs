@@ -10,6 +10,9 @@ use rowlock_queue::{Caretaker, Db, QueueStats};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+/// Between two looks, however long they take: a queue asleep waits no longer for its first instance.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
 /// How often the caretaker works here while no instance lives that would do it.
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -22,6 +25,8 @@ pub struct Operator<A> {
     queues: BTreeMap<String, Tended>,
     caretaker: Caretaker,
     cared_at: Option<Instant>,
+    /// What the last look at the queues took.
+    counting: Duration,
     since: Instant,
     trouble: Option<String>,
 }
@@ -47,6 +52,7 @@ impl<A: Applier> Operator<A> {
             queues: BTreeMap::new(),
             caretaker: Caretaker::new(),
             cared_at: None,
+            counting: Duration::ZERO,
             since: Instant::now(),
             trouble: None,
         }
@@ -75,7 +81,9 @@ impl<A: Applier> Operator<A> {
     /// Observe, plan, apply: once, for all queues.
     pub async fn reconcile(&mut self) -> View {
         self.declare().await;
+        let asked = Instant::now();
         let observed = observe(&self.db).await;
+        self.counting = asked.elapsed();
         self.note_trouble(observed.as_ref().err().map(ToString::to_string));
         let stats = observed.unwrap_or_default();
         self.care(&stats).await;
@@ -94,6 +102,12 @@ impl<A: Applier> Operator<A> {
             .collect();
         self.applier.apply(&intents).await;
         self.view(&stats, decisions)
+    }
+
+    /// How long to wait, at least, before the next look: counting a backlog of millions takes its time, and shall take no more than a
+    /// twentieth of it.
+    pub fn rest(&self) -> Duration {
+        (self.counting * 19).min(LONGEST_REST)
     }
 
     /// Stops all instances in order and waits for them.

@@ -142,7 +142,7 @@ async fn operate(
         metrics.set(&view);
         let asleep = view.queues.iter().any(|queue| queue.instances == 0);
         views.send_replace(view);
-        tokio::time::sleep(LEAST_TICK).await;
+        tokio::time::sleep(LEAST_TICK.max(operator.rest())).await;
         tokio::select! {
             () = tokio::time::sleep(TICK) => (),
             () = bell.rung(), if asleep => (),
