@@ -17,7 +17,7 @@ define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
 endef
 
-.PHONY: help demo test check chaos bench bench-main sizes build packages-demo packages-test fmt clippy unit postgres dev docs schema
+.PHONY: help demo test check chaos bench bench-main sizes build packages-demo packages-test packages-bench fmt clippy unit postgres dev docs schema
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -63,11 +63,11 @@ build:
 chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=… repeats it
 	@ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests --test chaos -- --nocapture
 
-bench: packages-test ## All measurements, beside their peers
+bench: packages-bench ## All measurements, beside their peers
 	@cargo build --release --locked -p rowlock-bench -p rowlock-worker
 	@$(CARGO_TARGET_DIR)/release/rowlock-bench main
 
-bench-main: packages-test ## The main measurements: target/bench/main.json
+bench-main: packages-bench ## The main measurements: target/bench/main.json
 	@cargo build --release --locked -p rowlock-bench -p rowlock-worker
 	@$(CARGO_TARGET_DIR)/release/rowlock-bench main
 
@@ -79,3 +79,6 @@ packages-demo:
 
 packages-test:
 	@tests/install.sh test
+
+packages-bench:
+	@tests/install.sh bench
