@@ -17,7 +17,7 @@ define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
 endef
 
-.PHONY: help demo test check chaos bench bench-main sizes build packages-demo packages-test packages-bench fmt clippy unit postgres dev docs schema
+.PHONY: help demo test check chaos soak bench bench-main sizes build packages-demo packages-test packages-bench fmt clippy unit postgres dev docs schema
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -27,7 +27,7 @@ demo: packages-demo ## 10,000 tasks through an own Postgres, instances and a Pyt
 	@ln -sf $(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)/rowlock rowlock
 	@./rowlock dev -f examples/quickstart --demo 10000
 
-test: packages-test fmt clippy unit postgres dev docs sizes ## Everything that must hold
+test: packages-test fmt clippy unit postgres chaos dev docs sizes ## Everything that must hold
 	@echo "all parts passed"
 
 check: fmt clippy sizes ## Formatting, lints, sizes
@@ -60,8 +60,12 @@ schema: packages-test ## Write queue/schema.sql anew from the migrations
 build:
 	$(call part,build,cargo build --locked -p rowlock -p rowlock-worker)
 
-chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=… repeats it
-	@ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests --test chaos -- --nocapture
+# Faults, drains under load and steps of the clock, at the same time: each has a server of its own.
+chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=… repeats its dice
+	$(call part,chaos,ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests --test chaos -- --nocapture)
+
+soak: packages-test build ## What needs ten minutes: long transactions, a long pin of the xmin horizon
+	$(call part,soak,ROWLOCK_TEST_SOAK=1 cargo test -p rowlock-tests --test postgres --locked -- horizon late --nocapture)
 
 bench: packages-bench ## All measurements, beside their peers
 	@cargo build --release --locked -p rowlock-bench -p rowlock-worker

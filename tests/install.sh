@@ -7,8 +7,8 @@ purpose=${1:-demo}
 
 # command=package
 needed="gcc=gcc python3=python3"
-# psql is what users connect with; PgBouncer is what the tests put in between.
-[ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer"
+# psql is what users connect with; PgBouncer is what the tests put in between; faketime is the server's clock when it is to step.
+[ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer faketime=faketime"
 # What handlers are measured beside.
 [ "$purpose" = bench ] && needed="$needed wrk=wrk"
 
