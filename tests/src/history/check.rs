@@ -166,7 +166,8 @@ fn completion(id: i64, attempt: u16, runs: &[Run], found: &mut Vec<Violation>) {
     }
 }
 
-/// Two runs never overlap, unless the earlier one had lost its lease or was given up: then the later has a higher attempt.
+/// Two runs never overlap, unless the earlier one had lost its lease or was given up: then the later has a higher attempt. Or unless
+/// it was stopped and handed back (a second SIGTERM): then its handler was hung up on, and the later one may have the same attempt.
 fn order(id: i64, runs: &[Run], found: &mut Vec<Violation>) {
     for (place, later) in runs.iter().enumerate() {
         for earlier in &runs[..place] {
@@ -176,6 +177,7 @@ fn order(id: i64, runs: &[Run], found: &mut Vec<Violation>) {
             if later.attempt < earlier.attempt {
                 found.push(Violation::WentBack { id, earlier: earlier.attempt, later: later.attempt });
             } else if later.attempt == earlier.attempt
+                && !earlier.cut_off
                 && earlier.ended.is_none_or(|ended| later.started < ended)
             {
                 found.push(Violation::Overlap { id, earlier: earlier.attempt, later: later.attempt });
