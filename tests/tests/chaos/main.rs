@@ -8,6 +8,7 @@ mod nemesis;
 mod observe;
 mod producer;
 mod proxy;
+mod resume;
 mod stage;
 
 use std::time::Duration;
