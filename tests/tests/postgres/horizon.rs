@@ -70,9 +70,7 @@ async fn claims_stay_quick_beside(pin: &'static str) {
     while !member.claim(1000).await.tasks.is_empty() {}
     member.walk_past(newest).await;
     let mut session = test.session().await;
-    // The first one of a session plans, and reads the catalogs.
-    pages_of_a_claim(&mut session, &member).await;
-    let pages = pages_of_a_claim(&mut session, &member).await;
+    let pages = least_pages(&mut session, &member).await;
     assert!(pages < PAGES, "a claim of an empty queue touched {pages} pages beside {dead} dead rows");
     // What the writer enqueued is there as soon as it commits.
     pinning.execute("commit").await.unwrap();
@@ -108,6 +106,15 @@ async fn work(member: &mut Member, duration: Duration) -> Duration {
     took[took.len() / 2]
 }
 
+/// Of several claims: the first of a session, and one after a vacuum, plans and reads the catalogs for it.
+async fn least_pages(session: &mut PgConnection, member: &Member) -> i64 {
+    let mut least = i64::MAX;
+    for _ in 0..4 {
+        least = least.min(pages_of_a_claim(session, member).await);
+    }
+    least
+}
+
 /// Of the shared buffers, counted by the server itself.
 async fn pages_of_a_claim(session: &mut PgConnection, member: &Member) -> i64 {
     let lows = member.lows.as_slice().iter().map(i64::to_string).collect::<Vec<_>>().join(",");
@@ -134,10 +141,8 @@ async fn a_claim_from_a_large_backlog_costs_what_one_from_a_small_backlog_costs(
         few = pages_of_a_claim(&mut session, &member).await;
     }
     test.run("select count(rowlock.enqueue('mail', 'send', '{}')) from generate_series(1, 20000)").await;
-    let mut another = test.session().await;
-    pages_of_a_claim(&mut another, &member).await;
-    for session in [&mut session, &mut another] {
-        let many = pages_of_a_claim(session, &member).await;
+    for session in [&mut session, &mut test.session().await] {
+        let many = least_pages(session, &member).await;
         assert!(many < 2 * few + SPREAD, "{many} pages of a large backlog, {few} of a small one");
     }
 }
