@@ -162,6 +162,8 @@ end $$;
 create function rowlock.fetch(ids bigint[]) returns table (id bigint, type text, payload text, max_attempts smallint)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 begin
-  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)
-    union all select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1)' using $1;
+  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using $1;
+  if exists (select 1 from rowlock.task_kept) then
+    return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1);
+  end if;
 end $$;

@@ -13,6 +13,8 @@ begin
       exception when duplicate_object or unique_violation then null;   -- another database's migration was quicker
       end;
     end if;
+  end loop;
+  foreach r in array array['rowlock_producer', 'rowlock_worker', 'rowlock_reader'] loop
     execute format('grant usage on schema rowlock to %I', r);
     execute format('grant execute on function rowlock.task_state(bigint) to %I', r);
     execute format('grant select on rowlock.migration to %I', r);   -- every command first checks the schema's version

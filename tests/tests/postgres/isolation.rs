@@ -12,7 +12,7 @@ const DECIDING: [&str; 9] = [
     "rowlock.leave($1)",
     "rowlock.hand_back_strays($1, '{}')",
     "rowlock.rescue($1, 0)",
-    "rowlock.care('-infinity', 1)",
+    "rowlock.care('-infinity', 1, false, false)",
     "rowlock.sweep(1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 1)",
     "rowlock.cancel(1)",
 ];
