@@ -428,8 +428,10 @@ CREATE FUNCTION rowlock."fetch"(ids bigint[]) RETURNS TABLE(id bigint, type text
     SET jit TO 'off'
     AS $_$
 begin
-  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)
-    union all select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1)' using $1;
+  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using $1;
+  if exists (select 1 from rowlock.task_kept) then
+    return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1);
+  end if;
 end $_$;
 
 CREATE FUNCTION rowlock.grant_roles() RETURNS boolean
@@ -446,6 +448,8 @@ begin
       exception when duplicate_object or unique_violation then null;   -- another database's migration was quicker
       end;
     end if;
+  end loop;
+  foreach r in array array['rowlock_producer', 'rowlock_worker', 'rowlock_reader'] loop
     execute format('grant usage on schema rowlock to %I', r);
     execute format('grant execute on function rowlock.task_state(bigint) to %I', r);
     execute format('grant select on rowlock.migration to %I', r);   -- every command first checks the schema's version
@@ -805,7 +809,9 @@ begin
   select array_agg(x.id), array_agg((x.attempt + 1)::smallint) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 1;
   if part is not null then
     perform rowlock.write_receipt($1, $2, 1::smallint, part, used);
-    insert into rowlock.result (id, body) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
+    if cardinality($9) > 0 then
+      insert into rowlock.result (id, body) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
+    end if;
   end if;
   -- A request to cancel what was finished first has nothing left to do.
   if exists (select 1 from rowlock.cancel_request) then
@@ -929,6 +935,7 @@ CREATE FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], o
 #variable_conflict use_column
 declare
   answers smallint[] := array_fill(4::smallint, array[cardinality(ids)]);
+  v_cancels boolean := exists (select 1 from rowlock.cancel_request);
   v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; limits bigint[]; maxima smallint[];
 begin
   perform rowlock.demand_read_committed();
@@ -950,7 +957,7 @@ begin
     select distinct on (h.token, h.id) s.o::int o, h.id, h.token, case when c.id is not null and s.outcome <> 1 then 6::smallint else s.outcome end outcome, h.attempt, h.priority
     from unnest($2, $3, $4) with ordinality s(token, id, outcome, o)
     join held h on h.token = s.token and h.id = s.id
-    left join rowlock.cancel_request c on c.id = s.id
+    left join rowlock.cancel_request c on v_cancels and c.id = s.id
     order by h.token, h.id, s.o) z;
   if k_ids is not null then
     if 2 = any (k_outcomes) then
@@ -963,9 +970,12 @@ begin
     delete from rowlock.lease l using (select t, count(*) n from unnest(k_tokens) t group by t) x
       where l.token = any (k_tokens) and l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
     update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = any (k_tokens) and l.token = x.t;
-    for i in 1 .. cardinality(o) loop
-      answers[o[i]] := case k_outcomes[i] when 3 then 2 when 6 then 3 else 1 end;
-    end loop;
+    if cardinality(o) = cardinality(ids) and 1 = all (k_outcomes) then answers := array_fill(1::smallint, array[cardinality(ids)]);
+    else
+      for i in 1 .. cardinality(o) loop
+        answers[o[i]] := case k_outcomes[i] when 3 then 2 when 6 then 3 else 1 end;
+      end loop;
+    end if;
   end if;
   if 4 = any (answers) then
     with before as materialized (
