@@ -26,9 +26,10 @@ const BEFORE: Duration = Duration::from_secs(3);
 const RATIO: u32 = 3;
 const NOISE: Duration = Duration::from_millis(3);
 /// Pages that a claim touches when the queue is empty, below which nothing is walked. A walk would touch one for each dead row.
-const PAGES: i64 = 1000;
-/// What the rows of one claim may cost more or less, depending on where they lie. A backlog walked costs thousands.
-const SPREAD: i64 = 500;
+const PAGES: i64 = 2500;
+/// What the rows of one claim may cost more or less, depending on where they lie; a session that has to
+/// read the catalogs again in between, because others made it forget them, needs 1,500. A backlog walked costs 5,000 and more.
+const SPREAD: i64 = 2500;
 /// Fewer dead rows than this prove nothing.
 const DEAD: u64 = 5000;
 
@@ -109,7 +110,7 @@ async fn work(member: &mut Member, duration: Duration) -> Duration {
 /// Of several claims: the first of a session, and one after a vacuum, plans and reads the catalogs for it.
 async fn least_pages(session: &mut PgConnection, member: &Member) -> i64 {
     let mut least = i64::MAX;
-    for _ in 0..4 {
+    for _ in 0..8 {
         least = least.min(pages_of_a_claim(session, member).await);
     }
     least
