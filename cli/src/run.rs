@@ -70,9 +70,12 @@ fn asked_format(arguments: &[OsString]) -> Format {
 fn usage(text: &str) -> Failure {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or("wrong arguments").trim_start_matches("error: ").to_owned();
-    let more: Vec<&str> = lines.take_while(|line| line.starts_with("  ")).map(str::trim).collect();
+    let more: Vec<&str> = lines.by_ref().take_while(|line| line.starts_with("  ")).map(str::trim).collect();
     let message = if more.is_empty() { first } else { format!("{first} {}", more.join(" ")) };
-    Failure::usage(format!("{message}; see --help"))
+    match lines.find_map(|line| line.trim().strip_prefix("tip: ")) {
+        Some(tip) => Failure::usage(message).hint(tip),
+        None => Failure::usage(format!("{message}; see --help")),
+    }
 }
 
 async fn run_guard(guard: Guard) -> ExitCode {

@@ -76,6 +76,9 @@ impl<A: Applier> Operator<A> {
             };
             self.queues.insert(name, tended);
         }
+        for queue in before.keys() {
+            tracing::warn!(%queue, "declared nowhere any more: its instances drain; its tasks are kept, and wait until it is again");
+        }
     }
 
     /// Observe, plan, apply: once, for all queues.

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The superuser of every server started here.
-pub const USER: &str = "rowlock";
+pub const USER: &str = "postgres";
 
 /// How long a server may take that is not yet heard of at all: a wrong setting ends it in this time.
 const START_PATIENCE: Duration = Duration::from_secs(30);
