@@ -28,8 +28,7 @@ pub(crate) async fn retry(args: Retry, output: Output) -> Result<(), Failure> {
     if others.is_empty() {
         return Ok(());
     }
-    Err(Failure::not_found(others.join("; "))
-        .hint("only dead tasks are retried: the others will run, or have"))
+    Err(Failure::not_found(others.join("; ")).hint("only dead tasks can be retried"))
 }
 
 pub(crate) async fn cancel(args: Many, output: Output) -> Result<(), Failure> {
