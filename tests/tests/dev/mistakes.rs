@@ -88,3 +88,16 @@ async fn a_mistake_is_json_where_json_was_asked_for() {
         assert_eq!(said.out, "");
     }
 }
+
+#[tokio::test]
+async fn a_handler_that_listens_nowhere_is_named() {
+    let test = TestDb::empty().await;
+    let home = Home::with_database(&server::url(&test.name));
+    home.edit("exec python3 handler.py", "exec sleep 600");
+    let mut dev = home.dev();
+    let id = home.enqueue_when_declared();
+    dev.wait_for("nothing listens on 127.0.0.1:");
+    assert_eq!(home.state(&id), "available");
+    dev.stop();
+    home.assert_nothing_runs();
+}
