@@ -7,10 +7,12 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/rowlock/target
 export CARGO_TERM_COLOR ?= auto
 
+# What the demo is built with; the tests of the documentation take `dev`, which is built already.
+PROFILE ?= release
+
 SECONDS_OF_CHAOS ?= $(or $(SECONDS),120)
 REPOSITORY ?=
 TAG ?= 0.1.0
-ROWLOCK := $(CARGO_TARGET_DIR)/debug/rowlock
 
 comma := ,
 
@@ -19,17 +21,17 @@ define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
 endef
 
-.PHONY: help demo test check api-server images chaos bench bench-main sizes build packages-demo packages-test fmt clippy unit postgres demo-smoke
+.PHONY: help demo test check api-server images chaos soak bench bench-main sizes build packages-demo packages-test packages-bench fmt clippy unit postgres dev docs schema
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
 demo: packages-demo ## 10,000 tasks through an own Postgres, instances and a Python handler
-	@cargo build --release --locked -p rowlock
-	@ln -sf $(CARGO_TARGET_DIR)/release/rowlock rowlock
+	@cargo build --profile $(PROFILE) --locked -p rowlock
+	@ln -sf $(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)/rowlock rowlock
 	@./rowlock dev -f examples/quickstart --demo 10000
 
-test: packages-test fmt clippy unit postgres demo-smoke sizes ## Everything that must hold
+test: packages-test fmt clippy unit postgres chaos dev docs sizes ## Everything that must hold
 	@echo "all parts passed"
 
 check: fmt clippy sizes ## Formatting, lints, sizes
@@ -53,8 +55,15 @@ postgres: build
 	$(call part,PostgreSQL 18,ROWLOCK_TEST_POSTGRES=18 cargo test -p rowlock-tests --test postgres --locked)
 	$(call part,PostgreSQL 14,ROWLOCK_TEST_POSTGRES=14 cargo test -p rowlock-tests --test postgres --locked)
 
-demo-smoke: build
-	$(call part,demo,$(ROWLOCK) dev -f examples/quickstart --demo 1000 </dev/null)
+# What a user does at a terminal (most of it is waiting), and what README.md and docs/ say to do there.
+dev:
+	$(call part,rowlock dev and its commands,cargo test -p rowlock-tests --test dev --locked -- --test-threads 5)
+
+docs:
+	$(call part,documentation,cargo test -p rowlock-tests --test docs --locked)
+
+schema: packages-test ## Write queue/schema.sql anew from the migrations
+	@ROWLOCK_WRITE_SCHEMA=1 ROWLOCK_TEST_POSTGRES=14 cargo test -q -p rowlock-tests --test postgres --locked schema::the_checked_in_schema
 
 build:
 	$(call part,build,cargo build --locked -p rowlock -p rowlock-worker)
@@ -68,14 +77,20 @@ api-server: packages-test ## The Kubernetes API and the operator against a real 
 images: ## Images of worker and operator: REPOSITORY= and TAG=
 	@for target in worker operator; do docker build --target $$target -t $(REPOSITORY)rowlock-$$target:$(TAG) .; done
 
-chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=… repeats it
-	@ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests --test chaos -- --nocapture
+# Faults, drains under load and steps of the clock, at the same time: each has a server of its own.
+chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=… repeats its dice
+	$(call part,chaos,ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests --test chaos -- --nocapture)
 
-bench: packages-test ## All measurements, beside their peers
-	@cargo run --release --locked -p rowlock-bench
+soak: packages-test build ## What needs ten minutes: long transactions, a long pin of the xmin horizon
+	$(call part,soak,ROWLOCK_TEST_SOAK=1 cargo test -p rowlock-tests --test postgres --locked -- horizon late --nocapture)
 
-bench-main: packages-test ## The main measurements: target/bench/main.json
-	@cargo run --release --locked -p rowlock-bench -- main
+bench: packages-bench ## All measurements, beside their peers
+	@cargo build --release --locked -p rowlock-bench -p rowlock-worker
+	@$(CARGO_TARGET_DIR)/release/rowlock-bench main
+
+bench-main: packages-bench ## The main measurements: target/bench/main.json
+	@cargo build --release --locked -p rowlock-bench -p rowlock-worker
+	@$(CARGO_TARGET_DIR)/release/rowlock-bench main
 
 sizes: ## Files that have grown too long
 	$(call part,sizes,tests/sizes.sh)
@@ -85,3 +100,6 @@ packages-demo:
 
 packages-test:
 	@tests/install.sh test
+
+packages-bench:
+	@tests/install.sh bench

@@ -1,14 +1,16 @@
 #!/bin/bash
 # Makes sure that what building and testing need is there: installs missing Debian packages as root or by sudo,
-# and otherwise names them in one line. Arguments: for what (`demo` or `test`).
+# and otherwise names them in one line. Arguments: for what (`demo`, `test` or `bench`).
 set -eu
 
 purpose=${1:-demo}
 
 # command=package
 needed="gcc=gcc python3=python3"
-# psql is what users connect with; PgBouncer is what the tests put in between.
-[ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer"
+# psql is what users connect with; PgBouncer is what the tests put in between; faketime is the server's clock when it is to step.
+[ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer faketime=faketime"
+# What handlers are measured beside.
+[ "$purpose" = bench ] && needed="$needed wrk=wrk"
 
 packages=""
 for pair in $needed; do
@@ -21,6 +23,10 @@ if ! [ -e /etc/ssl/certs/ca-certificates.crt ]; then packages="$packages ca-cert
 
 if ! command -v cargo >/dev/null 2>&1; then
     echo "missing: Rust (cargo); install it from https://rustup.rs" >&2
+    exit 1
+fi
+if [ "$purpose" = bench ] && ! command -v go >/dev/null 2>&1; then
+    echo "missing: Go, for the peers under bench/peers; install it from https://go.dev" >&2
     exit 1
 fi
 [ -z "$packages" ] && exit 0

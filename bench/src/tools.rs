@@ -1,6 +1,5 @@
 //! Programs that rows need, built before anything is measured; never into the checkout.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
@@ -21,7 +20,7 @@ pub(crate) struct Tools {
 impl Tools {
     pub(crate) async fn build() -> Result<Self> {
         Ok(Self {
-            worker: build_worker().await?,
+            worker: find_worker()?,
             river: build_peer("river").await?,
             handler: build_peer("handler").await?,
             wrk: find_on_path("wrk"),
@@ -48,31 +47,12 @@ async fn build_peer(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Beside this program, in its profile.
-async fn build_worker() -> Result<PathBuf> {
+/// Beside this program: the Makefile builds both at once.
+fn find_worker() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
-    let folder = here.parent().context("this program has no folder")?;
-    let target = folder.parent().context("this program is not in a target folder")?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut build = Command::new(cargo);
-    // With this crate selected too, the features are those it was built with, and all but the link is done.
-    build.args([
-        "build",
-        "--quiet",
-        "-p",
-        "rowlock-bench",
-        "-p",
-        "rowlock-worker",
-        "--bin",
-        "rowlock-worker",
-    ]);
-    build.arg("--target-dir");
-    build.arg(target).current_dir(root());
-    if folder.file_name().is_some_and(|name| name == "release") {
-        build.arg("--release");
-    }
-    succeeded(&mut build, "cargo build -p rowlock-worker").await?;
-    Ok(folder.join("rowlock-worker"))
+    let worker = here.parent().context("this program has no folder")?.join("rowlock-worker");
+    ensure!(worker.is_file(), "{} is missing: run `make bench-main`", worker.display());
+    Ok(worker)
 }
 
 async fn succeeded(command: &mut Command, what: &str) -> Result<()> {

@@ -1,7 +1,7 @@
 //! What a user may type. Doc comments are the help.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use rowlock_crds::{Dur, env};
+use rowlock_crds::Dur;
 use rowlock_queue::TaskId;
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -15,7 +15,8 @@ const EXIT_CODES: &str = "Exit codes:
   4  the database cannot be reached, is too old, or has another schema
   5  the database refused: backlog full, payload too large, ...
 
-Connecting: --database-url, ROWLOCK_DATABASE_URL, or ROWLOCK_DATABASE_URL_FILE (a file that holds it).";
+Connecting: --database-url, ROWLOCK_DATABASE_URL, or ROWLOCK_DATABASE_URL_FILE (a file that holds it; it
+wins over the string). A flag wins over the environment.";
 
 /// Background tasks kept in Postgres: enqueue, inspect, mend, and run a whole Rowlock on this machine
 #[derive(Parser)]
@@ -44,7 +45,7 @@ pub(crate) enum Command {
     Status(Status),
     /// Show the whole story of a task
     Task(One),
-    /// List tasks of a state, newest first
+    /// List tasks of a state, oldest first
     Tasks(Tasks),
     /// Make dead tasks available again
     Retry(Retry),
@@ -61,11 +62,11 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Database {
-    /// Connection string of the database
-    #[arg(long, env = env::DATABASE_URL, hide_env_values = true, value_name = "URL")]
+    /// Connection string of the database [env: `ROWLOCK_DATABASE_URL`]
+    #[arg(long, value_name = "URL", conflicts_with = "database_url_file")]
     pub(crate) database_url: Option<String>,
-    /// File that holds the connection string
-    #[arg(long, env = env::DATABASE_URL_FILE, value_name = "FILE")]
+    /// File that holds the connection string [env: `ROWLOCK_DATABASE_URL_FILE`]
+    #[arg(long, value_name = "FILE")]
     pub(crate) database_url_file: Option<PathBuf>,
 }
 
@@ -185,6 +186,8 @@ pub(crate) struct Guard {
     pub(crate) signals: Vec<String>,
     #[arg(long)]
     pub(crate) patience_millis: u64,
+    #[arg(long, default_value_t = 0)]
+    pub(crate) linger_millis: u64,
     #[arg(long, requires = "gid")]
     pub(crate) uid: Option<u32>,
     #[arg(long)]

@@ -45,7 +45,7 @@ impl Output {
     pub(crate) fn failure(self, failure: &Failure) {
         if self.json {
             let Failure { code, message, hint } = failure;
-            self.write(&serde_json::json!({"error": message, "hint": hint, "exit": code}).to_string());
+            warn(&serde_json::json!({"error": message, "hint": hint, "exit": code}).to_string());
             return;
         }
         warn(&format!("rowlock: {failure}"));

@@ -10,7 +10,8 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 /// What `rowlock dev` logs unless `RUST_LOG` says otherwise. A connection that its server ends is none of the user's
 /// concern: what then fails says so itself.
@@ -21,13 +22,14 @@ const DEMO_LOG: &str = "warn,sqlx=error,rowlock::server=info";
 
 /// Runs what was typed to its end.
 pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.collect();
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         // Asked for: --help, --version.
         Err(error) if !error.use_stderr() => error.exit(),
         Err(error) => {
             let failure = usage(&error.to_string());
-            Output::new(Format::Text).failure(&failure);
+            Output::new(asked_format(&arguments)).failure(&failure);
             return ExitCode::from(failure.code);
         }
     };
@@ -57,19 +59,30 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// What `--output` says where the rest of the arguments cannot be read.
+fn asked_format(arguments: &[OsString]) -> Format {
+    let json = arguments.iter().any(|argument| argument == "--output=json")
+        || arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
+    if json { Format::Json } else { Format::Text }
+}
+
 /// What clap says first; the rest is a `--help` away.
 fn usage(text: &str) -> Failure {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or("wrong arguments").trim_start_matches("error: ").to_owned();
-    let more: Vec<&str> = lines.take_while(|line| line.starts_with("  ")).map(str::trim).collect();
+    let more: Vec<&str> = lines.by_ref().take_while(|line| line.starts_with("  ")).map(str::trim).collect();
     let message = if more.is_empty() { first } else { format!("{first} {}", more.join(" ")) };
-    Failure::usage(format!("{message}; see --help"))
+    match lines.find_map(|line| line.trim().strip_prefix("tip: ")) {
+        Some(tip) => Failure::usage(message).hint(tip),
+        None => Failure::usage(format!("{message}; see --help")),
+    }
 }
 
 async fn run_guard(guard: Guard) -> ExitCode {
-    let Guard { signals, patience_millis, uid, gid, records, command } = guard;
+    let Guard { signals, patience_millis, linger_millis, uid, gid, records, command } = guard;
     let patience = Duration::from_millis(patience_millis);
-    let args = GuardArgs { command, user: uid.zip(gid), signals, patience, records };
+    let linger = Duration::from_millis(linger_millis);
+    let args = GuardArgs { command, user: uid.zip(gid), signals, patience, linger, records };
     let code = match rowlock_operator::process::guard(args).await {
         Ok(code) => code,
         Err(error) => {
@@ -82,12 +95,12 @@ async fn run_guard(guard: Guard) -> ExitCode {
 }
 
 fn install_logging(default: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
+    let filter = chosen.or_else(|| default.parse().ok()).unwrap_or_default();
+    let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // Fails only when somebody else installed one first, and then theirs is the one to use.
-    let _ = lines.try_init();
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

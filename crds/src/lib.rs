@@ -18,6 +18,7 @@ mod explain;
 mod locate;
 mod manifest;
 mod names;
+mod once;
 mod policy;
 #[cfg(feature = "kube")]
 mod resource;

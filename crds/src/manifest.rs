@@ -10,7 +10,7 @@ use serde_yaml::Deserializer;
 
 use crate::explain::{FieldError, ManifestError, explain};
 use crate::locate::line_of;
-use crate::{TaskQueueSpec, annotations, api, validate};
+use crate::{TaskQueueSpec, annotations, api, once, validate};
 
 /// One `TaskQueue` as it is written in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,19 +217,45 @@ struct Document {
     _status: Option<IgnoredAny>,
 }
 
-/// Of the metadata we use three fields; the others are Kubernetes' own, and it refuses the unknown ones.
+/// Of the metadata we use three fields; the others are Kubernetes' own, with their names checked as it does.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Metadata {
     name: String,
     #[serde(default)]
     namespace: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "once::map")]
     annotations: Option<BTreeMap<String, String>>,
+    #[serde(default, rename = "labels", deserialize_with = "once::map")]
+    _labels: Option<BTreeMap<String, String>>,
+    #[serde(default, rename = "finalizers")]
+    _finalizers: Option<Vec<String>>,
+    #[serde(default, rename = "ownerReferences")]
+    _owner_references: Option<IgnoredAny>,
+    /// What `kubectl get -o yaml` prints beside these.
+    #[serde(default, rename = "creationTimestamp")]
+    _creation_timestamp: Option<IgnoredAny>,
+    #[serde(default, rename = "deletionTimestamp")]
+    _deletion_timestamp: Option<IgnoredAny>,
+    #[serde(default, rename = "deletionGracePeriodSeconds")]
+    _deletion_grace_period_seconds: Option<IgnoredAny>,
+    #[serde(default, rename = "generateName")]
+    _generate_name: Option<IgnoredAny>,
+    #[serde(default, rename = "generation")]
+    _generation: Option<IgnoredAny>,
+    #[serde(default, rename = "managedFields")]
+    _managed_fields: Option<IgnoredAny>,
+    #[serde(default, rename = "resourceVersion")]
+    _resource_version: Option<IgnoredAny>,
+    #[serde(default, rename = "selfLink")]
+    _self_link: Option<IgnoredAny>,
+    #[serde(default, rename = "uid")]
+    _uid: Option<IgnoredAny>,
 }
 
 impl Document {
     fn into_manifest(self, path: &Path, source: Source) -> Manifest {
-        let Metadata { name, namespace, annotations } = self.metadata;
+        let Metadata { name, namespace, annotations, .. } = self.metadata;
         let annotations = annotations.unwrap_or_default();
         Manifest { path: path.to_owned(), name, namespace, annotations, spec: self.spec, source }
     }

@@ -22,4 +22,7 @@ pub trait Applier: Send {
 
     /// Stops everything in order and waits for it.
     fn drain(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Stops everything without letting it finish, and waits for it.
+    fn end_now(&mut self) -> impl Future<Output = ()> + Send;
 }

@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Between two looks, however long they take: a queue asleep waits no longer for its first instance.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
 /// How often the caretaker works here while no instance lives that would do it.
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -23,6 +26,8 @@ pub struct Operator<A> {
     queues: BTreeMap<String, Tended>,
     caretaker: Caretaker,
     cared_at: Option<Instant>,
+    /// What the last look at the queues took.
+    counting: Duration,
     since: Instant,
     trouble: Option<Arc<Error>>,
 }
@@ -49,6 +54,7 @@ impl<A: Applier> Operator<A> {
             queues: BTreeMap::new(),
             caretaker: Caretaker::new(),
             cared_at: None,
+            counting: Duration::ZERO,
             since: Instant::now(),
             trouble: None,
         }
@@ -79,6 +85,9 @@ impl<A: Applier> Operator<A> {
             };
             self.queues.insert(name, tended);
         }
+        for queue in before.keys() {
+            tracing::warn!(%queue, "declared nowhere any more: its instances drain; its tasks are kept, and wait until it is again");
+        }
     }
 
     /// The same database by another address, or another one: every queue is declared to it anew.
@@ -94,7 +103,9 @@ impl<A: Applier> Operator<A> {
     /// Observe, plan, apply: once, for all queues.
     pub async fn reconcile(&mut self) -> View {
         self.declare().await;
+        let asked = Instant::now();
         let observed = observe(&self.db).await;
+        self.counting = asked.elapsed();
         let (stats, trouble) = match observed {
             Ok(stats) => (stats, None),
             Err(error) => (BTreeMap::new(), Some(Arc::new(error))),
@@ -118,9 +129,20 @@ impl<A: Applier> Operator<A> {
         self.view(&stats, decisions)
     }
 
+    /// How long to wait, at least, before the next look: counting a backlog of millions takes its time, and shall take no more than a
+    /// twentieth of it.
+    pub fn rest(&self) -> Duration {
+        (self.counting * 19).min(LONGEST_REST)
+    }
+
     /// Stops all instances in order and waits for them.
     pub async fn drain(&mut self) {
         self.applier.drain().await;
+    }
+
+    /// Stops all instances without letting them finish what they do, and waits for them.
+    pub async fn end_now(&mut self) {
+        self.applier.end_now().await;
     }
 
     /// Tells the database of each queue that it does not know yet as it is declared now.

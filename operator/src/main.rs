@@ -7,7 +7,8 @@ use clap::Parser;
 use rowlock_operator::kubernetes::{Config, run};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -36,14 +37,16 @@ async fn work(config: Config) -> Result<(), String> {
     run(config, client, stop).await.map_err(|error| error.to_string())
 }
 
+/// What follows from a broken connection we say ourselves.
+const DEFAULT_FILTER: &str = "info,sqlx=error,sqlx_core=error,kube_client=off";
+
 /// `RUST_LOG` chooses what is logged, `info` without it.
 fn install_logging(format: &str) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=error,sqlx_core=error,kube_client=off"));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let filter: Targets = chosen.or_else(|| DEFAULT_FILTER.parse().ok()).unwrap_or_default();
+    let colours = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let lines = if format == "json" { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
     // Fails only when somebody else installed one first.
-    let _ = if format == "json" { lines.json().flatten_event(true).try_init() } else { lines.try_init() };
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

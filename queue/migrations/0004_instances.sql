@@ -113,7 +113,7 @@ returns table (firsts bigint[], ns smallint[], attempts smallint[], priorities s
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
-  v_queue int; looked int; taken bigint := 0; v_newest bigint; l_shards smallint[]; l_prios smallint[]; l_ks bigint[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
+  v_queue int; looked int; taken bigint := 0; v_newest bigint; l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
 begin
   perform rowlock.demand_read_committed();
   if not rowlock.lock_alive($1) then raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.'; end if;
@@ -132,21 +132,21 @@ begin
     where before < $2),
   locked as materialized (
     select x.*, s.turn from (select o >> 2 as p, o & 3 as turn from generate_series(0, 15) o) s, lateral (
-      select r.shard, r.priority, r.k, r.id, r.n, r.attempt from rowlock.ready r
+      select r.priority, r.k, r.id, r.n, r.attempt, r.ctid place from rowlock.ready r
       where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k
       limit (select entries from look) for update skip locked) x limit (select entries from look))
-  select (select entries from look), array_agg(shard order by priority, turn, k), array_agg(priority order by priority, turn, k), array_agg(k order by priority, turn, k),
+  select (select entries from look), array_agg(priority order by priority, turn, k), array_agg(place order by priority, turn, k),
          array_agg(id order by priority, turn, k), array_agg(n order by priority, turn, k), array_agg(attempt order by priority, turn, k)
-    into looked, l_shards, l_prios, l_ks, l_ids, l_ns, l_attempts from locked;
+    into looked, l_prios, l_places, l_ids, l_ns, l_attempts from locked;
   if l_ids is not null then
-    -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock.
+    -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock. By place, which a lock keeps:
+    -- joined by key, a plan made while the table was small walks the whole index once it is large.
     with l as materialized (
       select u.*, (sum(u.n) over (order by u.o))::int - u.n as before
-      from unnest(l_shards, l_prios, l_ks, l_ids, l_ns, l_attempts) with ordinality u(shard, priority, k, id, n, attempt, o)),
-    whole as (delete from rowlock.ready r using l where l.before + l.n <= $2
-      and r.queue = v_queue and r.shard = l.shard and r.lane = 0 and r.priority = l.priority and r.k = l.k),
+      from unnest(l_prios, l_places, l_ids, l_ns, l_attempts) with ordinality u(priority, place, id, n, attempt, o)),
+    whole as (delete from rowlock.ready r where r.ctid = any (array(select l.place from l where l.before + l.n <= $2))),
     part as (update rowlock.ready r set id = r.id + ($2 - l.before), n = r.n - ($2 - l.before) from l where l.before < $2 and l.before + l.n > $2
-      and r.queue = v_queue and r.shard = l.shard and r.lane = 0 and r.priority = l.priority and r.k = l.k)
+      and r.ctid = any (array(select l.place from l where l.before < $2 and l.before + l.n > $2)) and r.ctid = l.place)
     insert into rowlock.lease as y (token, instance, queue, firsts, ns, attempts, priorities)
       select $5, $1, v_queue, array_agg(l.id order by l.o), array_agg(least(l.n, $2 - l.before)::smallint order by l.o), array_agg(l.attempt order by l.o), array_agg(l.priority order by l.o)
       from l where l.before < $2;
@@ -162,6 +162,8 @@ end $$;
 create function rowlock.fetch(ids bigint[]) returns table (id bigint, type text, payload text, max_attempts smallint)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 begin
-  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)
-    union all select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1)' using $1;
+  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using $1;
+  if exists (select 1 from rowlock.task_kept) then
+    return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1);
+  end if;
 end $$;

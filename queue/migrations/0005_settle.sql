@@ -31,7 +31,8 @@ language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = o
   from unnest($2) i, rowlock.queue q where q.id = $1
 $$;
 
--- Many outcomes at once: 1 complete, 2 retry, 3 dead, 4 snooze, 5 release. `texts`: the result of a complete, the error of a retry or dead.
+-- Many outcomes at once: 1 complete, 2 retry, 3 dead, 4 snooze, 5 release. `texts`: the result of a complete, the error of a retry or dead;
+-- `delays_ms`: of a retry or snooze. Either may be empty where no outcome has any.
 -- Only what the lease still holds is settled (R1). Answers per item: 1 done, 2 dead, 3 cancelled, 4 lease lost.
 -- An item sent again, settled before, is answered 1 as long as its receipt or failure is younger than a minute.
 create function rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[])
@@ -39,6 +40,7 @@ returns smallint[] language plpgsql volatile security definer set search_path = 
 #variable_conflict use_column
 declare
   answers smallint[] := array_fill(4::smallint, array[cardinality(ids)]);
+  v_cancels boolean := exists (select 1 from rowlock.cancel_request);
   v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; limits bigint[]; maxima smallint[];
 begin
   perform rowlock.demand_read_committed();
@@ -60,7 +62,7 @@ begin
     select distinct on (h.token, h.id) s.o::int o, h.id, h.token, case when c.id is not null and s.outcome <> 1 then 6::smallint else s.outcome end outcome, h.attempt, h.priority
     from unnest($2, $3, $4) with ordinality s(token, id, outcome, o)
     join held h on h.token = s.token and h.id = s.id
-    left join rowlock.cancel_request c on c.id = s.id
+    left join rowlock.cancel_request c on v_cancels and c.id = s.id
     order by h.token, h.id, s.o) z;
   if k_ids is not null then
     if 2 = any (k_outcomes) then
@@ -71,11 +73,14 @@ begin
     end if;
     perform rowlock.record(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
     delete from rowlock.lease l using (select t, count(*) n from unnest(k_tokens) t group by t) x
-      where l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
-    update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = x.t;
-    for i in 1 .. cardinality(o) loop
-      answers[o[i]] := case k_outcomes[i] when 3 then 2 when 6 then 3 else 1 end;
-    end loop;
+      where l.token = any (k_tokens) and l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
+    update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = any (k_tokens) and l.token = x.t;
+    if cardinality(o) = cardinality(ids) and 1 = all (k_outcomes) then answers := array_fill(1::smallint, array[cardinality(ids)]);
+    else
+      for i in 1 .. cardinality(o) loop
+        answers[o[i]] := case k_outcomes[i] when 3 then 2 when 6 then 3 else 1 end;
+      end loop;
+    end if;
   end if;
   if 4 = any (answers) then
     with before as materialized (
@@ -97,7 +102,9 @@ begin
   select array_agg(x.id), array_agg((x.attempt + 1)::smallint) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 1;
   if part is not null then
     perform rowlock.write_receipt($1, $2, 1::smallint, part, used);
-    insert into rowlock.result (id, body) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
+    if cardinality($9) > 0 then
+      insert into rowlock.result (id, body) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
+    end if;
   end if;
   -- A request to cancel what was finished first has nothing left to do.
   if exists (select 1 from rowlock.cancel_request) then

@@ -112,8 +112,15 @@ pub async fn settle(db: &Db, instance: InstanceId, items: &[Settlement]) -> Resu
     let tokens: Vec<i64> = items.iter().map(|item| item.token.0).collect();
     let ids: Vec<i64> = items.iter().map(|item| item.task.0).collect();
     let outcomes: Vec<i16> = items.iter().map(|item| item.outcome.code()).collect();
-    let delays: Vec<i64> = items.iter().map(|item| millis(item.outcome.delay())).collect();
-    let texts: Vec<Option<String>> = items.iter().map(|item| item.outcome.text()).collect();
+    let mut delays: Vec<i64> = items.iter().map(|item| millis(item.outcome.delay())).collect();
+    let mut texts: Vec<Option<String>> = items.iter().map(|item| item.outcome.text()).collect();
+    // Most batches have neither: they are not sent.
+    if delays.iter().all(|delay| *delay == 0) {
+        delays.clear();
+    }
+    if texts.iter().all(Option::is_none) {
+        texts.clear();
+    }
     let row = db
         .one(
             query("select rowlock.settle($1, $2, $3, $4, $5, $6)")

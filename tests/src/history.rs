@@ -34,6 +34,8 @@ pub enum Event {
     /// A stopped instance goes on: what it had already claimed may reach this handler once more before its fence trips.
     /// No worker can prevent that (it may be stopped between its last look at the clock and the send), a fencing token can.
     InstanceResumed { handler: u32, at: u64 },
+    /// A stopped handler goes on: what it was sent meanwhile it reads now, also where whoever asked has long hung up.
+    HandlerResumed { handler: u32, at: u64 },
     /// This instance was killed, was stopped, or ended by itself without leaving: a rescue is its due.
     InstanceFailed { name: String },
 }
@@ -146,4 +148,31 @@ pub enum Violation {
     Audit(String),
     #[error("the log contradicts itself: {0}")]
     Log(String),
+}
+
+impl Violation {
+    /// The task that it happened to.
+    #[must_use]
+    pub fn task(&self) -> Option<i64> {
+        match self {
+            Self::Vanished(id)
+            | Self::Uncommitted(id)
+            | Self::RanUncommitted(id)
+            | Self::Untraced(id)
+            | Self::StillOpen(id)
+            | Self::TooEarly(id)
+            | Self::CutOff(id)
+            | Self::InSeveralStates { id, .. }
+            | Self::WrongState { id, .. }
+            | Self::TooManyAttempts { id, .. }
+            | Self::Unexplained { id, .. }
+            | Self::FailedTwice { id, .. }
+            | Self::Overlap { id, .. }
+            | Self::WentBack { id, .. }
+            | Self::CompletedUndone { id, .. }
+            | Self::RanAfterCompletion { id, .. }
+            | Self::RanTwice { id, .. } => Some(*id),
+            Self::RescuedAlive(_) | Self::Audit(_) | Self::Log(_) => None,
+        }
+    }
 }

@@ -10,3 +10,9 @@ pub mod server;
 
 pub use database::{TestDb, declaration};
 pub use member::{Member, settlements};
+
+/// Whether the tests may take minutes each (`make soak`).
+#[must_use]
+pub fn soaks() -> bool {
+    std::env::var_os("ROWLOCK_TEST_SOAK").is_some()
+}

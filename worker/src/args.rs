@@ -9,6 +9,7 @@ use http::Uri;
 use rowlock_crds::{Dur, env};
 
 use crate::config_file;
+use crate::ended::ConfigError;
 use crate::logging::LogFormat;
 
 const WORKERS: u32 = 10;
@@ -72,11 +73,6 @@ pub struct Config {
     pub log_format: LogFormat,
     pub bell: bool,
 }
-
-/// What is wrong with the configuration and what to change, in one line.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(pub(crate) String);
 
 impl Args {
     /// The arguments of this process. A wrong flag or setting is one line and exit code 2.

@@ -7,8 +7,8 @@ use rowlock_queue::{BEAT, Beat, BeatIn};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::ended::WorkerError;
 use crate::shared::{InForce, Shared};
-use crate::worker::WorkerError;
 use crate::workers::Snapshot;
 
 /// A beat out of turn is cheap but not free: no more than one in this time.

@@ -7,9 +7,9 @@ use rowlock_queue::{BEAT, Caretaker, Connect, Error};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::ended::WorkerError;
 use crate::pause::Pause;
 use crate::shared::Shared;
-use crate::worker::WorkerError;
 
 /// Without a bell the poll carries on, so there is no hurry to listen again.
 const LISTEN_PAUSE: Pause = Pause::new(Duration::from_millis(200), Duration::from_secs(10));

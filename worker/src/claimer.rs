@@ -11,10 +11,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::ended::WorkerError;
 use crate::pause::{Pause, retry_soon};
 use crate::run::run;
 use crate::shared::Shared;
-use crate::worker::WorkerError;
 
 /// Up to the fence's margin nothing is lost by asking again, so the database is given time to come back.
 const DATABASE_PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(2));

@@ -83,6 +83,15 @@ impl Fence {
         self.tripped.cancel();
     }
 
+    /// Whether the instance may work now, by its own look at the clock: one that was stopped for longer than its right goes on
+    /// before any timer has told it so.
+    pub(crate) fn holds(&self) -> bool {
+        if *self.deadline.borrow() <= Instant::now() {
+            self.trip("no beat was answered within the lease");
+        }
+        !self.tripped.is_cancelled()
+    }
+
     pub(crate) fn tripped(&self) -> &CancellationToken {
         &self.tripped
     }
@@ -115,6 +124,15 @@ mod tests {
         fence.watch().await;
         assert!(fence.tripped().is_cancelled());
         assert_eq!(start.elapsed().as_secs(), RIGHT.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_right_that_is_over_is_seen_before_any_timer_ran() {
+        let fence = Fence::new(Instant::now());
+        assert!(fence.holds());
+        tokio::time::advance(RIGHT).await;
+        assert!(!fence.holds(), "nobody watched");
+        assert!(fence.tripped().is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]

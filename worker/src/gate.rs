@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::pause::Pause;
 
 /// A handler starts within seconds; asking its port up to twenty times a second costs nothing on loopback.
 const PROBE_PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(1));
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Most handlers are up by then; who waits longer is told why nothing happens, and told again.
+const FIRST_WARNING: Duration = Duration::from_secs(5);
+const NEXT_WARNING: Duration = Duration::from_mins(1);
 
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -40,7 +44,14 @@ impl Gate {
             // The sender lives in self, so waiting cannot fail.
             let _ = closed.wait_for(|open| !open).await;
             let mut pause = PROBE_PAUSE;
+            let mut due = Instant::now() + FIRST_WARNING;
             while !accepts(host, port).await {
+                if due <= Instant::now() {
+                    due = Instant::now() + NEXT_WARNING;
+                    tracing::warn!(
+                        "nothing listens on {host}:{port}, so nothing is claimed: the handler must listen there (`rowlock dev` tells it in PORT)"
+                    );
+                }
                 tokio::time::sleep(pause.step()).await;
             }
             self.open.send_replace(true);

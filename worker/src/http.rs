@@ -12,10 +12,10 @@ use rowlock_queue::BEAT;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::ended::WorkerError;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
-use crate::worker::WorkerError;
 
 /// This many beats without an answer mean that the database is out of reach.
 const BEATS_MISSED: u32 = 3;

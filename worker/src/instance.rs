@@ -12,6 +12,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::beater::beat_on;
 use crate::bell::{care_on, listen_on};
 use crate::claimer::Claimer;
+use crate::ended::{Ended, WorkerError};
 use crate::gate::Gate;
 use crate::http::{Health, bind, serve};
 use crate::metrics::Metrics;
@@ -19,7 +20,7 @@ use crate::pause::Pause;
 use crate::settler::{SETTLE_QUEUE, Settler, Settles};
 use crate::shared::{Equipment, Handler, Shared};
 use crate::stop::Stop;
-use crate::worker::{Ended, Worker, WorkerError};
+use crate::worker::Worker;
 
 /// The operator migrates and declares; an instance that comes first waits for it.
 const JOIN_PAUSE: Pause = Pause::new(Duration::from_millis(200), Duration::from_secs(2));
@@ -34,7 +35,14 @@ const ABORT_GRACE: Duration = Duration::from_secs(2);
 
 type Part = Result<(), WorkerError>;
 
-pub(crate) async fn run(worker: Worker, stop: Stop) -> Result<Ended, WorkerError> {
+impl Worker {
+    /// Works until `stop` or a failure.
+    pub async fn run(self, stop: Stop) -> Result<Ended, WorkerError> {
+        run(self, stop).await
+    }
+}
+
+async fn run(worker: Worker, stop: Stop) -> Result<Ended, WorkerError> {
     let metrics = Arc::new(Metrics::new()?);
     let gate = Arc::new(Gate::new(matches!(worker.handler, Handler::InProcess(_))));
     let health = Arc::new(Health {

@@ -4,6 +4,7 @@
 
 mod args;
 mod config_file;
+mod ended;
 mod logging;
 mod process;
 mod stop;
@@ -30,10 +31,11 @@ mod settler;
 mod shared;
 mod workers;
 
-pub use args::{Args, Config, ConfigError};
+pub use args::{Args, Config};
+pub use ended::{ConfigError, Ended, WorkerError};
 pub use logging::{LogFormat, install as install_logging};
 pub use process::run_process;
 pub use rowlock_queue::{Connect, TaskId, Token};
 pub use stop::Stop;
 pub use task::{Done, Fail, Task};
-pub use worker::{Builder, Ended, Worker, WorkerError};
+pub use worker::{Builder, Worker};

@@ -4,7 +4,8 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::prelude::*;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,17 +36,19 @@ impl fmt::Display for LogFormat {
     }
 }
 
+/// sqlx warns of each broken connection and slow acquire; what follows from those we log and count ourselves.
+const DEFAULT_FILTER: &str = "info,sqlx=error,sqlx_core=error";
+
 /// Installs the subscriber; `RUST_LOG` chooses what is logged, `info` without it.
 pub fn install(format: LogFormat) {
-    // sqlx warns of each broken connection and slow acquire; what follows from those we log and count ourselves.
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=error,sqlx_core=error"));
+    let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
+    let filter: Targets = chosen.or_else(|| DEFAULT_FILTER.parse().ok()).unwrap_or_default();
     let colours = std::io::stderr().is_terminal();
-    let lines =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
-    // Fails only when somebody else installed one first, and then theirs is the one to use.
-    let _ = match format {
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
-        LogFormat::Text => lines.try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let lines = match format {
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        LogFormat::Text => lines.boxed(),
     };
+    // Fails only when somebody else installed one first, and then theirs is the one to use.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

@@ -27,6 +27,10 @@ pub(crate) async fn run(
     let max_attempts = body.max_attempts.unwrap_or(in_force.max_attempts).max(1);
     let task = build_task(&shared, &in_force, &claim, body, token, max_attempts);
     let attempt = task.attempt;
+    // The last look before the handler gets it: whoever was stopped since the claim may have lost its lease.
+    if !shared.fence.holds() {
+        return;
+    }
     let started = Instant::now();
     let answer = tokio::select! {
         biased;

@@ -9,9 +9,9 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::ended::WorkerError;
 use crate::metrics::Metrics;
 use crate::pause::Pause;
-use crate::worker::WorkerError;
 
 /// Outcomes that may wait for a flush; a worker whose outcome finds no room stays busy, which slows claims.
 pub(crate) const SETTLE_QUEUE: usize = 1000;

@@ -61,7 +61,8 @@ pub(crate) enum Handler {
 impl Handler {
     pub(crate) async fn call(&self, task: Task, policy: &Policy) -> Answer {
         match self {
-            Self::Http(handler) => handler.call(task, &policy.retry).await,
+            // Boxed: what hyper keeps would swell the runs of handlers that need none of it.
+            Self::Http(handler) => Box::pin(handler.call(task, &policy.retry)).await,
             Self::InProcess(handlers) => handlers.call(task).await,
         }
     }

@@ -8,12 +8,11 @@ use std::time::Duration;
 use http::Uri;
 use rowlock_queue::Connect;
 
-use crate::args::{Config, ConfigError, default_name, parse_handler_url};
+use crate::args::{Config, default_name, parse_handler_url};
+use crate::ended::ConfigError;
 use crate::http_handler::HttpHandler;
 use crate::in_process::InProcess;
-use crate::instance;
 use crate::shared::Handler;
-use crate::stop::Stop;
 use crate::task::{Done, Fail, Task};
 
 const WORKERS: u32 = 10;
@@ -21,29 +20,6 @@ const DRAIN_GRACE: Duration = Duration::from_secs(25);
 
 /// All connections of an instance, the bell's included; see the design's promise on few connections.
 const CONNECTIONS: u32 = 2;
-
-/// How a worker ended without failing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
-    /// Asked to stop: what ran was finished or handed back.
-    Drained,
-    /// Lost its leases for good. A new process, with a new identity, may start over.
-    Fenced(&'static str),
-}
-
-/// Why a worker failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WorkerError {
-    #[error(transparent)]
-    Queue(#[from] rowlock_queue::Error),
-    #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, std::io::Error),
-    #[error("{0} ended unexpectedly")]
-    Ended(&'static str),
-    #[error("metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
-}
 
 /// One instance of a queue's workers.
 pub struct Worker {
@@ -116,11 +92,6 @@ impl Worker {
             drain_grace,
             bell,
         }
-    }
-
-    /// Works until `stop` or a failure.
-    pub async fn run(self, stop: Stop) -> Result<Ended, WorkerError> {
-        instance::run(self, stop).await
     }
 }
 

@@ -10,17 +10,25 @@ use serde_json::json;
 pub(crate) async fn retry(args: Retry, output: Output) -> Result<(), Failure> {
     let Retry { database, ids, all_dead_of } = args;
     let db = database::open(database).await?;
-    let count = match &all_dead_of {
-        Some(queue) => rowlock_queue::redrive_dead(&db, queue).await?,
-        None => rowlock_queue::redrive(&db, &ids).await?,
-    };
-    output.result(|| format!("{count} made available again"), &json!({"retried": count}));
-    let asked = u64::try_from(ids.len()).unwrap_or(u64::MAX);
-    if all_dead_of.is_none() && count < asked {
-        let hint = "only dead tasks can be retried; `rowlock task ID` shows the state";
-        return Err(Failure::not_found(format!("{} of {asked} are no dead tasks", asked - count)).hint(hint));
+    let (mut retried, mut others) = (0, Vec::new());
+    if let Some(queue) = &all_dead_of {
+        database::check_queue(&db, queue).await?;
+        retried = rowlock_queue::redrive_dead(&db, queue).await?;
     }
-    Ok(())
+    for id in ids {
+        match rowlock_queue::redrive(&db, &[id]).await? {
+            0 => others.push(match rowlock_queue::story(&db, id).await? {
+                Some(story) => format!("{id} is {}", story.state),
+                None => format!("there is no task {id}"),
+            }),
+            count => retried += count,
+        }
+    }
+    output.result(|| format!("{retried} made available again"), &json!({"retried": retried}));
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::not_found(others.join("; ")).hint("only dead tasks can be retried"))
 }
 
 pub(crate) async fn cancel(args: Many, output: Output) -> Result<(), Failure> {

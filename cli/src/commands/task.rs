@@ -25,7 +25,7 @@ fn text(story: &Story) -> String {
         format!("type      {}", story.kind),
         format!("state     {}", story.state),
         format!("priority  {}", story.priority),
-        format!("attempts  {} of {}", story.attempt, story.max_attempts),
+        format!("attempts  {} of {}", begun(story), story.max_attempts),
         format!("enqueued  {}", story.enqueued_at),
     ];
     let optional = [
@@ -33,6 +33,7 @@ fn text(story: &Story) -> String {
         ("finished", &story.finished_at),
         ("instance", &story.instance),
         ("payload", &story.payload),
+        ("result", &story.result),
     ];
     lines.extend(
         optional.iter().filter_map(|(name, value)| value.as_ref().map(|value| format!("{name:<9} {value}"))),
@@ -41,6 +42,15 @@ fn text(story: &Story) -> String {
         lines.push(format!("failed    {} attempt {}: {}", failure.at, failure.attempt, failure.error));
     }
     lines.join("\n")
+}
+
+/// Attempts used, and the one that runs.
+fn begun(story: &Story) -> u16 {
+    story.attempt.saturating_add(u16::from(story.state == "running"))
+}
+
+fn json_or_text(payload: &str) -> Value {
+    serde_json::from_str(payload).unwrap_or_else(|_| Value::from(payload))
 }
 
 fn value(story: &Story) -> Value {
@@ -58,13 +68,14 @@ fn value(story: &Story) -> Value {
         "type": story.kind,
         "state": story.state,
         "priority": story.priority,
-        "attempt": story.attempt,
+        "attempt": begun(story),
         "maxAttempts": story.max_attempts,
         "enqueuedAt": story.enqueued_at,
         "dueAt": story.due_at,
         "finishedAt": story.finished_at,
         "instance": story.instance,
         "failures": failures.collect::<Vec<_>>(),
-        "payload": story.payload,
+        "payload": story.payload.as_deref().map(json_or_text),
+        "result": story.result,
     })
 }

@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 pub(crate) async fn run(args: Tasks, output: Output) -> Result<(), Failure> {
     let Tasks { database, state, queue, limit, after } = args;
     let db = database::open(database).await?;
+    if let Some(queue) = &queue {
+        database::check_queue(&db, queue).await?;
+    }
     let tasks = rowlock_queue::list(&db, queue.as_deref(), &state, limit, after).await?;
     let text = || {
         if tasks.is_empty() {

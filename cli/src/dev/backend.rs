@@ -19,12 +19,17 @@ pub(super) enum Backend {
 }
 
 impl Backend {
-    pub(super) async fn own(
+    /// The user's as it is, or an own one, started.
+    pub(super) async fn start(
+        url: Option<String>,
         folder: &Folder,
         exe: &Path,
         version: &str,
         port: Option<u16>,
     ) -> Result<Self, Failure> {
+        if let Some(url) = url {
+            return Ok(Self::Yours(url));
+        }
         let config = ServerConfig {
             version: version.to_owned(),
             port,

@@ -1,6 +1,6 @@
 //! The bell that wakes queues asleep at zero. A hint only: the loop looks without it too, a little later.
 
-use rowlock_queue::Connect;
+use rowlock_queue::{Connect, Error};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -20,10 +20,14 @@ impl Doorbell {
         let ring = Arc::clone(&notify);
         let listener = tokio::spawn(async move {
             loop {
-                if let Ok(mut bell) = rowlock_queue::listen(&connect).await {
-                    while bell.wait().await.is_ok() {
-                        ring.notify_one();
+                match rowlock_queue::listen(&connect).await {
+                    Ok(mut bell) => {
+                        while bell.wait().await.is_ok() {
+                            ring.notify_one();
+                        }
                     }
+                    Err(Error::NoBell) => return,
+                    Err(_) => (),
                 }
                 tokio::time::sleep(RETRY_PAUSE).await;
             }

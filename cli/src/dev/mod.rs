@@ -20,7 +20,7 @@ use serve::Endpoint;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Whose queues these are, as the database keeps it.
@@ -39,11 +39,14 @@ pub(crate) async fn run(args: Dev, output: Output) -> Result<(), Failure> {
     let fresh = demo.is_some() && data_dir.is_none();
     let folder = if fresh { Folder::temporary()? } else { Folder::open(data_dir, &file)? };
     let exe = std::env::current_exe()?;
-    let mut backend = match database_url {
-        Some(url) => Backend::Yours(url),
-        None => Backend::own(&folder, &exe, &postgres, port).await?,
+    let mut signals = Signals::listen()?;
+    let mut backend = tokio::select! {
+        backend = Backend::start(database_url, &folder, &exe, &postgres, port) => backend?,
+        // Its guard ends what has started.
+        () = signals.next() => return Ok(()),
     };
-    let result = with_backend(&mut backend, &folder, exe, watched, (listen, demo), output).await;
+    let result =
+        with_backend(&mut backend, &folder, exe, watched, (listen, demo), &mut signals, output).await;
     backend.stop().await;
     drop(folder);
     result
@@ -56,12 +59,14 @@ async fn with_backend(
     exe: PathBuf,
     watched: Watched,
     (listen, demo): (SocketAddr, Option<u32>),
+    signals: &mut Signals,
     output: Output,
 ) -> Result<(), Failure> {
     let url = backend.url();
-    let db = Db::connect_with_retry(&crate::database::connect_options(url.clone()), Some(backend.patience()))
-        .await?;
-    db.migrate().await?;
+    let db = tokio::select! {
+        db = connect(backend) => db?,
+        () = signals.next() => return Ok(()),
+    };
     let metrics = Metrics::new().map_err(|error| Failure::new(error.to_string()))?;
     let (views, seen) = watch::channel(View::default());
     let endpoint = Endpoint::start(listen, metrics.clone(), seen.clone()).await?;
@@ -77,27 +82,50 @@ async fn with_backend(
     let mut operator = Operator::new(db.clone(), local, OWNER);
     let bell = Doorbell::start(crate::database::connect_options(url));
     let queue = watched.first_queue();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
     let result = tokio::select! {
         never = operate(&mut operator, watched, &bell, &metrics, &views) => match never {},
         error = endpoint.failed() => Err(error),
         error = backend.tend() => Err(error),
         done = run_demo(demo, &db, &queue, seen, output) => done,
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
+        () = signals.next() => Ok(()),
     };
     if demo.is_none() {
         output.say("stopping: what runs may finish; Ctrl-C again to stop at once");
     }
-    tokio::select! {
-        () = operator.drain() => (),
-        // What is left is stopped by the guards, once we are gone.
-        _ = interrupt.recv() => return Err(Failure::new("stopped before all tasks had finished")),
-    }
+    let result = tokio::select! {
+        () = operator.drain() => result,
+        () = signals.next() => Err(Failure::new("stopped before all tasks had finished")),
+    };
+    // Has nothing to do after a drain.
+    operator.end_now().await;
     drop(bell);
     db.close().await;
     result
+}
+
+/// To a database of our schema.
+async fn connect(backend: &Backend) -> Result<Db, Failure> {
+    let options = crate::database::connect_options(backend.url());
+    let db = Db::connect_with_retry(&options, Some(backend.patience())).await?;
+    db.migrate().await?;
+    Ok(db)
+}
+
+/// Ctrl-C and SIGTERM, from the first moment on.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! { _ = self.interrupt.recv() => (), _ = self.terminate.recv() => () }
+    }
 }
 
 /// The loop of `rowlock dev`.
@@ -114,7 +142,7 @@ async fn operate(
         metrics.set(&view);
         let asleep = view.queues.iter().any(|queue| queue.instances == 0);
         views.send_replace(view);
-        tokio::time::sleep(LEAST_TICK).await;
+        tokio::time::sleep(LEAST_TICK.max(operator.rest())).await;
         tokio::select! {
             () = tokio::time::sleep(TICK) => (),
             () = bell.rung(), if asleep => (),

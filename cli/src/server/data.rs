@@ -137,11 +137,12 @@ async fn create(config: &ServerConfig, bin: &Path, folder: &Folder, password_fil
         program: bin.join("initdb"),
         args,
         env: environment(),
+        without: Vec::new(),
         inherit_env: false,
         folder: Some(fresh.clone()),
         user: folder.user,
         log: Some(folder.log.clone()),
-        stop: Stop { signals: vec![Signal::SIGTERM], patience: INITDB_PATIENCE },
+        stop: Stop { signals: vec![Signal::SIGTERM], patience: INITDB_PATIENCE, linger: Duration::ZERO },
         guard: config.guard.clone(),
         records: config.guard.as_ref().map(|_| folder.records.clone()),
     };

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The superuser of every server started here.
-pub const USER: &str = "rowlock";
+pub const USER: &str = "postgres";
 
 /// How long a server may take that is not yet heard of at all: a wrong setting ends it in this time.
 const START_PATIENCE: Duration = Duration::from_secs(30);
@@ -26,6 +26,9 @@ const RECOVERY_PATIENCE: Duration = Duration::from_mins(5);
 
 /// How long each signal may take: SIGINT ends sessions and checkpoints, SIGQUIT ends it at once.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Instances whose `rowlock dev` is gone hand back their tasks in about a second.
+const LINGER: Duration = Duration::from_secs(3);
 
 /// How often a starting server is tried.
 const START_POLL: Duration = Duration::from_millis(25);
@@ -48,6 +51,8 @@ pub struct ServerConfig {
     pub port: Option<u16>,
     /// Server settings, as in `postgres -c name=value`.
     pub settings: Vec<(String, String)>,
+    /// Environment of the server, beside the little that it needs; nothing of ours is inherited.
+    pub environment: Vec<(OsString, OsString)>,
     /// Where downloaded servers are kept.
     pub cache_dir: PathBuf,
     /// The `rowlock` executable, to be guarded by; without it the server ends by `Drop` only.
@@ -61,6 +66,7 @@ impl ServerConfig {
             data_dir: data_dir.into(),
             port: None,
             settings: Vec::new(),
+            environment: Vec::new(),
             cache_dir: default_cache_dir(),
             guard: None,
         }
@@ -82,6 +88,10 @@ impl Server {
     pub async fn start(config: &ServerConfig) -> Result<Self> {
         let bin = install::ensure_installed(&config.cache_dir, &config.version).await?;
         let folder = data::ensure_cluster(config, &bin).await?;
+        if let Some(port) = config.port {
+            TcpListener::bind(("127.0.0.1", port))
+                .with_context(|| format!("port {port} is not free; choose another, or none"))?;
+        }
         let (process, port) = run(config, &folder, &bin, config.port).await?;
         Ok(Self { config: config.clone(), folder, bin, port, process })
     }
@@ -194,12 +204,17 @@ fn launch(config: &ServerConfig, folder: &Folder, bin: &std::path::Path, port: u
     Launch {
         program: bin.join("postgres"),
         args,
-        env: data::environment(),
+        env: data::environment().into_iter().chain(config.environment.iter().cloned()).collect(),
+        without: Vec::new(),
         inherit_env: false,
         folder: Some(folder.cluster.clone()),
         user: folder.user,
         log: Some(folder.log.clone()),
-        stop: Stop { signals: vec![Signal::SIGINT, Signal::SIGQUIT], patience: STOP_PATIENCE },
+        stop: Stop {
+            signals: vec![Signal::SIGINT, Signal::SIGQUIT],
+            patience: STOP_PATIENCE,
+            linger: LINGER,
+        },
         guard: config.guard.clone(),
         records: config.guard.as_ref().map(|_| folder.records.clone()),
     }

@@ -224,6 +224,42 @@ fn the_head_of_the_document_is_checked() {
 }
 
 #[test]
+fn metadata_takes_what_kubernetes_knows_and_nothing_else() {
+    let check = |metadata: &str, expected: &str| {
+        let text = format!("{HEAD}metadata:\n  name: a\n{metadata}spec: {{ workers: {{ total: 1 }} }}\n");
+        assert_eq!(errors(&text), expected, "{metadata}");
+    };
+    check(
+        "  annotation: { rowlock.dev/dev-command: ./handler }\n",
+        "q.yaml:5: metadata.annotation: is not a field here; did you mean `annotations`?",
+    );
+    check(
+        "  labels:\n    team: shop\n    team: other\n",
+        "q.yaml:6: metadata.labels.team: is written twice; keep one of the two",
+    );
+    let printed = "  generation: 3\n  resourceVersion: '7'\n  uid: x\n  managedFields: [{}]\n  creationTimestamp: now\n";
+    let text = format!("{HEAD}metadata:\n  name: a\n{printed}spec: {{ workers: {{ total: 1 }} }}\n");
+    assert_eq!(parse(&text).unwrap().len(), 1);
+}
+
+#[test]
+fn a_key_written_twice_in_the_template_is_refused() {
+    let spec = "
+  workers: { total: 1 }
+  template:
+    spec:
+      containers:
+        - name: handler
+          image: one
+          image: other
+";
+    assert_eq!(
+        spec_errors(spec),
+        "q.yaml:11: spec.template.spec.containers[0].image: is written twice; keep one of the two"
+    );
+}
+
+#[test]
 fn text_that_is_not_yaml_says_the_line() {
     let text = format!("{HEAD}metadata: {{ name: a }}\nspec:\n  workers: [1\n  timeout: 1s\n");
     let found = errors(&text);

@@ -237,6 +237,8 @@ impl Applier for Pods {
 
     /// The pods outlive the operator.
     async fn drain(&mut self) {}
+
+    async fn end_now(&mut self) {}
 }
 
 impl Known {

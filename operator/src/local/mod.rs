@@ -2,6 +2,7 @@
 
 mod pair;
 mod part;
+mod ready;
 
 use crate::applier::{Applier, Intent};
 use crate::process::end_recorded;
@@ -9,6 +10,7 @@ use pair::Pair;
 use rowlock_crds::Manifest;
 use rowlock_plan::{Place, fleet};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -37,9 +39,14 @@ pub struct LocalConfig {
 #[expect(missing_debug_implementations, reason = "the database's URL carries its password")]
 pub struct Local {
     config: LocalConfig,
-    pairs: BTreeMap<(String, u16), Pair>,
+    pairs: BTreeMap<Key, Pair>,
+    /// What a changed instance replaces works on until the new one is ready.
+    replaced: BTreeMap<Key, Pair>,
     stopping: Vec<Pair>,
 }
+
+/// The queue, and which of its instances.
+type Key = (String, u16);
 
 impl Local {
     /// Ends what an earlier run left behind.
@@ -49,7 +56,7 @@ impl Local {
         if ended > 0 {
             tracing::info!(ended, "ended processes that an earlier run had left behind");
         }
-        Ok(Self { config, pairs: BTreeMap::new(), stopping: Vec::new() })
+        Ok(Self { config, pairs: BTreeMap::new(), replaced: BTreeMap::new(), stopping: Vec::new() })
     }
 
     fn apply_queue(&mut self, manifest: &Manifest, pods: u32) {
@@ -72,26 +79,61 @@ impl Local {
         for (index, instance) in (0..pods).zip(wanted.instances) {
             let key = (queue.to_owned(), index);
             let pair = Pair::new(&self.config, manifest, instance, places[&index]);
-            if self.pairs.get(&key).is_some_and(|running| running.is_like(&pair)) {
-                continue;
-            }
-            // What it was started with has changed: the old one drains while the new one starts elsewhere.
-            let pair = match self.pairs.remove(&key) {
-                Some(old) => {
-                    self.stopping.push(old);
-                    match free_place(manifest) {
-                        Ok(place) => fleet(manifest, pods, |_| place)
-                            .instances
-                            .into_iter()
-                            .nth(usize::from(index))
-                            .map(|instance| Pair::new(&self.config, manifest, instance, place)),
-                        Err(_) => None,
-                    }
+            match self.pairs.get(&key) {
+                None => self.pairs.extend([(key, pair)]),
+                Some(running) if running.is_displaced() => {
+                    tracing::warn!(
+                        "a port of {} was taken by somebody else; moving to others",
+                        running.name()
+                    );
+                    self.replace(key, manifest, pods);
                 }
-                None => Some(pair),
-            };
-            self.pairs.extend(pair.map(|pair| (key, pair)));
+                Some(running) if !running.is_like(&pair) && self.may_replace(&key) => {
+                    self.replace(key, manifest, pods);
+                }
+                Some(_) => (),
+            }
         }
+    }
+
+    /// One instance of a queue at a time: an edit that breaks all of them breaks only the first.
+    fn may_replace(&self, (queue, index): &Key) -> bool {
+        self.replaced.keys().all(|(of, other)| of != queue || other == index)
+    }
+
+    /// Starts an instance elsewhere; the old one works on until the new one is ready.
+    fn replace(&mut self, key: Key, manifest: &Manifest, pods: u16) {
+        let Ok(place) = free_place(manifest) else { return };
+        let wanted = fleet(manifest, pods, |_| place).instances.into_iter().nth(usize::from(key.1));
+        let Some(instance) = wanted else { return };
+        let new = Pair::new(&self.config, manifest, instance, place);
+        let Some(mut old) = self.pairs.insert(key.clone(), new) else { return };
+        match self.replaced.entry(key) {
+            Entry::Vacant(entry) if !old.is_displaced() => {
+                entry.insert(old);
+            }
+            // What its worker runs may have gone to whoever has taken the port, who need not ever answer.
+            _ if old.is_displaced() => {
+                old.hurry();
+                self.stopping.push(old);
+            }
+            _ => self.stopping.push(old),
+        }
+    }
+
+    /// Drains what was replaced by something that is ready, or is not ready itself.
+    async fn finish_replacing(&mut self) {
+        let mut done = Vec::new();
+        for (key, old) in &self.replaced {
+            let over = match self.pairs.get(key) {
+                Some(new) => new.is_ready().await || !old.is_ready().await,
+                None => true,
+            };
+            if over {
+                done.push(key.clone());
+            }
+        }
+        self.stopping.extend(done.iter().filter_map(|key| self.replaced.remove(key)));
     }
 
     /// The highest indices go first.
@@ -101,7 +143,7 @@ impl Local {
     }
 
     fn tend(&mut self) {
-        for pair in self.pairs.values_mut() {
+        for pair in self.pairs.values_mut().chain(self.replaced.values_mut()) {
             pair.tend();
         }
         self.stopping.retain_mut(|pair| !pair.has_stopped());
@@ -127,14 +169,25 @@ impl Applier for Local {
             self.apply_queue(intent.manifest, intent.pods);
         }
         self.tend();
+        self.finish_replacing().await;
     }
 
     async fn drain(&mut self) {
         self.stopping.extend(std::mem::take(&mut self.pairs).into_values());
+        self.stopping.extend(std::mem::take(&mut self.replaced).into_values());
         while !self.stopping.is_empty() {
             self.tend();
             tokio::time::sleep(DRAIN_POLL).await;
         }
+    }
+
+    async fn end_now(&mut self) {
+        self.stopping.extend(std::mem::take(&mut self.pairs).into_values());
+        self.stopping.extend(std::mem::take(&mut self.replaced).into_values());
+        for pair in &mut self.stopping {
+            pair.hurry();
+        }
+        self.drain().await;
     }
 }
 

@@ -14,6 +14,9 @@ use std::time::Duration;
 /// How long a handler may take to end after SIGTERM, when no task runs in it any more.
 const HANDLER_PATIENCE: Duration = Duration::from_secs(5);
 
+/// A worker whose `rowlock dev` is gone hands back its tasks in about a second; until then they do not fail.
+const HANDLER_LINGER: Duration = Duration::from_secs(2);
+
 /// What the worker logs unless the user says otherwise: what goes wrong.
 const WORKER_LOG: &str = "warn,sqlx=error";
 
@@ -23,6 +26,7 @@ pub(super) struct Pair {
     command: Option<String>,
     worker: Part,
     handler: Option<Part>,
+    hurried: bool,
 }
 
 impl Pair {
@@ -33,7 +37,7 @@ impl Pair {
             let launch = handler_launch(config, manifest, &instance, command);
             Part::new("handler", &instance.name, launch)
         });
-        Self { place, instance, command, worker, handler }
+        Self { place, instance, command, worker, handler, hurried: false }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -58,7 +62,32 @@ impl Pair {
 
     /// Goes on stopping; true when all has ended. The worker first: the tasks it drains still need the handler.
     pub(super) fn has_stopped(&mut self) -> bool {
-        self.worker.has_stopped() && self.handler.as_mut().is_none_or(Part::has_stopped)
+        if !self.worker.has_stopped() {
+            return false;
+        }
+        let Some(handler) = &mut self.handler else { return true };
+        if self.hurried {
+            handler.hurry();
+        }
+        handler.has_stopped()
+    }
+
+    /// From now on nothing is finished any more: what runs is handed back.
+    pub(super) fn hurry(&mut self) {
+        self.hurried = true;
+        self.worker.hurry();
+    }
+
+    /// Whether one of the two has lost its port to somebody else.
+    pub(super) fn is_displaced(&self) -> bool {
+        let Place { handler_port, worker_port } = self.place;
+        self.worker.is_displaced_from(worker_port)
+            || self.handler.as_ref().is_some_and(|handler| handler.is_displaced_from(handler_port))
+    }
+
+    /// Whether tasks can be done here now.
+    pub(super) async fn is_ready(&self) -> bool {
+        super::ready::is_ready(self.place.worker_port).await
     }
 }
 
@@ -73,7 +102,9 @@ fn worker_launch(config: &LocalConfig, instance: &Instance) -> Launch {
         program: config.worker.clone(),
         args: config.worker_args.clone(),
         env: vars,
-        stop: Stop { signals: vec![Signal::SIGTERM], patience: instance.grace },
+        // The file of another database, for the commands of the terminal that we were started in, would win.
+        without: vec![env::DATABASE_URL_FILE],
+        stop: Stop { signals: vec![Signal::SIGTERM], patience: instance.grace, linger: Duration::ZERO },
         ..launch(config, &instance.name, "worker")
     }
 }
@@ -84,7 +115,7 @@ fn handler_launch(config: &LocalConfig, manifest: &Manifest, instance: &Instance
         args: vec!["-c".into(), command.into()],
         env: variables(&instance.handler_env),
         folder: Some(folder_of(&manifest.path)),
-        stop: Stop { signals: vec![Signal::SIGTERM], patience: HANDLER_PATIENCE },
+        stop: Stop { signals: vec![Signal::SIGTERM], patience: HANDLER_PATIENCE, linger: HANDLER_LINGER },
         ..launch(config, &instance.name, "handler")
     }
 }
@@ -94,11 +125,12 @@ fn launch(config: &LocalConfig, name: &str, part: &str) -> Launch {
         program: PathBuf::new(),
         args: Vec::new(),
         env: Vec::new(),
+        without: Vec::new(),
         inherit_env: true,
         folder: None,
         user: None,
         log: config.log_to_files.then(|| config.logs().join(format!("{name}-{part}.log"))),
-        stop: Stop { signals: Vec::new(), patience: Duration::ZERO },
+        stop: Stop { signals: Vec::new(), patience: Duration::ZERO, linger: Duration::ZERO },
         guard: config.guard.clone(),
         records: config.guard.as_ref().map(|_| config.records()),
     }

@@ -1,6 +1,7 @@
 //! A process of an instance: started again when it ends by itself, later each time.
 
 use crate::process::{Launch, Process};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 /// The pause before the first new start; it doubles with each, as a handler that does not compile would
@@ -60,6 +61,19 @@ impl Part {
         }
         self.process = None;
         true
+    }
+
+    /// Ends without finishing anything, if it runs.
+    pub(super) fn hurry(&mut self) {
+        if let Some(process) = &mut self.process {
+            process.hurry();
+        }
+    }
+
+    /// Whether it ended and somebody else has taken its port: another start there would be in vain.
+    pub(super) fn is_displaced_from(&self, port: u16) -> bool {
+        let ended = self.process.is_none() && self.crashes > 0;
+        ended && TcpListener::bind(("127.0.0.1", port)).is_err()
     }
 
     fn crashed(&mut self, how: &str) {

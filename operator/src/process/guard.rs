@@ -1,4 +1,4 @@
-//! The guard's own side: run one command until it ends or whoever started the guard is gone.
+//! The guard's own side: run one command until it ends, is to end, or whoever started the guard is gone.
 
 use super::record::Record;
 use super::{Launch, signal_group};
@@ -10,13 +10,23 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, Stdin, stdin};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::timeout;
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::time::{sleep, timeout};
 
 /// What a shell adds to the number of the signal that ended a command.
 const SIGNALLED: i32 = 128;
+
+/// What is written into the guard's standard input. Its end says that nobody is left to wait for the command.
+pub(super) const IN_ORDER: u8 = b's';
+pub(super) const AT_ONCE: u8 = b'n';
+
+/// When nobody waits any more, the first signal is sent once more after this: a worker asked twice finishes nothing.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// How long each signal may take then: a worker hands back what it runs, a server ends its sessions.
+const HURRIED_PATIENCE: Duration = Duration::from_secs(8);
 
 /// The hidden subcommand `guard`, parsed.
 #[derive(Debug, Clone)]
@@ -25,6 +35,7 @@ pub struct GuardArgs {
     pub user: Option<(u32, u32)>,
     pub signals: Vec<String>,
     pub patience: Duration,
+    pub linger: Duration,
     pub records: Option<PathBuf>,
 }
 
@@ -34,6 +45,7 @@ pub(super) fn arguments(launch: &Launch) -> Vec<OsString> {
     let mut arguments: Vec<OsString> =
         vec!["guard".into(), "--signals".into(), signals.join(",").into(), "--patience-millis".into()];
     arguments.push(launch.stop.patience.as_millis().to_string().into());
+    arguments.extend(["--linger-millis".into(), launch.stop.linger.as_millis().to_string().into()]);
     if let Some((uid, gid)) = launch.user {
         arguments.extend(["--uid".into(), uid.to_string().into(), "--gid".into(), gid.to_string().into()]);
     }
@@ -49,8 +61,7 @@ pub(super) fn arguments(launch: &Launch) -> Vec<OsString> {
 /// Runs the command; ends with its exit code.
 pub async fn guard(args: GuardArgs) -> io::Result<i32> {
     let (program, rest) = args.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut orders = Orders::new()?;
     let mut command = Command::new(program);
     command.args(rest).stdin(Stdio::null()).process_group(0);
     if let Some((uid, gid)) = args.user {
@@ -61,9 +72,7 @@ pub async fn guard(args: GuardArgs) -> io::Result<i32> {
     let record = args.records.as_ref().map(|folder| Record::write(folder, leader)).transpose()?;
     let status = tokio::select! {
         status = child.wait() => status?,
-        () = lifeline_cut() => stop(&mut child, leader, &args).await?,
-        _ = terminate.recv() => stop(&mut child, leader, &args).await?,
-        _ = interrupt.recv() => stop(&mut child, leader, &args).await?,
+        order = orders.next() => stop(&mut child, leader, &args, &mut orders, order).await?,
     };
     // What the command left in its group ends with it.
     signal_group(leader, Signal::SIGKILL);
@@ -71,11 +80,42 @@ pub async fn guard(args: GuardArgs) -> io::Result<i32> {
     Ok(exit_code(status))
 }
 
-async fn stop(child: &mut Child, leader: u32, args: &GuardArgs) -> io::Result<ExitStatus> {
-    for name in &args.signals {
-        let Ok(signal) = Signal::from_str(name) else { continue };
+async fn stop(
+    child: &mut Child,
+    leader: u32,
+    args: &GuardArgs,
+    orders: &mut Orders,
+    order: Order,
+) -> io::Result<ExitStatus> {
+    let signals: Vec<Signal> = args.signals.iter().filter_map(|name| Signal::from_str(name).ok()).collect();
+    for signal in signals.iter().filter(|_| order == Order::Finish) {
+        signal_group(leader, *signal);
+        tokio::select! {
+            status = child.wait() => return status,
+            () = sleep(args.patience) => (),
+            () = orders.until_hurry() => return hurry(child, leader, &signals).await,
+        }
+    }
+    match order {
+        Order::Finish => {
+            signal_group(leader, Signal::SIGKILL);
+            child.wait().await
+        }
+        Order::Hurry => hurry(child, leader, &signals).await,
+        Order::Gone => match timeout(args.linger, child.wait()).await {
+            Ok(status) => status,
+            Err(_) => hurry(child, leader, &signals).await,
+        },
+    }
+}
+
+async fn hurry(child: &mut Child, leader: u32, signals: &[Signal]) -> io::Result<ExitStatus> {
+    let first = signals.first().map(|first| (*first, AGAIN_AFTER));
+    for (signal, patience) in
+        first.into_iter().chain(signals.iter().map(|signal| (*signal, HURRIED_PATIENCE)))
+    {
         signal_group(leader, signal);
-        if let Ok(status) = timeout(args.patience, child.wait()).await {
+        if let Ok(status) = timeout(patience, child.wait()).await {
             return status;
         }
     }
@@ -83,11 +123,49 @@ async fn stop(child: &mut Child, leader: u32, args: &GuardArgs) -> io::Result<Ex
     child.wait().await
 }
 
-/// Returns when nobody can write to our standard input any more.
-async fn lifeline_cut() {
-    let mut stdin = tokio::io::stdin();
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// What runs may finish, as long as the patience allows.
+    Finish,
+    /// Somebody does not want to wait.
+    Hurry,
+    /// Nobody is there any more.
+    Gone,
+}
+
+/// Where orders come from: whoever started us, and signals.
+struct Orders {
+    lifeline: Stdin,
+    terminate: Signals,
+    interrupt: Signals,
+}
+
+impl Orders {
+    fn new() -> io::Result<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { lifeline: stdin(), terminate, interrupt })
+    }
+
+    async fn next(&mut self) -> Order {
+        tokio::select! {
+            order = read(&mut self.lifeline) => order,
+            _ = self.terminate.recv() => Order::Finish,
+            _ = self.interrupt.recv() => Order::Finish,
+        }
+    }
+
+    async fn until_hurry(&mut self) {
+        while read(&mut self.lifeline).await == Order::Finish {}
+    }
+}
+
+async fn read(lifeline: &mut Stdin) -> Order {
     let mut byte = [0];
-    while matches!(stdin.read(&mut byte).await, Ok(read) if read != 0) {}
+    match lifeline.read(&mut byte).await {
+        Ok(1) if byte[0] == IN_ORDER => Order::Finish,
+        Ok(1) => Order::Hurry,
+        _ => Order::Gone,
+    }
 }
 
 fn exit_code(status: ExitStatus) -> i32 {

@@ -1,7 +1,7 @@
 //! Processes that do not outlive us: started under a guard that stops them when we are gone.
 //!
 //! The guard is a second process that holds the reading end of a pipe. Whatever ends us, SIGKILL too, closes
-//! the other end, and the guard then stops its child in order. Each guarded process is also recorded with its
+//! the other end, and the guard then ends its child within seconds. Each guarded process is also recorded with its
 //! start time, so that the next start can end what outlived even its guard.
 
 mod guard;
@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -32,6 +32,8 @@ const GUARD_MARGIN: Duration = Duration::from_secs(5);
 pub struct Stop {
     pub signals: Vec<Signal>,
     pub patience: Duration,
+    /// How long its guard waits when we are gone: others, who end at once, may need it to hand back what they hold.
+    pub linger: Duration,
 }
 
 /// What to start and how to stop it.
@@ -40,6 +42,8 @@ pub struct Launch {
     pub program: PathBuf,
     pub args: Vec<OsString>,
     pub env: Vec<(OsString, OsString)>,
+    /// Variables of ours that it does not inherit.
+    pub without: Vec<&'static str>,
     /// Whether it inherits our environment (a user's handler) or starts with `env` alone (Postgres).
     pub inherit_env: bool,
     pub folder: Option<PathBuf>,
@@ -54,7 +58,7 @@ pub struct Launch {
     pub records: Option<PathBuf>,
 }
 
-/// A started process. Dropping it stops it: through its guard in order, without one at once.
+/// A started process. Dropping it ends it: through its guard within seconds, without one at once.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -90,6 +94,9 @@ impl Process {
         if !launch.inherit_env {
             command.env_clear();
         }
+        for name in &launch.without {
+            command.env_remove(name);
+        }
         command.envs(launch.env.iter().map(|(key, value)| (key, value)));
         if let Some(folder) = &launch.folder {
             command.current_dir(folder);
@@ -122,9 +129,27 @@ impl Process {
             return;
         }
         self.stopping = Some(Stopping { sent: 1, since: Instant::now() });
-        self.lifeline = None;
-        if !self.guarded {
+        if self.guarded {
+            self.order(guard::IN_ORDER);
+        } else {
             self.signal(self.stop.signals.first().copied().unwrap_or(Signal::SIGKILL));
+        }
+    }
+
+    /// Tells it not to finish anything: it hands back what it can and has ended within seconds.
+    pub fn hurry(&mut self) {
+        self.begin_stop();
+        if self.guarded {
+            self.order(guard::AT_ONCE);
+        } else {
+            self.kill();
+        }
+    }
+
+    /// A guard that has ended needs no order.
+    fn order(&mut self, order: u8) {
+        if let Some(lifeline) = &mut self.lifeline {
+            let _ = lifeline.write_all(&[order]);
         }
     }
 

@@ -12,6 +12,8 @@ pub struct Summary {
     pub unknown_committed: usize,
     pub rolled_back: usize,
     pub runs: usize,
+    /// Runs that were sent by an instance, or to a handler, before it was stopped, and may have started after it was resumed.
+    pub stale: usize,
     pub completed: usize,
     pub dead: usize,
     pub cancelled: usize,
@@ -25,12 +27,13 @@ impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} committed (and {} with a lost answer), {} rolled back, {} runs, {} completed, {} dead, {} cancelled, {} open, \
+            "{} committed (and {} with a lost answer), {} rolled back, {} runs ({} stale), {} completed, {} dead, {} cancelled, {} open, \
              {} failures of which {} lost leases, {} instances rescued",
             self.committed,
             self.unknown_committed,
             self.rolled_back,
             self.runs,
+            self.stale,
             self.completed,
             self.dead,
             self.cancelled,
@@ -163,13 +166,18 @@ fn completion(id: i64, attempt: u16, runs: &[Run], found: &mut Vec<Violation>) {
     }
 }
 
-/// Two runs never overlap, unless the earlier one had lost its lease or was given up: then the later has a higher attempt.
+/// Two runs never overlap, unless the earlier one had lost its lease or was given up: then the later has a higher attempt. Or unless
+/// it was stopped and handed back (a second SIGTERM): then its handler was hung up on, and the later one may have the same attempt.
 fn order(id: i64, runs: &[Run], found: &mut Vec<Violation>) {
     for (place, later) in runs.iter().enumerate() {
         for earlier in &runs[..place] {
-            if later.attempt < earlier.attempt && !later.stale {
+            if later.stale || (earlier.stale && later.attempt == earlier.attempt) {
+                continue;
+            }
+            if later.attempt < earlier.attempt {
                 found.push(Violation::WentBack { id, earlier: earlier.attempt, later: later.attempt });
             } else if later.attempt == earlier.attempt
+                && !earlier.cut_off
                 && earlier.ended.is_none_or(|ended| later.started < ended)
             {
                 found.push(Violation::Overlap { id, earlier: earlier.attempt, later: later.attempt });
@@ -200,6 +208,7 @@ fn summarize(log: &Log, end: &Final) -> Summary {
         unknown_committed: end.tasks.iter().filter(|task| !log.committed.contains(&task.id)).count(),
         rolled_back: log.rolled_back.len(),
         runs: log.runs.values().map(Vec::len).sum(),
+        stale: log.runs.values().flatten().filter(|run| run.stale).count(),
         completed: count(State::Completed),
         dead: count(State::Dead),
         cancelled: count(State::Cancelled),

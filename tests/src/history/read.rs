@@ -2,13 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fmt::Write,
     io::{BufRead, BufReader},
     path::Path,
 };
 
 use anyhow::{Context, Result};
 
-use super::{Event, Violation};
+use super::{Event, Final, Violation};
 
 /// One run of a task in a handler.
 #[derive(Debug, Clone)]
@@ -20,12 +21,13 @@ pub struct Run {
     pub ended: Option<u64>,
     pub status: Option<u16>,
     pub cut_off: bool,
-    /// Sent by an instance that was just resumed, see [`Event::InstanceResumed`].
+    /// Sent earlier than it started, see [`Event::InstanceResumed`] and [`Event::HandlerResumed`].
     pub stale: bool,
 }
 
-/// How long after its resumption a request of a stopped instance may reach the handler, in nanoseconds.
-const STALE_GRACE: u64 = 1_000_000_000;
+/// How long after the resumption of an instance, or of the handler itself, a request from before it may start, in nanoseconds.
+const INSTANCE_GRACE: u64 = 1_000_000_000;
+const HANDLER_GRACE: u64 = 3_000_000_000;
 
 /// A history by task.
 #[derive(Debug, Default)]
@@ -38,6 +40,39 @@ pub struct Log {
     pub runs: HashMap<i64, Vec<Run>>,
     pub failed_instances: HashSet<String>,
     pub contradictions: Vec<Violation>,
+}
+
+impl Log {
+    /// All that is known of a task, for people. Times are milliseconds since its enqueuing.
+    #[must_use]
+    pub fn tell(&self, id: i64, end: &Final) -> String {
+        let due = self.enqueued.get(&id).copied();
+        let since = |at: u64| at.abs_diff(due.unwrap_or_default()) / 1_000_000;
+        let mut told = format!(
+            "  enqueued: {}, committed: {}, rolled back: {}",
+            due.is_some(),
+            self.committed.contains(&id),
+            self.rolled_back.contains(&id)
+        );
+        for run in self.runs.get(&id).into_iter().flatten() {
+            let ended = run.ended.map(since);
+            let _ = write!(
+                told,
+                "\n  run of attempt {} from {} ms to {ended:?} ms, status {:?}, cut off: {}, stale: {}, token {}",
+                run.attempt,
+                since(run.started),
+                run.status,
+                run.cut_off,
+                run.stale,
+                run.token
+            );
+        }
+        for failure in end.failures.iter().filter(|failure| failure.id == id) {
+            let _ = write!(told, "\n  attempt {} failed: {}", failure.attempt, failure.error);
+        }
+        let known = end.tasks.iter().find(|task| task.id == id);
+        told + &format!("\n  the database: {known:?}")
+    }
 }
 
 /// The lines of every file. A last line cut short by a kill is left out.
@@ -66,7 +101,7 @@ pub fn parse(events: &[Event]) -> Log {
     let mut ended: HashMap<&str, (u64, u16)> = HashMap::new();
     let mut cut: HashSet<&str> = HashSet::new();
     let mut handlers: HashMap<u32, Vec<u64>> = HashMap::new();
-    let mut resumed: Vec<(u32, u64)> = Vec::new();
+    let mut resumed: Vec<(u32, std::ops::Range<u64>)> = Vec::new();
     for event in events {
         match event {
             Event::Enqueued { ids, at, delay_ms } => {
@@ -83,7 +118,8 @@ pub fn parse(events: &[Event]) -> Log {
                 cut.insert(run);
             }
             Event::HandlerEnded { handler, at } => handlers.entry(*handler).or_default().push(*at),
-            Event::InstanceResumed { handler, at } => resumed.push((*handler, *at)),
+            Event::InstanceResumed { handler, at } => resumed.push((*handler, *at..at + INSTANCE_GRACE)),
+            Event::HandlerResumed { handler, at } => resumed.push((*handler, *at..at + HANDLER_GRACE)),
             Event::InstanceFailed { name } => {
                 log.failed_instances.insert(name.clone());
             }
@@ -102,9 +138,7 @@ pub fn parse(events: &[Event]) -> Log {
             ended: answer.map(|(at, _)| at).or(killed.copied()),
             status: answer.map(|(_, status)| status),
             cut_off: cut.contains(run.as_str()),
-            stale: resumed
-                .iter()
-                .any(|(by, since)| by == handler && since <= at && *at < since + STALE_GRACE),
+            stale: resumed.iter().any(|(by, within)| by == handler && within.contains(at)),
         });
     }
     for run in ended.keys() {

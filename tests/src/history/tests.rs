@@ -143,6 +143,10 @@ fn a_lost_lease_a_killed_handler_and_a_release_may_be_followed_by_another_run() 
     events.push(started("x", 3, 1, 300));
     events.push(Event::HandlerEnded { handler: 8, at: 350 });
     events.push(started("y", 3, 1, 400));
+    // Stopped, so that its handler was hung up on, and handed back.
+    events.push(Event::Finished { run: "y".into(), status: 200, at: 500 });
+    events.push(Event::CutOff { run: "y".into(), at: 500 });
+    events.push(started("z", 3, 1, 450));
     assert_eq!(violations(&events, &end, Demands::default()), []);
 }
 
@@ -153,6 +157,11 @@ fn attempts_go_back_or_on_after_completion() {
     let (mut events, end) = good();
     events.push(started("x", 1, 1, 300));
     events.push(Event::InstanceResumed { handler: 8, at: 299 });
+    assert_eq!(violations(&events, &end, Demands::default()), []);
+    // A stopped handler reads later what it was sent: by then another run of the same attempt may be at it.
+    let (mut events, end) = good();
+    events.push(started("x", 1, 2, 205));
+    events.push(Event::HandlerResumed { handler: 8, at: 204 });
     assert_eq!(violations(&events, &end, Demands::default()), []);
     let on = Violation::RanAfterCompletion { id: 1, attempt: 2 };
     check(|events, _| events.push(started("x", 1, 3, 300)), &on);
@@ -187,6 +196,16 @@ fn a_drain_that_cuts_off_or_repeats() {
     check_with(demands, cut, &Violation::CutOff(1));
     let again = |events: &mut Vec<Event>, _: &mut Final| events.push(started("x", 2, 1, 300));
     check_with(demands, again, &Violation::RanTwice { id: 2, attempt: 1, times: 2 });
+}
+
+#[test]
+fn the_history_of_a_task_is_told_with_all_its_evidence() {
+    let (events, end) = good();
+    let violation = Violation::TooManyAttempts { id: 1, attempt: 2, max: 1 };
+    let told = parse(&events).tell(violation.task().unwrap(), &end);
+    for evidence in ["attempt 1", "attempt 2", "HTTP 500", "Completed"] {
+        assert!(told.contains(evidence), "{told}");
+    }
 }
 
 #[test]

@@ -200,11 +200,12 @@ fn launch(program: &Path, folder: &Path, log: &str, args: &[String], stop: Signa
         program: program.to_owned(),
         args: args.iter().map(Into::into).collect(),
         env: Vec::new(),
+        without: Vec::new(),
         inherit_env: true,
         folder: Some(folder.to_owned()),
         user: None,
         log: Some(folder.join(log)),
-        stop: Stop { signals: vec![stop], patience: Duration::from_secs(5) },
+        stop: Stop { signals: vec![stop], patience: Duration::from_secs(5), linger: Duration::ZERO },
         guard: Some(env!("CARGO_BIN_EXE_rowlock-tests-guard").into()),
         records: None,
     }

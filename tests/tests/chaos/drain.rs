@@ -16,7 +16,7 @@ use crate::{
     DRAIN_PATIENCE,
     fleet::send,
     observe, producer,
-    stage::{QUEUE, Stage, StageConfig, connect, declaration, from_env},
+    stage::{QUEUE, Stage, StageConfig, connect, declaration, from_env, judge},
 };
 
 const SAMPLE: Duration = Duration::from_millis(50);
@@ -32,12 +32,18 @@ const LOAD: u64 = 3;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drains_and_totals_cut_off_nobody_and_use_no_attempt() -> Result<()> {
     let seed = from_env("ROWLOCK_CHAOS_SEED")?.unwrap_or(1);
-    let mut stage = Stage::set(&StageConfig { total: TOTALS[0], calm: true, seed }).await?;
+    let config = StageConfig { total: TOTALS[0], calm: true, seed, environment: Vec::new() };
+    let stage = Stage::set(&config).await?;
+    let played = play(&stage, seed).await;
+    stage.close(played)
+}
+
+async fn play(stage: &Stage, seed: u64) -> Result<()> {
     let producers: Vec<_> =
-        (0..LOAD).map(|n| producer::start(&stage, producer::Manner::steady(seed + n))).collect();
+        (0..LOAD).map(|n| producer::start(stage, producer::Manner::steady(seed + n))).collect();
     let stop = CancellationToken::new();
     let watching = tokio::spawn(sample(stage.url.clone(), stop.clone()));
-    disturb(&stage).await?;
+    disturb(stage).await?;
     for producer in producers {
         producer.stop().await?;
     }
@@ -45,12 +51,12 @@ async fn drains_and_totals_cut_off_nobody_and_use_no_attempt() -> Result<()> {
     stop.cancel();
     let samples = watching.await??;
     stage.fleet.end().await?;
-    let end = observe::observe(&stage).await?;
+    let end = observe::observe(stage).await?;
     let log = parse(&read_all(&stage.logs())?);
     let (summary, violations) = check(&log, &end, Demands { drained: true, undisturbed: true });
     let most = most_at_once(&log);
     eprintln!("drain: {summary}; {} violations, {samples} samples, {most} at once", violations.len());
-    stage.judge(&violations)?;
+    judge(&log, &end, &violations)?;
     ensure!(end.failures.is_empty(), "attempts were lost: {:?}", end.failures.first());
     ensure!(stage.fleet.strange_exits().is_empty(), "{:?}", stage.fleet.strange_exits());
     let limit = TOTALS.iter().max().copied().unwrap_or_default() as usize;

@@ -27,8 +27,8 @@ const WORKERS: &str = "12";
 const RESTART_PAUSE: Duration = Duration::from_millis(300);
 /// A worker that was fenced for good.
 const FENCED: i32 = 3;
-/// How the worker says that the queue, not itself, declared it gone.
-const DECLARED_GONE: &str = "the queue declared this instance gone";
+/// How the worker says that it ended without having left.
+const NOT_LEFT: &str = "the leases run out by themselves";
 /// A drain is over when what runs is done, and the slowest handler takes some seconds.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -205,18 +205,17 @@ impl Fleet {
         Ok(())
     }
 
-    /// Who left by itself was drained; who was killed or fenced itself is due for a rescue; anybody else is not.
+    /// Who was killed, or ended and could not leave, is due for a rescue; anybody else is not. Not even who fenced itself: the
+    /// database did not answer anybody then, and what was stopped is handed back once it does.
     fn judge_exit(&self, pid: u32, name: &str, log: &Path, status: ExitStatus) -> Result<()> {
         let killed = self.killed.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
-        match status.code() {
-            Some(0) => return Ok(()),
-            _ if killed => (),
-            Some(FENCED) if std::fs::read_to_string(log)?.contains(DECLARED_GONE) => return Ok(()),
-            Some(FENCED) => (),
-            _ => {
-                let strange = format!("{name}: {status}");
-                self.strange.lock().unwrap_or_else(PoisonError::into_inner).push(strange);
-            }
+        let ended = matches!(status.code(), Some(0 | FENCED));
+        if !killed && !ended {
+            let strange = format!("{name}: {status}");
+            self.strange.lock().unwrap_or_else(PoisonError::into_inner).push(strange);
+        }
+        if ended && !std::fs::read_to_string(log)?.contains(NOT_LEFT) {
+            return Ok(());
         }
         self.note(&Event::InstanceFailed { name: name.into() })
     }

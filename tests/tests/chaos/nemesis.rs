@@ -22,8 +22,12 @@ use crate::{
 
 /// Longer than a lease, so that a stopped instance is rescued.
 const STOPPED: Duration = Duration::from_secs(LEASE.as_secs() + 5);
-/// Longer than a lease, so that everybody who lives has lost the right to its own, and nobody may take it.
-const OUTAGE: Duration = Duration::from_secs(LEASE.as_secs() + 3);
+/// As a failover that takes long: everybody who lives has lost the right to its own, and nobody may take it.
+const OUTAGE: Duration = Duration::from_mins(1);
+/// A handler that stands still, in milliseconds: shorter and longer than the timeout of its tasks.
+const HANDLER_STOPPED: std::ops::Range<u64> = 500..9000;
+/// Answers lost at a time, of each statement.
+const ANSWERS: u32 = 3;
 /// The pause between two faults, in milliseconds.
 const PAUSE: std::ops::Range<u64> = 200..2500;
 
@@ -32,8 +36,10 @@ enum Fault {
     KillInstance,
     KillHandler,
     StopInstance,
+    StopHandler,
     DrainInstance,
     CutConnections,
+    LoseAnswers,
     KillPostgres,
     RestartPostgres,
     StallBackends,
@@ -42,12 +48,14 @@ enum Fault {
 }
 
 /// With weights.
-const FAULTS: [(Fault, u32); 9] = [
+const FAULTS: [(Fault, u32); 11] = [
     (Fault::KillInstance, 4),
     (Fault::KillHandler, 4),
     (Fault::StopInstance, 2),
+    (Fault::StopHandler, 2),
     (Fault::DrainInstance, 2),
     (Fault::CutConnections, 5),
+    (Fault::LoseAnswers, 4),
     (Fault::KillPostgres, 2),
     (Fault::RestartPostgres, 1),
     (Fault::StallBackends, 2),
@@ -61,7 +69,12 @@ pub(crate) async fn rage(stage: &mut Stage, duration: Duration, seed: u64) -> Re
     let mut done: Vec<(Fault, u32)> = Vec::new();
     let mut stops = JoinSet::new();
     // Each of the long ones once for sure, however short the time; the rest by dice.
-    let mut due = vec![(duration / 3, Fault::Outage), (duration / 10, Fault::StopInstance)];
+    let mut due = vec![
+        (duration / 3, Fault::Outage),
+        (duration / 5, Fault::StopHandler),
+        (duration / 10, Fault::StopInstance),
+        (Duration::ZERO, Fault::LoseAnswers),
+    ];
     while started.elapsed() < duration {
         sleep(Duration::from_millis(rng.u64(PAUSE))).await;
         let fault = match due.pop_if(|(at, _)| *at <= started.elapsed()) {
@@ -92,6 +105,11 @@ pub(crate) async fn rage(stage: &mut Stage, duration: Duration, seed: u64) -> Re
                     stage.fleet.kill(pid);
                 }
             }
+            Fault::StopHandler => {
+                let millis = rng.u64(HANDLER_STOPPED);
+                stops.spawn(stop_handler(Arc::clone(&stage.fleet), slot, millis));
+            }
+            Fault::LoseAnswers => stage.proxy.lose(ANSWERS),
             Fault::CutConnections => cut_connections(&stage.url, rng.bool()).await?,
             Fault::KillPostgres => {
                 stage.server.kill9().await?;
@@ -139,6 +157,19 @@ async fn stop_instance(fleet: Arc<Fleet>, slot: usize) -> Result<()> {
         if let Some(handler) = fleet.handler(slot) {
             fleet.note(&Event::InstanceResumed { handler, at: now() })?;
         }
+        send(pid, Signal::SIGCONT);
+    }
+    Ok(())
+}
+
+/// Its connections are still accepted, and nothing answers; what was sent meanwhile is read afterwards.
+async fn stop_handler(fleet: Arc<Fleet>, slot: usize, millis: u64) -> Result<()> {
+    let Some(pid) = fleet.handler(slot) else { return Ok(()) };
+    send(pid, Signal::SIGSTOP);
+    sleep(Duration::from_millis(millis)).await;
+    // Killed meanwhile: the process id may be another's.
+    if fleet.handler(slot) == Some(pid) {
+        fleet.note(&Event::HandlerResumed { handler: pid, at: now() })?;
         send(pid, Signal::SIGCONT);
     }
     Ok(())

@@ -24,6 +24,10 @@ const EVIDENCE: &str = "select d.id, 0, d.attempt from rowlock.delayed d
   union all select g, r.state, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt),
     generate_series(u.f, u.f + u.n - 1) g";
 
+/// Of a join whose answer was lost there is an instance that never beat but for the one beat of its join; nobody lived there.
+const RESCUED: &str = "select i.name from rowlock.instance i
+  where i.gone and 1 < (select count(*) from rowlock.beat b where b.instance = i.id)";
+
 pub(crate) async fn observe(stage: &Stage) -> Result<Final> {
     let mut connection = PgConnection::connect(&stage.url).await?;
     sqlx::query("begin isolation level repeatable read read only").execute(&mut connection).await?;
@@ -54,7 +58,7 @@ pub(crate) async fn observe(stage: &Stage) -> Result<Final> {
     }));
     let failures = sqlx::query("select id, attempt, error from rowlock.failure").fetch_all(&mut connection);
     let failures = failures.await?.iter().map(failure).collect::<Result<_>>()?;
-    let rescued = sqlx::query("select name from rowlock.instance where gone").fetch_all(&mut connection);
+    let rescued = sqlx::query(RESCUED).fetch_all(&mut connection);
     let rescued = rescued.await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     let totals = totals(&mut connection).await?;
     connection.close().await?;

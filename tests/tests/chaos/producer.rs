@@ -67,7 +67,7 @@ impl Producer {
 pub(crate) fn start(stage: &Stage, manner: Manner) -> Producer {
     let stop = CancellationToken::new();
     let path = stage.folder.join(format!("producer-{}.jsonl", manner.seed));
-    let handle = tokio::spawn(produce(stage.url.clone(), path, manner, stop.clone()));
+    let handle = tokio::spawn(produce(stage.proxied.clone(), path, manner, stop.clone()));
     Producer { stop, handle }
 }
 

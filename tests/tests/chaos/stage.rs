@@ -1,15 +1,15 @@
 //! What a chaos test plays on: a server, one queue, a fleet, the folder of logs.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use rowlock::server::{Server, ServerConfig};
 use rowlock_crds::{Backoff, Dur, Policy, RetryPolicy};
 use rowlock_queue::{Connect, Db, Declaration};
-use rowlock_tests::history::Violation;
+use rowlock_tests::history::{Final, Log, Violation};
 use tokio::time::{Instant, sleep};
 
-use crate::{SHOWN, fleet::Fleet};
+use crate::{SHOWN, fleet::Fleet, proxy::Proxy};
 
 pub(crate) const QUEUE: &str = "chaos";
 /// Of tasks enqueued without a number of their own; faults use up attempts, and few tasks shall die of them.
@@ -25,13 +25,20 @@ pub(crate) struct StageConfig {
     /// Handlers that behave.
     pub(crate) calm: bool,
     pub(crate) seed: u64,
+    /// Environment of the server.
+    pub(crate) environment: Vec<(OsString, OsString)>,
 }
 
 pub(crate) struct Stage {
     pub(crate) server: Server,
+    /// The direct way, for those who watch.
     pub(crate) url: String,
+    pub(crate) proxy: Proxy,
+    /// The way through the proxy, for producers and instances.
+    pub(crate) proxied: String,
     pub(crate) folder: PathBuf,
     pub(crate) fleet: Arc<Fleet>,
+    seed: u64,
     /// Dropped last, and kept when something was wrong.
     temp: Option<tempfile::TempDir>,
 }
@@ -73,14 +80,20 @@ impl Stage {
         let temp = tempfile::Builder::new().prefix("rowlock-chaos-").tempdir()?;
         let folder = temp.path().join("logs");
         std::fs::create_dir(&folder)?;
-        let server = Server::start(&ServerConfig::new(temp.path().join("postgres"))).await?;
+        let mut server = ServerConfig::new(temp.path().join("postgres"));
+        server.environment.clone_from(&config.environment);
+        let server = Server::start(&server).await?;
+        let proxy = Proxy::start(server.port()).await?;
         let url = server.url("postgres");
+        // The proxy reads what passes.
+        let proxied =
+            url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port)) + "?sslmode=disable";
         let db = connect(&url).await?;
         db.migrate().await?;
         rowlock_queue::declare(&db, &declaration(config.total, 1)).await?;
         db.close().await;
-        let fleet = Fleet::start(&url, &folder, config.calm, config.seed)?;
-        Ok(Self { server, url, folder, fleet, temp: Some(temp) })
+        let fleet = Fleet::start(&proxied, &folder, config.calm, config.seed)?;
+        Ok(Self { server, url, proxy, proxied, folder, fleet, seed: config.seed, temp: Some(temp) })
     }
 
     /// Every log of events.
@@ -117,17 +130,24 @@ impl Stage {
         }
     }
 
-    /// Fails with what was violated, and keeps the folder then.
-    pub(crate) fn judge(&mut self, violations: &[Violation]) -> Result<()> {
-        if violations.is_empty() {
-            return Ok(());
-        }
-        let kept = self.temp.take().map(tempfile::TempDir::keep);
-        for violation in violations.iter().take(SHOWN) {
-            eprintln!("chaos: {violation}");
-        }
-        bail!("{} violations; all logs are in {kept:?}", violations.len());
+    /// Ends everything; of a play that failed the logs are kept.
+    pub(crate) fn close(mut self, played: Result<()>) -> Result<()> {
+        let Err(error) = played else { return Ok(()) };
+        let kept = self.temp.take().map(tempfile::TempDir::keep).unwrap_or_default();
+        Err(error.context(format!("seed {}; logs and database are in {}", self.seed, kept.display())))
     }
+}
+
+/// Fails with what was violated, and what is known of the tasks that it happened to.
+pub(crate) fn judge(log: &Log, end: &Final, violations: &[Violation]) -> Result<()> {
+    for violation in violations.iter().take(SHOWN) {
+        eprintln!("chaos: {violation}");
+        if let Some(task) = violation.task() {
+            eprintln!("{}", log.tell(task, end));
+        }
+    }
+    ensure!(violations.is_empty(), "{} violations", violations.len());
+    Ok(())
 }
 
 pub(crate) async fn connect(url: &str) -> Result<Db> {

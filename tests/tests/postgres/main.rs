@@ -4,7 +4,9 @@
 mod allocation;
 mod claims;
 mod fencing;
+mod horizon;
 mod housekeeping;
+mod isolation;
 mod late;
 mod outcomes;
 mod pooler;

@@ -28,6 +28,21 @@ end $$";
 const OLDEST: &str = "select min(c.relname::text) from pg_inherits i join pg_class c on c.oid = i.inhrelid
   where i.inhparent = 'rowlock.task'::regclass";
 
+/// A producer waits no longer for retention. (Other tests at the same time may be in its way too.)
+const PROMISED: Duration = Duration::from_millis(100);
+
+/// One producer after the other, for about half a second.
+async fn slowest_of_many(test: &TestDb) -> Duration {
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let asked = Instant::now();
+        test.enqueue().await;
+        slowest = slowest.max(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    slowest
+}
+
 #[tokio::test]
 async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
     let test = TestDb::new().await;
@@ -47,23 +62,19 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
     test.run(AGE).await;
     let old = test.one::<String>(OLDEST).await;
 
+    let quiet = slowest_of_many(&test).await;
     let mut producer = test.session().await;
     producer.execute("begin; select rowlock.enqueue('mail', 'send', '{}')").await.unwrap();
     let care = {
         let db = test.db.clone();
         tokio::spawn(async move { Caretaker::new().run_once(&db, None, None).await })
     };
-    let mut slowest = Duration::ZERO;
-    for _ in 0..20 {
-        let asked = Instant::now();
-        test.enqueue().await;
-        slowest = slowest.max(asked.elapsed());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let slowest = slowest_of_many(&test).await;
     assert!(!care.is_finished(), "the partition is detached only when the open producer is done");
     producer.execute("commit").await.unwrap();
     assert_eq!(care.await.unwrap().unwrap().pruned, 1);
-    assert!(slowest < Duration::from_millis(500), "a producer waited {slowest:?}");
+    eprintln!("producers waited up to {slowest:?} beside retention, {quiet:?} without");
+    assert!(slowest < PROMISED + 2 * quiet, "a producer waited {slowest:?}, and {quiet:?} without retention");
 
     assert!(test.one::<String>(OLDEST).await > old, "{old} is gone");
     assert!(test.one::<bool>(&format!("select to_regclass('rowlock.{old}') is null")).await);
@@ -72,8 +83,8 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
         3,
         "available, scheduled, dead"
     );
-    assert_eq!(test.audited().await, (0, 1, 0, 23));
+    assert_eq!(test.audited().await, (0, 1, 0, 43));
     let claimed = member.claim(100).await;
     let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
-    assert_eq!(rowlock_queue::fetch(&test.db, &ids).await.unwrap().len(), 22, "the old one has its body too");
+    assert_eq!(rowlock_queue::fetch(&test.db, &ids).await.unwrap().len(), 42, "the old one has its body too");
 }

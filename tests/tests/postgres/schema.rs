@@ -1,8 +1,14 @@
 //! Migrations, and what is said when a database does not fit.
 
-use rowlock_queue::{Db, Error, SCHEMA_VERSION};
-use rowlock_tests::TestDb;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rowlock_queue::{Db, Error, Outcome, SCHEMA_VERSION, Settled};
+use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, Row};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn two_migrations_at_once_make_one_schema() {
@@ -48,4 +54,145 @@ async fn an_owner_who_may_not_create_roles_is_told_so() {
     let granted: bool = session.fetch_one("select rowlock.grant_roles()").await.unwrap().get(0);
     assert!(!granted);
     session.execute("rollback").await.unwrap();
+}
+
+/// Tables, verbs and rights after all migrations, for people to read; `make schema` writes it.
+const DUMP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../queue/schema.sql");
+
+const HEAD: &str = "-- The schema after all migrations, to be read: written by `make schema`, compared by a test. Without partitions.\n\n";
+
+/// Partitions are named after the moment they end.
+const PARTITIONS: &str = "rowlock.*_[0-9][0-9][0-9][0-9][0-9][0-9]*";
+
+#[tokio::test]
+async fn the_checked_in_schema_is_what_the_migrations_make() {
+    // Debian's pg_dump cannot read the newest server; the oldest is a part of its own of `make test`.
+    if std::env::var("ROWLOCK_TEST_POSTGRES").as_deref() != Ok("14") {
+        return;
+    }
+    let test = TestDb::empty().await;
+    let dump = std::process::Command::new("pg_dump")
+        .args(["--schema-only", "--no-owner", "--schema=rowlock", "--exclude-table", PARTITIONS])
+        .arg(rowlock_tests::server::url(&test.name))
+        .output()
+        .unwrap();
+    assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+    let now = HEAD.to_owned() + &readable(&String::from_utf8(dump.stdout).unwrap());
+    if std::env::var_os("ROWLOCK_WRITE_SCHEMA").is_some() {
+        std::fs::write(DUMP, &now).unwrap();
+    }
+    let written = std::fs::read_to_string(DUMP).unwrap();
+    let differs = written.lines().zip(now.lines()).find(|(written, now)| written != now);
+    assert!(written == now, "`make schema` would change queue/schema.sql: {differs:?}");
+}
+
+/// Without what tells of the server, the client and the moment.
+fn readable(dump: &str) -> String {
+    let noise = [
+        "-- Name: ",
+        "-- Dumped ",
+        "-- PostgreSQL database dump",
+        "SET ",
+        "SELECT pg_catalog.set_config",
+        "\\restrict",
+        "\\unrestrict",
+    ];
+    let mut lines: Vec<&str> = Vec::new();
+    for line in
+        dump.lines().filter(|line| *line != "--" && !noise.iter().any(|noise| line.starts_with(noise)))
+    {
+        if !line.is_empty() || lines.last().is_some_and(|last| !last.is_empty()) {
+            lines.push(line);
+        }
+    }
+    lines.join("\n").trim_end().to_owned() + "\n"
+}
+
+/// Every migration, in order.
+fn migrations() -> Vec<(String, String)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../queue/migrations");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let read = |path: &std::path::PathBuf| {
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        (name, std::fs::read_to_string(path).unwrap())
+    };
+    paths.iter().map(read).collect()
+}
+
+/// A schema of an earlier release, one version back.
+async fn of_an_earlier_release() -> TestDb {
+    let test = TestDb::empty().await;
+    test.run("drop schema rowlock cascade; create schema rowlock;
+              create table rowlock.migration (version int primary key, name text not null, applied_at timestamptz not null default now())").await;
+    let all = migrations();
+    assert_eq!(all.len(), usize::try_from(SCHEMA_VERSION).unwrap());
+    for (name, sql) in &all[..all.len() - 1] {
+        test.run(sql.as_str()).await;
+        let version: i32 = name[..4].parse().unwrap();
+        test.run(format!("insert into rowlock.migration (version, name) values ({version}, '{name}')")).await;
+    }
+    assert!(matches!(test.db.check_schema().await, Err(Error::SchemaOlder { .. })));
+    rowlock_queue::declare(&test.db, &declaration("mail")).await.unwrap();
+    test
+}
+
+/// How much each producer and instance has to get done before and after the migration.
+const SOME: u64 = 30;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_interrupts_neither_producers_nor_instances() {
+    let test = Arc::new(of_an_earlier_release().await);
+    let (stop, done) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
+    let mut work = JoinSet::new();
+    for name in ["mail-0", "mail-1"] {
+        work.spawn(produce(Arc::clone(&test), stop.clone(), Arc::clone(&done)));
+        work.spawn(perform(name, Arc::clone(&test), stop.clone(), Arc::clone(&done)));
+    }
+    more(&done, &mut work).await;
+    let report = test.db.migrate().await.unwrap();
+    assert_eq!((report.from, report.to), (SCHEMA_VERSION - 1, SCHEMA_VERSION));
+    more(&done, &mut work).await;
+    stop.cancel();
+    while let Some(ended) = work.join_next().await {
+        ended.expect("nobody fails");
+    }
+    test.db.check_schema().await.unwrap();
+    let mut last = test.member("last").await;
+    loop {
+        let claimed = last.claim(100).await;
+        if claimed.tasks.is_empty() && test.audited().await.3 == 0 {
+            break;
+        }
+        last.settle(&claimed, &COMPLETE).await;
+    }
+}
+
+async fn produce(test: Arc<TestDb>, stop: CancellationToken, done: Arc<AtomicU64>) {
+    while !stop.is_cancelled() {
+        test.enqueue_many(3).await;
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn perform(name: &'static str, test: Arc<TestDb>, stop: CancellationToken, done: Arc<AtomicU64>) {
+    let mut member = test.member(name).await;
+    while !stop.is_cancelled() {
+        let claimed = member.claim(10).await;
+        let settled = member.settle(&claimed, &COMPLETE).await;
+        assert!(settled.iter().all(|settled| *settled == Settled::Done), "{settled:?}");
+        member.beat(0, 10).await;
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+const COMPLETE: Outcome = Outcome::Complete { result: None };
+
+/// Waits until so much more is done; whoever ends meanwhile has failed.
+async fn more(done: &AtomicU64, work: &mut JoinSet<()>) {
+    let enough = done.load(Ordering::Relaxed) + 4 * SOME;
+    while done.load(Ordering::Relaxed) < enough {
+        let ended = tokio::time::timeout(Duration::from_millis(20), work.join_next()).await;
+        assert!(ended.is_err(), "{ended:?}");
+    }
 }

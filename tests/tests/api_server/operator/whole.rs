@@ -54,11 +54,16 @@ fn worker(stage: &Stage, folder: &tempfile::TempDir) -> Process {
         program: env!("CARGO_BIN_EXE_rowlock-tests-guard").into(),
         args: vec!["worker".into()],
         env: variables.iter().map(value).collect(),
+        without: Vec::new(),
         inherit_env: true,
         folder: None,
         user: None,
         log: Some(folder.path().join("log")),
-        stop: Stop { signals: vec![Signal::SIGTERM], patience: Duration::from_secs(30) },
+        stop: Stop {
+            signals: vec![Signal::SIGTERM],
+            patience: Duration::from_secs(30),
+            linger: Duration::ZERO,
+        },
         guard: None,
         records: None,
     };

@@ -1,0 +1,1528 @@
+-- The schema after all migrations, to be read: written by `make schema`, compared by a test. Without partitions.
+
+CREATE SCHEMA rowlock;
+
+CREATE FUNCTION rowlock.allocate(queue integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  total int; free int; live int; share int; rest int; h record; target int;
+begin
+  if not pg_try_advisory_xact_lock(1902603, $1) then return; end if;
+  select case when q.paused then 0 else q.total_workers end into total from rowlock.queue q where q.id = $1;
+  select total - coalesce(sum(x.holds), 0), count(*) filter (where x.wants > 0 and not x.drains) into free, live from rowlock.holding($1) x;
+  rest := total; 
+  -- Smallest wish first: what it leaves over is shared by the others.
+  for h in select * from rowlock.holding($1) x order by (x.drains or x.wants = 0) desc, x.wants, x.instance loop
+    if h.drains or h.wants = 0 then target := 0;
+    else
+      share := ceil(rest::numeric / greatest(live, 1));
+      target := least(h.wants, share); rest := rest - target; live := live - 1;
+    end if;
+    if target > h.granted then target := h.granted + least(target - h.granted, greatest(free, 0)); free := free - (target - h.granted); end if;
+    if target <> h.granted then
+      insert into rowlock.allocation (number, queue, instance, workers) values (nextval('rowlock.allocation_seq'), $1, h.instance, target);
+    end if;
+  end loop;
+end $_$;
+
+CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, completed bigint, dead bigint, cancelled bigint, open bigint, untraced bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+  with trace as (
+    select d.id, 'open' s from rowlock.delayed d
+    union all select g, 'open' from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g
+    union all select g, 'open' from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where not exists (select 1 from unnest(l.settled) z where z = g)
+    union all select d.id, 'dead' from rowlock.dead d
+    union all select g, case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g)
+  select q.name, count(t.id), count(*) filter (where c.s = 'completed'), count(*) filter (where c.s = 'dead'), count(*) filter (where c.s = 'cancelled'),
+         count(*) filter (where c.s = 'open'), count(t.id) filter (where c.s is null)
+  from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id group by q.name order by q.name
+$$;
+
+CREATE FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, workers integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[])
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare v_queue int; v_live int;
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.lock_alive($1) then
+    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[]; return;
+  end if;
+  select i.queue into v_queue from rowlock.instance i where i.id = $1;
+  insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants, service_ms, lows)
+    values (nextval('rowlock.beat_seq'), $1, v_queue, $2, $3, $4, $5, $8, $6);
+  -- About four passes a second for the whole queue, however many instances beat (a full read in each beat would be quadratic).
+  select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
+  if random() * v_live < 4 then perform rowlock.allocate(v_queue); end if;
+  if $7 then
+    update rowlock.queue q set bell_until = now() + interval '1 minute' where q.id = v_queue and q.bell_until < now() + interval '5 seconds';
+  end if;
+  return query
+    select false, coalesce(a.number, $4), coalesce(a.workers, $3), q.paused, q.generation,
+           (select last_value from rowlock.k_seq), rowlock.least_k(v_queue, $6),
+           array(select c.id from rowlock.cancel_request c join rowlock.lease l on l.instance = $1
+                 where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000)
+    from rowlock.queue q
+    left join lateral (select x.number, x.workers from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
+    where q.id = v_queue;
+end $_$;
+
+CREATE FUNCTION rowlock.cancel(id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare t record; r rowlock.ready; d rowlock.delayed; k bigint;
+begin
+  perform rowlock.demand_read_committed();
+  select x.queue, x.priority into t from rowlock.every_task x where x.id = $1;
+  if not found then return null; end if;
+  insert into rowlock.cancel_request (id) values ($1) on conflict do nothing;
+  for turn in 1 .. 3 loop
+    delete from rowlock.delayed x where x.id = $1 returning * into d;
+    if found then
+      perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[d.attempt]);
+      delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';
+    end if;
+    select * into r from rowlock.ready x where x.queue = t.queue and x.id <= $1 and x.id > $1 - 256 and $1 < x.id + x.n limit 1 for update;
+    if found and $1 >= r.id and $1 < r.id + r.n then
+      -- The range loses the task: what lies before it keeps the row's place, what lies behind it gets a new k.
+      if $1 > r.id then
+        update rowlock.ready x set n = $1 - r.id where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
+      else
+        delete from rowlock.ready x where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
+      end if;
+      if $1 < r.id + r.n - 1 then
+        k := nextval('rowlock.k_seq');
+        insert into rowlock.ready (queue, shard, lane, priority, k, id, n, attempt, fresh) values (r.queue, k & 3, r.lane, r.priority, k, $1 + 1, r.id + r.n - 1 - $1, r.attempt, r.fresh);
+      end if;
+      perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[r.attempt]);
+      delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';
+    end if;
+    if exists (select 1 from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled)) then return 'requested'; end if;
+  end loop;
+  delete from rowlock.cancel_request c where c.id = $1;
+  return 'finished';
+end $_$;
+
+CREATE FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone, k bigint, xid text, xmin text, at timestamp with time zone, instances bigint[], beats bigint[])
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  if $3 then perform rowlock.tidy(); end if;
+  return query select p.*, n.*, l.* from rowlock.promote($1, $2) p, rowlock.note_k() n,
+    (select array_agg(y.instance), array_agg(y.beat) from rowlock.pulses() y where $4) l;
+end $_$;
+
+CREATE FUNCTION rowlock.check_options(options jsonb) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare bad text;
+begin
+  if jsonb_typeof(options) is distinct from 'object' then
+    raise exception 'options must be a JSON object' using errcode = 'RL005', hint = 'Leave them out, or pass for example {"priority": 0}.';
+  end if;
+  select key into bad from jsonb_object_keys(options) key where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'bell') limit 1;
+  if found then
+    raise exception 'unknown option "%"', bad using errcode = 'RL002', hint = 'Options are priority, run_at, delay, max_attempts and bell.';
+  end if;
+  if options ? 'run_at' and options ? 'delay' then
+    raise exception 'run_at and delay exclude each other' using errcode = 'RL005', hint = 'Give one of them.';
+  end if;
+  if options ? 'priority' and (options->>'priority') !~ '^[0-3]$' then
+    raise exception 'priority must be 0, 1, 2 or 3' using errcode = 'RL005', hint = '0 is claimed first; the default is 1.';
+  end if;
+  if options ? 'max_attempts' and not ((options->>'max_attempts') ~ '^[0-9]{1,4}$' and (options->>'max_attempts')::int between 1 and 1000) then
+    raise exception 'max_attempts must be a whole number from 1 to 1000' using errcode = 'RL005', hint = 'Leave it out for the queue''s own.';
+  end if;
+  if options ? 'bell' and jsonb_typeof(options->'bell') <> 'boolean' then
+    raise exception 'bell must be true or false' using errcode = 'RL005', hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
+  end if;
+end $_$;
+
+CREATE FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], start integer, token bigint) RETURNS TABLE(firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[])
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare
+  v_queue int; looked int; taken bigint := 0; v_newest bigint; l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.lock_alive($1) then raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.'; end if;
+  if exists (select 1 from rowlock.lease l where l.token = $5) then
+    return query select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[] from rowlock.lease l where l.token = $5 and l.instance = $1; return;
+  end if;
+  select i.queue into v_queue from rowlock.instance i join rowlock.queue q on q.id = i.queue where i.id = $1 and not q.paused and not i.drains;
+  if not found then return query select '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[], false, 0::bigint, '{}'::bigint[]; return; end if;
+  select last_value into v_newest from rowlock.k_seq;
+  with look as materialized (
+    select count(*) as entries from (
+      select sum(y.n) over (order by y.priority, y.turn, y.k) - y.n as before from (
+        select x.priority, s.turn, x.k, x.n from (select o >> 2 as p, o & 3 as turn from generate_series(0, 15) o) s, lateral (
+          select r.priority, r.k, r.n from rowlock.ready r
+          where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k limit $2) x limit $2) y) z
+    where before < $2),
+  locked as materialized (
+    select x.*, s.turn from (select o >> 2 as p, o & 3 as turn from generate_series(0, 15) o) s, lateral (
+      select r.priority, r.k, r.id, r.n, r.attempt, r.ctid place from rowlock.ready r
+      where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k
+      limit (select entries from look) for update skip locked) x limit (select entries from look))
+  select (select entries from look), array_agg(priority order by priority, turn, k), array_agg(place order by priority, turn, k),
+         array_agg(id order by priority, turn, k), array_agg(n order by priority, turn, k), array_agg(attempt order by priority, turn, k)
+    into looked, l_prios, l_places, l_ids, l_ns, l_attempts from locked;
+  if l_ids is not null then
+    -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock. By place, which a lock keeps:
+    -- joined by key, a plan made while the table was small walks the whole index once it is large.
+    with l as materialized (
+      select u.*, (sum(u.n) over (order by u.o))::int - u.n as before
+      from unnest(l_prios, l_places, l_ids, l_ns, l_attempts) with ordinality u(priority, place, id, n, attempt, o)),
+    whole as (delete from rowlock.ready r where r.ctid = any (array(select l.place from l where l.before + l.n <= $2))),
+    part as (update rowlock.ready r set id = r.id + ($2 - l.before), n = r.n - ($2 - l.before) from l where l.before < $2 and l.before + l.n > $2
+      and r.ctid = any (array(select l.place from l where l.before < $2 and l.before + l.n > $2)) and r.ctid = l.place)
+    insert into rowlock.lease as y (token, instance, queue, firsts, ns, attempts, priorities)
+      select $5, $1, v_queue, array_agg(l.id order by l.o), array_agg(least(l.n, $2 - l.before)::smallint order by l.o), array_agg(l.attempt order by l.o), array_agg(l.priority order by l.o)
+      from l where l.before < $2;
+    select sum(n) into taken from unnest(l_ns) n;
+  end if;
+  return query
+    select coalesce(l.firsts, '{}'), coalesce(l.ns, '{}'), coalesce(l.attempts, '{}'), coalesce(l.priorities, '{}'),
+           looked > 0 and coalesce(taken, 0) < $2 and coalesce(cardinality(l_ids), 0) < looked, v_newest, rowlock.least_k(v_queue, $3)
+    from (select 1) one left join rowlock.lease l on l.token = $5;
+end $_$;
+
+CREATE TABLE rowlock.ready (
+    queue integer NOT NULL,
+    shard smallint NOT NULL,
+    lane smallint DEFAULT 0 NOT NULL,
+    priority smallint NOT NULL,
+    k bigint NOT NULL,
+    id bigint NOT NULL,
+    n smallint NOT NULL,
+    attempt smallint NOT NULL,
+    fresh boolean NOT NULL,
+    ring boolean DEFAULT true NOT NULL
+)
+WITH (fillfactor='90', vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='10000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='1000000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='1000000');
+
+CREATE FUNCTION rowlock.commit_late(r rowlock.ready) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  update rowlock.ready y set k = nextval('rowlock.k_seq')
+    where y.queue = r.queue and y.shard = r.shard and y.lane = r.lane and y.priority = r.priority and y.k = r.k;
+  return current_setting('rowlock.bell', true) is distinct from 'off'
+    and exists (select 1 from rowlock.queue q where q.id = r.queue and q.bell_until > clock_timestamp());
+end $$;
+
+CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopt boolean DEFAULT false) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+#variable_conflict use_column
+declare v rowlock.queue;
+begin
+  select * into v from rowlock.queue q where q.name = $1 for update;
+  if found and v.owner <> $2 and not $13 then
+    raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
+  end if;
+  if not found then
+    insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused, backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled)
+      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict (name) do nothing returning * into v;
+    if not found then return rowlock.declare_queue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13); end if;
+  elsif (v.owner, v.generation, v.policy::text, v.max_attempts, v.total_workers, v.paused, v.backlog_limit, v.payload_limit, v.keep_completed, v.keep_dead, v.keep_cancelled)
+      is distinct from ($2, $3, $4::text, $5, $6, $7, $8, $9, $10, $11, $12) then
+    update rowlock.queue q set owner = $2, generation = $3, policy = $4, max_attempts = $5, total_workers = $6, paused = $7, backlog_limit = $8, payload_limit = $9,
+      keep_completed = $10, keep_dead = $11, keep_cancelled = $12 where q.id = v.id;
+  end if;
+  return v.id;
+end $_$;
+
+CREATE FUNCTION rowlock.demand_read_committed() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'this verb needs READ COMMITTED' using errcode = 'RL007', hint = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
+  end if;
+end $$;
+
+CREATE FUNCTION rowlock.drain(instance bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  update rowlock.instance i set drains = true where i.id = $1 and i.ended_at is null and not i.drains;
+end $_$;
+
+CREATE FUNCTION rowlock.due_of(options jsonb) RETURNS timestamp with time zone
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare delay interval;
+begin
+  if options ? 'delay' then
+    begin
+      delay := (options->>'delay')::interval;
+    exception when invalid_datetime_format or datetime_field_overflow then
+      raise exception 'delay is not an interval' using errcode = 'RL005', hint = 'For example "15 seconds" or "PT15S".';
+    end;
+    if delay < interval '0' then
+      raise exception 'delay must not be negative' using errcode = 'RL005', hint = 'Leave it out to run the task now.';
+    end if;
+    return nullif(now() + delay, now());
+  elsif options ? 'run_at' then
+    begin
+      return nullif(greatest((options->>'run_at')::timestamptz, now()), now());
+    exception when invalid_datetime_format or datetime_field_overflow then
+      raise exception 'run_at is not a time' using errcode = 'RL005', hint = 'For example "2030-01-31T08:00:00Z".';
+    end;
+  end if;
+  return null;
+end $$;
+
+CREATE FUNCTION rowlock.enqueue(queue text, type text, payload json, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; v_k bigint;
+  v_id bigint := ((floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31) | ((nextval('rowlock.chunk_seq') & 8388607) << 8);
+begin
+  select * into q from rowlock.queue where name = $1;
+  if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
+  if octet_length(payload::text) > q.payload_limit then
+    perform rowlock.refuse_payload(q, octet_length(payload::text));
+  end if;
+  if q.backlog_full then
+    perform rowlock.refuse_full(q);
+  end if;
+  if options <> '{}' then
+    perform rowlock.check_options(options);
+    prio := coalesce((options->>'priority')::smallint, prio);
+    attempts := (options->>'max_attempts')::smallint;
+    due := rowlock.due_of(options);
+    if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
+  end if;
+  -- The task first: the transaction has its xid before it draws k, which the exact watermark relies on (R6).
+  insert into rowlock.task (id, queue, priority, max_attempts, type, payload) values (v_id, q.id, prio, attempts, $2, $3);
+  if due is null then
+    v_k := nextval('rowlock.k_seq');
+    insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring) values (q.id, v_k & 3, prio, v_k, v_id, 1, 0, true, q.bell_until > now());
+  else
+    insert into rowlock.delayed (id, queue, priority, attempt, run_at, due) values (v_id, q.id, prio, 0, due, due);
+  end if;
+  return v_id;
+end $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int;
+  second bigint := (floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31;
+begin
+  select * into q from rowlock.queue where name = $1;
+  if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
+  if n > rowlock.enqueue_many_limit() then
+    raise exception '% payloads in one call: at most % are taken', n, rowlock.enqueue_many_limit() using errcode = 'RL005', hint = 'Call it again for the rest, in the same transaction.';
+  end if;
+  select max(octet_length(p::text)) into largest from unnest(payloads) p;
+  if largest > q.payload_limit then
+    perform rowlock.refuse_payload(q, largest);
+  end if;
+  if q.backlog_full then
+    perform rowlock.refuse_full(q);
+  end if;
+  perform rowlock.check_options(options);
+  prio := coalesce((options->>'priority')::smallint, prio);
+  attempts := (options->>'max_attempts')::smallint;
+  due := rowlock.due_of(options);
+  if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
+  size := q.range_size;
+  bases := array(select second | ((nextval('rowlock.chunk_seq') & 8388607) << 8) from generate_series(1, (n + size - 1) / size));
+  insert into rowlock.task (id, queue, priority, max_attempts, type, payload)
+    select bases[(p.o - 1) / size + 1] + (p.o - 1) % size, q.id, prio, attempts, $2, p.p from unnest(payloads) with ordinality p(p, o);
+  if due is null then
+    insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
+      select q.id, b.k & 3, prio, b.k, b.base, least(size, n - (b.o - 1) * size), 0, true, q.bell_until > now()
+      from (select u.base, u.o, nextval('rowlock.k_seq') k from unnest(bases) with ordinality u(base, o) order by u.o) b;
+  else
+    insert into rowlock.delayed (id, queue, priority, attempt, run_at, due)
+      select bases[(o - 1) / size + 1] + (o - 1) % size, q.id, prio, 0, due, due from generate_series(1, n) o;
+  end if;
+  return query select bases[(o - 1) / size + 1] + (o - 1) % size from generate_series(1, n) o;
+end $_$;
+
+CREATE FUNCTION rowlock.enqueue_many_limit() RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    RETURN 100000;
+
+CREATE FUNCTION rowlock.extend_partitions(ahead interval DEFAULT '3 days'::interval) RETURNS double precision
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '100ms'
+    AS $_$
+declare
+  parent text; width interval; lo timestamptz; hi timestamptz; child text; hours double precision := 'infinity';
+begin
+  if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
+  foreach parent in array array['task', 'receipt', 'result', 'failure', 'beat', 'allocation'] loop
+    width := case when parent in ('beat', 'allocation') then interval '6 hours' else rowlock.partition_width() end;
+    select to_timestamp(max(substring(c.relname from '_([0-9]+)$')::bigint)) into lo
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = format('rowlock.%I', parent)::regclass;
+    -- The first partition reaches back two days: a clock that steps back finds its place.
+    if lo is null then lo := date_trunc('hour', now()) - interval '2 days'; hi := date_trunc('hour', now()) + width;
+    else hi := lo + width; end if;
+    while lo < now() + ahead loop
+      child := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint);
+      execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, parent);
+      if parent = 'task' then
+        execute format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child, rowlock.id_at(lo), rowlock.id_at(hi));
+      else
+        execute format('alter table rowlock.%I attach partition rowlock.%I for values from (%L) to (%L)', parent, child, lo, hi);
+      end if;
+      lo := hi; hi := hi + width;
+    end loop;
+    hours := least(hours, date_part('epoch', lo - now()) / 3600);
+  end loop;
+  return hours;
+end $_$;
+
+CREATE FUNCTION rowlock.failures(id bigint) RETURNS TABLE(at timestamp with time zone, attempt smallint, instance text, error text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+  select f.at, f.attempt, coalesce(i.name, ''), f.error
+  from (select at, id, attempt, instance, error from rowlock.failure where id = $1 union all select at, id, attempt, instance, error from rowlock.failure_kept where id = $1) f
+  left join rowlock.instance i on i.id = f.instance order by f.at, f.attempt
+$_$;
+
+CREATE FUNCTION rowlock."fetch"(ids bigint[]) RETURNS TABLE(id bigint, type text, payload text, max_attempts smallint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+begin
+  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using $1;
+  if exists (select 1 from rowlock.task_kept) then
+    return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1);
+  end if;
+end $_$;
+
+CREATE FUNCTION rowlock.grant_roles() RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare r text;
+begin
+  foreach r in array array['rowlock_producer', 'rowlock_worker', 'rowlock_reader'] loop
+    if not exists (select 1 from pg_roles where rolname = r) then
+      if not (select rolsuper or rolcreaterole from pg_roles where rolname = current_user) then return false; end if;
+      begin
+        execute format('create role %I nologin', r);
+      exception when duplicate_object or unique_violation then null;   -- another database's migration was quicker
+      end;
+    end if;
+  end loop;
+  foreach r in array array['rowlock_producer', 'rowlock_worker', 'rowlock_reader'] loop
+    execute format('grant usage on schema rowlock to %I', r);
+    execute format('grant execute on function rowlock.task_state(bigint) to %I', r);
+    execute format('grant select on rowlock.migration to %I', r);   -- every command first checks the schema's version
+  end loop;
+  grant execute on function rowlock.enqueue(text, text, json, jsonb), rowlock.enqueue_many(text, text, json[], jsonb) to rowlock_producer;
+  grant execute on function rowlock.join(text, text, int), rowlock.published_lows(int), rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, real),
+    rowlock.claim(bigint, int, bigint[], int, bigint), rowlock.fetch(bigint[]), rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[]), rowlock.drain(bigint), rowlock.leave(bigint), rowlock.hand_back_strays(bigint, bigint[]),
+    rowlock.care(timestamptz, int, boolean, boolean), rowlock.least_k(int, bigint[]), rowlock.sweep(int, bigint[], bigint[], int), rowlock.rescue(bigint, bigint),
+    rowlock.extend_partitions(interval), rowlock.prune_dead(int) to rowlock_worker;
+  grant select on rowlock.queue, rowlock.beat to rowlock_worker;
+  grant execute on function rowlock.statistics(), rowlock.story(bigint), rowlock.failures(bigint), rowlock.tasks(text, text, bigint, int), rowlock.audit() to rowlock_reader;
+  return true;
+end $$;
+
+CREATE FUNCTION rowlock.hand_back(instance bigint, queue integer, token bigint) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare u record;
+begin
+  select * into u from rowlock.unsettled($3);
+  if u.ids is not null then
+    perform rowlock.record($2, $1, array_fill(1, array[cardinality(u.ids)]), u.ids,
+      (select array_agg(case when c.id is null then 5 else 6 end::smallint order by x.p) from unnest(u.ids) with ordinality x(id, p) left join rowlock.cancel_request c on c.id = x.id),
+      u.attempts, u.priorities, '{0}', '{}');
+  end if;
+  delete from rowlock.lease x where x.token = $3;
+  return coalesce(cardinality(u.ids), 0);
+end $_$;
+
+CREATE FUNCTION rowlock.hand_back_strays(instance bigint, known bigint[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare l record; back int := 0;
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.lock_alive($1) then return 0; end if;
+  for l in select x.token, x.queue from rowlock.lease x
+      where x.instance = $1 and x.at < now() - interval '1 minute' and x.token <> all ($2) order by x.token for update loop
+    back := back + rowlock.hand_back($1, l.queue, l.token);
+  end loop;
+  return back;
+end $_$;
+
+CREATE FUNCTION rowlock.holding(queue integer) RETURNS TABLE(instance bigint, drains boolean, wants integer, granted integer, holds integer)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+  select i.id, i.drains, coalesce(least(b.wants, i.capacity), 0),
+         case when b.n is null then 0 when a.number > b.allocation then a.workers else b.allocated end,
+         case when b.n is null then i.capacity when a.number > b.allocation then greatest(b.held, b.allocated, a.highest) else greatest(b.held, b.allocated) end
+  from rowlock.instance i
+  left join lateral (select x.* from rowlock.beat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
+  left join lateral (select max(x.number) number, max(x.workers) highest, (array_agg(x.workers order by x.number desc))[1] workers
+                     from rowlock.allocation x where x.instance = i.id and x.number > b.allocation and x.at > now() - interval '1 minute') a on true
+  where i.queue = $1 and i.ended_at is null
+$_$;
+
+CREATE FUNCTION rowlock.id_at(t timestamp with time zone) RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    RETURN (((floor(date_part('epoch'::text, t)))::bigint - 1704067200) << 31);
+
+CREATE FUNCTION rowlock.id_time(i bigint) RETURNS timestamp with time zone
+    LANGUAGE sql IMMUTABLE
+    RETURN to_timestamp((((i >> 31) + 1704067200))::double precision);
+
+CREATE TABLE rowlock.instance (
+    id bigint NOT NULL,
+    queue integer NOT NULL,
+    name text NOT NULL,
+    capacity integer NOT NULL,
+    joined_at timestamp with time zone DEFAULT now() NOT NULL,
+    drains boolean DEFAULT false NOT NULL,
+    ended_at timestamp with time zone,
+    gone boolean DEFAULT false NOT NULL,
+    CONSTRAINT instance_capacity_check CHECK (((capacity >= 1) AND (capacity <= 10000)))
+);
+
+CREATE FUNCTION rowlock."join"(queue text, name text, capacity integer) RETURNS rowlock.instance
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare q rowlock.queue; i rowlock.instance;
+begin
+  select * into q from rowlock.queue r where r.name = $1;
+  if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  insert into rowlock.instance (id, queue, name, capacity) values (nextval('rowlock.instance_seq'), q.id, $2, $3) returning * into i;
+  insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants) values (nextval('rowlock.beat_seq'), i.id, q.id, 0, 0, 0, 0);
+  return i;
+end $_$;
+
+CREATE FUNCTION rowlock.least_k(queue integer, lows bigint[]) RETURNS bigint[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+  select array_agg(f.k order by p) from generate_series(0, 15) p left join lateral (
+    select r.k from rowlock.ready r where r.queue = $1 and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= $2[p + 1] order by r.k limit 1) f on true
+$_$;
+
+CREATE FUNCTION rowlock.leave(instance bigint) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare l record; back bigint := 0;
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.lock_alive($1) then return 0; end if;
+  for l in select x.token, x.queue from rowlock.lease x where x.instance = $1 order by x.token for update loop
+    back := back + rowlock.hand_back($1, l.queue, l.token);
+  end loop;
+  update rowlock.instance i set ended_at = now() where i.id = $1;
+  return back;
+end $_$;
+
+CREATE FUNCTION rowlock.lock_alive(instance bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  if not pg_try_advisory_xact_lock_shared(1902602, (instance % 2147483647)::int) then return false; end if;
+  return exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null);
+end $_$;
+
+CREATE FUNCTION rowlock.lose(queue integer, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare outcomes smallint[];
+begin
+  select array_agg(case when c.id is not null then 6 when x.attempt + 1 >= m.max_attempts then 3 else 5 end::smallint order by x.p) into outcomes
+  from unnest($4, $5) with ordinality x(id, attempt, p) join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
+  insert into rowlock.failure (id, attempt, instance, error)
+    select x.id, x.attempt + 1, $2, format('lease lost: instance %s stopped beating', $3) from unnest($4, $5, outcomes) x(id, attempt, outcome) where x.outcome = 5;
+  perform rowlock.record($1, $2, array_fill(1, array[cardinality($4)]), $4, outcomes,
+    (select array_agg((x.attempt + (x.outcome = 5)::int)::smallint order by x.p) from unnest($5, outcomes) with ordinality x(attempt, outcome, p)),
+    $6, '{0}', array[format('lease lost: instance %s stopped beating', $3)]);
+end $_$;
+
+CREATE FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) RETURNS TABLE(id bigint, max_attempts smallint)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+  select i, coalesce((select t.max_attempts from rowlock.task t where t.id = i), (select t.max_attempts from rowlock.task_kept t where t.id = i), q.max_attempts)
+  from unnest($2) i, rowlock.queue q where q.id = $1
+$_$;
+
+CREATE FUNCTION rowlock.note_k(OUT k bigint, OUT xid text, OUT xmin text, OUT at timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  xmin := pg_snapshot_xmin(pg_current_snapshot())::text;
+  select last_value + is_called::int into k from rowlock.k_seq;
+  at := clock_timestamp();
+  xid := pg_current_xact_id()::text;
+end $$;
+
+CREATE FUNCTION rowlock.on_delayed() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  if new.due < clock_timestamp() then
+    update rowlock.delayed set due = clock_timestamp() where id = new.id;
+  end if;
+  return null;
+end $$;
+
+CREATE FUNCTION rowlock.on_ready() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if clock_timestamp() - now() > interval '50 milliseconds' then
+    new.ring := rowlock.commit_late(new);
+  end if;
+  -- One notifier per database at a time (R12), and never into a queue that fills up: that would fail the producer's commit (R11).
+  if new.ring and pg_try_advisory_xact_lock(1902601, 0) and pg_notification_queue_usage() < 0.5 then
+    perform pg_notify('rowlock', new.queue::text);
+  end if;
+  return null;
+end $$;
+
+CREATE TABLE rowlock.queue (
+    id integer NOT NULL,
+    name text NOT NULL,
+    owner text DEFAULT ''::text NOT NULL,
+    generation bigint DEFAULT 0 NOT NULL,
+    policy json NOT NULL,
+    max_attempts smallint NOT NULL,
+    total_workers integer NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    backlog_limit bigint NOT NULL,
+    payload_limit integer NOT NULL,
+    backlog_full boolean DEFAULT false NOT NULL,
+    bell_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    range_size smallint DEFAULT 128 NOT NULL,
+    keep_completed interval NOT NULL,
+    keep_dead interval NOT NULL,
+    keep_cancelled interval NOT NULL,
+    CONSTRAINT queue_backlog_limit_check CHECK ((backlog_limit > 0)),
+    CONSTRAINT queue_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
+    CONSTRAINT queue_name_check CHECK ((name ~ '^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$'::text)),
+    CONSTRAINT queue_payload_limit_check CHECK ((payload_limit > 0)),
+    CONSTRAINT queue_range_size_check CHECK (((range_size >= 1) AND (range_size <= 256))),
+    CONSTRAINT queue_total_workers_check CHECK (((total_workers >= 0) AND (total_workers <= 10000)))
+);
+
+CREATE FUNCTION rowlock.partition_width() RETURNS interval
+    LANGUAGE sql STABLE
+    RETURN (SELECT GREATEST('01:00:00'::interval, date_trunc('hour'::text, (COALESCE(max(GREATEST(queue.keep_completed, queue.keep_cancelled)), '24:00:00'::interval) / (8)::double precision))) AS "greatest" FROM rowlock.queue);
+
+CREATE FUNCTION rowlock.promote(low timestamp with time zone, most integer) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare q record; v_moved int := 0; v_ids bigint[];
+begin
+  perform rowlock.demand_read_committed();
+  if not pg_try_advisory_xact_lock(1902601, 2) then return; end if;
+  v_ids := array(select d.id from rowlock.delayed d where d.due >= $1 and d.due <= now() order by d.due, d.id limit $2 for update skip locked);
+  for q in
+    with gone as (delete from rowlock.delayed d where d.id = any (v_ids) returning d.*)
+    select g.queue, c.id is not null as cancelled, array_agg(g.id order by g.due, g.id) ids, array_agg(g.attempt order by g.due, g.id) attempts, array_agg(g.priority order by g.due, g.id) priorities
+    from gone g left join rowlock.cancel_request c on c.id = g.id group by 1, 2
+  loop
+    if q.cancelled then
+      perform rowlock.write_receipt(q.queue, null, 3::smallint, q.ids, q.attempts);
+      delete from rowlock.cancel_request c where c.id = any (q.ids);
+    else perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities); end if;
+    v_moved := v_moved + cardinality(q.ids);
+  end loop;
+  return query select v_moved, v_moved >= $2, (select d.due from rowlock.delayed d where d.due >= $1 order by d.due limit 1);
+end $_$;
+
+CREATE FUNCTION rowlock.prune_dead(most integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare n int;
+begin
+  if not pg_try_advisory_xact_lock(1902601, 4) then return 0; end if;
+  -- A receipt stays behind, so that the task of a partition that is still there has a state.
+  with old as (delete from rowlock.dead d where d.id in (select x.id from rowlock.dead x join rowlock.queue q on q.id = x.queue where x.at < now() - q.keep_dead order by x.at limit $1 for update of x skip locked) returning d.id, d.queue, d.attempt)
+  insert into rowlock.receipt (queue, state, firsts, ns, attempts) select queue, 2, array_agg(id), array_agg(1::smallint), array_agg(attempt) from old group by queue;
+  with finished as (select t.id from rowlock.task_kept t where
+      not exists (select 1 from rowlock.dead d where d.id = t.id) and not exists (select 1 from rowlock.delayed d where d.id = t.id)
+      and not exists (select 1 from rowlock.ready r where r.queue = t.queue and t.id >= r.id and t.id < r.id + r.n)
+      and not exists (select 1 from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where t.id >= u.f and t.id < u.f + u.n and t.id <> all (l.settled)) limit $1)
+  delete from rowlock.task_kept t using finished f where t.id = f.id;
+  get diagnostics n = row_count;
+  delete from rowlock.failure_kept f where not exists (select 1 from rowlock.task_kept t where t.id = f.id);
+  return n;
+end $_$;
+
+CREATE FUNCTION rowlock.prune_rest() RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    SET jit TO 'off'
+    AS $_$
+declare p record; done text[] := '{}'; oldest timestamptz; keep interval;
+begin
+  if not pg_try_advisory_xact_lock(1902601, 1) then return done; end if;
+  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
+  -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
+  select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) - 2 * rowlock.partition_width() into oldest
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;
+  for p in select c.relname part, b.relname parent, to_timestamp(substring(c.relname from '_([0-9]+)$')::bigint) hi
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class b on b.oid = i.inhparent
+      where i.inhparent in ('rowlock.receipt'::regclass, 'rowlock.result'::regclass, 'rowlock.failure'::regclass, 'rowlock.beat'::regclass, 'rowlock.allocation'::regclass) loop
+    continue when p.hi > case when p.parent in ('beat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end;
+    execute format('lock table rowlock.%I in access exclusive mode', p.part);
+    if p.parent = 'failure' then
+      execute format('insert into rowlock.failure_kept (at, id, attempt, instance, error) select f.at, f.id, f.attempt, f.instance, f.error from rowlock.%I f
+        where f.id in (select t.id from rowlock.task_kept t)', p.part);
+    end if;
+    execute format('truncate rowlock.%I', p.part);
+    done := done || (p.parent || ' ' || p.part);
+  end loop;
+  return done;
+end $_$;
+
+CREATE FUNCTION rowlock.prune_task() RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    SET jit TO 'off'
+    AS $_$
+declare part text; lo bigint; hi bigint; keep interval;
+begin
+  perform rowlock.demand_read_committed();
+  if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
+  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
+  select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'rowlock.task'::regclass order by 2 limit 1;
+  if part is null or to_timestamp(hi) > now() - keep then return null; end if;
+  execute format('lock table rowlock.%I in access exclusive mode', part);
+  hi := (hi - 1704067200) << 31;
+  execute format('insert into rowlock.task_kept select t.* from rowlock.%I t where t.id in (
+      select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id < %2$s
+      union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g < %2$s and g <> all (l.settled)
+      union all select d.id from rowlock.delayed d where d.id < %2$s union all select d.id from rowlock.dead d where d.id < %2$s) on conflict do nothing', part, hi);
+  execute format('truncate rowlock.%I', part);
+  return part;
+end $_$;
+
+CREATE FUNCTION rowlock.published_lows(queue integer) RETURNS bigint[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select b.lows from rowlock.beat b where b.queue = $1 and b.lows is not null and b.at > now() - interval '1 minute' order by b.n desc limit 1
+$_$;
+
+CREATE FUNCTION rowlock.pulses() RETURNS TABLE(instance bigint, beat bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select i.id, coalesce((select b.n from rowlock.beat b where b.instance = i.id order by b.n desc limit 1), 0) from rowlock.instance i where i.ended_at is null
+$$;
+
+CREATE FUNCTION rowlock.record(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare part bigint[]; used smallint[]; prios smallint[];
+begin
+  select array_agg(x.id), array_agg((x.attempt + 1)::smallint) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 1;
+  if part is not null then
+    perform rowlock.write_receipt($1, $2, 1::smallint, part, used);
+    if cardinality($9) > 0 then
+      insert into rowlock.result (id, body) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
+    end if;
+  end if;
+  -- A request to cancel what was finished first has nothing left to do.
+  if exists (select 1 from rowlock.cancel_request) then
+    delete from rowlock.cancel_request c where c.id = any ($4);
+  end if;
+  if cardinality(part) = cardinality(ids) then return; end if;
+  insert into rowlock.failure (id, attempt, instance, error)
+    select x.id, x.attempt + 1, $2, coalesce(($9)[x.o], 'no error was given') from unnest($3, $4, $5, $6) x(o, id, outcome, attempt) where x.outcome in (2, 3);
+  insert into rowlock.dead (id, queue, priority, attempt)
+    select x.id, $1, x.priority, x.attempt + 1 from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 3;
+  insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
+    select x.id, $1, x.priority, x.attempt + (x.outcome = 2)::int, 1, d.at, d.at
+    from unnest($3, $4, $5, $6, $7) x(o, id, outcome, attempt, priority), lateral (select now() + greatest(($8)[x.o], 0) * interval '1 millisecond' as at) d where x.outcome in (2, 4);
+  select array_agg(x.id), array_agg(x.attempt), array_agg(x.priority) into part, used, prios from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 5;
+  if part is not null then perform rowlock.requeue($1, part, used, prios); end if;
+  select array_agg(x.id), array_agg(x.attempt) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 6;
+  if part is not null then perform rowlock.write_receipt($1, $2, 3::smallint, part, used); end if;
+end $_$;
+
+CREATE FUNCTION rowlock.redrive(queue text, ids bigint[]) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare q record; n bigint := 0;
+begin
+  for q in
+    with back as (delete from rowlock.dead d where d.id in (
+        select x.id from rowlock.dead x join rowlock.queue y on y.id = x.queue where ($1 is null or y.name = $1) and ($2 is null or x.id = any ($2)) order by x.id limit 10000 for update of x skip locked) returning d.*)
+    select b.queue, array_agg(b.id order by b.id) ids, array_agg(0::smallint) attempts, array_agg(b.priority order by b.id) priorities from back b group by b.queue
+  loop
+    perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities); n := n + cardinality(q.ids);
+  end loop;
+  return n;
+end $_$;
+
+CREATE FUNCTION rowlock.refuse_full(q rowlock.queue) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception 'queue "%" is full: its backlog reached limits.backlog (%)', q.name, q.backlog_limit
+    using errcode = 'RL004', hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
+end $$;
+
+CREATE FUNCTION rowlock.refuse_payload(q rowlock.queue, bytes integer) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception 'payload of % bytes is larger than limits.payloadBytes (%) of queue "%"', bytes, q.payload_limit, q.name
+    using errcode = 'RL003', hint = 'Store it elsewhere and enqueue a reference, or raise limits.payloadBytes of the TaskQueue.';
+end $$;
+
+CREATE FUNCTION rowlock.refuse_type(type text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception 'the type of a task has 1 to 200 characters, not %', length(type) using errcode = 'RL005', hint = 'It names what the handler shall do, for example "send-invoice"; data belongs into the payload.';
+end $$;
+
+CREATE FUNCTION rowlock.refuse_unknown_queue(queue text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception 'unknown queue "%"', queue using errcode = 'RL001',
+    hint = coalesce('Queues of this database: ' || (select string_agg(q.name, ', ' order by q.name) from rowlock.queue q) || '.',
+                    'This database has no queue yet: apply a TaskQueue.');
+end $$;
+
+CREATE FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+begin
+  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
+  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, (select q.bell_until > now() from rowlock.queue q where q.id = $1)
+  from (select nextval('rowlock.k_seq') k, y.* from (
+    select min(x.id) id, count(*) n, x.attempt, x.priority from (
+      select u.*, u.id - row_number() over (partition by u.attempt, u.priority order by u.id) run
+      from unnest($2, $3, $4) u(id, attempt, priority)) x
+    group by x.attempt, x.priority, x.run, x.id >> 8 order by 1) y) z;
+end $_$;
+
+CREATE FUNCTION rowlock.rescue(instance bigint, beat bigint) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare l record; u record; rescued int := 0; v_name text; v_queue int;
+begin
+  perform rowlock.demand_read_committed();
+  if not pg_try_advisory_xact_lock(1902602, ($1 % 2147483647)::int) then return null; end if;
+  if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
+  update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue into v_name, v_queue;
+  if not found then return null; end if;
+  for l in select x.token from rowlock.lease x where x.instance = $1 order by x.token for update loop
+    select * into u from rowlock.unsettled(l.token);
+    if u.ids is not null then
+      perform rowlock.lose(v_queue, $1, v_name, u.ids, u.attempts, u.priorities);
+      rescued := rescued + cardinality(u.ids);
+    end if;
+    delete from rowlock.lease x where x.token = l.token;
+  end loop;
+  return rescued;
+end $_$;
+
+CREATE FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) RETURNS smallint[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare
+  answers smallint[] := array_fill(4::smallint, array[cardinality(ids)]);
+  v_cancels boolean := exists (select 1 from rowlock.cancel_request);
+  v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; limits bigint[]; maxima smallint[];
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.lock_alive($1) then return answers; end if;
+  select x.queue into v_queue from rowlock.instance x where x.id = $1;
+  perform 1 from rowlock.lease l where l.token = any ($2) and l.instance = $1 order by l.token for update;
+  -- What is held and not settled, each once.
+  -- Held, less settled, by one grouping: an anti-join is planned as a nested loop, a thousand times a thousand.
+  with held as materialized (
+    select y.token, y.id, max(y.attempt) attempt, max(y.priority) priority from (
+      select l.token, g.id, u.attempt, u.priority
+      from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts, l.priorities) u(f, n, attempt, priority), generate_series(u.f, u.f + u.n - 1) g(id)
+      where l.token = any ($2) and l.instance = $1
+      union all select l.token, d.id, null, null from rowlock.lease l, unnest(l.settled) d(id) where l.token = any ($2) and l.instance = $1) y
+    group by y.token, y.id having count(*) = count(y.attempt))
+  select array_agg(z.o), array_agg(z.id), array_agg(z.token), array_agg(z.outcome), array_agg(z.attempt), array_agg(z.priority)
+    into o, k_ids, k_tokens, k_outcomes, k_attempts, k_priorities
+  from (
+    select distinct on (h.token, h.id) s.o::int o, h.id, h.token, case when c.id is not null and s.outcome <> 1 then 6::smallint else s.outcome end outcome, h.attempt, h.priority
+    from unnest($2, $3, $4) with ordinality s(token, id, outcome, o)
+    join held h on h.token = s.token and h.id = s.id
+    left join rowlock.cancel_request c on v_cancels and c.id = s.id
+    order by h.token, h.id, s.o) z;
+  if k_ids is not null then
+    if 2 = any (k_outcomes) then
+      -- Attempts used up: what the instance calls a retry is dead.
+      select array_agg(case when x.outcome = 2 and x.attempt + 1 >= m.max_attempts then 3::smallint else x.outcome end order by x.p) into k_outcomes
+      from unnest(k_ids, k_outcomes, k_attempts) with ordinality x(id, outcome, attempt, p)
+      left join rowlock.max_attempts(v_queue, k_ids) m on m.id = x.id and x.outcome = 2;
+    end if;
+    perform rowlock.record(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
+    delete from rowlock.lease l using (select t, count(*) n from unnest(k_tokens) t group by t) x
+      where l.token = any (k_tokens) and l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
+    update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = any (k_tokens) and l.token = x.t;
+    if cardinality(o) = cardinality(ids) and 1 = all (k_outcomes) then answers := array_fill(1::smallint, array[cardinality(ids)]);
+    else
+      for i in 1 .. cardinality(o) loop
+        answers[o[i]] := case k_outcomes[i] when 3 then 2 when 6 then 3 else 1 end;
+      end loop;
+    end if;
+  end if;
+  if 4 = any (answers) then
+    with before as materialized (
+      select g id from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where r.at > now() - interval '1 minute' and r.instance = $1
+      union select f.id from rowlock.failure f where f.id = any ($3) and f.instance = $1 and f.at > now() - interval '1 minute'
+      union select d.id from rowlock.lease l, unnest(l.settled) d(id) where l.token = any ($2) and l.instance = $1)
+    select array_agg(case when a.a = 4 and b.id is not null then 1::smallint else a.a end order by a.p) into answers
+    from unnest(answers, $3) with ordinality a(a, id, p) left join before b on b.id = a.id;
+  end if;
+  return answers;
+end $_$;
+
+CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint, instances bigint, allocated bigint, busy bigint, service_ms double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+  select q.id, q.name, q.paused, q.total_workers, coalesce(r.n, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(d.soon, 0),
+         coalesce(l.n, 0), coalesce(x.n, 0), date_part('epoch', clock_timestamp() - rowlock.id_time(r.oldest)), coalesce(c.n, 0), coalesce(a.n, 0),
+         coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms
+  from rowlock.queue q
+  left join (select queue, sum(n) n, min(id) oldest from rowlock.ready group by queue) r on r.queue = q.id
+  left join (select queue, count(*) filter (where waits = 0) scheduled, count(*) filter (where waits = 1) retryable,
+                    count(*) filter (where due < now() + interval '5 seconds') soon from rowlock.delayed group by queue) d on d.queue = q.id
+  left join (select l.queue, sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled))::bigint n from rowlock.lease l group by l.queue) l on l.queue = q.id
+  left join (select queue, count(*) n from rowlock.dead group by queue) x on x.queue = q.id
+  left join (select r.queue, sum((select sum(u) from unnest(r.ns) u))::bigint n from rowlock.receipt r where r.at > now() - interval '60 seconds' and r.state = 1 group by r.queue) c on c.queue = q.id
+  -- Enqueued in the last ten seconds, of at most 100,000 looked at.
+  left join (select t.queue, count(*) n from (select t.queue from rowlock.task t where t.id >= rowlock.id_at(now() - interval '10 seconds') order by t.id desc limit 100000) t group by t.queue) a on a.queue = q.id
+  left join (select i.queue, count(*) n, sum(b.allocated) allocated, sum(b.held) held, avg(b.service_ms) service_ms from rowlock.instance i,
+                    lateral (select b.allocated, b.held, b.service_ms from rowlock.beat b where b.instance = i.id and b.at > now() - interval '1 minute' order by b.n desc limit 1) b
+             where i.ended_at is null group by i.queue) i on i.queue = q.id
+  order by q.name
+$$;
+
+CREATE FUNCTION rowlock.story(id bigint) RETURNS TABLE(queue text, type text, state text, priority smallint, attempt integer, max_attempts smallint, enqueued_at timestamp with time zone, due_at timestamp with time zone, finished_at timestamp with time zone, instance text, payload text, result text)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+  select q.name, t.type, s.state, t.priority,
+    coalesce((select d.attempt from rowlock.delayed d where d.id = $1), (select d.attempt from rowlock.dead d where d.id = $1), l.attempt, c.attempt,
+             (select r.attempt from rowlock.ready r where r.queue = t.queue and r.priority = t.priority and r.id <= $1 and r.id > $1 - 256 and $1 < r.id + r.n limit 1), 0)::int,
+    coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), (select d.due from rowlock.delayed d where d.id = $1),
+    coalesce(c.at, (select d.at from rowlock.dead d where d.id = $1)),
+    (select i.name from rowlock.instance i where i.id = coalesce(l.instance, c.instance)), t.payload::text,
+    (select x.body from rowlock.result x where x.id = $1 order by x.at desc limit 1)
+  from rowlock.every_task t join rowlock.queue q on q.id = t.queue
+  cross join lateral (select rowlock.task_state($1) state) s
+  left join lateral (select l.instance, u.attempt from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1) l on true
+  left join lateral (select r.at, r.instance, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt)
+    where s.state in ('completed', 'cancelled', 'dead') and r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1) c on true
+  where t.id = $1
+$_$;
+
+CREATE FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], most integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare r record; swept int := 0;
+begin
+  perform rowlock.demand_read_committed();
+  if not pg_try_advisory_xact_lock(1902604, $1) then return null; end if;
+  for r in
+    select x.* from generate_series(0, 3) p, generate_series(0, 3) s, lateral (
+      select r.shard, r.priority, r.k from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint
+        and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit $4 for update skip locked) x limit $4
+  loop
+    update rowlock.ready y set k = nextval('rowlock.k_seq') where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
+    swept := swept + 1;
+  end loop;
+  return swept;
+end $_$;
+
+CREATE FUNCTION rowlock.task_state(id bigint) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+  select coalesce(
+    (select case d.waits when 0 then 'scheduled' else 'retryable' end from rowlock.delayed d where d.id = $1),
+    (select 'running' from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1),
+    (select 'available' from rowlock.ready r where r.queue = t.queue and r.priority = t.priority and r.id <= $1 and r.id > $1 - 256 and $1 < r.id + r.n limit 1),
+    (select 'dead' from rowlock.dead d where d.id = $1),
+    (select case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n)
+       where r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1),
+    'untraced')
+  from rowlock.every_task t where t.id = $1
+$_$;
+
+CREATE FUNCTION rowlock.tasks(queue text, state text, after bigint, most integer) RETURNS TABLE(id bigint, queue_name text, type text, attempt integer, at timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+  select x.id, q.name, (select t.type from rowlock.every_task t where t.id = x.id limit 1), x.attempt::int, x.at from (
+    select d.id, d.queue, d.attempt, d.at from rowlock.dead d where $2 = 'dead'
+    union all select d.id, d.queue, d.attempt, d.due from rowlock.delayed d where $2 = case d.waits when 0 then 'scheduled' else 'retryable' end
+    union all select g, r.queue, r.attempt, rowlock.id_time(g) from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where $2 = 'available'
+    union all select g, l.queue, u.attempt, l.at from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g where $2 = 'running' and g <> all (l.settled)
+    union all select g, r.queue, u.attempt, r.at from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
+      where $2 in ('completed', 'cancelled') and r.state = case $2 when 'completed' then 1 else 3 end and r.at > now() - interval '1 day') x
+  join rowlock.queue q on q.id = x.queue
+  where ($1 is null or q.name = $1) and x.id > coalesce($3, 0) order by x.id limit $4
+$_$;
+
+CREATE FUNCTION rowlock.tidy() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
+  update rowlock.queue q set backlog_full = not q.backlog_full
+    from (select y.id, coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = y.id limit y.backlog_limit) r), 0) + (select count(*) from rowlock.delayed d where d.queue = y.id) n from rowlock.queue y) x
+    where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end;
+  delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
+end $$;
+
+CREATE FUNCTION rowlock.unsettled(token bigint) RETURNS TABLE(ids bigint[], attempts smallint[], priorities smallint[])
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+  select array_agg(g.id), array_agg(u.attempt), array_agg(u.priority)
+  from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts, l.priorities) u(f, n, attempt, priority), generate_series(u.f, u.f + u.n - 1) g(id)
+  where l.token = $1 and g.id <> all (l.settled)
+$_$;
+
+CREATE FUNCTION rowlock.write_receipt(queue integer, instance bigint, state smallint, ids bigint[], attempts smallint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+begin
+  insert into rowlock.receipt (queue, instance, state, firsts, ns, attempts)
+  select $1, $2, $3, array_agg(y.id order by y.id), array_agg(y.n order by y.id), array_agg(y.attempt order by y.id) from (
+    select min(x.id) id, count(*)::smallint n, x.attempt from (
+      select u.*, u.id - row_number() over (partition by u.attempt order by u.id) run from unnest($4, $5) u(id, attempt)) x
+    group by x.attempt, x.run) y having count(*) > 0;
+end $_$;
+
+CREATE TABLE rowlock.allocation (
+    number bigint NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    queue integer NOT NULL,
+    instance bigint NOT NULL,
+    workers integer NOT NULL,
+    CONSTRAINT allocation_workers_check CHECK ((workers >= 0))
+)
+PARTITION BY RANGE (at);
+
+CREATE SEQUENCE rowlock.allocation_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE rowlock.beat (
+    n bigint NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    instance bigint NOT NULL,
+    queue integer NOT NULL,
+    held integer NOT NULL,
+    allocated integer NOT NULL,
+    allocation bigint NOT NULL,
+    wants integer NOT NULL,
+    service_ms real,
+    lows bigint[]
+)
+PARTITION BY RANGE (at);
+
+CREATE SEQUENCE rowlock.beat_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE rowlock.cancel_request (
+    id bigint NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE SEQUENCE rowlock.chunk_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE rowlock.dead (
+    id bigint NOT NULL,
+    queue integer NOT NULL,
+    priority smallint NOT NULL,
+    attempt smallint NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE rowlock.delayed (
+    id bigint NOT NULL,
+    queue integer NOT NULL,
+    priority smallint NOT NULL,
+    attempt smallint NOT NULL,
+    waits smallint DEFAULT 0 NOT NULL,
+    run_at timestamp with time zone NOT NULL,
+    due timestamp with time zone NOT NULL
+)
+WITH (vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='10000', autovacuum_vacuum_cost_delay='0');
+
+CREATE TABLE rowlock.task (
+    id bigint NOT NULL,
+    queue integer NOT NULL,
+    priority smallint NOT NULL,
+    max_attempts smallint,
+    type text NOT NULL,
+    payload json NOT NULL
+)
+PARTITION BY RANGE (id);
+
+CREATE TABLE rowlock.task_kept (
+    id bigint NOT NULL,
+    queue integer NOT NULL,
+    priority smallint NOT NULL,
+    max_attempts smallint,
+    type text NOT NULL,
+    payload json NOT NULL
+);
+
+CREATE VIEW rowlock.every_task AS
+ SELECT task.id,
+    task.queue,
+    task.priority,
+    task.max_attempts,
+    task.type,
+    task.payload
+   FROM rowlock.task
+UNION ALL
+ SELECT task_kept.id,
+    task_kept.queue,
+    task_kept.priority,
+    task_kept.max_attempts,
+    task_kept.type,
+    task_kept.payload
+   FROM rowlock.task_kept;
+
+CREATE TABLE rowlock.failure (
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    id bigint NOT NULL,
+    attempt smallint NOT NULL,
+    instance bigint,
+    error text NOT NULL
+)
+PARTITION BY RANGE (at);
+
+CREATE TABLE rowlock.failure_kept (
+    n bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    id bigint NOT NULL,
+    attempt smallint NOT NULL,
+    instance bigint,
+    error text NOT NULL
+);
+
+ALTER TABLE rowlock.failure_kept ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME rowlock.failure_kept_n_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE SEQUENCE rowlock.instance_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE SEQUENCE rowlock.k_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE rowlock.lease (
+    token bigint NOT NULL,
+    instance bigint NOT NULL,
+    queue integer NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    firsts bigint[] NOT NULL,
+    ns smallint[] NOT NULL,
+    attempts smallint[] NOT NULL,
+    priorities smallint[] NOT NULL,
+    settled bigint[] DEFAULT '{}'::bigint[] NOT NULL,
+    CONSTRAINT lease_check CHECK (((cardinality(firsts) > 0) AND (cardinality(firsts) = cardinality(ns)) AND (cardinality(ns) = cardinality(attempts)) AND (cardinality(attempts) = cardinality(priorities))))
+)
+WITH (fillfactor='70', vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0');
+
+CREATE TABLE rowlock.migration (
+    version integer NOT NULL,
+    name text NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+ALTER TABLE rowlock.queue ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME rowlock.queue_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE rowlock.receipt (
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    queue integer NOT NULL,
+    instance bigint,
+    state smallint NOT NULL,
+    firsts bigint[] NOT NULL,
+    ns smallint[] NOT NULL,
+    attempts smallint[] NOT NULL,
+    CONSTRAINT receipt_state_check CHECK ((state = ANY (ARRAY[1, 2, 3])))
+)
+PARTITION BY RANGE (at);
+
+CREATE TABLE rowlock.result (
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    id bigint NOT NULL,
+    body text NOT NULL
+)
+PARTITION BY RANGE (at);
+
+ALTER TABLE ONLY rowlock.cancel_request
+    ADD CONSTRAINT cancel_request_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY rowlock.dead
+    ADD CONSTRAINT dead_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY rowlock.delayed
+    ADD CONSTRAINT delayed_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY rowlock.failure_kept
+    ADD CONSTRAINT failure_kept_pkey PRIMARY KEY (n);
+
+ALTER TABLE ONLY rowlock.instance
+    ADD CONSTRAINT instance_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY rowlock.lease
+    ADD CONSTRAINT lease_pkey PRIMARY KEY (token);
+
+ALTER TABLE ONLY rowlock.migration
+    ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY rowlock.queue
+    ADD CONSTRAINT queue_name_key UNIQUE (name);
+
+ALTER TABLE ONLY rowlock.queue
+    ADD CONSTRAINT queue_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY rowlock.ready
+    ADD CONSTRAINT ready_pkey PRIMARY KEY (queue, shard, lane, priority, k);
+
+ALTER TABLE ONLY rowlock.task_kept
+    ADD CONSTRAINT task_kept_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY rowlock.task
+    ADD CONSTRAINT task_pkey PRIMARY KEY (id);
+
+CREATE INDEX allocation_newest ON ONLY rowlock.allocation USING btree (instance, number DESC);
+
+CREATE INDEX beat_newest ON ONLY rowlock.beat USING btree (instance, n DESC);
+
+CREATE INDEX dead_queue ON rowlock.dead USING btree (queue, id);
+
+CREATE INDEX delayed_due ON rowlock.delayed USING btree (due, id);
+
+CREATE INDEX failure_id ON ONLY rowlock.failure USING btree (id);
+
+CREATE INDEX failure_kept_id ON rowlock.failure_kept USING btree (id);
+
+CREATE INDEX instance_live ON rowlock.instance USING btree (queue, id) WHERE (ended_at IS NULL);
+
+CREATE INDEX lease_instance ON rowlock.lease USING btree (instance);
+
+CREATE INDEX receipt_at ON ONLY rowlock.receipt USING brin (at);
+
+CREATE INDEX result_id ON ONLY rowlock.result USING btree (id);
+
+CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON rowlock.delayed DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION rowlock.on_delayed();
+
+CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON rowlock.ready DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION rowlock.on_ready();
+
+GRANT USAGE ON SCHEMA rowlock TO rowlock_producer;
+GRANT USAGE ON SCHEMA rowlock TO rowlock_worker;
+GRANT USAGE ON SCHEMA rowlock TO rowlock_reader;
+
+REVOKE ALL ON FUNCTION rowlock.allocate(queue integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.audit() FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.audit() TO rowlock_reader;
+
+REVOKE ALL ON FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.cancel(id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.check_options(options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], start integer, token bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], start integer, token bigint) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.commit_late(r rowlock.ready) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopt boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.demand_read_committed() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.drain(instance bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.drain(instance bigint) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.due_of(options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload json, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload json, options jsonb) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many_limit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.extend_partitions(ahead interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.extend_partitions(ahead interval) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.failures(id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.failures(id bigint) TO rowlock_reader;
+
+REVOKE ALL ON FUNCTION rowlock."fetch"(ids bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock."fetch"(ids bigint[]) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.hand_back(instance bigint, queue integer, token bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.hand_back_strays(instance bigint, known bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.hand_back_strays(instance bigint, known bigint[]) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.holding(queue integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.id_at(t timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.id_time(i bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.least_k(queue integer, lows bigint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.least_k(queue integer, lows bigint[]) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.leave(instance bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.leave(instance bigint) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.lock_alive(instance bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.lose(queue integer, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.note_k(OUT k bigint, OUT xid text, OUT xmin text, OUT at timestamp with time zone) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.on_delayed() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.on_ready() FROM PUBLIC;
+
+GRANT SELECT ON TABLE rowlock.queue TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.partition_width() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.promote(low timestamp with time zone, most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.prune_dead(most integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.prune_dead(most integer) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.prune_rest() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.prune_task() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.published_lows(queue integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.published_lows(queue integer) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.pulses() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.record(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.redrive(queue text, ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.refuse_full(q rowlock.queue) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.refuse_payload(q rowlock.queue, bytes integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.refuse_type(type text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.refuse_unknown_queue(queue text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.rescue(instance bigint, beat bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.rescue(instance bigint, beat bigint) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.statistics() FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.statistics() TO rowlock_reader;
+
+REVOKE ALL ON FUNCTION rowlock.story(id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.story(id bigint) TO rowlock_reader;
+
+REVOKE ALL ON FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], most integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], most integer) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.task_state(id bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.task_state(id bigint) TO rowlock_producer;
+GRANT ALL ON FUNCTION rowlock.task_state(id bigint) TO rowlock_worker;
+GRANT ALL ON FUNCTION rowlock.task_state(id bigint) TO rowlock_reader;
+
+REVOKE ALL ON FUNCTION rowlock.tasks(queue text, state text, after bigint, most integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.tasks(queue text, state text, after bigint, most integer) TO rowlock_reader;
+
+REVOKE ALL ON FUNCTION rowlock.tidy() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.unsettled(token bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.write_receipt(queue integer, instance bigint, state smallint, ids bigint[], attempts smallint[]) FROM PUBLIC;
+
+GRANT SELECT ON TABLE rowlock.beat TO rowlock_worker;
+
+GRANT SELECT ON TABLE rowlock.migration TO rowlock_producer;
+GRANT SELECT ON TABLE rowlock.migration TO rowlock_worker;
+GRANT SELECT ON TABLE rowlock.migration TO rowlock_reader;

@@ -1,0 +1,202 @@
+//! A TCP proxy before Postgres that loses answers (the server has done what was asked and said so, and nobody hears of it) and holds
+//! them up.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use anyhow::Result;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    task::JoinHandle,
+};
+
+/// Whose answers can be lost: how the statement is recognised in what a client sends.
+pub(crate) const STATEMENTS: [(&str, &str); 5] = [
+    ("commit", "COMMIT"),
+    ("claim", "rowlock.claim("),
+    ("settle", "rowlock.settle("),
+    ("beat", "rowlock.beat("),
+    ("fetch", "from rowlock.task where id"),
+];
+/// The one whose transactions a producer knows nothing of afterwards.
+const COMMIT: usize = 0;
+/// The one with the bodies of what was claimed: the runs start when it is answered.
+const FETCH: usize = 4;
+const CHUNK: usize = 16 << 10;
+/// Type and length of a message.
+const HEAD: usize = 5;
+
+#[derive(Debug, Default)]
+struct Orders {
+    /// So many answers of each statement are still to be lost.
+    due: [AtomicU32; STATEMENTS.len()],
+    lost: [AtomicU32; STATEMENTS.len()],
+    /// Whether bodies are to be held up, and whether some are.
+    holds: watch::Sender<bool>,
+    held: watch::Sender<bool>,
+}
+
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    orders: Arc<Orders>,
+    accepts: JoinHandle<()>,
+}
+
+impl Proxy {
+    pub(crate) async fn start(server: u16) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
+        let orders = Arc::new(Orders::default());
+        let shared = Arc::clone(&orders);
+        let accepts = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(connection(client, server, Arc::clone(&shared)));
+            }
+        });
+        Ok(Self { port, orders, accepts })
+    }
+
+    /// The next answers of every statement, so many of each, are lost.
+    pub(crate) fn lose(&self, answers: u32) {
+        for due in &self.orders.due {
+            due.store(answers, Ordering::SeqCst);
+        }
+    }
+
+    /// From now on, or no longer, the answers with bodies are held up.
+    pub(crate) fn hold_bodies(&self, holds: bool) {
+        self.orders.holds.send_replace(holds);
+    }
+
+    /// Waits until one is.
+    pub(crate) async fn held(&self) -> Result<()> {
+        self.orders.held.subscribe().wait_for(|held| *held).await?;
+        Ok(())
+    }
+
+    /// Commits that went through and whose answer never came.
+    pub(crate) fn lost_commits(&self) -> u32 {
+        self.orders.lost[COMMIT].load(Ordering::SeqCst)
+    }
+
+    /// How many answers of each statement were lost.
+    pub(crate) fn lost(&self) -> Vec<(&'static str, u32)> {
+        let lost = self.orders.lost.iter().map(|lost| lost.load(Ordering::SeqCst));
+        STATEMENTS.iter().map(|(name, _)| *name).zip(lost).collect()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepts.abort();
+    }
+}
+
+/// Whatever ends it closes both sides.
+async fn connection(client: TcpStream, server: u16, orders: Arc<Orders>) {
+    let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
+    if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
+        return;
+    }
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let (asks, statement) = watch::channel(None);
+    tokio::select! {
+        _ = requests(from_client, to_server, asks) => (),
+        _ = answers(from_server, to_client, statement, &orders) => (),
+    }
+}
+
+/// Passes on what the client sends, and notes which of the statements it was.
+async fn requests(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    asks: watch::Sender<Option<usize>>,
+) -> Result<()> {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let n = from.read(&mut chunk).await?;
+        if n == 0 {
+            return Ok(());
+        }
+        let said = |text: &str| chunk[..n].windows(text.len()).any(|window| window == text.as_bytes());
+        // Parse, or Query: what is bound and executed after that is the same statement still.
+        if matches!(chunk[0], b'P' | b'Q') {
+            asks.send_replace(STATEMENTS.iter().position(|(_, text)| said(text)));
+        }
+        to.write_all(&chunk[..n]).await?;
+    }
+}
+
+/// Passes on what the server answers, up to the one that is to be lost: then the connection ends without a word of it.
+async fn answers(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    asked: watch::Receiver<Option<usize>>,
+    orders: &Orders,
+) -> Result<()> {
+    let mut held = Vec::new();
+    // Up to here the messages in `held` are whole and were looked at.
+    let mut whole = 0;
+    let mut executed = false;
+    let mut bodies = false;
+    loop {
+        if from.read_buf(&mut held).await? == 0 {
+            return Ok(());
+        }
+        while let Some(message) = message(&held[whole..]) {
+            let statement = *asked.borrow();
+            match message {
+                // CommandComplete: it was executed, not only prepared. The producer's transaction may have been aborted.
+                [b'C', _, _, _, _, tag @ ..] => {
+                    executed = statement != Some(COMMIT) || tag.starts_with(b"COMMIT");
+                }
+                // ReadyForQuery, outside of a transaction: what was done is committed.
+                [b'Z', .., b'I'] if executed => {
+                    if let Some(statement) = statement
+                        && take(&orders.due[statement])
+                    {
+                        orders.lost[statement].fetch_add(1, Ordering::SeqCst);
+                        return Ok(());
+                    }
+                    bodies = statement == Some(FETCH);
+                    executed = false;
+                }
+                _ => (),
+            }
+            whole += message.len();
+        }
+        // The rows of an answer that is to be lost are part of it.
+        let whole_only = asked.borrow().is_some_and(|statement| {
+            0 < orders.due[statement].load(Ordering::SeqCst) || (statement == FETCH && *orders.holds.borrow())
+        });
+        let ready = held[..whole].last_chunk::<6>().is_some_and(|last| last[0] == b'Z');
+        if std::mem::take(&mut bodies) && *orders.holds.borrow() {
+            orders.held.send_replace(true);
+            orders.holds.subscribe().wait_for(|holds| !holds).await?;
+        }
+        if !whole_only || ready {
+            to.write_all(&held[..whole]).await?;
+            held.drain(..whole);
+            whole = 0;
+        }
+    }
+}
+
+/// The first message, when it is there as a whole.
+fn message(bytes: &[u8]) -> Option<&[u8]> {
+    let length = u32::from_be_bytes(bytes.get(1..HEAD)?.try_into().ok()?);
+    bytes.get(..usize::try_from(length).ok()? + 1)
+}
+
+/// One of what is left.
+fn take(due: &AtomicU32) -> bool {
+    due.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
+}

@@ -1,0 +1,107 @@
+//! What a second terminal shows and mends.
+
+use rowlock_queue::Outcome;
+use rowlock_tests::{TestDb, server};
+use serde_json::json;
+
+use crate::stage::Home;
+
+/// Three tasks, of which the first two in the answer are dead.
+async fn with_dead() -> (TestDb, Home, Vec<String>) {
+    let test = TestDb::new().await;
+    let home = Home::with_database(&server::url(&test.name));
+    let mut ids: Vec<String> = (0..3).map(|_| home.enqueue("ok")).collect();
+    let mut member = test.member("mail-0").await;
+    let claimed = member.claim(2).await;
+    assert_eq!(claimed.tasks.len(), 2);
+    ids.sort_by_key(|id| (claimed.tasks.iter().all(|task| task.id.to_string() != *id), id.clone()));
+    member.settle(&claimed, &Outcome::Dead { error: "no such address".into() }).await;
+    (test, home, ids)
+}
+
+#[tokio::test]
+async fn dead_tasks_are_listed_retried_one_by_one_and_all_at_once() {
+    let (_test, home, ids) = with_dead().await;
+    let listed = home.json(&["tasks", "--state", "dead"]);
+    let dead: Vec<&str> =
+        listed.as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap()).collect();
+    assert_eq!(dead, ids[..2], "oldest first");
+    let text = home.ok(&["tasks", "--queue", "mail"]);
+    assert!(
+        text.trim_start().starts_with("ID ") && text.contains(&ids[0]) && !text.contains(&ids[2]),
+        "{text}"
+    );
+    assert_eq!(home.ok(&["retry", &ids[0]]), "1 made available again");
+    assert_eq!(home.state(&ids[0]), "available");
+    assert_eq!(home.json(&["retry", "--all-dead-of", "mail"]), json!({"retried": 1}));
+    assert_eq!(home.ok(&["tasks"]), "no dead tasks");
+    let again = home.run(&["retry", &ids[0], "--output", "json"]);
+    assert_eq!((again.code, again.out.as_str()), (3, "{\"retried\":0}\n"));
+    assert!(again.err.contains("is available"), "{again:?}");
+}
+
+#[tokio::test]
+async fn the_story_of_a_task_has_every_error_and_its_payload() {
+    let (_test, home, ids) = with_dead().await;
+    let story = home.ok(&["task", &ids[0]]);
+    let lines = [
+        "queue     mail",
+        "type      send",
+        "state     dead",
+        "attempts  1 of 6",
+        "payload   {\"do\": \"ok\"}",
+    ];
+    for line in lines {
+        assert!(story.lines().any(|said| said == line), "{line:?} is not in\n{story}");
+    }
+    assert!(story.contains("attempt 1: no such address"), "{story}");
+    let value = home.json(&["task", &ids[0]]);
+    assert_eq!(value["failures"][0]["error"], "no such address");
+    assert_eq!(value["id"], ids[0]);
+}
+
+#[tokio::test]
+async fn waiting_tasks_are_cancelled_and_finished_ones_are_not() {
+    let (_test, home, ids) = with_dead().await;
+    assert_eq!(home.ok(&["cancel", &ids[2]]), format!("{} cancelled", ids[2]));
+    assert_eq!(home.state(&ids[2]), "cancelled");
+    assert_eq!(home.json(&["cancel", &ids[2]]), json!([{"id": ids[2], "result": "finished"}]));
+    let unknown = home.run(&["cancel", &ids[2], "1", "--output", "json"]);
+    assert_eq!(unknown.code, 3);
+    let results: serde_json::Value = serde_json::from_str(&unknown.out).unwrap();
+    assert_eq!(results[1]["result"], "notFound");
+}
+
+#[tokio::test]
+async fn every_command_answers_in_json() {
+    let (_test, home, ids) = with_dead().await;
+    let options =
+        ["enqueue", "mail", "send", "{}", "--delay", "1h", "--priority", "0", "--max-attempts", "2"];
+    let id = home.json(&options)["id"].as_str().unwrap().to_owned();
+    let story = home.json(&["task", &id]);
+    assert_eq!(
+        (&story["state"], &story["priority"], &story["maxAttempts"]),
+        (&json!("scheduled"), &json!(0), &json!(2))
+    );
+    let status = home.json(&["status"]);
+    assert_eq!(
+        (&status[0]["queue"], &status[0]["dead"], &status[0]["scheduled"]),
+        (&json!("mail"), &json!(2), &json!(1))
+    );
+    assert_eq!(home.json(&["tasks", "--state", "available"])[0]["id"], ids[2]);
+    let migrated = home.json(&["migrate"]);
+    assert_eq!((&migrated["from"], &migrated["notes"]), (&json!(rowlock_queue::SCHEMA_VERSION), &json!([])));
+}
+
+#[tokio::test]
+async fn a_payload_comes_from_standard_input_too() {
+    let (test, home, _) = with_dead().await;
+    home.write("payload.json", "{\"to\":   \"a\"}");
+    let mut command = home.command(crate::stage::ROWLOCK, &["enqueue", "mail", "send", "-"]);
+    command.stdin(std::fs::File::open(home.path().join("payload.json")).unwrap());
+    command.env("ROWLOCK_DATABASE_URL", server::url(&test.name));
+    let said = crate::stage::Said::of(&command.output().unwrap());
+    let id = said.out.trim();
+    assert!(home.ok(&["task", id]).ends_with("payload   {\"to\":   \"a\"}"), "as it was written");
+    assert_eq!(home.json(&["task", id])["payload"], json!({"to": "a"}));
+}

@@ -1,0 +1,56 @@
+//! Ctrl-C once, and twice.
+
+use nix::sys::signal::Signal;
+use rowlock_tests::{TestDb, server};
+
+use crate::running::Dev;
+use crate::stage::{Home, until};
+
+/// A task that runs until its handler is told to go on.
+fn busy(home: &Home) -> (Dev, String) {
+    let dev = home.dev();
+    let id = home.enqueue_when_declared();
+    until("it runs", || home.has_started(&id));
+    (dev, id)
+}
+
+#[tokio::test]
+async fn the_first_ctrl_c_lets_what_runs_finish() {
+    let test = TestDb::empty().await;
+    let home = Home::with_database(&server::url(&test.name));
+    let (mut dev, id) = busy(&home);
+    dev.send(Signal::SIGINT);
+    dev.wait_for("stopping: what runs may finish; Ctrl-C again to stop at once");
+    until("the instance drains", || home.json(&["status"])[0]["allocated"] == 0);
+    assert_eq!(home.state(&id), "running");
+    home.go();
+    let (code, said) = dev.ended();
+    assert_eq!(code, 0, "{said}");
+    home.assert_nothing_runs();
+    assert_eq!(home.state(&id), "completed");
+}
+
+#[tokio::test]
+async fn the_second_ctrl_c_hands_back_what_runs_and_ends_at_once() {
+    let test = TestDb::empty().await;
+    let home = Home::with_database(&server::url(&test.name));
+    let (mut dev, id) = busy(&home);
+    dev.send(Signal::SIGINT);
+    dev.wait_for("stopping:");
+    dev.send(Signal::SIGINT);
+    let (code, said) = dev.ended();
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("stopped before all tasks had finished"), "{said}");
+    home.assert_nothing_runs();
+    let story = home.json(&["task", &id]);
+    assert_eq!((story["state"].as_str(), story["attempt"].as_i64()), (Some("available"), Some(0)), "{story}");
+}
+
+#[test]
+fn ctrl_c_ends_the_own_server_too() {
+    let home = Home::new();
+    let (dev, _) = busy(&home);
+    home.go();
+    dev.stop();
+    home.assert_nothing_runs();
+}

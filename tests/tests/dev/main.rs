@@ -1,0 +1,14 @@
+//! What a user does with `rowlock` at a terminal: `rowlock dev` with its processes, and every command.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
+
+mod commands;
+mod edits;
+mod interrupts;
+mod kills;
+mod mistakes;
+mod roles;
+mod running;
+mod scaling;
+mod stage;
+mod surroundings;
+mod watching;

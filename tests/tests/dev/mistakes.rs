@@ -1,0 +1,103 @@
+//! Every class of mistake has its exit code, a message that says what to change, and nothing on standard output.
+
+use rowlock_tests::{TestDb, server};
+use serde_json::Value;
+
+use crate::stage::{Home, Said};
+
+fn check(said: &Said, code: i32, message: &str) {
+    assert_eq!(said.code, code, "{said:?}");
+    assert!(said.err.contains(message), "{message:?} is not in {said:?}");
+    assert_eq!(said.out, "");
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    // Nobody is at port 1: none of these gets so far.
+    let home = Home::with_database("postgres://127.0.0.1:1/none");
+    check(&home.run(&["enqueue", "mail", "send", "{to: a}"]), 2, "the payload is not JSON");
+    check(&home.run(&["task", "one"]), 2, "invalid value 'one' for '<ID>'");
+    check(&home.run(&["enqueue", "mail", "send", "--priority", "7"]), 2, "7 is not in 0..=3");
+    check(&home.run(&["enqueue", "mail", "send", "--delay", "soon"]), 2, "`soon` is not a duration");
+    check(&home.run(&["retry"]), 2, "required");
+    check(&home.run(&["tasks", "--state", "late"]), 2, "late");
+    check(&home.run(&["frobnicate"]), 2, "frobnicate");
+    let none = home.command(crate::stage::ROWLOCK, &["status"]).output().unwrap();
+    check(&Said::of(&none), 2, "no database is given");
+}
+
+#[test]
+fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
+    let home = Home::new();
+    home.edit("perPod: 1", "perpod: 1");
+    let said = home.run(&["dev", "-f", "."]);
+    check(&said, 2, "./mail.yaml:7: spec.workers.perpod: is not a field here; did you mean `perPod`?");
+    check(&home.run(&["dev", "-f", "nowhere"]), 2, "-f nowhere: No such file");
+    home.write("mail.yaml", "");
+    check(&home.run(&["dev", "-f", "."]), 2, "there is no TaskQueue in it");
+    home.assert_nothing_runs();
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_3() {
+    let test = TestDb::new().await;
+    let home = Home::with_database(&server::url(&test.name));
+    check(&home.run(&["task", "4711"]), 3, "there is no task 4711");
+    check(&home.run(&["enqueue", "mial", "send"]), 3, "mial");
+    check(&home.run(&["retry", "--all-dead-of", "mial"]), 3, "mial");
+    check(&home.run(&["tasks", "--queue", "mial"]), 3, "mial");
+}
+
+#[tokio::test]
+async fn a_database_out_of_reach_or_of_another_schema_is_4() {
+    let home = Home::with_database("postgres://127.0.0.1:1/none");
+    check(&home.run(&["status"]), 4, "hint: check --database-url");
+    let test = TestDb::empty().await;
+    let home = Home::with_database(&server::url(&test.name));
+    test.run("delete from rowlock.migration where version = (select max(version) from rowlock.migration)")
+        .await;
+    check(&home.run(&["status"]), 4, "rowlock migrate");
+    test.run("insert into rowlock.migration (version, name) values (99, 'of a later release')").await;
+    check(&home.run(&["status"]), 4, "99");
+    check(&home.run(&["migrate"]), 4, "99");
+    test.run("drop schema rowlock cascade").await;
+    check(&home.run(&["status"]), 4, "rowlock migrate");
+}
+
+#[tokio::test]
+async fn what_the_database_refuses_is_5() {
+    let test = TestDb::new().await;
+    let home = Home::with_database(&server::url(&test.name));
+    test.run("update rowlock.queue set payload_limit = 20").await;
+    check(&home.run(&["enqueue", "mail", "send", "{\"much\": \"more than twenty\"}"]), 5, "20");
+    test.run("update rowlock.queue set backlog_full = true").await;
+    check(&home.run(&["enqueue", "mail", "send"]), 5, "backlog");
+}
+
+#[tokio::test]
+async fn a_mistake_is_json_where_json_was_asked_for() {
+    let home = Home::with_database("postgres://127.0.0.1:1/none");
+    for (arguments, code) in
+        [(vec!["status"], 4), (vec!["task", "one"], 2), (vec!["enqueue", "mail", "send", "{"], 2)]
+    {
+        let said = home.run(&[&["--output", "json"], arguments.as_slice()].concat());
+        let mistake: Value =
+            serde_json::from_str(&said.err).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+        assert_eq!((said.code, mistake["exit"].as_i64()), (code, Some(code.into())), "{said:?}");
+        assert!(mistake["error"].as_str().is_some_and(|error| !error.is_empty()), "{said:?}");
+        assert_eq!(said.out, "");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_that_listens_nowhere_is_named() {
+    let test = TestDb::empty().await;
+    let home = Home::with_database(&server::url(&test.name));
+    home.edit("exec python3 handler.py", "exec sleep 600");
+    let mut dev = home.dev();
+    let id = home.enqueue_when_declared();
+    dev.wait_for("nothing listens on 127.0.0.1:");
+    assert_eq!(home.state(&id), "available");
+    dev.stop();
+    home.assert_nothing_runs();
+}

@@ -1,0 +1,28 @@
+//! From no instance to what the work needs, and back.
+
+use rowlock_tests::{TestDb, server};
+
+use crate::stage::{Home, until};
+
+#[tokio::test]
+async fn instances_come_with_the_work_and_go_when_it_is_done() {
+    let test = TestDb::empty().await;
+    let home = Home::with_database(&server::url(&test.name));
+    let dev = home.dev();
+    until("the queue is declared", || home.run(&["status"]).out.contains("mail"));
+    for round in 1..=2 {
+        assert_eq!(home.status("instances"), 0);
+        let ids: Vec<String> = (0..4).map(|_| home.enqueue("wait")).collect();
+        until("both workers work", || home.status("busy") == 2);
+        assert_eq!(home.status("instances"), 2, "round {round}");
+        home.go();
+        until("all is done", || ids.iter().all(|id| home.state(id) == "completed"));
+        until("nobody is left", || home.status("instances") == 0);
+        std::fs::remove_file(home.path().join("go")).unwrap();
+    }
+    let said = dev.stop();
+    assert!(said.contains("2 workers on 2 pods") && said.contains("0 workers on 0 pods"), "{said}");
+    home.assert_nothing_runs();
+    let (completed, ..) = test.audited().await;
+    assert_eq!(completed, 8);
+}

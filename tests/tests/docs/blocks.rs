@@ -1,0 +1,82 @@
+//! The fenced blocks of a page.
+
+/// What a block is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sh,
+    Sql,
+    Output,
+    Yaml,
+    Text,
+}
+
+#[derive(Debug)]
+pub(crate) struct Block {
+    /// Page and line, for errors.
+    pub(crate) place: String,
+    pub(crate) kind: Kind,
+    pub(crate) text: String,
+}
+
+const FENCE: &str = "```";
+
+/// # Panics
+/// At a block without a tag that says what it is, and at output that nothing could have printed.
+pub(crate) fn blocks(page: &str, text: &str) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut lines = text.lines().enumerate();
+    while let Some((number, line)) = lines.next() {
+        let Some(tag) = line.strip_prefix(FENCE) else { continue };
+        let place = format!("{page}:{}", number + 1);
+        let kind = match tag {
+            "sh" => Kind::Sh,
+            "sql" => Kind::Sql,
+            "output" => Kind::Output,
+            "yaml" => Kind::Yaml,
+            "text" => Kind::Text,
+            _ => panic!("{place}: {tag:?} is none of sh, sql, output, yaml, text"),
+        };
+        let printed = blocks.last().is_some_and(|last| matches!(last.kind, Kind::Sh | Kind::Sql));
+        assert!(kind != Kind::Output || printed, "{place}: there is no command before this output");
+        let inside = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != FENCE);
+        let text = inside.flat_map(|line| [line, "\n"]).collect();
+        blocks.push(Block { place, kind, text });
+    }
+    blocks
+}
+
+/// The first line of the output that was not printed, in order and after the ones before.
+pub(crate) fn missing<'a>(expected: &'a str, printed: &str) -> Option<&'a str> {
+    let mut printed = printed.lines();
+    expected.lines().find(|line| !printed.by_ref().any(|found| matches(line, found)))
+}
+
+/// `…` stands for anything.
+fn matches(pattern: &str, line: &str) -> bool {
+    let mut pieces = pattern.split('…');
+    let first = pieces.next().unwrap_or_default();
+    let Some(mut rest) = line.strip_prefix(first) else { return false };
+    let pieces: Vec<&str> = pieces.collect();
+    let Some((last, middle)) = pieces.split_last() else { return rest.is_empty() };
+    for piece in middle {
+        let Some((_, behind)) = rest.split_once(piece) else { return false };
+        rest = behind;
+    }
+    rest.ends_with(last)
+}
+
+#[test]
+fn output_is_compared_line_by_line_with_gaps() {
+    let printed = "one\ntask      42\nstate     done\n";
+    assert_eq!(missing("task      …\nstate     done\n", printed), None);
+    assert_eq!(missing("state     done\ntask      …\n", printed), Some("task      …"));
+    assert_eq!(missing("state     …ne\n", printed), None);
+    assert_eq!(missing("state     …no\n", printed), Some("state     …no"));
+    assert_eq!(missing("stat\n", printed), Some("stat"));
+}
+
+#[test]
+#[should_panic(expected = "page.md:2: \"\" is none of")]
+fn a_block_that_does_not_say_what_it_is_is_refused() {
+    blocks("page.md", "words\n```\nmake love\n```\n");
+}

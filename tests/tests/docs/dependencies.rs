@@ -1,0 +1,156 @@
+//! The arrows of ARCHITECTURE.md and the rules of deny.toml, over what `cargo metadata` says.
+//!
+//! `cargo deny check` does the same and more; building it takes longer than all other tests together, so it is for
+//! whoever has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use spdx::{Expression, ParseMode};
+
+const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// Where every dependency comes from.
+const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
+
+/// Which rooms a room may name.
+const ARROWS: [(&str, &[&str]); 6] = [
+    ("rowlock-crds", &[]),
+    ("rowlock-plan", &["rowlock-crds"]),
+    ("rowlock-queue", &["rowlock-crds"]),
+    ("rowlock-worker", &["rowlock-crds", "rowlock-queue"]),
+    ("rowlock-operator", &["rowlock-crds", "rowlock-plan", "rowlock-queue"]),
+    ("rowlock", &["rowlock-crds", "rowlock-operator", "rowlock-plan", "rowlock-queue", "rowlock-worker"]),
+];
+
+/// What decides does no IO, and has neither clock nor chance.
+const NOT_IN_PLAN: [&str; 5] = ["tokio", "sqlx", "hyper", "fastrand", "rand"];
+
+struct Packages {
+    all: Vec<Value>,
+    rules: String,
+}
+
+impl Packages {
+    fn read() -> Self {
+        let arguments = ["metadata", "--format-version", "1", "--locked", "--filter-platform", TARGET];
+        let said = Command::new(env!("CARGO")).args(arguments).current_dir(CHECKOUT).output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        let mut metadata: Value = serde_json::from_slice(&said.stdout).unwrap();
+        let Value::Array(all) = metadata["packages"].take() else { panic!("no packages") };
+        let rules = std::fs::read_to_string(Path::new(CHECKOUT).join("deny.toml")).unwrap();
+        Self { all, rules }
+    }
+
+    /// What each package names in its `[dependencies]`, without those of its tests and build.
+    fn named(&self) -> BTreeMap<&str, BTreeSet<&str>> {
+        let mut named: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for package in &self.all {
+            // All versions of a package together.
+            named.entry(text(package, "name")).or_default().extend(dependencies(package));
+        }
+        named
+    }
+
+    fn dependencies_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Value> {
+        let package = self.all.iter().filter(move |package| text(package, "name") == name);
+        package.flat_map(|package| package["dependencies"].as_array().into_iter().flatten())
+    }
+
+    /// What a package names only for some feature.
+    fn optional<'a>(&'a self, name: &'a str) -> BTreeSet<&'a str> {
+        let optional = self.dependencies_of(name).filter(|dependency| dependency["optional"] == true);
+        optional.map(|dependency| text(dependency, "name")).collect()
+    }
+
+    /// The features that a package asks of each of ours.
+    fn asked<'a>(&'a self, name: &'a str) -> Vec<&'a Vec<Value>> {
+        let ours =
+            self.dependencies_of(name).filter(|dependency| text(dependency, "name").starts_with("rowlock"));
+        ours.filter_map(|dependency| dependency["features"].as_array()).collect()
+    }
+
+    /// The texts in quotes of a rule's list.
+    fn rule(&self, start: &str) -> Vec<&str> {
+        let (_, rest) =
+            self.rules.split_once(start).unwrap_or_else(|| panic!("{start:?} is not in deny.toml"));
+        let (list, _) = rest.split_once(']').unwrap();
+        list.split('"').skip(1).step_by(2).collect()
+    }
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+fn dependencies(package: &Value) -> impl Iterator<Item = &str> {
+    let all = package["dependencies"].as_array().unwrap().iter();
+    all.filter(|dependency| dependency["kind"].is_null()).map(|dependency| text(dependency, "name"))
+}
+
+#[test]
+fn rooms_name_only_those_the_arrows_point_to() {
+    let packages = Packages::read();
+    let named = packages.named();
+    for (room, may) in ARROWS {
+        let ours = named[room].iter().filter(|name| name.starts_with("rowlock"));
+        let beside: Vec<_> = ours.filter(|name| !may.contains(*name)).collect();
+        assert!(beside.is_empty(), "{room} names {beside:?}");
+    }
+}
+
+#[test]
+fn only_the_queue_talks_to_postgres_and_the_plan_to_nobody() {
+    let packages = Packages::read();
+    let named = packages.named();
+    let may = packages.rule("{ name = \"sqlx\", wrappers = [");
+    let talk = named.iter().filter(|(name, names)| !name.starts_with("sqlx") && names.contains("sqlx"));
+    let others: Vec<_> = talk.map(|(name, _)| *name).filter(|name| !may.contains(name)).collect();
+    assert!(others.is_empty(), "{others:?} name sqlx");
+    assert!(!named.contains_key("openssl"), "rustls is enough");
+
+    // What a feature of ours brings is not there for who does not ask for it, and the plan does not.
+    let asked = packages.asked("rowlock-plan");
+    assert!(asked.iter().all(|features| features.is_empty()), "{asked:?}");
+    let optional = packages.optional("rowlock-crds");
+    let mut reached = BTreeSet::from(["rowlock-plan"]);
+    let mut left = vec!["rowlock-plan"];
+    while let Some(name) = left.pop() {
+        let next = named.get(name).into_iter().flatten();
+        let there = next.filter(|next| name != "rowlock-crds" || !optional.contains(*next));
+        left.extend(there.filter(|next| reached.insert(next)));
+    }
+    for name in NOT_IN_PLAN {
+        assert!(!reached.contains(name), "plan reaches {name}");
+    }
+}
+
+#[test]
+fn every_dependency_comes_from_the_registry_under_an_allowed_licence() {
+    let packages = Packages::read();
+    let allowed = packages.rule("[licenses]\nallow = [");
+    for package in packages.all.iter().filter(|package| !package["source"].is_null()) {
+        let name = text(package, "name");
+        assert_eq!(text(package, "source"), REGISTRY, "{name}");
+        let licence = Expression::parse_mode(text(package, "license"), ParseMode::LAX)
+            .unwrap_or_else(|error| panic!("the licence of {name}: {error}"));
+        assert!(licence.evaluate(|asked| allowed.contains(&asked.to_string().as_str())), "{name}: {licence}");
+    }
+}
+
+#[test]
+fn every_version_stands_in_the_root_manifest() {
+    for (room, _) in ARROWS {
+        let folder = room.strip_prefix("rowlock-").unwrap_or("cli");
+        let path = Path::new(CHECKOUT).join(folder).join("Cargo.toml");
+        let manifest = std::fs::read_to_string(&path).unwrap();
+        let (_, dependencies) = manifest.split_once("[dependencies]\n").unwrap();
+        let own = dependencies.lines().take_while(|line| !line.starts_with('['));
+        let literal: Vec<_> = own.filter(|line| line.contains("= \"") || line.contains("version")).collect();
+        assert!(literal.is_empty(), "{}: {literal:?}", path.display());
+    }
+}

@@ -1,0 +1,43 @@
+//! The commands of README.md and docs/*.md, run as they stand, in order, in a clone; and the arrows of ARCHITECTURE.md.
+//!
+//! What a block is, its tag says: `sh` and `sql` are run, `output` is what the block before printed (`…` stands for
+//! anything), `yaml` is a manifest that is checked, `text` is none of these. A command that runs until Ctrl-C says so.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
+
+mod blocks;
+mod dependencies;
+mod world;
+
+use std::path::Path;
+
+use blocks::{Block, Kind, blocks};
+use world::World;
+
+#[test]
+fn every_command_of_the_documentation_does_what_is_said() {
+    let world = World::make();
+    for page in pages(&world.clone) {
+        let blocks = blocks(&page, &std::fs::read_to_string(world.clone.join(&page)).unwrap());
+        blocks.iter().filter(|block| block.kind == Kind::Yaml).for_each(check_manifest);
+        world.run(&page, &blocks);
+    }
+    world.end();
+}
+
+/// README.md first: it makes what the others use.
+fn pages(clone: &Path) -> Vec<String> {
+    let docs = std::fs::read_dir(clone.join("docs")).unwrap();
+    let paths = docs.map(|entry| entry.unwrap().path());
+    let pages = paths.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+    let mut pages: Vec<String> =
+        pages.map(|page| page.strip_prefix(clone).unwrap().display().to_string()).collect();
+    pages.sort();
+    pages.insert(0, "README.md".to_owned());
+    pages
+}
+
+fn check_manifest(block: &Block) {
+    let manifests = rowlock_crds::parse_manifests(Path::new(&block.place), &block.text);
+    let manifests = manifests.unwrap_or_else(|errors| panic!("{}: {errors:?}", block.place));
+    assert_eq!(manifests.len(), 1, "{}", block.place);
+}

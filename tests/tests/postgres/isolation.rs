@@ -1,0 +1,88 @@
+//! Isolation levels and settings of the caller: no verb decides on a snapshot older than its lock (R7), and none is compiled (R19).
+
+use rowlock_queue::{Caretaker, Outcome};
+use rowlock_tests::{Member, TestDb};
+use sqlx::{AssertSqlSafe, Executor};
+
+/// Verbs that decide by what they read under a lock. The instance is `$1`.
+const DECIDING: [&str; 9] = [
+    "rowlock.beat($1, 0, 0, 0, 5, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', false, null)",
+    "rowlock.claim($1, 1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 0, 4711)",
+    "rowlock.settle($1, '{}', '{}', '{}', '{}', '{}')",
+    "rowlock.leave($1)",
+    "rowlock.hand_back_strays($1, '{}')",
+    "rowlock.rescue($1, 0)",
+    "rowlock.care('-infinity', 1, false, false)",
+    "rowlock.sweep(1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 1)",
+    "rowlock.cancel(1)",
+];
+
+#[tokio::test]
+async fn verbs_that_decide_refuse_an_old_snapshot_and_change_nothing() {
+    let test = TestDb::new().await;
+    let member = test.member("a").await;
+    member.beat(0, 5).await;
+    let granted = test.one::<i64>("select count(*) from rowlock.allocation").await;
+    let beats = test.one::<i64>("select count(*) from rowlock.beat").await;
+    let mut session = test.session().await;
+    for level in ["repeatable read", "serializable"] {
+        for verb in DECIDING {
+            let call = format!("select * from {}", verb.replace("$1", &member.id().to_string()));
+            session.execute(AssertSqlSafe(format!("begin isolation level {level}"))).await.unwrap();
+            let refused = session.execute(AssertSqlSafe(call)).await.expect_err(verb);
+            let code =
+                refused.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
+            assert_eq!(code, "RL007", "{verb}: {refused}");
+            session.execute("rollback").await.unwrap();
+        }
+    }
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.allocation").await, granted);
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.beat").await, beats);
+    assert!(!member.beat(0, 5).await.gone, "it was not rescued, and did not leave");
+}
+
+#[tokio::test]
+async fn allocations_are_granted_by_beats_only() {
+    let test = TestDb::new().await;
+    for role in ["rowlock_producer", "rowlock_worker", "rowlock_reader"] {
+        let may = format!("select has_function_privilege('{role}', 'rowlock.allocate(int)', 'execute')");
+        assert!(!test.one::<bool>(may).await, "{role}: it relies on the beat to refuse an old snapshot");
+    }
+}
+
+/// Every statement is worth compiling.
+const FORCED: [&str; 4] =
+    ["jit = on", "jit_above_cost = 0", "jit_inline_above_cost = 0", "jit_optimize_above_cost = 0"];
+
+#[tokio::test]
+async fn an_instance_works_where_every_statement_is_compiled() {
+    let test = TestDb::new().await;
+    for setting in FORCED {
+        test.run(format!("alter database {} set {setting}", test.name)).await;
+    }
+    let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
+    test.enqueue_many(500).await;
+    let mut member = Member::join(&db, "a").await;
+    member.beat(0, 5).await;
+    let claimed = member.claim(200).await;
+    assert_eq!(claimed.tasks.len(), 200);
+    member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    Caretaker::of_queue(member.joined.queue).run_once(&db, None, Some(&member.lows)).await.unwrap();
+    assert_eq!(test.audited().await, (200, 0, 0, 300));
+}
+
+/// Whatever runs inside of a function is planned under the settings that the function pins. (The servers of the tests have no
+/// compiler in them, so that it would not show otherwise.)
+#[tokio::test]
+async fn the_verbs_of_every_second_are_never_compiled() {
+    let test = TestDb::new().await;
+    let unpinned = "select coalesce(string_agg(p.proname, ' ' order by p.proname), '') from pg_proc p
+      where p.oid in ('rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, real)'::regprocedure,
+        'rowlock.claim(bigint, int, bigint[], int, bigint)'::regprocedure, 'rowlock.leave(bigint)'::regprocedure,
+        'rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[])'::regprocedure,
+        'rowlock.promote(timestamptz, int)'::regprocedure, 'rowlock.sweep(int, bigint[], bigint[], int)'::regprocedure,
+        'rowlock.pulses()'::regprocedure, 'rowlock.rescue(bigint, bigint)'::regprocedure, 'rowlock.tidy()'::regprocedure,
+        'rowlock.statistics()'::regprocedure)
+        and not coalesce('jit=off' = any (p.proconfig), false)";
+    assert_eq!(test.one::<String>(unpinned).await, "");
+}
