@@ -160,10 +160,11 @@ end $$;
 
 -- The bodies of claimed tasks. Planned anew with the ids in it, so that it locks only the partitions that hold them (R18).
 create function rowlock.fetch(ids bigint[]) returns table (id bigint, type text, payload text, max_attempts smallint)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 begin
   return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using $1;
   if exists (select 1 from rowlock.task_kept) then
     return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1);
   end if;
 end $$;
+-- VOLATILE, so that the second statement has a snapshot of its own: the first may wait for a prune that empties the partition, and sees nothing then.

@@ -120,13 +120,15 @@ begin
   select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'rowlock.task'::regclass order by 2 limit 1;
   if part is null or to_timestamp(hi) > now() - keep then return null; end if;
-  execute format('lock table rowlock.%I in access exclusive mode', part);
+  -- Nobody adds to it any more, and its tasks are read until the rest is kept elsewhere, however many that are.
+  execute format('lock table rowlock.%I in share mode', part);
   hi := (hi - 1704067200) << 31;
   execute format('insert into rowlock.task_kept select t.* from rowlock.%I t where t.id in (
       select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id < %2$s
       union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g < %2$s and g <> all (l.settled)
       union all select d.id from rowlock.delayed d where d.id < %2$s union all select d.id from rowlock.dead d where d.id < %2$s) on conflict do nothing', part, hi);
   execute format('truncate rowlock.%I', part);
+  execute format('lock table rowlock.%I in access exclusive mode', part);
   return part;
 end $$;
 

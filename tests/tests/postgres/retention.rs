@@ -88,3 +88,28 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
     let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
     assert_eq!(rowlock_queue::fetch(&test.db, &ids).await.unwrap().len(), 42, "the old one has its body too");
 }
+
+#[tokio::test]
+async fn a_body_is_found_that_retention_moves_meanwhile() {
+    let test = TestDb::new().await;
+    let keep = Duration::from_secs(1);
+    let brief =
+        rowlock_queue::Declaration { keep_completed: keep, keep_cancelled: keep, ..declaration("mail") };
+    declare(&test.db, &brief).await.unwrap();
+    test.enqueue().await;
+    test.run(AGE).await;
+    let mut member = test.member("a").await;
+    let ids = [member.claim(1).await.tasks[0].id];
+    let mut pruner = test.session().await;
+    pruner.execute("begin; select rowlock.prune_task()").await.unwrap();
+    let fetch = {
+        let db = test.db.clone();
+        tokio::spawn(async move { rowlock_queue::fetch(&db, &ids).await })
+    };
+    let waits = "select exists (select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    while !test.one::<bool>(waits).await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    pruner.execute("commit").await.unwrap();
+    assert_eq!(fetch.await.unwrap().unwrap().len(), 1, "a task without a body would be settled as dead");
+}
