@@ -118,7 +118,7 @@ begin
   if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
   select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
   select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'rowlock.task'::regclass order by 2 limit 1;
+    where i.inhparent = 'rowlock.task'::regclass order by i.inhdetachpending desc, 2 limit 1;
   if part is null or to_timestamp(hi) > now() - keep then return null; end if;
   -- Nobody adds to it any more, and its tasks are read until the rest is kept elsewhere, however many that are.
   execute format('lock table rowlock.%I in share mode', part);
@@ -134,6 +134,7 @@ end $$;
 
 -- Partitions of the other tables that no task of a remaining partition needs; emptied under the same rules. Errors of kept tasks move too.
 create function rowlock.prune_rest() returns text[] language plpgsql volatile security definer
+-- First what a detach that was given up left pending: until that is finished, Postgres detaches no other partition of the table.
 set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' set jit = off as $$
 declare p record; done text[] := '{}'; oldest timestamptz; keep interval;
 begin
@@ -144,7 +145,8 @@ begin
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;
   for p in select c.relname part, b.relname parent, to_timestamp(substring(c.relname from '_([0-9]+)$')::bigint) hi
       from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class b on b.oid = i.inhparent
-      where i.inhparent in ('rowlock.receipt'::regclass, 'rowlock.result'::regclass, 'rowlock.failure'::regclass, 'rowlock.beat'::regclass, 'rowlock.allocation'::regclass) loop
+      where i.inhparent in ('rowlock.receipt'::regclass, 'rowlock.result'::regclass, 'rowlock.failure'::regclass, 'rowlock.beat'::regclass, 'rowlock.allocation'::regclass)
+      order by i.inhdetachpending desc, 3 loop
     continue when p.hi > case when p.parent in ('beat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end;
     execute format('lock table rowlock.%I in access exclusive mode', p.part);
     if p.parent = 'failure' then

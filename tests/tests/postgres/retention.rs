@@ -113,3 +113,32 @@ async fn a_body_is_found_that_retention_moves_meanwhile() {
     pruner.execute("commit").await.unwrap();
     assert_eq!(fetch.await.unwrap().unwrap().len(), 1, "a task without a body would be settled as dead");
 }
+
+/// Two partitions of beats that went by, the newer one's detach given up halfway.
+const GIVEN_UP: &str = "do $$
+declare hi timestamptz; child text;
+begin
+  for i in 1 .. 2 loop
+    hi := date_trunc('hour', now()) - interval '3 days' + i * interval '6 hours';
+    child := 'beat_' || extract(epoch from hi)::bigint;
+    execute format('create table rowlock.%I (like rowlock.beat including defaults)', child);
+    execute format('alter table rowlock.beat attach partition rowlock.%I for values from (%L) to (%L)', child, hi - interval '6 hours', hi);
+  end loop;
+end $$";
+
+#[tokio::test]
+async fn a_detach_that_was_given_up_is_finished_before_the_next() {
+    let test = TestDb::new().await;
+    test.run(GIVEN_UP).await;
+    let pruned: Vec<String> = test.one("select rowlock.prune_rest()").await;
+    assert_eq!(pruned.len(), 2);
+    let mut producer = test.session().await;
+    producer.execute("begin; insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants) values (0, 0, 0, 0, 0, 0, 0)").await.unwrap();
+    let mut pruner = test.session().await;
+    pruner.execute("set statement_timeout = '200ms'").await.unwrap();
+    let newer = pruned[1].split(' ').next_back().unwrap();
+    let detach = format!("alter table rowlock.beat detach partition rowlock.{newer} concurrently");
+    assert!(pruner.execute(sqlx::AssertSqlSafe(detach)).await.is_err(), "the producer is open");
+    producer.execute("commit").await.unwrap();
+    assert_eq!(Caretaker::new().run_once(&test.db, None, None).await.unwrap().pruned, 2);
+}
