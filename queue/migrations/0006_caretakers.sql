@@ -136,10 +136,17 @@ end $$;
 create function rowlock.prune_rest() returns text[] language plpgsql volatile security definer
 -- First what a detach that was given up left pending: until that is finished, Postgres detaches no other partition of the table.
 set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' set jit = off as $$
-declare p record; done text[] := '{}'; oldest timestamptz; keep interval;
+declare p record; done text[] := '{}'; oldest timestamptz; keep interval; unused boolean;
 begin
   if not pg_try_advisory_xact_lock(1902601, 1) then return done; end if;
   select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
+  -- Detached, but whoever did it was gone before it could drop the table.
+  for p in select c.relname part from pg_class c where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' and not c.relispartition
+      and c.relname ~ '^(task|receipt|result|failure|beat|allocation)_[0-9]+$' loop
+    execute format('lock table rowlock.%I in access exclusive mode', p.part);
+    execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
+    if unused then execute format('drop table rowlock.%I', p.part); end if;
+  end loop;
   -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
   select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) - 2 * rowlock.partition_width() into oldest
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;

@@ -46,6 +46,7 @@ async fn detach(db: &Db, parent: &str, partition: &str) -> Result<()> {
     let how = if pending { "finalize" } else { "concurrently" };
     let detach = format!("alter table rowlock.{parent} detach partition rowlock.{partition} {how}");
     db.ddl(detach).await?;
-    db.ddl(format!("drop table rowlock.{partition}")).await?;
+    // Another caretaker may have found it detached, and dropped it.
+    db.ddl(format!("drop table if exists rowlock.{partition}")).await?;
     Ok(())
 }

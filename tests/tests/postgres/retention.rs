@@ -142,3 +142,16 @@ async fn a_detach_that_was_given_up_is_finished_before_the_next() {
     producer.execute("commit").await.unwrap();
     assert_eq!(Caretaker::new().run_once(&test.db, None, None).await.unwrap().pruned, 2);
 }
+
+#[tokio::test]
+async fn a_table_that_was_detached_and_not_dropped_is_dropped_later() {
+    let test = TestDb::new().await;
+    test.run(GIVEN_UP).await;
+    let pruned: Vec<String> = test.one("select rowlock.prune_rest()").await;
+    let left = pruned[0].split(' ').next_back().unwrap();
+    test.run(format!("alter table rowlock.beat detach partition rowlock.{left}")).await;
+    test.run("create table rowlock.beat_1 (mine int); insert into rowlock.beat_1 values (1)").await;
+    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    assert!(test.one::<bool>(&format!("select to_regclass('rowlock.{left}') is null")).await);
+    assert!(test.one::<bool>("select to_regclass('rowlock.beat_1') is not null").await, "it is not empty");
+}
