@@ -175,10 +175,14 @@ begin
   -- A receipt stays behind, so that the task of a partition that is still there has a state.
   with old as (delete from rowlock.dead d where d.id in (select x.id from rowlock.dead x join rowlock.queue q on q.id = x.queue where x.at < now() - q.keep_dead order by x.at limit $1 for update of x skip locked) returning d.id, d.queue, d.attempt)
   insert into rowlock.receipt (queue, state, firsts, ns, attempts) select queue, 2, array_agg(id), array_agg(1::smallint), array_agg(attempt) from old group by queue;
-  with finished as (select t.id from rowlock.task_kept t where
-      not exists (select 1 from rowlock.dead d where d.id = t.id) and not exists (select 1 from rowlock.delayed d where d.id = t.id)
-      and not exists (select 1 from rowlock.ready r where r.queue = t.queue and t.id >= r.id and t.id < r.id + r.n)
-      and not exists (select 1 from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where t.id >= u.f and t.id < u.f + u.n and t.id <> all (l.settled)) limit $1)
+  -- The unfinished ones are listed once: ranges looked through for every kept task would take hours where many are kept.
+  with finished as (
+    select t.id from rowlock.task_kept t where not exists (select 1 from rowlock.dead d where d.id = t.id)
+    except (
+      select d.id from rowlock.delayed d
+      union all select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id <= (select max(t.id) from rowlock.task_kept t)
+      union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g <> all (l.settled))
+    limit $1)
   delete from rowlock.task_kept t using finished f where t.id = f.id;
   get diagnostics n = row_count;
   delete from rowlock.failure_kept f where not exists (select 1 from rowlock.task_kept t where t.id = f.id);
