@@ -1,8 +1,8 @@
 //! What caretakers do beside the tasks.
 
-use rowlock_queue::{Caretaker, Outcome, cancel};
+use rowlock_queue::{Caretaker, Outcome, Settled, cancel, redrive};
 use rowlock_tests::TestDb;
-use sqlx::Row;
+use sqlx::{Executor, Row};
 
 #[tokio::test]
 async fn a_request_to_cancel_what_completes_first_leaves_nothing_behind() {
@@ -24,4 +24,21 @@ async fn a_caretaker_knows_for_how_long_partitions_are_made() {
     let test = TestDb::new().await;
     let report = Caretaker::new().run_once(&test.db, None, None).await.unwrap();
     assert!(report.partitions_hours_left.unwrap() >= 72.0);
+}
+
+#[tokio::test]
+async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_redriven_task() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    let mut person = test.session().await;
+    person.execute(sqlx::AssertSqlSafe(format!("begin; select rowlock.cancel({id})"))).await.unwrap();
+    member.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
+    person.execute("commit").await.unwrap();
+    assert_eq!(redrive(&test.db, &[id]).await.unwrap(), 1);
+    let claimed = member.claim(1).await;
+    assert!(member.beat(1, 1).await.cancelled.is_empty());
+    let released = member.settle(&claimed, &Outcome::Release).await;
+    assert_eq!(released, [Settled::Done], "not cancelled");
 }
