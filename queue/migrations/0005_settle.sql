@@ -5,7 +5,7 @@ create function rowlock.requeue(queue int, ids bigint[], attempts smallint[], pr
 language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
-  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, (select q.bell_until > now() from rowlock.queue q where q.id = $1)
+  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.bell_until > now() from rowlock.queue q where q.id = $1), false)
   from (select nextval('rowlock.k_seq') k, y.* from (
     select min(x.id) id, count(*) n, x.attempt, x.priority from (
       select u.*, u.id - row_number() over (partition by u.attempt, u.priority order by u.id) run

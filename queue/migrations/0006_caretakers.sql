@@ -82,14 +82,15 @@ begin
   return rescued;
 end $$;
 
--- A lost lease uses an attempt: ready again at once, dead when it was the last, cancelled when somebody asked for that.
+-- A lost lease uses an attempt: ready again at once, dead when it was the last, cancelled when somebody asked for that. Also where somebody deleted
+-- the queue: whatever is not written here is gone with its lease.
 create function rowlock.lose(queue int, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare outcomes smallint[];
 begin
   select array_agg(case when c.id is not null then 6 when x.attempt + 1 >= m.max_attempts then 3 else 5 end::smallint order by x.p) into outcomes
-  from unnest($4, $5) with ordinality x(id, attempt, p) join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
+  from unnest($4, $5) with ordinality x(id, attempt, p) left join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
   insert into rowlock.failure (id, attempt, instance, error)
     select x.id, x.attempt + 1, $2, format('lease lost: instance %s stopped beating', $3) from unnest($4, $5, outcomes) x(id, attempt, outcome) where x.outcome = 5;
   perform rowlock.record($1, $2, array_fill(1, array[cardinality($4)]), $4, outcomes,

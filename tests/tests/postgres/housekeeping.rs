@@ -70,3 +70,20 @@ async fn a_database_that_slept_for_months_is_ready_after_one_pass() {
     assert!(tables < 30, "{tables} partitions");
     test.enqueue().await;
 }
+
+#[tokio::test]
+async fn a_queue_that_somebody_deleted_takes_no_running_task_with_it() {
+    let test = TestDb::new().await;
+    let ids = test.enqueue_many(3).await;
+    let mut member = test.member("a").await;
+    member.claim(2).await;
+    test.run("delete from rowlock.queue").await;
+    test.run(format!(
+        "select rowlock.rescue({0}, beat) from rowlock.pulses() where instance = {0}",
+        member.id()
+    ))
+    .await;
+    for id in ids {
+        assert_eq!(test.state(id).await.as_deref(), Some("available"));
+    }
+}
