@@ -67,7 +67,7 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as 
 declare l record; u record; rescued int := 0; v_name text; v_queue int;
 begin
   perform rowlock.demand_read_committed();
-  if not pg_try_advisory_xact_lock(1902602, ($1 % 2147483647)::int) then return null; end if;
+  if not pg_try_advisory_xact_lock(1902602, ($1 & 2147483647)::int) then return null; end if;
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue into v_name, v_queue;
   if not found then return null; end if;
@@ -128,19 +128,18 @@ begin
       select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id < %2$s
       union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g < %2$s and g <> all (l.settled)
       union all select d.id from rowlock.delayed d where d.id < %2$s union all select d.id from rowlock.dead d where d.id < %2$s) on conflict do nothing', part, hi);
-  execute format('truncate rowlock.%I', part);
   execute format('lock table rowlock.%I in access exclusive mode', part);
+  execute format('truncate rowlock.%I', part);
   return part;
 end $$;
 
 -- Partitions of the other tables that no task of a remaining partition needs; emptied under the same rules. Errors of kept tasks move too.
-create function rowlock.prune_rest() returns text[] language plpgsql volatile security definer
 -- First what a detach that was given up left pending: until that is finished, Postgres detaches no other partition of the table.
+create function rowlock.prune_rest() returns text[] language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' set jit = off as $$
 declare p record; done text[] := '{}'; oldest timestamptz; keep interval; unused boolean;
 begin
   if not pg_try_advisory_xact_lock(1902601, 1) then return done; end if;
-  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
   -- Detached, but whoever did it was gone before it could drop the table.
   for p in select c.relname part from pg_class c where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' and not c.relispartition
       and c.relname ~ '^(task|receipt|result|failure|beat|allocation)_[0-9]+$' loop
@@ -148,6 +147,7 @@ begin
     execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
     if unused then execute format('drop table rowlock.%I', p.part); end if;
   end loop;
+  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
   -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
   select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) - 2 * rowlock.partition_width() into oldest
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;

@@ -3,6 +3,7 @@
 
 mod allocation;
 mod claims;
+mod failover;
 mod fencing;
 mod horizon;
 mod housekeeping;
