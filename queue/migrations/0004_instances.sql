@@ -31,7 +31,7 @@ end $$;
 create function rowlock.published_lows(queue int) returns bigint[] language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
   select b.lows from rowlock.instance i, lateral (
     select x.n, x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null and x.at > now() - interval '1 minute' order by x.n desc limit 1) b
-  where i.queue = $1 and i.ended_at is null order by b.n desc limit 1
+  where i.queue = $1 and coalesce(i.ended_at > now() - interval '1 minute', true) order by b.n desc limit 1
 $$;
 
 -- The newest beat and allocation of every live instance of a queue, and how many workers it counts as holding. One whose beats cannot be
