@@ -156,7 +156,11 @@ begin
       where i.inhparent in ('rowlock.receipt'::regclass, 'rowlock.result'::regclass, 'rowlock.failure'::regclass, 'rowlock.beat'::regclass, 'rowlock.allocation'::regclass)
       order by i.inhdetachpending desc, 3 loop
     continue when p.hi > case when p.parent in ('beat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end;
-    execute format('lock table rowlock.%I in access exclusive mode', p.part);
+    begin
+      execute format('lock table rowlock.%I in access exclusive mode', p.part);
+    exception when lock_not_available then
+      continue;   -- somebody reads this one: the others need not wait for that
+    end;
     if p.parent = 'failure' then
       execute format('insert into rowlock.failure_kept (at, id, attempt, instance, error) select f.at, f.id, f.attempt, f.instance, f.error from rowlock.%I f
         where f.id in (select t.id from rowlock.task_kept t)', p.part);

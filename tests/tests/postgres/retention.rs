@@ -130,13 +130,13 @@ end $$";
 async fn a_detach_that_was_given_up_is_finished_before_the_next() {
     let test = TestDb::new().await;
     test.run(GIVEN_UP).await;
-    let pruned: Vec<String> = test.one("select rowlock.prune_rest()").await;
-    assert_eq!(pruned.len(), 2);
+    let emptied: Vec<String> = test.one("select rowlock.prune_rest()").await;
+    assert_eq!(emptied.len(), 2);
     let mut producer = test.session().await;
     producer.execute("begin; insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants) values (0, 0, 0, 0, 0, 0, 0)").await.unwrap();
     let mut pruner = test.session().await;
     pruner.execute("set statement_timeout = '200ms'").await.unwrap();
-    let newer = pruned[1].split(' ').next_back().unwrap();
+    let newer = emptied[1].split(' ').next_back().unwrap();
     let detach = format!("alter table rowlock.beat detach partition rowlock.{newer} concurrently");
     assert!(pruner.execute(sqlx::AssertSqlSafe(detach)).await.is_err(), "the producer is open");
     producer.execute("commit").await.unwrap();
@@ -144,11 +144,39 @@ async fn a_detach_that_was_given_up_is_finished_before_the_next() {
 }
 
 #[tokio::test]
+async fn a_transaction_of_days_ago_keeps_nothing_but_its_own_partition() {
+    let test = TestDb::new().await;
+    test.run(GIVEN_UP).await;
+    let brief = rowlock_queue::Declaration {
+        keep_completed: Duration::from_secs(1),
+        keep_cancelled: Duration::from_secs(1),
+        ..declaration("mail")
+    };
+    declare(&test.db, &brief).await.unwrap();
+    test.enqueue().await;
+    test.run(AGE).await;
+    let (old, beats) = (test.one::<String>(OLDEST).await, "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = 'rowlock.beat'::regclass and c.relname < 'beat_' || extract(epoch from now() - interval '1 day')::bigint");
+    let mut open = test.session().await;
+    let read = "select min(c.relname::text) from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.beat'::regclass";
+    let busy = test.one::<String>(read).await;
+    let holds = format!(
+        "begin; lock table only rowlock.{old} in row exclusive mode; lock table only rowlock.{busy} in access share mode"
+    );
+    open.execute(sqlx::AssertSqlSafe(holds)).await.unwrap();
+    assert_eq!(test.one::<i64>(beats).await, 2);
+    Caretaker::new().run_once(&test.db, None, None).await.unwrap_err();
+    assert_eq!(test.one::<i64>(beats).await, 1, "one of them is in use, and so is the partition of tasks");
+    open.execute("commit").await.unwrap();
+    assert_eq!(Caretaker::new().run_once(&test.db, None, None).await.unwrap().pruned, 2);
+}
+
+#[tokio::test]
 async fn a_table_that_was_detached_and_not_dropped_is_dropped_later() {
     let test = TestDb::new().await;
     test.run(GIVEN_UP).await;
-    let pruned: Vec<String> = test.one("select rowlock.prune_rest()").await;
-    let left = pruned[0].split(' ').next_back().unwrap();
+    let emptied: Vec<String> = test.one("select rowlock.prune_rest()").await;
+    let left = emptied[0].split(' ').next_back().unwrap();
     test.run(format!("alter table rowlock.beat detach partition rowlock.{left}")).await;
     test.run("create table rowlock.beat_1 (mine int); insert into rowlock.beat_1 values (1)").await;
     Caretaker::new().run_once(&test.db, None, None).await.unwrap();
