@@ -3,7 +3,8 @@
 use std::{future::Future, str::FromStr, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, Executor, PgPool, Postgres, Row, Transaction,
+    AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Row, Transaction,
+    pool::PoolConnection,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
     query::Query,
 };
@@ -133,27 +134,31 @@ impl Db {
     }
 
     async fn rows(&self, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
-        if !self.behind_pooler {
-            return statement.fetch_all(&self.pool).await;
-        }
-        // Boxed: it is the rarer way, and its state would swell every caller's.
-        Box::pin(async move {
-            let mut transaction = self.begin().await?;
-            let rows = statement.persistent(false).fetch_all(&mut *transaction).await?;
-            transaction.commit().await?;
-            Ok(rows)
-        })
-        .await
+        let mut lent = Lent(Some(self.pool.acquire().await?));
+        let rows = if self.behind_pooler {
+            // Boxed: it is the rarer way, and its state would swell every caller's.
+            Box::pin(in_transaction(lent.connection()?, statement)).await
+        } else {
+            statement.fetch_all(lent.connection()?).await
+        };
+        lent.give_back();
+        rows
     }
 
     /// A transaction at the isolation level that the verbs need.
     pub(crate) async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
-        self.pool.begin_with("begin isolation level read committed").await
+        self.pool.begin_with(BEGIN).await
     }
 
     /// A statement that may not run in a transaction, made by us from names of ours.
     pub(crate) async fn ddl(&self, statement: String) -> Result<()> {
-        bounded(self.pool.execute(AssertSqlSafe(statement))).await?;
+        bounded(async {
+            let mut lent = Lent(Some(self.pool.acquire().await?));
+            let done = lent.connection()?.execute(AssertSqlSafe(statement)).await;
+            lent.give_back();
+            done
+        })
+        .await?;
         Ok(())
     }
 
@@ -180,6 +185,38 @@ impl Db {
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+const BEGIN: &str = "begin isolation level read committed";
+
+/// A connection of the pool, while a statement runs on it. One that is given up in the midst of it is closed: the pool would wait
+/// for its answer, and whoever needs a connection with it, for as long as TCP goes on hoping where a server has vanished.
+struct Lent(Option<PoolConnection<Postgres>>);
+
+impl Lent {
+    fn connection(&mut self) -> sqlx::Result<&mut PgConnection> {
+        self.0.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
+    }
+
+    /// The pool asks each connection for a sign of life before it lends it again; that may take no longer than a statement.
+    fn give_back(&mut self) {
+        if let Some(mut connection) = self.0.take() {
+            tokio::spawn(tokio::time::timeout(STATEMENT_TIMEOUT, connection.return_to_pool()));
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        drop(self.0.take().map(PoolConnection::detach));
+    }
+}
+
+async fn in_transaction(connection: &mut PgConnection, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
+    let mut transaction = connection.begin_with(BEGIN).await?;
+    let rows = statement.persistent(false).fetch_all(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(rows)
 }
 
 /// A statement with its arguments.

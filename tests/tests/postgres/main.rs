@@ -9,6 +9,7 @@ mod horizon;
 mod housekeeping;
 mod isolation;
 mod late;
+mod outages;
 mod outcomes;
 mod pooler;
 mod refusals;
