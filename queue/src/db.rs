@@ -232,7 +232,10 @@ pub(crate) fn once(sql: &'static str) -> Statement<'static> {
     query(sql).persistent(false)
 }
 
-async fn bounded<T>(statement: impl Future<Output = std::result::Result<T, sqlx::Error>>) -> Result<T> {
+/// No longer than [`STATEMENT_TIMEOUT`].
+pub(crate) async fn bounded<T>(
+    statement: impl Future<Output = std::result::Result<T, sqlx::Error>>,
+) -> Result<T> {
     Ok(tokio::time::timeout(STATEMENT_TIMEOUT, statement).await.map_err(|_| Error::Timeout)??)
 }
 

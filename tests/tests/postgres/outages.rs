@@ -2,7 +2,7 @@
 
 use std::{str::FromStr, time::Duration};
 
-use rowlock_queue::{Connect, Db, Error};
+use rowlock_queue::{Connect, Db, Error, QueueId, listen};
 use rowlock_tests::TestDb;
 use sqlx::{Executor, postgres::PgConnectOptions};
 use tokio::{
@@ -55,8 +55,12 @@ impl Drop for Network {
 
 /// A pool of one, as an instance has it.
 async fn db_behind(network: &Network, test: &TestDb) -> Db {
+    Db::connect(&connect_through(network, test)).await.unwrap()
+}
+
+fn connect_through(network: &Network, test: &TestDb) -> Connect {
     let url = test.connect().url.replace(&format!(":{}/", port_of(test)), &format!(":{}/", network.port));
-    Db::connect(&Connect { url, max_connections: 1, ..test.connect() }).await.unwrap()
+    Connect { url, max_connections: 1, ..test.connect() }
 }
 
 fn port_of(test: &TestDb) -> u16 {
@@ -90,6 +94,31 @@ async fn a_server_that_vanishes_after_a_statement_holds_up_no_other_for_long() {
     let lost = db.check_schema().await;
     assert!(lost.as_ref().is_err_and(Error::is_transient), "{lost:?}");
     db.check_schema().await.expect("another connection");
+}
+
+#[tokio::test]
+async fn a_bell_that_nobody_can_ring_any_more_says_so() {
+    let test = TestDb::new().await;
+    let network = Network::before(port_of(&test)).await;
+    let mut bell = listen(&connect_through(&network, &test)).await.unwrap();
+    network.server_vanishes();
+    let lost = bell.wait().await;
+    assert!(lost.as_ref().is_err_and(Error::is_transient), "{lost:?}");
+}
+
+#[tokio::test]
+async fn a_bell_rings_after_a_long_silence_too() {
+    let test = TestDb::new().await;
+    let mut bell = listen(&test.connect()).await.unwrap();
+    let looks = "select count(*) from pg_stat_activity where datname = current_database() and query = 'LISTEN \"rowlock\"'
+                 and query_start > backend_start + interval '10 seconds'";
+    let (rung, ()) = tokio::join!(bell.wait(), async {
+        while test.one::<i64>(looks).await == 0 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        test.run("notify rowlock, '7'").await;
+    });
+    assert_eq!(rung.unwrap(), QueueId(7));
 }
 
 async fn until_somebody_waits(test: &TestDb) {
