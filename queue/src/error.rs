@@ -91,6 +91,11 @@ impl Error {
         }
     }
 
+    /// Whether a row found no partition: `check_violation`, which nothing else of ours raises in a partitioned table.
+    pub(crate) fn lacks_partition(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23514") && error.constraint().is_none())
+    }
+
     /// A name for a metric's label: few and fixed.
     #[must_use]
     pub fn metric_label(&self) -> &'static str {

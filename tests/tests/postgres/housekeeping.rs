@@ -87,3 +87,18 @@ async fn a_queue_that_somebody_deleted_takes_no_running_task_with_it() {
         assert_eq!(test.state(id).await.as_deref(), Some("available"));
     }
 }
+
+#[tokio::test]
+async fn an_instance_joins_after_everybody_was_away_for_longer_than_partitions_last() {
+    let test = TestDb::new().await;
+    test.run(
+        "do $$ declare p regclass; begin
+           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.beat'::regclass loop
+             execute format('alter table rowlock.beat detach partition %s', p);
+             execute format('drop table %s', p);
+           end loop;
+         end $$",
+    )
+    .await;
+    test.member("a").await.beat(0, 1).await;
+}
