@@ -125,19 +125,19 @@ impl Db {
 
     /// The rows that a statement answers, under [`STATEMENT_TIMEOUT`]. Giving it up closes its connection.
     pub(crate) async fn all(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
-        bounded(self.rows(statement)).await
+        // Boxed, here and below: what sqlx keeps would swell every caller.
+        bounded(Box::pin(self.rows(statement))).await
     }
 
     /// The same, for as long as it takes.
     pub(crate) async fn patiently(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
-        Ok(self.rows(statement).await?)
+        Ok(Box::pin(self.rows(statement)).await?)
     }
 
     async fn rows(&self, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
         let mut lent = Lent(Some(self.pool.acquire().await?));
         let rows = if self.behind_pooler {
-            // Boxed: it is the rarer way, and its state would swell every caller's.
-            Box::pin(in_transaction(lent.connection()?, statement)).await
+            in_transaction(lent.connection()?, statement).await
         } else {
             statement.fetch_all(lent.connection()?).await
         };

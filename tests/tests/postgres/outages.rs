@@ -27,13 +27,13 @@ impl Network {
         let seen = vanished.clone();
         let accepts = tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let mut vanishes = seen.subscribe();
+                let mut end = seen.subscribe();
                 tokio::spawn(async move {
                     let mut server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
                     tokio::select! {
                         biased;
                         // Held open, and deaf.
-                        _ = vanishes.changed() => std::future::pending().await,
+                        _ = end.changed() => std::future::pending().await,
                         _ = copy_bidirectional(&mut client, &mut server) => (),
                     }
                 });
