@@ -26,6 +26,8 @@ begin
     if lo is null then lo := date_trunc('hour', now()) - interval '2 days'; hi := date_trunc('hour', now()) + width;
     else hi := lo + width; end if;
     while lo < now() + ahead loop
+      -- Nobody cared for longer than partitions were made ahead: one takes in all that time.
+      hi := greatest(hi, date_trunc('hour', now()) + width);
       child := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint);
       execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, parent);
       if parent = 'task' then

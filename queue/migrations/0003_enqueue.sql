@@ -30,7 +30,7 @@ end $$;
 
 -- When the options say: null for now.
 create function rowlock.due_of(options jsonb) returns timestamptz language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-declare delay interval;
+declare delay interval; due timestamptz;
 begin
   if options ? 'delay' then
     begin
@@ -41,15 +41,23 @@ begin
     if delay < interval '0' then
       raise exception 'delay must not be negative' using errcode = 'RL005', hint = 'Leave it out to run the task now.';
     end if;
-    return nullif(now() + delay, now());
+    begin
+      due := now() + delay;
+    exception when datetime_field_overflow then
+      due := 'infinity';
+    end;
   elsif options ? 'run_at' then
     begin
-      return nullif(greatest((options->>'run_at')::timestamptz, now()), now());
+      due := greatest((options->>'run_at')::timestamptz, now());
     exception when invalid_datetime_format or datetime_field_overflow then
       raise exception 'run_at is not a time' using errcode = 'RL005', hint = 'For example "2030-01-31T08:00:00Z".';
     end;
   end if;
-  return null;
+  -- Clients know no infinity, and few a year with five digits.
+  if due > now() + interval '100 years' then
+    raise exception 'the task would be due in more than 100 years' using errcode = 'RL005', hint = 'To run it never, do not enqueue it.';
+  end if;
+  return nullif(due, now());
 end $$;
 
 create function rowlock.refuse_unknown_queue(queue text) returns void language plpgsql stable set search_path = pg_catalog, pg_temp as $$

@@ -1,4 +1,5 @@
 -- What an instance calls: join, beat (with the grant of allocations), claim, settle, drain, leave.
+-- An instance's id is a number from a sequence below 21 random bits: a failover may rewind the sequence while the process that had the number lives.
 -- The advisory lock (1902602, instance mod 2^31) keeps its own verbs and a rescue apart (R5): its verbs take it shared, the rescue exclusively,
 -- and both look at the instance's row in a later statement, with a newer snapshot.
 
@@ -11,7 +12,7 @@ end $$;
 
 create function rowlock.lock_alive(instance bigint) returns boolean language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
-  if not pg_try_advisory_xact_lock_shared(1902602, (instance % 2147483647)::int) then return false; end if;
+  if not pg_try_advisory_xact_lock_shared(1902602, (instance & 2147483647)::int) then return false; end if;
   return exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null);
 end $$;
 
@@ -21,27 +22,31 @@ declare q rowlock.queue; i rowlock.instance;
 begin
   select * into q from rowlock.queue r where r.name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  insert into rowlock.instance (id, queue, name, capacity) values (nextval('rowlock.instance_seq'), q.id, $2, $3) returning * into i;
+  insert into rowlock.instance (id, queue, name, capacity) values ((floor(random() * 2097152)::bigint << 32) | (nextval('rowlock.instance_seq') & 4294967295), q.id, $2, $3) returning * into i;
   insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants) values (nextval('rowlock.beat_seq'), i.id, q.id, 0, 0, 0, 0);
   return i;
 end $$;
 
 -- The lows that were published last: an instance that joins need not walk the dead rows of a pinned horizon.
-create function rowlock.published_lows(queue int) returns bigint[] language sql stable set search_path = pg_catalog, pg_temp as $$
-  select b.lows from rowlock.beat b where b.queue = $1 and b.lows is not null and b.at > now() - interval '1 minute' order by b.n desc limit 1
+create function rowlock.published_lows(queue int) returns bigint[] language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+  select b.lows from rowlock.instance i, lateral (
+    select x.n, x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null and x.at > now() - interval '1 minute' order by x.n desc limit 1) b
+  where i.queue = $1 and coalesce(i.ended_at > now() - interval '1 minute', true) order by b.n desc limit 1
 $$;
 
 -- The newest beat and allocation of every live instance of a queue, and how many workers it counts as holding. One whose beats cannot be
--- seen (it died, or the clock stepped) may hold as many as it has room for.
-create function rowlock.holding(queue int) returns table (instance bigint, drains boolean, wants int, granted int, holds int)
+-- seen (it died, or the clock stepped) may hold as many as it has room for; `at_most` counts so, too, who has not beaten for
+-- seconds: a failover may have lost what was granted to it since (R7).
+create function rowlock.holding(queue int) returns table (instance bigint, drains boolean, wants int, granted int, holds int, at_most int)
 language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
   select i.id, i.drains, coalesce(least(b.wants, i.capacity), 0),
          case when b.n is null then 0 when a.number > b.allocation then a.workers else b.allocated end,
-         case when b.n is null then i.capacity when a.number > b.allocation then greatest(b.held, b.allocated, a.highest) else greatest(b.held, b.allocated) end
+         h.holds, case when b.at < now() - interval '5 seconds' then greatest(h.holds, i.capacity) else h.holds end
   from rowlock.instance i
   left join lateral (select x.* from rowlock.beat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
   left join lateral (select max(x.number) number, max(x.workers) highest, (array_agg(x.workers order by x.number desc))[1] workers
                      from rowlock.allocation x where x.instance = i.id and x.number > b.allocation and x.at > now() - interval '1 minute') a on true
+  cross join lateral (select case when b.n is null then i.capacity when a.number > b.allocation then greatest(b.held, b.allocated, a.highest) else greatest(b.held, b.allocated) end holds) h
   where i.queue = $1 and i.ended_at is null
 $$;
 
@@ -53,7 +58,7 @@ declare
 begin
   if not pg_try_advisory_xact_lock(1902603, $1) then return; end if;
   select case when q.paused then 0 else q.total_workers end into total from rowlock.queue q where q.id = $1;
-  select total - coalesce(sum(x.holds), 0), count(*) filter (where x.wants > 0 and not x.drains) into free, live from rowlock.holding($1) x;
+  select total - coalesce(sum(x.at_most), 0), count(*) filter (where x.wants > 0 and not x.drains) into free, live from rowlock.holding($1) x;
   rest := total; 
   -- Smallest wish first: what it leaves over is shared by the others.
   for h in select * from rowlock.holding($1) x order by (x.drains or x.wants = 0) desc, x.wants, x.instance loop
@@ -80,7 +85,7 @@ create function rowlock.beat(instance bigint, held int, allocated int, allocatio
 returns table (gone boolean, allocation_number bigint, workers int, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[])
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
-declare v_queue int; v_live int;
+declare v_queue int; v_live int; v_behind bigint;
 begin
   perform rowlock.demand_read_committed();
   if not rowlock.lock_alive($1) then
@@ -89,6 +94,9 @@ begin
   select i.queue into v_queue from rowlock.instance i where i.id = $1;
   insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants, service_ms, lows)
     values (nextval('rowlock.beat_seq'), $1, v_queue, $2, $3, $4, $5, $8, $6);
+  -- A failover may rewind k_seq below where claims start: they would not see what gets such a k.
+  select max(x) - s.last_value into v_behind from unnest($6) x, rowlock.k_seq s group by s.last_value;
+  if v_behind > 0 then perform nextval('rowlock.k_seq') from generate_series(1, least(v_behind, 1000000)); end if;
   -- About four passes a second for the whole queue, however many instances beat (a full read in each beat would be quadratic).
   select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
   if random() * v_live < 4 then perform rowlock.allocate(v_queue); end if;
@@ -159,8 +167,9 @@ begin
 end $$;
 
 -- The bodies of claimed tasks. Planned anew with the ids in it, so that it locks only the partitions that hold them (R18).
+-- VOLATILE, so that the second statement has a snapshot of its own: the first may wait for a prune that empties the partition, and sees nothing then.
 create function rowlock.fetch(ids bigint[]) returns table (id bigint, type text, payload text, max_attempts smallint)
-language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 begin
   return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using $1;
   if exists (select 1 from rowlock.task_kept) then

@@ -5,7 +5,7 @@ create function rowlock.requeue(queue int, ids bigint[], attempts smallint[], pr
 language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
   insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
-  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, (select q.bell_until > now() from rowlock.queue q where q.id = $1)
+  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.bell_until > now() from rowlock.queue q where q.id = $1), false)
   from (select nextval('rowlock.k_seq') k, y.* from (
     select min(x.id) id, count(*) n, x.attempt, x.priority from (
       select u.*, u.id - row_number() over (partition by u.attempt, u.priority order by u.id) run
@@ -94,6 +94,7 @@ begin
 end $$;
 
 -- Writes what was decided: 1 complete, 2 retry, 3 dead, 4 snooze, 5 release, 6 cancelled. `o` is the place of each in delays_ms and texts.
+-- No delay is longer than 100 years: one that overflows would fail all the others.
 create function rowlock.record(queue int, instance bigint, o int[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[])
 returns void language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
@@ -117,7 +118,7 @@ begin
     select x.id, $1, x.priority, x.attempt + 1 from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 3;
   insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
     select x.id, $1, x.priority, x.attempt + (x.outcome = 2)::int, 1, d.at, d.at
-    from unnest($3, $4, $5, $6, $7) x(o, id, outcome, attempt, priority), lateral (select now() + greatest(($8)[x.o], 0) * interval '1 millisecond' as at) d where x.outcome in (2, 4);
+    from unnest($3, $4, $5, $6, $7) x(o, id, outcome, attempt, priority), lateral (select now() + least(greatest(($8)[x.o], 0), 3155760000000) * interval '1 millisecond' as at) d where x.outcome in (2, 4);
   select array_agg(x.id), array_agg(x.attempt), array_agg(x.priority) into part, used, prios from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 5;
   if part is not null then perform rowlock.requeue($1, part, used, prios); end if;
   select array_agg(x.id), array_agg(x.attempt) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 6;

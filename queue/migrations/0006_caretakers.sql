@@ -67,7 +67,7 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as 
 declare l record; u record; rescued int := 0; v_name text; v_queue int;
 begin
   perform rowlock.demand_read_committed();
-  if not pg_try_advisory_xact_lock(1902602, ($1 % 2147483647)::int) then return null; end if;
+  if not pg_try_advisory_xact_lock(1902602, ($1 & 2147483647)::int) then return null; end if;
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue into v_name, v_queue;
   if not found then return null; end if;
@@ -82,14 +82,15 @@ begin
   return rescued;
 end $$;
 
--- A lost lease uses an attempt: ready again at once, dead when it was the last, cancelled when somebody asked for that.
+-- A lost lease uses an attempt: ready again at once, dead when it was the last, cancelled when somebody asked for that. Also where somebody deleted
+-- the queue: whatever is not written here is gone with its lease.
 create function rowlock.lose(queue int, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare outcomes smallint[];
 begin
   select array_agg(case when c.id is not null then 6 when x.attempt + 1 >= m.max_attempts then 3 else 5 end::smallint order by x.p) into outcomes
-  from unnest($4, $5) with ordinality x(id, attempt, p) join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
+  from unnest($4, $5) with ordinality x(id, attempt, p) left join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
   insert into rowlock.failure (id, attempt, instance, error)
     select x.id, x.attempt + 1, $2, format('lease lost: instance %s stopped beating', $3) from unnest($4, $5, outcomes) x(id, attempt, outcome) where x.outcome = 5;
   perform rowlock.record($1, $2, array_fill(1, array[cardinality($4)]), $4, outcomes,
@@ -118,33 +119,48 @@ begin
   if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
   select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
   select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'rowlock.task'::regclass order by 2 limit 1;
+    where i.inhparent = 'rowlock.task'::regclass order by i.inhdetachpending desc, 2 limit 1;
   if part is null or to_timestamp(hi) > now() - keep then return null; end if;
-  execute format('lock table rowlock.%I in access exclusive mode', part);
+  -- Nobody adds to it any more, and its tasks are read until the rest is kept elsewhere, however many that are.
+  execute format('lock table rowlock.%I in share mode', part);
   hi := (hi - 1704067200) << 31;
   execute format('insert into rowlock.task_kept select t.* from rowlock.%I t where t.id in (
       select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id < %2$s
       union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g < %2$s and g <> all (l.settled)
       union all select d.id from rowlock.delayed d where d.id < %2$s union all select d.id from rowlock.dead d where d.id < %2$s) on conflict do nothing', part, hi);
+  execute format('lock table rowlock.%I in access exclusive mode', part);
   execute format('truncate rowlock.%I', part);
   return part;
 end $$;
 
 -- Partitions of the other tables that no task of a remaining partition needs; emptied under the same rules. Errors of kept tasks move too.
+-- First what a detach that was given up left pending: until that is finished, Postgres detaches no other partition of the table.
 create function rowlock.prune_rest() returns text[] language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' set jit = off as $$
-declare p record; done text[] := '{}'; oldest timestamptz; keep interval;
+declare p record; done text[] := '{}'; oldest timestamptz; keep interval; unused boolean;
 begin
   if not pg_try_advisory_xact_lock(1902601, 1) then return done; end if;
+  -- Detached, but whoever did it was gone before it could drop the table.
+  for p in select c.relname part from pg_class c where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' and not c.relispartition
+      and c.relname ~ '^(task|receipt|result|failure|beat|allocation)_[0-9]+$' loop
+    execute format('lock table rowlock.%I in access exclusive mode', p.part);
+    execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
+    if unused then execute format('drop table rowlock.%I', p.part); end if;
+  end loop;
   select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
   -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
   select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) - 2 * rowlock.partition_width() into oldest
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;
   for p in select c.relname part, b.relname parent, to_timestamp(substring(c.relname from '_([0-9]+)$')::bigint) hi
       from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class b on b.oid = i.inhparent
-      where i.inhparent in ('rowlock.receipt'::regclass, 'rowlock.result'::regclass, 'rowlock.failure'::regclass, 'rowlock.beat'::regclass, 'rowlock.allocation'::regclass) loop
+      where i.inhparent in ('rowlock.receipt'::regclass, 'rowlock.result'::regclass, 'rowlock.failure'::regclass, 'rowlock.beat'::regclass, 'rowlock.allocation'::regclass)
+      order by i.inhdetachpending desc, 3 loop
     continue when p.hi > case when p.parent in ('beat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end;
-    execute format('lock table rowlock.%I in access exclusive mode', p.part);
+    begin
+      execute format('lock table rowlock.%I in access exclusive mode', p.part);
+    exception when lock_not_available then
+      continue;   -- somebody reads this one: the others need not wait for that
+    end;
     if p.parent = 'failure' then
       execute format('insert into rowlock.failure_kept (at, id, attempt, instance, error) select f.at, f.id, f.attempt, f.instance, f.error from rowlock.%I f
         where f.id in (select t.id from rowlock.task_kept t)', p.part);
@@ -164,10 +180,14 @@ begin
   -- A receipt stays behind, so that the task of a partition that is still there has a state.
   with old as (delete from rowlock.dead d where d.id in (select x.id from rowlock.dead x join rowlock.queue q on q.id = x.queue where x.at < now() - q.keep_dead order by x.at limit $1 for update of x skip locked) returning d.id, d.queue, d.attempt)
   insert into rowlock.receipt (queue, state, firsts, ns, attempts) select queue, 2, array_agg(id), array_agg(1::smallint), array_agg(attempt) from old group by queue;
-  with finished as (select t.id from rowlock.task_kept t where
-      not exists (select 1 from rowlock.dead d where d.id = t.id) and not exists (select 1 from rowlock.delayed d where d.id = t.id)
-      and not exists (select 1 from rowlock.ready r where r.queue = t.queue and t.id >= r.id and t.id < r.id + r.n)
-      and not exists (select 1 from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where t.id >= u.f and t.id < u.f + u.n and t.id <> all (l.settled)) limit $1)
+  -- The unfinished ones are listed once: ranges looked through for every kept task would take hours where many are kept.
+  with finished as (
+    select t.id from rowlock.task_kept t where not exists (select 1 from rowlock.dead d where d.id = t.id)
+    except (
+      select d.id from rowlock.delayed d
+      union all select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id <= (select max(t.id) from rowlock.task_kept t)
+      union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g <> all (l.settled))
+    limit $1)
   delete from rowlock.task_kept t using finished f where t.id = f.id;
   get diagnostics n = row_count;
   delete from rowlock.failure_kept f where not exists (select 1 from rowlock.task_kept t where t.id = f.id);

@@ -151,6 +151,8 @@ begin
     select b.queue, array_agg(b.id order by b.id) ids, array_agg(0::smallint) attempts, array_agg(b.priority order by b.id) priorities from back b group by b.queue
   loop
     perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities); n := n + cardinality(q.ids);
+    -- A request that crossed the last attempt's end was for that one.
+    delete from rowlock.cancel_request c where c.id = any (q.ids);
   end loop;
   return n;
 end $$;

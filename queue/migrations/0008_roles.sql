@@ -1,6 +1,3 @@
--- Nobody but the owner may call anything until a role allows it.
-revoke execute on all functions in schema rowlock from public;
-
 -- Roles, where the migrating user may create them; elsewhere an administrator runs the same lines (rowlock migrate prints them).
 create function rowlock.grant_roles() returns boolean language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare r text;
@@ -28,3 +25,6 @@ begin
   grant execute on function rowlock.statistics(), rowlock.story(bigint), rowlock.failures(bigint), rowlock.tasks(text, text, bigint, int), rowlock.audit() to rowlock_reader;
   return true;
 end $$;
+
+-- Nobody but the owner may call anything unless a role allows it; the function above included.
+revoke execute on all functions in schema rowlock from public;

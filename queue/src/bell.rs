@@ -1,11 +1,17 @@
 //! The bell: a NOTIFY at the commit of an enqueuing transaction. A hint; the poll is the truth.
 
-use sqlx::postgres::PgListener;
+use std::time::Duration;
 
-use crate::{Connect, Error, QueueId, Result};
+use sqlx::postgres::PgListener;
+use tokio::time::timeout;
+
+use crate::{Connect, Error, QueueId, Result, db::bounded};
 
 /// The channel that producers ring, with the queue's id as payload.
 const CHANNEL: &str = "rowlock";
+
+/// After so long without a ring the connection is asked whether it still is one.
+const SILENCE_LONGEST: Duration = Duration::from_secs(15);
 
 /// A connection that hears the bell. It needs a session of its own: behind a transaction pooler it hears nothing.
 #[derive(Debug)]
@@ -30,11 +36,12 @@ impl Bell {
     /// Waits for the next ring. Fails when the connection was lost: rings may have been missed, so look, then [`listen`] again.
     pub async fn wait(&mut self) -> Result<QueueId> {
         loop {
-            let ring = self
-                .listener
-                .try_recv()
-                .await?
-                .ok_or_else(|| Error::Unreachable("the bell's connection was lost".into()))?;
+            let Ok(ring) = timeout(SILENCE_LONGEST, self.listener.try_recv()).await else {
+                // A server that vanished hangs up as little as one that has nothing to say.
+                bounded(self.listener.listen(CHANNEL)).await?;
+                continue;
+            };
+            let ring = ring?.ok_or_else(|| Error::Unreachable("the bell's connection was lost".into()))?;
             if let Ok(queue) = ring.payload().parse() {
                 return Ok(queue);
             }

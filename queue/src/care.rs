@@ -26,6 +26,12 @@ const PASSES_PER_SECOND: f64 = 2.0;
 const HOUSEKEEPING_EVERY: Duration = Duration::from_mins(1);
 /// How often, over all instances together, the backlog is compared with its limit.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
+/// While an older transaction is open the exact watermark stands still, for days where one was prepared and forgotten; what others commit
+/// above it is swept all the same, but more seldom: each time from the same place, over all that died since.
+const SWEEP_BESIDE_EVERY: Duration = Duration::from_secs(10);
+/// How often, over all instances together, everything is swept from the very beginning: a failover may rewind the sequence of `k` below
+/// what was noted.
+const FULL_SWEEP_EVERY: Duration = Duration::from_mins(10);
 /// Every so often due tasks are looked for from the very beginning, whatever the watermark says.
 const FULL_PASS_EVERY: Duration = Duration::from_mins(1);
 /// Dead tasks and kept bodies pruned in one pass.
@@ -177,7 +183,7 @@ impl Caretaker {
         Ok(pulses)
     }
 
-    /// Moves the exact watermarks when the noted transactions are over, and sweeps up to where claims start.
+    /// Moves the watermarks when the noted transactions are over, and sweeps.
     #[expect(clippy::too_many_arguments, reason = "the columns of one row")]
     async fn take(
         &mut self,
@@ -189,38 +195,57 @@ impl Caretaker {
         lows: Option<&Lows>,
         report: &mut CareReport,
     ) -> Result<()> {
-        let Some(noted) = self.note.take_if(|noted| noted.xid <= xmin) else {
-            self.note.get_or_insert(note);
+        let noted = self.note.take_if(|noted| noted.xid <= xmin);
+        if let Some(noted) = &noted {
+            // A clock that stepped back makes every due time suspect.
+            self.due_low = if note.at < noted.at {
+                None
+            } else {
+                Some(next_due.map_or(noted.at, |next| next.min(noted.at)))
+            };
+        }
+        if noted.as_ref().is_some_and(|noted| note.k < noted.k) || self.has_turn(FULL_SWEEP_EVERY) {
+            self.exact = [0; PARTS];
+        }
+        if !more && (noted.is_some() || self.has_turn(SWEEP_BESIDE_EVERY)) {
+            self.sweep(db, lows, noted.as_ref(), report).await?;
+        }
+        match noted {
+            Some(_) => self.note = Some(note),
+            None => _ = self.note.get_or_insert(note),
+        }
+        Ok(())
+    }
+
+    /// Sweeps from the exact watermark up to where claims start. `noted`: a note whose older transactions are over; the watermark follows.
+    async fn sweep(
+        &mut self,
+        db: &Db,
+        lows: Option<&Lows>,
+        noted: Option<&Note>,
+        report: &mut CareReport,
+    ) -> Result<()> {
+        // Nothing lies between the two when all is quiet.
+        let between = |lows: &Lows| self.exact.iter().zip(lows.as_slice()).any(|(exact, low)| exact < low);
+        let (Some(queue), Some(lows)) = (self.queue, lows.filter(|lows| between(lows))) else {
             return Ok(());
         };
-        // A clock that stepped back makes every due time suspect.
-        self.due_low = if note.at < noted.at {
-            None
-        } else {
-            Some(next_due.map_or(noted.at, |next| next.min(noted.at)))
-        };
-        // Nothing lies between the exact low and where claims start when all is quiet.
-        let between = |lows: &Lows| self.exact.iter().zip(lows.as_slice()).any(|(exact, low)| exact < low);
-        if let (Some(queue), Some(lows), false) = (self.queue, lows.filter(|lows| between(lows)), more) {
-            let row = db
-                .one(
-                    query("select rowlock.sweep($1, $2, $3, $4), rowlock.least_k($1, $2)")
-                        .bind(queue.0)
-                        .bind(self.exact.as_slice())
-                        .bind(lows.as_slice())
-                        .bind(SWEEP_MOST),
-                )
-                .await?;
-            if let Some(swept) = row.try_get::<Option<i32>, _>(0)? {
-                report.swept += u64::from(swept.unsigned_abs());
-                if swept < SWEEP_MOST {
-                    for (exact, least) in self.exact.iter_mut().zip(row.try_get::<Vec<Option<i64>>, _>(1)?) {
-                        *exact = (*exact).max(least.map_or(noted.k, |least| least.min(noted.k)));
-                    }
-                }
+        let row = db
+            .one(
+                query("select rowlock.sweep($1, $2, $3, $4), rowlock.least_k($1, $2)")
+                    .bind(queue.0)
+                    .bind(self.exact.as_slice())
+                    .bind(lows.as_slice())
+                    .bind(SWEEP_MOST),
+            )
+            .await?;
+        let Some(swept) = row.try_get::<Option<i32>, _>(0)? else { return Ok(()) };
+        report.swept += u64::from(swept.unsigned_abs());
+        if let Some(noted) = noted.filter(|_| swept < SWEEP_MOST) {
+            for (exact, least) in self.exact.iter_mut().zip(row.try_get::<Vec<Option<i64>>, _>(1)?) {
+                *exact = (*exact).max(least.map_or(noted.k, |least| least.min(noted.k)));
             }
         }
-        self.note = Some(note);
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 use std::{future::Future, str::FromStr, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, Executor, PgPool, Postgres, Row, Transaction,
+    AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Row, Transaction,
+    pool::PoolConnection,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
     query::Query,
 };
@@ -124,36 +125,40 @@ impl Db {
 
     /// The rows that a statement answers, under [`STATEMENT_TIMEOUT`]. Giving it up closes its connection.
     pub(crate) async fn all(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
-        bounded(self.rows(statement)).await
+        // Boxed, here and below: what sqlx keeps would swell every caller.
+        bounded(Box::pin(self.rows(statement))).await
     }
 
     /// The same, for as long as it takes.
     pub(crate) async fn patiently(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
-        Ok(self.rows(statement).await?)
+        Ok(Box::pin(self.rows(statement)).await?)
     }
 
     async fn rows(&self, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
-        if !self.behind_pooler {
-            return statement.fetch_all(&self.pool).await;
-        }
-        // Boxed: it is the rarer way, and its state would swell every caller's.
-        Box::pin(async move {
-            let mut transaction = self.begin().await?;
-            let rows = statement.persistent(false).fetch_all(&mut *transaction).await?;
-            transaction.commit().await?;
-            Ok(rows)
-        })
-        .await
+        let mut lent = Lent(Some(self.pool.acquire().await?));
+        let rows = if self.behind_pooler {
+            in_transaction(lent.connection()?, statement).await
+        } else {
+            statement.fetch_all(lent.connection()?).await
+        };
+        lent.give_back();
+        rows
     }
 
     /// A transaction at the isolation level that the verbs need.
     pub(crate) async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
-        self.pool.begin_with("begin isolation level read committed").await
+        self.pool.begin_with(BEGIN).await
     }
 
     /// A statement that may not run in a transaction, made by us from names of ours.
     pub(crate) async fn ddl(&self, statement: String) -> Result<()> {
-        bounded(self.pool.execute(AssertSqlSafe(statement))).await?;
+        bounded(async {
+            let mut lent = Lent(Some(self.pool.acquire().await?));
+            let done = lent.connection()?.execute(AssertSqlSafe(statement)).await;
+            lent.give_back();
+            done
+        })
+        .await?;
         Ok(())
     }
 
@@ -182,6 +187,38 @@ impl Db {
     }
 }
 
+const BEGIN: &str = "begin isolation level read committed";
+
+/// A connection of the pool, while a statement runs on it. One that is given up in the midst of it is closed: the pool would wait
+/// for its answer, and whoever needs a connection with it, for as long as TCP goes on hoping where a server has vanished.
+struct Lent(Option<PoolConnection<Postgres>>);
+
+impl Lent {
+    fn connection(&mut self) -> sqlx::Result<&mut PgConnection> {
+        self.0.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
+    }
+
+    /// The pool asks each connection for a sign of life before it lends it again; that may take no longer than a statement.
+    fn give_back(&mut self) {
+        if let Some(mut connection) = self.0.take() {
+            tokio::spawn(tokio::time::timeout(STATEMENT_TIMEOUT, connection.return_to_pool()));
+        }
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        drop(self.0.take().map(PoolConnection::detach));
+    }
+}
+
+async fn in_transaction(connection: &mut PgConnection, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
+    let mut transaction = connection.begin_with(BEGIN).await?;
+    let rows = statement.persistent(false).fetch_all(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(rows)
+}
+
 /// A statement with its arguments.
 pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -195,7 +232,10 @@ pub(crate) fn once(sql: &'static str) -> Statement<'static> {
     query(sql).persistent(false)
 }
 
-async fn bounded<T>(statement: impl Future<Output = std::result::Result<T, sqlx::Error>>) -> Result<T> {
+/// No longer than [`STATEMENT_TIMEOUT`].
+pub(crate) async fn bounded<T>(
+    statement: impl Future<Output = std::result::Result<T, sqlx::Error>>,
+) -> Result<T> {
     Ok(tokio::time::timeout(STATEMENT_TIMEOUT, statement).await.map_err(|_| Error::Timeout)??)
 }
 

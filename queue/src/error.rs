@@ -2,6 +2,9 @@
 
 use crate::db::STATEMENT_TIMEOUT;
 
+/// Of our SQLSTATEs the one that says nothing about what was sent.
+const WRONG_ISOLATION: &str = "RL007";
+
 /// Every failure of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -72,6 +75,25 @@ impl Error {
             }),
             _ => false,
         }
+    }
+
+    /// Whether what was sent is at fault, so that anything else sent in its place may be taken: values that Postgres cannot hold (22xxx),
+    /// or that are too much (54xxx), and refusals of our own.
+    #[must_use]
+    pub fn blames_the_values(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => code != WRONG_ISOLATION,
+            Self::Database(sqlx::Error::Encode(_)) => true,
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| code.starts_with("22") || code.starts_with("54"))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a row found no partition: `check_violation`, which nothing else of ours raises in a partitioned table.
+    pub(crate) fn lacks_partition(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23514") && error.constraint().is_none())
     }
 
     /// A name for a metric's label: few and fixed.

@@ -1,6 +1,10 @@
 //! Identities. A task's is about 2·10¹⁷, past what JavaScript can count, and so a string wherever it leaves Rust and SQL.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -43,9 +47,10 @@ id!(InstanceId, i64, "A running worker process, as long as it lives.");
 id!(Token, i64, "A lease: random, so that it never comes back after a failover or a restore (R14).");
 
 impl Token {
-    /// A new one.
+    /// A new one, of the system's randomness: what is seeded by a clock may come twice where machines start alike.
     #[must_use]
     pub fn random() -> Self {
-        Self(fastrand::i64(1..))
+        // Two keys per thread that the system drew; another one each time.
+        Self((RandomState::new().hash_one(()) >> 1).cast_signed().max(1))
     }
 }

@@ -3,7 +3,7 @@
 use rowlock_crds::Policy;
 use sqlx::Row;
 
-use crate::{Db, InstanceId, Lows, QueueId, Result, Token, db::query, declare::policy};
+use crate::{Db, InstanceId, Lows, QueueId, Result, Token, db::query, declare::policy, extend_partitions};
 
 /// What an instance starts with.
 #[derive(Debug, Clone)]
@@ -24,14 +24,20 @@ pub struct Joined {
 
 /// Joins a queue with room for `capacity` workers. `name` is for people: the pod's.
 pub async fn join(db: &Db, queue: &str, name: &str, capacity: u32) -> Result<Joined> {
-    let row = db
-        .one(
-            query("select id, queue, rowlock.published_lows(queue) from rowlock.join($1, $2, $3)")
-                .bind(queue)
-                .bind(name)
-                .bind(i32::try_from(capacity).unwrap_or(i32::MAX)),
-        )
-        .await?;
+    let asked = || {
+        query("select id, queue, rowlock.published_lows(queue) from rowlock.join($1, $2, $3)")
+            .bind(queue.to_owned())
+            .bind(name.to_owned())
+            .bind(i32::try_from(capacity).unwrap_or(i32::MAX))
+    };
+    let row = match db.one(asked()).await {
+        // Everybody was away for longer than partitions had been made ahead.
+        Err(error) if error.lacks_partition() => {
+            extend_partitions(db).await?;
+            db.one(asked()).await?
+        }
+        row => row?,
+    };
     let queue = QueueId(row.try_get(1)?);
     let (policy_generation, policy, max_attempts) = policy(db, queue).await?;
     Ok(Joined {

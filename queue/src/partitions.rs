@@ -19,22 +19,17 @@ pub(crate) async fn prune(db: &Db) -> Result<usize> {
     if !db.one(owner).await?.try_get::<bool, _>(0)? {
         return Ok(0);
     }
-    let mut emptied: Vec<(String, String)> = Vec::new();
-    if let Some(partition) =
-        db.one(query("select rowlock.prune_task()")).await?.try_get::<Option<String>, _>(0)?
-    {
-        emptied.push(("task".into(), partition));
-    }
     let rest: Vec<String> = db.one(query("select rowlock.prune_rest()")).await?.try_get(0)?;
-    emptied.extend(
-        rest.iter()
-            .filter_map(|pair| pair.split_once(' '))
-            .map(|(parent, part)| (parent.into(), part.into())),
-    );
-    for (parent, partition) in &emptied {
+    let rest: Vec<_> = rest.iter().filter_map(|pair| pair.split_once(' ')).collect();
+    for (parent, partition) in &rest {
         detach(db, parent, partition).await?;
     }
-    Ok(emptied.len())
+    // Last: where a transaction of days ago is still open it fails, or waits for that one.
+    let task: Option<String> = db.one(query("select rowlock.prune_task()")).await?.try_get(0)?;
+    if let Some(partition) = &task {
+        detach(db, "task", partition).await?;
+    }
+    Ok(rest.len() + usize::from(task.is_some()))
 }
 
 async fn detach(db: &Db, parent: &str, partition: &str) -> Result<()> {
@@ -46,6 +41,7 @@ async fn detach(db: &Db, parent: &str, partition: &str) -> Result<()> {
     let how = if pending { "finalize" } else { "concurrently" };
     let detach = format!("alter table rowlock.{parent} detach partition rowlock.{partition} {how}");
     db.ddl(detach).await?;
-    db.ddl(format!("drop table rowlock.{partition}")).await?;
+    // Another caretaker may have found it detached, and dropped it.
+    db.ddl(format!("drop table if exists rowlock.{partition}")).await?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowlock_crds::Policy;
+use rowlock_crds::{MAX_RETRY_DELAY, Policy};
 use rowlock_queue::Outcome;
 
 /// Bound of an error kept per attempt: a stack trace fits, a page of HTML does not.
@@ -10,6 +10,9 @@ pub(crate) const REASON_MAX: usize = 4 * 1024;
 
 /// A handler that asks for more than a day more probably means a mistake in its units.
 pub(crate) const SNOOZE_MAX: Duration = Duration::from_hours(24);
+
+/// A result is for looking up, not for moving data: larger ones belong into the user's own storage.
+pub(crate) const RESULT_MAX: usize = 64 * 1024;
 
 /// What came of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,16 +62,29 @@ pub(crate) fn decide_outcome(
     jitter: f64,
 ) -> Outcome {
     match answer {
-        Answer::Done { result } => Outcome::Complete { result: result.map(|text| clean(&text)) },
+        Answer::Done { result } => Outcome::Complete { result: result.as_deref().map(clean).and_then(kept) },
         Answer::Failed { error, .. } if attempt >= max_attempts => Outcome::Dead { error: reason(&error) },
         Answer::Failed { error, delay } => Outcome::Retry {
-            delay: delay.unwrap_or_else(|| policy.retry.delay(attempt, jitter)),
+            delay: delay
+                .map_or_else(|| policy.retry.delay(attempt, jitter), |delay| delay.min(MAX_RETRY_DELAY)),
             error: reason(&error),
         },
         Answer::Final { error } => Outcome::Dead { error: reason(&error) },
         Answer::Snooze { delay } => Outcome::Snooze { delay: delay.min(SNOOZE_MAX) },
         Answer::Unreachable { .. } => Outcome::Release,
     }
+}
+
+/// The result, if it is within the bound.
+fn kept(result: String) -> Option<String> {
+    if result.len() <= RESULT_MAX {
+        return Some(result);
+    }
+    tracing::warn!(
+        bound_bytes = RESULT_MAX,
+        "the handler's result is larger than the bound and was not kept; the task is complete"
+    );
+    None
 }
 
 /// Postgres text holds every character but NUL.
@@ -118,6 +134,24 @@ mod tests {
         let snooze = Answer::Snooze { delay: Duration::MAX };
         let outcome = decide_outcome(snooze, 6, 6, &policy(), 0.0);
         assert!(matches!(outcome, Outcome::Snooze { delay } if delay == SNOOZE_MAX), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_delay_of_the_handlers_own_is_bounded_too() {
+        let failed = Answer::Failed { error: "no".into(), delay: Some(Duration::MAX) };
+        let outcome = decide_outcome(failed, 1, 6, &policy(), 0.0);
+        assert!(matches!(outcome, Outcome::Retry { delay, .. } if delay == MAX_RETRY_DELAY), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_result_past_the_bound_is_not_kept_wherever_it_comes_from() {
+        let mut result = "x".repeat(RESULT_MAX);
+        let outcome = |result: &String| {
+            decide_outcome(Answer::Done { result: Some(result.clone()) }, 1, 6, &policy(), 0.0)
+        };
+        assert!(matches!(outcome(&result), Outcome::Complete { result: Some(_) }));
+        result.push('x');
+        assert!(matches!(outcome(&result), Outcome::Complete { result: None }));
     }
 
     #[test]

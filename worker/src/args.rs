@@ -14,7 +14,7 @@ use crate::logging::LogFormat;
 
 const WORKERS: u32 = 10;
 /// What the database takes as an instance's capacity.
-const WORKERS_MAX: u32 = 10_000;
+pub(crate) const WORKERS_MAX: u32 = 10_000;
 const HANDLER_URL: &str = "http://127.0.0.1:8080/tasks";
 /// The pod's grace of 30 s less what leaving takes.
 const DRAIN_GRACE: Duration = Duration::from_secs(25);

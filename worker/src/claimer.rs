@@ -1,20 +1,21 @@
 //! One claimer for all workers of the instance: claims what can start at once, and starts it.
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rowlock_queue::{CLAIM_MAX, Claim, Claimed, Outcome, Settlement, TaskBody, TaskId, Token};
+use rowlock_queue::{CLAIM_MAX, Claim, Claimed, Outcome, Settlement, Token};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::bodies::fetch_all;
 use crate::ended::WorkerError;
 use crate::pause::{Pause, retry_soon};
 use crate::run::run;
 use crate::shared::Shared;
+use crate::workers::Busy;
 
 /// Up to the fence's margin nothing is lost by asking again, so the database is given time to come back.
 const DATABASE_PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(2));
@@ -52,7 +53,7 @@ impl Claimer {
             let next = tokio::select! {
                 biased;
                 () = fenced.cancelled() => break,
-                next = self.claim() => next,
+                next = self.claim(&stop) => next,
             };
             match next {
                 Next::Again => (),
@@ -105,7 +106,7 @@ impl Claimer {
         }
     }
 
-    async fn claim(&mut self) -> Next {
+    async fn claim(&mut self, stop: &CancellationToken) -> Next {
         let shared = Arc::clone(&self.shared);
         let (token, want) = if let Some(unanswered) = self.unanswered {
             unanswered
@@ -134,7 +135,7 @@ impl Claimer {
         let got = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         shared.workers.unreserve(want.saturating_sub(got));
         if let (Some(token), false) = (token, tasks.is_empty()) {
-            self.start(token, tasks).await;
+            self.start(token, tasks, stop).await;
         }
         if got >= want {
             Next::Again
@@ -149,43 +150,38 @@ impl Claimer {
     }
 
     /// Fetches the bodies and starts the runs.
-    async fn start(&mut self, token: Token, tasks: Vec<Claim>) {
-        self.shared.leases.claimed(token, tasks.len());
+    async fn start(&mut self, token: Token, tasks: Vec<Claim>, stop: &CancellationToken) {
+        let shared = Arc::clone(&self.shared);
+        shared.leases.claimed(token, tasks.len());
         // Held from here on, so that a fence in the midst of the fetch leaves no worker behind.
         let busy: Vec<_> =
-            tasks.iter().map(|task| self.shared.workers.start(task.id, &self.shared.abort_runs)).collect();
-        let mut bodies = self.fetch(&tasks).await;
+            tasks.iter().map(|task| shared.workers.start(task.id, &shared.abort_runs)).collect();
+        let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
+        // The fence ends it from outside.
+        let Some(mut bodies) = fetch_all(&*shared, &ids, stop).await else {
+            for busy in busy {
+                self.settle_unrun(busy, token, Outcome::Release);
+            }
+            return;
+        };
         for (claim, busy) in tasks.into_iter().zip(busy) {
-            let shared = Arc::clone(&self.shared);
-            let settle = self.settle.clone();
             if let Some(body) = bodies.remove(&claim.id) {
+                let (shared, settle) = (Arc::clone(&shared), self.settle.clone());
                 self.runs.spawn(run(shared, settle, busy, token, claim, body));
             } else {
                 tracing::error!(task = %claim.id, "the task has no body; it is settled as dead");
                 shared.metrics.error("body_missing");
                 let error = "the task's payload is missing from the database".to_owned();
-                let outcome = Outcome::Dead { error };
-                self.runs.spawn(async move {
-                    let _ = settle.send(Settlement { token, task: busy.task(), outcome }).await;
-                });
+                self.settle_unrun(busy, token, Outcome::Dead { error });
             }
         }
     }
 
-    /// Asks until the database answers; the fence ends it from outside.
-    async fn fetch(&mut self, tasks: &[Claim]) -> HashMap<TaskId, TaskBody> {
-        let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
-        loop {
-            match rowlock_queue::fetch(&self.shared.db, &ids).await {
-                Ok(bodies) => {
-                    self.pause.reset();
-                    return bodies.into_iter().map(|body| (body.id, body)).collect();
-                }
-                Err(error) => {
-                    self.shared.database_failed("fetch", &error);
-                    sleep(self.pause.step()).await;
-                }
-            }
-        }
+    /// In a task of its own: the settler's queue may be full.
+    fn settle_unrun(&mut self, busy: Busy, token: Token, outcome: Outcome) {
+        let settle = self.settle.clone();
+        self.runs.spawn(async move {
+            let _ = settle.send(Settlement { token, task: busy.task(), outcome }).await;
+        });
     }
 }

@@ -8,10 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use rowlock_crds::RetryPolicy;
 
-use crate::answer::{Answer, REASON_MAX, SNOOZE_MAX};
-
-/// A result is for looking up, not for moving data: larger ones belong into the user's own storage.
-pub(crate) const RESULT_MAX: usize = 64 * 1024;
+use crate::answer::{Answer, REASON_MAX, RESULT_MAX, SNOOZE_MAX};
 
 /// What was read of a body.
 enum Read {

@@ -18,6 +18,7 @@ mod task;
 
 mod beater;
 mod bell;
+mod bodies;
 mod claimer;
 mod fence;
 mod gate;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rowlock_queue::{Error, Outcome, SETTLE_MAX, Settled, Settlement};
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::ended::WorkerError;
@@ -17,6 +17,10 @@ use crate::pause::Pause;
 pub(crate) const SETTLE_QUEUE: usize = 1000;
 
 const RESEND_PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(2));
+
+/// How long errors are borne that neither time heals by itself nor the outcomes are to blame for (a password that was changed, a right
+/// that was taken, a partition that is missing): somebody may be at it, and the tasks are done already.
+const REFUSED_LONGEST: Duration = Duration::from_mins(1);
 
 /// The one verb the settler needs; a seam for its tests.
 pub(crate) trait Settles: Send + Sync {
@@ -50,55 +54,48 @@ impl<S: Settles> Settler<S> {
         }
     }
 
-    async fn flush(&self, batch: &mut [Settlement]) -> Result<(), WorkerError> {
-        match self.send(batch).await {
-            Ok(()) => Ok(()),
-            // Something in the batch is refused whatever we do: find it, so that the others are not held up.
-            Err(_) if 1 < batch.len() => {
-                for one in batch.chunks_mut(1) {
-                    self.flush_one(one).await?;
-                }
-                Ok(())
-            }
-            Err(error) => self.replace(batch, error).await,
-        }
-    }
-
-    async fn flush_one(&self, one: &mut [Settlement]) -> Result<(), WorkerError> {
-        match self.send(one).await {
-            Ok(()) => Ok(()),
-            Err(error) => self.replace(one, error).await,
-        }
-    }
-
-    /// An outcome the database refuses becomes a dead task that says so. If even that is refused, the
-    /// instance ends: its leases are handed back, and the reason is the operator's to see.
-    async fn replace(&self, one: &mut [Settlement], error: Error) -> Result<(), WorkerError> {
-        for settlement in one.iter_mut() {
-            tracing::error!(task = %settlement.task, %error, "the outcome was refused; the task is settled as dead");
-            let error = format!("the outcome could not be written ({})", error.metric_label());
-            settlement.outcome = Outcome::Dead { error };
-        }
-        self.send(one).await.map_err(WorkerError::Queue)
-    }
-
-    /// Sends until the database answers. Sending again after a lost answer is safe.
-    async fn send(&self, batch: &[Settlement]) -> Result<(), Error> {
+    /// Sends until the database has answered for all of them. Sending again after a lost answer is safe.
+    async fn flush(&self, mut rest: &mut [Settlement]) -> Result<(), WorkerError> {
+        let mut most = rest.len();
         let mut pause = RESEND_PAUSE;
-        loop {
-            match self.store.settle(batch).await {
+        let mut refused_since = None;
+        let mut replaced = false;
+        while !rest.is_empty() {
+            let now = most.min(rest.len());
+            let error = match self.store.settle(&rest[..now]).await {
                 Ok(settled) => {
-                    self.count(batch, &settled);
-                    return Ok(());
+                    self.count(&rest[..now], &settled);
+                    rest = &mut rest[now..];
+                    (pause, refused_since, replaced) = (RESEND_PAUSE, None, false);
+                    continue;
                 }
-                Err(error) if error.is_transient() => {
-                    self.metrics.error(error.metric_label());
-                    tracing::warn!(%error, tasks = batch.len(), "outcomes are not written yet; sending again");
+                Err(error) => error,
+            };
+            self.metrics.error(error.metric_label());
+            if error.blames_the_values() {
+                // Find the one that is refused whatever we do, so that the others are not held up.
+                match &mut rest[..now] {
+                    [one] if !replaced => replace(one, &error),
+                    [_] => return Err(WorkerError::Queue(error)),
+                    _ => most = 1,
                 }
-                Err(error) => return Err(error),
+                replaced = now == 1;
+                continue;
+            }
+            tracing::warn!(%error, tasks = now, "outcomes are not written yet; sending again");
+            if error.is_transient() {
+                refused_since = None;
+            } else if REFUSED_LONGEST <= refused_since.get_or_insert_with(Instant::now).elapsed() {
+                // Nothing we send is taken: the leases are handed back, and the reason is the operator's to see.
+                return Err(WorkerError::Queue(error));
+            }
+            if matches!(error, Error::Timeout) {
+                // What is too much for one statement would be too much again.
+                most = now.div_ceil(2);
             }
             sleep(pause.step()).await;
         }
+        Ok(())
     }
 
     fn count(&self, batch: &[Settlement], settled: &[Settled]) {
@@ -120,6 +117,13 @@ impl<S: Settles> Settler<S> {
             self.metrics.settled(label);
         }
     }
+}
+
+/// An outcome the database refuses becomes a dead task that says so. If even that is refused, the instance ends.
+fn replace(settlement: &mut Settlement, error: &Error) {
+    tracing::error!(task = %settlement.task, %error, "the outcome was refused; the task is settled as dead");
+    let error = format!("the outcome could not be written ({})", error.metric_label());
+    settlement.outcome = Outcome::Dead { error };
 }
 
 #[cfg(test)]

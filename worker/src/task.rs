@@ -60,7 +60,7 @@ pub struct Done {
 }
 
 impl Done {
-    /// Keeps `result` as JSON.
+    /// Keeps `result` as JSON, if that is no longer than 64 KiB: it is for looking up, not for moving data.
     pub fn with(result: &impl Serialize) -> Result<Self, Fail> {
         Ok(Self { result: Some(serde_json::to_string(result)?) })
     }
@@ -94,7 +94,7 @@ impl Fail {
         Self { then: Then::Policy, error: error.to_string() }
     }
 
-    /// Tried again after this delay instead of the policy's.
+    /// Tried again after this delay instead of the policy's, at most a year.
     pub fn after(delay: Duration, error: impl std::fmt::Display) -> Self {
         Self { then: Then::After(delay), error: error.to_string() }
     }
@@ -104,7 +104,7 @@ impl Fail {
         Self { then: Then::Never, error: error.to_string() }
     }
 
-    /// Not now: call again after `delay`, without using an attempt.
+    /// Not now: call again after `delay`, at most a day, without using an attempt.
     #[must_use]
     pub fn snooze(delay: Duration) -> Self {
         Self { then: Then::Later(delay), error: String::new() }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Uri;
 use rowlock_queue::Connect;
 
-use crate::args::{Config, default_name, parse_handler_url};
+use crate::args::{Config, WORKERS_MAX, default_name, parse_handler_url};
 use crate::ended::ConfigError;
 use crate::http_handler::HttpHandler;
 use crate::in_process::InProcess;
@@ -47,7 +47,7 @@ pub struct Builder {
 }
 
 impl Worker {
-    /// A worker for `queue`. Of `connect.max_connections` the bell takes one, if there are two.
+    /// A worker for `queue`. Of `connect.max_connections` the bell takes one, if there are two; with less the queue is polled.
     #[must_use]
     pub fn builder(connect: Connect, queue: &str) -> Builder {
         Builder {
@@ -116,7 +116,7 @@ impl Builder {
         Ok(self)
     }
 
-    /// How many tasks at a time.
+    /// How many tasks at a time: 1 to 10,000, 10 by default.
     #[must_use]
     pub fn workers(mut self, workers: u32) -> Self {
         self.workers = workers;
@@ -137,7 +137,7 @@ impl Builder {
         self
     }
 
-    /// How long running tasks may take to finish once the worker is asked to stop.
+    /// How long running tasks may take to finish once the worker is asked to stop; 25 s by default.
     #[must_use]
     pub fn drain_grace(mut self, grace: Duration) -> Self {
         self.drain_grace = grace;
@@ -151,11 +151,14 @@ impl Builder {
         self
     }
 
+    /// Fails when there is no handler, both kinds of it, or a number of workers that no queue takes.
     pub fn build(self) -> Result<Worker, ConfigError> {
         let Self { connect, queue, name, workers, in_process, http, listen, drain_grace, bell } = self;
-        if workers == 0 {
-            return Err(ConfigError("a worker needs at least one worker".to_owned()));
+        if !(1..=WORKERS_MAX).contains(&workers) {
+            return Err(ConfigError(format!("workers({workers}): choose 1 to {WORKERS_MAX}")));
         }
+        // The bell has a connection to itself or does not ring: then the queue is polled.
+        let bell = bell && 2 <= connect.max_connections;
         let handler = match (http, in_process.is_empty()) {
             (Some(url), true) => Handler::Http(Box::new(HttpHandler::new(url, workers))),
             (None, false) => Handler::InProcess(in_process),
@@ -181,5 +184,31 @@ impl std::fmt::Debug for Builder {
             .field("queue", &self.queue)
             .field("name", &self.name)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn builder(max_connections: u32) -> Builder {
+        let connect =
+            Connect { url: "postgres://h/d".into(), application_name: "test".into(), max_connections };
+        Worker::builder(connect, "emails").handler("email", async |_| Ok(()))
+    }
+
+    #[test]
+    fn a_number_of_workers_that_no_queue_takes_is_refused_at_once() {
+        for workers in [0, 10_001] {
+            let error = builder(2).workers(workers).build().unwrap_err();
+            assert!(error.to_string().contains("choose 1 to 10000"), "{error}");
+        }
+        assert!(builder(2).workers(10_000).build().is_ok());
+    }
+
+    #[test]
+    fn the_bell_takes_no_connection_that_was_not_allowed() {
+        assert!(!builder(1).build().unwrap().bell);
+        assert!(builder(2).build().unwrap().bell);
     }
 }

@@ -1,8 +1,8 @@
 //! What caretakers do beside the tasks.
 
-use rowlock_queue::{Caretaker, Outcome, cancel};
+use rowlock_queue::{Caretaker, Outcome, Settled, cancel, redrive};
 use rowlock_tests::TestDb;
-use sqlx::Row;
+use sqlx::{Executor, Row};
 
 #[tokio::test]
 async fn a_request_to_cancel_what_completes_first_leaves_nothing_behind() {
@@ -24,4 +24,81 @@ async fn a_caretaker_knows_for_how_long_partitions_are_made() {
     let test = TestDb::new().await;
     let report = Caretaker::new().run_once(&test.db, None, None).await.unwrap();
     assert!(report.partitions_hours_left.unwrap() >= 72.0);
+}
+
+#[tokio::test]
+async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_redriven_task() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    let mut person = test.session().await;
+    person.execute(sqlx::AssertSqlSafe(format!("begin; select rowlock.cancel({id})"))).await.unwrap();
+    member.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
+    person.execute("commit").await.unwrap();
+    assert_eq!(redrive(&test.db, &[id]).await.unwrap(), 1);
+    let claimed = member.claim(1).await;
+    assert!(member.beat(1, 1).await.cancelled.is_empty());
+    let released = member.settle(&claimed, &Outcome::Release).await;
+    assert_eq!(released, [Settled::Done], "not cancelled");
+}
+
+/// As if nobody had cared for two months.
+const ASLEEP: &str = "do $$
+declare r record; long interval := '60 days'; hi timestamptz := date_trunc('hour', now()) - long; child text;
+begin
+  for r in select c.relname part, b.relname parent from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class b on b.oid = i.inhparent
+      where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' loop
+    execute format('drop table rowlock.%I', r.part);
+    child := format('%s_%s', r.parent, extract(epoch from hi)::bigint);
+    continue when to_regclass('rowlock.' || child) is not null;
+    execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, r.parent);
+    execute case r.parent when 'task' then
+      format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child, rowlock.id_at(hi - long), rowlock.id_at(hi))
+      else format('alter table rowlock.%I attach partition rowlock.%I for values from (%L) to (%L)', r.parent, child, hi - long, hi) end;
+  end loop;
+end $$";
+
+#[tokio::test]
+async fn a_database_that_slept_for_months_is_ready_after_one_pass() {
+    let test = TestDb::new().await;
+    test.run(ASLEEP).await;
+    assert!(sqlx::query("select rowlock.enqueue('mail', 'send', '{}')").execute(&test.pool).await.is_err());
+    let hours = rowlock_queue::extend_partitions(&test.db).await.unwrap().unwrap();
+    assert!(hours >= 72.0, "{hours}");
+    let tables: i64 = test.one("select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass").await;
+    assert!(tables < 30, "{tables} partitions");
+    test.enqueue().await;
+}
+
+#[tokio::test]
+async fn a_queue_that_somebody_deleted_takes_no_running_task_with_it() {
+    let test = TestDb::new().await;
+    let ids = test.enqueue_many(3).await;
+    let mut member = test.member("a").await;
+    member.claim(2).await;
+    test.run("delete from rowlock.queue").await;
+    test.run(format!(
+        "select rowlock.rescue({0}, beat) from rowlock.pulses() where instance = {0}",
+        member.id()
+    ))
+    .await;
+    for id in ids {
+        assert_eq!(test.state(id).await.as_deref(), Some("available"));
+    }
+}
+
+#[tokio::test]
+async fn an_instance_joins_after_everybody_was_away_for_longer_than_partitions_last() {
+    let test = TestDb::new().await;
+    test.run(
+        "do $$ declare p regclass; begin
+           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.beat'::regclass loop
+             execute format('alter table rowlock.beat detach partition %s', p);
+             execute format('drop table %s', p);
+           end loop;
+         end $$",
+    )
+    .await;
+    test.member("a").await.beat(0, 1).await;
 }

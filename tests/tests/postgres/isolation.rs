@@ -50,6 +50,14 @@ async fn allocations_are_granted_by_beats_only() {
     }
 }
 
+#[tokio::test]
+async fn nothing_may_be_called_by_everybody() {
+    let test = TestDb::new().await;
+    let open = "select coalesce(string_agg(p.proname, ' '), '') from pg_proc p
+      where p.pronamespace = 'rowlock'::regnamespace and has_function_privilege('public', p.oid, 'execute')";
+    assert_eq!(test.one::<String>(open).await, "");
+}
+
 /// Every statement is worth compiling.
 const FORCED: [&str; 4] =
     ["jit = on", "jit_above_cost = 0", "jit_inline_above_cost = 0", "jit_optimize_above_cost = 0"];

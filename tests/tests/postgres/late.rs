@@ -160,6 +160,23 @@ async fn a_prepared_transaction_is_found_whenever_it_commits() {
     assert_eq!(member.claim(1).await.tasks[0].id, id);
 }
 
+#[tokio::test]
+async fn a_late_commit_is_found_beside_a_transaction_that_was_prepared_and_forgotten() {
+    let test = TestDb::new().await;
+    let mut member = test.member("a").await;
+    let mut caretaker = Caretaker::of_queue(member.joined.queue);
+    let (mut forgotten, _, _) = open_producer(&test, "begin").await;
+    let name = format!("'{}'", test.name);
+    forgotten.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
+    let (mut producer, id, k) = open_producer(&test, "begin; set constraints all immediate").await;
+    member.walk_past(k).await;
+    sweep(&member, &mut caretaker).await;
+    producer.execute("commit").await.unwrap();
+    swept_within(&member, &mut caretaker, 30).await;
+    assert_eq!(member.claim(1).await.tasks[0].id, id);
+    test.run(format!("rollback prepared {name}")).await;
+}
+
 /// A pass notes, the next moves the watermark and sweeps; other sessions of the server may be in the way for a moment.
 async fn swept_within(member: &Member, caretaker: &mut Caretaker, seconds: u64) {
     let end = Instant::now() + Duration::from_secs(seconds);

@@ -3,11 +3,13 @@
 
 mod allocation;
 mod claims;
+mod failover;
 mod fencing;
 mod horizon;
 mod housekeeping;
 mod isolation;
 mod late;
+mod outages;
 mod outcomes;
 mod pooler;
 mod refusals;

@@ -26,6 +26,11 @@ async fn a_mistake_has_a_code_of_ours_and_a_hint() {
         ("'mail', 't', '{}', '{\"delay\": \"-1 second\"}'", "RL005", "Leave it out"),
         ("'mail', 't', '{}', '{\"delay\": \"soon\"}'", "RL005", "15 seconds"),
         ("'mail', 't', '{}', '{\"run_at\": \"soon\"}'", "RL005", "2030"),
+        // A caretaker that read such a time back would fall over it, and again after every restart.
+        ("'mail', 't', '{}', '{\"run_at\": \"infinity\"}'", "RL005", "never"),
+        ("'mail', 't', '{}', '{\"run_at\": \"20000-01-01\"}'", "RL005", "never"),
+        ("'mail', 't', '{}', '{\"delay\": \"200000 years\"}'", "RL005", "never"),
+        ("'mail', 't', '{}', '{\"delay\": \"400000 years\"}'", "RL005", "never"),
         ("'mail', 't', '{}', '{\"bell\": 1}'", "RL005", "PREPARE"),
         ("'mail', '', '{}'", "RL005", "send-invoice"),
         ("'mail', repeat('t', 201), '{}'", "RL005", "send-invoice"),

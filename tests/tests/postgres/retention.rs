@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rowlock_queue::{Caretaker, EnqueueOptions, Outcome, declare};
 use rowlock_tests::{TestDb, declaration};
-use sqlx::Executor;
+use sqlx::{Executor, Row};
 
 /// Makes every task three days older, in a partition of that time, right before the oldest one.
 const AGE: &str = "do $$
@@ -87,4 +87,115 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
     let claimed = member.claim(100).await;
     let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
     assert_eq!(rowlock_queue::fetch(&test.db, &ids).await.unwrap().len(), 42, "the old one has its body too");
+}
+
+#[tokio::test]
+async fn a_body_is_found_that_retention_moves_meanwhile() {
+    let test = TestDb::new().await;
+    let keep = Duration::from_secs(1);
+    let brief =
+        rowlock_queue::Declaration { keep_completed: keep, keep_cancelled: keep, ..declaration("mail") };
+    declare(&test.db, &brief).await.unwrap();
+    test.enqueue().await;
+    test.run(AGE).await;
+    let mut member = test.member("a").await;
+    let ids = [member.claim(1).await.tasks[0].id];
+    let mut pruner = test.session().await;
+    pruner.execute("begin; select rowlock.prune_task()").await.unwrap();
+    let fetch = {
+        let db = test.db.clone();
+        tokio::spawn(async move { rowlock_queue::fetch(&db, &ids).await })
+    };
+    let waits = "select exists (select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
+    while !test.one::<bool>(waits).await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    pruner.execute("commit").await.unwrap();
+    assert_eq!(fetch.await.unwrap().unwrap().len(), 1, "a task without a body would be settled as dead");
+}
+
+/// Two partitions of beats that went by, the newer one's detach given up halfway.
+const GIVEN_UP: &str = "do $$
+declare hi timestamptz; child text;
+begin
+  for i in 1 .. 2 loop
+    hi := date_trunc('hour', now()) - interval '3 days' + i * interval '6 hours';
+    child := 'beat_' || extract(epoch from hi)::bigint;
+    execute format('create table rowlock.%I (like rowlock.beat including defaults)', child);
+    execute format('alter table rowlock.beat attach partition rowlock.%I for values from (%L) to (%L)', child, hi - interval '6 hours', hi);
+  end loop;
+end $$";
+
+#[tokio::test]
+async fn a_detach_that_was_given_up_is_finished_before_the_next() {
+    let test = TestDb::new().await;
+    test.run(GIVEN_UP).await;
+    let emptied: Vec<String> = test.one("select rowlock.prune_rest()").await;
+    assert_eq!(emptied.len(), 2);
+    let mut producer = test.session().await;
+    producer.execute("begin; insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants) values (0, 0, 0, 0, 0, 0, 0)").await.unwrap();
+    let mut pruner = test.session().await;
+    pruner.execute("set statement_timeout = '200ms'").await.unwrap();
+    let newer = emptied[1].split(' ').next_back().unwrap();
+    let detach = format!("alter table rowlock.beat detach partition rowlock.{newer} concurrently");
+    assert!(pruner.execute(sqlx::AssertSqlSafe(detach)).await.is_err(), "the producer is open");
+    producer.execute("commit").await.unwrap();
+    assert_eq!(Caretaker::new().run_once(&test.db, None, None).await.unwrap().pruned, 2);
+}
+
+#[tokio::test]
+async fn a_transaction_of_days_ago_keeps_nothing_but_its_own_partition() {
+    let test = TestDb::new().await;
+    test.run(GIVEN_UP).await;
+    let brief = rowlock_queue::Declaration {
+        keep_completed: Duration::from_secs(1),
+        keep_cancelled: Duration::from_secs(1),
+        ..declaration("mail")
+    };
+    declare(&test.db, &brief).await.unwrap();
+    test.enqueue().await;
+    test.run(AGE).await;
+    let (old, beats) = (test.one::<String>(OLDEST).await, "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = 'rowlock.beat'::regclass and c.relname < 'beat_' || extract(epoch from now() - interval '1 day')::bigint");
+    let mut open = test.session().await;
+    let read = "select min(c.relname::text) from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.beat'::regclass";
+    let busy = test.one::<String>(read).await;
+    let holds = format!(
+        "begin; lock table only rowlock.{old} in row exclusive mode; lock table only rowlock.{busy} in access share mode"
+    );
+    open.execute(sqlx::AssertSqlSafe(holds)).await.unwrap();
+    assert_eq!(test.one::<i64>(beats).await, 2);
+    Caretaker::new().run_once(&test.db, None, None).await.unwrap_err();
+    assert_eq!(test.one::<i64>(beats).await, 1, "one of them is in use, and so is the partition of tasks");
+    open.execute("commit").await.unwrap();
+    assert_eq!(Caretaker::new().run_once(&test.db, None, None).await.unwrap().pruned, 2);
+}
+
+#[tokio::test]
+async fn a_table_that_was_detached_and_not_dropped_is_dropped_later() {
+    let test = TestDb::new().await;
+    test.run(GIVEN_UP).await;
+    let emptied: Vec<String> = test.one("select rowlock.prune_rest()").await;
+    let left = emptied[0].split(' ').next_back().unwrap();
+    test.run(format!("alter table rowlock.beat detach partition rowlock.{left}")).await;
+    test.run("create table rowlock.beat_1 (mine int); insert into rowlock.beat_1 values (1)").await;
+    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    assert!(test.one::<bool>(&format!("select to_regclass('rowlock.{left}') is null")).await);
+    assert!(test.one::<bool>("select to_regclass('rowlock.beat_1') is not null").await, "it is not empty");
+}
+
+/// Kept tasks, each a range of its own. Looking for each of them through all ranges took 15 s.
+const MANY_KEPT: &str = "insert into rowlock.task_kept select i * 256, q.id, 1, null, 't', '{}' from generate_series(1, 20000) i, rowlock.queue q;
+  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh) select q.id, i & 3, 1, nextval('rowlock.k_seq'), i * 256, 1, 0, true
+    from generate_series(1, 19990) i, rowlock.queue q;
+  analyze rowlock.task_kept; analyze rowlock.ready";
+
+#[tokio::test]
+async fn many_kept_tasks_are_told_from_the_finished_ones_in_one_walk() {
+    let test = TestDb::new().await;
+    test.run(MANY_KEPT).await;
+    let mut session = test.session().await;
+    session.execute("set statement_timeout = '5s'").await.unwrap();
+    let gone: i32 = session.fetch_one("select rowlock.prune_dead(1000)").await.unwrap().get(0);
+    assert_eq!(gone, 10);
 }

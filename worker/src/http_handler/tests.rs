@@ -102,7 +102,7 @@ async fn success_is_done_with_the_body_as_result() {
 async fn a_result_past_the_bound_is_done_without_it() {
     let ten_mebibytes = "x".repeat(10 * 1024 * 1024);
     check(response("200 OK", "", &ten_mebibytes), Answer::Done { result: None }).await;
-    let exact = "x".repeat(crate::http_answer::RESULT_MAX);
+    let exact = "x".repeat(crate::answer::RESULT_MAX);
     check(response("200 OK", "", &exact), Answer::Done { result: Some(exact.clone()) }).await;
 }
 

@@ -17,6 +17,9 @@ struct Fake {
     /// Refuses a batch with this task in it unless it is settled as dead.
     poison: Option<&'static str>,
     answer_lost: bool,
+    logins_refused: AtomicUsize,
+    /// Times out with more than so many.
+    most: Option<usize>,
 }
 
 impl Settles for Arc<Fake> {
@@ -27,6 +30,13 @@ impl Settles for Arc<Fake> {
         }
         if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
             return Err(Error::Unreachable("down".into()));
+        }
+        if self.logins_refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
+        {
+            return Err(Error::Unsupported("password authentication failed".into()));
+        }
+        if self.most.is_some_and(|most| most < batch.len()) {
+            return Err(Error::Timeout);
         }
         let poisoned = |s: &Settlement| {
             Some(s.task.to_string().as_str()) == self.poison && !matches!(s.outcome, Outcome::Dead { .. })
@@ -129,4 +139,41 @@ async fn a_lost_lease_is_counted_and_is_no_outcome() {
     drop(send);
     settler.work(receive).await.unwrap();
     assert_eq!((metrics.lease_lost_so_far(), metrics.settled_so_far("complete")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_the_outcome_is_not_to_blame_for_kills_no_task() {
+    let fake = Arc::new(Fake { logins_refused: AtomicUsize::new(3), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    send.send(settlement(1)).await.unwrap();
+    drop(send);
+    settler.work(receive).await.unwrap();
+    assert_eq!((metrics.settled_so_far("complete"), metrics.settled_so_far("dead")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_stays_ends_the_instance_and_settles_nothing() {
+    let fake = Arc::new(Fake { logins_refused: AtomicUsize::new(usize::MAX), ..Fake::default() });
+    let (settler, _, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    send.send(settlement(1)).await.unwrap();
+    drop(send);
+    let ended = settler.work(receive).await;
+    assert!(matches!(ended, Err(WorkerError::Queue(Error::Unsupported(_)))), "{ended:?}");
+    assert!(fake.settled.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcomes_that_are_too_much_for_one_statement_go_in_parts() {
+    let fake = Arc::new(Fake { most: Some(100), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    for id in 0..1000 {
+        send.send(settlement(id)).await.unwrap();
+    }
+    drop(send);
+    settler.work(receive).await.unwrap();
+    assert_eq!(metrics.settled_so_far("complete"), 1000);
+    assert_eq!(fake.batches.lock().unwrap()[0], 63, "halved until it is taken");
 }
