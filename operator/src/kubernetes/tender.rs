@@ -87,7 +87,8 @@ impl Tender {
                 // Who leads next begins with nothing but what is there.
                 self.forget().await;
             }
-            sleep(LEAST_TICK).await;
+            let rest = self.operator.as_ref().map_or(Duration::ZERO, Operator::rest);
+            sleep(LEAST_TICK.max(rest)).await;
             // Where pods run, their instances hear it.
             let bell = self.bell.as_ref().filter(|_| self.asleep);
             tokio::select! {
