@@ -114,7 +114,7 @@ begin
   insert into rowlock.task (id, queue, priority, max_attempts, type, payload) values (v_id, q.id, prio, attempts, $2, $3);
   if due is null then
     v_k := nextval('rowlock.k_seq');
-    insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring) values (q.id, v_k & 3, prio, v_k, v_id, 1, 0, true, q.bell_until > now());
+    insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, ring) values (q.id, v_k & 3, prio, (v_id >> 31)::int, v_k, v_id, 1, 0, true, q.bell_until > now());
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due) values (v_id, q.id, prio, 0, due, due);
   end if;

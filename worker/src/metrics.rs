@@ -58,7 +58,10 @@ impl Metrics {
             lease_lost: IntCounter::with_opts(opts("lease_lost_total", "Outcomes that came too late"))?,
             errors: IntCounterVec::new(opts("errors_total", "Failures, by kind"), &["kind"])?,
             care: IntCounterVec::new(opts("caretaken_total", "What the caretakers did"), &["deed"])?,
-            partition_seconds: Gauge::with_opts(opts("partitions_left_seconds", "For how long partitions are made ahead"))?,
+            partition_seconds: Gauge::with_opts(opts(
+                "partitions_left_seconds",
+                "For how long partitions are made ahead",
+            ))?,
         };
         metrics.register()?;
         // Present from the start, so that a rate over them sees the first event.
