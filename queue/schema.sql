@@ -835,7 +835,7 @@ begin
 end $_$;
 
 CREATE FUNCTION rowlock.published_lows(queue integer) RETURNS bigint[]
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
