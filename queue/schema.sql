@@ -11,7 +11,7 @@ declare
 begin
   if not pg_try_advisory_xact_lock(1902603, $1) then return; end if;
   select case when q.paused then 0 else q.total_workers end into total from rowlock.queue q where q.id = $1;
-  select total - coalesce(sum(x.holds), 0), count(*) filter (where x.wants > 0 and not x.drains) into free, live from rowlock.holding($1) x;
+  select total - coalesce(sum(x.at_most), 0), count(*) filter (where x.wants > 0 and not x.drains) into free, live from rowlock.holding($1) x;
   rest := total; 
   -- Smallest wish first: what it leaves over is shared by the others.
   for h in select * from rowlock.holding($1) x order by (x.drains or x.wants = 0) desc, x.wants, x.instance loop
@@ -50,7 +50,7 @@ CREATE FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, a
     SET jit TO 'off'
     AS $_$
 #variable_conflict use_column
-declare v_queue int; v_live int;
+declare v_queue int; v_live int; v_behind bigint;
 begin
   perform rowlock.demand_read_committed();
   if not rowlock.lock_alive($1) then
@@ -59,6 +59,9 @@ begin
   select i.queue into v_queue from rowlock.instance i where i.id = $1;
   insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants, service_ms, lows)
     values (nextval('rowlock.beat_seq'), $1, v_queue, $2, $3, $4, $5, $8, $6);
+  -- A failover may rewind k_seq below where claims start: they would not see what gets such a k.
+  select max(x) - s.last_value into v_behind from unnest($6) x, rowlock.k_seq s group by s.last_value;
+  if v_behind > 0 then perform nextval('rowlock.k_seq') from generate_series(1, least(v_behind, 1000000)); end if;
   -- About four passes a second for the whole queue, however many instances beat (a full read in each beat would be quadratic).
   select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
   if random() * v_live < 4 then perform rowlock.allocate(v_queue); end if;
@@ -104,7 +107,7 @@ begin
       end if;
       if $1 < r.id + r.n - 1 then
         k := nextval('rowlock.k_seq');
-        insert into rowlock.ready (queue, shard, lane, priority, k, id, n, attempt, fresh) values (r.queue, k & 3, r.lane, r.priority, k, $1 + 1, r.id + r.n - 1 - $1, r.attempt, r.fresh);
+        insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh) values (r.queue, k & 3, r.lane, r.priority, r.since, k, $1 + 1, r.id + r.n - 1 - $1, r.attempt, r.fresh);
       end if;
       perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[r.attempt]);
       delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';
@@ -211,6 +214,7 @@ CREATE TABLE rowlock.ready (
     shard smallint NOT NULL,
     lane smallint DEFAULT 0 NOT NULL,
     priority smallint NOT NULL,
+    since integer DEFAULT ((date_part('epoch'::text, now()) - (1704067200)::double precision))::integer NOT NULL,
     k bigint NOT NULL,
     id bigint NOT NULL,
     n smallint NOT NULL,
@@ -277,7 +281,7 @@ CREATE FUNCTION rowlock.due_of(options jsonb) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare delay interval;
+declare delay interval; due timestamptz;
 begin
   if options ? 'delay' then
     begin
@@ -288,15 +292,23 @@ begin
     if delay < interval '0' then
       raise exception 'delay must not be negative' using errcode = 'RL005', hint = 'Leave it out to run the task now.';
     end if;
-    return nullif(now() + delay, now());
+    begin
+      due := now() + delay;
+    exception when datetime_field_overflow then
+      due := 'infinity';
+    end;
   elsif options ? 'run_at' then
     begin
-      return nullif(greatest((options->>'run_at')::timestamptz, now()), now());
+      due := greatest((options->>'run_at')::timestamptz, now());
     exception when invalid_datetime_format or datetime_field_overflow then
       raise exception 'run_at is not a time' using errcode = 'RL005', hint = 'For example "2030-01-31T08:00:00Z".';
     end;
   end if;
-  return null;
+  -- Clients know no infinity, and few a year with five digits.
+  if due > now() + interval '100 years' then
+    raise exception 'the task would be due in more than 100 years' using errcode = 'RL005', hint = 'To run it never, do not enqueue it.';
+  end if;
+  return nullif(due, now());
 end $$;
 
 CREATE FUNCTION rowlock.enqueue(queue text, type text, payload json, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
@@ -310,6 +322,9 @@ begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
   if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
+  if payload is null then
+    raise exception 'the payload is null' using errcode = 'RL005', hint = 'A task without data has the payload {}.';
+  end if;
   if octet_length(payload::text) > q.payload_limit then
     perform rowlock.refuse_payload(q, octet_length(payload::text));
   end if;
@@ -327,12 +342,20 @@ begin
   insert into rowlock.task (id, queue, priority, max_attempts, type, payload) values (v_id, q.id, prio, attempts, $2, $3);
   if due is null then
     v_k := nextval('rowlock.k_seq');
-    insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring) values (q.id, v_k & 3, prio, v_k, v_id, 1, 0, true, q.bell_until > now());
+    insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, ring) values (q.id, v_k & 3, prio, (v_id >> 31)::int, v_k, v_id, 1, 0, true, q.bell_until > now());
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due) values (v_id, q.id, prio, 0, due, due);
   end if;
   return v_id;
 end $_$;
+
+CREATE FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue($1, $2, $3::pg_catalog.json, $4) $_$;
+
+CREATE FUNCTION rowlock.enqueue(queue text, type text, payload text, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue($1, $2, $3::pg_catalog.json, $4) $_$;
 
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -375,6 +398,14 @@ begin
   return query select bases[(o - 1) / size + 1] + (o - 1) % size from generate_series(1, n) o;
 end $_$;
 
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, $3::pg_catalog.json[], $4) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, $3::pg_catalog.json[], $4) $_$;
+
 CREATE FUNCTION rowlock.enqueue_many_limit() RETURNS integer
     LANGUAGE sql IMMUTABLE
     RETURN 100000;
@@ -397,6 +428,8 @@ begin
     if lo is null then lo := date_trunc('hour', now()) - interval '2 days'; hi := date_trunc('hour', now()) + width;
     else hi := lo + width; end if;
     while lo < now() + ahead loop
+      -- Nobody cared for longer than partitions were made ahead: one takes in all that time.
+      hi := greatest(hi, date_trunc('hour', now()) + width);
       child := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint);
       execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, parent);
       if parent = 'task' then
@@ -422,7 +455,7 @@ CREATE FUNCTION rowlock.failures(id bigint) RETURNS TABLE(at timestamp with time
 $_$;
 
 CREATE FUNCTION rowlock."fetch"(ids bigint[]) RETURNS TABLE(id bigint, type text, payload text, max_attempts smallint)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
@@ -454,7 +487,8 @@ begin
     execute format('grant execute on function rowlock.task_state(bigint) to %I', r);
     execute format('grant select on rowlock.migration to %I', r);   -- every command first checks the schema's version
   end loop;
-  grant execute on function rowlock.enqueue(text, text, json, jsonb), rowlock.enqueue_many(text, text, json[], jsonb) to rowlock_producer;
+  grant execute on function rowlock.enqueue(text, text, json, jsonb), rowlock.enqueue(text, text, text, jsonb), rowlock.enqueue(text, text, jsonb, jsonb),
+    rowlock.enqueue_many(text, text, json[], jsonb), rowlock.enqueue_many(text, text, text[], jsonb), rowlock.enqueue_many(text, text, jsonb[], jsonb) to rowlock_producer;
   grant execute on function rowlock.join(text, text, int), rowlock.published_lows(int), rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, real),
     rowlock.claim(bigint, int, bigint[], int, bigint), rowlock.fetch(bigint[]), rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[]), rowlock.drain(bigint), rowlock.leave(bigint), rowlock.hand_back_strays(bigint, bigint[]),
     rowlock.care(timestamptz, int, boolean, boolean), rowlock.least_k(int, bigint[]), rowlock.sweep(int, bigint[], bigint[], int), rowlock.rescue(bigint, bigint),
@@ -499,7 +533,7 @@ begin
   return back;
 end $_$;
 
-CREATE FUNCTION rowlock.holding(queue integer) RETURNS TABLE(instance bigint, drains boolean, wants integer, granted integer, holds integer)
+CREATE FUNCTION rowlock.holding(queue integer) RETURNS TABLE(instance bigint, drains boolean, wants integer, granted integer, holds integer, at_most integer)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -507,11 +541,12 @@ CREATE FUNCTION rowlock.holding(queue integer) RETURNS TABLE(instance bigint, dr
     AS $_$
   select i.id, i.drains, coalesce(least(b.wants, i.capacity), 0),
          case when b.n is null then 0 when a.number > b.allocation then a.workers else b.allocated end,
-         case when b.n is null then i.capacity when a.number > b.allocation then greatest(b.held, b.allocated, a.highest) else greatest(b.held, b.allocated) end
+         h.holds, case when b.at < now() - interval '5 seconds' then greatest(h.holds, i.capacity) else h.holds end
   from rowlock.instance i
   left join lateral (select x.* from rowlock.beat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
   left join lateral (select max(x.number) number, max(x.workers) highest, (array_agg(x.workers order by x.number desc))[1] workers
                      from rowlock.allocation x where x.instance = i.id and x.number > b.allocation and x.at > now() - interval '1 minute') a on true
+  cross join lateral (select case when b.n is null then i.capacity when a.number > b.allocation then greatest(b.held, b.allocated, a.highest) else greatest(b.held, b.allocated) end holds) h
   where i.queue = $1 and i.ended_at is null
 $_$;
 
@@ -543,7 +578,7 @@ declare q rowlock.queue; i rowlock.instance;
 begin
   select * into q from rowlock.queue r where r.name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  insert into rowlock.instance (id, queue, name, capacity) values (nextval('rowlock.instance_seq'), q.id, $2, $3) returning * into i;
+  insert into rowlock.instance (id, queue, name, capacity) values ((floor(random() * 2097152)::bigint << 32) | (nextval('rowlock.instance_seq') & 4294967295), q.id, $2, $3) returning * into i;
   insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants) values (nextval('rowlock.beat_seq'), i.id, q.id, 0, 0, 0, 0);
   return i;
 end $_$;
@@ -581,7 +616,7 @@ CREATE FUNCTION rowlock.lock_alive(instance bigint) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
-  if not pg_try_advisory_xact_lock_shared(1902602, (instance % 2147483647)::int) then return false; end if;
+  if not pg_try_advisory_xact_lock_shared(1902602, (instance & 2147483647)::int) then return false; end if;
   return exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null);
 end $_$;
 
@@ -595,7 +630,7 @@ CREATE FUNCTION rowlock.lose(queue integer, instance bigint, name text, ids bigi
 declare outcomes smallint[];
 begin
   select array_agg(case when c.id is not null then 6 when x.attempt + 1 >= m.max_attempts then 3 else 5 end::smallint order by x.p) into outcomes
-  from unnest($4, $5) with ordinality x(id, attempt, p) join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
+  from unnest($4, $5) with ordinality x(id, attempt, p) left join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
   insert into rowlock.failure (id, attempt, instance, error)
     select x.id, x.attempt + 1, $2, format('lease lost: instance %s stopped beating', $3) from unnest($4, $5, outcomes) x(id, attempt, outcome) where x.outcome = 5;
   perform rowlock.record($1, $2, array_fill(1, array[cardinality($4)]), $4, outcomes,
@@ -719,10 +754,14 @@ begin
   -- A receipt stays behind, so that the task of a partition that is still there has a state.
   with old as (delete from rowlock.dead d where d.id in (select x.id from rowlock.dead x join rowlock.queue q on q.id = x.queue where x.at < now() - q.keep_dead order by x.at limit $1 for update of x skip locked) returning d.id, d.queue, d.attempt)
   insert into rowlock.receipt (queue, state, firsts, ns, attempts) select queue, 2, array_agg(id), array_agg(1::smallint), array_agg(attempt) from old group by queue;
-  with finished as (select t.id from rowlock.task_kept t where
-      not exists (select 1 from rowlock.dead d where d.id = t.id) and not exists (select 1 from rowlock.delayed d where d.id = t.id)
-      and not exists (select 1 from rowlock.ready r where r.queue = t.queue and t.id >= r.id and t.id < r.id + r.n)
-      and not exists (select 1 from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where t.id >= u.f and t.id < u.f + u.n and t.id <> all (l.settled)) limit $1)
+  -- The unfinished ones are listed once: ranges looked through for every kept task would take hours where many are kept.
+  with finished as (
+    select t.id from rowlock.task_kept t where not exists (select 1 from rowlock.dead d where d.id = t.id)
+    except (
+      select d.id from rowlock.delayed d
+      union all select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id <= (select max(t.id) from rowlock.task_kept t)
+      union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g <> all (l.settled))
+    limit $1)
   delete from rowlock.task_kept t using finished f where t.id = f.id;
   get diagnostics n = row_count;
   delete from rowlock.failure_kept f where not exists (select 1 from rowlock.task_kept t where t.id = f.id);
@@ -735,18 +774,30 @@ CREATE FUNCTION rowlock.prune_rest() RETURNS text[]
     SET lock_timeout TO '50ms'
     SET jit TO 'off'
     AS $_$
-declare p record; done text[] := '{}'; oldest timestamptz; keep interval;
+declare p record; done text[] := '{}'; oldest timestamptz; keep interval; unused boolean;
 begin
   if not pg_try_advisory_xact_lock(1902601, 1) then return done; end if;
+  -- Detached, but whoever did it was gone before it could drop the table.
+  for p in select c.relname part from pg_class c where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' and not c.relispartition
+      and c.relname ~ '^(task|receipt|result|failure|beat|allocation)_[0-9]+$' loop
+    execute format('lock table rowlock.%I in access exclusive mode', p.part);
+    execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
+    if unused then execute format('drop table rowlock.%I', p.part); end if;
+  end loop;
   select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
   -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
   select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) - 2 * rowlock.partition_width() into oldest
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;
   for p in select c.relname part, b.relname parent, to_timestamp(substring(c.relname from '_([0-9]+)$')::bigint) hi
       from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class b on b.oid = i.inhparent
-      where i.inhparent in ('rowlock.receipt'::regclass, 'rowlock.result'::regclass, 'rowlock.failure'::regclass, 'rowlock.beat'::regclass, 'rowlock.allocation'::regclass) loop
+      where i.inhparent in ('rowlock.receipt'::regclass, 'rowlock.result'::regclass, 'rowlock.failure'::regclass, 'rowlock.beat'::regclass, 'rowlock.allocation'::regclass)
+      order by i.inhdetachpending desc, 3 loop
     continue when p.hi > case when p.parent in ('beat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end;
-    execute format('lock table rowlock.%I in access exclusive mode', p.part);
+    begin
+      execute format('lock table rowlock.%I in access exclusive mode', p.part);
+    exception when lock_not_available then
+      continue;   -- somebody reads this one: the others need not wait for that
+    end;
     if p.parent = 'failure' then
       execute format('insert into rowlock.failure_kept (at, id, attempt, instance, error) select f.at, f.id, f.attempt, f.instance, f.error from rowlock.%I f
         where f.id in (select t.id from rowlock.task_kept t)', p.part);
@@ -769,23 +820,29 @@ begin
   if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
   select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
   select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'rowlock.task'::regclass order by 2 limit 1;
+    where i.inhparent = 'rowlock.task'::regclass order by i.inhdetachpending desc, 2 limit 1;
   if part is null or to_timestamp(hi) > now() - keep then return null; end if;
-  execute format('lock table rowlock.%I in access exclusive mode', part);
+  -- Nobody adds to it any more, and its tasks are read until the rest is kept elsewhere, however many that are.
+  execute format('lock table rowlock.%I in share mode', part);
   hi := (hi - 1704067200) << 31;
   execute format('insert into rowlock.task_kept select t.* from rowlock.%I t where t.id in (
       select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id < %2$s
       union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g < %2$s and g <> all (l.settled)
       union all select d.id from rowlock.delayed d where d.id < %2$s union all select d.id from rowlock.dead d where d.id < %2$s) on conflict do nothing', part, hi);
+  execute format('lock table rowlock.%I in access exclusive mode', part);
   execute format('truncate rowlock.%I', part);
   return part;
 end $_$;
 
 CREATE FUNCTION rowlock.published_lows(queue integer) RETURNS bigint[]
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
     AS $_$
-  select b.lows from rowlock.beat b where b.queue = $1 and b.lows is not null and b.at > now() - interval '1 minute' order by b.n desc limit 1
+  select b.lows from rowlock.instance i, lateral (
+    select x.n, x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null and x.at > now() - interval '1 minute' order by x.n desc limit 1) b
+  where i.queue = $1 and coalesce(i.ended_at > now() - interval '1 minute', true) order by b.n desc limit 1
 $_$;
 
 CREATE FUNCTION rowlock.pulses() RETURNS TABLE(instance bigint, beat bigint)
@@ -824,7 +881,7 @@ begin
     select x.id, $1, x.priority, x.attempt + 1 from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 3;
   insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
     select x.id, $1, x.priority, x.attempt + (x.outcome = 2)::int, 1, d.at, d.at
-    from unnest($3, $4, $5, $6, $7) x(o, id, outcome, attempt, priority), lateral (select now() + greatest(($8)[x.o], 0) * interval '1 millisecond' as at) d where x.outcome in (2, 4);
+    from unnest($3, $4, $5, $6, $7) x(o, id, outcome, attempt, priority), lateral (select now() + least(greatest(($8)[x.o], 0), 3155760000000) * interval '1 millisecond' as at) d where x.outcome in (2, 4);
   select array_agg(x.id), array_agg(x.attempt), array_agg(x.priority) into part, used, prios from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 5;
   if part is not null then perform rowlock.requeue($1, part, used, prios); end if;
   select array_agg(x.id), array_agg(x.attempt) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 6;
@@ -845,6 +902,8 @@ begin
     select b.queue, array_agg(b.id order by b.id) ids, array_agg(0::smallint) attempts, array_agg(b.priority order by b.id) priorities from back b group by b.queue
   loop
     perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities); n := n + cardinality(q.ids);
+    -- A request that crossed the last attempt's end was for that one.
+    delete from rowlock.cancel_request c where c.id = any (q.ids);
   end loop;
   return n;
 end $_$;
@@ -892,7 +951,7 @@ CREATE FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[]
     AS $_$
 begin
   insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
-  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, (select q.bell_until > now() from rowlock.queue q where q.id = $1)
+  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.bell_until > now() from rowlock.queue q where q.id = $1), false)
   from (select nextval('rowlock.k_seq') k, y.* from (
     select min(x.id) id, count(*) n, x.attempt, x.priority from (
       select u.*, u.id - row_number() over (partition by u.attempt, u.priority order by u.id) run
@@ -910,7 +969,7 @@ CREATE FUNCTION rowlock.rescue(instance bigint, beat bigint) RETURNS integer
 declare l record; u record; rescued int := 0; v_name text; v_queue int;
 begin
   perform rowlock.demand_read_committed();
-  if not pg_try_advisory_xact_lock(1902602, ($1 % 2147483647)::int) then return null; end if;
+  if not pg_try_advisory_xact_lock(1902602, ($1 & 2147483647)::int) then return null; end if;
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue into v_name, v_queue;
   if not found then return null; end if;
@@ -994,10 +1053,10 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
     SET jit TO 'off'
     AS $$
   select q.id, q.name, q.paused, q.total_workers, coalesce(r.n, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(d.soon, 0),
-         coalesce(l.n, 0), coalesce(x.n, 0), date_part('epoch', clock_timestamp() - rowlock.id_time(r.oldest)), coalesce(c.n, 0), coalesce(a.n, 0),
+         coalesce(l.n, 0), coalesce(x.n, 0), greatest(date_part('epoch', clock_timestamp()) - 1704067200 - r.oldest, 0), coalesce(c.n, 0), coalesce(a.n, 0),
          coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms
   from rowlock.queue q
-  left join (select queue, sum(n) n, min(id) oldest from rowlock.ready group by queue) r on r.queue = q.id
+  left join (select queue, sum(n) n, min(since) oldest from rowlock.ready group by queue) r on r.queue = q.id
   left join (select queue, count(*) filter (where waits = 0) scheduled, count(*) filter (where waits = 1) retryable,
                     count(*) filter (where due < now() + interval '5 seconds') soon from rowlock.delayed group by queue) d on d.queue = q.id
   left join (select l.queue, sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled))::bigint n from rowlock.lease l group by l.queue) l on l.queue = q.id
@@ -1414,8 +1473,20 @@ REVOKE ALL ON FUNCTION rowlock.due_of(options jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload json, options jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload json, options jsonb) TO rowlock_producer;
 
+REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options jsonb) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload text, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload text, options jsonb) TO rowlock_producer;
+
 REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], options jsonb) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options jsonb) TO rowlock_producer;
 
 REVOKE ALL ON FUNCTION rowlock.enqueue_many_limit() FROM PUBLIC;
 
@@ -1427,6 +1498,8 @@ GRANT ALL ON FUNCTION rowlock.failures(id bigint) TO rowlock_reader;
 
 REVOKE ALL ON FUNCTION rowlock."fetch"(ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock."fetch"(ids bigint[]) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.grant_roles() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.hand_back(instance bigint, queue integer, token bigint) FROM PUBLIC;
 

@@ -46,6 +46,8 @@ create table rowlock.ready (
   shard    smallint not null,
   lane     smallint not null default 0,
   priority smallint not null,
+  -- Since when, in seconds since 2024, for people and the number of workers. It lies in what alignment leaves empty.
+  since    int not null default (date_part('epoch', now()) - 1704067200)::int,
   k        bigint not null,
   id       bigint not null,
   n        smallint not null,        -- 1 to 256

@@ -94,6 +94,9 @@ begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
   if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
+  if payload is null then
+    raise exception 'the payload is null' using errcode = 'RL005', hint = 'A task without data has the payload {}.';
+  end if;
   if octet_length(payload::text) > q.payload_limit then
     perform rowlock.refuse_payload(q, octet_length(payload::text));
   end if;
@@ -111,7 +114,7 @@ begin
   insert into rowlock.task (id, queue, priority, max_attempts, type, payload) values (v_id, q.id, prio, attempts, $2, $3);
   if due is null then
     v_k := nextval('rowlock.k_seq');
-    insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring) values (q.id, v_k & 3, prio, v_k, v_id, 1, 0, true, q.bell_until > now());
+    insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, ring) values (q.id, v_k & 3, prio, (v_id >> 31)::int, v_k, v_id, 1, 0, true, q.bell_until > now());
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due) values (v_id, q.id, prio, 0, due, due);
   end if;
@@ -159,6 +162,16 @@ begin
   end if;
   return query select bases[(o - 1) / size + 1] + (o - 1) % size from generate_series(1, n) o;
 end $$;
+
+-- Payloads of other types. With `text` a literal needs no cast: of several candidates Postgres takes that one.
+create function rowlock.enqueue(queue text, type text, payload text, options jsonb default '{}') returns bigint language sql volatile
+  as $$ select rowlock.enqueue($1, $2, $3::pg_catalog.json, $4) $$;
+create function rowlock.enqueue(queue text, type text, payload jsonb, options jsonb default '{}') returns bigint language sql volatile
+  as $$ select rowlock.enqueue($1, $2, $3::pg_catalog.json, $4) $$;
+create function rowlock.enqueue_many(queue text, type text, payloads text[], options jsonb default '{}') returns setof bigint language sql volatile
+  as $$ select rowlock.enqueue_many($1, $2, $3::pg_catalog.json[], $4) $$;
+create function rowlock.enqueue_many(queue text, type text, payloads jsonb[], options jsonb default '{}') returns setof bigint language sql volatile
+  as $$ select rowlock.enqueue_many($1, $2, $3::pg_catalog.json[], $4) $$;
 
 -- A row whose transaction took long: a new k, or claims would already have walked past it (R3); and a fresh look whether anybody sleeps.
 create function rowlock.commit_late(r rowlock.ready) returns boolean language plpgsql volatile

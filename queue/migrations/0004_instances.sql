@@ -28,7 +28,7 @@ begin
 end $$;
 
 -- The lows that were published last: an instance that joins need not walk the dead rows of a pinned horizon.
-create function rowlock.published_lows(queue int) returns bigint[] language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+create function rowlock.published_lows(queue int) returns bigint[] language sql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
   select b.lows from rowlock.instance i, lateral (
     select x.n, x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null and x.at > now() - interval '1 minute' order by x.n desc limit 1) b
   where i.queue = $1 and coalesce(i.ended_at > now() - interval '1 minute', true) order by b.n desc limit 1

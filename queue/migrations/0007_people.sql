@@ -28,10 +28,10 @@ create function rowlock.statistics() returns table (queue int, name text, paused
   running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint, instances bigint, allocated bigint, busy bigint, service_ms double precision)
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select q.id, q.name, q.paused, q.total_workers, coalesce(r.n, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(d.soon, 0),
-         coalesce(l.n, 0), coalesce(x.n, 0), date_part('epoch', clock_timestamp() - rowlock.id_time(r.oldest)), coalesce(c.n, 0), coalesce(a.n, 0),
+         coalesce(l.n, 0), coalesce(x.n, 0), greatest(date_part('epoch', clock_timestamp()) - 1704067200 - r.oldest, 0), coalesce(c.n, 0), coalesce(a.n, 0),
          coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms
   from rowlock.queue q
-  left join (select queue, sum(n) n, min(id) oldest from rowlock.ready group by queue) r on r.queue = q.id
+  left join (select queue, sum(n) n, min(since) oldest from rowlock.ready group by queue) r on r.queue = q.id
   left join (select queue, count(*) filter (where waits = 0) scheduled, count(*) filter (where waits = 1) retryable,
                     count(*) filter (where due < now() + interval '5 seconds') soon from rowlock.delayed group by queue) d on d.queue = q.id
   left join (select l.queue, sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled))::bigint n from rowlock.lease l group by l.queue) l on l.queue = q.id
@@ -128,7 +128,7 @@ begin
       end if;
       if $1 < r.id + r.n - 1 then
         k := nextval('rowlock.k_seq');
-        insert into rowlock.ready (queue, shard, lane, priority, k, id, n, attempt, fresh) values (r.queue, k & 3, r.lane, r.priority, k, $1 + 1, r.id + r.n - 1 - $1, r.attempt, r.fresh);
+        insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh) values (r.queue, k & 3, r.lane, r.priority, r.since, k, $1 + 1, r.id + r.n - 1 - $1, r.attempt, r.fresh);
       end if;
       perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[r.attempt]);
       delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';

@@ -9,6 +9,8 @@ use sqlx::{
     query::Query,
 };
 
+use tokio::time::timeout;
+
 use crate::{Error, Result};
 
 /// How often an instance beats. A beat is one small append; a second keeps allocations within two beats of a change. Its answer says
@@ -48,7 +50,10 @@ const OURS_ALONE: &str = "rowlock.direct";
 impl Connect {
     fn options(&self) -> Result<PgConnectOptions> {
         // The error of a malformed URI may quote it, password and all.
-        let options = PgConnectOptions::from_str(&self.url).map_err(|_| {
+        let options = PgConnectOptions::from_str(&self.url)
+            .ok()
+            .filter(|_| ["postgres://", "postgresql://"].iter().any(|scheme| self.url.starts_with(scheme)));
+        let options = options.ok_or_else(|| {
             Error::Unsupported(
                 "the database URL cannot be read; write postgres://user:password@host:5432/database".into(),
             )
@@ -57,34 +62,30 @@ impl Connect {
         Ok(options.application_name(&self.application_name).extra_float_digits(None))
     }
 
-    /// Opens a pool and finds out whether a connection pooler stands between us and the server.
+    /// Connects once, to learn what is wrong at once and whether a connection pooler stands between us and the server; then makes a pool.
     pub(crate) async fn open(&self) -> Result<Db> {
-        let options = self.options()?;
+        let plain = self.options()?;
         let pinned = [(OURS_ALONE, "on"), ("default_transaction_isolation", "read committed")];
-        match self.pool(options.clone().options(pinned)).await {
-            Ok(pool) => {
+        let direct = plain.clone().options(pinned);
+        let connected = timeout(STATEMENT_TIMEOUT, PgConnection::connect_with(&direct)).await;
+        let behind_pooler = match connected.map_err(|_| Error::Timeout)? {
+            Ok(mut connection) => {
                 // Without arguments, so in one message: behind a pooler two might meet two servers.
-                let asked = bounded(pool.fetch_one("select current_setting('rowlock.direct', true)")).await?;
-                if asked.try_get::<Option<&str>, _>(0)? == Some("on") {
-                    return Ok(Db { pool, behind_pooler: false });
-                }
-                pool.close().await;
+                let asked = "select current_setting('rowlock.direct', true)";
+                let kept = bounded(connection.fetch_one(asked)).await?;
+                bounded(connection.close()).await?;
+                kept.try_get::<Option<&str>, _>(0)? != Some("on")
             }
             // "Unsupported startup parameter", PgBouncer says.
-            Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("08P01") => (),
+            Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("08P01") => true,
             Err(error) => return Err(error.into()),
-        }
-        let pool = self.pool(options).await?;
-        Ok(Db { pool, behind_pooler: true })
-    }
-
-    async fn pool(&self, options: PgConnectOptions) -> sqlx::Result<PgPool> {
-        PgPoolOptions::new()
+        };
+        let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(STATEMENT_TIMEOUT)
             .test_before_acquire(false)
-            .connect_with(options)
-            .await
+            .connect_lazy_with(if behind_pooler { plain } else { direct });
+        Ok(Db { pool, behind_pooler })
     }
 }
 
@@ -201,7 +202,7 @@ impl Lent {
     /// The pool asks each connection for a sign of life before it lends it again; that may take no longer than a statement.
     fn give_back(&mut self) {
         if let Some(mut connection) = self.0.take() {
-            tokio::spawn(tokio::time::timeout(STATEMENT_TIMEOUT, connection.return_to_pool()));
+            tokio::spawn(timeout(STATEMENT_TIMEOUT, connection.return_to_pool()));
         }
     }
 }
@@ -236,7 +237,7 @@ pub(crate) fn once(sql: &'static str) -> Statement<'static> {
 pub(crate) async fn bounded<T>(
     statement: impl Future<Output = std::result::Result<T, sqlx::Error>>,
 ) -> Result<T> {
-    Ok(tokio::time::timeout(STATEMENT_TIMEOUT, statement).await.map_err(|_| Error::Timeout)??)
+    Ok(timeout(STATEMENT_TIMEOUT, statement).await.map_err(|_| Error::Timeout)??)
 }
 
 /// Milliseconds, as SQL takes them; saturating.

@@ -218,7 +218,8 @@ async fn leave(shared: &Shared, patience: Duration) {
         let mut pause = JOIN_PAUSE;
         loop {
             match rowlock_queue::leave(&shared.db, shared.instance).await {
-                Err(error) if error.is_transient() => sleep(pause.step()).await,
+                // A refused login, too, may be a failover's: what is not handed back uses up attempts.
+                Err(error) if !matches!(error, Error::Gone) => sleep(pause.step()).await,
                 result => return result,
             }
         }

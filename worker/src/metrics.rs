@@ -28,7 +28,7 @@ pub(crate) struct Metrics {
     lease_lost: IntCounter,
     errors: IntCounterVec,
     care: IntCounterVec,
-    partition_hours: Gauge,
+    partition_seconds: Gauge,
 }
 
 impl Metrics {
@@ -51,14 +51,17 @@ impl Metrics {
             ))?,
             claimed: IntCounter::with_opts(opts("tasks_claimed_total", "Tasks claimed"))?,
             batch: Histogram::with_opts(times("settle_batch_size", "Outcomes per settle", BATCH_SIZES))?,
-            running: IntGauge::with_opts(opts("running", "Tasks in progress"))?,
+            running: IntGauge::with_opts(opts("running_tasks", "Tasks in progress"))?,
             allocated: IntGauge::with_opts(opts("allocated_workers", "Workers the queue allows now"))?,
             capacity: IntGauge::with_opts(opts("capacity_workers", "Workers this instance could run"))?,
             beats_failed: IntCounter::with_opts(opts("beats_failed_total", "Beats without an answer"))?,
             lease_lost: IntCounter::with_opts(opts("lease_lost_total", "Outcomes that came too late"))?,
             errors: IntCounterVec::new(opts("errors_total", "Failures, by kind"), &["kind"])?,
             care: IntCounterVec::new(opts("caretaken_total", "What the caretakers did"), &["deed"])?,
-            partition_hours: Gauge::with_opts(opts("partitions_left_hours", "Partitions made ahead"))?,
+            partition_seconds: Gauge::with_opts(opts(
+                "partitions_left_seconds",
+                "For how long partitions are made ahead",
+            ))?,
         };
         metrics.register()?;
         // Present from the start, so that a rate over them sees the first event.
@@ -81,7 +84,7 @@ impl Metrics {
         self.registry.register(Box::new(self.lease_lost.clone()))?;
         self.registry.register(Box::new(self.errors.clone()))?;
         self.registry.register(Box::new(self.care.clone()))?;
-        self.registry.register(Box::new(self.partition_hours.clone()))
+        self.registry.register(Box::new(self.partition_seconds.clone()))
     }
 
     /// The text format, with the gauges as they are now.
@@ -137,7 +140,7 @@ impl Metrics {
             }
         }
         if let Some(hours) = report.partitions_hours_left {
-            self.partition_hours.set(hours);
+            self.partition_seconds.set(hours * 3600.0);
         }
     }
 

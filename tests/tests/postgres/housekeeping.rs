@@ -1,5 +1,7 @@
 //! What caretakers do beside the tasks.
 
+use std::time::Duration;
+
 use rowlock_queue::{Caretaker, Outcome, Settled, cancel, redrive};
 use rowlock_tests::TestDb;
 use sqlx::{Executor, Row};
@@ -101,4 +103,26 @@ async fn an_instance_joins_after_everybody_was_away_for_longer_than_partitions_l
     )
     .await;
     test.member("a").await.beat(0, 1).await;
+}
+
+/// Makes what is ready two hours older.
+const OLDER: &str = "update rowlock.task set id = id - (7200::bigint << 31);
+  update rowlock.ready set id = id - (7200::bigint << 31), since = since - 7200";
+
+#[tokio::test]
+async fn a_task_has_waited_since_it_became_available_not_since_it_was_enqueued() {
+    let test = TestDb::new().await;
+    let waited = async || {
+        let stats = rowlock_queue::queue_stats(&test.db).await.unwrap();
+        stats[0].oldest_available_seconds.expect("a task is available")
+    };
+    test.enqueue().await;
+    test.run(OLDER).await;
+    assert!((7200.0..7300.0).contains(&waited().await));
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    let again = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
+    member.settle(&claimed, &again).await;
+    while Caretaker::new().run_once(&test.db, None, None).await.unwrap().promoted == 0 {}
+    assert!(waited().await < 100.0);
 }

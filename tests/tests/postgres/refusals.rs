@@ -33,6 +33,7 @@ async fn a_mistake_has_a_code_of_ours_and_a_hint() {
         ("'mail', 't', '{}', '{\"delay\": \"400000 years\"}'", "RL005", "never"),
         ("'mail', 't', '{}', '{\"bell\": 1}'", "RL005", "PREPARE"),
         ("'mail', '', '{}'", "RL005", "send-invoice"),
+        ("'mail', 't', null::jsonb", "RL005", "{}"),
         ("'mail', repeat('t', 201), '{}'", "RL005", "send-invoice"),
         ("'mail', 't', to_json(repeat('x', 1048576))", "RL003", "limits.payloadBytes"),
     ] {
@@ -41,6 +42,32 @@ async fn a_mistake_has_a_code_of_ours_and_a_hint() {
         assert!(advice.contains(hint), "{arguments}: {advice}");
     }
     assert_eq!(test.one::<i64>("select count(*) from rowlock.task").await, 0);
+}
+
+#[tokio::test]
+async fn a_payload_may_be_json_jsonb_or_text() {
+    let test = TestDb::new().await;
+    for sql in [
+        "select rowlock.enqueue('mail', 't', '{\"a\": 1}')",
+        "select rowlock.enqueue('mail', 't', '{\"a\": 1}', '{\"priority\": 0}')",
+        "select rowlock.enqueue('mail', 't', json_build_object('a', 1))",
+        "select rowlock.enqueue('mail', 't', jsonb_build_object('a', 1), '{\"priority\": 0}')",
+        "select rowlock.enqueue('mail', 't', payload => format('{\"a\": %s}', 1))",
+        "select rowlock.enqueue_many('mail', 't', array['{\"a\": 1}', '{}'])",
+        "select rowlock.enqueue_many('mail', 't', array[jsonb_build_object('a', 1)])",
+        "select rowlock.enqueue_many('mail', 't', array[json_build_object('a', 1)], '{\"priority\": 0}')",
+    ] {
+        test.run(sql).await;
+    }
+    sqlx::query("select rowlock.enqueue($1, $2, $3)")
+        .bind("mail")
+        .bind("t")
+        .bind(sqlx::types::Json(serde_json::json!({"a": 1})))
+        .execute(&test.pool)
+        .await
+        .unwrap();
+    assert_eq!(test.audited().await, (0, 0, 0, 10));
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.task where payload->>'a' = '1'").await, 9);
 }
 
 #[tokio::test]
