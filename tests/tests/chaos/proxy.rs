@@ -1,9 +1,12 @@
 //! A TCP proxy before Postgres that loses answers (the server has done what was asked and said so, and nobody hears of it) and holds
 //! them up.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use anyhow::Result;
@@ -23,7 +26,7 @@ pub(crate) const STATEMENTS: [(&str, &str); 5] = [
     ("claim", "rowlock.claim("),
     ("settle", "rowlock.settle("),
     ("beat", "rowlock.beat("),
-    ("fetch", "from rowlock.task where id"),
+    ("fetch", "rowlock.fetch("),
 ];
 /// The one whose transactions a producer knows nothing of afterwards.
 const COMMIT: usize = 0;
@@ -121,18 +124,36 @@ async fn requests(
     asks: watch::Sender<Option<usize>>,
 ) -> Result<()> {
     let mut chunk = vec![0; CHUNK];
+    let mut prepared = HashMap::new();
     loop {
         let n = from.read(&mut chunk).await?;
         if n == 0 {
             return Ok(());
         }
         let said = |text: &str| chunk[..n].windows(text.len()).any(|window| window == text.as_bytes());
-        // Parse, or Query: what is bound and executed after that is the same statement still.
-        if matches!(chunk[0], b'P' | b'Q') {
-            asks.send_replace(STATEMENTS.iter().position(|(_, text)| said(text)));
+        let which = || STATEMENTS.iter().position(|(_, text)| said(text));
+        match chunk[0] {
+            // Parse gives a statement a name; what is bound and executed under it later is the same statement still.
+            b'P' => {
+                prepared.insert(word(&chunk[HEAD.min(n)..n]).to_vec(), which());
+                asks.send_replace(which());
+            }
+            // Bind names the portal, which has no name, and the statement.
+            b'B' => {
+                if let Some(statement) = prepared.get(word(&chunk[(HEAD + 1).min(n)..n])) {
+                    asks.send_replace(*statement);
+                }
+            }
+            b'Q' => _ = asks.send_replace(which()),
+            _ => (),
         }
         to.write_all(&chunk[..n]).await?;
     }
+}
+
+/// What comes before the first NUL.
+fn word(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 /// Passes on what the server answers, up to the one that is to be lost: then the connection ends without a word of it.
