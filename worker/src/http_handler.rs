@@ -1,51 +1,40 @@
 //! Calls a handler over HTTP on the pod's loopback.
 
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rowlock_crds::RetryPolicy;
 
 use crate::answer::Answer;
+use crate::connections::{Connections, NoAnswer};
 use crate::http_answer::read_answer;
 use crate::task::Task;
 
-/// On loopback a connect that takes longer is a full backlog or a stopped process.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Shorter than the keep-alive of common servers (gunicorn 2 s, Node and uvicorn 5 s): a connection the
-/// server closes while we write to it would cost an attempt.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A client with a keep-alive pool no larger than the number of workers.
+/// Who does tasks over HTTP.
 #[derive(Clone)]
 pub(crate) struct HttpHandler {
-    client: Client<HttpConnector, Full<Bytes>>,
+    /// As many as there are workers, at most.
+    pub(crate) connections: Arc<Connections>,
     url: Uri,
+    /// Host and port as the URL has them.
+    authority: String,
 }
 
 impl HttpHandler {
     pub(crate) fn new(url: Uri, workers: u32) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let client = Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(usize::try_from(workers).unwrap_or(usize::MAX))
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
-        Self { client, url }
+        let (host, port) = address(&url);
+        let most = usize::try_from(workers).unwrap_or(usize::MAX);
+        let named = url.host().unwrap_or(&host);
+        let authority = url.port().map_or_else(|| named.to_owned(), |port| format!("{named}:{port}"));
+        Self { connections: Arc::new(Connections::new(host, port, most)), url, authority }
     }
 
     /// Host and port for the probe of the handler's port.
     pub(crate) fn address(&self) -> (String, u16) {
-        let host = self.url.host().unwrap_or("127.0.0.1");
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        (host, self.url.port_u16().unwrap_or(80))
+        address(&self.url)
     }
 
     /// One attempt. Dropping this future closes the connection.
@@ -54,10 +43,16 @@ impl HttpHandler {
             Ok(request) => request,
             Err(error) => return Answer::Final { error: format!("this task cannot be sent: {error}") },
         };
-        match self.client.request(request).await {
-            Ok(response) => read_answer(response, retry).await,
-            Err(error) if error.is_connect() => Answer::Unreachable { error: causes(&error) },
-            Err(error) => Answer::failed(format!("no whole answer from the handler: {}", causes(&error))),
+        match self.connections.send(request).await {
+            Ok((response, connection)) => {
+                let answer = read_answer(response, retry).await;
+                self.connections.keep(connection);
+                answer
+            }
+            Err(NoAnswer::Unreachable(error)) => Answer::Unreachable { error: error.to_string() },
+            Err(NoAnswer::Broken(error)) => {
+                Answer::failed(format!("no whole answer from the handler: {}", causes(&error)))
+            }
         }
     }
 
@@ -65,7 +60,8 @@ impl HttpHandler {
         let id = task.id.to_string();
         Request::builder()
             .method(Method::POST)
-            .uri(self.url.clone())
+            .uri(self.url.path_and_query().map_or("/", |path| path.as_str()))
+            .header(header::HOST, &self.authority)
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .header("ce-specversion", HeaderValue::from_static("1.0"))
             .header("ce-id", &id)
@@ -81,6 +77,12 @@ impl HttpHandler {
             .header("rowlock-fencing-token", task.fencing_token.to_string())
             .body(Full::new(Bytes::from(task.payload)))
     }
+}
+
+fn address(url: &Uri) -> (String, u16) {
+    let host = url.host().unwrap_or("127.0.0.1");
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    (host, url.port_u16().unwrap_or(80))
 }
 
 /// The HTTP binding of `CloudEvents`: everything outside printable ASCII, and `"`, `%`, space, is escaped.

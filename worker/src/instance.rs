@@ -151,6 +151,11 @@ fn start_parts(
         Ok(())
     });
     if let Handler::Http(handler) = &worker.handler {
+        let connections = Arc::clone(&handler.connections);
+        parts.spawn(async move {
+            connections.expire().await;
+            Ok(())
+        });
         let (host, port) = handler.address();
         let keeper = Arc::clone(shared);
         parts.spawn(async move {

@@ -11,6 +11,7 @@ mod stop;
 mod worker;
 
 mod answer;
+mod connections;
 mod http_answer;
 mod http_handler;
 mod in_process;

@@ -188,9 +188,45 @@ async fn the_connection_is_kept_for_the_next_task() {
     let calls = async {
         for _ in 0..2 {
             assert_eq!(handler.call(task(), &retry).await, Answer::Done { result: Some("ok".into()) });
-            // hyper hands the connection back from a task of its own.
-            tokio::task::yield_now().await;
         }
     };
     tokio::join!(serve, calls);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_the_handler_closed_costs_no_attempt() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let handler = HttpHandler::new(url.parse().unwrap(), 1);
+    let retry = RetryPolicy::default();
+    for _ in 0..3 {
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read_request(&mut stream).await;
+            stream.write_all(&response("200 OK", "", "ok")).await.unwrap();
+        };
+        let (_closed, answer) = tokio::join!(serve, handler.call(task(), &retry));
+        assert_eq!(answer, Answer::Done { result: Some("ok".into()) });
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_needs_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let handler = HttpHandler::new(url.parse().unwrap(), 1);
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_request(&mut stream).await;
+        stream.write_all(&response("200 OK", "", "ok")).await.unwrap();
+        stream
+    };
+    let retry = RetryPolicy::default();
+    let (mut stream, answer) = tokio::join!(serve, handler.call(task(), &retry));
+    assert_eq!(answer, Answer::Done { result: Some("ok".into()) });
+    let mut rest = Vec::new();
+    tokio::select! {
+        () = handler.connections.expire() => (),
+        read = stream.read_to_end(&mut rest) => assert_eq!(read.unwrap(), 0),
+    }
 }
