@@ -6,10 +6,12 @@
 //! * [`Applier`] and [`Intent`]: who makes a plan come true, and what it is told;
 //! * [`Local`]: the applier of `rowlock dev`, with processes in place of pods;
 //! * `kubernetes`, behind the feature `kube`: the applier of a cluster, with pods, and a whole operator around it;
+//! * [`Bell`]: what wakes the loop before its time;
 //! * [`View`]: what a step saw and decided, for people and metrics;
 //! * [`process`]: processes that do not outlive us.
 
 mod applier;
+mod bell;
 mod control;
 mod declaration;
 #[cfg(feature = "kube")]
@@ -22,6 +24,7 @@ mod view;
 pub mod process;
 
 pub use applier::{Applier, Intent};
+pub use bell::Bell;
 pub use control::Operator;
 pub use local::{Local, LocalConfig};
 pub use metrics::Metrics;

@@ -2,7 +2,6 @@
 
 mod backend;
 mod demo;
-mod doorbell;
 mod folder;
 mod manifests;
 mod serve;
@@ -11,10 +10,9 @@ use crate::args::Dev;
 use crate::failure::Failure;
 use crate::output::Output;
 use backend::Backend;
-use doorbell::Doorbell;
 use folder::Folder;
 use manifests::Watched;
-use rowlock_operator::{Local, LocalConfig, Metrics, Operator, View};
+use rowlock_operator::{Bell, Local, LocalConfig, Metrics, Operator, View};
 use rowlock_queue::Db;
 use serve::Endpoint;
 use std::net::SocketAddr;
@@ -80,7 +78,7 @@ async fn with_backend(
     })?;
     greet(backend, folder, &watched, endpoint.address, output)?;
     let mut operator = Operator::new(db.clone(), local, OWNER);
-    let bell = Doorbell::start(crate::database::connect_options(url));
+    let bell = Bell::start(crate::database::connect_options(url));
     let queue = watched.first_queue();
     let result = tokio::select! {
         never = operate(&mut operator, watched, &bell, &metrics, &views) => match never {},
@@ -132,7 +130,7 @@ impl Signals {
 async fn operate(
     operator: &mut Operator<Local>,
     mut watched: Watched,
-    bell: &Doorbell,
+    bell: &Bell,
     metrics: &Metrics,
     views: &watch::Sender<View>,
 ) -> std::convert::Infallible {

@@ -1,7 +1,5 @@
 //! All writes to Kubernetes (but the Lease). Decides nothing, and writes nothing unless we lead.
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -11,11 +9,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::build::MANAGER;
-use super::election::Leadership;
+use super::election::{Leadership, REQUEST_TIMEOUT};
 use super::managed::{RESTARTED_AT, without_strangers};
-
-/// A request that takes longer is given up: a write must end before another can lead.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The longest note of an event that the API takes.
 const LONGEST_NOTE: usize = 1000;

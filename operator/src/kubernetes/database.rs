@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
-use rowlock_crds::ConditionReason;
+use kube::{Api, Client, ResourceExt};
+use rowlock_crds::{ConditionReason, TaskQueue};
 use rowlock_queue::{Connect, Db, Error};
 use url::Url;
 
@@ -47,6 +47,12 @@ impl Trouble {
 }
 
 impl Source {
+    /// Where a `TaskQueue` says that its database is.
+    pub(crate) fn of(one: &TaskQueue) -> Option<Self> {
+        let secret = &one.spec.database.as_ref()?.secret_ref;
+        Some(Self { namespace: one.namespace()?, secret: secret.name.clone(), key: secret.key.clone() })
+    }
+
     /// The URL in the Secret, with the host as it is called from the operator's namespace.
     pub(crate) async fn url(&self, client: &Client, config: &Config) -> Result<String, Trouble> {
         let Self { namespace, secret, key } = self;

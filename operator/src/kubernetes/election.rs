@@ -15,7 +15,8 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::apply::REQUEST_TIMEOUT;
+/// A request that takes longer is given up: a write must end before another can lead.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long the Lease must stand still before somebody else takes it.
 const DURATION: Duration = Duration::from_secs(15);

@@ -11,7 +11,6 @@
 
 mod applier;
 mod apply;
-mod bell;
 mod build;
 mod config;
 mod database;

@@ -14,7 +14,6 @@ use super::apply::{Hand, WriteError};
 use super::config::Config;
 use super::database::{Source, Trouble};
 use super::election::Leadership;
-use super::tender::source;
 use super::watch::Followed;
 use crate::view::View;
 
@@ -84,7 +83,7 @@ impl Shared {
 
     pub(crate) fn queues_of(&self, of: &Source) -> Vec<Arc<TaskQueue>> {
         let mut all = self.readable();
-        all.retain(|one| source(one).as_ref() == Some(of));
+        all.retain(|one| Source::of(one).as_ref() == Some(of));
         all
     }
 

@@ -13,7 +13,6 @@ use tokio::time::sleep;
 
 use super::applier::Pods;
 use super::apply::WriteError;
-use super::bell::Bell;
 use super::database::{self, Source, Trouble};
 use super::health::health;
 use super::judgement::{Seen, judge, stalled};
@@ -21,6 +20,7 @@ use super::outcome::Outcome;
 use super::shared::Shared;
 use super::status::{change, status};
 use super::watch::Namespace;
+use crate::bell::Bell;
 use crate::control::Operator;
 use crate::view::View;
 
@@ -90,13 +90,18 @@ impl Tender {
             let rest = self.operator.as_ref().map_or(Duration::ZERO, Operator::rest);
             sleep(LEAST_TICK.max(rest)).await;
             // Where pods run, their instances hear it.
-            let bell = self.bell.as_ref().filter(|_| self.asleep);
+            let rung = async {
+                match self.bell.as_ref().filter(|_| self.asleep) {
+                    Some(bell) => bell.rung().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 () = sleep(TICK) => (),
                 _ = changed.changed() => (),
                 _ = queues.changed() => (),
                 () = self.shared.leadership.gained() => (),
-                () = Bell::rung(bell) => (),
+                () = rung => (),
             }
         }
     }
@@ -280,11 +285,5 @@ fn generation(one: &TaskQueue) -> i64 {
 
 /// The databases of some `TaskQueues`.
 pub(crate) fn sources(all: &[Arc<TaskQueue>]) -> BTreeSet<Source> {
-    all.iter().filter_map(|one| source(one)).collect()
-}
-
-/// Where a `TaskQueue` says that its database is.
-pub(crate) fn source(one: &TaskQueue) -> Option<Source> {
-    let secret = &one.spec.database.as_ref()?.secret_ref;
-    Some(Source { namespace: one.namespace()?, secret: secret.name.clone(), key: secret.key.clone() })
+    all.iter().filter_map(|one| Source::of(one)).collect()
 }

@@ -10,14 +10,17 @@ use tokio::task::JoinHandle;
 /// Pause before listening again after the connection broke.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
+/// Listens until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Bell {
+pub struct Bell {
     notify: Arc<Notify>,
     listener: JoinHandle<()>,
 }
 
 impl Bell {
-    pub(crate) fn start(connect: Connect) -> Self {
+    /// Listens with a connection of its own, again and again; behind a connection pooler it never rings.
+    #[must_use]
+    pub fn start(connect: Connect) -> Self {
         let notify = Arc::new(Notify::new());
         let ring = Arc::clone(&notify);
         let listener = tokio::spawn(async move {
@@ -37,12 +40,9 @@ impl Bell {
         Self { notify, listener }
     }
 
-    /// Returns when it rings; never where there is none.
-    pub(crate) async fn rung(bell: Option<&Self>) {
-        match bell {
-            Some(bell) => bell.notify.notified().await,
-            None => std::future::pending().await,
-        }
+    /// Returns when it rings.
+    pub async fn rung(&self) {
+        self.notify.notified().await;
     }
 }
 
