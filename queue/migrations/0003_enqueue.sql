@@ -28,7 +28,7 @@ begin
   end if;
 end $$;
 
--- When the options say: null for now.
+-- The time that the options say; null: at once.
 create function rowlock.due_of(options jsonb) returns timestamptz language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare delay interval; due timestamptz;
 begin

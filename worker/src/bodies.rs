@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::time::Duration;
 
 use rowlock_queue::{Error, Result, TaskBody, TaskId};
 use tokio::time::sleep;
@@ -10,9 +9,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::pause::Pause;
 use crate::shared::Shared;
-
-/// Up to the fence's margin nothing is lost by asking again, so the database is given time to come back.
-const PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// The one verb it takes; a seam for its tests.
 pub(crate) trait Bodies: Send + Sync {
@@ -36,7 +32,7 @@ pub(crate) async fn fetch_all(
     let mut bodies = HashMap::with_capacity(ids.len());
     let mut rest = ids;
     let mut most = ids.len();
-    let mut pause = PAUSE;
+    let mut pause = Pause::DATABASE;
     while !rest.is_empty() {
         let (now, later) = rest.split_at(most.min(rest.len()));
         match store.fetch(now).await {

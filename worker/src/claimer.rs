@@ -17,9 +17,6 @@ use crate::run::run;
 use crate::shared::Shared;
 use crate::workers::Busy;
 
-/// Up to the fence's margin nothing is lost by asking again, so the database is given time to come back.
-const DATABASE_PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(2));
-
 pub(crate) struct Claimer {
     shared: Arc<Shared>,
     settle: mpsc::Sender<Settlement>,
@@ -38,7 +35,7 @@ enum Next {
 
 impl Claimer {
     pub(crate) fn new(shared: Arc<Shared>, settle: mpsc::Sender<Settlement>) -> Self {
-        Self { shared, settle, runs: JoinSet::new(), pause: DATABASE_PAUSE, unanswered: None }
+        Self { shared, settle, runs: JoinSet::new(), pause: Pause::DATABASE, unanswered: None }
     }
 
     /// Claims until `stop`, then lets what runs finish within `grace`. Dropping its end of the settler's

@@ -15,6 +15,9 @@ impl Pause {
         Self { first, most, next: first }
     }
 
+    /// Between attempts to reach the database. Up to the fence's margin nothing is lost by asking again, so it is given time to come back.
+    pub(crate) const DATABASE: Self = Self::new(Duration::from_millis(50), Duration::from_secs(2));
+
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }

@@ -16,8 +16,6 @@ use crate::pause::Pause;
 /// Outcomes that may wait for a flush; a worker whose outcome finds no room stays busy, which slows claims.
 pub(crate) const SETTLE_QUEUE: usize = 1000;
 
-const RESEND_PAUSE: Pause = Pause::new(Duration::from_millis(50), Duration::from_secs(2));
-
 /// How long errors are borne that neither time heals by itself nor the outcomes are to blame for (a password that was changed, a right
 /// that was taken, a partition that is missing): somebody may be at it, and the tasks are done already.
 const REFUSED_LONGEST: Duration = Duration::from_mins(1);
@@ -57,7 +55,7 @@ impl<S: Settles> Settler<S> {
     /// Sends until the database has answered for all of them. Sending again after a lost answer is safe.
     async fn flush(&self, mut rest: &mut [Settlement]) -> Result<(), WorkerError> {
         let mut most = rest.len();
-        let mut pause = RESEND_PAUSE;
+        let mut pause = Pause::DATABASE;
         let mut refused_since = None;
         let mut replaced = false;
         while !rest.is_empty() {
@@ -66,7 +64,7 @@ impl<S: Settles> Settler<S> {
                 Ok(settled) => {
                     self.count(&rest[..now], &settled);
                     rest = &mut rest[now..];
-                    (pause, refused_since, replaced) = (RESEND_PAUSE, None, false);
+                    (pause, refused_since, replaced) = (Pause::DATABASE, None, false);
                     continue;
                 }
                 Err(error) => error,

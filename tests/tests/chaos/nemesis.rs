@@ -86,44 +86,7 @@ pub(crate) async fn rage(stage: &mut Stage, duration: Duration, seed: u64) -> Re
             Some((_, times)) => *times += 1,
             None => done.push((fault, 1)),
         }
-        let slot = rng.usize(..stage.fleet.instances());
-        match fault {
-            Fault::StopInstance => {
-                stops.spawn(stop_instance(Arc::clone(&stage.fleet), slot));
-            }
-            Fault::KillInstance | Fault::DrainInstance => {
-                if let Some((pid, _)) = stage.fleet.worker(slot) {
-                    if fault == Fault::KillInstance {
-                        stage.fleet.kill(pid);
-                    } else {
-                        send(pid, Signal::SIGTERM);
-                    }
-                }
-            }
-            Fault::KillHandler => {
-                if let Some(pid) = stage.fleet.handler(slot) {
-                    stage.fleet.kill(pid);
-                }
-            }
-            Fault::StopHandler => {
-                let millis = rng.u64(HANDLER_STOPPED);
-                stops.spawn(stop_handler(Arc::clone(&stage.fleet), slot, millis));
-            }
-            Fault::LoseAnswers => stage.proxy.lose(ANSWERS),
-            Fault::CutConnections => cut_connections(&stage.url, rng.bool()).await?,
-            Fault::KillPostgres => {
-                stage.server.kill9().await?;
-                stage.server.restart().await?;
-            }
-            Fault::RestartPostgres => stage.server.restart().await?,
-            Fault::Outage => {
-                stage.server.kill9().await?;
-                sleep(OUTAGE).await;
-                stage.server.restart().await?;
-            }
-            Fault::StallBackends => stall(&stage.server, false, rng.u64(500..9000)).await?,
-            Fault::StallPostgres => stall(&stage.server, true, rng.u64(500..9000)).await?,
-        }
+        strike(fault, stage, &mut rng, &mut stops).await?;
     }
     while let Some(stopped) = stops.join_next().await {
         stopped??;
@@ -133,6 +96,54 @@ pub(crate) async fn rage(stage: &mut Stage, duration: Duration, seed: u64) -> Re
         let _ = write!(summary, "{fault:?} {times} ");
     }
     Ok(summary.trim_end().to_owned())
+}
+
+/// Does it once, to an instance by dice where it is one's. What is over only later is in `stops`.
+async fn strike(
+    fault: Fault,
+    stage: &mut Stage,
+    rng: &mut Rng,
+    stops: &mut JoinSet<Result<()>>,
+) -> Result<()> {
+    let slot = rng.usize(..stage.fleet.instances());
+    match fault {
+        Fault::StopInstance => {
+            stops.spawn(stop_instance(Arc::clone(&stage.fleet), slot));
+        }
+        Fault::KillInstance | Fault::DrainInstance => {
+            if let Some((pid, _)) = stage.fleet.worker(slot) {
+                if fault == Fault::KillInstance {
+                    stage.fleet.kill(pid);
+                } else {
+                    send(pid, Signal::SIGTERM);
+                }
+            }
+        }
+        Fault::KillHandler => {
+            if let Some(pid) = stage.fleet.handler(slot) {
+                stage.fleet.kill(pid);
+            }
+        }
+        Fault::StopHandler => {
+            let millis = rng.u64(HANDLER_STOPPED);
+            stops.spawn(stop_handler(Arc::clone(&stage.fleet), slot, millis));
+        }
+        Fault::LoseAnswers => stage.proxy.lose(ANSWERS),
+        Fault::CutConnections => cut_connections(&stage.url, rng.bool()).await?,
+        Fault::KillPostgres => {
+            stage.server.kill9().await?;
+            stage.server.restart().await?;
+        }
+        Fault::RestartPostgres => stage.server.restart().await?,
+        Fault::Outage => {
+            stage.server.kill9().await?;
+            sleep(OUTAGE).await;
+            stage.server.restart().await?;
+        }
+        Fault::StallBackends => stall(&stage.server, false, rng.u64(500..9000)).await?,
+        Fault::StallPostgres => stall(&stage.server, true, rng.u64(500..9000)).await?,
+    }
+    Ok(())
 }
 
 fn pick(rng: &mut Rng) -> Fault {
