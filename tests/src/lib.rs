@@ -11,6 +11,17 @@ pub mod server;
 pub use database::{TestDb, declaration};
 pub use member::{Member, settlements};
 
+/// The checkout. Asked at run time: a build that was cached may be one of another checkout.
+///
+/// # Panics
+///
+/// Outside `cargo test`, which starts tests in their package's folder.
+#[must_use]
+pub fn checkout() -> std::path::PathBuf {
+    let package = std::env::current_dir().expect("the current folder");
+    package.parent().expect("the package is a folder of the checkout").to_owned()
+}
+
 /// Whether the tests may take minutes each (`make soak`).
 #[must_use]
 pub fn soaks() -> bool {

@@ -12,8 +12,9 @@ const UPDATE: &str = "ROWLOCK_UPDATE";
 
 const HEAD: &str = "# Written by a test from the types in crds/: ROWLOCK_UPDATE=1 cargo test -p rowlock-crds --features kube\n";
 
+/// `cargo test` starts tests in their package's folder.
 fn file(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+    PathBuf::from("..").join(path)
 }
 
 fn schema() -> Value {

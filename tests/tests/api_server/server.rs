@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use rowlock_operator::process::{Launch, Process, Stop};
+use rowlock_tests::checkout;
 use tokio::sync::Mutex;
 
 /// The server's folder begins like this; the process's number follows.
@@ -55,12 +56,7 @@ pub(crate) static DEFINITION: Mutex<()> = Mutex::const_new(());
 
 /// The chart's templates: plain YAML, so that no Helm is needed.
 pub(crate) fn chart() -> PathBuf {
-    root().join("charts/rowlock-crds/templates")
-}
-
-/// The checkout.
-pub(crate) fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+    checkout().join("charts/rowlock-crds/templates")
 }
 
 fn start() -> Result<Server> {
@@ -81,7 +77,7 @@ fn start() -> Result<Server> {
 
 /// Builds what is missing, and says so while it does.
 fn programs() -> Result<Programs> {
-    let mut build = Command::new(root().join("tests/cluster/build.sh"));
+    let mut build = Command::new(checkout().join("tests/cluster/build.sh"));
     build.args(["etcd", "kube-apiserver", "kubectl"]).stderr(Stdio::inherit());
     let output = build.output().context("cannot run tests/cluster/build.sh")?;
     ensure!(output.status.success(), "tests/cluster/build.sh failed; its reason is above");

@@ -160,12 +160,12 @@ impl Fleet {
     }
 
     async fn keep_handler(self: Arc<Self>, slot: usize) -> Result<()> {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/handlers/chaos.py");
+        let script = rowlock_tests::checkout().join("tests/handlers/chaos.py");
         let mut life = 0;
         while !self.is_ending() {
             life += 1;
             let mut command = Self::command(Path::new("python3"));
-            command.arg(script).arg("--port").arg(self.setup.ports[slot].to_string());
+            command.arg(&script).arg("--port").arg(self.setup.ports[slot].to_string());
             command.arg("--log").arg(self.folder.join(format!("handler-{slot}.jsonl")));
             command.arg("--seed").arg(format!("{}", self.setup.seed + 1000 * life + slot as u64));
             if self.setup.calm {

@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 use spdx::{Expression, ParseMode};
 
-const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const CHECKOUT: &str = "..";
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 

@@ -180,7 +180,7 @@ fn last_output(outputs: &Path) -> String {
 
 /// The files of the checkout as they are, always at the same place: cargo then builds only what was edited.
 fn clone() -> PathBuf {
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let checkout = rowlock_tests::checkout();
     let clone = target().join("documentation").join("clone");
     let _ = fs::remove_dir_all(&clone);
     fs::create_dir_all(&clone).unwrap();

@@ -57,7 +57,7 @@ async fn an_owner_who_may_not_create_roles_is_told_so() {
 }
 
 /// Tables, verbs and rights after all migrations, for people to read; `make schema` writes it.
-const DUMP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../queue/schema.sql");
+const DUMP: &str = "../queue/schema.sql";
 
 const HEAD: &str = "-- The schema after all migrations, to be read: written by `make schema`, compared by a test. Without partitions.\n\n";
 
@@ -110,8 +110,8 @@ fn readable(dump: &str) -> String {
 
 /// Every migration, in order.
 fn migrations() -> Vec<(String, String)> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../queue/migrations");
-    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<_> =
+        std::fs::read_dir("../queue/migrations").unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     let read = |path: &std::path::PathBuf| {
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();

@@ -7,11 +7,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::stage::{EMAILS, Stage, page, until};
-use crate::server::root;
+use rowlock_tests::checkout;
 
 /// The rules of the chart's roles, in their order: cluster-wide, of a namespace, of the Lease.
 fn rules_of_the_chart() -> Vec<Value> {
-    let text = fs::read_to_string(root().join("charts/rowlock/templates/rbac.yaml")).unwrap();
+    let text = fs::read_to_string(checkout().join("charts/rowlock/templates/rbac.yaml")).unwrap();
     let roles = text.split("\nrules:\n").skip(1);
     // What is not plain YAML names the Lease, or comes after the rules.
     roles
