@@ -22,7 +22,6 @@ define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
 endef
 
-
 PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
 
 .PHONY: help demo test check api-server cluster cluster-down cluster-test images chaos soak bench bench-main sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit postgres dev docs schema
@@ -90,10 +89,10 @@ cluster-down: ## Ends them; nothing is left
 
 # On a cluster that exists: KUBECONFIG=… IMAGE_PREFIX=… and HOST=…, an address of this machine that its pods reach.
 cluster-test: ## TaskQueues on a real cluster
-	@missing=$$([ -n "$$KUBECONFIG" -a -n "$$IMAGE_PREFIX" ] || tests/install.sh cluster 2>&1 >/dev/null || true); \
-	[ -n "$$missing$$IMAGE_PREFIX" ] || missing=$$(tests/cluster/cluster.sh check); \
+	@missing=$$([ -n "$${KUBECONFIG:-}" -a -n "$${IMAGE_PREFIX:-}" ] || tests/install.sh cluster 2>&1 >/dev/null || true); \
+	[ -n "$$missing$${IMAGE_PREFIX:-}" ] || missing=$$(tests/cluster/cluster.sh check); \
 	if [ -z "$$missing" ]; then $(MAKE) --no-print-directory cluster-tier; \
-	elif [ -n "$$CI" ]; then echo "the cluster tier cannot run; $$missing" >&2; exit 1; \
+	elif [ -n "$${CI:-}" ]; then echo "the cluster tier cannot run; $$missing" >&2; exit 1; \
 	else echo "== cluster: skipped; $$missing"; fi
 
 cluster-tier:
