@@ -42,10 +42,10 @@ one() { # name, folder, Dockerfile
     printf "$3" | $buildah build -q --isolation chroot --format docker -t "localhost/$1:1" -f - "$2" >/dev/null
 }
 
-save() { # image and tag
-    local file=$to/${1%:*}.tar
+save() { # image, its tag, and another
+    local file=$to/$1${3:+-$3}.tar
     rm -f "$file"
-    $buildah push -q "localhost/$1" "docker-archive:$file:localhost/$1" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+    $buildah push -q "localhost/$1:$2" "docker-archive:$file:localhost/$1:${3:-$2}" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 }
 
 base
@@ -60,6 +60,11 @@ one rowlock-handler "$work/handler" 'FROM scratch\nCOPY handler /\nUSER 65532:65
 gcc -O2 -static -s -o "$work/pause/pause" "$here/pause/pause.c"
 one rowlock-pause "$work/pause" 'FROM scratch\nCOPY pause /\nUSER 65532:65532\nENTRYPOINT ["/pause"]\n'
 
-for image in rowlock-worker:test rowlock-operator:test rowlock-handler:1 rowlock-pause:1; do save "$image"; done
+save rowlock-worker test
+save rowlock-operator test
+save rowlock-handler 1
+# The next release of the user's.
+save rowlock-handler 1 2
+save rowlock-pause 1
 $buildah rmi --prune >/dev/null 2>&1 || true
 ls "$to"

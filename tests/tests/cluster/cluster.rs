@@ -38,15 +38,50 @@ pub(crate) struct Own {
     pub(crate) state: PathBuf,
 }
 
-static RUNNING: OnceLock<Cluster> = OnceLock::new();
+impl Own {
+    /// Runs a command inside, where the networks of the nodes are.
+    pub(crate) fn enter(&self, command: &[&str]) -> Result<String> {
+        script("cluster.sh", &[&["enter", self.name.as_str()], command].concat())
+    }
+
+    /// Kills what runs in a container, as a crash does.
+    pub(crate) fn kill(&self, container: &str) -> Result<()> {
+        let folder = self.cgroup(container).with_context(|| format!("no cgroup of {container}"))?;
+        for process in fs::read_to_string(folder.join("cgroup.procs"))?.lines() {
+            // One may end meanwhile.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.parse()?), Signal::SIGKILL);
+        }
+        Ok(())
+    }
+
+    fn cgroup(&self, container: &str) -> Option<PathBuf> {
+        let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].map(PathBuf::from);
+        let root =
+            roots.into_iter().find(|root| root.join(format!("rowlock-{}-node1", self.name)).exists())?;
+        [1, 2]
+            .iter()
+            .find_map(|node| find(&root.join(format!("rowlock-{}-node{node}", self.name)), container))
+    }
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    let folders = fs::read_dir(folder).ok()?.flatten().filter(|entry| entry.path().is_dir());
+    let mut folders = folders.map(|entry| entry.path());
+    folders.find_map(|path| if path.ends_with(name) { Some(path) } else { find(&path, name) })
+}
+
+static RUNNING: OnceLock<Result<Cluster, String>> = OnceLock::new();
 
 /// The cluster; brought up by the first test that asks.
+///
+/// # Panics
+/// If there is none, for every test with the same words.
 pub(crate) fn cluster() -> &'static Cluster {
-    RUNNING.get_or_init(|| {
-        let cluster = set_up().unwrap_or_else(|error| panic!("{error:#}"));
-        install(&cluster).unwrap_or_else(|error| panic!("{error}"));
-        cluster
-    })
+    let running = RUNNING.get_or_init(|| {
+        let cluster = set_up().and_then(|cluster| install(&cluster).map(|()| cluster));
+        cluster.map_err(|error| format!("{error:#}"))
+    });
+    running.as_ref().unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn set_up() -> Result<Cluster> {

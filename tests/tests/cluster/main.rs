@@ -10,4 +10,6 @@ mod kubectl;
 mod lan;
 mod stage;
 
+mod changes;
+mod deaths;
 mod stranger;

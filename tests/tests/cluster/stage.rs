@@ -8,11 +8,12 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use rowlock_tests::history::{Demands, Event, Summary, check, parse, read_all};
 use rowlock_tests::{observe, server as postgres};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use tokio::sync::RwLock;
 use url::Url;
 
 use crate::cluster::{OPERATOR, cluster};
@@ -40,9 +41,28 @@ pub(crate) struct Stage {
     folder: Option<tempfile::TempDir>,
 }
 
+/// Held by every test; alone by one whose faults are everybody's.
+static TURN: RwLock<()> = RwLock::const_new(());
+
+/// Plays on a stage of its own, beside others.
+pub(crate) async fn on_stage(name: &str, play: impl AsyncFnOnce(&Stage) -> Result<()>) -> Result<()> {
+    let _turn = TURN.read().await;
+    let stage = Stage::new(name).await?;
+    let played = play(&stage).await;
+    stage.close(played)
+}
+
+/// Plays while no other test does.
+pub(crate) async fn alone(name: &str, play: impl AsyncFnOnce(&Stage) -> Result<()>) -> Result<()> {
+    let _turn = TURN.write().await;
+    let stage = Stage::new(name).await?;
+    let played = play(&stage).await;
+    stage.close(played)
+}
+
 impl Stage {
     /// A namespace that the operator may work in, with a Secret for a database, as a user has them.
-    pub(crate) async fn new(name: &str) -> Result<Self> {
+    async fn new(name: &str) -> Result<Self> {
         // The first one brings everything up, which takes a while.
         let cluster = tokio::task::spawn_blocking(cluster).await?;
         let namespace = format!("test-{name}");
@@ -91,12 +111,19 @@ impl Stage {
             "stringData": { "uri": uri } }))
     }
 
-    /// A sound spec, to be merged with what a test wants.
-    pub(crate) fn spec(&self, but: &Value) -> Value {
-        let handler = json!({
+    /// The container of the handler, merged with what a test wants.
+    pub(crate) fn handler(&self, but: &Value) -> Value {
+        let mut handler = json!({
             "name": "handler", "image": format!("{}rowlock-handler:1", cluster().images),
             "env": [{ "name": "JOURNAL", "value": self.journal.at.to_string() }],
         });
+        merge(&mut handler, but);
+        handler
+    }
+
+    /// A sound spec, to be merged with what a test wants.
+    pub(crate) fn spec(&self, but: &Value) -> Value {
+        let handler = self.handler(&json!({}));
         let mut spec = json!({
             "database": { "secretRef": { "name": "db", "key": "uri" } },
             "workers": { "total": 8, "perPod": 4, "autoscaling": { "min": 0, "scaleDownAfter": "5s" } },
@@ -228,6 +255,11 @@ impl Stage {
         self.journal.notes.note(&Event::Committed { ids });
     }
 
+    /// Takes down that this pod's instance was killed or cut off: a rescue is its due.
+    pub(crate) fn failed(&self, pod: &Pod) {
+        self.journal.notes.note(&Event::InstanceFailed { name: pod.name_any() });
+    }
+
     /// The one number of a query, as the superuser.
     pub(crate) async fn count(&self, sql: &str) -> Result<i64> {
         let mut connection = PgConnection::connect(&self.url).await?;
@@ -280,7 +312,7 @@ impl Stage {
     }
 
     /// Removes the namespace; of a test that failed, tells what it looked like, and keeps both.
-    pub(crate) fn close(mut self, played: Result<()>) -> Result<()> {
+    fn close(mut self, played: Result<()>) -> Result<()> {
         let Err(error) = played else {
             self.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
             return Ok(());

@@ -6,15 +6,13 @@ use anyhow::{Context, Result, ensure};
 use rowlock_tests::history::Demands;
 
 use crate::journal::now;
-use crate::stage::{NAME, Stage};
+use crate::stage::{NAME, Stage, on_stage};
 
 const TASKS: usize = 10_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_tasks_of_one_transaction_wake_pods_are_done_once_each_and_the_pods_go() -> Result<()> {
-    let stage = Stage::new("stranger").await?;
-    let played = play(&stage).await;
-    stage.close(played)
+    on_stage("stranger", play).await
 }
 
 async fn play(stage: &Stage) -> Result<()> {
