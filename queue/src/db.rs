@@ -46,6 +46,8 @@ impl std::fmt::Debug for Connect {
 
 /// Whether sessions are ours alone. Set by a start-up option, which a pooler refuses or forgets and a server keeps.
 const OURS_ALONE: &str = "rowlock.direct";
+/// What a session of a server is started with, and a pooler's cannot be.
+const PINNED: [(&str, &str); 2] = [(OURS_ALONE, "on"), ("default_transaction_isolation", "read committed")];
 
 impl Connect {
     fn options(&self) -> Result<PgConnectOptions> {
@@ -65,8 +67,7 @@ impl Connect {
     /// Connects once, to learn what is wrong at once and whether a connection pooler stands between us and the server; then makes a pool.
     pub(crate) async fn open(&self) -> Result<Db> {
         let plain = self.options()?;
-        let pinned = [(OURS_ALONE, "on"), ("default_transaction_isolation", "read committed")];
-        let direct = plain.clone().options(pinned);
+        let direct = plain.clone().options(PINNED);
         let connected = timeout(STATEMENT_TIMEOUT, PgConnection::connect_with(&direct)).await;
         let behind_pooler = match connected.map_err(|_| Error::Timeout)? {
             Ok(mut connection) => {
@@ -112,6 +113,20 @@ impl Db {
             )));
         }
         Ok(db)
+    }
+
+    /// New connections are made as this says, those that are open stay: for a password that has changed. Not where it leads to another
+    /// database: what is held in one is nobody's in another.
+    pub fn follow(&self, connect: &Connect) -> Result<bool> {
+        let (old, new) = (self.pool.connect_options(), connect.options()?);
+        let place = |options: &PgConnectOptions| {
+            (options.get_host().to_owned(), options.get_port(), options.get_database().map(str::to_owned))
+        };
+        if place(&old) != place(&new) {
+            return Ok(false);
+        }
+        self.pool.set_connect_options(if self.behind_pooler { new } else { new.options(PINNED) });
+        Ok(true)
     }
 
     /// The row that a statement answers, under [`STATEMENT_TIMEOUT`].

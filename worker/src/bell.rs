@@ -4,6 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 use std::time::Duration;
 
 use rowlock_queue::{BEAT, Caretaker, Connect, Error};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -24,11 +25,12 @@ const STRAYS_EVERY: Duration = Duration::from_mins(1);
 /// Wakes the claimer when the bell rings. A hint: whatever goes wrong here costs at most a poll.
 pub(crate) async fn listen_on(
     shared: Arc<Shared>,
-    connect: Connect,
+    connect: watch::Receiver<Connect>,
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
     let mut pause = LISTEN_PAUSE;
     loop {
+        let connect = connect.borrow().clone();
         let error = tokio::select! {
             () = stop.cancelled() => return Ok(()),
             error = listen_once(&shared, &connect, &mut pause) => error,

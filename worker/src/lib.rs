@@ -31,6 +31,7 @@ mod pause;
 mod run;
 mod settler;
 mod shared;
+mod url_file;
 mod workers;
 
 pub use args::{Args, Config};
