@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::server_with_faults::{Faults, Mode};
 use crate::kubectl::{kubectl_with, namespace, ok};
 use crate::server::server;
 
@@ -151,6 +152,13 @@ impl Stage {
     /// An operator for this namespace, with an administrator's rights.
     pub(crate) async fn operator(&self) -> Running {
         Self::run(client(None).await, self.config())
+    }
+
+    /// An operator whose API server has bad days.
+    pub(crate) async fn operator_with_faults(&self, mode: Mode) -> (Faults, Running) {
+        let faults = Faults::new(mode);
+        let client = faults.between(client(None).await);
+        (faults, Self::run(client, self.config()))
     }
 
     /// An operator with the rights of that user, for all namespaces, of a class that is this namespace's own.
