@@ -27,7 +27,8 @@ async fn the_total_goes_up_and_down_and_interrupts_nobody() {
     until("four run", || home.status("running") == 4);
     home.edit("total: 4", "total: 1");
     dev.wait_for(FOLLOWED);
-    until("three drain", || home.status("workers") == 1 && home.status("allocated") == 1);
+    // Or none: as long as four run, nobody is granted what the one that stays gave back.
+    until("three drain", || home.status("workers") == 1 && home.status("allocated") <= 1);
     assert_eq!(home.status("running"), 4, "what runs may finish");
     home.go();
     until("all is done", || ids.iter().all(|id| home.state(id) == "completed"));
