@@ -46,8 +46,8 @@ async fn an_api_server_that_is_away_is_waited_for() {
     assert_eq!(stage.deployment()["spec"]["replicas"], 4, "nobody could tell it otherwise");
     faults.set(Mode::Calm);
     stage.until_replicas(0).await;
-    let grace = &stage.deployment()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
-    assert_eq!(*grace, 125, "what was changed meanwhile was seen");
+    // What was changed meanwhile is seen.
+    stage.until_grace(125).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,12 +61,7 @@ async fn a_watch_that_expired_begins_anew_with_all_there_is() {
     stage.kubectl(&["delete", "deployment/emails", "--wait"]);
     faults.wait_for_refusals(3).await;
     faults.set(Mode::Calm);
-    super::stage::until("the Deployment is there again", || {
-        let deployment = stage.deployment();
-        let grace = &deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
-        if *grace == 125 { Ok(()) } else { Err(grace.to_string()) }
-    })
-    .await;
+    stage.until_grace(125).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

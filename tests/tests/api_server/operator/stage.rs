@@ -149,6 +149,16 @@ impl Stage {
         .await;
     }
 
+    /// Waits until the pods of `emails` may take so many seconds to end: 5 more than `spec.timeout`.
+    pub(crate) async fn until_grace(&self, expected: u32) {
+        until(&format!("a grace of {expected} s"), || {
+            let deployment = self.deployment();
+            let grace = &deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
+            if *grace == expected { Ok(()) } else { Err(grace.to_string()) }
+        })
+        .await;
+    }
+
     /// An operator for this namespace, with an administrator's rights.
     pub(crate) async fn operator(&self) -> Running {
         Self::run(client(None).await, self.config())
