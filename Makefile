@@ -11,7 +11,8 @@ export CARGO_TERM_COLOR ?= auto
 PROFILE ?= release
 
 SECONDS_OF_CHAOS ?= $(or $(SECONDS),120)
-REPOSITORY ?=
+# Where images are pushed to, if anywhere.
+REGISTRY ?=
 TAG ?= 0.1.0
 
 # $(call part,NAME,COMMAND): runs it and says how long it took.
@@ -19,7 +20,9 @@ define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
 endef
 
-.PHONY: help demo test check api-server images chaos soak bench bench-main sizes build packages-demo packages-test packages-bench fmt clippy unit postgres dev docs kubernetes schema
+PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
+
+.PHONY: help demo test check api-server cluster cluster-down cluster-test images chaos soak bench bench-main sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit postgres dev docs kubernetes schema
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -72,8 +75,38 @@ kubernetes:
 	$(call part,Kubernetes programs,tests/cluster/build.sh >/dev/null)
 	$(call part,API server,cargo test -p rowlock-tests --test api_server --locked)
 
-images: ## Images of worker and operator: REPOSITORY= and TAG=
-	@for target in worker operator; do docker build --target $$target -t $(REPOSITORY)rowlock-$$target:$(TAG) .; done
+# A real Kubernetes on this machine: two nodes in namespaces of their own (root, Debian packages, programs built from source).
+cluster: packages-cluster ## Two nodes on this machine, with the images of this checkout; prints the KUBECONFIG
+	@$(PODS)
+	@tests/cluster/images.sh $(CARGO_TARGET_DIR)/debug $(CARGO_TARGET_DIR)/images >/dev/null
+	@tests/cluster/cluster.sh up dev
+	@tests/cluster/cluster.sh load dev $(CARGO_TARGET_DIR)/images/*.tar
+
+cluster-down: ## Ends them; nothing is left
+	@tests/cluster/cluster.sh down dev
+
+# On a cluster that exists: KUBECONFIG=… IMAGE_PREFIX=… and HOST=…, an address of this machine that its pods reach.
+cluster-test: ## TaskQueues on a real cluster
+	@missing=$$([ -n "$${KUBECONFIG:-}" -a -n "$${IMAGE_PREFIX:-}" ] || tests/install.sh cluster 2>&1 >/dev/null || true); \
+	[ -n "$$missing$${IMAGE_PREFIX:-}" ] || missing=$$(tests/cluster/cluster.sh check); \
+	if [ -z "$$missing" ]; then $(MAKE) --no-print-directory cluster-tier; \
+	elif [ -n "$${CI:-}" ]; then echo "the cluster tier cannot run; $$missing" >&2; exit 1; \
+	else echo "== cluster: skipped; $$missing"; fi
+
+cluster-tier:
+	$(call part,programs of pods,$(PODS))
+	$(call part,Kubernetes programs,tests/cluster/build.sh all >/dev/null)
+	$(call part,cluster,cargo test -p rowlock-tests --test cluster --locked -- --test-threads 4)
+
+# With what there is; docker's client alone builds nothing.
+BUILDER ?= $(shell if docker info >/dev/null 2>&1; then echo docker; elif command -v podman >/dev/null; then echo podman; else echo buildah; fi)
+BUILD_FLAGS ?=
+# What stands before an image's name: a registry's address, or nothing.
+IMAGE_PREFIX ?= $(if $(REGISTRY),$(REGISTRY:/=)/)
+
+images: ## Images of worker and operator, with TAG=…; REGISTRY=… names them for it and pushes them
+	@for target in worker operator; do $(BUILDER) build $(BUILD_FLAGS) --target $$target -t $(IMAGE_PREFIX)rowlock-$$target:$(TAG) .; done
+	@$(if $(REGISTRY),for target in worker operator; do $(BUILDER) push $(IMAGE_PREFIX)rowlock-$$target:$(TAG); done)
 
 # Faults, drains under load and steps of the clock, at the same time: each has a server of its own.
 chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=… repeats its dice
@@ -98,6 +131,9 @@ packages-demo:
 
 packages-test:
 	@tests/install.sh test
+
+packages-cluster:
+	@tests/install.sh cluster
 
 packages-bench:
 	@tests/install.sh bench

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes sure that what building and testing need is there: installs missing Debian packages as root or by sudo,
-# and otherwise names them in one line. Arguments: for what (`demo`, `test` or `bench`).
+# and otherwise names them in one line. Arguments: for what (`demo`, `test`, `cluster` or `bench`).
 set -eu
 
 purpose=${1:-demo}
@@ -9,6 +9,9 @@ purpose=${1:-demo}
 needed="gcc=gcc python3=python3"
 # psql is what users connect with; PgBouncer is what the tests put in between; faketime is the server's clock when it is to step.
 [ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer faketime=faketime"
+# A node, its network, and what builds images. Containers themselves run only as root.
+[ "$purpose" = cluster ] && needed="$needed psql=postgresql-client containerd=containerd runc=runc ip=iproute2 iptables=iptables
+    conntrack=conntrack openssl=openssl buildah=buildah strip=binutils"
 # What handlers are measured beside.
 [ "$purpose" = bench ] && needed="$needed wrk=wrk"
 
@@ -20,6 +23,9 @@ done
 if ! [ -e /usr/include/stdio.h ]; then packages="$packages libc6-dev"; fi
 # Downloads are checked against the system's certificates.
 if ! [ -e /etc/ssl/certs/ca-certificates.crt ]; then packages="$packages ca-certificates"; fi
+
+# Not programs by themselves.
+if [ "$purpose" = cluster ] && ! [ -x /usr/lib/cni/bridge ]; then packages="$packages containernetworking-plugins"; fi
 
 if ! command -v cargo >/dev/null 2>&1; then
     echo "missing: Rust (cargo); install it from https://rustup.rs" >&2

@@ -2,19 +2,23 @@
 # Builds the Kubernetes programs that the tests run, from Go modules alone, into a cache outside the checkout:
 # ~/.cache/rowlock/kube/MODULE-VERSION/. Prints the path of each program named (or of all), one a line.
 #
-#   tests/cluster/build.sh [etcd] [kube-apiserver] [kubectl]
+#   tests/cluster/build.sh [PROGRAM…]     `api` stands for what an API server needs, `all` for a whole cluster
 #
-# The versions are those of kubernetes/go.mod and etcd/go.mod. One build at a time, with the lowest priority; what
-# is there already is not built again. A cold build takes some minutes and says so on stderr.
+# The versions are those of the go.mod in the folders here. One build at a time, with the lowest priority; what is
+# there already is not built again. A cold build takes minutes (some 12 for all, on two cores) and says so on stderr.
 set -euo pipefail
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/rowlock/kube
 here=$(cd "$(dirname "$0")" && pwd)
-[ $# -gt 0 ] || set -- etcd kube-apiserver kubectl
+api="etcd kube-apiserver kubectl"
+all="$api kube-controller-manager kube-scheduler kubelet kube-proxy helm coredns"
+case ${1:-api} in api) set -- $api ;; all) set -- $all ;; esac
 
-version_of() { awk -v module="$2" '$1 == module && $2 ~ /^v/ { print substr($2, 2) }' "$here/$1/go.mod"; }
+version_of() { awk -v module="$2" '{ sub(/^require /, "") } $1 == module && $2 ~ /^v/ { print substr($2, 2) }' "$here/$1/go.mod"; }
 kubernetes=$(version_of kubernetes k8s.io/kubernetes)
 etcd=$(version_of etcd go.etcd.io/etcd/server/v3)
+helm=$(version_of helm helm.sh/helm/v4)
+coredns=$(version_of coredns github.com/coredns/coredns)
 
 # Without a version the server calls itself v0.0.0-master, and clients misjudge it.
 stamp() {
@@ -33,7 +37,10 @@ build() { # program, its module's folder, its package, where to
     fi
     echo "building $1 (once; minutes on a small machine)" >&2
     mkdir -p "$(dirname "$4")"
-    (cd "$here/$2" && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 nice -n 19 \
+    # The kubelet reads what the C library knows of this machine.
+    local cgo=0
+    [ "$1" != kubelet ] || cgo=1
+    (cd "$here/$2" && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=$cgo nice -n 19 \
         go build -buildvcs=false -trimpath -ldflags "-s -w $(stamp)" -o "$4.new" "$3") >&2
     mv "$4.new" "$4"
     echo "built $1: $((SECONDS - begin)) s" >&2
@@ -42,9 +49,11 @@ build() { # program, its module's folder, its package, where to
 for program in "$@"; do
     case $program in
         etcd) module=etcd package=go.etcd.io/etcd/server/v3 path=$cache/etcd-$etcd/etcd ;;
-        kube-apiserver | kubectl)
+        helm) module=helm package=helm.sh/helm/v4/cmd/helm path=$cache/helm-$helm/helm ;;
+        coredns) module=coredns package=. path=$cache/coredns-$coredns/coredns ;;
+        kube-apiserver | kube-controller-manager | kube-proxy | kube-scheduler | kubectl | kubelet)
             module=kubernetes package=k8s.io/kubernetes/cmd/$program path=$cache/kubernetes-$kubernetes/$program ;;
-        *) echo "unknown: $program; one of etcd, kube-apiserver, kubectl" >&2; exit 2 ;;
+        *) echo "unknown: $program; one of $all" >&2; exit 2 ;;
     esac
     if ! [ -x "$path" ]; then
         mkdir -p "$cache"

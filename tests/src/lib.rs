@@ -7,10 +7,12 @@ pub mod blocks;
 mod database;
 pub mod history;
 mod member;
+mod observe;
 pub mod server;
 
 pub use database::{TestDb, declaration};
 pub use member::{Member, settlements};
+pub use observe::observe;
 
 /// The checkout. Asked at run time: a build that was cached may be one of another checkout.
 ///

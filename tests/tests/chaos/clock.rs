@@ -3,14 +3,17 @@
 use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use rowlock_tests::history::{Demands, Event, check, parse, read_all};
+use rowlock_tests::{
+    history::{Demands, Event, check, parse, read_all},
+    observe,
+};
 use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     DRAIN_PATIENCE,
     fleet::{Journal, now},
-    observe, producer,
+    producer,
     stage::{QUEUE, Stage, StageConfig, from_env, judge},
 };
 
@@ -98,7 +101,7 @@ async fn play(stage: &Stage, clock: &Clock, seed: u64) -> Result<()> {
     }
     stage.wait_until_drained(DRAIN_PATIENCE).await?;
     stage.fleet.end().await?;
-    let end = observe::observe(stage).await?;
+    let end = observe(&stage.url, QUEUE).await?;
     let log = parse(&read_all(&stage.logs())?);
     let (summary, violations) = check(&log, &end, Demands { drained: true, undisturbed: true });
     eprintln!("clock: {summary}; {} violations", violations.len());

@@ -7,7 +7,10 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use rowlock_tests::history::{Demands, Log, check, parse, read_all};
+use rowlock_tests::{
+    history::{Demands, Log, check, parse, read_all},
+    observe,
+};
 use sqlx::{Connection, PgConnection, Row};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     DRAIN_PATIENCE,
     fleet::send,
-    observe, producer,
+    producer,
     stage::{QUEUE, Stage, StageConfig, connect, declaration, from_env, judge},
 };
 
@@ -51,7 +54,7 @@ async fn play(stage: &Stage, seed: u64) -> Result<()> {
     stop.cancel();
     let samples = watching.await??;
     stage.fleet.end().await?;
-    let end = observe::observe(stage).await?;
+    let end = observe(&stage.url, QUEUE).await?;
     let log = parse(&read_all(&stage.logs())?);
     let (summary, violations) = check(&log, &end, Demands { drained: true, undisturbed: true });
     let most = most_at_once(&log);

@@ -5,7 +5,6 @@ mod clock;
 mod drain;
 mod fleet;
 mod nemesis;
-mod observe;
 mod producer;
 mod proxy;
 mod resume;
@@ -14,8 +13,11 @@ mod stage;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use rowlock_tests::history::{Demands, check, parse, read_all};
-use stage::{Stage, StageConfig, from_env, judge};
+use rowlock_tests::{
+    history::{Demands, check, parse, read_all},
+    observe,
+};
+use stage::{QUEUE, Stage, StageConfig, from_env, judge};
 
 /// Long enough for every kind of fault to happen some times.
 const SECONDS: u64 = 120;
@@ -46,7 +48,7 @@ async fn play(stage: &mut Stage, duration: Duration, seed: u64) -> Result<()> {
     }
     stage.wait_until_drained(DRAIN_PATIENCE).await?;
     stage.fleet.end().await?;
-    let end = observe::observe(stage).await?;
+    let end = observe(&stage.url, QUEUE).await?;
     let log = parse(&read_all(&stage.logs())?);
     let (summary, violations) = check(&log, &end, Demands { drained: true, undisturbed: false });
     eprintln!("chaos: seed {seed}: {faults}; {summary}; {} violations", violations.len());

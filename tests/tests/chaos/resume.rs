@@ -5,14 +5,16 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use rowlock_queue::LEASE;
-use rowlock_tests::history::{Demands, Event, check, parse, read_all};
+use rowlock_tests::{
+    history::{Demands, Event, check, parse, read_all},
+    observe,
+};
 use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
 use crate::{
     DRAIN_PATIENCE,
     fleet::{Journal, now, send},
-    observe,
     stage::{QUEUE, Stage, StageConfig, judge},
 };
 
@@ -52,7 +54,7 @@ async fn play(stage: &Stage) -> Result<()> {
     }
     stage.wait_until_drained(DRAIN_PATIENCE).await?;
     stage.fleet.end().await?;
-    let end = observe::observe(stage).await?;
+    let end = observe(&stage.url, QUEUE).await?;
     let log = parse(&read_all(&stage.logs())?);
     let (summary, violations) = check(&log, &end, Demands { drained: true, undisturbed: true });
     eprintln!("resume: {summary}; {} violations", violations.len());

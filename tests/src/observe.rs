@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result};
-use rowlock_tests::history::{Evidence, Failure, Final, State, TaskEnd, Totals};
 use sqlx::{Connection, PgConnection, Row};
 
-use crate::stage::{QUEUE, Stage};
+use crate::history::{Evidence, Failure, Final, State, TaskEnd, Totals};
 
 /// `task_state` walks the receipts of a day: some are asked, the evidence is read for all.
 const ASKED: i64 = 200;
@@ -28,8 +27,9 @@ const EVIDENCE: &str = "select d.id, 0, d.attempt from rowlock.delayed d
 const RESCUED: &str = "select i.name from rowlock.instance i
   where i.gone and 1 < (select count(*) from rowlock.beat b where b.instance = i.id)";
 
-pub(crate) async fn observe(stage: &Stage) -> Result<Final> {
-    let mut connection = PgConnection::connect(&stage.url).await?;
+/// The state of a database that has this one queue.
+pub async fn observe(url: &str, queue: &str) -> Result<Final> {
+    let mut connection = PgConnection::connect(url).await?;
     sqlx::query("begin isolation level repeatable read read only").execute(&mut connection).await?;
     let mut evidence: HashMap<i64, Vec<Evidence>> = HashMap::new();
     for row in sqlx::query(EVIDENCE).fetch_all(&mut connection).await? {
@@ -60,7 +60,7 @@ pub(crate) async fn observe(stage: &Stage) -> Result<Final> {
     let failures = failures.await?.iter().map(failure).collect::<Result<_>>()?;
     let rescued = sqlx::query(RESCUED).fetch_all(&mut connection);
     let rescued = rescued.await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    let totals = totals(&mut connection).await?;
+    let totals = totals(&mut connection, queue).await?;
     connection.close().await?;
     Ok(Final { tasks, failures, totals, rescued })
 }
@@ -70,11 +70,11 @@ fn failure(row: &sqlx::postgres::PgRow) -> Result<Failure> {
     Ok(Failure { id: row.try_get(0)?, attempt, error: row.try_get(2)? })
 }
 
-async fn totals(connection: &mut PgConnection) -> Result<Totals> {
+async fn totals(connection: &mut PgConnection, queue: &str) -> Result<Totals> {
     let row = sqlx::query(
         "select enqueued, completed, dead, cancelled, open, untraced from rowlock.audit() where queue = $1",
     )
-    .bind(QUEUE)
+    .bind(queue)
     .fetch_optional(connection)
     .await?
     .context("the queue is not in the audit")?;

@@ -1,0 +1,4 @@
+// The handler of the tests.
+module rowlock.dev/tests/cluster/handler
+
+go 1.26.0

@@ -1,0 +1,120 @@
+// A handler that tells the tests what it does: one JSON line per event to JOURNAL (an address), as tests/src/history.rs
+// reads them. What it does is in the payload; how it starts, in MODE.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// What a task is to be.
+type order struct {
+	Millis int    `json:"ms"`
+	How    string `json:"how"` // "memory": takes all it can get; "never": a final answer
+	// Of no attempt but the first.
+	Once bool `json:"once"`
+}
+
+type journal struct {
+	sync.Mutex
+	address string
+	conn    net.Conn
+}
+
+// Which process it is: process ids are the same in every pod.
+var self = rand.Uint32()
+var runs atomic.Uint64
+
+func (j *journal) connect() {
+	for {
+		conn, err := net.Dial("tcp", j.address)
+		if err == nil {
+			_, err = fmt.Fprintf(conn, `{"handler":%d,"pod":%q}`+"\n", self, os.Getenv("HOSTNAME"))
+		}
+		if err == nil {
+			j.conn = conn
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// Before it returns the line is on its way: what ends this process afterwards does not take it back.
+func (j *journal) note(event map[string]any) {
+	line, _ := json.Marshal(event)
+	j.Lock()
+	defer j.Unlock()
+	for {
+		if _, err := j.conn.Write(append(line, '\n')); err == nil {
+			return
+		}
+		j.connect()
+	}
+}
+
+func number(r *http.Request, header string) int64 {
+	n, err := strconv.ParseInt(r.Header.Get(header), 10, 64)
+	if err != nil {
+		log.Fatalf("%s: %v", header, err)
+	}
+	return n
+}
+
+func (j *journal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var task order
+	if err := json.NewDecoder(r.Body).Decode(&task); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	run := fmt.Sprintf("%d-%d", self, runs.Add(1))
+	attempt := number(r, "rowlock-attempt")
+	j.note(map[string]any{
+		"event": "started", "run": run, "handler": self, "id": number(r, "ce-id"), "attempt": attempt,
+		"token": number(r, "rowlock-fencing-token"), "at": time.Now().UnixNano(),
+	})
+	if task.How == "memory" && !(task.Once && attempt > 1) {
+		fill()
+	}
+	time.Sleep(time.Duration(task.Millis) * time.Millisecond)
+	if r.Context().Err() != nil {
+		j.note(map[string]any{"event": "cut_off", "run": run, "at": time.Now().UnixNano()})
+	}
+	status := http.StatusOK
+	if task.How == "never" {
+		status = http.StatusGone
+	}
+	j.note(map[string]any{"event": "finished", "run": run, "status": status, "at": time.Now().UnixNano()})
+	w.WriteHeader(status)
+}
+
+// Until the kernel ends it.
+func fill() {
+	for held := [][]byte{}; ; {
+		page := make([]byte, 16<<20)
+		for i := range page {
+			page[i] = 1
+		}
+		held = append(held, page)
+	}
+}
+
+func main() {
+	switch os.Getenv("MODE") {
+	case "crash":
+		log.Fatal("crashes at its start, as it was told")
+	case "deaf":
+		select {}
+	}
+	j := &journal{address: os.Getenv("JOURNAL")}
+	j.connect()
+	log.Fatal(http.ListenAndServe("0.0.0.0:"+os.Getenv("PORT"), j))
+}

@@ -1,0 +1,70 @@
+#!/bin/bash
+# Images for a cluster without a registry: images.sh PROGRAMS-FOLDER TO-FOLDER
+#
+# Worker and operator from the Dockerfile as it is, by `make images`; only that its stage `build` is a folder of programs
+# that cargo built already, and its base one of this machine's own C library. Beside them the handler of the tests, and
+# what holds a pod's namespaces. Writes TO-FOLDER/*.tar.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+programs=$1 to=$2
+store=${XDG_CACHE_HOME:-$HOME/.cache}/rowlock/images
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$store" "$to"
+# A store of our own, beside that of this machine's users.
+buildah="buildah --root $store --runroot $work/run"
+
+exec 9>"$store.lock"
+flock 9
+
+# Files that a program of this machine needs, and nobody else's.
+base() {
+    local library
+    mkdir -p "$work/base/etc/ssl/certs" "$work/base/tmp"
+    chmod 1777 "$work/base/tmp"
+    for library in $(ldd "$programs/rowlock-worker" "$programs/rowlock-operator" | grep -o '/[^ :]*so[^ :]*' | sort -u); do
+        # Where the program looks for it, whatever is a link to what here.
+        install -D "$library" "$work/base$library"
+    done
+    # Loaded by the C library itself, for names.
+    for library in libnss_files.so.2 libnss_dns.so.2 libresolv.so.2; do
+        library=$(ldconfig -p | awk -v name=$library '$1 == name { print $NF; exit }')
+        [ -z "$library" ] || install -D "$library" "$work/base$library"
+    done
+    cp /etc/ssl/certs/ca-certificates.crt "$work/base/etc/ssl/certs/"
+    printf 'hosts: files dns\n' >"$work/base/etc/nsswitch.conf"
+    printf 'root:x:0:0::/:/\nnonroot:x:65532:65532::/:/\n' >"$work/base/etc/passwd"
+    printf 'root:x:0:\nnonroot:x:65532:\n' >"$work/base/etc/group"
+    one rowlock-base "$work/base" 'FROM scratch\nCOPY . /\n'
+}
+
+one() { # name, folder, Dockerfile
+    printf "$3" | $buildah build -q --isolation chroot --format docker -t "localhost/$1:1" -f - "$2" >/dev/null
+}
+
+save() { # image, its tag, and another
+    local file=$to/$1${3:+-$3}.tar
+    rm -f "$file"
+    $buildah push -q "localhost/$1:$2" "docker-archive:$file:localhost/$1:${3:-$2}" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+}
+
+base
+mkdir -p "$work/build/out"
+for program in rowlock-worker rowlock-operator; do strip -o "$work/build/out/$program" "$programs/$program"; done
+make -s -C "$here/../.." images BUILDER="$buildah" IMAGE_PREFIX=localhost/ TAG=test BUILD_FLAGS="-q --isolation chroot \
+    --format docker --build-arg BASE=localhost/rowlock-base:1 --build-context build=$work/build" >/dev/null
+
+mkdir "$work/handler" "$work/pause"
+(cd "$here/handler" && GOWORK=off CGO_ENABLED=0 nice -n 19 go build -buildvcs=false -trimpath -ldflags '-s -w' -o "$work/handler/handler" .)
+one rowlock-handler "$work/handler" 'FROM scratch\nCOPY handler /\nUSER 65532:65532\nENTRYPOINT ["/handler"]\n'
+gcc -O2 -static -s -o "$work/pause/pause" "$here/pause/pause.c"
+one rowlock-pause "$work/pause" 'FROM scratch\nCOPY pause /\nUSER 65532:65532\nENTRYPOINT ["/pause"]\n'
+
+save rowlock-worker test
+save rowlock-operator test
+save rowlock-handler 1
+# The next release of the user's.
+save rowlock-handler 1 2
+save rowlock-pause 1
+$buildah rmi --prune >/dev/null 2>&1 || true
+ls "$to"

@@ -1,0 +1,216 @@
+//! One cluster per test process, with the images loaded and both charts installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use rowlock_operator::process::{Launch, Process, Stop};
+use rowlock_tests::checkout;
+
+use crate::kubectl;
+use crate::lan::Lan;
+
+/// Where the operator is.
+pub(crate) const OPERATOR: &str = "rowlock";
+
+/// A cluster of this machine comes up in 8 s; others may be at it too.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+const POLL: Duration = Duration::from_millis(100);
+
+pub(crate) struct Cluster {
+    pub(crate) kubectl: PathBuf,
+    pub(crate) helm: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) lan: Lan,
+    /// What stands before the names of images.
+    pub(crate) images: String,
+    /// Of a cluster of this process: its name, and where its state is.
+    pub(crate) own: Option<Own>,
+}
+
+pub(crate) struct Own {
+    pub(crate) name: String,
+    pub(crate) state: PathBuf,
+}
+
+impl Own {
+    /// Runs a command inside, where the networks of the nodes are.
+    pub(crate) fn enter(&self, command: &[&str]) -> Result<String> {
+        script("cluster.sh", &[&["enter", self.name.as_str()], command].concat())
+    }
+
+    /// Kills what runs in a container, as a crash does.
+    pub(crate) fn kill(&self, container: &str) -> Result<()> {
+        let folder = self.cgroup(container).with_context(|| format!("no cgroup of {container}"))?;
+        for process in fs::read_to_string(folder.join("cgroup.procs"))?.lines() {
+            // One may end meanwhile.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.parse()?), Signal::SIGKILL);
+        }
+        Ok(())
+    }
+
+    fn cgroup(&self, container: &str) -> Option<PathBuf> {
+        let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].map(PathBuf::from);
+        let root =
+            roots.into_iter().find(|root| root.join(format!("rowlock-{}-node1", self.name)).exists())?;
+        [1, 2]
+            .iter()
+            .find_map(|node| find(&root.join(format!("rowlock-{}-node{node}", self.name)), container))
+    }
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    let folders = fs::read_dir(folder).ok()?.flatten().filter(|entry| entry.path().is_dir());
+    let mut folders = folders.map(|entry| entry.path());
+    folders.find_map(|path| if path.ends_with(name) { Some(path) } else { find(&path, name) })
+}
+
+static RUNNING: OnceLock<Result<Cluster, String>> = OnceLock::new();
+
+/// The cluster; brought up by the first test that asks.
+///
+/// # Panics
+/// If there is none, for every test with the same words.
+pub(crate) fn cluster() -> &'static Cluster {
+    let running = RUNNING.get_or_init(|| {
+        let cluster = set_up().and_then(|cluster| install(&cluster).map(|()| cluster));
+        cluster.map_err(|error| format!("{error:#}"))
+    });
+    running.as_ref().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn set_up() -> Result<Cluster> {
+    let [kubectl, helm] = programs(["kubectl", "helm"])?;
+    let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    // Both, since whoever works with clusters has a KUBECONFIG that is not meant for tests.
+    if let (Some(kubeconfig), Some(images)) = (given("KUBECONFIG"), given("IMAGE_PREFIX")) {
+        let host = given("HOST").context("HOST is to be an address of this machine that pods reach")?;
+        let lan = Lan::Address(host.parse().context("HOST is no address")?);
+        return Ok(Cluster { kubectl, helm, kubeconfig: kubeconfig.into(), lan, images, own: None });
+    }
+    let own = start()?;
+    let runner: String = fs::read_to_string(own.state.join("unshare"))?;
+    let process = runner.split(' ').next().context("no init")?.parse()?;
+    let kubeconfig = own.state.join("kubeconfig");
+    let images = "localhost/".to_owned();
+    Ok(Cluster { kubectl, helm, kubeconfig, lan: Lan::Inside(process), images, own: Some(own) })
+}
+
+/// Builds what is missing, and says so while it does.
+fn programs<const N: usize>(names: [&str; N]) -> Result<[PathBuf; N]> {
+    let said = script("build.sh", &names)?;
+    let paths: Vec<PathBuf> = said.lines().map(PathBuf::from).collect();
+    paths.try_into().ok().context("tests/cluster/build.sh names each program")
+}
+
+/// Runs one of tests/cluster; what it printed.
+pub(crate) fn script(name: &str, args: &[&str]) -> Result<String> {
+    let mut command = Command::new(checkout().join("tests/cluster").join(name));
+    let output = command.args(args).stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "tests/cluster/{name} failed; its reason is above");
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Brings a cluster up, and gives it the images of this checkout's programs.
+fn start() -> Result<Own> {
+    let name = format!("test-{}", std::process::id());
+    let state = clusters()?.join(&name);
+    let folder = std::env::temp_dir().join("rowlock-cluster");
+    fs::create_dir_all(&folder)?;
+    let mut process = Process::start(&launch(&name, &folder))?;
+    let images = images()?;
+    let since = Instant::now();
+    while !state.join("ready").exists() {
+        let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+        ensure!(process.poll()?.is_none() && since.elapsed() < PATIENCE, "no cluster: {log}");
+        std::thread::sleep(POLL);
+    }
+    let mut load = vec!["load", name.as_str()];
+    load.extend(images.iter().map(String::as_str));
+    script("cluster.sh", &load)?;
+    // It ends when this process does: its guard sees that.
+    std::mem::forget(process);
+    Ok(Own { name, state })
+}
+
+fn clusters() -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    Ok(cache.or(home).context("no home")?.join("rowlock/clusters"))
+}
+
+/// The archives, made from the programs beside this test.
+fn images() -> Result<Vec<String>> {
+    let test = std::env::current_exe()?;
+    let programs = test.parent().and_then(Path::parent).context("a test lies in target/*/deps")?;
+    for program in ["rowlock-worker", "rowlock-operator"] {
+        let path = programs.join(program);
+        ensure!(path.exists(), "{} is missing: make cluster-test builds it", path.display());
+    }
+    let folder = programs.parent().context("a target folder")?.join("images");
+    let (programs, to) = (programs.display().to_string(), folder.display().to_string());
+    let said = script("images.sh", &[&programs, &to])?;
+    Ok(said.lines().map(|name| folder.join(name).display().to_string()).collect())
+}
+
+fn launch(name: &str, folder: &Path) -> Launch {
+    Launch {
+        program: checkout().join("tests/cluster/cluster.sh"),
+        args: ["run", name].map(Into::into).into(),
+        // Of the last run, for whoever asks why.
+        env: vec![("KEEP_LOGS".into(), folder.join("logs").into())],
+        without: vec!["KUBECONFIG"],
+        inherit_env: true,
+        folder: None,
+        user: None,
+        log: Some(folder.join("log")),
+        stop: Stop {
+            signals: vec![Signal::SIGTERM],
+            patience: Duration::from_secs(30),
+            linger: Duration::ZERO,
+        },
+        guard: Some(env!("CARGO_BIN_EXE_rowlock-tests-guard").into()),
+        records: None,
+    }
+}
+
+/// As docs/kubernetes.md says.
+fn install(cluster: &Cluster) -> Result<()> {
+    let chart = |name: &str| checkout().join("charts").join(name).display().to_string();
+    let (crds, operator) = (chart("rowlock-crds"), chart("rowlock"));
+    let (image, worker) = (
+        format!("image.repository={}rowlock-operator,image.tag=test", cluster.images),
+        format!("workerImage.repository={}rowlock-worker,workerImage.tag=test", cluster.images),
+    );
+    for args in [
+        &["upgrade", "--install", "rowlock-crds", &crds, "--wait"] as &[&str],
+        &[
+            "upgrade",
+            "--install",
+            "rowlock",
+            &operator,
+            "-n",
+            OPERATOR,
+            "--create-namespace",
+            "--set",
+            &image,
+            "--set",
+            &worker,
+            "--wait",
+            "--timeout",
+            "2m",
+        ],
+    ] {
+        if let Err(error) = kubectl::run(&cluster.helm, &cluster.kubeconfig, args, "") {
+            let pods = ["get", "pods,events", "-n", OPERATOR];
+            let seen = kubectl::run(&cluster.kubectl, &cluster.kubeconfig, &pods, "").unwrap_or_default();
+            bail!("helm {args:?}: {error}\n{seen}");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,148 @@
+//! Whatever dies or is cut off, nothing is lost, and nobody settles what is no longer theirs.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use rowlock_tests::history::{Demands, Summary};
+use serde_json::json;
+
+use crate::cluster::{Own, cluster};
+use crate::kubectl::kubectl;
+use crate::stage::{Stage, alone, on_stage, until};
+
+/// What was claimed and not settled may be done again; and none is open in the end.
+const DISTURBED: Demands = Demands { drained: true, undisturbed: false };
+
+/// How long a node is away: longer than a lease, and than it takes until Kubernetes gives it up.
+const AWAY: Duration = Duration::from_mins(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_beside_its_handler_loses_nothing() -> Result<()> {
+    on_stage("worker-killed", async |stage| {
+        let Some(own) = own() else { return Ok(()) };
+        let pod = busy(stage, &json!({ "ms": 1500 })).await?;
+        stage.failed(&pod);
+        own.kill(&container(&pod, "worker")?)?;
+        let summary = done(stage).await?;
+        ensure!((1..=4).contains(&summary.leases_lost), "{summary}");
+        ensure!(summary.failures == summary.leases_lost, "{summary}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_out_of_memory_takes_its_neighbours_along_and_all_are_done_in_the_end() -> Result<()> {
+    on_stage("out-of-memory", async |stage| {
+        let handler = stage.handler(&json!({ "resources": { "limits": { "memory": "64Mi" } } }));
+        stage.task_queue(&json!({ "template": { "spec": { "containers": [handler] } } }))?;
+        stage.wait_ready();
+        stage.enqueue(40, &json!({ "ms": 1000 })).await?;
+        stage.enqueue(1, &json!({ "how": "memory", "once": true })).await?;
+        stage.enqueue(40, &json!({ "ms": 1000 })).await?;
+        let summary = done(stage).await?;
+        // The one that took the memory, and up to three beside it.
+        ensure!((1..=4).contains(&summary.failures) && summary.leases_lost == 0, "{summary}");
+        ensure!(summary.completed == 81, "{summary}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_forced_away_loses_nothing() -> Result<()> {
+    on_stage("forced-away", async |stage| {
+        let pod = busy(stage, &json!({ "ms": 6000 })).await?;
+        stage.failed(&pod);
+        stage.kubectl(&["delete", "pod", &pod.name_any(), "--force", "--grace-period=0"]);
+        let summary = done(stage).await?;
+        ensure!((1..=4).contains(&summary.leases_lost), "{summary}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_grants_less_than_a_task_takes_loses_nothing() -> Result<()> {
+    on_stage("short-grace", async |stage| {
+        let pod = busy(stage, &json!({ "ms": 9000 })).await?;
+        stage.failed(&pod);
+        stage.kubectl(&["delete", "pod", &pod.name_any(), "--grace-period=5"]);
+        let summary = done(stage).await?;
+        // Nobody tells a worker of a grace that is shorter than its pod's: it is killed with what it runs.
+        ensure!((1..=4).contains(&summary.leases_lost), "{summary}");
+        ensure!(summary.failures == summary.leases_lost, "{summary}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result<()> {
+    alone("cut-off", async |stage| {
+        let Some(own) = own() else { return Ok(()) };
+        stage.task_queue(&json!({ "workers": { "total": 16 } }))?;
+        stage.wait_ready();
+        stage.enqueue(700, &json!({ "ms": 2000 })).await?;
+        let pods = stage.until_pods(4).await?;
+        let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        let away: Vec<&Pod> = pods.iter().filter(|pod| node(pod).as_deref() == Some("node2")).collect();
+        ensure!(!away.is_empty() && away.len() < pods.len(), "all pods are on one node");
+        for pod in away {
+            stage.failed(pod);
+        }
+        own.enter(&["ip", "-n", "node2", "link", "set", "eth0", "down"])?;
+        // What is awaited is that nothing comes of a minute.
+        tokio::time::sleep(AWAY).await;
+        own.enter(&["ip", "-n", "node2", "link", "set", "eth0", "up"])?;
+        // It forgot these with its link.
+        own.enter(&["ip", "-n", "node2", "route", "replace", "default", "via", "10.89.0.1"])?;
+        own.enter(&["ip", "-n", "node2", "route", "replace", "10.244.1.0/24", "via", "10.89.0.11"])?;
+        kubectl(&["wait", "--for=condition=Ready", "node/node2", "--timeout=120s"]);
+        let summary = done(stage).await?;
+        ensure!(0 < summary.leases_lost, "nobody noticed: {summary}");
+        ensure!(summary.completed == 700 && summary.dead == 0, "{summary}");
+        stage.until_no_pods().await
+    })
+    .await
+}
+
+/// Of a cluster that exists we do not know the nodes.
+fn own() -> Option<&'static Own> {
+    let own = cluster().own.as_ref();
+    if own.is_none() {
+        eprintln!("left out: it needs a cluster of its own");
+    }
+    own
+}
+
+/// A pod of two, both in the middle of that kind of task.
+async fn busy(stage: &Stage, payload: &serde_json::Value) -> Result<Pod> {
+    stage.task_queue(&json!({}))?;
+    stage.wait_ready();
+    stage.enqueue(40, payload).await?;
+    stage.until_pods(2).await?;
+    stage.until_completed(8).await?;
+    until("both pods have handlers", || async {
+        let ready = stage.ready_pods().await?;
+        ensure!(ready.len() == 2, "{}", ready.len());
+        ready.into_iter().next().context("a pod")
+    })
+    .await
+}
+
+async fn done(stage: &Stage) -> Result<Summary> {
+    stage.until_drained().await?;
+    stage.check(DISTURBED).await
+}
+
+/// The id of a running container of a pod.
+fn container(pod: &Pod, name: &str) -> Result<String> {
+    let status = pod.status.as_ref().context("a status")?;
+    let all = [&status.container_statuses, &status.init_container_statuses];
+    let found = all.into_iter().flatten().flatten().find(|one| one.name == name);
+    let id = found.and_then(|one| one.container_id.clone()).context("the container runs")?;
+    Ok(id.trim_start_matches("containerd://").to_owned())
+}

@@ -1,0 +1,50 @@
+//! kubectl and helm, as a user runs them.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::cluster::cluster;
+
+/// What a command printed, or what it complained of.
+pub(crate) type Said = Result<String, String>;
+
+/// Runs kubectl with that on its standard input.
+pub(crate) fn kubectl_with(args: &[&str], input: &str) -> Said {
+    run(&cluster().kubectl, &cluster().kubeconfig, args, input)
+}
+
+/// What kubectl printed.
+///
+/// # Panics
+/// If it was not content.
+pub(crate) fn kubectl(args: &[&str]) -> String {
+    kubectl_with(args, "").unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))
+}
+
+/// What helm printed.
+///
+/// # Panics
+/// If it was not content.
+pub(crate) fn helm(args: &[&str]) -> String {
+    let said = run(&cluster().helm, &cluster().kubeconfig, args, "");
+    said.unwrap_or_else(|error| panic!("helm {args:?}: {error}"))
+}
+
+pub(crate) fn run(program: &Path, kubeconfig: &Path, args: &[&str], input: &str) -> Said {
+    let mut child = Command::new(program)
+        .env("KUBECONFIG", kubeconfig)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // One that failed at once does not read it.
+    let _ = stdin.write_all(input.as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}

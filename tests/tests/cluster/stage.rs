@@ -1,0 +1,388 @@
+//! A namespace with a database of its own, a `TaskQueue` in it, and what is known of its tasks.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, ResourceExt};
+use rowlock_tests::history::{Demands, Event, Summary, check, parse, read_all};
+use rowlock_tests::{observe, server as postgres};
+use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use tokio::sync::RwLock;
+use url::Url;
+
+use crate::cluster::{OPERATOR, cluster};
+use crate::journal::{Journal, now};
+use crate::kubectl::{kubectl, kubectl_with};
+use crate::lan::Way;
+
+/// The `TaskQueue` and its queue.
+pub(crate) const NAME: &str = "emails";
+
+/// A machine with two slow cores that does something else besides takes a tenth of it.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
+
+/// How often something is looked at that cannot be waited for.
+const POLL: Duration = Duration::from_millis(200);
+
+pub(crate) struct Stage {
+    pub(crate) namespace: String,
+    pub(crate) client: Client,
+    pub(crate) journal: Journal,
+    /// From the pods to the database.
+    pub(crate) way: Way,
+    /// As the database's superuser, from here.
+    pub(crate) url: String,
+    folder: Option<tempfile::TempDir>,
+}
+
+/// Held by every test; alone by one whose faults are everybody's.
+static TURN: RwLock<()> = RwLock::const_new(());
+
+/// Plays on a stage of its own, beside others.
+pub(crate) async fn on_stage(name: &str, play: impl AsyncFnOnce(&Stage) -> Result<()>) -> Result<()> {
+    let _turn = TURN.read().await;
+    let stage = Stage::new(name).await?;
+    let played = play(&stage).await;
+    stage.close(played)
+}
+
+/// Plays while no other test does.
+pub(crate) async fn alone(name: &str, play: impl AsyncFnOnce(&Stage) -> Result<()>) -> Result<()> {
+    let _turn = TURN.write().await;
+    let stage = Stage::new(name).await?;
+    let played = play(&stage).await;
+    stage.close(played)
+}
+
+impl Stage {
+    /// A namespace that the operator may work in, with a Secret for a database, as a user has them.
+    async fn new(name: &str) -> Result<Self> {
+        // The first one brings everything up, which takes a while.
+        let cluster = tokio::task::spawn_blocking(cluster).await?;
+        let namespace = format!("test-{name}");
+        let folder = tempfile::Builder::new().prefix(&format!("rowlock-{namespace}-")).tempdir()?;
+        let journal = Journal::start(&cluster.lan, &folder.path().join("journal.jsonl"))?;
+        let server = Url::parse(&tokio::task::spawn_blocking(|| postgres::url("postgres")).await?)?;
+        let way = Way::to(&cluster.lan, server.port().context("the server's port")?)?;
+        let url = database(&server, &namespace).await?;
+        let client = client().await?;
+        let stage = Self { namespace, client, journal, way, url, folder: Some(folder) };
+        stage.prepare()?;
+        Ok(stage)
+    }
+
+    fn prepare(&self) -> Result<()> {
+        let old = ["delete", "namespace", &self.namespace, "--ignore-not-found", "--wait"];
+        kubectl_with(&old, "").map_err(anyhow::Error::msg)?;
+        kubectl(&["create", "namespace", &self.namespace]);
+        self.let_the_operator_in();
+        // As with CloudNativePG: a Service of this namespace, and a Secret that names it without dots.
+        let (ip, port) = (self.way.at.ip(), self.way.at.port());
+        let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "db" },
+            "spec": { "ports": [{ "port": 5432, "targetPort": port }] } });
+        let endpoints = json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": { "name": "db-1", "labels": { "kubernetes.io/service-name": "db" } },
+            "ports": [{ "port": port, "protocol": "TCP" }],
+            "endpoints": [{ "addresses": [ip], "conditions": { "ready": true } }] });
+        self.apply(&service)?;
+        self.apply(&endpoints)?;
+        let owner = self.namespace.replace('-', "_");
+        self.secret(&format!("postgres://{owner}:{owner}@db:5432/{owner}"))
+    }
+
+    /// As the chart's notes say.
+    pub(crate) fn let_the_operator_in(&self) {
+        let role = format!("rowlock-operator-{OPERATOR}");
+        let (cluster_role, account) = (
+            format!("--clusterrole={role}-namespace"),
+            format!("--serviceaccount={OPERATOR}:rowlock-operator"),
+        );
+        self.kubectl(&["create", "rolebinding", &role, &cluster_role, &account]);
+    }
+
+    pub(crate) fn secret(&self, uri: &str) -> Result<()> {
+        self.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "db" },
+            "stringData": { "uri": uri } }))
+    }
+
+    /// The container of the handler, merged with what a test wants.
+    pub(crate) fn handler(&self, but: &Value) -> Value {
+        let mut handler = json!({
+            "name": "handler", "image": format!("{}rowlock-handler:1", cluster().images),
+            "env": [{ "name": "JOURNAL", "value": self.journal.at.to_string() }],
+        });
+        merge(&mut handler, but);
+        handler
+    }
+
+    /// A sound spec, to be merged with what a test wants.
+    pub(crate) fn spec(&self, but: &Value) -> Value {
+        let handler = self.handler(&json!({}));
+        let mut spec = json!({
+            "database": { "secretRef": { "name": "db", "key": "uri" } },
+            "workers": { "total": 8, "perPod": 4, "autoscaling": { "min": 0, "scaleDownAfter": "5s" } },
+            "retry": { "maxAttempts": 10, "backoff": { "fixed": "1s" } },
+            "timeout": "20s",
+            "template": { "spec": { "containers": [handler] } },
+        });
+        merge(&mut spec, but);
+        spec
+    }
+
+    /// Applies the `TaskQueue` with a sound spec, merged with what a test wants.
+    pub(crate) fn task_queue(&self, but: &Value) -> Result<()> {
+        self.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
+            "metadata": { "name": NAME }, "spec": self.spec(but) }))
+    }
+
+    pub(crate) fn apply(&self, manifest: &Value) -> Result<()> {
+        let args = ["apply", "-n", &self.namespace, "-f", "-"];
+        kubectl_with(&args, &manifest.to_string()).map_err(anyhow::Error::msg)?;
+        Ok(())
+    }
+
+    /// Changes the spec, by a merge.
+    pub(crate) fn change(&self, spec: &Value) {
+        self.kubectl(&["patch", "tq", NAME, "--type=merge", "-p", &json!({ "spec": spec }).to_string()]);
+    }
+
+    /// Runs kubectl in the namespace.
+    pub(crate) fn kubectl(&self, args: &[&str]) -> String {
+        tokio::task::block_in_place(|| kubectl(&[args, &["-n", &self.namespace]].concat()))
+    }
+
+    /// As a user waits.
+    pub(crate) fn wait_ready(&self) {
+        self.kubectl(&["wait", "--for=condition=Ready", &format!("tq/{NAME}"), "--timeout=180s"]);
+    }
+
+    pub(crate) async fn deployment(&self) -> Result<Option<Deployment>> {
+        Ok(Api::namespaced(self.client.clone(), &self.namespace).get_opt(NAME).await?)
+    }
+
+    pub(crate) async fn replicas(&self) -> Result<Option<i32>> {
+        Ok(self.deployment().await?.and_then(|found| found.spec?.replicas))
+    }
+
+    /// The pods of the queue, those that end too.
+    pub(crate) async fn pods(&self) -> Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        Ok(api.list(&ListParams::default()).await?.items)
+    }
+
+    /// Those that are ready and not told to end.
+    pub(crate) async fn ready_pods(&self) -> Result<Vec<Pod>> {
+        Ok(self.pods().await?.into_iter().filter(is_ready).collect())
+    }
+
+    /// Status and reason of a condition, and its message.
+    pub(crate) async fn condition(&self, type_: &str) -> Result<(String, String)> {
+        let gvk = GroupVersionKind::gvk("rowlock.dev", "v1alpha1", "TaskQueue");
+        let resource = ApiResource::from_gvk_with_plural(&gvk, "taskqueues");
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
+        let found = api.get(NAME).await?;
+        let conditions = found.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let one = conditions.into_iter().find(|one| one["type"] == type_).unwrap_or_default();
+        let text = |field: &str| one[field].as_str().unwrap_or_default().to_owned();
+        Ok((format!("{} {}", text("status"), text("reason")), text("message")))
+    }
+
+    /// Waits until a condition is so; its message.
+    pub(crate) async fn until_condition(&self, type_: &str, expected: &str) -> Result<String> {
+        until(&format!("{type_} is {expected}"), || async {
+            let (said, message) = self.condition(type_).await?;
+            ensure!(said == expected, "{said}: {message}");
+            Ok(message)
+        })
+        .await
+    }
+
+    pub(crate) async fn until_replicas(&self, holds: impl Fn(i32) -> bool) -> Result<i32> {
+        until("the replicas are right", || async {
+            let replicas = self.replicas().await?.context("no Deployment")?;
+            ensure!(holds(replicas), "{replicas}");
+            Ok(replicas)
+        })
+        .await
+    }
+
+    /// Until no pod is left, not even one that ends.
+    pub(crate) async fn until_no_pods(&self) -> Result<()> {
+        until("no pod is left", || async {
+            let left = self.pods().await?.len();
+            ensure!(left == 0, "{left}");
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn until_pods(&self, number: usize) -> Result<Vec<Pod>> {
+        until(&format!("{number} pods are ready"), || async {
+            let ready = self.ready_pods().await?;
+            ensure!(number <= ready.len(), "{}", ready.len());
+            Ok(ready)
+        })
+        .await
+    }
+
+    /// Enqueues in one transaction; tasks of that payload.
+    pub(crate) async fn enqueue(&self, number: usize, payload: &Value) -> Result<()> {
+        let mut connection = PgConnection::connect(&self.url).await?;
+        let at = now();
+        let rows = sqlx::query(
+            "select rowlock.enqueue_many($1, 'email', array_fill($2::text, array[$3::int])::json[])",
+        )
+        .bind(NAME)
+        .bind(payload.to_string())
+        .bind(i32::try_from(number)?)
+        .fetch_all(&mut connection)
+        .await?;
+        let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
+        connection.close().await?;
+        self.enqueued(ids, at);
+        Ok(())
+    }
+
+    /// Takes down what a producer was answered.
+    pub(crate) fn enqueued(&self, ids: Vec<i64>, at: u64) {
+        self.journal.notes.note(&Event::Enqueued { ids: ids.clone(), at, delay_ms: 0 });
+        self.journal.notes.note(&Event::Committed { ids });
+    }
+
+    /// Takes down that this pod's instance was killed or cut off: a rescue is its due.
+    pub(crate) fn failed(&self, pod: &Pod) {
+        self.journal.notes.note(&Event::InstanceFailed { name: pod.name_any() });
+    }
+
+    /// The one number of a query, as the superuser.
+    pub(crate) async fn count(&self, sql: &str) -> Result<i64> {
+        let mut connection = PgConnection::connect(&self.url).await?;
+        let row = connection.fetch_one(AssertSqlSafe(sql.to_owned())).await?;
+        connection.close().await?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Tasks that are neither done nor given up.
+    pub(crate) async fn open(&self) -> Result<i64> {
+        self.count("select coalesce(sum(open), 0)::bigint from rowlock.audit()").await
+    }
+
+    pub(crate) async fn completed(&self) -> Result<i64> {
+        self.count("select coalesce(sum(completed), 0)::bigint from rowlock.audit()").await
+    }
+
+    pub(crate) async fn until_completed(&self, number: i64) -> Result<()> {
+        until(&format!("{number} tasks are done"), || async {
+            let done = self.completed().await?;
+            ensure!(number <= done, "{done}");
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn until_drained(&self) -> Result<()> {
+        until("no task is open", || async {
+            let open = self.open().await?;
+            ensure!(open == 0, "{open} are");
+            Ok(())
+        })
+        .await
+    }
+
+    /// What came of it, by the history checker.
+    pub(crate) async fn check(&self, demands: Demands) -> Result<Summary> {
+        let log = parse(&read_all(&[&self.journal.notes.path])?);
+        let end = observe(&self.url, NAME).await?;
+        let (summary, violations) = check(&log, &end, demands);
+        eprintln!("{}: {summary}", self.namespace);
+        for violation in violations.iter().take(10) {
+            eprintln!("{}: {violation}", self.namespace);
+            if let Some(task) = violation.task() {
+                eprintln!("{}", log.tell(task, &end));
+            }
+        }
+        ensure!(violations.is_empty(), "{} violations", violations.len());
+        Ok(summary)
+    }
+
+    /// Removes the namespace; of a test that failed, tells what it looked like, and keeps both.
+    fn close(mut self, played: Result<()>) -> Result<()> {
+        let Err(error) = played else {
+            self.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
+            return Ok(());
+        };
+        for args in [
+            &["get", "tq,deploy,pods", "-o", "wide"] as &[&str],
+            &["describe", "tq"],
+            &["get", "events", "--sort-by=.lastTimestamp"],
+        ] {
+            eprintln!(
+                "{}",
+                kubectl_with(&[args, &["-n", &self.namespace]].concat(), "").unwrap_or_else(|error| error)
+            );
+        }
+        let kept = self.folder.take().map(tempfile::TempDir::keep).unwrap_or_default();
+        Err(error.context(format!("{}; its journal is in {}", self.namespace, kept.display())))
+    }
+}
+
+/// A database whose owner may nothing else: neither create roles nor databases.
+async fn database(server: &Url, namespace: &str) -> Result<String> {
+    let name = namespace.replace('-', "_");
+    let mut admin = PgConnection::connect(server.as_str()).await?;
+    for sql in [
+        format!("create role {name} login password '{name}'"),
+        format!("create database {name} owner {name}"),
+    ] {
+        admin.execute(AssertSqlSafe(sql)).await?;
+    }
+    admin.close().await?;
+    Ok(postgres::url(&name))
+}
+
+async fn client() -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(&cluster().kubeconfig)?;
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions.iter().any(|one| one.type_ == "Ready" && one.status == "True");
+    ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Objects are merged, all else is replaced.
+fn merge(into: &mut Value, but: &Value) {
+    match (into, but) {
+        (Value::Object(into), Value::Object(but)) => {
+            for (name, value) in but {
+                merge(into.entry(name.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, but) => *into = but.clone(),
+    }
+}
+
+/// Waits until something holds; what it answers then.
+pub(crate) async fn until<T, F>(what: &str, mut holds: impl FnMut() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let since = Instant::now();
+    loop {
+        match holds().await {
+            Ok(answer) => return Ok(answer),
+            Err(instead) if PATIENCE < since.elapsed() => {
+                return Err(instead.context(format!("waited in vain until {what}")));
+            }
+            Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}
