@@ -60,21 +60,21 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as 
   select i.id, coalesce((select b.n from rowlock.beat b where b.instance = i.id order by b.n desc limit 1), 0) from rowlock.instance i where i.ended_at is null
 $$;
 
--- Ends an instance that stopped beating and takes its tasks back; each uses an attempt. `beat` is the number the caller saw standing still.
+-- Ends an instance that stopped beating and takes its tasks back. `beat` is the number the caller saw standing still.
 create function rowlock.rescue(instance bigint, beat bigint) returns int language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
-declare l record; u record; rescued int := 0; v_name text; v_queue int;
+declare l record; u record; rescued int := 0; v_name text; v_queue int; v_drains boolean;
 begin
   perform rowlock.demand_read_committed();
   if not pg_try_advisory_xact_lock(1902602, ($1 & 2147483647)::int) then return null; end if;
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
-  update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue into v_name, v_queue;
+  update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
   if not found then return null; end if;
   for l in select x.token from rowlock.lease x where x.instance = $1 order by x.token for update loop
     select * into u from rowlock.unsettled(l.token);
     if u.ids is not null then
-      perform rowlock.lose(v_queue, $1, v_name, u.ids, u.attempts, u.priorities);
+      perform rowlock.lose(v_queue, $1, v_name, v_drains, u.ids, u.attempts, u.priorities);
       rescued := rescued + cardinality(u.ids);
     end if;
     delete from rowlock.lease x where x.token = l.token;
@@ -82,20 +82,28 @@ begin
   return rescued;
 end $$;
 
--- A lost lease uses an attempt: ready again at once, dead when it was the last, cancelled when somebody asked for that. Also where somebody deleted
--- the queue: whatever is not written here is gone with its lease.
-create function rowlock.lose(queue int, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) returns void
+-- So often a task may be interrupted for nothing: from then on it may well be what ends its instances.
+create function rowlock.interruption_limit() returns int language sql immutable return 10;
+
+-- A lost lease uses an attempt: ready again at once, dead when it was the last, cancelled when somebody asked for that. An instance that was told to
+-- end, and drained when it vanished, was interrupted: its node granted it less time than its tasks take. That uses no attempt, and is recorded as
+-- attempt 0. Also where somebody deleted the queue: whatever is not written here is gone with its lease.
+create function rowlock.lose(queue int, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
-declare outcomes smallint[];
+declare outcomes smallint[]; used smallint[]; lost text := format('lease lost: instance %s stopped beating', $3);
 begin
-  select array_agg(case when c.id is not null then 6 when x.attempt + 1 >= m.max_attempts then 3 else 5 end::smallint order by x.p) into outcomes
-  from unnest($4, $5) with ordinality x(id, attempt, p) left join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
+  select array_agg(case when c.id is not null then 6 when x.attempt + x.costs >= m.max_attempts and x.costs = 1 then 3 else 5 end::smallint order by x.p),
+         array_agg(x.costs::smallint order by x.p) into outcomes, used
+  from (select u.id, u.attempt, u.p, case when $4 and (select count(*) from rowlock.failure f where f.id = u.id and f.attempt = 0) < rowlock.interruption_limit() then 0 else 1 end costs
+        from unnest($5, $6) with ordinality u(id, attempt, p)) x
+  left join rowlock.max_attempts($1, $5) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
   insert into rowlock.failure (id, attempt, instance, error)
-    select x.id, x.attempt + 1, $2, format('lease lost: instance %s stopped beating', $3) from unnest($4, $5, outcomes) x(id, attempt, outcome) where x.outcome = 5;
-  perform rowlock.record($1, $2, array_fill(1, array[cardinality($4)]), $4, outcomes,
-    (select array_agg((x.attempt + (x.outcome = 5)::int)::smallint order by x.p) from unnest($5, outcomes) with ordinality x(attempt, outcome, p)),
-    $6, '{0}', array[format('lease lost: instance %s stopped beating', $3)]);
+    select x.id, (x.attempt + 1) * x.costs, $2, case x.costs when 1 then lost else format('interrupted: instance %s was ended before it had drained; no attempt was used', $3) end
+    from unnest($5, $6, outcomes, used) x(id, attempt, outcome, costs) where x.outcome = 5;
+  perform rowlock.record($1, $2, array_fill(1, array[cardinality($5)]), $5, outcomes,
+    (select array_agg((case x.outcome when 5 then x.attempt + x.costs else x.attempt end)::smallint order by x.p) from unnest($6, outcomes, used) with ordinality x(attempt, outcome, costs, p)),
+    $7, '{0}', array[lost]);
 end $$;
 
 -- Sets and clears backlog_full, and forgets instances that ended long ago. Cheap enough for every few seconds.
