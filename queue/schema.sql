@@ -27,6 +27,33 @@ begin
   end loop;
 end $_$;
 
+CREATE FUNCTION rowlock.as_json(payloads text[]) RETURNS json[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare bad record;
+begin
+  return payloads::json[];
+exception when data_exception then
+  for bad in select * from unnest(payloads) with ordinality p(p, o) loop
+    begin
+      perform bad.p::json;
+    exception when data_exception then
+      raise exception 'payload % of % is not JSON', bad.o, cardinality(payloads) using errcode = 'RL005', hint = 'A text within JSON has double quotes: "hello", or to_json(''hello''::text).';
+    end;
+  end loop;
+end $$;
+
+CREATE FUNCTION rowlock.as_json(payload text) RETURNS json
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return payload::json;
+exception when data_exception then
+  raise exception 'the payload is not JSON' using errcode = 'RL005', hint = 'A text within JSON has double quotes: "hello", or to_json(''hello''::text).';
+end $$;
+
 CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, completed bigint, dead bigint, cancelled bigint, open bigint, untraced bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -286,7 +313,7 @@ begin
   if options ? 'delay' then
     begin
       delay := (options->>'delay')::interval;
-    exception when invalid_datetime_format or datetime_field_overflow then
+    exception when data_exception then
       raise exception 'delay is not an interval' using errcode = 'RL005', hint = 'For example "15 seconds" or "PT15S".';
     end;
     if delay < interval '0' then
@@ -294,13 +321,13 @@ begin
     end if;
     begin
       due := now() + delay;
-    exception when datetime_field_overflow then
+    exception when data_exception then
       due := 'infinity';
     end;
   elsif options ? 'run_at' then
     begin
       due := greatest((options->>'run_at')::timestamptz, now());
-    exception when invalid_datetime_format or datetime_field_overflow then
+    exception when data_exception then
       raise exception 'run_at is not a time' using errcode = 'RL005', hint = 'For example "2030-01-31T08:00:00Z".';
     end;
   end if;
@@ -322,9 +349,7 @@ begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
   if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
-  if payload is null then
-    raise exception 'the payload is null' using errcode = 'RL005', hint = 'A task without data has the payload {}.';
-  end if;
+  if payload is null then perform rowlock.refuse_null('payload'); end if;
   if octet_length(payload::text) > q.payload_limit then
     perform rowlock.refuse_payload(q, octet_length(payload::text));
   end if;
@@ -355,14 +380,14 @@ CREATE FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options js
 
 CREATE FUNCTION rowlock.enqueue(queue text, type text, payload text, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
     LANGUAGE sql
-    AS $_$ select rowlock.enqueue($1, $2, $3::pg_catalog.json, $4) $_$;
+    AS $_$ select rowlock.enqueue($1, $2, rowlock.as_json($3), $4) $_$;
 
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int;
+  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int; missing bigint;
   second bigint := (floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31;
 begin
   select * into q from rowlock.queue where name = $1;
@@ -371,13 +396,16 @@ begin
   if n > rowlock.enqueue_many_limit() then
     raise exception '% payloads in one call: at most % are taken', n, rowlock.enqueue_many_limit() using errcode = 'RL005', hint = 'Call it again for the rest, in the same transaction.';
   end if;
-  select max(octet_length(p::text)) into largest from unnest(payloads) p;
+  if n is null then perform rowlock.refuse_null('array of payloads'); end if;
+  select max(octet_length(p::text)), min(o) filter (where p is null) into largest, missing from unnest(payloads) with ordinality p(p, o);
+  if missing is not null then perform rowlock.refuse_null(format('payload %s of %s', missing, n)); end if;
   if largest > q.payload_limit then
     perform rowlock.refuse_payload(q, largest);
   end if;
   if q.backlog_full then
     perform rowlock.refuse_full(q);
   end if;
+  options := coalesce(options, '{}');
   perform rowlock.check_options(options);
   prio := coalesce((options->>'priority')::smallint, prio);
   attempts := (options->>'max_attempts')::smallint;
@@ -404,7 +432,7 @@ CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], op
 
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
     LANGUAGE sql
-    AS $_$ select rowlock.enqueue_many($1, $2, $3::pg_catalog.json[], $4) $_$;
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_json($3), $4) $_$;
 
 CREATE FUNCTION rowlock.enqueue_many_limit() RETURNS integer
     LANGUAGE sql IMMUTABLE
@@ -488,7 +516,7 @@ begin
     execute format('grant select on rowlock.migration to %I', r);   -- every command first checks the schema's version
   end loop;
   grant execute on function rowlock.enqueue(text, text, json, jsonb), rowlock.enqueue(text, text, text, jsonb), rowlock.enqueue(text, text, jsonb, jsonb),
-    rowlock.enqueue_many(text, text, json[], jsonb), rowlock.enqueue_many(text, text, text[], jsonb), rowlock.enqueue_many(text, text, jsonb[], jsonb) to rowlock_producer;
+    rowlock.enqueue_many(text, text, json[], jsonb), rowlock.enqueue_many(text, text, text[], jsonb), rowlock.enqueue_many(text, text, jsonb[], jsonb), rowlock.as_json(text), rowlock.as_json(text[]) to rowlock_producer;
   grant execute on function rowlock.join(text, text, int), rowlock.published_lows(int), rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, real),
     rowlock.claim(bigint, int, bigint[], int, bigint), rowlock.fetch(bigint[]), rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[]), rowlock.drain(bigint), rowlock.leave(bigint), rowlock.hand_back_strays(bigint, bigint[]),
     rowlock.care(timestamptz, int, boolean, boolean), rowlock.least_k(int, bigint[]), rowlock.sweep(int, bigint[], bigint[], int), rowlock.rescue(bigint, bigint),
@@ -896,6 +924,11 @@ CREATE FUNCTION rowlock.redrive(queue text, ids bigint[]) RETURNS bigint
 #variable_conflict use_column
 declare q record; n bigint := 0;
 begin
+  perform rowlock.demand_read_committed();
+  if $1 is null and $2 is null then
+    raise exception 'neither a queue nor ids were given' using errcode = 'RL005', hint = 'Name the queue whose dead tasks are to run again, or list their ids.';
+  end if;
+  if $1 is not null and not exists (select 1 from rowlock.queue y where y.name = $1) then perform rowlock.refuse_unknown_queue($1); end if;
   for q in
     with back as (delete from rowlock.dead d where d.id in (
         select x.id from rowlock.dead x join rowlock.queue y on y.id = x.queue where ($1 is null or y.name = $1) and ($2 is null or x.id = any ($2)) order by x.id limit 10000 for update of x skip locked) returning d.*)
@@ -915,6 +948,14 @@ CREATE FUNCTION rowlock.refuse_full(q rowlock.queue) RETURNS void
 begin
   raise exception 'queue "%" is full: its backlog reached limits.backlog (%)', q.name, q.backlog_limit
     using errcode = 'RL004', hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
+end $$;
+
+CREATE FUNCTION rowlock.refuse_null(what text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception 'the % is null', what using errcode = 'RL005', hint = case when what like 'array%' then 'No task at all is an empty array.' else 'A task without data has the payload {}.' end;
 end $$;
 
 CREATE FUNCTION rowlock.refuse_payload(q rowlock.queue, bytes integer) RETURNS void
@@ -1443,6 +1484,12 @@ GRANT USAGE ON SCHEMA rowlock TO rowlock_reader;
 
 REVOKE ALL ON FUNCTION rowlock.allocate(queue integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.as_json(payloads text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.as_json(payloads text[]) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.as_json(payload text) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.as_json(payload text) TO rowlock_producer;
+
 REVOKE ALL ON FUNCTION rowlock.audit() FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.audit() TO rowlock_reader;
 
@@ -1556,6 +1603,8 @@ REVOKE ALL ON FUNCTION rowlock.record(queue integer, instance bigint, o integer[
 REVOKE ALL ON FUNCTION rowlock.redrive(queue text, ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_full(q rowlock.queue) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.refuse_null(what text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_payload(q rowlock.queue, bytes integer) FROM PUBLIC;
 

@@ -145,6 +145,11 @@ set search_path = pg_catalog, pg_temp set jit = off as $$
 #variable_conflict use_column
 declare q record; n bigint := 0;
 begin
+  perform rowlock.demand_read_committed();
+  if $1 is null and $2 is null then
+    raise exception 'neither a queue nor ids were given' using errcode = 'RL005', hint = 'Name the queue whose dead tasks are to run again, or list their ids.';
+  end if;
+  if $1 is not null and not exists (select 1 from rowlock.queue y where y.name = $1) then perform rowlock.refuse_unknown_queue($1); end if;
   for q in
     with back as (delete from rowlock.dead d where d.id in (
         select x.id from rowlock.dead x join rowlock.queue y on y.id = x.queue where ($1 is null or y.name = $1) and ($2 is null or x.id = any ($2)) order by x.id limit 10000 for update of x skip locked) returning d.*)
