@@ -125,6 +125,8 @@ declare
 begin
   perform rowlock.demand_read_committed();
   if not rowlock.lock_alive($1) then raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.'; end if;
+  -- The same claim may still be under way: answered before that one ends, its lease would be nobody's for a minute.
+  perform pg_advisory_xact_lock($5);
   if exists (select 1 from rowlock.lease l where l.token = $5) then
     return query select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[] from rowlock.lease l where l.token = $5 and l.instance = $1; return;
   end if;

@@ -19,6 +19,7 @@ mod lows;
 mod migrate;
 mod partitions;
 mod people;
+mod pool;
 mod settle;
 mod stats;
 mod story;

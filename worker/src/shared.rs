@@ -1,6 +1,6 @@
 //! What the tasks of one joined instance share.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rowlock_crds::Policy;
 use rowlock_queue::{Db, InstanceId, Joined, Lows, LowsSeen, QueueId};
@@ -32,8 +32,6 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) leases: Leases,
-    /// Whether a ring would be heard.
-    pub(crate) hears: AtomicBool,
     /// Asks for a beat now instead of at the next second.
     pub(crate) nudge: Notify,
     /// Parent of every run: the fence, the end of the grace and an abort all stop them through it.
@@ -92,7 +90,6 @@ impl Shared {
             gate: with.gate,
             metrics: with.metrics,
             leases: Leases::default(),
-            hears: AtomicBool::new(false),
             nudge: Notify::new(),
             abort_runs: CancellationToken::new(),
             lows: Mutex::new(joined.lows),

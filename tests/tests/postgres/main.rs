@@ -3,6 +3,7 @@
 
 mod allocation;
 mod claims;
+mod connections;
 mod failover;
 mod fencing;
 mod horizon;
