@@ -70,20 +70,22 @@ CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, compl
   from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id group by q.name order by q.name
 $$;
 
-CREATE FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, workers integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[])
+CREATE FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, workers integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[], peers integer, noted_k bigint, noted_xid bigint, xmin bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
 #variable_conflict use_column
-declare v_queue int; v_live int; v_behind bigint;
+declare v_queue int; v_live int; v_behind bigint; v_noted bigint;
 begin
   perform rowlock.demand_read_committed();
   if not rowlock.lock_alive($1) then
-    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[]; return;
+    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1, 0::bigint, 0::bigint, 0::bigint; return;
   end if;
   select i.queue into v_queue from rowlock.instance i where i.id = $1;
+  -- A note for the exact watermark, as in rowlock.care(): k first, then the xid, which the insert draws.
+  select last_value + is_called::int into v_noted from rowlock.k_seq;
   insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants, service_ms, lows)
     values (nextval('rowlock.beat_seq'), $1, v_queue, $2, $3, $4, $5, $8, $6);
   -- A failover may rewind k_seq below where claims start: they would not see what gets such a k.
@@ -99,7 +101,8 @@ begin
     select false, coalesce(a.number, $4), coalesce(a.workers, $3), q.paused, q.generation,
            (select last_value from rowlock.k_seq), rowlock.least_k(v_queue, $6),
            array(select c.id from rowlock.cancel_request c join rowlock.lease l on l.instance = $1
-                 where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000)
+                 where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000),
+           v_live, v_noted, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint
     from rowlock.queue q
     left join lateral (select x.number, x.workers from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
     where q.id = v_queue;
@@ -145,13 +148,15 @@ begin
   return 'finished';
 end $_$;
 
-CREATE FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone, k bigint, xid text, xmin text, at timestamp with time zone, instances bigint[], beats bigint[])
+CREATE FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone, k bigint, xid bigint, xmin bigint, at timestamp with time zone, instances bigint[], beats bigint[])
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
+declare v_k bigint; v_at timestamptz;
 begin
+  select s.last_value + s.is_called::int, clock_timestamp() into v_k, v_at from rowlock.k_seq s;
   if $3 then perform rowlock.tidy(); end if;
-  return query select p.*, n.*, l.* from rowlock.promote($1, $2) p, rowlock.note_k() n,
+  return query select p.*, v_k, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, v_at, l.* from rowlock.promote($1, $2) p,
     (select array_agg(y.instance), array_agg(y.beat) from rowlock.pulses() y where $4) l;
 end $_$;
 
@@ -677,17 +682,6 @@ CREATE FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) RETURNS TABLE(
   select i, coalesce((select t.max_attempts from rowlock.task t where t.id = i), (select t.max_attempts from rowlock.task_kept t where t.id = i), q.max_attempts)
   from unnest($2) i, rowlock.queue q where q.id = $1
 $_$;
-
-CREATE FUNCTION rowlock.note_k(OUT k bigint, OUT xid text, OUT xmin text, OUT at timestamp with time zone) RETURNS record
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  xmin := pg_snapshot_xmin(pg_current_snapshot())::text;
-  select last_value + is_called::int into k from rowlock.k_seq;
-  at := clock_timestamp();
-  xid := pg_current_xact_id()::text;
-end $$;
 
 CREATE FUNCTION rowlock.on_delayed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1575,8 +1569,6 @@ REVOKE ALL ON FUNCTION rowlock.lock_alive(instance bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.lose(queue integer, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.note_k(OUT k bigint, OUT xid text, OUT xmin text, OUT at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.on_delayed() FROM PUBLIC;
 

@@ -23,18 +23,6 @@ begin
   return query select v_moved, v_moved >= $2, (select d.due from rowlock.delayed d where d.due >= $1 order by d.due limit 1);
 end $$;
 
--- One step of the exact watermark (R6): notes the next k, greater than every k drawn before, and then an xid. A transaction has its xid before it
--- draws a k, so once xmin has reached the noted xid, none that drew an older k is open, prepared ones included. Not pg_snapshot_xmax: that is the
--- xid after the last *completed* one, and an open transaction may lie above it.
-create function rowlock.note_k(out k bigint, out xid text, out xmin text, out at timestamptz)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  xmin := pg_snapshot_xmin(pg_current_snapshot())::text;
-  select last_value + is_called::int into k from rowlock.k_seq;
-  at := clock_timestamp();
-  xid := pg_current_xact_id()::text;
-end $$;
-
 -- What lies between the exact and the quick low is given a new k: claims walk from the quick one and would not see it.
 create function rowlock.sweep(queue int, exact bigint[], quick bigint[], most int) returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
@@ -196,11 +184,17 @@ end $$;
 
 -- What a caretaker asks in each pass, in one statement: promote, and a note for the watermarks; with `tidies` the backlog against its limit, with
 -- `looks` the newest beat of every instance that lives. No row: another session promotes.
+--
+-- The note is one step of an exact watermark (R6): the next k, greater than every k drawn before, and an xid drawn after. A transaction has its xid
+-- before it draws a k, so once xmin has reached the noted xid, none that drew an older k is open, prepared ones included. So k is read before anything
+-- here writes. Not pg_snapshot_xmax in place of the xid: that is the one after the last *completed* one, and an open transaction may lie above it.
 create function rowlock.care(low timestamptz, most int, tidies boolean, looks boolean)
-returns table (moved int, more boolean, next timestamptz, k bigint, xid text, xmin text, at timestamptz, instances bigint[], beats bigint[])
+returns table (moved int, more boolean, next timestamptz, k bigint, xid bigint, xmin bigint, at timestamptz, instances bigint[], beats bigint[])
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare v_k bigint; v_at timestamptz;
 begin
+  select s.last_value + s.is_called::int, clock_timestamp() into v_k, v_at from rowlock.k_seq s;
   if $3 then perform rowlock.tidy(); end if;
-  return query select p.*, n.*, l.* from rowlock.promote($1, $2) p, rowlock.note_k() n,
+  return query select p.*, v_k, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, v_at, l.* from rowlock.promote($1, $2) p,
     (select array_agg(y.instance), array_agg(y.beat) from rowlock.pulses() y where $4) l;
 end $$;

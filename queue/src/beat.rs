@@ -5,7 +5,7 @@ use std::time::Instant;
 use sqlx::{Row, postgres::PgRow};
 
 use crate::{
-    Db, InstanceId, Lows, LowsSeen, Result, TaskId,
+    Db, InstanceId, Lows, LowsSeen, Noted, Result, TaskId,
     db::{Statement, query},
 };
 
@@ -49,6 +49,8 @@ pub struct Beat {
     pub lows_seen: LowsSeen,
     /// Running tasks that somebody asked to cancel.
     pub cancelled: Vec<TaskId>,
+    /// For [`crate::Caretaker::note`].
+    pub noted: Noted,
 }
 
 /// Beats once.
@@ -82,5 +84,11 @@ pub(crate) fn answer(row: &PgRow, sent: Instant) -> Result<Beat> {
         available: least.iter().any(Option::is_some),
         lows_seen: LowsSeen { sent, newest: row.try_get(5)?, least },
         cancelled: row.try_get::<Vec<i64>, _>(7)?.into_iter().map(TaskId).collect(),
+        noted: Noted {
+            peers: row.try_get(8)?,
+            k: row.try_get(9)?,
+            xid: row.try_get(10)?,
+            xmin: row.try_get(11)?,
+        },
     })
 }

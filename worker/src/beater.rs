@@ -97,6 +97,7 @@ async fn take_in(shared: &Shared, beat: &Beat, snapshot: Snapshot) {
     }
     shared.workers.allocate(beat.allocation, beat.workers, beat.paused);
     shared.advance_lows(&beat.lows_seen);
+    shared.note(beat.noted);
     for &task in &beat.cancelled {
         if shared.workers.stop(task) {
             tracing::info!(%task, "the task was cancelled; its run is stopped");

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ended::WorkerError;
 use crate::shared::Shared;
 
-/// The mover and the sweeper want about one turn a second over all instances; each takes its own try-lock. A little more than a
+/// The mover wants about one turn a second over all instances; the sweeper one in two, over those of its queue. A little more than a
 /// beat: with it and the housekeeping an idle instance stays below two statements a second.
 const CARE_INTERVAL: Duration = Duration::from_millis(1200);
 
@@ -19,7 +19,7 @@ const STRAYS_EVERY: Duration = Duration::from_mins(1);
 
 /// Takes its turn at moving, sweeping, rescuing and pruning.
 pub(crate) async fn care_on(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), WorkerError> {
-    let mut caretaker = Caretaker::of_queue(shared.queue_id);
+    let mut caretaker = Caretaker::of_instance(shared.instance, shared.queue_id);
     let mut turn = interval(CARE_INTERVAL);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked_for_strays = Instant::now();
@@ -30,6 +30,9 @@ pub(crate) async fn care_on(shared: Arc<Shared>, stop: CancellationToken) -> Res
         }
         // Not cut short by the stop: a turn is bounded by the statement's timeout.
         let lows = shared.lows();
+        if let Some(noted) = shared.take_note() {
+            caretaker.note(&noted);
+        }
         match caretaker
             .run_once(&shared.db, shared.fence.chain_since().map(Instant::into_std), Some(&lows))
             .await

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod allocation;
+mod care;
 mod claims;
 mod connections;
 mod failover;
