@@ -70,6 +70,31 @@ CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, compl
   from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id group by q.name order by q.name
 $$;
 
+CREATE FUNCTION rowlock.backlog() RETURNS TABLE(queue integer, available bigint, scheduled bigint, retryable bigint, oldest integer)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare v_ready real := rowlock.sample_percent('rowlock.ready'); v_delayed real := rowlock.sample_percent('rowlock.delayed'); most int;
+begin
+  select greatest(least(20000 / greatest(count(*), 1), 1000), 50) into most from rowlock.queue;
+  return query
+    select q.id, coalesce(case when c.more is null then s.n when c.more then greatest(c.n, s.n) else c.n end, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(c.oldest, s.oldest)
+    from rowlock.queue q
+    left join (select r.queue, (sum(r.n) * 100 / v_ready)::bigint n, min(r.since) oldest from rowlock.ready r tablesample system (v_ready) repeatable (0) group by r.queue) s on s.queue = q.id
+    left join lateral (
+      select sum(x.n)::bigint n, min(x.oldest) oldest, bool_or(x.rows = most) more
+      from coalesce(rowlock.published_lows(q.id), array_fill(0::bigint, array[16])) lows, generate_series(0, 15) p, lateral (
+        select sum(y.n) n, min(y.since) oldest, count(*) as rows from (
+          select r.n, r.since from rowlock.ready r where r.queue = q.id and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= lows[p + 1]
+          order by r.k limit most) y) x) c on v_ready < 100
+    left join (select d.queue, (count(*) filter (where d.waits = 0) * 100 / v_delayed)::bigint scheduled, (count(*) filter (where d.waits = 1) * 100 / v_delayed)::bigint retryable
+               from rowlock.delayed d tablesample system (v_delayed) repeatable (0) group by d.queue) d on d.queue = q.id;
+end $$;
+
 CREATE FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, workers integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[], peers integer, noted_k bigint, noted_xid bigint, xmin bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1021,6 +1046,11 @@ begin
   return rescued;
 end $_$;
 
+CREATE FUNCTION rowlock.sample_percent(what regclass) RETURNS real
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN LEAST((100)::double precision, (((512 * 100))::double precision / (GREATEST((pg_relation_size(what) / (current_setting('block_size'::text))::integer), (1)::bigint))::real));
+
 CREATE FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) RETURNS smallint[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1089,15 +1119,16 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     AS $$
-  select q.id, q.name, q.paused, q.total_workers, coalesce(r.n, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(d.soon, 0),
+  select q.id, q.name, q.paused, q.total_workers, coalesce(r.available, 0), coalesce(r.scheduled, 0), coalesce(r.retryable, 0), coalesce(d.soon, 0),
          coalesce(l.n, 0), coalesce(x.n, 0), greatest(date_part('epoch', clock_timestamp()) - 1704067200 - r.oldest, 0), coalesce(c.n, 0), coalesce(a.n, 0),
          coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms
   from rowlock.queue q
-  left join (select queue, sum(n) n, min(since) oldest from rowlock.ready group by queue) r on r.queue = q.id
-  left join (select queue, count(*) filter (where waits = 0) scheduled, count(*) filter (where waits = 1) retryable,
-                    count(*) filter (where due < now() + interval '5 seconds') soon from rowlock.delayed group by queue) d on d.queue = q.id
+  left join rowlock.backlog() r on r.queue = q.id
+  -- Due within five seconds, of at most 20,000 looked at.
+  left join (select d.queue, count(*) soon from (select d.queue from rowlock.delayed d where d.due < now() + interval '5 seconds' order by d.due limit 20000) d group by d.queue) d on d.queue = q.id
   left join (select l.queue, sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled))::bigint n from rowlock.lease l group by l.queue) l on l.queue = q.id
-  left join (select queue, count(*) n from rowlock.dead group by queue) x on x.queue = q.id
+  left join (select d.queue, (count(*) * 100 / rowlock.sample_percent('rowlock.dead'))::bigint n
+             from rowlock.dead d tablesample system (rowlock.sample_percent('rowlock.dead')) repeatable (0) group by d.queue) x on x.queue = q.id
   left join (select r.queue, sum((select sum(u) from unnest(r.ns) u))::bigint n from rowlock.receipt r where r.at > now() - interval '60 seconds' and r.state = 1 group by r.queue) c on c.queue = q.id
   -- Enqueued in the last ten seconds, of at most 100,000 looked at.
   left join (select t.queue, count(*) n from (select t.queue from rowlock.task t where t.id >= rowlock.id_at(now() - interval '10 seconds') order by t.id desc limit 100000) t group by t.queue) a on a.queue = q.id
@@ -1191,7 +1222,7 @@ CREATE FUNCTION rowlock.tidy() RETURNS void
 begin
   if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
   update rowlock.queue q set backlog_full = not q.backlog_full
-    from (select y.id, coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = y.id limit y.backlog_limit) r), 0) + (select count(*) from rowlock.delayed d where d.queue = y.id) n from rowlock.queue y) x
+    from (select y.queue as id, y.available + y.scheduled + y.retryable n from rowlock.backlog() y) x
     where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end;
   delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
 end $$;
@@ -1489,6 +1520,8 @@ GRANT ALL ON FUNCTION rowlock.as_json(payload text) TO rowlock_producer;
 REVOKE ALL ON FUNCTION rowlock.audit() FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.audit() TO rowlock_reader;
 
+REVOKE ALL ON FUNCTION rowlock.backlog() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) TO rowlock_worker;
 
@@ -1610,6 +1643,8 @@ REVOKE ALL ON FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts sma
 
 REVOKE ALL ON FUNCTION rowlock.rescue(instance bigint, beat bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.rescue(instance bigint, beat bigint) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.sample_percent(what regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) TO rowlock_worker;

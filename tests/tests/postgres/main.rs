@@ -18,4 +18,5 @@ mod refusals;
 mod resend;
 mod retention;
 mod schema;
+mod statistics;
 mod surroundings;
