@@ -136,7 +136,7 @@ async fn claim_all(member: &mut Member, claimed: &mut HashMap<TaskId, Instant>) 
 async fn a_task_with_immediate_constraints_is_found_by_the_sweep() {
     let test = TestDb::new().await;
     let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_queue(member.joined.queue);
+    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
     let (mut producer, id, k) = open_producer(&test, "begin; set constraints all immediate").await;
     member.walk_past(k).await;
     for _ in 0..5 {
@@ -156,7 +156,7 @@ async fn a_task_with_immediate_constraints_is_found_by_the_sweep() {
 async fn a_prepared_transaction_is_found_whenever_it_commits() {
     let test = TestDb::new().await;
     let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_queue(member.joined.queue);
+    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
     let (mut producer, id, k) = open_producer(&test, "begin").await;
     let name = format!("'{}'", test.name);
     producer.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
@@ -175,7 +175,7 @@ async fn a_prepared_transaction_is_found_whenever_it_commits() {
 async fn a_late_commit_is_found_beside_a_transaction_that_was_prepared_and_forgotten() {
     let test = TestDb::new().await;
     let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_queue(member.joined.queue);
+    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
     let (mut forgotten, _, _) = open_producer(&test, "begin").await;
     let name = format!("'{}'", test.name);
     forgotten.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
