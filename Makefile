@@ -15,8 +15,6 @@ SECONDS_OF_CHAOS ?= $(or $(SECONDS),120)
 REGISTRY ?=
 TAG ?= 0.1.0
 
-comma := ,
-
 # $(call part,NAME,COMMAND): runs it and says how long it took.
 define part
 	@begin=$$(date +%s); echo "== $(1)"; $(2) && echo "== $(1): $$(($$(date +%s) - begin)) s"
@@ -24,7 +22,7 @@ endef
 
 PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
 
-.PHONY: help demo test check api-server cluster cluster-down cluster-test images chaos soak bench bench-main sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit postgres dev docs schema
+.PHONY: help demo test check api-server cluster cluster-down cluster-test images chaos soak bench bench-main sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit postgres dev docs kubernetes schema
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -34,7 +32,7 @@ demo: packages-demo ## 10,000 tasks through an own Postgres, instances and a Pyt
 	@ln -sf $(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)/rowlock rowlock
 	@./rowlock dev -f examples/quickstart --demo 10000
 
-test: packages-test fmt clippy unit postgres chaos dev docs sizes ## Everything that must hold
+test: packages-test fmt clippy unit postgres chaos dev docs kubernetes sizes ## Everything that must hold
 	@echo "all parts passed"
 
 check: fmt clippy sizes ## Formatting, lints, sizes
@@ -71,9 +69,9 @@ schema: packages-test ## Write queue/schema.sql anew from the migrations
 build:
 	$(call part,build,cargo build --locked -p rowlock -p rowlock-worker)
 
-# Apart from `make test` as long as a machine without the cached programs builds them for minutes.
-api-server: packages-test ## The Kubernetes API and the operator against a real API server, built from Go modules (minutes, once)
-	$(call part,definition and operator,cargo test -p rowlock-crds -p rowlock-operator --features rowlock-crds/kube$(comma)rowlock-operator/kube --locked)
+api-server: packages-test kubernetes ## The operator against a real API server, built from Go modules (minutes, once)
+
+kubernetes:
 	$(call part,Kubernetes programs,tests/cluster/build.sh >/dev/null)
 	$(call part,API server,cargo test -p rowlock-tests --test api_server --locked)
 

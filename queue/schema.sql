@@ -27,6 +27,33 @@ begin
   end loop;
 end $_$;
 
+CREATE FUNCTION rowlock.as_json(payloads text[]) RETURNS json[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare bad record;
+begin
+  return payloads::json[];
+exception when data_exception then
+  for bad in select * from unnest(payloads) with ordinality p(p, o) loop
+    begin
+      perform bad.p::json;
+    exception when data_exception then
+      raise exception 'payload % of % is not JSON', bad.o, cardinality(payloads) using errcode = 'RL005', hint = 'A text within JSON has double quotes: "hello", or to_json(''hello''::text).';
+    end;
+  end loop;
+end $$;
+
+CREATE FUNCTION rowlock.as_json(payload text) RETURNS json
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return payload::json;
+exception when data_exception then
+  raise exception 'the payload is not JSON' using errcode = 'RL005', hint = 'A text within JSON has double quotes: "hello", or to_json(''hello''::text).';
+end $$;
+
 CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, completed bigint, dead bigint, cancelled bigint, open bigint, untraced bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -43,20 +70,47 @@ CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, compl
   from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id group by q.name order by q.name
 $$;
 
-CREATE FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, workers integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[])
+CREATE FUNCTION rowlock.backlog() RETURNS TABLE(queue integer, available bigint, scheduled bigint, retryable bigint, oldest integer)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare v_ready real := rowlock.sample_percent('rowlock.ready'); v_delayed real := rowlock.sample_percent('rowlock.delayed'); most int;
+begin
+  select greatest(least(20000 / greatest(count(*), 1), 1000), 50) into most from rowlock.queue;
+  return query
+    select q.id, coalesce(case when c.more is null then s.n when c.more then greatest(c.n, s.n) else c.n end, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(c.oldest, s.oldest)
+    from rowlock.queue q
+    left join (select r.queue, (sum(r.n) * 100 / v_ready)::bigint n, min(r.since) oldest from rowlock.ready r tablesample system (v_ready) repeatable (0) group by r.queue) s on s.queue = q.id
+    left join lateral (
+      select sum(x.n)::bigint n, min(x.oldest) oldest, bool_or(x.rows = most) more
+      from coalesce(rowlock.published_lows(q.id), array_fill(0::bigint, array[16])) lows, generate_series(0, 15) p, lateral (
+        select sum(y.n) n, min(y.since) oldest, count(*) as rows from (
+          select r.n, r.since from rowlock.ready r where r.queue = q.id and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= lows[p + 1]
+          order by r.k limit most) y) x) c on v_ready < 100
+    left join (select d.queue, (count(*) filter (where d.waits = 0) * 100 / v_delayed)::bigint scheduled, (count(*) filter (where d.waits = 1) * 100 / v_delayed)::bigint retryable
+               from rowlock.delayed d tablesample system (v_delayed) repeatable (0) group by d.queue) d on d.queue = q.id;
+end $$;
+
+CREATE FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, workers integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[], peers integer, noted_k bigint, noted_xid bigint, xmin bigint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
 #variable_conflict use_column
-declare v_queue int; v_live int; v_behind bigint;
+declare v_queue int; v_live int; v_behind bigint; v_noted bigint;
 begin
   perform rowlock.demand_read_committed();
   if not rowlock.lock_alive($1) then
-    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[]; return;
+    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1, 0::bigint, 0::bigint, 0::bigint; return;
   end if;
   select i.queue into v_queue from rowlock.instance i where i.id = $1;
+  -- A note for the exact watermark, as in rowlock.care(): k first, then the xid, which the insert draws.
+  select last_value + is_called::int into v_noted from rowlock.k_seq;
   insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants, service_ms, lows)
     values (nextval('rowlock.beat_seq'), $1, v_queue, $2, $3, $4, $5, $8, $6);
   -- A failover may rewind k_seq below where claims start: they would not see what gets such a k.
@@ -72,7 +126,8 @@ begin
     select false, coalesce(a.number, $4), coalesce(a.workers, $3), q.paused, q.generation,
            (select last_value from rowlock.k_seq), rowlock.least_k(v_queue, $6),
            array(select c.id from rowlock.cancel_request c join rowlock.lease l on l.instance = $1
-                 where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000)
+                 where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000),
+           v_live, v_noted, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint
     from rowlock.queue q
     left join lateral (select x.number, x.workers from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
     where q.id = v_queue;
@@ -118,13 +173,15 @@ begin
   return 'finished';
 end $_$;
 
-CREATE FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone, k bigint, xid text, xmin text, at timestamp with time zone, instances bigint[], beats bigint[])
+CREATE FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone, k bigint, xid bigint, xmin bigint, at timestamp with time zone, instances bigint[], beats bigint[])
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
+declare v_k bigint; v_at timestamptz;
 begin
+  select s.last_value + s.is_called::int, clock_timestamp() into v_k, v_at from rowlock.k_seq s;
   if $3 then perform rowlock.tidy(); end if;
-  return query select p.*, n.*, l.* from rowlock.promote($1, $2) p, rowlock.note_k() n,
+  return query select p.*, v_k, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, v_at, l.* from rowlock.promote($1, $2) p,
     (select array_agg(y.instance), array_agg(y.beat) from rowlock.pulses() y where $4) l;
 end $_$;
 
@@ -168,6 +225,8 @@ declare
 begin
   perform rowlock.demand_read_committed();
   if not rowlock.lock_alive($1) then raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.'; end if;
+  -- The same claim may still be under way: answered before that one ends, its lease would be nobody's for a minute.
+  perform pg_advisory_xact_lock($5);
   if exists (select 1 from rowlock.lease l where l.token = $5) then
     return query select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[] from rowlock.lease l where l.token = $5 and l.instance = $1; return;
   end if;
@@ -286,7 +345,7 @@ begin
   if options ? 'delay' then
     begin
       delay := (options->>'delay')::interval;
-    exception when invalid_datetime_format or datetime_field_overflow then
+    exception when data_exception then
       raise exception 'delay is not an interval' using errcode = 'RL005', hint = 'For example "15 seconds" or "PT15S".';
     end;
     if delay < interval '0' then
@@ -294,13 +353,13 @@ begin
     end if;
     begin
       due := now() + delay;
-    exception when datetime_field_overflow then
+    exception when data_exception then
       due := 'infinity';
     end;
   elsif options ? 'run_at' then
     begin
       due := greatest((options->>'run_at')::timestamptz, now());
-    exception when invalid_datetime_format or datetime_field_overflow then
+    exception when data_exception then
       raise exception 'run_at is not a time' using errcode = 'RL005', hint = 'For example "2030-01-31T08:00:00Z".';
     end;
   end if;
@@ -322,9 +381,7 @@ begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
   if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
-  if payload is null then
-    raise exception 'the payload is null' using errcode = 'RL005', hint = 'A task without data has the payload {}.';
-  end if;
+  if payload is null then perform rowlock.refuse_null('payload'); end if;
   if octet_length(payload::text) > q.payload_limit then
     perform rowlock.refuse_payload(q, octet_length(payload::text));
   end if;
@@ -355,14 +412,14 @@ CREATE FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options js
 
 CREATE FUNCTION rowlock.enqueue(queue text, type text, payload text, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
     LANGUAGE sql
-    AS $_$ select rowlock.enqueue($1, $2, $3::pg_catalog.json, $4) $_$;
+    AS $_$ select rowlock.enqueue($1, $2, rowlock.as_json($3), $4) $_$;
 
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int;
+  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int; missing bigint;
   second bigint := (floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31;
 begin
   select * into q from rowlock.queue where name = $1;
@@ -371,13 +428,16 @@ begin
   if n > rowlock.enqueue_many_limit() then
     raise exception '% payloads in one call: at most % are taken', n, rowlock.enqueue_many_limit() using errcode = 'RL005', hint = 'Call it again for the rest, in the same transaction.';
   end if;
-  select max(octet_length(p::text)) into largest from unnest(payloads) p;
+  if n is null then perform rowlock.refuse_null('array of payloads'); end if;
+  select max(octet_length(p::text)), min(o) filter (where p is null) into largest, missing from unnest(payloads) with ordinality p(p, o);
+  if missing is not null then perform rowlock.refuse_null(format('payload %s of %s', missing, n)); end if;
   if largest > q.payload_limit then
     perform rowlock.refuse_payload(q, largest);
   end if;
   if q.backlog_full then
     perform rowlock.refuse_full(q);
   end if;
+  options := coalesce(options, '{}');
   perform rowlock.check_options(options);
   prio := coalesce((options->>'priority')::smallint, prio);
   attempts := (options->>'max_attempts')::smallint;
@@ -404,7 +464,7 @@ CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], op
 
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
     LANGUAGE sql
-    AS $_$ select rowlock.enqueue_many($1, $2, $3::pg_catalog.json[], $4) $_$;
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_json($3), $4) $_$;
 
 CREATE FUNCTION rowlock.enqueue_many_limit() RETURNS integer
     LANGUAGE sql IMMUTABLE
@@ -488,7 +548,7 @@ begin
     execute format('grant select on rowlock.migration to %I', r);   -- every command first checks the schema's version
   end loop;
   grant execute on function rowlock.enqueue(text, text, json, jsonb), rowlock.enqueue(text, text, text, jsonb), rowlock.enqueue(text, text, jsonb, jsonb),
-    rowlock.enqueue_many(text, text, json[], jsonb), rowlock.enqueue_many(text, text, text[], jsonb), rowlock.enqueue_many(text, text, jsonb[], jsonb) to rowlock_producer;
+    rowlock.enqueue_many(text, text, json[], jsonb), rowlock.enqueue_many(text, text, text[], jsonb), rowlock.enqueue_many(text, text, jsonb[], jsonb), rowlock.as_json(text), rowlock.as_json(text[]) to rowlock_producer;
   grant execute on function rowlock.join(text, text, int), rowlock.published_lows(int), rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, real),
     rowlock.claim(bigint, int, bigint[], int, bigint), rowlock.fetch(bigint[]), rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[]), rowlock.drain(bigint), rowlock.leave(bigint), rowlock.hand_back_strays(bigint, bigint[]),
     rowlock.care(timestamptz, int, boolean, boolean), rowlock.least_k(int, bigint[]), rowlock.sweep(int, bigint[], bigint[], int), rowlock.rescue(bigint, bigint),
@@ -647,17 +707,6 @@ CREATE FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) RETURNS TABLE(
   select i, coalesce((select t.max_attempts from rowlock.task t where t.id = i), (select t.max_attempts from rowlock.task_kept t where t.id = i), q.max_attempts)
   from unnest($2) i, rowlock.queue q where q.id = $1
 $_$;
-
-CREATE FUNCTION rowlock.note_k(OUT k bigint, OUT xid text, OUT xmin text, OUT at timestamp with time zone) RETURNS record
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  xmin := pg_snapshot_xmin(pg_current_snapshot())::text;
-  select last_value + is_called::int into k from rowlock.k_seq;
-  at := clock_timestamp();
-  xid := pg_current_xact_id()::text;
-end $$;
 
 CREATE FUNCTION rowlock.on_delayed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -896,6 +945,11 @@ CREATE FUNCTION rowlock.redrive(queue text, ids bigint[]) RETURNS bigint
 #variable_conflict use_column
 declare q record; n bigint := 0;
 begin
+  perform rowlock.demand_read_committed();
+  if $1 is null and $2 is null then
+    raise exception 'neither a queue nor ids were given' using errcode = 'RL005', hint = 'Name the queue whose dead tasks are to run again, or list their ids.';
+  end if;
+  if $1 is not null and not exists (select 1 from rowlock.queue y where y.name = $1) then perform rowlock.refuse_unknown_queue($1); end if;
   for q in
     with back as (delete from rowlock.dead d where d.id in (
         select x.id from rowlock.dead x join rowlock.queue y on y.id = x.queue where ($1 is null or y.name = $1) and ($2 is null or x.id = any ($2)) order by x.id limit 10000 for update of x skip locked) returning d.*)
@@ -915,6 +969,14 @@ CREATE FUNCTION rowlock.refuse_full(q rowlock.queue) RETURNS void
 begin
   raise exception 'queue "%" is full: its backlog reached limits.backlog (%)', q.name, q.backlog_limit
     using errcode = 'RL004', hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
+end $$;
+
+CREATE FUNCTION rowlock.refuse_null(what text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception 'the % is null', what using errcode = 'RL005', hint = case when what like 'array%' then 'No task at all is an empty array.' else 'A task without data has the payload {}.' end;
 end $$;
 
 CREATE FUNCTION rowlock.refuse_payload(q rowlock.queue, bytes integer) RETURNS void
@@ -984,6 +1046,11 @@ begin
   return rescued;
 end $_$;
 
+CREATE FUNCTION rowlock.sample_percent(what regclass) RETURNS real
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN LEAST((100)::double precision, (((512 * 100))::double precision / (GREATEST((pg_relation_size(what) / (current_setting('block_size'::text))::integer), (1)::bigint))::real));
+
 CREATE FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) RETURNS smallint[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1052,15 +1119,16 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     AS $$
-  select q.id, q.name, q.paused, q.total_workers, coalesce(r.n, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(d.soon, 0),
+  select q.id, q.name, q.paused, q.total_workers, coalesce(r.available, 0), coalesce(r.scheduled, 0), coalesce(r.retryable, 0), coalesce(d.soon, 0),
          coalesce(l.n, 0), coalesce(x.n, 0), greatest(date_part('epoch', clock_timestamp()) - 1704067200 - r.oldest, 0), coalesce(c.n, 0), coalesce(a.n, 0),
          coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms
   from rowlock.queue q
-  left join (select queue, sum(n) n, min(since) oldest from rowlock.ready group by queue) r on r.queue = q.id
-  left join (select queue, count(*) filter (where waits = 0) scheduled, count(*) filter (where waits = 1) retryable,
-                    count(*) filter (where due < now() + interval '5 seconds') soon from rowlock.delayed group by queue) d on d.queue = q.id
+  left join rowlock.backlog() r on r.queue = q.id
+  -- Due within five seconds, of at most 20,000 looked at.
+  left join (select d.queue, count(*) soon from (select d.queue from rowlock.delayed d where d.due < now() + interval '5 seconds' order by d.due limit 20000) d group by d.queue) d on d.queue = q.id
   left join (select l.queue, sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled))::bigint n from rowlock.lease l group by l.queue) l on l.queue = q.id
-  left join (select queue, count(*) n from rowlock.dead group by queue) x on x.queue = q.id
+  left join (select d.queue, (count(*) * 100 / rowlock.sample_percent('rowlock.dead'))::bigint n
+             from rowlock.dead d tablesample system (rowlock.sample_percent('rowlock.dead')) repeatable (0) group by d.queue) x on x.queue = q.id
   left join (select r.queue, sum((select sum(u) from unnest(r.ns) u))::bigint n from rowlock.receipt r where r.at > now() - interval '60 seconds' and r.state = 1 group by r.queue) c on c.queue = q.id
   -- Enqueued in the last ten seconds, of at most 100,000 looked at.
   left join (select t.queue, count(*) n from (select t.queue from rowlock.task t where t.id >= rowlock.id_at(now() - interval '10 seconds') order by t.id desc limit 100000) t group by t.queue) a on a.queue = q.id
@@ -1154,7 +1222,7 @@ CREATE FUNCTION rowlock.tidy() RETURNS void
 begin
   if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
   update rowlock.queue q set backlog_full = not q.backlog_full
-    from (select y.id, coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = y.id limit y.backlog_limit) r), 0) + (select count(*) from rowlock.delayed d where d.queue = y.id) n from rowlock.queue y) x
+    from (select y.queue as id, y.available + y.scheduled + y.retryable n from rowlock.backlog() y) x
     where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end;
   delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
 end $$;
@@ -1443,8 +1511,16 @@ GRANT USAGE ON SCHEMA rowlock TO rowlock_reader;
 
 REVOKE ALL ON FUNCTION rowlock.allocate(queue integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.as_json(payloads text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.as_json(payloads text[]) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.as_json(payload text) FROM PUBLIC;
+GRANT ALL ON FUNCTION rowlock.as_json(payload text) TO rowlock_producer;
+
 REVOKE ALL ON FUNCTION rowlock.audit() FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.audit() TO rowlock_reader;
+
+REVOKE ALL ON FUNCTION rowlock.backlog() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) TO rowlock_worker;
@@ -1527,8 +1603,6 @@ REVOKE ALL ON FUNCTION rowlock.lose(queue integer, instance bigint, name text, i
 
 REVOKE ALL ON FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.note_k(OUT k bigint, OUT xid text, OUT xmin text, OUT at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION rowlock.on_delayed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.on_ready() FROM PUBLIC;
@@ -1557,6 +1631,8 @@ REVOKE ALL ON FUNCTION rowlock.redrive(queue text, ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_full(q rowlock.queue) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.refuse_null(what text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.refuse_payload(q rowlock.queue, bytes integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_type(type text) FROM PUBLIC;
@@ -1567,6 +1643,8 @@ REVOKE ALL ON FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts sma
 
 REVOKE ALL ON FUNCTION rowlock.rescue(instance bigint, beat bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.rescue(instance bigint, beat bigint) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.sample_percent(what regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) TO rowlock_worker;

@@ -31,8 +31,8 @@ if ! command -v cargo >/dev/null 2>&1; then
     echo "missing: Rust (cargo); install it from https://rustup.rs" >&2
     exit 1
 fi
-if [ "$purpose" = bench ] && ! command -v go >/dev/null 2>&1; then
-    echo "missing: Go, for the peers under bench/peers; install it from https://go.dev" >&2
+if [ "$purpose" != demo ] && ! command -v go >/dev/null 2>&1; then
+    echo "missing: Go (1.26 or later), for Kubernetes' programs and the peers under bench/peers; install it from https://go.dev/dl" >&2
     exit 1
 fi
 [ -z "$packages" ] && exit 0

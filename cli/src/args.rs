@@ -132,6 +132,7 @@ pub(crate) struct One {
     #[command(flatten)]
     pub(crate) database: Database,
     /// Id of the task
+    #[arg(value_parser = task_id)]
     pub(crate) id: TaskId,
 }
 
@@ -140,7 +141,7 @@ pub(crate) struct Many {
     #[command(flatten)]
     pub(crate) database: Database,
     /// Ids of the tasks
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", value_parser = task_id)]
     pub(crate) ids: Vec<TaskId>,
 }
 
@@ -158,7 +159,7 @@ pub(crate) struct Tasks {
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
     /// Go on after this task: the last one of the page before
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = task_id)]
     pub(crate) after: Option<TaskId>,
 }
 
@@ -167,7 +168,7 @@ pub(crate) struct Retry {
     #[command(flatten)]
     pub(crate) database: Database,
     /// Ids of the dead tasks
-    #[arg(required_unless_present = "all_dead_of", value_name = "ID")]
+    #[arg(required_unless_present = "all_dead_of", value_name = "ID", value_parser = task_id)]
     pub(crate) ids: Vec<TaskId>,
     /// All dead tasks of this queue
     #[arg(long, value_name = "QUEUE", conflicts_with = "ids")]
@@ -196,6 +197,10 @@ pub(crate) struct Guard {
     pub(crate) records: Option<PathBuf>,
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+fn task_id(text: &str) -> Result<TaskId, &'static str> {
+    text.parse().map_err(|_| "the id of a task is the number that enqueueing it printed")
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ begin
   if options ? 'delay' then
     begin
       delay := (options->>'delay')::interval;
-    exception when invalid_datetime_format or datetime_field_overflow then
+    exception when data_exception then
       raise exception 'delay is not an interval' using errcode = 'RL005', hint = 'For example "15 seconds" or "PT15S".';
     end;
     if delay < interval '0' then
@@ -43,13 +43,13 @@ begin
     end if;
     begin
       due := now() + delay;
-    exception when datetime_field_overflow then
+    exception when data_exception then
       due := 'infinity';
     end;
   elsif options ? 'run_at' then
     begin
       due := greatest((options->>'run_at')::timestamptz, now());
-    exception when invalid_datetime_format or datetime_field_overflow then
+    exception when data_exception then
       raise exception 'run_at is not a time' using errcode = 'RL005', hint = 'For example "2030-01-31T08:00:00Z".';
     end;
   end if;
@@ -84,6 +84,33 @@ begin
   raise exception 'the type of a task has 1 to 200 characters, not %', length(type) using errcode = 'RL005', hint = 'It names what the handler shall do, for example "send-invoice"; data belongs into the payload.';
 end $$;
 
+create function rowlock.refuse_null(what text) returns void language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  raise exception 'the % is null', what using errcode = 'RL005', hint = case when what like 'array%' then 'No task at all is an empty array.' else 'A task without data has the payload {}.' end;
+end $$;
+
+-- What a producer sends as text is read here, so that what is no JSON is refused with a code of ours. The text itself is in no message.
+create function rowlock.as_json(payload text) returns json language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  return payload::json;
+exception when data_exception then
+  raise exception 'the payload is not JSON' using errcode = 'RL005', hint = 'A text within JSON has double quotes: "hello", or to_json(''hello''::text).';
+end $$;
+
+create function rowlock.as_json(payloads text[]) returns json[] language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare bad record;
+begin
+  return payloads::json[];
+exception when data_exception then
+  for bad in select * from unnest(payloads) with ordinality p(p, o) loop
+    begin
+      perform bad.p::json;
+    exception when data_exception then
+      raise exception 'payload % of % is not JSON', bad.o, cardinality(payloads) using errcode = 'RL005', hint = 'A text within JSON has double quotes: "hello", or to_json(''hello''::text).';
+    end;
+  end loop;
+end $$;
+
 -- PL/pgSQL on purpose: its plans are cached, a SQL-language function measured 1.7 times slower.
 create function rowlock.enqueue(queue text, type text, payload json, options jsonb default '{}') returns bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -94,9 +121,7 @@ begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
   if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
-  if payload is null then
-    raise exception 'the payload is null' using errcode = 'RL005', hint = 'A task without data has the payload {}.';
-  end if;
+  if payload is null then perform rowlock.refuse_null('payload'); end if;
   if octet_length(payload::text) > q.payload_limit then
     perform rowlock.refuse_payload(q, octet_length(payload::text));
   end if;
@@ -127,7 +152,7 @@ create function rowlock.enqueue_many_limit() returns int language sql immutable 
 create function rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb default '{}') returns setof bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int;
+  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int; missing bigint;
   second bigint := (floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31;
 begin
   select * into q from rowlock.queue where name = $1;
@@ -136,13 +161,16 @@ begin
   if n > rowlock.enqueue_many_limit() then
     raise exception '% payloads in one call: at most % are taken', n, rowlock.enqueue_many_limit() using errcode = 'RL005', hint = 'Call it again for the rest, in the same transaction.';
   end if;
-  select max(octet_length(p::text)) into largest from unnest(payloads) p;
+  if n is null then perform rowlock.refuse_null('array of payloads'); end if;
+  select max(octet_length(p::text)), min(o) filter (where p is null) into largest, missing from unnest(payloads) with ordinality p(p, o);
+  if missing is not null then perform rowlock.refuse_null(format('payload %s of %s', missing, n)); end if;
   if largest > q.payload_limit then
     perform rowlock.refuse_payload(q, largest);
   end if;
   if q.backlog_full then
     perform rowlock.refuse_full(q);
   end if;
+  options := coalesce(options, '{}');
   perform rowlock.check_options(options);
   prio := coalesce((options->>'priority')::smallint, prio);
   attempts := (options->>'max_attempts')::smallint;
@@ -165,11 +193,11 @@ end $$;
 
 -- Payloads of other types. With `text` a literal needs no cast: of several candidates Postgres takes that one.
 create function rowlock.enqueue(queue text, type text, payload text, options jsonb default '{}') returns bigint language sql volatile
-  as $$ select rowlock.enqueue($1, $2, $3::pg_catalog.json, $4) $$;
+  as $$ select rowlock.enqueue($1, $2, rowlock.as_json($3), $4) $$;
 create function rowlock.enqueue(queue text, type text, payload jsonb, options jsonb default '{}') returns bigint language sql volatile
   as $$ select rowlock.enqueue($1, $2, $3::pg_catalog.json, $4) $$;
 create function rowlock.enqueue_many(queue text, type text, payloads text[], options jsonb default '{}') returns setof bigint language sql volatile
-  as $$ select rowlock.enqueue_many($1, $2, $3::pg_catalog.json[], $4) $$;
+  as $$ select rowlock.enqueue_many($1, $2, rowlock.as_json($3), $4) $$;
 create function rowlock.enqueue_many(queue text, type text, payloads jsonb[], options jsonb default '{}') returns setof bigint language sql volatile
   as $$ select rowlock.enqueue_many($1, $2, $3::pg_catalog.json[], $4) $$;
 

@@ -82,16 +82,19 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmap
 $$;
 
 create function rowlock.beat(instance bigint, held int, allocated int, allocation bigint, wants int, lows bigint[], sleeps boolean, service_ms real)
-returns table (gone boolean, allocation_number bigint, workers int, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[])
+returns table (gone boolean, allocation_number bigint, workers int, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[],
+  peers int, noted_k bigint, noted_xid bigint, xmin bigint)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
-declare v_queue int; v_live int; v_behind bigint;
+declare v_queue int; v_live int; v_behind bigint; v_noted bigint;
 begin
   perform rowlock.demand_read_committed();
   if not rowlock.lock_alive($1) then
-    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[]; return;
+    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1, 0::bigint, 0::bigint, 0::bigint; return;
   end if;
   select i.queue into v_queue from rowlock.instance i where i.id = $1;
+  -- A note for the exact watermark, as in rowlock.care(): k first, then the xid, which the insert draws.
+  select last_value + is_called::int into v_noted from rowlock.k_seq;
   insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants, service_ms, lows)
     values (nextval('rowlock.beat_seq'), $1, v_queue, $2, $3, $4, $5, $8, $6);
   -- A failover may rewind k_seq below where claims start: they would not see what gets such a k.
@@ -107,7 +110,8 @@ begin
     select false, coalesce(a.number, $4), coalesce(a.workers, $3), q.paused, q.generation,
            (select last_value from rowlock.k_seq), rowlock.least_k(v_queue, $6),
            array(select c.id from rowlock.cancel_request c join rowlock.lease l on l.instance = $1
-                 where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000)
+                 where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000),
+           v_live, v_noted, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint
     from rowlock.queue q
     left join lateral (select x.number, x.workers from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
     where q.id = v_queue;
@@ -125,6 +129,8 @@ declare
 begin
   perform rowlock.demand_read_committed();
   if not rowlock.lock_alive($1) then raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.'; end if;
+  -- The same claim may still be under way: answered before that one ends, its lease would be nobody's for a minute.
+  perform pg_advisory_xact_lock($5);
   if exists (select 1 from rowlock.lease l where l.token = $5) then
     return query select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[] from rowlock.lease l where l.token = $5 and l.instance = $1; return;
   end if;

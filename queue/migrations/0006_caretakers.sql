@@ -23,18 +23,6 @@ begin
   return query select v_moved, v_moved >= $2, (select d.due from rowlock.delayed d where d.due >= $1 order by d.due limit 1);
 end $$;
 
--- One step of the exact watermark (R6): notes the next k, greater than every k drawn before, and then an xid. A transaction has its xid before it
--- draws a k, so once xmin has reached the noted xid, none that drew an older k is open, prepared ones included. Not pg_snapshot_xmax: that is the
--- xid after the last *completed* one, and an open transaction may lie above it.
-create function rowlock.note_k(out k bigint, out xid text, out xmin text, out at timestamptz)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  xmin := pg_snapshot_xmin(pg_current_snapshot())::text;
-  select last_value + is_called::int into k from rowlock.k_seq;
-  at := clock_timestamp();
-  xid := pg_current_xact_id()::text;
-end $$;
-
 -- What lies between the exact and the quick low is given a new k: claims walk from the quick one and would not see it.
 create function rowlock.sweep(queue int, exact bigint[], quick bigint[], most int) returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
@@ -60,21 +48,21 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as 
   select i.id, coalesce((select b.n from rowlock.beat b where b.instance = i.id order by b.n desc limit 1), 0) from rowlock.instance i where i.ended_at is null
 $$;
 
--- Ends an instance that stopped beating and takes its tasks back; each uses an attempt. `beat` is the number the caller saw standing still.
+-- Ends an instance that stopped beating and takes its tasks back. `beat` is the number the caller saw standing still.
 create function rowlock.rescue(instance bigint, beat bigint) returns int language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
-declare l record; u record; rescued int := 0; v_name text; v_queue int;
+declare l record; u record; rescued int := 0; v_name text; v_queue int; v_drains boolean;
 begin
   perform rowlock.demand_read_committed();
   if not pg_try_advisory_xact_lock(1902602, ($1 & 2147483647)::int) then return null; end if;
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
-  update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue into v_name, v_queue;
+  update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
   if not found then return null; end if;
   for l in select x.token from rowlock.lease x where x.instance = $1 order by x.token for update loop
     select * into u from rowlock.unsettled(l.token);
     if u.ids is not null then
-      perform rowlock.lose(v_queue, $1, v_name, u.ids, u.attempts, u.priorities);
+      perform rowlock.lose(v_queue, $1, v_name, v_drains, u.ids, u.attempts, u.priorities);
       rescued := rescued + cardinality(u.ids);
     end if;
     delete from rowlock.lease x where x.token = l.token;
@@ -82,20 +70,56 @@ begin
   return rescued;
 end $$;
 
--- A lost lease uses an attempt: ready again at once, dead when it was the last, cancelled when somebody asked for that. Also where somebody deleted
--- the queue: whatever is not written here is gone with its lease.
-create function rowlock.lose(queue int, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) returns void
+-- So often a task may be interrupted for nothing: from then on it may well be what ends its instances.
+create function rowlock.interruption_limit() returns int language sql immutable return 10;
+
+-- A lost lease uses an attempt: ready again at once, dead when it was the last, cancelled when somebody asked for that. An instance that was told to
+-- end, and drained when it vanished, was interrupted: its node granted it less time than its tasks take. That uses no attempt, and is recorded as
+-- attempt 0. Also where somebody deleted the queue: whatever is not written here is gone with its lease.
+create function rowlock.lose(queue int, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
-declare outcomes smallint[];
+declare outcomes smallint[]; used smallint[]; lost text := format('lease lost: instance %s stopped beating', $3);
 begin
-  select array_agg(case when c.id is not null then 6 when x.attempt + 1 >= m.max_attempts then 3 else 5 end::smallint order by x.p) into outcomes
-  from unnest($4, $5) with ordinality x(id, attempt, p) left join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
+  select array_agg(case when c.id is not null then 6 when x.attempt + x.costs >= m.max_attempts and x.costs = 1 then 3 else 5 end::smallint order by x.p),
+         array_agg(x.costs::smallint order by x.p) into outcomes, used
+  from (select u.id, u.attempt, u.p, case when $4 and (select count(*) from rowlock.failure f where f.id = u.id and f.attempt = 0) < rowlock.interruption_limit() then 0 else 1 end costs
+        from unnest($5, $6) with ordinality u(id, attempt, p)) x
+  left join rowlock.max_attempts($1, $5) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
   insert into rowlock.failure (id, attempt, instance, error)
-    select x.id, x.attempt + 1, $2, format('lease lost: instance %s stopped beating', $3) from unnest($4, $5, outcomes) x(id, attempt, outcome) where x.outcome = 5;
-  perform rowlock.record($1, $2, array_fill(1, array[cardinality($4)]), $4, outcomes,
-    (select array_agg((x.attempt + (x.outcome = 5)::int)::smallint order by x.p) from unnest($5, outcomes) with ordinality x(attempt, outcome, p)),
-    $6, '{0}', array[format('lease lost: instance %s stopped beating', $3)]);
+    select x.id, (x.attempt + 1) * x.costs, $2, case x.costs when 1 then lost else format('interrupted: instance %s was ended before it had drained; no attempt was used', $3) end
+    from unnest($5, $6, outcomes, used) x(id, attempt, outcome, costs) where x.outcome = 5;
+  perform rowlock.record($1, $2, array_fill(1, array[cardinality($5)]), $5, outcomes,
+    (select array_agg((case x.outcome when 5 then x.attempt + x.costs else x.attempt end)::smallint order by x.p) from unnest($6, outcomes, used) with ordinality x(attempt, outcome, costs, p)),
+    $7, '{0}', array[lost]);
+end $$;
+
+-- How much of a table is looked at to say how much it holds: all of it up to 512 pages (some 50,000 rows), of a larger one about so many, by chance.
+create function rowlock.sample_percent(what regclass) returns real language sql stable set search_path = pg_catalog, pg_temp
+  return least(100, 512 * 100 / greatest(pg_relation_size(what) / current_setting('block_size')::int, 1)::real);
+
+-- What waits in each queue, at a cost that does not grow with it: the operator asks every two seconds, and a caretaker for the limits. Exact while the
+-- tables are small. Of larger ones a sample is counted, scaled up, the same pages each time so that the number does not flicker; what is ready is also counted by the index, up to some hundred rows of each of a
+-- queue's 16 parts, so that a small queue beside a large one has its exact number, and none less than was counted. The oldest is among
+-- the first of its part.
+create function rowlock.backlog() returns table (queue int, available bigint, scheduled bigint, retryable bigint, oldest int)
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+#variable_conflict use_column
+declare v_ready real := rowlock.sample_percent('rowlock.ready'); v_delayed real := rowlock.sample_percent('rowlock.delayed'); most int;
+begin
+  select greatest(least(20000 / greatest(count(*), 1), 1000), 50) into most from rowlock.queue;
+  return query
+    select q.id, coalesce(case when c.more is null then s.n when c.more then greatest(c.n, s.n) else c.n end, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(c.oldest, s.oldest)
+    from rowlock.queue q
+    left join (select r.queue, (sum(r.n) * 100 / v_ready)::bigint n, min(r.since) oldest from rowlock.ready r tablesample system (v_ready) repeatable (0) group by r.queue) s on s.queue = q.id
+    left join lateral (
+      select sum(x.n)::bigint n, min(x.oldest) oldest, bool_or(x.rows = most) more
+      from coalesce(rowlock.published_lows(q.id), array_fill(0::bigint, array[16])) lows, generate_series(0, 15) p, lateral (
+        select sum(y.n) n, min(y.since) oldest, count(*) as rows from (
+          select r.n, r.since from rowlock.ready r where r.queue = q.id and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= lows[p + 1]
+          order by r.k limit most) y) x) c on v_ready < 100
+    left join (select d.queue, (count(*) filter (where d.waits = 0) * 100 / v_delayed)::bigint scheduled, (count(*) filter (where d.waits = 1) * 100 / v_delayed)::bigint retryable
+               from rowlock.delayed d tablesample system (v_delayed) repeatable (0) group by d.queue) d on d.queue = q.id;
 end $$;
 
 -- Sets and clears backlog_full, and forgets instances that ended long ago. Cheap enough for every few seconds.
@@ -104,7 +128,7 @@ create function rowlock.tidy() returns void language plpgsql volatile security d
 begin
   if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
   update rowlock.queue q set backlog_full = not q.backlog_full
-    from (select y.id, coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = y.id limit y.backlog_limit) r), 0) + (select count(*) from rowlock.delayed d where d.queue = y.id) n from rowlock.queue y) x
+    from (select y.queue as id, y.available + y.scheduled + y.retryable n from rowlock.backlog() y) x
     where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end;
   delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
 end $$;
@@ -196,11 +220,17 @@ end $$;
 
 -- What a caretaker asks in each pass, in one statement: promote, and a note for the watermarks; with `tidies` the backlog against its limit, with
 -- `looks` the newest beat of every instance that lives. No row: another session promotes.
+--
+-- The note is one step of an exact watermark (R6): the next k, greater than every k drawn before, and an xid drawn after. A transaction has its xid
+-- before it draws a k, so once xmin has reached the noted xid, none that drew an older k is open, prepared ones included. So k is read before anything
+-- here writes. Not pg_snapshot_xmax in place of the xid: that is the one after the last *completed* one, and an open transaction may lie above it.
 create function rowlock.care(low timestamptz, most int, tidies boolean, looks boolean)
-returns table (moved int, more boolean, next timestamptz, k bigint, xid text, xmin text, at timestamptz, instances bigint[], beats bigint[])
+returns table (moved int, more boolean, next timestamptz, k bigint, xid bigint, xmin bigint, at timestamptz, instances bigint[], beats bigint[])
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare v_k bigint; v_at timestamptz;
 begin
+  select s.last_value + s.is_called::int, clock_timestamp() into v_k, v_at from rowlock.k_seq s;
   if $3 then perform rowlock.tidy(); end if;
-  return query select p.*, n.*, l.* from rowlock.promote($1, $2) p, rowlock.note_k() n,
+  return query select p.*, v_k, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, v_at, l.* from rowlock.promote($1, $2) p,
     (select array_agg(y.instance), array_agg(y.beat) from rowlock.pulses() y where $4) l;
 end $$;

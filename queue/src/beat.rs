@@ -2,9 +2,12 @@
 
 use std::time::Instant;
 
-use sqlx::Row;
+use sqlx::{Row, postgres::PgRow};
 
-use crate::{Db, InstanceId, Lows, LowsSeen, Result, TaskId, db::query};
+use crate::{
+    Db, InstanceId, Lows, LowsSeen, Noted, Result, TaskId,
+    db::{Statement, query},
+};
 
 /// What an instance says of itself.
 #[derive(Debug)]
@@ -46,26 +49,31 @@ pub struct Beat {
     pub lows_seen: LowsSeen,
     /// Running tasks that somebody asked to cancel.
     pub cancelled: Vec<TaskId>,
+    /// For [`crate::Caretaker::note`].
+    pub noted: Noted,
 }
 
 /// Beats once.
 pub async fn beat(db: &Db, beat: &BeatIn<'_>) -> Result<Beat> {
     let sent = Instant::now();
+    answer(&db.one(statement(beat)).await?, sent)
+}
+
+pub(crate) fn statement<'a>(beat: &'a BeatIn<'_>) -> Statement<'a> {
     #[expect(clippy::cast_possible_truncation, reason = "milliseconds for people and a forecast")]
     let service = beat.service_millis.map(|millis| millis as f32);
-    let row = db
-        .one(
-            query("select * from rowlock.beat($1, $2, $3, $4, $5, $6, $7, $8)")
-                .bind(beat.instance.0)
-                .bind(i32::try_from(beat.held).unwrap_or(i32::MAX))
-                .bind(i32::try_from(beat.allocated).unwrap_or(i32::MAX))
-                .bind(beat.acknowledged)
-                .bind(i32::try_from(beat.wants).unwrap_or(i32::MAX))
-                .bind(beat.lows.as_slice())
-                .bind(beat.sleeps)
-                .bind(service),
-        )
-        .await?;
+    query("select * from rowlock.beat($1, $2, $3, $4, $5, $6, $7, $8)")
+        .bind(beat.instance.0)
+        .bind(i32::try_from(beat.held).unwrap_or(i32::MAX))
+        .bind(i32::try_from(beat.allocated).unwrap_or(i32::MAX))
+        .bind(beat.acknowledged)
+        .bind(i32::try_from(beat.wants).unwrap_or(i32::MAX))
+        .bind(beat.lows.as_slice())
+        .bind(beat.sleeps)
+        .bind(service)
+}
+
+pub(crate) fn answer(row: &PgRow, sent: Instant) -> Result<Beat> {
     let least: Vec<Option<i64>> = row.try_get(6)?;
     Ok(Beat {
         gone: row.try_get(0)?,
@@ -76,5 +84,11 @@ pub async fn beat(db: &Db, beat: &BeatIn<'_>) -> Result<Beat> {
         available: least.iter().any(Option::is_some),
         lows_seen: LowsSeen { sent, newest: row.try_get(5)?, least },
         cancelled: row.try_get::<Vec<i64>, _>(7)?.into_iter().map(TaskId).collect(),
+        noted: Noted {
+            peers: row.try_get(8)?,
+            k: row.try_get(9)?,
+            xid: row.try_get(10)?,
+            xmin: row.try_get(11)?,
+        },
     })
 }

@@ -1,11 +1,14 @@
 //! The bell: a NOTIFY at the commit of an enqueuing transaction. A hint; the poll is the truth.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 use tokio::time::timeout;
 
-use crate::{Connect, Error, QueueId, Result, db::bounded};
+use crate::{
+    Beat, BeatIn, Connect, Error, QueueId, Result, beat,
+    db::{STATEMENT_TIMEOUT, bounded},
+};
 
 /// The channel that producers ring, with the queue's id as payload.
 const CHANNEL: &str = "rowlock";
@@ -13,7 +16,7 @@ const CHANNEL: &str = "rowlock";
 /// After so long without a ring the connection is asked whether it still is one.
 const SILENCE_LONGEST: Duration = Duration::from_secs(15);
 
-/// A connection that hears the bell. It needs a session of its own: behind a transaction pooler it hears nothing.
+/// A connection that hears the bell, and has time for a beat. It needs a session of its own: behind a transaction pooler it hears nothing.
 #[derive(Debug)]
 pub struct Bell {
     listener: PgListener,
@@ -25,15 +28,27 @@ pub async fn listen(connect: &Connect) -> Result<Bell> {
     if db.behind_pooler {
         return Err(Error::NoBell);
     }
-    let mut listener = PgListener::connect_with(&db.pool).await?;
+    db.close().await;
+    let pool = PgPoolOptions::new()
+        .max_connections(1)
+        .acquire_timeout(STATEMENT_TIMEOUT)
+        .connect_lazy_with(connect.direct()?);
+    let mut listener = PgListener::connect_with(&pool).await?;
     // A lost connection is an answer to the caller, who decides when to listen again.
     listener.eager_reconnect(false);
-    listener.listen(CHANNEL).await?;
+    bounded(listener.listen(CHANNEL)).await?;
     Ok(Bell { listener })
 }
 
 impl Bell {
-    /// Waits for the next ring. Fails when the connection was lost: rings may have been missed, so look, then [`listen`] again.
+    /// Beats on this connection, which no other statement occupies. After a failure open another one.
+    pub async fn beat(&mut self, beat: &BeatIn<'_>) -> Result<Beat> {
+        let sent = Instant::now();
+        let row = bounded(beat::statement(beat).fetch_one(&mut self.listener)).await?;
+        beat::answer(&row, sent)
+    }
+
+    /// Waits for the next ring; may be given up at any time. Fails when the connection was lost: rings may have been missed, so look, then [`listen`] again.
     pub async fn wait(&mut self) -> Result<QueueId> {
         loop {
             let Ok(ring) = timeout(SILENCE_LONGEST, self.listener.try_recv()).await else {

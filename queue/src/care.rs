@@ -8,30 +8,24 @@ use std::{
 
 use sqlx::{Row, types::time::OffsetDateTime};
 
-use crate::{Db, InstanceId, LEASE, Lows, QueueId, Result, db::query, lows::PARTS, partitions};
+use crate::{Db, InstanceId, LEASE, Lows, Noted, QueueId, Result, db::query, partitions, sweep::Sweeper};
 
 /// Tasks moved in one statement: a few milliseconds of work (measurements 4).
 const PROMOTE_MOST: i32 = 1000;
 /// Statements of one pass, so that a flood of due tasks does not keep the other duties waiting.
 const PROMOTE_ROUNDS: usize = 10;
-/// Rows swept in one pass.
-const SWEEP_MOST: i32 = 1000;
 /// Instances rescued in one pass; the next comes a second later.
 const RESCUE_MOST: usize = 20;
 /// How often the living are looked through.
 const PULSES_EVERY: Duration = Duration::from_secs(5);
-/// Over all instances together about this many passes a second, however many they are.
+/// Over all instances together about this many passes a second, however many they are, beside those of the elected.
 const PASSES_PER_SECOND: f64 = 2.0;
+/// Those of the least ids take every pass: chance alone would leave a due task, or a dead instance, for seconds the longer the more instances there are.
+const ELECTED: usize = 2;
 /// How often, over all instances together, retention and partitions are looked at: both have hours of room.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_mins(1);
 /// How often, over all instances together, the backlog is compared with its limit.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
-/// While an older transaction is open the exact watermark stands still, for days where one was prepared and forgotten; what others commit
-/// above it is swept all the same, but more seldom: each time from the same place, over all that died since.
-const SWEEP_BESIDE_EVERY: Duration = Duration::from_secs(10);
-/// How often, over all instances together, everything is swept from the very beginning: a failover may rewind the sequence of `k` below
-/// what was noted.
-const FULL_SWEEP_EVERY: Duration = Duration::from_mins(10);
 /// Every so often due tasks are looked for from the very beginning, whatever the watermark says.
 const FULL_PASS_EVERY: Duration = Duration::from_mins(1);
 /// Dead tasks and kept bodies pruned in one pass.
@@ -52,22 +46,23 @@ pub struct CareReport {
     pub partitions_hours_left: Option<f64>,
 }
 
-/// A note of the exact watermark (R6): the next `k`, and a transaction id drawn after. Once no older transaction is open,
-/// nothing can appear below it.
+/// A moment, and a transaction id drawn after it. Once no older transaction is open, no task can become due before that moment.
 struct Note {
-    k: i64,
-    xid: u64,
+    xid: i64,
     at: OffsetDateTime,
 }
 
 /// What a caretaker remembers between passes.
 #[derive(Default)]
 pub struct Caretaker {
-    queue: Option<QueueId>,
+    instance: Option<InstanceId>,
+    /// For the queue of that instance.
+    sweeper: Option<Sweeper>,
     due_low: Option<OffsetDateTime>,
     full_pass: Option<Instant>,
-    exact: [i64; PARTS],
     note: Option<Note>,
+    /// Takes every pass.
+    elected: bool,
     /// The newest beat of each instance, and since when it stands still on our own clock (R4).
     pulses: HashMap<InstanceId, (i64, Instant)>,
     pulses_at: Option<Instant>,
@@ -83,7 +78,7 @@ type Pulses = Vec<(InstanceId, i64)>;
 
 impl std::fmt::Debug for Caretaker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Caretaker").field("queue", &self.queue).finish_non_exhaustive()
+        f.debug_struct("Caretaker").field("instance", &self.instance).finish_non_exhaustive()
     }
 }
 
@@ -96,8 +91,15 @@ impl Caretaker {
 
     /// As an instance of `queue`, which also sweeps it.
     #[must_use]
-    pub fn of_queue(queue: QueueId) -> Self {
-        Self { queue: Some(queue), ..Self::default() }
+    pub fn of_instance(instance: InstanceId, queue: QueueId) -> Self {
+        Self { instance: Some(instance), sweeper: Some(Sweeper::new(queue)), ..Self::default() }
+    }
+
+    /// Takes in what a beat of the instance noted: with it, its queue is swept however seldom its turn comes among other queues' instances.
+    pub fn note(&mut self, noted: &Noted) {
+        if let Some(sweeper) = &mut self.sweeper {
+            sweeper.note(noted);
+        }
     }
 
     /// One pass; call it every second. `chain_since`: since when the caller's own beats have all been answered; only
@@ -109,12 +111,20 @@ impl Caretaker {
         lows: Option<&Lows>,
     ) -> Result<CareReport> {
         let mut report = CareReport::default();
-        if PASSES_PER_SECOND <= fastrand::f64() * self.living {
-            return Ok(report);
+        if self.elected || fastrand::f64() * self.living < PASSES_PER_SECOND {
+            self.care(db, chain_since, &mut report).await?;
         }
+        if let (Some(sweeper), Some(lows)) = (&mut self.sweeper, lows) {
+            report.swept = sweeper.run_once(db, lows).await?;
+        }
+        Ok(report)
+    }
+
+    /// What all instances of the database do together.
+    async fn care(&mut self, db: &Db, chain_since: Option<Instant>, report: &mut CareReport) -> Result<()> {
         let looks = due(&mut self.pulses_at, PULSES_EVERY);
         let tidies = !std::mem::replace(&mut self.tidied, true) || self.has_turn(TIDY_EVERY);
-        match self.promote_and_sweep(db, lows, tidies, looks, &mut report).await? {
+        match self.promote(db, tidies, looks, report).await? {
             Some(pulses) => report.rescued = self.rescue(db, pulses, chain_since).await?,
             None if looks => self.pulses_at = None,
             None => (),
@@ -125,7 +135,7 @@ impl Caretaker {
             // Last: it gives up, until the next time, where a producer's open transaction is in the way.
             report.pruned = partitions::prune(db).await? as u64;
         }
-        Ok(report)
+        Ok(())
     }
 
     /// Whether this pass is the one that does what all instances together do once in `every`.
@@ -135,10 +145,9 @@ impl Caretaker {
     }
 
     /// Answers with the newest beats, if they were asked for and nobody else was at it.
-    async fn promote_and_sweep(
+    async fn promote(
         &mut self,
         db: &Db,
-        lows: Option<&Lows>,
         tidies: bool,
         looks: bool,
         report: &mut CareReport,
@@ -152,7 +161,7 @@ impl Caretaker {
             let row = db
                 .maybe(
                     query(
-                        "select moved, more, next, k, xid::bigint, xmin::bigint, at, instances, beats
+                        "select moved, more, next, k, xid, xmin, at, instances, beats
                          from rowlock.care(coalesce($1, '-infinity'), $2, $3, $4)",
                     )
                     .bind(self.due_low)
@@ -168,85 +177,32 @@ impl Caretaker {
                 pulses = Some(instances.into_iter().map(InstanceId).zip(beats).collect());
             }
             report.promoted += u64::from(row.try_get::<i32, _>(0)?.unsigned_abs());
-            let xmin = row.try_get::<i64, _>(5)?.unsigned_abs();
-            let note = Note {
-                k: row.try_get(3)?,
-                xid: row.try_get::<i64, _>(4)?.unsigned_abs(),
-                at: row.try_get(6)?,
-            };
-            let more: bool = row.try_get(1)?;
-            self.take(db, note, xmin, row.try_get(2)?, more, lows, report).await?;
-            if !more {
+            let (xid, xmin) = (row.try_get(4)?, row.try_get(5)?);
+            self.advance(Note { xid, at: row.try_get(6)? }, xmin, row.try_get(2)?);
+            if let Some(sweeper) = &mut self.sweeper {
+                sweeper.note_without_beats(row.try_get(3)?, xid, xmin);
+            }
+            if !row.try_get::<bool, _>(1)? {
                 break;
             }
         }
         Ok(pulses)
     }
 
-    /// Moves the watermarks when the noted transactions are over, and sweeps.
-    #[expect(clippy::too_many_arguments, reason = "the columns of one row")]
-    async fn take(
-        &mut self,
-        db: &Db,
-        note: Note,
-        xmin: u64,
-        next_due: Option<OffsetDateTime>,
-        more: bool,
-        lows: Option<&Lows>,
-        report: &mut CareReport,
-    ) -> Result<()> {
-        let noted = self.note.take_if(|noted| noted.xid <= xmin);
-        if let Some(noted) = &noted {
-            // A clock that stepped back makes every due time suspect.
-            self.due_low = if note.at < noted.at {
-                None
-            } else {
-                Some(next_due.map_or(noted.at, |next| next.min(noted.at)))
-            };
-        }
-        if noted.as_ref().is_some_and(|noted| note.k < noted.k) || self.has_turn(FULL_SWEEP_EVERY) {
-            self.exact = [0; PARTS];
-        }
-        if !more && (noted.is_some() || self.has_turn(SWEEP_BESIDE_EVERY)) {
-            self.sweep(db, lows, noted.as_ref(), report).await?;
-        }
-        match noted {
-            Some(_) => self.note = Some(note),
+    /// Moves the due time below which nothing is left, when the transactions before a note are over.
+    fn advance(&mut self, note: Note, xmin: i64, next_due: Option<OffsetDateTime>) {
+        match self.note.take_if(|noted| noted.xid <= xmin) {
+            Some(noted) => {
+                // A clock that stepped back makes every due time suspect.
+                self.due_low = if note.at < noted.at {
+                    None
+                } else {
+                    Some(next_due.map_or(noted.at, |next| next.min(noted.at)))
+                };
+                self.note = Some(note);
+            }
             None => _ = self.note.get_or_insert(note),
         }
-        Ok(())
-    }
-
-    /// Sweeps from the exact watermark up to where claims start. `noted`: a note whose older transactions are over; the watermark follows.
-    async fn sweep(
-        &mut self,
-        db: &Db,
-        lows: Option<&Lows>,
-        noted: Option<&Note>,
-        report: &mut CareReport,
-    ) -> Result<()> {
-        // Nothing lies between the two when all is quiet.
-        let between = |lows: &Lows| self.exact.iter().zip(lows.as_slice()).any(|(exact, low)| exact < low);
-        let (Some(queue), Some(lows)) = (self.queue, lows.filter(|lows| between(lows))) else {
-            return Ok(());
-        };
-        let row = db
-            .one(
-                query("select rowlock.sweep($1, $2, $3, $4), rowlock.least_k($1, $2)")
-                    .bind(queue.0)
-                    .bind(self.exact.as_slice())
-                    .bind(lows.as_slice())
-                    .bind(SWEEP_MOST),
-            )
-            .await?;
-        let Some(swept) = row.try_get::<Option<i32>, _>(0)? else { return Ok(()) };
-        report.swept += u64::from(swept.unsigned_abs());
-        if let Some(noted) = noted.filter(|_| swept < SWEEP_MOST) {
-            for (exact, least) in self.exact.iter_mut().zip(row.try_get::<Vec<Option<i64>>, _>(1)?) {
-                *exact = (*exact).max(least.map_or(noted.k, |least| least.min(noted.k)));
-            }
-        }
-        Ok(())
     }
 
     async fn rescue(&mut self, db: &Db, pulses: Pulses, chain_since: Option<Instant>) -> Result<u64> {
@@ -254,6 +210,9 @@ impl Caretaker {
         #[expect(clippy::cast_precision_loss, reason = "a share")]
         let living = pulses.len() as f64;
         self.living = living;
+        self.elected = self
+            .instance
+            .is_some_and(|own| pulses.iter().filter(|(other, _)| other.0 < own.0).count() < ELECTED);
         let before = std::mem::take(&mut self.pulses);
         let since = |instance, beat| {
             let still = before.get(&instance).filter(|(before, _)| *before == beat);

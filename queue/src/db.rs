@@ -3,15 +3,14 @@
 use std::{future::Future, str::FromStr, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Row, Transaction,
-    pool::PoolConnection,
-    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
+    AssertSqlSafe, Connection, Executor, PgConnection, Postgres, Row,
+    postgres::{PgArguments, PgConnectOptions, PgRow},
     query::Query,
 };
 
 use tokio::time::timeout;
 
-use crate::{Error, Result};
+use crate::{Error, Result, pool::Pool};
 
 /// How often an instance beats. A beat is one small append; a second keeps allocations within two beats of a change. Its answer says
 /// whether something is available, so it is also the poll: a NOTIFY is a hint, the poll is the truth.
@@ -46,11 +45,9 @@ impl std::fmt::Debug for Connect {
 
 /// Whether sessions are ours alone. Set by a start-up option, which a pooler refuses or forgets and a server keeps.
 const OURS_ALONE: &str = "rowlock.direct";
-/// What a session of a server is started with, and a pooler's cannot be.
-const PINNED: [(&str, &str); 2] = [(OURS_ALONE, "on"), ("default_transaction_isolation", "read committed")];
 
 impl Connect {
-    fn options(&self) -> Result<PgConnectOptions> {
+    pub(crate) fn options(&self) -> Result<PgConnectOptions> {
         // The error of a malformed URI may quote it, password and all.
         let options = PgConnectOptions::from_str(&self.url)
             .ok()
@@ -67,33 +64,42 @@ impl Connect {
     /// Connects once, to learn what is wrong at once and whether a connection pooler stands between us and the server; then makes a pool.
     pub(crate) async fn open(&self) -> Result<Db> {
         let plain = self.options()?;
-        let direct = plain.clone().options(PINNED);
-        let connected = timeout(STATEMENT_TIMEOUT, PgConnection::connect_with(&direct)).await;
-        let behind_pooler = match connected.map_err(|_| Error::Timeout)? {
+        let connected = timeout(STATEMENT_TIMEOUT, PgConnection::connect_with(&self.direct()?)).await;
+        let direct = match connected.map_err(|_| Error::Timeout)? {
             Ok(mut connection) => {
                 // Without arguments, so in one message: behind a pooler two might meet two servers.
                 let asked = "select current_setting('rowlock.direct', true)";
                 let kept = bounded(connection.fetch_one(asked)).await?;
-                bounded(connection.close()).await?;
-                kept.try_get::<Option<&str>, _>(0)? != Some("on")
+                if kept.try_get::<Option<&str>, _>(0)? == Some("on") {
+                    Some(connection)
+                } else {
+                    bounded(connection.close()).await?;
+                    None
+                }
             }
             // "Unsupported startup parameter", PgBouncer says.
-            Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("08P01") => true,
+            Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("08P01") => None,
             Err(error) => return Err(error.into()),
         };
-        let pool = PgPoolOptions::new()
-            .max_connections(self.max_connections)
-            .acquire_timeout(STATEMENT_TIMEOUT)
-            .test_before_acquire(false)
-            .connect_lazy_with(if behind_pooler { plain } else { direct });
+        let behind_pooler = direct.is_none();
+        let options = if behind_pooler { plain } else { self.direct()? };
+        let pool = Pool::new(options, self.max_connections);
+        if let Some(connection) = direct {
+            pool.keep(connection);
+        }
         Ok(Db { pool, behind_pooler })
+    }
+
+    /// For sessions that are ours alone.
+    pub(crate) fn direct(&self) -> Result<PgConnectOptions> {
+        Ok(self.options()?.options([(OURS_ALONE, "on"), ("default_transaction_isolation", "read committed")]))
     }
 }
 
 /// A database with queues in it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Db {
-    pub(crate) pool: PgPool,
+    pub(crate) pool: Pool,
     /// The server may change from one message to the next: nothing is prepared by name, every statement has a transaction around it,
     /// and no bell is heard.
     pub(crate) behind_pooler: bool,
@@ -118,14 +124,14 @@ impl Db {
     /// New connections are made as this says, those that are open stay: for a password that has changed. Not where it leads to another
     /// database: what is held in one is nobody's in another.
     pub fn follow(&self, connect: &Connect) -> Result<bool> {
-        let (old, new) = (self.pool.connect_options(), connect.options()?);
+        let (old, new) = (self.pool.options(), connect.options()?);
         let place = |options: &PgConnectOptions| {
             (options.get_host().to_owned(), options.get_port(), options.get_database().map(str::to_owned))
         };
         if place(&old) != place(&new) {
             return Ok(false);
         }
-        self.pool.set_connect_options(if self.behind_pooler { new } else { new.options(PINNED) });
+        self.pool.set_options(if self.behind_pooler { new } else { connect.direct()? });
         Ok(true)
     }
 
@@ -151,27 +157,22 @@ impl Db {
     }
 
     async fn rows(&self, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
-        let mut lent = Lent(Some(self.pool.acquire().await?));
+        let mut lent = self.pool.lend().await?;
         let rows = if self.behind_pooler {
-            in_transaction(lent.connection()?, statement).await
+            in_transaction(lent.connection(), statement).await
         } else {
-            statement.fetch_all(lent.connection()?).await
+            statement.fetch_all(lent.connection()).await
         };
-        lent.give_back();
+        lent.give_back(&rows);
         rows
-    }
-
-    /// A transaction at the isolation level that the verbs need.
-    pub(crate) async fn begin(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
-        self.pool.begin_with(BEGIN).await
     }
 
     /// A statement that may not run in a transaction, made by us from names of ours.
     pub(crate) async fn ddl(&self, statement: String) -> Result<()> {
         bounded(async {
-            let mut lent = Lent(Some(self.pool.acquire().await?));
-            let done = lent.connection()?.execute(AssertSqlSafe(statement)).await;
-            lent.give_back();
+            let mut lent = self.pool.lend().await?;
+            let done = lent.connection().execute(AssertSqlSafe(statement)).await;
+            lent.give_back(&done);
             done
         })
         .await?;
@@ -203,30 +204,8 @@ impl Db {
     }
 }
 
-const BEGIN: &str = "begin isolation level read committed";
-
-/// A connection of the pool, while a statement runs on it. One that is given up in the midst of it is closed: the pool would wait
-/// for its answer, and whoever needs a connection with it, for as long as TCP goes on hoping where a server has vanished.
-struct Lent(Option<PoolConnection<Postgres>>);
-
-impl Lent {
-    fn connection(&mut self) -> sqlx::Result<&mut PgConnection> {
-        self.0.as_deref_mut().ok_or(sqlx::Error::PoolClosed)
-    }
-
-    /// The pool asks each connection for a sign of life before it lends it again; that may take no longer than a statement.
-    fn give_back(&mut self) {
-        if let Some(mut connection) = self.0.take() {
-            tokio::spawn(timeout(STATEMENT_TIMEOUT, connection.return_to_pool()));
-        }
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        drop(self.0.take().map(PoolConnection::detach));
-    }
-}
+/// At the isolation level that the verbs need.
+pub(crate) const BEGIN: &str = "begin isolation level read committed";
 
 async fn in_transaction(connection: &mut PgConnection, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
     let mut transaction = connection.begin_with(BEGIN).await?;

@@ -52,7 +52,7 @@ pub async fn enqueue(
 ) -> Result<TaskId> {
     let row = db
         .one(
-            query("select rowlock.enqueue($1, $2, $3::text::json, $4::jsonb)")
+            query("select rowlock.enqueue($1, $2, $3::text, $4::jsonb)")
                 .bind(queue)
                 .bind(kind)
                 .bind(payload)
@@ -72,7 +72,7 @@ pub async fn enqueue_many(
 ) -> Result<Vec<TaskId>> {
     let rows = db
         .all(
-            query("select rowlock.enqueue_many($1, $2, $3::text[]::json[], $4::jsonb)")
+            query("select rowlock.enqueue_many($1, $2, $3::text[], $4::jsonb)")
                 .bind(queue)
                 .bind(kind)
                 .bind(payloads)

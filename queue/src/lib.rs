@@ -19,9 +19,11 @@ mod lows;
 mod migrate;
 mod partitions;
 mod people;
+mod pool;
 mod settle;
 mod stats;
 mod story;
+mod sweep;
 
 pub use beat::{Beat, BeatIn, beat};
 pub use bell::{Bell, listen};
@@ -41,6 +43,7 @@ pub use people::{Audit, Cancelled, audit, cancel, redrive, redrive_dead};
 pub use settle::{Outcome, SETTLE_MAX, Settled, Settlement, settle};
 pub use stats::{QueueStats, queue_stats};
 pub use story::{Failure, Story, TaskLine, list, story};
+pub use sweep::Noted;
 
 /// What every verb answers.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,11 +1,11 @@
 //! Migrations: numbered, forward only, each in one transaction under a transaction-scoped lock, so that they run behind a
 //! transaction pooler too, where sqlx's own migrator with its session lock does not.
 
-use sqlx::{Executor, Row};
+use sqlx::{Connection, Executor, Row};
 
 use crate::{
     Db, Error, Result,
-    db::{once, query},
+    db::{BEGIN, once, query},
 };
 
 struct Migration {
@@ -76,7 +76,8 @@ impl Db {
         if from > SCHEMA_VERSION {
             return Err(Error::SchemaNewer { found: from, known: SCHEMA_VERSION });
         }
-        let mut tx = self.begin().await?;
+        let mut lent = self.pool.lend().await?;
+        let mut tx = lent.connection().begin_with(BEGIN).await?;
         // One migrator at a time, for the whole database.
         once("select pg_advisory_xact_lock(1902601, 9)").execute(&mut *tx).await?;
         if !once("select to_regnamespace('rowlock') is not null")
@@ -102,7 +103,9 @@ impl Db {
                 .await?;
         }
         let granted: bool = once("select rowlock.grant_roles()").fetch_one(&mut *tx).await?.try_get(0)?;
-        tx.commit().await?;
+        let committed = tx.commit().await;
+        lent.give_back(&committed);
+        committed?;
         let notes = if granted { Vec::new() } else { vec![ROLES_NOTE.to_owned()] };
         Ok(MigrateReport { from, to: SCHEMA_VERSION, notes })
     }

@@ -10,7 +10,7 @@ use crate::{Db, Error, Result, TaskId, db::query, declare::unsigned};
 pub struct Failure {
     /// RFC 3339.
     pub at: String,
-    /// Which attempt, from 1.
+    /// Which attempt, from 1; 0: an interruption, which used none.
     pub attempt: u16,
     /// Where it ran.
     pub instance: String,

@@ -3,6 +3,7 @@
 //! Each test has a database of its own, copied from a migrated template on one server per test process: [`TestDb`]. A test plays
 //! an instance with [`Member`].
 
+pub mod blocks;
 mod database;
 pub mod history;
 mod member;

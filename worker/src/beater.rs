@@ -1,6 +1,6 @@
 //! Renews the instance's right to its leases and brings back what it may do.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rowlock_queue::{BEAT, Beat, BeatIn};
@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::ended::WorkerError;
+use crate::line::{Line, News};
 use crate::shared::{InForce, Shared};
 use crate::workers::Snapshot;
 
@@ -15,14 +16,18 @@ use crate::workers::Snapshot;
 const NUDGE_GAP: Duration = Duration::from_millis(100);
 
 /// Beats until `stop`, or until the queue says that this instance is gone.
-pub(crate) async fn beat_on(shared: Arc<Shared>, stop: CancellationToken) -> Result<(), WorkerError> {
+pub(crate) async fn beat_on(
+    shared: Arc<Shared>,
+    mut line: Line,
+    stop: CancellationToken,
+) -> Result<(), WorkerError> {
     let mut slept = false;
     while !shared.fence.tripped().is_cancelled() {
         // From before the beat is sent: what the database counts can only be later.
         let sent = Instant::now();
         let mut snapshot = shared.workers.snapshot();
-        snapshot.sleeps &= shared.hears.load(Ordering::Relaxed);
-        beat_once(&shared, snapshot, sent).await;
+        snapshot.sleeps &= line.hears();
+        beat_once(&shared, &mut line, snapshot, sent).await;
         if snapshot.sleeps && !slept {
             // Only now will somebody ring for us: look once more for what came before that.
             shared.workers.wake.notify_one();
@@ -30,17 +35,36 @@ pub(crate) async fn beat_on(shared: Arc<Shared>, stop: CancellationToken) -> Res
         slept = snapshot.sleeps;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            () = sleep_until(sent + BEAT) => (),
-            () = shared.nudge.notified() => tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = sleep_until(sent + NUDGE_GAP) => (),
-            },
+            () = next_beat(&shared, &mut line, sent) => (),
         }
     }
     Ok(())
 }
 
-async fn beat_once(shared: &Shared, snapshot: Snapshot, sent: Instant) {
+/// Waits until it is time to beat again, and wakes the claimer meanwhile whenever the bell rings.
+async fn next_beat(shared: &Shared, line: &mut Line, sent: Instant) {
+    let mut at = sent + BEAT;
+    loop {
+        tokio::select! {
+            () = sleep_until(at) => return,
+            () = shared.nudge.notified() => at = at.min(sent + NUDGE_GAP),
+            news = line.news() => match news {
+                News::Rang(queue) if queue == shared.queue_id => shared.workers.wake.notify_one(),
+                News::Rang(_) => (),
+                News::Opened => {
+                    shared.workers.wake.notify_one();
+                    shared.nudge.notify_one();
+                }
+                News::Lost(error) => {
+                    shared.metrics.error(error.metric_label());
+                    tracing::debug!(%error, "not listening for the bell; polling until it is back");
+                }
+            },
+        }
+    }
+}
+
+async fn beat_once(shared: &Shared, line: &mut Line, snapshot: Snapshot, sent: Instant) {
     let lows = shared.lows();
     let beat = BeatIn {
         instance: shared.instance,
@@ -52,7 +76,7 @@ async fn beat_once(shared: &Shared, snapshot: Snapshot, sent: Instant) {
         sleeps: snapshot.sleeps,
         service_millis: shared.service_millis(),
     };
-    match rowlock_queue::beat(&shared.db, &beat).await {
+    match line.beat(&shared.db, &beat).await {
         Ok(beat) if beat.gone => shared.fence.trip("the queue declared this instance gone"),
         Ok(beat) => {
             shared.fence.renew(sent);
@@ -73,6 +97,7 @@ async fn take_in(shared: &Shared, beat: &Beat, snapshot: Snapshot) {
     }
     shared.workers.allocate(beat.allocation, beat.workers, beat.paused);
     shared.advance_lows(&beat.lows_seen);
+    shared.note(beat.noted);
     for &task in &beat.cancelled {
         if shared.workers.stop(task) {
             tracing::info!(%task, "the task was cancelled; its run is stopped");

@@ -63,12 +63,23 @@ fn refuse(status: StatusCode, headers: &HeaderMap, body: Vec<u8>, retry: &RetryP
 /// Seconds or an HTTP date; what is neither counts as not sent.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let delay = if let Ok(seconds) = value.parse::<u64>() {
-        Duration::from_secs(seconds)
-    } else {
-        httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default()
+    let delay = match seconds(value) {
+        Some(seconds) => seconds,
+        None => httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default(),
     };
     Some(delay.min(SNOOZE_MAX))
+}
+
+/// Whole seconds; a fraction, which HTTP does not know but clients of rate limits send, counts as a whole one.
+fn seconds(value: &str) -> Option<Duration> {
+    let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
+    if [whole, fraction].iter().any(|digits| digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()))
+    {
+        return None;
+    }
+    let more = u64::from(fraction.bytes().any(|digit| digit != b'0'));
+    // More digits than fit are more than the bound.
+    Some(Duration::from_secs(whole.parse::<u64>().unwrap_or(u64::MAX).saturating_add(more)))
 }
 
 /// Stops reading at the bound; dropping the rest closes the connection, which is cheaper than draining it.
@@ -115,7 +126,22 @@ mod tests {
         check("Sun, 06 Nov 1994 08:50:37 GMT", Some(60));
         check("Sun, 06 Nov 1994 08:49:00 GMT", Some(0));
         check("999999999999", Some(86_400));
+        check("99999999999999999999999", Some(86_400));
+        check("Sunday, 06-Nov-94 08:50:37 GMT", Some(60));
         check("soon", None);
         check("-1", None);
+        check("", None);
+    }
+
+    #[test]
+    fn a_fraction_of_a_second_is_rounded_up() {
+        check("1.5", Some(2));
+        check("0.001", Some(1));
+        check("2.0", Some(2));
+        check("1.", None);
+        check(".5", None);
+        check("1.5s", None);
+        check("1e3", None);
+        check("-0.5", None);
     }
 }

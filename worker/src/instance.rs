@@ -10,11 +10,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::beater::beat_on;
-use crate::bell::{care_on, listen_on};
+use crate::care::care_on;
 use crate::claimer::Claimer;
 use crate::ended::{Ended, WorkerError};
 use crate::gate::Gate;
 use crate::http::{Health, bind, serve};
+use crate::line::Line;
 use crate::metrics::Metrics;
 use crate::pause::Pause;
 use crate::settler::{SETTLE_QUEUE, Settler, Settles};
@@ -106,9 +107,9 @@ async fn join_and_work(
     ended
 }
 
-/// The bell keeps a connection for itself; without a second one it is the pool's only one.
+/// The beat keeps a connection for itself; without a second one it shares the only one.
 fn pool_size(worker: &Worker) -> u32 {
-    worker.connect.max_connections.saturating_sub(u32::from(worker.bell)).max(1)
+    worker.connect.max_connections.saturating_sub(1).max(1)
 }
 
 /// Connects and joins, waiting for whatever time can heal.
@@ -143,11 +144,12 @@ fn start_parts(
     background: &CancellationToken,
 ) {
     let (connect, connects) = watch::channel(worker.connect.clone());
-    parts.spawn(beat_on(Arc::clone(shared), background.clone()));
-    parts.spawn(care_on(Arc::clone(shared), background.clone()));
-    if worker.bell {
-        parts.spawn(listen_on(Arc::clone(shared), connects, background.clone()));
+    let (line, opener) = Line::new(connects, worker.bell);
+    parts.spawn(beat_on(Arc::clone(shared), line, background.clone()));
+    if 2 <= worker.connect.max_connections {
+        parts.spawn(opener.work(Arc::clone(&shared.metrics), background.clone()));
     }
+    parts.spawn(care_on(Arc::clone(shared), background.clone()));
     if let Some(file) = worker.url_file.clone() {
         let (shared, stop, background) = (Arc::clone(shared), stop.clone(), background.clone());
         parts.spawn(follow_url(shared, file, connect, stop, background));

@@ -18,14 +18,15 @@ mod in_process;
 mod task;
 
 mod beater;
-mod bell;
 mod bodies;
+mod care;
 mod claimer;
 mod fence;
 mod gate;
 mod http;
 mod instance;
 mod leases;
+mod line;
 mod metrics;
 mod pause;
 mod run;

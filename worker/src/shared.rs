@@ -1,9 +1,9 @@
 //! What the tasks of one joined instance share.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, atomic::AtomicBool};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rowlock_crds::Policy;
-use rowlock_queue::{Db, InstanceId, Joined, Lows, LowsSeen, QueueId};
+use rowlock_queue::{Db, InstanceId, Joined, Lows, LowsSeen, Noted, QueueId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,13 +32,12 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) leases: Leases,
-    /// Whether a ring would be heard.
-    pub(crate) hears: AtomicBool,
     /// Asks for a beat now instead of at the next second.
     pub(crate) nudge: Notify,
     /// Parent of every run: the fence, the end of the grace and an abort all stop them through it.
     pub(crate) abort_runs: CancellationToken,
     lows: Mutex<Lows>,
+    noted: Mutex<Option<Noted>>,
     policy: RwLock<Arc<InForce>>,
     service_millis: Mutex<Option<f64>>,
 }
@@ -92,10 +91,10 @@ impl Shared {
             gate: with.gate,
             metrics: with.metrics,
             leases: Leases::default(),
-            hears: AtomicBool::new(false),
             nudge: Notify::new(),
             abort_runs: CancellationToken::new(),
             lows: Mutex::new(joined.lows),
+            noted: Mutex::default(),
             policy: RwLock::new(Arc::new(InForce {
                 generation: joined.policy_generation,
                 policy: joined.policy,
@@ -111,6 +110,15 @@ impl Shared {
 
     pub(crate) fn advance_lows(&self, seen: &LowsSeen) {
         self.lows.lock().unwrap_or_else(PoisonError::into_inner).advance(seen);
+    }
+
+    /// What the last beat noted, for the caretaker.
+    pub(crate) fn note(&self, noted: Noted) {
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted);
+    }
+
+    pub(crate) fn take_note(&self) -> Option<Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(crate) fn policy(&self) -> Arc<InForce> {

@@ -19,7 +19,7 @@ use crate::task::{Done, Fail, Task};
 const WORKERS: u32 = 10;
 const DRAIN_GRACE: Duration = Duration::from_secs(25);
 
-/// All connections of an instance, the bell's included; see the design's promise on few connections.
+/// All connections of an instance: one for the beat and the bell, one for all else.
 const CONNECTIONS: u32 = 2;
 
 /// One instance of a queue's workers.
@@ -50,7 +50,7 @@ pub struct Builder {
 }
 
 impl Worker {
-    /// A worker for `queue`. Of `connect.max_connections` the bell takes one, if there are two; with less the queue is polled.
+    /// A worker for `queue`. Of `connect.max_connections` beat and bell take one, if there are two; with less the queue is polled.
     #[must_use]
     pub fn builder(connect: Connect, queue: &str) -> Builder {
         Builder {
@@ -162,7 +162,7 @@ impl Builder {
         if !(1..=WORKERS_MAX).contains(&workers) {
             return Err(ConfigError(format!("workers({workers}): choose 1 to {WORKERS_MAX}")));
         }
-        // The bell has a connection to itself or does not ring: then the queue is polled.
+        // The bell rings on the beat's own connection or not at all: then the queue is polled.
         let bell = bell && 2 <= connect.max_connections;
         let handler = match (http, in_process.is_empty()) {
             (Some(url), true) => Handler::Http(Box::new(HttpHandler::new(url, workers))),

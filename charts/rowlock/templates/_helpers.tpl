@@ -20,6 +20,11 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{ include "rowlock.name" . }}-{{ .Release.Namespace }}
 {{- end }}
 
+{{- define "rowlock.image" -}}
+{{- $registry := .root.Values.registry | trimSuffix "/" -}}
+{{ with $registry }}{{ . }}/{{ end }}{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
+{{- end }}
+
 {{- define "rowlock.subject" -}}
 - kind: ServiceAccount
   name: {{ include "rowlock.name" . }}

@@ -39,7 +39,10 @@ fn text(story: &Story) -> String {
         optional.iter().filter_map(|(name, value)| value.as_ref().map(|value| format!("{name:<9} {value}"))),
     );
     for failure in &story.failures {
-        lines.push(format!("failed    {} attempt {}: {}", failure.at, failure.attempt, failure.error));
+        lines.push(match failure.attempt {
+            0 => format!("stopped   {}: {}", failure.at, failure.error),
+            attempt => format!("failed    {} attempt {attempt}: {}", failure.at, failure.error),
+        });
     }
     lines.join("\n")
 }

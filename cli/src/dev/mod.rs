@@ -12,8 +12,10 @@ use crate::output::Output;
 use backend::Backend;
 use folder::Folder;
 use manifests::Watched;
+use rowlock_crds::Manifest;
 use rowlock_operator::{Bell, Local, LocalConfig, Metrics, Operator, View};
 use rowlock_queue::Db;
+use serde_json::json;
 use serve::Endpoint;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -165,6 +167,7 @@ async fn run_demo(
     }
 }
 
+/// What there is now, and where.
 fn greet(
     backend: &Backend,
     folder: &Folder,
@@ -172,23 +175,29 @@ fn greet(
     metrics: SocketAddr,
     output: Output,
 ) -> Result<(), Failure> {
-    for manifest in watched.manifests() {
-        let handler = manifest.dev_command().map_or_else(
-            || format!("a handler of yours at port {}", manifest.spec.handler.http.port),
-            str::to_owned,
-        );
-        let total = manifest.spec.workers.total;
-        output
-            .say(&format!("queue     {}: up to {total} workers, handler: {handler}", manifest.queue_name()));
-    }
+    let manifests = watched.manifests();
+    let mut lines: Vec<String> = manifests.iter().map(introduce).collect();
+    let mut url_file = None;
     if let Backend::Own(server) = backend {
         let file = folder.write_url(&server.url("postgres"))?;
-        let file = shortest(&file);
-        output.say(&format!("psql      psql \"$(cat {})\"", file.display()));
-        output.say(&format!("commands  export ROWLOCK_DATABASE_URL_FILE={}", file.display()));
+        let shown = shortest(&file);
+        lines.push(format!("psql      psql \"$(cat {})\"", shown.display()));
+        lines.push(format!("commands  export ROWLOCK_DATABASE_URL_FILE={}", shown.display()));
+        url_file = Some(file);
     }
-    output.say(&format!("metrics   http://{metrics}/metrics (instances: /targets)"));
+    let metrics = format!("http://{metrics}/metrics");
+    lines.push(format!("metrics   {metrics} (instances: /targets)"));
+    let queues: Vec<&str> = manifests.iter().map(Manifest::queue_name).collect();
+    let value = json!({"queues": queues, "databaseUrlFile": url_file, "metrics": metrics});
+    output.result(|| lines.join("\n"), &value);
     Ok(())
+}
+
+fn introduce(manifest: &Manifest) -> String {
+    let (queue, total) = (manifest.queue_name(), manifest.spec.workers.total);
+    let own = || format!("a handler of yours at port {}", manifest.spec.handler.http.port);
+    let handler = manifest.dev_command().map_or_else(own, str::to_owned);
+    format!("queue     {queue}: up to {total} workers, handler: {handler}")
 }
 
 /// Relative to where the user is, when it is below.

@@ -98,6 +98,10 @@ fn ready(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
         let message = "no task starts while spec.paused is set";
         return verdict(Type::Ready, Some(false), Reason::Paused, message);
     }
+    if seen.deployment.is_none() {
+        let message = "the Deployment has not been made yet";
+        return verdict(Type::Ready, Some(false), Reason::Progressing, message);
+    }
     if wanted > 0 && ready == 0 {
         return match &seen.health.trouble {
             Some(trouble) => not(trouble),

@@ -20,6 +20,8 @@ pub struct Summary {
     pub open: usize,
     pub failures: usize,
     pub leases_lost: usize,
+    /// Failures that used no attempt: their instance was ended while it drained.
+    pub interruptions: usize,
     pub rescued_instances: usize,
 }
 
@@ -28,7 +30,7 @@ impl std::fmt::Display for Summary {
         write!(
             f,
             "{} committed (and {} with a lost answer), {} rolled back, {} runs ({} stale), {} completed, {} dead, {} cancelled, {} open, \
-             {} failures of which {} lost leases, {} instances rescued",
+             {} failures of which {} lost leases and {} interruptions, {} instances rescued",
             self.committed,
             self.unknown_committed,
             self.rolled_back,
@@ -40,6 +42,7 @@ impl std::fmt::Display for Summary {
             self.open,
             self.failures,
             self.leases_lost,
+            self.interruptions,
             self.rescued_instances
         )
     }
@@ -60,8 +63,10 @@ pub fn check(log: &Log, end: &Final, demands: Demands) -> (Summary, Vec<Violatio
             completion(task.id, done.attempt, runs, &mut found);
         }
     }
+    let interrupted: HashSet<i64> =
+        end.failures.iter().filter(|failure| failure.attempt == 0).map(|failure| failure.id).collect();
     for (id, runs) in &log.runs {
-        order(*id, runs, &mut found);
+        order(*id, runs, interrupted.contains(id), &mut found);
         if log.enqueued.get(id).is_some_and(|due| runs.first().is_some_and(|run| run.started < *due)) {
             found.push(Violation::TooEarly(*id));
         }
@@ -123,7 +128,7 @@ type Failures = HashMap<i64, HashMap<u16, usize>>;
 
 fn count_failures(end: &Final, found: &mut Vec<Violation>) -> Failures {
     let mut failures = Failures::new();
-    for failure in &end.failures {
+    for failure in end.failures.iter().filter(|failure| 0 < failure.attempt) {
         *failures.entry(failure.id).or_default().entry(failure.attempt).or_default() += 1;
     }
     for (id, attempts) in &failures {
@@ -168,7 +173,8 @@ fn completion(id: i64, attempt: u16, runs: &[Run], found: &mut Vec<Violation>) {
 
 /// Two runs never overlap, unless the earlier one had lost its lease or was given up: then the later has a higher attempt. Or unless
 /// it was stopped and handed back (a second SIGTERM): then its handler was hung up on, and the later one may have the same attempt.
-fn order(id: i64, runs: &[Run], found: &mut Vec<Violation>) {
+/// The same holds where its instance was ended while it drained, and the handler beside it lived on.
+fn order(id: i64, runs: &[Run], interrupted: bool, found: &mut Vec<Violation>) {
     for (place, later) in runs.iter().enumerate() {
         for earlier in &runs[..place] {
             if later.stale || (earlier.stale && later.attempt == earlier.attempt) {
@@ -177,6 +183,7 @@ fn order(id: i64, runs: &[Run], found: &mut Vec<Violation>) {
             if later.attempt < earlier.attempt {
                 found.push(Violation::WentBack { id, earlier: earlier.attempt, later: later.attempt });
             } else if later.attempt == earlier.attempt
+                && !interrupted
                 && !earlier.cut_off
                 && earlier.ended.is_none_or(|ended| later.started < ended)
             {
@@ -214,6 +221,7 @@ fn summarize(log: &Log, end: &Final) -> Summary {
         cancelled: count(State::Cancelled),
         open: count(State::Open),
         failures: end.failures.len(),
+        interruptions: end.failures.iter().filter(|failure| failure.attempt == 0).count(),
         leases_lost: end.failures.iter().filter(|failure| failure.error.starts_with("lease lost")).count(),
         rescued_instances: end.rescued.len(),
     }

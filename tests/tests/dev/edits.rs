@@ -10,6 +10,8 @@ const FOLLOWED: &str = "the manifests were edited and are in force now";
 async fn running() -> (TestDb, Home, Dev) {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
+    // However long a loaded machine takes, no task that waits for us shall reach it.
+    home.edit("spec:\n", "spec:\n  timeout: 10m\n");
     let dev = home.dev();
     until("the queue is declared", || home.run(&["status"]).out.contains("mail"));
     (test, home, dev)
@@ -25,7 +27,8 @@ async fn the_total_goes_up_and_down_and_interrupts_nobody() {
     until("four run", || home.status("running") == 4);
     home.edit("total: 4", "total: 1");
     dev.wait_for(FOLLOWED);
-    until("three drain", || home.status("workers") == 1 && home.status("allocated") == 1);
+    // Or none: as long as four run, nobody is granted what the one that stays gave back.
+    until("three drain", || home.status("workers") == 1 && home.status("allocated") <= 1);
     assert_eq!(home.status("running"), 4, "what runs may finish");
     home.go();
     until("all is done", || ids.iter().all(|id| home.state(id) == "completed"));
@@ -85,7 +88,7 @@ async fn a_wrong_edit_is_shown_with_its_line_and_the_last_good_one_stays() {
     home.edit("total: 2", "total: ten");
     let line = dev.wait_for("mail.yaml:");
     assert!(
-        line.contains("mail.yaml:7: spec.workers.total: is the text \"ten\"; make it a whole number"),
+        line.contains("mail.yaml:8: spec.workers.total: is the text \"ten\"; make it a whole number"),
         "{line}"
     );
     dev.wait_for("the manifests stay as they were before");

@@ -75,6 +75,14 @@ impl Dev {
     }
 }
 
+/// What a failed test leaves would go on for ever.
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn read_lines(reader: PipeReader) -> Receiver<String> {
     let (send, lines) = channel();
     std::thread::spawn(move || {

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
 
 use rowlock_tests::{TestDb, server};
+use serde_json::{Value, json};
 
 use crate::running::Dev;
 use crate::stage::{Home, ROWLOCK, Said, until};
@@ -128,4 +129,17 @@ async fn a_database_of_the_users_that_cannot_be_used_is_named() {
     let Said { code, err, .. } = home.run(&["status"]);
     assert_eq!(code, 4);
     assert!(!err.contains("secret"), "{err}");
+}
+
+#[tokio::test]
+async fn as_json_it_says_in_one_line_what_there_is_and_where() {
+    let test = TestDb::empty().await;
+    let home = Home::with_database(&server::url(&test.name));
+    let mut dev = home.begin(&["--output", "json"]);
+    let line = dev.wait_for("metrics");
+    let said: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    assert_eq!((&said["queues"], &said["databaseUrlFile"]), (&json!(["mail"]), &Value::Null));
+    assert!(said["metrics"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:")), "{line}");
+    let all = dev.stop();
+    assert!(!all.contains("queue     mail"), "{all}");
 }

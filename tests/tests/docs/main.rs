@@ -1,16 +1,15 @@
 //! The commands of README.md and docs/*.md, run as they stand, in order, in a clone; and the arrows of ARCHITECTURE.md.
 //!
-//! What a block is, its tag says: `sh` and `sql` are run, `output` is what the block before printed (`…` stands for
+//! What a block is, its tag says: `sh` and `sql` are run (`sh cluster` by the cluster tier), `output` is what the block before printed (`…` stands for
 //! anything), `yaml` is a manifest that is checked, `text` is none of these. A command that runs until Ctrl-C says so.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
-mod blocks;
 mod dependencies;
 mod world;
 
 use std::path::Path;
 
-use blocks::{Block, Kind, blocks};
+use rowlock_tests::blocks::{Block, Kind, blocks};
 use world::World;
 
 #[test]

@@ -9,7 +9,7 @@ use rowlock_tests::{Member, TestDb};
 async fn a_task_below_the_lows_of_before_a_failover_is_claimed() {
     let test = TestDb::new().await;
     let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_queue(member.joined.queue);
+    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
     test.run("select nextval('rowlock.k_seq') from generate_series(1, 1000)").await;
     member.walk_past(500).await;
     let noted = Instant::now();

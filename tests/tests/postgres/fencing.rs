@@ -71,6 +71,27 @@ async fn a_rescued_instance_changes_nothing_any_more() {
 }
 
 #[tokio::test]
+async fn who_is_ended_while_it_drains_interrupts_and_uses_no_attempt_ten_times() {
+    let test = TestDb::new().await;
+    let options = rowlock_queue::EnqueueOptions { max_attempts: Some(2), ..Default::default() };
+    let id = test.enqueue_with(&options).await;
+    for expected in [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1] {
+        let mut member = test.member("node-went").await;
+        let claimed = member.claim(10).await;
+        assert_eq!((claimed.tasks[0].id, claimed.tasks[0].attempt), (id, expected));
+        rowlock_queue::drain(&test.db, member.id()).await.unwrap();
+        let beat = newest_beat(&test, member.id()).await;
+        assert_eq!(rescue(&test, member.id(), beat).await, Some(1));
+    }
+    let story = rowlock_queue::story(&test.db, id).await.unwrap().unwrap();
+    assert_eq!((story.state.as_str(), story.attempt), ("dead", 2));
+    let attempts: Vec<_> = story.failures.iter().map(|failure| failure.attempt).collect();
+    assert_eq!(attempts, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
+    assert!(story.failures[0].error.contains("node-went was ended before it had drained"));
+    assert_eq!(test.audited().await, (0, 1, 0, 0));
+}
+
+#[tokio::test]
 async fn a_rescue_uses_an_attempt_and_the_last_one_makes_the_task_dead() {
     let test = TestDb::new().await;
     let options = rowlock_queue::EnqueueOptions { max_attempts: Some(3), ..Default::default() };

@@ -75,7 +75,10 @@ async fn an_instance_works_where_every_statement_is_compiled() {
     let claimed = member.claim(200).await;
     assert_eq!(claimed.tasks.len(), 200);
     member.settle(&claimed, &Outcome::Complete { result: None }).await;
-    Caretaker::of_queue(member.joined.queue).run_once(&db, None, Some(&member.lows)).await.unwrap();
+    Caretaker::of_instance(member.id(), member.joined.queue)
+        .run_once(&db, None, Some(&member.lows))
+        .await
+        .unwrap();
     assert_eq!(test.audited().await, (200, 0, 0, 300));
 }
 

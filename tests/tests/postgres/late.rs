@@ -41,6 +41,8 @@ const PROMISED: Duration = Duration::from_millis(50);
 const PROMISED_LONG: Duration = Duration::from_secs(1);
 /// What tests at the same time on few cores may add: still less than the second that a task waits which claims have walked past.
 const ALLOWANCE: u32 = 6;
+/// A low lags by 250 ms, 50 of which are for the transaction: a commit for which the disk takes longer is left for a sweep.
+const QUICK_COMMIT: Duration = Duration::from_millis(200);
 const HELD_LONG: Duration = Duration::from_secs(10);
 const HELD_SOAKING: Duration = Duration::from_mins(10);
 
@@ -58,8 +60,9 @@ async fn producers_out_of_order_are_claimed_quickly() {
                 let with_time = "select rowlock.enqueue('mail', 'send', json_build_object('x', 1), '{}')";
                 let id = TaskId(tx.fetch_one(with_time).await.unwrap().get(0));
                 tokio::time::sleep(Duration::from_millis(fastrand::u64(0..50))).await;
+                let asked = Instant::now();
                 tx.commit().await.unwrap();
-                committed.push((id, Instant::now()));
+                committed.push((id, asked, Instant::now()));
             }
             committed
         })
@@ -75,9 +78,17 @@ async fn producers_out_of_order_are_claimed_quickly() {
         committed.extend(producer.await.unwrap());
     }
     claim_all(&mut member, &mut claimed).await;
-    assert_eq!(claimed.len(), committed.len(), "nothing is left for a sweep");
-    let mut waited: Vec<_> =
-        committed.iter().map(|(id, at)| claimed[id].saturating_duration_since(*at)).collect();
+    let quick = committed.iter().filter(|(_, asked, done)| *done - *asked < QUICK_COMMIT);
+    let waited = quick.map(|(id, _, done)| {
+        let claimed = claimed.get(id).expect("no quick commit is left for a sweep");
+        claimed.saturating_duration_since(*done)
+    });
+    let mut waited: Vec<_> = waited.collect();
+    assert!(
+        waited.len() * 2 > committed.len(),
+        "most of {} commits took over {QUICK_COMMIT:?}",
+        committed.len()
+    );
     waited.sort_unstable();
     let (p50, p99) = (waited[waited.len() / 2], waited[waited.len() * 99 / 100]);
     eprintln!("{} tasks of 0 to 50 ms: claimed after p50 {p50:?}, p99 {p99:?}", waited.len());
@@ -125,7 +136,7 @@ async fn claim_all(member: &mut Member, claimed: &mut HashMap<TaskId, Instant>) 
 async fn a_task_with_immediate_constraints_is_found_by_the_sweep() {
     let test = TestDb::new().await;
     let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_queue(member.joined.queue);
+    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
     let (mut producer, id, k) = open_producer(&test, "begin; set constraints all immediate").await;
     member.walk_past(k).await;
     for _ in 0..5 {
@@ -145,7 +156,7 @@ async fn a_task_with_immediate_constraints_is_found_by_the_sweep() {
 async fn a_prepared_transaction_is_found_whenever_it_commits() {
     let test = TestDb::new().await;
     let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_queue(member.joined.queue);
+    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
     let (mut producer, id, k) = open_producer(&test, "begin").await;
     let name = format!("'{}'", test.name);
     producer.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
@@ -164,7 +175,7 @@ async fn a_prepared_transaction_is_found_whenever_it_commits() {
 async fn a_late_commit_is_found_beside_a_transaction_that_was_prepared_and_forgotten() {
     let test = TestDb::new().await;
     let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_queue(member.joined.queue);
+    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
     let (mut forgotten, _, _) = open_producer(&test, "begin").await;
     let name = format!("'{}'", test.name);
     forgotten.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();

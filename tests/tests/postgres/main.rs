@@ -2,7 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod allocation;
+mod care;
 mod claims;
+mod connections;
 mod failover;
 mod fencing;
 mod horizon;
@@ -16,4 +18,5 @@ mod refusals;
 mod resend;
 mod retention;
 mod schema;
+mod statistics;
 mod surroundings;

@@ -89,7 +89,10 @@ async fn every_verb_works(mode: &str, servers: u32) {
                 assert_eq!(rowlock_queue::fetch(&db, &ids).await.unwrap().len(), ids.len());
                 member.settle(&claimed, &Outcome::Complete { result: None }).await;
             }
-            Caretaker::of_queue(member.joined.queue).run_once(&db, None, Some(&member.lows)).await.unwrap();
+            Caretaker::of_instance(member.id(), member.joined.queue)
+                .run_once(&db, None, Some(&member.lows))
+                .await
+                .unwrap();
             rowlock_queue::leave(&db, member.id()).await.unwrap();
         })
     });

@@ -33,7 +33,16 @@ async fn a_mistake_has_a_code_of_ours_and_a_hint() {
         ("'mail', 't', '{}', '{\"delay\": \"400000 years\"}'", "RL005", "never"),
         ("'mail', 't', '{}', '{\"bell\": 1}'", "RL005", "PREPARE"),
         ("'mail', '', '{}'", "RL005", "send-invoice"),
+        ("'mail', 't', '{}', '{\"delay\": \"99999999999 years\"}'", "RL005", "15 seconds"),
+        ("'mail', 't', '{}', '{\"run_at\": \"2030-01-01 00:00+99\"}'", "RL005", "2030"),
+        ("'mail', 't', '{}', '{\"run_at\": \"2030-01-01 00:00 Mars/Phobos\"}'", "RL005", "2030"),
+        ("'mail', 't', '{}', '{\"delay\": \"NaN\"}'", "RL005", "15 seconds"),
         ("'mail', 't', null::jsonb", "RL005", "{}"),
+        ("'mail', 't', null::text", "RL005", "{}"),
+        ("'mail', 't', 'hello'", "RL005", "double quotes"),
+        ("'mail', 't', ''", "RL005", "double quotes"),
+        ("'mail', null, '{}'", "RL005", "send-invoice"),
+        ("null, 't', '{}'", "RL001", "mail"),
         ("'mail', repeat('t', 201), '{}'", "RL005", "send-invoice"),
         ("'mail', 't', to_json(repeat('x', 1048576))", "RL003", "limits.payloadBytes"),
     ] {
@@ -42,6 +51,61 @@ async fn a_mistake_has_a_code_of_ours_and_a_hint() {
         assert!(advice.contains(hint), "{arguments}: {advice}");
     }
     assert_eq!(test.one::<i64>("select count(*) from rowlock.task").await, 0);
+}
+
+#[tokio::test]
+async fn a_mistake_among_many_payloads_has_a_code_of_ours_and_a_hint() {
+    let test = TestDb::new().await;
+    for (arguments, code, hint) in [
+        ("'mail', 't', array['{}', null]", "RL005", "{}"),
+        ("'mail', 't', array['{}', null]::json[]", "RL005", "{}"),
+        ("'mail', 't', null::json[]", "RL005", "empty array"),
+        ("'mail', 't', null::text[]", "RL005", "empty array"),
+        ("'mail', 't', array['{}', 'hello']", "RL005", "double quotes"),
+        ("'mail', null, array['{}']", "RL005", "send-invoice"),
+        ("null, 't', array['{}']", "RL001", "mail"),
+        ("'mail', 't', array['{}'], '{\"priority\": 4}'", "RL005", "0 is claimed first"),
+        ("'mail', 't', array_fill('{}'::text, array[100001])", "RL005", "the rest"),
+        ("'mail', 't', array['{}', to_json(repeat('x', 1048576))::text]", "RL003", "limits.payloadBytes"),
+    ] {
+        let (found, advice) = refusal(&test, &format!("select rowlock.enqueue_many({arguments})")).await;
+        assert_eq!(found, code, "{arguments}");
+        assert!(advice.contains(hint), "{arguments}: {advice}");
+    }
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.task").await, 0);
+}
+
+#[tokio::test]
+async fn no_options_and_options_that_are_null_are_left_out() {
+    let test = TestDb::new().await;
+    for sql in [
+        "select rowlock.enqueue('mail', 't', '{}', null)",
+        "select rowlock.enqueue_many('mail', 't', array['{}'], null)",
+        "select rowlock.enqueue('mail', 't', '{}', '{\"priority\": null, \"delay\": null, \"max_attempts\": null}')",
+        "select rowlock.enqueue_many('mail', 't', array[]::text[])",
+    ] {
+        test.run(sql).await;
+    }
+    assert_eq!(test.audited().await, (0, 0, 0, 3));
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.ready").await, 3);
+}
+
+#[tokio::test]
+async fn what_is_to_be_redriven_or_cancelled_is_to_be_said() {
+    let test = TestDb::new().await;
+    for (call, code, hint) in
+        [("rowlock.redrive(null, null)", "RL005", "ids"), ("rowlock.redrive('mial', null)", "RL001", "mail")]
+    {
+        let (found, advice) = refusal(&test, &format!("select {call}")).await;
+        assert_eq!(found, code, "{call}");
+        assert!(advice.contains(hint), "{call}: {advice}");
+    }
+    for nobody in ["null", "-1", "0", "9223372036854775807"] {
+        let cancelled: Option<String> = test.one(format!("select rowlock.cancel({nobody})")).await;
+        assert_eq!(cancelled, None, "{nobody}");
+    }
+    let ids = "array[null, -1, 9223372036854775807]::bigint[]";
+    assert_eq!(test.one::<i64>(format!("select rowlock.redrive(null, {ids})")).await, 0);
 }
 
 #[tokio::test]

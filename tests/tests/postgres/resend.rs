@@ -2,7 +2,7 @@
 
 use rowlock_queue::{Outcome, Settled, Settlement, Token, settle};
 use rowlock_tests::{TestDb, settlements};
-use sqlx::Row;
+use sqlx::{Executor, Row};
 
 const COMPLETE: Outcome = Outcome::Complete { result: None };
 
@@ -110,4 +110,28 @@ async fn a_snooze_and_a_release_may_be_sent_again() {
     assert_eq!(test.state(claimed.tasks[0].id).await.as_deref(), Some("retryable"));
     assert_eq!(test.state(claimed.tasks[1].id).await.as_deref(), Some("available"));
     assert_eq!(test.audited().await, (0, 0, 0, 3));
+}
+
+#[tokio::test]
+async fn a_claim_sent_again_while_the_first_is_under_way_waits_for_its_lease() {
+    let test = TestDb::new().await;
+    test.enqueue_many(10).await;
+    let member = test.member("a").await;
+    let token = Token::random();
+    let mut first = test.session().await;
+    let claim = format!(
+        "begin; select rowlock.claim({}, 4, array_fill(0::bigint, array[16]), 0, {token})",
+        member.id()
+    );
+    first.execute(sqlx::AssertSqlSafe(claim)).await.unwrap();
+    let waits = "select count(*) > 0 from pg_locks where not granted and locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())";
+    let (again, ()) =
+        tokio::join!(rowlock_queue::claim(&test.db, member.id(), 4, &member.lows, token), async {
+            while !test.one::<bool>(waits).await {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+            first.execute("commit").await.unwrap();
+        });
+    assert_eq!(again.unwrap().tasks.len(), 4, "those of the first");
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.lease").await, 1);
 }

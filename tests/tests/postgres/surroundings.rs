@@ -26,7 +26,10 @@ async fn every_verb_works_beside_a_publication_for_all_tables() {
             .await
             .unwrap();
     }
-    Caretaker::of_queue(member.joined.queue).run_once(&test.db, None, Some(&member.lows)).await.unwrap();
+    Caretaker::of_instance(member.id(), member.joined.queue)
+        .run_once(&test.db, None, Some(&member.lows))
+        .await
+        .unwrap();
     rowlock_queue::redrive_dead(&test.db, "mail").await.unwrap();
     rowlock_queue::drain(&test.db, member.id()).await.unwrap();
     rowlock_queue::leave(&test.db, member.id()).await.unwrap();

@@ -2,8 +2,10 @@
 
 mod conditions;
 mod deployment;
+mod faults;
 mod replicas;
 mod rights;
 mod scaling;
+mod server_with_faults;
 mod stage;
 mod whole;

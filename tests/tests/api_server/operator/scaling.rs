@@ -34,12 +34,7 @@ async fn suspended_pods_stay_as_many_as_they_are() {
     stage.kubectl(&["scale", "deployment/emails", "--replicas=3"]);
     // A change of the template goes on, with the replicas of others.
     stage.change(&json!({ "timeout": "2m" }));
-    super::stage::until("the template is new", || {
-        let deployment = stage.deployment();
-        let grace = &deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
-        if *grace == 125 { Ok(()) } else { Err(grace.to_string()) }
-    })
-    .await;
+    stage.until_grace(125).await;
     assert_eq!(stage.deployment()["spec"]["replicas"], 3);
     stage.change(&json!({ "suspendScaling": false }));
     stage.until_replicas(4).await;

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::server_with_faults::{Faults, Mode};
 use crate::kubectl::{kubectl_with, namespace, ok};
 use crate::server::server;
 
@@ -148,9 +149,26 @@ impl Stage {
         .await;
     }
 
+    /// Waits until the pods of `emails` may take so many seconds to end: 5 more than `spec.timeout`.
+    pub(crate) async fn until_grace(&self, expected: u32) {
+        until(&format!("a grace of {expected} s"), || {
+            let deployment = self.deployment();
+            let grace = &deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"];
+            if *grace == expected { Ok(()) } else { Err(grace.to_string()) }
+        })
+        .await;
+    }
+
     /// An operator for this namespace, with an administrator's rights.
     pub(crate) async fn operator(&self) -> Running {
         Self::run(client(None).await, self.config())
+    }
+
+    /// An operator whose API server has bad days.
+    pub(crate) async fn operator_with_faults(&self, mode: Mode) -> (Faults, Running) {
+        let faults = Faults::new(mode);
+        let client = faults.between(client(None).await);
+        (faults, Self::run(client, self.config()))
     }
 
     /// An operator with the rights of that user, for all namespaces, of a class that is this namespace's own.

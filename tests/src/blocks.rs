@@ -1,28 +1,36 @@
-//! The fenced blocks of a page.
+//! The fenced blocks of a page of the documentation.
+#![expect(clippy::panic, reason = "a page is wrong where it stands")]
 
 /// What a block is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     Sh,
+    /// Commands for a cluster: `sh cluster`.
+    Cluster,
     Sql,
     Output,
     Yaml,
     Text,
 }
 
+/// One of them.
 #[derive(Debug)]
-pub(crate) struct Block {
+pub struct Block {
     /// Page and line, for errors.
-    pub(crate) place: String,
-    pub(crate) kind: Kind,
-    pub(crate) text: String,
+    pub place: String,
+    pub kind: Kind,
+    pub text: String,
 }
 
 const FENCE: &str = "```";
 
+/// All blocks of a page, in order.
+///
 /// # Panics
+///
 /// At a block without a tag that says what it is, and at output that nothing could have printed.
-pub(crate) fn blocks(page: &str, text: &str) -> Vec<Block> {
+#[must_use]
+pub fn blocks(page: &str, text: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut lines = text.lines().enumerate();
     while let Some((number, line)) = lines.next() {
@@ -30,13 +38,15 @@ pub(crate) fn blocks(page: &str, text: &str) -> Vec<Block> {
         let place = format!("{page}:{}", number + 1);
         let kind = match tag {
             "sh" => Kind::Sh,
+            "sh cluster" => Kind::Cluster,
             "sql" => Kind::Sql,
             "output" => Kind::Output,
             "yaml" => Kind::Yaml,
             "text" => Kind::Text,
-            _ => panic!("{place}: {tag:?} is none of sh, sql, output, yaml, text"),
+            _ => panic!("{place}: {tag:?} is none of sh, sh cluster, sql, output, yaml, text"),
         };
-        let printed = blocks.last().is_some_and(|last| matches!(last.kind, Kind::Sh | Kind::Sql));
+        let printed =
+            blocks.last().is_some_and(|last| matches!(last.kind, Kind::Sh | Kind::Cluster | Kind::Sql));
         assert!(kind != Kind::Output || printed, "{place}: there is no command before this output");
         let inside = lines.by_ref().map(|(_, line)| line).take_while(|line| *line != FENCE);
         let text = inside.flat_map(|line| [line, "\n"]).collect();
@@ -46,7 +56,8 @@ pub(crate) fn blocks(page: &str, text: &str) -> Vec<Block> {
 }
 
 /// The first line of the output that was not printed, in order and after the ones before.
-pub(crate) fn missing<'a>(expected: &'a str, printed: &str) -> Option<&'a str> {
+#[must_use]
+pub fn missing<'a>(expected: &'a str, printed: &str) -> Option<&'a str> {
     let mut printed = printed.lines();
     expected.lines().find(|line| !printed.by_ref().any(|found| matches(line, found)))
 }
@@ -78,5 +89,5 @@ fn output_is_compared_line_by_line_with_gaps() {
 #[test]
 #[should_panic(expected = "page.md:2: \"\" is none of")]
 fn a_block_that_does_not_say_what_it_is_is_refused() {
-    blocks("page.md", "words\n```\nmake love\n```\n");
+    let _ = blocks("page.md", "words\n```\nmake love\n```\n");
 }

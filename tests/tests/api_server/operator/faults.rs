@@ -1,0 +1,107 @@
+//! An API server that is away, overloaded, or has forgotten what was watched; and a database that is away.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::server_with_faults::Mode;
+use super::stage::{EMAILS, Stage};
+
+/// Longer than a Lease lasts: the leader has to stop, and to begin anew.
+const AWAY: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_refusals_delays_and_loses_nothing() {
+    let stage = Stage::new("storm").await;
+    stage.task_queue("emails", EMAILS);
+    let (faults, _operator) = stage.operator_with_faults(Mode::Storm).await;
+    stage.until("Ready", "True Succeeded").await;
+    assert_eq!(stage.deployment()["metadata"]["name"], "emails", "ready is what has a Deployment");
+    stage.db.enqueue_many(1000).await;
+    stage.until_replicas(4).await;
+    stage.change(&json!({ "workers": { "total": 20 } }));
+    stage.until_replicas(2).await;
+    assert!(faults.refused() > 10, "it was no storm: {} refusals", faults.refused());
+    faults.set(Mode::Calm);
+    // Nobody runs pods here.
+    stage.until("Ready", "False Progressing").await;
+    stage.until("Stalled", "False Succeeded").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_away_is_waited_for() {
+    let stage = Stage::new("away").await;
+    stage.task_queue("emails", EMAILS);
+    let (faults, _operator) = stage.operator_with_faults(Mode::Calm).await;
+    stage.until("Ready", "True Succeeded").await;
+    stage.db.enqueue_many(1000).await;
+    stage.until_replicas(4).await;
+    faults.set(Mode::Away);
+    stage.db.run("truncate rowlock.ready").await;
+    stage.change(&json!({ "timeout": "2m" }));
+    tokio::time::sleep(AWAY).await;
+    assert_eq!(stage.deployment()["spec"]["replicas"], 4, "nobody could tell it otherwise");
+    faults.set(Mode::Calm);
+    stage.until_replicas(0).await;
+    // What was changed meanwhile is seen.
+    stage.until_grace(125).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_expired_begins_anew_with_all_there_is() {
+    let stage = Stage::new("expired").await;
+    stage.task_queue("emails", EMAILS);
+    let (faults, _operator) = stage.operator_with_faults(Mode::Calm).await;
+    stage.until("Ready", "True Succeeded").await;
+    faults.set(Mode::Expired);
+    stage.change(&json!({ "timeout": "2m" }));
+    stage.kubectl(&["delete", "deployment/emails", "--wait"]);
+    faults.wait_for_refusals(3).await;
+    faults.set(Mode::Calm);
+    stage.until_grace(125).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_holds_the_pods_and_is_found_again() {
+    let stage = Stage::new("postgres").await;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let url = rowlock_tests::server::url(&stage.db.name);
+    let (before, database) = url.rsplit_once('/').unwrap();
+    let (user, host) = before.rsplit_once('@').unwrap();
+    let (host, _) = (host.to_owned(), database);
+    let there = tokio::spawn(forward(listener, host.clone()));
+    stage.secret(&format!("{user}@{address}/{database}"));
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    stage.db.enqueue_many(1000).await;
+    stage.until_replicas(4).await;
+    there.abort();
+    stage.until("DatabaseReachable", "False ConnectionFailed").await;
+    stage.db.run("truncate rowlock.ready").await;
+    tokio::time::sleep(AWAY).await;
+    assert_eq!(stage.deployment()["spec"]["replicas"], 4, "nothing is known, so all stay");
+    let listener = TcpListener::bind(address).await.unwrap();
+    let there = tokio::spawn(forward(listener, host));
+    stage.until("DatabaseReachable", "True Succeeded").await;
+    stage.until_replicas(0).await;
+    there.abort();
+}
+
+/// Everything there and back, until dropped.
+async fn forward(listener: TcpListener, host: String) {
+    let mut connections = JoinSet::new();
+    loop {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let host = host.clone();
+        connections.spawn(async move {
+            let mut far = TcpStream::connect(host).await.unwrap();
+            // Ends when either side does.
+            let _ = copy_bidirectional(&mut near, &mut far).await;
+        });
+    }
+}

@@ -1,0 +1,180 @@
+//! Caretaking among hundreds of queues: what one of them waits for does not depend on how many there are.
+
+use std::time::{Duration, Instant};
+
+use rowlock_queue::{
+    BEAT, Beat, BeatIn, Caretaker, Db, EnqueueOptions, Joined, Lows, TaskId, beat, declare, enqueue, join,
+};
+use rowlock_tests::{TestDb, declaration};
+use sqlx::{Executor, PgConnection, Row};
+
+const QUEUES: usize = 200;
+
+/// What a worker leaves between two passes.
+const BETWEEN: Duration = Duration::from_millis(1200);
+
+/// The one instance of a queue.
+struct Instance {
+    db: Db,
+    joined: Joined,
+    lows: Lows,
+    caretaker: Caretaker,
+}
+
+impl Instance {
+    async fn join(test: &TestDb, queue: &str) -> Self {
+        declare(&test.db, &declaration(queue)).await.unwrap();
+        let joined = join(&test.db, queue, "only", 10).await.unwrap();
+        let caretaker = Caretaker::of_instance(joined.instance, joined.queue);
+        Self { db: test.db.clone(), lows: joined.lows.clone(), joined, caretaker }
+    }
+
+    async fn beat(&mut self) -> Beat {
+        let says = BeatIn {
+            instance: self.joined.instance,
+            held: 0,
+            wants: 10,
+            allocated: 0,
+            acknowledged: 0,
+            lows: &self.lows,
+            sleeps: false,
+            service_millis: None,
+        };
+        let answer = beat(&self.db, &says).await.unwrap();
+        self.lows.advance(&answer.lows_seen);
+        self.caretaker.note(&answer.noted);
+        answer
+    }
+
+    async fn pass(&mut self) -> rowlock_queue::CareReport {
+        self.caretaker.run_once(&self.db, None, Some(&self.lows)).await.unwrap()
+    }
+}
+
+/// An instance for each of many queues, each of which has seen how many live.
+async fn fleet(test: &TestDb) -> Vec<Instance> {
+    let mut fleet = Vec::new();
+    for n in 0..QUEUES {
+        fleet.push(Instance::join(test, &format!("q{n}")).await);
+    }
+    for instance in &mut fleet {
+        instance.beat().await;
+        instance.pass().await;
+    }
+    fleet
+}
+
+/// A task of queue `q7` below where its claims start: it comes through when the producer commits.
+async fn below_the_lows(test: &TestDb, instance: &mut Instance) -> PgConnection {
+    let mut producer = test.session().await;
+    producer.execute("begin; set constraints all immediate").await.unwrap();
+    producer.execute("select rowlock.enqueue('q7', 'send', '{}')").await.unwrap();
+    let k: i64 = producer.fetch_one("select max(k) from rowlock.ready").await.unwrap().get(0);
+    test.run("select nextval('rowlock.k_seq')").await;
+    while instance.lows.as_slice().iter().any(|low| *low <= k) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        instance.beat().await;
+    }
+    producer
+}
+
+#[tokio::test]
+async fn a_queue_among_hundreds_is_swept_as_soon_as_one_that_is_alone() {
+    let test = TestDb::empty().await;
+    let mut fleet = fleet(&test).await;
+    let instance = &mut fleet[7];
+    let mut producer = below_the_lows(&test, instance).await;
+    producer.execute("commit").await.unwrap();
+    let committed = Instant::now();
+    while instance.pass().await.swept == 0 {
+        assert!(committed.elapsed() < Duration::from_secs(12), "not swept yet");
+        tokio::time::sleep(BEAT / 2).await;
+        instance.beat().await;
+    }
+    eprintln!("swept {:?} after its commit", committed.elapsed());
+}
+
+#[tokio::test]
+async fn a_due_task_among_hundreds_of_queues_is_moved_in_time() {
+    let test = TestDb::empty().await;
+    let end = Instant::now() + Duration::from_mins(1);
+    let fleet = fleet(&test).await.into_iter().map(|mut instance| {
+        tokio::spawn(async move {
+            tokio::time::sleep(BETWEEN.mul_f64(fastrand::f64())).await;
+            while Instant::now() < end {
+                instance.pass().await;
+                tokio::time::sleep(BETWEEN).await;
+            }
+        })
+    });
+    let fleet: Vec<_> = fleet.collect();
+    let mut late = Vec::new();
+    for _ in 0..15 {
+        let options = EnqueueOptions { delay: Some(Duration::from_millis(100)), ..Default::default() };
+        let id = enqueue(&test.db, "q7", "send", "{}", &options).await.unwrap();
+        late.push(moved(&test, id).await);
+    }
+    fleet.iter().for_each(tokio::task::JoinHandle::abort);
+    late.sort_unstable();
+    eprintln!("moved p50 {:?}, at most {:?} after it was due", late[late.len() / 2], late[late.len() - 1]);
+    assert!(late[late.len() - 1] < Duration::from_secs(5), "{late:?}");
+}
+
+/// How long after its time, about.
+async fn moved(test: &TestDb, id: TaskId) -> Duration {
+    let enqueued = Instant::now();
+    while test.state(id).await.as_deref() == Some("scheduled") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    enqueued.elapsed().saturating_sub(Duration::from_millis(100))
+}
+
+/// Holds up a pass between its first write and its end.
+const HOLD_UP: &str = "begin; lock table rowlock.ready in share mode";
+
+#[tokio::test]
+async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
+    let test = TestDb::new().await;
+    let mut member = test.member("a").await;
+    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
+    let soon = EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
+    test.enqueue_with(&soon).await;
+    let mut hold_up = test.session().await;
+    hold_up.execute(HOLD_UP).await.unwrap();
+    let mut producer = test.session().await;
+    let waits =
+        "select count(*) > 0 from pg_locks where not granted and relation = 'rowlock.ready'::regclass";
+    let (report, k) = tokio::join!(caretaker.run_once(&test.db, None, None), async {
+        while !test.one::<bool>(waits).await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // It has an xid, and then a k, as any producer; nothing gives it a new one, as if its commit were held up behind that.
+        producer
+            .execute("set session_replication_role = replica; begin; select pg_current_xact_id()")
+            .await
+            .unwrap();
+        let k: i64 = producer.fetch_one("select nextval('rowlock.k_seq')").await.unwrap().get(0);
+        test.run("select nextval('rowlock.k_seq')").await;
+        hold_up.execute("rollback").await.unwrap();
+        k
+    });
+    assert_eq!(report.unwrap().promoted, 1);
+    assert_eq!(member.claim(10).await.tasks.len(), 1);
+    member.walk_past(k).await;
+    for _ in 0..3 {
+        caretaker.run_once(&test.db, None, Some(&member.lows)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+    }
+    let insert = format!(
+        "with t as (insert into rowlock.task (id, queue, priority, type, payload) values (rowlock.id_at(now()) | 77, {0}, 1, 'send', '{{}}') returning id)
+         insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh) select {0}, {k} & 3, 1, {k}, id, 1, 0, true from t",
+        member.joined.queue
+    );
+    producer.execute(sqlx::AssertSqlSafe(insert)).await.unwrap();
+    producer.execute("commit").await.unwrap();
+    let end = Instant::now() + Duration::from_secs(30);
+    while caretaker.run_once(&test.db, None, Some(&member.lows)).await.unwrap().swept == 0 {
+        assert!(Instant::now() < end, "the exact watermark is past a task that it had not seen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

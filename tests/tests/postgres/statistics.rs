@@ -1,0 +1,92 @@
+//! What statistics say, and what they cost, where much waits.
+
+use rowlock_queue::{Caretaker, Declaration, EnqueueOptions, QueueStats, declare, enqueue, queue_stats};
+use rowlock_tests::{TestDb, declaration};
+use sqlx::{Executor, PgConnection, Row};
+
+const ROWS: i64 = 150_000;
+
+/// One row per task, as so many single enqueues leave it; every second one of the same queue.
+async fn fill(test: &TestDb) {
+    test.run(format!(
+        "begin; set local session_replication_role = replica;
+         insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh)
+           select (select id from rowlock.queue where name = 'mail'), k & 3, 1, 1000, k, rowlock.id_at(now()) + k * 256, 1, 0, true
+           from (select nextval('rowlock.k_seq') k from generate_series(1, {ROWS})) s;
+         insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
+           select rowlock.id_at(now()) - nextval('rowlock.k_seq'), (select id from rowlock.queue where name = 'mail'), 1, 0, g & 1, t, t
+           from generate_series(1, {ROWS}) g, lateral (select now() + interval '1 day' t) d;
+         insert into rowlock.dead (id, queue, priority, attempt)
+           select rowlock.id_at(now()) - nextval('rowlock.k_seq'), (select id from rowlock.queue where name = 'mail'), 1, 1 from generate_series(1, {ROWS});
+         commit; analyze rowlock.ready"
+    ))
+    .await;
+}
+
+/// The least of a few times: what a session asks for the first time it looks up in the catalogs.
+async fn pages_read(session: &mut PgConnection, call: &str) -> i64 {
+    let explain = format!("explain (analyze, buffers, format json) select * from {call}");
+    let mut least = i64::MAX;
+    for _ in 0..3 {
+        let plan: serde_json::Value =
+            session.fetch_one(sqlx::AssertSqlSafe(explain.clone())).await.unwrap().get(0);
+        let plan = &plan[0]["Plan"];
+        least = least
+            .min(plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap());
+    }
+    least
+}
+
+async fn stats(test: &TestDb, queue: &str) -> QueueStats {
+    let all = queue_stats(&test.db).await.unwrap();
+    all.into_iter().find(|stats| stats.name == queue).unwrap()
+}
+
+fn about(said: i64, is: i64) {
+    assert!(said * 4 / 5 <= is && is <= said * 5 / 4, "{said} is not about {is}");
+}
+
+#[tokio::test]
+async fn statistics_cost_no_more_where_more_waits_and_are_about_right() {
+    let test = TestDb::new().await;
+    declare(&test.db, &declaration("small")).await.unwrap();
+    fill(&test).await;
+    for _ in 0..3 {
+        enqueue(&test.db, "small", "send", "{}", &EnqueueOptions::default()).await.unwrap();
+    }
+    let small = stats(&test, "small").await;
+    assert_eq!(small.available, 3, "exact beside a large one");
+    assert!(small.oldest_available_seconds.unwrap() < 600.0);
+    let large = stats(&test, "mail").await;
+    about(large.available, ROWS);
+    about(large.scheduled, ROWS / 2);
+    about(large.retryable, ROWS / 2);
+    about(large.dead, ROWS);
+    assert!(large.oldest_available_seconds.unwrap() > 1_000_000.0, "the oldest is the first");
+    let mut session = test.session().await;
+    let calls = ["rowlock.statistics()", "rowlock.tidy()"];
+    let before = [pages_read(&mut session, calls[0]).await, pages_read(&mut session, calls[1]).await];
+    fill(&test).await;
+    for (call, before) in calls.into_iter().zip(before) {
+        let after = pages_read(&mut session, call).await;
+        eprintln!("{call}: {before} pages of {ROWS} rows, {after} of twice as many");
+        assert!(after < before * 5 / 4, "{call}: {before} pages, then {after}");
+    }
+    about(stats(&test, "mail").await.available, 2 * ROWS);
+}
+
+#[tokio::test]
+async fn a_large_backlog_fills_its_queue_and_no_other() {
+    let test = TestDb::new().await;
+    let limited = |name: &str| Declaration { backlog_limit: 50_000, generation: 2, ..declaration(name) };
+    for name in ["mail", "small"] {
+        declare(&test.db, &limited(name)).await.unwrap();
+    }
+    fill(&test).await;
+    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    let full: Vec<String> = sqlx::query_scalar("select name from rowlock.queue where backlog_full")
+        .fetch_all(&test.pool)
+        .await
+        .unwrap();
+    assert_eq!(full, ["mail"]);
+}
