@@ -96,7 +96,7 @@ cluster-test: ## TaskQueues on a real cluster
 cluster-tier:
 	$(call part,programs of pods,$(PODS))
 	$(call part,Kubernetes programs,tests/cluster/build.sh all >/dev/null)
-	$(call part,cluster,cargo test -p rowlock-tests --test cluster --locked -- --test-threads 4)
+	$(call part,cluster,cargo test -p rowlock-tests --test cluster --locked -- --test-threads 6)
 
 # With what there is; docker's client alone builds nothing.
 BUILDER ?= $(shell if docker info >/dev/null 2>&1; then echo docker; elif command -v podman >/dev/null; then echo podman; else echo buildah; fi)

@@ -1,7 +1,5 @@
 //! Whatever dies or is cut off, nothing is lost, and nobody settles what is no longer theirs.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -9,14 +7,10 @@ use rowlock_tests::history::{Demands, Summary};
 use serde_json::json;
 
 use crate::cluster::{cluster, container};
-use crate::kubectl::kubectl;
-use crate::stage::{Stage, alone, on_stage, until};
+use crate::stage::{Stage, on_stage, until};
 
 /// What was claimed and not settled may be done again; and none is open in the end.
 const DISTURBED: Demands = Demands { drained: true, undisturbed: false };
-
-/// How long a node is away: longer than a lease, and than it takes until Kubernetes gives it up.
-const AWAY: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_beside_its_handler_loses_nothing() -> Result<()> {
@@ -76,36 +70,6 @@ async fn a_node_that_grants_less_than_a_task_takes_loses_nothing() -> Result<()>
         ensure!((1..=4).contains(&summary.interruptions), "{summary}");
         ensure!(summary.failures == summary.interruptions, "{summary}");
         Ok(())
-    })
-    .await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result<()> {
-    alone("cut-off", async |stage| {
-        let Some(own) = cluster().own() else { return Ok(()) };
-        stage.task_queue(&json!({ "workers": { "total": 16 } }))?;
-        stage.wait_ready();
-        stage.enqueue(700, &json!({ "ms": 2000 })).await?;
-        let pods = stage.until_pods(4).await?;
-        let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
-        let away: Vec<&Pod> = pods.iter().filter(|pod| node(pod).as_deref() == Some("node2")).collect();
-        ensure!(!away.is_empty() && away.len() < pods.len(), "all pods are on one node");
-        for pod in away {
-            stage.failed(pod);
-        }
-        own.enter(&["ip", "-n", "node2", "link", "set", "eth0", "down"])?;
-        // What is awaited is that nothing comes of a minute.
-        tokio::time::sleep(AWAY).await;
-        own.enter(&["ip", "-n", "node2", "link", "set", "eth0", "up"])?;
-        // It forgot these with its link.
-        own.enter(&["ip", "-n", "node2", "route", "replace", "default", "via", "10.89.0.1"])?;
-        own.enter(&["ip", "-n", "node2", "route", "replace", "10.244.1.0/24", "via", "10.89.0.11"])?;
-        kubectl(&["wait", "--for=condition=Ready", "node/node2", "--timeout=120s"]);
-        let summary = done(stage).await?;
-        ensure!(0 < summary.leases_lost, "nobody noticed: {summary}");
-        ensure!(summary.completed == 700 && summary.dead == 0, "{summary}");
-        stage.until_no_pods().await
     })
     .await
 }

@@ -1,9 +1,10 @@
 //! What people do by hand beside the operator.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rowlock_tests::history::Demands;
 use serde_json::json;
 
+use crate::cluster::cluster;
 use crate::stage::{NAME, Stage, on_stage, until};
 
 const CALM: Demands = Demands { drained: true, undisturbed: true };
@@ -71,6 +72,52 @@ async fn a_password_changed_while_tasks_run_is_taken_from_the_secret() -> Result
         stage.until_no_pods().await?;
         let summary = stage.check(Demands { drained: true, undisturbed: false }).await?;
         ensure!(summary.failures == 0, "{summary}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_another_name_is_taken_up_without_cutting_anybody_off() -> Result<()> {
+    on_stage("renamed", async |stage| {
+        stage.task_queue(&json!({}))?;
+        stage.wait_ready();
+        stage.enqueue(300, &json!({ "ms": 500 })).await?;
+        stage.until_completed(10).await?;
+        let owner = stage.namespace.replace('-', "_");
+        stage.secret_named("restored", &format!("postgres://{owner}:{owner}@db:5432/{owner}"))?;
+        stage.change(&json!({ "database": { "secretRef": { "name": "restored" } } }));
+        restored(stage, |template| template.contains("\"secretName\":\"restored\"")).await?;
+        stage.kubectl(&["rollout", "status", &format!("deployment/{NAME}"), "--timeout=180s"]);
+        stage.kubectl(&["delete", "secret", "db"]);
+        stage.until_drained().await?;
+        let summary = stage.check(CALM).await?;
+        ensure!(summary.failures == 0, "{summary}");
+        stage.until_condition("Ready", "True Succeeded").await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_of_somebody_else_is_left_alone_and_in_the_way() -> Result<()> {
+    on_stage("foreign", async |stage| {
+        let image = format!("{}rowlock-handler:1", cluster().images);
+        let theirs = format!("--image={image}");
+        stage.kubectl(&["create", "deployment", NAME, &theirs, "--replicas=1"]);
+        stage.task_queue(&json!({}))?;
+        stage.until_condition("Stalled", "True OwnedByAnother").await?;
+        stage.enqueue(20, &json!({})).await?;
+        stage.until_condition("Ready", "False OwnedByAnother").await?;
+        let found = stage.deployment().await?.context("theirs")?;
+        let spec = found.spec.context("a spec")?;
+        let containers = spec.template.spec.context("pods")?.containers;
+        ensure!(found.metadata.owner_references.is_none() && spec.replicas == Some(1), "it was changed");
+        ensure!(containers.len() == 1 && containers[0].image.as_deref() == Some(&image), "{containers:?}");
+        stage.kubectl(&["delete", "deployment", NAME]);
+        stage.until_condition("Stalled", "False Succeeded").await?;
+        stage.until_drained().await?;
+        stage.check(CALM).await?;
         Ok(())
     })
     .await

@@ -10,6 +10,7 @@ mod kubectl;
 mod lan;
 mod stage;
 
+mod alone;
 mod changes;
 mod deaths;
 mod hands;

@@ -11,14 +11,12 @@ use serde_json::json;
 
 use crate::cluster::{OPERATOR, cluster, container};
 use crate::kubectl::kubectl;
-use crate::stage::{Stage, alone, on_stage, until};
+use crate::stage::{Stage, on_stage, until};
 
 const CALM: Demands = Demands { drained: true, undisturbed: true };
 
 /// How long the database is away: longer than a lease.
 const NO_DATABASE: Duration = Duration::from_mins(1);
-
-const NO_API: Duration = Duration::from_secs(30);
 
 /// How often the operator is killed.
 const KILLS: u64 = 6;
@@ -83,34 +81,6 @@ async fn the_leader_goes_and_the_other_replica_takes_over_within_seconds() -> Re
         let after = tokio::task::block_in_place(holder);
         ensure!(!after.starts_with(&name) && !after.is_empty(), "{before}, then {after}");
         stage.check(CALM).await?;
-        Ok(())
-    })
-    .await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn without_an_api_server_for_a_while_workers_go_on() -> Result<()> {
-    alone("no-api", async |stage| {
-        let Some(own) = cluster().own() else { return Ok(()) };
-        stage.task_queue(&json!({}))?;
-        stage.wait_ready();
-        stage.enqueue(600, &json!({ "ms": 1000 })).await?;
-        let before = stage.until_pods(2).await?;
-        own.stop_api_server()?;
-        let done = stage.completed().await?;
-        tokio::time::sleep(NO_API).await;
-        // Eight workers would do eight a second.
-        let more = stage.completed().await? - done;
-        ensure!(60 < more, "{more} tasks in {NO_API:?}");
-        own.start_api_server()?;
-        until("the API server is back", || async { Ok(stage.pods().await?.len()) }).await?;
-        stage.change(&json!({ "workers": { "total": 16 } }));
-        stage.until_replicas(|replicas| replicas == 4).await?;
-        let names: Vec<String> = stage.pods().await?.iter().map(ResourceExt::name_any).collect();
-        ensure!(before.iter().all(|pod| names.contains(&pod.name_any())), "{names:?}");
-        stage.until_drained().await?;
-        let summary = stage.check(CALM).await?;
-        ensure!(summary.failures == 0, "{summary}");
         Ok(())
     })
     .await

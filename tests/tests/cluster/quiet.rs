@@ -1,14 +1,17 @@
 //! Nothing to do means no request.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use crate::cluster::{OPERATOR, cluster};
-use crate::stage::{Stage, on_stage};
+use crate::kubectl::kubectl;
+use crate::stage::{NAME, Stage, on_stage, until};
 
 const QUIET: Duration = Duration::from_mins(1);
 
@@ -42,18 +45,91 @@ async fn a_quiet_minute_has_no_write_and_nothing_was_ever_refused() -> Result<()
     .await
 }
 
+/// Not asked for by itself: the API server looks at it when an object with an owner is written.
+const IMPLIED: &str = "taskqueues/finalizers";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_right_that_the_chart_gives_is_used() -> Result<()> {
+    on_stage("rights", async |stage| {
+        let Some(own) = cluster().own() else { return Ok(()) };
+        stage.task_queue(&json!({ "workers": { "autoscaling": { "min": 4 } } }))?;
+        stage.wait_ready();
+        stage.kubectl(&["set", "env", &format!("deployment/{NAME}"), "-c", "worker", "THEIRS=1"]);
+        // The same news again and again is one event, which is counted.
+        for seconds in 20..24 {
+            stage.change(&json!({ "timeout": format!("{seconds}s") }));
+        }
+        until("every right was used", || async {
+            let used = used(&own.state.join("audit.log"))?;
+            let unused: Vec<String> = given()?.into_iter().filter(|right| !used.contains(right)).collect();
+            ensure!(unused.is_empty(), "{unused:?}");
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+/// The rules of the chart's roles, each as `verb resource`.
+fn given() -> Result<Vec<String>> {
+    let mut rights = Vec::new();
+    let roles =
+        ["get", "clusterroles,roles", "-A", "-o", "json", "-l", "app.kubernetes.io/name=rowlock-operator"];
+    let roles: Value = serde_json::from_str(&kubectl(&roles))?;
+    for rule in
+        roles["items"].as_array().into_iter().flatten().flat_map(|role| role["rules"].as_array()).flatten()
+    {
+        let words = |field: &str| rule[field].as_array().cloned().unwrap_or_default();
+        for (verb, resource) in
+            words("verbs").iter().flat_map(|verb| words("resources").into_iter().map(move |one| (verb, one)))
+        {
+            rights.push(format!(
+                "{} {}",
+                verb.as_str().unwrap_or_default(),
+                resource.as_str().unwrap_or_default()
+            ));
+        }
+    }
+    rights.retain(|right| !right.ends_with(IMPLIED));
+    ensure!(10 < rights.len(), "{rights:?}");
+    Ok(rights)
+}
+
+/// What the operator was allowed so far.
+fn used(audit: &Path) -> Result<HashSet<String>> {
+    let mut used = HashSet::new();
+    for request in operators(audit, "")? {
+        let object = &request["objectRef"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let subresource = object["subresource"].as_str().map(|name| format!("/{name}")).unwrap_or_default();
+        let resource = format!("{}{subresource}", text(&object["resource"]));
+        used.insert(format!("{} {resource}", text(&request["verb"])));
+        // An apply that made something was allowed to create it, too.
+        if request["responseStatus"]["code"] == 201 {
+            used.insert(format!("create {resource}"));
+        }
+    }
+    Ok(used)
+}
+
 /// What the operator asked for in the namespace.
-fn requests(stage: &Stage, audit: &std::path::Path) -> Result<Vec<Value>> {
+fn requests(stage: &Stage, audit: &Path) -> Result<Vec<Value>> {
+    let all = operators(audit, &stage.namespace)?;
+    Ok(all.into_iter().filter(|request| request["objectRef"]["namespace"] == stage.namespace).collect())
+}
+
+/// What the operator asked for, in lines with that word.
+fn operators(audit: &Path, word: &str) -> Result<Vec<Value>> {
     let user = format!("system:serviceaccount:{OPERATOR}:rowlock-operator");
     let mut found = Vec::new();
     for line in BufReader::new(File::open(audit)?).lines() {
         let line = line?;
-        if line.contains(&user) && line.contains(&stage.namespace) {
+        if line.contains(&user) && line.contains(word) {
             // The last line may not be whole yet.
             found.extend(serde_json::from_str::<Value>(&line));
         }
     }
-    Ok(found.into_iter().filter(|request| request["objectRef"]["namespace"] == stage.namespace).collect())
+    Ok(found)
 }
 
 fn is_write(request: &Value) -> bool {

@@ -111,8 +111,12 @@ impl Stage {
     }
 
     pub(crate) fn secret(&self, uri: &str) -> Result<()> {
-        self.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "db" },
-            "stringData": { "uri": uri } }))
+        self.secret_named("db", uri)
+    }
+
+    pub(crate) fn secret_named(&self, name: &str, uri: &str) -> Result<()> {
+        let metadata = json!({ "name": name });
+        self.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": { "uri": uri } }))
     }
 
     /// The container of the handler, merged with what a test wants.

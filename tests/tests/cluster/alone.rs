@@ -1,0 +1,77 @@
+//! What is everybody's fault: while one of these plays no other test does. (Named so as to come first, when nobody has to be waited for.)
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use rowlock_tests::history::Demands;
+use serde_json::json;
+
+use crate::cluster::cluster;
+use crate::kubectl::kubectl;
+use crate::stage::{alone, until};
+
+/// How long a node is away: longer than a lease, and than it takes until Kubernetes gives it up.
+const AWAY: Duration = Duration::from_mins(1);
+
+const NO_API: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result<()> {
+    alone("cut-off", async |stage| {
+        let Some(own) = cluster().own() else { return Ok(()) };
+        stage.task_queue(&json!({ "workers": { "total": 16 } }))?;
+        stage.wait_ready();
+        stage.enqueue(700, &json!({ "ms": 2000 })).await?;
+        let pods = stage.until_pods(4).await?;
+        let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+        let away: Vec<&Pod> = pods.iter().filter(|pod| node(pod).as_deref() == Some("node2")).collect();
+        ensure!(!away.is_empty() && away.len() < pods.len(), "all pods are on one node");
+        for pod in away {
+            stage.failed(pod);
+        }
+        own.enter(&["ip", "-n", "node2", "link", "set", "eth0", "down"])?;
+        // What is awaited is that nothing comes of a minute.
+        tokio::time::sleep(AWAY).await;
+        own.enter(&["ip", "-n", "node2", "link", "set", "eth0", "up"])?;
+        // It forgot these with its link.
+        own.enter(&["ip", "-n", "node2", "route", "replace", "default", "via", "10.89.0.1"])?;
+        own.enter(&["ip", "-n", "node2", "route", "replace", "10.244.1.0/24", "via", "10.89.0.11"])?;
+        kubectl(&["wait", "--for=condition=Ready", "node/node2", "--timeout=120s"]);
+        stage.until_drained().await?;
+        let summary = stage.check(Demands { drained: true, undisturbed: false }).await?;
+        ensure!(0 < summary.leases_lost, "nobody noticed: {summary}");
+        ensure!(summary.completed == 700 && summary.dead == 0, "{summary}");
+        stage.until_no_pods().await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_api_server_for_a_while_workers_go_on() -> Result<()> {
+    alone("no-api", async |stage| {
+        let Some(own) = cluster().own() else { return Ok(()) };
+        stage.task_queue(&json!({}))?;
+        stage.wait_ready();
+        stage.enqueue(600, &json!({ "ms": 1000 })).await?;
+        let before = stage.until_pods(2).await?;
+        own.stop_api_server()?;
+        let done = stage.completed().await?;
+        tokio::time::sleep(NO_API).await;
+        // Eight workers would do eight a second.
+        let more = stage.completed().await? - done;
+        ensure!(30 < more, "{more} tasks in {NO_API:?}");
+        own.start_api_server()?;
+        until("the API server is back", || async { Ok(stage.pods().await?.len()) }).await?;
+        stage.change(&json!({ "workers": { "total": 16 } }));
+        stage.until_replicas(|replicas| replicas == 4).await?;
+        let names: Vec<String> = stage.pods().await?.iter().map(ResourceExt::name_any).collect();
+        ensure!(before.iter().all(|pod| names.contains(&pod.name_any())), "{names:?}");
+        stage.until_drained().await?;
+        let summary = stage.check(Demands { drained: true, undisturbed: true }).await?;
+        ensure!(summary.failures == 0, "{summary}");
+        Ok(())
+    })
+    .await
+}
