@@ -236,7 +236,7 @@ begin
     and exists (select 1 from rowlock.queue q where q.id = r.queue and q.bell_until > clock_timestamp());
 end $$;
 
-CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopt boolean DEFAULT false) RETURNS integer
+CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopts text DEFAULT NULL::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -244,7 +244,7 @@ CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, 
 declare v rowlock.queue;
 begin
   select * into v from rowlock.queue q where q.name = $1 for update;
-  if found and v.owner <> $2 and not $13 then
+  if found and v.owner <> $2 and v.owner is distinct from $13 then
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
@@ -1461,7 +1461,7 @@ GRANT ALL ON FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[]
 
 REVOKE ALL ON FUNCTION rowlock.commit_late(r rowlock.ready) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopt boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopts text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.demand_read_committed() FROM PUBLIC;
 

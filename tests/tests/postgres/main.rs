@@ -11,6 +11,7 @@ mod isolation;
 mod late;
 mod outages;
 mod outcomes;
+mod overseer;
 mod pooler;
 mod refusals;
 mod resend;
