@@ -14,9 +14,10 @@ use serde_json::Value;
 
 use super::apply::{WriteError, bounded};
 use super::build::{self, Owner};
-use super::known::{Known, WATCH_DELAY, Written, foreign, has_turn, is_our_change, is_owned, owner};
+use super::known::{Known, WATCH_DELAY, Written, foreign, is_our_change, is_owned, owner, turn_of};
 use super::managed;
 use super::outcome::Outcome;
+use super::rollouts::turn;
 use super::shared::Shared;
 use super::watch::Namespace;
 use super::worker::WorkerImage;
@@ -78,8 +79,9 @@ impl Pods {
                 self.scale(known, intent.pods, replicas).await?;
                 return Ok(self.waits());
             }
-            if needs_turn || has_turn(live, &object) {
-                build::mark_turn(&mut object);
+            let turn = if needs_turn { Some(turn(stored.as_deref())) } else { turn_of(live, &object) };
+            if let Some(turn) = turn {
+                build::mark_turn(&mut object, turn);
             }
         }
         let mut outcome = Outcome::Done;

@@ -63,8 +63,8 @@ pub(crate) fn deployment(owner: &Owner, manifest: &Manifest, replicas: u32, imag
 }
 
 /// Says that the operator has changed the template for reasons of its own.
-pub(crate) fn mark_turn(deployment: &mut Value) {
-    deployment["metadata"]["annotations"][annotations::TURN] = "true".into();
+pub(crate) fn mark_turn(deployment: &mut Value, turn: &str) {
+    deployment["metadata"]["annotations"][annotations::TURN] = turn.into();
     seal(deployment);
 }
 

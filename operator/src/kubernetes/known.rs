@@ -132,10 +132,10 @@ pub(crate) fn is_our_change(live: &ObjectMeta, object: &Value) -> bool {
     is_same(live, object, annotations::GENERATION) && !is_same(live, object, annotations::TEMPLATE)
 }
 
-/// Whether the operator has changed this template for reasons of its own, and the `TaskQueue` has not changed since.
-pub(crate) fn has_turn(live: &ObjectMeta, object: &Value) -> bool {
-    let marked = live.annotations.as_ref().is_some_and(|theirs| theirs.contains_key(annotations::TURN));
-    marked && is_same(live, object, annotations::GENERATION)
+/// With which word the operator has changed this template for reasons of its own, where the `TaskQueue` has not changed since.
+pub(crate) fn turn_of<'a>(live: &'a ObjectMeta, object: &Value) -> Option<&'a str> {
+    let turn = live.annotations.as_ref()?.get(annotations::TURN)?;
+    is_same(live, object, annotations::GENERATION).then_some(turn)
 }
 
 fn is_same(live: &ObjectMeta, object: &Value, annotation: &str) -> bool {

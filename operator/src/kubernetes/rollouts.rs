@@ -1,7 +1,8 @@
 //! Whose pods are changed when the operator itself brings other ones, such as a new worker: a few queues at a time.
 //!
 //! Who is under way is read from the Deployments, so it is known to whoever leads next; who may begin is settled by the order of names.
-//! A release that does not start keeps its turns: the others go on with what they have.
+//! A release that does not start keeps its turns: the others go on with what they have. But a queue none of whose pods was ready
+//! before proves nothing, and gives its turn up when Kubernetes has given up hope.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -53,18 +54,30 @@ impl Rollouts {
     }
 }
 
+/// What a turn is called of a queue with pods that were ready, and of one without.
+const READY: &str = "ready";
+const UNREADY: &str = "unready";
+
+/// The word for a turn that this Deployment takes.
+pub(crate) fn turn(before: Option<&Deployment>) -> &'static str {
+    let status = before.and_then(|before| before.status.as_ref());
+    let ready = status.and_then(|status| status.ready_replicas).unwrap_or_default();
+    if ready > 0 { READY } else { UNREADY }
+}
+
 /// Whether a Deployment has a turn still: it has begun one, and has pods of an older template.
 pub(crate) fn is_under_way(deployment: &Deployment) -> bool {
-    let turn = deployment.annotations().contains_key(annotations::TURN);
-    let (wanted, status) =
-        (deployment.spec.as_ref().and_then(|spec| spec.replicas), deployment.status.as_ref());
-    if !turn || wanted == Some(0) {
-        return false;
+    let Some(turn) = deployment.annotations().get(annotations::TURN) else { return false };
+    let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let status = deployment.status.clone().unwrap_or_default();
+    if wanted == 0 || status.observed_generation < deployment.metadata.generation {
+        return wanted > 0;
     }
-    let Some(status) = status else { return true };
-    status.observed_generation < deployment.metadata.generation
-        || status.updated_replicas.unwrap_or_default() < status.replicas.unwrap_or_default()
-        || status.updated_replicas.unwrap_or_default() < wanted.unwrap_or_default()
+    let mut conditions = status.conditions.iter().flatten();
+    let hopeless = conditions.any(|one| one.reason.as_deref() == Some("ProgressDeadlineExceeded"));
+    let updated = status.updated_replicas.unwrap_or_default();
+    let old = updated < status.replicas.unwrap_or_default() || updated < wanted;
+    old && !(turn == UNREADY && hopeless)
 }
 
 #[cfg(test)]
@@ -110,8 +123,8 @@ mod tests {
 
     #[test]
     fn a_turn_lasts_until_no_pod_is_old() {
-        let check = |turn: bool, replicas: i32, status: serde_json::Value, expected: bool| {
-            let annotations = if turn { json!({ annotations::TURN: "true" }) } else { json!({}) };
+        let check = |turn: &str, replicas: i32, status: serde_json::Value, expected: bool| {
+            let annotations = if turn.is_empty() { json!({}) } else { json!({ annotations::TURN: turn }) };
             let metadata = json!({ "annotations": annotations, "generation": 3 });
             let template = json!({ "metadata": {}, "spec": { "containers": [] } });
             let spec = json!({ "replicas": replicas, "selector": {}, "template": template });
@@ -120,13 +133,21 @@ mod tests {
             assert_eq!(is_under_way(&deployment.unwrap()), expected, "{turn} {replicas} {status}");
         };
         let done = json!({ "observedGeneration": 3, "replicas": 4, "updatedReplicas": 4 });
-        check(true, 4, done.clone(), false);
-        check(true, 4, json!({ "observedGeneration": 2, "replicas": 4, "updatedReplicas": 4 }), true);
+        check(READY, 4, done.clone(), false);
+        check(READY, 4, json!({ "observedGeneration": 2, "replicas": 4, "updatedReplicas": 4 }), true);
         let begun = json!({ "observedGeneration": 3, "replicas": 5, "updatedReplicas": 1 });
-        check(true, 4, begun.clone(), true);
-        check(true, 4, json!({ "observedGeneration": 3, "replicas": 3, "updatedReplicas": 3 }), true);
-        check(true, 4, json!(null), true);
-        check(true, 0, begun.clone(), false);
-        check(false, 4, begun, false);
+        check(READY, 4, begun.clone(), true);
+        check(READY, 4, json!({ "observedGeneration": 3, "replicas": 3, "updatedReplicas": 3 }), true);
+        check(READY, 4, json!(null), true);
+        check(READY, 0, begun.clone(), false);
+        check("", 4, begun.clone(), false);
+        // A release that does not start keeps its turn, unless nothing had started before it either.
+        let mut stuck = begun;
+        stuck["conditions"] =
+            json!([{ "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded" }]);
+        check(READY, 4, stuck.clone(), true);
+        check(UNREADY, 4, stuck.clone(), false);
+        stuck["observedGeneration"] = 2.into();
+        check(UNREADY, 4, stuck, true);
     }
 }

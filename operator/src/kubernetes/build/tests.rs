@@ -113,8 +113,8 @@ fn a_deployment_says_what_it_was_made_from() {
     let other = annotations(&SPEC.replace("emails:1", "emails:2"));
     assert_ne!(first["rowlock.dev/template"], other["rowlock.dev/template"]);
     let mut marked = built(SPEC);
-    super::mark_turn(&mut marked);
-    assert_eq!(marked["metadata"]["annotations"]["rowlock.dev/turn"], "true");
+    super::mark_turn(&mut marked, "ready");
+    assert_eq!(marked["metadata"]["annotations"]["rowlock.dev/turn"], "ready");
     assert_ne!(hash_of(&marked), hash_of(&built(SPEC)));
 }
 

@@ -24,6 +24,8 @@ async fn a_task_queue_becomes_a_deployment_tables_and_a_queue() {
     assert_eq!(stage.get("pdb", "emails")["spec"]["maxUnavailable"], "25%");
     let total: i32 = stage.db.one("select total_workers from rowlock.queue where name = 'mail'").await;
     assert_eq!(total, 40);
+    // Nothing of ours may hold up a namespace whose rights have gone already.
+    assert!(task_queue["metadata"]["finalizers"].is_null());
     let status = &task_queue["status"];
     assert_eq!((&status["schema"], &status["observedGeneration"]), (&json!(8), &json!(1)));
     stage.until("DatabaseReachable", "True Succeeded").await;
