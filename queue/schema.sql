@@ -295,7 +295,7 @@ begin
     and exists (select 1 from rowlock.queue q where q.id = r.queue and q.bell_until > clock_timestamp());
 end $$;
 
-CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopt boolean DEFAULT false) RETURNS integer
+CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopts text DEFAULT NULL::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -303,7 +303,7 @@ CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, 
 declare v rowlock.queue;
 begin
   select * into v from rowlock.queue q where q.name = $1 for update;
-  if found and v.owner <> $2 and not $13 then
+  if found and v.owner <> $2 and v.owner is distinct from $13 then
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
@@ -618,6 +618,10 @@ CREATE FUNCTION rowlock.id_time(i bigint) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE
     RETURN to_timestamp((((i >> 31) + 1704067200))::double precision);
 
+CREATE FUNCTION rowlock.interruption_limit() RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    RETURN 10;
+
 CREATE TABLE rowlock.instance (
     id bigint NOT NULL,
     queue integer NOT NULL,
@@ -680,22 +684,26 @@ begin
   return exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null);
 end $_$;
 
-CREATE FUNCTION rowlock.lose(queue integer, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+CREATE FUNCTION rowlock.lose(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
 #variable_conflict use_column
-declare outcomes smallint[];
+declare outcomes smallint[]; used smallint[]; lost text := format('lease lost: instance %s stopped beating', $3);
 begin
-  select array_agg(case when c.id is not null then 6 when x.attempt + 1 >= m.max_attempts then 3 else 5 end::smallint order by x.p) into outcomes
-  from unnest($4, $5) with ordinality x(id, attempt, p) left join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
+  select array_agg(case when c.id is not null then 6 when x.attempt + x.costs >= m.max_attempts and x.costs = 1 then 3 else 5 end::smallint order by x.p),
+         array_agg(x.costs::smallint order by x.p) into outcomes, used
+  from (select u.id, u.attempt, u.p, case when $4 and (select count(*) from rowlock.failure f where f.id = u.id and f.attempt = 0) < rowlock.interruption_limit() then 0 else 1 end costs
+        from unnest($5, $6) with ordinality u(id, attempt, p)) x
+  left join rowlock.max_attempts($1, $5) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
   insert into rowlock.failure (id, attempt, instance, error)
-    select x.id, x.attempt + 1, $2, format('lease lost: instance %s stopped beating', $3) from unnest($4, $5, outcomes) x(id, attempt, outcome) where x.outcome = 5;
-  perform rowlock.record($1, $2, array_fill(1, array[cardinality($4)]), $4, outcomes,
-    (select array_agg((x.attempt + (x.outcome = 5)::int)::smallint order by x.p) from unnest($5, outcomes) with ordinality x(attempt, outcome, p)),
-    $6, '{0}', array[format('lease lost: instance %s stopped beating', $3)]);
+    select x.id, (x.attempt + 1) * x.costs, $2, case x.costs when 1 then lost else format('interrupted: instance %s was ended before it had drained; no attempt was used', $3) end
+    from unnest($5, $6, outcomes, used) x(id, attempt, outcome, costs) where x.outcome = 5;
+  perform rowlock.record($1, $2, array_fill(1, array[cardinality($5)]), $5, outcomes,
+    (select array_agg((case x.outcome when 5 then x.attempt + x.costs else x.attempt end)::smallint order by x.p) from unnest($6, outcomes, used) with ordinality x(attempt, outcome, costs, p)),
+    $7, '{0}', array[lost]);
 end $_$;
 
 CREATE FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) RETURNS TABLE(id bigint, max_attempts smallint)
@@ -1028,17 +1036,17 @@ CREATE FUNCTION rowlock.rescue(instance bigint, beat bigint) RETURNS integer
     SET jit TO 'off'
     AS $_$
 #variable_conflict use_column
-declare l record; u record; rescued int := 0; v_name text; v_queue int;
+declare l record; u record; rescued int := 0; v_name text; v_queue int; v_drains boolean;
 begin
   perform rowlock.demand_read_committed();
   if not pg_try_advisory_xact_lock(1902602, ($1 & 2147483647)::int) then return null; end if;
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
-  update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue into v_name, v_queue;
+  update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
   if not found then return null; end if;
   for l in select x.token from rowlock.lease x where x.instance = $1 order by x.token for update loop
     select * into u from rowlock.unsettled(l.token);
     if u.ids is not null then
-      perform rowlock.lose(v_queue, $1, v_name, u.ids, u.attempts, u.priorities);
+      perform rowlock.lose(v_queue, $1, v_name, v_drains, u.ids, u.attempts, u.priorities);
       rescued := rescued + cardinality(u.ids);
     end if;
     delete from rowlock.lease x where x.token = l.token;
@@ -1537,7 +1545,7 @@ GRANT ALL ON FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[]
 
 REVOKE ALL ON FUNCTION rowlock.commit_late(r rowlock.ready) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopt boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopts text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.demand_read_committed() FROM PUBLIC;
 
@@ -1588,6 +1596,8 @@ REVOKE ALL ON FUNCTION rowlock.id_at(t timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.id_time(i bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.interruption_limit() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) TO rowlock_worker;
 
@@ -1599,7 +1609,7 @@ GRANT ALL ON FUNCTION rowlock.leave(instance bigint) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.lock_alive(instance bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.lose(queue integer, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.lose(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) FROM PUBLIC;
 

@@ -1,14 +1,15 @@
 -- For people, the operator and audits: declare, statistics, one task's story, cancel, redrive.
 
--- What a TaskQueue declares. `owner` names the control plane and the TaskQueue: another one is refused until it adopts the queue.
+-- What a TaskQueue declares. `owner` names the control plane and the TaskQueue: another one is refused until it adopts the queue, naming the
+-- owner it takes it from: an adoption that was written down and forgotten takes nothing back.
 create function rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts int, total_workers int, paused boolean,
-  backlog_limit bigint, payload_limit int, keep_completed interval, keep_dead interval, keep_cancelled interval, adopt boolean default false)
+  backlog_limit bigint, payload_limit int, keep_completed interval, keep_dead interval, keep_cancelled interval, adopts text default null)
 returns int language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare v rowlock.queue;
 begin
   select * into v from rowlock.queue q where q.name = $1 for update;
-  if found and v.owner <> $2 and not $13 then
+  if found and v.owner <> $2 and v.owner is distinct from $13 then
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then

@@ -131,16 +131,34 @@ pub(crate) fn forbidden(namespace: &str, said: &str, config: &Config) -> Trouble
 /// Connects, and makes or changes the tables.
 pub(crate) async fn open(url: String) -> Result<Db, Trouble> {
     let db = Db::connect(&connect(url)).await.map_err(|error| trouble(&error))?;
-    if let Err(error) = db.migrate().await {
+    if let Err(trouble) = migrate(&db).await {
         db.close().await;
-        let found = trouble(&error);
-        if found.may_pass() || found.is_in_schema() {
-            return Err(found);
-        }
-        let message = format!("the tables cannot be made: {error}; let the user of the URL own the database");
-        return Err(Trouble::new(ConditionReason::MigrationFailed, message));
+        return Err(trouble);
     }
     Ok(db)
+}
+
+/// Makes or changes the tables where they are not those of this release.
+pub(crate) async fn prepare(db: &Db) -> Result<(), Trouble> {
+    match db.check_schema().await {
+        Err(Error::SchemaMissing | Error::SchemaOlder { .. }) => migrate(db).await,
+        other => other.map_err(|error| trouble(&error)),
+    }
+}
+
+async fn migrate(db: &Db) -> Result<(), Trouble> {
+    let Err(error) = db.migrate().await else { return Ok(()) };
+    let found = trouble(&error);
+    if found.may_pass() || found.is_in_schema() {
+        return Err(found);
+    }
+    let message = format!("the tables cannot be made: {error}; let the user of the URL own the database");
+    Err(Trouble::new(ConditionReason::MigrationFailed, message))
+}
+
+/// Which database it is; `None` where its user may not know.
+pub(crate) async fn identity(db: &Db) -> Result<Option<String>, Trouble> {
+    rowlock_queue::identity(db).await.map_err(|error| trouble(&error))
 }
 
 pub(crate) fn connect(url: String) -> Connect {

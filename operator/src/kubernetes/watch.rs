@@ -164,11 +164,28 @@ impl Namespace {
     /// The pods of a queue that are not on their way out.
     pub(crate) fn pods_of(&self, name: &str) -> Vec<Arc<Pod>> {
         let mut pods = self.pods.all();
-        pods.retain(|pod| {
-            let labels = pod.metadata.labels.as_ref();
-            let of = labels.and_then(|labels| labels.get(labels::TASK_QUEUE));
-            of.is_some_and(|of| of == name) && pod.metadata.deletion_timestamp.is_none()
-        });
+        pods.retain(|pod| is_of(pod, name) && pod.metadata.deletion_timestamp.is_none());
         pods
     }
+
+    /// How many pods of a queue may hold connections: those that stay, and those on their way out.
+    pub(crate) fn count_pods(&self, name: &str) -> (u32, u32) {
+        let ended = |pod: &Pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            matches!(phase, Some("Succeeded" | "Failed"))
+        };
+        let (mut staying, mut terminating) = (0, 0);
+        for pod in self.pods.all().iter().filter(|pod| is_of(pod, name) && !ended(pod)) {
+            match pod.metadata.deletion_timestamp {
+                None => staying += 1,
+                Some(_) => terminating += 1,
+            }
+        }
+        (staying, terminating)
+    }
+}
+
+fn is_of(pod: &Pod, name: &str) -> bool {
+    let of = pod.metadata.labels.as_ref().and_then(|labels| labels.get(labels::TASK_QUEUE));
+    of.is_some_and(|of| of == name)
 }

@@ -13,6 +13,7 @@ mod isolation;
 mod late;
 mod outages;
 mod outcomes;
+mod overseer;
 mod pooler;
 mod refusals;
 mod resend;
