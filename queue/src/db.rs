@@ -121,6 +121,20 @@ impl Db {
         Ok(db)
     }
 
+    /// New connections are made as this says, those that are open stay: for a password that has changed. Not where it leads to another
+    /// database: what is held in one is nobody's in another.
+    pub fn follow(&self, connect: &Connect) -> Result<bool> {
+        let (old, new) = (self.pool.options(), connect.options()?);
+        let place = |options: &PgConnectOptions| {
+            (options.get_host().to_owned(), options.get_port(), options.get_database().map(str::to_owned))
+        };
+        if place(&old) != place(&new) {
+            return Ok(false);
+        }
+        self.pool.set_options(if self.behind_pooler { new } else { connect.direct()? });
+        Ok(true)
+    }
+
     /// The row that a statement answers, under [`STATEMENT_TIMEOUT`].
     pub(crate) async fn one(&self, statement: Statement<'_>) -> Result<PgRow> {
         Ok(self.maybe(statement).await?.ok_or(sqlx::Error::RowNotFound)?)

@@ -30,7 +30,7 @@ pub(crate) struct Pool {
 }
 
 struct Shared {
-    options: PgConnectOptions,
+    options: Mutex<PgConnectOptions>,
     idle: Mutex<Vec<Kept>>,
 }
 
@@ -50,13 +50,22 @@ pub(crate) struct Lent {
 impl Pool {
     pub(crate) fn new(options: PgConnectOptions, most: u32) -> Self {
         let most = usize::try_from(most.max(1)).unwrap_or(Semaphore::MAX_PERMITS);
-        let shared = Shared { options, idle: Mutex::default() };
+        let shared = Shared { options: Mutex::new(options), idle: Mutex::default() };
         Self { shared: Arc::new(shared), room: Arc::new(Semaphore::new(most)) }
     }
 
     /// Keeps one that is open already.
     pub(crate) fn keep(&self, connection: PgConnection) {
         self.idle().push(Kept { connection, opened: Instant::now() });
+    }
+
+    /// How the next connection is made.
+    pub(crate) fn options(&self) -> PgConnectOptions {
+        self.shared.options.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_options(&self, options: PgConnectOptions) {
+        *self.shared.options.lock().unwrap_or_else(PoisonError::into_inner) = options;
     }
 
     /// Waits for one to be free. The caller says for how long.
@@ -66,7 +75,8 @@ impl Pool {
         let kept = if let Some(kept) = idle {
             kept
         } else {
-            let connecting = PgConnection::connect_with(&self.shared.options);
+            let options = self.options();
+            let connecting = PgConnection::connect_with(&options);
             let connected = timeout(STATEMENT_TIMEOUT, connecting).await;
             Kept { connection: connected.map_err(|_| sqlx::Error::PoolTimedOut)??, opened: Instant::now() }
         };

@@ -64,6 +64,8 @@ pub struct Args {
 #[expect(missing_debug_implementations, reason = "the database's URL carries its password")]
 pub struct Config {
     pub database_url: String,
+    /// Where it was read, if anywhere: what is written there later is followed.
+    pub database_url_file: Option<PathBuf>,
     pub queue: String,
     pub name: String,
     pub workers: u32,
@@ -115,8 +117,10 @@ impl Args {
         if !(1..=WORKERS_MAX).contains(&workers) {
             return Err(ConfigError(format!("--workers is {workers}; choose 1 to {WORKERS_MAX}")));
         }
+        let database_url_file = database_url_file.or(file.database_url_file);
         Ok(Config {
-            database_url: find_url(database_url, database_url_file.or(file.database_url_file))?,
+            database_url: find_url(database_url, database_url_file.clone())?,
+            database_url_file,
             queue: queue
                 .or(file.queue)
                 .filter(|queue| !queue.is_empty())

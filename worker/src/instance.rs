@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rowlock_queue::{Connect, Db, Error, Joined, Settled, Settlement};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,6 +21,7 @@ use crate::pause::Pause;
 use crate::settler::{SETTLE_QUEUE, Settler, Settles};
 use crate::shared::{Equipment, Handler, Shared};
 use crate::stop::Stop;
+use crate::url_file::follow_url;
 use crate::worker::Worker;
 
 /// The operator migrates and declares; an instance that comes first waits for it.
@@ -96,7 +97,7 @@ async fn join_and_work(
     let shared = Arc::new(Shared::new(equipment, joined, asked));
     let _ = health.joined.set(Arc::clone(&shared));
     tracing::info!(instance = %shared.instance, queue = %shared.queue, workers = worker.workers, "joined");
-    start_parts(worker, &shared, parts, background);
+    start_parts(worker, &shared, stop, parts, background);
     let ended = supervise(&shared, stop, worker.drain_grace, parts).await;
     let patience = if matches!(ended, Ok(Ended::Fenced(_))) { FAREWELL } else { LEAVE_TIMEOUT };
     tokio::select! {
@@ -138,15 +139,21 @@ async fn join(worker: &Worker, connect: &Connect) -> Result<(Db, Joined, Instant
 fn start_parts(
     worker: &Worker,
     shared: &Arc<Shared>,
+    stop: &Stop,
     parts: &mut JoinSet<Part>,
     background: &CancellationToken,
 ) {
-    let (line, opener) = Line::new(&worker.connect, worker.bell);
+    let (connect, connects) = watch::channel(worker.connect.clone());
+    let (line, opener) = Line::new(connects, worker.bell);
     parts.spawn(beat_on(Arc::clone(shared), line, background.clone()));
     if 2 <= worker.connect.max_connections {
         parts.spawn(opener.work(Arc::clone(&shared.metrics), background.clone()));
     }
     parts.spawn(care_on(Arc::clone(shared), background.clone()));
+    if let Some(file) = worker.url_file.clone() {
+        let (shared, stop, background) = (Arc::clone(shared), stop.clone(), background.clone());
+        parts.spawn(follow_url(shared, file, connect, stop, background));
+    }
     let fenced = Arc::clone(shared);
     parts.spawn(async move {
         fenced.fence.watch().await;

@@ -32,6 +32,7 @@ mod pause;
 mod run;
 mod settler;
 mod shared;
+mod url_file;
 mod workers;
 
 pub use args::{Args, Config};

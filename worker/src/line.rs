@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rowlock_queue::{BEAT, Beat, BeatIn, Bell, Connect, Db, Error, QueueId, Result};
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +34,7 @@ pub(crate) struct Line {
 
 /// Opens it, again and again.
 pub(crate) struct Opener {
-    connect: Connect,
+    connect: watch::Receiver<Connect>,
     bell: bool,
     opened: mpsc::Sender<Open>,
     wanted: Arc<Notify>,
@@ -50,10 +50,9 @@ pub(crate) enum News {
 
 impl Line {
     /// `bell`: whether to listen.
-    pub(crate) fn new(connect: &Connect, bell: bool) -> (Self, Opener) {
+    pub(crate) fn new(connect: watch::Receiver<Connect>, bell: bool) -> (Self, Opener) {
         let (send, receive) = mpsc::channel(1);
         let wanted = Arc::new(Notify::new());
-        let connect = Connect { max_connections: 1, ..connect.clone() };
         let opener = Opener { connect, bell, opened: send, wanted: Arc::clone(&wanted) };
         wanted.notify_one();
         (Self { open: None, opened: receive, wanted }, opener)
@@ -131,20 +130,21 @@ impl Opener {
     }
 
     async fn open(&mut self) -> Result<()> {
-        let open = match self.listen().await? {
+        let connect = Connect { max_connections: 1, ..self.connect.borrow().clone() };
+        let open = match self.listen(&connect).await? {
             Some(bell) => Open::Bell(bell),
-            None => Open::Silent(Db::connect(&self.connect).await?),
+            None => Open::Silent(Db::connect(&connect).await?),
         };
         // Fails only when the beater has ended, and then the instance is ending with it.
         let _ = self.opened.send(open).await;
         Ok(())
     }
 
-    async fn listen(&mut self) -> Result<Option<Bell>> {
+    async fn listen(&mut self, connect: &Connect) -> Result<Option<Bell>> {
         if !self.bell {
             return Ok(None);
         }
-        match rowlock_queue::listen(&self.connect).await {
+        match rowlock_queue::listen(connect).await {
             Ok(bell) => Ok(Some(bell)),
             Err(error @ Error::NoBell) => {
                 tracing::info!("{error} every {BEAT:?}");

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ const CONNECTIONS: u32 = 2;
 /// One instance of a queue's workers.
 pub struct Worker {
     pub(crate) connect: Connect,
+    /// What is written there later is followed.
+    pub(crate) url_file: Option<PathBuf>,
     pub(crate) queue: Arc<str>,
     pub(crate) name: String,
     pub(crate) workers: u32,
@@ -68,6 +71,7 @@ impl Worker {
     pub fn from_config(config: Config) -> Self {
         let Config {
             database_url,
+            database_url_file,
             queue,
             name,
             workers,
@@ -84,6 +88,7 @@ impl Worker {
         };
         Self {
             connect,
+            url_file: database_url_file,
             queue: queue.into(),
             name,
             workers,
@@ -167,7 +172,17 @@ impl Builder {
                 return Err(ConfigError("a worker has an HTTP handler or functions, not both".to_owned()));
             }
         };
-        Ok(Worker { connect, queue: queue.into(), name, workers, handler, listen, drain_grace, bell })
+        Ok(Worker {
+            connect,
+            url_file: None,
+            queue: queue.into(),
+            name,
+            workers,
+            handler,
+            listen,
+            drain_grace,
+            bell,
+        })
     }
 }
 

@@ -38,7 +38,7 @@ func (j *journal) connect() {
 	for {
 		conn, err := net.Dial("tcp", j.address)
 		if err == nil {
-			_, err = fmt.Fprintf(conn, `{"handler":%d,"pod":%q}`+"\n", self, os.Getenv("HOSTNAME"))
+			_, err = fmt.Fprintf(conn, `{"handler":%d}`+"\n", self)
 		}
 		if err == nil {
 			j.conn = conn
@@ -112,7 +112,9 @@ func main() {
 	case "crash":
 		log.Fatal("crashes at its start, as it was told")
 	case "deaf":
-		select {}
+		for {
+			time.Sleep(time.Hour)
+		}
 	}
 	j := &journal{address: os.Getenv("JOURNAL")}
 	j.connect()

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use nix::sys::signal::Signal;
 use rowlock_operator::process::{Launch, Process, Stop};
 use rowlock_tests::checkout;
@@ -30,7 +31,7 @@ pub(crate) struct Cluster {
     /// What stands before the names of images.
     pub(crate) images: String,
     /// Of a cluster of this process: its name, and where its state is.
-    pub(crate) own: Option<Own>,
+    own: Option<Own>,
 }
 
 pub(crate) struct Own {
@@ -54,6 +55,18 @@ impl Own {
         Ok(())
     }
 
+    /// As machine.sh expects it: started again as soon as that may be.
+    pub(crate) fn stop_api_server(&self) -> Result<()> {
+        fs::write(self.state.join("apiserver.off"), "")?;
+        let process = fs::read_to_string(self.state.join("apiserver.pid"))?;
+        self.enter(&["kill", "-KILL", process.trim()])?;
+        Ok(())
+    }
+
+    pub(crate) fn start_api_server(&self) -> Result<()> {
+        Ok(fs::remove_file(self.state.join("apiserver.off"))?)
+    }
+
     fn cgroup(&self, container: &str) -> Option<PathBuf> {
         let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].map(PathBuf::from);
         let root =
@@ -68,6 +81,25 @@ fn find(folder: &Path, name: &str) -> Option<PathBuf> {
     let folders = fs::read_dir(folder).ok()?.flatten().filter(|entry| entry.path().is_dir());
     let mut folders = folders.map(|entry| entry.path());
     folders.find_map(|path| if path.ends_with(name) { Some(path) } else { find(&path, name) })
+}
+
+impl Cluster {
+    /// Of a cluster that exists we do not know the nodes: what needs them is left out.
+    pub(crate) fn own(&self) -> Option<&Own> {
+        if self.own.is_none() {
+            eprintln!("left out: it needs a cluster of its own");
+        }
+        self.own.as_ref()
+    }
+}
+
+/// The id of a running container of a pod.
+pub(crate) fn container(pod: &Pod, name: &str) -> Result<String> {
+    let status = pod.status.as_ref().context("a status")?;
+    let all = [&status.container_statuses, &status.init_container_statuses];
+    let found = all.into_iter().flatten().flatten().find(|one| one.name == name);
+    let id = found.and_then(|one| one.container_id.clone()).context("the container runs")?;
+    Ok(id.trim_start_matches("containerd://").to_owned())
 }
 
 static RUNNING: OnceLock<Result<Cluster, String>> = OnceLock::new();

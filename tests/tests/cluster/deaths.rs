@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use rowlock_tests::history::{Demands, Summary};
 use serde_json::json;
 
-use crate::cluster::{Own, cluster};
+use crate::cluster::{cluster, container};
 use crate::kubectl::kubectl;
 use crate::stage::{Stage, alone, on_stage, until};
 
@@ -21,7 +21,7 @@ const AWAY: Duration = Duration::from_mins(1);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_beside_its_handler_loses_nothing() -> Result<()> {
     on_stage("worker-killed", async |stage| {
-        let Some(own) = own() else { return Ok(()) };
+        let Some(own) = cluster().own() else { return Ok(()) };
         let pod = busy(stage, &json!({ "ms": 1500 })).await?;
         stage.failed(&pod);
         own.kill(&container(&pod, "worker")?)?;
@@ -58,7 +58,8 @@ async fn a_pod_forced_away_loses_nothing() -> Result<()> {
         stage.failed(&pod);
         stage.kubectl(&["delete", "pod", &pod.name_any(), "--force", "--grace-period=0"]);
         let summary = done(stage).await?;
-        ensure!((1..=4).contains(&summary.leases_lost), "{summary}");
+        // Handler and worker are killed together: a worker that sees its handler die first says so, another's leases are lost.
+        ensure!((1..=4).contains(&summary.failures), "{summary}");
         Ok(())
     })
     .await
@@ -82,7 +83,7 @@ async fn a_node_that_grants_less_than_a_task_takes_loses_nothing() -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result<()> {
     alone("cut-off", async |stage| {
-        let Some(own) = own() else { return Ok(()) };
+        let Some(own) = cluster().own() else { return Ok(()) };
         stage.task_queue(&json!({ "workers": { "total": 16 } }))?;
         stage.wait_ready();
         stage.enqueue(700, &json!({ "ms": 2000 })).await?;
@@ -109,15 +110,6 @@ async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result
     .await
 }
 
-/// Of a cluster that exists we do not know the nodes.
-fn own() -> Option<&'static Own> {
-    let own = cluster().own.as_ref();
-    if own.is_none() {
-        eprintln!("left out: it needs a cluster of its own");
-    }
-    own
-}
-
 /// A pod of two, both in the middle of that kind of task.
 async fn busy(stage: &Stage, payload: &serde_json::Value) -> Result<Pod> {
     stage.task_queue(&json!({}))?;
@@ -136,13 +128,4 @@ async fn busy(stage: &Stage, payload: &serde_json::Value) -> Result<Pod> {
 async fn done(stage: &Stage) -> Result<Summary> {
     stage.until_drained().await?;
     stage.check(DISTURBED).await
-}
-
-/// The id of a running container of a pod.
-fn container(pod: &Pod, name: &str) -> Result<String> {
-    let status = pod.status.as_ref().context("a status")?;
-    let all = [&status.container_statuses, &status.init_container_statuses];
-    let found = all.into_iter().flatten().flatten().find(|one| one.name == name);
-    let id = found.and_then(|one| one.container_id.clone()).context("the container runs")?;
-    Ok(id.trim_start_matches("containerd://").to_owned())
 }

@@ -1,6 +1,5 @@
 //! What handlers say they do, as it comes: tests/cluster/handler tells each event before it goes on.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -19,15 +18,13 @@ use crate::lan::Lan;
 #[derive(Debug, Clone)]
 pub(crate) struct Notes {
     file: Arc<Mutex<File>>,
-    /// The pod of each handler.
-    pods: Arc<Mutex<HashMap<u32, String>>>,
     pub(crate) path: PathBuf,
 }
 
 impl Notes {
     fn open(path: &Path) -> Result<Self> {
         let file = Arc::new(Mutex::new(File::create(path)?));
-        Ok(Self { file, pods: Arc::default(), path: path.to_owned() })
+        Ok(Self { file, path: path.to_owned() })
     }
 
     pub(crate) fn note(&self, event: &Event) {
@@ -57,7 +54,6 @@ pub(crate) struct Journal {
 #[derive(Deserialize)]
 struct Hello {
     handler: u32,
-    pod: String,
 }
 
 impl Journal {
@@ -72,11 +68,6 @@ impl Journal {
         });
         Ok(Self { notes, at, accepting })
     }
-
-    /// The pods whose handlers have come up so far.
-    pub(crate) fn pods(&self) -> Vec<String> {
-        self.notes.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
 }
 
 impl Drop for Journal {
@@ -89,7 +80,6 @@ async fn take(stream: TcpStream, notes: Notes) -> Result<()> {
     let mut lines = BufReader::new(stream).lines();
     let Some(first) = lines.next_line().await? else { return Ok(()) };
     let hello: Hello = serde_json::from_str(&first)?;
-    notes.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(hello.handler, hello.pod);
     while let Ok(Some(line)) = lines.next_line().await {
         notes.line(&line);
     }

@@ -12,4 +12,9 @@ mod stage;
 
 mod changes;
 mod deaths;
+mod hands;
+mod leaving;
+mod mistakes;
+mod outages;
+mod quiet;
 mod stranger;

@@ -47,16 +47,20 @@ static TURN: RwLock<()> = RwLock::const_new(());
 /// Plays on a stage of its own, beside others.
 pub(crate) async fn on_stage(name: &str, play: impl AsyncFnOnce(&Stage) -> Result<()>) -> Result<()> {
     let _turn = TURN.read().await;
-    let stage = Stage::new(name).await?;
-    let played = play(&stage).await;
-    stage.close(played)
+    played(name, play).await
 }
 
 /// Plays while no other test does.
 pub(crate) async fn alone(name: &str, play: impl AsyncFnOnce(&Stage) -> Result<()>) -> Result<()> {
     let _turn = TURN.write().await;
+    played(name, play).await
+}
+
+async fn played(name: &str, play: impl AsyncFnOnce(&Stage) -> Result<()>) -> Result<()> {
     let stage = Stage::new(name).await?;
+    let since = Instant::now();
     let played = play(&stage).await;
+    eprintln!("{name}: {} s", since.elapsed().as_secs());
     stage.close(played)
 }
 
@@ -260,6 +264,13 @@ impl Stage {
         self.journal.notes.note(&Event::InstanceFailed { name: pod.name_any() });
     }
 
+    /// Runs a statement, as the superuser.
+    pub(crate) async fn run(&self, sql: &str) -> Result<()> {
+        let mut connection = PgConnection::connect(&self.url).await?;
+        connection.execute(AssertSqlSafe(sql.to_owned())).await?;
+        Ok(connection.close().await?)
+    }
+
     /// The one number of a query, as the superuser.
     pub(crate) async fn count(&self, sql: &str) -> Result<i64> {
         let mut connection = PgConnection::connect(&self.url).await?;
@@ -311,22 +322,30 @@ impl Stage {
         Ok(summary)
     }
 
-    /// Removes the namespace; of a test that failed, tells what it looked like, and keeps both.
+    /// Removes the namespace; of a test that failed, tells first what it looked like, and keeps its journal.
     fn close(mut self, played: Result<()>) -> Result<()> {
-        let Err(error) = played else {
-            self.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]);
-            return Ok(());
-        };
+        let failed = played.is_err();
         for args in [
             &["get", "tq,deploy,pods", "-o", "wide"] as &[&str],
             &["describe", "tq"],
             &["get", "events", "--sort-by=.lastTimestamp"],
+            &[
+                "logs",
+                "-l",
+                "app.kubernetes.io/managed-by=rowlock-operator",
+                "-c",
+                "worker",
+                "--tail=20",
+                "--prefix",
+            ],
         ] {
-            eprintln!(
-                "{}",
-                kubectl_with(&[args, &["-n", &self.namespace]].concat(), "").unwrap_or_else(|error| error)
-            );
+            if failed {
+                let said = kubectl_with(&[args, &["-n", &self.namespace]].concat(), "");
+                eprintln!("{}", said.unwrap_or_else(|error| error));
+            }
         }
+        kubectl(&["delete", "namespace", &self.namespace, "--wait=false", "--ignore-not-found"]);
+        let Err(error) = played else { return Ok(()) };
         let kept = self.folder.take().map(tempfile::TempDir::keep).unwrap_or_default();
         Err(error.context(format!("{}; its journal is in {}", self.namespace, kept.display())))
     }

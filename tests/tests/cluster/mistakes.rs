@@ -1,0 +1,69 @@
+//! Handlers that cannot work: said in words, and who works already goes on.
+
+use anyhow::{Result, ensure};
+use rowlock_tests::history::Demands;
+use serde_json::{Value, json};
+
+use crate::cluster::cluster;
+use crate::stage::{Stage, on_stage};
+
+const CALM: Demands = Demands { drained: true, undisturbed: true };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_handler_that_cannot_run_is_named_and_the_old_ones_go_on() -> Result<()> {
+    on_stage("new-handler", async |stage| {
+        stage.task_queue(&json!({ "workers": { "autoscaling": { "min": 8 } } }))?;
+        stage.wait_ready();
+        let old = stage.until_pods(2).await?;
+        let mode = |mode: &str| {
+            let journal = json!({ "name": "JOURNAL", "value": stage.journal.at.to_string() });
+            json!({ "env": [journal, { "name": "MODE", "value": mode }] })
+        };
+        let nowhere = json!({ "image": format!("{}rowlock-nowhere:1", cluster().images) });
+        for (change, reason, word) in [
+            (nowhere, "ImageNotPulled", "rowlock-nowhere:1"),
+            (mode("crash"), "CrashLooping", "kubectl logs"),
+            (mode("deaf"), "NotListening", "$PORT"),
+        ] {
+            handler(stage, &change);
+            let said = stage.until_condition("HandlerHealthy", &format!("False {reason}")).await?;
+            ensure!(said.contains(word), "{reason}: {said}");
+            let done = stage.completed().await?;
+            stage.enqueue(20, &json!({ "ms": 100 })).await?;
+            stage.until_completed(done + 20).await?;
+            let pods = stage.pods().await?;
+            let alive = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).count();
+            ensure!(alive <= old.len() + 1, "{alive} pods of {reason}");
+        }
+        handler(stage, &json!({}));
+        stage.until_condition("HandlerHealthy", "True Succeeded").await?;
+        let summary = stage.check(CALM).await?;
+        ensure!(summary.failures == 0, "{summary}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_crashes_from_the_start_is_named_and_its_tasks_wait_for_a_better_one() -> Result<()> {
+    on_stage("crashes", async |stage| {
+        let crash = json!({ "env": [{ "name": "MODE", "value": "crash" }] });
+        stage.task_queue(&json!({ "template": { "spec": { "containers": [stage.handler(&crash)] } } }))?;
+        stage.wait_ready();
+        stage.enqueue(100, &json!({ "ms": 100 })).await?;
+        let said = stage.until_condition("HandlerHealthy", "False CrashLooping").await?;
+        ensure!(said.contains("handler") && said.contains("exit code 1"), "{said}");
+        stage.until_condition("Ready", "False CrashLooping").await?;
+        handler(stage, &json!({}));
+        stage.until_drained().await?;
+        let summary = stage.check(CALM).await?;
+        ensure!((summary.completed, summary.failures) == (100, 0), "{summary}");
+        Ok(())
+    })
+    .await
+}
+
+/// Replaces the handler's container by a sound one, merged with that.
+fn handler(stage: &Stage, but: &Value) {
+    stage.change(&json!({ "template": { "spec": { "containers": [stage.handler(but)] } } }));
+}

@@ -1,0 +1,146 @@
+//! The operator, the API server, the database: each dies or is gone for a while, and the workers do not mind.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use rowlock_tests::history::Demands;
+use serde_json::json;
+
+use crate::cluster::{OPERATOR, cluster, container};
+use crate::kubectl::kubectl;
+use crate::stage::{Stage, alone, on_stage, until};
+
+const CALM: Demands = Demands { drained: true, undisturbed: true };
+
+/// How long the database is away: longer than a lease.
+const NO_DATABASE: Duration = Duration::from_mins(1);
+
+const NO_API: Duration = Duration::from_secs(30);
+
+/// How often the operator is killed.
+const KILLS: u64 = 6;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_killed_between_writes_leave_it_to_the_next_ones() -> Result<()> {
+    on_stage("operator-killed", async |stage| {
+        let Some(own) = cluster().own() else { return Ok(()) };
+        stage.task_queue(&json!({}))?;
+        stage.wait_ready();
+        for round in 1..=KILLS {
+            stage.enqueue(40, &json!({ "ms": 500 })).await?;
+            // A new template, number of pods and number of workers: several writes, and a kill among them.
+            stage.change(&json!({ "timeout": format!("{}s", 20 + round), "workers": { "total": 4 * (1 + round % 3) } }));
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(0..1500))).await;
+            for pod in operators(stage).await? {
+                // It may be on its way up from the last time.
+                if let Ok(id) = container(&pod, "operator") {
+                    let _ = own.kill(&id);
+                }
+            }
+        }
+        until("the last change is in force", || async {
+            let spec = stage.deployment().await?.and_then(|found| found.spec).context("no Deployment")?;
+            let grace = spec.template.spec.and_then(|pod| pod.termination_grace_period_seconds);
+            ensure!(grace == Some(25 + i64::try_from(KILLS)?), "{grace:?}");
+            Ok(())
+        })
+        .await?;
+        stage.until_drained().await?;
+        stage.until_no_pods().await?;
+        let summary = stage.check(CALM).await?;
+        ensure!(summary.failures == 0, "{summary}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_leader_goes_and_the_other_replica_takes_over_within_seconds() -> Result<()> {
+    on_stage("failover", async |stage| {
+        stage.task_queue(&json!({}))?;
+        stage.wait_ready();
+        let holder = || {
+            kubectl(&[
+                "get",
+                "lease",
+                "rowlock-operator",
+                "-n",
+                OPERATOR,
+                "-o",
+                "jsonpath={.spec.holderIdentity}",
+            ])
+        };
+        let before = tokio::task::block_in_place(holder);
+        let pods = operators(stage).await?;
+        let leader = pods.iter().find(|pod| before.starts_with(&pod.name_any())).context("a leader")?;
+        let name = leader.name_any();
+        tokio::task::block_in_place(|| kubectl(&["delete", "pod", &name, "-n", OPERATOR, "--wait=false"]));
+        stage.enqueue(20, &json!({})).await?;
+        stage.until_drained().await?;
+        let after = tokio::task::block_in_place(holder);
+        ensure!(!after.starts_with(&name) && !after.is_empty(), "{before}, then {after}");
+        stage.check(CALM).await?;
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_api_server_for_a_while_workers_go_on() -> Result<()> {
+    alone("no-api", async |stage| {
+        let Some(own) = cluster().own() else { return Ok(()) };
+        stage.task_queue(&json!({}))?;
+        stage.wait_ready();
+        stage.enqueue(600, &json!({ "ms": 1000 })).await?;
+        let before = stage.until_pods(2).await?;
+        own.stop_api_server()?;
+        let done = stage.completed().await?;
+        tokio::time::sleep(NO_API).await;
+        // Eight workers would do eight a second.
+        let more = stage.completed().await? - done;
+        ensure!(60 < more, "{more} tasks in {NO_API:?}");
+        own.start_api_server()?;
+        until("the API server is back", || async { Ok(stage.pods().await?.len()) }).await?;
+        stage.change(&json!({ "workers": { "total": 16 } }));
+        stage.until_replicas(|replicas| replicas == 4).await?;
+        let names: Vec<String> = stage.pods().await?.iter().map(ResourceExt::name_any).collect();
+        ensure!(before.iter().all(|pod| names.contains(&pod.name_any())), "{names:?}");
+        stage.until_drained().await?;
+        let summary = stage.check(CALM).await?;
+        ensure!(summary.failures == 0, "{summary}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_database_for_a_minute_pods_stay_and_no_attempt_is_used() -> Result<()> {
+    on_stage("no-database", async |stage| {
+        stage.task_queue(&json!({}))?;
+        stage.wait_ready();
+        stage.enqueue(300, &json!({ "ms": 1000 })).await?;
+        stage.until_pods(2).await?;
+        stage.until_completed(10).await?;
+        stage.way.let_through(false);
+        stage.until_condition("DatabaseReachable", "False ConnectionFailed").await?;
+        tokio::time::sleep(NO_DATABASE).await;
+        ensure!(stage.replicas().await? == Some(2), "pods were taken away");
+        ensure!(stage.pods().await?.len() == 2, "pods went");
+        stage.way.let_through(true);
+        stage.until_condition("DatabaseReachable", "True Succeeded").await?;
+        stage.until_drained().await?;
+        stage.until_no_pods().await?;
+        let summary = stage.check(Demands { drained: true, undisturbed: false }).await?;
+        ensure!(summary.failures == 0, "{summary}");
+        Ok(())
+    })
+    .await
+}
+
+async fn operators(stage: &Stage) -> Result<Vec<Pod>> {
+    let api: Api<Pod> = Api::namespaced(stage.client.clone(), OPERATOR);
+    Ok(api.list(&ListParams::default().labels("app.kubernetes.io/name=rowlock-operator")).await?.items)
+}
