@@ -17,4 +17,5 @@ mod leaving;
 mod mistakes;
 mod outages;
 mod quiet;
+mod readme;
 mod stranger;
