@@ -32,7 +32,7 @@ demo: packages-demo ## 10,000 tasks through an own Postgres, instances and a Pyt
 	@ln -sf $(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)/rowlock rowlock
 	@./rowlock dev -f examples/quickstart --demo 10000
 
-test: packages-test fmt clippy unit postgres chaos dev docs kubernetes sizes ## Everything that must hold
+test: packages-test fmt clippy unit postgres chaos dev docs kubernetes cluster-test sizes ## Everything that must hold
 	@echo "all parts passed"
 
 check: fmt clippy sizes ## Formatting, lints, sizes
