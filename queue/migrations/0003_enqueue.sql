@@ -1,6 +1,6 @@
 -- Enqueue, and what happens at the commit of the enqueuing transaction.
 -- SQLSTATEs of ours: RL001 unknown queue, RL002 unknown option, RL003 payload too large, RL004 backlog full, RL005 bad value,
--- RL006 instance gone, RL007 wrong isolation level, RL008 queue owned by another.
+-- RL006 instance gone, RL007 wrong isolation level, RL008 queue owned by another, RL009 queue in use.
 
 -- Options: priority 0..3 (0 first; default 1), run_at (timestamptz) or delay (interval), max_attempts, bell (false: no NOTIFY, for
 -- PREPARE TRANSACTION). An option we do not know is refused, so that a typing error loses nothing.

@@ -133,7 +133,7 @@ declare part text; lo bigint; hi bigint; keep interval;
 begin
   perform rowlock.demand_read_committed();
   if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
-  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
   select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'rowlock.task'::regclass order by i.inhdetachpending desc, 2 limit 1;
   if part is null or to_timestamp(hi) > now() - keep then return null; end if;
@@ -163,7 +163,7 @@ begin
     execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
     if unused then execute format('drop table rowlock.%I', p.part); end if;
   end loop;
-  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
   -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
   select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) - 2 * rowlock.partition_width() into oldest
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;
