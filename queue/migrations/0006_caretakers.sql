@@ -55,6 +55,8 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as 
 declare l record; u record; rescued int := 0; v_name text; v_queue int;
 begin
   perform rowlock.demand_read_committed();
+  -- First without the lock, which would tell an instance that lives that it is gone; then with it.
+  if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   if not pg_try_advisory_xact_lock(1902602, ($1 & 2147483647)::int) then return null; end if;
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue into v_name, v_queue;
