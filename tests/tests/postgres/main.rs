@@ -5,6 +5,7 @@ mod allocation;
 mod care;
 mod claims;
 mod connections;
+mod deletion;
 mod failover;
 mod fencing;
 mod horizon;
