@@ -105,6 +105,13 @@ async fn an_instance_joins_after_everybody_was_away_for_longer_than_partitions_l
     test.member("a").await.beat(0, 1).await;
 }
 
+#[tokio::test]
+async fn where_nothing_is_available_nothing_has_waited() {
+    let test = TestDb::new().await;
+    let stats = rowlock_queue::queue_stats(&test.db).await.unwrap();
+    assert_eq!((stats[0].available, stats[0].oldest_available_seconds), (0, None));
+}
+
 /// Makes what is ready two hours older.
 const OLDER: &str = "update rowlock.task set id = id - (7200::bigint << 31);
   update rowlock.ready set id = id - (7200::bigint << 31), since = since - 7200";
