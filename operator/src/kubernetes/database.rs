@@ -53,6 +53,13 @@ impl Source {
         Some(Self { namespace: one.namespace()?, secret: secret.name.clone(), key: secret.key.clone() })
     }
 
+    /// Whether that is where its database is.
+    pub(crate) fn is_of(&self, one: &TaskQueue) -> bool {
+        let secret = one.spec.database.as_ref().map(|database| &database.secret_ref);
+        one.metadata.namespace.as_ref() == Some(&self.namespace)
+            && secret.is_some_and(|secret| (&secret.name, &secret.key) == (&self.secret, &self.key))
+    }
+
     /// The URL in the Secret, with the host as it is called from the operator's namespace.
     pub(crate) async fn url(&self, client: &Client, config: &Config) -> Result<String, Trouble> {
         let Self { namespace, secret, key } = self;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DeserializeGuard;
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 use rowlock_crds::{ConditionReason, ConditionType, TaskQueue, TaskQueueStatus, labels};
 use serde_json::json;
 use tokio::sync::watch;
@@ -75,7 +75,10 @@ impl Shared {
             Some(class) => format!("{}={class}", labels::CLASS),
             None => format!("!{}", labels::CLASS),
         };
-        let task_queues = Followed::start(api, &selector, &changed);
+        let task_queues =
+            Followed::start(api, &selector, &changed, |one: &mut DeserializeGuard<TaskQueue>| {
+                one.meta_mut().managed_fields = None;
+            });
         let at_once = usize::try_from(config.rollouts_at_once).unwrap_or(usize::MAX);
         Self {
             client,
@@ -155,9 +158,10 @@ impl Shared {
     }
 
     pub(crate) fn queues_of(&self, of: &Source) -> Vec<Arc<TaskQueue>> {
-        let mut all = self.readable();
-        all.retain(|one| Source::of(one).as_ref() == Some(of));
-        all
+        let all = self.task_queues.all();
+        let readable = all.iter().filter_map(|one| one.0.as_ref().ok());
+        let here = readable.filter(|one| one.metadata.deletion_timestamp.is_none() && of.is_of(one));
+        here.cloned().map(Arc::new).collect()
     }
 
     /// For the metrics.
