@@ -43,7 +43,7 @@ pub use lows::{Lows, LowsSeen};
 pub use migrate::{MigrateReport, SCHEMA_VERSION};
 pub use overview::{Connections, Declared, Overview, overview};
 pub use partitions::extend_partitions;
-pub use people::{Audit, Cancelled, audit, cancel, redrive, redrive_dead};
+pub use people::{Audit, Cancelled, audit, cancel, delete_queue, redrive, redrive_dead};
 pub use settle::{Outcome, SETTLE_MAX, Settled, Settlement, settle};
 pub use stats::{QueueStats, queue_stats};
 pub use story::{Failure, Story, TaskLine, list, story};
