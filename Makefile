@@ -22,17 +22,17 @@ endef
 
 PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
 
-.PHONY: help demo test check api-server cluster cluster-down cluster-test images chaos soak bench bench-main sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit postgres dev docs kubernetes schema
+.PHONY: help demo test check api-server cluster cluster-down cluster-test images chaos soak bench bench-main bench-operator sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit postgres dev docs kubernetes schema
 
 help: ## What there is
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 demo: packages-demo ## 10,000 tasks through an own Postgres, instances and a Python handler
 	@cargo build --profile $(PROFILE) --locked -p rowlock
 	@ln -sf $(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)/rowlock rowlock
 	@./rowlock dev -f examples/quickstart --demo 10000
 
-test: packages-test fmt clippy unit postgres chaos dev docs kubernetes sizes ## Everything that must hold
+test: packages-test fmt clippy unit postgres chaos dev docs kubernetes cluster-test sizes ## Everything that must hold
 	@echo "all parts passed"
 
 check: fmt clippy sizes ## Formatting, lints, sizes
@@ -122,6 +122,12 @@ bench: packages-bench ## All measurements, beside their peers
 bench-main: packages-bench ## The main measurements: target/bench/main.json
 	@cargo build --release --locked -p rowlock-bench -p rowlock-worker
 	@$(CARGO_TARGET_DIR)/release/rowlock-bench main
+
+bench-operator: packages-bench ## The operator with 100 TaskQueues against a real API server: target/bench/operator.json
+	@tests/cluster/build.sh etcd kube-apiserver kubectl >/dev/null
+	@cargo build --release --locked -p rowlock-bench
+	@cargo build --release --locked -p rowlock-operator --features kube
+	@$(CARGO_TARGET_DIR)/release/rowlock-bench operator
 
 sizes: ## Files that have grown too long
 	$(call part,sizes,tests/sizes.sh)

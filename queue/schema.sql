@@ -268,6 +268,27 @@ begin
     from (select 1) one left join rowlock.lease l on l.token = $5;
 end $_$;
 
+CREATE FUNCTION rowlock.clear_queue(queue integer) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+declare cancelled bigint;
+begin
+  with ready as (delete from rowlock.ready r where r.queue = $1 returning r.id, r.n, r.attempt),
+  delayed as (delete from rowlock.delayed d where d.queue = $1 returning d.id, d.attempt),
+  lease as (delete from rowlock.lease l where l.queue = $1 returning l.firsts, l.ns, l.attempts, l.settled),
+  unfinished as (
+    select id, n, attempt from ready union all select id, 1::smallint, attempt from delayed
+    union all select g, 1::smallint, u.attempt from lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g where g <> all (l.settled)),
+  written as (
+    insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 3, array_agg(o.id), array_agg(o.n), array_agg(o.attempt) from unfinished o having count(*) > 0)
+  select coalesce(sum(o.n), 0) into cancelled from unfinished o;
+  with dead as (delete from rowlock.dead d where d.queue = $1 returning d.id, d.attempt)
+  insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 2, array_agg(d.id), array_agg(1::smallint), array_agg(d.attempt) from dead d having count(*) > 0;
+  return cancelled;
+end $_$;
+
 CREATE TABLE rowlock.ready (
     queue integer NOT NULL,
     shard smallint NOT NULL,
@@ -295,7 +316,7 @@ begin
     and exists (select 1 from rowlock.queue q where q.id = r.queue and q.bell_until > clock_timestamp());
 end $$;
 
-CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopt boolean DEFAULT false) RETURNS integer
+CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopts text DEFAULT NULL::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -303,7 +324,7 @@ CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, 
 declare v rowlock.queue;
 begin
   select * into v from rowlock.queue q where q.name = $1 for update;
-  if found and v.owner <> $2 and not $13 then
+  if found and v.owner <> $2 and v.owner is distinct from $13 then
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
@@ -316,6 +337,44 @@ begin
       keep_completed = $10, keep_dead = $11, keep_cancelled = $12 where q.id = v.id;
   end if;
   return v.id;
+end $_$;
+
+CREATE FUNCTION rowlock.delete_queue(queue text, force boolean DEFAULT false) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '1s'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare v rowlock.queue; i record; living bigint; cancelled bigint := 0;
+begin
+  perform rowlock.demand_read_committed();
+  select * into v from rowlock.queue q where q.name = $1;
+  if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  select count(*) into living from rowlock.instance x where x.queue = v.id and x.ended_at is null;
+  if living > 0 and $2 is not true then
+    raise exception 'queue "%" has % instances', $1, living using errcode = 'RL009', hint = 'Delete its TaskQueue and wait until they have left; force => true ends them.';
+  end if;
+  begin
+    for i in select x.id from rowlock.instance x where x.queue = v.id and x.ended_at is null order by x.id loop
+      perform pg_advisory_xact_lock(1902602, (i.id & 2147483647)::int);
+      update rowlock.instance x set ended_at = now(), gone = true where x.id = i.id and x.ended_at is null;
+    end loop;
+    -- Most of it before the lock, which waits for every transaction that enqueued or moved something, and keeps new ones waiting meanwhile.
+    if $2 then cancelled := rowlock.clear_queue(v.id); end if;
+    lock table rowlock.queue in access exclusive mode;
+  exception when lock_not_available then
+    raise exception 'queue "%" is being used', $1 using errcode = 'RL009', hint = 'A transaction that enqueued or a statement of an instance is open: try again when it has ended.';
+  end;
+  if $2 is not true and (exists (select 1 from rowlock.ready r where r.queue = v.id) or exists (select 1 from rowlock.delayed d where d.queue = v.id)
+      or exists (select 1 from rowlock.lease l where l.queue = v.id)) then
+    raise exception 'queue "%" has unfinished tasks', $1 using errcode = 'RL009', hint = 'Let them be done; force => true cancels them all.';
+  end if;
+  cancelled := cancelled + rowlock.clear_queue(v.id);
+  delete from rowlock.cancel_request c using rowlock.every_task t where t.id = c.id and t.queue = v.id;
+  delete from rowlock.task_kept t where t.queue = v.id;
+  delete from rowlock.queue q where q.id = v.id;
+  return cancelled;
 end $_$;
 
 CREATE FUNCTION rowlock.demand_read_committed() RETURNS void
@@ -618,6 +677,10 @@ CREATE FUNCTION rowlock.id_time(i bigint) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE
     RETURN to_timestamp((((i >> 31) + 1704067200))::double precision);
 
+CREATE FUNCTION rowlock.interruption_limit() RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    RETURN 10;
+
 CREATE TABLE rowlock.instance (
     id bigint NOT NULL,
     queue integer NOT NULL,
@@ -680,22 +743,26 @@ begin
   return exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null);
 end $_$;
 
-CREATE FUNCTION rowlock.lose(queue integer, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+CREATE FUNCTION rowlock.lose(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
 #variable_conflict use_column
-declare outcomes smallint[];
+declare outcomes smallint[]; used smallint[]; lost text := format('lease lost: instance %s stopped beating', $3);
 begin
-  select array_agg(case when c.id is not null then 6 when x.attempt + 1 >= m.max_attempts then 3 else 5 end::smallint order by x.p) into outcomes
-  from unnest($4, $5) with ordinality x(id, attempt, p) left join rowlock.max_attempts($1, $4) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
+  select array_agg(case when c.id is not null then 6 when x.attempt + x.costs >= m.max_attempts and x.costs = 1 then 3 else 5 end::smallint order by x.p),
+         array_agg(x.costs::smallint order by x.p) into outcomes, used
+  from (select u.id, u.attempt, u.p, case when $4 and (select count(*) from rowlock.failure f where f.id = u.id and f.attempt = 0) < rowlock.interruption_limit() then 0 else 1 end costs
+        from unnest($5, $6) with ordinality u(id, attempt, p)) x
+  left join rowlock.max_attempts($1, $5) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
   insert into rowlock.failure (id, attempt, instance, error)
-    select x.id, x.attempt + 1, $2, format('lease lost: instance %s stopped beating', $3) from unnest($4, $5, outcomes) x(id, attempt, outcome) where x.outcome = 5;
-  perform rowlock.record($1, $2, array_fill(1, array[cardinality($4)]), $4, outcomes,
-    (select array_agg((x.attempt + (x.outcome = 5)::int)::smallint order by x.p) from unnest($5, outcomes) with ordinality x(attempt, outcome, p)),
-    $6, '{0}', array[format('lease lost: instance %s stopped beating', $3)]);
+    select x.id, (x.attempt + 1) * x.costs, $2, case x.costs when 1 then lost else format('interrupted: instance %s was ended before it had drained; no attempt was used', $3) end
+    from unnest($5, $6, outcomes, used) x(id, attempt, outcome, costs) where x.outcome = 5;
+  perform rowlock.record($1, $2, array_fill(1, array[cardinality($5)]), $5, outcomes,
+    (select array_agg((case x.outcome when 5 then x.attempt + x.costs else x.attempt end)::smallint order by x.p) from unnest($6, outcomes, used) with ordinality x(attempt, outcome, costs, p)),
+    $7, '{0}', array[lost]);
 end $_$;
 
 CREATE FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) RETURNS TABLE(id bigint, max_attempts smallint)
@@ -724,13 +791,18 @@ CREATE FUNCTION rowlock.on_ready() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare v_context text;
 begin
   if clock_timestamp() - now() > interval '50 milliseconds' then
     new.ring := rowlock.commit_late(new);
   end if;
-  -- One notifier per database at a time (R12), and never into a queue that fills up: that would fail the producer's commit (R11).
-  if new.ring and pg_try_advisory_xact_lock(1902601, 0) and pg_notification_queue_usage() < 0.5 then
-    perform pg_notify('rowlock', new.queue::text);
+  if new.ring and pg_notification_queue_usage() < 0.5 then
+    -- One notifier per database at a time (R12), and never into a queue that fills up: that would fail the producer's commit (R11). Whoever set constraints
+    -- immediate is here within its own call, long before its commit perhaps: it would keep the lock from all others until then.
+    get diagnostics v_context = pg_context;
+    if position(chr(10) in v_context) > 0 or pg_try_advisory_xact_lock(1902601, 0) then
+      perform pg_notify('rowlock', new.queue::text);
+    end if;
   end if;
   return null;
 end $$;
@@ -833,7 +905,7 @@ begin
     execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
     if unused then execute format('drop table rowlock.%I', p.part); end if;
   end loop;
-  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
   -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
   select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) - 2 * rowlock.partition_width() into oldest
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;
@@ -867,7 +939,7 @@ declare part text; lo bigint; hi bigint; keep interval;
 begin
   perform rowlock.demand_read_committed();
   if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
-  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
   select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'rowlock.task'::regclass order by i.inhdetachpending desc, 2 limit 1;
   if part is null or to_timestamp(hi) > now() - keep then return null; end if;
@@ -1028,17 +1100,19 @@ CREATE FUNCTION rowlock.rescue(instance bigint, beat bigint) RETURNS integer
     SET jit TO 'off'
     AS $_$
 #variable_conflict use_column
-declare l record; u record; rescued int := 0; v_name text; v_queue int;
+declare l record; u record; rescued int := 0; v_name text; v_queue int; v_drains boolean;
 begin
   perform rowlock.demand_read_committed();
+  -- First without the lock, which would tell an instance that lives that it is gone; then with it.
+  if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   if not pg_try_advisory_xact_lock(1902602, ($1 & 2147483647)::int) then return null; end if;
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
-  update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue into v_name, v_queue;
+  update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
   if not found then return null; end if;
   for l in select x.token from rowlock.lease x where x.instance = $1 order by x.token for update loop
     select * into u from rowlock.unsettled(l.token);
     if u.ids is not null then
-      perform rowlock.lose(v_queue, $1, v_name, u.ids, u.attempts, u.priorities);
+      perform rowlock.lose(v_queue, $1, v_name, v_drains, u.ids, u.attempts, u.priorities);
       rescued := rescued + cardinality(u.ids);
     end if;
     delete from rowlock.lease x where x.token = l.token;
@@ -1535,9 +1609,13 @@ REVOKE ALL ON FUNCTION rowlock.check_options(options jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], start integer, token bigint) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], start integer, token bigint) TO rowlock_worker;
 
+REVOKE ALL ON FUNCTION rowlock.clear_queue(queue integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.commit_late(r rowlock.ready) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopt boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopts text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.delete_queue(queue text, force boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.demand_read_committed() FROM PUBLIC;
 
@@ -1588,6 +1666,8 @@ REVOKE ALL ON FUNCTION rowlock.id_at(t timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.id_time(i bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.interruption_limit() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) TO rowlock_worker;
 
@@ -1599,7 +1679,7 @@ GRANT ALL ON FUNCTION rowlock.leave(instance bigint) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.lock_alive(instance bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.lose(queue integer, instance bigint, name text, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.lose(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) FROM PUBLIC;
 

@@ -14,6 +14,28 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Enqueue, drain beside River, latency, HTTP beside wrk, memory, and what an idle instance costs
     Main(MainArgs),
+    /// How soon the operator asks for pods, and what it costs
+    Operator(OperatorArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct OperatorArgs {
+    /// How many task queues there are
+    #[arg(long, default_value_t = 100)]
+    pub(crate) queues: u32,
+    /// How often it goes from zero to a hundred pods; and twice as often to one
+    #[arg(long, default_value_t = 5)]
+    pub(crate) repeats: u32,
+    /// For so many seconds nothing happens
+    #[arg(long, default_value_t = 60)]
+    pub(crate) window: u64,
+}
+
+impl OperatorArgs {
+    /// Numbers to be quoted: everything, in full.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.queues >= 100 && self.repeats >= 5 && self.window >= 60
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,11 +1,13 @@
 //! Benchmarks beside peers: each row of a table is a number, the peer's, their ratio and the goal.
 //!
 //! In reading order: what may be asked for ([`args`]), the order of a run ([`suite`]), where it runs ([`lab`],
-//! [`tools`], [`outside`]), the rows themselves ([`rows`]), and how they are shown ([`table`]).
+//! [`tools`], [`outside`]), the rows themselves ([`rows`]), those of an
+//! operator ([`operator`]), and how they are shown ([`table`]).
 
 mod args;
 mod counts;
 mod lab;
+mod operator;
 mod outside;
 mod rows;
 mod suite;
@@ -19,7 +21,10 @@ use clap::Parser;
 async fn main() -> anyhow::Result<()> {
     let Args { command } = Args::parse();
     tokio::select! {
-        done = async { match command { Command::Main(args) => suite::run(args).await } } => done,
+        done = async { match command {
+            Command::Main(args) => suite::run(args).await,
+            Command::Operator(args) => operator::run(args).await,
+        } } => done,
         // Dropped on the way out: the server, the handlers, the instances.
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
     }

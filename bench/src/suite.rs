@@ -15,7 +15,7 @@ const GROUPS: [Group; 6] =
 pub(crate) async fn run(args: MainArgs) -> Result<()> {
     let tools = Tools::build().await?;
     let mut lab = Lab::open(&args, tools).await?;
-    let mut table = Table::new(args.is_whole())?;
+    let mut table = Table::new("main", args.is_whole())?;
     let mut failed = Vec::new();
     for group in GROUPS.into_iter().filter(|&group| args.wants(group)) {
         match measure(&lab, group).await {

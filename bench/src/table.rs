@@ -1,4 +1,4 @@
-//! Rows, for people and for `target/bench/main.json`.
+//! Rows, for people and for `target/bench/main.json` and `operator.json`.
 
 use std::fs;
 use std::io::{self, Write};
@@ -109,10 +109,10 @@ pub(crate) struct Table {
 
 impl Table {
     /// A part of a run, or a scaled one, never replaces the numbers of a whole one.
-    pub(crate) fn new(whole: bool) -> Result<Self> {
+    pub(crate) fn new(name: &str, whole: bool) -> Result<Self> {
         let folder = root().join("target/bench");
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let path = folder.join(if whole { "main.json" } else { "main-part.json" });
+        let path = folder.join(if whole { format!("{name}.json") } else { format!("{name}-part.json") });
         Ok(Self { rows: Vec::new(), path })
     }
 

@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Retry(Retry),
     /// Cancel tasks; one that runs is asked to stop
     Cancel(Many),
+    /// Delete a queue that no `TaskQueue` declares any more
+    Delete(Delete),
     /// Bring the database's schema to this release
     Migrate(Migrate),
     /// Claim tasks of one queue and have an HTTP handler do them
@@ -173,6 +175,17 @@ pub(crate) struct Retry {
     /// All dead tasks of this queue
     #[arg(long, value_name = "QUEUE", conflicts_with = "ids")]
     pub(crate) all_dead_of: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Delete {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Name of the queue
+    pub(crate) queue: String,
+    /// Also where instances live or tasks are unfinished: these are cancelled
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Args)]

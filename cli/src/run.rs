@@ -48,6 +48,7 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Tasks(args) => commands::tasks::run(args, output).await,
         Command::Retry(args) => commands::mend::retry(args, output).await,
         Command::Cancel(args) => commands::mend::cancel(args, output).await,
+        Command::Delete(args) => commands::mend::delete(args, output).await,
         Command::Migrate(args) => commands::migrate::run(args, output).await,
     };
     match done {

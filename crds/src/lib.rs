@@ -34,7 +34,9 @@ pub use manifest::{Manifest, check_set, parse_manifests};
 pub use names::{annotations, api, containers, env, labels};
 pub use policy::Policy;
 #[cfg(feature = "kube")]
-pub use resource::{BacklogStatus, ScalingStatus, TaskQueueStatus, WorkersStatus, crd, crd_yaml};
+pub use resource::{
+    BacklogStatus, DatabaseStatus, ScalingStatus, TaskQueueStatus, WorkersStatus, crd, crd_yaml,
+};
 pub use retry::{Backoff, MAX_RETRY_DELAY, RetryPolicy};
 #[cfg(feature = "kube")]
 pub use task_queue::TaskQueue;

@@ -16,8 +16,17 @@ pub mod api {
 pub mod annotations {
     /// The command that `rowlock dev` runs as the handler, in the manifest's folder, with `PORT` set.
     pub const DEV_COMMAND: &str = "rowlock.dev/dev-command";
-    /// On objects of ours: what they were last made from.
+    /// On a `TaskQueue`: the owner that its queue in the database is taken over from, as a condition names it.
+    pub const ADOPT: &str = "rowlock.dev/adopt";
+    /// On objects of ours: the hash of what they were last made from.
     pub const INTENT: &str = "rowlock.dev/intent";
+    /// On Deployments of ours: the generation of the `TaskQueue` that they were last made from. What changes although it does not is
+    /// a change of ours.
+    pub const GENERATION: &str = "rowlock.dev/generation";
+    /// On Deployments of ours: the hash of their pod template.
+    pub const TEMPLATE: &str = "rowlock.dev/template";
+    /// On Deployments of ours whose template the operator has changed for reasons of its own: while their pods are replaced, others wait.
+    pub const TURN: &str = "rowlock.dev/turn";
 }
 
 /// Labels, on a `TaskQueue` and on what is made of it.

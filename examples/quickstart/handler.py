@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import signal
+import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -32,4 +34,6 @@ class Server(ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
+    # As process 1 of a container nobody else would do it, and the pod would stay until its grace is over.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()

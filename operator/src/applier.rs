@@ -14,6 +14,9 @@ pub trait Applier: Send {
     /// Instances of a queue that run or start, without those that stop.
     fn instances(&self, queue: &str) -> u32;
 
+    /// Instances of all queues beyond those: they stop, or are about to replace others.
+    fn leaving(&self) -> u32;
+
     /// Where the metrics of its instances are, by the instances' names.
     fn metrics_addresses(&self, queue: &str) -> Vec<(String, String)>;
 

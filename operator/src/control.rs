@@ -1,13 +1,15 @@
 //! The loop's one step. It knows nothing of why it runs, and checks every property each time.
 
 use crate::applier::{Applier, Intent};
-use crate::declaration::declaration;
-use crate::observe::{backlog, observe};
+use crate::bell::Bell;
+use crate::charge::{Charge, Tended};
+use crate::limit::Limits;
+use crate::observe::observe;
 use crate::view::{QueueView, View};
 use rowlock_crds::Manifest;
-use rowlock_plan::{Decision, Memory, ObservedQueue, decide};
-use rowlock_queue::{Caretaker, Db, Error, QueueStats};
-use std::collections::BTreeMap;
+use rowlock_plan::{Decision, ObservedQueue, Reason, share};
+use rowlock_queue::{Caretaker, Connect, Db, Declared, Error};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +19,9 @@ const LONGEST_REST: Duration = Duration::from_secs(10);
 /// How often the caretaker works here while no instance lives that would do it.
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What the database said of its queues, by their names.
+type Seen = BTreeMap<String, Declared>;
+
 /// Keeps the workers of all queues of one database right.
 #[expect(missing_debug_implementations, reason = "a database handle has nothing to show, and a URL to hide")]
 pub struct Operator<A> {
@@ -24,24 +29,14 @@ pub struct Operator<A> {
     applier: A,
     owner: String,
     queues: BTreeMap<String, Tended>,
+    bell: Option<Bell>,
+    limits: Limits,
     caretaker: Caretaker,
     cared_at: Option<Instant>,
     /// What the last look at the queues took.
     counting: Duration,
     since: Instant,
     trouble: Option<Arc<Error>>,
-}
-
-struct Tended {
-    manifest: Manifest,
-    owner: String,
-    generation: i64,
-    /// The generation the database was told last.
-    declared: Option<i64>,
-    /// Why it could not be told, so that this is logged once.
-    refused: Option<Arc<Error>>,
-    memory: Memory,
-    reason: Option<(u32, &'static str)>,
 }
 
 impl<A: Applier> Operator<A> {
@@ -52,6 +47,8 @@ impl<A: Applier> Operator<A> {
             applier,
             owner: owner.to_owned(),
             queues: BTreeMap::new(),
+            bell: None,
+            limits: Limits::default(),
             caretaker: Caretaker::new(),
             cared_at: None,
             counting: Duration::ZERO,
@@ -63,27 +60,17 @@ impl<A: Applier> Operator<A> {
     /// What shall be from now on. `generation` grows with every change.
     pub fn set_manifests(&mut self, manifests: Vec<Manifest>, generation: i64) {
         let owner = self.owner.clone();
-        self.set_each(manifests.into_iter().map(|manifest| (manifest, generation, owner.clone())));
+        let charge = |manifest| Charge { manifest, generation, owner: owner.clone(), adopts: None };
+        self.set_each(manifests.into_iter().map(charge));
     }
 
     /// The same, for manifests that each have a generation and an owner of their own.
-    pub fn set_each(&mut self, manifests: impl IntoIterator<Item = (Manifest, i64, String)>) {
+    pub fn set_each(&mut self, charges: impl IntoIterator<Item = Charge>) {
         let mut before = std::mem::take(&mut self.queues);
-        for (manifest, generation, owner) in manifests {
-            let name = manifest.queue_name().to_owned();
-            let tended = match before.remove(&name) {
-                Some(old) if old.manifest == manifest && old.owner == owner => old,
-                old => Tended {
-                    manifest,
-                    owner,
-                    generation,
-                    declared: None,
-                    refused: None,
-                    memory: old.map(|old| old.memory).unwrap_or_default(),
-                    reason: None,
-                },
-            };
-            self.queues.insert(name, tended);
+        for charge in charges {
+            let name = charge.manifest.queue_name().to_owned();
+            let old = before.remove(&name);
+            self.queues.insert(name, Tended::new(charge, old));
         }
         for queue in before.keys() {
             tracing::warn!(%queue, "declared nowhere any more: its instances drain; its tasks are kept, and wait until it is again");
@@ -93,7 +80,21 @@ impl<A: Applier> Operator<A> {
     /// The same database by another address, or another one: every queue is declared to it anew.
     pub fn set_db(&mut self, db: Db) {
         self.db = db;
-        self.queues.values_mut().for_each(|tended| tended.declared = None);
+        self.limits = Limits::default();
+        self.queues.values_mut().for_each(Tended::forget_database);
+    }
+
+    /// From now on hears when a task comes for a queue that sleeps, over a connection of its own.
+    pub fn listen(&mut self, connect: Connect) {
+        self.bell = Some(Bell::start(connect));
+    }
+
+    /// Returns when a task came for a queue that sleeps.
+    pub async fn rung(&self) {
+        match &self.bell {
+            Some(bell) => bell.rung().await,
+            None => std::future::pending().await,
+        }
     }
 
     pub fn applier_mut(&mut self) -> &mut A {
@@ -102,31 +103,24 @@ impl<A: Applier> Operator<A> {
 
     /// Observe, plan, apply: once, for all queues.
     pub async fn reconcile(&mut self) -> View {
-        self.declare().await;
-        let asked = Instant::now();
-        let observed = observe(&self.db).await;
-        self.counting = asked.elapsed();
-        let (stats, trouble) = match observed {
-            Ok(stats) => (stats, None),
-            Err(error) => (BTreeMap::new(), Some(Arc::new(error))),
-        };
-        self.note_trouble(trouble);
-        self.care(&stats).await;
-        let now = self.since.elapsed();
-        let mut decisions = Vec::with_capacity(self.queues.len());
-        for (name, tended) in &mut self.queues {
-            let pods = self.applier.instances(name);
-            let decision = tended.plan(stats.get(name), pods, now);
-            decisions.push(decision);
+        for tended in self.queues.values_mut() {
+            tended.declare(&self.db).await;
         }
+        let seen = self.look().await;
+        self.care(&seen).await;
+        let decisions = self.plan(&seen);
         let intents: Vec<Intent<'_>> = self
             .queues
             .values()
             .zip(&decisions)
-            .map(|(tended, decision)| Intent { manifest: &tended.manifest, pods: decision.pods_desired })
+            .map(|(tended, decision)| Intent {
+                manifest: &tended.charge.manifest,
+                pods: decision.pods_desired,
+            })
             .collect();
         self.applier.apply(&intents).await;
-        self.view(&stats, decisions)
+        self.wait_for_sleepers(&seen, &decisions).await;
+        self.view(&seen, decisions)
     }
 
     /// How long to wait, at least, before the next look: counting a backlog of millions takes its time, and shall take no more than a
@@ -145,34 +139,50 @@ impl<A: Applier> Operator<A> {
         self.applier.end_now().await;
     }
 
-    /// Tells the database of each queue that it does not know yet as it is declared now.
-    async fn declare(&mut self) {
-        for (name, tended) in &mut self.queues {
-            if tended.declared == Some(tended.generation) {
-                continue;
+    /// All queues of the database; none where it does not answer.
+    async fn look(&mut self) -> Seen {
+        let asked = Instant::now();
+        let observed = observe(&self.db).await;
+        self.counting = asked.elapsed();
+        match observed {
+            Ok((seen, connections)) => {
+                self.note_trouble(None);
+                self.queues.iter_mut().for_each(|(name, tended)| tended.compare(seen.get(name)));
+                let theirs = seen.iter().filter(|(name, _)| !self.queues.contains_key(*name));
+                let instances = theirs.map(|(_, queue)| queue.stats.instances).sum();
+                self.limits.note(connections, instances, self.since.elapsed());
+                seen
             }
-            let declaration = declaration(&tended.manifest, &tended.owner, tended.generation);
-            match rowlock_queue::declare(&self.db, &declaration).await {
-                Ok(_) => {
-                    tended.declared = Some(tended.generation);
-                    tended.refused = None;
-                }
-                Err(error) => {
-                    let known =
-                        tended.refused.as_ref().is_some_and(|known| known.to_string() == error.to_string());
-                    if !known {
-                        tracing::error!(queue = %name, %error, "the queue cannot be declared; trying again");
-                        tended.refused = Some(Arc::new(error));
-                    }
-                }
+            Err(error) => {
+                self.note_trouble(Some(Arc::new(error)));
+                Seen::new()
             }
         }
     }
 
+    fn plan(&mut self, seen: &Seen) -> Vec<Decision> {
+        let now = self.since.elapsed();
+        let (mut observed, mut decisions): (Vec<ObservedQueue>, Vec<Decision>) = (Vec::new(), Vec::new());
+        for (name, tended) in &mut self.queues {
+            let stats = seen.get(name).map(|queue| &queue.stats);
+            let queue = tended.observe(stats, self.applier.instances(name));
+            decisions.push(tended.decide(&queue, now));
+            observed.push(queue);
+        }
+        self.limits.set_leaving(self.applier.leaving());
+        if let Some(limit) = self.limits.current() {
+            share(&limit.connections, &observed, &mut decisions);
+        }
+        for ((tended, decision), queue) in self.queues.values_mut().zip(&decisions).zip(&observed) {
+            tended.note(decision, queue.pods);
+        }
+        decisions
+    }
+
     /// Moves what is due and makes room for what comes while no instance lives that would do it: a queue
     /// asleep at zero is woken by what this finds.
-    async fn care(&mut self, stats: &BTreeMap<String, QueueStats>) {
-        let lives = stats.values().any(|queue| queue.instances > 0);
+    async fn care(&mut self, seen: &Seen) {
+        let lives = seen.values().any(|queue| queue.stats.instances > 0);
         let early = self.cared_at.is_some_and(|at| at.elapsed() < CARE_INTERVAL);
         if lives || early || self.trouble.is_some() {
             return;
@@ -182,6 +192,17 @@ impl<A: Applier> Operator<A> {
         if let Err(error) = self.caretaker.run_once(&self.db, None, None).await {
             tracing::warn!(%error, "caretaking failed; trying again");
         }
+    }
+
+    /// A queue for which there shall be a pod needs none of this: its instance hears the bell itself, or is about to look.
+    async fn wait_for_sleepers(&mut self, seen: &Seen, decisions: &[Decision]) {
+        let Some(bell) = &mut self.bell else { return };
+        let sleeps =
+            |decision: &Decision| decision.pods_desired == 0 && decision.reason == Reason::MinWorkers;
+        let queues = self.queues.iter().zip(decisions).filter(|(_, decision)| sleeps(decision));
+        let asleep: BTreeSet<_> =
+            queues.filter_map(|((name, _), _)| Some(seen.get(name)?.stats.queue)).collect();
+        bell.wait_for(asleep, &self.db).await;
     }
 
     fn note_trouble(&mut self, trouble: Option<Arc<Error>>) {
@@ -195,43 +216,17 @@ impl<A: Applier> Operator<A> {
         self.trouble = trouble;
     }
 
-    fn view(&self, stats: &BTreeMap<String, QueueStats>, decisions: Vec<Decision>) -> View {
+    fn view(&self, seen: &Seen, decisions: Vec<Decision>) -> View {
         let queues = self.queues.iter().zip(decisions).map(|((name, tended), decision)| QueueView {
             name: name.clone(),
             refused: tended.refused.clone(),
-            stats: stats.get(name).cloned(),
+            owner: seen.get(name).map(|queue| queue.owner.clone()),
+            stats: seen.get(name).map(|queue| queue.stats.clone()),
             instances: self.applier.instances(name),
             decision,
+            limit: self.limits.current().cloned(),
             metrics: self.applier.metrics_addresses(name),
         });
         View { queues: queues.collect(), trouble: self.trouble.clone() }
-    }
-}
-
-impl Tended {
-    /// Whether the queue of that name belongs to another owner: no worker of ours shall do its tasks.
-    fn is_anothers(&self) -> bool {
-        matches!(self.refused.as_deref(), Some(Error::Refused { code, .. }) if code == rowlock_queue::NOT_THE_OWNER)
-    }
-
-    fn plan(&mut self, stats: Option<&QueueStats>, pods: u32, now: Duration) -> Decision {
-        let mut observed =
-            ObservedQueue { pods, stats: stats.map(backlog), ..ObservedQueue::of(&self.manifest.spec) };
-        if self.is_anothers() {
-            (observed.total, observed.suspend_scaling) = (0, false);
-        }
-        let decision = decide(&observed, std::mem::take(&mut self.memory), now);
-        self.memory = decision.memory.clone();
-        let reason = Some((decision.pods_desired, decision.reason.as_str()));
-        if self.reason != reason {
-            let queue = self.manifest.queue_name();
-            if decision.pods_desired == pods {
-                tracing::debug!(queue, "{decision}");
-            } else {
-                tracing::info!(queue, "{decision}");
-            }
-            self.reason = reason;
-        }
-        decision
     }
 }

@@ -2,20 +2,22 @@
 //!
 //! In reading order:
 //!
-//! * [`Operator`]: the loop's one step over all queues of a database;
+//! * [`Operator`] and [`Charge`]: the loop's one step over all queues of a database, and what it is told of each;
 //! * [`Applier`] and [`Intent`]: who makes a plan come true, and what it is told;
 //! * [`Local`]: the applier of `rowlock dev`, with processes in place of pods;
 //! * `kubernetes`, behind the feature `kube`: the applier of a cluster, with pods, and a whole operator around it;
-//! * [`Bell`]: what wakes the loop before its time;
-//! * [`View`]: what a step saw and decided, for people and metrics;
+//! * `bell`: what wakes the loop before its time;
+//! * [`View`] and [`Limit`]: what a step saw and decided, for people and metrics;
 //! * [`process`]: processes that do not outlive us.
 
 mod applier;
 mod bell;
+mod charge;
 mod control;
 mod declaration;
 #[cfg(feature = "kube")]
 pub mod kubernetes;
+mod limit;
 mod local;
 mod metrics;
 mod observe;
@@ -24,8 +26,9 @@ mod view;
 pub mod process;
 
 pub use applier::{Applier, Intent};
-pub use bell::Bell;
+pub use charge::Charge;
 pub use control::Operator;
+pub use limit::Limit;
 pub use local::{Local, LocalConfig};
 pub use metrics::Metrics;
 pub use view::{QueueView, View};

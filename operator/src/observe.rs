@@ -1,19 +1,20 @@
 //! All reads of a step: one statement for all queues of a database.
 
 use rowlock_plan::Backlog;
-use rowlock_queue::{Db, Error, QueueStats};
+use rowlock_queue::{Connections, Db, Declared, Error, QueueStats};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// How long the database may take to answer before a step goes on without knowing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// By the names of the queues.
-pub(crate) async fn observe(db: &Db) -> Result<BTreeMap<String, QueueStats>, Error> {
-    let answer = tokio::time::timeout(PATIENCE, rowlock_queue::queue_stats(db)).await;
+/// By the names of the queues; and what limits the connections.
+pub(crate) async fn observe(db: &Db) -> Result<(BTreeMap<String, Declared>, Option<Connections>), Error> {
+    let answer = tokio::time::timeout(PATIENCE, rowlock_queue::overview(db)).await;
     let late = || Error::Unreachable(format!("no statistics within {} s", PATIENCE.as_secs()));
-    let stats = answer.map_err(|_| late())??;
-    Ok(stats.into_iter().map(|queue| (queue.name.clone(), queue)).collect())
+    let seen = answer.map_err(|_| late())??;
+    let queues = seen.queues.into_iter().map(|queue| (queue.stats.name.clone(), queue));
+    Ok((queues.collect(), seen.connections))
 }
 
 /// The plan's words for what the database said.

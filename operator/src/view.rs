@@ -1,5 +1,6 @@
 //! What one step saw and decided.
 
+use crate::limit::Limit;
 use rowlock_plan::Decision;
 use rowlock_queue::{Error, QueueStats};
 use std::sync::Arc;
@@ -18,11 +19,15 @@ pub struct QueueView {
     pub name: String,
     /// Why the database does not take it as it is declared, when so.
     pub refused: Option<Arc<Error>>,
+    /// Whose it is by the database.
+    pub owner: Option<String>,
     /// What the database said; `None` when it said nothing.
     pub stats: Option<QueueStats>,
     /// Instances that run or start.
     pub instances: u32,
     pub decision: Decision,
+    /// What limits the connections of its database, where that is known.
+    pub limit: Option<Limit>,
     /// Where each instance's metrics are, by its name.
     pub metrics: Vec<(String, String)>,
 }

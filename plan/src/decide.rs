@@ -4,14 +4,11 @@ use std::time::Duration;
 
 use crate::{Backlog, Decision, Inputs, Memory, ObservedQueue, Reason, Scaling};
 
-/// What an instance may hold; the worker keeps to the same number.
-const CONNECTIONS_PER_POD: u32 = 2;
-
 /// Decides about one queue. `now` is a monotonic clock of the caller's, the same from call to call.
 ///
 /// Up at once and in one step; down only to the highest wish of the last `scale_down_after`; to zero only
 /// when nothing is available, due soon or running (or the queue is paused, so that nothing could start). What
-/// is not known holds the pods as they are. `total` and the connections are above everything else.
+/// is not known holds the pods as they are. `total` is above everything else, and [`share`](crate::share) above that.
 #[must_use]
 pub fn decide(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
     let Scaling::Auto { min, wait_target, scale_down_after } = queue.scaling else {
@@ -40,14 +37,13 @@ pub fn decide(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision 
     let (wish, reason) = wish(queue, stats, &inputs, min);
     let highest = memory.wish(now, wish, scale_down_after).min(queue.total);
     let (workers, reason) = if highest > wish { (highest, Reason::Stabilization) } else { (wish, reason) };
-    let decision = settled(queue, workers, reason, memory);
-    within_connections(queue, Decision { wish: Some(wish), inputs: Some(inputs), ..decision })
+    Decision { wish: Some(wish), inputs: Some(inputs), ..settled(queue, workers, reason, memory) }
 }
 
 /// Remembered, so that turning autoscaling on is no reason to drop pods at once.
 fn fixed(queue: &ObservedQueue, mut memory: Memory, now: Duration) -> Decision {
     memory.wish(now, queue.total, Duration::ZERO);
-    within_connections(queue, settled(queue, queue.total, Reason::Fixed, memory))
+    settled(queue, queue.total, Reason::Fixed, memory)
 }
 
 /// What the tasks ask for, between what must be and what may be.
@@ -95,24 +91,13 @@ fn hold(
 /// The limits that hold without any statistics.
 fn within_limits(queue: &ObservedQueue, min: u32, held: Decision) -> Decision {
     let least = min.min(queue.total);
-    let held = if held.workers_desired < least {
+    if held.workers_desired < least {
         settled(queue, least, Reason::MinWorkers, held.memory)
     } else if held.pods_desired > queue.pods_for(queue.total) {
         settled(queue, queue.total, Reason::Total, held.memory)
     } else {
         held
-    };
-    within_connections(queue, held)
-}
-
-fn within_connections(queue: &ObservedQueue, decision: Decision) -> Decision {
-    // One pod is always let through: it says what the database says, and gets on with one connection.
-    let most = queue.connections.map_or(u32::MAX, |connections| (connections / CONNECTIONS_PER_POD).max(1));
-    if decision.pods_desired <= most {
-        return decision;
     }
-    let workers_desired = queue.workers_on(most);
-    Decision { workers_desired, pods_desired: most, reason: Reason::Connections, ..decision }
 }
 
 fn settled(queue: &ObservedQueue, workers: u32, reason: Reason, memory: Memory) -> Decision {

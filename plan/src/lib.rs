@@ -4,7 +4,8 @@
 //!
 //! * [`ObservedQueue`] and [`Backlog`]: what is known about one queue at one moment;
 //! * [`decide`]: how many workers and pods it shall have, and why ([`Decision`], [`Reason`], [`Inputs`]);
-//! * [`Memory`]: what a decision must know of the ones before it, handed in and out;
+//! * [`share`]: what the connections of the database allow of that, over all its queues ([`Connections`]);
+//! * [`Memory`], [`Highest`]: what a decision must know of the ones before it, handed in and out;
 //! * [`fleet`]: the pods of a queue with their environment, neutral to where they run.
 
 mod decide;
@@ -13,10 +14,12 @@ mod demand;
 mod fleet;
 mod memory;
 mod observed;
+mod share;
 
 pub use decide::decide;
 pub use decision::{Decision, Reason};
 pub use demand::Inputs;
 pub use fleet::{Fleet, Instance, Place, fleet};
-pub use memory::Memory;
+pub use memory::{Highest, Memory};
 pub use observed::{Backlog, ObservedQueue, Scaling};
+pub use share::{CONNECTIONS_PER_POD, Connections, share};

@@ -26,9 +26,6 @@ pub struct ObservedQueue {
     pub pods: u32,
     /// How long a pod takes from being wanted to its first claim.
     pub pod_start: Duration,
-    /// Database connections this queue's pods may hold: what the database has, less what others and our own
-    /// terminating and surging pods hold. `None`: not known to be limited.
-    pub connections: Option<u32>,
 }
 
 /// Whether the number of workers follows the backlog.
@@ -82,7 +79,6 @@ impl ObservedQueue {
             stats: None,
             pods: 0,
             pod_start: USUAL_POD_START,
-            connections: None,
         }
     }
 

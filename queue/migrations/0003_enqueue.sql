@@ -1,6 +1,6 @@
 -- Enqueue, and what happens at the commit of the enqueuing transaction.
 -- SQLSTATEs of ours: RL001 unknown queue, RL002 unknown option, RL003 payload too large, RL004 backlog full, RL005 bad value,
--- RL006 instance gone, RL007 wrong isolation level, RL008 queue owned by another.
+-- RL006 instance gone, RL007 wrong isolation level, RL008 queue owned by another, RL009 queue in use.
 
 -- Options: priority 0..3 (0 first; default 1), run_at (timestamptz) or delay (interval), max_attempts, bell (false: no NOTIFY, for
 -- PREPARE TRANSACTION). An option we do not know is refused, so that a typing error loses nothing.
@@ -214,13 +214,18 @@ end $$;
 -- At commit, for every enqueuing statement: it costs a single task's enqueue about a twentieth (measurements 10), so it asks no table unless late.
 -- SECURITY DEFINER: on 14 to 17 a deferred trigger runs as the committing role (R10).
 create function rowlock.on_ready() returns trigger language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare v_context text;
 begin
   if clock_timestamp() - now() > interval '50 milliseconds' then
     new.ring := rowlock.commit_late(new);
   end if;
-  -- One notifier per database at a time (R12), and never into a queue that fills up: that would fail the producer's commit (R11).
-  if new.ring and pg_try_advisory_xact_lock(1902601, 0) and pg_notification_queue_usage() < 0.5 then
-    perform pg_notify('rowlock', new.queue::text);
+  if new.ring and pg_notification_queue_usage() < 0.5 then
+    -- One notifier per database at a time (R12), and never into a queue that fills up: that would fail the producer's commit (R11). Whoever set constraints
+    -- immediate is here within its own call, long before its commit perhaps: it would keep the lock from all others until then.
+    get diagnostics v_context = pg_context;
+    if position(chr(10) in v_context) > 0 or pg_try_advisory_xact_lock(1902601, 0) then
+      perform pg_notify('rowlock', new.queue::text);
+    end if;
   end if;
   return null;
 end $$;

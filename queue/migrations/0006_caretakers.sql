@@ -55,6 +55,8 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as 
 declare l record; u record; rescued int := 0; v_name text; v_queue int; v_drains boolean;
 begin
   perform rowlock.demand_read_committed();
+  -- First without the lock, which would tell an instance that lives that it is gone; then with it.
+  if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   if not pg_try_advisory_xact_lock(1902602, ($1 & 2147483647)::int) then return null; end if;
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
@@ -141,7 +143,7 @@ declare part text; lo bigint; hi bigint; keep interval;
 begin
   perform rowlock.demand_read_committed();
   if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
-  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
   select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'rowlock.task'::regclass order by i.inhdetachpending desc, 2 limit 1;
   if part is null or to_timestamp(hi) > now() - keep then return null; end if;
@@ -171,7 +173,7 @@ begin
     execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
     if unused then execute format('drop table rowlock.%I', p.part); end if;
   end loop;
-  select greatest(max(keep_completed), max(keep_cancelled)) into keep from rowlock.queue;
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
   -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
   select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) - 2 * rowlock.partition_width() into oldest
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;

@@ -41,21 +41,29 @@ pub struct Declaration {
 
 /// Writes a declaration. Writes nothing when nothing changed.
 pub async fn declare(db: &Db, queue: &Declaration) -> Result<QueueId> {
+    adopt(db, queue, None).await
+}
+
+/// The same, and takes the queue over where it belongs to that other owner.
+pub async fn adopt(db: &Db, queue: &Declaration, from: Option<&str>) -> Result<QueueId> {
     let row = db
         .one(
-            query("select rowlock.declare_queue($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12)")
-                .bind(&queue.name)
-                .bind(&queue.owner)
-                .bind(queue.generation)
-                .bind(Json(&queue.policy))
-                .bind(i32::from(queue.max_attempts))
-                .bind(i32::try_from(queue.total_workers).unwrap_or(i32::MAX))
-                .bind(queue.paused)
-                .bind(i64::try_from(queue.backlog_limit).unwrap_or(i64::MAX))
-                .bind(i32::try_from(queue.payload_limit).unwrap_or(i32::MAX))
-                .bind(interval(queue.keep_completed))
-                .bind(interval(queue.keep_dead))
-                .bind(interval(queue.keep_cancelled)),
+            query(
+                "select rowlock.declare_queue($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+            )
+            .bind(&queue.name)
+            .bind(&queue.owner)
+            .bind(queue.generation)
+            .bind(Json(&queue.policy))
+            .bind(i32::from(queue.max_attempts))
+            .bind(i32::try_from(queue.total_workers).unwrap_or(i32::MAX))
+            .bind(queue.paused)
+            .bind(i64::try_from(queue.backlog_limit).unwrap_or(i64::MAX))
+            .bind(i32::try_from(queue.payload_limit).unwrap_or(i32::MAX))
+            .bind(interval(queue.keep_completed))
+            .bind(interval(queue.keep_dead))
+            .bind(interval(queue.keep_cancelled))
+            .bind(from),
         )
         .await?;
     Ok(QueueId(row.try_get(0)?))

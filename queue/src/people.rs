@@ -47,6 +47,13 @@ pub async fn redrive_dead(db: &Db, queue: &str) -> Result<u64> {
     }
 }
 
+/// Deletes a queue that nothing declares any more; with `force` also one that is used: its instances are gone then, its tasks cancelled.
+/// Returns how many tasks those were.
+pub async fn delete_queue(db: &Db, queue: &str, force: bool) -> Result<u64> {
+    let rows = db.patiently(query("select rowlock.delete_queue($1, $2)").bind(queue).bind(force)).await?;
+    rows.first().map_or(Ok(0), |row| Ok(row.try_get::<i64, _>(0)?.unsigned_abs()))
+}
+
 /// The sum over a queue's kept tasks: enqueued = completed + dead + cancelled + open, and none untraced.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Audit {

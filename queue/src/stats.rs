@@ -1,6 +1,6 @@
 //! What the operator decides by: all queues of a database in one statement.
 
-use sqlx::Row;
+use sqlx::{Row, postgres::PgRow};
 
 use crate::{Db, QueueId, Result, db::query};
 
@@ -46,31 +46,32 @@ pub struct QueueStats {
 /// Statistics of every queue, by name.
 pub async fn queue_stats(db: &Db) -> Result<Vec<QueueStats>> {
     let rows = db.all(query("select * from rowlock.statistics()")).await?;
-    rows.iter()
-        .map(|row| {
-            #[expect(clippy::cast_precision_loss, reason = "a rate")]
-            let arrivals_per_second = row.try_get::<i64, _>("arrivals")? as f64 / 10.0;
-            Ok(QueueStats {
-                queue: QueueId(row.try_get("queue")?),
-                name: row.try_get("name")?,
-                paused: row.try_get("paused")?,
-                total_workers: row.try_get::<i32, _>("total_workers")?.unsigned_abs(),
-                available: row.try_get("available")?,
-                scheduled: row.try_get("scheduled")?,
-                retryable: row.try_get("retryable")?,
-                due_soon: row.try_get("due_soon")?,
-                running: row.try_get("running")?,
-                dead: row.try_get("dead")?,
-                oldest_available_seconds: row.try_get("oldest_seconds")?,
-                completed_total: row.try_get("completed")?,
-                arrivals_per_second,
-                instances: row.try_get("instances")?,
-                allocated: row.try_get("allocated")?,
-                busy: row.try_get("busy")?,
-                mean_service_seconds: row
-                    .try_get::<Option<f64>, _>("service_ms")?
-                    .map(|millis| millis / 1000.0),
-            })
+    rows.iter().map(QueueStats::read).collect()
+}
+
+impl QueueStats {
+    /// A row of `rowlock.statistics()`.
+    pub(crate) fn read(row: &PgRow) -> Result<Self> {
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let arrivals_per_second = row.try_get::<i64, _>("arrivals")? as f64 / 10.0;
+        Ok(Self {
+            queue: QueueId(row.try_get("queue")?),
+            name: row.try_get("name")?,
+            paused: row.try_get("paused")?,
+            total_workers: row.try_get::<i32, _>("total_workers")?.unsigned_abs(),
+            available: row.try_get("available")?,
+            scheduled: row.try_get("scheduled")?,
+            retryable: row.try_get("retryable")?,
+            due_soon: row.try_get("due_soon")?,
+            running: row.try_get("running")?,
+            dead: row.try_get("dead")?,
+            oldest_available_seconds: row.try_get("oldest_seconds")?,
+            completed_total: row.try_get("completed")?,
+            arrivals_per_second,
+            instances: row.try_get("instances")?,
+            allocated: row.try_get("allocated")?,
+            busy: row.try_get("busy")?,
+            mean_service_seconds: row.try_get::<Option<f64>, _>("service_ms")?.map(|millis| millis / 1000.0),
         })
-        .collect()
+    }
 }

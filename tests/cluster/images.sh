@@ -38,14 +38,32 @@ base() {
     one rowlock-base "$work/base" 'FROM scratch\nCOPY . /\n'
 }
 
+# What `python:3-slim` is to README.md's example: this machine's Python, with its library and what that links to.
+python() {
+    local program library home
+    program=$(python3 -c 'import os, sys; print(os.path.realpath(sys.executable))')
+    home=$(python3 -c 'import sys; print(sys.base_prefix)')
+    library=$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
+    mkdir -p "$work/python/usr/local/bin" "$work/python$(dirname "$program")" "$work/python$library" "$work/python/tmp"
+    cp "$program" "$work/python$program"
+    ln -s "$program" "$work/python/usr/local/bin/python3"
+    tar -C "$library" --exclude=site-packages --exclude=dist-packages --exclude=test --exclude='config-*' \
+        --exclude=__pycache__ -c . | tar -C "$work/python$library" -x
+    ldd "$program" "$library"/lib-dynload/*.so 2>/dev/null | grep -o '/[^ :]*so[^ :]*' | sort -u | while read -r needed; do
+        [ -e "$work/python$needed" ] || install -D "$needed" "$work/python$needed"
+    done
+    one rowlock-python "$work/python" "FROM scratch\\nCOPY . /\\nENV PYTHONHOME=$home PATH=/usr/local/bin\\n"
+}
+
 one() { # name, folder, Dockerfile
     printf "$3" | $buildah build -q --isolation chroot --format docker -t "localhost/$1:1" -f - "$2" >/dev/null
 }
 
-save() { # image, its tag, and another
-    local file=$to/$1${3:+-$3}.tar
+save() { # image, its tag, and what it is called there
+    local name=${3:-localhost/$1:$2}
+    local file=$to/$(basename "${name%:*}")-${name##*:}.tar
     rm -f "$file"
-    $buildah push -q "localhost/$1:$2" "docker-archive:$file:localhost/$1:${3:-$2}" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+    $buildah push -q "localhost/$1:$2" "docker-archive:$file:$name" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 }
 
 base
@@ -60,11 +78,18 @@ one rowlock-handler "$work/handler" 'FROM scratch\nCOPY handler /\nUSER 65532:65
 gcc -O2 -static -s -o "$work/pause/pause" "$here/pause/pause.c"
 one rowlock-pause "$work/pause" 'FROM scratch\nCOPY pause /\nUSER 65532:65532\nENTRYPOINT ["/pause"]\n'
 
+python
+
 save rowlock-worker test
 save rowlock-operator test
+# What README.md has: the tag of the chart.
+version=$(awk '$1 == "appVersion:" { print $2 }' "$here/../../charts/rowlock/Chart.yaml" | tr -d '"')
+save rowlock-worker test "localhost/rowlock-worker:$version"
+save rowlock-operator test "localhost/rowlock-operator:$version"
+save rowlock-python 1 docker.io/library/python:3-slim
 save rowlock-handler 1
 # The next release of the user's.
-save rowlock-handler 1 2
+save rowlock-handler 1 localhost/rowlock-handler:2
 save rowlock-pause 1
 $buildah rmi --prune >/dev/null 2>&1 || true
 ls "$to"

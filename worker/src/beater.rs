@@ -80,6 +80,7 @@ async fn beat_once(shared: &Shared, line: &mut Line, snapshot: Snapshot, sent: I
         Ok(beat) if beat.gone => shared.fence.trip("the queue declared this instance gone"),
         Ok(beat) => {
             shared.fence.renew(sent);
+            shared.database_answered("beat");
             take_in(shared, &beat, snapshot).await;
         }
         Err(error) => {
@@ -113,6 +114,7 @@ async fn take_in(shared: &Shared, beat: &Beat, snapshot: Snapshot) {
     if beat.policy_generation != shared.policy().generation {
         match rowlock_queue::policy(&shared.db, shared.queue_id).await {
             Ok((generation, policy, max_attempts)) => {
+                shared.database_answered("policy");
                 tracing::info!(generation, "the queue's policy changed");
                 shared.set_policy(InForce { generation, policy, max_attempts });
             }

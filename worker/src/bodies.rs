@@ -18,7 +18,9 @@ pub(crate) trait Bodies: Send + Sync {
 impl Bodies for Shared {
     async fn fetch(&self, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
         let bodies = rowlock_queue::fetch(&self.db, ids).await;
-        bodies.inspect_err(|error| self.database_failed("fetch", error))
+        bodies
+            .inspect(|_| self.database_answered("fetch"))
+            .inspect_err(|error| self.database_failed("fetch", error))
     }
 }
 

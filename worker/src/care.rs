@@ -37,7 +37,10 @@ pub(crate) async fn care_on(shared: Arc<Shared>, stop: CancellationToken) -> Res
             .run_once(&shared.db, shared.fence.chain_since().map(Instant::into_std), Some(&lows))
             .await
         {
-            Ok(report) => shared.metrics.cared(&report),
+            Ok(report) => {
+                shared.database_answered("caretaking");
+                shared.metrics.cared(&report);
+            }
             Err(error) => shared.database_failed("caretaking", &error),
         }
         if STRAYS_EVERY <= looked_for_strays.elapsed() {
@@ -50,8 +53,9 @@ pub(crate) async fn care_on(shared: Arc<Shared>, stop: CancellationToken) -> Res
 /// A claim may run in the database after its asker has given it up: nobody would ever do its tasks.
 async fn hand_back_strays(shared: &Shared) {
     match rowlock_queue::hand_back_strays(&shared.db, shared.instance, &shared.leases.known()).await {
-        Ok(0) => (),
+        Ok(0) => shared.database_answered("handing back"),
         Ok(tasks) => {
+            shared.database_answered("handing back");
             tracing::warn!(tasks, "handed back tasks of a claim that came through after it was given up");
         }
         Err(error) => shared.database_failed("handing back", &error),

@@ -126,6 +126,7 @@ impl Claimer {
         };
         self.unanswered = None;
         self.pause.reset();
+        shared.database_answered("claim");
         shared.metrics.claimed(started.elapsed(), claimed.tasks.len());
         shared.advance_lows(&claimed.lows_seen);
         let Claimed { token, tasks, contended, .. } = claimed;

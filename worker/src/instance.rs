@@ -17,6 +17,7 @@ use crate::gate::Gate;
 use crate::http::{Health, bind, serve};
 use crate::line::Line;
 use crate::metrics::Metrics;
+use crate::outage::{Outage, Seldom};
 use crate::pause::Pause;
 use crate::settler::{SETTLE_QUEUE, Settler, Settles};
 use crate::shared::{Equipment, Handler, Shared};
@@ -116,6 +117,7 @@ fn pool_size(worker: &Worker) -> u32 {
 async fn join(worker: &Worker, connect: &Connect) -> Result<(Db, Joined, Instant), WorkerError> {
     let db = Db::connect_with_retry(connect, None).await?;
     let mut pause = JOIN_PAUSE;
+    let outage = Outage::default();
     loop {
         let asked = Instant::now();
         let joined = async {
@@ -123,14 +125,17 @@ async fn join(worker: &Worker, connect: &Connect) -> Result<(Db, Joined, Instant
             rowlock_queue::join(&db, &worker.queue, &worker.name, worker.workers).await
         };
         let error = match joined.await {
-            Ok(joined) => return Ok((db, joined, asked)),
+            Ok(joined) => {
+                outage.answered("join");
+                return Ok((db, joined, asked));
+            }
             Err(error) => error,
         };
         let heals = error.is_transient() || matches!(error, Error::SchemaMissing | Error::SchemaOlder { .. });
         if !heals {
             return Err(error.into());
         }
-        tracing::warn!(%error, "cannot join yet; trying again");
+        outage.failed("join", &error);
         sleep(pause.step()).await;
     }
 }
@@ -186,6 +191,8 @@ async fn supervise(
     let settler = Settler {
         store: Store(Arc::clone(shared)),
         metrics: Arc::clone(&shared.metrics),
+        outage: Arc::clone(&shared.outage),
+        late: Seldom::default(),
         fenced: shared.fence.tripped().clone(),
     };
     let mut line = JoinSet::new();

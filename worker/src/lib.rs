@@ -28,6 +28,7 @@ mod instance;
 mod leases;
 mod line;
 mod metrics;
+mod outage;
 mod pause;
 mod run;
 mod settler;

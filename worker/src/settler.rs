@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ended::WorkerError;
 use crate::metrics::Metrics;
+use crate::outage::{Outage, Seldom};
 use crate::pause::Pause;
 
 /// Outcomes that may wait for a flush; a worker whose outcome finds no room stays busy, which slows claims.
@@ -28,6 +29,9 @@ pub(crate) trait Settles: Send + Sync {
 pub(crate) struct Settler<S> {
     pub(crate) store: S,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) outage: Arc<Outage>,
+    /// Outcomes that came too late.
+    pub(crate) late: Seldom,
     /// Once tripped, nothing is settled any more.
     pub(crate) fenced: CancellationToken,
 }
@@ -62,6 +66,7 @@ impl<S: Settles> Settler<S> {
             let now = most.min(rest.len());
             let error = match self.store.settle(&rest[..now]).await {
                 Ok(settled) => {
+                    self.outage.answered("settle");
                     self.count(&rest[..now], &settled);
                     rest = &mut rest[now..];
                     (pause, refused_since, replaced) = (Pause::DATABASE, None, false);
@@ -80,7 +85,7 @@ impl<S: Settles> Settler<S> {
                 replaced = now == 1;
                 continue;
             }
-            tracing::warn!(%error, tasks = now, "outcomes are not written yet; sending again");
+            self.outage.failed("settle", &error);
             if error.is_transient() {
                 refused_since = None;
             } else if REFUSED_LONGEST <= refused_since.get_or_insert_with(Instant::now).elapsed() {
@@ -97,12 +102,14 @@ impl<S: Settles> Settler<S> {
     }
 
     fn count(&self, batch: &[Settlement], settled: &[Settled]) {
+        let mut late = 0;
         self.metrics.settle_batch(batch.len());
         for (settlement, settled) in batch.iter().zip(settled) {
             let label = match (settled, &settlement.outcome) {
                 (Settled::LeaseLost, _) => {
                     self.metrics.lease_lost();
-                    tracing::warn!(task = %settlement.task, "the lease was lost; the outcome does not count");
+                    tracing::debug!(task = %settlement.task, "the lease was lost; the outcome does not count");
+                    late += 1;
                     continue;
                 }
                 (Settled::Cancelled, _) => "cancel",
@@ -113,6 +120,9 @@ impl<S: Settles> Settler<S> {
                 (_, Outcome::Release) => "release",
             };
             self.metrics.settled(label);
+        }
+        if let Some(tasks) = self.late.happened(late) {
+            tracing::warn!(tasks, "leases were lost; what became of these tasks does not count");
         }
     }
 }

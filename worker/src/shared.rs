@@ -15,6 +15,7 @@ use crate::http_handler::HttpHandler;
 use crate::in_process::InProcess;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
+use crate::outage::Outage;
 use crate::task::Task;
 use crate::workers::Workers;
 
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) gate: Arc<Gate>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) leases: Leases,
+    pub(crate) outage: Arc<Outage>,
     /// Asks for a beat now instead of at the next second.
     pub(crate) nudge: Notify,
     /// Parent of every run: the fence, the end of the grace and an abort all stop them through it.
@@ -91,6 +93,7 @@ impl Shared {
             gate: with.gate,
             metrics: with.metrics,
             leases: Leases::default(),
+            outage: Arc::default(),
             nudge: Notify::new(),
             abort_runs: CancellationToken::new(),
             lows: Mutex::new(joined.lows),
@@ -144,7 +147,12 @@ impl Shared {
         if matches!(error, rowlock_queue::Error::Gone) {
             self.fence.trip("the queue declared this instance gone");
         } else {
-            tracing::warn!(%error, during, "the database did not answer as it should; trying again");
+            self.outage.failed(during, error);
         }
+    }
+
+    /// The same verb was answered.
+    pub(crate) fn database_answered(&self, during: &'static str) {
+        self.outage.answered(during);
     }
 }

@@ -1,6 +1,6 @@
-//! `rowlock retry` and `rowlock cancel`
+//! `rowlock retry`, `rowlock cancel` and `rowlock delete`
 
-use crate::args::{Many, Retry};
+use crate::args::{Delete, Many, Retry};
 use crate::database;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -54,4 +54,13 @@ pub(crate) async fn cancel(args: Many, output: Output) -> Result<(), Failure> {
         Some(id) => Err(Failure::not_found(format!("there is no task {id}"))),
         None => Ok(()),
     }
+}
+
+pub(crate) async fn delete(args: Delete, output: Output) -> Result<(), Failure> {
+    let Delete { database, queue, force } = args;
+    let db = database::open(database).await?;
+    let cancelled = rowlock_queue::delete_queue(&db, &queue, force).await?;
+    let value = json!({"queue": queue, "cancelled": cancelled});
+    output.result(|| format!("{queue} is deleted; {cancelled} tasks cancelled"), &value);
+    Ok(())
 }

@@ -13,7 +13,7 @@ use backend::Backend;
 use folder::Folder;
 use manifests::Watched;
 use rowlock_crds::Manifest;
-use rowlock_operator::{Bell, Local, LocalConfig, Metrics, Operator, View};
+use rowlock_operator::{Local, LocalConfig, Metrics, Operator, View};
 use rowlock_queue::Db;
 use serde_json::json;
 use serve::Endpoint;
@@ -80,10 +80,10 @@ async fn with_backend(
     })?;
     greet(backend, folder, &watched, endpoint.address, output)?;
     let mut operator = Operator::new(db.clone(), local, OWNER);
-    let bell = Bell::start(crate::database::connect_options(url));
+    operator.listen(crate::database::connect_options(url));
     let queue = watched.first_queue();
     let result = tokio::select! {
-        never = operate(&mut operator, watched, &bell, &metrics, &views) => match never {},
+        never = operate(&mut operator, watched, &metrics, &views) => match never {},
         error = endpoint.failed() => Err(error),
         error = backend.tend() => Err(error),
         done = run_demo(demo, &db, &queue, seen, output) => done,
@@ -98,7 +98,6 @@ async fn with_backend(
     };
     // Has nothing to do after a drain.
     operator.end_now().await;
-    drop(bell);
     db.close().await;
     result
 }
@@ -132,7 +131,6 @@ impl Signals {
 async fn operate(
     operator: &mut Operator<Local>,
     mut watched: Watched,
-    bell: &Bell,
     metrics: &Metrics,
     views: &watch::Sender<View>,
 ) -> std::convert::Infallible {
@@ -140,12 +138,11 @@ async fn operate(
     loop {
         let view = operator.reconcile().await;
         metrics.set(&view);
-        let asleep = view.queues.iter().any(|queue| queue.instances == 0);
         views.send_replace(view);
         tokio::time::sleep(LEAST_TICK.max(operator.rest())).await;
         tokio::select! {
             () = tokio::time::sleep(TICK) => (),
-            () = bell.rung(), if asleep => (),
+            () = operator.rung() => (),
         }
         if watched.changed() {
             operator.set_manifests(watched.manifests(), watched.generation());

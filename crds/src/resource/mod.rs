@@ -9,4 +9,4 @@ mod status;
 
 pub use crd::{crd, crd_yaml};
 pub(crate) use schema::pod_template;
-pub use status::{BacklogStatus, ScalingStatus, TaskQueueStatus, WorkersStatus};
+pub use status::{BacklogStatus, DatabaseStatus, ScalingStatus, TaskQueueStatus, WorkersStatus};

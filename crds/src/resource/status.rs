@@ -32,6 +32,26 @@ pub struct TaskQueueStatus {
     /// Version of the tables in the database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<i32>,
+    /// The owner that the annotation `rowlock.dev/adopt` took the queue from: it does so once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adopted: Option<String>,
+    /// Which database it is, whatever its address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<DatabaseStatus>,
+}
+
+/// The database that the Secret leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DatabaseStatus {
+    /// Its name, and the system identifier of its server.
+    pub identity: String,
+    /// The one before, where it was another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// When the operator saw that it is another one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Time>,
 }
 
 /// The workers over all pods.

@@ -5,18 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
 use kube::api::DynamicObject;
-use kube::{Api, Client, Resource};
 use rowlock_crds::TaskQueue;
 use serde_json::Value;
 
-use super::apply::{Hand, WriteError, bounded};
+use super::apply::{WriteError, bounded};
 use super::build::{self, Owner};
+use super::known::{Known, WATCH_DELAY, Written, foreign, is_our_change, is_owned, owner, turn_of};
 use super::managed;
 use super::outcome::Outcome;
+use super::rollouts::turn;
+use super::shared::Shared;
 use super::watch::Namespace;
 use super::worker::WorkerImage;
 use crate::applier::{Applier, Intent};
@@ -24,42 +26,18 @@ use crate::applier::{Applier, Intent};
 /// How long a refusal holds before the same template is tried again: a policy may have changed.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
 
-/// For so long after a write the watch may not have shown its effect.
-const WATCH_DELAY: Duration = Duration::from_secs(5);
-
 /// The pods of all queues of one database.
 pub(crate) struct Pods {
-    hand: Hand,
-    client: Client,
+    shared: Arc<Shared>,
     namespace: Arc<Namespace>,
     image: WorkerImage,
     queues: BTreeMap<String, Known>,
 }
 
-/// What is remembered of one queue. All of it may be lost: then all is written once more.
-struct Known {
-    owner: Owner,
-    about: ObjectReference,
-    /// The template that was tried last, what the server said, and when.
-    tried: Option<(Value, Option<String>, Instant)>,
-    /// The last template that the server took.
-    good: Option<Value>,
-    deployment: Option<Written>,
-    budget: Option<Written>,
-    outcome: Outcome,
-}
-
-/// The last write of an object.
-struct Written {
-    hash: String,
-    metadata: ObjectMeta,
-    replicas: u32,
-    at: Instant,
-}
-
 impl Pods {
-    pub(crate) fn new(hand: Hand, client: Client, namespace: Arc<Namespace>, image: WorkerImage) -> Self {
-        Self { hand, client, namespace, image, queues: BTreeMap::new() }
+    pub(crate) fn new(shared: Arc<Shared>, namespace: Arc<Namespace>) -> Self {
+        let image = shared.config.image();
+        Self { shared, namespace, image, queues: BTreeMap::new() }
     }
 
     /// Whose the queues are from now on, by their names.
@@ -68,7 +46,8 @@ impl Pods {
             task_queues.get(queue).is_some_and(|one| one.metadata.uid.as_ref() == Some(&known.owner.uid))
         });
         for (queue, one) in task_queues {
-            self.queues.entry(queue.clone()).or_insert_with(|| Known::of(one));
+            let known = self.queues.entry(queue.clone()).or_insert_with(|| Known::of(one));
+            known.owner = owner(one);
         }
     }
 
@@ -77,68 +56,82 @@ impl Pods {
         self.queues.get(queue).map_or(Outcome::NotTried, |known| known.outcome.clone())
     }
 
-    /// The newer of what was written and what the watch shows.
-    fn seen(&self, known: &Known) -> Option<(ObjectMeta, u32)> {
-        let Owner { namespace, name, .. } = &known.owner;
-        let stored = self.namespace.deployments.get(namespace, name);
-        let stored = stored.map(|one| (one.metadata.clone(), replicas(&one)));
-        match (stored, &known.deployment) {
-            (Some((metadata, _)), Some(written))
-                if metadata.uid == written.metadata.uid
-                    && metadata.generation < written.metadata.generation =>
-            {
-                Some((written.metadata.clone(), written.replicas))
-            }
-            (None, Some(written)) if written.at.elapsed() < WATCH_DELAY => {
-                Some((written.metadata.clone(), written.replicas))
-            }
-            (stored, _) => stored,
-        }
+    fn stored(&self, owner: &Owner) -> Option<Arc<Deployment>> {
+        self.namespace.deployments.get(&owner.namespace, &owner.name)
     }
 
     async fn apply_queue(&self, known: &mut Known, intent: &Intent<'_>) -> Result<Outcome, WriteError> {
         let mut object = build::deployment(&known.owner, intent.manifest, intent.pods, &self.image);
-        let seen = match self.seen(known) {
+        let stored = self.stored(&known.owner);
+        let (seen, replicas) = match known.newest(stored.as_deref()) {
+            Some((metadata, replicas)) => (Some(metadata), replicas),
             // Not ours by its labels, or not there: only the server knows.
-            None => self.look(&known.owner).await?,
-            seen => seen.map(|(metadata, _)| metadata),
+            None => (self.look(&known.owner).await?, 0),
         };
         if let Some(outcome) = foreign(seen.as_ref(), "Deployment", &known.owner) {
             return Ok(outcome);
         }
-        let mut outcome = Outcome::Done;
-        let as_it_was = |written: &Option<Written>, object: &Value| {
-            written.as_ref().is_some_and(|written| {
-                written.hash == build::hash_of(object)
-                    && seen.as_ref().is_some_and(|seen| {
-                        (&seen.uid, seen.generation) == (&written.metadata.uid, written.metadata.generation)
-                    })
-            })
-        };
         let strangers = seen.as_ref().and_then(|seen| seen.managed_fields.as_deref()).map(managed::strangers);
         let strangers = strangers.unwrap_or_default();
+        if let Some(live) = seen.as_ref().filter(|_| strangers.is_empty()) {
+            let needs_turn = replicas > 0 && is_our_change(live, &object);
+            if needs_turn && !self.may_roll_out(&known.owner) {
+                self.scale(known, intent.pods, replicas).await?;
+                return Ok(self.waits());
+            }
+            let turn = if needs_turn { Some(turn(stored.as_deref())) } else { turn_of(live, &object) };
+            if let Some(turn) = turn {
+                build::mark_turn(&mut object, turn);
+            }
+        }
+        let mut outcome = Outcome::Done;
         if let Some(said) = self.refused(known, &object).await? {
             outcome = Outcome::Refused(said);
-            let Some(good) = known.good.clone() else { return Ok(outcome) };
             // What the queue runs already is scaled on as it is.
+            let Some(good) = known.good.clone() else {
+                if seen.is_some() {
+                    self.scale(known, intent.pods, replicas).await?;
+                }
+                return Ok(outcome);
+            };
             object["spec"]["template"] = good;
             build::seal(&mut object);
         }
-        if strangers.is_empty() && as_it_was(&known.deployment, &object) {
-            self.apply_budget(known).await?;
-            return Ok(outcome);
+        let done = known.deployment.as_ref().is_some_and(|written| written.is(&object, seen.as_ref()));
+        if !strangers.is_empty() || !done {
+            let applied = if strangers.is_empty() {
+                self.shared.hand.apply::<Deployment>(&object).await?
+            } else {
+                self.restore(known, &object, &strangers).await?
+            };
+            if !matches!(outcome, Outcome::Refused(_)) {
+                known.good = Some(object["spec"]["template"].clone());
+            }
+            known.deployment = Some(Written::new(&object, applied));
         }
-        let applied = if strangers.is_empty() {
-            self.hand.apply::<Deployment>(&object).await?
-        } else {
-            self.restore(known, &object, &strangers).await?
-        };
-        if !matches!(outcome, Outcome::Refused(_)) {
-            known.good = Some(object["spec"]["template"].clone());
-        }
-        known.deployment = Some(Written::new(&object, applied));
         self.apply_budget(known).await?;
         Ok(outcome)
+    }
+
+    fn may_roll_out(&self, owner: &Owner) -> bool {
+        self.shared.may_roll_out(&(owner.namespace.clone(), owner.name.clone()))
+    }
+
+    /// The pods stay what they are, but not how many.
+    async fn scale(&self, known: &mut Known, wanted: u32, replicas: u32) -> Result<(), WriteError> {
+        if wanted != replicas {
+            let Owner { namespace, name, .. } = &known.owner;
+            let scaled = self.shared.hand.scale(namespace, name, wanted).await?;
+            known.deployment = Some(Written::new(&Value::Null, scaled));
+        }
+        Ok(())
+    }
+
+    fn waits(&self) -> Outcome {
+        let at_once = self.shared.config.rollouts_at_once;
+        Outcome::Waiting(format!(
+            "this release of the operator brings other pods, for {at_once} queues at a time: waiting until others have theirs"
+        ))
     }
 
     /// What the server says against the template, which is asked only of a new one.
@@ -154,7 +147,7 @@ impl Pods {
         {
             return Ok(Some(said.clone()));
         }
-        let said = match self.hand.try_out::<Deployment>(object).await {
+        let said = match self.shared.hand.try_out::<Deployment>(object).await {
             Ok(()) => None,
             Err(error) => Some(error.refusal().ok_or(error)?),
         };
@@ -170,14 +163,14 @@ impl Pods {
     ) -> Result<DynamicObject, WriteError> {
         let Owner { namespace, name, .. } = &known.owner;
         let resource = kube::api::ApiResource::erase::<Deployment>(&());
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.shared.client.clone(), namespace, &resource);
         let live = bounded(api.get(name)).await?;
-        let restored = self.hand.replace_template::<Deployment>(live, object).await?;
+        let restored = self.shared.hand.replace_template::<Deployment>(live, object).await?;
         let who = strangers.join(", ");
         let note = format!(
             "{who} had changed the pod template of the Deployment: it is again what the TaskQueue says"
         );
-        self.hand.event(&known.about, true, "TemplateRestored", &note).await;
+        self.shared.hand.event(&known.about, true, "TemplateRestored", &note).await;
         Ok(restored)
     }
 
@@ -189,33 +182,35 @@ impl Pods {
         }
         let object = build::budget(&known.owner);
         let done = known.budget.as_ref().is_some_and(|written| {
-            let unseen = written.at.elapsed() < WATCH_DELAY;
-            let same = stored.map_or(unseen, |stored| {
-                unseen
-                    || (&stored.uid, stored.generation)
-                        == (&written.metadata.uid, written.metadata.generation)
-            });
-            same && written.hash == build::hash_of(&object)
+            let unseen = written.at.elapsed() < WATCH_DELAY && written.hash == build::hash_of(&object);
+            unseen || written.is(&object, stored.as_ref())
         });
         if !done {
-            let applied = self.hand.apply::<PodDisruptionBudget>(&object).await?;
+            let applied = self.shared.hand.apply::<PodDisruptionBudget>(&object).await?;
             known.budget = Some(Written::new(&object, applied));
         }
         Ok(())
     }
 
     async fn look(&self, owner: &Owner) -> Result<Option<ObjectMeta>, WriteError> {
-        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &owner.namespace);
+        let api: Api<Deployment> = Api::namespaced(self.shared.client.clone(), &owner.namespace);
         Ok(bounded(api.get_metadata_opt(&owner.name)).await?.map(|found| found.metadata))
     }
 }
 
 impl Applier for Pods {
     fn instances(&self, queue: &str) -> u32 {
-        let known = self.queues.get(queue);
-        let seen =
-            known.and_then(|known| self.seen(known).filter(|(metadata, _)| is_owned(metadata, &known.owner)));
-        seen.map_or(0, |(_, replicas)| replicas)
+        let Some(known) = self.queues.get(queue) else { return 0 };
+        let seen = known.newest(self.stored(&known.owner).as_deref());
+        seen.filter(|(metadata, _)| is_owned(metadata, &known.owner)).map_or(0, |(_, replicas)| replicas)
+    }
+
+    fn leaving(&self) -> u32 {
+        let beyond = |(queue, known): (&String, &Known)| {
+            let (staying, terminating) = self.namespace.count_pods(&known.owner.name);
+            terminating + staying.saturating_sub(self.instances(queue))
+        };
+        self.queues.iter().map(beyond).sum()
     }
 
     fn metrics_addresses(&self, _queue: &str) -> Vec<(String, String)> {
@@ -239,63 +234,4 @@ impl Applier for Pods {
     async fn drain(&mut self) {}
 
     async fn end_now(&mut self) {}
-}
-
-impl Known {
-    fn of(task_queue: &TaskQueue) -> Self {
-        Self {
-            owner: owner(task_queue),
-            about: task_queue.object_ref(&()),
-            tried: None,
-            good: None,
-            deployment: None,
-            budget: None,
-            outcome: Outcome::NotTried,
-        }
-    }
-}
-
-impl Written {
-    fn new(object: &Value, applied: DynamicObject) -> Self {
-        let replicas = applied.data["spec"]["replicas"].as_u64().and_then(|n| u32::try_from(n).ok());
-        Self {
-            hash: build::hash_of(object).to_owned(),
-            replicas: replicas.unwrap_or_default(),
-            metadata: applied.metadata,
-            at: Instant::now(),
-        }
-    }
-}
-
-pub(crate) fn owner(task_queue: &TaskQueue) -> Owner {
-    let metadata = task_queue.metadata.clone();
-    Owner {
-        namespace: metadata.namespace.unwrap_or_default(),
-        name: metadata.name.unwrap_or_default(),
-        uid: metadata.uid.unwrap_or_default(),
-    }
-}
-
-fn replicas(deployment: &Deployment) -> u32 {
-    let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
-    replicas.and_then(|replicas| u32::try_from(replicas).ok()).unwrap_or_default()
-}
-
-fn is_owned(metadata: &ObjectMeta, owner: &Owner) -> bool {
-    metadata.owner_references.iter().flatten().any(|reference| reference.uid == owner.uid)
-}
-
-/// An object of our name that is not ours.
-fn foreign(seen: Option<&ObjectMeta>, kind: &str, owner: &Owner) -> Option<Outcome> {
-    let seen = seen.filter(|seen| !is_owned(seen, owner))?;
-    let name = &owner.name;
-    let of = seen.owner_references.iter().flatten().next();
-    let whose = of.map_or_else(
-        || "is nobody's that we know".to_owned(),
-        |of| format!("belongs to the {} `{}` ({})", of.kind, of.name, of.uid),
-    );
-    let message = format!(
-        "the {kind} `{name}` {whose}: it is left alone; rename or delete it, or rename the TaskQueue"
-    );
-    Some(Outcome::Foreign(message))
 }

@@ -1,5 +1,6 @@
 //! All writes to Kubernetes (but the Lease). Decides nothing, and writes nothing unless we lead.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
@@ -74,6 +75,18 @@ impl Hand {
         object: &Value,
     ) -> Result<DynamicObject, WriteError> {
         self.patch::<K>(object, &params().validation_strict()).await
+    }
+
+    /// Changes how many pods a Deployment has, and nothing else.
+    pub(crate) async fn scale(
+        &self,
+        namespace: &str,
+        name: &str,
+        replicas: u32,
+    ) -> Result<DynamicObject, WriteError> {
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+        self.bounded(self.api::<Deployment>(namespace).patch(name, &params, &patch)).await
     }
 
     /// Puts our pod template in place of one that others have written to, whole.

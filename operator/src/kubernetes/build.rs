@@ -10,6 +10,7 @@ use rowlock_plan::{Place, fleet};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::security;
 use super::worker::{self, WorkerImage};
 
 /// Who we are in `managed-by` labels and as a field manager.
@@ -37,6 +38,7 @@ pub(crate) struct Owner {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uid: String,
+    pub(crate) generation: i64,
 }
 
 /// What all pods of a queue are selected by.
@@ -54,7 +56,16 @@ pub(crate) fn deployment(owner: &Owner, manifest: &Manifest, replicas: u32, imag
         "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 0, "maxSurge": 1 } },
         "template": template(owner, manifest, image),
     });
-    object("apps/v1", "Deployment", owner, &spec)
+    let mut object = object("apps/v1", "Deployment", owner, &spec);
+    object["metadata"]["annotations"][annotations::GENERATION] = owner.generation.to_string().into();
+    seal(&mut object);
+    object
+}
+
+/// Says that the operator has changed the template for reasons of its own.
+pub(crate) fn mark_turn(deployment: &mut Value, turn: &str) {
+    deployment["metadata"]["annotations"][annotations::TURN] = turn.into();
+    seal(deployment);
 }
 
 /// How many pods a drain of nodes may take at a time.
@@ -82,6 +93,7 @@ fn object(api_version: &str, kind: &str, owner: &Owner, spec: &Value) -> Value {
             "name": owner.name,
             "namespace": owner.namespace,
             "labels": labels,
+            "annotations": {},
             "ownerReferences": [{
                 "apiVersion": rowlock_crds::api::API_VERSION,
                 "kind": rowlock_crds::api::KIND,
@@ -97,11 +109,16 @@ fn object(api_version: &str, kind: &str, owner: &Owner, spec: &Value) -> Value {
     object
 }
 
-/// Writes the hash of what an object says.
+/// Writes the hashes of its template and of all that an object says.
 pub(crate) fn seal(object: &mut Value) {
-    object["metadata"]["annotations"] = Value::Null;
+    let template = &object["spec"]["template"];
+    if template.is_object() {
+        let hash = hash(&template.to_string());
+        object["metadata"]["annotations"][annotations::TEMPLATE] = hash.into();
+    }
+    object["metadata"]["annotations"][annotations::INTENT] = Value::Null;
     let hash = hash(&object.to_string());
-    object["metadata"]["annotations"] = json!({ (annotations::INTENT): hash });
+    object["metadata"]["annotations"][annotations::INTENT] = hash.into();
 }
 
 /// Short enough to be read, long enough not to meet another.
@@ -150,7 +167,8 @@ fn pod(mut spec: Map<String, Value>, manifest: &Manifest, image: &WorkerImage) -
         into_list(spec.remove("containers")).into_iter().partition(|one| one["name"] == containers::HANDLER);
     let mut first = into_list(spec.remove("initContainers"));
     first.extend(others.into_iter().map(sidecar));
-    first.extend(handlers.into_iter().map(|one| sidecar(handler(one, place))));
+    let context = spec.get("securityContext").cloned().unwrap_or_default();
+    first.extend(handlers.into_iter().map(|one| sidecar(handler(one, place, &context))));
     spec.insert("initContainers".to_owned(), first.into());
     spec.insert("containers".to_owned(), json!([worker::container(&instance, place, image)]));
     let mut volumes = into_list(spec.remove("volumes"));
@@ -164,7 +182,7 @@ fn pod(mut spec: Map<String, Value>, manifest: &Manifest, image: &WorkerImage) -
 }
 
 /// The user's container, told where to listen and kept from raising its rights; what the user wrote counts.
-fn handler(container: Value, place: Place) -> Value {
+fn handler(container: Value, place: Place, pod: &Value) -> Value {
     let mut container = into_object(container);
     let mut env = into_list(container.remove("env"));
     let port = rowlock_crds::env::HANDLER_PORT;
@@ -172,10 +190,8 @@ fn handler(container: Value, place: Place) -> Value {
         env.push(json!({ "name": port, "value": place.handler_port.to_string() }));
     }
     container.insert("env".to_owned(), env.into());
-    // Not more: ordinary images run as root, and write where they like.
-    container.entry("securityContext").or_insert_with(
-        || json!({ "allowPrivilegeEscalation": false, "seccompProfile": { "type": "RuntimeDefault" } }),
-    );
+    let chosen = into_object(container.remove("securityContext").unwrap_or_default());
+    container.insert("securityContext".to_owned(), security::handler(chosen, pod).into());
     container.into()
 }
 

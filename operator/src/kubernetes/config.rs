@@ -22,6 +22,9 @@ pub struct Config {
     /// When nodes fetch it: `Always`, `IfNotPresent` or `Never` [default: as Kubernetes does]
     #[arg(long, env = "ROWLOCK_WORKER_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
     pub worker_pull_policy: Option<String>,
+    /// How many queues at a time get other pods because of a new release or image of ours
+    #[arg(long, env = "ROWLOCK_ROLLOUTS_AT_ONCE", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rollouts_at_once: u32,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "ROWLOCK_LISTEN", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9464)))]
     pub listen: SocketAddr,

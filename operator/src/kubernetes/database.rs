@@ -53,6 +53,13 @@ impl Source {
         Some(Self { namespace: one.namespace()?, secret: secret.name.clone(), key: secret.key.clone() })
     }
 
+    /// Whether that is where its database is.
+    pub(crate) fn is_of(&self, one: &TaskQueue) -> bool {
+        let secret = one.spec.database.as_ref().map(|database| &database.secret_ref);
+        one.metadata.namespace.as_ref() == Some(&self.namespace)
+            && secret.is_some_and(|secret| (&secret.name, &secret.key) == (&self.secret, &self.key))
+    }
+
     /// The URL in the Secret, with the host as it is called from the operator's namespace.
     pub(crate) async fn url(&self, client: &Client, config: &Config) -> Result<String, Trouble> {
         let Self { namespace, secret, key } = self;
@@ -131,16 +138,34 @@ pub(crate) fn forbidden(namespace: &str, said: &str, config: &Config) -> Trouble
 /// Connects, and makes or changes the tables.
 pub(crate) async fn open(url: String) -> Result<Db, Trouble> {
     let db = Db::connect(&connect(url)).await.map_err(|error| trouble(&error))?;
-    if let Err(error) = db.migrate().await {
+    if let Err(trouble) = migrate(&db).await {
         db.close().await;
-        let found = trouble(&error);
-        if found.may_pass() || found.is_in_schema() {
-            return Err(found);
-        }
-        let message = format!("the tables cannot be made: {error}; let the user of the URL own the database");
-        return Err(Trouble::new(ConditionReason::MigrationFailed, message));
+        return Err(trouble);
     }
     Ok(db)
+}
+
+/// Makes or changes the tables where they are not those of this release.
+pub(crate) async fn prepare(db: &Db) -> Result<(), Trouble> {
+    match db.check_schema().await {
+        Err(Error::SchemaMissing | Error::SchemaOlder { .. }) => migrate(db).await,
+        other => other.map_err(|error| trouble(&error)),
+    }
+}
+
+async fn migrate(db: &Db) -> Result<(), Trouble> {
+    let Err(error) = db.migrate().await else { return Ok(()) };
+    let found = trouble(&error);
+    if found.may_pass() || found.is_in_schema() {
+        return Err(found);
+    }
+    let message = format!("the tables cannot be made: {error}; let the user of the URL own the database");
+    Err(Trouble::new(ConditionReason::MigrationFailed, message))
+}
+
+/// Which database it is; `None` where its user may not know.
+pub(crate) async fn identity(db: &Db) -> Result<Option<String>, Trouble> {
+    rowlock_queue::identity(db).await.map_err(|error| trouble(&error))
 }
 
 pub(crate) fn connect(url: String) -> Connect {

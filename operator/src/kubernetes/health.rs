@@ -99,8 +99,12 @@ fn silent(pod: &Pod, statuses: &[&ContainerStatus], port: u16, now: Timestamp) -
         let running = of(name)?.state.as_ref()?.running.as_ref()?;
         running.started_at.as_ref().map(|time| time.0)
     };
-    since(containers::HANDLER)?;
-    let started = since(containers::WORKER)?;
+    let handler = since(containers::HANDLER)?;
+    let Some(started) = since(containers::WORKER) else {
+        let waited = Duration::try_from(now.duration_since(handler)).unwrap_or_default();
+        let not_yet = of(containers::HANDLER).is_some_and(|status| status.started == Some(false));
+        return (not_yet && waited >= START).then(|| unstarted(pod));
+    };
     let waited = Duration::try_from(now.duration_since(started)).unwrap_or_default();
     if of(containers::WORKER)?.ready || waited < START {
         return None;
@@ -110,6 +114,16 @@ fn silent(pod: &Pod, statuses: &[&ContainerStatus], port: u16, now: Timestamp) -
         "the handler of the pod {name} does not listen on port {port}: have it listen on $PORT, or set spec.handler.http.port"
     );
     Some(Trouble::new(ConditionReason::NotListening, message))
+}
+
+/// The worker is not started before the handler's own startup probe succeeds.
+fn unstarted(pod: &Pod) -> Trouble {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let message = format!(
+        "the startupProbe of the handler of the pod {name} does not succeed: it may be wrong, since none is needed; or the handler waits for \
+         a proxy that starts after it (a service mesh whose proxy is not a native sidecar)"
+    );
+    Trouble::new(ConditionReason::NotListening, message)
 }
 
 fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<(&'a str, &'a str, &'a str)> {
@@ -184,6 +198,22 @@ mod tests {
         check(&status("2026-01-01T00:00:00Z", false), ConditionReason::NotListening, "port 8080");
         assert_eq!(judge(&status("2026-01-01T00:00:50Z", false)).trouble, None);
         assert_eq!(judge(&status("2026-01-01T00:00:00Z", true)).trouble, None);
+    }
+
+    #[test]
+    fn a_handler_whose_startup_probe_fails_keeps_the_worker_from_starting() {
+        let status = |at: &str| {
+            let mut handler =
+                container("handler", false, 0, &json!({ "running": { "startedAt": at } }), &json!({}));
+            handler["started"] = false.into();
+            let waiting = json!({ "waiting": { "reason": "PodInitializing" } });
+            json!({
+                "initContainerStatuses": [handler],
+                "containerStatuses": [container("worker", false, 0, &waiting, &json!({}))],
+            })
+        };
+        check(&status("2026-01-01T00:00:00Z"), ConditionReason::NotListening, "native sidecar");
+        assert_eq!(judge(&status("2026-01-01T00:00:50Z")).trouble, None);
     }
 
     #[test]

@@ -1,22 +1,29 @@
 //! What was seen of a queue, as conditions: pure. Each says in words what is wrong and what to do.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use rowlock_crds::{ConditionReason as Reason, ConditionType as Type, TaskQueueSpec};
+use rowlock_crds::{
+    ConditionReason as Reason, ConditionType as Type, DatabaseStatus, TaskQueueSpec, annotations,
+};
 use rowlock_plan::Reason as Settled;
 use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION};
 
 use super::database::{self, Trouble};
 use super::health::Health;
 use super::outcome::Outcome;
+use crate::limit::Limit;
 use crate::view::QueueView;
 
 /// Everything that a status is made from.
 #[derive(Debug)]
 pub(crate) struct Seen<'a> {
+    /// Its namespace and name.
+    pub(crate) place: (&'a str, &'a str),
     pub(crate) spec: &'a TaskQueueSpec,
     /// What keeps us from the namespace or the database, if anything does.
     pub(crate) trouble: Option<&'a Trouble>,
     pub(crate) view: Option<&'a QueueView>,
+    /// The database before, where it has become another one of late.
+    pub(crate) former: Option<&'a DatabaseStatus>,
     pub(crate) outcome: &'a Outcome,
     pub(crate) deployment: Option<&'a Deployment>,
     pub(crate) health: &'a Health,
@@ -59,7 +66,9 @@ pub(crate) fn stalled(seen: &Seen<'_>) -> Option<Trouble> {
     if let Some(error) = seen.view.and_then(|view| view.refused.as_deref()) {
         return match error {
             Error::Refused { code, .. } if code == NOT_THE_OWNER => {
-                Some(Trouble::new(Reason::OwnedByAnother, error.to_string()))
+                let owner = seen.view.and_then(|view| view.owner.as_deref());
+                let message = anothers(seen, owner, &error.to_string());
+                Some(Trouble::new(Reason::OwnedByAnother, message))
             }
             error if error.is_transient() => None,
             error => Some(database::trouble(error)),
@@ -73,7 +82,7 @@ pub(crate) fn stalled(seen: &Seen<'_>) -> Option<Trouble> {
             return Some(Trouble::new(Reason::TemplateRefused, message));
         }
         Outcome::Forbidden(said) => return Some(Trouble::new(Reason::Forbidden, said)),
-        Outcome::NotTried | Outcome::Done | Outcome::Failed(_) => (),
+        Outcome::NotTried | Outcome::Done | Outcome::Waiting(_) | Outcome::Failed(_) => (),
     }
     let conditions = seen.deployment?.status.as_ref()?.conditions.as_deref()?;
     let failure = conditions.iter().find(|one| one.type_ == "ReplicaFailure" && one.status == "True")?;
@@ -81,6 +90,16 @@ pub(crate) fn stalled(seen: &Seen<'_>) -> Option<Trouble> {
     let message =
         format!("the cluster lets no more pods in: raise the quota, or lower workers.total ({said})");
     Some(Trouble::new(Reason::PodsRefused, message))
+}
+
+/// Whose the queue is, and how to get it.
+fn anothers(seen: &Seen<'_>, owner: Option<&str>, said: &str) -> String {
+    let Some(owner) = owner else { return said.to_owned() };
+    let ((namespace, name), adopt) = (seen.place, annotations::ADOPT);
+    format!(
+        "the queue in the database belongs to {owner} (the cluster's number, namespace and name of a TaskQueue): give this one another \
+         queueName; or, where that one is gone or shall lose it, `kubectl annotate taskqueue {name} -n {namespace} --overwrite '{adopt}={owner}'`"
+    )
 }
 
 fn ready(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
@@ -123,13 +142,13 @@ fn reconciling(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
             "the database has to be reached first",
         );
     };
-    if let Outcome::Failed(error) = seen.outcome {
-        return verdict(
-            Type::Reconciling,
-            Some(true),
-            Reason::Progressing,
-            &format!("trying again: {error}"),
-        );
+    let message = match seen.outcome {
+        Outcome::Failed(error) => Some(format!("trying again: {error}")),
+        Outcome::Waiting(why) => Some(why.clone()),
+        _ => None,
+    };
+    if let Some(message) = message {
+        return verdict(Type::Reconciling, Some(true), Reason::Progressing, &message);
     }
     let wanted = i32::try_from(view.decision.pods_desired).unwrap_or(i32::MAX);
     let settled = seen.deployment.is_some_and(|deployment| {
@@ -147,11 +166,12 @@ fn reconciling(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
 
 fn database(seen: &Seen<'_>) -> Verdict {
     let Some(trouble) = seen.trouble else {
-        return match seen.view {
-            Some(_) => {
+        return match (seen.view, seen.former) {
+            (Some(_), Some(former)) => changed(former),
+            (Some(_), None) => {
                 verdict(Type::DatabaseReachable, Some(true), Reason::Succeeded, "the database answers")
             }
-            None => verdict(Type::DatabaseReachable, None, Reason::NotObserved, "not looked at yet"),
+            (None, _) => verdict(Type::DatabaseReachable, None, Reason::NotObserved, "not looked at yet"),
         };
     };
     if trouble.is_in_schema() {
@@ -159,6 +179,16 @@ fn database(seen: &Seen<'_>) -> Verdict {
     }
     let unknown = matches!(trouble.reason, Reason::NotObserved | Reason::Forbidden | Reason::OwnedByAnother);
     verdict(Type::DatabaseReachable, (!unknown).then_some(false), trouble.reason, &trouble.message)
+}
+
+fn changed(database: &DatabaseStatus) -> Verdict {
+    let DatabaseStatus { identity, before, .. } = database;
+    let before = before.as_deref().unwrap_or_default();
+    let message = format!(
+        "the Secret leads to the database {identity}, and led to {before}: what is left there is not done; if that is wrong, put the \
+         Secret right"
+    );
+    verdict(Type::DatabaseReachable, Some(true), Reason::DatabaseChanged, &message)
 }
 
 fn schema(seen: &Seen<'_>) -> Verdict {
@@ -193,8 +223,10 @@ fn limited(seen: &Seen<'_>) -> Verdict {
             verdict(Type::ScalingLimited, Some(true), Reason::Total, message)
         }
         Settled::Connections => {
-            let message = "more workers would help, but the database has no connections for them";
-            verdict(Type::ScalingLimited, Some(true), Reason::Connections, message)
+            let limit = view.limit.as_ref().map(Limit::to_string).unwrap_or_default();
+            let message =
+                format!("more workers would help, but the database has no connections for them: {limit}");
+            verdict(Type::ScalingLimited, Some(true), Reason::Connections, &message)
         }
         _ => verdict(
             Type::ScalingLimited,

@@ -3,6 +3,7 @@
 use prometheus::{Encoder, GaugeVec, Opts, Registry, TextEncoder};
 
 use super::shared::Shared;
+use crate::limit::Limit;
 use crate::view::QueueView;
 
 struct Gauges {
@@ -11,19 +12,30 @@ struct Gauges {
     workers: GaugeVec,
     pods: GaugeVec,
     oldest: GaugeVec,
+    connections: GaugeVec,
 }
 
 /// In Prometheus' text format.
 pub(crate) fn text(shared: &Shared) -> prometheus::Result<String> {
     let gauges = Gauges::new()?;
-    for (namespace, view) in shared.views() {
+    for (source, view) in shared.views() {
         for queue in &view.queues {
-            gauges.set(&namespace, queue);
+            gauges.set(&source.namespace, queue);
+        }
+        if let Some(limit) = view.queues.first().and_then(|queue| queue.limit.as_ref()) {
+            gauges.set_connections(&source.namespace, &source.secret, limit);
         }
     }
     let leader = prometheus::Gauge::new("rowlock_operator_leader", "Whether this replica leads.")?;
     leader.set(f64::from(u8::from(shared.leadership.may_write())));
     gauges.registry.register(Box::new(leader))?;
+    let help = "Queues whose pods are replaced for a release of the operator, and those that wait for it.";
+    let rollouts = GaugeVec::new(Opts::new("rowlock_operator_rollouts", help), &["state"])?;
+    let (under_way, waiting) = shared.rollouts();
+    for (state, count) in [("under_way", under_way), ("waiting", waiting)] {
+        rollouts.with_label_values(&[state]).set(u32::try_from(count).unwrap_or(u32::MAX).into());
+    }
+    gauges.registry.register(Box::new(rollouts))?;
     let mut bytes = Vec::new();
     TextEncoder::new().encode(&gauges.registry.gather(), &mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
@@ -43,7 +55,22 @@ impl Gauges {
         let pods = gauge("rowlock_queue_pods", "Pods: desired.", &["kind"])?;
         let help = "How long the oldest available task has waited.";
         let oldest = gauge("rowlock_queue_oldest_available_seconds", help, &[])?;
-        Ok(Self { registry, tasks, workers, pods, oldest })
+        let help = "Connections of the database: at most, held by others at most in the last minutes, kept free for them.";
+        let labels = ["namespace", "secret", "kind"];
+        let connections = GaugeVec::new(Opts::new("rowlock_database_connections", help), &labels)?;
+        registry.register(Box::new(connections.clone()))?;
+        Ok(Self { registry, tasks, workers, pods, oldest, connections })
+    }
+
+    fn set_connections(&self, namespace: &str, secret: &str, limit: &Limit) {
+        let connections = &limit.connections;
+        for (kind, count) in [
+            ("limit", connections.limit),
+            ("others", connections.others),
+            ("reserved", connections.reserve()),
+        ] {
+            self.connections.with_label_values(&[namespace, secret, kind]).set(count.into());
+        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2⁵³ tasks are not to be expected")]

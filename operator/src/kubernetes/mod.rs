@@ -3,25 +3,29 @@
 //! In reading order:
 //!
 //! * [`run`], [`Config`]: a whole operator;
-//! * `tender`: the loop over the queues of one database, which asks [`Operator`](crate::Operator) to observe, plan and apply;
-//! * `build`, `worker`: a queue's instances as objects; pure;
-//! * `applier`, `apply`, `managed`: what is written when, and by which requests;
+//! * `tender`, `charges`: the loop over the queues of one database, which asks [`Operator`](crate::Operator) to observe, plan and apply;
+//! * `build`, `worker`, `security`: a queue's instances as objects; pure;
+//! * `applier`, `known`, `apply`, `managed`: what is written when, and by which requests; `rollouts`: which queues wait for others;
 //! * `health`, `judgement`, `status`: what was seen, in words; pure;
 //! * `database`, `watch`, `election`: Secrets and connections; what is in the cluster; who leads.
 
 mod applier;
 mod apply;
 mod build;
+mod charges;
 mod config;
 mod database;
 mod election;
 mod health;
 mod http;
 mod judgement;
+mod known;
 mod managed;
 mod metrics;
 mod outcome;
 mod process;
+mod rollouts;
+mod security;
 mod shared;
 mod status;
 mod tender;

@@ -8,6 +8,8 @@ pub(crate) enum Outcome {
     NotTried,
     /// All is as it shall be.
     Done,
+    /// It has to wait for others.
+    Waiting(String),
     /// An object of that name belongs to somebody else.
     Foreign(String),
     /// The server does not take the template.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::IntoFuture;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
@@ -13,14 +13,14 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::{Hand, bounded};
+use super::charges::sources;
 use super::config::Config;
 use super::database::Source;
 use super::election::{Elector, Leadership};
 use super::http;
 use super::shared::{Shared, Unread};
-use super::tender::{Tender, sources};
+use super::tender::Tender;
 use super::unread;
-use super::watch::Namespace;
 
 /// Between two attempts to reach the API server at the start.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
@@ -48,7 +48,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std
         Elector::new(client.clone(), &config.lease_namespace, &config.lease, &identity, leadership.clone());
     let shared = Arc::new(Shared::new(client, config, hand, leadership, cluster));
     let pages = axum::serve(listener, http::router(Arc::clone(&shared))).into_future();
-    let mut loops = Loops { shared, tenders: BTreeMap::new(), namespaces: BTreeMap::new(), told: Vec::new() };
+    let mut loops = Loops { shared, tenders: BTreeMap::new(), told: Vec::new() };
     tokio::select! {
         // The Lease goes back last: what this ends has ended by then.
         () = elector.run(stop.clone()) => Ok(()),
@@ -75,7 +75,6 @@ async fn cluster(client: &Client) -> String {
 struct Loops {
     shared: Arc<Shared>,
     tenders: BTreeMap<Source, Aborts>,
-    namespaces: BTreeMap<String, Weak<Namespace>>,
     told: Vec<Unread>,
 }
 
@@ -119,20 +118,9 @@ impl Loops {
             if self.tenders.get(&source).is_some_and(|one| !one.0.is_finished()) {
                 continue;
             }
-            let namespace = self.namespace(&source.namespace);
+            let namespace = self.shared.namespace(&source.namespace);
             let tender = Tender::new(Arc::clone(&self.shared), source.clone(), namespace);
             self.tenders.insert(source, Aborts(tokio::spawn(tender.run())));
         }
-        self.namespaces.retain(|_, namespace| namespace.strong_count() > 0);
-    }
-
-    /// Databases of one namespace share its watches.
-    fn namespace(&mut self, name: &str) -> Arc<Namespace> {
-        let known = self.namespaces.get(name).and_then(Weak::upgrade);
-        known.unwrap_or_else(|| {
-            let namespace = Arc::new(Namespace::follow(&self.shared.client, name));
-            self.namespaces.insert(name.to_owned(), Arc::downgrade(&namespace));
-            namespace
-        })
     }
 }

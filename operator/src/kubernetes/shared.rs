@@ -1,20 +1,23 @@
 //! What all loops of the operator share.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DeserializeGuard;
-use kube::{Client, ResourceExt};
-use rowlock_crds::{ConditionType, TaskQueue, TaskQueueStatus, labels};
+use kube::{Client, Resource, ResourceExt};
+use rowlock_crds::{ConditionReason, ConditionType, TaskQueue, TaskQueueStatus, labels};
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::apply::{Hand, WriteError};
 use super::config::Config;
-use super::database::{Source, Trouble};
+use super::database::Source;
 use super::election::Leadership;
-use super::watch::Followed;
+use super::rollouts::{Place, Rollouts, is_under_way};
+use super::watch::{Followed, Namespace};
 use crate::view::View;
 
 pub(crate) struct Shared {
@@ -28,6 +31,21 @@ pub(crate) struct Shared {
     /// Told of each change of a `TaskQueue`.
     pub(crate) changed: watch::Sender<()>,
     views: Mutex<BTreeMap<Source, View>>,
+    namespaces: Mutex<BTreeMap<String, Weak<Namespace>>>,
+    rollouts: Mutex<Rollouts>,
+}
+
+/// So many statuses a second may be written, over all `TaskQueues`, for numbers alone: each is a write of some KiB to etcd, which on
+/// modest disks takes a few hundred of them, for the whole cluster.
+const NUMBERS_PER_SECOND: u32 = 5;
+
+/// How often the numbers of one status may be written, if there is nobody else.
+const NUMBERS_EVERY: Duration = Duration::from_secs(10);
+
+/// How often numbers alone may be written to each of so many statuses.
+fn numbers_every(task_queues: usize) -> Duration {
+    let task_queues = u32::try_from(task_queues).unwrap_or(u32::MAX);
+    NUMBERS_EVERY.max(Duration::from_secs(1) / NUMBERS_PER_SECOND * task_queues)
 }
 
 /// A `TaskQueue` that this release cannot read.
@@ -57,8 +75,66 @@ impl Shared {
             Some(class) => format!("{}={class}", labels::CLASS),
             None => format!("!{}", labels::CLASS),
         };
-        let task_queues = Followed::start(api, &selector, &changed);
-        Self { client, config, hand, leadership, cluster, task_queues, changed, views: Mutex::default() }
+        let task_queues =
+            Followed::start(api, &selector, &changed, |one: &mut DeserializeGuard<TaskQueue>| {
+                one.meta_mut().managed_fields = None;
+            });
+        let at_once = usize::try_from(config.rollouts_at_once).unwrap_or(usize::MAX);
+        Self {
+            client,
+            config,
+            hand,
+            leadership,
+            cluster,
+            task_queues,
+            changed,
+            views: Mutex::default(),
+            namespaces: Mutex::default(),
+            rollouts: Mutex::new(Rollouts::new(at_once)),
+        }
+    }
+
+    /// Databases of one namespace share its watches.
+    pub(crate) fn namespace(&self, name: &str) -> Arc<Namespace> {
+        let mut namespaces = lock(&self.namespaces);
+        namespaces.retain(|_, namespace| namespace.strong_count() > 0);
+        let known = namespaces.get(name).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let namespace = Arc::new(Namespace::follow(&self.client, name));
+            namespaces.insert(name.to_owned(), Arc::downgrade(&namespace));
+            namespace
+        })
+    }
+
+    /// Whether the operator may now change the pods of this Deployment for reasons of its own.
+    pub(crate) fn may_roll_out(&self, place: &Place) -> bool {
+        let under_way = self.under_way();
+        under_way.is_some_and(|under_way| lock(&self.rollouts).ask(place, &under_way, Instant::now()))
+    }
+
+    /// Deployments whose pods are being changed for reasons of ours; `None` before all were seen.
+    fn under_way(&self) -> Option<BTreeSet<Place>> {
+        let mut found = BTreeSet::new();
+        for namespace in lock(&self.namespaces).values().filter_map(Weak::upgrade) {
+            if !namespace.is_complete() && namespace.refusal().is_none() {
+                return None;
+            }
+            let all = namespace.deployments.all();
+            let those = all.iter().filter(|one| is_under_way(one));
+            found.extend(those.map(|one| (one.namespace().unwrap_or_default(), one.name_any())));
+        }
+        Some(found)
+    }
+
+    /// Deployments whose pods are being changed for reasons of ours, and those that wait for it.
+    pub(crate) fn rollouts(&self) -> (usize, usize) {
+        let under_way = self.under_way().map_or(0, |under_way| under_way.len());
+        (under_way, lock(&self.rollouts).waiting(Instant::now()))
+    }
+
+    /// How often numbers alone may be written to a status.
+    pub(crate) fn numbers_every(&self) -> Duration {
+        numbers_every(self.task_queues.all().len())
     }
 
     /// Those that this release can read and that are not being deleted.
@@ -82,24 +158,24 @@ impl Shared {
     }
 
     pub(crate) fn queues_of(&self, of: &Source) -> Vec<Arc<TaskQueue>> {
-        let mut all = self.readable();
-        all.retain(|one| Source::of(one).as_ref() == Some(of));
-        all
+        let all = self.task_queues.all();
+        let readable = all.iter().filter_map(|one| one.0.as_ref().ok());
+        let here = readable.filter(|one| one.metadata.deletion_timestamp.is_none() && of.is_of(one));
+        here.cloned().map(Arc::new).collect()
     }
 
     /// For the metrics.
     pub(crate) fn show(&self, source: &Source, view: Option<&View>) {
-        let mut views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut views = lock(&self.views);
         match view {
             Some(view) => drop(views.insert(source.clone(), view.clone())),
             None => drop(views.remove(source)),
         }
     }
 
-    /// What was last seen, by namespace.
-    pub(crate) fn views(&self) -> Vec<(String, View)> {
-        let views = self.views.lock().unwrap_or_else(PoisonError::into_inner);
-        views.iter().map(|(source, view)| (source.namespace.clone(), view.clone())).collect()
+    /// What was last seen.
+    pub(crate) fn views(&self) -> Vec<(Source, View)> {
+        lock(&self.views).iter().map(|(source, view)| (source.clone(), view.clone())).collect()
     }
 
     pub(crate) async fn write_status(
@@ -117,27 +193,46 @@ impl Shared {
         about: &ObjectReference,
         before: &TaskQueueStatus,
         after: &TaskQueueStatus,
-        trouble: Option<&Trouble>,
     ) {
-        for type_ in [ConditionType::Ready, ConditionType::Stalled, ConditionType::HandlerHealthy] {
-            let of = |status: &TaskQueueStatus| {
-                let found = status.conditions.iter().find(|one| one.type_ == type_.as_str());
-                found.map(|one| (one.status.clone(), one.reason.clone()))
-            };
-            let (Some(now), then) = (of(after), of(before)) else { continue };
-            if then.as_ref() == Some(&now) {
+        for now in &after.conditions {
+            let then = before.conditions.iter().find(|one| one.type_ == now.type_);
+            let same = then.is_some_and(|then| (&then.status, &then.reason) == (&now.status, &now.reason));
+            if same {
                 continue;
             }
-            match (type_, now.0.as_str(), trouble) {
-                (ConditionType::Ready, "True", _) => {
-                    self.hand.event(about, false, "Ready", "tasks are done as they come").await;
-                }
-                (ConditionType::Stalled, "True", Some(trouble))
-                | (ConditionType::HandlerHealthy, "False", Some(trouble)) => {
-                    self.hand.event(about, true, &now.1, &trouble.message).await;
-                }
-                _ => (),
+            if is_of(now, ConditionType::Ready, "True") {
+                self.hand.event(about, false, "Ready", "tasks are done as they come").await;
+            } else if is_worth_a_warning(now) {
+                self.hand.event(about, true, &now.reason, &now.message).await;
             }
+        }
+    }
+}
+
+fn is_of(condition: &Condition, type_: ConditionType, status: &str) -> bool {
+    condition.type_ == type_.as_str() && condition.status == status
+}
+
+fn is_worth_a_warning(condition: &Condition) -> bool {
+    let reason = |reason: ConditionReason| condition.reason == reason.as_str();
+    is_of(condition, ConditionType::Stalled, "True")
+        || is_of(condition, ConditionType::HandlerHealthy, "False")
+        || reason(ConditionReason::DatabaseChanged)
+        || reason(ConditionReason::Connections)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_there_are_the_more_seldom_each_is_written() {
+        for (task_queues, seconds) in [(0, 10), (1, 10), (50, 10), (100, 20), (1000, 200)] {
+            assert_eq!(numbers_every(task_queues), Duration::from_secs(seconds));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use rowlock_crds::{BacklogStatus, ScalingStatus, TaskQueueStatus, WorkersStatus};
+use rowlock_crds::{BacklogStatus, DatabaseStatus, ScalingStatus, TaskQueueStatus, WorkersStatus};
 use rowlock_queue::{QueueStats, SCHEMA_VERSION};
 
 use super::judgement::{Seen, Verdict};
@@ -16,8 +16,11 @@ const ROUNDED_FROM: i64 = 100;
 /// The time of the oldest task is computed from an age, and is off by what the answer took.
 const SAME_TIME: SignedDuration = SignedDuration::from_secs(5);
 
-/// How often numbers alone may be written.
-const NUMBERS_EVERY: Duration = Duration::from_secs(10);
+/// How often anything may be written: a condition that flaps is seen to do so a second later.
+const CONDITIONS_EVERY: Duration = Duration::from_secs(1);
+
+/// For so long people are told of another database: until they look again in the morning.
+const CHANGED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 /// The longest message that the definition takes.
 const LONGEST_MESSAGE: usize = 4000;
@@ -33,12 +36,13 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    pub(crate) fn is_due(self, since_last: Option<Duration>) -> bool {
-        match self {
-            Self::None => false,
-            Self::Numbers => since_last.is_none_or(|since| since >= NUMBERS_EVERY),
-            Self::Conditions => true,
-        }
+    pub(crate) fn is_due(self, since_last: Option<Duration>, numbers_every: Duration) -> bool {
+        let every = match self {
+            Self::None => return false,
+            Self::Numbers => numbers_every,
+            Self::Conditions => CONDITIONS_EVERY,
+        };
+        since_last.is_none_or(|since| since >= every)
     }
 }
 
@@ -48,6 +52,7 @@ pub(crate) fn status(
     verdicts: &[Verdict],
     generation: Option<i64>,
     last: &TaskQueueStatus,
+    database: Option<DatabaseStatus>,
     now: Timestamp,
 ) -> TaskQueueStatus {
     let replicas =
@@ -65,7 +70,31 @@ pub(crate) fn status(
         } else {
             last.schema
         },
+        adopted: last.adopted.clone(),
+        database,
     }
+}
+
+/// Which database it is now, and which it was.
+pub(crate) fn database(
+    last: Option<&DatabaseStatus>,
+    identity: Option<&str>,
+    now: Timestamp,
+) -> Option<DatabaseStatus> {
+    let (Some(identity), before) = (identity, last.map(|last| &last.identity)) else { return last.cloned() };
+    if before.is_some_and(|before| before == identity) {
+        return last.cloned();
+    }
+    let changed = before.map(|_| whole_seconds(now));
+    Some(DatabaseStatus { identity: identity.to_owned(), before: before.cloned(), changed })
+}
+
+/// The database, where people are still to be told that it is another one than before.
+pub(crate) fn former(database: Option<&DatabaseStatus>, now: Timestamp) -> Option<&DatabaseStatus> {
+    let changed = |database: &&DatabaseStatus| {
+        database.changed.as_ref().is_some_and(|at| now.duration_since(at.0) < CHANGED_FOR)
+    };
+    database.filter(changed)
 }
 
 /// What is different. A condition that is as before, in other words, can wait as a number can.
@@ -74,7 +103,8 @@ pub(crate) fn change(last: &TaskQueueStatus, next: &TaskQueueStatus) -> Change {
         let all = status.conditions.iter();
         all.map(|one| (one.type_.clone(), one.status.clone(), one.reason.clone())).collect()
     };
-    if conditions(last) != conditions(next) || last.observed_generation != next.observed_generation {
+    let told = |status: &TaskQueueStatus| (status.observed_generation, status.adopted.clone());
+    if conditions(last) != conditions(next) || told(last) != told(next) {
         Change::Conditions
     } else if last == next {
         Change::None

@@ -1,26 +1,25 @@
 //! The loop over the queues of one database: observe, plan, apply. It knows nothing of why it runs.
 
-use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
-use rowlock_crds::{ConditionReason, Manifest, TaskQueue, TaskQueueStatus};
+use rowlock_crds::{ConditionReason, TaskQueue, TaskQueueStatus, annotations};
 use rowlock_queue::Db;
 use tokio::time::sleep;
 
 use super::applier::Pods;
 use super::apply::WriteError;
+use super::charges::{charge, manifest, owner};
 use super::database::{self, Source, Trouble};
 use super::health::health;
-use super::judgement::{Seen, judge, stalled};
+use super::judgement::{Seen, judge};
 use super::outcome::Outcome;
 use super::shared::Shared;
-use super::status::{change, status};
+use super::status::{change, database as database_of, former, status};
 use super::watch::Namespace;
-use crate::bell::Bell;
 use crate::control::Operator;
 use crate::view::View;
 
@@ -43,10 +42,9 @@ pub(crate) struct Tender {
     namespace: Arc<Namespace>,
     operator: Option<Operator<Pods>>,
     url: Option<String>,
-    bell: Option<Bell>,
-    /// Whether a queue has no pods.
-    asleep: bool,
     db: Option<Db>,
+    /// Which database that is.
+    identity: Option<String>,
     trouble: Option<Trouble>,
     looked_at: Option<Instant>,
     written: BTreeMap<String, Last>,
@@ -67,9 +65,8 @@ impl Tender {
             namespace,
             operator: None,
             url: None,
-            bell: None,
-            asleep: true,
             db: None,
+            identity: None,
             trouble: None,
             looked_at: None,
             written: BTreeMap::new(),
@@ -89,10 +86,9 @@ impl Tender {
             }
             let rest = self.operator.as_ref().map_or(Duration::ZERO, Operator::rest);
             sleep(LEAST_TICK.max(rest)).await;
-            // Where pods run, their instances hear it.
             let rung = async {
-                match self.bell.as_ref().filter(|_| self.asleep) {
-                    Some(bell) => bell.rung().await,
+                match &self.operator {
+                    Some(operator) => operator.rung().await,
                     None => std::future::pending().await,
                 }
             };
@@ -107,7 +103,8 @@ impl Tender {
     }
 
     async fn forget(&mut self) {
-        (self.operator, self.url, self.bell, self.trouble, self.looked_at) = (None, None, None, None, None);
+        (self.operator, self.url, self.identity, self.trouble, self.looked_at) =
+            (None, None, None, None, None);
         self.written.clear();
         self.shared.show(&self.source, None);
         if let Some(db) = self.db.take() {
@@ -122,10 +119,12 @@ impl Tender {
         let usable = self.is_usable();
         let view = match &mut self.operator {
             Some(operator) if usable => {
-                let owner = |one: &TaskQueue| {
-                    format!("{}/{}/{}", self.shared.cluster, self.source.namespace, one.name_any())
-                };
-                operator.set_each(queues.values().map(|one| (manifest(one), generation(one), owner(one))));
+                let charges = queues.values().map(|one| {
+                    let written = self.written.get(&one.name_any()).map(|last| &last.status);
+                    let last = written.or(one.status.as_ref());
+                    charge(one, &self.shared.cluster, last.and_then(|last| last.adopted.as_ref()))
+                });
+                operator.set_each(charges);
                 operator.applier_mut().set_owners(&queues);
                 let view = operator.reconcile().await;
                 // A database that does not answer is asked for its Secret at once: it may be another one by now.
@@ -134,7 +133,6 @@ impl Tender {
             }
             _ => None,
         };
-        self.asleep = view.iter().flat_map(|view| &view.queues).any(|queue| queue.instances == 0);
         self.shared.show(&self.source, view.as_ref());
         for (name, one) in &queues {
             self.write_status(one, Some(name), view.as_ref()).await;
@@ -193,15 +191,17 @@ impl Tender {
             answer => answer?,
         };
         if let (Some(db), true) = (&self.db, self.url.as_ref() == Some(&url)) {
-            return db.check_schema().await.map_err(|error| database::trouble(&error));
+            // Another one by the same address, such as a backup of earlier days, may lack tables.
+            database::prepare(db).await?;
+            self.identity = database::identity(db).await?;
+            return Ok(());
         }
         let db = database::open(url.clone()).await?;
-        self.bell = Some(Bell::start(database::connect(url.clone())));
-        self.url = Some(url);
-        match &mut self.operator {
-            Some(operator) => operator.set_db(db.clone()),
-            None => self.operator = Some(self.new_operator(db.clone())),
-        }
+        self.identity = database::identity(&db).await?;
+        let mut operator = self.operator.take().unwrap_or_else(|| self.new_operator(db.clone()));
+        operator.set_db(db.clone());
+        operator.listen(database::connect(url.clone()));
+        (self.operator, self.url) = (Some(operator), Some(url));
         if let Some(old) = self.db.replace(db) {
             old.close().await;
         }
@@ -209,10 +209,8 @@ impl Tender {
     }
 
     fn new_operator(&self, db: Db) -> Operator<Pods> {
-        let shared = &self.shared;
-        let namespace = Arc::clone(&self.namespace);
-        let pods = Pods::new(shared.hand.clone(), shared.client.clone(), namespace, shared.config.image());
-        Operator::new(db, pods, &shared.cluster)
+        let pods = Pods::new(Arc::clone(&self.shared), Arc::clone(&self.namespace));
+        Operator::new(db, pods, &self.shared.cluster)
     }
 
     /// `queue` is `None` where another `TaskQueue` has the queue already.
@@ -231,7 +229,16 @@ impl Tender {
             let message = format!("an older TaskQueue of this namespace has the queue `{queue}`: give this one another queueName");
             Trouble::new(ConditionReason::OwnedByAnother, message)
         });
+        let uid = one.uid().unwrap_or_default();
+        let last = self.written.entry(name.clone()).or_insert_with(|| Last::of(one));
+        if last.uid != uid {
+            *last = Last::of(one);
+        }
+        let identity = self.identity.as_deref().filter(|_| queue.is_some());
+        let database = database_of(last.status.database.as_ref(), identity, now);
         let seen = Seen {
+            place: (&self.source.namespace, &name),
+            former: former(database.as_ref(), now),
             spec: &one.spec,
             trouble: double.as_ref().or(self.trouble.as_ref()),
             view: view.and_then(|view| view.queues.iter().find(|view| Some(&view.name) == queue)),
@@ -239,13 +246,16 @@ impl Tender {
             deployment: deployment.as_deref(),
             health: &health,
         };
-        let uid = one.uid().unwrap_or_default();
-        let last = self.written.entry(name).or_insert_with(|| Last::of(one));
-        if last.uid != uid {
-            *last = Last::of(one);
-        }
-        let next = status(&seen, &judge(&seen), one.metadata.generation, &last.status, now);
-        if !change(&last.status, &next).is_due(last.at.map(|at| at.elapsed())) {
+        let verdicts = judge(&seen);
+        let mut next = status(&seen, &verdicts, one.metadata.generation, &last.status, database.clone(), now);
+        let ours = owner(one, &self.shared.cluster);
+        let asked = one.annotations().get(annotations::ADOPT);
+        next.adopted = match seen.view {
+            Some(view) if view.owner.as_ref() == Some(&ours) => asked.cloned(),
+            _ => last.status.adopted.clone().filter(|adopted| Some(adopted) == asked),
+        };
+        let since = last.at.map(|at| at.elapsed());
+        if !change(&last.status, &next).is_due(since, self.shared.numbers_every()) {
             return;
         }
         let before = std::mem::replace(&mut last.status, next.clone());
@@ -255,8 +265,7 @@ impl Tender {
             return;
         }
         last.at = Some(Instant::now());
-        let trouble = stalled(&seen).or(seen.health.trouble.clone());
-        self.shared.tell(&one.object_ref(&()), &before, &next, trouble.as_ref()).await;
+        self.shared.tell(&one.object_ref(&()), &before, &next).await;
     }
 }
 
@@ -269,21 +278,4 @@ impl Last {
 
 fn note(error: &WriteError) {
     tracing::debug!(%error, "a status was not written; trying again");
-}
-
-pub(crate) fn manifest(one: &TaskQueue) -> Manifest {
-    let mut manifest = Manifest::new(one.name_any(), one.spec.clone());
-    manifest.namespace = one.namespace();
-    manifest
-}
-
-/// Grows with each change, and when a `TaskQueue` is deleted and made again, which begins at 1.
-fn generation(one: &TaskQueue) -> i64 {
-    let created = one.creation_timestamp().map_or(0, |time| time.0.as_second());
-    (created << 24) | (one.metadata.generation.unwrap_or_default() & 0x00ff_ffff)
-}
-
-/// The databases of some `TaskQueues`.
-pub(crate) fn sources(all: &[Arc<TaskQueue>]) -> BTreeSet<Source> {
-    all.iter().filter_map(|one| Source::of(one)).collect()
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
@@ -58,13 +58,13 @@ impl<K> Followed<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Follows them; `changed` is told of each change.
-    pub(crate) fn start(api: Api<K>, selector: &str, changed: &watch::Sender<()>) -> Self {
+    /// Follows them, without what `trim` takes out; `changed` is told of each change.
+    pub(crate) fn start(api: Api<K>, selector: &str, changed: &watch::Sender<()>, trim: fn(&mut K)) -> Self {
         let (store, writer) = reflector::store();
         let complete = Arc::new(AtomicBool::new(false));
         let refusal = Arc::new(Mutex::new(None));
         let config = watcher::Config::default().labels(selector);
-        let stream = watching(api, config).backoff(Pauses(PAUSE_FIRST)).reflect(writer);
+        let stream = watching(api, config).backoff(Pauses(PAUSE_FIRST)).modify(trim).reflect(writer);
         let note = (Arc::clone(&complete), Arc::clone(&refusal), changed.clone());
         let task = tokio::spawn(async move {
             let (complete, refusal, changed) = note;
@@ -146,9 +146,14 @@ impl Namespace {
         let changed = watch::Sender::new(());
         let selector = format!("{}={MANAGER}", labels::MANAGED_BY);
         Self {
-            deployments: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed),
-            budgets: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed),
-            pods: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed),
+            deployments: Followed::start(
+                Api::namespaced(client.clone(), name),
+                &selector,
+                &changed,
+                without_template,
+            ),
+            budgets: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed, whole),
+            pods: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed, without_spec),
             changed,
         }
     }
@@ -164,11 +169,44 @@ impl Namespace {
     /// The pods of a queue that are not on their way out.
     pub(crate) fn pods_of(&self, name: &str) -> Vec<Arc<Pod>> {
         let mut pods = self.pods.all();
-        pods.retain(|pod| {
-            let labels = pod.metadata.labels.as_ref();
-            let of = labels.and_then(|labels| labels.get(labels::TASK_QUEUE));
-            of.is_some_and(|of| of == name) && pod.metadata.deletion_timestamp.is_none()
-        });
+        pods.retain(|pod| is_of(pod, name) && pod.metadata.deletion_timestamp.is_none());
         pods
     }
+
+    /// How many pods of a queue may hold connections: those that stay, and those on their way out.
+    pub(crate) fn count_pods(&self, name: &str) -> (u32, u32) {
+        let ended = |pod: &Pod| {
+            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+            matches!(phase, Some("Succeeded" | "Failed"))
+        };
+        let (mut staying, mut terminating) = (0, 0);
+        for pod in self.pods.all().iter().filter(|pod| is_of(pod, name) && !ended(pod)) {
+            match pod.metadata.deletion_timestamp {
+                None => staying += 1,
+                Some(_) => terminating += 1,
+            }
+        }
+        (staying, terminating)
+    }
+}
+
+fn whole<K>(_: &mut K) {}
+
+/// Who else writes to a template is told by the managed fields; the template itself is the most of a Deployment.
+fn without_template(deployment: &mut Deployment) {
+    if let Some(spec) = &mut deployment.spec {
+        spec.template = PodTemplateSpec::default();
+    }
+}
+
+/// A pod is looked at for its labels and its status alone.
+fn without_spec(pod: &mut Pod) {
+    pod.spec = None;
+    pod.metadata.managed_fields = None;
+    pod.metadata.annotations = None;
+}
+
+fn is_of(pod: &Pod, name: &str) -> bool {
+    let of = pod.metadata.labels.as_ref().and_then(|labels| labels.get(labels::TASK_QUEUE));
+    of.is_some_and(|of| of == name)
 }

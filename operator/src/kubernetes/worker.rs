@@ -4,6 +4,8 @@ use rowlock_crds::{Manifest, containers, env};
 use rowlock_plan::{Instance, Place};
 use serde_json::{Value, json};
 
+use super::security;
+
 /// Where the worker's health and metrics are, unless the handler is there.
 const PORT: u16 = 9464;
 
@@ -46,13 +48,7 @@ pub(super) fn container(instance: &Instance, place: Place, image: &WorkerImage) 
         "readinessProbe": { "httpGet": { "path": "/readyz", "port": "rowlock" }, "periodSeconds": 2 },
         // Without requests it would be the first to die when a node runs out of memory.
         "resources": { "requests": { "cpu": "10m", "memory": "48Mi" } },
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "capabilities": { "drop": ["ALL"] },
-            "readOnlyRootFilesystem": true,
-            "runAsNonRoot": true,
-            "seccompProfile": { "type": "RuntimeDefault" },
-        },
+        "securityContext": security::worker(),
         // The whole folder: a file mounted with subPath would not follow a changed Secret.
         "volumeMounts": [{ "name": VOLUME, "mountPath": FOLDER, "readOnly": true }],
     });

@@ -156,6 +156,10 @@ impl Applier for Local {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    fn leaving(&self) -> u32 {
+        u32::try_from(self.stopping.len() + self.replaced.len()).unwrap_or(u32::MAX)
+    }
+
     fn metrics_addresses(&self, queue: &str) -> Vec<(String, String)> {
         let pairs = self.pairs.iter().filter(|((of, _), _)| of == queue);
         pairs.map(|(_, pair)| (pair.name().to_owned(), pair.metrics_address())).collect()

@@ -1,6 +1,7 @@
 //! What the decisions promise, as tables, as properties and as a small simulation.
 
 mod properties;
+mod share;
 mod simulation;
 mod table;
 
@@ -19,7 +20,6 @@ fn queue() -> ObservedQueue {
         stats: Some(Backlog::default()),
         pods: 0,
         pod_start: seconds(3),
-        connections: None,
     }
 }
 

@@ -31,23 +31,20 @@ fn any_backlog() -> impl Strategy<Value = Backlog> {
 fn any_queue() -> impl Strategy<Value = ObservedQueue> {
     (
         (0_u32..200, 0_u32..30, any_scaling(), any::<bool>(), prop::bool::weighted(0.1)),
-        (prop::option::weighted(0.8, any_backlog()), 0_u32..20, 0_u64..60, prop::option::of(0_u32..50)),
+        (prop::option::weighted(0.8, any_backlog()), 0_u32..20, 0_u64..60),
     )
-        .prop_map(
-            |((total, per_pod, scaling, paused, suspend_scaling), (stats, pods, start, connections))| {
-                ObservedQueue {
-                    total,
-                    per_pod,
-                    scaling,
-                    paused,
-                    suspend_scaling,
-                    stats,
-                    pods,
-                    pod_start: seconds(start),
-                    connections,
-                }
-            },
-        )
+        .prop_map(|((total, per_pod, scaling, paused, suspend_scaling), (stats, pods, start))| {
+            ObservedQueue {
+                total,
+                per_pod,
+                scaling,
+                paused,
+                suspend_scaling,
+                stats,
+                pods,
+                pod_start: seconds(start),
+            }
+        })
 }
 
 /// Other moments of the same queue, each some seconds after the one before.
@@ -67,20 +64,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn never_above_total_nor_the_connections(queue in any_queue(), past in any_past()) {
+    fn never_above_total(queue in any_queue(), past in any_past()) {
         let (memory, now) = live(&queue, &past);
         let decision = decide(&queue, memory, now);
         prop_assert!(decision.workers_desired <= queue.total);
         if !queue.suspend_scaling {
             prop_assert!(decision.pods_desired <= queue.total.div_ceil(queue.per_pod.max(1)));
-            let most = queue.connections.map_or(u32::MAX, |connections| (connections / 2).max(1));
-            prop_assert!(decision.pods_desired <= most);
         }
     }
 
     #[test]
     fn never_below_what_runs(queue in any_queue(), past in any_past()) {
-        let queue = ObservedQueue { connections: None, suspend_scaling: false, ..queue };
+        let queue = ObservedQueue { suspend_scaling: false, ..queue };
         let (memory, now) = live(&queue, &past);
         let decision = decide(&queue, memory, now);
         if let Some(stats) = queue.stats {
@@ -90,7 +85,7 @@ proptest! {
 
     #[test]
     fn never_below_min(queue in any_queue(), past in any_past()) {
-        let queue = ObservedQueue { connections: None, suspend_scaling: false, ..queue };
+        let queue = ObservedQueue { suspend_scaling: false, ..queue };
         let (memory, now) = live(&queue, &past);
         if let Scaling::Auto { min, .. } = queue.scaling {
             prop_assert!(decide(&queue, memory, now).workers_desired >= min.min(queue.total));

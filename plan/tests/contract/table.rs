@@ -100,9 +100,6 @@ fn what_runs_keeps_its_workers() {
 fn the_limits_hold() {
     check(&ObservedQueue { scaling: auto(12), ..queue() }, 12, 2, Reason::MinWorkers);
     check(&ObservedQueue { scaling: auto(500), ..queue() }, 100, 10, Reason::Total);
-    check(&ObservedQueue { connections: Some(7), ..waiting(10_000, 1.0) }, 30, 3, Reason::Connections);
-    check(&ObservedQueue { connections: Some(0), ..waiting(10_000, 1.0) }, 10, 1, Reason::Connections);
-    check(&ObservedQueue { connections: Some(20), ..waiting(10_000, 1.0) }, 100, 10, Reason::Total);
     check(&ObservedQueue { total: 0, ..waiting(10, 1.0) }, 0, 0, Reason::Total);
     check(&ObservedQueue { total: 15, ..waiting(10_000, 1.0) }, 15, 2, Reason::Total);
     // Refused when a manifest is read, and still no reason to divide by it.
@@ -114,7 +111,6 @@ fn without_autoscaling_it_is_always_total() {
     let fixed = ObservedQueue { scaling: Scaling::Fixed, stats: None, ..queue() };
     check(&fixed, 100, 10, Reason::Fixed);
     check(&ObservedQueue { paused: true, ..fixed.clone() }, 100, 10, Reason::Fixed);
-    check(&ObservedQueue { connections: Some(4), ..fixed.clone() }, 20, 2, Reason::Connections);
     check(&ObservedQueue { suspend_scaling: true, pods: 3, ..fixed }, 30, 3, Reason::Suspended);
 }
 

@@ -151,6 +151,8 @@ fn apiserver(program: &Path, folder: &Path, etcd: u16, secure: u16) -> Launch {
         "--cert-dir=certificates".to_owned(),
         "--token-auth-file=tokens.csv".to_owned(),
         "--authorization-mode=RBAC".to_owned(),
+        // As every cluster has it, for its own pods.
+        "--allow-privileged=true".to_owned(),
         "--service-account-issuer=https://rowlock.test".to_owned(),
         "--service-account-key-file=accounts.pub".to_owned(),
         "--service-account-signing-key-file=accounts.pem".to_owned(),

@@ -103,29 +103,40 @@ pub(crate) fn container(pod: &Pod, name: &str) -> Result<String> {
 }
 
 static RUNNING: OnceLock<Result<Cluster, String>> = OnceLock::new();
+static IMAGES: OnceLock<Result<Vec<String>, String>> = OnceLock::new();
 
 /// The cluster; brought up by the first test that asks.
 ///
 /// # Panics
 /// If there is none, for every test with the same words.
 pub(crate) fn cluster() -> &'static Cluster {
-    let running = RUNNING.get_or_init(|| {
-        let cluster = set_up().and_then(|cluster| install(&cluster).map(|()| cluster));
-        cluster.map_err(|error| format!("{error:#}"))
-    });
+    let running = RUNNING.get_or_init(|| set_up().map_err(|error| format!("{error:#}")));
     running.as_ref().unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn set_up() -> Result<Cluster> {
-    let [kubectl, helm] = programs(["kubectl", "helm"])?;
+    let cluster = given()?.map_or_else(|| bare("test"), Ok)?;
+    install(&cluster)?;
+    Ok(cluster)
+}
+
+/// A cluster that exists.
+fn given() -> Result<Option<Cluster>> {
     let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     // Both, since whoever works with clusters has a KUBECONFIG that is not meant for tests.
     if let (Some(kubeconfig), Some(images)) = (given("KUBECONFIG"), given("IMAGE_PREFIX")) {
         let host = given("HOST").context("HOST is to be an address of this machine that pods reach")?;
         let lan = Lan::Address(host.parse().context("HOST is no address")?);
-        return Ok(Cluster { kubectl, helm, kubeconfig: kubeconfig.into(), lan, images, own: None });
+        let [kubectl, helm] = programs(["kubectl", "helm"])?;
+        return Ok(Some(Cluster { kubectl, helm, kubeconfig: kubeconfig.into(), lan, images, own: None }));
     }
-    let own = start()?;
+    Ok(None)
+}
+
+/// A cluster of this process that has the images, and nothing else yet.
+pub(crate) fn bare(kind: &str) -> Result<Cluster> {
+    let [kubectl, helm] = programs(["kubectl", "helm"])?;
+    let own = start(kind)?;
     let runner: String = fs::read_to_string(own.state.join("unshare"))?;
     let process = runner.split(' ').next().context("no init")?.parse()?;
     let kubeconfig = own.state.join("kubeconfig");
@@ -149,13 +160,14 @@ pub(crate) fn script(name: &str, args: &[&str]) -> Result<String> {
 }
 
 /// Brings a cluster up, and gives it the images of this checkout's programs.
-fn start() -> Result<Own> {
-    let name = format!("test-{}", std::process::id());
+fn start(kind: &str) -> Result<Own> {
+    let name = format!("{kind}-{}", std::process::id());
     let state = clusters()?.join(&name);
-    let folder = std::env::temp_dir().join("rowlock-cluster");
+    let folder = std::env::temp_dir().join(format!("rowlock-cluster-{kind}"));
     fs::create_dir_all(&folder)?;
     let mut process = Process::start(&launch(&name, &folder))?;
-    let images = images()?;
+    let images = IMAGES.get_or_init(|| images().map_err(|error| format!("{error:#}")));
+    let images = images.as_ref().map_err(anyhow::Error::msg)?;
     let since = Instant::now();
     while !state.join("ready").exists() {
         let log = fs::read_to_string(folder.join("log")).unwrap_or_default();

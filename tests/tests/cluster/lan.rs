@@ -24,9 +24,13 @@ pub(crate) enum Lan {
 impl Lan {
     /// Listens on a free port; where.
     pub(crate) fn listen(&self) -> Result<(TcpListener, SocketAddr)> {
+        self.listen_at(0)
+    }
+
+    fn listen_at(&self, port: u16) -> Result<(TcpListener, SocketAddr)> {
         let listener = match self {
-            Self::Inside(process) => listen_inside(*process)?,
-            Self::Address(address) => std::net::TcpListener::bind((*address, 0))?,
+            Self::Inside(process) => listen_inside(*process, port)?,
+            Self::Address(address) => std::net::TcpListener::bind((*address, port))?,
         };
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -35,11 +39,11 @@ impl Lan {
 }
 
 /// A socket stays in the network that its thread was in when it was made.
-fn listen_inside(process: u32) -> Result<std::net::TcpListener> {
+fn listen_inside(process: u32, port: u16) -> Result<std::net::TcpListener> {
     let network = File::open(format!("/proc/{process}/ns/net")).context("the cluster's network")?;
     let thread = std::thread::spawn(move || {
         setns(network, CloneFlags::CLONE_NEWNET)?;
-        Ok(std::net::TcpListener::bind((LAN, 0))?)
+        Ok(std::net::TcpListener::bind((LAN, port))?)
     });
     thread.join().unwrap_or_else(|_| anyhow::bail!("no listener in the cluster's network"))
 }
@@ -53,14 +57,22 @@ pub(crate) struct Way {
 
 impl Way {
     pub(crate) fn to(lan: &Lan, port: u16) -> Result<Self> {
-        let (listener, at) = lan.listen()?;
+        Ok(Self::from(lan.listen()?, port))
+    }
+
+    /// The same, from the port of the same number.
+    pub(crate) fn straight(lan: &Lan, port: u16) -> Result<Self> {
+        Ok(Self::from(lan.listen_at(port)?, port))
+    }
+
+    fn from((listener, at): (TcpListener, SocketAddr), port: u16) -> Self {
         let (open, opened) = watch::channel(true);
         let accepting = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 tokio::spawn(pass(near, port, opened.clone()));
             }
         });
-        Ok(Self { at, open, accepting })
+        Self { at, open, accepting }
     }
 
     /// Ends what is open, and lets nobody through until told otherwise.

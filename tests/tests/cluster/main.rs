@@ -18,4 +18,5 @@ mod leaving;
 mod mistakes;
 mod outages;
 mod quiet;
+mod readme;
 mod stranger;

@@ -73,6 +73,18 @@ async fn waiting_tasks_are_cancelled_and_finished_ones_are_not() {
 }
 
 #[tokio::test]
+async fn a_queue_is_deleted_when_nothing_is_unfinished_or_by_force() {
+    let (_test, home, _ids) = with_dead().await;
+    home.enqueue("ok");
+    let refused = home.run(&["delete", "mail"]);
+    assert_eq!(refused.code, 5, "{refused:?}");
+    assert!(refused.err.contains("has 1 instances"), "{refused:?}");
+    let deleted = home.json(&["delete", "mail", "--force"]);
+    assert!(deleted["cancelled"].as_i64().is_some_and(|tasks| tasks > 0), "{deleted}");
+    assert_eq!(home.run(&["delete", "mail"]).code, 3);
+}
+
+#[tokio::test]
 async fn every_command_answers_in_json() {
     let (_test, home, ids) = with_dead().await;
     let options =

@@ -23,6 +23,19 @@ async fn a_rescue_is_refused_when_the_instance_has_beaten_again() {
 }
 
 #[tokio::test]
+async fn a_rescue_that_was_refused_keeps_no_beat_out() {
+    let test = TestDb::new().await;
+    let member = test.member("a").await;
+    let seen = newest_beat(&test, member.id()).await;
+    member.beat(0, 1).await;
+    let mut rescuer = test.session().await;
+    let rescue = format!("begin; select rowlock.rescue({}, {seen})", member.id());
+    rescuer.execute(sqlx::AssertSqlSafe(rescue)).await.unwrap();
+    assert!(!member.beat(0, 1).await.gone);
+    rescuer.execute("commit").await.unwrap();
+}
+
+#[tokio::test]
 async fn a_beat_not_yet_committed_keeps_a_rescue_out() {
     let test = TestDb::new().await;
     let member = test.member("a").await;

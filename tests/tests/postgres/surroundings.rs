@@ -86,6 +86,27 @@ async fn the_bell_rings_for_a_queue_that_sleeps_and_for_no_other() {
 }
 
 #[tokio::test]
+async fn an_open_transaction_with_immediate_constraints_keeps_the_bell_from_no_other() {
+    let test = TestDb::new().await;
+    let member = test.member("a").await;
+    let mut bell = listen(&test.connect()).await.unwrap();
+    member.sleep().await;
+    let mut immediate = test.session().await;
+    let enqueue = "begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}')";
+    immediate.execute(enqueue).await.unwrap();
+    test.enqueue().await;
+    let rung = tokio::time::timeout(Duration::from_secs(10), bell.wait())
+        .await
+        .expect("it rings for the other")
+        .unwrap();
+    assert_eq!(rung, member.joined.queue);
+    immediate.execute("commit").await.unwrap();
+    let rung =
+        tokio::time::timeout(Duration::from_secs(10), bell.wait()).await.expect("and for its own").unwrap();
+    assert_eq!(rung, member.joined.queue);
+}
+
+#[tokio::test]
 async fn a_savepoint_rolled_back_enqueues_nothing() {
     let test = TestDb::new().await;
     let mut session = test.session().await;

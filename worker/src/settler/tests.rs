@@ -62,7 +62,13 @@ fn settlement(id: i64) -> Settlement {
 fn settler(fake: &Arc<Fake>) -> (Settler<Arc<Fake>>, Arc<Metrics>, CancellationToken) {
     let metrics = Arc::new(Metrics::new().unwrap());
     let fenced = CancellationToken::new();
-    let settler = Settler { store: Arc::clone(fake), metrics: Arc::clone(&metrics), fenced: fenced.clone() };
+    let settler = Settler {
+        store: Arc::clone(fake),
+        metrics: Arc::clone(&metrics),
+        outage: Arc::default(),
+        late: Seldom::default(),
+        fenced: fenced.clone(),
+    };
     (settler, metrics, fenced)
 }
 

@@ -20,7 +20,7 @@ template:
 
 fn built(spec: &str) -> Value {
     let spec: TaskQueueSpec = serde_yaml::from_str(spec).unwrap();
-    let owner = Owner { namespace: "shop".into(), name: "emails".into(), uid: "u1".into() };
+    let owner = Owner { namespace: "shop".into(), name: "emails".into(), uid: "u1".into(), generation: 3 };
     let image = WorkerImage { image: "worker:1".into(), pull_policy: None };
     deployment(&owner, &Manifest::new("emails", spec), 2, &image)
 }
@@ -55,7 +55,7 @@ fn the_handler_keeps_what_its_template_says_and_is_told_its_port() {
     let own = SPEC
         .replace("value: b }]", "value: b }, { name: PORT, value: '1' }], securityContext: { runAsUser: 5 }");
     let handler = pod(&own)["initContainers"][2].clone();
-    assert_eq!(handler["securityContext"], json!({ "runAsUser": 5 }));
+    assert_eq!(handler["securityContext"]["runAsUser"], 5);
     assert_eq!(handler["env"].as_array().unwrap().len(), 2);
 }
 
@@ -105,6 +105,20 @@ fn grace_follows_the_timeout_unless_the_template_asks_for_more() {
 }
 
 #[test]
+fn a_deployment_says_what_it_was_made_from() {
+    let annotations = |spec: &str| built(spec)["metadata"]["annotations"].clone();
+    let (first, more) = (annotations(SPEC), annotations(&SPEC.replace("total: 40", "total: 50")));
+    assert_eq!((&first["rowlock.dev/generation"], &first["rowlock.dev/turn"]), (&json!("3"), &json!(null)));
+    assert_eq!(first["rowlock.dev/template"], more["rowlock.dev/template"]);
+    let other = annotations(&SPEC.replace("emails:1", "emails:2"));
+    assert_ne!(first["rowlock.dev/template"], other["rowlock.dev/template"]);
+    let mut marked = built(SPEC);
+    super::mark_turn(&mut marked, "ready");
+    assert_eq!(marked["metadata"]["annotations"]["rowlock.dev/turn"], "ready");
+    assert_ne!(hash_of(&marked), hash_of(&built(SPEC)));
+}
+
+#[test]
 fn nobody_gets_a_token_who_does_not_ask() {
     let pod = pod(SPEC);
     assert_eq!(
@@ -149,6 +163,6 @@ fn fields_that_this_release_does_not_know_are_left_to_the_server() {
 fn the_hash_changes_with_what_is_said_and_only_then() {
     assert_eq!(hash_of(&built(SPEC)), hash_of(&built(SPEC)));
     assert_ne!(hash_of(&built(SPEC)), hash_of(&built(&SPEC.replace("emails:1", "emails:2"))));
-    let owner = Owner { namespace: "shop".into(), name: "emails".into(), uid: "u1".into() };
+    let owner = Owner { namespace: "shop".into(), name: "emails".into(), uid: "u1".into(), generation: 3 };
     assert_ne!(hash_of(&budget(&owner)), "");
 }

@@ -14,6 +14,7 @@ struct Scene {
     outcome: Outcome,
     deployment: serde_json::Value,
     health: Health,
+    former: Option<DatabaseStatus>,
 }
 
 fn scene() -> Scene {
@@ -26,6 +27,7 @@ fn scene() -> Scene {
         outcome: Outcome::Done,
         deployment: json!({ "metadata": { "generation": 1 }, "status": counts }),
         health: Health { pods: 2, ready: 2, trouble: None },
+        former: None,
     }
 }
 
@@ -33,6 +35,8 @@ fn judged(scene: Scene) -> Vec<Verdict> {
     let observed = ObservedQueue::of(&scene.spec);
     let view = scene.looked.then(|| QueueView {
         name: "emails".into(),
+        owner: Some("c1/shop/letters".into()),
+        limit: None,
         refused: scene.refused.map(Arc::new),
         stats: None,
         instances: 2,
@@ -41,6 +45,8 @@ fn judged(scene: Scene) -> Vec<Verdict> {
     });
     let deployment = serde_json::from_value(scene.deployment).unwrap();
     judge(&Seen {
+        place: ("shop", "emails"),
+        former: scene.former.as_ref(),
         spec: &scene.spec,
         trouble: scene.trouble.as_ref(),
         view: view.as_ref(),
@@ -96,7 +102,11 @@ fn what_somebody_has_to_change_is_stalled() {
     check(Scene { outcome: Outcome::Foreign("no".into()), ..scene() }, "ffttttf", Reason::OwnedByAnother);
     let hint = Some("adopt".into());
     let refused = Error::Refused { code: NOT_THE_OWNER.into(), message: "another's".into(), hint };
-    check(Scene { refused: Some(refused), ..scene() }, "ffttttf", Reason::OwnedByAnother);
+    let anothers = Scene { refused: Some(refused), ..scene() };
+    let message = judged(anothers).swap_remove(0).message;
+    assert!(
+        message.contains("annotate taskqueue emails -n shop --overwrite 'rowlock.dev/adopt=c1/shop/letters'")
+    );
 }
 
 #[test]
@@ -108,6 +118,19 @@ fn what_passes_by_itself_is_not() {
     );
     check(Scene { looked: false, outcome: Outcome::NotTried, ..scene() }, "utfuutu", Reason::NotObserved);
     check(Scene { outcome: Outcome::Failed("late".into()), ..scene() }, "ttftttf", Reason::Succeeded);
+}
+
+#[test]
+fn who_waits_for_others_is_on_the_way_and_ready() {
+    check(Scene { outcome: Outcome::Waiting("turn".into()), ..scene() }, "ttftttf", Reason::Succeeded);
+}
+
+#[test]
+fn another_database_is_named_with_the_one_before() {
+    let former = DatabaseStatus { identity: "shop@2".into(), before: Some("shop@1".into()), changed: None };
+    let verdicts = judged(Scene { former: Some(former), ..scene() });
+    assert_eq!((verdicts[3].holds, verdicts[3].reason), (Some(true), Reason::DatabaseChanged));
+    assert!(verdicts[3].message.contains("led to shop@1"), "{}", verdicts[3].message);
 }
 
 #[test]

@@ -4,6 +4,8 @@ use super::*;
 use crate::kubernetes::health::Health;
 use crate::kubernetes::outcome::Outcome;
 
+const EVERY: Duration = Duration::from_secs(20);
+
 fn verdict(holds: bool, message: &str) -> Verdict {
     Verdict {
         type_: ConditionType::Ready,
@@ -17,6 +19,8 @@ fn made(verdict: Verdict, last: &TaskQueueStatus, now: &str) -> TaskQueueStatus 
     let spec = TaskQueueSpec::with_workers(1);
     let health = Health::default();
     let seen = Seen {
+        place: ("shop", "emails"),
+        former: None,
         spec: &spec,
         trouble: None,
         view: None,
@@ -24,7 +28,7 @@ fn made(verdict: Verdict, last: &TaskQueueStatus, now: &str) -> TaskQueueStatus 
         deployment: None,
         health: &health,
     };
-    status(&seen, &[verdict], Some(3), last, now.parse().unwrap())
+    status(&seen, &[verdict], Some(3), last, None, now.parse().unwrap())
 }
 
 #[test]
@@ -52,11 +56,27 @@ fn changed_conditions_are_written_at_once_and_numbers_after_a_while() {
     let check = |next: &TaskQueueStatus, expected: Change, due: [bool; 3]| {
         let change = change(&last, next);
         assert_eq!(change, expected);
-        let later = Some(NUMBERS_EVERY);
-        assert_eq!([None, soon, later].map(|since| change.is_due(since)), due);
+        let later = Some(EVERY);
+        assert_eq!([None, soon, later].map(|since| change.is_due(since, EVERY)), due);
     };
     check(&last.clone(), Change::None, [false; 3]);
     check(&TaskQueueStatus { pods: Some(2), ..last.clone() }, Change::Numbers, [true, false, true]);
     check(&made(verdict(true, "b"), &last, "2026-01-01T00:00:00Z"), Change::Numbers, [true, false, true]);
     check(&made(verdict(false, "a"), &last, "2026-01-01T00:00:00Z"), Change::Conditions, [true; 3]);
+}
+
+#[test]
+fn another_database_is_noted_with_the_one_before_and_for_a_day() {
+    let at = |text: &str| text.parse::<Timestamp>().unwrap();
+    let first = database(None, Some("shop@1"), at("2026-01-01T00:00:00Z")).unwrap();
+    assert_eq!((first.identity.as_str(), &first.before), ("shop@1", &None));
+    let same = database(Some(&first), Some("shop@1"), at("2026-01-01T01:00:00Z"));
+    assert_eq!(same.as_ref(), Some(&first));
+    assert_eq!(former(same.as_ref(), at("2026-01-01T01:00:00Z")), None);
+    let other = database(Some(&first), Some("shop@2"), at("2026-01-02T00:00:00.5Z")).unwrap();
+    assert_eq!((other.identity.as_str(), other.before.as_deref()), ("shop@2", Some("shop@1")));
+    assert_eq!(former(Some(&other), at("2026-01-02T23:00:00Z")), Some(&other));
+    assert_eq!(former(Some(&other), at("2026-01-03T00:00:01Z")), None);
+    // What is not known is as it was.
+    assert_eq!(database(Some(&other), None, at("2026-01-02T00:00:00Z")), Some(other));
 }

@@ -24,6 +24,8 @@ async fn a_task_queue_becomes_a_deployment_tables_and_a_queue() {
     assert_eq!(stage.get("pdb", "emails")["spec"]["maxUnavailable"], "25%");
     let total: i32 = stage.db.one("select total_workers from rowlock.queue where name = 'mail'").await;
     assert_eq!(total, 40);
+    // Nothing of ours may hold up a namespace whose rights have gone already.
+    assert!(task_queue["metadata"]["finalizers"].is_null());
     let status = &task_queue["status"];
     assert_eq!((&status["schema"], &status["observedGeneration"]), (&json!(8), &json!(1)));
     stage.until("DatabaseReachable", "True Succeeded").await;
@@ -137,6 +139,22 @@ async fn the_pod_is_one_that_a_restricted_namespace_takes() {
     stage.task_queue("emails", &format!("{spec}\ntemplate: {template}"));
     let _operator = stage.operator().await;
     stage.until("Ready", "True Succeeded").await;
+    // One line is enough.
+    let own = json!({ "name": "handler", "image": "emails:1", "securityContext": { "runAsNonRoot": true } });
+    stage.task_queue(
+        "other",
+        &format!(
+            "{}\ntemplate: {}",
+            spec.replace("queueName: mail", "queueName: other"),
+            json!({ "spec": { "containers": [own] } })
+        ),
+    );
+    stage.until_of("other", "Ready", "True Succeeded").await;
+    let other = stage.get("deployment", "other")["spec"]["template"]["spec"].clone();
+    stage.apply(
+        &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "other" }, "spec": other })
+            .to_string(),
+    );
     let template = stage.deployment()["spec"]["template"].clone();
     let mut pod =
         json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": template["spec"] });
@@ -146,4 +164,34 @@ async fn the_pod_is_one_that_a_restricted_namespace_takes() {
     pod["spec"]["containers"][0]["securityContext"]["runAsNonRoot"] = false.into();
     let said = stage.try_apply(&pod.to_string()).unwrap_err();
     assert!(said.contains("violates PodSecurity"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_may_be_given_more_rights_by_its_template() {
+    let stage = Stage::new("rights-of-handlers").await;
+    let handler =
+        json!({ "name": "handler", "image": "emails:1", "securityContext": { "privileged": true } });
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    for context in [
+        json!({ "privileged": true }),
+        json!({ "capabilities": { "add": ["SYS_ADMIN"] } }),
+        json!({ "runAsUser": 0 }),
+    ] {
+        let mut handler = handler.clone();
+        handler["securityContext"] = context;
+        stage.change(&json!({ "template": { "spec": { "containers": [handler] } } }));
+        until("the template is taken", || {
+            let spec = stage.deployment()["spec"]["template"]["spec"].clone();
+            let theirs = spec["initContainers"][0]["securityContext"].clone();
+            let taken = handler["securityContext"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .all(|(name, value)| theirs[name] == *value);
+            if taken { Ok(()) } else { Err(theirs.to_string()) }
+        })
+        .await;
+    }
+    stage.until("Stalled", "False Succeeded").await;
 }

@@ -1,10 +1,14 @@
 //! The operator against a real API server and a real Postgres. Nobody runs pods here: their status is written by hand.
 
 mod conditions;
+mod databases;
 mod deployment;
 mod faults;
+mod limits;
+mod owners;
 mod replicas;
 mod rights;
+mod rollouts;
 mod scaling;
 mod server_with_faults;
 mod stage;

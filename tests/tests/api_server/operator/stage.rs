@@ -131,12 +131,26 @@ impl Stage {
 
     /// Waits until a condition of `emails` is so; its message.
     pub(crate) async fn until(&self, type_: &str, expected: &str) -> String {
-        let what = format!("{type_} is {expected}");
+        self.until_of("emails", type_, expected).await
+    }
+
+    /// Waits until a condition is so; its message.
+    pub(crate) async fn until_of(&self, name: &str, type_: &str, expected: &str) -> String {
+        let what = format!("{type_} of {name} is {expected}");
         let said = until(&what, || {
-            let (said, message) = self.condition("emails", type_);
+            let (said, message) = self.condition(name, type_);
             if said == expected { Ok(message) } else { Err(format!("{said}: {message}")) }
         });
         said.await
+    }
+
+    /// Waits until an event of that reason is there; all of them.
+    pub(crate) async fn until_event(&self, reason: &str) -> String {
+        until(&format!("there is an event {reason}"), || {
+            let events = self.kubectl(&["get", "events"]);
+            if events.contains(reason) { Ok(events.clone()) } else { Err(events) }
+        })
+        .await
     }
 
     /// Waits until the Deployment of `emails` has so many replicas.
@@ -171,6 +185,13 @@ impl Stage {
         (faults, Self::run(client, self.config()))
     }
 
+    /// The same, with other settings.
+    pub(crate) async fn operator_with(&self, change: impl FnOnce(&mut Config)) -> Running {
+        let mut config = self.config();
+        change(&mut config);
+        Self::run(client(None).await, config)
+    }
+
     /// An operator with the rights of that user, for all namespaces, of a class that is this namespace's own.
     pub(crate) async fn everywhere_as(&self, user: &str) -> (Running, SocketAddr) {
         self.kubectl(&["label", "tq", "emails", &format!("{}={}", labels::CLASS, self.namespace)]);
@@ -197,6 +218,7 @@ impl Stage {
             class: None,
             worker_image: "rowlock-worker:test".into(),
             worker_pull_policy: None,
+            rollouts_at_once: 5,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             lease_namespace: self.namespace.clone(),
             lease: "rowlock-operator".into(),

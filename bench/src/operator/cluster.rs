@@ -1,0 +1,172 @@
+//! etcd, kube-apiserver and kubectl, on loopback, without root; nothing else of a cluster.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+use crate::tools::root;
+
+/// A loaded machine with two slow cores takes a tenth of it.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How often a starting server is asked.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Every write that was answered is a line of `audit.log`.
+const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
+                     - { level: Metadata, verbs: [create, update, patch, delete] }\n- { level: None }\n";
+
+/// The administrator's, of a server that only this machine reaches and that ends with us.
+const TOKEN: &str = "rowlock-bench";
+
+/// Ends with this value.
+pub(crate) struct Cluster {
+    pub(crate) folder: TempDir,
+    kubectl: PathBuf,
+    _processes: [Child; 2],
+}
+
+impl Cluster {
+    pub(crate) async fn start() -> Result<Self> {
+        let [etcd, apiserver, kubectl] = programs().await?;
+        let folder = tempfile::tempdir()?;
+        let [clients, peers, secure] = free_ports()?;
+        secrets(folder.path(), secure)?;
+        let etcd = start_etcd(&etcd, folder.path(), clients, peers)?;
+        let apiserver = start_apiserver(&apiserver, folder.path(), clients, secure)?;
+        let cluster = Self { folder, kubectl, _processes: [etcd, apiserver] };
+        let since = Instant::now();
+        while cluster.kubectl(&["get", "--raw", "/readyz"], "").await.is_err() {
+            ensure!(
+                since.elapsed() < PATIENCE,
+                "the API server is not ready; see {}",
+                cluster.file("apiserver.log").display()
+            );
+            sleep(POLL).await;
+        }
+        Ok(cluster)
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// What kubectl prints, with that on its standard input.
+    pub(crate) async fn kubectl(&self, args: &[&str], input: &str) -> Result<String> {
+        let mut child =
+            self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut stdin = child.stdin.take().context("kubectl has no input")?;
+        stdin.write_all(input.as_bytes()).await?;
+        drop(stdin);
+        let output = child.wait_with_output().await?;
+        ensure!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// kubectl with those arguments; ends when dropped.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.kubectl);
+        command.arg("--kubeconfig").arg(self.file("kubeconfig")).args(args).kill_on_drop(true);
+        command
+    }
+
+    /// Writes to that namespace so far, but for the Lease.
+    pub(crate) fn writes(&self, namespace: &str) -> Result<usize> {
+        let log = fs::read_to_string(self.file("audit.log"))?;
+        let ours = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let ours = ours.filter(|entry| {
+            entry["objectRef"]["namespace"] == namespace && entry["objectRef"]["resource"] != "leases"
+        });
+        Ok(ours.count())
+    }
+}
+
+/// Builds what is missing, and says so while it does.
+async fn programs() -> Result<[PathBuf; 3]> {
+    let mut build = Command::new(root().join("tests/cluster/build.sh"));
+    build.args(["etcd", "kube-apiserver", "kubectl"]).stderr(Stdio::inherit());
+    let output = build.output().await.context("cannot run tests/cluster/build.sh")?;
+    ensure!(output.status.success(), "tests/cluster/build.sh failed; its reason is above");
+    let paths: Vec<PathBuf> = String::from_utf8(output.stdout)?.lines().map(PathBuf::from).collect();
+    let Ok(programs) = paths.try_into() else { bail!("tests/cluster/build.sh names three programs") };
+    Ok(programs)
+}
+
+fn start_etcd(program: &Path, folder: &Path, clients: u16, peers: u16) -> Result<Child> {
+    let (clients, peers) = (format!("http://127.0.0.1:{clients}"), format!("http://127.0.0.1:{peers}"));
+    let args = [
+        "--data-dir=etcd".to_owned(),
+        format!("--listen-client-urls={clients}"),
+        format!("--advertise-client-urls={clients}"),
+        format!("--listen-peer-urls={peers}"),
+        format!("--initial-advertise-peer-urls={peers}"),
+        format!("--initial-cluster=default={peers}"),
+        "--log-level=warn".to_owned(),
+    ];
+    launch(program, folder, "etcd.log", &args)
+}
+
+fn start_apiserver(program: &Path, folder: &Path, etcd: u16, secure: u16) -> Result<Child> {
+    let args = [
+        format!("--etcd-servers=http://127.0.0.1:{etcd}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        "--advertise-address=127.0.0.1".to_owned(),
+        format!("--secure-port={secure}"),
+        "--cert-dir=certificates".to_owned(),
+        "--token-auth-file=tokens.csv".to_owned(),
+        "--authorization-mode=RBAC".to_owned(),
+        "--service-account-issuer=https://rowlock.bench".to_owned(),
+        "--service-account-key-file=accounts.pub".to_owned(),
+        "--service-account-signing-key-file=accounts.pem".to_owned(),
+        "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
+        "--endpoint-reconciler-type=none".to_owned(),
+        "--audit-policy-file=audit.yaml".to_owned(),
+        "--audit-log-path=audit.log".to_owned(),
+    ];
+    launch(program, folder, "apiserver.log", &args)
+}
+
+fn launch(program: &Path, folder: &Path, log: &str, args: &[String]) -> Result<Child> {
+    let log = fs::File::create(folder.join(log))?;
+    let mut command = Command::new(program);
+    command.args(args).current_dir(folder).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
+    command.spawn().with_context(|| format!("cannot start {}", program.display()))
+}
+
+fn secrets(folder: &Path, port: u16) -> Result<()> {
+    let accounts = rcgen::KeyPair::generate()?;
+    fs::write(folder.join("accounts.pem"), accounts.serialize_pem())?;
+    fs::write(folder.join("accounts.pub"), accounts.public_key_pem())?;
+    fs::write(folder.join("audit.yaml"), AUDIT)?;
+    fs::write(folder.join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n"))?;
+    let certificate = folder.join("certificates/apiserver.crt");
+    let config = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "bench",
+        "contexts": [{ "name": "bench", "context": { "cluster": "bench", "user": "admin" } }],
+        "users": [{ "name": "admin", "user": { "token": TOKEN } }],
+        "clusters": [{ "name": "bench", "cluster": {
+            "server": format!("https://127.0.0.1:{port}"), "certificate-authority": certificate
+        } }]
+    });
+    Ok(fs::write(folder.join("kubeconfig"), config.to_string())?)
+}
+
+fn free_ports() -> Result<[u16; 3]> {
+    // All are held before the first is given back, so that they differ.
+    let held = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)));
+    let mut ports = [0; 3];
+    for (port, listener) in ports.iter_mut().zip(held) {
+        *port = listener?.local_addr()?.port();
+    }
+    Ok(ports)
+}

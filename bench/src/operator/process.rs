@@ -1,0 +1,78 @@
+//! The operator's program as the image runs it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::process::{Child, Command};
+
+/// What a tick of /proc is on every Linux we build for.
+const TICKS_PER_SECOND: u64 = 100;
+
+pub(crate) struct OperatorProcess {
+    process: Child,
+}
+
+impl OperatorProcess {
+    /// For that namespace; ends when dropped.
+    pub(crate) fn start(kubeconfig: &Path, namespace: &str, log: &Path) -> Result<Self> {
+        let log = std::fs::File::create(log)?;
+        let process = Command::new(program()?)
+            .args([
+                "--namespace",
+                namespace,
+                "--lease-namespace",
+                namespace,
+                "--worker-image",
+                "worker:bench",
+            ])
+            .args(["--listen", "127.0.0.1:0"])
+            .env("KUBECONFIG", kubeconfig)
+            .stderr(Stdio::from(log))
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start rowlock-operator")?;
+        Ok(Self { process })
+    }
+
+    pub(crate) fn resident_mib(&self) -> Result<f64> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most it ever was.
+    pub(crate) fn peak_mib(&self) -> Result<f64> {
+        self.memory("VmHWM:")
+    }
+
+    /// What it has used of processors.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let text = self.read("stat")?;
+        // Behind its name, which is in brackets and may hold anything.
+        let fields: Vec<&str> = text.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
+        let ticks = fields.get(11..13).context("no times")?.iter().map(|field| field.parse::<u64>());
+        let ticks = ticks.sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
+    }
+
+    fn memory(&self, field: &str) -> Result<f64> {
+        let text = self.read("status")?;
+        let line = text.lines().find_map(|line| line.strip_prefix(field)).context("no such field")?;
+        let kib: u32 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(f64::from(kib) / 1024.0)
+    }
+
+    fn read(&self, file: &str) -> Result<String> {
+        let id = self.process.id().context("rowlock-operator has ended")?;
+        std::fs::read_to_string(PathBuf::from(format!("/proc/{id}/{file}")))
+            .context("rowlock-operator has ended")
+    }
+}
+
+/// Beside this program: the Makefile builds both.
+fn program() -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let program = here.parent().context("this program has no folder")?.join("rowlock-operator");
+    ensure!(program.is_file(), "{} is missing: run `make bench-operator`", program.display());
+    Ok(program)
+}

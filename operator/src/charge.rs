@@ -1,0 +1,117 @@
+//! A queue that the operator was entrusted with, and what it remembers of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rowlock_crds::Manifest;
+use rowlock_plan::{Decision, Memory, ObservedQueue, decide};
+use rowlock_queue::{Db, Declared, Error, QueueStats};
+
+use crate::declaration::declaration;
+use crate::observe::backlog;
+
+/// What shall be, and whose it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Charge {
+    pub manifest: Manifest,
+    /// Grows with every change.
+    pub generation: i64,
+    /// Written beside the queue: another owner's queue is left alone.
+    pub owner: String,
+    /// The owner that the queue may be taken from.
+    pub adopts: Option<String>,
+}
+
+/// A queue of ours.
+pub(crate) struct Tended {
+    pub(crate) charge: Charge,
+    /// Whether the database was told.
+    declared: bool,
+    /// Why it could not be told, so that this is logged once.
+    pub(crate) refused: Option<Arc<Error>>,
+    memory: Memory,
+    reason: Option<(u32, &'static str)>,
+}
+
+impl Tended {
+    /// Goes on with what is known of it from before.
+    pub(crate) fn new(charge: Charge, before: Option<Self>) -> Self {
+        match before {
+            // The generation may be that of another queue's change.
+            Some(old) if old.charge == (Charge { generation: old.charge.generation, ..charge.clone() }) => {
+                old
+            }
+            old => {
+                let memory = old.map(|old| old.memory).unwrap_or_default();
+                Self { charge, declared: false, refused: None, memory, reason: None }
+            }
+        }
+    }
+
+    /// To be declared anew.
+    pub(crate) fn forget_database(&mut self) {
+        self.declared = false;
+    }
+
+    /// Tells the database, where it does not know yet.
+    pub(crate) async fn declare(&mut self, db: &Db) {
+        if self.declared {
+            return;
+        }
+        let Charge { manifest, generation, owner, adopts } = &self.charge;
+        let declaration = declaration(manifest, owner, *generation);
+        match rowlock_queue::adopt(db, &declaration, adopts.as_deref()).await {
+            Ok(_) => (self.declared, self.refused) = (true, None),
+            Err(error) => {
+                let known = self.refused.as_ref().is_some_and(|known| known.to_string() == error.to_string());
+                if !known {
+                    let queue = manifest.queue_name();
+                    tracing::error!(queue, %error, "the queue cannot be declared; trying again");
+                    self.refused = Some(Arc::new(error));
+                }
+            }
+        }
+    }
+
+    /// Compares with what the database knows by now: it may be a backup of earlier days, or have given the queue to another.
+    pub(crate) fn compare(&mut self, seen: Option<&Declared>) {
+        let Charge { generation, owner, .. } = &self.charge;
+        let same = seen.is_some_and(|seen| seen.owner == *owner && seen.generation >= *generation);
+        self.declared &= same;
+    }
+
+    /// Whether the queue of that name belongs to another owner: no worker of ours shall do its tasks.
+    pub(crate) fn is_anothers(&self) -> bool {
+        matches!(self.refused.as_deref(), Some(Error::Refused { code, .. }) if code == rowlock_queue::NOT_THE_OWNER)
+    }
+
+    pub(crate) fn observe(&self, stats: Option<&QueueStats>, pods: u32) -> ObservedQueue {
+        let of = ObservedQueue::of(&self.charge.manifest.spec);
+        let observed = ObservedQueue { pods, stats: stats.map(backlog), ..of };
+        if self.is_anothers() {
+            return ObservedQueue { total: 0, suspend_scaling: false, ..observed };
+        }
+        observed
+    }
+
+    pub(crate) fn decide(&mut self, observed: &ObservedQueue, now: Duration) -> Decision {
+        let decision = decide(observed, std::mem::take(&mut self.memory), now);
+        self.memory = decision.memory.clone();
+        decision
+    }
+
+    /// Says what was decided, when it is another thing than before.
+    pub(crate) fn note(&mut self, decision: &Decision, pods: u32) {
+        let reason = Some((decision.pods_desired, decision.reason.as_str()));
+        if self.reason == reason {
+            return;
+        }
+        let queue = self.charge.manifest.queue_name();
+        if decision.pods_desired == pods {
+            tracing::debug!(queue, "{decision}");
+        } else {
+            tracing::info!(queue, "{decision}");
+        }
+        self.reason = reason;
+    }
+}

@@ -1,0 +1,144 @@
+//! What is remembered of the objects of one queue. All of it may be lost: then all is written once more.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use kube::api::DynamicObject;
+use rowlock_crds::{TaskQueue, annotations, api};
+use serde_json::Value;
+
+use super::build::{self, Owner};
+use super::outcome::Outcome;
+
+/// For so long after a write the watch may not have shown its effect.
+pub(crate) const WATCH_DELAY: Duration = Duration::from_secs(5);
+
+pub(crate) struct Known {
+    pub(crate) owner: Owner,
+    pub(crate) about: ObjectReference,
+    /// The template that was tried last, what the server said, and when.
+    pub(crate) tried: Option<(Value, Option<String>, Instant)>,
+    /// The last template that the server took.
+    pub(crate) good: Option<Value>,
+    pub(crate) deployment: Option<Written>,
+    pub(crate) budget: Option<Written>,
+    pub(crate) outcome: Outcome,
+}
+
+/// The last write of an object.
+pub(crate) struct Written {
+    pub(crate) hash: String,
+    pub(crate) metadata: ObjectMeta,
+    pub(crate) replicas: u32,
+    pub(crate) at: Instant,
+}
+
+impl Known {
+    pub(crate) fn of(task_queue: &TaskQueue) -> Self {
+        Self {
+            owner: owner(task_queue),
+            about: task_queue.object_ref(&()),
+            tried: None,
+            good: None,
+            deployment: None,
+            budget: None,
+            outcome: Outcome::NotTried,
+        }
+    }
+
+    /// The newer of what was written and what the watch shows.
+    pub(crate) fn newest(&self, stored: Option<&Deployment>) -> Option<(ObjectMeta, u32)> {
+        let stored = stored.map(|one| (one.metadata.clone(), replicas(one)));
+        match (stored, &self.deployment) {
+            (Some((metadata, _)), Some(written))
+                if metadata.uid == written.metadata.uid
+                    && metadata.generation < written.metadata.generation =>
+            {
+                Some((written.metadata.clone(), written.replicas))
+            }
+            (None, Some(written)) if written.at.elapsed() < WATCH_DELAY => {
+                Some((written.metadata.clone(), written.replicas))
+            }
+            (stored, _) => stored,
+        }
+    }
+}
+
+impl Written {
+    pub(crate) fn new(object: &Value, applied: DynamicObject) -> Self {
+        let replicas = applied.data["spec"]["replicas"].as_u64().and_then(|n| u32::try_from(n).ok());
+        Self {
+            hash: build::hash_of(object).to_owned(),
+            replicas: replicas.unwrap_or_default(),
+            metadata: applied.metadata,
+            at: Instant::now(),
+        }
+    }
+
+    /// Whether this is what was written, and nobody has changed it since.
+    pub(crate) fn is(&self, object: &Value, seen: Option<&ObjectMeta>) -> bool {
+        let untouched = |seen: &ObjectMeta| {
+            (&seen.uid, seen.generation) == (&self.metadata.uid, self.metadata.generation)
+        };
+        self.hash == build::hash_of(object) && seen.is_some_and(untouched)
+    }
+}
+
+pub(crate) fn owner(task_queue: &TaskQueue) -> Owner {
+    let metadata = task_queue.metadata.clone();
+    Owner {
+        namespace: metadata.namespace.unwrap_or_default(),
+        name: metadata.name.unwrap_or_default(),
+        uid: metadata.uid.unwrap_or_default(),
+        generation: metadata.generation.unwrap_or_default(),
+    }
+}
+
+pub(crate) fn replicas(deployment: &Deployment) -> u32 {
+    let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+    replicas.and_then(|replicas| u32::try_from(replicas).ok()).unwrap_or_default()
+}
+
+pub(crate) fn is_owned(metadata: &ObjectMeta, owner: &Owner) -> bool {
+    metadata.owner_references.iter().flatten().any(|reference| reference.uid == owner.uid)
+}
+
+/// An object of our name that is not ours.
+pub(crate) fn foreign(seen: Option<&ObjectMeta>, kind: &str, owner: &Owner) -> Option<Outcome> {
+    let seen = seen.filter(|seen| !is_owned(seen, owner))?;
+    let name = &owner.name;
+    let of = seen.owner_references.iter().flatten().next();
+    if of.is_some_and(|of| of.kind == api::KIND && of.name == owner.name) {
+        let message = format!(
+            "the {kind} `{name}` belongs to a TaskQueue of that name which is gone: waiting until Kubernetes has collected it"
+        );
+        return Some(Outcome::Waiting(message));
+    }
+    let whose = of.map_or_else(
+        || "is nobody's that we know".to_owned(),
+        |of| format!("belongs to the {} `{}` ({})", of.kind, of.name, of.uid),
+    );
+    let message = format!(
+        "the {kind} `{name}` {whose}: it is left alone; rename or delete it, or rename the TaskQueue"
+    );
+    Some(Outcome::Foreign(message))
+}
+
+/// Whether an apply would change the template although the `TaskQueue` is the one that it was made from.
+pub(crate) fn is_our_change(live: &ObjectMeta, object: &Value) -> bool {
+    is_same(live, object, annotations::GENERATION) && !is_same(live, object, annotations::TEMPLATE)
+}
+
+/// With which word the operator has changed this template for reasons of its own, where the `TaskQueue` has not changed since.
+pub(crate) fn turn_of<'a>(live: &'a ObjectMeta, object: &Value) -> Option<&'a str> {
+    let turn = live.annotations.as_ref()?.get(annotations::TURN)?;
+    is_same(live, object, annotations::GENERATION).then_some(turn)
+}
+
+fn is_same(live: &ObjectMeta, object: &Value, annotation: &str) -> bool {
+    let theirs = live.annotations.as_ref().and_then(|annotations| annotations.get(annotation));
+    theirs.map(String::as_str) == object["metadata"]["annotations"][annotation].as_str()
+}

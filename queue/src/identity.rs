@@ -1,0 +1,24 @@
+//! Which database this is, whatever its address.
+
+use sqlx::Row;
+
+use crate::{Db, Error, Result, db::query};
+
+/// The SQLSTATE for want of a privilege.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// Which database of which server: `name@number`. The number was drawn when the server's data were made, and is the same for its
+/// standbys and its physical backups. `None` where this user may not know.
+pub async fn identity(db: &Db) -> Result<Option<String>> {
+    let asked =
+        "select current_database() || '@' || (select system_identifier from pg_catalog.pg_control_system())";
+    match db.one(query(asked)).await {
+        Ok(row) => Ok(row.try_get(0)?),
+        Err(Error::Database(sqlx::Error::Database(error)))
+            if error.code().as_deref() == Some(INSUFFICIENT_PRIVILEGE) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}

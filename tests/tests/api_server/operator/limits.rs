@@ -1,0 +1,85 @@
+//! The connections of a database limit the pods.
+
+use serde_json::json;
+
+use super::stage::{EMAILS, Stage, page, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn there_are_no_more_pods_than_the_database_has_connections_for() {
+    let stage = Stage::new("connections").await;
+    stage.db.run(format!("alter database {} connection limit 40", stage.db.name)).await;
+    // Forty pods, which would hold eighty connections.
+    let many = EMAILS.replace("perPod: 10, autoscaling: { scaleDownAfter: 1s }", "perPod: 1");
+    stage.task_queue("emails", &many);
+    let (_operator, address) = stage.operator_with_pages().await;
+    let message = stage.until("ScalingLimited", "True Connections").await;
+    for part in ["the connection limit of the database lets 40 in", "5 are kept free", "raise workers.perPod"]
+    {
+        assert!(message.contains(part), "{message}");
+    }
+    let replicas = || stage.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
+    // The operator's connections and the test's own are others'.
+    until("there are pods", || if replicas() > 0 { Ok(()) } else { Err("none".into()) }).await;
+    assert!((5..=16).contains(&replicas()), "{}: {message}", replicas());
+    assert_eq!(stage.get("tq", "emails")["status"]["scaling"]["limitedBy"], "Connections");
+    stage.until_event("Connections").await;
+    let metric = format!(
+        "rowlock_database_connections{{kind=\"limit\",namespace=\"{}\",secret=\"db\"}} 40",
+        stage.namespace
+    );
+    assert!(page(address, "/metrics").contains(&metric), "{}", page(address, "/metrics"));
+    // A second queue gets its share; nobody has more than before.
+    let before = replicas();
+    stage.task_queue("letters", &many.replace("queueName: mail", "queueName: letters"));
+    until("the first gives half of it back", || {
+        let (first, second) =
+            (replicas(), stage.get("deployment", "letters")["spec"]["replicas"].as_u64().unwrap_or_default());
+        if second > 0 && first + second <= before && first.abs_diff(second) <= 1 {
+            Ok(())
+        } else {
+            Err(format!("{first} and {second}"))
+        }
+    })
+    .await;
+    stage.kubectl(&["delete", "tq", "letters"]);
+    stage.db.run(format!("alter database {} connection limit -1", stage.db.name)).await;
+    stage.until_replicas(40).await;
+    stage.until("ScalingLimited", "False NotLimited").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_terminate_are_counted() {
+    let stage = Stage::new("terminating").await;
+    let many = EMAILS.replace("perPod: 10, autoscaling: { scaleDownAfter: 1s }", "perPod: 1");
+    stage.kubectl(&["create", "serviceaccount", "default"]);
+    // Before any operator: twenty pods that drain, as after a scale-down. Without nodes only a finalizer keeps them.
+    for number in 0..20 {
+        let name = format!("emails-{number}");
+        let labels =
+            json!({ "app.kubernetes.io/managed-by": "rowlock-operator", "rowlock.dev/task-queue": "emails" });
+        let metadata = json!({ "name": name, "labels": labels, "finalizers": ["tests.rowlock.dev/drains"] });
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": { "containers": [{ "name": "worker", "image": "w" }] }
+        });
+        stage.apply(&pod.to_string());
+    }
+    stage.kubectl(&["delete", "pod", "--all", "--wait=false"]);
+    stage.db.run(format!("alter database {} connection limit 60", stage.db.name)).await;
+    stage.task_queue("emails", &many);
+    let _operator = stage.operator().await;
+    stage.until("ScalingLimited", "True Connections").await;
+    // Twenty-seven at most, and twenty are there still.
+    let replicas = stage.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
+    assert!(replicas <= 7, "{replicas}");
+    // More than what others could have come to hold meanwhile.
+    for number in 0..10 {
+        let name = format!("emails-{number}");
+        let gone = "{\"metadata\":{\"finalizers\":null}}";
+        stage.kubectl(&["patch", "pod", &name, "--type=merge", "-p", gone]);
+    }
+    until("more come for those that went", || {
+        let now = stage.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
+        if now > replicas { Ok(()) } else { Err(now.to_string()) }
+    })
+    .await;
+}

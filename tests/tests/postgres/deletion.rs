@@ -1,0 +1,97 @@
+//! A queue that is to be gone.
+
+use rowlock_queue::{EnqueueOptions, Error, Outcome, declare};
+use rowlock_tests::{TestDb, declaration};
+use sqlx::Executor;
+
+const DELETE: &str = "select rowlock.delete_queue('mail')";
+const FORCE: &str = "select rowlock.delete_queue('mail', force => true)";
+
+/// What it is refused for.
+async fn refused(test: &TestDb, sql: &'static str) -> String {
+    let error = sqlx::query(sql).execute(&test.pool).await.unwrap_err();
+    match Error::from(error) {
+        Error::Refused { code, message, hint: Some(_) } if code == "RL009" => message,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn left(test: &TestDb) -> i64 {
+    test.one(
+        "select (select count(*) from rowlock.queue where name = 'mail') + (select count(*) from rowlock.ready)
+         + (select count(*) from rowlock.delayed) + (select count(*) from rowlock.lease) + (select count(*) from rowlock.dead)",
+    )
+    .await
+}
+
+#[tokio::test]
+async fn a_queue_that_is_used_is_deleted_only_by_force_and_its_tasks_are_cancelled() {
+    let test = TestDb::new().await;
+    let waiting = test.enqueue_many(3).await;
+    let member = test.member("a").await;
+    assert!(refused(&test, DELETE).await.contains("1 instances"));
+    let later = EnqueueOptions { delay: Some(std::time::Duration::from_mins(1)), ..Default::default() };
+    let scheduled = test.enqueue_with(&later).await;
+    let mut running = test.member("b").await;
+    let claimed = running.claim(1).await;
+    assert_eq!(test.one::<i64>(FORCE).await, 4);
+    assert_eq!(left(&test).await, 0);
+    for id in waiting.into_iter().chain([scheduled]) {
+        assert_eq!(test.state(id).await.as_deref(), Some("cancelled"));
+    }
+    assert!(member.beat(0, 1).await.gone);
+    let late = running.settle(&claimed, &Outcome::Complete { result: None }).await;
+    assert_eq!(late, [rowlock_queue::Settled::LeaseLost]);
+    // One of the same name is another queue.
+    declare(&test.db, &declaration("mail")).await.unwrap();
+    test.enqueue().await;
+    assert_eq!(test.audited().await, (0, 0, 0, 1));
+}
+
+#[tokio::test]
+async fn a_queue_with_nothing_unfinished_is_deleted_with_its_dead() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await;
+    assert!(refused(&test, DELETE).await.contains("unfinished"));
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    member.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
+    rowlock_queue::leave(&test.db, member.id()).await.unwrap();
+    assert_eq!(test.one::<i64>(DELETE).await, 0);
+    assert_eq!(left(&test).await, 0);
+    assert_eq!(test.state(id).await.as_deref(), Some("dead"));
+    let unknown = sqlx::query(DELETE).execute(&test.pool).await.unwrap_err();
+    assert!(matches!(Error::from(unknown), Error::Refused { code, .. } if code == "RL001"));
+}
+
+#[tokio::test]
+async fn no_task_of_an_open_transaction_outlives_its_queue() {
+    let test = TestDb::new().await;
+    let mut producer = test.session().await;
+    producer.execute("begin; select rowlock.enqueue('mail', 'send', '{}')").await.unwrap();
+    assert!(refused(&test, FORCE).await.contains("being used"));
+    producer.execute("commit").await.unwrap();
+    assert_eq!(test.one::<i64>(FORCE).await, 1);
+    assert_eq!(left(&test).await, 0);
+}
+
+#[tokio::test]
+async fn nobody_but_the_owner_deletes_a_queue() {
+    let test = TestDb::new().await;
+    for role in ["rowlock_producer", "rowlock_worker", "rowlock_reader", "public"] {
+        let may = format!(
+            "select has_function_privilege('{role}', 'rowlock.delete_queue(text, boolean)', 'execute')"
+        );
+        assert!(!test.one::<bool>(may).await, "{role}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_whose_last_queue_is_gone_keeps_its_partitions() {
+    let test = TestDb::new().await;
+    test.run(DELETE).await;
+    for _ in 0..2 {
+        let report = rowlock_queue::Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+        assert_eq!(report.pruned, 0, "they are not old");
+    }
+}

@@ -1,0 +1,105 @@
+//! What an operator asks of a database, beside declaring queues.
+
+use std::time::Duration;
+
+use rowlock_queue::{Db, Declaration, Error, adopt, declare, identity, keep_bell, listen, overview};
+use rowlock_tests::{TestDb, declaration, server};
+use tokio::time::timeout;
+
+/// A loaded machine with two slow cores takes a tenth of it.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+#[tokio::test]
+async fn an_overview_tells_whose_each_queue_is_and_what_limits_the_connections() {
+    let test = TestDb::empty().await;
+    let seen = overview(&test.db).await.unwrap();
+    assert!(seen.queues.is_empty());
+    assert_eq!(seen.connections.unwrap().limit_of, "max_connections");
+    declare(&test.db, &declaration("mail")).await.unwrap();
+    test.enqueue_many(3).await;
+    test.run(format!("alter database {} connection limit 30", test.name)).await;
+    let _theirs = (test.session().await, test.session().await);
+    let seen = overview(&test.db).await.unwrap();
+    let (queue, limit) = (&seen.queues[0], seen.connections.unwrap());
+    assert_eq!((queue.owner.as_str(), queue.generation, queue.stats.available), ("tests", 1, 3));
+    assert_eq!((limit.limit_of.as_str(), limit.limit), ("the connection limit of the database", 30));
+    // Ours, one of the superuser's pool, and two.
+    assert!((4..=6).contains(&limit.others), "{limit:?}");
+    let connect = rowlock_queue::Connect { application_name: "rowlock-worker a-1".into(), ..test.connect() };
+    let _instance = Db::connect(&connect).await.unwrap();
+    assert_eq!(overview(&test.db).await.unwrap().connections.unwrap().others, limit.others);
+}
+
+#[tokio::test]
+async fn an_overview_by_an_ordinary_user_counts_everybodys_connections() {
+    let test = TestDb::new().await;
+    let role = format!("plain_{}", test.name);
+    test.run(format!("create role {role} login password 'x' connection limit 7; alter schema rowlock owner to {role};
+      grant execute on all functions in schema rowlock to {role}; grant select on all tables in schema rowlock to {role}"))
+        .await;
+    let (_, host) =
+        server::url(&test.name).split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let connect = rowlock_queue::Connect { url: format!("postgres://{role}:x@{host}"), ..test.connect() };
+    let db = Db::connect(&connect).await.unwrap();
+    let limit = overview(&db).await.unwrap().connections.unwrap();
+    assert_eq!((limit.limit_of.as_str(), limit.limit), ("the connection limit of the role", 7));
+    // The first session, which looked for a pooler, may still be on its way out.
+    assert!((1..=2).contains(&limit.others), "{limit:?}");
+    assert_eq!(identity(&db).await.unwrap(), identity(&test.db).await.unwrap());
+    test.run(format!("alter role {role} connection limit -1")).await;
+    let limit = overview(&db).await.unwrap().connections.unwrap();
+    assert_eq!(limit.limit_of, "max_connections");
+    let all: i64 =
+        test.one("select count(*) from pg_stat_activity where backend_type = 'client backend'").await;
+    assert!(i64::from(limit.others) > 1 && i64::from(limit.others) <= all + 20, "{limit:?} of {all}");
+    db.close().await;
+    test.run(format!("alter schema rowlock owner to current_user; drop owned by {role}; drop role {role}"))
+        .await;
+}
+
+#[tokio::test]
+async fn a_database_is_told_from_every_other() {
+    let (one, two) = (TestDb::empty().await, TestDb::empty().await);
+    let (first, second) =
+        (identity(&one.db).await.unwrap().unwrap(), identity(&two.db).await.unwrap().unwrap());
+    assert_ne!(first, second);
+    assert!(first.starts_with(&format!("{}@", one.name)), "{first}");
+    assert_eq!(first.split_once('@').unwrap().1, second.split_once('@').unwrap().1);
+}
+
+#[tokio::test]
+async fn a_queue_is_adopted_only_from_the_owner_that_is_named() {
+    let test = TestDb::new().await;
+    let ours = Declaration { owner: "another".into(), ..declaration("mail") };
+    for from in [None, Some("somebody")] {
+        let refused = adopt(&test.db, &ours, from).await;
+        assert!(matches!(refused, Err(Error::Refused { ref code, .. }) if code == "RL008"), "{refused:?}");
+    }
+    adopt(&test.db, &ours, Some("tests")).await.unwrap();
+    declare(&test.db, &ours).await.unwrap();
+    // Who has lost it does not get it back by an adoption that was written down for another.
+    let refused = adopt(&test.db, &declaration("mail"), Some("a third")).await;
+    assert!(
+        matches!(refused, Err(Error::Refused { ref message, .. }) if message.contains("another")),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn the_bell_rings_for_a_queue_without_instances_while_an_operator_keeps_it() {
+    let test = TestDb::new().await;
+    let mut bell = listen(&test.connect()).await.unwrap();
+    let queue = overview(&test.db).await.unwrap().queues[0].stats.queue;
+    keep_bell(&test.db, &[queue]).await.unwrap();
+    test.enqueue().await;
+    assert_eq!(timeout(PATIENCE, bell.wait()).await.unwrap().unwrap(), queue);
+    // Not written again before it is worth it: the row stays as it is.
+    let version = || test.one::<String>("select xmin::text from rowlock.queue");
+    let before = version().await;
+    keep_bell(&test.db, &[queue]).await.unwrap();
+    assert_eq!(version().await, before);
+    test.run("update rowlock.queue set bell_until = now() + interval '20 seconds'").await;
+    keep_bell(&test.db, &[queue]).await.unwrap();
+    let kept: bool = test.one("select bell_until > now() + interval '50 seconds' from rowlock.queue").await;
+    assert!(kept);
+}
