@@ -24,6 +24,10 @@ pub(crate) enum Answer {
         error: String,
         delay: Option<Duration>,
     },
+    /// The handler was at it, and hung up before the answer was whole.
+    Broken {
+        error: String,
+    },
     Final {
         error: String,
     },
@@ -41,11 +45,20 @@ impl Answer {
         Self::Failed { error: error.into(), delay: None }
     }
 
+    /// The same while this instance drains. The handler is meant to outlive it: one that goes first is being ended with it, before its time,
+    /// which is no fault of the task.
+    pub(crate) fn in_a_drain(self) -> Self {
+        match self {
+            Self::Broken { error } => Self::Unreachable { error },
+            other => other,
+        }
+    }
+
     /// A label of bounded variety for metrics.
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Done { .. } => "complete",
-            Self::Failed { .. } => "retry",
+            Self::Failed { .. } | Self::Broken { .. } => "retry",
             Self::Final { .. } => "dead",
             Self::Snooze { .. } => "snooze",
             Self::Unreachable { .. } => "release",
@@ -61,14 +74,17 @@ pub(crate) fn decide_outcome(
     policy: &Policy,
     jitter: f64,
 ) -> Outcome {
+    let by_policy = || policy.retry.delay(attempt, jitter);
     match answer {
         Answer::Done { result } => Outcome::Complete { result: result.as_deref().map(clean).and_then(kept) },
-        Answer::Failed { error, .. } if attempt >= max_attempts => Outcome::Dead { error: reason(&error) },
+        Answer::Failed { error, .. } | Answer::Broken { error } if attempt >= max_attempts => {
+            Outcome::Dead { error: reason(&error) }
+        }
         Answer::Failed { error, delay } => Outcome::Retry {
-            delay: delay
-                .map_or_else(|| policy.retry.delay(attempt, jitter), |delay| delay.min(MAX_RETRY_DELAY)),
+            delay: delay.map_or_else(by_policy, |delay| delay.min(MAX_RETRY_DELAY)),
             error: reason(&error),
         },
+        Answer::Broken { error } => Outcome::Retry { delay: by_policy(), error: reason(&error) },
         Answer::Final { error } => Outcome::Dead { error: reason(&error) },
         Answer::Snooze { delay } => Outcome::Snooze { delay: delay.min(SNOOZE_MAX) },
         Answer::Unreachable { .. } => Outcome::Release,
@@ -152,6 +168,15 @@ mod tests {
         assert!(matches!(outcome(&result), Outcome::Complete { result: Some(_) }));
         result.push('x');
         assert!(matches!(outcome(&result), Outcome::Complete { result: None }));
+    }
+
+    #[test]
+    fn a_handler_that_hangs_up_fails_the_attempt_unless_it_is_ended_with_us() {
+        let broken = || Answer::Broken { error: "hung up".into() };
+        assert!(matches!(decide_outcome(broken(), 1, 6, &policy(), 0.0), Outcome::Retry { .. }));
+        assert!(matches!(decide_outcome(broken(), 6, 6, &policy(), 0.0), Outcome::Dead { .. }));
+        assert!(matches!(decide_outcome(broken().in_a_drain(), 6, 6, &policy(), 0.0), Outcome::Release));
+        assert!(matches!(decide_outcome(failed().in_a_drain(), 6, 6, &policy(), 0.0), Outcome::Dead { .. }));
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub(crate) async fn run(
         // Interrupted, by a drain whose grace is over or a cancel: no attempt is used.
         None => Outcome::Release,
         Some(answer) => {
+            let answer = if shared.workers.is_draining() { answer.in_a_drain() } else { answer };
             observe(&shared, &busy, &answer, started);
             decide_outcome(answer, attempt, max_attempts, &in_force.policy, fastrand::f64())
         }
