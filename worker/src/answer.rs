@@ -30,6 +30,10 @@ pub(crate) enum Answer {
     Snooze {
         delay: Duration,
     },
+    /// The handler took it and went away.
+    Broken {
+        error: String,
+    },
     /// Nothing reached the handler, so nothing was attempted.
     Unreachable {
         error: String,
@@ -45,7 +49,7 @@ impl Answer {
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Done { .. } => "complete",
-            Self::Failed { .. } => "retry",
+            Self::Failed { .. } | Self::Broken { .. } => "retry",
             Self::Final { .. } => "dead",
             Self::Snooze { .. } => "snooze",
             Self::Unreachable { .. } => "release",
@@ -62,6 +66,9 @@ pub(crate) fn decide_outcome(
     jitter: f64,
 ) -> Outcome {
     match answer {
+        Answer::Broken { error } => {
+            decide_outcome(Answer::failed(error), attempt, max_attempts, policy, jitter)
+        }
         Answer::Done { result } => Outcome::Complete { result: result.as_deref().map(clean).and_then(kept) },
         Answer::Failed { error, .. } if attempt >= max_attempts => Outcome::Dead { error: reason(&error) },
         Answer::Failed { error, delay } => Outcome::Retry {
@@ -113,6 +120,15 @@ mod tests {
 
     fn failed() -> Answer {
         Answer::failed("HTTP 500")
+    }
+
+    #[test]
+    fn a_handler_that_went_away_has_failed_like_another() {
+        let decide = |answer, attempt| decide_outcome(answer, attempt, 3, &policy(), 0.5);
+        for attempt in [1, 3] {
+            let broken = Answer::Broken { error: "gone".into() };
+            assert_eq!(decide(broken, attempt), decide(Answer::failed("gone"), attempt));
+        }
     }
 
     #[test]

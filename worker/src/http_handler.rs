@@ -51,7 +51,7 @@ impl HttpHandler {
             }
             Err(NoAnswer::Unreachable(error)) => Answer::Unreachable { error: error.to_string() },
             Err(NoAnswer::Broken(error)) => {
-                Answer::failed(format!("no whole answer from the handler: {}", causes(&error)))
+                Answer::Broken { error: format!("no whole answer from the handler: {}", causes(&error)) }
             }
         }
     }

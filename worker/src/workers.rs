@@ -117,6 +117,10 @@ impl Workers {
         self.state().draining = true;
     }
 
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state().draining
+    }
+
     /// A consistent picture for one beat. An allocation counts as acknowledged from here on, because every
     /// claim that was reserved under an older one is in `held`.
     pub(crate) fn snapshot(&self) -> Snapshot {

@@ -62,7 +62,9 @@ async fn check(bytes: Vec<u8>, expected: Answer) {
 
 async fn check_retry(bytes: Vec<u8>, named: &str) {
     match answer_to(bytes).await.0 {
-        Answer::Failed { error, delay: None } => assert!(error.contains(named), "{error}"),
+        Answer::Failed { error, delay: None } | Answer::Broken { error } => {
+            assert!(error.contains(named), "{error}");
+        }
         other => panic!("{other:?}"),
     }
 }
