@@ -10,9 +10,11 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -118,5 +120,13 @@ func main() {
 	}
 	j := &journal{address: os.Getenv("JOURNAL")}
 	j.connect()
+	go func() {
+		told := make(chan os.Signal, 1)
+		signal.Notify(told, syscall.SIGTERM)
+		<-told
+		// Told too early, it cuts off what runs: the tests are to see that.
+		j.note(map[string]any{"event": "handler_ended", "handler": self, "at": time.Now().UnixNano()})
+		os.Exit(0)
+	}()
 	log.Fatal(http.ListenAndServe("0.0.0.0:"+os.Getenv("PORT"), j))
 }

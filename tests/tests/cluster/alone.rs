@@ -23,7 +23,7 @@ async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result
         let Some(own) = cluster().own() else { return Ok(()) };
         stage.task_queue(&json!({ "workers": { "total": 16 } }))?;
         stage.wait_ready();
-        stage.enqueue(700, &json!({ "ms": 2000 })).await?;
+        stage.enqueue(400, &json!({ "ms": 2000 })).await?;
         let pods = stage.until_pods(4).await?;
         let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
         let away: Vec<&Pod> = pods.iter().filter(|pod| node(pod).as_deref() == Some("node2")).collect();
@@ -42,7 +42,7 @@ async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result
         stage.until_drained().await?;
         let summary = stage.check(Demands { drained: true, undisturbed: false }).await?;
         ensure!(0 < summary.leases_lost, "nobody noticed: {summary}");
-        ensure!(summary.completed == 700 && summary.dead == 0, "{summary}");
+        ensure!(summary.completed == 400 && summary.dead == 0, "{summary}");
         stage.until_no_pods().await
     })
     .await
@@ -54,7 +54,7 @@ async fn without_an_api_server_for_a_while_workers_go_on() -> Result<()> {
         let Some(own) = cluster().own() else { return Ok(()) };
         stage.task_queue(&json!({}))?;
         stage.wait_ready();
-        stage.enqueue(600, &json!({ "ms": 1000 })).await?;
+        stage.enqueue(450, &json!({ "ms": 1000 })).await?;
         let before = stage.until_pods(2).await?;
         own.stop_api_server()?;
         let done = stage.completed().await?;

@@ -66,10 +66,9 @@ async fn a_node_that_grants_less_than_a_task_takes_loses_nothing() -> Result<()>
         stage.failed(&pod);
         stage.kubectl(&["delete", "pod", &pod.name_any(), "--grace-period=5"]);
         let summary = done(stage).await?;
-        // Nobody tells a worker of a grace that is shorter than its pod's: it is killed with what it runs.
-        // Or its handler goes first, and there is time to hand the task back.
-        ensure!(summary.interruptions <= 4, "{summary}");
-        ensure!(summary.failures == summary.interruptions, "{summary}");
+        // Nobody tells a worker of a grace that is shorter than its pod's. Whether it is killed first, with what it runs, or its handler,
+        // no attempt is used.
+        ensure!(40 < summary.runs && summary.failures == summary.interruptions, "{summary}");
         Ok(())
     })
     .await

@@ -77,7 +77,7 @@ fn given() -> Result<Vec<String>> {
         ["get", "clusterroles,roles", "-A", "-o", "json", "-l", "app.kubernetes.io/name=rowlock-operator"];
     let roles: Value = serde_json::from_str(&kubectl(&roles))?;
     for rule in
-        roles["items"].as_array().into_iter().flatten().flat_map(|role| role["rules"].as_array()).flatten()
+        roles["items"].as_array().into_iter().flatten().filter_map(|role| role["rules"].as_array()).flatten()
     {
         let words = |field: &str| rule[field].as_array().cloned().unwrap_or_default();
         for (verb, resource) in
