@@ -1053,7 +1053,7 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
     SET jit TO 'off'
     AS $$
   select q.id, q.name, q.paused, q.total_workers, coalesce(r.n, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(d.soon, 0),
-         coalesce(l.n, 0), coalesce(x.n, 0), greatest(date_part('epoch', clock_timestamp()) - 1704067200 - r.oldest, 0), coalesce(c.n, 0), coalesce(a.n, 0),
+         coalesce(l.n, 0), coalesce(x.n, 0), case when r.oldest is not null then greatest(date_part('epoch', clock_timestamp()) - 1704067200 - r.oldest, 0) end, coalesce(c.n, 0), coalesce(a.n, 0),
          coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms
   from rowlock.queue q
   left join (select queue, sum(n) n, min(since) oldest from rowlock.ready group by queue) r on r.queue = q.id
