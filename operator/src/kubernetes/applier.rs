@@ -94,7 +94,7 @@ impl Pods {
                 }
                 return Ok(outcome);
             };
-            object["spec"]["template"] = good;
+            object["spec"]["template"] = serde_json::from_str(&good).unwrap_or_default();
             build::seal(&mut object);
         }
         let done = known.deployment.as_ref().is_some_and(|written| written.is(&object, seen.as_ref()));
@@ -105,7 +105,7 @@ impl Pods {
                 self.restore(known, &object, &strangers).await?
             };
             if !matches!(outcome, Outcome::Refused(_)) {
-                known.good = Some(object["spec"]["template"].clone());
+                known.good = Some(object["spec"]["template"].to_string());
             }
             known.deployment = Some(Written::new(&object, applied));
         }
@@ -136,13 +136,13 @@ impl Pods {
 
     /// What the server says against the template, which is asked only of a new one.
     async fn refused(&self, known: &mut Known, object: &Value) -> Result<Option<String>, WriteError> {
-        let template = &object["spec"]["template"];
-        if known.good.as_ref() == Some(template) {
+        let template = object["spec"]["template"].to_string();
+        if known.good.as_ref() == Some(&template) {
             known.tried = None;
             return Ok(None);
         }
         if let Some((tried, Some(said), at)) = &known.tried
-            && tried == template
+            && *tried == template
             && at.elapsed() < TRY_AGAIN
         {
             return Ok(Some(said.clone()));
@@ -151,7 +151,7 @@ impl Pods {
             Ok(()) => None,
             Err(error) => Some(error.refusal().ok_or(error)?),
         };
-        known.tried = Some((template.clone(), said.clone(), Instant::now()));
+        known.tried = Some((template, said.clone(), Instant::now()));
         Ok(said)
     }
 

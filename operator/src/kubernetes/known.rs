@@ -11,6 +11,7 @@ use rowlock_crds::{TaskQueue, annotations, api};
 use serde_json::Value;
 
 use super::build::{self, Owner};
+use super::managed;
 use super::outcome::Outcome;
 
 /// For so long after a write the watch may not have shown its effect.
@@ -20,9 +21,9 @@ pub(crate) struct Known {
     pub(crate) owner: Owner,
     pub(crate) about: ObjectReference,
     /// The template that was tried last, what the server said, and when.
-    pub(crate) tried: Option<(Value, Option<String>, Instant)>,
-    /// The last template that the server took.
-    pub(crate) good: Option<Value>,
+    pub(crate) tried: Option<(String, Option<String>, Instant)>,
+    /// The last template that the server took, as text, which is a tenth of the value in memory.
+    pub(crate) good: Option<String>,
     pub(crate) deployment: Option<Written>,
     pub(crate) budget: Option<Written>,
     pub(crate) outcome: Outcome,
@@ -70,10 +71,12 @@ impl Known {
 impl Written {
     pub(crate) fn new(object: &Value, applied: DynamicObject) -> Self {
         let replicas = applied.data["spec"]["replicas"].as_u64().and_then(|n| u32::try_from(n).ok());
+        let mut metadata = applied.metadata;
+        managed::trim(&mut metadata);
         Self {
             hash: build::hash_of(object).to_owned(),
             replicas: replicas.unwrap_or_default(),
-            metadata: applied.metadata,
+            metadata,
             at: Instant::now(),
         }
     }

@@ -3,7 +3,7 @@
 //! A later apply of ours does not take out what `kubectl edit`, `set env` or `rollout undo` put in, so the pods would run our
 //! template and theirs mixed, for ever.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use serde_json::Value;
 
 use super::build::MANAGER;
@@ -13,21 +13,27 @@ pub(crate) const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
 /// Names of those who own parts of the pod template, other than by our applies.
 pub(crate) fn strangers(entries: &[ManagedFieldsEntry]) -> Vec<String> {
-    let theirs = entries.iter().filter(|entry| !is_ours(entry) && entry.subresource.is_none());
-    let mut names: Vec<String> = theirs
-        .filter(|entry| owns_template(entry))
-        .map(|entry| entry.manager.clone().unwrap_or_default())
-        .collect();
+    let theirs = entries.iter().filter(|entry| is_strangers(entry));
+    let mut names: Vec<String> = theirs.map(|entry| entry.manager.clone().unwrap_or_default()).collect();
     names.dedup();
     names
 }
 
+/// Keeps of an object's entries only those of strangers: all of them are, in memory, most of an object.
+pub(crate) fn trim(metadata: &mut ObjectMeta) {
+    if let Some(entries) = &mut metadata.managed_fields {
+        entries.retain(is_strangers);
+        entries.shrink_to_fit();
+    }
+}
+
 /// The entries that stay when the template is wholly ours.
 pub(crate) fn without_strangers(entries: Vec<ManagedFieldsEntry>) -> Vec<ManagedFieldsEntry> {
-    entries
-        .into_iter()
-        .filter(|entry| is_ours(entry) || entry.subresource.is_some() || !owns_template(entry))
-        .collect()
+    entries.into_iter().filter(|entry| !is_strangers(entry)).collect()
+}
+
+fn is_strangers(entry: &ManagedFieldsEntry) -> bool {
+    !is_ours(entry) && entry.subresource.is_none() && owns_template(entry)
 }
 
 /// What our applies own; what we own by a replacement is a stranger's until it is cleared.
@@ -81,6 +87,10 @@ mod tests {
         ];
         for (entry, expected) in table {
             assert_eq!(!strangers(std::slice::from_ref(&entry)).is_empty(), expected, "{entry:?}");
+            let mut metadata =
+                ObjectMeta { managed_fields: Some(vec![entry.clone()]), ..ObjectMeta::default() };
+            trim(&mut metadata);
+            assert_eq!(metadata.managed_fields.unwrap().is_empty(), !expected);
             assert_eq!(without_strangers(vec![entry]).is_empty(), expected);
         }
     }

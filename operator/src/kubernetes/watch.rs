@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use super::apply::said;
 use super::build::MANAGER;
+use super::managed;
 
 /// Pauses before a broken watch is begun anew. Rights that were just given should not wait for long.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
@@ -152,7 +153,12 @@ impl Namespace {
                 &changed,
                 without_template,
             ),
-            budgets: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed, whole),
+            budgets: Followed::start(
+                Api::namespaced(client.clone(), name),
+                &selector,
+                &changed,
+                without_managers,
+            ),
             pods: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed, without_spec),
             changed,
         }
@@ -190,10 +196,13 @@ impl Namespace {
     }
 }
 
-fn whole<K>(_: &mut K) {}
+fn without_managers(budget: &mut PodDisruptionBudget) {
+    budget.metadata.managed_fields = None;
+}
 
-/// Who else writes to a template is told by the managed fields; the template itself is the most of a Deployment.
+/// Of who writes to a template only strangers are of interest, and the template itself is not.
 fn without_template(deployment: &mut Deployment) {
+    managed::trim(&mut deployment.metadata);
     if let Some(spec) = &mut deployment.spec {
         spec.template = PodTemplateSpec::default();
     }

@@ -16,6 +16,8 @@ async fn an_overview_tells_whose_each_queue_is_and_what_limits_the_connections()
     assert!(seen.queues.is_empty());
     assert_eq!(seen.connections.unwrap().limit_of, "max_connections");
     declare(&test.db, &declaration("mail")).await.unwrap();
+    // Nothing is no task of this moment.
+    assert_eq!(overview(&test.db).await.unwrap().queues[0].stats.oldest_available_seconds, None);
     test.enqueue_many(3).await;
     test.run(format!("alter database {} connection limit 30", test.name)).await;
     let _theirs = (test.session().await, test.session().await);
