@@ -27,6 +27,9 @@ pub(crate) const NAME: &str = "emails";
 /// A machine with two slow cores that does something else besides takes a tenth of it.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
+/// What goes on and on comes to nothing, either.
+const LONGEST: Duration = Duration::from_mins(10);
+
 /// How often something is looked at that cannot be waited for.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -393,19 +396,25 @@ fn merge(into: &mut Value, but: &Value) {
     }
 }
 
-/// Waits until something holds; what it answers then.
+/// Waits until something holds; what it answers then. As long as what it is instead changes, it is on its way.
 pub(crate) async fn until<T, F>(what: &str, mut holds: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
-    let since = Instant::now();
+    let began = Instant::now();
+    let (mut since, mut last) = (began, String::new());
     loop {
         match holds().await {
             Ok(answer) => return Ok(answer),
-            Err(instead) if PATIENCE < since.elapsed() => {
+            Err(instead) if PATIENCE < since.elapsed() || LONGEST < began.elapsed() => {
                 return Err(instead.context(format!("waited in vain until {what}")));
             }
-            Err(_) => tokio::time::sleep(POLL).await,
+            Err(instead) => {
+                if instead.to_string() != last {
+                    (since, last) = (Instant::now(), instead.to_string());
+                }
+                tokio::time::sleep(POLL).await;
+            }
         }
     }
 }
