@@ -152,7 +152,9 @@ begin
       perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[d.attempt]);
       delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';
     end if;
-    select * into r from rowlock.ready x where x.queue = t.queue and x.id <= $1 and x.id > $1 - 256 and $1 < x.id + x.n limit 1 for update;
+    if exists (select 1 from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled)) then return 'requested'; end if;
+    select x.* into r from rowlock.find_ready(t.queue, t.priority, $1) y
+      join rowlock.ready x on x.queue = y.queue and x.shard = y.shard and x.lane = y.lane and x.priority = y.priority and x.k = y.k for update of x;
     if found and $1 >= r.id and $1 < r.id + r.n then
       -- The range loses the task: what lies before it keeps the row's place, what lies behind it gets a new k.
       if $1 > r.id then
@@ -167,7 +169,8 @@ begin
       perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[r.attempt]);
       delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';
     end if;
-    if exists (select 1 from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled)) then return 'requested'; end if;
+    -- One statement sees a task in exactly one place; between those above it may have moved.
+    exit when rowlock.task_state($1) in ('completed', 'dead', 'cancelled');
   end loop;
   delete from rowlock.cancel_request c where c.id = $1;
   return 'finished';
@@ -584,6 +587,34 @@ begin
   if exists (select 1 from rowlock.task_kept) then
     return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1);
   end if;
+end $_$;
+
+CREATE FUNCTION rowlock.find_ready(queue integer, priority smallint, id bigint) RETURNS SETOF rowlock.ready
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare lo bigint; hi bigint; middle bigint; seen record; lows bigint[] := coalesce(rowlock.published_lows($1), array_fill(0::bigint, array[16]));
+begin
+  for s in 0 .. 3 loop
+    lo := lows[$2 * 4 + s + 1];
+    select r.k into hi from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = $2 and r.k >= lo order by r.k desc limit 1;
+    continue when not found;
+    -- As near as 4096 chunks: of those enqueued at the same time some come earlier than an older one.
+    while hi - lo > 256 loop
+      middle := lo + (hi - lo) / 2;
+      select r.k, r.id into seen from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = $2 and r.k >= middle order by r.k limit 1;
+      if seen.id < $3 - (4096 << 8) then lo := seen.k; else hi := middle; end if;
+    end loop;
+    return query select x.* from (
+        select r.* from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = $2 and r.k >= lo order by r.k limit 4096) x
+      where $3 >= x.id and $3 < x.id + x.n limit 1;
+    if found then return; end if;
+  end loop;
+  return query select r.* from rowlock.ready r where r.queue = $1 and r.priority = $2 and r.id <= $3 and r.id > $3 - 256 and $3 < r.id + r.n limit 1;
 end $_$;
 
 CREATE FUNCTION rowlock.grant_roles() RETURNS boolean
@@ -1219,7 +1250,7 @@ CREATE FUNCTION rowlock.story(id bigint) RETURNS TABLE(queue text, type text, st
     AS $_$
   select q.name, t.type, s.state, t.priority,
     coalesce((select d.attempt from rowlock.delayed d where d.id = $1), (select d.attempt from rowlock.dead d where d.id = $1), l.attempt, c.attempt,
-             (select r.attempt from rowlock.ready r where r.queue = t.queue and r.priority = t.priority and r.id <= $1 and r.id > $1 - 256 and $1 < r.id + r.n limit 1), 0)::int,
+             case when s.state = 'available' then (select r.attempt from rowlock.find_ready(t.queue, t.priority, $1) r) end, 0)::int,
     coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), (select d.due from rowlock.delayed d where d.id = $1),
     coalesce(c.at, (select d.at from rowlock.dead d where d.id = $1)),
     (select i.name from rowlock.instance i where i.id = coalesce(l.instance, c.instance)), t.payload::text,
@@ -1263,7 +1294,7 @@ CREATE FUNCTION rowlock.task_state(id bigint) RETURNS text
   select coalesce(
     (select case d.waits when 0 then 'scheduled' else 'retryable' end from rowlock.delayed d where d.id = $1),
     (select 'running' from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1),
-    (select 'available' from rowlock.ready r where r.queue = t.queue and r.priority = t.priority and r.id <= $1 and r.id > $1 - 256 and $1 < r.id + r.n limit 1),
+    (select 'available' from rowlock.find_ready(t.queue, t.priority, $1)),
     (select 'dead' from rowlock.dead d where d.id = $1),
     (select case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n)
        where r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1),
@@ -1652,6 +1683,8 @@ GRANT ALL ON FUNCTION rowlock.failures(id bigint) TO rowlock_reader;
 
 REVOKE ALL ON FUNCTION rowlock."fetch"(ids bigint[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock."fetch"(ids bigint[]) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.find_ready(queue integer, priority smallint, id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.grant_roles() FROM PUBLIC;
 

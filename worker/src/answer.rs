@@ -24,15 +24,15 @@ pub(crate) enum Answer {
         error: String,
         delay: Option<Duration>,
     },
+    /// The handler was at it, and hung up before the answer was whole.
+    Broken {
+        error: String,
+    },
     Final {
         error: String,
     },
     Snooze {
         delay: Duration,
-    },
-    /// The handler took it and went away.
-    Broken {
-        error: String,
     },
     /// Nothing reached the handler, so nothing was attempted.
     Unreachable {
@@ -43,6 +43,15 @@ pub(crate) enum Answer {
 impl Answer {
     pub(crate) fn failed(error: impl Into<String>) -> Self {
         Self::Failed { error: error.into(), delay: None }
+    }
+
+    /// The same while this instance drains. The handler is meant to outlive it: one that goes first is being ended with it, before its time,
+    /// which is no fault of the task.
+    pub(crate) fn in_a_drain(self) -> Self {
+        match self {
+            Self::Broken { error } => Self::Unreachable { error },
+            other => other,
+        }
     }
 
     /// A label of bounded variety for metrics.
@@ -65,17 +74,17 @@ pub(crate) fn decide_outcome(
     policy: &Policy,
     jitter: f64,
 ) -> Outcome {
+    let by_policy = || policy.retry.delay(attempt, jitter);
     match answer {
-        Answer::Broken { error } => {
-            decide_outcome(Answer::failed(error), attempt, max_attempts, policy, jitter)
-        }
         Answer::Done { result } => Outcome::Complete { result: result.as_deref().map(clean).and_then(kept) },
-        Answer::Failed { error, .. } if attempt >= max_attempts => Outcome::Dead { error: reason(&error) },
+        Answer::Failed { error, .. } | Answer::Broken { error } if attempt >= max_attempts => {
+            Outcome::Dead { error: reason(&error) }
+        }
         Answer::Failed { error, delay } => Outcome::Retry {
-            delay: delay
-                .map_or_else(|| policy.retry.delay(attempt, jitter), |delay| delay.min(MAX_RETRY_DELAY)),
+            delay: delay.map_or_else(by_policy, |delay| delay.min(MAX_RETRY_DELAY)),
             error: reason(&error),
         },
+        Answer::Broken { error } => Outcome::Retry { delay: by_policy(), error: reason(&error) },
         Answer::Final { error } => Outcome::Dead { error: reason(&error) },
         Answer::Snooze { delay } => Outcome::Snooze { delay: delay.min(SNOOZE_MAX) },
         Answer::Unreachable { .. } => Outcome::Release,
@@ -123,15 +132,6 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_that_went_away_has_failed_like_another() {
-        let decide = |answer, attempt| decide_outcome(answer, attempt, 3, &policy(), 0.5);
-        for attempt in [1, 3] {
-            let broken = Answer::Broken { error: "gone".into() };
-            assert_eq!(decide(broken, attempt), decide(Answer::failed("gone"), attempt));
-        }
-    }
-
-    #[test]
     fn a_failure_is_retried_by_the_policy() {
         let policy = policy();
         let outcome = decide_outcome(failed(), 1, 6, &policy, 0.0);
@@ -168,6 +168,15 @@ mod tests {
         assert!(matches!(outcome(&result), Outcome::Complete { result: Some(_) }));
         result.push('x');
         assert!(matches!(outcome(&result), Outcome::Complete { result: None }));
+    }
+
+    #[test]
+    fn a_handler_that_hangs_up_fails_the_attempt_unless_it_is_ended_with_us() {
+        let broken = || Answer::Broken { error: "hung up".into() };
+        assert!(matches!(decide_outcome(broken(), 1, 6, &policy(), 0.0), Outcome::Retry { .. }));
+        assert!(matches!(decide_outcome(broken(), 6, 6, &policy(), 0.0), Outcome::Dead { .. }));
+        assert!(matches!(decide_outcome(broken().in_a_drain(), 6, 6, &policy(), 0.0), Outcome::Release));
+        assert!(matches!(decide_outcome(failed().in_a_drain(), 6, 6, &policy(), 0.0), Outcome::Dead { .. }));
     }
 
     #[test]

@@ -29,7 +29,8 @@ where
     let read = match read_bounded(body, bound).await {
         Ok(read) => read,
         Err(error) => {
-            return Answer::failed(format!("HTTP {}, then the answer broke off: {error}", status.as_u16()));
+            let error = format!("HTTP {}, then the answer broke off: {error}", status.as_u16());
+            return Answer::Broken { error };
         }
     };
     if status.is_success() {

@@ -44,12 +44,8 @@ pub(crate) async fn run(
     let outcome = match answer {
         // Interrupted, by a drain whose grace is over or a cancel: no attempt is used.
         None => Outcome::Release,
-        // Where both are ended together, some handlers go first: that is no fault of the task.
-        Some(Answer::Broken { error }) if shared.workers.is_draining() => {
-            tracing::warn!(task = %busy.task(), %error, "released: the handler went away during the drain");
-            Outcome::Release
-        }
         Some(answer) => {
+            let answer = if shared.workers.is_draining() { answer.in_a_drain() } else { answer };
             observe(&shared, &busy, &answer, started);
             decide_outcome(answer, attempt, max_attempts, &in_force.policy, fastrand::f64())
         }

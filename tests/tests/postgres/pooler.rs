@@ -8,6 +8,7 @@ use std::{
 
 use rowlock_queue::{Caretaker, Connect, Db, EnqueueOptions, Outcome};
 use rowlock_tests::{Member, TestDb, server};
+use rowlock_worker::{Ended, Stop, Worker};
 
 /// Of the test to the pooler.
 const CONNECTIONS: u32 = 6;
@@ -103,4 +104,25 @@ async fn every_verb_works(mode: &str, servers: u32) {
     let (completed, _, _, open) = test.audited().await;
     assert_eq!(completed + open, 160);
     db.close().await;
+}
+
+#[tokio::test]
+async fn an_instance_works_behind_pgbouncer_with_a_connection_for_its_beat() {
+    let test = TestDb::new().await;
+    let pooler = start(&test, "transaction", CONNECTIONS / 2);
+    let connect = Connect { url: pooler.url.clone(), application_name: "pooled".into(), max_connections: 2 };
+    let stop = Stop::new();
+    let worker = Worker::builder(connect, "mail").workers(4).handler("send", async |_| Ok(()));
+    let instance = tokio::spawn(worker.build().unwrap().run(stop.clone()));
+    test.enqueue_many(50).await;
+    let done = "select coalesce(sum((select sum(n) from unnest(ns) n)), 0) = 50 from rowlock.receipt";
+    let waits = async {
+        while !test.one::<bool>(done).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), waits).await.expect("all are done");
+    stop.drain();
+    assert_eq!(instance.await.unwrap().unwrap(), Ended::Drained);
+    assert_eq!(test.audited().await, (50, 0, 0, 0));
 }

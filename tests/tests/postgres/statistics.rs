@@ -1,6 +1,8 @@
-//! What statistics say, and what they cost, where much waits.
+//! What statistics say, how one task is found, and what both cost, where much waits.
 
-use rowlock_queue::{Caretaker, Declaration, EnqueueOptions, QueueStats, declare, enqueue, queue_stats};
+use rowlock_queue::{
+    Caretaker, Declaration, EnqueueOptions, Outcome, QueueStats, TaskId, declare, enqueue, queue_stats,
+};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, PgConnection, Row};
 
@@ -89,4 +91,34 @@ async fn a_large_backlog_fills_its_queue_and_no_other() {
         .await
         .unwrap();
     assert_eq!(full, ["mail"]);
+}
+
+#[tokio::test]
+async fn one_of_many_tasks_is_found_without_a_walk_over_all_of_them() {
+    let test = TestDb::new().await;
+    let moved = test.enqueue().await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    fill(&test).await;
+    fill(&test).await;
+    member.settle(&claimed, &Outcome::Release).await;
+    let mut session = test.session().await;
+    for place in [0, 1, ROWS / 2, ROWS, 2 * ROWS - 1] {
+        let nth = format!("select id from rowlock.ready where fresh order by k offset {place} limit 1");
+        let id = TaskId(test.one(nth).await);
+        let find = format!(
+            "rowlock.find_ready((select id from rowlock.queue where name = 'mail'), 1::smallint, {id})"
+        );
+        assert_eq!(test.one::<i64>(format!("select id from {find}")).await, id.0);
+        let pages = pages_read(&mut session, &find).await;
+        eprintln!("{pages} pages of some {}", ROWS / 50);
+        assert!(pages < 1500, "{pages} pages of some {}", ROWS / 50);
+    }
+    let find = format!(
+        "select id from rowlock.find_ready((select id from rowlock.queue where name = 'mail'), 1::smallint, {moved})"
+    );
+    assert_eq!(test.one::<i64>(find).await, moved.0, "it lies where its id does not say");
+    assert_eq!(rowlock_queue::cancel(&test.db, moved).await.unwrap(), rowlock_queue::Cancelled::Done);
+    assert_eq!(test.state(moved).await.as_deref(), Some("cancelled"));
+    assert_eq!(rowlock_queue::cancel(&test.db, moved).await.unwrap(), rowlock_queue::Cancelled::Finished);
 }
