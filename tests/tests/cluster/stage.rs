@@ -1,5 +1,6 @@
 //! A namespace with a database of its own, a `TaskQueue` in it, and what is known of its tasks.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -319,6 +320,11 @@ impl Stage {
         let end = observe(&self.url, NAME).await?;
         let (summary, violations) = check(&log, &end, demands);
         eprintln!("{}: {summary}", self.namespace);
+        let errors: BTreeSet<(u16, &str)> =
+            end.failures.iter().map(|failure| (failure.attempt, failure.error.as_str())).collect();
+        for (attempt, error) in errors.iter().take(10) {
+            eprintln!("{}: attempt {attempt} failed: {error}", self.namespace);
+        }
         for violation in violations.iter().take(10) {
             eprintln!("{}: {violation}", self.namespace);
             if let Some(task) = violation.task() {
