@@ -66,9 +66,10 @@ async fn a_node_that_grants_less_than_a_task_takes_loses_nothing() -> Result<()>
         stage.failed(&pod);
         stage.kubectl(&["delete", "pod", &pod.name_any(), "--grace-period=5"]);
         let summary = done(stage).await?;
-        // Nobody tells a worker of a grace that is shorter than its pod's. Whether it is killed first, with what it runs, or its handler,
-        // no attempt is used.
-        ensure!(40 < summary.runs && summary.failures == summary.interruptions, "{summary}");
+        // Nobody tells a worker of a grace that is shorter than its pod's. Killed first it is interrupted, which uses no attempt; where its
+        // handler goes first, what runs may have failed.
+        ensure!((41..=44).contains(&summary.runs) && summary.failures <= 4, "{summary}");
+        ensure!(summary.leases_lost == 0, "{summary}");
         Ok(())
     })
     .await

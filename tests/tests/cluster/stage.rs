@@ -1,5 +1,6 @@
 //! A namespace with a database of its own, a `TaskQueue` in it, and what is known of its tasks.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,9 @@ pub(crate) const NAME: &str = "emails";
 
 /// A machine with two slow cores that does something else besides takes a tenth of it.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
+
+/// What goes on and on comes to nothing, either.
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// How often something is looked at that cannot be waited for.
 const POLL: Duration = Duration::from_millis(200);
@@ -316,6 +320,11 @@ impl Stage {
         let end = observe(&self.url, NAME).await?;
         let (summary, violations) = check(&log, &end, demands);
         eprintln!("{}: {summary}", self.namespace);
+        let errors: BTreeSet<(u16, &str)> =
+            end.failures.iter().map(|failure| (failure.attempt, failure.error.as_str())).collect();
+        for (attempt, error) in errors.iter().take(10) {
+            eprintln!("{}: attempt {attempt} failed: {error}", self.namespace);
+        }
         for violation in violations.iter().take(10) {
             eprintln!("{}: {violation}", self.namespace);
             if let Some(task) = violation.task() {
@@ -393,19 +402,25 @@ fn merge(into: &mut Value, but: &Value) {
     }
 }
 
-/// Waits until something holds; what it answers then.
+/// Waits until something holds; what it answers then. As long as what it is instead changes, it is on its way.
 pub(crate) async fn until<T, F>(what: &str, mut holds: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
-    let since = Instant::now();
+    let began = Instant::now();
+    let (mut since, mut last) = (began, String::new());
     loop {
         match holds().await {
             Ok(answer) => return Ok(answer),
-            Err(instead) if PATIENCE < since.elapsed() => {
+            Err(instead) if PATIENCE < since.elapsed() || LONGEST < began.elapsed() => {
                 return Err(instead.context(format!("waited in vain until {what}")));
             }
-            Err(_) => tokio::time::sleep(POLL).await,
+            Err(instead) => {
+                if instead.to_string() != last {
+                    (since, last) = (Instant::now(), instead.to_string());
+                }
+                tokio::time::sleep(POLL).await;
+            }
         }
     }
 }
