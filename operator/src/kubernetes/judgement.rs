@@ -206,6 +206,13 @@ fn schema(seen: &Seen<'_>) -> Verdict {
 fn handler(seen: &Seen<'_>) -> Verdict {
     let Health { pods, ready, trouble } = seen.health;
     match trouble {
+        // A worker is not ready either while the database does not take it.
+        Some(trouble) if trouble.reason == Reason::NotListening && seen.trouble.is_some() => verdict(
+            Type::HandlerHealthy,
+            None,
+            Reason::NotObserved,
+            "the workers have to reach the database first",
+        ),
         Some(trouble) => verdict(Type::HandlerHealthy, Some(false), trouble.reason, &trouble.message),
         None if *pods == 0 => verdict(Type::HandlerHealthy, None, Reason::Idle, "no pod runs"),
         None if *ready == 0 => verdict(Type::HandlerHealthy, None, Reason::Progressing, "the pods start"),

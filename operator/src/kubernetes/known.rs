@@ -7,10 +7,11 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::DynamicObject;
-use rowlock_crds::{TaskQueue, annotations, api};
+use rowlock_crds::{ConditionReason, TaskQueue, annotations, api};
 use serde_json::Value;
 
 use super::build::{self, Owner};
+use super::health::Health;
 use super::managed;
 use super::outcome::Outcome;
 
@@ -27,6 +28,8 @@ pub(crate) struct Known {
     pub(crate) deployment: Option<Written>,
     pub(crate) budget: Option<Written>,
     pub(crate) outcome: Outcome,
+    /// Whether its handler has yet to show that it can run at all.
+    pub(crate) doubted: bool,
 }
 
 /// The last write of an object.
@@ -47,7 +50,18 @@ impl Known {
             deployment: None,
             budget: None,
             outcome: Outcome::NotTried,
+            doubted: false,
         }
+    }
+
+    /// So many of the wanted pods are asked for: one where those that are there only end, or find no image, until one of them is ready. A hundred
+    /// would do no more. Not where they only take their time, or wait for a node.
+    pub(crate) fn hold_back(&mut self, wanted: u32, health: &Health) -> u32 {
+        use ConditionReason::{CrashLooping, ImageNotPulled};
+        let ends =
+            health.trouble.as_ref().is_some_and(|one| matches!(one.reason, CrashLooping | ImageNotPulled));
+        self.doubted = health.ready == 0 && (ends || self.doubted && 0 < health.pods);
+        if self.doubted { wanted.min(1) } else { wanted }
     }
 
     /// The newer of what was written and what the watch shows.

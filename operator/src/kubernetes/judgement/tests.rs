@@ -152,6 +152,15 @@ fn a_handler_that_ends_or_is_silent_is_not_healthy() {
 }
 
 #[test]
+fn who_waits_for_the_database_says_nothing_of_the_handler() {
+    let health = Health { pods: 2, ready: 0, trouble: Some(trouble(Reason::NotListening)) };
+    let away = Some(trouble(Reason::ConnectionFailed));
+    let verdicts = judged(Scene { health, trouble: away, ..scene() });
+    let handler = verdicts.iter().find(|one| one.type_ == Type::HandlerHealthy).unwrap();
+    assert_eq!((handler.holds, handler.reason), (None, Reason::NotObserved));
+}
+
+#[test]
 fn pods_that_start_are_on_the_way() {
     let counts = json!({ "observedGeneration": 1, "replicas": 2, "updatedReplicas": 2 });
     let deployment = json!({ "metadata": { "generation": 1 }, "status": counts });

@@ -161,9 +161,14 @@ async fn pods_and_quotas_speak_through_conditions() {
     status(handler(json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } })));
     let message = stage.until("Ready", "False CrashLooping").await;
     assert!(message.contains("for want of memory"), "{message}");
+    // One is enough to see whether it gets better; it stays one while it starts once more.
+    stage.until_replicas(1).await;
+    status(handler(json!({ "running": {} })));
+    stage.until("Ready", "False CrashLooping").await;
     status(json!({ "initContainerStatuses": [], "conditions": [{ "type": "Ready", "status": "True" }] }));
     stage.until("HandlerHealthy", "True Succeeded").await;
     stage.until("Ready", "True Succeeded").await;
+    stage.until_replicas(4).await;
     let quota = json!({ "status": { "conditions": [{
         "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods=1"
     }] } });
