@@ -757,7 +757,8 @@ CREATE FUNCTION rowlock.leave(instance bigint) RETURNS bigint
 declare l record; back bigint := 0;
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.lock_alive($1) then return 0; end if;
+  perform pg_advisory_xact_lock(1902602, ($1 & 2147483647)::int);
+  if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then return 0; end if;
   for l in select x.token, x.queue from rowlock.lease x where x.instance = $1 order by x.token for update loop
     back := back + rowlock.hand_back($1, l.queue, l.token);
   end loop;
@@ -1006,6 +1007,14 @@ CREATE FUNCTION rowlock.pulses() RETURNS TABLE(instance bigint, beat bigint)
   select i.id, coalesce((select b.n from rowlock.beat b where b.instance = i.id order by b.n desc limit 1), 0) from rowlock.instance i where i.ended_at is null
 $$;
 
+CREATE FUNCTION rowlock.reaches(queue integer, backlog_limit bigint) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = $1 limit $2) r), 0)
+    + (select count(*) from (select 1 from rowlock.delayed d where d.queue = $1 limit $2) d) >= $2
+$_$;
+
 CREATE FUNCTION rowlock.record(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1024,7 +1033,7 @@ begin
   end if;
   -- A request to cancel what was finished first has nothing left to do.
   if exists (select 1 from rowlock.cancel_request) then
-    delete from rowlock.cancel_request c where c.id = any ($4);
+    delete from rowlock.cancel_request c using unnest($4, $5) x(id, outcome) where c.id = x.id and x.outcome in (1, 3, 6);
   end if;
   if cardinality(part) = cardinality(ids) then return; end if;
   insert into rowlock.failure (id, attempt, instance, error)
@@ -1328,7 +1337,9 @@ begin
   if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
   update rowlock.queue q set backlog_full = not q.backlog_full
     from (select y.queue as id, y.available + y.scheduled + y.retryable n from rowlock.backlog() y) x
-    where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end;
+    where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end
+      -- An estimate may be far off where rows lie together: no producer is refused for that.
+      and (q.backlog_full or rowlock.reaches(q.id, q.backlog_limit));
   delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
 end $$;
 
@@ -1737,6 +1748,8 @@ REVOKE ALL ON FUNCTION rowlock.published_lows(queue integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION rowlock.published_lows(queue integer) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.pulses() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.reaches(queue integer, backlog_limit bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.record(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
 

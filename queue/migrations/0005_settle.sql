@@ -109,7 +109,7 @@ begin
   end if;
   -- A request to cancel what was finished first has nothing left to do.
   if exists (select 1 from rowlock.cancel_request) then
-    delete from rowlock.cancel_request c where c.id = any ($4);
+    delete from rowlock.cancel_request c using unnest($4, $5) x(id, outcome) where c.id = x.id and x.outcome in (1, 3, 6);
   end if;
   if cardinality(part) = cardinality(ids) then return; end if;
   insert into rowlock.failure (id, attempt, instance, error)
@@ -167,13 +167,15 @@ begin
   return back;
 end $$;
 
--- Hands back every lease without using an attempt, and ends the instance.
+-- Hands back every lease without using an attempt, and ends the instance. The lock is taken exclusively: a claim under way ends first, or its lease
+-- would be of an instance that is gone already, and nobody's.
 create function rowlock.leave(instance bigint) returns bigint language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare l record; back bigint := 0;
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.lock_alive($1) then return 0; end if;
+  perform pg_advisory_xact_lock(1902602, ($1 & 2147483647)::int);
+  if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then return 0; end if;
   for l in select x.token, x.queue from rowlock.lease x where x.instance = $1 order by x.token for update loop
     back := back + rowlock.hand_back($1, l.queue, l.token);
   end loop;

@@ -124,6 +124,12 @@ begin
                from rowlock.delayed d tablesample system (v_delayed) repeatable (0) group by d.queue) d on d.queue = q.id;
 end $$;
 
+-- Whether so many tasks of a queue wait, counted, and no further than that.
+create function rowlock.reaches(queue int, backlog_limit bigint) returns boolean language sql stable set search_path = pg_catalog, pg_temp as $$
+  select coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = $1 limit $2) r), 0)
+    + (select count(*) from (select 1 from rowlock.delayed d where d.queue = $1 limit $2) d) >= $2
+$$;
+
 -- Sets and clears backlog_full, and forgets instances that ended long ago. Cheap enough for every few seconds.
 create function rowlock.tidy() returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 #variable_conflict use_column
@@ -131,7 +137,9 @@ begin
   if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
   update rowlock.queue q set backlog_full = not q.backlog_full
     from (select y.queue as id, y.available + y.scheduled + y.retryable n from rowlock.backlog() y) x
-    where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end;
+    where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end
+      -- An estimate may be far off where rows lie together: no producer is refused for that.
+      and (q.backlog_full or rowlock.reaches(q.id, q.backlog_limit));
   delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
 end $$;
 

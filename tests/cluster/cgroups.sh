@@ -23,7 +23,8 @@ cgroups_make() { # name
         for node in 1 2; do mkdir -p "$hierarchy/rowlock-$1-node$node"; done
     done
     if [ -n "$unified" ]; then
-        for file in cpu cpuset memory pids; do echo +$file >$cgroups/cgroup.subtree_control; done
+        # All there are: the kubelet refuses a root that lacks one of its own.
+        for file in $(cat $cgroups/cgroup.controllers); do echo "+$file" >$cgroups/cgroup.subtree_control; done
         return
     fi
     for node in 1 2; do

@@ -124,6 +124,19 @@ impl TestDb {
         self.one(format!("select rowlock.task_state({id})")).await
     }
 
+    /// Waits until some statement on this database waits for a lock.
+    ///
+    /// # Panics
+    /// If none does within ten seconds.
+    pub async fn until_somebody_waits(&self) {
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        let since = std::time::Instant::now();
+        while self.one::<i64>(waiting).await == 0 {
+            assert!(since.elapsed().as_secs() < 10, "nobody waits for a lock");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+
     /// Fails unless every task is accounted for. Returns (completed, dead, cancelled, open) of `mail`.
     ///
     /// # Panics

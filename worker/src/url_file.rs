@@ -25,6 +25,7 @@ pub(crate) async fn follow_url(
     stop: Stop,
     background: CancellationToken,
 ) -> Result<(), WorkerError> {
+    let mut known = connect.borrow().url.clone();
     let mut turn = interval(LOOK);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -35,18 +36,22 @@ pub(crate) async fn follow_url(
         // While it is replaced there may be none.
         let Ok(text) = tokio::fs::read_to_string(&file).await else { continue };
         let url = text.trim();
-        if url.is_empty() || url == connect.borrow().url {
+        if url.is_empty() || url == known {
             continue;
         }
-        let new = Connect { url: url.to_owned(), ..connect.borrow().clone() };
+        url.clone_into(&mut known);
+        let new = Connect { url: known.clone(), ..connect.borrow().clone() };
         match shared.db.follow(&new) {
-            Ok(true) => tracing::info!("the database's URL has changed; new connections follow it"),
+            Ok(true) => {
+                tracing::info!("the database's URL has changed; new connections follow it");
+                connect.send_replace(new);
+            }
+            // Beats, too, stay where the leases are: in a copy of that database this instance would seem to live.
             Ok(false) => {
                 tracing::info!("the URL leads to another database now; draining for a new start");
                 stop.drain();
             }
             Err(error) => tracing::warn!(%error, "the database's URL has changed and cannot be followed"),
         }
-        connect.send_replace(new);
     }
 }

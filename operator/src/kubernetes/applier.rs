@@ -1,16 +1,19 @@
 //! Instances as pods: the applier of a cluster, for the queues of one database.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
-use kube::Api;
 use kube::api::DynamicObject;
+use kube::{Api, Resource};
 use rowlock_crds::TaskQueue;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::apply::{WriteError, bounded};
@@ -19,7 +22,7 @@ use super::health::health;
 use super::known::{Known, WATCH_DELAY, Written, foreign, is_our_change, is_owned, owner, turn_of};
 use super::managed;
 use super::outcome::Outcome;
-use super::rollouts::turn;
+use super::rollouts::{Place, turn};
 use super::shared::Shared;
 use super::watch::Namespace;
 use super::worker::WorkerImage;
@@ -69,7 +72,7 @@ impl Pods {
         let (seen, replicas) = match known.newest(stored.as_deref()) {
             Some((metadata, replicas)) => (Some(metadata), replicas),
             // Not ours by its labels, or not there: only the server knows.
-            None => (self.look(&known.owner).await?, 0),
+            None => (self.look::<Deployment>(&known.owner).await?, 0),
         };
         if let Some(outcome) = foreign(seen.as_ref(), "Deployment", &known.owner) {
             return Ok(outcome);
@@ -90,6 +93,7 @@ impl Pods {
         let mut outcome = Outcome::Done;
         if let Some(said) = self.refused(known, &object).await? {
             outcome = Outcome::Refused(said);
+            self.shared.withdraw(&place(&known.owner));
             // What the queue runs already is scaled on as it is.
             let Some(good) = known.good.clone() else {
                 if seen.is_some() {
@@ -126,7 +130,7 @@ impl Pods {
     }
 
     fn may_roll_out(&self, owner: &Owner) -> bool {
-        self.shared.may_roll_out(&(owner.namespace.clone(), owner.name.clone()))
+        self.shared.may_roll_out(&place(owner))
     }
 
     /// The pods stay what they are, but not how many.
@@ -188,7 +192,10 @@ impl Pods {
 
     async fn apply_budget(&self, known: &mut Known) -> Result<(), WriteError> {
         let Owner { namespace, name, .. } = &known.owner;
-        let stored = self.namespace.budgets.get(namespace, name).map(|one| one.metadata.clone());
+        let mut stored = self.namespace.budgets.get(namespace, name).map(|one| one.metadata.clone());
+        if stored.is_none() && known.budget.is_none() {
+            stored = self.look::<PodDisruptionBudget>(&known.owner).await?;
+        }
         if foreign(stored.as_ref(), "PodDisruptionBudget", &known.owner).is_some() {
             return Ok(());
         }
@@ -204,10 +211,18 @@ impl Pods {
         Ok(())
     }
 
-    async fn look(&self, owner: &Owner) -> Result<Option<ObjectMeta>, WriteError> {
-        let api: Api<Deployment> = Api::namespaced(self.shared.client.clone(), &owner.namespace);
+    /// Asks the server itself: the watch sees only what has our labels.
+    async fn look<K>(&self, owner: &Owner) -> Result<Option<ObjectMeta>, WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.shared.client.clone(), &owner.namespace);
         Ok(bounded(api.get_metadata_opt(&owner.name)).await?.map(|found| found.metadata))
     }
+}
+
+fn place(owner: &Owner) -> Place {
+    (owner.namespace.clone(), owner.name.clone())
 }
 
 impl Applier for Pods {

@@ -20,6 +20,8 @@ const RESTARTS: i32 = 2;
 pub(crate) struct Health {
     pub(crate) pods: usize,
     pub(crate) ready: usize,
+    /// Whether some handler only ends, or some image is not found.
+    pub(crate) ends: bool,
     /// What is wrong with the first pod that has something wrong.
     pub(crate) trouble: Option<Trouble>,
 }
@@ -33,7 +35,23 @@ pub(crate) fn health(pods: &[Arc<Pod>], port: u16, now: Timestamp) -> Health {
     let mut named: Vec<_> = pods.iter().collect();
     named.sort_by_key(|pod| pod.metadata.name.clone());
     let trouble = named.into_iter().find_map(|pod| trouble(pod, port, now));
-    Health { pods: pods.len(), ready, trouble }
+    Health { pods: pods.len(), ready, ends: pods.iter().any(|pod| ends(pod)), trouble }
+}
+
+/// Not where a worker ends: it does in every outage of the database.
+fn ends(pod: &Pod) -> bool {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let status = pod.status.iter();
+    let mut all = status
+        .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses))
+        .flatten();
+    all.any(|container| {
+        unwell(name, container).is_some_and(|trouble| match trouble.reason {
+            ConditionReason::ImageNotPulled => true,
+            ConditionReason::CrashLooping => container.name == containers::HANDLER,
+            _ => false,
+        })
+    })
 }
 
 fn trouble(pod: &Pod, port: u16, now: Timestamp) -> Option<Trouble> {
@@ -219,7 +237,7 @@ mod tests {
     #[test]
     fn ready_pods_are_counted() {
         let ready = json!({ "conditions": [{ "type": "Ready", "status": "True" }] });
-        assert_eq!(judge(&ready), Health { pods: 1, ready: 1, trouble: None });
-        assert_eq!(judge(&json!({})), Health { pods: 1, ready: 0, trouble: None });
+        assert_eq!(judge(&ready), Health { pods: 1, ready: 1, ends: false, trouble: None });
+        assert_eq!(judge(&json!({})), Health { pods: 1, ready: 0, ends: false, trouble: None });
     }
 }

@@ -204,7 +204,7 @@ fn schema(seen: &Seen<'_>) -> Verdict {
 }
 
 fn handler(seen: &Seen<'_>) -> Verdict {
-    let Health { pods, ready, trouble } = seen.health;
+    let Health { pods, ready, trouble, .. } = seen.health;
     match trouble {
         // A worker is not ready either while the database does not take it.
         Some(trouble) if trouble.reason == Reason::NotListening && seen.trouble.is_some() => verdict(

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::DynamicObject;
-use rowlock_crds::{ConditionReason, TaskQueue, annotations, api};
+use rowlock_crds::{TaskQueue, annotations, api};
 use serde_json::Value;
 
 use super::build::{self, Owner};
@@ -57,10 +57,7 @@ impl Known {
     /// So many of the wanted pods are asked for: one where those that are there only end, or find no image, until one of them is ready. A hundred
     /// would do no more. Not where they only take their time, or wait for a node.
     pub(crate) fn hold_back(&mut self, wanted: u32, health: &Health) -> u32 {
-        use ConditionReason::{CrashLooping, ImageNotPulled};
-        let ends =
-            health.trouble.as_ref().is_some_and(|one| matches!(one.reason, CrashLooping | ImageNotPulled));
-        self.doubted = health.ready == 0 && (ends || self.doubted && 0 < health.pods);
+        self.doubted = health.ready == 0 && (health.ends || self.doubted && 0 < health.pods);
         if self.doubted { wanted.min(1) } else { wanted }
     }
 

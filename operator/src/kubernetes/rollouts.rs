@@ -38,14 +38,23 @@ impl Rollouts {
         self.waiting.insert(place.clone(), now);
         self.waiting.retain(|_, asked| now.duration_since(*asked) < FORGOTTEN);
         self.begun.retain(|_, begun| now.duration_since(*begun) < WATCH_DELAY);
-        let unseen = self.begun.keys().filter(|begun| !under_way.contains(*begun)).count();
-        let before = self.waiting.range(..place.clone()).count();
-        let may = under_way.len() + unseen + before < self.at_once;
+        // Who has a turn and asks has pods of a release that was replaced: nobody shall wait for itself.
+        let others = under_way.iter().filter(|one| *one != place).count();
+        let unseen = self.begun.keys().filter(|begun| !under_way.contains(*begun) && *begun != place).count();
+        let before = self.waiting.range(..place.clone()).filter(|(one, _)| !under_way.contains(*one)).count();
+        let before = if under_way.contains(place) { 0 } else { before };
+        let may = others + unseen + before < self.at_once;
         if may {
             self.waiting.remove(place);
             self.begun.insert(place.clone(), now);
         }
         may
+    }
+
+    /// Takes a turn back that was not used.
+    pub(crate) fn withdraw(&mut self, place: &Place) {
+        self.waiting.remove(place);
+        self.begun.remove(place);
     }
 
     /// How many wait.
@@ -76,7 +85,8 @@ pub(crate) fn is_under_way(deployment: &Deployment) -> bool {
     let mut conditions = status.conditions.iter().flatten();
     let hopeless = conditions.any(|one| one.reason.as_deref() == Some("ProgressDeadlineExceeded"));
     let updated = status.updated_replicas.unwrap_or_default();
-    let old = updated < status.replicas.unwrap_or_default() || updated < wanted;
+    // Fewer than wanted, and all of them new: a quota lets no more in.
+    let old = updated < status.replicas.unwrap_or_default() || updated == 0;
     old && !(turn == UNREADY && hopeless)
 }
 
@@ -111,6 +121,25 @@ mod tests {
     }
 
     #[test]
+    fn a_release_over_one_that_does_not_start_takes_over_its_turns() {
+        let (mut rollouts, now) = (Rollouts::new(2), Instant::now());
+        let stuck = BTreeSet::from([place("b"), place("d")]);
+        assert!(!rollouts.ask(&place("a"), &stuck, now), "both turns are taken");
+        assert!(rollouts.ask(&place("b"), &stuck, now));
+        assert!(rollouts.ask(&place("d"), &stuck, now));
+        assert!(!rollouts.ask(&place("c"), &stuck, now));
+    }
+
+    #[test]
+    fn a_turn_that_was_not_used_is_another_ones() {
+        let (mut rollouts, now, nobody) = (Rollouts::new(1), Instant::now(), BTreeSet::new());
+        assert!(rollouts.ask(&place("a"), &nobody, now));
+        assert!(!rollouts.ask(&place("b"), &nobody, now));
+        rollouts.withdraw(&place("a"));
+        assert!(rollouts.ask(&place("b"), &nobody, now));
+    }
+
+    #[test]
     fn who_asks_no_more_keeps_nobody_waiting() {
         let (mut rollouts, now) = (Rollouts::new(1), Instant::now());
         let under_way = BTreeSet::from([place("x")]);
@@ -137,7 +166,8 @@ mod tests {
         check(READY, 4, json!({ "observedGeneration": 2, "replicas": 4, "updatedReplicas": 4 }), true);
         let begun = json!({ "observedGeneration": 3, "replicas": 5, "updatedReplicas": 1 });
         check(READY, 4, begun.clone(), true);
-        check(READY, 4, json!({ "observedGeneration": 3, "replicas": 3, "updatedReplicas": 3 }), true);
+        check(READY, 4, json!({ "observedGeneration": 3, "replicas": 3, "updatedReplicas": 3 }), false);
+        check(READY, 4, json!({ "observedGeneration": 3 }), true);
         check(READY, 4, json!(null), true);
         check(READY, 0, begun.clone(), false);
         check("", 4, begun.clone(), false);

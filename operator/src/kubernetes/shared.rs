@@ -112,6 +112,11 @@ impl Shared {
         under_way.is_some_and(|under_way| lock(&self.rollouts).ask(place, &under_way, Instant::now()))
     }
 
+    /// What was allowed will not be done.
+    pub(crate) fn withdraw(&self, place: &Place) {
+        lock(&self.rollouts).withdraw(place);
+    }
+
     /// Deployments whose pods are being changed for reasons of ours; `None` before all were seen.
     fn under_way(&self) -> Option<BTreeSet<Place>> {
         let mut found = BTreeSet::new();

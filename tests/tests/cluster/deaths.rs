@@ -53,7 +53,8 @@ async fn a_pod_forced_away_loses_nothing() -> Result<()> {
         stage.kubectl(&["delete", "pod", &pod.name_any(), "--force", "--grace-period=0"]);
         let summary = done(stage).await?;
         // Handler and worker are killed together: a worker that sees its handler die first says so, another's leases are lost.
-        ensure!((1..=4).contains(&summary.failures), "{summary}");
+        // Or hands them back, where it has heard by then that it is to end.
+        ensure!(40 < summary.runs && summary.failures <= 4, "{summary}");
         Ok(())
     })
     .await

@@ -152,3 +152,22 @@ async fn who_leaves_hands_back_without_using_attempts() {
     assert_eq!(again.tasks.len(), 250);
     assert!(again.tasks.iter().all(|task| task.attempt == 0));
 }
+
+#[tokio::test]
+async fn who_leaves_in_the_midst_of_a_claim_hands_back_what_it_brings() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await;
+    let member = test.member("a").await;
+    let mut claiming = test.session().await;
+    let claim =
+        format!("begin; select rowlock.claim({}, 1, array_fill(0::bigint, array[16]), 0, 4711)", member.id());
+    claiming.execute(sqlx::AssertSqlSafe(claim)).await.unwrap();
+    let (left, ()) = tokio::join!(leave(&test.db, member.id()), async {
+        test.until_somebody_waits().await;
+        claiming.execute("commit").await.unwrap();
+    });
+    assert_eq!(left.unwrap(), 1);
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.lease").await, 0);
+    let mut other = test.member("b").await;
+    assert_eq!(other.claim(1).await.tasks[0].id, id);
+}

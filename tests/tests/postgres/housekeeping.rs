@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Caretaker, Outcome, Settled, cancel, redrive};
+use rowlock_queue::{Cancelled, Caretaker, Outcome, Settled, cancel, redrive};
 use rowlock_tests::TestDb;
 use sqlx::{Executor, Row};
 
@@ -43,6 +43,27 @@ async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_redriven_ta
     assert!(member.beat(1, 1).await.cancelled.is_empty());
     let released = member.settle(&claimed, &Outcome::Release).await;
     assert_eq!(released, [Settled::Done], "not cancelled");
+}
+
+#[tokio::test]
+async fn a_request_that_crossed_a_retry_still_cancels() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    // Holds the settlement up after its first look at the requests.
+    let mut holds = test.session().await;
+    holds.execute("begin; select 1 from rowlock.lease for update").await.unwrap();
+    let retry = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
+    let (settled, ()) = tokio::join!(member.settle(&claimed, &retry), async {
+        test.until_somebody_waits().await;
+        assert_eq!(cancel(&test.db, id).await.unwrap(), Cancelled::Requested);
+        holds.execute("commit").await.unwrap();
+    });
+    assert_eq!(settled.len(), 1);
+    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    let story = rowlock_queue::story(&test.db, id).await.unwrap().unwrap();
+    assert_eq!(story.state, "cancelled");
 }
 
 /// As if nobody had cared for two months.
