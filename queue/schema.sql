@@ -1337,9 +1337,9 @@ begin
   if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
   update rowlock.queue q set backlog_full = not q.backlog_full
     from (select y.queue as id, y.available + y.scheduled + y.retryable n from rowlock.backlog() y) x
-    where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95 else x.n >= q.backlog_limit end
-      -- An estimate may be far off where rows lie together: no producer is refused for that.
-      and (q.backlog_full or rowlock.reaches(q.id, q.backlog_limit));
+    -- An estimate may be far off where rows lie together: no producer is refused for that, so what it says is counted.
+    where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95
+      when x.n >= q.backlog_limit then rowlock.reaches(q.id, q.backlog_limit) else false end;
   delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
 end $$;
 

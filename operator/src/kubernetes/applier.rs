@@ -181,13 +181,13 @@ impl Pods {
         let resource = kube::api::ApiResource::erase::<Deployment>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.shared.client.clone(), namespace, &resource);
         let live = bounded(api.get(name)).await?;
-        let restored = self.shared.hand.replace_template::<Deployment>(live, object).await?;
         let who = strangers.join(", ");
         let note = format!(
-            "{who} had changed the pod template of the Deployment: it is again what the TaskQueue says"
+            "{who} had changed the pod template of the Deployment: it is put back to what the TaskQueue says"
         );
+        // First: of the steps that follow the last may be refused for a moment, and by then nobody is seen to have been there.
         self.shared.hand.event(&known.about, true, "TemplateRestored", &note).await;
-        Ok(restored)
+        self.shared.hand.replace_template::<Deployment>(live, object).await
     }
 
     async fn apply_budget(&self, known: &mut Known) -> Result<(), WriteError> {

@@ -38,11 +38,14 @@ var runs atomic.Uint64
 
 func (j *journal) connect() {
 	for {
-		conn, err := net.Dial("tcp", j.address)
+		conn, err := net.DialTimeout("tcp", j.address, 3*time.Second)
 		if err == nil {
 			_, err = fmt.Fprintf(conn, `{"handler":%d}`+"\n", self)
 		}
 		if err == nil {
+			if j.conn != nil {
+				j.conn.Close()
+			}
 			j.conn = conn
 			return
 		}
@@ -50,16 +53,20 @@ func (j *journal) connect() {
 	}
 }
 
-// Before it returns the line is on its way: what ends this process afterwards does not take it back.
+// Before it returns the line is in the journal, which answers with a byte: what ends this process afterwards, or cuts it off,
+// does not take it back. One whose answer was lost is sent again, and counts once.
 func (j *journal) note(event map[string]any) {
 	line, _ := json.Marshal(event)
 	j.Lock()
 	defer j.Unlock()
-	for {
-		if _, err := j.conn.Write(append(line, '\n')); err == nil {
+	for answer := make([]byte, 1); ; j.connect() {
+		j.conn.SetDeadline(time.Now().Add(3 * time.Second))
+		if _, err := j.conn.Write(append(line, '\n')); err != nil {
+			continue
+		}
+		if _, err := j.conn.Read(answer); err == nil {
 			return
 		}
-		j.connect()
 	}
 }
 

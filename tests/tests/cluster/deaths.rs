@@ -16,7 +16,7 @@ const DISTURBED: Demands = Demands { drained: true, undisturbed: false };
 async fn a_worker_killed_beside_its_handler_loses_nothing() -> Result<()> {
     on_stage("worker-killed", async |stage| {
         let Some(own) = cluster().own() else { return Ok(()) };
-        let pod = busy(stage, &json!({ "ms": 1500 })).await?;
+        let pod = busy(stage, &json!({ "ms": 3000 })).await?;
         stage.failed(&pod);
         own.kill(&container(&pod, "worker")?)?;
         let summary = done(stage).await?;

@@ -1,40 +1,66 @@
 //! What handlers say they do, as it comes: tests/cluster/handler tells each event before it goes on.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs::File, io::Write, net::SocketAddr};
 
 use anyhow::Result;
 use rowlock_tests::history::Event;
 use serde::Deserialize;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::lan::Lan;
+
+/// Until then a handler that opened another connection has said so.
+const REOPENED: Duration = Duration::from_secs(1);
 
 /// Appends events to a file.
 #[derive(Debug, Clone)]
 pub(crate) struct Notes {
     file: Arc<Mutex<File>>,
     pub(crate) path: PathBuf,
+    /// What handlers said, to know what is said again.
+    said: Arc<Mutex<HashSet<String>>>,
+    /// How many connections each handler has opened.
+    opened: Arc<Mutex<HashMap<u32, u32>>>,
 }
 
 impl Notes {
     fn open(path: &Path) -> Result<Self> {
         let file = Arc::new(Mutex::new(File::create(path)?));
-        Ok(Self { file, path: path.to_owned() })
+        Ok(Self { file, path: path.to_owned(), said: Arc::default(), opened: Arc::default() })
     }
 
     pub(crate) fn note(&self, event: &Event) {
         self.line(&serde_json::to_string(event).unwrap());
     }
 
+    fn line_once(&self, line: &str) {
+        if lock(&self.said).insert(line.to_owned()) {
+            self.line(line);
+        }
+    }
+
+    /// The number of a handler's connection.
+    fn open_connection(&self, handler: u32) -> u32 {
+        let mut opened = lock(&self.opened);
+        let count = opened.entry(handler).or_default();
+        *count += 1;
+        *count
+    }
+
     fn line(&self, line: &str) {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = lock(&self.file);
         file.write_all(format!("{line}\n").as_bytes()).unwrap();
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Nanoseconds of the clock that handlers on this machine share.
@@ -77,13 +103,22 @@ impl Drop for Journal {
 }
 
 async fn take(stream: TcpStream, notes: Notes) -> Result<()> {
-    let mut lines = BufReader::new(stream).lines();
+    let (reading, mut writing) = stream.into_split();
+    let mut lines = BufReader::new(reading).lines();
     let Some(first) = lines.next_line().await? else { return Ok(()) };
     let hello: Hello = serde_json::from_str(&first)?;
+    let connection = notes.open_connection(hello.handler);
     while let Ok(Some(line)) = lines.next_line().await {
-        notes.line(&line);
+        notes.line_once(&line);
+        if writing.write_all(b".").await.is_err() {
+            break;
+        }
     }
-    // Its process has ended, or else it would write on.
-    notes.note(&Event::HandlerEnded { handler: hello.handler, at: now() });
+    let at = now();
+    // One that lost its connection opens another before it closes this one; else its process has ended.
+    tokio::time::sleep(REOPENED).await;
+    if lock(&notes.opened).get(&hello.handler) == Some(&connection) {
+        notes.note(&Event::HandlerEnded { handler: hello.handler, at });
+    }
     Ok(())
 }
