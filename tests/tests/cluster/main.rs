@@ -9,6 +9,7 @@ mod journal;
 mod kubectl;
 mod lan;
 mod stage;
+mod waiting;
 
 mod alone;
 mod changes;

@@ -1,8 +1,7 @@
 //! A namespace with a database of its own, a `TaskQueue` in it, and what is known of its tasks.
 
 use std::collections::BTreeSet;
-use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -21,18 +20,10 @@ use crate::cluster::{OPERATOR, cluster};
 use crate::journal::{Journal, now};
 use crate::kubectl::{kubectl, kubectl_with};
 use crate::lan::Way;
+pub(crate) use crate::waiting::{PATIENCE, until};
 
 /// The `TaskQueue` and its queue.
 pub(crate) const NAME: &str = "emails";
-
-/// A machine with two slow cores that does something else besides takes a tenth of it.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
-
-/// What goes on and on comes to nothing, either.
-const LONGEST: Duration = Duration::from_mins(10);
-
-/// How often something is looked at that cannot be waited for.
-const POLL: Duration = Duration::from_millis(200);
 
 pub(crate) struct Stage {
     pub(crate) namespace: String,
@@ -399,28 +390,5 @@ fn merge(into: &mut Value, but: &Value) {
             }
         }
         (into, but) => *into = but.clone(),
-    }
-}
-
-/// Waits until something holds; what it answers then. As long as what it is instead changes, it is on its way.
-pub(crate) async fn until<T, F>(what: &str, mut holds: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
-    let began = Instant::now();
-    let (mut since, mut last) = (began, String::new());
-    loop {
-        match holds().await {
-            Ok(answer) => return Ok(answer),
-            Err(instead) if PATIENCE < since.elapsed() || LONGEST < began.elapsed() => {
-                return Err(instead.context(format!("waited in vain until {what}")));
-            }
-            Err(instead) => {
-                if instead.to_string() != last {
-                    (since, last) = (Instant::now(), instead.to_string());
-                }
-                tokio::time::sleep(POLL).await;
-            }
-        }
     }
 }
