@@ -25,6 +25,25 @@ pub fn checkout() -> std::path::PathBuf {
     package.parent().expect("the package is a folder of the checkout").to_owned()
 }
 
+/// Runs a program to its end, with that on its standard input.
+///
+/// # Errors
+///
+/// Where it cannot be started, or not be waited for.
+pub fn run_with_input(
+    command: &mut std::process::Command,
+    input: &str,
+) -> std::io::Result<std::process::Output> {
+    use std::io::Write;
+    use std::process::Stdio;
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that failed at once does not read it.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    child.wait_with_output()
+}
+
 /// Whether the tests may take minutes each (`make soak`).
 #[must_use]
 pub fn soaks() -> bool {

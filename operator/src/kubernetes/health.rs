@@ -41,11 +41,7 @@ pub(crate) fn health(pods: &[Arc<Pod>], port: u16, now: Timestamp) -> Health {
 /// Not where a worker ends: it does in every outage of the database.
 fn ends(pod: &Pod) -> bool {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let status = pod.status.iter();
-    let mut all = status
-        .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses))
-        .flatten();
-    all.any(|container| {
+    containers_of(pod).any(|container| {
         unwell(name, container).is_some_and(|trouble| match trouble.reason {
             ConditionReason::ImageNotPulled => true,
             ConditionReason::CrashLooping => container.name == containers::HANDLER,
@@ -63,11 +59,17 @@ fn trouble(pod: &Pod, port: u16, now: Timestamp) -> Option<Trouble> {
         let message = format!("the pod {name} finds no node: {message}");
         return Some(Trouble::new(ConditionReason::NotStarting, message));
     }
-    let status = pod.status.as_ref()?;
-    let all = || status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
-    all()
+    containers_of(pod)
         .find_map(|container| unwell(name, container))
-        .or_else(|| silent(pod, &all().collect::<Vec<_>>(), port, now))
+        .or_else(|| silent(pod, &containers_of(pod).collect::<Vec<_>>(), port, now))
+}
+
+/// Sidecars, the handler among them, and the worker.
+fn containers_of(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.iter();
+    status
+        .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses))
+        .flatten()
 }
 
 /// A container that cannot start or does not stay.

@@ -38,12 +38,15 @@ impl Rollouts {
         self.waiting.insert(place.clone(), now);
         self.waiting.retain(|_, asked| now.duration_since(*asked) < FORGOTTEN);
         self.begun.retain(|_, begun| now.duration_since(*begun) < WATCH_DELAY);
-        // Who has a turn and asks has pods of a release that was replaced: nobody shall wait for itself.
-        let others = under_way.iter().filter(|one| *one != place).count();
-        let unseen = self.begun.keys().filter(|begun| !under_way.contains(*begun) && *begun != place).count();
-        let before = self.waiting.range(..place.clone()).filter(|(one, _)| !under_way.contains(*one)).count();
-        let before = if under_way.contains(place) { 0 } else { before };
-        let may = others + unseen + before < self.at_once;
+        let unseen = self.begun.keys().filter(|begun| !under_way.contains(*begun));
+        let others = under_way.iter().chain(unseen).filter(|one| *one != place).count();
+        // Who has a turn and asks has pods of a release that was replaced: it waits for nobody, nor for itself.
+        let before = if under_way.contains(place) {
+            0
+        } else {
+            self.waiting.range(..place.clone()).filter(|(one, _)| !under_way.contains(*one)).count()
+        };
+        let may = others + before < self.at_once;
         if may {
             self.waiting.remove(place);
             self.begun.insert(place.clone(), now);

@@ -144,9 +144,18 @@ impl Shared {
 
     /// Those that this release can read and that are not being deleted.
     pub(crate) fn readable(&self) -> Vec<Arc<TaskQueue>> {
+        self.readable_where(|_| true)
+    }
+
+    pub(crate) fn queues_of(&self, of: &Source) -> Vec<Arc<TaskQueue>> {
+        self.readable_where(|one| of.is_of(one))
+    }
+
+    fn readable_where(&self, wanted: impl Fn(&TaskQueue) -> bool) -> Vec<Arc<TaskQueue>> {
         let all = self.task_queues.all();
         let readable = all.iter().filter_map(|one| one.0.as_ref().ok());
-        readable.filter(|one| one.metadata.deletion_timestamp.is_none()).cloned().map(Arc::new).collect()
+        let those = readable.filter(|one| one.metadata.deletion_timestamp.is_none() && wanted(one));
+        those.cloned().map(Arc::new).collect()
     }
 
     pub(crate) fn unread(&self) -> Vec<Unread> {
@@ -160,13 +169,6 @@ impl Shared {
                 error: one.error.clone(),
             })
             .collect()
-    }
-
-    pub(crate) fn queues_of(&self, of: &Source) -> Vec<Arc<TaskQueue>> {
-        let all = self.task_queues.all();
-        let readable = all.iter().filter_map(|one| one.0.as_ref().ok());
-        let here = readable.filter(|one| one.metadata.deletion_timestamp.is_none() && of.is_of(one));
-        here.cloned().map(Arc::new).collect()
     }
 
     /// For the metrics.

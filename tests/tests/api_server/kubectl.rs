@@ -1,8 +1,8 @@
 //! kubectl, as a user runs it.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
+use rowlock_tests::run_with_input;
 use serde_json::Value;
 
 use crate::server::{Server, chart, server};
@@ -66,22 +66,9 @@ pub(crate) fn install(server: &Server) {
 }
 
 fn run(server: &Server, args: &[&str], input: &str) -> Output {
-    let mut child = Command::new(&server.kubectl)
-        .arg("--kubeconfig")
-        .arg(&server.kubeconfig)
-        .arg("--cache-dir")
-        .arg(server.folder.join("cache"))
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    // A kubectl that failed at once does not read it.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    child.wait_with_output().unwrap()
+    let mut command = Command::new(&server.kubectl);
+    command.arg("--kubeconfig").arg(&server.kubeconfig).arg("--cache-dir").arg(server.folder.join("cache"));
+    run_with_input(command.args(args), input).unwrap()
 }
 
 fn said(output: Output) -> Said {

@@ -1,8 +1,9 @@
 //! kubectl and helm, as a user runs them.
 
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
+
+use rowlock_tests::run_with_input;
 
 use crate::cluster::cluster;
 
@@ -32,19 +33,9 @@ pub(crate) fn helm(args: &[&str]) -> String {
 }
 
 pub(crate) fn run(program: &Path, kubeconfig: &Path, args: &[&str], input: &str) -> Said {
-    let mut child = Command::new(program)
-        .env("KUBECONFIG", kubeconfig)
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    // One that failed at once does not read it.
-    let _ = stdin.write_all(input.as_bytes());
-    drop(stdin);
-    let output = child.wait_with_output().unwrap();
+    let mut command = Command::new(program);
+    command.env("KUBECONFIG", kubeconfig).args(args);
+    let output = run_with_input(&mut command, input).unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }

@@ -106,10 +106,7 @@ async fn a_body_is_found_that_retention_moves_meanwhile() {
         let db = test.db.clone();
         tokio::spawn(async move { rowlock_queue::fetch(&db, &ids).await })
     };
-    let waits = "select exists (select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')";
-    while !test.one::<bool>(waits).await {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    test.until_somebody_waits().await;
     pruner.execute("commit").await.unwrap();
     assert_eq!(fetch.await.unwrap().unwrap().len(), 1, "a task without a body would be settled as dead");
 }
