@@ -771,7 +771,9 @@ CREATE FUNCTION rowlock.lock_alive(instance bigint) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
-  if not pg_try_advisory_xact_lock_shared(1902602, (instance & 2147483647)::int) then return false; end if;
+  if not pg_try_advisory_xact_lock_shared(1902602, (instance & 2147483647)::int) then
+    raise exception 'instance % is being ended', instance using errcode = 'lock_not_available', hint = 'Ask again.';
+  end if;
   return exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null);
 end $_$;
 

@@ -10,9 +10,13 @@ begin
   end if;
 end $$;
 
+-- Whether the instance lives, and keeps whoever would end it from that for the rest of the transaction. Who is just being ended is told to ask again:
+-- a rescue or a delete may yet fail.
 create function rowlock.lock_alive(instance bigint) returns boolean language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
-  if not pg_try_advisory_xact_lock_shared(1902602, (instance & 2147483647)::int) then return false; end if;
+  if not pg_try_advisory_xact_lock_shared(1902602, (instance & 2147483647)::int) then
+    raise exception 'instance % is being ended', instance using errcode = 'lock_not_available', hint = 'Ask again.';
+  end if;
   return exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null);
 end $$;
 

@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
@@ -50,8 +50,12 @@ impl Health {
     }
 }
 
+/// Listens on the address. `[::]` is every address of both families, or every one of IPv4 on a node without IPv6.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, WorkerError> {
-    TcpListener::bind(address).await.map_err(|error| WorkerError::Listen(address, error))
+    let every = address.ip() == Ipv6Addr::UNSPECIFIED;
+    let ipv4 = every.then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())));
+    let addresses: Vec<SocketAddr> = std::iter::once(address).chain(ipv4).collect();
+    TcpListener::bind(&addresses[..]).await.map_err(|error| WorkerError::Listen(address, error))
 }
 
 /// Serves until `stop`.
@@ -96,6 +100,17 @@ async fn metrics(State(health): State<Arc<Health>>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn every_address_is_one_of_both_families() {
+        let listener = bind("[::]:0".parse().unwrap()).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // A machine without IPv6 has no loopback of that family either.
+        let ipv6 = TcpListener::bind("[::1]:0").await.is_ok();
+        for loopback in std::iter::once("127.0.0.1").chain(ipv6.then_some("::1")) {
+            tokio::net::TcpStream::connect((loopback, port)).await.unwrap();
+        }
+    }
 
     #[tokio::test]
     async fn not_joined_is_healthy_but_not_ready() {

@@ -1,6 +1,6 @@
 //! Flags and environment of `rowlock-operator`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use clap::Parser;
 
@@ -26,7 +26,7 @@ pub struct Config {
     #[arg(long, env = "ROWLOCK_ROLLOUTS_AT_ONCE", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rollouts_at_once: u32,
     /// Address of /healthz, /readyz and /metrics
-    #[arg(long, env = "ROWLOCK_LISTEN", default_value_t = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 9464)))]
+    #[arg(long, env = "ROWLOCK_LISTEN", default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 9464)))]
     pub listen: SocketAddr,
     /// Namespace of the Lease by which replicas elect a leader, and of the service account: the operator's own
     #[arg(long, env = "POD_NAMESPACE", default_value = "rowlock")]
@@ -53,6 +53,14 @@ impl Config {
     #[must_use]
     pub fn image(&self) -> WorkerImage {
         WorkerImage { image: self.worker_image.clone(), pull_policy: self.worker_pull_policy.clone() }
+    }
+
+    /// Where to listen, the first that can be had: `[::]` is every address of both families, or every one of IPv4 on a node without IPv6.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let every = self.listen.ip() == Ipv6Addr::UNSPECIFIED;
+        let ipv4 = every.then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.listen.port())));
+        std::iter::once(self.listen).chain(ipv4).collect()
     }
 
     /// Told apart from its other life after a restart in place.

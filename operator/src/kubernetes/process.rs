@@ -36,7 +36,7 @@ const LONGEST_TICK: Duration = Duration::from_secs(10);
 
 /// Works until `stop`, then gives the Lease back.
 pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std::io::Result<()> {
-    let listener = TcpListener::bind(config.listen).await?;
+    let listener = TcpListener::bind(&config.addresses()[..]).await?;
     let identity = config.identity();
     let leadership = Leadership::default();
     let hand = Hand::new(client.clone(), leadership.clone(), &identity);

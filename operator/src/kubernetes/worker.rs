@@ -66,7 +66,7 @@ fn variables(instance: &Instance, place: Place) -> Vec<Value> {
     let pod_name = json!({ "fieldRef": { "fieldPath": "metadata.name" } });
     variables.push(json!({ "name": env::INSTANCE_NAME, "valueFrom": pod_name }));
     // Not on loopback alone: probes and Prometheus come from outside the pod.
-    let listen = format!("0.0.0.0:{}", place.worker_port);
+    let listen = format!("[::]:{}", place.worker_port);
     variables.push(json!({ "name": env::LISTEN, "value": listen }));
     variables.push(json!({ "name": env::DATABASE_URL_FILE, "value": format!("{FOLDER}/{FILE}") }));
     variables

@@ -76,6 +76,27 @@ async fn no_task_of_an_open_transaction_outlives_its_queue() {
 }
 
 #[tokio::test]
+async fn an_instance_outlives_a_deletion_that_is_refused() {
+    let test = TestDb::new().await;
+    let mut member = test.member("a").await;
+    test.enqueue().await;
+    let claimed = member.claim(1).await;
+    let mut producer = test.session().await;
+    producer.execute("begin; select rowlock.enqueue('mail', 'send', '{}')").await.unwrap();
+    let deletion = async { refused(&test, FORCE).await };
+    let meanwhile = async {
+        test.until_somebody_waits().await;
+        rowlock_queue::beat(&test.db, &member.says(1, 1)).await
+    };
+    let (refusal, answer) = tokio::join!(deletion, meanwhile);
+    assert!(refusal.contains("being used"));
+    assert!(answer.is_err_and(|error| error.is_transient()), "not gone: it is to ask again");
+    assert!(!member.beat(1, 1).await.gone);
+    let settled = member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    assert_eq!(settled, [rowlock_queue::Settled::Done]);
+}
+
+#[tokio::test]
 async fn nobody_but_the_owner_deletes_a_queue() {
     let test = TestDb::new().await;
     for role in ["rowlock_producer", "rowlock_worker", "rowlock_reader", "public"] {
