@@ -82,6 +82,8 @@ python
 
 save rowlock-worker test
 save rowlock-operator test
+# The next release.
+save rowlock-worker test localhost/rowlock-worker:next
 # What README.md has: the tag of the chart.
 version=$(awk '$1 == "appVersion:" { print $2 }' "$here/../../charts/rowlock/Chart.yaml" | tr -d '"')
 save rowlock-worker test "localhost/rowlock-worker:$version"

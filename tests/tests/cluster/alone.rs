@@ -8,12 +8,16 @@ use kube::ResourceExt;
 use rowlock_tests::history::Demands;
 use serde_json::json;
 
+use crate::changes::upgrade;
 use crate::cluster::cluster;
 use crate::kubectl::kubectl;
 use crate::stage::{alone, until};
 
 /// How long a node is away: longer than a lease, and than it takes until Kubernetes gives it up.
 const AWAY: Duration = Duration::from_mins(1);
+
+/// What the chart's next release calls its workers.
+const NEXT: &str = "next";
 
 const NO_API: Duration = Duration::from_secs(30);
 
@@ -68,6 +72,37 @@ async fn without_an_api_server_for_a_while_workers_go_on() -> Result<()> {
         stage.until_replicas(|replicas| replicas == 4).await?;
         let names: Vec<String> = stage.pods().await?.iter().map(ResourceExt::name_any).collect();
         ensure!(before.iter().all(|pod| names.contains(&pod.name_any())), "{names:?}");
+        stage.until_drained().await?;
+        let summary = stage.check(Demands { drained: true, undisturbed: true }).await?;
+        ensure!(summary.failures == 0, "{summary}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_of_a_new_release_take_over_without_cutting_anybody_off() -> Result<()> {
+    alone("release", async |stage| {
+        stage.task_queue(&json!({ "workers": { "total": 16, "perPod": 8 } }))?;
+        stage.wait_ready();
+        stage.enqueue(600, &json!({ "ms": 1000 })).await?;
+        let before = stage.until_pods(2).await?;
+        let tag = format!("workerImage.tag={NEXT}");
+        tokio::task::spawn_blocking(move || upgrade(&["--set", &tag])).await?;
+        let image = format!("{}rowlock-worker:{NEXT}", cluster().images);
+        until("the pods are of the new release", || async {
+            let pods = stage.ready_pods().await?;
+            let new = pods
+                .iter()
+                .filter(|pod| serde_json::to_string(&pod.spec).is_ok_and(|spec| spec.contains(&image)));
+            let (new, old) = (
+                new.count(),
+                pods.iter().filter(|pod| before.iter().any(|one| one.name_any() == pod.name_any())).count(),
+            );
+            ensure!((new, old) == (2, 0), "{new} of the new, {old} of the old");
+            Ok(())
+        })
+        .await?;
         stage.until_drained().await?;
         let summary = stage.check(Demands { drained: true, undisturbed: true }).await?;
         ensure!(summary.failures == 0, "{summary}");

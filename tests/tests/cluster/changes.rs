@@ -81,7 +81,9 @@ async fn change(stage: &Stage) -> Result<()> {
     step(stage, "a node is drained").await?;
     drain(stage).await?;
     step(stage, "the operator is upgraded").await?;
-    tokio::task::spawn_blocking(upgrade).await?;
+    // Both replicas are replaced.
+    let annotation = format!("podAnnotations.upgraded=\"{}\"", std::process::id());
+    tokio::task::spawn_blocking(move || upgrade(&["--set-string", &annotation])).await?;
     step(stage, "fewer workers").await?;
     stage.change(&json!({ "workers": { "total": 16 } }));
     stage.until_replicas(|replicas| replicas == 1).await?;
@@ -123,21 +125,9 @@ async fn drain(stage: &Stage) -> Result<()> {
     Ok(())
 }
 
-/// Both replicas of the operator are replaced.
-fn upgrade() {
+/// A release with other values.
+pub(crate) fn upgrade(values: &[&str]) {
     let chart = checkout().join("charts/rowlock").display().to_string();
-    let annotation = format!("podAnnotations.upgraded=\"{}\"", std::process::id());
-    helm(&[
-        "upgrade",
-        "rowlock",
-        &chart,
-        "-n",
-        OPERATOR,
-        "--reuse-values",
-        "--set-string",
-        &annotation,
-        "--wait",
-        "--timeout",
-        "3m",
-    ]);
+    let args = ["upgrade", "rowlock", &chart, "-n", OPERATOR, "--reuse-values", "--wait", "--timeout", "3m"];
+    helm(&[&args, values].concat());
 }

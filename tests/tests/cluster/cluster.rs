@@ -40,6 +40,11 @@ pub(crate) struct Own {
 }
 
 impl Own {
+    /// Ends it before this process does.
+    pub(crate) fn down(&self) -> Result<()> {
+        script("cluster.sh", &["down", &self.name]).map(drop)
+    }
+
     /// Runs a command inside, where the networks of the nodes are.
     pub(crate) fn enter(&self, command: &[&str]) -> Result<String> {
         script("cluster.sh", &[&["enter", self.name.as_str()], command].concat())
@@ -224,7 +229,7 @@ fn launch(name: &str, folder: &Path) -> Launch {
 }
 
 /// As docs/kubernetes.md says.
-fn install(cluster: &Cluster) -> Result<()> {
+pub(crate) fn install(cluster: &Cluster) -> Result<()> {
     let chart = |name: &str| checkout().join("charts").join(name).display().to_string();
     let (crds, operator) = (chart("rowlock-crds"), chart("rowlock"));
     let (image, worker) = (

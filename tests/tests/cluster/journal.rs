@@ -11,7 +11,6 @@ use rowlock_tests::history::Event;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
 use crate::lan::Lan;
 
@@ -73,7 +72,6 @@ pub(crate) fn now() -> u64 {
 pub(crate) struct Journal {
     pub(crate) notes: Notes,
     pub(crate) at: SocketAddr,
-    accepting: JoinHandle<()>,
 }
 
 /// The first line of a handler's connection.
@@ -85,21 +83,26 @@ struct Hello {
 impl Journal {
     pub(crate) fn start(lan: &Lan, path: &Path) -> Result<Self> {
         let notes = Notes::open(path)?;
-        let (listener, at) = lan.listen()?;
-        let taken = notes.clone();
-        let accepting = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(take(stream, taken.clone()));
-            }
-        });
-        Ok(Self { notes, at, accepting })
+        let at = accept(lan, &notes)?;
+        Ok(Self { notes, at })
+    }
+
+    /// Where handlers of another cluster reach it.
+    pub(crate) fn reached_from(&self, lan: &Lan) -> Result<SocketAddr> {
+        accept(lan, &self.notes)
     }
 }
 
-impl Drop for Journal {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
+/// Takes what handlers say, until the test ends.
+fn accept(lan: &Lan, notes: &Notes) -> Result<SocketAddr> {
+    let (listener, at) = lan.listen()?;
+    let notes = notes.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(take(stream, notes.clone()));
+        }
+    });
+    Ok(at)
 }
 
 async fn take(stream: TcpStream, notes: Notes) -> Result<()> {

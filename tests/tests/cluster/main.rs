@@ -12,6 +12,7 @@ mod stage;
 mod waiting;
 
 mod alone;
+mod apart;
 mod changes;
 mod deaths;
 mod hands;
@@ -19,5 +20,5 @@ mod leaving;
 mod mistakes;
 mod outages;
 mod quiet;
-mod readme;
+mod second;
 mod stranger;

@@ -16,7 +16,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::sync::RwLock;
 use url::Url;
 
-use crate::cluster::{OPERATOR, cluster};
+use crate::cluster::cluster;
 use crate::journal::{Journal, now};
 use crate::kubectl::{kubectl, kubectl_with};
 use crate::lan::Way;
@@ -24,6 +24,15 @@ pub(crate) use crate::waiting::{PATIENCE, until};
 
 /// The `TaskQueue` and its queue.
 pub(crate) const NAME: &str = "emails";
+
+/// The operator's way into a namespace, as the chart's notes say (it is released as `rowlock` into the namespace of that name).
+pub(crate) const ENTRY: [&str; 5] = [
+    "create",
+    "rolebinding",
+    "rowlock-operator-rowlock",
+    "--clusterrole=rowlock-operator-rowlock-namespace",
+    "--serviceaccount=rowlock:rowlock-operator",
+];
 
 pub(crate) struct Stage {
     pub(crate) namespace: String,
@@ -80,7 +89,7 @@ impl Stage {
         let old = ["delete", "namespace", &self.namespace, "--ignore-not-found", "--wait"];
         kubectl_with(&old, "").map_err(anyhow::Error::msg)?;
         kubectl(&["create", "namespace", &self.namespace]);
-        self.let_the_operator_in();
+        self.kubectl(&ENTRY);
         // As with CloudNativePG: a Service of this namespace, and a Secret that names it without dots.
         let (ip, port) = (self.way.at.ip(), self.way.at.port());
         let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "db" },
@@ -93,16 +102,6 @@ impl Stage {
         self.apply(&endpoints)?;
         let owner = self.namespace.replace('-', "_");
         self.secret(&format!("postgres://{owner}:{owner}@db:5432/{owner}"))
-    }
-
-    /// As the chart's notes say.
-    pub(crate) fn let_the_operator_in(&self) {
-        let role = format!("rowlock-operator-{OPERATOR}");
-        let (cluster_role, account) = (
-            format!("--clusterrole={role}-namespace"),
-            format!("--serviceaccount={OPERATOR}:rowlock-operator"),
-        );
-        self.kubectl(&["create", "rolebinding", &role, &cluster_role, &account]);
     }
 
     pub(crate) fn secret(&self, uri: &str) -> Result<()> {

@@ -1,4 +1,4 @@
-//! README.md's five minutes on a cluster, as they stand.
+//! README.md's five minutes, as they stand, on a cluster apart. (Named so as to begin while others wait for [`crate::alone`].)
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use rowlock_tests::blocks::{Kind, blocks};
 use rowlock_tests::{TestDb, checkout, server as postgres};
 use url::Url;
 
-use crate::cluster::{Cluster, bare, cluster};
+use crate::cluster::{Cluster, Own, bare, cluster};
 use crate::kubectl;
 use crate::lan::Way;
 use crate::stage::until;
@@ -46,7 +46,8 @@ async fn five_minutes_on_a_cluster_as_the_readme_says() -> Result<()> {
         ensure!(done == 10_000 && pods.is_empty(), "{done} done, pods {pods:?}:\n{seen}");
         Ok(())
     })
-    .await
+    .await?;
+    tokio::task::spawn_blocking(move || stranger.own().map_or(Ok(()), Own::down)).await?
 }
 
 fn kubectl(cluster: &Cluster, args: &[&str]) -> Result<String> {
