@@ -17,6 +17,9 @@ pub trait Applier: Send {
     /// Instances of all queues beyond those: they stop, or are about to replace others.
     fn leaving(&self) -> u32;
 
+    /// Whether no handler of a queue's instances gets to run.
+    fn falters(&mut self, queue: &str) -> bool;
+
     /// Where the metrics of its instances are, by the instances' names.
     fn metrics_addresses(&self, queue: &str) -> Vec<(String, String)>;
 

@@ -85,9 +85,9 @@ impl Tended {
         matches!(self.refused.as_deref(), Some(Error::Refused { code, .. }) if code == rowlock_queue::NOT_THE_OWNER)
     }
 
-    pub(crate) fn observe(&self, stats: Option<&QueueStats>, pods: u32) -> ObservedQueue {
+    pub(crate) fn observe(&self, stats: Option<&QueueStats>, pods: u32, faltering: bool) -> ObservedQueue {
         let of = ObservedQueue::of(&self.charge.manifest.spec);
-        let observed = ObservedQueue { pods, stats: stats.map(backlog), ..of };
+        let observed = ObservedQueue { pods, faltering, stats: stats.map(backlog), ..of };
         if self.is_anothers() {
             return ObservedQueue { total: 0, suspend_scaling: false, ..observed };
         }

@@ -165,7 +165,8 @@ impl<A: Applier> Operator<A> {
         let (mut observed, mut decisions): (Vec<ObservedQueue>, Vec<Decision>) = (Vec::new(), Vec::new());
         for (name, tended) in &mut self.queues {
             let stats = seen.get(name).map(|queue| &queue.stats);
-            let queue = tended.observe(stats, self.applier.instances(name));
+            let faltering = self.applier.falters(name);
+            let queue = tended.observe(stats, self.applier.instances(name), faltering);
             decisions.push(tended.decide(&queue, now));
             observed.push(queue);
         }

@@ -8,9 +8,19 @@ use crate::{Backlog, Decision, Inputs, Memory, ObservedQueue, Reason, Scaling};
 ///
 /// Up at once and in one step; down only to the highest wish of the last `scale_down_after`; to zero only
 /// when nothing is available, due soon or running (or the queue is paused, so that nothing could start). What
-/// is not known holds the pods as they are. `total` is above everything else, and [`share`](crate::share) above that.
+/// is not known holds the pods as they are. While no handler gets to run there is one pod, however many are wished: a hundred would
+/// crash no better. `total` is above everything else, and [`share`](crate::share) above that.
 #[must_use]
 pub fn decide(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
+    let decision = sound(queue, memory, now);
+    if !queue.faltering || queue.suspend_scaling || decision.pods_desired <= 1 {
+        return decision;
+    }
+    Decision { pods_desired: 1, workers_desired: queue.workers_on(1), reason: Reason::Faltering, ..decision }
+}
+
+/// Where handlers run, as far as anybody knows.
+fn sound(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
     let Scaling::Auto { min, wait_target, scale_down_after } = queue.scaling else {
         return if queue.suspend_scaling {
             hold(queue, memory, now, Reason::Suspended, Duration::ZERO)

@@ -39,6 +39,8 @@ pub enum Reason {
     Total,
     /// More would help, but the database has no connections for it.
     Connections,
+    /// More would help, but not while no handler gets to run: one pod is tried.
+    Faltering,
     /// Less would do, but not yet for long enough.
     Stabilization,
     /// No task may start.
@@ -61,6 +63,7 @@ impl Reason {
             Self::MinWorkers => "MinWorkers",
             Self::Total => "Total",
             Self::Connections => "Connections",
+            Self::Faltering => "Faltering",
             Self::Stabilization => "Stabilization",
             Self::Paused => "Paused",
             Self::Suspended => "Suspended",
@@ -71,7 +74,7 @@ impl Reason {
     /// Whether the tasks ask for more than there will be.
     #[must_use]
     pub const fn is_limit(self) -> bool {
-        matches!(self, Self::Total | Self::Connections)
+        matches!(self, Self::Total | Self::Connections | Self::Faltering)
     }
 }
 

@@ -24,6 +24,8 @@ pub struct ObservedQueue {
     pub stats: Option<Backlog>,
     /// Pods there are, or that were asked for and are starting; without the terminating ones.
     pub pods: u32,
+    /// Whether no handler of these pods gets to run: more of them would do no more.
+    pub faltering: bool,
     /// How long a pod takes from being wanted to its first claim.
     pub pod_start: Duration,
 }
@@ -78,6 +80,7 @@ impl ObservedQueue {
             suspend_scaling: spec.suspend_scaling,
             stats: None,
             pods: 0,
+            faltering: false,
             pod_start: USUAL_POD_START,
         }
     }

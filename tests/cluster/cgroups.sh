@@ -15,6 +15,10 @@ cgroups_missing() {
     for hierarchy in $(hierarchies); do
         [ -w "$hierarchy" ] || { echo "missing: cgroups; $hierarchy cannot be written"; return; }
     done
+    # In a container its top is no root: with processes of its own it gives no controllers to those below.
+    if [ -n "$unified" ] && [ -e $cgroups/cgroup.type ] && [ -n "$(cat $cgroups/cgroup.procs)" ]; then
+        echo "missing: cgroups; processes run in the topmost one, move them to one below it"
+    fi
 }
 
 cgroups_make() { # name

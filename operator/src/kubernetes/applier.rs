@@ -9,7 +9,6 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::{Api, Resource};
 use rowlock_crds::TaskQueue;
@@ -18,7 +17,7 @@ use serde_json::Value;
 
 use super::apply::{WriteError, bounded};
 use super::build::{self, Owner};
-use super::health::health;
+use super::health::only_end;
 use super::known::{Known, WATCH_DELAY, Written, foreign, is_our_change, is_owned, owner, turn_of};
 use super::managed;
 use super::outcome::Outcome;
@@ -66,8 +65,7 @@ impl Pods {
     }
 
     async fn apply_queue(&self, known: &mut Known, intent: &Intent<'_>) -> Result<Outcome, WriteError> {
-        let pods = self.wanted(known, intent);
-        let mut object = build::deployment(&known.owner, intent.manifest, pods, &self.image);
+        let mut object = build::deployment(&known.owner, intent.manifest, intent.pods, &self.image);
         let stored = self.stored(&known.owner);
         let (seen, replicas) = match known.newest(stored.as_deref()) {
             Some((metadata, replicas)) => (Some(metadata), replicas),
@@ -82,7 +80,7 @@ impl Pods {
         if let Some(live) = seen.as_ref().filter(|_| strangers.is_empty()) {
             let needs_turn = replicas > 0 && is_our_change(live, &object);
             if needs_turn && !self.may_roll_out(&known.owner) {
-                self.scale(known, pods, replicas).await?;
+                self.scale(known, intent.pods, replicas).await?;
                 return Ok(self.waits());
             }
             let turn = if needs_turn { Some(turn(stored.as_deref())) } else { turn_of(live, &object) };
@@ -97,7 +95,7 @@ impl Pods {
             // What the queue runs already is scaled on as it is.
             let Some(good) = known.good.clone() else {
                 if seen.is_some() {
-                    self.scale(known, pods, replicas).await?;
+                    self.scale(known, intent.pods, replicas).await?;
                 }
                 return Ok(outcome);
             };
@@ -118,15 +116,6 @@ impl Pods {
         }
         self.apply_budget(known).await?;
         Ok(outcome)
-    }
-
-    fn wanted(&self, known: &mut Known, intent: &Intent<'_>) -> u32 {
-        let spec = &intent.manifest.spec;
-        if spec.suspend_scaling {
-            return intent.pods;
-        }
-        let pods = self.namespace.pods_of(&known.owner.name);
-        known.hold_back(intent.pods, &health(&pods, spec.handler.http.port, Timestamp::now()))
     }
 
     fn may_roll_out(&self, owner: &Owner) -> bool {
@@ -238,6 +227,12 @@ impl Applier for Pods {
             terminating + staying.saturating_sub(self.instances(queue))
         };
         self.queues.iter().map(beyond).sum()
+    }
+
+    fn falters(&mut self, queue: &str) -> bool {
+        let Some(known) = self.queues.get_mut(queue) else { return false };
+        known.faltering = only_end(&self.namespace.pods_of(&known.owner.name), known.faltering);
+        known.faltering
     }
 
     fn metrics_addresses(&self, _queue: &str) -> Vec<(String, String)> {

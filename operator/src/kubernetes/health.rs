@@ -20,22 +20,27 @@ const RESTARTS: i32 = 2;
 pub(crate) struct Health {
     pub(crate) pods: usize,
     pub(crate) ready: usize,
-    /// Whether some handler only ends, or some image is not found.
-    pub(crate) ends: bool,
     /// What is wrong with the first pod that has something wrong.
     pub(crate) trouble: Option<Trouble>,
 }
 
 /// Judges the pods that are not on their way out.
 pub(crate) fn health(pods: &[Arc<Pod>], port: u16, now: Timestamp) -> Health {
-    let ready = pods
-        .iter()
-        .filter(|pod| condition(pod, "Ready").is_some_and(|(status, ..)| status == "True"))
-        .count();
+    let ready = pods.iter().filter(|pod| is_ready(pod)).count();
     let mut named: Vec<_> = pods.iter().collect();
     named.sort_by_key(|pod| pod.metadata.name.clone());
     let trouble = named.into_iter().find_map(|pod| trouble(pod, port, now));
-    Health { pods: pods.len(), ready, ends: pods.iter().any(|pod| ends(pod)), trouble }
+    Health { pods: pods.len(), ready, trouble }
+}
+
+/// Whether pods only end, or find no image, until one of them is ready; `before`: whether they did when last looked at. Not where they only take their
+/// time, or wait for a node.
+pub(crate) fn only_end(pods: &[Arc<Pod>], before: bool) -> bool {
+    !pods.iter().any(|pod| is_ready(pod)) && (before && !pods.is_empty() || pods.iter().any(|pod| ends(pod)))
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|(status, ..)| status == "True")
 }
 
 /// Not where a worker ends: it does in every outage of the database.
@@ -160,9 +165,12 @@ mod tests {
 
     const NOW: &str = "2026-01-01T00:01:00Z";
 
+    fn pod(status: &Value) -> Arc<Pod> {
+        serde_json::from_value(json!({ "metadata": { "name": "p" }, "status": status })).unwrap()
+    }
+
     fn judge(status: &Value) -> Health {
-        let pod = serde_json::from_value(json!({ "metadata": { "name": "p" }, "status": status })).unwrap();
-        health(&[Arc::new(pod)], 8080, NOW.parse().unwrap())
+        health(&[pod(status)], 8080, NOW.parse().unwrap())
     }
 
     fn container(name: &str, ready: bool, restarts: u32, state: &Value, last: &Value) -> Value {
@@ -237,9 +245,30 @@ mod tests {
     }
 
     #[test]
+    fn pods_only_end_until_one_is_ready() {
+        let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+        let crashes =
+            |name| pod(&json!({ "containerStatuses": [container(name, false, 3, &waiting, &json!({}))] }));
+        let ready = pod(&json!({ "conditions": [{ "type": "Ready", "status": "True" }] }));
+        let starts = pod(&json!({}));
+        let crashing = crashes("handler");
+        for (pods, before, after) in [
+            (vec![&crashing], false, true),
+            (vec![&crashing, &ready], true, false),
+            (vec![&starts], true, true),
+            (vec![&starts], false, false),
+            (vec![&crashes("worker")], false, false),
+            (vec![], true, false),
+        ] {
+            let pods: Vec<Arc<Pod>> = pods.into_iter().cloned().collect();
+            assert_eq!(only_end(&pods, before), after, "{pods:?}");
+        }
+    }
+
+    #[test]
     fn ready_pods_are_counted() {
         let ready = json!({ "conditions": [{ "type": "Ready", "status": "True" }] });
-        assert_eq!(judge(&ready), Health { pods: 1, ready: 1, ends: false, trouble: None });
-        assert_eq!(judge(&json!({})), Health { pods: 1, ready: 0, ends: false, trouble: None });
+        assert_eq!(judge(&ready), Health { pods: 1, ready: 1, trouble: None });
+        assert_eq!(judge(&json!({})), Health { pods: 1, ready: 0, trouble: None });
     }
 }

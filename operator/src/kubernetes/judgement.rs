@@ -235,6 +235,11 @@ fn limited(seen: &Seen<'_>) -> Verdict {
                 format!("more workers would help, but the database has no connections for them: {limit}");
             verdict(Type::ScalingLimited, Some(true), Reason::Connections, &message)
         }
+        Settled::Faltering => {
+            let reason = seen.health.trouble.as_ref().map_or(Reason::Progressing, |trouble| trouble.reason);
+            let message = "more workers would help, but one pod is tried until its handler runs";
+            verdict(Type::ScalingLimited, Some(true), reason, message)
+        }
         _ => verdict(
             Type::ScalingLimited,
             Some(false),

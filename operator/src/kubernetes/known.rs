@@ -11,7 +11,6 @@ use rowlock_crds::{TaskQueue, annotations, api};
 use serde_json::Value;
 
 use super::build::{self, Owner};
-use super::health::Health;
 use super::managed;
 use super::outcome::Outcome;
 
@@ -28,8 +27,8 @@ pub(crate) struct Known {
     pub(crate) deployment: Option<Written>,
     pub(crate) budget: Option<Written>,
     pub(crate) outcome: Outcome,
-    /// Whether its handler has yet to show that it can run at all.
-    pub(crate) doubted: bool,
+    /// Whether its pods only ended when they were last looked at.
+    pub(crate) faltering: bool,
 }
 
 /// The last write of an object.
@@ -50,15 +49,8 @@ impl Known {
             deployment: None,
             budget: None,
             outcome: Outcome::NotTried,
-            doubted: false,
+            faltering: false,
         }
-    }
-
-    /// So many of the wanted pods are asked for: one where those that are there only end, or find no image, until one of them is ready. A hundred
-    /// would do no more. Not where they only take their time, or wait for a node.
-    pub(crate) fn hold_back(&mut self, wanted: u32, health: &Health) -> u32 {
-        self.doubted = health.ready == 0 && (health.ends || self.doubted && 0 < health.pods);
-        if self.doubted { wanted.min(1) } else { wanted }
     }
 
     /// The newer of what was written and what the watch shows.

@@ -160,6 +160,11 @@ impl Applier for Local {
         u32::try_from(self.stopping.len() + self.replaced.len()).unwrap_or(u32::MAX)
     }
 
+    /// Its instances claim nothing while their handler does not listen, and cost little.
+    fn falters(&mut self, _queue: &str) -> bool {
+        false
+    }
+
     fn metrics_addresses(&self, queue: &str) -> Vec<(String, String)> {
         let pairs = self.pairs.iter().filter(|((of, _), _)| of == queue);
         pairs.map(|(_, pair)| (pair.name().to_owned(), pair.metrics_address())).collect()

@@ -19,6 +19,7 @@ fn queue() -> ObservedQueue {
         suspend_scaling: false,
         stats: Some(Backlog::default()),
         pods: 0,
+        faltering: false,
         pod_start: seconds(3),
     }
 }

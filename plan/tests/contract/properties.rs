@@ -31,20 +31,23 @@ fn any_backlog() -> impl Strategy<Value = Backlog> {
 fn any_queue() -> impl Strategy<Value = ObservedQueue> {
     (
         (0_u32..200, 0_u32..30, any_scaling(), any::<bool>(), prop::bool::weighted(0.1)),
-        (prop::option::weighted(0.8, any_backlog()), 0_u32..20, 0_u64..60),
+        (prop::option::weighted(0.8, any_backlog()), 0_u32..20, prop::bool::weighted(0.1), 0_u64..60),
     )
-        .prop_map(|((total, per_pod, scaling, paused, suspend_scaling), (stats, pods, start))| {
-            ObservedQueue {
-                total,
-                per_pod,
-                scaling,
-                paused,
-                suspend_scaling,
-                stats,
-                pods,
-                pod_start: seconds(start),
-            }
-        })
+        .prop_map(
+            |((total, per_pod, scaling, paused, suspend_scaling), (stats, pods, faltering, start))| {
+                ObservedQueue {
+                    total,
+                    per_pod,
+                    scaling,
+                    paused,
+                    suspend_scaling,
+                    stats,
+                    pods,
+                    faltering,
+                    pod_start: seconds(start),
+                }
+            },
+        )
 }
 
 /// Other moments of the same queue, each some seconds after the one before.
@@ -75,7 +78,7 @@ proptest! {
 
     #[test]
     fn never_below_what_runs(queue in any_queue(), past in any_past()) {
-        let queue = ObservedQueue { suspend_scaling: false, ..queue };
+        let queue = ObservedQueue { suspend_scaling: false, faltering: false, ..queue };
         let (memory, now) = live(&queue, &past);
         let decision = decide(&queue, memory, now);
         if let Some(stats) = queue.stats {
@@ -85,7 +88,7 @@ proptest! {
 
     #[test]
     fn never_below_min(queue in any_queue(), past in any_past()) {
-        let queue = ObservedQueue { suspend_scaling: false, ..queue };
+        let queue = ObservedQueue { suspend_scaling: false, faltering: false, ..queue };
         let (memory, now) = live(&queue, &past);
         if let Scaling::Auto { min, .. } = queue.scaling {
             prop_assert!(decide(&queue, memory, now).workers_desired >= min.min(queue.total));

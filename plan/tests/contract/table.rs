@@ -107,6 +107,21 @@ fn the_limits_hold() {
 }
 
 #[test]
+fn while_no_handler_runs_one_pod_is_tried() {
+    let faltering = |queue| ObservedQueue { faltering: true, pods: 5, ..queue };
+    check(&faltering(waiting(10_000, 1.0)), 10, 1, Reason::Faltering);
+    check(
+        &faltering(ObservedQueue { scaling: Scaling::Fixed, total: 3, per_pod: 1, ..queue() }),
+        1,
+        1,
+        Reason::Faltering,
+    );
+    check(&faltering(ObservedQueue { suspend_scaling: true, ..waiting(1, 1.0) }), 50, 5, Reason::Suspended);
+    let idle = ObservedQueue { faltering: true, ..queue() };
+    check(&idle, 0, 0, Reason::MinWorkers);
+}
+
+#[test]
 fn without_autoscaling_it_is_always_total() {
     let fixed = ObservedQueue { scaling: Scaling::Fixed, stats: None, ..queue() };
     check(&fixed, 100, 10, Reason::Fixed);

@@ -54,6 +54,9 @@ async fn a_handler_that_crashes_from_the_start_is_named_and_its_tasks_wait_for_a
         let said = stage.until_condition("HandlerHealthy", "False CrashLooping").await?;
         ensure!(said.contains("handler") && said.contains("exit code 1"), "{said}");
         stage.until_condition("Ready", "False CrashLooping").await?;
+        // No fleet of them.
+        stage.until_replicas(|replicas| replicas == 1).await?;
+        stage.until_condition("ScalingLimited", "True CrashLooping").await?;
         handler(stage, &json!({}));
         stage.until_drained().await?;
         let summary = stage.check(CALM).await?;

@@ -26,7 +26,7 @@ fn scene() -> Scene {
         looked: true,
         outcome: Outcome::Done,
         deployment: json!({ "metadata": { "generation": 1 }, "status": counts }),
-        health: Health { pods: 2, ready: 2, ends: false, trouble: None },
+        health: Health { pods: 2, ready: 2, trouble: None },
         former: None,
     }
 }
@@ -144,16 +144,16 @@ fn a_quota_is_named() {
 
 #[test]
 fn a_handler_that_ends_or_is_silent_is_not_healthy() {
-    let health = Health { pods: 2, ready: 0, ends: false, trouble: Some(trouble(Reason::CrashLooping)) };
+    let health = Health { pods: 2, ready: 0, trouble: Some(trouble(Reason::CrashLooping)) };
     check(Scene { health, ..scene() }, "fffttff", Reason::CrashLooping);
     // While others take tasks, it is ready all the same.
-    let health = Health { pods: 2, ready: 1, ends: false, trouble: Some(trouble(Reason::NotListening)) };
+    let health = Health { pods: 2, ready: 1, trouble: Some(trouble(Reason::NotListening)) };
     check(Scene { health, ..scene() }, "tffttff", Reason::Succeeded);
 }
 
 #[test]
 fn who_waits_for_the_database_says_nothing_of_the_handler() {
-    let health = Health { pods: 2, ready: 0, ends: false, trouble: Some(trouble(Reason::NotListening)) };
+    let health = Health { pods: 2, ready: 0, trouble: Some(trouble(Reason::NotListening)) };
     let away = Some(trouble(Reason::ConnectionFailed));
     let verdicts = judged(Scene { health, trouble: away, ..scene() });
     let handler = verdicts.iter().find(|one| one.type_ == Type::HandlerHealthy).unwrap();
@@ -164,7 +164,7 @@ fn who_waits_for_the_database_says_nothing_of_the_handler() {
 fn pods_that_start_are_on_the_way() {
     let counts = json!({ "observedGeneration": 1, "replicas": 2, "updatedReplicas": 2 });
     let deployment = json!({ "metadata": { "generation": 1 }, "status": counts });
-    let health = Health { pods: 2, ready: 0, ends: false, trouble: None };
+    let health = Health { pods: 2, ready: 0, trouble: None };
     check(Scene { deployment, health, ..scene() }, "ftfttuf", Reason::Progressing);
 }
 
