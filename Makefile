@@ -50,15 +50,18 @@ unit:
 	$(call part,Kubernetes API,cargo test -p rowlock-crds --features kube --locked)
 	$(call part,operator,cargo test -p rowlock-operator --features kube --locked)
 
+# More tests at a time than cores: they wait for servers, leases and pods most of the time.
+MOSTLY_WAITING = --test-threads 6
+
 # The newest and the oldest supported server.
 postgres: build
 	$(call part,history checker,cargo test -p rowlock-tests --lib --locked)
-	$(call part,PostgreSQL 18,ROWLOCK_TEST_POSTGRES=18 cargo test -p rowlock-tests --test postgres --locked)
-	$(call part,PostgreSQL 14,ROWLOCK_TEST_POSTGRES=14 cargo test -p rowlock-tests --test postgres --locked)
+	$(call part,PostgreSQL 18,ROWLOCK_TEST_POSTGRES=18 cargo test -p rowlock-tests --test postgres --locked -- $(MOSTLY_WAITING))
+	$(call part,PostgreSQL 14,ROWLOCK_TEST_POSTGRES=14 cargo test -p rowlock-tests --test postgres --locked -- $(MOSTLY_WAITING))
 
-# What a user does at a terminal (most of it is waiting), and what README.md and docs/ say to do there.
+# What a user does at a terminal, and what README.md and docs/ say to do there.
 dev:
-	$(call part,rowlock dev and its commands,cargo test -p rowlock-tests --test dev --locked -- --test-threads 5)
+	$(call part,rowlock dev and its commands,cargo test -p rowlock-tests --test dev --locked -- $(MOSTLY_WAITING))
 
 docs:
 	$(call part,documentation,cargo test -p rowlock-tests --test docs --locked)
@@ -73,7 +76,7 @@ api-server: packages-test kubernetes ## The operator against a real API server, 
 
 kubernetes:
 	$(call part,Kubernetes programs,tests/cluster/build.sh >/dev/null)
-	$(call part,API server,cargo test -p rowlock-tests --test api_server --locked)
+	$(call part,API server,cargo test -p rowlock-tests --test api_server --locked -- $(MOSTLY_WAITING))
 
 # A real Kubernetes on this machine: two nodes in namespaces of their own (root, Debian packages, programs built from source).
 cluster: packages-cluster ## Two nodes on this machine, with the images of this checkout; prints the KUBECONFIG
@@ -100,7 +103,7 @@ cluster-test: ## TaskQueues on a real cluster
 cluster-tier:
 	$(call part,programs of pods,$(PODS))
 	$(call part,Kubernetes programs,tests/cluster/build.sh all >/dev/null)
-	$(call part,cluster,cargo test -p rowlock-tests --test cluster --locked -- --test-threads 6)
+	$(call part,cluster,cargo test -p rowlock-tests --test cluster --locked -- $(MOSTLY_WAITING))
 
 # With what there is; docker's client alone builds nothing.
 BUILDER ?= $(shell if docker info >/dev/null 2>&1; then echo docker; elif command -v podman >/dev/null; then echo podman; else echo buildah; fi)

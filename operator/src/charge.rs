@@ -27,6 +27,8 @@ pub(crate) struct Tended {
     pub(crate) charge: Charge,
     /// Whether the database was told.
     declared: bool,
+    /// Whether it was another owner's when the database was last looked at.
+    anothers: bool,
     /// Why it could not be told, so that this is logged once.
     pub(crate) refused: Option<Arc<Error>>,
     memory: Memory,
@@ -42,8 +44,9 @@ impl Tended {
                 old
             }
             old => {
+                let anothers = old.as_ref().is_some_and(|old| old.anothers);
                 let memory = old.map(|old| old.memory).unwrap_or_default();
-                Self { charge, declared: false, refused: None, memory, reason: None }
+                Self { charge, declared: false, anothers, refused: None, memory, reason: None }
             }
         }
     }
@@ -62,6 +65,8 @@ impl Tended {
         let declaration = declaration(manifest, owner, *generation);
         match rowlock_queue::adopt(db, &declaration, adopts.as_deref()).await {
             Ok(_) => (self.declared, self.refused) = (true, None),
+            // What passes says nothing of who the owner is.
+            Err(error) if error.is_transient() && self.anothers => (),
             Err(error) => {
                 let known = self.refused.as_ref().is_some_and(|known| known.to_string() == error.to_string());
                 if !known {
@@ -78,17 +83,14 @@ impl Tended {
         let Charge { generation, owner, .. } = &self.charge;
         let same = seen.is_some_and(|seen| seen.owner == *owner && seen.generation >= *generation);
         self.declared &= same;
-    }
-
-    /// Whether the queue of that name belongs to another owner: no worker of ours shall do its tasks.
-    pub(crate) fn is_anothers(&self) -> bool {
-        matches!(self.refused.as_deref(), Some(Error::Refused { code, .. }) if code == rowlock_queue::NOT_THE_OWNER)
+        self.anothers = seen.is_some_and(|seen| seen.owner != *owner);
     }
 
     pub(crate) fn observe(&self, stats: Option<&QueueStats>, pods: u32, faltering: bool) -> ObservedQueue {
         let of = ObservedQueue::of(&self.charge.manifest.spec);
         let observed = ObservedQueue { pods, faltering, stats: stats.map(backlog), ..of };
-        if self.is_anothers() {
+        // No worker of ours shall do its tasks.
+        if self.anothers {
             return ObservedQueue { total: 0, suspend_scaling: false, ..observed };
         }
         observed

@@ -80,6 +80,7 @@ impl<A: Applier> Operator<A> {
     /// The same database by another address, or another one: every queue is declared to it anew.
     pub fn set_db(&mut self, db: Db) {
         self.db = db;
+        self.caretaker = Caretaker::new();
         self.limits = Limits::default();
         self.queues.values_mut().for_each(Tended::forget_database);
     }

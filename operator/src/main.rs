@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use rowlock_operator::kubernetes::{Config, run};
@@ -24,8 +25,7 @@ async fn main() -> ExitCode {
 }
 
 async fn work(config: Config) -> Result<(), String> {
-    let client =
-        kube::Client::try_default().await.map_err(|error| format!("no way to a cluster: {error}"))?;
+    let client = client().await.map_err(|error| format!("no way to a cluster: {error}"))?;
     let stop = CancellationToken::new();
     let signals = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
     let (mut term, mut int) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
@@ -36,6 +36,15 @@ async fn work(config: Config) -> Result<(), String> {
     });
     run(config, client, stop).await.map_err(|error| error.to_string())
 }
+
+async fn client() -> Result<kube::Client, Box<dyn std::error::Error>> {
+    let mut config = kube::Config::infer().await?;
+    config.read_timeout = Some(SILENCE_LONGEST);
+    Ok(kube::Client::try_from(config)?)
+}
+
+/// Longer than any watch is: from an API server that says nothing for so long nothing is to be expected.
+const SILENCE_LONGEST: Duration = Duration::from_mins(1);
 
 /// What follows from a broken connection we say ourselves.
 const DEFAULT_FILTER: &str = "info,sqlx=error,sqlx_core=error,kube_client=off";

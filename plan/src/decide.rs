@@ -9,11 +9,11 @@ use crate::{Backlog, Decision, Inputs, Memory, ObservedQueue, Reason, Scaling};
 /// Up at once and in one step; down only to the highest wish of the last `scale_down_after`; to zero only
 /// when nothing is available, due soon or running (or the queue is paused, so that nothing could start). What
 /// is not known holds the pods as they are. While no handler gets to run there is one pod, however many are wished: a hundred would
-/// crash no better. `total` is above everything else, and [`share`](crate::share) above that.
+/// crash no better (but nothing known holds these, too: many a handler needs the same database). `total` is above everything else, and [`share`](crate::share) above that.
 #[must_use]
 pub fn decide(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
     let decision = sound(queue, memory, now);
-    if !queue.faltering || queue.suspend_scaling || decision.pods_desired <= 1 {
+    if !queue.faltering || queue.suspend_scaling || queue.stats.is_none() || decision.pods_desired <= 1 {
         return decision;
     }
     Decision { pods_desired: 1, workers_desired: queue.workers_on(1), reason: Reason::Faltering, ..decision }

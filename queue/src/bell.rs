@@ -16,6 +16,9 @@ const CHANNEL: &str = "rowlock";
 /// After so long without a ring the connection is asked whether it still is one.
 const SILENCE_LONGEST: Duration = Duration::from_secs(15);
 
+/// For the server, a little later than for us: a listener that is dropped says goodbye first, which waits for the statement that was given up.
+const GIVEN_UP: (&str, &str) = ("statement_timeout", "6s");
+
 /// A connection that hears the bell, and has time for a beat. It needs a session of its own: behind a transaction pooler it hears nothing.
 #[derive(Debug)]
 pub struct Bell {
@@ -32,7 +35,7 @@ pub async fn listen(connect: &Connect) -> Result<Bell> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .acquire_timeout(STATEMENT_TIMEOUT)
-        .connect_lazy_with(connect.direct()?);
+        .connect_lazy_with(connect.direct()?.options([GIVEN_UP]));
     let mut listener = PgListener::connect_with(&pool).await?;
     // A lost connection is an answer to the caller, who decides when to listen again.
     listener.eager_reconnect(false);

@@ -90,9 +90,14 @@ impl Connect {
         Ok(Db { pool, behind_pooler })
     }
 
-    /// For sessions that are ours alone.
+    /// For sessions that are ours alone. Whoever gives a statement up hangs up: a backend that waits for a lock would notice only after it, and
+    /// another one every five seconds would soon be more than the server lets in.
     pub(crate) fn direct(&self) -> Result<PgConnectOptions> {
-        Ok(self.options()?.options([(OURS_ALONE, "on"), ("default_transaction_isolation", "read committed")]))
+        Ok(self.options()?.options([
+            (OURS_ALONE, "on"),
+            ("default_transaction_isolation", "read committed"),
+            ("client_connection_check_interval", "1s"),
+        ]))
     }
 }
 

@@ -5,10 +5,12 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::{Api, Resource};
 use rowlock_crds::TaskQueue;
@@ -17,8 +19,10 @@ use serde_json::Value;
 
 use super::apply::{WriteError, bounded};
 use super::build::{self, Owner};
-use super::health::only_end;
-use super::known::{Known, WATCH_DELAY, Written, foreign, is_our_change, is_owned, owner, turn_of};
+use super::health::{is_ready, only_end};
+use super::known::{
+    Known, WATCH_DELAY, Written, foreign, has_template, is_our_change, is_owned, owner, turn_of,
+};
 use super::managed;
 use super::outcome::Outcome;
 use super::rollouts::{Place, turn};
@@ -29,6 +33,10 @@ use crate::applier::{Applier, Intent};
 
 /// How long a refusal holds before the same template is tried again: a policy may have changed.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
+
+/// So many queues are written at a time: a webhook that hangs for one holds up few others, and a new leader of hundreds is soon through. All else
+/// that writes to an API server is bounded there.
+const AT_ONCE: usize = 8;
 
 /// The pods of all queues of one database.
 pub(crate) struct Pods {
@@ -88,6 +96,10 @@ impl Pods {
                 build::mark_turn(&mut object, turn);
             }
         }
+        if strangers.is_empty() && seen.as_ref().is_some_and(|live| has_template(live, &object)) {
+            // The server took it once: nobody asks again after every change of the leader.
+            known.good = Some(object["spec"]["template"].to_string());
+        }
         let mut outcome = Outcome::Done;
         if let Some(said) = self.refused(known, &object).await? {
             outcome = Outcome::Refused(said);
@@ -100,7 +112,8 @@ impl Pods {
                 return Ok(outcome);
             };
             object["spec"]["template"] = serde_json::from_str(&good).unwrap_or_default();
-            build::seal(&mut object);
+            // Not of this generation, then: it would look as if only we had changed it since.
+            build::mark_made_from(&mut object, seen.as_ref());
         }
         let done = known.deployment.as_ref().is_some_and(|written| written.is(&object, seen.as_ref()));
         if !strangers.is_empty() || !done {
@@ -231,7 +244,9 @@ impl Applier for Pods {
 
     fn falters(&mut self, queue: &str) -> bool {
         let Some(known) = self.queues.get_mut(queue) else { return false };
-        known.faltering = only_end(&self.namespace.pods_of(&known.owner.name), known.faltering);
+        let pods = self.namespace.pods_of(&known.owner.name);
+        known.proved = !pods.is_empty() && (known.proved || pods.iter().any(|pod| is_ready(pod)));
+        known.faltering = !known.proved && only_end(&pods, known.faltering, Timestamp::now());
         known.faltering
     }
 
@@ -242,13 +257,14 @@ impl Applier for Pods {
 
     async fn apply(&mut self, intents: &[Intent<'_>]) {
         let mut queues = std::mem::take(&mut self.queues);
-        for intent in intents {
-            let Some(known) = queues.get_mut(intent.manifest.queue_name()) else { continue };
-            known.outcome = match self.apply_queue(known, intent).await {
-                Ok(outcome) => outcome,
-                Err(error) => Outcome::of(&error),
-            };
-        }
+        let by_name: BTreeMap<&str, &Intent<'_>> =
+            intents.iter().map(|intent| (intent.manifest.queue_name(), intent)).collect();
+        let (this, by_name) = (&*self, &by_name);
+        let each = queues.iter_mut().filter_map(|(name, known)| Some((known, *by_name.get(name.as_str())?)));
+        let apply = async |(known, intent): (&mut Known, &Intent<'_>)| {
+            known.outcome = this.apply_queue(known, intent).await.unwrap_or_else(|error| Outcome::of(&error));
+        };
+        futures_util::stream::iter(each).for_each_concurrent(AT_ONCE, apply).await;
         self.queues = queues;
     }
 

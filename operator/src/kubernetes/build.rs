@@ -5,6 +5,7 @@
 //! become sidecars as well, before the handler: as main containers they would get SIGTERM together with the worker, and a
 //! database proxy that ends first breaks the drain. Init containers of the template run before all of them.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rowlock_crds::{Manifest, annotations, containers, labels};
 use rowlock_plan::{Place, fleet};
 use serde_json::{Map, Value, json};
@@ -65,6 +66,20 @@ pub(crate) fn deployment(owner: &Owner, manifest: &Manifest, replicas: u32, imag
 /// Says that the operator has changed the template for reasons of its own.
 pub(crate) fn mark_turn(deployment: &mut Value, turn: &str) {
     deployment["metadata"]["annotations"][annotations::TURN] = turn.into();
+    seal(deployment);
+}
+
+/// Says that the template is the one that is there, whoever it was made for.
+pub(crate) fn mark_made_from(deployment: &mut Value, live: Option<&ObjectMeta>) {
+    let annotations = &mut deployment["metadata"]["annotations"];
+    for name in [annotations::GENERATION, annotations::TURN] {
+        let theirs = live.and_then(|live| live.annotations.as_ref()?.get(name));
+        match (theirs, annotations.as_object_mut()) {
+            (Some(theirs), _) => annotations[name] = theirs.clone().into(),
+            (None, Some(annotations)) => drop(annotations.remove(name)),
+            (None, None) => (),
+        }
+    }
     seal(deployment);
 }
 

@@ -12,8 +12,9 @@ use super::database::Trouble;
 /// For so long a handler may start before we say that it does not listen.
 const START: Duration = Duration::from_secs(30);
 
-/// So many ends in a row are a habit.
+/// So many ends are a habit, unless the last was longer ago than Kubernetes pauses between two tries (five minutes) twice.
 const RESTARTS: i32 = 2;
+const LATELY: Duration = Duration::from_mins(10);
 
 /// How the pods are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -35,19 +36,20 @@ pub(crate) fn health(pods: &[Arc<Pod>], port: u16, now: Timestamp) -> Health {
 
 /// Whether pods only end, or find no image, until one of them is ready; `before`: whether they did when last looked at. Not where they only take their
 /// time, or wait for a node.
-pub(crate) fn only_end(pods: &[Arc<Pod>], before: bool) -> bool {
-    !pods.iter().any(|pod| is_ready(pod)) && (before && !pods.is_empty() || pods.iter().any(|pod| ends(pod)))
+pub(crate) fn only_end(pods: &[Arc<Pod>], before: bool, now: Timestamp) -> bool {
+    !pods.iter().any(|pod| is_ready(pod))
+        && (before && !pods.is_empty() || pods.iter().any(|pod| ends(pod, now)))
 }
 
-fn is_ready(pod: &Pod) -> bool {
+pub(crate) fn is_ready(pod: &Pod) -> bool {
     condition(pod, "Ready").is_some_and(|(status, ..)| status == "True")
 }
 
 /// Not where a worker ends: it does in every outage of the database.
-fn ends(pod: &Pod) -> bool {
+fn ends(pod: &Pod, now: Timestamp) -> bool {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     containers_of(pod).any(|container| {
-        unwell(name, container).is_some_and(|trouble| match trouble.reason {
+        unwell(name, container, now).is_some_and(|trouble| match trouble.reason {
             ConditionReason::ImageNotPulled => true,
             ConditionReason::CrashLooping => container.name == containers::HANDLER,
             _ => false,
@@ -65,7 +67,7 @@ fn trouble(pod: &Pod, port: u16, now: Timestamp) -> Option<Trouble> {
         return Some(Trouble::new(ConditionReason::NotStarting, message));
     }
     containers_of(pod)
-        .find_map(|container| unwell(name, container))
+        .find_map(|container| unwell(name, container, now))
         .or_else(|| silent(pod, &containers_of(pod).collect::<Vec<_>>(), port, now))
 }
 
@@ -78,7 +80,7 @@ fn containers_of(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
 }
 
 /// A container that cannot start or does not stay.
-fn unwell(pod: &str, status: &ContainerStatus) -> Option<Trouble> {
+fn unwell(pod: &str, status: &ContainerStatus, now: Timestamp) -> Option<Trouble> {
     let container = &status.name;
     let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
     let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default();
@@ -96,9 +98,17 @@ fn unwell(pod: &str, status: &ContainerStatus) -> Option<Trouble> {
             Some(Trouble::new(ConditionReason::NotStarting, message))
         }
         "CrashLoopBackOff" => Some(crashing(pod, status)),
-        _ if status.restart_count >= RESTARTS && !status.ready => Some(crashing(pod, status)),
+        _ if status.restart_count >= RESTARTS && !status.ready && ended_lately(status, now) => {
+            Some(crashing(pod, status))
+        }
         _ => None,
     }
+}
+
+fn ended_lately(status: &ContainerStatus, now: Timestamp) -> bool {
+    let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let ended = last.and_then(|last| last.finished_at.as_ref());
+    ended.is_none_or(|ended| since(ended.0, now) < LATELY)
 }
 
 fn crashing(pod: &str, status: &ContainerStatus) -> Trouble {
@@ -120,25 +130,30 @@ fn crashing(pod: &str, status: &ContainerStatus) -> Trouble {
 /// Both run, yet the worker is not ready.
 fn silent(pod: &Pod, statuses: &[&ContainerStatus], port: u16, now: Timestamp) -> Option<Trouble> {
     let of = |name: &str| statuses.iter().find(|status| status.name == name);
-    let since = |name: &str| {
+    let running_since = |name: &str| {
         let running = of(name)?.state.as_ref()?.running.as_ref()?;
         running.started_at.as_ref().map(|time| time.0)
     };
-    let handler = since(containers::HANDLER)?;
-    let Some(started) = since(containers::WORKER) else {
-        let waited = Duration::try_from(now.duration_since(handler)).unwrap_or_default();
+    let handler = running_since(containers::HANDLER)?;
+    let Some(started) = running_since(containers::WORKER) else {
+        let waited = since(handler, now);
         let not_yet = of(containers::HANDLER).is_some_and(|status| status.started == Some(false));
         return (not_yet && waited >= START).then(|| unstarted(pod));
     };
-    let waited = Duration::try_from(now.duration_since(started)).unwrap_or_default();
+    let waited = since(started, now);
     if of(containers::WORKER)?.ready || waited < START {
         return None;
     }
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let message = format!(
-        "the handler of the pod {name} does not listen on port {port}: have it listen on $PORT, or set spec.handler.http.port"
+        "the pod {name} is not ready: its handler does not listen on port {port} (have it listen on $PORT, or set spec.handler.http.port), or \
+         its worker does not reach the database, and then kubectl logs {name} -c worker says why"
     );
     Some(Trouble::new(ConditionReason::NotListening, message))
+}
+
+fn since(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(then)).unwrap_or_default()
 }
 
 /// The worker is not started before the handler's own startup probe succeeds.
@@ -210,6 +225,10 @@ mod tests {
             ConditionReason::CrashLooping,
             "--previous",
         );
+        let ended_at = |at: &str| json!({ "terminated": { "exitCode": 3, "finishedAt": at } });
+        let runs_again = |at| handler(json!({ "running": {} }), ended_at(at));
+        check(&runs_again("2026-01-01T00:00:30Z"), ConditionReason::CrashLooping, "exit code 3");
+        assert_eq!(judge(&runs_again("2025-12-31T23:40:00Z")).trouble, None, "that was long ago");
         let place = json!([{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes" }]);
         check(&json!({ "conditions": place }), ConditionReason::NotStarting, "0/3 nodes");
     }
@@ -261,14 +280,14 @@ mod tests {
             (vec![], true, false),
         ] {
             let pods: Vec<Arc<Pod>> = pods.into_iter().cloned().collect();
-            assert_eq!(only_end(&pods, before), after, "{pods:?}");
+            assert_eq!(only_end(&pods, before, NOW.parse().unwrap()), after, "{pods:?}");
         }
     }
 
     #[test]
     fn ready_pods_are_counted() {
         let ready = json!({ "conditions": [{ "type": "Ready", "status": "True" }] });
-        assert_eq!(judge(&ready), Health { pods: 1, ready: 1, trouble: None });
-        assert_eq!(judge(&json!({})), Health { pods: 1, ready: 0, trouble: None });
+        assert_eq!(judge(&ready), Health { pods: 1, ready: 1, ..Health::default() });
+        assert_eq!(judge(&json!({})), Health { pods: 1, ..Health::default() });
     }
 }

@@ -27,6 +27,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) outcome: &'a Outcome,
     pub(crate) deployment: Option<&'a Deployment>,
     pub(crate) health: &'a Health,
+    /// Whether it was ready until pods had to start for it, a moment ago.
+    pub(crate) wakes: bool,
 }
 
 /// A condition without its times.
@@ -105,7 +107,10 @@ fn anothers(seen: &Seen<'_>, owner: Option<&str>, said: &str) -> String {
 fn ready(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
     let not = |trouble: &Trouble| verdict(Type::Ready, Some(false), trouble.reason, &trouble.message);
     if let Some(trouble) = stalled.or(seen.trouble) {
-        let holds = (trouble.reason != Reason::NotObserved).then_some(false);
+        // Whoever works goes on.
+        let works =
+            [Reason::PodsRefused, Reason::TemplateRefused].contains(&trouble.reason) && 0 < seen.health.ready;
+        let holds = (trouble.reason != Reason::NotObserved).then_some(works);
         return Verdict { holds, ..not(trouble) };
     }
     let Some(view) = seen.view else {
@@ -122,10 +127,11 @@ fn ready(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
         return verdict(Type::Ready, Some(false), Reason::Progressing, message);
     }
     if wanted > 0 && ready == 0 {
-        return match &seen.health.trouble {
-            Some(trouble) => not(trouble),
-            None => verdict(Type::Ready, Some(false), Reason::Progressing, &pods),
-        };
+        if let Some(trouble) = &seen.health.trouble {
+            return not(trouble);
+        }
+        // A queue that sleeps and one that wakes up are as ready as each other.
+        return verdict(Type::Ready, Some(seen.wakes), Reason::Progressing, &pods);
     }
     verdict(Type::Ready, Some(true), Reason::Succeeded, &pods)
 }
@@ -234,6 +240,10 @@ fn limited(seen: &Seen<'_>) -> Verdict {
             let message =
                 format!("more workers would help, but the database has no connections for them: {limit}");
             verdict(Type::ScalingLimited, Some(true), Reason::Connections, &message)
+        }
+        Settled::Unknown => {
+            let message = "nothing is known about the tasks";
+            verdict(Type::ScalingLimited, None, Reason::NotObserved, message)
         }
         Settled::Faltering => {
             let reason = seen.health.trouble.as_ref().map_or(Reason::Progressing, |trouble| trouble.reason);

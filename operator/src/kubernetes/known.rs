@@ -29,6 +29,8 @@ pub(crate) struct Known {
     pub(crate) outcome: Outcome,
     /// Whether its pods only ended when they were last looked at.
     pub(crate) faltering: bool,
+    /// Whether one of the pods was ready since there were none: what ends all of them now is not that they cannot run.
+    pub(crate) proved: bool,
 }
 
 /// The last write of an object.
@@ -50,6 +52,7 @@ impl Known {
             budget: None,
             outcome: Outcome::NotTried,
             faltering: false,
+            proved: false,
         }
     }
 
@@ -135,7 +138,12 @@ pub(crate) fn foreign(seen: Option<&ObjectMeta>, kind: &str, owner: &Owner) -> O
 
 /// Whether an apply would change the template although the `TaskQueue` is the one that it was made from.
 pub(crate) fn is_our_change(live: &ObjectMeta, object: &Value) -> bool {
-    is_same(live, object, annotations::GENERATION) && !is_same(live, object, annotations::TEMPLATE)
+    is_same(live, object, annotations::GENERATION) && !has_template(live, object)
+}
+
+/// Whether that is its template already.
+pub(crate) fn has_template(live: &ObjectMeta, object: &Value) -> bool {
+    is_same(live, object, annotations::TEMPLATE)
 }
 
 /// With which word the operator has changed this template for reasons of its own, where the `TaskQueue` has not changed since.

@@ -1,5 +1,6 @@
 //! The operator's own metrics, made when somebody asks for them.
 
+use kube::ResourceExt;
 use prometheus::{Encoder, GaugeVec, Opts, Registry, TextEncoder};
 
 use super::shared::Shared;
@@ -36,9 +37,26 @@ pub(crate) fn text(shared: &Shared) -> prometheus::Result<String> {
         rollouts.with_label_values(&[state]).set(u32::try_from(count).unwrap_or(u32::MAX).into());
     }
     gauges.registry.register(Box::new(rollouts))?;
+    if shared.leadership.may_write() {
+        gauges.registry.register(Box::new(conditions(shared)?))?;
+    }
     let mut bytes = Vec::new();
     TextEncoder::new().encode(&gauges.registry.gather(), &mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Of every `TaskQueue`, one whose database is away or whose namespace is closed to us too: what an alert is made from.
+fn conditions(shared: &Shared) -> prometheus::Result<GaugeVec> {
+    let help = "Conditions of TaskQueues: 1 for the status (True, False or Unknown) that each has.";
+    let labels = ["namespace", "task_queue", "type", "status"];
+    let gauge = GaugeVec::new(Opts::new("rowlock_task_queue_condition", help), &labels)?;
+    for one in shared.readable() {
+        let (namespace, name) = (one.namespace().unwrap_or_default(), one.name_any());
+        for condition in one.status.iter().flat_map(|status| &status.conditions) {
+            gauge.with_label_values(&[&namespace, &name, &condition.type_, &condition.status]).set(1.0);
+        }
+    }
+    Ok(gauge)
 }
 
 impl Gauges {

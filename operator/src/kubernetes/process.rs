@@ -40,14 +40,18 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std
     let identity = config.identity();
     let leadership = Leadership::default();
     let hand = Hand::new(client.clone(), leadership.clone(), &identity);
+    // First, so that nobody restarts us while the API server is away.
+    let known = http::Known::default();
+    let mut pages = axum::serve(listener, http::router(Arc::clone(&known))).into_future();
     let cluster = tokio::select! {
         cluster = cluster(&client) => cluster,
+        ended = &mut pages => return ended,
         () = stop.cancelled() => return Ok(()),
     };
     let elector =
         Elector::new(client.clone(), &config.lease_namespace, &config.lease, &identity, leadership.clone());
     let shared = Arc::new(Shared::new(client, config, hand, leadership, cluster));
-    let pages = axum::serve(listener, http::router(Arc::clone(&shared))).into_future();
+    let _ = known.set(Arc::clone(&shared));
     let mut loops = Loops { shared, tenders: BTreeMap::new(), told: Vec::new() };
     tokio::select! {
         // The Lease goes back last: what this ends has ended by then.
@@ -106,13 +110,7 @@ impl Loops {
 
     fn step(&mut self) {
         let named = sources(&self.shared.readable());
-        self.tenders.retain(|source, _| {
-            let stays = named.contains(source);
-            if !stays {
-                self.shared.show(source, None);
-            }
-            stays
-        });
+        self.tenders.retain(|source, _| named.contains(source));
         for source in named {
             // A loop that ended, which only a bug can do, is begun anew.
             if self.tenders.get(&source).is_some_and(|one| !one.0.is_finished()) {

@@ -17,7 +17,7 @@ use super::config::Config;
 use super::database::Source;
 use super::election::Leadership;
 use super::rollouts::{Place, Rollouts, is_under_way};
-use super::watch::{Followed, Namespace};
+use super::watch::{Followed, Namespace, without_status};
 use crate::view::View;
 
 pub(crate) struct Shared {
@@ -75,10 +75,8 @@ impl Shared {
             Some(class) => format!("{}={class}", labels::CLASS),
             None => format!("!{}", labels::CLASS),
         };
-        let task_queues =
-            Followed::start(api, &selector, &changed, |one: &mut DeserializeGuard<TaskQueue>| {
-                one.meta_mut().managed_fields = None;
-            });
+        let trim = |one: &mut DeserializeGuard<TaskQueue>| one.meta_mut().managed_fields = None;
+        let task_queues = Followed::start(api, &selector, &changed, trim, Some(without_status));
         let at_once = usize::try_from(config.rollouts_at_once).unwrap_or(usize::MAX);
         Self {
             client,
@@ -216,7 +214,7 @@ impl Shared {
     }
 }
 
-fn is_of(condition: &Condition, type_: ConditionType, status: &str) -> bool {
+pub(crate) fn is_of(condition: &Condition, type_: ConditionType, status: &str) -> bool {
     condition.type_ == type_.as_str() && condition.status == status
 }
 

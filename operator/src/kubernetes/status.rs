@@ -62,7 +62,7 @@ pub(crate) fn status(
         observed_generation: generation,
         conditions: verdicts.iter().map(|verdict| condition(verdict, generation, last, now)).collect(),
         pods: replicas.map(Option::unwrap_or_default),
-        workers: seen.view.map(workers),
+        workers: seen.view.map(|view| workers(view, last.workers.as_ref())),
         backlog: stats.map(|stats| backlog(stats, last, now)),
         scaling: seen.view.map(scaling),
         schema: if seen.view.is_some() && seen.trouble.is_none() {
@@ -136,16 +136,14 @@ fn condition(
     }
 }
 
-fn workers(view: &QueueView) -> WorkersStatus {
-    let count = |of: fn(&QueueStats) -> i64| {
-        let stats = view.stats.as_ref();
-        stats.map_or(0, |stats| i32::try_from(of(stats)).unwrap_or(i32::MAX))
+/// What the database alone knows stays as it was while it is away.
+fn workers(view: &QueueView, last: Option<&WorkersStatus>) -> WorkersStatus {
+    let desired = i32::try_from(view.decision.workers_desired).unwrap_or(i32::MAX);
+    let Some(stats) = &view.stats else {
+        return WorkersStatus { desired, ..last.cloned().unwrap_or_default() };
     };
-    WorkersStatus {
-        desired: i32::try_from(view.decision.workers_desired).unwrap_or(i32::MAX),
-        allocated: count(|stats| stats.allocated),
-        busy: count(|stats| stats.busy),
-    }
+    let count = |count: i64| i32::try_from(count).unwrap_or(i32::MAX);
+    WorkersStatus { desired, allocated: count(stats.allocated), busy: count(stats.busy) }
 }
 
 fn backlog(stats: &QueueStats, last: &TaskQueueStatus, now: Timestamp) -> BacklogStatus {

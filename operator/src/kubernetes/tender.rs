@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
-use rowlock_crds::{ConditionReason, TaskQueue, TaskQueueStatus, annotations};
+use rowlock_crds::{ConditionReason, ConditionType, TaskQueue, TaskQueueStatus, annotations};
 use rowlock_queue::Db;
 use tokio::time::sleep;
 
@@ -14,14 +14,14 @@ use super::applier::Pods;
 use super::apply::WriteError;
 use super::charges::{charge, manifest, owner};
 use super::database::{self, Source, Trouble};
-use super::health::health;
+use super::health::{Health, health};
 use super::judgement::{Seen, judge};
 use super::outcome::Outcome;
-use super::shared::Shared;
+use super::shared::{Shared, is_of};
 use super::status::{change, database as database_of, former, status};
 use super::watch::Namespace;
 use crate::control::Operator;
-use crate::view::View;
+use crate::view::{QueueView, View};
 
 /// How often the database is asked.
 const TICK: Duration = Duration::from_secs(2);
@@ -35,6 +35,20 @@ const SECRET_EVERY: Duration = Duration::from_mins(1);
 /// How often after the database refused us, or something else is wrong with it.
 const RETRY_EVERY: Duration = Duration::from_secs(2);
 
+/// And where the database refuses the very URL that the Secret has: so many failed logins are nobody's friend.
+const REFUSED_LONGEST: Duration = Duration::from_secs(30);
+
+/// So long making or changing the tables may take, with all that waits for a lock; a server that has vanished says nothing for longer.
+const OPENING_LONGEST: Duration = Duration::from_mins(2);
+
+/// A URL that the database refused, with what it said, and until when it is not asked again.
+struct Refused {
+    url: String,
+    trouble: Trouble,
+    pause: Duration,
+    until: Instant,
+}
+
 /// Queues of one database and what is known about it.
 pub(crate) struct Tender {
     shared: Arc<Shared>,
@@ -46,15 +60,21 @@ pub(crate) struct Tender {
     /// Which database that is.
     identity: Option<String>,
     trouble: Option<Trouble>,
+    refused: Option<Refused>,
     looked_at: Option<Instant>,
     written: BTreeMap<String, Last>,
 }
+
+/// For so long pods may start before a queue that was ready is so no more: an image that has to be fetched takes about as long.
+const WAKING: Duration = Duration::from_mins(1);
 
 /// The last status of a queue that was written.
 struct Last {
     uid: String,
     status: TaskQueueStatus,
     at: Option<Instant>,
+    /// Since when none of the pods that are wanted is ready.
+    lacking: Option<Instant>,
 }
 
 impl Tender {
@@ -68,6 +88,7 @@ impl Tender {
             db: None,
             identity: None,
             trouble: None,
+            refused: None,
             looked_at: None,
             written: BTreeMap::new(),
         }
@@ -172,9 +193,9 @@ impl Tender {
         if !self.namespace.is_complete() || self.looked_at.is_some_and(|at| at.elapsed() < every) {
             return;
         }
-        let result = self.open().await;
+        let opened = tokio::time::timeout(OPENING_LONGEST, self.open()).await;
         self.looked_at = Some(Instant::now());
-        let trouble = result.err();
+        let trouble = opened.unwrap_or_else(|_| Err(late())).err();
         if let Some(trouble) = trouble.as_ref().filter(|trouble| Some(*trouble) != self.trouble.as_ref()) {
             let (namespace, secret) = (&self.source.namespace, &self.source.secret);
             tracing::warn!(namespace, secret, reason = trouble.reason.as_str(), "{}", trouble.message);
@@ -196,7 +217,21 @@ impl Tender {
             self.identity = database::identity(db).await?;
             return Ok(());
         }
-        let db = database::open(url.clone()).await?;
+        let before = self.refused.take_if(|refused| refused.url == url);
+        if let Some(refused) = before.as_ref().filter(|refused| Instant::now() < refused.until) {
+            let trouble = refused.trouble.clone();
+            self.refused = before;
+            return Err(trouble);
+        }
+        let db = match database::open(url.clone()).await {
+            Err(trouble) if !trouble.may_pass() => {
+                let pause = before.map_or(RETRY_EVERY, |before| (before.pause * 2).min(REFUSED_LONGEST));
+                let until = Instant::now() + pause;
+                self.refused = Some(Refused { url, trouble: trouble.clone(), pause, until });
+                return Err(trouble);
+            }
+            answer => answer?,
+        };
         self.identity = database::identity(&db).await?;
         let mut operator = self.operator.take().unwrap_or_else(|| self.new_operator(db.clone()));
         operator.set_db(db.clone());
@@ -236,15 +271,18 @@ impl Tender {
         }
         let identity = self.identity.as_deref().filter(|_| queue.is_some());
         let database = database_of(last.status.database.as_ref(), identity, now);
+        let view = view.and_then(|view| view.queues.iter().find(|view| Some(&view.name) == queue));
+        let wakes = last.wakes(view, &health);
         let seen = Seen {
             place: (&self.source.namespace, &name),
             former: former(database.as_ref(), now),
             spec: &one.spec,
             trouble: double.as_ref().or(self.trouble.as_ref()),
-            view: view.and_then(|view| view.queues.iter().find(|view| Some(&view.name) == queue)),
+            view,
             outcome: &outcome,
             deployment: deployment.as_deref(),
             health: &health,
+            wakes,
         };
         let verdicts = judge(&seen);
         let mut next = status(&seen, &verdicts, one.metadata.generation, &last.status, database.clone(), now);
@@ -272,8 +310,30 @@ impl Tender {
 impl Last {
     fn of(one: &TaskQueue) -> Self {
         let status = one.status.clone().unwrap_or_default();
-        Self { uid: one.uid().unwrap_or_default(), status, at: None }
+        Self { uid: one.uid().unwrap_or_default(), status, at: None, lacking: None }
     }
+
+    /// Whether the queue was ready until its pods had to start, a moment ago.
+    fn wakes(&mut self, view: Option<&QueueView>, health: &Health) -> bool {
+        let lacks = health.ready == 0 && view.is_some_and(|view| 0 < view.decision.pods_desired);
+        self.lacking = lacks.then(|| self.lacking.unwrap_or_else(Instant::now));
+        let was_ready = self.status.conditions.iter().any(|one| is_of(one, ConditionType::Ready, "True"));
+        was_ready && self.lacking.is_some_and(|since| since.elapsed() < WAKING)
+    }
+}
+
+impl Drop for Tender {
+    /// Nothing is known of these queues any more.
+    fn drop(&mut self) {
+        self.shared.show(&self.source, None);
+    }
+}
+
+fn late() -> Trouble {
+    let seconds = OPENING_LONGEST.as_secs();
+    let message =
+        format!("the database has not let its tables be looked at or made in {seconds} s; trying again");
+    Trouble::new(ConditionReason::ConnectionFailed, message)
 }
 
 fn note(error: &WriteError) {

@@ -1,7 +1,8 @@
 //! What is in the cluster, followed by watches.
 
+use std::collections::HashMap;
 use std::fmt::Debug;
-use std::hash::Hash;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -27,6 +28,9 @@ use super::managed;
 /// Pauses before a broken watch is begun anew. Rights that were just given should not wait for long.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_LONGEST: Duration = Duration::from_secs(5);
+
+/// A watch is begun anew, from where it ended, after so long: one whose server has vanished without a word is blind until then.
+const WATCH_SECONDS: u32 = 30;
 
 /// Pauses that double.
 struct Pauses(Duration);
@@ -59,25 +63,43 @@ impl<K> Followed<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Follows them, without what `trim` takes out; `changed` is told of each change.
-    pub(crate) fn start(api: Api<K>, selector: &str, changed: &watch::Sender<()>, trim: fn(&mut K)) -> Self {
+    /// Follows them, without what `trim` takes out; `changed` is told of each change, but not of one that leaves `essence` as it was.
+    pub(crate) fn start(
+        api: Api<K>,
+        selector: &str,
+        changed: &watch::Sender<()>,
+        trim: fn(&mut K),
+        essence: Option<fn(&K) -> u64>,
+    ) -> Self {
         let (store, writer) = reflector::store();
         let complete = Arc::new(AtomicBool::new(false));
         let refusal = Arc::new(Mutex::new(None));
-        let config = watcher::Config::default().labels(selector);
+        let config = watcher::Config::default().labels(selector).timeout(WATCH_SECONDS);
         let stream = watching(api, config).backoff(Pauses(PAUSE_FIRST)).modify(trim).reflect(writer);
         let note = (Arc::clone(&complete), Arc::clone(&refusal), changed.clone());
         let task = tokio::spawn(async move {
             let (complete, refusal, changed) = note;
             let mut stream = std::pin::pin!(stream);
+            let mut known = HashMap::new();
             while let Some(event) = stream.next().await {
                 match &event {
                     // Said before anybody was asked.
-                    Ok(Event::Init) => continue,
+                    Ok(Event::Init) => {
+                        known.clear();
+                        continue;
+                    }
                     Ok(Event::InitDone) => complete.store(true, Ordering::Relaxed),
+                    Ok(Event::Apply(object)) => {
+                        let now = essence.map(|essence| essence(object));
+                        let before = known.insert(ObjectRef::from_obj(object), now);
+                        if now.is_some() && before == Some(now) {
+                            continue;
+                        }
+                    }
+                    Ok(Event::Delete(object)) => drop(known.remove(&ObjectRef::from_obj(object))),
                     _ => (),
                 }
-                *refusal.lock().unwrap_or_else(PoisonError::into_inner) = event.err().and_then(forbids);
+                *refusal.lock().unwrap_or_else(PoisonError::into_inner) = event.err().and_then(refuses::<K>);
                 changed.send_replace(());
             }
         });
@@ -113,17 +135,26 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Drop for Followed<K> {
     }
 }
 
-/// What was said, when it is that we may not.
-fn forbids(error: watcher::Error) -> Option<String> {
+/// All of it but its status: what we write there is no news to us.
+pub(crate) fn without_status<K: Resource>(object: &K) -> u64 {
+    let meta = object.meta();
+    let mut hasher = DefaultHasher::new();
+    let deleted = meta.deletion_timestamp.is_some();
+    (&meta.uid, meta.generation, deleted, &meta.labels, &meta.annotations).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What was said, when it is that we may not, or that there is no such kind.
+fn refuses<K: Resource<DynamicType = ()>>(error: watcher::Error) -> Option<String> {
     use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     match error {
         InitialListFailed(kube::Error::Api(status))
         | WatchStartFailed(kube::Error::Api(status))
         | WatchFailed(kube::Error::Api(status))
         | WatchError(status)
-            if status.code == 403 =>
+            if [403, 404].contains(&status.code) =>
         {
-            Some(status.message)
+            Some(if status.code == 403 { status.message } else { unknown::<K>() })
         }
         InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
             tracing::warn!(error = said(&error), "a watch is begun anew");
@@ -131,6 +162,11 @@ fn forbids(error: watcher::Error) -> Option<String> {
         }
         WatchError(_) | watcher::Error::NoResourceVersion => None,
     }
+}
+
+fn unknown<K: Resource<DynamicType = ()>>() -> String {
+    let (kinds, group) = (K::plural(&()), K::group(&()));
+    format!("the API server knows no {kinds}.{group}: install the chart rowlock-crds")
 }
 
 /// What is ours in a namespace.
@@ -152,14 +188,22 @@ impl Namespace {
                 &selector,
                 &changed,
                 without_template,
+                None,
             ),
             budgets: Followed::start(
                 Api::namespaced(client.clone(), name),
                 &selector,
                 &changed,
                 without_managers,
+                None,
             ),
-            pods: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed, without_spec),
+            pods: Followed::start(
+                Api::namespaced(client.clone(), name),
+                &selector,
+                &changed,
+                without_spec,
+                None,
+            ),
             changed,
         }
     }
@@ -218,4 +262,24 @@ fn without_spec(pod: &mut Pod) {
 fn is_of(pod: &Pod, name: &str) -> bool {
     let of = pod.metadata.labels.as_ref().and_then(|labels| labels.get(labels::TASK_QUEUE));
     of.is_some_and(|of| of == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rowlock_crds::TaskQueue;
+
+    #[test]
+    fn a_refusal_is_said_and_what_passes_is_not() {
+        let said = |code: u16| {
+            let status = serde_json::json!({ "status": "Failure", "message": "no", "code": code });
+            refuses::<TaskQueue>(watcher::Error::WatchError(serde_json::from_value(status).unwrap()))
+        };
+        assert_eq!(said(403).as_deref(), Some("no"));
+        assert!(
+            said(404)
+                .is_some_and(|said| said.contains("taskqueues.rowlock.dev: install the chart rowlock-crds"))
+        );
+        assert_eq!(said(410), None);
+    }
 }

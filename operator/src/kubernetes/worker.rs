@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::security;
 
 /// Where the worker's health and metrics are, unless the handler is there.
-const PORT: u16 = 9464;
+const PORT: u16 = 19464;
 
 /// The volume of the Secret, where it is, and the file in it.
 const VOLUME: &str = "rowlock-database";

@@ -48,7 +48,8 @@ async fn until(test: &TestDb, what: &str, query: &str) {
 async fn an_instance_beats_on_while_its_other_statements_hang_for_longer_than_a_lease() {
     let test = TestDb::new().await;
     let stop = Stop::new();
-    let instance = start(Connect { max_connections: 2, ..test.connect() }, &stop);
+    let connect = Connect { max_connections: 2, application_name: "held up".into(), ..test.connect() };
+    let instance = start(connect, &stop);
     test.enqueue().await;
     until(&test, "a task is done", &DONE.replace('$', "1")).await;
     let mut hold_up = test.session().await;
@@ -59,6 +60,9 @@ async fn an_instance_beats_on_while_its_other_statements_hang_for_longer_than_a_
     tokio::time::sleep(HELD).await;
     let beaten = test.one::<i64>(beats).await - before;
     assert!(HELD.as_secs() / 2 < beaten.unsigned_abs(), "{beaten} beats in {HELD:?}");
+    let backends = "select count(*) from pg_stat_activity where application_name = 'held up' and datname = current_database()";
+    let held: i64 = test.one(backends).await;
+    assert!(held <= 3, "{held} connections: what was given up goes on waiting");
     let lives = "select count(*) = 1 from rowlock.instance where ended_at is null";
     assert!(!instance.is_finished() && test.one::<bool>(lives).await, "it was fenced");
     hold_up.execute("rollback").await.unwrap();

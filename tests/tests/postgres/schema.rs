@@ -24,10 +24,25 @@ async fn two_migrations_at_once_make_one_schema() {
 #[tokio::test]
 async fn an_older_release_refuses_a_newer_schema() {
     let test = TestDb::empty().await;
-    test.run("insert into rowlock.migration (version, name) values (99, 'of a later release')").await;
+    test.run("insert into rowlock.migration values (99, 'of a later release', 99)").await;
     for refused in [test.db.check_schema().await, test.db.migrate().await.map(|_| ())] {
         assert!(matches!(refused, Err(Error::SchemaNewer { found: 99, .. })), "{refused:?}");
     }
+}
+
+#[tokio::test]
+async fn an_older_release_works_with_a_newer_schema_that_says_so() {
+    let test = TestDb::new().await;
+    test.run(format!(
+        "insert into rowlock.migration values (98, 'of a later release', {SCHEMA_VERSION}), (99, 'too', {SCHEMA_VERSION})"
+    ))
+    .await;
+    test.db.check_schema().await.unwrap();
+    let report = test.db.migrate().await.unwrap();
+    assert_eq!((report.from, report.to), (99, 99), "nothing is undone");
+    test.run(format!("insert into rowlock.migration values (100, 'the last step', {})", SCHEMA_VERSION + 1))
+        .await;
+    assert!(matches!(test.db.check_schema().await, Err(Error::SchemaNewer { found: 100, .. })));
 }
 
 #[tokio::test]
@@ -124,13 +139,13 @@ fn migrations() -> Vec<(String, String)> {
 async fn of_an_earlier_release() -> TestDb {
     let test = TestDb::empty().await;
     test.run("drop schema rowlock cascade; create schema rowlock;
-              create table rowlock.migration (version int primary key, name text not null, applied_at timestamptz not null default now())").await;
+              create table rowlock.migration (version int primary key, name text not null, compatible_from int not null, applied_at timestamptz not null default now())").await;
     let all = migrations();
     assert_eq!(all.len(), usize::try_from(SCHEMA_VERSION).unwrap());
     for (name, sql) in &all[..all.len() - 1] {
         test.run(sql.as_str()).await;
         let version: i32 = name[..4].parse().unwrap();
-        test.run(format!("insert into rowlock.migration (version, name) values ({version}, '{name}')")).await;
+        test.run(format!("insert into rowlock.migration values ({version}, '{name}', {version})")).await;
     }
     assert!(matches!(test.db.check_schema().await, Err(Error::SchemaOlder { .. })));
     rowlock_queue::declare(&test.db, &declaration("mail")).await.unwrap();

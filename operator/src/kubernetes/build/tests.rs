@@ -86,7 +86,7 @@ fn the_worker_is_restricted_and_told_all_it_must_know() {
         ("ROWLOCK_WORKERS", "20"),
         ("ROWLOCK_HANDLER_URL", "http://127.0.0.1:8080/tasks"),
         ("ROWLOCK_DRAIN_GRACE", "1m30s"),
-        ("ROWLOCK_LISTEN", "[::]:9464"),
+        ("ROWLOCK_LISTEN", "[::]:19464"),
     ] {
         assert_eq!(env(&worker, name)["value"], value, "{name}");
     }
@@ -130,10 +130,10 @@ fn nobody_gets_a_token_who_does_not_ask() {
 
 #[test]
 fn a_handler_on_the_workers_port_moves_the_worker() {
-    let spec = format!("{SPEC}\nhandler: {{ http: {{ port: 9464 }} }}");
+    let spec = format!("{SPEC}\nhandler: {{ http: {{ port: 19464 }} }}");
     let worker = pod(&spec)["containers"][0].clone();
-    assert_eq!(env(&worker, "ROWLOCK_LISTEN")["value"], "[::]:9465");
-    assert_eq!(worker["ports"][0]["containerPort"], 9465);
+    assert_eq!(env(&worker, "ROWLOCK_LISTEN")["value"], "[::]:19465");
+    assert_eq!(worker["ports"][0]["containerPort"], 19465);
 }
 
 #[test]

@@ -15,6 +15,11 @@ struct Scene {
     deployment: serde_json::Value,
     health: Health,
     former: Option<DatabaseStatus>,
+    wakes: bool,
+}
+
+fn healthy(pods: usize, ready: usize) -> Health {
+    Health { pods, ready, ..Health::default() }
 }
 
 fn scene() -> Scene {
@@ -26,8 +31,9 @@ fn scene() -> Scene {
         looked: true,
         outcome: Outcome::Done,
         deployment: json!({ "metadata": { "generation": 1 }, "status": counts }),
-        health: Health { pods: 2, ready: 2, trouble: None },
+        health: healthy(2, 2),
         former: None,
+        wakes: false,
     }
 }
 
@@ -53,6 +59,7 @@ fn judged(scene: Scene) -> Vec<Verdict> {
         outcome: &scene.outcome,
         deployment: Some(&deployment),
         health: &scene.health,
+        wakes: scene.wakes,
     })
 }
 
@@ -98,7 +105,13 @@ fn what_somebody_has_to_change_is_stalled() {
         "fftuutu",
         Reason::Forbidden,
     );
-    check(Scene { outcome: Outcome::Refused("no".into()), ..scene() }, "ffttttf", Reason::TemplateRefused);
+    check(Scene { outcome: Outcome::Refused("no".into()), ..scene() }, "tfttttf", Reason::TemplateRefused);
+    let none = healthy(0, 0);
+    check(
+        Scene { outcome: Outcome::Refused("no".into()), health: none, ..scene() },
+        "fftttuf",
+        Reason::TemplateRefused,
+    );
     check(Scene { outcome: Outcome::Foreign("no".into()), ..scene() }, "ffttttf", Reason::OwnedByAnother);
     let hint = Some("adopt".into());
     let refused = Error::Refused { code: NOT_THE_OWNER.into(), message: "another's".into(), hint };
@@ -137,23 +150,26 @@ fn another_database_is_named_with_the_one_before() {
 fn a_quota_is_named() {
     let failure = json!([{ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods" }]);
     let deployment = json!({ "metadata": { "generation": 1 }, "status": { "conditions": failure } });
-    let verdicts = judged(Scene { deployment, ..scene() });
+    let none = Scene { deployment: deployment.clone(), health: healthy(0, 0), ..scene() };
+    let verdicts = judged(none);
     assert_eq!((verdicts[0].holds, verdicts[0].reason), (Some(false), Reason::PodsRefused));
+    let verdicts = judged(Scene { deployment, ..scene() });
+    assert_eq!((verdicts[0].holds, verdicts[0].reason), (Some(true), Reason::PodsRefused), "two work");
     assert!(verdicts[0].message.contains("exceeded quota: pods"));
 }
 
 #[test]
 fn a_handler_that_ends_or_is_silent_is_not_healthy() {
-    let health = Health { pods: 2, ready: 0, trouble: Some(trouble(Reason::CrashLooping)) };
+    let health = Health { trouble: Some(trouble(Reason::CrashLooping)), ..healthy(2, 0) };
     check(Scene { health, ..scene() }, "fffttff", Reason::CrashLooping);
     // While others take tasks, it is ready all the same.
-    let health = Health { pods: 2, ready: 1, trouble: Some(trouble(Reason::NotListening)) };
+    let health = Health { trouble: Some(trouble(Reason::NotListening)), ..healthy(2, 1) };
     check(Scene { health, ..scene() }, "tffttff", Reason::Succeeded);
 }
 
 #[test]
 fn who_waits_for_the_database_says_nothing_of_the_handler() {
-    let health = Health { pods: 2, ready: 0, trouble: Some(trouble(Reason::NotListening)) };
+    let health = Health { trouble: Some(trouble(Reason::NotListening)), ..healthy(2, 0) };
     let away = Some(trouble(Reason::ConnectionFailed));
     let verdicts = judged(Scene { health, trouble: away, ..scene() });
     let handler = verdicts.iter().find(|one| one.type_ == Type::HandlerHealthy).unwrap();
@@ -164,8 +180,14 @@ fn who_waits_for_the_database_says_nothing_of_the_handler() {
 fn pods_that_start_are_on_the_way() {
     let counts = json!({ "observedGeneration": 1, "replicas": 2, "updatedReplicas": 2 });
     let deployment = json!({ "metadata": { "generation": 1 }, "status": counts });
-    let health = Health { pods: 2, ready: 0, trouble: None };
-    check(Scene { deployment, health, ..scene() }, "ftfttuf", Reason::Progressing);
+    check(
+        Scene { deployment: deployment.clone(), health: healthy(2, 0), ..scene() },
+        "ftfttuf",
+        Reason::Progressing,
+    );
+    // Of a queue that slept: as ready as before.
+    let wakes = Scene { deployment, health: healthy(2, 0), wakes: true, ..scene() };
+    check(wakes, "ttfttuf", Reason::Progressing);
 }
 
 #[test]

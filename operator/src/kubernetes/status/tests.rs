@@ -27,6 +27,7 @@ fn made(verdict: Verdict, last: &TaskQueueStatus, now: &str) -> TaskQueueStatus 
         outcome: &Outcome::NotTried,
         deployment: None,
         health: &health,
+        wakes: false,
     };
     status(&seen, &[verdict], Some(3), last, None, now.parse().unwrap())
 }

@@ -41,7 +41,7 @@ async fn a_secret_that_is_missing_or_wrong_is_named_until_it_is_right() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_of_a_newer_release_are_left_alone() {
     let stage = Stage::new("newer").await;
-    stage.db.run("insert into rowlock.migration (version, name) values (999, 'tomorrow')").await;
+    stage.db.run("insert into rowlock.migration values (999, 'tomorrow', 999)").await;
     stage.task_queue("emails", EMAILS);
     let _operator = stage.operator().await;
     let message = stage.until("Stalled", "True SchemaTooNew").await;

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::server_with_faults::Mode;
-use super::stage::{EMAILS, Stage};
+use super::stage::{EMAILS, Stage, page, until};
 
 /// Longer than a Lease lasts: the leader has to stop, and to begin anew.
 const AWAY: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ async fn a_storm_of_refusals_delays_and_loses_nothing() {
     assert!(faults.refused() > 10, "it was no storm: {} refusals", faults.refused());
     faults.set(Mode::Calm);
     // Nobody runs pods here.
-    stage.until("Ready", "False Progressing").await;
+    stage.until("Reconciling", "True Progressing").await;
     stage.until("Stalled", "False Succeeded").await;
 }
 
@@ -48,6 +48,23 @@ async fn an_api_server_that_is_away_is_waited_for() {
     stage.until_replicas(0).await;
     // What was changed meanwhile is seen.
     stage.until_grace(125).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_starts_without_an_api_server_lives_and_says_what_it_waits_for() {
+    let stage = Stage::new("early").await;
+    let (faults, _operator, address) = stage.operator_with_faults_and_pages(Mode::Away).await;
+    let says = async |path: &str, expected: &str| {
+        until(expected, || {
+            let said = page(address, path);
+            if said.contains(expected) { Ok(()) } else { Err(said) }
+        })
+        .await;
+    };
+    says("/healthz", "HTTP/1.1 200 OK").await;
+    says("/readyz", "waiting for the API server").await;
+    faults.set(Mode::Calm);
+    says("/readyz", "HTTP/1.1 200 OK").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

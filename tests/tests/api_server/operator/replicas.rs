@@ -129,6 +129,10 @@ async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
         "rowlock_operator_leader 1\n".to_owned(),
         format!("rowlock_queue_tasks{{{labels},state=\"available\"}} 7\n"),
         format!("rowlock_queue_pods{{kind=\"desired\",{labels}}} 1\n"),
+        format!(
+            "rowlock_task_queue_condition{{namespace=\"{}\",status=\"True\",task_queue=\"emails\",type=\"Ready\"}} 1\n",
+            stage.namespace
+        ),
     ] {
         until("the metric is there", || {
             if page("/metrics").contains(&line) { Ok(()) } else { Err(page("/metrics")) }

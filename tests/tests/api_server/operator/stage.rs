@@ -185,6 +185,13 @@ impl Stage {
         (faults, Self::run(client, self.config()))
     }
 
+    /// The same, with its pages on loopback; where.
+    pub(crate) async fn operator_with_faults_and_pages(&self, mode: Mode) -> (Faults, Running, SocketAddr) {
+        let (faults, listen) = (Faults::new(mode), free_address());
+        let client = faults.between(client(None).await);
+        (faults, Self::run(client, Config { listen, ..self.config() }), listen)
+    }
+
     /// The same, with other settings.
     pub(crate) async fn operator_with(&self, change: impl FnOnce(&mut Config)) -> Running {
         let mut config = self.config();
