@@ -2,6 +2,7 @@
 
 use rowlock_queue::{Declaration, adopt, declare};
 use serde_json::json;
+use sqlx::Executor;
 
 use super::stage::{EMAILS, Stage, until};
 
@@ -81,4 +82,20 @@ async fn what_a_queue_is_declared_as_is_put_right_again() {
     assert_eq!(total, 40);
     stage.change(&json!({ "paused": true }));
     stage.until("Ready", "False Paused").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_of_another_gets_no_pods_while_somebody_keeps_the_operator_from_asking_for_it() {
+    let stage = Stage::new("asks").await;
+    declare(&stage.db.db, &theirs()).await.unwrap();
+    let mut person = stage.db.session().await;
+    person.execute("begin; select from rowlock.queue for update").await.unwrap();
+    stage.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
+    let _operator = stage.operator().await;
+    stage.until("DatabaseReachable", "True Succeeded").await;
+    stage.until("Reconciling", "False Succeeded").await;
+    stage.until_replicas(0).await;
+    person.execute("rollback").await.unwrap();
+    stage.until("Stalled", "True OwnedByAnother").await;
+    stage.until_replicas(0).await;
 }
