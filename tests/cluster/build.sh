@@ -2,7 +2,7 @@
 # Builds the Kubernetes programs that the tests run, from Go modules alone, into a cache outside the checkout:
 # ~/.cache/rowlock/kube/MODULE-VERSION/. Prints the path of each program named (or of all), one a line.
 #
-#   tests/cluster/build.sh [PROGRAM…]     `api` stands for what an API server needs, `all` for a whole cluster
+#   tests/cluster/build.sh [PROGRAM…]     `api` stands for what the tests of an API server need, `all` for a whole cluster
 #
 # The versions are those of the go.mod in the folders here. One build at a time, with the lowest priority; what is
 # there already is not built again. A cold build takes minutes (some 12 for all, on two cores) and says so on stderr.
@@ -10,8 +10,8 @@ set -euo pipefail
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/rowlock/kube
 here=$(cd "$(dirname "$0")" && pwd)
-api="etcd kube-apiserver kubectl"
-all="$api kube-controller-manager kube-scheduler kubelet kube-proxy helm coredns"
+api="etcd kube-apiserver kubectl helm"
+all="$api kube-controller-manager kube-scheduler kubelet kube-proxy coredns"
 case ${1:-api} in api) set -- $api ;; all) set -- $all ;; esac
 
 version_of() { awk -v module="$2" '{ sub(/^require /, "") } $1 == module && $2 ~ /^v/ { print substr($2, 2) }' "$here/$1/go.mod"; }

@@ -148,7 +148,8 @@ impl Pods {
     fn waits(&self) -> Outcome {
         let at_once = self.shared.config.rollouts_at_once;
         Outcome::Waiting(format!(
-            "this release of the operator brings other pods, for {at_once} queues at a time: waiting until others have theirs"
+            "the operator brings other pods (a new release, or another worker image or resources), for {at_once} queues at a time: waiting until \
+             others have theirs"
         ))
     }
 

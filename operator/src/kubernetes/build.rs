@@ -189,11 +189,25 @@ fn pod(mut spec: Map<String, Value>, manifest: &Manifest, image: &WorkerImage) -
     let mut volumes = into_list(spec.remove("volumes"));
     volumes.extend(worker::volume(manifest));
     spec.insert("volumes".to_owned(), volumes.into());
+    if !image.pull_secrets.is_empty() {
+        let secrets = pull_secrets(into_list(spec.remove("imagePullSecrets")), image);
+        spec.insert("imagePullSecrets".to_owned(), secrets.into());
+    }
     // Ours is the least: a task that just started may still take all its time. A template may ask for more.
     let asked = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or_default();
     spec.insert("terminationGracePeriodSeconds".to_owned(), instance.grace.as_secs().max(asked).into());
     spec.entry("automountServiceAccountToken").or_insert(Value::Bool(false));
     spec
+}
+
+/// The template's, and the worker's; the API server wants each name once.
+fn pull_secrets(mut secrets: Vec<Value>, image: &WorkerImage) -> Vec<Value> {
+    for name in &image.pull_secrets {
+        if secrets.iter().all(|one| one["name"] != *name) {
+            secrets.push(json!({ "name": name }));
+        }
+    }
+    secrets
 }
 
 /// The user's container, told where to listen and kept from raising its rights; what the user wrote counts.

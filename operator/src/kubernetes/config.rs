@@ -3,7 +3,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use clap::Parser;
+use k8s_openapi::api::core::v1::ResourceRequirements;
 
+use super::resources;
 use super::worker::WorkerImage;
 
 /// Keeps the workers of every `TaskQueue` of a cluster right
@@ -22,7 +24,13 @@ pub struct Config {
     /// When nodes fetch it: `Always`, `IfNotPresent` or `Never` [default: as Kubernetes does]
     #[arg(long, env = "ROWLOCK_WORKER_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
     pub worker_pull_policy: Option<String>,
-    /// How many queues at a time get other pods because of a new release or image of ours
+    /// Secrets by which it is fetched, beside those of the template: names, with commas between
+    #[arg(long, env = "ROWLOCK_WORKER_PULL_SECRETS", value_delimiter = ',')]
+    pub worker_pull_secrets: Vec<String>,
+    /// Resources of the worker's container: requests and limits, as JSON
+    #[arg(long, env = "ROWLOCK_WORKER_RESOURCES", default_value = resources::DEFAULT, value_parser = resources::parse)]
+    pub worker_resources: ResourceRequirements,
+    /// How many queues at a time get other pods because of a new release of ours, or another image or resources
     #[arg(long, env = "ROWLOCK_ROLLOUTS_AT_ONCE", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rollouts_at_once: u32,
     /// Address of /healthz, /readyz and /metrics
@@ -52,7 +60,14 @@ impl Config {
     /// What workers are run from.
     #[must_use]
     pub fn image(&self) -> WorkerImage {
-        WorkerImage { image: self.worker_image.clone(), pull_policy: self.worker_pull_policy.clone() }
+        // A variable that is set but empty is one empty name.
+        let pull_secrets = self.worker_pull_secrets.iter().map(|name| name.trim().to_owned());
+        WorkerImage {
+            image: self.worker_image.clone(),
+            pull_policy: self.worker_pull_policy.clone(),
+            pull_secrets: pull_secrets.filter(|name| !name.is_empty()).collect(),
+            resources: self.worker_resources.clone(),
+        }
     }
 
     /// Where to listen, the first that can be had: `[::]` is every address of both families, or every one of IPv4 on a node without IPv6.
@@ -76,4 +91,53 @@ impl Config {
 fn started() -> u32 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     since.subsec_nanos()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The chart's Deployment.
+    const DEPLOYMENT: &str = include_str!("../../../charts/rowlock/templates/deployment.yaml");
+
+    fn config(more: &[&str]) -> Result<Config, clap::Error> {
+        Config::try_parse_from([&["rowlock-operator", "--worker-image", "w"] as &[&str], more].concat())
+    }
+
+    #[test]
+    fn every_flag_has_a_value_of_the_chart_and_every_variable_a_flag() {
+        let command = Config::command();
+        let named = |name: &str| DEPLOYMENT.contains(&format!("- name: {name}\n"));
+        let flags: Vec<&str> = command.get_arguments().filter_map(|flag| flag.get_env()?.to_str()).collect();
+        // Where it listens is the chart's affair, since it names the port.
+        for name in flags.iter().filter(|name| **name != rowlock_crds::env::LISTEN) {
+            assert!(named(name), "{name} is not in the chart");
+        }
+        let lines = DEPLOYMENT.lines().filter_map(|line| line.trim().strip_prefix("- name: "));
+        for name in lines.filter(|name| name.starts_with("ROWLOCK_")) {
+            assert!(flags.contains(&name), "there is no flag for {name}");
+        }
+    }
+
+    #[test]
+    fn what_workers_are_run_from_is_said_by_flags() {
+        let image = config(&["--worker-pull-secrets", "a, b,", "--worker-resources", "{}"]).unwrap().image();
+        assert_eq!(image.pull_secrets, ["a", "b"]);
+        assert_eq!(image.resources, ResourceRequirements::default());
+        let image = config(&[]).unwrap().image();
+        assert!(image.pull_secrets.is_empty() && image.resources.requests.is_some());
+    }
+
+    #[test]
+    fn wrong_resources_end_it_with_a_line_that_says_why() {
+        let error = config(&["--worker-resources", r#"{"limits":{"cpu":"much"}}"#]).unwrap_err();
+        let first = error.to_string().lines().next().unwrap().to_owned();
+        assert!(
+            first.contains("--worker-resources") && first.contains("`much` of cpu is no quantity"),
+            "{first}"
+        );
+        assert_eq!(error.exit_code(), 2);
+    }
 }

@@ -1,7 +1,5 @@
 //! From a Secret to a database with our tables.
 
-use std::fmt::Write;
-
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use rowlock_crds::{ConditionReason, TaskQueue};
@@ -121,16 +119,12 @@ fn unreadable(error: &WriteError, source: &Source, config: &Config) -> Trouble {
     }
 }
 
-/// What to do about missing rights.
+/// What to do about missing rights. The binding has a name of this release alone, which its chart does not use: it may make its own later.
 pub(crate) fn forbidden(namespace: &str, said: &str, config: &Config) -> Trouble {
-    let mut message = format!(
-        "the operator has no rights in the namespace `{namespace}`: run `kubectl create rolebinding "
-    );
     let Config { cluster_role, service_account, lease_namespace, .. } = config;
-    let _ = write!(
-        message,
-        "rowlock-operator -n {namespace} --clusterrole={cluster_role} --serviceaccount={lease_namespace}:{service_account}` \
-         ({said})"
+    let message = format!(
+        "the operator has no rights in the namespace `{namespace}`: run `kubectl create rolebinding {cluster_role}-by-hand -n {namespace} \
+         --clusterrole={cluster_role} --serviceaccount={lease_namespace}:{service_account}` ({said})"
     );
     Trouble::new(ConditionReason::Forbidden, message)
 }

@@ -88,8 +88,13 @@ fn unwell(pod: &str, status: &ContainerStatus, now: Timestamp) -> Option<Trouble
     match reason {
         "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" => {
             let image = &status.image;
+            let check = if container == containers::WORKER {
+                "workerImage of the operator's chart, its pullSecrets among it"
+            } else {
+                "its name, and spec.template.spec.imagePullSecrets"
+            };
             let message = format!(
-                "the image `{image}` of the container {container} cannot be fetched: check its name, and imagePullSecrets ({said})"
+                "the image `{image}` of the container {container} cannot be fetched: check {check} ({said})"
             );
             Some(Trouble::new(ConditionReason::ImageNotPulled, message))
         }
@@ -203,7 +208,19 @@ mod tests {
         let waiting = |reason: &str| json!({ "waiting": { "reason": reason, "message": "because" } });
         let handler =
             |state, last| json!({ "initContainerStatuses": [container("handler", false, 3, &state, &last)] });
-        check(&handler(waiting("ImagePullBackOff"), json!({})), ConditionReason::ImageNotPulled, "`i:1`");
+        let unfetched = waiting("ImagePullBackOff");
+        check(&handler(unfetched.clone(), json!({})), ConditionReason::ImageNotPulled, "`i:1`");
+        check(
+            &handler(unfetched.clone(), json!({})),
+            ConditionReason::ImageNotPulled,
+            "spec.imagePullSecrets",
+        );
+        let worker = container("worker", false, 0, &unfetched, &json!({}));
+        check(
+            &json!({ "containerStatuses": [worker] }),
+            ConditionReason::ImageNotPulled,
+            "pullSecrets among",
+        );
         check(
             &handler(waiting("CreateContainerConfigError"), json!({})),
             ConditionReason::NotStarting,

@@ -89,9 +89,25 @@ pub(crate) fn stalled(seen: &Seen<'_>) -> Option<Trouble> {
     let conditions = seen.deployment?.status.as_ref()?.conditions.as_deref()?;
     let failure = conditions.iter().find(|one| one.type_ == "ReplicaFailure" && one.status == "True")?;
     let said = failure.message.as_deref().unwrap_or_default();
-    let message =
-        format!("the cluster lets no more pods in: raise the quota, or lower workers.total ({said})");
+    let message = match remedy(said) {
+        Some(remedy) => format!("the cluster lets no more pods in: {remedy} ({said})"),
+        None => format!("the cluster lets no more pods in: {said}"),
+    };
     Some(Trouble::new(Reason::PodsRefused, message))
+}
+
+/// What to do about pods that are not let in, as far as the words of Kubernetes' own admission tell.
+fn remedy(said: &str) -> Option<&'static str> {
+    let remedies = [
+        ("exceeded quota", "raise the quota, or lower workers.total"),
+        (
+            "must specify",
+            "what is asked for is said for the worker by workerResources of the operator's chart, for the other containers by resources \
+             in spec.template",
+        ),
+        ("PodSecurity", "set what is asked for in the securityContext of spec.template"),
+    ];
+    remedies.into_iter().find(|(words, _)| said.contains(words)).map(|(_, remedy)| remedy)
 }
 
 /// Whose the queue is, and how to get it.

@@ -4,7 +4,7 @@
 //!
 //! * [`run`], [`Config`]: a whole operator;
 //! * `tender`, `charges`: the loop over the queues of one database, which asks [`Operator`](crate::Operator) to observe, plan and apply;
-//! * `build`, `worker`, `security`: a queue's instances as objects; pure;
+//! * `build`, `worker`, `resources`, `security`: a queue's instances as objects; pure;
 //! * `applier`, `known`, `apply`, `managed`: what is written when, and by which requests; `rollouts`: which queues wait for others;
 //! * `health`, `judgement`, `status`: what was seen, in words; pure;
 //! * `database`, `watch`, `election`: Secrets and connections; what is in the cluster; who leads.
@@ -24,6 +24,7 @@ mod managed;
 mod metrics;
 mod outcome;
 mod process;
+mod resources;
 mod rollouts;
 mod security;
 mod shared;

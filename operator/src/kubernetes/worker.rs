@@ -1,5 +1,6 @@
 //! The worker's container: restricted, with the Secret as a file that nobody else in the pod sees.
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use rowlock_crds::{Manifest, containers, env};
 use rowlock_plan::{Instance, Place};
 use serde_json::{Value, json};
@@ -15,12 +16,16 @@ const FOLDER: &str = "/var/run/rowlock/database";
 const FILE: &str = "url";
 
 /// What the worker is run from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct WorkerImage {
     /// The image, with its registry and tag.
     pub image: String,
     /// `Always`, `IfNotPresent` or `Never`; without it what Kubernetes does.
     pub pull_policy: Option<String>,
+    /// Secrets of the pod's namespace that it is fetched with.
+    pub pull_secrets: Vec<String>,
+    /// What its container asks of a node, and may use of it.
+    pub resources: ResourceRequirements,
 }
 
 /// The ports of a pod.
@@ -46,8 +51,7 @@ pub(super) fn container(instance: &Instance, place: Place, image: &WorkerImage) 
         "env": variables(instance, place),
         "ports": [{ "name": "rowlock", "containerPort": place.worker_port, "protocol": "TCP" }],
         "readinessProbe": { "httpGet": { "path": "/readyz", "port": "rowlock" }, "periodSeconds": 2 },
-        // Without requests it would be the first to die when a node runs out of memory.
-        "resources": { "requests": { "cpu": "10m", "memory": "48Mi" } },
+        "resources": image.resources,
         "securityContext": security::worker(),
         // The whole folder: a file mounted with subPath would not follow a changed Secret.
         "volumeMounts": [{ "name": VOLUME, "mountPath": FOLDER, "readOnly": true }],

@@ -6,8 +6,7 @@ use kube::Api;
 use rowlock_tests::history::Demands;
 use serde_json::json;
 
-use crate::cluster::OPERATOR;
-use crate::stage::{NAME, Stage, on_stage, until};
+use crate::stage::{ENTRY, NAME, Stage, on_stage, until};
 
 /// Tasks of them take a second; most are left.
 const TASKS: usize = 200;
@@ -62,7 +61,7 @@ async fn a_namespace_goes_in_time_without_its_database() -> Result<()> {
 async fn a_namespace_goes_in_time_when_the_operator_may_not_enter_it_any_more() -> Result<()> {
     on_stage("goes-shut", async |stage| {
         work(stage).await?;
-        stage.kubectl(&["delete", "rolebinding", &format!("rowlock-operator-{OPERATOR}")]);
+        stage.kubectl(&["delete", "rolebinding", ENTRY[2]]);
         gone(stage).await
     })
     .await

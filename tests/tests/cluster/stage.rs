@@ -29,7 +29,7 @@ pub(crate) const NAME: &str = "emails";
 pub(crate) const ENTRY: [&str; 5] = [
     "create",
     "rolebinding",
-    "rowlock-operator-rowlock",
+    "rowlock-operator-rowlock-namespace-by-hand",
     "--clusterrole=rowlock-operator-rowlock-namespace",
     "--serviceaccount=rowlock:rowlock-operator",
 ];

@@ -1,7 +1,10 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rowlock_crds::{Manifest, TaskQueueSpec};
 use serde_json::{Value, json};
 
 use super::{Owner, WorkerImage, budget, deployment, hash_of};
+use crate::kubernetes::known::is_our_change;
+use crate::kubernetes::resources;
 
 const SPEC: &str = "
 database: { secretRef: { name: shop-pg-app } }
@@ -18,11 +21,19 @@ template:
     volumes: [{ name: mine, configMap: { name: c } }]
 ";
 
-fn built(spec: &str) -> Value {
+fn image() -> WorkerImage {
+    let resources = resources::parse(resources::DEFAULT).unwrap();
+    WorkerImage { image: "worker:1".into(), pull_policy: None, pull_secrets: Vec::new(), resources }
+}
+
+fn built_from(spec: &str, image: &WorkerImage) -> Value {
     let spec: TaskQueueSpec = serde_yaml::from_str(spec).unwrap();
     let owner = Owner { namespace: "shop".into(), name: "emails".into(), uid: "u1".into(), generation: 3 };
-    let image = WorkerImage { image: "worker:1".into(), pull_policy: None };
-    deployment(&owner, &Manifest::new("emails", spec), 2, &image)
+    deployment(&owner, &Manifest::new("emails", spec), 2, image)
+}
+
+fn built(spec: &str) -> Value {
+    built_from(spec, &image())
 }
 
 fn pod(spec: &str) -> Value {
@@ -151,6 +162,37 @@ fn pods_are_selected_by_our_labels_and_keep_their_own() {
     assert_eq!(metadata["annotations"]["kubectl.kubernetes.io/default-container"], "handler");
     assert_eq!(built["spec"]["strategy"]["rollingUpdate"], json!({ "maxUnavailable": 0, "maxSurge": 1 }));
     assert_eq!(built["metadata"]["ownerReferences"][0]["uid"], "u1");
+}
+
+#[test]
+fn the_worker_gets_the_resources_that_the_platform_gives_it() {
+    let resources = resources::parse(r#"{"limits":{"cpu":1,"memory":"96Mi"}}"#).unwrap();
+    let pod = built_from(SPEC, &WorkerImage { resources, ..image() })["spec"]["template"]["spec"].clone();
+    assert_eq!(pod["containers"][0]["resources"], json!({ "limits": { "cpu": "1", "memory": "96Mi" } }));
+    assert_eq!(pod["initContainers"][2]["resources"], json!(null));
+}
+
+#[test]
+fn pull_secrets_of_the_worker_come_after_those_of_the_template_and_each_once() {
+    let secrets = |spec: &str, names: &[&str]| {
+        let pull_secrets = names.iter().map(|name| (*name).to_owned()).collect();
+        let image = WorkerImage { pull_secrets, ..image() };
+        built_from(spec, &image)["spec"]["template"]["spec"]["imagePullSecrets"].clone()
+    };
+    assert_eq!(secrets(SPEC, &[]), json!(null));
+    assert_eq!(secrets(SPEC, &["a", "b", "a"]), json!([{ "name": "a" }, { "name": "b" }]));
+    let own = SPEC.replace("serviceAccountName: mailer", "imagePullSecrets: [{ name: b }, { name: mine }]");
+    assert_eq!(secrets(&own, &["a", "b"]), json!([{ "name": "b" }, { "name": "mine" }, { "name": "a" }]));
+}
+
+#[test]
+fn other_resources_or_pull_secrets_are_a_change_of_ours_which_waits_for_its_turn() {
+    let resources = resources::parse("{}").unwrap();
+    let live: ObjectMeta = serde_json::from_value(built(SPEC)["metadata"].clone()).unwrap();
+    assert!(!is_our_change(&live, &built(SPEC)));
+    assert!(is_our_change(&live, &built_from(SPEC, &WorkerImage { resources, ..image() })));
+    let pull_secrets = vec!["a".into()];
+    assert!(is_our_change(&live, &built_from(SPEC, &WorkerImage { pull_secrets, ..image() })));
 }
 
 #[test]

@@ -147,15 +147,29 @@ fn another_database_is_named_with_the_one_before() {
 }
 
 #[test]
-fn a_quota_is_named() {
-    let failure = json!([{ "type": "ReplicaFailure", "status": "True", "message": "exceeded quota: pods" }]);
-    let deployment = json!({ "metadata": { "generation": 1 }, "status": { "conditions": failure } });
-    let none = Scene { deployment: deployment.clone(), health: healthy(0, 0), ..scene() };
-    let verdicts = judged(none);
-    assert_eq!((verdicts[0].holds, verdicts[0].reason), (Some(false), Reason::PodsRefused));
-    let verdicts = judged(Scene { deployment, ..scene() });
-    assert_eq!((verdicts[0].holds, verdicts[0].reason), (Some(true), Reason::PodsRefused), "two work");
-    assert!(verdicts[0].message.contains("exceeded quota: pods"));
+fn who_keeps_pods_out_is_named_with_what_helps() {
+    for (said, helps) in [
+        ("exceeded quota: q, requested: pods=1, used: pods=4, limited: pods=4", "or lower workers.total ("),
+        (
+            "failed quota: q: must specify limits.memory for: handler,worker",
+            "workerResources of the operator's chart",
+        ),
+        (
+            "violates PodSecurity \"restricted:latest\": runAsNonRoot != true",
+            "securityContext of spec.template (",
+        ),
+        ("admission webhook \"v\" denied the request: no", "pods in: admission"),
+    ] {
+        let failure = json!([{ "type": "ReplicaFailure", "status": "True", "message": said }]);
+        let deployment = json!({ "metadata": { "generation": 1 }, "status": { "conditions": failure } });
+        // Who works goes on.
+        for (ready, expected) in [(0, false), (2, true)] {
+            let seen = Scene { deployment: deployment.clone(), health: healthy(ready, ready), ..scene() };
+            let Verdict { holds, reason, message, .. } = judged(seen).swap_remove(0);
+            assert_eq!((holds, reason), (Some(expected), Reason::PodsRefused));
+            assert!(message.contains(said) && message.contains(helps), "{message}");
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What goes wrong is said in words, and is over when its cause is.
 
+use rowlock_operator::kubernetes::Config;
 use rowlock_tests::server as postgres;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::stage::{EMAILS, Stage, until};
 
@@ -176,4 +177,50 @@ async fn pods_and_quotas_speak_through_conditions() {
     stage.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
     let message = stage.until("Stalled", "True PodsRefused").await;
     assert!(message.contains("exceeded quota: pods=1"), "{message}");
+}
+
+/// Without controllers, what a quota holds is written by hand.
+fn quota(stage: &Stage) {
+    let hard = json!({ "limits.memory": "1Gi" });
+    stage.apply(
+        &json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" }, "spec": { "hard": hard } })
+            .to_string(),
+    );
+    let patch = json!({ "status": { "hard": hard, "used": { "limits.memory": "0" } } }).to_string();
+    stage.kubectl(&["patch", "resourcequota", "q", "--subresource=status", "--type=merge", "-p", &patch]);
+}
+
+/// A pod as the queue's Deployment has them made, which no watch sees.
+fn pod(stage: &Stage) -> Value {
+    let spec = stage.deployment()["spec"]["template"]["spec"].clone();
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": spec })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_asks_for_limits_is_named_with_the_value_that_gives_them_to_workers() {
+    let stage = Stage::new("limits-asked").await;
+    stage.kubectl(&["create", "serviceaccount", "default"]);
+    quota(&stage);
+    let limits = "image: 'emails:1', resources: { limits: { memory: 64Mi } }";
+    stage.task_queue("emails", &EMAILS.replace("image: 'emails:1'", limits));
+    let operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    let said = until("a pod is refused", || {
+        let refusal = stage.refusal(&pod(&stage));
+        refusal
+            .filter(|said| said.contains("for: worker"))
+            .ok_or("it is not, or for another reason".to_owned())
+    })
+    .await;
+    let failure =
+        json!({ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said });
+    let patch = json!({ "status": { "conditions": [failure] } }).to_string();
+    stage.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
+    let message = stage.until("Stalled", "True PodsRefused").await;
+    assert!(message.contains("workerResources of the operator's chart"), "{message}");
+    operator.stop().await;
+    let limited = json!({ "limits": { "memory": "96Mi" } });
+    let give = |config: &mut Config| config.worker_resources = serde_json::from_value(limited).unwrap();
+    let _operator = stage.operator_with(give).await;
+    until("a pod is let in", || stage.refusal(&pod(&stage)).map_or(Ok(()), Err)).await;
 }

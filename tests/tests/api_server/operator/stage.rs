@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
@@ -87,6 +88,13 @@ impl Stage {
         let flags = ["apply", "--server-side", "--force-conflicts", "-n", &self.namespace, "-f", "-"];
         let said = blocking(|| kubectl_with(&flags, manifest));
         if said.content { Ok(()) } else { Err(said.err) }
+    }
+
+    /// What is said against an object that is not made.
+    pub(crate) fn refusal(&self, manifest: &Value) -> Option<String> {
+        let flags = ["create", "--dry-run=server", "-n", &self.namespace, "-f", "-"];
+        let said = blocking(|| kubectl_with(&flags, &manifest.to_string()));
+        (!said.content).then_some(said.err)
     }
 
     /// Changes the spec of `emails`, by a merge.
@@ -225,6 +233,8 @@ impl Stage {
             class: None,
             worker_image: "rowlock-worker:test".into(),
             worker_pull_policy: None,
+            worker_pull_secrets: Vec::new(),
+            worker_resources: ResourceRequirements::default(),
             rollouts_at_once: 5,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             lease_namespace: self.namespace.clone(),

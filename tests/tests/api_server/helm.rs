@@ -1,0 +1,193 @@
+//! The chart of the operator, as Helm makes it of its values.
+
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use rowlock_tests::checkout;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::kubectl::{namespace, ok};
+
+/// Everything that a platform team may set.
+const VALUES: &str = r#"
+enabled: true
+registry: registry.example/team
+imagePullSecrets: [{ name: own }]
+workerImage: { tag: "7", pullSecrets: [registry, mirror] }
+workerResources: { limits: { cpu: 1, memory: 96Mi } }
+namespaces: [shop]
+class: blue.green_1
+rolloutsAtOnce: 2
+logFormat: text
+logLevel: info,rowlock_operator=debug
+extraEnv: [{ name: ROWLOCK_LISTEN, value: 0.0.0.0:9464 }]
+nodeSelector: { disk: ssd }
+topologySpreadConstraints: [{ maxSkew: 1, topologyKey: zone, whenUnsatisfiable: DoNotSchedule }]
+priorityClassName: system-cluster-critical
+podAnnotations: { a: b }
+podLabels: { team: platform }
+commonLabels: { cost-centre: "4711" }
+serviceAccount: { name: mine, annotations: { role: r } }
+"#;
+
+static HELM: OnceLock<String> = OnceLock::new();
+
+/// Helm's program, built if need be.
+fn program() -> &'static str {
+    HELM.get_or_init(|| {
+        let mut build = Command::new(checkout().join("tests/cluster/build.sh"));
+        let output = build.arg("helm").stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "tests/cluster/build.sh failed; its reason is above");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    })
+}
+
+/// Runs Helm on the chart, released as `rowlock` into that namespace with that file of values.
+fn helm(verb: &str, namespace: &str, values: &str, more: &[&str]) -> Output {
+    let mut command = Command::new(program());
+    command.args([verb, "rowlock"]).arg(checkout().join("charts/rowlock"));
+    command.args(["-n", namespace, "-f", "-"]).args(more).env("KUBECONFIG", "/dev/null");
+    rowlock_tests::run_with_input(&mut command, values).unwrap()
+}
+
+/// The manifests.
+fn rendered(namespace: &str, values: &str) -> String {
+    let output = helm("template", namespace, values, &[]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The objects, as released into the namespace `ops`.
+fn objects(values: &str) -> Vec<Value> {
+    let text = rendered("ops", values);
+    let documents = serde_yaml::Deserializer::from_str(&text);
+    documents.map(|one| Value::deserialize(one).unwrap()).filter(|one| !one.is_null()).collect()
+}
+
+fn of_kind(objects: &[Value], kind: &str) -> Vec<Value> {
+    objects.iter().filter(|one| one["kind"] == kind).cloned().collect()
+}
+
+/// A variable of the operator's container.
+fn variable(objects: &[Value], name: &str) -> Option<String> {
+    let deployment = of_kind(objects, "Deployment").swap_remove(0);
+    let env = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+    let found = env.into_iter().find(|one| one["name"] == name)?;
+    Some(found["value"].as_str().unwrap().to_owned())
+}
+
+/// The namespaces in which there are roles bound, and by which names.
+fn bindings(objects: &[Value]) -> Vec<(String, String)> {
+    let bindings = of_kind(objects, "RoleBinding").into_iter();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    bindings.map(|one| (text(&one["metadata"]["namespace"]), text(&one["metadata"]["name"]))).collect()
+}
+
+#[test]
+fn the_api_server_takes_what_the_chart_makes() {
+    let release = namespace("chart-release");
+    for values in ["{}", &VALUES.replace("[shop]", "[default]")] {
+        let manifests = rendered(&release, values);
+        ok(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &manifests);
+    }
+}
+
+#[test]
+fn what_a_platform_team_sets_reaches_the_operator() {
+    let objects = objects(VALUES);
+    for (name, expected) in [
+        ("ROWLOCK_WORKER_IMAGE", "registry.example/team/rowlock-worker:7"),
+        ("ROWLOCK_WORKER_PULL_SECRETS", "registry,mirror"),
+        ("ROWLOCK_CLASS", "blue.green_1"),
+        ("ROWLOCK_ROLLOUTS_AT_ONCE", "2"),
+        ("ROWLOCK_LOG_FORMAT", "text"),
+        ("RUST_LOG", "info,rowlock_operator=debug"),
+        ("ROWLOCK_LISTEN", "0.0.0.0:9464"),
+        ("ROWLOCK_SERVICE_ACCOUNT", "mine"),
+    ] {
+        assert_eq!(variable(&objects, name).as_deref(), Some(expected), "{name}");
+    }
+    // Limits come beside the requests that the chart has.
+    let resources: Value =
+        serde_json::from_str(&variable(&objects, "ROWLOCK_WORKER_RESOURCES").unwrap()).unwrap();
+    let requests = json!({ "cpu": "10m", "memory": "48Mi" });
+    assert_eq!(resources, json!({ "limits": { "cpu": 1, "memory": "96Mi" }, "requests": requests }));
+    let pod = of_kind(&objects, "Deployment")[0]["spec"]["template"].clone();
+    assert_eq!(pod["metadata"]["labels"]["team"], "platform");
+    assert_eq!(pod["spec"]["nodeSelector"], json!({ "kubernetes.io/os": "linux", "disk": "ssd" }));
+    assert_eq!(pod["spec"]["topologySpreadConstraints"][0]["topologyKey"], "zone");
+    assert_eq!(
+        (&pod["spec"]["priorityClassName"], &pod["spec"]["serviceAccountName"]),
+        (&json!("system-cluster-critical"), &json!("mine"))
+    );
+    for one in &objects {
+        assert_eq!(one["metadata"]["labels"]["cost-centre"], "4711", "{one}");
+        for subject in one["subjects"].as_array().into_iter().flatten() {
+            assert_eq!(subject["name"], "mine", "{one}");
+        }
+    }
+}
+
+#[test]
+fn an_account_that_is_there_already_is_used() {
+    let objects = objects("serviceAccount: { create: false, name: theirs }");
+    assert!(of_kind(&objects, "ServiceAccount").is_empty());
+    assert_eq!(of_kind(&objects, "ClusterRoleBinding")[0]["subjects"][0]["name"], "theirs");
+    assert_eq!(variable(&objects, "ROWLOCK_SERVICE_ACCOUNT").as_deref(), Some("theirs"));
+}
+
+#[test]
+fn one_namespace_alone_is_watched_and_entered() {
+    let objects = objects("namespace: shop");
+    assert_eq!(variable(&objects, "ROWLOCK_NAMESPACE").as_deref(), Some("shop"));
+    let places: Vec<String> = bindings(&objects).into_iter().map(|(namespace, _)| namespace).collect();
+    assert_eq!(places, ["shop", "ops"], "its own has the Lease alone");
+    assert!(bindings(&objects)[1].1.ends_with("-lease"));
+}
+
+#[test]
+fn the_command_of_the_notes_takes_no_name_that_the_chart_will_use() {
+    let output = helm("install", "ops", "namespaces: [shop]", &["--dry-run=client"]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let objects = objects("namespaces: [shop]");
+    let role = variable(&objects, "ROWLOCK_CLUSTER_ROLE").unwrap();
+    // The condition Forbidden prints the same.
+    let by_hand = format!("{role}-by-hand");
+    assert!(said.contains(&format!("kubectl create rolebinding {by_hand} -n NAMESPACE")), "{said}");
+    assert!(said.contains(&format!("--clusterrole={role} --serviceaccount=ops:rowlock-operator")), "{said}");
+    let bindings = bindings(&objects);
+    assert!(bindings.iter().any(|(namespace, _)| namespace == "shop"), "{bindings:?}");
+    assert!(bindings.iter().all(|(_, name)| *name != by_hand), "{bindings:?}");
+}
+
+#[test]
+fn a_label_of_ours_is_not_replaced_by_that_of_the_operators_pod() {
+    let monitors = of_kind(&objects("podMonitor: { enabled: true, interval: 15s }"), "PodMonitor");
+    let endpoints: Vec<&Value> = monitors.iter().map(|one| &one["spec"]["podMetricsEndpoints"][0]).collect();
+    let operator = json!({ "port": "metrics", "honorLabels": true, "interval": "15s" });
+    assert_eq!(endpoints, [&operator, &json!({ "port": "rowlock", "interval": "15s" })]);
+}
+
+#[test]
+fn values_that_cannot_be_meant_are_refused_with_their_name() {
+    for (values, says) in [
+        ("class: two words", "/class"),
+        ("namespace: Shop", "/namespace"),
+        ("{ namespace: shop, namespaces: [mail] }", "leave it empty"),
+        ("{ namespace: shop, rbac: { clusterWide: true } }", "leave it empty"),
+        ("workerResources: { limit: { cpu: 1 } }", "/workerResources"),
+        ("workerResources: { limits: { memory: 96MB } }", "/workerResources/limits/memory"),
+        ("workerImage: { pullSecrets: [{ name: a }] }", "/workerImage/pullSecrets/0"),
+        ("podMonitor: { interval: soon }", "/podMonitor/interval"),
+        ("serviceAccount: { create: false }", "serviceAccount.name is required"),
+        ("logFormat: yaml", "/logFormat"),
+        ("extraEnv: { A: b }", "/extraEnv"),
+        ("podLabels: { a: 1 }", "/podLabels/a"),
+        ("enable: true", "'enable' not allowed"),
+    ] {
+        let output = helm("template", "ops", values, &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(says), "{values}: {said}");
+    }
+}
