@@ -7,11 +7,13 @@ ARG BASE=gcr.io/distroless/cc-debian12:nonroot
 FROM ${RUST} AS build
 WORKDIR /src
 COPY . .
+# Builds for several platforms share the cache: each has a folder of its own in it.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/target \
-    CARGO_TARGET_DIR=/target cargo build --release --locked -p rowlock-worker \
- && CARGO_TARGET_DIR=/target cargo build --release --locked -p rowlock-operator --features kube \
- && mkdir /out && cp /target/release/rowlock-worker /target/release/rowlock-operator /out/
+    export CARGO_TARGET_DIR="/target/$(uname -m)" \
+ && cargo build --release --locked -p rowlock-worker \
+ && cargo build --release --locked -p rowlock-operator --features kube \
+ && mkdir /out && cp "$CARGO_TARGET_DIR/release/rowlock-worker" "$CARGO_TARGET_DIR/release/rowlock-operator" /out/
 
 FROM ${BASE} AS worker
 COPY --from=build /out/rowlock-worker /usr/local/bin/

@@ -107,6 +107,7 @@ cluster-tier:
 
 # With what there is; docker's client alone builds nothing.
 BUILDER ?= $(shell if docker info >/dev/null 2>&1; then echo docker; elif command -v podman >/dev/null; then echo podman; else echo buildah; fi)
+# Such as `--platform linux/amd64`: without it images are for the architecture of this machine.
 BUILD_FLAGS ?=
 # What stands before an image's name: a registry's address, or nothing.
 IMAGE_PREFIX ?= $(if $(REGISTRY),$(REGISTRY:/=)/)

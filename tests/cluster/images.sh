@@ -52,6 +52,8 @@ python() {
     ldd "$program" "$library"/lib-dynload/*.so 2>/dev/null | grep -o '/[^ :]*so[^ :]*' | sort -u | while read -r needed; do
         [ -e "$work/python$needed" ] || install -D "$needed" "$work/python$needed"
     done
+    # Whoever it runs as, and whatever this user's umask is.
+    chmod -R go+rX "$work/python"
     one rowlock-python "$work/python" "FROM scratch\\nCOPY . /\\nENV PYTHONHOME=$home PATH=/usr/local/bin\\n"
 }
 

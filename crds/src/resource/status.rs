@@ -78,7 +78,7 @@ pub struct BacklogStatus {
     pub running: i64,
     /// Tasks that wait for their next attempt.
     pub retryable: i64,
-    /// Tasks that were given up; `rowlock redrive` has them tried again.
+    /// Tasks that were given up; `rowlock retry` has them tried again.
     pub dead: i64,
     /// Since when the oldest available task has waited.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -123,6 +123,34 @@ async fn what_is_deleted_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disruption_budget_of_the_users_own_is_used_instead() {
+    let stage = Stage::new("budget").await;
+    let selector = json!({ "matchLabels": { "rowlock.dev/task-queue": "orders" } });
+    let budget = json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "orders" },
+        "spec": { "minAvailable": 3, "selector": selector } });
+    stage.apply(&budget.to_string());
+    stage.task_queue("orders", &EMAILS.replace("queueName: mail", "queueName: orders"));
+    stage.task_queue("emails", EMAILS);
+    let operator = stage.operator().await;
+    stage.until("Ready", "True Succeeded").await;
+    stage.until_of("orders", "Ready", "True Succeeded").await;
+    // The operator's own, taken over as docs/kubernetes.md says.
+    let disown = r#"[{"op": "remove", "path": "/metadata/ownerReferences"}]"#;
+    stage.kubectl(&["patch", "pdb", "emails", "--type=json", "-p", disown]);
+    let two = r#"{"spec": {"minAvailable": 2, "maxUnavailable": null}}"#;
+    stage.kubectl(&["patch", "pdb", "emails", "--type=merge", "-p", two]);
+    operator.stop().await;
+    let _next = stage.operator().await;
+    stage.change(&json!({ "workers": { "autoscaling": { "min": 11 } } }));
+    stage.until_replicas(2).await;
+    for (name, available) in [("orders", 3), ("emails", 2)] {
+        let budget = stage.get("pdb", name);
+        assert_eq!(budget["spec"]["minAvailable"], available, "{budget}");
+        assert!(budget["metadata"]["ownerReferences"].is_null(), "{budget}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_pod_is_one_that_a_restricted_namespace_takes() {
     let stage = Stage::new("restricted").await;
     let level = "pod-security.kubernetes.io/enforce=restricted";
