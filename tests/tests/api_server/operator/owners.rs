@@ -93,7 +93,6 @@ async fn a_queue_of_another_gets_no_pods_while_somebody_keeps_the_operator_from_
     stage.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
     let _operator = stage.operator().await;
     stage.until("DatabaseReachable", "True Succeeded").await;
-    stage.until("Reconciling", "False Succeeded").await;
     stage.until_replicas(0).await;
     person.execute("rollback").await.unwrap();
     stage.until("Stalled", "True OwnedByAnother").await;
