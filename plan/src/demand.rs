@@ -15,6 +15,9 @@ const LEAST_WAIT_SHARE: f64 = 0.2;
 /// No wait is counted shorter, whatever the target: statistics are seconds old.
 const LEAST_WAIT_SECONDS: f64 = 0.1;
 
+/// Tasks a second, or seconds: more than any database does or anything takes. Products of what is larger may be no number.
+const LARGEST: f64 = 1e12;
+
 /// What a decision was computed from, and the parts of the sum.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Inputs {
@@ -86,9 +89,9 @@ impl fmt::Display for Inputs {
     }
 }
 
-/// A measured quantity, or nothing when it is none (negative, infinite, not a number).
+/// A measured quantity, or nothing when it is none (negative, beyond all that can be, not a number).
 fn sane(quantity: f64) -> Option<f64> {
-    (quantity.is_finite() && quantity >= 0.0).then_some(quantity)
+    (0.0..=LARGEST).contains(&quantity).then_some(quantity)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "past 2^53 tasks an error of one does not matter")]

@@ -107,6 +107,16 @@ fn the_limits_hold() {
 }
 
 #[test]
+fn what_cannot_be_counts_for_nothing() {
+    for absurd in [f64::MAX, f64::INFINITY, f64::NAN, -1.0] {
+        let stats =
+            Backlog { arrivals_per_second: absurd, mean_service_seconds: Some(0.0), ..Backlog::default() };
+        let inputs = first(&ObservedQueue { stats: Some(stats), ..queue() }).inputs.unwrap();
+        assert_eq!((inputs.arrivals_per_second, inputs.for_backlog), (0.0, 0.0), "{absurd}");
+    }
+}
+
+#[test]
 fn while_no_handler_runs_one_pod_is_tried() {
     let faltering = |queue| ObservedQueue { faltering: true, pods: 5, ..queue };
     check(&faltering(waiting(10_000, 1.0)), 10, 1, Reason::Faltering);
