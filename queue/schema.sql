@@ -1532,6 +1532,7 @@ WITH (fillfactor='70', vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', 
 CREATE TABLE rowlock.migration (
     version integer NOT NULL,
     name text NOT NULL,
+    compatible_from integer NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 

@@ -5,6 +5,7 @@ use crate::bell::Bell;
 use crate::charge::{Charge, Tended};
 use crate::limit::Limits;
 use crate::observe::observe;
+use crate::room::Seat;
 use crate::view::{QueueView, View};
 use rowlock_crds::Manifest;
 use rowlock_plan::{Decision, ObservedQueue, Reason, share};
@@ -31,6 +32,7 @@ pub struct Operator<A> {
     queues: BTreeMap<String, Tended>,
     bell: Option<Bell>,
     limits: Limits,
+    seat: Option<Seat>,
     caretaker: Caretaker,
     cared_at: Option<Instant>,
     /// What the last look at the queues took.
@@ -49,6 +51,7 @@ impl<A: Applier> Operator<A> {
             queues: BTreeMap::new(),
             bell: None,
             limits: Limits::default(),
+            seat: None,
             caretaker: Caretaker::new(),
             cared_at: None,
             counting: Duration::ZERO,
@@ -83,6 +86,11 @@ impl<A: Applier> Operator<A> {
         self.caretaker = Caretaker::new();
         self.limits = Limits::default();
         self.queues.values_mut().for_each(Tended::forget_database);
+    }
+
+    /// Other loops tend queues of this database too: their place and this one's. `None`: nothing is known of others.
+    pub fn sit(&mut self, seat: Option<Seat>) {
+        self.seat = seat;
     }
 
     /// From now on hears when a task comes for a queue that sleeps, over a connection of its own.
@@ -149,7 +157,10 @@ impl<A: Applier> Operator<A> {
             Ok((seen, connections)) => {
                 self.note_trouble(None);
                 self.queues.iter_mut().for_each(|(name, tended)| tended.compare(seen.get(name)));
-                let theirs = seen.iter().filter(|(name, _)| !self.queues.contains_key(*name));
+                let ours = |owner: &str| self.seat.as_ref().is_some_and(|seat| seat.is_ours(owner));
+                let theirs = seen
+                    .iter()
+                    .filter(|(name, queue)| !self.queues.contains_key(*name) && !ours(&queue.owner));
                 let instances = theirs.map(|(_, queue)| queue.stats.instances).sum();
                 self.limits.note(connections, instances, self.since.elapsed());
                 seen
@@ -171,14 +182,28 @@ impl<A: Applier> Operator<A> {
             decisions.push(tended.decide(&queue, now));
             observed.push(queue);
         }
-        self.limits.set_leaving(self.applier.leaving());
-        if let Some(limit) = self.limits.current() {
-            share(&limit.connections, &observed, &mut decisions);
-        }
+        self.share(&observed, &mut decisions);
         for ((tended, decision), queue) in self.queues.values_mut().zip(&decisions).zip(&observed) {
             tended.note(decision, queue.pods);
         }
         decisions
+    }
+
+    /// Lowers what was decided to what the database has connections for.
+    fn share(&mut self, observed: &[ObservedQueue], decisions: &mut Vec<Decision>) {
+        let leaving = self.applier.leaving();
+        let Some(seat) = &self.seat else {
+            self.limits.set_leaving(leaving);
+            if let Some(limit) = self.limits.current() {
+                share(&limit.connections, observed, decisions);
+            }
+            return;
+        };
+        seat.tell(self.queues.keys().zip(observed.iter().zip(&*decisions)), leaving);
+        self.limits.set_leaving(seat.leaving());
+        if let Some(limit) = self.limits.current() {
+            *decisions = seat.share(&limit.connections);
+        }
     }
 
     /// Moves what is due and makes room for what comes while no instance lives that would do it: a queue

@@ -7,6 +7,7 @@
 //! * [`Local`]: the applier of `rowlock dev`, with processes in place of pods;
 //! * `kubernetes`, behind the feature `kube`: the applier of a cluster, with pods, and a whole operator around it;
 //! * `bell`: what wakes the loop before its time;
+//! * [`Room`] and [`Seat`]: where loops meet whose queues are in one database;
 //! * [`View`] and [`Limit`]: what a step saw and decided, for people and metrics;
 //! * [`process`]: processes that do not outlive us.
 
@@ -21,6 +22,7 @@ mod limit;
 mod local;
 mod metrics;
 mod observe;
+mod room;
 mod view;
 
 pub mod process;
@@ -31,4 +33,5 @@ pub use control::Operator;
 pub use limit::Limit;
 pub use local::{Local, LocalConfig};
 pub use metrics::Metrics;
+pub use room::{Room, Seat};
 pub use view::{QueueView, View};

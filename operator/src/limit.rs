@@ -58,7 +58,7 @@ impl fmt::Display for Limit {
         write!(
             f,
             "{of} lets {limit} in, others hold {others} of them, {} are kept free: enough for {} pods of {CONNECTIONS_PER_POD} connections \
-             each, over all queues with this Secret. Raise {of}, or have fewer pods do more: raise workers.perPod",
+             each, over all queues of the database. Raise {of}, or have fewer pods do more: raise workers.perPod",
             connections.reserve(),
             connections.pods(),
         )
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(
             limits.current().map(Limit::to_string).unwrap_or_default(),
             "max_connections lets 100 in, others hold 60 of them, 10 are kept free: enough for 15 pods of 2 connections each, over all \
-             queues with this Secret. Raise max_connections, or have fewer pods do more: raise workers.perPod"
+             queues of the database. Raise max_connections, or have fewer pods do more: raise workers.perPod"
         );
     }
 }

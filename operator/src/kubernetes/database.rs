@@ -1,5 +1,7 @@
 //! From a Secret to a database with our tables.
 
+use std::fmt;
+
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use rowlock_crds::{ConditionReason, TaskQueue};
@@ -41,6 +43,12 @@ impl Trouble {
     /// Whether it can be over by itself.
     pub(crate) fn may_pass(&self) -> bool {
         self.reason == ConditionReason::ConnectionFailed
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.namespace, self.secret, self.key)
     }
 }
 

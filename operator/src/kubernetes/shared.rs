@@ -18,6 +18,7 @@ use super::database::Source;
 use super::election::Leadership;
 use super::rollouts::{Place, Rollouts, is_under_way};
 use super::watch::{Followed, Namespace, without_status};
+use crate::room::Room;
 use crate::view::View;
 
 pub(crate) struct Shared {
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) changed: watch::Sender<()>,
     views: Mutex<BTreeMap<Source, View>>,
     namespaces: Mutex<BTreeMap<String, Weak<Namespace>>>,
+    rooms: Mutex<BTreeMap<String, Weak<Room>>>,
     rollouts: Mutex<Rollouts>,
 }
 
@@ -88,20 +90,19 @@ impl Shared {
             changed,
             views: Mutex::default(),
             namespaces: Mutex::default(),
+            rooms: Mutex::default(),
             rollouts: Mutex::new(Rollouts::new(at_once)),
         }
     }
 
     /// Databases of one namespace share its watches.
     pub(crate) fn namespace(&self, name: &str) -> Arc<Namespace> {
-        let mut namespaces = lock(&self.namespaces);
-        namespaces.retain(|_, namespace| namespace.strong_count() > 0);
-        let known = namespaces.get(name).and_then(Weak::upgrade);
-        known.unwrap_or_else(|| {
-            let namespace = Arc::new(Namespace::follow(&self.client, name));
-            namespaces.insert(name.to_owned(), Arc::downgrade(&namespace));
-            namespace
-        })
+        shared(&self.namespaces, name, || Namespace::follow(&self.client, name))
+    }
+
+    /// Where the loops of the database of that identity meet.
+    pub(crate) fn room(&self, identity: &str) -> Arc<Room> {
+        shared(&self.rooms, identity, Room::default)
     }
 
     /// Whether the operator may now change the pods of this Deployment for reasons of its own.
@@ -224,6 +225,18 @@ fn is_worth_a_warning(condition: &Condition) -> bool {
         || is_of(condition, ConditionType::HandlerHealthy, "False")
         || reason(ConditionReason::DatabaseChanged)
         || reason(ConditionReason::Connections)
+}
+
+/// The one of that name, as long as somebody has it.
+fn shared<T>(all: &Mutex<BTreeMap<String, Weak<T>>>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+    let mut all = lock(all);
+    all.retain(|_, one| one.strong_count() > 0);
+    let known = all.get(name).and_then(Weak::upgrade);
+    known.unwrap_or_else(|| {
+        let one = Arc::new(make());
+        all.insert(name.to_owned(), Arc::downgrade(&one));
+        one
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

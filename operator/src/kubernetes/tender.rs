@@ -1,5 +1,6 @@
 //! The loop over the queues of one database: observe, plan, apply. It knows nothing of why it runs.
 
+use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use super::shared::{Shared, is_of};
 use super::status::{change, database as database_of, former, status};
 use super::watch::Namespace;
 use crate::control::Operator;
+use crate::room::{Room, Seat};
 use crate::view::{QueueView, View};
 
 /// How often the database is asked.
@@ -59,6 +61,8 @@ pub(crate) struct Tender {
     db: Option<Db>,
     /// Which database that is.
     identity: Option<String>,
+    /// Where its other loops are met, if there are any.
+    room: Option<Arc<Room>>,
     trouble: Option<Trouble>,
     refused: Option<Refused>,
     looked_at: Option<Instant>,
@@ -87,6 +91,7 @@ impl Tender {
             url: None,
             db: None,
             identity: None,
+            room: None,
             trouble: None,
             refused: None,
             looked_at: None,
@@ -126,6 +131,7 @@ impl Tender {
     async fn forget(&mut self) {
         (self.operator, self.url, self.identity, self.trouble, self.looked_at) =
             (None, None, None, None, None);
+        self.room = None;
         self.written.clear();
         self.shared.show(&self.source, None);
         if let Some(db) = self.db.take() {
@@ -140,6 +146,9 @@ impl Tender {
         let usable = self.is_usable();
         let view = match &mut self.operator {
             Some(operator) if usable => {
+                if let Some(room) = &self.room {
+                    room.set_owners(owners(&self.shared));
+                }
                 let charges = queues.values().map(|one| {
                     let written = self.written.get(&one.name_any()).map(|last| &last.status);
                     let last = written.or(one.status.as_ref());
@@ -214,7 +223,8 @@ impl Tender {
         if let (Some(db), true) = (&self.db, self.url.as_ref() == Some(&url)) {
             // Another one by the same address, such as a backup of earlier days, may lack tables.
             database::prepare(db).await?;
-            self.identity = database::identity(db).await?;
+            let identity = database::identity(db).await?;
+            self.meet_others(identity);
             return Ok(());
         }
         let before = self.refused.take_if(|refused| refused.url == url);
@@ -232,15 +242,29 @@ impl Tender {
             }
             answer => answer?,
         };
-        self.identity = database::identity(&db).await?;
+        let identity = database::identity(&db).await?;
         let mut operator = self.operator.take().unwrap_or_else(|| self.new_operator(db.clone()));
         operator.set_db(db.clone());
         operator.listen(database::connect(url.clone()));
         (self.operator, self.url) = (Some(operator), Some(url));
+        self.meet_others(identity);
         if let Some(old) = self.db.replace(db) {
             old.close().await;
         }
         Ok(())
+    }
+
+    /// Where the database is another one than before, others tend queues of it.
+    fn meet_others(&mut self, identity: Option<String>) {
+        if self.identity == identity && self.room.is_some() {
+            return;
+        }
+        self.room = identity.as_ref().map(|identity| self.shared.room(identity));
+        self.identity = identity;
+        let seat = self.room.as_ref().map(|room| Seat::take(room, self.source.to_string()));
+        if let Some(operator) = &mut self.operator {
+            operator.sit(seat);
+        }
     }
 
     fn new_operator(&self, db: Db) -> Operator<Pods> {
@@ -327,6 +351,11 @@ impl Drop for Tender {
     fn drop(&mut self) {
         self.shared.show(&self.source, None);
     }
+}
+
+/// Whose queues some loop of ours tends.
+fn owners(shared: &Shared) -> BTreeSet<String> {
+    shared.readable().iter().map(|one| owner(one, &shared.cluster)).collect()
 }
 
 fn late() -> Trouble {

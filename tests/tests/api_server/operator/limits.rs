@@ -1,5 +1,6 @@
 //! The connections of a database limit the pods.
 
+use rowlock_tests::server as postgres;
 use serde_json::json;
 
 use super::stage::{EMAILS, Stage, page, until};
@@ -28,9 +29,12 @@ async fn there_are_no_more_pods_than_the_database_has_connections_for() {
         stage.namespace
     );
     assert!(page(address, "/metrics").contains(&metric), "{}", page(address, "/metrics"));
-    // A second queue gets its share; nobody has more than before.
+    // A second queue gets its share, also one that finds the database by another Secret; nobody has more than before.
     let before = replicas();
-    stage.task_queue("letters", &many.replace("queueName: mail", "queueName: letters"));
+    let url = format!("--from-literal=uri={}", postgres::url(&stage.db.name));
+    stage.kubectl(&["create", "secret", "generic", "another", &url]);
+    let letters = many.replace("queueName: mail", "queueName: letters").replace("name: db", "name: another");
+    stage.task_queue("letters", &letters);
     until("the first gives half of it back", || {
         let (first, second) =
             (replicas(), stage.get("deployment", "letters")["spec"]["replicas"].as_u64().unwrap_or_default());
