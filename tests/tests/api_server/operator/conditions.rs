@@ -103,7 +103,13 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
     // What ran before is scaled on.
     stage.db.enqueue_many(1000).await;
     stage.until_replicas(4).await;
-    assert_eq!(stage.deployment()["spec"]["template"]["spec"]["initContainers"][0]["image"], "emails:1");
+    let deployment = stage.deployment();
+    assert_eq!(deployment["spec"]["template"]["spec"]["initContainers"][0]["image"], "emails:1");
+    let made_from = &deployment["metadata"]["annotations"]["rowlock.dev/generation"];
+    assert_eq!(
+        made_from, "1",
+        "of a later one it would look like a change of the operator's own, which waits for its turn"
+    );
     let sound = json!({ "spec": { "containers": [{ "name": "handler", "image": "emails:3" }] } });
     stage.change(&json!({ "template": sound }));
     stage.until("Stalled", "False Succeeded").await;
