@@ -68,6 +68,8 @@ impl Tended {
             // What passes says nothing of who the owner is.
             Err(error) if error.is_transient() && self.anothers => (),
             Err(error) => {
+                self.anothers |=
+                    matches!(&error, Error::Refused { code, .. } if code == rowlock_queue::NOT_THE_OWNER);
                 let known = self.refused.as_ref().is_some_and(|known| known.to_string() == error.to_string());
                 if !known {
                     let queue = manifest.queue_name();

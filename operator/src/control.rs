@@ -9,7 +9,7 @@ use crate::room::Seat;
 use crate::view::{QueueView, View};
 use rowlock_crds::Manifest;
 use rowlock_plan::{Decision, ObservedQueue, Reason, share};
-use rowlock_queue::{Caretaker, Connect, Db, Declared, Error};
+use rowlock_queue::{Caretaker, Connect, Db, Declared, Error, LIMIT_OF_ROLE};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ pub struct Operator<A> {
     bell: Option<Bell>,
     limits: Limits,
     seat: Option<Seat>,
+    /// Instances of queues of ours whose loop has not told of them yet, or cannot.
+    unseated: u32,
     caretaker: Caretaker,
     cared_at: Option<Instant>,
     /// What the last look at the queues took.
@@ -52,6 +54,7 @@ impl<A: Applier> Operator<A> {
             bell: None,
             limits: Limits::default(),
             seat: None,
+            unseated: 0,
             caretaker: Caretaker::new(),
             cared_at: None,
             counting: Duration::ZERO,
@@ -157,12 +160,16 @@ impl<A: Applier> Operator<A> {
             Ok((seen, connections)) => {
                 self.note_trouble(None);
                 self.queues.iter_mut().for_each(|(name, tended)| tended.compare(seen.get(name)));
-                let ours = |owner: &str| self.seat.as_ref().is_some_and(|seat| seat.is_ours(owner));
-                let theirs = seen
-                    .iter()
-                    .filter(|(name, queue)| !self.queues.contains_key(*name) && !ours(&queue.owner));
-                let instances = theirs.map(|(_, queue)| queue.stats.instances).sum();
-                self.limits.note(connections, instances, self.since.elapsed());
+                let (mut strangers, mut unseated) = (0, 0);
+                for (_, queue) in seen.iter().filter(|(name, _)| !self.queues.contains_key(*name)) {
+                    match &self.seat {
+                        Some(seat) if seat.is_told(&queue.stats.name) => (),
+                        Some(seat) if seat.is_ours(&queue.owner) => unseated += queue.stats.instances,
+                        _ => strangers += queue.stats.instances,
+                    }
+                }
+                self.unseated = u32::try_from(unseated).unwrap_or_default();
+                self.limits.note(connections, strangers, self.since.elapsed());
                 seen
             }
             Err(error) => {
@@ -189,18 +196,21 @@ impl<A: Applier> Operator<A> {
         decisions
     }
 
-    /// Lowers what was decided to what the database has connections for.
+    /// Lowers what was decided to what the database has connections for. What holds for one user alone is shared with nobody.
     fn share(&mut self, observed: &[ObservedQueue], decisions: &mut Vec<Decision>) {
         let leaving = self.applier.leaving();
-        let Some(seat) = &self.seat else {
-            self.limits.set_leaving(leaving);
-            if let Some(limit) = self.limits.current() {
-                share(&limit.connections, observed, decisions);
-            }
-            return;
-        };
+        self.limits.set_leaving(leaving);
+        let Some(limit) = self.limits.current() else { return };
+        let alone = self.seat.is_none() || *limit.of == *LIMIT_OF_ROLE;
+        if alone {
+            share(&limit.connections, observed, decisions);
+        }
+        let Some(seat) = &self.seat else { return };
         seat.tell(self.queues.keys().zip(observed.iter().zip(&*decisions)), leaving);
-        self.limits.set_leaving(seat.leaving());
+        if alone {
+            return;
+        }
+        self.limits.set_leaving(seat.leaving() + self.unseated);
         if let Some(limit) = self.limits.current() {
             *decisions = seat.share(&limit.connections);
         }

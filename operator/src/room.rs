@@ -56,6 +56,11 @@ impl Seat {
         self.room.inside().owners.contains(owner)
     }
 
+    /// Whether a loop has told of that queue.
+    pub(crate) fn is_told(&self, queue: &str) -> bool {
+        self.room.inside().asked.values().any(|asked| asked.queues.contains_key(queue))
+    }
+
     /// Tells the others what is asked for here, before connections limit it.
     pub(crate) fn tell<'a>(
         &self,
@@ -147,5 +152,9 @@ mod tests {
         assert!(!seat.is_ours("c1/shop/emails"));
         room.set_owners(["c1/shop/emails".to_owned()].into());
         assert!(seat.is_ours("c1/shop/emails"));
+        let other = Seat::take(&room, "b/db".into());
+        assert!(!seat.is_told("emails"), "its pods are to be found out in another way");
+        asks(&other, "emails", 0);
+        assert!(seat.is_told("emails"));
     }
 }

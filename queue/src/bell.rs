@@ -31,11 +31,10 @@ pub async fn listen(connect: &Connect) -> Result<Bell> {
     if db.behind_pooler {
         return Err(Error::NoBell);
     }
+    let options = db.pool.options().options([GIVEN_UP]);
     db.close().await;
-    let pool = PgPoolOptions::new()
-        .max_connections(1)
-        .acquire_timeout(STATEMENT_TIMEOUT)
-        .connect_lazy_with(connect.direct()?.options([GIVEN_UP]));
+    let pool =
+        PgPoolOptions::new().max_connections(1).acquire_timeout(STATEMENT_TIMEOUT).connect_lazy_with(options);
     let mut listener = PgListener::connect_with(&pool).await?;
     // A lost connection is an answer to the caller, who decides when to listen again.
     listener.eager_reconnect(false);

@@ -46,6 +46,13 @@ impl std::fmt::Debug for Connect {
 /// Whether sessions are ours alone. Set by a start-up option, which a pooler refuses or forgets and a server keeps.
 const OURS_ALONE: &str = "rowlock.direct";
 
+/// How often a server asks whether the client of a running statement is still there. Off by default; on Windows, and with `PostgreSQL` 14 on anything but
+/// Linux, it cannot be on, and says so ([`INVALID_VALUE`]).
+const NOTICES: &str = "client_connection_check_interval";
+
+/// The SQLSTATE `invalid_parameter_value`.
+const INVALID_VALUE: &str = "22023";
+
 impl Connect {
     pub(crate) fn options(&self) -> Result<PgConnectOptions> {
         // The error of a malformed URI may quote it, password and all.
@@ -64,7 +71,14 @@ impl Connect {
     /// Connects once, to learn what is wrong at once and whether a connection pooler stands between us and the server; then makes a pool.
     pub(crate) async fn open(&self) -> Result<Db> {
         let plain = self.options()?;
-        let connected = timeout(STATEMENT_TIMEOUT, PgConnection::connect_with(&self.direct()?)).await;
+        let mut options = self.noticed()?;
+        let mut connected = timeout(STATEMENT_TIMEOUT, PgConnection::connect_with(&options)).await;
+        if let Ok(Err(sqlx::Error::Database(refusal))) = &connected
+            && refusal.code().as_deref() == Some(INVALID_VALUE)
+        {
+            options = self.direct()?;
+            connected = timeout(STATEMENT_TIMEOUT, PgConnection::connect_with(&options)).await;
+        }
         let direct = match connected.map_err(|_| Error::Timeout)? {
             Ok(mut connection) => {
                 // Without arguments, so in one message: behind a pooler two might meet two servers.
@@ -82,7 +96,7 @@ impl Connect {
             Err(error) => return Err(error.into()),
         };
         let behind_pooler = direct.is_none();
-        let options = if behind_pooler { plain } else { self.direct()? };
+        let options = if behind_pooler { plain } else { options };
         let pool = Pool::new(options, self.max_connections);
         if let Some(connection) = direct {
             pool.keep(connection);
@@ -90,14 +104,15 @@ impl Connect {
         Ok(Db { pool, behind_pooler })
     }
 
-    /// For sessions that are ours alone. Whoever gives a statement up hangs up: a backend that waits for a lock would notice only after it, and
-    /// another one every five seconds would soon be more than the server lets in.
-    pub(crate) fn direct(&self) -> Result<PgConnectOptions> {
-        Ok(self.options()?.options([
-            (OURS_ALONE, "on"),
-            ("default_transaction_isolation", "read committed"),
-            ("client_connection_check_interval", "1s"),
-        ]))
+    /// For sessions that are ours alone.
+    fn direct(&self) -> Result<PgConnectOptions> {
+        Ok(self.options()?.options([(OURS_ALONE, "on"), ("default_transaction_isolation", "read committed")]))
+    }
+
+    /// The same, where the server notices who hangs up, as we do with a statement that is given up: a backend that waits for a lock would notice only
+    /// after it, and another one every five seconds would soon be more than the server lets in.
+    fn noticed(&self) -> Result<PgConnectOptions> {
+        Ok(self.direct()?.options([(NOTICES, "1s")]))
     }
 }
 
@@ -136,7 +151,12 @@ impl Db {
         if place(&old) != place(&new) {
             return Ok(false);
         }
-        self.pool.set_options(if self.behind_pooler { new } else { connect.direct()? });
+        let notices = old.get_options().is_some_and(|options| options.contains(NOTICES));
+        self.pool.set_options(match (self.behind_pooler, notices) {
+            (true, _) => new,
+            (false, true) => connect.noticed()?,
+            (false, false) => connect.direct()?,
+        });
         Ok(true)
     }
 

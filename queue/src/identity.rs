@@ -22,3 +22,9 @@ pub async fn identity(db: &Db) -> Result<Option<String>> {
         Err(error) => Err(error),
     }
 }
+
+/// When the server was started, in microseconds since 1970: of two that run copies of one database, each has its own.
+pub async fn started_at(db: &Db) -> Result<i64> {
+    let asked = "select (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint";
+    Ok(db.one(query(asked)).await?.try_get(0)?)
+}

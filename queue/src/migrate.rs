@@ -86,7 +86,9 @@ impl Db {
         if !there.try_get::<bool, _>(0)? {
             return Ok(None);
         }
-        let row = self.one(query("select max(version), max(compatible_from) from rowlock.migration")).await?;
+        // Tables that lack the column say nothing of it.
+        let asked = "select max(m.version), max(coalesce((to_jsonb(m)->>'compatible_from')::int, m.version)) from rowlock.migration m";
+        let row = self.one(query(asked)).await?;
         let (version, compatible_from): (Option<i32>, Option<i32>) = (row.try_get(0)?, row.try_get(1)?);
         Ok(version.zip(compatible_from).map(|(version, compatible_from)| Found { version, compatible_from }))
     }

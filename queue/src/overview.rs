@@ -35,6 +35,9 @@ pub struct Connections {
     pub others: u32,
 }
 
+/// What [`Connections::limit_of`] says of a limit that holds for one user alone.
+pub const LIMIT_OF_ROLE: &str = "the connection limit of the role";
+
 /// Sessions of other users show little of themselves: what may be a client counts as one. Instances are known by their names.
 const OVERVIEW: &str = "
 with activity as materialized (

@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::apply::{Hand, WriteError};
+use super::charges::owner;
 use super::config::Config;
 use super::database::Source;
 use super::election::Leadership;
@@ -157,6 +158,12 @@ impl Shared {
         those.cloned().map(Arc::new).collect()
     }
 
+    /// Whose queues some loop of ours tends.
+    pub(crate) fn owners(&self) -> BTreeSet<String> {
+        let all = self.task_queues.all();
+        all.iter().filter_map(|one| one.0.as_ref().ok()).map(|one| owner(one, &self.cluster)).collect()
+    }
+
     pub(crate) fn unread(&self) -> Vec<Unread> {
         let all = self.task_queues.all();
         let unread = all.iter().filter_map(|one| one.0.as_ref().err());
@@ -202,11 +209,13 @@ impl Shared {
     ) {
         for now in &after.conditions {
             let then = before.conditions.iter().find(|one| one.type_ == now.type_);
-            let same = then.is_some_and(|then| (&then.status, &then.reason) == (&now.status, &now.reason));
+            let ready = is_of(now, ConditionType::Ready, "True");
+            let same =
+                then.is_some_and(|then| then.status == now.status && (ready || then.reason == now.reason));
             if same {
                 continue;
             }
-            if is_of(now, ConditionType::Ready, "True") {
+            if ready {
                 self.hand.event(about, false, "Ready", "tasks are done as they come").await;
             } else if is_worth_a_warning(now) {
                 self.hand.event(about, true, &now.reason, &now.message).await;

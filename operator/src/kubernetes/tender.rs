@@ -1,6 +1,5 @@
 //! The loop over the queues of one database: observe, plan, apply. It knows nothing of why it runs.
 
-use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,8 +60,8 @@ pub(crate) struct Tender {
     db: Option<Db>,
     /// Which database that is.
     identity: Option<String>,
-    /// Where its other loops are met, if there are any.
-    room: Option<Arc<Room>>,
+    /// Where its other loops are met, and by what name.
+    room: Option<(String, Arc<Room>)>,
     trouble: Option<Trouble>,
     refused: Option<Refused>,
     looked_at: Option<Instant>,
@@ -146,8 +145,8 @@ impl Tender {
         let usable = self.is_usable();
         let view = match &mut self.operator {
             Some(operator) if usable => {
-                if let Some(room) = &self.room {
-                    room.set_owners(owners(&self.shared));
+                if let Some((_, room)) = &self.room {
+                    room.set_owners(self.shared.owners());
                 }
                 let charges = queues.values().map(|one| {
                     let written = self.written.get(&one.name_any()).map(|last| &last.status);
@@ -161,7 +160,10 @@ impl Tender {
                 self.trouble = view.trouble.as_deref().map(database::trouble);
                 Some(view)
             }
-            _ => None,
+            _ => {
+                self.leave_others();
+                None
+            }
         };
         self.shared.show(&self.source, view.as_ref());
         for (name, one) in &queues {
@@ -223,8 +225,8 @@ impl Tender {
         if let (Some(db), true) = (&self.db, self.url.as_ref() == Some(&url)) {
             // Another one by the same address, such as a backup of earlier days, may lack tables.
             database::prepare(db).await?;
-            let identity = database::identity(db).await?;
-            self.meet_others(identity);
+            let (identity, room) = database::identity(db).await?;
+            self.meet_others(identity, room);
             return Ok(());
         }
         let before = self.refused.take_if(|refused| refused.url == url);
@@ -242,28 +244,36 @@ impl Tender {
             }
             answer => answer?,
         };
-        let identity = database::identity(&db).await?;
+        let (identity, room) = database::identity(&db).await?;
         let mut operator = self.operator.take().unwrap_or_else(|| self.new_operator(db.clone()));
         operator.set_db(db.clone());
         operator.listen(database::connect(url.clone()));
         (self.operator, self.url) = (Some(operator), Some(url));
-        self.meet_others(identity);
+        self.meet_others(identity, room);
         if let Some(old) = self.db.replace(db) {
             old.close().await;
         }
         Ok(())
     }
 
-    /// Where the database is another one than before, others tend queues of it.
-    fn meet_others(&mut self, identity: Option<String>) {
-        if self.identity == identity && self.room.is_some() {
+    /// Other loops tend queues of the same database.
+    fn meet_others(&mut self, identity: Option<String>, room: Option<String>) {
+        self.identity = identity;
+        if self.room.as_ref().map(|(name, _)| name) == room.as_ref() {
             return;
         }
-        self.room = identity.as_ref().map(|identity| self.shared.room(identity));
-        self.identity = identity;
-        let seat = self.room.as_ref().map(|room| Seat::take(room, self.source.to_string()));
+        self.room = room.map(|name| (name.clone(), self.shared.room(&name)));
+        let seat = self.room.as_ref().map(|(_, room)| Seat::take(room, self.source.to_string()));
         if let Some(operator) = &mut self.operator {
             operator.sit(seat);
+        }
+    }
+
+    /// What it asked for last keeps nobody's connections for ever.
+    fn leave_others(&mut self) {
+        self.room = None;
+        if let Some(operator) = &mut self.operator {
+            operator.sit(None);
         }
     }
 
@@ -351,11 +361,6 @@ impl Drop for Tender {
     fn drop(&mut self) {
         self.shared.show(&self.source, None);
     }
-}
-
-/// Whose queues some loop of ours tends.
-fn owners(shared: &Shared) -> BTreeSet<String> {
-    shared.readable().iter().map(|one| owner(one, &shared.cluster)).collect()
 }
 
 fn late() -> Trouble {

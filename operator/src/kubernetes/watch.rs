@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -28,6 +28,9 @@ use super::managed;
 /// Pauses before a broken watch is begun anew. Rights that were just given should not wait for long.
 const PAUSE_FIRST: Duration = Duration::from_millis(500);
 const PAUSE_LONGEST: Duration = Duration::from_secs(5);
+
+/// A refusal that lasts is said anew after each pause.
+const REFUSAL_LASTS: Duration = PAUSE_LONGEST.saturating_mul(3);
 
 /// A watch is begun anew, from where it ended, after so long: one whose server has vanished without a word is blind until then.
 const WATCH_SECONDS: u32 = 30;
@@ -55,7 +58,7 @@ impl Backoff for Pauses {
 pub(crate) struct Followed<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
     complete: Arc<AtomicBool>,
-    refusal: Arc<Mutex<Option<String>>>,
+    refusal: Arc<Mutex<Option<(Instant, String)>>>,
     task: JoinHandle<()>,
 }
 
@@ -99,7 +102,8 @@ where
                     Ok(Event::Delete(object)) => drop(known.remove(&ObjectRef::from_obj(object))),
                     _ => (),
                 }
-                *refusal.lock().unwrap_or_else(PoisonError::into_inner) = event.err().and_then(refuses::<K>);
+                let refused = event.err().and_then(refuses::<K>).map(|said| (Instant::now(), said));
+                *refusal.lock().unwrap_or_else(PoisonError::into_inner) = refused;
                 changed.send_replace(());
             }
         });
@@ -111,9 +115,10 @@ where
         self.complete.load(Ordering::Relaxed)
     }
 
-    /// What the server says when we may not look.
+    /// What the server says when we may not look. One that is over is not told: a watch that goes on is silent until something changes.
     pub(crate) fn refusal(&self) -> Option<String> {
-        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        refusal.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_LASTS).map(|(_, said)| said.clone())
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>>

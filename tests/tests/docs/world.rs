@@ -38,7 +38,7 @@ impl World {
         let home = tempfile::Builder::new().prefix("rowlock-docs-").tempdir().unwrap();
         // Where we are root, the server runs as another user, who has to enter.
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let clone = clone();
+        let clone = clone(home.path());
         let log = fs::File::create(home.path().join("base.log")).unwrap();
         let base = Command::new(ROWLOCK)
             .args(["dev", "-f", "examples/quickstart", "--data-dir"])
@@ -182,11 +182,10 @@ fn last_output(outputs: &Path) -> String {
 }
 
 /// The files of the checkout as they are, always at the same place: cargo then builds only what was edited.
-fn clone() -> PathBuf {
+fn clone(home: &Path) -> PathBuf {
     let checkout = rowlock_tests::checkout();
-    let clone = target().join("documentation").join("clone");
-    let _ = fs::remove_dir_all(&clone);
-    fs::create_dir_all(&clone).unwrap();
+    let clone = home.join("clone");
+    fs::create_dir(&clone).unwrap();
     // Without git, or where it does not trust the checkout's owner: whatever is there but what was built.
     let list = "if git ls-files >/dev/null 2>&1; then git ls-files -z --cached --others --exclude-standard; \
                 else find . \\( -name target -o -name .git -o -name .rowlock \\) -prune -o -type f -print0; fi";
