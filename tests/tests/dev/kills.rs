@@ -33,7 +33,8 @@ fn killed_together_with_its_guards_the_next_start_ends_what_they_left() {
     let id = home.enqueue_when_declared();
     until("it runs", || home.has_started(&id));
     let guards: Vec<i32> = home.processes().iter().filter_map(|process| guard(process)).collect();
-    assert_eq!(guards.len(), 3, "of the server, a worker and a handler: {:?}", home.processes());
+    // One that took its time has another beside it.
+    assert!(3 <= guards.len(), "of the server, a worker and a handler: {:?}", home.processes());
     // Stopped first, so that none sees the others end.
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
         for guard in &guards {
