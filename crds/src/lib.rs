@@ -9,12 +9,14 @@
 //! * [`Policy`]: what of the spec is handed to the running instances;
 //! * [`parse_manifests`]: YAML in, checked [`Manifest`]s or helpful errors out;
 //! * [`ConditionType`], [`ConditionReason`]: the words of its status;
+//! * [`listen`]: what an address to listen on means;
 //! * [`api`], [`env`](mod@env), [`annotations`], [`labels`], [`containers`]: names used by more than one crate.
 
 mod bounds;
 mod conditions;
 mod duration;
 mod explain;
+pub mod listen;
 mod locate;
 mod manifest;
 mod names;

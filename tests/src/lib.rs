@@ -25,6 +25,17 @@ pub fn checkout() -> std::path::PathBuf {
     package.parent().expect("the package is a folder of the checkout").to_owned()
 }
 
+/// The arguments of the kubectl command of that verb that a condition prints, between backticks, for somebody to run.
+///
+/// # Panics
+/// If it prints none.
+#[must_use]
+pub fn printed_command(message: &str, verb: &str) -> Vec<String> {
+    let start = format!("kubectl {verb} ");
+    let command = message.split('`').find(|part| part.starts_with(&start)).expect(message);
+    command.split_whitespace().skip(1).map(|word| word.replace('\'', "")).collect()
+}
+
 /// Runs a program to its end, with that on its standard input.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! `/healthz`, `/readyz` and `/metrics`.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use axum::Router;
@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use rowlock_crds::listen;
 use rowlock_queue::BEAT;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -50,12 +51,9 @@ impl Health {
     }
 }
 
-/// Listens on the address. `[::]` is every address of both families, or every one of IPv4 on a node without IPv6.
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, WorkerError> {
-    let every = address.ip() == Ipv6Addr::UNSPECIFIED;
-    let ipv4 = every.then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())));
-    let addresses: Vec<SocketAddr> = std::iter::once(address).chain(ipv4).collect();
-    TcpListener::bind(&addresses[..]).await.map_err(|error| WorkerError::Listen(address, error))
+    let listener = TcpListener::bind(&listen::addresses(address)[..]).await;
+    listener.map_err(|error| WorkerError::Listen(address, error))
 }
 
 /// Serves until `stop`.

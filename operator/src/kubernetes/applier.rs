@@ -96,7 +96,8 @@ impl Pods {
                 build::mark_turn(&mut object, turn);
             }
         }
-        if strangers.is_empty() && seen.as_ref().is_some_and(|live| has_template(live, &object)) {
+        let is_there = || seen.as_ref().is_some_and(|live| has_template(live, &object));
+        if known.good.is_none() && strangers.is_empty() && is_there() {
             // The server took it once: nobody asks again after every change of the leader.
             known.good = Some(object["spec"]["template"].to_string());
         }

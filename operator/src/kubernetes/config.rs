@@ -1,6 +1,6 @@
 //! Flags and environment of `rowlock-operator`.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 
 use clap::Parser;
 use k8s_openapi::api::core::v1::ResourceRequirements;
@@ -68,14 +68,6 @@ impl Config {
             pull_secrets: pull_secrets.filter(|name| !name.is_empty()).collect(),
             resources: self.worker_resources.clone(),
         }
-    }
-
-    /// Where to listen, the first that can be had: `[::]` is every address of both families, or every one of IPv4 on a node without IPv6.
-    #[must_use]
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        let every = self.listen.ip() == Ipv6Addr::UNSPECIFIED;
-        let ipv4 = every.then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.listen.port())));
-        std::iter::once(self.listen).chain(ipv4).collect()
     }
 
     /// Told apart from its other life after a restart in place.

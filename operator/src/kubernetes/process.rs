@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
 use kube::{Api, Client, ResourceExt};
+use rowlock_crds::listen;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -36,7 +37,7 @@ const LONGEST_TICK: Duration = Duration::from_secs(10);
 
 /// Works until `stop`, then gives the Lease back.
 pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std::io::Result<()> {
-    let listener = TcpListener::bind(&config.addresses()[..]).await?;
+    let listener = TcpListener::bind(&listen::addresses(config.listen)[..]).await?;
     let identity = config.identity();
     let leadership = Leadership::default();
     let hand = Hand::new(client.clone(), leadership.clone(), &identity);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use rowlock_tests::history::Demands;
+use rowlock_tests::printed_command;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -67,8 +68,7 @@ async fn play(stage: &Stage, other: &Other<'_>) -> Result<()> {
     stage.enqueue(MANY, &json!({ "ms": 500 })).await?;
     stage.until_pods(2).await?;
     // The command that the condition prints.
-    let command = said.split('`').find(|part| part.starts_with("kubectl annotate")).context(said.clone())?;
-    let words: Vec<String> = command.split_whitespace().skip(1).map(|word| word.replace('\'', "")).collect();
+    let words = printed_command(&said, "annotate");
     other.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
     stage.until_condition("Stalled", "True OwnedByAnother").await?;
     stage.until_no_pods().await?;

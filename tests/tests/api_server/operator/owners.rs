@@ -1,6 +1,7 @@
 //! Whose a queue is in the database.
 
 use rowlock_queue::{Declaration, adopt, declare};
+use rowlock_tests::printed_command;
 use serde_json::json;
 use sqlx::Executor;
 
@@ -17,8 +18,7 @@ async fn a_queue_of_another_cluster_is_adopted_only_by_the_word_of_its_owner() {
     stage.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
     let _operator = stage.operator().await;
     let message = stage.until("Stalled", "True OwnedByAnother").await;
-    let command = message.split('`').find(|part| part.starts_with("kubectl annotate")).expect(&message);
-    let words: Vec<String> = command.split(' ').skip(1).map(|word| word.replace('\'', "")).collect();
+    let words = printed_command(&message, "annotate");
     stage.kubectl(&["annotate", "tq", "emails", "rowlock.dev/adopt=somebody"]);
     stage.until("Stalled", "True OwnedByAnother").await;
     // The command that the condition prints.

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::stage::{EMAILS, Stage, page, until};
-use rowlock_tests::checkout;
+use rowlock_tests::{checkout, printed_command};
 
 /// The rules of the chart's roles, in their order: cluster-wide, of a namespace, of the Lease.
 fn rules_of_the_chart() -> Vec<Value> {
@@ -59,8 +59,8 @@ async fn missing_rights_are_named_with_the_command_that_gives_them() {
     stage.task_queue("emails", EMAILS);
     let _operator = stage.everywhere_as(&user).await.0;
     let message = stage.until("Stalled", "True Forbidden").await;
-    let command = message.split('`').find(|part| part.starts_with("kubectl ")).unwrap();
-    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    let words = printed_command(&message, "create");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     assert!(words.contains(&stage.namespace.as_str()), "{message}");
     // Not the name that the chart binds by: it may be told of this namespace later.
     assert!(words.contains(&"rowlock-operator-namespace-by-hand"), "{message}");
