@@ -22,7 +22,7 @@ endef
 
 PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
 
-.PHONY: help demo test check api-server cluster cluster-down cluster-test images chaos soak bench bench-main bench-operator sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit postgres dev docs kubernetes schema
+.PHONY: help demo test check api-server cluster cluster-down cluster-test cluster-tier cluster-alone cluster-together cluster-given images chaos soak bench bench-main bench-operator sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit postgres dev docs kubernetes schema
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -103,7 +103,19 @@ cluster-test: ## TaskQueues on a real cluster
 cluster-tier:
 	$(call part,programs of pods,$(PODS))
 	$(call part,Kubernetes programs,tests/cluster/build.sh all >/dev/null)
-	$(call part,cluster,cargo test -p rowlock-tests --test cluster --locked -- $(MOSTLY_WAITING))
+	$(call part,cluster,$(MAKE) --no-print-directory $(if $(and $(KUBECONFIG),$(IMAGE_PREFIX)),cluster-given,-j2 cluster-alone cluster-together))
+
+CLUSTER = cargo test -p rowlock-tests --test cluster --locked --
+
+# What disturbs everybody has a cluster to itself, beside that of all others; on one that is given they take turns.
+cluster-alone:
+	@ROWLOCK_TEST_CLUSTER=alone $(CLUSTER) alone:: --test-threads 1
+
+cluster-together:
+	@$(CLUSTER) --skip alone:: $(MOSTLY_WAITING)
+
+cluster-given:
+	@$(CLUSTER) $(MOSTLY_WAITING)
 
 # With what there is; docker's client alone builds nothing.
 BUILDER ?= $(shell if docker info >/dev/null 2>&1; then echo docker; elif command -v podman >/dev/null; then echo podman; else echo buildah; fi)

@@ -56,10 +56,10 @@ impl Tended {
         self.declared = false;
     }
 
-    /// Tells the database, where it does not know yet.
-    pub(crate) async fn declare(&mut self, db: &Db) {
+    /// Tells the database, where it does not know yet; whether it took that in now.
+    pub(crate) async fn declare(&mut self, db: &Db) -> bool {
         if self.declared {
-            return;
+            return false;
         }
         let Charge { manifest, generation, owner, adopts } = &self.charge;
         let declaration = declaration(manifest, owner, *generation);
@@ -78,6 +78,7 @@ impl Tended {
                 }
             }
         }
+        self.declared
     }
 
     /// Compares with what the database knows by now: it may be a backup of earlier days, or have given the queue to another.

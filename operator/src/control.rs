@@ -4,24 +4,18 @@ use crate::applier::{Applier, Intent};
 use crate::bell::Bell;
 use crate::charge::{Charge, Tended};
 use crate::limit::Limits;
-use crate::observe::observe;
+use crate::observe::{Look, Seen, observe};
 use crate::room::Seat;
 use crate::view::{QueueView, View};
 use rowlock_crds::Manifest;
 use rowlock_plan::{Decision, ObservedQueue, Reason, share};
-use rowlock_queue::{Caretaker, Connect, Db, Declared, Error, LIMIT_OF_ROLE};
-use std::collections::{BTreeMap, BTreeSet};
+use rowlock_queue::{Caretaker, Connect, Db, Error};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Between two looks, however long they take: a queue asleep waits no longer for its first instance.
-const LONGEST_REST: Duration = Duration::from_secs(10);
-
 /// How often the caretaker works here while no instance lives that would do it.
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What the database said of its queues, by their names.
-type Seen = BTreeMap<String, Declared>;
 
 /// Keeps the workers of all queues of one database right.
 #[expect(missing_debug_implementations, reason = "a database handle has nothing to show, and a URL to hide")]
@@ -30,15 +24,18 @@ pub struct Operator<A> {
     applier: A,
     owner: String,
     queues: BTreeMap<String, Tended>,
+    connect: Option<Connect>,
     bell: Option<Bell>,
     limits: Limits,
     seat: Option<Seat>,
     /// Instances of queues of ours whose loop has not told of them yet, or cannot.
-    unseated: u32,
+    untold: u32,
     caretaker: Caretaker,
     cared_at: Option<Instant>,
-    /// What the last look at the queues took.
-    counting: Duration,
+    /// The last look at the database, by this loop or another of its.
+    look: Option<Arc<Look>>,
+    /// When a queue was declared last, which a look that began earlier need not know.
+    declared_at: Option<Instant>,
     since: Instant,
     trouble: Option<Arc<Error>>,
 }
@@ -51,13 +48,15 @@ impl<A: Applier> Operator<A> {
             applier,
             owner: owner.to_owned(),
             queues: BTreeMap::new(),
+            connect: None,
             bell: None,
             limits: Limits::default(),
             seat: None,
-            unseated: 0,
+            untold: 0,
             caretaker: Caretaker::new(),
             cared_at: None,
-            counting: Duration::ZERO,
+            look: None,
+            declared_at: None,
             since: Instant::now(),
             trouble: None,
         }
@@ -87,7 +86,7 @@ impl<A: Applier> Operator<A> {
     pub fn set_db(&mut self, db: Db) {
         self.db = db;
         self.caretaker = Caretaker::new();
-        self.limits = Limits::default();
+        (self.limits, self.look) = (Limits::default(), None);
         self.queues.values_mut().for_each(Tended::forget_database);
     }
 
@@ -98,15 +97,33 @@ impl<A: Applier> Operator<A> {
 
     /// From now on hears when a task comes for a queue that sleeps, over a connection of its own.
     pub fn listen(&mut self, connect: Connect) {
-        self.bell = Some(Bell::start(connect));
+        (self.connect, self.bell) = (Some(connect), None);
     }
 
-    /// Returns when a task came for a queue that sleeps.
-    pub async fn rung(&self) {
-        match &self.bell {
-            Some(bell) => bell.rung().await,
-            None => std::future::pending().await,
+    /// Returns when a task came for a queue that sleeps, or another loop of this database has news or waits for some.
+    pub async fn stirred(&self) {
+        let rung = async {
+            match &self.bell {
+                Some(bell) => bell.rung().await,
+                None => std::future::pending().await,
+            }
+        };
+        let stirred = async {
+            match &self.seat {
+                Some(seat) => seat.stirred(self.look.as_ref().map(|look| look.asked)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = rung => (),
+            () = stirred => (),
         }
+    }
+
+    /// Whether this loop looks at the database itself, rather than another one for it.
+    #[must_use]
+    pub fn looks(&self) -> bool {
+        self.seat.as_ref().is_none_or(Seat::looks)
     }
 
     pub fn applier_mut(&mut self) -> &mut A {
@@ -116,11 +133,15 @@ impl<A: Applier> Operator<A> {
     /// Observe, plan, apply: once, for all queues.
     pub async fn reconcile(&mut self) -> View {
         for tended in self.queues.values_mut() {
-            tended.declare(&self.db).await;
+            if tended.declare(&self.db).await {
+                self.declared_at = Some(Instant::now());
+            }
         }
-        let seen = self.look().await;
-        self.care(&seen).await;
-        let decisions = self.plan(&seen);
+        let look = self.look().await;
+        let nothing = Seen::new();
+        let seen = look.as_ref().map_or(&nothing, |look| &look.queues);
+        self.care(seen).await;
+        let decisions = self.plan(seen);
         let intents: Vec<Intent<'_>> = self
             .queues
             .values()
@@ -131,14 +152,15 @@ impl<A: Applier> Operator<A> {
             })
             .collect();
         self.applier.apply(&intents).await;
-        self.wait_for_sleepers(&seen, &decisions).await;
-        self.view(&seen, decisions)
+        self.wait_for_sleepers(seen, &decisions).await;
+        self.view(seen, decisions)
     }
 
-    /// How long to wait, at least, before the next look: counting a backlog of millions takes its time, and shall take no more than a
-    /// twentieth of it.
+    /// How long to wait, at least, before the next look.
+    #[must_use]
     pub fn rest(&self) -> Duration {
-        (self.counting * 19).min(LONGEST_REST)
+        let look = self.look.as_ref().filter(|_| self.looks());
+        look.map_or(Duration::ZERO, |look| look.rest())
     }
 
     /// Stops all instances in order and waits for them.
@@ -151,32 +173,53 @@ impl<A: Applier> Operator<A> {
         self.applier.end_now().await;
     }
 
-    /// All queues of the database; none where it does not answer.
-    async fn look(&mut self) -> Seen {
-        let asked = Instant::now();
-        let observed = observe(&self.db).await;
-        self.counting = asked.elapsed();
-        match observed {
-            Ok((seen, connections)) => {
+    /// All queues of the database; nothing where it does not answer.
+    async fn look(&mut self) -> Option<Arc<Look>> {
+        let look = match self.seen_by_another().await {
+            Some(look) => Ok(look),
+            None => observe(&self.db).await.map(Arc::new),
+        };
+        if let Some(seat) = self.seat.as_ref().filter(|seat| seat.looks()) {
+            seat.show(look.as_ref().ok());
+        }
+        match look {
+            Ok(look) => {
                 self.note_trouble(None);
-                self.queues.iter_mut().for_each(|(name, tended)| tended.compare(seen.get(name)));
-                let (mut strangers, mut unseated) = (0, 0);
-                for (_, queue) in seen.iter().filter(|(name, _)| !self.queues.contains_key(*name)) {
-                    match &self.seat {
-                        Some(seat) if seat.is_told(&queue.stats.name) => (),
-                        Some(seat) if seat.is_ours(&queue.owner) => unseated += queue.stats.instances,
-                        _ => strangers += queue.stats.instances,
-                    }
-                }
-                self.unseated = u32::try_from(unseated).unwrap_or_default();
-                self.limits.note(connections, strangers, self.since.elapsed());
-                seen
+                self.take_in(&look);
+                self.look = Some(Arc::clone(&look));
+                Some(look)
             }
             Err(error) => {
                 self.note_trouble(Some(Arc::new(error)));
-                Seen::new()
+                None
             }
         }
+    }
+
+    /// Where another loop of this database looks, this one needs neither bell nor connection.
+    async fn seen_by_another(&mut self) -> Option<Arc<Look>> {
+        let look = match &self.seat {
+            Some(seat) => seat.seen_by_another(self.declared_at).await,
+            None => None,
+        };
+        if look.is_some() {
+            self.bell = None;
+            self.db.rest().await;
+        } else if self.bell.is_none() {
+            self.bell = self.connect.clone().map(Bell::start);
+        }
+        look
+    }
+
+    fn take_in(&mut self, look: &Look) {
+        self.queues.iter_mut().for_each(|(name, tended)| tended.compare(look.queues.get(name)));
+        let elsewhere = look.queues.values().filter(|queue| !self.queues.contains_key(&queue.stats.name));
+        let (others, untold) = match &self.seat {
+            Some(seat) => seat.instances(elsewhere),
+            None => (elsewhere.map(|queue| queue.stats.instances).sum(), 0),
+        };
+        self.untold = u32::try_from(untold).unwrap_or_default();
+        self.limits.note(&look.limits, self.db.user(), others, self.since.elapsed());
     }
 
     fn plan(&mut self, seen: &Seen) -> Vec<Decision> {
@@ -201,7 +244,7 @@ impl<A: Applier> Operator<A> {
         let leaving = self.applier.leaving();
         self.limits.set_leaving(leaving);
         let Some(limit) = self.limits.current() else { return };
-        let alone = self.seat.is_none() || *limit.of == *LIMIT_OF_ROLE;
+        let alone = self.seat.is_none() || limit.is_own;
         if alone {
             share(&limit.connections, observed, decisions);
         }
@@ -210,7 +253,7 @@ impl<A: Applier> Operator<A> {
         if alone {
             return;
         }
-        self.limits.set_leaving(seat.leaving() + self.unseated);
+        self.limits.set_leaving(seat.leaving() + self.untold);
         if let Some(limit) = self.limits.current() {
             *decisions = seat.share(&limit.connections);
         }
@@ -219,6 +262,9 @@ impl<A: Applier> Operator<A> {
     /// Moves what is due and makes room for what comes while no instance lives that would do it: a queue
     /// asleep at zero is woken by what this finds.
     async fn care(&mut self, seen: &Seen) {
+        if !self.looks() {
+            return;
+        }
         let lives = seen.values().any(|queue| queue.stats.instances > 0);
         let early = self.cared_at.is_some_and(|at| at.elapsed() < CARE_INTERVAL);
         if lives || early || self.trouble.is_some() {
@@ -233,13 +279,16 @@ impl<A: Applier> Operator<A> {
 
     /// A queue for which there shall be a pod needs none of this: its instance hears the bell itself, or is about to look.
     async fn wait_for_sleepers(&mut self, seen: &Seen, decisions: &[Decision]) {
-        let Some(bell) = &mut self.bell else { return };
         let sleeps =
             |decision: &Decision| decision.pods_desired == 0 && decision.reason == Reason::MinWorkers;
         let queues = self.queues.iter().zip(decisions).filter(|(_, decision)| sleeps(decision));
-        let asleep: BTreeSet<_> =
-            queues.filter_map(|((name, _), _)| Some(seen.get(name)?.stats.queue)).collect();
-        bell.wait_for(asleep, &self.db).await;
+        let mut asleep = queues.filter_map(|((name, _), _)| Some(seen.get(name)?.stats.queue)).collect();
+        if let Some(seat) = &self.seat {
+            asleep = seat.asleep(asleep);
+        }
+        if let Some(bell) = &mut self.bell {
+            bell.wait_for(asleep, &self.db).await;
+        }
     }
 
     fn note_trouble(&mut self, trouble: Option<Arc<Error>>) {

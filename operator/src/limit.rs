@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rowlock_plan::{CONNECTIONS_PER_POD, Connections, Highest};
+use rowlock_queue::ConnectionLimit;
 
 /// What others held at most in so long counts as theirs: who connects and goes again must not have pods go and come.
 const WINDOW: Duration = Duration::from_mins(5);
@@ -14,6 +15,8 @@ const WINDOW: Duration = Duration::from_mins(5);
 pub struct Limit {
     /// What sets it.
     pub of: Arc<str>,
+    /// Whether it holds for our user alone.
+    pub is_own: bool,
     pub connections: Connections,
 }
 
@@ -25,16 +28,23 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// `instances` live in this database for others than us. `None`: there is no limit that we know of.
-    pub(crate) fn note(&mut self, seen: Option<rowlock_queue::Connections>, instances: i64, now: Duration) {
-        self.current = seen.map(|seen| {
+    /// Of those that hold for this user, the tightest counts. `instances` live in this database for others than us.
+    pub(crate) fn note(
+        &mut self,
+        limits: &[ConnectionLimit],
+        user: Option<&str>,
+        instances: i64,
+        now: Duration,
+    ) {
+        let holds = |limit: &&ConnectionLimit| limit.user.is_none() || limit.user.as_deref() == user;
+        let free = |limit: &&ConnectionLimit| i64::from(limit.limit) - i64::from(limit.others);
+        let tightest = limits.iter().filter(holds).min_by_key(free);
+        self.current = tightest.map(|seen| {
             let instances = u32::try_from(instances).unwrap_or_default();
             let others = seen.others.saturating_add(instances.saturating_mul(CONNECTIONS_PER_POD));
             let others = self.others.note(now, others, WINDOW);
-            Limit {
-                of: seen.limit_of.into(),
-                connections: Connections { limit: seen.limit, others, leaving: 0 },
-            }
+            let connections = Connections { limit: seen.limit, others, leaving: 0 };
+            Limit { of: seen.limit_of.as_str().into(), is_own: seen.user.is_some(), connections }
         });
     }
 
@@ -53,7 +63,7 @@ impl Limits {
 /// For people: what there is, who has it, and what to do.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { of, connections } = self;
+        let Self { of, connections, .. } = self;
         let (limit, others) = (connections.limit, connections.others);
         write!(
             f,
@@ -69,8 +79,8 @@ impl fmt::Display for Limit {
 mod tests {
     use super::*;
 
-    fn seen(others: u32) -> rowlock_queue::Connections {
-        rowlock_queue::Connections { limit_of: "max_connections".into(), limit: 100, others }
+    fn seen(others: u32) -> [ConnectionLimit; 1] {
+        [ConnectionLimit { limit_of: "max_connections".into(), user: None, limit: 100, others }]
     }
 
     #[test]
@@ -80,21 +90,40 @@ mod tests {
             assert_eq!(limits.current().map(|limit| limit.connections.others), Some(others));
         };
         let at = Duration::from_secs;
-        limits.note(Some(seen(20)), 0, at(0));
-        limits.note(Some(seen(50)), 3, at(10));
+        limits.note(&seen(20), None, 0, at(0));
+        limits.note(&seen(50), None, 3, at(10));
         check(&limits, 56);
-        limits.note(Some(seen(20)), 0, at(300));
+        limits.note(&seen(20), None, 0, at(300));
         check(&limits, 56);
-        limits.note(Some(seen(30)), 0, at(311));
+        limits.note(&seen(30), None, 0, at(311));
         check(&limits, 30);
-        limits.note(None, 0, at(312));
+        limits.note(&[], None, 0, at(312));
         assert_eq!(limits.current(), None);
+    }
+
+    #[test]
+    fn the_tightest_of_what_holds_for_the_user_counts() {
+        let role = |user: &str, limit| ConnectionLimit {
+            limit_of: "the connection limit of the role".into(),
+            user: Some(user.into()),
+            limit,
+            others: 1,
+        };
+        let all = [seen(20).to_vec(), vec![role("shop", 10), role("bank", 90), role("else", 3)]].concat();
+        let tightest = |user| {
+            let mut limits = Limits::default();
+            limits.note(&all, user, 0, Duration::ZERO);
+            limits.current().map(|limit| (limit.is_own, limit.connections.limit))
+        };
+        assert_eq!(tightest(Some("shop")), Some((true, 10)));
+        assert_eq!(tightest(Some("bank")), Some((false, 100)));
+        assert_eq!(tightest(None), Some((false, 100)));
     }
 
     #[test]
     fn a_limit_explains_itself() {
         let mut limits = Limits::default();
-        limits.note(Some(seen(60)), 0, Duration::ZERO);
+        limits.note(&seen(60), None, 0, Duration::ZERO);
         assert_eq!(
             limits.current().map(Limit::to_string).unwrap_or_default(),
             "max_connections lets 100 in, others hold 60 of them, 10 are kept free: enough for 15 pods of 2 connections each, over all \

@@ -1,20 +1,51 @@
 //! All reads of a step: one statement for all queues of a database.
 
 use rowlock_plan::Backlog;
-use rowlock_queue::{Connections, Db, Declared, Error, QueueStats};
+use rowlock_queue::{ConnectionLimit, Db, Declared, Error, Overview, QueueStats};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the database may take to answer before a step goes on without knowing.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// By the names of the queues; and what limits the connections.
-pub(crate) async fn observe(db: &Db) -> Result<(BTreeMap<String, Declared>, Option<Connections>), Error> {
+/// Between two looks, however long they take: a queue asleep waits no longer for its first instance.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
+/// What the database said of its queues, by their names.
+pub(crate) type Seen = BTreeMap<String, Declared>;
+
+/// What was seen of a database.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) queues: Seen,
+    /// What limits the connections of all users, or of one.
+    pub(crate) limits: Vec<ConnectionLimit>,
+    /// It need not know of what was changed from then on.
+    pub(crate) asked: Instant,
+    took: Duration,
+}
+
+impl Look {
+    /// How long to wait, at least, before the next one: counting a backlog of millions takes its time, and shall take no more than a
+    /// twentieth of it.
+    pub(crate) fn rest(&self) -> Duration {
+        (self.took * 19).min(LONGEST_REST)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_nothing() -> Self {
+        Self { queues: Seen::new(), limits: Vec::new(), asked: Instant::now(), took: Duration::ZERO }
+    }
+}
+
+/// Looks at all queues of a database.
+pub(crate) async fn observe(db: &Db) -> Result<Look, Error> {
+    let asked = Instant::now();
     let answer = tokio::time::timeout(PATIENCE, rowlock_queue::overview(db)).await;
     let late = || Error::Unreachable(format!("no statistics within {} s", PATIENCE.as_secs()));
-    let seen = answer.map_err(|_| late())??;
-    let queues = seen.queues.into_iter().map(|queue| (queue.stats.name.clone(), queue));
-    Ok((queues.collect(), seen.connections))
+    let Overview { queues, limits } = answer.map_err(|_| late())??;
+    let queues = queues.into_iter().map(|queue| (queue.stats.name.clone(), queue)).collect();
+    Ok(Look { queues, limits, asked, took: asked.elapsed() })
 }
 
 /// The plan's words for what the database said.

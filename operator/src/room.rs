@@ -1,15 +1,27 @@
-//! Where the loops of one database meet. Each Secret has a loop of its own; here they tell each other what their queues ask for, so that all of
-//! them share its connections.
+//! Where the loops of one database meet. Each Secret has a loop of its own; here one of them looks at the database and hears its bell for all, and they
+//! tell each other what their queues ask for, so that all of them share its connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rowlock_plan::{Connections, Decision, ObservedQueue, share};
+use rowlock_queue::{Declared, QueueId};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+use crate::observe::Look;
+
+/// So long the others take the last look for news, and leave it to its loop to look again: two ticks and a bit. Whoever waits in vain looks itself.
+const NEWS: Duration = Duration::from_secs(5);
 
 /// A database, for the loops that tend its queues.
 #[derive(Debug, Default)]
 pub struct Room {
     inside: Mutex<Inside>,
+    looks: watch::Sender<Option<Arc<Look>>>,
+    /// Somebody cannot wait until the next look is due.
+    wanted: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -18,12 +30,15 @@ struct Inside {
     asked: BTreeMap<String, Asked>,
     /// Whose queues some loop here tends, or is about to.
     owners: BTreeSet<String>,
+    /// The loop that looks for all of them, and since when it does or has last.
+    looker: Option<(String, Instant)>,
 }
 
 #[derive(Debug, Default)]
 struct Asked {
     queues: BTreeMap<String, (ObservedQueue, Decision)>,
     leaving: u32,
+    asleep: BTreeSet<QueueId>,
 }
 
 /// A loop's place in a room; given up when dropped.
@@ -51,14 +66,89 @@ impl Seat {
         Self { room: Arc::clone(room), name }
     }
 
-    /// Whether a queue of that owner is one of ours, so that its instances are no strangers.
-    pub(crate) fn is_ours(&self, owner: &str) -> bool {
-        self.room.inside().owners.contains(owner)
+    /// What another loop has seen, if that began after `since` and is news still; waits for it where it is on its way. `None`: this loop is the one to
+    /// look from now on, until it fails.
+    pub(crate) async fn seen_by_another(&self, since: Option<Instant>) -> Option<Arc<Look>> {
+        if self.is_to_look(false) {
+            return None;
+        }
+        let serves = |look: &Option<Arc<Look>>| {
+            look.as_ref().is_some_and(|look| {
+                since.is_none_or(|since| since <= look.asked) && look.asked.elapsed() < NEWS + look.rest()
+            })
+        };
+        let mut looks = self.room.looks.subscribe();
+        if !serves(&looks.borrow()) {
+            self.room.wanted.notify_one();
+        }
+        let answer = timeout(NEWS, looks.wait_for(serves)).await;
+        let look = answer.ok().and_then(Result::ok).and_then(|look| look.clone());
+        if look.is_none() {
+            self.is_to_look(true);
+        }
+        look
     }
 
-    /// Whether a loop has told of that queue.
-    pub(crate) fn is_told(&self, queue: &str) -> bool {
-        self.room.inside().asked.values().any(|asked| asked.queues.contains_key(queue))
+    /// Whether this loop looks for all; so it does where nobody else does, or anyway.
+    fn is_to_look(&self, anyway: bool) -> bool {
+        let mut inside = self.room.inside();
+        let another = inside.looker.as_ref().filter(|(name, _)| *name != self.name);
+        let idle = another.is_none_or(|(_, since)| NEWS + self.rest() <= since.elapsed());
+        if idle || anyway {
+            inside.looker = Some((self.name.clone(), Instant::now()));
+        }
+        idle || anyway
+    }
+
+    fn rest(&self) -> Duration {
+        self.room.looks.borrow().as_ref().map_or(Duration::ZERO, |look| look.rest())
+    }
+
+    /// Whether this loop is the one that looks.
+    pub(crate) fn looks(&self) -> bool {
+        self.room.inside().looker.as_ref().is_some_and(|(name, _)| *name == self.name)
+    }
+
+    /// Tells the others what was seen; a loop that saw nothing leaves it to another to look.
+    pub(crate) fn show(&self, look: Option<&Arc<Look>>) {
+        let mut inside = self.room.inside();
+        let Some(look) = look else {
+            inside.looker.take_if(|(name, _)| *name == self.name);
+            return;
+        };
+        inside.looker = Some((self.name.clone(), Instant::now()));
+        drop(inside);
+        self.room.looks.send_replace(Some(Arc::clone(look)));
+    }
+
+    /// Returns when there is something to do: for the loop that looks, when another cannot wait until it does; for others, when it has, after
+    /// `since`.
+    pub(crate) async fn stirred(&self, since: Option<Instant>) {
+        let mut looks = self.room.looks.subscribe();
+        let news = |look: &Option<Arc<Look>>| {
+            look.as_ref().is_some_and(|look| since.is_none_or(|since| since < look.asked))
+        };
+        if self.looks() {
+            self.room.wanted.notified().await;
+        } else {
+            // It fails with the room alone, which this seat keeps.
+            let _ = looks.wait_for(news).await;
+        }
+    }
+
+    /// Of these queues, which are not this loop's: how many instances live for others than us, and how many for loops here that have not told of them yet,
+    /// or cannot.
+    pub(crate) fn instances<'a>(&self, elsewhere: impl Iterator<Item = &'a Declared>) -> (i64, i64) {
+        let inside = self.room.inside();
+        let told: BTreeSet<&String> = inside.asked.values().flat_map(|asked| asked.queues.keys()).collect();
+        elsewhere.filter(|queue| !told.contains(&queue.stats.name)).fold((0, 0), |(others, untold), queue| {
+            let live = queue.stats.instances;
+            if inside.owners.contains(&queue.owner) {
+                (others, untold + live)
+            } else {
+                (others + live, untold)
+            }
+        })
     }
 
     /// Tells the others what is asked for here, before connections limit it.
@@ -69,8 +159,17 @@ impl Seat {
     ) {
         let queues =
             queues.map(|(name, (observed, decision))| (name.clone(), (observed.clone(), decision.clone())));
-        let asked = Asked { queues: queues.collect(), leaving };
-        self.room.inside().asked.insert(self.name.clone(), asked);
+        let queues = queues.collect();
+        let mut inside = self.room.inside();
+        let asked = inside.asked.entry(self.name.clone()).or_default();
+        (asked.queues, asked.leaving) = (queues, leaving);
+    }
+
+    /// Tells the others which queues sleep here; which sleep anywhere.
+    pub(crate) fn asleep(&self, here: BTreeSet<QueueId>) -> BTreeSet<QueueId> {
+        let mut inside = self.room.inside();
+        inside.asked.entry(self.name.clone()).or_default().asleep = here;
+        inside.asked.values().flat_map(|asked| &asked.asleep).copied().collect()
     }
 
     /// Pods on their way out, over all loops.
@@ -95,7 +194,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.room.inside().asked.remove(&self.name);
+        let mut inside = self.room.inside();
+        inside.asked.remove(&self.name);
+        inside.looker.take_if(|(name, _)| *name == self.name);
     }
 }
 
@@ -104,7 +205,7 @@ mod tests {
     use super::*;
     use rowlock_crds::TaskQueueSpec;
     use rowlock_plan::{Memory, decide};
-    use std::time::Duration;
+    use rowlock_queue::QueueStats;
 
     /// A queue that always asks for ten pods of ten workers, and holds so many.
     fn asks(seat: &Seat, queue: &str, pods: u32) {
@@ -145,16 +246,82 @@ mod tests {
         assert_eq!(pods(&one, 27), [3]);
     }
 
+    /// A queue with so many instances.
+    fn lives(queue: &str, owner: &str, instances: i64) -> Declared {
+        let stats = QueueStats {
+            queue: QueueId(1),
+            name: queue.into(),
+            paused: false,
+            total_workers: 1,
+            available: 0,
+            scheduled: 0,
+            retryable: 0,
+            due_soon: 0,
+            running: 0,
+            dead: 0,
+            oldest_available_seconds: None,
+            completed_total: 0,
+            arrivals_per_second: 0.0,
+            instances,
+            allocated: 0,
+            busy: 0,
+            mean_service_seconds: None,
+        };
+        Declared { stats, owner: owner.into(), generation: 1 }
+    }
+
     #[test]
     fn whose_queues_are_ours_is_known_to_all() {
         let room = Arc::new(Room::default());
-        let seat = Seat::take(&room, "a/db".into());
-        assert!(!seat.is_ours("c1/shop/emails"));
+        let (one, two) = (Seat::take(&room, "a/db".into()), Seat::take(&room, "b/db".into()));
+        let elsewhere = [lives("emails", "c1/shop/emails", 3), lives("letters", "c2/bank/letters", 4)];
+        assert_eq!(one.instances(elsewhere.iter()), (7, 0));
         room.set_owners(["c1/shop/emails".to_owned()].into());
-        assert!(seat.is_ours("c1/shop/emails"));
-        let other = Seat::take(&room, "b/db".into());
-        assert!(!seat.is_told("emails"), "its pods are to be found out in another way");
-        asks(&other, "emails", 0);
-        assert!(seat.is_told("emails"));
+        assert_eq!(one.instances(elsewhere.iter()), (4, 3), "its pods are to be found out in another way");
+        asks(&two, "emails", 0);
+        assert_eq!(one.instances(elsewhere.iter()), (4, 0));
+    }
+
+    fn look() -> Arc<Look> {
+        Arc::new(Look::of_nothing())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_looks_for_all_until_it_sees_nothing_or_goes() {
+        let room = Arc::new(Room::default());
+        let seats = ["a", "b", "c"].map(|name| Seat::take(&room, format!("{name}/db")));
+        let [one, two, three] = &seats;
+        assert!(one.seen_by_another(None).await.is_none(), "the first one looks");
+        let seen = look();
+        one.show(Some(&seen));
+        for seat in [two, three] {
+            assert!(seat.seen_by_another(None).await.is_some_and(|look| Arc::ptr_eq(&look, &seen)));
+        }
+        assert!((one.looks(), two.looks(), three.looks()) == (true, false, false));
+        one.show(None);
+        assert!(two.seen_by_another(None).await.is_none(), "somebody else looks");
+        assert!(one.seen_by_another(None).await.is_some());
+        let [_, two, three] = seats;
+        drop(two);
+        assert!(three.seen_by_another(None).await.is_none());
+        assert!(three.looks());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_cannot_wait_is_looked_for_at_once_and_looks_itself_in_the_end() {
+        let room = Arc::new(Room::default());
+        let (one, two) = (Seat::take(&room, "a/db".into()), Seat::take(&room, "b/db".into()));
+        assert!(one.seen_by_another(None).await.is_none());
+        one.show(Some(&look()));
+        let since = Some(Instant::now());
+        let answers = async {
+            one.stirred(None).await;
+            one.show(Some(&look()));
+        };
+        let (seen, ()) = tokio::join!(two.seen_by_another(since), answers);
+        assert!(seen.is_some_and(|look| since <= Some(look.asked)));
+        // Nobody answers.
+        assert!(two.seen_by_another(Some(Instant::now())).await.is_none());
+        assert!(two.looks() && !one.looks());
     }
 }

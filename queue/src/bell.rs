@@ -28,7 +28,7 @@ pub struct Bell {
 /// Opens a connection that listens. Fails with [`Error::NoBell`] behind a connection pooler.
 pub async fn listen(connect: &Connect) -> Result<Bell> {
     let db = Connect { max_connections: 1, ..connect.clone() }.open().await?;
-    if db.behind_pooler {
+    if db.is_behind_pooler() {
         return Err(Error::NoBell);
     }
     let options = db.pool.options().options([GIVEN_UP]);

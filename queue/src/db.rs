@@ -1,6 +1,6 @@
 //! The connection pool, and the values that instances and caretakers share.
 
-use std::{future::Future, str::FromStr, time::Duration};
+use std::{future::Future, str::FromStr, sync::Arc, time::Duration};
 
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, Postgres, Row,
@@ -82,10 +82,10 @@ impl Connect {
         let direct = match connected.map_err(|_| Error::Timeout)? {
             Ok(mut connection) => {
                 // Without arguments, so in one message: behind a pooler two might meet two servers.
-                let asked = "select current_setting('rowlock.direct', true)";
-                let kept = bounded(connection.fetch_one(asked)).await?;
-                if kept.try_get::<Option<&str>, _>(0)? == Some("on") {
-                    Some(connection)
+                let asked = "select current_setting('rowlock.direct', true), session_user::text";
+                let answer = bounded(connection.fetch_one(asked)).await?;
+                if answer.try_get::<Option<&str>, _>(0)? == Some("on") {
+                    Some((connection, answer.try_get::<String, _>(1)?.into()))
                 } else {
                     bounded(connection.close()).await?;
                     None
@@ -95,13 +95,12 @@ impl Connect {
             Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("08P01") => None,
             Err(error) => return Err(error.into()),
         };
-        let behind_pooler = direct.is_none();
-        let options = if behind_pooler { plain } else { options };
+        let Some((connection, user)) = direct else {
+            return Ok(Db { pool: Pool::new(plain, self.max_connections), user: None });
+        };
         let pool = Pool::new(options, self.max_connections);
-        if let Some(connection) = direct {
-            pool.keep(connection);
-        }
-        Ok(Db { pool, behind_pooler })
+        pool.keep(connection);
+        Ok(Db { pool, user: Some(user) })
     }
 
     /// For sessions that are ours alone.
@@ -120,9 +119,8 @@ impl Connect {
 #[derive(Debug, Clone)]
 pub struct Db {
     pub(crate) pool: Pool,
-    /// The server may change from one message to the next: nothing is prepared by name, every statement has a transaction around it,
-    /// and no bell is heard.
-    pub(crate) behind_pooler: bool,
+    /// Who we are there; `None` behind a connection pooler.
+    user: Option<Arc<str>>,
 }
 
 impl Db {
@@ -141,6 +139,19 @@ impl Db {
         Ok(db)
     }
 
+    /// Whether the server may change from one message to the next: nothing is prepared by name, every statement has a transaction around it, and no bell
+    /// is heard.
+    #[must_use]
+    pub fn is_behind_pooler(&self) -> bool {
+        self.user.is_none()
+    }
+
+    /// The user of its sessions; `None` behind a connection pooler.
+    #[must_use]
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     /// New connections are made as this says, those that are open stay: for a password that has changed. Not where it leads to another
     /// database: what is held in one is nobody's in another.
     pub fn follow(&self, connect: &Connect) -> Result<bool> {
@@ -152,7 +163,7 @@ impl Db {
             return Ok(false);
         }
         let notices = old.get_options().is_some_and(|options| options.contains(NOTICES));
-        self.pool.set_options(match (self.behind_pooler, notices) {
+        self.pool.set_options(match (self.is_behind_pooler(), notices) {
             (true, _) => new,
             (false, true) => connect.noticed()?,
             (false, false) => connect.direct()?,
@@ -183,7 +194,7 @@ impl Db {
 
     async fn rows(&self, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
         let mut lent = self.pool.lend().await?;
-        let rows = if self.behind_pooler {
+        let rows = if self.is_behind_pooler() {
             in_transaction(lent.connection(), statement).await
         } else {
             statement.fetch_all(lent.connection()).await
@@ -221,6 +232,11 @@ impl Db {
                 result => return result,
             }
         }
+    }
+
+    /// Closes the connections that nothing runs on; the next statement opens one again.
+    pub async fn rest(&self) {
+        self.pool.rest().await;
     }
 
     /// Closes every connection.

@@ -86,6 +86,11 @@ impl Pool {
     /// Lends no more, and takes leave of the server on every connection that is free.
     pub(crate) async fn close(&self) {
         self.room.close();
+        self.rest().await;
+    }
+
+    /// Takes leave of the server on every connection that is free, until one is needed again.
+    pub(crate) async fn rest(&self) {
         let idle = std::mem::take(&mut *self.idle());
         for kept in idle {
             let _ = kept.connection.close().await;

@@ -20,6 +20,9 @@ use super::process::OperatorProcess;
 const NAMESPACE: &str = "bench";
 const DATABASE: &str = "bench";
 
+/// So many Secrets lead to the database, as where teams have namespaces of their own.
+const SECRETS: u32 = 10;
+
 /// The queue that is measured, one of them all.
 const MEASURED: &str = "queue-0";
 
@@ -155,27 +158,30 @@ impl Scene {
     }
 }
 
-/// The definition, the Secret and the task queues: ten workers a pod, a thousand at most, asleep.
+/// The definition, the Secrets and the task queues: ten workers a pod, a thousand at most, asleep.
 async fn declare(cluster: &Cluster, url: &str, queues: u32) -> Result<()> {
     let chart = "charts/rowlock-crds/templates";
     cluster.kubectl(&["apply", "-f", chart], "").await?;
     let established = ["wait", "--for=condition=Established", "--timeout=60s", "crd/taskqueues.rowlock.dev"];
     cluster.kubectl(&established, "").await?;
     cluster.kubectl(&["create", "namespace", NAMESPACE], "").await?;
-    let secret = serde_json::json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "db" }, "stringData": { "uri": url }
-    });
+    let secret = |number| {
+        serde_json::json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": format!("db-{number}") },
+            "stringData": { "uri": url }
+        })
+    };
     let task_queue = |number| {
         serde_json::json!({
             "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": format!("queue-{number}") },
             "spec": {
-                "database": { "secretRef": { "name": "db" } },
+                "database": { "secretRef": { "name": format!("db-{}", number % SECRETS) } },
                 "workers": { "total": 1000, "perPod": 10, "autoscaling": { "scaleDownAfter": "1s" } },
                 "template": { "spec": { "containers": [{ "name": "handler", "image": "handler:bench" }] } }
             }
         })
     };
-    let items: Vec<_> = std::iter::once(secret).chain((0..queues).map(task_queue)).collect();
+    let items: Vec<_> = (0..SECRETS).map(secret).chain((0..queues).map(task_queue)).collect();
     let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": items });
     cluster.kubectl(&["apply", "--server-side", "-n", NAMESPACE, "-f", "-"], &list.to_string()).await?;
     let made = cluster.kubectl(&["get", "tq", "-n", NAMESPACE, "-o", "name"], "").await?;

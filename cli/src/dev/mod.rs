@@ -142,7 +142,7 @@ async fn operate(
         tokio::time::sleep(LEAST_TICK.max(operator.rest())).await;
         tokio::select! {
             () = tokio::time::sleep(TICK) => (),
-            () = operator.rung() => (),
+            () = operator.stirred() => (),
         }
         if watched.changed() {
             operator.set_manifests(watched.manifests(), watched.generation());

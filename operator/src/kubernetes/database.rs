@@ -5,7 +5,7 @@ use std::fmt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use rowlock_crds::{ConditionReason, TaskQueue};
-use rowlock_queue::{Connect, Db, Error};
+use rowlock_queue::{Connect, Db, Error, Identity};
 use url::Url;
 
 use super::apply::{WriteError, bounded};
@@ -165,14 +165,9 @@ async fn migrate(db: &Db) -> Result<(), Trouble> {
     Err(Trouble::new(ConditionReason::MigrationFailed, message))
 }
 
-/// Which database it is; `None` where its user may not know. And a name for the server that runs it now: a copy that was restored beside it has
-/// the same identity, and connections of its own.
-pub(crate) async fn identity(db: &Db) -> Result<(Option<String>, Option<String>), Trouble> {
-    let Some(identity) = rowlock_queue::identity(db).await.map_err(|error| trouble(&error))? else {
-        return Ok((None, None));
-    };
-    let started = rowlock_queue::started_at(db).await.map_err(|error| trouble(&error))?;
-    Ok((Some(identity.clone()), Some(format!("{identity} since {started}"))))
+/// Which database it is.
+pub(crate) async fn identity(db: &Db) -> Result<Identity, Trouble> {
+    rowlock_queue::identity(db).await.map_err(|error| trouble(&error))
 }
 
 pub(crate) fn connect(url: String) -> Connect {

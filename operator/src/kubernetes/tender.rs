@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use rowlock_crds::{ConditionReason, ConditionType, TaskQueue, TaskQueueStatus, annotations};
-use rowlock_queue::Db;
+use rowlock_queue::{Db, Identity};
 use tokio::time::sleep;
 
 use super::applier::Pods;
@@ -111,9 +111,9 @@ impl Tender {
             }
             let rest = self.operator.as_ref().map_or(Duration::ZERO, Operator::rest);
             sleep(LEAST_TICK.max(rest)).await;
-            let rung = async {
+            let stirred = async {
                 match &self.operator {
-                    Some(operator) => operator.rung().await,
+                    Some(operator) => operator.stirred().await,
                     None => std::future::pending().await,
                 }
             };
@@ -122,7 +122,7 @@ impl Tender {
                 _ = changed.changed() => (),
                 _ = queues.changed() => (),
                 () = self.shared.leadership.gained() => (),
-                () = rung => (),
+                () = stirred => (),
             }
         }
     }
@@ -156,8 +156,11 @@ impl Tender {
                 operator.set_each(charges);
                 operator.applier_mut().set_owners(&queues);
                 let view = operator.reconcile().await;
-                // A database that does not answer is asked for its Secret at once: it may be another one by now.
-                self.trouble = view.trouble.as_deref().map(database::trouble);
+                // A database that does not answer is asked for its Secret at once: it may be another one by now. That another loop sees it says
+                // nothing of this Secret.
+                if operator.looks() || view.trouble.is_some() {
+                    self.trouble = view.trouble.as_deref().map(database::trouble);
+                }
                 Some(view)
             }
             _ => {
@@ -225,8 +228,8 @@ impl Tender {
         if let (Some(db), true) = (&self.db, self.url.as_ref() == Some(&url)) {
             // Another one by the same address, such as a backup of earlier days, may lack tables.
             database::prepare(db).await?;
-            let (identity, room) = database::identity(db).await?;
-            self.meet_others(identity, room);
+            let (identity, behind_pooler) = (database::identity(db).await?, db.is_behind_pooler());
+            self.meet_others(identity, behind_pooler);
             return Ok(());
         }
         let before = self.refused.take_if(|refused| refused.url == url);
@@ -244,21 +247,25 @@ impl Tender {
             }
             answer => answer?,
         };
-        let (identity, room) = database::identity(&db).await?;
+        let (identity, behind_pooler) = (database::identity(&db).await?, db.is_behind_pooler());
         let mut operator = self.operator.take().unwrap_or_else(|| self.new_operator(db.clone()));
         operator.set_db(db.clone());
         operator.listen(database::connect(url.clone()));
         (self.operator, self.url) = (Some(operator), Some(url));
-        self.meet_others(identity, room);
+        self.meet_others(identity, behind_pooler);
         if let Some(old) = self.db.replace(db) {
             old.close().await;
         }
         Ok(())
     }
 
-    /// Other loops tend queues of the same database.
-    fn meet_others(&mut self, identity: Option<String>, room: Option<String>) {
-        self.identity = identity;
+    /// Other loops tend queues of the same database. Not of a copy that was restored beside it, which has the same name, and a server of its own; nor
+    /// where a connection pooler stands, behind which less is seen and nothing heard.
+    fn meet_others(&mut self, identity: Identity, behind_pooler: bool) {
+        let Identity { database, started_at } = identity;
+        let room =
+            database.as_ref().map(|database| format!("{database} since {started_at}, {behind_pooler}"));
+        self.identity = database;
         if self.room.as_ref().map(|(name, _)| name) == room.as_ref() {
             return;
         }

@@ -120,7 +120,8 @@ pub(crate) fn cluster() -> &'static Cluster {
 }
 
 fn set_up() -> Result<Cluster> {
-    let cluster = given()?.map_or_else(|| bare("test"), Ok)?;
+    let kind = std::env::var("ROWLOCK_TEST_CLUSTER").unwrap_or_else(|_| "test".to_owned());
+    let cluster = given()?.map_or_else(|| bare(&kind), Ok)?;
     install(&cluster)?;
     Ok(cluster)
 }

@@ -2,19 +2,34 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Db, Declaration, Error, adopt, declare, identity, keep_bell, listen, overview};
+use rowlock_queue::{
+    ConnectionLimit, Db, Declaration, Error, Overview, adopt, declare, identity, keep_bell, listen, overview,
+};
 use rowlock_tests::{TestDb, declaration, server};
 use tokio::time::timeout;
 
 /// A loaded machine with two slow cores takes a tenth of it.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+const OF_DATABASE: &str = "the connection limit of the database";
+
+const OF_ROLE: &str = "the connection limit of the role";
+
+/// The only limit of its kind in an overview, where it says of which user it is.
+fn limit(seen: &Overview, of: &str, user: Option<&str>) -> Option<ConnectionLimit> {
+    let mut those = seen.limits.iter().filter(|limit| limit.limit_of == of && limit.user.as_deref() == user);
+    let found = those.next().cloned();
+    assert!(those.next().is_none(), "{seen:?}");
+    found
+}
+
 #[tokio::test]
 async fn an_overview_tells_whose_each_queue_is_and_what_limits_the_connections() {
     let test = TestDb::empty().await;
     let seen = overview(&test.db).await.unwrap();
     assert!(seen.queues.is_empty());
-    assert_eq!(seen.connections.unwrap().limit_of, "max_connections");
+    assert!(limit(&seen, "max_connections", None).is_some());
+    assert_eq!(limit(&seen, OF_DATABASE, None), None);
     declare(&test.db, &declaration("mail")).await.unwrap();
     // Nothing is no task of this moment.
     assert_eq!(overview(&test.db).await.unwrap().queues[0].stats.oldest_available_seconds, None);
@@ -22,14 +37,15 @@ async fn an_overview_tells_whose_each_queue_is_and_what_limits_the_connections()
     test.run(format!("alter database {} connection limit 30", test.name)).await;
     let _theirs = (test.session().await, test.session().await);
     let seen = overview(&test.db).await.unwrap();
-    let (queue, limit) = (&seen.queues[0], seen.connections.unwrap());
+    let (queue, found) = (&seen.queues[0], limit(&seen, OF_DATABASE, None).unwrap());
     assert_eq!((queue.owner.as_str(), queue.generation, queue.stats.available), ("tests", 1, 3));
-    assert_eq!((limit.limit_of.as_str(), limit.limit), ("the connection limit of the database", 30));
+    assert_eq!(found.limit, 30);
     // Ours, one of the superuser's pool, and two.
-    assert!((4..=6).contains(&limit.others), "{limit:?}");
+    assert!((4..=6).contains(&found.others), "{found:?}");
     let connect = rowlock_queue::Connect { application_name: "rowlock-worker a-1".into(), ..test.connect() };
     let _instance = Db::connect(&connect).await.unwrap();
-    assert_eq!(overview(&test.db).await.unwrap().connections.unwrap().others, limit.others);
+    let seen = overview(&test.db).await.unwrap();
+    assert_eq!(limit(&seen, OF_DATABASE, None).unwrap().others, found.others);
 }
 
 #[tokio::test]
@@ -43,17 +59,22 @@ async fn an_overview_by_an_ordinary_user_counts_everybodys_connections() {
         server::url(&test.name).split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     let connect = rowlock_queue::Connect { url: format!("postgres://{role}:x@{host}"), ..test.connect() };
     let db = Db::connect(&connect).await.unwrap();
-    let limit = overview(&db).await.unwrap().connections.unwrap();
-    assert_eq!((limit.limit_of.as_str(), limit.limit), ("the connection limit of the role", 7));
-    // The first session, which looked for a pooler, may still be on its way out.
-    assert!((1..=2).contains(&limit.others), "{limit:?}");
+    assert_eq!(db.user(), Some(role.as_str()));
+    // Whoever looks sees the same: one may look for all.
+    for looks in [&db, &test.db] {
+        let seen = overview(looks).await.unwrap();
+        let found = limit(&seen, OF_ROLE, Some(&role)).unwrap();
+        // The first session, which looked for a pooler, may still be on its way out.
+        assert!(found.limit == 7 && (1..=2).contains(&found.others), "{found:?}");
+    }
     assert_eq!(identity(&db).await.unwrap(), identity(&test.db).await.unwrap());
     test.run(format!("alter role {role} connection limit -1")).await;
-    let limit = overview(&db).await.unwrap().connections.unwrap();
-    assert_eq!(limit.limit_of, "max_connections");
+    let seen = overview(&db).await.unwrap();
+    assert_eq!(limit(&seen, OF_ROLE, Some(&role)), None);
+    let most = limit(&seen, "max_connections", None).unwrap();
     let all: i64 =
         test.one("select count(*) from pg_stat_activity where backend_type = 'client backend'").await;
-    assert!(i64::from(limit.others) > 1 && i64::from(limit.others) <= all + 20, "{limit:?} of {all}");
+    assert!(i64::from(most.others) > 1 && i64::from(most.others) <= all + 20, "{most:?} of {all}");
     db.close().await;
     test.run(format!("alter schema rowlock owner to current_user; drop owned by {role}; drop role {role}"))
         .await;
@@ -62,8 +83,9 @@ async fn an_overview_by_an_ordinary_user_counts_everybodys_connections() {
 #[tokio::test]
 async fn a_database_is_told_from_every_other() {
     let (one, two) = (TestDb::empty().await, TestDb::empty().await);
-    let (first, second) =
-        (identity(&one.db).await.unwrap().unwrap(), identity(&two.db).await.unwrap().unwrap());
+    let (first, second) = (identity(&one.db).await.unwrap(), identity(&two.db).await.unwrap());
+    assert_eq!(first.started_at, second.started_at);
+    let (first, second) = (first.database.unwrap(), second.database.unwrap());
     assert_ne!(first, second);
     assert!(first.starts_with(&format!("{}@", one.name)), "{first}");
     assert_eq!(first.split_once('@').unwrap().1, second.split_once('@').unwrap().1);

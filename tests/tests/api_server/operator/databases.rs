@@ -1,6 +1,7 @@
 //! Which database the Secret leads to.
 
 use rowlock_tests::{TestDb, server as postgres};
+use url::Url;
 
 use super::stage::{EMAILS, Stage, until_async};
 
@@ -59,4 +60,71 @@ async fn producers_ring_for_a_queue_that_sleeps_without_an_instance() {
     .await;
     stage.db.enqueue().await;
     stage.until_replicas(1).await;
+}
+
+/// Users and their Secrets for one database; their queues have the same names.
+const TEAMS: [&str; 5] = ["ants", "bees", "cats", "dogs", "emus"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
+    let stage = Stage::new("teams").await;
+    let role = |team: &str| format!("{}_{team}", stage.db.name);
+    for team in TEAMS {
+        let role = role(team);
+        stage.db.run(format!("create role {role} superuser login password 'secret'")).await;
+        let mut url = Url::parse(&postgres::url(&stage.db.name)).unwrap();
+        url.set_username(&role).unwrap();
+        url.set_password(Some("secret")).unwrap();
+        stage.secret_named(team, url.as_str());
+        let spec = EMAILS
+            .replace("queueName: mail", &format!("queueName: {team}"))
+            .replace("name: db", &format!("name: {team}"));
+        stage.task_queue(team, &spec);
+    }
+    let _operator = stage.operator().await;
+    for team in TEAMS {
+        stage.until_of(team, "Ready", "True Succeeded").await;
+    }
+    // Who of them has sessions, and how many in all.
+    let looker = || async {
+        let who = "select coalesce(string_agg(distinct usename, ' '), '') from pg_stat_activity
+          where datname = current_database() and application_name = 'rowlock-operator'";
+        let sessions = "select count(*) from pg_stat_activity
+          where datname = current_database() and application_name = 'rowlock-operator'";
+        let (who, sessions) = (stage.db.one::<String>(who).await, stage.db.one::<i64>(sessions).await);
+        // One looks, one is for what else there is to do, one hears the bell.
+        if who.contains(' ') || who.is_empty() || 3 < sessions {
+            return Err(format!("{sessions} of {who}"));
+        }
+        Ok(who)
+    };
+    let wakes = |team: &'static str| {
+        let stage = &stage;
+        async move {
+            let sql = format!("select rowlock.enqueue('{team}', 'email', '{{}}')");
+            stage.db.run(sql).await;
+            stage.until_replicas_of(team, 1).await;
+        }
+    };
+    let first = until_async("one of them has all sessions", looker).await;
+    let others: Vec<&str> = TEAMS.into_iter().filter(|team| role(team) != first).collect();
+    wakes(others[0]).await;
+    // That one may connect no more.
+    stage.db.run(format!("alter role {first} nologin")).await;
+    let end = format!(
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{first}' and pid <> pg_backend_pid()"
+    );
+    stage.db.run(end).await;
+    let second = until_async("another one has them", || async {
+        looker().await.and_then(|who| if who == first { Err(who) } else { Ok(who) })
+    })
+    .await;
+    let third = others.into_iter().rfind(|team| role(team) != second).unwrap();
+    wakes(third).await;
+    // It says so, though others see the database.
+    let refused = TEAMS.into_iter().find(|team| role(team) == first).unwrap();
+    stage.until_of(refused, "DatabaseReachable", "False AccessDenied").await;
+    for team in TEAMS {
+        stage.kubectl(&["delete", "tq", team]);
+    }
 }

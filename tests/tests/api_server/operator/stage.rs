@@ -59,8 +59,12 @@ impl Stage {
 
     /// Writes the Secret with that URL.
     pub(crate) fn secret(&self, url: &str) {
+        self.secret_named("db", url);
+    }
+
+    pub(crate) fn secret_named(&self, name: &str, url: &str) {
         let secret = json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "db" }, "stringData": { "uri": url }
+            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": name }, "stringData": { "uri": url }
         });
         self.apply(&secret.to_string());
     }
@@ -163,8 +167,12 @@ impl Stage {
 
     /// Waits until the Deployment of `emails` has so many replicas.
     pub(crate) async fn until_replicas(&self, expected: u32) {
+        self.until_replicas_of("emails", expected).await;
+    }
+
+    pub(crate) async fn until_replicas_of(&self, name: &str, expected: u32) {
         until(&format!("{expected} replicas"), || {
-            let deployment = self.deployment();
+            let deployment = self.get("deployment", name);
             let replicas = &deployment["spec"]["replicas"];
             if *replicas == expected { Ok(()) } else { Err(replicas.to_string()) }
         })
