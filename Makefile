@@ -107,12 +107,14 @@ cluster-tier:
 
 CLUSTER = cargo test -p rowlock-tests --test cluster --locked --
 
+DISTURBS = alone:: changes::
+
 # What disturbs everybody has a cluster to itself, beside that of all others; on one that is given they take turns.
 cluster-alone:
-	@ROWLOCK_TEST_CLUSTER=alone $(CLUSTER) alone:: --test-threads 1
+	@ROWLOCK_TEST_CLUSTER=alone $(CLUSTER) $(DISTURBS) --test-threads 1
 
 cluster-together:
-	@$(CLUSTER) --skip alone:: $(MOSTLY_WAITING)
+	@$(CLUSTER) $(addprefix --skip ,$(DISTURBS)) --test-threads 8
 
 cluster-given:
 	@$(CLUSTER) $(MOSTLY_WAITING)

@@ -1,7 +1,7 @@
 //! A queue that the operator was entrusted with, and what it remembers of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rowlock_crds::Manifest;
 use rowlock_plan::{Decision, Memory, ObservedQueue, decide};
@@ -9,6 +9,9 @@ use rowlock_queue::{Db, Declared, Error, QueueStats};
 
 use crate::declaration::declaration;
 use crate::observe::backlog;
+
+/// How long after the database refused a queue it is asked again: what was in the way may have gone.
+const DECLARE_AGAIN: Duration = Duration::from_secs(5);
 
 /// What shall be, and whose it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +30,8 @@ pub(crate) struct Tended {
     pub(crate) charge: Charge,
     /// Whether the database was told.
     declared: bool,
+    /// When it was refused last, which is not asked for with each look.
+    refused_at: Option<Instant>,
     /// Whether it was another owner's when the database was last looked at.
     anothers: bool,
     /// Why it could not be told, so that this is logged once.
@@ -46,19 +51,28 @@ impl Tended {
             old => {
                 let anothers = old.as_ref().is_some_and(|old| old.anothers);
                 let memory = old.map(|old| old.memory).unwrap_or_default();
-                Self { charge, declared: false, anothers, refused: None, memory, reason: None }
+                Self {
+                    charge,
+                    declared: false,
+                    refused_at: None,
+                    anothers,
+                    refused: None,
+                    memory,
+                    reason: None,
+                }
             }
         }
     }
 
     /// To be declared anew.
     pub(crate) fn forget_database(&mut self) {
-        self.declared = false;
+        (self.declared, self.refused_at) = (false, None);
     }
 
     /// Tells the database, where it does not know yet; whether it took that in now.
     pub(crate) async fn declare(&mut self, db: &Db) -> bool {
-        if self.declared {
+        let refused_lately = self.refused_at.is_some_and(|at| at.elapsed() < DECLARE_AGAIN);
+        if self.declared || refused_lately {
             return false;
         }
         let Charge { manifest, generation, owner, adopts } = &self.charge;
@@ -68,6 +82,7 @@ impl Tended {
             // What passes says nothing of who the owner is.
             Err(error) if error.is_transient() && self.anothers => (),
             Err(error) => {
+                self.refused_at = (!error.is_transient()).then(Instant::now);
                 self.anothers |=
                     matches!(&error, Error::Refused { code, .. } if code == rowlock_queue::NOT_THE_OWNER);
                 let known = self.refused.as_ref().is_some_and(|known| known.to_string() == error.to_string());
@@ -86,7 +101,10 @@ impl Tended {
         let Charge { generation, owner, .. } = &self.charge;
         let same = seen.is_some_and(|seen| seen.owner == *owner && seen.generation >= *generation);
         self.declared &= same;
-        self.anothers = seen.is_some_and(|seen| seen.owner != *owner);
+        let anothers = seen.is_some_and(|seen| seen.owner != *owner);
+        if anothers != self.anothers {
+            (self.anothers, self.refused_at) = (anothers, None);
+        }
     }
 
     pub(crate) fn observe(&self, stats: Option<&QueueStats>, pods: u32, faltering: bool) -> ObservedQueue {

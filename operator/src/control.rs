@@ -4,7 +4,7 @@ use crate::applier::{Applier, Intent};
 use crate::bell::Bell;
 use crate::charge::{Charge, Tended};
 use crate::limit::Limits;
-use crate::observe::{Look, Seen, observe};
+use crate::observe::{Look, Seen, observe, rest_after};
 use crate::room::Seat;
 use crate::view::{QueueView, View};
 use rowlock_crds::Manifest;
@@ -36,7 +36,11 @@ pub struct Operator<A> {
     look: Option<Arc<Look>>,
     /// When a queue was declared last, which a look that began earlier need not know.
     declared_at: Option<Instant>,
+    /// What the last look took, where this loop asked itself.
+    counting: Duration,
     since: Instant,
+    /// The moment that was last seen, from then on.
+    now: Duration,
     trouble: Option<Arc<Error>>,
 }
 
@@ -57,7 +61,9 @@ impl<A: Applier> Operator<A> {
             cared_at: None,
             look: None,
             declared_at: None,
+            counting: Duration::ZERO,
             since: Instant::now(),
+            now: Duration::ZERO,
             trouble: None,
         }
     }
@@ -159,8 +165,7 @@ impl<A: Applier> Operator<A> {
     /// How long to wait, at least, before the next look.
     #[must_use]
     pub fn rest(&self) -> Duration {
-        let look = self.look.as_ref().filter(|_| self.looks());
-        look.map_or(Duration::ZERO, |look| look.rest())
+        rest_after(self.counting)
     }
 
     /// Stops all instances in order and waits for them.
@@ -175,40 +180,34 @@ impl<A: Applier> Operator<A> {
 
     /// All queues of the database; nothing where it does not answer.
     async fn look(&mut self) -> Option<Arc<Look>> {
-        let look = match self.seen_by_another().await {
-            Some(look) => Ok(look),
-            None => observe(&self.db).await.map(Arc::new),
+        let began = Instant::now();
+        let (look, itself) = match &self.seat {
+            Some(seat) => seat.look(self.declared_at, observe(&self.db)).await,
+            None => (observe(&self.db).await.map(Arc::new).map_err(Arc::new), true),
         };
-        if let Some(seat) = self.seat.as_ref().filter(|seat| seat.looks()) {
-            seat.show(look.as_ref().ok());
+        self.counting = if itself { began.elapsed() } else { Duration::ZERO };
+        if self.looks() {
+            self.bell = self.bell.take().or_else(|| self.connect.clone().map(Bell::start));
+        } else {
+            // Another loop of this database has both, for all.
+            self.bell = None;
+            self.db.rest().await;
         }
         match look {
             Ok(look) => {
                 self.note_trouble(None);
+                // The same again is of the same moment.
+                self.now = self.now.max(look.asked.saturating_duration_since(self.since));
                 self.take_in(&look);
                 self.look = Some(Arc::clone(&look));
                 Some(look)
             }
             Err(error) => {
-                self.note_trouble(Some(Arc::new(error)));
+                self.now = self.since.elapsed();
+                self.note_trouble(Some(error));
                 None
             }
         }
-    }
-
-    /// Where another loop of this database looks, this one needs neither bell nor connection.
-    async fn seen_by_another(&mut self) -> Option<Arc<Look>> {
-        let look = match &self.seat {
-            Some(seat) => seat.seen_by_another(self.declared_at).await,
-            None => None,
-        };
-        if look.is_some() {
-            self.bell = None;
-            self.db.rest().await;
-        } else if self.bell.is_none() {
-            self.bell = self.connect.clone().map(Bell::start);
-        }
-        look
     }
 
     fn take_in(&mut self, look: &Look) {
@@ -219,11 +218,11 @@ impl<A: Applier> Operator<A> {
             None => (elsewhere.map(|queue| queue.stats.instances).sum(), 0),
         };
         self.untold = u32::try_from(untold).unwrap_or_default();
-        self.limits.note(&look.limits, self.db.user(), others, self.since.elapsed());
+        self.limits.note(&look.limits, self.db.user(), others, self.seat.is_some(), self.now);
     }
 
     fn plan(&mut self, seen: &Seen) -> Vec<Decision> {
-        let now = self.since.elapsed();
+        let now = self.now;
         let (mut observed, mut decisions): (Vec<ObservedQueue>, Vec<Decision>) = (Vec::new(), Vec::new());
         for (name, tended) in &mut self.queues {
             let stats = seen.get(name).map(|queue| &queue.stats);
@@ -239,23 +238,23 @@ impl<A: Applier> Operator<A> {
         decisions
     }
 
-    /// Lowers what was decided to what the database has connections for. What holds for one user alone is shared with nobody.
+    /// Lowers what was decided to what the database has connections for. What holds for one user alone is shared among the loops of that user.
     fn share(&mut self, observed: &[ObservedQueue], decisions: &mut Vec<Decision>) {
         let leaving = self.applier.leaving();
         self.limits.set_leaving(leaving);
-        let Some(limit) = self.limits.current() else { return };
-        let alone = self.seat.is_none() || limit.is_own;
-        if alone {
-            share(&limit.connections, observed, decisions);
-        }
-        let Some(seat) = &self.seat else { return };
-        seat.tell(self.queues.keys().zip(observed.iter().zip(&*decisions)), leaving);
-        if alone {
+        let Some(seat) = &self.seat else {
+            if let Some(limit) = self.limits.current() {
+                share(&limit.connections, observed, decisions);
+            }
             return;
-        }
-        self.limits.set_leaving(seat.leaving() + self.untold);
+        };
+        let user = self.db.user();
+        seat.tell(user, self.queues.keys().zip(observed.iter().zip(&*decisions)), leaving);
+        let Some(is_own) = self.limits.current().map(|limit| limit.is_own) else { return };
+        let of = user.filter(|_| is_own);
+        self.limits.set_leaving(seat.leaving(of) + if is_own { 0 } else { self.untold });
         if let Some(limit) = self.limits.current() {
-            *decisions = seat.share(&limit.connections);
+            *decisions = seat.share(&limit.connections, of);
         }
     }
 
@@ -284,7 +283,7 @@ impl<A: Applier> Operator<A> {
         let queues = self.queues.iter().zip(decisions).filter(|(_, decision)| sleeps(decision));
         let mut asleep = queues.filter_map(|((name, _), _)| Some(seen.get(name)?.stats.queue)).collect();
         if let Some(seat) = &self.seat {
-            asleep = seat.asleep(asleep);
+            asleep = seat.sleep(asleep);
         }
         if let Some(bell) = &mut self.bell {
             bell.wait_for(asleep, &self.db).await;
@@ -313,6 +312,10 @@ impl<A: Applier> Operator<A> {
             limit: self.limits.current().cloned(),
             metrics: self.applier.metrics_addresses(name),
         });
-        View { queues: queues.collect(), trouble: self.trouble.clone() }
+        View {
+            queues: queues.collect(),
+            trouble: self.trouble.clone(),
+            started_at: self.look.as_ref().map(|look| look.started_at),
+        }
     }
 }

@@ -10,6 +10,9 @@ use rowlock_queue::ConnectionLimit;
 /// What others held at most in so long counts as theirs: who connects and goes again must not have pods go and come.
 const WINDOW: Duration = Duration::from_mins(5);
 
+/// What the loop that looks holds: one looks, one is for what else there is to do, one hears the bell.
+const CONNECTIONS_OF_OPERATOR: u32 = 3;
+
 /// The tightest limit on connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
@@ -28,12 +31,14 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Of those that hold for this user, the tightest counts. `instances` live in this database for others than us.
+    /// Of those that hold for this user, the tightest counts. `instances` live in this database for others than us. `is_shared`: of all loops here one
+    /// keeps its connections, and those of the others come and go.
     pub(crate) fn note(
         &mut self,
         limits: &[ConnectionLimit],
         user: Option<&str>,
         instances: i64,
+        is_shared: bool,
         now: Duration,
     ) {
         let holds = |limit: &&ConnectionLimit| limit.user.is_none() || limit.user.as_deref() == user;
@@ -41,7 +46,9 @@ impl Limits {
         let tightest = limits.iter().filter(holds).min_by_key(free);
         self.current = tightest.map(|seen| {
             let instances = u32::try_from(instances).unwrap_or_default();
+            let operators = if is_shared { CONNECTIONS_OF_OPERATOR } else { seen.operators };
             let others = seen.others.saturating_add(instances.saturating_mul(CONNECTIONS_PER_POD));
+            let others = others.saturating_add(operators);
             let others = self.others.note(now, others, WINDOW);
             let connections = Connections { limit: seen.limit, others, leaving: 0 };
             Limit { of: seen.limit_of.as_str().into(), is_own: seen.user.is_some(), connections }
@@ -80,7 +87,7 @@ mod tests {
     use super::*;
 
     fn seen(others: u32) -> [ConnectionLimit; 1] {
-        [ConnectionLimit { limit_of: "max_connections".into(), user: None, limit: 100, others }]
+        [ConnectionLimit { limit_of: "max_connections".into(), user: None, limit: 100, others, operators: 1 }]
     }
 
     #[test]
@@ -90,14 +97,14 @@ mod tests {
             assert_eq!(limits.current().map(|limit| limit.connections.others), Some(others));
         };
         let at = Duration::from_secs;
-        limits.note(&seen(20), None, 0, at(0));
-        limits.note(&seen(50), None, 3, at(10));
-        check(&limits, 56);
-        limits.note(&seen(20), None, 0, at(300));
-        check(&limits, 56);
-        limits.note(&seen(30), None, 0, at(311));
-        check(&limits, 30);
-        limits.note(&[], None, 0, at(312));
+        limits.note(&seen(20), None, 0, false, at(0));
+        limits.note(&seen(50), None, 3, true, at(10));
+        check(&limits, 59);
+        limits.note(&seen(20), None, 0, false, at(300));
+        check(&limits, 59);
+        limits.note(&seen(30), None, 0, false, at(311));
+        check(&limits, 31);
+        limits.note(&[], None, 0, false, at(312));
         assert_eq!(limits.current(), None);
     }
 
@@ -108,11 +115,12 @@ mod tests {
             user: Some(user.into()),
             limit,
             others: 1,
+            operators: 0,
         };
         let all = [seen(20).to_vec(), vec![role("shop", 10), role("bank", 90), role("else", 3)]].concat();
         let tightest = |user| {
             let mut limits = Limits::default();
-            limits.note(&all, user, 0, Duration::ZERO);
+            limits.note(&all, user, 0, false, Duration::ZERO);
             limits.current().map(|limit| (limit.is_own, limit.connections.limit))
         };
         assert_eq!(tightest(Some("shop")), Some((true, 10)));
@@ -123,7 +131,7 @@ mod tests {
     #[test]
     fn a_limit_explains_itself() {
         let mut limits = Limits::default();
-        limits.note(&seen(60), None, 0, Duration::ZERO);
+        limits.note(&seen(59), None, 0, false, Duration::ZERO);
         assert_eq!(
             limits.current().map(Limit::to_string).unwrap_or_default(),
             "max_connections lets 100 in, others hold 60 of them, 10 are kept free: enough for 15 pods of 2 connections each, over all \

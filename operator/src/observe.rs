@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long the database may take to answer before a step goes on without knowing.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Between two looks, however long they take: a queue asleep waits no longer for its first instance.
 const LONGEST_REST: Duration = Duration::from_secs(10);
@@ -18,6 +18,8 @@ pub(crate) type Seen = BTreeMap<String, Declared>;
 #[derive(Debug)]
 pub(crate) struct Look {
     pub(crate) queues: Seen,
+    /// When its server was started, as the queue room's identity says.
+    pub(crate) started_at: i64,
     /// What limits the connections of all users, or of one.
     pub(crate) limits: Vec<ConnectionLimit>,
     /// It need not know of what was changed from then on.
@@ -26,26 +28,39 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// How long to wait, at least, before the next one: counting a backlog of millions takes its time, and shall take no more than a
-    /// twentieth of it.
     pub(crate) fn rest(&self) -> Duration {
-        (self.took * 19).min(LONGEST_REST)
+        rest_after(self.took)
     }
 
     #[cfg(test)]
     pub(crate) fn of_nothing() -> Self {
-        Self { queues: Seen::new(), limits: Vec::new(), asked: Instant::now(), took: Duration::ZERO }
+        Self {
+            queues: Seen::new(),
+            started_at: 0,
+            limits: Vec::new(),
+            asked: Instant::now(),
+            took: Duration::ZERO,
+        }
     }
+}
+
+/// How long to wait, at least, after a look that took so long: counting a backlog of millions takes its time, and shall take no more than
+/// a twentieth of it.
+pub(crate) fn rest_after(took: Duration) -> Duration {
+    (took * 19).min(LONGEST_REST)
 }
 
 /// Looks at all queues of a database.
 pub(crate) async fn observe(db: &Db) -> Result<Look, Error> {
     let asked = Instant::now();
     let answer = tokio::time::timeout(PATIENCE, rowlock_queue::overview(db)).await;
-    let late = || Error::Unreachable(format!("no statistics within {} s", PATIENCE.as_secs()));
-    let Overview { queues, limits } = answer.map_err(|_| late())??;
+    let Overview { started_at, queues, limits } = answer.map_err(|_| late())??;
     let queues = queues.into_iter().map(|queue| (queue.stats.name.clone(), queue)).collect();
-    Ok(Look { queues, limits, asked, took: asked.elapsed() })
+    Ok(Look { queues, started_at, limits, asked, took: asked.elapsed() })
+}
+
+pub(crate) fn late() -> Error {
+    Error::Unreachable(format!("no statistics within {} s", PATIENCE.as_secs()))
 }
 
 /// The plan's words for what the database said.

@@ -2,17 +2,18 @@
 //! tell each other what their queues ask for, so that all of them share its connections.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rowlock_plan::{Connections, Decision, ObservedQueue, share};
-use rowlock_queue::{Declared, QueueId};
+use rowlock_queue::{Declared, Error, QueueId};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use crate::observe::Look;
+use crate::observe::{Look, PATIENCE, late, rest_after};
 
-/// So long the others take the last look for news, and leave it to its loop to look again: two ticks and a bit. Whoever waits in vain looks itself.
+/// So long a look is news for the loops that leave it to another to look: two ticks and a bit. One that has not looked for longer does so no more.
 const NEWS: Duration = Duration::from_secs(5);
 
 /// A database, for the loops that tend its queues.
@@ -20,8 +21,10 @@ const NEWS: Duration = Duration::from_secs(5);
 pub struct Room {
     inside: Mutex<Inside>,
     looks: watch::Sender<Option<Arc<Look>>>,
-    /// Somebody cannot wait until the next look is due.
-    wanted: Notify,
+    /// Held while somebody looks: all others wait for what comes of it.
+    looking: tokio::sync::Mutex<()>,
+    /// A queue has fallen asleep.
+    asleep: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -30,12 +33,15 @@ struct Inside {
     asked: BTreeMap<String, Asked>,
     /// Whose queues some loop here tends, or is about to.
     owners: BTreeSet<String>,
-    /// The loop that looks for all of them, and since when it does or has last.
+    /// The loop that looks for all of them and hears the bell, and when it did last.
     looker: Option<(String, Instant)>,
+    /// What was said in place of an answer, and until when nobody asks again.
+    failed: Option<(Arc<Error>, Instant)>,
 }
 
 #[derive(Debug, Default)]
 struct Asked {
+    user: Option<String>,
     queues: BTreeMap<String, (ObservedQueue, Decision)>,
     leaving: u32,
     asleep: BTreeSet<QueueId>,
@@ -66,73 +72,95 @@ impl Seat {
         Self { room: Arc::clone(room), name }
     }
 
-    /// What another loop has seen, if that began after `since` and is news still; waits for it where it is on its way. `None`: this loop is the one to
-    /// look from now on, until it fails.
-    pub(crate) async fn seen_by_another(&self, since: Option<Instant>) -> Option<Arc<Look>> {
-        if self.is_to_look(false) {
-            return None;
+    /// What was seen of the database: by the loop that looks for all, or by this one with `look`, where it is that loop, or what was seen is old, or began
+    /// before `since`. Only one asks at a time. `true`: this one did.
+    ///
+    /// # Errors
+    /// What the database said in place of an answer, to whoever asked last.
+    pub(crate) async fn look(
+        &self,
+        since: Option<Instant>,
+        look: impl Future<Output = Result<Look, Error>>,
+    ) -> (Result<Arc<Look>, Arc<Error>>, bool) {
+        let since = if self.takes_it_on() { Some(Instant::now()) } else { since };
+        if let Some(seen) = self.news(since) {
+            return (Ok(seen), false);
         }
-        let serves = |look: &Option<Arc<Look>>| {
-            look.as_ref().is_some_and(|look| {
-                since.is_none_or(|since| since <= look.asked) && look.asked.elapsed() < NEWS + look.rest()
-            })
+        let Ok(_turn) = timeout(PATIENCE, self.room.looking.lock()).await else {
+            return (Err(Arc::new(late())), false);
         };
-        let mut looks = self.room.looks.subscribe();
-        if !serves(&looks.borrow()) {
-            self.room.wanted.notify_one();
+        // Somebody else was at it.
+        if let Some(seen) = self.news(since) {
+            return (Ok(seen), false);
         }
-        let answer = timeout(NEWS, looks.wait_for(serves)).await;
-        let look = answer.ok().and_then(Result::ok).and_then(|look| look.clone());
-        if look.is_none() {
-            self.is_to_look(true);
+        if let Some((error, until)) = &self.room.inside().failed
+            && Instant::now() < *until
+        {
+            return (Err(Arc::clone(error)), false);
         }
-        look
+        let asked = Instant::now();
+        match look.await {
+            Ok(seen) => {
+                let seen = Arc::new(seen);
+                self.seen(&seen);
+                (Ok(seen), true)
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                let mut inside = self.room.inside();
+                inside.failed = Some((Arc::clone(&error), Instant::now() + rest_after(asked.elapsed())));
+                // Another may have more luck.
+                inside.looker.take_if(|(name, _)| *name == self.name);
+                (Err(error), true)
+            }
+        }
     }
 
-    /// Whether this loop looks for all; so it does where nobody else does, or anyway.
-    fn is_to_look(&self, anyway: bool) -> bool {
+    fn seen(&self, look: &Arc<Look>) {
         let mut inside = self.room.inside();
-        let another = inside.looker.as_ref().filter(|(name, _)| *name != self.name);
-        let idle = another.is_none_or(|(_, since)| NEWS + self.rest() <= since.elapsed());
-        if idle || anyway {
-            inside.looker = Some((self.name.clone(), Instant::now()));
+        inside.failed = None;
+        if let Some((_, at)) = inside.looker.as_mut().filter(|(name, _)| *name == self.name) {
+            *at = Instant::now();
         }
-        idle || anyway
-    }
-
-    fn rest(&self) -> Duration {
-        self.room.looks.borrow().as_ref().map_or(Duration::ZERO, |look| look.rest())
-    }
-
-    /// Whether this loop is the one that looks.
-    pub(crate) fn looks(&self) -> bool {
-        self.room.inside().looker.as_ref().is_some_and(|(name, _)| *name == self.name)
-    }
-
-    /// Tells the others what was seen; a loop that saw nothing leaves it to another to look.
-    pub(crate) fn show(&self, look: Option<&Arc<Look>>) {
-        let mut inside = self.room.inside();
-        let Some(look) = look else {
-            inside.looker.take_if(|(name, _)| *name == self.name);
-            return;
-        };
-        inside.looker = Some((self.name.clone(), Instant::now()));
         drop(inside);
         self.room.looks.send_replace(Some(Arc::clone(look)));
     }
 
-    /// Returns when there is something to do: for the loop that looks, when another cannot wait until it does; for others, when it has, after
-    /// `since`.
+    /// The last look, while it is news.
+    fn news(&self, since: Option<Instant>) -> Option<Arc<Look>> {
+        let last = self.room.looks.borrow().clone()?;
+        let serves =
+            since.is_none_or(|since| since <= last.asked) && last.asked.elapsed() < NEWS + last.rest();
+        serves.then_some(last)
+    }
+
+    /// Whether this loop looks for all; so it does from now on where no other has lately.
+    fn takes_it_on(&self) -> bool {
+        let rest = self.room.looks.borrow().as_ref().map_or(Duration::ZERO, |look| look.rest());
+        let mut inside = self.room.inside();
+        let lately = |(_, at): &(String, Instant)| at.elapsed() < NEWS + rest;
+        if !inside.looker.as_ref().is_some_and(lately) {
+            inside.looker = Some((self.name.clone(), Instant::now()));
+        }
+        inside.looker.as_ref().is_some_and(|(name, _)| *name == self.name)
+    }
+
+    /// Whether this loop is the one that looks for all.
+    pub(crate) fn looks(&self) -> bool {
+        self.room.inside().looker.as_ref().is_some_and(|(name, _)| *name == self.name)
+    }
+
+    /// Returns when there is something to do: for the loop that looks, when a queue of another fell asleep; for others, when something newer than
+    /// `since` was seen.
     pub(crate) async fn stirred(&self, since: Option<Instant>) {
+        let since = since.unwrap_or_else(Instant::now);
         let mut looks = self.room.looks.subscribe();
-        let news = |look: &Option<Arc<Look>>| {
-            look.as_ref().is_some_and(|look| since.is_none_or(|since| since < look.asked))
-        };
         if self.looks() {
-            self.room.wanted.notified().await;
+            self.room.asleep.notified().await;
         } else {
+            let newer = |look: &Option<Arc<Look>>| look.as_ref().is_some_and(|look| since < look.asked);
             // It fails with the room alone, which this seat keeps.
-            let _ = looks.wait_for(news).await;
+            let _ = looks.wait_for(newer).await;
         }
     }
 
@@ -151,9 +179,10 @@ impl Seat {
         })
     }
 
-    /// Tells the others what is asked for here, before connections limit it.
+    /// Tells the others what is asked for here, by which user, before connections limit it.
     pub(crate) fn tell<'a>(
         &self,
+        user: Option<&str>,
         queues: impl Iterator<Item = (&'a String, (&'a ObservedQueue, &'a Decision))>,
         leaving: u32,
     ) {
@@ -162,33 +191,49 @@ impl Seat {
         let queues = queues.collect();
         let mut inside = self.room.inside();
         let asked = inside.asked.entry(self.name.clone()).or_default();
-        (asked.queues, asked.leaving) = (queues, leaving);
+        (asked.user, asked.queues, asked.leaving) = (user.map(str::to_owned), queues, leaving);
     }
 
     /// Tells the others which queues sleep here; which sleep anywhere.
-    pub(crate) fn asleep(&self, here: BTreeSet<QueueId>) -> BTreeSet<QueueId> {
+    pub(crate) fn sleep(&self, here: BTreeSet<QueueId>) -> BTreeSet<QueueId> {
         let mut inside = self.room.inside();
-        inside.asked.entry(self.name.clone()).or_default().asleep = here;
-        inside.asked.values().flat_map(|asked| &asked.asleep).copied().collect()
+        let asked = inside.asked.entry(self.name.clone()).or_default();
+        let more = !here.is_subset(&asked.asleep);
+        asked.asleep = here;
+        let all = inside.asked.values().flat_map(|asked| &asked.asleep).copied().collect();
+        drop(inside);
+        if more && !self.looks() {
+            self.room.asleep.notify_one();
+        }
+        all
     }
 
-    /// Pods on their way out, over all loops.
-    pub(crate) fn leaving(&self) -> u32 {
-        self.room.inside().asked.values().map(|asked| asked.leaving).sum()
+    /// Pods on their way out, over all loops, or those of one user.
+    pub(crate) fn leaving(&self, of: Option<&str>) -> u32 {
+        let inside = self.room.inside();
+        inside.asked.values().filter(|asked| asked.is_of(of)).map(|asked| asked.leaving).sum()
     }
 
-    /// What connections leave of what was asked for here, in the order of the queues' names: every loop comes to the same.
-    pub(crate) fn share(&self, connections: &Connections) -> Vec<Decision> {
+    /// What connections leave of what was asked for here, in the order of the queues' names: every loop comes to the same. Over all loops, or those of
+    /// one user.
+    pub(crate) fn share(&self, connections: &Connections, of: Option<&str>) -> Vec<Decision> {
         let inside = self.room.inside();
         let all: BTreeMap<_, _> = inside
             .asked
             .iter()
+            .filter(|(_, asked)| asked.is_of(of))
             .flat_map(|(seat, asked)| asked.queues.iter().map(move |(queue, wish)| ((queue, seat), wish)))
             .collect();
         let (observed, mut decisions): (Vec<_>, Vec<_>) = all.values().map(|wish| (*wish).clone()).unzip();
         share(connections, &observed, &mut decisions);
         let of = all.keys().zip(decisions);
         of.filter(|((_, seat), _)| **seat == self.name).map(|(_, decision)| decision).collect()
+    }
+}
+
+impl Asked {
+    fn is_of(&self, user: Option<&str>) -> bool {
+        user.is_none() || self.user.as_deref() == user
     }
 }
 
@@ -206,6 +251,7 @@ mod tests {
     use rowlock_crds::TaskQueueSpec;
     use rowlock_plan::{Memory, decide};
     use rowlock_queue::QueueStats;
+    use std::future::{Ready, ready};
 
     /// A queue that always asks for ten pods of ten workers, and holds so many.
     fn asks(seat: &Seat, queue: &str, pods: u32) {
@@ -213,12 +259,12 @@ mod tests {
             ObservedQueue { pods, per_pod: 10, ..ObservedQueue::of(&TaskQueueSpec::with_workers(100)) };
         let decision = decide(&observed, Memory::default(), Duration::ZERO);
         assert_eq!(decision.pods_desired, 10);
-        seat.tell([(&queue.to_owned(), (&observed, &decision))].into_iter(), 0);
+        seat.tell(Some("shop"), [(&queue.to_owned(), (&observed, &decision))].into_iter(), 0);
     }
 
     fn pods(seat: &Seat, limit: u32) -> Vec<u32> {
-        let connections = Connections { limit, others: 0, leaving: seat.leaving() };
-        seat.share(&connections).iter().map(|decision| decision.pods_desired).collect()
+        let connections = Connections { limit, others: 0, leaving: seat.leaving(None) };
+        seat.share(&connections, None).iter().map(|decision| decision.pods_desired).collect()
     }
 
     #[test]
@@ -242,7 +288,7 @@ mod tests {
         let room = Arc::new(Room::default());
         let (one, two) = (Seat::take(&room, "a/db".into()), Seat::take(&room, "b/db".into()));
         asks(&one, "emails", 0);
-        two.tell(std::iter::empty(), 8);
+        two.tell(None, std::iter::empty(), 8);
         assert_eq!(pods(&one, 27), [3]);
     }
 
@@ -282,46 +328,71 @@ mod tests {
         assert_eq!(one.instances(elsewhere.iter()), (4, 0));
     }
 
-    fn look() -> Arc<Look> {
-        Arc::new(Look::of_nothing())
+    fn sees() -> Ready<Result<Look, Error>> {
+        ready(Ok(Look::of_nothing()))
+    }
+
+    fn fails() -> Ready<Result<Look, Error>> {
+        ready(Err(Error::Timeout))
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_looks_for_all_until_it_sees_nothing_or_goes() {
+    async fn one_looks_for_all_until_it_fails_or_goes() {
         let room = Arc::new(Room::default());
-        let seats = ["a", "b", "c"].map(|name| Seat::take(&room, format!("{name}/db")));
-        let [one, two, three] = &seats;
-        assert!(one.seen_by_another(None).await.is_none(), "the first one looks");
-        let seen = look();
-        one.show(Some(&seen));
-        for seat in [two, three] {
-            assert!(seat.seen_by_another(None).await.is_some_and(|look| Arc::ptr_eq(&look, &seen)));
+        let [one, two, three] = ["a", "b", "c"].map(|name| Seat::take(&room, format!("{name}/db")));
+        let (seen, itself) = one.look(None, sees()).await;
+        let seen = seen.ok();
+        assert!(itself && one.looks());
+        for seat in [&two, &three] {
+            let (look, itself) = seat.look(None, fails()).await;
+            assert!(!itself && !seat.looks());
+            assert!(Arc::ptr_eq(&look.unwrap(), seen.as_ref().unwrap()));
         }
-        assert!((one.looks(), two.looks(), three.looks()) == (true, false, false));
-        one.show(None);
-        assert!(two.seen_by_another(None).await.is_none(), "somebody else looks");
-        assert!(one.seen_by_another(None).await.is_some());
-        let [_, two, three] = seats;
+        // It looks each time.
+        let (failed, itself) = one.look(None, fails()).await;
+        assert!(itself && failed.is_err() && !one.looks());
+        // For as long as that took, times nineteen, nobody asks.
+        while !two.look(None, sees()).await.1 {}
+        assert!(two.looks());
+        assert!(!one.look(None, fails()).await.1, "it leaves it to the other now");
         drop(two);
-        assert!(three.seen_by_another(None).await.is_none());
-        assert!(three.looks());
+        assert!(three.look(None, sees()).await.1 && three.looks());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_cannot_wait_is_looked_for_at_once_and_looks_itself_in_the_end() {
+    async fn who_has_changed_something_looks_at_once_and_all_have_it() {
         let room = Arc::new(Room::default());
-        let (one, two) = (Seat::take(&room, "a/db".into()), Seat::take(&room, "b/db".into()));
-        assert!(one.seen_by_another(None).await.is_none());
-        one.show(Some(&look()));
-        let since = Some(Instant::now());
-        let answers = async {
-            one.stirred(None).await;
-            one.show(Some(&look()));
+        let [one, two] = ["a", "b"].map(|name| Seat::take(&room, format!("{name}/db")));
+        let before = one.look(None, sees()).await.0.unwrap().asked;
+        let changed = Some(Instant::now());
+        let (after, itself) = two.look(changed, sees()).await;
+        assert!(itself && Some(after.unwrap().asked) >= changed);
+        assert!(one.looks() && !two.looks(), "that does not make it the one who looks");
+        two.stirred(Some(before)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_one_asks_at_a_time_and_what_takes_long_in_vain_is_not_asked_again_at_once() {
+        let room = Arc::new(Room::default());
+        let [one, two] = ["a", "b"].map(|name| Seat::take(&room, format!("{name}/db")));
+        let slow = async {
+            // Not of tokio's clock, which stands still here.
+            std::thread::sleep(Duration::from_millis(50));
+            tokio::task::yield_now().await;
+            fails().await
         };
-        let (seen, ()) = tokio::join!(two.seen_by_another(since), answers);
-        assert!(seen.is_some_and(|look| since <= Some(look.asked)));
-        // Nobody answers.
-        assert!(two.seen_by_another(Some(Instant::now())).await.is_none());
-        assert!(two.looks() && !one.looks());
+        let ((first, asked), (second, also)) = tokio::join!(one.look(None, slow), two.look(None, sees()));
+        assert!(first.is_err() && second.is_err());
+        assert_eq!((asked, also), (true, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_one_who_looks_hears_who_falls_asleep() {
+        let room = Arc::new(Room::default());
+        let [one, two] = ["a", "b"].map(|name| Seat::take(&room, format!("{name}/db")));
+        assert!(one.look(None, sees()).await.1);
+        two.sleep([QueueId(7)].into());
+        one.stirred(None).await;
+        assert_eq!(one.sleep([QueueId(3)].into()), [QueueId(3), QueueId(7)].into());
     }
 }

@@ -11,6 +11,8 @@ pub struct View {
     pub queues: Vec<QueueView>,
     /// Why nothing is known about the database, when so.
     pub trouble: Option<Arc<Error>>,
+    /// When the server that was last seen was started, in microseconds since 1970.
+    pub started_at: Option<i64>,
 }
 
 /// One queue.

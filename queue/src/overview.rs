@@ -10,6 +10,8 @@ use crate::{Db, QueueStats, Result, db::query};
 pub struct Overview {
     /// Every queue, by name.
     pub queues: Vec<Declared>,
+    /// When the server was started, as in [`Identity`](crate::Identity).
+    pub started_at: i64,
     /// What limits the connections; nothing behind a connection pooler, which has more clients than connections.
     pub limits: Vec<ConnectionLimit>,
 }
@@ -34,28 +36,36 @@ pub struct ConnectionLimit {
     pub user: Option<String>,
     /// So many connections at most, those kept for superusers not counted.
     pub limit: u32,
-    /// So many of them are held, not counting those of instances in this database.
+    /// So many of them are held, not counting those of instances and operators in this database.
     pub others: u32,
+    /// And so many by operators.
+    pub operators: u32,
 }
 
 /// Sessions of other users show little of themselves: what may be a client counts as one. Instances are known by their names.
 const OVERVIEW: &str = "
 with activity as materialized (
   select a.usename, a.datname = current_database() as here,
-         a.datname = current_database() and starts_with(a.application_name, 'rowlock-worker') as instance
+         a.datname = current_database() and starts_with(a.application_name, 'rowlock-worker') as instance,
+         a.datname = current_database() and starts_with(a.application_name, 'rowlock-operator') as operator
   from pg_stat_activity a
   where a.datname is not null and a.usename is not null and coalesce(a.backend_type, 'client backend') = 'client backend'),
-limits (limit_of, of_user, most, others) as (
+held as (
+  select usename, here, count(*) filter (where not instance and not operator) as others, count(*) filter (where operator) as operators
+  from activity group by usename, here),
+limits (limit_of, of_user, most, others, operators) as (
   select 'max_connections', null::text, current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-           - coalesce(current_setting('reserved_connections', true)::int, 0), (select count(*) from activity where not instance)
+           - coalesce(current_setting('reserved_connections', true)::int, 0), sum(h.others)::bigint, sum(h.operators)::bigint
+    from held h
   union all
-  select 'the connection limit of the database', null, d.datconnlimit, (select count(*) from activity where here and not instance)
-    from pg_database d where d.datname = current_database() and d.datconnlimit >= 0
+  select 'the connection limit of the database', null, d.datconnlimit, sum(h.others)::bigint, sum(h.operators)::bigint
+    from pg_database d left join held h on h.here
+    where d.datname = current_database() and d.datconnlimit >= 0 group by d.datconnlimit
   union all
-  select 'the connection limit of the role', r.rolname, r.rolconnlimit,
-         (select count(*) from activity a where a.usename = r.rolname and not a.instance)
-    from pg_roles r where r.rolconnlimit >= 0 and not r.rolsuper)
-select l.*, s.*, q.owner, q.generation
+  select 'the connection limit of the role', r.rolname, r.rolconnlimit, sum(h.others)::bigint, sum(h.operators)::bigint
+    from pg_roles r left join held h on h.usename = r.rolname
+    where r.rolconnlimit >= 0 and not r.rolsuper group by r.rolname, r.rolconnlimit)
+select (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint as started_at, l.*, s.*, q.owner, q.generation
 from limits l full join (rowlock.statistics() s join rowlock.queue q on q.id = s.queue) on false";
 
 /// Looks at a database.
@@ -64,20 +74,23 @@ pub async fn overview(db: &Db) -> Result<Overview> {
     // Each row is a limit or a queue.
     let (limits, queues): (Vec<_>, Vec<_>) =
         rows.iter().partition(|row| row.try_get::<&str, _>("limit_of").is_ok());
+    let started_at = rows.first().map_or(Ok(0), |row| row.try_get("started_at"))?;
     let limits = if db.is_behind_pooler() { Vec::new() } else { limits };
     Ok(Overview {
+        started_at,
         queues: queues.into_iter().map(declared).collect::<Result<_>>()?,
         limits: limits.into_iter().map(connections).collect::<Result<_>>()?,
     })
 }
 
 fn connections(row: &PgRow) -> Result<ConnectionLimit> {
-    let others: i64 = row.try_get("others")?;
+    let count = |name| Ok::<_, crate::Error>(row.try_get::<Option<i64>, _>(name)?.unwrap_or_default());
     Ok(ConnectionLimit {
         limit_of: row.try_get("limit_of")?,
         user: row.try_get("of_user")?,
         limit: u32::try_from(row.try_get::<i32, _>("most")?).unwrap_or_default(),
-        others: u32::try_from(others).unwrap_or(u32::MAX),
+        others: u32::try_from(count("others")?).unwrap_or(u32::MAX),
+        operators: u32::try_from(count("operators")?).unwrap_or(u32::MAX),
     })
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct Tender {
     db: Option<Db>,
     /// Which database that is.
     identity: Option<String>,
+    /// When its server was started.
+    started_at: Option<i64>,
     /// Where its other loops are met, and by what name.
     room: Option<(String, Arc<Room>)>,
     trouble: Option<Trouble>,
@@ -90,6 +92,7 @@ impl Tender {
             url: None,
             db: None,
             identity: None,
+            started_at: None,
             room: None,
             trouble: None,
             refused: None,
@@ -160,6 +163,10 @@ impl Tender {
                 // nothing of this Secret.
                 if operator.looks() || view.trouble.is_some() {
                     self.trouble = view.trouble.as_deref().map(database::trouble);
+                }
+                // Another server, or the same again: the loops meet anew.
+                if view.started_at.is_some() && view.started_at != self.started_at {
+                    self.looked_at = None;
                 }
                 Some(view)
             }
@@ -265,7 +272,7 @@ impl Tender {
         let Identity { database, started_at } = identity;
         let room =
             database.as_ref().map(|database| format!("{database} since {started_at}, {behind_pooler}"));
-        self.identity = database;
+        (self.identity, self.started_at) = (database, Some(started_at));
         if self.room.as_ref().map(|(name, _)| name) == room.as_ref() {
             return;
         }

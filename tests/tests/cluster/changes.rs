@@ -1,4 +1,4 @@
-//! Housekeeping of every kind, while tasks run: nobody notices.
+//! Housekeeping of every kind, while tasks run: nobody notices. Alone, as a drained node and an upgraded operator are everybody's.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{OPERATOR, cluster};
 use crate::kubectl::{helm, kubectl};
-use crate::stage::{NAME, PATIENCE, Stage, on_stage};
+use crate::stage::{NAME, PATIENCE, Stage, alone};
 
 /// A task takes one of these.
 const MILLIS: [u32; 4] = [500, 1000, 1500, 2000];
@@ -24,7 +24,7 @@ const BETWEEN: i64 = 100;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn changes_rollouts_drains_and_upgrades_cut_nobody_off_and_use_no_attempt() -> Result<()> {
-    on_stage("changes", play).await
+    alone("changes", play).await
 }
 
 async fn play(stage: &Stage) -> Result<()> {

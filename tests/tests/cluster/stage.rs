@@ -12,6 +12,7 @@ use kube::{Api, Client, ResourceExt};
 use rowlock_tests::history::{Demands, Event, Summary, check, parse, read_all};
 use rowlock_tests::{observe, server as postgres};
 use serde_json::{Value, json};
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::sync::RwLock;
 use url::Url;
@@ -42,6 +43,8 @@ pub(crate) struct Stage {
     pub(crate) way: Way,
     /// As the database's superuser, from here.
     pub(crate) url: String,
+    /// The same, kept open: tests ask until something holds, and each new session is a process of the server.
+    pool: PgPool,
     folder: Option<tempfile::TempDir>,
 }
 
@@ -80,7 +83,8 @@ impl Stage {
         let way = Way::to(&cluster.lan, server.port().context("the server's port")?)?;
         let url = database(&server, &namespace).await?;
         let client = client().await?;
-        let stage = Self { namespace, client, journal, way, url, folder: Some(folder) };
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy(&url)?;
+        let stage = Self { namespace, client, journal, way, url, pool, folder: Some(folder) };
         stage.prepare()?;
         Ok(stage)
     }
@@ -235,7 +239,6 @@ impl Stage {
 
     /// Enqueues in one transaction; tasks of that payload.
     pub(crate) async fn enqueue(&self, number: usize, payload: &Value) -> Result<()> {
-        let mut connection = PgConnection::connect(&self.url).await?;
         let at = now();
         let rows = sqlx::query(
             "select rowlock.enqueue_many($1, 'email', array_fill($2::text, array[$3::int])::json[])",
@@ -243,10 +246,9 @@ impl Stage {
         .bind(NAME)
         .bind(payload.to_string())
         .bind(i32::try_from(number)?)
-        .fetch_all(&mut connection)
+        .fetch_all(&self.pool)
         .await?;
         let ids = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<i64>, _>>()?;
-        connection.close().await?;
         self.enqueued(ids, at);
         Ok(())
     }
@@ -264,17 +266,13 @@ impl Stage {
 
     /// Runs a statement, as the superuser.
     pub(crate) async fn run(&self, sql: &str) -> Result<()> {
-        let mut connection = PgConnection::connect(&self.url).await?;
-        connection.execute(AssertSqlSafe(sql.to_owned())).await?;
-        Ok(connection.close().await?)
+        self.pool.execute(AssertSqlSafe(sql.to_owned())).await?;
+        Ok(())
     }
 
     /// The one number of a query, as the superuser.
     pub(crate) async fn count(&self, sql: &str) -> Result<i64> {
-        let mut connection = PgConnection::connect(&self.url).await?;
-        let row = connection.fetch_one(AssertSqlSafe(sql.to_owned())).await?;
-        connection.close().await?;
-        Ok(row.try_get(0)?)
+        Ok(self.pool.fetch_one(AssertSqlSafe(sql.to_owned())).await?.try_get(0)?)
     }
 
     /// Tasks that are neither done nor given up.

@@ -107,6 +107,13 @@ async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
         }
     };
     let first = until_async("one of them has all sessions", looker).await;
+    until_async("it has the bell rung for all", || async {
+        match stage.db.one::<i64>("select count(*) from rowlock.queue where bell_until > now()").await {
+            5 => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
     let others: Vec<&str> = TEAMS.into_iter().filter(|team| role(team) != first).collect();
     wakes(others[0]).await;
     // That one may connect no more.
