@@ -21,10 +21,7 @@ const NAMESPACE: &str = "bench";
 const DATABASE: &str = "bench";
 
 /// So many Secrets lead to the database, as where teams have namespaces of their own.
-const SECRETS: u32 = 10;
-
-/// The queue that is measured, one of them all.
-const MEASURED: &str = "queue-0";
+const SECRETS: usize = 10;
 
 /// Enough for a hundred pods, and what is left to others.
 const CONNECTIONS: &str = "300";
@@ -85,7 +82,7 @@ impl Scene {
         let counts_statements = admin.execute("create extension pg_stat_statements").await.is_ok();
         admin.execute(AssertSqlSafe(format!("create database {DATABASE}"))).await?;
         let cluster = Cluster::start().await?;
-        declare(&cluster, &server.url(DATABASE), queues).await?;
+        declare(&cluster, &server.url(DATABASE), usize::try_from(queues)?).await?;
         let (kubeconfig, log) = (cluster.file("kubeconfig"), cluster.file("operator.log"));
         let operator = OperatorProcess::start(&kubeconfig, NAMESPACE, &log)?;
         let wait = ["wait", "--for=condition=Ready", "tq", "--all", "-n", NAMESPACE, "--timeout=120s"];
@@ -130,7 +127,7 @@ impl Scene {
         sleep(Duration::from_millis(PAUSES[self.rounds % PAUSES.len()])).await;
         self.rounds += 1;
         let payloads = vec!["{}".to_owned(); tasks];
-        enqueue_many(&self.db, MEASURED, "bench", &payloads, &EnqueueOptions::default()).await?;
+        enqueue_many(&self.db, &self.measured(), "bench", &payloads, &EnqueueOptions::default()).await?;
         let committed = Instant::now();
         let at = self.until_replicas(pods).await?;
         Ok(at.saturating_duration_since(committed))
@@ -142,11 +139,17 @@ impl Scene {
         self.until_replicas(0).await.map(drop)
     }
 
+    /// The queue that goes up and down now: one of each Secret, in turn, as with one of them alone the operator looks at the database.
+    fn measured(&self) -> String {
+        format!("queue-{}", self.rounds % SECRETS)
+    }
+
     async fn until_replicas(&mut self, pods: u32) -> Result<Instant> {
-        let reached = self.replicas.wait_for(|all| all.get(MEASURED).is_some_and(|(now, _)| *now == pods));
+        let measured = self.measured();
+        let reached = self.replicas.wait_for(|all| all.get(&measured).is_some_and(|(now, _)| *now == pods));
         let all =
             timeout(PATIENCE, reached).await.with_context(|| format!("{pods} pods were not asked for"))??;
-        all.get(MEASURED).map(|(_, at)| *at).context("no such queue")
+        all.get(&measured).map(|(_, at)| *at).context("no such queue")
     }
 
     pub(crate) async fn close(mut self) -> Result<()> {
@@ -159,7 +162,7 @@ impl Scene {
 }
 
 /// The definition, the Secrets and the task queues: ten workers a pod, a thousand at most, asleep.
-async fn declare(cluster: &Cluster, url: &str, queues: u32) -> Result<()> {
+async fn declare(cluster: &Cluster, url: &str, queues: usize) -> Result<()> {
     let chart = "charts/rowlock-crds/templates";
     cluster.kubectl(&["apply", "-f", chart], "").await?;
     let established = ["wait", "--for=condition=Established", "--timeout=60s", "crd/taskqueues.rowlock.dev"];
@@ -171,7 +174,7 @@ async fn declare(cluster: &Cluster, url: &str, queues: u32) -> Result<()> {
             "stringData": { "uri": url }
         })
     };
-    let task_queue = |number| {
+    let task_queue = |number: usize| {
         serde_json::json!({
             "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": format!("queue-{number}") },
             "spec": {
@@ -185,7 +188,7 @@ async fn declare(cluster: &Cluster, url: &str, queues: u32) -> Result<()> {
     let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": items });
     cluster.kubectl(&["apply", "--server-side", "-n", NAMESPACE, "-f", "-"], &list.to_string()).await?;
     let made = cluster.kubectl(&["get", "tq", "-n", NAMESPACE, "-o", "name"], "").await?;
-    ensure!(made.lines().count() == usize::try_from(queues)?, "not all TaskQueues are there");
+    ensure!(made.lines().count() == queues, "not all TaskQueues are there");
     Ok(())
 }
 

@@ -15,8 +15,8 @@ const DISTURBED: Demands = Demands { drained: true, undisturbed: false };
 /// Tasks that a pod of the stage has in its handler at most.
 const PER_POD: usize = 4;
 
-/// Tasks that such a pod has claimed at most: as many as its handler works on, and those just done whose settlement is under way
-/// while the next ones are claimed already.
+/// Tasks that such a pod has in its hands at most: as many as its handler works on, and those just done or failed whose settlement is under way while
+/// the next ones are claimed already.
 const CLAIMED: usize = 2 * PER_POD;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,8 +44,8 @@ async fn a_handler_out_of_memory_takes_its_neighbours_along_and_all_are_done_in_
         stage.enqueue(1, &json!({ "how": "memory", "once": true })).await?;
         stage.enqueue(40, &json!({ "ms": 1000 })).await?;
         let summary = done(stage).await?;
-        // The one that took the memory, and up to three beside it.
-        ensure!((1..=4).contains(&summary.failures) && summary.leases_lost == 0, "{summary}");
+        // The one that took the memory, up to three beside it, and what was handed to a handler that was dying: nobody knows what it did with that.
+        ensure!((1..=CLAIMED).contains(&summary.failures) && summary.leases_lost == 0, "{summary}");
         ensure!(summary.completed == 81, "{summary}");
         Ok(())
     })
@@ -61,7 +61,7 @@ async fn a_pod_forced_away_loses_nothing() -> Result<()> {
         let summary = done(stage).await?;
         // Handler and worker are killed together: a worker that sees its handler die first says so, another's leases are lost.
         // Or hands them back, where it has heard by then that it is to end.
-        ensure!(40 < summary.runs && summary.failures <= 4, "{summary}");
+        ensure!(40 < summary.runs && summary.failures <= CLAIMED, "{summary}");
         Ok(())
     })
     .await
@@ -76,7 +76,7 @@ async fn a_node_that_grants_less_than_a_task_takes_loses_nothing() -> Result<()>
         let summary = done(stage).await?;
         // Nobody tells a worker of a grace that is shorter than its pod's. Killed first it is interrupted, which uses no attempt; where its
         // handler goes first, what runs may have failed.
-        ensure!((41..=44).contains(&summary.runs) && summary.failures <= 4, "{summary}");
+        ensure!((41..=40 + CLAIMED).contains(&summary.runs) && summary.failures <= CLAIMED, "{summary}");
         ensure!(summary.leases_lost == 0, "{summary}");
         Ok(())
     })
