@@ -22,7 +22,7 @@ endef
 
 PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
 
-.PHONY: help demo test check api-server cluster cluster-down cluster-test cluster-tier cluster-alone cluster-together cluster-given images chaos soak bench bench-main bench-operator sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit postgres dev docs kubernetes schema
+.PHONY: help demo test check api-server cluster cluster-down cluster-test cluster-tier cluster-alone cluster-together cluster-given images chaos soak bench bench-main bench-operator sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit servers postgres dev docs kubernetes schema
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -32,7 +32,7 @@ demo: packages-demo ## 10,000 tasks through an own Postgres, instances and a Pyt
 	@ln -sf $(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)/rowlock rowlock
 	@./rowlock dev -f examples/quickstart --demo 10000
 
-test: packages-test fmt clippy unit postgres chaos dev docs kubernetes cluster-test sizes ## Everything that must hold
+test: packages-test fmt clippy unit servers dev docs kubernetes cluster-test sizes ## Everything that must hold
 	@if [ -s $(SKIPPED) ]; then echo "all parts that can run here passed; 1 skipped: $$(cat $(SKIPPED))"; else echo "all parts passed"; fi
 
 check: fmt clippy sizes ## Formatting, lints, sizes
@@ -52,6 +52,10 @@ unit:
 
 # More tests at a time than cores: they wait for servers, leases and pods most of the time.
 MOSTLY_WAITING = --test-threads 6
+
+# Faults take their time, and leave most of the machine to the tests of each server.
+servers: build
+	@$(MAKE) --no-print-directory -j2 chaos postgres
 
 # The newest and the oldest supported server.
 postgres: build

@@ -24,7 +24,7 @@ pub(crate) struct Look {
     pub(crate) limits: Vec<ConnectionLimit>,
     /// It need not know of what was changed from then on.
     pub(crate) asked: Instant,
-    took: Duration,
+    pub(crate) took: Duration,
 }
 
 impl Look {

@@ -129,9 +129,8 @@ impl Seat {
     /// The last look, while it is news.
     fn news(&self, since: Option<Instant>) -> Option<Arc<Look>> {
         let last = self.room.looks.borrow().clone()?;
-        let serves =
-            since.is_none_or(|since| since <= last.asked) && last.asked.elapsed() < NEWS + last.rest();
-        serves.then_some(last)
+        let is_news = last.asked.elapsed() < last.took + last.rest() + NEWS;
+        (is_news && since.is_none_or(|since| since <= last.asked)).then_some(last)
     }
 
     /// Whether this loop looks for all; so it does from now on where no other has lately.

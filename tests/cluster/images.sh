@@ -85,7 +85,7 @@ save() { # image, its tag, and what it is called there
 base
 mkdir -p "$work/build/out"
 for program in rowlock-worker rowlock-operator; do strip -o "$work/build/out/$program" "$programs/$program"; done
-make -s -C "$here/../.." images BUILDER="$buildah" IMAGE_PREFIX=localhost/ TAG=test BUILD_FLAGS="-q --isolation chroot \
+MAKEFLAGS='' make -s -C "$here/../.." images BUILDER="$buildah" IMAGE_PREFIX=localhost/ TAG=test BUILD_FLAGS="-q --isolation chroot \
     --format docker --build-arg BASE=localhost/rowlock-base:1 --build-context build=$work/build" >/dev/null
 
 mkdir "$work/handler" "$work/pause"
