@@ -35,8 +35,17 @@ struct Inside {
     owners: BTreeSet<String>,
     /// The loop that looks for all of them and hears the bell, and when it did last.
     looker: Option<(String, Instant)>,
-    /// What was said in place of an answer, and until when nobody asks again.
-    failed: Option<(Arc<Error>, Instant)>,
+    failed: Option<Failed>,
+}
+
+/// What the last loop that asked was told in place of an answer.
+#[derive(Debug)]
+struct Failed {
+    /// The loop.
+    who: String,
+    error: Arc<Error>,
+    /// So long nobody asks again, where two of them failed: one alone may have a reason of its own.
+    until: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +61,8 @@ struct Asked {
 pub struct Seat {
     room: Arc<Room>,
     name: String,
+    /// When the server was started that this room is of.
+    started_at: i64,
 }
 
 impl Room {
@@ -66,10 +77,10 @@ impl Room {
 }
 
 impl Seat {
-    /// A place for the loop of that name, which no other has.
-    pub fn take(room: &Arc<Room>, name: String) -> Self {
+    /// A place for the loop of that name, which no other has. `started_at`: when the server was started, the same for all loops of a room.
+    pub fn take(room: &Arc<Room>, name: String, started_at: i64) -> Self {
         room.inside().asked.insert(name.clone(), Asked::default());
-        Self { room: Arc::clone(room), name }
+        Self { room: Arc::clone(room), name, started_at }
     }
 
     /// What was seen of the database: by the loop that looks for all, or by this one with `look`, where it is that loop, or what was seen is old, or began
@@ -82,35 +93,42 @@ impl Seat {
         since: Option<Instant>,
         look: impl Future<Output = Result<Look, Error>>,
     ) -> (Result<Arc<Look>, Arc<Error>>, bool) {
-        let since = if self.takes_it_on() { Some(Instant::now()) } else { since };
-        if let Some(seen) = self.news(since) {
+        let now = Some(Instant::now());
+        let wanted = if self.takes_it_on() { now } else { since };
+        if let Some(seen) = self.news(wanted) {
             return (Ok(seen), false);
         }
         let Ok(_turn) = timeout(PATIENCE, self.room.looking.lock()).await else {
             return (Err(Arc::new(late())), false);
         };
         // Somebody else was at it.
-        if let Some(seen) = self.news(since) {
+        if let Some(seen) = self.news(wanted) {
             return (Ok(seen), false);
         }
-        if let Some((error, until)) = &self.room.inside().failed
-            && Instant::now() < *until
-        {
-            return (Err(Arc::clone(error)), false);
-        }
         let asked = Instant::now();
+        if let Some(error) = self.room.inside().failed.as_ref().and_then(|failed| failed.holds(asked)) {
+            return (self.news(since).ok_or(error), false);
+        }
         match look.await {
             Ok(seen) => {
                 let seen = Arc::new(seen);
-                self.seen(&seen);
+                // Of another server, that is no news for the loops that are here.
+                if seen.started_at == self.started_at {
+                    self.seen(&seen);
+                } else {
+                    self.room.inside().give_up(&self.name);
+                }
                 (Ok(seen), true)
             }
             Err(error) => {
                 let error = Arc::new(error);
                 let mut inside = self.room.inside();
-                inside.failed = Some((Arc::clone(&error), Instant::now() + rest_after(asked.elapsed())));
+                let also = inside.failed.take().is_some_and(|failed| failed.also(&self.name));
+                let until =
+                    (also && error.is_transient()).then(|| Instant::now() + rest_after(asked.elapsed()));
+                inside.failed = Some(Failed { who: self.name.clone(), error: Arc::clone(&error), until });
                 // Another may have more luck.
-                inside.looker.take_if(|(name, _)| *name == self.name);
+                inside.give_up(&self.name);
                 (Err(error), true)
             }
         }
@@ -129,7 +147,7 @@ impl Seat {
     /// The last look, while it is news.
     fn news(&self, since: Option<Instant>) -> Option<Arc<Look>> {
         let last = self.room.looks.borrow().clone()?;
-        let is_news = last.asked.elapsed() < last.took + last.rest() + NEWS;
+        let is_news = last.asked.elapsed() < last.took * 2 + last.rest() + NEWS;
         (is_news && since.is_none_or(|since| since <= last.asked)).then_some(last)
     }
 
@@ -137,7 +155,7 @@ impl Seat {
     fn takes_it_on(&self) -> bool {
         let rest = self.room.looks.borrow().as_ref().map_or(Duration::ZERO, |look| look.rest());
         let mut inside = self.room.inside();
-        let lately = |(_, at): &(String, Instant)| at.elapsed() < NEWS + rest;
+        let lately = |(name, at): &(String, Instant)| *name != self.name && at.elapsed() < NEWS + rest;
         if !inside.looker.as_ref().is_some_and(lately) {
             inside.looker = Some((self.name.clone(), Instant::now()));
         }
@@ -230,6 +248,24 @@ impl Seat {
     }
 }
 
+impl Inside {
+    /// Leaves it to another to look.
+    fn give_up(&mut self, name: &str) {
+        self.looker.take_if(|(looker, _)| looker == name);
+    }
+}
+
+impl Failed {
+    /// Whether this one is not the first loop that failed.
+    fn also(&self, name: &str) -> bool {
+        self.who != name || self.until.is_some()
+    }
+
+    fn holds(&self, now: Instant) -> Option<Arc<Error>> {
+        self.until.filter(|until| now < *until).map(|_| Arc::clone(&self.error))
+    }
+}
+
 impl Asked {
     fn is_of(&self, user: Option<&str>) -> bool {
         user.is_none() || self.user.as_deref() == user
@@ -240,158 +276,9 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut inside = self.room.inside();
         inside.asked.remove(&self.name);
-        inside.looker.take_if(|(name, _)| *name == self.name);
+        inside.give_up(&self.name);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rowlock_crds::TaskQueueSpec;
-    use rowlock_plan::{Memory, decide};
-    use rowlock_queue::QueueStats;
-    use std::future::{Ready, ready};
-
-    /// A queue that always asks for ten pods of ten workers, and holds so many.
-    fn asks(seat: &Seat, queue: &str, pods: u32) {
-        let observed =
-            ObservedQueue { pods, per_pod: 10, ..ObservedQueue::of(&TaskQueueSpec::with_workers(100)) };
-        let decision = decide(&observed, Memory::default(), Duration::ZERO);
-        assert_eq!(decision.pods_desired, 10);
-        seat.tell(Some("shop"), [(&queue.to_owned(), (&observed, &decision))].into_iter(), 0);
-    }
-
-    fn pods(seat: &Seat, limit: u32) -> Vec<u32> {
-        let connections = Connections { limit, others: 0, leaving: seat.leaving(None) };
-        seat.share(&connections, None).iter().map(|decision| decision.pods_desired).collect()
-    }
-
-    #[test]
-    fn loops_of_one_database_share_its_connections_and_come_to_the_same() {
-        let room = Arc::new(Room::default());
-        let (one, two) = (Seat::take(&room, "b/db".into()), Seat::take(&room, "a/db".into()));
-        asks(&one, "emails", 0);
-        assert_eq!(pods(&one, 100), [10]);
-        asks(&two, "letters", 0);
-        // Eleven pods: room for twenty-two connections beside the five kept free.
-        assert_eq!((pods(&one, 27), pods(&two, 27)), (vec![6], vec![5]));
-        // Who came first gives back what is not its share, and the other waits until it is free.
-        asks(&one, "emails", 10);
-        assert_eq!((pods(&one, 27), pods(&two, 27)), (vec![6], vec![1]));
-        drop(two);
-        assert_eq!(pods(&one, 27), [10]);
-    }
-
-    #[test]
-    fn pods_of_other_loops_that_leave_are_counted() {
-        let room = Arc::new(Room::default());
-        let (one, two) = (Seat::take(&room, "a/db".into()), Seat::take(&room, "b/db".into()));
-        asks(&one, "emails", 0);
-        two.tell(None, std::iter::empty(), 8);
-        assert_eq!(pods(&one, 27), [3]);
-    }
-
-    /// A queue with so many instances.
-    fn lives(queue: &str, owner: &str, instances: i64) -> Declared {
-        let stats = QueueStats {
-            queue: QueueId(1),
-            name: queue.into(),
-            paused: false,
-            total_workers: 1,
-            available: 0,
-            scheduled: 0,
-            retryable: 0,
-            due_soon: 0,
-            running: 0,
-            dead: 0,
-            oldest_available_seconds: None,
-            completed_total: 0,
-            arrivals_per_second: 0.0,
-            instances,
-            allocated: 0,
-            busy: 0,
-            mean_service_seconds: None,
-        };
-        Declared { stats, owner: owner.into(), generation: 1 }
-    }
-
-    #[test]
-    fn whose_queues_are_ours_is_known_to_all() {
-        let room = Arc::new(Room::default());
-        let (one, two) = (Seat::take(&room, "a/db".into()), Seat::take(&room, "b/db".into()));
-        let elsewhere = [lives("emails", "c1/shop/emails", 3), lives("letters", "c2/bank/letters", 4)];
-        assert_eq!(one.instances(elsewhere.iter()), (7, 0));
-        room.set_owners(["c1/shop/emails".to_owned()].into());
-        assert_eq!(one.instances(elsewhere.iter()), (4, 3), "its pods are to be found out in another way");
-        asks(&two, "emails", 0);
-        assert_eq!(one.instances(elsewhere.iter()), (4, 0));
-    }
-
-    fn sees() -> Ready<Result<Look, Error>> {
-        ready(Ok(Look::of_nothing()))
-    }
-
-    fn fails() -> Ready<Result<Look, Error>> {
-        ready(Err(Error::Timeout))
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn one_looks_for_all_until_it_fails_or_goes() {
-        let room = Arc::new(Room::default());
-        let [one, two, three] = ["a", "b", "c"].map(|name| Seat::take(&room, format!("{name}/db")));
-        let (seen, itself) = one.look(None, sees()).await;
-        let seen = seen.ok();
-        assert!(itself && one.looks());
-        for seat in [&two, &three] {
-            let (look, itself) = seat.look(None, fails()).await;
-            assert!(!itself && !seat.looks());
-            assert!(Arc::ptr_eq(&look.unwrap(), seen.as_ref().unwrap()));
-        }
-        // It looks each time.
-        let (failed, itself) = one.look(None, fails()).await;
-        assert!(itself && failed.is_err() && !one.looks());
-        // For as long as that took, times nineteen, nobody asks.
-        while !two.look(None, sees()).await.1 {}
-        assert!(two.looks());
-        assert!(!one.look(None, fails()).await.1, "it leaves it to the other now");
-        drop(two);
-        assert!(three.look(None, sees()).await.1 && three.looks());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn who_has_changed_something_looks_at_once_and_all_have_it() {
-        let room = Arc::new(Room::default());
-        let [one, two] = ["a", "b"].map(|name| Seat::take(&room, format!("{name}/db")));
-        let before = one.look(None, sees()).await.0.unwrap().asked;
-        let changed = Some(Instant::now());
-        let (after, itself) = two.look(changed, sees()).await;
-        assert!(itself && Some(after.unwrap().asked) >= changed);
-        assert!(one.looks() && !two.looks(), "that does not make it the one who looks");
-        two.stirred(Some(before)).await;
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_one_asks_at_a_time_and_what_takes_long_in_vain_is_not_asked_again_at_once() {
-        let room = Arc::new(Room::default());
-        let [one, two] = ["a", "b"].map(|name| Seat::take(&room, format!("{name}/db")));
-        let slow = async {
-            // Not of tokio's clock, which stands still here.
-            std::thread::sleep(Duration::from_millis(50));
-            tokio::task::yield_now().await;
-            fails().await
-        };
-        let ((first, asked), (second, also)) = tokio::join!(one.look(None, slow), two.look(None, sees()));
-        assert!(first.is_err() && second.is_err());
-        assert_eq!((asked, also), (true, false));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_one_who_looks_hears_who_falls_asleep() {
-        let room = Arc::new(Room::default());
-        let [one, two] = ["a", "b"].map(|name| Seat::take(&room, format!("{name}/db")));
-        assert!(one.look(None, sees()).await.1);
-        two.sleep([QueueId(7)].into());
-        one.stirred(None).await;
-        assert_eq!(one.sleep([QueueId(3)].into()), [QueueId(3), QueueId(7)].into());
-    }
-}
+mod tests;

@@ -93,7 +93,8 @@ impl Pool {
     pub(crate) async fn rest(&self) {
         let idle = std::mem::take(&mut *self.idle());
         for kept in idle {
-            let _ = kept.connection.close().await;
+            // Whoever has vanished does not say goodbye.
+            let _ = timeout(STATEMENT_TIMEOUT, kept.connection.close()).await;
         }
     }
 

@@ -23,10 +23,11 @@ made_from() {
     sha256sum "$programs/rowlock-worker" "$programs/rowlock-operator" Dockerfile Makefile charts/rowlock/Chart.yaml \
         tests/cluster/images.sh tests/cluster/handler/* tests/cluster/pause/* /etc/ssl/certs/ca-certificates.crt
     python3 -VV
-    ls -1 "$to"/*.tar 2>/dev/null
 }
-if [ -e "$to/made-from" ] && [ "$(made_from)" = "$(cat "$to/made-from")" ]; then
-    (cd "$to" && ls -1 -- *.tar)
+sources=$(made_from)
+archives() { (cd "$to" && ls -1 -- *.tar 2>/dev/null) || true; }
+if [ -e "$to/made-from" ] && [ "$sources"$'\n'"$(archives)" = "$(cat "$to/made-from")" ]; then
+    archives
     exit
 fi
 rm -f "$to"/made-from "$to"/*.tar
@@ -42,7 +43,7 @@ base() {
     done
     # Loaded by the C library itself, for names.
     for library in libnss_files.so.2 libnss_dns.so.2 libresolv.so.2; do
-        library=$(ldconfig -p | awk -v name=$library '$1 == name { print $NF; exit }')
+        library=$(ldconfig -p | awk -v name=$library '$1 == name && !found++ { print $NF }')
         [ -z "$library" ] || install -D "$library" "$work/base$library"
     done
     cp /etc/ssl/certs/ca-certificates.crt "$work/base/etc/ssl/certs/"
@@ -110,5 +111,5 @@ save rowlock-handler 1
 save rowlock-handler 1 localhost/rowlock-handler:2
 save rowlock-pause 1
 $buildah rmi --prune >/dev/null 2>&1 || true
-(made_from) >"$to/made-from"
-(cd "$to" && ls -1 -- *.tar)
+echo "$sources"$'\n'"$(archives)" >"$to/made-from"
+archives

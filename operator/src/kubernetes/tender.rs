@@ -277,7 +277,7 @@ impl Tender {
             return;
         }
         self.room = room.map(|name| (name.clone(), self.shared.room(&name)));
-        let seat = self.room.as_ref().map(|(_, room)| Seat::take(room, self.source.to_string()));
+        let seat = self.room.as_ref().map(|(_, room)| Seat::take(room, self.source.to_string(), started_at));
         if let Some(operator) = &mut self.operator {
             operator.sit(seat);
         }
