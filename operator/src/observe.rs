@@ -18,7 +18,7 @@ pub(crate) type Seen = BTreeMap<String, Declared>;
 #[derive(Debug)]
 pub(crate) struct Look {
     pub(crate) queues: Seen,
-    /// When its server was started, as the queue room's identity says.
+    /// When its server was started, as in [`rowlock_queue::Identity`].
     pub(crate) started_at: i64,
     /// What limits the connections of all users, or of one.
     pub(crate) limits: Vec<ConnectionLimit>,

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rowlock_tests::run_with_input;
 
-use crate::cluster::cluster;
+use crate::cluster::{OPERATOR, cluster};
 
 /// What a command printed, or what it complained of.
 pub(crate) type Said = Result<String, String>;
@@ -21,6 +21,14 @@ pub(crate) fn kubectl_with(args: &[&str], input: &str) -> Said {
 /// If it was not content.
 pub(crate) fn kubectl(args: &[&str]) -> String {
     kubectl_with(args, "").unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))
+}
+
+/// Which of the operator's replicas leads.
+pub(crate) fn leader() -> String {
+    let holder = "jsonpath={.spec.holderIdentity}";
+    tokio::task::block_in_place(|| {
+        kubectl(&["get", "lease", "rowlock-operator", "-n", OPERATOR, "-o", holder])
+    })
 }
 
 /// What helm printed.

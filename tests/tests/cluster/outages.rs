@@ -10,7 +10,7 @@ use rowlock_tests::history::Demands;
 use serde_json::json;
 
 use crate::cluster::{OPERATOR, cluster, container};
-use crate::kubectl::kubectl;
+use crate::kubectl::{kubectl, leader};
 use crate::stage::{Stage, on_stage, until};
 
 const CALM: Demands = Demands { drained: true, undisturbed: true };
@@ -60,25 +60,17 @@ async fn the_leader_goes_and_the_other_replica_takes_over_within_seconds() -> Re
     on_stage("failover", async |stage| {
         stage.task_queue(&json!({}))?;
         stage.wait_ready();
-        let holder = || {
-            kubectl(&[
-                "get",
-                "lease",
-                "rowlock-operator",
-                "-n",
-                OPERATOR,
-                "-o",
-                "jsonpath={.spec.holderIdentity}",
-            ])
-        };
-        let before = tokio::task::block_in_place(holder);
+        let before = leader();
         let pods = operators(stage).await?;
-        let leader = pods.iter().find(|pod| before.starts_with(&pod.name_any())).context("a leader")?;
-        let name = leader.name_any();
+        let name = pods
+            .iter()
+            .map(ResourceExt::name_any)
+            .find(|name| before.starts_with(name))
+            .context("a leader")?;
         tokio::task::block_in_place(|| kubectl(&["delete", "pod", &name, "-n", OPERATOR, "--wait=false"]));
         stage.enqueue(20, &json!({})).await?;
         stage.until_drained().await?;
-        let after = tokio::task::block_in_place(holder);
+        let after = leader();
         ensure!(!after.starts_with(&name) && !after.is_empty(), "{before}, then {after}");
         stage.check(CALM).await?;
         Ok(())

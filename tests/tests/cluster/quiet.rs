@@ -10,7 +10,7 @@ use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::cluster::{OPERATOR, cluster};
-use crate::kubectl::kubectl;
+use crate::kubectl::{kubectl, leader};
 use crate::stage::{NAME, Stage, on_stage, until};
 
 const QUIET: Duration = Duration::from_mins(1);
@@ -50,19 +50,6 @@ async fn a_quiet_minute_has_no_write_and_nothing_was_ever_refused() -> Result<()
 /// How many requests there were before a quiet minute, and all after it. Others end operators meanwhile, and who leads next writes once what there
 /// shall be: another minute, then.
 async fn minute(stage: &Stage, audit: &Path) -> Result<(usize, Vec<Value>)> {
-    let leader = || {
-        tokio::task::block_in_place(|| {
-            kubectl(&[
-                "get",
-                "lease",
-                "rowlock-operator",
-                "-n",
-                OPERATOR,
-                "-o",
-                "jsonpath={.spec.holderIdentity}",
-            ])
-        })
-    };
     for _ in 0..MINUTES {
         let led = leader();
         tokio::time::sleep(TAKES_OVER).await;

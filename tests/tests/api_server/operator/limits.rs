@@ -31,8 +31,7 @@ async fn there_are_no_more_pods_than_the_database_has_connections_for() {
     assert!(page(address, "/metrics").contains(&metric), "{}", page(address, "/metrics"));
     // A second queue gets its share, also one that finds the database by another Secret; nobody has more than before.
     let before = replicas();
-    let url = format!("--from-literal=uri={}", postgres::url(&stage.db.name));
-    stage.kubectl(&["create", "secret", "generic", "another", &url]);
+    stage.secret_named("another", &postgres::url(&stage.db.name));
     let letters = many.replace("queueName: mail", "queueName: letters").replace("name: db", "name: another");
     stage.task_queue("letters", &letters);
     until("the first gives half of it back", || {
