@@ -10,7 +10,7 @@ use std::path::PathBuf;
 const CONNECTIONS: u32 = 2;
 
 pub(crate) fn connect_options(url: String) -> Connect {
-    Connect { url, application_name: "rowlock".to_owned(), max_connections: CONNECTIONS }
+    Connect::new(url, "rowlock", CONNECTIONS)
 }
 
 /// To a database of our schema.

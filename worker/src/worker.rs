@@ -81,11 +81,7 @@ impl Worker {
             log_format: _,
             bell,
         } = config;
-        let connect = Connect {
-            url: database_url,
-            application_name: format!("rowlock-worker {name}"),
-            max_connections: CONNECTIONS,
-        };
+        let connect = Connect::new(database_url, format!("rowlock-worker {name}"), CONNECTIONS);
         Self {
             connect,
             url_file: database_url_file,
@@ -207,8 +203,7 @@ mod tests {
     use super::*;
 
     fn builder(max_connections: u32) -> Builder {
-        let connect =
-            Connect { url: "postgres://h/d".into(), application_name: "test".into(), max_connections };
+        let connect = Connect::new("postgres://u@h/d", "test", max_connections);
         Worker::builder(connect, "emails").handler("email", async |_| Ok(()))
     }
 
