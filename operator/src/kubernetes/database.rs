@@ -168,10 +168,9 @@ pub(crate) fn trouble(error: &Error) -> Trouble {
         Error::Unreachable(_) | Error::ReadOnly(_) | Error::Timeout => ConditionReason::ConnectionFailed,
         Error::SchemaNewer { .. } => ConditionReason::SchemaTooNew,
         Error::SchemaMissing | Error::SchemaOlder { .. } => ConditionReason::Migrating,
-        Error::ServerTooOld(_) => ConditionReason::DatabaseUnsupported,
+        // Somebody has to change the server, its certificate or the CA.
+        Error::ServerTooOld(_) | Error::Tls(_) => ConditionReason::DatabaseUnsupported,
         Error::Url(_) => ConditionReason::SecretInvalid,
-        // Nothing of it passes by itself: somebody changes the server, the Secret or the CA.
-        Error::Tls(_) => ConditionReason::DatabaseUnsupported,
         Error::Login(_) => ConditionReason::AccessDenied,
         _ if error.is_transient() => ConditionReason::ConnectionFailed,
         _ => ConditionReason::AccessDenied,

@@ -13,8 +13,8 @@ use tokio_rustls::TlsConnector;
 
 use super::{
     fault::Fault,
-    params::{Keepalive, SslMode},
     target::{Host, Roots, Target, TlsWish},
+    values::{Keepalive, SslMode},
 };
 
 /// A server's end, whatever it is made of.
