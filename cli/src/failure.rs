@@ -66,7 +66,14 @@ impl From<Error> for Failure {
             Error::Unreachable(_) | Error::Timeout => {
                 (DATABASE, whole, Some("check --database-url, and that the server runs".to_owned()))
             }
-            Error::Unsupported(_)
+            Error::ReadOnly(_) => {
+                let hint = "name the primary, or all servers: postgres://user:password@host1,host2/database";
+                (DATABASE, whole, Some(hint.to_owned()))
+            }
+            Error::Url(_)
+            | Error::Login(_)
+            | Error::Tls(_)
+            | Error::ServerTooOld(_)
             | Error::SchemaMissing
             | Error::SchemaOlder { .. }
             | Error::SchemaNewer { .. } => (DATABASE, whole, None),

@@ -132,8 +132,7 @@ impl Db {
         }
         let granted: bool = once("select rowlock.grant_roles()").fetch_one(&mut *tx).await?.try_get(0)?;
         let committed = tx.commit().await;
-        lent.give_back(&committed);
-        committed?;
+        lent.give_back(committed)?;
         let notes = if granted { Vec::new() } else { vec![ROLES_NOTE.to_owned()] };
         Ok(MigrateReport { from, to: SCHEMA_VERSION, notes })
     }

@@ -71,11 +71,7 @@ async fn start() -> Running {
     let mut admin = PgConnection::connect(&format!("{base}postgres")).await.expect("the server answers");
     let create = format!("create database {template}");
     admin.execute(AssertSqlSafe(create)).await.expect("a database is created");
-    let connect = Connect {
-        url: format!("{base}{template}"),
-        application_name: "rowlock-tests".into(),
-        max_connections: 1,
-    };
+    let connect = Connect::new(format!("{base}{template}"), "rowlock-tests", 1);
     let db = Db::connect(&connect).await.expect("the server is new enough");
     db.migrate().await.expect("the schema is made");
     db.close().await;

@@ -5,8 +5,7 @@ use std::fmt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 use rowlock_crds::{ConditionReason, TaskQueue};
-use rowlock_queue::{Connect, Db, Error, Identity};
-use url::Url;
+use rowlock_queue::{Connect, Db, Error, Identity, UrlTrust};
 
 use super::apply::{WriteError, bounded};
 use super::config::Config;
@@ -66,7 +65,7 @@ impl Source {
             && secret.is_some_and(|secret| (&secret.name, &secret.key) == (&self.secret, &self.key))
     }
 
-    /// The URL in the Secret, with the host as it is called from the operator's namespace.
+    /// The URL in the Secret, which can be used.
     pub(crate) async fn url(&self, client: &Client, config: &Config) -> Result<String, Trouble> {
         let Self { namespace, secret, key } = self;
         let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
@@ -89,30 +88,14 @@ impl Source {
             );
             return Err(Trouble::new(ConditionReason::SecretInvalid, message));
         };
-        let text = String::from_utf8_lossy(&value.0);
-        resolve(&text, namespace).ok_or_else(|| {
-            let message = format!(
-                "`{key}` of the Secret `{secret}` is no URL of a database: write postgres://user:password@host:5432/database"
-            );
+        let url = String::from_utf8_lossy(&value.0).trim().to_owned();
+        let checked = connect(url.clone(), self).check();
+        checked.map_err(|error| {
+            let message = format!("`{key}` of the Secret `{secret}` cannot be used: {error}");
             Trouble::new(ConditionReason::SecretInvalid, message)
-        })
+        })?;
+        Ok(url)
     }
-}
-
-/// A URL with a host that is known from every namespace: one without dots is a Service beside the `TaskQueue`.
-fn resolve(text: &str, namespace: &str) -> Option<String> {
-    let mut url = Url::parse(text.trim()).ok()?;
-    if !["postgres", "postgresql"].contains(&url.scheme()) {
-        return None;
-    }
-    let host = url.host_str().unwrap_or_default().to_owned();
-    if host.is_empty() && !url.query_pairs().any(|(name, _)| name == "host") {
-        return None;
-    }
-    if !host.is_empty() && host != "localhost" && !host.contains(['.', ':']) {
-        url.set_host(Some(&format!("{host}.{namespace}.svc"))).ok()?;
-    }
-    Some(url.into())
 }
 
 fn unreadable(error: &WriteError, source: &Source, config: &Config) -> Trouble {
@@ -138,8 +121,8 @@ pub(crate) fn forbidden(namespace: &str, said: &str, config: &Config) -> Trouble
 }
 
 /// Connects, and makes or changes the tables.
-pub(crate) async fn open(url: String) -> Result<Db, Trouble> {
-    let db = Db::connect(&connect(url)).await.map_err(|error| trouble(&error))?;
+pub(crate) async fn open(connect: &Connect) -> Result<Db, Trouble> {
+    let db = Db::connect(connect).await.map_err(|error| trouble(&error))?;
     if let Err(trouble) = migrate(&db).await {
         db.close().await;
         return Err(trouble);
@@ -170,20 +153,25 @@ pub(crate) async fn identity(db: &Db) -> Result<Identity, Trouble> {
     rowlock_queue::identity(db).await.map_err(|error| trouble(&error))
 }
 
-pub(crate) fn connect(url: String) -> Connect {
-    Connect { url, application_name: "rowlock-operator".to_owned(), max_connections: CONNECTIONS }
+/// How the operator connects: a host without dots is a Service beside the `TaskQueue`, and the URL may name no file of the operator's pod.
+pub(crate) fn connect(url: String, source: &Source) -> Connect {
+    Connect {
+        trust: UrlTrust::Tenant,
+        domain: Some(format!("{}.svc", source.namespace).into()),
+        ..Connect::new(url, "rowlock-operator", CONNECTIONS)
+    }
 }
 
 /// A database's error in the words of a condition.
 pub(crate) fn trouble(error: &Error) -> Trouble {
     let reason = match error {
-        Error::Unreachable(_) | Error::Timeout => ConditionReason::ConnectionFailed,
+        Error::Unreachable(_) | Error::ReadOnly(_) | Error::Timeout => ConditionReason::ConnectionFailed,
         Error::SchemaNewer { .. } => ConditionReason::SchemaTooNew,
         Error::SchemaMissing | Error::SchemaOlder { .. } => ConditionReason::Migrating,
-        Error::Unsupported(said) if said.contains("too old") || said.contains("URL") => {
-            ConditionReason::DatabaseUnsupported
-        }
-        Error::Unsupported(_) => ConditionReason::AccessDenied,
+        // Somebody has to change the server, its certificate or the CA.
+        Error::ServerTooOld(_) | Error::Tls(_) => ConditionReason::DatabaseUnsupported,
+        Error::Url(_) => ConditionReason::SecretInvalid,
+        Error::Login(_) => ConditionReason::AccessDenied,
         _ if error.is_transient() => ConditionReason::ConnectionFailed,
         _ => ConditionReason::AccessDenied,
     };
@@ -196,23 +184,25 @@ mod tests {
 
     #[test]
     fn a_host_without_dots_is_a_service_of_the_namespace() {
+        let source = Source { namespace: "shop".into(), secret: "db".into(), key: "url".into() };
         let table = [
-            ("postgres://u:p@db/d", Some("postgres://u:p@db.shop.svc/d")),
-            (
-                "postgresql://u:p%40@db:5433/d?sslmode=require\n",
-                Some("postgresql://u:p%40@db.shop.svc:5433/d?sslmode=require"),
-            ),
-            ("postgres://u@db.other/d", Some("postgres://u@db.other/d")),
-            ("postgres://u@10.0.0.1:5432/d", Some("postgres://u@10.0.0.1:5432/d")),
-            ("postgres://u@[::1]:5432/d", Some("postgres://u@[::1]:5432/d")),
-            ("postgres://u@localhost/d", Some("postgres://u@localhost/d")),
+            ("postgres://u:p@db/d", Some("db.shop.svc:5432/d")),
+            ("postgresql://u:p%40@db:5433/d?sslmode=require\n", Some("db.shop.svc:5433/d")),
+            ("postgres://u:p@db,db.other:5433/d", Some("db.shop.svc:5432,db.other:5433/d")),
+            ("postgres://u:p@/d?host=db", Some("db.shop.svc:5432/d")),
+            ("postgres://u@db.other/d", Some("db.other:5432/d")),
+            ("postgres://u@10.0.0.1:5432/d", Some("10.0.0.1:5432/d")),
+            ("postgres://u@[::1]:5432/d", Some("[::1]:5432/d")),
+            ("postgres://u@localhost/d", Some("localhost:5432/d")),
             ("mysql://u@db/d", None),
             ("db", None),
             ("", None),
-            ("postgres:///d", None),
+            ("postgres://u@/d", None),
+            ("postgres://u@/d?host=/run/postgresql", None),
+            ("postgres://u@db/d?sslrootcert=/dev/zero", None),
         ];
         for (text, expected) in table {
-            assert_eq!(resolve(text, "shop").as_deref(), expected, "{text}");
+            assert_eq!(connect(text.into(), &source).place().ok().as_deref(), expected, "{text}");
         }
     }
 }

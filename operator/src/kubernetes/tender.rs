@@ -245,7 +245,8 @@ impl Tender {
             self.refused = before;
             return Err(trouble);
         }
-        let db = match database::open(url.clone()).await {
+        let connect = database::connect(url.clone(), &self.source);
+        let db = match database::open(&connect).await {
             Err(trouble) if !trouble.may_pass() => {
                 let pause = before.map_or(RETRY_EVERY, |before| (before.pause * 2).min(REFUSED_LONGEST));
                 let until = Instant::now() + pause;
@@ -257,7 +258,7 @@ impl Tender {
         let (identity, behind_pooler) = (database::identity(&db).await?, db.is_behind_pooler());
         let mut operator = self.operator.take().unwrap_or_else(|| self.new_operator(db.clone()));
         operator.set_db(db.clone());
-        operator.listen(database::connect(url.clone()));
+        operator.listen(connect);
         (self.operator, self.url) = (Some(operator), Some(url));
         self.meet_others(identity, behind_pooler);
         if let Some(old) = self.db.replace(db) {

@@ -51,7 +51,7 @@ async fn a_server_that_is_too_old_is_named() {
     test.run("create schema old; create function old.current_setting(text) returns text language sql as 'select ''130014'''").await;
     test.run(format!("alter database {} set search_path = old, pg_catalog", test.name)).await;
     let refused = Db::connect(&test.connect()).await;
-    let Err(Error::Unsupported(message)) = refused else { panic!("{refused:?}") };
+    let Err(Error::ServerTooOld(message)) = refused else { panic!("{refused:?}") };
     assert!(message.contains("13 is too old") && message.contains("14"), "{message}");
 }
 

@@ -33,7 +33,7 @@ impl Settles for Arc<Fake> {
         }
         if self.logins_refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
         {
-            return Err(Error::Unsupported("password authentication failed".into()));
+            return Err(Error::Login("password authentication failed".into()));
         }
         if self.most.is_some_and(|most| most < batch.len()) {
             return Err(Error::Timeout);
@@ -166,7 +166,7 @@ async fn an_error_that_stays_ends_the_instance_and_settles_nothing() {
     send.send(settlement(1)).await.unwrap();
     drop(send);
     let ended = settler.work(receive).await;
-    assert!(matches!(ended, Err(WorkerError::Queue(Error::Unsupported(_)))), "{ended:?}");
+    assert!(matches!(ended, Err(WorkerError::Queue(Error::Login(_)))), "{ended:?}");
     assert!(fake.settled.lock().unwrap().is_empty());
 }
 
