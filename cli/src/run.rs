@@ -35,6 +35,14 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let Cli { output, command } = cli;
     let output = Output::new(output);
+    // A guard has the environment of who started it, which was looked at.
+    if !matches!(command, Command::Guard(_))
+        && let Err(unknown) = rowlock_daemon::check_environment()
+    {
+        let failure = Failure::usage(unknown.to_string());
+        output.failure(&failure);
+        return ExitCode::from(failure.code);
+    }
     let done = match command {
         Command::Guard(guard) => return run_guard(guard).await,
         Command::Worker(args) => return commands::worker::run(*args, output).await,
@@ -53,6 +61,7 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_done() => ExitCode::SUCCESS,
         Err(failure) => {
             output.failure(&failure);
             ExitCode::from(failure.code)

@@ -79,6 +79,7 @@ pub struct Config {
 impl Args {
     /// The arguments of this process. A wrong flag or setting is one line and exit code 2.
     pub fn of_process() -> Result<Config, ConfigError> {
+        rowlock_daemon::check_environment().map_err(|error| ConfigError(error.to_string()))?;
         match Self::try_parse() {
             Ok(args) => args.resolve(),
             Err(error) if error.use_stderr() => {
@@ -187,6 +188,14 @@ mod tests {
     fn clap_agrees_with_the_definition() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_variable_of_a_flag_is_known() {
+        use clap::CommandFactory;
+        for name in Args::command().get_arguments().filter_map(|flag| flag.get_env()?.to_str()) {
+            assert!(env::ALL.contains(&name), "{name} would be refused as misspelt");
+        }
     }
 
     #[test]
