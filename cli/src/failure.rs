@@ -102,7 +102,14 @@ impl From<Error> for Failure {
             Error::Refused { code, message, hint } if code == UNKNOWN_QUEUE => (NOT_FOUND, message, hint),
             Error::Refused { message, hint, .. } => (REFUSED, message, hint),
             // A standby, no connection left: nothing that the command or its arguments could better.
-            error if error.is_transient() => (DATABASE, whole, None),
+            error if error.is_transient() => {
+                let standby = whole.contains("read-only transaction");
+                (
+                    DATABASE,
+                    whole,
+                    standby.then(|| "this server takes no changes; use the primary's address".to_owned()),
+                )
+            }
             _ => (FAILED, whole, None),
         };
         Self { code, message, hint }

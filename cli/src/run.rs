@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::{commands, dev};
 use clap::Parser;
+use rowlock_daemon::LogLines;
 use rowlock_operator::process::GuardArgs;
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -110,7 +111,7 @@ fn install_logging(default: &str) {
     let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(LogLines::new);
     // Fails only when somebody else installed one first, and then theirs is the one to use.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

@@ -63,6 +63,18 @@ fn is_ignored(kind: SignalKind) -> bool {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_hang_up_asks_for_the_end_and_the_users_signals_do_not() {
+        use nix::sys::signal::{Signal, raise};
+        let mut signals = Signals::listen().unwrap();
+        // The tests themselves may have been started by `nohup`.
+        let last = if signals.hangup.is_some() { Signal::SIGHUP } else { Signal::SIGTERM };
+        for signal in [Signal::SIGUSR1, Signal::SIGUSR2, last] {
+            raise(signal).unwrap();
+        }
+        assert_eq!(signals.next().await, last.as_str());
+    }
+
     #[test]
     fn a_signal_that_rust_ignores_is_seen_to_be_ignored() {
         assert!(is_ignored(SignalKind::pipe()), "Rust's own start-up ignores it");

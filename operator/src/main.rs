@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use rowlock_daemon::Signals;
+use rowlock_daemon::{LogLines, Signals};
 use rowlock_operator::kubernetes::{Config, run};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::Targets;
@@ -63,7 +63,7 @@ fn install_logging(format: &str) {
     let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
     let filter: Targets = chosen.or_else(|| DEFAULT_FILTER.parse().ok()).unwrap_or_default();
     let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let lines = tracing_subscriber::fmt::layer().with_writer(LogLines::new).with_ansi(colours);
     let lines = if format == "json" { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
     // Fails only when somebody else installed one first.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();

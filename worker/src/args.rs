@@ -46,7 +46,7 @@ pub struct Args {
     /// Address of /healthz, /readyz and /metrics [default: 127.0.0.1:9464]
     #[arg(long, env = env::LISTEN)]
     listen: Option<SocketAddr>,
-    /// How long running tasks may take to finish after SIGTERM [default: 25s]
+    /// How long running tasks may take to finish after SIGTERM, SIGINT or SIGHUP [default: 25s]
     #[arg(long, env = env::DRAIN_GRACE)]
     drain_grace: Option<Dur>,
     /// json or text [default: json]

@@ -32,9 +32,10 @@ const READY_TIMEOUT: Duration = Duration::from_millis(100);
 /// had begun, and the next one would begin again.
 const STALE_WITHIN: Duration = Duration::from_secs(1);
 
-/// The head of an answer, at most: as much as Go's client takes, and more headers than any server sends.
+/// The head of an answer, at most: as much as Go's server takes by default.
 const HEAD_BYTES: usize = 1024 * 1024;
-const HEADERS: usize = 1024;
+/// More than any server sends; room for that many is made for each answer.
+const HEADERS: usize = 256;
 
 /// One connection; it closes when this is dropped.
 pub(crate) struct Connection {

@@ -33,9 +33,11 @@ impl Gate {
     }
 
     /// The handler could not be reached.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self, error: &str) {
         if self.open.send_replace(false) {
-            tracing::warn!("the handler cannot be reached; nothing is claimed until its port accepts again");
+            tracing::warn!(
+                "the handler cannot be reached ({error}); nothing is claimed until its port accepts again"
+            );
         }
     }
 
@@ -102,7 +104,7 @@ mod tests {
                 let listener = tokio::net::TcpListener::bind(address).await.unwrap();
                 gate.opened().await;
                 drop(listener);
-                gate.close();
+                gate.close("gone");
             }
         };
         tokio::select! {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 use rowlock_crds::RetryPolicy;
+use rowlock_daemon::lack_of_files;
 
 use crate::answer::Answer;
 use crate::connections::{Connections, NoAnswer};
@@ -51,7 +52,10 @@ impl HttpHandler {
             Err(NoAnswer::Unsendable(error)) => {
                 Answer::Final { error: format!("this task cannot be sent: {error}") }
             }
-            Err(NoAnswer::Unreachable(error)) => Answer::Unreachable { error: error.to_string() },
+            Err(NoAnswer::Unreachable(error)) => {
+                let lack = lack_of_files(&error).map(str::to_owned);
+                Answer::Unreachable { error: lack.unwrap_or_else(|| error.to_string()) }
+            }
             Err(NoAnswer::Unreadable(status, error)) => unreadable(status, &causes(&error), retry),
             Err(NoAnswer::Broken(error)) => {
                 Answer::Broken { error: format!("no whole answer from the handler: {}", causes(&error)) }

@@ -1,6 +1,9 @@
 //! What stands around an answer: many headers, long ones, folded ones; redirects; compression.
 
-use super::tests::{answer_to, check, response};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use super::tests::{answer_to, check, response, task};
 use super::*;
 
 fn ok() -> Answer {
@@ -13,7 +16,7 @@ async fn an_answer_counts_by_its_status_however_it_is_wrapped() {
     let long = |bytes: usize| format!("x: {}\r\n", "y".repeat(bytes));
     // Before, more than 100 headers or 400 kB of them were a failed attempt, again and again.
     check(response("200 OK", &many(120), "ok"), ok()).await;
-    check(response("200 OK", &many(1000), "ok"), ok()).await;
+    check(response("200 OK", &many(250), "ok"), ok()).await;
     check(response("200 OK", &long(600_000), "ok"), ok()).await;
     check(response("200 OK", "x: a\r\n  folded\r\n", "ok"), ok()).await;
     check(response("200 OK", "no header at all\r\nx : y\r\n", "ok"), ok()).await;
@@ -36,6 +39,32 @@ async fn an_answer_without_an_end_is_not_read_for_ever() {
         .await;
     let (failed, _) = answer_to(endless("HTTP/1.1 500 Oh\r\ncontent-length: 999999999999\r\n\r\n")).await;
     assert!(matches!(&failed, Answer::Failed { error, .. } if error.len() < 5000), "{failed:?}");
+}
+
+#[tokio::test]
+async fn what_comes_before_an_answer_is_passed_over() {
+    let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000).into_bytes();
+    check([interim, response("200 OK", "", "ok")].concat(), ok()).await;
+}
+
+/// Its time is the attempt's.
+#[tokio::test]
+async fn an_answer_in_drops_ends_with_the_attempt() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let handler = HttpHandler::new(url.parse().unwrap(), 1);
+    let drip = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n").await.unwrap();
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let retry = RetryPolicy::default();
+    let attempt = tokio::time::timeout(Duration::from_millis(300), handler.call(task(), &retry));
+    // The drip ends when its connection is closed.
+    let ((), answer) = tokio::join!(drip, attempt);
+    assert!(answer.is_err(), "{answer:?}");
 }
 
 #[tokio::test]
