@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "Exit codes:
-  0  done
+  0  done, or nobody reads the output any more
   1  it failed; the message says why
-  2  wrong usage: a flag, a value, a manifest
+  2  wrong usage: a flag, a value, a manifest, an environment variable
   3  not found: no such task, no such queue
-  4  the database cannot be reached, is too old, or has another schema
+  4  the database cannot be reached, takes no changes, is too old, or has another schema
   5  the database refused: backlog full, payload too large, ...
 
 Connecting: --database-url, ROWLOCK_DATABASE_URL, or ROWLOCK_DATABASE_URL_FILE (a file that holds it; it

@@ -165,7 +165,7 @@ fn at(path: &str, name: &str) -> String {
 }
 
 /// How many letters have to change to turn one word into the other, upper and lower case being the same.
-fn distance(one: &str, other: &str) -> usize {
+pub(crate) fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.to_lowercase().chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (i, letter) in one.to_lowercase().chars().enumerate() {

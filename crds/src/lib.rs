@@ -10,6 +10,7 @@
 //! * [`parse_manifests`]: YAML in, checked [`Manifest`]s or helpful errors out;
 //! * [`ConditionType`], [`ConditionReason`]: the words of its status;
 //! * [`listen`]: what an address to listen on means;
+//! * [`check_variables`]: environment variables that are misspelt;
 //! * [`api`], [`env`](mod@env), [`annotations`], [`labels`], [`containers`]: names used by more than one crate.
 
 mod bounds;
@@ -28,6 +29,7 @@ mod retry;
 mod task_queue;
 mod template;
 mod validate;
+mod variables;
 
 pub use conditions::{ConditionReason, ConditionType};
 pub use duration::{Dur, DurError};
@@ -46,3 +48,4 @@ pub use task_queue::{
     AutoscalingSpec, CleanupSpec, DatabaseSpec, HandlerSpec, HttpHandlerSpec, LimitsSpec, SecretKeyRef,
     TaskQueueSpec, WorkersSpec,
 };
+pub use variables::{UnknownVariable, check_variables};

@@ -73,6 +73,28 @@ pub mod env {
     pub const LOG_FORMAT: &str = "ROWLOCK_LOG_FORMAT";
     /// Name of the instance in the database, in logs and in a task's story; the pod's name.
     pub const INSTANCE_NAME: &str = "ROWLOCK_INSTANCE_NAME";
+    /// All of ours, those of the operator too, which its flags name: a program takes what is meant for another for known.
+    pub const ALL: [&str; 19] = [
+        DATABASE_URL,
+        DATABASE_URL_FILE,
+        QUEUE,
+        WORKERS,
+        HANDLER_URL,
+        LISTEN,
+        DRAIN_GRACE,
+        LOG_FORMAT,
+        INSTANCE_NAME,
+        "ROWLOCK_NAMESPACE",
+        "ROWLOCK_CLASS",
+        "ROWLOCK_WORKER_IMAGE",
+        "ROWLOCK_WORKER_PULL_POLICY",
+        "ROWLOCK_WORKER_PULL_SECRETS",
+        "ROWLOCK_WORKER_RESOURCES",
+        "ROWLOCK_ROLLOUTS_AT_ONCE",
+        "ROWLOCK_LEASE",
+        "ROWLOCK_SERVICE_ACCOUNT",
+        "ROWLOCK_CLUSTER_ROLE",
+    ];
     /// Where the handler shall listen: the convention of most web frameworks, hence without our prefix.
     pub const HANDLER_PORT: &str = "PORT";
 }

@@ -37,7 +37,7 @@ pub use db::{BEAT, Db, LEASE, STATEMENT_TIMEOUT};
 pub use declare::{Declaration, NOT_THE_OWNER, adopt, declare, policy};
 pub use enqueue::{EnqueueOptions, enqueue, enqueue_many};
 pub use error::Error;
-pub use fetch::{TaskBody, fetch};
+pub use fetch::{TaskBody, blames_a_row, fetch};
 pub use identity::{Identity, identity};
 pub use ids::{InstanceId, QueueId, TaskId, Token};
 pub use instance::{Joined, drain, hand_back_strays, join, leave};

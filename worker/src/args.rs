@@ -50,7 +50,7 @@ pub struct Args {
     /// Address of /healthz, /readyz and /metrics [default: 127.0.0.1:9464]
     #[arg(long, env = env::LISTEN)]
     listen: Option<SocketAddr>,
-    /// How long running tasks may take to finish after SIGTERM [default: 25s]
+    /// How long running tasks may take to finish after SIGTERM, SIGINT or SIGHUP [default: 25s]
     #[arg(long, env = env::DRAIN_GRACE)]
     drain_grace: Option<Dur>,
     /// json or text [default: json]
@@ -87,6 +87,7 @@ pub struct Config {
 impl Args {
     /// The arguments of this process. A wrong flag or setting is one line and exit code 2.
     pub fn of_process() -> Result<Config, ConfigError> {
+        rowlock_daemon::check_environment().map_err(|error| ConfigError(error.to_string()))?;
         match Self::try_parse() {
             Ok(args) => args.resolve(),
             Err(error) if error.use_stderr() => {
@@ -205,6 +206,14 @@ mod tests {
     fn clap_agrees_with_the_definition() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_variable_of_a_flag_is_known() {
+        use clap::CommandFactory;
+        for name in Args::command().get_arguments().filter_map(|flag| flag.get_env()?.to_str()) {
+            assert!(env::ALL.contains(&name), "{name} would be refused as misspelt");
+        }
     }
 
     #[test]

@@ -100,6 +100,7 @@ async fn join_and_work(
     tracing::info!(instance = %shared.instance, queue = %shared.queue, workers = worker.workers, "joined");
     start_parts(worker, &shared, stop, parts, background);
     let ended = supervise(&shared, stop, worker.drain_grace, parts).await;
+    shared.leaving.cancel();
     let patience = if matches!(ended, Ok(Ended::Fenced(_))) {
         // Those that are open may lead to the server that did not answer.
         shared.db.forget_connections();

@@ -24,7 +24,7 @@ pub(crate) async fn retry(args: Retry, output: Output) -> Result<(), Failure> {
             count => retried += count,
         }
     }
-    output.result(|| format!("{retried} made available again"), &json!({"retried": retried}));
+    output.result(|| format!("{retried} made available again"), &json!({"retried": retried}))?;
     if others.is_empty() {
         return Ok(());
     }
@@ -46,10 +46,10 @@ pub(crate) async fn cancel(args: Many, output: Output) -> Result<(), Failure> {
                 ("notFound", "does not exist")
             }
         };
-        output.say(&format!("{id} {said}"));
+        output.say(&format!("{id} {said}"))?;
         results.push(json!({"id": id.to_string(), "result": word}));
     }
-    output.result_json(&serde_json::Value::Array(results));
+    output.result_json(&serde_json::Value::Array(results))?;
     match missing.first() {
         Some(id) => Err(Failure::not_found(format!("there is no task {id}"))),
         None => Ok(()),
@@ -61,6 +61,5 @@ pub(crate) async fn delete(args: Delete, output: Output) -> Result<(), Failure> 
     let db = database::open(database).await?;
     let cancelled = rowlock_queue::delete_queue(&db, &queue, force).await?;
     let value = json!({"queue": queue, "cancelled": cancelled});
-    output.result(|| format!("{queue} is deleted; {cancelled} tasks cancelled"), &value);
-    Ok(())
+    output.result(|| format!("{queue} is deleted; {cancelled} tasks cancelled"), &value)
 }

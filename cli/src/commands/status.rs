@@ -30,7 +30,7 @@ pub(crate) async fn run(args: Status, output: Output) -> Result<(), Failure> {
     loop {
         let stats = rowlock_queue::queue_stats(&db).await;
         match stats {
-            Ok(stats) => show(&stats, watch, output),
+            Ok(stats) => show(&stats, watch, output)?,
             // A watch outlives a restart of the database.
             Err(error) if watch && error.is_transient() => output.failure(&error.into()),
             Err(error) => return Err(error.into()),
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: Status, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(stats: &[QueueStats], watch: bool, output: Output) {
+fn show(stats: &[QueueStats], watch: bool, output: Output) -> Result<(), Failure> {
     if watch {
         output.clear();
     }
@@ -53,7 +53,7 @@ fn show(stats: &[QueueStats], watch: bool, output: Output) {
         }
         table(&HEADER, &stats.iter().map(row).collect::<Vec<_>>())
     };
-    output.result(text, &Value::Array(stats.iter().map(value).collect()));
+    output.result(text, &Value::Array(stats.iter().map(value).collect()))
 }
 
 fn row(queue: &QueueStats) -> Vec<String> {

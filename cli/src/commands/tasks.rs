@@ -21,8 +21,7 @@ pub(crate) async fn run(args: Tasks, output: Output) -> Result<(), Failure> {
         }
         table(&["ID", "QUEUE", "TYPE", "STATE", "ATTEMPT", "AT"], &tasks.iter().map(row).collect::<Vec<_>>())
     };
-    output.result(text, &Value::Array(tasks.iter().map(value).collect()));
-    Ok(())
+    output.result(text, &Value::Array(tasks.iter().map(value).collect()))
 }
 
 fn row(task: &TaskLine) -> Vec<String> {

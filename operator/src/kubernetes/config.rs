@@ -103,6 +103,9 @@ mod tests {
         let command = Config::command();
         let named = |name: &str| DEPLOYMENT.contains(&format!("- name: {name}\n"));
         let flags: Vec<&str> = command.get_arguments().filter_map(|flag| flag.get_env()?.to_str()).collect();
+        for name in flags.iter().filter(|name| name.starts_with("ROWLOCK_")) {
+            assert!(rowlock_crds::env::ALL.contains(name), "{name} would be refused as misspelt");
+        }
         // Where it listens is the chart's affair, since it names the port.
         for name in flags.iter().filter(|name| **name != rowlock_crds::env::LISTEN) {
             assert!(named(name), "{name} is not in the chart");

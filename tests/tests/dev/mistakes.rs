@@ -27,6 +27,23 @@ fn wrong_usage_is_2() {
     check(&Said::of(&none), 2, "no database is given");
 }
 
+/// Before, the default was in force without a word.
+#[test]
+fn a_misspelt_variable_is_2_for_every_program() {
+    let home = Home::with_database("postgres://127.0.0.1:1/none");
+    for arguments in [&["status"][..], &["dev", "-f", "."], &["worker", "--queue", "mail"]] {
+        let mut command = home.command(crate::stage::ROWLOCK, arguments);
+        command.env("ROWLOCK_DATABASE_URI", "postgres://127.0.0.1:1/none");
+        let said = Said::of(&command.output().unwrap());
+        check(&said, 2, "ROWLOCK_DATABASE_URI is not one of Rowlock's; did you mean ROWLOCK_DATABASE_URL?");
+    }
+    // A Service named `rowlock` beside a pod.
+    let mut command = home.command(crate::stage::ROWLOCK, &["status"]);
+    command.env("ROWLOCK_PORT", "tcp://10.0.0.1:80").env("ROWLOCK_SERVICE_HOST", "10.0.0.1");
+    check(&Said::of(&command.output().unwrap()), 2, "no database is given");
+    home.assert_nothing_runs();
+}
+
 #[test]
 fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
     let home = Home::new();

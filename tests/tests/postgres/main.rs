@@ -8,6 +8,7 @@ mod connections;
 mod deletion;
 mod failover;
 mod fencing;
+mod handlers;
 mod horizon;
 mod housekeeping;
 mod isolation;

@@ -16,6 +16,8 @@ struct Fake {
     failures: AtomicUsize,
     /// Refuses a batch with this task in it unless it is settled as dead.
     poison: Option<&'static str>,
+    /// Refuses a batch in which this is said.
+    unwritable: Option<&'static str>,
     answer_lost: bool,
     logins_refused: AtomicUsize,
     /// Times out with more than so many.
@@ -41,7 +43,9 @@ impl Settles for Arc<Fake> {
         let poisoned = |s: &Settlement| {
             Some(s.task.to_string().as_str()) == self.poison && !matches!(s.outcome, Outcome::Dead { .. })
         };
-        if batch.iter().any(poisoned) {
+        let says =
+            |s: &Settlement| self.unwritable.is_some_and(|text| format!("{:?}", s.outcome).contains(text));
+        if batch.iter().any(|one| poisoned(one) || says(one)) {
             return Err(Error::Refused { code: "22021".into(), message: "no".into(), hint: None });
         }
         self.batches.lock().unwrap().push(batch.len());
@@ -134,6 +138,25 @@ async fn one_refused_outcome_does_not_hold_up_the_others() {
     settler.work(receive).await.unwrap();
     assert_eq!(metrics.settled_so_far("complete"), 2);
     assert_eq!(metrics.settled_so_far("dead"), 1);
+}
+
+/// A database of another encoding may not hold what a handler says. Before, the task was dead although it was done.
+#[tokio::test]
+async fn a_refused_text_goes_and_the_outcome_stays() {
+    let fake = Arc::new(Fake { unwritable: Some("ü"), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    let done = Outcome::Complete { result: Some("ü".into()) };
+    let retried = Outcome::Retry { delay: Duration::ZERO, error: "ü".into() };
+    let dead = Outcome::Dead { error: "ü".into() };
+    for (id, outcome) in (1..).zip([done, retried, dead]) {
+        send.send(Settlement { outcome, ..settlement(id) }).await.unwrap();
+    }
+    drop(send);
+    settler.work(receive).await.unwrap();
+    for outcome in ["complete", "retry", "dead"] {
+        assert_eq!(metrics.settled_so_far(outcome), 1, "{outcome}");
+    }
 }
 
 #[tokio::test]
