@@ -60,7 +60,6 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
     apply(&authority.pem());
     // The server of the tests speaks no TLS, so it cannot prove itself: that is asked for now, though the URL does not say so.
     stage.until_says("DatabaseReachable", "False CertificateInvalid", "does not speak TLS").await;
-    // Where the URL says that nothing is verified, that is a contradiction and not a silent weakness.
     stage.change(&json!({ "database": { "caRef": null } }));
     stage.until("Ready", "True Succeeded").await;
 }
