@@ -103,6 +103,7 @@ impl From<Error> for Failure {
             | Error::Login(_)
             | Error::Tls(_)
             | Error::ServerTooOld(_)
+            | Error::UnsupportedEncoding(_)
             | Error::SchemaMissing
             | Error::SchemaOlder { .. }
             | Error::SchemaNewer { .. } => (DATABASE, whole, None),

@@ -61,6 +61,8 @@ pub enum ConditionReason {
     SecretNotFound,
     /// The Secret has no such key, or what is there is no URL of a database.
     SecretInvalid,
+    /// The certificates of the database's authority are not there or are none, or the server's own cannot be verified.
+    CertificateInvalid,
     /// Nothing answers at that address.
     ConnectionFailed,
     /// The database refuses the user, its password or what it asks for.
@@ -105,13 +107,14 @@ pub enum ConditionReason {
 
 impl ConditionReason {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::NotObserved,
         Self::Succeeded,
         Self::Progressing,
         Self::Paused,
         Self::SecretNotFound,
         Self::SecretInvalid,
+        Self::CertificateInvalid,
         Self::ConnectionFailed,
         Self::AccessDenied,
         Self::DatabaseChanged,
@@ -144,6 +147,7 @@ impl ConditionReason {
             Self::Paused => "Paused",
             Self::SecretNotFound => "SecretNotFound",
             Self::SecretInvalid => "SecretInvalid",
+            Self::CertificateInvalid => "CertificateInvalid",
             Self::ConnectionFailed => "ConnectionFailed",
             Self::AccessDenied => "AccessDenied",
             Self::DatabaseChanged => "DatabaseChanged",

@@ -22,6 +22,7 @@ mod locate;
 mod manifest;
 mod names;
 mod once;
+mod pods;
 mod policy;
 #[cfg(feature = "kube")]
 mod resource;
@@ -36,6 +37,7 @@ pub use duration::{Dur, DurError};
 pub use explain::{FieldError, ManifestError};
 pub use manifest::{Manifest, check_set, parse_manifests};
 pub use names::{annotations, api, containers, env, labels};
+pub use pods::{Quantity, ResourcesSpec, RolloutSpec, Surge, WorkerSpec};
 pub use policy::Policy;
 #[cfg(feature = "kube")]
 pub use resource::{
@@ -45,7 +47,8 @@ pub use retry::{Backoff, MAX_RETRY_DELAY, RetryPolicy};
 #[cfg(feature = "kube")]
 pub use task_queue::TaskQueue;
 pub use task_queue::{
-    AutoscalingSpec, CleanupSpec, DatabaseSpec, HandlerSpec, HttpHandlerSpec, LimitsSpec, SecretKeyRef,
-    TaskQueueSpec, WorkersSpec,
+    AutoscalingSpec, CaKind, CaRef, CleanupSpec, DatabaseSpec, HandlerSpec, HttpHandlerSpec, LimitsSpec,
+    SecretKeyRef, TaskQueueSpec, WorkersSpec,
 };
+pub use validate::unknown_names;
 pub use variables::{UnknownVariable, check_variables};

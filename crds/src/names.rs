@@ -14,6 +14,8 @@ pub mod api {
 
 /// Annotations on a `TaskQueue`.
 pub mod annotations {
+    /// Those that mean something on a `TaskQueue`.
+    pub const KNOWN: [&str; 2] = [DEV_COMMAND, ADOPT];
     /// The command that `rowlock dev` runs as the handler, in the manifest's folder, with `PORT` set.
     pub const DEV_COMMAND: &str = "rowlock.dev/dev-command";
     /// On a `TaskQueue`: the owner that its queue in the database is taken over from, as a condition names it.
@@ -31,6 +33,8 @@ pub mod annotations {
 
 /// Labels, on a `TaskQueue` and on what is made of it.
 pub mod labels {
+    /// Those of ours that mean something on a `TaskQueue`.
+    pub const KNOWN: [&str; 1] = [CLASS];
     /// On a `TaskQueue`: the class of the operator that shall tend it. Left out: of one without a class.
     pub const CLASS: &str = "rowlock.dev/class";
     /// On Deployments and pods: the name of the `TaskQueue`.

@@ -221,7 +221,7 @@ impl<A: Applier> Operator<A> {
         let elsewhere = look.queues.values().filter(|queue| !self.queues.contains_key(&queue.stats.name));
         let (others, untold) = match &self.seat {
             Some(seat) => seat.instances(elsewhere),
-            None => (elsewhere.map(|queue| queue.stats.instances).sum(), 0),
+            None => (elsewhere.map(|queue| queue.stats.instances).fold(0, i64::saturating_add), 0),
         };
         self.untold = u32::try_from(untold).unwrap_or_default();
         self.limits.note(&look.limits, self.db.user(), others, self.seat.is_some(), self.now);

@@ -1,7 +1,6 @@
 //! How the connections of a database limit its pods.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rowlock_plan::{CONNECTIONS_PER_POD, Connections, Highest};
@@ -13,11 +12,15 @@ const WINDOW: Duration = Duration::from_mins(5);
 /// What the loop that looks holds: one looks, one is for what else there is to do, one hears the bell.
 const CONNECTIONS_OF_OPERATOR: u32 = 3;
 
+/// What limits are called here. A server that calls one otherwise is none of ours to repeat: its words would stand beside what people are told to do.
+const NAMES: [&str; 3] =
+    ["max_connections", "the connection limit of the database", "the connection limit of the role"];
+
 /// The tightest limit on connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
     /// What sets it.
-    pub of: Arc<str>,
+    pub of: &'static str,
     /// Whether it holds for our user alone.
     pub is_own: bool,
     pub connections: Connections,
@@ -51,7 +54,8 @@ impl Limits {
             let others = others.saturating_add(operators);
             let others = self.others.note(now, others, WINDOW);
             let connections = Connections { limit: seen.limit, others, leaving: 0 };
-            Limit { of: seen.limit_of.as_str().into(), is_own: seen.user.is_some(), connections }
+            let of = NAMES.into_iter().find(|name| *name == seen.limit_of).unwrap_or("a limit of the server");
+            Limit { of, is_own: seen.user.is_some(), connections }
         });
     }
 

@@ -31,6 +31,9 @@ pub enum Error {
     /// The server is older than every release that we support.
     #[error("{0}")]
     ServerTooOld(String),
+    /// The database has no encoding that is checked.
+    #[error("{0}")]
+    UnsupportedEncoding(String),
     /// Behind a connection pooler nobody hears the bell.
     #[error("behind a connection pooler no bell is heard; the queue is polled")]
     NoBell,
@@ -116,9 +119,12 @@ impl Error {
             Self::Unreachable(_) => "unreachable",
             Self::ReadOnly(_) => "read_only",
             Self::Timeout => "timeout",
-            Self::Url(_) | Self::Login(_) | Self::Tls(_) | Self::ServerTooOld(_) | Self::NoBell => {
-                "unsupported"
-            }
+            Self::Url(_)
+            | Self::Login(_)
+            | Self::Tls(_)
+            | Self::ServerTooOld(_)
+            | Self::UnsupportedEncoding(_)
+            | Self::NoBell => "unsupported",
             Self::SchemaMissing | Self::SchemaOlder { .. } | Self::SchemaNewer { .. } => "schema",
             Self::Refused { .. } => "refused",
             Self::Gone => "gone",

@@ -102,7 +102,7 @@ impl Db {
         if encoding.try_get::<String, _>(0)? != NO_ENCODING {
             return Ok(());
         }
-        Err(Error::Unsupported(format!(
+        Err(Error::UnsupportedEncoding(format!(
             "this database has the encoding {NO_ENCODING}, in which nobody checks that text can be read; \
              use one that was made by `create database NAME template template0 encoding 'UTF8'`"
         )))

@@ -155,7 +155,7 @@ mod tests {
         async fn fetch(&self, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
             self.1.lock().unwrap().push(ids.len());
             if ids.iter().any(|id| self.0.contains(&id.0)) {
-                return Err(Error::Unsupported("invalid byte sequence".into()));
+                return Err(Error::UnsupportedEncoding("invalid byte sequence".into()));
             }
             Ok(ids.iter().map(|id| body(*id)).collect())
         }

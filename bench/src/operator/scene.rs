@@ -20,7 +20,7 @@ use super::process::OperatorProcess;
 const NAMESPACE: &str = "bench";
 const DATABASE: &str = "bench";
 
-/// So many Secrets lead to the database, as where teams have namespaces of their own.
+/// So many Secrets lead to the database, as where teams share a namespace.
 const SECRETS: usize = 10;
 
 /// Enough for a hundred pods, and what is left to others.

@@ -203,7 +203,7 @@ impl Pods {
         if foreign(stored.as_ref(), "PodDisruptionBudget", &known.owner).is_some() {
             return Ok(());
         }
-        let object = build::budget(&known.owner);
+        let object = build::budget(&known.owner, &self.image);
         let done = known.budget.as_ref().is_some_and(|written| {
             let unseen = written.at.elapsed() < WATCH_DELAY && written.hash == build::hash_of(&object);
             unseen || written.is(&object, stored.as_ref())

@@ -7,7 +7,7 @@ use rowlock_crds::{
 use rowlock_plan::Reason as Settled;
 use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION};
 
-use super::database::{self, Trouble};
+use super::database::{self, Trouble, words};
 use super::health::Health;
 use super::outcome::Outcome;
 use crate::limit::Limit;
@@ -110,14 +110,24 @@ fn remedy(said: &str) -> Option<&'static str> {
     remedies.into_iter().find(|(words, _)| said.contains(words)).map(|(_, remedy)| remedy)
 }
 
-/// Whose the queue is, and how to get it.
+/// Whose the queue is, and how to get it. Who it is says the database, and whoever wrote it there: what looks like no owner is not made
+/// a part of a command.
 fn anothers(seen: &Seen<'_>, owner: Option<&str>, said: &str) -> String {
-    let Some(owner) = owner else { return said.to_owned() };
+    let Some(owner) = owner.filter(|owner| is_owner(owner)) else { return words(said) };
     let ((namespace, name), adopt) = (seen.place, annotations::ADOPT);
     format!(
         "the queue in the database belongs to {owner} (the cluster's number, namespace and name of a TaskQueue): give this one another \
          queueName; or, where that one is gone or shall lose it, `kubectl annotate taskqueue {name} -n {namespace} --overwrite '{adopt}={owner}'`"
     )
+}
+
+/// The longest owner: a number, a namespace and a name.
+const LONGEST_OWNER: usize = 200;
+
+/// As `declare_queue` takes it.
+fn is_owner(owner: &str) -> bool {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-./ ".contains(&c);
+    (1..=LONGEST_OWNER).contains(&owner.len()) && owner.bytes().all(allowed)
 }
 
 fn ready(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {

@@ -11,6 +11,7 @@ use rowlock_crds::{TaskQueue, annotations, api};
 use serde_json::Value;
 
 use super::build::{self, Owner};
+use super::inherit::inherited;
 use super::managed;
 use super::outcome::Outcome;
 
@@ -103,6 +104,8 @@ pub(crate) fn owner(task_queue: &TaskQueue) -> Owner {
         name: metadata.name.unwrap_or_default(),
         uid: metadata.uid.unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
+        labels: inherited(metadata.labels.as_ref()),
+        annotations: inherited(metadata.annotations.as_ref()),
     }
 }
 

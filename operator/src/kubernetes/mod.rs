@@ -4,10 +4,10 @@
 //!
 //! * [`run`], [`Config`]: a whole operator;
 //! * `tender`, `charges`: the loop over the queues of one database, which asks [`Operator`](crate::Operator) to observe, plan and apply;
-//! * `build`, `worker`, `resources`, `security`: a queue's instances as objects; pure;
+//! * `build`, `worker`, `resources`, `security`, `inherit`: a queue's instances as objects; pure;
 //! * `applier`, `known`, `apply`, `managed`: what is written when, and by which requests; `rollouts`: which queues wait for others;
 //! * `health`, `judgement`, `status`: what was seen, in words; pure;
-//! * `database`, `watch`, `election`: Secrets and connections; what is in the cluster; who leads.
+//! * `source`, `database`, `watch`, `election`: Secrets and connections; what is in the cluster; who leads.
 
 mod applier;
 mod apply;
@@ -18,6 +18,7 @@ mod database;
 mod election;
 mod health;
 mod http;
+mod inherit;
 mod judgement;
 mod known;
 mod managed;
@@ -28,6 +29,7 @@ mod resources;
 mod rollouts;
 mod security;
 mod shared;
+mod source;
 mod status;
 mod tender;
 mod unread;

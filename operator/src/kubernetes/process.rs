@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::apply::{Hand, bounded};
 use super::charges::sources;
 use super::config::Config;
-use super::database::Source;
 use super::election::{Elector, Leadership};
 use super::http;
 use super::shared::{Shared, Unread};
+use super::source::Source;
 use super::tender::Tender;
 use super::unread;
 
@@ -43,7 +43,7 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std
     let known = http::Known::default();
     let mut pages = pin!(rowlock_daemon::serve(listener, http::router(Arc::clone(&known))));
     let cluster = tokio::select! {
-        cluster = cluster(&client) => cluster,
+        cluster = cluster(&client, &config) => cluster,
         never = &mut pages => match never {},
         () = stop.cancelled() => return Ok(()),
     };
@@ -60,14 +60,20 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std
     }
 }
 
-/// The uid of the cluster; asked for until it is known.
-async fn cluster(client: &Client) -> String {
+/// The uid of the cluster; asked for until it is known. One that may see a single namespace knows that namespace's instead.
+async fn cluster(client: &Client, config: &Config) -> String {
     let api: Api<KubeNamespace> = Api::all(client.clone());
+    let mut names = vec![SYSTEM_NAMESPACE];
+    names.extend(config.only_namespace());
     loop {
-        match bounded(api.get_metadata(SYSTEM_NAMESPACE)).await {
-            Ok(found) => return found.uid().unwrap_or_default(),
-            Err(error) => {
-                tracing::warn!(%error, "the cluster's name is not known; trying again");
+        for name in &names {
+            match bounded(api.get_metadata(name)).await {
+                Ok(found) => return found.uid().unwrap_or_default(),
+                Err(error) if error.is_forbidden() && names.last() != Some(name) => (),
+                Err(error) => {
+                    tracing::warn!(%error, "the cluster's name is not known; trying again");
+                    break;
+                }
             }
         }
         sleep(RETRY_PAUSE).await;

@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use super::apply::{Hand, WriteError};
 use super::charges::owner;
 use super::config::Config;
-use super::database::Source;
 use super::election::Leadership;
 use super::rollouts::{Place, Rollouts, is_under_way};
+use super::source::Source;
 use super::watch::{Followed, Namespace, without_status};
 use crate::room::Room;
 use crate::view::View;
@@ -101,9 +101,10 @@ impl Shared {
         shared(&self.namespaces, name, || Namespace::follow(&self.client, name))
     }
 
-    /// Where the loops of the database of that identity meet.
-    pub(crate) fn room(&self, identity: &str) -> Arc<Room> {
-        shared(&self.rooms, identity, Room::default)
+    /// Where the loops of a namespace meet whose databases say that they are the one of that identity. Never those of two namespaces: whoever
+    /// runs a server of their own has it say what they like.
+    pub(crate) fn room(&self, namespace: &str, identity: &str) -> Arc<Room> {
+        shared(&self.rooms, &format!("{namespace}/{identity}"), Room::default)
     }
 
     /// Whether the operator may now change the pods of this Deployment for reasons of its own.
@@ -158,10 +159,12 @@ impl Shared {
         those.cloned().map(Arc::new).collect()
     }
 
-    /// Whose queues some loop of ours tends.
-    pub(crate) fn owners(&self) -> BTreeSet<String> {
+    /// Whose queues some loop of that namespace tends.
+    pub(crate) fn owners(&self, namespace: &str) -> BTreeSet<String> {
         let all = self.task_queues.all();
-        all.iter().filter_map(|one| one.0.as_ref().ok()).map(|one| owner(one, &self.cluster)).collect()
+        let those = all.iter().filter_map(|one| one.0.as_ref().ok());
+        let those = those.filter(|one| one.metadata.namespace.as_deref() == Some(namespace));
+        those.map(|one| owner(one, &self.cluster)).collect()
     }
 
     pub(crate) fn unread(&self) -> Vec<Unread> {

@@ -6,18 +6,21 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
-use rowlock_crds::{ConditionReason, ConditionType, TaskQueue, TaskQueueStatus, annotations};
+use rowlock_crds::{
+    ConditionReason, ConditionType, FieldError, TaskQueue, TaskQueueStatus, annotations, unknown_names,
+};
 use rowlock_queue::{Db, Identity};
 use tokio::time::sleep;
 
 use super::applier::Pods;
 use super::apply::WriteError;
 use super::charges::{charge, manifest, owner};
-use super::database::{self, Source, Trouble};
+use super::database::{self, Trouble};
 use super::health::{Health, health};
 use super::judgement::{Seen, judge};
 use super::outcome::Outcome;
 use super::shared::{Shared, is_of};
+use super::source::{Access, Source};
 use super::status::{change, database as database_of, former, status};
 use super::watch::Namespace;
 use crate::control::Operator;
@@ -42,9 +45,9 @@ const REFUSED_LONGEST: Duration = Duration::from_secs(30);
 /// So long making or changing the tables may take, with all that waits for a lock; a server that has vanished says nothing for longer.
 const OPENING_LONGEST: Duration = Duration::from_mins(2);
 
-/// A URL that the database refused, with what it said, and until when it is not asked again.
+/// What the database refused, with what it said, and until when it is not asked again.
 struct Refused {
-    url: String,
+    access: Access,
     trouble: Trouble,
     pause: Duration,
     until: Instant,
@@ -56,7 +59,7 @@ pub(crate) struct Tender {
     source: Source,
     namespace: Arc<Namespace>,
     operator: Option<Operator<Pods>>,
-    url: Option<String>,
+    access: Option<Access>,
     db: Option<Db>,
     /// Which database that is.
     identity: Option<String>,
@@ -80,6 +83,8 @@ struct Last {
     at: Option<Instant>,
     /// Since when none of the pods that are wanted is ready.
     lacking: Option<Instant>,
+    /// Which of its annotations and labels people were told of that mean nothing.
+    unknown: Vec<FieldError>,
 }
 
 impl Tender {
@@ -89,7 +94,7 @@ impl Tender {
             source,
             namespace,
             operator: None,
-            url: None,
+            access: None,
             db: None,
             identity: None,
             started_at: None,
@@ -131,7 +136,7 @@ impl Tender {
     }
 
     async fn forget(&mut self) {
-        (self.operator, self.url, self.identity, self.trouble, self.looked_at) =
+        (self.operator, self.access, self.identity, self.trouble, self.looked_at) =
             (None, None, None, None, None);
         self.room = None;
         self.written.clear();
@@ -149,7 +154,7 @@ impl Tender {
         let view = match &mut self.operator {
             Some(operator) if usable => {
                 if let Some((_, room)) = &self.room {
-                    room.set_owners(self.shared.owners());
+                    room.set_owners(self.shared.owners(&self.source.namespace));
                 }
                 let charges = queues.values().map(|one| {
                     let written = self.written.get(&one.name_any()).map(|last| &last.status);
@@ -162,7 +167,8 @@ impl Tender {
                 // A database that does not answer is asked for its Secret at once: it may be another one by now. That another loop sees it says
                 // nothing of this Secret.
                 if operator.looks() || view.trouble.is_some() {
-                    self.trouble = view.trouble.as_deref().map(database::trouble);
+                    let trouble = view.trouble.as_deref().map(database::trouble);
+                    self.trouble = trouble.map(|trouble| self.source.told(trouble));
                 }
                 // Another server, or the same again: the loops meet anew.
                 if view.started_at.is_some() && view.started_at != self.started_at {
@@ -218,56 +224,83 @@ impl Tender {
         self.looked_at = Some(Instant::now());
         let trouble = opened.unwrap_or_else(|_| Err(late())).err();
         if let Some(trouble) = trouble.as_ref().filter(|trouble| Some(*trouble) != self.trouble.as_ref()) {
-            let (namespace, secret) = (&self.source.namespace, &self.source.secret);
+            let (namespace, secret) = (&self.source.namespace, &self.source.secret.name);
             tracing::warn!(namespace, secret, reason = trouble.reason.as_str(), "{}", trouble.message);
         }
         self.trouble = trouble;
     }
 
     async fn open(&mut self) -> Result<(), Trouble> {
-        let url = match self.source.url(&self.shared.client, &self.shared.config).await {
+        let config = &self.shared.config;
+        let access = match self.source.access(&self.shared.client, config).await {
             // A bad moment of the API server is no reason to let go of a database that answers.
             Err(trouble) if trouble.reason == ConditionReason::NotObserved && self.db.is_some() => {
                 return Ok(());
             }
             answer => answer?,
         };
-        if let (Some(db), true) = (&self.db, self.url.as_ref() == Some(&url)) {
-            // Another one by the same address, such as a backup of earlier days, may lack tables.
-            database::prepare(db).await?;
-            let (identity, behind_pooler) = (database::identity(db).await?, db.is_behind_pooler());
-            self.meet_others(identity, behind_pooler);
-            return Ok(());
+        let refused = self.refused.as_ref().filter(|refused| refused.access == access);
+        if let Some(refused) = refused.filter(|refused| Instant::now() < refused.until) {
+            return Err(refused.trouble.clone());
         }
-        let before = self.refused.take_if(|refused| refused.url == url);
-        if let Some(refused) = before.as_ref().filter(|refused| Instant::now() < refused.until) {
-            let trouble = refused.trouble.clone();
-            self.refused = before;
-            return Err(trouble);
-        }
-        let connect = database::connect(url.clone(), &self.source);
-        let db = match database::open(&connect).await {
+        let opened = self.open_by(&access).await.map_err(|trouble| self.source.told(trouble));
+        match &opened {
             Err(trouble) if !trouble.may_pass() => {
+                let before = self.refused.take_if(|refused| refused.access == access);
                 let pause = before.map_or(RETRY_EVERY, |before| (before.pause * 2).min(REFUSED_LONGEST));
                 let until = Instant::now() + pause;
-                self.refused = Some(Refused { url, trouble: trouble.clone(), pause, until });
+                self.refused = Some(Refused { access, trouble: trouble.clone(), pause, until });
+            }
+            _ => self.refused = None,
+        }
+        opened
+    }
+
+    async fn open_by(&mut self, access: &Access) -> Result<(), Trouble> {
+        let config = &self.shared.config;
+        let (db, is_new) = match &self.db {
+            Some(db) if self.access.as_ref() == Some(access) => {
+                // Another one by the same address, such as a backup of earlier days, may lack tables.
+                database::prepare(db).await?;
+                (db.clone(), false)
+            }
+            _ => (database::open(&access.connect(config)).await?, true),
+        };
+        let identity = match self.identify(&db, access).await {
+            Err(trouble) => {
+                if is_new {
+                    db.close().await;
+                }
                 return Err(trouble);
             }
-            answer => answer?,
+            Ok(identity) => identity,
         };
-        let (identity, behind_pooler) = (database::identity(&db).await?, db.is_behind_pooler());
-        let mut operator = self.operator.take().unwrap_or_else(|| self.new_operator(db.clone()));
-        operator.set_db(db.clone());
-        operator.listen(connect);
-        (self.operator, self.url) = (Some(operator), Some(url));
+        let behind_pooler = db.is_behind_pooler();
+        if is_new {
+            let connect = access.connect(config);
+            let mut operator = self.operator.take().unwrap_or_else(|| self.new_operator(db.clone()));
+            operator.set_db(db.clone());
+            operator.listen(connect);
+            (self.operator, self.access) = (Some(operator), Some(access.clone()));
+        }
         self.meet_others(identity, behind_pooler);
-        if let Some(old) = self.db.replace(db) {
+        if is_new && let Some(old) = self.db.replace(db) {
             old.close().await;
         }
         Ok(())
     }
 
-    /// Other loops tend queues of the same database. Not of a copy that was restored beside it, which has the same name, and a server of its own; nor
+    /// Which database it is, for us and for the pods.
+    async fn identify(&self, db: &Db, access: &Access) -> Result<Identity, Trouble> {
+        let identity = database::identity(db).await?;
+        if let Some(worker) = access.connect_as_worker(&self.shared.config) {
+            let checked = database::check_worker(&worker, identity.database.as_deref()).await;
+            checked.map_err(|trouble| self.source.of_worker(&trouble))?;
+        }
+        Ok(identity)
+    }
+
+    /// Other loops of the namespace tend queues of the same database. Not of a copy that was restored beside it, which has the same name, and a server of its own; nor
     /// where a connection pooler stands, behind which less is seen and nothing heard.
     fn meet_others(&mut self, identity: Identity, behind_pooler: bool) {
         let Identity { database, started_at } = identity;
@@ -277,7 +310,7 @@ impl Tender {
         if self.room.as_ref().map(|(name, _)| name) == room.as_ref() {
             return;
         }
-        self.room = room.map(|name| (name.clone(), self.shared.room(&name)));
+        self.room = room.map(|name| (name.clone(), self.shared.room(&self.source.namespace, &name)));
         let seat = self.room.as_ref().map(|(_, room)| Seat::take(room, self.source.to_string(), started_at));
         if let Some(operator) = &mut self.operator {
             operator.sit(seat);
@@ -318,6 +351,14 @@ impl Tender {
         if last.uid != uid {
             *last = Last::of(one);
         }
+        let unknown = unknown_names(one.annotations().keys(), one.labels().keys());
+        if let Some(note) =
+            unknown.iter().map(ToString::to_string).reduce(|all, more| format!("{all}. {more}"))
+            && last.unknown != unknown
+        {
+            self.shared.hand.event(&one.object_ref(&()), true, "UnknownName", &note).await;
+        }
+        last.unknown = unknown;
         let identity = self.identity.as_deref().filter(|_| queue.is_some());
         let database = database_of(last.status.database.as_ref(), identity, now);
         let view = view.and_then(|view| view.queues.iter().find(|view| Some(&view.name) == queue));
@@ -359,7 +400,7 @@ impl Tender {
 impl Last {
     fn of(one: &TaskQueue) -> Self {
         let status = one.status.clone().unwrap_or_default();
-        Self { uid: one.uid().unwrap_or_default(), status, at: None, lacking: None }
+        Self { uid: one.uid().unwrap_or_default(), status, at: None, lacking: None, unknown: Vec::new() }
     }
 
     /// Whether the queue was ready until its pods had to start, a moment ago.

@@ -11,6 +11,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use crate::Reach;
+
 use super::{
     fault::Fault,
     target::{Host, Roots, Target, TlsWish},
@@ -61,8 +63,8 @@ pub(super) enum Address {
     Unix(String),
 }
 
-/// The addresses of a host, in the resolver's order.
-pub(super) async fn resolve(host: &Host) -> Result<Vec<Address>, Fault> {
+/// The addresses of a host, in the resolver's order; none if one of them is out of reach.
+pub(super) async fn resolve(host: &Host, reach: Option<&Reach>) -> Result<Vec<Address>, Fault> {
     if host.is_folder() {
         return Ok(vec![Address::Unix(format!("{}/.s.PGSQL.{}", host.name, host.port))]);
     }
@@ -80,7 +82,12 @@ pub(super) async fn resolve(host: &Host) -> Result<Vec<Address>, Fault> {
     if found.is_empty() {
         return Err(Fault::Unreachable(format!("the name `{}` is not known here", host.name)));
     }
-    Ok(found)
+    // Checked here, where nobody can have the name mean something else before it is connected to.
+    let barred = found.iter().find_map(|address| match address {
+        Address::Tcp(address) => reach?.refuses(&host.name, address.ip()),
+        Address::Unix(_) => None,
+    });
+    barred.map_or(Ok(found), |why| Err(Fault::Barred(why)))
 }
 
 /// Connects within `patience`, and encrypts as `way` says.

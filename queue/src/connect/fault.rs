@@ -1,5 +1,6 @@
 //! What is said of a connection that could not be made, or was broken off by us.
 
+use super::uri::wrong;
 use crate::Error;
 
 /// The one text for a server that says something else than Postgres does. What exactly is logged at debug level alone: told to
@@ -17,6 +18,8 @@ pub(super) enum Fault {
     Unreachable(String),
     /// It is no Postgres, or one that breaks the protocol's bounds; the detail is for the log.
     Protocol(String),
+    /// The name means an address that is out of reach.
+    Barred(String),
     /// TLS is refused, or a certificate.
     Tls(String),
     /// The way of logging in is refused by us.
@@ -40,6 +43,7 @@ impl Fault {
                 tracing::debug!(place, detail, "not the Postgres protocol");
                 Error::Unreachable(format!("{place}: {NO_POSTGRES}"))
             }
+            Self::Barred(why) => wrong(why),
             Self::Tls(why) => Error::Tls(format!("{place}: {why}")),
             Self::Login(why) => Error::Login(format!("{place}: {why}")),
             Self::Unfit(why) => Error::ReadOnly(format!("{place}: {why}")),

@@ -22,7 +22,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::Result;
+use crate::{Reach, Result};
 
 pub(crate) use fault::shorten;
 pub(crate) use session::{Manner, Recipe, Session};
@@ -38,6 +38,8 @@ pub struct Connect {
     pub ca_pem: Option<Arc<str>>,
     /// Whose the URL is.
     pub trust: UrlTrust,
+    /// Where it may not lead, whatever its names mean. `None`: it may lead anywhere.
+    pub reach: Option<Arc<Reach>>,
     /// What is done there.
     pub access: Access,
     /// A host without dots is a name in this domain, such as `shop.svc`; `localhost` is not.
@@ -76,6 +78,7 @@ impl Connect {
             url: url.into(),
             ca_pem: None,
             trust: UrlTrust::Own,
+            reach: None,
             access: Access::ReadWrite,
             domain: None,
             application_name: application_name.into(),

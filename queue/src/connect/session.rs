@@ -213,7 +213,9 @@ impl Recipe {
         let place = self.target.place_of(host);
         let late = || Failed::from(Error::Unreachable(format!("{place}: no answer within {patience:.1?}")));
         let tried = async {
-            let addresses = resolve(host).await.map_err(|fault| Failed::of_relay(fault, &place))?;
+            let addresses = resolve(host, self.target.reach.as_deref())
+                .await
+                .map_err(|fault| Failed::of_relay(fault, &place))?;
             let share = patience / u32::try_from(addresses.len().max(1)).unwrap_or(1);
             let mut last = None;
             for address in &addresses {

@@ -8,7 +8,7 @@ use super::{
     uri::{EXAMPLE, Uri, parse_port, wrong},
     values::{Auth, AuthRule, Keepalive, Servers, SslMode, Tls},
 };
-use crate::Result;
+use crate::{Reach, Result};
 
 /// Postgres' own port.
 const PORT: u16 = 5432;
@@ -29,6 +29,7 @@ pub(crate) struct Target {
     pub(super) auth: Vec<AuthRule>,
     pub(super) servers: Servers,
     pub(super) trust: UrlTrust,
+    pub(super) reach: Option<Arc<Reach>>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) keepalive: Keepalive,
 }
@@ -102,6 +103,7 @@ impl Target {
             auth: params.auth,
             servers,
             trust: connect.trust,
+            reach: connect.reach.clone(),
             connect_timeout: params.connect_timeout,
             keepalive: params.keepalive,
         }
@@ -115,6 +117,13 @@ impl Target {
         }
         if (self.tls.oldest, self.tls.newest) == (Some(Tls::V13), Some(Tls::V12)) {
             return Err(wrong("has an ssl_min_protocol_version above its ssl_max_protocol_version"));
+        }
+        for Host { name, address, .. } in &self.hosts {
+            let Some(reach) = &self.reach else { break };
+            let refused = reach.refuses_name(name).or_else(|| reach.refuses(name, (*address)?));
+            if let Some(refused) = refused {
+                return Err(wrong(refused));
+            }
         }
         if [&self.user, &self.database].iter().any(|name| name.chars().any(char::is_control)) {
             return Err(wrong("has a control character in its user or database"));

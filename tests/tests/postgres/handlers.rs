@@ -142,7 +142,7 @@ async fn a_database_without_an_encoding_is_refused_before_anything_is_made_in_it
     let connect = Connect { url: server::url(&name), ..test.connect() };
     let db = Db::connect(&connect).await.unwrap();
     let refused = db.migrate().await.unwrap_err();
-    assert!(matches!(refused, Error::Unsupported(_)), "{refused:?}");
+    assert!(matches!(refused, Error::UnsupportedEncoding(_)), "{refused:?}");
     assert!(
         refused.to_string().contains("SQL_ASCII") && refused.to_string().contains("encoding 'UTF8'"),
         "{refused}"
