@@ -78,9 +78,10 @@ pub mod env {
     /// Name of the instance in the database, in logs and in a task's story; the pod's name.
     pub const INSTANCE_NAME: &str = "ROWLOCK_INSTANCE_NAME";
     /// All of ours, those of the operator too, which its flags name: a program takes what is meant for another for known.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: &[&str] = &[
         DATABASE_URL,
         DATABASE_URL_FILE,
+        DATABASE_CA_FILE,
         QUEUE,
         WORKERS,
         HANDLER_URL,
@@ -94,6 +95,8 @@ pub mod env {
         "ROWLOCK_WORKER_PULL_POLICY",
         "ROWLOCK_WORKER_PULL_SECRETS",
         "ROWLOCK_WORKER_RESOURCES",
+        "ROWLOCK_WORKER_LABELS",
+        "ROWLOCK_ALLOWED_DATABASE_HOSTS",
         "ROWLOCK_ROLLOUTS_AT_ONCE",
         "ROWLOCK_LEASE",
         "ROWLOCK_SERVICE_ACCOUNT",

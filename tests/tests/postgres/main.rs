@@ -8,8 +8,13 @@ mod connections;
 mod deletion;
 mod failover;
 mod fencing;
+<<<<<<< HEAD
 mod handlers;
+=======
+mod front;
+>>>>>>> connect
 mod horizon;
+mod hostile;
 mod housekeeping;
 mod isolation;
 mod late;
@@ -17,9 +22,11 @@ mod outages;
 mod outcomes;
 mod overseer;
 mod pooler;
+mod read_only;
 mod refusals;
 mod resend;
 mod retention;
 mod schema;
 mod statistics;
 mod surroundings;
+mod tls;
