@@ -85,6 +85,15 @@ async fn a_database_out_of_reach_or_of_another_schema_is_4() {
     check(&home.run(&["status"]), 4, "rowlock migrate");
 }
 
+/// Before, this was 1, as if another try were in vain.
+#[tokio::test]
+async fn a_server_that_takes_no_changes_is_4() {
+    let test = TestDb::new().await;
+    let home = Home::with_database(&server::url(&test.name));
+    test.run(format!("alter database {} set default_transaction_read_only = on", test.name)).await;
+    check(&home.run(&["enqueue", "mail", "send"]), 4, "read-only");
+}
+
 #[tokio::test]
 async fn what_the_database_refuses_is_5() {
     let test = TestDb::new().await;
