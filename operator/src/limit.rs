@@ -49,7 +49,10 @@ impl Limits {
         let tightest = limits.iter().filter(holds).min_by_key(free);
         self.current = tightest.map(|seen| {
             let instances = u32::try_from(instances).unwrap_or_default();
-            let operators = if is_shared { CONNECTIONS_OF_OPERATOR } else { seen.operators };
+            // In other namespaces, and in other clusters, others look too.
+            let looks = (seen.operators / CONNECTIONS_OF_OPERATOR).max(1);
+            let operators =
+                if is_shared { looks.saturating_mul(CONNECTIONS_OF_OPERATOR) } else { seen.operators };
             let others = seen.others.saturating_add(instances.saturating_mul(CONNECTIONS_PER_POD));
             let others = others.saturating_add(operators);
             let others = self.others.note(now, others, WINDOW);
@@ -110,6 +113,16 @@ mod tests {
         check(&limits, 31);
         limits.note(&[], None, 0, false, at(312));
         assert_eq!(limits.current(), None);
+    }
+
+    #[test]
+    fn each_loop_that_looks_keeps_its_connections_and_a_visitor_none() {
+        for (operators, expected) in [(0, 3), (1, 3), (5, 3), (6, 6), (10, 9)] {
+            let mut limits = Limits::default();
+            let seen = seen(20).map(|limit| ConnectionLimit { operators, ..limit });
+            limits.note(&seen, None, 0, true, Duration::ZERO);
+            assert_eq!(limits.current().map(|limit| limit.connections.others), Some(20 + expected));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Whom the operator trusts: what Secrets, certificates and databases may have it do.
 
+use rowlock_queue::Declaration;
 use rowlock_tests::server as postgres;
 use serde_json::json;
 use url::Url;
@@ -106,23 +107,34 @@ async fn a_forged_database_scales_nobody_elses_pods() {
     forger.db.run(forge).await;
     let class = format!("rowlock.dev/class={}", innocent.namespace);
     let _operator = innocent
-        .operator_with(|config| {
-            (config.namespace, config.class) = (None, Some(innocent.namespace.clone()));
-        })
+        .operator_with(|config| (config.namespace, config.class) = (None, Some(innocent.namespace.clone())))
         .await;
-    for stage in [&forger, &innocent] {
-        stage.task_queue("emails", EMAILS);
+    // The one that comes first looks for both.
+    for (stage, queue) in [(&forger, "own"), (&innocent, "mail")] {
+        stage.task_queue("emails", &EMAILS.replace("queueName: mail", &format!("queueName: {queue}")));
         stage.kubectl(&["label", "tq", "emails", &class]);
         stage.until("Ready", "True Succeeded").await;
     }
     let identity = |stage: &Stage| stage.get("tq", "emails")["status"]["database"]["identity"].clone();
     assert_eq!(identity(&forger), identity(&innocent), "the one says that it is the other");
+    // It says so of the other's queue as well, which has much to do there.
+    let of = |column: &str| format!("select {column} from rowlock.queue where name = 'mail'");
+    let (owner, generation) = (innocent.db.one(of("owner")).await, innocent.db.one(of("generation")).await);
+    let theirs = Declaration { owner, generation, ..rowlock_tests::declaration("mail") };
+    rowlock_queue::declare(&forger.db.db, &theirs).await.unwrap();
     forger.db.enqueue_many(1000).await;
+    forger
+        .db
+        .run("select count(*) from rowlock.enqueue_many('own', 'email', array_fill('{}'::json, array[1000]))")
+        .await;
     forger.until_replicas(4).await;
     innocent.db.enqueue().await;
     innocent.until_replicas(1).await;
-    forger.change(&json!({ "workers": { "total": 60 } }));
-    forger.until_replicas(6).await;
+    // For several looks.
+    for pods in [6, 8, 10] {
+        forger.change(&json!({ "workers": { "total": pods * 10 } }));
+        forger.until_replicas(pods).await;
+    }
     assert_eq!(innocent.deployment()["spec"]["replicas"], 1);
 }
 
