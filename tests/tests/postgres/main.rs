@@ -8,11 +8,8 @@ mod connections;
 mod deletion;
 mod failover;
 mod fencing;
-<<<<<<< HEAD
-mod handlers;
-=======
 mod front;
->>>>>>> connect
+mod handlers;
 mod horizon;
 mod hostile;
 mod housekeeping;
