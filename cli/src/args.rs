@@ -16,7 +16,8 @@ const EXIT_CODES: &str = "Exit codes:
   5  the database refused: backlog full, payload too large, ...
 
 Connecting: --database-url, ROWLOCK_DATABASE_URL, or ROWLOCK_DATABASE_URL_FILE (a file that holds it; it
-wins over the string). A flag wins over the environment.";
+wins over the string). A flag wins over the environment. --database-ca-file or ROWLOCK_DATABASE_CA_FILE names
+the CA that the server's certificate is verified with.";
 
 /// Background tasks kept in Postgres: enqueue, inspect, mend, and run a whole Rowlock on this machine
 #[derive(Parser)]
@@ -65,11 +66,14 @@ pub(crate) enum Command {
 #[derive(Args)]
 pub(crate) struct Database {
     /// Connection string of the database [env: `ROWLOCK_DATABASE_URL`]
-    #[arg(long, value_name = "URL", conflicts_with = "database_url_file")]
-    pub(crate) database_url: Option<String>,
+    #[arg(long = "database-url", value_name = "URL", conflicts_with = "url_file")]
+    pub(crate) url: Option<String>,
     /// File that holds the connection string [env: `ROWLOCK_DATABASE_URL_FILE`]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) database_url_file: Option<PathBuf>,
+    #[arg(long = "database-url-file", value_name = "FILE")]
+    pub(crate) url_file: Option<PathBuf>,
+    /// File with the CA of the database's certificate, as PEM; sslmode is then verify-full [env: `ROWLOCK_DATABASE_CA_FILE`]
+    #[arg(long = "database-ca-file", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Args)]

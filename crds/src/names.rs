@@ -61,7 +61,7 @@ pub mod env {
     pub const DATABASE_URL: &str = "ROWLOCK_DATABASE_URL";
     /// File that holds the connection string, so that the secret is not in the environment.
     pub const DATABASE_URL_FILE: &str = "ROWLOCK_DATABASE_URL_FILE";
-    /// File with certificates of the authority that the database's certificate is checked against.
+    /// A file with the certificates of the authorities that the database's certificate may be signed by.
     pub const DATABASE_CA_FILE: &str = "ROWLOCK_DATABASE_CA_FILE";
     /// Name of the queue in the database.
     pub const QUEUE: &str = "ROWLOCK_QUEUE";

@@ -29,6 +29,8 @@ const OLDEST_SERVER: i32 = 140_000;
 /// Bounds of the pause between attempts to reach a server.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
+/// How often it is said that a server still cannot be reached.
+const SAY_EVERY: Duration = Duration::from_secs(30);
 
 impl Connect {
     /// Connects once, to learn what is wrong at once and whether a connection pooler stands between us and the server; then makes a pool.
@@ -185,17 +187,26 @@ impl Db {
     pub async fn connect_with_retry(connect: &Connect, patience: Option<Duration>) -> Result<Self> {
         let started = tokio::time::Instant::now();
         let mut pause = RETRY_FIRST;
+        let mut said: Option<tokio::time::Instant> = None;
         loop {
             match Self::connect(connect).await {
                 Err(error)
                     if error.is_transient()
                         && patience.is_none_or(|patience| started.elapsed() < patience) =>
                 {
-                    tracing::warn!(%error, retry_in = ?pause, "cannot connect to the database yet");
+                    if said.is_none_or(|said| SAY_EVERY <= said.elapsed()) {
+                        said = Some(tokio::time::Instant::now());
+                        tracing::warn!(%error, "cannot connect to the database yet; trying again");
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_LONGEST);
                 }
-                result => return result,
+                result => {
+                    if said.is_some() && result.is_ok() {
+                        tracing::info!(after = ?started.elapsed(), "connected to the database");
+                    }
+                    return result;
+                }
             }
         }
     }

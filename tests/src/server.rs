@@ -111,8 +111,12 @@ fn clean() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The executable beside the test's own folder, made with every test of this package.
-fn guard() -> anyhow::Result<PathBuf> {
+/// The executable beside the test's own folder, made with every test of this package: what guards servers that a test starts.
+///
+/// # Errors
+///
+/// Where the test lies in no folder of Cargo's.
+pub fn guard() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).context("a test lies in target/*/deps")?;
     Ok(folder.join("rowlock-tests-guard"))

@@ -1,7 +1,8 @@
 //! Flags, environment and file, in this order of precedence, become one checked configuration.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -31,6 +32,9 @@ pub struct Args {
     /// File that holds the connection string; wins over the string itself
     #[arg(long, env = env::DATABASE_URL_FILE)]
     database_url_file: Option<PathBuf>,
+    /// File with the CA of the database's certificate, as PEM; sslmode is then verify-full
+    #[arg(long, env = env::DATABASE_CA_FILE)]
+    database_ca_file: Option<PathBuf>,
     /// Name of the queue
     #[arg(long, env = env::QUEUE)]
     queue: Option<String>,
@@ -66,6 +70,10 @@ pub struct Config {
     pub database_url: String,
     /// Where it was read, if anywhere: what is written there later is followed.
     pub database_url_file: Option<PathBuf>,
+    /// The certificates of the authorities that the database's may be signed by, as PEM.
+    pub database_ca: Option<Arc<str>>,
+    /// Where those were read: followed, too.
+    pub database_ca_file: Option<PathBuf>,
     pub queue: String,
     pub name: String,
     pub workers: u32,
@@ -97,6 +105,7 @@ impl Args {
         let Self {
             database_url,
             database_url_file,
+            database_ca_file,
             queue,
             name,
             workers,
@@ -118,9 +127,13 @@ impl Args {
             return Err(ConfigError(format!("--workers is {workers}; choose 1 to {WORKERS_MAX}")));
         }
         let database_url_file = database_url_file.or(file.database_url_file);
+        let database_ca_file =
+            database_ca_file.or(file.database_ca_file).filter(|path| !path.as_os_str().is_empty());
         Ok(Config {
             database_url: find_url(database_url, database_url_file.clone())?,
             database_url_file,
+            database_ca: database_ca_file.as_deref().map(read_ca).transpose()?,
+            database_ca_file,
             queue: queue
                 .or(file.queue)
                 .filter(|queue| !queue.is_empty())
@@ -150,6 +163,11 @@ fn find_url(url: Option<String>, file: Option<PathBuf>) -> Result<String, Config
     };
     let url = url.trim();
     if url.is_empty() { Err(missing("--database-url", env::DATABASE_URL)) } else { Ok(url.to_owned()) }
+}
+
+fn read_ca(path: &Path) -> Result<Arc<str>, ConfigError> {
+    let wrong = |error| ConfigError(format!("--database-ca-file {}: {error}", path.display()));
+    Ok(std::fs::read_to_string(path).map_err(wrong)?.into())
 }
 
 pub(crate) fn parse_handler_url(text: &str) -> Result<Uri, ConfigError> {
@@ -205,6 +223,7 @@ mod tests {
         check_wrong(&["--handler-url", "https://h/"], "must look like http://");
         check_wrong(&["--handler-url", "/tasks"], "must look like http://");
         check_wrong(&["--database-url-file", "/nowhere"], "/nowhere");
+        check_wrong(&["--database-ca-file", "/nowhere"], "--database-ca-file /nowhere");
         check_wrong(&["--config", "/nowhere.yaml"], "/nowhere.yaml");
     }
 

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::http_handler::HttpHandler;
 use crate::in_process::InProcess;
 use crate::shared::Handler;
 use crate::task::{Done, Fail, Task};
+use crate::url_file::ConnectFiles;
 
 const WORKERS: u32 = 10;
 const DRAIN_GRACE: Duration = Duration::from_secs(25);
@@ -26,7 +26,7 @@ const CONNECTIONS: u32 = 2;
 pub struct Worker {
     pub(crate) connect: Connect,
     /// What is written there later is followed.
-    pub(crate) url_file: Option<PathBuf>,
+    pub(crate) files: ConnectFiles,
     pub(crate) queue: Arc<str>,
     pub(crate) name: String,
     pub(crate) workers: u32,
@@ -72,6 +72,8 @@ impl Worker {
         let Config {
             database_url,
             database_url_file,
+            database_ca,
+            database_ca_file,
             queue,
             name,
             workers,
@@ -81,10 +83,13 @@ impl Worker {
             log_format: _,
             bell,
         } = config;
-        let connect = Connect::new(database_url, format!("rowlock-worker {name}"), CONNECTIONS);
+        let connect = Connect {
+            ca_pem: database_ca,
+            ..Connect::new(database_url, format!("rowlock-worker {name}"), CONNECTIONS)
+        };
         Self {
             connect,
-            url_file: database_url_file,
+            files: ConnectFiles { url: database_url_file, ca: database_ca_file },
             queue: queue.into(),
             name,
             workers,
@@ -170,7 +175,7 @@ impl Builder {
         };
         Ok(Worker {
             connect,
-            url_file: None,
+            files: ConnectFiles::default(),
             queue: queue.into(),
             name,
             workers,

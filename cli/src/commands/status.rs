@@ -26,7 +26,7 @@ const HEADER: [&str; 10] = [
 
 pub(crate) async fn run(args: Status, output: Output) -> Result<(), Failure> {
     let Status { database, watch } = args;
-    let db = database::open(database).await?;
+    let db = database::open_to_read(database).await?;
     loop {
         let stats = rowlock_queue::queue_stats(&db).await;
         match stats {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 pub(crate) async fn run(args: One, output: Output) -> Result<(), Failure> {
     let One { database, id } = args;
-    let db = database::open(database).await?;
+    let db = database::open_to_read(database).await?;
     let Some(story) = rowlock_queue::story(&db, id).await? else {
         let hint = "finished tasks are deleted after `cleanup` of their TaskQueue";
         return Err(Failure::not_found(format!("there is no task {id}")).hint(hint));

@@ -15,8 +15,8 @@ use crate::Reach;
 
 use super::{
     fault::Fault,
-    params::{Keepalive, SslMode},
     target::{Host, Roots, Target, TlsWish},
+    values::{Keepalive, SslMode},
 };
 
 /// A server's end, whatever it is made of.

@@ -14,6 +14,7 @@ mod session;
 mod target;
 mod tls;
 mod uri;
+mod values;
 mod walk;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{
     UrlTrust,
     uri::{parse_port, wrong},
+    values::{AuthRule, Keepalive, Servers, SslMode, Tls, parse_auth},
 };
 use crate::{Error, Result};
 
@@ -32,59 +33,6 @@ pub(super) struct Params {
     pub(super) auth: Vec<AuthRule>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) keepalive: Keepalive,
-}
-
-/// As libpq's `sslmode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum SslMode {
-    Disable,
-    Allow,
-    Prefer,
-    Require,
-    VerifyCa,
-    VerifyFull,
-}
-
-/// The versions of TLS that we speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tls {
-    V12,
-    V13,
-}
-
-/// As libpq's `target_session_attrs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Servers {
-    #[default]
-    Any,
-    ReadWrite,
-    ReadOnly,
-    Primary,
-    Standby,
-    PreferStandby,
-}
-
-/// One entry of `require_auth`: this method, or with `false` any but this.
-pub(super) type AuthRule = (Auth, bool);
-
-/// How a server asks who we are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Auth {
-    /// It does not.
-    Nothing,
-    Password,
-    Md5,
-    Scram,
-}
-
-/// TCP's own signs of life.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Keepalive {
-    pub(super) off: bool,
-    pub(super) idle: Option<Duration>,
-    pub(super) interval: Option<Duration>,
-    pub(super) count: Option<u32>,
-    pub(super) user_timeout: Option<Duration>,
 }
 
 /// Every name that is known, for the nearest one to a name that is not.
@@ -210,7 +158,7 @@ impl Params {
                 *place = Some(value.to_owned());
             }
             "sslcertmode" => {
-                self.cert_mode = Some(choice(name, value, &["disable", "allow", "require"])?.to_owned())
+                self.cert_mode = Some(choice(name, value, &["disable", "allow", "require"])?.to_owned());
             }
             "sslsni" => self.no_sni = choice(name, value, &["0", "1"])? == "0",
             "sslnegotiation" => self.direct = choice(name, value, &["postgres", "direct"])? == "direct",
@@ -279,74 +227,12 @@ impl Params {
 /// The built-in authorities, by the name that libpq has for those of the system.
 pub(super) const SYSTEM: &str = "system";
 
-impl SslMode {
-    const ALL: [(&str, Self); 6] = [
-        ("disable", Self::Disable),
-        ("allow", Self::Allow),
-        ("prefer", Self::Prefer),
-        ("require", Self::Require),
-        ("verify-ca", Self::VerifyCa),
-        ("verify-full", Self::VerifyFull),
-    ];
-
-    fn parse(value: &str) -> Result<Self> {
-        one_of("sslmode", value, &Self::ALL)
-    }
-
-    /// As it is written.
-    pub(super) fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
-    }
-}
-
-impl Servers {
-    fn parse(value: &str) -> Result<Self> {
-        let all = [
-            ("any", Self::Any),
-            ("read-write", Self::ReadWrite),
-            ("read-only", Self::ReadOnly),
-            ("primary", Self::Primary),
-            ("standby", Self::Standby),
-            ("prefer-standby", Self::PreferStandby),
-        ];
-        one_of("target_session_attrs", value, &all)
-    }
-}
-
-fn parse_auth(value: &str) -> Result<Vec<AuthRule>> {
-    let name = "require_auth";
-    let rule = |method: &str| {
-        let (method, wanted) = method.strip_prefix('!').map_or((method, true), |method| (method, false));
-        Ok(match method {
-            "none" => Some((Auth::Nothing, wanted)),
-            "password" => Some((Auth::Password, wanted)),
-            "md5" => Some((Auth::Md5, wanted)),
-            "scram-sha-256" => Some((Auth::Scram, wanted)),
-            // Never done, so excluding them is granted.
-            "gss" | "sspi" | "oauth" if !wanted => None,
-            "gss" | "sspi" | "oauth" => {
-                return Err(wrong(format_args!(
-                    "has require_auth={method}, which is not spoken: give a password"
-                )));
-            }
-            _ => return Err(not_one_of(name, &["scram-sha-256", "md5", "password", "none"])),
-        })
-    };
-    let rules: Vec<Option<AuthRule>> =
-        value.split(',').map(|method| rule(method.trim())).collect::<Result<_>>()?;
-    let rules: Vec<AuthRule> = rules.into_iter().flatten().collect();
-    if rules.iter().any(|(_, wanted)| *wanted) && rules.iter().any(|(_, wanted)| !*wanted) {
-        return Err(wrong("has a require_auth that mixes methods with and without !: write one kind"));
-    }
-    Ok(rules)
-}
-
 /// A Unix socket's folder, or its name among the abstract ones.
 pub(super) fn is_folder(host: &str) -> bool {
     host.starts_with(['/', '@'])
 }
 
-fn one_of<T: Copy>(name: &str, value: &str, all: &[(&str, T)]) -> Result<T> {
+pub(super) fn one_of<T: Copy>(name: &str, value: &str, all: &[(&str, T)]) -> Result<T> {
     let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
     let found = all.iter().find(|(name, _)| *name == value);
     found.map(|(_, value)| *value).ok_or_else(|| not_one_of(name, &names))
@@ -364,7 +250,7 @@ fn refusing<'a>(name: &str, value: &'a str, taken: &[&str], refused: &str, why: 
     choice(name, value, taken)
 }
 
-fn not_one_of(name: &str, all: &[&str]) -> Error {
+pub(super) fn not_one_of(name: &str, all: &[&str]) -> Error {
     wrong(format_args!("has a {name} that is not known: write {}", all.join(", ")))
 }
 

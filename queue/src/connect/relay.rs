@@ -15,8 +15,8 @@ use tokio::{
 use super::{
     dial::{Dialed, Stream},
     fault::Fault,
-    params::{Auth, Servers},
     target::Target,
+    values::{Auth, Servers},
     walk::{HEADER, Walk, header, length_of},
 };
 use crate::QueueId;

@@ -23,9 +23,9 @@ use super::{
     Connect, Target,
     dial::{Address, Encryption, dial, resolve},
     fault::Fault,
-    params::Servers,
     relay::{Begun, Door, PORT, Start},
     target::Host,
+    values::Servers,
 };
 use crate::{Error, QueueId, db::STATEMENT_TIMEOUT};
 
@@ -243,7 +243,8 @@ impl Recipe {
         };
         let mut refused = None;
         for way in ways {
-            match self.attempt(host, address, servers, *way, patience).await {
+            // Boxed: what sqlx keeps would swell every caller.
+            match Box::pin(self.attempt(host, address, servers, *way, patience)).await {
                 Err(failed) if failed.next_way => _ = refused.get_or_insert(failed),
                 answer => return answer,
             }

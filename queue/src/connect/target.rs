@@ -4,8 +4,9 @@ use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     Access, Connect, UrlTrust,
-    params::{Auth, AuthRule, Keepalive, Params, SYSTEM, Servers, SslMode, Tls},
+    params::{Params, SYSTEM},
     uri::{EXAMPLE, Uri, parse_port, wrong},
+    values::{Auth, AuthRule, Keepalive, Servers, SslMode, Tls},
 };
 use crate::{Reach, Result};
 
@@ -84,7 +85,7 @@ impl Target {
         let user = params.user.or(uri.user).or_else(|| own_user(connect.trust));
         let user = user.ok_or_else(|| wrong(format_args!("names no user: write {EXAMPLE}")))?;
         let servers = servers(params.servers, connect.access)?;
-        Ok(Self {
+        Self {
             hosts,
             password: params.password.or(uri.password),
             database: params.database.or(uri.database).unwrap_or_else(|| user.clone()),
@@ -106,7 +107,7 @@ impl Target {
             connect_timeout: params.connect_timeout,
             keepalive: params.keepalive,
         }
-        .checked()?)
+        .checked()
     }
 
     /// What no single parameter shows.
@@ -248,9 +249,11 @@ fn in_domain(name: String, domain: Option<&str>) -> String {
 
 /// As libpq: who runs this program.
 fn own_user(trust: UrlTrust) -> Option<String> {
-    let user =
-        ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok().filter(|user| !user.is_empty()));
-    user.filter(|_| trust == UrlTrust::Own)
+    if trust == UrlTrust::Tenant {
+        return None;
+    }
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok()??;
+    Some(user.name)
 }
 
 fn servers(asked: Servers, access: Access) -> Result<Servers> {

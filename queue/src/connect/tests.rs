@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{
     Access, Connect, UrlTrust,
-    params::{Auth, Servers, SslMode},
     target::{Roots, Target},
+    values::{Auth, Servers, SslMode},
 };
 use crate::Error;
 

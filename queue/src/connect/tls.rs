@@ -17,8 +17,8 @@ use rustls::{
 
 use super::{
     fault::Fault,
-    params::{SslMode, Tls},
     target::{Roots, TlsWish},
+    values::{SslMode, Tls},
 };
 
 /// No file of certificates is larger: `/dev/zero` has no end.

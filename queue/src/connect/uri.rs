@@ -60,7 +60,7 @@ fn some(text: String) -> Option<String> {
 /// A name, an address or `[IPv6]`, each with a port or without.
 fn host(place: &str) -> Result<(String, Option<u16>)> {
     let (name, port) = match place.strip_prefix('[').map(|place| place.split_once(']')) {
-        Some(Some((address, rest))) if rest.is_empty() => (address, None),
+        Some(Some((address, ""))) => (address, None),
         Some(Some((address, rest))) if rest.starts_with(':') => (address, Some(&rest[1..])),
         Some(_) => return Err(wrong("has a [ without ]: write an IPv6 address as [::1]:5432")),
         None => place.split_once(':').map_or((place, None), |(name, port)| (name, Some(port))),

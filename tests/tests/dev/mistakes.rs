@@ -53,7 +53,7 @@ async fn what_does_not_exist_is_3() {
 async fn a_database_out_of_reach_or_of_another_schema_is_4() {
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     check(&home.run(&["status"]), 4, "hint: check --database-url");
-    check(&home.run(&["status"]), 4, "Connection refused");
+    check(&home.run(&["status"]), 4, "127.0.0.1:1/none: connection refused");
     let other = Home::with_database("mysql://127.0.0.1:1/none");
     check(&other.run(&["status"]), 4, "write postgres://user:password@host:5432/database");
     let test = TestDb::empty().await;
