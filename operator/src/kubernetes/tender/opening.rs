@@ -1,6 +1,5 @@
 //! How a loop gets to its database: Secrets, connections, and which database that is.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rowlock_crds::ConditionReason;

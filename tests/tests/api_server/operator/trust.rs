@@ -1,8 +1,17 @@
 //! Whom the operator trusts: what Secrets, certificates and databases may have it do.
 
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rowlock_queue::Declaration;
 use rowlock_tests::server as postgres;
+use rustls::ServerConfig;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 use super::stage::{EMAILS, Stage, until};
@@ -18,6 +27,49 @@ fn url_of(stage: &Stage, user: &str) -> String {
 /// The spec with more in `database`.
 fn with_database(more: &str) -> String {
     EMAILS.replace("secretRef: { name: db }", &format!("secretRef: {{ name: db }}, {more}"))
+}
+
+/// Who signs certificates.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+}
+
+/// A listener that speaks TLS, as `localhost`, for a server that does not; its port.
+async fn behind_tls(authority: &Authority, server: u16) -> u16 {
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &authority.0).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.pem().as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let acceptor = TlsAcceptor::from(Arc::new(config.with_single_cert(chain, key).unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // The question for TLS, which is answered with yes.
+                client.read_exact(&mut [0; 8]).await?;
+                client.write_all(b"S").await?;
+                let mut client = acceptor.accept(client).await?;
+                let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+                copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    port
 }
 
 impl Stage {
@@ -56,13 +108,25 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
             "`ca.crt` of the ConfigMap `ca` (spec.database.caRef)",
         )
         .await;
-    let key = rcgen::KeyPair::generate().unwrap();
-    let authority = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap();
-    apply(&authority.pem());
+    let (stranger, authority) = (Authority::new(), Authority::new());
+    apply(&stranger.pem());
     // The server of the tests speaks no TLS, so it cannot prove itself: that is asked for now, though the URL does not say so.
     stage.until_says("DatabaseReachable", "False CertificateInvalid", "does not speak TLS").await;
-    stage.change(&json!({ "database": { "caRef": null } }));
+    let mut url = Url::parse(&postgres::url(&stage.db.name)).unwrap();
+    let port = behind_tls(&authority, url.port().unwrap()).await;
+    url.set_host(Some("localhost")).unwrap();
+    url.set_port(Some(port)).unwrap();
+    stage.secret(url.as_str());
+    let strangers = "signed by no authority that is known";
+    stage.until_says("Stalled", "True CertificateInvalid", strangers).await;
+    apply(&authority.pem());
     stage.until("Ready", "True Succeeded").await;
+    let pod = stage.deployment()["spec"]["template"]["spec"].clone();
+    let sources = pod["volumes"][0]["projected"]["sources"].clone();
+    assert_eq!(
+        sources[1]["configMap"],
+        json!({ "name": "ca", "items": [{ "key": "ca.crt", "path": "ca.crt" }] })
+    );
 }
 
 /// Before, the pods had the owner's password, and `rowlock_worker` could not be used in a cluster.
