@@ -72,7 +72,7 @@ pub mod env {
     /// Name of the instance in the database, in logs and in a task's story; the pod's name.
     pub const INSTANCE_NAME: &str = "ROWLOCK_INSTANCE_NAME";
     /// All of ours, those of the operator too, which its flags name: a program takes what is meant for another for known.
-    pub const ALL: [&str; 19] = [
+    pub const ALL: &[&str] = &[
         DATABASE_URL,
         DATABASE_URL_FILE,
         QUEUE,
@@ -92,6 +92,9 @@ pub mod env {
         "ROWLOCK_LEASE",
         "ROWLOCK_SERVICE_ACCOUNT",
         "ROWLOCK_CLUSTER_ROLE",
+        "ROWLOCK_DATABASE_CA_FILE",
+        "ROWLOCK_WORKER_LABELS",
+        "ROWLOCK_ALLOWED_DATABASE_HOSTS",
     ];
     /// Where the handler shall listen: the convention of most web frameworks, hence without our prefix.
     pub const HANDLER_PORT: &str = "PORT";
