@@ -10,6 +10,10 @@ use hyper::body::Body;
 use rowlock_crds::RetryPolicy;
 
 use crate::answer::{Answer, REASON_MAX, RESULT_MAX, SNOOZE_MAX};
+use crate::outage::Seldom;
+
+/// Of a header that is shown so much: any address is, and no log swells.
+const SHOWN_MAX: usize = 1024;
 
 /// What was read of a body.
 enum Read {
@@ -50,11 +54,7 @@ where
 /// The answer has this status, and what follows the status cannot be read: the work is not done again for its wrapping.
 pub(crate) fn unreadable(status: StatusCode, why: &str, retry: &RetryPolicy) -> Answer {
     if status.is_success() {
-        tracing::warn!(
-            status = status.as_u16(),
-            why,
-            "the handler's answer cannot be read beyond its status; the task is complete, without a result"
-        );
+        not_kept(&format!("the answer cannot be read beyond its status: {why}"));
         return Answer::Done { result: None };
     }
     let said = format!("the rest of the answer cannot be read: {why}");
@@ -66,20 +66,24 @@ fn result(read: Read, coding: Option<&str>) -> Option<String> {
     match (read, coding) {
         (Read::Whole(body), _) if body.is_empty() => None,
         (_, Some(coding)) => {
-            tracing::warn!(
-                coding,
-                "the handler's result is compressed and was not kept; the task is complete. Let it answer as it is asked: uncompressed"
-            );
+            not_kept(&format!(
+                "it is compressed ({coding}), although the request says `accept-encoding: identity`"
+            ));
             None
         }
         (Read::Whole(body), None) => text(body),
         (Read::Cut(_), None) => {
-            tracing::warn!(
-                bound_bytes = RESULT_MAX,
-                "the handler's result is larger than the bound and was not kept; the task is complete"
-            );
+            not_kept(&format!("it is larger than {RESULT_MAX} bytes"));
             None
         }
+    }
+}
+
+/// What a handler does once it does with every task: it is said seldom.
+fn not_kept(why: &str) {
+    static SAID: Seldom = Seldom::new();
+    if let Some(tasks) = SAID.happened(1) {
+        tracing::warn!(tasks, why, "results of the handler were not kept; their tasks are complete");
     }
 }
 
@@ -111,9 +115,10 @@ fn differs_by_slash(one: &str, other: &str) -> bool {
     bare(one) == bare(other)
 }
 
-/// A header's value as text.
+/// A header's value as text, in bounds.
 fn shown(value: &HeaderValue) -> String {
-    String::from_utf8_lossy(value.as_bytes()).trim().to_owned()
+    let bytes = &value.as_bytes()[..value.len().min(SHOWN_MAX)];
+    String::from_utf8_lossy(bytes).trim().to_owned()
 }
 
 fn refuse(status: StatusCode, headers: &HeaderMap, said: Option<String>, retry: &RetryPolicy) -> Answer {

@@ -100,7 +100,6 @@ async fn join_and_work(
     tracing::info!(instance = %shared.instance, queue = %shared.queue, workers = worker.workers, "joined");
     start_parts(worker, &shared, stop, parts, background);
     let ended = supervise(&shared, stop, worker.drain_grace, parts).await;
-    shared.leaving.cancel();
     let patience = if matches!(ended, Ok(Ended::Fenced(_))) {
         // Those that are open may lead to the server that did not answer.
         shared.db.forget_connections();
@@ -242,6 +241,7 @@ async fn join_all(line: &mut JoinSet<Part>) -> Result<(), WorkerError> {
 /// Hands back what is still leased. After a fence too: its runs were stopped, so unless the instance was declared gone meanwhile,
 /// an outage of the database uses up no attempt.
 async fn leave(shared: &Shared, patience: Duration) {
+    shared.leaving.cancel();
     let left = async {
         let mut pause = JOIN_PAUSE;
         loop {

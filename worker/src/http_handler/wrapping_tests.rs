@@ -21,6 +21,7 @@ async fn an_answer_counts_by_its_status_however_it_is_wrapped() {
     check(response("200 OK", "x: a\r\n  folded\r\n", "ok"), ok()).await;
     check(response("200 OK", "no header at all\r\nx : y\r\n", "ok"), ok()).await;
     // Beyond all bounds the status alone is read.
+    check(b"HTTP/1.1 200 OK\r\ncontent-length: two\r\n\r\nok".to_vec(), Answer::Done { result: None }).await;
     check(response("200 OK", &many(5000), "ok"), Answer::Done { result: None }).await;
     check(response("200 OK", &long(3_000_000), "ok"), Answer::Done { result: None }).await;
     let Answer::Final { error } = answer_to(response("422 No", &many(5000), "no")).await.0 else {
