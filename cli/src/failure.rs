@@ -68,6 +68,8 @@ impl From<Error> for Failure {
             }
             Error::Unsupported(_)
             | Error::SchemaMissing
+            | Error::SchemaOfAnother { .. }
+            | Error::SchemaTaken { .. }
             | Error::SchemaOlder { .. }
             | Error::SchemaNewer { .. } => (DATABASE, whole, None),
             Error::Refused { code, message, hint } if code == UNKNOWN_QUEUE => (NOT_FOUND, message, hint),

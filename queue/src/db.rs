@@ -50,6 +50,10 @@ const OURS_ALONE: &str = "rowlock.direct";
 /// Linux, it cannot be on, and says so ([`INVALID_VALUE`]).
 const NOTICES: &str = "client_connection_check_interval";
 
+/// What is not qualified is Postgres' own. A login that may create functions and operators in `public` would
+/// run code as us otherwise: an exact match there is taken before one in `pg_catalog` that needs a cast.
+const SEARCH_PATH: (&str, &str) = ("search_path", "pg_catalog,pg_temp");
+
 /// The SQLSTATE `invalid_parameter_value`.
 const INVALID_VALUE: &str = "22023";
 
@@ -82,7 +86,7 @@ impl Connect {
         let direct = match connected.map_err(|_| Error::Timeout)? {
             Ok(mut connection) => {
                 // Without arguments, so in one message: behind a pooler two might meet two servers.
-                let asked = "select current_setting('rowlock.direct', true), session_user::text";
+                let asked = "select pg_catalog.current_setting('rowlock.direct', true), session_user::pg_catalog.text";
                 let answer = bounded(connection.fetch_one(asked)).await?;
                 if answer.try_get::<Option<&str>, _>(0)? == Some("on") {
                     Some((connection, answer.try_get::<String, _>(1)?.into()))
@@ -105,7 +109,8 @@ impl Connect {
 
     /// For sessions that are ours alone.
     fn direct(&self) -> Result<PgConnectOptions> {
-        Ok(self.options()?.options([(OURS_ALONE, "on"), ("default_transaction_isolation", "read committed")]))
+        let isolation = ("default_transaction_isolation", "read committed");
+        Ok(self.options()?.options([(OURS_ALONE, "on"), isolation, SEARCH_PATH]))
     }
 
     /// The same, where the server notices who hangs up, as we do with a statement that is given up: a backend that waits for a lock would notice only
@@ -245,8 +250,10 @@ impl Db {
     }
 }
 
-/// At the isolation level that the verbs need.
-pub(crate) const BEGIN: &str = "begin isolation level read committed";
+/// At the isolation level that the verbs need, and with nothing but Postgres' own in the search path, in one
+/// message: behind a pooler the session is not ours.
+pub(crate) const BEGIN: &str =
+    "begin isolation level read committed; set local search_path = pg_catalog, pg_temp";
 
 async fn in_transaction(connection: &mut PgConnection, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
     let mut transaction = connection.begin_with(BEGIN).await?;

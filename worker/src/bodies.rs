@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 
-use rowlock_queue::{Error, Result, TaskBody, TaskId};
+use rowlock_queue::{Error, Result, TaskBody, TaskId, Token};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -12,12 +12,12 @@ use crate::shared::Shared;
 
 /// The one verb it takes; a seam for its tests.
 pub(crate) trait Bodies: Send + Sync {
-    fn fetch(&self, ids: &[TaskId]) -> impl Future<Output = Result<Vec<TaskBody>>> + Send;
+    fn fetch(&self, token: Token, ids: &[TaskId]) -> impl Future<Output = Result<Vec<TaskBody>>> + Send;
 }
 
 impl Bodies for Shared {
-    async fn fetch(&self, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
-        let bodies = rowlock_queue::fetch(&self.db, ids).await;
+    async fn fetch(&self, token: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
+        let bodies = rowlock_queue::fetch(&self.db, token, ids).await;
         bodies
             .inspect(|_| self.database_answered("fetch"))
             .inspect_err(|error| self.database_failed("fetch", error))
@@ -28,6 +28,7 @@ impl Bodies for Shared {
 /// in parts: many large payloads over a slow network would take too long again.
 pub(crate) async fn fetch_all(
     store: &impl Bodies,
+    token: Token,
     ids: &[TaskId],
     stop: &CancellationToken,
 ) -> Option<HashMap<TaskId, TaskBody>> {
@@ -37,7 +38,7 @@ pub(crate) async fn fetch_all(
     let mut pause = Pause::DATABASE;
     while !rest.is_empty() {
         let (now, later) = rest.split_at(most.min(rest.len()));
-        match store.fetch(now).await {
+        match store.fetch(token, now).await {
             Ok(found) => {
                 bodies.extend(found.into_iter().map(|body| (body.id, body)));
                 rest = later;
@@ -73,7 +74,7 @@ mod tests {
     }
 
     impl Bodies for Fake {
-        async fn fetch(&self, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
+        async fn fetch(&self, _: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
             let mut asked = self.asked.lock().unwrap();
             asked.push(ids.len());
             if asked.len() <= self.down {
@@ -95,7 +96,7 @@ mod tests {
         let asked = Mutex::default();
         let fake = Fake { most, down, asked, stop: stop.clone() };
         let ids: Vec<_> = (1..=100).map(TaskId).collect();
-        let bodies = fetch_all(&fake, &ids, stop).await;
+        let bodies = fetch_all(&fake, Token(1), &ids, stop).await;
         (bodies.map(|bodies| bodies.len()), fake.asked.into_inner().unwrap())
     }
 

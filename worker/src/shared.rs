@@ -16,6 +16,7 @@ use crate::in_process::InProcess;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::outage::Outage;
+use crate::starved::Starved;
 use crate::task::Task;
 use crate::workers::Workers;
 
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) leases: Leases,
     pub(crate) outage: Arc<Outage>,
+    pub(crate) starved: Starved,
     /// Asks for a beat now instead of at the next second.
     pub(crate) nudge: Notify,
     /// Parent of every run: the fence, the end of the grace and an abort all stop them through it.
@@ -94,6 +96,7 @@ impl Shared {
             metrics: with.metrics,
             leases: Leases::default(),
             outage: Arc::default(),
+            starved: Starved::default(),
             nudge: Notify::new(),
             abort_runs: CancellationToken::new(),
             lows: Mutex::new(joined.lows),
