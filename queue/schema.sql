@@ -2,14 +2,14 @@
 
 CREATE SCHEMA rowlock;
 
-CREATE FUNCTION rowlock.allocate(queue integer) RETURNS void
+CREATE FUNCTION rowlock.allocate(queue integer) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   total int; free int; live int; share int; rest int; h record; target int;
 begin
-  if not pg_try_advisory_xact_lock(1902603, $1) then return; end if;
+  if not rowlock.try_mutex(5, $1) then return false; end if;
   select case when q.paused then 0 else q.total_workers end into total from rowlock.queue q where q.id = $1;
   select total - coalesce(sum(x.at_most), 0), count(*) filter (where x.wants > 0 and not x.drains) into free, live from rowlock.holding($1) x;
   rest := total; 
@@ -25,6 +25,7 @@ begin
       insert into rowlock.allocation (number, queue, instance, workers) values (nextval('rowlock.allocation_seq'), $1, h.instance, target);
     end if;
   end loop;
+  return true;
 end $_$;
 
 CREATE FUNCTION rowlock.as_json(payloads text[]) RETURNS json[]
@@ -34,11 +35,11 @@ CREATE FUNCTION rowlock.as_json(payloads text[]) RETURNS json[]
 declare bad record;
 begin
   return payloads::json[];
-exception when data_exception then
+exception when data_exception or statement_too_complex then
   for bad in select * from unnest(payloads) with ordinality p(p, o) loop
     begin
       perform bad.p::json;
-    exception when data_exception then
+    exception when data_exception or statement_too_complex then
       raise exception 'payload % of % is not JSON', bad.o, cardinality(payloads) using errcode = 'RL005', hint = 'A text within JSON has double quotes: "hello", or to_json(''hello''::text).';
     end;
   end loop;
@@ -50,8 +51,38 @@ CREATE FUNCTION rowlock.as_json(payload text) RETURNS json
     AS $$
 begin
   return payload::json;
+exception
+  when data_exception then
+    raise exception 'the payload is not JSON' using errcode = 'RL005',
+        hint = 'A text within JSON has double quotes: "hello", or to_json(''hello''::text).';
+  when statement_too_complex then
+    raise exception 'the payload is nested too deeply' using errcode = 'RL005',
+        hint = 'Postgres reads some thousand levels (max_stack_depth).';
+end $$;
+
+CREATE FUNCTION rowlock.as_options(options text) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return options::jsonb;
+exception when data_exception or statement_too_complex then
+  raise exception 'options must be a JSON object' using errcode = 'RL005',
+      hint = 'Leave them out, or pass for example {"priority": 0}.';
+end $$;
+
+CREATE FUNCTION rowlock.as_payloads(payloads text) RETURNS json[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if payloads is null then return null; end if;
+  if ltrim(payloads, E' \t\n\r') like '{%' then return rowlock.as_json(payloads::text[]); end if;
+  return array(select e.value from json_array_elements(rowlock.as_json(payloads)) with ordinality e(value, o)
+      order by e.o);
 exception when data_exception then
-  raise exception 'the payload is not JSON' using errcode = 'RL005', hint = 'A text within JSON has double quotes: "hello", or to_json(''hello''::text).';
+  raise exception 'the payloads are no array' using errcode = 'RL005',
+      hint = 'Pass a JSON array, [{"order": 1}, {"order": 2}], or an array of texts; one task alone is enqueued by rowlock.enqueue.';
 end $$;
 
 CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, completed bigint, dead bigint, cancelled bigint, open bigint, untraced bigint)
@@ -67,10 +98,19 @@ CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, compl
     union all select g, case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g)
   select q.name, count(t.id), count(*) filter (where c.s = 'completed'), count(*) filter (where c.s = 'dead'), count(*) filter (where c.s = 'cancelled'),
          count(*) filter (where c.s = 'open'), count(t.id) filter (where c.s is null)
-  from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id group by q.name order by q.name
+  from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id
+  where not q.guarded or rowlock.may('reader', q.id) group by q.name order by q.name
 $$;
 
-CREATE FUNCTION rowlock.backlog() RETURNS TABLE(queue integer, available bigint, scheduled bigint, retryable bigint, oldest integer)
+CREATE FUNCTION rowlock.await_claims(instance bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  perform 1 from rowlock.instance i where i.id = $1 for no key update;
+end $_$;
+
+CREATE FUNCTION rowlock.backlog() RETURNS TABLE(queue integer, available bigint, scheduled bigint, retryable bigint, later bigint, oldest integer)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -82,7 +122,9 @@ declare v_ready real := rowlock.sample_percent('rowlock.ready'); v_delayed real 
 begin
   select greatest(least(20000 / greatest(count(*), 1), 1000), 50) into most from rowlock.queue;
   return query
-    select q.id, coalesce(case when c.more is null then s.n when c.more then greatest(c.n, s.n) else c.n end, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(c.oldest, s.oldest)
+    select q.id, coalesce(case when c.more is null then s.n when c.more then greatest(c.n, s.n)
+        else c.n end, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(d.later, 0),
+            coalesce(c.oldest, s.oldest)
     from rowlock.queue q
     left join (select r.queue, (sum(r.n) * 100 / v_ready)::bigint n, min(r.since) oldest from rowlock.ready r tablesample system (v_ready) repeatable (0) group by r.queue) s on s.queue = q.id
     left join lateral (
@@ -91,34 +133,50 @@ begin
         select sum(y.n) n, min(y.since) oldest, count(*) as rows from (
           select r.n, r.since from rowlock.ready r where r.queue = q.id and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= lows[p + 1]
           order by r.k limit most) y) x) c on v_ready < 100
-    left join (select d.queue, (count(*) filter (where d.waits = 0) * 100 / v_delayed)::bigint scheduled, (count(*) filter (where d.waits = 1) * 100 / v_delayed)::bigint retryable
+    left join (select d.queue, (count(*) filter (where d.waits = 0) * 100 / v_delayed)::bigint scheduled,
+        (count(*) filter (where d.waits = 1) * 100 / v_delayed)::bigint retryable,
+                      (count(*) filter (where d.due > now() + rowlock.later_after()) * 100 / v_delayed)::bigint later
                from rowlock.delayed d tablesample system (v_delayed) repeatable (0) group by d.queue) d on d.queue = q.id;
 end $$;
 
-CREATE FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, workers integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[], peers integer, noted_k bigint, noted_xid bigint, xmin bigint)
+CREATE FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, workers integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[], peers integer, noted_k bigint, noted_xid bigint, xmin bigint, allocation_missed boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
 #variable_conflict use_column
-declare v_queue int; v_live int; v_behind bigint; v_noted bigint;
+declare v_queue int; v_live int; v_behind bigint; v_noted bigint; v_missed boolean;
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.lock_alive($1) then
-    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1, 0::bigint, 0::bigint, 0::bigint; return;
-  end if;
-  select i.queue into v_queue from rowlock.instance i where i.id = $1;
-  -- A note for the exact watermark, as in rowlock.care(): k first, then the xid, which the insert draws.
+  -- A note for the exact watermark, as in rowlock.care(): k first, then the xid, which the lock draws.
   select last_value + is_called::int into v_noted from rowlock.k_seq;
-  insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants, service_ms, lows)
-    values (nextval('rowlock.beat_seq'), $1, v_queue, $2, $3, $4, $5, $8, $6);
-  -- A failover may rewind k_seq below where claims start: they would not see what gets such a k.
+  -- Until this beat is committed nobody ends the instance.
+  select i.queue into v_queue from rowlock.instance i where i.id = $1 and i.ended_at is null
+      for key share skip locked;
+  if not found and not rowlock.ends($1) then
+    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1,
+        0::bigint, 0::bigint, 0::bigint, null::boolean; return;
+  end if;
+  perform rowlock.demand_worker(v_queue);
+  -- A failover may rewind k_seq below where claims start: they would not see what gets such a k. A low far
+  -- above it is none of ours.
   select max(x) - s.last_value into v_behind from unnest($6) x, rowlock.k_seq s group by s.last_value;
-  if v_behind > 0 then perform nextval('rowlock.k_seq') from generate_series(1, least(v_behind, 1000000)); end if;
+  if v_behind > rowlock.furthest_low() or cardinality($6) is distinct from 16
+      or array_position($6, null) is not null then
+    raise exception 'the watermarks of instance % are no watermarks of this queue', $1
+        using errcode = 'RL005',
+      hint = 'The sequence of k may have been taken back by a failover: end the instance, and join again.';
+  end if;
+  -- By the clock that never waits: a transaction that was begun long ago would give its beat an old time
+  -- (R4).
+  insert into rowlock.beat (n, at, instance, queue, held, allocated, allocation, wants, service_ms, lows)
+    values (nextval('rowlock.beat_seq'), clock_timestamp(), $1, v_queue, $2, $3, $4, $5, $8, $6);
+  if v_behind > 0 then perform nextval('rowlock.k_seq') from generate_series(1, least(v_behind, 10000));
+      end if;
   -- About four passes a second for the whole queue, however many instances beat (a full read in each beat would be quadratic).
   select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
-  if random() * v_live < 4 then perform rowlock.allocate(v_queue); end if;
+  if random() * v_live < 4 then v_missed := not rowlock.allocate(v_queue); end if;
   if $7 then
     update rowlock.queue q set bell_until = now() + interval '1 minute' where q.id = v_queue and q.bell_until < now() + interval '5 seconds';
   end if;
@@ -127,11 +185,20 @@ begin
            (select last_value from rowlock.k_seq), rowlock.least_k(v_queue, $6),
            array(select c.id from rowlock.cancel_request c join rowlock.lease l on l.instance = $1
                  where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000),
-           v_live, v_noted, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+           v_live, v_noted, pg_current_xact_id()::text::bigint,
+               pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+           v_missed
     from rowlock.queue q
     left join lateral (select x.number, x.workers from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
     where q.id = v_queue;
 end $_$;
+
+CREATE FUNCTION rowlock.caller() RETURNS name
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(nullif(current_setting('role', true), 'none')::name, session_user)
+$$;
 
 CREATE FUNCTION rowlock.cancel(id bigint) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
@@ -145,6 +212,10 @@ begin
   perform rowlock.demand_read_committed();
   select x.queue, x.priority into t from rowlock.every_task x where x.id = $1;
   if not found then return null; end if;
+  if exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded
+      and not rowlock.may('producer', q.id)) then
+    perform rowlock.refuse_right('producer', (select q.name from rowlock.queue q where q.id = t.queue));
+  end if;
   insert into rowlock.cancel_request (id) values ($1) on conflict do nothing;
   for turn in 1 .. 3 loop
     delete from rowlock.delayed x where x.id = $1 returning * into d;
@@ -176,6 +247,18 @@ begin
   return 'finished';
 end $_$;
 
+CREATE FUNCTION rowlock.cancel_all(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+#variable_conflict use_column
+begin
+  for id in select distinct u.id from unnest($1) u(id) order by 1 loop
+    outcome := rowlock.cancel(id);
+    return next;
+  end loop;
+end $_$;
+
 CREATE FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone, k bigint, xid bigint, xmin bigint, at timestamp with time zone, instances bigint[], beats bigint[])
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -187,6 +270,46 @@ begin
   return query select p.*, v_k, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, v_at, l.* from rowlock.promote($1, $2) p,
     (select array_agg(y.instance), array_agg(y.beat) from rowlock.pulses() y where $4) l;
 end $_$;
+
+CREATE TABLE rowlock.queue (
+    id integer NOT NULL,
+    name text NOT NULL,
+    owner text DEFAULT ''::text NOT NULL,
+    generation bigint DEFAULT 0 NOT NULL,
+    policy json NOT NULL,
+    max_attempts smallint NOT NULL,
+    total_workers integer NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    backlog_limit bigint NOT NULL,
+    payload_limit integer NOT NULL,
+    backlog_full boolean DEFAULT false NOT NULL,
+    later_full boolean DEFAULT false NOT NULL,
+    guarded boolean DEFAULT false NOT NULL,
+    room_until integer DEFAULT 0 NOT NULL,
+    bell_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    range_size smallint DEFAULT 128 NOT NULL,
+    keep_completed interval NOT NULL,
+    keep_dead interval NOT NULL,
+    keep_cancelled interval NOT NULL,
+    CONSTRAINT queue_backlog_limit_check CHECK ((backlog_limit > 0)),
+    CONSTRAINT queue_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
+    CONSTRAINT queue_name_check CHECK ((name ~ '^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$'::text)),
+    CONSTRAINT queue_payload_limit_check CHECK ((payload_limit > 0)),
+    CONSTRAINT queue_range_size_check CHECK (((range_size >= 1) AND (range_size <= 256))),
+    CONSTRAINT queue_total_workers_check CHECK (((total_workers >= 0) AND (total_workers <= 10000)))
+);
+
+CREATE FUNCTION rowlock.check_added(q rowlock.queue, setting text, added bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare noted text[] := string_to_array(current_setting(setting, true),
+    ' '); xid text := pg_current_xact_id()::text;
+begin
+  if noted[1] is distinct from xid then perform set_config(setting, xid || ' ' || added, true);
+  elsif added - noted[2]::bigint >= q.backlog_limit then perform rowlock.refuse_full(q);
+  end if;
+end $$;
 
 CREATE FUNCTION rowlock.check_options(options jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -224,17 +347,20 @@ CREATE FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], star
     AS $_$
 #variable_conflict use_column
 declare
-  v_queue int; looked int; taken bigint := 0; v_newest bigint; l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
+  v_queue int; v_guarded boolean; looked int; taken bigint := 0; v_newest bigint; l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.lock_alive($1) then raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.'; end if;
-  -- The same claim may still be under way: answered before that one ends, its lease would be nobody's for a minute.
-  perform pg_advisory_xact_lock($5);
+  if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
+    raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
+  end if;
   if exists (select 1 from rowlock.lease l where l.token = $5) then
     return query select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[] from rowlock.lease l where l.token = $5 and l.instance = $1; return;
   end if;
-  select i.queue into v_queue from rowlock.instance i join rowlock.queue q on q.id = i.queue where i.id = $1 and not q.paused and not i.drains;
+  select i.queue, q.guarded into v_queue, v_guarded from rowlock.instance i
+      join rowlock.queue q on q.id = i.queue
+    where i.id = $1 and not q.paused and not i.drains;
   if not found then return query select '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[], false, 0::bigint, '{}'::bigint[]; return; end if;
+  if v_guarded then perform rowlock.demand_worker(v_queue); end if;
   select last_value into v_newest from rowlock.k_seq;
   with look as materialized (
     select count(*) as entries from (
@@ -252,6 +378,12 @@ begin
          array_agg(id order by priority, turn, k), array_agg(n order by priority, turn, k), array_agg(attempt order by priority, turn, k)
     into looked, l_prios, l_places, l_ids, l_ns, l_attempts from locked;
   if l_ids is not null then
+    -- Until the lease is committed nobody ends the instance, or the lease would be nobody's. Not waited for:
+    -- whoever ends a queue waits for what is locked above.
+    perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for share skip locked;
+    if not found and not rowlock.ends($1) then
+      raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
+    end if;
     -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock. By place, which a lock keeps:
     -- joined by key, a plan made while the table was small walks the whole index once it is large.
     with l as materialized (
@@ -335,9 +467,15 @@ begin
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
-    insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused, backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled)
-      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict (name) do nothing returning * into v;
-    if not found then return rowlock.declare_queue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13); end if;
+    insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused,
+        backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled, room_until, guarded)
+      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, rowlock.room_until(), exists (select 1
+          from rowlock.access a where a.queue <> 0)) on conflict (name) do nothing returning * into v;
+    -- Here, so that nobody waits for somebody else's first time.
+    insert into rowlock.mutex (duty, queue) select duty, v.id from generate_series(5, 6) duty
+        where v.id is not null on conflict do nothing;
+    if v.id is null then return rowlock.declare_queue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+        end if;
   elsif (v.owner, v.generation, v.policy::text, v.max_attempts, v.total_workers, v.paused, v.backlog_limit, v.payload_limit, v.keep_completed, v.keep_dead, v.keep_cancelled)
       is distinct from ($2, $3, $4::text, $5, $6, $7, $8, $9, $10, $11, $12) then
     update rowlock.queue q set owner = $2, generation = $3, policy = $4, max_attempts = $5, total_workers = $6, paused = $7, backlog_limit = $8, payload_limit = $9,
@@ -364,7 +502,7 @@ begin
   end if;
   begin
     for i in select x.id from rowlock.instance x where x.queue = v.id and x.ended_at is null order by x.id loop
-      perform pg_advisory_xact_lock(1902602, (i.id & 2147483647)::int);
+      perform 1 from rowlock.instance x where x.id = i.id for update;
       update rowlock.instance x set ended_at = now(), gone = true where x.id = i.id and x.ended_at is null;
     end loop;
     -- Most of it before the lock, which waits for every transaction that enqueued or moved something, and keeps new ones waiting meanwhile.
@@ -380,6 +518,7 @@ begin
   cancelled := cancelled + rowlock.clear_queue(v.id);
   delete from rowlock.cancel_request c using rowlock.every_task t where t.id = c.id and t.queue = v.id;
   delete from rowlock.task_kept t where t.queue = v.id;
+  delete from rowlock.mutex m where m.queue = v.id;
   delete from rowlock.queue q where q.id = v.id;
   return cancelled;
 end $_$;
@@ -394,18 +533,32 @@ begin
   end if;
 end $$;
 
+CREATE FUNCTION rowlock.demand_worker(queue integer) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare v_name text;
+begin
+  select q.name into v_name from rowlock.queue q where q.id = $1 and q.guarded;
+  if found and not rowlock.may('worker', $1) then perform rowlock.refuse_right('worker', v_name); end if;
+end $_$;
+
 CREATE FUNCTION rowlock.drain(instance bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
+  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
   update rowlock.instance i set drains = true where i.id = $1 and i.ended_at is null and not i.drains;
 end $_$;
 
 CREATE FUNCTION rowlock.due_of(options jsonb) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    SET "DateStyle" TO 'ISO, YMD'
+    SET "TimeZone" TO 'UTC'
+    SET "IntervalStyle" TO 'postgres'
+    AS $_$
 declare delay interval; due timestamptz;
 begin
   if options ? 'delay' then
@@ -418,11 +571,18 @@ begin
       raise exception 'delay must not be negative' using errcode = 'RL005', hint = 'Leave it out to run the task now.';
     end if;
     begin
-      due := now() + delay;
+      -- Of a transaction that is open for a while, from this moment on.
+      due := clock_timestamp() + delay;
     exception when data_exception then
       due := 'infinity';
     end;
   elsif options ? 'run_at' then
+    -- Without an offset it would be another moment in each session's time zone; "tomorrow" another one each
+    -- day.
+    if (options->>'run_at') !~ '^[0-9]{4,5}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)? ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$' then
+      raise exception 'run_at is not a time with an offset from UTC' using errcode = 'RL005',
+          hint = 'For example "2030-01-31T08:00:00Z" or "2030-01-31T09:00:00+01:00".';
+    end if;
     begin
       due := greatest((options->>'run_at')::timestamptz, now());
     exception when data_exception then
@@ -431,10 +591,26 @@ begin
   end if;
   -- Clients know no infinity, and few a year with five digits.
   if due > now() + interval '100 years' then
-    raise exception 'the task would be due in more than 100 years' using errcode = 'RL005', hint = 'To run it never, do not enqueue it.';
+    raise exception 'the task would be due in more than 100 years' using errcode = 'RL005',
+        hint = 'The latest possible time is 100 years from now.';
   end if;
-  return nullif(due, now());
-end $$;
+  return case when due > clock_timestamp() then due end;
+end $_$;
+
+CREATE FUNCTION rowlock.ends(instance bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  if exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
+    raise exception 'instance % is being ended', instance using errcode = 'lock_not_available', hint = 'Ask again.';
+  end if;
+  return false;
+end $_$;
+
+CREATE FUNCTION rowlock.enqueue(queue text, type text, payload json, options json) RETURNS bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue($1, $2, $3, $4::pg_catalog.jsonb) $_$;
 
 CREATE FUNCTION rowlock.enqueue(queue text, type text, payload json, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -446,7 +622,10 @@ declare
 begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
+  if q.guarded and not rowlock.may('producer', q.id) then perform rowlock.refuse_right('producer', q.name);
+      end if;
+  if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
+      perform rowlock.refuse_type(coalesce($2, '')); end if;
   if payload is null then perform rowlock.refuse_null('payload'); end if;
   if octet_length(payload::text) > q.payload_limit then
     perform rowlock.refuse_payload(q, octet_length(payload::text));
@@ -454,11 +633,18 @@ begin
   if q.backlog_full then
     perform rowlock.refuse_full(q);
   end if;
+  -- What a transaction has enqueued itself is in no flag yet.
+  if pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass) + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass) >= q.backlog_limit then
+    perform rowlock.check_added(q, 'rowlock.added',
+      pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass) + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass));
+  end if;
+  if v_id >> 31 >= q.room_until then perform rowlock.make_room(); end if;
   if options <> '{}' then
     perform rowlock.check_options(options);
     prio := coalesce((options->>'priority')::smallint, prio);
     attempts := (options->>'max_attempts')::smallint;
     due := rowlock.due_of(options);
+    if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
     if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
   end if;
   -- The task first: the transaction has its xid before it draws k, which the exact watermark relies on (R6).
@@ -472,25 +658,52 @@ begin
   return v_id;
 end $_$;
 
+CREATE FUNCTION rowlock.enqueue(queue text, type text, payload json, options text) RETURNS bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue($1, $2, $3, rowlock.as_options($4)) $_$;
+
+CREATE FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options json) RETURNS bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue($1, $2, $3::pg_catalog.json, $4::pg_catalog.jsonb) $_$;
+
 CREATE FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
     LANGUAGE sql
     AS $_$ select rowlock.enqueue($1, $2, $3::pg_catalog.json, $4) $_$;
 
+CREATE FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options text) RETURNS bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue($1, $2, $3::pg_catalog.json, rowlock.as_options($4)) $_$;
+
+CREATE FUNCTION rowlock.enqueue(queue text, type text, payload text, options json) RETURNS bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue($1, $2, rowlock.as_json($3), $4::pg_catalog.jsonb) $_$;
+
 CREATE FUNCTION rowlock.enqueue(queue text, type text, payload text, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
     LANGUAGE sql
     AS $_$ select rowlock.enqueue($1, $2, rowlock.as_json($3), $4) $_$;
+
+CREATE FUNCTION rowlock.enqueue(queue text, type text, payload text, options text) RETURNS bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue($1, $2, rowlock.as_json($3), rowlock.as_options($4)) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options json) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, $3, $4::pg_catalog.jsonb) $_$;
 
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int; missing bigint;
+  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int; missing bigint; added bigint;
   second bigint := (floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31;
 begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  if length($2) between 1 and 200 is not true then perform rowlock.refuse_type(coalesce($2, '')); end if;
+  if q.guarded and not rowlock.may('producer', q.id) then perform rowlock.refuse_right('producer', q.name);
+      end if;
+  if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
+      perform rowlock.refuse_type(coalesce($2, '')); end if;
   if n > rowlock.enqueue_many_limit() then
     raise exception '% payloads in one call: at most % are taken', n, rowlock.enqueue_many_limit() using errcode = 'RL005', hint = 'Call it again for the rest, in the same transaction.';
   end if;
@@ -500,19 +713,23 @@ begin
   if largest > q.payload_limit then
     perform rowlock.refuse_payload(q, largest);
   end if;
-  if q.backlog_full then
+  if q.backlog_full or n > q.backlog_limit then
     perform rowlock.refuse_full(q);
   end if;
+  if second >> 31 >= q.room_until then perform rowlock.make_room(); end if;
   options := coalesce(options, '{}');
   perform rowlock.check_options(options);
   prio := coalesce((options->>'priority')::smallint, prio);
   attempts := (options->>'max_attempts')::smallint;
   due := rowlock.due_of(options);
+  if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
   if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
   size := q.range_size;
   bases := array(select second | ((nextval('rowlock.chunk_seq') & 8388607) << 8) from generate_series(1, (n + size - 1) / size));
   insert into rowlock.task (id, queue, priority, max_attempts, type, payload)
     select bases[(p.o - 1) / size + 1] + (p.o - 1) % size, q.id, prio, attempts, $2, p.p from unnest(payloads) with ordinality p(p, o);
+  added := pg_stat_get_xact_tuples_inserted((select t.tableoid from rowlock.task t where t.id = bases[1]));
+  if added > q.backlog_limit then perform rowlock.check_added(q, 'rowlock.added_many', added); end if;
   if due is null then
     insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
       select q.id, b.k & 3, prio, b.k, b.base, least(size, n - (b.o - 1) * size), 0, true, q.bell_until > now()
@@ -524,13 +741,45 @@ begin
   return query select bases[(o - 1) / size + 1] + (o - 1) % size from generate_series(1, n) o;
 end $_$;
 
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options text) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, $3, rowlock.as_options($4)) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], options json) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, $3::pg_catalog.json[], $4::pg_catalog.jsonb) $_$;
+
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
     LANGUAGE sql
     AS $_$ select rowlock.enqueue_many($1, $2, $3::pg_catalog.json[], $4) $_$;
 
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], options text) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, $3::pg_catalog.json[], rowlock.as_options($4)) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options json) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_json($3), $4::pg_catalog.jsonb) $_$;
+
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
     LANGUAGE sql
     AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_json($3), $4) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options text) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_json($3), rowlock.as_options($4)) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text, options json) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_payloads($3), $4::pg_catalog.jsonb) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text, options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_payloads($3), $4) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text, options text) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_payloads($3), rowlock.as_options($4)) $_$;
 
 CREATE FUNCTION rowlock.enqueue_many_limit() RETURNS integer
     LANGUAGE sql IMMUTABLE
@@ -540,11 +789,17 @@ CREATE FUNCTION rowlock.extend_partitions(ahead interval DEFAULT '3 days'::inter
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '100ms'
+    SET "DateStyle" TO 'ISO, YMD'
+    SET "TimeZone" TO 'UTC'
     AS $_$
 declare
   parent text; width interval; lo timestamptz; hi timestamptz; child text; hours double precision := 'infinity';
 begin
-  if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
+  if not rowlock.try_mutex(1, 0) then return null; end if;
+  if ahead > interval '31 days' then
+    raise exception 'partitions are made at most 31 days ahead' using errcode = 'RL005',
+        hint = 'Each is a table: three days, the default, are enough.';
+  end if;
   foreach parent in array array['task', 'receipt', 'result', 'failure', 'beat', 'allocation'] loop
     width := case when parent in ('beat', 'allocation') then interval '6 hours' else rowlock.partition_width() end;
     select to_timestamp(max(substring(c.relname from '_([0-9]+)$')::bigint)) into lo
@@ -567,6 +822,11 @@ begin
     end loop;
     hours := least(hours, date_part('epoch', lo - now()) / 3600);
   end loop;
+  -- For enqueue, which makes partitions itself where nobody has. A row that somebody changes is left for the
+  -- next time.
+  update rowlock.queue q set room_until = rowlock.room_until() where q.id in (
+    select x.id from rowlock.queue x where x.room_until <> rowlock.room_until()
+        for no key update skip locked);
   return hours;
 end $_$;
 
@@ -577,19 +837,27 @@ CREATE FUNCTION rowlock.failures(id bigint) RETURNS TABLE(at timestamp with time
     AS $_$
   select f.at, f.attempt, coalesce(i.name, ''), f.error
   from (select at, id, attempt, instance, error from rowlock.failure where id = $1 union all select at, id, attempt, instance, error from rowlock.failure_kept where id = $1) f
+  join rowlock.every_task t on t.id = $1 join rowlock.queue q on q.id = t.queue and (not q.guarded
+      or rowlock.may('reader', q.id))
   left join rowlock.instance i on i.id = f.instance order by f.at, f.attempt
 $_$;
 
-CREATE FUNCTION rowlock."fetch"(ids bigint[]) RETURNS TABLE(id bigint, type text, payload text, max_attempts smallint)
+CREATE FUNCTION rowlock."fetch"(token bigint, ids bigint[]) RETURNS TABLE(id bigint, type text, payload text, max_attempts smallint)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
+declare held bigint[] := array(
+  select u.id from unnest($2) u(id)
+  intersect select g.id
+      from rowlock.lease l, unnest(l.firsts, l.ns) r(f, n), generate_series(r.f, r.f + r.n - 1) g(id)
+          where l.token = $1);
 begin
-  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using $1;
+  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using held;
   if exists (select 1 from rowlock.task_kept) then
-    return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1);
+    return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t
+        where t.id = any (held);
   end if;
 end $_$;
 
@@ -621,36 +889,34 @@ begin
   return query select r.* from rowlock.ready r where r.queue = $1 and r.priority = $2 and r.id <= $3 and r.id > $3 - 256 and $3 < r.id + r.n limit 1;
 end $_$;
 
-CREATE FUNCTION rowlock.grant_roles() RETURNS boolean
+CREATE FUNCTION rowlock.furthest_low() RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    RETURN 1000000;
+
+CREATE FUNCTION rowlock.grant_role(role name, duty text, queues text[] DEFAULT NULL::text[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare r text;
+    AS $_$
+#variable_conflict use_column
+declare unknown text;
 begin
-  foreach r in array array['rowlock_producer', 'rowlock_worker', 'rowlock_reader'] loop
-    if not exists (select 1 from pg_roles where rolname = r) then
-      if not (select rolsuper or rolcreaterole from pg_roles where rolname = current_user) then return false; end if;
-      begin
-        execute format('create role %I nologin', r);
-      exception when duplicate_object or unique_violation then null;   -- another database's migration was quicker
-      end;
-    end if;
-  end loop;
-  foreach r in array array['rowlock_producer', 'rowlock_worker', 'rowlock_reader'] loop
-    execute format('grant usage on schema rowlock to %I', r);
-    execute format('grant execute on function rowlock.task_state(bigint) to %I', r);
-    execute format('grant select on rowlock.migration to %I', r);   -- every command first checks the schema's version
-  end loop;
-  grant execute on function rowlock.enqueue(text, text, json, jsonb), rowlock.enqueue(text, text, text, jsonb), rowlock.enqueue(text, text, jsonb, jsonb),
-    rowlock.enqueue_many(text, text, json[], jsonb), rowlock.enqueue_many(text, text, text[], jsonb), rowlock.enqueue_many(text, text, jsonb[], jsonb), rowlock.as_json(text), rowlock.as_json(text[]) to rowlock_producer;
-  grant execute on function rowlock.join(text, text, int), rowlock.published_lows(int), rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, real),
-    rowlock.claim(bigint, int, bigint[], int, bigint), rowlock.fetch(bigint[]), rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[]), rowlock.drain(bigint), rowlock.leave(bigint), rowlock.hand_back_strays(bigint, bigint[]),
-    rowlock.care(timestamptz, int, boolean, boolean), rowlock.least_k(int, bigint[]), rowlock.sweep(int, bigint[], bigint[], int), rowlock.rescue(bigint, bigint),
-    rowlock.extend_partitions(interval), rowlock.prune_dead(int) to rowlock_worker;
-  grant select on rowlock.queue, rowlock.beat to rowlock_worker;
-  grant execute on function rowlock.statistics(), rowlock.story(bigint), rowlock.failures(bigint), rowlock.tasks(text, text, bigint, int), rowlock.audit() to rowlock_reader;
-  return true;
-end $$;
+  if $2 is null or $2 not in ('producer', 'worker', 'reader') then
+    raise exception 'unknown duty "%"', $2 using errcode = 'RL005',
+        hint = 'Duties are producer, worker and reader.';
+  end if;
+  if not exists (select 1 from pg_roles r where r.rolname = $1) then
+    raise exception 'there is no role "%"', $1 using errcode = 'RL005',
+        hint = format('Create it first: create role %I login;', $1);
+  end if;
+  select u.name into unknown from unnest($3) u(name) where not exists (select 1 from rowlock.queue q
+      where q.name = u.name) limit 1;
+  if found then perform rowlock.refuse_unknown_queue(unknown); end if;
+  delete from rowlock.access a where a.role = $1 and a.duty = $2;
+  if $3 is null then insert into rowlock.access values ($1, $2, 0);
+  else insert into rowlock.access select distinct $1, $2, q.id from rowlock.queue q where q.name = any ($3);
+      end if;
+  perform rowlock.renew_grants();
+end $_$;
 
 CREATE FUNCTION rowlock.hand_back(instance bigint, queue integer, token bigint) RETURNS integer
     LANGUAGE plpgsql
@@ -679,13 +945,19 @@ CREATE FUNCTION rowlock.hand_back_strays(instance bigint, known bigint[]) RETURN
 declare l record; back int := 0;
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.lock_alive($1) then return 0; end if;
   for l in select x.token, x.queue from rowlock.lease x
       where x.instance = $1 and x.at < now() - interval '1 minute' and x.token <> all ($2) order by x.token for update loop
     back := back + rowlock.hand_back($1, l.queue, l.token);
   end loop;
   return back;
 end $_$;
+
+CREATE FUNCTION rowlock.has_room() RETURNS boolean
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select rowlock.room_until() > date_part('epoch', clock_timestamp()) - 1704067200::float8
+$$;
 
 CREATE FUNCTION rowlock.holding(queue integer) RETURNS TABLE(instance bigint, drains boolean, wants integer, granted integer, holds integer, at_most integer)
     LANGUAGE sql STABLE
@@ -716,6 +988,21 @@ CREATE FUNCTION rowlock.interruption_limit() RETURNS integer
     LANGUAGE sql IMMUTABLE
     RETURN 10;
 
+CREATE FUNCTION rowlock.is_silent(instance bigint, beat bigint) RETURNS boolean
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+  select not exists (select 1 from rowlock.beat b where b.instance = $1 and b.n = $2
+      and b.at > clock_timestamp() - rowlock.rescue_after())
+    or exists (select 1 from rowlock.instance i, lateral (
+      select 1 from rowlock.beat x where x.instance = i.id and x.n > $2
+        and x.at between clock_timestamp() - interval '1 minute'
+            and clock_timestamp() - rowlock.rescue_after() order by x.n desc limit 1) later
+      where i.ended_at is null)
+$_$;
+
 CREATE TABLE rowlock.instance (
     id bigint NOT NULL,
     queue integer NOT NULL,
@@ -736,13 +1023,23 @@ declare q rowlock.queue; i rowlock.instance;
 begin
   select * into q from rowlock.queue r where r.name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  perform rowlock.demand_worker(q.id);
+  if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
+    raise exception 'the name of an instance has 1 to 200 printable characters' using errcode = 'RL005',
+        hint = 'It is for people: a pod''s name, for example.';
+  end if;
   insert into rowlock.instance (id, queue, name, capacity) values ((floor(random() * 2097152)::bigint << 32) | (nextval('rowlock.instance_seq') & 4294967295), q.id, $2, $3) returning * into i;
-  insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants) values (nextval('rowlock.beat_seq'), i.id, q.id, 0, 0, 0, 0);
+  insert into rowlock.beat (n, at, instance, queue, held, allocated, allocation, wants)
+      values (nextval('rowlock.beat_seq'), clock_timestamp(), i.id, q.id, 0, 0, 0, 0);
   return i;
 end $_$;
 
+CREATE FUNCTION rowlock.later_after() RETURNS interval
+    LANGUAGE sql IMMUTABLE
+    RETURN '24:00:00'::interval;
+
 CREATE FUNCTION rowlock.least_k(queue integer, lows bigint[]) RETURNS bigint[]
-    LANGUAGE sql STABLE
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
@@ -761,24 +1058,14 @@ CREATE FUNCTION rowlock.leave(instance bigint) RETURNS bigint
 declare l record; back bigint := 0;
 begin
   perform rowlock.demand_read_committed();
-  perform pg_advisory_xact_lock(1902602, ($1 & 2147483647)::int);
-  if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then return 0; end if;
+  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
+  perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for update;
+  if not found then return 0; end if;
   for l in select x.token, x.queue from rowlock.lease x where x.instance = $1 order by x.token for update loop
     back := back + rowlock.hand_back($1, l.queue, l.token);
   end loop;
   update rowlock.instance i set ended_at = now() where i.id = $1;
   return back;
-end $_$;
-
-CREATE FUNCTION rowlock.lock_alive(instance bigint) RETURNS boolean
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-begin
-  if not pg_try_advisory_xact_lock_shared(1902602, (instance & 2147483647)::int) then
-    raise exception 'instance % is being ended', instance using errcode = 'lock_not_available', hint = 'Ask again.';
-  end if;
-  return exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null);
 end $_$;
 
 CREATE FUNCTION rowlock.lose(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
@@ -803,6 +1090,26 @@ begin
     $7, '{0}', array[lost]);
 end $_$;
 
+CREATE FUNCTION rowlock.make_room() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '5s'
+    AS $$
+begin
+  if rowlock.has_room() then return; end if;
+  begin
+    perform 1 from rowlock.mutex m where m.duty = 1 and m.queue = 0 for update;
+    if not rowlock.has_room() then perform rowlock.extend_partitions(); end if;
+  exception when lock_not_available then null;
+  end;
+  if not rowlock.has_room() then
+    raise exception 'there is no partition for new tasks: nothing has cared for this database since %',
+        to_timestamp(rowlock.room_until() + 1704067200) - interval '3 days'
+      using errcode = 'RL010',
+          hint = 'Start an instance or the operator, or run: select rowlock.extend_partitions(); as the owner of the database.';
+  end if;
+end $$;
+
 CREATE FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) RETURNS TABLE(id bigint, max_attempts smallint)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -812,6 +1119,29 @@ CREATE FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) RETURNS TABLE(
   select i, coalesce((select t.max_attempts from rowlock.task t where t.id = i), (select t.max_attempts from rowlock.task_kept t where t.id = i), q.max_attempts)
   from unnest($2) i, rowlock.queue q where q.id = $1
 $_$;
+
+CREATE FUNCTION rowlock.may(duty text, queue integer) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare who name := rowlock.caller();
+begin
+  return pg_has_role(who, (select n.nspowner from pg_namespace n where n.nspname = 'rowlock'), 'usage')
+      or exists (
+    select 1 from rowlock.access a join pg_roles r on r.rolname = a.role
+    where a.queue in (0, $2) and ($1 is null or a.duty = $1) and pg_has_role(who, r.oid, 'usage'));
+end $_$;
+
+CREATE FUNCTION rowlock.mutex_holders() RETURNS TABLE(duty smallint, queue integer, pid integer, usename text, application text, since timestamp with time zone)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select m.duty, m.queue, l.pid, a.usename::text, a.application_name, a.xact_start
+  from rowlock.mutex m join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
+      and l.granted and l.transactionid::text = m.xmax::text
+  left join pg_stat_activity a on a.pid = l.pid
+  where l.pid is distinct from pg_backend_pid()
+$$;
 
 CREATE FUNCTION rowlock.on_delayed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -838,41 +1168,23 @@ begin
     -- One notifier per database at a time (R12), and never into a queue that fills up: that would fail the producer's commit (R11). Whoever set constraints
     -- immediate is here within its own call, long before its commit perhaps: it would keep the lock from all others until then.
     get diagnostics v_context = pg_context;
-    if position(chr(10) in v_context) > 0 or pg_try_advisory_xact_lock(1902601, 0) then
+    if position(chr(10) in v_context) > 0 or rowlock.try_mutex(0, 0) then
       perform pg_notify('rowlock', new.queue::text);
     end if;
   end if;
   return null;
 end $$;
 
-CREATE TABLE rowlock.queue (
-    id integer NOT NULL,
-    name text NOT NULL,
-    owner text DEFAULT ''::text NOT NULL,
-    generation bigint DEFAULT 0 NOT NULL,
-    policy json NOT NULL,
-    max_attempts smallint NOT NULL,
-    total_workers integer NOT NULL,
-    paused boolean DEFAULT false NOT NULL,
-    backlog_limit bigint NOT NULL,
-    payload_limit integer NOT NULL,
-    backlog_full boolean DEFAULT false NOT NULL,
-    bell_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
-    range_size smallint DEFAULT 128 NOT NULL,
-    keep_completed interval NOT NULL,
-    keep_dead interval NOT NULL,
-    keep_cancelled interval NOT NULL,
-    CONSTRAINT queue_backlog_limit_check CHECK ((backlog_limit > 0)),
-    CONSTRAINT queue_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
-    CONSTRAINT queue_name_check CHECK ((name ~ '^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$'::text)),
-    CONSTRAINT queue_payload_limit_check CHECK ((payload_limit > 0)),
-    CONSTRAINT queue_range_size_check CHECK (((range_size >= 1) AND (range_size <= 256))),
-    CONSTRAINT queue_total_workers_check CHECK (((total_workers >= 0) AND (total_workers <= 10000)))
-);
-
 CREATE FUNCTION rowlock.partition_width() RETURNS interval
     LANGUAGE sql STABLE
     RETURN (SELECT GREATEST('01:00:00'::interval, date_trunc('hour'::text, (COALESCE(max(GREATEST(queue.keep_completed, queue.keep_cancelled)), '24:00:00'::interval) / (8)::double precision))) AS "greatest" FROM rowlock.queue);
+
+CREATE FUNCTION rowlock.policy(queue integer) RETURNS TABLE(generation bigint, policy json, max_attempts smallint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select q.generation, q.policy, q.max_attempts from rowlock.queue q where q.id = $1
+$_$;
 
 CREATE FUNCTION rowlock.promote(low timestamp with time zone, most integer) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -885,7 +1197,7 @@ CREATE FUNCTION rowlock.promote(low timestamp with time zone, most integer) RETU
 declare q record; v_moved int := 0; v_ids bigint[];
 begin
   perform rowlock.demand_read_committed();
-  if not pg_try_advisory_xact_lock(1902601, 2) then return; end if;
+  if not rowlock.try_mutex(2, 0) then return; end if;
   v_ids := array(select d.id from rowlock.delayed d where d.due >= $1 and d.due <= now() order by d.due, d.id limit $2 for update skip locked);
   for q in
     with gone as (delete from rowlock.delayed d where d.id = any (v_ids) returning d.*)
@@ -909,7 +1221,7 @@ CREATE FUNCTION rowlock.prune_dead(most integer) RETURNS integer
 #variable_conflict use_column
 declare n int;
 begin
-  if not pg_try_advisory_xact_lock(1902601, 4) then return 0; end if;
+  if not rowlock.try_mutex(4, 0) then return 0; end if;
   -- A receipt stays behind, so that the task of a partition that is still there has a state.
   with old as (delete from rowlock.dead d where d.id in (select x.id from rowlock.dead x join rowlock.queue q on q.id = x.queue where x.at < now() - q.keep_dead order by x.at limit $1 for update of x skip locked) returning d.id, d.queue, d.attempt)
   insert into rowlock.receipt (queue, state, firsts, ns, attempts) select queue, 2, array_agg(id), array_agg(1::smallint), array_agg(attempt) from old group by queue;
@@ -935,7 +1247,7 @@ CREATE FUNCTION rowlock.prune_rest() RETURNS text[]
     AS $_$
 declare p record; done text[] := '{}'; oldest timestamptz; keep interval; unused boolean;
 begin
-  if not pg_try_advisory_xact_lock(1902601, 1) then return done; end if;
+  if not rowlock.try_mutex(1, 0) then return done; end if;
   -- Detached, but whoever did it was gone before it could drop the table.
   for p in select c.relname part from pg_class c where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' and not c.relispartition
       and c.relname ~ '^(task|receipt|result|failure|beat|allocation)_[0-9]+$' loop
@@ -976,7 +1288,7 @@ CREATE FUNCTION rowlock.prune_task() RETURNS text
 declare part text; lo bigint; hi bigint; keep interval;
 begin
   perform rowlock.demand_read_committed();
-  if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
+  if not rowlock.try_mutex(1, 0) then return null; end if;
   select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
   select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'rowlock.task'::regclass order by i.inhdetachpending desc, 2 limit 1;
@@ -999,9 +1311,13 @@ CREATE FUNCTION rowlock.published_lows(queue integer) RETURNS bigint[]
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
-  select b.lows from rowlock.instance i, lateral (
-    select x.n, x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null and x.at > now() - interval '1 minute' order by x.n desc limit 1) b
-  where i.queue = $1 and coalesce(i.ended_at > now() - interval '1 minute', true) order by b.n desc limit 1
+  select array_agg(y.low order by y.o) from (
+    select u.o, min(least(u.low, (select s.last_value from rowlock.k_seq s))) low
+        from rowlock.instance i, lateral (
+      select x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null
+          and x.at > now() - interval '1 minute' order by x.n desc limit 1) b,
+      unnest(b.lows) with ordinality u(low, o)
+    where i.queue = $1 and coalesce(i.ended_at > now() - interval '1 minute', true) group by u.o) y
 $_$;
 
 CREATE FUNCTION rowlock.pulses() RETURNS TABLE(instance bigint, beat bigint)
@@ -1018,7 +1334,8 @@ CREATE FUNCTION rowlock.reaches(queue integer, backlog_limit bigint) RETURNS boo
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = $1 limit $2) r), 0)
-    + (select count(*) from (select 1 from rowlock.delayed d where d.queue = $1 limit $2) d) >= $2
+    + (select count(*) from (select 1 from rowlock.delayed d where d.queue = $1
+        and d.due <= now() + rowlock.later_after() limit $2) d) >= $2
 $_$;
 
 CREATE FUNCTION rowlock.record(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) RETURNS void
@@ -1089,6 +1406,17 @@ begin
     using errcode = 'RL004', hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
 end $$;
 
+CREATE FUNCTION rowlock.refuse_later(q rowlock.queue) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception 'queue "%" has its limit of tasks that are due in more than a day (limits.backlog: %)',
+      q.name, q.backlog_limit
+    using errcode = 'RL004',
+        hint = 'Enqueue again later, or raise limits.backlog of the TaskQueue; those that are due sooner are taken.';
+end $$;
+
 CREATE FUNCTION rowlock.refuse_null(what text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1106,12 +1434,23 @@ begin
     using errcode = 'RL003', hint = 'Store it elsewhere and enqueue a reference, or raise limits.payloadBytes of the TaskQueue.';
 end $$;
 
+CREATE FUNCTION rowlock.refuse_right(duty text, queue text) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception 'the role "%" is no % of queue "%"', rowlock.caller(), duty, queue using errcode = 'RL011',
+    hint = format('The owner of the database can run: select rowlock.grant_role(%L, %L, array[%L]);',
+        rowlock.caller(), duty, queue);
+end $$;
+
 CREATE FUNCTION rowlock.refuse_type(type text) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception 'the type of a task has 1 to 200 characters, not %', length(type) using errcode = 'RL005', hint = 'It names what the handler shall do, for example "send-invoice"; data belongs into the payload.';
+  raise exception 'the type of a task has 1 to 200 printable characters' using errcode = 'RL005',
+    hint = format('It names what the handler does, for example "send-invoice"; data belongs in the payload. This one has %s characters.', length(type));
 end $$;
 
 CREATE FUNCTION rowlock.refuse_unknown_queue(queue text) RETURNS void
@@ -1120,8 +1459,33 @@ CREATE FUNCTION rowlock.refuse_unknown_queue(queue text) RETURNS void
     AS $$
 begin
   raise exception 'unknown queue "%"', queue using errcode = 'RL001',
-    hint = coalesce('Queues of this database: ' || (select string_agg(q.name, ', ' order by q.name) from rowlock.queue q) || '.',
-                    'This database has no queue yet: apply a TaskQueue.');
+    hint = coalesce('Queues of this database: ' || (select string_agg(q.name, ', ' order by q.name)
+        from rowlock.queue q where not q.guarded or rowlock.may(null, q.id)) || '.',
+                    case when exists (select 1 from rowlock.queue) then 'There is none that you may use.'
+                        else 'This database has no queue yet: apply a TaskQueue.' end);
+end $$;
+
+CREATE FUNCTION rowlock.renew_grants() RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare g record;
+begin
+  lock table rowlock.access in share row exclusive mode;
+  for g in select distinct r.rolname, f.function from rowlock.access a join pg_roles r on r.rolname = a.role
+      join rowlock.rights() f on f.duty = a.duty join pg_proc p on p.oid = f.function
+      where not exists (select 1 from aclexplode(p.proacl) x where x.grantee = r.oid) loop
+    execute format('grant execute on function %s to %I', g.function, g.rolname);
+  end loop;
+  for g in select distinct r.rolname from rowlock.access a join pg_roles r on r.rolname = a.role
+      where not exists (select 1 from pg_namespace n, aclexplode(n.nspacl) x where n.nspname = 'rowlock'
+          and x.grantee = r.oid) loop
+    execute format('grant usage on schema rowlock to %I', g.rolname);
+    -- Every command first checks the schema's version.
+    execute format('grant select on rowlock.migration to %I', g.rolname);
+  end loop;
+  update rowlock.queue q set guarded = not q.guarded where q.guarded <> exists (select 1 from rowlock.access a
+      where a.queue <> 0);
 end $$;
 
 CREATE FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
@@ -1151,7 +1515,9 @@ begin
   perform rowlock.demand_read_committed();
   -- First without the lock, which would tell an instance that lives that it is gone; then with it.
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
-  if not pg_try_advisory_xact_lock(1902602, ($1 & 2147483647)::int) then return null; end if;
+  if not rowlock.is_silent($1, $2) then return null; end if;
+  perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for update skip locked;
+  if not found then return null; end if;
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
   if not found then return null; end if;
@@ -1165,6 +1531,49 @@ begin
   end loop;
   return rescued;
 end $_$;
+
+CREATE FUNCTION rowlock.rescue_after() RETURNS interval
+    LANGUAGE sql IMMUTABLE
+    RETURN '00:00:12'::interval;
+
+CREATE FUNCTION rowlock.revoke_role(role name, duty text DEFAULT NULL::text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+#variable_conflict use_column
+declare f regprocedure;
+begin
+  delete from rowlock.access a where a.role = $1 and ($2 is null or a.duty = $2);
+  for f in select x.function from rowlock.rights() x group by x.function
+      having not bool_or(exists (select 1 from rowlock.access a where a.role = $1 and a.duty = x.duty)) loop
+    execute format('revoke execute on function %s from %I', f, $1);
+  end loop;
+  if not exists (select 1 from rowlock.access a where a.role = $1) then
+    execute format('revoke select on rowlock.migration from %I', $1);
+    execute format('revoke usage on schema rowlock from %I', $1);
+  end if;
+  perform rowlock.renew_grants();
+end $_$;
+
+CREATE FUNCTION rowlock.rights() RETURNS TABLE(duty text, function regprocedure)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select d.duty, p.oid::regprocedure from (values
+    ('producer', '{enqueue,enqueue_many,as_json,as_options,as_payloads,cancel,cancel_all,task_state}'::text[]),
+    ('worker', '{join,policy,published_lows,beat,claim,await_claims,fetch,settle,drain,leave,hand_back_strays,care,least_k,sweep,rescue,
+                 mutex_holders,extend_partitions,prune_dead,task_state}'),
+    ('reader', '{statistics,story,failures,tasks,audit,task_state}')) d(duty, names)
+  join pg_proc p on p.proname = any (d.names) and p.pronamespace = 'rowlock'::regnamespace
+$$;
+
+CREATE FUNCTION rowlock.room_until() RETURNS integer
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select coalesce((max(substring(c.relname from '_([0-9]+)$')::bigint) - 1704067200)::int, 0)
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass
+$_$;
 
 CREATE FUNCTION rowlock.sample_percent(what regclass) RETURNS real
     LANGUAGE sql STABLE
@@ -1185,9 +1594,11 @@ declare
   v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; limits bigint[]; maxima smallint[];
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.lock_alive($1) then return answers; end if;
-  select x.queue into v_queue from rowlock.instance x where x.id = $1;
   perform 1 from rowlock.lease l where l.token = any ($2) and l.instance = $1 order by l.token for update;
+  -- Whoever would end the instance now waits for these leases; whoever did before has taken them, and marked
+  -- it in the same transaction.
+  select x.queue into v_queue from rowlock.instance x where x.id = $1 and x.ended_at is null;
+  if not found then return answers; end if;
   -- What is held and not settled, each once.
   -- Held, less settled, by one grouping: an anti-join is planned as a nested loop, a thousand times a thousand.
   with held as materialized (
@@ -1255,6 +1666,7 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
   left join (select i.queue, count(*) n, sum(b.allocated) allocated, sum(b.held) held, avg(b.service_ms) service_ms from rowlock.instance i,
                     lateral (select b.allocated, b.held, b.service_ms from rowlock.beat b where b.instance = i.id and b.at > now() - interval '1 minute' order by b.n desc limit 1) b
              where i.ended_at is null group by i.queue) i on i.queue = q.id
+  where not q.guarded or rowlock.may('reader', q.id)
   order by q.name
 $$;
 
@@ -1275,7 +1687,7 @@ CREATE FUNCTION rowlock.story(id bigint) RETURNS TABLE(queue text, type text, st
   left join lateral (select l.instance, u.attempt from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1) l on true
   left join lateral (select r.at, r.instance, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt)
     where s.state in ('completed', 'cancelled', 'dead') and r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1) c on true
-  where t.id = $1
+  where t.id = $1 and (not q.guarded or rowlock.may('reader', q.id))
 $_$;
 
 CREATE FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], most integer) RETURNS integer
@@ -1289,11 +1701,13 @@ CREATE FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], mos
 declare r record; swept int := 0;
 begin
   perform rowlock.demand_read_committed();
-  if not pg_try_advisory_xact_lock(1902604, $1) then return null; end if;
+  perform rowlock.demand_worker($1);
+  if not rowlock.try_mutex(6, $1) then return null; end if;
   for r in
     select x.* from generate_series(0, 3) p, generate_series(0, 3) s, lateral (
       select r.shard, r.priority, r.k from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint
-        and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit $4 for update skip locked) x limit $4
+        and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit least($4, 10000)
+            for update skip locked) x limit least($4, 10000)
   loop
     update rowlock.ready y set k = nextval('rowlock.k_seq') where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
     swept := swept + 1;
@@ -1314,7 +1728,8 @@ CREATE FUNCTION rowlock.task_state(id bigint) RETURNS text
     (select case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n)
        where r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1),
     'untraced')
-  from rowlock.every_task t where t.id = $1
+  from rowlock.every_task t where t.id = $1 and not exists (select 1 from rowlock.queue q where q.id = t.queue
+      and q.guarded and not rowlock.may(null, q.id))
 $_$;
 
 CREATE FUNCTION rowlock.tasks(queue text, state text, after bigint, most integer) RETURNS TABLE(id bigint, queue_name text, type text, attempt integer, at timestamp with time zone)
@@ -1330,7 +1745,8 @@ CREATE FUNCTION rowlock.tasks(queue text, state text, after bigint, most integer
     union all select g, r.queue, u.attempt, r.at from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
       where $2 in ('completed', 'cancelled') and r.state = case $2 when 'completed' then 1 else 3 end and r.at > now() - interval '1 day') x
   join rowlock.queue q on q.id = x.queue
-  where ($1 is null or q.name = $1) and x.id > coalesce($3, 0) order by x.id limit $4
+  where (not q.guarded or rowlock.may('reader', q.id)) and ($1 is null or q.name = $1)
+      and x.id > coalesce($3, 0) order by x.id limit $4
 $_$;
 
 CREATE FUNCTION rowlock.tidy() RETURNS void
@@ -1339,15 +1755,39 @@ CREATE FUNCTION rowlock.tidy() RETURNS void
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
+declare v record;
 begin
-  if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
-  update rowlock.queue q set backlog_full = not q.backlog_full
-    from (select y.queue as id, y.available + y.scheduled + y.retryable n from rowlock.backlog() y) x
+  if not rowlock.try_mutex(3, 0) then return; end if;
+  for v in
     -- An estimate may be far off where rows lie together: no producer is refused for that, so what it says is counted.
-    where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95
-      when x.n >= q.backlog_limit then rowlock.reaches(q.id, q.backlog_limit) else false end;
+    select x.queue, case when q.backlog_full then x.n >= q.backlog_limit * 0.95
+             when x.n >= q.backlog_limit then rowlock.reaches(q.id, q.backlog_limit)
+                 else false end backlog_full,
+           -- Tasks of next year have a limit of their own, of the same size: they keep nobody from enqueuing
+           -- what is due today.
+           x.later >= case when q.later_full then q.backlog_limit * 0.95 else q.backlog_limit end later_full
+    from (select y.*, y.available + y.scheduled + y.retryable - y.later n from rowlock.backlog() y) x
+        join rowlock.queue q on q.id = x.queue
+  loop
+    update rowlock.queue y set backlog_full = v.backlog_full, later_full = v.later_full
+      where y.id = v.queue and (y.backlog_full, y.later_full) <> (v.backlog_full, v.later_full);
+  end loop;
   delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
 end $$;
+
+CREATE FUNCTION rowlock.try_mutex(duty integer, queue integer) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $_$
+begin
+  perform 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2 for update skip locked;
+  if found then return true; end if;
+  if exists (select 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2) then return false; end if;
+  -- A queue that was not declared by rowlock.declare_queue.
+  insert into rowlock.mutex (duty, queue) values ($1, $2) on conflict do nothing;
+  return found;
+end $_$;
 
 CREATE FUNCTION rowlock.unsettled(token bigint) RETURNS TABLE(ids bigint[], attempts smallint[], priorities smallint[])
     LANGUAGE sql STABLE
@@ -1372,6 +1812,13 @@ begin
       select u.*, u.id - row_number() over (partition by u.attempt order by u.id) run from unnest($4, $5) u(id, attempt)) x
     group by x.attempt, x.run) y having count(*) > 0;
 end $_$;
+
+CREATE TABLE rowlock.access (
+    role name NOT NULL,
+    duty text NOT NULL,
+    queue integer NOT NULL,
+    CONSTRAINT access_duty_check CHECK ((duty = ANY (ARRAY['producer'::text, 'worker'::text, 'reader'::text])))
+);
 
 CREATE TABLE rowlock.allocation (
     number bigint NOT NULL,
@@ -1540,6 +1987,11 @@ CREATE TABLE rowlock.migration (
     applied_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE rowlock.mutex (
+    duty smallint NOT NULL,
+    queue integer NOT NULL
+);
+
 ALTER TABLE rowlock.queue ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME rowlock.queue_id_seq
     START WITH 1
@@ -1568,6 +2020,9 @@ CREATE TABLE rowlock.result (
 )
 PARTITION BY RANGE (at);
 
+ALTER TABLE ONLY rowlock.access
+    ADD CONSTRAINT access_pkey PRIMARY KEY (role, duty, queue);
+
 ALTER TABLE ONLY rowlock.cancel_request
     ADD CONSTRAINT cancel_request_pkey PRIMARY KEY (id);
 
@@ -1588,6 +2043,9 @@ ALTER TABLE ONLY rowlock.lease
 
 ALTER TABLE ONLY rowlock.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
+
+ALTER TABLE ONLY rowlock.mutex
+    ADD CONSTRAINT mutex_pkey PRIMARY KEY (duty, queue);
 
 ALTER TABLE ONLY rowlock.queue
     ADD CONSTRAINT queue_name_key UNIQUE (name);
@@ -1628,35 +2086,37 @@ CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON rowlock.delayed DEFERRABLE I
 
 CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON rowlock.ready DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION rowlock.on_ready();
 
-GRANT USAGE ON SCHEMA rowlock TO rowlock_producer;
-GRANT USAGE ON SCHEMA rowlock TO rowlock_worker;
-GRANT USAGE ON SCHEMA rowlock TO rowlock_reader;
-
 REVOKE ALL ON FUNCTION rowlock.allocate(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.as_json(payloads text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.as_json(payloads text[]) TO rowlock_producer;
 
 REVOKE ALL ON FUNCTION rowlock.as_json(payload text) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.as_json(payload text) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.as_options(options text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.as_payloads(payloads text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.audit() FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.audit() TO rowlock_reader;
+
+REVOKE ALL ON FUNCTION rowlock.await_claims(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.backlog() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.caller() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.cancel(id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.cancel_all(ids bigint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.check_added(q rowlock.queue, setting text, added bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.check_options(options jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], start integer, token bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], start integer, token bigint) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.clear_queue(queue integer) FROM PUBLIC;
 
@@ -1668,48 +2128,75 @@ REVOKE ALL ON FUNCTION rowlock.delete_queue(queue text, force boolean) FROM PUBL
 
 REVOKE ALL ON FUNCTION rowlock.demand_read_committed() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.demand_worker(queue integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.drain(instance bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.drain(instance bigint) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.due_of(options jsonb) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.ends(instance bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload json, options json) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload json, options jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload json, options jsonb) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload json, options text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options jsonb) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload jsonb, options text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload text, options json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload text, options jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload text, options jsonb) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload text, options text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], options json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], options jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], options jsonb) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb[], options text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options jsonb) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options jsonb) TO rowlock_producer;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text, options json) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text, options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text, options text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.enqueue_many_limit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.extend_partitions(ahead interval) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.extend_partitions(ahead interval) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.failures(id bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.failures(id bigint) TO rowlock_reader;
 
-REVOKE ALL ON FUNCTION rowlock."fetch"(ids bigint[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock."fetch"(ids bigint[]) TO rowlock_worker;
+REVOKE ALL ON FUNCTION rowlock."fetch"(token bigint, ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.find_ready(queue integer, priority smallint, id bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.grant_roles() FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.furthest_low() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.grant_role(role name, duty text, queues text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.hand_back(instance bigint, queue integer, token bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.hand_back_strays(instance bigint, known bigint[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.hand_back_strays(instance bigint, known bigint[]) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.has_room() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.holding(queue integer) FROM PUBLIC;
 
@@ -1719,40 +2206,43 @@ REVOKE ALL ON FUNCTION rowlock.id_time(i bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.interruption_limit() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.is_silent(instance bigint, beat bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.later_after() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.least_k(queue integer, lows bigint[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.least_k(queue integer, lows bigint[]) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.leave(instance bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.leave(instance bigint) TO rowlock_worker;
-
-REVOKE ALL ON FUNCTION rowlock.lock_alive(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.lose(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.make_room() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.may(duty text, queue integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.mutex_holders() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.on_delayed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.on_ready() FROM PUBLIC;
 
-GRANT SELECT ON TABLE rowlock.queue TO rowlock_worker;
-
 REVOKE ALL ON FUNCTION rowlock.partition_width() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.policy(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.promote(low timestamp with time zone, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.prune_dead(most integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.prune_dead(most integer) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.prune_rest() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.prune_task() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.published_lows(queue integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.published_lows(queue integer) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.pulses() FROM PUBLIC;
 
@@ -1764,49 +2254,50 @@ REVOKE ALL ON FUNCTION rowlock.redrive(queue text, ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_full(q rowlock.queue) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.refuse_later(q rowlock.queue) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.refuse_null(what text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_payload(q rowlock.queue, bytes integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.refuse_right(duty text, queue text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_type(type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_unknown_queue(queue text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.renew_grants() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.rescue(instance bigint, beat bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.rescue(instance bigint, beat bigint) TO rowlock_worker;
+
+REVOKE ALL ON FUNCTION rowlock.rescue_after() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.revoke_role(role name, duty text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.rights() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.room_until() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.sample_percent(what regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.statistics() FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.statistics() TO rowlock_reader;
 
 REVOKE ALL ON FUNCTION rowlock.story(id bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.story(id bigint) TO rowlock_reader;
 
 REVOKE ALL ON FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], most integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], most integer) TO rowlock_worker;
 
 REVOKE ALL ON FUNCTION rowlock.task_state(id bigint) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.task_state(id bigint) TO rowlock_producer;
-GRANT ALL ON FUNCTION rowlock.task_state(id bigint) TO rowlock_worker;
-GRANT ALL ON FUNCTION rowlock.task_state(id bigint) TO rowlock_reader;
 
 REVOKE ALL ON FUNCTION rowlock.tasks(queue text, state text, after bigint, most integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION rowlock.tasks(queue text, state text, after bigint, most integer) TO rowlock_reader;
 
 REVOKE ALL ON FUNCTION rowlock.tidy() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.try_mutex(duty integer, queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.unsettled(token bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.write_receipt(queue integer, instance bigint, state smallint, ids bigint[], attempts smallint[]) FROM PUBLIC;
-
-GRANT SELECT ON TABLE rowlock.beat TO rowlock_worker;
-
-GRANT SELECT ON TABLE rowlock.migration TO rowlock_producer;
-GRANT SELECT ON TABLE rowlock.migration TO rowlock_worker;
-GRANT SELECT ON TABLE rowlock.migration TO rowlock_reader;

@@ -105,6 +105,8 @@ impl From<Error> for Failure {
             | Error::ServerTooOld(_)
             | Error::UnsupportedEncoding(_)
             | Error::SchemaMissing
+            | Error::SchemaOfAnother { .. }
+            | Error::SchemaTaken { .. }
             | Error::SchemaOlder { .. }
             | Error::SchemaNewer { .. } => (DATABASE, whole, None),
             Error::Refused { code, message, hint } if code == UNKNOWN_QUEUE => (NOT_FOUND, message, hint),

@@ -19,9 +19,20 @@ create table rowlock.queue (
   backlog_limit bigint not null check (backlog_limit > 0),
   payload_limit int not null check (payload_limit > 0),
   backlog_full  boolean not null default false,   -- set and cleared by a caretaker, so that enqueue counts nothing
+  later_full    boolean not null default false,   -- the same for what is due in more than a day
+  guarded       boolean not null default false,   -- some role has rights for some queues only, so every verb asks who calls
+  room_until    int not null default 0,           -- partitions of task exist until then, in seconds since 2024
   bell_until    timestamptz not null default '-infinity',   -- producers ring until then; renewed about once a minute while instances sleep (R12)
   range_size    smallint not null default 128 check (range_size between 1 and 256),
   keep_completed interval not null, keep_dead interval not null, keep_cancelled interval not null
+);
+
+-- Who else than the owner may do what: see 0008_roles.sql.
+create table rowlock.access (
+  role  name not null,
+  duty  text not null check (duty in ('producer', 'worker', 'reader')),
+  queue int not null,                             -- 0: every queue
+  primary key (role, duty, queue)
 );
 
 -- Neither `task` nor `ready` nor `delayed` has a CHECK: Postgres would parse each anew for every statement, 15 µs of an enqueue's 54.
@@ -47,7 +58,7 @@ create table rowlock.ready (
   lane     smallint not null default 0,
   priority smallint not null,
   -- Since when, in seconds since 2024, for people and the number of workers. It lies in what alignment leaves empty.
-  since    int not null default (date_part('epoch', now()) - 1704067200)::int,
+  since    int not null default (date_part('epoch', now()) - 1704067200::float8)::int,
   k        bigint not null,
   id       bigint not null,
   n        smallint not null,        -- 1 to 256
@@ -126,6 +137,40 @@ create table rowlock.failure_kept (
   at timestamptz not null, id bigint not null, attempt smallint not null, instance bigint, error text not null
 );
 create index failure_kept_id on rowlock.failure_kept (id);
+
+-- Who does what only one may do at a time locks a row of this table. Advisory locks would do as well, but
+-- every login that may connect can hold those. Never updated: a row that is only locked leaves nothing dead
+-- behind.
+create table rowlock.mutex (
+  duty  smallint not null,     -- 0 NOTIFY, 1 partitions, 2 move due tasks, 3 limits, 4 retention of dead tasks, 5 allocate, 6 sweep
+  queue int not null,          -- 0: the whole database
+  primary key (duty, queue)
+);
+insert into rowlock.mutex select duty, 0 from generate_series(0, 4) duty;
+
+-- Takes the lock for the rest of the transaction, or answers false at once where somebody has it.
+create function rowlock.try_mutex(duty int, queue int) returns boolean language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
+begin
+  perform 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2 for update skip locked;
+  if found then return true; end if;
+  if exists (select 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2) then return false; end if;
+  -- A queue that was not declared by rowlock.declare_queue.
+  insert into rowlock.mutex (duty, queue) values ($1, $2) on conflict do nothing;
+  return found;
+end $$;
+
+-- Which sessions hold the locks of the table `mutex` at this moment. Whoever misses one for a minute says so
+-- in its log.
+create function rowlock.mutex_holders()
+returns table (duty smallint, queue int, pid int, usename text, application text, since timestamptz)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select m.duty, m.queue, l.pid, a.usename::text, a.application_name, a.xact_start
+  from rowlock.mutex m join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
+      and l.granted and l.transactionid::text = m.xmax::text
+  left join pg_stat_activity a on a.pid = l.pid
+  where l.pid is distinct from pg_backend_pid()
+$$;
 
 create table rowlock.cancel_request (id bigint primary key, at timestamptz not null default now());
 

@@ -10,13 +10,25 @@ create function rowlock.partition_width() returns interval language sql stable
   return (select greatest(interval '1 hour', date_trunc('hour', coalesce(max(greatest(keep_completed, keep_cancelled)), interval '24 hours') / 8))
           from rowlock.queue);
 
+-- Until when partitions of task exist, in seconds since 2024.
+create function rowlock.room_until() returns int language sql stable set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce((max(substring(c.relname from '_([0-9]+)$')::bigint) - 1704067200)::int, 0)
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass
+$$;
+
 -- Makes every partition up to `ahead` from now, finished tables attached: CREATE ... PARTITION OF would lock out producers.
 create function rowlock.extend_partitions(ahead interval default '3 days') returns double precision
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
+set datestyle = 'ISO, YMD' set timezone = 'UTC' as $$
 declare
   parent text; width interval; lo timestamptz; hi timestamptz; child text; hours double precision := 'infinity';
 begin
-  if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
+  if not rowlock.try_mutex(1, 0) then return null; end if;
+  if ahead > interval '31 days' then
+    raise exception 'partitions are made at most 31 days ahead' using errcode = 'RL005',
+        hint = 'Each is a table: three days, the default, are enough.';
+  end if;
   foreach parent in array array['task', 'receipt', 'result', 'failure', 'beat', 'allocation'] loop
     width := case when parent in ('beat', 'allocation') then interval '6 hours' else rowlock.partition_width() end;
     select to_timestamp(max(substring(c.relname from '_([0-9]+)$')::bigint)) into lo
@@ -39,6 +51,11 @@ begin
     end loop;
     hours := least(hours, date_part('epoch', lo - now()) / 3600);
   end loop;
+  -- For enqueue, which makes partitions itself where nobody has. A row that somebody changes is left for the
+  -- next time.
+  update rowlock.queue q set room_until = rowlock.room_until() where q.id in (
+    select x.id from rowlock.queue x where x.room_until <> rowlock.room_until()
+        for no key update skip locked);
   return hours;
 end $$;
 select rowlock.extend_partitions();

@@ -1,7 +1,8 @@
 -- What an instance calls: join, beat (with the grant of allocations), claim, settle, drain, leave.
 -- An instance's id is a number from a sequence below 21 random bits: a failover may rewind the sequence while the process that had the number lives.
--- The advisory lock (1902602, instance mod 2^31) keeps its own verbs and a rescue apart (R5): its verbs take it shared, the rescue exclusively,
--- and both look at the instance's row in a later statement, with a newer snapshot.
+-- A lock on the instance's row keeps its own verbs and a rescue apart (R5): a beat takes it FOR KEY SHARE, a
+-- claim that found something FOR SHARE, who ends the instance FOR UPDATE; each sees the newest version of the
+-- row. A settlement needs none: it locks its leases, which a rescue takes.
 
 create function rowlock.demand_read_committed() returns void language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -10,14 +11,15 @@ begin
   end if;
 end $$;
 
--- Whether the instance lives, and keeps whoever would end it from that for the rest of the transaction. Who is just being ended is told to ask again:
--- a rescue or a delete may yet fail.
-create function rowlock.lock_alive(instance bigint) returns boolean language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+-- Who is just being ended is told to ask again: a rescue or a delete may yet fail. Answers false where it has
+-- ended.
+create function rowlock.ends(instance bigint) returns boolean language plpgsql volatile
+set search_path = pg_catalog, pg_temp as $$
 begin
-  if not pg_try_advisory_xact_lock_shared(1902602, (instance & 2147483647)::int) then
+  if exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
     raise exception 'instance % is being ended', instance using errcode = 'lock_not_available', hint = 'Ask again.';
   end if;
-  return exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null);
+  return false;
 end $$;
 
 create function rowlock.join(queue text, name text, capacity int) returns rowlock.instance
@@ -26,16 +28,37 @@ declare q rowlock.queue; i rowlock.instance;
 begin
   select * into q from rowlock.queue r where r.name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  perform rowlock.demand_worker(q.id);
+  if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
+    raise exception 'the name of an instance has 1 to 200 printable characters' using errcode = 'RL005',
+        hint = 'It is for people: a pod''s name, for example.';
+  end if;
   insert into rowlock.instance (id, queue, name, capacity) values ((floor(random() * 2097152)::bigint << 32) | (nextval('rowlock.instance_seq') & 4294967295), q.id, $2, $3) returning * into i;
-  insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants) values (nextval('rowlock.beat_seq'), i.id, q.id, 0, 0, 0, 0);
+  insert into rowlock.beat (n, at, instance, queue, held, allocated, allocation, wants)
+      values (nextval('rowlock.beat_seq'), clock_timestamp(), i.id, q.id, 0, 0, 0, 0);
   return i;
 end $$;
 
--- The lows that were published last: an instance that joins need not walk the dead rows of a pinned horizon.
+-- What an instance follows.
+create function rowlock.policy(queue int)
+returns table (generation bigint, policy json, max_attempts smallint) language sql stable security definer
+set search_path = pg_catalog, pg_temp as $$
+  select q.generation, q.policy, q.max_attempts from rowlock.queue q where q.id = $1
+$$;
+
+-- No low lies further above k_seq than this: so much a failover may take back.
+create function rowlock.furthest_low() returns bigint language sql immutable return 1000000;
+
+-- The lows that were published last, of all instances the least: an instance that joins need not walk the
+-- dead rows of a pinned horizon, and is led past no task by another one that errs.
 create function rowlock.published_lows(queue int) returns bigint[] language sql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-  select b.lows from rowlock.instance i, lateral (
-    select x.n, x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null and x.at > now() - interval '1 minute' order by x.n desc limit 1) b
-  where i.queue = $1 and coalesce(i.ended_at > now() - interval '1 minute', true) order by b.n desc limit 1
+  select array_agg(y.low order by y.o) from (
+    select u.o, min(least(u.low, (select s.last_value from rowlock.k_seq s))) low
+        from rowlock.instance i, lateral (
+      select x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null
+          and x.at > now() - interval '1 minute' order by x.n desc limit 1) b,
+      unnest(b.lows) with ordinality u(low, o)
+    where i.queue = $1 and coalesce(i.ended_at > now() - interval '1 minute', true) group by u.o) y
 $$;
 
 -- The newest beat and allocation of every live instance of a queue, and how many workers it counts as holding. One whose beats cannot be
@@ -56,11 +79,13 @@ $$;
 
 -- Grants in numbered rows what is free; asks back from who has more than its share (R7). The caller holds no snapshot older than the lock:
 -- the lock is taken in a statement of its own, under READ COMMITTED.
-create function rowlock.allocate(queue int) returns void language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+-- Answers false where another session does it.
+create function rowlock.allocate(queue int) returns boolean language plpgsql volatile
+set search_path = pg_catalog, pg_temp as $$
 declare
   total int; free int; live int; share int; rest int; h record; target int;
 begin
-  if not pg_try_advisory_xact_lock(1902603, $1) then return; end if;
+  if not rowlock.try_mutex(5, $1) then return false; end if;
   select case when q.paused then 0 else q.total_workers end into total from rowlock.queue q where q.id = $1;
   select total - coalesce(sum(x.at_most), 0), count(*) filter (where x.wants > 0 and not x.drains) into free, live from rowlock.holding($1) x;
   rest := total; 
@@ -76,10 +101,12 @@ begin
       insert into rowlock.allocation (number, queue, instance, workers) values (nextval('rowlock.allocation_seq'), $1, h.instance, target);
     end if;
   end loop;
+  return true;
 end $$;
 
 -- The least k that is ready in each of the 16 parts (four priorities of four shards), from the given lows on. Dead rows below are not walked.
-create function rowlock.least_k(queue int, lows bigint[]) returns bigint[] language sql stable
+create function rowlock.least_k(queue int, lows bigint[]) returns bigint[]
+language sql stable security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
   select array_agg(f.k order by p) from generate_series(0, 15) p left join lateral (
     select r.k from rowlock.ready r where r.queue = $1 and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= $2[p + 1] order by r.k limit 1) f on true
@@ -87,26 +114,40 @@ $$;
 
 create function rowlock.beat(instance bigint, held int, allocated int, allocation bigint, wants int, lows bigint[], sleeps boolean, service_ms real)
 returns table (gone boolean, allocation_number bigint, workers int, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[],
-  peers int, noted_k bigint, noted_xid bigint, xmin bigint)
+  peers int, noted_k bigint, noted_xid bigint, xmin bigint, allocation_missed boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
-declare v_queue int; v_live int; v_behind bigint; v_noted bigint;
+declare v_queue int; v_live int; v_behind bigint; v_noted bigint; v_missed boolean;
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.lock_alive($1) then
-    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1, 0::bigint, 0::bigint, 0::bigint; return;
-  end if;
-  select i.queue into v_queue from rowlock.instance i where i.id = $1;
-  -- A note for the exact watermark, as in rowlock.care(): k first, then the xid, which the insert draws.
+  -- A note for the exact watermark, as in rowlock.care(): k first, then the xid, which the lock draws.
   select last_value + is_called::int into v_noted from rowlock.k_seq;
-  insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants, service_ms, lows)
-    values (nextval('rowlock.beat_seq'), $1, v_queue, $2, $3, $4, $5, $8, $6);
-  -- A failover may rewind k_seq below where claims start: they would not see what gets such a k.
+  -- Until this beat is committed nobody ends the instance.
+  select i.queue into v_queue from rowlock.instance i where i.id = $1 and i.ended_at is null
+      for key share skip locked;
+  if not found and not rowlock.ends($1) then
+    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1,
+        0::bigint, 0::bigint, 0::bigint, null::boolean; return;
+  end if;
+  perform rowlock.demand_worker(v_queue);
+  -- A failover may rewind k_seq below where claims start: they would not see what gets such a k. A low far
+  -- above it is none of ours.
   select max(x) - s.last_value into v_behind from unnest($6) x, rowlock.k_seq s group by s.last_value;
-  if v_behind > 0 then perform nextval('rowlock.k_seq') from generate_series(1, least(v_behind, 1000000)); end if;
+  if v_behind > rowlock.furthest_low() or cardinality($6) is distinct from 16
+      or array_position($6, null) is not null then
+    raise exception 'the watermarks of instance % are no watermarks of this queue', $1
+        using errcode = 'RL005',
+      hint = 'The sequence of k may have been taken back by a failover: end the instance, and join again.';
+  end if;
+  -- By the clock that never waits: a transaction that was begun long ago would give its beat an old time
+  -- (R4).
+  insert into rowlock.beat (n, at, instance, queue, held, allocated, allocation, wants, service_ms, lows)
+    values (nextval('rowlock.beat_seq'), clock_timestamp(), $1, v_queue, $2, $3, $4, $5, $8, $6);
+  if v_behind > 0 then perform nextval('rowlock.k_seq') from generate_series(1, least(v_behind, 10000));
+      end if;
   -- About four passes a second for the whole queue, however many instances beat (a full read in each beat would be quadratic).
   select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
-  if random() * v_live < 4 then perform rowlock.allocate(v_queue); end if;
+  if random() * v_live < 4 then v_missed := not rowlock.allocate(v_queue); end if;
   if $7 then
     update rowlock.queue q set bell_until = now() + interval '1 minute' where q.id = v_queue and q.bell_until < now() + interval '5 seconds';
   end if;
@@ -115,7 +156,9 @@ begin
            (select last_value from rowlock.k_seq), rowlock.least_k(v_queue, $6),
            array(select c.id from rowlock.cancel_request c join rowlock.lease l on l.instance = $1
                  where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000),
-           v_live, v_noted, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+           v_live, v_noted, pg_current_xact_id()::text::bigint,
+               pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+           v_missed
     from rowlock.queue q
     left join lateral (select x.number, x.workers from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
     where q.id = v_queue;
@@ -129,17 +172,20 @@ returns table (firsts bigint[], ns smallint[], attempts smallint[], priorities s
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
-  v_queue int; looked int; taken bigint := 0; v_newest bigint; l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
+  v_queue int; v_guarded boolean; looked int; taken bigint := 0; v_newest bigint; l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.lock_alive($1) then raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.'; end if;
-  -- The same claim may still be under way: answered before that one ends, its lease would be nobody's for a minute.
-  perform pg_advisory_xact_lock($5);
+  if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
+    raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
+  end if;
   if exists (select 1 from rowlock.lease l where l.token = $5) then
     return query select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[] from rowlock.lease l where l.token = $5 and l.instance = $1; return;
   end if;
-  select i.queue into v_queue from rowlock.instance i join rowlock.queue q on q.id = i.queue where i.id = $1 and not q.paused and not i.drains;
+  select i.queue, q.guarded into v_queue, v_guarded from rowlock.instance i
+      join rowlock.queue q on q.id = i.queue
+    where i.id = $1 and not q.paused and not i.drains;
   if not found then return query select '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[], false, 0::bigint, '{}'::bigint[]; return; end if;
+  if v_guarded then perform rowlock.demand_worker(v_queue); end if;
   select last_value into v_newest from rowlock.k_seq;
   with look as materialized (
     select count(*) as entries from (
@@ -157,6 +203,12 @@ begin
          array_agg(id order by priority, turn, k), array_agg(n order by priority, turn, k), array_agg(attempt order by priority, turn, k)
     into looked, l_prios, l_places, l_ids, l_ns, l_attempts from locked;
   if l_ids is not null then
+    -- Until the lease is committed nobody ends the instance, or the lease would be nobody's. Not waited for:
+    -- whoever ends a queue waits for what is locked above.
+    perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for share skip locked;
+    if not found and not rowlock.ends($1) then
+      raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
+    end if;
     -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock. By place, which a lock keeps:
     -- joined by key, a plan made while the table was small walks the whole index once it is large.
     with l as materialized (
@@ -176,13 +228,29 @@ begin
     from (select 1) one left join rowlock.lease l on l.token = $5;
 end $$;
 
--- The bodies of claimed tasks. Planned anew with the ids in it, so that it locks only the partitions that hold them (R18).
--- VOLATILE, so that the second statement has a snapshot of its own: the first may wait for a prune that empties the partition, and sees nothing then.
-create function rowlock.fetch(ids bigint[]) returns table (id bigint, type text, payload text, max_attempts smallint)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+-- Waits for the claims of an instance that have taken something and are under way. Ask before a claim is sent
+-- again: answered before the first one ends, its lease would be nobody's for a minute.
+create function rowlock.await_claims(instance bigint) returns void language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp as $$
 begin
-  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using $1;
+  perform 1 from rowlock.instance i where i.id = $1 for no key update;
+end $$;
+
+-- The bodies of claimed tasks: of those that a lease with this token holds. Planned anew with the ids in it,
+-- so that it locks only the partitions that hold them (R18).
+-- VOLATILE, so that the second statement has a snapshot of its own: the first may wait for a prune that empties the partition, and sees nothing then.
+create function rowlock.fetch(token bigint, ids bigint[])
+returns table (id bigint, type text, payload text, max_attempts smallint)
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+declare held bigint[] := array(
+  select u.id from unnest($2) u(id)
+  intersect select g.id
+      from rowlock.lease l, unnest(l.firsts, l.ns) r(f, n), generate_series(r.f, r.f + r.n - 1) g(id)
+          where l.token = $1);
+begin
+  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using held;
   if exists (select 1 from rowlock.task_kept) then
-    return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t where t.id = any ($1);
+    return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t
+        where t.id = any (held);
   end if;
 end $$;

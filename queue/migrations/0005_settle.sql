@@ -44,9 +44,11 @@ declare
   v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; limits bigint[]; maxima smallint[];
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.lock_alive($1) then return answers; end if;
-  select x.queue into v_queue from rowlock.instance x where x.id = $1;
   perform 1 from rowlock.lease l where l.token = any ($2) and l.instance = $1 order by l.token for update;
+  -- Whoever would end the instance now waits for these leases; whoever did before has taken them, and marked
+  -- it in the same transaction.
+  select x.queue into v_queue from rowlock.instance x where x.id = $1 and x.ended_at is null;
+  if not found then return answers; end if;
   -- What is held and not settled, each once.
   -- Held, less settled, by one grouping: an anti-join is planned as a nested loop, a thousand times a thousand.
   with held as materialized (
@@ -127,6 +129,7 @@ end $$;
 
 create function rowlock.drain(instance bigint) returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
+  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
   update rowlock.instance i set drains = true where i.id = $1 and i.ended_at is null and not i.drains;
 end $$;
 
@@ -159,7 +162,6 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as 
 declare l record; back int := 0;
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.lock_alive($1) then return 0; end if;
   for l in select x.token, x.queue from rowlock.lease x
       where x.instance = $1 and x.at < now() - interval '1 minute' and x.token <> all ($2) order by x.token for update loop
     back := back + rowlock.hand_back($1, l.queue, l.token);
@@ -167,15 +169,17 @@ begin
   return back;
 end $$;
 
--- Hands back every lease without using an attempt, and ends the instance. The lock is taken exclusively: a claim under way ends first, or its lease
+-- Hands back every lease without using an attempt, and ends the instance. The instance's row is locked
+-- against its own verbs: a claim under way ends first, or its lease
 -- would be of an instance that is gone already, and nobody's.
 create function rowlock.leave(instance bigint) returns bigint language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare l record; back bigint := 0;
 begin
   perform rowlock.demand_read_committed();
-  perform pg_advisory_xact_lock(1902602, ($1 & 2147483647)::int);
-  if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then return 0; end if;
+  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
+  perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for update;
+  if not found then return 0; end if;
   for l in select x.token, x.queue from rowlock.lease x where x.instance = $1 order by x.token for update loop
     back := back + rowlock.hand_back($1, l.queue, l.token);
   end loop;

@@ -7,7 +7,7 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 declare q record; v_moved int := 0; v_ids bigint[];
 begin
   perform rowlock.demand_read_committed();
-  if not pg_try_advisory_xact_lock(1902601, 2) then return; end if;
+  if not rowlock.try_mutex(2, 0) then return; end if;
   v_ids := array(select d.id from rowlock.delayed d where d.due >= $1 and d.due <= now() order by d.due, d.id limit $2 for update skip locked);
   for q in
     with gone as (delete from rowlock.delayed d where d.id = any (v_ids) returning d.*)
@@ -30,11 +30,13 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 declare r record; swept int := 0;
 begin
   perform rowlock.demand_read_committed();
-  if not pg_try_advisory_xact_lock(1902604, $1) then return null; end if;
+  perform rowlock.demand_worker($1);
+  if not rowlock.try_mutex(6, $1) then return null; end if;
   for r in
     select x.* from generate_series(0, 3) p, generate_series(0, 3) s, lateral (
       select r.shard, r.priority, r.k from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint
-        and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit $4 for update skip locked) x limit $4
+        and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit least($4, 10000)
+            for update skip locked) x limit least($4, 10000)
   loop
     update rowlock.ready y set k = nextval('rowlock.k_seq') where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
     swept := swept + 1;
@@ -48,6 +50,25 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as 
   select i.id, coalesce((select b.n from rowlock.beat b where b.instance = i.id order by b.n desc limit 1), 0) from rowlock.instance i where i.ended_at is null
 $$;
 
+-- How long ago the newest beat of an instance must be, at least, for a rescue: a lease (queue/src/db.rs),
+-- less the time between two beats and the slack of clocks. The caller has measured a whole lease on its own
+-- clock; this is for a caller who says so and has not.
+create function rowlock.rescue_after() returns interval language sql immutable return interval '12 seconds';
+
+-- Whether so long has passed since a beat by the clock here. A clock that was stepped back puts that beat
+-- into the future: then a beat of anybody counts that came later, by its number, and is old enough (a beat a
+-- second, so the newest of each are the ones to look at).
+create function rowlock.is_silent(instance bigint, beat bigint) returns boolean language sql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+  select not exists (select 1 from rowlock.beat b where b.instance = $1 and b.n = $2
+      and b.at > clock_timestamp() - rowlock.rescue_after())
+    or exists (select 1 from rowlock.instance i, lateral (
+      select 1 from rowlock.beat x where x.instance = i.id and x.n > $2
+        and x.at between clock_timestamp() - interval '1 minute'
+            and clock_timestamp() - rowlock.rescue_after() order by x.n desc limit 1) later
+      where i.ended_at is null)
+$$;
+
 -- Ends an instance that stopped beating and takes its tasks back. `beat` is the number the caller saw standing still.
 create function rowlock.rescue(instance bigint, beat bigint) returns int language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
@@ -57,7 +78,9 @@ begin
   perform rowlock.demand_read_committed();
   -- First without the lock, which would tell an instance that lives that it is gone; then with it.
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
-  if not pg_try_advisory_xact_lock(1902602, ($1 & 2147483647)::int) then return null; end if;
+  if not rowlock.is_silent($1, $2) then return null; end if;
+  perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for update skip locked;
+  if not found then return null; end if;
   if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
   if not found then return null; end if;
@@ -96,6 +119,9 @@ begin
     $7, '{0}', array[lost]);
 end $$;
 
+-- What is due later than this is no backlog yet.
+create function rowlock.later_after() returns interval language sql immutable return interval '24 hours';
+
 -- How much of a table is looked at to say how much it holds: all of it up to 512 pages (some 50,000 rows), of a larger one about so many, by chance.
 create function rowlock.sample_percent(what regclass) returns real language sql stable set search_path = pg_catalog, pg_temp
   return least(100, 512 * 100 / greatest(pg_relation_size(what) / current_setting('block_size')::int, 1)::real);
@@ -104,14 +130,17 @@ create function rowlock.sample_percent(what regclass) returns real language sql 
 -- tables are small. Of larger ones a sample is counted, scaled up, the same pages each time so that the number does not flicker; what is ready is also counted by the index, up to some hundred rows of each of a
 -- queue's 16 parts, so that a small queue beside a large one has its exact number, and none less than was counted. The oldest is among
 -- the first of its part.
-create function rowlock.backlog() returns table (queue int, available bigint, scheduled bigint, retryable bigint, oldest int)
+create function rowlock.backlog()
+returns table (queue int, available bigint, scheduled bigint, retryable bigint, later bigint, oldest int)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare v_ready real := rowlock.sample_percent('rowlock.ready'); v_delayed real := rowlock.sample_percent('rowlock.delayed'); most int;
 begin
   select greatest(least(20000 / greatest(count(*), 1), 1000), 50) into most from rowlock.queue;
   return query
-    select q.id, coalesce(case when c.more is null then s.n when c.more then greatest(c.n, s.n) else c.n end, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(c.oldest, s.oldest)
+    select q.id, coalesce(case when c.more is null then s.n when c.more then greatest(c.n, s.n)
+        else c.n end, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(d.later, 0),
+            coalesce(c.oldest, s.oldest)
     from rowlock.queue q
     left join (select r.queue, (sum(r.n) * 100 / v_ready)::bigint n, min(r.since) oldest from rowlock.ready r tablesample system (v_ready) repeatable (0) group by r.queue) s on s.queue = q.id
     left join lateral (
@@ -120,26 +149,40 @@ begin
         select sum(y.n) n, min(y.since) oldest, count(*) as rows from (
           select r.n, r.since from rowlock.ready r where r.queue = q.id and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= lows[p + 1]
           order by r.k limit most) y) x) c on v_ready < 100
-    left join (select d.queue, (count(*) filter (where d.waits = 0) * 100 / v_delayed)::bigint scheduled, (count(*) filter (where d.waits = 1) * 100 / v_delayed)::bigint retryable
+    left join (select d.queue, (count(*) filter (where d.waits = 0) * 100 / v_delayed)::bigint scheduled,
+        (count(*) filter (where d.waits = 1) * 100 / v_delayed)::bigint retryable,
+                      (count(*) filter (where d.due > now() + rowlock.later_after()) * 100 / v_delayed)::bigint later
                from rowlock.delayed d tablesample system (v_delayed) repeatable (0) group by d.queue) d on d.queue = q.id;
 end $$;
 
--- Whether so many tasks of a queue wait, counted, and no further than that.
+-- Whether so many tasks of a queue wait, counted, and no further than that. What is due in more than a day is
+-- no backlog yet.
 create function rowlock.reaches(queue int, backlog_limit bigint) returns boolean language sql stable set search_path = pg_catalog, pg_temp as $$
   select coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = $1 limit $2) r), 0)
-    + (select count(*) from (select 1 from rowlock.delayed d where d.queue = $1 limit $2) d) >= $2
+    + (select count(*) from (select 1 from rowlock.delayed d where d.queue = $1
+        and d.due <= now() + rowlock.later_after() limit $2) d) >= $2
 $$;
 
 -- Sets and clears backlog_full, and forgets instances that ended long ago. Cheap enough for every few seconds.
 create function rowlock.tidy() returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 #variable_conflict use_column
+declare v record;
 begin
-  if not pg_try_advisory_xact_lock(1902601, 3) then return; end if;
-  update rowlock.queue q set backlog_full = not q.backlog_full
-    from (select y.queue as id, y.available + y.scheduled + y.retryable n from rowlock.backlog() y) x
+  if not rowlock.try_mutex(3, 0) then return; end if;
+  for v in
     -- An estimate may be far off where rows lie together: no producer is refused for that, so what it says is counted.
-    where x.id = q.id and q.backlog_full <> case when q.backlog_full then x.n >= q.backlog_limit * 0.95
-      when x.n >= q.backlog_limit then rowlock.reaches(q.id, q.backlog_limit) else false end;
+    select x.queue, case when q.backlog_full then x.n >= q.backlog_limit * 0.95
+             when x.n >= q.backlog_limit then rowlock.reaches(q.id, q.backlog_limit)
+                 else false end backlog_full,
+           -- Tasks of next year have a limit of their own, of the same size: they keep nobody from enqueuing
+           -- what is due today.
+           x.later >= case when q.later_full then q.backlog_limit * 0.95 else q.backlog_limit end later_full
+    from (select y.*, y.available + y.scheduled + y.retryable - y.later n from rowlock.backlog() y) x
+        join rowlock.queue q on q.id = x.queue
+  loop
+    update rowlock.queue y set backlog_full = v.backlog_full, later_full = v.later_full
+      where y.id = v.queue and (y.backlog_full, y.later_full) <> (v.backlog_full, v.later_full);
+  end loop;
   delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
 end $$;
 
@@ -150,7 +193,7 @@ set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' set jit = off as
 declare part text; lo bigint; hi bigint; keep interval;
 begin
   perform rowlock.demand_read_committed();
-  if not pg_try_advisory_xact_lock(1902601, 1) then return null; end if;
+  if not rowlock.try_mutex(1, 0) then return null; end if;
   select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
   select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'rowlock.task'::regclass order by i.inhdetachpending desc, 2 limit 1;
@@ -173,7 +216,7 @@ create function rowlock.prune_rest() returns text[] language plpgsql volatile se
 set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' set jit = off as $$
 declare p record; done text[] := '{}'; oldest timestamptz; keep interval; unused boolean;
 begin
-  if not pg_try_advisory_xact_lock(1902601, 1) then return done; end if;
+  if not rowlock.try_mutex(1, 0) then return done; end if;
   -- Detached, but whoever did it was gone before it could drop the table.
   for p in select c.relname part from pg_class c where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' and not c.relispartition
       and c.relname ~ '^(task|receipt|result|failure|beat|allocation)_[0-9]+$' loop
@@ -210,7 +253,7 @@ create function rowlock.prune_dead(most int) returns int language plpgsql volati
 #variable_conflict use_column
 declare n int;
 begin
-  if not pg_try_advisory_xact_lock(1902601, 4) then return 0; end if;
+  if not rowlock.try_mutex(4, 0) then return 0; end if;
   -- A receipt stays behind, so that the task of a partition that is still there has a state.
   with old as (delete from rowlock.dead d where d.id in (select x.id from rowlock.dead x join rowlock.queue q on q.id = x.queue where x.at < now() - q.keep_dead order by x.at limit $1 for update of x skip locked) returning d.id, d.queue, d.attempt)
   insert into rowlock.receipt (queue, state, firsts, ns, attempts) select queue, 2, array_agg(id), array_agg(1::smallint), array_agg(attempt) from old group by queue;

@@ -17,9 +17,15 @@ begin
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
-    insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused, backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled)
-      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict (name) do nothing returning * into v;
-    if not found then return rowlock.declare_queue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13); end if;
+    insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused,
+        backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled, room_until, guarded)
+      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, rowlock.room_until(), exists (select 1
+          from rowlock.access a where a.queue <> 0)) on conflict (name) do nothing returning * into v;
+    -- Here, so that nobody waits for somebody else's first time.
+    insert into rowlock.mutex (duty, queue) select duty, v.id from generate_series(5, 6) duty
+        where v.id is not null on conflict do nothing;
+    if v.id is null then return rowlock.declare_queue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+        end if;
   elsif (v.owner, v.generation, v.policy::text, v.max_attempts, v.total_workers, v.paused, v.backlog_limit, v.payload_limit, v.keep_completed, v.keep_dead, v.keep_cancelled)
       is distinct from ($2, $3, $4::text, $5, $6, $7, $8, $9, $10, $11, $12) then
     update rowlock.queue q set owner = $2, generation = $3, policy = $4, max_attempts = $5, total_workers = $6, paused = $7, backlog_limit = $8, payload_limit = $9,
@@ -48,6 +54,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
   left join (select i.queue, count(*) n, sum(b.allocated) allocated, sum(b.held) held, avg(b.service_ms) service_ms from rowlock.instance i,
                     lateral (select b.allocated, b.held, b.service_ms from rowlock.beat b where b.instance = i.id and b.at > now() - interval '1 minute' order by b.n desc limit 1) b
              where i.ended_at is null group by i.queue) i on i.queue = q.id
+  where not q.guarded or rowlock.may('reader', q.id)
   order by q.name
 $$;
 
@@ -91,7 +98,8 @@ set search_path = pg_catalog, pg_temp set jit = off as $$
     (select case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n)
        where r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1),
     'untraced')
-  from rowlock.every_task t where t.id = $1
+  from rowlock.every_task t where t.id = $1 and not exists (select 1 from rowlock.queue q where q.id = t.queue
+      and q.guarded and not rowlock.may(null, q.id))
 $$;
 
 create function rowlock.story(id bigint) returns table (queue text, type text, state text, priority smallint, attempt int, max_attempts smallint, enqueued_at timestamptz,
@@ -109,13 +117,15 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
   left join lateral (select l.instance, u.attempt from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1) l on true
   left join lateral (select r.at, r.instance, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt)
     where s.state in ('completed', 'cancelled', 'dead') and r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1) c on true
-  where t.id = $1
+  where t.id = $1 and (not q.guarded or rowlock.may('reader', q.id))
 $$;
 
 create function rowlock.failures(id bigint) returns table (at timestamptz, attempt smallint, instance text, error text)
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select f.at, f.attempt, coalesce(i.name, ''), f.error
   from (select at, id, attempt, instance, error from rowlock.failure where id = $1 union all select at, id, attempt, instance, error from rowlock.failure_kept where id = $1) f
+  join rowlock.every_task t on t.id = $1 join rowlock.queue q on q.id = t.queue and (not q.guarded
+      or rowlock.may('reader', q.id))
   left join rowlock.instance i on i.id = f.instance order by f.at, f.attempt
 $$;
 
@@ -130,7 +140,8 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
     union all select g, r.queue, u.attempt, r.at from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
       where $2 in ('completed', 'cancelled') and r.state = case $2 when 'completed' then 1 else 3 end and r.at > now() - interval '1 day') x
   join rowlock.queue q on q.id = x.queue
-  where ($1 is null or q.name = $1) and x.id > coalesce($3, 0) order by x.id limit $4
+  where (not q.guarded or rowlock.may('reader', q.id)) and ($1 is null or q.name = $1)
+      and x.id > coalesce($3, 0) order by x.id limit $4
 $$;
 
 -- The request is recorded first and every mover looks at it (R20). Answers 'cancelled', 'requested' (it runs: its instance is told), 'finished' or null.
@@ -142,6 +153,10 @@ begin
   perform rowlock.demand_read_committed();
   select x.queue, x.priority into t from rowlock.every_task x where x.id = $1;
   if not found then return null; end if;
+  if exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded
+      and not rowlock.may('producer', q.id)) then
+    perform rowlock.refuse_right('producer', (select q.name from rowlock.queue q where q.id = t.queue));
+  end if;
   insert into rowlock.cancel_request (id) values ($1) on conflict do nothing;
   for turn in 1 .. 3 loop
     delete from rowlock.delayed x where x.id = $1 returning * into d;
@@ -171,6 +186,19 @@ begin
   end loop;
   delete from rowlock.cancel_request c where c.id = $1;
   return 'finished';
+end $$;
+
+-- Cancels many, in the order of their ids, so that two such calls lock the same ranges in the same order:
+-- `select rowlock.cancel(id) from …` takes them as they come, and two of those may wait for each other.
+create function rowlock.cancel_all(ids bigint[]) returns table (id bigint, outcome text)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+begin
+  for id in select distinct u.id from unnest($1) u(id) order by 1 loop
+    outcome := rowlock.cancel(id);
+    return next;
+  end loop;
 end $$;
 
 -- Dead tasks become available again, with all their attempts. `ids` null: every dead task of the queue, at most 10,000 a call.
@@ -230,7 +258,7 @@ begin
   end if;
   begin
     for i in select x.id from rowlock.instance x where x.queue = v.id and x.ended_at is null order by x.id loop
-      perform pg_advisory_xact_lock(1902602, (i.id & 2147483647)::int);
+      perform 1 from rowlock.instance x where x.id = i.id for update;
       update rowlock.instance x set ended_at = now(), gone = true where x.id = i.id and x.ended_at is null;
     end loop;
     -- Most of it before the lock, which waits for every transaction that enqueued or moved something, and keeps new ones waiting meanwhile.
@@ -246,6 +274,7 @@ begin
   cancelled := cancelled + rowlock.clear_queue(v.id);
   delete from rowlock.cancel_request c using rowlock.every_task t where t.id = c.id and t.queue = v.id;
   delete from rowlock.task_kept t where t.queue = v.id;
+  delete from rowlock.mutex m where m.queue = v.id;
   delete from rowlock.queue q where q.id = v.id;
   return cancelled;
 end $$;
@@ -261,5 +290,6 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
     union all select g, case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g)
   select q.name, count(t.id), count(*) filter (where c.s = 'completed'), count(*) filter (where c.s = 'dead'), count(*) filter (where c.s = 'cancelled'),
          count(*) filter (where c.s = 'open'), count(t.id) filter (where c.s is null)
-  from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id group by q.name order by q.name
+  from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id
+  where not q.guarded or rowlock.may('reader', q.id) group by q.name order by q.name
 $$;

@@ -1,31 +1,83 @@
--- Roles, where the migrating user may create them; elsewhere an administrator runs the same lines (rowlock migrate prints them).
-create function rowlock.grant_roles() returns boolean language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-declare r text;
+-- Who else than the owner may do what. Rights are granted to roles that the owner names, and so hold in this
+-- database only: roles are of the server.
+
+-- What each duty takes.
+create function rowlock.rights() returns table (duty text, function regprocedure) language sql stable
+set search_path = pg_catalog, pg_temp as $$
+  select d.duty, p.oid::regprocedure from (values
+    ('producer', '{enqueue,enqueue_many,as_json,as_options,as_payloads,cancel,cancel_all,task_state}'::text[]),
+    ('worker', '{join,policy,published_lows,beat,claim,await_claims,fetch,settle,drain,leave,hand_back_strays,care,least_k,sweep,rescue,
+                 mutex_holders,extend_partitions,prune_dead,task_state}'),
+    ('reader', '{statistics,story,failures,tasks,audit,task_state}')) d(duty, names)
+  join pg_proc p on p.proname = any (d.names) and p.pronamespace = 'rowlock'::regnamespace
+$$;
+
+-- Grants what the table `access` says and a role does not have yet. After each migration, which may have made
+-- functions that nobody was granted.
+create function rowlock.renew_grants() returns void language plpgsql volatile
+set search_path = pg_catalog, pg_temp as $$
+declare g record;
 begin
-  foreach r in array array['rowlock_producer', 'rowlock_worker', 'rowlock_reader'] loop
-    if not exists (select 1 from pg_roles where rolname = r) then
-      if not (select rolsuper or rolcreaterole from pg_roles where rolname = current_user) then return false; end if;
-      begin
-        execute format('create role %I nologin', r);
-      exception when duplicate_object or unique_violation then null;   -- another database's migration was quicker
-      end;
-    end if;
+  lock table rowlock.access in share row exclusive mode;
+  for g in select distinct r.rolname, f.function from rowlock.access a join pg_roles r on r.rolname = a.role
+      join rowlock.rights() f on f.duty = a.duty join pg_proc p on p.oid = f.function
+      where not exists (select 1 from aclexplode(p.proacl) x where x.grantee = r.oid) loop
+    execute format('grant execute on function %s to %I', g.function, g.rolname);
   end loop;
-  foreach r in array array['rowlock_producer', 'rowlock_worker', 'rowlock_reader'] loop
-    execute format('grant usage on schema rowlock to %I', r);
-    execute format('grant execute on function rowlock.task_state(bigint) to %I', r);
-    execute format('grant select on rowlock.migration to %I', r);   -- every command first checks the schema's version
+  for g in select distinct r.rolname from rowlock.access a join pg_roles r on r.rolname = a.role
+      where not exists (select 1 from pg_namespace n, aclexplode(n.nspacl) x where n.nspname = 'rowlock'
+          and x.grantee = r.oid) loop
+    execute format('grant usage on schema rowlock to %I', g.rolname);
+    -- Every command first checks the schema's version.
+    execute format('grant select on rowlock.migration to %I', g.rolname);
   end loop;
-  grant execute on function rowlock.enqueue(text, text, json, jsonb), rowlock.enqueue(text, text, text, jsonb), rowlock.enqueue(text, text, jsonb, jsonb),
-    rowlock.enqueue_many(text, text, json[], jsonb), rowlock.enqueue_many(text, text, text[], jsonb), rowlock.enqueue_many(text, text, jsonb[], jsonb), rowlock.as_json(text), rowlock.as_json(text[]) to rowlock_producer;
-  grant execute on function rowlock.join(text, text, int), rowlock.published_lows(int), rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, real),
-    rowlock.claim(bigint, int, bigint[], int, bigint), rowlock.fetch(bigint[]), rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[]), rowlock.drain(bigint), rowlock.leave(bigint), rowlock.hand_back_strays(bigint, bigint[]),
-    rowlock.care(timestamptz, int, boolean, boolean), rowlock.least_k(int, bigint[]), rowlock.sweep(int, bigint[], bigint[], int), rowlock.rescue(bigint, bigint),
-    rowlock.extend_partitions(interval), rowlock.prune_dead(int) to rowlock_worker;
-  grant select on rowlock.queue, rowlock.beat to rowlock_worker;
-  grant execute on function rowlock.statistics(), rowlock.story(bigint), rowlock.failures(bigint), rowlock.tasks(text, text, bigint, int), rowlock.audit() to rowlock_reader;
-  return true;
+  update rowlock.queue q set guarded = not q.guarded where q.guarded <> exists (select 1 from rowlock.access a
+      where a.queue <> 0);
 end $$;
 
--- Nobody but the owner may call anything unless a role allows it; the function above included.
+-- `duty`: producer, worker or reader. `queues`: for these only, in place of what the role could do as such
+-- before; null: for all, those to come included.
+create function rowlock.grant_role(role name, duty text, queues text[] default null) returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare unknown text;
+begin
+  if $2 is null or $2 not in ('producer', 'worker', 'reader') then
+    raise exception 'unknown duty "%"', $2 using errcode = 'RL005',
+        hint = 'Duties are producer, worker and reader.';
+  end if;
+  if not exists (select 1 from pg_roles r where r.rolname = $1) then
+    raise exception 'there is no role "%"', $1 using errcode = 'RL005',
+        hint = format('Create it first: create role %I login;', $1);
+  end if;
+  select u.name into unknown from unnest($3) u(name) where not exists (select 1 from rowlock.queue q
+      where q.name = u.name) limit 1;
+  if found then perform rowlock.refuse_unknown_queue(unknown); end if;
+  delete from rowlock.access a where a.role = $1 and a.duty = $2;
+  if $3 is null then insert into rowlock.access values ($1, $2, 0);
+  else insert into rowlock.access select distinct $1, $2, q.id from rowlock.queue q where q.name = any ($3);
+      end if;
+  perform rowlock.renew_grants();
+end $$;
+
+-- Takes a duty back (null: all). A role can be dropped after this only: Postgres keeps one that has rights.
+create function rowlock.revoke_role(role name, duty text default null) returns void language plpgsql volatile
+set search_path = pg_catalog, pg_temp as $$
+#variable_conflict use_column
+declare f regprocedure;
+begin
+  delete from rowlock.access a where a.role = $1 and ($2 is null or a.duty = $2);
+  for f in select x.function from rowlock.rights() x group by x.function
+      having not bool_or(exists (select 1 from rowlock.access a where a.role = $1 and a.duty = x.duty)) loop
+    execute format('revoke execute on function %s from %I', f, $1);
+  end loop;
+  if not exists (select 1 from rowlock.access a where a.role = $1) then
+    execute format('revoke select on rowlock.migration from %I', $1);
+    execute format('revoke usage on schema rowlock from %I', $1);
+  end if;
+  perform rowlock.renew_grants();
+end $$;
+
+-- Nobody but the owner may call anything unless it is granted; the functions above included.
 revoke execute on all functions in schema rowlock from public;

@@ -51,6 +51,8 @@ pub struct Beat {
     pub cancelled: Vec<TaskId>,
     /// For [`crate::Caretaker::note`].
     pub noted: Noted,
+    /// Another session was just granting workers; `None`: it was not this beat's turn to grant any.
+    pub allocation_missed: Option<bool>,
 }
 
 /// Beats once.
@@ -90,5 +92,6 @@ pub(crate) fn answer(row: &PgRow, sent: Instant) -> Result<Beat> {
             xid: row.try_get(10)?,
             xmin: row.try_get(11)?,
         },
+        allocation_missed: row.try_get(12)?,
     })
 }

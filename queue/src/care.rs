@@ -8,7 +8,10 @@ use std::{
 
 use sqlx::{Row, types::time::OffsetDateTime};
 
-use crate::{Db, InstanceId, LEASE, Lows, Noted, QueueId, Result, db::query, partitions, sweep::Sweeper};
+use crate::{
+    Db, Duty, InstanceId, LEASE, Lows, Noted, QueueId, Result, db::query, mutex::Missed, partitions,
+    sweep::Sweeper,
+};
 
 /// Tasks moved in one statement: a few milliseconds of work (measurements 4).
 const PROMOTE_MOST: i32 = 1000;
@@ -68,6 +71,8 @@ pub struct Caretaker {
     pulses_at: Option<Instant>,
     /// How many instances live, as of the last look.
     living: f64,
+    promote_missed: Missed,
+    partitions_missed: Missed,
     /// Whether it has tidied, and kept house, at all.
     tidied: bool,
     kept_house: bool,
@@ -131,6 +136,8 @@ impl Caretaker {
         }
         if !std::mem::replace(&mut self.kept_house, true) || self.has_turn(HOUSEKEEPING_EVERY) {
             report.partitions_hours_left = partitions::extend_partitions(db).await?;
+            let missed = report.partitions_hours_left.is_none();
+            self.partitions_missed.see(db, Duty::Partitions, missed).await?;
             db.all(query("select rowlock.prune_dead($1)").bind(PRUNE_MOST)).await?;
             // Last: it gives up, until the next time, where a producer's open transaction is in the way.
             report.pruned = partitions::prune(db).await? as u64;
@@ -170,6 +177,9 @@ impl Caretaker {
                     .bind(looks && first),
                 )
                 .await?;
+            if first {
+                self.promote_missed.see(db, Duty::Promote, row.is_none()).await?;
+            }
             let Some(row) = row else { break };
             if looks && first {
                 let instances = row.try_get::<Option<Vec<i64>>, _>(7)?.unwrap_or_default();

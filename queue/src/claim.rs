@@ -33,8 +33,20 @@ pub struct Claimed {
     pub lows_seen: LowsSeen,
 }
 
-/// Claims up to `want` tasks (at most [`CLAIM_MAX`]) under `token`. After an error ask again with the same token, until there is an
-/// answer: the claim may have gone through, and then it answers with the lease it made.
+/// The same after an error, with the same token and until there is an answer: the claim may have gone
+/// through, and then this answers with the lease it made. Waits where it is under way yet.
+pub async fn claim_again(
+    db: &Db,
+    instance: InstanceId,
+    want: u32,
+    lows: &Lows,
+    token: Token,
+) -> Result<Claimed> {
+    db.all(query("select rowlock.await_claims($1)").bind(instance.0)).await?;
+    claim(db, instance, want, lows, token).await
+}
+
+/// Claims up to `want` tasks (at most [`CLAIM_MAX`]) under `token`. After an error [`claim_again`].
 pub async fn claim(db: &Db, instance: InstanceId, want: u32, lows: &Lows, token: Token) -> Result<Claimed> {
     let sent = Instant::now();
     let row = db

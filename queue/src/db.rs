@@ -59,7 +59,8 @@ impl Connect {
         let mut user = None;
         if recipe.manner != Manner::Pooled {
             // Without arguments, so in one message: behind a pooler two might meet two servers.
-            let asked = "select current_setting('rowlock.direct', true), session_user::text";
+            let asked =
+                "select pg_catalog.current_setting('rowlock.direct', true), session_user::pg_catalog.text";
             let place = recipe.place();
             let answer = timeout(STATEMENT_TIMEOUT, session.connection.fetch_one(asked)).await;
             let answer = answer.map_err(|_| Error::Timeout)?.map_err(|error| Error::at(&place, error))?;
@@ -222,8 +223,10 @@ impl Db {
     }
 }
 
-/// At the isolation level that the verbs need.
-pub(crate) const BEGIN: &str = "begin isolation level read committed";
+/// At the isolation level that the verbs need, and with nothing but Postgres' own in the search path, in one
+/// message: behind a pooler the session is not ours.
+pub(crate) const BEGIN: &str =
+    "begin isolation level read committed; set local search_path = pg_catalog, pg_temp";
 
 async fn in_transaction(connection: &mut PgConnection, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
     let mut transaction = connection.begin_with(BEGIN).await?;

@@ -72,7 +72,7 @@ pub async fn adopt(db: &Db, queue: &Declaration, from: Option<&str>) -> Result<Q
 /// The policy of a queue, with its generation and the attempts of its tasks.
 pub async fn policy(db: &Db, queue: QueueId) -> Result<(i64, Policy, u16)> {
     let row = db
-        .one(query("select generation, policy, max_attempts from rowlock.queue where id = $1").bind(queue.0))
+        .one(query("select generation, policy, max_attempts from rowlock.policy($1)").bind(queue.0))
         .await?;
     let Json(policy) = row.try_get::<Json<Policy>, _>(1)?;
     Ok((row.try_get(0)?, policy, unsigned(row.try_get(2)?)))

@@ -40,6 +40,23 @@ pub enum Error {
     /// The schema is not there.
     #[error("this database has no rowlock schema; run `rowlock migrate`")]
     SchemaMissing,
+    /// Somebody made the schema who is neither this user, nor a role that it has, nor the owner of the
+    /// database.
+    #[error(
+        "the schema \"rowlock\" belongs to the role \"{owner}\"; connect as a member of it, or, if that is none of yours, drop the schema"
+    )]
+    SchemaOfAnother {
+        /// That role.
+        owner: String,
+    },
+    /// There is a schema of our name with something else in it.
+    #[error(
+        "the schema \"rowlock\" holds tables that are not Rowlock's (\"{object}\"); rename that schema, or use another database"
+    )]
+    SchemaTaken {
+        /// One of them.
+        object: String,
+    },
     /// The schema is of an earlier release.
     #[error("the rowlock schema is at version {found}, this release needs {known}; run `rowlock migrate`")]
     SchemaOlder {
@@ -112,6 +129,14 @@ impl Error {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23514") && error.constraint().is_none())
     }
 
+    /// Whether another session has made the same schema or table meanwhile: of two, the second one waits for
+    /// the first and then fails.
+    pub(crate) fn made_meanwhile(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().is_some_and(|code| {
+            matches!(code.as_ref(), "23505" | "42P06" | "42P07" | "42710")
+        }))
+    }
+
     /// A name for a metric's label: few and fixed.
     #[must_use]
     pub fn metric_label(&self) -> &'static str {
@@ -125,7 +150,11 @@ impl Error {
             | Self::ServerTooOld(_)
             | Self::UnsupportedEncoding(_)
             | Self::NoBell => "unsupported",
-            Self::SchemaMissing | Self::SchemaOlder { .. } | Self::SchemaNewer { .. } => "schema",
+            Self::SchemaMissing
+            | Self::SchemaOfAnother { .. }
+            | Self::SchemaTaken { .. }
+            | Self::SchemaOlder { .. }
+            | Self::SchemaNewer { .. } => "schema",
             Self::Refused { .. } => "refused",
             Self::Gone => "gone",
             Self::Database(_) => "database",

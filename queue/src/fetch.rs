@@ -2,7 +2,7 @@
 
 use sqlx::Row;
 
-use crate::{Db, Error, Result, TaskId, db::query, declare::unsigned};
+use crate::{Db, Error, Result, TaskId, Token, db::query, declare::unsigned};
 
 /// What a handler is given.
 #[derive(Clone)]
@@ -28,11 +28,11 @@ impl std::fmt::Debug for TaskBody {
 /// 2024-01-01, the epoch of ids, in seconds since 1970; `rowlock.id_time` says the same.
 const EPOCH_SECONDS: i64 = 1_704_067_200;
 
-/// The bodies of these tasks, in no order.
-pub async fn fetch(db: &Db, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
+/// The bodies of these tasks, in no order: of those that a lease with this token holds.
+pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
-    let rows =
-        db.all(query("select id, type, payload, max_attempts from rowlock.fetch($1)").bind(ids)).await?;
+    let asked = query("select id, type, payload, max_attempts from rowlock.fetch($1, $2)");
+    let rows = db.all(asked.bind(token.0).bind(ids)).await?;
     rows.iter()
         .map(|row| {
             let id: i64 = row.try_get(0)?;

@@ -19,7 +19,8 @@ pub struct Identity {
 
 /// Finds out.
 pub async fn identity(db: &Db) -> Result<Identity> {
-    let asked = "select (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint";
+    let asked =
+        "select (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000::numeric)::bigint";
     let started_at = db.one(query(asked)).await?.try_get(0)?;
     Ok(Identity { database: database(db).await?, started_at })
 }

@@ -49,6 +49,9 @@ const LOCK_TIMEOUT: &str = "set local lock_timeout = '3s'";
 /// What `server_encoding` says where there is none: `initdb` without a locale makes such databases.
 const NO_ENCODING: &str = "SQL_ASCII";
 
+const MIGRATION_TABLE: &str = "create table rowlock.migration (
+  version int primary key, name text not null, compatible_from int not null, applied_at timestamptz not null default now())";
+
 /// The tables that were found.
 #[derive(Debug, Clone, Copy)]
 struct Found {
@@ -67,15 +70,50 @@ pub struct MigrateReport {
     pub notes: Vec<String>,
 }
 
-/// What an administrator runs where the owner of the database may not create roles.
-const ROLES_NOTE: &str = "this user may not create roles, so nobody but the owner may use the queues; an administrator can run:
-  create role rowlock_producer nologin; create role rowlock_worker nologin; create role rowlock_reader nologin;
-  select rowlock.grant_roles();";
+/// For an administrator whose database publishes all its tables.
+const PUBLICATION_NOTE: &str = "a publication FOR ALL TABLES also publishes Rowlock's tables, and a subscriber stops at the first partition that it does not have; \
+publish FOR TABLES IN SCHEMA public, or a list of tables, instead (docs/operations.md)";
+
+/// How often a migration starts again because another one made the schema meanwhile. Once is enough: the
+/// second try finds it made.
+const RACES: usize = 3;
+
+/// Whether the schema is there, whose it is, and what is in it. It is known where its owner is this user or a
+/// role that it has, the owner of the database, or a superuser; a superuser has every role, so for it that
+/// alone says nothing. Somebody who may do much looks here before it calls anything of the schema: a login
+/// that may create schemas could have made it.
+const LOOK: &str = "
+select pg_get_userbyid(n.nspowner)::text, to_regclass('rowlock.migration') is not null,
+       coalesce(n.nspowner = me.oid or n.nspowner = d.datdba or owner.rolsuper
+         or (not me.rolsuper and pg_has_role(me.oid, n.nspowner, 'usage')), true) as known,
+       coalesce(pg_has_role(me.oid, n.nspowner, 'usage'), true) as has_role,
+       me.rolsuper or pg_has_role(me.oid, d.datdba, 'usage') as powerful,
+       (select min(c.relname)::text from pg_class c where c.relnamespace = n.oid)
+from pg_database d join pg_roles me on me.rolname = current_user left join pg_namespace n on n.nspname = 'rowlock'
+     left join pg_roles owner on owner.oid = n.nspowner
+where d.datname = current_database()";
+
+/// The schema as [`LOOK`] finds it.
+struct Schema {
+    /// `None`: it is not there.
+    owner: Option<String>,
+    migrated: bool,
+    /// Its functions may be called.
+    trusted: bool,
+    /// It may be changed, and is to be.
+    ours: bool,
+    /// The name of a table or view in it.
+    holds: Option<String>,
+}
 
 impl Db {
     /// Whether the schema is one that this release works with: its own, or a later one that says so.
     pub async fn check_schema(&self) -> Result<()> {
-        match self.found().await? {
+        let schema = self.schema().await?;
+        if !schema.trusted {
+            return Err(schema.of_another());
+        }
+        match self.found(&schema).await? {
             None => Err(Error::SchemaMissing),
             Some(Found { version: found, .. }) if found < SCHEMA_VERSION => {
                 Err(Error::SchemaOlder { found, known: SCHEMA_VERSION })
@@ -84,9 +122,21 @@ impl Db {
         }
     }
 
-    async fn found(&self) -> Result<Option<Found>> {
-        let there = self.one(query("select to_regclass('rowlock.migration') is not null")).await?;
-        if !there.try_get::<bool, _>(0)? {
+    async fn schema(&self) -> Result<Schema> {
+        let row = self.one(query(LOOK)).await?;
+        let (known, has_role, powerful): (bool, bool, bool) =
+            (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+        Ok(Schema {
+            owner: row.try_get(0)?,
+            migrated: row.try_get(1)?,
+            trusted: known || !powerful,
+            ours: known && has_role,
+            holds: row.try_get(5)?,
+        })
+    }
+
+    async fn found(&self, schema: &Schema) -> Result<Option<Found>> {
+        if !schema.migrated {
             return Ok(None);
         }
         // Tables that lack the column say nothing of it.
@@ -109,9 +159,26 @@ impl Db {
     }
 
     /// Brings the schema to this release's version; one of a later release is left as it is. Safe to run at any time, by many at once, and
-    /// under load.
+    /// under load. Refused where the schema belongs to somebody else, or holds what is not ours.
     pub async fn migrate(&self) -> Result<MigrateReport> {
-        let found = self.found().await?;
+        let mut races = RACES;
+        loop {
+            match self.migrate_once().await {
+                Err(error) if 0 < races && error.made_meanwhile() => races -= 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn migrate_once(&self) -> Result<MigrateReport> {
+        let schema = self.schema().await?;
+        if !schema.ours {
+            return Err(schema.of_another());
+        }
+        if let (false, Some(object)) = (schema.migrated, &schema.holds) {
+            return Err(Error::SchemaTaken { object: object.clone() });
+        }
+        let found = self.found(&schema).await?;
         let from = found.map_or(0, |found| found.version);
         if let Some(found) = found.filter(|found| found.version > SCHEMA_VERSION) {
             found.refuse_newer()?;
@@ -120,21 +187,17 @@ impl Db {
         self.refuse_no_encoding().await?;
         let mut lent = self.pool.lend().await?;
         let mut tx = lent.connection().begin_with(BEGIN).await?;
-        // One migrator at a time, for the whole database.
-        once("select pg_advisory_xact_lock(1902601, 9)").execute(&mut *tx).await?;
-        tx.execute(LOCK_TIMEOUT).await?;
-        if !once("select to_regnamespace('rowlock') is not null")
-            .fetch_one(&mut *tx)
-            .await?
-            .try_get::<bool, _>(0)?
-        {
+        // One migrator at a time, for the whole database, by locks that need a right: a schema's name is
+        // unique, and so it waits for the other one's commit; the table is ours.
+        if schema.owner.is_none() {
             tx.execute("create schema rowlock").await?;
         }
-        tx.execute(
-            "create table if not exists rowlock.migration (
-               version int primary key, name text not null, compatible_from int not null, applied_at timestamptz not null default now())",
-        )
-        .await?;
+        if schema.migrated {
+            tx.execute("lock table rowlock.migration in share row exclusive mode").await?;
+        } else {
+            tx.execute(MIGRATION_TABLE).await?;
+        }
+        tx.execute(LOCK_TIMEOUT).await?;
         let found: Option<i32> =
             once("select max(version) from rowlock.migration").fetch_one(&mut *tx).await?.try_get(0)?;
         for migration in MIGRATIONS.iter().filter(|migration| migration.version > found.unwrap_or(0)) {
@@ -146,11 +209,20 @@ impl Db {
                 .execute(&mut *tx)
                 .await?;
         }
-        let granted: bool = once("select rowlock.grant_roles()").fetch_one(&mut *tx).await?.try_get(0)?;
+        // Functions that were made anew have lost their grants.
+        tx.execute("select rowlock.renew_grants()").await?;
+        let asked = "select exists (select 1 from pg_publication p where p.puballtables)";
+        let published: bool = once(asked).fetch_one(&mut *tx).await?.try_get(0)?;
         let committed = tx.commit().await;
         lent.give_back(committed)?;
-        let notes = if granted { Vec::new() } else { vec![ROLES_NOTE.to_owned()] };
+        let notes = published.then(|| PUBLICATION_NOTE.to_owned()).into_iter().collect();
         Ok(MigrateReport { from, to: SCHEMA_VERSION, notes })
+    }
+}
+
+impl Schema {
+    fn of_another(self) -> Error {
+        Error::SchemaOfAnother { owner: self.owner.unwrap_or_default() }
     }
 }
 

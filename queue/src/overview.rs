@@ -65,7 +65,7 @@ limits (limit_of, of_user, most, others, operators) as (
   select 'the connection limit of the role', r.rolname, r.rolconnlimit, sum(h.others)::bigint, sum(h.operators)::bigint
     from pg_roles r left join held h on h.usename = r.rolname
     where r.rolconnlimit >= 0 and not r.rolsuper group by r.rolname, r.rolconnlimit)
-select (extract(epoch from pg_postmaster_start_time()) * 1000000)::bigint as started_at, l.*, s.*, q.owner, q.generation
+select (extract(epoch from pg_postmaster_start_time()) * 1000000::numeric)::bigint as started_at, l.*, s.*, q.owner, q.generation
 from limits l full join (rowlock.statistics() s join rowlock.queue q on q.id = s.queue) on false";
 
 /// Looks at a database.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rowlock_crds::Policy;
-use rowlock_queue::{Connect, Db, Declaration, EnqueueOptions, TaskId};
+use rowlock_queue::{Connect, Db, Declaration, EnqueueOptions, InstanceId, TaskId};
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Row, Type, postgres::PgPoolOptions,
 };
@@ -124,6 +124,29 @@ impl TestDb {
         self.one(format!("select rowlock.task_state({id})")).await
     }
 
+    /// Puts every beat of an instance twenty seconds back, so that by the server's clock it may be rescued.
+    pub async fn silence(&self, instance: InstanceId) {
+        self.run(format!(
+            "update rowlock.beat set at = at - interval '20 seconds' where instance = {instance}"
+        ))
+        .await;
+    }
+
+    /// A login of this database alone, which may do what the arguments of `rowlock.grant_role` behind its
+    /// name say, and how to connect as it. Dropped with the database.
+    ///
+    /// # Panics If there is one of the name.
+    pub async fn login(&self, name: &str, rights: &str) -> Connect {
+        let name = format!("{name}_{}", self.name);
+        self.run(format!("create role {name} login password 'secret'")).await;
+        if !rights.is_empty() {
+            self.run(format!("select rowlock.grant_role('{name}', {rights})")).await;
+        }
+        let url = server::url(&self.name);
+        let (_, place) = url.split_once('@').expect("a URL with a user");
+        Connect { url: format!("postgres://{name}:secret@{place}"), ..self.connect() }
+    }
+
     /// Waits until some statement on this database waits for a lock.
     ///
     /// # Panics
@@ -152,10 +175,23 @@ impl TestDb {
 
 impl Drop for TestDb {
     fn drop(&mut self) {
+        // The logins of a database carry its name at their end; names of databases have no wildcard but the
+        // underscore.
         let drop = format!("drop database if exists {} with (force)", self.name);
+        let logins = format!(
+            "do $$ declare r name; begin
+               for r in select rolname from pg_roles where right(rolname, {}) = '_{}' loop execute format('drop role %I', r); end loop; end $$",
+            self.name.len() + 1,
+            self.name
+        );
         let done = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map(|runtime| runtime.block_on(run_at("postgres", &drop)))
+            runtime.map(|runtime| {
+                runtime.block_on(async {
+                    run_at("postgres", &drop).await;
+                    run_at("postgres", &logins).await;
+                });
+            })
         })
         .join();
         assert!(done.is_ok() || std::thread::panicking(), "the database is dropped");

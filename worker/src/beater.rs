@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rowlock_queue::{BEAT, Beat, BeatIn};
+use rowlock_queue::{BEAT, Beat, BeatIn, Duty};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -95,12 +95,25 @@ async fn beat_once(shared: &Shared, line: &mut Line, snapshot: Snapshot, sent: I
     }
 }
 
+async fn tell_who_starves_us(shared: &Shared) {
+    let duty = Duty::Allocate(shared.queue_id);
+    let holder = rowlock_queue::holder(&shared.db, duty).await.ok().flatten();
+    tracing::warn!(
+        holder = holder.as_deref().unwrap_or("unknown"),
+        "tasks wait, and no workers are granted: a session holds the lock for that; end it with pg_terminate_backend"
+    );
+}
+
 /// Puts in force what the beat brought. Failures here only wait for the next beat.
 async fn take_in(shared: &Shared, beat: &Beat, snapshot: Snapshot) {
     if shared.fence.tripped().is_cancelled() {
         return;
     }
     shared.workers.allocate(beat.allocation, beat.workers, beat.paused);
+    let waits = beat.workers == 0 && snapshot.wants > 0 && beat.available && !beat.paused;
+    if shared.starved.see(waits, beat.allocation_missed) {
+        tell_who_starves_us(shared).await;
+    }
     shared.advance_lows(&beat.lows_seen);
     shared.note(beat.noted);
     for &task in &beat.cancelled {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 
-use rowlock_queue::{Error, Result, TaskBody, TaskId, blames_a_row};
+use rowlock_queue::{Error, Result, TaskBody, TaskId, Token, blames_a_row};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -17,12 +17,12 @@ pub(crate) trait Bodies: Send + Sync {
         blames_a_row(error)
     }
 
-    fn fetch(&self, ids: &[TaskId]) -> impl Future<Output = Result<Vec<TaskBody>>> + Send;
+    fn fetch(&self, token: Token, ids: &[TaskId]) -> impl Future<Output = Result<Vec<TaskBody>>> + Send;
 }
 
 impl Bodies for Shared {
-    async fn fetch(&self, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
-        let bodies = rowlock_queue::fetch(&self.db, ids).await;
+    async fn fetch(&self, token: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
+        let bodies = rowlock_queue::fetch(&self.db, token, ids).await;
         match &bodies {
             // The database did answer, and what is wrong is one task's affair.
             Err(error) if blames_a_row(error) => self.metrics.error("body_unreadable"),
@@ -46,6 +46,7 @@ pub(crate) struct Fetched {
 /// that one: the others run.
 pub(crate) async fn fetch_all(
     store: &impl Bodies,
+    token: Token,
     ids: &[TaskId],
     stop: &CancellationToken,
 ) -> Option<Fetched> {
@@ -56,7 +57,7 @@ pub(crate) async fn fetch_all(
     let mut pause = Pause::DATABASE;
     while !rest.is_empty() {
         let (now, later) = rest.split_at(most.min(rest.len()));
-        match (store.fetch(now).await, now) {
+        match (store.fetch(token, now).await, now) {
             (Ok(found), _) => {
                 fetched.bodies.extend(found.into_iter().map(|body| (body.id, body)));
                 rest = later;
@@ -99,7 +100,7 @@ mod tests {
     }
 
     impl Bodies for Fake {
-        async fn fetch(&self, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
+        async fn fetch(&self, _: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
             let mut asked = self.asked.lock().unwrap();
             asked.push(ids.len());
             if asked.len() <= self.down {
@@ -121,7 +122,7 @@ mod tests {
         let asked = Mutex::default();
         let fake = Fake { most, down, asked, stop: stop.clone() };
         let ids: Vec<_> = (1..=100).map(TaskId).collect();
-        let bodies = fetch_all(&fake, &ids, stop).await;
+        let bodies = fetch_all(&fake, Token(1), &ids, stop).await;
         (bodies.map(|fetched| fetched.bodies.len()), fake.asked.into_inner().unwrap())
     }
 
@@ -152,7 +153,7 @@ mod tests {
             true
         }
 
-        async fn fetch(&self, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
+        async fn fetch(&self, _: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
             self.1.lock().unwrap().push(ids.len());
             if ids.iter().any(|id| self.0.contains(&id.0)) {
                 return Err(Error::UnsupportedEncoding("invalid byte sequence".into()));
@@ -166,7 +167,7 @@ mod tests {
         let ids: Vec<_> = (1..=100).map(TaskId).collect();
         for damaged in [vec![1], vec![100], vec![50, 51], (1..=100).collect()] {
             let store = Damaged(damaged.clone(), Mutex::default());
-            let fetched = fetch_all(&store, &ids, &CancellationToken::new()).await.unwrap();
+            let fetched = fetch_all(&store, Token(1), &ids, &CancellationToken::new()).await.unwrap();
             let mut found: Vec<i64> = fetched.unreadable.keys().map(|id| id.0).collect();
             found.sort_unstable();
             assert_eq!(found, damaged);

@@ -18,6 +18,13 @@ use crate::run::run;
 use crate::shared::Shared;
 use crate::workers::Busy;
 
+/// So many claims in a row may find nothing before the next one waits: of a fleet that is woken for one task
+/// all but one find nothing.
+const FRUITLESS_FREE: u32 = 8;
+/// So long it waits then. Every login may send a NOTIFY: at fifty claims a second that find nothing one costs
+/// less than the beats of a few instances.
+const FRUITLESS_PAUSE: Duration = Duration::from_millis(20);
+
 pub(crate) struct Claimer {
     shared: Arc<Shared>,
     settle: mpsc::Sender<Settlement>,
@@ -25,6 +32,8 @@ pub(crate) struct Claimer {
     pause: Pause,
     /// A claim without an answer yet, with the workers reserved for it: it may have gone through, so it is sent again as it was.
     unanswered: Option<(Token, u32)>,
+    /// Claims since the last one that found something.
+    fruitless: u32,
 }
 
 /// What to do after a claim.
@@ -36,7 +45,7 @@ enum Next {
 
 impl Claimer {
     pub(crate) fn new(shared: Arc<Shared>, settle: mpsc::Sender<Settlement>) -> Self {
-        Self { shared, settle, runs: JoinSet::new(), pause: Pause::DATABASE, unanswered: None }
+        Self { shared, settle, runs: JoinSet::new(), pause: Pause::DATABASE, unanswered: None, fruitless: 0 }
     }
 
     /// Claims until `stop`, then lets what runs finish within `grace`. Dropping its end of the settler's
@@ -62,7 +71,12 @@ impl Claimer {
                 },
                 // The poll is the beat: once a second it says whether something is available, and wakes us.
                 Next::Wait => tokio::select! {
-                    () = woken => (),
+                    () = async {
+                        woken.await;
+                        if FRUITLESS_FREE < self.fruitless {
+                            sleep(FRUITLESS_PAUSE).await;
+                        }
+                    } => (),
                     () = stop.cancelled() => (),
                     () = fenced.cancelled() => (),
                 },
@@ -106,7 +120,8 @@ impl Claimer {
 
     async fn claim(&mut self, stop: &CancellationToken) -> Next {
         let shared = Arc::clone(&self.shared);
-        let (token, want) = if let Some(unanswered) = self.unanswered {
+        let again = self.unanswered;
+        let (token, want) = if let Some(unanswered) = again {
             unanswered
         } else {
             let want = if shared.gate.is_open() { shared.workers.reserve(CLAIM_MAX) } else { 0 };
@@ -118,7 +133,13 @@ impl Claimer {
         self.unanswered = Some((token, want));
         let started = Instant::now();
         let lows = shared.lows();
-        let claimed = match rowlock_queue::claim(&shared.db, shared.instance, want, &lows, token).await {
+        let (db, instance) = (&shared.db, shared.instance);
+        let claimed = if again.is_some() {
+            rowlock_queue::claim_again(db, instance, want, &lows, token).await
+        } else {
+            rowlock_queue::claim(db, instance, want, &lows, token).await
+        };
+        let claimed = match claimed {
             Ok(claimed) => claimed,
             Err(error) => {
                 shared.database_failed("claim", &error);
@@ -132,6 +153,7 @@ impl Claimer {
         shared.advance_lows(&claimed.lows_seen);
         let Claimed { token, tasks, contended, .. } = claimed;
         let got = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        self.fruitless = if got == 0 { self.fruitless.saturating_add(1) } else { 0 };
         shared.workers.unreserve(want.saturating_sub(got));
         if let (Some(token), false) = (token, tasks.is_empty()) {
             self.start(token, tasks, stop).await;
@@ -157,7 +179,7 @@ impl Claimer {
             tasks.iter().map(|task| shared.workers.start(task.id, &shared.abort_runs)).collect();
         let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
         // The fence ends it from outside.
-        let Some(mut fetched) = fetch_all(&*shared, &ids, stop).await else {
+        let Some(mut fetched) = fetch_all(&*shared, token, &ids, stop).await else {
             for busy in busy {
                 self.settle_unrun(busy, token, Outcome::Release);
             }

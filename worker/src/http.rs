@@ -44,6 +44,9 @@ impl Health {
             Some(shared) if shared.fence.last_beat().elapsed() > BEAT * BEATS_MISSED => {
                 pending.push("the database does not answer beats");
             }
+            Some(shared) if shared.starved.is_over() => {
+                pending.push("no workers are granted: another session holds the lock for that, see the log");
+            }
             Some(_) => (),
         }
         pending

@@ -34,6 +34,7 @@ mod pause;
 mod run;
 mod settler;
 mod shared;
+mod starved;
 mod url_file;
 mod workers;
 

@@ -16,6 +16,7 @@ use crate::in_process::InProcess;
 use crate::leases::Leases;
 use crate::metrics::Metrics;
 use crate::outage::Outage;
+use crate::starved::Starved;
 use crate::task::Task;
 use crate::workers::Workers;
 
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) leases: Leases,
     pub(crate) outage: Arc<Outage>,
+    pub(crate) starved: Starved,
     /// Asks for a beat now instead of at the next second.
     pub(crate) nudge: Notify,
     /// The instance takes leave: what the database says to others of its verbs meanwhile is no trouble.
@@ -96,6 +98,7 @@ impl Shared {
             metrics: with.metrics,
             leases: Leases::default(),
             outage: Arc::default(),
+            starved: Starved::default(),
             nudge: Notify::new(),
             leaving: CancellationToken::new(),
             abort_runs: CancellationToken::new(),

@@ -30,6 +30,8 @@ async fn live(db: &Db, pool: &PgPool, beats: usize, lost: bool, in_use: &AtomicI
     }
     in_use.fetch_sub(i64::from(workers), Ordering::SeqCst);
     if lost {
+        let silent = "update rowlock.beat set at = at - interval '20 seconds' where instance = $1";
+        sqlx::query(silent).bind(member.id().0).execute(pool).await.unwrap();
         let lost = "select rowlock.rescue($1, beat) from rowlock.pulses() where instance = $1";
         sqlx::query(lost).bind(member.id().0).execute(pool).await.unwrap();
     } else {

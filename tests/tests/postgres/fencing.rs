@@ -4,7 +4,9 @@ use rowlock_queue::{Error, Outcome, Settled, Token, claim, leave};
 use rowlock_tests::TestDb;
 use sqlx::Executor;
 
+/// The number of the newest beat, which is put back by more than a lease.
 async fn newest_beat(test: &TestDb, instance: rowlock_queue::InstanceId) -> i64 {
+    test.silence(instance).await;
     test.one(format!("select beat from rowlock.pulses() where instance = {instance}")).await
 }
 

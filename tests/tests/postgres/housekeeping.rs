@@ -101,6 +101,7 @@ async fn a_queue_that_somebody_deleted_takes_no_running_task_with_it() {
     let mut member = test.member("a").await;
     member.claim(2).await;
     test.run("delete from rowlock.queue").await;
+    test.silence(member.id()).await;
     test.run(format!(
         "select rowlock.rescue({0}, beat) from rowlock.pulses() where instance = {0}",
         member.id()

@@ -26,16 +26,25 @@ async fn a_mistake_has_a_code_of_ours_and_a_hint() {
         ("'mail', 't', '{}', '{\"delay\": \"-1 second\"}'", "RL005", "Leave it out"),
         ("'mail', 't', '{}', '{\"delay\": \"soon\"}'", "RL005", "15 seconds"),
         ("'mail', 't', '{}', '{\"run_at\": \"soon\"}'", "RL005", "2030"),
+        // Another moment in each session's time zone, or each day.
+        ("'mail', 't', '{}', '{\"run_at\": \"2030-01-31 08:00\"}'", "RL005", "2030"),
+        ("'mail', 't', '{}', '{\"run_at\": \"2030-01-31\"}'", "RL005", "2030"),
+        ("'mail', 't', '{}', '{\"run_at\": \"tomorrow\"}'", "RL005", "2030"),
+        ("'mail', 't', '{}', '{\"run_at\": \"now\"}'", "RL005", "2030"),
         // A caretaker that read such a time back would fall over it, and again after every restart.
-        ("'mail', 't', '{}', '{\"run_at\": \"infinity\"}'", "RL005", "never"),
-        ("'mail', 't', '{}', '{\"run_at\": \"20000-01-01\"}'", "RL005", "never"),
-        ("'mail', 't', '{}', '{\"delay\": \"200000 years\"}'", "RL005", "never"),
-        ("'mail', 't', '{}', '{\"delay\": \"400000 years\"}'", "RL005", "never"),
+        ("'mail', 't', '{}', '{\"run_at\": \"infinity\"}'", "RL005", "2030"),
+        ("'mail', 't', '{}', '{\"run_at\": \"20000-01-01T00:00:00Z\"}'", "RL005", "100 years"),
+        ("'mail', 't', '{}', '{\"delay\": \"200000 years\"}'", "RL005", "100 years"),
+        ("'mail', 't', '{}', '{\"delay\": \"400000 years\"}'", "RL005", "100 years"),
         ("'mail', 't', '{}', '{\"bell\": 1}'", "RL005", "PREPARE"),
         ("'mail', '', '{}'", "RL005", "send-invoice"),
         ("'mail', 't', '{}', '{\"delay\": \"99999999999 years\"}'", "RL005", "15 seconds"),
         ("'mail', 't', '{}', '{\"run_at\": \"2030-01-01 00:00+99\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"2030-01-01 00:00 Mars/Phobos\"}'", "RL005", "2030"),
+        ("'mail', 't', '{}', '{\"run_at\": \"2030-02-30T00:00:00Z\"}'", "RL005", "2030"),
+        ("'mail', 't', '{}', 'soon'", "RL005", "for example"),
+        ("'mail', 't', repeat('[', 200000)", "RL005", "max_stack_depth"),
+        ("'mail', E'se\\x1bnd', '{}'", "RL005", "send-invoice"),
         ("'mail', 't', '{}', '{\"delay\": \"NaN\"}'", "RL005", "15 seconds"),
         ("'mail', 't', null::jsonb", "RL005", "{}"),
         ("'mail', 't', null::text", "RL005", "{}"),
@@ -62,6 +71,10 @@ async fn a_mistake_among_many_payloads_has_a_code_of_ours_and_a_hint() {
         ("'mail', 't', null::json[]", "RL005", "empty array"),
         ("'mail', 't', null::text[]", "RL005", "empty array"),
         ("'mail', 't', array['{}', 'hello']", "RL005", "double quotes"),
+        ("'mail', 't', 'hello'", "RL005", "double quotes"),
+        ("'mail', 't', '{\"a\": 1}'", "RL005", "JSON"),
+        ("'mail', 't', '7'", "RL005", "JSON array"),
+        ("'mail', 't', null::text", "RL005", "empty array"),
         ("'mail', null, array['{}']", "RL005", "send-invoice"),
         ("null, 't', array['{}']", "RL001", "mail"),
         ("'mail', 't', array['{}'], '{\"priority\": 4}'", "RL005", "0 is claimed first"),
@@ -183,7 +196,67 @@ async fn payloads_are_kept_byte_for_byte_and_ids_leave_as_strings() {
     let payload = "{ \"b\": 1.00,\n \"a\" : [1,  2], \"a\": \"\\u00e9é\" }";
     let options = EnqueueOptions { delay: Some(Duration::from_mins(1)), ..Default::default() };
     let id = enqueue(&test.db, "mail", "t", payload, &options).await.unwrap();
-    let body = rowlock_queue::fetch(&test.db, &[id]).await.unwrap().remove(0);
-    assert_eq!(body.payload, payload);
+    assert_eq!(test.one::<String>("select payload::text from rowlock.task").await, payload);
     assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{id}\""));
+}
+
+/// A parameter whose type the client leaves to the server, as most drivers do.
+struct Untyped(&'static str);
+
+impl sqlx::Type<sqlx::Postgres> for Untyped {
+    fn type_info() -> sqlx::postgres::PgTypeInfo {
+        sqlx::postgres::PgTypeInfo::with_oid(sqlx::postgres::types::Oid(0))
+    }
+}
+
+impl sqlx::Encode<'_, sqlx::Postgres> for Untyped {
+    fn encode_by_ref(
+        &self,
+        buffer: &mut sqlx::postgres::PgArgumentBuffer,
+    ) -> Result<sqlx::encode::IsNull, sqlx::error::BoxDynError> {
+        buffer.extend_from_slice(self.0.as_bytes());
+        Ok(sqlx::encode::IsNull::No)
+    }
+}
+
+/// Before, several arrays of payloads fitted equally well: "function rowlock.enqueue_many(unknown, unknown,
+/// unknown) is not unique".
+#[tokio::test]
+async fn parameters_without_a_type_enqueue() {
+    let test = TestDb::new().await;
+    for (call, values, tasks) in [
+        ("enqueue($1, $2, $3)", vec!["mail", "t", "{\"a\": 1}"], 1),
+        ("enqueue($1, $2, $3, $4)", vec!["mail", "t", "{\"a\": 1}", "{\"priority\": 0}"], 1),
+        ("enqueue($1, $2, $3::json, $4)", vec!["mail", "t", "{\"a\": 1}", "{\"priority\": 0}"], 1),
+        ("enqueue_many($1, $2, $3)", vec!["mail", "t", "[{\"a\": 1}, {\"a\":  2}]"], 2),
+        ("enqueue_many($1, $2, $3, $4)", vec!["mail", "t", "[1, 2, 3]", "{\"priority\": 0}"], 3),
+        ("enqueue_many($1, $2, $3)", vec!["mail", "t", "{\"{\\\"a\\\": 1}\",2}"], 2),
+        ("enqueue_many($1, $2, $3)", vec!["mail", "t", "{}"], 0),
+        ("enqueue_many($1, $2, $3)", vec!["mail", "t", " [ ]"], 0),
+    ] {
+        let mut query = sqlx::query(AssertSqlSafe(format!("select rowlock.{call}")));
+        for value in values {
+            query = query.bind(Untyped(value));
+        }
+        assert_eq!(query.fetch_all(&test.pool).await.expect(call).len(), tasks, "{call}");
+    }
+    let verbatim =
+        "select count(*) from rowlock.task where payload::text in ('{\"a\": 1}', '{\"a\":  2}', '2')";
+    assert_eq!(test.one::<i64>(verbatim).await, 8);
+    test.run("select rowlock.enqueue('mail', 't', '{}'::jsonb, json_build_object('priority', 0))").await;
+}
+
+/// Before, two people who cancelled the same tasks in different orders could wait for each other.
+#[tokio::test]
+async fn many_tasks_are_cancelled_in_one_order() {
+    let test = TestDb::new().await;
+    let ids = test.enqueue_many(50).await;
+    let listed = ids.iter().rev().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let cancelled = format!("select id, outcome from rowlock.cancel_all(array[{listed}, {}, 1])", ids[3]);
+    let rows: Vec<(i64, Option<String>)> =
+        sqlx::query_as(AssertSqlSafe(cancelled)).fetch_all(&test.pool).await.unwrap();
+    assert!(rows.is_sorted_by_key(|row| row.0) && rows.len() == 51, "{rows:?}");
+    assert_eq!(rows[0], (1, None));
+    assert!(rows[1..].iter().all(|row| row.1.as_deref() == Some("cancelled")), "{rows:?}");
+    assert_eq!(test.audited().await, (0, 0, 50, 0));
 }

@@ -124,12 +124,9 @@ async fn a_claim_sent_again_while_the_first_is_under_way_waits_for_its_lease() {
         member.id()
     );
     first.execute(sqlx::AssertSqlSafe(claim)).await.unwrap();
-    let waits = "select count(*) > 0 from pg_locks where not granted and locktype = 'advisory' and database = (select oid from pg_database where datname = current_database())";
     let (again, ()) =
-        tokio::join!(rowlock_queue::claim(&test.db, member.id(), 4, &member.lows, token), async {
-            while !test.one::<bool>(waits).await {
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            }
+        tokio::join!(rowlock_queue::claim_again(&test.db, member.id(), 4, &member.lows, token), async {
+            test.until_somebody_waits().await;
             first.execute("commit").await.unwrap();
         });
     assert_eq!(again.unwrap().tasks.len(), 4, "those of the first");

@@ -86,7 +86,8 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
     assert_eq!(test.audited().await, (0, 1, 0, 43));
     let claimed = member.claim(100).await;
     let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
-    assert_eq!(rowlock_queue::fetch(&test.db, &ids).await.unwrap().len(), 42, "the old one has its body too");
+    let bodies = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
+    assert_eq!(bodies.len(), 42, "the old one has its body too");
 }
 
 #[tokio::test]
@@ -99,12 +100,13 @@ async fn a_body_is_found_that_retention_moves_meanwhile() {
     test.enqueue().await;
     test.run(AGE).await;
     let mut member = test.member("a").await;
-    let ids = [member.claim(1).await.tasks[0].id];
+    let claimed = member.claim(1).await;
+    let (ids, token) = ([claimed.tasks[0].id], claimed.token.unwrap());
     let mut pruner = test.session().await;
     pruner.execute("begin; select rowlock.prune_task()").await.unwrap();
     let fetch = {
         let db = test.db.clone();
-        tokio::spawn(async move { rowlock_queue::fetch(&db, &ids).await })
+        tokio::spawn(async move { rowlock_queue::fetch(&db, token, &ids).await })
     };
     test.until_somebody_waits().await;
     pruner.execute("commit").await.unwrap();

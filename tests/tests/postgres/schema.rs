@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rowlock_queue::{Db, Error, Outcome, SCHEMA_VERSION, Settled};
 use rowlock_tests::{TestDb, declaration};
-use sqlx::{Executor, Row};
+use sqlx::{Connection, Executor};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -48,27 +48,73 @@ async fn an_older_release_works_with_a_newer_schema_that_says_so() {
 #[tokio::test]
 async fn a_server_that_is_too_old_is_named() {
     let test = TestDb::empty().await;
-    test.run("create schema old; create function old.current_setting(text) returns text language sql as 'select ''130014'''").await;
-    test.run(format!("alter database {} set search_path = old, pg_catalog", test.name)).await;
+    test.run("set allow_system_table_mods = on; create or replace function pg_catalog.current_setting(text) returns text language sql stable as 'select ''130014'''").await;
     let refused = Db::connect(&test.connect()).await;
     let Err(Error::ServerTooOld(message)) = refused else { panic!("{refused:?}") };
     assert!(message.contains("13 is too old") && message.contains("14"), "{message}");
 }
 
 #[tokio::test]
-async fn an_owner_who_may_not_create_roles_is_told_so() {
+async fn a_publication_of_all_tables_is_mentioned() {
     let test = TestDb::empty().await;
-    let owner = format!("owner_{}", test.name);
-    let mut session = test.session().await;
-    // One transaction, so that other tests keep their roles.
-    let setting = format!(
-        "begin; create role {owner}; alter schema rowlock owner to {owner}; alter role rowlock_reader rename to away;
-         grant execute on all functions in schema rowlock to {owner}; set local session authorization {owner}"
+    assert_eq!(test.db.migrate().await.unwrap().notes, Vec::<String>::new());
+    test.run("create publication everything for all tables").await;
+    let notes = test.db.migrate().await.unwrap().notes;
+    assert!(notes[0].contains("FOR ALL TABLES") && notes[0].contains("subscriber"), "{notes:?}");
+}
+
+/// A database whose owner is the login `owner`, with nothing in it, and how the owner connects.
+async fn owned() -> (TestDb, Db) {
+    let test = TestDb::empty().await;
+    let connect = test.login("owner", "").await;
+    test.run(format!("drop schema rowlock cascade; alter database {0} owner to owner_{0}", test.name)).await;
+    (test, Db::connect(&connect).await.unwrap())
+}
+
+#[tokio::test]
+async fn an_owner_without_other_rights_migrates() {
+    let (test, owner) = owned().await;
+    assert_eq!(owner.migrate().await.unwrap().notes, Vec::<String>::new());
+    owner.check_schema().await.unwrap();
+    rowlock_queue::declare(&owner, &declaration("mail")).await.unwrap();
+    test.db.check_schema().await.expect("a superuser trusts what the owner of the database made");
+    assert_eq!(test.db.migrate().await.unwrap().from, SCHEMA_VERSION);
+}
+
+/// Before, the next migration called the functions that it found there, as the owner of the database.
+#[tokio::test]
+async fn a_schema_of_a_stranger_is_refused_and_nothing_in_it_is_called() {
+    let (test, owner) = owned().await;
+    let mallory = test.login("mallory", "").await;
+    test.run(format!("grant create on database {0} to mallory_{0}", test.name)).await;
+    let mut session = sqlx::PgConnection::connect(&mallory.url).await.unwrap();
+    let trap = format!(
+        "create schema rowlock; grant usage on schema rowlock to public; create table rowlock.called ();
+         create table rowlock.migration (version int primary key, name text not null, compatible_from int not null, applied_at timestamptz not null default now());
+         insert into rowlock.migration values ({SCHEMA_VERSION}, 'mine', {SCHEMA_VERSION}); grant all on all tables in schema rowlock to public;
+         create function rowlock.renew_grants() returns void language sql as 'insert into rowlock.called default values'"
     );
-    session.execute(sqlx::AssertSqlSafe(setting)).await.unwrap();
-    let granted: bool = session.fetch_one("select rowlock.grant_roles()").await.unwrap().get(0);
-    assert!(!granted);
-    session.execute("rollback").await.unwrap();
+    session.execute(sqlx::AssertSqlSafe(trap)).await.unwrap();
+    for (who, db) in [("the owner", &owner), ("a superuser", &test.db)] {
+        for refused in [db.check_schema().await, db.migrate().await.map(|_| ())] {
+            let Err(Error::SchemaOfAnother { owner }) = refused else { panic!("{who}: {refused:?}") };
+            assert!(owner.starts_with("mallory"), "{owner}");
+        }
+    }
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.called").await, 0);
+}
+
+#[tokio::test]
+async fn a_schema_that_holds_something_else_is_named() {
+    let (test, owner) = owned().await;
+    test.run(format!(
+        "create schema rowlock authorization owner_{}; create table rowlock.queue ()",
+        test.name
+    ))
+    .await;
+    let refused = owner.migrate().await;
+    let Err(error @ Error::SchemaTaken { .. }) = &refused else { panic!("{refused:?}") };
+    assert!(error.to_string().contains("\"queue\""), "{error}");
 }
 
 /// Tables, verbs and rights after all migrations, for people to read; `make schema` writes it.

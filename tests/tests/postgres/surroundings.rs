@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rowlock_queue::{Caretaker, Error, Outcome, listen};
 use rowlock_tests::{TestDb, declaration};
-use sqlx::{AssertSqlSafe, Executor};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 #[tokio::test]
 async fn every_verb_works_beside_a_publication_for_all_tables() {
@@ -39,10 +39,8 @@ async fn every_verb_works_beside_a_publication_for_all_tables() {
 #[tokio::test]
 async fn a_role_that_may_only_enqueue_does_so_quickly_and_slowly() {
     let test = TestDb::new().await;
-    let user = format!("user_{}", test.name);
-    test.run(format!("create user {user} in role rowlock_producer")).await;
-    let mut session = test.session().await;
-    session.execute(AssertSqlSafe(format!("set session authorization {user}"))).await.unwrap();
+    let seller = test.login("seller", "'producer'").await;
+    let mut session = PgConnection::connect(&seller.url).await.unwrap();
     let enqueue = "select rowlock.enqueue('mail', 'send', '{}')";
     session.execute(enqueue).await.unwrap();
     for sql in ["begin", enqueue, "select pg_sleep(0.1)", "commit"] {
@@ -50,9 +48,7 @@ async fn a_role_that_may_only_enqueue_does_so_quickly_and_slowly() {
     }
     let refused = session.execute("select * from rowlock.task").await.unwrap_err();
     assert!(refused.to_string().contains("permission denied"), "{refused}");
-    session.execute("reset session authorization").await.unwrap();
     assert_eq!(test.member("a").await.claim(10).await.tasks.len(), 2);
-    test.run(format!("drop user {user}")).await;
 }
 
 #[tokio::test]

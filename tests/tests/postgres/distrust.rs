@@ -1,0 +1,193 @@
+//! What an instance that errs, or lies, can do to the others of its database, and a producer to a queue.
+
+use rowlock_queue::{BeatIn, Db, Declaration, EnqueueOptions, Error, Lows, TaskId, beat, declare, enqueue};
+use rowlock_tests::{Member, TestDb, declaration};
+use sqlx::{AssertSqlSafe, Executor, Row};
+
+async fn rescue(test: &TestDb, victim: &Member) -> Option<i32> {
+    test.one(format!(
+        "select rowlock.rescue(instance, beat) from rowlock.pulses() where instance = {}",
+        victim.id()
+    ))
+    .await
+}
+
+fn code<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
+    match answer {
+        Err(Error::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Before, the number of its newest beat was enough to end an instance that lives.
+#[tokio::test]
+async fn who_has_beaten_within_a_lease_is_not_rescued_whoever_asks() {
+    let test = TestDb::new().await;
+    let victim = test.member("victim").await;
+    let mut liar = test.session().await;
+    // A transaction that was begun long ago makes no old beat.
+    liar.execute("begin; select pg_sleep(0.2)").await.unwrap();
+    assert_eq!(rescue(&test, &victim).await, None);
+    liar.execute("select rowlock.join('mail', 'liar', 1)").await.unwrap();
+    let late = "select max(at) > clock_timestamp() - interval '0.1 s' from rowlock.beat";
+    let row = liar.fetch_one(late).await.unwrap();
+    assert!(row.get::<bool, _>(0));
+    liar.execute("commit").await.unwrap();
+    assert!(!victim.beat(0, 1).await.gone);
+    test.silence(victim.id()).await;
+    assert_eq!(rescue(&test, &victim).await, Some(0));
+}
+
+#[tokio::test]
+async fn who_is_dead_is_rescued_although_the_clock_was_set_back() {
+    let test = TestDb::new().await;
+    let dead = test.member("dead").await;
+    dead.beat(0, 1).await;
+    test.run("update rowlock.beat set at = at + interval '1 hour'").await;
+    let other = test.member("other").await;
+    other.beat(0, 1).await;
+    assert_eq!(rescue(&test, &dead).await, None, "nothing has come after it for long enough");
+    test.silence(other.id()).await;
+    other.beat(0, 1).await;
+    assert_eq!(rescue(&test, &dead).await, Some(0));
+}
+
+#[tokio::test]
+async fn watermarks_that_are_too_high_are_refused_and_lead_no_other_astray() {
+    let test = TestDb::new().await;
+    test.enqueue_many(3).await;
+    let honest = test.member("honest").await;
+    honest.beat(0, 1).await;
+    let (liar, newest) =
+        (test.member("liar").await, test.one::<i64>("select last_value from rowlock.k_seq").await);
+    for (low, taken) in [(1_000_000_000_000, false), (newest + 900_000, true)] {
+        let lows = Lows::starting_at(Some(vec![low; 16]));
+        let said = beat(&test.db, &BeatIn { lows: &lows, ..liar.says(0, 1) }).await;
+        if taken {
+            said.unwrap();
+        } else {
+            assert_eq!(code(said), "RL005");
+        }
+    }
+    let drawn = test.one::<i64>("select last_value from rowlock.k_seq").await - newest;
+    assert!(drawn <= 10_000, "{drawn} numbers were drawn");
+    let mut joins = test.member("joins").await;
+    assert_eq!(joins.claim(10).await.tasks.len(), 3, "it starts below them");
+}
+
+#[tokio::test]
+async fn payloads_are_for_who_holds_the_tasks() {
+    let test = TestDb::new().await;
+    let ids = test.enqueue_many(5).await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(2).await;
+    let bodies = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
+    assert_eq!(bodies.len(), 2, "its own only");
+    assert!(rowlock_queue::fetch(&test.db, rowlock_queue::Token(1), &ids).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_instance_has_a_name_that_people_can_read() {
+    let test = TestDb::new().await;
+    for name in ["", "a\u{1b}[31m", &"x".repeat(201)] {
+        assert_eq!(code(rowlock_queue::join(&test.db, "mail", name, 1).await), "RL005", "{name:?}");
+    }
+    rowlock_queue::join(&test.db, "mail", "a pod – with a name", 1).await.unwrap();
+}
+
+async fn small(test: &TestDb) {
+    let ten = Declaration { backlog_limit: 10, generation: 2, ..declaration("mail") };
+    declare(&test.db, &ten).await.unwrap();
+}
+
+/// Before, one transaction could put a million tasks into a queue for ten.
+#[tokio::test]
+async fn one_transaction_passes_no_limit() {
+    let test = TestDb::new().await;
+    small(&test).await;
+    let mut session = test.session().await;
+    for enqueue in [
+        "select rowlock.enqueue('mail', 't', '{}')",
+        "select rowlock.enqueue('mail', 't', '{}', '{\"delay\": \"1 s\"}')",
+        "select rowlock.enqueue_many('mail', 't', '[1, 2, 3]')",
+    ] {
+        session.execute("begin").await.unwrap();
+        let mut calls = 0;
+        let refused = loop {
+            match session.execute(enqueue).await {
+                Ok(_) => calls += 1,
+                Err(error) => break Error::from(error),
+            }
+            assert!(calls <= 30, "{enqueue}");
+        };
+        assert_eq!(code::<()>(Err(refused)), "RL004");
+        session.execute("rollback").await.unwrap();
+    }
+    let eleven =
+        session.execute("select rowlock.enqueue_many('mail', 't', '[1,2,3,4,5,6,7,8,9,10,11]')").await;
+    assert_eq!(code(eleven.map_err(Error::from)), "RL004");
+    session.execute("select rowlock.enqueue_many('mail', 't', '[1,2,3,4,5,6,7,8,9,10]')").await.unwrap();
+}
+
+/// Before, tasks for the year 2100 kept everybody from enqueuing until somebody cancelled each.
+#[tokio::test]
+async fn tasks_of_next_year_have_a_limit_of_their_own() {
+    let test = TestDb::new().await;
+    small(&test).await;
+    let later =
+        "select rowlock.enqueue_many('mail', 't', '[1,2,3,4,5,6,7,8,9,10]', '{\"delay\": \"99 years\"}')";
+    test.run(later).await;
+    test.run("select rowlock.tidy()").await;
+    test.enqueue().await;
+    let mut session = test.session().await;
+    let refused = session.execute(later).await.map_err(Error::from);
+    assert_eq!(code(refused), "RL004");
+    let ids: Vec<i64> =
+        sqlx::query_scalar("select id from rowlock.delayed").fetch_all(&test.pool).await.unwrap();
+    for id in ids {
+        rowlock_queue::cancel(&test.db, TaskId(id)).await.unwrap();
+    }
+    test.run("select rowlock.tidy()").await;
+    test.run(later).await;
+}
+
+/// Before, a shop's own transaction failed once nobody had cared for its database for three days.
+#[tokio::test]
+async fn a_producer_makes_partitions_where_nobody_has_for_days() {
+    let test = TestDb::new().await;
+    let seller = Db::connect(&test.login("seller", "'producer'").await).await.unwrap();
+    test.run(
+        "do $$ declare p regclass; begin
+           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
+         end $$; update rowlock.queue set room_until = 1",
+    )
+    .await;
+    let id = enqueue(&seller, "mail", "t", "{}", &EnqueueOptions::default()).await.unwrap();
+    rowlock_queue::enqueue_many(&seller, "mail", "t", &["1".into()], &EnqueueOptions::default())
+        .await
+        .unwrap();
+    assert!(
+        test.one::<bool>("select room_until = rowlock.room_until() from rowlock.queue").await,
+        "for the others"
+    );
+    assert_eq!(test.state(id).await.as_deref(), Some("available"));
+}
+
+#[tokio::test]
+async fn a_delay_counts_from_the_call_whatever_the_session_is_set_to() {
+    let test = TestDb::new().await;
+    let mut session = test.session().await;
+    for setting in [
+        "",
+        "set intervalstyle = 'sql_standard'; set datestyle = 'German'; set timezone = 'Asia/Kolkata'; set standard_conforming_strings = off;",
+    ] {
+        let sql = format!(
+            "begin; {setting} select pg_sleep(0.3); select rowlock.enqueue('mail', 't', '{{}}', '{{\"delay\": \"0.2 s\"}}');
+             select rowlock.enqueue('mail', 't', '{{}}', '{{\"run_at\": \"2090-03-01T02:30:00+01:00\"}}'); commit"
+        );
+        session.execute(AssertSqlSafe(sql)).await.unwrap();
+    }
+    let due = "select count(*) filter (where due > rowlock.id_time(id)), count(distinct run_at) filter (where run_at = '2090-03-01 01:30+00')";
+    let row = test.pool.fetch_one(AssertSqlSafe(format!("{due} from rowlock.delayed"))).await.unwrap();
+    assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (4, 1));
+}

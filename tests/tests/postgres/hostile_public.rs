@@ -1,0 +1,209 @@
+//! A hostile `public`: nothing of ours ever runs what somebody else put there.
+
+use std::time::Duration;
+
+use rowlock_queue::{Caretaker, Db, EnqueueOptions, InstanceId, Outcome, TaskId, enqueue, listen};
+use rowlock_tests::{Member, TestDb, declaration, settlements};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+const TRAPS: &str = include_str!("hostile_public.sql");
+
+/// Names of functions that our SQL calls, whoever sends it: words before a parenthesis.
+const CALLED: &str = "select string_agg(distinct p.proname, ',') from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname in (
+  select w[1] from regexp_matches($1 || (select string_agg(pg_get_functiondef(f.oid), ' ') from pg_proc f
+    where f.pronamespace = 'rowlock'::regnamespace), '([a-z_0-9]+) ?[(]', 'g') w)";
+
+/// Everything that Rust sends.
+fn sources() -> String {
+    let files = std::fs::read_dir("../queue/src").unwrap();
+    let files = files.map(|file| file.unwrap().path()).filter(|path| path.is_file());
+    files.map(|path| std::fs::read_to_string(path).unwrap()).collect()
+}
+
+/// A database that belongs to the login `owner` and has no schema of ours yet, with the traps of `mallory` in
+/// `public`.
+async fn trapped() -> (TestDb, Db) {
+    let test = TestDb::empty().await;
+    let names: String = sqlx::query_scalar(CALLED).bind(sources()).fetch_one(&test.pool).await.unwrap();
+    assert!(names.contains("date_part") && names.contains("sum"), "{names}");
+    let (owner, mallory) = (test.login("owner", "").await, test.login("mallory", "").await);
+    test.run(format!(
+        "drop schema rowlock cascade; alter database {0} owner to owner_{0}; grant create on schema public to mallory_{0}",
+        test.name
+    ))
+    .await;
+    let mut session = PgConnection::connect(&mallory.url).await.unwrap();
+    session.execute(AssertSqlSafe(TRAPS.replace("$NAMES", &names))).await.unwrap();
+    session.execute("select 1::numeric * 1::int4").await.unwrap();
+    assert_eq!(test.one::<i64>("select last_value from public.hits").await, 1, "a trap works");
+    session.execute("select setval('public.hits', 1, false); delete from public.hit").await.unwrap();
+    (test, Db::connect(&owner).await.unwrap())
+}
+
+/// Before, the operator ran an operator of `public` every two seconds, and a default bound to another one ran
+/// with every enqueue.
+#[tokio::test]
+async fn nothing_in_public_is_ever_called() {
+    let (test, owner) = trapped().await;
+    owner.migrate().await.unwrap();
+    owner.migrate().await.unwrap();
+    let bound = "select coalesce(string_agg(distinct pg_describe_object(d.classid, d.objid, d.objsubid), ', '), '') from pg_depend d
+      where d.refobjid in (select oid from pg_operator where oprnamespace = 'public'::regnamespace
+        union all select oid from pg_proc where pronamespace = 'public'::regnamespace)
+        and d.objid not in (select oid from pg_operator where oprnamespace = 'public'::regnamespace)";
+    assert_eq!(test.one::<String>(bound).await, "", "is bound to a trap");
+    rowlock_queue::declare(&owner, &declaration("mail")).await.unwrap();
+    rowlock_queue::declare(&owner, &declaration("other")).await.unwrap();
+    let tasks = produce(&test).await;
+    work(&test, &owner).await;
+    look(&test, "reader", &tasks).await;
+    own(&owner, &tasks).await;
+    let pooler = crate::pooler::start(&test, "transaction", 3);
+    let connect = rowlock_queue::Connect { url: pooler.url.clone(), ..test.connect() };
+    let pooled = Db::connect_with_retry(&connect, Some(Duration::from_secs(20))).await.unwrap();
+    pooled.migrate().await.unwrap();
+    own(&pooled, &tasks).await;
+    let mut member = Member::join(&pooled, "pooled").await;
+    perform(&mut member).await;
+    let hits: String = test
+        .one("select coalesce(string_agg(distinct who || ' ran ' || what, '; '), '') from public.hit")
+        .await;
+    assert_eq!(hits, "");
+    assert!(!test.one::<bool>("select is_called from public.hits").await, "one ran in what was rolled back");
+}
+
+/// An application, whose search path is the ordinary one.
+async fn produce(test: &TestDb) -> Vec<TaskId> {
+    let seller = test.login("seller", "'producer', array['mail']").await;
+    let mut session = PgConnection::connect(&seller.url).await.unwrap();
+    for payload in ["'{}'", "'{}'::json", "'{}'::jsonb", "'{}'::text"] {
+        for options in ["", ", '{\"priority\": 2, \"max_attempts\": 1}'", ", '{\"delay\": \"1 day\"}'::json"]
+        {
+            session
+                .execute(AssertSqlSafe(format!("select rowlock.enqueue('mail', 't', {payload}{options})")))
+                .await
+                .unwrap();
+        }
+    }
+    for payloads in ["'[{}, {}]'", "'{\"{}\"}'", "array['{}']", "array['{}'::json]", "array['{}'::jsonb]"] {
+        session
+            .execute(AssertSqlSafe(format!("select rowlock.enqueue_many('mail', 't', {payloads})")))
+            .await
+            .unwrap();
+    }
+    for refused in [
+        "'nothing', 't', '{}'",
+        "'other', 't', '{}'",
+        "'mail', '', '{}'",
+        "'mail', 't', '{}', '{\"run_at\": \"no\"}'",
+    ] {
+        session.execute(AssertSqlSafe(format!("select rowlock.enqueue({refused})"))).await.unwrap_err();
+    }
+    // Late, and at once.
+    session.execute("begin; select rowlock.enqueue('mail', 't', '{}'); select pg_sleep(0.1)").await.unwrap();
+    session.execute("set constraints all immediate; commit").await.unwrap();
+    session.execute("select rowlock.task_state(1), rowlock.cancel_all(array[1, 2])").await.unwrap();
+    let db = Db::connect(&seller).await.unwrap();
+    db.check_schema().await.unwrap();
+    let options = EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
+    let one = enqueue(&db, "mail", "t", "{}", &options).await.unwrap();
+    let (many, options) = (vec!["{}".to_owned(); 300], EnqueueOptions::default());
+    let mut tasks = rowlock_queue::enqueue_many(&db, "mail", "t", &many, &options).await.unwrap();
+    tasks.push(one);
+    rowlock_queue::cancel(&db, tasks[7]).await.unwrap();
+    tasks
+}
+
+/// An instance, and one that vanishes.
+async fn work(test: &TestDb, owner: &Db) {
+    let machine = test.login("machine", "'worker', array['mail']").await;
+    let db = Db::connect(&machine).await.unwrap();
+    db.check_schema().await.unwrap();
+    let mut gone = Member::join(&db, "gone").await;
+    gone.claim(3).await;
+    let mut member = Member::join(&db, "a").await;
+    listen(&machine).await.unwrap().beat(&member.says(0, 5)).await.unwrap();
+    perform(&mut member).await;
+    test.silence(gone.id()).await;
+    let rescue =
+        format!("select rowlock.rescue(instance, beat) from rowlock.pulses() where instance = {}", gone.id());
+    let rescued: Option<i32> = test.one(rescue).await;
+    assert_eq!(rescued, Some(3));
+    rowlock_queue::holder(&db, rowlock_queue::Duty::Promote).await.unwrap();
+    rowlock_queue::leave(&db, member.id()).await.unwrap();
+    rowlock_queue::redrive_dead(owner, "mail").await.unwrap();
+}
+
+/// What an instance does while it lives.
+async fn perform(member: &mut Member) {
+    member.sleep().await;
+    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
+    for outcome in [
+        Outcome::Complete { result: Some("{}".into()) },
+        Outcome::Retry { delay: Duration::ZERO, error: "no".into() },
+        Outcome::Dead { error: "no".into() },
+        Outcome::Snooze { delay: Duration::from_secs(1) },
+        Outcome::Release,
+    ] {
+        let claimed = member.claim(20).await;
+        let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
+        if let Some(token) = claimed.token {
+            rowlock_queue::fetch(&member.db, token, &ids).await.unwrap();
+        }
+        rowlock_queue::settle(&member.db, member.id(), &settlements(&claimed, &outcome)).await.unwrap();
+        rowlock_queue::claim_again(&member.db, member.id(), 1, &member.lows, rowlock_queue::Token::random())
+            .await
+            .unwrap();
+        caretaker.note(&member.beat(1, 5).await.noted);
+        caretaker.run_once(&member.db, Some(std::time::Instant::now()), Some(&member.lows)).await.unwrap();
+    }
+    rowlock_queue::policy(&member.db, member.joined.queue).await.unwrap();
+    rowlock_queue::hand_back_strays(&member.db, member.id(), &[]).await.unwrap();
+    rowlock_queue::drain(&member.db, InstanceId(member.id().0)).await.unwrap();
+}
+
+/// What people look at.
+async fn look(test: &TestDb, name: &str, tasks: &[TaskId]) {
+    let db = Db::connect(&test.login(name, "'reader', array['mail']").await).await.unwrap();
+    db.check_schema().await.unwrap();
+    assert_eq!(rowlock_queue::queue_stats(&db).await.unwrap().len(), 1);
+    see(&db, tasks).await;
+}
+
+async fn see(db: &Db, tasks: &[TaskId]) {
+    for state in ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"] {
+        rowlock_queue::list(db, Some("mail"), state, 10, None).await.unwrap();
+    }
+    for task in &tasks[..20] {
+        rowlock_queue::story(db, *task).await.unwrap().expect("it is there");
+    }
+    rowlock_queue::audit(db).await.unwrap();
+}
+
+/// What the operator and people with the owner's login do.
+async fn own(db: &Db, tasks: &[TaskId]) {
+    let (identity, overview) = tokio::join!(rowlock_queue::identity(db), rowlock_queue::overview(db));
+    assert_eq!(identity.unwrap().started_at, overview.unwrap().started_at);
+    let queue = rowlock_queue::declare(db, &declaration("mail")).await.unwrap();
+    rowlock_queue::adopt(db, &declaration("mail"), Some("nobody")).await.unwrap();
+    rowlock_queue::keep_bell(db, &[queue]).await.unwrap();
+    see(db, tasks).await;
+    rowlock_queue::cancel(db, tasks[40]).await.unwrap();
+    rowlock_queue::redrive(db, &tasks[..3]).await.unwrap();
+    rowlock_queue::declare(db, &declaration("to-go")).await.unwrap();
+    enqueue(db, "to-go", "t", "{}", &EnqueueOptions::default()).await.unwrap();
+    rowlock_queue::delete_queue(db, "to-go", true).await.unwrap();
+    Caretaker::new().run_once(db, None, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_function_pins_its_search_path_or_names_all_it_calls() {
+    let test = TestDb::empty().await;
+    // A body that is parsed when the function is made is bound for good; the wrappers of enqueue call by
+    // qualified names with exact types.
+    let open = "select coalesce(string_agg(p.oid::regprocedure::text, ' '), '') from pg_proc p
+      where p.pronamespace = 'rowlock'::regnamespace and p.prosqlbody is null
+        and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false)
+        and not (p.proname in ('enqueue', 'enqueue_many') and p.prosrc ~ '^ select rowlock[.]enqueue(_many)?[(]')";
+    assert_eq!(test.one::<String>(open).await, "");
+}

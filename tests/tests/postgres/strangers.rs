@@ -1,0 +1,131 @@
+//! Somebody who may connect and nothing else: no lock that such a login can take keeps a queue from working.
+
+use std::time::Duration;
+
+use rowlock_queue::{Caretaker, Db, Duty, Outcome, holder};
+use rowlock_tests::{Member, TestDb, declaration};
+use rowlock_worker::{Stop, Worker};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+
+/// Every advisory lock whose key can be known: by a number of ours with anything below it, or by an instance.
+const SQUAT: &str = "select count(pg_advisory_lock(key, n)) from generate_series(1902600, 1902610) key, generate_series(0, 200) n;
+  select count(pg_advisory_lock(n)) from generate_series(0, 2000) n";
+
+#[tokio::test]
+async fn a_queue_works_while_a_stranger_holds_every_lock_it_can() {
+    let test = TestDb::new().await;
+    let mut living = test.member("living").await;
+    let stranger = test.login("stranger", "").await;
+    let mut session = PgConnection::connect(&stranger.url).await.unwrap();
+    session.execute("begin").await.unwrap();
+    session.execute(SQUAT).await.unwrap();
+    let own = format!(
+        "select pg_advisory_lock(1902602, ({} & 2147483647)::int), pg_advisory_lock({0})",
+        living.id()
+    );
+    session.execute(AssertSqlSafe(own)).await.unwrap();
+    for refused in [
+        "select rowlock.try_mutex(1, 0)",
+        "select from rowlock.mutex for update",
+        "lock table rowlock.mutex in access share mode",
+        "select from rowlock.instance for update",
+        "lock table rowlock.migration in access share mode",
+    ] {
+        session.execute("savepoint a").await.unwrap();
+        let said = session.execute(refused).await.expect_err(refused).to_string();
+        assert!(said.contains("permission denied"), "{refused}: {said}");
+        session.execute("rollback to a").await.unwrap();
+    }
+
+    test.db.migrate().await.unwrap();
+    rowlock_queue::declare(&test.db, &declaration("other")).await.unwrap();
+    test.enqueue_many(3).await;
+    let delayed =
+        rowlock_queue::EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
+    test.enqueue_with(&delayed).await;
+    let mut member = test.member("a").await;
+    // The grant is made by the first beat, and told with it.
+    let granted = member.beat(0, 5).await;
+    assert_eq!((granted.workers, granted.allocation_missed), (5, Some(false)));
+    assert!(!living.beat(0, 5).await.gone);
+    let report = Caretaker::of_instance(member.id(), member.joined.queue)
+        .run_once(&test.db, None, Some(&member.lows))
+        .await
+        .unwrap();
+    assert_eq!(report.promoted, 1);
+    assert!(report.partitions_hours_left.is_some(), "partitions are made");
+    let claimed = member.claim(10).await;
+    assert_eq!(claimed.tasks.len(), 4);
+    let again =
+        rowlock_queue::claim_again(&test.db, member.id(), 10, &member.lows, claimed.token.unwrap()).await;
+    assert_eq!(again.unwrap().tasks, claimed.tasks);
+    member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    assert_eq!(test.audited().await, (4, 0, 0, 0));
+    let swept: Option<i32> = test
+        .one("select rowlock.sweep(1, array_fill(0::bigint, array[16]), array_fill(0::bigint, array[16]), 1)")
+        .await;
+    assert_eq!(swept, Some(0));
+    living.claim(1).await;
+    test.silence(living.id()).await;
+    let rescue = "select rowlock.rescue(instance, beat) from rowlock.pulses() where instance = $1";
+    let rescued: Option<i32> =
+        sqlx::query_scalar(rescue).bind(living.id().0).fetch_one(&test.pool).await.unwrap();
+    assert!(rescued.is_some());
+    rowlock_queue::leave(&test.db, member.id()).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_holds_a_lock_of_ours_is_named() {
+    let test = TestDb::new().await;
+    let machine = test.login("machine", "'worker'").await;
+    let db = Db::connect(&machine).await.unwrap();
+    let member = Member::join(&db, "a").await;
+    assert_eq!(holder(&db, Duty::Partitions).await.unwrap(), None);
+    let mut forgotten = test.session().await;
+    forgotten
+        .execute("set application_name = 'a terminal'; begin; select rowlock.extend_partitions()")
+        .await
+        .unwrap();
+    let named = holder(&db, Duty::Partitions).await.unwrap().expect("somebody holds it");
+    assert!(named.contains("process ") && named.contains("a terminal"), "{named}");
+    assert_eq!(holder(&db, Duty::Promote).await.unwrap(), None);
+    assert_eq!(rowlock_queue::extend_partitions(&db).await.unwrap(), None, "it is missed meanwhile");
+    let mut granting = test.session().await;
+    let beat =
+        format!("begin; select rowlock.allocate(queue) from rowlock.instance where id = {}", member.id());
+    granting.execute(AssertSqlSafe(beat)).await.unwrap();
+    assert_eq!(member.beat(0, 5).await.allocation_missed, Some(true));
+    assert!(holder(&db, Duty::Allocate(member.joined.queue)).await.unwrap().is_some());
+}
+
+/// Before, each notification made an idle instance claim: 700 a second.
+#[tokio::test]
+async fn a_flood_of_notifications_makes_no_flood_of_claims() {
+    let test = TestDb::new().await;
+    test.run(format!("alter database {} set track_functions = 'all'", test.name)).await;
+    let stranger = test.login("stranger", "").await;
+    let stop = Stop::new();
+    let connect = rowlock_queue::Connect { max_connections: 2, ..test.connect() };
+    let worker = Worker::builder(connect, "mail").workers(4).handler("send", async |_| Ok(()));
+    let instance = tokio::spawn(worker.build().unwrap().run(stop.clone()));
+    let id = test.enqueue().await;
+    while test.state(id).await.as_deref() != Some("completed") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let calls = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions where schemaname = 'rowlock' and funcname = 'claim'";
+    let before: i64 = test.one(calls).await;
+    let mut session = PgConnection::connect(&stranger.url).await.unwrap();
+    let end = std::time::Instant::now() + Duration::from_secs(3);
+    while std::time::Instant::now() < end {
+        session.execute("notify rowlock, '1'").await.unwrap();
+    }
+    // Its session tells its statistics when it is idle, once a second.
+    let id = test.enqueue().await;
+    while test.state(id).await.as_deref() != Some("completed") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let claims = test.one::<i64>(calls).await - before;
+    assert!(claims < 300, "{claims} claims in three seconds");
+    stop.drain();
+    instance.await.unwrap().unwrap();
+}
