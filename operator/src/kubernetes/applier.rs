@@ -161,8 +161,10 @@ impl Pods {
             known.tried = None;
             return Ok(None);
         }
+        // What a policy asks for may be a label.
+        let asked = format!("{}{template}", object["metadata"]["labels"]);
         if let Some((tried, Some(said), at)) = &known.tried
-            && *tried == template
+            && *tried == asked
             && at.elapsed() < TRY_AGAIN
         {
             return Ok(Some(said.clone()));
@@ -171,7 +173,7 @@ impl Pods {
             Ok(()) => None,
             Err(error) => Some(error.refusal().ok_or(error)?),
         };
-        known.tried = Some((template, said.clone(), Instant::now()));
+        known.tried = Some((asked, said.clone(), Instant::now()));
         Ok(said)
     }
 

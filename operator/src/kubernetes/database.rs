@@ -155,7 +155,20 @@ pub(crate) fn trouble(error: &Error) -> Trouble {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[test]
+    fn missing_rights_are_given_by_the_role_that_is_there() {
+        let said = |more: &[&str]| {
+            let args = [&["rowlock-operator", "--worker-image", "w", "--cluster-role", "r"] as &[&str], more];
+            forbidden("shop", "no `sh`", &Config::parse_from(args.concat())).message
+        };
+        assert!(said(&[]).contains("create rolebinding r-by-hand -n shop --clusterrole=r "), "{}", said(&[]));
+        let alone = said(&["--namespace", "shop"]);
+        assert!(alone.contains("-n shop --role=r ") && alone.ends_with("(no 'sh')"), "{alone}");
+    }
 
     /// Before, what a server said stood beside the command that people are told to paste, marked as one.
     #[test]

@@ -21,7 +21,7 @@ pub(crate) const WATCH_DELAY: Duration = Duration::from_secs(5);
 pub(crate) struct Known {
     pub(crate) owner: Owner,
     pub(crate) about: ObjectReference,
-    /// The template that was tried last, what the server said, and when.
+    /// The labels and the template that were tried last, what the server said, and when.
     pub(crate) tried: Option<(String, Option<String>, Instant)>,
     /// The last template that the server took, as text, which is a tenth of the value in memory.
     pub(crate) good: Option<String>,

@@ -155,7 +155,7 @@ async fn encrypt(
         }
         let mode = tls.mode.name();
         return Err(Fault::Tls(format!(
-            "the server does not speak TLS, and sslmode is {mode}: switch TLS on in the server, or write sslmode=prefer"
+            "the server does not speak TLS, and sslmode is {mode}: switch TLS on in the server, or leave out sslmode and the CA"
         )));
     }
     let name = ServerName::try_from(host.name.clone());

@@ -32,7 +32,7 @@ const TERMINATE: [u8; HEADER] = [b'X', 0, 0, 0, 4];
 
 /// Room for what is asked, which is short, and for what is answered, which may be long.
 const ASKED: usize = 16 << 10;
-const ANSWERED: usize = 64 << 10;
+const ANSWERED: usize = 32 << 10;
 /// No peer that is there keeps us from writing for longer; one that has vanished would for as long as TCP goes on hoping.
 const WRITE_LONGEST: Duration = Duration::from_mins(1);
 

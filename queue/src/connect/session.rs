@@ -160,6 +160,7 @@ fn dislikes_options(error: &sqlx::Error) -> bool {
 impl Recipe {
     pub(crate) fn new(connect: &Connect, manner: Manner) -> crate::Result<Self> {
         let target = Arc::new(connect.target()?);
+        target.check_ca()?;
         let application_name = connect.application_name.as_str().into();
         Ok(Self { target, manner, application_name, listens: false, last: Arc::default() })
     }

@@ -15,6 +15,9 @@ pub(super) const LARGEST_OF_TENANT: usize = 16 << 20;
 /// All messages of one answer of a tenant's server: what is looked at there is a few rows for each queue.
 const ANSWER_OF_TENANT: u64 = 64 << 20;
 
+/// And so many of them: each becomes a row of some hundred bytes here, however short it is.
+const MESSAGES_OF_TENANT: u32 = 100_000;
+
 /// All values of parameters that a server reports after the start, over the life of a connection; sqlx keeps each.
 const REPORTS: usize = 1 << 20;
 
@@ -24,8 +27,9 @@ pub(super) struct Walk {
     /// Of the message at hand so many bytes are to come.
     left: usize,
     largest: usize,
-    answer: Option<u64>,
+    answer: Option<(u64, u32)>,
     answered: u64,
+    messages: u32,
     reported: usize,
 }
 
@@ -33,9 +37,9 @@ impl Walk {
     pub(super) fn new(trust: UrlTrust) -> Self {
         let (largest, answer) = match trust {
             UrlTrust::Own => (LARGEST, None),
-            UrlTrust::Tenant => (LARGEST_OF_TENANT, Some(ANSWER_OF_TENANT)),
+            UrlTrust::Tenant => (LARGEST_OF_TENANT, Some((ANSWER_OF_TENANT, MESSAGES_OF_TENANT))),
         };
-        Self { left: 0, largest, answer, answered: 0, reported: 0 }
+        Self { left: 0, largest, answer, answered: 0, messages: 0, reported: 0 }
     }
 
     /// How many of these bytes, which follow those it was told of before, may be passed on: all but a header that is cut short.
@@ -56,6 +60,7 @@ impl Walk {
     pub(super) fn check(&mut self, kind: u8, length: u32) -> Result<usize, Fault> {
         let length = length_of(length, self.largest)?;
         self.answered += length as u64;
+        self.messages = self.messages.saturating_add(1);
         if kind == b'S' {
             self.reported += length;
         }
@@ -67,12 +72,17 @@ impl Walk {
         }
         match kind {
             // The answer is over; a ring that comes between two is nobody's answer.
-            b'Z' => self.answered = 0,
-            b'A' => self.answered = self.answered.saturating_sub(length as u64),
+            b'Z' => (self.answered, self.messages) = (0, 0),
+            b'A' => {
+                self.answered = self.answered.saturating_sub(length as u64);
+                self.messages = self.messages.saturating_sub(1);
+            }
             _ => (),
         }
-        if self.answer.is_some_and(|most| self.answered > most) {
-            return Err(Fault::Protocol(format!("an answer of more than {} bytes", self.answered)));
+        if self.answer.is_some_and(|(bytes, messages)| self.answered > bytes || self.messages > messages) {
+            let said =
+                format!("an answer of more than {} bytes in {} messages", self.answered, self.messages);
+            return Err(Fault::Protocol(said));
         }
         Ok(length + 1)
     }
@@ -134,6 +144,8 @@ mod tests {
             |walk: &mut Walk| (0..65).try_for_each(|_| walk.advance(&message(b'D', 1 << 20)).map(drop));
         assert!(rows(&mut Walk::new(UrlTrust::Tenant)).is_err());
         assert!(rows(&mut Walk::new(UrlTrust::Own)).is_ok());
+        let short: Vec<u8> = (0..=MESSAGES_OF_TENANT).flat_map(|_| message(b'D', 0)).collect();
+        assert!(Walk::new(UrlTrust::Tenant).advance(&short).is_err());
         let mut walk = Walk::new(UrlTrust::Tenant);
         for _ in 0..100 {
             walk.advance(&message(b'D', 1 << 20)).unwrap();

@@ -95,6 +95,47 @@ async fn a_server_that_takes_no_changes_is_4() {
 }
 
 #[tokio::test]
+async fn a_database_that_takes_no_writes_is_4_and_said_to_be_so() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await.to_string();
+    let home = Home::with_database(&server::url(&test.name));
+    test.run(format!("alter database {} set default_transaction_read_only = on", test.name)).await;
+    // Before this was mended: exit 1, and "cannot execute nextval() in a read-only transaction".
+    for arguments in [&["enqueue", "mail", "send"][..], &["cancel", &id], &["migrate"]] {
+        check(&home.run(arguments), 4, "it takes no writes (default_transaction_read_only is on)");
+    }
+    for arguments in [&["status"][..], &["task", &id], &["tasks", "--state", "available"]] {
+        let said = home.run(arguments);
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_url_or_a_certificate_is_not_said_to_be_the_server() {
+    let home = Home::with_database("postgres://u:SECRET@127.0.0.1:1/none?ssl_mode=require");
+    let said = home.run(&["status"]);
+    check(&said, 4, "has a parameter `ssl_mode` that is not known: did you mean `sslmode`?");
+    assert!(!said.err.contains("hint") && !said.err.contains("SECRET"), "{said:?}");
+    let test = TestDb::new().await;
+    let home = Home::with_database(&(server::url(&test.name) + "?sslmode=require"));
+    let said = home.run(&["status"]);
+    check(&said, 4, "the server does not speak TLS, and sslmode is require");
+    assert!(!said.err.contains("hint"), "{said:?}");
+    check(
+        &home.run(&["status", "--database-ca-file", "/nowhere"]),
+        2,
+        "--database-ca-file /nowhere: No such file",
+    );
+    home.write("ca.pem", "no certificate");
+    let ca = home.path().join("ca.pem");
+    check(
+        &home.run(&["status", "--database-ca-file", ca.to_str().unwrap()]),
+        4,
+        "the CA holds no certificate",
+    );
+}
+
+#[tokio::test]
 async fn what_the_database_refuses_is_5() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
