@@ -8,7 +8,8 @@ use rowlock_tests::{TestDb, server};
 
 use crate::stage::{Home, ROWLOCK, Said, eventually};
 
-/// Every command that ends by itself, in an order in which each has something to do; `ID`: a task that is dead.
+/// Every command that ends by itself, in an order in which each has something to do; `ID`: a task that is
+/// dead.
 const COMMANDS: [&[&str]; 10] = [
     &["migrate"],
     &["status"],
@@ -64,7 +65,7 @@ async fn a_result_that_cannot_be_written_is_a_failure() {
     }
 }
 
-/// As `/dev/null` is: whoever closes it wants no result.
+/// A closed output counts as `/dev/null`: the caller wants no result.
 #[tokio::test]
 async fn a_command_without_any_output_says_by_its_exit_code_how_it_went() {
     let (test, home, id) = with_dead().await;
@@ -119,7 +120,7 @@ async fn dev_stops_in_order_when_its_reader_has_gone() {
     }
 }
 
-/// What it does is not what it says: who reads its log may go.
+/// Its tasks matter, its log does not: the reader of the log may go.
 #[tokio::test]
 async fn a_worker_whose_log_nobody_reads_works_on() {
     let (test, home, _) = with_dead().await;
