@@ -53,6 +53,19 @@ async fn a_command_whose_reader_has_gone_has_done_what_it_was_asked() {
     }
 }
 
+/// What it prints after each one is no reason to leave out the others.
+#[tokio::test]
+async fn all_tasks_are_cancelled_although_nobody_reads_which() {
+    let (test, home, _) = with_dead().await;
+    let ids: Vec<String> = (0..3).map(|_| home.enqueue("ok")).collect();
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let arguments = ["cancel", &ids[0], &ids[1], &ids[2]];
+    let said = Said::of(&command(&home, &test, "", &arguments).stdout(writer).output().unwrap());
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    assert!(ids.iter().all(|id| home.state(id) == "cancelled"));
+}
+
 #[tokio::test]
 async fn a_result_that_cannot_be_written_is_a_failure() {
     let (test, home, id) = with_dead().await;
