@@ -37,7 +37,7 @@ impl Failure {
         Self { code: NOT_FOUND, ..Self::new(message) }
     }
 
-    /// Whoever read standard output has seen enough (`rowlock tasks | head`).
+    /// The reader of standard output has seen enough (`rowlock tasks | head`).
     pub(crate) fn reader_gone() -> Self {
         Self { code: DONE, ..Self::new("nobody reads standard output any more") }
     }

@@ -40,7 +40,7 @@ impl Output {
             return Ok(());
         }
         let text = serde_json::to_string(value).map_err(|error| Failure::new(error.to_string()))?;
-        // A program gets every byte of a payload; who reads it at a terminal shall be able to.
+        // A program gets every byte of a payload; at a terminal a person reads it.
         write(&if stdout().is_terminal() { visible::json(&text) } else { text.into() })
     }
 
@@ -49,7 +49,8 @@ impl Output {
         if self.json { Ok(()) } else { write(&visible::lines(text)) }
     }
 
-    /// Waits until nobody reads standard output any more: for a command that would not notice, since it seldom writes.
+    /// Waits until nobody reads standard output any more: for a command that would not notice, since it
+    /// seldom writes.
     pub(crate) async fn reader_gone(self) -> Failure {
         while !is_deserted() {
             tokio::time::sleep(READER_LOOK).await;

@@ -36,7 +36,7 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let Cli { output, command } = cli;
     let output = Output::new(output);
-    // A guard has the environment of who started it, which was looked at.
+    // A guard inherits the environment of `rowlock dev`, which checked it.
     if !matches!(command, Command::Guard(_))
         && let Err(unknown) = rowlock_daemon::check_environment()
     {

@@ -1,4 +1,5 @@
-//! Text from outside (of a producer, a handler, a server, a file), so that a terminal shows it and does not obey it.
+//! Text from outside (of a producer, a handler, a server, a file), so that a terminal shows it and does not
+//! obey it.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -6,10 +7,12 @@ use std::fmt::Write;
 /// What stands before every further line of a text from outside, so that none looks like a line of ours.
 const FURTHER: &str = "\n  | ";
 
-/// Whether a terminal obeys it instead of showing it: controls (C0, DEL, C1), what separates lines, and what turns the direction of writing.
+/// Whether a terminal obeys it instead of showing it: controls (C0, DEL, C1), what separates lines, and what
+/// turns the direction of writing.
 fn is_obeyed(letter: char) -> bool {
     letter.is_control()
-        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}')
+        || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Every line as it is, but for what a terminal would obey: that becomes `\u{…}`.
@@ -36,7 +39,8 @@ fn further(text: &str, before: &str) -> String {
     lines(&text.replace("\r\n", "\n")).replace('\n', before)
 }
 
-/// JSON text with the same letters written as JSON's own escapes. They stand in strings only, so that it means what it meant.
+/// JSON text with the same letters written as JSON's own escapes. They stand in strings only, so that it
+/// means what it meant.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     write_each(
         text,

@@ -77,7 +77,8 @@ pub mod env {
     pub const LOG_FORMAT: &str = "ROWLOCK_LOG_FORMAT";
     /// Name of the instance in the database, in logs and in a task's story; the pod's name.
     pub const INSTANCE_NAME: &str = "ROWLOCK_INSTANCE_NAME";
-    /// All of ours, those of the operator too, which its flags name: a program takes what is meant for another for known.
+    /// All of ours, those of the operator too, which its flags name: a program takes what is meant for
+    /// another for known.
     pub const ALL: &[&str] = &[
         DATABASE_URL,
         DATABASE_URL_FILE,

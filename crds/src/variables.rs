@@ -20,10 +20,12 @@ pub struct UnknownVariable {
     pub cure: String,
 }
 
-/// The first variable of an environment, given as names and values, that is named like one of ours and is none.
+/// The first variable of an environment, given as names and values, that is named like one of ours and is
+/// none.
 ///
-/// What Kubernetes says of a Service whose name begins with `rowlock`, to every container of its namespace, is let through:
-/// `ROWLOCK_…_SERVICE_HOST`, `ROWLOCK_…_SERVICE_PORT`, `ROWLOCK_…_PORT_80_TCP_ADDR` and the like.
+/// What Kubernetes says of a Service whose name begins with `rowlock`, to every container of its namespace,
+/// is let through: `ROWLOCK_…_SERVICE_HOST`, `ROWLOCK_…_SERVICE_PORT`, `ROWLOCK_…_PORT_80_TCP_ADDR` and the
+/// like.
 ///
 /// # Errors
 ///
@@ -53,9 +55,13 @@ fn is_service_link(name: &str, value: &str) -> bool {
         || name.ends_with("_SERVICE_PORT")
         || name.contains("_SERVICE_PORT_")
         || (name.ends_with("_PORT") && is_url)
-        || name.rsplit_once("_PORT_").is_some_and(|(_, rest)| is_port(rest))
+        || ends_with_port(name)
         // `…_PORT_80_TCP_PORT` ends with the same word again.
-        || name.strip_suffix("_PORT").and_then(|name| name.rsplit_once("_PORT_")).is_some_and(|(_, rest)| is_port(rest))
+        || name.strip_suffix("_PORT").is_some_and(ends_with_port)
+}
+
+fn ends_with_port(name: &str) -> bool {
+    name.rsplit_once("_PORT_").is_some_and(|(_, rest)| is_port(rest))
 }
 
 /// `80_TCP`, `80_TCP_PROTO`, `80_TCP_ADDR`.

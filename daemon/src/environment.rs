@@ -2,7 +2,8 @@
 
 use rowlock_crds::{UnknownVariable, check_variables};
 
-/// Refuses a variable that is named like one of ours and is none: what is misspelt would be ignored, and the default be in force.
+/// Refuses a variable that is named like one of ours and is none: what is misspelt would be ignored, and the
+/// default be in force.
 ///
 /// # Errors
 ///

@@ -1,6 +1,7 @@
 //! What the long-running programs share: worker, operator and `rowlock dev`.
 //!
-//! * [`bind`], [`serve`]: the HTTP port with `/healthz`, `/readyz` and `/metrics`, which anybody who reaches it may ask;
+//! * [`bind`], [`serve`]: the HTTP port with `/healthz`, `/readyz` and `/metrics`, which anybody who reaches
+//!   it may ask;
 //! * [`Signals`]: what asks a program to end;
 //! * [`check_environment`]: variables that are misspelt;
 //! * [`LogLines`]: where log lines go;

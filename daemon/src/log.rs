@@ -2,7 +2,8 @@
 
 use std::io::{self, Stderr, Write, stderr};
 
-/// What stands before every further line of an entry: what a server or a handler said is in some, and none shall look like an entry.
+/// What stands before every further line of an entry: what a server or a handler said is in some, and none
+/// shall look like an entry.
 const FURTHER: &[u8] = b"\n  | ";
 
 /// Standard error, an entry of the log per write.

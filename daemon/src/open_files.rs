@@ -5,8 +5,9 @@ use std::io;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the soft limit of open files to the hard one: the soft one is low (1024 in most containers) for the sake of programs that
-/// call `select`, and connections to a handler are open files. Meant for programs that start no others, which would inherit it.
+/// Raises the soft limit of open files to the hard one: the soft one is low (1024 in most containers) for the
+/// sake of programs that call `select`, and connections to a handler are open files. Meant for programs that
+/// start no others, which would inherit it.
 pub fn raise_open_files() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
@@ -16,7 +17,8 @@ pub fn raise_open_files() {
     }
 }
 
-/// What to say of an error that means that no file, and so no connection, can be opened; `None`: it means something else.
+/// What to say of an error that means that no file, and so no connection, can be opened; `None`: it means
+/// something else.
 #[must_use]
 pub fn lack_of_files(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error().map(Errno::from_raw) {

@@ -1,4 +1,5 @@
-//! The HTTP port. Anybody who reaches it may open connections and leave them, so they are bounded in number and time.
+//! The HTTP port. Anybody who reaches it may open connections and leave them, so they are bounded in number
+//! and time.
 
 use std::convert::Infallible;
 use std::io;
@@ -21,12 +22,13 @@ use tower::ServiceExt;
 
 use crate::open_files::lack_of_files;
 
-/// Open connections, at most. A kubelet, two Prometheus and some people ask at the same time; each connection is an open file, and tasks
-/// need theirs. Where another one comes, the one that has been silent for longest is closed.
+/// Open connections, at most. A kubelet, two Prometheus and some people ask at the same time; each connection
+/// is an open file, and tasks need theirs. Where another one comes, the one that has been silent for longest
+/// is closed.
 const CONNECTIONS: usize = 32;
 
-/// From the opening of a connection, or the last answer on it, to the end of the next request's head. kubelet waits 1 s for a whole answer;
-/// a Prometheus that asks every 15 s opens another connection each time.
+/// From the opening of a connection, or the last answer on it, to the end of the next request's head. kubelet
+/// waits 1 s for a whole answer; a Prometheus that asks every 15 s opens another connection each time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// From a request's head to its answer: pages are made from what is in memory.

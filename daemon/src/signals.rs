@@ -5,10 +5,12 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a closed terminal, `systemctl reload`), caught from the making of this value on.
+/// SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a closed terminal, `systemctl reload`), caught from the making of
+/// this value on.
 ///
-/// A program that was started with SIGHUP ignored, by `nohup`, goes on ignoring it. SIGUSR1 and SIGUSR2, which would end it at once,
-/// mean nothing here and are ignored. Not caught: SIGQUIT, which asks for the end at once.
+/// A program that was started with SIGHUP ignored, by `nohup`, goes on ignoring it. SIGUSR1 and SIGUSR2,
+/// which would end it at once, mean nothing here and are ignored. Not caught: SIGQUIT, which asks for the end
+/// at once.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,

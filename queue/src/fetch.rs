@@ -47,8 +47,9 @@ pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<TaskBody
         .collect()
 }
 
-/// Whether the error is of a row that was asked for and not of the database, so that other rows can still be had: what is kept is no text
-/// of the database's encoding (22xxx), is more than a statement may carry (54xxx), or is damaged on disk (XX001).
+/// Whether the error is of a row that was asked for and not of the database, so that other rows can still be
+/// had: what is kept is no text of the database's encoding (22xxx), is more than a statement may carry
+/// (54xxx), or is damaged on disk (XX001).
 #[must_use]
 pub fn blames_a_row(error: &Error) -> bool {
     match error {

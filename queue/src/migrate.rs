@@ -146,7 +146,8 @@ impl Db {
         Ok(version.zip(compatible_from).map(|(version, compatible_from)| Found { version, compatible_from }))
     }
 
-    /// Text of a database without an encoding is whatever its producers send, and what one of them wrote others may not be able to read.
+    /// Text of a database without an encoding is whatever its producers send, and what one of them wrote
+    /// others may not be able to read.
     async fn refuse_no_encoding(&self) -> Result<()> {
         let encoding = self.one(query("select current_setting('server_encoding')")).await?;
         if encoding.try_get::<String, _>(0)? != NO_ENCODING {

@@ -42,8 +42,8 @@ pub(crate) struct Fetched {
 }
 
 /// All bodies there are; `None`: asked to stop before the database had answered. What takes too long for one statement is asked for
-/// in parts: many large payloads over a slow network would take too long again. So is what holds a body that cannot be read, down to
-/// that one: the others run.
+/// in parts: many large payloads over a slow network would take too long again. So is what holds a body that
+/// cannot be read, down to that one: the others run.
 pub(crate) async fn fetch_all(
     store: &impl Bodies,
     token: Token,

@@ -193,7 +193,10 @@ impl Claimer {
             }
             let error = if let Some(error) = fetched.unreadable.remove(&claim.id) {
                 // The database's own words may quote the payload, which belongs in no log.
-                tracing::error!(task = %claim.id, "the task's payload cannot be read; it is settled as dead, and its story says why");
+                tracing::error!(
+                    task = %claim.id,
+                    "the task's payload cannot be read; it is dead, and its story says why"
+                );
                 reason(&format!("the task's payload or type cannot be read from the database: {error}"))
             } else {
                 tracing::error!(task = %claim.id, "the task has no body; it is settled as dead");

@@ -28,8 +28,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A kept connection whose last answer was read to its end is ready at once, one that is about to close says so.
 const READY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A kept connection that the handler closes just when it gets a request shows that at once. What comes later is the end of a handler that
-/// had begun, and the next one would begin again.
+/// A kept connection that the handler closes just when it gets a request shows that at once. What comes later
+/// is the end of a handler that had begun, and the next one would begin again.
 const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// The head of an answer, at most: as much as Go's server takes by default.
@@ -81,11 +81,11 @@ impl Connections {
         Self { host, port, most, idle: Mutex::default() }
     }
 
-    /// Sends what `request` makes, on a kept connection or a new one. The connection is to be given back with [`Self::keep`] when the
-    /// answer was read; dropping this future closes it.
+    /// Sends what `request` makes, on a kept connection or a new one. The connection is to be given back with
+    /// [`Self::keep`] when the answer was read; dropping this future closes it.
     ///
-    /// A request that failed on a kept connection at once, before one byte of an answer, is sent again on a new one: the handler had most
-    /// likely closed that connection before the request came.
+    /// A request that failed on a kept connection at once, before one byte of an answer, is sent again on a
+    /// new one: the handler had most likely closed that connection before the request came.
     pub(crate) async fn send(
         &self,
         request: impl Fn() -> Result<Request<Full<Bytes>>, http::Error>,

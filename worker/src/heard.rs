@@ -1,4 +1,5 @@
-//! What a connection to the handler has brought of the present answer: whether anything, and with which status it begins.
+//! What a connection to the handler has brought of the present answer: whether anything, and with which
+//! status it begins.
 
 use std::io;
 use std::pin::Pin;
@@ -26,7 +27,8 @@ impl Heard {
         self.bytes().is_empty()
     }
 
-    /// The status, if the answer has begun as one of HTTP does. Not that of an interim answer: another one follows it.
+    /// The status, if the answer has begun as one of HTTP does. Not that of an interim answer: another one
+    /// follows it.
     pub(crate) fn status(&self) -> Option<StatusCode> {
         let bytes = self.bytes();
         let status = bytes.strip_prefix(b"HTTP/1.")?.get(2..)?;

@@ -51,7 +51,8 @@ where
     refuse(status, &head.headers, said, retry)
 }
 
-/// The answer has this status, and what follows the status cannot be read: the work is not done again for its wrapping.
+/// The answer has this status, and what follows the status cannot be read: the work is not done again for its
+/// wrapping.
 pub(crate) fn unreadable(status: StatusCode, why: &str, retry: &RetryPolicy) -> Answer {
     if status.is_success() {
         not_kept(&format!("the answer cannot be read beyond its status: {why}"));

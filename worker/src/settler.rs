@@ -136,14 +136,15 @@ enum Replaced {
     Outcome,
 }
 
-/// Of an outcome that the database refuses the text goes first, which may hold what the database's encoding does not: work that was done is
-/// done. One that is refused all the same becomes a dead task that says so. If even that is refused, the instance ends: `None`.
+/// Of an outcome that the database refuses the text goes first, which may hold what the database's encoding
+/// does not: work that was done is done. One that is refused all the same becomes a dead task that says so.
+/// If even that is refused, the instance ends: `None`.
 fn replace(settlement: &mut Settlement, refusal: &Error, done: Replaced) -> Option<Replaced> {
     let task = settlement.task;
     let why = format!("it could not be written ({})", refusal.metric_label());
     match (done, &mut settlement.outcome) {
         (Replaced::Nothing, Outcome::Complete { result: result @ Some(_) }) => {
-            tracing::warn!(%task, "the handler's result was refused by the database and is not kept; the task is complete");
+            tracing::warn!(%task, "the database refused the result; the task is complete without it");
             *result = None;
             Some(Replaced::Text)
         }
@@ -153,7 +154,8 @@ fn replace(settlement: &mut Settlement, refusal: &Error, done: Replaced) -> Opti
             Some(Replaced::Text)
         }
         (Replaced::Nothing | Replaced::Text, outcome) => {
-            tracing::error!(%task, error = refusal.metric_label(), "the outcome was refused; the task is settled as dead");
+            let error = refusal.metric_label();
+            tracing::error!(%task, error, "the outcome was refused; the task is dead");
             *outcome = Outcome::Dead { error: format!("there was an outcome, and {why}") };
             Some(Replaced::Outcome)
         }

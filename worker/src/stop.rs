@@ -35,8 +35,8 @@ impl Stop {
         &self.abort
     }
 
-    /// The first of [`Signals`] drains, the second aborts. Returns only an error, that of a system that lets no handler be installed;
-    /// meant for a `select!`.
+    /// The first of [`Signals`] drains, the second aborts. Returns only an error, that of a system that lets
+    /// no handler be installed; meant for a `select!`.
     pub async fn on_signals(&self) -> std::io::Error {
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,

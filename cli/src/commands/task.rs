@@ -77,7 +77,8 @@ struct Shown<'a> {
     result: Option<&'a str>,
 }
 
-/// The payload as it was enqueued, byte for byte: numbers beyond 2⁵³, the order of keys and double ones are somebody's.
+/// The payload as it was enqueued, byte for byte: numbers beyond 2⁵³, the order of keys and double ones are
+/// somebody's.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Payload<'a> {

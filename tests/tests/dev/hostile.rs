@@ -15,7 +15,8 @@ use crate::stage::{Home, until};
 const HALVES: usize = 1100;
 const FILES: usize = 1024;
 
-/// Before, each of them was a file of the worker's until it had none left for its handler, which it then said did not listen.
+/// Before, each of them was a file of the worker's until it had none left for its handler, which it then said
+/// did not listen.
 #[tokio::test]
 async fn requests_that_never_end_keep_a_worker_from_nothing() {
     let test = TestDb::new().await;

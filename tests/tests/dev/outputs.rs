@@ -8,7 +8,8 @@ use rowlock_tests::{TestDb, server};
 
 use crate::stage::{Home, ROWLOCK, Said, eventually};
 
-/// Every command that ends by itself, in an order in which each has something to do; `ID`: a task that is dead.
+/// Every command that ends by itself, in an order in which each has something to do; `ID`: a task that is
+/// dead.
 const COMMANDS: [&[&str]; 10] = [
     &["migrate"],
     &["status"],
@@ -52,6 +53,19 @@ async fn a_command_whose_reader_has_gone_has_done_what_it_was_asked() {
     }
 }
 
+/// What it prints after each one is no reason to leave out the others.
+#[tokio::test]
+async fn all_tasks_are_cancelled_although_nobody_reads_which() {
+    let (test, home, _) = with_dead().await;
+    let ids: Vec<String> = (0..3).map(|_| home.enqueue("ok")).collect();
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let arguments = ["cancel", &ids[0], &ids[1], &ids[2]];
+    let said = Said::of(&command(&home, &test, "", &arguments).stdout(writer).output().unwrap());
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    assert!(ids.iter().all(|id| home.state(id) == "cancelled"));
+}
+
 #[tokio::test]
 async fn a_result_that_cannot_be_written_is_a_failure() {
     let (test, home, id) = with_dead().await;
@@ -64,7 +78,7 @@ async fn a_result_that_cannot_be_written_is_a_failure() {
     }
 }
 
-/// As `/dev/null` is: whoever closes it wants no result.
+/// A closed output counts as `/dev/null`: the caller wants no result.
 #[tokio::test]
 async fn a_command_without_any_output_says_by_its_exit_code_how_it_went() {
     let (test, home, id) = with_dead().await;
@@ -119,7 +133,7 @@ async fn dev_stops_in_order_when_its_reader_has_gone() {
     }
 }
 
-/// What it does is not what it says: who reads its log may go.
+/// Its tasks matter, its log does not: the reader of the log may go.
 #[tokio::test]
 async fn a_worker_whose_log_nobody_reads_works_on() {
     let (test, home, _) = with_dead().await;

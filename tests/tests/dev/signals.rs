@@ -8,7 +8,7 @@ use rowlock_tests::{TestDb, server};
 use crate::running::Dev;
 use crate::stage::{Home, until};
 
-/// Whoever starts the tests may ignore SIGHUP, and what it starts inherits that.
+/// The tests may have been started with SIGHUP ignored, which their children inherit.
 fn hangs_up(home: &Home, command: &Command, with: &[&str]) -> Command {
     let mut started = home.command(with[0], &with[1..]);
     started.arg(command.get_program()).args(command.get_args());

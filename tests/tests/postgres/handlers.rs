@@ -31,7 +31,8 @@ async fn until_settled(test: &TestDb, tasks: i64) -> (i64, i64, i64, i64) {
     tokio::time::timeout(Duration::from_mins(1), settled).await.expect("all are settled")
 }
 
-/// Answers one request after the other and hangs up after each, without a word of it; counts requests by task.
+/// Answers one request after the other and hangs up after each, without a word of it; counts requests by
+/// task.
 async fn hang_up(listener: TcpListener, seen: Arc<Mutex<HashMap<String, u32>>>) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let seen = Arc::clone(&seen);

@@ -140,7 +140,8 @@ async fn one_refused_outcome_does_not_hold_up_the_others() {
     assert_eq!(metrics.settled_so_far("dead"), 1);
 }
 
-/// A database of another encoding may not hold what a handler says. Before, the task was dead although it was done.
+/// A database of another encoding may not hold what a handler says. Before, the task was dead although it was
+/// done.
 #[tokio::test]
 async fn a_refused_text_goes_and_the_outcome_stays() {
     let fake = Arc::new(Fake { unwritable: Some("ü"), ..Fake::default() });
