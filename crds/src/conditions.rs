@@ -57,6 +57,8 @@ pub enum ConditionReason {
     Progressing,
     /// `spec.paused` is set.
     Paused,
+    /// Tasks wait and no pod runs, while `spec.suspendScaling` leaves the number of pods to others.
+    Suspended,
     /// The Secret does not exist.
     SecretNotFound,
     /// The Secret has no such key, or what is there is no URL of a database.
@@ -107,11 +109,12 @@ pub enum ConditionReason {
 
 impl ConditionReason {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NotObserved,
         Self::Succeeded,
         Self::Progressing,
         Self::Paused,
+        Self::Suspended,
         Self::SecretNotFound,
         Self::SecretInvalid,
         Self::CertificateInvalid,
@@ -145,6 +148,7 @@ impl ConditionReason {
             Self::Succeeded => "Succeeded",
             Self::Progressing => "Progressing",
             Self::Paused => "Paused",
+            Self::Suspended => "Suspended",
             Self::SecretNotFound => "SecretNotFound",
             Self::SecretInvalid => "SecretInvalid",
             Self::CertificateInvalid => "CertificateInvalid",

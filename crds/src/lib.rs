@@ -8,7 +8,7 @@
 //! * [`RetryPolicy`]: when a failed task is tried again;
 //! * [`Policy`]: what of the spec is handed to the running instances;
 //! * [`parse_manifests`]: YAML in, checked [`Manifest`]s or helpful errors out;
-//! * [`ConditionType`], [`ConditionReason`]: the words of its status;
+//! * [`ConditionType`], [`ConditionReason`], [`EventReason`]: the words of its status and of its events;
 //! * [`listen`]: what an address to listen on means;
 //! * [`check_variables`]: environment variables that are misspelt;
 //! * [`api`], [`env`](mod@env), [`annotations`], [`labels`], [`containers`]: names used by more than one crate.
@@ -16,6 +16,7 @@
 mod bounds;
 mod conditions;
 mod duration;
+mod events;
 mod explain;
 pub mod listen;
 mod locate;
@@ -34,6 +35,7 @@ mod variables;
 
 pub use conditions::{ConditionReason, ConditionType};
 pub use duration::{Dur, DurError};
+pub use events::EventReason;
 pub use explain::{FieldError, ManifestError};
 pub use manifest::{Manifest, check_set, parse_manifests};
 pub use names::{annotations, api, containers, env, labels};

@@ -2,7 +2,7 @@
 
 use crate::applier::{Applier, Intent};
 use crate::bell::Bell;
-use crate::charge::{Charge, Tended};
+use crate::charge::{Charge, Having, Tended};
 use crate::limit::Limits;
 use crate::observe::{Look, Seen, observe, rest_after};
 use crate::room::Seat;
@@ -232,8 +232,12 @@ impl<A: Applier> Operator<A> {
         let (mut observed, mut decisions): (Vec<ObservedQueue>, Vec<Decision>) = (Vec::new(), Vec::new());
         for (name, tended) in &mut self.queues {
             let stats = seen.get(name).map(|queue| &queue.stats);
-            let faltering = self.applier.falters(name);
-            let queue = tended.observe(stats, self.applier.instances(name), faltering);
+            let having = Having {
+                pods: self.applier.instances(name),
+                ready: self.applier.ready(name),
+                faltering: self.applier.falters(name),
+            };
+            let queue = tended.observe(stats, having, now);
             decisions.push(tended.decide(&queue, now));
             observed.push(queue);
         }

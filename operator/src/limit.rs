@@ -6,7 +6,8 @@ use std::time::Duration;
 use rowlock_plan::{CONNECTIONS_PER_POD, Connections, Highest};
 use rowlock_queue::ConnectionLimit;
 
-/// What others held at most in so long counts as theirs: who connects and goes again must not have pods go and come.
+/// What others held at most in so long counts as theirs before more pods come; what they held at least,
+/// before pods go: who connects and goes again must not have pods go and come.
 const WINDOW: Duration = Duration::from_mins(5);
 
 /// What the loop that looks holds: one looks, one is for what else there is to do, one hears the bell.
@@ -30,6 +31,11 @@ pub struct Limit {
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
     others: Highest,
+    /// The same of what is left of all that can be counted: the highest of it is the lowest of the others.
+    spared: Highest,
+    /// When the others were first counted: until then what they hold all the time is not known, and holds
+    /// nothing up.
+    since: Option<Duration>,
     current: Option<Limit>,
 }
 
@@ -55,10 +61,13 @@ impl Limits {
                 if is_shared { looks.saturating_mul(CONNECTIONS_OF_OPERATOR) } else { seen.operators };
             let others = seen.others.saturating_add(instances.saturating_mul(CONNECTIONS_PER_POD));
             let others = others.saturating_add(operators);
+            let least = u32::MAX - self.spared.note(now, u32::MAX - others, WINDOW);
+            let known = now.saturating_sub(*self.since.get_or_insert(now)) >= WINDOW;
+            let others_steady = if known { least } else { 0 };
             let others = self.others.note(now, others, WINDOW);
-            let connections = Connections { limit: seen.limit, others, leaving: 0 };
+            let connections = Connections { limit: seen.limit, others, others_steady, leaving: 0 };
             let of = NAMES.into_iter().find(|name| *name == seen.limit_of).unwrap_or("a limit of the server");
-            Limit { of, is_own: seen.user.is_some(), connections }
+            Limit { of: of.into(), is_own: seen.user.is_some(), connections }
         });
     }
 
@@ -113,6 +122,22 @@ mod tests {
         check(&limits, 31);
         limits.note(&[], None, 0, false, at(312));
         assert_eq!(limits.current(), None);
+    }
+
+    /// Before this was told apart, seventy sessions of a minute ended pods that had their connections
+    /// already.
+    #[test]
+    fn what_others_hold_for_a_moment_is_no_reason_to_end_pods() {
+        let mut limits = Limits::default();
+        let at = Duration::from_secs;
+        let kept = |limits: &Limits| limits.current().map(|limit| limit.connections.pods_kept());
+        limits.note(&seen(80), None, 0, false, at(0));
+        assert_eq!(kept(&limits), Some(45), "not known yet, so all may stay");
+        limits.note(&seen(20), None, 0, false, at(200));
+        limits.note(&seen(80), None, 0, false, at(300));
+        assert_eq!(kept(&limits), Some(34), "a peak");
+        limits.note(&seen(80), None, 0, false, at(501));
+        assert_eq!(kept(&limits), Some(4), "they stay");
     }
 
     #[test]

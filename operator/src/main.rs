@@ -52,8 +52,9 @@ async fn client() -> Result<kube::Client, Box<dyn std::error::Error>> {
     Ok(kube::Client::try_from(config)?)
 }
 
-/// Longer than any watch is: from an API server that says nothing for so long nothing is to be expected.
-const SILENCE_LONGEST: Duration = Duration::from_mins(1);
+/// Longer than between two bookmarks of a watch (a minute): from an API server that says nothing for so
+/// long nothing is to be expected.
+const SILENCE_LONGEST: Duration = Duration::from_secs(90);
 
 /// What follows from a broken connection we say ourselves.
 const DEFAULT_FILTER: &str = "info,sqlx=error,sqlx_core=error,kube_client=off";

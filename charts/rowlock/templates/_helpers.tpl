@@ -94,10 +94,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [""]
   resources: [secrets, configmaps]
   verbs: [get]
-# What it tells people.
+# What it tells people; and what kubelets tell of a pod that hangs.
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create, patch, list]
 {{- end }}
 
 {{- define "rowlock.subject" -}}

@@ -142,7 +142,8 @@ fn object(api_version: &str, kind: &str, owner: &Owner, image: &WorkerImage, spe
     object
 }
 
-/// Writes the hashes of its template and of all that an object says.
+/// Writes the hashes of its template and of all that an object says, but for how many pods there are, which
+/// others may decide.
 pub(crate) fn seal(object: &mut Value) {
     let template = &object["spec"]["template"];
     if template.is_object() {
@@ -150,7 +151,11 @@ pub(crate) fn seal(object: &mut Value) {
         object["metadata"]["annotations"][annotations::TEMPLATE] = hash.into();
     }
     object["metadata"]["annotations"][annotations::INTENT] = Value::Null;
+    let replicas = object["spec"].as_object_mut().and_then(|spec| spec.remove("replicas"));
     let hash = hash(&object.to_string());
+    if let Some(replicas) = replicas {
+        object["spec"]["replicas"] = replicas;
+    }
     object["metadata"]["annotations"][annotations::INTENT] = hash.into();
 }
 

@@ -1,35 +1,28 @@
 //! The loop over the queues of one database: observe, plan, apply. It knows nothing of why it runs.
 
+mod opening;
+mod report;
+
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::jiff::Timestamp;
-use kube::{Resource, ResourceExt};
-use rowlock_crds::{
-    ConditionReason, ConditionType, FieldError, TaskQueue, TaskQueueStatus, annotations, unknown_names,
-};
+use kube::ResourceExt;
+use rowlock_crds::TaskQueue;
 use rowlock_queue::Db;
 use tokio::time::sleep;
 
 use super::applier::Pods;
-use super::apply::WriteError;
-use super::charges::{charge, manifest, owner};
+use super::charges::{charge, manifest};
 use super::database::{self, Trouble};
-use super::health::{Health, health};
-use super::judgement::{Seen, judge};
-use super::outcome::Outcome;
-use super::shared::{Shared, is_of};
+use super::shared::Shared;
 use super::source::{Access, Source};
-use super::status::{change, database as database_of, former, status};
 use super::watch::Namespace;
 use crate::control::Operator;
 use crate::room::Room;
-use crate::view::{QueueView, View};
 
 use opening::Refused;
-
-mod opening;
+use report::Last;
 
 /// How often the database is asked.
 const TICK: Duration = Duration::from_secs(2);
@@ -55,20 +48,6 @@ pub(crate) struct Tender {
     refused: Option<Refused>,
     looked_at: Option<Instant>,
     written: BTreeMap<String, Last>,
-}
-
-/// For so long pods may start before a queue that was ready is so no more: an image that has to be fetched takes about as long.
-const WAKING: Duration = Duration::from_mins(1);
-
-/// The last status of a queue that was written.
-struct Last {
-    uid: String,
-    status: TaskQueueStatus,
-    at: Option<Instant>,
-    /// Since when none of the pods that are wanted is ready.
-    lacking: Option<Instant>,
-    /// Which of its annotations and labels people were told of that mean nothing.
-    unknown: Vec<FieldError>,
 }
 
 impl Tender {
@@ -197,87 +176,6 @@ impl Tender {
         let pods = Pods::new(Arc::clone(&self.shared), Arc::clone(&self.namespace));
         Operator::new(db, pods, &self.shared.cluster)
     }
-
-    /// `queue` is `None` where another `TaskQueue` has the queue already.
-    async fn write_status(&mut self, one: &Arc<TaskQueue>, queue: Option<&String>, view: Option<&View>) {
-        let name = one.name_any();
-        let pods = self.namespace.pods_of(&name);
-        let now = Timestamp::now();
-        let health = health(&pods, one.spec.handler.http.port, now);
-        let deployment = self.namespace.deployments.get(&self.source.namespace, &name);
-        let outcome = match (&mut self.operator, queue) {
-            (Some(operator), Some(queue)) => operator.applier_mut().outcome(queue),
-            _ => Outcome::NotTried,
-        };
-        let double = queue.is_none().then(|| {
-            let queue = manifest(one).queue_name().to_owned();
-            let message = format!("an older TaskQueue of this namespace has the queue `{queue}`: give this one another queueName");
-            Trouble::new(ConditionReason::OwnedByAnother, message)
-        });
-        let uid = one.uid().unwrap_or_default();
-        let last = self.written.entry(name.clone()).or_insert_with(|| Last::of(one));
-        if last.uid != uid {
-            *last = Last::of(one);
-        }
-        let unknown = unknown_names(one.annotations().keys(), one.labels().keys());
-        if let Some(note) =
-            unknown.iter().map(ToString::to_string).reduce(|all, more| format!("{all}. {more}"))
-            && last.unknown != unknown
-        {
-            self.shared.hand.event(&one.object_ref(&()), true, "UnknownName", &note).await;
-        }
-        last.unknown = unknown;
-        let identity = self.identity.as_deref().filter(|_| queue.is_some());
-        let database = database_of(last.status.database.as_ref(), identity, now);
-        let view = view.and_then(|view| view.queues.iter().find(|view| Some(&view.name) == queue));
-        let wakes = last.wakes(view, &health);
-        let seen = Seen {
-            place: (&self.source.namespace, &name),
-            former: former(database.as_ref(), now),
-            spec: &one.spec,
-            trouble: double.as_ref().or(self.trouble.as_ref()),
-            view,
-            outcome: &outcome,
-            deployment: deployment.as_deref(),
-            health: &health,
-            wakes,
-        };
-        let verdicts = judge(&seen);
-        let mut next = status(&seen, &verdicts, one.metadata.generation, &last.status, database.clone(), now);
-        let ours = owner(one, &self.shared.cluster);
-        let asked = one.annotations().get(annotations::ADOPT);
-        next.adopted = match seen.view {
-            Some(view) if view.owner.as_ref() == Some(&ours) => asked.cloned(),
-            _ => last.status.adopted.clone().filter(|adopted| Some(adopted) == asked),
-        };
-        let since = last.at.map(|at| at.elapsed());
-        if !change(&last.status, &next).is_due(since, self.shared.numbers_every()) {
-            return;
-        }
-        let before = std::mem::replace(&mut last.status, next.clone());
-        if let Err(error) = self.shared.write_status(one, &next).await {
-            last.status = before;
-            note(&error);
-            return;
-        }
-        last.at = Some(Instant::now());
-        self.shared.tell(&one.object_ref(&()), &before, &next).await;
-    }
-}
-
-impl Last {
-    fn of(one: &TaskQueue) -> Self {
-        let status = one.status.clone().unwrap_or_default();
-        Self { uid: one.uid().unwrap_or_default(), status, at: None, lacking: None, unknown: Vec::new() }
-    }
-
-    /// Whether the queue was ready until its pods had to start, a moment ago.
-    fn wakes(&mut self, view: Option<&QueueView>, health: &Health) -> bool {
-        let lacks = health.ready == 0 && view.is_some_and(|view| 0 < view.decision.pods_desired);
-        self.lacking = lacks.then(|| self.lacking.unwrap_or_else(Instant::now));
-        let was_ready = self.status.conditions.iter().any(|one| is_of(one, ConditionType::Ready, "True"));
-        was_ready && self.lacking.is_some_and(|since| since.elapsed() < WAKING)
-    }
 }
 
 impl Drop for Tender {
@@ -285,8 +183,4 @@ impl Drop for Tender {
     fn drop(&mut self) {
         self.shared.show(&self.source, None);
     }
-}
-
-fn note(error: &WriteError) {
-    tracing::debug!(%error, "a status was not written; trying again");
 }
