@@ -71,18 +71,29 @@ exception when data_exception or statement_too_complex then
       hint = 'Leave them out, or pass for example {"priority": 0}.';
 end $$;
 
+CREATE FUNCTION rowlock.as_payloads(payloads json) RETURNS json[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if json_typeof(payloads) <> 'array' then
+    raise exception 'the payloads are no array' using errcode = 'RL005',
+      hint = 'Pass a JSON array, [{"order": 1}, {"order": 2}]; rowlock.enqueue takes one task alone.';
+  end if;
+  return case when payloads is not null then array(
+    select e.value from json_array_elements(payloads) with ordinality e(value, o) order by e.o) end;
+end $$;
+
 CREATE FUNCTION rowlock.as_payloads(payloads text) RETURNS json[]
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if payloads is null then return null; end if;
-  if ltrim(payloads, E' \t\n\r') like '{%' then return rowlock.as_json(payloads::text[]); end if;
-  return array(select e.value from json_array_elements(rowlock.as_json(payloads)) with ordinality e(value, o)
-      order by e.o);
+  if ltrim(payloads, E' \t\n\r') not like '{%' then return rowlock.as_payloads(rowlock.as_json(payloads)); end if;
+  return rowlock.as_json(payloads::text[]);
 exception when data_exception then
   raise exception 'the payloads are no array' using errcode = 'RL005',
-      hint = 'Pass a JSON array, [{"order": 1}, {"order": 2}], or an array of texts; one task alone is enqueued by rowlock.enqueue.';
+    hint = 'Pass a JSON array, [{"order": 1}, {"order": 2}]; rowlock.enqueue takes one task alone.';
 end $$;
 
 CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, completed bigint, dead bigint, cancelled bigint, open bigint, untraced bigint)
@@ -347,7 +358,8 @@ CREATE FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], star
     AS $_$
 #variable_conflict use_column
 declare
-  v_queue int; v_guarded boolean; looked int; taken bigint := 0; v_newest bigint; l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
+  v_queue int; v_guarded boolean; looked int; taken bigint := 0; v_newest bigint;
+  l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
 begin
   perform rowlock.demand_read_committed();
   if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
@@ -579,7 +591,8 @@ begin
   elsif options ? 'run_at' then
     -- Without an offset it would be another moment in each session's time zone; "tomorrow" another one each
     -- day.
-    if (options->>'run_at') !~ '^[0-9]{4,5}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)? ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$' then
+    if (options->>'run_at') !~ ('^[0-9]{4,5}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?'
+        || ' ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$') then
       raise exception 'run_at is not a time with an offset from UTC' using errcode = 'RL005',
           hint = 'For example "2030-01-31T08:00:00Z" or "2030-01-31T09:00:00+01:00".';
     end if;
@@ -634,9 +647,11 @@ begin
     perform rowlock.refuse_full(q);
   end if;
   -- What a transaction has enqueued itself is in no flag yet.
-  if pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass) + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass) >= q.backlog_limit then
+  if pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass)
+      + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass) >= q.backlog_limit then
     perform rowlock.check_added(q, 'rowlock.added',
-      pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass) + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass));
+      pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass)
+        + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass));
   end if;
   if v_id >> 31 >= q.room_until then perform rowlock.make_room(); end if;
   if options <> '{}' then
@@ -695,7 +710,8 @@ CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], opt
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int; missing bigint; added bigint;
+  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int;
+  bases bigint[]; largest int; missing bigint; added bigint;
   second bigint := (floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31;
 begin
   select * into q from rowlock.queue where name = $1;
@@ -768,6 +784,30 @@ CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], opt
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options text) RETURNS SETOF bigint
     LANGUAGE sql
     AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_json($3), rowlock.as_options($4)) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json, options json) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_payloads($3), $4::pg_catalog.jsonb) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json, options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_payloads($3), $4) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json, options text) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_payloads($3), rowlock.as_options($4)) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb, options json) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_payloads($3::pg_catalog.json), $4::pg_catalog.jsonb) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb, options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_payloads($3::pg_catalog.json), $4) $_$;
+
+CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb, options text) RETURNS SETOF bigint
+    LANGUAGE sql
+    AS $_$ select rowlock.enqueue_many($1, $2, rowlock.as_payloads($3::pg_catalog.json), rowlock.as_options($4)) $_$;
 
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads text, options json) RETURNS SETOF bigint
     LANGUAGE sql
@@ -1450,7 +1490,8 @@ CREATE FUNCTION rowlock.refuse_type(type text) RETURNS void
     AS $$
 begin
   raise exception 'the type of a task has 1 to 200 printable characters' using errcode = 'RL005',
-    hint = format('It names what the handler does, for example "send-invoice"; data belongs in the payload. This one has %s characters.', length(type));
+    hint = format('It names what the handler does, for example "send-invoice"; data belongs in the payload.'
+      ' This one has %s characters.', length(type));
 end $$;
 
 CREATE FUNCTION rowlock.refuse_unknown_queue(queue text) RETURNS void
@@ -2094,6 +2135,8 @@ REVOKE ALL ON FUNCTION rowlock.as_json(payload text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.as_options(options text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.as_payloads(payloads json) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.as_payloads(payloads text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.audit() FROM PUBLIC;
@@ -2171,6 +2214,18 @@ REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text
 REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text[], options text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads json, options json) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads json, options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads json, options text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb, options json) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb, options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads jsonb, options text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text, options json) FROM PUBLIC;
 

@@ -20,8 +20,8 @@ create table rowlock.queue (
   payload_limit int not null check (payload_limit > 0),
   backlog_full  boolean not null default false,   -- set and cleared by a caretaker, so that enqueue counts nothing
   later_full    boolean not null default false,   -- the same for what is due in more than a day
-  guarded       boolean not null default false,   -- some role has rights for some queues only, so every verb asks who calls
-  room_until    int not null default 0,           -- partitions of task exist until then, in seconds since 2024
+  guarded       boolean not null default false,   -- some role has rights for some queues only: verbs ask who calls
+  room_until    int not null default 0,           -- until when partitions exist, in seconds since 2024
   bell_until    timestamptz not null default '-infinity',   -- producers ring until then; renewed about once a minute while instances sleep (R12)
   range_size    smallint not null default 128 check (range_size between 1 and 256),
   keep_completed interval not null, keep_dead interval not null, keep_cancelled interval not null
@@ -142,7 +142,8 @@ create index failure_kept_id on rowlock.failure_kept (id);
 -- every login that may connect can hold those. Never updated: a row that is only locked leaves nothing dead
 -- behind.
 create table rowlock.mutex (
-  duty  smallint not null,     -- 0 NOTIFY, 1 partitions, 2 move due tasks, 3 limits, 4 retention of dead tasks, 5 allocate, 6 sweep
+  -- 0 NOTIFY, 1 partitions, 2 move due tasks, 3 limits, 4 retention of dead tasks, 5 allocate, 6 sweep
+  duty  smallint not null,
   queue int not null,          -- 0: the whole database
   primary key (duty, queue)
 );

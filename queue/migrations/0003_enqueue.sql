@@ -93,7 +93,8 @@ begin
   elsif options ? 'run_at' then
     -- Without an offset it would be another moment in each session's time zone; "tomorrow" another one each
     -- day.
-    if (options->>'run_at') !~ '^[0-9]{4,5}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)? ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$' then
+    if (options->>'run_at') !~ ('^[0-9]{4,5}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?'
+        || ' ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$') then
       raise exception 'run_at is not a time with an offset from UTC' using errcode = 'RL005',
           hint = 'For example "2030-01-31T08:00:00Z" or "2030-01-31T09:00:00+01:00".';
     end if;
@@ -184,7 +185,8 @@ end $$;
 create function rowlock.refuse_type(type text) returns void language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
   raise exception 'the type of a task has 1 to 200 printable characters' using errcode = 'RL005',
-    hint = format('It names what the handler does, for example "send-invoice"; data belongs in the payload. This one has %s characters.', length(type));
+    hint = format('It names what the handler does, for example "send-invoice"; data belongs in the payload.'
+      ' This one has %s characters.', length(type));
 end $$;
 
 create function rowlock.refuse_null(what text) returns void language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
@@ -240,9 +242,11 @@ begin
     perform rowlock.refuse_full(q);
   end if;
   -- What a transaction has enqueued itself is in no flag yet.
-  if pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass) + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass) >= q.backlog_limit then
+  if pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass)
+      + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass) >= q.backlog_limit then
     perform rowlock.check_added(q, 'rowlock.added',
-      pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass) + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass));
+      pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass)
+        + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass));
   end if;
   if v_id >> 31 >= q.room_until then perform rowlock.make_room(); end if;
   if options <> '{}' then
@@ -270,7 +274,8 @@ create function rowlock.enqueue_many_limit() returns int language sql immutable 
 create function rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb default '{}') returns setof bigint
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
-  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int; bases bigint[]; largest int; missing bigint; added bigint;
+  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int;
+  bases bigint[]; largest int; missing bigint; added bigint;
   second bigint := (floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31;
 begin
   select * into q from rowlock.queue where name = $1;
@@ -319,16 +324,25 @@ end $$;
 -- Payloads as clients send them. A parameter of unknown type, and a literal, is taken as text, the preferred
 -- type of several. A text is a JSON array, or an array literal of Postgres, which some drivers send for a
 -- list of strings: its first character tells.
-create function rowlock.as_payloads(payloads text) returns json[] language plpgsql stable
-set search_path = pg_catalog, pg_temp as $$
+create function rowlock.as_payloads(payloads json) returns json[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
-  if payloads is null then return null; end if;
-  if ltrim(payloads, E' \t\n\r') like '{%' then return rowlock.as_json(payloads::text[]); end if;
-  return array(select e.value from json_array_elements(rowlock.as_json(payloads)) with ordinality e(value, o)
-      order by e.o);
+  if json_typeof(payloads) <> 'array' then
+    raise exception 'the payloads are no array' using errcode = 'RL005',
+      hint = 'Pass a JSON array, [{"order": 1}, {"order": 2}]; rowlock.enqueue takes one task alone.';
+  end if;
+  return case when payloads is not null then array(
+    select e.value from json_array_elements(payloads) with ordinality e(value, o) order by e.o) end;
+end $$;
+
+create function rowlock.as_payloads(payloads text) returns json[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if ltrim(payloads, E' \t\n\r') not like '{%' then return rowlock.as_payloads(rowlock.as_json(payloads)); end if;
+  return rowlock.as_json(payloads::text[]);
 exception when data_exception then
   raise exception 'the payloads are no array' using errcode = 'RL005',
-      hint = 'Pass a JSON array, [{"order": 1}, {"order": 2}], or an array of texts; one task alone is enqueued by rowlock.enqueue.';
+    hint = 'Pass a JSON array, [{"order": 1}, {"order": 2}]; rowlock.enqueue takes one task alone.';
 end $$;
 
 create function rowlock.as_options(options text) returns jsonb language plpgsql immutable
@@ -352,11 +366,14 @@ begin
     ['enqueue_many', 'payloads json[]', '$3', 'setof bigint'], ['enqueue_many', 'payloads jsonb[]',
         '$3::pg_catalog.json[]', 'setof bigint'],
     ['enqueue_many', 'payloads text[]', 'rowlock.as_json($3)', 'setof bigint'], ['enqueue_many',
-        'payloads text', 'rowlock.as_payloads($3)', 'setof bigint']] loop
+        'payloads text', 'rowlock.as_payloads($3)', 'setof bigint'],
+    ['enqueue_many', 'payloads json', 'rowlock.as_payloads($3)', 'setof bigint'],
+    ['enqueue_many', 'payloads jsonb', 'rowlock.as_payloads($3::pg_catalog.json)', 'setof bigint']] loop
     foreach o slice 1 in array array[['jsonb default ''{}''', '$4'], ['json', '$4::pg_catalog.jsonb'],
         ['text', 'rowlock.as_options($4)']] loop
       continue when f[3] = '$3' and o[2] = '$4';
-      execute format('create function rowlock.%s(queue text, type text, %s, options %s) returns %s language sql volatile as %L',
+      execute format('create function rowlock.%s(queue text, type text, %s, options %s) returns %s
+          language sql volatile as %L',
         f[1], f[2], o[1], f[4], format(' select rowlock.%s($1, $2, %s, %s) ', f[1], f[3], o[2]));
     end loop;
   end loop;

@@ -172,7 +172,8 @@ returns table (firsts bigint[], ns smallint[], attempts smallint[], priorities s
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
-  v_queue int; v_guarded boolean; looked int; taken bigint := 0; v_newest bigint; l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
+  v_queue int; v_guarded boolean; looked int; taken bigint := 0; v_newest bigint;
+  l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
 begin
   perform rowlock.demand_read_committed();
   if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then

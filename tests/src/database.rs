@@ -135,7 +135,8 @@ impl TestDb {
     /// A login of this database alone, which may do what the arguments of `rowlock.grant_role` behind its
     /// name say, and how to connect as it. Dropped with the database.
     ///
-    /// # Panics If there is one of the name.
+    /// # Panics
+    /// If there is one of the name.
     pub async fn login(&self, name: &str, rights: &str) -> Connect {
         let name = format!("{name}_{}", self.name);
         self.run(format!("create role {name} login password 'secret'")).await;

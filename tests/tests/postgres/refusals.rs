@@ -74,6 +74,8 @@ async fn a_mistake_among_many_payloads_has_a_code_of_ours_and_a_hint() {
         ("'mail', 't', 'hello'", "RL005", "double quotes"),
         ("'mail', 't', '{\"a\": 1}'", "RL005", "JSON"),
         ("'mail', 't', '7'", "RL005", "JSON array"),
+        ("'mail', 't', '{}'::json", "RL005", "JSON array"),
+        ("'mail', 't', null::jsonb", "RL005", "empty array"),
         ("'mail', 't', null::text", "RL005", "empty array"),
         ("'mail', null, array['{}']", "RL005", "send-invoice"),
         ("null, 't', array['{}']", "RL001", "mail"),
@@ -132,6 +134,8 @@ async fn a_payload_may_be_json_jsonb_or_text() {
         "select rowlock.enqueue('mail', 't', payload => format('{\"a\": %s}', 1))",
         "select rowlock.enqueue_many('mail', 't', array['{\"a\": 1}', '{}'])",
         "select rowlock.enqueue_many('mail', 't', array[jsonb_build_object('a', 1)])",
+        "select rowlock.enqueue_many('mail', 't', json_build_array('{\"a\": 1}'::json))",
+        "select rowlock.enqueue_many('mail', 't', '[{\"a\": 1}]'::jsonb, '{\"priority\": 0}'::json)",
         "select rowlock.enqueue_many('mail', 't', array[json_build_object('a', 1)], '{\"priority\": 0}')",
     ] {
         test.run(sql).await;
@@ -143,8 +147,8 @@ async fn a_payload_may_be_json_jsonb_or_text() {
         .execute(&test.pool)
         .await
         .unwrap();
-    assert_eq!(test.audited().await, (0, 0, 0, 10));
-    assert_eq!(test.one::<i64>("select count(*) from rowlock.task where payload->>'a' = '1'").await, 9);
+    assert_eq!(test.audited().await, (0, 0, 0, 12));
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.task where payload->>'a' = '1'").await, 11);
 }
 
 #[tokio::test]

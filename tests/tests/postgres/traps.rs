@@ -6,7 +6,7 @@ use rowlock_queue::{Caretaker, Db, EnqueueOptions, InstanceId, Outcome, TaskId, 
 use rowlock_tests::{Member, TestDb, declaration, settlements};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-const TRAPS: &str = include_str!("hostile_public.sql");
+const TRAPS: &str = include_str!("traps.sql");
 
 /// Names of functions that our SQL calls, whoever sends it: words before a parenthesis.
 const CALLED: &str = "select string_agg(distinct p.proname, ',') from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname in (
@@ -60,10 +60,10 @@ async fn nothing_in_public_is_ever_called() {
     own(&owner, &tasks).await;
     let pooler = crate::pooler::start(&test, "transaction", 3);
     let connect = rowlock_queue::Connect { url: pooler.url.clone(), ..test.connect() };
-    let pooled = Db::connect_with_retry(&connect, Some(Duration::from_secs(20))).await.unwrap();
-    pooled.migrate().await.unwrap();
-    own(&pooled, &tasks).await;
-    let mut member = Member::join(&pooled, "pooled").await;
+    let through = Db::connect_with_retry(&connect, Some(Duration::from_secs(20))).await.unwrap();
+    through.migrate().await.unwrap();
+    own(&through, &tasks).await;
+    let mut member = Member::join(&through, "pooled").await;
     perform(&mut member).await;
     let hits: String = test
         .one("select coalesce(string_agg(distinct who || ' ran ' || what, '; '), '') from public.hit")
