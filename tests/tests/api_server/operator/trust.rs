@@ -129,7 +129,7 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
     );
 }
 
-/// Before, the pods had the owner's password, and `rowlock_worker` could not be used in a cluster.
+/// Before, the pods had the owner's password, and a login with the rights of a worker could not be used in a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
     let stage = Stage::new("worker-secret").await;
@@ -140,7 +140,7 @@ async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
     let place = "the container `worker` of the pods connects by `uri` of the Secret `pods`";
     stage.until_says("Stalled", "True SecretNotFound", place).await;
     stage.secret_named("pods", &url_of(&stage, &role));
-    stage.until_says("Stalled", "True AccessDenied", "grant the role rowlock_worker to it").await;
+    stage.until_says("Stalled", "True AccessDenied", "rowlock.grant_role('USER', 'worker')").await;
     stage.until_says("Stalled", "True AccessDenied", place).await;
     let other = rowlock_tests::TestDb::empty().await;
     stage.secret_named("pods", &postgres::url(&other.name));
@@ -148,7 +148,7 @@ async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
         .until_says("Stalled", "True SecretInvalid", &format!("it leads to the database {}", other.name))
         .await;
     assert_eq!(stage.deployment(), json!(null), "no pod is made that could not work");
-    stage.db.run(format!("grant rowlock_worker to {role}")).await;
+    stage.db.run(format!("select rowlock.grant_role('{role}', 'worker')")).await;
     stage.secret_named("pods", &url_of(&stage, &role));
     stage.until("Ready", "True Succeeded").await;
     let volumes = stage.deployment()["spec"]["template"]["spec"]["volumes"].to_string();
