@@ -59,10 +59,10 @@ async fn nothing_in_public_is_ever_called() {
     own(&owner, &tasks).await;
     let pooler = crate::pooler::start(&test, "transaction", 3);
     let connect = rowlock_queue::Connect { url: pooler.url.clone(), ..test.connect() };
-    let pooled = Db::connect_with_retry(&connect, Some(Duration::from_secs(20))).await.unwrap();
-    pooled.migrate().await.unwrap();
-    own(&pooled, &tasks).await;
-    let mut member = Member::join(&pooled, "pooled").await;
+    let through = Db::connect_with_retry(&connect, Some(Duration::from_secs(20))).await.unwrap();
+    through.migrate().await.unwrap();
+    own(&through, &tasks).await;
+    let mut member = Member::join(&through, "pooled").await;
     perform(&mut member).await;
     let hits: String = test
         .one("select coalesce(string_agg(distinct who || ' ran ' || what, '; '), '') from public.hit")
