@@ -223,8 +223,7 @@ impl sqlx::Encode<'_, sqlx::Postgres> for Untyped {
     }
 }
 
-/// Before, several arrays of payloads fitted equally well: "function rowlock.enqueue_many(unknown, unknown,
-/// unknown) is not unique".
+/// Before, several types of arrays fitted equally well, and Postgres said that the function is not unique.
 #[tokio::test]
 async fn parameters_without_a_type_enqueue() {
     let test = TestDb::new().await;
