@@ -18,6 +18,8 @@ struct Fake {
     poison: Option<&'static str>,
     answer_lost: bool,
     logins_refused: AtomicUsize,
+    /// Refuses a batch with this task in it, as if it refused everything, unless it is settled as dead.
+    strange: Option<&'static str>,
     /// Times out with more than so many.
     most: Option<usize>,
 }
@@ -41,6 +43,12 @@ impl Settles for Arc<Fake> {
         let poisoned = |s: &Settlement| {
             Some(s.task.to_string().as_str()) == self.poison && !matches!(s.outcome, Outcome::Dead { .. })
         };
+        let strange = |s: &Settlement| {
+            Some(s.task.to_string().as_str()) == self.strange && !matches!(s.outcome, Outcome::Dead { .. })
+        };
+        if batch.iter().any(strange) {
+            return Err(Error::Unsupported("a trigger of somebody's".into()));
+        }
         if batch.iter().any(poisoned) {
             return Err(Error::Refused { code: "22021".into(), message: "no".into(), hint: None });
         }
@@ -134,6 +142,20 @@ async fn one_refused_outcome_does_not_hold_up_the_others() {
     settler.work(receive).await.unwrap();
     assert_eq!(metrics.settled_so_far("complete"), 2);
     assert_eq!(metrics.settled_so_far("dead"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_seems_everybodys_and_is_of_one_task_does_not_hold_up_the_others() {
+    let fake = Arc::new(Fake { strange: Some("2"), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    for id in 1..=4 {
+        send.send(settlement(id)).await.unwrap();
+    }
+    drop(send);
+    // Before, the instance ended after a minute, and so did the next one that claimed the task.
+    settler.work(receive).await.unwrap();
+    assert_eq!((metrics.settled_so_far("complete"), metrics.settled_so_far("dead")), (3, 1));
 }
 
 #[tokio::test]
