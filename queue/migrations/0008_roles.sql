@@ -21,7 +21,7 @@ begin
   grant execute on function rowlock.join(text, text, int), rowlock.published_lows(int), rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, real),
     rowlock.claim(bigint, int, bigint[], int, bigint), rowlock.fetch(bigint[]), rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[]), rowlock.drain(bigint), rowlock.leave(bigint), rowlock.hand_back_strays(bigint, bigint[]),
     rowlock.care(timestamptz, int, boolean, boolean), rowlock.least_k(int, bigint[]), rowlock.sweep(int, bigint[], bigint[], int), rowlock.rescue(bigint, bigint),
-    rowlock.extend_partitions(interval), rowlock.partition_statistics(), rowlock.take_turn(boolean), rowlock.end_turn(boolean),
+    rowlock.extend_partitions(interval), rowlock.partition_statistics(), rowlock.take_turn(boolean), rowlock.end_turn(boolean), rowlock.mark_finished(int),
     rowlock.prune_dead(int) to rowlock_worker;
   grant select on rowlock.queue, rowlock.beat to rowlock_worker;
   grant execute on function rowlock.statistics(), rowlock.story(bigint), rowlock.failures(bigint), rowlock.tasks(text, text, bigint, int), rowlock.audit() to rowlock_reader;
