@@ -85,7 +85,6 @@ async fn a_database_out_of_reach_or_of_another_schema_is_4() {
     check(&home.run(&["status"]), 4, "rowlock migrate");
 }
 
-/// Before, this was 1, as if another try were in vain.
 #[tokio::test]
 async fn a_database_that_takes_no_writes_is_4_and_said_to_be_so() {
     let test = TestDb::new().await;
