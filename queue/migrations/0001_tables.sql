@@ -137,6 +137,14 @@ create table rowlock.failure_kept (
 );
 create index failure_kept_id on rowlock.failure_kept (id);
 
+-- How often the handler has put a task off, and since when. The row goes when the task finishes.
+create table rowlock.snooze (
+  id       bigint primary key,
+  times    int not null,
+  first_at timestamptz not null,
+  at       timestamptz not null
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+
 create table rowlock.cancel_request (id bigint primary key, at timestamptz not null default now());
 
 -- Written when an instance joins, drains, leaves or is declared gone; never by its beat.

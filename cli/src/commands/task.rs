@@ -38,6 +38,9 @@ fn text(story: &Story) -> String {
     lines.extend(
         optional.iter().filter_map(|(name, value)| value.as_ref().map(|value| format!("{name:<9} {value}"))),
     );
+    if let (Some(first), Some(last)) = (&story.first_snoozed_at, &story.snoozed_at) {
+        lines.push(format!("put off   {} times since {first}, last {last}", story.snoozes));
+    }
     for failure in &story.failures {
         lines.push(match failure.attempt {
             0 => format!("stopped   {}: {}", failure.at, failure.error),
@@ -77,6 +80,9 @@ fn value(story: &Story) -> Value {
         "dueAt": story.due_at,
         "finishedAt": story.finished_at,
         "instance": story.instance,
+        "snoozes": story.snoozes,
+        "firstSnoozedAt": story.first_snoozed_at,
+        "snoozedAt": story.snoozed_at,
         "failures": failures.collect::<Vec<_>>(),
         "payload": story.payload.as_deref().map(json_or_text),
         "result": story.result,
