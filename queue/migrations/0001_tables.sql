@@ -183,6 +183,14 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   where l.pid is distinct from pg_backend_pid()
 $$;
 
+-- How often the handler has put a task off, and since when. The row goes when the task finishes.
+create table rowlock.snooze (
+  id       bigint primary key,
+  times    int not null,
+  first_at timestamptz not null,
+  at       timestamptz not null
+) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+
 create table rowlock.cancel_request (id bigint primary key, at timestamptz not null default now());
 
 -- Written when an instance joins, drains, leaves or is declared gone; never by its beat.

@@ -41,6 +41,7 @@ begin
   if $3 <> 2 and (select min(u.id) from unnest($4) u(id)) < rowlock.id_at(now() - interval '10 minutes') then
     update rowlock.task_kept k set finished_at = now() where k.id = any ($4);
   end if;
+  if pg_relation_size('rowlock.snooze') > 0 then delete from rowlock.snooze s where s.id = any ($4); end if;
 end $$;
 
 -- The attempts a task may use. In two looks, each with a snapshot of its own: the first may wait for a prune that empties the partition, and
@@ -151,6 +152,11 @@ begin
   insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
     select x.id, $1, x.priority, x.attempt + (x.outcome = 2)::int, 1, d.at, d.at
     from unnest($3, $4, $5, $6, $7) x(o, id, outcome, attempt, priority), lateral (select now() + least(greatest(($8)[x.o], 0), 3155760000000) * interval '1 millisecond' as at) d where x.outcome in (2, 4);
+  if 4 = any ($5) then
+    insert into rowlock.snooze as s (id, times, first_at, at)
+      select x.id, 1, now(), now() from unnest($4, $5) x(id, outcome) where x.outcome = 4 order by x.id
+      on conflict (id) do update set times = s.times + 1, at = now();
+  end if;
   select array_agg(x.id), array_agg(x.attempt), array_agg(x.priority) into part, used, prios from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 5;
   if part is not null then perform rowlock.requeue($1, part, used, prios); end if;
   select array_agg(x.id), array_agg(x.attempt) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 6;

@@ -169,7 +169,7 @@ begin
 end $$;
 
 create function rowlock.story(id bigint) returns table (queue text, type text, state text, priority smallint, attempt int, max_attempts smallint, enqueued_at timestamptz,
-  due_at timestamptz, finished_at timestamptz, instance text, payload text, result text)
+  due_at timestamptz, finished_at timestamptz, instance text, payload text, result text, snoozes int, first_snoozed_at timestamptz, snoozed_at timestamptz)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 declare t record; v_state text; v_attempt int; v_due timestamptz; v_at timestamptz; v_instance bigint; v_result text;
@@ -189,8 +189,8 @@ begin
   if v_state = 'completed' then select y.body into v_result from rowlock.result y where y.id = $1 and y.at = v_at; end if;
   return query
     select q.name, t.type, v_state, t.priority, coalesce(v_attempt, 0), coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), v_due, v_at,
-           (select i.name from rowlock.instance i where i.id = v_instance), t.payload::text, v_result
-    from rowlock.queue q where q.id = t.queue;
+           (select i.name from rowlock.instance i where i.id = v_instance), t.payload::text, v_result, coalesce(s.times, 0), s.first_at, s.at
+    from rowlock.queue q left join rowlock.snooze s on s.id = $1 where q.id = t.queue;
 end $$;
 
 create function rowlock.failures(id bigint) returns table (at timestamptz, attempt smallint, instance text, error text)
@@ -445,6 +445,7 @@ begin
   end if;
   cancelled := cancelled + rowlock.clear_queue(v.id);
   delete from rowlock.cancel_request c using rowlock.every_task t where t.id = c.id and t.queue = v.id;
+  delete from rowlock.snooze s using rowlock.every_task t where t.id = s.id and t.queue = v.id;
   delete from rowlock.task_kept t where t.queue = v.id;
   delete from rowlock.mutex m where m.queue = v.id;
   delete from rowlock.queue q where q.id = v.id;

@@ -44,6 +44,12 @@ pub struct Story {
     pub finished_at: Option<String>,
     /// Where it runs or was completed.
     pub instance: Option<String>,
+    /// How often its handler has put it off.
+    pub snoozes: u32,
+    /// For the first time.
+    pub first_snoozed_at: Option<String>,
+    /// For the last time.
+    pub snoozed_at: Option<String>,
     /// Its failed attempts.
     pub failures: Vec<Failure>,
     /// Its payload.
@@ -80,7 +86,8 @@ pub struct TaskLine {
 pub async fn story(db: &Db, id: TaskId) -> Result<Option<Story>> {
     let row = db.maybe(query(
             "select queue, type, state, priority, attempt, max_attempts, to_json(enqueued_at)#>>'{}', to_json(due_at)#>>'{}',
-                    to_json(finished_at)#>>'{}', instance, payload, result from rowlock.story($1)",
+                    to_json(finished_at)#>>'{}', instance, payload, result, snoozes,
+                    to_json(first_snoozed_at)#>>'{}', to_json(snoozed_at)#>>'{}' from rowlock.story($1)",
         )
         .bind(id.0))
     .await?;
@@ -111,6 +118,9 @@ pub async fn story(db: &Db, id: TaskId) -> Result<Option<Story>> {
             .collect::<Result<_>>()?,
         payload: row.try_get(10)?,
         result: row.try_get(11)?,
+        snoozes: row.try_get::<i32, _>(12)?.unsigned_abs(),
+        first_snoozed_at: row.try_get(13)?,
+        snoozed_at: row.try_get(14)?,
     }))
 }
 

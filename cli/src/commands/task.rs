@@ -41,6 +41,9 @@ fn text(story: &Story) -> String {
             .iter()
             .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name:<9} {}", field(value)))),
     );
+    if let (Some(first), Some(last)) = (&story.first_snoozed_at, &story.snoozed_at) {
+        lines.push(format!("put off   {} times since {first}, last {last}", story.snoozes));
+    }
     for failure in &story.failures {
         let error = field(&failure.error);
         lines.push(match failure.attempt {
@@ -71,6 +74,9 @@ struct Shown<'a> {
     due_at: Option<&'a str>,
     finished_at: Option<&'a str>,
     instance: Option<&'a str>,
+    snoozes: u32,
+    first_snoozed_at: Option<&'a str>,
+    snoozed_at: Option<&'a str>,
     failures: &'a [Failed],
     payload: Option<Payload<'a>>,
     /// The handler's answer, which need not be JSON, as a string.
@@ -106,6 +112,9 @@ impl<'a> Shown<'a> {
             due_at: story.due_at.as_deref(),
             finished_at: story.finished_at.as_deref(),
             instance: story.instance.as_deref(),
+            snoozes: story.snoozes,
+            first_snoozed_at: story.first_snoozed_at.as_deref(),
+            snoozed_at: story.snoozed_at.as_deref(),
             failures: &story.failures,
             payload: story.payload.as_deref().map(Payload::of),
             result: story.result.as_deref(),

@@ -146,10 +146,10 @@ async fn a_range_with_many_cuts_loses_nothing() {
 async fn a_request_that_nobody_needs_any_more_is_deleted() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let runs = test.enqueue().await;
     let mut member = test.member("a").await;
     let claimed = member.claim(1).await;
     member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    let runs = test.enqueue().await;
     member.claim(1).await;
     // As one leaves it that crossed the settlement.
     test.run(format!("insert into rowlock.cancel_request values ({id}, now() - interval '2 minutes'), ({runs}, now() - interval '2 minutes')")).await;

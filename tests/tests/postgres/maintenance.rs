@@ -120,20 +120,12 @@ async fn an_open_transaction_keeps_nobody_waiting_while_a_partition_is_due() {
 async fn an_instance_with_the_rights_of_a_worker_does_its_part() {
     let test = TestDb::new().await;
     test.run(OLD).await;
-    let user = format!("worker_{}", test.name);
-    test.run(format!("create role {user} login in role rowlock_worker")).await;
-    let url = test.connect().url;
-    let (before, after) = url.split_once("://").unwrap();
-    let host = after.split_once('@').map_or(after, |(_, host)| host);
-    let password = after.split_once('@').and_then(|(login, _)| login.split_once(':')).map_or("", |(_, p)| p);
-    test.run(format!("alter role {user} password '{password}'")).await;
-    let url = format!("{before}://{user}:{password}@{host}");
-    let db = Db::connect(&Connect { url: url.clone(), ..test.connect() }).await.unwrap();
+    let connect = test.login("worker", "'worker'").await;
+    let db = Db::connect(&connect).await.unwrap();
     assert_eq!(maintain(&db).await.unwrap(), 0, "what is old is left to the owner");
-    let mut session = PgConnection::connect(&url).await.unwrap();
+    let mut session = PgConnection::connect(&connect.url).await.unwrap();
     let turns = session.fetch_one("select rowlock.take_turn(false), rowlock.take_turn(true)").await.unwrap();
     assert_eq!((turns.get(0), turns.get(1)), (true, false), "and so is that turn");
     session.close().await.unwrap();
     db.close().await;
-    test.run(format!("drop role {user}")).await;
 }

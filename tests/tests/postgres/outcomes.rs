@@ -119,3 +119,31 @@ async fn redrive_takes_dead_tasks_only() {
     assert_eq!(redrive(&test.db, &ids).await.unwrap(), 0);
     assert_eq!(test.audited().await, (3, 0, 0, 0));
 }
+
+#[tokio::test]
+async fn a_task_that_is_put_off_again_and_again_says_so() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await;
+    let mut member = test.member("a").await;
+    let put_off = Outcome::Snooze { delay: Duration::ZERO };
+    for _ in 0..3 {
+        let claimed = loop {
+            let claimed = member.claim(1).await;
+            if !claimed.tasks.is_empty() {
+                break claimed;
+            }
+            Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+        };
+        member.settle(&claimed, &put_off).await;
+    }
+    // Before, nobody could ask for how long, or how often.
+    let story = rowlock_queue::story(&test.db, id).await.unwrap().unwrap();
+    assert_eq!((story.snoozes, story.attempt), (3, 0));
+    assert!(story.first_snoozed_at.unwrap() < story.snoozed_at.unwrap());
+    assert_eq!(rowlock_queue::cancel(&test.db, id).await.unwrap(), rowlock_queue::Cancelled::Done);
+    assert_eq!(
+        test.one::<i64>("select count(*) from rowlock.snooze").await,
+        0,
+        "nothing is left of a finished one"
+    );
+}
