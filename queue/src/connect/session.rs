@@ -1,7 +1,7 @@
 //! A connection from the first look at its hosts to the last word.
 
 use std::{
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -85,18 +85,73 @@ pub(crate) struct Recipe {
 /// An open connection.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) connection: PgConnection,
-    pump: JoinHandle<()>,
+    connection: PgConnection,
+    pump: Pump,
     fault: Arc<OnceLock<String>>,
     /// Where it listens: what is rung, until the connection is lost.
     pub(crate) rings: mpsc::Receiver<QueueId>,
 }
 
+/// What passes on a session's bytes.
+enum Pump {
+    /// Whoever asks something passes on the bytes of question and answer: waking another task for each would double what a statement takes.
+    Here(Pin<Box<dyn Future<Output = ()> + Send>>),
+    /// A task does.
+    Away(JoinHandle<()>),
+    /// One of the two sides hung up.
+    Over,
+}
+
+impl Pump {
+    /// What is asked, while the pump passes it on.
+    async fn beside<T>(&mut self, asked: impl Future<Output = T>) -> T {
+        let Self::Here(pump) = self else { return asked.await };
+        let mut asked = pin!(asked);
+        tokio::select! {
+            biased;
+            answer = &mut asked => return answer,
+            () = pump => (),
+        }
+        // sqlx is told, too.
+        *self = Self::Over;
+        asked.await
+    }
+
+    /// Waits for the end of both sides.
+    async fn end(self) {
+        match self {
+            Self::Here(pump) => pump.await,
+            Self::Away(pump) => _ = pump.await,
+            Self::Over => (),
+        }
+    }
+}
+
+impl std::fmt::Debug for Pump {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pump").finish_non_exhaustive()
+    }
+}
+
 impl Session {
     /// Says goodbye, and waits until the server has been told.
-    pub(crate) async fn close(self) {
-        let _ = self.connection.close().await;
-        let _ = self.pump.await;
+    pub(crate) async fn close(mut self) {
+        let _ = self.pump.beside(self.connection.close()).await;
+        self.pump.end().await;
+    }
+
+    /// One statement.
+    pub(crate) async fn ask<T>(&mut self, asked: impl AsyncFnOnce(&mut PgConnection) -> T) -> T {
+        self.pump.beside(asked(&mut self.connection)).await
+    }
+
+    /// For many statements, or for what is said without being asked: from now on a task passes on the bytes.
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        self.pump = match std::mem::replace(&mut self.pump, Pump::Over) {
+            Pump::Here(pump) => Pump::Away(tokio::spawn(pump)),
+            other => other,
+        };
+        &mut self.connection
     }
 
     /// Why the relay broke it off, if it did.
@@ -317,10 +372,10 @@ impl Recipe {
         let listens = self.listens.then_some(send);
         let fault = Arc::new(OnceLock::new());
         let told = Arc::clone(&fault);
-        let pump = tokio::spawn(begun.pump(listens, move |found: Fault| {
+        let pump = begun.pump(listens, move |found: Fault| {
             let _ = told.set(found.at(&place).to_string());
-        }));
-        Session { connection, pump, fault, rings }
+        });
+        Session { connection, pump: Pump::Here(Box::pin(pump)), fault, rings }
     }
 }
 
