@@ -90,7 +90,7 @@ impl Pool {
         self.idle().pop().map(|kept| kept.session)
     }
 
-    /// Closes every connection that is free without a word: whoever is behind them may be the wrong server by now.
+    /// Closes every connection that is free without a word: they may lead to the wrong server by now.
     pub(crate) fn forget(&self) {
         self.idle().clear();
     }

@@ -1,7 +1,7 @@
 //! A connection from the first look at its hosts to the last word.
 
 use std::{
-    pin::{Pin, pin},
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
@@ -15,7 +15,6 @@ use sqlx::{
 };
 use tokio::{
     sync::mpsc,
-    task::JoinHandle,
     time::{Instant, timeout},
 };
 
@@ -23,27 +22,30 @@ use super::{
     Connect, Target,
     dial::{Address, Encryption, dial, resolve},
     fault::Fault,
+    pump::Pump,
     relay::{Begun, Door, PORT, Start},
     target::Host,
     values::Servers,
 };
 use crate::{Error, QueueId, db::STATEMENT_TIMEOUT};
 
-/// All hosts together have this long to answer, less than a statement: what is wrong with the connection is told, not only that the
-/// statement took too long.
+/// All hosts together have this long to answer, less than a statement: what is wrong with the connection is
+/// told, not only that the statement took too long.
 pub(crate) const CONNECT_LONGEST: Duration = Duration::from_millis(4500);
-/// And each of several at least so long.
+/// And each of several at least this long.
 const HOST_SHORTEST: Duration = Duration::from_secs(1);
 
-/// How often a server asks whether the client of a running statement is still there. Off by default; on Windows, and with `PostgreSQL` 14 on
-/// anything but Linux, it cannot be on, and says so.
+/// How often a server asks whether the client of a running statement is still there. Off by default; on
+/// Windows, and with `PostgreSQL` 14 on anything but Linux, it cannot be on, and says so.
 const NOTICES: &str = "-c client_connection_check_interval=1s";
-/// Whether sessions are ours alone: a pooler refuses or forgets it, and a server keeps it. And the isolation level that the verbs need.
+/// Whether sessions are ours alone: a pooler refuses or forgets it, and a server keeps it. And the isolation
+/// level that the verbs need.
 const DIRECT: &str = "-c rowlock.direct=on -c default_transaction_isolation=read\\ committed";
-/// For the bell, a little later than for us: a server that does not notice who hangs up would go on with the statement that was given up.
+/// For the bell, a little later than for us: a server that does not notice who hangs up would go on with the
+/// statement that was given up.
 const GIVEN_UP: &str = "-c statement_timeout=6s";
 
-/// So many rings wait to be heard; those that come on top are not needed, since a look finds what they are for.
+/// Rings that may wait to be heard; more are not needed, since the poll finds what they are for.
 const RINGS: usize = 256;
 
 /// What a session is told at its start.
@@ -53,8 +55,9 @@ pub(crate) enum Manner {
     Pooled,
     /// That it is ours alone.
     Direct,
-    /// Also to notice who hangs up, as we do with a statement that is given up: a backend that waits for a lock would notice only after
-    /// it, and another one every five seconds would soon be more than the server lets in.
+    /// Also to notice who hangs up, as we do with a statement that is given up: a backend that waits for a
+    /// lock would notice only after it, and another one every five seconds would soon be more than the server
+    /// lets in.
     Noticing,
 }
 
@@ -90,47 +93,6 @@ pub(crate) struct Session {
     fault: Arc<OnceLock<String>>,
     /// Where it listens: what is rung, until the connection is lost.
     pub(crate) rings: mpsc::Receiver<QueueId>,
-}
-
-/// What passes on a session's bytes.
-enum Pump {
-    /// Whoever asks something passes on the bytes of question and answer: waking another task for each would double what a statement takes.
-    Here(Pin<Box<dyn Future<Output = ()> + Send>>),
-    /// A task does.
-    Away(JoinHandle<()>),
-    /// One of the two sides hung up.
-    Over,
-}
-
-impl Pump {
-    /// What is asked, while the pump passes it on.
-    async fn beside<T>(&mut self, asked: impl Future<Output = T>) -> T {
-        let Self::Here(pump) = self else { return asked.await };
-        let mut asked = pin!(asked);
-        tokio::select! {
-            biased;
-            answer = &mut asked => return answer,
-            () = pump => (),
-        }
-        // sqlx is told, too.
-        *self = Self::Over;
-        asked.await
-    }
-
-    /// Waits for the end of both sides.
-    async fn end(self) {
-        match self {
-            Self::Here(pump) => pump.await,
-            Self::Away(pump) => _ = pump.await,
-            Self::Over => (),
-        }
-    }
-}
-
-impl std::fmt::Debug for Pump {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pump").finish_non_exhaustive()
-    }
 }
 
 impl Session {
@@ -199,8 +161,9 @@ impl Failed {
     }
 }
 
-/// Poolers and proxies refuse `options` each in its own way; a server refuses one that it cannot have. Wrong logins, a database that is not
-/// there, too many connections and a server that starts or stops are something else.
+/// Poolers and proxies refuse `options` each in its own way; a server refuses one that it cannot have. Wrong
+/// logins, a database that is not there, too many connections and a server that starts or stops are something
+/// else.
 fn dislikes_options(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(refusal) = error else { return false };
     let code = refusal.code().unwrap_or_default();
@@ -356,7 +319,8 @@ impl Recipe {
         Ok(self.session(connection, begun, place))
     }
 
-    /// For sqlx, which speaks to our door alone. It fills in from the environment what is not said; none of that leaves this process.
+    /// For sqlx, which speaks to our door alone. It fills in from the environment what is not said; none of
+    /// that leaves this process.
     fn of_sqlx(&self, folder: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .socket(folder)
