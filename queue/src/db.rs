@@ -62,7 +62,9 @@ impl Connect {
             let asked =
                 "select pg_catalog.current_setting('rowlock.direct', true), session_user::pg_catalog.text";
             let place = recipe.place();
-            let answer = timeout(STATEMENT_TIMEOUT, session.connection.fetch_one(asked)).await;
+            let answer =
+                timeout(STATEMENT_TIMEOUT, session.ask(async |connection| connection.fetch_one(asked).await))
+                    .await;
             let answer = answer.map_err(|_| Error::Timeout)?.map_err(|error| Error::at(&place, error))?;
             if answer.try_get::<Option<&str>, _>(0)? == Some("on") {
                 user = Some(answer.try_get::<String, _>(1)?.into());
@@ -171,9 +173,9 @@ impl Db {
     async fn rows(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
         let mut lent = self.pool.lend().await?;
         let rows = if self.is_behind_pooler() {
-            in_transaction(lent.connection(), statement).await
+            lent.ask(async |connection| in_transaction(connection, statement).await).await
         } else {
-            statement.fetch_all(lent.connection()).await
+            lent.ask(async |connection| statement.fetch_all(connection).await).await
         };
         lent.give_back(rows)
     }

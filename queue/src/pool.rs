@@ -90,7 +90,7 @@ impl Pool {
         self.idle().pop().map(|kept| kept.session)
     }
 
-    /// Closes every connection that is free without a word: whoever is behind them may be the wrong server by now.
+    /// Closes every connection that is free without a word: they may lead to the wrong server by now.
     pub(crate) fn forget(&self) {
         self.idle().clear();
     }
@@ -117,7 +117,12 @@ impl Pool {
 
 impl Lent {
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.kept.session.connection
+        self.kept.session.connection()
+    }
+
+    /// One statement.
+    pub(crate) async fn ask<T>(&mut self, asked: impl AsyncFnOnce(&mut PgConnection) -> T) -> T {
+        self.kept.session.ask(asked).await
     }
 
     /// Keeps the connection for others, if what was asked on it says that it still is a good one. The answer, with the place in its error.

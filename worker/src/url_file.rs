@@ -13,8 +13,8 @@ use crate::ended::WorkerError;
 use crate::shared::Shared;
 use crate::stop::Stop;
 
-/// How often they are read: a lease lasts three times as long, so a password that is changed at once interrupts nobody. (Kubernetes
-/// itself takes up to a minute to change a file.)
+/// How often they are read: a lease lasts three times as long, so a password that is changed at once
+/// interrupts nobody. (Kubernetes itself takes up to a minute to change a file.)
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Where the URL of the database and its CA were read, if they were.
@@ -45,7 +45,8 @@ async fn read(file: Option<&Path>) -> Option<String> {
     tokio::fs::read_to_string(file?).await.ok()
 }
 
-/// A new user, password or CA is for new connections; another database is for another process, so this one drains.
+/// A new user, password or CA is for new connections; another database is for another process, so this one
+/// drains.
 pub(crate) async fn follow(
     shared: Arc<Shared>,
     files: ConnectFiles,
@@ -71,7 +72,8 @@ pub(crate) async fn follow(
                 tracing::info!("the database's URL or CA has changed; new connections follow it");
                 connect.send_replace(new);
             }
-            // Beats, too, stay where the leases are: in a copy of that database this instance would seem to live.
+            // Beats, too, stay where the leases are: in a copy of that database this instance would seem to
+            // live.
             Ok(false) => {
                 tracing::info!("the URL leads to another database now; draining for a new start");
                 stop.drain();

@@ -3,8 +3,8 @@
 use super::uri::wrong;
 use crate::Error;
 
-/// The one text for a server that says something else than Postgres does. What exactly is logged at debug level alone: told to
-/// somebody who chose the address, it would tell what listens there.
+/// The one text for a server that says something else than Postgres does. What exactly is logged at debug
+/// level alone: told to somebody who chose the address, it would tell what listens there.
 pub(super) const NO_POSTGRES: &str =
     "what listens there does not speak the Postgres protocol: check host and port";
 

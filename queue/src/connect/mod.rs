@@ -1,14 +1,19 @@
-//! How connections are made: a URL read by a list of parameters, TLS by our own rules, and a relay between sqlx and the server.
+//! How connections are made: a URL read by a list of parameters, TLS by our own rules, and a relay between
+//! sqlx and the server.
 //!
-//! sqlx sends a password in clear to any server that asks for it, trusts the lengths of messages, and checks certificates where
-//! `sslmode` says that it does not. So it never sees the network: it speaks to a [`relay`] in this process, which speaks to the server.
+//! sqlx sends a password in clear to any server that asks for it, trusts the lengths of messages, and checks
+//! certificates where `sslmode` says that it does not. So it never sees the network: it speaks to a [`relay`]
+//! in this process, which speaks to the server.
 //!
-//! In reading order: [`Connect`] (what a caller gives), `uri` and `params` (its URL, checked), `target` (what that means), `dial` and
-//! `tls` (to the server), `relay` and `walk` (between the server and sqlx), `session` (all of it together).
+//! In reading order: [`Connect`] (what a caller gives), `uri` and `params` (its URL, checked), `target` (what
+//! that means), `dial` and `tls` (to the server), `relay` and `walk` (between the server and sqlx), `session`
+//! (all of it together).
 
 mod dial;
 mod fault;
+mod fit;
 mod params;
+mod pump;
 mod relay;
 mod session;
 mod target;
@@ -33,8 +38,8 @@ pub(crate) use target::Target;
 pub struct Connect {
     /// A Postgres URI, with its password. Never logged.
     pub url: String,
-    /// Certificates in PEM of the authorities that a server's certificate may be signed by, in place of the built-in ones. With it
-    /// `sslmode` is `verify-full` if the URL does not say another one that verifies.
+    /// Certificates in PEM of the authorities that a server's certificate may be signed by, in place of the
+    /// built-in ones. With it `sslmode` is `verify-full` if the URL does not say another one that verifies.
     pub ca_pem: Option<Arc<str>>,
     /// Whose the URL is.
     pub trust: UrlTrust,
@@ -44,7 +49,8 @@ pub struct Connect {
     pub access: Access,
     /// A host without dots is a name in this domain, such as `shop.svc`; `localhost` is not.
     pub domain: Option<Arc<str>>,
-    /// Shown in `pg_stat_activity`; the URL's own `application_name` is not used, since instances are counted by this one.
+    /// Shown in `pg_stat_activity`; the URL's own `application_name` is not used, since instances are counted
+    /// by this one.
     pub application_name: String,
     /// At most this many connections.
     pub max_connections: u32,
@@ -56,8 +62,8 @@ pub enum UrlTrust {
     /// Of the user who runs this program: it may name files and Unix sockets of this machine.
     #[default]
     Own,
-    /// Of somebody who may not read this machine's files: a URL that names one is refused, and what a server may send is bounded more
-    /// tightly.
+    /// Of somebody who may not read this machine's files: a URL that names one is refused, and what a server
+    /// may send is bounded more tightly.
     Tenant,
 }
 
@@ -86,8 +92,9 @@ impl Connect {
         }
     }
 
-    /// Whether the URL can be used, without connecting. Fails with [`Error::Url`](crate::Error::Url), which names the parameter that is
-    /// wrong and says what to change; and with [`Error::Tls`](crate::Error::Tls) where `ca_pem` holds no certificate.
+    /// Whether the URL can be used, without connecting. Fails with [`Error::Url`](crate::Error::Url), which
+    /// names the parameter that is wrong and says what to change; and with [`Error::Tls`](crate::Error::Tls)
+    /// where `ca_pem` holds no certificate.
     pub fn check(&self) -> Result<()> {
         let target = self.target()?;
         target.check_ca()

@@ -1,5 +1,6 @@
-//! Parameters of a URL: libpq's names with libpq's meaning. What is known is checked, what cannot be honoured is refused by name, and
-//! what is not known is refused too: a `sslmode` that is misspelt would leave a connection unencrypted without a word.
+//! Parameters of a URL: libpq's names with libpq's meaning. What is known is checked, what cannot be honoured
+//! is refused by name, and what is not known is refused too: a `sslmode` that is misspelt would leave a
+//! connection unencrypted without a word.
 
 use std::time::Duration;
 
@@ -95,7 +96,8 @@ const REFUSED: [(&str, &str); 21] = [
     ("max_protocol_version", "version 3.0 of the protocol is spoken: leave it out"),
 ];
 
-/// A name that differs from a known one in more letters than this, or in more than half of its own, is no slip of it.
+/// A name that differs from a known one in more letters than this, or in more than half of its own, is no
+/// slip of it.
 const SLIP: usize = 3;
 
 impl Params {

@@ -1,7 +1,9 @@
-//! Between sqlx and a server: the start of a session, watched message by message, and after it a pump that watches lengths.
+//! Between sqlx and a server: the start of a session, watched message by message, and after it a pump that
+//! watches lengths.
 //!
-//! sqlx takes a host or a Unix socket, and no connection that is made already. So each connection has a socket of its own for a moment, with a
-//! random abstract name, on which exactly one peer is let in: this process.
+//! sqlx takes a host or a Unix socket, and no connection that is made already. So each connection has a
+//! socket of its own for a moment, with a random abstract name, on which exactly one peer is let in: this
+//! process.
 
 use std::{os::linux::net::SocketAddrExt, time::Duration};
 
@@ -15,13 +17,15 @@ use tokio::{
 use super::{
     dial::{Dialed, Stream},
     fault::Fault,
+    fit::Fit,
     target::Target,
     values::{Auth, Servers},
     walk::{HEADER, Walk, header, length_of},
 };
 use crate::QueueId;
 
-/// All that a server may send before it is ready: a few hundred bytes of parameters, a key, and an error if there is one.
+/// All that a server may send before it is ready: a few hundred bytes of parameters, a key, and an error if
+/// there is one.
 const START_LARGEST: usize = 64 << 10;
 /// What sqlx sends in answer to a question for the password.
 const ANSWER_LARGEST: usize = 16 << 10;
@@ -33,7 +37,8 @@ const TERMINATE: [u8; HEADER] = [b'X', 0, 0, 0, 4];
 /// Room for what is asked, which is short, and for what is answered, which may be long.
 const ASKED: usize = 16 << 10;
 const ANSWERED: usize = 32 << 10;
-/// No peer that is there keeps us from writing for longer; one that has vanished would for as long as TCP goes on hoping.
+/// No peer that is there keeps us from writing for longer; one that has vanished would for as long as TCP
+/// goes on hoping.
 const WRITE_LONGEST: Duration = Duration::from_mins(1);
 
 /// Where sqlx connects, once.
@@ -59,7 +64,7 @@ impl Door {
         Ok(Self { listener, folder: format!("\0{name}") })
     }
 
-    /// Waits for this process; whoever else shares the network and found the name is sent away.
+    /// Waits for this process; any other peer that shares the network and found the name is sent away.
     async fn accept(self) -> Result<UnixStream, Fault> {
         loop {
             let (stream, _) = self.listener.accept().await.map_err(|error| Fault::io(&error))?;
@@ -149,7 +154,8 @@ impl Start<'_> {
         }
     }
 
-    /// Whether sqlx answers; `None`: the server is content. Fails where it would tell the password to the wrong one.
+    /// Whether sqlx answers; `None`: the server is content. Fails where it would tell the password to the
+    /// wrong one.
     fn authenticate(&self, body: &[u8], asked: &mut Option<Auth>, safe: bool) -> Result<Option<bool>, Fault> {
         let code = body.first_chunk().map(|code| u32::from_be_bytes(*code));
         let method = match code {
@@ -216,42 +222,6 @@ impl Start<'_> {
     }
 }
 
-/// What a server says of itself; all that are old enough for us do (a pooler may not).
-#[derive(Debug, Default)]
-struct Fit {
-    standby: bool,
-    read_only: bool,
-}
-
-impl Fit {
-    fn note(&mut self, report: &[u8]) {
-        let mut words = report.split(|byte| *byte == 0);
-        let is_on = |value: Option<&[u8]>| value == Some(b"on");
-        match words.next() {
-            Some(b"in_hot_standby") => self.standby = is_on(words.next()),
-            Some(b"default_transaction_read_only") => self.read_only = is_on(words.next()),
-            _ => (),
-        }
-    }
-
-    fn check(&self, wanted: Servers) -> Result<(), Fault> {
-        let why = match wanted {
-            Servers::ReadWrite | Servers::Primary if self.standby => "it is a standby, which takes no writes",
-            Servers::ReadWrite if self.read_only => {
-                "it takes no writes (default_transaction_read_only is on)"
-            }
-            Servers::ReadOnly if !self.standby && !self.read_only => {
-                "it takes writes, and target_session_attrs is read-only"
-            }
-            Servers::Standby | Servers::PreferStandby if !self.standby => {
-                "it is no standby, which target_session_attrs asks for"
-            }
-            _ => return Ok(()),
-        };
-        Err(Fault::Unfit(why.to_owned()))
-    }
-}
-
 /// What follows a length, which counts itself.
 async fn read_body(from: &mut (impl AsyncRead + Unpin), largest: usize) -> std::io::Result<Vec<u8>> {
     let length = from.read_u32().await?;
@@ -288,8 +258,9 @@ async fn pass(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Resu
 }
 
 impl Begun {
-    /// Passes on what both say, until one of them hangs up; then the other hears it. What is rung goes to `rings`, if it is given, and not
-    /// to sqlx. Tells why it was broken off, if it was, before sqlx can notice.
+    /// Passes on what both say, until one of them hangs up; then the other hears it. What is rung goes to
+    /// `rings`, if it is given, and not to sqlx. Tells why it was broken off, if it was, before sqlx can
+    /// notice.
     pub(super) async fn pump(self, rings: Option<Sender<QueueId>>, broken: impl FnOnce(Fault)) {
         let Self { mut client, server, walk } = self;
         let (from_server, mut to_server) = tokio::io::split(server);
@@ -386,7 +357,8 @@ async fn answers_and_rings(
     }
 }
 
-/// The sender's process, the channel and the payload, which is the queue's number. One that cannot be heard now is found by the poll.
+/// The sender's process, the channel and the payload, which is the queue's number. One that cannot be heard
+/// now is found by the poll.
 fn ring(body: &[u8], rings: &Sender<QueueId>) {
     let mut words = body.get(4..).unwrap_or_default().split(|byte| *byte == 0);
     let payload = words.nth(1).and_then(|payload| std::str::from_utf8(payload).ok());

@@ -15,7 +15,6 @@ use sqlx::{
 };
 use tokio::{
     sync::mpsc,
-    task::JoinHandle,
     time::{Instant, timeout},
 };
 
@@ -23,29 +22,33 @@ use super::{
     Connect, Target,
     dial::{Address, Encryption, dial, resolve},
     fault::Fault,
+    pump::Pump,
     relay::{Begun, Door, PORT, Start},
     target::Host,
     values::Servers,
 };
 use crate::{Error, QueueId, db::STATEMENT_TIMEOUT};
 
-/// All hosts together have this long to answer, less than a statement: what is wrong with the connection is told, not only that the
-/// statement took too long.
+/// All hosts together have this long to answer, less than a statement: what is wrong with the connection is
+/// told, not only that the statement took too long.
 pub(crate) const CONNECT_LONGEST: Duration = Duration::from_millis(4500);
-/// And each of several at least so long.
+/// And each of several at least this long.
 const HOST_SHORTEST: Duration = Duration::from_secs(1);
 
-/// How often a server asks whether the client of a running statement is still there. Off by default; on Windows, and with `PostgreSQL` 14 on
-/// anything but Linux, it cannot be on, and says so.
+/// How often a server asks whether the client of a running statement is still there. Off by default; on
+/// Windows, and with `PostgreSQL` 14 on anything but Linux, it cannot be on, and says so.
 const NOTICES: &str = "-c client_connection_check_interval=1s";
-/// Whether sessions are ours alone: a pooler refuses or forgets it, and a server keeps it. The isolation level that the verbs need. And what is
-/// not qualified is Postgres' own: a login that may create functions and operators in `public` would run code as us otherwise, since an exact
-/// match there is taken before one in `pg_catalog` that needs a cast.
-const DIRECT: &str = "-c rowlock.direct=on -c default_transaction_isolation=read\\ committed -c search_path=pg_catalog,pg_temp";
-/// For the bell, a little later than for us: a server that does not notice who hangs up would go on with the statement that was given up.
+/// Whether sessions are ours alone: a pooler refuses or forgets it, and a server keeps it. The isolation level
+/// that the verbs need. And what is not qualified is Postgres' own: a login that may create functions and
+/// operators in `public` would run code as us otherwise, since an exact match there is taken before one in
+/// `pg_catalog` that needs a cast.
+const DIRECT: &str =
+    "-c rowlock.direct=on -c default_transaction_isolation=read\\ committed -c search_path=pg_catalog,pg_temp";
+/// For the bell, a little later than for us: a server that does not notice who hangs up would go on with the
+/// statement that was given up.
 const GIVEN_UP: &str = "-c statement_timeout=6s";
 
-/// So many rings wait to be heard; those that come on top are not needed, since a look finds what they are for.
+/// Rings that may wait to be heard; more are not needed, since the poll finds what they are for.
 const RINGS: usize = 256;
 
 /// What a session is told at its start.
@@ -55,8 +58,9 @@ pub(crate) enum Manner {
     Pooled,
     /// That it is ours alone.
     Direct,
-    /// Also to notice who hangs up, as we do with a statement that is given up: a backend that waits for a lock would notice only after
-    /// it, and another one every five seconds would soon be more than the server lets in.
+    /// Also to notice who hangs up, as we do with a statement that is given up: a backend that waits for a
+    /// lock would notice only after it, and another one every five seconds would soon be more than the server
+    /// lets in.
     Noticing,
 }
 
@@ -87,8 +91,8 @@ pub(crate) struct Recipe {
 /// An open connection.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(crate) connection: PgConnection,
-    pump: JoinHandle<()>,
+    connection: PgConnection,
+    pump: Pump,
     fault: Arc<OnceLock<String>>,
     /// Where it listens: what is rung, until the connection is lost.
     pub(crate) rings: mpsc::Receiver<QueueId>,
@@ -96,9 +100,23 @@ pub(crate) struct Session {
 
 impl Session {
     /// Says goodbye, and waits until the server has been told.
-    pub(crate) async fn close(self) {
-        let _ = self.connection.close().await;
-        let _ = self.pump.await;
+    pub(crate) async fn close(mut self) {
+        let _ = self.pump.beside(self.connection.close()).await;
+        self.pump.end().await;
+    }
+
+    /// One statement.
+    pub(crate) async fn ask<T>(&mut self, asked: impl AsyncFnOnce(&mut PgConnection) -> T) -> T {
+        self.pump.beside(asked(&mut self.connection)).await
+    }
+
+    /// For many statements, or for what is said without being asked: from now on a task passes on the bytes.
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        self.pump = match std::mem::replace(&mut self.pump, Pump::Over) {
+            Pump::Here(pump) => Pump::Away(tokio::spawn(pump)),
+            other => other,
+        };
+        &mut self.connection
     }
 
     /// Why the relay broke it off, if it did.
@@ -146,8 +164,9 @@ impl Failed {
     }
 }
 
-/// Poolers and proxies refuse `options` each in its own way; a server refuses one that it cannot have. Wrong logins, a database that is not
-/// there, too many connections and a server that starts or stops are something else.
+/// Poolers and proxies refuse `options` each in its own way; a server refuses one that it cannot have. Wrong
+/// logins, a database that is not there, too many connections and a server that starts or stops are something
+/// else.
 fn dislikes_options(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(refusal) = error else { return false };
     let code = refusal.code().unwrap_or_default();
@@ -305,7 +324,8 @@ impl Recipe {
         Ok(self.session(connection, begun, place))
     }
 
-    /// For sqlx, which speaks to our door alone. It fills in from the environment what is not said; none of that leaves this process.
+    /// For sqlx, which speaks to our door alone. It fills in from the environment what is not said; none of
+    /// that leaves this process.
     fn of_sqlx(&self, folder: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .socket(folder)
@@ -321,10 +341,10 @@ impl Recipe {
         let listens = self.listens.then_some(send);
         let fault = Arc::new(OnceLock::new());
         let told = Arc::clone(&fault);
-        let pump = tokio::spawn(begun.pump(listens, move |found: Fault| {
+        let pump = begun.pump(listens, move |found: Fault| {
             let _ = told.set(found.at(&place).to_string());
-        }));
-        Session { connection, pump, fault, rings }
+        });
+        Session { connection, pump: Pump::Here(Box::pin(pump)), fault, rings }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a URL means, with every value checked: the hosts, the login, TLS, and which servers and ways of logging in will do.
+//! What a URL means, with every value checked: the hosts, the login, TLS, and which servers and ways of
+//! logging in will do.
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -266,7 +267,8 @@ fn servers(asked: Servers, access: Access) -> Result<Servers> {
     }
 }
 
-/// As libpq: a root certificate turns `require` into `verify-ca`. Below that nothing would be checked, though somebody gave a CA.
+/// As libpq: a root certificate turns `require` into `verify-ca`. Below that nothing would be checked, though
+/// somebody gave a CA.
 fn mode(written: Option<SslMode>, root_cert: Option<&str>, has_ca: bool) -> Result<SslMode> {
     let has_roots = has_ca || root_cert.is_some();
     match written {

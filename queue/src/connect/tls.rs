@@ -1,4 +1,5 @@
-//! TLS by our own rules: `verify-ca` and `verify-full` check, everything below them looks at no certificate at all.
+//! TLS by our own rules: `verify-ca` and `verify-full` check, everything below them looks at no certificate
+//! at all.
 
 use std::sync::Arc;
 
@@ -157,7 +158,8 @@ fn of_certificate(fault: &CertificateError, host: &str) -> String {
     }
 }
 
-/// Takes every certificate, also one of X.509 version 1. Whoever stands between sees all; that is what `require` and less promise.
+/// Takes every certificate, also one of X.509 version 1. A machine in between can read everything; `require`
+/// and less promise no more.
 #[derive(Debug)]
 struct Unchecked(Arc<CryptoProvider>);
 

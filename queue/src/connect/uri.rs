@@ -1,4 +1,5 @@
-//! The text of a URL, taken apart. No error here quotes what it could not read: it may be a part of the password.
+//! The text of a URL, taken apart. No error here quotes what it could not read: it may be a part of the
+//! password.
 
 use crate::{Error, Result};
 

@@ -1,12 +1,14 @@
-//! A server's stream of messages, looked at from header to header: sqlx makes room for whatever length a message announces.
+//! A server's stream of messages, looked at from header to header: sqlx makes room for whatever length a
+//! message announces.
 
 use super::{UrlTrust, fault::Fault};
 
 /// Type and length.
 pub(super) const HEADER: usize = 5;
 
-/// The largest message that a server of our own may send. Beside 16 MiB for what is no payload (a notice, a list), a row with one payload
-/// of `limits.payloadBytes` (at most 64 MiB), which may become three times as long in UTF-8.
+/// The largest message that a server of our own may send. Beside 16 MiB for what is no payload (a notice, a
+/// list), a row with one payload of `limits.payloadBytes` (at most 64 MiB), which may become three times as
+/// long in UTF-8.
 pub(super) const LARGEST: usize = (16 + 3 * 64) << 20;
 
 /// The same for a tenant's, of which no payload is ever read.
@@ -15,16 +17,17 @@ pub(super) const LARGEST_OF_TENANT: usize = 16 << 20;
 /// All messages of one answer of a tenant's server: what is looked at there is a few rows for each queue.
 const ANSWER_OF_TENANT: u64 = 64 << 20;
 
-/// And so many of them: each becomes a row of some hundred bytes here, however short it is.
+/// And its messages: each becomes a row of some hundred bytes here, however short it is.
 const MESSAGES_OF_TENANT: u32 = 100_000;
 
-/// All values of parameters that a server reports after the start, over the life of a connection; sqlx keeps each.
+/// All values of parameters that a server reports after the start, over the life of a connection; sqlx keeps
+/// each.
 const REPORTS: usize = 1 << 20;
 
 /// Where in the stream we are.
 #[derive(Debug)]
 pub(super) struct Walk {
-    /// Of the message at hand so many bytes are to come.
+    /// Bytes of the current message that are still to come.
     left: usize,
     largest: usize,
     answer: Option<(u64, u32)>,
@@ -42,7 +45,8 @@ impl Walk {
         Self { left: 0, largest, answer, answered: 0, messages: 0, reported: 0 }
     }
 
-    /// How many of these bytes, which follow those it was told of before, may be passed on: all but a header that is cut short.
+    /// How many of these bytes, which follow those it was told of before, may be passed on: all but a header
+    /// that is cut short.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let mut at = 0;
         loop {

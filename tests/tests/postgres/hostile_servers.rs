@@ -21,7 +21,8 @@ use crate::front::{Front, SSL_REQUEST, message, port_of, refusal, startup};
 /// Said of everything that does not speak the protocol, so that nobody learns what listens there.
 const NO_POSTGRES: &str = "what listens there does not speak the Postgres protocol";
 
-/// What a server may send before it is ready, with what the sockets in between take in; a client without a bound takes gigabytes.
+/// What a server may send before it is ready, with what the sockets in between take in; a client without a
+/// bound takes gigabytes.
 const MOST_TAKEN: u64 = 16 << 20;
 
 async fn refused(connect: &Connect) -> Error {

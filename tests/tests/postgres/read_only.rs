@@ -1,4 +1,5 @@
-//! Servers that take no writes: a name that leads to a standby for a moment, as at every switchover, and a database that was set so.
+//! Servers that take no writes: a name that leads to a standby for a moment, as at every switchover, and a
+//! database that was set so.
 
 use std::{
     path::Path,
@@ -125,7 +126,7 @@ impl Name {
         Connect::new(url.replace(&before, &after), "test", 2)
     }
 
-    /// Waits until so many came since it was led elsewhere.
+    /// Waits until this many came since it was led elsewhere.
     async fn until_came(&self, times: u32) {
         within(Duration::from_secs(30), async || self.came.load(Ordering::SeqCst) >= times).await;
     }
@@ -233,7 +234,8 @@ async fn a_fenced_instance_says_goodbye_to_the_primary_and_uses_up_no_attempt() 
     within(SOON, async || started.load(Ordering::SeqCst) == 1).await;
     name.lead_to(&pair.standby);
     name.cut();
-    // For as long as no heartbeat is answered it may not go on; before this was mended it stayed for five minutes more.
+    // For as long as no heartbeat is answered it may not go on; before this was mended it stayed for five
+    // minutes more.
     tokio::time::sleep(rowlock_queue::LEASE.saturating_sub(Duration::from_secs(1))).await;
     name.lead_to(&pair.primary);
     let ended = tokio::time::timeout(SOON, instance).await.expect("it has said goodbye").unwrap().unwrap();

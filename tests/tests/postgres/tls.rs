@@ -34,7 +34,7 @@ impl ResolvesServerCert for Always {
     }
 }
 
-/// A server that speaks TLS with this certificate, and refuses whoever does not.
+/// A server that speaks TLS with this certificate, and refuses clients that do not.
 async fn server(test: &TestDb, (certificate, key): (&str, &str)) -> Front {
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = any_supported_type(&PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap();
