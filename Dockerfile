@@ -16,12 +16,18 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
  && mkdir /out && cp "$CARGO_TARGET_DIR/release/rowlock-worker" "$CARGO_TARGET_DIR/release/rowlock-operator" /out/
 
 FROM ${BASE} AS worker
+LABEL org.opencontainers.image.title="rowlock-worker" \
+      org.opencontainers.image.description="Claims tasks kept in Postgres and has the handler beside it do them" \
+      org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/rowlock-worker /usr/local/bin/
 # A number, so that Kubernetes can see that it is not root.
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/rowlock-worker"]
 
 FROM ${BASE} AS operator
+LABEL org.opencontainers.image.title="rowlock-operator" \
+      org.opencontainers.image.description="Keeps the workers of every TaskQueue of a cluster right" \
+      org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/rowlock-operator /usr/local/bin/
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/rowlock-operator"]

@@ -138,8 +138,7 @@ impl Database {
     }
 
     pub(crate) fn as_connect(&self, connections: u32) -> Connect {
-        let application_name = "rowlock-bench".to_owned();
-        Connect { url: self.url.clone(), application_name, max_connections: connections }
+        Connect::new(self.url.clone(), "rowlock-bench", connections)
     }
 
     /// As autovacuum and time would leave it; the peers get the same.

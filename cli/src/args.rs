@@ -8,15 +8,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "Exit codes:
-  0  done
+  0  done, or nobody reads the output any more
   1  it failed; the message says why
-  2  wrong usage: a flag, a value, a manifest
+  2  wrong usage: a flag, a value, a manifest, an environment variable
   3  not found: no such task, no such queue
-  4  the database cannot be reached, is too old, or has another schema
+  4  the database cannot be reached, takes no changes, is too old, or has another schema
   5  the database refused: backlog full, payload too large, ...
 
 Connecting: --database-url, ROWLOCK_DATABASE_URL, or ROWLOCK_DATABASE_URL_FILE (a file that holds it; it
-wins over the string). A flag wins over the environment.";
+wins over the string). A flag wins over the environment. --database-ca-file or ROWLOCK_DATABASE_CA_FILE names
+the CA that the server's certificate is verified with.";
 
 /// Background tasks kept in Postgres: enqueue, inspect, mend, and run a whole Rowlock on this machine
 #[derive(Parser)]
@@ -65,11 +66,14 @@ pub(crate) enum Command {
 #[derive(Args)]
 pub(crate) struct Database {
     /// Connection string of the database [env: `ROWLOCK_DATABASE_URL`]
-    #[arg(long, value_name = "URL", conflicts_with = "database_url_file")]
-    pub(crate) database_url: Option<String>,
+    #[arg(long = "database-url", value_name = "URL", conflicts_with = "url_file")]
+    pub(crate) url: Option<String>,
     /// File that holds the connection string [env: `ROWLOCK_DATABASE_URL_FILE`]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) database_url_file: Option<PathBuf>,
+    #[arg(long = "database-url-file", value_name = "FILE")]
+    pub(crate) url_file: Option<PathBuf>,
+    /// File with the CA of the database's certificate, as PEM; sslmode is then verify-full [env: `ROWLOCK_DATABASE_CA_FILE`]
+    #[arg(long = "database-ca-file", value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Args)]

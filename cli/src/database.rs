@@ -3,27 +3,42 @@
 use crate::args::Database;
 use crate::failure::Failure;
 use rowlock_crds::env;
-use rowlock_queue::{Connect, Db};
+use rowlock_queue::{Access, Connect, Db};
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// One for the command; one for what it may do at the same time.
 const CONNECTIONS: u32 = 2;
 
 pub(crate) fn connect_options(url: String) -> Connect {
-    Connect { url, application_name: "rowlock".to_owned(), max_connections: CONNECTIONS }
+    Connect::new(url, "rowlock", CONNECTIONS)
 }
 
-/// To a database of our schema.
+/// To a database of our schema that takes writes.
 pub(crate) async fn open(database: Database) -> Result<Db, Failure> {
     let db = open_any(database).await?;
     db.check_schema().await?;
     Ok(db)
 }
 
+/// To a database of our schema; a standby will do.
+pub(crate) async fn open_to_read(database: Database) -> Result<Db, Failure> {
+    let db = connect(database, Access::ReadOnly).await?;
+    db.check_schema().await?;
+    Ok(db)
+}
+
 /// To a database of any schema, or none yet.
 pub(crate) async fn open_any(database: Database) -> Result<Db, Failure> {
+    connect(database, Access::ReadWrite).await
+}
+
+async fn connect(database: Database, access: Access) -> Result<Db, Failure> {
+    let ca_pem = find_ca(database.ca_file.clone())?;
     let url = find_url(database)?;
-    Ok(Db::connect(&connect_options(url)).await?)
+    let connect = Connect { ca_pem, access, ..connect_options(url) };
+    Ok(Db::connect(&connect).await?)
 }
 
 /// Nothing found in a queue that is misspelt would look like good news.
@@ -37,15 +52,28 @@ pub(crate) async fn check_queue(db: &Db, queue: &str) -> Result<(), Failure> {
     Err(Failure::not_found(format!("there is no queue {queue:?}")).hint(hint))
 }
 
+/// The CA's own text: a flag wins over the environment.
+fn find_ca(file: Option<PathBuf>) -> Result<Option<Arc<str>>, Failure> {
+    let Some(path) = file.or_else(|| from_environment(env::DATABASE_CA_FILE).map(PathBuf::from)) else {
+        return Ok(None);
+    };
+    let wrong = |error| Failure::usage(format!("--database-ca-file {}: {error}", path.display()));
+    Ok(Some(std::fs::read_to_string(&path).map_err(wrong)?.into()))
+}
+
+fn from_environment(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// A flag wins over the environment; there a file wins over the string itself, as for an instance.
-fn find_url(Database { database_url, database_url_file }: Database) -> Result<String, Failure> {
-    let from_environment = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    let file = match (&database_url, database_url_file) {
+fn find_url(database: Database) -> Result<String, Failure> {
+    let Database { url, url_file, ca_file: _ } = database;
+    let file = match (&url, url_file) {
         (Some(_), _) => None,
         (None, Some(file)) => Some(file),
         (None, None) => from_environment(env::DATABASE_URL_FILE).map(PathBuf::from),
     };
-    let url = match (database_url, file) {
+    let url = match (url, file) {
         (Some(url), _) => url,
         (None, Some(path)) => std::fs::read_to_string(&path)
             .map_err(|error| Failure::usage(format!("--database-url-file {}: {error}", path.display())))?,

@@ -3,6 +3,7 @@
 use rowlock_queue::Error;
 use std::fmt;
 
+const DONE: u8 = 0;
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const NOT_FOUND: u8 = 3;
@@ -13,7 +14,7 @@ const REFUSED: u8 = 5;
 const UNKNOWN_QUEUE: &str = "RL001";
 
 #[cfg(test)]
-pub(crate) const ALL_CODES: [u8; 6] = [0, FAILED, USAGE, NOT_FOUND, DATABASE, REFUSED];
+pub(crate) const ALL_CODES: [u8; 6] = [DONE, FAILED, USAGE, NOT_FOUND, DATABASE, REFUSED];
 
 /// What a command ends with when it does not do what it was asked.
 #[derive(Debug)]
@@ -34,6 +35,29 @@ impl Failure {
 
     pub(crate) fn not_found(message: impl Into<String>) -> Self {
         Self { code: NOT_FOUND, ..Self::new(message) }
+    }
+
+    /// The reader of standard output has seen enough (`rowlock tasks | head`).
+    pub(crate) fn reader_gone() -> Self {
+        Self { code: DONE, ..Self::new("nobody reads standard output any more") }
+    }
+
+    /// Standard output takes no more.
+    pub(crate) fn unwritten(error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::reader_gone();
+        }
+        Self::new(format!("standard output cannot be written: {error}"))
+            .hint("the command was carried out, and its result is lost; do not repeat it unseen")
+    }
+
+    /// Whether there is nothing to complain about.
+    pub(crate) fn is_done(&self) -> bool {
+        self.code == DONE
+    }
+
+    pub(crate) fn is_usage(&self) -> bool {
+        self.code == USAGE
     }
 
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
@@ -64,9 +88,22 @@ impl From<Error> for Failure {
         let whole = error.to_string();
         let (code, message, hint) = match error {
             Error::Unreachable(_) | Error::Timeout => {
-                (DATABASE, whole, Some("check --database-url, and that the server runs".to_owned()))
+                let hint = if whole.contains("certificate") {
+                    "check sslmode and sslrootcert of --database-url, and the server's certificate"
+                } else {
+                    "check --database-url, and that the server runs"
+                };
+                (DATABASE, whole, Some(hint.to_owned()))
             }
-            Error::Unsupported(_)
+            Error::ReadOnly(_) => {
+                let hint = "name the primary, or all servers: postgres://user:password@host1,host2/database";
+                (DATABASE, whole, Some(hint.to_owned()))
+            }
+            Error::Url(_)
+            | Error::Login(_)
+            | Error::Tls(_)
+            | Error::ServerTooOld(_)
+            | Error::UnsupportedEncoding(_)
             | Error::SchemaMissing
             | Error::SchemaOfAnother { .. }
             | Error::SchemaTaken { .. }
@@ -74,6 +111,15 @@ impl From<Error> for Failure {
             | Error::SchemaNewer { .. } => (DATABASE, whole, None),
             Error::Refused { code, message, hint } if code == UNKNOWN_QUEUE => (NOT_FOUND, message, hint),
             Error::Refused { message, hint, .. } => (REFUSED, message, hint),
+            // A standby, no connection left: nothing that the command or its arguments could better.
+            error if error.is_transient() => {
+                let standby = whole.contains("read-only transaction");
+                (
+                    DATABASE,
+                    whole,
+                    standby.then(|| "this server takes no changes; use the primary's address".to_owned()),
+                )
+            }
             _ => (FAILED, whole, None),
         };
         Self { code, message, hint }

@@ -10,6 +10,7 @@ mod dev;
 mod failure;
 mod output;
 mod run;
+mod visible;
 
 pub mod server;
 

@@ -2,13 +2,19 @@
 
 use crate::args::Format;
 use crate::failure::Failure;
+use crate::visible;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
 use std::io::{IsTerminal, Write, stderr, stdout};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// How often progress is written where there is no terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often a command that seldom writes looks whether anybody reads.
+const READER_LOOK: Duration = Duration::from_secs(1);
 
 /// Clears the screen and goes to its upper left corner, in any terminal of today.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -24,38 +30,53 @@ impl Output {
     }
 
     /// A result: the text for people, the value for programs.
-    pub(crate) fn result(self, text: impl FnOnce() -> String, value: &Value) {
-        if self.json { self.write(&value.to_string()) } else { self.write(&text()) }
+    pub(crate) fn result(self, text: impl FnOnce() -> String, value: &impl Serialize) -> Result<(), Failure> {
+        if self.json { self.result_json(value) } else { write(&visible::lines(&text())) }
     }
 
     /// For programs only.
-    pub(crate) fn result_json(self, value: &Value) {
-        if self.json {
-            self.write(&value.to_string());
+    pub(crate) fn result_json(self, value: &impl Serialize) -> Result<(), Failure> {
+        if !self.json {
+            return Ok(());
         }
+        let text = serde_json::to_string(value).map_err(|error| Failure::new(error.to_string()))?;
+        // A program gets every byte of a payload; at a terminal a person reads it.
+        write(&if stdout().is_terminal() { visible::json(&text) } else { text.into() })
     }
 
     /// For people only.
-    pub(crate) fn say(self, text: &str) {
-        if !self.json {
-            self.write(text);
+    pub(crate) fn say(self, text: &str) -> Result<(), Failure> {
+        if self.json { Ok(()) } else { write(&visible::lines(text)) }
+    }
+
+    /// Waits until nobody reads standard output any more: for a command that would not notice, since it
+    /// seldom writes.
+    pub(crate) async fn reader_gone(self) -> Failure {
+        while !is_deserted() {
+            tokio::time::sleep(READER_LOOK).await;
         }
+        Failure::reader_gone()
     }
 
     pub(crate) fn failure(self, failure: &Failure) {
         if self.json {
             let Failure { code, message, hint } = failure;
-            warn(&serde_json::json!({"error": message, "hint": hint, "exit": code}).to_string());
+            let text = serde_json::json!({"error": message, "hint": hint, "exit": code}).to_string();
+            warn(&visible::json(&text));
             return;
         }
-        warn(&format!("rowlock: {failure}"));
+        // The lines of a wrong usage are ours, others may be a server's.
+        let message = &failure.message;
+        let shown = if failure.is_usage() { message.into() } else { visible::marked(message) };
+        warn(&format!("rowlock: {shown}"));
         if let Some(hint) = &failure.hint {
-            warn(&format!("  hint: {hint}"));
+            warn(&format!("  hint: {}", visible::marked(hint)));
         }
     }
 
     pub(crate) fn clear(self) {
         if !self.json && stdout().is_terminal() {
+            // What is written next says whether that works.
             let _ = stdout().write_all(CLEAR.as_bytes());
         }
     }
@@ -73,17 +94,26 @@ impl Output {
         }
         Progress { output: self, bar, total, written: None }
     }
-
-    /// Whoever reads us may have gone (`rowlock tasks | head`): then nobody misses the rest.
-    #[expect(clippy::unused_self, reason = "only who has an output may print")]
-    fn write(self, line: &str) {
-        let _ = writeln!(stdout(), "{line}");
-    }
 }
 
-/// For what is not a result.
-pub(crate) fn warn(line: &str) {
-    let _ = writeln!(stderr(), "{line}");
+/// A line on standard output. Where nobody reads it any more the command has nothing left to do.
+fn write(line: &str) -> Result<(), Failure> {
+    let written = stdout().write_all(format!("{line}\n").as_bytes()).and_then(|()| stdout().flush());
+    written.map_err(|error| Failure::unwritten(&error))
+}
+
+/// Whether standard output is a pipe without a reader. (A terminal that was hung up sends SIGHUP.)
+fn is_deserted() -> bool {
+    let out = stdout();
+    let mut polled = [PollFd::new(out.as_fd(), PollFlags::empty())];
+    let answered = poll(&mut polled, PollTimeout::ZERO).is_ok();
+    let seen = polled[0].revents().unwrap_or(PollFlags::empty());
+    answered && seen.contains(PollFlags::POLLERR) && !seen.contains(PollFlags::POLLHUP)
+}
+
+/// For what is not a result: nobody can be told that it cannot be written.
+pub(crate) fn warn(text: &str) {
+    let _ = writeln!(stderr(), "{}", visible::lines(text));
 }
 
 /// A bar in a terminal, lines elsewhere.
@@ -95,24 +125,26 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn set(&mut self, done: u64, note: &str) {
+    pub(crate) fn set(&mut self, done: u64, note: &str) -> Result<(), Failure> {
         if let Some(bar) = &self.bar {
-            bar.set_message(note.to_owned());
+            bar.set_message(visible::word(note).into_owned());
             bar.set_position(done);
-            return;
+            return Ok(());
         }
         let due = self.written.is_none_or(|(at, before)| before != done && at.elapsed() >= LINE_INTERVAL);
         if due || (done == self.total && self.written.is_none_or(|(_, before)| before != done)) {
-            self.output.say(&format!("{done}/{} {note}", self.total));
             self.written = Some((Instant::now(), done));
+            self.output.say(&format!("{done}/{} {note}", self.total))?;
         }
+        Ok(())
     }
 
-    pub(crate) fn say(&self, line: &str) {
+    pub(crate) fn say(&self, line: &str) -> Result<(), Failure> {
         match &self.bar {
-            Some(bar) => bar.println(line),
-            None => self.output.say(line),
+            Some(bar) => bar.println(visible::word(line)),
+            None => self.output.say(line)?,
         }
+        Ok(())
     }
 
     pub(crate) fn finish(&self) {

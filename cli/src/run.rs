@@ -5,6 +5,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::{commands, dev};
 use clap::Parser;
+use rowlock_daemon::LogLines;
 use rowlock_operator::process::GuardArgs;
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -35,6 +36,14 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let Cli { output, command } = cli;
     let output = Output::new(output);
+    // A guard inherits the environment of `rowlock dev`, which checked it.
+    if !matches!(command, Command::Guard(_))
+        && let Err(unknown) = rowlock_daemon::check_environment()
+    {
+        let failure = Failure::usage(unknown.to_string());
+        output.failure(&failure);
+        return ExitCode::from(failure.code);
+    }
     let done = match command {
         Command::Guard(guard) => return run_guard(guard).await,
         Command::Worker(args) => return commands::worker::run(*args, output).await,
@@ -53,6 +62,7 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_done() => ExitCode::SUCCESS,
         Err(failure) => {
             output.failure(&failure);
             ExitCode::from(failure.code)
@@ -101,7 +111,7 @@ fn install_logging(default: &str) {
     let lines = tracing_subscriber::fmt::layer()
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
+        .with_writer(LogLines::new);
     // Fails only when somebody else installed one first, and then theirs is the one to use.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

@@ -33,3 +33,12 @@ pub(crate) const FACTOR: RangeInclusive<u32> = 1..=100;
 pub(crate) const BACKLOG: RangeInclusive<u64> = 1..=1_000_000_000;
 /// Payloads are read whole into memory, one per worker; large things belong into object storage.
 pub(crate) const PAYLOAD_BYTES: RangeInclusive<u64> = 1..=64 * 1024 * 1024;
+/// Longer than any amount of a resource that somebody writes.
+pub(crate) const LONGEST_QUANTITY: usize = 32;
+/// More kinds of resources than a node has.
+#[cfg(feature = "kube")]
+pub(crate) const MOST_RESOURCES: usize = 16;
+/// A rollout adds one pod at least, and not more than a queue has at most.
+pub(crate) const SURGE_PODS: RangeInclusive<u32> = 1..=1000;
+/// All pods at a time, at most.
+pub(crate) const SURGE_PERCENT: RangeInclusive<u32> = 1..=100;

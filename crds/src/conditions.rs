@@ -57,10 +57,14 @@ pub enum ConditionReason {
     Progressing,
     /// `spec.paused` is set.
     Paused,
+    /// Tasks wait and no pod runs, while `spec.suspendScaling` leaves the number of pods to others.
+    Suspended,
     /// The Secret does not exist.
     SecretNotFound,
     /// The Secret has no such key, or what is there is no URL of a database.
     SecretInvalid,
+    /// The certificates of the database's authority are not there or are none, or the server's own cannot be verified.
+    CertificateInvalid,
     /// Nothing answers at that address.
     ConnectionFailed,
     /// The database refuses the user, its password or what it asks for.
@@ -105,13 +109,15 @@ pub enum ConditionReason {
 
 impl ConditionReason {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 28] = [
         Self::NotObserved,
         Self::Succeeded,
         Self::Progressing,
         Self::Paused,
+        Self::Suspended,
         Self::SecretNotFound,
         Self::SecretInvalid,
+        Self::CertificateInvalid,
         Self::ConnectionFailed,
         Self::AccessDenied,
         Self::DatabaseChanged,
@@ -142,8 +148,10 @@ impl ConditionReason {
             Self::Succeeded => "Succeeded",
             Self::Progressing => "Progressing",
             Self::Paused => "Paused",
+            Self::Suspended => "Suspended",
             Self::SecretNotFound => "SecretNotFound",
             Self::SecretInvalid => "SecretInvalid",
+            Self::CertificateInvalid => "CertificateInvalid",
             Self::ConnectionFailed => "ConnectionFailed",
             Self::AccessDenied => "AccessDenied",
             Self::DatabaseChanged => "DatabaseChanged",

@@ -59,6 +59,12 @@ pub(crate) fn explain(path: &str, message: &str) -> FieldError {
         let name = rest.split('`').next().unwrap_or_default();
         return FieldError::new(at(path, name), "is written twice", "keep one of the two");
     }
+    if let Some(rest) = message.strip_prefix("unknown variant `") {
+        let mut words = rest.split('`');
+        let name = words.next().unwrap_or_default();
+        let known: Vec<&str> = words.skip(1).step_by(2).filter(|word| !word.is_empty()).collect();
+        return FieldError::new(path, format!("is `{name}`"), format!("write one of: {}", known.join(", ")));
+    }
     let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     if let Some((found, wanted)) = wrong.and_then(|rest| rest.rsplit_once(", expected ")) {
         let wanted = expected(path).unwrap_or_else(|| plain(wanted));
@@ -78,13 +84,17 @@ fn unknown_field(path: &str, rest: &str) -> FieldError {
     let mut words = rest.split('`');
     let name = words.next().unwrap_or_default();
     let known: Vec<&str> = words.skip(1).step_by(2).filter(|word| !word.is_empty()).collect();
+    FieldError::new(at(path, name), "is not a field here", nearest(name, &known))
+}
+
+/// What to write in place of a name that is not known.
+pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|word| (distance(name, word), *word)).min();
-    let cure = match nearest {
+    match nearest {
         Some((apart, word)) if apart <= 1 + word.len() / 4 => format!("did you mean `{word}`?"),
         _ if known.is_empty() => "take it out".to_owned(),
         _ => format!("take it out, or write one of: {}", known.join(", ")),
-    };
-    FieldError::new(at(path, name), "is not a field here", cure)
+    }
 }
 
 /// What a field takes, for those where serde's own words would not help.
@@ -107,7 +117,12 @@ pub(crate) fn expected(field: &str) -> Option<&'static str> {
         }
         "spec.retry.backoff.delays" => "a list of durations, such as [15s, 30s, 3m, 1h]",
         "spec.retry.backoff.exponential.factor" => "a whole number from 1 to 100",
-        "spec.database.secretRef.name" => "the name of a Secret",
+        "spec.database.secretRef" => {
+            "`secretRef: { name: NAME, key: KEY }`, the Secret with the URL of the database"
+        }
+        "spec.database.secretRef.name" | "spec.database.workerSecretRef.name" => "the name of a Secret",
+        "spec.database.caRef.name" => "the name of a Secret or a ConfigMap",
+        "spec.rollout.maxSurge" => "a number of pods from 1 to 1000, or a percentage such as 25%",
         _ => return None,
     })
 }
@@ -165,7 +180,7 @@ fn at(path: &str, name: &str) -> String {
 }
 
 /// How many letters have to change to turn one word into the other, upper and lower case being the same.
-fn distance(one: &str, other: &str) -> usize {
+pub(crate) fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.to_lowercase().chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (i, letter) in one.to_lowercase().chars().enumerate() {

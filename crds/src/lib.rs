@@ -8,19 +8,22 @@
 //! * [`RetryPolicy`]: when a failed task is tried again;
 //! * [`Policy`]: what of the spec is handed to the running instances;
 //! * [`parse_manifests`]: YAML in, checked [`Manifest`]s or helpful errors out;
-//! * [`ConditionType`], [`ConditionReason`]: the words of its status;
+//! * [`ConditionType`], [`ConditionReason`], [`EventReason`]: the words of its status and of its events;
 //! * [`listen`]: what an address to listen on means;
+//! * [`check_variables`]: environment variables that are misspelt;
 //! * [`api`], [`env`](mod@env), [`annotations`], [`labels`], [`containers`]: names used by more than one crate.
 
 mod bounds;
 mod conditions;
 mod duration;
+mod events;
 mod explain;
 pub mod listen;
 mod locate;
 mod manifest;
 mod names;
 mod once;
+mod pods;
 mod policy;
 #[cfg(feature = "kube")]
 mod resource;
@@ -28,12 +31,15 @@ mod retry;
 mod task_queue;
 mod template;
 mod validate;
+mod variables;
 
 pub use conditions::{ConditionReason, ConditionType};
 pub use duration::{Dur, DurError};
+pub use events::EventReason;
 pub use explain::{FieldError, ManifestError};
 pub use manifest::{Manifest, check_set, parse_manifests};
 pub use names::{annotations, api, containers, env, labels};
+pub use pods::{Quantity, ResourcesSpec, RolloutSpec, Surge, WorkerSpec};
 pub use policy::Policy;
 #[cfg(feature = "kube")]
 pub use resource::{
@@ -43,6 +49,8 @@ pub use retry::{Backoff, MAX_RETRY_DELAY, RetryPolicy};
 #[cfg(feature = "kube")]
 pub use task_queue::TaskQueue;
 pub use task_queue::{
-    AutoscalingSpec, CleanupSpec, DatabaseSpec, HandlerSpec, HttpHandlerSpec, LimitsSpec, SecretKeyRef,
-    TaskQueueSpec, WorkersSpec,
+    AutoscalingSpec, CaKind, CaRef, CleanupSpec, DatabaseSpec, HandlerSpec, HttpHandlerSpec, LimitsSpec,
+    SecretKeyRef, TaskQueueSpec, WorkersSpec,
 };
+pub use validate::unknown_names;
+pub use variables::{UnknownVariable, check_variables};

@@ -8,15 +8,97 @@ use std::fmt;
 use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_yaml::Deserializer;
 
-/// The line (from 1) of a field such as `spec.retry.backoff.delays[1]` in the document with that index; of
-/// its nearest parent where the field is not written.
-pub(crate) fn line_of(text: &str, document: usize, field: &str) -> usize {
-    let steps = steps(field);
-    (0..=steps.len()).rev().find_map(|depth| line_at(text, document, &steps[..depth])).unwrap_or(1)
+use crate::explain::FieldError;
+
+/// More documents than a generator writes into one file.
+const MOST_DOCUMENTS: usize = 10_000;
+
+/// Nobody writes so deep; the parser's time grows with the square of it.
+const DEEPEST: usize = 500;
+
+/// What would keep the parser busy for minutes, with its line: refused before it is read.
+pub(crate) fn too_much(text: &str) -> Option<(usize, FieldError)> {
+    let (mut documents, mut depth) = (1, 0_usize);
+    for (index, line) in text.lines().enumerate() {
+        if is_marker(line) {
+            (documents, depth) = (documents + 1, 0);
+        }
+        let error = |problem: &str, cure: &str| Some((index + 1, FieldError::new("document", problem, cure)));
+        if documents > MOST_DOCUMENTS {
+            return error("is one of more than 10000 in this file", "split the file");
+        }
+        let marks = line.split_ascii_whitespace().take_while(|word| ["-", "?"].contains(word)).count();
+        for byte in line.bytes() {
+            match byte {
+                b'[' | b'{' => depth += 1,
+                b']' | b'}' => depth = depth.saturating_sub(1),
+                _ => continue,
+            }
+            if depth > DEEPEST {
+                break;
+            }
+        }
+        if depth.max(marks) > DEEPEST {
+            return error("is nested more than 500 deep", "write it flatter");
+        }
+    }
+    None
 }
 
-fn line_at(text: &str, document: usize, steps: &[Step]) -> Option<usize> {
-    let document = Deserializer::from_str(text).nth(document)?;
+/// Where a document begins, whatever is written there.
+fn is_marker(line: &str) -> bool {
+    line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
+}
+
+/// Where the content of a document begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    /// The first byte of its first line.
+    offset: usize,
+    /// The lines before that.
+    lines: usize,
+}
+
+/// The places of the documents of a text, found in one walk.
+pub(crate) struct Places<'a> {
+    text: &'a str,
+    documents: Deserializer<'a>,
+    last: Place,
+}
+
+impl<'a> Places<'a> {
+    pub(crate) fn of(text: &'a str) -> Self {
+        Self { text, documents: Deserializer::from_str(text), last: Place::default() }
+    }
+
+    /// The place of the next document; where the parser does not say, that of the one before.
+    pub(crate) fn next_document(&mut self) -> Place {
+        let root = self.documents.next().and_then(|document| {
+            let found = Probe { steps: &[] }.deserialize(document).err()?;
+            Some(found.location()?.line().saturating_sub(1))
+        });
+        while root.is_some_and(|root| self.last.lines < root) {
+            let Some(end) = self.text[self.last.offset..].find('\n') else { break };
+            self.last = Place { offset: self.last.offset + end + 1, lines: self.last.lines + 1 };
+        }
+        self.last
+    }
+}
+
+/// The line (from 1) of a field such as `spec.retry.backoff.delays[1]` in the document at that place; of its nearest parent where the
+/// field is not written.
+pub(crate) fn line_of(text: &str, place: Place, field: &str) -> usize {
+    let rest = text.get(place.offset..).unwrap_or_default();
+    // The parser reads ahead: what comes after the document is not for it.
+    let next =
+        rest.match_indices("\n---").find(|(at, _)| rest[at + 1..].lines().next().is_some_and(is_marker));
+    let (steps, document) = (steps(field), next.map_or(rest, |(at, _)| &rest[..=at]));
+    let found = (0..=steps.len()).rev().find_map(|depth| line_at(document, &steps[..depth]));
+    place.lines + found.unwrap_or(1)
+}
+
+fn line_at(text: &str, steps: &[Step]) -> Option<usize> {
+    let document = Deserializer::from_str(text).next()?;
     Probe { steps }.deserialize(document).err()?.location().map(|location| location.line())
 }
 

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use serde_yaml::Deserializer;
 
 use crate::explain::{FieldError, ManifestError, explain};
-use crate::locate::line_of;
+use crate::locate::{Place, Places, line_of, too_much};
 use crate::{TaskQueueSpec, annotations, api, once, validate};
 
 /// One `TaskQueue` as it is written in a file.
@@ -23,6 +23,8 @@ pub struct Manifest {
     pub namespace: Option<String>,
     /// `metadata.annotations`.
     pub annotations: BTreeMap<String, String>,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
     /// The spec.
     pub spec: TaskQueueSpec,
     source: Source,
@@ -32,7 +34,7 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Source {
     text: Arc<str>,
-    document: usize,
+    place: Place,
 }
 
 impl Manifest {
@@ -44,6 +46,7 @@ impl Manifest {
             name: name.into(),
             namespace: None,
             annotations: BTreeMap::new(),
+            labels: BTreeMap::new(),
             spec,
             source: Source::default(),
         }
@@ -70,7 +73,7 @@ impl Manifest {
     /// The line of a field such as `spec.workers.total`; of its nearest parent where it is not written.
     #[must_use]
     pub fn line_of(&self, field: &str) -> usize {
-        line_of(&self.source.text, self.source.document, field)
+        line_of(&self.source.text, self.source.place, field)
     }
 
     /// An error about one of its fields, with file and line.
@@ -103,11 +106,14 @@ pub fn parse_manifests(path: &Path, text: &str) -> Result<Vec<Manifest>, Vec<Man
     let text: Arc<str> = text.trim_start_matches('\u{feff}').into();
     let mut manifests = Vec::new();
     let mut errors = Vec::new();
-    for (document, (head, body)) in
-        Deserializer::from_str(&text).zip(Deserializer::from_str(&text)).enumerate()
-    {
+    if let Some((line, error)) = too_much(&text) {
+        return Err(vec![ManifestError { path: path.to_owned(), line, error }]);
+    }
+    let mut places = Places::of(&text);
+    for (head, body) in Deserializer::from_str(&text).zip(Deserializer::from_str(&text)) {
+        let place = places.next_document();
         let fail = |error: FieldError| {
-            let line = line_of(&text, document, &error.field);
+            let line = line_of(&text, place, &error.field);
             ManifestError { path: path.to_owned(), line, error }
         };
         match Head::read(head) {
@@ -124,7 +130,7 @@ pub fn parse_manifests(path: &Path, text: &str) -> Result<Vec<Manifest>, Vec<Man
                     errors.push(fail(explain(&error.path().to_string(), &error.inner().to_string())));
                 }
                 Ok(read) => {
-                    let manifest = read.into_manifest(path, Source { text: Arc::clone(&text), document });
+                    let manifest = read.into_manifest(path, Source { text: Arc::clone(&text), place });
                     errors.extend(manifest.validate().into_iter().map(|error| manifest.error(error)));
                     manifests.push(manifest);
                 }
@@ -217,7 +223,7 @@ struct Document {
     _status: Option<IgnoredAny>,
 }
 
-/// Of the metadata we use three fields; the others are Kubernetes' own, with their names checked as it does.
+/// Of the metadata we use four fields; the others are Kubernetes' own, with their names checked as it does.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Metadata {
@@ -226,8 +232,8 @@ struct Metadata {
     namespace: Option<String>,
     #[serde(default, deserialize_with = "once::map")]
     annotations: Option<BTreeMap<String, String>>,
-    #[serde(default, rename = "labels", deserialize_with = "once::map")]
-    _labels: Option<BTreeMap<String, String>>,
+    #[serde(default, deserialize_with = "once::map")]
+    labels: Option<BTreeMap<String, String>>,
     #[serde(default, rename = "finalizers")]
     _finalizers: Option<Vec<String>>,
     #[serde(default, rename = "ownerReferences")]
@@ -255,8 +261,8 @@ struct Metadata {
 
 impl Document {
     fn into_manifest(self, path: &Path, source: Source) -> Manifest {
-        let Metadata { name, namespace, annotations, .. } = self.metadata;
-        let annotations = annotations.unwrap_or_default();
-        Manifest { path: path.to_owned(), name, namespace, annotations, spec: self.spec, source }
+        let Metadata { name, namespace, annotations, labels, .. } = self.metadata;
+        let (annotations, labels) = (annotations.unwrap_or_default(), labels.unwrap_or_default());
+        Manifest { path: path.to_owned(), name, namespace, annotations, labels, spec: self.spec, source }
     }
 }

@@ -14,6 +14,8 @@ pub mod api {
 
 /// Annotations on a `TaskQueue`.
 pub mod annotations {
+    /// Those that mean something on a `TaskQueue`.
+    pub const KNOWN: [&str; 2] = [DEV_COMMAND, ADOPT];
     /// The command that `rowlock dev` runs as the handler, in the manifest's folder, with `PORT` set.
     pub const DEV_COMMAND: &str = "rowlock.dev/dev-command";
     /// On a `TaskQueue`: the owner that its queue in the database is taken over from, as a condition names it.
@@ -31,6 +33,8 @@ pub mod annotations {
 
 /// Labels, on a `TaskQueue` and on what is made of it.
 pub mod labels {
+    /// Those of ours that mean something on a `TaskQueue`.
+    pub const KNOWN: [&str; 1] = [CLASS];
     /// On a `TaskQueue`: the class of the operator that shall tend it. Left out: of one without a class.
     pub const CLASS: &str = "rowlock.dev/class";
     /// On Deployments and pods: the name of the `TaskQueue`.
@@ -57,6 +61,8 @@ pub mod env {
     pub const DATABASE_URL: &str = "ROWLOCK_DATABASE_URL";
     /// File that holds the connection string, so that the secret is not in the environment.
     pub const DATABASE_URL_FILE: &str = "ROWLOCK_DATABASE_URL_FILE";
+    /// A file with the certificates of the authorities that the database's certificate may be signed by.
+    pub const DATABASE_CA_FILE: &str = "ROWLOCK_DATABASE_CA_FILE";
     /// Name of the queue in the database.
     pub const QUEUE: &str = "ROWLOCK_QUEUE";
     /// How many workers the instance has: its share of `workers.perPod`.
@@ -71,6 +77,35 @@ pub mod env {
     pub const LOG_FORMAT: &str = "ROWLOCK_LOG_FORMAT";
     /// Name of the instance in the database, in logs and in a task's story; the pod's name.
     pub const INSTANCE_NAME: &str = "ROWLOCK_INSTANCE_NAME";
+    /// All of ours, those of the operator too, which its flags name: a program takes what is meant for
+    /// another for known.
+    pub const ALL: &[&str] = &[
+        DATABASE_URL,
+        DATABASE_URL_FILE,
+        DATABASE_CA_FILE,
+        QUEUE,
+        WORKERS,
+        HANDLER_URL,
+        LISTEN,
+        DRAIN_GRACE,
+        LOG_FORMAT,
+        INSTANCE_NAME,
+        "ROWLOCK_NAMESPACE",
+        "ROWLOCK_CLASS",
+        "ROWLOCK_WORKER_IMAGE",
+        "ROWLOCK_WORKER_PULL_POLICY",
+        "ROWLOCK_WORKER_PULL_SECRETS",
+        "ROWLOCK_WORKER_RESOURCES",
+        "ROWLOCK_WORKER_LABELS",
+        "ROWLOCK_ALLOWED_DATABASE_HOSTS",
+        "ROWLOCK_ROLLOUTS_AT_ONCE",
+        "ROWLOCK_LEASE",
+        "ROWLOCK_SERVICE_ACCOUNT",
+        "ROWLOCK_CLUSTER_ROLE",
+        "ROWLOCK_DATABASE_CA_FILE",
+        "ROWLOCK_WORKER_LABELS",
+        "ROWLOCK_ALLOWED_DATABASE_HOSTS",
+    ];
     /// Where the handler shall listen: the convention of most web frameworks, hence without our prefix.
     pub const HANDLER_PORT: &str = "PORT";
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Dur, Policy, RetryPolicy};
+use crate::{Dur, Policy, RetryPolicy, RolloutSpec, WorkerSpec};
 
 /// What the queue is, who does its tasks, and how many at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,8 @@ use crate::{Dur, Policy, RetryPolicy};
         kind = "TaskQueue",
         namespaced,
         shortname = "tq",
+        category = "all",
+        category = "rowlock",
         status = "crate::TaskQueueStatus",
         derive = "PartialEq",
         doc = "A queue of background tasks kept in Postgres, and the workers that do them."
@@ -38,6 +40,12 @@ pub struct TaskQueueSpec {
     #[serde(default, deserialize_with = "crate::once::value", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::resource::pod_template"))]
     pub template: Option<serde_json::Value>,
+    /// The container that Rowlock puts beside the handler.
+    #[serde(default)]
+    pub worker: WorkerSpec,
+    /// How pods are replaced when the template changes.
+    #[serde(default)]
+    pub rollout: RolloutSpec,
     /// What happens after a failed attempt.
     #[serde(default)]
     pub retry: RetryPolicy,
@@ -65,6 +73,49 @@ pub struct TaskQueueSpec {
 pub struct DatabaseSpec {
     /// The Secret and its key. May change, for example after a restore.
     pub secret_ref: SecretKeyRef,
+    /// Certificates (PEM) of the authority that the server's certificate is checked against. Default: the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_ref: Option<CaRef>,
+    /// The Secret that the pods get instead of `secretRef`: the URL of a login with fewer rights. Default: `secretRef`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker_secret_ref: Option<SecretKeyRef>,
+}
+
+/// A key of a Secret or a `ConfigMap` with certificates.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CaRef {
+    /// What the certificates are in: Secret or `ConfigMap`. Default: Secret.
+    #[serde(default)]
+    #[cfg_attr(feature = "kube", schemars(schema_with = "crate::resource::ca_kind"))]
+    pub kind: CaKind,
+    /// Its name, in the namespace of the `TaskQueue`.
+    pub name: String,
+    /// Its key that holds the certificates. Default: `ca.crt`, as cert-manager and `CloudNativePG` write it.
+    #[serde(default = "default_ca_key")]
+    pub key: String,
+}
+
+/// What certificates are in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum CaKind {
+    /// A Secret.
+    #[default]
+    Secret,
+    /// A `ConfigMap`.
+    ConfigMap,
+}
+
+impl CaKind {
+    /// As Kubernetes calls it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
+        }
+    }
 }
 
 /// A key of a Secret.
@@ -186,6 +237,8 @@ impl TaskQueueSpec {
             workers: WorkersSpec { total, per_pod: default_per_pod(), autoscaling: None },
             handler: HandlerSpec::default(),
             template: None,
+            worker: WorkerSpec::default(),
+            rollout: RolloutSpec::default(),
             retry: RetryPolicy::default(),
             timeout: default_timeout(),
             cleanup: CleanupSpec::default(),
@@ -208,6 +261,10 @@ pub(crate) const fn default_timeout() -> Dur {
 
 const fn default_per_pod() -> u32 {
     10
+}
+
+fn default_ca_key() -> String {
+    "ca.crt".to_owned()
 }
 
 fn default_key() -> String {

@@ -23,7 +23,21 @@ pub(crate) fn check(template: &Value) -> Vec<FieldError> {
         let cure = "give the container that does the tasks this name";
         errors.push(FieldError::new("spec.template.spec.containers", problem, cure));
     }
+    errors.extend(shared_processes(template));
     errors
+}
+
+/// Processes that see each other read each other's files, and the worker has the URL of the database in one.
+fn shared_processes(template: &Value) -> Option<FieldError> {
+    let field = "spec.template.spec.shareProcessNamespace";
+    match template.pointer("/spec/shareProcessNamespace")? {
+        Value::Bool(true) => {
+            let problem = "would open the worker's files, with the database's URL, to the other containers";
+            Some(FieldError::new(field, problem, "take it out"))
+        }
+        Value::Bool(false) | Value::Null => None,
+        _ => Some(FieldError::new(field, "is neither true nor false", "take it out")),
+    }
 }
 
 /// The names in a list of containers.

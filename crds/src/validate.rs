@@ -6,8 +6,10 @@ use crate::bounds::{
     BACKLOG, FACTOR, FINAL_STATUS, JITTER_PERCENT, LONGEST_NAME, LONGEST_NAMESPACE, LONGEST_PATH,
     LONGEST_SECRET, MAX_ATTEMPTS, MOST_DELAYS, MOST_FINAL, PAYLOAD_BYTES, PER_POD, PORT, TOTAL,
 };
-use crate::explain::{FieldError, expected};
-use crate::{Backoff, Dur, MAX_RETRY_DELAY, Manifest, RetryPolicy, TaskQueueSpec, annotations, template};
+use crate::explain::{FieldError, expected, nearest};
+use crate::{
+    Backoff, Dur, MAX_RETRY_DELAY, Manifest, RetryPolicy, TaskQueueSpec, annotations, api, labels, template,
+};
 
 pub(crate) fn validate(manifest: &Manifest) -> Vec<FieldError> {
     let mut errors = Errors(Vec::new());
@@ -22,11 +24,31 @@ pub(crate) fn validate(manifest: &Manifest) -> Vec<FieldError> {
         let field = format!("metadata.annotations.{}", annotations::DEV_COMMAND);
         errors.add(&field, "is empty", "write the command that starts the handler, or take it out");
     }
+    errors.0.extend(unknown_names(manifest.annotations.keys(), manifest.labels.keys()));
     errors.workers(&manifest.spec);
     errors.handler(&manifest.spec);
     errors.retry(&manifest.spec.retry);
     errors.rest(&manifest.spec);
     errors.0
+}
+
+/// Annotations and labels of a `TaskQueue` that begin as ours do and mean nothing there: mistyped, or of another release.
+///
+/// `rowlock dev` refuses them. The API server takes any, so in a cluster the operator says it by an event.
+pub fn unknown_names<'a>(
+    annotations: impl IntoIterator<Item = &'a String>,
+    labels: impl IntoIterator<Item = &'a String>,
+) -> Vec<FieldError> {
+    let unknown = |field: &str, name: &str, known: &[&str]| {
+        let own = name.strip_prefix(api::GROUP).is_some_and(|rest| rest.starts_with('/'));
+        let problem = || format!("`{name}` means nothing to this release");
+        (own && !known.contains(&name)).then(|| FieldError::new(field, problem(), nearest(name, known)))
+    };
+    let annotations = annotations.into_iter();
+    let labels = labels.into_iter();
+    let annotations =
+        annotations.filter_map(|name| unknown("metadata.annotations", name, &annotations::KNOWN));
+    annotations.chain(labels.filter_map(|name| unknown("metadata.labels", name, &labels::KNOWN))).collect()
 }
 
 struct Errors(Vec<FieldError>);
@@ -157,15 +179,25 @@ impl Errors {
         self.not_zero("spec.timeout", spec.timeout, "60s");
         self.within("spec.limits.backlog", &spec.limits.backlog, &BACKLOG);
         self.within("spec.limits.payloadBytes", &spec.limits.payload_bytes, &PAYLOAD_BYTES);
-        if let Some(database) = &spec.database {
-            let reference = &database.secret_ref;
-            self.secret("spec.database.secretRef.name", &reference.name, is_secret_name);
-            self.secret("spec.database.secretRef.key", &reference.key, is_secret_key);
+        let Some(database) = &spec.database else { return };
+        let cure = "write which Secret and which of its keys has the URL";
+        self.key_of("spec.database.secretRef", &database.secret_ref.name, &database.secret_ref.key, cure);
+        if let Some(worker) = &database.worker_secret_ref {
+            self.key_of("spec.database.workerSecretRef", &worker.name, &worker.key, cure);
+        }
+        if let Some(ca) = &database.ca_ref {
+            let cure = "write which Secret or ConfigMap and which of its keys has the certificates";
+            self.key_of("spec.database.caRef", &ca.name, &ca.key, cure);
         }
     }
 
-    fn secret(&mut self, field: &str, text: &str, allowed: fn(&str) -> bool) {
-        let cure = "write which Secret and which of its keys has the URL";
+    /// A name and a key of a Secret or a `ConfigMap`.
+    fn key_of(&mut self, field: &str, name: &str, key: &str, cure: &str) {
+        self.secret(&format!("{field}.name"), name, is_secret_name, cure);
+        self.secret(&format!("{field}.key"), key, is_secret_key, cure);
+    }
+
+    fn secret(&mut self, field: &str, text: &str, allowed: fn(&str) -> bool, cure: &str) {
         if text.is_empty() {
             self.add(field, "is empty", cure);
         } else if text.len() > LONGEST_SECRET || !allowed(text) {
@@ -190,7 +222,7 @@ fn is_secret_name(name: &str) -> bool {
     })
 }
 
-/// What the keys of a Secret may be made of.
+/// What the keys of a Secret or a `ConfigMap` may be made of.
 fn is_secret_key(key: &str) -> bool {
     key.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c))
 }

@@ -14,6 +14,9 @@ pub trait Applier: Send {
     /// Instances of a queue that run or start, without those that stop.
     fn instances(&self, queue: &str) -> u32;
 
+    /// How many of them do tasks, or would if there were any.
+    fn ready(&self, queue: &str) -> u32;
+
     /// Instances of all queues beyond those: they stop, or are about to replace others.
     fn leaving(&self) -> u32;
 

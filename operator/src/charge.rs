@@ -38,6 +38,23 @@ pub(crate) struct Tended {
     pub(crate) refused: Option<Arc<Error>>,
     memory: Memory,
     reason: Option<(u32, &'static str)>,
+    place: Place,
+}
+
+/// Since when it has pods, waits for its first, or has none that is ready.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    held: Option<Duration>,
+    unready: Option<Duration>,
+    asked: Option<Duration>,
+}
+
+/// How many pods a queue has, and how they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Having {
+    pub(crate) pods: u32,
+    pub(crate) ready: u32,
+    pub(crate) faltering: bool,
 }
 
 impl Tended {
@@ -50,6 +67,7 @@ impl Tended {
             }
             old => {
                 let anothers = old.as_ref().is_some_and(|old| old.anothers);
+                let place = old.as_ref().map(|old| old.place).unwrap_or_default();
                 let memory = old.map(|old| old.memory).unwrap_or_default();
                 Self {
                     charge,
@@ -59,6 +77,7 @@ impl Tended {
                     refused: None,
                     memory,
                     reason: None,
+                    place,
                 }
             }
         }
@@ -107,9 +126,28 @@ impl Tended {
         }
     }
 
-    pub(crate) fn observe(&self, stats: Option<&QueueStats>, pods: u32, faltering: bool) -> ObservedQueue {
-        let of = ObservedQueue::of(&self.charge.manifest.spec);
-        let observed = ObservedQueue { pods, faltering, stats: stats.map(backlog), ..of };
+    /// `now`: as in [`Self::decide`].
+    pub(crate) fn observe(
+        &mut self,
+        stats: Option<&QueueStats>,
+        having: Having,
+        now: Duration,
+    ) -> ObservedQueue {
+        let Having { pods, ready, faltering } = having;
+        let since = |since: &mut Option<Duration>, holds: bool| *since = holds.then(|| since.unwrap_or(now));
+        since(&mut self.place.held, pods > 0);
+        since(&mut self.place.unready, pods > 0 && ready == 0);
+        let lasts = |since: Option<Duration>| since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let Place { held, unready, asked } = self.place;
+        let observed = ObservedQueue {
+            pods,
+            faltering,
+            held_for: lasts(held),
+            unready_for: lasts(unready),
+            waited_for: lasts(asked),
+            stats: stats.map(backlog),
+            ..ObservedQueue::of(&self.charge.manifest.spec)
+        };
         // No worker of ours shall do its tasks.
         if self.anothers {
             return ObservedQueue { total: 0, suspend_scaling: false, ..observed };
@@ -120,6 +158,8 @@ impl Tended {
     pub(crate) fn decide(&mut self, observed: &ObservedQueue, now: Duration) -> Decision {
         let decision = decide(observed, std::mem::take(&mut self.memory), now);
         self.memory = decision.memory.clone();
+        let waits = observed.pods == 0 && decision.pods_desired > 0;
+        self.place.asked = waits.then(|| self.place.asked.unwrap_or(now));
         decision
     }
 

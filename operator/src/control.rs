@@ -2,7 +2,7 @@
 
 use crate::applier::{Applier, Intent};
 use crate::bell::Bell;
-use crate::charge::{Charge, Tended};
+use crate::charge::{Charge, Having, Tended};
 use crate::limit::Limits;
 use crate::observe::{Look, Seen, observe, rest_after};
 use crate::room::Seat;
@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 
 /// How often the caretaker works here while no instance lives that would do it.
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is said that caretaking still fails.
+const SAY_EVERY: Duration = Duration::from_secs(30);
 
 /// Keeps the workers of all queues of one database right.
 #[expect(missing_debug_implementations, reason = "a database handle has nothing to show, and a URL to hide")]
@@ -32,6 +35,8 @@ pub struct Operator<A> {
     untold: u32,
     caretaker: Caretaker,
     cared_at: Option<Instant>,
+    /// When it was said last that caretaking fails, if it does.
+    care_fails: Option<Instant>,
     /// The last look at the database, by this loop or another of its.
     look: Option<Arc<Look>>,
     /// When a queue was declared last, which a look that began earlier need not know.
@@ -59,6 +64,7 @@ impl<A: Applier> Operator<A> {
             untold: 0,
             caretaker: Caretaker::new(),
             cared_at: None,
+            care_fails: None,
             look: None,
             declared_at: None,
             counting: Duration::ZERO,
@@ -215,7 +221,7 @@ impl<A: Applier> Operator<A> {
         let elsewhere = look.queues.values().filter(|queue| !self.queues.contains_key(&queue.stats.name));
         let (others, untold) = match &self.seat {
             Some(seat) => seat.instances(elsewhere),
-            None => (elsewhere.map(|queue| queue.stats.instances).sum(), 0),
+            None => (elsewhere.map(|queue| queue.stats.instances).fold(0, i64::saturating_add), 0),
         };
         self.untold = u32::try_from(untold).unwrap_or_default();
         self.limits.note(&look.limits, self.db.user(), others, self.seat.is_some(), self.now);
@@ -226,8 +232,12 @@ impl<A: Applier> Operator<A> {
         let (mut observed, mut decisions): (Vec<ObservedQueue>, Vec<Decision>) = (Vec::new(), Vec::new());
         for (name, tended) in &mut self.queues {
             let stats = seen.get(name).map(|queue| &queue.stats);
-            let faltering = self.applier.falters(name);
-            let queue = tended.observe(stats, self.applier.instances(name), faltering);
+            let having = Having {
+                pods: self.applier.instances(name),
+                ready: self.applier.ready(name),
+                faltering: self.applier.falters(name),
+            };
+            let queue = tended.observe(stats, having, now);
             decisions.push(tended.decide(&queue, now));
             observed.push(queue);
         }
@@ -271,8 +281,14 @@ impl<A: Applier> Operator<A> {
         }
         self.cared_at = Some(Instant::now());
         // Not unbroken: who does not beat cannot know whether others could.
-        if let Err(error) = self.caretaker.run_once(&self.db, None, None).await {
-            tracing::warn!(%error, "caretaking failed; trying again");
+        match self.caretaker.run_once(&self.db, None, None).await {
+            Err(error) if self.care_fails.is_none_or(|said| SAY_EVERY <= said.elapsed()) => {
+                self.care_fails = Some(Instant::now());
+                tracing::warn!(%error, "caretaking failed; trying again");
+            }
+            Err(error) => tracing::debug!(%error, "caretaking failed; trying again"),
+            Ok(_) if self.care_fails.take().is_some() => tracing::info!("caretaking works again"),
+            Ok(_) => (),
         }
     }
 

@@ -1,23 +1,27 @@
 //! How the connections of a database limit its pods.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rowlock_plan::{CONNECTIONS_PER_POD, Connections, Highest};
 use rowlock_queue::ConnectionLimit;
 
-/// What others held at most in so long counts as theirs: who connects and goes again must not have pods go and come.
+/// What others held at most in so long counts as theirs before more pods come; what they held at least,
+/// before pods go: who connects and goes again must not have pods go and come.
 const WINDOW: Duration = Duration::from_mins(5);
 
 /// What the loop that looks holds: one looks, one is for what else there is to do, one hears the bell.
 const CONNECTIONS_OF_OPERATOR: u32 = 3;
 
+/// What limits are called here. A server that calls one otherwise is none of ours to repeat: its words would stand beside what people are told to do.
+const NAMES: [&str; 3] =
+    ["max_connections", "the connection limit of the database", "the connection limit of the role"];
+
 /// The tightest limit on connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
     /// What sets it.
-    pub of: Arc<str>,
+    pub of: &'static str,
     /// Whether it holds for our user alone.
     pub is_own: bool,
     pub connections: Connections,
@@ -27,6 +31,11 @@ pub struct Limit {
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
     others: Highest,
+    /// The same of what is left of all that can be counted: the highest of it is the lowest of the others.
+    spared: Highest,
+    /// When the others were first counted: until then what they hold all the time is not known, and holds
+    /// nothing up.
+    since: Option<Duration>,
     current: Option<Limit>,
 }
 
@@ -46,12 +55,19 @@ impl Limits {
         let tightest = limits.iter().filter(holds).min_by_key(free);
         self.current = tightest.map(|seen| {
             let instances = u32::try_from(instances).unwrap_or_default();
-            let operators = if is_shared { CONNECTIONS_OF_OPERATOR } else { seen.operators };
+            // In other namespaces, and in other clusters, others look too.
+            let looks = (seen.operators / CONNECTIONS_OF_OPERATOR).max(1);
+            let operators =
+                if is_shared { looks.saturating_mul(CONNECTIONS_OF_OPERATOR) } else { seen.operators };
             let others = seen.others.saturating_add(instances.saturating_mul(CONNECTIONS_PER_POD));
             let others = others.saturating_add(operators);
+            let least = u32::MAX - self.spared.note(now, u32::MAX - others, WINDOW);
+            let known = now.saturating_sub(*self.since.get_or_insert(now)) >= WINDOW;
+            let others_steady = if known { least } else { 0 };
             let others = self.others.note(now, others, WINDOW);
-            let connections = Connections { limit: seen.limit, others, leaving: 0 };
-            Limit { of: seen.limit_of.as_str().into(), is_own: seen.user.is_some(), connections }
+            let connections = Connections { limit: seen.limit, others, others_steady, leaving: 0 };
+            let of = NAMES.into_iter().find(|name| *name == seen.limit_of).unwrap_or("a limit of the server");
+            Limit { of: of.into(), is_own: seen.user.is_some(), connections }
         });
     }
 
@@ -106,6 +122,32 @@ mod tests {
         check(&limits, 31);
         limits.note(&[], None, 0, false, at(312));
         assert_eq!(limits.current(), None);
+    }
+
+    /// Before this was told apart, seventy sessions of a minute ended pods that had their connections
+    /// already.
+    #[test]
+    fn what_others_hold_for_a_moment_is_no_reason_to_end_pods() {
+        let mut limits = Limits::default();
+        let at = Duration::from_secs;
+        let kept = |limits: &Limits| limits.current().map(|limit| limit.connections.pods_kept());
+        limits.note(&seen(80), None, 0, false, at(0));
+        assert_eq!(kept(&limits), Some(45), "not known yet, so all may stay");
+        limits.note(&seen(20), None, 0, false, at(200));
+        limits.note(&seen(80), None, 0, false, at(300));
+        assert_eq!(kept(&limits), Some(34), "a peak");
+        limits.note(&seen(80), None, 0, false, at(501));
+        assert_eq!(kept(&limits), Some(4), "they stay");
+    }
+
+    #[test]
+    fn each_loop_that_looks_keeps_its_connections_and_a_visitor_none() {
+        for (operators, expected) in [(0, 3), (1, 3), (5, 3), (6, 6), (10, 9)] {
+            let mut limits = Limits::default();
+            let seen = seen(20).map(|limit| ConnectionLimit { operators, ..limit });
+            limits.note(&seen, None, 0, true, Duration::ZERO);
+            assert_eq!(limits.current().map(|limit| limit.connections.others), Some(20 + expected));
+        }
     }
 
     #[test]

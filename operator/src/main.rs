@@ -1,20 +1,29 @@
 //! The operator process: parses and runs.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use rowlock_daemon::{LogLines, Signals};
 use rowlock_operator::kubernetes::{Config, run};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
+/// As for a wrong flag.
+const MISCONFIGURED: u8 = 2;
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let config = Config::parse();
+    if let Err(error) = rowlock_daemon::check_environment() {
+        // Where nobody hears it the exit code says it.
+        let _ = writeln!(std::io::stderr(), "rowlock-operator: {error}");
+        return ExitCode::from(MISCONFIGURED);
+    }
     install_logging(&config.log_format);
+    rowlock_daemon::raise_open_files();
     match work(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -27,11 +36,11 @@ async fn main() -> ExitCode {
 async fn work(config: Config) -> Result<(), String> {
     let client = client().await.map_err(|error| format!("no way to a cluster: {error}"))?;
     let stop = CancellationToken::new();
-    let signals = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
-    let (mut term, mut int) = (signals(SignalKind::terminate())?, signals(SignalKind::interrupt())?);
+    let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let on_signal = stop.clone();
     tokio::spawn(async move {
-        tokio::select! { _ = term.recv() => (), _ = int.recv() => () }
+        let signal = signals.next().await;
+        tracing::info!(signal, "ending");
         on_signal.cancel();
     });
     run(config, client, stop).await.map_err(|error| error.to_string())
@@ -43,8 +52,9 @@ async fn client() -> Result<kube::Client, Box<dyn std::error::Error>> {
     Ok(kube::Client::try_from(config)?)
 }
 
-/// Longer than any watch is: from an API server that says nothing for so long nothing is to be expected.
-const SILENCE_LONGEST: Duration = Duration::from_mins(1);
+/// Longer than between two bookmarks of a watch (a minute): from an API server that says nothing for so
+/// long nothing is to be expected.
+const SILENCE_LONGEST: Duration = Duration::from_secs(90);
 
 /// What follows from a broken connection we say ourselves.
 const DEFAULT_FILTER: &str = "info,sqlx=error,sqlx_core=error,kube_client=off";
@@ -54,7 +64,7 @@ fn install_logging(format: &str) {
     let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
     let filter: Targets = chosen.or_else(|| DEFAULT_FILTER.parse().ok()).unwrap_or_default();
     let colours = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let lines = tracing_subscriber::fmt::layer().with_writer(LogLines::new).with_ansi(colours);
     let lines = if format == "json" { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
     // Fails only when somebody else installed one first.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();

@@ -11,6 +11,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks, however long they take: a queue asleep waits no longer for its first instance.
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
+/// A server may say what it likes, for as long as it likes; this much of it is kept until the next look. More than a database has of queues,
+/// a name as long as Postgres' names are, and the longest owner that `declare_queue` takes.
+const MOST_QUEUES: usize = 10_000;
+const LONGEST_NAME: usize = 63;
+const LONGEST_OWNER: usize = 200;
+
+/// And more users with a limit of their own than are looked through each time.
+const MOST_LIMITS: usize = 10_000;
+
 /// What the database said of its queues, by their names.
 pub(crate) type Seen = BTreeMap<String, Declared>;
 
@@ -55,7 +64,11 @@ pub(crate) async fn observe(db: &Db) -> Result<Look, Error> {
     let asked = Instant::now();
     let answer = tokio::time::timeout(PATIENCE, rowlock_queue::overview(db)).await;
     let Overview { started_at, queues, limits } = answer.map_err(|_| late())??;
-    let queues = queues.into_iter().map(|queue| (queue.stats.name.clone(), queue)).collect();
+    let sound =
+        |queue: &Declared| queue.stats.name.len() <= LONGEST_NAME && queue.owner.len() <= LONGEST_OWNER;
+    let queues = queues.into_iter().filter(sound).take(MOST_QUEUES);
+    let queues = queues.map(|queue| (queue.stats.name.clone(), queue)).collect();
+    let limits = limits.into_iter().take(MOST_LIMITS).collect();
     Ok(Look { queues, started_at, limits, asked, took: asked.elapsed() })
 }
 

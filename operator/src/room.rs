@@ -1,4 +1,4 @@
-//! Where the loops of one database meet. Each Secret has a loop of its own; here one of them looks at the database and hears its bell for all, and they
+//! Where the loops of one database meet, within one namespace. Each Secret has a loop of its own; here one of them looks at the database and hears its bell for all, and they
 //! tell each other what their queues ask for, so that all of them share its connections.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -188,10 +188,11 @@ impl Seat {
         let told: BTreeSet<&String> = inside.asked.values().flat_map(|asked| asked.queues.keys()).collect();
         elsewhere.filter(|queue| !told.contains(&queue.stats.name)).fold((0, 0), |(others, untold), queue| {
             let live = queue.stats.instances;
+            // A server may say any number.
             if inside.owners.contains(&queue.owner) {
-                (others, untold + live)
+                (others, untold.saturating_add(live))
             } else {
-                (others + live, untold)
+                (others.saturating_add(live), untold)
             }
         })
     }

@@ -26,6 +26,12 @@ pub struct ObservedQueue {
     pub pods: u32,
     /// Whether no handler of these pods gets to run: more of them would do no more.
     pub faltering: bool,
+    /// How long it has held pods without a break; zero without any.
+    pub held_for: Duration,
+    /// How long none of these pods has been ready; zero while one is, or without any.
+    pub unready_for: Duration,
+    /// How long it has asked for pods and has had none.
+    pub waited_for: Duration,
     /// How long a pod takes from being wanted to its first claim.
     pub pod_start: Duration,
 }
@@ -81,6 +87,9 @@ impl ObservedQueue {
             stats: None,
             pods: 0,
             faltering: false,
+            held_for: Duration::ZERO,
+            unready_for: Duration::ZERO,
+            waited_for: Duration::ZERO,
             pod_start: USUAL_POD_START,
         }
     }

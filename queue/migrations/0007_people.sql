@@ -8,6 +8,10 @@ returns int language plpgsql volatile security definer set search_path = pg_cata
 #variable_conflict use_column
 declare v rowlock.queue;
 begin
+  -- It becomes a part of commands that people are told to run.
+  if $2 !~ '^[-a-z0-9./ ]{1,200}$' then
+    raise exception 'this cannot be the owner of queue "%"', $1 using errcode = 'RL005', hint = 'Use up to 200 of a-z, 0-9, "-", ".", "/" and spaces.';
+  end if;
   select * into v from rowlock.queue q where q.name = $1 for update;
   if found and v.owner <> $2 and v.owner is distinct from $13 then
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';

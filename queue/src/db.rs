@@ -1,16 +1,20 @@
 //! The connection pool, and the values that instances and caretakers share.
 
-use std::{future::Future, str::FromStr, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, Postgres, Row,
-    postgres::{PgArguments, PgConnectOptions, PgRow},
+    postgres::{PgArguments, PgRow},
     query::Query,
 };
 
 use tokio::time::timeout;
 
-use crate::{Error, Result, pool::Pool};
+use crate::{
+    Connect, Error, Result,
+    connect::{Manner, Recipe},
+    pool::Pool,
+};
 
 /// How often an instance beats. A beat is one small append; a second keeps allocations within two beats of a change. Its answer says
 /// whether something is available, so it is also the poll: a NOTIFY is a hint, the poll is the truth.
@@ -25,98 +29,56 @@ const OLDEST_SERVER: i32 = 140_000;
 /// Bounds of the pause between attempts to reach a server.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
-
-/// Where the database is, and how many connections may be used.
-#[derive(Clone)]
-pub struct Connect {
-    /// A Postgres URI, with its password. Never logged.
-    pub url: String,
-    /// Shown in `pg_stat_activity`.
-    pub application_name: String,
-    /// At most this many connections.
-    pub max_connections: u32,
-}
-
-impl std::fmt::Debug for Connect {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connect").field("application_name", &self.application_name).finish_non_exhaustive()
-    }
-}
-
-/// Whether sessions are ours alone. Set by a start-up option, which a pooler refuses or forgets and a server keeps.
-const OURS_ALONE: &str = "rowlock.direct";
-
-/// How often a server asks whether the client of a running statement is still there. Off by default; on Windows, and with `PostgreSQL` 14 on anything but
-/// Linux, it cannot be on, and says so ([`INVALID_VALUE`]).
-const NOTICES: &str = "client_connection_check_interval";
-
-/// What is not qualified is Postgres' own. A login that may create functions and operators in `public` would
-/// run code as us otherwise: an exact match there is taken before one in `pg_catalog` that needs a cast.
-const SEARCH_PATH: (&str, &str) = ("search_path", "pg_catalog,pg_temp");
-
-/// The SQLSTATE `invalid_parameter_value`.
-const INVALID_VALUE: &str = "22023";
+/// How often it is said that a server still cannot be reached.
+const SAY_EVERY: Duration = Duration::from_secs(30);
 
 impl Connect {
-    pub(crate) fn options(&self) -> Result<PgConnectOptions> {
-        // The error of a malformed URI may quote it, password and all.
-        let options = PgConnectOptions::from_str(&self.url)
-            .ok()
-            .filter(|_| ["postgres://", "postgresql://"].iter().any(|scheme| self.url.starts_with(scheme)));
-        let options = options.ok_or_else(|| {
-            Error::Unsupported(
-                "the database URL cannot be read; write postgres://user:password@host:5432/database".into(),
-            )
-        })?;
-        // PgBouncer refuses start-up parameters that it does not know.
-        Ok(options.application_name(&self.application_name).extra_float_digits(None))
-    }
-
     /// Connects once, to learn what is wrong at once and whether a connection pooler stands between us and the server; then makes a pool.
     pub(crate) async fn open(&self) -> Result<Db> {
-        let plain = self.options()?;
-        let mut options = self.noticed()?;
-        let mut connected = timeout(STATEMENT_TIMEOUT, PgConnection::connect_with(&options)).await;
-        if let Ok(Err(sqlx::Error::Database(refusal))) = &connected
-            && refusal.code().as_deref() == Some(INVALID_VALUE)
-        {
-            options = self.direct()?;
-            connected = timeout(STATEMENT_TIMEOUT, PgConnection::connect_with(&options)).await;
-        }
-        let direct = match connected.map_err(|_| Error::Timeout)? {
-            Ok(mut connection) => {
-                // Without arguments, so in one message: behind a pooler two might meet two servers.
-                let asked = "select pg_catalog.current_setting('rowlock.direct', true), session_user::pg_catalog.text";
-                let answer = bounded(connection.fetch_one(asked)).await?;
-                if answer.try_get::<Option<&str>, _>(0)? == Some("on") {
-                    Some((connection, answer.try_get::<String, _>(1)?.into()))
-                } else {
-                    bounded(connection.close()).await?;
-                    None
-                }
+        self.open_by(Recipe::new(self, Manner::Noticing)?).await
+    }
+
+    /// The same, by a recipe for sessions that are ours alone, which it tries first.
+    pub(crate) async fn open_by(&self, mut recipe: Recipe) -> Result<Db> {
+        let mut connected = recipe.connect().await;
+        for manner in [Manner::Direct, Manner::Pooled] {
+            match &connected {
+                Err(failed) if failed.options => recipe = recipe.with(manner),
+                _ => break,
             }
-            // "Unsupported startup parameter", PgBouncer says.
-            Err(sqlx::Error::Database(refusal)) if refusal.code().as_deref() == Some("08P01") => None,
-            Err(error) => return Err(error.into()),
-        };
-        let Some((connection, user)) = direct else {
-            return Ok(Db { pool: Pool::new(plain, self.max_connections), user: None });
-        };
-        let pool = Pool::new(options, self.max_connections);
-        pool.keep(connection);
-        Ok(Db { pool, user: Some(user) })
-    }
-
-    /// For sessions that are ours alone.
-    fn direct(&self) -> Result<PgConnectOptions> {
-        let isolation = ("default_transaction_isolation", "read committed");
-        Ok(self.options()?.options([(OURS_ALONE, "on"), isolation, SEARCH_PATH]))
-    }
-
-    /// The same, where the server notices who hangs up, as we do with a statement that is given up: a backend that waits for a lock would notice only
-    /// after it, and another one every five seconds would soon be more than the server lets in.
-    fn noticed(&self) -> Result<PgConnectOptions> {
-        Ok(self.direct()?.options([(NOTICES, "1s")]))
+            let before = std::mem::replace(&mut connected, recipe.connect().await);
+            // Nor without them: what was said of the options is no clearer.
+            if let (Err(_), Err(failed)) = (&connected, &before)
+                && manner == Manner::Pooled
+                && !failed.options
+            {
+                connected = before;
+            }
+        }
+        let mut session = connected?;
+        let mut user = None;
+        if recipe.manner != Manner::Pooled {
+            // Without arguments, so in one message: behind a pooler two might meet two servers.
+            let asked =
+                "select pg_catalog.current_setting('rowlock.direct', true), session_user::pg_catalog.text";
+            let place = recipe.place();
+            let answer = timeout(STATEMENT_TIMEOUT, session.connection.fetch_one(asked)).await;
+            let answer = answer.map_err(|_| Error::Timeout)?.map_err(|error| Error::at(&place, error))?;
+            if answer.try_get::<Option<&str>, _>(0)? == Some("on") {
+                user = Some(answer.try_get::<String, _>(1)?.into());
+            }
+        }
+        if user.is_none() {
+            recipe = recipe.with(Manner::Pooled);
+        }
+        let pool = Pool::new(recipe, self.max_connections);
+        if user.is_some() {
+            pool.keep(session);
+        } else {
+            // Its session was begun with settings that those after it will not have.
+            let _ = timeout(STATEMENT_TIMEOUT, session.close()).await;
+        }
+        Ok(Db { pool, user })
     }
 }
 
@@ -135,8 +97,9 @@ impl Db {
         let version: i32 =
             db.one(query("select current_setting('server_version_num')::int")).await?.try_get(0)?;
         if version < OLDEST_SERVER {
-            return Err(Error::Unsupported(format!(
-                "PostgreSQL {} is too old: rowlock needs {} or newer",
+            return Err(Error::ServerTooOld(format!(
+                "{}: PostgreSQL {} is too old: rowlock needs {} or newer",
+                db.pool.recipe().place(),
                 version / 10_000,
                 OLDEST_SERVER / 10_000
             )));
@@ -160,20 +123,23 @@ impl Db {
     /// New connections are made as this says, those that are open stay: for a password that has changed. Not where it leads to another
     /// database: what is held in one is nobody's in another.
     pub fn follow(&self, connect: &Connect) -> Result<bool> {
-        let (old, new) = (self.pool.options(), connect.options()?);
-        let place = |options: &PgConnectOptions| {
-            (options.get_host().to_owned(), options.get_port(), options.get_database().map(str::to_owned))
-        };
-        if place(&old) != place(&new) {
+        let (old, new) = (self.pool.recipe(), Recipe::new(connect, Manner::Pooled)?);
+        if !old.target.is_same_place(&new.target) {
             return Ok(false);
         }
-        let notices = old.get_options().is_some_and(|options| options.contains(NOTICES));
-        self.pool.set_options(match (self.is_behind_pooler(), notices) {
-            (true, _) => new,
-            (false, true) => connect.noticed()?,
-            (false, false) => connect.direct()?,
-        });
+        self.pool.set_recipe(new.with(old.manner));
         Ok(true)
+    }
+
+    /// Where it is: `HOST:PORT/DATABASE`, with several hosts each of them.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.pool.recipe().place()
+    }
+
+    /// Closes the connections that nothing runs on, without a word: for who does not trust any more that they lead to the right server.
+    pub fn forget_connections(&self) {
+        self.pool.forget();
     }
 
     /// The row that a statement answers, under [`STATEMENT_TIMEOUT`].
@@ -194,18 +160,17 @@ impl Db {
 
     /// The same, for as long as it takes.
     pub(crate) async fn patiently(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
-        Ok(Box::pin(self.rows(statement)).await?)
+        Box::pin(self.rows(statement)).await
     }
 
-    async fn rows(&self, statement: Statement<'_>) -> sqlx::Result<Vec<PgRow>> {
+    async fn rows(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
         let mut lent = self.pool.lend().await?;
         let rows = if self.is_behind_pooler() {
             in_transaction(lent.connection(), statement).await
         } else {
             statement.fetch_all(lent.connection()).await
         };
-        lent.give_back(&rows);
-        rows
+        lent.give_back(rows)
     }
 
     /// A statement that may not run in a transaction, made by us from names of ours.
@@ -213,8 +178,7 @@ impl Db {
         bounded(async {
             let mut lent = self.pool.lend().await?;
             let done = lent.connection().execute(AssertSqlSafe(statement)).await;
-            lent.give_back(&done);
-            done
+            lent.give_back(done)
         })
         .await?;
         Ok(())
@@ -224,17 +188,26 @@ impl Db {
     pub async fn connect_with_retry(connect: &Connect, patience: Option<Duration>) -> Result<Self> {
         let started = tokio::time::Instant::now();
         let mut pause = RETRY_FIRST;
+        let mut said: Option<tokio::time::Instant> = None;
         loop {
             match Self::connect(connect).await {
                 Err(error)
                     if error.is_transient()
                         && patience.is_none_or(|patience| started.elapsed() < patience) =>
                 {
-                    tracing::warn!(%error, retry_in = ?pause, "cannot connect to the database yet");
+                    if said.is_none_or(|said| SAY_EVERY <= said.elapsed()) {
+                        said = Some(tokio::time::Instant::now());
+                        tracing::warn!(%error, "cannot connect to the database yet; trying again");
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_LONGEST);
                 }
-                result => return result,
+                result => {
+                    if said.is_some() && result.is_ok() {
+                        tracing::info!(after = ?started.elapsed(), "connected to the database");
+                    }
+                    return result;
+                }
             }
         }
     }
@@ -276,10 +249,8 @@ pub(crate) fn once(sql: &'static str) -> Statement<'static> {
 }
 
 /// No longer than [`STATEMENT_TIMEOUT`].
-pub(crate) async fn bounded<T>(
-    statement: impl Future<Output = std::result::Result<T, sqlx::Error>>,
-) -> Result<T> {
-    Ok(timeout(STATEMENT_TIMEOUT, statement).await.map_err(|_| Error::Timeout)??)
+pub(crate) async fn bounded<T>(statement: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(STATEMENT_TIMEOUT, statement).await.map_err(|_| Error::Timeout)?
 }
 
 /// Milliseconds, as SQL takes them; saturating.

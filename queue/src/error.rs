@@ -1,6 +1,6 @@
 //! What can go wrong between us and Postgres, as far as a caller treats it differently.
 
-use crate::db::STATEMENT_TIMEOUT;
+use crate::{connect::shorten, db::STATEMENT_TIMEOUT};
 
 /// Of our SQLSTATEs the one that says nothing about what was sent.
 const WRONG_ISOLATION: &str = "RL007";
@@ -9,15 +9,31 @@ const WRONG_ISOLATION: &str = "RL007";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The server does not answer, or hung up. Time may heal it.
-    #[error("Postgres cannot be reached: {0}")]
+    /// The server does not answer, hung up, or is no Postgres. Time may heal it. Begins with `HOST:PORT/DATABASE: `, as the next ones do.
+    #[error("{0}")]
     Unreachable(String),
+    /// The server can be reached and takes no writes: a standby, or one that was set to be read only. Time, or another server behind the
+    /// same name, may heal it.
+    #[error("{0}")]
+    ReadOnly(String),
     /// It did not answer within [`STATEMENT_TIMEOUT`].
     #[error("Postgres did not answer within {STATEMENT_TIMEOUT:?}")]
     Timeout,
-    /// The address or the server cannot work, whatever the time.
+    /// The URL says something that cannot be used. Does not begin with a place: there may be none.
     #[error("{0}")]
-    Unsupported(String),
+    Url(String),
+    /// The server refuses the login (user, password, database), or asks for a password in a way that we refuse.
+    #[error("{0}")]
+    Login(String),
+    /// TLS cannot be spoken as `sslmode` asks, or a certificate is at fault.
+    #[error("{0}")]
+    Tls(String),
+    /// The server is older than every release that we support.
+    #[error("{0}")]
+    ServerTooOld(String),
+    /// The database has no encoding that is checked.
+    #[error("{0}")]
+    UnsupportedEncoding(String),
     /// Behind a connection pooler nobody hears the bell.
     #[error("behind a connection pooler no bell is heard; the queue is polled")]
     NoBell,
@@ -82,11 +98,11 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Timeout => true,
+            Self::Unreachable(_) | Self::ReadOnly(_) | Self::Timeout => true,
             // Deadlock, serialization failure, lock timeout, cancelled; 53xxx: out of connections or memory, 58xxx: a disk's error.
-            // 23505: a claim sent twice with one token, both under way. 25006: a failover, and this is a standby yet.
+            // 23505: a claim sent twice with one token, both under way.
             Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| {
-                matches!(code.as_ref(), "40P01" | "40001" | "55P03" | "57014" | "23505" | "25006")
+                matches!(code.as_ref(), "40P01" | "40001" | "55P03" | "57014" | "23505")
                     || code.starts_with("53")
                     || code.starts_with("58")
             }),
@@ -126,8 +142,14 @@ impl Error {
     pub fn metric_label(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
+            Self::ReadOnly(_) => "read_only",
             Self::Timeout => "timeout",
-            Self::Unsupported(_) | Self::NoBell => "unsupported",
+            Self::Url(_)
+            | Self::Login(_)
+            | Self::Tls(_)
+            | Self::ServerTooOld(_)
+            | Self::UnsupportedEncoding(_)
+            | Self::NoBell => "unsupported",
             Self::SchemaMissing
             | Self::SchemaOfAnother { .. }
             | Self::SchemaTaken { .. }
@@ -140,29 +162,71 @@ impl Error {
     }
 }
 
+/// The SQLSTATE `read_only_sql_transaction`.
+pub(crate) const READ_ONLY: &str = "25006";
+
+impl Error {
+    /// What sqlx says of the server at `place`.
+    pub(crate) fn at(place: &str, error: sqlx::Error) -> Self {
+        match Self::from(error) {
+            Self::Unreachable(why) => Self::Unreachable(format!("{place}: {why}")),
+            Self::ReadOnly(why) => Self::ReadOnly(format!("{place}: {why}")),
+            Self::Login(why) => Self::Login(format!("{place}: {why}")),
+            error => error,
+        }
+    }
+
+    /// The same for a session that did not begin, where every refusal is one of the connection: too many of them (53xxx), or a setting of
+    /// the start.
+    pub(crate) fn at_start(place: &str, error: sqlx::Error) -> Self {
+        match Self::at(place, error) {
+            Self::Database(sqlx::Error::Database(refusal)) => {
+                let said = format!("{place}: {}", shorten(refusal.message()));
+                let may_pass = refusal
+                    .code()
+                    .is_some_and(|code| ["53", "57", "58"].iter().any(|class| code.starts_with(class)));
+                if may_pass { Self::Unreachable(said) } else { Self::Login(said) }
+            }
+            error => error,
+        }
+    }
+}
+
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Io(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::Protocol(_) => Self::Unreachable(error.to_string()),
-            sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => Self::Unsupported(error.to_string()),
+            sqlx::Error::Io(io) => {
+                tracing::debug!(%error, "a connection broke");
+                Self::Unreachable(match io.kind() {
+                    std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::BrokenPipe => {
+                        "the server hung up".to_owned()
+                    }
+                    _ => "the connection broke".to_owned(),
+                })
+            }
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+                Self::Unreachable("the connections are closed".to_owned())
+            }
+            sqlx::Error::Protocol(_) => {
+                tracing::debug!(%error, "not the Postgres protocol");
+                Self::Unreachable("what it says is not the Postgres protocol".to_owned())
+            }
+            sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => Self::Tls(error.to_string()),
             sqlx::Error::Database(refusal) => {
                 let code = refusal.code().unwrap_or_default().into_owned();
                 let hint = refusal
                     .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-                    .and_then(|refusal| refusal.hint().map(str::to_owned));
+                    .and_then(|refusal| refusal.hint().map(shorten));
+                let message = shorten(refusal.message());
                 match code.as_str() {
                     "RL006" => Self::Gone,
-                    ours if ours.starts_with("RL") => {
-                        Self::Refused { code, message: refusal.message().to_owned(), hint }
-                    }
+                    ours if ours.starts_with("RL") => Self::Refused { code, message, hint },
                     // Shutting down, starting up, crashed; connection failures; no such server behind the pooler (08xxx).
-                    "57P01" | "57P02" | "57P03" | "57P05" => Self::Unreachable(refusal.message().to_owned()),
-                    lost if lost.starts_with("08") => Self::Unreachable(refusal.message().to_owned()),
+                    "57P01" | "57P02" | "57P03" | "57P05" => Self::Unreachable(message),
+                    lost if lost.starts_with("08") => Self::Unreachable(message),
+                    READ_ONLY => Self::ReadOnly(format!("the server takes no writes: {message}")),
                     // Wrong user, password or database name.
-                    "28000" | "28P01" | "3D000" => Self::Unsupported(refusal.message().to_owned()),
+                    "28000" | "28P01" | "3D000" => Self::Login(message),
                     _ => Self::Database(error),
                 }
             }

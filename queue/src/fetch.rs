@@ -2,7 +2,7 @@
 
 use sqlx::Row;
 
-use crate::{Db, Result, TaskId, Token, db::query, declare::unsigned};
+use crate::{Db, Error, Result, TaskId, Token, db::query, declare::unsigned};
 
 /// What a handler is given.
 #[derive(Clone)]
@@ -45,4 +45,18 @@ pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<TaskBody
             })
         })
         .collect()
+}
+
+/// Whether the error is of a row that was asked for and not of the database, so that other rows can still be
+/// had: what is kept is no text of the database's encoding (22xxx), is more than a statement may carry
+/// (54xxx), or is damaged on disk (XX001).
+#[must_use]
+pub fn blames_a_row(error: &Error) -> bool {
+    match error {
+        Error::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => true,
+        Error::Database(sqlx::Error::Database(error)) => error
+            .code()
+            .is_some_and(|code| code.starts_with("22") || code.starts_with("54") || code == "XX001"),
+        _ => false,
+    }
 }

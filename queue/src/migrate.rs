@@ -46,6 +46,9 @@ pub const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;
 /// So long a migration waits for a lock: producers wait behind it, and they shall not for longer.
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '3s'";
 
+/// What `server_encoding` says where there is none: `initdb` without a locale makes such databases.
+const NO_ENCODING: &str = "SQL_ASCII";
+
 const MIGRATION_TABLE: &str = "create table rowlock.migration (
   version int primary key, name text not null, compatible_from int not null, applied_at timestamptz not null default now())";
 
@@ -143,6 +146,19 @@ impl Db {
         Ok(version.zip(compatible_from).map(|(version, compatible_from)| Found { version, compatible_from }))
     }
 
+    /// Text of a database without an encoding is whatever its producers send, and what one of them wrote
+    /// others may not be able to read.
+    async fn refuse_no_encoding(&self) -> Result<()> {
+        let encoding = self.one(query("select current_setting('server_encoding')")).await?;
+        if encoding.try_get::<String, _>(0)? != NO_ENCODING {
+            return Ok(());
+        }
+        Err(Error::UnsupportedEncoding(format!(
+            "this database has the encoding {NO_ENCODING}, in which nobody checks that text can be read; \
+             use one that was made by `create database NAME template template0 encoding 'UTF8'`"
+        )))
+    }
+
     /// Brings the schema to this release's version; one of a later release is left as it is. Safe to run at any time, by many at once, and
     /// under load. Refused where the schema belongs to somebody else, or holds what is not ours.
     pub async fn migrate(&self) -> Result<MigrateReport> {
@@ -169,6 +185,7 @@ impl Db {
             found.refuse_newer()?;
             return Ok(MigrateReport { from, to: from, notes: Vec::new() });
         }
+        self.refuse_no_encoding().await?;
         let mut lent = self.pool.lend().await?;
         let mut tx = lent.connection().begin_with(BEGIN).await?;
         // One migrator at a time, for the whole database, by locks that need a right: a schema's name is
@@ -198,8 +215,7 @@ impl Db {
         let asked = "select exists (select 1 from pg_publication p where p.puballtables)";
         let published: bool = once(asked).fetch_one(&mut *tx).await?.try_get(0)?;
         let committed = tx.commit().await;
-        lent.give_back(&committed);
-        committed?;
+        lent.give_back(committed)?;
         let notes = published.then(|| PUBLICATION_NOTE.to_owned()).into_iter().collect();
         Ok(MigrateReport { from, to: SCHEMA_VERSION, notes })
     }

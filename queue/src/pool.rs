@@ -9,15 +9,20 @@ use std::{
 };
 
 use sqlx::{
-    Connection, PgConnection,
-    postgres::{PgConnectOptions, PgDatabaseError, PgSeverity},
+    PgConnection,
+    postgres::{PgDatabaseError, PgSeverity},
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
-use crate::db::STATEMENT_TIMEOUT;
+use crate::{
+    Error, Result,
+    connect::{Recipe, Session},
+    db::STATEMENT_TIMEOUT,
+    error::READ_ONLY,
+};
 
 /// After so long a connection is closed: what a backend keeps of the tables it saw only grows.
 const LIFETIME: Duration = Duration::from_mins(30);
@@ -30,12 +35,12 @@ pub(crate) struct Pool {
 }
 
 struct Shared {
-    options: Mutex<PgConnectOptions>,
+    recipe: Mutex<Recipe>,
     idle: Mutex<Vec<Kept>>,
 }
 
 struct Kept {
-    connection: PgConnection,
+    session: Session,
     opened: Instant,
 }
 
@@ -48,39 +53,46 @@ pub(crate) struct Lent {
 }
 
 impl Pool {
-    pub(crate) fn new(options: PgConnectOptions, most: u32) -> Self {
+    pub(crate) fn new(recipe: Recipe, most: u32) -> Self {
         let most = usize::try_from(most.max(1)).unwrap_or(Semaphore::MAX_PERMITS);
-        let shared = Shared { options: Mutex::new(options), idle: Mutex::default() };
+        let shared = Shared { recipe: Mutex::new(recipe), idle: Mutex::default() };
         Self { shared: Arc::new(shared), room: Arc::new(Semaphore::new(most)) }
     }
 
     /// Keeps one that is open already.
-    pub(crate) fn keep(&self, connection: PgConnection) {
-        self.idle().push(Kept { connection, opened: Instant::now() });
+    pub(crate) fn keep(&self, session: Session) {
+        self.idle().push(Kept { session, opened: Instant::now() });
     }
 
     /// How the next connection is made.
-    pub(crate) fn options(&self) -> PgConnectOptions {
-        self.shared.options.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn recipe(&self) -> Recipe {
+        self.shared.recipe.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set_options(&self, options: PgConnectOptions) {
-        *self.shared.options.lock().unwrap_or_else(PoisonError::into_inner) = options;
+    pub(crate) fn set_recipe(&self, recipe: Recipe) {
+        *self.shared.recipe.lock().unwrap_or_else(PoisonError::into_inner) = recipe;
     }
 
     /// Waits for one to be free. The caller says for how long.
-    pub(crate) async fn lend(&self) -> sqlx::Result<Lent> {
+    pub(crate) async fn lend(&self) -> Result<Lent> {
         let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle().pop();
         let kept = if let Some(kept) = idle {
             kept
         } else {
-            let options = self.options();
-            let connecting = PgConnection::connect_with(&options);
-            let connected = timeout(STATEMENT_TIMEOUT, connecting).await;
-            Kept { connection: connected.map_err(|_| sqlx::Error::PoolTimedOut)??, opened: Instant::now() }
+            Kept { session: self.recipe().connect().await?, opened: Instant::now() }
         };
         Ok(Lent { kept, pool: self.clone(), _room: room })
+    }
+
+    /// One that is free, for who keeps it.
+    pub(crate) fn take(&self) -> Option<Session> {
+        self.idle().pop().map(|kept| kept.session)
+    }
+
+    /// Closes every connection that is free without a word: whoever is behind them may be the wrong server by now.
+    pub(crate) fn forget(&self) {
+        self.idle().clear();
     }
 
     /// Lends no more, and takes leave of the server on every connection that is free.
@@ -94,7 +106,7 @@ impl Pool {
         let idle = std::mem::take(&mut *self.idle());
         for kept in idle {
             // Whoever has vanished does not say goodbye.
-            let _ = timeout(STATEMENT_TIMEOUT, kept.connection.close()).await;
+            let _ = timeout(STATEMENT_TIMEOUT, kept.session.close()).await;
         }
     }
 
@@ -105,24 +117,34 @@ impl Pool {
 
 impl Lent {
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        &mut self.kept.connection
+        &mut self.kept.session.connection
     }
 
-    /// Keeps the connection for others, if what was asked on it says that it still is one.
-    pub(crate) fn give_back<T>(self, answer: &sqlx::Result<T>) {
+    /// Keeps the connection for others, if what was asked on it says that it still is a good one. The answer, with the place in its error.
+    pub(crate) fn give_back<T>(self, answer: sqlx::Result<T>) -> Result<T> {
         let Self { kept, pool, _room } = self;
         match answer {
-            Err(error) if !survives(error) => pool.idle().clear(),
+            Err(error) if !survives(&error) => {
+                pool.forget();
+                let fault = kept.session.fault();
+                return Err(fault.unwrap_or_else(|| Error::at(&pool.recipe().place(), error)));
+            }
             _ if LIFETIME <= kept.opened.elapsed() || pool.room.is_closed() => (),
             _ => pool.idle().push(kept),
         }
+        answer.map_err(Error::from)
     }
 }
 
-/// Whether the server goes on listening after such an error. If not, the others that are idle have most likely lost theirs, too.
+/// Whether the connection is a good one after such an error: the server goes on listening, and takes writes. After a failover a name may lead to
+/// a standby for a moment, which listens and refuses for as long as somebody asks it. If not, the others that are idle are most likely no
+/// better.
 fn survives(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Database(refusal) if refusal.try_downcast_ref::<PgDatabaseError>()
-        .is_some_and(|refusal| !matches!(refusal.severity(), PgSeverity::Fatal | PgSeverity::Panic)))
+    let sqlx::Error::Database(refusal) = error else { return false };
+    let fatal = refusal
+        .try_downcast_ref::<PgDatabaseError>()
+        .is_none_or(|refusal| matches!(refusal.severity(), PgSeverity::Fatal | PgSeverity::Panic));
+    !fatal && refusal.code().as_deref() != Some(READ_ONLY)
 }
 
 impl std::fmt::Debug for Pool {

@@ -219,11 +219,7 @@ pub fn declaration(name: &str) -> Declaration {
 }
 
 fn connect(database: &str) -> Connect {
-    Connect {
-        url: server::url(database),
-        application_name: "rowlock-tests".into(),
-        max_connections: CONNECTIONS,
-    }
+    Connect::new(server::url(database), "rowlock-tests", CONNECTIONS)
 }
 
 async fn run_at(database: &str, sql: &str) {

@@ -71,11 +71,7 @@ async fn start() -> Running {
     let mut admin = PgConnection::connect(&format!("{base}postgres")).await.expect("the server answers");
     let create = format!("create database {template}");
     admin.execute(AssertSqlSafe(create)).await.expect("a database is created");
-    let connect = Connect {
-        url: format!("{base}{template}"),
-        application_name: "rowlock-tests".into(),
-        max_connections: 1,
-    };
+    let connect = Connect::new(format!("{base}{template}"), "rowlock-tests", 1);
     let db = Db::connect(&connect).await.expect("the server is new enough");
     db.migrate().await.expect("the schema is made");
     db.close().await;
@@ -115,8 +111,12 @@ fn clean() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The executable beside the test's own folder, made with every test of this package.
-fn guard() -> anyhow::Result<PathBuf> {
+/// The executable beside the test's own folder, made with every test of this package: what guards servers that a test starts.
+///
+/// # Errors
+///
+/// Where the test lies in no folder of Cargo's.
+pub fn guard() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).context("a test lies in target/*/deps")?;
     Ok(folder.join("rowlock-tests-guard"))

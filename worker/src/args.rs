@@ -1,7 +1,8 @@
 //! Flags, environment and file, in this order of precedence, become one checked configuration.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -31,6 +32,9 @@ pub struct Args {
     /// File that holds the connection string; wins over the string itself
     #[arg(long, env = env::DATABASE_URL_FILE)]
     database_url_file: Option<PathBuf>,
+    /// File with the CA of the database's certificate, as PEM; sslmode is then verify-full
+    #[arg(long, env = env::DATABASE_CA_FILE)]
+    database_ca_file: Option<PathBuf>,
     /// Name of the queue
     #[arg(long, env = env::QUEUE)]
     queue: Option<String>,
@@ -46,7 +50,7 @@ pub struct Args {
     /// Address of /healthz, /readyz and /metrics [default: 127.0.0.1:9464]
     #[arg(long, env = env::LISTEN)]
     listen: Option<SocketAddr>,
-    /// How long running tasks may take to finish after SIGTERM [default: 25s]
+    /// How long running tasks may take to finish after SIGTERM, SIGINT or SIGHUP [default: 25s]
     #[arg(long, env = env::DRAIN_GRACE)]
     drain_grace: Option<Dur>,
     /// json or text [default: json]
@@ -66,6 +70,10 @@ pub struct Config {
     pub database_url: String,
     /// Where it was read, if anywhere: what is written there later is followed.
     pub database_url_file: Option<PathBuf>,
+    /// The certificates of the authorities that the database's may be signed by, as PEM.
+    pub database_ca: Option<Arc<str>>,
+    /// Where those were read: followed, too.
+    pub database_ca_file: Option<PathBuf>,
     pub queue: String,
     pub name: String,
     pub workers: u32,
@@ -79,6 +87,7 @@ pub struct Config {
 impl Args {
     /// The arguments of this process. A wrong flag or setting is one line and exit code 2.
     pub fn of_process() -> Result<Config, ConfigError> {
+        rowlock_daemon::check_environment().map_err(|error| ConfigError(error.to_string()))?;
         match Self::try_parse() {
             Ok(args) => args.resolve(),
             Err(error) if error.use_stderr() => {
@@ -97,6 +106,7 @@ impl Args {
         let Self {
             database_url,
             database_url_file,
+            database_ca_file,
             queue,
             name,
             workers,
@@ -118,9 +128,13 @@ impl Args {
             return Err(ConfigError(format!("--workers is {workers}; choose 1 to {WORKERS_MAX}")));
         }
         let database_url_file = database_url_file.or(file.database_url_file);
+        let database_ca_file =
+            database_ca_file.or(file.database_ca_file).filter(|path| !path.as_os_str().is_empty());
         Ok(Config {
             database_url: find_url(database_url, database_url_file.clone())?,
             database_url_file,
+            database_ca: database_ca_file.as_deref().map(read_ca).transpose()?,
+            database_ca_file,
             queue: queue
                 .or(file.queue)
                 .filter(|queue| !queue.is_empty())
@@ -150,6 +164,11 @@ fn find_url(url: Option<String>, file: Option<PathBuf>) -> Result<String, Config
     };
     let url = url.trim();
     if url.is_empty() { Err(missing("--database-url", env::DATABASE_URL)) } else { Ok(url.to_owned()) }
+}
+
+fn read_ca(path: &Path) -> Result<Arc<str>, ConfigError> {
+    let wrong = |error| ConfigError(format!("--database-ca-file {}: {error}", path.display()));
+    Ok(std::fs::read_to_string(path).map_err(wrong)?.into())
 }
 
 pub(crate) fn parse_handler_url(text: &str) -> Result<Uri, ConfigError> {
@@ -190,6 +209,14 @@ mod tests {
     }
 
     #[test]
+    fn every_variable_of_a_flag_is_known() {
+        use clap::CommandFactory;
+        for name in Args::command().get_arguments().filter_map(|flag| flag.get_env()?.to_str()) {
+            assert!(env::ALL.contains(&name), "{name} would be refused as misspelt");
+        }
+    }
+
+    #[test]
     fn the_defaults_are_those_of_the_help() {
         let config = resolve(&[]).unwrap();
         assert_eq!(config.workers, 10);
@@ -205,6 +232,7 @@ mod tests {
         check_wrong(&["--handler-url", "https://h/"], "must look like http://");
         check_wrong(&["--handler-url", "/tasks"], "must look like http://");
         check_wrong(&["--database-url-file", "/nowhere"], "/nowhere");
+        check_wrong(&["--database-ca-file", "/nowhere"], "--database-ca-file /nowhere");
         check_wrong(&["--config", "/nowhere.yaml"], "/nowhere.yaml");
     }
 

@@ -35,6 +35,8 @@ pub(crate) async fn beat_on(
         slept = snapshot.sleeps;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
+            // A beat and leaving exclude each other.
+            () = shared.leaving.cancelled() => return Ok(()),
             () = next_beat(&shared, &mut line, sent) => (),
         }
     }
@@ -84,7 +86,9 @@ async fn beat_once(shared: &Shared, line: &mut Line, snapshot: Snapshot, sent: I
             take_in(shared, &beat, snapshot).await;
         }
         Err(error) => {
-            shared.metrics.beat_failed();
+            if !shared.leaving.is_cancelled() {
+                shared.metrics.beat_failed();
+            }
             shared.fence.break_chain();
             shared.database_failed("beat", &error);
         }

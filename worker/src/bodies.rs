@@ -3,50 +3,76 @@
 use std::collections::HashMap;
 use std::future::Future;
 
-use rowlock_queue::{Error, Result, TaskBody, TaskId, Token};
+use rowlock_queue::{Error, Result, TaskBody, TaskId, Token, blames_a_row};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::pause::Pause;
 use crate::shared::Shared;
 
-/// The one verb it takes; a seam for its tests.
+/// The one verb it takes, and what its errors mean; a seam for its tests.
 pub(crate) trait Bodies: Send + Sync {
+    /// Whether others than the row at fault can be had.
+    fn blames_a_row(&self, error: &Error) -> bool {
+        blames_a_row(error)
+    }
+
     fn fetch(&self, token: Token, ids: &[TaskId]) -> impl Future<Output = Result<Vec<TaskBody>>> + Send;
 }
 
 impl Bodies for Shared {
     async fn fetch(&self, token: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
         let bodies = rowlock_queue::fetch(&self.db, token, ids).await;
+        match &bodies {
+            // The database did answer, and what is wrong is one task's affair.
+            Err(error) if blames_a_row(error) => self.metrics.error("body_unreadable"),
+            Err(error) => self.database_failed("fetch", error),
+            Ok(_) => self.database_answered("fetch"),
+        }
         bodies
-            .inspect(|_| self.database_answered("fetch"))
-            .inspect_err(|error| self.database_failed("fetch", error))
     }
 }
 
+/// What the database has of some tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    pub(crate) bodies: HashMap<TaskId, TaskBody>,
+    /// Why there is no body.
+    pub(crate) unreadable: HashMap<TaskId, Error>,
+}
+
 /// All bodies there are; `None`: asked to stop before the database had answered. What takes too long for one statement is asked for
-/// in parts: many large payloads over a slow network would take too long again.
+/// in parts: many large payloads over a slow network would take too long again. So is what holds a body that
+/// cannot be read, down to that one: the others run.
 pub(crate) async fn fetch_all(
     store: &impl Bodies,
     token: Token,
     ids: &[TaskId],
     stop: &CancellationToken,
-) -> Option<HashMap<TaskId, TaskBody>> {
-    let mut bodies = HashMap::with_capacity(ids.len());
+) -> Option<Fetched> {
+    let mut fetched = Fetched::default();
     let mut rest = ids;
-    let mut most = ids.len();
+    let mut bearable = ids.len();
+    let mut most = bearable;
     let mut pause = Pause::DATABASE;
     while !rest.is_empty() {
         let (now, later) = rest.split_at(most.min(rest.len()));
-        match store.fetch(token, now).await {
-            Ok(found) => {
-                bodies.extend(found.into_iter().map(|body| (body.id, body)));
+        match (store.fetch(token, now).await, now) {
+            (Ok(found), _) => {
+                fetched.bodies.extend(found.into_iter().map(|body| (body.id, body)));
                 rest = later;
+                most = most.saturating_mul(2).min(bearable);
                 pause.reset();
             }
-            Err(error) => {
+            (Err(error), [one]) if store.blames_a_row(&error) => {
+                fetched.unreadable.insert(*one, error);
+                rest = later;
+            }
+            (Err(error), _) if store.blames_a_row(&error) => most = now.len().div_ceil(2),
+            (Err(error), _) => {
                 if matches!(error, Error::Timeout) {
-                    most = now.len().div_ceil(2);
+                    bearable = now.len().div_ceil(2);
+                    most = bearable;
                 }
                 tokio::select! {
                     biased;
@@ -56,7 +82,7 @@ pub(crate) async fn fetch_all(
             }
         }
     }
-    Some(bodies)
+    Some(fetched)
 }
 
 #[cfg(test)]
@@ -97,7 +123,7 @@ mod tests {
         let fake = Fake { most, down, asked, stop: stop.clone() };
         let ids: Vec<_> = (1..=100).map(TaskId).collect();
         let bodies = fetch_all(&fake, Token(1), &ids, stop).await;
-        (bodies.map(|bodies| bodies.len()), fake.asked.into_inner().unwrap())
+        (bodies.map(|fetched| fetched.bodies.len()), fake.asked.into_inner().unwrap())
     }
 
     #[tokio::test(start_paused = true)]
@@ -117,5 +143,37 @@ mod tests {
         let stop = CancellationToken::new();
         stop.cancel();
         assert_eq!(fetch(100, 0, &stop).await, (Some(100), vec![100]));
+    }
+
+    /// Cannot read some of them.
+    struct Damaged(Vec<i64>, Mutex<Vec<usize>>);
+
+    impl Bodies for Damaged {
+        fn blames_a_row(&self, _: &Error) -> bool {
+            true
+        }
+
+        async fn fetch(&self, _: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
+            self.1.lock().unwrap().push(ids.len());
+            if ids.iter().any(|id| self.0.contains(&id.0)) {
+                return Err(Error::UnsupportedEncoding("invalid byte sequence".into()));
+            }
+            Ok(ids.iter().map(|id| body(*id)).collect())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_read_keeps_nobody_else_from_it() {
+        let ids: Vec<_> = (1..=100).map(TaskId).collect();
+        for damaged in [vec![1], vec![100], vec![50, 51], (1..=100).collect()] {
+            let store = Damaged(damaged.clone(), Mutex::default());
+            let fetched = fetch_all(&store, Token(1), &ids, &CancellationToken::new()).await.unwrap();
+            let mut found: Vec<i64> = fetched.unreadable.keys().map(|id| id.0).collect();
+            found.sort_unstable();
+            assert_eq!(found, damaged);
+            assert_eq!(fetched.bodies.len(), 100 - damaged.len());
+            let asked = store.1.into_inner().unwrap().len();
+            assert!(asked <= 15 * damaged.len(), "{asked} statements for {} of 100", damaged.len());
+        }
     }
 }

@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::answer::reason;
 use crate::bodies::fetch_all;
 use crate::ended::WorkerError;
 use crate::pause::{Pause, retry_soon};
@@ -178,22 +179,31 @@ impl Claimer {
             tasks.iter().map(|task| shared.workers.start(task.id, &shared.abort_runs)).collect();
         let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
         // The fence ends it from outside.
-        let Some(mut bodies) = fetch_all(&*shared, token, &ids, stop).await else {
+        let Some(mut fetched) = fetch_all(&*shared, token, &ids, stop).await else {
             for busy in busy {
                 self.settle_unrun(busy, token, Outcome::Release);
             }
             return;
         };
         for (claim, busy) in tasks.into_iter().zip(busy) {
-            if let Some(body) = bodies.remove(&claim.id) {
+            if let Some(body) = fetched.bodies.remove(&claim.id) {
                 let (shared, settle) = (Arc::clone(&shared), self.settle.clone());
                 self.runs.spawn(run(shared, settle, busy, token, claim, body));
+                continue;
+            }
+            let error = if let Some(error) = fetched.unreadable.remove(&claim.id) {
+                // The database's own words may quote the payload, which belongs in no log.
+                tracing::error!(
+                    task = %claim.id,
+                    "the task's payload cannot be read; it is dead, and its story says why"
+                );
+                reason(&format!("the task's payload or type cannot be read from the database: {error}"))
             } else {
                 tracing::error!(task = %claim.id, "the task has no body; it is settled as dead");
                 shared.metrics.error("body_missing");
-                let error = "the task's payload is missing from the database".to_owned();
-                self.settle_unrun(busy, token, Outcome::Dead { error });
-            }
+                "the task's payload is missing from the database".to_owned()
+            };
+            self.settle_unrun(busy, token, Outcome::Dead { error });
         }
     }
 

@@ -10,6 +10,7 @@ use crate::ended::ConfigError;
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct ConfigFile {
     pub(crate) database_url_file: Option<std::path::PathBuf>,
+    pub(crate) database_ca_file: Option<std::path::PathBuf>,
     pub(crate) queue: Option<String>,
     pub(crate) name: Option<String>,
     pub(crate) workers: Option<u32>,

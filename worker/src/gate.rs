@@ -1,7 +1,9 @@
 //! Opens when the handler's port accepts connections; closed, nothing is claimed.
 
+use std::io;
 use std::time::Duration;
 
+use rowlock_daemon::lack_of_files;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -31,9 +33,11 @@ impl Gate {
     }
 
     /// The handler could not be reached.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(&self, error: &str) {
         if self.open.send_replace(false) {
-            tracing::warn!("the handler cannot be reached; nothing is claimed until its port accepts again");
+            tracing::warn!(
+                "the handler cannot be reached ({error}); nothing is claimed until its port accepts again"
+            );
         }
     }
 
@@ -45,12 +49,10 @@ impl Gate {
             let _ = closed.wait_for(|open| !open).await;
             let mut pause = PROBE_PAUSE;
             let mut due = Instant::now() + FIRST_WARNING;
-            while !accepts(host, port).await {
+            while let Err(error) = knock(host, port).await {
                 if due <= Instant::now() {
                     due = Instant::now() + NEXT_WARNING;
-                    tracing::warn!(
-                        "nothing listens on {host}:{port}, so nothing is claimed: the handler must listen there (`rowlock dev` tells it in PORT)"
-                    );
+                    tracing::warn!("{}", refusal(host, port, &error));
                 }
                 tokio::time::sleep(pause.step()).await;
             }
@@ -66,8 +68,24 @@ impl Gate {
     }
 }
 
-async fn accepts(host: &str, port: u16) -> bool {
-    matches!(timeout(PROBE_TIMEOUT, TcpStream::connect((host, port))).await, Ok(Ok(_)))
+async fn knock(host: &str, port: u16) -> io::Result<()> {
+    let connected = timeout(PROBE_TIMEOUT, TcpStream::connect((host, port))).await;
+    connected.map_err(|_| io::ErrorKind::TimedOut.into()).flatten().map(drop)
+}
+
+/// Why nothing is claimed. What keeps us from trying is not the handler's fault.
+fn refusal(host: &str, port: u16, error: &io::Error) -> String {
+    match (lack_of_files(error), error.kind()) {
+        (Some(lack), _) => {
+            format!("the handler on {host}:{port} cannot be asked, so nothing is claimed: {lack}")
+        }
+        (None, io::ErrorKind::ConnectionRefused) => format!(
+            "nothing listens on {host}:{port}, so nothing is claimed: the handler must listen there (`rowlock dev` tells it in PORT)"
+        ),
+        _ => format!(
+            "the handler on {host}:{port} does not accept connections, so nothing is claimed: {error}"
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -86,12 +104,24 @@ mod tests {
                 let listener = tokio::net::TcpListener::bind(address).await.unwrap();
                 gate.opened().await;
                 drop(listener);
-                gate.close();
+                gate.close("gone");
             }
         };
         tokio::select! {
             () = gate.keep("127.0.0.1", address.port(), || ()) => unreachable!("keeps for good"),
             () = comes_and_goes => (),
         }
+    }
+
+    /// No more files may be open.
+    const EMFILE: i32 = 24;
+
+    #[test]
+    fn the_handler_is_blamed_for_what_it_does_and_for_nothing_else() {
+        let said = |error: io::Error| refusal("127.0.0.1", 8080, &error);
+        assert!(said(io::ErrorKind::ConnectionRefused.into()).contains("nothing listens on 127.0.0.1:8080"));
+        assert!(said(io::ErrorKind::TimedOut.into()).contains("does not accept connections"));
+        let lack = said(io::Error::from_raw_os_error(EMFILE));
+        assert!(lack.contains("ulimit -n") && !lack.contains("must listen"), "{lack}");
     }
 }

@@ -8,7 +8,6 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use rowlock_crds::listen;
 use rowlock_queue::BEAT;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -55,8 +54,7 @@ impl Health {
 }
 
 pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, WorkerError> {
-    let listener = TcpListener::bind(&listen::addresses(address)[..]).await;
-    listener.map_err(|error| WorkerError::Listen(address, error))
+    rowlock_daemon::bind(address).await.map_err(|error| WorkerError::Listen(address, error))
 }
 
 /// Serves until `stop`.
@@ -68,7 +66,7 @@ pub(crate) async fn serve(
     // Connections that are kept alive do not hold up the end: it is not a graceful shutdown, pages are short.
     tokio::select! {
         () = stop.cancelled() => Ok(()),
-        ended = axum::serve(listener, router(health)) => ended.map_err(|_| WorkerError::Ended("the HTTP server")),
+        never = rowlock_daemon::serve(listener, router(health)) => match never {},
     }
 }
 
@@ -101,17 +99,6 @@ async fn metrics(State(health): State<Arc<Health>>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn every_address_is_one_of_both_families() {
-        let listener = bind("[::]:0".parse().unwrap()).await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        // A machine without IPv6 has no loopback of that family either.
-        let ipv6 = TcpListener::bind("[::1]:0").await.is_ok();
-        for loopback in std::iter::once("127.0.0.1").chain(ipv6.then_some("::1")) {
-            tokio::net::TcpStream::connect((loopback, port)).await.unwrap();
-        }
-    }
 
     #[tokio::test]
     async fn not_joined_is_healthy_but_not_ready() {

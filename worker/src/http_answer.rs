@@ -3,12 +3,17 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use rowlock_crds::RetryPolicy;
 
 use crate::answer::{Answer, REASON_MAX, RESULT_MAX, SNOOZE_MAX};
+use crate::outage::Seldom;
+
+/// Of a header that is shown so much: any address is, and no log swells.
+const SHOWN_MAX: usize = 1024;
 
 /// What was read of a body.
 enum Read {
@@ -17,8 +22,8 @@ enum Read {
     Cut(Vec<u8>),
 }
 
-/// Turns the answer into what becomes of the task.
-pub(crate) async fn read_answer<B>(response: Response<B>, retry: &RetryPolicy) -> Answer
+/// Turns the answer into what becomes of the task. `asked`: path and query of the request.
+pub(crate) async fn read_answer<B>(response: Response<B>, retry: &RetryPolicy, asked: &str) -> Answer
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::error::Error,
@@ -33,29 +38,97 @@ where
             return Answer::Broken { error };
         }
     };
+    let coding = coding(&head.headers);
     if status.is_success() {
-        return match read {
-            Read::Whole(body) => Answer::Done { result: text(body) },
-            Read::Cut(_) => {
-                tracing::warn!(
-                    bound_bytes = RESULT_MAX,
-                    "the handler's result is larger than the bound and was not kept; the task is complete"
-                );
-                Answer::Done { result: None }
-            }
-        };
+        return Answer::Done { result: result(read, coding.as_deref()) };
     }
     let (Read::Whole(body) | Read::Cut(body)) = read;
-    refuse(status, &head.headers, body, retry)
+    let said = match (redirected(status, &head.headers, asked), coding) {
+        (Some(redirected), _) => Some(redirected),
+        (None, Some(coding)) => Some(format!("the answer is compressed ({coding}), which is not read")),
+        (None, None) => text(body),
+    };
+    refuse(status, &head.headers, said, retry)
 }
 
-fn refuse(status: StatusCode, headers: &HeaderMap, body: Vec<u8>, retry: &RetryPolicy) -> Answer {
+/// The answer has this status, and what follows the status cannot be read: the work is not done again for its
+/// wrapping.
+pub(crate) fn unreadable(status: StatusCode, why: &str, retry: &RetryPolicy) -> Answer {
+    if status.is_success() {
+        not_kept(&format!("the answer cannot be read beyond its status: {why}"));
+        return Answer::Done { result: None };
+    }
+    let said = format!("the rest of the answer cannot be read: {why}");
+    refuse(status, &HeaderMap::new(), Some(said), retry)
+}
+
+/// What is kept of the body of a success.
+fn result(read: Read, coding: Option<&str>) -> Option<String> {
+    match (read, coding) {
+        (Read::Whole(body), _) if body.is_empty() => None,
+        (_, Some(coding)) => {
+            not_kept(&format!(
+                "it is compressed ({coding}), although the request says `accept-encoding: identity`"
+            ));
+            None
+        }
+        (Read::Whole(body), None) => text(body),
+        (Read::Cut(_), None) => {
+            not_kept(&format!("it is larger than {RESULT_MAX} bytes"));
+            None
+        }
+    }
+}
+
+/// What a handler does once it does with every task: it is said seldom.
+fn not_kept(why: &str) {
+    static SAID: Seldom = Seldom::new();
+    if let Some(tasks) = SAID.happened(1) {
+        tracing::warn!(tasks, why, "results of the handler were not kept; their tasks are complete");
+    }
+}
+
+/// How the body is encoded, unless it is as it is: nothing was asked for.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    let coding = shown(headers.get(header::CONTENT_ENCODING)?);
+    (!coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).then_some(coding)
+}
+
+/// Where to, and what to change: no redirect is followed, since it leads away from the handler or from POST.
+fn redirected(status: StatusCode, headers: &HeaderMap, asked: &str) -> Option<String> {
+    let to = headers.get(header::LOCATION).filter(|_| status.is_redirection()).map(shown)?;
+    let uri: Option<Uri> = to.parse().ok();
+    let path = uri.as_ref().and_then(Uri::path_and_query).map(PathAndQuery::as_str);
+    let cure = if uri.as_ref().and_then(Uri::scheme_str) == Some("https") {
+        "let the handler take plain HTTP at its port".to_owned()
+    } else if let Some(path) = path.filter(|path| *path != asked && differs_by_slash(path, asked)) {
+        format!(
+            "it differs by a slash: write {path} as spec.handler.http.path, or as the path of --handler-url"
+        )
+    } else {
+        format!("let the handler answer at {asked} itself")
+    };
+    Some(format!("it redirects to {to}, and redirects are not followed; {cure}"))
+}
+
+fn differs_by_slash(one: &str, other: &str) -> bool {
+    let bare = |text: &str| text.split('?').next().unwrap_or_default().trim_end_matches('/').to_owned();
+    bare(one) == bare(other)
+}
+
+/// A header's value as text, in bounds.
+fn shown(value: &HeaderValue) -> String {
+    let bytes = &value.as_bytes()[..value.len().min(SHOWN_MAX)];
+    String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+fn refuse(status: StatusCode, headers: &HeaderMap, said: Option<String>, retry: &RetryPolicy) -> Answer {
     let later = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
     if later && let Some(delay) = retry_after(headers, SystemTime::now()) {
         return Answer::Snooze { delay };
     }
-    let error = match text(body) {
-        Some(body) => format!("HTTP {}: {body}", status.as_u16()),
+    let error = match said {
+        Some(said) => format!("HTTP {}: {said}", status.as_u16()),
         None => format!("HTTP {}", status.as_u16()),
     };
     if retry.is_final(status.as_u16()) { Answer::Final { error } } else { Answer::failed(error) }

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::Full;
 use rowlock_crds::RetryPolicy;
+use rowlock_daemon::lack_of_files;
 
 use crate::answer::Answer;
 use crate::connections::{Connections, NoAnswer};
-use crate::http_answer::read_answer;
+use crate::http_answer::{read_answer, unreadable};
 use crate::task::Task;
 
 /// Who does tasks over HTTP.
@@ -38,44 +39,61 @@ impl HttpHandler {
     }
 
     /// One attempt. Dropping this future closes the connection.
-    pub(crate) async fn call(&self, task: Task, retry: &RetryPolicy) -> Answer {
-        let request = match self.request(task) {
-            Ok(request) => request,
-            Err(error) => return Answer::Final { error: format!("this task cannot be sent: {error}") },
-        };
-        match self.connections.send(request).await {
+    pub(crate) async fn call(&self, mut task: Task, retry: &RetryPolicy) -> Answer {
+        // Cloned with each request, but not copied.
+        let payload = Bytes::from(std::mem::take(&mut task.payload));
+        let trace = traceparent();
+        match self.connections.send(|| self.request(&task, &trace, &payload)).await {
             Ok((response, connection)) => {
-                let answer = read_answer(response, retry).await;
+                let answer = read_answer(response, retry, self.path()).await;
                 self.connections.keep(connection);
                 answer
             }
-            Err(NoAnswer::Unreachable(error)) => Answer::Unreachable { error: error.to_string() },
+            Err(NoAnswer::Unsendable(error)) => {
+                Answer::Final { error: format!("this task cannot be sent: {error}") }
+            }
+            Err(NoAnswer::Unreachable(error)) => {
+                let lack = lack_of_files(&error).map(str::to_owned);
+                Answer::Unreachable { error: lack.unwrap_or_else(|| error.to_string()) }
+            }
+            Err(NoAnswer::Unreadable(status, error)) => unreadable(status, &causes(&error), retry),
             Err(NoAnswer::Broken(error)) => {
                 Answer::Broken { error: format!("no whole answer from the handler: {}", causes(&error)) }
             }
         }
     }
 
-    fn request(&self, task: Task) -> Result<Request<Full<Bytes>>, http::Error> {
+    fn path(&self) -> &str {
+        self.url.path_and_query().map_or("/", |path| path.as_str())
+    }
+
+    fn request(
+        &self,
+        task: &Task,
+        trace: &str,
+        payload: &Bytes,
+    ) -> Result<Request<Full<Bytes>>, http::Error> {
         let id = task.id.to_string();
         Request::builder()
             .method(Method::POST)
-            .uri(self.url.path_and_query().map_or("/", |path| path.as_str()))
+            .uri(self.path())
             .header(header::HOST, &self.authority)
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            // A result is kept as text, and loopback gains nothing by less of it.
+            .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
             .header("ce-specversion", HeaderValue::from_static("1.0"))
             .header("ce-id", &id)
             .header("ce-type", percent_encode(&task.kind))
             .header("ce-source", format!("/rowlock/{}", percent_encode(&task.queue)))
             .header("ce-time", humantime::format_rfc3339_millis(task.enqueued_at).to_string())
             .header("idempotency-key", &id)
-            .header("traceparent", traceparent())
+            .header("traceparent", trace)
             .header("rowlock-queue", percent_encode(&task.queue))
             .header("rowlock-attempt", task.attempt)
             .header("rowlock-max-attempts", task.max_attempts)
             .header("rowlock-deadline", humantime::format_rfc3339_millis(task.deadline).to_string())
             .header("rowlock-fencing-token", task.fencing_token.to_string())
-            .body(Full::new(Bytes::from(task.payload)))
+            .body(Full::new(payload.clone()))
     }
 }
 
@@ -122,4 +140,8 @@ pub(crate) fn unix_ms(ms: i64) -> std::time::SystemTime {
 }
 
 #[cfg(test)]
+mod reuse_tests;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod wrapping_tests;

@@ -22,7 +22,7 @@ use crate::pause::Pause;
 use crate::settler::{SETTLE_QUEUE, Settler, Settles};
 use crate::shared::{Equipment, Handler, Shared};
 use crate::stop::Stop;
-use crate::url_file::follow_url;
+use crate::url_file::follow;
 use crate::worker::Worker;
 
 /// The operator migrates and declares; an instance that comes first waits for it.
@@ -100,7 +100,13 @@ async fn join_and_work(
     tracing::info!(instance = %shared.instance, queue = %shared.queue, workers = worker.workers, "joined");
     start_parts(worker, &shared, stop, parts, background);
     let ended = supervise(&shared, stop, worker.drain_grace, parts).await;
-    let patience = if matches!(ended, Ok(Ended::Fenced(_))) { FAREWELL } else { LEAVE_TIMEOUT };
+    let patience = if matches!(ended, Ok(Ended::Fenced(_))) {
+        // Those that are open may lead to the server that did not answer.
+        shared.db.forget_connections();
+        FAREWELL
+    } else {
+        LEAVE_TIMEOUT
+    };
     tokio::select! {
         () = leave(&shared, patience) => (),
         () = stop.aborting().cancelled(), if patience == FAREWELL => (),
@@ -155,9 +161,9 @@ fn start_parts(
         parts.spawn(opener.work(Arc::clone(&shared.metrics), background.clone()));
     }
     parts.spawn(care_on(Arc::clone(shared), background.clone()));
-    if let Some(file) = worker.url_file.clone() {
+    if !worker.files.is_empty() {
         let (shared, stop, background) = (Arc::clone(shared), stop.clone(), background.clone());
-        parts.spawn(follow_url(shared, file, connect, stop, background));
+        parts.spawn(follow(shared, worker.files.clone(), connect, stop, background));
     }
     let fenced = Arc::clone(shared);
     parts.spawn(async move {
@@ -235,6 +241,7 @@ async fn join_all(line: &mut JoinSet<Part>) -> Result<(), WorkerError> {
 /// Hands back what is still leased. After a fence too: its runs were stopped, so unless the instance was declared gone meanwhile,
 /// an outage of the database uses up no attempt.
 async fn leave(shared: &Shared, patience: Duration) {
+    shared.leaving.cancel();
     let left = async {
         let mut pause = JOIN_PAUSE;
         loop {

@@ -12,6 +12,7 @@ mod worker;
 
 mod answer;
 mod connections;
+mod heard;
 mod http_answer;
 mod http_handler;
 mod in_process;

@@ -1,5 +1,6 @@
 //! The worker process: parses and runs.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use rowlock_worker::{Args, run_process};
@@ -11,7 +12,8 @@ async fn main() -> ExitCode {
     match Args::of_process() {
         Ok(config) => run_process(config).await,
         Err(error) => {
-            eprintln!("rowlock-worker: {error}");
+            // Where nobody hears it the exit code says it.
+            let _ = writeln!(std::io::stderr(), "rowlock-worker: {error}");
             ExitCode::from(MISCONFIGURED)
         }
     }

@@ -10,6 +10,7 @@ const FENCED: u8 = 3;
 /// Installs the logging and works until a signal. The exit code is 0 after a drain, 3 after a fence, 1 after a failure.
 pub async fn run_process(config: Config) -> ExitCode {
     install_logging(config.log_format);
+    rowlock_daemon::raise_open_files();
     let stop = Stop::new();
     let ended = tokio::select! {
         ended = Worker::from_config(config).run(stop.clone()) => ended.map_err(|error| error.to_string()),

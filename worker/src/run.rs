@@ -68,7 +68,7 @@ fn observe(shared: &Shared, busy: &Busy, answer: &Answer, started: Instant) {
         Answer::Unreachable { error } => {
             tracing::debug!(task = %busy.task(), %error, "released: nothing reached the handler");
             shared.metrics.error("handler_unreachable");
-            shared.gate.close();
+            shared.gate.close(error);
         }
         answer => {
             shared.metrics.ran(answer.label(), took);

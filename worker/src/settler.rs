@@ -61,7 +61,7 @@ impl<S: Settles> Settler<S> {
         let mut most = rest.len();
         let mut pause = Pause::DATABASE;
         let mut refused_since = None;
-        let mut replaced = false;
+        let mut replaced = Replaced::Nothing;
         while !rest.is_empty() {
             let now = most.min(rest.len());
             let error = match self.store.settle(&rest[..now]).await {
@@ -69,7 +69,7 @@ impl<S: Settles> Settler<S> {
                     self.outage.answered("settle");
                     self.count(&rest[..now], &settled);
                     rest = &mut rest[now..];
-                    (pause, refused_since, replaced) = (Pause::DATABASE, None, false);
+                    (pause, refused_since, replaced) = (Pause::DATABASE, None, Replaced::Nothing);
                     continue;
                 }
                 Err(error) => error,
@@ -78,11 +78,12 @@ impl<S: Settles> Settler<S> {
             if error.blames_the_values() {
                 // Find the one that is refused whatever we do, so that the others are not held up.
                 match &mut rest[..now] {
-                    [one] if !replaced => replace(one, &error),
-                    [_] => return Err(WorkerError::Queue(error)),
+                    [one] => match replace(one, &error, replaced) {
+                        Some(more) => replaced = more,
+                        None => return Err(WorkerError::Queue(error)),
+                    },
                     _ => most = 1,
                 }
-                replaced = now == 1;
                 continue;
             }
             self.outage.failed("settle", &error);
@@ -127,11 +128,39 @@ impl<S: Settles> Settler<S> {
     }
 }
 
-/// An outcome the database refuses becomes a dead task that says so. If even that is refused, the instance ends.
-fn replace(settlement: &mut Settlement, error: &Error) {
-    tracing::error!(task = %settlement.task, %error, "the outcome was refused; the task is settled as dead");
-    let error = format!("the outcome could not be written ({})", error.metric_label());
-    settlement.outcome = Outcome::Dead { error };
+/// What was done to an outcome because the database refuses it as it is.
+#[derive(Clone, Copy)]
+enum Replaced {
+    Nothing,
+    Text,
+    Outcome,
+}
+
+/// Of an outcome that the database refuses the text goes first, which may hold what the database's encoding
+/// does not: work that was done is done. One that is refused all the same becomes a dead task that says so.
+/// If even that is refused, the instance ends: `None`.
+fn replace(settlement: &mut Settlement, refusal: &Error, done: Replaced) -> Option<Replaced> {
+    let task = settlement.task;
+    let why = format!("it could not be written ({})", refusal.metric_label());
+    match (done, &mut settlement.outcome) {
+        (Replaced::Nothing, Outcome::Complete { result: result @ Some(_) }) => {
+            tracing::warn!(%task, "the database refused the result; the task is complete without it");
+            *result = None;
+            Some(Replaced::Text)
+        }
+        (Replaced::Nothing, Outcome::Retry { error, .. } | Outcome::Dead { error }) => {
+            tracing::warn!(%task, "the handler's error was refused by the database and is not kept");
+            *error = format!("the handler said why, and {why}");
+            Some(Replaced::Text)
+        }
+        (Replaced::Nothing | Replaced::Text, outcome) => {
+            let error = refusal.metric_label();
+            tracing::error!(%task, error, "the outcome was refused; the task is dead");
+            *outcome = Outcome::Dead { error: format!("there was an outcome, and {why}") };
+            Some(Replaced::Outcome)
+        }
+        (Replaced::Outcome, _) => None,
+    }
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) starved: Starved,
     /// Asks for a beat now instead of at the next second.
     pub(crate) nudge: Notify,
+    /// The instance takes leave: what the database says to others of its verbs meanwhile is no trouble.
+    pub(crate) leaving: CancellationToken,
     /// Parent of every run: the fence, the end of the grace and an abort all stop them through it.
     pub(crate) abort_runs: CancellationToken,
     lows: Mutex<Lows>,
@@ -98,6 +100,7 @@ impl Shared {
             outage: Arc::default(),
             starved: Starved::default(),
             nudge: Notify::new(),
+            leaving: CancellationToken::new(),
             abort_runs: CancellationToken::new(),
             lows: Mutex::new(joined.lows),
             noted: Mutex::default(),
@@ -146,6 +149,10 @@ impl Shared {
 
     /// Counts an error of the database once, where it is handled. A lost identity fences for good.
     pub(crate) fn database_failed(&self, during: &'static str, error: &rowlock_queue::Error) {
+        if self.leaving.is_cancelled() {
+            tracing::debug!(%error, during, "crossed with leaving");
+            return;
+        }
         self.metrics.error(error.metric_label());
         if matches!(error, rowlock_queue::Error::Gone) {
             self.fence.trip("the queue declared this instance gone");

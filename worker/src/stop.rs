@@ -1,5 +1,6 @@
 //! How a worker is asked to end.
 
+use rowlock_daemon::Signals;
 use tokio_util::sync::CancellationToken;
 
 /// First politely, then at once. Clones speak for the same worker.
@@ -34,20 +35,20 @@ impl Stop {
         &self.abort
     }
 
-    /// The first SIGTERM or SIGINT drains, the second aborts. Never returns; meant for a `select!`.
+    /// The first of [`Signals`] drains, the second aborts. Returns only an error, that of a system that lets
+    /// no handler be installed; meant for a `select!`.
     pub async fn on_signals(&self) -> std::io::Error {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut term, mut int) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(term), Ok(int)) => (term, int),
-            (Err(error), _) | (_, Err(error)) => return error,
+        let mut signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(error) => return error,
         };
         loop {
-            tokio::select! { _ = term.recv() => (), _ = int.recv() => () }
+            let signal = signals.next().await;
             if self.drain.is_cancelled() {
-                tracing::warn!("a second signal: stopping what runs and handing it back");
+                tracing::warn!(signal, "a second signal: stopping what runs and handing it back");
                 self.abort();
             } else {
-                tracing::info!("draining: nothing more is claimed, what runs may finish");
+                tracing::info!(signal, "draining: nothing more is claimed, what runs may finish");
                 self.drain();
             }
         }

@@ -1,6 +1,6 @@
-//! Follows the file of the database's URL: Kubernetes changes it when somebody changes the Secret.
+//! Follows the files of the database's URL and CA: Kubernetes changes them when somebody changes the Secret.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,19 +13,47 @@ use crate::ended::WorkerError;
 use crate::shared::Shared;
 use crate::stop::Stop;
 
-/// How often it is read: a lease lasts three times as long, so a password that is changed at once interrupts nobody. (Kubernetes
-/// itself takes up to a minute to change the file.)
+/// How often they are read: a lease lasts three times as long, so a password that is changed at once interrupts nobody. (Kubernetes
+/// itself takes up to a minute to change a file.)
 const LOOK: Duration = Duration::from_secs(5);
 
-/// A new user or password is for new connections; another database is for another process, so this one drains.
-pub(crate) async fn follow_url(
+/// Where the URL of the database and its CA were read, if they were.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ConnectFiles {
+    pub(crate) url: Option<PathBuf>,
+    pub(crate) ca: Option<PathBuf>,
+}
+
+impl ConnectFiles {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.url.is_none() && self.ca.is_none()
+    }
+
+    /// How to connect by what they say now. While one is replaced there may be none; then it is as before.
+    async fn read(&self, before: &Connect) -> Connect {
+        let url = read(self.url.as_deref()).await.map(|text| text.trim().to_owned());
+        let ca = read(self.ca.as_deref()).await.map(Arc::from);
+        Connect {
+            url: url.filter(|url| !url.is_empty()).unwrap_or_else(|| before.url.clone()),
+            ca_pem: ca.or_else(|| before.ca_pem.clone()),
+            ..before.clone()
+        }
+    }
+}
+
+async fn read(file: Option<&Path>) -> Option<String> {
+    tokio::fs::read_to_string(file?).await.ok()
+}
+
+/// A new user, password or CA is for new connections; another database is for another process, so this one drains.
+pub(crate) async fn follow(
     shared: Arc<Shared>,
-    file: PathBuf,
+    files: ConnectFiles,
     connect: watch::Sender<Connect>,
     stop: Stop,
     background: CancellationToken,
 ) -> Result<(), WorkerError> {
-    let mut known = connect.borrow().url.clone();
+    let mut known = connect.borrow().clone();
     let mut turn = interval(LOOK);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -33,17 +61,14 @@ pub(crate) async fn follow_url(
             () = background.cancelled() => return Ok(()),
             _ = turn.tick() => (),
         }
-        // While it is replaced there may be none.
-        let Ok(text) = tokio::fs::read_to_string(&file).await else { continue };
-        let url = text.trim();
-        if url.is_empty() || url == known {
+        let new = files.read(&known).await;
+        if (&new.url, &new.ca_pem) == (&known.url, &known.ca_pem) {
             continue;
         }
-        url.clone_into(&mut known);
-        let new = Connect { url: known.clone(), ..connect.borrow().clone() };
+        known = new.clone();
         match shared.db.follow(&new) {
             Ok(true) => {
-                tracing::info!("the database's URL has changed; new connections follow it");
+                tracing::info!("the database's URL or CA has changed; new connections follow it");
                 connect.send_replace(new);
             }
             // Beats, too, stay where the leases are: in a copy of that database this instance would seem to live.
@@ -51,7 +76,9 @@ pub(crate) async fn follow_url(
                 tracing::info!("the URL leads to another database now; draining for a new start");
                 stop.drain();
             }
-            Err(error) => tracing::warn!(%error, "the database's URL has changed and cannot be followed"),
+            Err(error) => {
+                tracing::warn!(%error, "the database's URL or CA has changed and cannot be followed");
+            }
         }
     }
 }

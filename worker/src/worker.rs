@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use crate::http_handler::HttpHandler;
 use crate::in_process::InProcess;
 use crate::shared::Handler;
 use crate::task::{Done, Fail, Task};
+use crate::url_file::ConnectFiles;
 
 const WORKERS: u32 = 10;
 const DRAIN_GRACE: Duration = Duration::from_secs(25);
@@ -26,7 +26,7 @@ const CONNECTIONS: u32 = 2;
 pub struct Worker {
     pub(crate) connect: Connect,
     /// What is written there later is followed.
-    pub(crate) url_file: Option<PathBuf>,
+    pub(crate) files: ConnectFiles,
     pub(crate) queue: Arc<str>,
     pub(crate) name: String,
     pub(crate) workers: u32,
@@ -72,6 +72,8 @@ impl Worker {
         let Config {
             database_url,
             database_url_file,
+            database_ca,
+            database_ca_file,
             queue,
             name,
             workers,
@@ -82,13 +84,12 @@ impl Worker {
             bell,
         } = config;
         let connect = Connect {
-            url: database_url,
-            application_name: format!("rowlock-worker {name}"),
-            max_connections: CONNECTIONS,
+            ca_pem: database_ca,
+            ..Connect::new(database_url, format!("rowlock-worker {name}"), CONNECTIONS)
         };
         Self {
             connect,
-            url_file: database_url_file,
+            files: ConnectFiles { url: database_url_file, ca: database_ca_file },
             queue: queue.into(),
             name,
             workers,
@@ -174,7 +175,7 @@ impl Builder {
         };
         Ok(Worker {
             connect,
-            url_file: None,
+            files: ConnectFiles::default(),
             queue: queue.into(),
             name,
             workers,
@@ -207,8 +208,7 @@ mod tests {
     use super::*;
 
     fn builder(max_connections: u32) -> Builder {
-        let connect =
-            Connect { url: "postgres://h/d".into(), application_name: "test".into(), max_connections };
+        let connect = Connect::new("postgres://u@h/d", "test", max_connections);
         Worker::builder(connect, "emails").handler("email", async |_| Ok(()))
     }
 

@@ -27,7 +27,7 @@ impl OperatorProcess {
                 "--worker-image",
                 "worker:bench",
             ])
-            .args(["--listen", "127.0.0.1:0"])
+            .args(["--listen", "127.0.0.1:0", "--allowed-database-hosts", "127.0.0.1,localhost"])
             .env("KUBECONFIG", kubeconfig)
             .stderr(Stdio::from(log))
             .kill_on_drop(true)

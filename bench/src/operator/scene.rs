@@ -20,7 +20,7 @@ use super::process::OperatorProcess;
 const NAMESPACE: &str = "bench";
 const DATABASE: &str = "bench";
 
-/// So many Secrets lead to the database, as where teams have namespaces of their own.
+/// So many Secrets lead to the database, as where teams share a namespace.
 const SECRETS: usize = 10;
 
 /// Enough for a hundred pods, and what is left to others.
@@ -88,11 +88,7 @@ impl Scene {
         let wait = ["wait", "--for=condition=Ready", "tq", "--all", "-n", NAMESPACE, "--timeout=120s"];
         cluster.kubectl(&wait, "").await.with_context(|| last_lines(&log))?;
         let (watched, replicas) = watch_replicas(&cluster)?;
-        let connect = Connect {
-            url: server.url(DATABASE),
-            application_name: "rowlock-bench".into(),
-            max_connections: 2,
-        };
+        let connect = Connect::new(server.url(DATABASE), "rowlock-bench", 2);
         let db = Db::connect(&connect).await?;
         let pool = PgPool::connect(&server.url(DATABASE)).await?;
         Ok(Self {

@@ -1,5 +1,6 @@
 {{- define "rowlock.name" -}}
-{{- $name := ternary .Release.Name (printf "%s-%s" .Release.Name .Chart.Name) (contains .Chart.Name .Release.Name) }}
+{{- $chart := .Values.nameOverride | default .Chart.Name }}
+{{- $name := ternary .Release.Name (printf "%s-%s" .Release.Name $chart) (contains $chart .Release.Name) }}
 {{- $name | trunc 46 | trimSuffix "-" }}-operator
 {{- end }}
 
@@ -50,7 +51,53 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- define "rowlock.image" -}}
 {{- $registry := .root.Values.registry | trimSuffix "/" -}}
-{{ with $registry }}{{ . }}/{{ end }}{{ .image.repository }}:{{ .image.tag | default .root.Chart.AppVersion }}
+{{- /* A digest says what it is; a tag beside it is for people. */ -}}
+{{ with $registry }}{{ . }}/{{ end }}{{ .image.repository }}
+{{- if or .image.tag (not .image.digest) }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ end }}
+{{- with .image.digest }}@{{ . }}{{ end }}
+{{- end }}
+
+{{/* What the operator may do with TaskQueues. */}}
+{{- define "rowlock.taskQueueRules" -}}
+- apiGroups: [rowlock.dev]
+  resources: [taskqueues]
+  verbs: [list, watch]
+- apiGroups: [rowlock.dev]
+  resources: [taskqueues/status]
+  verbs: [patch]
+# Where owner references are checked, such as on OpenShift.
+- apiGroups: [rowlock.dev]
+  resources: [taskqueues/finalizers]
+  verbs: [update]
+# Its uid is a part of the name by which a database knows whose a queue is.
+- apiGroups: [""]
+  resources: [namespaces]
+  resourceNames: [{{ include "rowlock.namespace" . | default "kube-system" }}]
+  verbs: [get]
+{{- end }}
+
+{{/* What it does in a namespace. */}}
+{{- define "rowlock.namespaceRules" -}}
+# The pods of each TaskQueue.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, update]
+# How many of them a drain of nodes takes at a time.
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch]
+# Why they do not run.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [list, watch]
+# The URL of a database, and the certificates of its authority, by the names that TaskQueues give.
+- apiGroups: [""]
+  resources: [secrets, configmaps]
+  verbs: [get]
+# What it tells people; and what kubelets tell of a pod that hangs.
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch, list]
 {{- end }}
 
 {{- define "rowlock.subject" -}}

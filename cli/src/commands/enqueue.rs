@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use crate::output::Output;
 use rowlock_queue::EnqueueOptions;
 use serde_json::json;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 
 pub(crate) async fn run(args: Enqueue, output: Output) -> Result<(), Failure> {
     let Enqueue { database, queue, kind, payload, priority, delay, max_attempts } = args;
@@ -15,8 +15,7 @@ pub(crate) async fn run(args: Enqueue, output: Output) -> Result<(), Failure> {
     let delay = delay.map(rowlock_crds::Dur::as_duration);
     let options = EnqueueOptions { priority, delay, max_attempts, ..EnqueueOptions::default() };
     let id = rowlock_queue::enqueue(&db, &queue, &kind, &payload, &options).await?.to_string();
-    output.result(|| id.clone(), &json!({"id": id}));
-    Ok(())
+    output.result(|| id.clone(), &json!({"id": id}))
 }
 
 /// Checked here too: the error then names the place, and no connection is needed for it.
@@ -24,7 +23,10 @@ fn read_payload(argument: String) -> Result<String, Failure> {
     let mut payload = argument;
     if payload == "-" {
         payload.clear();
-        std::io::stdin().read_to_string(&mut payload)?;
+        std::io::stdin().read_to_string(&mut payload).map_err(|error| match error.kind() {
+            ErrorKind::InvalidData => Failure::usage("the payload on standard input is no text in UTF-8"),
+            _ => Failure::new(format!("standard input: {error}")),
+        })?;
     }
     match serde_json::from_str::<serde::de::IgnoredAny>(&payload) {
         Ok(_) => Ok(payload),

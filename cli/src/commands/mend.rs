@@ -24,9 +24,9 @@ pub(crate) async fn retry(args: Retry, output: Output) -> Result<(), Failure> {
             count => retried += count,
         }
     }
-    output.result(|| format!("{retried} made available again"), &json!({"retried": retried}));
+    let written = output.result(|| format!("{retried} made available again"), &json!({"retried": retried}));
     if others.is_empty() {
-        return Ok(());
+        return written;
     }
     Err(Failure::not_found(others.join("; ")).hint("only dead tasks can be retried"))
 }
@@ -36,6 +36,7 @@ pub(crate) async fn cancel(args: Many, output: Output) -> Result<(), Failure> {
     let db = database::open(database).await?;
     let mut missing: Vec<TaskId> = Vec::new();
     let mut results = Vec::with_capacity(ids.len());
+    let mut written = Ok(());
     for id in ids {
         let (word, said) = match rowlock_queue::cancel(&db, id).await? {
             Cancelled::Done => ("cancelled", "cancelled"),
@@ -46,13 +47,14 @@ pub(crate) async fn cancel(args: Many, output: Output) -> Result<(), Failure> {
                 ("notFound", "does not exist")
             }
         };
-        output.say(&format!("{id} {said}"));
+        // All are cancelled, whether anybody hears of it or not.
+        written = written.and(output.say(&format!("{id} {said}")));
         results.push(json!({"id": id.to_string(), "result": word}));
     }
-    output.result_json(&serde_json::Value::Array(results));
+    written = written.and_then(|()| output.result_json(&serde_json::Value::Array(results)));
     match missing.first() {
         Some(id) => Err(Failure::not_found(format!("there is no task {id}"))),
-        None => Ok(()),
+        None => written,
     }
 }
 
@@ -61,6 +63,5 @@ pub(crate) async fn delete(args: Delete, output: Output) -> Result<(), Failure> 
     let db = database::open(database).await?;
     let cancelled = rowlock_queue::delete_queue(&db, &queue, force).await?;
     let value = json!({"queue": queue, "cancelled": cancelled});
-    output.result(|| format!("{queue} is deleted; {cancelled} tasks cancelled"), &value);
-    Ok(())
+    output.result(|| format!("{queue} is deleted; {cancelled} tasks cancelled"), &value)
 }

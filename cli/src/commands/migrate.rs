@@ -19,6 +19,5 @@ pub(crate) async fn run(args: Migrate, output: Output) -> Result<(), Failure> {
         };
         std::iter::once(first).chain(report.notes.iter().cloned()).collect::<Vec<_>>().join("\n")
     };
-    output.result(text, &json!({"from": from, "to": to, "notes": report.notes}));
-    Ok(())
+    output.result(text, &json!({"from": from, "to": to, "notes": report.notes}))
 }

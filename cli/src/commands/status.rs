@@ -26,11 +26,11 @@ const HEADER: [&str; 10] = [
 
 pub(crate) async fn run(args: Status, output: Output) -> Result<(), Failure> {
     let Status { database, watch } = args;
-    let db = database::open(database).await?;
+    let db = database::open_to_read(database).await?;
     loop {
         let stats = rowlock_queue::queue_stats(&db).await;
         match stats {
-            Ok(stats) => show(&stats, watch, output),
+            Ok(stats) => show(&stats, watch, output)?,
             // A watch outlives a restart of the database.
             Err(error) if watch && error.is_transient() => output.failure(&error.into()),
             Err(error) => return Err(error.into()),
@@ -43,7 +43,7 @@ pub(crate) async fn run(args: Status, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn show(stats: &[QueueStats], watch: bool, output: Output) {
+fn show(stats: &[QueueStats], watch: bool, output: Output) -> Result<(), Failure> {
     if watch {
         output.clear();
     }
@@ -53,7 +53,7 @@ fn show(stats: &[QueueStats], watch: bool, output: Output) {
         }
         table(&HEADER, &stats.iter().map(row).collect::<Vec<_>>())
     };
-    output.result(text, &Value::Array(stats.iter().map(value).collect()));
+    output.result(text, &Value::Array(stats.iter().map(value).collect()))
 }
 
 fn row(queue: &QueueStats) -> Vec<String> {

@@ -1,7 +1,10 @@
 //! Columns for people.
 
-/// Text to the left, numbers to the right, two spaces between.
+use crate::visible::word;
+
+/// Text to the left, numbers to the right, two spaces between; a line per row, whatever is in its cells.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| word(cell)).collect()).collect();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
         cells.chain(header.get(column).map(|name| name.len())).max().unwrap_or(0)
@@ -20,7 +23,7 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         });
         padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
-    let body = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    let body = rows.iter().map(|row| line(row.iter().map(AsRef::as_ref).collect()));
     std::iter::once(line(header.to_vec())).chain(body).collect::<Vec<_>>().join("\n")
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 pub(crate) async fn run(args: Tasks, output: Output) -> Result<(), Failure> {
     let Tasks { database, state, queue, limit, after } = args;
-    let db = database::open(database).await?;
+    let db = database::open_to_read(database).await?;
     if let Some(queue) = &queue {
         database::check_queue(&db, queue).await?;
     }
@@ -21,8 +21,7 @@ pub(crate) async fn run(args: Tasks, output: Output) -> Result<(), Failure> {
         }
         table(&["ID", "QUEUE", "TYPE", "STATE", "ATTEMPT", "AT"], &tasks.iter().map(row).collect::<Vec<_>>())
     };
-    output.result(text, &Value::Array(tasks.iter().map(value).collect()));
-    Ok(())
+    output.result(text, &Value::Array(tasks.iter().map(value).collect()))
 }
 
 fn row(task: &TaskLine) -> Vec<String> {

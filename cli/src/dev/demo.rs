@@ -34,19 +34,19 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let mut progress = output.progress(tasks.into());
     let first = wait(&mut seen, queue, "the queue is known", |view| view.stats.is_some()).await?;
-    progress.say(&format!("instances {}", first.instances));
+    progress.say(&format!("instances {}", first.instances))?;
     let before = audit(db, queue).await?;
     let since = Instant::now();
     enqueue(db, queue, tasks).await?;
-    progress.say(&format!("{tasks} tasks enqueued by select rowlock.enqueue_many(...)"));
+    progress.say(&format!("{tasks} tasks enqueued by select rowlock.enqueue_many(...)"))?;
     follow(&mut seen, queue, tasks, first.instances, &mut progress).await?;
     let seconds = since.elapsed().as_secs_f64();
-    progress.say(&format!("all done after {seconds:.1} s; waiting for the instances to go"));
+    progress.say(&format!("all done after {seconds:.1} s; waiting for the instances to go"))?;
     let last = wait(&mut seen, queue, "all instances are gone", |view| {
         view.instances == 0 && view.stats.as_ref().is_some_and(|stats| stats.instances == 0)
     });
     last.await?;
-    progress.say("instances 0");
+    progress.say("instances 0")?;
     progress.finish();
     let after = audit(db, queue).await?;
     conclude(&difference(before.as_ref(), after.as_ref()), tasks, output)
@@ -80,7 +80,7 @@ async fn follow(
     loop {
         let view = next(seen, queue, "the tasks are done").await?;
         if view.instances != instances {
-            progress.say(&format!("instances {} ({})", view.instances, view.decision.reason));
+            progress.say(&format!("instances {} ({})", view.instances, view.decision.reason))?;
             instances = view.instances;
         }
         if let Some(stats) = &view.stats {
@@ -90,7 +90,8 @@ async fn follow(
                 (fewest, moved) = (open, Instant::now());
             }
             let done = u64::try_from(total.saturating_sub(open)).unwrap_or(0);
-            progress.set(done, &format!("done, {} running on {} instances", stats.running, stats.instances));
+            progress
+                .set(done, &format!("done, {} running on {} instances", stats.running, stats.instances))?;
             if known && open == 0 {
                 return Ok(());
             }
@@ -160,7 +161,7 @@ fn conclude(books: &Books, tasks: u32, output: Output) -> Result<(), Failure> {
     output.result(
         || line.clone(),
         &json!({"enqueued": enqueued, "completed": completed, "dead": dead, "lost": lost}),
-    );
+    )?;
     if *enqueued == i64::from(tasks) && completed == enqueued && *dead == 0 && *lost == 0 {
         return Ok(());
     }

@@ -9,10 +9,12 @@ mod serve;
 use crate::args::Dev;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::visible::word;
 use backend::Backend;
 use folder::Folder;
 use manifests::Watched;
 use rowlock_crds::Manifest;
+use rowlock_daemon::Signals;
 use rowlock_operator::{Local, LocalConfig, Metrics, Operator, View};
 use rowlock_queue::Db;
 use serde_json::json;
@@ -20,7 +22,6 @@ use serve::Endpoint;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// Whose queues these are, as the database keeps it.
@@ -43,7 +44,7 @@ pub(crate) async fn run(args: Dev, output: Output) -> Result<(), Failure> {
     let mut backend = tokio::select! {
         backend = Backend::start(database_url, &folder, &exe, &postgres, port) => backend?,
         // Its guard ends what has started.
-        () = signals.next() => return Ok(()),
+        _ = signals.next() => return Ok(()),
     };
     let result =
         with_backend(&mut backend, &folder, exe, watched, (listen, demo), &mut signals, output).await;
@@ -65,7 +66,7 @@ async fn with_backend(
     let url = backend.url();
     let db = tokio::select! {
         db = connect(backend) => db?,
-        () = signals.next() => return Ok(()),
+        _ = signals.next() => return Ok(()),
     };
     let metrics = Metrics::new().map_err(|error| Failure::new(error.to_string()))?;
     let (views, seen) = watch::channel(View::default());
@@ -87,14 +88,16 @@ async fn with_backend(
         error = endpoint.failed() => Err(error),
         error = backend.tend() => Err(error),
         done = run_demo(demo, &db, &queue, seen, output) => done,
-        () = signals.next() => Ok(()),
+        _ = signals.next() => Ok(()),
+        gone = output.reader_gone() => Err(gone),
     };
     if demo.is_none() {
-        output.say("stopping: what runs may finish; Ctrl-C again to stop at once");
+        // Whether anybody hears it or not.
+        let _ = output.say("stopping: what runs may finish; Ctrl-C again to stop at once");
     }
     let result = tokio::select! {
         () = operator.drain() => result,
-        () = signals.next() => Err(Failure::new("stopped before all tasks had finished")),
+        _ = signals.next() => Err(Failure::new("stopped before all tasks had finished")),
     };
     // Has nothing to do after a drain.
     operator.end_now().await;
@@ -108,23 +111,6 @@ async fn connect(backend: &Backend) -> Result<Db, Failure> {
     let db = Db::connect_with_retry(&options, Some(backend.patience())).await?;
     db.migrate().await?;
     Ok(db)
-}
-
-/// Ctrl-C and SIGTERM, from the first moment on.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        Ok(Self { interrupt, terminate })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! { _ = self.interrupt.recv() => (), _ = self.terminate.recv() => () }
-    }
 }
 
 /// The loop of `rowlock dev`.
@@ -186,14 +172,13 @@ fn greet(
     lines.push(format!("metrics   {metrics} (instances: /targets)"));
     let queues: Vec<&str> = manifests.iter().map(Manifest::queue_name).collect();
     let value = json!({"queues": queues, "databaseUrlFile": url_file, "metrics": metrics});
-    output.result(|| lines.join("\n"), &value);
-    Ok(())
+    output.result(|| lines.join("\n"), &value)
 }
 
 fn introduce(manifest: &Manifest) -> String {
     let (queue, total) = (manifest.queue_name(), manifest.spec.workers.total);
     let own = || format!("a handler of yours at port {}", manifest.spec.handler.http.port);
-    let handler = manifest.dev_command().map_or_else(own, str::to_owned);
+    let handler = manifest.dev_command().map_or_else(own, |command| word(command).into_owned());
     format!("queue     {queue}: up to {total} workers, handler: {handler}")
 }
 

@@ -6,14 +6,14 @@ use axum::http::{StatusCode, header};
 use axum::routing::get;
 use rowlock_operator::{Metrics, View};
 use serde_json::{Value, json};
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub(super) struct Endpoint {
     pub(super) address: SocketAddr,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<Infallible>,
 }
 
 impl Endpoint {
@@ -24,7 +24,7 @@ impl Endpoint {
     ) -> Result<Self, Failure> {
         let failed =
             |error| Failure::usage(format!("--listen {listen}: {error}")).hint("choose another port, or 0");
-        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let listener = rowlock_daemon::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr()?;
         let own = move || async move {
             metrics.text().map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
@@ -33,14 +33,16 @@ impl Endpoint {
             ([(header::CONTENT_TYPE, "application/json")], targets(&seen.borrow()).to_string())
         };
         let router = Router::new().route("/metrics", get(own)).route("/targets", get(targets));
-        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let server = tokio::spawn(rowlock_daemon::serve(listener, router));
         Ok(Self { address, server })
     }
 
     /// Returns only when it does not serve any more.
     pub(super) async fn failed(mut self) -> Failure {
-        let ended = (&mut self.server).await;
-        Failure::new(format!("the metrics endpoint ended: {ended:?}"))
+        match (&mut self.server).await {
+            Ok(never) => match never {},
+            Err(error) => Failure::new(format!("the metrics endpoint ended: {error}")),
+        }
     }
 }
 

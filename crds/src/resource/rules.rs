@@ -4,13 +4,13 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    JSONSchemaProps, JSONSchemaPropsOrArray, ValidationRule,
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 
 use super::cel::{at_least, at_most, blaming, is_duration, not_zero, rule, telling};
 use crate::bounds::{
     BACKLOG, FACTOR, FINAL_STATUS, JITTER_PERCENT, LONGEST_NAME, LONGEST_PATH, LONGEST_SECRET, MAX_ATTEMPTS,
-    MOST_DELAYS, MOST_FINAL, PAYLOAD_BYTES, PER_POD, PORT, TOTAL,
+    MOST_DELAYS, MOST_FINAL, MOST_RESOURCES, PAYLOAD_BYTES, PER_POD, PORT, TOTAL,
 };
 use crate::{MAX_RETRY_DELAY, duration};
 
@@ -21,6 +21,7 @@ pub(super) fn constrain(root: &mut JSONSchemaProps) {
     schema.required_in_a_cluster();
     schema.workers();
     schema.handler();
+    schema.pods();
     schema.retry();
     schema.rest();
 }
@@ -82,6 +83,24 @@ impl Schema<'_> {
         let init = "!has(self.initContainers) || \
                     !self.initContainers.exists(c, c.name == 'handler' || c.name == 'worker')";
         self.rule(field, blaming(".initContainers", rule(init, message)));
+        let message =
+            "would open the worker's files, with the database's URL, to the other containers; take it out";
+        let apart = rule("!has(self.shareProcessNamespace) || !self.shareProcessNamespace", message);
+        self.rule(field, blaming(".shareProcessNamespace", apart));
+    }
+
+    /// Of pods, what the template does not say.
+    fn pods(&mut self) {
+        for field in ["requests", "limits"] {
+            let field = format!("spec.worker.resources.{field}");
+            self.at(&field).max_properties = length(MOST_RESOURCES);
+            let quantity = "type(self) == int ? self >= 0 : self.matches('^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2}|\
+                            [numkMGTPE]|[KMGTPE]i)?$')";
+            let message = "write a number with a unit, such as 100m or 64Mi";
+            self.rule(&format!("{field}{{}}"), rule(quantity, message));
+        }
+        let surge = "type(self) == int ? self >= 1 && self <= 1000 : self.matches('^([1-9][0-9]{0,2}|1000|([1-9][0-9]?|100)%)$')";
+        self.rule("spec.rollout.maxSurge", rule(surge, "write 1 to 1000, or 1% to 100%"));
     }
 
     fn retry(&mut self) {
@@ -119,9 +138,19 @@ impl Schema<'_> {
         self.number("spec.limits.backlog", BACKLOG);
         self.number("spec.limits.payloadBytes", PAYLOAD_BYTES);
         let cure = "write which Secret and which of its keys has the URL";
+        self.key_of("spec.database.secretRef", cure);
+        self.key_of("spec.database.workerSecretRef", cure);
+        self.key_of(
+            "spec.database.caRef",
+            "write which Secret or ConfigMap and which of its keys has the certificates",
+        );
+    }
+
+    /// A name and a key of a Secret or a `ConfigMap`.
+    fn key_of(&mut self, path: &str, cure: &str) {
         let name = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-        self.text("spec.database.secretRef.name", LONGEST_SECRET, name, cure);
-        self.text("spec.database.secretRef.key", LONGEST_SECRET, "^[-._A-Za-z0-9]+$", cure);
+        self.text(&format!("{path}.name"), LONGEST_SECRET, name, cure);
+        self.text(&format!("{path}.key"), LONGEST_SECRET, "^[-._A-Za-z0-9]+$", cure);
     }
 
     fn number<N: Into<Bound>>(&mut self, path: &str, range: RangeInclusive<N>) {
@@ -156,10 +185,11 @@ impl Schema<'_> {
         self.at(path).x_kubernetes_validations.get_or_insert_default().push(rule);
     }
 
-    /// The schema of a field such as `spec.retry.final[]`, where `[]` are the items of a list.
+    /// The schema of a field such as `spec.retry.final[]`, where `[]` are the items of a list, and `{}` the values of a map.
     fn at(&mut self, path: &str) -> &mut JSONSchemaProps {
         let mut schema = &mut *self.0;
         for name in path.split('.').filter(|name| !name.is_empty()) {
+            let (name, values) = name.strip_suffix("{}").map_or((name, false), |name| (name, true));
             let (name, items) = name.strip_suffix("[]").map_or((name, false), |name| (name, true));
             let properties = schema.properties.as_mut().expect("a parent has fields");
             schema = properties.get_mut(name).expect("the types have the field");
@@ -168,6 +198,12 @@ impl Schema<'_> {
                     unreachable!("the field is a list")
                 };
                 schema = item;
+            }
+            if values {
+                let Some(JSONSchemaPropsOrBool::Schema(value)) = &mut schema.additional_properties else {
+                    unreachable!("the field is a map")
+                };
+                schema = value;
             }
         }
         schema

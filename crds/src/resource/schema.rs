@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::cel;
-use crate::bounds::{LONGEST_CONTAINER_NAME, MOST_CONTAINERS};
+use crate::bounds::{LONGEST_CONTAINER_NAME, LONGEST_QUANTITY, MOST_CONTAINERS};
 use crate::duration::LONGEST_TEXT;
-use crate::{Dur, containers};
+use crate::{CaKind, Dur, Quantity, Surge, containers};
 
 impl JsonSchema for Dur {
     fn schema_name() -> Cow<'static, str> {
@@ -21,6 +21,40 @@ impl JsonSchema for Dur {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "maxLength": LONGEST_TEXT, "pattern": cel::DURATION })
     }
+}
+
+impl JsonSchema for Quantity {
+    fn schema_name() -> Cow<'static, str> {
+        "Quantity".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": LONGEST_QUANTITY })
+    }
+}
+
+impl JsonSchema for Surge {
+    fn schema_name() -> Cow<'static, str> {
+        "Surge".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 4 })
+    }
+}
+
+/// What certificates are in.
+pub(crate) fn ca_kind(_: &mut SchemaGenerator) -> Schema {
+    let kinds = [CaKind::Secret, CaKind::ConfigMap].map(CaKind::as_str);
+    json_schema!({ "type": "string", "enum": kinds })
 }
 
 /// A pod template as it was written: a later release of Kubernetes may know fields that we do not. Declared is only what
@@ -55,6 +89,10 @@ pub(crate) fn pod_template(_: &mut SchemaGenerator) -> Schema {
                 "x-kubernetes-preserve-unknown-fields": true,
                 "required": ["containers"],
                 "properties": {
+                    "shareProcessNamespace": {
+                        "description": "Not true: it would open the worker's files, with the database's URL, to the other containers.",
+                        "type": "boolean"
+                    },
                     "containers": list(&handler),
                     "initContainers": list("Containers that run before these, or beside them.")
                 }

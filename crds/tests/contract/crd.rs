@@ -2,8 +2,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use rowlock_crds::{
-    ConditionReason, ConditionType, TaskQueue, TaskQueueSpec, TaskQueueStatus, annotations, api, crd,
-    crd_yaml,
+    ConditionReason, ConditionType, EventReason, TaskQueue, TaskQueueSpec, TaskQueueStatus, annotations, api,
+    crd, crd_yaml,
 };
 use serde_json::{Value, json};
 
@@ -141,7 +141,8 @@ fn conditions_and_reasons_are_documented() {
         assert!(described.contains(name), "{name}");
         assert!(page.contains(&format!("`{name}`")), "{name} is not in docs/kubernetes.md");
     }
-    for name in ConditionReason::ALL.map(ConditionReason::as_str) {
+    let events = EventReason::ALL.map(EventReason::as_str);
+    for name in ConditionReason::ALL.map(ConditionReason::as_str).into_iter().chain(events) {
         assert!(page.contains(&format!("`{name}`")), "{name} is not in docs/kubernetes.md");
     }
 }

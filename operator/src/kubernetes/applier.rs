@@ -13,12 +13,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::{Api, Resource};
-use rowlock_crds::TaskQueue;
+use rowlock_crds::{EventReason, TaskQueue};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::apply::{WriteError, bounded};
 use super::build::{self, Owner};
+use super::events::{News, deployment_of};
 use super::health::{is_ready, only_end};
 use super::known::{
     Known, WATCH_DELAY, Written, foreign, has_template, is_our_change, is_owned, owner, turn_of,
@@ -33,6 +34,12 @@ use crate::applier::{Applier, Intent};
 
 /// How long a refusal holds before the same template is tried again: a policy may have changed.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
+
+/// How often people are told that somebody else sets how many pods there are: as long as an event is kept.
+const CONTEST_EVERY: Duration = Duration::from_hours(1);
+
+/// How often a write is tried at once beside others who write to the same object.
+const TRIES: usize = 5;
 
 /// So many queues are written at a time: a webhook that hangs for one holds up few others, and a new leader of hundreds is soon through. All else
 /// that writes to an API server is bounded there.
@@ -85,10 +92,11 @@ impl Pods {
         }
         let strangers = seen.as_ref().and_then(|seen| seen.managed_fields.as_deref()).map(managed::strangers);
         let strangers = strangers.unwrap_or_default();
+        self.note_contest(known, intent, seen.as_ref(), replicas).await;
         if let Some(live) = seen.as_ref().filter(|_| strangers.is_empty()) {
             let needs_turn = replicas > 0 && is_our_change(live, &object);
             if needs_turn && !self.may_roll_out(&known.owner) {
-                self.scale(known, intent.pods, replicas).await?;
+                self.scale(known, intent, replicas).await?;
                 return Ok(self.waits());
             }
             let turn = if needs_turn { Some(turn(stored.as_deref())) } else { turn_of(live, &object) };
@@ -108,7 +116,7 @@ impl Pods {
             // What the queue runs already is scaled on as it is.
             let Some(good) = known.good.clone() else {
                 if seen.is_some() {
-                    self.scale(known, intent.pods, replicas).await?;
+                    self.scale(known, intent, replicas).await?;
                 }
                 return Ok(outcome);
             };
@@ -116,17 +124,22 @@ impl Pods {
             // Not of this generation, then: it would look as if only we had changed it since.
             build::mark_made_from(&mut object, seen.as_ref());
         }
-        let done = known.deployment.as_ref().is_some_and(|written| written.is(&object, seen.as_ref()));
-        if !strangers.is_empty() || !done {
-            let applied = if strangers.is_empty() {
-                self.shared.hand.apply::<Deployment>(&object).await?
+        let suspended = intent.manifest.spec.suspend_scaling;
+        let done = known.deployment.as_ref().is_some_and(|written| {
+            if suspended {
+                written.is_but_for_replicas(&object, seen.as_ref(), replicas)
             } else {
-                self.restore(known, &object, &strangers).await?
-            };
+                written.is(&object, seen.as_ref())
+            }
+        });
+        if !strangers.is_empty() || !done {
+            let applied = self.write(known, &mut object, &strangers, suspended).await?;
             if !matches!(outcome, Outcome::Refused(_)) {
                 known.good = Some(object["spec"]["template"].to_string());
             }
             known.deployment = Some(Written::new(&object, applied));
+        } else if let (true, Some(written), Some(seen)) = (suspended, &mut known.deployment, seen) {
+            (written.metadata, written.replicas) = (seen, replicas);
         }
         self.apply_budget(known).await?;
         Ok(outcome)
@@ -136,11 +149,90 @@ impl Pods {
         self.shared.may_roll_out(&place(owner))
     }
 
-    /// The pods stay what they are, but not how many.
-    async fn scale(&self, known: &mut Known, wanted: u32, replicas: u32) -> Result<(), WriteError> {
-        if wanted != replicas {
+    /// The Deployment, with as many pods as others have said, where that is theirs to say.
+    async fn write(
+        &self,
+        known: &Known,
+        object: &mut Value,
+        strangers: &[String],
+        suspended: bool,
+    ) -> Result<DynamicObject, WriteError> {
+        for _ in 1..TRIES {
+            let written = self.write_once(known, object, strangers, suspended).await;
+            match written {
+                Err(WriteError::Api(kube::Error::Api(status))) if suspended && status.code == 409 => (),
+                answer => return answer,
+            }
+        }
+        self.write_once(known, object, strangers, suspended).await
+    }
+
+    async fn write_once(
+        &self,
+        known: &Known,
+        object: &mut Value,
+        strangers: &[String],
+        suspended: bool,
+    ) -> Result<DynamicObject, WriteError> {
+        let live = if suspended || !strangers.is_empty() { self.live(&known.owner).await? } else { None };
+        if let Some(live) = live.as_ref().filter(|_| suspended) {
+            // Read just now, and written only if that is still so: nobody's change in between is lost.
+            object["spec"]["replicas"] = live.data["spec"]["replicas"].clone();
+            object["metadata"]["resourceVersion"] = live.metadata.resource_version.clone().into();
+        }
+        match live.filter(|_| !strangers.is_empty()) {
+            Some(live) => self.restore(known, live, object, strangers).await,
+            None => self.shared.hand.apply::<Deployment>(object).await,
+        }
+    }
+
+    async fn live(&self, owner: &Owner) -> Result<Option<DynamicObject>, WriteError> {
+        let resource = kube::api::ApiResource::erase::<Deployment>(&());
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.shared.client.clone(), &owner.namespace, &resource);
+        bounded(api.get_opt(&owner.name)).await
+    }
+
+    /// Tells people that what they, or another autoscaler, have set does not stay.
+    async fn note_contest(
+        &self,
+        known: &mut Known,
+        intent: &Intent<'_>,
+        seen: Option<&ObjectMeta>,
+        replicas: u32,
+    ) {
+        let ours = known.deployment.as_ref().map(|written| written.replicas);
+        let changed = replicas != intent.pods && ours.is_some_and(|ours| ours != replicas);
+        if intent.manifest.spec.suspend_scaling || !changed {
+            return;
+        }
+        for who in
+            seen.and_then(|seen| seen.managed_fields.as_deref()).map(managed::scalers).unwrap_or_default()
+        {
+            if known.contested.get(&who).is_some_and(|at| at.elapsed() < CONTEST_EVERY) {
+                continue;
+            }
+            let what = if who == "kube-controller-manager" {
+                format!("{who} (a HorizontalPodAutoscaler, such as KEDA makes)")
+            } else {
+                who.clone()
+            };
+            let note = format!(
+                "{what} had set {replicas} pods: they are put back to {}, each time. To scale by hand or \
+                by another autoscaler, set                  spec.suspendScaling of the TaskQueue; else \
+                remove that autoscaler",
+                intent.pods
+            );
+            known.contested.insert(who, Instant::now());
+            self.tell(known, EventReason::ReplicasRestored, note).await;
+        }
+    }
+
+    /// The pods stay what they are, but not how many, unless that is others' to say.
+    async fn scale(&self, known: &mut Known, intent: &Intent<'_>, replicas: u32) -> Result<(), WriteError> {
+        if intent.pods != replicas && !intent.manifest.spec.suspend_scaling {
             let Owner { namespace, name, .. } = &known.owner;
-            let scaled = self.shared.hand.scale(namespace, name, wanted).await?;
+            let scaled = self.shared.hand.scale(namespace, name, intent.pods).await?;
             known.deployment = Some(Written::new(&Value::Null, scaled));
         }
         Ok(())
@@ -161,8 +253,10 @@ impl Pods {
             known.tried = None;
             return Ok(None);
         }
+        // What a policy asks for may be a label.
+        let asked = format!("{}{template}", object["metadata"]["labels"]);
         if let Some((tried, Some(said), at)) = &known.tried
-            && *tried == template
+            && *tried == asked
             && at.elapsed() < TRY_AGAIN
         {
             return Ok(Some(said.clone()));
@@ -171,27 +265,32 @@ impl Pods {
             Ok(()) => None,
             Err(error) => Some(error.refusal().ok_or(error)?),
         };
-        known.tried = Some((template, said.clone(), Instant::now()));
+        known.tried = Some((asked, said.clone(), Instant::now()));
         Ok(said)
     }
 
     async fn restore(
         &self,
         known: &Known,
+        live: DynamicObject,
         object: &Value,
         strangers: &[String],
     ) -> Result<DynamicObject, WriteError> {
-        let Owner { namespace, name, .. } = &known.owner;
-        let resource = kube::api::ApiResource::erase::<Deployment>(&());
-        let api: Api<DynamicObject> = Api::namespaced_with(self.shared.client.clone(), namespace, &resource);
-        let live = bounded(api.get(name)).await?;
         let who = strangers.join(", ");
         let note = format!(
             "{who} had changed the pod template of the Deployment: it is put back to what the TaskQueue says"
         );
         // First: of the steps that follow the last may be refused for a moment, and by then nobody is seen to have been there.
-        self.shared.hand.event(&known.about, true, "TemplateRestored", &note).await;
+        self.tell(known, EventReason::TemplateRestored, note).await;
         self.shared.hand.replace_template::<Deployment>(live, object).await
+    }
+
+    /// A warning about the Deployment.
+    async fn tell(&self, known: &Known, reason: EventReason, note: String) {
+        let related = Some(deployment_of(&known.about));
+        let (reason, action) = (reason.as_str(), reason.action());
+        let news = News { about: &known.about, related, warning: true, reason, action, note };
+        self.shared.hand.event(&news).await;
     }
 
     async fn apply_budget(&self, known: &mut Known) -> Result<(), WriteError> {
@@ -203,7 +302,7 @@ impl Pods {
         if foreign(stored.as_ref(), "PodDisruptionBudget", &known.owner).is_some() {
             return Ok(());
         }
-        let object = build::budget(&known.owner);
+        let object = build::budget(&known.owner, &self.image);
         let done = known.budget.as_ref().is_some_and(|written| {
             let unseen = written.at.elapsed() < WATCH_DELAY && written.hash == build::hash_of(&object);
             unseen || written.is(&object, stored.as_ref())
@@ -234,6 +333,12 @@ impl Applier for Pods {
         let Some(known) = self.queues.get(queue) else { return 0 };
         let seen = known.newest(self.stored(&known.owner).as_deref());
         seen.filter(|(metadata, _)| is_owned(metadata, &known.owner)).map_or(0, |(_, replicas)| replicas)
+    }
+
+    fn ready(&self, queue: &str) -> u32 {
+        let Some(known) = self.queues.get(queue) else { return 0 };
+        let pods = self.namespace.pods_of(&known.owner.name);
+        u32::try_from(pods.iter().filter(|pod| is_ready(pod)).count()).unwrap_or(u32::MAX)
     }
 
     fn leaving(&self) -> u32 {

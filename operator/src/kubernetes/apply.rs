@@ -1,9 +1,13 @@
 //! All writes to Kubernetes (but the Lease). Decides nothing, and writes nothing unless we lead.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use rowlock_crds::TaskQueue;
 use serde_json::{Value, json};
@@ -11,10 +15,8 @@ use tokio::time::timeout;
 
 use super::build::MANAGER;
 use super::election::{Leadership, REQUEST_TIMEOUT};
+use super::events::{News, Told};
 use super::managed::{RESTARTED_AT, without_strangers};
-
-/// The longest note of an event that the API takes.
-const LONGEST_NOTE: usize = 1000;
 
 /// Why something was not written.
 #[derive(Debug, thiserror::Error)]
@@ -50,14 +52,14 @@ pub(crate) fn said(error: &kube::Error) -> String {
 pub(crate) struct Hand {
     client: Client,
     leadership: Leadership,
-    recorder: Recorder,
+    /// Of these events.
+    instance: String,
+    told: Arc<Mutex<Told>>,
 }
 
 impl Hand {
     pub(crate) fn new(client: Client, leadership: Leadership, instance: &str) -> Self {
-        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance.to_owned()) };
-        let recorder = Recorder::new(client.clone(), reporter);
-        Self { client, leadership, recorder }
+        Self { client, leadership, instance: instance.to_owned(), told: Arc::default() }
     }
 
     /// Asks the server what it would make of an object; every unknown or doubled field is refused.
@@ -104,8 +106,12 @@ impl Hand {
         }
         live.data["spec"]["template"] = template;
         // With its resourceVersion: who changes it meanwhile is seen first.
-        self.put::<K>(&live).await?;
-        let mut applied = self.apply::<K>(object).await?;
+        let put = self.put::<K>(&live).await?;
+        let mut object = object.clone();
+        if object["metadata"]["resourceVersion"].is_string() {
+            object["metadata"]["resourceVersion"] = put.resource_version().into();
+        }
+        let mut applied = self.apply::<K>(&object).await?;
         let entries = applied.metadata.managed_fields.take().unwrap_or_default();
         applied.metadata.managed_fields = Some(without_strangers(entries));
         self.put::<K>(&applied).await
@@ -125,17 +131,54 @@ impl Hand {
     }
 
     /// Tells people of a change. An event that cannot be written is not worth a failure.
-    pub(crate) async fn event(&self, about: &ObjectReference, warning: bool, reason: &str, note: &str) {
-        let event = Event {
-            type_: if warning { EventType::Warning } else { EventType::Normal },
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(LONGEST_NOTE).collect()),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = self.bounded(self.recorder.publish(&event, about)).await {
+    pub(crate) async fn event(&self, news: &News<'_>) {
+        if let Err(error) = self.publish(news).await {
             tracing::debug!(%error, "an event was not written");
         }
+    }
+
+    async fn publish(&self, news: &News<'_>) -> Result<(), WriteError> {
+        let time = Timestamp::now();
+        let api: Api<Event> =
+            Api::namespaced(self.client.clone(), news.about.namespace.as_deref().unwrap_or("default"));
+        let again = self.told().again(news, Instant::now());
+        if let Some((name, count)) = again {
+            let series = json!({ "series": { "count": count, "lastObservedTime": MicroTime(time) } });
+            let patch = Patch::Merge(&series);
+            match self.bounded(api.patch(&name, &PatchParams::default(), &patch)).await {
+                // Events go after an hour.
+                Err(WriteError::Api(kube::Error::Api(status))) if status.code == 404 => {
+                    self.told().forget(news);
+                }
+                answer => return answer.map(drop),
+            }
+        }
+        let name = format!("{}.{:x}", news.about.name.as_deref().unwrap_or(MANAGER), time.as_nanosecond());
+        let type_ = if news.warning { "Warning" } else { "Normal" };
+        let event = Event {
+            metadata: ObjectMeta {
+                name: Some(name.clone()),
+                namespace: news.about.namespace.clone(),
+                ..ObjectMeta::default()
+            },
+            event_time: Some(MicroTime(time)),
+            regarding: Some(news.about.clone()),
+            related: news.related.clone(),
+            type_: Some(type_.to_owned()),
+            reason: Some(news.reason.to_owned()),
+            action: Some(news.action.to_owned()),
+            note: Some(news.short_note()),
+            reporting_controller: Some(MANAGER.to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            ..Event::default()
+        };
+        self.bounded(api.create(&PostParams::default(), &event)).await?;
+        self.told().first(news, name, Instant::now());
+        Ok(())
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn patch<K: Resource<DynamicType = ()>>(

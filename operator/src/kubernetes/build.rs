@@ -11,6 +11,7 @@ use rowlock_plan::{Place, fleet};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::inherit::Texts;
 use super::security;
 use super::worker::{self, WorkerImage};
 
@@ -20,12 +21,20 @@ pub(crate) const MANAGER: &str = "rowlock-operator";
 /// The container that `kubectl logs` and `kubectl exec` mean.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
-/// Keeps the proxies of Istio and Linkerd native sidecars: as main containers they would start after the handler, which may
-/// need them, and die together with the worker.
-const NATIVE_PROXIES: [(&str, &str); 2] = [
+/// What is told to those who put something into pods, which does nothing where they are not.
+const INJECTORS: [(&str, &str); 4] = [
+    // The proxies of Istio and Linkerd stay native sidecars: as main containers they would start after the handler, which may need
+    // them, and die together with the worker.
     ("sidecar.istio.io/nativeSidecar", "true"),
     ("config.beta.linkerd.io/proxy-enable-native-sidecar", "true"),
+    // OpenTelemetry's operator would instrument the first main container, which is the worker.
+    ("instrumentation.opentelemetry.io/container-names", containers::HANDLER),
+    // Vault's agent writes its files before the handler, which is an init container to it, starts.
+    ("vault.hashicorp.com/agent-init-first", "true"),
 ];
+
+/// Where the worker's image runs.
+const NODES: (&str, &str) = ("kubernetes.io/os", "linux");
 
 /// Rollbacks are done in the `TaskQueue`; a few old `ReplicaSets` are there to be looked at.
 const HISTORY: u32 = 3;
@@ -40,6 +49,9 @@ pub(crate) struct Owner {
     pub(crate) name: String,
     pub(crate) uid: String,
     pub(crate) generation: i64,
+    /// What its objects get of its labels and annotations.
+    pub(crate) labels: Texts,
+    pub(crate) annotations: Texts,
 }
 
 /// What all pods of a queue are selected by.
@@ -54,10 +66,13 @@ pub(crate) fn deployment(owner: &Owner, manifest: &Manifest, replicas: u32, imag
         "revisionHistoryLimit": HISTORY,
         "selector": { "matchLabels": selector(&owner.name) },
         // Nobody is interrupted for a rollout: a pod goes when its successor is ready.
-        "strategy": { "type": "RollingUpdate", "rollingUpdate": { "maxUnavailable": 0, "maxSurge": 1 } },
+        "strategy": {
+            "type": "RollingUpdate",
+            "rollingUpdate": { "maxUnavailable": 0, "maxSurge": manifest.spec.rollout.max_surge },
+        },
         "template": template(owner, manifest, image),
     });
-    let mut object = object("apps/v1", "Deployment", owner, &spec);
+    let mut object = object("apps/v1", "Deployment", owner, image, &spec);
     object["metadata"]["annotations"][annotations::GENERATION] = owner.generation.to_string().into();
     seal(&mut object);
     object
@@ -84,13 +99,13 @@ pub(crate) fn mark_made_from(deployment: &mut Value, live: Option<&ObjectMeta>) 
 }
 
 /// How many pods a drain of nodes may take at a time.
-pub(crate) fn budget(owner: &Owner) -> Value {
+pub(crate) fn budget(owner: &Owner, image: &WorkerImage) -> Value {
     let spec = json!({
         "maxUnavailable": EVICTED_AT_A_TIME,
         "unhealthyPodEvictionPolicy": "AlwaysAllow",
         "selector": { "matchLabels": selector(&owner.name) },
     });
-    object("policy/v1", "PodDisruptionBudget", owner, &spec)
+    object("policy/v1", "PodDisruptionBudget", owner, image, &spec)
 }
 
 /// The hash of an object made here.
@@ -98,9 +113,12 @@ pub(crate) fn hash_of(object: &Value) -> &str {
     object["metadata"]["annotations"][annotations::INTENT].as_str().unwrap_or_default()
 }
 
-fn object(api_version: &str, kind: &str, owner: &Owner, spec: &Value) -> Value {
-    let mut labels = common_labels(&owner.name);
+fn object(api_version: &str, kind: &str, owner: &Owner, image: &WorkerImage, spec: &Value) -> Value {
+    // What is said for one queue counts before what is said for all; ours is what we are found by.
+    let mut labels: Map<String, Value> = of_texts(&image.labels).chain(of_texts(&owner.labels)).collect();
+    labels.extend(common_labels(&owner.name));
     labels.insert(labels::TASK_QUEUE.to_owned(), owner.name.clone().into());
+    let annotations: Map<String, Value> = of_texts(&owner.annotations).collect();
     let mut object = json!({
         "apiVersion": api_version,
         "kind": kind,
@@ -108,7 +126,7 @@ fn object(api_version: &str, kind: &str, owner: &Owner, spec: &Value) -> Value {
             "name": owner.name,
             "namespace": owner.namespace,
             "labels": labels,
-            "annotations": {},
+            "annotations": annotations,
             "ownerReferences": [{
                 "apiVersion": rowlock_crds::api::API_VERSION,
                 "kind": rowlock_crds::api::KIND,
@@ -124,7 +142,8 @@ fn object(api_version: &str, kind: &str, owner: &Owner, spec: &Value) -> Value {
     object
 }
 
-/// Writes the hashes of its template and of all that an object says.
+/// Writes the hashes of its template and of all that an object says, but for how many pods there are, which
+/// others may decide.
 pub(crate) fn seal(object: &mut Value) {
     let template = &object["spec"]["template"];
     if template.is_object() {
@@ -132,7 +151,11 @@ pub(crate) fn seal(object: &mut Value) {
         object["metadata"]["annotations"][annotations::TEMPLATE] = hash.into();
     }
     object["metadata"]["annotations"][annotations::INTENT] = Value::Null;
+    let replicas = object["spec"].as_object_mut().and_then(|spec| spec.remove("replicas"));
     let hash = hash(&object.to_string());
+    if let Some(replicas) = replicas {
+        object["spec"]["replicas"] = replicas;
+    }
     object["metadata"]["annotations"][annotations::INTENT] = hash.into();
 }
 
@@ -140,6 +163,10 @@ pub(crate) fn seal(object: &mut Value) {
 fn hash(text: &str) -> String {
     let digest: [u8; 32] = Sha256::digest(text).into();
     digest.first_chunk().map_or_else(String::new, |first| format!("{:016x}", u64::from_be_bytes(*first)))
+}
+
+fn of_texts(texts: &Texts) -> impl Iterator<Item = (String, Value)> {
+    texts.iter().map(|(name, value)| (name.clone(), value.clone().into()))
 }
 
 fn common_labels(name: &str) -> Map<String, Value> {
@@ -153,7 +180,7 @@ fn template(owner: &Owner, manifest: &Manifest, image: &WorkerImage) -> Value {
     let mut template = into_object(manifest.spec.template.clone().unwrap_or_default());
     let mut metadata = into_object(template.remove("metadata").unwrap_or_default());
     let mut labels = into_object(metadata.remove("labels").unwrap_or_default());
-    for (label, value) in common_labels(&owner.name) {
+    for (label, value) in common_labels(&owner.name).into_iter().chain(of_texts(&image.labels)) {
         // What is selected by is ours; how it is called may be the user's.
         if label == labels::MANAGED_BY {
             labels.insert(label, value);
@@ -164,7 +191,7 @@ fn template(owner: &Owner, manifest: &Manifest, image: &WorkerImage) -> Value {
     labels.insert(labels::TASK_QUEUE.to_owned(), owner.name.clone().into());
     metadata.insert("labels".to_owned(), labels.into());
     let mut annotations = into_object(metadata.remove("annotations").unwrap_or_default());
-    for (name, value) in NATIVE_PROXIES.into_iter().chain([(DEFAULT_CONTAINER, containers::HANDLER)]) {
+    for (name, value) in INJECTORS.into_iter().chain([(DEFAULT_CONTAINER, containers::HANDLER)]) {
         annotations.entry(name).or_insert_with(|| value.into());
     }
     metadata.insert("annotations".to_owned(), annotations.into());
@@ -185,7 +212,11 @@ fn pod(mut spec: Map<String, Value>, manifest: &Manifest, image: &WorkerImage) -
     let context = spec.get("securityContext").cloned().unwrap_or_default();
     first.extend(handlers.into_iter().map(|one| sidecar(handler(one, place, &context))));
     spec.insert("initContainers".to_owned(), first.into());
-    spec.insert("containers".to_owned(), json!([worker::container(&instance, place, image)]));
+    let worker = worker::container(&instance, place, manifest, image, &context);
+    spec.insert("containers".to_owned(), json!([worker]));
+    let mut nodes = into_object(spec.remove("nodeSelector").unwrap_or_default());
+    nodes.entry(NODES.0).or_insert_with(|| NODES.1.into());
+    spec.insert("nodeSelector".to_owned(), nodes.into());
     let mut volumes = into_list(spec.remove("volumes"));
     volumes.extend(worker::volume(manifest));
     spec.insert("volumes".to_owned(), volumes.into());

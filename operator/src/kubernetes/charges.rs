@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kube::ResourceExt;
 use rowlock_crds::{Manifest, TaskQueue, annotations};
 
-use super::database::Source;
+use super::source::Source;
 use crate::charge::Charge;
 
 pub(crate) fn manifest(one: &TaskQueue) -> Manifest {

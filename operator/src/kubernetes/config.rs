@@ -1,10 +1,13 @@
 //! Flags and environment of `rowlock-operator`.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 
 use clap::Parser;
 use k8s_openapi::api::core::v1::ResourceRequirements;
+use rowlock_queue::Reach;
 
+use super::inherit;
 use super::resources;
 use super::worker::WorkerImage;
 
@@ -30,9 +33,15 @@ pub struct Config {
     /// Resources of the worker's container: requests and limits, as JSON
     #[arg(long, env = "ROWLOCK_WORKER_RESOURCES", default_value = resources::DEFAULT, value_parser = resources::parse)]
     pub worker_resources: ResourceRequirements,
+    /// Labels of the workers' Deployments, pods and budgets, as JSON; those of a `TaskQueue` or a template count before them
+    #[arg(long, env = "ROWLOCK_WORKER_LABELS", default_value = "{}", value_parser = inherit::parse)]
+    pub worker_labels: BTreeMap<String, String>,
     /// How many queues at a time get other pods because of a new release of ours, or another image or resources
     #[arg(long, env = "ROWLOCK_ROLLOUTS_AT_ONCE", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rollouts_at_once: u32,
+    /// Databases that are asked although they are at addresses of this pod, of nodes or of the API server: names and addresses, with commas between
+    #[arg(long, env = "ROWLOCK_ALLOWED_DATABASE_HOSTS", value_delimiter = ',')]
+    pub allowed_database_hosts: Vec<String>,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "ROWLOCK_LISTEN", default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 9464)))]
     pub listen: SocketAddr,
@@ -67,7 +76,19 @@ impl Config {
             pull_policy: self.worker_pull_policy.clone(),
             pull_secrets: pull_secrets.filter(|name| !name.is_empty()).collect(),
             resources: self.worker_resources.clone(),
+            labels: self.worker_labels.clone(),
         }
+    }
+
+    /// Where the Secrets of tenants may lead.
+    pub(crate) fn reach(&self) -> Reach {
+        Reach::new(&self.allowed_database_hosts)
+    }
+
+    /// The namespace that it sees alone.
+    #[must_use]
+    pub fn only_namespace(&self) -> Option<&str> {
+        self.namespace.as_deref().filter(|name| !name.is_empty())
     }
 
     /// Told apart from its other life after a restart in place.
@@ -103,6 +124,9 @@ mod tests {
         let command = Config::command();
         let named = |name: &str| DEPLOYMENT.contains(&format!("- name: {name}\n"));
         let flags: Vec<&str> = command.get_arguments().filter_map(|flag| flag.get_env()?.to_str()).collect();
+        for name in flags.iter().filter(|name| name.starts_with("ROWLOCK_")) {
+            assert!(rowlock_crds::env::ALL.contains(name), "{name} would be refused as misspelt");
+        }
         // Where it listens is the chart's affair, since it names the port.
         for name in flags.iter().filter(|name| **name != rowlock_crds::env::LISTEN) {
             assert!(named(name), "{name} is not in the chart");

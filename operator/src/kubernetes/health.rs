@@ -1,20 +1,34 @@
-//! What the pods of a queue say of its handler: pure.
+//! What the pods of a queue say of its handler: pure. Every answer names the pod, what keeps it from
+//! working, and what to do.
+
+mod containers;
+mod probes;
+mod start;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
-use rowlock_crds::{ConditionReason, containers};
+use rowlock_crds::{ConditionReason, containers as names};
 
 use super::database::Trouble;
 
-/// For so long a handler may start before we say that it does not listen.
-const START: Duration = Duration::from_secs(30);
+/// For so long anything may take before people are told what is waited for.
+const SLOW: Duration = Duration::from_secs(30);
 
-/// So many ends are a habit, unless the last was longer ago than Kubernetes pauses between two tries (five minutes) twice.
-const RESTARTS: i32 = 2;
+/// So long ago what ended says nothing of today: the kubelet pauses for five minutes at most between two
+/// tries.
 const LATELY: Duration = Duration::from_mins(10);
+
+/// What is known beside the pods.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Surroundings {
+    /// Where the handler shall listen.
+    pub(crate) port: u16,
+    /// Instances of the queue that the database knows, where it says.
+    pub(crate) instances: Option<i64>,
+}
 
 /// How the pods are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,288 +37,175 @@ pub(crate) struct Health {
     pub(crate) ready: usize,
     /// What is wrong with the first pod that has something wrong.
     pub(crate) trouble: Option<Trouble>,
+    /// How many have something wrong.
+    pub(crate) troubled: usize,
+    /// What the first pod waits for that takes its time, though nothing is wrong.
+    pub(crate) slow: Option<String>,
+    /// The pod of that trouble.
+    pub(crate) pod: Option<PodRef>,
+    /// Whether events of the kubelet say more of it.
+    pub(crate) asks: bool,
+    /// How long a start may take by the probes of the template.
+    pub(crate) start_longest: Duration,
+}
+
+/// One pod of all times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PodRef {
+    pub(crate) name: String,
+    pub(crate) uid: String,
+}
+
+/// What keeps a pod from working.
+#[derive(Debug)]
+pub(super) struct Found {
+    trouble: Trouble,
+    /// Not wrong yet: it takes its time.
+    is_slow: bool,
+    /// More such pods would fare no better.
+    holds: bool,
+    /// Events of the kubelet say more.
+    asks: bool,
+}
+
+impl Found {
+    fn new(reason: ConditionReason, message: String) -> Self {
+        Self { trouble: Trouble::new(reason, message), is_slow: false, holds: false, asks: false }
+    }
+
+    fn slow(message: String) -> Self {
+        Self { is_slow: true, ..Self::new(ConditionReason::Progressing, message) }
+    }
+}
+
+impl Health {
+    /// Adds what the kubelet says of the pod.
+    pub(crate) fn add(&mut self, said: &str) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.message = format!("{}; its events say: {said}", trouble.message);
+        }
+    }
 }
 
 /// Judges the pods that are not on their way out.
-pub(crate) fn health(pods: &[Arc<Pod>], port: u16, now: Timestamp) -> Health {
-    let ready = pods.iter().filter(|pod| is_ready(pod)).count();
-    let mut named: Vec<_> = pods.iter().collect();
-    named.sort_by_key(|pod| pod.metadata.name.clone());
-    let trouble = named.into_iter().find_map(|pod| trouble(pod, port, now));
-    Health { pods: pods.len(), ready, trouble }
+pub(crate) fn health(pods: &[Arc<Pod>], known: Surroundings, now: Timestamp) -> Health {
+    let (ended, mut alive): (Vec<&Pod>, Vec<&Pod>) =
+        pods.iter().map(AsRef::as_ref).partition(|pod| has_ended(pod));
+    alive.sort_by_key(|pod| pod.metadata.name.clone());
+    let ready = alive.iter().filter(|pod| is_ready(pod)).count();
+    let known = probes::Joined::of(known, &alive);
+    let found: Vec<(&Pod, Found)> =
+        alive.iter().filter_map(|pod| Some((*pod, find(pod, &known, now)?))).collect();
+    let mut wrong = found.iter().filter(|(_, found)| !found.is_slow);
+    let (first, troubled) = (wrong.next(), found.iter().filter(|(_, found)| !found.is_slow).count());
+    // Those that ended have successors, as a rule.
+    let gone = || (ready == 0).then(|| ended.iter().find_map(|pod| start::ended(pod, now))).flatten();
+    let pod = first.map(|(pod, _)| reference(pod));
+    let asks = first.is_some_and(|(_, found)| found.asks);
+    let trouble = first.map(|(_, found)| found.trouble.clone()).or_else(|| Some(gone()?.trouble));
+    let slow = found.iter().find(|(_, found)| found.is_slow).map(|(_, found)| found.trouble.message.clone());
+    let start_longest = alive.iter().map(|pod| probes::start_longest(pod)).max().unwrap_or_default();
+    Health { pods: alive.len(), ready, trouble, troubled, slow, pod, asks, start_longest }
 }
 
-/// Whether pods only end, or find no image, until one of them is ready; `before`: whether they did when last looked at. Not where they only take their
-/// time, or wait for a node.
+/// Whether pods only end, find no image, or hang before their handler runs, until one of them is ready;
+/// `before`: whether they did when last looked at. Not where they only take their time, or wait for a node.
 pub(crate) fn only_end(pods: &[Arc<Pod>], before: bool, now: Timestamp) -> bool {
-    !pods.iter().any(|pod| is_ready(pod))
-        && (before && !pods.is_empty() || pods.iter().any(|pod| ends(pod, now)))
+    let holds = |pod: &Arc<Pod>| {
+        let found = if has_ended(pod) { start::ended(pod, now) } else { find_start(pod, now) };
+        found.is_some_and(|found| found.holds)
+    };
+    !pods.iter().any(|pod| is_ready(pod)) && (before && !pods.is_empty() || pods.iter().any(holds))
 }
 
 pub(crate) fn is_ready(pod: &Pod) -> bool {
-    condition(pod, "Ready").is_some_and(|(status, ..)| status == "True")
+    condition(pod, "Ready").is_some_and(|found| found.status == "True")
 }
 
-/// Not where a worker ends: it does in every outage of the database.
-fn ends(pod: &Pod, now: Timestamp) -> bool {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    containers_of(pod).any(|container| {
-        unwell(name, container, now).is_some_and(|trouble| match trouble.reason {
-            ConditionReason::ImageNotPulled => true,
-            ConditionReason::CrashLooping => container.name == containers::HANDLER,
-            _ => false,
-        })
-    })
+/// Its containers do not run any more, and none will.
+pub(crate) fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
-fn trouble(pod: &Pod, port: u16, now: Timestamp) -> Option<Trouble> {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    if let Some((status, reason, message)) = condition(pod, "PodScheduled")
-        && status == "False"
-        && reason == "Unschedulable"
-    {
-        let message = format!("the pod {name} finds no node: {message}");
-        return Some(Trouble::new(ConditionReason::NotStarting, message));
+/// Whether the container of that name runs.
+pub(crate) fn runs(pod: &Pod, container: &str) -> bool {
+    let found = statuses(pod).find(|status| status.name == container);
+    found.and_then(|status| status.state.as_ref()).is_some_and(|state| state.running.is_some())
+}
+
+fn find(pod: &Pod, known: &probes::Joined, now: Timestamp) -> Option<Found> {
+    if is_ready(pod) {
+        return None;
     }
-    containers_of(pod)
-        .find_map(|container| unwell(name, container, now))
-        .or_else(|| silent(pod, &containers_of(pod).collect::<Vec<_>>(), port, now))
+    find_start(pod, now).or_else(|| probes::silent(pod, known, now))
 }
 
-/// Sidecars, the handler among them, and the worker.
-fn containers_of(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+/// What is in the way before all containers run.
+fn find_start(pod: &Pod, now: Timestamp) -> Option<Found> {
+    start::placed(pod, now)
+        .or_else(|| statuses(pod).find_map(|status| containers::unwell(pod, status, now)))
+        .or_else(|| start::hangs(pod, now))
+}
+
+/// Init containers in their order, sidecars and the handler among them, and then the worker.
+fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.iter();
     status
         .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses))
         .flatten()
 }
 
-/// A container that cannot start or does not stay.
-fn unwell(pod: &str, status: &ContainerStatus, now: Timestamp) -> Option<Trouble> {
-    let container = &status.name;
-    let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
-    let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default();
-    let said = waiting.and_then(|waiting| waiting.message.as_deref()).unwrap_or_default();
-    match reason {
-        "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ErrImageNeverPull" => {
-            let image = &status.image;
-            let check = if container == containers::WORKER {
-                "workerImage of the operator's chart, its pullSecrets among it"
-            } else {
-                "its name, and spec.template.spec.imagePullSecrets"
-            };
-            let message = format!(
-                "the image `{image}` of the container {container} cannot be fetched: check {check} ({said})"
-            );
-            Some(Trouble::new(ConditionReason::ImageNotPulled, message))
-        }
-        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-            let message = format!("the container {container} of the pod {pod} cannot be made: {said}");
-            Some(Trouble::new(ConditionReason::NotStarting, message))
-        }
-        "CrashLoopBackOff" => Some(crashing(pod, status)),
-        _ if status.restart_count >= RESTARTS && !status.ready && ended_lately(status, now) => {
-            Some(crashing(pod, status))
-        }
-        _ => None,
-    }
+/// What the pod was made to run under that name.
+fn spec_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+    let spec = pod.spec.as_ref()?;
+    spec.init_containers.iter().flatten().chain(&spec.containers).find(|one| one.name == name)
 }
 
-fn ended_lately(status: &ContainerStatus, now: Timestamp) -> bool {
-    let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-    let ended = last.and_then(|last| last.finished_at.as_ref());
-    ended.is_none_or(|ended| since(ended.0, now) < LATELY)
+/// Whether it runs as long as the pod does. Of one that is not known the handler alone does.
+fn is_sidecar(pod: &Pod, name: &str) -> bool {
+    let found = spec_of(pod, name);
+    found.map_or(name == names::HANDLER, |found| found.restart_policy.as_deref() == Some("Always"))
 }
 
-fn crashing(pod: &str, status: &ContainerStatus) -> Trouble {
-    let last = status.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-    let how = match last {
-        Some(last) if last.reason.as_deref() == Some("OOMKilled") => {
-            "for want of memory: raise its limit, or lower workers.perPod".to_owned()
-        }
-        Some(last) => format!("with exit code {}", last.exit_code),
-        None => "at once".to_owned(),
-    };
-    let container = &status.name;
-    let message = format!(
-        "the container {container} keeps ending, {how}: see kubectl logs {pod} -c {container} --previous"
-    );
-    Trouble::new(ConditionReason::CrashLooping, message)
-}
-
-/// Both run, yet the worker is not ready.
-fn silent(pod: &Pod, statuses: &[&ContainerStatus], port: u16, now: Timestamp) -> Option<Trouble> {
-    let of = |name: &str| statuses.iter().find(|status| status.name == name);
-    let running_since = |name: &str| {
-        let running = of(name)?.state.as_ref()?.running.as_ref()?;
-        running.started_at.as_ref().map(|time| time.0)
-    };
-    let handler = running_since(containers::HANDLER)?;
-    let Some(started) = running_since(containers::WORKER) else {
-        let waited = since(handler, now);
-        let not_yet = of(containers::HANDLER).is_some_and(|status| status.started == Some(false));
-        return (not_yet && waited >= START).then(|| unstarted(pod));
-    };
-    let waited = since(started, now);
-    if of(containers::WORKER)?.ready || waited < START {
-        return None;
-    }
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let message = format!(
-        "the pod {name} is not ready: its handler does not listen on port {port} (have it listen on $PORT, or set spec.handler.http.port), or \
-         its worker does not reach the database, and then kubectl logs {name} -c worker says why"
-    );
-    Some(Trouble::new(ConditionReason::NotListening, message))
+fn running_since(status: &ContainerStatus) -> Option<Timestamp> {
+    let running = status.state.as_ref()?.running.as_ref()?;
+    running.started_at.as_ref().map(|time| time.0)
 }
 
 fn since(then: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(then)).unwrap_or_default()
 }
 
-/// The worker is not started before the handler's own startup probe succeeds.
-fn unstarted(pod: &Pod) -> Trouble {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let message = format!(
-        "the startupProbe of the handler of the pod {name} does not succeed: it may be wrong, since none is needed; or the handler waits for \
-         a proxy that starts after it (a service mesh whose proxy is not a native sidecar)"
-    );
-    Trouble::new(ConditionReason::NotListening, message)
+fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
 }
 
-fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<(&'a str, &'a str, &'a str)> {
+fn reference(pod: &Pod) -> PodRef {
+    PodRef { name: name(pod).to_owned(), uid: pod.metadata.uid.clone().unwrap_or_default() }
+}
+
+/// How people look at it.
+fn describe(pod: &Pod) -> String {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
+    format!("kubectl describe pod {} -n {namespace}", name(pod))
+}
+
+/// A condition of a pod.
+struct Said<'a> {
+    status: &'a str,
+    reason: &'a str,
+    message: &'a str,
+    since: Option<Timestamp>,
+}
+
+fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<Said<'a>> {
     let conditions = pod.status.as_ref()?.conditions.as_deref()?;
     let found = conditions.iter().find(|condition| condition.type_ == type_)?;
     let text = |text: &'a Option<String>| text.as_deref().unwrap_or_default();
-    Some((&found.status, text(&found.reason), text(&found.message)))
+    let since = found.last_transition_time.as_ref().map(|time| time.0);
+    Some(Said { status: &found.status, reason: text(&found.reason), message: text(&found.message), since })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::{Value, json};
-
-    const NOW: &str = "2026-01-01T00:01:00Z";
-
-    fn pod(status: &Value) -> Arc<Pod> {
-        serde_json::from_value(json!({ "metadata": { "name": "p" }, "status": status })).unwrap()
-    }
-
-    fn judge(status: &Value) -> Health {
-        health(&[pod(status)], 8080, NOW.parse().unwrap())
-    }
-
-    fn container(name: &str, ready: bool, restarts: u32, state: &Value, last: &Value) -> Value {
-        json!({ "name": name, "image": "i:1", "imageID": "", "ready": ready, "restartCount": restarts, "state": state, "lastState": last })
-    }
-
-    fn check(status: &Value, reason: ConditionReason, says: &str) {
-        let trouble = judge(status).trouble.unwrap();
-        assert_eq!(trouble.reason, reason);
-        assert!(trouble.message.contains(says), "{}", trouble.message);
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_what_to_do() {
-        let waiting = |reason: &str| json!({ "waiting": { "reason": reason, "message": "because" } });
-        let handler =
-            |state, last| json!({ "initContainerStatuses": [container("handler", false, 3, &state, &last)] });
-        let unfetched = waiting("ImagePullBackOff");
-        check(&handler(unfetched.clone(), json!({})), ConditionReason::ImageNotPulled, "`i:1`");
-        check(
-            &handler(unfetched.clone(), json!({})),
-            ConditionReason::ImageNotPulled,
-            "spec.imagePullSecrets",
-        );
-        let worker = container("worker", false, 0, &unfetched, &json!({}));
-        check(
-            &json!({ "containerStatuses": [worker] }),
-            ConditionReason::ImageNotPulled,
-            "pullSecrets among",
-        );
-        check(
-            &handler(waiting("CreateContainerConfigError"), json!({})),
-            ConditionReason::NotStarting,
-            "because",
-        );
-        let ended = |reason: &str| json!({ "terminated": { "exitCode": 3, "reason": reason } });
-        check(
-            &handler(waiting("CrashLoopBackOff"), ended("Error")),
-            ConditionReason::CrashLooping,
-            "exit code 3",
-        );
-        check(
-            &handler(waiting("CrashLoopBackOff"), ended("OOMKilled")),
-            ConditionReason::CrashLooping,
-            "memory",
-        );
-        check(
-            &handler(json!({ "running": {} }), ended("Error")),
-            ConditionReason::CrashLooping,
-            "--previous",
-        );
-        let ended_at = |at: &str| json!({ "terminated": { "exitCode": 3, "finishedAt": at } });
-        let runs_again = |at| handler(json!({ "running": {} }), ended_at(at));
-        check(&runs_again("2026-01-01T00:00:30Z"), ConditionReason::CrashLooping, "exit code 3");
-        assert_eq!(judge(&runs_again("2025-12-31T23:40:00Z")).trouble, None, "that was long ago");
-        let place = json!([{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes" }]);
-        check(&json!({ "conditions": place }), ConditionReason::NotStarting, "0/3 nodes");
-    }
-
-    #[test]
-    fn a_worker_that_waits_for_long_beside_a_running_handler_finds_nobody_listening() {
-        let running = |at: &str| json!({ "running": { "startedAt": at } });
-        let status = |at: &str, ready| {
-            json!({
-                "initContainerStatuses": [container("handler", true, 0, &running(at), &json!({}))],
-                "containerStatuses": [container("worker", ready, 0, &running(at), &json!({}))],
-            })
-        };
-        check(&status("2026-01-01T00:00:00Z", false), ConditionReason::NotListening, "port 8080");
-        assert_eq!(judge(&status("2026-01-01T00:00:50Z", false)).trouble, None);
-        assert_eq!(judge(&status("2026-01-01T00:00:00Z", true)).trouble, None);
-    }
-
-    #[test]
-    fn a_handler_whose_startup_probe_fails_keeps_the_worker_from_starting() {
-        let status = |at: &str| {
-            let mut handler =
-                container("handler", false, 0, &json!({ "running": { "startedAt": at } }), &json!({}));
-            handler["started"] = false.into();
-            let waiting = json!({ "waiting": { "reason": "PodInitializing" } });
-            json!({
-                "initContainerStatuses": [handler],
-                "containerStatuses": [container("worker", false, 0, &waiting, &json!({}))],
-            })
-        };
-        check(&status("2026-01-01T00:00:00Z"), ConditionReason::NotListening, "native sidecar");
-        assert_eq!(judge(&status("2026-01-01T00:00:50Z")).trouble, None);
-    }
-
-    #[test]
-    fn pods_only_end_until_one_is_ready() {
-        let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
-        let crashes =
-            |name| pod(&json!({ "containerStatuses": [container(name, false, 3, &waiting, &json!({}))] }));
-        let ready = pod(&json!({ "conditions": [{ "type": "Ready", "status": "True" }] }));
-        let starts = pod(&json!({}));
-        let crashing = crashes("handler");
-        for (pods, before, after) in [
-            (vec![&crashing], false, true),
-            (vec![&crashing, &ready], true, false),
-            (vec![&starts], true, true),
-            (vec![&starts], false, false),
-            (vec![&crashes("worker")], false, false),
-            (vec![], true, false),
-        ] {
-            let pods: Vec<Arc<Pod>> = pods.into_iter().cloned().collect();
-            assert_eq!(only_end(&pods, before, NOW.parse().unwrap()), after, "{pods:?}");
-        }
-    }
-
-    #[test]
-    fn ready_pods_are_counted() {
-        let ready = json!({ "conditions": [{ "type": "Ready", "status": "True" }] });
-        assert_eq!(judge(&ready), Health { pods: 1, ready: 1, ..Health::default() });
-        assert_eq!(judge(&json!({})), Health { pods: 1, ..Health::default() });
-    }
-}
+mod tests;

@@ -26,10 +26,11 @@ pub(crate) fn router(known: Known) -> Router {
 /// A replica that does not lead is ready too: it knows all, and waits.
 async fn ready(State(known): State<Known>) -> Response {
     let queues = known.get().map(|shared| &shared.task_queues);
-    if queues.is_some_and(Followed::is_complete) {
+    let refusal = queues.and_then(Followed::refusal);
+    // The definition may have gone since.
+    if refusal.is_none() && queues.is_some_and(Followed::is_complete) {
         return "ok\n".into_response();
     }
-    let refusal = queues.and_then(Followed::refusal);
     let said = refusal.unwrap_or_else(|| "waiting for the API server".to_owned());
     (StatusCode::SERVICE_UNAVAILABLE, format!("{said}\n")).into_response()
 }

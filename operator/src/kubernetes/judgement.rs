@@ -1,17 +1,28 @@
 //! What was seen of a queue, as conditions: pure. Each says in words what is wrong and what to do.
 
-use k8s_openapi::api::apps::v1::Deployment;
+mod refusals;
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use rowlock_crds::{
     ConditionReason as Reason, ConditionType as Type, DatabaseStatus, TaskQueueSpec, annotations,
 };
 use rowlock_plan::Reason as Settled;
 use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION};
 
-use super::database::{self, Trouble};
+use super::database::{self, Trouble, words};
 use super::health::Health;
 use super::outcome::Outcome;
 use crate::limit::Limit;
 use crate::view::QueueView;
+
+pub(crate) use refusals::in_words_of;
+
+/// For so long a queue may have no pod that is ready before somebody has to act: as long as a Deployment's
+/// own deadline, which does not run where pods come by scaling.
+const LACKS_LONGEST: Duration = Duration::from_mins(10);
 
 /// Everything that a status is made from.
 #[derive(Debug)]
@@ -29,6 +40,10 @@ pub(crate) struct Seen<'a> {
     pub(crate) health: &'a Health,
     /// Whether it was ready until pods had to start for it, a moment ago.
     pub(crate) wakes: bool,
+    /// How long it has had no pod that is ready, though there shall be some and the database answers.
+    pub(crate) lacks: Option<Duration>,
+    /// What the workers' containers ask for.
+    pub(crate) worker: &'a ResourceRequirements,
 }
 
 /// A condition without its times.
@@ -49,7 +64,7 @@ pub(crate) fn judge(seen: &Seen<'_>) -> Vec<Verdict> {
         reconciling(seen, stalled.as_ref()),
         match &stalled {
             Some(trouble) => verdict(Type::Stalled, Some(true), trouble.reason, &trouble.message),
-            None => verdict(Type::Stalled, Some(false), Reason::Succeeded, "nobody has to change anything"),
+            None => verdict(Type::Stalled, Some(false), Reason::Succeeded, "no user action needed"),
         },
         database(seen),
         schema(seen),
@@ -79,6 +94,7 @@ pub(crate) fn stalled(seen: &Seen<'_>) -> Option<Trouble> {
     match seen.outcome {
         Outcome::Foreign(message) => return Some(Trouble::new(Reason::OwnedByAnother, message)),
         Outcome::Refused(said) => {
+            let said = in_words_of(said, seen.spec.template.as_ref());
             let message =
                 format!("the API server refuses the pods of spec.template; what ran before runs on: {said}");
             return Some(Trouble::new(Reason::TemplateRefused, message));
@@ -86,33 +102,55 @@ pub(crate) fn stalled(seen: &Seen<'_>) -> Option<Trouble> {
         Outcome::Forbidden(said) => return Some(Trouble::new(Reason::Forbidden, said)),
         Outcome::NotTried | Outcome::Done | Outcome::Waiting(_) | Outcome::Failed(_) => (),
     }
-    let conditions = seen.deployment?.status.as_ref()?.conditions.as_deref()?;
-    let failure = conditions.iter().find(|one| one.type_ == "ReplicaFailure" && one.status == "True")?;
+    no_pods(seen).or_else(|| hopeless(seen))
+}
+
+/// No more pods are let in.
+fn no_pods(seen: &Seen<'_>) -> Option<Trouble> {
+    let failure = condition(seen.deployment?, "ReplicaFailure").filter(|one| one.status == "True")?;
     let said = failure.message.as_deref().unwrap_or_default();
-    let message = match remedy(said) {
-        Some(remedy) => format!("the cluster lets no more pods in: {remedy} ({said})"),
-        None => format!("the cluster lets no more pods in: {said}"),
-    };
+    let message = refusals::pods_refused(said, seen.spec.template.as_ref(), seen.worker);
     Some(Trouble::new(Reason::PodsRefused, message))
 }
 
-/// What to do about pods that are not let in, as far as the words of Kubernetes' own admission tell.
-fn remedy(said: &str) -> Option<&'static str> {
-    let remedies = [
-        ("exceeded quota", "raise the quota, or lower workers.total"),
-        (
-            "must specify",
-            "what is asked for is said for the worker by workerResources of the operator's chart, for the other containers by resources \
-             in spec.template",
-        ),
-        ("PodSecurity", "set what is asked for in the securityContext of spec.template"),
-    ];
-    remedies.into_iter().find(|(words, _)| said.contains(words)).map(|(_, remedy)| remedy)
+/// Pods were let in, and have not become ready for so long that Kubernetes or we have given up hope.
+fn hopeless(seen: &Seen<'_>) -> Option<Trouble> {
+    let given_up = seen.deployment.filter(|deployment| is_current(deployment)).and_then(|deployment| {
+        let said = condition(deployment, "Progressing")?;
+        let is_over = said.status == "False" && said.reason.as_deref() == Some("ProgressDeadlineExceeded");
+        is_over.then(|| said.message.clone().unwrap_or_default())
+    });
+    let longest = LACKS_LONGEST.max(seen.health.start_longest.saturating_mul(2));
+    if given_up.is_none() && seen.lacks.is_none_or(|lacks| lacks < longest) {
+        return None;
+    }
+    if let Some(trouble) = &seen.health.trouble {
+        return Some(trouble.clone());
+    }
+    let (minutes, slow) = (longest.as_secs() / 60, seen.health.slow.clone());
+    let message =
+        slow.or(given_up).unwrap_or_else(|| format!("no pod has become ready for {minutes} minutes"));
+    let ((namespace, name), label) = (seen.place, rowlock_crds::labels::TASK_QUEUE);
+    let message = format!(
+        "the pods do not become ready: {message}; kubectl describe pods -n {namespace} -l {label}={name}"
+    );
+    Some(Trouble::new(Reason::NotStarting, message))
 }
 
-/// Whose the queue is, and how to get it.
+fn condition<'a>(deployment: &'a Deployment, type_: &str) -> Option<&'a DeploymentCondition> {
+    deployment.status.as_ref()?.conditions.as_deref()?.iter().find(|one| one.type_ == type_)
+}
+
+/// Whether its status is of what it says now.
+fn is_current(deployment: &Deployment) -> bool {
+    let seen = deployment.status.as_ref().and_then(|status| status.observed_generation);
+    seen >= deployment.metadata.generation
+}
+
+/// Whose the queue is, and how to get it. Who it is says the database, and whoever wrote it there: what looks like no owner is not made
+/// a part of a command.
 fn anothers(seen: &Seen<'_>, owner: Option<&str>, said: &str) -> String {
-    let Some(owner) = owner else { return said.to_owned() };
+    let Some(owner) = owner.filter(|owner| is_owner(owner)) else { return words(said) };
     let ((namespace, name), adopt) = (seen.place, annotations::ADOPT);
     format!(
         "the queue in the database belongs to {owner} (the cluster's number, namespace and name of a TaskQueue): give this one another \
@@ -120,20 +158,26 @@ fn anothers(seen: &Seen<'_>, owner: Option<&str>, said: &str) -> String {
     )
 }
 
+/// The longest owner: a number, a namespace and a name.
+const LONGEST_OWNER: usize = 200;
+
+/// As `declare_queue` takes it.
+fn is_owner(owner: &str) -> bool {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-./ ".contains(&c);
+    (1..=LONGEST_OWNER).contains(&owner.len()) && owner.bytes().all(allowed)
+}
+
 fn ready(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
     let not = |trouble: &Trouble| verdict(Type::Ready, Some(false), trouble.reason, &trouble.message);
     if let Some(trouble) = stalled.or(seen.trouble) {
         // Whoever works goes on.
-        let works =
-            [Reason::PodsRefused, Reason::TemplateRefused].contains(&trouble.reason) && 0 < seen.health.ready;
-        let holds = (trouble.reason != Reason::NotObserved).then_some(works);
+        let holds = (trouble.reason != Reason::NotObserved).then(|| works(seen));
         return Verdict { holds, ..not(trouble) };
     }
     let Some(view) = seen.view else {
         return verdict(Type::Ready, None, Reason::NotObserved, "not looked at yet");
     };
     let (wanted, ready) = (view.decision.pods_desired, seen.health.ready);
-    let pods = format!("{ready} of {wanted} pods ready");
     if seen.spec.paused {
         let message = "no task starts while spec.paused is set";
         return verdict(Type::Ready, Some(false), Reason::Paused, message);
@@ -142,14 +186,59 @@ fn ready(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
         let message = "the Deployment has not been made yet";
         return verdict(Type::Ready, Some(false), Reason::Progressing, message);
     }
+    if let Some(held_back) = without_pods(seen, view) {
+        return held_back;
+    }
+    let pods = format!("{ready} of {wanted} pods ready");
     if wanted > 0 && ready == 0 {
         if let Some(trouble) = &seen.health.trouble {
             return not(trouble);
         }
+        let pods = seen.health.slow.as_ref().map_or_else(|| pods.clone(), |slow| format!("{pods}: {slow}"));
         // A queue that sleeps and one that wakes up are as ready as each other.
         return verdict(Type::Ready, Some(seen.wakes), Reason::Progressing, &pods);
     }
     verdict(Type::Ready, Some(true), Reason::Succeeded, &pods)
+}
+
+/// Whether tasks are done, although something has to be changed for others.
+fn works(seen: &Seen<'_>) -> bool {
+    let ours = !matches!(seen.outcome, Outcome::Foreign(_) | Outcome::Forbidden(_));
+    let refused =
+        seen.view.is_some_and(|view| view.refused.as_ref().is_some_and(|error| !error.is_transient()));
+    let held_back = seen.view.is_some_and(|view| without_pods(seen, view).is_some());
+    ours && !refused && !held_back && seen.trouble.is_none() && !seen.spec.paused && 0 < seen.health.ready
+}
+
+/// Why there shall be no pod at all, other than that there is nothing to do.
+fn without_pods(seen: &Seen<'_>, view: &QueueView) -> Option<Verdict> {
+    let waiting = view.stats.as_ref().map_or(0, |stats| stats.available);
+    let not = |reason: Reason, message: &str| Some(verdict(Type::Ready, Some(false), reason, message));
+    match view.decision.reason {
+        _ if 0 < view.decision.pods_desired => None,
+        _ if seen.spec.workers.total == 0 => not(Reason::Total, "no task starts while workers.total is 0"),
+        Settled::Connections => {
+            let limit = view.limit.as_ref().map(Limit::to_string).unwrap_or_default();
+            not(
+                Reason::Connections,
+                &format!("no pod runs, since the database has no connections for it: {limit}"),
+            )
+        }
+        Settled::Total => not(Reason::Total, "no pod runs: raise workers.total"),
+        // Where nothing waits, whoever scales instead of us may have its reasons.
+        Settled::Suspended if 0 < waiting => {
+            let ((namespace, name), field) = (seen.place, "spec.suspendScaling");
+            let message = format!(
+                "tasks wait and no pod runs, while {field} leaves that to you: kubectl scale \
+                deployment/{name} -n {namespace} --replicas=1, or take                  {field} away"
+            );
+            not(Reason::Suspended, &message)
+        }
+        Settled::Unknown => {
+            Some(verdict(Type::Ready, None, Reason::NotObserved, "nothing is known about the tasks"))
+        }
+        _ => None,
+    }
 }
 
 fn reconciling(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
@@ -175,15 +264,28 @@ fn reconciling(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
     let wanted = i32::try_from(view.decision.pods_desired).unwrap_or(i32::MAX);
     let settled = seen.deployment.is_some_and(|deployment| {
         let status = deployment.status.clone().unwrap_or_default();
-        let current = status.observed_generation >= deployment.metadata.generation;
+        let current = is_current(deployment);
         let counts = [status.replicas, status.updated_replicas, status.ready_replicas];
         current && counts.iter().all(|count| count.unwrap_or_default() == wanted)
     });
     if settled {
-        return verdict(Type::Reconciling, Some(false), Reason::Succeeded, "the pods are as they shall be");
+        return verdict(Type::Reconciling, Some(false), Reason::Succeeded, "all pods are up to date");
+    }
+    let message = on_the_way(seen, wanted);
+    verdict(Type::Reconciling, Some(true), Reason::Progressing, &message)
+}
+
+fn on_the_way(seen: &Seen<'_>, wanted: i32) -> String {
+    let spec = seen.deployment.and_then(|deployment| deployment.spec.as_ref());
+    if spec.is_some_and(|spec| spec.paused == Some(true)) {
+        let (namespace, name) = seen.place;
+        return format!(
+            "somebody has paused the rollout of the Deployment, so its pods stay as they are: kubectl \
+            rollout resume deployment/{name} -n {namespace}"
+        );
     }
     let message = format!("on the way to {wanted} pods of the present template");
-    verdict(Type::Reconciling, Some(true), Reason::Progressing, &message)
+    seen.health.slow.as_ref().map_or_else(|| message.clone(), |slow| format!("{message}: {slow}"))
 }
 
 fn database(seen: &Seen<'_>) -> Verdict {
@@ -226,7 +328,7 @@ fn schema(seen: &Seen<'_>) -> Verdict {
 }
 
 fn handler(seen: &Seen<'_>) -> Verdict {
-    let Health { pods, ready, trouble, .. } = seen.health;
+    let Health { pods, ready, trouble, troubled, slow, .. } = seen.health;
     match trouble {
         // A worker is not ready either while the database does not take it.
         Some(trouble) if trouble.reason == Reason::NotListening && seen.trouble.is_some() => verdict(
@@ -235,9 +337,16 @@ fn handler(seen: &Seen<'_>) -> Verdict {
             Reason::NotObserved,
             "the workers have to reach the database first",
         ),
+        Some(trouble) if *troubled > 1 => {
+            let message = format!("{} ({troubled} of {pods} pods)", trouble.message);
+            verdict(Type::HandlerHealthy, Some(false), trouble.reason, &message)
+        }
         Some(trouble) => verdict(Type::HandlerHealthy, Some(false), trouble.reason, &trouble.message),
         None if *pods == 0 => verdict(Type::HandlerHealthy, None, Reason::Idle, "no pod runs"),
-        None if *ready == 0 => verdict(Type::HandlerHealthy, None, Reason::Progressing, "the pods start"),
+        None if *ready == 0 => {
+            let message = slow.as_deref().unwrap_or("the pods start");
+            verdict(Type::HandlerHealthy, None, Reason::Progressing, message)
+        }
         None => verdict(Type::HandlerHealthy, Some(true), Reason::Succeeded, "the handlers take tasks"),
     }
 }
@@ -248,7 +357,11 @@ fn limited(seen: &Seen<'_>) -> Verdict {
     };
     match view.decision.reason {
         Settled::Total => {
-            let message = "more workers would help: raise workers.total";
+            let message = if seen.health.ready == 0 {
+                "workers.total is reached, but no pod is ready: see Ready and HandlerHealthy first"
+            } else {
+                "more workers would help: raise workers.total"
+            };
             verdict(Type::ScalingLimited, Some(true), Reason::Total, message)
         }
         Settled::Connections => {

@@ -1,5 +1,6 @@
 //! What is remembered of the objects of one queue. All of it may be lost: then all is written once more.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -11,6 +12,7 @@ use rowlock_crds::{TaskQueue, annotations, api};
 use serde_json::Value;
 
 use super::build::{self, Owner};
+use super::inherit::inherited;
 use super::managed;
 use super::outcome::Outcome;
 
@@ -20,7 +22,7 @@ pub(crate) const WATCH_DELAY: Duration = Duration::from_secs(5);
 pub(crate) struct Known {
     pub(crate) owner: Owner,
     pub(crate) about: ObjectReference,
-    /// The template that was tried last, what the server said, and when.
+    /// The labels and the template that were tried last, what the server said, and when.
     pub(crate) tried: Option<(String, Option<String>, Instant)>,
     /// The last template that the server took, as text, which is a tenth of the value in memory.
     pub(crate) good: Option<String>,
@@ -29,6 +31,8 @@ pub(crate) struct Known {
     pub(crate) outcome: Outcome,
     /// Whether its pods only ended when they were last looked at.
     pub(crate) faltering: bool,
+    /// Who has set how many pods there are, though that is ours, and when people were told of it.
+    pub(crate) contested: BTreeMap<String, Instant>,
     /// Whether one of the pods was ready since there were none: what ends all of them now is not that they cannot run.
     pub(crate) proved: bool,
 }
@@ -52,6 +56,7 @@ impl Known {
             budget: None,
             outcome: Outcome::NotTried,
             faltering: false,
+            contested: BTreeMap::new(),
             proved: false,
         }
     }
@@ -89,10 +94,26 @@ impl Written {
 
     /// Whether this is what was written, and nobody has changed it since.
     pub(crate) fn is(&self, object: &Value, seen: Option<&ObjectMeta>) -> bool {
-        let untouched = |seen: &ObjectMeta| {
-            (&seen.uid, seen.generation) == (&self.metadata.uid, self.metadata.generation)
-        };
-        self.hash == build::hash_of(object) && seen.is_some_and(untouched)
+        let same =
+            self.says(object, seen) && seen.is_some_and(|seen| seen.generation == self.metadata.generation);
+        same && object["spec"]["replicas"]
+            .as_u64()
+            .is_none_or(|replicas| replicas == u64::from(self.replicas))
+    }
+
+    /// The same where how many pods there are is others' to say: a change of that alone is no change.
+    pub(crate) fn is_but_for_replicas(
+        &self,
+        object: &Value,
+        seen: Option<&ObjectMeta>,
+        replicas: u32,
+    ) -> bool {
+        let same = seen.is_some_and(|seen| seen.generation == self.metadata.generation);
+        self.says(object, seen) && (same || replicas != self.replicas)
+    }
+
+    fn says(&self, object: &Value, seen: Option<&ObjectMeta>) -> bool {
+        self.hash == build::hash_of(object) && seen.is_some_and(|seen| seen.uid == self.metadata.uid)
     }
 }
 
@@ -103,6 +124,8 @@ pub(crate) fn owner(task_queue: &TaskQueue) -> Owner {
         name: metadata.name.unwrap_or_default(),
         uid: metadata.uid.unwrap_or_default(),
         generation: metadata.generation.unwrap_or_default(),
+        labels: inherited(metadata.labels.as_ref()),
+        annotations: inherited(metadata.annotations.as_ref()),
     }
 }
 

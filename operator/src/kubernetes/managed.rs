@@ -19,10 +19,19 @@ pub(crate) fn strangers(entries: &[ManagedFieldsEntry]) -> Vec<String> {
     names
 }
 
-/// Keeps of an object's entries only those of strangers: all of them are, in memory, most of an object.
+/// Names of those who have set how many pods there are, and not we since.
+pub(crate) fn scalers(entries: &[ManagedFieldsEntry]) -> Vec<String> {
+    let theirs = entries.iter().filter(|entry| is_scalers(entry));
+    let mut names: Vec<String> = theirs.map(|entry| entry.manager.clone().unwrap_or_default()).collect();
+    names.dedup();
+    names
+}
+
+/// Keeps of an object's entries only those of others that matter: all of them are, in memory, most of an
+/// object.
 pub(crate) fn trim(metadata: &mut ObjectMeta) {
     if let Some(entries) = &mut metadata.managed_fields {
-        entries.retain(is_strangers);
+        entries.retain(|entry| is_strangers(entry) || is_scalers(entry));
         entries.shrink_to_fit();
     }
 }
@@ -34,6 +43,12 @@ pub(crate) fn without_strangers(entries: Vec<ManagedFieldsEntry>) -> Vec<Managed
 
 fn is_strangers(entry: &ManagedFieldsEntry) -> bool {
     !is_ours(entry) && entry.subresource.is_none() && owns_template(entry)
+}
+
+/// By the object itself or by its subresource `scale`, as autoscalers do.
+fn is_scalers(entry: &ManagedFieldsEntry) -> bool {
+    let replicas = entry.fields_v1.as_ref().map(|fields| &fields.0["f:spec"]["f:replicas"]);
+    entry.manager.as_deref() != Some(MANAGER) && replicas.is_some_and(Value::is_object)
 }
 
 /// What our applies own; what we own by a replacement is a stranger's until it is cleared.
@@ -99,6 +114,13 @@ mod tests {
     fn who_owns_replicas_alone_is_no_stranger() {
         let mut entry = entry("kubectl-scale", "Update", &Value::Null);
         entry.fields_v1 = Some(FieldsV1(json!({ "f:spec": { "f:replicas": {} } })));
-        assert!(strangers(&[entry]).is_empty());
+        assert!(strangers(std::slice::from_ref(&entry)).is_empty());
+        entry.subresource = Some("scale".into());
+        assert_eq!(scalers(std::slice::from_ref(&entry)), ["kubectl-scale"]);
+        let mut metadata = ObjectMeta { managed_fields: Some(vec![entry.clone()]), ..ObjectMeta::default() };
+        trim(&mut metadata);
+        assert_eq!(metadata.managed_fields.map(|entries| entries.len()), Some(1));
+        entry.manager = Some(MANAGER.into());
+        assert!(scalers(&[entry]).is_empty());
     }
 }

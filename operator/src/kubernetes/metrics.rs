@@ -24,7 +24,7 @@ pub(crate) fn text(shared: &Shared) -> prometheus::Result<String> {
             gauges.set(&source.namespace, queue);
         }
         if let Some(limit) = view.queues.first().and_then(|queue| queue.limit.as_ref()) {
-            gauges.set_connections(&source.namespace, &source.secret, limit);
+            gauges.set_connections(&source.namespace, &source.secret.name, limit);
         }
     }
     let leader = prometheus::Gauge::new("rowlock_operator_leader", "Whether this replica leads.")?;

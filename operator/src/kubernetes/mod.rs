@@ -4,10 +4,10 @@
 //!
 //! * [`run`], [`Config`]: a whole operator;
 //! * `tender`, `charges`: the loop over the queues of one database, which asks [`Operator`](crate::Operator) to observe, plan and apply;
-//! * `build`, `worker`, `resources`, `security`: a queue's instances as objects; pure;
+//! * `build`, `worker`, `resources`, `security`, `inherit`: a queue's instances as objects; pure;
 //! * `applier`, `known`, `apply`, `managed`: what is written when, and by which requests; `rollouts`: which queues wait for others;
-//! * `health`, `judgement`, `status`: what was seen, in words; pure;
-//! * `database`, `watch`, `election`: Secrets and connections; what is in the cluster; who leads.
+//! * `health`, `judgement`, `status`, `scaled`, `events`: what was seen, in words; pure; `said`: what kubelets say of a pod;
+//! * `source`, `database`, `watch`, `election`: Secrets and connections; what is in the cluster; who leads.
 
 mod applier;
 mod apply;
@@ -16,8 +16,11 @@ mod charges;
 mod config;
 mod database;
 mod election;
+mod events;
 mod health;
+mod hooks;
 mod http;
+mod inherit;
 mod judgement;
 mod known;
 mod managed;
@@ -26,8 +29,11 @@ mod outcome;
 mod process;
 mod resources;
 mod rollouts;
+mod said;
+mod scaled;
 mod security;
 mod shared;
+mod source;
 mod status;
 mod tender;
 mod unread;

@@ -35,6 +35,11 @@ impl Outcome {
 }
 
 impl WriteError {
+    /// Whether we may not.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 403)
+    }
+
     /// What the server has against an object, rather than against us or the moment.
     pub(crate) fn refusal(&self) -> Option<String> {
         let Self::Api(kube::Error::Api(status)) = self else { return None };

@@ -1,14 +1,12 @@
 //! A whole operator: watches, the election, a loop for each database.
 
 use std::collections::BTreeMap;
-use std::future::IntoFuture;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace as KubeNamespace;
 use kube::{Api, Client, ResourceExt};
-use rowlock_crds::listen;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -16,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::apply::{Hand, bounded};
 use super::charges::sources;
 use super::config::Config;
-use super::database::Source;
 use super::election::{Elector, Leadership};
 use super::http;
 use super::shared::{Shared, Unread};
+use super::source::Source;
 use super::tender::Tender;
 use super::unread;
 
@@ -37,16 +35,16 @@ const LONGEST_TICK: Duration = Duration::from_secs(10);
 
 /// Works until `stop`, then gives the Lease back.
 pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std::io::Result<()> {
-    let listener = TcpListener::bind(&listen::addresses(config.listen)[..]).await?;
+    let listener = rowlock_daemon::bind(config.listen).await?;
     let identity = config.identity();
     let leadership = Leadership::default();
     let hand = Hand::new(client.clone(), leadership.clone(), &identity);
     // First, so that nobody restarts us while the API server is away.
     let known = http::Known::default();
-    let mut pages = axum::serve(listener, http::router(Arc::clone(&known))).into_future();
+    let mut pages = pin!(rowlock_daemon::serve(listener, http::router(Arc::clone(&known))));
     let cluster = tokio::select! {
-        cluster = cluster(&client) => cluster,
-        ended = &mut pages => return ended,
+        cluster = cluster(&client, &config) => cluster,
+        never = &mut pages => match never {},
         () = stop.cancelled() => return Ok(()),
     };
     let elector =
@@ -58,18 +56,24 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std
         // The Lease goes back last: what this ends has ended by then.
         () = elector.run(stop.clone()) => Ok(()),
         never = loops.run() => match never {},
-        ended = pages => ended,
+        never = pages => match never {},
     }
 }
 
-/// The uid of the cluster; asked for until it is known.
-async fn cluster(client: &Client) -> String {
+/// The uid of the cluster; asked for until it is known. One that may see a single namespace knows that namespace's instead.
+async fn cluster(client: &Client, config: &Config) -> String {
     let api: Api<KubeNamespace> = Api::all(client.clone());
+    let mut names = vec![SYSTEM_NAMESPACE];
+    names.extend(config.only_namespace());
     loop {
-        match bounded(api.get_metadata(SYSTEM_NAMESPACE)).await {
-            Ok(found) => return found.uid().unwrap_or_default(),
-            Err(error) => {
-                tracing::warn!(%error, "the cluster's name is not known; trying again");
+        for name in &names {
+            match bounded(api.get_metadata(name)).await {
+                Ok(found) => return found.uid().unwrap_or_default(),
+                Err(error) if error.is_forbidden() && names.last() != Some(name) => (),
+                Err(error) => {
+                    tracing::warn!(%error, "the cluster's name is not known; trying again");
+                    break;
+                }
             }
         }
         sleep(RETRY_PAUSE).await;

@@ -2,14 +2,25 @@
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use rowlock_crds::ResourcesSpec;
 use serde_json::{Value, json};
 
 /// Without requests it would be the first to die when a node runs out of memory. Limits are the cluster's affair.
 pub(super) const DEFAULT: &str = r#"{"requests":{"cpu":"10m","memory":"48Mi"}}"#;
 
-/// What may follow the number of a quantity, if it is no power of ten.
-const SUFFIXES: [&str; 16] =
-    ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+/// What the platform gives to all workers, with what one queue says in its place, name by name.
+pub(super) fn of_queue(platform: &ResourceRequirements, queue: &ResourcesSpec) -> ResourceRequirements {
+    let mut resources = platform.clone();
+    for (given, said) in [(&mut resources.requests, &queue.requests), (&mut resources.limits, &queue.limits)]
+    {
+        let said = said.iter().flatten().map(|(name, quantity)| (name.clone(), Quantity(quantity.0.clone())));
+        let said: Vec<_> = said.collect();
+        if !said.is_empty() {
+            given.get_or_insert_default().extend(said);
+        }
+    }
+    resources
+}
 
 /// What Kubernetes would refuse in every pod is refused at the start; the error says what is wrong with it.
 pub(super) fn parse(text: &str) -> Result<ResourceRequirements, String> {
@@ -30,10 +41,7 @@ pub(super) fn parse(text: &str) -> Result<ResourceRequirements, String> {
 }
 
 fn is_quantity(Quantity(text): &Quantity) -> bool {
-    let end = text.find(|one: char| !one.is_ascii_digit() && one != '.').unwrap_or(text.len());
-    let (number, suffix) = text.split_at(end);
-    let power = suffix.strip_prefix(['e', 'E']).is_some_and(|power| power.parse::<i8>().is_ok());
-    number.parse::<f64>().is_ok() && (power || SUFFIXES.contains(&suffix))
+    rowlock_crds::Quantity(text.clone()).is_sound()
 }
 
 #[cfg(test)]
@@ -56,6 +64,18 @@ mod tests {
         ] {
             assert_eq!(json!(parse(text).unwrap()), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_queue_says_counts_before_what_the_platform_says_name_by_name() {
+        let platform =
+            parse(r#"{"requests":{"cpu":"10m","memory":"48Mi"},"limits":{"memory":"96Mi"}}"#).unwrap();
+        let queue: ResourcesSpec =
+            serde_yaml::from_str("{ requests: { memory: 64Mi }, limits: { cpu: 1 } }").unwrap();
+        let expected = json!({ "requests": { "cpu": "10m", "memory": "64Mi" }, "limits": { "cpu": "1", "memory": "96Mi" } });
+        assert_eq!(json!(of_queue(&platform, &queue)), expected);
+        assert_eq!(of_queue(&platform, &ResourcesSpec::default()), platform);
+        assert_eq!(of_queue(&parse("{}").unwrap(), &ResourcesSpec::default()), parse("{}").unwrap());
     }
 
     #[test]

@@ -4,20 +4,32 @@
 //! entry points change owners of files, switch to another user, write beside their programs. Told `runAsNonRoot` they would not start,
 //! and without any capabilities many would not either (a web server cannot become its own user). So a handler may be root unless its
 //! template says otherwise. But it may gain no rights that it has not (`sudo` and the like aside, nobody does), and no system calls
-//! but those of ordinary programs. Where the template says that it is not root, it keeps no capabilities: it could not use
+//! but those of ordinary programs. Nor may it listen to what its pod's worker sends. Where the template says that it is not root, it keeps no capabilities: it could not use
 //! them. Then it meets the restricted standard with that one line.
 
 use serde_json::{Map, Value, json};
 
-/// What the worker may do.
-pub(super) fn worker() -> Value {
-    json!({
+/// The user and group of the worker's image.
+const WORKER_USER: i64 = 65_532;
+
+/// By it root reads and forges what other containers of its pod send: they share one network. Hardly an image needs it.
+const RAW: &str = "NET_RAW";
+
+/// What the worker may do in such a `pod`.
+pub(super) fn worker(pod: &Value) -> Value {
+    let mut context = json!({
         "allowPrivilegeEscalation": false,
         "capabilities": { "drop": ["ALL"] },
         "readOnlyRootFilesystem": true,
         "runAsNonRoot": true,
         "seccompProfile": { "type": "RuntimeDefault" },
-    })
+    });
+    // Told so for the pod, the worker would have to be root too. Said only then: elsewhere the cluster may choose the user.
+    if pod["runAsUser"] == 0 {
+        context["runAsUser"] = WORKER_USER.into();
+        context["runAsGroup"] = WORKER_USER.into();
+    }
+    context
 }
 
 /// What the handler may do: whatever its template says, for the container or for the `pod`, and else no more than it needs.
@@ -34,8 +46,25 @@ pub(super) fn handler(mut chosen: Map<String, Value>, pod: &Value) -> Map<String
     }
     if !may_be_root(&chosen, pod) {
         chosen.entry("capabilities").or_insert_with(|| json!({ "drop": ["ALL"] }));
+    } else if chosen.get("privileged") != Some(&Value::Bool(true)) {
+        without_raw(chosen.entry("capabilities").or_insert_with(|| json!({})));
     }
     chosen
+}
+
+/// Takes [`RAW`] away, unless it is asked for.
+fn without_raw(capabilities: &mut Value) {
+    let names = |list: &str, name: &str| {
+        let listed = capabilities[list].as_array().into_iter().flatten().filter_map(Value::as_str);
+        listed.map(|one| one.strip_prefix("CAP_").unwrap_or(one)).any(|one| one == name || one == "ALL")
+    };
+    if names("add", RAW) || names("drop", RAW) || !capabilities.is_object() {
+        return;
+    }
+    match &mut capabilities["drop"] {
+        Value::Array(dropped) => dropped.push(RAW.into()),
+        dropped => *dropped = json!([RAW]),
+    }
 }
 
 /// What a container says counts before what its pod says.
@@ -57,11 +86,44 @@ mod tests {
     #[test]
     fn an_ordinary_image_runs_as_it_is_and_gains_nothing() {
         let profile = json!({ "type": "RuntimeDefault" });
-        let all = json!({ "allowPrivilegeEscalation": false, "seccompProfile": profile });
+        let kept = json!({ "drop": ["NET_RAW"] });
+        let all =
+            json!({ "allowPrivilegeEscalation": false, "seccompProfile": profile, "capabilities": kept });
         check(&json!({}), &json!({}), &all);
         check(&json!({}), &json!({ "fsGroup": 5 }), &all);
-        let root = json!({ "allowPrivilegeEscalation": false, "seccompProfile": profile, "runAsUser": 0 });
+        let mut root = all.clone();
+        root["runAsUser"] = 0.into();
         check(&json!({ "runAsUser": 0 }), &json!({ "runAsUser": 5 }), &root);
+    }
+
+    /// Before, a handler that is root could read in clear what the worker sends, and answer in the database's place.
+    #[test]
+    fn nobody_listens_to_the_network_of_the_pod_who_does_not_ask_to() {
+        for (said, left) in [
+            (json!({}), json!({ "drop": ["NET_RAW"] })),
+            (json!({ "add": ["CHOWN"] }), json!({ "add": ["CHOWN"], "drop": ["NET_RAW"] })),
+            (json!({ "drop": ["KILL"] }), json!({ "drop": ["KILL", "NET_RAW"] })),
+            (json!({ "add": ["NET_RAW"] }), json!({ "add": ["NET_RAW"] })),
+            (
+                json!({ "add": ["CAP_NET_RAW"], "drop": ["KILL"] }),
+                json!({ "add": ["CAP_NET_RAW"], "drop": ["KILL"] }),
+            ),
+            (json!({ "drop": ["ALL"], "add": ["CHOWN"] }), json!({ "drop": ["ALL"], "add": ["CHOWN"] })),
+            (json!({ "drop": ["CAP_NET_RAW"] }), json!({ "drop": ["CAP_NET_RAW"] })),
+        ] {
+            let chosen = serde_json::from_value(json!({ "capabilities": said })).unwrap();
+            assert_eq!(handler(chosen, &json!({}))["capabilities"], left, "{said}");
+        }
+    }
+
+    /// Before, `runAsUser: 0` of the pod was the worker's too, which the kubelet then refused to start.
+    #[test]
+    fn a_pod_of_root_has_a_worker_that_is_not() {
+        let context = worker(&json!({ "runAsUser": 0 }));
+        assert_eq!((&context["runAsUser"], &context["runAsGroup"]), (&json!(65532), &json!(65532)));
+        for pod in [json!({}), json!({ "runAsUser": 1000 }), Value::Null] {
+            assert_eq!(worker(&pod)["runAsUser"], Value::Null, "{pod}");
+        }
     }
 
     #[test]
@@ -84,13 +146,19 @@ mod tests {
     #[test]
     fn what_the_template_says_stays() {
         let chosen = json!({ "allowPrivilegeEscalation": true, "seccompProfile": { "type": "Unconfined" } });
-        check(&chosen, &json!({}), &chosen);
+        let kept = json!({ "drop": ["NET_RAW"] });
+        let mut expected = chosen.clone();
+        expected["capabilities"] = kept.clone();
+        check(&chosen, &json!({}), &expected);
         let local = json!({ "seccompProfile": { "type": "Localhost", "localhostProfile": "p" } });
-        check(&json!({}), &local, &json!({ "allowPrivilegeEscalation": false }));
+        check(&json!({}), &local, &json!({ "allowPrivilegeEscalation": false, "capabilities": kept }));
         // The API server would refuse these together with the promise not to gain any rights.
         for context in [json!({ "privileged": true }), json!({ "capabilities": { "add": ["SYS_ADMIN"] } })] {
             let mut expected = context.clone();
             expected["seccompProfile"] = json!({ "type": "RuntimeDefault" });
+            if expected["capabilities"].is_object() {
+                expected["capabilities"]["drop"] = json!(["NET_RAW"]);
+            }
             check(&context, &json!({}), &expected);
         }
     }

@@ -8,16 +8,17 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::DeserializeGuard;
 use kube::{Client, Resource, ResourceExt};
-use rowlock_crds::{ConditionReason, ConditionType, TaskQueue, TaskQueueStatus, labels};
+use rowlock_crds::{ConditionReason, ConditionType, EventReason, TaskQueue, TaskQueueStatus, labels};
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::apply::{Hand, WriteError};
 use super::charges::owner;
 use super::config::Config;
-use super::database::Source;
 use super::election::Leadership;
+use super::events::News;
 use super::rollouts::{Place, Rollouts, is_under_way};
+use super::source::Source;
 use super::watch::{Followed, Namespace, without_status};
 use crate::room::Room;
 use crate::view::View;
@@ -101,9 +102,10 @@ impl Shared {
         shared(&self.namespaces, name, || Namespace::follow(&self.client, name))
     }
 
-    /// Where the loops of the database of that identity meet.
-    pub(crate) fn room(&self, identity: &str) -> Arc<Room> {
-        shared(&self.rooms, identity, Room::default)
+    /// Where the loops of a namespace meet whose databases say that they are the one of that identity. Never those of two namespaces: whoever
+    /// runs a server of their own has it say what they like.
+    pub(crate) fn room(&self, namespace: &str, identity: &str) -> Arc<Room> {
+        shared(&self.rooms, &format!("{namespace}/{identity}"), Room::default)
     }
 
     /// Whether the operator may now change the pods of this Deployment for reasons of its own.
@@ -158,10 +160,12 @@ impl Shared {
         those.cloned().map(Arc::new).collect()
     }
 
-    /// Whose queues some loop of ours tends.
-    pub(crate) fn owners(&self) -> BTreeSet<String> {
+    /// Whose queues some loop of that namespace tends.
+    pub(crate) fn owners(&self, namespace: &str) -> BTreeSet<String> {
         let all = self.task_queues.all();
-        all.iter().filter_map(|one| one.0.as_ref().ok()).map(|one| owner(one, &self.cluster)).collect()
+        let those = all.iter().filter_map(|one| one.0.as_ref().ok());
+        let those = those.filter(|one| one.metadata.namespace.as_deref() == Some(namespace));
+        those.map(|one| owner(one, &self.cluster)).collect()
     }
 
     pub(crate) fn unread(&self) -> Vec<Unread> {
@@ -206,20 +210,38 @@ impl Shared {
         about: &ObjectReference,
         before: &TaskQueueStatus,
         after: &TaskQueueStatus,
+        pod: Option<ObjectReference>,
     ) {
+        let other = before.observed_generation != after.observed_generation;
         for now in &after.conditions {
             let then = before.conditions.iter().find(|one| one.type_ == now.type_);
             let ready = is_of(now, ConditionType::Ready, "True");
-            let same =
-                then.is_some_and(|then| then.status == now.status && (ready || then.reason == now.reason));
-            if same {
+            // Of another generation, the same reason with other words is other news.
+            let same = then.is_some_and(|then| {
+                let said = then.reason == now.reason && (!other || then.message == now.message);
+                then.status == now.status && (ready || said)
+            });
+            if same || !(ready || is_worth_a_warning(now)) {
                 continue;
             }
-            if ready {
-                self.hand.event(about, false, "Ready", "tasks are done as they come").await;
-            } else if is_worth_a_warning(now) {
-                self.hand.event(about, true, &now.reason, &now.message).await;
-            }
+            let action = EventReason::Ready.action();
+            let news = News {
+                about,
+                related: None,
+                warning: !ready,
+                reason: &now.reason,
+                action,
+                note: now.message.clone(),
+            };
+            let news = if ready {
+                let note =
+                    format!("the queue is processing tasks, or would if there were any: {}", now.message);
+                News { reason: EventReason::Ready.as_str(), note, ..news }
+            } else {
+                let related = pod.clone().filter(|_| is_of(now, ConditionType::HandlerHealthy, "False"));
+                News { related, ..news }
+            };
+            self.hand.event(&news).await;
         }
     }
 }

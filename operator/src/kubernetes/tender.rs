@@ -1,28 +1,28 @@
 //! The loop over the queues of one database: observe, plan, apply. It knows nothing of why it runs.
 
+mod opening;
+mod report;
+
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::jiff::Timestamp;
-use kube::{Resource, ResourceExt};
-use rowlock_crds::{ConditionReason, ConditionType, TaskQueue, TaskQueueStatus, annotations};
-use rowlock_queue::{Db, Identity};
+use kube::ResourceExt;
+use rowlock_crds::TaskQueue;
+use rowlock_queue::Db;
 use tokio::time::sleep;
 
 use super::applier::Pods;
-use super::apply::WriteError;
-use super::charges::{charge, manifest, owner};
-use super::database::{self, Source, Trouble};
-use super::health::{Health, health};
-use super::judgement::{Seen, judge};
-use super::outcome::Outcome;
-use super::shared::{Shared, is_of};
-use super::status::{change, database as database_of, former, status};
+use super::charges::{charge, manifest};
+use super::database::{self, Trouble};
+use super::shared::Shared;
+use super::source::{Access, Source};
 use super::watch::Namespace;
 use crate::control::Operator;
-use crate::room::{Room, Seat};
-use crate::view::{QueueView, View};
+use crate::room::Room;
+
+use opening::Refused;
+use report::Last;
 
 /// How often the database is asked.
 const TICK: Duration = Duration::from_secs(2);
@@ -30,33 +30,13 @@ const TICK: Duration = Duration::from_secs(2);
 /// The least time between two looks, whatever changes.
 const LEAST_TICK: Duration = Duration::from_millis(300);
 
-/// How often the Secret is read, and whether the tables are still ours to use is asked.
-const SECRET_EVERY: Duration = Duration::from_mins(1);
-
-/// How often after the database refused us, or something else is wrong with it.
-const RETRY_EVERY: Duration = Duration::from_secs(2);
-
-/// And where the database refuses the very URL that the Secret has: so many failed logins are nobody's friend.
-const REFUSED_LONGEST: Duration = Duration::from_secs(30);
-
-/// So long making or changing the tables may take, with all that waits for a lock; a server that has vanished says nothing for longer.
-const OPENING_LONGEST: Duration = Duration::from_mins(2);
-
-/// A URL that the database refused, with what it said, and until when it is not asked again.
-struct Refused {
-    url: String,
-    trouble: Trouble,
-    pause: Duration,
-    until: Instant,
-}
-
 /// Queues of one database and what is known about it.
 pub(crate) struct Tender {
     shared: Arc<Shared>,
     source: Source,
     namespace: Arc<Namespace>,
     operator: Option<Operator<Pods>>,
-    url: Option<String>,
+    access: Option<Access>,
     db: Option<Db>,
     /// Which database that is.
     identity: Option<String>,
@@ -70,18 +50,6 @@ pub(crate) struct Tender {
     written: BTreeMap<String, Last>,
 }
 
-/// For so long pods may start before a queue that was ready is so no more: an image that has to be fetched takes about as long.
-const WAKING: Duration = Duration::from_mins(1);
-
-/// The last status of a queue that was written.
-struct Last {
-    uid: String,
-    status: TaskQueueStatus,
-    at: Option<Instant>,
-    /// Since when none of the pods that are wanted is ready.
-    lacking: Option<Instant>,
-}
-
 impl Tender {
     pub(crate) fn new(shared: Arc<Shared>, source: Source, namespace: Arc<Namespace>) -> Self {
         Self {
@@ -89,7 +57,7 @@ impl Tender {
             source,
             namespace,
             operator: None,
-            url: None,
+            access: None,
             db: None,
             identity: None,
             started_at: None,
@@ -131,7 +99,7 @@ impl Tender {
     }
 
     async fn forget(&mut self) {
-        (self.operator, self.url, self.identity, self.trouble, self.looked_at) =
+        (self.operator, self.access, self.identity, self.trouble, self.looked_at) =
             (None, None, None, None, None);
         self.room = None;
         self.written.clear();
@@ -149,7 +117,7 @@ impl Tender {
         let view = match &mut self.operator {
             Some(operator) if usable => {
                 if let Some((_, room)) = &self.room {
-                    room.set_owners(self.shared.owners());
+                    room.set_owners(self.shared.owners(&self.source.namespace));
                 }
                 let charges = queues.values().map(|one| {
                     let written = self.written.get(&one.name_any()).map(|last| &last.status);
@@ -162,7 +130,8 @@ impl Tender {
                 // A database that does not answer is asked for its Secret at once: it may be another one by now. That another loop sees it says
                 // nothing of this Secret.
                 if operator.looks() || view.trouble.is_some() {
-                    self.trouble = view.trouble.as_deref().map(database::trouble);
+                    let trouble = view.trouble.as_deref().map(database::trouble);
+                    self.trouble = trouble.map(|trouble| self.source.told(trouble));
                 }
                 // Another server, or the same again: the loops meet anew.
                 if view.started_at.is_some() && view.started_at != self.started_at {
@@ -203,170 +172,9 @@ impl Tender {
         self.namespace.is_complete() && self.trouble.as_ref().is_none_or(Trouble::may_pass)
     }
 
-    /// Reads the Secret and connects where that is due.
-    async fn look(&mut self) {
-        if let Some(said) = self.namespace.refusal() {
-            self.trouble = Some(database::forbidden(&self.source.namespace, &said, &self.shared.config));
-            self.looked_at = None;
-            return;
-        }
-        let every = if self.trouble.is_some() { RETRY_EVERY } else { SECRET_EVERY };
-        if !self.namespace.is_complete() || self.looked_at.is_some_and(|at| at.elapsed() < every) {
-            return;
-        }
-        let opened = tokio::time::timeout(OPENING_LONGEST, self.open()).await;
-        self.looked_at = Some(Instant::now());
-        let trouble = opened.unwrap_or_else(|_| Err(late())).err();
-        if let Some(trouble) = trouble.as_ref().filter(|trouble| Some(*trouble) != self.trouble.as_ref()) {
-            let (namespace, secret) = (&self.source.namespace, &self.source.secret);
-            tracing::warn!(namespace, secret, reason = trouble.reason.as_str(), "{}", trouble.message);
-        }
-        self.trouble = trouble;
-    }
-
-    async fn open(&mut self) -> Result<(), Trouble> {
-        let url = match self.source.url(&self.shared.client, &self.shared.config).await {
-            // A bad moment of the API server is no reason to let go of a database that answers.
-            Err(trouble) if trouble.reason == ConditionReason::NotObserved && self.db.is_some() => {
-                return Ok(());
-            }
-            answer => answer?,
-        };
-        if let (Some(db), true) = (&self.db, self.url.as_ref() == Some(&url)) {
-            // Another one by the same address, such as a backup of earlier days, may lack tables.
-            database::prepare(db).await?;
-            let (identity, behind_pooler) = (database::identity(db).await?, db.is_behind_pooler());
-            self.meet_others(identity, behind_pooler);
-            return Ok(());
-        }
-        let before = self.refused.take_if(|refused| refused.url == url);
-        if let Some(refused) = before.as_ref().filter(|refused| Instant::now() < refused.until) {
-            let trouble = refused.trouble.clone();
-            self.refused = before;
-            return Err(trouble);
-        }
-        let db = match database::open(url.clone()).await {
-            Err(trouble) if !trouble.may_pass() => {
-                let pause = before.map_or(RETRY_EVERY, |before| (before.pause * 2).min(REFUSED_LONGEST));
-                let until = Instant::now() + pause;
-                self.refused = Some(Refused { url, trouble: trouble.clone(), pause, until });
-                return Err(trouble);
-            }
-            answer => answer?,
-        };
-        let (identity, behind_pooler) = (database::identity(&db).await?, db.is_behind_pooler());
-        let mut operator = self.operator.take().unwrap_or_else(|| self.new_operator(db.clone()));
-        operator.set_db(db.clone());
-        operator.listen(database::connect(url.clone()));
-        (self.operator, self.url) = (Some(operator), Some(url));
-        self.meet_others(identity, behind_pooler);
-        if let Some(old) = self.db.replace(db) {
-            old.close().await;
-        }
-        Ok(())
-    }
-
-    /// Other loops tend queues of the same database. Not of a copy that was restored beside it, which has the same name, and a server of its own; nor
-    /// where a connection pooler stands, behind which less is seen and nothing heard.
-    fn meet_others(&mut self, identity: Identity, behind_pooler: bool) {
-        let Identity { database, started_at } = identity;
-        let room =
-            database.as_ref().map(|database| format!("{database} since {started_at}, {behind_pooler}"));
-        (self.identity, self.started_at) = (database, Some(started_at));
-        if self.room.as_ref().map(|(name, _)| name) == room.as_ref() {
-            return;
-        }
-        self.room = room.map(|name| (name.clone(), self.shared.room(&name)));
-        let seat = self.room.as_ref().map(|(_, room)| Seat::take(room, self.source.to_string(), started_at));
-        if let Some(operator) = &mut self.operator {
-            operator.sit(seat);
-        }
-    }
-
-    /// What it asked for last keeps nobody's connections for ever.
-    fn leave_others(&mut self) {
-        self.room = None;
-        if let Some(operator) = &mut self.operator {
-            operator.sit(None);
-        }
-    }
-
     fn new_operator(&self, db: Db) -> Operator<Pods> {
         let pods = Pods::new(Arc::clone(&self.shared), Arc::clone(&self.namespace));
         Operator::new(db, pods, &self.shared.cluster)
-    }
-
-    /// `queue` is `None` where another `TaskQueue` has the queue already.
-    async fn write_status(&mut self, one: &Arc<TaskQueue>, queue: Option<&String>, view: Option<&View>) {
-        let name = one.name_any();
-        let pods = self.namespace.pods_of(&name);
-        let now = Timestamp::now();
-        let health = health(&pods, one.spec.handler.http.port, now);
-        let deployment = self.namespace.deployments.get(&self.source.namespace, &name);
-        let outcome = match (&mut self.operator, queue) {
-            (Some(operator), Some(queue)) => operator.applier_mut().outcome(queue),
-            _ => Outcome::NotTried,
-        };
-        let double = queue.is_none().then(|| {
-            let queue = manifest(one).queue_name().to_owned();
-            let message = format!("an older TaskQueue of this namespace has the queue `{queue}`: give this one another queueName");
-            Trouble::new(ConditionReason::OwnedByAnother, message)
-        });
-        let uid = one.uid().unwrap_or_default();
-        let last = self.written.entry(name.clone()).or_insert_with(|| Last::of(one));
-        if last.uid != uid {
-            *last = Last::of(one);
-        }
-        let identity = self.identity.as_deref().filter(|_| queue.is_some());
-        let database = database_of(last.status.database.as_ref(), identity, now);
-        let view = view.and_then(|view| view.queues.iter().find(|view| Some(&view.name) == queue));
-        let wakes = last.wakes(view, &health);
-        let seen = Seen {
-            place: (&self.source.namespace, &name),
-            former: former(database.as_ref(), now),
-            spec: &one.spec,
-            trouble: double.as_ref().or(self.trouble.as_ref()),
-            view,
-            outcome: &outcome,
-            deployment: deployment.as_deref(),
-            health: &health,
-            wakes,
-        };
-        let verdicts = judge(&seen);
-        let mut next = status(&seen, &verdicts, one.metadata.generation, &last.status, database.clone(), now);
-        let ours = owner(one, &self.shared.cluster);
-        let asked = one.annotations().get(annotations::ADOPT);
-        next.adopted = match seen.view {
-            Some(view) if view.owner.as_ref() == Some(&ours) => asked.cloned(),
-            _ => last.status.adopted.clone().filter(|adopted| Some(adopted) == asked),
-        };
-        let since = last.at.map(|at| at.elapsed());
-        if !change(&last.status, &next).is_due(since, self.shared.numbers_every()) {
-            return;
-        }
-        let before = std::mem::replace(&mut last.status, next.clone());
-        if let Err(error) = self.shared.write_status(one, &next).await {
-            last.status = before;
-            note(&error);
-            return;
-        }
-        last.at = Some(Instant::now());
-        self.shared.tell(&one.object_ref(&()), &before, &next).await;
-    }
-}
-
-impl Last {
-    fn of(one: &TaskQueue) -> Self {
-        let status = one.status.clone().unwrap_or_default();
-        Self { uid: one.uid().unwrap_or_default(), status, at: None, lacking: None }
-    }
-
-    /// Whether the queue was ready until its pods had to start, a moment ago.
-    fn wakes(&mut self, view: Option<&QueueView>, health: &Health) -> bool {
-        let lacks = health.ready == 0 && view.is_some_and(|view| 0 < view.decision.pods_desired);
-        self.lacking = lacks.then(|| self.lacking.unwrap_or_else(Instant::now));
-        let was_ready = self.status.conditions.iter().any(|one| is_of(one, ConditionType::Ready, "True"));
-        was_ready && self.lacking.is_some_and(|since| since.elapsed() < WAKING)
     }
 }
 
@@ -375,15 +183,4 @@ impl Drop for Tender {
     fn drop(&mut self) {
         self.shared.show(&self.source, None);
     }
-}
-
-fn late() -> Trouble {
-    let seconds = OPENING_LONGEST.as_secs();
-    let message =
-        format!("the database has not let its tables be looked at or made in {seconds} s; trying again");
-    Trouble::new(ConditionReason::ConnectionFailed, message)
-}
-
-fn note(error: &WriteError) {
-    tracing::debug!(%error, "a status was not written; trying again");
 }

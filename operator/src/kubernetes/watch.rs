@@ -9,20 +9,21 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watching};
 use kube::{Api, Client, Resource};
-use rowlock_crds::labels;
+use rowlock_crds::{containers, labels};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::apply::said;
 use super::build::MANAGER;
+use super::health::{has_ended, is_ready, runs};
 use super::managed;
 
 /// Pauses before a broken watch is begun anew. Rights that were just given should not wait for long.
@@ -32,8 +33,10 @@ const PAUSE_LONGEST: Duration = Duration::from_secs(5);
 /// A refusal that lasts is said anew after each pause.
 const REFUSAL_LASTS: Duration = PAUSE_LONGEST.saturating_mul(3);
 
-/// A watch is begun anew, from where it ended, after so long: one whose server has vanished without a word is blind until then.
-const WATCH_SECONDS: u32 = 30;
+/// A watch is begun anew, from where it ended, after so long: nearly the longest that `kube` takes, since
+/// each costs the API server a request for each kind and namespace. Its bookmarks, once a minute, tell that
+/// it lives: one whose server has vanished without a word ends by the client's `read_timeout`.
+const WATCH_SECONDS: u32 = 290;
 
 /// Pauses that double.
 struct Pauses(Duration);
@@ -102,8 +105,8 @@ where
                     Ok(Event::Delete(object)) => drop(known.remove(&ObjectRef::from_obj(object))),
                     _ => (),
                 }
-                let refused = event.err().and_then(refuses::<K>).map(|said| (Instant::now(), said));
-                *refusal.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+                let refused = event.err().and_then(refuses::<K>);
+                remember(&mut refusal.lock().unwrap_or_else(PoisonError::into_inner), refused);
                 changed.send_replace(());
             }
         });
@@ -138,6 +141,17 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Drop for Followed<K> {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// Remembers what the server says, and logs it when that is news.
+fn remember(refusal: &mut Option<(Instant, String)>, said: Option<String>) {
+    match (&refusal, &said) {
+        (Some((_, before)), Some(said)) if before == said => (),
+        (_, Some(said)) => tracing::warn!("{said}"),
+        (Some((_, before)), None) => tracing::info!(before, "the API server answers a watch again"),
+        (None, None) => (),
+    }
+    *refusal = said.map(|said| (Instant::now(), said));
 }
 
 /// All of it but its status: what we write there is no news to us.
@@ -202,13 +216,7 @@ impl Namespace {
                 without_managers,
                 None,
             ),
-            pods: Followed::start(
-                Api::namespaced(client.clone(), name),
-                &selector,
-                &changed,
-                without_spec,
-                None,
-            ),
+            pods: Followed::start(Api::namespaced(client.clone(), name), &selector, &changed, trim_pod, None),
             changed,
         }
     }
@@ -228,17 +236,15 @@ impl Namespace {
         pods
     }
 
-    /// How many pods of a queue may hold connections: those that stay, and those on their way out.
+    /// How many pods of a queue hold connections, or will: those that stay, and those on their way out
+    /// whose worker runs still. One that was told to end before it began has none, and its handler may take
+    /// its time without any.
     pub(crate) fn count_pods(&self, name: &str) -> (u32, u32) {
-        let ended = |pod: &Pod| {
-            let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-            matches!(phase, Some("Succeeded" | "Failed"))
-        };
         let (mut staying, mut terminating) = (0, 0);
-        for pod in self.pods.all().iter().filter(|pod| is_of(pod, name) && !ended(pod)) {
+        for pod in self.pods.all().iter().filter(|pod| is_of(pod, name) && !has_ended(pod)) {
             match pod.metadata.deletion_timestamp {
                 None => staying += 1,
-                Some(_) => terminating += 1,
+                Some(_) => terminating += u32::from(runs(pod, containers::WORKER)),
             }
         }
         (staying, terminating)
@@ -257,11 +263,29 @@ fn without_template(deployment: &mut Deployment) {
     }
 }
 
-/// A pod is looked at for its labels and its status alone.
-fn without_spec(pod: &mut Pod) {
-    pod.spec = None;
+/// A pod is looked at for its labels and its status; for what its containers are and how they are probed,
+/// only until it is ready.
+fn trim_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;
+    let ready = is_ready(pod);
+    pod.spec = pod.spec.take().filter(|_| !ready).map(|spec| PodSpec {
+        containers: spec.containers.into_iter().map(outline).collect(),
+        init_containers: spec.init_containers.map(|all| all.into_iter().map(outline).collect()),
+        node_name: spec.node_name,
+        ..PodSpec::default()
+    });
+}
+
+fn outline(container: Container) -> Container {
+    Container {
+        name: container.name,
+        restart_policy: container.restart_policy,
+        liveness_probe: container.liveness_probe,
+        readiness_probe: container.readiness_probe,
+        startup_probe: container.startup_probe,
+        ..Container::default()
+    }
 }
 
 fn is_of(pod: &Pod, name: &str) -> bool {

@@ -1,19 +1,22 @@
 //! The worker's container: restricted, with the Secret as a file that nobody else in the pod sees.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::ResourceRequirements;
-use rowlock_crds::{Manifest, containers, env};
+use rowlock_crds::{CaKind, Manifest, containers, env};
 use rowlock_plan::{Instance, Place};
 use serde_json::{Value, json};
 
-use super::security;
+use super::{resources, security};
 
 /// Where the worker's health and metrics are, unless the handler is there.
 const PORT: u16 = 19464;
 
-/// The volume of the Secret, where it is, and the file in it.
+/// The volume of what leads to the database, where it is, and the files in it.
 const VOLUME: &str = "rowlock-database";
 const FOLDER: &str = "/var/run/rowlock/database";
-const FILE: &str = "url";
+const URL: &str = "url";
+const CA: &str = "ca.crt";
 
 /// What the worker is run from.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +29,8 @@ pub struct WorkerImage {
     pub pull_secrets: Vec<String>,
     /// What its container asks of a node, and may use of it.
     pub resources: ResourceRequirements,
+    /// Labels that the platform wants on Deployments, their pods and their budgets.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The ports of a pod.
@@ -35,24 +40,42 @@ pub(super) fn place(manifest: &Manifest) -> Place {
     Place { handler_port, worker_port }
 }
 
-/// The Secret's key, as a volume.
+/// The URL, from the Secret that is the pods', and the certificates beside it: a volume.
 pub(super) fn volume(manifest: &Manifest) -> Option<Value> {
-    let secret = &manifest.spec.database.as_ref()?.secret_ref;
+    let database = manifest.spec.database.as_ref()?;
+    let secret = database.worker_secret_ref.as_ref().unwrap_or(&database.secret_ref);
+    let url = json!([{ "key": secret.key, "path": URL }]);
+    let Some(ca) = &database.ca_ref else {
+        return Some(json!({ "name": VOLUME, "secret": { "secretName": secret.name, "items": url } }));
+    };
+    let kind = match ca.kind {
+        CaKind::Secret => "secret",
+        CaKind::ConfigMap => "configMap",
+    };
     Some(json!({
         "name": VOLUME,
-        "secret": { "secretName": secret.name, "items": [{ "key": secret.key, "path": FILE }] },
+        "projected": { "sources": [
+            { "secret": { "name": secret.name, "items": url } },
+            { (kind): { "name": ca.name, "items": [{ "key": ca.key, "path": CA }] } },
+        ] },
     }))
 }
 
-pub(super) fn container(instance: &Instance, place: Place, image: &WorkerImage) -> Value {
+pub(super) fn container(
+    instance: &Instance,
+    place: Place,
+    manifest: &Manifest,
+    image: &WorkerImage,
+    pod: &Value,
+) -> Value {
     let mut container = json!({
         "name": containers::WORKER,
         "image": image.image,
-        "env": variables(instance, place),
+        "env": variables(instance, place, manifest),
         "ports": [{ "name": "rowlock", "containerPort": place.worker_port, "protocol": "TCP" }],
         "readinessProbe": { "httpGet": { "path": "/readyz", "port": "rowlock" }, "periodSeconds": 2 },
-        "resources": image.resources,
-        "securityContext": security::worker(),
+        "resources": resources::of_queue(&image.resources, &manifest.spec.worker.resources),
+        "securityContext": security::worker(pod),
         // The whole folder: a file mounted with subPath would not follow a changed Secret.
         "volumeMounts": [{ "name": VOLUME, "mountPath": FOLDER, "readOnly": true }],
     });
@@ -62,7 +85,7 @@ pub(super) fn container(instance: &Instance, place: Place, image: &WorkerImage) 
     container
 }
 
-fn variables(instance: &Instance, place: Place) -> Vec<Value> {
+fn variables(instance: &Instance, place: Place, manifest: &Manifest) -> Vec<Value> {
     let told =
         instance.worker_env.iter().filter(|(name, _)| ![env::INSTANCE_NAME, env::LISTEN].contains(name));
     let mut variables: Vec<Value> =
@@ -72,6 +95,9 @@ fn variables(instance: &Instance, place: Place) -> Vec<Value> {
     // Not on loopback alone: probes and Prometheus come from outside the pod.
     let listen = format!("[::]:{}", place.worker_port);
     variables.push(json!({ "name": env::LISTEN, "value": listen }));
-    variables.push(json!({ "name": env::DATABASE_URL_FILE, "value": format!("{FOLDER}/{FILE}") }));
+    variables.push(json!({ "name": env::DATABASE_URL_FILE, "value": format!("{FOLDER}/{URL}") }));
+    if manifest.spec.database.as_ref().is_some_and(|database| database.ca_ref.is_some()) {
+        variables.push(json!({ "name": env::DATABASE_CA_FILE, "value": format!("{FOLDER}/{CA}") }));
+    }
     variables
 }

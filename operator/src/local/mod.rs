@@ -156,6 +156,11 @@ impl Applier for Local {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
+    /// Its instances wait for their handler by themselves, and are few.
+    fn ready(&self, queue: &str) -> u32 {
+        self.instances(queue)
+    }
+
     fn leaving(&self) -> u32 {
         u32::try_from(self.stopping.len() + self.replaced.len()).unwrap_or(u32::MAX)
     }

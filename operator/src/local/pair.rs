@@ -103,7 +103,7 @@ fn worker_launch(config: &LocalConfig, instance: &Instance) -> Launch {
         args: config.worker_args.clone(),
         env: vars,
         // The file of another database, for the commands of the terminal that we were started in, would win.
-        without: vec![env::DATABASE_URL_FILE],
+        without: vec![env::DATABASE_URL_FILE, env::DATABASE_CA_FILE],
         stop: Stop { signals: vec![Signal::SIGTERM], patience: instance.grace, linger: Duration::ZERO },
         ..launch(config, &instance.name, "worker")
     }

@@ -3,6 +3,7 @@
 use super::record::Record;
 use super::{Launch, signal_group};
 use nix::sys::signal::Signal;
+use rowlock_daemon::Signals;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -12,7 +13,6 @@ use std::str::FromStr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, Stdin, stdin};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 use tokio::time::{sleep, timeout};
 
 /// What a shell adds to the number of the signal that ended a command.
@@ -136,21 +136,18 @@ enum Order {
 /// Where orders come from: whoever started us, and signals.
 struct Orders {
     lifeline: Stdin,
-    terminate: Signals,
-    interrupt: Signals,
+    signals: Signals,
 }
 
 impl Orders {
     fn new() -> io::Result<Self> {
-        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self { lifeline: stdin(), terminate, interrupt })
+        Ok(Self { lifeline: stdin(), signals: Signals::listen()? })
     }
 
     async fn next(&mut self) -> Order {
         tokio::select! {
             order = read(&mut self.lifeline) => order,
-            _ = self.terminate.recv() => Order::Finish,
-            _ = self.interrupt.recv() => Order::Finish,
+            _ = self.signals.next() => Order::Finish,
         }
     }
 

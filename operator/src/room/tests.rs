@@ -18,7 +18,7 @@ fn asks(seat: &Seat, queue: &str, pods: u32) {
 }
 
 fn pods(seat: &Seat, limit: u32) -> Vec<u32> {
-    let connections = Connections { limit, others: 0, leaving: seat.leaving(None) };
+    let connections = Connections { limit, others: 0, others_steady: 0, leaving: seat.leaving(None) };
     seat.share(&connections, None).iter().map(|decision| decision.pods_desired).collect()
 }
 

@@ -20,6 +20,9 @@ fn queue() -> ObservedQueue {
         stats: Some(Backlog::default()),
         pods: 0,
         faltering: false,
+        held_for: Duration::ZERO,
+        unready_for: Duration::ZERO,
+        waited_for: Duration::ZERO,
         pod_start: seconds(3),
     }
 }

@@ -44,6 +44,9 @@ fn any_queue() -> impl Strategy<Value = ObservedQueue> {
                     stats,
                     pods,
                     faltering,
+                    held_for: Duration::ZERO,
+                    unready_for: Duration::ZERO,
+                    waited_for: Duration::ZERO,
                     pod_start: seconds(start),
                 }
             },

@@ -24,7 +24,7 @@ fn queues(held_and_asked: &[(u32, u32)]) -> (Vec<ObservedQueue>, Vec<Decision>) 
 /// With so many connections, of which 5 are kept back, and so many pods that leave.
 fn check(connections: u32, leaving: u32, held_and_asked: &[(u32, u32)], expected: &[u32]) {
     let (observed, mut decisions) = queues(held_and_asked);
-    let limit = Connections { limit: connections + 5, others: 0, leaving };
+    let limit = Connections { limit: connections + 5, others: 0, others_steady: 0, leaving };
     share(&limit, &observed, &mut decisions);
     let pods: Vec<u32> = decisions.iter().map(|one| one.pods_desired).collect();
     assert_eq!(pods, expected, "{connections} connections, {leaving} leaving, {held_and_asked:?}");
@@ -40,7 +40,7 @@ fn a_pod_takes_two_connections_and_some_are_left_to_others() {
     check(40, 0, &[(0, 30)], &[20]);
     check(41, 0, &[(0, 30)], &[20]);
     check(40, 0, &[(0, 20)], &[20]);
-    let limit = Connections { limit: 500, others: 100, leaving: 0 };
+    let limit = Connections { limit: 500, others: 100, others_steady: 100, leaving: 0 };
     assert_eq!((limit.reserve(), limit.pods()), (50, 175));
 }
 
@@ -67,7 +67,11 @@ fn pods_that_leave_are_counted_and_end_no_others() {
 #[test]
 fn one_pod_is_let_through_where_others_hold_everything() {
     let (observed, mut decisions) = queues(&[(0, 5), (0, 5)]);
-    share(&Connections { limit: 100, others: 300, leaving: 0 }, &observed, &mut decisions);
+    share(
+        &Connections { limit: 100, others: 300, others_steady: 300, leaving: 0 },
+        &observed,
+        &mut decisions,
+    );
     assert_eq!([decisions[0].pods_desired, decisions[1].pods_desired], [1, 0]);
 }
 
@@ -78,9 +82,113 @@ fn who_is_suspended_keeps_what_it_has() {
     let (mut observed, mut decisions) = queues(&[(0, 20)]);
     observed.push(suspended);
     decisions.push(first);
-    share(&Connections { limit: 25, others: 0, leaving: 0 }, &observed, &mut decisions);
+    share(&Connections { limit: 25, others: 0, others_steady: 0, leaving: 0 }, &observed, &mut decisions);
     assert_eq!([decisions[0].pods_desired, decisions[1].pods_desired], [2, 8]);
     assert_eq!(decisions[1].reason, Reason::Suspended);
+}
+
+/// So many places for these, each with what it holds, how long it has waited or held that, and whether its
+/// pods are ready.
+fn places(places: u32, queues: &[(u32, u64, bool)], expected: &[u32]) {
+    let of = |&(pods, minutes, ready): &(u32, u64, bool)| {
+        let time = |holds: bool| if holds { seconds(minutes * 60) } else { seconds(0) };
+        let (held_for, unready_for, waited_for) = (time(pods > 0), time(pods > 0 && !ready), time(pods == 0));
+        ObservedQueue {
+            pods,
+            held_for,
+            unready_for,
+            waited_for,
+            scaling: rowlock_plan::Scaling::Fixed,
+            ..queue()
+        }
+    };
+    let observed: Vec<ObservedQueue> = queues.iter().map(of).collect();
+    let mut decisions: Vec<Decision> =
+        observed.iter().map(|queue| decide(queue, Memory::default(), seconds(1))).collect();
+    let limit = Connections { limit: 2 * places + 5, others: 0, others_steady: 0, leaving: 0 };
+    share(&limit, &observed, &mut decisions);
+    let pods: Vec<u32> = decisions.iter().map(|one| one.pods_desired).collect();
+    assert_eq!(pods, expected, "{places} places for {queues:?}");
+}
+
+/// Before this was mended, the only place stayed with a queue whose pod never got ready, and the others
+/// starved.
+#[test]
+fn a_place_is_given_back_where_nothing_gets_ready_and_after_a_turn() {
+    // Who holds one keeps it for its turn.
+    places(1, &[(1, 1, true), (0, 60, true)], &[1, 0]);
+    places(1, &[(1, 2, false), (0, 60, true)], &[1, 0]);
+    // It has not got ready: the other one's, as soon as it is free.
+    places(1, &[(1, 3, false), (0, 60, true)], &[0, 0]);
+    places(1, &[(0, 0, true), (0, 60, true)], &[0, 1]);
+    places(1, &[(1, 10, true), (0, 1, true)], &[0, 0]);
+    // Who has waited longest is the next; of two that have had their turn one goes.
+    places(1, &[(0, 5, true), (0, 6, true), (0, 4, true)], &[0, 1, 0]);
+    places(2, &[(1, 11, true), (1, 1, true), (0, 6, true)], &[0, 1, 0]);
+    // Nobody waits: it may take as long as it likes.
+    places(1, &[(1, 60, false)], &[1]);
+    places(2, &[(1, 60, false), (0, 1, true)], &[1, 1]);
+}
+
+#[test]
+fn a_peak_of_others_ends_no_pods_and_lets_none_in() {
+    let (observed, mut decisions) = queues(&[(20, 20), (10, 20)]);
+    let peak = Connections { limit: 100, others: 80, others_steady: 20, leaving: 0 };
+    share(&peak, &observed, &mut decisions);
+    assert_eq!([decisions[0].pods_desired, decisions[1].pods_desired], [20, 10]);
+    let stay = Connections { others_steady: 80, ..peak };
+    let (observed, mut decisions) = queues(&[(20, 20), (10, 20)]);
+    share(&stay, &observed, &mut decisions);
+    assert_eq!([decisions[0].pods_desired, decisions[1].pods_desired], [3, 2]);
+}
+
+/// Over hours, with a pod that takes half a minute to get ready and to go: who is broken holds nobody up,
+/// and everybody works at times.
+#[test]
+fn nobody_starves() {
+    const STEP: u64 = 10;
+    for (most, count) in [(1_u32, 4_usize), (2, 5), (3, 4)] {
+        let broken = |index: usize| index % 3 == 1;
+        let (mut pods, mut since, mut asked) = (vec![0_u32; count], vec![0_u64; count], vec![0_u64; count]);
+        let (mut worked, mut tried) = (vec![0_u64; count], vec![0_u64; count]);
+        for now in (0..4 * 3600).step_by(usize::try_from(STEP).unwrap_or(1)) {
+            let is_ready = |index: usize| pods[index] > 0 && !broken(index) && now - since[index] >= 30;
+            let observed: Vec<ObservedQueue> = (0..count)
+                .map(|index| {
+                    let held = pods[index] > 0;
+                    let lasts = |holds: bool, from: u64| seconds(if holds { now - from } else { 0 });
+                    ObservedQueue {
+                        pods: pods[index],
+                        held_for: lasts(held, since[index]),
+                        unready_for: lasts(held && !is_ready(index), since[index]),
+                        waited_for: lasts(!held, asked[index]),
+                        scaling: rowlock_plan::Scaling::Fixed,
+                        ..queue()
+                    }
+                })
+                .collect();
+            let mut decisions: Vec<Decision> =
+                observed.iter().map(|queue| decide(queue, Memory::default(), seconds(now))).collect();
+            for index in 0..count {
+                worked[index] += if is_ready(index) { STEP } else { 0 };
+                tried[index] += if pods[index] > 0 { STEP } else { 0 };
+            }
+            let limit = Connections { limit: 2 * most + 5, others: 0, others_steady: 0, leaving: 0 };
+            share(&limit, &observed, &mut decisions);
+            for (index, decision) in decisions.iter().enumerate() {
+                match (pods[index], decision.pods_desired) {
+                    (0, wanted) if wanted > 0 => since[index] = now,
+                    (held, 0) if held > 0 => asked[index] = now,
+                    _ => (),
+                }
+                pods[index] = decision.pods_desired;
+            }
+        }
+        for index in 0..count {
+            assert!(tried[index] > 600, "{most} places: {index} was never tried: {tried:?}");
+            assert!(broken(index) || worked[index] > 1200, "{most} places: {index} starves: {worked:?}");
+        }
+    }
 }
 
 proptest! {
@@ -91,7 +199,7 @@ proptest! {
         pods in prop::collection::vec((0_u32..30, 0_u32..30), 1..8), limit in 0_u32..200, others in 0_u32..100, leaving in 0_u32..20
     ) {
         let (observed, mut decisions) = queues(&pods);
-        let connections = Connections { limit, others, leaving };
+        let connections = Connections { limit, others, others_steady: others, leaving };
         share(&connections, &observed, &mut decisions);
         let sum: u32 = decisions.iter().map(|one| one.pods_desired).sum();
         let held: u32 = pods.iter().map(|(held, _)| held).sum();
@@ -107,7 +215,7 @@ proptest! {
     #[test]
     fn shares_settle_and_then_stay(pods in prop::collection::vec((0_u32..30, 0_u32..30), 1..8), limit in 5_u32..200) {
         let mut held = pods.clone();
-        let connections = Connections { limit, others: 0, leaving: 0 };
+        let connections = Connections { limit, others: 0, others_steady: 0, leaving: 0 };
         let mut last = Vec::new();
         // What leaves has left by the next look.
         for _ in 0..4 {

@@ -16,6 +16,15 @@ registry: registry.example/team
 imagePullSecrets: [{ name: own }]
 workerImage: { tag: "7", pullSecrets: [registry, mirror] }
 workerResources: { limits: { cpu: 1, memory: 96Mi } }
+workerLabels: { cost-centre: "4711" }
+allowedDatabaseHosts: [10.0.0.1, db.example.com]
+nameOverride: tasks
+dnsPolicy: None
+dnsConfig: { nameservers: [10.0.0.2] }
+extraVolumes: [{ name: mine, emptyDir: {} }]
+extraVolumeMounts: [{ name: mine, mountPath: /mine }]
+networkPolicy: { from: [{ podSelector: {} }], egress: [{ ports: [{ port: 443 }] }] }
+workerNetworkPolicy: { enabled: true, from: [{ podSelector: {} }], ingress: [{ ports: [{ port: 1 }] }], egress: [{ ports: [{ port: 5432 }] }] }
 namespaces: [shop]
 class: blue.green_1
 rolloutsAtOnce: 2
@@ -47,7 +56,9 @@ fn program() -> &'static str {
 fn helm(verb: &str, namespace: &str, values: &str, more: &[&str]) -> Output {
     let mut command = Command::new(program());
     command.args([verb, "rowlock"]).arg(checkout().join("charts/rowlock"));
-    command.args(["-n", namespace, "-f", "-"]).args(more).env("KUBECONFIG", "/dev/null");
+    // Without a cluster it would be told that there is no definition.
+    command.args(["-n", namespace, "--set", "checkDefinition=false", "-f", "-"]).args(more);
+    command.env("KUBECONFIG", "/dev/null");
     rowlock_tests::run_with_input(&mut command, values).unwrap()
 }
 
@@ -60,7 +71,12 @@ fn rendered(namespace: &str, values: &str) -> String {
 
 /// The objects, as released into the namespace `ops`.
 fn objects(values: &str) -> Vec<Value> {
-    let text = rendered("ops", values);
+    objects_in("ops", values)
+}
+
+/// The objects, as released into a namespace.
+pub(crate) fn objects_in(namespace: &str, values: &str) -> Vec<Value> {
+    let text = rendered(namespace, values);
     let documents = serde_yaml::Deserializer::from_str(&text);
     documents.map(|one| Value::deserialize(one).unwrap()).filter(|one| !one.is_null()).collect()
 }
@@ -87,7 +103,8 @@ fn bindings(objects: &[Value]) -> Vec<(String, String)> {
 #[test]
 fn the_api_server_takes_what_the_chart_makes() {
     let release = namespace("chart-release");
-    for values in ["{}", &VALUES.replace("[shop]", "[default]")] {
+    let alone = format!("namespace: {release}");
+    for values in ["{}", &VALUES.replace("[shop]", "[default]"), &alone, "rbac: { clusterWide: true }"] {
         let manifests = rendered(&release, values);
         ok(&["apply", "--dry-run=server", "--validate=strict", "-f", "-"], &manifests);
     }
@@ -99,6 +116,8 @@ fn what_a_platform_team_sets_reaches_the_operator() {
     for (name, expected) in [
         ("ROWLOCK_WORKER_IMAGE", "registry.example/team/rowlock-worker:7"),
         ("ROWLOCK_WORKER_PULL_SECRETS", "registry,mirror"),
+        ("ROWLOCK_WORKER_LABELS", r#"{"cost-centre":"4711"}"#),
+        ("ROWLOCK_ALLOWED_DATABASE_HOSTS", "10.0.0.1,db.example.com"),
         ("ROWLOCK_CLASS", "blue.green_1"),
         ("ROWLOCK_ROLLOUTS_AT_ONCE", "2"),
         ("ROWLOCK_LOG_FORMAT", "text"),
@@ -144,6 +163,64 @@ fn one_namespace_alone_is_watched_and_entered() {
     let places: Vec<String> = bindings(&objects).into_iter().map(|(namespace, _)| namespace).collect();
     assert_eq!(places, ["shop", "ops"], "its own has the Lease alone");
     assert!(bindings(&objects)[1].1.ends_with("-lease"));
+    // Before, rights in the whole cluster were needed to install it for one namespace.
+    let kinds: Vec<&str> = objects.iter().filter_map(|one| one["kind"].as_str()).collect();
+    assert!(kinds.iter().all(|kind| !kind.starts_with("Cluster")), "{kinds:?}");
+}
+
+#[test]
+fn an_image_is_one_by_its_digest() {
+    let digest = format!("sha256:{}", "0a".repeat(32));
+    let values =
+        format!("{{ image: {{ digest: '{digest}' }}, workerImage: {{ tag: '7', digest: '{digest}' }} }}");
+    let objects = objects(&values);
+    let image = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(*image, format!("rowlock-operator@{digest}"));
+    assert_eq!(variable(&objects, "ROWLOCK_WORKER_IMAGE"), Some(format!("rowlock-worker:7@{digest}")));
+}
+
+/// Before, both replicas that are not ready kept their nodes from being drained, and a hostile server could fill a node's memory.
+#[test]
+fn an_operator_that_is_not_well_costs_nobody_a_node() {
+    let objects = objects("{}");
+    assert_eq!(
+        of_kind(&objects, "PodDisruptionBudget")[0]["spec"]["unhealthyPodEvictionPolicy"],
+        "AlwaysAllow"
+    );
+    let limits = &of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["resources"]
+        ["limits"];
+    assert_eq!((&limits["memory"], &limits["ephemeral-storage"]), (&json!("256Mi"), &json!("256Mi")));
+}
+
+#[test]
+fn only_who_is_named_comes_to_the_pods() {
+    let policies = of_kind(&objects(VALUES), "NetworkPolicy");
+    let places: Vec<(&Value, &Value)> = policies
+        .iter()
+        .map(|one| (&one["metadata"]["namespace"], &one["spec"]["ingress"][0]["from"]))
+        .collect();
+    let from = json!([{ "podSelector": {} }]);
+    assert_eq!(places, [(&json!("ops"), &from), (&json!("shop"), &from), (&json!("ops"), &from)]);
+    for policy in &policies {
+        assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress", "Egress"]));
+    }
+    let workers = &policies[1]["spec"];
+    assert_eq!(workers["podSelector"]["matchLabels"]["app.kubernetes.io/managed-by"], "rowlock-operator");
+    assert_eq!(workers["ingress"][0]["ports"][0]["port"], "rowlock");
+    // By default the operator's own alone, from anywhere.
+    let policies = of_kind(&objects("{}"), "NetworkPolicy");
+    assert_eq!((policies.len(), &policies[0]["spec"]["policyTypes"]), (1, &json!(["Ingress"])));
+}
+
+/// Before, an operator without a definition waited for ever and said so nowhere that anybody looks.
+#[test]
+fn a_cluster_that_knows_no_task_queues_is_named() {
+    let template =
+        |more: &[&str]| helm("template", "ops", "{}", &[&["--set", "checkDefinition=true"], more].concat());
+    let output = template(&[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("install the chart rowlock-crds first"), "{said}");
+    assert!(template(&["--api-versions", "rowlock.dev/v1alpha1/TaskQueue"]).status.success());
 }
 
 #[test]
@@ -181,6 +258,13 @@ fn values_that_cannot_be_meant_are_refused_with_their_name() {
         ("workerImage: { pullSecrets: [{ name: a }] }", "/workerImage/pullSecrets/0"),
         ("podMonitor: { interval: soon }", "/podMonitor/interval"),
         ("serviceAccount: { create: false }", "serviceAccount.name is required"),
+        ("image: { digest: latest }", "/image/digest"),
+        ("workerLabels: { a: 1 }", "/workerLabels/a"),
+        ("allowedDatabaseHosts: ['a b']", "/allowedDatabaseHosts/0"),
+        (
+            "{ rbac: { clusterWide: true }, workerNetworkPolicy: { enabled: true } }",
+            "make one in each yourself",
+        ),
         ("logFormat: yaml", "/logFormat"),
         ("extraEnv: { A: b }", "/extraEnv"),
         ("podLabels: { a: 1 }", "/podLabels/a"),

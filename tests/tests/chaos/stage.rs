@@ -151,6 +151,6 @@ pub(crate) fn judge(log: &Log, end: &Final, violations: &[Violation]) -> Result<
 }
 
 pub(crate) async fn connect(url: &str) -> Result<Db> {
-    let connect = Connect { url: url.into(), application_name: "chaos".into(), max_connections: 1 };
+    let connect = Connect::new(url, "chaos", 1);
     Ok(Db::connect_with_retry(&connect, Some(Duration::from_mins(1))).await?)
 }

@@ -76,6 +76,12 @@ async fn every_right_that_the_chart_gives_is_used() -> Result<()> {
         for seconds in 20..24 {
             stage.change(&json!({ "timeout": format!("{seconds}s") }));
         }
+        // Certificates that are not there are looked for, too.
+        let ca = json!({ "kind": "ConfigMap", "name": "none" });
+        let database = json!({ "secretRef": { "name": "db" }, "caRef": ca });
+        let template = json!({ "spec": { "containers": [{ "name": "handler", "image": "none" }] } });
+        stage.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": "letters" },
+            "spec": { "database": database, "workers": { "total": 1 }, "template": template } }))?;
         until("every right was used", || async {
             let used = used(&own.state.join("audit.log"))?;
             let unused: Vec<String> = given()?.into_iter().filter(|right| !used.contains(right)).collect();

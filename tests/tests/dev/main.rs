@@ -3,12 +3,16 @@
 
 mod commands;
 mod edits;
+mod hostile;
 mod interrupts;
 mod kills;
 mod mistakes;
+mod outputs;
 mod roles;
 mod running;
 mod scaling;
+mod signals;
 mod stage;
 mod surroundings;
+mod terminals;
 mod watching;

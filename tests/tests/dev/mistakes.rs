@@ -27,6 +27,23 @@ fn wrong_usage_is_2() {
     check(&Said::of(&none), 2, "no database is given");
 }
 
+/// Before, the default was in force without a word.
+#[test]
+fn a_misspelt_variable_is_2_for_every_program() {
+    let home = Home::with_database("postgres://127.0.0.1:1/none");
+    for arguments in [&["status"][..], &["dev", "-f", "."], &["worker", "--queue", "mail"]] {
+        let mut command = home.command(crate::stage::ROWLOCK, arguments);
+        command.env("ROWLOCK_DATABASE_URI", "postgres://127.0.0.1:1/none");
+        let said = Said::of(&command.output().unwrap());
+        check(&said, 2, "ROWLOCK_DATABASE_URI is not one of Rowlock's; did you mean ROWLOCK_DATABASE_URL?");
+    }
+    // A Service named `rowlock` beside a pod.
+    let mut command = home.command(crate::stage::ROWLOCK, &["status"]);
+    command.env("ROWLOCK_PORT", "tcp://10.0.0.1:80").env("ROWLOCK_SERVICE_HOST", "10.0.0.1");
+    check(&Said::of(&command.output().unwrap()), 2, "no database is given");
+    home.assert_nothing_runs();
+}
+
 #[test]
 fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
     let home = Home::new();
@@ -53,7 +70,7 @@ async fn what_does_not_exist_is_3() {
 async fn a_database_out_of_reach_or_of_another_schema_is_4() {
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     check(&home.run(&["status"]), 4, "hint: check --database-url");
-    check(&home.run(&["status"]), 4, "Connection refused");
+    check(&home.run(&["status"]), 4, "127.0.0.1:1/none: connection refused");
     let other = Home::with_database("mysql://127.0.0.1:1/none");
     check(&other.run(&["status"]), 4, "write postgres://user:password@host:5432/database");
     let test = TestDb::empty().await;
@@ -66,6 +83,56 @@ async fn a_database_out_of_reach_or_of_another_schema_is_4() {
     check(&home.run(&["migrate"]), 4, "99");
     test.run("drop schema rowlock cascade").await;
     check(&home.run(&["status"]), 4, "rowlock migrate");
+}
+
+/// Before, this was 1, as if another try were in vain.
+#[tokio::test]
+async fn a_server_that_takes_no_changes_is_4() {
+    let test = TestDb::new().await;
+    let home = Home::with_database(&server::url(&test.name));
+    test.run(format!("alter database {} set default_transaction_read_only = on", test.name)).await;
+    check(&home.run(&["enqueue", "mail", "send"]), 4, "read-only");
+}
+
+#[tokio::test]
+async fn a_database_that_takes_no_writes_is_4_and_said_to_be_so() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await.to_string();
+    let home = Home::with_database(&server::url(&test.name));
+    test.run(format!("alter database {} set default_transaction_read_only = on", test.name)).await;
+    // Before this was mended: exit 1, and "cannot execute nextval() in a read-only transaction".
+    for arguments in [&["enqueue", "mail", "send"][..], &["cancel", &id], &["migrate"]] {
+        check(&home.run(arguments), 4, "it takes no writes (default_transaction_read_only is on)");
+    }
+    for arguments in [&["status"][..], &["task", &id], &["tasks", "--state", "available"]] {
+        let said = home.run(arguments);
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_url_or_a_certificate_is_not_said_to_be_the_server() {
+    let home = Home::with_database("postgres://u:SECRET@127.0.0.1:1/none?ssl_mode=require");
+    let said = home.run(&["status"]);
+    check(&said, 4, "has a parameter `ssl_mode` that is not known: did you mean `sslmode`?");
+    assert!(!said.err.contains("hint") && !said.err.contains("SECRET"), "{said:?}");
+    let test = TestDb::new().await;
+    let home = Home::with_database(&(server::url(&test.name) + "?sslmode=require"));
+    let said = home.run(&["status"]);
+    check(&said, 4, "the server does not speak TLS, and sslmode is require");
+    assert!(!said.err.contains("hint"), "{said:?}");
+    check(
+        &home.run(&["status", "--database-ca-file", "/nowhere"]),
+        2,
+        "--database-ca-file /nowhere: No such file",
+    );
+    home.write("ca.pem", "no certificate");
+    let ca = home.path().join("ca.pem");
+    check(
+        &home.run(&["status", "--database-ca-file", ca.to_str().unwrap()]),
+        4,
+        "the CA holds no certificate",
+    );
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A folder with a manifest and a handler, `rowlock dev` in it, and the commands of a second terminal.
 
 use std::fs;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -126,6 +127,19 @@ impl Home {
         Dev::spawn(command)
     }
 
+    /// A handler at a port of its own, and the command of a worker beside it, with where it serves its pages.
+    pub(crate) fn alone(&self) -> (Dev, Command, SocketAddr) {
+        let (port, listen) = (free_address().port().to_string(), free_address());
+        let mut handler = self.command("python3", &["handler.py"]);
+        handler.env("PORT", &port);
+        let url = format!("http://127.0.0.1:{port}/");
+        let address = listen.to_string();
+        let arguments = ["worker", "--queue", "mail", "--handler-url", &url, "--listen", &address];
+        let mut worker = self.command(ROWLOCK, &arguments);
+        worker.env("ROWLOCK_DATABASE_URL", self.url.as_deref().unwrap());
+        (Dev::spawn(handler), worker, listen)
+    }
+
     /// A command of a second terminal, run to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Said {
         let mut command = self.command(ROWLOCK, arguments);
@@ -181,6 +195,10 @@ impl Home {
     pub(crate) fn assert_nothing_runs(&self) {
         assert_eq!(self.processes(), Vec::<String>::new());
     }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn belongs(process: &Path, mark: &str) -> bool {

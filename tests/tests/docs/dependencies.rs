@@ -18,13 +18,24 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
 /// Which rooms a room may name.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("rowlock-crds", &[]),
     ("rowlock-plan", &["rowlock-crds"]),
     ("rowlock-queue", &["rowlock-crds"]),
-    ("rowlock-worker", &["rowlock-crds", "rowlock-queue"]),
-    ("rowlock-operator", &["rowlock-crds", "rowlock-plan", "rowlock-queue"]),
-    ("rowlock", &["rowlock-crds", "rowlock-operator", "rowlock-plan", "rowlock-queue", "rowlock-worker"]),
+    ("rowlock-daemon", &["rowlock-crds"]),
+    ("rowlock-worker", &["rowlock-crds", "rowlock-daemon", "rowlock-queue"]),
+    ("rowlock-operator", &["rowlock-crds", "rowlock-daemon", "rowlock-plan", "rowlock-queue"]),
+    (
+        "rowlock",
+        &[
+            "rowlock-crds",
+            "rowlock-daemon",
+            "rowlock-operator",
+            "rowlock-plan",
+            "rowlock-queue",
+            "rowlock-worker",
+        ],
+    ),
 ];
 
 /// What decides does no IO, and has neither clock nor chance.

@@ -69,11 +69,7 @@ async fn every_verb_works_behind_pgbouncer_in_transaction_mode() {
 async fn every_verb_works(mode: &str, servers: u32) {
     let test = TestDb::new().await;
     let pooler = start(&test, mode, servers);
-    let connect = Connect {
-        url: pooler.url.clone(),
-        application_name: "rowlock-tests".into(),
-        max_connections: CONNECTIONS,
-    };
+    let connect = Connect::new(pooler.url.clone(), "rowlock-tests", CONNECTIONS);
     let db = Db::connect_with_retry(&connect, Some(Duration::from_secs(20))).await.unwrap();
     db.check_schema().await.unwrap();
     db.migrate().await.unwrap();
@@ -112,7 +108,7 @@ async fn every_verb_works(mode: &str, servers: u32) {
 async fn an_instance_works_behind_pgbouncer_with_a_connection_for_its_beat() {
     let test = TestDb::new().await;
     let pooler = start(&test, "transaction", CONNECTIONS / 2);
-    let connect = Connect { url: pooler.url.clone(), application_name: "pooled".into(), max_connections: 2 };
+    let connect = Connect::new(pooler.url.clone(), "pooled", 2);
     let stop = Stop::new();
     let worker = Worker::builder(connect, "mail").workers(4).handler("send", async |_| Ok(()));
     let instance = tokio::spawn(worker.build().unwrap().run(stop.clone()));

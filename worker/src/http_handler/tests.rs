@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-fn task() -> Task {
+pub(super) fn task() -> Task {
     Task {
         id: "200000000000000007".parse().unwrap(),
         kind: "send mail".into(),
@@ -22,7 +22,7 @@ fn task() -> Task {
 }
 
 /// Reads a request whole: head and the body its length announces.
-async fn read_request(stream: &mut TcpStream) -> String {
+pub(super) async fn read_request(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&read).into_owned();
@@ -36,7 +36,7 @@ async fn read_request(stream: &mut TcpStream) -> String {
     }
 }
 
-async fn answer_to(bytes: Vec<u8>) -> (Answer, String) {
+pub(super) async fn answer_to(bytes: Vec<u8>) -> (Answer, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/tasks?x=1", listener.local_addr().unwrap());
     let serve = async {
@@ -52,11 +52,11 @@ async fn answer_to(bytes: Vec<u8>) -> (Answer, String) {
     (answer, request)
 }
 
-fn response(status: &str, headers: &str, body: &str) -> Vec<u8> {
+pub(super) fn response(status: &str, headers: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-async fn check(bytes: Vec<u8>, expected: Answer) {
+pub(super) async fn check(bytes: Vec<u8>, expected: Answer) {
     assert_eq!(answer_to(bytes).await.0, expected);
 }
 
@@ -77,6 +77,7 @@ async fn the_request_carries_payload_and_headers() {
     assert!(request.ends_with("\r\n\r\n{\"to\":  1}"), "{request}");
     for line in [
         "content-type: application/json",
+        "accept-encoding: identity",
         "ce-specversion: 1.0",
         "ce-id: 200000000000000007",
         "ce-type: send%20mail",
@@ -131,7 +132,6 @@ async fn retry_after_snoozes_and_its_absence_is_a_failure() {
 async fn a_final_status_is_dead_with_the_body_as_reason() {
     let body = response("422 No", "", "no such user");
     check(body, Answer::Final { error: "HTTP 422: no such user".into() }).await;
-    check(response("302 Found", "location: /x\r\n", ""), Answer::failed("HTTP 302")).await;
 }
 
 #[tokio::test]

@@ -16,6 +16,8 @@ struct Fake {
     failures: AtomicUsize,
     /// Refuses a batch with this task in it unless it is settled as dead.
     poison: Option<&'static str>,
+    /// Refuses a batch in which this is said.
+    unwritable: Option<&'static str>,
     answer_lost: bool,
     logins_refused: AtomicUsize,
     /// Times out with more than so many.
@@ -33,7 +35,7 @@ impl Settles for Arc<Fake> {
         }
         if self.logins_refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
         {
-            return Err(Error::Unsupported("password authentication failed".into()));
+            return Err(Error::Login("password authentication failed".into()));
         }
         if self.most.is_some_and(|most| most < batch.len()) {
             return Err(Error::Timeout);
@@ -41,7 +43,9 @@ impl Settles for Arc<Fake> {
         let poisoned = |s: &Settlement| {
             Some(s.task.to_string().as_str()) == self.poison && !matches!(s.outcome, Outcome::Dead { .. })
         };
-        if batch.iter().any(poisoned) {
+        let says =
+            |s: &Settlement| self.unwritable.is_some_and(|text| format!("{:?}", s.outcome).contains(text));
+        if batch.iter().any(|one| poisoned(one) || says(one)) {
             return Err(Error::Refused { code: "22021".into(), message: "no".into(), hint: None });
         }
         self.batches.lock().unwrap().push(batch.len());
@@ -136,6 +140,26 @@ async fn one_refused_outcome_does_not_hold_up_the_others() {
     assert_eq!(metrics.settled_so_far("dead"), 1);
 }
 
+/// A database of another encoding may not hold what a handler says. Before, the task was dead although it was
+/// done.
+#[tokio::test]
+async fn a_refused_text_goes_and_the_outcome_stays() {
+    let fake = Arc::new(Fake { unwritable: Some("ü"), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    let done = Outcome::Complete { result: Some("ü".into()) };
+    let retried = Outcome::Retry { delay: Duration::ZERO, error: "ü".into() };
+    let dead = Outcome::Dead { error: "ü".into() };
+    for (id, outcome) in (1..).zip([done, retried, dead]) {
+        send.send(Settlement { outcome, ..settlement(id) }).await.unwrap();
+    }
+    drop(send);
+    settler.work(receive).await.unwrap();
+    for outcome in ["complete", "retry", "dead"] {
+        assert_eq!(metrics.settled_so_far(outcome), 1, "{outcome}");
+    }
+}
+
 #[tokio::test]
 async fn a_lost_lease_is_counted_and_is_no_outcome() {
     let fake = Arc::new(Fake { answer_lost: true, ..Fake::default() });
@@ -166,7 +190,7 @@ async fn an_error_that_stays_ends_the_instance_and_settles_nothing() {
     send.send(settlement(1)).await.unwrap();
     drop(send);
     let ended = settler.work(receive).await;
-    assert!(matches!(ended, Err(WorkerError::Queue(Error::Unsupported(_)))), "{ended:?}");
+    assert!(matches!(ended, Err(WorkerError::Queue(Error::Login(_)))), "{ended:?}");
     assert!(fake.settled.lock().unwrap().is_empty());
 }
 

@@ -2,7 +2,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rowlock_crds::{Manifest, TaskQueueSpec};
 use serde_json::{Value, json};
 
-use super::{Owner, WorkerImage, budget, deployment, hash_of};
+use super::{Owner, Texts, WorkerImage, budget, deployment, hash_of};
 use crate::kubernetes::known::is_our_change;
 use crate::kubernetes::resources;
 
@@ -23,13 +23,25 @@ template:
 
 fn image() -> WorkerImage {
     let resources = resources::parse(resources::DEFAULT).unwrap();
-    WorkerImage { image: "worker:1".into(), pull_policy: None, pull_secrets: Vec::new(), resources }
+    let (image, labels) = ("worker:1".into(), Texts::new());
+    WorkerImage { image, pull_policy: None, pull_secrets: Vec::new(), resources, labels }
+}
+
+fn owner() -> Owner {
+    let texts = |name: &str| [(name.to_owned(), "x".to_owned())].into();
+    Owner {
+        namespace: "shop".into(),
+        name: "emails".into(),
+        uid: "u1".into(),
+        generation: 3,
+        labels: texts("team"),
+        annotations: texts("example.com/contact"),
+    }
 }
 
 fn built_from(spec: &str, image: &WorkerImage) -> Value {
     let spec: TaskQueueSpec = serde_yaml::from_str(spec).unwrap();
-    let owner = Owner { namespace: "shop".into(), name: "emails".into(), uid: "u1".into(), generation: 3 };
-    deployment(&owner, &Manifest::new("emails", spec), 2, image)
+    deployment(&owner(), &Manifest::new("emails", spec), 2, image)
 }
 
 fn built(spec: &str) -> Value {
@@ -84,6 +96,59 @@ fn the_secret_is_a_file_in_the_worker_only() {
         (pod["volumes"][0]["name"].clone(), pod["initContainers"][2]["volumeMounts"].clone()),
         (json!("mine"), json!(null))
     );
+}
+
+#[test]
+fn certificates_and_the_pods_own_secret_are_files_beside_each_other() {
+    let more = "secretRef: { name: shop-pg-app }, caRef: { kind: ConfigMap, name: shop-ca }, workerSecretRef: { name: shop-worker, key: url }";
+    let spec = SPEC.replace("secretRef: { name: shop-pg-app }", more);
+    let pod = pod(&spec);
+    let sources = json!([
+        { "secret": { "name": "shop-worker", "items": [{ "key": "url", "path": "url" }] } },
+        { "configMap": { "name": "shop-ca", "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
+    ]);
+    assert_eq!(pod["volumes"][1], json!({ "name": "rowlock-database", "projected": { "sources": sources } }));
+    assert_eq!(
+        env(&pod["containers"][0], "ROWLOCK_DATABASE_CA_FILE")["value"],
+        "/var/run/rowlock/database/ca.crt"
+    );
+    assert!(!pod.to_string().contains("shop-pg-app"), "the owner's password is in no pod");
+}
+
+/// Before, a policy that asks for a label on each Deployment could not be met.
+#[test]
+fn what_people_write_on_a_task_queue_is_on_its_objects_too() {
+    let platform = [("team", "platform"), ("cost-centre", "4711")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    let image = WorkerImage { labels: platform.into(), ..image() };
+    for object in [built_from(SPEC, &image), budget(&owner(), &image)] {
+        let metadata = &object["metadata"];
+        assert_eq!(
+            (&metadata["labels"]["team"], &metadata["labels"]["cost-centre"]),
+            (&json!("x"), &json!("4711"))
+        );
+        assert_eq!(metadata["annotations"]["example.com/contact"], "x");
+        assert_eq!(metadata["labels"]["app.kubernetes.io/managed-by"], "rowlock-operator");
+    }
+    // Of a pod its template says more.
+    let labels = built_from(SPEC, &image)["spec"]["template"]["metadata"]["labels"].clone();
+    assert_eq!((&labels["team"], &labels["cost-centre"]), (&json!("mail"), &json!("4711")));
+}
+
+#[test]
+fn pods_go_to_nodes_that_run_the_workers_image() {
+    assert_eq!(pod(SPEC)["nodeSelector"], json!({ "kubernetes.io/os": "linux" }));
+    let own = SPEC.replace("serviceAccountName: mailer", "nodeSelector: { kubernetes.io/arch: arm64 }");
+    let both = json!({ "kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64" });
+    assert_eq!(pod(&own)["nodeSelector"], both);
+}
+
+#[test]
+fn a_rollout_adds_what_the_task_queue_says() {
+    let surge = |more: &str| {
+        built(&format!("{SPEC}\n{more}"))["spec"]["strategy"]["rollingUpdate"]["maxSurge"].clone()
+    };
+    assert_eq!(surge("rollout: { maxSurge: 25% }"), "25%");
+    assert_eq!(surge("rollout: { maxSurge: 3 }"), 3);
 }
 
 #[test]
@@ -160,7 +225,7 @@ fn pods_are_selected_by_our_labels_and_keep_their_own() {
         (&json!("b"), &json!("true"))
     );
     assert_eq!(metadata["annotations"]["kubectl.kubernetes.io/default-container"], "handler");
-    assert_eq!(built["spec"]["strategy"]["rollingUpdate"], json!({ "maxUnavailable": 0, "maxSurge": 1 }));
+    assert_eq!(built["spec"]["strategy"]["rollingUpdate"], json!({ "maxUnavailable": 0, "maxSurge": "10%" }));
     assert_eq!(built["metadata"]["ownerReferences"][0]["uid"], "u1");
 }
 
@@ -205,6 +270,5 @@ fn fields_that_this_release_does_not_know_are_left_to_the_server() {
 fn the_hash_changes_with_what_is_said_and_only_then() {
     assert_eq!(hash_of(&built(SPEC)), hash_of(&built(SPEC)));
     assert_ne!(hash_of(&built(SPEC)), hash_of(&built(&SPEC.replace("emails:1", "emails:2"))));
-    let owner = Owner { namespace: "shop".into(), name: "emails".into(), uid: "u1".into(), generation: 3 };
-    assert_ne!(hash_of(&budget(&owner)), "");
+    assert_ne!(hash_of(&budget(&owner(), &image())), "");
 }

@@ -1,3 +1,5 @@
+mod product;
+
 use std::sync::Arc;
 
 use rowlock_plan::{Memory, ObservedQueue, decide};
@@ -60,6 +62,8 @@ fn judged(scene: Scene) -> Vec<Verdict> {
         deployment: Some(&deployment),
         health: &scene.health,
         wakes: scene.wakes,
+        lacks: None,
+        worker: &ResourceRequirements::default(),
     })
 }
 
@@ -158,7 +162,7 @@ fn who_keeps_pods_out_is_named_with_what_helps() {
             "violates PodSecurity \"restricted:latest\": runAsNonRoot != true",
             "securityContext of spec.template (",
         ),
-        ("admission webhook \"v\" denied the request: no", "pods in: admission"),
+        ("admission webhook \"v\" denied the request: no", "new pods: admission"),
     ] {
         let failure = json!([{ "type": "ReplicaFailure", "status": "True", "message": said }]);
         let deployment = json!({ "metadata": { "generation": 1 }, "status": { "conditions": failure } });

@@ -28,6 +28,8 @@ fn made(verdict: Verdict, last: &TaskQueueStatus, now: &str) -> TaskQueueStatus 
         deployment: None,
         health: &health,
         wakes: false,
+        lacks: None,
+        worker: &k8s_openapi::api::core::v1::ResourceRequirements::default(),
     };
     status(&seen, &[verdict], Some(3), last, None, now.parse().unwrap())
 }

@@ -194,6 +194,12 @@ async fn the_pod_is_one_that_a_restricted_namespace_takes() {
     assert!(said.contains("violates PodSecurity"), "{said}");
 }
 
+/// Whether it says all that is asked for, and maybe more.
+fn says(all: &Value, asked: &Value) -> bool {
+    let Value::Object(asked) = asked else { return all == asked };
+    asked.iter().all(|(name, value)| says(&all[name], value))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_may_be_given_more_rights_by_its_template() {
     let stage = Stage::new("rights-of-handlers").await;
@@ -212,14 +218,51 @@ async fn a_handler_may_be_given_more_rights_by_its_template() {
         until("the template is taken", || {
             let spec = stage.deployment()["spec"]["template"]["spec"].clone();
             let theirs = spec["initContainers"][0]["securityContext"].clone();
-            let taken = handler["securityContext"]
-                .as_object()
-                .unwrap()
-                .iter()
-                .all(|(name, value)| theirs[name] == *value);
-            if taken { Ok(()) } else { Err(theirs.to_string()) }
+            if says(&theirs, &handler["securityContext"]) { Ok(()) } else { Err(theirs.to_string()) }
         })
         .await;
     }
     stage.until("Stalled", "False Succeeded").await;
+}
+
+/// Before, nothing that a user could write was on the Deployment, so such a policy could not be met.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_asks_for_a_label_is_met_by_a_label_of_the_task_queue() {
+    let stage = Stage::new("policy").await;
+    let (api, name) = ("admissionregistration.k8s.io/v1", format!("label-team-{}", stage.namespace));
+    let rules = json!([{ "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["deployments"] }]);
+    let asked = "has(object.metadata.labels) && 'team' in object.metadata.labels";
+    stage.apply(
+        &json!({
+            "apiVersion": api, "kind": "ValidatingAdmissionPolicy", "metadata": { "name": name },
+            "spec": {
+                "matchConstraints": { "resourceRules": rules },
+                "validations": [{ "expression": asked, "message": "every Deployment needs the label team" }]
+            }
+        })
+        .to_string(),
+    );
+    let here = json!({ "matchLabels": { "kubernetes.io/metadata.name": stage.namespace } });
+    stage.apply(&json!({
+        "apiVersion": api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": name },
+        "spec": { "policyName": name, "validationActions": ["Deny"], "matchResources": { "namespaceSelector": here } }
+    }).to_string());
+    let unlabelled = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "x" },
+        "spec": { "selector": { "matchLabels": { "a": "b" } }, "template": {
+            "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [{ "name": "c", "image": "i" }] }
+        } }
+    });
+    until("the policy is in force", || stage.refusal(&unlabelled).ok_or_else(|| "it is not".to_owned()))
+        .await;
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    let said = stage.until("Stalled", "True TemplateRefused").await;
+    assert!(said.contains("every Deployment needs the label team"), "{said}");
+    stage.kubectl(&["label", "tq", "emails", "team=mail"]);
+    stage.until("Ready", "True Succeeded").await;
+    assert_eq!(stage.deployment()["metadata"]["labels"]["team"], "mail");
+    for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+        stage.kubectl(&["delete", kind, &name]);
+    }
 }

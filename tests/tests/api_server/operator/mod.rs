@@ -12,4 +12,5 @@ mod rollouts;
 mod scaling;
 mod server_with_faults;
 mod stage;
+mod trust;
 mod whole;

@@ -1,7 +1,8 @@
 //! More than one operator, operators that die, and what an operator does when there is nothing to do.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::ByteString;
@@ -139,6 +140,33 @@ async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
         })
         .await;
     }
+}
+
+/// Any pod of the cluster may send them.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_never_end_keep_nobody_from_the_pages() {
+    let stage = Stage::new("halves").await;
+    stage.task_queue("emails", EMAILS);
+    let (_operator, address) = stage.operator_with_pages().await;
+    stage.until("Ready", "True Succeeded").await;
+    let half = |_| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        // The first ones may be closed already.
+        let _ = stream.write_all(b"GET /readyz HTTP/1.1\r\nx: ");
+        stream
+    };
+    let halves: Vec<TcpStream> = (0..200).map(half).collect();
+    let asked = Instant::now();
+    let answer = page(address, "/readyz");
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    // Before, all of them were kept; now most are closed, without waiting for any time-out.
+    let is_closed = |stream: &&TcpStream| {
+        let _ = stream.set_read_timeout(Some(Duration::from_millis(1)));
+        let mut stream = *stream;
+        !matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
+    };
+    assert!(150 < halves.iter().filter(is_closed).count());
 }
 
 /// Puts an object past the API server, as an older or newer release of it may have left it.

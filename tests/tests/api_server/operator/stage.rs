@@ -1,5 +1,6 @@
 //! A namespace with a database and an operator for it alone.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -216,11 +217,19 @@ impl Stage {
     }
 
     /// An operator with the rights of that user, for all namespaces, of a class that is this namespace's own.
-    pub(crate) async fn everywhere_as(&self, user: &str) -> (Running, SocketAddr) {
+    pub(crate) async fn everywhere_as(&self, user: &str, cluster_role: &str) -> (Running, SocketAddr) {
         self.kubectl(&["label", "tq", "emails", &format!("{}={}", labels::CLASS, self.namespace)]);
         let listen = free_address();
-        let config = Config { namespace: None, class: Some(self.namespace.clone()), listen, ..self.config() };
+        let (class, cluster_role) = (Some(self.namespace.clone()), cluster_role.to_owned());
+        let config = Config { namespace: None, class, cluster_role, listen, ..self.config() };
         (Self::run(client(Some(user)).await, config), listen)
+    }
+
+    /// An operator with the rights of that user, for this namespace, with other settings.
+    pub(crate) async fn operator_as(&self, user: &str, change: impl FnOnce(&mut Config)) -> Running {
+        let mut config = self.config();
+        change(&mut config);
+        Self::run(client(Some(user)).await, config)
     }
 
     fn run(client: Client, config: Config) -> Running {
@@ -243,6 +252,9 @@ impl Stage {
             worker_pull_policy: None,
             worker_pull_secrets: Vec::new(),
             worker_resources: ResourceRequirements::default(),
+            worker_labels: BTreeMap::new(),
+            // Where the tests' servers are.
+            allowed_database_hosts: ["127.0.0.1", "::1", "localhost"].map(str::to_owned).into(),
             rollouts_at_once: 5,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             lease_namespace: self.namespace.clone(),

@@ -6,7 +6,7 @@ use rowlock_queue::{Caretaker, Db, EnqueueOptions, InstanceId, Outcome, TaskId, 
 use rowlock_tests::{Member, TestDb, declaration, settlements};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-const TRAPS: &str = include_str!("traps.sql");
+const TRAPS: &str = include_str!("hostile_public.sql");
 
 /// Names of functions that our SQL calls, whoever sends it: words before a parenthesis.
 const CALLED: &str = "select string_agg(distinct p.proname, ',') from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname in (
@@ -16,7 +16,8 @@ const CALLED: &str = "select string_agg(distinct p.proname, ',') from pg_proc p 
 /// Everything that Rust sends.
 fn sources() -> String {
     let files = std::fs::read_dir("../queue/src").unwrap();
-    files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+    let files = files.map(|file| file.unwrap().path()).filter(|path| path.is_file());
+    files.map(|path| std::fs::read_to_string(path).unwrap()).collect()
 }
 
 /// A database that belongs to the login `owner` and has no schema of ours yet, with the traps of `mallory` in

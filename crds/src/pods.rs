@@ -1,0 +1,162 @@
+//! What the `spec` of a `TaskQueue` says about its pods beside the template: the worker's resources, and rollouts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::bounds::{LONGEST_QUANTITY, SURGE_PERCENT, SURGE_PODS};
+
+/// The container that Rowlock puts beside the handler.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct WorkerSpec {
+    /// What the worker's container asks of a node, and may use of it. Default: the operator's.
+    pub resources: ResourcesSpec,
+}
+
+/// Resources of a container. Each name given here replaces what the operator's chart says for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ResourcesSpec {
+    /// What a node must have free, by name, such as cpu or memory.
+    #[serde(deserialize_with = "crate::once::map", skip_serializing_if = "Option::is_none")]
+    pub requests: Option<BTreeMap<String, Quantity>>,
+    /// What it may use at most, by name, such as cpu or memory.
+    #[serde(deserialize_with = "crate::once::map", skip_serializing_if = "Option::is_none")]
+    pub limits: Option<BTreeMap<String, Quantity>>,
+}
+
+/// How pods are replaced when the template changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RolloutSpec {
+    /// Pods that a rollout adds at a time: a number, or a percentage of the pods, rounded up. Default: 10%.
+    pub max_surge: Surge,
+}
+
+/// Pods that a rollout adds at a time.
+///
+/// ```
+/// use rowlock_crds::Surge;
+/// let read = |yaml: &str| serde_yaml::from_str::<Surge>(yaml).map_err(|error| error.to_string());
+/// assert_eq!(read("25%"), Ok(Surge::Percent(25)));
+/// assert_eq!(read("3"), Ok(Surge::Pods(3)));
+/// assert!(read("0").is_err() && read("101%").is_err());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surge {
+    /// So many, from 1 to 1000.
+    Pods(u32),
+    /// Of the pods that there are, from 1 to 100, rounded up.
+    Percent(u32),
+}
+
+/// A pod holds two connections, and a tenth of the database's connections is kept free: what a rollout adds fits in there.
+impl Default for Surge {
+    fn default() -> Self {
+        Self::Percent(10)
+    }
+}
+
+impl fmt::Display for Surge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pods(pods) => write!(f, "{pods}"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl Serialize for Surge {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Pods(pods) => serializer.serialize_u32(*pods),
+            Self::Percent(_) => serializer.collect_str(self),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Surge {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Text("a number of pods or a percentage")).and_then(|text| {
+            let parsed = match text.strip_suffix('%') {
+                Some(percent) => whole(percent).filter(|n| SURGE_PERCENT.contains(n)).map(Self::Percent),
+                None => whole(&text).filter(|n| SURGE_PODS.contains(n)).map(Self::Pods),
+            };
+            parsed.ok_or_else(|| {
+                let cure = "write 1 to 1000, or 1% to 100%";
+                de::Error::custom(format!("`{text}` is no number of pods and no percentage; {cure}"))
+            })
+        })
+    }
+}
+
+/// A whole number without a sign or leading zeros.
+fn whole(text: &str) -> Option<u32> {
+    let plain = text.bytes().all(|c| c.is_ascii_digit()) && !text.starts_with('0');
+    text.parse().ok().filter(|_| plain)
+}
+
+/// An amount of a resource, such as `100m`, `0.5` or `64Mi`, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Quantity(pub String);
+
+/// What may follow the number of a quantity, if it is no power of ten.
+const SUFFIXES: [&str; 16] =
+    ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
+
+impl Quantity {
+    /// Whether it is one; the definition has the same grammar as a pattern.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+        let end = self.0.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(self.0.len());
+        let (number, suffix) = self.0.split_at(end);
+        let number = match number.split_once('.') {
+            Some((whole, part)) => digits(whole) && digits(part),
+            None => digits(number),
+        };
+        let power = suffix.strip_prefix(['e', 'E']).map(|text| text.strip_prefix(['-', '+']).unwrap_or(text));
+        let power = power.is_some_and(|power| digits(power) && power.len() <= 2);
+        self.0.len() <= LONGEST_QUANTITY && number && (power || SUFFIXES.contains(&suffix))
+    }
+}
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let quantity = Self(deserializer.deserialize_any(Text("a quantity such as 100m or 64Mi"))?);
+        if quantity.is_sound() {
+            return Ok(quantity);
+        }
+        let cure = "write a number with a unit, such as 100m or 64Mi";
+        Err(de::Error::custom(format!("`{}` is no quantity; {cure}", quantity.0)))
+    }
+}
+
+/// A text, or a whole number as its text; what was expected.
+struct Text(&'static str);
+
+impl Visitor<'_> for Text {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<String, E> {
+        Ok(number.to_string())
+    }
+}

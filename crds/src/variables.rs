@@ -1,0 +1,117 @@
+//! Which environment variables are ours, so that one that is misspelt is not ignored.
+
+use crate::env;
+use crate::explain::distance;
+
+/// What the names of all our variables begin with.
+const PREFIX: &str = "ROWLOCK_";
+
+/// Those of this project's own tests and benchmarks, which the programs under test inherit.
+const TESTS: [&str; 5] =
+    ["ROWLOCK_TEST_", "ROWLOCK_CHAOS_", "ROWLOCK_BENCH_", "ROWLOCK_WRITE_", "ROWLOCK_UPDATE"];
+
+/// A variable that is named like one of ours and is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the environment variable {name} is not one of Rowlock's; {cure}")]
+pub struct UnknownVariable {
+    /// Its name.
+    pub name: String,
+    /// What to change.
+    pub cure: String,
+}
+
+/// The first variable of an environment, given as names and values, that is named like one of ours and is
+/// none.
+///
+/// What Kubernetes says of a Service whose name begins with `rowlock`, to every container of its namespace,
+/// is let through: `ROWLOCK_…_SERVICE_HOST`, `ROWLOCK_…_SERVICE_PORT`, `ROWLOCK_…_PORT_80_TCP_ADDR` and the
+/// like.
+///
+/// # Errors
+///
+/// That variable, with the nearest name of ours.
+pub fn check_variables<'a>(
+    environment: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Result<(), UnknownVariable> {
+    let unknown = environment.into_iter().find(|(name, value)| {
+        name.starts_with(PREFIX)
+            && !env::ALL.contains(name)
+            && !TESTS.iter().any(|prefix| name.starts_with(prefix))
+            && !is_service_link(name, value)
+    });
+    let Some((name, _)) = unknown else { return Ok(()) };
+    let nearest = env::ALL.iter().map(|known| (distance(name, known), *known)).min();
+    let cure = match nearest {
+        Some((apart, known)) if apart <= 1 + known.len() / 4 => format!("did you mean {known}?"),
+        _ => format!("unset it; there are {}", env::ALL.join(", ")),
+    };
+    Err(UnknownVariable { name: name.to_owned(), cure })
+}
+
+/// The variables of Kubernetes' service links, and of Docker's links before them.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && is_url)
+        || ends_with_port(name)
+        // `…_PORT_80_TCP_PORT` ends with the same word again.
+        || name.strip_suffix("_PORT").is_some_and(ends_with_port)
+}
+
+fn ends_with_port(name: &str) -> bool {
+    name.rsplit_once("_PORT_").is_some_and(|(_, rest)| is_port(rest))
+}
+
+/// `80_TCP`, `80_TCP_PROTO`, `80_TCP_ADDR`.
+fn is_port(text: &str) -> bool {
+    let mut words = text.split('_');
+    words.next().is_some_and(|port| port.parse::<u16>().is_ok())
+        && words.next().is_some_and(|protocol| ["TCP", "UDP", "SCTP"].contains(&protocol))
+        && words.next().is_none_or(|what| ["PROTO", "PORT", "ADDR"].contains(&what))
+        && words.next().is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, value: &str, expected: Option<&str>) {
+        let said = check_variables([("PATH", "/bin"), (name, value)]).err().map(|error| error.to_string());
+        match (said, expected) {
+            (None, None) => (),
+            (Some(said), Some(expected)) if said.contains(name) && said.contains(expected) => (),
+            (said, _) => panic!("{name}={value}: {said:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_misspelt_is_told_with_the_nearest_name() {
+        check("ROWLOCK_WROKERS", "4", Some("did you mean ROWLOCK_WORKERS?"));
+        check("ROWLOCK_DATABASE_URI", "postgres://h/d", Some("did you mean ROWLOCK_DATABASE_URL?"));
+        check("ROWLOCK_PASSWORD_OF_SOMETHING_ELSE", "x", Some("there are ROWLOCK_DATABASE_URL, "));
+        check("ROWLOCK_PORT", "9464", Some("unset it"));
+        check("ROWLOCK_WORKERS", "4", None);
+        check("ROWLOCK_LEASE", "x", None);
+        check("rowlock_workers", "4", None);
+        check("ROWLOCKS", "4", None);
+    }
+
+    #[test]
+    fn what_kubernetes_says_of_services_breaks_no_pod() {
+        for (name, value) in [
+            ("ROWLOCK_SERVICE_HOST", "10.0.0.1"),
+            ("ROWLOCK_OPERATOR_SERVICE_PORT", "9464"),
+            ("ROWLOCK_OPERATOR_SERVICE_PORT_METRICS", "9464"),
+            ("ROWLOCK_PORT", "tcp://10.0.0.1:80"),
+            ("ROWLOCK_PORT_80_TCP", "tcp://10.0.0.1:80"),
+            ("ROWLOCK_PORT_80_TCP_PROTO", "tcp"),
+            ("ROWLOCK_PORT_80_TCP_PORT", "80"),
+            ("ROWLOCK_DB_PORT_5432_TCP_ADDR", "10.0.0.1"),
+            ("ROWLOCK_DNS_PORT_53_UDP", "udp://10.0.0.1:53"),
+        ] {
+            check(name, value, None);
+        }
+    }
+}

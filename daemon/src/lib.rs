@@ -1,0 +1,20 @@
+//! What the long-running programs share: worker, operator and `rowlock dev`.
+//!
+//! * [`bind`], [`serve`]: the HTTP port with `/healthz`, `/readyz` and `/metrics`, which anybody who reaches
+//!   it may ask;
+//! * [`Signals`]: what asks a program to end;
+//! * [`check_environment`]: variables that are misspelt;
+//! * [`LogLines`]: where log lines go;
+//! * [`raise_open_files`], [`lack_of_files`]: the limit of open files.
+
+mod environment;
+mod log;
+mod open_files;
+mod server;
+mod signals;
+
+pub use environment::check_environment;
+pub use log::LogLines;
+pub use open_files::{lack_of_files, raise_open_files};
+pub use server::{bind, serve};
+pub use signals::Signals;

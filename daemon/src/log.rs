@@ -1,0 +1,61 @@
+//! Where log lines go.
+
+use std::io::{self, Stderr, Write, stderr};
+
+/// What stands before every further line of an entry: what a server or a handler said is in some, and none
+/// shall look like an entry.
+const FURTHER: &[u8] = b"\n  | ";
+
+/// Standard error, an entry of the log per write.
+#[derive(Debug)]
+pub struct LogLines<W = Stderr>(W);
+
+impl LogLines {
+    /// A new one, for each entry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(stderr())
+    }
+}
+
+impl Default for LogLines {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<W: Write> Write for LogLines<W> {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        let (text, end) = match entry.strip_suffix(b"\n") {
+            Some(text) => (text, &b"\n"[..]),
+            None => (entry, &b""[..]),
+        };
+        let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+        let mut marked = lines.join(FURTHER);
+        marked.extend_from_slice(end);
+        self.0.write_all(&marked)?;
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(entry: &str, expected: &str) {
+        let mut lines = LogLines(Vec::new());
+        lines.write_all(entry.as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(lines.0).unwrap(), expected);
+    }
+
+    #[test]
+    fn what_a_server_says_in_two_lines_is_one_entry() {
+        check("WARN it said no\n", "WARN it said no\n");
+        check("WARN it said no\nINFO all is well\n\n", "WARN it said no\n  | INFO all is well\n  | \n");
+        check("", "");
+    }
+}

@@ -1,0 +1,129 @@
+//! Every answer of a pod, from the scheduler's to the probes'.
+
+mod reasons;
+mod waits;
+
+use super::*;
+use serde_json::{Value, json};
+
+const NOW: &str = "2026-01-01T00:01:00Z";
+
+fn pod(status: &Value) -> Arc<Pod> {
+    serde_json::from_value(json!({ "metadata": { "name": "p" }, "status": status })).unwrap()
+}
+
+fn judge(status: &Value) -> Health {
+    judge_all(&[pod(status)], None)
+}
+
+fn judge_all(pods: &[Arc<Pod>], instances: Option<i64>) -> Health {
+    health(pods, Surroundings { port: 8080, instances }, NOW.parse().unwrap())
+}
+
+fn container(name: &str, ready: bool, restarts: u32, state: &Value, last: &Value) -> Value {
+    json!({ "name": name, "image": "i:1", "imageID": "", "ready": ready, "restartCount": restarts, "state": state, "lastState": last })
+}
+
+fn check(status: &Value, reason: ConditionReason, says: &str) {
+    let trouble = judge(status).trouble.unwrap();
+    assert_eq!(trouble.reason, reason);
+    assert!(trouble.message.contains(says), "{}", trouble.message);
+}
+
+#[test]
+fn what_is_wrong_is_named_with_what_to_do() {
+    let waiting = |reason: &str| json!({ "waiting": { "reason": reason, "message": "because" } });
+    let handler =
+        |state, last| json!({ "initContainerStatuses": [container("handler", false, 3, &state, &last)] });
+    let unfetched = waiting("ImagePullBackOff");
+    check(&handler(unfetched.clone(), json!({})), ConditionReason::ImageNotPulled, "`i:1`");
+    check(&handler(unfetched.clone(), json!({})), ConditionReason::ImageNotPulled, "spec.imagePullSecrets");
+    let worker = container("worker", false, 0, &unfetched, &json!({}));
+    check(&json!({ "containerStatuses": [worker] }), ConditionReason::ImageNotPulled, "pullSecrets among");
+    check(
+        &handler(waiting("CreateContainerConfigError"), json!({})),
+        ConditionReason::NotStarting,
+        "because",
+    );
+    let ended = |reason: &str| json!({ "terminated": { "exitCode": 3, "reason": reason } });
+    check(
+        &handler(waiting("CrashLoopBackOff"), ended("Error")),
+        ConditionReason::CrashLooping,
+        "exit code 3",
+    );
+    check(&handler(waiting("CrashLoopBackOff"), ended("OOMKilled")), ConditionReason::CrashLooping, "memory");
+    check(&handler(json!({ "running": {} }), ended("Error")), ConditionReason::CrashLooping, "--previous");
+    let ended_at = |at: &str| json!({ "terminated": { "exitCode": 3, "finishedAt": at } });
+    let runs_again = |at| handler(json!({ "running": {} }), ended_at(at));
+    check(&runs_again("2026-01-01T00:00:30Z"), ConditionReason::CrashLooping, "exit code 3");
+    assert_eq!(judge(&runs_again("2025-12-31T23:40:00Z")).trouble, None, "that was long ago");
+    let place = json!([{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes" }]);
+    check(&json!({ "conditions": place }), ConditionReason::NotStarting, "0/3 nodes");
+}
+
+#[test]
+fn a_worker_that_waits_for_long_beside_a_running_handler_finds_nobody_listening() {
+    let running = |at: &str| json!({ "running": { "startedAt": at } });
+    let status = |at: &str, ready| {
+        json!({
+            "initContainerStatuses": [container("handler", true, 0, &running(at), &json!({}))],
+            "containerStatuses": [container("worker", ready, 0, &running(at), &json!({}))],
+        })
+    };
+    check(&status("2026-01-01T00:00:00Z", false), ConditionReason::NotListening, "port 8080");
+    assert_eq!(judge(&status("2026-01-01T00:00:50Z", false)).trouble, None);
+    assert_eq!(judge(&status("2026-01-01T00:00:00Z", true)).trouble, None);
+    // Whether the database knows the workers tells the two causes apart.
+    let pods = [pod(&status("2026-01-01T00:00:00Z", false))];
+    let says = |instances| judge_all(&pods, instances).trouble.unwrap().message;
+    let (handler, database) = ("does not listen on port 8080", "does not reach the database");
+    assert!(says(None).contains(handler) && says(None).contains(database));
+    assert!(says(Some(1)).contains(handler) && !says(Some(1)).contains(database));
+    assert!(!says(Some(0)).contains(handler) && says(Some(0)).contains("NetworkPolicy"));
+}
+
+#[test]
+fn a_handler_whose_startup_probe_fails_keeps_the_worker_from_starting() {
+    let status = |at: &str| {
+        let mut handler =
+            container("handler", false, 0, &json!({ "running": { "startedAt": at } }), &json!({}));
+        handler["started"] = false.into();
+        let waiting = json!({ "waiting": { "reason": "PodInitializing" } });
+        json!({
+            "startTime": "2026-01-01T00:00:00Z",
+            "conditions": [{ "type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" }],
+            "initContainerStatuses": [handler],
+            "containerStatuses": [container("worker", false, 0, &waiting, &json!({}))],
+        })
+    };
+    check(&status("2026-01-01T00:00:00Z"), ConditionReason::NotListening, "native sidecar");
+    assert_eq!(judge(&status("2026-01-01T00:00:50Z")).trouble, None);
+}
+
+#[test]
+fn pods_only_end_until_one_is_ready() {
+    let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
+    let crashes =
+        |name| pod(&json!({ "containerStatuses": [container(name, false, 3, &waiting, &json!({}))] }));
+    let ready = pod(&json!({ "conditions": [{ "type": "Ready", "status": "True" }] }));
+    let starts = pod(&json!({}));
+    let crashing = crashes("handler");
+    for (pods, before, after) in [
+        (vec![&crashing], false, true),
+        (vec![&crashing, &ready], true, false),
+        (vec![&starts], true, true),
+        (vec![&starts], false, false),
+        (vec![&crashes("worker")], false, false),
+        (vec![], true, false),
+    ] {
+        let pods: Vec<Arc<Pod>> = pods.into_iter().cloned().collect();
+        assert_eq!(only_end(&pods, before, NOW.parse().unwrap()), after, "{pods:?}");
+    }
+}
+
+#[test]
+fn ready_pods_are_counted() {
+    let ready = json!({ "conditions": [{ "type": "Ready", "status": "True" }] });
+    assert_eq!(judge(&ready), Health { pods: 1, ready: 1, ..Health::default() });
+    assert_eq!(judge(&json!({})), Health { pods: 1, ..Health::default() });
+}

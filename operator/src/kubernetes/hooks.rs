@@ -1,0 +1,54 @@
+//! Hooks of a template that run before its tasks are done: pure.
+
+use serde_json::Value;
+
+/// What to tell whoever wrote such hooks.
+///
+/// A pod that is told to end runs the preStop hooks of all its containers at once, and only then sends them
+/// SIGTERM in their order. A hook that stops the handler, or a proxy that it needs, so cuts short what
+/// runs. One that only sleeps harms nobody.
+pub(crate) fn before_the_end(template: Option<&Value>) -> Option<String> {
+    let list =
+        |name: &str| template.and_then(|template| template["spec"][name].as_array()).into_iter().flatten();
+    let harms = |one: &&Value| {
+        let hook = &one["lifecycle"]["preStop"];
+        hook.is_object() && !hook["sleep"].is_object()
+    };
+    // An init container that ends has none.
+    let stays = |one: &&Value| one["restartPolicy"] == "Always";
+    let all = list("containers").chain(list("initContainers").filter(stays));
+    let names: Vec<&str> = all.filter(harms).filter_map(|one| one["name"].as_str()).collect();
+    if names.is_empty() {
+        return None;
+    }
+    Some(format!(
+        "the preStop hook of {} runs as soon as a pod is told to end, not after its tasks: if it stops the \
+        handler, or what the handler needs, \
+         running tasks are cut short. Leave it out: the worker drains first, and only then the others get \
+         SIGTERM (docs/pods.md)",
+        names.join(" and ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_hook_that_cuts_tasks_short_is_named() {
+        let hook = json!({ "preStop": { "exec": { "command": ["kill", "1"] } } });
+        let told = |containers: Value, init: Value| {
+            before_the_end(Some(&json!({ "spec": { "containers": containers, "initContainers": init } })))
+        };
+        let handler = json!({ "name": "handler", "lifecycle": hook });
+        let proxy = json!({ "name": "proxy", "lifecycle": hook, "restartPolicy": "Always" });
+        let said = told(json!([handler]), json!([proxy])).unwrap();
+        assert!(said.contains("of handler and proxy runs"), "{said}");
+        let ends = json!({ "name": "migrate", "lifecycle": hook });
+        assert_eq!(told(json!([{ "name": "handler" }]), json!([ends])), None);
+        let sleeps = json!({ "name": "handler", "lifecycle": { "preStop": { "sleep": { "seconds": 5 } } } });
+        assert_eq!(told(json!([sleeps]), Value::Null), None);
+        assert_eq!(before_the_end(None), None);
+    }
+}

@@ -1,0 +1,176 @@
+//! What the API server says against pods, in the words of whoever wrote the template: pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use rowlock_crds::containers::{HANDLER, WORKER};
+use serde_json::Value;
+
+/// Where the operator's own containers and those of the template get what a policy asks of them.
+const WORKERS_OWN: &str = "workerResources of the operator's chart";
+const TEMPLATES_OWN: &str = "its resources in spec.template";
+
+/// Why the cluster does not let pods in, with what helps, where Kubernetes' own admission says it.
+pub(super) fn pods_refused(said: &str, template: Option<&Value>, worker: &ResourceRequirements) -> String {
+    let said = in_words_of(said, template);
+    match remedy(&said, template, worker) {
+        Some(remedy) => format!("the API server rejects new pods: {remedy} ({said})"),
+        None => format!("the API server rejects new pods: {said}"),
+    }
+}
+
+fn remedy(said: &str, template: Option<&Value>, worker: &ResourceRequirements) -> Option<String> {
+    if said.contains("usage per Container is") || said.contains("ratio per Container is") {
+        return Some(within_range(said, template, worker));
+    }
+    let remedies = [
+        ("exceeded quota", "raise the quota, or lower workers.total"),
+        (
+            "must specify",
+            "what is asked for is said for the worker by workerResources of the operator's chart, for the \
+            other containers by resources \
+             in spec.template",
+        ),
+        (
+            "usage per Pod is",
+            "a LimitRange bounds the sum of all containers: raise it, or ask for less in spec.template",
+        ),
+        ("PodSecurity", "set what is asked for in the securityContext of spec.template"),
+        ("serviceaccount", "create it, or set spec.template.spec.serviceAccountName"),
+        ("runtimeclass", "create it, or take runtimeClassName out of spec.template"),
+        ("RuntimeClass", "create it, or take runtimeClassName out of spec.template"),
+        ("PriorityClass", "create it, or take priorityClassName out of spec.template"),
+    ];
+    remedies.into_iter().find(|(words, _)| said.contains(words)).map(|(_, remedy)| remedy.to_owned())
+}
+
+/// Whose container a `LimitRange` is about, by the number that it names.
+fn within_range(said: &str, template: Option<&Value>, worker: &ResourceRequirements) -> String {
+    let numbers: Vec<&str> = said
+        .split("but ")
+        .skip(1)
+        .filter_map(|part| part.split_once(" is ")?.1.split([',', ']', ' ']).next())
+        .collect();
+    let asks = |quantities: Option<&BTreeMap<String, Quantity>>| {
+        quantities.is_some_and(|all| all.values().any(|one| numbers.contains(&one.0.as_str())))
+    };
+    let mut whose = Vec::new();
+    if asks(worker.requests.as_ref()) || asks(worker.limits.as_ref()) {
+        whose.push(format!("for the container {WORKER} by {WORKERS_OWN}"));
+    }
+    for container in ["initContainers", "containers"].iter().flat_map(|list| list_of(template, list)) {
+        let found = serde_json::from_value::<ResourceRequirements>(container["resources"].clone());
+        let name = container["name"].as_str().unwrap_or_default();
+        if found.is_ok_and(|found| asks(found.requests.as_ref()) || asks(found.limits.as_ref())) {
+            whose.push(format!("for the container {name} by {TEMPLATES_OWN}"));
+        }
+    }
+    if whose.is_empty() {
+        whose.push(format!("for the container {WORKER} by {WORKERS_OWN}, for the others by {TEMPLATES_OWN}"));
+    }
+    format!(
+        "a LimitRange of the namespace does not allow what a container asks for: set it {}",
+        whose.join(", ")
+    )
+}
+
+/// With the containers as the template has them: by their names, and in the list that they were written in.
+/// We make init containers of all of them, so that the server would speak of `initContainers[0]`, which
+/// nobody has written.
+pub(crate) fn in_words_of(said: &str, template: Option<&Value>) -> String {
+    let name = |one: &Value| one["name"].as_str().unwrap_or_default().to_owned();
+    let written: Vec<String> = list_of(template, "containers").iter().map(name).collect();
+    let own: Vec<String> = list_of(template, "initContainers").iter().map(name).collect();
+    let others = written.iter().filter(|one| *one != HANDLER);
+    let order: Vec<&String> =
+        own.iter().chain(others).chain(written.iter().filter(|one| *one == HANDLER)).collect();
+    let translated = |list: &str, key: &str| -> Option<String> {
+        let by_name = key.strip_prefix("name=").map(|name| name.trim_matches('"').to_owned());
+        if list == "containers" {
+            let of = by_name.or_else(|| key.parse::<usize>().ok().map(|_| WORKER.to_owned()))?;
+            return (of == WORKER).then(|| format!("containers[name=\"{WORKER}\"] (the operator's own)"));
+        }
+        let of = by_name.or_else(|| order.get(key.parse::<usize>().ok()?).map(|name| (*name).clone()))?;
+        written.contains(&of).then(|| format!("containers[name=\"{of}\"]"))
+    };
+    let (mut rest, mut out) = (said, String::new());
+    while let Some(at) = rest.find("ontainers[") {
+        let begin =
+            rest[..at].rfind(|letter: char| !letter.is_ascii_alphabetic()).map_or(0, |before| before + 1);
+        let (list, after) = (&rest[begin..at + "ontainers".len()], &rest[at + "ontainers[".len()..]);
+        let Some(end) = after.find(']').filter(|_| ["containers", "initContainers"].contains(&list)) else {
+            out.push_str(&rest[..at + "ontainers[".len()]);
+            rest = after;
+            continue;
+        };
+        out.push_str(&rest[..begin]);
+        let text = translated(list, &after[..end]).unwrap_or_else(|| format!("{list}[{}]", &after[..end]));
+        out.push_str(&text);
+        rest = &after[end + 1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn list_of<'a>(template: Option<&'a Value>, list: &str) -> &'a [Value] {
+    let found = template.and_then(|template| template["spec"][list].as_array());
+    found.map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn template() -> Value {
+        json!({ "spec": {
+            "initContainers": [{ "name": "migrate" }],
+            "containers": [{ "name": "handler", "resources": { "limits": { "memory": "4Gi" } } }, { "name": "proxy" }],
+        } })
+    }
+
+    #[test]
+    fn a_container_is_called_as_it_was_written() {
+        for (said, expected) in [
+            (
+                "spec.template.spec.initContainers[2].imagePullPolicy: Unsupported value: \"Sometimes\"",
+                "spec.template.spec.containers[name=\"handler\"].imagePullPolicy: Unsupported value: \
+                \"Sometimes\"",
+            ),
+            ("spec.initContainers[1].image: Required", "spec.containers[name=\"proxy\"].image: Required"),
+            ("x.initContainers[0].a, x.initContainers[9].b", "x.initContainers[0].a, x.initContainers[9].b"),
+            (
+                ".spec.template.spec.initContainers[name=\"handler\"].imagee: field not declared in schema",
+                ".spec.template.spec.containers[name=\"handler\"].imagee: field not declared in schema",
+            ),
+            (
+                "spec.containers[0].securityContext: no",
+                "spec.containers[name=\"worker\"] (the operator's own).securityContext: no",
+            ),
+            ("nothing[0] of containers[", "nothing[0] of containers["),
+        ] {
+            assert_eq!(in_words_of(said, Some(&template())), expected);
+        }
+        assert_eq!(in_words_of("initContainers[0]", None), "initContainers[0]");
+    }
+
+    /// Before this was mended, nobody was told whose container it is, and what helps.
+    #[test]
+    fn a_limit_range_names_whose_container_it_is_about() {
+        let worker =
+            serde_json::from_value(json!({ "requests": { "cpu": "10m", "memory": "48Mi" } })).unwrap();
+        let minimum = "pods \"x\" is forbidden: [minimum cpu usage per Container is 50m, but request is \
+        10m, minimum memory usage per \
+                       Container is 64Mi, but request is 48Mi]";
+        let said = pods_refused(minimum, Some(&template()), &worker);
+        assert!(said.contains("for the container worker by workerResources"), "{said}");
+        assert!(!said.contains("for the container handler"), "{said}");
+        let maximum = "maximum memory usage per Container is 1Gi, but limit is 4Gi";
+        let said = pods_refused(maximum, Some(&template()), &worker);
+        assert!(said.contains("for the container handler by its resources in spec.template"), "{said}");
+        let said =
+            pods_refused("minimum cpu usage per Container is 1.  No request is specified", None, &worker);
+        assert!(said.contains("worker by") && said.contains("for the others"), "{said}");
+    }
+}

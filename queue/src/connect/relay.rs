@@ -1,0 +1,396 @@
+//! Between sqlx and a server: the start of a session, watched message by message, and after it a pump that watches lengths.
+//!
+//! sqlx takes a host or a Unix socket, and no connection that is made already. So each connection has a socket of its own for a moment, with a
+//! random abstract name, on which exactly one peer is let in: this process.
+
+use std::{os::linux::net::SocketAddrExt, time::Duration};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
+    net::{UnixListener, UnixStream, unix},
+    sync::mpsc::Sender,
+    time::timeout,
+};
+
+use super::{
+    dial::{Dialed, Stream},
+    fault::Fault,
+    target::Target,
+    values::{Auth, Servers},
+    walk::{HEADER, Walk, header, length_of},
+};
+use crate::QueueId;
+
+/// All that a server may send before it is ready: a few hundred bytes of parameters, a key, and an error if there is one.
+const START_LARGEST: usize = 64 << 10;
+/// What sqlx sends in answer to a question for the password.
+const ANSWER_LARGEST: usize = 16 << 10;
+/// Version 3.0 of the protocol.
+const VERSION: u32 = 0x0003_0000;
+/// "I go", as a client says it.
+const TERMINATE: [u8; HEADER] = [b'X', 0, 0, 0, 4];
+
+/// Room for what is asked, which is short, and for what is answered, which may be long.
+const ASKED: usize = 16 << 10;
+const ANSWERED: usize = 32 << 10;
+/// No peer that is there keeps us from writing for longer; one that has vanished would for as long as TCP goes on hoping.
+const WRITE_LONGEST: Duration = Duration::from_mins(1);
+
+/// Where sqlx connects, once.
+pub(super) struct Door {
+    listener: UnixListener,
+    /// As sqlx takes it: a folder.
+    pub(super) folder: String,
+}
+
+impl Door {
+    pub(super) fn open() -> Result<Self, Fault> {
+        let name =
+            format!("rowlock-{}-{:016x}{:016x}", std::process::id(), fastrand::u64(..), fastrand::u64(..));
+        let bound = || {
+            // The folder and the file in it, as sqlx makes one path of them.
+            let address =
+                std::os::unix::net::SocketAddr::from_abstract_name(format!("{name}/.s.PGSQL.{PORT}"))?;
+            let listener = std::os::unix::net::UnixListener::bind_addr(&address)?;
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener)
+        };
+        let listener = bound().map_err(|error| Fault::io(&error))?;
+        Ok(Self { listener, folder: format!("\0{name}") })
+    }
+
+    /// Waits for this process; whoever else shares the network and found the name is sent away.
+    async fn accept(self) -> Result<UnixStream, Fault> {
+        loop {
+            let (stream, _) = self.listener.accept().await.map_err(|error| Fault::io(&error))?;
+            let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
+            if peer.and_then(|pid| u32::try_from(pid).ok()) == Some(std::process::id()) {
+                return Ok(stream);
+            }
+        }
+    }
+}
+
+/// The number in the name of sqlx's side; nobody else sees it.
+pub(super) const PORT: u16 = 5432;
+
+/// What a session begins with.
+pub(super) struct Start<'a> {
+    pub(super) target: &'a Target,
+    /// `options` of the start, on top of those of the URL.
+    pub(super) options: Option<&'a str>,
+    pub(super) application_name: &'a str,
+    pub(super) servers: Servers,
+}
+
+/// A session that has begun.
+pub(super) struct Begun {
+    client: UnixStream,
+    server: Box<dyn Stream>,
+    walk: Walk,
+}
+
+impl Start<'_> {
+    /// Speaks for sqlx, which comes through the door, until the server is ready and is one that will do.
+    pub(super) async fn run(self, door: Door, dialed: Dialed) -> Result<Begun, Fault> {
+        let Dialed { stream: mut server, safe } = dialed;
+        let mut client = door.accept().await?;
+        // What sqlx would say of itself comes in part from the environment.
+        let _ = read_body(&mut client, ANSWER_LARGEST).await.map_err(|error| Fault::io(&error))?;
+        write(&mut server, &self.message()).await?;
+        let mut fit = Fit::default();
+        let (mut taken, mut asked) = (0, None);
+        loop {
+            let mut head = [0; HEADER];
+            server.read_exact(&mut head).await.map_err(|error| Fault::io(&error))?;
+            let [kind, length @ ..] = head;
+            let length = length_of(u32::from_be_bytes(length), START_LARGEST)?;
+            taken += length;
+            if taken > START_LARGEST {
+                return Err(Fault::Protocol(format!("more than {START_LARGEST} bytes before it is ready")));
+            }
+            let mut message = head.to_vec();
+            message.resize(length + 1, 0);
+            server.read_exact(&mut message[HEADER..]).await.map_err(|error| Fault::io(&error))?;
+            let body = &message[HEADER..];
+            match kind {
+                b'R' => {
+                    if let Some(answer) = self.authenticate(body, &mut asked, safe)? {
+                        write(&mut client, &message).await?;
+                        if answer {
+                            let reply = read_reply(&mut client).await?;
+                            write(&mut server, &reply).await?;
+                        }
+                        continue;
+                    }
+                }
+                b'S' => fit.note(body),
+                b'Z' => {
+                    if let Err(unfit) = fit.check(self.servers) {
+                        let _ = server.write_all(&TERMINATE).await;
+                        return Err(unfit);
+                    }
+                }
+                b'E' => {
+                    write(&mut client, &message).await?;
+                    return Err(Fault::Refused { asked: asked.is_some() });
+                }
+                b'K' | b'N' => (),
+                other => {
+                    return Err(Fault::Protocol(format!(
+                        "a message of type 0x{other:02x} before it is ready"
+                    )));
+                }
+            }
+            write(&mut client, &message).await?;
+            if kind == b'Z' {
+                return Ok(Begun { client, server, walk: Walk::new(self.target.trust) });
+            }
+        }
+    }
+
+    /// Whether sqlx answers; `None`: the server is content. Fails where it would tell the password to the wrong one.
+    fn authenticate(&self, body: &[u8], asked: &mut Option<Auth>, safe: bool) -> Result<Option<bool>, Fault> {
+        let code = body.first_chunk().map(|code| u32::from_be_bytes(*code));
+        let method = match code {
+            Some(0) => {
+                if asked.is_none() {
+                    self.allow(Auth::Nothing, safe)?;
+                }
+                return Ok(None);
+            }
+            Some(3) => Auth::Password,
+            Some(5) => Auth::Md5,
+            Some(10) => Auth::Scram,
+            // SCRAM goes on, and ends; the server's last word proves that it knows the password.
+            Some(11) if *asked == Some(Auth::Scram) => return Ok(Some(true)),
+            Some(12) if *asked == Some(Auth::Scram) => return Ok(Some(false)),
+            Some(7 | 9) => {
+                return Err(Fault::Login(
+                    "the server asks for a login by GSSAPI, which is not spoken: have it use scram-sha-256"
+                        .into(),
+                ));
+            }
+            other => return Err(Fault::Protocol(format!("a question for the login of kind {other:?}"))),
+        };
+        self.allow(method, safe)?;
+        if self.target.password.is_none() {
+            return Err(Fault::Login(
+                "the server asks for a password, and the URL has none: write postgres://user:password@…"
+                    .into(),
+            ));
+        }
+        *asked = Some(method);
+        Ok(Some(true))
+    }
+
+    fn allow(&self, method: Auth, safe: bool) -> Result<(), Fault> {
+        self.target.refuse_auth(method, safe).map_or(Ok(()), |why| Err(Fault::Login(why)))
+    }
+
+    /// What a client says first.
+    fn message(&self) -> Vec<u8> {
+        let Self { target, options, application_name, .. } = self;
+        let all: Vec<&str> = target.options.as_deref().into_iter().chain(*options).collect();
+        let all = all.join(" ");
+        let mut pairs = vec![
+            ("user", target.user.as_str()),
+            ("database", &target.database),
+            ("application_name", application_name),
+            // What sqlx reads answers by.
+            ("client_encoding", "UTF8"),
+            ("DateStyle", "ISO, MDY"),
+            ("TimeZone", "UTC"),
+        ];
+        if !all.is_empty() {
+            pairs.push(("options", &all));
+        }
+        let mut body = VERSION.to_be_bytes().to_vec();
+        for text in pairs.into_iter().flat_map(|(name, value)| [name, value]) {
+            body.extend(text.bytes().filter(|byte| *byte != 0));
+            body.push(0);
+        }
+        body.push(0);
+        let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+        [&length.to_be_bytes()[..], &body].concat()
+    }
+}
+
+/// What a server says of itself; all that are old enough for us do (a pooler may not).
+#[derive(Debug, Default)]
+struct Fit {
+    standby: bool,
+    read_only: bool,
+}
+
+impl Fit {
+    fn note(&mut self, report: &[u8]) {
+        let mut words = report.split(|byte| *byte == 0);
+        let is_on = |value: Option<&[u8]>| value == Some(b"on");
+        match words.next() {
+            Some(b"in_hot_standby") => self.standby = is_on(words.next()),
+            Some(b"default_transaction_read_only") => self.read_only = is_on(words.next()),
+            _ => (),
+        }
+    }
+
+    fn check(&self, wanted: Servers) -> Result<(), Fault> {
+        let why = match wanted {
+            Servers::ReadWrite | Servers::Primary if self.standby => "it is a standby, which takes no writes",
+            Servers::ReadWrite if self.read_only => {
+                "it takes no writes (default_transaction_read_only is on)"
+            }
+            Servers::ReadOnly if !self.standby && !self.read_only => {
+                "it takes writes, and target_session_attrs is read-only"
+            }
+            Servers::Standby | Servers::PreferStandby if !self.standby => {
+                "it is no standby, which target_session_attrs asks for"
+            }
+            _ => return Ok(()),
+        };
+        Err(Fault::Unfit(why.to_owned()))
+    }
+}
+
+/// What follows a length, which counts itself.
+async fn read_body(from: &mut (impl AsyncRead + Unpin), largest: usize) -> std::io::Result<Vec<u8>> {
+    let length = from.read_u32().await?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    if !(4..=largest).contains(&length) {
+        return Err(std::io::ErrorKind::InvalidData.into());
+    }
+    let mut body = vec![0; length - 4];
+    from.read_exact(&mut body).await?;
+    Ok(body)
+}
+
+/// sqlx's answer to a question for the password, as it is to be passed on.
+async fn read_reply(client: &mut UnixStream) -> Result<Vec<u8>, Fault> {
+    let read = async {
+        let kind = client.read_u8().await?;
+        let body = read_body(client, ANSWER_LARGEST).await?;
+        let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
+        Ok::<_, std::io::Error>([&[kind][..], &length.to_be_bytes(), &body].concat())
+    };
+    read.await.map_err(|error| Fault::io(&error))
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Fault> {
+    pass(to, bytes).await.map_err(|error| Fault::io(&error))
+}
+
+async fn pass(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    let passed = async {
+        to.write_all(bytes).await?;
+        to.flush().await
+    };
+    timeout(WRITE_LONGEST, passed).await.map_err(|_| std::io::ErrorKind::TimedOut)?
+}
+
+impl Begun {
+    /// Passes on what both say, until one of them hangs up; then the other hears it. What is rung goes to `rings`, if it is given, and not
+    /// to sqlx. Tells why it was broken off, if it was, before sqlx can notice.
+    pub(super) async fn pump(self, rings: Option<Sender<QueueId>>, broken: impl FnOnce(Fault)) {
+        let Self { mut client, server, walk } = self;
+        let (from_server, mut to_server) = tokio::io::split(server);
+        let (from_client, to_client) = client.split();
+        let answers = async {
+            match rings {
+                None => answers(from_server, to_client, walk).await,
+                Some(rings) => answers_and_rings(from_server, to_client, walk, rings).await,
+            }
+        };
+        let fault = tokio::select! {
+            // The server's last words come before the client's.
+            biased;
+            fault = answers => fault.err(),
+            () = questions(from_client, &mut to_server) => {
+                // With TLS it hears a goodbye.
+                let _ = timeout(WRITE_LONGEST, to_server.shutdown()).await;
+                None
+            }
+        };
+        if let Some(fault) = fault {
+            broken(fault);
+        }
+    }
+}
+
+async fn questions(mut from: unix::ReadHalf<'_>, to: &mut WriteHalf<Box<dyn Stream>>) {
+    let mut room = vec![0; ASKED];
+    loop {
+        match from.read(&mut room).await {
+            Ok(n) if n > 0 && pass(to, &room[..n]).await.is_ok() => (),
+            _ => return,
+        }
+    }
+}
+
+/// Fails where the server breaks the bounds.
+async fn answers(
+    mut from: ReadHalf<Box<dyn Stream>>,
+    mut to: unix::WriteHalf<'_>,
+    mut walk: Walk,
+) -> Result<(), Fault> {
+    let mut room = vec![0; ANSWERED];
+    let mut held = 0;
+    loop {
+        let n = match from.read(&mut room[held..]).await {
+            Ok(n) if n > 0 => n,
+            _ => return Ok(()),
+        };
+        let whole = walk.advance(&room[..held + n])?;
+        if pass(&mut to, &room[..whole]).await.is_err() {
+            return Ok(());
+        }
+        room.copy_within(whole..held + n, 0);
+        held = held + n - whole;
+    }
+}
+
+/// The same, message by message: this connection carries heartbeats, whose answers are short.
+async fn answers_and_rings(
+    mut from: ReadHalf<Box<dyn Stream>>,
+    mut to: unix::WriteHalf<'_>,
+    mut walk: Walk,
+    rings: Sender<QueueId>,
+) -> Result<(), Fault> {
+    let mut room = Vec::with_capacity(ASKED);
+    let mut due: Option<(u8, usize)> = None;
+    loop {
+        match from.read_buf(&mut room).await {
+            Ok(n) if n > 0 => (),
+            _ => return Ok(()),
+        }
+        let mut at = 0;
+        let mut kept = Vec::with_capacity(room.len());
+        loop {
+            // Looked at before room is made for it.
+            let (kind, length) = match (due, header(&room[at..])) {
+                (Some(due), _) => due,
+                (None, Some((kind, length))) => (kind, walk.check(kind, length)?),
+                (None, None) => break,
+            };
+            due = Some((kind, length));
+            let Some(message) = room.get(at..at + length) else { break };
+            match kind {
+                b'A' => ring(&message[HEADER..], &rings),
+                _ => kept.extend_from_slice(message),
+            }
+            (at, due) = (at + length, None);
+        }
+        room.drain(..at);
+        if pass(&mut to, &kept).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// The sender's process, the channel and the payload, which is the queue's number. One that cannot be heard now is found by the poll.
+fn ring(body: &[u8], rings: &Sender<QueueId>) {
+    let mut words = body.get(4..).unwrap_or_default().split(|byte| *byte == 0);
+    let payload = words.nth(1).and_then(|payload| std::str::from_utf8(payload).ok());
+    if let Some(queue) = payload.and_then(|payload| payload.parse().ok()) {
+        let _ = rings.try_send(queue);
+    }
+}

@@ -1,0 +1,349 @@
+//! A connection from the first look at its hosts to the last word.
+
+use std::{
+    pin::pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{
+    Connection, PgConnection,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use tokio::{
+    sync::mpsc,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+
+use super::{
+    Connect, Target,
+    dial::{Address, Encryption, dial, resolve},
+    fault::Fault,
+    relay::{Begun, Door, PORT, Start},
+    target::Host,
+    values::Servers,
+};
+use crate::{Error, QueueId, db::STATEMENT_TIMEOUT};
+
+/// All hosts together have this long to answer, less than a statement: what is wrong with the connection is told, not only that the
+/// statement took too long.
+pub(crate) const CONNECT_LONGEST: Duration = Duration::from_millis(4500);
+/// And each of several at least so long.
+const HOST_SHORTEST: Duration = Duration::from_secs(1);
+
+/// How often a server asks whether the client of a running statement is still there. Off by default; on Windows, and with `PostgreSQL` 14 on
+/// anything but Linux, it cannot be on, and says so.
+const NOTICES: &str = "-c client_connection_check_interval=1s";
+/// Whether sessions are ours alone: a pooler refuses or forgets it, and a server keeps it. The isolation level that the verbs need. And what is
+/// not qualified is Postgres' own: a login that may create functions and operators in `public` would run code as us otherwise, since an exact
+/// match there is taken before one in `pg_catalog` that needs a cast.
+const DIRECT: &str = "-c rowlock.direct=on -c default_transaction_isolation=read\\ committed -c search_path=pg_catalog,pg_temp";
+/// For the bell, a little later than for us: a server that does not notice who hangs up would go on with the statement that was given up.
+const GIVEN_UP: &str = "-c statement_timeout=6s";
+
+/// So many rings wait to be heard; those that come on top are not needed, since a look finds what they are for.
+const RINGS: usize = 256;
+
+/// What a session is told at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Nothing: a pooler refuses what it does not know.
+    Pooled,
+    /// That it is ours alone.
+    Direct,
+    /// Also to notice who hangs up, as we do with a statement that is given up: a backend that waits for a lock would notice only after
+    /// it, and another one every five seconds would soon be more than the server lets in.
+    Noticing,
+}
+
+impl Manner {
+    fn options(self, listens: bool) -> Option<String> {
+        let parts: &[&str] = match self {
+            Self::Pooled => return None,
+            Self::Direct => &[DIRECT],
+            Self::Noticing => &[DIRECT, NOTICES],
+        };
+        let given_up = listens.then_some(GIVEN_UP);
+        Some(parts.iter().copied().chain(given_up).collect::<Vec<_>>().join(" "))
+    }
+}
+
+/// How connections are made.
+#[derive(Debug, Clone)]
+pub(crate) struct Recipe {
+    pub(crate) target: Arc<Target>,
+    pub(crate) manner: Manner,
+    application_name: Arc<str>,
+    /// Whether rings are to be heard.
+    listens: bool,
+    /// The host that answered last, and is asked first: the others may be standbys.
+    last: Arc<AtomicUsize>,
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) connection: PgConnection,
+    pump: JoinHandle<()>,
+    fault: Arc<OnceLock<String>>,
+    /// Where it listens: what is rung, until the connection is lost.
+    pub(crate) rings: mpsc::Receiver<QueueId>,
+}
+
+impl Session {
+    /// Says goodbye, and waits until the server has been told.
+    pub(crate) async fn close(self) {
+        let _ = self.connection.close().await;
+        let _ = self.pump.await;
+    }
+
+    /// Why the relay broke it off, if it did.
+    pub(crate) fn fault(&self) -> Option<Error> {
+        self.fault.get().map(|why| Error::Unreachable(why.clone()))
+    }
+}
+
+/// Why there is no connection, and what may be tried instead.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    /// It was refused before anything was asked: with TLS, or without, it may not be.
+    next_way: bool,
+    /// The server, or what stands before it, does not take what it was told at the start.
+    pub(crate) options: bool,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self { error, next_way: false, options: false }
+    }
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        failed.error
+    }
+}
+
+impl Failed {
+    fn of_relay(fault: Fault, place: &str) -> Self {
+        let next_way = matches!(fault, Fault::Tls(_));
+        Self { next_way, ..fault.at(place).into() }
+    }
+
+    fn of_sqlx(error: sqlx::Error, place: &str, asked: bool) -> Self {
+        let options = dislikes_options(&error);
+        Self { error: Error::at_start(place, error), next_way: !asked, options }
+    }
+
+    /// Whether another host may do better: one that refuses the login says something of us.
+    fn is_next(&self) -> bool {
+        matches!(self.error, Error::Unreachable(_) | Error::ReadOnly(_) | Error::Tls(_) | Error::Timeout)
+    }
+}
+
+/// Poolers and proxies refuse `options` each in its own way; a server refuses one that it cannot have. Wrong logins, a database that is not
+/// there, too many connections and a server that starts or stops are something else.
+fn dislikes_options(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(refusal) = error else { return false };
+    let code = refusal.code().unwrap_or_default();
+    let else_wrong = ["28", "3D", "53", "57"].iter().any(|class| code.starts_with(class));
+    let said = refusal.message().to_lowercase();
+    let says_so = ["option", "startup parameter"].iter().any(|words| said.contains(words));
+    !else_wrong && (["08P01", "0A000", "22023"].contains(&code.as_ref()) || says_so)
+}
+
+impl Recipe {
+    pub(crate) fn new(connect: &Connect, manner: Manner) -> crate::Result<Self> {
+        let target = Arc::new(connect.target()?);
+        target.check_ca()?;
+        let application_name = connect.application_name.as_str().into();
+        Ok(Self { target, manner, application_name, listens: false, last: Arc::default() })
+    }
+
+    /// For a connection on which rings are heard.
+    pub(crate) fn listening(self) -> Self {
+        Self { listens: true, ..self }
+    }
+
+    pub(crate) fn with(&self, manner: Manner) -> Self {
+        Self { manner, ..self.clone() }
+    }
+
+    /// `HOST:PORT/DATABASE`.
+    pub(crate) fn place(&self) -> String {
+        self.target.place()
+    }
+
+    /// Connects to the first host that will do, within [`CONNECT_LONGEST`].
+    pub(crate) async fn connect(&self) -> Result<Session, Failed> {
+        match self.target.servers {
+            Servers::PreferStandby => match self.first_of(Servers::Standby).await {
+                Err(failed) if failed.is_next() => self.first_of(Servers::Any).await,
+                answer => answer,
+            },
+            servers => self.first_of(servers).await,
+        }
+    }
+
+    async fn first_of(&self, servers: Servers) -> Result<Session, Failed> {
+        let hosts = &self.target.hosts;
+        let deadline = Instant::now() + CONNECT_LONGEST;
+        let first = self.last.load(Ordering::Relaxed);
+        let mut all: Vec<Failed> = Vec::new();
+        for step in 0..hosts.len() {
+            let at = (first + step) % hosts.len();
+            let others = u32::try_from(hosts.len() - step).unwrap_or(u32::MAX);
+            let share = (deadline.saturating_duration_since(Instant::now()) / others).max(HOST_SHORTEST);
+            let patience = self.target.connect_timeout.map_or(share, |asked| asked.min(share));
+            match self.at_host(&hosts[at], servers, patience).await {
+                Err(failed) if failed.is_next() => all.push(failed),
+                answer => {
+                    self.last.store(at, Ordering::Relaxed);
+                    return answer;
+                }
+            }
+        }
+        Err(together(all))
+    }
+
+    /// The addresses of one host, one after the other.
+    async fn at_host(&self, host: &Host, servers: Servers, patience: Duration) -> Result<Session, Failed> {
+        let place = self.target.place_of(host);
+        let late = || Failed::from(Error::Unreachable(format!("{place}: no answer within {patience:.1?}")));
+        let tried = async {
+            let addresses = resolve(host, self.target.reach.as_deref())
+                .await
+                .map_err(|fault| Failed::of_relay(fault, &place))?;
+            let share = patience / u32::try_from(addresses.len().max(1)).unwrap_or(1);
+            let mut last = None;
+            for address in &addresses {
+                match self.at_address(host, address, servers, share).await {
+                    Err(failed) if failed.is_next() => last = Some(failed),
+                    answer => return answer,
+                }
+            }
+            Err(last.unwrap_or_else(late))
+        };
+        timeout(patience, tried).await.unwrap_or_else(|_| Err(late()))
+    }
+
+    /// Encrypted or not, as `sslmode` allows.
+    async fn at_address(
+        &self,
+        host: &Host,
+        address: &Address,
+        servers: Servers,
+        patience: Duration,
+    ) -> Result<Session, Failed> {
+        let ways = match address {
+            Address::Unix(_) => &[Encryption::Plain],
+            Address::Tcp(_) => self.target.tls.mode.ways(),
+        };
+        let mut refused = None;
+        for way in ways {
+            // Boxed: what sqlx keeps would swell every caller.
+            match Box::pin(self.attempt(host, address, servers, *way, patience)).await {
+                Err(failed) if failed.next_way => _ = refused.get_or_insert(failed),
+                answer => return answer,
+            }
+        }
+        Err(refused.unwrap_or_else(|| Error::Timeout.into()))
+    }
+
+    /// One connection, from the first byte until it is ready.
+    async fn attempt(
+        &self,
+        host: &Host,
+        address: &Address,
+        servers: Servers,
+        way: Encryption,
+        patience: Duration,
+    ) -> Result<Session, Failed> {
+        let place = self.target.place_of(host);
+        let of_relay = |fault| Failed::of_relay(fault, &place);
+        let dialed = dial(&self.target, host, address, way, patience).await.map_err(of_relay)?;
+        let door = Door::open().map_err(of_relay)?;
+        let options = self.of_sqlx(&door.folder);
+        let manner = self.manner.options(self.listens);
+        let start = Start {
+            target: &self.target,
+            options: manner.as_deref(),
+            application_name: &self.application_name,
+            servers,
+        };
+        let mut sqlx = pin!(PgConnection::connect_with(&options));
+        let mut start = pin!(start.run(door, dialed));
+        let mut connection = None;
+        let begun = loop {
+            tokio::select! {
+                biased;
+                begun = &mut start => break begun,
+                // It may hear that the server is ready a moment before the relay has noted that it said so.
+                ended = &mut sqlx, if connection.is_none() => match ended {
+                    Ok(ready) => connection = Some(ready),
+                    Err(error) => return Err(Failed::of_sqlx(error, &place, true)),
+                },
+            }
+        };
+        let begun = match begun {
+            Ok(begun) => begun,
+            Err(Fault::Refused { asked }) => {
+                let said = sqlx.await.err().unwrap_or(sqlx::Error::PoolClosed);
+                return Err(Failed::of_sqlx(said, &place, asked));
+            }
+            Err(fault) => return Err(of_relay(fault)),
+        };
+        let connection = match connection {
+            Some(ready) => ready,
+            None => sqlx.await.map_err(|error| Failed::of_sqlx(error, &place, true))?,
+        };
+        Ok(self.session(connection, begun, place))
+    }
+
+    /// For sqlx, which speaks to our door alone. It fills in from the environment what is not said; none of that leaves this process.
+    fn of_sqlx(&self, folder: &str) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .socket(folder)
+            .port(PORT)
+            .ssl_mode(PgSslMode::Disable)
+            .username(&self.target.user)
+            .password(self.target.password.as_deref().unwrap_or_default())
+            .database(&self.target.database)
+    }
+
+    fn session(&self, connection: PgConnection, begun: Begun, place: String) -> Session {
+        let (send, rings) = mpsc::channel(RINGS);
+        let listens = self.listens.then_some(send);
+        let fault = Arc::new(OnceLock::new());
+        let told = Arc::clone(&fault);
+        let pump = tokio::spawn(begun.pump(listens, move |found: Fault| {
+            let _ = told.set(found.at(&place).to_string());
+        }));
+        Session { connection, pump, fault, rings }
+    }
+}
+
+/// What all hosts said. That one of them could be reached, and takes no writes, is what counts.
+fn together(mut all: Vec<Failed>) -> Failed {
+    if all.len() == 1 {
+        return all.remove(0);
+    }
+    let text = all.iter().map(|failed| failed.error.to_string()).collect::<Vec<_>>().join("; ");
+    let options = all.iter().any(|failed| failed.options);
+    let error = if all.iter().any(|failed| matches!(failed.error, Error::ReadOnly(_))) {
+        Error::ReadOnly(text)
+    } else if all.iter().all(|failed| matches!(failed.error, Error::Tls(_))) {
+        Error::Tls(text)
+    } else {
+        Error::Unreachable(text)
+    };
+    Failed { options, ..error.into() }
+}
+
+/// Longer than a connect takes, and no longer than a statement may.
+const _: () = assert!(CONNECT_LONGEST.as_millis() < STATEMENT_TIMEOUT.as_millis());

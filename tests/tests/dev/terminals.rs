@@ -1,0 +1,97 @@
+//! What producers, handlers and servers say reaches a terminal as something to read.
+
+use rowlock_queue::Outcome;
+use rowlock_tests::{TestDb, server};
+
+use crate::stage::{Home, ROWLOCK, until};
+
+/// Clears a screen, turns the direction of writing, and is a control of eight bits.
+const HOSTILE: &str = "\u{1b}[2J\u{202e}\u{9b}31m\u{7f}\r\nqueue     other";
+
+/// What no terminal shall get from us.
+fn is_obeyed(letter: char) -> bool {
+    (letter.is_control() && !matches!(letter, '\n' | '\t'))
+        || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+fn check(what: &str, shown: &str) {
+    assert_eq!(shown.chars().filter(|letter| is_obeyed(*letter)).count(), 0, "{what}: {shown:?}");
+    assert!(shown.contains(r"\u{1b}[2J\u{202e}\u{9b}31m\u{7f}"), "{what}: {shown:?}");
+}
+
+/// A dead task with all of it in its type, its payload, its instance and its error.
+async fn with_hostile() -> (TestDb, Home, String) {
+    let test = TestDb::new().await;
+    let home = Home::with_database(&server::url(&test.name));
+    let id = home.enqueue("ok");
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    member.settle(&claimed, &Outcome::Dead { error: HOSTILE.into() }).await;
+    let literal = HOSTILE.replace('\r', "\\r").replace('\n', "\\n");
+    // Past what enqueueing refuses.
+    test.run(format!("update rowlock.task set type = E'{literal}', payload = E'\"\\u202e\\u007f\"'")).await;
+    test.run(format!("update rowlock.instance set name = E'{literal}'")).await;
+    test.run("update rowlock.queue set name = name").await;
+    (test, home, id)
+}
+
+#[tokio::test]
+async fn every_command_shows_controls_instead_of_sending_them() {
+    let (_test, home, id) = with_hostile().await;
+    let story = home.ok(&["task", &id]);
+    check("task", &story);
+    assert_eq!(story.lines().filter(|line| line.starts_with("queue ")).count(), 1, "{story}");
+    let listed = home.ok(&["tasks"]);
+    check("tasks", &listed);
+    assert_eq!(listed.lines().count(), 2, "{listed}");
+    let refused = home.run(&["enqueue", HOSTILE, "send"]);
+    check("an error of the server", &refused.err);
+    assert_eq!(refused.err.lines().filter(|line| line.starts_with("queue ")).count(), 0, "{}", refused.err);
+    let programs = home.run(&["task", &id, "--output", "json"]).out;
+    assert!(programs.contains("\"payload\":\"\u{202e}\u{7f}\""), "byte for byte: {programs:?}");
+}
+
+/// Where a person reads JSON it is JSON with escapes.
+#[tokio::test]
+async fn json_at_a_terminal_means_the_same_and_shows_its_controls() {
+    let (test, home, id) = with_hostile().await;
+    let words = format!("{ROWLOCK} task {id} --output json");
+    let mut terminal = home.command("script", &["-qefc", &words, "/dev/null"]);
+    terminal.env("ROWLOCK_DATABASE_URL", server::url(&test.name));
+    let shown = String::from_utf8(terminal.output().unwrap().stdout).unwrap().replace("\r\n", "\n");
+    assert_eq!(shown.chars().filter(|letter| is_obeyed(*letter)).count(), 0, "{shown:?}");
+    let value: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&value["payload"], &value["type"]), (&"\u{202e}\u{7f}".into(), &HOSTILE.into()));
+}
+
+/// Before, numbers beyond 2⁵³ and double keys were others in the task that it makes.
+#[tokio::test]
+async fn a_payload_goes_from_a_dead_task_to_a_new_one_as_it_was() {
+    let test = TestDb::new().await;
+    let home = Home::with_database(&server::url(&test.name));
+    for payload in [
+        r#"{"n": 123456789012345678901234567890}"#,
+        r#"{"z":0.1000000000000000055511151231257827}"#,
+        r#"{"b":1,"a":2,  "b":3, "e": 1E400, "u": "\u0000\ud800"}"#,
+        r#"{"id": 1970670598291982290}"#,
+    ] {
+        let id = home.ok(&["enqueue", "mail", "send", payload]);
+        let said = home.ok(&["task", &id, "--output", "json"]);
+        assert!(said.contains(&format!("\"payload\":{payload},")), "{said}");
+        assert!(said.contains(&format!("\"id\":\"{id}\"")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_handler_of_dev_says_what_it_wants_as_any_program_does() {
+    let test = TestDb::empty().await;
+    let home = Home::with_database(&server::url(&test.name));
+    home.write("loud.py", "print('\\033[1mcoloured', flush=True)\nexec(open('handler.py').read())\n");
+    home.edit("handler.py", "loud.py");
+    let mut dev = home.dev();
+    let id = home.enqueue_when_declared();
+    home.go();
+    assert!(dev.wait_for("coloured").contains('\u{1b}'));
+    until("it is done", || home.state(&id) == "completed");
+    dev.stop();
+}

@@ -1,0 +1,99 @@
+//! What stands where a server is expected: a listener that plays a part, connection by connection.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use rowlock_queue::Connect;
+use rowlock_tests::TestDb;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+
+/// "Do you speak TLS?"
+pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+pub(crate) struct Front {
+    pub(crate) port: u16,
+    connections: Arc<AtomicU32>,
+    accepts: JoinHandle<()>,
+}
+
+impl Front {
+    pub(crate) async fn start<R>(play: impl Fn(TcpStream) -> R + Send + 'static) -> Self
+    where
+        R: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connections = Arc::new(AtomicU32::new(0));
+        let seen = Arc::clone(&connections);
+        let accepts = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                seen.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(play(stream));
+            }
+        });
+        Self { port, connections, accepts }
+    }
+
+    /// How many came.
+    pub(crate) fn connections(&self) -> u32 {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// To a database behind it, which need not be there.
+    pub(crate) fn connect(&self, query: &str) -> Connect {
+        Connect::new(format!("postgres://app:SECRET@localhost:{}/shop{query}", self.port), "test", 1)
+    }
+
+    /// To a test's database behind it.
+    pub(crate) fn connect_to(&self, test: &TestDb, query: &str) -> Connect {
+        let before = format!("127.0.0.1:{}/", port_of(test));
+        let url = test.connect().url.replace("localhost:", "127.0.0.1:");
+        let url = url.replace(&before, &format!("localhost:{}/", self.port));
+        Connect { url: url + query, max_connections: 1, ..test.connect() }
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.accepts.abort();
+    }
+}
+
+/// Of the server.
+pub(crate) fn port_of(test: &TestDb) -> u16 {
+    let url = test.connect().url;
+    url.rsplit_once(':').unwrap().1.split_once('/').unwrap().0.parse().unwrap()
+}
+
+/// Reads what a client says first, without the question for TLS, which is answered with no.
+pub(crate) async fn startup(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> std::io::Result<Vec<u8>> {
+    loop {
+        let length = stream.read_u32().await?;
+        let mut body = vec![0; usize::try_from(length).unwrap() - 4];
+        stream.read_exact(&mut body).await?;
+        if body != SSL_REQUEST[4..] {
+            return Ok([&length.to_be_bytes()[..], &body].concat());
+        }
+        stream.write_all(b"N").await?;
+    }
+}
+
+/// A message of a server.
+pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap();
+    [&[kind][..], &length.to_be_bytes(), body].concat()
+}
+
+/// An error, as a server says it.
+pub(crate) fn refusal(code: &str, text: &str) -> Vec<u8> {
+    message(b'E', format!("SFATAL\0VFATAL\0C{code}\0M{text}\0\0").as_bytes())
+}

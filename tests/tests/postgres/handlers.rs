@@ -1,0 +1,154 @@
+//! Workers beside a handler that hangs up, and a payload that nobody can read.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rowlock_queue::{Connect, Db, EnqueueOptions, Error};
+use rowlock_tests::{TestDb, server};
+use rowlock_worker::{Stop, Task, Worker};
+use sqlx::{AssertSqlSafe, Executor, Row};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Enough to meet the moment between two requests many times.
+const TASKS: usize = 2000;
+
+fn instance(test: &TestDb) -> Connect {
+    Connect { max_connections: 2, application_name: "instance".into(), ..test.connect() }
+}
+
+async fn until_settled(test: &TestDb, tasks: i64) -> (i64, i64, i64, i64) {
+    let settled = async {
+        loop {
+            let books @ (completed, dead, cancelled, _) = test.audited().await;
+            if completed + dead + cancelled == tasks {
+                return books;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), settled).await.expect("all are settled")
+}
+
+/// Answers one request after the other and hangs up after each, without a word of it; counts requests by
+/// task.
+async fn hang_up(listener: TcpListener, seen: Arc<Mutex<HashMap<String, u32>>>) {
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let seen = Arc::clone(&seen);
+        tokio::spawn(async move {
+            if let Some(id) = read_request(&mut stream).await {
+                *seen.lock().unwrap().entry(id).or_default() += 1;
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+            }
+        });
+    }
+}
+
+/// The id of its task. A payload is `{"i":…}`, so its end is the request's.
+async fn read_request(stream: &mut TcpStream) -> Option<String> {
+    let mut bytes = Vec::new();
+    while !bytes.ends_with(b"}") {
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    }
+    let text = String::from_utf8(bytes).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("ce-id: ")).map(str::to_owned)
+}
+
+/// Before, one or two of a hundred died without having reached the handler.
+#[tokio::test]
+async fn a_handler_that_hangs_up_after_each_answer_costs_no_attempt() {
+    let test = TestDb::new().await;
+    let options = EnqueueOptions { max_attempts: Some(1), ..EnqueueOptions::default() };
+    let payloads: Vec<String> = (0..TASKS).map(|i| format!("{{\"i\":{i}}}")).collect();
+    for batch in payloads.chunks(1000) {
+        rowlock_queue::enqueue_many(&test.db, "mail", "send", batch, &options).await.unwrap();
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let seen = Arc::default();
+    let handler = tokio::spawn(hang_up(listener, Arc::clone(&seen)));
+    let stop = Stop::new();
+    let workers: Vec<_> = (0..2)
+        .map(|_| {
+            let worker = Worker::builder(instance(&test), "mail").workers(5).http_handler(&url).unwrap();
+            tokio::spawn(worker.build().unwrap().run(stop.clone()))
+        })
+        .collect();
+    let tasks = i64::try_from(TASKS).unwrap();
+    assert_eq!(until_settled(&test, tasks).await, (tasks, 0, 0, 0));
+    assert_eq!(seen.lock().unwrap().len(), TASKS);
+    stop.drain();
+    for worker in workers {
+        worker.await.unwrap().unwrap();
+    }
+    handler.abort();
+}
+
+/// Gives the database no encoding, which `migrate` refuses, as far as new sessions see.
+async fn without_encoding(test: &TestDb) {
+    let no_encoding = "update pg_database set encoding = pg_char_to_encoding('SQL_ASCII') where datname = ";
+    test.run(format!("{no_encoding}'{}'", test.name)).await;
+}
+
+/// `{"n":"café"}` as a client of LATIN1 writes it.
+const LATIN1: &str = r"convert_from('\x7b226e223a22636166e9227d', 'SQL_ASCII')";
+
+/// Before, nothing that was claimed with it ran any more, in any instance, and no cancel was heard.
+#[tokio::test]
+async fn a_payload_that_cannot_be_read_is_dead_and_stops_no_other() {
+    let test = TestDb::new().await;
+    without_encoding(&test).await;
+    let mut producer = test.session().await;
+    let mut enqueue = async |kind: &str, payload: &str| -> i64 {
+        let sql = format!("select rowlock.enqueue('mail', '{kind}', {payload}::json)");
+        producer.fetch_one(AssertSqlSafe(sql)).await.unwrap().get(0)
+    };
+    let waiting = enqueue("wait", "'{}'").await;
+    let mut good = Vec::new();
+    for _ in 0..4 {
+        good.push(enqueue("send", "'{}'").await);
+    }
+    let bad = enqueue("send", LATIN1).await;
+    for _ in 0..4 {
+        good.push(enqueue("send", "'{}'").await);
+    }
+    let stop = Stop::new();
+    let worker = Worker::builder(instance(&test), "mail")
+        .workers(10)
+        .handler("send", async |_: Task| Ok(()))
+        .handler("wait", async |_: Task| std::future::pending::<Result<(), rowlock_worker::Fail>>().await);
+    let worker = tokio::spawn(worker.build().unwrap().run(stop.clone()));
+    let settled = i64::try_from(good.len()).unwrap() + 1;
+    assert_eq!(until_settled(&test, settled).await, (settled - 1, 1, 0, 1));
+    let why: String = test.one(format!("select error from rowlock.failures({bad})")).await;
+    assert!(why.starts_with("the task's payload or type cannot be read from the database: "), "{why}");
+    assert!(why.contains("invalid byte sequence"), "{why}");
+    rowlock_queue::cancel(&test.db, rowlock_queue::TaskId(waiting)).await.unwrap();
+    assert_eq!(until_settled(&test, settled + 1).await, (settled - 1, 1, 1, 0));
+    stop.drain();
+    worker.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_database_without_an_encoding_is_refused_before_anything_is_made_in_it() {
+    let test = TestDb::empty().await;
+    let name = format!("{}_ascii", test.name);
+    test.run(format!(
+        "create database {name} template template0 encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C'"
+    ))
+    .await;
+    let connect = Connect { url: server::url(&name), ..test.connect() };
+    let db = Db::connect(&connect).await.unwrap();
+    let refused = db.migrate().await.unwrap_err();
+    assert!(matches!(refused, Error::UnsupportedEncoding(_)), "{refused:?}");
+    assert!(
+        refused.to_string().contains("SQL_ASCII") && refused.to_string().contains("encoding 'UTF8'"),
+        "{refused}"
+    );
+    assert!(matches!(db.check_schema().await, Err(Error::SchemaMissing)));
+    db.close().await;
+    test.run(format!("drop database {name} with (force)")).await;
+}

@@ -1,0 +1,312 @@
+//! Servers that take no writes: a name that leads to a standby for a moment, as at every switchover, and a database that was set so.
+
+use std::{
+    path::Path,
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rowlock::server::{DEFAULT_VERSION, OLDEST_VERSION, Server, ServerConfig};
+use rowlock_queue::{Access, Connect, Db, EnqueueOptions, Error, TaskId};
+use rowlock_tests::{TestDb, declaration, server};
+use rowlock_worker::{Ended, Stop, Worker};
+use sqlx::AssertSqlSafe;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::TcpStream,
+    sync::{Notify, watch},
+};
+
+use crate::front::Front;
+
+/// A name is followed within this time once it leads to the primary.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Makes a second cluster of the first one, which is stopped, and has it follow.
+const COPY: &str = r#"cp -a "$1/." "$2" && rm -rf "$2/processes" && cd "$2"/postgres-[0-9]* && touch standby.signal && chown --reference=. standby.signal"#;
+
+/// A primary and a standby that follows it.
+struct Pair {
+    primary: Server,
+    standby: Server,
+    _folder: tempfile::TempDir,
+}
+
+impl Pair {
+    /// With our schema, and the queue `mail`.
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = |name: &str| {
+            let mut config = ServerConfig::new(folder.path().join(name));
+            config.guard = Some(server::guard().unwrap());
+            config.version = match std::env::var("ROWLOCK_TEST_POSTGRES").as_deref() {
+                Ok("14") => OLDEST_VERSION.into(),
+                _ => DEFAULT_VERSION.into(),
+            };
+            config
+        };
+        let mut primary = Server::start(&config("primary")).await.unwrap();
+        let db = Db::connect(&Connect::new(primary.url("postgres"), "test", 1)).await.unwrap();
+        db.migrate().await.unwrap();
+        rowlock_queue::declare(&db, &declaration("mail")).await.unwrap();
+        db.close().await;
+        primary.stop().await.unwrap();
+        let (from, to) = (folder.path().join("primary"), folder.path().join("standby"));
+        std::fs::create_dir(&to).unwrap();
+        copy(&from, &to);
+        primary.restart().await.unwrap();
+        let url = primary.url("postgres");
+        let password = url.rsplit_once('@').unwrap().0.rsplit_once(':').unwrap().1;
+        let mut standby = config("standby");
+        let follows = format!("host=127.0.0.1 port={} user=postgres password={password}", primary.port());
+        standby.settings.push(("primary_conninfo".into(), follows));
+        let standby = Server::start(&standby).await.unwrap();
+        Self { primary, standby, _folder: folder }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("sh").args(["-c", COPY, "copy"]).args([from, to]).output().unwrap();
+    assert!(copied.status.success(), "{copied:?}");
+}
+
+/// A name that leads to one server or the other.
+struct Name {
+    front: Front,
+    leads_to: Arc<AtomicU16>,
+    cuts: watch::Sender<u32>,
+    /// How many came since it was led elsewhere.
+    came: Arc<AtomicU32>,
+}
+
+impl Name {
+    /// `hides`: as behind a pooler, nothing is heard of what the server says of itself.
+    async fn of(server: &Server, hides: bool) -> Self {
+        let leads_to = Arc::new(AtomicU16::new(server.port()));
+        let (cuts, came) = (watch::Sender::new(0), Arc::new(AtomicU32::new(0)));
+        let (to, cut, count) = (Arc::clone(&leads_to), cuts.clone(), Arc::clone(&came));
+        let front = Front::start(move |mut client| {
+            let (mut end, port) = (cut.subscribe(), to.load(Ordering::SeqCst));
+            count.fetch_add(1, Ordering::SeqCst);
+            async move {
+                let mut server = TcpStream::connect(("127.0.0.1", port)).await?;
+                let passes = async {
+                    if hides {
+                        hide(&mut client, &mut server).await?;
+                    }
+                    copy_bidirectional(&mut client, &mut server).await.map(drop)
+                };
+                tokio::select! {
+                    _ = end.changed() => Ok(()),
+                    done = passes => done,
+                }
+            }
+        })
+        .await;
+        Self { front, leads_to, cuts, came }
+    }
+
+    fn lead_to(&self, server: &Server) {
+        self.leads_to.store(server.port(), Ordering::SeqCst);
+        self.came.store(0, Ordering::SeqCst);
+    }
+
+    fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    fn connect(&self, pair: &Pair) -> Connect {
+        let url = pair.primary.url("postgres");
+        let (before, after) = (format!(":{}/", pair.primary.port()), format!(":{}/", self.front.port));
+        Connect::new(url.replace(&before, &after), "test", 2)
+    }
+
+    /// Waits until so many came since it was led elsewhere.
+    async fn until_came(&self, times: u32) {
+        within(Duration::from_secs(30), async || self.came.load(Ordering::SeqCst) >= times).await;
+    }
+}
+
+/// Passes on the start of a session without a word of the server being a standby.
+async fn hide(client: &mut TcpStream, server: &mut TcpStream) -> std::io::Result<()> {
+    let (mut asked, mut said) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    loop {
+        tokio::select! {
+            n = client.read(&mut asked) => match n? {
+                0 => return Ok(()),
+                n => server.write_all(&asked[..n]).await?,
+            },
+            n = server.read(&mut said) => {
+                let n = n?;
+                let word = b"in_hot_standby\0on\0";
+                if let Some(at) = said[..n].windows(word.len()).position(|words| words == word) {
+                    said[at + word.len() - 2] = b'o';
+                }
+                client.write_all(&said[..n]).await?;
+                if n == 0 || said[..n].ends_with(b"Z\0\0\0\x05I") {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+async fn within(time: Duration, mut holds: impl AsyncFnMut() -> bool) {
+    let since = Instant::now();
+    while !holds().await {
+        assert!(since.elapsed() < time, "not within {time:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn enqueue(db: &Db, payload: &str) -> TaskId {
+    rowlock_queue::enqueue(db, "mail", "send", payload, &EnqueueOptions::default()).await.unwrap()
+}
+
+async fn is_done(db: &Db, task: TaskId) -> bool {
+    rowlock_queue::story(db, task).await.unwrap().is_some_and(|story| story.state == "completed")
+}
+
+#[tokio::test]
+async fn a_name_that_leads_to_a_standby_for_a_while_is_followed_back_to_the_primary() {
+    let pair = Pair::start().await;
+    let name = Name::of(&pair.primary, false).await;
+    let primary = Db::connect(&Connect::new(pair.primary.url("postgres"), "test", 2)).await.unwrap();
+    let looks = Db::connect(&name.connect(&pair)).await.unwrap();
+    let (goes_on, attempts) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
+    let (waits, saw) = (Arc::clone(&goes_on), Arc::clone(&attempts));
+    let worker = Worker::builder(name.connect(&pair), "mail").workers(4).handler("send", move |task| {
+        let (waits, saw) = (Arc::clone(&waits), Arc::clone(&saw));
+        async move {
+            saw.lock().unwrap().push(task.attempt);
+            if task.payload.contains("wait") {
+                waits.notified().await;
+            }
+            Ok(())
+        }
+    });
+    let stop = Stop::new();
+    let instance = tokio::spawn(worker.build().unwrap().run(stop.clone()));
+    let runs_meanwhile = enqueue(&primary, "\"wait\"").await;
+    within(SOON, async || attempts.lock().unwrap().len() == 1).await;
+
+    name.lead_to(&pair.standby);
+    name.cut();
+    name.until_came(4).await;
+    // The operator's look: the first may find its old connection broken.
+    let _ = rowlock_queue::overview(&looks).await;
+    let error = rowlock_queue::overview(&looks).await.expect_err("it takes no writes");
+    assert!(matches!(&error, Error::ReadOnly(said) if said.contains("standby")), "{error:?}");
+    assert!(error.is_transient());
+
+    // Nothing is cut any more: before this was mended, nobody noticed for minutes.
+    name.lead_to(&pair.primary);
+    let comes_after = enqueue(&primary, "{}").await;
+    goes_on.notify_one();
+    within(SOON, async || rowlock_queue::overview(&looks).await.is_ok()).await;
+    within(SOON, async || is_done(&primary, comes_after).await && is_done(&primary, runs_meanwhile).await)
+        .await;
+    assert_eq!(*attempts.lock().unwrap(), [1, 1], "no attempt was used up for nothing");
+    stop.drain();
+    assert_eq!(instance.await.unwrap().unwrap(), Ended::Drained);
+
+    several_hosts_and_readers(&pair, runs_meanwhile).await;
+}
+
+#[tokio::test]
+async fn a_fenced_instance_says_goodbye_to_the_primary_and_uses_up_no_attempt() {
+    let pair = Pair::start().await;
+    let name = Name::of(&pair.primary, false).await;
+    let primary = Db::connect(&Connect::new(pair.primary.url("postgres"), "test", 2)).await.unwrap();
+    let started = Arc::new(AtomicU32::new(0));
+    let starts = Arc::clone(&started);
+    let worker = Worker::builder(name.connect(&pair), "mail").workers(4).handler("send", move |_| {
+        starts.fetch_add(1, Ordering::SeqCst);
+        async { std::future::pending::<Result<(), rowlock_worker::Fail>>().await }
+    });
+    let instance = tokio::spawn(worker.build().unwrap().run(Stop::new()));
+    let task = enqueue(&primary, "{}").await;
+    within(SOON, async || started.load(Ordering::SeqCst) == 1).await;
+    name.lead_to(&pair.standby);
+    name.cut();
+    // For as long as no heartbeat is answered it may not go on; before this was mended it stayed for five minutes more.
+    tokio::time::sleep(rowlock_queue::LEASE.saturating_sub(Duration::from_secs(1))).await;
+    name.lead_to(&pair.primary);
+    let ended = tokio::time::timeout(SOON, instance).await.expect("it has said goodbye").unwrap().unwrap();
+    assert!(matches!(ended, Ended::Fenced(_)), "{ended:?}");
+    let story = rowlock_queue::story(&primary, task).await.unwrap().unwrap();
+    assert_eq!((story.state.as_str(), story.attempt), ("available", 0));
+}
+
+async fn several_hosts_and_readers(pair: &Pair, task: TaskId) {
+    let url = |query: &str| {
+        let both = format!("127.0.0.1:{},127.0.0.1:{}/", pair.standby.port(), pair.primary.port());
+        pair.primary.url("postgres").replace(&format!("127.0.0.1:{}/", pair.primary.port()), &both) + query
+    };
+    let ports = [pair.standby.port(), pair.primary.port()].map(i32::from);
+    let led_to = async |connect: &Connect| {
+        let db = Db::connect(connect).await.unwrap_or_else(|error| panic!("{error}"));
+        let takes_writes = rowlock_queue::keep_bell(&db, &[]).await.is_ok();
+        db.close().await;
+        if takes_writes { ports[1] } else { ports[0] }
+    };
+    let reads = |query: &str| Connect { access: Access::ReadOnly, ..Connect::new(url(query), "test", 1) };
+    assert_eq!(led_to(&Connect::new(url(""), "test", 1)).await, ports[1], "who writes needs the primary");
+    assert_eq!(led_to(&reads("")).await, ports[0], "who reads takes the first");
+    assert_eq!(led_to(&reads("?target_session_attrs=read-write")).await, ports[1]);
+    assert_eq!(led_to(&reads("?target_session_attrs=prefer-standby")).await, ports[0]);
+
+    // What only looks works on a standby.
+    let standby =
+        Connect { access: Access::ReadOnly, ..Connect::new(pair.standby.url("postgres"), "test", 1) };
+    let standby = Db::connect(&standby).await.unwrap();
+    standby.check_schema().await.unwrap();
+    within(SOON, async || is_done(&standby, task).await).await;
+    assert_eq!(rowlock_queue::queue_stats(&standby).await.unwrap().len(), 1);
+    rowlock_queue::list(&standby, None, "completed", 10, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_on_which_writing_is_refused_is_not_kept() {
+    let pair = Pair::start().await;
+    // What a server says of itself is not always heard.
+    let name = Name::of(&pair.standby, true).await;
+    let connect = Connect { max_connections: 1, ..name.connect(&pair) };
+    let db = Db::connect(&connect).await.unwrap();
+    let refused = async || {
+        let options = EnqueueOptions::default();
+        rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.expect_err("it takes no writes")
+    };
+    let error = refused().await;
+    assert!(matches!(&error, Error::ReadOnly(said) if said.contains("takes no writes")), "{error:?}");
+    name.lead_to(&pair.standby);
+    refused().await;
+    refused().await;
+    assert_eq!(name.came.load(Ordering::SeqCst), 2, "each on a connection of its own");
+    name.lead_to(&pair.primary);
+    enqueue(&db, "{}").await;
+}
+
+#[tokio::test]
+async fn a_database_that_was_set_to_be_read_only_is_said_to_be_and_used_again_later() {
+    let test = TestDb::new().await;
+    let set = |on: bool| {
+        AssertSqlSafe(format!("alter database {} set default_transaction_read_only = {on}", test.name))
+    };
+    sqlx::query(set(true)).execute(&test.pool).await.unwrap();
+    let error = Db::connect(&test.connect()).await.expect_err("it takes no writes");
+    assert!(
+        matches!(&error, Error::ReadOnly(said) if said.contains("default_transaction_read_only")),
+        "{error:?}"
+    );
+    let reads = Connect { access: Access::ReadOnly, ..test.connect() };
+    rowlock_queue::queue_stats(&Db::connect(&reads).await.unwrap()).await.unwrap();
+    let mut session = test.session().await;
+    sqlx::Executor::execute(&mut session, "set default_transaction_read_only = off").await.unwrap();
+    sqlx::query(set(false)).execute(&mut session).await.unwrap();
+    Db::connect(&test.connect()).await.unwrap();
+}

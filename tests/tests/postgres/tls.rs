@@ -1,0 +1,159 @@
+//! Certificates: what each `sslmode` takes and refuses, and what is said of it.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rowlock_queue::{Connect, Db, Error};
+use rowlock_tests::TestDb;
+use rustls::{
+    ServerConfig,
+    crypto::ring::{default_provider, sign::any_supported_type},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::TcpStream,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::front::{Front, SSL_REQUEST, port_of, refusal};
+
+/// A certificate as Postgres' own documentation has it made: X.509 version 1. For these tests alone.
+const VERSION_1: (&str, &str) =
+    (include_str!("certificates/version_1.crt"), include_str!("certificates/version_1.key"));
+
+/// Gives out its certificate without a look at it.
+#[derive(Debug)]
+struct Always(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for Always {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+/// A server that speaks TLS with this certificate, and refuses whoever does not.
+async fn server(test: &TestDb, (certificate, key): (&str, &str)) -> Front {
+    let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+    let key = any_supported_type(&PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap();
+    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(Always(Arc::new(CertifiedKey::new(chain, key)))));
+    let (acceptor, server) = (TlsAcceptor::from(Arc::new(config)), port_of(test));
+    Front::start(move |mut client| {
+        let acceptor = acceptor.clone();
+        async move {
+            let mut first = [0; 8];
+            client.read_exact(&mut first).await?;
+            if first != SSL_REQUEST {
+                let length = u32::from_be_bytes([first[0], first[1], first[2], first[3]]);
+                client.read_exact(&mut vec![0; usize::try_from(length).unwrap() - first.len()]).await?;
+                let said = refusal("28000", "pg_hba.conf rejects connection, no encryption");
+                return client.write_all(&said).await;
+            }
+            client.write_all(b"S").await?;
+            let mut client = acceptor.accept(client).await?;
+            let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+            copy_bidirectional(&mut client, &mut server).await.map(drop)
+        }
+    })
+    .await
+}
+
+type Ca = CertifiedIssuer<'static, KeyPair>;
+
+fn ca() -> Ca {
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// Certificate and key, for a name.
+fn signed(ca: &Ca, name: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new([name.to_owned()]).unwrap();
+    (params.signed_by(&key, ca).unwrap().pem(), key.serialize_pem())
+}
+
+async fn check_taken(connect: &Connect) {
+    let db = Db::connect(connect).await.unwrap_or_else(|error| panic!("{error}"));
+    assert!(!db.is_behind_pooler());
+    rowlock_queue::queue_stats(&db).await.unwrap();
+    db.close().await;
+}
+
+async fn check_refused(connect: &Connect, expected: &str) {
+    let error = Db::connect(connect).await.expect_err(expected);
+    let Error::Tls(said) = &error else { panic!("{error:?}") };
+    assert!(said.starts_with(&format!("{}: ", connect.place().unwrap())), "{said}");
+    assert!(said.contains(expected), "{said}");
+    assert!(!error.is_transient(), "somebody has to change something");
+}
+
+#[tokio::test]
+async fn a_certificate_of_version_1_is_taken_where_none_is_looked_at() {
+    let test = TestDb::new().await;
+    let front = server(&test, VERSION_1).await;
+    // Before this was mended, both were refused, though psql connects.
+    for query in ["?sslmode=require", "", "?sslmode=prefer", "?ssl=true", "?sslmode=allow"] {
+        check_taken(&front.connect_to(&test, query)).await;
+    }
+    check_refused(&front.connect_to(&test, "?sslmode=verify-full"), "version 1").await;
+}
+
+#[tokio::test]
+async fn a_private_authority_is_taken_where_it_is_given() {
+    let test = TestDb::new().await;
+    let (right, wrong) = (ca(), ca());
+    let (for_localhost, for_another) = (signed(&right, "localhost"), signed(&right, "db.example"));
+    let front = server(&test, (&for_localhost.0, &for_localhost.1)).await;
+    let given = |front: &Front, ca: &Ca, query| Connect {
+        ca_pem: Some(ca.pem().into()),
+        ..front.connect_to(&test, query)
+    };
+    for query in ["", "?sslmode=verify-full", "?sslmode=verify-ca", "?sslmode=require"] {
+        check_taken(&given(&front, &right, query)).await;
+        check_refused(&given(&front, &wrong, query), "signed by no authority that is known").await;
+    }
+    check_refused(
+        &front.connect_to(&test, "?sslmode=verify-full"),
+        "spec.database.caRef, --database-ca-file",
+    )
+    .await;
+
+    let folder = tempfile::tempdir().unwrap();
+    for (ca, name) in [(&right, "right"), (&wrong, "wrong")] {
+        std::fs::write(folder.path().join(name), ca.pem()).unwrap();
+    }
+    let file = |name: &str, mode| {
+        let query = format!("?sslmode={mode}&sslrootcert={}/{name}", folder.path().display());
+        front.connect_to(&test, &query)
+    };
+    // As for libpq, `require` verifies where somebody names the authority.
+    for mode in ["require", "verify-ca", "verify-full"] {
+        check_taken(&file("right", mode)).await;
+        check_refused(&file("wrong", mode), "signed by no authority").await;
+        check_refused(&file("missing", mode), "cannot be read").await;
+    }
+
+    let front = server(&test, (&for_another.0, &for_another.1)).await;
+    check_refused(&given(&front, &right, ""), "not for the name `localhost`").await;
+    check_taken(&given(&front, &right, "?sslmode=verify-ca")).await;
+}
+
+#[tokio::test]
+async fn a_server_whose_own_certificate_is_given_as_the_authority_is_taken() {
+    let test = TestDb::new().await;
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let own = params.self_signed(&key).unwrap().pem();
+    let front = server(&test, (&own, &key.serialize_pem())).await;
+    let given = Connect { ca_pem: Some(own.into()), ..front.connect_to(&test, "") };
+    check_taken(&given).await;
+    check_refused(&front.connect_to(&test, "?sslmode=verify-full"), "one of an authority").await;
+}
