@@ -130,8 +130,7 @@ async fn check_worker_at(db: &Db, expected: Option<&str>) -> Result<(), Trouble>
     match rowlock_queue::may_work(db).await {
         Ok(true) => Ok(()),
         Ok(false) => {
-            let message = "its user may not do what workers do; as owner of the database run \
-                           select rowlock.grant_role('USER', 'worker') with its name";
+            let message = "its user may not do what workers do: as the owner of the database, `select rowlock.grant_role('USER', 'worker')`";
             Err(Trouble::new(ConditionReason::AccessDenied, message))
         }
         Err(error) => Err(trouble(&error)),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub(super) const DEFAULT: &str = r#"{"requests":{"cpu":"10m","memory":"48Mi"}}"#;
 
 /// What the platform gives to all workers, with what one queue says in its place, name by name.
-pub(super) fn of_queue(platform: &ResourceRequirements, queue: &ResourcesSpec) -> ResourceRequirements {
+pub(crate) fn of_queue(platform: &ResourceRequirements, queue: &ResourcesSpec) -> ResourceRequirements {
     let mut resources = platform.clone();
     for (given, said) in [(&mut resources.requests, &queue.requests), (&mut resources.limits, &queue.limits)]
     {

@@ -8,7 +8,7 @@ use rowlock_crds::containers::{HANDLER, WORKER};
 use serde_json::Value;
 
 /// Where the operator's own containers and those of the template get what a policy asks of them.
-const WORKERS_OWN: &str = "workerResources of the operator's chart";
+const WORKERS_OWN: &str = "spec.worker.resources, or workerResources of the operator's chart";
 const TEMPLATES_OWN: &str = "its resources in spec.template";
 
 /// Why the cluster does not let pods in, with what helps, where Kubernetes' own admission says it.
@@ -28,7 +28,7 @@ fn remedy(said: &str, template: Option<&Value>, worker: &ResourceRequirements) -
         ("exceeded quota", "raise the quota, or lower workers.total"),
         (
             "must specify",
-            "what is asked for is said for the worker by workerResources of the operator's chart, for the \
+            "what is asked for is said for the worker by spec.worker.resources, or workerResources of the operator's chart, for the \
             other containers by resources \
              in spec.template",
         ),
@@ -164,7 +164,7 @@ mod tests {
         10m, minimum memory usage per \
                        Container is 64Mi, but request is 48Mi]";
         let said = pods_refused(minimum, Some(&template()), &worker);
-        assert!(said.contains("for the container worker by workerResources"), "{said}");
+        assert!(said.contains("for the container worker by spec.worker.resources"), "{said}");
         assert!(!said.contains("for the container handler"), "{said}");
         let maximum = "maximum memory usage per Container is 1Gi, but limit is 4Gi";
         let said = pods_refused(maximum, Some(&template()), &worker);

@@ -20,6 +20,7 @@ use crate::kubernetes::health::{Health, PodRef, Surroundings, health};
 use crate::kubernetes::hooks;
 use crate::kubernetes::judgement::{Seen, judge};
 use crate::kubernetes::outcome::Outcome;
+use crate::kubernetes::resources::of_queue;
 use crate::kubernetes::said::newest_warning;
 use crate::kubernetes::scaled::Scaled;
 use crate::kubernetes::shared::is_of;
@@ -69,6 +70,7 @@ impl Tender {
         let identity = self.identity.as_deref().filter(|_| queue.is_some());
         let database = database_of(last.status.database.as_ref(), identity, now);
         let lacks = last.lacks(self.trouble.is_some(), view, &health);
+        let worker = of_queue(&self.shared.config.worker_resources, &one.spec.worker.resources);
         let seen = Seen {
             place: (&self.source.namespace, &name),
             former: former(database.as_ref(), now),
@@ -80,7 +82,7 @@ impl Tender {
             health: &health,
             wakes: last.is_ready() && lacks.is_some_and(|lacks| lacks < WAKING),
             lacks,
-            worker: &self.shared.config.worker_resources,
+            worker: &worker,
         };
         let verdicts = judge(&seen);
         let mut next = status(&seen, &verdicts, one.metadata.generation, &last.status, database.clone(), now);

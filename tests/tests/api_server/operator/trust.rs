@@ -129,7 +129,7 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
     );
 }
 
-/// Before, the pods had the owner's password, and a login with fewer rights could not be used in a cluster.
+/// Before, the pods had the owner's password, and a login with the rights of a worker could not be used in a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
     let stage = Stage::new("worker-secret").await;

@@ -6,7 +6,7 @@ use rowlock_queue::{Caretaker, Db, EnqueueOptions, InstanceId, Outcome, TaskId, 
 use rowlock_tests::{Member, TestDb, declaration, settlements};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-const TRAPS: &str = include_str!("hostile_public.sql");
+const TRAPS: &str = include_str!("traps.sql");
 
 /// Names of functions that our SQL calls, whoever sends it: words before a parenthesis.
 const CALLED: &str = "select string_agg(distinct p.proname, ',') from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname in (
