@@ -113,6 +113,31 @@ CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, compl
   where not q.guarded or rowlock.may('reader', q.id) group by q.name order by q.name
 $$;
 
+CREATE FUNCTION rowlock.available_page(queue text, after bigint, most integer) RETURNS TABLE(id bigint, name text, attempt integer, at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $_$
+#variable_conflict use_column
+declare p smallint := -1; v_k bigint := 0; newest bigint := (select s.last_value from rowlock.k_seq s);
+begin
+  if $2 is not null then
+    select t.priority, coalesce(r.k, (newest & ~4294967295::bigint) + t.k_low + 2147483648, 0) into p, v_k
+      from rowlock.every_task t left join lateral rowlock.find_ready(t.queue, t.priority, $2, t.k_low) r on true where t.id = $2;
+  end if;
+  return query
+    select g, x.name, x.attempt::int, to_timestamp(x.since::bigint + 1704067200)
+    from (select q.name, r.* from rowlock.queue q, coalesce(rowlock.published_lows(q.id), array_fill(0::bigint, array[16])) l(lows), generate_series(0, 15) o, lateral (
+        select y.* from rowlock.ready y where y.queue = q.id and y.shard = (o & 3)::smallint and y.lane = 0 and y.priority = (o >> 2)::smallint
+          and y.k >= greatest(l.lows[o + 1], case when (o >> 2) = p then v_k end) order by y.k limit $3) r
+        where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) and (o >> 2) >= p) x,
+      generate_series(x.id, x.id + x.n - 1) g
+    where (x.priority, x.k, g) > (p, v_k, coalesce($2, 0)) order by x.priority, x.k, g limit $3;
+end $_$;
+
 CREATE FUNCTION rowlock.await_claims(instance bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -216,46 +241,38 @@ CREATE FUNCTION rowlock.cancel(id bigint) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $_$
 #variable_conflict use_column
-declare t record; r rowlock.ready; d rowlock.delayed; k bigint;
+declare t record; v_attempt smallint;
 begin
   perform rowlock.demand_read_committed();
-  select x.queue, x.priority into t from rowlock.every_task x where x.id = $1;
+  select x.queue, x.priority, x.k_low into t from rowlock.every_task x where x.id = $1;
   if not found then return null; end if;
   if exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded
       and not rowlock.may('producer', q.id)) then
     perform rowlock.refuse_right('producer', (select q.name from rowlock.queue q where q.id = t.queue));
   end if;
+  if rowlock.state_of($1, t.queue, t.priority, t.k_low) in ('completed', 'dead', 'cancelled') then return 'finished'; end if;
   insert into rowlock.cancel_request (id) values ($1) on conflict do nothing;
   for turn in 1 .. 3 loop
-    delete from rowlock.delayed x where x.id = $1 returning * into d;
-    if found then
-      perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[d.attempt]);
-      delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';
-    end if;
-    if exists (select 1 from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled)) then return 'requested'; end if;
-    select x.* into r from rowlock.find_ready(t.queue, t.priority, $1) y
-      join rowlock.ready x on x.queue = y.queue and x.shard = y.shard and x.lane = y.lane and x.priority = y.priority and x.k = y.k for update of x;
-    if found and $1 >= r.id and $1 < r.id + r.n then
-      -- The range loses the task: what lies before it keeps the row's place, what lies behind it gets a new k.
-      if $1 > r.id then
-        update rowlock.ready x set n = $1 - r.id where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
+    case rowlock.state_of($1, t.queue, t.priority, t.k_low)
+      when 'scheduled', 'retryable' then
+        delete from rowlock.delayed x where x.id = $1 returning x.attempt into v_attempt;
+      when 'available' then v_attempt := rowlock.take_ready(t.queue, t.priority, $1, t.k_low);
+      when 'running' then return 'requested';
       else
-        delete from rowlock.ready x where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
-      end if;
-      if $1 < r.id + r.n - 1 then
-        k := nextval('rowlock.k_seq');
-        insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh) values (r.queue, k & 3, r.lane, r.priority, r.since, k, $1 + 1, r.id + r.n - 1 - $1, r.attempt, r.fresh);
-      end if;
-      perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[r.attempt]);
-      delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';
+        delete from rowlock.cancel_request c where c.id = $1;
+        return 'finished';
+    end case;
+    if v_attempt is not null then
+      perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[v_attempt]);
+      delete from rowlock.cancel_request c where c.id = $1;
+      return 'cancelled';
     end if;
-    -- One statement sees a task in exactly one place; between those above it may have moved.
-    exit when rowlock.task_state($1) in ('completed', 'dead', 'cancelled');
+    -- It moved between the two looks.
   end loop;
-  delete from rowlock.cancel_request c where c.id = $1;
-  return 'finished';
+  return 'requested';
 end $_$;
 
 CREATE FUNCTION rowlock.cancel_all(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
@@ -429,12 +446,19 @@ begin
     select id, n, attempt from ready union all select id, 1::smallint, attempt from delayed
     union all select g, 1::smallint, u.attempt from lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g where g <> all (l.settled)),
   written as (
-    insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 3, array_agg(o.id), array_agg(o.n), array_agg(o.attempt) from unfinished o having count(*) > 0)
+    insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 3, array_agg(o.id order by o.id), array_agg(o.n order by o.id), array_agg(o.attempt order by o.id) from unfinished o having count(*) > 0)
   select coalesce(sum(o.n), 0) into cancelled from unfinished o;
   with dead as (delete from rowlock.dead d where d.queue = $1 returning d.id, d.attempt)
-  insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 2, array_agg(d.id), array_agg(1::smallint), array_agg(d.attempt) from dead d having count(*) > 0;
+  insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 2, array_agg(d.id order by d.id), array_agg(1::smallint), array_agg(d.attempt order by d.id) from dead d having count(*) > 0;
   return cancelled;
 end $_$;
+
+CREATE FUNCTION rowlock.clock_is_steady() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select m.steady_since <= now() - interval '1 hour' and not rowlock.is_step(m.seen_at) from rowlock.maintenance m
+$$;
 
 CREATE TABLE rowlock.ready (
     queue integer NOT NULL,
@@ -457,7 +481,7 @@ CREATE FUNCTION rowlock.commit_late(r rowlock.ready) RETURNS boolean
     SET enable_seqscan TO 'off'
     AS $$
 begin
-  update rowlock.ready y set k = nextval('rowlock.k_seq')
+  update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false
     where y.queue = r.queue and y.shard = r.shard and y.lane = r.lane and y.priority = r.priority and y.k = r.k;
   return current_setting('rowlock.bell', true) is distinct from 'off'
     and exists (select 1 from rowlock.queue q where q.id = r.queue and q.bell_until > clock_timestamp());
@@ -610,6 +634,16 @@ begin
   return case when due > clock_timestamp() then due end;
 end $_$;
 
+CREATE FUNCTION rowlock.end_turn(cleans boolean) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  update rowlock.maintenance m set
+    next_partitions_at = case when $1 then m.next_partitions_at else now() + interval '1 minute' end,
+    next_cleanup_at = case when $1 then now() + interval '1 minute' else m.next_cleanup_at end;
+end $_$;
+
 CREATE FUNCTION rowlock.ends(instance bigint) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -662,10 +696,11 @@ begin
     if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
     if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
   end if;
-  -- The task first: the transaction has its xid before it draws k, which the exact watermark relies on (R6).
-  insert into rowlock.task (id, queue, priority, max_attempts, type, payload) values (v_id, q.id, prio, attempts, $2, $3);
+  -- The transaction has its xid before it draws k, which the exact watermark relies on (R6).
+  if due is null then v_k := case when pg_current_xact_id() is not null then nextval('rowlock.k_seq') end; end if;
+  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
+    values (v_id, q.id, ((v_k & 4294967295) - 2147483648)::int, prio, attempts, $2, $3);
   if due is null then
-    v_k := nextval('rowlock.k_seq');
     insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, ring) values (q.id, v_k & 3, prio, (v_id >> 31)::int, v_k, v_id, 1, 0, true, q.bell_until > now());
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due) values (v_id, q.id, prio, 0, due, due);
@@ -711,7 +746,7 @@ CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], opt
     AS $_$
 declare
   q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int;
-  bases bigint[]; largest int; missing bigint; added bigint;
+  bases bigint[]; largest int; missing bigint; added bigint; ks bigint[];
   second bigint := (floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31;
 begin
   select * into q from rowlock.queue where name = $1;
@@ -742,14 +777,19 @@ begin
   if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
   size := q.range_size;
   bases := array(select second | ((nextval('rowlock.chunk_seq') & 8388607) << 8) from generate_series(1, (n + size - 1) / size));
-  insert into rowlock.task (id, queue, priority, max_attempts, type, payload)
-    select bases[(p.o - 1) / size + 1] + (p.o - 1) % size, q.id, prio, attempts, $2, p.p from unnest(payloads) with ordinality p(p, o);
+  -- The transaction has its xid before it draws k, which the exact watermark relies on (R6).
+  if due is null and pg_current_xact_id() is not null then
+    ks := array(select nextval('rowlock.k_seq') from generate_series(1, (n + size - 1) / size));
+  end if;
+  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
+    select bases[(p.o - 1) / size + 1] + (p.o - 1) % size, q.id, ((ks[(p.o - 1) / size + 1] & 4294967295) - 2147483648)::int, prio, attempts, $2, p.p
+    from unnest(payloads) with ordinality p(p, o);
   added := pg_stat_get_xact_tuples_inserted((select t.tableoid from rowlock.task t where t.id = bases[1]));
   if added > q.backlog_limit then perform rowlock.check_added(q, 'rowlock.added_many', added); end if;
   if due is null then
     insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
       select q.id, b.k & 3, prio, b.k, b.base, least(size, n - (b.o - 1) * size), 0, true, q.bell_until > now()
-      from (select u.base, u.o, nextval('rowlock.k_seq') k from unnest(bases) with ordinality u(base, o) order by u.o) b;
+      from unnest(bases, ks) with ordinality b(base, k, o);
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due)
       select bases[(o - 1) / size + 1] + (o - 1) % size, q.id, prio, 0, due, due from generate_series(1, n) o;
@@ -833,7 +873,7 @@ CREATE FUNCTION rowlock.extend_partitions(ahead interval DEFAULT '3 days'::inter
     SET "TimeZone" TO 'UTC'
     AS $_$
 declare
-  parent text; width interval; lo timestamptz; hi timestamptz; child text; hours double precision := 'infinity';
+  parent text; width interval; lo timestamptz; hi timestamptz; hours double precision := 'infinity';
 begin
   if not rowlock.try_mutex(1, 0) then return null; end if;
   if ahead > interval '31 days' then
@@ -841,6 +881,7 @@ begin
         hint = 'Each is a table: three days, the default, are enough.';
   end if;
   foreach parent in array array['task', 'receipt', 'result', 'failure', 'beat', 'allocation'] loop
+    perform rowlock.heal_partitions(parent);
     width := case when parent in ('beat', 'allocation') then interval '6 hours' else rowlock.partition_width() end;
     select to_timestamp(max(substring(c.relname from '_([0-9]+)$')::bigint)) into lo
       from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -851,13 +892,7 @@ begin
     while lo < now() + ahead loop
       -- Nobody cared for longer than partitions were made ahead: one takes in all that time.
       hi := greatest(hi, date_trunc('hour', now()) + width);
-      child := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint);
-      execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, parent);
-      if parent = 'task' then
-        execute format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child, rowlock.id_at(lo), rowlock.id_at(hi));
-      else
-        execute format('alter table rowlock.%I attach partition rowlock.%I for values from (%L) to (%L)', parent, child, lo, hi);
-      end if;
+      perform rowlock.make_partition(parent, lo, hi);
       lo := hi; hi := hi + width;
     end loop;
     hours := least(hours, date_part('epoch', lo - now()) / 3600);
@@ -901,32 +936,79 @@ begin
   end if;
 end $_$;
 
-CREATE FUNCTION rowlock.find_ready(queue integer, priority smallint, id bigint) RETURNS SETOF rowlock.ready
+CREATE FUNCTION rowlock.find_lease(id bigint) RETURNS TABLE(instance bigint, attempt smallint)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+  select l.instance, u.attempt from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt)
+  where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1
+$_$;
+
+CREATE FUNCTION rowlock.find_ready(queue integer, priority smallint, id bigint, k_low integer) RETURNS SETOF rowlock.ready
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $_$
 #variable_conflict use_column
-declare lo bigint; hi bigint; middle bigint; seen record; lows bigint[] := coalesce(rowlock.published_lows($1), array_fill(0::bigint, array[16]));
+declare v_k bigint := $4::bigint + 2147483648; newest bigint := (select s.last_value from rowlock.k_seq s);
 begin
-  for s in 0 .. 3 loop
-    lo := lows[$2 * 4 + s + 1];
-    select r.k into hi from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = $2 and r.k >= lo order by r.k desc limit 1;
-    continue when not found;
-    -- As near as 4096 chunks: of those enqueued at the same time some come earlier than an older one.
-    while hi - lo > 256 loop
-      middle := lo + (hi - lo) / 2;
-      select r.k, r.id into seen from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = $2 and r.k >= middle order by r.k limit 1;
-      if seen.id < $3 - (4096 << 8) then lo := seen.k; else hi := middle; end if;
-    end loop;
-    return query select x.* from (
-        select r.* from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = $2 and r.k >= lo order by r.k limit 4096) x
-      where $3 >= x.id and $3 < x.id + x.n limit 1;
+  v_k := v_k + (newest & ~4294967295::bigint);
+  for turn in 1 .. 2 loop
+    return query select r.* from rowlock.ready r
+      where r.queue = $1 and r.shard = (v_k & 3)::smallint and r.lane = 0 and r.priority = $2 and r.k = v_k and r.fresh and $3 >= r.id and $3 < r.id + r.n;
+    if found then return; end if;
+    exit when v_k <= newest or v_k is null;
+    v_k := v_k - 4294967296;
+  end loop;
+  return query select r.* from rowlock.ready r where not r.fresh and r.id <= $3 and r.id > $3 - 256 and $3 < r.id + r.n and r.queue = $1 limit 1;
+end $_$;
+
+CREATE FUNCTION rowlock.find_receipt(queue integer, id bigint) RETURNS TABLE(at timestamp with time zone, instance bigint, state smallint, attempt smallint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $_$
+#variable_conflict use_column
+declare enqueued timestamptz := rowlock.id_time($2); bounds timestamptz[];
+begin
+  bounds := array[enqueued - interval '1 minute', enqueued + interval '1 hour', enqueued - interval '1 day', greatest(now(), enqueued) + interval '1 minute', '-infinity', 'infinity'];
+  for turn in 0 .. 2 loop
+    return query select r.at, r.instance, r.state, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt)
+      where r.queue = $1 and r.firsts[1] > $2 - 8589934592 and r.firsts[1] <= $2 and (r.firsts[array_upper(r.firsts, 1)] + r.ns[array_upper(r.ns, 1)]) > $2
+        and r.at >= bounds[2 * turn + 1] and r.at < bounds[2 * turn + 2] and $2 >= u.f and $2 < u.f + u.n limit 1;
     if found then return; end if;
   end loop;
-  return query select r.* from rowlock.ready r where r.queue = $1 and r.priority = $2 and r.id <= $3 and r.id > $3 - 256 and $3 < r.id + r.n limit 1;
+end $_$;
+
+CREATE FUNCTION rowlock.finished_page(queue text, state smallint, after bigint, most integer) RETURNS TABLE(id bigint, name text, attempt integer, at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $_$
+#variable_conflict use_column
+declare newest timestamptz := now() + interval '1 minute'; v_id bigint;
+begin
+  if $3 is not null then
+    select r.at, $3 into newest, v_id from rowlock.every_task t, lateral rowlock.find_receipt(t.queue, $3) r where t.id = $3;
+  end if;
+  return query
+    select g, x.name, u.attempt::int, x.at
+    from (select q.name, y.* from rowlock.queue q, lateral (
+        select r.at, r.firsts, r.ns, r.attempts from rowlock.receipt r
+        where r.queue = q.id and r.state = $2 and r.at > now() - interval '1 day' and r.at <= newest order by r.at desc limit $4) y
+        where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id))) x, unnest(x.firsts, x.ns, x.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
+    where v_id is null or x.at < newest or g > v_id
+    order by x.at desc, g limit $4;
 end $_$;
 
 CREATE FUNCTION rowlock.furthest_low() RETURNS bigint
@@ -999,6 +1081,18 @@ CREATE FUNCTION rowlock.has_room() RETURNS boolean
   select rowlock.room_until() > date_part('epoch', clock_timestamp()) - 1704067200::float8
 $$;
 
+CREATE FUNCTION rowlock.heal_partitions(parent text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare ends timestamptz; begins timestamptz;
+begin
+  if exists (select 1 from rowlock.partitions_of(parent) p where p.lo <= now() and now() < p.hi) then return; end if;
+  select max(p.hi) filter (where p.hi <= now()), min(p.lo) filter (where p.lo > now()) into ends, begins from rowlock.partitions_of(parent) p;
+  if begins is null then return; end if;
+  perform rowlock.make_partition(parent, coalesce(ends, date_trunc('hour', now()) - interval '2 days'), begins);
+end $$;
+
 CREATE FUNCTION rowlock.holding(queue integer) RETURNS TABLE(instance bigint, drains boolean, wants integer, granted integer, holds integer, at_most integer)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1043,6 +1137,13 @@ CREATE FUNCTION rowlock.is_silent(instance bigint, beat bigint) RETURNS boolean
       where i.ended_at is null)
 $_$;
 
+CREATE FUNCTION rowlock.is_step(seen_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select now() not between $1 - interval '1 minute' and $1 + interval '1 hour'
+$_$;
+
 CREATE TABLE rowlock.instance (
     id bigint NOT NULL,
     queue integer NOT NULL,
@@ -1072,6 +1173,63 @@ begin
   insert into rowlock.beat (n, at, instance, queue, held, allocated, allocation, wants)
       values (nextval('rowlock.beat_seq'), clock_timestamp(), i.id, q.id, 0, 0, 0, 0);
   return i;
+end $_$;
+
+CREATE FUNCTION rowlock.keep_failures(most integer DEFAULT 5000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    SET jit TO 'off'
+    AS $_$
+declare p record; n int; moved int := 0;
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.try_mutex(1, 0) then return 0; end if;
+  if not rowlock.clock_is_steady() then return 0; end if;
+  for p in select x.part from rowlock.prunable_partitions() x where x.parent = 'failure' loop
+    execute format('with moved as (delete from rowlock.%1$I x where x.ctid = any (array(
+        select f.ctid from rowlock.%1$I f where exists (select 1 from rowlock.task_kept t where t.id = f.id) limit $1)) returning x.*)
+      insert into rowlock.failure_kept (at, id, attempt, instance, error) select m.at, m.id, m.attempt, m.instance, m.error from moved m', p.part)
+      using $1 - moved;
+    get diagnostics n = row_count;
+    moved := moved + n;
+    exit when moved >= $1;
+  end loop;
+  return moved;
+end $_$;
+
+CREATE FUNCTION rowlock.keep_tasks(part text, lo bigint, hi bigint, most integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare n int;
+begin
+  -- The lateral look takes each task by its id: a join would read the whole partition.
+  execute format($q$
+    with wanted as (
+      (select d.id, null::timestamptz at from rowlock.delayed d
+        where d.id >= $1 and d.id < $2 and not exists (select 1 from rowlock.task_kept k where k.id = d.id) order by d.id limit $3)
+      union all (select d.id, null from rowlock.dead d
+        where d.id >= $1 and d.id < $2 and not exists (select 1 from rowlock.task_kept k where k.id = d.id) order by d.id limit $3)
+      union all select g, null from rowlock.ready r, generate_series(greatest(r.id, $1), least(r.id + r.n, $2) - 1) g where r.id < $2 and r.id + r.n > $1
+      union all select g, null from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(greatest(u.f, $1), least(u.f + u.n, $2) - 1) g
+        where g <> all (l.settled)
+      union all select g, r.at from rowlock.queue q, rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n),
+          generate_series(greatest(u.f, $1), least(u.f + u.n, $2) - 1) g
+        where r.queue = q.id and r.state in (1, 3) and r.firsts[1] > $1 - 8589934592 and r.firsts[1] < $2
+          and r.at > now() - case r.state when 1 then q.keep_completed else q.keep_cancelled end
+          and r.at > now() - (select greatest(max(x.keep_completed), max(x.keep_cancelled)) from rowlock.queue x))
+    insert into rowlock.task_kept (id, queue, k_low, priority, max_attempts, type, payload, finished_at)
+    select t.*, w.at from (
+        select x.id, max(x.at) at from wanted x
+        where not exists (select 1 from rowlock.task_kept k where k.id = x.id and k.id >= $1 and k.id < $2) group by x.id order by x.id limit $3) w,
+      lateral (select y.* from rowlock.%I y where y.id = w.id offset 0) t
+    on conflict do nothing$q$, part) using lo, hi, most;
+  get diagnostics n = row_count;
+  return n;
 end $_$;
 
 CREATE FUNCTION rowlock.later_after() RETURNS interval
@@ -1130,6 +1288,26 @@ begin
     $7, '{0}', array[lost]);
 end $_$;
 
+CREATE FUNCTION rowlock.make_partition(parent text, lo timestamp with time zone, hi timestamp with time zone) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "DateStyle" TO 'ISO'
+    SET "TimeZone" TO 'UTC'
+    AS $$
+declare child text := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint); in_use boolean;
+begin
+  if to_regclass(format('rowlock.%I', child)) is not null then
+    execute format('select exists (select 1 from rowlock.%I)', child) into in_use;
+    if not in_use then execute format('drop table rowlock.%I', child); end if;
+  end if;
+  execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, parent);
+  if parent = 'task' then
+    execute format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child, rowlock.id_at(lo), rowlock.id_at(hi));
+  else
+    execute format('alter table rowlock.%I attach partition rowlock.%I for values from (%L) to (%L)', parent, child, lo, hi);
+  end if;
+end $$;
+
 CREATE FUNCTION rowlock.make_room() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1150,15 +1328,40 @@ begin
   end if;
 end $$;
 
-CREATE FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) RETURNS TABLE(id bigint, max_attempts smallint)
-    LANGUAGE sql STABLE
+CREATE FUNCTION rowlock.mark_finished(most integer) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
-  select i, coalesce((select t.max_attempts from rowlock.task t where t.id = i), (select t.max_attempts from rowlock.task_kept t where t.id = i), q.max_attempts)
-  from unnest($2) i, rowlock.queue q where q.id = $1
-$_$;
+declare least_id bigint; greatest_id bigint;
+begin
+  select min(k.id), max(k.id) into least_id, greatest_id from rowlock.task_kept k;
+  update rowlock.task_kept k set finished_at = f.at
+    from (select x.id, x.queue from rowlock.task_kept x where x.finished_at is null
+            and x.id >= least_id + floor(random() * (greatest_id - least_id))::bigint order by x.id limit $1) y,
+      lateral rowlock.find_receipt(y.queue, y.id) f
+    where k.id = y.id and f.state in (1, 3);
+end $_$;
+
+CREATE FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) RETURNS TABLE(id bigint, max_attempts smallint)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare v_ids bigint[]; v_limits smallint[]; k_ids bigint[]; k_limits smallint[];
+begin
+  execute 'select array_agg(t.id), array_agg(t.max_attempts) from rowlock.task t where t.id = any ($1)' into v_ids, v_limits using $2;
+  if coalesce(cardinality(v_ids), 0) < cardinality($2) then
+    select array_agg(t.id), array_agg(t.max_attempts) into k_ids, k_limits from rowlock.task_kept t where t.id = any ($2);
+    v_ids := v_ids || k_ids; v_limits := v_limits || k_limits;
+  end if;
+  return query
+    select i, coalesce(max(u.l), q.max_attempts) from unnest($2) i join rowlock.queue q on q.id = $1 left join unnest(v_ids, v_limits) u(id, l) on u.id = i
+    group by i, q.max_attempts;
+end $_$;
 
 CREATE FUNCTION rowlock.may(duty text, queue integer) RETURNS boolean
     LANGUAGE plpgsql STABLE
@@ -1183,6 +1386,20 @@ CREATE FUNCTION rowlock.mutex_holders() RETURNS TABLE(duty smallint, queue integ
   where l.pid is distinct from pg_backend_pid()
 $$;
 
+CREATE FUNCTION rowlock.oldest_by_priority(queue integer) RETURNS integer[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+  select array_agg(f.since order by p) from coalesce(rowlock.published_lows($1), array_fill(0::bigint, array[16])) lows cross join generate_series(0, 3) p
+  left join lateral (
+    select min(y.since) since from generate_series(0, 3) s, lateral (
+      select r.since from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= lows[p * 4 + s + 1]
+      order by r.k limit 1) y) f on true
+$_$;
+
 CREATE FUNCTION rowlock.on_delayed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1201,7 +1418,8 @@ CREATE FUNCTION rowlock.on_ready() RETURNS trigger
     AS $$
 declare v_context text;
 begin
-  if clock_timestamp() - now() > interval '50 milliseconds' then
+  -- What was cut off a range keeps its place (rowlock.take_ready): it is the only one whose shard is not of its k, and nobody has walked past it.
+  if clock_timestamp() - now() > interval '50 milliseconds' and new.shard = (new.k & 3) then
     new.ring := rowlock.commit_late(new);
   end if;
   if new.ring and pg_notification_queue_usage() < 0.5 then
@@ -1215,9 +1433,40 @@ begin
   return null;
 end $$;
 
+CREATE FUNCTION rowlock.partition_statistics() RETURNS TABLE(left_seconds double precision, oldest_seconds double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with parts as materialized (
+    select t.parent, p.lo, p.hi from unnest(array['task', 'receipt', 'result', 'failure', 'beat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
+    where not p.detaches),
+  last as (
+    select x.parent, min(x.hi) hi from parts x
+    where x.hi > now() and not exists (select 1 from parts y where y.parent = x.parent and y.lo = x.hi) group by x.parent),
+  until as (
+    select case when exists (select 1 from parts x where x.parent = l.parent and x.lo <= now() and now() < x.hi) then l.hi end hi
+    from unnest(array['task', 'receipt', 'result', 'failure', 'beat', 'allocation']) t(parent) left join last l on l.parent = t.parent)
+  select case when bool_and(u.hi is not null) then date_part('epoch', min(u.hi) - now()) else -1 end,
+         date_part('epoch', now() - (select min(x.hi) from parts x where x.parent = 'task')) from until u
+$$;
+
 CREATE FUNCTION rowlock.partition_width() RETURNS interval
     LANGUAGE sql STABLE
     RETURN (SELECT GREATEST('01:00:00'::interval, date_trunc('hour'::text, (COALESCE(max(GREATEST(queue.keep_completed, queue.keep_cancelled)), '24:00:00'::interval) / (8)::double precision))) AS "greatest" FROM rowlock.queue);
+
+CREATE FUNCTION rowlock.partitions_of(parent text) RETURNS TABLE(part text, lo timestamp with time zone, hi timestamp with time zone, detaches boolean)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "DateStyle" TO 'ISO'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+  select c.relname::text,
+         case when $1 = 'task' then rowlock.id_time(b.b[1]::bigint) else b.b[1]::timestamptz end,
+         case when $1 = 'task' then rowlock.id_time(b.b[2]::bigint) else b.b[2]::timestamptz end, i.inhdetachpending
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid,
+    regexp_match(pg_get_expr(c.relpartbound, c.oid), '\(''?([^'')]+)''?\) TO \(''?([^'')]+)''?\)') b(b)
+  where i.inhparent = format('rowlock.%I', $1)::regclass
+$_$;
 
 CREATE FUNCTION rowlock.policy(queue integer) RETURNS TABLE(generation bigint, policy json, max_attempts smallint)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1247,36 +1496,68 @@ begin
     if q.cancelled then
       perform rowlock.write_receipt(q.queue, null, 3::smallint, q.ids, q.attempts);
       delete from rowlock.cancel_request c where c.id = any (q.ids);
-    else perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities); end if;
+    else
+      begin
+        perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities);
+      exception when others then
+        perform rowlock.requeue_singly(q.queue, q.ids, q.attempts, q.priorities);
+      end;
+    end if;
     v_moved := v_moved + cardinality(q.ids);
   end loop;
   return query select v_moved, v_moved >= $2, (select d.due from rowlock.delayed d where d.due >= $1 order by d.due limit 1);
 end $_$;
 
+CREATE FUNCTION rowlock.prunable_partitions() RETURNS TABLE(parent text, part text, hi timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare keep interval; oldest timestamptz;
+begin
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
+  -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
+  select min(p.hi) - 2 * rowlock.partition_width() into oldest from rowlock.partitions_of('task') p;
+  return query
+    select t.parent, p.part, p.hi from unnest(array['receipt', 'result', 'failure', 'beat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
+    where p.hi <= case when t.parent in ('beat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end
+      -- What is kept has a receipt, and its result: it goes first.
+      and (t.parent not in ('receipt', 'result') or not exists (select 1 from rowlock.task_kept k where k.finished_at < p.hi))
+    order by p.detaches desc, p.hi;
+end $$;
+
 CREATE FUNCTION rowlock.prune_dead(most integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     AS $_$
-#variable_conflict use_column
-declare n int;
+declare q record; gone bigint[]; kept bigint[]; n int := 0;
 begin
+  perform rowlock.demand_read_committed();
   if not rowlock.try_mutex(4, 0) then return 0; end if;
-  -- A receipt stays behind, so that the task of a partition that is still there has a state.
-  with old as (delete from rowlock.dead d where d.id in (select x.id from rowlock.dead x join rowlock.queue q on q.id = x.queue where x.at < now() - q.keep_dead order by x.at limit $1 for update of x skip locked) returning d.id, d.queue, d.attempt)
-  insert into rowlock.receipt (queue, state, firsts, ns, attempts) select queue, 2, array_agg(id), array_agg(1::smallint), array_agg(attempt) from old group by queue;
-  -- The unfinished ones are listed once: ranges looked through for every kept task would take hours where many are kept.
-  with finished as (
-    select t.id from rowlock.task_kept t where not exists (select 1 from rowlock.dead d where d.id = t.id)
-    except (
-      select d.id from rowlock.delayed d
-      union all select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id <= (select max(t.id) from rowlock.task_kept t)
-      union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g <> all (l.settled))
-    limit $1)
-  delete from rowlock.task_kept t using finished f where t.id = f.id;
-  get diagnostics n = row_count;
-  delete from rowlock.failure_kept f where not exists (select 1 from rowlock.task_kept t where t.id = f.id);
-  return n;
+  if not rowlock.clock_is_steady() then return 0; end if;
+  for q in
+    with old as (
+      delete from rowlock.dead d where d.id in (
+        select x.id from rowlock.queue y, lateral (
+          select z.id from rowlock.dead z where z.queue = y.id and z.at < now() - y.keep_dead order by z.at limit $1 for update skip locked) x limit $1)
+      returning d.id, d.queue, d.attempt)
+    select o.queue, array_agg(o.id) ids, array_agg(o.attempt) attempts from old o group by o.queue
+  loop
+    -- A receipt stays behind, so that the task of a partition that is still there has a state.
+    perform rowlock.write_receipt(q.queue, null, 2::smallint, q.ids, q.attempts);
+    gone := gone || q.ids; n := n + cardinality(q.ids);
+  end loop;
+  kept := array(
+    select x.id from rowlock.queue y, lateral (
+      select k.id from rowlock.task_kept k where k.queue = y.id and k.finished_at < now() - greatest(y.keep_completed, y.keep_cancelled)
+      order by k.finished_at limit $1) x limit $1);
+  delete from rowlock.task_kept k where k.id = any (gone || kept);
+  delete from rowlock.failure_kept f where f.id = any (gone || kept);
+  return n + cardinality(kept);
 end $_$;
 
 CREATE FUNCTION rowlock.prune_rest() RETURNS text[]
@@ -1285,64 +1566,72 @@ CREATE FUNCTION rowlock.prune_rest() RETURNS text[]
     SET lock_timeout TO '50ms'
     SET jit TO 'off'
     AS $_$
-declare p record; done text[] := '{}'; oldest timestamptz; keep interval; unused boolean;
+declare p record; done text[] := '{}'; unused boolean;
 begin
+  perform rowlock.demand_read_committed();
   if not rowlock.try_mutex(1, 0) then return done; end if;
   -- Detached, but whoever did it was gone before it could drop the table.
   for p in select c.relname part from pg_class c where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' and not c.relispartition
       and c.relname ~ '^(task|receipt|result|failure|beat|allocation)_[0-9]+$' loop
-    execute format('lock table rowlock.%I in access exclusive mode', p.part);
-    execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
-    if unused then execute format('drop table rowlock.%I', p.part); end if;
-  end loop;
-  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
-  -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
-  select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) - 2 * rowlock.partition_width() into oldest
-    from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;
-  for p in select c.relname part, b.relname parent, to_timestamp(substring(c.relname from '_([0-9]+)$')::bigint) hi
-      from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class b on b.oid = i.inhparent
-      where i.inhparent in ('rowlock.receipt'::regclass, 'rowlock.result'::regclass, 'rowlock.failure'::regclass, 'rowlock.beat'::regclass, 'rowlock.allocation'::regclass)
-      order by i.inhdetachpending desc, 3 loop
-    continue when p.hi > case when p.parent in ('beat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end;
     begin
       execute format('lock table rowlock.%I in access exclusive mode', p.part);
-    exception when lock_not_available then
-      continue;   -- somebody reads this one: the others need not wait for that
+      execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
+      if unused then execute format('drop table rowlock.%I', p.part); end if;
+    exception
+      when lock_not_available then null;
+      when others then raise warning 'table % cannot be dropped: %', p.part, sqlerrm;
     end;
-    if p.parent = 'failure' then
-      execute format('insert into rowlock.failure_kept (at, id, attempt, instance, error) select f.at, f.id, f.attempt, f.instance, f.error from rowlock.%I f
-        where f.id in (select t.id from rowlock.task_kept t)', p.part);
-    end if;
-    execute format('truncate rowlock.%I', p.part);
-    done := done || (p.parent || ' ' || p.part);
+  end loop;
+  if not rowlock.clock_is_steady() then return done; end if;
+  for p in select * from rowlock.prunable_partitions() loop
+    begin
+      execute format('lock table rowlock.%I in access exclusive mode', p.part);
+      if p.parent = 'failure' then
+        execute format('select not exists (select 1 from rowlock.%I f where f.id in (select t.id from rowlock.task_kept t))', p.part) into unused;
+        continue when not unused;   -- rowlock.keep_failures has not come to its end
+      end if;
+      execute format('truncate rowlock.%I', p.part);
+      done := done || (p.parent || ' ' || p.part);
+    exception
+      when lock_not_available then null;   -- somebody reads this one: the others need not wait for that
+      when others then raise warning 'partition % cannot be emptied: %', p.part, sqlerrm;
+    end;
   end loop;
   return done;
 end $_$;
 
-CREATE FUNCTION rowlock.prune_task() RETURNS text
+CREATE FUNCTION rowlock.prune_task(most integer DEFAULT 5000) RETURNS TABLE(part text, more boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '50ms'
     SET jit TO 'off'
     AS $_$
-declare part text; lo bigint; hi bigint; keep interval;
+declare v_part text; v_lo bigint; v_hi bigint; keep interval; last bigint;
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.try_mutex(1, 0) then return null; end if;
+  if not rowlock.try_mutex(1, 0) then return; end if;
+  if not rowlock.clock_is_steady() then return; end if;
   select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
-  select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'rowlock.task'::regclass order by i.inhdetachpending desc, 2 limit 1;
-  if part is null or to_timestamp(hi) > now() - keep then return null; end if;
+  select p.part, rowlock.id_at(p.lo), rowlock.id_at(p.hi) into v_part, v_lo, v_hi from rowlock.partitions_of('task') p order by p.detaches desc, p.hi limit 1;
+  -- Ten minutes more, so that what is done at once is not copied because it was enqueued in the last second.
+  if v_part is null or rowlock.id_time(v_hi) > now() - keep - interval '10 minutes' then return; end if;
+  select max(k.id) into last from rowlock.task_kept k where k.id >= v_lo and k.id < v_hi;
+  if rowlock.keep_tasks(v_part, greatest(last + 1, v_lo), v_hi, $1) > 0 then return query select null::text, true; return; end if;
+  begin
+    execute format('lock table rowlock.%I in access exclusive mode', v_part);
+    raise exception using errcode = 'RL000';
+  exception
+    when sqlstate 'RL000' then null;   -- it can be had, and is given back for now
+    when lock_not_available then return;
+  end;
   -- Nobody adds to it any more, and its tasks are read until the rest is kept elsewhere, however many that are.
-  execute format('lock table rowlock.%I in share mode', part);
-  hi := (hi - 1704067200) << 31;
-  execute format('insert into rowlock.task_kept select t.* from rowlock.%I t where t.id in (
-      select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id < %2$s
-      union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g < %2$s and g <> all (l.settled)
-      union all select d.id from rowlock.delayed d where d.id < %2$s union all select d.id from rowlock.dead d where d.id < %2$s) on conflict do nothing', part, hi);
-  execute format('lock table rowlock.%I in access exclusive mode', part);
-  execute format('truncate rowlock.%I', part);
-  return part;
+  execute format('lock table rowlock.%I in share mode', v_part);
+  if rowlock.keep_tasks(v_part, v_lo, v_hi, $1) >= $1 then return query select null::text, true; return; end if;
+  execute format('lock table rowlock.%I in access exclusive mode', v_part);
+  execute format('truncate rowlock.%I', v_part);
+  return query select v_part, false;
+exception when lock_not_available then
+  return;   -- somebody came between
 end $_$;
 
 CREATE FUNCTION rowlock.published_lows(queue integer) RETURNS bigint[]
@@ -1368,6 +1657,17 @@ CREATE FUNCTION rowlock.pulses() RETURNS TABLE(instance bigint, beat bigint)
     AS $$
   select i.id, coalesce((select b.n from rowlock.beat b where b.instance = i.id order by b.n desc limit 1), 0) from rowlock.instance i where i.ended_at is null
 $$;
+
+CREATE FUNCTION rowlock.put_last(r rowlock.ready, id bigint, n integer) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+declare v_k bigint := nextval('rowlock.k_seq');
+begin
+  insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh)
+    values (r.queue, v_k & 3, r.lane, r.priority, r.since, v_k, $2, $3, r.attempt, false);
+end $_$;
 
 CREATE FUNCTION rowlock.reaches(queue integer, backlog_limit bigint) RETURNS boolean
     LANGUAGE sql STABLE
@@ -1544,6 +1844,23 @@ begin
     group by x.attempt, x.priority, x.run, x.id >> 8 order by 1) y) z;
 end $_$;
 
+CREATE FUNCTION rowlock.requeue_singly(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+begin
+  for i in 1 .. cardinality($2) loop
+    begin
+      perform rowlock.requeue($1, ($2)[i:i], ($3)[i:i], ($4)[i:i]);
+    exception when others then
+      raise warning 'task % cannot be made available: %', ($2)[i], sqlerrm;
+      insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
+        values (($2)[i], $1, ($4)[i], ($3)[i], 1, now() + interval '1 minute', now() + interval '1 minute');
+    end;
+  end loop;
+end $_$;
+
 CREATE FUNCTION rowlock.rescue(instance bigint, beat bigint) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1603,7 +1920,7 @@ CREATE FUNCTION rowlock.rights() RETURNS TABLE(duty text, function regprocedure)
   select d.duty, p.oid::regprocedure from (values
     ('producer', '{enqueue,enqueue_many,as_json,as_options,as_payloads,cancel,cancel_all,task_state}'::text[]),
     ('worker', '{join,policy,published_lows,beat,claim,await_claims,fetch,settle,drain,leave,hand_back_strays,care,least_k,sweep,rescue,
-                 mutex_holders,extend_partitions,prune_dead,task_state}'),
+                 mutex_holders,extend_partitions,partition_statistics,take_turn,end_turn,mark_finished,prune_dead,task_state}'),
     ('reader', '{statistics,story,failures,tasks,audit,task_state}')) d(duty, names)
   join pg_proc p on p.proname = any (d.names) and p.pronamespace = 'rowlock'::regnamespace
 $$;
@@ -1615,6 +1932,25 @@ CREATE FUNCTION rowlock.room_until() RETURNS integer
   select coalesce((max(substring(c.relname from '_([0-9]+)$')::bigint) - 1704067200)::int, 0)
   from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass
 $_$;
+
+CREATE FUNCTION rowlock.running() RETURNS TABLE(queue integer, n bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+begin
+  if rowlock.sample_percent('rowlock.lease') = 100 then
+    return query select l.queue, sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled))::bigint from rowlock.lease l group by l.queue;
+    return;
+  end if;
+  return query
+    select i.queue, sum(coalesce(b.held, (
+        select sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled)) from rowlock.lease l where l.instance = i.id)))::bigint
+    from rowlock.instance i left join lateral (
+      select x.held from rowlock.beat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
+    where i.ended_at is null group by i.queue;
+end $$;
 
 CREATE FUNCTION rowlock.sample_percent(what regclass) RETURNS real
     LANGUAGE sql STABLE
@@ -1677,7 +2013,8 @@ begin
   end if;
   if 4 = any (answers) then
     with before as materialized (
-      select g id from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where r.at > now() - interval '1 minute' and r.instance = $1
+      select g id from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g
+        where r.queue = v_queue and r.state in (1, 3) and r.at > now() - interval '1 minute' and r.instance = $1
       union select f.id from rowlock.failure f where f.id = any ($3) and f.instance = $1 and f.at > now() - interval '1 minute'
       union select d.id from rowlock.lease l, unnest(l.settled) d(id) where l.token = any ($2) and l.instance = $1)
     select array_agg(case when a.a = 4 and b.id is not null then 1::smallint else a.a end order by a.p) into answers
@@ -1686,22 +2023,48 @@ begin
   return answers;
 end $_$;
 
-CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint, instances bigint, allocated bigint, busy bigint, service_ms double precision)
+CREATE FUNCTION rowlock.state_of(id bigint, queue integer, priority smallint, k_low integer) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $_$
+#variable_conflict use_column
+declare answer text;
+begin
+  select case d.waits when 0 then 'scheduled' else 'retryable' end into answer from rowlock.delayed d where d.id = $1;
+  if found then return answer; end if;
+  perform 1 from rowlock.dead d where d.id = $1;
+  if found then return 'dead'; end if;
+  perform 1 from rowlock.find_ready($2, $3, $1, $4);
+  if found then return 'available'; end if;
+  select case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end into answer from rowlock.find_receipt($2, $1) r;
+  if found then return answer; end if;
+  perform 1 from rowlock.find_lease($1);
+  return case when found then 'running' else 'untraced' end;
+end $_$;
+
+CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint, instances bigint, allocated bigint, busy bigint, service_ms double precision, oldest_by_priority double precision[])
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     AS $$
   select q.id, q.name, q.paused, q.total_workers, coalesce(r.available, 0), coalesce(r.scheduled, 0), coalesce(r.retryable, 0), coalesce(d.soon, 0),
          coalesce(l.n, 0), coalesce(x.n, 0), case when r.oldest is not null then greatest(date_part('epoch', clock_timestamp()) - 1704067200 - r.oldest, 0) end, coalesce(c.n, 0), coalesce(a.n, 0),
-         coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms
+         coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms,
+         case when r.available > 0 then (
+           select array_agg(case when u.since is not null then greatest(date_part('epoch', clock_timestamp()) - 1704067200 - u.since, 0) end order by u.p) from unnest(rowlock.oldest_by_priority(q.id)) with ordinality u(since, p)) end
   from rowlock.queue q
   left join rowlock.backlog() r on r.queue = q.id
   -- Due within five seconds, of at most 20,000 looked at.
   left join (select d.queue, count(*) soon from (select d.queue from rowlock.delayed d where d.due < now() + interval '5 seconds' order by d.due limit 20000) d group by d.queue) d on d.queue = q.id
-  left join (select l.queue, sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled))::bigint n from rowlock.lease l group by l.queue) l on l.queue = q.id
+  left join rowlock.running() l on l.queue = q.id
   left join (select d.queue, (count(*) * 100 / rowlock.sample_percent('rowlock.dead'))::bigint n
              from rowlock.dead d tablesample system (rowlock.sample_percent('rowlock.dead')) repeatable (0) group by d.queue) x on x.queue = q.id
-  left join (select r.queue, sum((select sum(u) from unnest(r.ns) u))::bigint n from rowlock.receipt r where r.at > now() - interval '60 seconds' and r.state = 1 group by r.queue) c on c.queue = q.id
+  left join lateral (select sum((select sum(u) from unnest(r.ns) u))::bigint n from rowlock.receipt r
+    where r.queue = q.id and r.state = 1 and r.at > now() - interval '60 seconds' and r.at < now() + interval '60 seconds') c on true
   -- Enqueued in the last ten seconds, of at most 100,000 looked at.
   left join (select t.queue, count(*) n from (select t.queue from rowlock.task t where t.id >= rowlock.id_at(now() - interval '10 seconds') order by t.id desc limit 100000) t group by t.queue) a on a.queue = q.id
   left join (select i.queue, count(*) n, sum(b.allocated) allocated, sum(b.held) held, avg(b.service_ms) service_ms from rowlock.instance i,
@@ -1712,24 +2075,34 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
 $$;
 
 CREATE FUNCTION rowlock.story(id bigint) RETURNS TABLE(queue text, type text, state text, priority smallint, attempt integer, max_attempts smallint, enqueued_at timestamp with time zone, due_at timestamp with time zone, finished_at timestamp with time zone, instance text, payload text, result text)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $_$
-  select q.name, t.type, s.state, t.priority,
-    coalesce((select d.attempt from rowlock.delayed d where d.id = $1), (select d.attempt from rowlock.dead d where d.id = $1), l.attempt, c.attempt,
-             case when s.state = 'available' then (select r.attempt from rowlock.find_ready(t.queue, t.priority, $1) r) end, 0)::int,
-    coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), (select d.due from rowlock.delayed d where d.id = $1),
-    coalesce(c.at, (select d.at from rowlock.dead d where d.id = $1)),
-    (select i.name from rowlock.instance i where i.id = coalesce(l.instance, c.instance)), t.payload::text,
-    (select x.body from rowlock.result x where x.id = $1 order by x.at desc limit 1)
-  from rowlock.every_task t join rowlock.queue q on q.id = t.queue
-  cross join lateral (select rowlock.task_state($1) state) s
-  left join lateral (select l.instance, u.attempt from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1) l on true
-  left join lateral (select r.at, r.instance, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt)
-    where s.state in ('completed', 'cancelled', 'dead') and r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1) c on true
-  where t.id = $1 and (not q.guarded or rowlock.may('reader', q.id))
-$_$;
+#variable_conflict use_column
+declare t record; v_state text; v_attempt int; v_due timestamptz; v_at timestamptz; v_instance bigint; v_result text;
+begin
+  select x.* into t from rowlock.every_task x where x.id = $1;
+  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded and not rowlock.may('reader', q.id)) then return; end if;
+  v_state := rowlock.state_of($1, t.queue, t.priority, t.k_low);
+  case v_state
+    when 'scheduled', 'retryable' then select d.attempt, d.due into v_attempt, v_due from rowlock.delayed d where d.id = $1;
+    when 'available' then select r.attempt into v_attempt from rowlock.find_ready(t.queue, t.priority, $1, t.k_low) r;
+    when 'running' then select l.attempt, l.instance into v_attempt, v_instance from rowlock.find_lease($1) l;
+    else
+      select d.attempt, d.at into v_attempt, v_at from rowlock.dead d where d.id = $1;
+      if not found then select r.attempt, r.at, r.instance into v_attempt, v_at, v_instance from rowlock.find_receipt(t.queue, $1) r; end if;
+  end case;
+  -- What is completed has its result from that moment.
+  if v_state = 'completed' then select y.body into v_result from rowlock.result y where y.id = $1 and y.at = v_at; end if;
+  return query
+    select q.name, t.type, v_state, t.priority, coalesce(v_attempt, 0), coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), v_due, v_at,
+           (select i.name from rowlock.instance i where i.id = v_instance), t.payload::text, v_result
+    from rowlock.queue q where q.id = t.queue;
+end $_$;
 
 CREATE FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], most integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1750,45 +2123,106 @@ begin
         and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit least($4, 10000)
             for update skip locked) x limit least($4, 10000)
   loop
-    update rowlock.ready y set k = nextval('rowlock.k_seq') where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
+    update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
     swept := swept + 1;
   end loop;
   return swept;
 end $_$;
 
-CREATE FUNCTION rowlock.task_state(id bigint) RETURNS text
-    LANGUAGE sql STABLE SECURITY DEFINER
+CREATE FUNCTION rowlock.take_ready(queue integer, priority smallint, id bigint, k_low integer) RETURNS smallint
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $_$
-  select coalesce(
-    (select case d.waits when 0 then 'scheduled' else 'retryable' end from rowlock.delayed d where d.id = $1),
-    (select 'running' from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1),
-    (select 'available' from rowlock.find_ready(t.queue, t.priority, $1)),
-    (select 'dead' from rowlock.dead d where d.id = $1),
-    (select case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n)
-       where r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1),
-    'untraced')
-  from rowlock.every_task t where t.id = $1 and not exists (select 1 from rowlock.queue q where q.id = t.queue
-      and q.guarded and not rowlock.may(null, q.id))
-$_$;
+#variable_conflict use_column
+declare r rowlock.ready; v_before int; v_behind int; v_next bigint; v_k bigint; v_id bigint;
+begin
+  select x.* into r from rowlock.find_ready($1, $2, $3, $4) y
+    join rowlock.ready x on x.queue = y.queue and x.shard = y.shard and x.lane = y.lane and x.priority = y.priority and x.k = y.k for update of x;
+  if not found or $3 < r.id or $3 >= r.id + r.n then return null; end if;
+  v_before := $3 - r.id; v_behind := r.id + r.n - 1 - $3; v_id := $3 + 1;
+  if v_before > 0 and v_behind > 0 then
+    v_next := r.k + 1 + ((r.shard - r.k - 1) & 3);
+    select least(v_next, min(x.k)) into v_next from rowlock.ready x
+      where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k > r.k and x.k < v_next;
+    if v_next - r.k > 1 then
+      insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, ring)
+        values (r.queue, r.shard, r.lane, r.priority, r.since, r.k + (v_next - r.k) / 2, v_id, v_behind, r.attempt, false, false)
+        on conflict do nothing returning k into v_k;
+    end if;
+    if v_k is not null or v_before >= v_behind then
+      if v_k is null then perform rowlock.put_last(r, v_id, v_behind); end if;
+      v_id := r.id; v_behind := 0;
+    else
+      perform rowlock.put_last(r, r.id, v_before);
+      v_before := 0;
+    end if;
+  elsif v_before > 0 then v_id := r.id;
+  end if;
+  if v_before + v_behind = 0 then
+    delete from rowlock.ready x where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
+  else
+    update rowlock.ready x set id = v_id, n = v_before + v_behind
+      where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
+  end if;
+  return r.attempt;
+end $_$;
+
+CREATE FUNCTION rowlock.take_turn(cleans boolean) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  -- Only the owner may detach and drop.
+  if $1 and not pg_has_role(session_user, (select c.relowner from pg_class c where c.oid = 'rowlock.task'::regclass), 'usage') then return false; end if;
+  update rowlock.maintenance m set
+    next_partitions_at = case when $1 then m.next_partitions_at else now() + interval '5 minutes' end,
+    next_cleanup_at = case when $1 then now() + interval '5 minutes' else m.next_cleanup_at end,
+    steady_since = case when rowlock.is_step(m.seen_at) then now() else m.steady_since end,
+    seen_at = now()
+  where m.one_row = (
+    select x.one_row from rowlock.maintenance x
+    where case when $1 then x.next_cleanup_at else x.next_partitions_at end not between now() and now() + interval '5 minutes' for update skip locked);
+  return found;
+end $_$;
+
+CREATE FUNCTION rowlock.task_state(id bigint) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $_$
+declare t record;
+begin
+  select x.queue, x.priority, x.k_low into t from rowlock.every_task x where x.id = $1;
+  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded and not rowlock.may(null, q.id)) then return null; end if;
+  return rowlock.state_of($1, t.queue, t.priority, t.k_low);
+end $_$;
 
 CREATE FUNCTION rowlock.tasks(queue text, state text, after bigint, most integer) RETURNS TABLE(id bigint, queue_name text, type text, attempt integer, at timestamp with time zone)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $_$
-  select x.id, q.name, (select t.type from rowlock.every_task t where t.id = x.id limit 1), x.attempt::int, x.at from (
-    select d.id, d.queue, d.attempt, d.at from rowlock.dead d where $2 = 'dead'
-    union all select d.id, d.queue, d.attempt, d.due from rowlock.delayed d where $2 = case d.waits when 0 then 'scheduled' else 'retryable' end
-    union all select g, r.queue, r.attempt, rowlock.id_time(g) from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where $2 = 'available'
-    union all select g, l.queue, u.attempt, l.at from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g where $2 = 'running' and g <> all (l.settled)
-    union all select g, r.queue, u.attempt, r.at from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
-      where $2 in ('completed', 'cancelled') and r.state = case $2 when 'completed' then 1 else 3 end and r.at > now() - interval '1 day') x
-  join rowlock.queue q on q.id = x.queue
-  where (not q.guarded or rowlock.may('reader', q.id)) and ($1 is null or q.name = $1)
-      and x.id > coalesce($3, 0) order by x.id limit $4
-$_$;
+#variable_conflict use_column
+begin
+  return query
+    select x.id, x.name, coalesce((select t.type from rowlock.task t where t.id = x.id), (select t.type from rowlock.task_kept t where t.id = x.id)), x.attempt, x.at
+    from (
+      select row_number() over () o, y.* from (
+        select * from rowlock.waiting_page($1, $2, $3, $4) where $2 in ('scheduled', 'retryable', 'dead', 'running')
+        union all select * from rowlock.available_page($1, $3, $4) where $2 = 'available'
+        union all select * from rowlock.finished_page($1, case $2 when 'completed' then 1 else 3 end::smallint, $3, $4) where $2 in ('completed', 'cancelled')) y) x
+    order by x.o;
+end $_$;
 
 CREATE FUNCTION rowlock.tidy() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1813,7 +2247,14 @@ begin
     update rowlock.queue y set backlog_full = v.backlog_full, later_full = v.later_full
       where y.id = v.queue and (y.backlog_full, y.later_full) <> (v.backlog_full, v.later_full);
   end loop;
-  delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
+  if rowlock.clock_is_steady() then
+    delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
+  end if;
+  -- A request that crossed the end of its task is nobody's any more, and would lengthen every settlement.
+  delete from rowlock.cancel_request c where c.id in (
+    select x.id from rowlock.cancel_request x where x.at < now() - interval '1 minute'
+      and coalesce((select rowlock.state_of(t.id, t.queue, t.priority, t.k_low) from rowlock.every_task t where t.id = x.id), '')
+         not in ('scheduled', 'retryable', 'available', 'running') order by x.at limit 100);
 end $$;
 
 CREATE FUNCTION rowlock.try_mutex(duty integer, queue integer) RETURNS boolean
@@ -1841,9 +2282,36 @@ CREATE FUNCTION rowlock.unsettled(token bigint) RETURNS TABLE(ids bigint[], atte
   where l.token = $1 and g.id <> all (l.settled)
 $_$;
 
+CREATE FUNCTION rowlock.waiting_page(queue text, state text, after bigint, most integer) RETURNS TABLE(id bigint, name text, attempt integer, at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $_$
+#variable_conflict use_column
+begin
+  if $2 = 'dead' then
+    return query select x.id, q.name, x.attempt::int, x.at from rowlock.queue q, lateral (
+      select d.id, d.attempt, d.at from rowlock.dead d where d.queue = q.id and d.id > coalesce($3, 0) order by d.id limit $4) x
+      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) order by x.id limit $4;
+  elsif $2 = 'running' then
+    return query select g, q.name, u.attempt::int, l.at
+      from rowlock.queue q join rowlock.lease l on l.queue = q.id, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
+      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) and g > coalesce($3, 0) and g <> all (l.settled) order by g limit $4;
+  else
+    return query select x.id, q.name, x.attempt::int, x.due from rowlock.queue q, lateral (
+      select d.id, d.attempt, d.due from rowlock.delayed d
+      where d.queue = q.id and d.waits = case $2 when 'scheduled' then 0 else 1 end::smallint and d.id > coalesce($3, 0) order by d.id limit $4) x
+      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) order by x.id limit $4;
+  end if;
+end $_$;
+
 CREATE FUNCTION rowlock.write_receipt(queue integer, instance bigint, state smallint, ids bigint[], attempts smallint[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
 begin
@@ -1851,7 +2319,11 @@ begin
   select $1, $2, $3, array_agg(y.id order by y.id), array_agg(y.n order by y.id), array_agg(y.attempt order by y.id) from (
     select min(x.id) id, count(*)::smallint n, x.attempt from (
       select u.*, u.id - row_number() over (partition by u.attempt order by u.id) run from unnest($4, $5) u(id, attempt)) x
-    group by x.attempt, x.run) y having count(*) > 0;
+    group by x.attempt, x.run, x.id >> 8) y group by y.id >> 33;
+  -- Only a task older than ten minutes may be kept: see rowlock.prune_task.
+  if $3 <> 2 and (select min(u.id) from unnest($4) u(id)) < rowlock.id_at(now() - interval '10 minutes') then
+    update rowlock.task_kept k set finished_at = now() where k.id = any ($4);
+  end if;
 end $_$;
 
 CREATE TABLE rowlock.access (
@@ -1933,6 +2405,7 @@ WITH (vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', autovacuum_vacuum
 CREATE TABLE rowlock.task (
     id bigint NOT NULL,
     queue integer NOT NULL,
+    k_low integer,
     priority smallint NOT NULL,
     max_attempts smallint,
     type text NOT NULL,
@@ -1943,28 +2416,35 @@ PARTITION BY RANGE (id);
 CREATE TABLE rowlock.task_kept (
     id bigint NOT NULL,
     queue integer NOT NULL,
+    k_low integer,
     priority smallint NOT NULL,
     max_attempts smallint,
     type text NOT NULL,
-    payload json NOT NULL
+    payload json NOT NULL,
+    finished_at timestamp with time zone
 );
 
 CREATE VIEW rowlock.every_task AS
- SELECT task.id,
-    task.queue,
-    task.priority,
-    task.max_attempts,
-    task.type,
-    task.payload
-   FROM rowlock.task
+ SELECT t.id,
+    t.queue,
+    t.k_low,
+    t.priority,
+    t.max_attempts,
+    t.type,
+    t.payload
+   FROM rowlock.task t
 UNION ALL
- SELECT task_kept.id,
-    task_kept.queue,
-    task_kept.priority,
-    task_kept.max_attempts,
-    task_kept.type,
-    task_kept.payload
-   FROM rowlock.task_kept;
+ SELECT k.id,
+    k.queue,
+    k.k_low,
+    k.priority,
+    k.max_attempts,
+    k.type,
+    k.payload
+   FROM rowlock.task_kept k
+  WHERE (( SELECT t.id
+           FROM rowlock.task t
+          WHERE (t.id = k.id)) IS NULL);
 
 CREATE TABLE rowlock.failure (
     at timestamp with time zone DEFAULT now() NOT NULL,
@@ -2020,6 +2500,15 @@ CREATE TABLE rowlock.lease (
     CONSTRAINT lease_check CHECK (((cardinality(firsts) > 0) AND (cardinality(firsts) = cardinality(ns)) AND (cardinality(ns) = cardinality(attempts)) AND (cardinality(attempts) = cardinality(priorities))))
 )
 WITH (fillfactor='70', vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0');
+
+CREATE TABLE rowlock.maintenance (
+    one_row boolean DEFAULT true NOT NULL,
+    next_partitions_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    next_cleanup_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    steady_since timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT maintenance_one_row_check CHECK (one_row)
+);
 
 CREATE TABLE rowlock.migration (
     version integer NOT NULL,
@@ -2082,6 +2571,9 @@ ALTER TABLE ONLY rowlock.instance
 ALTER TABLE ONLY rowlock.lease
     ADD CONSTRAINT lease_pkey PRIMARY KEY (token);
 
+ALTER TABLE ONLY rowlock.maintenance
+    ADD CONSTRAINT maintenance_pkey PRIMARY KEY (one_row);
+
 ALTER TABLE ONLY rowlock.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
 
@@ -2107,9 +2599,13 @@ CREATE INDEX allocation_newest ON ONLY rowlock.allocation USING btree (instance,
 
 CREATE INDEX beat_newest ON ONLY rowlock.beat USING btree (instance, n DESC);
 
+CREATE INDEX dead_at ON rowlock.dead USING btree (queue, at);
+
 CREATE INDEX dead_queue ON rowlock.dead USING btree (queue, id);
 
 CREATE INDEX delayed_due ON rowlock.delayed USING btree (due, id);
+
+CREATE INDEX delayed_queue ON rowlock.delayed USING btree (queue, waits, id);
 
 CREATE INDEX failure_id ON ONLY rowlock.failure USING btree (id);
 
@@ -2119,9 +2615,15 @@ CREATE INDEX instance_live ON rowlock.instance USING btree (queue, id) WHERE (en
 
 CREATE INDEX lease_instance ON rowlock.lease USING btree (instance);
 
-CREATE INDEX receipt_at ON ONLY rowlock.receipt USING brin (at);
+CREATE INDEX ready_moved ON rowlock.ready USING btree (id) WHERE (NOT fresh);
+
+CREATE INDEX receipt_at ON ONLY rowlock.receipt USING btree (queue, state, at);
+
+CREATE INDEX receipt_ids ON ONLY rowlock.receipt USING btree (queue, (firsts[1]), ((firsts[array_upper(firsts, 1)] + ns[array_upper(ns, 1)])), at);
 
 CREATE INDEX result_id ON ONLY rowlock.result USING btree (id);
+
+CREATE INDEX task_kept_finished ON rowlock.task_kept USING btree (queue, finished_at) WHERE (finished_at IS NOT NULL);
 
 CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON rowlock.delayed DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION rowlock.on_delayed();
 
@@ -2140,6 +2642,8 @@ REVOKE ALL ON FUNCTION rowlock.as_payloads(payloads json) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.as_payloads(payloads text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.audit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.available_page(queue text, after bigint, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.await_claims(instance bigint) FROM PUBLIC;
 
@@ -2163,6 +2667,8 @@ REVOKE ALL ON FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[
 
 REVOKE ALL ON FUNCTION rowlock.clear_queue(queue integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.clock_is_steady() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.commit_late(r rowlock.ready) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopts text) FROM PUBLIC;
@@ -2176,6 +2682,8 @@ REVOKE ALL ON FUNCTION rowlock.demand_worker(queue integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.drain(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.due_of(options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.end_turn(cleans boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.ends(instance bigint) FROM PUBLIC;
 
@@ -2241,7 +2749,13 @@ REVOKE ALL ON FUNCTION rowlock.failures(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock."fetch"(token bigint, ids bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.find_ready(queue integer, priority smallint, id bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.find_lease(id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.find_ready(queue integer, priority smallint, id bigint, k_low integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.find_receipt(queue integer, id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.finished_page(queue text, state smallint, after bigint, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.furthest_low() FROM PUBLIC;
 
@@ -2253,6 +2767,8 @@ REVOKE ALL ON FUNCTION rowlock.hand_back_strays(instance bigint, known bigint[])
 
 REVOKE ALL ON FUNCTION rowlock.has_room() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.heal_partitions(parent text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.holding(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.id_at(t timestamp with time zone) FROM PUBLIC;
@@ -2263,7 +2779,13 @@ REVOKE ALL ON FUNCTION rowlock.interruption_limit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.is_silent(instance bigint, beat bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.is_step(seen_at timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.keep_failures(most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.keep_tasks(part text, lo bigint, hi bigint, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.later_after() FROM PUBLIC;
 
@@ -2273,7 +2795,11 @@ REVOKE ALL ON FUNCTION rowlock.leave(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.lose(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.make_partition(parent text, lo timestamp with time zone, hi timestamp with time zone) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.make_room() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.mark_finished(most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) FROM PUBLIC;
 
@@ -2281,25 +2807,35 @@ REVOKE ALL ON FUNCTION rowlock.may(duty text, queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.mutex_holders() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.oldest_by_priority(queue integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.on_delayed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.on_ready() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.partition_statistics() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.partition_width() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.partitions_of(parent text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.policy(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.promote(low timestamp with time zone, most integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.prunable_partitions() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.prune_dead(most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.prune_rest() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.prune_task() FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.prune_task(most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.published_lows(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.pulses() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.put_last(r rowlock.ready, id bigint, n integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.reaches(queue integer, backlog_limit bigint) FROM PUBLIC;
 
@@ -2325,6 +2861,8 @@ REVOKE ALL ON FUNCTION rowlock.renew_grants() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.requeue_singly(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.rescue(instance bigint, beat bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.rescue_after() FROM PUBLIC;
@@ -2335,15 +2873,23 @@ REVOKE ALL ON FUNCTION rowlock.rights() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.room_until() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.running() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.sample_percent(what regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.state_of(id bigint, queue integer, priority smallint, k_low integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.statistics() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.story(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.take_ready(queue integer, priority smallint, id bigint, k_low integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.take_turn(cleans boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.task_state(id bigint) FROM PUBLIC;
 
@@ -2354,5 +2900,7 @@ REVOKE ALL ON FUNCTION rowlock.tidy() FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.try_mutex(duty integer, queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.unsettled(token bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.waiting_page(queue text, state text, after bigint, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.write_receipt(queue integer, instance bigint, state smallint, ids bigint[], attempts smallint[]) FROM PUBLIC;

@@ -9,7 +9,7 @@ use crate::room::Seat;
 use crate::view::{QueueView, View};
 use rowlock_crds::Manifest;
 use rowlock_plan::{Decision, ObservedQueue, Reason, share};
-use rowlock_queue::{Caretaker, Connect, Db, Error};
+use rowlock_queue::{CareReport, Caretaker, Connect, Db, Error};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -276,19 +276,25 @@ impl<A: Applier> Operator<A> {
         }
         let lives = seen.values().any(|queue| queue.stats.instances > 0);
         let early = self.cared_at.is_some_and(|at| at.elapsed() < CARE_INTERVAL);
-        if lives || early || self.trouble.is_some() {
+        if early || self.trouble.is_some() {
             return;
         }
         self.cared_at = Some(Instant::now());
-        // Not unbroken: who does not beat cannot know whether others could.
-        match self.caretaker.run_once(&self.db, None, None).await {
+        let cared = if lives {
+            // Instances may have fewer rights than it takes to clean.
+            self.caretaker.maintain(&self.db, &mut CareReport::default()).await
+        } else {
+            // Not unbroken: who does not beat cannot know whether others could.
+            self.caretaker.run_once(&self.db, None, None).await.map(drop)
+        };
+        match cared {
             Err(error) if self.care_fails.is_none_or(|said| SAY_EVERY <= said.elapsed()) => {
                 self.care_fails = Some(Instant::now());
                 tracing::warn!(%error, "caretaking failed; trying again");
             }
             Err(error) => tracing::debug!(%error, "caretaking failed; trying again"),
-            Ok(_) if self.care_fails.take().is_some() => tracing::info!("caretaking works again"),
-            Ok(_) => (),
+            Ok(()) if self.care_fails.take().is_some() => tracing::info!("caretaking works again"),
+            Ok(()) => (),
         }
     }
 

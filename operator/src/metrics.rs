@@ -11,6 +11,7 @@ pub struct Metrics {
     workers: GaugeVec,
     instances: GaugeVec,
     oldest: GaugeVec,
+    by_priority: GaugeVec,
 }
 
 impl Metrics {
@@ -38,13 +39,18 @@ impl Metrics {
                 "How long the oldest available task has waited.",
                 &["queue"],
             )?,
+            by_priority: gauge(
+                "rowlock_queue_oldest_by_priority_seconds",
+                "How long the oldest available task of each priority has waited.",
+                &["queue", "priority"],
+            )?,
             registry,
         })
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; 2⁵³ tasks are not to be expected")]
     pub fn set(&self, view: &View) {
-        for gauge in [&self.tasks, &self.workers, &self.instances, &self.oldest] {
+        for gauge in [&self.tasks, &self.workers, &self.instances, &self.oldest, &self.by_priority] {
             gauge.reset();
         }
         for queue in &view.queues {
@@ -65,6 +71,9 @@ impl Metrics {
             self.workers.with_label_values(&[name, "allocated"]).set(stats.allocated as f64);
             self.workers.with_label_values(&[name, "busy"]).set(stats.busy as f64);
             self.oldest.with_label_values(&[name]).set(stats.oldest_available_seconds.unwrap_or(0.0));
+            for (priority, oldest) in ["0", "1", "2", "3"].iter().zip(stats.oldest_by_priority) {
+                self.by_priority.with_label_values(&[name, priority]).set(oldest.unwrap_or(0.0));
+            }
         }
     }
 

@@ -42,14 +42,17 @@ create table rowlock.access (
 create table rowlock.task (
   id           bigint not null primary key,
   queue        int not null,
+  k_low        int,                  -- of the k that its range was enqueued with: see rowlock.find_ready; null: it was not due
   priority     smallint not null,    -- 0 to 3
   max_attempts smallint,             -- 1 to 1000; null: the queue's
   type         text not null,        -- 1 to 200 characters
   payload      json not null
 ) partition by range (id);
 
--- The few unfinished or dead tasks of partitions that went.
-create table rowlock.task_kept (like rowlock.task, primary key (id));
+-- The few tasks of partitions that went which are unfinished, dead, or finished too lately to be forgotten. `finished_at` is when they were
+-- completed or cancelled. A task is in both tables until its partition is emptied.
+create table rowlock.task_kept (like rowlock.task, finished_at timestamptz, primary key (id));
+create index task_kept_finished on rowlock.task_kept (queue, finished_at) where finished_at is not null;
 
 -- What may be claimed: the tasks [id, id + n). `fresh` says that no task of the range has moved since it was enqueued.
 create table rowlock.ready (
@@ -70,6 +73,9 @@ create table rowlock.ready (
         autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 1000000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000);
 
+-- What moved is found by its id; what did not, by the k that its task row tells: enqueue pays for no index.
+create index ready_moved on rowlock.ready (id) where not fresh;
+
 -- Not due yet, or waiting for the next attempt. `due` is run_at, or the moment of a late commit (R13).
 create table rowlock.delayed (
   id       bigint primary key,
@@ -81,6 +87,7 @@ create table rowlock.delayed (
   due      timestamptz not null
 ) with (vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
 create index delayed_due on rowlock.delayed (due, id);
+create index delayed_queue on rowlock.delayed (queue, waits, id);
 
 -- One row per claim. The token is random: ids from a sequence rewind in a failover (R14).
 create table rowlock.lease (
@@ -100,7 +107,8 @@ create table rowlock.lease (
 
 create index lease_instance on rowlock.lease (instance);
 
--- One row per settled batch. state: 1 completed, 2 dead and pruned, 3 cancelled.
+-- One row per settled batch. state: 1 completed, 2 dead and pruned, 3 cancelled. `firsts` ascends. The ids of a row span less than 2^33
+-- (four seconds of enqueuing), except where a queue was deleted, so that the rows that may hold a task lie together in receipt_ids.
 create table rowlock.receipt (
   at       timestamptz not null default now(),
   queue    int not null,
@@ -110,7 +118,8 @@ create table rowlock.receipt (
   ns       smallint[] not null,
   attempts smallint[] not null
 ) partition by range (at);
-create index receipt_at on rowlock.receipt using brin (at);
+create index receipt_at on rowlock.receipt (queue, state, at);
+create index receipt_ids on rowlock.receipt (queue, (firsts[1]), (firsts[array_upper(firsts, 1)] + ns[array_upper(ns, 1)]), at);
 
 create table rowlock.result (at timestamptz not null default now(), id bigint not null, body text not null) partition by range (at);
 create index result_id on rowlock.result (id);
@@ -123,6 +132,7 @@ create table rowlock.dead (
   at       timestamptz not null default now()
 );
 create index dead_queue on rowlock.dead (queue, id);
+create index dead_at on rowlock.dead (queue, at);
 
 create table rowlock.failure (
   at       timestamptz not null default now(),
@@ -211,3 +221,13 @@ create table rowlock.allocation (
   workers  int not null check (workers >= 0)
 ) partition by range (at);
 create index allocation_newest on rowlock.allocation (instance, number desc);
+
+-- Who makes partitions and cleans takes a turn, one session of the database at a time; and since when the clock has made no step.
+create table rowlock.maintenance (
+  one_row            boolean primary key default true check (one_row),
+  next_partitions_at timestamptz not null default '-infinity',
+  next_cleanup_at    timestamptz not null default '-infinity',
+  seen_at            timestamptz not null default now(),
+  steady_since       timestamptz not null default '-infinity'
+);
+insert into rowlock.maintenance default values;

@@ -257,10 +257,11 @@ begin
     if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
     if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
   end if;
-  -- The task first: the transaction has its xid before it draws k, which the exact watermark relies on (R6).
-  insert into rowlock.task (id, queue, priority, max_attempts, type, payload) values (v_id, q.id, prio, attempts, $2, $3);
+  -- The transaction has its xid before it draws k, which the exact watermark relies on (R6).
+  if due is null then v_k := case when pg_current_xact_id() is not null then nextval('rowlock.k_seq') end; end if;
+  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
+    values (v_id, q.id, ((v_k & 4294967295) - 2147483648)::int, prio, attempts, $2, $3);
   if due is null then
-    v_k := nextval('rowlock.k_seq');
     insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, ring) values (q.id, v_k & 3, prio, (v_id >> 31)::int, v_k, v_id, 1, 0, true, q.bell_until > now());
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due) values (v_id, q.id, prio, 0, due, due);
@@ -275,7 +276,7 @@ create function rowlock.enqueue_many(queue text, type text, payloads json[], opt
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
   q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int;
-  bases bigint[]; largest int; missing bigint; added bigint;
+  bases bigint[]; largest int; missing bigint; added bigint; ks bigint[];
   second bigint := (floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31;
 begin
   select * into q from rowlock.queue where name = $1;
@@ -306,14 +307,19 @@ begin
   if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
   size := q.range_size;
   bases := array(select second | ((nextval('rowlock.chunk_seq') & 8388607) << 8) from generate_series(1, (n + size - 1) / size));
-  insert into rowlock.task (id, queue, priority, max_attempts, type, payload)
-    select bases[(p.o - 1) / size + 1] + (p.o - 1) % size, q.id, prio, attempts, $2, p.p from unnest(payloads) with ordinality p(p, o);
+  -- The transaction has its xid before it draws k, which the exact watermark relies on (R6).
+  if due is null and pg_current_xact_id() is not null then
+    ks := array(select nextval('rowlock.k_seq') from generate_series(1, (n + size - 1) / size));
+  end if;
+  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
+    select bases[(p.o - 1) / size + 1] + (p.o - 1) % size, q.id, ((ks[(p.o - 1) / size + 1] & 4294967295) - 2147483648)::int, prio, attempts, $2, p.p
+    from unnest(payloads) with ordinality p(p, o);
   added := pg_stat_get_xact_tuples_inserted((select t.tableoid from rowlock.task t where t.id = bases[1]));
   if added > q.backlog_limit then perform rowlock.check_added(q, 'rowlock.added_many', added); end if;
   if due is null then
     insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
       select q.id, b.k & 3, prio, b.k, b.base, least(size, n - (b.o - 1) * size), 0, true, q.bell_until > now()
-      from (select u.base, u.o, nextval('rowlock.k_seq') k from unnest(bases) with ordinality u(base, o) order by u.o) b;
+      from unnest(bases, ks) with ordinality b(base, k, o);
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due)
       select bases[(o - 1) / size + 1] + (o - 1) % size, q.id, prio, 0, due, due from generate_series(1, n) o;
@@ -383,7 +389,7 @@ end $$;
 create function rowlock.commit_late(r rowlock.ready) returns boolean language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 begin
-  update rowlock.ready y set k = nextval('rowlock.k_seq')
+  update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false
     where y.queue = r.queue and y.shard = r.shard and y.lane = r.lane and y.priority = r.priority and y.k = r.k;
   return current_setting('rowlock.bell', true) is distinct from 'off'
     and exists (select 1 from rowlock.queue q where q.id = r.queue and q.bell_until > clock_timestamp());
@@ -394,7 +400,8 @@ end $$;
 create function rowlock.on_ready() returns trigger language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare v_context text;
 begin
-  if clock_timestamp() - now() > interval '50 milliseconds' then
+  -- What was cut off a range keeps its place (rowlock.take_ready): it is the only one whose shard is not of its k, and nobody has walked past it.
+  if clock_timestamp() - now() > interval '50 milliseconds' and new.shard = (new.k & 3) then
     new.ring := rowlock.commit_late(new);
   end if;
   if new.ring and pg_notification_queue_usage() < 0.5 then

@@ -13,23 +13,52 @@ begin
     group by x.attempt, x.priority, x.run, x.id >> 8 order by 1) y) z;
 end $$;
 
--- Finished tasks as one receipt. state: 1 completed, 3 cancelled.
-create function rowlock.write_receipt(queue int, instance bigint, state smallint, ids bigint[], attempts smallint[]) returns void
+-- The same one by one, where all together failed: what fails alone, too, waits for another minute, and keeps none of the others waiting.
+create function rowlock.requeue_singly(queue int, ids bigint[], attempts smallint[], priorities smallint[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
+begin
+  for i in 1 .. cardinality($2) loop
+    begin
+      perform rowlock.requeue($1, ($2)[i:i], ($3)[i:i], ($4)[i:i]);
+    exception when others then
+      raise warning 'task % cannot be made available: %', ($2)[i], sqlerrm;
+      insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
+        values (($2)[i], $1, ($4)[i], ($3)[i], 1, now() + interval '1 minute', now() + interval '1 minute');
+    end;
+  end loop;
+end $$;
+
+-- Finished tasks as receipts, one for each stretch of 2^33 ids. state: 1 completed, 2 dead and pruned, 3 cancelled.
+create function rowlock.write_receipt(queue int, instance bigint, state smallint, ids bigint[], attempts smallint[]) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 begin
   insert into rowlock.receipt (queue, instance, state, firsts, ns, attempts)
   select $1, $2, $3, array_agg(y.id order by y.id), array_agg(y.n order by y.id), array_agg(y.attempt order by y.id) from (
     select min(x.id) id, count(*)::smallint n, x.attempt from (
       select u.*, u.id - row_number() over (partition by u.attempt order by u.id) run from unnest($4, $5) u(id, attempt)) x
-    group by x.attempt, x.run) y having count(*) > 0;
+    group by x.attempt, x.run, x.id >> 8) y group by y.id >> 33;
+  -- Only a task older than ten minutes may be kept: see rowlock.prune_task.
+  if $3 <> 2 and (select min(u.id) from unnest($4) u(id)) < rowlock.id_at(now() - interval '10 minutes') then
+    update rowlock.task_kept k set finished_at = now() where k.id = any ($4);
+  end if;
 end $$;
 
--- The attempts a task may use.
+-- The attempts a task may use. In two looks, each with a snapshot of its own: the first may wait for a prune that empties the partition, and
+-- finds nothing then. Planned with the ids in it, so that it locks only the partitions that hold them (R18).
 create function rowlock.max_attempts(queue int, ids bigint[]) returns table (id bigint, max_attempts smallint)
-language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-  select i, coalesce((select t.max_attempts from rowlock.task t where t.id = i), (select t.max_attempts from rowlock.task_kept t where t.id = i), q.max_attempts)
-  from unnest($2) i, rowlock.queue q where q.id = $1
-$$;
+language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+#variable_conflict use_column
+declare v_ids bigint[]; v_limits smallint[]; k_ids bigint[]; k_limits smallint[];
+begin
+  execute 'select array_agg(t.id), array_agg(t.max_attempts) from rowlock.task t where t.id = any ($1)' into v_ids, v_limits using $2;
+  if coalesce(cardinality(v_ids), 0) < cardinality($2) then
+    select array_agg(t.id), array_agg(t.max_attempts) into k_ids, k_limits from rowlock.task_kept t where t.id = any ($2);
+    v_ids := v_ids || k_ids; v_limits := v_limits || k_limits;
+  end if;
+  return query
+    select i, coalesce(max(u.l), q.max_attempts) from unnest($2) i join rowlock.queue q on q.id = $1 left join unnest(v_ids, v_limits) u(id, l) on u.id = i
+    group by i, q.max_attempts;
+end $$;
 
 -- Many outcomes at once: 1 complete, 2 retry, 3 dead, 4 snooze, 5 release. `texts`: the result of a complete, the error of a retry or dead;
 -- `delays_ms`: of a retry or snooze. Either may be empty where no outcome has any.
@@ -86,7 +115,8 @@ begin
   end if;
   if 4 = any (answers) then
     with before as materialized (
-      select g id from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where r.at > now() - interval '1 minute' and r.instance = $1
+      select g id from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g
+        where r.queue = v_queue and r.state in (1, 3) and r.at > now() - interval '1 minute' and r.instance = $1
       union select f.id from rowlock.failure f where f.id = any ($3) and f.instance = $1 and f.at > now() - interval '1 minute'
       union select d.id from rowlock.lease l, unnest(l.settled) d(id) where l.token = any ($2) and l.instance = $1)
     select array_agg(case when a.a = 4 and b.id is not null then 1::smallint else a.a end order by a.p) into answers

@@ -17,7 +17,13 @@ begin
     if q.cancelled then
       perform rowlock.write_receipt(q.queue, null, 3::smallint, q.ids, q.attempts);
       delete from rowlock.cancel_request c where c.id = any (q.ids);
-    else perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities); end if;
+    else
+      begin
+        perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities);
+      exception when others then
+        perform rowlock.requeue_singly(q.queue, q.ids, q.attempts, q.priorities);
+      end;
+    end if;
     v_moved := v_moved + cardinality(q.ids);
   end loop;
   return query select v_moved, v_moved >= $2, (select d.due from rowlock.delayed d where d.due >= $1 order by d.due limit 1);
@@ -38,7 +44,7 @@ begin
         and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit least($4, 10000)
             for update skip locked) x limit least($4, 10000)
   loop
-    update rowlock.ready y set k = nextval('rowlock.k_seq') where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
+    update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
     swept := swept + 1;
   end loop;
   return swept;
@@ -163,7 +169,7 @@ create function rowlock.reaches(queue int, backlog_limit bigint) returns boolean
         and d.due <= now() + rowlock.later_after() limit $2) d) >= $2
 $$;
 
--- Sets and clears backlog_full, and forgets instances that ended long ago. Cheap enough for every few seconds.
+-- Sets and clears backlog_full, and forgets instances that ended long ago, and requests that nobody needs. Cheap enough for every few seconds.
 create function rowlock.tidy() returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
 #variable_conflict use_column
 declare v record;
@@ -183,92 +189,195 @@ begin
     update rowlock.queue y set backlog_full = v.backlog_full, later_full = v.later_full
       where y.id = v.queue and (y.backlog_full, y.later_full) <> (v.backlog_full, v.later_full);
   end loop;
-  delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
+  if rowlock.clock_is_steady() then
+    delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
+  end if;
+  -- A request that crossed the end of its task is nobody's any more, and would lengthen every settlement.
+  delete from rowlock.cancel_request c where c.id in (
+    select x.id from rowlock.cancel_request x where x.at < now() - interval '1 minute'
+      and coalesce((select rowlock.state_of(t.id, t.queue, t.priority, t.k_low) from rowlock.every_task t where t.id = x.id), '')
+         not in ('scheduled', 'retryable', 'available', 'running') order by x.at limit 100);
 end $$;
 
--- Retention (R8). Unfinished and dead tasks of the oldest partition move to task_kept, then it is emptied. TRUNCATE waits for nobody longer than
--- the lock timeout: with a producer open it is tried again later. Answers with the partition to be detached and dropped, or null.
-create function rowlock.prune_task() returns text language plpgsql volatile security definer
+-- Retention (R8): the oldest partition goes when its last task is as old as the longest cleanup of any queue. What of it is unfinished, dead, or
+-- finished too lately is copied to task_kept first, in batches, each of them a call and a transaction, so that no interruption costs more
+-- than one. Then the partition is emptied, in a call of its own: TRUNCATE waits 50 ms, and where somebody reads or writes there the next
+-- pass tries again. Answers with the partition to be detached and dropped; `more`: call it again. No row: nothing is to be done, or not now.
+create function rowlock.prune_task(most int default 5000) returns table (part text, more boolean) language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' set jit = off as $$
-declare part text; lo bigint; hi bigint; keep interval;
+declare v_part text; v_lo bigint; v_hi bigint; keep interval; last bigint;
 begin
   perform rowlock.demand_read_committed();
-  if not rowlock.try_mutex(1, 0) then return null; end if;
+  if not rowlock.try_mutex(1, 0) then return; end if;
+  if not rowlock.clock_is_steady() then return; end if;
   select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
-  select c.relname, substring(c.relname from '_([0-9]+)$')::bigint into part, hi from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'rowlock.task'::regclass order by i.inhdetachpending desc, 2 limit 1;
-  if part is null or to_timestamp(hi) > now() - keep then return null; end if;
+  select p.part, rowlock.id_at(p.lo), rowlock.id_at(p.hi) into v_part, v_lo, v_hi from rowlock.partitions_of('task') p order by p.detaches desc, p.hi limit 1;
+  -- Ten minutes more, so that what is done at once is not copied because it was enqueued in the last second.
+  if v_part is null or rowlock.id_time(v_hi) > now() - keep - interval '10 minutes' then return; end if;
+  select max(k.id) into last from rowlock.task_kept k where k.id >= v_lo and k.id < v_hi;
+  if rowlock.keep_tasks(v_part, greatest(last + 1, v_lo), v_hi, $1) > 0 then return query select null::text, true; return; end if;
+  begin
+    execute format('lock table rowlock.%I in access exclusive mode', v_part);
+    raise exception using errcode = 'RL000';
+  exception
+    when sqlstate 'RL000' then null;   -- it can be had, and is given back for now
+    when lock_not_available then return;
+  end;
   -- Nobody adds to it any more, and its tasks are read until the rest is kept elsewhere, however many that are.
-  execute format('lock table rowlock.%I in share mode', part);
-  hi := (hi - 1704067200) << 31;
-  execute format('insert into rowlock.task_kept select t.* from rowlock.%I t where t.id in (
-      select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id < %2$s
-      union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g < %2$s and g <> all (l.settled)
-      union all select d.id from rowlock.delayed d where d.id < %2$s union all select d.id from rowlock.dead d where d.id < %2$s) on conflict do nothing', part, hi);
-  execute format('lock table rowlock.%I in access exclusive mode', part);
-  execute format('truncate rowlock.%I', part);
-  return part;
+  execute format('lock table rowlock.%I in share mode', v_part);
+  if rowlock.keep_tasks(v_part, v_lo, v_hi, $1) >= $1 then return query select null::text, true; return; end if;
+  execute format('lock table rowlock.%I in access exclusive mode', v_part);
+  execute format('truncate rowlock.%I', v_part);
+  return query select v_part, false;
+exception when lock_not_available then
+  return;   -- somebody came between
 end $$;
 
--- Partitions of the other tables that no task of a remaining partition needs; emptied under the same rules. Errors of kept tasks move too.
--- First what a detach that was given up left pending: until that is finished, Postgres detaches no other partition of the table.
+-- Copies at most so many of a partition's tasks with `lo` <= id < `hi`, by id. Answers how many: fewer than `most` are all there were.
+create function rowlock.keep_tasks(part text, lo bigint, hi bigint, most int) returns int language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare n int;
+begin
+  -- The lateral look takes each task by its id: a join would read the whole partition.
+  execute format($q$
+    with wanted as (
+      (select d.id, null::timestamptz at from rowlock.delayed d
+        where d.id >= $1 and d.id < $2 and not exists (select 1 from rowlock.task_kept k where k.id = d.id) order by d.id limit $3)
+      union all (select d.id, null from rowlock.dead d
+        where d.id >= $1 and d.id < $2 and not exists (select 1 from rowlock.task_kept k where k.id = d.id) order by d.id limit $3)
+      union all select g, null from rowlock.ready r, generate_series(greatest(r.id, $1), least(r.id + r.n, $2) - 1) g where r.id < $2 and r.id + r.n > $1
+      union all select g, null from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(greatest(u.f, $1), least(u.f + u.n, $2) - 1) g
+        where g <> all (l.settled)
+      union all select g, r.at from rowlock.queue q, rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n),
+          generate_series(greatest(u.f, $1), least(u.f + u.n, $2) - 1) g
+        where r.queue = q.id and r.state in (1, 3) and r.firsts[1] > $1 - 8589934592 and r.firsts[1] < $2
+          and r.at > now() - case r.state when 1 then q.keep_completed else q.keep_cancelled end
+          and r.at > now() - (select greatest(max(x.keep_completed), max(x.keep_cancelled)) from rowlock.queue x))
+    insert into rowlock.task_kept (id, queue, k_low, priority, max_attempts, type, payload, finished_at)
+    select t.*, w.at from (
+        select x.id, max(x.at) at from wanted x
+        where not exists (select 1 from rowlock.task_kept k where k.id = x.id and k.id >= $1 and k.id < $2) group by x.id order by x.id limit $3) w,
+      lateral (select y.* from rowlock.%I y where y.id = w.id offset 0) t
+    on conflict do nothing$q$, part) using lo, hi, most;
+  get diagnostics n = row_count;
+  return n;
+end $$;
+
+-- The partitions of the other tables that no task of a remaining partition needs, those that a detach left pending first: until that is
+-- finished, Postgres detaches no other partition of the table.
+create function rowlock.prunable_partitions() returns table (parent text, part text, hi timestamptz) language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off as $$
+#variable_conflict use_column
+declare keep interval; oldest timestamptz;
+begin
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
+  -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
+  select min(p.hi) - 2 * rowlock.partition_width() into oldest from rowlock.partitions_of('task') p;
+  return query
+    select t.parent, p.part, p.hi from unnest(array['receipt', 'result', 'failure', 'beat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
+    where p.hi <= case when t.parent in ('beat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end
+      -- What is kept has a receipt, and its result: it goes first.
+      and (t.parent not in ('receipt', 'result') or not exists (select 1 from rowlock.task_kept k where k.finished_at < p.hi))
+    order by p.detaches desc, p.hi;
+end $$;
+
+-- Moves at most so many errors of kept tasks out of the partitions that are to go, in a transaction of its own. Answers how many: fewer are all.
+create function rowlock.keep_failures(most int default 5000) returns int language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' set jit = off as $$
+declare p record; n int; moved int := 0;
+begin
+  perform rowlock.demand_read_committed();
+  if not rowlock.try_mutex(1, 0) then return 0; end if;
+  if not rowlock.clock_is_steady() then return 0; end if;
+  for p in select x.part from rowlock.prunable_partitions() x where x.parent = 'failure' loop
+    execute format('with moved as (delete from rowlock.%1$I x where x.ctid = any (array(
+        select f.ctid from rowlock.%1$I f where exists (select 1 from rowlock.task_kept t where t.id = f.id) limit $1)) returning x.*)
+      insert into rowlock.failure_kept (at, id, attempt, instance, error) select m.at, m.id, m.attempt, m.instance, m.error from moved m', p.part)
+      using $1 - moved;
+    get diagnostics n = row_count;
+    moved := moved + n;
+    exit when moved >= $1;
+  end loop;
+  return moved;
+end $$;
+
+-- Empties the partitions of the other tables that can go, under the same rules, and answers with them: table and partition.
 create function rowlock.prune_rest() returns text[] language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '50ms' set jit = off as $$
-declare p record; done text[] := '{}'; oldest timestamptz; keep interval; unused boolean;
+declare p record; done text[] := '{}'; unused boolean;
 begin
+  perform rowlock.demand_read_committed();
   if not rowlock.try_mutex(1, 0) then return done; end if;
   -- Detached, but whoever did it was gone before it could drop the table.
   for p in select c.relname part from pg_class c where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' and not c.relispartition
       and c.relname ~ '^(task|receipt|result|failure|beat|allocation)_[0-9]+$' loop
-    execute format('lock table rowlock.%I in access exclusive mode', p.part);
-    execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
-    if unused then execute format('drop table rowlock.%I', p.part); end if;
-  end loop;
-  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
-  -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
-  select to_timestamp(min(substring(c.relname from '_([0-9]+)$')::bigint)) - 2 * rowlock.partition_width() into oldest
-    from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;
-  for p in select c.relname part, b.relname parent, to_timestamp(substring(c.relname from '_([0-9]+)$')::bigint) hi
-      from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class b on b.oid = i.inhparent
-      where i.inhparent in ('rowlock.receipt'::regclass, 'rowlock.result'::regclass, 'rowlock.failure'::regclass, 'rowlock.beat'::regclass, 'rowlock.allocation'::regclass)
-      order by i.inhdetachpending desc, 3 loop
-    continue when p.hi > case when p.parent in ('beat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end;
     begin
       execute format('lock table rowlock.%I in access exclusive mode', p.part);
-    exception when lock_not_available then
-      continue;   -- somebody reads this one: the others need not wait for that
+      execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
+      if unused then execute format('drop table rowlock.%I', p.part); end if;
+    exception
+      when lock_not_available then null;
+      when others then raise warning 'table % cannot be dropped: %', p.part, sqlerrm;
     end;
-    if p.parent = 'failure' then
-      execute format('insert into rowlock.failure_kept (at, id, attempt, instance, error) select f.at, f.id, f.attempt, f.instance, f.error from rowlock.%I f
-        where f.id in (select t.id from rowlock.task_kept t)', p.part);
-    end if;
-    execute format('truncate rowlock.%I', p.part);
-    done := done || (p.parent || ' ' || p.part);
+  end loop;
+  if not rowlock.clock_is_steady() then return done; end if;
+  for p in select * from rowlock.prunable_partitions() loop
+    begin
+      execute format('lock table rowlock.%I in access exclusive mode', p.part);
+      if p.parent = 'failure' then
+        execute format('select not exists (select 1 from rowlock.%I f where f.id in (select t.id from rowlock.task_kept t))', p.part) into unused;
+        continue when not unused;   -- rowlock.keep_failures has not come to its end
+      end if;
+      execute format('truncate rowlock.%I', p.part);
+      done := done || (p.parent || ' ' || p.part);
+    exception
+      when lock_not_available then null;   -- somebody reads this one: the others need not wait for that
+      when others then raise warning 'partition % cannot be emptied: %', p.part, sqlerrm;
+    end;
   end loop;
   return done;
 end $$;
 
--- Dead tasks older than cleanup.dead, and kept tasks that are finished: few, in batches.
-create function rowlock.prune_dead(most int) returns int language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-#variable_conflict use_column
-declare n int;
+-- Dead tasks older than cleanup.dead, and kept tasks that finished long enough ago; at most so many of each. Answers how many went.
+create function rowlock.prune_dead(most int) returns int language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+declare q record; gone bigint[]; kept bigint[]; n int := 0;
 begin
+  perform rowlock.demand_read_committed();
   if not rowlock.try_mutex(4, 0) then return 0; end if;
-  -- A receipt stays behind, so that the task of a partition that is still there has a state.
-  with old as (delete from rowlock.dead d where d.id in (select x.id from rowlock.dead x join rowlock.queue q on q.id = x.queue where x.at < now() - q.keep_dead order by x.at limit $1 for update of x skip locked) returning d.id, d.queue, d.attempt)
-  insert into rowlock.receipt (queue, state, firsts, ns, attempts) select queue, 2, array_agg(id), array_agg(1::smallint), array_agg(attempt) from old group by queue;
-  -- The unfinished ones are listed once: ranges looked through for every kept task would take hours where many are kept.
-  with finished as (
-    select t.id from rowlock.task_kept t where not exists (select 1 from rowlock.dead d where d.id = t.id)
-    except (
-      select d.id from rowlock.delayed d
-      union all select g from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where r.id <= (select max(t.id) from rowlock.task_kept t)
-      union all select g from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where g <> all (l.settled))
-    limit $1)
-  delete from rowlock.task_kept t using finished f where t.id = f.id;
-  get diagnostics n = row_count;
-  delete from rowlock.failure_kept f where not exists (select 1 from rowlock.task_kept t where t.id = f.id);
-  return n;
+  if not rowlock.clock_is_steady() then return 0; end if;
+  for q in
+    with old as (
+      delete from rowlock.dead d where d.id in (
+        select x.id from rowlock.queue y, lateral (
+          select z.id from rowlock.dead z where z.queue = y.id and z.at < now() - y.keep_dead order by z.at limit $1 for update skip locked) x limit $1)
+      returning d.id, d.queue, d.attempt)
+    select o.queue, array_agg(o.id) ids, array_agg(o.attempt) attempts from old o group by o.queue
+  loop
+    -- A receipt stays behind, so that the task of a partition that is still there has a state.
+    perform rowlock.write_receipt(q.queue, null, 2::smallint, q.ids, q.attempts);
+    gone := gone || q.ids; n := n + cardinality(q.ids);
+  end loop;
+  kept := array(
+    select x.id from rowlock.queue y, lateral (
+      select k.id from rowlock.task_kept k where k.queue = y.id and k.finished_at < now() - greatest(y.keep_completed, y.keep_cancelled)
+      order by k.finished_at limit $1) x limit $1);
+  delete from rowlock.task_kept k where k.id = any (gone || kept);
+  delete from rowlock.failure_kept f where f.id = any (gone || kept);
+  return n + cardinality(kept);
+end $$;
+
+-- A task that finished in the very moment in which it was copied is not marked: some of those that are not are looked at in each pass.
+create function rowlock.mark_finished(most int) returns void language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+declare least_id bigint; greatest_id bigint;
+begin
+  select min(k.id), max(k.id) into least_id, greatest_id from rowlock.task_kept k;
+  update rowlock.task_kept k set finished_at = f.at
+    from (select x.id, x.queue from rowlock.task_kept x where x.finished_at is null
+            and x.id >= least_id + floor(random() * (greatest_id - least_id))::bigint order by x.id limit $1) y,
+      lateral rowlock.find_receipt(y.queue, y.id) f
+    where k.id = y.id and f.state in (1, 3);
 end $$;
 
 -- What a caretaker asks in each pass, in one statement: promote, and a note for the watermarks; with `tidies` the backlog against its limit, with

@@ -34,21 +34,53 @@ begin
   return v.id;
 end $$;
 
+-- How many tasks run in each queue: those of the leases, or where the table is large (rows that died beside an old transaction) what the newest
+-- beats say they hold. An instance whose beats have stopped is counted by its leases.
+create function rowlock.running() returns table (queue int, n bigint) language plpgsql stable
+set search_path = pg_catalog, pg_temp set jit = off as $$
+#variable_conflict use_column
+begin
+  if rowlock.sample_percent('rowlock.lease') = 100 then
+    return query select l.queue, sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled))::bigint from rowlock.lease l group by l.queue;
+    return;
+  end if;
+  return query
+    select i.queue, sum(coalesce(b.held, (
+        select sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled)) from rowlock.lease l where l.instance = i.id)))::bigint
+    from rowlock.instance i left join lateral (
+      select x.held from rowlock.beat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
+    where i.ended_at is null group by i.queue;
+end $$;
+
+-- Since when the oldest available task of each priority, 0 to 3, has been so, in seconds since 2024: by the first of each shard.
+create function rowlock.oldest_by_priority(queue int) returns int[] language sql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+  select array_agg(f.since order by p) from coalesce(rowlock.published_lows($1), array_fill(0::bigint, array[16])) lows cross join generate_series(0, 3) p
+  left join lateral (
+    select min(y.since) since from generate_series(0, 3) s, lateral (
+      select r.since from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= lows[p * 4 + s + 1]
+      order by r.k limit 1) y) f on true
+$$;
+
 -- All queues of the database in one statement. What is ready, delayed or dead is estimated where it is much: see rowlock.backlog().
 create function rowlock.statistics() returns table (queue int, name text, paused boolean, total_workers int, available bigint, scheduled bigint, retryable bigint, due_soon bigint,
-  running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint, instances bigint, allocated bigint, busy bigint, service_ms double precision)
+  running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint, instances bigint, allocated bigint, busy bigint, service_ms double precision,
+  oldest_by_priority double precision[])
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select q.id, q.name, q.paused, q.total_workers, coalesce(r.available, 0), coalesce(r.scheduled, 0), coalesce(r.retryable, 0), coalesce(d.soon, 0),
          coalesce(l.n, 0), coalesce(x.n, 0), case when r.oldest is not null then greatest(date_part('epoch', clock_timestamp()) - 1704067200 - r.oldest, 0) end, coalesce(c.n, 0), coalesce(a.n, 0),
-         coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms
+         coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms,
+         case when r.available > 0 then (
+           select array_agg(case when u.since is not null then greatest(date_part('epoch', clock_timestamp()) - 1704067200 - u.since, 0) end order by u.p) from unnest(rowlock.oldest_by_priority(q.id)) with ordinality u(since, p)) end
   from rowlock.queue q
   left join rowlock.backlog() r on r.queue = q.id
   -- Due within five seconds, of at most 20,000 looked at.
   left join (select d.queue, count(*) soon from (select d.queue from rowlock.delayed d where d.due < now() + interval '5 seconds' order by d.due limit 20000) d group by d.queue) d on d.queue = q.id
-  left join (select l.queue, sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled))::bigint n from rowlock.lease l group by l.queue) l on l.queue = q.id
+  left join rowlock.running() l on l.queue = q.id
   left join (select d.queue, (count(*) * 100 / rowlock.sample_percent('rowlock.dead'))::bigint n
              from rowlock.dead d tablesample system (rowlock.sample_percent('rowlock.dead')) repeatable (0) group by d.queue) x on x.queue = q.id
-  left join (select r.queue, sum((select sum(u) from unnest(r.ns) u))::bigint n from rowlock.receipt r where r.at > now() - interval '60 seconds' and r.state = 1 group by r.queue) c on c.queue = q.id
+  left join lateral (select sum((select sum(u) from unnest(r.ns) u))::bigint n from rowlock.receipt r
+    where r.queue = q.id and r.state = 1 and r.at > now() - interval '60 seconds' and r.at < now() + interval '60 seconds') c on true
   -- Enqueued in the last ten seconds, of at most 100,000 looked at.
   left join (select t.queue, count(*) n from (select t.queue from rowlock.task t where t.id >= rowlock.id_at(now() - interval '10 seconds') order by t.id desc limit 100000) t group by t.queue) a on a.queue = q.id
   left join (select i.queue, count(*) n, sum(b.allocated) allocated, sum(b.held) held, avg(b.service_ms) service_ms from rowlock.instance i,
@@ -58,67 +90,108 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
   order by q.name
 $$;
 
--- A task wherever it is kept.
-create view rowlock.every_task as select * from rowlock.task union all select * from rowlock.task_kept;
+-- A task wherever it is kept, once. (Not by an anti-join, which would read all partitions to find one task.)
+create view rowlock.every_task as
+  select t.id, t.queue, t.k_low, t.priority, t.max_attempts, t.type, t.payload from rowlock.task t
+  union all select k.id, k.queue, k.k_low, k.priority, k.max_attempts, k.type, k.payload from rowlock.task_kept k
+  where (select t.id from rowlock.task t where t.id = k.id) is null;
 
--- The range that holds a task which is ready. Without an index by id, which would cost every enqueue a twentieth: what was not moved since it was
--- enqueued lies by k much as by id, so it is looked for by halves in each shard; what was moved is walked to.
-create function rowlock.find_ready(queue int, priority smallint, id bigint) returns setof rowlock.ready language plpgsql stable
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+-- What looks at one task, or a page of a list, is planned once: planning it with the id in it read more pages than the look itself.
+
+-- The range that holds a task which is ready: by the k that it was enqueued with, or by its id where it was moved. An index by id for all
+-- would cost every enqueue a twentieth. Of k the task's row tells the lower half; the upper one is the newest k's, or one less.
+create function rowlock.find_ready(queue int, priority smallint, id bigint, k_low int) returns setof rowlock.ready language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
-declare lo bigint; hi bigint; middle bigint; seen record; lows bigint[] := coalesce(rowlock.published_lows($1), array_fill(0::bigint, array[16]));
+declare v_k bigint := $4::bigint + 2147483648; newest bigint := (select s.last_value from rowlock.k_seq s);
 begin
-  for s in 0 .. 3 loop
-    lo := lows[$2 * 4 + s + 1];
-    select r.k into hi from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = $2 and r.k >= lo order by r.k desc limit 1;
-    continue when not found;
-    -- As near as 4096 chunks: of those enqueued at the same time some come earlier than an older one.
-    while hi - lo > 256 loop
-      middle := lo + (hi - lo) / 2;
-      select r.k, r.id into seen from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = $2 and r.k >= middle order by r.k limit 1;
-      if seen.id < $3 - (4096 << 8) then lo := seen.k; else hi := middle; end if;
-    end loop;
-    return query select x.* from (
-        select r.* from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = $2 and r.k >= lo order by r.k limit 4096) x
-      where $3 >= x.id and $3 < x.id + x.n limit 1;
+  v_k := v_k + (newest & ~4294967295::bigint);
+  for turn in 1 .. 2 loop
+    return query select r.* from rowlock.ready r
+      where r.queue = $1 and r.shard = (v_k & 3)::smallint and r.lane = 0 and r.priority = $2 and r.k = v_k and r.fresh and $3 >= r.id and $3 < r.id + r.n;
+    if found then return; end if;
+    exit when v_k <= newest or v_k is null;
+    v_k := v_k - 4294967296;
+  end loop;
+  return query select r.* from rowlock.ready r where not r.fresh and r.id <= $3 and r.id > $3 - 256 and $3 < r.id + r.n and r.queue = $1 limit 1;
+end $$;
+
+-- The receipt that holds a task: most are written within an hour of its enqueuing. Then any other up to now, and at last those of a clock
+-- that was ahead.
+create function rowlock.find_receipt(queue int, id bigint) returns table (at timestamptz, instance bigint, state smallint, attempt smallint)
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare enqueued timestamptz := rowlock.id_time($2); bounds timestamptz[];
+begin
+  bounds := array[enqueued - interval '1 minute', enqueued + interval '1 hour', enqueued - interval '1 day', greatest(now(), enqueued) + interval '1 minute', '-infinity', 'infinity'];
+  for turn in 0 .. 2 loop
+    return query select r.at, r.instance, r.state, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt)
+      where r.queue = $1 and r.firsts[1] > $2 - 8589934592 and r.firsts[1] <= $2 and (r.firsts[array_upper(r.firsts, 1)] + r.ns[array_upper(r.ns, 1)]) > $2
+        and r.at >= bounds[2 * turn + 1] and r.at < bounds[2 * turn + 2] and $2 >= u.f and $2 < u.f + u.n limit 1;
     if found then return; end if;
   end loop;
-  return query select r.* from rowlock.ready r where r.queue = $1 and r.priority = $2 and r.id <= $3 and r.id > $3 - 256 and $3 < r.id + r.n limit 1;
+end $$;
+
+-- The lease that holds a task.
+create function rowlock.find_lease(id bigint) returns table (instance bigint, attempt smallint) language sql stable
+set search_path = pg_catalog, pg_temp set jit = off as $$
+  select l.instance, u.attempt from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt)
+  where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1
+$$;
+
+-- The state of a task, whose queue, priority and k_low the caller knows. Movers delete and insert in one statement's snapshot, and all looks here
+-- share one, so a task is seen in exactly one place: their order says nothing, and the cheap ones come first.
+create function rowlock.state_of(id bigint, queue int, priority smallint, k_low int) returns text language plpgsql stable
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare answer text;
+begin
+  select case d.waits when 0 then 'scheduled' else 'retryable' end into answer from rowlock.delayed d where d.id = $1;
+  if found then return answer; end if;
+  perform 1 from rowlock.dead d where d.id = $1;
+  if found then return 'dead'; end if;
+  perform 1 from rowlock.find_ready($2, $3, $1, $4);
+  if found then return 'available'; end if;
+  select case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end into answer from rowlock.find_receipt($2, $1) r;
+  if found then return answer; end if;
+  perform 1 from rowlock.find_lease($1);
+  return case when found then 'running' else 'untraced' end;
 end $$;
 
 -- scheduled, available, running, retryable, completed, dead, cancelled; null: no such task; 'untraced': a task without evidence, which is an alarm.
--- Movers delete and insert in one statement's snapshot, so that one statement sees a task in exactly one place.
-create function rowlock.task_state(id bigint) returns text language sql stable security definer
-set search_path = pg_catalog, pg_temp set jit = off as $$
-  select coalesce(
-    (select case d.waits when 0 then 'scheduled' else 'retryable' end from rowlock.delayed d where d.id = $1),
-    (select 'running' from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1),
-    (select 'available' from rowlock.find_ready(t.queue, t.priority, $1)),
-    (select 'dead' from rowlock.dead d where d.id = $1),
-    (select case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n)
-       where r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1),
-    'untraced')
-  from rowlock.every_task t where t.id = $1 and not exists (select 1 from rowlock.queue q where q.id = t.queue
-      and q.guarded and not rowlock.may(null, q.id))
-$$;
+create function rowlock.task_state(id bigint) returns text language plpgsql stable security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+declare t record;
+begin
+  select x.queue, x.priority, x.k_low into t from rowlock.every_task x where x.id = $1;
+  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded and not rowlock.may(null, q.id)) then return null; end if;
+  return rowlock.state_of($1, t.queue, t.priority, t.k_low);
+end $$;
 
 create function rowlock.story(id bigint) returns table (queue text, type text, state text, priority smallint, attempt int, max_attempts smallint, enqueued_at timestamptz,
   due_at timestamptz, finished_at timestamptz, instance text, payload text, result text)
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select q.name, t.type, s.state, t.priority,
-    coalesce((select d.attempt from rowlock.delayed d where d.id = $1), (select d.attempt from rowlock.dead d where d.id = $1), l.attempt, c.attempt,
-             case when s.state = 'available' then (select r.attempt from rowlock.find_ready(t.queue, t.priority, $1) r) end, 0)::int,
-    coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), (select d.due from rowlock.delayed d where d.id = $1),
-    coalesce(c.at, (select d.at from rowlock.dead d where d.id = $1)),
-    (select i.name from rowlock.instance i where i.id = coalesce(l.instance, c.instance)), t.payload::text,
-    (select x.body from rowlock.result x where x.id = $1 order by x.at desc limit 1)
-  from rowlock.every_task t join rowlock.queue q on q.id = t.queue
-  cross join lateral (select rowlock.task_state($1) state) s
-  left join lateral (select l.instance, u.attempt from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1) l on true
-  left join lateral (select r.at, r.instance, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt)
-    where s.state in ('completed', 'cancelled', 'dead') and r.at >= rowlock.id_time($1) - interval '1 day' and $1 >= u.f and $1 < u.f + u.n limit 1) c on true
-  where t.id = $1 and (not q.guarded or rowlock.may('reader', q.id))
-$$;
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare t record; v_state text; v_attempt int; v_due timestamptz; v_at timestamptz; v_instance bigint; v_result text;
+begin
+  select x.* into t from rowlock.every_task x where x.id = $1;
+  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded and not rowlock.may('reader', q.id)) then return; end if;
+  v_state := rowlock.state_of($1, t.queue, t.priority, t.k_low);
+  case v_state
+    when 'scheduled', 'retryable' then select d.attempt, d.due into v_attempt, v_due from rowlock.delayed d where d.id = $1;
+    when 'available' then select r.attempt into v_attempt from rowlock.find_ready(t.queue, t.priority, $1, t.k_low) r;
+    when 'running' then select l.attempt, l.instance into v_attempt, v_instance from rowlock.find_lease($1) l;
+    else
+      select d.attempt, d.at into v_attempt, v_at from rowlock.dead d where d.id = $1;
+      if not found then select r.attempt, r.at, r.instance into v_attempt, v_at, v_instance from rowlock.find_receipt(t.queue, $1) r; end if;
+  end case;
+  -- What is completed has its result from that moment.
+  if v_state = 'completed' then select y.body into v_result from rowlock.result y where y.id = $1 and y.at = v_at; end if;
+  return query
+    select q.name, t.type, v_state, t.priority, coalesce(v_attempt, 0), coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), v_due, v_at,
+           (select i.name from rowlock.instance i where i.id = v_instance), t.payload::text, v_result
+    from rowlock.queue q where q.id = t.queue;
+end $$;
 
 create function rowlock.failures(id bigint) returns table (at timestamptz, attempt smallint, instance text, error text)
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
@@ -129,63 +202,162 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
   left join rowlock.instance i on i.id = f.instance order by f.at, f.attempt
 $$;
 
--- Tasks of a state, by id, from `after` on. Completed and cancelled ones come from the last day's receipts.
+-- A page of the tasks of a state, after that one. Available ones come as they are claimed; completed and cancelled ones of the last day, the
+-- newest first; all others by id. Each queue is asked for one page, by index.
 create function rowlock.tasks(queue text, state text, after bigint, most int) returns table (id bigint, queue_name text, type text, attempt int, at timestamptz)
-language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
-  select x.id, q.name, (select t.type from rowlock.every_task t where t.id = x.id limit 1), x.attempt::int, x.at from (
-    select d.id, d.queue, d.attempt, d.at from rowlock.dead d where $2 = 'dead'
-    union all select d.id, d.queue, d.attempt, d.due from rowlock.delayed d where $2 = case d.waits when 0 then 'scheduled' else 'retryable' end
-    union all select g, r.queue, r.attempt, rowlock.id_time(g) from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g where $2 = 'available'
-    union all select g, l.queue, u.attempt, l.at from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g where $2 = 'running' and g <> all (l.settled)
-    union all select g, r.queue, u.attempt, r.at from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
-      where $2 in ('completed', 'cancelled') and r.state = case $2 when 'completed' then 1 else 3 end and r.at > now() - interval '1 day') x
-  join rowlock.queue q on q.id = x.queue
-  where (not q.guarded or rowlock.may('reader', q.id)) and ($1 is null or q.name = $1)
-      and x.id > coalesce($3, 0) order by x.id limit $4
-$$;
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+  return query
+    select x.id, x.name, coalesce((select t.type from rowlock.task t where t.id = x.id), (select t.type from rowlock.task_kept t where t.id = x.id)), x.attempt, x.at
+    from (
+      select row_number() over () o, y.* from (
+        select * from rowlock.waiting_page($1, $2, $3, $4) where $2 in ('scheduled', 'retryable', 'dead', 'running')
+        union all select * from rowlock.available_page($1, $3, $4) where $2 = 'available'
+        union all select * from rowlock.finished_page($1, case $2 when 'completed' then 1 else 3 end::smallint, $3, $4) where $2 in ('completed', 'cancelled')) y) x
+    order by x.o;
+end $$;
+
+create function rowlock.waiting_page(queue text, state text, after bigint, most int) returns table (id bigint, name text, attempt int, at timestamptz)
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+begin
+  if $2 = 'dead' then
+    return query select x.id, q.name, x.attempt::int, x.at from rowlock.queue q, lateral (
+      select d.id, d.attempt, d.at from rowlock.dead d where d.queue = q.id and d.id > coalesce($3, 0) order by d.id limit $4) x
+      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) order by x.id limit $4;
+  elsif $2 = 'running' then
+    return query select g, q.name, u.attempt::int, l.at
+      from rowlock.queue q join rowlock.lease l on l.queue = q.id, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
+      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) and g > coalesce($3, 0) and g <> all (l.settled) order by g limit $4;
+  else
+    return query select x.id, q.name, x.attempt::int, x.due from rowlock.queue q, lateral (
+      select d.id, d.attempt, d.due from rowlock.delayed d
+      where d.queue = q.id and d.waits = case $2 when 'scheduled' then 0 else 1 end::smallint and d.id > coalesce($3, 0) order by d.id limit $4) x
+      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) order by x.id limit $4;
+  end if;
+end $$;
+
+-- `after` has its place where it is ready, or where it was when it was enqueued.
+create function rowlock.available_page(queue text, after bigint, most int) returns table (id bigint, name text, attempt int, at timestamptz)
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare p smallint := -1; v_k bigint := 0; newest bigint := (select s.last_value from rowlock.k_seq s);
+begin
+  if $2 is not null then
+    select t.priority, coalesce(r.k, (newest & ~4294967295::bigint) + t.k_low + 2147483648, 0) into p, v_k
+      from rowlock.every_task t left join lateral rowlock.find_ready(t.queue, t.priority, $2, t.k_low) r on true where t.id = $2;
+  end if;
+  return query
+    select g, x.name, x.attempt::int, to_timestamp(x.since::bigint + 1704067200)
+    from (select q.name, r.* from rowlock.queue q, coalesce(rowlock.published_lows(q.id), array_fill(0::bigint, array[16])) l(lows), generate_series(0, 15) o, lateral (
+        select y.* from rowlock.ready y where y.queue = q.id and y.shard = (o & 3)::smallint and y.lane = 0 and y.priority = (o >> 2)::smallint
+          and y.k >= greatest(l.lows[o + 1], case when (o >> 2) = p then v_k end) order by y.k limit $3) r
+        where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) and (o >> 2) >= p) x,
+      generate_series(x.id, x.id + x.n - 1) g
+    where (x.priority, x.k, g) > (p, v_k, coalesce($2, 0)) order by x.priority, x.k, g limit $3;
+end $$;
+
+-- `after` has its place by when its receipt was written.
+create function rowlock.finished_page(queue text, state smallint, after bigint, most int) returns table (id bigint, name text, attempt int, at timestamptz)
+language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare newest timestamptz := now() + interval '1 minute'; v_id bigint;
+begin
+  if $3 is not null then
+    select r.at, $3 into newest, v_id from rowlock.every_task t, lateral rowlock.find_receipt(t.queue, $3) r where t.id = $3;
+  end if;
+  return query
+    select g, x.name, u.attempt::int, x.at
+    from (select q.name, y.* from rowlock.queue q, lateral (
+        select r.at, r.firsts, r.ns, r.attempts from rowlock.receipt r
+        where r.queue = q.id and r.state = $2 and r.at > now() - interval '1 day' and r.at <= newest order by r.at desc limit $4) y
+        where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id))) x, unnest(x.firsts, x.ns, x.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
+    where v_id is null or x.at < newest or g > v_id
+    order by x.at desc, g limit $4;
+end $$;
 
 -- The request is recorded first and every mover looks at it (R20). Answers 'cancelled', 'requested' (it runs: its instance is told), 'finished' or null.
 create function rowlock.cancel(id bigint) returns text language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
-declare t record; r rowlock.ready; d rowlock.delayed; k bigint;
+declare t record; v_attempt smallint;
 begin
   perform rowlock.demand_read_committed();
-  select x.queue, x.priority into t from rowlock.every_task x where x.id = $1;
+  select x.queue, x.priority, x.k_low into t from rowlock.every_task x where x.id = $1;
   if not found then return null; end if;
   if exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded
       and not rowlock.may('producer', q.id)) then
     perform rowlock.refuse_right('producer', (select q.name from rowlock.queue q where q.id = t.queue));
   end if;
+  if rowlock.state_of($1, t.queue, t.priority, t.k_low) in ('completed', 'dead', 'cancelled') then return 'finished'; end if;
   insert into rowlock.cancel_request (id) values ($1) on conflict do nothing;
   for turn in 1 .. 3 loop
-    delete from rowlock.delayed x where x.id = $1 returning * into d;
-    if found then
-      perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[d.attempt]);
-      delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';
-    end if;
-    if exists (select 1 from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n) where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled)) then return 'requested'; end if;
-    select x.* into r from rowlock.find_ready(t.queue, t.priority, $1) y
-      join rowlock.ready x on x.queue = y.queue and x.shard = y.shard and x.lane = y.lane and x.priority = y.priority and x.k = y.k for update of x;
-    if found and $1 >= r.id and $1 < r.id + r.n then
-      -- The range loses the task: what lies before it keeps the row's place, what lies behind it gets a new k.
-      if $1 > r.id then
-        update rowlock.ready x set n = $1 - r.id where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
+    case rowlock.state_of($1, t.queue, t.priority, t.k_low)
+      when 'scheduled', 'retryable' then
+        delete from rowlock.delayed x where x.id = $1 returning x.attempt into v_attempt;
+      when 'available' then v_attempt := rowlock.take_ready(t.queue, t.priority, $1, t.k_low);
+      when 'running' then return 'requested';
       else
-        delete from rowlock.ready x where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
-      end if;
-      if $1 < r.id + r.n - 1 then
-        k := nextval('rowlock.k_seq');
-        insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh) values (r.queue, k & 3, r.lane, r.priority, r.since, k, $1 + 1, r.id + r.n - 1 - $1, r.attempt, r.fresh);
-      end if;
-      perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[r.attempt]);
-      delete from rowlock.cancel_request c where c.id = $1; return 'cancelled';
+        delete from rowlock.cancel_request c where c.id = $1;
+        return 'finished';
+    end case;
+    if v_attempt is not null then
+      perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[v_attempt]);
+      delete from rowlock.cancel_request c where c.id = $1;
+      return 'cancelled';
     end if;
-    -- One statement sees a task in exactly one place; between those above it may have moved.
-    exit when rowlock.task_state($1) in ('completed', 'dead', 'cancelled');
+    -- It moved between the two looks.
   end loop;
-  delete from rowlock.cancel_request c where c.id = $1;
-  return 'finished';
+  return 'requested';
+end $$;
+
+-- Takes a task out of the range that holds it; the others keep their order. Answers with its attempts, or null where it has moved. In the
+-- middle of a range, what lies behind gets a k between its own and the next that a sequence may give to that shard; where there is none left,
+-- after two or three such cuts, the smaller half goes to the end.
+create function rowlock.take_ready(queue int, priority smallint, id bigint, k_low int) returns smallint language plpgsql volatile
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
+#variable_conflict use_column
+declare r rowlock.ready; v_before int; v_behind int; v_next bigint; v_k bigint; v_id bigint;
+begin
+  select x.* into r from rowlock.find_ready($1, $2, $3, $4) y
+    join rowlock.ready x on x.queue = y.queue and x.shard = y.shard and x.lane = y.lane and x.priority = y.priority and x.k = y.k for update of x;
+  if not found or $3 < r.id or $3 >= r.id + r.n then return null; end if;
+  v_before := $3 - r.id; v_behind := r.id + r.n - 1 - $3; v_id := $3 + 1;
+  if v_before > 0 and v_behind > 0 then
+    v_next := r.k + 1 + ((r.shard - r.k - 1) & 3);
+    select least(v_next, min(x.k)) into v_next from rowlock.ready x
+      where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k > r.k and x.k < v_next;
+    if v_next - r.k > 1 then
+      insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, ring)
+        values (r.queue, r.shard, r.lane, r.priority, r.since, r.k + (v_next - r.k) / 2, v_id, v_behind, r.attempt, false, false)
+        on conflict do nothing returning k into v_k;
+    end if;
+    if v_k is not null or v_before >= v_behind then
+      if v_k is null then perform rowlock.put_last(r, v_id, v_behind); end if;
+      v_id := r.id; v_behind := 0;
+    else
+      perform rowlock.put_last(r, r.id, v_before);
+      v_before := 0;
+    end if;
+  elsif v_before > 0 then v_id := r.id;
+  end if;
+  if v_before + v_behind = 0 then
+    delete from rowlock.ready x where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
+  else
+    update rowlock.ready x set id = v_id, n = v_before + v_behind
+      where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
+  end if;
+  return r.attempt;
+end $$;
+
+-- A part of a range, behind all that is ready.
+create function rowlock.put_last(r rowlock.ready, id bigint, n int) returns void language plpgsql volatile
+set search_path = pg_catalog, pg_temp set jit = off as $$
+declare v_k bigint := nextval('rowlock.k_seq');
+begin
+  insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh)
+    values (r.queue, v_k & 3, r.lane, r.priority, r.since, v_k, $2, $3, r.attempt, false);
 end $$;
 
 -- Cancels many, in the order of their ids, so that two such calls lock the same ranges in the same order:
@@ -235,10 +407,10 @@ begin
     select id, n, attempt from ready union all select id, 1::smallint, attempt from delayed
     union all select g, 1::smallint, u.attempt from lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g where g <> all (l.settled)),
   written as (
-    insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 3, array_agg(o.id), array_agg(o.n), array_agg(o.attempt) from unfinished o having count(*) > 0)
+    insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 3, array_agg(o.id order by o.id), array_agg(o.n order by o.id), array_agg(o.attempt order by o.id) from unfinished o having count(*) > 0)
   select coalesce(sum(o.n), 0) into cancelled from unfinished o;
   with dead as (delete from rowlock.dead d where d.queue = $1 returning d.id, d.attempt)
-  insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 2, array_agg(d.id), array_agg(1::smallint), array_agg(d.attempt) from dead d having count(*) > 0;
+  insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 2, array_agg(d.id order by d.id), array_agg(1::smallint), array_agg(d.attempt order by d.id) from dead d having count(*) > 0;
   return cancelled;
 end $$;
 

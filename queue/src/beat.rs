@@ -7,6 +7,7 @@ use sqlx::{Row, postgres::PgRow};
 use crate::{
     Db, InstanceId, Lows, LowsSeen, Noted, Result, TaskId,
     db::{Statement, query},
+    partitions::extend_partitions,
 };
 
 /// What an instance says of itself.
@@ -58,7 +59,15 @@ pub struct Beat {
 /// Beats once.
 pub async fn beat(db: &Db, beat: &BeatIn<'_>) -> Result<Beat> {
     let sent = Instant::now();
-    answer(&db.one(statement(beat)).await?, sent)
+    let row = match db.one(statement(beat)).await {
+        // The clock made a step to where there is none.
+        Err(error) if error.lacks_partition() => {
+            extend_partitions(db).await?;
+            db.one(statement(beat)).await?
+        }
+        row => row?,
+    };
+    answer(&row, sent)
 }
 
 pub(crate) fn statement<'a>(beat: &'a BeatIn<'_>) -> Statement<'a> {

@@ -9,8 +9,8 @@ use std::{
 use sqlx::{Row, types::time::OffsetDateTime};
 
 use crate::{
-    Db, Duty, InstanceId, LEASE, Lows, Noted, QueueId, Result, db::query, mutex::Missed, partitions,
-    sweep::Sweeper,
+    Db, Duty, InstanceId, LEASE, Lows, Noted, PartitionStats, QueueId, Result, db::query,
+    maintenance::Maintenance, mutex::Missed, partitions::partition_stats, sweep::Sweeper,
 };
 
 /// Tasks moved in one statement: a few milliseconds of work (measurements 4).
@@ -25,14 +25,14 @@ const PULSES_EVERY: Duration = Duration::from_secs(5);
 const PASSES_PER_SECOND: f64 = 2.0;
 /// Those of the least ids take every pass: chance alone would leave a due task, or a dead instance, for seconds the longer the more instances there are.
 const ELECTED: usize = 2;
-/// How often, over all instances together, retention and partitions are looked at: both have hours of room.
-const HOUSEKEEPING_EVERY: Duration = Duration::from_mins(1);
+/// How often, over all instances together, somebody asks whether it is time to make partitions and to clean. One a minute has that turn.
+const TURN_EVERY: Duration = Duration::from_secs(20);
+/// How often each caretaker looks for how long there are partitions.
+const PARTITIONS_EVERY: Duration = Duration::from_mins(1);
 /// How often, over all instances together, the backlog is compared with its limit.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Every so often due tasks are looked for from the very beginning, whatever the watermark says.
 const FULL_PASS_EVERY: Duration = Duration::from_mins(1);
-/// Dead tasks and kept bodies pruned in one pass.
-const PRUNE_MOST: i32 = 1000;
 
 /// What a pass did.
 #[derive(Debug, Clone, Default)]
@@ -45,8 +45,8 @@ pub struct CareReport {
     pub rescued: u64,
     /// Partitions that went.
     pub pruned: u64,
-    /// For how many hours partitions exist; `None`: not looked at in this pass.
-    pub partitions_hours_left: Option<f64>,
+    /// For how long there are partitions; `None`: not looked at in this pass.
+    pub partitions: Option<PartitionStats>,
 }
 
 /// A moment, and a transaction id drawn after it. Once no older transaction is open, no task can become due before that moment.
@@ -72,10 +72,11 @@ pub struct Caretaker {
     /// How many instances live, as of the last look.
     living: f64,
     promote_missed: Missed,
-    partitions_missed: Missed,
-    /// Whether it has tidied, and kept house, at all.
+    /// Whether it has tidied, and asked for a turn, at all.
     tidied: bool,
-    kept_house: bool,
+    asked_for_turn: bool,
+    maintenance: Maintenance,
+    partitions_at: Option<Instant>,
 }
 
 /// The number of the newest beat of every instance that lives.
@@ -116,13 +117,21 @@ impl Caretaker {
         lows: Option<&Lows>,
     ) -> Result<CareReport> {
         let mut report = CareReport::default();
+        let mut errors = Vec::new();
         if self.elected || fastrand::f64() * self.living < PASSES_PER_SECOND {
-            self.care(db, chain_since, &mut report).await?;
+            errors.extend(self.care(db, chain_since, &mut report).await.err());
+            if errors.first().is_none_or(|error| !error.is_transient()) {
+                errors.extend(self.maintain(db, &mut report).await.err());
+            }
         }
         if let (Some(sweeper), Some(lows)) = (&mut self.sweeper, lows) {
-            report.swept = sweeper.run_once(db, lows).await?;
+            match sweeper.run_once(db, lows).await {
+                Ok(swept) => report.swept = swept,
+                Err(error) => errors.push(error),
+            }
         }
-        Ok(report)
+        // No duty is left undone because another one failed.
+        errors.into_iter().next().map_or(Ok(report), Err)
     }
 
     /// What all instances of the database do together.
@@ -134,14 +143,19 @@ impl Caretaker {
             None if looks => self.pulses_at = None,
             None => (),
         }
-        if !std::mem::replace(&mut self.kept_house, true) || self.has_turn(HOUSEKEEPING_EVERY) {
-            report.partitions_hours_left = partitions::extend_partitions(db).await?;
-            let missed = report.partitions_hours_left.is_none();
-            self.partitions_missed.see(db, Duty::Partitions, missed).await?;
-            db.all(query("select rowlock.prune_dead($1)").bind(PRUNE_MOST)).await?;
-            // Last: it gives up, until the next time, where a producer's open transaction is in the way.
-            report.pruned = partitions::prune(db).await? as u64;
+        Ok(())
+    }
+
+    /// Takes turns at making partitions and cleaning, in the background, and looks how partitions are. Everything that a caretaker does
+    /// for a database whose instances live and may do less than it.
+    pub async fn maintain(&mut self, db: &Db, report: &mut CareReport) -> Result<()> {
+        if !std::mem::replace(&mut self.asked_for_turn, true) || self.has_turn(TURN_EVERY) {
+            self.maintenance.take_turns(db).await?;
         }
+        if due(&mut self.partitions_at, PARTITIONS_EVERY) {
+            report.partitions = Some(partition_stats(db).await?);
+        }
+        report.pruned = self.maintenance.take_result().await?;
         Ok(())
     }
 
@@ -237,15 +251,23 @@ impl Caretaker {
             .iter()
             .filter(|(_, (_, since))| LEASE <= now.saturating_duration_since((*since).max(chain_since)))
             .take(RESCUE_MOST);
-        let mut rescued = 0;
+        let (mut rescued, mut failed) = (0, None);
         for (instance, (beat, _)) in still {
-            let row = db.one(query("select rowlock.rescue($1, $2)").bind(instance.0).bind(beat)).await?;
+            let asked = db.one(query("select rowlock.rescue($1, $2)").bind(instance.0).bind(beat)).await;
+            let row = match asked {
+                Ok(row) => row,
+                // The tasks of the others shall not wait for that.
+                Err(error) => {
+                    _ = failed.get_or_insert(error);
+                    continue;
+                }
+            };
             if let Some(tasks) = row.try_get::<Option<i32>, _>(0)? {
                 tracing::warn!(%instance, tasks, "rescued the tasks of an instance that stopped beating");
                 rescued += u64::from(tasks.unsigned_abs());
             }
         }
-        Ok(rescued)
+        failed.map_or(Ok(rescued), Err)
     }
 }
 

@@ -142,6 +142,11 @@ impl Db {
         self.pool.forget();
     }
 
+    /// The same database over one connection of its own, made when it is needed, for what others shall not wait for.
+    pub(crate) fn apart(&self) -> Self {
+        Self { pool: Pool::new(self.pool.recipe(), 1), user: self.user.clone() }
+    }
+
     /// The row that a statement answers, under [`STATEMENT_TIMEOUT`].
     pub(crate) async fn one(&self, statement: Statement<'_>) -> Result<PgRow> {
         Ok(self.maybe(statement).await?.ok_or(sqlx::Error::RowNotFound)?)

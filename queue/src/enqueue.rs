@@ -8,6 +8,7 @@ use sqlx::{Row, types::Json};
 use crate::{
     Db, Result, TaskId,
     db::{millis, query},
+    partitions::extend_partitions,
 };
 
 /// What may differ from the queue's defaults.
@@ -50,15 +51,21 @@ pub async fn enqueue(
     payload: &str,
     options: &EnqueueOptions,
 ) -> Result<TaskId> {
-    let row = db
-        .one(
-            query("select rowlock.enqueue($1, $2, $3::text, $4::jsonb)")
-                .bind(queue)
-                .bind(kind)
-                .bind(payload)
-                .bind(options.to_json()),
-        )
-        .await?;
+    let asked = || {
+        query("select rowlock.enqueue($1, $2, $3::text, $4::jsonb)")
+            .bind(queue)
+            .bind(kind)
+            .bind(payload)
+            .bind(options.to_json())
+    };
+    let row = match db.one(asked()).await {
+        // The clock made a step to where there is none. Who may only enqueue leaves it to the instances.
+        Err(error) if error.lacks_partition() => match extend_partitions(db).await {
+            Ok(_) => db.one(asked()).await?,
+            Err(_) => return Err(error),
+        },
+        row => row?,
+    };
     Ok(TaskId(row.try_get(0)?))
 }
 

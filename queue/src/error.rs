@@ -137,6 +137,15 @@ impl Error {
         }))
     }
 
+    /// Whether somebody else's lock or open transaction was in the way for longer than we wait.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        match self {
+            Self::Timeout => true,
+            Self::Database(sqlx::Error::Database(error)) => error.code().as_deref() == Some("55P03"),
+            _ => false,
+        }
+    }
+
     /// A name for a metric's label: few and fixed.
     #[must_use]
     pub fn metric_label(&self) -> &'static str {

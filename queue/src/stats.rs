@@ -29,6 +29,8 @@ pub struct QueueStats {
     pub dead: i64,
     /// Age of the oldest available task, in seconds.
     pub oldest_available_seconds: Option<f64>,
+    /// The same of each priority, 0 to 3: what waits of a lower one waits until nothing of a higher one does.
+    pub oldest_by_priority: [Option<f64>; 4],
     /// Tasks completed within the last 60 s.
     pub completed_total: i64,
     /// Tasks enqueued per second, over the last 10 s.
@@ -52,6 +54,7 @@ pub async fn queue_stats(db: &Db) -> Result<Vec<QueueStats>> {
 impl QueueStats {
     /// A row of `rowlock.statistics()`.
     pub(crate) fn read(row: &PgRow) -> Result<Self> {
+        let oldest = row.try_get::<Option<Vec<Option<f64>>>, _>("oldest_by_priority")?.unwrap_or_default();
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
         let arrivals_per_second = row.try_get::<i64, _>("arrivals")? as f64 / 10.0;
         Ok(Self {
@@ -66,6 +69,7 @@ impl QueueStats {
             running: row.try_get("running")?,
             dead: row.try_get("dead")?,
             oldest_available_seconds: row.try_get("oldest_seconds")?,
+            oldest_by_priority: oldest.try_into().unwrap_or_default(),
             completed_total: row.try_get("completed")?,
             arrivals_per_second,
             instances: row.try_get("instances")?,

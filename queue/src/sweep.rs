@@ -9,8 +9,13 @@ use sqlx::Row;
 
 use crate::{Db, Lows, QueueId, Result, db::query, lows::PARTS};
 
-/// Rows swept in one pass.
+/// Rows swept in one statement.
 const SWEEP_MOST: i32 = 1000;
+/// Statements of one pass while each is full: a flood of late commits is moved at some thousands a second, and the caretaker's other duties
+/// wait no longer than for due tasks.
+const SWEEP_ROUNDS: usize = 10;
+/// How often it is said that so much has to be swept.
+const SAY_EVERY: Duration = Duration::from_mins(10);
 /// How often, over all instances of the queue together, it is swept.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 /// While an older transaction is open the exact watermark stands still, for days where one was prepared and forgotten; what others commit
@@ -45,6 +50,7 @@ pub(crate) struct Sweeper {
     peers: u32,
     swept: Option<Instant>,
     swept_fully: Instant,
+    said: Option<Instant>,
 }
 
 impl Sweeper {
@@ -60,6 +66,7 @@ impl Sweeper {
             peers: 1,
             swept: None,
             swept_fully: now,
+            said: None,
         }
     }
 
@@ -102,6 +109,25 @@ impl Sweeper {
             return Ok(0);
         }
         self.swept = Some(Instant::now());
+        let mut swept = 0;
+        for _ in 0..SWEEP_ROUNDS {
+            let Some(rows) = self.sweep(db, lows).await? else { break };
+            swept += u64::from(rows.unsigned_abs());
+            if rows < SWEEP_MOST {
+                break;
+            }
+            if self.said.is_none_or(|said| SAY_EVERY <= said.elapsed()) {
+                self.said = Some(Instant::now());
+                tracing::warn!(
+                    "many transactions that enqueue commit late, so their tasks start seconds later; see docs/operations.md"
+                );
+            }
+        }
+        Ok(swept)
+    }
+
+    /// One statement; `None`: another instance is at it.
+    async fn sweep(&mut self, db: &Db, lows: &Lows) -> Result<Option<i32>> {
         let row = db
             .one(
                 query("select rowlock.sweep($1, $2, $3, $4), rowlock.least_k($1, $2)")
@@ -111,13 +137,13 @@ impl Sweeper {
                     .bind(SWEEP_MOST),
             )
             .await?;
-        let Some(swept) = row.try_get::<Option<i32>, _>(0)? else { return Ok(0) };
+        let Some(swept) = row.try_get::<Option<i32>, _>(0)? else { return Ok(None) };
         if let Some(ripe) = self.ripe.take_if(|_| swept < SWEEP_MOST) {
             for (exact, least) in self.exact.iter_mut().zip(row.try_get::<Vec<Option<i64>>, _>(1)?) {
                 *exact = (*exact).max(least.map_or(ripe, |least| least.min(ripe)));
             }
         }
-        Ok(u64::from(swept.unsigned_abs()))
+        Ok(Some(swept))
     }
 
     /// The more instances, the more seldom each.

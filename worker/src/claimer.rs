@@ -131,6 +131,7 @@ impl Claimer {
             return Next::Wait;
         }
         self.unanswered = Some((token, want));
+        shared.leases.asked(token);
         let started = Instant::now();
         let lows = shared.lows();
         let (db, instance) = (&shared.db, shared.instance);
@@ -151,7 +152,9 @@ impl Claimer {
         shared.database_answered("claim");
         shared.metrics.claimed(started.elapsed(), claimed.tasks.len());
         shared.advance_lows(&claimed.lows_seen);
+        let asked = token;
         let Claimed { token, tasks, contended, .. } = claimed;
+        shared.leases.claimed(asked, tasks.len());
         let got = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         self.fruitless = if got == 0 { self.fruitless.saturating_add(1) } else { 0 };
         shared.workers.unreserve(want.saturating_sub(got));
@@ -173,7 +176,6 @@ impl Claimer {
     /// Fetches the bodies and starts the runs.
     async fn start(&mut self, token: Token, tasks: Vec<Claim>, stop: &CancellationToken) {
         let shared = Arc::clone(&self.shared);
-        shared.leases.claimed(token, tasks.len());
         // Held from here on, so that a fence in the midst of the fetch leaves no worker behind.
         let busy: Vec<_> =
             tasks.iter().map(|task| shared.workers.start(task.id, &shared.abort_runs)).collect();

@@ -1,4 +1,4 @@
-//! The instance's right to its leases, on a monotonic clock from before each beat was sent.
+//! The instance's right to its leases, on a monotonic clock from before each beat was sent, which counts the time that the machine is suspended.
 //!
 //! Invariant 6 of the design: an instance that cannot renew stops its runs before its lease can be taken.
 
@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rowlock_queue::LEASE;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,13 +15,38 @@ const FENCE_MARGIN: Duration = Duration::from_secs(3);
 /// How long the instance may work after sending a beat that was answered.
 const RIGHT: Duration = LEASE.saturating_sub(FENCE_MARGIN);
 
+/// How often the watch looks whether the machine was suspended: timers stand still while it is.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Two beats in a row may be late by this much and still count as one chain.
 const CHAIN_GAP: Duration = Duration::from_secs(3);
+
+/// How long the machine was suspended since it started. The clock of [`Instant`] stands still meanwhile, and the database's does not.
+fn suspended() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        use nix::time::{ClockId, clock_gettime};
+        let of = |clock| clock_gettime(clock).map(Duration::from);
+        // In this order, so that the time between the two looks is none of it.
+        if let (Ok(all), Ok(awake)) = (of(ClockId::CLOCK_BOOTTIME), of(ClockId::CLOCK_MONOTONIC)) {
+            return all.saturating_sub(awake);
+        }
+    }
+    Duration::ZERO
+}
+
+/// Until when the instance may work, and how long the machine had been suspended when that was set.
+#[derive(Debug, Clone, Copy)]
+struct Right {
+    until: Instant,
+    suspended: Duration,
+}
 
 /// Trips once and for good.
 #[derive(Debug)]
 pub(crate) struct Fence {
-    deadline: watch::Sender<Instant>,
+    right: Mutex<Right>,
+    suspended: fn() -> Duration,
     chain: Mutex<Chain>,
     tripped: CancellationToken,
     reason: Mutex<Option<&'static str>>,
@@ -38,8 +62,13 @@ struct Chain {
 impl Fence {
     /// `joined_at` is from before the join was sent.
     pub(crate) fn new(joined_at: Instant) -> Self {
+        Self::with(joined_at, suspended)
+    }
+
+    fn with(joined_at: Instant, suspended: fn() -> Duration) -> Self {
         Self {
-            deadline: watch::Sender::new(joined_at + RIGHT),
+            right: Mutex::new(Right { until: joined_at + RIGHT, suspended: suspended() }),
+            suspended,
             chain: Mutex::new(Chain { since: joined_at, last: joined_at }),
             tripped: CancellationToken::new(),
             reason: Mutex::new(None),
@@ -49,11 +78,15 @@ impl Fence {
     /// A beat sent at `sent` was answered. An answer after our own deadline comes too late: the lease may
     /// have been taken in between, and the runs were told to stop.
     pub(crate) fn renew(&self, sent: Instant) {
-        let now = Instant::now();
-        if *self.deadline.borrow() <= now {
+        if self.deadline() <= Instant::now() {
             self.trip("the beat was answered after the lease's deadline");
         }
-        self.deadline.send_replace(sent + RIGHT);
+        // Suspended since the beat before: it may have been while this one was on its way.
+        let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        let suspended = (self.suspended)();
+        let lost = suspended.saturating_sub(right.suspended);
+        *right = Right { until: sent + RIGHT.saturating_sub(lost), suspended };
+        drop(right);
         let mut chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
         if chain.last + CHAIN_GAP < sent {
             chain.since = sent;
@@ -86,10 +119,17 @@ impl Fence {
     /// Whether the instance may work now, by its own look at the clock: one that was stopped for longer than its right goes on
     /// before any timer has told it so.
     pub(crate) fn holds(&self) -> bool {
-        if *self.deadline.borrow() <= Instant::now() {
+        if self.deadline() <= Instant::now() {
             self.trip("no beat was answered within the lease");
         }
         !self.tripped.is_cancelled()
+    }
+
+    /// When the right is over, on the clock that stands still while the machine is suspended.
+    fn deadline(&self) -> Instant {
+        let right = *self.right.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = (self.suspended)().saturating_sub(right.suspended);
+        right.until.checked_sub(lost).unwrap_or(right.until)
     }
 
     pub(crate) fn tripped(&self) -> &CancellationToken {
@@ -103,9 +143,8 @@ impl Fence {
     /// Trips when no beat renews in time.
     pub(crate) async fn watch(&self) {
         loop {
-            let deadline = *self.deadline.borrow();
-            tokio::time::sleep_until(deadline).await;
-            if *self.deadline.borrow() <= Instant::now() {
+            tokio::time::sleep_until(self.deadline().min(Instant::now() + LOOK_EVERY)).await;
+            if self.deadline() <= Instant::now() {
                 self.trip("no beat was answered within the lease");
                 return;
             }
@@ -168,5 +207,26 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         fence.renew(Instant::now());
         assert_eq!(fence.chain_since(), Some(Instant::now()));
+    }
+
+    /// By so much, for one test, the machine is suspended.
+    static ASLEEP_MILLIS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_that_the_machine_is_suspended_counts() {
+        use std::sync::atomic::Ordering::Relaxed;
+        let start = Instant::now();
+        let fence = Fence::with(start, || Duration::from_millis(ASLEEP_MILLIS.load(Relaxed)));
+        ASLEEP_MILLIS.store(5000, Relaxed);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(fence.holds());
+        // That beat may have been sent before the five seconds.
+        fence.renew(Instant::now());
+        fence.watch().await;
+        assert_eq!(start.elapsed().as_secs(), 1 + RIGHT.as_secs() - 5);
+        // Before, it went on working until its next beat was answered, beside who had rescued its tasks.
+        let fence = Fence::with(Instant::now(), || Duration::from_millis(ASLEEP_MILLIS.load(Relaxed)));
+        ASLEEP_MILLIS.store(5000 + u64::try_from(LEASE.as_millis()).unwrap(), Relaxed);
+        assert!(!fence.holds());
     }
 }

@@ -1,12 +1,14 @@
 //! What an instance counts, in Prometheus' units and with labels of bounded variety.
 
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
-use rowlock_queue::CareReport;
+use rowlock_queue::{CareReport, PartitionStats};
+use tokio::time::Instant;
 
 /// From a cache lookup to the longest sensible attempt.
 const TASK_SECONDS: &[f64] = &[0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
@@ -28,7 +30,31 @@ pub(crate) struct Metrics {
     lease_lost: IntCounter,
     errors: IntCounterVec,
     care: IntCounterVec,
-    partition_seconds: Gauge,
+    partitions: Partitions,
+}
+
+/// For how long there are partitions, as last seen and counted on from then. Nothing is said until something is known.
+struct Partitions {
+    left: Gauge,
+    oldest: Gauge,
+    seen: Mutex<Option<(Instant, PartitionStats)>>,
+    known: Once,
+}
+
+impl Partitions {
+    fn update(&self, registry: &Registry) {
+        let Some((at, stats)) = *self.seen.lock().unwrap_or_else(PoisonError::into_inner) else { return };
+        let since = at.elapsed().as_secs_f64();
+        self.left.set(stats.left_seconds - since);
+        self.oldest.set(stats.oldest_seconds + since);
+        self.known.call_once(|| {
+            for gauge in [&self.left, &self.oldest] {
+                if let Err(error) = registry.register(Box::new(gauge.clone())) {
+                    tracing::error!(%error, "a metric is missing");
+                }
+            }
+        });
+    }
 }
 
 impl Metrics {
@@ -58,10 +84,18 @@ impl Metrics {
             lease_lost: IntCounter::with_opts(opts("lease_lost_total", "Outcomes that came too late"))?,
             errors: IntCounterVec::new(opts("errors_total", "Failures, by kind"), &["kind"])?,
             care: IntCounterVec::new(opts("caretaken_total", "What the caretakers did"), &["deed"])?,
-            partition_seconds: Gauge::with_opts(opts(
-                "partitions_left_seconds",
-                "For how long partitions are made ahead",
-            ))?,
+            partitions: Partitions {
+                left: Gauge::with_opts(opts(
+                    "partitions_left_seconds",
+                    "Time until the last existing partition ends",
+                ))?,
+                oldest: Gauge::with_opts(opts(
+                    "oldest_partition_age_seconds",
+                    "Time since the oldest partition of tasks ended",
+                ))?,
+                seen: Mutex::default(),
+                known: Once::new(),
+            },
         };
         metrics.register()?;
         // Present from the start, so that a rate over them sees the first event.
@@ -83,12 +117,12 @@ impl Metrics {
         self.registry.register(Box::new(self.beats_failed.clone()))?;
         self.registry.register(Box::new(self.lease_lost.clone()))?;
         self.registry.register(Box::new(self.errors.clone()))?;
-        self.registry.register(Box::new(self.care.clone()))?;
-        self.registry.register(Box::new(self.partition_seconds.clone()))
+        self.registry.register(Box::new(self.care.clone()))
     }
 
     /// The text format, with the gauges as they are now.
     pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
+        self.partitions.update(&self.registry);
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
@@ -139,8 +173,9 @@ impl Metrics {
                 self.care.with_label_values(&[deed]).inc_by(done);
             }
         }
-        if let Some(hours) = report.partitions_hours_left {
-            self.partition_seconds.set(hours * 3600.0);
+        if let Some(stats) = report.partitions {
+            *self.partitions.seen.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some((Instant::now(), stats));
         }
     }
 
@@ -170,5 +205,24 @@ mod tests {
             assert!(line.starts_with("rowlock_worker_"), "{line}");
         }
         assert!(text.contains("rowlock_worker_tasks_settled_total{outcome=\"dead\"} 0"), "{text}");
+    }
+
+    fn value(metrics: &Metrics, name: &str) -> Option<f64> {
+        let text = metrics.render().unwrap();
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_left_of_the_partitions_is_said_once_known_and_falls_where_nobody_looks() {
+        let metrics = Metrics::new().unwrap();
+        // Before, an instance that had not yet had the turn said 0, and one that lost it stood still.
+        assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), None);
+        let partitions = Some(PartitionStats { left_seconds: 1000.0, oldest_seconds: 10.0 });
+        metrics.cared(&CareReport { partitions, ..CareReport::default() });
+        assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), Some(1000.0));
+        metrics.cared(&CareReport::default());
+        tokio::time::advance(Duration::from_mins(25)).await;
+        assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), Some(-500.0));
+        assert_eq!(value(&metrics, "rowlock_worker_oldest_partition_age_seconds"), Some(1510.0));
     }
 }

@@ -62,6 +62,8 @@ impl<S: Settles> Settler<S> {
         let mut pause = Pause::DATABASE;
         let mut refused_since = None;
         let mut replaced = Replaced::Nothing;
+        // Of errors that seem to be everybody's: how many were refused one after the other, and whether others are taken meanwhile.
+        let (mut in_a_row, mut others_pass) = (0, false);
         while !rest.is_empty() {
             let now = most.min(rest.len());
             let error = match self.store.settle(&rest[..now]).await {
@@ -69,7 +71,9 @@ impl<S: Settles> Settler<S> {
                     self.outage.answered("settle");
                     self.count(&rest[..now], &settled);
                     rest = &mut rest[now..];
-                    (pause, refused_since, replaced) = (Pause::DATABASE, None, Replaced::Nothing);
+                    others_pass |= refused_since.is_some();
+                    (pause, refused_since, replaced, in_a_row) =
+                        (Pause::DATABASE, None, Replaced::Nothing, 0);
                     continue;
                 }
                 Err(error) => error,
@@ -89,9 +93,25 @@ impl<S: Settles> Settler<S> {
             self.outage.failed("settle", &error);
             if error.is_transient() {
                 refused_since = None;
+            } else if others_pass && rest.len() <= in_a_row {
+                // It is theirs alone: what can be said of the first of them is said, and no other one waits for it.
+                if let Some(more) = replace(&mut rest[0], &error, replaced) {
+                    replaced = more;
+                } else {
+                    tracing::error!(task = %rest[0].task, %error, "the outcome is refused in every form; the task stays as it is until the instance ends");
+                    rest = &mut rest[1..];
+                    replaced = Replaced::Nothing;
+                }
+                continue;
             } else if REFUSED_LONGEST <= refused_since.get_or_insert_with(Instant::now).elapsed() {
                 // Nothing we send is taken: the leases are handed back, and the reason is the operator's to see.
                 return Err(WorkerError::Queue(error));
+            } else if now == 1 {
+                // Perhaps it is one row's: the next one first, and this one last.
+                in_a_row += 1;
+                rest.rotate_left(1);
+            } else {
+                most = 1;
             }
             if matches!(error, Error::Timeout) {
                 // What is too much for one statement would be too much again.

@@ -57,7 +57,7 @@ fn show(stats: &[QueueStats], watch: bool, output: Output) -> Result<(), Failure
 }
 
 fn row(queue: &QueueStats) -> Vec<String> {
-    let oldest = queue.oldest_available_seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1}"));
+    let oldest = oldest(queue);
     let name = if queue.paused { format!("{} (paused)", queue.name) } else { queue.name.clone() };
     let mut row = vec![name];
     row.extend(
@@ -66,6 +66,19 @@ fn row(queue: &QueueStats) -> Vec<String> {
     row.push(oldest);
     row.extend([queue.instances, queue.busy, queue.total_workers.into()].map(|n| n.to_string()));
     row
+}
+
+/// Of each priority, where several wait: the others hide behind the one that is claimed first.
+fn oldest(queue: &QueueStats) -> String {
+    let waits: Vec<String> = (0..)
+        .zip(queue.oldest_by_priority)
+        .filter_map(|(priority, seconds)| Some(format!("{priority}:{:.1}", seconds?)))
+        .collect();
+    match (&waits[..], queue.oldest_available_seconds) {
+        ([_, _, ..], _) => waits.join(" "),
+        (_, Some(seconds)) => format!("{seconds:.1}"),
+        (_, None) => "-".to_owned(),
+    }
 }
 
 fn value(queue: &QueueStats) -> Value {
@@ -78,6 +91,7 @@ fn value(queue: &QueueStats) -> Value {
         "running": queue.running,
         "dead": queue.dead,
         "oldestAvailableSeconds": queue.oldest_available_seconds,
+        "oldestSecondsByPriority": queue.oldest_by_priority,
         "instances": queue.instances,
         "allocated": queue.allocated,
         "busy": queue.busy,

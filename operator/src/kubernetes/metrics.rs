@@ -13,6 +13,7 @@ struct Gauges {
     workers: GaugeVec,
     pods: GaugeVec,
     oldest: GaugeVec,
+    by_priority: GaugeVec,
     connections: GaugeVec,
 }
 
@@ -73,11 +74,13 @@ impl Gauges {
         let pods = gauge("rowlock_queue_pods", "Pods: desired.", &["kind"])?;
         let help = "How long the oldest available task has waited.";
         let oldest = gauge("rowlock_queue_oldest_available_seconds", help, &[])?;
+        let help = "How long the oldest available task of each priority has waited.";
+        let by_priority = gauge("rowlock_queue_oldest_by_priority_seconds", help, &["priority"])?;
         let help = "Connections of the database: at most, held by others at most in the last minutes, kept free for them.";
         let labels = ["namespace", "secret", "kind"];
         let connections = GaugeVec::new(Opts::new("rowlock_database_connections", help), &labels)?;
         registry.register(Box::new(connections.clone()))?;
-        Ok(Self { registry, tasks, workers, pods, oldest, connections })
+        Ok(Self { registry, tasks, workers, pods, oldest, by_priority, connections })
     }
 
     fn set_connections(&self, namespace: &str, secret: &str, limit: &Limit) {
@@ -111,5 +114,8 @@ impl Gauges {
             self.workers.with_label_values(&[namespace, name, kind]).set(count as f64);
         }
         self.oldest.with_label_values(&[namespace, name]).set(stats.oldest_available_seconds.unwrap_or(0.0));
+        for (priority, oldest) in ["0", "1", "2", "3"].iter().zip(stats.oldest_by_priority) {
+            self.by_priority.with_label_values(&[namespace, name, priority]).set(oldest.unwrap_or(0.0));
+        }
     }
 }

@@ -61,6 +61,7 @@ fn lives(queue: &str, owner: &str, instances: i64) -> Declared {
         running: 0,
         dead: 0,
         oldest_available_seconds: None,
+        oldest_by_priority: [None; 4],
         completed_total: 0,
         arrivals_per_second: 0.0,
         instances,

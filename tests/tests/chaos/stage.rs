@@ -96,6 +96,11 @@ impl Stage {
         Ok(Self { server, url, proxy, proxied, folder, fleet, seed: config.seed, temp: Some(temp) })
     }
 
+    /// What the server has said.
+    pub(crate) fn server_log(&self) -> String {
+        std::fs::read_to_string(self.server.cluster_dir().with_extension("log")).unwrap_or_default()
+    }
+
     /// Every log of events.
     pub(crate) fn logs(&self) -> Vec<PathBuf> {
         let logs = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());

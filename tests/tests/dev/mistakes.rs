@@ -85,15 +85,6 @@ async fn a_database_out_of_reach_or_of_another_schema_is_4() {
     check(&home.run(&["status"]), 4, "rowlock migrate");
 }
 
-/// Before, this was 1, as if another try were in vain.
-#[tokio::test]
-async fn a_server_that_takes_no_changes_is_4() {
-    let test = TestDb::new().await;
-    let home = Home::with_database(&server::url(&test.name));
-    test.run(format!("alter database {} set default_transaction_read_only = on", test.name)).await;
-    check(&home.run(&["enqueue", "mail", "send"]), 4, "read-only");
-}
-
 #[tokio::test]
 async fn a_database_that_takes_no_writes_is_4_and_said_to_be_so() {
     let test = TestDb::new().await;

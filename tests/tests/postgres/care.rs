@@ -167,7 +167,7 @@ async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
     }
     let insert = format!(
         "with t as (insert into rowlock.task (id, queue, priority, type, payload) values (rowlock.id_at(now()) | 77, {0}, 1, 'send', '{{}}') returning id)
-         insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh) select {0}, {k} & 3, 1, {k}, id, 1, 0, true from t",
+         insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh) select {0}, {k} & 3, 1, {k}, id, 1, 0, false from t",
         member.joined.queue
     );
     producer.execute(sqlx::AssertSqlSafe(insert)).await.unwrap();

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod allocation;
+mod bad_rows;
 mod care;
 mod claims;
 mod connections;
@@ -16,6 +17,8 @@ mod hostile_servers;
 mod housekeeping;
 mod isolation;
 mod late;
+mod looks;
+mod maintenance;
 mod outages;
 mod outcomes;
 mod overseer;

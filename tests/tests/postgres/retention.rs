@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rowlock_queue::{Caretaker, EnqueueOptions, Outcome, declare};
+use rowlock_queue::{EnqueueOptions, Outcome, declare, maintain};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, Row};
 
@@ -67,12 +67,16 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
     producer.execute("begin; select rowlock.enqueue('mail', 'send', '{}')").await.unwrap();
     let care = {
         let db = test.db.clone();
-        tokio::spawn(async move { Caretaker::new().run_once(&db, None, None).await })
+        tokio::spawn(async move { maintain(&db).await })
     };
     let slowest = slowest_of_many(&test).await;
-    assert!(!care.is_finished(), "the partition is detached only when the open producer is done");
+    let there = format!("select to_regclass('rowlock.{old}') is not null");
+    assert!(test.one::<bool>(&there).await, "the partition is detached only when the open producer is done");
     producer.execute("commit").await.unwrap();
-    assert_eq!(care.await.unwrap().unwrap().pruned, 1);
+    // It waits for a second, and else is finished by the next pass.
+    if care.await.unwrap().unwrap() == 0 {
+        assert_eq!(maintain(&test.db).await.unwrap(), 1);
+    }
     eprintln!("producers waited up to {slowest:?} beside retention, {quiet:?} without");
     assert!(slowest < PROMISED + 2 * quiet, "a producer waited {slowest:?}, and {quiet:?} without retention");
 
@@ -102,6 +106,7 @@ async fn a_body_is_found_that_retention_moves_meanwhile() {
     let mut member = test.member("a").await;
     let claimed = member.claim(1).await;
     let (ids, token) = ([claimed.tasks[0].id], claimed.token.unwrap());
+    test.run("select rowlock.prune_task()").await;
     let mut pruner = test.session().await;
     pruner.execute("begin; select rowlock.prune_task()").await.unwrap();
     let fetch = {
@@ -139,7 +144,7 @@ async fn a_detach_that_was_given_up_is_finished_before_the_next() {
     let detach = format!("alter table rowlock.beat detach partition rowlock.{newer} concurrently");
     assert!(pruner.execute(sqlx::AssertSqlSafe(detach)).await.is_err(), "the producer is open");
     producer.execute("commit").await.unwrap();
-    assert_eq!(Caretaker::new().run_once(&test.db, None, None).await.unwrap().pruned, 2);
+    assert_eq!(maintain(&test.db).await.unwrap(), 2);
 }
 
 #[tokio::test]
@@ -164,10 +169,10 @@ async fn a_transaction_of_days_ago_keeps_nothing_but_its_own_partition() {
     );
     open.execute(sqlx::AssertSqlSafe(holds)).await.unwrap();
     assert_eq!(test.one::<i64>(beats).await, 2);
-    Caretaker::new().run_once(&test.db, None, None).await.unwrap_err();
+    assert_eq!(maintain(&test.db).await.unwrap(), 1);
     assert_eq!(test.one::<i64>(beats).await, 1, "one of them is in use, and so is the partition of tasks");
     open.execute("commit").await.unwrap();
-    assert_eq!(Caretaker::new().run_once(&test.db, None, None).await.unwrap().pruned, 2);
+    assert_eq!(maintain(&test.db).await.unwrap(), 2);
 }
 
 #[tokio::test]
@@ -178,23 +183,118 @@ async fn a_table_that_was_detached_and_not_dropped_is_dropped_later() {
     let left = emptied[0].split(' ').next_back().unwrap();
     test.run(format!("alter table rowlock.beat detach partition rowlock.{left}")).await;
     test.run("create table rowlock.beat_1 (mine int); insert into rowlock.beat_1 values (1)").await;
-    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    maintain(&test.db).await.unwrap();
     assert!(test.one::<bool>(&format!("select to_regclass('rowlock.{left}') is null")).await);
     assert!(test.one::<bool>("select to_regclass('rowlock.beat_1') is not null").await, "it is not empty");
 }
 
-/// Kept tasks, each a range of its own. Looking for each of them through all ranges took 15 s.
-const MANY_KEPT: &str = "insert into rowlock.task_kept select i * 256, q.id, 1, null, 't', '{}' from generate_series(1, 20000) i, rowlock.queue q;
-  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh) select q.id, i & 3, 1, nextval('rowlock.k_seq'), i * 256, 1, 0, true
-    from generate_series(1, 19990) i, rowlock.queue q;
-  analyze rowlock.task_kept; analyze rowlock.ready";
+/// Kept tasks, ten of which finished two days ago. Each pass once looked for those through all that waits.
+const MANY_KEPT: &str = "insert into rowlock.task_kept (id, queue, priority, type, payload, finished_at)
+    select i * 256, q.id, 1, 't', '{}', case when i > 19990 then now() - interval '2 days' end from generate_series(1, 20000) i, rowlock.queue q;
+  analyze rowlock.task_kept";
 
 #[tokio::test]
-async fn many_kept_tasks_are_told_from_the_finished_ones_in_one_walk() {
+async fn kept_tasks_that_finished_go_without_a_look_at_the_others() {
     let test = TestDb::new().await;
     test.run(MANY_KEPT).await;
     let mut session = test.session().await;
-    session.execute("set statement_timeout = '5s'").await.unwrap();
-    let gone: i32 = session.fetch_one("select rowlock.prune_dead(1000)").await.unwrap().get(0);
-    assert_eq!(gone, 10);
+    // The first time a session asks much of the catalog.
+    session.execute("select rowlock.prune_dead(5)").await.unwrap();
+    let prune = "explain (analyze, buffers, format json) select rowlock.prune_dead(1000)";
+    let plan: serde_json::Value = session.fetch_one(prune).await.unwrap().get(0);
+    let pages = plan[0]["Plan"]["Shared Hit Blocks"].as_i64().unwrap();
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.task_kept").await, 19990);
+    assert!(pages < 300, "{pages} pages");
+}
+
+/// Dead tasks, in a partition of three days ago whose time is over.
+const DEAD: &str = "insert into rowlock.task (id, queue, priority, type, payload)
+    select rowlock.id_at(now()) + g * 256, q.id, 1, 't', '{}' from generate_series(1, 200000) g, rowlock.queue q;
+  insert into rowlock.dead (id, queue, priority, attempt) select t.id, t.queue, 1, 1 from rowlock.task t";
+
+async fn brief(test: &TestDb) {
+    let keep = Duration::from_secs(1);
+    let brief =
+        rowlock_queue::Declaration { keep_completed: keep, keep_cancelled: keep, ..declaration("mail") };
+    declare(&test.db, &brief).await.unwrap();
+}
+
+#[tokio::test]
+async fn hundreds_of_thousands_of_dead_tasks_are_kept_by_statements_of_a_second() {
+    let test = TestDb::new().await;
+    brief(&test).await;
+    test.run(DEAD).await;
+    test.run(AGE).await;
+    // Before, one statement copied them all, and was given up, and tried again, once a minute for ever.
+    test.run(format!("alter database {} set statement_timeout = '1s'", test.name)).await;
+    let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
+    assert_eq!(maintain(&db).await.unwrap(), 1);
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.task_kept").await, 200_000);
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.task").await, 0);
+}
+
+#[tokio::test]
+async fn beside_a_dump_nothing_that_was_copied_is_thrown_away() {
+    let test = TestDb::new().await;
+    brief(&test).await;
+    test.enqueue_many(10).await;
+    test.run(AGE).await;
+    let old = test.one::<String>(OLDEST).await;
+    let mut dump = test.session().await;
+    dump.execute(sqlx::AssertSqlSafe(format!("begin; lock table rowlock.{old} in access share mode")))
+        .await
+        .unwrap();
+    assert_eq!(maintain(&test.db).await.unwrap(), 0, "it is no error");
+    let kept = "select string_agg(id || ' ' || xmin, ',' order by id) from rowlock.task_kept";
+    let before = test.one::<String>(kept).await;
+    assert_eq!(test.audited().await, (0, 0, 0, 10), "each of them counts once");
+    maintain(&test.db).await.unwrap();
+    dump.execute("commit").await.unwrap();
+    assert_eq!(maintain(&test.db).await.unwrap(), 1);
+    assert_eq!(test.one::<String>(kept).await, before, "the same rows");
+}
+
+#[tokio::test]
+async fn a_task_is_remembered_from_when_it_finished_however_long_it_waited() {
+    let test = TestDb::new().await;
+    let ids = test.enqueue_many(2).await;
+    test.run(AGE).await;
+    let aged = |id: rowlock_queue::TaskId| rowlock_queue::TaskId(id.0 - ((3 * 86400) << 31));
+    let mut member = test.member("a").await;
+    let done = Outcome::Complete { result: Some("42".into()) };
+    // One finishes before its partition goes, the other one after.
+    let claimed = member.claim(1).await;
+    member.settle(&claimed, &done).await;
+    assert_eq!(maintain(&test.db).await.unwrap(), 1);
+    let claimed = member.claim(1).await;
+    member.settle(&claimed, &done).await;
+    // Before, both were gone within a minute.
+    maintain(&test.db).await.unwrap();
+    for id in &ids {
+        let story = rowlock_queue::story(&test.db, aged(*id)).await.unwrap().unwrap();
+        assert_eq!((story.state.as_str(), story.result.as_deref()), ("completed", Some("42")));
+    }
+    test.run("update rowlock.task_kept set finished_at = finished_at - interval '25 hours'").await;
+    maintain(&test.db).await.unwrap();
+    assert_eq!(test.state(aged(ids[0])).await, None);
+}
+
+#[tokio::test]
+async fn a_last_attempt_beside_retention_is_the_last_one() {
+    let test = TestDb::new().await;
+    brief(&test).await;
+    test.enqueue_with(&EnqueueOptions { max_attempts: Some(1), ..Default::default() }).await;
+    test.run(AGE).await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    test.run("select rowlock.prune_task()").await;
+    let mut pruner = test.session().await;
+    pruner.execute("begin; select rowlock.prune_task()").await.unwrap();
+    let retry = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
+    let (settled, ()) = tokio::join!(member.settle(&claimed, &retry), async {
+        test.until_somebody_waits().await;
+        pruner.execute("commit").await.unwrap();
+    });
+    // Before, it found the task in neither table, and took the queue's six attempts.
+    assert_eq!(settled, [rowlock_queue::Settled::Dead]);
 }

@@ -1,8 +1,6 @@
 //! What statistics say, how one task is found, and what both cost, where much waits.
 
-use rowlock_queue::{
-    Caretaker, Declaration, EnqueueOptions, Outcome, QueueStats, TaskId, declare, enqueue, queue_stats,
-};
+use rowlock_queue::{Caretaker, Declaration, EnqueueOptions, QueueStats, declare, enqueue, queue_stats};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, PgConnection, Row};
 
@@ -94,31 +92,16 @@ async fn a_large_backlog_fills_its_queue_and_no_other() {
 }
 
 #[tokio::test]
-async fn one_of_many_tasks_is_found_without_a_walk_over_all_of_them() {
+async fn statistics_say_which_priority_waits() {
     let test = TestDb::new().await;
-    let moved = test.enqueue().await;
-    let mut member = test.member("a").await;
-    let claimed = member.claim(1).await;
-    fill(&test).await;
-    fill(&test).await;
-    member.settle(&claimed, &Outcome::Release).await;
-    let mut session = test.session().await;
-    for place in [0, 1, ROWS / 2, ROWS, 2 * ROWS - 1] {
-        let nth = format!("select id from rowlock.ready where fresh order by k offset {place} limit 1");
-        let id = TaskId(test.one(nth).await);
-        let find = format!(
-            "rowlock.find_ready((select id from rowlock.queue where name = 'mail'), 1::smallint, {id})"
-        );
-        assert_eq!(test.one::<i64>(format!("select id from {find}")).await, id.0);
-        let pages = pages_read(&mut session, &find).await;
-        eprintln!("{pages} pages of some {}", ROWS / 50);
-        assert!(pages < 1500, "{pages} pages of some {}", ROWS / 50);
+    for priority in [0, 2] {
+        let options = EnqueueOptions { priority: Some(priority), ..Default::default() };
+        test.enqueue_with(&options).await;
     }
-    let find = format!(
-        "select id from rowlock.find_ready((select id from rowlock.queue where name = 'mail'), 1::smallint, {moved})"
-    );
-    assert_eq!(test.one::<i64>(find).await, moved.0, "it lies where its id does not say");
-    assert_eq!(rowlock_queue::cancel(&test.db, moved).await.unwrap(), rowlock_queue::Cancelled::Done);
-    assert_eq!(test.state(moved).await.as_deref(), Some("cancelled"));
-    assert_eq!(rowlock_queue::cancel(&test.db, moved).await.unwrap(), rowlock_queue::Cancelled::Finished);
+    test.run("update rowlock.ready set since = since - 600 where priority = 2").await;
+    // Before, the one number for all said nothing of who it was that waited.
+    let oldest = stats(&test, "mail").await.oldest_by_priority;
+    assert!(oldest[0].is_some_and(|seconds| seconds < 60.0), "{oldest:?}");
+    assert!(oldest[2].is_some_and(|seconds| seconds >= 600.0), "{oldest:?}");
+    assert_eq!((oldest[1], oldest[3]), (None, None));
 }

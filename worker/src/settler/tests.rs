@@ -20,6 +20,8 @@ struct Fake {
     unwritable: Option<&'static str>,
     answer_lost: bool,
     logins_refused: AtomicUsize,
+    /// Refuses a batch with this task in it, as if it refused everything, unless it is settled as dead.
+    strange: Option<&'static str>,
     /// Times out with more than so many.
     most: Option<usize>,
 }
@@ -45,6 +47,12 @@ impl Settles for Arc<Fake> {
         };
         let says =
             |s: &Settlement| self.unwritable.is_some_and(|text| format!("{:?}", s.outcome).contains(text));
+        let strange = |s: &Settlement| {
+            Some(s.task.to_string().as_str()) == self.strange && !matches!(s.outcome, Outcome::Dead { .. })
+        };
+        if batch.iter().any(strange) {
+            return Err(Error::UnsupportedEncoding("a trigger of somebody's".into()));
+        }
         if batch.iter().any(|one| poisoned(one) || says(one)) {
             return Err(Error::Refused { code: "22021".into(), message: "no".into(), hint: None });
         }
@@ -158,6 +166,20 @@ async fn a_refused_text_goes_and_the_outcome_stays() {
     for outcome in ["complete", "retry", "dead"] {
         assert_eq!(metrics.settled_so_far(outcome), 1, "{outcome}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_seems_everybodys_and_is_of_one_task_does_not_hold_up_the_others() {
+    let fake = Arc::new(Fake { strange: Some("2"), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLE_QUEUE);
+    for id in 1..=4 {
+        send.send(settlement(id)).await.unwrap();
+    }
+    drop(send);
+    // Before, the instance ended after a minute, and so did the next one that claimed the task.
+    settler.work(receive).await.unwrap();
+    assert_eq!((metrics.settled_so_far("complete"), metrics.settled_so_far("dead")), (3, 1));
 }
 
 #[tokio::test]

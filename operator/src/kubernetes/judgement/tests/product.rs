@@ -182,6 +182,7 @@ fn view((pods_desired, reason): (u32, Settled)) -> QueueView {
         running: 0,
         dead: 0,
         oldest_available_seconds: None,
+        oldest_by_priority: [None; 4],
         completed_total: 0,
         arrivals_per_second: 0.0,
         instances: 0,

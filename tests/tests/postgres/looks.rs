@@ -1,0 +1,203 @@
+//! What it costs to look at one task, or a page of a list, where much waits and much has finished; and what a cancel leaves as it was.
+
+use std::time::Duration;
+
+use rowlock_queue::{Cancelled, Caretaker, Outcome, TaskId, cancel, list};
+use rowlock_tests::TestDb;
+use sqlx::{Executor, PgConnection, Row};
+
+/// Each. Read before any index was there, a look at a finished one took a tenth of all pages.
+const WAITING: i64 = 150_000;
+const FINISHED: i64 = 300_000;
+
+/// Single tasks that wait, and tasks that finished within the last 22 hours, twenty to a receipt, every hundredth of them cancelled.
+async fn fill(test: &TestDb) {
+    test.run(format!(
+        "begin; set local session_replication_role = replica;
+         insert into rowlock.task (id, queue, k_low, priority, type, payload)
+           select rowlock.id_at(now()) - (g << 14), q.id, (g - 2147483648)::int, 1, 't', '{{}}' from rowlock.queue q, generate_series(1::bigint, {WAITING}) g;
+         insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh)
+           select q.id, g & 3, 1, g, rowlock.id_at(now()) - (g << 14), 1, 0, true from rowlock.queue q, generate_series(1::bigint, {WAITING}) g;
+         select setval('rowlock.k_seq', {WAITING});
+         insert into rowlock.task (id, queue, priority, type, payload)
+           select rowlock.id_at(now() - interval '22 hours') + (g / 20) * 9000000000 + g % 20, q.id, 1, 't', '{{}}'
+           from rowlock.queue q, generate_series(0::bigint, {FINISHED} - 1) g;
+         insert into rowlock.receipt (at, queue, state, firsts, ns, attempts)
+           select now() - interval '22 hours' + g * interval '4.2 s', q.id, case when g % 100 = 0 then 3 else 1 end,
+                  array[rowlock.id_at(now() - interval '22 hours') + g * 9000000000], array[20], array[1]
+           from rowlock.queue q, generate_series(0::bigint, {FINISHED} / 20 - 1) g;
+         commit; analyze"
+    ))
+    .await;
+}
+
+/// The least of several times: what a session asks for the first time it looks up in the catalogs, and plans.
+async fn pages_read(session: &mut PgConnection, call: &str) -> i64 {
+    let explain = format!("explain (analyze, buffers, format json) select * from {call}");
+    let mut least = i64::MAX;
+    for _ in 0..4 {
+        let plan: serde_json::Value =
+            session.fetch_one(sqlx::AssertSqlSafe(explain.clone())).await.unwrap().get(0);
+        let plan = &plan[0]["Plan"];
+        least = least
+            .min(plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap());
+    }
+    least
+}
+
+#[tokio::test]
+async fn one_task_and_a_page_of_a_list_are_found_by_index() {
+    let test = TestDb::new().await;
+    let moved = test.enqueue().await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    fill(&test).await;
+    member.settle(&claimed, &Outcome::Release).await;
+    let mut session = test.session().await;
+    let waits: i64 =
+        test.one("select id from rowlock.ready where fresh order by k offset 70000 limit 1").await;
+    let early: i64 =
+        test.one("select firsts[1] + 7 from rowlock.receipt order by at offset 101 limit 1").await;
+    let late: i64 =
+        test.one("select firsts[1] + 7 from rowlock.receipt order by at desc offset 101 limit 1").await;
+    for (id, state) in
+        [(waits, "available"), (moved.0, "available"), (early, "completed"), (late, "completed")]
+    {
+        assert_eq!(test.state(TaskId(id)).await.as_deref(), Some(state));
+        for look in ["task_state", "story", "cancel"] {
+            let pages = pages_read(&mut session, &format!("rowlock.{look}({id})")).await;
+            eprintln!("{look} of one that is {state}: {pages} pages");
+            assert!(pages <= 50, "{look} of one that is {state}: {pages} pages");
+        }
+    }
+    for (state, after) in
+        [("available", 0), ("available", waits), ("completed", 0), ("completed", early), ("cancelled", 0)]
+    {
+        let after = if after == 0 { "null".into() } else { after.to_string() };
+        let pages = pages_read(&mut session, &format!("rowlock.tasks('mail', '{state}', {after}, 50)")).await;
+        eprintln!("a page of {state}: {pages} pages");
+        assert!(pages <= 300, "a page of {state}: {pages} pages");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_a_list_follow_one_another_without_a_gap() {
+    let test = TestDb::new().await;
+    let mut ids = test.enqueue_many(300).await;
+    ids.push(test.enqueue().await);
+    let mut member = test.member("a").await;
+    for state in ["available", "completed"] {
+        let mut seen = Vec::new();
+        while let Ok(page) = list(&test.db, Some("mail"), state, 40, seen.last().copied()).await
+            && !page.is_empty()
+        {
+            seen.extend(page.iter().map(|line| line.id));
+        }
+        seen.sort_unstable_by_key(|id| id.0);
+        assert_eq!(seen, ids, "{state}");
+        while let claimed = member.claim(70).await
+            && !claimed.tasks.is_empty()
+        {
+            member.settle(&claimed, &Outcome::Complete { result: None }).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_leaves_the_others_their_order() {
+    let test = TestDb::new().await;
+    let first = test.enqueue_many(128).await;
+    let behind = test.enqueue_many(3).await;
+    // The first, the last, and three in the middle.
+    let gone = [first[0], first[127], first[64], first[32], first[96]];
+    for id in gone {
+        assert_eq!(cancel(&test.db, id).await.unwrap(), Cancelled::Done);
+    }
+    let mut member = test.member("a").await;
+    let mut order = Vec::new();
+    while let claimed = member.claim(10).await
+        && !claimed.tasks.is_empty()
+    {
+        order.extend(claimed.tasks.iter().map(|task| task.id));
+        member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    }
+    // Before, all that lay behind a cancelled one went behind everything else.
+    order.retain(|id| !behind.contains(id));
+    let expected: Vec<_> = first.iter().filter(|id| !gone.contains(id)).copied().collect();
+    assert_eq!(order, expected);
+    assert_eq!(test.audited().await, (126, 0, 5, 0));
+}
+
+#[tokio::test]
+async fn a_range_with_many_cuts_loses_nothing() {
+    let test = TestDb::new().await;
+    let ids = test.enqueue_many(128).await;
+    for id in ids.iter().step_by(3) {
+        assert_eq!(cancel(&test.db, *id).await.unwrap(), Cancelled::Done);
+    }
+    assert_eq!(test.audited().await, (0, 0, 43, 85));
+    for (place, id) in ids.iter().enumerate() {
+        let state = if place % 3 == 0 { "cancelled" } else { "available" };
+        assert_eq!(test.state(*id).await.as_deref(), Some(state), "{place}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_needs_any_more_is_deleted() {
+    let test = TestDb::new().await;
+    let id = test.enqueue().await;
+    let runs = test.enqueue().await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(1).await;
+    member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    member.claim(1).await;
+    // As one leaves it that crossed the settlement.
+    test.run(format!("insert into rowlock.cancel_request values ({id}, now() - interval '2 minutes'), ({runs}, now() - interval '2 minutes')")).await;
+    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    let left: i64 = test.one("select sum(id)::bigint from rowlock.cancel_request").await;
+    assert_eq!(left, runs.0, "the other one runs");
+}
+
+#[tokio::test]
+async fn running_tasks_are_counted_where_many_leases_died() {
+    let test = TestDb::new().await;
+    test.enqueue_many(5).await;
+    let mut member = test.member("a").await;
+    member.claim(3).await;
+    member.beat(3, 5).await;
+    let running = async || rowlock_queue::queue_stats(&test.db).await.unwrap()[0].running;
+    assert_eq!(running().await, 3);
+    let mut pins = test.session().await;
+    pins.execute("begin isolation level repeatable read; select 1").await.unwrap();
+    test.run("insert into rowlock.lease (token, instance, queue, firsts, ns, attempts, priorities)
+      select g, 0, 1, array[g], array[1], array[0], array[1] from generate_series(1, 60000) g; delete from rowlock.lease where instance = 0; analyze rowlock.lease").await;
+    let mut session = test.session().await;
+    let pages = pages_read(&mut session, "rowlock.running()").await;
+    assert!(pages < 100, "{pages} pages");
+    assert_eq!(running().await, 3, "what the beat said");
+    test.run("update rowlock.beat set at = at - interval '2 minutes'").await;
+    assert_eq!(running().await, 3, "and where beats have stopped, the leases");
+}
+
+#[tokio::test]
+async fn a_flood_of_late_commits_is_swept_in_one_pass() {
+    let test = TestDb::new().await;
+    let mut member = test.member("a").await;
+    let mut producer = test.session().await;
+    producer.execute("begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}') from generate_series(1, 3500)").await.unwrap();
+    test.run("select setval('rowlock.k_seq', (select last_value + 5000 from rowlock.k_seq))").await;
+    let newest: i64 = test.one("select last_value from rowlock.k_seq").await;
+    member.walk_past(newest - 1000).await;
+    producer.execute("commit").await.unwrap();
+    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
+    let mut swept = 0;
+    for _ in 0..50 {
+        swept = caretaker.run_once(&test.db, None, Some(&member.lows)).await.unwrap().swept;
+        if 0 < swept {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // Before, a thousand went in each pass of two or ten seconds.
+    assert_eq!(swept, 3500);
+}
