@@ -67,7 +67,7 @@ impl Limits {
             let others = self.others.note(now, others, WINDOW);
             let connections = Connections { limit: seen.limit, others, others_steady, leaving: 0 };
             let of = NAMES.into_iter().find(|name| *name == seen.limit_of).unwrap_or("a limit of the server");
-            Limit { of: of.into(), is_own: seen.user.is_some(), connections }
+            Limit { of, is_own: seen.user.is_some(), connections }
         });
     }
 
