@@ -18,8 +18,6 @@ use super::outcome::Outcome;
 use crate::limit::Limit;
 use crate::view::QueueView;
 
-pub(crate) use refusals::in_words_of;
-
 /// For so long a queue may have no pod that is ready before somebody has to act: as long as a Deployment's
 /// own deadline, which does not run where pods come by scaling.
 const LACKS_LONGEST: Duration = Duration::from_mins(10);
@@ -94,9 +92,7 @@ pub(crate) fn stalled(seen: &Seen<'_>) -> Option<Trouble> {
     match seen.outcome {
         Outcome::Foreign(message) => return Some(Trouble::new(Reason::OwnedByAnother, message)),
         Outcome::Refused(said) => {
-            let said = in_words_of(said, seen.spec.template.as_ref());
-            let message =
-                format!("the API server refuses the pods of spec.template; what ran before runs on: {said}");
+            let message = refusals::template_refused(said, seen.spec.template.as_ref());
             return Some(Trouble::new(Reason::TemplateRefused, message));
         }
         Outcome::Forbidden(said) => return Some(Trouble::new(Reason::Forbidden, said)),

@@ -11,6 +11,17 @@ use serde_json::Value;
 const WORKERS_OWN: &str = "spec.worker.resources, or workerResources of the operator's chart";
 const TEMPLATES_OWN: &str = "its resources in spec.template";
 
+/// Why the API server takes no such Deployment.
+pub(super) fn template_refused(said: &str, template: Option<&Value>) -> String {
+    let said = in_words_of(said, template);
+    let linux = if said.contains("windows pod") {
+        "the worker is a Linux program, so spec.template.spec.os has to be linux; "
+    } else {
+        ""
+    };
+    format!("the API server refuses the pods of spec.template; what ran before runs on: {linux}{said}")
+}
+
 /// Why the cluster does not let pods in, with what helps, where Kubernetes' own admission says it.
 pub(super) fn pods_refused(said: &str, template: Option<&Value>, worker: &ResourceRequirements) -> String {
     let said = in_words_of(said, template);
@@ -78,7 +89,7 @@ fn within_range(said: &str, template: Option<&Value>, worker: &ResourceRequireme
 /// With the containers as the template has them: by their names, and in the list that they were written in.
 /// We make init containers of all of them, so that the server would speak of `initContainers[0]`, which
 /// nobody has written.
-pub(crate) fn in_words_of(said: &str, template: Option<&Value>) -> String {
+fn in_words_of(said: &str, template: Option<&Value>) -> String {
     let name = |one: &Value| one["name"].as_str().unwrap_or_default().to_owned();
     let written: Vec<String> = list_of(template, "containers").iter().map(name).collect();
     let own: Vec<String> = list_of(template, "initContainers").iter().map(name).collect();
@@ -153,6 +164,8 @@ mod tests {
             assert_eq!(in_words_of(said, Some(&template())), expected);
         }
         assert_eq!(in_words_of("initContainers[0]", None), "initContainers[0]");
+        let windows = template_refused("x: Forbidden: cannot be set for a windows pod", None);
+        assert!(windows.contains("the worker is a Linux program"), "{windows}");
     }
 
     /// Before this was mended, nobody was told whose container it is, and what helps.

@@ -104,6 +104,15 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
         })
         .await;
     }
+    // Each has an event with its own words: before this was mended, the first was shown for all of them.
+    until("the last refusal has an event", || {
+        let events = stage.kubectl(&["get", "events"]);
+        if events.contains("imagee") && events.contains("uplicate") { Ok(()) } else { Err(events) }
+    })
+    .await;
+    // In the words of the template, in which nobody has written an init container.
+    let (_, message) = stage.condition("emails", "Stalled");
+    assert!(message.contains("containers[name=\"handler\"]"), "{message}");
     // What ran before is scaled on.
     stage.db.enqueue_many(1000).await;
     stage.until_replicas(4).await;

@@ -67,6 +67,27 @@ async fn an_operator_that_starts_without_an_api_server_lives_and_says_what_it_wa
     says("/readyz", "HTTP/1.1 200 OK").await;
 }
 
+/// Before this was mended, an operator without its definition was ready, and silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_whose_definition_goes_is_not_ready_until_it_is_back() {
+    let stage = Stage::new("undefined").await;
+    let (faults, _operator, address) = stage.operator_with_faults_and_pages(Mode::Undefined).await;
+    let says = async |expected: &str| {
+        until(expected, || {
+            let said = page(address, "/readyz");
+            if said.contains(expected) { Ok(()) } else { Err(said) }
+        })
+        .await;
+    };
+    says("install the chart rowlock-crds").await;
+    faults.set(Mode::Calm);
+    says("HTTP/1.1 200 OK").await;
+    faults.set(Mode::Undefined);
+    says("install the chart rowlock-crds").await;
+    faults.set(Mode::Calm);
+    says("HTTP/1.1 200 OK").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_expired_begins_anew_with_all_there_is() {
     let stage = Stage::new("expired").await;

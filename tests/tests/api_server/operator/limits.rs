@@ -50,6 +50,30 @@ async fn there_are_no_more_pods_than_the_database_has_connections_for() {
     stage.until("ScalingLimited", "False NotLimited").await;
 }
 
+/// Before this was mended, a queue without a single connection was ready, with an event that its tasks are
+/// done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_without_a_connection_is_not_ready_and_says_why() {
+    let stage = Stage::new("placeless").await;
+    stage.db.run(format!("alter database {} connection limit 9", stage.db.name)).await;
+    let always =
+        EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", "").replace("total: 40", "total: 10");
+    for name in ["emails", "letters", "posts"] {
+        stage.task_queue(name, &always.replace("queueName: mail", &format!("queueName: {name}")));
+    }
+    let _operator = stage.operator().await;
+    // One at least is tried; who has none is told what is missing.
+    stage.until_of("emails", "Ready", "False Progressing").await;
+    for name in ["letters", "posts"] {
+        let message = stage.until_of(name, "Ready", "False Connections").await;
+        assert!(message.contains("no pod runs") && message.contains("lets 9 in"), "{message}");
+        assert_eq!(stage.get("deployment", name)["spec"]["replicas"], 0);
+    }
+    stage.until_event("Connections").await;
+    let events = stage.kubectl(&["get", "events", "-o", "json"]);
+    assert!(!events.contains("the queue is processing tasks"), "{events}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_terminate_are_counted() {
     let stage = Stage::new("terminating").await;
@@ -66,6 +90,19 @@ async fn pods_that_terminate_are_counted() {
         });
         stage.apply(&pod.to_string());
     }
+    let worker = |state: &serde_json::Value| {
+        json!({ "status": { "phase": "Running", "containerStatuses": [{
+            "name": "worker", "image": "w", "imageID": "", "ready": true, "restartCount": 0, "state": state
+        }] } })
+        .to_string()
+    };
+    let patch = |name: &str, status: &str| {
+        stage.kubectl(&["patch", "pod", name, "--subresource=status", "--type=merge", "-p", status]);
+    };
+    let running = worker(&json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } }));
+    for number in 0..20 {
+        patch(&format!("emails-{number}"), &running);
+    }
     stage.kubectl(&["delete", "pod", "--all", "--wait=false"]);
     stage.db.run(format!("alter database {} connection limit 60", stage.db.name)).await;
     stage.task_queue("emails", &many);
@@ -74,11 +111,18 @@ async fn pods_that_terminate_are_counted() {
     // Twenty-seven at most, and twenty are there still.
     let replicas = stage.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
     assert!(replicas <= 7, "{replicas}");
-    // More than what others could have come to hold meanwhile.
+    // More than what others could have come to hold meanwhile. Of half of them only the handler still takes
+    // its time, without connections: before this was mended, those held up everybody for as long as the
+    // grace lasts.
+    let ended = worker(&json!({ "terminated": { "exitCode": 0 } }));
     for number in 0..10 {
         let name = format!("emails-{number}");
         let gone = "{\"metadata\":{\"finalizers\":null}}";
-        stage.kubectl(&["patch", "pod", &name, "--type=merge", "-p", gone]);
+        if number % 2 == 0 {
+            patch(&name, &ended);
+        } else {
+            stage.kubectl(&["patch", "pod", &name, "--type=merge", "-p", gone]);
+        }
     }
     until("more come for those that went", || {
         let now = stage.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();

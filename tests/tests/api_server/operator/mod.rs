@@ -6,6 +6,7 @@ mod deployment;
 mod faults;
 mod limits;
 mod owners;
+mod pods;
 mod replicas;
 mod rights;
 mod rollouts;

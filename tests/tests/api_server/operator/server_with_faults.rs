@@ -25,6 +25,9 @@ pub(crate) enum Mode {
     Away,
     /// No watch goes on, and none begins where it ended.
     Expired,
+    /// The definition of TaskQueues has gone, and who watched them is told that there is nothing to be
+    /// watched.
+    Undefined,
 }
 
 /// What lies between an operator and its API server.
@@ -82,6 +85,11 @@ impl Faults {
             (Mode::Storm, 2) if !request.method().is_safe() => {
                 return Ok(self.status(StatusCode::CONFLICT, "Conflict"));
             }
+            (Mode::Undefined, _)
+                if request.method().is_safe() && request.uri().path().ends_with("/taskqueues") =>
+            {
+                return Ok(self.status(StatusCode::NOT_FOUND, "NotFound"));
+            }
             (Mode::Expired, _) if watches => return Ok(self.status(StatusCode::GONE, "Expired")),
             _ => (),
         }
@@ -89,7 +97,9 @@ impl Faults {
         let mut modes = self.mode.subscribe();
         let over = async move {
             // A request that was let through comes to its end; what streams ends with the good days.
-            let _ = modes.wait_for(|mode| watches && matches!(mode, Mode::Away | Mode::Expired)).await;
+            let _ = modes
+                .wait_for(|mode| watches && matches!(mode, Mode::Away | Mode::Expired | Mode::Undefined))
+                .await;
         };
         let data = body.into_data_stream().map_ok(Frame::data).map_err(Into::into).take_until(Box::pin(over));
         Ok(Response::from_parts(head, UnsyncBoxBody::new(StreamBody::new(data))))

@@ -6,8 +6,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ResourceRequirements;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client};
 use rowlock_crds::labels;
@@ -164,6 +165,14 @@ impl Stage {
             if events.contains(reason) { Ok(events.clone()) } else { Err(events) }
         })
         .await
+    }
+
+    /// As `kubectl scale deployment/emails` does, without what it takes to start.
+    pub(crate) async fn scale(&self, replicas: u32) {
+        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = PatchParams { field_manager: Some("kubectl".into()), ..PatchParams::default() };
+        let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+        api.patch_scale("emails", &params, &patch).await.unwrap();
     }
 
     /// Waits until the Deployment of `emails` has so many replicas.

@@ -1,0 +1,159 @@
+//! What keeps pods from working is named with the pod and what to do. Their status is written by hand, as a
+//! kubelet writes it.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+use super::stage::{EMAILS, Stage, until};
+
+/// So many seconds ago.
+fn ago(seconds: i64) -> String {
+    let at = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).unwrap();
+    Timestamp::from_second(at.as_second()).unwrap().to_string()
+}
+
+/// Four pods are wanted, and one is there, with what its Deployment says and that status.
+async fn with_pod(stage: &Stage, status: &Value) {
+    stage.kubectl(&["create", "serviceaccount", "default"]);
+    stage.until_replicas(4).await;
+    let template = stage.deployment()["spec"]["template"].clone();
+    let metadata = json!({ "name": "emails-1", "labels": template["metadata"]["labels"] });
+    stage.apply(
+        &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"] })
+            .to_string(),
+    );
+    let patch = json!({ "status": status }).to_string();
+    stage.kubectl(&["patch", "pod", "emails-1", "--subresource=status", "--type=merge", "-p", &patch]);
+}
+
+/// It has had its node for two minutes, and its sandbox or not.
+fn placed(sandbox: &str) -> Value {
+    let condition = |type_: &str, status: &str| json!({ "type": type_, "status": status, "lastTransitionTime": ago(120) });
+    let conditions = [condition("PodScheduled", "True"), condition("PodReadyToStartContainers", sandbox)];
+    json!({ "phase": "Pending", "startTime": ago(120), "conditions": conditions })
+}
+
+/// Before this was mended, the queue was ready for a minute and in progress for ever, four such pods were
+/// made, and more were advised.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_that_is_not_there_is_named_and_one_pod_is_tried() {
+    let stage = Stage::new("unmounted").await;
+    let volume = "template: { spec: { volumes: [{ name: v, configMap: { name: typo } }], containers";
+    let spec = EMAILS.replace("template: { spec: { containers", volume);
+    stage.task_queue("emails", &spec.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    let _operator = stage.operator().await;
+    with_pod(&stage, &placed("False")).await;
+    stage.until("Ready", "False NotStarting").await;
+    stage.until_replicas(1).await;
+    stage.until("ScalingLimited", "True NotStarting").await;
+    let message = stage.until("HandlerHealthy", "False NotStarting").await;
+    assert!(message.contains("pod emails-1 waits for its volumes or its network"), "{message}");
+    assert!(message.contains(&format!("kubectl describe pod emails-1 -n {}", stage.namespace)), "{message}");
+    stage.until_event("NotStarting").await;
+    // The kubelet's own words, where the pod is new to the operator: they are read once a minute.
+    let event = |uid: &str| {
+        let of = json!({ "kind": "Pod", "apiVersion": "v1", "name": "emails-2", "namespace": stage.namespace, "uid": uid });
+        json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": { "name": "emails-2.1" }, "involvedObject": of, "type": "Warning",
+            "reason": "FailedMount", "message": "configmap \"typo\" not \
+            found", "firstTimestamp": ago(60), "lastTimestamp": ago(1), "count": 7
+        })
+    };
+    let mut second: Value =
+        serde_json::from_str(&stage.kubectl(&["get", "pod", "emails-1", "-o", "json"])).unwrap();
+    let labels = second["metadata"]["labels"].clone();
+    second["metadata"] = json!({ "name": "emails-2", "labels": labels });
+    second.as_object_mut().unwrap().remove("status");
+    stage.apply(&second.to_string());
+    let uid = stage.kubectl(&["get", "pod", "emails-2", "-o", "jsonpath={.metadata.uid}"]);
+    stage.apply(&event(&uid).to_string());
+    let patch = json!({ "status": placed("False") }).to_string();
+    stage.kubectl(&["patch", "pod", "emails-2", "--subresource=status", "--type=merge", "-p", &patch]);
+    stage.kubectl(&["delete", "pod", "emails-1", "--force", "--grace-period=0"]);
+    until("the kubelet's words are there", || {
+        let (said, message) = stage.condition("emails", "HandlerHealthy");
+        if message.contains("FailedMount: configmap \"typo\" not found") {
+            Ok(())
+        } else {
+            Err(format!("{said} {message}"))
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_init_container_that_never_ends_is_named_with_its_log() {
+    let stage = Stage::new("init").await;
+    let init = "template: { spec: { initContainers: [{ name: wait, image: 'w:1' }], containers";
+    let spec = EMAILS.replace("template: { spec: { containers", init);
+    stage.task_queue("emails", &spec.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    let _operator = stage.operator().await;
+    let mut status = placed("True");
+    status["initContainerStatuses"] = json!([{
+        "name": "wait", "image": "w:1", "imageID": "", "ready": false, "restartCount": 0, "started": true,
+        "state": { "running": { "startedAt": ago(90) } }
+    }]);
+    with_pod(&stage, &status).await;
+    let message = stage.until("HandlerHealthy", "False NotStarting").await;
+    assert!(
+        message.contains("init container wait of pod emails-1") && message.contains("-c wait"),
+        "{message}"
+    );
+    stage.until_replicas(1).await;
+}
+
+/// Before this was mended, `kubectl wait` went on waiting, and so did Flux, though Kubernetes had given up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_that_kubernetes_has_given_up_is_stalled_and_a_paused_one_says_who_holds_it() {
+    let stage = Stage::new("deadline").await;
+    stage.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    let _operator = stage.operator().await;
+    stage.until_replicas(4).await;
+    let generation = stage.deployment()["metadata"]["generation"].clone();
+    let late = json!({ "status": { "observedGeneration": generation, "conditions": [{
+        "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "has \
+        timed out progressing"
+    }] } });
+    let patch = |patch: &Value| {
+        let patch = patch.to_string();
+        stage.kubectl(&[
+            "patch",
+            "deployment",
+            "emails",
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &patch,
+        ]);
+    };
+    patch(&late);
+    let message = stage.until("Stalled", "True NotStarting").await;
+    assert!(
+        message.contains("has timed out progressing") && message.contains("kubectl describe"),
+        "{message}"
+    );
+    patch(&json!({ "status": { "conditions": null } }));
+    stage.until("Stalled", "False Succeeded").await;
+    stage.kubectl(&["rollout", "pause", "deployment/emails"]);
+    until("the pause is named", || {
+        let (said, message) = stage.condition("emails", "Reconciling");
+        if message.contains("kubectl rollout resume deployment/emails") {
+            Ok(())
+        } else {
+            Err(format!("{said} {message}"))
+        }
+    })
+    .await;
+}
+
+/// Before this was mended, a handler was ended by its hook and its tasks ran again elsewhere, and nobody
+/// had said so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_ends_a_handler_before_its_tasks_is_warned_of() {
+    let stage = Stage::new("hook").await;
+    let hook = "image: 'emails:1', lifecycle: { preStop: { exec: { command: [kill, '1'] } } }";
+    stage.task_queue("emails", &EMAILS.replace("image: 'emails:1'", hook));
+    let _operator = stage.operator().await;
+    let events = stage.until_event("PreStop").await;
+    assert!(events.contains("the preStop hook of handler runs"), "{events}");
+}
