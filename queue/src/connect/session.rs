@@ -42,8 +42,7 @@ const NOTICES: &str = "-c client_connection_check_interval=1s";
 /// that the verbs need. And what is not qualified is Postgres' own: a login that may create functions and
 /// operators in `public` would run code as us otherwise, since an exact match there is taken before one in
 /// `pg_catalog` that needs a cast.
-const DIRECT: &str =
-    "-c rowlock.direct=on -c default_transaction_isolation=read\\ committed -c search_path=pg_catalog,pg_temp";
+const DIRECT: &str = "-c rowlock.direct=on -c default_transaction_isolation=read\\ committed -c search_path=pg_catalog,pg_temp";
 /// For the bell, a little later than for us: a server that does not notice who hangs up would go on with the
 /// statement that was given up.
 const GIVEN_UP: &str = "-c statement_timeout=6s";
