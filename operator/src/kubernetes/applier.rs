@@ -219,7 +219,7 @@ impl Pods {
             };
             let note = format!(
                 "{what} had set {replicas} pods: they are put back to {}, each time. To scale by hand or \
-                by another autoscaler, set                  spec.suspendScaling of the TaskQueue; else \
+                by another autoscaler, set spec.suspendScaling of the TaskQueue; else \
                 remove that autoscaler",
                 intent.pods
             );
