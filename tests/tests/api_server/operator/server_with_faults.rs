@@ -25,7 +25,7 @@ pub(crate) enum Mode {
     Away,
     /// No watch goes on, and none begins where it ended.
     Expired,
-    /// The definition of TaskQueues has gone, and who watched them is told that there is nothing to be
+    /// The definition of `TaskQueues` has gone, and who watched them is told that there is nothing to be
     /// watched.
     Undefined,
 }
