@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod dependencies;
+mod named_tests;
 mod world;
 
 use std::path::Path;
