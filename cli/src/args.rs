@@ -19,7 +19,7 @@ Connecting: --database-url, ROWLOCK_DATABASE_URL, or ROWLOCK_DATABASE_URL_FILE (
 wins over the string). A flag wins over the environment. --database-ca-file or ROWLOCK_DATABASE_CA_FILE names
 the CA that the server's certificate is verified with.";
 
-/// Background tasks kept in Postgres: enqueue, inspect, mend, and run a whole Rowlock on this machine
+/// Background tasks kept in Postgres: enqueue, inspect, retry, cancel, and run a whole Rowlock on this machine
 #[derive(Parser)]
 #[command(name = "rowlock", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
@@ -38,15 +38,15 @@ pub(crate) enum Format {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Run the `TaskQueues` of a folder here: own `PostgreSQL`, instances as processes, until Ctrl-C
+    /// Run the `TaskQueues` of a folder on this machine, with a `PostgreSQL` server, until Ctrl-C
     Dev(Dev),
     /// Enqueue a task
     Enqueue(Enqueue),
-    /// Show the queues: what waits, runs and is dead, and who works
+    /// Show queues with their backlog, dead tasks and workers
     Status(Status),
-    /// Show the whole story of a task
+    /// Show all details of a task
     Task(One),
-    /// List tasks of a state, oldest first
+    /// List tasks of a state
     Tasks(Tasks),
     /// Make dead tasks available again
     Retry(Retry),
@@ -71,7 +71,7 @@ pub(crate) struct Database {
     /// File that holds the connection string [env: `ROWLOCK_DATABASE_URL_FILE`]
     #[arg(long = "database-url-file", value_name = "FILE")]
     pub(crate) url_file: Option<PathBuf>,
-    /// File with the CA of the database's certificate, as PEM; sslmode is then verify-full [env: `ROWLOCK_DATABASE_CA_FILE`]
+    /// File with the CA of the database's certificate, as PEM; a URL without sslmode then has verify-full [env: `ROWLOCK_DATABASE_CA_FILE`]
     #[arg(long = "database-ca-file", value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 }
@@ -81,23 +81,23 @@ pub(crate) struct Dev {
     /// Folder (or file) of the `TaskQueue` manifests
     #[arg(short, long, value_name = "DIR")]
     pub(crate) file: PathBuf,
-    /// Where cluster, logs and records are kept [default: DIR/.rowlock]
+    /// Where the database, logs and records are kept [default: DIR/.rowlock]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// A server of yours instead of an own one
+    /// Use an existing `PostgreSQL` server instead of starting one
     #[arg(long, value_name = "URL")]
     pub(crate) database_url: Option<String>,
-    /// Version of the own `PostgreSQL`
+    /// Version of the `PostgreSQL` server that is started
     #[arg(long, value_name = "VERSION", default_value = crate::server::DEFAULT_VERSION)]
     pub(crate) postgres: String,
-    /// Port of the own `PostgreSQL` [default: a free one]
+    /// Port of that server [default: a free one]
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
     /// Address of /metrics and /targets; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
-    /// Enqueue so many tasks, wait until all are done and all instances gone, and end
-    #[arg(long, value_name = "TASKS")]
+    /// Demo: enqueue N tasks, wait until all are done and the queue is scaled to zero, then exit
+    #[arg(long, value_name = "N")]
     pub(crate) demo: Option<u32>,
 }
 
@@ -116,7 +116,7 @@ pub(crate) struct Enqueue {
     /// 0 to 3, 0 first
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=3))]
     pub(crate) priority: Option<u8>,
-    /// Not before so long from now: 30s, 1h30m
+    /// Delay before the task may run, for example 30s or 1h30m
     #[arg(long)]
     pub(crate) delay: Option<Dur>,
     /// Attempts before it is dead, instead of the queue's
@@ -161,10 +161,10 @@ pub(crate) struct Tasks {
     /// Of this queue only
     #[arg(long)]
     pub(crate) queue: Option<String>,
-    /// At most so many
+    /// At most this many tasks
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
-    /// Go on after this task: the last one of the page before
+    /// Start after this task id (for paging)
     #[arg(long, value_name = "ID", value_parser = task_id)]
     pub(crate) after: Option<TaskId>,
 }
@@ -187,7 +187,7 @@ pub(crate) struct Delete {
     pub(crate) database: Database,
     /// Name of the queue
     pub(crate) queue: String,
-    /// Also where instances live or tasks are unfinished: these are cancelled
+    /// Even if instances run or tasks are unfinished: ends the instances and cancels the tasks
     #[arg(long)]
     pub(crate) force: bool,
 }

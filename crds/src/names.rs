@@ -102,9 +102,6 @@ pub mod env {
         "ROWLOCK_LEASE",
         "ROWLOCK_SERVICE_ACCOUNT",
         "ROWLOCK_CLUSTER_ROLE",
-        "ROWLOCK_DATABASE_CA_FILE",
-        "ROWLOCK_WORKER_LABELS",
-        "ROWLOCK_ALLOWED_DATABASE_HOSTS",
     ];
     /// Where the handler shall listen: the convention of most web frameworks, hence without our prefix.
     pub const HANDLER_PORT: &str = "PORT";

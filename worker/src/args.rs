@@ -32,7 +32,7 @@ pub struct Args {
     /// File that holds the connection string; wins over the string itself
     #[arg(long, env = env::DATABASE_URL_FILE)]
     database_url_file: Option<PathBuf>,
-    /// File with the CA of the database's certificate, as PEM; sslmode is then verify-full
+    /// File with the CA of the database's certificate, as PEM; a URL without sslmode then has verify-full
     #[arg(long, env = env::DATABASE_CA_FILE)]
     database_ca_file: Option<PathBuf>,
     /// Name of the queue
@@ -56,10 +56,10 @@ pub struct Args {
     /// json or text [default: json]
     #[arg(long, env = env::LOG_FORMAT)]
     log_format: Option<LogFormat>,
-    /// Poll once a second instead of listening, which needs a connection of its own
+    /// Do not listen for notifications; poll once a second
     #[arg(long)]
     no_bell: bool,
-    /// YAML file with any of these, named as the flags are
+    /// YAML file with any of these except the connection string itself; its keys are the flags' names
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
