@@ -553,6 +553,7 @@ begin
   end if;
   cancelled := cancelled + rowlock.clear_queue(v.id);
   delete from rowlock.cancel_request c using rowlock.every_task t where t.id = c.id and t.queue = v.id;
+  delete from rowlock.snooze s using rowlock.every_task t where t.id = s.id and t.queue = v.id;
   delete from rowlock.task_kept t where t.queue = v.id;
   delete from rowlock.mutex m where m.queue = v.id;
   delete from rowlock.queue q where q.id = v.id;
@@ -1706,6 +1707,11 @@ begin
   insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
     select x.id, $1, x.priority, x.attempt + (x.outcome = 2)::int, 1, d.at, d.at
     from unnest($3, $4, $5, $6, $7) x(o, id, outcome, attempt, priority), lateral (select now() + least(greatest(($8)[x.o], 0), 3155760000000) * interval '1 millisecond' as at) d where x.outcome in (2, 4);
+  if 4 = any ($5) then
+    insert into rowlock.snooze as s (id, times, first_at, at)
+      select x.id, 1, now(), now() from unnest($4, $5) x(id, outcome) where x.outcome = 4 order by x.id
+      on conflict (id) do update set times = s.times + 1, at = now();
+  end if;
   select array_agg(x.id), array_agg(x.attempt), array_agg(x.priority) into part, used, prios from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 5;
   if part is not null then perform rowlock.requeue($1, part, used, prios); end if;
   select array_agg(x.id), array_agg(x.attempt) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 6;
@@ -2074,7 +2080,7 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
   order by q.name
 $$;
 
-CREATE FUNCTION rowlock.story(id bigint) RETURNS TABLE(queue text, type text, state text, priority smallint, attempt integer, max_attempts smallint, enqueued_at timestamp with time zone, due_at timestamp with time zone, finished_at timestamp with time zone, instance text, payload text, result text)
+CREATE FUNCTION rowlock.story(id bigint) RETURNS TABLE(queue text, type text, state text, priority smallint, attempt integer, max_attempts smallint, enqueued_at timestamp with time zone, due_at timestamp with time zone, finished_at timestamp with time zone, instance text, payload text, result text, snoozes integer, first_snoozed_at timestamp with time zone, snoozed_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -2100,8 +2106,8 @@ begin
   if v_state = 'completed' then select y.body into v_result from rowlock.result y where y.id = $1 and y.at = v_at; end if;
   return query
     select q.name, t.type, v_state, t.priority, coalesce(v_attempt, 0), coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), v_due, v_at,
-           (select i.name from rowlock.instance i where i.id = v_instance), t.payload::text, v_result
-    from rowlock.queue q where q.id = t.queue;
+           (select i.name from rowlock.instance i where i.id = v_instance), t.payload::text, v_result, coalesce(s.times, 0), s.first_at, s.at
+    from rowlock.queue q left join rowlock.snooze s on s.id = $1 where q.id = t.queue;
 end $_$;
 
 CREATE FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], most integer) RETURNS integer
@@ -2324,6 +2330,7 @@ begin
   if $3 <> 2 and (select min(u.id) from unnest($4) u(id)) < rowlock.id_at(now() - interval '10 minutes') then
     update rowlock.task_kept k set finished_at = now() where k.id = any ($4);
   end if;
+  if pg_relation_size('rowlock.snooze') > 0 then delete from rowlock.snooze s where s.id = any ($4); end if;
 end $_$;
 
 CREATE TABLE rowlock.access (
@@ -2550,6 +2557,14 @@ CREATE TABLE rowlock.result (
 )
 PARTITION BY RANGE (at);
 
+CREATE TABLE rowlock.snooze (
+    id bigint NOT NULL,
+    times integer NOT NULL,
+    first_at timestamp with time zone NOT NULL,
+    at timestamp with time zone NOT NULL
+)
+WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0');
+
 ALTER TABLE ONLY rowlock.access
     ADD CONSTRAINT access_pkey PRIMARY KEY (role, duty, queue);
 
@@ -2588,6 +2603,9 @@ ALTER TABLE ONLY rowlock.queue
 
 ALTER TABLE ONLY rowlock.ready
     ADD CONSTRAINT ready_pkey PRIMARY KEY (queue, shard, lane, priority, k);
+
+ALTER TABLE ONLY rowlock.snooze
+    ADD CONSTRAINT snooze_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY rowlock.task_kept
     ADD CONSTRAINT task_kept_pkey PRIMARY KEY (id);
