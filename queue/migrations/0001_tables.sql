@@ -54,6 +54,9 @@ create table rowlock.task (
 create table rowlock.task_kept (like rowlock.task, finished_at timestamptz, primary key (id));
 create index task_kept_finished on rowlock.task_kept (queue, finished_at) where finished_at is not null;
 
+-- Of ids with the same chunk number: a range of `ready` never leaves its chunk. Never 0.
+create function rowlock.chunk_of(id bigint) returns int language sql immutable return ((id >> 8) & 1073741823)::int + 1;
+
 -- What may be claimed: the tasks [id, id + n). `fresh` says that no task of the range has moved since it was enqueued.
 create table rowlock.ready (
   queue    int not null,
@@ -68,13 +71,15 @@ create table rowlock.ready (
   attempt  smallint not null,
   fresh    boolean not null,
   ring     boolean not null default true,    -- whether its commit rings the bell
+  moved    int not null default 0,           -- chunk_of(id), where the range is not fresh
   primary key (queue, shard, lane, priority, k)
 ) with (fillfactor = 90, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
         autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 1000000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000);
 
--- What moved is found by its id; what did not, by the k that its task row tells: enqueue pays for no index.
-create index ready_moved on rowlock.ready (id) where not fresh;
+-- What moved is found by its chunk; what did not, by the k that its task row tells: enqueue pays for no index. Not by its id: a claim of a part
+-- changes that, and would leave an entry behind in every index each time.
+create index ready_moved on rowlock.ready (moved) where moved <> 0;
 
 -- Not due yet, or waiting for the next attempt. `due` is run_at, or the moment of a late commit (R13).
 create table rowlock.delayed (
@@ -166,22 +171,11 @@ begin
   perform 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2 for update skip locked;
   if found then return true; end if;
   if exists (select 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2) then return false; end if;
-  -- A queue that was not declared by rowlock.declare_queue.
+  -- A queue that was not declared by rowlock.declare_queue. One that does not exist leaves no row.
+  if $2 <> 0 and not exists (select 1 from rowlock.queue q where q.id = $2) then return false; end if;
   insert into rowlock.mutex (duty, queue) values ($1, $2) on conflict do nothing;
   return found;
 end $$;
-
--- Which sessions hold the locks of the table `mutex` at this moment. Whoever misses one for a minute says so
--- in its log.
-create function rowlock.mutex_holders()
-returns table (duty smallint, queue int, pid int, usename text, application text, since timestamptz)
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select m.duty, m.queue, l.pid, a.usename::text, a.application_name, a.xact_start
-  from rowlock.mutex m join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
-      and l.granted and l.transactionid::text = m.xmax::text
-  left join pg_stat_activity a on a.pid = l.pid
-  where l.pid is distinct from pg_backend_pid()
-$$;
 
 -- How often the handler has put a task off, and since when. The row goes when the task finishes.
 create table rowlock.snooze (
@@ -239,3 +233,16 @@ create table rowlock.maintenance (
   steady_since       timestamptz not null default '-infinity'
 );
 insert into rowlock.maintenance default values;
+
+-- Which sessions hold the locks of the table `mutex`, or the turn at maintenance, at this moment. A worker that
+-- misses one for a minute says so in its log.
+create function rowlock.mutex_holders()
+returns table (duty smallint, queue int, pid int, usename text, application text, since timestamptz)
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select m.duty, m.queue, l.pid, a.usename::text, a.application_name, a.xact_start
+  from (select x.duty, x.queue, x.xmax from rowlock.mutex x union all select 1::smallint, 0, x.xmax from rowlock.maintenance x) m
+  join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
+      and l.granted and l.transactionid::text = m.xmax::text
+  left join pg_stat_activity a on a.pid = l.pid
+  where l.pid is distinct from pg_backend_pid()
+$$;

@@ -33,11 +33,17 @@ create function rowlock.make_partition(parent text, lo timestamptz, hi timestamp
 language plpgsql volatile set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set timezone = 'UTC' as $$
 declare child text := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint); in_use boolean;
 begin
+  -- Not by a query: under REPEATABLE READ that would see neither who attached it nor what was enqueued since.
+  if pg_get_partition_constraintdef(to_regclass(format('rowlock.%I', child))) is not null then
+    raise exception 'another session has made the partition %', child using errcode = 'serialization_failure', hint = 'Begin the transaction again.';
+  end if;
   if to_regclass(format('rowlock.%I', child)) is not null then
     execute format('select exists (select 1 from rowlock.%I)', child) into in_use;
     if not in_use then execute format('drop table rowlock.%I', child); end if;
   end if;
   execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, parent);
+  -- rowlock.keep_failures deletes from it, which a publication FOR ALL TABLES refuses otherwise (R9).
+  if parent = 'failure' then execute format('alter table rowlock.%I replica identity full', child); end if;
   if parent = 'task' then
     execute format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child, rowlock.id_at(lo), rowlock.id_at(hi));
   else

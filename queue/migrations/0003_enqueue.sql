@@ -144,7 +144,10 @@ declare noted text[] := string_to_array(current_setting(setting, true),
     ' '); xid text := pg_current_xact_id()::text;
 begin
   if noted[1] is distinct from xid then perform set_config(setting, xid || ' ' || added, true);
-  elsif added - noted[2]::bigint >= q.backlog_limit then perform rowlock.refuse_full(q);
+  elsif added - noted[2]::bigint >= q.backlog_limit then
+    -- It may have been other queues' tasks: counted, and again only after as many more.
+    if rowlock.reaches(q.id, q.backlog_limit) then perform rowlock.refuse_full(q); end if;
+    perform set_config(setting, xid || ' ' || added, true);
   end if;
 end $$;
 
@@ -389,7 +392,7 @@ end $$;
 create function rowlock.commit_late(r rowlock.ready) returns boolean language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 begin
-  update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false
+  update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(y.id)
     where y.queue = r.queue and y.shard = r.shard and y.lane = r.lane and y.priority = r.priority and y.k = r.k;
   return current_setting('rowlock.bell', true) is distinct from 'off'
     and exists (select 1 from rowlock.queue q where q.id = r.queue and q.bell_until > clock_timestamp());

@@ -149,7 +149,9 @@ begin
   select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
   if random() * v_live < 4 then v_missed := not rowlock.allocate(v_queue); end if;
   if $7 then
-    update rowlock.queue q set bell_until = now() + interval '1 minute' where q.id = v_queue and q.bell_until < now() + interval '5 seconds';
+    -- Whoever has the row may have it for long: a producer that made partitions, until its commit.
+    update rowlock.queue q set bell_until = now() + interval '1 minute' where q.id = (select x.id from rowlock.queue x
+      where x.id = v_queue and x.bell_until < now() + interval '5 seconds' for no key update skip locked);
   end if;
   return query
     select false, coalesce(a.number, $4), coalesce(a.workers, $3), q.paused, q.generation,
@@ -234,6 +236,7 @@ end $$;
 create function rowlock.await_claims(instance bigint) returns void language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp as $$
 begin
+  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
   perform 1 from rowlock.instance i where i.id = $1 for no key update;
 end $$;
 

@@ -4,8 +4,9 @@
 create function rowlock.requeue(queue int, ids bigint[], attempts smallint[], priorities smallint[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
-  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
-  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.bell_until > now() from rowlock.queue q where q.id = $1), false)
+  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring, moved)
+  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.bell_until > now() from rowlock.queue q where q.id = $1), false),
+    rowlock.chunk_of(z.id)
   from (select nextval('rowlock.k_seq') k, y.* from (
     select min(x.id) id, count(*) n, x.attempt, x.priority from (
       select u.*, u.id - row_number() over (partition by u.attempt, u.priority order by u.id) run
@@ -198,6 +199,7 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as 
 declare l record; back int := 0;
 begin
   perform rowlock.demand_read_committed();
+  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
   for l in select x.token, x.queue from rowlock.lease x
       where x.instance = $1 and x.at < now() - interval '1 minute' and x.token <> all ($2) order by x.token for update loop
     back := back + rowlock.hand_back($1, l.queue, l.token);

@@ -44,7 +44,7 @@ begin
         and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit least($4, 10000)
             for update skip locked) x limit least($4, 10000)
   loop
-    update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
+    update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(y.id) where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
     swept := swept + 1;
   end loop;
   return swept;
@@ -370,12 +370,14 @@ end $$;
 -- A task that finished in the very moment in which it was copied is not marked: some of those that are not are looked at in each pass.
 create function rowlock.mark_finished(most int) returns void language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-declare least_id bigint; greatest_id bigint;
+declare start bigint;
 begin
-  select min(k.id), max(k.id) into least_id, greatest_id from rowlock.task_kept k;
+  -- Drawn once: within the query it would be drawn for each row, and the first rows would never be the ones.
+  select floor(random() * (max(k.id) - min(k.id) + 1))::bigint + min(k.id) into start from rowlock.task_kept k;
   update rowlock.task_kept k set finished_at = f.at
-    from (select x.id, x.queue from rowlock.task_kept x where x.finished_at is null
-            and x.id >= least_id + floor(random() * (greatest_id - least_id))::bigint order by x.id limit $1) y,
+    from (select z.* from (
+            (select x.id, x.queue from rowlock.task_kept x where x.finished_at is null and x.id >= start order by x.id limit $1)
+            union all (select x.id, x.queue from rowlock.task_kept x where x.finished_at is null and x.id < start order by x.id limit $1)) z limit $1) y,
       lateral rowlock.find_receipt(y.queue, y.id) f
     where k.id = y.id and f.state in (1, 3);
 end $$;

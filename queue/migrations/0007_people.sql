@@ -17,6 +17,8 @@ begin
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
+    -- Until a grant under way has ended: it would not see this queue, and leave it unguarded.
+    lock table rowlock.access in share mode;
     insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused,
         backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled, room_until, guarded)
       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, rowlock.room_until(), exists (select 1
@@ -113,7 +115,8 @@ begin
     exit when v_k <= newest or v_k is null;
     v_k := v_k - 4294967296;
   end loop;
-  return query select r.* from rowlock.ready r where not r.fresh and r.id <= $3 and r.id > $3 - 256 and $3 < r.id + r.n and r.queue = $1 limit 1;
+  return query select r.* from rowlock.ready r where r.moved = rowlock.chunk_of($3) and r.moved <> 0 and not r.fresh and $3 >= r.id and $3 < r.id + r.n and r.queue = $1
+    limit 1;
 end $$;
 
 -- The receipt that holds a task: most are written within an hour of its enqueuing. Then any other up to now, and at last those of a clock
@@ -271,7 +274,10 @@ begin
     select g, x.name, u.attempt::int, x.at
     from (select q.name, y.* from rowlock.queue q, lateral (
         select r.at, r.firsts, r.ns, r.attempts from rowlock.receipt r
-        where r.queue = q.id and r.state = $2 and r.at > now() - interval '1 day' and r.at <= newest order by r.at desc limit $4) y
+        where r.queue = q.id and r.state = $2 and r.at > now() - interval '1 day' and r.at <= newest
+          -- One transaction may have written many at one moment, which go by id: those that earlier pages showed are none.
+          and (v_id is null or r.at < newest or r.firsts[array_upper(r.firsts, 1)] + r.ns[array_upper(r.ns, 1)] > v_id + 1)
+        order by r.at desc fetch first ($4) rows with ties) y
         where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id))) x, unnest(x.firsts, x.ns, x.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
     where v_id is null or x.at < newest or g > v_id
     order by x.at desc, g limit $4;
@@ -329,8 +335,9 @@ begin
     select least(v_next, min(x.k)) into v_next from rowlock.ready x
       where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k > r.k and x.k < v_next;
     if v_next - r.k > 1 then
-      insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, ring)
-        values (r.queue, r.shard, r.lane, r.priority, r.since, r.k + (v_next - r.k) / 2, v_id, v_behind, r.attempt, false, false)
+      insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, ring, moved)
+        values (r.queue, r.shard, r.lane, r.priority, r.since, r.k + (v_next - r.k) / 2, v_id, v_behind, r.attempt, false, false,
+          rowlock.chunk_of(v_id))
         on conflict do nothing returning k into v_k;
     end if;
     if v_k is not null or v_before >= v_behind then
@@ -356,8 +363,8 @@ create function rowlock.put_last(r rowlock.ready, id bigint, n int) returns void
 set search_path = pg_catalog, pg_temp set jit = off as $$
 declare v_k bigint := nextval('rowlock.k_seq');
 begin
-  insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh)
-    values (r.queue, v_k & 3, r.lane, r.priority, r.since, v_k, $2, $3, r.attempt, false);
+  insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, moved)
+    values (r.queue, v_k & 3, r.lane, r.priority, r.since, v_k, $2, $3, r.attempt, false, rowlock.chunk_of($2));
 end $$;
 
 -- Cancels many, in the order of their ids, so that two such calls lock the same ranges in the same order:

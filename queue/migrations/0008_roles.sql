@@ -19,6 +19,9 @@ set search_path = pg_catalog, pg_temp as $$
 declare g record;
 begin
   lock table rowlock.access in share row exclusive mode;
+  -- Of roles and queues that are gone: a role of the same name would inherit them.
+  delete from rowlock.access a where not exists (select 1 from pg_roles r where r.rolname = a.role)
+    or (a.queue <> 0 and not exists (select 1 from rowlock.queue q where q.id = a.queue));
   for g in select distinct r.rolname, f.function from rowlock.access a join pg_roles r on r.rolname = a.role
       join rowlock.rights() f on f.duty = a.duty join pg_proc p on p.oid = f.function
       where not exists (select 1 from aclexplode(p.proacl) x where x.grantee = r.oid) loop
@@ -51,6 +54,9 @@ begin
     raise exception 'there is no role "%"', $1 using errcode = 'RL005',
         hint = format('Create it first: create role %I login;', $1);
   end if;
+  if cardinality($3) = 0 then
+    raise exception 'no queue was named' using errcode = 'RL005', hint = 'rowlock.revoke_role takes a duty back.';
+  end if;
   select u.name into unknown from unnest($3) u(name) where not exists (select 1 from rowlock.queue q
       where q.name = u.name) limit 1;
   if found then perform rowlock.refuse_unknown_queue(unknown); end if;
@@ -68,6 +74,10 @@ set search_path = pg_catalog, pg_temp as $$
 declare f regprocedure;
 begin
   delete from rowlock.access a where a.role = $1 and ($2 is null or a.duty = $2);
+  if not exists (select 1 from pg_roles r where r.rolname = $1) then
+    perform rowlock.renew_grants();
+    return;
+  end if;
   for f in select x.function from rowlock.rights() x group by x.function
       having not bool_or(exists (select 1 from rowlock.access a where a.role = $1 and a.duty = x.duty)) loop
     execute format('revoke execute on function %s from %I', f, $1);

@@ -41,7 +41,8 @@ pub async fn listen(connect: &Connect) -> Result<Bell> {
 pub async fn keep_bell(db: &Db, queues: &[QueueId]) -> Result<()> {
     let ids: Vec<i32> = queues.iter().map(|queue| queue.0).collect();
     let kept = "update rowlock.queue set bell_until = now() + interval '1 minute'
-      where id = any ($1) and bell_until < now() + interval '30 seconds'";
+      where id in (select q.id from rowlock.queue q where q.id = any ($1) and q.bell_until < now() + interval '30 seconds'
+        for no key update skip locked)";
     db.all(query(kept).bind(ids)).await.map(drop)
 }
 

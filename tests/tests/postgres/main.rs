@@ -19,6 +19,7 @@ mod isolation;
 mod late;
 mod looks;
 mod maintenance;
+mod meetings;
 mod outages;
 mod outcomes;
 mod overseer;

@@ -1,0 +1,167 @@
+//! Where two duties meet: partitions and producers, grants and declarations, pages and receipts.
+
+use rowlock_queue::{CLAIM_MAX, Db, EnqueueOptions, Error, declare, enqueue};
+use rowlock_tests::{TestDb, declaration};
+use sqlx::{AssertSqlSafe, Executor, Row};
+
+/// No partition of tasks is left, as after days in which nobody made any.
+const USED_UP: &str = "do $$ declare p regclass; begin
+     for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
+   end $$; update rowlock.queue set room_until = 1";
+
+/// Before this was mended, the producer dropped the partition that another session had made, with its tasks: its
+/// snapshot was older and saw none of them.
+#[tokio::test]
+async fn a_producer_with_an_old_snapshot_drops_no_partition() {
+    let test = TestDb::new().await;
+    declare(&test.db, &declaration("other")).await.unwrap();
+    test.run(USED_UP).await;
+    let mut late = test.session().await;
+    late.execute("begin isolation level repeatable read; select count(*) from rowlock.task").await.unwrap();
+    // It keeps the rows of queues, as a declaration does that changes nothing.
+    let mut declares = test.session().await;
+    declares.execute("begin; select 1 from rowlock.queue for update").await.unwrap();
+    let id = test.enqueue().await;
+    declares.execute("commit").await.unwrap();
+    let refused = late.execute("select rowlock.enqueue('other', 'late', '{}')").await.unwrap_err();
+    let code = refused.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+    assert_eq!(code.as_deref(), Some("40001"), "{refused}");
+    assert_eq!(test.state(id).await.as_deref(), Some("available"));
+}
+
+/// Before, errors of kept tasks could not be moved, and nothing was cleaned any more (R9).
+#[tokio::test]
+async fn errors_are_moved_beside_a_publication_of_all_tables() {
+    let test = TestDb::new().await;
+    test.run("create publication everything for all tables").await;
+    let failures: String = test.one("select inhrelid::regclass::text from pg_inherits where inhparent = 'rowlock.failure'::regclass limit 1").await;
+    test.run(format!("insert into rowlock.failure (id, attempt, error) values (1, 1, 'no'); delete from {failures}; delete from rowlock.failure"))
+        .await;
+}
+
+/// Before, a worker of one queue handed back what another one's instance held, or kept it from claiming.
+#[tokio::test]
+async fn a_worker_of_one_queue_reaches_no_instance_of_another() {
+    let test = TestDb::new().await;
+    declare(&test.db, &declaration("other")).await.unwrap();
+    let foreign = Db::connect(&test.login("narrow", "'worker', array['other']").await).await.unwrap();
+    test.enqueue().await;
+    let mut member = test.member("a").await;
+    assert_eq!(member.claim(1).await.tasks.len(), 1);
+    let handed = rowlock_queue::hand_back_strays(&foreign, member.id(), &[]).await;
+    assert!(matches!(&handed, Err(Error::Refused { code, .. }) if code == "RL011"), "{handed:?}");
+    let awaited =
+        rowlock_queue::claim_again(&foreign, member.id(), CLAIM_MAX, &member.lows, rowlock_queue::Token(1))
+            .await;
+    assert!(matches!(&awaited, Err(Error::Refused { code, .. }) if code == "RL011"), "{awaited:?}");
+}
+
+/// Before, a grant for no queue was one for all.
+#[tokio::test]
+async fn a_grant_for_no_queue_is_refused() {
+    let test = TestDb::new().await;
+    let producer = Db::connect(&test.login("narrow", "'producer', array['mail']").await).await.unwrap();
+    let role = format!("narrow_{}", test.name);
+    let none = format!("select rowlock.grant_role('{role}', 'producer', '{{}}')");
+    let refused = test.pool.execute(AssertSqlSafe(none)).await.unwrap_err();
+    assert!(refused.to_string().contains("no queue was named"), "{refused}");
+    declare(&test.db, &declaration("other")).await.unwrap();
+    let other = enqueue(&producer, "other", "t", "{}", &EnqueueOptions::default()).await;
+    assert!(other.is_err(), "{other:?}");
+}
+
+/// Before, the grant did not see the queue, which then was open to whoever had rights for another one.
+#[tokio::test]
+async fn a_queue_that_is_declared_beside_a_grant_is_guarded() {
+    let test = TestDb::new().await;
+    let producer = test.login("narrow", "").await;
+    let mut owner = test.session().await;
+    let grant =
+        format!("begin; select rowlock.grant_role('narrow_{}', 'producer', array['mail'])", test.name);
+    owner.execute(AssertSqlSafe(grant)).await.unwrap();
+    let declares = {
+        let db = test.db.clone();
+        tokio::spawn(async move { declare(&db, &declaration("secret")).await })
+    };
+    test.until_somebody_waits().await;
+    owner.execute("commit").await.unwrap();
+    declares.await.unwrap().unwrap();
+    let producer = Db::connect(&producer).await.unwrap();
+    let secret = enqueue(&producer, "secret", "t", "{}", &EnqueueOptions::default()).await;
+    assert!(secret.is_err(), "{secret:?}");
+}
+
+/// Before, a second page of tasks that were cancelled in one transaction was empty.
+#[tokio::test]
+async fn pages_of_what_was_cancelled_at_once_go_on() {
+    let test = TestDb::new().await;
+    let ids: Vec<i64> = test.enqueue_many(50).await.iter().map(|id| id.0).collect();
+    sqlx::query("select rowlock.cancel_all($1)").bind(&ids).execute(&test.pool).await.unwrap();
+    let (mut seen, mut after) = (Vec::new(), None::<i64>);
+    loop {
+        let page = sqlx::query("select id from rowlock.tasks('mail', 'cancelled', $1, 20)").bind(after);
+        let page: Vec<i64> = page.fetch_all(&test.pool).await.unwrap().iter().map(|row| row.get(0)).collect();
+        let Some(last) = page.last() else { break };
+        after = Some(*last);
+        seen.extend(page);
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, ids);
+}
+
+/// Before, tasks that the transaction gave to another queue counted for this one.
+#[tokio::test]
+async fn a_transaction_fills_only_the_queue_that_it_fills() {
+    let test = TestDb::new().await;
+    declare(&test.db, &rowlock_queue::Declaration { backlog_limit: 10, ..declaration("small") })
+        .await
+        .unwrap();
+    let many = "select rowlock.enqueue('mail', 't', '{}') from generate_series(1, 10)";
+    let one = "select rowlock.enqueue('small', 't', '{}')";
+    let mut session = test.session().await;
+    session
+        .execute(AssertSqlSafe(format!("begin; {many}; {one}; {many}; {one}; {many}; {one}; commit")))
+        .await
+        .unwrap();
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.ready r join rowlock.queue q on q.id = r.queue where q.name = 'small'").await, 3);
+}
+
+/// Before, a role of the same name inherited what one that was dropped could do.
+#[tokio::test]
+async fn a_role_that_is_gone_leaves_no_rights_behind() {
+    let test = TestDb::new().await;
+    test.login("brief", "'producer', array['mail']").await;
+    let role = format!("brief_{}", test.name);
+    test.run(format!(
+        "drop owned by {role}; drop role {role}; select rowlock.revoke_role('{role}', 'reader')"
+    ))
+    .await;
+    assert!(
+        !test.one::<bool>("select bool_or(guarded) from rowlock.queue").await,
+        "nobody's rights are limited"
+    );
+    let again = Db::connect(&test.login("brief", "").await).await.unwrap();
+    test.run("select rowlock.renew_grants()").await;
+    let refused = enqueue(&again, "mail", "t", "{}", &EnqueueOptions::default()).await;
+    assert!(refused.is_err(), "{refused:?}");
+}
+
+/// Before, each claim of a part of a range left an entry behind in every index, at the very place where claims begin.
+#[tokio::test]
+async fn a_claim_of_a_part_changes_no_index() {
+    let test = TestDb::new().await;
+    test.enqueue_many(100).await;
+    let member = test.member("a").await;
+    let mut session = test.session().await;
+    session.execute("begin").await.unwrap();
+    for token in 1..=3 {
+        let claim = format!(
+            "select * from rowlock.claim({}, 5, array_fill(0::bigint, array[16]), 0, {token})",
+            member.id()
+        );
+        session.execute(AssertSqlSafe(claim)).await.unwrap();
+    }
+    let asked = "select pg_stat_get_xact_tuples_updated(c), pg_stat_get_xact_tuples_hot_updated(c) from (select 'rowlock.ready'::regclass) x(c)";
+    let row = session.fetch_one(asked).await.unwrap();
+    assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (3, 3));
+}
