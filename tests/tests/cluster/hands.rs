@@ -67,7 +67,7 @@ async fn a_password_changed_while_tasks_run_is_taken_from_the_secret() -> Result
         until("both workers have the new URL", || async {
             let selector = format!("rowlock.dev/task-queue={NAME}");
             let said = stage.kubectl(&["logs", "-l", &selector, "-c", "worker", "--tail=-1"]);
-            let having = said.matches("the database's URL has changed").count();
+            let having = said.matches("the database's URL or CA has changed").count();
             ensure!(having == 2, "{having}");
             Ok(())
         })

@@ -15,8 +15,9 @@ use crate::stage::{NAME, Stage, on_stage, until};
 
 const QUIET: Duration = Duration::from_mins(1);
 
-/// What whoever leads writes first is written by then, and so are the last numbers.
-const TAKES_OVER: Duration = Duration::from_secs(15);
+/// What whoever leads writes first is written by then, and so are the last numbers, and the event about the last
+/// change of pods, which waits half a minute for another one.
+const TAKES_OVER: Duration = Duration::from_secs(35);
 
 /// As many as others take to end operators, and more.
 const MINUTES: usize = 5;
@@ -89,7 +90,9 @@ async fn every_right_that_the_chart_gives_is_used() -> Result<()> {
             "spec": { "database": database, "workers": { "total": 1 }, "template": template } }))?;
         // A volume that is not there: what the kubelet says of it is read after a minute.
         let volumes = json!([{ "name": "typo", "configMap": { "name": "typo" } }]);
-        stage.change(&json!({ "template": { "spec": { "volumes": volumes } } }));
+        let mounts = json!({ "volumeMounts": [{ "name": "typo", "mountPath": "/typo" }] });
+        let containers = json!([stage.handler(&mounts)]);
+        stage.change(&json!({ "template": { "spec": { "containers": containers, "volumes": volumes } } }));
         until("every right was used", || async {
             let used = used(&own.state.join("audit.log"))?;
             let unused: Vec<String> = given()?.into_iter().filter(|right| !used.contains(right)).collect();
