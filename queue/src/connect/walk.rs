@@ -145,8 +145,7 @@ mod tests {
 
     #[test]
     fn a_tenants_answer_has_an_end() {
-        let rows =
-            |walk: &mut Walk| (0..9).try_for_each(|_| walk.advance(&message(b'D', 1 << 20)).map(drop));
+        let rows = |walk: &mut Walk| (0..9).try_for_each(|_| walk.advance(&message(b'D', 1 << 20)).map(drop));
         assert!(rows(&mut Walk::new(UrlTrust::Tenant)).is_err());
         assert!(rows(&mut Walk::new(UrlTrust::Own)).is_ok());
         let short: Vec<u8> = (0..=MESSAGES_OF_TENANT).flat_map(|_| message(b'D', 0)).collect();
