@@ -1,9 +1,10 @@
 //! The HTTP port. Anybody who reaches it may open connections and leave them, so they are bounded in number
 //! and time.
 
+use std::cmp::Reverse;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,8 +24,9 @@ use tower::ServiceExt;
 use crate::open_files::lack_of_files;
 
 /// Open connections, at most. A kubelet, two Prometheus and some people ask at the same time; each connection
-/// is an open file, and tasks need theirs. Where another one comes, the one that has been silent for longest
-/// is closed.
+/// is an open file, and tasks need theirs. Where another one comes, one is closed: of the address with the
+/// most connections the one that has been silent for longest. So a pod that floods the port closes its own,
+/// and not the kubelet's, whose request comes a moment after its connection.
 const CONNECTIONS: usize = 32;
 
 /// From the opening of a connection, or the last answer on it, to the end of the next request's head. kubelet
@@ -58,8 +60,8 @@ pub async fn serve(listener: TcpListener, pages: Router) -> Infallible {
     let mut said: Option<Instant> = None;
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                connections.admit(stream);
+            Ok((stream, peer)) => {
+                connections.admit(stream, peer.ip().to_canonical());
                 // It gets its turn before others come and it is the one that was silent for longest.
                 yield_now().await;
             }
@@ -83,6 +85,7 @@ struct Connections {
 }
 
 struct Open {
+    peer: IpAddr,
     heard: Heard,
     task: AbortHandle,
 }
@@ -91,7 +94,7 @@ struct Open {
 type Heard = Arc<Mutex<Instant>>;
 
 impl Connections {
-    fn admit(&mut self, stream: TcpStream) {
+    fn admit(&mut self, stream: TcpStream, peer: IpAddr) {
         while self.tasks.try_join_next().is_some() {}
         self.open.retain(|one| !one.task.is_finished());
         if CONNECTIONS <= self.open.len() {
@@ -99,12 +102,14 @@ impl Connections {
         }
         let heard = Arc::new(Mutex::new(Instant::now()));
         let task = self.tasks.spawn(answer_on(stream, self.pages.clone(), Arc::clone(&heard)));
-        self.open.push(Open { heard, task });
+        self.open.push(Open { peer, heard, task });
     }
 
-    /// The one that has been silent for longest.
+    /// Of the address with the most connections, the one that has been silent for longest.
     fn close_one(&mut self) {
-        let oldest = (0..self.open.len()).min_by_key(|at| read(&self.open[*at].heard));
+        let of = |peer: IpAddr| self.open.iter().filter(|one| one.peer == peer).count();
+        let order = |one: &Open| (Reverse(of(one.peer)), read(&one.heard));
+        let oldest = (0..self.open.len()).min_by_key(|at| order(&self.open[*at]));
         if let Some(oldest) = oldest {
             self.open.swap_remove(oldest).task.abort();
         }

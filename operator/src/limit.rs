@@ -90,8 +90,9 @@ impl fmt::Display for Limit {
         let (limit, others) = (connections.limit, connections.others);
         write!(
             f,
-            "{of} lets {limit} in, others hold {others} of them, {} are kept free: enough for {} pods of {CONNECTIONS_PER_POD} connections \
-             each, over all queues of the database. Raise {of}, or have fewer pods do more: raise workers.perPod",
+            "{of} is {limit}: {others} in use by others, {} reserved, which leaves room for {} pods \
+             ({CONNECTIONS_PER_POD} connections each) across all queues of the database. Raise {of}, or run \
+             fewer pods with more slots each: raise workers.perPod",
             connections.reserve(),
             connections.pods(),
         )
@@ -176,8 +177,9 @@ mod tests {
         limits.note(&seen(59), None, 0, false, Duration::ZERO);
         assert_eq!(
             limits.current().map(Limit::to_string).unwrap_or_default(),
-            "max_connections lets 100 in, others hold 60 of them, 10 are kept free: enough for 15 pods of 2 connections each, over all \
-             queues of the database. Raise max_connections, or have fewer pods do more: raise workers.perPod"
+            "max_connections is 100: 60 in use by others, 10 reserved, which leaves room for 15 pods \
+             (2 connections each) across all queues of the database. Raise max_connections, or run fewer pods \
+             with more slots each: raise workers.perPod"
         );
     }
 }

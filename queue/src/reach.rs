@@ -1,7 +1,9 @@
 //! Where a Secret of somebody else may lead the operator: pure.
 //!
 //! A tenant writes the address, and the operator is asked to connect to it from where it runs, and says how that went. So it does not
-//! go where no tenant's database is: to itself, to its node, to what clouds keep at addresses of their own, to the API server.
+//! go where no tenant's database is: to itself, to link-local addresses, to what clouds keep at addresses of
+//! their own, to the API server's Service. Addresses of nodes and the API server's endpoints are not known
+//! here, and not refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

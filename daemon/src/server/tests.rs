@@ -64,6 +64,25 @@ async fn a_connection_that_asks_again_and_again_is_not_the_one_that_gives_way() 
     }
 }
 
+/// Before this was mended, probes that sent their request 20 ms after they had connected were all closed.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_floods_the_port_closes_its_own_connections_and_not_those_of_others() {
+    let (address, _server) = start().await;
+    let mut probe = connect(address, "").await;
+    let mut flood = Vec::new();
+    for _ in 0..MANY {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        flood.push(socket.connect(address).await.unwrap());
+    }
+    // The first of the flood has been closed, so all of it has been admitted, or nearly.
+    assert_eq!(timeout(Duration::from_secs(1), rest(flood.remove(0))).await.expect("it was closed"), "");
+    probe.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
+    let answer = timeout(Duration::from_secs(1), rest(probe)).await.expect("an answer within a second");
+    assert!(answer.starts_with("HTTP/1.0 200 OK"), "{answer}");
+}
+
 /// Time runs by itself where all sleep.
 #[tokio::test(start_paused = true)]
 async fn half_a_head_and_silence_between_requests_have_their_time() {

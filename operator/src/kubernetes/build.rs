@@ -207,8 +207,9 @@ fn pod(mut spec: Map<String, Value>, manifest: &Manifest, image: &WorkerImage) -
     let Some(instance) = instance else { return spec };
     let (handlers, others): (Vec<Value>, Vec<Value>) =
         into_list(spec.remove("containers")).into_iter().partition(|one| one["name"] == containers::HANDLER);
-    let mut first = into_list(spec.remove("initContainers"));
-    first.extend(others.into_iter().map(sidecar));
+    let inits = into_list(spec.remove("initContainers")).into_iter();
+    let mut first: Vec<Value> = inits.map(without_network_rights).collect();
+    first.extend(others.into_iter().map(|one| sidecar(without_network_rights(one))));
     let context = spec.get("securityContext").cloned().unwrap_or_default();
     first.extend(handlers.into_iter().map(|one| sidecar(handler(one, place, &context))));
     spec.insert("initContainers".to_owned(), first.into());
@@ -253,6 +254,14 @@ fn handler(container: Value, place: Place, pod: &Value) -> Value {
     let chosen = into_object(container.remove("securityContext").unwrap_or_default());
     container.insert("securityContext".to_owned(), security::handler(chosen, pod).into());
     container.into()
+}
+
+/// Another container of the template, kept from listening to the worker, whose network it shares.
+fn without_network_rights(mut container: Value) -> Value {
+    if let Some(container) = container.as_object_mut() {
+        security::other(container);
+    }
+    container
 }
 
 fn sidecar(container: Value) -> Value {

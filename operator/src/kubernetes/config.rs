@@ -11,41 +11,46 @@ use super::inherit;
 use super::resources;
 use super::worker::WorkerImage;
 
-/// Keeps the workers of every `TaskQueue` of a cluster right
+/// Scales the workers of every `TaskQueue` of a cluster and reports their state in its status
 #[derive(Debug, Clone, Parser)]
 #[command(name = "rowlock-operator", version)]
 pub struct Config {
     /// Namespace of the `TaskQueues` [default: all]
     #[arg(long, env = "ROWLOCK_NAMESPACE")]
     pub namespace: Option<String>,
-    /// Tend only `TaskQueues` whose label rowlock.dev/class says this [default: those without the label]
+    /// Reconcile only `TaskQueues` whose label rowlock.dev/class has this value [default: those without the
+    /// label]
     #[arg(long, env = "ROWLOCK_CLASS")]
     pub class: Option<String>,
     /// Image of the workers
     #[arg(long, env = "ROWLOCK_WORKER_IMAGE")]
     pub worker_image: String,
-    /// When nodes fetch it: `Always`, `IfNotPresent` or `Never` [default: as Kubernetes does]
+    /// When nodes pull that image: `Always`, `IfNotPresent` or `Never` [default: as Kubernetes does]
     #[arg(long, env = "ROWLOCK_WORKER_PULL_POLICY", value_parser = ["Always", "IfNotPresent", "Never"])]
     pub worker_pull_policy: Option<String>,
-    /// Secrets by which it is fetched, beside those of the template: names, with commas between
+    /// Names of the Secrets for pulling that image, in addition to those of the template, separated by
+    /// commas
     #[arg(long, env = "ROWLOCK_WORKER_PULL_SECRETS", value_delimiter = ',')]
     pub worker_pull_secrets: Vec<String>,
-    /// Resources of the worker's container: requests and limits, as JSON
+    /// Resources of the worker container: requests and limits, as JSON
     #[arg(long, env = "ROWLOCK_WORKER_RESOURCES", default_value = resources::DEFAULT, value_parser = resources::parse)]
     pub worker_resources: ResourceRequirements,
-    /// Labels of the workers' Deployments, pods and budgets, as JSON; those of a `TaskQueue` or a template count before them
+    /// Labels of the workers' Deployments, pods and disruption budgets, as JSON; labels of a `TaskQueue` or a
+    /// template override them
     #[arg(long, env = "ROWLOCK_WORKER_LABELS", default_value = "{}", value_parser = inherit::parse)]
     pub worker_labels: BTreeMap<String, String>,
-    /// How many queues at a time get other pods because of a new release of ours, or another image or resources
+    /// How many queues may roll at a time after a new release of the operator, or another worker image or
+    /// resources
     #[arg(long, env = "ROWLOCK_ROLLOUTS_AT_ONCE", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rollouts_at_once: u32,
-    /// Databases that are asked although they are at addresses of this pod, of nodes or of the API server: names and addresses, with commas between
+    /// Database hosts to connect to although they have a loopback, link-local, multicast or cloud metadata
+    /// address or that of the API server's Service: names and addresses, separated by commas
     #[arg(long, env = "ROWLOCK_ALLOWED_DATABASE_HOSTS", value_delimiter = ',')]
     pub allowed_database_hosts: Vec<String>,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "ROWLOCK_LISTEN", default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 9464)))]
     pub listen: SocketAddr,
-    /// Namespace of the Lease by which replicas elect a leader, and of the service account: the operator's own
+    /// Namespace of the operator: of the Lease for leader election and of the service account
     #[arg(long, env = "POD_NAMESPACE", default_value = "rowlock")]
     pub lease_namespace: String,
     /// Name of that Lease
@@ -60,7 +65,7 @@ pub struct Config {
     /// The cluster role with its rights in a namespace, for the commands it prints
     #[arg(long, env = "ROWLOCK_CLUSTER_ROLE", default_value = "rowlock-operator-namespace")]
     pub cluster_role: String,
-    /// How log lines look: json or text
+    /// Format of log lines: json or text
     #[arg(long, env = rowlock_crds::env::LOG_FORMAT, default_value = "json", value_parser = ["json", "text"])]
     pub log_format: String,
 }

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::{ConditionReason, containers as names};
 
-use super::database::Trouble;
+use super::database::{Trouble, words};
 
 /// For so long anything may take before people are told what is waited for.
 const SLOW: Duration = Duration::from_secs(30);
@@ -82,7 +82,7 @@ impl Health {
     /// Adds what the kubelet says of the pod.
     pub(crate) fn add(&mut self, said: &str) {
         if let Some(trouble) = &mut self.trouble {
-            trouble.message = format!("{}; its events say: {said}", trouble.message);
+            trouble.message = format!("{}; its events say: {}", trouble.message, words(said));
         }
     }
 }
@@ -195,7 +195,8 @@ fn describe(pod: &Pod) -> String {
 struct Said<'a> {
     status: &'a str,
     reason: &'a str,
-    message: &'a str,
+    /// What the kubelet or the scheduler says, as a part of a sentence of ours.
+    message: String,
     since: Option<Timestamp>,
 }
 
@@ -204,7 +205,12 @@ fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<Said<'a>> {
     let found = conditions.iter().find(|condition| condition.type_ == type_)?;
     let text = |text: &'a Option<String>| text.as_deref().unwrap_or_default();
     let since = found.last_transition_time.as_ref().map(|time| time.0);
-    Some(Said { status: &found.status, reason: text(&found.reason), message: text(&found.message), since })
+    Some(Said {
+        status: &found.status,
+        reason: text(&found.reason),
+        message: words(text(&found.message)),
+        since,
+    })
 }
 
 #[cfg(test)]

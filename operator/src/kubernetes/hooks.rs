@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::database::words;
+
 /// What to tell whoever wrote such hooks.
 ///
 /// A pod that is told to end runs the preStop hooks of all its containers at once, and only then sends them
@@ -26,7 +28,7 @@ pub(crate) fn before_the_end(template: Option<&Value>) -> Option<String> {
         handler, or what the handler needs, \
          running tasks are cut short. Leave it out: the worker drains first, and only then the others get \
          SIGTERM (docs/pods.md)",
-        names.join(" and ")
+        words(&names.join(" and "))
     ))
 }
 
@@ -34,6 +36,15 @@ pub(crate) fn before_the_end(template: Option<&Value>) -> Option<String> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    /// Before, the name was told as it is written, before the API server had refused it.
+    #[test]
+    fn a_name_that_is_none_looks_like_no_command() {
+        let hook = json!({ "preStop": { "exec": {} } });
+        let template = json!({ "spec": { "containers": [{ "name": "`x`\n", "lifecycle": hook }] } });
+        let said = before_the_end(Some(&template)).unwrap();
+        assert!(said.contains("of 'x'  runs"), "{said}");
+    }
 
     #[test]
     fn a_hook_that_cuts_tasks_short_is_named() {

@@ -95,7 +95,7 @@ pub(crate) fn stalled(seen: &Seen<'_>) -> Option<Trouble> {
             let message = refusals::template_refused(said, seen.spec.template.as_ref());
             return Some(Trouble::new(Reason::TemplateRefused, message));
         }
-        Outcome::Forbidden(said) => return Some(Trouble::new(Reason::Forbidden, said)),
+        Outcome::Forbidden(said) => return Some(Trouble::new(Reason::Forbidden, words(said))),
         Outcome::NotTried | Outcome::Done | Outcome::Waiting(_) | Outcome::Failed(_) => (),
     }
     no_pods(seen).or_else(|| hopeless(seen))
@@ -114,7 +114,7 @@ fn hopeless(seen: &Seen<'_>) -> Option<Trouble> {
     let given_up = seen.deployment.filter(|deployment| is_current(deployment)).and_then(|deployment| {
         let said = condition(deployment, "Progressing")?;
         let is_over = said.status == "False" && said.reason.as_deref() == Some("ProgressDeadlineExceeded");
-        is_over.then(|| said.message.clone().unwrap_or_default())
+        is_over.then(|| words(said.message.as_deref().unwrap_or_default()))
     });
     let longest = LACKS_LONGEST.max(seen.health.start_longest.saturating_mul(2));
     if given_up.is_none() && seen.lacks.is_none_or(|lacks| lacks < longest) {
@@ -250,7 +250,7 @@ fn reconciling(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
         );
     };
     let message = match seen.outcome {
-        Outcome::Failed(error) => Some(format!("trying again: {error}")),
+        Outcome::Failed(error) => Some(format!("trying again: {}", words(error))),
         Outcome::Waiting(why) => Some(why.clone()),
         _ => None,
     };
@@ -303,7 +303,7 @@ fn database(seen: &Seen<'_>) -> Verdict {
 
 fn changed(database: &DatabaseStatus) -> Verdict {
     let DatabaseStatus { identity, before, .. } = database;
-    let before = before.as_deref().unwrap_or_default();
+    let (identity, before) = (words(identity), words(before.as_deref().unwrap_or_default()));
     let message = format!(
         "the Secret leads to the database {identity}, and led to {before}: what is left there is not done; if that is wrong, put the \
          Secret right"

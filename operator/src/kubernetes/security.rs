@@ -4,8 +4,9 @@
 //! entry points change owners of files, switch to another user, write beside their programs. Told `runAsNonRoot` they would not start,
 //! and without any capabilities many would not either (a web server cannot become its own user). So a handler may be root unless its
 //! template says otherwise. But it may gain no rights that it has not (`sudo` and the like aside, nobody does), and no system calls
-//! but those of ordinary programs. Nor may it listen to what its pod's worker sends. Where the template says that it is not root, it keeps no capabilities: it could not use
-//! them. Then it meets the restricted standard with that one line.
+//! but those of ordinary programs. Nor may it, or any other container of the template, listen to what its
+//! pod's worker sends. Where the template says that it is not root, it keeps no capabilities: it could not
+//! use them. Then it meets the restricted standard with that one line.
 
 use serde_json::{Map, Value, json};
 
@@ -38,7 +39,7 @@ pub(super) fn handler(mut chosen: Map<String, Value>, pod: &Value) -> Map<String
         added.iter().any(|one| ["SYS_ADMIN", "CAP_SYS_ADMIN", "ALL"].iter().any(|name| one == name))
     });
     // The API server takes no promise that such a one gains nothing.
-    if chosen.get("privileged") != Some(&Value::Bool(true)) && !adds {
+    if !is_privileged(&chosen) && !adds {
         chosen.entry("allowPrivilegeEscalation").or_insert(Value::Bool(false));
     }
     if pod["seccompProfile"].is_null() {
@@ -46,14 +47,33 @@ pub(super) fn handler(mut chosen: Map<String, Value>, pod: &Value) -> Map<String
     }
     if !may_be_root(&chosen, pod) {
         chosen.entry("capabilities").or_insert_with(|| json!({ "drop": ["ALL"] }));
-    } else if chosen.get("privileged") != Some(&Value::Bool(true)) {
-        without_raw(chosen.entry("capabilities").or_insert_with(|| json!({})));
+    } else if !is_privileged(&chosen) {
+        without_raw(chosen.entry("capabilities").or_insert(Value::Null));
     }
     chosen
 }
 
+/// What another container of the template may do: whatever that says, but for [`RAW`].
+pub(super) fn other(container: &mut Map<String, Value>) {
+    let context = container.entry("securityContext").or_insert(Value::Null);
+    if context.is_null() {
+        *context = json!({});
+    }
+    // Anything else is for the API server to refuse.
+    if let Some(chosen) = context.as_object_mut().filter(|chosen| !is_privileged(chosen)) {
+        without_raw(chosen.entry("capabilities").or_insert(Value::Null));
+    }
+}
+
+fn is_privileged(context: &Map<String, Value>) -> bool {
+    context.get("privileged") == Some(&Value::Bool(true))
+}
+
 /// Takes [`RAW`] away, unless it is asked for.
 fn without_raw(capabilities: &mut Value) {
+    if capabilities.is_null() {
+        *capabilities = json!({});
+    }
     let names = |list: &str, name: &str| {
         let listed = capabilities[list].as_array().into_iter().flatten().filter_map(Value::as_str);
         listed.map(|one| one.strip_prefix("CAP_").unwrap_or(one)).any(|one| one == name || one == "ALL")
@@ -70,8 +90,8 @@ fn without_raw(capabilities: &mut Value) {
 /// What a container says counts before what its pod says.
 fn may_be_root(container: &Map<String, Value>, pod: &Value) -> bool {
     let said = |field: &str| container.get(field).unwrap_or(&pod[field]).clone();
-    let privileged = container.get("privileged") == Some(&Value::Bool(true));
-    privileged || !(said("runAsNonRoot") == true || said("runAsUser").as_i64().is_some_and(|user| user != 0))
+    is_privileged(container)
+        || !(said("runAsNonRoot") == true || said("runAsUser").as_i64().is_some_and(|user| user != 0))
 }
 
 #[cfg(test)]
@@ -114,6 +134,36 @@ mod tests {
             let chosen = serde_json::from_value(json!({ "capabilities": said })).unwrap();
             assert_eq!(handler(chosen, &json!({}))["capabilities"], left, "{said}");
         }
+    }
+
+    /// Before, a sidecar or an init container could do what the handler could not: they share one network.
+    #[test]
+    fn other_containers_listen_to_nothing_either() {
+        let dropped = json!({ "drop": ["NET_RAW"] });
+        for (said, left) in [
+            (json!({}), json!({ "securityContext": { "capabilities": dropped } })),
+            (json!({ "securityContext": null }), json!({ "securityContext": { "capabilities": dropped } })),
+            (
+                json!({ "securityContext": { "runAsUser": 5, "capabilities": null } }),
+                json!({ "securityContext": { "runAsUser": 5, "capabilities": dropped } }),
+            ),
+        ] {
+            let mut container = serde_json::from_value(said.clone()).unwrap();
+            other(&mut container);
+            assert_eq!(Value::from(container), left, "{said}");
+        }
+        for kept in [
+            json!({ "securityContext": { "privileged": true } }),
+            json!({ "securityContext": { "capabilities": { "add": ["NET_ADMIN", "NET_RAW"] } } }),
+            json!({ "securityContext": { "capabilities": { "add": ["ALL"] } } }),
+            json!({ "securityContext": "the API server's to refuse" }),
+        ] {
+            let mut container = serde_json::from_value(kept.clone()).unwrap();
+            other(&mut container);
+            assert_eq!(Value::from(container), kept);
+        }
+        let chosen = serde_json::from_value(json!({ "capabilities": null })).unwrap();
+        assert_eq!(handler(chosen, &json!({}))["capabilities"], dropped, "a null is nothing said");
     }
 
     /// Before, `runAsUser: 0` of the pod was the worker's too, which the kubelet then refused to start.

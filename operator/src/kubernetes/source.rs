@@ -11,7 +11,7 @@ use rowlock_queue::{Connect, UrlTrust};
 
 use super::apply::{WriteError, bounded};
 use super::config::Config;
-use super::database::{CONNECTIONS, NAME, Trouble, forbidden};
+use super::database::{CONNECTIONS, NAME, Trouble, forbidden, words};
 
 /// Names of keys that are usual for a URL: if one of them is in a Secret, it may be the one that was meant. Others are not told: whoever
 /// may write a `TaskQueue` need not know what is in every Secret.
@@ -134,7 +134,8 @@ impl Source {
         if let (rowlock_queue::Error::Tls(said), Some(ca)) = (&error, &self.ca) {
             return Err(wrong_certificates(ca, said));
         }
-        let message = format!("`{key}` of the Secret `{name}`: {error}");
+        let said = words(&error.to_string());
+        let message = format!("`{key}` of the Secret `{name}`: {said}");
         Err(Trouble::new(ConditionReason::SecretInvalid, message))
     }
 
@@ -265,7 +266,7 @@ impl Reader<'_> {
                 forbidden(self.namespace, &status.message, self.config)
             }
             error => {
-                let message = format!("the {kind} `{name}` cannot be read: {error}");
+                let message = format!("the {kind} `{name}` cannot be read: {}", words(&error.to_string()));
                 Trouble::new(ConditionReason::NotObserved, message)
             }
         }
@@ -277,7 +278,8 @@ fn texts(data: impl Iterator<Item = (String, Vec<u8>)>) -> BTreeMap<String, Stri
 }
 
 fn wrong_certificates(CaRef { kind, name, key }: &CaRef, said: &str) -> Trouble {
-    let message = format!("`{key}` of the {} `{name}` (spec.database.caRef): {said}", kind.as_str());
+    let (kind, said) = (kind.as_str(), words(said));
+    let message = format!("`{key}` of the {kind} `{name}` (spec.database.caRef): {said}");
     Trouble::new(ConditionReason::CertificateInvalid, message)
 }
 

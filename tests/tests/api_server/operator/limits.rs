@@ -17,8 +17,7 @@ async fn there_are_no_more_pods_than_the_database_has_connections_for() {
     stage.task_queue("emails", &many);
     let (_operator, address) = stage.operator_with_pages().await;
     let message = stage.until("ScalingLimited", "True Connections").await;
-    for part in ["the connection limit of the database lets 40 in", "5 are kept free", "raise workers.perPod"]
-    {
+    for part in ["the connection limit of the database is 40: ", "5 reserved", "raise workers.perPod"] {
         assert!(message.contains(part), "{message}");
     }
     let replicas = || stage.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
@@ -68,7 +67,10 @@ async fn a_queue_without_a_connection_is_not_ready_and_says_why() {
     stage.until_of("emails", "Ready", "False Progressing").await;
     for name in ["letters", "posts"] {
         let message = stage.until_of(name, "Ready", "False Connections").await;
-        assert!(message.contains("no pod runs") && message.contains("lets 9 in"), "{message}");
+        assert!(
+            message.contains("no pod runs") && message.contains("limit of the database is 9: "),
+            "{message}"
+        );
         assert_eq!(stage.get("deployment", name)["spec"]["replicas"], 0);
     }
     stage.until_event("Connections").await;

@@ -213,11 +213,11 @@ async fn the_operator_does_not_ask_what_only_it_can_reach() {
     for (url, says) in [
         (
             "postgres://u:secretpassword@169.254.169.254:80/d",
-            "names `169.254.169.254`, which is an address of the cluster's own machines",
+            "names '169.254.169.254', which is an address of the cluster's own machines",
         ),
         (
             "postgres://u:secretpassword@db.localhost/d",
-            "names `db.localhost`, which is every pod's own address",
+            "names 'db.localhost', which is every pod's own address",
         ),
         (
             "postgres://u:secretpassword@db.example.com/d?hostaddr=127.0.0.1",
@@ -225,7 +225,7 @@ async fn the_operator_does_not_ask_what_only_it_can_reach() {
         ),
         (
             "postgres:///d?host=localhost&user=u&password=secretpassword",
-            "names `localhost`, which is every pod's own address",
+            "names 'localhost', which is every pod's own address",
         ),
         ("postgres://u:secretpassword@db/d?sslmode=verify-full&sslrootcert=/dev/zero", "sslrootcert"),
     ] {
