@@ -143,6 +143,7 @@ CREATE FUNCTION rowlock.await_claims(instance bigint) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
+  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
   perform 1 from rowlock.instance i where i.id = $1 for no key update;
 end $_$;
 
@@ -214,7 +215,9 @@ begin
   select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
   if random() * v_live < 4 then v_missed := not rowlock.allocate(v_queue); end if;
   if $7 then
-    update rowlock.queue q set bell_until = now() + interval '1 minute' where q.id = v_queue and q.bell_until < now() + interval '5 seconds';
+    -- Whoever has the row may have it for long: a producer that made partitions, until its commit.
+    update rowlock.queue q set bell_until = now() + interval '1 minute' where q.id = (select x.id from rowlock.queue x
+      where x.id = v_queue and x.bell_until < now() + interval '5 seconds' for no key update skip locked);
   end if;
   return query
     select false, coalesce(a.number, $4), coalesce(a.workers, $3), q.paused, q.generation,
@@ -335,7 +338,10 @@ declare noted text[] := string_to_array(current_setting(setting, true),
     ' '); xid text := pg_current_xact_id()::text;
 begin
   if noted[1] is distinct from xid then perform set_config(setting, xid || ' ' || added, true);
-  elsif added - noted[2]::bigint >= q.backlog_limit then perform rowlock.refuse_full(q);
+  elsif added - noted[2]::bigint >= q.backlog_limit then
+    -- It may have been other queues' tasks: counted, and again only after as many more.
+    if rowlock.reaches(q.id, q.backlog_limit) then perform rowlock.refuse_full(q); end if;
+    perform set_config(setting, xid || ' ' || added, true);
   end if;
 end $$;
 
@@ -365,6 +371,10 @@ begin
     raise exception 'bell must be true or false' using errcode = 'RL005', hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
   end if;
 end $_$;
+
+CREATE FUNCTION rowlock.chunk_of(id bigint) RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    RETURN ((((id >> 8) & (1073741823)::bigint))::integer + 1);
 
 CREATE FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], start integer, token bigint) RETURNS TABLE(firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[])
     LANGUAGE plpgsql SECURITY DEFINER
@@ -471,7 +481,8 @@ CREATE TABLE rowlock.ready (
     n smallint NOT NULL,
     attempt smallint NOT NULL,
     fresh boolean NOT NULL,
-    ring boolean DEFAULT true NOT NULL
+    ring boolean DEFAULT true NOT NULL,
+    moved integer DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='90', vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='10000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='1000000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='1000000');
 
@@ -481,7 +492,7 @@ CREATE FUNCTION rowlock.commit_late(r rowlock.ready) RETURNS boolean
     SET enable_seqscan TO 'off'
     AS $$
 begin
-  update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false
+  update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(y.id)
     where y.queue = r.queue and y.shard = r.shard and y.lane = r.lane and y.priority = r.priority and y.k = r.k;
   return current_setting('rowlock.bell', true) is distinct from 'off'
     and exists (select 1 from rowlock.queue q where q.id = r.queue and q.bell_until > clock_timestamp());
@@ -503,6 +514,8 @@ begin
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
+    -- Until a grant under way has ended: it would not see this queue, and leave it unguarded.
+    lock table rowlock.access in share mode;
     insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused,
         backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled, room_until, guarded)
       values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, rowlock.room_until(), exists (select 1
@@ -965,7 +978,8 @@ begin
     exit when v_k <= newest or v_k is null;
     v_k := v_k - 4294967296;
   end loop;
-  return query select r.* from rowlock.ready r where not r.fresh and r.id <= $3 and r.id > $3 - 256 and $3 < r.id + r.n and r.queue = $1 limit 1;
+  return query select r.* from rowlock.ready r where r.moved = rowlock.chunk_of($3) and r.moved <> 0 and not r.fresh and $3 >= r.id and $3 < r.id + r.n and r.queue = $1
+    limit 1;
 end $_$;
 
 CREATE FUNCTION rowlock.find_receipt(queue integer, id bigint) RETURNS TABLE(at timestamp with time zone, instance bigint, state smallint, attempt smallint)
@@ -1006,7 +1020,10 @@ begin
     select g, x.name, u.attempt::int, x.at
     from (select q.name, y.* from rowlock.queue q, lateral (
         select r.at, r.firsts, r.ns, r.attempts from rowlock.receipt r
-        where r.queue = q.id and r.state = $2 and r.at > now() - interval '1 day' and r.at <= newest order by r.at desc limit $4) y
+        where r.queue = q.id and r.state = $2 and r.at > now() - interval '1 day' and r.at <= newest
+          -- One transaction may have written many at one moment, which go by id: those that earlier pages showed are none.
+          and (v_id is null or r.at < newest or r.firsts[array_upper(r.firsts, 1)] + r.ns[array_upper(r.ns, 1)] > v_id + 1)
+        order by r.at desc fetch first ($4) rows with ties) y
         where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id))) x, unnest(x.firsts, x.ns, x.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
     where v_id is null or x.at < newest or g > v_id
     order by x.at desc, g limit $4;
@@ -1030,6 +1047,9 @@ begin
   if not exists (select 1 from pg_roles r where r.rolname = $1) then
     raise exception 'there is no role "%"', $1 using errcode = 'RL005',
         hint = format('Create it first: create role %I login;', $1);
+  end if;
+  if cardinality($3) = 0 then
+    raise exception 'no queue was named' using errcode = 'RL005', hint = 'rowlock.revoke_role takes a duty back.';
   end if;
   select u.name into unknown from unnest($3) u(name) where not exists (select 1 from rowlock.queue q
       where q.name = u.name) limit 1;
@@ -1068,6 +1088,7 @@ CREATE FUNCTION rowlock.hand_back_strays(instance bigint, known bigint[]) RETURN
 declare l record; back int := 0;
 begin
   perform rowlock.demand_read_committed();
+  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
   for l in select x.token, x.queue from rowlock.lease x
       where x.instance = $1 and x.at < now() - interval '1 minute' and x.token <> all ($2) order by x.token for update loop
     back := back + rowlock.hand_back($1, l.queue, l.token);
@@ -1297,11 +1318,17 @@ CREATE FUNCTION rowlock.make_partition(parent text, lo timestamp with time zone,
     AS $$
 declare child text := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint); in_use boolean;
 begin
+  -- Not by a query: under REPEATABLE READ that would see neither who attached it nor what was enqueued since.
+  if pg_get_partition_constraintdef(to_regclass(format('rowlock.%I', child))) is not null then
+    raise exception 'another session has made the partition %', child using errcode = 'serialization_failure', hint = 'Begin the transaction again.';
+  end if;
   if to_regclass(format('rowlock.%I', child)) is not null then
     execute format('select exists (select 1 from rowlock.%I)', child) into in_use;
     if not in_use then execute format('drop table rowlock.%I', child); end if;
   end if;
   execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, parent);
+  -- rowlock.keep_failures deletes from it, which a publication FOR ALL TABLES refuses otherwise (R9).
+  if parent = 'failure' then execute format('alter table rowlock.%I replica identity full', child); end if;
   if parent = 'task' then
     execute format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child, rowlock.id_at(lo), rowlock.id_at(hi));
   else
@@ -1335,12 +1362,14 @@ CREATE FUNCTION rowlock.mark_finished(most integer) RETURNS void
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
-declare least_id bigint; greatest_id bigint;
+declare start bigint;
 begin
-  select min(k.id), max(k.id) into least_id, greatest_id from rowlock.task_kept k;
+  -- Drawn once: within the query it would be drawn for each row, and the first rows would never be the ones.
+  select floor(random() * (max(k.id) - min(k.id) + 1))::bigint + min(k.id) into start from rowlock.task_kept k;
   update rowlock.task_kept k set finished_at = f.at
-    from (select x.id, x.queue from rowlock.task_kept x where x.finished_at is null
-            and x.id >= least_id + floor(random() * (greatest_id - least_id))::bigint order by x.id limit $1) y,
+    from (select z.* from (
+            (select x.id, x.queue from rowlock.task_kept x where x.finished_at is null and x.id >= start order by x.id limit $1)
+            union all (select x.id, x.queue from rowlock.task_kept x where x.finished_at is null and x.id < start order by x.id limit $1)) z limit $1) y,
       lateral rowlock.find_receipt(y.queue, y.id) f
     where k.id = y.id and f.state in (1, 3);
 end $_$;
@@ -1381,7 +1410,8 @@ CREATE FUNCTION rowlock.mutex_holders() RETURNS TABLE(duty smallint, queue integ
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select m.duty, m.queue, l.pid, a.usename::text, a.application_name, a.xact_start
-  from rowlock.mutex m join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
+  from (select x.duty, x.queue, x.xmax from rowlock.mutex x union all select 1::smallint, 0, x.xmax from rowlock.maintenance x) m
+  join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
       and l.granted and l.transactionid::text = m.xmax::text
   left join pg_stat_activity a on a.pid = l.pid
   where l.pid is distinct from pg_backend_pid()
@@ -1666,8 +1696,8 @@ CREATE FUNCTION rowlock.put_last(r rowlock.ready, id bigint, n integer) RETURNS 
     AS $_$
 declare v_k bigint := nextval('rowlock.k_seq');
 begin
-  insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh)
-    values (r.queue, v_k & 3, r.lane, r.priority, r.since, v_k, $2, $3, r.attempt, false);
+  insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, moved)
+    values (r.queue, v_k & 3, r.lane, r.priority, r.since, v_k, $2, $3, r.attempt, false, rowlock.chunk_of($2));
 end $_$;
 
 CREATE FUNCTION rowlock.reaches(queue integer, backlog_limit bigint) RETURNS boolean
@@ -1819,6 +1849,9 @@ CREATE FUNCTION rowlock.renew_grants() RETURNS void
 declare g record;
 begin
   lock table rowlock.access in share row exclusive mode;
+  -- Of roles and queues that are gone: a role of the same name would inherit them.
+  delete from rowlock.access a where not exists (select 1 from pg_roles r where r.rolname = a.role)
+    or (a.queue <> 0 and not exists (select 1 from rowlock.queue q where q.id = a.queue));
   for g in select distinct r.rolname, f.function from rowlock.access a join pg_roles r on r.rolname = a.role
       join rowlock.rights() f on f.duty = a.duty join pg_proc p on p.oid = f.function
       where not exists (select 1 from aclexplode(p.proacl) x where x.grantee = r.oid) loop
@@ -1841,8 +1874,9 @@ CREATE FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[]
     SET jit TO 'off'
     AS $_$
 begin
-  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
-  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.bell_until > now() from rowlock.queue q where q.id = $1), false)
+  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring, moved)
+  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.bell_until > now() from rowlock.queue q where q.id = $1), false),
+    rowlock.chunk_of(z.id)
   from (select nextval('rowlock.k_seq') k, y.* from (
     select min(x.id) id, count(*) n, x.attempt, x.priority from (
       select u.*, u.id - row_number() over (partition by u.attempt, u.priority order by u.id) run
@@ -1908,6 +1942,10 @@ CREATE FUNCTION rowlock.revoke_role(role name, duty text DEFAULT NULL::text) RET
 declare f regprocedure;
 begin
   delete from rowlock.access a where a.role = $1 and ($2 is null or a.duty = $2);
+  if not exists (select 1 from pg_roles r where r.rolname = $1) then
+    perform rowlock.renew_grants();
+    return;
+  end if;
   for f in select x.function from rowlock.rights() x group by x.function
       having not bool_or(exists (select 1 from rowlock.access a where a.role = $1 and a.duty = x.duty)) loop
     execute format('revoke execute on function %s from %I', f, $1);
@@ -2129,7 +2167,7 @@ begin
         and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit least($4, 10000)
             for update skip locked) x limit least($4, 10000)
   loop
-    update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
+    update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(y.id) where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
     swept := swept + 1;
   end loop;
   return swept;
@@ -2155,8 +2193,9 @@ begin
     select least(v_next, min(x.k)) into v_next from rowlock.ready x
       where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k > r.k and x.k < v_next;
     if v_next - r.k > 1 then
-      insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, ring)
-        values (r.queue, r.shard, r.lane, r.priority, r.since, r.k + (v_next - r.k) / 2, v_id, v_behind, r.attempt, false, false)
+      insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, ring, moved)
+        values (r.queue, r.shard, r.lane, r.priority, r.since, r.k + (v_next - r.k) / 2, v_id, v_behind, r.attempt, false, false,
+          rowlock.chunk_of(v_id))
         on conflict do nothing returning k into v_k;
     end if;
     if v_k is not null or v_before >= v_behind then
@@ -2272,7 +2311,8 @@ begin
   perform 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2 for update skip locked;
   if found then return true; end if;
   if exists (select 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2) then return false; end if;
-  -- A queue that was not declared by rowlock.declare_queue.
+  -- A queue that was not declared by rowlock.declare_queue. One that does not exist leaves no row.
+  if $2 <> 0 and not exists (select 1 from rowlock.queue q where q.id = $2) then return false; end if;
   insert into rowlock.mutex (duty, queue) values ($1, $2) on conflict do nothing;
   return found;
 end $_$;
@@ -2633,7 +2673,7 @@ CREATE INDEX instance_live ON rowlock.instance USING btree (queue, id) WHERE (en
 
 CREATE INDEX lease_instance ON rowlock.lease USING btree (instance);
 
-CREATE INDEX ready_moved ON rowlock.ready USING btree (id) WHERE (NOT fresh);
+CREATE INDEX ready_moved ON rowlock.ready USING btree (moved) WHERE (moved <> 0);
 
 CREATE INDEX receipt_at ON ONLY rowlock.receipt USING btree (queue, state, at);
 
@@ -2680,6 +2720,8 @@ REVOKE ALL ON FUNCTION rowlock.care(low timestamp with time zone, most integer, 
 REVOKE ALL ON FUNCTION rowlock.check_added(q rowlock.queue, setting text, added bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.check_options(options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.chunk_of(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], start integer, token bigint) FROM PUBLIC;
 
