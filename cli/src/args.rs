@@ -71,7 +71,7 @@ pub(crate) struct Database {
     /// File that holds the connection string [env: `ROWLOCK_DATABASE_URL_FILE`]
     #[arg(long = "database-url-file", value_name = "FILE")]
     pub(crate) url_file: Option<PathBuf>,
-    /// File with the CA of the database's certificate, as PEM; a URL without sslmode then has verify-full [env: `ROWLOCK_DATABASE_CA_FILE`]
+    /// File with the CA of the database's certificate, as PEM; `require` and a URL without sslmode then mean verify-full [env: `ROWLOCK_DATABASE_CA_FILE`]
     #[arg(long = "database-ca-file", value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 }

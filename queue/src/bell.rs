@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::{
     Beat, BeatIn, Connect, Db, Error, QueueId, Result, beat,
-    connect::{Manner, Recipe, Session},
+    connect::{Manner, Recipe, Session, guarded},
     db::{bounded, query},
 };
 
@@ -51,7 +51,7 @@ impl Bell {
     pub async fn beat(&mut self, beat: &BeatIn<'_>) -> Result<Beat> {
         let sent = Instant::now();
         let row = bounded(async {
-            let answer = beat::statement(beat).fetch_one(self.session.connection()).await;
+            let answer = guarded(beat::statement(beat).fetch_one(self.session.connection())).await;
             answer.map_err(|error| Error::at(&self.place, error))
         });
         beat::answer(&row.await?, sent)
@@ -75,7 +75,7 @@ impl Bell {
 
     async fn ask_to_listen(&mut self) -> Result<()> {
         bounded(async {
-            let asked = self.session.connection().execute(AssertSqlSafe(LISTEN)).await;
+            let asked = guarded(self.session.connection().execute(AssertSqlSafe(LISTEN))).await;
             asked.map(drop).map_err(|error| Error::at(&self.place, error))
         })
         .await

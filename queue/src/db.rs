@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::{
     Connect, Error, Result,
-    connect::{Manner, Recipe},
+    connect::{Manner, Recipe, guarded},
     pool::Pool,
 };
 
@@ -184,7 +184,7 @@ impl Db {
     pub(crate) async fn ddl(&self, statement: String) -> Result<()> {
         bounded(async {
             let mut lent = self.pool.lend().await?;
-            let done = lent.connection().execute(AssertSqlSafe(statement)).await;
+            let done = guarded(lent.connection().execute(AssertSqlSafe(statement))).await;
             lent.give_back(done)
         })
         .await?;

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     Error, Result,
-    connect::{Recipe, Session},
+    connect::{Answer, Recipe, Session},
     db::STATEMENT_TIMEOUT,
     error::READ_ONLY,
 };
@@ -121,7 +121,10 @@ impl Lent {
     }
 
     /// One statement.
-    pub(crate) async fn ask<T>(&mut self, asked: impl AsyncFnOnce(&mut PgConnection) -> T) -> T {
+    pub(crate) async fn ask<T: Answer>(
+        &mut self,
+        asked: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> sqlx::Result<T> {
         self.kept.session.ask(asked).await
     }
 

@@ -22,6 +22,7 @@ const API_SERVER: &str = "KUBERNETES_SERVICE_HOST";
 pub struct Reach {
     allowed: Vec<String>,
     api_server: Option<IpAddr>,
+    api_server_name: Option<String>,
 }
 
 impl Reach {
@@ -29,23 +30,32 @@ impl Reach {
     #[must_use]
     pub fn new(allowed: &[String]) -> Self {
         let allowed = allowed.iter().map(|host| host.trim().to_ascii_lowercase());
-        let api_server = std::env::var(API_SERVER).ok().and_then(|host| host.parse().ok());
-        Self { allowed: allowed.filter(|host| !host.is_empty()).collect(), api_server }
+        let allowed = allowed.filter(|host| !host.is_empty()).collect();
+        Self { allowed, ..Self::beside(std::env::var(API_SERVER).ok().as_deref()) }
+    }
+
+    /// With the API server at this address, or by this name.
+    fn beside(api_server: Option<&str>) -> Self {
+        let address = api_server.and_then(|host| host.parse().ok());
+        let name = api_server.filter(|_| address.is_none()).map(plain);
+        Self { allowed: Vec::new(), api_server: address, api_server_name: name }
     }
 
     /// Why the host is not asked, whatever its addresses; goes on after "the database URL".
     pub(crate) fn refuses_name(&self, host: &str) -> Option<String> {
-        let name = host.trim_end_matches('.').to_ascii_lowercase();
+        let name = plain(host);
         if self.allowed.contains(&name) {
             return None;
         }
         let own = name == "localhost" || name.ends_with(".localhost");
-        own.then(|| ourselves(host)).or_else(|| self.refuses(host, name.parse().ok()?))
+        let api_server = self.api_server_name.as_ref() == Some(&name);
+        let refused = own.then(|| ourselves(host)).or_else(|| api_server.then(|| of_the_cluster(host)));
+        refused.or_else(|| self.refuses(host, name.parse().ok()?))
     }
 
     /// Why the host is not asked at one of its addresses.
     pub(crate) fn refuses(&self, host: &str, address: IpAddr) -> Option<String> {
-        let address = address.to_canonical();
+        let address = meant(address);
         let names = [host.to_ascii_lowercase(), address.to_string()];
         if names.iter().any(|name| self.allowed.contains(name)) {
             return None;
@@ -59,13 +69,35 @@ impl Reach {
             }
             IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
         };
-        (local || METADATA.contains(&address) || self.api_server == Some(address)).then(|| {
-            format!(
-                "names `{host}`, which is an address of the cluster's own machines: name the Service or host of the database, or have the \
-                 operator's administrator add it to allowedDatabaseHosts"
-            )
-        })
+        (local || METADATA.contains(&address) || self.api_server == Some(address))
+            .then(|| of_the_cluster(host))
     }
+}
+
+fn plain(host: &str) -> String {
+    host.trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// Where packets to this address go in the end: an IPv4 address may be written inside of one of IPv6, plainly or
+/// for a NAT64.
+fn meant(address: IpAddr) -> IpAddr {
+    let IpAddr::V6(six) = address.to_canonical() else { return address.to_canonical() };
+    match six.segments() {
+        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+            if !six.is_loopback() && !six.is_unspecified() =>
+        {
+            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+            IpAddr::from([a, b, c, d])
+        }
+        _ => IpAddr::V6(six),
+    }
+}
+
+fn of_the_cluster(host: &str) -> String {
+    format!(
+        "names `{host}`, which is an address of the cluster's own machines: name the Service or host of the database, or have the \
+         operator's administrator add it to allowedDatabaseHosts"
+    )
 }
 
 fn ourselves(host: &str) -> String {
@@ -81,7 +113,7 @@ mod tests {
 
     fn reach(allowed: &[&str]) -> Reach {
         let allowed = allowed.iter().map(|host| (*host).to_owned()).collect();
-        Reach { allowed, api_server: Some(IpAddr::from([10, 96, 0, 1])) }
+        Reach { allowed, ..Reach::beside(Some("10.96.0.1")) }
     }
 
     #[test]
@@ -100,6 +132,10 @@ mod tests {
             ("fd00:ec2::254", "allowedDatabaseHosts"),
             ("10.96.0.1", "allowedDatabaseHosts"),
             ("::ffff:10.96.0.1", "allowedDatabaseHosts"),
+            ("64:ff9b::169.254.169.254", "allowedDatabaseHosts"),
+            ("64:ff9b::127.0.0.1", "does not run in your pod"),
+            ("::127.0.0.1", "does not run in your pod"),
+            ("::10.96.0.1", "allowedDatabaseHosts"),
         ] {
             let said = reach(&[]).refuses_name(host).unwrap_or_default();
             assert!(said.contains(says), "{host}: {said}");
@@ -107,6 +143,13 @@ mod tests {
         for host in ["db.shop.svc", "10.0.0.1", "192.168.1.1", "2001:db8::1", "localhost.example.com"] {
             assert_eq!(reach(&[]).refuses_name(host), None, "{host}");
         }
+    }
+
+    #[test]
+    fn an_api_server_that_is_a_name_is_refused_by_it() {
+        let reach = Reach::beside(Some("api.cluster.example"));
+        assert!(reach.refuses_name("API.cluster.example.").is_some());
+        assert_eq!(reach.refuses_name("db.cluster.example"), None);
     }
 
     #[test]

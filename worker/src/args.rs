@@ -32,7 +32,7 @@ pub struct Args {
     /// File that holds the connection string; wins over the string itself
     #[arg(long, env = env::DATABASE_URL_FILE)]
     database_url_file: Option<PathBuf>,
-    /// File with the CA of the database's certificate, as PEM; a URL without sslmode then has verify-full
+    /// File with the CA of the database's certificate, as PEM; `require` and a URL without sslmode then mean verify-full
     #[arg(long, env = env::DATABASE_CA_FILE)]
     database_ca_file: Option<PathBuf>,
     /// Name of the queue

@@ -1,6 +1,11 @@
 //! From a host to a connection that the protocol can be spoken on, encrypted as `sslmode` says.
 
-use std::{net::SocketAddr, os::linux::net::SocketAddrExt, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    os::{linux::net::SocketAddrExt, unix::fs::MetadataExt},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
@@ -15,7 +20,7 @@ use crate::Reach;
 
 use super::{
     fault::Fault,
-    target::{Host, Roots, Target, TlsWish},
+    target::{Host, Target, TlsWish},
     values::{Keepalive, SslMode},
 };
 
@@ -42,6 +47,9 @@ pub(super) enum Encryption {
 
 /// "Do you speak TLS?", as long as itself, with the number that says so.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
+
+/// Permissions of a folder by which others than its owner may put something into it.
+const OTHERS_WRITE: u32 = 0o022;
 
 impl SslMode {
     /// The ways to connect, in order: the next one is for when a server refuses the one before.
@@ -102,7 +110,8 @@ pub(super) async fn dial(
         match address {
             Address::Unix(name) => {
                 let stream = open_unix(name).await.map_err(|error| Fault::io(&error))?;
-                Ok(Dialed { stream: Box::new(stream), safe: true })
+                let safe = stream.peer_cred().is_ok_and(|peer| is_trusted(peer.uid(), name));
+                Ok(Dialed { stream: Box::new(stream), safe })
             }
             Address::Tcp(address) => {
                 let stream =
@@ -121,6 +130,24 @@ async fn open_unix(name: &str) -> std::io::Result<UnixStream> {
     let stream = std::os::unix::net::UnixStream::connect_addr(&address)?;
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
+}
+
+/// Whether the server behind a Unix socket is the right one: it runs as root or as we do, or as a user in whose
+/// folder the socket is, and nobody else can have put it there. In `/tmp` and among the abstract names anybody
+/// may listen.
+pub(super) fn is_trusted(peer: u32, name: &str) -> bool {
+    let trusted = [0, nix::unistd::Uid::effective().as_raw()];
+    if trusted.contains(&peer) {
+        return true;
+    }
+    let folder = std::path::Path::new(name).parent().filter(|folder| folder.is_absolute());
+    let Some(folder) = folder.and_then(|folder| folder.canonicalize().ok()) else { return false };
+    folder.ancestors().all(|folder| {
+        std::fs::metadata(folder).is_ok_and(|folder| {
+            let owned = folder.uid() == peer || trusted.contains(&folder.uid());
+            owned && folder.mode() & OTHERS_WRITE == 0
+        })
+    })
 }
 
 async fn open_tcp(address: SocketAddr, keepalive: &Keepalive) -> std::io::Result<TcpStream> {
@@ -168,13 +195,9 @@ async fn encrypt(
 }
 
 impl TlsWish {
-    /// Anybody gets a certificate of a public authority, for some name: there the name has to be looked at.
+    /// An authority signs for many: without a look at the name, each of them could be the server.
     fn proves_the_server(&self) -> bool {
-        match self.mode {
-            SslMode::VerifyFull => true,
-            SslMode::VerifyCa => !matches!(self.roots, Roots::BuiltIn),
-            _ => false,
-        }
+        self.mode == SslMode::VerifyFull
     }
 }
 

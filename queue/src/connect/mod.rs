@@ -6,15 +6,17 @@
 //! in this process, which speaks to the server.
 //!
 //! In reading order: [`Connect`] (what a caller gives), `uri` and `params` (its URL, checked), `target` (what
-//! that means), `dial` and `tls` (to the server), `relay` and `walk` (between the server and sqlx), `session`
+//! that means), `dial` and `tls` (to the server), `relay` and `walk` (between the server and sqlx), `guard` (around sqlx), `session`
 //! (all of it together).
 
 mod dial;
 mod fault;
 mod fit;
+mod guard;
 mod params;
 mod pump;
 mod relay;
+mod scram;
 mod session;
 mod target;
 mod tls;
@@ -23,6 +25,8 @@ mod values;
 mod walk;
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -30,6 +34,7 @@ use std::sync::Arc;
 use crate::{Reach, Result};
 
 pub(crate) use fault::shorten;
+pub(crate) use guard::{Answer, guarded};
 pub(crate) use session::{Manner, Recipe, Session};
 pub(crate) use target::Target;
 
@@ -39,7 +44,7 @@ pub struct Connect {
     /// A Postgres URI, with its password. Never logged.
     pub url: String,
     /// Certificates in PEM of the authorities that a server's certificate may be signed by, in place of the
-    /// built-in ones. With it `sslmode` is `verify-full` if the URL does not say another one that verifies.
+    /// built-in ones. With it `sslmode` is `verify-full`, if the URL does not say `verify-ca`.
     pub ca_pem: Option<Arc<str>>,
     /// Whose the URL is.
     pub trust: UrlTrust,

@@ -5,7 +5,11 @@
 //! socket of its own for a moment, with a random abstract name, on which exactly one peer is let in: this
 //! process.
 
-use std::{os::linux::net::SocketAddrExt, time::Duration};
+use std::{
+    os::linux::net::SocketAddrExt,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
@@ -18,9 +22,10 @@ use super::{
     dial::{Dialed, Stream},
     fault::Fault,
     fit::Fit,
+    scram,
     target::Target,
     values::{Auth, Servers},
-    walk::{HEADER, Walk, header, length_of},
+    walk::{HEADER, Head, Walk},
 };
 use crate::QueueId;
 
@@ -106,15 +111,16 @@ impl Start<'_> {
         let mut fit = Fit::default();
         let (mut taken, mut asked) = (0, None);
         loop {
-            let mut head = [0; HEADER];
-            server.read_exact(&mut head).await.map_err(|error| Fault::io(&error))?;
-            let [kind, length @ ..] = head;
-            let length = length_of(u32::from_be_bytes(length), START_LARGEST)?;
+            let mut message = vec![0; HEADER];
+            server.read_exact(&mut message).await.map_err(|error| Fault::io(&error))?;
+            let Some(head) = Head::of(&message) else {
+                return Err(Fault::Protocol("rows before it is ready".into()));
+            };
+            let (kind, length) = (head.kind, head.length(START_LARGEST)?);
             taken += length;
             if taken > START_LARGEST {
                 return Err(Fault::Protocol(format!("more than {START_LARGEST} bytes before it is ready")));
             }
-            let mut message = head.to_vec();
             message.resize(length + 1, 0);
             server.read_exact(&mut message[HEADER..]).await.map_err(|error| Fault::io(&error))?;
             let body = &message[HEADER..];
@@ -140,7 +146,9 @@ impl Start<'_> {
                     write(&mut client, &message).await?;
                     return Err(Fault::Refused { asked: asked.is_some() });
                 }
-                b'K' | b'N' => (),
+                b'K' => (),
+                // sqlx logs it as loudly as the server says it is.
+                b'N' => continue,
                 other => {
                     return Err(Fault::Protocol(format!(
                         "a message of type 0x{other:02x} before it is ready"
@@ -166,11 +174,14 @@ impl Start<'_> {
                 return Ok(None);
             }
             Some(3) => Auth::Password,
-            Some(5) => Auth::Md5,
+            // With its salt.
+            Some(5) if body.len() == 8 => Auth::Md5,
             Some(10) => Auth::Scram,
             // SCRAM goes on, and ends; the server's last word proves that it knows the password.
-            Some(11) if *asked == Some(Auth::Scram) => return Ok(Some(true)),
-            Some(12) if *asked == Some(Auth::Scram) => return Ok(Some(false)),
+            Some(code @ (11 | 12)) if *asked == Some(Auth::Scram) => {
+                scram::check(&body[4..], safe)?;
+                return Ok(Some(code == 11));
+            }
             Some(7 | 9) => {
                 return Err(Fault::Login(
                     "the server asks for a login by GSSAPI, which is not spoken: have it use scram-sha-256"
@@ -258,6 +269,11 @@ async fn pass(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Resu
 }
 
 impl Begun {
+    /// To be set with each question: a tenant's answer is bounded, and its end is no sign of the next one.
+    pub(super) fn asked(&self) -> Arc<AtomicBool> {
+        self.walk.asked()
+    }
+
     /// Passes on what both say, until one of them hangs up; then the other hears it. What is rung goes to
     /// `rings`, if it is given, and not to sqlx. Tells why it was broken off, if it was, before sqlx can
     /// notice.
@@ -310,12 +326,12 @@ async fn answers(
             Ok(n) if n > 0 => n,
             _ => return Ok(()),
         };
-        let whole = walk.advance(&room[..held + n])?;
-        if pass(&mut to, &room[..whole]).await.is_err() {
+        let (kept, seen) = walk.sift(&mut room[..held + n])?;
+        if pass(&mut to, &room[..kept]).await.is_err() {
             return Ok(());
         }
-        room.copy_within(whole..held + n, 0);
-        held = held + n - whole;
+        room.copy_within(seen..held + n, 0);
+        held = held + n - seen;
     }
 }
 
@@ -337,20 +353,24 @@ async fn answers_and_rings(
         let mut kept = Vec::with_capacity(room.len());
         loop {
             // Looked at before room is made for it.
-            let (kind, length) = match (due, header(&room[at..])) {
+            let (kind, length) = match (due, Head::of(&room[at..])) {
                 (Some(due), _) => due,
-                (None, Some((kind, length))) => (kind, walk.check(kind, length)?),
+                (None, Some(head)) => (head.kind, walk.check(head)?),
                 (None, None) => break,
             };
             due = Some((kind, length));
             let Some(message) = room.get(at..at + length) else { break };
             match kind {
                 b'A' => ring(&message[HEADER..], &rings),
+                b'N' => (),
                 _ => kept.extend_from_slice(message),
             }
             (at, due) = (at + length, None);
         }
         room.drain(..at);
+        if room.len() < ASKED {
+            room.shrink_to(ASKED);
+        }
         if pass(&mut to, &kept).await.is_err() {
             return Ok(());
         }

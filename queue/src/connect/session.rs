@@ -4,7 +4,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -19,9 +19,10 @@ use tokio::{
 };
 
 use super::{
-    Connect, Target,
-    dial::{Address, Encryption, dial, resolve},
+    Connect, Target, UrlTrust,
+    dial::{Address, Dialed, Encryption, dial, resolve},
     fault::Fault,
+    guard::{Answer, guarded},
     pump::Pump,
     relay::{Begun, Door, PORT, Start},
     target::Host,
@@ -92,6 +93,9 @@ pub(crate) struct Recipe {
 pub(crate) struct Session {
     connection: PgConnection,
     pump: Pump,
+    trust: UrlTrust,
+    /// Tells the pump that a question of ours begins.
+    asked: Arc<AtomicBool>,
     fault: Arc<OnceLock<String>>,
     /// Where it listens: what is rung, until the connection is lost.
     pub(crate) rings: mpsc::Receiver<QueueId>,
@@ -105,12 +109,25 @@ impl Session {
     }
 
     /// One statement.
-    pub(crate) async fn ask<T>(&mut self, asked: impl AsyncFnOnce(&mut PgConnection) -> T) -> T {
-        self.pump.beside(asked(&mut self.connection)).await
+    pub(crate) async fn ask<T: Answer>(
+        &mut self,
+        asked: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+    ) -> sqlx::Result<T> {
+        let Self { connection, pump, trust, .. } = self;
+        let asked = async {
+            let answer = asked(connection).await?;
+            if *trust == UrlTrust::Tenant {
+                answer.try_out()?;
+            }
+            Ok(answer)
+        };
+        self.asked.store(true, Ordering::Relaxed);
+        pump.beside(guarded(asked)).await
     }
 
     /// For many statements, or for what is said without being asked: from now on a task passes on the bytes.
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        self.asked.store(true, Ordering::Relaxed);
         self.pump = match std::mem::replace(&mut self.pump, Pump::Over) {
             Pump::Here(pump) => Pump::Away(tokio::spawn(pump)),
             other => other,
@@ -285,6 +302,17 @@ impl Recipe {
         let place = self.target.place_of(host);
         let of_relay = |fault| Failed::of_relay(fault, &place);
         let dialed = dial(&self.target, host, address, way, patience).await.map_err(of_relay)?;
+        self.begin(dialed, servers, place).await
+    }
+
+    /// On a connection that is there.
+    pub(super) async fn begin(
+        &self,
+        dialed: Dialed,
+        servers: Servers,
+        place: String,
+    ) -> Result<Session, Failed> {
+        let of_relay = |fault| Failed::of_relay(fault, &place);
         let door = Door::open().map_err(of_relay)?;
         let options = self.of_sqlx(&door.folder);
         let manner = self.manner.options(self.listens);
@@ -294,7 +322,7 @@ impl Recipe {
             application_name: &self.application_name,
             servers,
         };
-        let mut sqlx = pin!(PgConnection::connect_with(&options));
+        let mut sqlx = pin!(guarded(PgConnection::connect_with(&options)));
         let mut start = pin!(start.run(door, dialed));
         let mut connection = None;
         let begun = loop {
@@ -340,10 +368,11 @@ impl Recipe {
         let listens = self.listens.then_some(send);
         let fault = Arc::new(OnceLock::new());
         let told = Arc::clone(&fault);
+        let (trust, asked) = (self.target.trust, begun.asked());
         let pump = begun.pump(listens, move |found: Fault| {
             let _ = told.set(found.at(&place).to_string());
         });
-        Session { connection, pump: Pump::Here(Box::pin(pump)), fault, rings }
+        Session { connection, pump: Pump::Here(Box::pin(pump)), trust, asked, fault, rings }
     }
 }
 

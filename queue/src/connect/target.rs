@@ -121,7 +121,9 @@ impl Target {
         }
         for Host { name, address, .. } in &self.hosts {
             let Some(reach) = &self.reach else { break };
-            let refused = reach.refuses_name(name).or_else(|| reach.refuses(name, (*address)?));
+            // Judged by itself: a name that is allowed is no leave for every address.
+            let refused =
+                reach.refuses_name(name).or_else(|| reach.refuses(&(*address)?.to_string(), (*address)?));
             if let Some(refused) = refused {
                 return Err(wrong(refused));
             }
@@ -267,16 +269,17 @@ fn servers(asked: Servers, access: Access) -> Result<Servers> {
     }
 }
 
-/// As libpq: a root certificate turns `require` into `verify-ca`. Below that nothing would be checked, though
-/// somebody gave a CA.
+/// As libpq: a file with root certificates turns `require` into `verify-ca`. A CA that the caller gives stands
+/// for more: with it `require` is `verify-full`, since whoever has any certificate of that CA could stand in for
+/// the server otherwise. Below `require` nothing would be checked, though somebody gave a CA.
 fn mode(written: Option<SslMode>, root_cert: Option<&str>, has_ca: bool) -> Result<SslMode> {
-    let has_roots = has_ca || root_cert.is_some();
     match written {
         None if has_ca || root_cert == Some(SYSTEM) => Ok(SslMode::VerifyFull),
         Some(mode) if root_cert == Some(SYSTEM) && mode < SslMode::VerifyFull => {
             Err(wrong("has sslrootcert=system, which needs sslmode=verify-full"))
         }
-        Some(SslMode::Require) if has_roots => Ok(SslMode::VerifyCa),
+        Some(SslMode::Require) if has_ca => Ok(SslMode::VerifyFull),
+        Some(SslMode::Require) if root_cert.is_some() => Ok(SslMode::VerifyCa),
         Some(mode) if has_ca && mode < SslMode::Require => Err(wrong(format_args!(
             "has sslmode={}, which looks at no certificate, and a CA is given: write sslmode=verify-full",
             mode.name()

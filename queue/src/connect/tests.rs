@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Access, Connect, UrlTrust,
+    dial::is_trusted,
     target::{Roots, Target},
     values::{Auth, Servers, SslMode},
 };
@@ -160,11 +161,11 @@ fn the_mode_of_tls_is_what_libpq_makes_of_it_and_never_less_than_a_ca_asks_for()
         ("?sslmode=disable", Some(SslMode::Disable), None),
         ("?sslmode=allow", Some(SslMode::Allow), None),
         ("?sslmode=prefer", Some(SslMode::Prefer), None),
-        ("?sslmode=require", Some(SslMode::Require), Some(SslMode::VerifyCa)),
-        ("?ssl=true", Some(SslMode::Require), Some(SslMode::VerifyCa)),
+        ("?sslmode=require", Some(SslMode::Require), Some(SslMode::VerifyFull)),
+        ("?ssl=true", Some(SslMode::Require), Some(SslMode::VerifyFull)),
         ("?sslmode=verify-ca", Some(SslMode::VerifyCa), Some(SslMode::VerifyCa)),
         ("?sslmode=verify-full", Some(SslMode::VerifyFull), Some(SslMode::VerifyFull)),
-        ("?sslmode=require&sslrootcert=/x", Some(SslMode::VerifyCa), Some(SslMode::VerifyCa)),
+        ("?sslmode=require&sslrootcert=/x", Some(SslMode::VerifyCa), Some(SslMode::VerifyFull)),
         ("?sslrootcert=system", Some(SslMode::VerifyFull), Some(SslMode::VerifyFull)),
     ];
     for (query, without, with) in table {
@@ -217,5 +218,40 @@ fn who_writes_needs_a_server_that_takes_writes() {
             (writes, reads),
             "{query}"
         );
+    }
+}
+
+#[test]
+fn a_name_that_is_allowed_is_no_leave_for_every_address() {
+    let reach = Arc::new(crate::Reach::new(&["db.node.local".to_owned(), "169.254.20.10".to_owned()]));
+    let to = |query: &str| Connect {
+        reach: Some(Arc::clone(&reach)),
+        ..tenant(&format!("postgres://u:p@db.node.local/d{query}"))
+    };
+    // Before this was mended, every address could be asked under the name.
+    for address in ["169.254.169.254", "127.0.0.1", "::1", "64:ff9b::169.254.169.254", "::127.0.0.1"] {
+        let message = refusal(&to(&format!("?hostaddr={address}")));
+        assert!(message.contains(address) || address.contains("::"), "{message}");
+    }
+    for query in ["", "?hostaddr=10.0.0.1", "?hostaddr=169.254.20.10"] {
+        to(query).target().unwrap();
+    }
+}
+
+#[test]
+fn a_unix_socket_is_safe_where_nobody_else_can_have_put_it() {
+    let own = nix::unistd::Uid::effective().as_raw();
+    let somebody = 54_321;
+    // Before this was mended, every one was, and whoever came first to `/tmp` was told the password in clear.
+    for (peer, name, safe) in [
+        (somebody, "/tmp/.s.PGSQL.5432", false),
+        (somebody, "@rowlock", false),
+        (somebody, "/nowhere/.s.PGSQL.5432", false),
+        (somebody, "/.s.PGSQL.5432", true),
+        (own, "/tmp/.s.PGSQL.5432", true),
+        (own, "@rowlock", true),
+        (0, "/tmp/.s.PGSQL.5432", true),
+    ] {
+        assert_eq!(is_trusted(peer, name), safe, "{peer}: {name}");
     }
 }

@@ -1,25 +1,39 @@
 //! A server's stream of messages, looked at from header to header: sqlx makes room for whatever length a
 //! message announces.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use super::{UrlTrust, fault::Fault};
 
 /// Type and length.
 pub(super) const HEADER: usize = 5;
 
-/// The largest message that a server of our own may send. Beside 16 MiB for what is no payload (a notice, a
+/// The largest message that a server of our own may send. Beside 16 MiB for what is no payload (an error, a
 /// list), a row with one payload of `limits.payloadBytes` (at most 64 MiB), which may become three times as
 /// long in UTF-8.
 pub(super) const LARGEST: usize = (16 + 3 * 64) << 20;
 
 /// The same for a tenant's, of which no payload is ever read. Several tenants' servers answer at a time, and
 /// all of them within the operator's memory.
-pub(super) const LARGEST_OF_TENANT: usize = 4 << 20;
+pub(super) const LARGEST_OF_TENANT: usize = 1 << 20;
 
 /// All messages of one answer of a tenant's server: what is looked at there is a few rows for each queue.
 const ANSWER_OF_TENANT: u64 = 8 << 20;
 
 /// And its messages: each becomes a row of some hundred bytes here, however short it is.
 const MESSAGES_OF_TENANT: u32 = 20_000;
+
+/// Columns of a row; Postgres has no more. sqlx takes twelve bytes for each, and a NULL is four here.
+const COLUMNS: u16 = 1664;
+
+/// The same for a tenant's: twice what the widest of our looks has.
+const COLUMNS_OF_TENANT: u16 = 64;
+
+/// A notice or a ring, of which nobody reads more.
+const ASIDE_LARGEST: usize = 64 << 10;
 
 /// All values of parameters that a server reports after the start, over the life of a connection; sqlx keeps
 /// each.
@@ -30,8 +44,14 @@ const REPORTS: usize = 1 << 20;
 pub(super) struct Walk {
     /// Bytes of the current message that are still to come.
     left: usize,
+    /// Whether the current message is kept from sqlx.
+    drops: bool,
     largest: usize,
+    columns: u16,
     answer: Option<(u64, u32)>,
+    /// Set with each question of ours. sqlx asks questions of its own, as many as a server gives it reason to,
+    /// so the end of an answer is no sign of the next question.
+    asked: Arc<AtomicBool>,
     answered: u64,
     messages: u32,
     reported: usize,
@@ -39,33 +59,53 @@ pub(super) struct Walk {
 
 impl Walk {
     pub(super) fn new(trust: UrlTrust) -> Self {
-        let (largest, answer) = match trust {
-            UrlTrust::Own => (LARGEST, None),
-            UrlTrust::Tenant => (LARGEST_OF_TENANT, Some((ANSWER_OF_TENANT, MESSAGES_OF_TENANT))),
+        let (largest, columns, answer) = match trust {
+            UrlTrust::Own => (LARGEST, COLUMNS, None),
+            UrlTrust::Tenant => {
+                (LARGEST_OF_TENANT, COLUMNS_OF_TENANT, Some((ANSWER_OF_TENANT, MESSAGES_OF_TENANT)))
+            }
         };
-        Self { left: 0, largest, answer, answered: 0, messages: 0, reported: 0 }
+        let (left, drops, asked) = (0, false, Arc::default());
+        Self { left, drops, largest, columns, answer, asked, answered: 0, messages: 0, reported: 0 }
     }
 
-    /// How many of these bytes, which follow those it was told of before, may be passed on: all but a header
-    /// that is cut short.
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        let mut at = 0;
+    /// To be set with each question.
+    pub(super) fn asked(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.asked)
+    }
+
+    /// Of these bytes, which follow those it was told of before, moves to the front what is to be passed on.
+    /// Answers how many bytes that are, and how many it has seen: all but a header that is cut short.
+    pub(super) fn sift(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), Fault> {
+        let (mut kept, mut at) = (0, 0);
         loop {
             let step = self.left.min(bytes.len() - at);
-            (at, self.left) = (at + step, self.left - step);
-            let Some((kind, length)) = header(&bytes[at..]) else { return Ok(at) };
-            if self.left > 0 {
-                return Ok(at);
+            if !self.drops {
+                bytes.copy_within(at..at + step, kept);
+                kept += step;
             }
-            self.left = self.check(kind, length)?;
+            (at, self.left) = (at + step, self.left - step);
+            if self.left > 0 {
+                return Ok((kept, at));
+            }
+            let Some(head) = Head::of(&bytes[at..]) else { return Ok((kept, at)) };
+            self.left = self.check(head)?;
+            self.drops = head.is_aside();
         }
     }
 
     /// Bytes of the message, its type included.
-    pub(super) fn check(&mut self, kind: u8, length: u32) -> Result<usize, Fault> {
-        let length = length_of(length, self.largest)?;
-        self.answered += length as u64;
-        self.messages = self.messages.saturating_add(1);
+    pub(super) fn check(&mut self, head: Head) -> Result<usize, Fault> {
+        let Head { kind, count, .. } = head;
+        let largest = if head.is_aside() { ASIDE_LARGEST } else { self.largest };
+        let length = head.length(largest)?;
+        if matches!(kind, b'T' | b'D') && count > self.columns {
+            return Err(Fault::Protocol(format!("a row of {count} columns; {} are taken", self.columns)));
+        }
+        if self.asked.load(Ordering::Relaxed) {
+            self.asked.store(false, Ordering::Relaxed);
+            (self.answered, self.messages) = (0, 0);
+        }
         if kind == b'S' {
             self.reported += length;
         }
@@ -75,14 +115,10 @@ impl Walk {
                 self.reported
             )));
         }
-        match kind {
-            // The answer is over; a ring that comes between two is nobody's answer.
-            b'Z' => (self.answered, self.messages) = (0, 0),
-            b'A' => {
-                self.answered = self.answered.saturating_sub(length as u64);
-                self.messages = self.messages.saturating_sub(1);
-            }
-            _ => (),
+        // A ring that comes between two answers is nobody's.
+        if kind != b'A' {
+            self.answered += length as u64;
+            self.messages = self.messages.saturating_add(1);
         }
         if self.answer.is_some_and(|(bytes, messages)| self.answered > bytes || self.messages > messages) {
             let said =
@@ -93,22 +129,58 @@ impl Walk {
     }
 }
 
-/// Type and announced length of the message that begins here.
-pub(super) fn header(bytes: &[u8]) -> Option<(u8, u32)> {
-    let header: &[u8; HEADER] = bytes.first_chunk()?;
-    let [kind, length @ ..] = *header;
-    Some((kind, u32::from_be_bytes(length)))
+/// How a message begins.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) kind: u8,
+    announced: u32,
+    /// Of columns or parameters, where the message has some.
+    count: u16,
 }
 
-/// A length that counts itself, so four at least.
-pub(super) fn length_of(announced: u32, largest: usize) -> Result<usize, Fault> {
-    let length = usize::try_from(announced).unwrap_or(usize::MAX);
-    if !(4..=largest).contains(&length) {
-        return Err(Fault::Protocol(format!(
-            "a message with a length of {announced} bytes; 4 to {largest} are taken"
-        )));
+impl Head {
+    /// Of the message that begins here; `None` if not enough of it is here.
+    pub(super) fn of(bytes: &[u8]) -> Option<Self> {
+        let header: &[u8; HEADER] = bytes.first_chunk()?;
+        let [kind, length @ ..] = *header;
+        let announced = u32::from_be_bytes(length);
+        // One that nobody takes is not waited for.
+        let fits = shortest(kind) <= announced && usize::try_from(announced).is_ok_and(|n| n <= LARGEST);
+        let counts = matches!(kind, b'T' | b'D' | b't') && fits;
+        let count = if counts { u16::from_be_bytes(*bytes[HEADER..].first_chunk()?) } else { 0 };
+        Some(Self { kind, announced, count })
     }
-    Ok(length)
+
+    /// What is said beside an answer, and not to sqlx: it logs notices as loudly as the server says they are.
+    fn is_aside(self) -> bool {
+        matches!(self.kind, b'N' | b'A')
+    }
+
+    /// Its length, which counts itself. sqlx panics at a message that is too short for its type.
+    pub(super) fn length(self, largest: usize) -> Result<usize, Fault> {
+        let Self { kind, announced, count } = self;
+        let parameters = if kind == b't' { 4 * u32::from(count) } else { 0 };
+        let shortest = shortest(kind) + parameters;
+        let length = usize::try_from(announced).unwrap_or(usize::MAX);
+        if announced < shortest || length > largest {
+            return Err(Fault::Protocol(format!(
+                "a message of type 0x{kind:02x} with a length of {announced} bytes; {shortest} to {largest} are taken"
+            )));
+        }
+        Ok(length)
+    }
+}
+
+/// What a message of this type holds at least, its length included.
+fn shortest(kind: u8) -> u32 {
+    match kind {
+        b'A' => 10,
+        b'K' => 12,
+        b'R' => 8,
+        b'S' | b'T' | b'D' | b't' => 6,
+        b'Z' | b'E' | b'N' | b'C' => 5,
+        _ => 4,
+    }
 }
 
 #[cfg(test)]
@@ -121,39 +193,78 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_passed_on_but_a_header_that_is_cut_short() {
-        let stream = [message(b'T', 40), message(b'D', 0), message(b'Z', 1)].concat();
+    fn everything_is_passed_on_but_a_header_that_is_cut_short_and_what_is_said_beside() {
+        let (rows, ready) = (message(b'T', 40), message(b'Z', 1));
+        let aside = [message(b'N', 30), message(b'A', 9)].concat();
+        let stream = [&rows[..], &aside, &message(b'D', 2), &aside, &ready].concat();
+        let expected = [rows, message(b'D', 2), ready].concat();
         for cut in 0..stream.len() {
             let mut walk = Walk::new(UrlTrust::Own);
-            let passed = walk.advance(&stream[..cut]).unwrap();
-            assert!(cut - passed < HEADER, "{cut}: {passed}");
-            assert_eq!(walk.advance(&stream[passed..]).unwrap(), stream.len() - passed);
+            let mut first = stream[..cut].to_vec();
+            let (kept, seen) = walk.sift(&mut first).unwrap();
+            assert!(cut - seen < HEADER + 2, "{cut}: {seen}");
+            let mut second = stream[seen..].to_vec();
+            let (rest, all) = walk.sift(&mut second).unwrap();
+            assert_eq!(all, stream.len() - seen);
+            assert_eq!([&first[..kept], &second[..rest]].concat(), expected, "{cut}");
         }
     }
 
     #[test]
     fn lengths_that_cannot_be_are_refused() {
+        let sift = |trust, kind: u8, length: u32| {
+            let mut start = [&[kind][..], &length.to_be_bytes(), &[0, 0]].concat();
+            Walk::new(trust).sift(&mut start).map(drop)
+        };
         for length in [0, 3, u32::MAX, 1 << 31] {
-            let header = [&[b'D'][..], &u32::to_be_bytes(length)].concat();
-            assert!(Walk::new(UrlTrust::Own).advance(&header).is_err(), "{length}");
+            assert!(sift(UrlTrust::Own, b'D', length).is_err(), "{length}");
+            let mut header = [&[b'D'][..], &length.to_be_bytes()].concat();
+            assert!(Walk::new(UrlTrust::Own).sift(&mut header).is_err(), "{length}: before anything follows");
         }
         let large = u32::try_from(LARGEST_OF_TENANT + 1).unwrap();
-        let header = [&[b'D'][..], &large.to_be_bytes()].concat();
-        assert!(Walk::new(UrlTrust::Tenant).advance(&header).is_err());
-        assert!(Walk::new(UrlTrust::Own).advance(&header).is_ok());
+        assert!(sift(UrlTrust::Tenant, b'D', large).is_err());
+        assert!(sift(UrlTrust::Own, b'D', large).is_ok());
+        // Before this was mended, sqlx panicked at each of these.
+        for (kind, length) in [(b'Z', 4), (b'K', 5), (b't', 4), (b'R', 4), (b'A', 6), (b'S', 4), (b'D', 5)] {
+            assert!(sift(UrlTrust::Own, kind, length).is_err(), "{}", char::from(kind));
+        }
+        let mut parameters = [&[b't', 0, 0, 0, 6][..], &[0, 1]].concat();
+        assert!(Walk::new(UrlTrust::Own).sift(&mut parameters).is_err(), "one parameter in no bytes");
+        let long = u32::try_from(ASIDE_LARGEST + 1).unwrap();
+        assert!(sift(UrlTrust::Own, b'N', long).is_err() && sift(UrlTrust::Own, b'A', long).is_err());
+    }
+
+    #[test]
+    fn a_row_has_no_more_columns_than_postgres_has_nor_a_tenants_more_than_our_looks() {
+        let row = |trust, count: u16| {
+            let body = [&count.to_be_bytes()[..], &vec![0xff; 4 * usize::from(count)]].concat();
+            let length = u32::try_from(body.len() + 4).unwrap();
+            let mut row = [&[b'D'][..], &length.to_be_bytes(), &body].concat();
+            Walk::new(trust).sift(&mut row).is_ok()
+        };
+        assert!(row(UrlTrust::Own, COLUMNS) && !row(UrlTrust::Own, COLUMNS + 1));
+        assert!(row(UrlTrust::Tenant, COLUMNS_OF_TENANT) && !row(UrlTrust::Tenant, COLUMNS_OF_TENANT + 1));
     }
 
     #[test]
     fn a_tenants_answer_has_an_end() {
-        let rows = |walk: &mut Walk| (0..9).try_for_each(|_| walk.advance(&message(b'D', 1 << 20)).map(drop));
+        let large = LARGEST_OF_TENANT - 4;
+        let rows = |walk: &mut Walk| (0..9).try_for_each(|_| walk.sift(&mut message(b'D', large)).map(drop));
         assert!(rows(&mut Walk::new(UrlTrust::Tenant)).is_err());
         assert!(rows(&mut Walk::new(UrlTrust::Own)).is_ok());
-        let short: Vec<u8> = (0..=MESSAGES_OF_TENANT).flat_map(|_| message(b'D', 0)).collect();
-        assert!(Walk::new(UrlTrust::Tenant).advance(&short).is_err());
+        let mut short: Vec<u8> = (0..=MESSAGES_OF_TENANT).flat_map(|_| message(b'D', 2)).collect();
+        assert!(Walk::new(UrlTrust::Tenant).sift(&mut short).is_err());
         let mut walk = Walk::new(UrlTrust::Tenant);
         for _ in 0..100 {
-            walk.advance(&message(b'D', 1 << 20)).unwrap();
-            walk.advance(&message(b'Z', 1)).unwrap();
+            walk.asked().store(true, Ordering::Relaxed);
+            walk.sift(&mut message(b'D', large)).unwrap();
+            walk.sift(&mut message(b'Z', 1)).unwrap();
         }
+        // Before this was mended, each `Z` was the end of one answer, and a server has sqlx ask many questions.
+        let many = (0..100).try_for_each(|_| {
+            walk.sift(&mut message(b'D', large))?;
+            walk.sift(&mut message(b'Z', 1)).map(drop)
+        });
+        assert!(many.is_err(), "one question of ours has one answer");
     }
 }

@@ -178,6 +178,46 @@ async fn nobody_gets_the_password_by_asking_for_it() {
 }
 
 #[tokio::test]
+async fn a_server_that_nothing_proves_does_not_choose_the_rounds_of_scram() {
+    for rounds in [1, 4000, 4_000_000_000_u32] {
+        let front = Front::start(move |mut stream| async move {
+            startup(&mut stream).await?;
+            stream.write_all(&message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0")).await?;
+            stream.read(&mut [0; 1000]).await?;
+            let first = format!("\0\0\0\x0br=x,s=QUJD,i={rounds}");
+            stream.write_all(&message(b'R', first.as_bytes())).await?;
+            let proof = stream.read(&mut [0; 1000]).await?;
+            assert_eq!(proof, 0, "what the password can be guessed from");
+            Ok(())
+        })
+        .await;
+        // Before this was mended, one round was as good as none, and many were as many seconds.
+        let error = refused(&front.connect("?sslmode=disable")).await;
+        assert!(
+            matches!(&error, Error::Login(said) if said.contains(&format!("{rounds} rounds"))),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn messages_that_are_too_short_end_the_connection() {
+    // Before this was mended, each of these was a panic.
+    for said in [message(b'Z', &[]), message(b'K', &[1]), message(b'S', &[]), message(b'R', &[0; 3])] {
+        let said = [message(b'R', &[0; 4]), said].concat();
+        check_no_postgres(&saying(said).await).await;
+    }
+}
+
+#[tokio::test]
+async fn a_notice_without_end_ends_the_connection() {
+    // Before this was mended, sqlx took it in whole, and logged it as loudly as the server wanted.
+    let long = format!("SERROR\0VERROR\0C00000\0M{}\0\0", "x".repeat(1 << 20));
+    let front = saying([message(b'R', &[0; 4]), message(b'N', long.as_bytes())].concat()).await;
+    check_no_postgres(&front).await;
+}
+
+#[tokio::test]
 async fn a_server_that_asks_for_nothing_is_refused_where_the_url_wants_to_be_asked() {
     let ready = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
     let front = saying(ready).await;

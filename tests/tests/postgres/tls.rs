@@ -16,9 +16,9 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::TcpStream,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::front::{Front, SSL_REQUEST, port_of, refusal};
+use crate::front::{Front, SSL_REQUEST, message, port_of, refusal, startup};
 
 /// A certificate as Postgres' own documentation has it made: X.509 version 1. For these tests alone.
 const VERSION_1: (&str, &str) =
@@ -35,7 +35,23 @@ impl ResolvesServerCert for Always {
 }
 
 /// A server that speaks TLS with this certificate, and refuses clients that do not.
-async fn server(test: &TestDb, (certificate, key): (&str, &str)) -> Front {
+async fn server(test: &TestDb, certified: (&str, &str)) -> Front {
+    let server = port_of(test);
+    speaking_tls(certified, move |mut client| async move {
+        let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+        copy_bidirectional(&mut client, &mut server).await.map(drop)
+    })
+    .await
+}
+
+/// What plays its part behind TLS with this certificate.
+async fn speaking_tls<R>(
+    (certificate, key): (&str, &str),
+    play: impl Fn(TlsStream<TcpStream>) -> R + Clone + Send + 'static,
+) -> Front
+where
+    R: Future<Output = std::io::Result<()>> + Send + 'static,
+{
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = any_supported_type(&PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap();
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
@@ -43,9 +59,9 @@ async fn server(test: &TestDb, (certificate, key): (&str, &str)) -> Front {
         .unwrap()
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Always(Arc::new(CertifiedKey::new(chain, key)))));
-    let (acceptor, server) = (TlsAcceptor::from(Arc::new(config)), port_of(test));
+    let acceptor = TlsAcceptor::from(Arc::new(config));
     Front::start(move |mut client| {
-        let acceptor = acceptor.clone();
+        let (acceptor, play) = (acceptor.clone(), play.clone());
         async move {
             let mut first = [0; 8];
             client.read_exact(&mut first).await?;
@@ -56,9 +72,8 @@ async fn server(test: &TestDb, (certificate, key): (&str, &str)) -> Front {
                 return client.write_all(&said).await;
             }
             client.write_all(b"S").await?;
-            let mut client = acceptor.accept(client).await?;
-            let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
-            copy_bidirectional(&mut client, &mut server).await.map(drop)
+            let client = acceptor.accept(client).await?;
+            play(client).await
         }
     })
     .await
@@ -141,8 +156,31 @@ async fn a_private_authority_is_taken_where_it_is_given() {
     }
 
     let front = server(&test, (&for_another.0, &for_another.1)).await;
-    check_refused(&given(&front, &right, ""), "not for the name `localhost`").await;
+    // Before this was mended, `require` took any certificate of the authority.
+    for query in ["", "?sslmode=require", "?ssl=true"] {
+        check_refused(&given(&front, &right, query), "not for the name `localhost`").await;
+    }
     check_taken(&given(&front, &right, "?sslmode=verify-ca")).await;
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_same_authority_for_another_name_gets_no_password() {
+    let ca = ca();
+    let another = signed(&ca, "db.example");
+    let front = speaking_tls((&another.0, &another.1), |mut client| async move {
+        startup(&mut client).await?;
+        client.write_all(&message(b'R', &[0, 0, 0, 3])).await?;
+        // Nothing comes: a password would be told in the error.
+        let mut heard = Vec::new();
+        client.read_to_end(&mut heard).await?;
+        assert!(heard.is_empty(), "the password in clear");
+        Ok(())
+    })
+    .await;
+    // Before this was mended, it went in clear to each server with a certificate of the authority.
+    let connect = Connect { ca_pem: Some(ca.pem().into()), ..front.connect("?sslmode=verify-ca") };
+    let error = Db::connect(&connect).await.expect_err("it asks for the password in clear");
+    assert!(matches!(&error, Error::Login(said) if said.contains("sslmode=verify-full")), "{error:?}");
 }
 
 #[tokio::test]

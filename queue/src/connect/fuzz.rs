@@ -1,0 +1,172 @@
+//! Servers that say almost what Postgres says.
+
+use std::time::Duration;
+
+use sqlx::Row;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout,
+};
+
+use super::{Connect, Manner, Recipe, UrlTrust, dial::Dialed, session::Session, values::Servers};
+
+/// Streams that are tried out, of each kind.
+const CASES: u64 = 2000;
+/// Where each one has us reckon thousands of rounds.
+const CASES_OF_SCRAM: u64 = 40;
+/// A server that has said all it says within this time has us wait, which others bound.
+const PATIENCE: Duration = Duration::from_millis(10);
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap();
+    [&[kind][..], &length.to_be_bytes(), body].concat()
+}
+
+/// A value behind its length.
+fn value(bytes: &[u8]) -> Vec<u8> {
+    [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
+}
+
+/// What a server says that asks for nothing, until it is ready.
+fn start() -> Vec<Vec<u8>> {
+    vec![
+        message(b'R', &[0; 4]),
+        message(b'S', b"server_version\x0018.1\0"),
+        message(b'S', b"in_hot_standby\0off\0"),
+        message(b'N', b"SNOTICE\0VNOTICE\0C00000\0Mhello\0\0"),
+        message(b'K', &[1; 8]),
+        message(b'Z', b"I"),
+    ]
+}
+
+/// What it says to [`QUESTION`].
+fn answer() -> Vec<Vec<u8>> {
+    let column = |name: &str, oid: u32, size: i16| {
+        let [numbers, rest] = [0_u32.to_be_bytes(), (-1_i32).to_be_bytes()];
+        [name.as_bytes(), &[0], &numbers, &[0, 0], &oid.to_be_bytes(), &size.to_be_bytes(), &rest, &[0, 0]]
+            .concat()
+    };
+    let columns = [
+        column("a", 20, 8),
+        column("b", 701, 8),
+        column("c", 16, 1),
+        column("d", 1016, -1),
+        column("e", 25, -1),
+    ];
+    let array = [[1, 0, 20, 2, 1].map(u32::to_be_bytes).concat(), value(&[0; 8]), value(&[1; 8])].concat();
+    let row = [
+        value(&7_i64.to_be_bytes()),
+        value(&0.5_f64.to_be_bytes()),
+        value(&[1]),
+        value(&array),
+        value(b"text"),
+    ];
+    let row = message(b'D', &[&[0, 5][..], &row.concat()].concat());
+    vec![
+        message(b'1', &[]),
+        message(b't', &[0, 1, 0, 0, 0, 20]),
+        message(b'T', &[&[0, 5][..], &columns.concat()].concat()),
+        message(b'Z', b"I"),
+        message(b'2', &[]),
+        row.clone(),
+        message(b'A', b"\0\0\0\x01rowlock\x007\0"),
+        row,
+        message(b'C', b"SELECT 2\0"),
+        message(b'Z', b"I"),
+    ]
+}
+
+const QUESTION: &str = "select a, b, c, d, e from f($1)";
+
+fn recipe() -> Recipe {
+    let url = "postgres://u:p@localhost/d?sslmode=disable";
+    let connect = Connect { trust: UrlTrust::Tenant, ..Connect::new(url, "test", 1) };
+    Recipe::new(&connect, Manner::Pooled).unwrap()
+}
+
+/// Connects to a server that says this, whatever it hears, and then nothing.
+async fn connect(recipe: &Recipe, said: Vec<u8>) -> Option<Session> {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    tokio::spawn(async move {
+        let (mut hears, mut says) = tokio::io::split(theirs);
+        let _ = says.write_all(&said).await;
+        let _ = hears.read_to_end(&mut Vec::new()).await;
+    });
+    let dialed = Dialed { stream: Box::new(ours), safe: false };
+    let begun = recipe.begin(dialed, Servers::ReadWrite, "there".to_owned());
+    begun.await.ok()
+}
+
+/// The sum of what it answers.
+async fn ask(session: &mut Session) -> sqlx::Result<i64> {
+    let question = sqlx::query(QUESTION).bind(1_i64);
+    let asked = session.ask(async |connection| question.fetch_all(connection).await);
+    let rows = asked.await?;
+    rows.iter().try_fold(0, |sum, row| {
+        let _: (Option<f64>, Option<bool>) = (row.try_get(1)?, row.try_get(2)?);
+        let _: (Vec<Option<i64>>, String) = (row.try_get(3)?, row.try_get(4)?);
+        Ok(sum + row.try_get::<i64, _>(0)?)
+    })
+}
+
+/// A few bytes of a few messages changed, or a message left out, said twice or cut short.
+fn mutated(random: &mut fastrand::Rng, mut messages: Vec<Vec<u8>>) -> Vec<u8> {
+    for _ in 0..random.usize(1..4) {
+        let at = random.usize(..messages.len());
+        let message = &mut messages[at];
+        match random.u8(..8) {
+            0 => message.clear(),
+            1 => message.extend_from_within(..),
+            // The length fits what is left.
+            2 if message.len() > 5 => {
+                message.truncate(random.usize(5..message.len()));
+                let length = u32::try_from(message.len() - 1).unwrap();
+                message[1..5].copy_from_slice(&length.to_be_bytes());
+            }
+            _ if message.is_empty() => (),
+            3 => message[0] = *random.choice(b"RSKZETDtCNA123nIs").unwrap(),
+            4 => {
+                let at = random.usize(..message.len());
+                message[at] = *random.choice(&[0, 1, 0x7f, 0x80, 0xff]).unwrap();
+            }
+            _ => {
+                let at = random.usize(..message.len());
+                message[at] = random.u8(..);
+            }
+        }
+    }
+    messages.concat()
+}
+
+#[tokio::test]
+async fn what_a_server_says_ends_in_an_answer_or_in_an_error() {
+    let recipe = recipe();
+    let all = || [start(), answer()].concat();
+    let mut session = connect(&recipe, all().concat()).await.expect("it says what Postgres says");
+    assert_eq!(ask(&mut session).await.unwrap(), 14);
+    let (mut began, mut answered) = (0, 0);
+    for seed in 0..CASES {
+        let said = mutated(&mut fastrand::Rng::with_seed(seed), all());
+        if let Ok(Some(mut session)) = timeout(PATIENCE, connect(&recipe, said)).await {
+            began += 1;
+            answered += u64::from(matches!(timeout(PATIENCE, ask(&mut session)).await, Ok(Ok(_))));
+        }
+    }
+    assert!(0 < answered && answered < began && began < CASES, "{answered} of {began} of {CASES}");
+}
+
+#[tokio::test]
+async fn what_a_server_says_of_the_password_ends_in_an_error() {
+    let recipe = recipe();
+    let asks = |body: &[u8], code: u8| message(b'R', &[&[0, 0, 0, code][..], body].concat());
+    let all = [
+        asks(b"SCRAM-SHA-256\0\0", 10),
+        asks(b"r=abcdef,s=QUJDREVGR0g=,i=4096", 11),
+        asks(b"v=QUJDREVGR0g=", 12),
+    ];
+    for seed in 0..CASES_OF_SCRAM {
+        let said = mutated(&mut fastrand::Rng::with_seed(seed), all.to_vec());
+        let begun = timeout(20 * PATIENCE, connect(&recipe, said)).await;
+        assert!(!matches!(begun, Ok(Some(_))), "{seed}: it does not know the password");
+    }
+}
