@@ -183,7 +183,8 @@ async fn a_server_that_nothing_proves_does_not_choose_the_rounds_of_scram() {
         let front = Front::start(move |mut stream| async move {
             startup(&mut stream).await?;
             stream.write_all(&message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0")).await?;
-            stream.read(&mut [0; 1000]).await?;
+            let asked = stream.read(&mut [0; 1000]).await?;
+            assert!(asked > 0);
             let first = format!("\0\0\0\x0br=x,s=QUJD,i={rounds}");
             stream.write_all(&message(b'R', first.as_bytes())).await?;
             let proof = stream.read(&mut [0; 1000]).await?;
