@@ -24,7 +24,7 @@ async fn a_producer_with_an_old_snapshot_drops_no_partition() {
     let id = test.enqueue().await;
     declares.execute("commit").await.unwrap();
     let refused = late.execute("select rowlock.enqueue('other', 'late', '{}')").await.unwrap_err();
-    let code = refused.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+    let code = refused.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
     assert_eq!(code.as_deref(), Some("40001"), "{refused}");
     assert_eq!(test.state(id).await.as_deref(), Some("available"));
 }
