@@ -245,20 +245,30 @@ end $$;
 create function rowlock.available_page(queue text, after bigint, most int) returns table (id bigint, name text, attempt int, at timestamptz)
 language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
-declare p smallint := -1; v_k bigint := 0; newest bigint := (select s.last_value from rowlock.k_seq s);
+declare
+  p smallint := -1; v_k bigint := 0; newest bigint := (select s.last_value from rowlock.k_seq s);
+  v_queues int[]; v_names text[]; v_lows bigint[]; v_left int := $3; n int;
 begin
   if $2 is not null then
     select t.priority, coalesce(r.k, (newest & ~4294967295::bigint) + t.k_low + 2147483648, 0) into p, v_k
       from rowlock.every_task t left join lateral rowlock.find_ready(t.queue, t.priority, $2, t.k_low) r on true where t.id = $2;
   end if;
-  return query
-    select g, x.name, x.attempt::int, to_timestamp(x.since::bigint + 1704067200)
-    from (select q.name, r.* from rowlock.queue q, coalesce(rowlock.published_lows(q.id), array_fill(0::bigint, array[16])) l(lows), generate_series(0, 15) o, lateral (
-        select y.* from rowlock.ready y where y.queue = q.id and y.shard = (o & 3)::smallint and y.lane = 0 and y.priority = (o >> 2)::smallint
-          and y.k >= greatest(l.lows[o + 1], case when (o >> 2) = p then v_k end) order by y.k limit $3) r
-        where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) and (o >> 2) >= p) x,
-      generate_series(x.id, x.id + x.n - 1) g
-    where (x.priority, x.k, g) > (p, v_k, coalesce($2, 0)) order by x.priority, x.k, g limit $3;
+  select array_agg(q.id), array_agg(q.name), array_agg(coalesce(rowlock.published_lows(q.id), array_fill(0::bigint, array[16])))
+    into v_queues, v_names, v_lows
+    from rowlock.queue q where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id));
+  -- One priority after the other: most pages end in the first that has any.
+  for v_p in greatest(p, 0) .. 3 loop
+    return query
+      select g, v_names[x.i], x.attempt::int, to_timestamp(x.since::bigint + 1704067200)
+      from (select i.i, r.* from generate_subscripts(v_queues, 1) i(i), generate_series(0, 3) s, lateral (
+          select y.* from rowlock.ready y where y.queue = v_queues[i.i] and y.shard = s::smallint and y.lane = 0 and y.priority = v_p::smallint
+            and y.k >= greatest(v_lows[i.i][v_p * 4 + s + 1], case when v_p = p then v_k end) order by y.k limit v_left) r) x,
+        generate_series(x.id, x.id + x.n - 1) g
+      where (x.priority, x.k, g) > (p, v_k, coalesce($2, 0)) order by x.k, g limit v_left;
+    get diagnostics n = row_count;
+    v_left := v_left - n;
+    exit when v_left <= 0;
+  end loop;
 end $$;
 
 -- `after` has its place by when its receipt was written.
