@@ -72,6 +72,8 @@ containerd -c "$folder/containerd.toml" >"$state/containerd$number.log" 2>&1 &
 until ctr -a "$socket" version >/dev/null 2>&1; do sleep 0.05; done
 # It would wait longer and longer for a server that is not there yet.
 until [ -e "$state/serves" ]; do sleep 0.05; done
+# Both kubelets have this socket in one place, which no option changes: one that finds the other binding it at that moment ends.
+[ "$number" = 1 ] || until [ -S /var/lib/kubelet/device-plugins/kubelet.sock ]; do sleep 0.05; done
 kubelet --config="$folder/kubelet.yaml" --kubeconfig="$state/$node.kubeconfig" --hostname-override="$node" \
     --node-ip="10.89.0.1$number" --root-dir="$folder/kubelet" --cert-dir="$folder/pki" >"$state/kubelet$number.log" 2>&1 &
 kube-proxy --config="$folder/proxy.yaml" >"$state/proxy$number.log" 2>&1 &
