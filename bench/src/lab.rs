@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rowlock::server::{Server, ServerConfig};
 use rowlock_crds::Policy;
+use rowlock_local::postgres::{Server, ServerConfig};
 use rowlock_queue::{Connect, Db, Declaration, declare};
 use sqlx::{AssertSqlSafe, Executor, PgPool};
 use tempfile::TempDir;

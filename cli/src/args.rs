@@ -88,7 +88,7 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "URL")]
     pub(crate) database_url: Option<String>,
     /// Version of the `PostgreSQL` server that is started
-    #[arg(long, value_name = "VERSION", default_value = crate::server::DEFAULT_VERSION)]
+    #[arg(long, value_name = "VERSION", default_value = rowlock_local::postgres::DEFAULT_VERSION)]
     pub(crate) postgres: String,
     /// Port of that server [default: a free one]
     #[arg(long, value_name = "PORT")]

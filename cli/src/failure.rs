@@ -1,6 +1,7 @@
 //! Why a command failed: one line, a hint, and an exit code a script can act on.
 
 use rowlock_queue::Error;
+use std::error::Error as _;
 use std::fmt;
 
 const DONE: u8 = 0;
@@ -71,9 +72,15 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::new(format!("{error:#}"))
+impl From<rowlock_local::Error> for Failure {
+    fn from(error: rowlock_local::Error) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self::new(message)
     }
 }
 

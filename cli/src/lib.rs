@@ -1,7 +1,6 @@
 //! The command line: enqueue, inspect, mend, migrate, and a whole Rowlock on one machine
 //!
-//! In reading order: what a user may type, the commands, `rowlock dev`, and the server it starts, which
-//! the tests and benches use too ([`server`]).
+//! In reading order: what a user may type, the commands, `rowlock dev`.
 
 mod args;
 mod commands;
@@ -11,8 +10,6 @@ mod failure;
 mod output;
 mod run;
 mod visible;
-
-pub mod server;
 
 pub use failure::Failure;
 pub use run::run;

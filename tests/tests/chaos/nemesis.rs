@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use fastrand::Rng;
 use nix::sys::signal::Signal;
-use rowlock::server::Server;
+use rowlock_local::postgres::Server;
 use rowlock_queue::LEASE;
 use rowlock_tests::history::Event;
 use sqlx::{Connection, PgConnection};

@@ -3,8 +3,8 @@
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use rowlock::server::{Server, ServerConfig};
 use rowlock_crds::{Backoff, Dur, Policy, RetryPolicy};
+use rowlock_local::postgres::{Server, ServerConfig};
 use rowlock_queue::{Connect, Db, Declaration};
 use rowlock_tests::history::{Final, Log, Violation};
 use tokio::time::{Instant, sleep};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use nix::sys::signal::Signal;
-use rowlock_operator::process::{Launch, Process, Stop};
+use rowlock_local::process::{Launch, Process, Stop};
 use rowlock_tests::checkout;
 
 use crate::kubectl;

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use rowlock::server::{Server, ServerConfig};
+use rowlock_local::postgres::{Server, ServerConfig};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use crate::running::Dev;

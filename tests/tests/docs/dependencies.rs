@@ -17,29 +17,63 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Where every dependency comes from.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// Which rooms a room may name.
-const ARROWS: [(&str, &[&str]); 7] = [
-    ("rowlock-crds", &[]),
-    ("rowlock-plan", &["rowlock-crds"]),
-    ("rowlock-queue", &["rowlock-crds"]),
-    ("rowlock-daemon", &["rowlock-crds"]),
-    ("rowlock-worker", &["rowlock-crds", "rowlock-daemon", "rowlock-queue"]),
-    ("rowlock-operator", &["rowlock-crds", "rowlock-daemon", "rowlock-plan", "rowlock-queue"]),
-    (
-        "rowlock",
-        &[
-            "rowlock-crds",
-            "rowlock-daemon",
-            "rowlock-operator",
-            "rowlock-plan",
-            "rowlock-queue",
-            "rowlock-worker",
-        ],
-    ),
-];
+/// Crates that the arrows leave out: they may name every other one.
+const NOT_DRAWN: [&str; 2] = ["rowlock-tests", "rowlock-bench"];
 
 /// What decides does no IO, and has neither clock nor chance.
 const NOT_IN_PLAN: [&str; 5] = ["tokio", "sqlx", "hyper", "fastrand", "rand"];
+
+/// The arrows of ARCHITECTURE.md: which crates each crate names.
+struct Arrows(BTreeMap<String, BTreeSet<String>>);
+
+impl Arrows {
+    /// A line holds chains of crates between arrows (`a <- b -> c, d`); two spaces or more end a chain.
+    fn read() -> Self {
+        let page = std::fs::read_to_string(Path::new(CHECKOUT).join("ARCHITECTURE.md")).unwrap();
+        let (_, rest) = page.split_once("```text\n").unwrap();
+        let (drawing, _) = rest.split_once("```").unwrap();
+        let mut arrows: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for chain in drawing.lines().flat_map(|line| line.split("  ")) {
+            let (mut sides, mut heads) = (vec![Vec::new()], Vec::new());
+            for word in chain.split_whitespace() {
+                match word {
+                    "->" | "<-" => {
+                        heads.push(word);
+                        sides.push(Vec::new());
+                    }
+                    folder => sides.last_mut().unwrap().push(package(folder.trim_end_matches(','))),
+                }
+            }
+            for (pair, head) in sides.windows(2).zip(heads) {
+                let (from, to) = if head == "->" { (&pair[0], &pair[1]) } else { (&pair[1], &pair[0]) };
+                for name in to {
+                    arrows.entry(name.clone()).or_default();
+                }
+                for name in from {
+                    arrows.entry(name.clone()).or_default().extend(to.iter().cloned());
+                }
+            }
+        }
+        Self(arrows)
+    }
+
+    /// What a crate reaches over one arrow or more.
+    fn reached_from<'a>(&'a self, name: &str) -> BTreeSet<&'a str> {
+        let mut reached = BTreeSet::new();
+        let mut left: Vec<&String> = self.0[name].iter().collect();
+        while let Some(next) = left.pop() {
+            if reached.insert(next.as_str()) {
+                left.extend(&self.0[next]);
+            }
+        }
+        reached
+    }
+}
+
+/// The package in a folder.
+fn package(folder: &str) -> String {
+    if folder == "cli" { "rowlock".to_owned() } else { format!("rowlock-{folder}") }
+}
 
 struct Packages {
     all: Vec<Value>,
@@ -104,13 +138,20 @@ fn dependencies(package: &Value) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn rooms_name_only_those_the_arrows_point_to() {
+fn crates_name_those_that_the_arrows_point_to() {
+    let arrows = Arrows::read();
     let packages = Packages::read();
-    let named = packages.named();
-    for (room, may) in ARROWS {
-        let ours = named[room].iter().filter(|name| name.starts_with("rowlock"));
-        let beside: Vec<_> = ours.filter(|name| !may.contains(*name)).collect();
-        assert!(beside.is_empty(), "{room} names {beside:?}");
+    for (name, named) in packages.named() {
+        if !name.starts_with("rowlock") || NOT_DRAWN.contains(&name) {
+            continue;
+        }
+        assert!(arrows.0.contains_key(name), "{name} is not among the arrows of ARCHITECTURE.md");
+        let reached = arrows.reached_from(name);
+        let ours = named.iter().filter(|other| other.starts_with("rowlock"));
+        let others: Vec<_> = ours.filter(|other| !reached.contains(**other)).collect();
+        assert!(others.is_empty(), "{name} names {others:?}, and no arrow of ARCHITECTURE.md leads there");
+        let missing: Vec<_> = arrows.0[name].iter().filter(|other| !named.contains(other.as_str())).collect();
+        assert!(missing.is_empty(), "an arrow of ARCHITECTURE.md leads from {name} to {missing:?}, unnamed");
     }
 }
 
@@ -155,8 +196,8 @@ fn every_dependency_comes_from_the_registry_under_an_allowed_licence() {
 
 #[test]
 fn every_version_stands_in_the_root_manifest() {
-    for (room, _) in ARROWS {
-        let folder = room.strip_prefix("rowlock-").unwrap_or("cli");
+    for name in Arrows::read().0.keys() {
+        let folder = name.strip_prefix("rowlock-").unwrap_or("cli");
         let path = Path::new(CHECKOUT).join(folder).join("Cargo.toml");
         let manifest = std::fs::read_to_string(&path).unwrap();
         let (_, dependencies) = manifest.split_once("[dependencies]\n").unwrap();

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rowlock::server::{DEFAULT_VERSION, OLDEST_VERSION, Server, ServerConfig};
+use rowlock_local::postgres::{DEFAULT_VERSION, OLDEST_VERSION, Server, ServerConfig};
 use rowlock_queue::{Access, Connect, Db, EnqueueOptions, Error, TaskId};
 use rowlock_tests::{TestDb, declaration, server};
 use rowlock_worker::{Ended, Stop, Worker};

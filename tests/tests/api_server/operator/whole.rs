@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rowlock_crds::env;
-use rowlock_operator::process::{Launch, Process, Stop};
+use rowlock_local::process::{Launch, Process, Stop};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;

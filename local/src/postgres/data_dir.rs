@@ -1,10 +1,10 @@
 //! The folder of a server: cluster, password, log; and the user it belongs to.
 
 use super::{ServerConfig, USER};
-use anyhow::{Context, Result, ensure};
+use crate::error::{Context, Error};
+use crate::process::{Launch, Process, Stop, end_recorded};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, User, chown, geteuid};
-use rowlock_operator::process::{Launch, Process, Stop, end_recorded};
 use std::ffi::OsString;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -29,7 +29,7 @@ const PASSWORD_BYTES: usize = 16;
 const INITDB_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone)]
-pub(super) struct Folder {
+pub(super) struct DataDir {
     pub(super) cluster: PathBuf,
     pub(super) log: PathBuf,
     pub(super) records: PathBuf,
@@ -38,7 +38,7 @@ pub(super) struct Folder {
 }
 
 /// Ends what an earlier run left in the folder, and creates a cluster when it has none.
-pub(super) async fn ensure_cluster(config: &ServerConfig, bin: &Path) -> Result<Folder> {
+pub(super) async fn ensure(config: &ServerConfig, bin: &Path) -> Result<DataDir, Error> {
     let user = server_user()?;
     let folder = place(config, user)?;
     let records = folder.join("processes");
@@ -48,11 +48,11 @@ pub(super) async fn ensure_cluster(config: &ServerConfig, bin: &Path) -> Result<
     let log = folder.join(format!("postgres-{major}.log"));
     let password_file = folder.join("password");
     let password = ensure_password(&password_file, user)?;
-    let folder = Folder { cluster, log, records, password, user };
-    if !folder.cluster.join("PG_VERSION").exists() {
-        create(config, bin, &folder, &password_file).await?;
+    let data_dir = DataDir { cluster, log, records, password, user };
+    if !data_dir.cluster.join("PG_VERSION").exists() {
+        create(config, bin, &data_dir, &password_file).await?;
     }
-    Ok(folder)
+    Ok(data_dir)
 }
 
 /// The server's environment: ours may point at another server.
@@ -61,7 +61,7 @@ pub(super) fn environment() -> Vec<(OsString, OsString)> {
 }
 
 /// `PostgreSQL` refuses root: it then runs as `postgres`, or as `nobody` where there is no such user.
-fn server_user() -> Result<Option<(u32, u32)>> {
+fn server_user() -> Result<Option<(u32, u32)>, Error> {
     if !geteuid().is_root() {
         return Ok(None);
     }
@@ -70,10 +70,10 @@ fn server_user() -> Result<Option<(u32, u32)>> {
             return Ok(Some((user.uid.as_raw(), user.gid.as_raw())));
         }
     }
-    anyhow::bail!("PostgreSQL does not run as root, and there is neither a user `postgres` nor `nobody`")
+    Err(Error::NoUser)
 }
 
-fn place(config: &ServerConfig, user: Option<(u32, u32)>) -> Result<PathBuf> {
+fn place(config: &ServerConfig, user: Option<(u32, u32)>) -> Result<PathBuf, Error> {
     let wanted = &config.data_dir;
     fs::create_dir_all(wanted).with_context(|| format!("cannot create {}", wanted.display()))?;
     let wanted = fs::canonicalize(wanted)?;
@@ -100,7 +100,7 @@ fn everybody_enters(folder: &Path) -> bool {
     fs::metadata(folder).is_ok_and(|metadata| metadata.permissions().mode() & EVERYBODY_ENTERS != 0)
 }
 
-fn ensure_password(path: &Path, user: Option<(u32, u32)>) -> Result<String> {
+fn ensure_password(path: &Path, user: Option<(u32, u32)>) -> Result<String, Error> {
     match fs::read_to_string(path) {
         Ok(password) if !password.is_empty() => return Ok(password),
         Ok(_) => (),
@@ -119,15 +119,20 @@ fn ensure_password(path: &Path, user: Option<(u32, u32)>) -> Result<String> {
     Ok(password)
 }
 
-async fn create(config: &ServerConfig, bin: &Path, folder: &Folder, password_file: &Path) -> Result<()> {
+async fn create(
+    config: &ServerConfig,
+    bin: &Path,
+    data_dir: &DataDir,
+    password_file: &Path,
+) -> Result<(), Error> {
     // Made beside its place and moved there when whole: a killed `initdb` leaves nothing that looks like a cluster.
-    let fresh = folder.cluster.with_extension("new");
+    let fresh = data_dir.cluster.with_extension("new");
     if fresh.exists() {
         fs::remove_dir_all(&fresh)?;
     }
     fs::create_dir(&fresh)?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(PRIVATE))?;
-    give(&fresh, folder.user)?;
+    give(&fresh, data_dir.user)?;
     let mut args: Vec<OsString> = vec!["-D".into(), fresh.clone().into(), "-U".into(), USER.into()];
     args.extend(
         ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions"].map(OsString::from),
@@ -140,20 +145,22 @@ async fn create(config: &ServerConfig, bin: &Path, folder: &Folder, password_fil
         without: Vec::new(),
         inherit_env: false,
         folder: Some(fresh.clone()),
-        user: folder.user,
-        log: Some(folder.log.clone()),
+        user: data_dir.user,
+        log: Some(data_dir.log.clone()),
         stop: Stop { signals: vec![Signal::SIGTERM], patience: INITDB_PATIENCE, linger: Duration::ZERO },
         guard: config.guard.clone(),
-        records: config.guard.as_ref().map(|_| folder.records.clone()),
+        records: config.guard.as_ref().map(|_| data_dir.records.clone()),
     };
-    let mut initdb = Process::start(&launch).context("cannot start initdb")?;
+    let mut initdb = Process::start(&launch).with_context(|| "cannot start initdb".to_owned())?;
     let status = initdb.finished().await?;
-    ensure!(status.success(), "initdb failed ({status}); see {}", folder.log.display());
-    fs::rename(&fresh, &folder.cluster)?;
+    if !status.success() {
+        return Err(Error::Initdb { status, log: data_dir.log.clone() });
+    }
+    fs::rename(&fresh, &data_dir.cluster)?;
     Ok(())
 }
 
-fn give(path: &Path, user: Option<(u32, u32)>) -> Result<()> {
+fn give(path: &Path, user: Option<(u32, u32)>) -> Result<(), Error> {
     if let Some((uid, gid)) = user {
         chown(path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
     }

@@ -1,18 +1,18 @@
 //! An own `PostgreSQL` for `rowlock dev`, the tests and the benches: downloaded once, started by us, stopped with us.
 
-mod data;
+mod data_dir;
 mod install;
 mod probe;
 
 pub use install::{DEFAULT_VERSION, OLDEST_VERSION, default_cache_dir};
 
-use anyhow::{Context, Result, bail, ensure};
-use data::Folder;
+use crate::error::{Context, Error};
+use crate::process::{Launch, Process, Stop};
+use data_dir::DataDir;
 use nix::sys::signal::Signal;
-use rowlock_operator::process::{Launch, Process, Stop};
 use std::ffi::OsString;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The superuser of every server started here.
@@ -77,7 +77,7 @@ impl ServerConfig {
 #[derive(Debug)]
 pub struct Server {
     config: ServerConfig,
-    folder: Folder,
+    data_dir: DataDir,
     bin: PathBuf,
     port: u16,
     process: Process,
@@ -85,21 +85,21 @@ pub struct Server {
 
 impl Server {
     /// Downloads the version if need be, creates the cluster if need be, starts it and waits until it answers.
-    pub async fn start(config: &ServerConfig) -> Result<Self> {
+    pub async fn start(config: &ServerConfig) -> Result<Self, Error> {
         let bin = install::ensure_installed(&config.cache_dir, &config.version).await?;
-        let folder = data::ensure_cluster(config, &bin).await?;
+        let data_dir = data_dir::ensure(config, &bin).await?;
         if let Some(port) = config.port {
             TcpListener::bind(("127.0.0.1", port))
                 .with_context(|| format!("port {port} is not free; choose another, or none"))?;
         }
-        let (process, port) = run(config, &folder, &bin, config.port).await?;
-        Ok(Self { config: config.clone(), folder, bin, port, process })
+        let (process, port) = run(config, &data_dir, &bin, config.port).await?;
+        Ok(Self { config: config.clone(), data_dir, bin, port, process })
     }
 
     /// For connecting to a database; `postgres` always exists.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.folder.password, self.port)
+        format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.data_dir.password, self.port)
     }
 
     #[must_use]
@@ -108,36 +108,36 @@ impl Server {
     }
 
     /// The postmaster, as it wrote itself down.
-    pub fn pid(&self) -> Result<u32> {
-        let path = self.folder.cluster.join("postmaster.pid");
-        let text = std::fs::read_to_string(&path).context("the server does not run")?;
-        text.lines().next().and_then(|line| line.trim().parse().ok()).context("postmaster.pid is empty")
+    pub fn pid(&self) -> Result<u32, Error> {
+        let path = self.data_dir.cluster.join("postmaster.pid");
+        let text = std::fs::read_to_string(&path).with_context(|| "the server does not run".to_owned())?;
+        text.lines().next().and_then(|line| line.trim().parse().ok()).ok_or(Error::NoPid)
     }
 
     /// Where the cluster really is: beside `data_dir` when the server's user cannot reach that.
     #[must_use]
-    pub fn cluster_dir(&self) -> &std::path::Path {
-        &self.folder.cluster
+    pub fn cluster_dir(&self) -> &Path {
+        &self.data_dir.cluster
     }
 
     /// Ends sessions, checkpoints, stops.
-    pub async fn stop(&mut self) -> Result<()> {
+    pub async fn stop(&mut self) -> Result<(), Error> {
         self.process.stop().await?;
         Ok(())
     }
 
     /// As a crash does: the postmaster is killed, its backends find out themselves.
-    pub async fn kill9(&mut self) -> Result<()> {
-        let pid = i32::try_from(self.pid()?)?;
+    pub async fn kill9(&mut self) -> Result<(), Error> {
+        let pid = i32::try_from(self.pid()?).map_err(std::io::Error::other)?;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)?;
         self.process.stop().await?;
         Ok(())
     }
 
     /// On the same port, with the same data; stops it first when it runs.
-    pub async fn restart(&mut self) -> Result<()> {
+    pub async fn restart(&mut self) -> Result<(), Error> {
         self.stop().await?;
-        (self.process, _) = run(&self.config, &self.folder, &self.bin, Some(self.port)).await?;
+        (self.process, _) = run(&self.config, &self.data_dir, &self.bin, Some(self.port)).await?;
         Ok(())
     }
 
@@ -149,25 +149,27 @@ impl Server {
 
 async fn run(
     config: &ServerConfig,
-    folder: &Folder,
-    bin: &std::path::Path,
+    data_dir: &DataDir,
+    bin: &Path,
     port: Option<u16>,
-) -> Result<(Process, u16)> {
+) -> Result<(Process, u16), Error> {
     let since = Instant::now();
     loop {
         let chosen = port.map_or_else(free_port, Ok)?;
-        let mut process = Process::start(&launch(config, folder, bin, chosen))
+        let mut process = Process::start(&launch(config, data_dir, bin, chosen))
             .with_context(|| format!("cannot start {}", bin.join("postgres").display()))?;
         if answers(&mut process, chosen).await? {
             return Ok((process, chosen));
         }
-        ensure!(since.elapsed() < START_PATIENCE, "PostgreSQL does not start: {}", last_lines(folder));
+        if START_PATIENCE <= since.elapsed() {
+            return Err(Error::Start(last_lines(data_dir)));
+        }
         tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
 /// False when it ended before it answered.
-async fn answers(process: &mut Process, port: u16) -> Result<bool> {
+async fn answers(process: &mut Process, port: u16) -> Result<bool, Error> {
     let since = Instant::now();
     let mut starting = false;
     loop {
@@ -182,14 +184,14 @@ async fn answers(process: &mut Process, port: u16) -> Result<bool> {
         let patience = if starting { RECOVERY_PATIENCE } else { START_PATIENCE };
         if patience < since.elapsed() {
             process.stop().await?;
-            bail!("PostgreSQL on port {port} did not answer within {} s", patience.as_secs());
+            return Err(Error::NoAnswer { port, patience });
         }
         tokio::time::sleep(START_POLL).await;
     }
 }
 
-fn launch(config: &ServerConfig, folder: &Folder, bin: &std::path::Path, port: u16) -> Launch {
-    let mut args: Vec<OsString> = vec!["-D".into(), folder.cluster.clone().into()];
+fn launch(config: &ServerConfig, data_dir: &DataDir, bin: &Path, port: u16) -> Launch {
+    let mut args: Vec<OsString> = vec!["-D".into(), data_dir.cluster.clone().into()];
     let own = [
         ("listen_addresses", "127.0.0.1"),
         ("unix_socket_directories", ""),
@@ -204,29 +206,29 @@ fn launch(config: &ServerConfig, folder: &Folder, bin: &std::path::Path, port: u
     Launch {
         program: bin.join("postgres"),
         args,
-        env: data::environment().into_iter().chain(config.environment.iter().cloned()).collect(),
+        env: data_dir::environment().into_iter().chain(config.environment.iter().cloned()).collect(),
         without: Vec::new(),
         inherit_env: false,
-        folder: Some(folder.cluster.clone()),
-        user: folder.user,
-        log: Some(folder.log.clone()),
+        folder: Some(data_dir.cluster.clone()),
+        user: data_dir.user,
+        log: Some(data_dir.log.clone()),
         stop: Stop {
             signals: vec![Signal::SIGINT, Signal::SIGQUIT],
             patience: STOP_PATIENCE,
             linger: LINGER,
         },
         guard: config.guard.clone(),
-        records: config.guard.as_ref().map(|_| folder.records.clone()),
+        records: config.guard.as_ref().map(|_| data_dir.records.clone()),
     }
 }
 
-fn free_port() -> Result<u16> {
+fn free_port() -> Result<u16, Error> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-fn last_lines(folder: &Folder) -> String {
-    let text = std::fs::read_to_string(&folder.log).unwrap_or_default();
+fn last_lines(data_dir: &DataDir) -> String {
+    let text = std::fs::read_to_string(&data_dir.log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(LOG_LINES).collect();
     let shown: Vec<&str> = lines.into_iter().rev().collect();
-    format!("{}\n(whole log: {})", shown.join("\n"), folder.log.display())
+    format!("{}\n(whole log: {})", shown.join("\n"), data_dir.log.display())
 }

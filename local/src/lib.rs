@@ -1,0 +1,15 @@
+//! What one machine needs to run Rowlock, shared by `rowlock dev`, the tests and the benchmarks.
+//!
+//! In reading order:
+//!
+//! * [`process`]: child processes that do not outlive the program that started them;
+//! * [`backend`]: the instances of a queue as processes, in place of pods;
+//! * [`postgres`]: a PostgreSQL server that is downloaded once, and runs as long as its owner.
+
+mod error;
+
+pub mod backend;
+pub mod postgres;
+pub mod process;
+
+pub use error::Error;
