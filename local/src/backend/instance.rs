@@ -1,4 +1,4 @@
-//! One instance: a worker and the handler it calls, as two processes.
+//! One instance: a worker and the handler that it calls, as two processes.
 
 use super::LocalConfig;
 use super::supervised::Supervised;
@@ -11,13 +11,14 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a handler may take to end after SIGTERM, when no task runs in it any more.
+/// How long a handler may take to end after SIGTERM. No task runs in it by then.
 const HANDLER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A worker whose `rowlock dev` is gone hands back its tasks in about a second; until then they do not fail.
+/// How long a handler goes on when `rowlock dev` is gone. Its worker hands back its tasks in about a second;
+/// without the handler they would fail.
 const HANDLER_LINGER: Duration = Duration::from_secs(2);
 
-/// What the worker logs unless the user says otherwise: what goes wrong.
+/// What the worker logs unless `RUST_LOG` is set: warnings and errors.
 const WORKER_LOG: &str = "warn,sqlx=error";
 
 pub(super) struct Instance {
@@ -52,7 +53,7 @@ impl Instance {
         self.planned == other.planned && self.command == other.command
     }
 
-    /// Starts what does not run.
+    /// Starts the processes that do not run.
     pub(super) fn tend(&mut self) {
         if let Some(handler) = &mut self.handler {
             handler.tend();
@@ -60,7 +61,8 @@ impl Instance {
         self.worker.tend();
     }
 
-    /// Goes on stopping; true when all has ended. The worker first: the tasks it drains still need the handler.
+    /// Stops both, the worker first, because the tasks that it drains need the handler. True when both have
+    /// ended.
     pub(super) fn has_stopped(&mut self) -> bool {
         if !self.worker.has_stopped() {
             return false;
@@ -72,20 +74,20 @@ impl Instance {
         handler.has_stopped()
     }
 
-    /// From now on nothing is finished any more: what runs is handed back.
+    /// Stops without finishing tasks: the worker hands them back.
     pub(super) fn hurry(&mut self) {
         self.hurried = true;
         self.worker.hurry();
     }
 
-    /// Whether one of the two has lost its port to somebody else.
+    /// Whether another program has taken the port of one of the two.
     pub(super) fn is_displaced(&self) -> bool {
         let Place { handler_port, worker_port } = self.place;
         self.worker.is_displaced_from(worker_port)
             || self.handler.as_ref().is_some_and(|handler| handler.is_displaced_from(handler_port))
     }
 
-    /// Whether tasks can be done here now.
+    /// Whether it can run tasks now.
     pub(super) async fn is_ready(&self) -> bool {
         super::readiness::is_ready(self.place.worker_port).await
     }
@@ -102,7 +104,7 @@ fn worker_launch(config: &LocalConfig, planned: &Planned) -> Launch {
         program: config.worker.clone(),
         args: config.worker_args.clone(),
         env: vars,
-        // The file of another database, for the commands of the terminal that we were started in, would win.
+        // Set in the user's terminal for other commands, these would win over the variable above.
         without: vec![env::DATABASE_URL_FILE, env::DATABASE_CA_FILE],
         stop: Stop { signals: vec![Signal::SIGTERM], patience: planned.grace, linger: Duration::ZERO },
         ..launch(config, &planned.name, "worker")

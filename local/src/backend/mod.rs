@@ -1,4 +1,4 @@
-//! Instances as processes of this machine, in place of pods: the applier of `rowlock dev`.
+//! The applier of `rowlock dev`: runs instances as processes on this machine, in place of pods.
 
 mod instance;
 mod readiness;
@@ -16,40 +16,42 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// How often stopping processes are looked at.
+/// How often stopping processes are polled.
 const DRAIN_POLL: Duration = Duration::from_millis(50);
 
-/// How to start a worker, and where.
+/// How to start workers, and where to keep their files.
 #[expect(missing_debug_implementations, reason = "the database's URL carries its password")]
 #[derive(Clone)]
 pub struct LocalConfig {
-    /// The worker's executable and what comes before its flags, if anything.
+    /// The worker's executable.
     pub worker: PathBuf,
+    /// Its arguments. Everything about its queue is in its environment.
     pub worker_args: Vec<OsString>,
+    /// The database's connection string.
     pub database_url: String,
-    /// The `rowlock` executable, for guarding.
+    /// The `rowlock` executable, which guards the processes; see [`process`](crate::process).
     pub guard: Option<PathBuf>,
-    /// Records of running processes, and logs.
+    /// Folder for records of running processes and for logs.
     pub folder: PathBuf,
-    /// Whether output goes to files in `folder` rather than to our standard error.
+    /// Whether output goes to files in `folder` or to our standard error.
     pub log_to_files: bool,
 }
 
-/// The processes of all queues.
+/// The instances of all queues.
 #[expect(missing_debug_implementations, reason = "the database's URL carries its password")]
 pub struct Local {
     config: LocalConfig,
     instances: BTreeMap<Key, Instance>,
-    /// What a changed instance replaces works on until the new one is ready.
+    /// Changed instances: each works until its replacement in `instances` is ready.
     replaced: BTreeMap<Key, Instance>,
     stopping: Vec<Instance>,
 }
 
-/// The queue, and which of its instances.
+/// The queue's name, and the instance's number in it.
 type Key = (String, u16);
 
 impl Local {
-    /// Ends what an earlier run left behind.
+    /// Starts with no instances; ends processes that an earlier run left behind.
     pub fn new(config: LocalConfig) -> std::io::Result<Self> {
         std::fs::create_dir_all(config.logs())?;
         let ended = end_recorded(&config.records())?;
@@ -96,12 +98,12 @@ impl Local {
         }
     }
 
-    /// One instance of a queue at a time: an edit that breaks all of them breaks only the first.
+    /// Instances of a queue are replaced one at a time, so that a bad edit breaks only the first.
     fn may_replace(&self, (queue, index): &Key) -> bool {
         self.replaced.keys().all(|(of, other)| of != queue || other == index)
     }
 
-    /// Starts an instance elsewhere; the old one works on until the new one is ready.
+    /// Starts the new instance on other ports; the old one works until the new one is ready.
     fn replace(&mut self, key: Key, manifest: &Manifest, pods: u16) {
         let Ok(place) = free_place(manifest) else { return };
         let wanted = fleet(manifest, pods, |_| place).instances.into_iter().nth(usize::from(key.1));
@@ -112,7 +114,7 @@ impl Local {
             Entry::Vacant(entry) if !old.is_displaced() => {
                 entry.insert(old);
             }
-            // What its worker runs may have gone to whoever has taken the port, who need not ever answer.
+            // Requests of its worker may have gone to the program that took the port, which may never answer.
             _ if old.is_displaced() => {
                 old.hurry();
                 self.stopping.push(old);
@@ -121,7 +123,7 @@ impl Local {
         }
     }
 
-    /// Drains what was replaced by something that is ready, or is not ready itself.
+    /// Drains old instances whose replacement is ready, and those that are not ready themselves.
     async fn finish_replacing(&mut self) {
         let mut done = Vec::new();
         for (key, old) in &self.replaced {
@@ -136,7 +138,7 @@ impl Local {
         self.stopping.extend(done.iter().filter_map(|key| self.replaced.remove(key)));
     }
 
-    /// The highest indices go first.
+    /// Stops surplus instances, those with the highest numbers.
     fn retire(&mut self, queue: &str, pods: u16) {
         let surplus = self.instances.extract_if(.., |(of, index), _| of == queue && *index >= pods);
         self.stopping.extend(surplus.map(|(_, instance)| instance));
@@ -156,7 +158,7 @@ impl Applier for Local {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// Its instances wait for their handler by themselves, and are few.
+    /// All of them: a worker waits for its handler by itself, and instances are few.
     fn ready(&self, queue: &str) -> u32 {
         self.instances(queue)
     }
@@ -165,7 +167,7 @@ impl Applier for Local {
         u32::try_from(self.stopping.len() + self.replaced.len()).unwrap_or(u32::MAX)
     }
 
-    /// Its instances claim nothing while their handler does not listen, and cost little.
+    /// Never: a worker claims nothing while its handler does not listen, and costs little.
     fn falters(&mut self, _queue: &str) -> bool {
         false
     }
@@ -215,7 +217,7 @@ impl LocalConfig {
     }
 }
 
-/// A handler of the user's own, without a command, listens where the manifest says.
+/// Free ports for an instance. A handler that the user starts listens at the manifest's port.
 fn free_place(manifest: &Manifest) -> std::io::Result<Place> {
     let handler = TcpListener::bind(("127.0.0.1", 0))?;
     let worker = TcpListener::bind(("127.0.0.1", 0))?;

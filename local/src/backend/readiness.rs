@@ -1,4 +1,4 @@
-//! Whether an instance can do tasks: what its `/readyz` says.
+//! Whether an instance can run tasks, as its `/readyz` says.
 
 use std::io;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// It is on this machine and answers from memory.
+/// How long a worker may take to answer: it is on this machine, and asks nothing else for the answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 const REQUEST: &[u8] = b"GET /readyz HTTP/1.0\r\n\r\n";
 
-/// The beginning of the answer, up to the status.
+/// How the answer of a ready worker begins.
 const READY: &[u8; 12] = b"HTTP/1.0 200";
 
 pub(super) async fn is_ready(port: u16) -> bool {

