@@ -19,7 +19,8 @@ pub trait Applier: Send {
     /// How many of them do tasks, or would if there were any.
     fn ready(&self, queue: &str) -> u32;
 
-    /// For how long the oldest of them has been there, which outlasts whoever asks; nothing where nobody else takes over.
+    /// For how long the oldest of them has been there, which outlasts whoever asks; nothing where nobody else
+    /// takes over.
     fn age(&self, _queue: &str) -> Duration {
         Duration::ZERO
     }

@@ -191,13 +191,14 @@ mod tests {
     use super::*;
 
     fn tended() -> Tended {
-        let text = "apiVersion: rowlock.dev/v1alpha1\nkind: TaskQueue\nmetadata: { name: emails }\nspec: { workers: { total: 1 } }";
+        let text = "{ apiVersion: rowlock.dev/v1alpha1, kind: TaskQueue, metadata: { name: emails }, \
+                    spec: { workers: { total: 1 } } }";
         let manifest = rowlock_crds::parse_manifests("file".as_ref(), text).unwrap().remove(0);
         Tended::new(Charge { manifest, generation: 1, owner: "o".into(), adopts: None }, None)
     }
 
-    /// Before, each new leader began to count, so a leader that changed more often than every ten minutes left the
-    /// connections of a full database with the queues that had them.
+    /// Before, each new leader began to count, so a leader that changed more often than every ten minutes
+    /// left the connections of a full database with the queues that had them.
     #[test]
     fn a_turn_goes_on_under_the_next_leader() {
         let at = Duration::from_secs;

@@ -11,13 +11,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks, however long they take: a queue asleep waits no longer for its first instance.
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
-/// A server may say what it likes, for as long as it likes; this much of it is kept until the next look, about a MiB: of this many queues, ours
-/// first, with a name as long as Postgres' names are, and the longest owner that `declare_queue` takes. Of others the instances are counted.
+/// A server may say what it likes, for as long as it likes; this much of it is kept until the next look,
+/// about a MiB: of this many queues, ours first, with a name as long as Postgres' names are, and the longest
+/// owner that `declare_queue` takes. Of others the instances are counted.
 const MOST_QUEUES: usize = 2000;
 const LONGEST_NAME: usize = 63;
 const LONGEST_OWNER: usize = 200;
 
-/// And this many limits, those that hold for our user first: there is one for each user who has a limit of their own.
+/// And this many limits, those that hold for our user first: there is one for each user who has a limit of
+/// their own.
 const MOST_LIMITS: usize = 2000;
 
 /// What the database said of its queues, by their names.

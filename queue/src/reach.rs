@@ -35,8 +35,8 @@ enum Place {
 }
 
 impl Reach {
-    /// `allowed` and `refused`: names, addresses and ranges of them, such as `10.0.0.0/24`; what is in both is
-    /// allowed. `api_server`: the host that a kubeconfig names, beside the one of a pod's environment.
+    /// `allowed` and `refused`: names, addresses and ranges of them, such as `10.0.0.0/24`; what is in both
+    /// is allowed. `api_server`: the host that a kubeconfig names, beside the one of a pod's environment.
     #[must_use]
     pub fn new(allowed: &[String], refused: &[String], api_server: Option<&str>) -> Self {
         let places = |all: &[String]| all.iter().filter_map(|text| Place::read(text).ok()).collect();

@@ -1,8 +1,8 @@
-//! What connections to the databases of several tenants share, so that none of them takes all of it: threads that
-//! look up names, and memory for long answers.
+//! What connections to the databases of several tenants share, so that none of them takes all of it: threads
+//! that look up names, and memory for long answers.
 //!
-//! A tenant writes the URL, so the name's DNS server and the database server are the tenant's too, and either may
-//! be built to keep us busy.
+//! A tenant writes the URL, so the name's DNS server and the database server are the tenant's too, and either
+//! may be built to keep us busy.
 
 use std::{
     collections::BTreeMap,
@@ -18,10 +18,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Names of one tenant that are looked up at a time. A look-up whose DNS server does not answer takes as long as
-/// the resolver's time-outs say, whoever has given it up meanwhile.
-const LOOK_UPS_OF_ONE: usize = 2;
-/// And of all: each is a thread. That is room for 128 tenants whose DNS servers never answer.
+/// Names of one tenant that are looked up at a time. A look-up whose DNS server does not answer takes as long
+/// as the resolver's time-outs say, whoever has given it up meanwhile.
+const LOOK_UPS_OF_ONE: usize = 4;
+/// And of all: each is a thread. That is room for 64 tenants whose DNS servers never answer.
 const LOOK_UPS: usize = 256;
 /// What the resolver of the C library needs, several times over.
 const LOOK_UP_STACK: usize = 256 << 10;
@@ -32,8 +32,8 @@ const LONG_ANSWERS: usize = 4;
 const LONG_ANSWERS_OF_ONE: usize = 1;
 /// How long an answer waits to be let through, less than a statement may take.
 const TURN_PATIENCE: Duration = Duration::from_secs(4);
-/// After an answer that was too long or too slow its tenant sends no other long one for this long, so that one
-/// such server after the other does not keep the sound ones waiting.
+/// After an answer that was too long or too slow its tenant sends no other long one for this long, so that
+/// one such server after the other does not keep the sound ones waiting.
 const PENALTY: Duration = Duration::from_secs(30);
 
 /// All tenants whose URLs a program follows.
@@ -114,8 +114,8 @@ impl Own {
 }
 
 impl Tenant {
-    /// The addresses that a name means; none if it is not known. Whoever gives it up leaves the thread behind, and
-    /// who asks for the same name again waits for that one.
+    /// The addresses that a name means; none if it is not known. Whoever gives it up leaves the thread
+    /// behind, and who asks for the same name again waits for that one.
     pub(crate) async fn look_up(&self, name: &str, find: Find) -> Vec<IpAddr> {
         let mut found = match self.begun(name) {
             Some(found) => found,

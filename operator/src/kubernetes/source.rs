@@ -29,8 +29,8 @@ const USUAL_KEYS: [&str; 8] = [
 /// The head of a certificate.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
-/// A Secret and a ConfigMap hold up to a MiB each, and of every database several copies are kept: a hundred such would not
-/// fit. A URL has a few hundred bytes; the list of all of Amazon's authorities has 170 KiB.
+/// A Secret and a ConfigMap hold up to a MiB each, and of every database several copies are kept: a hundred
+/// such would not fit. A URL has a few hundred bytes; the list of all of Amazon's authorities has 170 KiB.
 const LONGEST_URL: usize = 16 << 10;
 const LONGEST_CERTIFICATES: usize = 256 << 10;
 
@@ -221,7 +221,8 @@ impl Reader<'_> {
         };
         if value.0.len() > LONGEST_URL {
             let message = format!(
-                "`{key}` of the Secret `{name}` has {} bytes, which is no URL of a database: {LONGEST_URL} are taken",
+                "`{key}` of the Secret `{name}` has {} bytes, which is no URL of a database: {LONGEST_URL} \
+                 are taken",
                 value.0.len()
             );
             return Err(Trouble::new(ConditionReason::SecretInvalid, message));
@@ -266,7 +267,8 @@ impl Reader<'_> {
         let pem = found.remove(key).ok_or_else(|| wrong_certificates(ca, "there is no such key"))?;
         if pem.len() > LONGEST_CERTIFICATES {
             let said = format!(
-                "it has {} bytes, and {LONGEST_CERTIFICATES} are taken: leave out authorities that are not the database's",
+                "it has {} bytes, and {LONGEST_CERTIFICATES} are taken: leave out authorities that are not \
+                 the database's",
                 pem.len()
             );
             return Err(wrong_certificates(ca, &said));

@@ -71,8 +71,8 @@ pub(super) enum Address {
     Unix(String),
 }
 
-/// The addresses of a host, in the resolver's order; none if one of them is out of reach. What takes longer than
-/// `patience` is told to be the name's affair.
+/// The addresses of a host, in the resolver's order; none if one of them is out of reach. What takes longer
+/// than `patience` is told to be the name's affair.
 pub(super) async fn resolve(target: &Target, host: &Host, patience: Duration) -> Result<Vec<Address>, Fault> {
     if host.is_folder() {
         return Ok(vec![Address::Unix(format!("{}/.s.PGSQL.{}", host.name, host.port))]);
@@ -113,12 +113,14 @@ fn unresolved(target: &Target, host: &Host, patience: Duration) -> String {
     let others = target.tenant.as_ref().map(crate::Tenant::looked_up).unwrap_or_default();
     if others.is_empty() || others.contains(name) {
         return format!(
-            "no DNS server has answered for the name `{name}` within {patience:.1?}: correct the name, or its DNS"
+            "no DNS server has answered for the name `{name}` within {patience:.1?}: correct the name, or \
+             its DNS"
         );
     }
     let others = others.join("`, `");
     format!(
-        "the name `{name}` waits until DNS has answered for `{others}`, which other URLs name: correct those, or their DNS"
+        "the name `{name}` waits until DNS has answered for `{others}`, which other URLs name: correct those, \
+         or their DNS"
     )
 }
 

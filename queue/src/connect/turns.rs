@@ -1,4 +1,5 @@
-//! Long answers of tenants' servers, which take turns: each is read into memory whole, and all of them have to fit.
+//! Long answers of tenants' servers, which take turns: each is read into memory whole, and all of them have
+//! to fit.
 
 use std::{
     pin::pin,
@@ -18,7 +19,8 @@ use crate::{Tenant, tenants::Turn};
 const SHORT: u64 = 64 << 10;
 const SHORT_MESSAGES: u32 = 250;
 
-/// From when a long answer may be sent it is complete within this time: one as long as it may be takes a tenth of it.
+/// From when a long answer may be sent it is complete within this time: one as long as it may be takes a
+/// tenth of it.
 const LONG_LONGEST: Duration = Duration::from_secs(2);
 
 /// What a session tells the relay of its questions, and holds while a long answer is in memory.
@@ -81,7 +83,8 @@ impl Turns {
         }
         let turn = self.tenant.turn().await.ok_or_else(|| {
             Fault::Unreachable(
-                "the long answer of the database waited too long for other databases' long answers; trying again"
+                "the long answer of the database waited too long for other databases' long answers; trying \
+                 again"
                     .into(),
             )
         })?;

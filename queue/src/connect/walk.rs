@@ -18,8 +18,8 @@ pub(super) const HEADER: usize = 5;
 /// long in UTF-8.
 pub(super) const LARGEST: usize = (16 + 3 * 64) << 20;
 
-/// The same for a tenant's, of which no payload is ever read: several hundred times the longest row that we ask
-/// for. sqlx keeps room for the largest one that it met as long as the connection lives.
+/// The same for a tenant's, of which no payload is ever read: several hundred times the longest row that we
+/// ask for. sqlx keeps room for the largest one that it met as long as the connection lives.
 pub(super) const LARGEST_OF_TENANT: usize = 256 << 10;
 
 /// All messages of one answer of a tenant's server: what is looked at there is a few rows for each queue.
