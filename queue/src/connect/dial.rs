@@ -119,8 +119,8 @@ fn unresolved(target: &Target, host: &Host, patience: Duration) -> String {
     }
     let others = others.join("`, `");
     format!(
-        "the name `{name}` waits until DNS has answered for `{others}`, which other URLs name: correct those, \
-         or their DNS"
+        "the name `{name}` waits until DNS has answered for `{others}`, which other URLs name: correct \
+         those, or their DNS"
     )
 }
 

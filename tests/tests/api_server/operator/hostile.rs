@@ -174,7 +174,7 @@ async fn long_answers_of_many_tenants_fit_into_the_operators_memory() {
     let database = TestDb::new().await;
     database.run(FLOOD).await;
     let namespace = |number: usize| format!("operator-answers-flood-{number}");
-    let named = |number| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace(number) } });
+    let named = |n| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace(n) } });
     apply(&(0..TENANTS).map(named).collect::<Vec<_>>());
     let mut url = Url::parse(&postgres::url(&database.name)).unwrap();
     url.set_port(Some(stalling(url.port().unwrap()).await)).unwrap();
