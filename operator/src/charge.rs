@@ -138,7 +138,9 @@ impl Tended {
         now: Duration,
     ) -> ObservedQueue {
         let Having { pods, ready, faltering, age } = having;
-        if self.place.held.is_none() {
+        if pods == 0 {
+            self.place.before = Duration::ZERO;
+        } else if self.place.held.is_none() {
             self.place.before = age;
         }
         let since = |since: &mut Option<Duration>, holds: bool| *since = holds.then(|| since.unwrap_or(now));
