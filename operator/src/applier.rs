@@ -1,5 +1,7 @@
 //! The arm of the loop: everything that acts is behind this trait, and decides nothing.
 
+use std::time::Duration;
+
 use rowlock_crds::Manifest;
 
 /// How many pods a queue shall have.
@@ -16,6 +18,12 @@ pub trait Applier: Send {
 
     /// How many of them do tasks, or would if there were any.
     fn ready(&self, queue: &str) -> u32;
+
+    /// For how long the oldest of them has been there, which outlasts whoever asks; nothing where nobody else
+    /// takes over.
+    fn age(&self, _queue: &str) -> Duration {
+        Duration::ZERO
+    }
 
     /// Instances of all queues beyond those: they stop, or are about to replace others.
     fn leaving(&self) -> u32;

@@ -45,6 +45,8 @@ pub(crate) struct Tended {
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     held: Option<Duration>,
+    /// How long it had pods before that: another operator may have led then.
+    before: Duration,
     unready: Option<Duration>,
     asked: Option<Duration>,
 }
@@ -55,6 +57,8 @@ pub(crate) struct Having {
     pub(crate) pods: u32,
     pub(crate) ready: u32,
     pub(crate) faltering: bool,
+    /// Of the oldest pod.
+    pub(crate) age: Duration,
 }
 
 impl Tended {
@@ -133,16 +137,21 @@ impl Tended {
         having: Having,
         now: Duration,
     ) -> ObservedQueue {
-        let Having { pods, ready, faltering } = having;
+        let Having { pods, ready, faltering, age } = having;
+        if pods == 0 {
+            self.place.before = Duration::ZERO;
+        } else if self.place.held.is_none() {
+            self.place.before = age;
+        }
         let since = |since: &mut Option<Duration>, holds: bool| *since = holds.then(|| since.unwrap_or(now));
         since(&mut self.place.held, pods > 0);
         since(&mut self.place.unready, pods > 0 && ready == 0);
         let lasts = |since: Option<Duration>| since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        let Place { held, unready, asked } = self.place;
+        let Place { held, before, unready, asked } = self.place;
         let observed = ObservedQueue {
             pods,
             faltering,
-            held_for: lasts(held),
+            held_for: lasts(held) + before,
             unready_for: lasts(unready),
             waited_for: lasts(asked),
             stats: stats.map(backlog),
@@ -176,5 +185,35 @@ impl Tended {
             tracing::info!(queue, "{decision}");
         }
         self.reason = reason;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tended() -> Tended {
+        let text = "{ apiVersion: rowlock.dev/v1alpha1, kind: TaskQueue, metadata: { name: emails }, \
+                    spec: { workers: { total: 1 } } }";
+        let manifest = rowlock_crds::parse_manifests("file".as_ref(), text).unwrap().remove(0);
+        Tended::new(Charge { manifest, generation: 1, owner: "o".into(), adopts: None }, None)
+    }
+
+    /// Before, each new leader began to count, so a leader that changed more often than every ten minutes
+    /// left the connections of a full database with the queues that had them.
+    #[test]
+    fn a_turn_goes_on_under_the_next_leader() {
+        let at = Duration::from_secs;
+        let (mut first, mut next) = (tended(), tended());
+        let having = |pods: u32, age: Duration| Having { pods, ready: pods, faltering: false, age };
+        let held = |tended: &mut Tended, having, now| tended.observe(None, having, now).held_for;
+        assert_eq!(held(&mut first, having(0, at(0)), at(50)), at(0));
+        assert_eq!(held(&mut first, having(1, at(0)), at(60)), at(0));
+        assert_eq!(held(&mut first, having(1, at(400)), at(460)), at(400));
+        assert_eq!(held(&mut next, having(1, at(410)), at(3)), at(410));
+        assert_eq!(held(&mut next, having(1, at(420)), at(13)), at(420));
+        // A new place is a new turn.
+        assert_eq!(held(&mut next, having(0, at(0)), at(20)), at(0));
+        assert_eq!(held(&mut next, having(1, at(0)), at(30)), at(0));
     }
 }

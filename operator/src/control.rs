@@ -9,7 +9,7 @@ use crate::room::Seat;
 use crate::view::{QueueView, View};
 use rowlock_crds::Manifest;
 use rowlock_plan::{Decision, ObservedQueue, Reason, share};
-use rowlock_queue::{CareReport, Caretaker, Connect, Db, Error};
+use rowlock_queue::{CareReport, Caretaker, Connect, Db, Declared, Error};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -187,9 +187,14 @@ impl<A: Applier> Operator<A> {
     /// All queues of the database; nothing where it does not answer.
     async fn look(&mut self) -> Option<Arc<Look>> {
         let began = Instant::now();
+        let is_ours = |queue: &Declared| {
+            self.queues.contains_key(&queue.stats.name)
+                || self.seat.as_ref().is_some_and(|seat| seat.is_ours(queue))
+        };
+        let look = observe(&self.db, is_ours);
         let (look, itself) = match &self.seat {
-            Some(seat) => seat.look(self.declared_at, observe(&self.db)).await,
-            None => (observe(&self.db).await.map(Arc::new).map_err(Arc::new), true),
+            Some(seat) => seat.look(self.declared_at, look).await,
+            None => (look.await.map(Arc::new).map_err(Arc::new), true),
         };
         self.counting = if itself { began.elapsed() } else { Duration::ZERO };
         if self.looks() {
@@ -223,6 +228,7 @@ impl<A: Applier> Operator<A> {
             Some(seat) => seat.instances(elsewhere),
             None => (elsewhere.map(|queue| queue.stats.instances).fold(0, i64::saturating_add), 0),
         };
+        let others = others.saturating_add(look.unseen);
         self.untold = u32::try_from(untold).unwrap_or_default();
         self.limits.note(&look.limits, self.db.user(), others, self.seat.is_some(), self.now);
     }
@@ -236,6 +242,7 @@ impl<A: Applier> Operator<A> {
                 pods: self.applier.instances(name),
                 ready: self.applier.ready(name),
                 faltering: self.applier.falters(name),
+                age: self.applier.age(name),
             };
             let queue = tended.observe(stats, having, now);
             decisions.push(tended.decide(&queue, now));

@@ -33,8 +33,9 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn work(config: Config) -> Result<(), String> {
-    let client = client().await.map_err(|error| format!("no way to a cluster: {error}"))?;
+async fn work(mut config: Config) -> Result<(), String> {
+    let (client, host) = client().await.map_err(|error| format!("no way to a cluster: {error}"))?;
+    config.api_server = host;
     let stop = CancellationToken::new();
     let mut signals = Signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let on_signal = stop.clone();
@@ -46,10 +47,12 @@ async fn work(config: Config) -> Result<(), String> {
     run(config, client, stop).await.map_err(|error| error.to_string())
 }
 
-async fn client() -> Result<kube::Client, Box<dyn std::error::Error>> {
+/// And the host where it leads.
+async fn client() -> Result<(kube::Client, Option<String>), Box<dyn std::error::Error>> {
     let mut config = kube::Config::infer().await?;
     config.read_timeout = Some(SILENCE_LONGEST);
-    Ok(kube::Client::try_from(config)?)
+    let host = config.cluster_url.host().map(str::to_owned);
+    Ok((kube::Client::try_from(config)?, host))
 }
 
 /// Longer than between two bookmarks of a watch (a minute): from an API server that says nothing for so

@@ -11,14 +11,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks, however long they take: a queue asleep waits no longer for its first instance.
 const LONGEST_REST: Duration = Duration::from_secs(10);
 
-/// A server may say what it likes, for as long as it likes; this much of it is kept until the next look. More than a database has of queues,
-/// a name as long as Postgres' names are, and the longest owner that `declare_queue` takes.
-const MOST_QUEUES: usize = 10_000;
+/// A server may say what it likes, for as long as it likes; this much of it is kept until the next look,
+/// about a MiB: of this many queues, ours first, with a name as long as Postgres' names are, and the longest
+/// owner that `declare_queue` takes. Of others the instances are counted.
+const MOST_QUEUES: usize = 2000;
 const LONGEST_NAME: usize = 63;
 const LONGEST_OWNER: usize = 200;
 
-/// And more users with a limit of their own than are looked through each time.
-const MOST_LIMITS: usize = 10_000;
+/// And this many limits, those that hold for our user first: there is one for each user who has a limit of
+/// their own.
+const MOST_LIMITS: usize = 2000;
 
 /// What the database said of its queues, by their names.
 pub(crate) type Seen = BTreeMap<String, Declared>;
@@ -27,6 +29,8 @@ pub(crate) type Seen = BTreeMap<String, Declared>;
 #[derive(Debug)]
 pub(crate) struct Look {
     pub(crate) queues: Seen,
+    /// How many instances live of queues that are not among these.
+    pub(crate) unseen: i64,
     /// When its server was started, as in [`rowlock_queue::Identity`].
     pub(crate) started_at: i64,
     /// What limits the connections of all users, or of one.
@@ -45,6 +49,7 @@ impl Look {
     pub(crate) fn of_nothing() -> Self {
         Self {
             queues: Seen::new(),
+            unseen: 0,
             started_at: 0,
             limits: Vec::new(),
             asked: Instant::now(),
@@ -59,17 +64,29 @@ pub(crate) fn rest_after(took: Duration) -> Duration {
     (took * 19).min(LONGEST_REST)
 }
 
-/// Looks at all queues of a database.
-pub(crate) async fn observe(db: &Db) -> Result<Look, Error> {
+/// Looks at all queues of a database, of which some are ours.
+pub(crate) async fn observe(db: &Db, is_ours: impl Fn(&Declared) -> bool) -> Result<Look, Error> {
     let asked = Instant::now();
     let answer = tokio::time::timeout(PATIENCE, rowlock_queue::overview(db)).await;
-    let Overview { started_at, queues, limits } = answer.map_err(|_| late())??;
-    let sound =
-        |queue: &Declared| queue.stats.name.len() <= LONGEST_NAME && queue.owner.len() <= LONGEST_OWNER;
-    let queues = queues.into_iter().filter(sound).take(MOST_QUEUES);
-    let queues = queues.map(|queue| (queue.stats.name.clone(), queue)).collect();
-    let limits = limits.into_iter().take(MOST_LIMITS).collect();
-    Ok(Look { queues, started_at, limits, asked, took: asked.elapsed() })
+    let Overview { started_at, mut queues, mut limits } = answer.map_err(|_| late())??;
+    queues.retain(|queue| queue.stats.name.len() <= LONGEST_NAME && queue.owner.len() <= LONGEST_OWNER);
+    let beyond = if queues.len() > MOST_QUEUES {
+        queues.sort_by_cached_key(|queue| !is_ours(queue));
+        queues.split_off(MOST_QUEUES)
+    } else {
+        Vec::new()
+    };
+    let unseen = beyond.iter().map(|queue| queue.stats.instances).fold(0, i64::saturating_add);
+    let queues = queues.into_iter().map(|queue| (queue.stats.name.clone(), queue)).collect();
+    limits.retain(|limit| {
+        limit.limit_of.len() <= LONGEST_NAME
+            && limit.user.as_ref().is_none_or(|user| user.len() <= LONGEST_NAME)
+    });
+    limits.sort_by_key(|limit| limit.user.is_some() && limit.user.as_deref() != db.user());
+    limits.truncate(MOST_LIMITS);
+    // The room that the rest took is for others now.
+    limits.shrink_to_fit();
+    Ok(Look { queues, unseen, started_at, limits, asked, took: asked.elapsed() })
 }
 
 pub(crate) fn late() -> Error {

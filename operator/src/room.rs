@@ -197,6 +197,13 @@ impl Seat {
         })
     }
 
+    /// Whether a loop here tends that queue, or is about to.
+    pub(crate) fn is_ours(&self, queue: &Declared) -> bool {
+        let inside = self.room.inside();
+        inside.owners.contains(&queue.owner)
+            || inside.asked.values().any(|asked| asked.queues.contains_key(&queue.stats.name))
+    }
+
     /// Tells the others what is asked for here, by which user, before connections limit it.
     pub(crate) fn tell<'a>(
         &self,

@@ -31,6 +31,7 @@ mod settle;
 mod stats;
 mod story;
 mod sweep;
+mod tenants;
 
 pub use beat::{Beat, BeatIn, beat};
 pub use bell::{Bell, keep_bell, listen};
@@ -58,6 +59,7 @@ pub use settle::{Outcome, SETTLE_MAX, Settled, Settlement, settle};
 pub use stats::{QueueStats, queue_stats};
 pub use story::{Failure, Story, TaskLine, list, story};
 pub use sweep::Noted;
+pub use tenants::{Tenant, Tenants};
 
 /// What every verb answers.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -3,7 +3,8 @@
 //! A tenant writes the address, and the operator is asked to connect to it from where it runs, and says how that went. So it does not
 //! go where no tenant's database is: to itself, to link-local addresses, to what clouds keep at addresses of
 //! their own, to the API server's Service. Addresses of nodes and the API server's endpoints are not known
-//! here, and not refused.
+//! here: a pod cannot find them out without rights in the whole cluster, and a database may well listen at a
+//! node's. An administrator names what else is refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,44 +21,61 @@ const API_SERVER: &str = "KUBERNETES_SERVICE_HOST";
 /// What is refused, and what is not in spite of that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reach {
-    allowed: Vec<String>,
-    api_server: Option<IpAddr>,
-    api_server_name: Option<String>,
+    allowed: Vec<Place>,
+    refused: Vec<Place>,
+    /// Where the API server is, as the environment of a pod says and as a kubeconfig does.
+    api_server: Vec<Place>,
+}
+
+/// A host by its name, or addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Name(String),
+    Range(IpAddr, u8),
 }
 
 impl Reach {
-    /// `allowed`: names and addresses of hosts that are not refused. Where the API server is, the environment of a pod says.
+    /// `allowed` and `refused`: names, addresses and ranges of them, such as `10.0.0.0/24`; what is in both
+    /// is allowed. `api_server`: the host that a kubeconfig names, beside the one of a pod's environment.
     #[must_use]
-    pub fn new(allowed: &[String]) -> Self {
-        let allowed = allowed.iter().map(|host| host.trim().to_ascii_lowercase());
-        let allowed = allowed.filter(|host| !host.is_empty()).collect();
-        Self { allowed, ..Self::beside(std::env::var(API_SERVER).ok().as_deref()) }
+    pub fn new(allowed: &[String], refused: &[String], api_server: Option<&str>) -> Self {
+        let places = |all: &[String]| all.iter().filter_map(|text| Place::read(text).ok()).collect();
+        let in_pod = std::env::var(API_SERVER).ok();
+        let api_server = in_pod.as_deref().into_iter().chain(api_server);
+        let api_server = api_server.filter_map(|host| Place::read(host).ok()).collect();
+        Self { allowed: places(allowed), refused: places(refused), api_server }
     }
 
-    /// With the API server at this address, or by this name.
-    fn beside(api_server: Option<&str>) -> Self {
-        let address = api_server.and_then(|host| host.parse().ok());
-        let name = api_server.filter(|_| address.is_none()).map(plain);
-        Self { allowed: Vec::new(), api_server: address, api_server_name: name }
+    /// Whether a text can stand in those lists, if it is not empty.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(text: &str) -> std::result::Result<(), String> {
+        if text.trim().is_empty() { Ok(()) } else { Place::read(text).map(drop) }
     }
 
     /// Why the host is not asked, whatever its addresses; goes on after "the database URL".
     pub(crate) fn refuses_name(&self, host: &str) -> Option<String> {
         let name = plain(host);
-        if self.allowed.contains(&name) {
+        let named = |places: &[Place]| places.iter().any(|place| place.is_named(&name));
+        if named(&self.allowed) {
             return None;
         }
-        let own = name == "localhost" || name.ends_with(".localhost");
-        let api_server = self.api_server_name.as_ref() == Some(&name);
-        let refused = own.then(|| ourselves(host)).or_else(|| api_server.then(|| of_the_cluster(host)));
-        refused.or_else(|| self.refuses(host, name.parse().ok()?))
+        if name == "localhost" || name.ends_with(".localhost") {
+            return Some(ourselves(host));
+        }
+        if named(&self.api_server) || named(&self.refused) {
+            return Some(of_the_cluster(host));
+        }
+        self.refuses(host, name.parse().ok()?)
     }
 
     /// Why the host is not asked at one of its addresses.
     pub(crate) fn refuses(&self, host: &str, address: IpAddr) -> Option<String> {
         let address = meant(address);
-        let names = [host.to_ascii_lowercase(), address.to_string()];
-        if names.iter().any(|name| self.allowed.contains(name)) {
+        let name = plain(host);
+        let within = |places: &[Place]| places.iter().any(|place| place.holds(address));
+        if within(&self.allowed) || self.allowed.iter().any(|place| place.is_named(&name)) {
             return None;
         }
         if address.is_loopback() || address.is_unspecified() {
@@ -69,9 +87,52 @@ impl Reach {
             }
             IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
         };
-        (local || METADATA.contains(&address) || self.api_server == Some(address))
+        (local || METADATA.contains(&address) || within(&self.api_server) || within(&self.refused))
             .then(|| of_the_cluster(host))
     }
+}
+
+impl Place {
+    fn read(text: &str) -> std::result::Result<Self, String> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        let (address, bits) =
+            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address = address.trim_matches(['[', ']']).parse::<IpAddr>();
+        match (address, bits) {
+            (Err(_), None) => Ok(Self::Name(plain(text))),
+            (Ok(address), None) => Ok(Self::Range(meant(address), width(meant(address)))),
+            (Ok(address), Some(bits)) => {
+                let bits = bits.parse().ok().filter(|bits| *bits <= width(address));
+                let bits =
+                    bits.ok_or_else(|| format!("`{text}` has no number of bits that fits its address"))?;
+                Ok(Self::Range(address, bits))
+            }
+            (Err(_), Some(_)) => Err(format!("`{text}` is no range of addresses, such as 10.0.0.0/24")),
+        }
+    }
+
+    fn is_named(&self, plain: &str) -> bool {
+        matches!(self, Self::Name(name) if name == plain)
+    }
+
+    fn holds(&self, address: IpAddr) -> bool {
+        match (self, address) {
+            (Self::Range(IpAddr::V4(range), bits), IpAddr::V4(address)) => {
+                (range.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(*bits)
+            }
+            (Self::Range(IpAddr::V6(range), bits), IpAddr::V6(address)) => {
+                (range.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(*bits)
+            }
+            _ => false,
+        }
+    }
+}
+
+fn width(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 fn plain(host: &str) -> String {
@@ -112,8 +173,12 @@ mod tests {
     use super::*;
 
     fn reach(allowed: &[&str]) -> Reach {
-        let allowed = allowed.iter().map(|host| (*host).to_owned()).collect();
-        Reach { allowed, ..Reach::beside(Some("10.96.0.1")) }
+        let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        Reach::new(
+            &texts(allowed),
+            &texts(&["10.7.0.0/16", "2001:db8:7::/48", "node-1.example"]),
+            Some("10.96.0.1"),
+        )
     }
 
     #[test]
@@ -147,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_api_server_that_is_a_name_is_refused_by_it() {
-        let reach = Reach::beside(Some("api.cluster.example"));
+        let reach = Reach::new(&[], &[], Some("api.cluster.example"));
         assert!(reach.refuses_name("API.cluster.example.").is_some());
         assert_eq!(reach.refuses_name("db.cluster.example"), None);
     }
@@ -167,5 +232,32 @@ mod tests {
         assert_eq!(reach(&["db.example.com"]).refuses("DB.example.com", own), None);
         assert_eq!(reach(&["localhost"]).refuses_name("localhost"), None);
         assert!(reach(&["localhost"]).refuses_name("127.0.0.1").is_some());
+    }
+
+    /// Before, the addresses of nodes and of the API server behind its Service could not be refused.
+    #[test]
+    fn what_an_administrator_refuses_is_refused_by_every_way() {
+        for host in ["10.7.3.4", "::ffff:10.7.3.4", "64:ff9b::10.7.3.4", "2001:db8:7:1::2", "Node-1.example."]
+        {
+            let said = reach(&[]).refuses_name(host).unwrap_or_default();
+            assert!(said.contains("allowedDatabaseHosts"), "{host}: {said}");
+        }
+        let node = IpAddr::from([10, 7, 3, 4]);
+        assert!(reach(&[]).refuses("db.example.com", node).is_some());
+        assert_eq!(reach(&[]).refuses_name("10.8.0.1"), None);
+        // One node has a database all the same.
+        assert_eq!(reach(&["10.7.3.4"]).refuses_name("10.7.3.4"), None);
+        assert_eq!(reach(&["10.7.3.0/24"]).refuses("db.example.com", node), None);
+        assert!(reach(&["10.7.3.0/24"]).refuses_name("10.7.4.1").is_some());
+    }
+
+    #[test]
+    fn a_range_that_is_none_is_told() {
+        for text in ["10.0.0.0/33", "10.0.0.0/x", "node/24", "::/129"] {
+            assert!(Reach::check(text).is_err(), "{text}");
+        }
+        for text in ["", "10.0.0.0/8", "::/0", "db.example", "[::1]"] {
+            assert_eq!(Reach::check(text), Ok(()), "{text}");
+        }
     }
 }

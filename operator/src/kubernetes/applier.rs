@@ -341,6 +341,16 @@ impl Applier for Pods {
         u32::try_from(pods.iter().filter(|pod| is_ready(pod)).count()).unwrap_or(u32::MAX)
     }
 
+    fn age(&self, queue: &str) -> Duration {
+        let Some(known) = self.queues.get(queue) else { return Duration::ZERO };
+        let pods = self.namespace.pods_of(&known.owner.name);
+        let oldest =
+            pods.iter().filter_map(|pod| pod.metadata.creation_timestamp.as_ref()).map(|made| made.0).min();
+        oldest.map_or(Duration::ZERO, |made| {
+            Duration::try_from(Timestamp::now().duration_since(made)).unwrap_or_default()
+        })
+    }
+
     fn leaving(&self) -> u32 {
         let beyond = |(queue, known): (&String, &Known)| {
             let (staying, terminating) = self.namespace.count_pods(&known.owner.name);

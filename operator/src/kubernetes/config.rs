@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use clap::Parser;
 use k8s_openapi::api::core::v1::ResourceRequirements;
-use rowlock_queue::Reach;
+use rowlock_queue::{Reach, Tenants};
 
 use super::inherit;
 use super::resources;
@@ -44,9 +45,20 @@ pub struct Config {
     #[arg(long, env = "ROWLOCK_ROLLOUTS_AT_ONCE", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rollouts_at_once: u32,
     /// Database hosts to connect to although they have a loopback, link-local, multicast or cloud metadata
-    /// address or that of the API server's Service: names and addresses, separated by commas
-    #[arg(long, env = "ROWLOCK_ALLOWED_DATABASE_HOSTS", value_delimiter = ',')]
+    /// address, that of the API server's Service or a refused one: names, addresses and ranges such as
+    /// 10.0.0.0/24, separated by commas
+    #[arg(long, env = "ROWLOCK_ALLOWED_DATABASE_HOSTS", value_delimiter = ',', value_parser = host)]
     pub allowed_database_hosts: Vec<String>,
+    /// More database hosts that it must not connect to, such as the addresses of nodes and of the API server
+    /// behind its Service: names, addresses and ranges such as 10.0.0.0/24, separated by commas
+    #[arg(long, env = "ROWLOCK_REFUSED_DATABASE_HOSTS", value_delimiter = ',', value_parser = host)]
+    pub refused_database_hosts: Vec<String>,
+    /// Where the API server is, as the way to it says; no tenant's database is there.
+    #[arg(skip)]
+    pub api_server: Option<String>,
+    /// What the connections to tenants' databases share.
+    #[arg(skip)]
+    pub tenants: Arc<Tenants>,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, env = "ROWLOCK_LISTEN", default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 9464)))]
     pub listen: SocketAddr,
@@ -87,7 +99,7 @@ impl Config {
 
     /// Where the Secrets of tenants may lead.
     pub(crate) fn reach(&self) -> Reach {
-        Reach::new(&self.allowed_database_hosts)
+        Reach::new(&self.allowed_database_hosts, &self.refused_database_hosts, self.api_server.as_deref())
     }
 
     /// The namespace that it sees alone.
@@ -103,6 +115,10 @@ impl Config {
         let name = self.name.as_deref().unwrap_or(host.trim());
         format!("{name}-{}-{:08x}", std::process::id(), started())
     }
+}
+
+fn host(text: &str) -> Result<String, String> {
+    Reach::check(text).map(|()| text.to_owned())
 }
 
 /// The nanoseconds of the clock: two lives of one process id do not share them.
@@ -149,6 +165,13 @@ mod tests {
         assert_eq!(image.resources, ResourceRequirements::default());
         let image = config(&[]).unwrap().image();
         assert!(image.pull_secrets.is_empty() && image.resources.requests.is_some());
+    }
+
+    #[test]
+    fn a_range_of_hosts_that_is_none_ends_it() {
+        let error = config(&["--refused-database-hosts", "10.0.0.0/8,10.0.0.0/99"]).unwrap_err().to_string();
+        assert!(error.contains("`10.0.0.0/99` has no number of bits that fits"), "{error}");
+        assert_eq!(config(&["--refused-database-hosts", ""]).unwrap().refused_database_hosts, [""]);
     }
 
     #[test]

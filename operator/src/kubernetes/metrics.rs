@@ -31,6 +31,12 @@ pub(crate) fn text(shared: &Shared) -> prometheus::Result<String> {
     let leader = prometheus::Gauge::new("rowlock_operator_leader", "Whether this replica leads.")?;
     leader.set(f64::from(u8::from(shared.leadership.may_write())));
     gauges.registry.register(Box::new(leader))?;
+    let help =
+        "Whether the API server lets this replica see TaskQueues: 0 while their definition is missing.";
+    let readable = prometheus::Gauge::new("rowlock_operator_task_queues_readable", help)?;
+    let sees = shared.task_queues.is_complete() && shared.task_queues.refusal().is_none();
+    readable.set(f64::from(u8::from(sees)));
+    gauges.registry.register(Box::new(readable))?;
     let help = "Queues whose pods are replaced for a release of the operator, and those that wait for it.";
     let rollouts = GaugeVec::new(Opts::new("rowlock_operator_rollouts", help), &["state"])?;
     let (under_way, waiting) = shared.rollouts();

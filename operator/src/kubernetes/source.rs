@@ -29,6 +29,11 @@ const USUAL_KEYS: [&str; 8] = [
 /// The head of a certificate.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
+/// A Secret and a ConfigMap hold up to a MiB each, and of every database several copies are kept: a hundred
+/// such would not fit. A URL has a few hundred bytes; the list of all of Amazon's authorities has 170 KiB.
+const LONGEST_URL: usize = 16 << 10;
+const LONGEST_CERTIFICATES: usize = 256 << 10;
+
 /// A key of an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
@@ -174,6 +179,7 @@ impl Access {
             trust: UrlTrust::Tenant,
             // A name without dots is a Service beside the TaskQueue.
             domain: Some(format!("{}.svc", self.namespace).into()),
+            tenant: Some(config.tenants.tenant(&self.namespace)),
             reach: Some(Arc::new(config.reach())),
             ..Connect::new(self.url.clone(), NAME, CONNECTIONS)
         }
@@ -213,6 +219,14 @@ impl Reader<'_> {
                 format!("the Secret `{name}` has no key `{key}`{instead}: set spec.database.{field}.key");
             return Err(Trouble::new(ConditionReason::SecretInvalid, message));
         };
+        if value.0.len() > LONGEST_URL {
+            let message = format!(
+                "`{key}` of the Secret `{name}` has {} bytes, which is no URL of a database: {LONGEST_URL} \
+                 are taken",
+                value.0.len()
+            );
+            return Err(Trouble::new(ConditionReason::SecretInvalid, message));
+        }
         Ok(String::from_utf8_lossy(&value.0).trim().to_owned())
     }
 
@@ -251,6 +265,14 @@ impl Reader<'_> {
             return Err(Trouble::new(ConditionReason::CertificateInvalid, message));
         };
         let pem = found.remove(key).ok_or_else(|| wrong_certificates(ca, "there is no such key"))?;
+        if pem.len() > LONGEST_CERTIFICATES {
+            let said = format!(
+                "it has {} bytes, and {LONGEST_CERTIFICATES} are taken: leave out authorities that are not \
+                 the database's",
+                pem.len()
+            );
+            return Err(wrong_certificates(ca, &said));
+        }
         if pem.contains(CERTIFICATE) {
             return Ok(pem);
         }

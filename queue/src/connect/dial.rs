@@ -1,7 +1,7 @@
 //! From a host to a connection that the protocol can be spoken on, encrypted as `sslmode` says.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::{linux::net::SocketAddrExt, unix::fs::MetadataExt},
     sync::Arc,
     time::Duration,
@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::Reach;
+use crate::tenants::by_system;
 
 use super::{
     fault::Fault,
@@ -71,31 +71,57 @@ pub(super) enum Address {
     Unix(String),
 }
 
-/// The addresses of a host, in the resolver's order; none if one of them is out of reach.
-pub(super) async fn resolve(host: &Host, reach: Option<&Reach>) -> Result<Vec<Address>, Fault> {
+/// The addresses of a host, in the resolver's order; none if one of them is out of reach. What takes longer
+/// than `patience` is told to be the name's affair.
+pub(super) async fn resolve(target: &Target, host: &Host, patience: Duration) -> Result<Vec<Address>, Fault> {
     if host.is_folder() {
         return Ok(vec![Address::Unix(format!("{}/.s.PGSQL.{}", host.name, host.port))]);
     }
     if let Some(address) = host.address {
         return Ok(vec![Address::Tcp(SocketAddr::new(address, host.port))]);
     }
-    let found = lookup_host((host.name.as_str(), host.port)).await;
-    let found: Vec<Address> = match found {
-        Ok(found) => found.map(Address::Tcp).collect(),
-        Err(error) => {
-            tracing::debug!(host = host.name, %error, "a name was not resolved");
-            Vec::new()
-        }
+    let Ok(found) = timeout(patience, look_up(target, host)).await else {
+        return Err(Fault::Unreachable(unresolved(target, host, patience)));
     };
     if found.is_empty() {
         return Err(Fault::Unreachable(format!("the name `{}` is not known here", host.name)));
     }
     // Checked here, where nobody can have the name mean something else before it is connected to.
-    let barred = found.iter().find_map(|address| match address {
-        Address::Tcp(address) => reach?.refuses(&host.name, address.ip()),
-        Address::Unix(_) => None,
-    });
-    barred.map_or(Ok(found), |why| Err(Fault::Barred(why)))
+    let reach = target.reach.as_deref();
+    if let Some(why) = found.iter().find_map(|address| reach?.refuses(&host.name, *address)) {
+        return Err(Fault::Barred(why));
+    }
+    Ok(found.into_iter().map(|address| Address::Tcp(SocketAddr::new(address, host.port))).collect())
+}
+
+async fn look_up(target: &Target, host: &Host) -> Vec<IpAddr> {
+    if let Some(tenant) = &target.tenant {
+        return tenant.look_up(&host.name, by_system).await;
+    }
+    match lookup_host((host.name.as_str(), host.port)).await {
+        Ok(found) => found.map(|address| address.ip()).collect(),
+        Err(error) => {
+            tracing::debug!(host = host.name, %error, "a name was not resolved");
+            Vec::new()
+        }
+    }
+}
+
+/// Whose DNS server does not answer.
+fn unresolved(target: &Target, host: &Host, patience: Duration) -> String {
+    let name = &host.name;
+    let others = target.tenant.as_ref().map(crate::Tenant::looked_up).unwrap_or_default();
+    if others.is_empty() || others.contains(name) {
+        return format!(
+            "no DNS server has answered for the name `{name}` within {patience:.1?}: correct the name, or \
+             its DNS"
+        );
+    }
+    let others = others.join("`, `");
+    format!(
+        "the name `{name}` waits until DNS has answered for `{others}`, which other URLs name: correct \
+         those, or their DNS"
+    )
 }
 
 /// Connects within `patience`, and encrypts as `way` says.

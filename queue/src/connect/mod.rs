@@ -20,6 +20,7 @@ mod scram;
 mod session;
 mod target;
 mod tls;
+mod turns;
 mod uri;
 mod values;
 mod walk;
@@ -31,7 +32,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::{Reach, Result};
+use crate::{Reach, Result, Tenant};
 
 pub(crate) use fault::shorten;
 pub(crate) use guard::{Answer, guarded};
@@ -48,6 +49,8 @@ pub struct Connect {
     pub ca_pem: Option<Arc<str>>,
     /// Whose the URL is.
     pub trust: UrlTrust,
+    /// With whom that tenant shares threads and memory. `None`: with nobody.
+    pub tenant: Option<Tenant>,
     /// Where it may not lead, whatever its names mean. `None`: it may lead anywhere.
     pub reach: Option<Arc<Reach>>,
     /// What is done there.
@@ -89,6 +92,7 @@ impl Connect {
             url: url.into(),
             ca_pem: None,
             trust: UrlTrust::Own,
+            tenant: None,
             reach: None,
             access: Access::ReadWrite,
             domain: None,

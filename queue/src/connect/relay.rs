@@ -5,11 +5,7 @@
 //! socket of its own for a moment, with a random abstract name, on which exactly one peer is let in: this
 //! process.
 
-use std::{
-    os::linux::net::SocketAddrExt,
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{os::linux::net::SocketAddrExt, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
@@ -24,6 +20,7 @@ use super::{
     fit::Fit,
     scram,
     target::Target,
+    turns::Asked,
     values::{Auth, Servers},
     walk::{HEADER, Head, Walk},
 };
@@ -157,7 +154,7 @@ impl Start<'_> {
             }
             write(&mut client, &message).await?;
             if kind == b'Z' {
-                return Ok(Begun { client, server, walk: Walk::new(self.target.trust) });
+                return Ok(Begun { client, server, walk: Walk::of(self.target) });
             }
         }
     }
@@ -270,7 +267,7 @@ async fn pass(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Resu
 
 impl Begun {
     /// To be set with each question: a tenant's answer is bounded, and its end is no sign of the next one.
-    pub(super) fn asked(&self) -> Arc<AtomicBool> {
+    pub(super) fn asked(&self) -> Arc<Asked> {
         self.walk.asked()
     }
 
@@ -322,11 +319,12 @@ async fn answers(
     let mut room = vec![0; ANSWERED];
     let mut held = 0;
     loop {
-        let n = match from.read(&mut room[held..]).await {
+        let n = match walk.in_time(from.read(&mut room[held..])).await? {
             Ok(n) if n > 0 => n,
             _ => return Ok(()),
         };
         let (kept, seen) = walk.sift(&mut room[..held + n])?;
+        walk.take_turn().await?;
         if pass(&mut to, &room[..kept]).await.is_err() {
             return Ok(());
         }
@@ -358,6 +356,7 @@ async fn answers_and_rings(
                 (None, Some(head)) => (head.kind, walk.check(head)?),
                 (None, None) => break,
             };
+            walk.take_turn().await?;
             due = Some((kind, length));
             let Some(message) = room.get(at..at + length) else { break };
             match kind {

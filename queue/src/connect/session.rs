@@ -4,7 +4,7 @@ use std::{
     pin::pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -26,6 +26,7 @@ use super::{
     pump::Pump,
     relay::{Begun, Door, PORT, Start},
     target::Host,
+    turns::Asked,
     values::Servers,
 };
 use crate::{Error, QueueId, db::STATEMENT_TIMEOUT};
@@ -95,7 +96,7 @@ pub(crate) struct Session {
     pump: Pump,
     trust: UrlTrust,
     /// Tells the pump that a question of ours begins.
-    asked: Arc<AtomicBool>,
+    asked: Arc<Asked>,
     fault: Arc<OnceLock<String>>,
     /// Where it listens: what is rung, until the connection is lost.
     pub(crate) rings: mpsc::Receiver<QueueId>,
@@ -121,13 +122,15 @@ impl Session {
             }
             Ok(answer)
         };
-        self.asked.store(true, Ordering::Relaxed);
-        pump.beside(guarded(asked)).await
+        self.asked.begin(true);
+        let answer = pump.beside(guarded(asked)).await;
+        self.asked.end(answer.is_ok());
+        answer
     }
 
     /// For many statements, or for what is said without being asked: from now on a task passes on the bytes.
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        self.asked.store(true, Ordering::Relaxed);
+        self.asked.begin(false);
         self.pump = match std::mem::replace(&mut self.pump, Pump::Over) {
             Pump::Here(pump) => Pump::Away(tokio::spawn(pump)),
             other => other,
@@ -251,9 +254,8 @@ impl Recipe {
         let place = self.target.place_of(host);
         let late = || Failed::from(Error::Unreachable(format!("{place}: no answer within {patience:.1?}")));
         let tried = async {
-            let addresses = resolve(host, self.target.reach.as_deref())
-                .await
-                .map_err(|fault| Failed::of_relay(fault, &place))?;
+            let of_relay = |fault| Failed::of_relay(fault, &place);
+            let addresses = resolve(&self.target, host, patience * 9 / 10).await.map_err(of_relay)?;
             let share = patience / u32::try_from(addresses.len().max(1)).unwrap_or(1);
             let mut last = None;
             for address in &addresses {

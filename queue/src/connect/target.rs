@@ -9,7 +9,7 @@ use super::{
     uri::{EXAMPLE, Uri, parse_port, wrong},
     values::{Auth, AuthRule, Keepalive, Servers, SslMode, Tls},
 };
-use crate::{Reach, Result};
+use crate::{Reach, Result, Tenant};
 
 /// Postgres' own port.
 const PORT: u16 = 5432;
@@ -30,6 +30,7 @@ pub(crate) struct Target {
     pub(super) auth: Vec<AuthRule>,
     pub(super) servers: Servers,
     pub(super) trust: UrlTrust,
+    pub(super) tenant: Option<Tenant>,
     pub(super) reach: Option<Arc<Reach>>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) keepalive: Keepalive,
@@ -104,6 +105,7 @@ impl Target {
             auth: params.auth,
             servers,
             trust: connect.trust,
+            tenant: connect.tenant.clone(),
             reach: connect.reach.clone(),
             connect_timeout: params.connect_timeout,
             keepalive: params.keepalive,

@@ -1,12 +1,14 @@
 //! A server's stream of messages, looked at from header to header: sqlx makes room for whatever length a
 //! message announces.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
-use super::{UrlTrust, fault::Fault};
+use super::{
+    UrlTrust,
+    fault::Fault,
+    target::Target,
+    turns::{Asked, Turns},
+};
 
 /// Type and length.
 pub(super) const HEADER: usize = 5;
@@ -16,9 +18,9 @@ pub(super) const HEADER: usize = 5;
 /// long in UTF-8.
 pub(super) const LARGEST: usize = (16 + 3 * 64) << 20;
 
-/// The same for a tenant's, of which no payload is ever read. Several tenants' servers answer at a time, and
-/// all of them within the operator's memory.
-pub(super) const LARGEST_OF_TENANT: usize = 1 << 20;
+/// The same for a tenant's, of which no payload is ever read: several hundred times the longest row that we
+/// ask for. sqlx keeps room for the largest one that it met as long as the connection lives.
+pub(super) const LARGEST_OF_TENANT: usize = 256 << 10;
 
 /// All messages of one answer of a tenant's server: what is looked at there is a few rows for each queue.
 const ANSWER_OF_TENANT: u64 = 8 << 20;
@@ -49,9 +51,10 @@ pub(super) struct Walk {
     largest: usize,
     columns: u16,
     answer: Option<(u64, u32)>,
-    /// Set with each question of ours. sqlx asks questions of its own, as many as a server gives it reason to,
+    /// Told of each question of ours. sqlx asks questions of its own, as many as a server gives it reason to,
     /// so the end of an answer is no sign of the next question.
-    asked: Arc<AtomicBool>,
+    asked: Arc<Asked>,
+    turns: Option<Turns>,
     answered: u64,
     messages: u32,
     reported: usize,
@@ -66,11 +69,44 @@ impl Walk {
             }
         };
         let (left, drops, asked) = (0, false, Arc::default());
-        Self { left, drops, largest, columns, answer, asked, answered: 0, messages: 0, reported: 0 }
+        Self {
+            left,
+            drops,
+            largest,
+            columns,
+            answer,
+            asked,
+            turns: None,
+            answered: 0,
+            messages: 0,
+            reported: 0,
+        }
     }
 
-    /// To be set with each question.
-    pub(super) fn asked(&self) -> Arc<AtomicBool> {
+    pub(super) fn of(target: &Target) -> Self {
+        let walk = Self::new(target.trust);
+        let turns = target.tenant.clone().map(|tenant| Turns::new(tenant, Arc::clone(&walk.asked)));
+        Self { turns, ..walk }
+    }
+
+    /// Waits for leave, where the answer has become a long one. To be called before it is passed on.
+    pub(super) async fn take_turn(&self) -> Result<(), Fault> {
+        match &self.turns {
+            Some(turns) => turns.take(self.answered, self.messages).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What is read, within the time that a long answer may take.
+    pub(super) async fn in_time<T>(&self, read: impl Future<Output = T>) -> Result<T, Fault> {
+        match &self.turns {
+            Some(turns) => turns.in_time(read).await,
+            None => Ok(read.await),
+        }
+    }
+
+    /// To be told of each question.
+    pub(super) fn asked(&self) -> Arc<Asked> {
         Arc::clone(&self.asked)
     }
 
@@ -102,8 +138,7 @@ impl Walk {
         if matches!(kind, b'T' | b'D') && count > self.columns {
             return Err(Fault::Protocol(format!("a row of {count} columns; {} are taken", self.columns)));
         }
-        if self.asked.load(Ordering::Relaxed) {
-            self.asked.store(false, Ordering::Relaxed);
+        if self.asked.is_new() {
             (self.answered, self.messages) = (0, 0);
         }
         if kind == b'S' {
@@ -249,14 +284,14 @@ mod tests {
     #[test]
     fn a_tenants_answer_has_an_end() {
         let large = LARGEST_OF_TENANT - 4;
-        let rows = |walk: &mut Walk| (0..9).try_for_each(|_| walk.sift(&mut message(b'D', large)).map(drop));
+        let rows = |walk: &mut Walk| (0..33).try_for_each(|_| walk.sift(&mut message(b'D', large)).map(drop));
         assert!(rows(&mut Walk::new(UrlTrust::Tenant)).is_err());
         assert!(rows(&mut Walk::new(UrlTrust::Own)).is_ok());
         let mut short: Vec<u8> = (0..=MESSAGES_OF_TENANT).flat_map(|_| message(b'D', 2)).collect();
         assert!(Walk::new(UrlTrust::Tenant).sift(&mut short).is_err());
         let mut walk = Walk::new(UrlTrust::Tenant);
         for _ in 0..100 {
-            walk.asked().store(true, Ordering::Relaxed);
+            walk.asked().begin(true);
             walk.sift(&mut message(b'D', large)).unwrap();
             walk.sift(&mut message(b'Z', 1)).unwrap();
         }

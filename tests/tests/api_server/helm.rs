@@ -18,6 +18,7 @@ workerImage: { tag: "7", pullSecrets: [registry, mirror] }
 workerResources: { limits: { cpu: 1, memory: 96Mi } }
 workerLabels: { cost-centre: "4711" }
 allowedDatabaseHosts: [10.0.0.1, db.example.com]
+refusedDatabaseHosts: [10.0.0.0/24, '2001:db8::/32']
 nameOverride: tasks
 dnsPolicy: None
 dnsConfig: { nameservers: [10.0.0.2] }
@@ -118,6 +119,7 @@ fn what_a_platform_team_sets_reaches_the_operator() {
         ("ROWLOCK_WORKER_PULL_SECRETS", "registry,mirror"),
         ("ROWLOCK_WORKER_LABELS", r#"{"cost-centre":"4711"}"#),
         ("ROWLOCK_ALLOWED_DATABASE_HOSTS", "10.0.0.1,db.example.com"),
+        ("ROWLOCK_REFUSED_DATABASE_HOSTS", "10.0.0.0/24,2001:db8::/32"),
         ("ROWLOCK_CLASS", "blue.green_1"),
         ("ROWLOCK_ROLLOUTS_AT_ONCE", "2"),
         ("ROWLOCK_LOG_FORMAT", "text"),
@@ -261,6 +263,7 @@ fn values_that_cannot_be_meant_are_refused_with_their_name() {
         ("image: { digest: latest }", "/image/digest"),
         ("workerLabels: { a: 1 }", "/workerLabels/a"),
         ("allowedDatabaseHosts: ['a b']", "/allowedDatabaseHosts/0"),
+        ("refusedDatabaseHosts: ['10.0.0.0/240']", "/refusedDatabaseHosts/0"),
         (
             "{ rbac: { clusterWide: true }, workerNetworkPolicy: { enabled: true } }",
             "make one in each yourself",

@@ -79,11 +79,22 @@ async fn an_operator_whose_definition_goes_is_not_ready_until_it_is_back() {
         })
         .await;
     };
+    let measures = async |expected: &str| {
+        let expected = format!("rowlock_operator_task_queues_readable {expected}\n");
+        until(&expected, || {
+            let said = page(address, "/metrics");
+            if said.contains(&expected) { Ok(()) } else { Err(said) }
+        })
+        .await;
+    };
     says("install the chart rowlock-crds").await;
     faults.set(Mode::Calm);
     says("HTTP/1.1 200 OK").await;
+    measures("1").await;
     faults.set(Mode::Undefined);
     says("install the chart rowlock-crds").await;
+    // The metrics of TaskQueues may go with them; what tells why does not.
+    measures("0").await;
     faults.set(Mode::Calm);
     says("HTTP/1.1 200 OK").await;
 }

@@ -4,6 +4,7 @@ mod conditions;
 mod databases;
 mod deployment;
 mod faults;
+mod hostile;
 mod limits;
 mod owners;
 mod pods;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -254,25 +255,33 @@ impl Stage {
     }
 
     fn config(&self) -> Config {
-        Config {
-            namespace: Some(self.namespace.clone()),
-            class: None,
-            worker_image: "rowlock-worker:test".into(),
-            worker_pull_policy: None,
-            worker_pull_secrets: Vec::new(),
-            worker_resources: ResourceRequirements::default(),
-            worker_labels: BTreeMap::new(),
-            // Where the tests' servers are.
-            allowed_database_hosts: ["127.0.0.1", "::1", "localhost"].map(str::to_owned).into(),
-            rollouts_at_once: 5,
-            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            lease_namespace: self.namespace.clone(),
-            lease: "rowlock-operator".into(),
-            name: None,
-            service_account: "rowlock-operator".into(),
-            cluster_role: "rowlock-operator-namespace".into(),
-            log_format: "text".into(),
-        }
+        config(&self.namespace)
+    }
+}
+
+/// Of an operator for one namespace.
+pub(crate) fn config(namespace: &str) -> Config {
+    Config {
+        namespace: Some(namespace.to_owned()),
+        class: None,
+        worker_image: "rowlock-worker:test".into(),
+        worker_pull_policy: None,
+        worker_pull_secrets: Vec::new(),
+        worker_resources: ResourceRequirements::default(),
+        worker_labels: BTreeMap::new(),
+        // Where the tests' servers are.
+        allowed_database_hosts: ["127.0.0.1", "::1", "localhost"].map(str::to_owned).into(),
+        refused_database_hosts: Vec::new(),
+        api_server: None,
+        tenants: Arc::default(),
+        rollouts_at_once: 5,
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        lease_namespace: namespace.to_owned(),
+        lease: "rowlock-operator".into(),
+        name: None,
+        service_account: "rowlock-operator".into(),
+        cluster_role: "rowlock-operator-namespace".into(),
+        log_format: "text".into(),
     }
 }
 

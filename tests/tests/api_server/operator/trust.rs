@@ -207,13 +207,21 @@ async fn a_forged_database_scales_nobody_elses_pods() {
 async fn the_operator_does_not_ask_what_only_it_can_reach() {
     let stage = Stage::new("reach").await;
     stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator_with(|config| config.allowed_database_hosts.clear()).await;
+    let change = |config: &mut rowlock_operator::kubernetes::Config| {
+        config.allowed_database_hosts.clear();
+        config.refused_database_hosts = vec!["192.0.2.0/24".into()];
+    };
+    let _operator = stage.operator_with(change).await;
     // The database itself, which is on this machine.
     stage.until_says("Stalled", "True SecretInvalid", "the operator does not run in your pod").await;
     for (url, says) in [
         (
             "postgres://u:secretpassword@169.254.169.254:80/d",
             "names '169.254.169.254', which is an address of the cluster's own machines",
+        ),
+        (
+            "postgres://u:secretpassword@192.0.2.7/d",
+            "names '192.0.2.7', which is an address of the cluster's own machines",
         ),
         (
             "postgres://u:secretpassword@db.localhost/d",
@@ -234,6 +242,24 @@ async fn the_operator_does_not_ask_what_only_it_can_reach() {
         let (_, message) = stage.condition("emails", "DatabaseReachable");
         assert!(message.contains("Secret `db`") && !message.contains("secretpassword"), "{message}");
     }
+}
+
+/// Before, several copies of whatever a Secret held were kept: a hundred Secrets of a MiB ended the operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_and_certificates_are_as_long_as_a_database_needs() {
+    let stage = Stage::new("lengths").await;
+    stage.secret(&format!("postgres://u:{}@db/d", "secretpassword".repeat(2000)));
+    stage.task_queue("emails", &with_database("caRef: { kind: ConfigMap, name: ca }"));
+    let _operator = stage.operator().await;
+    let says = "`uri` of the Secret `db` has 28018 bytes, which is no URL of a database";
+    stage.until_says("Stalled", "True SecretInvalid", says).await;
+    stage.secret(&postgres::url(&stage.db.name));
+    let pem = Authority::new().pem().repeat(1000);
+    let config_map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "ca" }, "data": { "ca.crt": pem }
+    });
+    stage.apply(&config_map.to_string());
+    stage.until_says("Stalled", "True CertificateInvalid", "262144 are taken").await;
 }
 
 /// Before, who may write a `TaskQueue` could read the names of all keys of any Secret of the namespace.
