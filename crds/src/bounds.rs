@@ -10,6 +10,8 @@ pub(crate) const LONGEST_NAMESPACE: usize = 63;
 pub(crate) const LONGEST_SECRET: usize = 253;
 /// A thousand pods of ten; past that the database is the limit, not we.
 pub(crate) const TOTAL: RangeInclusive<u32> = 0..=10_000;
+/// Pods of one worker each, of all workers that there may be.
+pub(crate) const REPLICAS: RangeInclusive<u32> = 0..=*TOTAL.end();
 /// What one claim may ask for.
 pub(crate) const PER_POD: RangeInclusive<u32> = 1..=1000;
 /// What TCP has.

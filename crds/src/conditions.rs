@@ -17,11 +17,13 @@ pub enum ConditionType {
     HandlerHealthy,
     /// More workers would help than there may be.
     ScalingLimited,
+    /// Somebody else sets how many pods the Deployment has, against the `TaskQueue`.
+    Contested,
 }
 
 impl ConditionType {
     /// All of them, in the order of the status.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::Reconciling,
         Self::Stalled,
@@ -29,6 +31,7 @@ impl ConditionType {
         Self::SchemaReady,
         Self::HandlerHealthy,
         Self::ScalingLimited,
+        Self::Contested,
     ];
 
     /// As the status writes it.
@@ -42,6 +45,7 @@ impl ConditionType {
             Self::SchemaReady => "SchemaReady",
             Self::HandlerHealthy => "HandlerHealthy",
             Self::ScalingLimited => "ScalingLimited",
+            Self::Contested => "Contested",
         }
     }
 }
@@ -57,8 +61,11 @@ pub enum ConditionReason {
     Progressing,
     /// `spec.paused` is set.
     Paused,
-    /// Tasks wait and no pod runs, while `spec.suspendScaling` leaves the number of pods to others.
+    /// `spec.suspendScaling` leaves the number of pods to others: tasks wait and no pod runs, or it is not
+    /// what `workers.replicas` says.
     Suspended,
+    /// Tasks wait and no pod runs, while `workers.scaling: External` leaves the number of pods to others.
+    External,
     /// The Secret does not exist.
     SecretNotFound,
     /// The Secret has no such key, or what is there is no URL of a database.
@@ -103,18 +110,21 @@ pub enum ConditionReason {
     Total,
     /// The database has no connections for more.
     Connections,
-    /// As many workers as the tasks ask for.
+    /// As many workers as are asked for.
     NotLimited,
+    /// Another field manager sets what is the operator's to say.
+    ForeignFieldManager,
 }
 
 impl ConditionReason {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::NotObserved,
         Self::Succeeded,
         Self::Progressing,
         Self::Paused,
         Self::Suspended,
+        Self::External,
         Self::SecretNotFound,
         Self::SecretInvalid,
         Self::CertificateInvalid,
@@ -138,6 +148,7 @@ impl ConditionReason {
         Self::Total,
         Self::Connections,
         Self::NotLimited,
+        Self::ForeignFieldManager,
     ];
 
     /// As the status writes it.
@@ -149,6 +160,7 @@ impl ConditionReason {
             Self::Progressing => "Progressing",
             Self::Paused => "Paused",
             Self::Suspended => "Suspended",
+            Self::External => "External",
             Self::SecretNotFound => "SecretNotFound",
             Self::SecretInvalid => "SecretInvalid",
             Self::CertificateInvalid => "CertificateInvalid",
@@ -172,6 +184,7 @@ impl ConditionReason {
             Self::Total => "Total",
             Self::Connections => "Connections",
             Self::NotLimited => "NotLimited",
+            Self::ForeignFieldManager => "ForeignFieldManager",
         }
     }
 }

@@ -108,6 +108,7 @@ pub(crate) fn expected(field: &str) -> Option<&'static str> {
         "spec.workers" => "how many tasks run at the same time, such as `workers: { total: 10 }`",
         "spec.workers.total" => "a whole number from 0 to 10000, workers over all pods, such as `total: 10`",
         "spec.workers.perPod" | "spec.retry.maxAttempts" => "a whole number from 1 to 1000",
+        "spec.workers.replicas" => "a whole number of pods from 0 to 10000",
         "spec.workers.autoscaling.min" => "a whole number from 0 to workers.total",
         "spec.handler.http.port" => "a port from 1 to 65535",
         "spec.retry.jitterPercent" => "a whole number from 0 to 100",

@@ -50,7 +50,7 @@ pub use retry::{Backoff, MAX_RETRY_DELAY, RetryPolicy};
 pub use task_queue::TaskQueue;
 pub use task_queue::{
     AutoscalingSpec, CaKind, CaRef, CleanupSpec, DatabaseSpec, HandlerSpec, HttpHandlerSpec, LimitsSpec,
-    SecretKeyRef, TaskQueueSpec, WorkersSpec,
+    ScalingMode, SecretKeyRef, TaskQueueSpec, WorkersSpec,
 };
 pub use validate::unknown_names;
 pub use variables::{UnknownVariable, check_variables};

@@ -135,14 +135,58 @@ pub struct SecretKeyRef {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkersSpec {
-    /// Workers over all pods, each doing one task at a time; with autoscaling the ceiling. 0 to 10000.
+    /// Workers over all pods, each doing one task at a time; unless scaling is Fixed the ceiling. 0 to 10000.
     pub total: u32,
     /// Workers of one pod, at most. 1 to 1000, default: 10.
     #[serde(default = "default_per_pod")]
     pub per_pod: u32,
-    /// Lets the number of workers follow the backlog. Left out: always `total`.
+    /// Who says how many pods there are: Auto, Fixed or External. Default: Auto where `autoscaling` is given,
+    /// else Fixed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(schema_with = "crate::resource::scaling_mode"))]
+    pub scaling: Option<ScalingMode>,
+    /// With Auto: how the number of workers follows the backlog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingSpec>,
+    /// With External: how many pods there shall be, up to those of `total`. Set by `kubectl scale` and
+    /// autoscalers. 0 to 10000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+}
+
+/// Who says how many pods there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ScalingMode {
+    /// The operator, by the backlog, within `autoscaling` and `total`.
+    Auto,
+    /// Always as many as `total` takes.
+    Fixed,
+    /// Whoever sets `replicas`, up to `total`.
+    External,
+}
+
+impl ScalingMode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Fixed, Self::External];
+
+    /// As a manifest writes it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "Auto",
+            Self::Fixed => "Fixed",
+            Self::External => "External",
+        }
+    }
+}
+
+impl WorkersSpec {
+    /// Who says how many pods there are, also where that was left out.
+    #[must_use]
+    pub fn scaling(&self) -> ScalingMode {
+        let default = if self.autoscaling.is_some() { ScalingMode::Auto } else { ScalingMode::Fixed };
+        self.scaling.unwrap_or(default)
+    }
 }
 
 /// How the number of workers follows the backlog.
@@ -234,7 +278,13 @@ impl TaskQueueSpec {
         Self {
             queue_name: None,
             database: None,
-            workers: WorkersSpec { total, per_pod: default_per_pod(), autoscaling: None },
+            workers: WorkersSpec {
+                total,
+                per_pod: default_per_pod(),
+                scaling: None,
+                autoscaling: None,
+                replicas: None,
+            },
             handler: HandlerSpec::default(),
             template: None,
             worker: WorkerSpec::default(),

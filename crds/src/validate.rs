@@ -4,11 +4,12 @@ use std::ops::RangeInclusive;
 
 use crate::bounds::{
     BACKLOG, FACTOR, FINAL_STATUS, JITTER_PERCENT, LONGEST_NAME, LONGEST_NAMESPACE, LONGEST_PATH,
-    LONGEST_SECRET, MAX_ATTEMPTS, MOST_DELAYS, MOST_FINAL, PAYLOAD_BYTES, PER_POD, PORT, TOTAL,
+    LONGEST_SECRET, MAX_ATTEMPTS, MOST_DELAYS, MOST_FINAL, PAYLOAD_BYTES, PER_POD, PORT, REPLICAS, TOTAL,
 };
 use crate::explain::{FieldError, expected, nearest};
 use crate::{
-    Backoff, Dur, MAX_RETRY_DELAY, Manifest, RetryPolicy, TaskQueueSpec, annotations, api, labels, template,
+    Backoff, Dur, MAX_RETRY_DELAY, Manifest, RetryPolicy, ScalingMode, TaskQueueSpec, annotations, api,
+    labels, template,
 };
 
 pub(crate) fn validate(manifest: &Manifest) -> Vec<FieldError> {
@@ -102,7 +103,18 @@ impl Errors {
         let workers = &spec.workers;
         self.within("spec.workers.total", &workers.total, &TOTAL);
         self.within("spec.workers.perPod", &workers.per_pod, &PER_POD);
+        if let Some(replicas) = &workers.replicas {
+            self.within("spec.workers.replicas", replicas, &REPLICAS);
+            if workers.scaling() != ScalingMode::External {
+                let cure = "set workers.scaling to External, or take replicas out";
+                self.add("spec.workers.replicas", "is only for scaling from outside", cure);
+            }
+        }
         let Some(autoscaling) = &workers.autoscaling else { return };
+        if workers.scaling() != ScalingMode::Auto {
+            let cure = "take it out, or set workers.scaling to Auto";
+            self.add("spec.workers.autoscaling", "is only for scaling by the operator", cure);
+        }
         if autoscaling.min > workers.total {
             let problem = format!("is {}, more than workers.total ({})", autoscaling.min, workers.total);
             self.add("spec.workers.autoscaling.min", problem, "lower it, or raise workers.total");

@@ -8,8 +8,10 @@ use crate::{Backlog, Decision, Inputs, Memory, ObservedQueue, Reason, Scaling};
 ///
 /// Up at once and in one step; down only to the highest wish of the last `scale_down_after`; to zero only
 /// when nothing is available, due soon or running (or the queue is paused, so that nothing could start). What
-/// is not known holds the pods as they are. While no handler gets to run there is one pod, however many are wished: a hundred would
-/// crash no better (but nothing known holds these, too: many a handler needs the same database). `total` is above everything else, and [`share`](crate::share) above that.
+/// is not known holds the pods as they are. Where somebody else says the number, that is followed. While no
+/// handler gets to run there is one pod, however many are wished: a hundred would crash no better (but
+/// nothing known holds these, too: many a handler needs the same database). `total` is above everything else,
+/// and [`share`](crate::share) above that.
 #[must_use]
 pub fn decide(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
     let decision = sound(queue, memory, now);
@@ -21,16 +23,15 @@ pub fn decide(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision 
 
 /// Where handlers run, as far as anybody knows.
 fn sound(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
-    let Scaling::Auto { min, wait_target, scale_down_after } = queue.scaling else {
-        return if queue.suspend_scaling {
-            hold(queue, memory, now, Reason::Suspended, Duration::ZERO)
-        } else {
-            fixed(queue, memory, now)
-        };
+    let (min, wait_target, scale_down_after) = match queue.scaling {
+        Scaling::Auto { scale_down_after, .. } if queue.suspend_scaling => {
+            return hold(queue, memory, now, Reason::Suspended, scale_down_after);
+        }
+        _ if queue.suspend_scaling => return hold(queue, memory, now, Reason::Suspended, Duration::ZERO),
+        Scaling::Fixed => return fixed(queue, memory, now),
+        Scaling::External { replicas } => return external(queue, replicas, memory, now),
+        Scaling::Auto { min, wait_target, scale_down_after } => (min, wait_target, scale_down_after),
     };
-    if queue.suspend_scaling {
-        return hold(queue, memory, now, Reason::Suspended, scale_down_after);
-    }
     let Some(stats) = &queue.stats else {
         let held = hold(queue, memory, now, Reason::Unknown, scale_down_after);
         return within_limits(queue, min, held);
@@ -54,6 +55,20 @@ fn sound(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
 fn fixed(queue: &ObservedQueue, mut memory: Memory, now: Duration) -> Decision {
     memory.wish(now, queue.total, Duration::ZERO);
     settled(queue, queue.total, Reason::Fixed, memory)
+}
+
+/// As many pods as somebody else says, as far as `total` goes. While nobody has said a number, those that
+/// there are, and one at least: autoscalers of Kubernetes leave what is at zero alone.
+fn external(queue: &ObservedQueue, replicas: Option<u32>, mut memory: Memory, now: Duration) -> Decision {
+    let asked = replicas.unwrap_or(queue.pods.max(1));
+    let wish = asked.saturating_mul(queue.per_pod.max(1));
+    let (workers, reason) = if asked > queue.pods_for(queue.total) {
+        (queue.total, Reason::Total)
+    } else {
+        (queue.workers_on(asked), Reason::External)
+    };
+    memory.wish(now, workers, Duration::ZERO);
+    Decision { wish: Some(wish), ..settled(queue, workers, reason, memory) }
 }
 
 /// What the tasks ask for, between what must be and what may be.

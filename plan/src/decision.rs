@@ -13,8 +13,8 @@ pub struct Decision {
     pub pods_desired: u32,
     /// What settled the number.
     pub reason: Reason,
-    /// What the tasks ask for, before anything but `total` and `min` limits it; `None` where that was not
-    /// asked.
+    /// What the tasks ask for, before anything but `total` and `min` limits it, or what somebody else asks
+    /// for, before anything does; `None` where that was not asked.
     pub wish: Option<u32>,
     /// What the wish was computed from.
     pub inputs: Option<Inputs>,
@@ -33,6 +33,8 @@ pub enum Reason {
     Running,
     /// There is no autoscaling.
     Fixed,
+    /// Somebody else says how many pods there are.
+    External,
     /// Less would do, but `autoscaling.min` says so.
     MinWorkers,
     /// More would help, but `workers.total` says no.
@@ -60,6 +62,7 @@ impl Reason {
             Self::Rate => "Rate",
             Self::Running => "Running",
             Self::Fixed => "Fixed",
+            Self::External => "External",
             Self::MinWorkers => "MinWorkers",
             Self::Total => "Total",
             Self::Connections => "Connections",
@@ -71,7 +74,7 @@ impl Reason {
         }
     }
 
-    /// Whether the tasks ask for more than there will be.
+    /// Whether more is asked for than there will be.
     #[must_use]
     pub const fn is_limit(self) -> bool {
         matches!(self, Self::Total | Self::Connections | Self::Faltering)

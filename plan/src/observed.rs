@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowlock_crds::TaskQueueSpec;
+use rowlock_crds::{ScalingMode, TaskQueueSpec};
 
 /// A pod with its image on the node is ready in about this long; taken until a start was measured.
 const USUAL_POD_START: Duration = Duration::from_secs(3);
@@ -14,7 +14,7 @@ pub struct ObservedQueue {
     pub total: u32,
     /// Workers of one pod.
     pub per_pod: u32,
-    /// Whether and how the number of workers follows the backlog.
+    /// What the number of workers follows.
     pub scaling: Scaling,
     /// No task starts.
     pub paused: bool,
@@ -36,11 +36,16 @@ pub struct ObservedQueue {
     pub pod_start: Duration,
 }
 
-/// Whether the number of workers follows the backlog.
+/// What the number of workers follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scaling {
     /// Always `total`.
     Fixed,
+    /// What somebody else says, up to `total`.
+    External {
+        /// Pods; `None` while nobody has said a number.
+        replicas: Option<u32>,
+    },
     /// Between `min` and `total`.
     Auto {
         /// Workers kept when there is nothing to do.
@@ -73,11 +78,18 @@ impl ObservedQueue {
     /// What a spec says; nothing observed yet.
     #[must_use]
     pub fn of(spec: &TaskQueueSpec) -> Self {
-        let scaling = spec.workers.autoscaling.as_ref().map_or(Scaling::Fixed, |auto| Scaling::Auto {
-            min: auto.min,
-            wait_target: auto.wait_target.into(),
-            scale_down_after: auto.scale_down_after.into(),
-        });
+        let scaling = match spec.workers.scaling() {
+            ScalingMode::Auto => {
+                let auto = spec.workers.autoscaling.clone().unwrap_or_default();
+                Scaling::Auto {
+                    min: auto.min,
+                    wait_target: auto.wait_target.into(),
+                    scale_down_after: auto.scale_down_after.into(),
+                }
+            }
+            ScalingMode::Fixed => Scaling::Fixed,
+            ScalingMode::External => Scaling::External { replicas: spec.workers.replicas },
+        };
         Self {
             total: spec.workers.total,
             per_pod: spec.workers.per_pod,

@@ -65,6 +65,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [rowlock.dev]
   resources: [taskqueues/status]
   verbs: [patch]
+# What a TaskQueue with scaling External begins with, where nobody has said a number.
+- apiGroups: [rowlock.dev]
+  resources: [taskqueues/scale]
+  verbs: [patch]
 # Where owner references are checked, such as on OpenShift.
 - apiGroups: [rowlock.dev]
   resources: [taskqueues/finalizers]

@@ -25,6 +25,11 @@ pub(super) fn telling(expression: &str, rule: ValidationRule) -> ValidationRule 
     ValidationRule { message_expression: Some(expression.to_owned()), ..rule }
 }
 
+/// A rule that knows what was there before, as an optional: nothing where the object is new.
+pub(super) fn remembering(rule: ValidationRule) -> ValidationRule {
+    ValidationRule { optional_old_self: Some(true), ..rule }
+}
+
 /// The text is a duration. The pattern of the schema says so too, to editors; this says what to write.
 pub(super) fn is_duration() -> ValidationRule {
     rule(

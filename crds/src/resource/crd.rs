@@ -1,7 +1,8 @@
 //! The CRD.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceColumnDefinition, CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray,
+    CustomResourceColumnDefinition, CustomResourceDefinition, CustomResourceSubresourceScale, JSON,
+    JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
@@ -25,6 +26,7 @@ pub fn crd() -> CustomResourceDefinition {
     crd.metadata.annotations = Some([("helm.sh/resource-policy".to_owned(), "keep".to_owned())].into());
     for version in &mut crd.spec.versions {
         version.additional_printer_columns = Some(columns());
+        version.subresources.get_or_insert_default().scale = Some(scale());
         let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
         let schema = schema.expect("a derived CRD has a schema");
         tidy(schema);
@@ -74,6 +76,15 @@ fn not_observed() -> Value {
     }] })
 }
 
+/// Pods, as everything that scales counts them: never `total`, which counts workers.
+fn scale() -> CustomResourceSubresourceScale {
+    CustomResourceSubresourceScale {
+        spec_replicas_path: ".spec.workers.replicas".to_owned(),
+        status_replicas_path: ".status.pods".to_owned(),
+        label_selector_path: Some(".status.selector".to_owned()),
+    }
+}
+
 fn columns() -> Vec<CustomResourceColumnDefinition> {
     let column = |name: &str, type_: &str, json_path: &str, description: &str, priority: Option<i32>| {
         CustomResourceColumnDefinition {
@@ -96,6 +107,8 @@ fn columns() -> Vec<CustomResourceColumnDefinition> {
         column("Oldest", "date", ".status.backlog.oldestAvailable", oldest, None),
         column("Dead", "integer", ".status.backlog.dead", "Tasks that were given up", None),
         column("Reason", "string", &ready("reason"), "Why it is ready, or is not", Some(1)),
+        column("Pods", "integer", ".status.pods", "Pods that there are", Some(1)),
+        column("Scaling", "string", ".status.scaling.mode", "Who says how many pods there are", Some(1)),
         column("Age", "date", ".metadata.creationTimestamp", "Since it was created", None),
     ]
 }

@@ -8,5 +8,5 @@ mod schema;
 mod status;
 
 pub use crd::{crd, crd_yaml};
-pub(crate) use schema::{ca_kind, pod_template};
+pub(crate) use schema::{ca_kind, pod_template, scaling_mode};
 pub use status::{BacklogStatus, DatabaseStatus, ScalingStatus, TaskQueueStatus, WorkersStatus};

@@ -7,12 +7,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 
-use super::cel::{at_least, at_most, blaming, is_duration, not_zero, rule, telling};
+use super::cel::{at_least, at_most, blaming, is_duration, not_zero, remembering, rule, telling};
 use crate::bounds::{
     BACKLOG, FACTOR, FINAL_STATUS, JITTER_PERCENT, LONGEST_NAME, LONGEST_PATH, LONGEST_SECRET, MAX_ATTEMPTS,
-    MOST_DELAYS, MOST_FINAL, MOST_RESOURCES, PAYLOAD_BYTES, PER_POD, PORT, TOTAL,
+    MOST_DELAYS, MOST_FINAL, MOST_RESOURCES, PAYLOAD_BYTES, PER_POD, PORT, REPLICAS, TOTAL,
 };
-use crate::{MAX_RETRY_DELAY, duration};
+use crate::{MAX_RETRY_DELAY, ScalingMode, duration};
 
 /// Adds bounds and rules to the schema of a `TaskQueue`.
 pub(super) fn constrain(root: &mut JSONSchemaProps) {
@@ -57,6 +57,8 @@ impl Schema<'_> {
     fn workers(&mut self) {
         self.number("spec.workers.total", TOTAL);
         self.number("spec.workers.perPod", PER_POD);
+        self.number("spec.workers.replicas", REPLICAS);
+        self.scaling();
         let message = "is more than workers.total; lower it, or raise workers.total";
         let limit =
             "!has(self.autoscaling) || !has(self.autoscaling.min) || self.autoscaling.min <= self.total";
@@ -65,6 +67,22 @@ impl Schema<'_> {
         self.duration("spec.workers.autoscaling.waitTarget");
         self.rule("spec.workers.autoscaling.waitTarget", not_zero("5s"));
         self.duration("spec.workers.autoscaling.scaleDownAfter");
+    }
+
+    /// What belongs to one way of scaling is refused beside another.
+    fn scaling(&mut self) {
+        let is = |mode: ScalingMode| format!("has(self.scaling) && self.scaling == '{}'", mode.as_str());
+        // What an autoscaler had set stays in the object when a manifest that does not have it says Auto
+        // again. It means nothing then; that somebody sets it is refused still.
+        let stays = "oldSelf.hasValue() && has(oldSelf.value().replicas) && \
+                     oldSelf.value().replicas == self.replicas";
+        let external = format!("!has(self.replicas) || ({}) || ({stays})", is(ScalingMode::External));
+        let message =
+            "is only for scaling from outside; set workers.scaling to External, or take replicas out";
+        self.rule("spec.workers", remembering(blaming(".replicas", rule(external, message))));
+        let auto = format!("!has(self.autoscaling) || !has(self.scaling) || {}", is(ScalingMode::Auto));
+        let message = "is only for scaling by the operator; take it out, or set workers.scaling to Auto";
+        self.rule("spec.workers", blaming(".autoscaling", rule(auto, message)));
     }
 
     fn handler(&mut self) {

@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::cel;
 use crate::bounds::{LONGEST_CONTAINER_NAME, LONGEST_QUANTITY, MOST_CONTAINERS};
 use crate::duration::LONGEST_TEXT;
-use crate::{CaKind, Dur, Quantity, Surge, containers};
+use crate::{CaKind, Dur, Quantity, ScalingMode, Surge, containers};
 
 impl JsonSchema for Dur {
     fn schema_name() -> Cow<'static, str> {
@@ -55,6 +55,11 @@ impl JsonSchema for Surge {
 pub(crate) fn ca_kind(_: &mut SchemaGenerator) -> Schema {
     let kinds = [CaKind::Secret, CaKind::ConfigMap].map(CaKind::as_str);
     json_schema!({ "type": "string", "enum": kinds })
+}
+
+/// Who says how many pods there are.
+pub(crate) fn scaling_mode(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ScalingMode::ALL.map(ScalingMode::as_str) })
 }
 
 /// A pod template as it was written: a later release of Kubernetes may know fields that we do not. Declared is only what

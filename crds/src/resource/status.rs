@@ -13,13 +13,17 @@ pub struct TaskQueueStatus {
     /// The generation of the spec that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What holds: `Ready`, `Reconciling`, `Stalled`, `DatabaseReachable`, `SchemaReady`, `HandlerHealthy`, `ScalingLimited`.
+    /// What holds: `Ready`, `Reconciling`, `Stalled`, `DatabaseReachable`, `SchemaReady`, `HandlerHealthy`,
+    /// `ScalingLimited`, `Contested`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     /// Pods that there are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pods: Option<i32>,
+    /// The labels of those pods, by which autoscalers find them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// The workers over all pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<WorkersStatus>,
@@ -89,11 +93,13 @@ pub struct BacklogStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScalingStatus {
-    /// Workers that the tasks ask for, before anything limits the number.
+    /// Who says how many pods there are: `Auto`, `Fixed` or `External`.
+    pub mode: String,
+    /// Workers that the tasks ask for (with External: `workers.replicas`), before anything limits the number.
     pub desired: i32,
     /// What settled the number.
     pub reason: String,
-    /// What keeps it lower than the tasks ask for.
+    /// What keeps it lower than that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limited_by: Option<String>,
 }

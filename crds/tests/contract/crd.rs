@@ -87,7 +87,8 @@ fn the_names_are_those_that_manifests_use() {
     assert_eq!(crd["spec"]["names"]["kind"], api::KIND);
     assert_eq!(crd["spec"]["versions"][0]["name"], api::VERSION);
     assert!(annotations::DEV_COMMAND.starts_with(&format!("{}/", api::GROUP)));
-    assert!(crd["spec"]["versions"][0]["subresources"]["scale"].is_null());
+    let scale = &crd["spec"]["versions"][0]["subresources"]["scale"];
+    assert_eq!(scale["specReplicasPath"], ".spec.workers.replicas");
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn a_new_task_queue_is_not_known_to_be_ready() {
 #[test]
 fn a_status_is_written_as_it_is_read() {
     let status = json!({
-        "observedGeneration": 2, "pods": 4, "schema": 8, "adopted": "c/shop/letters",
+        "observedGeneration": 2, "pods": 4, "selector": "a=b,c=d", "schema": 8, "adopted": "c/shop/letters",
         "conditions": [{
             "type": "Ready", "status": "True", "reason": "Succeeded", "message": "4 pods",
             "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 2
@@ -118,7 +119,7 @@ fn a_status_is_written_as_it_is_read() {
             "available": 17, "scheduled": 1, "running": 38, "retryable": 2, "dead": 5,
             "oldestAvailable": "2026-01-01T00:00:00Z"
         },
-        "scaling": { "desired": 60, "reason": "Total", "limitedBy": "Total" },
+        "scaling": { "mode": "Auto", "desired": 60, "reason": "Total", "limitedBy": "Total" },
         "database": { "identity": "shop@7", "before": "shop@6", "changed": "2026-01-01T00:00:00Z" }
     });
     let read: TaskQueueStatus = serde_json::from_value(status.clone()).unwrap();

@@ -2,7 +2,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rowlock_crds::{Backoff, Dur, Manifest, ManifestError, Surge, TaskQueueSpec, parse_manifests};
+use rowlock_crds::{
+    Backoff, Dur, Manifest, ManifestError, ScalingMode, Surge, TaskQueueSpec, parse_manifests,
+};
 
 const HEAD: &str = "apiVersion: rowlock.dev/v1alpha1\nkind: TaskQueue\n";
 
@@ -53,14 +55,14 @@ fn every_field_of_the_design_is_read() {
     assert_eq!((limits["memory"].0.as_str(), limits["cpu"].0.as_str()), ("128Mi", "1"));
     assert_eq!(spec.rollout.max_surge, Surge::Percent(25));
     let autoscaling = spec.workers.autoscaling.as_ref().unwrap();
-    assert_eq!((spec.workers.total, autoscaling.min), (40, 2));
+    assert_eq!((spec.workers.total, spec.workers.scaling, autoscaling.min), (40, Some(ScalingMode::Auto), 2));
     assert_eq!(Duration::from(autoscaling.wait_target), Duration::from_secs(7));
     let (initial, max) = (Dur::from_secs(1), Dur::from_secs(3600));
     assert_eq!(spec.retry.backoff, Backoff::Exponential { initial, factor: 3, max });
     assert_eq!(spec.retry.final_statuses, [400]);
     assert!(spec.template.as_ref().unwrap().pointer("/spec/containers/0/image").is_some());
     assert!(spec.paused && spec.suspend_scaling);
-    assert_eq!(manifest.line_of("spec.retry.final[0]"), 33);
+    assert_eq!(manifest.line_of("spec.retry.final[0]"), 34);
     let written: TaskQueueSpec = serde_yaml::from_str(&serde_yaml::to_string(spec).unwrap()).unwrap();
     assert_eq!(&written, spec);
 }
@@ -141,7 +143,7 @@ fn what_serde_refuses_says_where_and_what_to_change() {
     );
     check(
         "  workers:\n    total: 1\n    colour: 5\n",
-        "q.yaml:7: spec.workers.colour: is not a field here; take it out, or write one of: total, perPod, autoscaling",
+        "q.yaml:7: spec.workers.colour: is not a field here; take it out, or write one of: total, perPod, scaling, autoscaling, replicas",
     );
     check(
         "  workers:\n    total: ten\n",

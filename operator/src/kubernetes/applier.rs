@@ -19,6 +19,7 @@ use serde_json::Value;
 
 use super::apply::{WriteError, bounded};
 use super::build::{self, Owner};
+use super::contest::{Contest, Found};
 use super::events::{News, deployment_of};
 use super::health::{is_ready, only_end};
 use super::known::{
@@ -34,9 +35,6 @@ use crate::applier::{Applier, Intent};
 
 /// How long a refusal holds before the same template is tried again: a policy may have changed.
 const TRY_AGAIN: Duration = Duration::from_secs(30);
-
-/// How often people are told that somebody else sets how many pods there are: as long as an event is kept.
-const CONTEST_EVERY: Duration = Duration::from_hours(1);
 
 /// How often a write is tried at once beside others who write to the same object.
 const TRIES: usize = 5;
@@ -75,6 +73,11 @@ impl Pods {
         self.queues.get(queue).map_or(Outcome::NotTried, |known| known.outcome.clone())
     }
 
+    /// Who else sets how many pods there are.
+    pub(crate) fn contest(&self, queue: &str) -> Option<Contest> {
+        self.queues.get(queue)?.contests.current().cloned()
+    }
+
     fn stored(&self, owner: &Owner) -> Option<Arc<Deployment>> {
         self.namespace.deployments.get(&owner.namespace, &owner.name)
     }
@@ -92,11 +95,11 @@ impl Pods {
         }
         let strangers = seen.as_ref().and_then(|seen| seen.managed_fields.as_deref()).map(managed::strangers);
         let strangers = strangers.unwrap_or_default();
-        self.note_contest(known, intent, seen.as_ref(), replicas).await;
+        let leaves = self.leaves_replicas(known, intent, seen.as_ref(), replicas).await;
         if let Some(live) = seen.as_ref().filter(|_| strangers.is_empty()) {
             let needs_turn = replicas > 0 && is_our_change(live, &object);
             if needs_turn && !self.may_roll_out(&known.owner) {
-                self.scale(known, intent, replicas).await?;
+                self.scale(known, intent, replicas, leaves).await?;
                 return Ok(self.waits());
             }
             let turn = if needs_turn { Some(turn(stored.as_deref())) } else { turn_of(live, &object) };
@@ -116,7 +119,7 @@ impl Pods {
             // What the queue runs already is scaled on as it is.
             let Some(good) = known.good.clone() else {
                 if seen.is_some() {
-                    self.scale(known, intent, replicas).await?;
+                    self.scale(known, intent, replicas, leaves).await?;
                 }
                 return Ok(outcome);
             };
@@ -124,21 +127,21 @@ impl Pods {
             // Not of this generation, then: it would look as if only we had changed it since.
             build::mark_made_from(&mut object, seen.as_ref());
         }
-        let suspended = intent.manifest.spec.suspend_scaling;
         let done = known.deployment.as_ref().is_some_and(|written| {
-            if suspended {
+            if leaves {
                 written.is_but_for_replicas(&object, seen.as_ref(), replicas)
             } else {
                 written.is(&object, seen.as_ref())
             }
         });
         if !strangers.is_empty() || !done {
-            let applied = self.write(known, &mut object, &strangers, suspended).await?;
+            let applied = self.write(known, &mut object, &strangers, leaves).await?;
             if !matches!(outcome, Outcome::Refused(_)) {
                 known.good = Some(object["spec"]["template"].to_string());
             }
             known.deployment = Some(Written::new(&object, applied));
-        } else if let (true, Some(written), Some(seen)) = (suspended, &mut known.deployment, seen) {
+            known.wrote(intent.pods, leaves);
+        } else if let (true, Some(written), Some(seen)) = (leaves, &mut known.deployment, seen) {
             (written.metadata, written.replicas) = (seen, replicas);
         }
         self.apply_budget(known).await?;
@@ -155,16 +158,16 @@ impl Pods {
         known: &Known,
         object: &mut Value,
         strangers: &[String],
-        suspended: bool,
+        leaves: bool,
     ) -> Result<DynamicObject, WriteError> {
         for _ in 1..TRIES {
-            let written = self.write_once(known, object, strangers, suspended).await;
+            let written = self.write_once(known, object, strangers, leaves).await;
             match written {
-                Err(WriteError::Api(kube::Error::Api(status))) if suspended && status.code == 409 => (),
+                Err(WriteError::Api(kube::Error::Api(status))) if leaves && status.code == 409 => (),
                 answer => return answer,
             }
         }
-        self.write_once(known, object, strangers, suspended).await
+        self.write_once(known, object, strangers, leaves).await
     }
 
     async fn write_once(
@@ -172,10 +175,10 @@ impl Pods {
         known: &Known,
         object: &mut Value,
         strangers: &[String],
-        suspended: bool,
+        leaves: bool,
     ) -> Result<DynamicObject, WriteError> {
-        let live = if suspended || !strangers.is_empty() { self.live(&known.owner).await? } else { None };
-        if let Some(live) = live.as_ref().filter(|_| suspended) {
+        let live = if leaves || !strangers.is_empty() { self.live(&known.owner).await? } else { None };
+        if let Some(live) = live.as_ref().filter(|_| leaves) {
             // Read just now, and written only if that is still so: nobody's change in between is lost.
             object["spec"]["replicas"] = live.data["spec"]["replicas"].clone();
             object["metadata"]["resourceVersion"] = live.metadata.resource_version.clone().into();
@@ -193,47 +196,41 @@ impl Pods {
         bounded(api.get_opt(&owner.name)).await
     }
 
-    /// Tells people that what they, or another autoscaler, have set does not stay.
-    async fn note_contest(
+    /// Whether the number of pods is left as others have set it: because that is theirs to say, or for now.
+    /// Tells people of those who set it though it is not.
+    async fn leaves_replicas(
         &self,
         known: &mut Known,
         intent: &Intent<'_>,
         seen: Option<&ObjectMeta>,
         replicas: u32,
-    ) {
-        let ours = known.deployment.as_ref().map(|written| written.replicas);
-        let changed = replicas != intent.pods && ours.is_some_and(|ours| ours != replicas);
-        if intent.manifest.spec.suspend_scaling || !changed {
-            return;
+    ) -> bool {
+        if intent.manifest.spec.suspend_scaling {
+            known.contests.leave();
+            return true;
         }
-        for who in
-            seen.and_then(|seen| seen.managed_fields.as_deref()).map(managed::scalers).unwrap_or_default()
-        {
-            if known.contested.get(&who).is_some_and(|at| at.elapsed() < CONTEST_EVERY) {
-                continue;
-            }
-            let what = if who == "kube-controller-manager" {
-                format!("{who} (a HorizontalPodAutoscaler, such as KEDA makes)")
-            } else {
-                who.clone()
-            };
-            let note = format!(
-                "{what} had set {replicas} pods: they are put back to {}, each time. To scale by hand or \
-                by another autoscaler, set spec.suspendScaling of the TaskQueue; else \
-                remove that autoscaler",
-                intent.pods
-            );
-            known.contested.insert(who, Instant::now());
+        let entries = seen.and_then(|seen| seen.managed_fields.as_deref());
+        let managers = entries.map(managed::scalers).unwrap_or_default();
+        let found = Found { replicas, wanted: intent.pods, managers, made_from: &known.owner.generation };
+        if let Some(note) = known.contests.observe(found, Instant::now()) {
             self.tell(known, EventReason::ReplicasRestored, note).await;
         }
+        known.contests.waits(Instant::now())
     }
 
-    /// The pods stay what they are, but not how many, unless that is others' to say.
-    async fn scale(&self, known: &mut Known, intent: &Intent<'_>, replicas: u32) -> Result<(), WriteError> {
-        if intent.pods != replicas && !intent.manifest.spec.suspend_scaling {
+    /// The pods stay what they are, but not how many, unless that is left to others.
+    async fn scale(
+        &self,
+        known: &mut Known,
+        intent: &Intent<'_>,
+        replicas: u32,
+        leaves: bool,
+    ) -> Result<(), WriteError> {
+        if intent.pods != replicas && !leaves {
             let Owner { namespace, name, .. } = &known.owner;
             let scaled = self.shared.hand.scale(namespace, name, intent.pods).await?;
             known.deployment = Some(Written::new(&Value::Null, scaled));
+            known.wrote(intent.pods, leaves);
         }
         Ok(())
     }

@@ -91,6 +91,16 @@ impl Hand {
         self.bounded(self.api::<Deployment>(namespace).patch(name, &params, &patch)).await
     }
 
+    /// Sets the scale of a `TaskQueue`, unless somebody has changed it since it was read.
+    pub(crate) async fn scale_task_queue(&self, read: &TaskQueue, replicas: u32) -> Result<(), WriteError> {
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        // Not by an apply, which the API server does not know for the scale of custom resources.
+        let metadata = json!({ "resourceVersion": read.resource_version() });
+        let patch = Patch::Merge(json!({ "metadata": metadata, "spec": { "replicas": replicas } }));
+        let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &read.namespace().unwrap_or_default());
+        self.bounded(api.patch_scale(&read.name_any(), &params, &patch)).await.map(drop)
+    }
+
     /// Puts our pod template in place of one that others have written to, whole.
     ///
     /// Three steps, each of which may be the last: until the third a stranger is seen, and all begins anew.

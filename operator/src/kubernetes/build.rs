@@ -48,7 +48,8 @@ pub(crate) struct Owner {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uid: String,
-    pub(crate) generation: i64,
+    /// The generation of the `TaskQueue`, or what else tells that what its pods are made from has changed.
+    pub(crate) generation: String,
     /// What its objects get of its labels and annotations.
     pub(crate) labels: Texts,
     pub(crate) annotations: Texts,
@@ -73,7 +74,7 @@ pub(crate) fn deployment(owner: &Owner, manifest: &Manifest, replicas: u32, imag
         "template": template(owner, manifest, image),
     });
     let mut object = object("apps/v1", "Deployment", owner, image, &spec);
-    object["metadata"]["annotations"][annotations::GENERATION] = owner.generation.to_string().into();
+    object["metadata"]["annotations"][annotations::GENERATION] = owner.generation.clone().into();
     seal(&mut object);
     object
 }
@@ -160,7 +161,7 @@ pub(crate) fn seal(object: &mut Value) {
 }
 
 /// Short enough to be read, long enough not to meet another.
-fn hash(text: &str) -> String {
+pub(crate) fn hash(text: &str) -> String {
     let digest: [u8; 32] = Sha256::digest(text).into();
     digest.first_chunk().map_or_else(String::new, |first| format!("{:016x}", u64::from_be_bytes(*first)))
 }

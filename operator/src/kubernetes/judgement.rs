@@ -1,6 +1,7 @@
 //! What was seen of a queue, as conditions: pure. Each says in words what is wrong and what to do.
 
 mod refusals;
+mod scaling;
 
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use rowlock_crds::{
     ConditionReason as Reason, ConditionType as Type, DatabaseStatus, TaskQueueSpec, annotations,
 };
-use rowlock_plan::Reason as Settled;
 use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION};
 
+use self::scaling::{contested, limited, without_pods};
+use super::contest::Contest;
 use super::database::{self, Trouble, words};
 use super::health::Health;
 use super::outcome::Outcome;
-use crate::limit::Limit;
 use crate::view::QueueView;
 
 /// For so long a queue may have no pod that is ready before somebody has to act: as long as a Deployment's
@@ -34,6 +35,8 @@ pub(crate) struct Seen<'a> {
     /// The database before, where it has become another one of late.
     pub(crate) former: Option<&'a DatabaseStatus>,
     pub(crate) outcome: &'a Outcome,
+    /// Who else sets how many pods there are.
+    pub(crate) contest: Option<&'a Contest>,
     pub(crate) deployment: Option<&'a Deployment>,
     pub(crate) health: &'a Health,
     /// Whether it was ready until pods had to start for it, a moment ago.
@@ -68,6 +71,7 @@ pub(crate) fn judge(seen: &Seen<'_>) -> Vec<Verdict> {
         schema(seen),
         handler(seen),
         limited(seen),
+        contested(seen),
     ];
     all.into()
 }
@@ -206,37 +210,6 @@ fn works(seen: &Seen<'_>) -> bool {
     ours && !refused && !held_back && seen.trouble.is_none() && !seen.spec.paused && 0 < seen.health.ready
 }
 
-/// Why there shall be no pod at all, other than that there is nothing to do.
-fn without_pods(seen: &Seen<'_>, view: &QueueView) -> Option<Verdict> {
-    let waiting = view.stats.as_ref().map_or(0, |stats| stats.available);
-    let not = |reason: Reason, message: &str| Some(verdict(Type::Ready, Some(false), reason, message));
-    match view.decision.reason {
-        _ if 0 < view.decision.pods_desired => None,
-        _ if seen.spec.workers.total == 0 => not(Reason::Total, "no task starts while workers.total is 0"),
-        Settled::Connections => {
-            let limit = view.limit.as_ref().map(Limit::to_string).unwrap_or_default();
-            not(
-                Reason::Connections,
-                &format!("no pod runs, since the database has no connections for it: {limit}"),
-            )
-        }
-        Settled::Total => not(Reason::Total, "no pod runs: raise workers.total"),
-        // Where nothing waits, whoever scales instead of us may have its reasons.
-        Settled::Suspended if 0 < waiting => {
-            let ((namespace, name), field) = (seen.place, "spec.suspendScaling");
-            let message = format!(
-                "tasks wait and no pod runs, while {field} leaves that to you: kubectl scale \
-                deployment/{name} -n {namespace} --replicas=1, or take                  {field} away"
-            );
-            not(Reason::Suspended, &message)
-        }
-        Settled::Unknown => {
-            Some(verdict(Type::Ready, None, Reason::NotObserved, "nothing is known about the tasks"))
-        }
-        _ => None,
-    }
-}
-
 fn reconciling(seen: &Seen<'_>, stalled: Option<&Trouble>) -> Verdict {
     if stalled.is_some() {
         return verdict(Type::Reconciling, Some(false), Reason::Succeeded, "see Stalled");
@@ -279,6 +252,9 @@ fn on_the_way(seen: &Seen<'_>, wanted: i32) -> String {
             "somebody has paused the rollout of the Deployment, so its pods stay as they are: kubectl \
             rollout resume deployment/{name} -n {namespace}"
         );
+    }
+    if seen.contest.is_some() {
+        return format!("on the way to {wanted} pods, which others set as well: see Contested");
     }
     let message = format!("on the way to {wanted} pods of the present template");
     seen.health.slow.as_ref().map_or_else(|| message.clone(), |slow| format!("{message}: {slow}"))
@@ -344,43 +320,6 @@ fn handler(seen: &Seen<'_>) -> Verdict {
             verdict(Type::HandlerHealthy, None, Reason::Progressing, message)
         }
         None => verdict(Type::HandlerHealthy, Some(true), Reason::Succeeded, "the handlers take tasks"),
-    }
-}
-
-fn limited(seen: &Seen<'_>) -> Verdict {
-    let Some(view) = seen.view else {
-        return verdict(Type::ScalingLimited, None, Reason::NotObserved, "not looked at yet");
-    };
-    match view.decision.reason {
-        Settled::Total => {
-            let message = if seen.health.ready == 0 {
-                "workers.total is reached, but no pod is ready: see Ready and HandlerHealthy first"
-            } else {
-                "more workers would help: raise workers.total"
-            };
-            verdict(Type::ScalingLimited, Some(true), Reason::Total, message)
-        }
-        Settled::Connections => {
-            let limit = view.limit.as_ref().map(Limit::to_string).unwrap_or_default();
-            let message =
-                format!("more workers would help, but the database has no connections for them: {limit}");
-            verdict(Type::ScalingLimited, Some(true), Reason::Connections, &message)
-        }
-        Settled::Unknown => {
-            let message = "nothing is known about the tasks";
-            verdict(Type::ScalingLimited, None, Reason::NotObserved, message)
-        }
-        Settled::Faltering => {
-            let reason = seen.health.trouble.as_ref().map_or(Reason::Progressing, |trouble| trouble.reason);
-            let message = "more workers would help, but one pod is tried until its handler runs";
-            verdict(Type::ScalingLimited, Some(true), reason, message)
-        }
-        _ => verdict(
-            Type::ScalingLimited,
-            Some(false),
-            Reason::NotLimited,
-            "as many workers as the tasks ask for",
-        ),
     }
 }
 

@@ -1,6 +1,5 @@
 //! What is remembered of the objects of one queue. All of it may be lost: then all is written once more.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
@@ -8,10 +7,11 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::DynamicObject;
-use rowlock_crds::{TaskQueue, annotations, api};
-use serde_json::Value;
+use rowlock_crds::{ScalingMode, TaskQueue, annotations, api};
+use serde_json::{Value, json};
 
 use super::build::{self, Owner};
+use super::contest::Contests;
 use super::database::words;
 use super::inherit::inherited;
 use super::managed;
@@ -32,8 +32,8 @@ pub(crate) struct Known {
     pub(crate) outcome: Outcome,
     /// Whether its pods only ended when they were last looked at.
     pub(crate) faltering: bool,
-    /// Who has set how many pods there are, though that is ours, and when people were told of it.
-    pub(crate) contested: BTreeMap<String, Instant>,
+    /// Who else sets how many pods there are.
+    pub(crate) contests: Contests,
     /// Whether one of the pods was ready since there were none: what ends all of them now is not that they cannot run.
     pub(crate) proved: bool,
 }
@@ -57,8 +57,15 @@ impl Known {
             budget: None,
             outcome: Outcome::NotTried,
             faltering: false,
-            contested: BTreeMap::new(),
+            contests: Contests::default(),
             proved: false,
+        }
+    }
+
+    /// The object was written, with that number of pods unless it was left to others.
+    pub(crate) fn wrote(&mut self, replicas: u32, left: bool) {
+        if !left {
+            self.contests.wrote(replicas, Instant::now());
         }
     }
 
@@ -124,10 +131,21 @@ pub(crate) fn owner(task_queue: &TaskQueue) -> Owner {
         namespace: metadata.namespace.unwrap_or_default(),
         name: metadata.name.unwrap_or_default(),
         uid: metadata.uid.unwrap_or_default(),
-        generation: metadata.generation.unwrap_or_default(),
+        generation: made_from(task_queue),
         labels: inherited(metadata.labels.as_ref()),
         annotations: inherited(metadata.annotations.as_ref()),
     }
+}
+
+/// What tells that pods are made from something else. The number of pods, which others set with External,
+/// does not: it must not look as if a person had changed the template.
+fn made_from(task_queue: &TaskQueue) -> String {
+    if task_queue.spec.workers.scaling() != ScalingMode::External {
+        return task_queue.metadata.generation.unwrap_or_default().to_string();
+    }
+    let mut spec = task_queue.spec.clone();
+    spec.workers.replicas = None;
+    build::hash(&json!(spec).to_string())
 }
 
 pub(crate) fn replicas(deployment: &Deployment) -> u32 {
@@ -183,8 +201,6 @@ fn is_same(live: &ObjectMeta, object: &Value, annotation: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::super::inherit::Texts;
     use super::*;
 
@@ -195,7 +211,7 @@ mod tests {
             namespace: "shop".into(),
             name: "emails".into(),
             uid: "u1".into(),
-            generation: 1,
+            generation: "1".into(),
             labels: Texts::new(),
             annotations: Texts::new(),
         };

@@ -5,7 +5,8 @@
 //! * [`run`], [`Config`]: a whole operator;
 //! * `tender`, `charges`: the loop over the queues of one database, which asks [`Operator`](crate::Operator) to observe, plan and apply;
 //! * `build`, `worker`, `resources`, `security`, `inherit`: a queue's instances as objects; pure;
-//! * `applier`, `known`, `apply`, `managed`: what is written when, and by which requests; `rollouts`: which queues wait for others;
+//! * `applier`, `known`, `apply`, `managed`, `contest`: what is written when, and by which requests;
+//! * `rollouts`: which queues wait for others;
 //! * `health`, `judgement`, `status`, `scaled`, `events`: what was seen, in words; pure; `said`: what kubelets say of a pod;
 //! * `source`, `database`, `watch`, `election`: Secrets and connections; what is in the cluster; who leads.
 
@@ -14,6 +15,7 @@ mod apply;
 mod build;
 mod charges;
 mod config;
+mod contest;
 mod database;
 mod election;
 mod events;

@@ -16,17 +16,18 @@ pub(crate) struct Scaled {
 }
 
 impl Scaled {
-    /// What to tell now that there are so many pods, if anything: `least` is the time that all queues
-    /// together leave to each.
+    /// What to tell now that there are so many pods, if anything. `contested`: others set the number too.
+    /// `least` is the time that all queues together leave to each.
     pub(crate) fn note(
         &mut self,
         pods: u32,
         decision: &Decision,
+        contested: bool,
         least: Duration,
         now: Instant,
     ) -> Option<(EventReason, String)> {
         let before = *self.pods.get_or_insert(pods);
-        if decision.reason == Reason::Suspended {
+        if contested || decision.reason == Reason::Suspended {
             // Somebody else's doing.
             self.pods = Some(pods);
             return None;
@@ -49,6 +50,7 @@ fn why(reason: Reason) -> &'static str {
         Reason::Rate => "tasks keep coming (Rate)",
         Reason::Running => "as many as tasks run (Running)",
         Reason::Fixed => "workers.total without autoscaling (Fixed)",
+        Reason::External => "as workers.replicas says (External)",
         Reason::MinWorkers => "no more is needed than autoscaling.min (MinWorkers)",
         Reason::Total => "workers.total is reached (Total)",
         Reason::Connections => "the database has no connections for more (Connections)",
@@ -80,8 +82,13 @@ mod tests {
     fn each_change_is_told_once_with_from_to_and_why() {
         let (mut scaled, now) = (Scaled::default(), Instant::now());
         let mut at = |seconds: u64, pods: u32, reason: Reason| {
-            let told =
-                scaled.note(pods, &decision(reason), Duration::ZERO, now + Duration::from_secs(seconds));
+            let told = scaled.note(
+                pods,
+                &decision(reason),
+                false,
+                Duration::ZERO,
+                now + Duration::from_secs(seconds),
+            );
             told.map(|(reason, note)| format!("{} {note}", reason.as_str()))
         };
         assert_eq!(at(0, 2, Reason::Backlog), None, "an operator that starts has changed nothing");
@@ -100,5 +107,8 @@ mod tests {
         );
         assert_eq!(at(90, 5, Reason::Suspended), None, "that was somebody else");
         assert!(at(91, 6, Reason::Backlog).is_some_and(|note| note.contains("from 5 to 6")));
+        let later = now + Duration::from_mins(10);
+        let contested = scaled.note(9, &decision(Reason::Backlog), true, Duration::ZERO, later);
+        assert_eq!(contested, None, "so was that, though it will not stay");
     }
 }

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::ListParams;
 use kube::core::DeserializeGuard;
-use kube::{Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use rowlock_crds::{ConditionReason, ConditionType, EventReason, TaskQueue, TaskQueueStatus, labels};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::apply::{Hand, WriteError};
+use super::apply::{Hand, WriteError, bounded};
 use super::charges::owner;
 use super::config::Config;
 use super::election::Leadership;
@@ -202,6 +203,18 @@ impl Shared {
     ) -> Result<(), WriteError> {
         let namespace = one.namespace().unwrap_or_default();
         self.hand.status(&namespace, &one.name_any(), &json!(status)).await
+    }
+
+    /// Gives the scale of a `TaskQueue` its first number, if it has none still. What the watch shows may be
+    /// older than what somebody has set, so it is read anew: by a list, for which there is a right.
+    pub(crate) async fn start_scale(&self, one: &TaskQueue, replicas: u32) -> Result<(), WriteError> {
+        let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &one.namespace().unwrap_or_default());
+        let name = ListParams::default().fields(&format!("metadata.name={}", one.name_any()));
+        let found = bounded(api.list(&name)).await?;
+        match found.items.first().filter(|found| found.spec.workers.replicas.is_none()) {
+            Some(found) => self.hand.scale_task_queue(found, replicas).await,
+            None => Ok(()),
+        }
     }
 
     /// Events for what people want to hear of.

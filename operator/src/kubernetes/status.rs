@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use rowlock_crds::{BacklogStatus, DatabaseStatus, ScalingStatus, TaskQueueStatus, WorkersStatus};
+use rowlock_crds::{
+    BacklogStatus, DatabaseStatus, ScalingMode, ScalingStatus, TaskQueueStatus, WorkersStatus,
+};
 use rowlock_queue::{QueueStats, SCHEMA_VERSION};
 
+use super::build;
 use super::judgement::{Seen, Verdict};
 use crate::view::QueueView;
 
@@ -62,9 +65,10 @@ pub(crate) fn status(
         observed_generation: generation,
         conditions: verdicts.iter().map(|verdict| condition(verdict, generation, last, now)).collect(),
         pods: replicas.map(Option::unwrap_or_default),
+        selector: Some(selector(seen.place.1)),
         workers: seen.view.map(|view| workers(view, last.workers.as_ref())),
         backlog: stats.map(|stats| backlog(stats, last, now)),
-        scaling: seen.view.map(scaling),
+        scaling: seen.view.map(|view| scaling(view, seen.spec.workers.scaling())),
         schema: if seen.view.is_some() && seen.trouble.is_none() {
             Some(SCHEMA_VERSION)
         } else {
@@ -164,10 +168,20 @@ fn backlog(stats: &QueueStats, last: &TaskQueueStatus, now: Timestamp) -> Backlo
     }
 }
 
-fn scaling(view: &QueueView) -> ScalingStatus {
+/// As the scale subresource has it.
+fn selector(name: &str) -> String {
+    let labels = build::selector(name);
+    let labels = labels.as_object().into_iter().flatten();
+    let labels: Vec<String> =
+        labels.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+    labels.join(",")
+}
+
+fn scaling(view: &QueueView, mode: ScalingMode) -> ScalingStatus {
     let decision = &view.decision;
     let wish = decision.wish.unwrap_or(decision.workers_desired);
     ScalingStatus {
+        mode: mode.as_str().to_owned(),
         desired: i32::try_from(wish).unwrap_or(i32::MAX),
         reason: decision.reason.as_str().to_owned(),
         limited_by: decision.reason.is_limit().then(|| decision.reason.as_str().to_owned()),

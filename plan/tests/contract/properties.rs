@@ -11,7 +11,14 @@ fn any_scaling() -> impl Strategy<Value = Scaling> {
         wait_target: Duration::from_millis(wait_ms),
         scale_down_after: seconds(down),
     });
-    prop_oneof![1 => Just(Scaling::Fixed), 6 => auto]
+    let external = prop::option::weighted(0.8, prop_oneof![0_u32..30, any::<u32>()])
+        .prop_map(|replicas| Scaling::External { replicas });
+    prop_oneof![1 => Just(Scaling::Fixed), 1 => external, 6 => auto]
+}
+
+/// What somebody else scales may go below what runs, and to zero: it drains.
+fn is_external(queue: &ObservedQueue) -> bool {
+    matches!(queue.scaling, Scaling::External { .. })
 }
 
 fn any_backlog() -> impl Strategy<Value = Backlog> {
@@ -84,7 +91,7 @@ proptest! {
         let queue = ObservedQueue { suspend_scaling: false, faltering: false, ..queue };
         let (memory, now) = live(&queue, &past);
         let decision = decide(&queue, memory, now);
-        if let Some(stats) = queue.stats {
+        if let Some(stats) = queue.stats && !is_external(&queue) {
             prop_assert!(u64::from(decision.workers_desired) >= stats.running.min(queue.total.into()));
         }
     }
@@ -103,7 +110,7 @@ proptest! {
         let queue = ObservedQueue { stats: None, suspend_scaling: false, total: queue.total.max(1), ..queue };
         let (memory, now) = live(&queue, &past);
         let decision = decide(&queue, memory, now);
-        if queue.pods > 0 {
+        if queue.pods > 0 && !is_external(&queue) {
             prop_assert!(decision.pods_desired > 0);
         }
         if decision.reason == Reason::Unknown {
@@ -116,7 +123,7 @@ proptest! {
         let queue = ObservedQueue { paused: false, suspend_scaling: false, total: queue.total.max(1), ..queue };
         let (memory, now) = live(&queue, &past);
         let decision = decide(&queue, memory, now);
-        if let Some(stats) = queue.stats && decision.pods_desired == 0 {
+        if let Some(stats) = queue.stats && decision.pods_desired == 0 && !is_external(&queue) {
             prop_assert_eq!((stats.available, stats.due_soon, stats.running), (0, 0, 0));
         }
     }
@@ -138,6 +145,20 @@ proptest! {
         let (memory, now) = live(&queue, &past);
         let decision = decide(&queue, memory, now);
         prop_assert_eq!(decision.pods_desired, decision.workers_desired.div_ceil(queue.per_pod.max(1)));
+    }
+
+    #[test]
+    fn a_number_from_outside_is_followed_up_to_total_whatever_the_tasks_do(
+        queue in any_queue(), past in any_past(), replicas: u32,
+    ) {
+        let scaling = Scaling::External { replicas: Some(replicas) };
+        let queue = ObservedQueue { scaling, suspend_scaling: false, faltering: false, ..queue };
+        let (memory, now) = live(&queue, &past);
+        let decision = decide(&queue, memory, now);
+        let most = queue.total.div_ceil(queue.per_pod.max(1));
+        prop_assert_eq!(decision.pods_desired, replicas.min(most));
+        prop_assert_eq!(decision.reason, if replicas > most { Reason::Total } else { Reason::External });
+        prop_assert_eq!(decision.wish, Some(replicas.saturating_mul(queue.per_pod.max(1))));
     }
 
     #[test]

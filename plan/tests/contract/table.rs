@@ -1,4 +1,4 @@
-use rowlock_crds::{AutoscalingSpec, Dur, Manifest, TaskQueueSpec, env};
+use rowlock_crds::{AutoscalingSpec, Dur, Manifest, ScalingMode, TaskQueueSpec, env};
 use rowlock_plan::{Backlog, Decision, Memory, ObservedQueue, Place, Reason, Scaling, decide, fleet};
 
 use crate::{auto, first, queue, seconds};
@@ -140,6 +140,28 @@ fn without_autoscaling_it_is_always_total() {
 }
 
 #[test]
+fn somebody_elses_number_counts_up_to_total() {
+    let external =
+        |replicas| ObservedQueue { scaling: Scaling::External { replicas }, pods: 3, ..waiting(10_000, 1.0) };
+    check(&external(Some(4)), 40, 4, Reason::External);
+    check(&external(Some(0)), 0, 0, Reason::External);
+    check(&external(Some(11)), 100, 10, Reason::Total);
+    check(&ObservedQueue { total: 95, ..external(Some(10)) }, 95, 10, Reason::External);
+    check(&ObservedQueue { total: 0, ..external(Some(1)) }, 0, 0, Reason::Total);
+    check(&ObservedQueue { paused: true, ..external(Some(4)) }, 40, 4, Reason::External);
+    check(&ObservedQueue { stats: None, ..external(Some(4)) }, 40, 4, Reason::External);
+    check(&ObservedQueue { faltering: true, ..external(Some(4)) }, 10, 1, Reason::Faltering);
+    check(&ObservedQueue { suspend_scaling: true, ..external(Some(4)) }, 30, 3, Reason::Suspended);
+    // Nobody has said a number yet: as it is, and one at least.
+    check(&external(None), 30, 3, Reason::External);
+    check(&ObservedQueue { pods: 0, ..external(None) }, 10, 1, Reason::External);
+    // The operator's turn again: no pods are dropped at once.
+    let before = first(&external(Some(8)));
+    let auto = ObservedQueue { pods: 8, ..queue() };
+    assert_eq!(decide(&auto, before.memory, seconds(1001)).pods_desired, 8);
+}
+
+#[test]
 fn suspended_scaling_keeps_what_is_there() {
     let suspended = |pods| ObservedQueue { suspend_scaling: true, pods, ..waiting(10_000, 1.0) };
     check(&suspended(0), 0, 0, Reason::Suspended);
@@ -213,6 +235,14 @@ fn a_decision_explains_itself_in_one_line() {
 fn a_spec_becomes_what_is_decided_about() {
     let mut spec = TaskQueueSpec::with_workers(40);
     assert_eq!(ObservedQueue::of(&spec).scaling, Scaling::Fixed);
+    let scaled_by = |scaling, replicas| {
+        let mut spec = spec.clone();
+        (spec.workers.scaling, spec.workers.replicas) = (Some(scaling), replicas);
+        ObservedQueue::of(&spec).scaling
+    };
+    assert_eq!(scaled_by(ScalingMode::Auto, None), auto(0));
+    assert_eq!(scaled_by(ScalingMode::Fixed, None), Scaling::Fixed);
+    assert_eq!(scaled_by(ScalingMode::External, Some(7)), Scaling::External { replicas: Some(7) });
     spec.workers.autoscaling = Some(AutoscalingSpec { min: 2, ..AutoscalingSpec::default() });
     spec.paused = true;
     let observed = ObservedQueue::of(&spec);

@@ -44,6 +44,10 @@ fn all_else_may_change() {
     for spec in [
         r#"{"database": {"secretRef": {"name": "restored", "key": "url"}}}"#,
         r#"{"workers": {"total": 0, "perPod": 1, "autoscaling": {}}}"#,
+        // What an autoscaler has set may stay, and may be taken away; it cannot be set.
+        r#"{"workers": {"autoscaling": null, "scaling": "External", "replicas": 3}}"#,
+        r#"{"workers": {"scaling": "Auto"}}"#,
+        r#"{"workers": {"scaling": null, "autoscaling": {}, "replicas": null}}"#,
         r#"{"handler": {"http": {"port": 9000}}}"#,
         r#"{"template": {"spec": {"containers": [{"name": "handler", "image": "emails:2"}]}}}"#,
         r#"{"retry": {"backoff": {"fixed": "5s"}}, "timeout": "1h", "cleanup": {"dead": "1d"}}"#,
@@ -51,6 +55,8 @@ fn all_else_may_change() {
     ] {
         assert_eq!(change(&namespace, spec), "", "{spec}");
     }
+    let said = change(&namespace, r#"{"workers": {"replicas": 3}}"#);
+    assert!(said.contains("spec.workers.replicas: "), "{said}");
     // The rules hold for what a change makes of the whole.
     let said = change(&namespace, r#"{"workers": {"autoscaling": {"min": 1}}}"#);
     assert!(said.contains("spec.workers.autoscaling.min: "), "{said}");

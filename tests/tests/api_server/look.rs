@@ -6,13 +6,13 @@ use crate::kubectl::{json as read, kubectl, namespace, ok};
 use crate::table::manifest;
 
 const STATUS: &str = r#"{"status": {
-    "observedGeneration": 1, "pods": 4, "schema": 8,
+    "observedGeneration": 1, "pods": 4, "selector": "a=b", "schema": 8,
     "conditions": [{"type": "Ready", "status": "True", "reason": "Succeeded", "message": "4 pods",
                     "lastTransitionTime": "2026-01-01T00:00:00Z", "observedGeneration": 1}],
     "workers": {"desired": 40, "allocated": 39, "busy": 38},
     "backlog": {"available": 17, "scheduled": 0, "running": 38, "retryable": 2, "dead": 5,
                 "oldestAvailable": "2026-01-01T00:00:00Z"},
-    "scaling": {"desired": 60, "reason": "Total", "limitedBy": "Total"}
+    "scaling": {"mode": "Auto", "desired": 60, "reason": "Total", "limitedBy": "Total"}
 }}"#;
 
 #[test]
@@ -49,7 +49,8 @@ fn the_columns_say_how_it_does() {
     assert!(table[1][4].starts_with(|c: char| c.is_ascii_digit()), "{table:?}");
     assert_eq!(table[1][5], "5");
     let wide = words(&["get", "tq", "-n", &namespace, "-o", "wide"]);
-    assert_eq!((wide[0][6].as_str(), wide[1][6].as_str()), ("REASON", "Succeeded"));
+    assert_eq!(wide[0][6..9], ["REASON", "PODS", "SCALING"]);
+    assert_eq!(wide[1][6..9], ["Succeeded", "4", "Auto"]);
     ok(&["wait", "tq/emails", "-n", &namespace, "--for=condition=Ready", "--timeout=60s"], "");
 }
 
@@ -69,11 +70,39 @@ fn a_status_is_written_as_a_status_only() {
     assert_eq!((&stored["status"]["pods"], &stored["metadata"]["generation"]), (&json!(4), &json!(1)));
 }
 
+/// Of what the operator scales by itself there is no number to read or to set; what to change is said.
 #[test]
 fn workers_cannot_be_scaled_as_if_they_were_pods() {
     let namespace = namespace("scale");
-    ok(&["create", "-n", &namespace, "-f", "-"], &manifest(""));
-    assert!(!kubectl(&["scale", "tq/emails", "-n", &namespace, "--replicas=3"]).content);
+    ok(&["create", "-n", &namespace, "-f", "-"], &manifest("workers: { total: 10, autoscaling: {} }"));
+    let scaled = kubectl(&["scale", "tq/emails", "-n", &namespace, "--replicas=3"]);
+    let cure = "spec.workers.replicas: Invalid value: \"object\": is only for scaling from outside; set \
+                workers.scaling to External, or take replicas out";
+    assert!(!scaled.content && scaled.err.contains(cure), "{scaled:?}");
+    // What an autoscaler shows of it, which then does nothing.
+    let read = kubectl(&["get", "tq", "emails", "-n", &namespace, "--subresource=scale"]);
+    let absent = "the spec replicas field \".spec.workers.replicas\" does not exist";
+    assert!(!read.content && read.err.contains(absent), "{read:?}");
+    let stored = ok(&["get", "tq", "emails", "-n", &namespace, "-o", "jsonpath={.spec.workers}"], "");
+    assert_eq!(stored, r#"{"autoscaling":{},"total":10}"#);
+}
+
+#[test]
+fn a_scale_counts_pods() {
+    let namespace = namespace("pods");
+    ok(&["create", "-n", &namespace, "-f", "-"], &manifest("workers: { total: 10, scaling: External }"));
+    ok(&["scale", "tq/emails", "-n", &namespace, "--replicas=3"], "");
+    ok(
+        &["patch", "tq", "emails", "-n", &namespace, "--subresource=status", "--type=merge", "-p", STATUS],
+        "",
+    );
+    let scale = read(&["get", "tq", "emails", "-n", &namespace, "--subresource=scale"], "");
+    assert_eq!(
+        (&scale["spec"], &scale["status"]),
+        (&json!({ "replicas": 3 }), &json!({ "replicas": 4, "selector": "a=b" }))
+    );
+    let said = kubectl(&["scale", "tq/emails", "-n", &namespace, "--replicas=10001"]);
+    assert!(said.err.contains("should be less than or equal to 10000"), "{said:?}");
 }
 
 #[test]

@@ -45,5 +45,10 @@ fn only_who_may_edit_may_change_and_nobody_writes_the_status() {
     for verb in ["update", "patch"] {
         assert!(!may_status("edgar", verb), "{verb}");
     }
+    let may_scale = |user: &str, verb: &str| {
+        kubectl(&["auth", "can-i", verb, "tq", "--subresource=scale", "-n", &namespace, "--as", user]).content
+    };
+    assert!(may_scale("vera", "get") && !may_scale("vera", "patch"));
+    assert!(may_scale("edgar", "patch") && may_scale("edgar", "update"));
     assert!(may_status("vera", "get"));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rowlock_crds::{Dur, MAX_RETRY_DELAY, parse_manifests};
 
-use crate::kubectl::kubectl_with;
+use crate::kubectl::{kubectl_with, namespace, ok};
 use crate::table::{Case, manifest, table};
 
 /// What Rust says, one line per error.
@@ -96,6 +96,32 @@ fn the_manifests_of_the_documentation_are_accepted() {
     let block = block.replace("  namespace: shop\n", "");
     let full = include_str!("../../../crds/tests/contract/full.yaml").replace("  namespace: shop\n", "");
     assert_accepted(&[block, full]);
+}
+
+/// KEDA is not here: like a `HorizontalPodAutoscaler`, it reads and writes the scale of what it names.
+#[test]
+fn the_autoscalers_of_the_documentation_scale_its_task_queue() {
+    let page = include_str!("../../../docs/kubernetes.md");
+    let section = page.split("## Who scales").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let blocks: Vec<&str> = section.split("\n```").skip(1).step_by(2).collect();
+    let bodies: Vec<&str> = blocks.iter().map(|block| block.split_once('\n').unwrap().1).collect();
+    let [queue, hpa, keda] = bodies[..] else { panic!("{blocks:?}") };
+    assert_eq!(rust(queue), "");
+    let read = |text: &str| serde_yaml::from_str::<serde_json::Value>(text).unwrap();
+    let (queue, hpa, keda) = (read(queue), read(hpa), read(keda));
+    let namespace = namespace("autoscalers");
+    ok(&["create", "-n", &namespace, "-f", "-"], &queue.to_string());
+    ok(&["create", "-n", &namespace, "-f", "-"], &hpa.to_string());
+    for autoscaler in [hpa, keda] {
+        let target = &autoscaler["spec"]["scaleTargetRef"];
+        let names = (&target["apiVersion"], &target["kind"], &target["name"]);
+        assert_eq!(names, (&queue["apiVersion"], &queue["kind"], &queue["metadata"]["name"]));
+    }
+    let scale = format!("/apis/rowlock.dev/v1alpha1/namespaces/{namespace}/taskqueues/emails/scale");
+    ok(&["scale", "tq/emails", "-n", &namespace, "--replicas=1"], "");
+    let read = ok(&["get", "--raw", &scale], "").replace("\"replicas\":1", "\"replicas\":4");
+    ok(&["replace", "--raw", &scale, "-f", "-"], &read);
+    assert!(ok(&["get", "--raw", &scale], "").contains("\"replicas\":4"));
 }
 
 #[test]

@@ -53,6 +53,35 @@ async fn suspended_pods_stay_as_many_as_somebody_made_them() -> Result<()> {
     .await
 }
 
+/// A real one, which reads and writes the scale; fewer pods than its least it raises without any metrics.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_horizontal_pod_autoscaler_and_kubectl_scale_a_task_queue() -> Result<()> {
+    on_stage("external", async |stage| {
+        stage.task_queue(&json!({ "workers": { "scaling": "External", "autoscaling": null } }))?;
+        stage.wait_ready();
+        let replicas = stage.replicas().await?;
+        ensure!(replicas == Some(1), "{replicas:?}");
+        let target = json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "name": NAME });
+        stage.apply(&json!({ "apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
+            "metadata": { "name": NAME },
+            "spec": { "scaleTargetRef": target, "minReplicas": 2, "maxReplicas": 4 } }))?;
+        stage.until_pods(2).await?;
+        stage.kubectl(&["wait", "--for=condition=AbleToScale", &format!("hpa/{NAME}"), "--timeout=60s"]);
+        stage.enqueue(300, &json!({ "ms": 200 })).await?;
+        stage.kubectl(&["delete", "hpa", NAME]);
+        stage.kubectl(&["scale", &format!("tq/{NAME}"), "--replicas=1"]);
+        stage.until_replicas(|replicas| replicas == 1).await?;
+        stage.until_drained().await?;
+        let (contested, message) = stage.condition("Contested").await?;
+        ensure!(contested == "False Succeeded", "{contested}: {message}");
+        stage.kubectl(&["scale", &format!("tq/{NAME}"), "--replicas=0"]);
+        stage.until_no_pods().await?;
+        stage.check(CALM).await?;
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_changed_while_tasks_run_is_taken_from_the_secret() -> Result<()> {
     on_stage("rotated", async |stage| {

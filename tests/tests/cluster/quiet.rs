@@ -88,6 +88,13 @@ async fn every_right_that_the_chart_gives_is_used() -> Result<()> {
         let template = json!({ "spec": { "containers": [{ "name": "handler", "image": "none" }] } });
         stage.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": "letters" },
             "spec": { "database": database, "workers": { "total": 1 }, "template": template } }))?;
+        // A number of pods that nobody has said is begun with one.
+        let database = json!({ "secretRef": { "name": "db" } });
+        let template = json!({ "spec": { "containers": [stage.handler(&json!({}))] } });
+        let workers = json!({ "total": 1, "scaling": "External" });
+        stage.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
+            "metadata": { "name": "notes" },
+            "spec": { "database": database, "workers": workers, "template": template } }))?;
         // A volume that is not there: what the kubelet says of it is read after a minute.
         let volumes = json!([{ "name": "typo", "configMap": { "name": "typo" } }]);
         let mounts = json!({ "volumeMounts": [{ "name": "typo", "mountPath": "/typo" }] });

@@ -50,6 +50,13 @@ fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
     home.edit("perPod: 1", "perpod: 1");
     let said = home.run(&["dev", "-f", "."]);
     check(&said, 2, "./mail.yaml:7: spec.workers.perpod: is not a field here; did you mean `perPod`?");
+    home.edit("perpod: 1", "scaling: Fixed, perPod: 1");
+    let said = home.run(&["dev", "-f", "."]);
+    check(
+        &said,
+        2,
+        "./mail.yaml:7: spec.workers.autoscaling: is only for scaling by the operator; take it out, or",
+    );
     check(&home.run(&["dev", "-f", "nowhere"]), 2, "-f nowhere: No such file");
     home.write("mail.yaml", "");
     check(&home.run(&["dev", "-f", "."]), 2, "there is no TaskQueue in it");

@@ -4,6 +4,30 @@ use rowlock_tests::{TestDb, server};
 
 use crate::stage::{Home, until};
 
+/// Before, there were as many as the tasks needed, or as `total` takes, and no number of one's own.
+#[tokio::test]
+async fn instances_are_as_many_as_the_manifest_says() {
+    let test = TestDb::empty().await;
+    let home = Home::with_database(&server::url(&test.name));
+    home.edit("autoscaling: { min: 0, scaleDownAfter: 1s }", "scaling: External");
+    let dev = home.dev();
+    // As in a cluster where nobody has said a number yet.
+    until("there is one", || home.status("instances") == 1);
+    home.edit("External", "External, replicas: 2");
+    until("there are two", || home.status("instances") == 2);
+    home.edit("replicas: 2", "replicas: 0");
+    until("there is none", || home.status("instances") == 0);
+    let id = home.enqueue("ok");
+    home.edit("replicas: 0", "replicas: 9");
+    until("there are as many as total takes", || home.status("instances") == 2);
+    until("the task is done", || home.state(&id) == "completed");
+    home.edit("External, replicas: 9", "External, replicas: 0");
+    until("there is none again", || home.status("instances") == 0);
+    home.edit("External, replicas: 0", "Fixed");
+    until("there are always two", || home.status("instances") == 2);
+    dev.stop();
+}
+
 #[tokio::test]
 async fn instances_come_with_the_work_and_go_when_it_is_done() {
     let test = TestDb::empty().await;

@@ -33,7 +33,7 @@ fn owner() -> Owner {
         namespace: "shop".into(),
         name: "emails".into(),
         uid: "u1".into(),
-        generation: 3,
+        generation: "3".into(),
         labels: texts("team"),
         annotations: texts("example.com/contact"),
     }

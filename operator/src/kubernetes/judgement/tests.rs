@@ -14,6 +14,7 @@ struct Scene {
     refused: Option<Error>,
     looked: bool,
     outcome: Outcome,
+    contest: Option<Contest>,
     deployment: serde_json::Value,
     health: Health,
     former: Option<DatabaseStatus>,
@@ -32,6 +33,7 @@ fn scene() -> Scene {
         refused: None,
         looked: true,
         outcome: Outcome::Done,
+        contest: None,
         deployment: json!({ "metadata": { "generation": 1 }, "status": counts }),
         health: healthy(2, 2),
         former: None,
@@ -40,7 +42,7 @@ fn scene() -> Scene {
 }
 
 fn judged(scene: Scene) -> Vec<Verdict> {
-    let observed = ObservedQueue::of(&scene.spec);
+    let observed = ObservedQueue { pods: 2, ..ObservedQueue::of(&scene.spec) };
     let view = scene.looked.then(|| QueueView {
         name: "emails".into(),
         owner: Some("c1/shop/letters".into()),
@@ -59,6 +61,7 @@ fn judged(scene: Scene) -> Vec<Verdict> {
         trouble: scene.trouble.as_ref(),
         view: view.as_ref(),
         outcome: &scene.outcome,
+        contest: scene.contest.as_ref(),
         deployment: Some(&deployment),
         health: &scene.health,
         wakes: scene.wakes,
@@ -113,7 +116,7 @@ fn the_words_of_others_are_one_line_that_looks_like_no_command() {
 
 #[test]
 fn all_is_well() {
-    check(scene(), "tfftttf", Reason::Succeeded);
+    check(scene(), "tfftttff", Reason::Succeeded);
 }
 
 #[test]
@@ -121,26 +124,26 @@ fn what_somebody_has_to_change_is_stalled() {
     for reason in
         [Reason::SecretNotFound, Reason::SecretInvalid, Reason::AccessDenied, Reason::DatabaseUnsupported]
     {
-        check(Scene { trouble: Some(trouble(reason)), looked: false, ..scene() }, "fftfutu", reason);
+        check(Scene { trouble: Some(trouble(reason)), looked: false, ..scene() }, "fftfutuu", reason);
     }
     check(
         Scene { trouble: Some(trouble(Reason::SchemaTooNew)), looked: false, ..scene() },
-        "ffttftu",
+        "ffttftuu",
         Reason::SchemaTooNew,
     );
     check(
         Scene { trouble: Some(trouble(Reason::Forbidden)), looked: false, ..scene() },
-        "fftuutu",
+        "fftuutuu",
         Reason::Forbidden,
     );
-    check(Scene { outcome: Outcome::Refused("no".into()), ..scene() }, "tfttttf", Reason::TemplateRefused);
+    check(Scene { outcome: Outcome::Refused("no".into()), ..scene() }, "tfttttff", Reason::TemplateRefused);
     let none = healthy(0, 0);
     check(
         Scene { outcome: Outcome::Refused("no".into()), health: none, ..scene() },
-        "fftttuf",
+        "fftttuff",
         Reason::TemplateRefused,
     );
-    check(Scene { outcome: Outcome::Foreign("no".into()), ..scene() }, "ffttttf", Reason::OwnedByAnother);
+    check(Scene { outcome: Outcome::Foreign("no".into()), ..scene() }, "ffttttff", Reason::OwnedByAnother);
     let hint = Some("adopt".into());
     let refused = Error::Refused { code: NOT_THE_OWNER.into(), message: "another's".into(), hint };
     let anothers = Scene { refused: Some(refused), ..scene() };
@@ -154,16 +157,16 @@ fn what_somebody_has_to_change_is_stalled() {
 fn what_passes_by_itself_is_not() {
     check(
         Scene { trouble: Some(trouble(Reason::ConnectionFailed)), looked: false, ..scene() },
-        "ftffutu",
+        "ftffutuu",
         Reason::ConnectionFailed,
     );
-    check(Scene { looked: false, outcome: Outcome::NotTried, ..scene() }, "utfuutu", Reason::NotObserved);
-    check(Scene { outcome: Outcome::Failed("late".into()), ..scene() }, "ttftttf", Reason::Succeeded);
+    check(Scene { looked: false, outcome: Outcome::NotTried, ..scene() }, "utfuutuu", Reason::NotObserved);
+    check(Scene { outcome: Outcome::Failed("late".into()), ..scene() }, "ttftttff", Reason::Succeeded);
 }
 
 #[test]
 fn who_waits_for_others_is_on_the_way_and_ready() {
-    check(Scene { outcome: Outcome::Waiting("turn".into()), ..scene() }, "ttftttf", Reason::Succeeded);
+    check(Scene { outcome: Outcome::Waiting("turn".into()), ..scene() }, "ttftttff", Reason::Succeeded);
 }
 
 #[test]
@@ -203,10 +206,10 @@ fn who_keeps_pods_out_is_named_with_what_helps() {
 #[test]
 fn a_handler_that_ends_or_is_silent_is_not_healthy() {
     let health = Health { trouble: Some(trouble(Reason::CrashLooping)), ..healthy(2, 0) };
-    check(Scene { health, ..scene() }, "fffttff", Reason::CrashLooping);
+    check(Scene { health, ..scene() }, "fffttfff", Reason::CrashLooping);
     // While others take tasks, it is ready all the same.
     let health = Health { trouble: Some(trouble(Reason::NotListening)), ..healthy(2, 1) };
-    check(Scene { health, ..scene() }, "tffttff", Reason::Succeeded);
+    check(Scene { health, ..scene() }, "tffttfff", Reason::Succeeded);
 }
 
 #[test]
@@ -224,17 +227,60 @@ fn pods_that_start_are_on_the_way() {
     let deployment = json!({ "metadata": { "generation": 1 }, "status": counts });
     check(
         Scene { deployment: deployment.clone(), health: healthy(2, 0), ..scene() },
-        "ftfttuf",
+        "ftfttuff",
         Reason::Progressing,
     );
     // Of a queue that slept: as ready as before.
     let wakes = Scene { deployment, health: healthy(2, 0), wakes: true, ..scene() };
-    check(wakes, "ttfttuf", Reason::Progressing);
+    check(wakes, "ttfttuff", Reason::Progressing);
 }
 
 #[test]
 fn paused_is_not_ready_and_needs_nobody() {
     let mut paused = scene();
     paused.spec.paused = true;
-    check(paused, "ffftttf", Reason::Paused);
+    check(paused, "ffftttff", Reason::Paused);
+}
+
+/// Before, an event told of it, and a status that looked as if nothing was wrong.
+#[test]
+fn who_sets_the_number_of_pods_beside_us_is_named_with_what_to_change() {
+    let managers = vec!["kube-controller-manager".to_owned(), "keda".to_owned()];
+    let contest = Contest { managers, theirs: 5, ours: 2 };
+    let contested = Scene { contest: Some(contest), ..scene() };
+    let verdict = judged(contested).pop().unwrap();
+    assert_eq!((verdict.holds, verdict.reason), (Some(true), Reason::ForeignFieldManager));
+    for part in ["keda had set 5 pods", "asks for 2", "workers.scaling to External", "kind TaskQueue"] {
+        assert!(verdict.message.contains(part), "{part}: {}", verdict.message);
+    }
+    let mut left = scene();
+    left.spec.suspend_scaling = true;
+    check(left, "tfftttff", Reason::Succeeded);
+}
+
+#[test]
+fn what_keeps_a_number_from_outside_from_being_followed_is_named() {
+    let external = |replicas: u32| {
+        let mut scene = scene();
+        (scene.spec.workers.scaling, scene.spec.workers.replicas) =
+            (Some(rowlock_crds::ScalingMode::External), Some(replicas));
+        scene
+    };
+    let limited = |scene: Scene| {
+        let verdict = judged(scene).into_iter().find(|one| one.type_ == Type::ScalingLimited).unwrap();
+        (verdict.holds, verdict.reason, verdict.message)
+    };
+    let (holds, reason, message) = limited(external(2));
+    assert_eq!(
+        (holds, reason, message.as_str()),
+        (Some(false), Reason::NotLimited, "as many pods as workers.replicas says")
+    );
+    let (holds, reason, message) = limited(external(9));
+    assert_eq!((holds, reason), (Some(true), Reason::Total));
+    assert!(message.contains("asks for 9 pods, and workers.total (20) is enough for 2"), "{message}");
+    let mut left = external(9);
+    left.spec.suspend_scaling = true;
+    let (holds, reason, message) = limited(left);
+    assert_eq!((holds, reason), (Some(true), Reason::Suspended));
+    assert!(message.contains("asks for 9 pods, but spec.suspendScaling leaves 2"), "{message}");
 }

@@ -25,6 +25,7 @@ fn made(verdict: Verdict, last: &TaskQueueStatus, now: &str) -> TaskQueueStatus 
         trouble: None,
         view: None,
         outcome: &Outcome::NotTried,
+        contest: None,
         deployment: None,
         health: &health,
         wakes: false,

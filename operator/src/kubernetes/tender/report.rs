@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use rowlock_crds::{
-    ConditionReason, ConditionType, EventReason, FieldError, TaskQueue, TaskQueueStatus, annotations,
-    unknown_names,
+    ConditionReason, ConditionType, EventReason, FieldError, ScalingMode, TaskQueue, TaskQueueStatus,
+    annotations, unknown_names,
 };
 
 use super::Tender;
@@ -35,6 +35,9 @@ const WAKING: Duration = Duration::from_mins(1);
 /// them.
 const EVENTS_EVERY: Duration = Duration::from_mins(1);
 
+/// How often it is tried to give a scale its first number, while that fails or has not been seen yet.
+const START_AGAIN: Duration = Duration::from_secs(30);
+
 /// The last status of a queue that was written.
 pub(super) struct Last {
     uid: String,
@@ -47,6 +50,8 @@ pub(super) struct Last {
     said: Option<(PodRef, Instant, Option<String>)>,
     /// Which of its annotations and labels people were told of that mean nothing.
     unknown: Vec<FieldError>,
+    /// When its scale was last given a number.
+    scale_tried_at: Option<Instant>,
 }
 
 impl Tender {
@@ -62,9 +67,12 @@ impl Tender {
         let mut last = self.last(one);
         let health = self.health(one, &mut last, view, now).await;
         let deployment = self.namespace.deployments.get(&self.source.namespace, &name);
-        let outcome = match (&mut self.operator, queue) {
-            (Some(operator), Some(queue)) => operator.applier_mut().outcome(queue),
-            _ => Outcome::NotTried,
+        let (outcome, contest) = match (&mut self.operator, queue) {
+            (Some(operator), Some(queue)) => {
+                let pods = operator.applier_mut();
+                (pods.outcome(queue), pods.contest(queue))
+            }
+            _ => (Outcome::NotTried, None),
         };
         let double = queue.is_none().then(|| double(one));
         let identity = self.identity.as_deref().filter(|_| queue.is_some());
@@ -78,6 +86,7 @@ impl Tender {
             trouble: double.as_ref().or(self.trouble.as_ref()),
             view,
             outcome: &outcome,
+            contest: contest.as_ref(),
             deployment: deployment.as_deref(),
             health: &health,
             wakes: last.is_ready() && lacks.is_some_and(|lacks| lacks < WAKING),
@@ -93,7 +102,8 @@ impl Tender {
             _ => last.status.adopted.clone().filter(|adopted| Some(adopted) == asked),
         };
         self.tell_of_names(one, &mut last).await;
-        self.tell_of_pods(one, &mut last, view).await;
+        self.tell_of_pods(one, &mut last, view, contest.is_some()).await;
+        self.start_scale(one, &mut last, view).await;
         let since = last.at.map(|at| at.elapsed());
         if change(&last.status, &next).is_due(since, self.shared.numbers_every()) {
             match self.shared.write_status(one, &next).await {
@@ -185,16 +195,45 @@ impl Tender {
     }
 
     /// That there are more or fewer than before, and why.
-    async fn tell_of_pods(&self, one: &TaskQueue, last: &mut Last, view: Option<&QueueView>) {
+    async fn tell_of_pods(
+        &self,
+        one: &TaskQueue,
+        last: &mut Last,
+        view: Option<&QueueView>,
+        contested: bool,
+    ) {
         let Some(view) = view else { return };
         let (every, now) = (self.shared.numbers_every(), Instant::now());
-        let Some((reason, note)) = last.scaled.note(view.instances, &view.decision, every, now) else {
+        let Some((reason, note)) = last.scaled.note(view.instances, &view.decision, contested, every, now)
+        else {
             return;
         };
         let about = one.object_ref(&());
         let (related, reason, action) = (Some(deployment_of(&about)), reason.as_str(), reason.action());
         let news = News { about: &about, related, warning: false, reason, action, note };
         self.shared.hand.event(&news).await;
+    }
+
+    /// Gives the scale of a `TaskQueue` its first number, the pods that there are: without one, nobody can
+    /// read the scale, and so no autoscaler could begin. One at least, since autoscalers leave alone what is
+    /// at zero.
+    async fn start_scale(&self, one: &TaskQueue, last: &mut Last, view: Option<&QueueView>) {
+        let workers = &one.spec.workers;
+        let missing = workers.scaling() == ScalingMode::External && workers.replicas.is_none();
+        let early = last.scale_tried_at.is_some_and(|at| at.elapsed() < START_AGAIN);
+        let Some(view) = view.filter(|_| missing && !early) else { return };
+        last.scale_tried_at = Some(Instant::now());
+        match self.shared.start_scale(one, view.instances.max(1)).await {
+            // Somebody has written to it meanwhile, perhaps this very number.
+            Err(WriteError::Api(kube::Error::Api(status))) if status.code == 409 => {
+                last.scale_tried_at = None;
+            }
+            Err(error) => {
+                let name = one.name_any();
+                tracing::warn!(%error, task_queue = name, "workers.replicas was not set; trying again");
+            }
+            Ok(()) => (),
+        }
     }
 }
 
@@ -218,6 +257,7 @@ impl Last {
             scaled: Scaled::default(),
             said: None,
             unknown: Vec::new(),
+            scale_tried_at: None,
         }
     }
 

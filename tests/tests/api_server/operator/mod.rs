@@ -3,6 +3,7 @@
 mod conditions;
 mod databases;
 mod deployment;
+mod external;
 mod faults;
 mod hostile;
 mod limits;

@@ -90,8 +90,8 @@ async fn who_scales_beside_the_operator_is_named_once_with_what_to_do() {
         stage.until_replicas(2).await;
     }
     let events = stage.until_event("ReplicasRestored").await;
-    assert!(events.contains("had set 5 pods: they are put back to 2"), "{events}");
-    assert!(events.contains("set spec.suspendScaling of the TaskQueue"), "{events}");
+    assert!(events.contains("had set 5 pods on the Deployment, where the TaskQueue asks for 2"), "{events}");
+    assert!(events.contains("set workers.scaling to External"), "{events}");
     assert_eq!(events.matches("ReplicasRestored").count(), 1, "{events}");
     assert!(!events.contains("ScaledUp"), "{events}");
 }

@@ -1,6 +1,6 @@
 //! All that pods, limits, Deployments and databases can be together, with kstatus' meaning as the judge.
 
-use rowlock_plan::Decision;
+use rowlock_plan::{Decision, Reason as Settled};
 use rowlock_queue::{QueueId, QueueStats};
 
 use super::*;
@@ -16,6 +16,7 @@ struct Case {
     lacks: Option<u64>,
     was_ready: bool,
     paused: bool,
+    contested: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,8 +63,14 @@ fn outcomes() -> [Outcome; 6] {
 fn decisions() -> Vec<(u32, Settled)> {
     let mut all = vec![(1, Settled::Faltering), (2, Settled::Backlog), (2, Settled::Fixed)];
     for pods in [0, 2] {
-        let reasons =
-            [Settled::MinWorkers, Settled::Connections, Settled::Total, Settled::Suspended, Settled::Unknown];
+        let reasons = [
+            Settled::MinWorkers,
+            Settled::External,
+            Settled::Connections,
+            Settled::Total,
+            Settled::Suspended,
+            Settled::Unknown,
+        ];
         all.extend(reasons.map(|reason| (pods, reason)));
     }
     all
@@ -132,6 +139,7 @@ impl Case {
     }
 
     fn judged(self, view: &QueueView, outcomes: &[Outcome; 6], spec: &TaskQueueSpec) -> Vec<Verdict> {
+        let contest = Contest { managers: vec!["kubectl".into()], theirs: 5, ours: 2 };
         let (trouble, health, deployment) = (self.trouble.map(trouble), self.health(), self.deployment());
         let lacks = self.lacks.map(Duration::from_secs);
         judge(&Seen {
@@ -141,6 +149,7 @@ impl Case {
             view: Some(view),
             former: None,
             outcome: &outcomes[self.outcome],
+            contest: self.contested.then_some(contest).as_ref(),
             deployment: deployment.as_ref(),
             health: &health,
             wakes: self.was_ready && lacks.is_some_and(|lacks| lacks < Duration::from_mins(1)),
@@ -151,7 +160,9 @@ impl Case {
 
     /// What must hold whatever was seen.
     fn check(self, verdicts: &[Verdict]) {
-        let [ready, reconciling, stalled, _, _, handler, limited] = verdicts else { panic!("{verdicts:?}") };
+        let [ready, reconciling, stalled, _, _, handler, limited, _] = verdicts else {
+            panic!("{verdicts:?}")
+        };
         let holds = |one: &Verdict| one.holds == Some(true);
         let why = || format!("{self:?}\n{verdicts:#?}");
         assert!(!holds(ready) || self.does_tasks(), "ready, and nothing runs: {}", why());
@@ -181,7 +192,7 @@ fn view((pods_desired, reason): (u32, Settled)) -> QueueView {
         due_soon: 0,
         running: 0,
         dead: 0,
-        oldest_available_seconds: None,
+        oldest_available_seconds: Some(70.0),
         oldest_by_priority: [None; 4],
         completed_total: 0,
         arrivals_per_second: 0.0,
@@ -218,7 +229,17 @@ fn ready_never_lies_whatever_was_seen() {
                 for (outcome, lacks, was_ready) in (0..outcomes.len()).flat_map(|outcome| {
                     LACKS.iter().flat_map(move |lacks| [(outcome, *lacks, false), (outcome, *lacks, true)])
                 }) {
-                    let case = Case { trouble, outcome, decided, pods, deployment, lacks, was_ready, paused };
+                    let case = Case {
+                        trouble,
+                        outcome,
+                        decided,
+                        pods,
+                        deployment,
+                        lacks,
+                        was_ready,
+                        paused,
+                        contested: was_ready,
+                    };
                     // It is counted only while there shall be pods, none is ready, and the database answers.
                     let counts = decided.0 > 0 && case.ready() == 0 && trouble.is_none();
                     if counts == lacks.is_some() {
@@ -244,6 +265,7 @@ fn what_people_meet() {
         lacks: None,
         was_ready: false,
         paused: false,
+        contested: false,
     };
     let asleep = case((0, Settled::MinWorkers), Pods::None, Made::Settled);
     let late = |case: Case| Case { lacks: Some(660), ..case };
@@ -253,6 +275,8 @@ fn what_people_meet() {
         (case((0, Settled::Connections), Pods::None, Made::Settled), "fff", Reason::Connections),
         (case((0, Settled::Total), Pods::None, Made::Settled), "fff", Reason::Total),
         (case((0, Settled::Suspended), Pods::None, Made::Settled), "fff", Reason::Suspended),
+        (case((0, Settled::External), Pods::None, Made::Settled), "fff", Reason::External),
+        (case((2, Settled::External), Pods::Work, Made::Settled), "tff", Reason::Succeeded),
         (case((0, Settled::Unknown), Pods::None, Made::Settled), "uff", Reason::NotObserved),
         (case((2, Settled::Backlog), Pods::Work, Made::Settled), "tff", Reason::Succeeded),
         (case((2, Settled::Connections), Pods::Work, Made::Settled), "tff", Reason::Succeeded),
