@@ -1386,7 +1386,7 @@ end $$;
 CREATE FUNCTION rowlock.make_room() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '5s'
+    SET lock_timeout TO '4s'
     AS $$
 declare holder text;
 begin

@@ -246,7 +246,7 @@ async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
     until_kept(&test, |low| 80_000 <= low).await;
     let pages = pages_read(&mut session, "rowlock.oldest_by_priority(1)").await;
     eprintln!("{before} pages, and {pages} from where it was kept");
-    assert!(200 < before && pages < 50, "{before}, then {pages} pages");
+    assert!(1000 < before && pages < 200, "{before}, then {pages} pages");
     // What comes then is seen, and claimed by whoever joins.
     let id = test.enqueue().await;
     assert_eq!(queue_stats(&test.db).await.unwrap()[0].available, 1);
