@@ -332,6 +332,9 @@ CREATE TABLE rowlock.queue (
     keep_completed interval NOT NULL,
     keep_dead interval NOT NULL,
     keep_cancelled interval NOT NULL,
+    max_delay interval DEFAULT '365 days'::interval NOT NULL,
+    lows bigint[],
+    lows_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     CONSTRAINT queue_backlog_limit_check CHECK ((backlog_limit > 0)),
     CONSTRAINT queue_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
     CONSTRAINT queue_name_check CHECK ((name ~ '^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$'::text)),
@@ -508,7 +511,7 @@ begin
     and exists (select 1 from rowlock.queue q where q.id = r.queue and q.bell_until > clock_timestamp());
 end $$;
 
-CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopts text DEFAULT NULL::text) RETURNS integer
+CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, max_delay interval, adopts text DEFAULT NULL::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -520,25 +523,25 @@ begin
     raise exception 'this cannot be the owner of queue "%"', $1 using errcode = 'RL005', hint = 'Use up to 200 of a-z, 0-9, "-", ".", "/" and spaces.';
   end if;
   select * into v from rowlock.queue q where q.name = $1 for update;
-  if found and v.owner <> $2 and v.owner is distinct from $13 then
+  if found and v.owner <> $2 and v.owner is distinct from $14 then
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
     -- Until a grant under way has ended: it would not see this queue, and leave it unguarded.
     lock table rowlock.access in share mode;
     insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused,
-        backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled, room_until, guarded)
-      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, rowlock.room_until(), exists (select 1
+        backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled, max_delay, room_until, guarded)
+      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, rowlock.room_until(), exists (select 1
           from rowlock.access a where a.queue <> 0)) on conflict (name) do nothing returning * into v;
     -- Here, so that nobody waits for somebody else's first time.
     insert into rowlock.mutex (duty, queue) select duty, v.id from generate_series(5, 6) duty
         where v.id is not null on conflict do nothing;
-    if v.id is null then return rowlock.declare_queue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
+    if v.id is null then return rowlock.declare_queue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
         end if;
-  elsif (v.owner, v.generation, v.policy::text, v.max_attempts, v.total_workers, v.paused, v.backlog_limit, v.payload_limit, v.keep_completed, v.keep_dead, v.keep_cancelled)
-      is distinct from ($2, $3, $4::text, $5, $6, $7, $8, $9, $10, $11, $12) then
+  elsif (v.owner, v.generation, v.policy::text, v.max_attempts, v.total_workers, v.paused, v.backlog_limit, v.payload_limit, v.keep_completed, v.keep_dead, v.keep_cancelled, v.max_delay)
+      is distinct from ($2, $3, $4::text, $5, $6, $7, $8, $9, $10, $11, $12, $13) then
     update rowlock.queue q set owner = $2, generation = $3, policy = $4, max_attempts = $5, total_workers = $6, paused = $7, backlog_limit = $8, payload_limit = $9,
-      keep_completed = $10, keep_dead = $11, keep_cancelled = $12 where q.id = v.id;
+      keep_completed = $10, keep_dead = $11, keep_cancelled = $12, max_delay = $13 where q.id = v.id;
   end if;
   return v.id;
 end $_$;
@@ -717,6 +720,7 @@ begin
     prio := coalesce((options->>'priority')::smallint, prio);
     attempts := (options->>'max_attempts')::smallint;
     due := rowlock.due_of(options);
+    if due > now() + q.max_delay then perform rowlock.refuse_delay(q); end if;
     if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
     if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
   end if;
@@ -797,6 +801,7 @@ begin
   prio := coalesce((options->>'priority')::smallint, prio);
   attempts := (options->>'max_attempts')::smallint;
   due := rowlock.due_of(options);
+  if due > now() + q.max_delay then perform rowlock.refuse_delay(q); end if;
   if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
   if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
   size := q.range_size;
@@ -1230,6 +1235,38 @@ begin
   return moved;
 end $_$;
 
+CREATE FUNCTION rowlock.keep_lows() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare v_k bigint; m rowlock.maintenance; none bigint[] := array_fill(0::bigint, array[16]);
+begin
+  perform rowlock.demand_read_committed();
+  select s.last_value + s.is_called::int into v_k from rowlock.k_seq s;
+  select x.* into m from rowlock.maintenance x for update skip locked;
+  if not found then return; end if;
+  if v_k < m.noted_k then
+    update rowlock.queue q set lows = null, lows_at = '-infinity' where q.lows is not null;
+  elsif m.noted_xid > pg_snapshot_xmin(pg_current_snapshot())::text::bigint then
+    return;
+  elsif m.noted_xid > 0 then
+    update rowlock.queue q set lows = (
+        select array_agg(least(coalesce(u.k, m.noted_k), m.noted_k) order by u.o)
+        from unnest(rowlock.least_k(q.id, none)) with ordinality u(k, o)), lows_at = m.noted_at
+      where q.id in (
+        select x.id from rowlock.queue x
+        where not exists (select 1 from rowlock.instance i where i.queue = x.id and i.ended_at is null)
+          and (x.lows_at not between now() - interval '10 minutes' and now()
+            or exists (select 1 from rowlock.instance i where i.queue = x.id and i.ended_at > x.lows_at))
+        for no key update skip locked);
+  end if;
+  update rowlock.maintenance x set noted_k = v_k, noted_xid = pg_current_xact_id()::text::bigint, noted_at = now();
+end $$;
+
 CREATE FUNCTION rowlock.keep_tasks(part text, lo bigint, hi bigint, most integer) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1349,8 +1386,9 @@ end $$;
 CREATE FUNCTION rowlock.make_room() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '5s'
+    SET lock_timeout TO '4s'
     AS $$
+declare holder text;
 begin
   if rowlock.has_room() then return; end if;
   begin
@@ -1359,6 +1397,12 @@ begin
   exception when lock_not_available then null;
   end;
   if not rowlock.has_room() then
+    select coalesce('process ' || h.pid, format('the prepared transaction "%s"', h.prepared)) into holder
+      from rowlock.mutex_holders() h where h.duty = 1;
+    if holder is not null then
+      raise exception 'there is no partition for new tasks, and % holds the lock for making one', holder
+        using errcode = 'RL010', hint = 'End that transaction: pg_terminate_backend, or ROLLBACK PREPARED.';
+    end if;
     raise exception 'there is no partition for new tasks: nothing has cared for this database since %',
         to_timestamp(rowlock.room_until() + 1704067200) - interval '3 days'
       using errcode = 'RL010',
@@ -1415,15 +1459,17 @@ begin
     where a.queue in (0, $2) and ($1 is null or a.duty = $1) and pg_has_role(who, r.oid, 'usage'));
 end $_$;
 
-CREATE FUNCTION rowlock.mutex_holders() RETURNS TABLE(duty smallint, queue integer, pid integer, usename text, application text, since timestamp with time zone)
+CREATE FUNCTION rowlock.mutex_holders() RETURNS TABLE(duty smallint, queue integer, xid text, pid integer, usename text, application text, since timestamp with time zone, prepared text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select m.duty, m.queue, l.pid, a.usename::text, a.application_name, a.xact_start
-  from (select x.duty, x.queue, x.xmax from rowlock.mutex x union all select 1::smallint, 0, x.xmax from rowlock.maintenance x) m
+  select m.duty, m.queue, m.xmax::text, l.pid, coalesce(a.usename, p.owner)::text, a.application_name,
+         coalesce(a.xact_start, p.prepared), p.gid
+  from (select x.duty, x.queue, x.xmax from rowlock.mutex x union all select 7::smallint, 0, x.xmax from rowlock.maintenance x) m
   join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
       and l.granted and l.transactionid::text = m.xmax::text
   left join pg_stat_activity a on a.pid = l.pid
+  left join pg_prepared_xacts p on l.pid is null and p.transaction::text = m.xmax::text
   where l.pid is distinct from pg_backend_pid()
 $$;
 
@@ -1681,7 +1727,10 @@ CREATE FUNCTION rowlock.published_lows(queue integer) RETURNS bigint[]
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
-  select array_agg(y.low order by y.o) from (
+  select coalesce(array_agg(y.low order by y.o), (
+    select array_agg(least(u.low, (select s.last_value from rowlock.k_seq s)) order by u.o)
+    from rowlock.queue q, unnest(q.lows) with ordinality u(low, o)
+    where q.id = $1 and q.lows_at > now() - interval '20 minutes')) from (
     select u.o, min(least(u.low, (select s.last_value from rowlock.k_seq s))) low
         from rowlock.instance i, lateral (
       select x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null
@@ -1776,12 +1825,30 @@ begin
         select x.id from rowlock.dead x join rowlock.queue y on y.id = x.queue where ($1 is null or y.name = $1) and ($2 is null or x.id = any ($2)) order by x.id limit 10000 for update of x skip locked) returning d.*)
     select b.queue, array_agg(b.id order by b.id) ids, array_agg(0::smallint) attempts, array_agg(b.priority order by b.id) priorities from back b group by b.queue
   loop
-    perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities); n := n + cardinality(q.ids);
+    begin
+      perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities);
+    exception when others then
+      perform rowlock.requeue_singly(q.queue, q.ids, q.attempts, q.priorities);
+    end;
+    n := n + cardinality(q.ids);
     -- A request that crossed the last attempt's end was for that one.
     delete from rowlock.cancel_request c where c.id = any (q.ids);
+    -- It may be put off as often as a new one.
+    delete from rowlock.snooze s where s.id = any (q.ids);
   end loop;
   return n;
 end $_$;
+
+CREATE FUNCTION rowlock.refuse_delay(q rowlock.queue) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET "IntervalStyle" TO 'postgres'
+    AS $$
+begin
+  raise exception 'queue "%" takes no task that is due in more than % (limits.maxDelay)', q.name,
+      justify_hours(q.max_delay)
+    using errcode = 'RL005', hint = 'Enqueue it later, or raise limits.maxDelay of the TaskQueue.';
+end $$;
 
 CREATE FUNCTION rowlock.refuse_full(q rowlock.queue) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -1974,7 +2041,8 @@ CREATE FUNCTION rowlock.rights() RETURNS TABLE(duty text, function regprocedure)
   select d.duty, p.oid::regprocedure from (values
     ('producer', '{enqueue,enqueue_many,as_json,as_options,as_payloads,cancel,cancel_all,task_state}'::text[]),
     ('worker', '{join,policy,published_lows,beat,claim,await_claims,fetch,settle,drain,leave,hand_back_strays,care,least_k,sweep,rescue,
-                 mutex_holders,extend_partitions,partition_statistics,take_turn,end_turn,mark_finished,prune_dead,task_state}'),
+                 mutex_holders,extend_partitions,partition_statistics,take_turn,end_turn,mark_finished,prune_dead,keep_lows,
+                 task_state}'),
     ('reader', '{statistics,story,failures,tasks,audit,task_state}')) d(duty, names)
   join pg_proc p on p.proname = any (d.names) and p.pronamespace = 'rowlock'::regnamespace
 $$;
@@ -2022,7 +2090,7 @@ CREATE FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], o
 declare
   answers smallint[] := array_fill(4::smallint, array[cardinality(ids)]);
   v_cancels boolean := exists (select 1 from rowlock.cancel_request);
-  v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; limits bigint[]; maxima smallint[];
+  v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; spent int[];
 begin
   perform rowlock.demand_read_committed();
   perform 1 from rowlock.lease l where l.token = any ($2) and l.instance = $1 order by l.token for update;
@@ -2053,6 +2121,18 @@ begin
       select array_agg(case when x.outcome = 2 and x.attempt + 1 >= m.max_attempts then 3::smallint else x.outcome end order by x.p) into k_outcomes
       from unnest(k_ids, k_outcomes, k_attempts) with ordinality x(id, outcome, attempt, p)
       left join rowlock.max_attempts(v_queue, k_ids) m on m.id = x.id and x.outcome = 2;
+    end if;
+    if 4 = any (k_outcomes) then
+      -- Put off as often as the queue allows: what the instance calls a snooze is dead.
+      select array_agg(case when s.times >= l.most then 3::smallint else x.outcome end order by x.p),
+             array_agg(x.o) filter (where s.times >= l.most)
+        into k_outcomes, spent
+      from unnest(k_ids, k_outcomes, o) with ordinality x(id, outcome, o, p)
+      cross join (select (q.policy->'retry'->>'maxSnoozes')::int most from rowlock.queue q where q.id = v_queue) l
+      left join rowlock.snooze s on x.outcome = 4 and s.id = x.id;
+      foreach i in array coalesce(spent, '{}') loop
+        texts[i] := 'the handler put it off more often than retry.maxSnoozes allows';
+      end loop;
     end if;
     perform rowlock.record(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
     delete from rowlock.lease l using (select t, count(*) n from unnest(k_tokens) t group by t) x
@@ -2564,6 +2644,9 @@ CREATE TABLE rowlock.maintenance (
     next_cleanup_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     seen_at timestamp with time zone DEFAULT now() NOT NULL,
     steady_since timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    noted_k bigint DEFAULT 0 NOT NULL,
+    noted_xid bigint DEFAULT 0 NOT NULL,
+    noted_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     CONSTRAINT maintenance_one_row_check CHECK (one_row)
 );
 
@@ -2741,7 +2824,7 @@ REVOKE ALL ON FUNCTION rowlock.clock_is_steady() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.commit_late(r rowlock.ready) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, adopts text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, max_delay interval, adopts text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.delete_queue(queue text, force boolean) FROM PUBLIC;
 
@@ -2855,6 +2938,8 @@ REVOKE ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) F
 
 REVOKE ALL ON FUNCTION rowlock.keep_failures(most integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.keep_lows() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.keep_tasks(part text, lo bigint, hi bigint, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.later_after() FROM PUBLIC;
@@ -2912,6 +2997,8 @@ REVOKE ALL ON FUNCTION rowlock.reaches(queue integer, backlog_limit bigint) FROM
 REVOKE ALL ON FUNCTION rowlock.record(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.redrive(queue text, ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.refuse_delay(q rowlock.queue) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_full(q rowlock.queue) FROM PUBLIC;
 

@@ -163,6 +163,7 @@ fn declaration(workers: u32) -> Declaration {
         keep_completed: KEEP,
         keep_dead: KEEP,
         keep_cancelled: KEEP,
+        max_delay: KEEP,
     }
 }
 

@@ -23,6 +23,8 @@ pub(crate) const LONGEST_CONTAINER_NAME: usize = 63;
 /// More than a pod can run; the rules about containers need some bound.
 pub(crate) const MOST_CONTAINERS: usize = 100;
 pub(crate) const MAX_ATTEMPTS: RangeInclusive<u16> = 1..=1000;
+/// One a second for eleven days.
+pub(crate) const MAX_SNOOZES: RangeInclusive<u32> = 1..=1_000_000;
 pub(crate) const JITTER_PERCENT: RangeInclusive<u8> = 0..=100;
 /// Redirects and errors: what is not an answer that the task was done.
 pub(crate) const FINAL_STATUS: RangeInclusive<u16> = 300..=599;

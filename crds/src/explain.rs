@@ -111,6 +111,7 @@ pub(crate) fn expected(field: &str) -> Option<&'static str> {
         "spec.workers.replicas" => "a whole number of pods from 0 to 10000",
         "spec.workers.autoscaling.min" => "a whole number from 0 to workers.total",
         "spec.handler.http.port" => "a port from 1 to 65535",
+        "spec.retry.maxSnoozes" => "a whole number from 1 to 1000000",
         "spec.retry.jitterPercent" => "a whole number from 0 to 100",
         "spec.retry.final" => "a list of HTTP statuses, such as [400, 404]",
         "spec.retry.backoff" => {

@@ -25,6 +25,10 @@ pub struct RetryPolicy {
     /// Default: 400, 404, 410, 422.
     #[serde(rename = "final")]
     pub final_statuses: Vec<u16>,
+    /// How often the handler may put a task off (429 or 503 with Retry-After) before it is dead. 1 to 1000000.
+    /// Left out: as often as it likes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_snoozes: Option<u32>,
 }
 
 /// The delay after each failed attempt, before jitter.
@@ -48,6 +52,7 @@ impl Default for RetryPolicy {
             backoff: Backoff::default(),
             jitter_percent: 10,
             final_statuses: vec![400, 404, 410, 422],
+            max_snoozes: None,
         }
     }
 }

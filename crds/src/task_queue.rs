@@ -263,11 +263,13 @@ pub struct LimitsSpec {
     pub backlog: u64,
     /// Bytes of one task's payload. Default: 1048576.
     pub payload_bytes: u64,
+    /// How far ahead a task may be scheduled; enqueueing one that is due later is an error. Default: 365d.
+    pub max_delay: Dur,
 }
 
 impl Default for LimitsSpec {
     fn default() -> Self {
-        Self { backlog: 1_000_000, payload_bytes: 1_048_576 }
+        Self { backlog: 1_000_000, payload_bytes: 1_048_576, max_delay: Dur::from_secs(365 * 86_400) }
     }
 }
 

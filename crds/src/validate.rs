@@ -4,7 +4,8 @@ use std::ops::RangeInclusive;
 
 use crate::bounds::{
     BACKLOG, FACTOR, FINAL_STATUS, JITTER_PERCENT, LONGEST_NAME, LONGEST_NAMESPACE, LONGEST_PATH,
-    LONGEST_SECRET, MAX_ATTEMPTS, MOST_DELAYS, MOST_FINAL, PAYLOAD_BYTES, PER_POD, PORT, REPLICAS, TOTAL,
+    LONGEST_SECRET, MAX_ATTEMPTS, MAX_SNOOZES, MOST_DELAYS, MOST_FINAL, PAYLOAD_BYTES, PER_POD, PORT,
+    REPLICAS, TOTAL,
 };
 use crate::explain::{FieldError, expected, nearest};
 use crate::{
@@ -140,6 +141,9 @@ impl Errors {
     fn retry(&mut self, retry: &RetryPolicy) {
         self.within("spec.retry.maxAttempts", &retry.max_attempts, &MAX_ATTEMPTS);
         self.within("spec.retry.jitterPercent", &retry.jitter_percent, &JITTER_PERCENT);
+        if let Some(snoozes) = &retry.max_snoozes {
+            self.within("spec.retry.maxSnoozes", snoozes, &MAX_SNOOZES);
+        }
         self.final_statuses(&retry.final_statuses);
         match &retry.backoff {
             Backoff::Fixed(delay) => self.delay("spec.retry.backoff.fixed", *delay),
@@ -191,6 +195,7 @@ impl Errors {
         self.not_zero("spec.timeout", spec.timeout, "60s");
         self.within("spec.limits.backlog", &spec.limits.backlog, &BACKLOG);
         self.within("spec.limits.payloadBytes", &spec.limits.payload_bytes, &PAYLOAD_BYTES);
+        self.not_zero("spec.limits.maxDelay", spec.limits.max_delay, "365d");
         let Some(database) = &spec.database else { return };
         let cure = "write which Secret and which of its keys has the URL";
         self.key_of("spec.database.secretRef", &database.secret_ref.name, &database.secret_ref.key, cure);

@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// How often the caretaker works here while no instance lives that would do it.
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
 
+/// And how often while no task waits, which each look tells: an idle database is asked less.
+const QUIET_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How often it is said that caretaking still fails.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
@@ -282,7 +285,12 @@ impl<A: Applier> Operator<A> {
             return;
         }
         let lives = seen.values().any(|queue| queue.stats.instances > 0);
-        let early = self.cared_at.is_some_and(|at| at.elapsed() < CARE_INTERVAL);
+        // What waits may be due, or be more than a limit allows.
+        let waits = seen.values().map(|queue| &queue.stats).any(|stats| {
+            [stats.available, stats.scheduled, stats.retryable, stats.due_soon].iter().any(|tasks| 0 < *tasks)
+        });
+        let every = if lives || waits { CARE_INTERVAL } else { QUIET_INTERVAL };
+        let early = self.cared_at.is_some_and(|at| at.elapsed() < every);
         if early || self.trouble.is_some() {
             return;
         }

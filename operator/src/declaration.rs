@@ -18,5 +18,6 @@ pub(crate) fn declaration(manifest: &Manifest, owner: &str, generation: i64) -> 
         keep_completed: spec.cleanup.completed.as_duration(),
         keep_dead: spec.cleanup.dead.as_duration(),
         keep_cancelled: spec.cleanup.cancelled.as_duration(),
+        max_delay: spec.limits.max_delay.as_duration(),
     }
 }

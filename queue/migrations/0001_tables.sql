@@ -24,7 +24,12 @@ create table rowlock.queue (
   room_until    int not null default 0,           -- until when partitions exist, in seconds since 2024
   bell_until    timestamptz not null default '-infinity',   -- producers ring until then; renewed about once a minute while instances sleep (R12)
   range_size    smallint not null default 128 check (range_size between 1 and 256),
-  keep_completed interval not null, keep_dead interval not null, keep_cancelled interval not null
+  keep_completed interval not null, keep_dead interval not null, keep_cancelled interval not null,
+  max_delay     interval not null default interval '365 days',   -- no task is due later than so long from its enqueueing
+  -- Where claims may start, for a queue without instances, which publish it themselves; and of when that is: see
+  -- rowlock.keep_lows.
+  lows          bigint[],
+  lows_at       timestamptz not null default '-infinity'
 );
 
 -- Who else than the owner may do what: see 0008_roles.sql.
@@ -230,19 +235,25 @@ create table rowlock.maintenance (
   next_partitions_at timestamptz not null default '-infinity',
   next_cleanup_at    timestamptz not null default '-infinity',
   seen_at            timestamptz not null default now(),
-  steady_since       timestamptz not null default '-infinity'
+  steady_since       timestamptz not null default '-infinity',
+  -- A note for rowlock.keep_lows: the next k, a transaction id that was drawn after, and when.
+  noted_k            bigint not null default 0,
+  noted_xid          bigint not null default 0,
+  noted_at           timestamptz not null default '-infinity'
 );
 insert into rowlock.maintenance default values;
 
--- Which sessions hold the locks of the table `mutex`, or the turn at maintenance, at this moment. A worker that
--- misses one for a minute says so in its log.
+-- Which transactions hold the locks of the table `mutex`, or the turn at maintenance (duty 7), at this moment,
+-- and whose they are: a session's, or a prepared one. What is not shown to the caller is null.
 create function rowlock.mutex_holders()
-returns table (duty smallint, queue int, pid int, usename text, application text, since timestamptz)
+returns table (duty smallint, queue int, xid text, pid int, usename text, application text, since timestamptz, prepared text)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select m.duty, m.queue, l.pid, a.usename::text, a.application_name, a.xact_start
-  from (select x.duty, x.queue, x.xmax from rowlock.mutex x union all select 1::smallint, 0, x.xmax from rowlock.maintenance x) m
+  select m.duty, m.queue, m.xmax::text, l.pid, coalesce(a.usename, p.owner)::text, a.application_name,
+         coalesce(a.xact_start, p.prepared), p.gid
+  from (select x.duty, x.queue, x.xmax from rowlock.mutex x union all select 7::smallint, 0, x.xmax from rowlock.maintenance x) m
   join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
       and l.granted and l.transactionid::text = m.xmax::text
   left join pg_stat_activity a on a.pid = l.pid
+  left join pg_prepared_xacts p on l.pid is null and p.transaction::text = m.xmax::text
   where l.pid is distinct from pg_backend_pid()
 $$;

@@ -160,6 +160,14 @@ begin
         hint = 'Enqueue again later, or raise limits.backlog of the TaskQueue; those that are due sooner are taken.';
 end $$;
 
+create function rowlock.refuse_delay(q rowlock.queue) returns void language plpgsql stable
+set search_path = pg_catalog, pg_temp set intervalstyle = 'postgres' as $$
+begin
+  raise exception 'queue "%" takes no task that is due in more than % (limits.maxDelay)', q.name,
+      justify_hours(q.max_delay)
+    using errcode = 'RL005', hint = 'Enqueue it later, or raise limits.maxDelay of the TaskQueue.';
+end $$;
+
 -- Whether a partition takes the tasks of this moment.
 create function rowlock.has_room() returns boolean language sql volatile set search_path = pg_catalog, pg_temp
 as $$
@@ -167,9 +175,11 @@ as $$
 $$;
 
 -- Nobody has cared for this database for longer than partitions are made ahead: the producer makes the next
--- ones, for itself and all others. Of several one does, and the others wait for its commit.
+-- ones, for itself and all others. Of several one does, and the others wait for its commit: less than a client of
+-- ours waits for an answer (STATEMENT_TIMEOUT), so that it hears why.
 create function rowlock.make_room() returns void language plpgsql volatile
-set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
+set search_path = pg_catalog, pg_temp set lock_timeout = '4s' as $$
+declare holder text;
 begin
   if rowlock.has_room() then return; end if;
   begin
@@ -178,6 +188,12 @@ begin
   exception when lock_not_available then null;
   end;
   if not rowlock.has_room() then
+    select coalesce('process ' || h.pid, format('the prepared transaction "%s"', h.prepared)) into holder
+      from rowlock.mutex_holders() h where h.duty = 1;
+    if holder is not null then
+      raise exception 'there is no partition for new tasks, and % holds the lock for making one', holder
+        using errcode = 'RL010', hint = 'End that transaction: pg_terminate_backend, or ROLLBACK PREPARED.';
+    end if;
     raise exception 'there is no partition for new tasks: nothing has cared for this database since %',
         to_timestamp(rowlock.room_until() + 1704067200) - interval '3 days'
       using errcode = 'RL010',
@@ -257,6 +273,7 @@ begin
     prio := coalesce((options->>'priority')::smallint, prio);
     attempts := (options->>'max_attempts')::smallint;
     due := rowlock.due_of(options);
+    if due > now() + q.max_delay then perform rowlock.refuse_delay(q); end if;
     if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
     if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
   end if;
@@ -306,6 +323,7 @@ begin
   prio := coalesce((options->>'priority')::smallint, prio);
   attempts := (options->>'max_attempts')::smallint;
   due := rowlock.due_of(options);
+  if due > now() + q.max_delay then perform rowlock.refuse_delay(q); end if;
   if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
   if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
   size := q.range_size;

@@ -50,9 +50,13 @@ $$;
 create function rowlock.furthest_low() returns bigint language sql immutable return 1000000;
 
 -- The lows that were published last, of all instances the least: an instance that joins need not walk the
--- dead rows of a pinned horizon, and is led past no task by another one that errs.
+-- dead rows of a pinned horizon, and is led past no task by another one that errs. Of a queue without
+-- instances those that were kept (rowlock.keep_lows), for as long as they are looked after.
 create function rowlock.published_lows(queue int) returns bigint[] language sql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-  select array_agg(y.low order by y.o) from (
+  select coalesce(array_agg(y.low order by y.o), (
+    select array_agg(least(u.low, (select s.last_value from rowlock.k_seq s)) order by u.o)
+    from rowlock.queue q, unnest(q.lows) with ordinality u(low, o)
+    where q.id = $1 and q.lows_at > now() - interval '20 minutes')) from (
     select u.o, min(least(u.low, (select s.last_value from rowlock.k_seq s))) low
         from rowlock.instance i, lateral (
       select x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null

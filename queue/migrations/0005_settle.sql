@@ -72,7 +72,7 @@ returns smallint[] language plpgsql volatile security definer set search_path = 
 declare
   answers smallint[] := array_fill(4::smallint, array[cardinality(ids)]);
   v_cancels boolean := exists (select 1 from rowlock.cancel_request);
-  v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; limits bigint[]; maxima smallint[];
+  v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; spent int[];
 begin
   perform rowlock.demand_read_committed();
   perform 1 from rowlock.lease l where l.token = any ($2) and l.instance = $1 order by l.token for update;
@@ -103,6 +103,18 @@ begin
       select array_agg(case when x.outcome = 2 and x.attempt + 1 >= m.max_attempts then 3::smallint else x.outcome end order by x.p) into k_outcomes
       from unnest(k_ids, k_outcomes, k_attempts) with ordinality x(id, outcome, attempt, p)
       left join rowlock.max_attempts(v_queue, k_ids) m on m.id = x.id and x.outcome = 2;
+    end if;
+    if 4 = any (k_outcomes) then
+      -- Put off as often as the queue allows: what the instance calls a snooze is dead.
+      select array_agg(case when s.times >= l.most then 3::smallint else x.outcome end order by x.p),
+             array_agg(x.o) filter (where s.times >= l.most)
+        into k_outcomes, spent
+      from unnest(k_ids, k_outcomes, o) with ordinality x(id, outcome, o, p)
+      cross join (select (q.policy->'retry'->>'maxSnoozes')::int most from rowlock.queue q where q.id = v_queue) l
+      left join rowlock.snooze s on x.outcome = 4 and s.id = x.id;
+      foreach i in array coalesce(spent, '{}') loop
+        texts[i] := 'the handler put it off more often than retry.maxSnoozes allows';
+      end loop;
     end if;
     perform rowlock.record(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
     delete from rowlock.lease l using (select t, count(*) n from unnest(k_tokens) t group by t) x

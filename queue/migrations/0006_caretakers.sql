@@ -382,6 +382,37 @@ begin
     where k.id = y.id and f.state in (1, 3);
 end $$;
 
+-- Keeps where claims may start in queues without instances, so that what waits there is counted without a walk
+-- over all that died: the exact watermark (R6), for nobody is there who would sweep. Call it as a transaction of its
+-- own, about once a minute: k is read before this transaction has an id. A note is good once every transaction that was
+-- open is over. What was kept is found anew every ten minutes: a failover may take back k_seq.
+create function rowlock.keep_lows() returns void language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+#variable_conflict use_column
+declare v_k bigint; m rowlock.maintenance; none bigint[] := array_fill(0::bigint, array[16]);
+begin
+  perform rowlock.demand_read_committed();
+  select s.last_value + s.is_called::int into v_k from rowlock.k_seq s;
+  select x.* into m from rowlock.maintenance x for update skip locked;
+  if not found then return; end if;
+  if v_k < m.noted_k then
+    update rowlock.queue q set lows = null, lows_at = '-infinity' where q.lows is not null;
+  elsif m.noted_xid > pg_snapshot_xmin(pg_current_snapshot())::text::bigint then
+    return;
+  elsif m.noted_xid > 0 then
+    update rowlock.queue q set lows = (
+        select array_agg(least(coalesce(u.k, m.noted_k), m.noted_k) order by u.o)
+        from unnest(rowlock.least_k(q.id, none)) with ordinality u(k, o)), lows_at = m.noted_at
+      where q.id in (
+        select x.id from rowlock.queue x
+        where not exists (select 1 from rowlock.instance i where i.queue = x.id and i.ended_at is null)
+          and (x.lows_at not between now() - interval '10 minutes' and now()
+            or exists (select 1 from rowlock.instance i where i.queue = x.id and i.ended_at > x.lows_at))
+        for no key update skip locked);
+  end if;
+  update rowlock.maintenance x set noted_k = v_k, noted_xid = pg_current_xact_id()::text::bigint, noted_at = now();
+end $$;
+
 -- What a caretaker asks in each pass, in one statement: promote, and a note for the watermarks; with `tidies` the backlog against its limit, with
 -- `looks` the newest beat of every instance that lives. No row: another session promotes.
 --

@@ -7,7 +7,8 @@ set search_path = pg_catalog, pg_temp as $$
   select d.duty, p.oid::regprocedure from (values
     ('producer', '{enqueue,enqueue_many,as_json,as_options,as_payloads,cancel,cancel_all,task_state}'::text[]),
     ('worker', '{join,policy,published_lows,beat,claim,await_claims,fetch,settle,drain,leave,hand_back_strays,care,least_k,sweep,rescue,
-                 mutex_holders,extend_partitions,partition_statistics,take_turn,end_turn,mark_finished,prune_dead,task_state}'),
+                 mutex_holders,extend_partitions,partition_statistics,take_turn,end_turn,mark_finished,prune_dead,keep_lows,
+                 task_state}'),
     ('reader', '{statistics,story,failures,tasks,audit,task_state}')) d(duty, names)
   join pg_proc p on p.proname = any (d.names) and p.pronamespace = 'rowlock'::regnamespace
 $$;

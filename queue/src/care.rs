@@ -9,8 +9,8 @@ use std::{
 use sqlx::{Row, types::time::OffsetDateTime};
 
 use crate::{
-    Db, Duty, InstanceId, LEASE, Lows, Noted, PartitionStats, QueueId, Result, db::query,
-    maintenance::Maintenance, mutex::Missed, partitions::partition_stats, sweep::Sweeper,
+    Db, InstanceId, LEASE, Lows, Noted, PartitionStats, QueueId, Result, db::query, maintenance::Maintenance,
+    mutex::LocksHeld, partitions::partition_stats, sweep::Sweeper,
 };
 
 /// Tasks moved in one statement: a few milliseconds of work (measurements 4).
@@ -47,6 +47,8 @@ pub struct CareReport {
     pub pruned: u64,
     /// For how long there are partitions; `None`: not looked at in this pass.
     pub partitions: Option<PartitionStats>,
+    /// Locks of ours that other sessions have held for too long; `None`: not looked at in this pass.
+    pub locks_held: Option<usize>,
 }
 
 /// A moment, and a transaction id drawn after it. Once no older transaction is open, no task can become due before that moment.
@@ -71,7 +73,7 @@ pub struct Caretaker {
     pulses_at: Option<Instant>,
     /// How many instances live, as of the last look.
     living: f64,
-    promote_missed: Missed,
+    locks_held: LocksHeld,
     /// Whether it has tidied, and asked for a turn, at all.
     tidied: bool,
     asked_for_turn: bool,
@@ -155,6 +157,7 @@ impl Caretaker {
         if due(&mut self.partitions_at, PARTITIONS_EVERY) {
             report.partitions = Some(partition_stats(db).await?);
         }
+        report.locks_held = self.locks_held.look(db).await?;
         report.pruned = self.maintenance.take_result().await?;
         Ok(())
     }
@@ -191,9 +194,6 @@ impl Caretaker {
                     .bind(looks && first),
                 )
                 .await?;
-            if first {
-                self.promote_missed.see(db, Duty::Promote, row.is_none()).await?;
-            }
             let Some(row) = row else { break };
             if looks && first {
                 let instances = row.try_get::<Option<Vec<i64>>, _>(7)?.unwrap_or_default();

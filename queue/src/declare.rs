@@ -37,6 +37,8 @@ pub struct Declaration {
     pub keep_dead: Duration,
     /// How long cancelled tasks are kept.
     pub keep_cancelled: Duration,
+    /// Enqueue refuses tasks that are due later than so long from then.
+    pub max_delay: Duration,
 }
 
 /// Writes a declaration. Writes nothing when nothing changed.
@@ -49,7 +51,7 @@ pub async fn adopt(db: &Db, queue: &Declaration, from: Option<&str>) -> Result<Q
     let row = db
         .one(
             query(
-                "select rowlock.declare_queue($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+                "select rowlock.declare_queue($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
             )
             .bind(&queue.name)
             .bind(&queue.owner)
@@ -63,6 +65,7 @@ pub async fn adopt(db: &Db, queue: &Declaration, from: Option<&str>) -> Result<Q
             .bind(interval(queue.keep_completed))
             .bind(interval(queue.keep_dead))
             .bind(interval(queue.keep_cancelled))
+            .bind(interval(queue.max_delay))
             .bind(from),
         )
         .await?;

@@ -32,6 +32,7 @@ mod stats;
 mod story;
 mod sweep;
 mod tenants;
+mod text;
 
 pub use beat::{Beat, BeatIn, beat};
 pub use bell::{Bell, keep_bell, listen};
@@ -49,7 +50,7 @@ pub use instance::{Joined, drain, hand_back_strays, join, leave};
 pub use lows::{Lows, LowsSeen};
 pub use maintenance::maintain;
 pub use migrate::{MigrateReport, SCHEMA_VERSION};
-pub use mutex::{Duty, holder};
+pub use mutex::{Duty, LockHolder, lock_holders};
 pub use overview::{ConnectionLimit, Declared, Overview, overview};
 pub use partitions::{PartitionStats, extend_partitions, partition_stats};
 pub use people::{Audit, Cancelled, audit, cancel, delete_queue, redrive, redrive_dead};

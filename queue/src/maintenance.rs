@@ -63,6 +63,7 @@ struct Pass<'a> {
 impl Pass<'_> {
     async fn make_and_forget(&self) -> Result<()> {
         partitions::extend_partitions(self.db).await?;
+        self.all(query("select rowlock.keep_lows()")).await?;
         while self.count(query("select rowlock.prune_dead($1)").bind(PRUNE_MOST)).await? == PRUNE_MOST {
             if self.until <= Instant::now() {
                 return Ok(());

@@ -1,10 +1,11 @@
 //! Migrations: numbered, forward only, each in one transaction under a transaction-scoped lock, so that they run behind a
 //! transaction pooler too, where sqlx's own migrator with its session lock does not.
 
-use sqlx::{Connection, Executor, Row};
+use sqlx::{Connection, Executor, PgConnection, Row};
 
 use crate::{
     Db, Error, Result,
+    connect::guarded,
     db::{BEGIN, once, query},
 };
 
@@ -187,38 +188,44 @@ impl Db {
         }
         self.refuse_no_encoding().await?;
         let mut lent = self.pool.lend().await?;
-        let mut tx = lent.connection().begin_with(BEGIN).await?;
-        // One migrator at a time, for the whole database, by locks that need a right: a schema's name is
-        // unique, and so it waits for the other one's commit; the table is ours.
-        if schema.owner.is_none() {
-            tx.execute("create schema rowlock").await?;
-        }
-        if schema.migrated {
-            tx.execute("lock table rowlock.migration in share row exclusive mode").await?;
-        } else {
-            tx.execute(MIGRATION_TABLE).await?;
-        }
-        tx.execute(LOCK_TIMEOUT).await?;
-        let found: Option<i32> =
-            once("select max(version) from rowlock.migration").fetch_one(&mut *tx).await?.try_get(0)?;
-        for migration in MIGRATIONS.iter().filter(|migration| migration.version > found.unwrap_or(0)) {
-            tx.execute(migration.sql).await?;
-            once("insert into rowlock.migration (version, name, compatible_from) values ($1, $2, $3)")
-                .bind(migration.version)
-                .bind(migration.name)
-                .bind(migration.compatible_from)
-                .execute(&mut *tx)
-                .await?;
-        }
-        // Functions that were made anew have lost their grants.
-        tx.execute("select rowlock.renew_grants()").await?;
-        let asked = "select exists (select 1 from pg_publication p where p.puballtables)";
-        let published: bool = once(asked).fetch_one(&mut *tx).await?.try_get(0)?;
-        let committed = tx.commit().await;
-        lent.give_back(committed)?;
+        let published = guarded(apply(lent.connection(), &schema)).await;
+        let published = lent.give_back(published)?;
         let notes = published.then(|| PUBLICATION_NOTE.to_owned()).into_iter().collect();
         Ok(MigrateReport { from, to: SCHEMA_VERSION, notes })
     }
+}
+
+/// Runs the migrations that are missing, in one transaction. Answers with whether all tables are published.
+async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<bool> {
+    let mut tx = connection.begin_with(BEGIN).await?;
+    // One migrator at a time, for the whole database, by locks that need a right: a schema's name is
+    // unique, and so it waits for the other one's commit; the table is ours.
+    if schema.owner.is_none() {
+        tx.execute("create schema rowlock").await?;
+    }
+    if schema.migrated {
+        tx.execute("lock table rowlock.migration in share row exclusive mode").await?;
+    } else {
+        tx.execute(MIGRATION_TABLE).await?;
+    }
+    tx.execute(LOCK_TIMEOUT).await?;
+    let found: Option<i32> =
+        once("select max(version) from rowlock.migration").fetch_one(&mut *tx).await?.try_get(0)?;
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found.unwrap_or(0)) {
+        tx.execute(migration.sql).await?;
+        once("insert into rowlock.migration (version, name, compatible_from) values ($1, $2, $3)")
+            .bind(migration.version)
+            .bind(migration.name)
+            .bind(migration.compatible_from)
+            .execute(&mut *tx)
+            .await?;
+    }
+    // Functions that were made anew have lost their grants.
+    tx.execute("select rowlock.renew_grants()").await?;
+    let asked = "select exists (select 1 from pg_publication p where p.puballtables)";
+    let published = once(asked).fetch_one(&mut *tx).await?.try_get(0)?;
+    tx.commit().await?;
+    Ok(published)
 }
 
 impl Schema {

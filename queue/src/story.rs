@@ -1,9 +1,9 @@
 //! What people ask of tasks: one task's whole story, or the tasks of a state.
 
 use serde::Serialize;
-use sqlx::Row;
+use sqlx::{Row, postgres::PgRow};
 
-use crate::{Db, Error, Result, TaskId, db::query, declare::unsigned};
+use crate::{Db, Error, Result, TaskId, db::query, declare::unsigned, text::read};
 
 /// A failed attempt.
 #[derive(Debug, Clone, Serialize)]
@@ -56,6 +56,9 @@ pub struct Story {
     pub payload: Option<String>,
     /// What the handler answered.
     pub result: Option<String>,
+    /// What of it cannot be read, and why. Such a payload or result is left out; elsewhere a replacement
+    /// character stands for each part.
+    pub unreadable: Vec<String>,
 }
 
 impl std::fmt::Debug for Story {
@@ -80,27 +83,57 @@ pub struct TaskLine {
     pub attempt: u16,
     /// Since when, or when it is due: RFC 3339.
     pub at: String,
+    /// Why its type cannot be read, where that is so.
+    pub unreadable: Option<String>,
 }
+
+/// As bytes, which any text is: see [`read`].
+macro_rules! bytes {
+    ($column:literal) => {
+        concat!("decode(replace(", $column, ", chr(92), repeat(chr(92), 2)), 'escape')")
+    };
+}
+
+const STORY: &str = concat!(
+    "select queue, ",
+    bytes!("type"),
+    ", state, priority, attempt, max_attempts, to_json(enqueued_at)#>>'{}', to_json(due_at)#>>'{}',
+            to_json(finished_at)#>>'{}', ",
+    bytes!("instance"),
+    ", ",
+    bytes!("payload"),
+    ", ",
+    bytes!("result"),
+    ", snoozes, to_json(first_snoozed_at)#>>'{}', to_json(snoozed_at)#>>'{}' from rowlock.story($1)"
+);
+
+const FAILURES: &str = concat!(
+    "select to_json(at)#>>'{}', attempt, ",
+    bytes!("instance"),
+    ", ",
+    bytes!("error"),
+    " from rowlock.failures($1)"
+);
+
+const TASKS: &str = concat!(
+    "select id, queue_name, ",
+    bytes!("type"),
+    ", attempt, to_json(at)#>>'{}' from rowlock.tasks($1, $2, $3, $4)"
+);
 
 /// The story of a task; `None`: there is no such task, or it was pruned.
 pub async fn story(db: &Db, id: TaskId) -> Result<Option<Story>> {
-    let row = db.maybe(query(
-            "select queue, type, state, priority, attempt, max_attempts, to_json(enqueued_at)#>>'{}', to_json(due_at)#>>'{}',
-                    to_json(finished_at)#>>'{}', instance, payload, result, snoozes,
-                    to_json(first_snoozed_at)#>>'{}', to_json(snoozed_at)#>>'{}' from rowlock.story($1)",
-        )
-        .bind(id.0))
-    .await?;
-    let Some(row) = row else { return Ok(None) };
-    let failures = db
-        .all(
-            query("select to_json(at)#>>'{}', attempt, instance, error from rowlock.failures($1)").bind(id.0),
-        )
-        .await?;
+    let Some(row) = db.maybe(query(STORY).bind(id.0)).await? else { return Ok(None) };
+    let failures = db.all(query(FAILURES).bind(id.0)).await?;
+    let mut texts = Texts { row: &row, unreadable: Vec::new() };
+    let (kind, instance) = (texts.shown(1, "type")?.unwrap_or_default(), texts.shown(9, "instance")?);
+    let (payload, result) = (texts.whole(10, "payload")?, texts.whole(11, "result")?);
+    let mut unreadable = texts.unreadable;
+    let failures = failures.iter().map(|row| failure(row, &mut unreadable)).collect::<Result<_>>()?;
     Ok(Some(Story {
         id,
         queue: row.try_get(0)?,
-        kind: row.try_get(1)?,
+        kind,
         state: row.try_get(2)?,
         priority: u8::try_from(row.try_get::<i16, _>(3)?).unwrap_or_default(),
         attempt: u16::try_from(row.try_get::<i32, _>(4)?).unwrap_or_default(),
@@ -108,20 +141,49 @@ pub async fn story(db: &Db, id: TaskId) -> Result<Option<Story>> {
         enqueued_at: row.try_get(6)?,
         due_at: row.try_get(7)?,
         finished_at: row.try_get(8)?,
-        instance: row.try_get(9)?,
-        failures: failures
-            .iter()
-            .map(|row| {
-                let (at, attempt) = (row.try_get(0)?, unsigned(row.try_get(1)?));
-                Ok(Failure { at, attempt, instance: row.try_get(2)?, error: row.try_get(3)? })
-            })
-            .collect::<Result<_>>()?,
-        payload: row.try_get(10)?,
-        result: row.try_get(11)?,
+        instance,
+        failures,
+        payload,
+        result,
         snoozes: row.try_get::<i32, _>(12)?.unsigned_abs(),
         first_snoozed_at: row.try_get(13)?,
         snoozed_at: row.try_get(14)?,
+        unreadable,
     }))
+}
+
+fn failure(row: &PgRow, unreadable: &mut Vec<String>) -> Result<Failure> {
+    let mut texts = Texts { row, unreadable: Vec::new() };
+    let (instance, error) = (texts.shown(2, "instance")?, texts.shown(3, "error")?);
+    unreadable.append(&mut texts.unreadable);
+    Ok(Failure {
+        at: row.try_get(0)?,
+        attempt: unsigned(row.try_get(1)?),
+        instance: instance.unwrap_or_default(),
+        error: error.unwrap_or_default(),
+    })
+}
+
+/// The texts of a row, and what of them cannot be read.
+struct Texts<'a> {
+    row: &'a PgRow,
+    unreadable: Vec<String>,
+}
+
+impl Texts<'_> {
+    /// Whatever of it can be read.
+    fn shown(&mut self, column: usize, name: &str) -> Result<Option<String>> {
+        let Some(bytes) = self.row.try_get::<Option<Vec<u8>>, _>(column)? else { return Ok(None) };
+        let read = read(bytes);
+        self.unreadable.extend(read.fault.map(|fault| format!("the {name} {fault}")));
+        Ok(Some(read.text))
+    }
+
+    /// All of it or nothing.
+    fn whole(&mut self, column: usize, name: &str) -> Result<Option<String>> {
+        let (faults, text) = (self.unreadable.len(), self.shown(column, name)?);
+        Ok(text.filter(|_| faults == self.unreadable.len()))
+    }
 }
 
 /// Every state a task may be asked for by.
@@ -144,26 +206,23 @@ pub async fn list(
             hint: Some(format!("States are {}.", STATES.join(", "))),
         });
     }
-    let rows = db
-        .all(
-            query(
-                "select id, queue_name, type, attempt, to_json(at)#>>'{}' from rowlock.tasks($1, $2, $3, $4)",
-            )
-            .bind(queue)
-            .bind(state)
-            .bind(after.map(|id| id.0))
-            .bind(i32::try_from(limit).unwrap_or(i32::MAX)),
-        )
-        .await?;
+    let asked = query(TASKS)
+        .bind(queue)
+        .bind(state)
+        .bind(after.map(|id| id.0))
+        .bind(i32::try_from(limit).unwrap_or(i32::MAX));
+    let rows = db.all(asked).await?;
     rows.iter()
         .map(|row| {
+            let kind = read(row.try_get::<Option<Vec<u8>>, _>(2)?.unwrap_or_default());
             Ok(TaskLine {
                 id: TaskId(row.try_get(0)?),
                 queue: row.try_get(1)?,
-                kind: row.try_get::<Option<String>, _>(2)?.unwrap_or_default(),
+                kind: kind.text,
                 state: state.to_owned(),
                 attempt: u16::try_from(row.try_get::<i32, _>(3)?).unwrap_or_default(),
                 at: row.try_get(4)?,
+                unreadable: kind.fault.map(|fault| format!("the type {fault}")),
             })
         })
         .collect()

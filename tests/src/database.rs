@@ -215,6 +215,7 @@ pub fn declaration(name: &str) -> Declaration {
         keep_completed: Duration::from_hours(24),
         keep_dead: Duration::from_hours(168),
         keep_cancelled: Duration::from_hours(24),
+        max_delay: Duration::from_hours(365 * 24),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rowlock_queue::{BEAT, Beat, BeatIn, Duty};
+use rowlock_queue::{BEAT, Beat, BeatIn, Duty, LockHolder};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -96,12 +96,12 @@ async fn beat_once(shared: &Shared, line: &mut Line, snapshot: Snapshot, sent: I
 }
 
 async fn tell_who_starves_us(shared: &Shared) {
-    let duty = Duty::Allocate(shared.queue_id);
-    let holder = rowlock_queue::holder(&shared.db, duty).await.ok().flatten();
-    tracing::warn!(
-        holder = holder.as_deref().unwrap_or("unknown"),
-        "tasks wait, and no workers are granted: a session holds the lock for that; end it with pg_terminate_backend"
-    );
+    let holders = rowlock_queue::lock_holders(&shared.db).await.unwrap_or_default();
+    let grants = |holder: &LockHolder| holder.duty == Duty::Allocate && holder.queue == shared.queue_id;
+    let holder = holders.into_iter().find(grants);
+    let (holder, cure) =
+        holder.map_or_else(|| ("unknown".into(), String::new()), |found| (found.who, found.cure));
+    tracing::warn!(%holder, "tasks wait, and no workers are granted: a session holds the lock for that; {cure}");
 }
 
 /// Puts in force what the beat brought. Failures here only wait for the next beat.

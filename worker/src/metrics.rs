@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     lease_lost: IntCounter,
     errors: IntCounterVec,
     care: IntCounterVec,
+    locks_held: IntGauge,
     partitions: Partitions,
 }
 
@@ -84,6 +85,10 @@ impl Metrics {
             lease_lost: IntCounter::with_opts(opts("lease_lost_total", "Outcomes that came too late"))?,
             errors: IntCounterVec::new(opts("errors_total", "Failures, by kind"), &["kind"])?,
             care: IntCounterVec::new(opts("caretaken_total", "What the caretakers did"), &["deed"])?,
+            locks_held: IntGauge::with_opts(opts(
+                "locks_held",
+                "Locks of Rowlock that another session has held for over 30 s",
+            ))?,
             partitions: Partitions {
                 left: Gauge::with_opts(opts(
                     "partitions_left_seconds",
@@ -117,7 +122,8 @@ impl Metrics {
         self.registry.register(Box::new(self.beats_failed.clone()))?;
         self.registry.register(Box::new(self.lease_lost.clone()))?;
         self.registry.register(Box::new(self.errors.clone()))?;
-        self.registry.register(Box::new(self.care.clone()))
+        self.registry.register(Box::new(self.care.clone()))?;
+        self.registry.register(Box::new(self.locks_held.clone()))
     }
 
     /// The text format, with the gauges as they are now.
@@ -172,6 +178,9 @@ impl Metrics {
             if 0 < done {
                 self.care.with_label_values(&[deed]).inc_by(done);
             }
+        }
+        if let Some(locks) = report.locks_held {
+            self.locks_held.set(i64::try_from(locks).unwrap_or(i64::MAX));
         }
         if let Some(stats) = report.partitions {
             *self.partitions.seen.lock().unwrap_or_else(PoisonError::into_inner) =

@@ -51,6 +51,7 @@ fn text(story: &Story) -> String {
             attempt => format!("failed    {} attempt {attempt}: {error}", failure.at),
         });
     }
+    lines.extend(story.unreadable.iter().map(|why| format!("unreadable {why}")));
     lines.join("\n")
 }
 
@@ -81,6 +82,8 @@ struct Shown<'a> {
     payload: Option<Payload<'a>>,
     /// The handler's answer, which need not be JSON, as a string.
     result: Option<&'a str>,
+    /// What of it cannot be read, and why.
+    unreadable: &'a [String],
 }
 
 /// The payload as it was enqueued, byte for byte: numbers beyond 2⁵³, the order of keys and double ones are
@@ -118,6 +121,7 @@ impl<'a> Shown<'a> {
             failures: &story.failures,
             payload: story.payload.as_deref().map(Payload::of),
             result: story.result.as_deref(),
+            unreadable: &story.unreadable,
         }
     }
 }

@@ -19,17 +19,26 @@ pub(crate) async fn run(args: Tasks, output: Output) -> Result<(), Failure> {
         if tasks.is_empty() {
             return format!("no {state} tasks");
         }
-        table(&["ID", "QUEUE", "TYPE", "STATE", "ATTEMPT", "AT"], &tasks.iter().map(row).collect::<Vec<_>>())
+        let header = ["ID", "QUEUE", "TYPE", "STATE", "ATTEMPT", "AT"];
+        let lines = std::iter::once(table(&header, &tasks.iter().map(row).collect::<Vec<_>>()));
+        lines.chain(tasks.iter().filter_map(fault)).collect::<Vec<_>>().join("\n")
     };
     output.result(text, &Value::Array(tasks.iter().map(value).collect()))
 }
 
 fn row(task: &TaskLine) -> Vec<String> {
-    let TaskLine { id, queue, kind, state, attempt, at } = task;
+    let TaskLine { id, queue, kind, state, attempt, at, .. } = task;
     vec![id.to_string(), queue.clone(), kind.clone(), state.clone(), attempt.to_string(), at.clone()]
 }
 
+/// What cannot be read of it, below the table.
+fn fault(task: &TaskLine) -> Option<String> {
+    let why = task.unreadable.as_ref()?;
+    Some(format!("task {} cannot be read whole: {why}", task.id))
+}
+
 fn value(task: &TaskLine) -> Value {
-    let TaskLine { id, queue, kind, state, attempt, at } = task;
-    json!({"id": id.to_string(), "queue": queue, "type": kind, "state": state, "attempt": attempt, "at": at})
+    let TaskLine { id, queue, kind, state, attempt, at, unreadable } = task;
+    json!({"id": id.to_string(), "queue": queue, "type": kind, "state": state, "attempt": attempt, "at": at,
+           "unreadable": unreadable})
 }

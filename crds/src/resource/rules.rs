@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use super::cel::{at_least, at_most, blaming, is_duration, not_zero, remembering, rule, telling};
 use crate::bounds::{
     BACKLOG, FACTOR, FINAL_STATUS, JITTER_PERCENT, LONGEST_NAME, LONGEST_PATH, LONGEST_SECRET, MAX_ATTEMPTS,
-    MOST_DELAYS, MOST_FINAL, MOST_RESOURCES, PAYLOAD_BYTES, PER_POD, PORT, REPLICAS, TOTAL,
+    MAX_SNOOZES, MOST_DELAYS, MOST_FINAL, MOST_RESOURCES, PAYLOAD_BYTES, PER_POD, PORT, REPLICAS, TOTAL,
 };
 use crate::{MAX_RETRY_DELAY, ScalingMode, duration};
 
@@ -124,6 +124,7 @@ impl Schema<'_> {
     fn retry(&mut self) {
         self.number("spec.retry.maxAttempts", MAX_ATTEMPTS);
         self.number("spec.retry.jitterPercent", JITTER_PERCENT);
+        self.number("spec.retry.maxSnoozes", MAX_SNOOZES);
         self.at("spec.retry.final").max_items = length(MOST_FINAL);
         self.number("spec.retry.final[]", FINAL_STATUS);
         let field = "spec.retry.backoff";
@@ -155,6 +156,8 @@ impl Schema<'_> {
         }
         self.number("spec.limits.backlog", BACKLOG);
         self.number("spec.limits.payloadBytes", PAYLOAD_BYTES);
+        self.duration("spec.limits.maxDelay");
+        self.rule("spec.limits.maxDelay", not_zero("365d"));
         let cure = "write which Secret and which of its keys has the URL";
         self.key_of("spec.database.secretRef", cure);
         self.key_of("spec.database.workerSecretRef", cure);

@@ -36,6 +36,7 @@ fn a_small_manifest_gets_the_defaults() {
     assert_eq!(spec.timeout.to_string(), "1m");
     assert_eq!(spec.cleanup.dead.to_string(), "7d");
     assert_eq!((spec.limits.backlog, spec.limits.payload_bytes), (1_000_000, 1_048_576));
+    assert_eq!((spec.limits.max_delay.to_string().as_str(), spec.retry.max_snoozes), ("365d", None));
 }
 
 #[test]
@@ -60,6 +61,7 @@ fn every_field_of_the_design_is_read() {
     let (initial, max) = (Dur::from_secs(1), Dur::from_secs(3600));
     assert_eq!(spec.retry.backoff, Backoff::Exponential { initial, factor: 3, max });
     assert_eq!(spec.retry.final_statuses, [400]);
+    assert_eq!((spec.retry.max_snoozes, spec.limits.max_delay.to_string().as_str()), (Some(20), "30d"));
     assert!(spec.template.as_ref().unwrap().pointer("/spec/containers/0/image").is_some());
     assert!(spec.paused && spec.suspend_scaling);
     assert_eq!(manifest.line_of("spec.retry.final[0]"), 34);

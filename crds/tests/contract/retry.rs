@@ -29,6 +29,7 @@ fn any_policy() -> impl Strategy<Value = RetryPolicy> {
             backoff,
             jitter_percent,
             final_statuses,
+            max_snoozes: None,
         },
     )
 }

@@ -72,6 +72,7 @@ pub(crate) fn declaration(total: u32, generation: i64) -> Declaration {
         keep_completed: KEEP,
         keep_dead: KEEP,
         keep_cancelled: KEEP,
+        max_delay: KEEP,
     }
 }
 

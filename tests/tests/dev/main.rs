@@ -4,8 +4,10 @@
 mod commands;
 mod edits;
 mod hostile;
+mod idle;
 mod interrupts;
 mod kills;
+mod locks;
 mod mistakes;
 mod outputs;
 mod roles;

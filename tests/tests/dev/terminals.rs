@@ -2,6 +2,7 @@
 
 use rowlock_queue::Outcome;
 use rowlock_tests::{TestDb, server};
+use sqlx::{Executor, Row};
 
 use crate::stage::{Home, ROWLOCK, until};
 
@@ -92,4 +93,33 @@ async fn a_handler_of_dev_says_what_it_wants_as_any_program_does() {
     assert!(dev.wait_for("coloured").contains('\u{1b}'));
     until("it is done", || home.state(&id) == "completed");
     dev.stop();
+}
+
+/// Before, one such task kept all others of the list, and itself, from being shown.
+#[tokio::test]
+async fn a_task_that_cannot_be_read_whole_is_shown_beside_the_others_and_says_why() {
+    let test = TestDb::new().await;
+    let home = Home::with_database(&server::url(&test.name));
+    let good = home.enqueue("ok");
+    // As far as new sessions see: `migrate` refuses such a database.
+    let no_encoding = "update pg_database set encoding = pg_char_to_encoding('SQL_ASCII') where datname = ";
+    test.run(format!("{no_encoding}'{}'", test.name)).await;
+    // `café` as a client of LATIN1 writes it.
+    let latin = r"convert_from('\x636166e9', 'SQL_ASCII')";
+    let enqueue = format!("select rowlock.enqueue('mail', {latin}, ('\"' || {latin} || '\"')::json)");
+    let bad: i64 = test.session().await.fetch_one(sqlx::AssertSqlSafe(enqueue)).await.unwrap().get(0);
+    let listed = home.ok(&["tasks", "--state", "available"]);
+    assert!(listed.contains(&good) && listed.contains(&format!("{bad}")), "{listed}");
+    let why = format!("task {bad} cannot be read whole: the type is not UTF-8: byte 3 of it is 0xe9");
+    assert_eq!(listed.lines().last(), Some(why.as_str()), "{listed}");
+    let shown = home.ok(&["task", &bad.to_string()]);
+    assert!(shown.contains("state     available") && !shown.contains("\npayload "), "{shown}");
+    assert!(shown.contains("unreadable the payload is not UTF-8: byte 4 of it is 0xe9"), "{shown}");
+    let programs = home.ok(&["task", &bad.to_string(), "--output", "json"]);
+    let programs: serde_json::Value = serde_json::from_str(&programs).unwrap();
+    assert!(
+        programs["payload"].is_null() && programs["unreadable"].as_array().unwrap().len() == 2,
+        "{programs}"
+    );
+    assert!(home.ok(&["cancel", &bad.to_string()]).contains("cancelled"));
 }

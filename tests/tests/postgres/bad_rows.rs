@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Caretaker, EnqueueOptions, InstanceId, maintain};
+use rowlock_queue::{Caretaker, EnqueueOptions, InstanceId, Outcome, maintain};
 use rowlock_tests::TestDb;
 
 /// Nothing may be written of that task there: as if its row were damaged.
@@ -26,6 +26,20 @@ async fn a_due_task_that_cannot_be_moved_keeps_no_other_one_waiting() {
     Caretaker::new().run_once(&test.db, None, None).await.unwrap();
     assert_eq!(test.state(good).await.as_deref(), Some("available"));
     assert_eq!(test.state(bad).await.as_deref(), Some("retryable"), "it waits for another try");
+}
+
+/// Before, one such task kept every dead one of its queue from another try.
+#[tokio::test]
+async fn a_dead_task_that_cannot_be_moved_keeps_no_other_one_dead() {
+    let test = TestDb::new().await;
+    let ids = test.enqueue_many(2).await;
+    let mut member = test.member("a").await;
+    let claimed = member.claim(2).await;
+    member.settle(&claimed, &Outcome::Dead { error: "x".into() }).await;
+    refuse(&test, "ready", &format!("{0} >= new.id and {0} < new.id + new.n", ids[0])).await;
+    assert_eq!(rowlock_queue::redrive_dead(&test.db, "mail").await.unwrap(), 2);
+    assert_eq!(test.state(ids[1]).await.as_deref(), Some("available"));
+    assert_eq!(test.state(ids[0]).await.as_deref(), Some("retryable"), "it waits for another try");
 }
 
 #[tokio::test]

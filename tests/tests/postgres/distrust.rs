@@ -1,5 +1,7 @@
 //! What an instance that errs, or lies, can do to the others of its database, and a producer to a queue.
 
+use std::time::Duration;
+
 use rowlock_queue::{BeatIn, Db, Declaration, EnqueueOptions, Error, Lows, TaskId, beat, declare, enqueue};
 use rowlock_tests::{Member, TestDb, declaration};
 use sqlx::{AssertSqlSafe, Executor, Row};
@@ -135,7 +137,7 @@ async fn tasks_of_next_year_have_a_limit_of_their_own() {
     let test = TestDb::new().await;
     small(&test).await;
     let later =
-        "select rowlock.enqueue_many('mail', 't', '[1,2,3,4,5,6,7,8,9,10]', '{\"delay\": \"99 years\"}')";
+        "select rowlock.enqueue_many('mail', 't', '[1,2,3,4,5,6,7,8,9,10]', '{\"delay\": \"300 days\"}')";
     test.run(later).await;
     test.run("select rowlock.tidy()").await;
     test.enqueue().await;
@@ -173,9 +175,64 @@ async fn a_producer_makes_partitions_where_nobody_has_for_days() {
     assert_eq!(test.state(id).await.as_deref(), Some("available"));
 }
 
+/// No code before this named the session: it was said that nothing had cared for the database.
+#[tokio::test]
+async fn where_no_partition_can_be_made_enqueue_says_why() {
+    let test = TestDb::new().await;
+    let seller = Db::connect(&test.login("seller", "'producer'").await).await.unwrap();
+    test.run(
+        "do $$ declare p regclass; begin
+           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
+         end $$; update rowlock.queue set room_until = 1",
+    )
+    .await;
+    let mut forgotten = test.session().await;
+    let pid: i32 = forgotten.fetch_one("select pg_backend_pid()").await.unwrap().get(0);
+    forgotten.execute("begin; select from rowlock.mutex where duty = 1 for update").await.unwrap();
+    let Err(Error::Refused { code, message, hint }) =
+        enqueue(&seller, "mail", "t", "{}", &EnqueueOptions::default()).await
+    else {
+        panic!("there is no partition for it");
+    };
+    assert_eq!(code, "RL010", "{message}");
+    assert!(message.contains("no partition") && message.contains(&format!("process {pid}")), "{message}");
+    assert!(hint.unwrap().contains("pg_terminate_backend"));
+    forgotten.execute("rollback").await.unwrap();
+    enqueue(&seller, "mail", "t", "{}", &EnqueueOptions::default()).await.unwrap();
+}
+
+/// Before, tasks could be put into the next hundred years, where they fill the limit until somebody cancels each.
+#[tokio::test]
+async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
+    let test = TestDb::new().await;
+    let day = Duration::from_hours(24);
+    let enqueue_in = async |delay: Duration| {
+        enqueue(&test.db, "mail", "t", "{}", &EnqueueOptions { delay: Some(delay), ..Default::default() })
+            .await
+    };
+    assert_eq!(code(enqueue_in(366 * day).await), "RL005", "a year, where nothing is said");
+    enqueue_in(364 * day).await.unwrap();
+    declare(&test.db, &Declaration { generation: 2, max_delay: 30 * day, ..declaration("mail") })
+        .await
+        .unwrap();
+    let Err(Error::Refused { code: said, message, hint }) = enqueue_in(31 * day).await else {
+        panic!("it is too far ahead");
+    };
+    assert_eq!(
+        (said.as_str(), message.as_str()),
+        ("RL005", "queue \"mail\" takes no task that is due in more than 30 days (limits.maxDelay)")
+    );
+    assert!(hint.unwrap().contains("raise limits.maxDelay"));
+    enqueue_in(29 * day).await.unwrap();
+    let many = "select rowlock.enqueue_many('mail', 't', '[1, 2]', jsonb_build_object('run_at', now() + interval '31 days'))";
+    let refused = test.pool.execute(many).await.unwrap_err().to_string();
+    assert!(refused.contains("limits.maxDelay"), "{refused}");
+}
+
 #[tokio::test]
 async fn a_delay_counts_from_the_call_whatever_the_session_is_set_to() {
     let test = TestDb::new().await;
+    test.run("update rowlock.queue set max_delay = '100 years'").await;
     let mut session = test.session().await;
     for setting in [
         "",

@@ -140,6 +140,57 @@ async fn a_message_without_end_ends_a_session_that_has_begun() {
     assert!(matches!(&error, Error::Unreachable(said) if said.contains(NO_POSTGRES)), "{error:?}");
 }
 
+/// Passes on what both say; once the client has said `words`, the next row has a value without a byte.
+async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: u16) -> std::io::Result<()> {
+    let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+    let first = startup(&mut client).await?;
+    server.write_all(&first).await?;
+    let (mut asks, mut hears) = client.split();
+    let (mut answers, mut asked) = server.split();
+    let said = AtomicU64::new(0);
+    let asking = async {
+        let mut bytes = vec![0; 65536];
+        loop {
+            let n = asks.read(&mut bytes).await?;
+            if n == 0 {
+                return std::io::Result::Ok(());
+            }
+            if bytes[..n].windows(words.len()).any(|part| part == words) {
+                said.store(1, Ordering::SeqCst);
+            }
+            asked.write_all(&bytes[..n]).await?;
+        }
+    };
+    let answering = async {
+        loop {
+            let kind = answers.read_u8().await?;
+            let mut body = vec![0; usize::try_from(answers.read_u32().await?).unwrap() - 4];
+            answers.read_exact(&mut body).await?;
+            if kind == b'D' && said.swap(0, Ordering::SeqCst) == 1 {
+                body = [&1_u16.to_be_bytes()[..], &0_u32.to_be_bytes()].concat();
+            }
+            hears.write_all(&message(kind, &body)).await?;
+        }
+    };
+    tokio::select! {
+        ended = asking => ended,
+        ended = answering => ended,
+    }
+}
+
+/// Before, a value that makes sqlx panic ended whoever migrated: in the operator, the loop over a database.
+#[tokio::test]
+async fn a_server_that_lies_to_a_migration_ends_nobody() {
+    let test = TestDb::new().await;
+    let server = port_of(&test);
+    let front = Front::start(move |client| empty_value_after(b"puballtables", client, server)).await;
+    let db = Db::connect(&front.connect_to(&test, "")).await.unwrap();
+    let error = db.migrate().await.expect_err("no truth value is empty");
+    assert!(matches!(&error, Error::Unreachable(_)), "{error:?}");
+    // What ended there is not used again.
+    test.db.migrate().await.unwrap();
+}
+
 /// Asks for the password, and tells what it was told.
 async fn asking(question: Vec<u8>, told: mpsc::UnboundedSender<Vec<u8>>) -> Front {
     Front::start(move |mut stream| {

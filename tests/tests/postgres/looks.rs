@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Cancelled, Caretaker, Outcome, TaskId, cancel, list};
+use rowlock_queue::{Cancelled, Caretaker, Outcome, TaskId, cancel, leave, list, maintain, queue_stats};
 use rowlock_tests::TestDb;
 use sqlx::{Executor, PgConnection, Row};
 
@@ -200,4 +200,78 @@ async fn a_flood_of_late_commits_is_swept_in_one_pass() {
     }
     // Before, a thousand went in each pass of two or ten seconds.
     assert_eq!(swept, 3500);
+}
+
+/// As long after the last instance as nothing of its beats counts any more.
+async fn pass_a_while(test: &TestDb) {
+    test.run(
+        "update rowlock.beat set at = at - interval '2 minutes';
+         update rowlock.instance set ended_at = ended_at - interval '2 minutes' where ended_at is not null",
+    )
+    .await;
+}
+
+/// The least of the lows that are published.
+async fn lowest(test: &TestDb) -> Option<i64> {
+    test.one("select (select min(l) from unnest(rowlock.published_lows(1)) l)").await
+}
+
+/// One pass takes a note, and the next one for which everything before it is over, in all databases of the server, keeps it.
+async fn until_kept(test: &TestDb, is_it: impl Fn(i64) -> bool) {
+    let since = std::time::Instant::now();
+    while !lowest(test).await.is_some_and(&is_it) {
+        assert!(since.elapsed() < Duration::from_mins(1), "{:?}", lowest(test).await);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        maintain(&test.db).await.unwrap();
+    }
+}
+
+/// Before, each look at a queue that was scaled to zero walked over all that had died in it.
+#[tokio::test]
+async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
+    let test = TestDb::new().await;
+    let mut pins = test.session().await;
+    pins.execute("begin isolation level repeatable read; select 1").await.unwrap();
+    let member = test.member("a").await;
+    test.run(
+        "insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
+           select 1, k & 3, 1, k, rowlock.id_at(now()) - (k << 14), 1, 0, false, false from (select nextval('rowlock.k_seq') k from generate_series(1, 80000)) x;
+         delete from rowlock.ready; analyze rowlock.ready",
+    )
+    .await;
+    leave(&test.db, member.id()).await.unwrap();
+    pass_a_while(&test).await;
+    let mut session = test.session().await;
+    let before = pages_read(&mut session, "rowlock.oldest_by_priority(1)").await;
+    until_kept(&test, |low| 80_000 <= low).await;
+    let pages = pages_read(&mut session, "rowlock.oldest_by_priority(1)").await;
+    eprintln!("{before} pages, and {pages} from where it was kept");
+    assert!(1000 < before && pages < 200, "{before}, then {pages} pages");
+    // What comes then is seen, and claimed by whoever joins.
+    let id = test.enqueue().await;
+    assert_eq!(queue_stats(&test.db).await.unwrap()[0].available, 1);
+    let mut member = test.member("b").await;
+    assert!(80_000 <= member.lows.as_slice().iter().copied().min().unwrap());
+    assert_eq!(member.claim(1).await.tasks[0].id, id);
+}
+
+#[tokio::test]
+async fn a_queue_scaled_to_zero_hides_no_task_of_a_transaction_that_commits_late() {
+    let test = TestDb::new().await;
+    let mut late = test.session().await;
+    late.execute("begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}')")
+        .await
+        .unwrap();
+    let k: i64 = test.one("select last_value from rowlock.k_seq").await;
+    test.run("select setval('rowlock.k_seq', (select last_value + 5000 from rowlock.k_seq))").await;
+    for _ in 0..3 {
+        maintain(&test.db).await.unwrap();
+    }
+    assert_eq!(lowest(&test).await, None, "its transaction was open when the note was taken");
+    late.execute("commit").await.unwrap();
+    until_kept(&test, |low| low == k).await;
+    // A failover that takes the sequence back makes all of it worthless.
+    test.run("select setval('rowlock.k_seq', 1)").await;
+    maintain(&test.db).await.unwrap();
+    assert_eq!(lowest(&test).await, None);
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use rowlock_queue::{
-    Cancelled, Caretaker, EnqueueOptions, Outcome, Settled, TaskId, cancel, redrive, redrive_dead, story,
+    Cancelled, Caretaker, Claimed, EnqueueOptions, Outcome, Settled, TaskId, cancel, redrive, redrive_dead,
+    story,
 };
-use rowlock_tests::TestDb;
+use rowlock_tests::{Member, TestDb, declaration};
 
 const COMPLETE: Outcome = Outcome::Complete { result: None };
 
@@ -146,4 +147,41 @@ async fn a_task_that_is_put_off_again_and_again_says_so() {
         0,
         "nothing is left of a finished one"
     );
+}
+
+/// Claims the task, once it is available.
+async fn claim_again(test: &TestDb, member: &mut Member) -> Claimed {
+    loop {
+        let claimed = member.claim(1).await;
+        if !claimed.tasks.is_empty() {
+            return claimed;
+        }
+        Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    }
+}
+
+/// Before, a handler could put a task off for ever.
+#[tokio::test]
+async fn a_task_that_is_put_off_more_often_than_the_queue_allows_is_dead() {
+    let test = TestDb::new().await;
+    let retry = rowlock_crds::RetryPolicy { max_snoozes: Some(2), ..Default::default() };
+    let policy = rowlock_crds::Policy { retry, ..Default::default() };
+    let bounded = rowlock_queue::Declaration { policy, generation: 2, ..declaration("mail") };
+    rowlock_queue::declare(&test.db, &bounded).await.unwrap();
+    let id = test.enqueue().await;
+    let mut member = test.member("a").await;
+    let put_off = Outcome::Snooze { delay: Duration::ZERO };
+    for _ in 0..2 {
+        let claimed = claim_again(&test, &mut member).await;
+        assert_eq!(member.settle(&claimed, &put_off).await, [Settled::Done]);
+    }
+    let claimed = claim_again(&test, &mut member).await;
+    assert_eq!(member.settle(&claimed, &put_off).await, [Settled::Dead]);
+    let story = rowlock_queue::story(&test.db, id).await.unwrap().unwrap();
+    assert_eq!((story.state.as_str(), story.snoozes), ("dead", 2));
+    assert!(story.failures[0].error.contains("retry.maxSnoozes"), "{story:?}");
+    // As often again, once somebody has it tried again.
+    rowlock_queue::redrive(&test.db, &[id]).await.unwrap();
+    let claimed = claim_again(&test, &mut member).await;
+    assert_eq!(member.settle(&claimed, &put_off).await, [Settled::Done]);
 }

@@ -94,7 +94,7 @@ async fn an_instance_with_a_workers_rights_does_all_that_an_instance_does() {
         "select * from rowlock.beat",
         "select rowlock.enqueue('mail', 't', '{}')",
         "select rowlock.story(1)",
-        "select rowlock.declare_queue('x', '', 1, '{}', 1, 1, false, 1, 1, '1 h', '1 h', '1 h')",
+        "select rowlock.declare_queue('x', '', 1, '{}', 1, 1, false, 1, 1, '1 h', '1 h', '1 h', '1 h')",
         "select rowlock.grant_role(current_user, 'producer')",
     ] {
         assert_eq!(code(session.execute(refused).await.expect_err(refused)).0, "42501", "{refused}");

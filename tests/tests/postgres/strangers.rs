@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Caretaker, Db, Duty, Outcome, holder};
+use rowlock_queue::{Caretaker, Db, Duty, LockHolder, Outcome, lock_holders};
 use rowlock_tests::{Member, TestDb, declaration};
 use rowlock_worker::{Stop, Worker};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -77,28 +77,36 @@ async fn a_queue_works_while_a_stranger_holds_every_lock_it_can() {
     rowlock_queue::leave(&test.db, member.id()).await.unwrap();
 }
 
+/// Who holds that lock.
+async fn holder(db: &Db, duty: Duty) -> Option<LockHolder> {
+    lock_holders(db).await.unwrap().into_iter().find(|holder| holder.duty == duty)
+}
+
 #[tokio::test]
 async fn who_holds_a_lock_of_ours_is_named() {
     let test = TestDb::new().await;
     let machine = test.login("machine", "'worker'").await;
     let db = Db::connect(&machine).await.unwrap();
     let member = Member::join(&db, "a").await;
-    assert_eq!(holder(&db, Duty::Partitions).await.unwrap(), None);
+    assert_eq!(lock_holders(&db).await.unwrap(), []);
     let mut forgotten = test.session().await;
     forgotten
         .execute("set application_name = 'a terminal'; begin; select rowlock.extend_partitions()")
         .await
         .unwrap();
-    let named = holder(&db, Duty::Partitions).await.unwrap().expect("somebody holds it");
-    assert!(named.contains("process ") && named.contains("a terminal"), "{named}");
-    assert_eq!(holder(&db, Duty::Promote).await.unwrap(), None);
+    let named = holder(&db, Duty::Partitions).await.expect("somebody holds it");
+    assert!(named.who.contains("process ") && named.who.contains("a terminal"), "{named:?}");
+    assert!(named.who.contains("user ") && named.cure.contains("pg_terminate_backend("), "{named:?}");
+    assert_eq!(lock_holders(&db).await.unwrap().len(), 1);
     assert_eq!(rowlock_queue::extend_partitions(&db).await.unwrap(), None, "it is missed meanwhile");
     let mut granting = test.session().await;
     let beat =
         format!("begin; select rowlock.allocate(queue) from rowlock.instance where id = {}", member.id());
     granting.execute(AssertSqlSafe(beat)).await.unwrap();
     assert_eq!(member.beat(0, 5).await.allocation_missed, Some(true));
-    assert!(holder(&db, Duty::Allocate(member.joined.queue)).await.unwrap().is_some());
+    assert_eq!(holder(&db, Duty::Allocate).await.unwrap().queue, member.joined.queue);
+    forgotten.execute("rollback; begin; select rowlock.take_turn(true)").await.unwrap();
+    assert!(holder(&db, Duty::Turn).await.is_some() && holder(&db, Duty::Partitions).await.is_none());
 }
 
 /// Before, each notification made an idle instance claim: 700 a second.

@@ -129,7 +129,7 @@ async fn work(test: &TestDb, owner: &Db) {
         format!("select rowlock.rescue(instance, beat) from rowlock.pulses() where instance = {}", gone.id());
     let rescued: Option<i32> = test.one(rescue).await;
     assert_eq!(rescued, Some(3));
-    rowlock_queue::holder(&db, rowlock_queue::Duty::Promote).await.unwrap();
+    rowlock_queue::lock_holders(&db).await.unwrap();
     rowlock_queue::leave(&db, member.id()).await.unwrap();
     rowlock_queue::redrive_dead(owner, "mail").await.unwrap();
 }

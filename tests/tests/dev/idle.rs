@@ -1,0 +1,67 @@
+//! What a database is asked while there is nothing to do: bounded, so that it costs little.
+
+use std::time::Duration;
+
+use rowlock_tests::{TestDb, server};
+
+use crate::running::Dev;
+use crate::stage::{Home, ROWLOCK, until};
+
+/// Long enough for whatever happens every ten seconds.
+const WINDOW: Duration = Duration::from_secs(20);
+
+/// The first looks are over by then, and counted: a session tells its statistics once a second.
+const FALL_ASLEEP: Duration = Duration::from_secs(5);
+
+/// What the statistics tell too late or too early.
+const SLACK: f64 = 4.0;
+
+/// Calls of what operators and instances call, each a statement; what those call themselves is left out.
+const CALLS: &str = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions where schemaname = 'rowlock' and funcname in
+  ('statistics', 'care', 'beat', 'claim', 'fetch', 'settle', 'sweep', 'policy', 'hand_back_strays',
+   'take_turn', 'end_turn', 'partition_statistics', 'mutex_holders', 'extend_partitions', 'keep_lows',
+   'prune_dead', 'mark_finished', 'keep_failures', 'prune_rest', 'prune_task')";
+
+async fn counting(test: &TestDb) {
+    test.run(format!("alter database {} set track_functions = 'all'", test.name)).await;
+}
+
+/// Whether fewer statements than so many a second come within [`WINDOW`].
+async fn check(test: &TestDb, per_second: f64) {
+    // A rate is measured over time.
+    tokio::time::sleep(FALL_ASLEEP).await;
+    let before: i64 = test.one(CALLS).await;
+    tokio::time::sleep(WINDOW).await;
+    let asked = test.one::<i64>(CALLS).await - before;
+    eprintln!("{asked} statements in {WINDOW:?}");
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    let asked = asked as f64;
+    assert!(0.0 < asked && asked < per_second * WINDOW.as_secs_f64() + SLACK, "{asked}");
+}
+
+/// Before, it was also asked each second whether anything was due.
+#[tokio::test]
+async fn a_queue_scaled_to_zero_asks_little_of_its_database() {
+    let test = TestDb::empty().await;
+    counting(&test).await;
+    let url = server::url(&test.name);
+    let home = Home::with_database(&url);
+    let mut dev = Dev::spawn(home.command(ROWLOCK, &["dev", "-f", ".", "--database-url", &url]));
+    dev.wait_for("metrics   http://");
+    until("it is declared", || home.run(&["tasks", "--queue", "mail"]).code == 0);
+    // Two looks a second under `rowlock dev`, one in two seconds in a cluster; all else is rarer.
+    check(&test, 2.3).await;
+    dev.stop();
+}
+
+#[tokio::test]
+async fn an_idle_instance_asks_less_than_two_statements_a_second() {
+    let test = TestDb::new().await;
+    counting(&test).await;
+    let home = Home::with_database(&server::url(&test.name));
+    let (_handler, worker, _) = home.alone();
+    let mut worker = Dev::spawn(worker);
+    worker.wait_for("joined");
+    check(&test, 2.0).await;
+    worker.stop();
+}

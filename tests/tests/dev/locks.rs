@@ -1,0 +1,52 @@
+//! A session that keeps one of the locks from everybody is named where somebody looks: in the log, once.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use rowlock_tests::{TestDb, server};
+use sqlx::{Executor, Row};
+
+use crate::running::Dev;
+use crate::stage::{Home, until};
+
+fn metrics(address: SocketAddr) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    said
+}
+
+/// Before, nobody made partitions or cleaned, and no line of any log said so.
+#[tokio::test]
+async fn who_keeps_everybody_from_maintenance_is_named_when_it_begins_and_when_it_is_over() {
+    let test = TestDb::new().await;
+    let mut forgotten = test.session().await;
+    let taken = "set application_name = 'a terminal'; begin; select rowlock.take_turn(true)";
+    forgotten.execute(taken).await.unwrap();
+    let pid: i32 = forgotten.fetch_one("select pg_backend_pid()").await.unwrap().get(0);
+    let home = Home::with_database(&server::url(&test.name));
+    // A worker, and an operator whose queue has no instances.
+    let (_handler, worker, address) = home.alone();
+    let other = TestDb::empty().await;
+    let mut prepared = other.session().await;
+    let second = Home::with_database(&server::url(&other.name));
+    let dev = second
+        .command(crate::stage::ROWLOCK, &["dev", "-f", ".", "--database-url", &server::url(&other.name)]);
+    prepared.execute("begin; select from rowlock.mutex where duty = 2 for update").await.unwrap();
+    let (mut worker, mut dev) = (Dev::spawn(worker), Dev::spawn(dev));
+    let said = worker.wait_for("partitions are neither made nor cleaned up");
+    for part in [&format!("process {pid} (user "), "a terminal", &format!("pg_terminate_backend({pid})")] {
+        assert!(said.contains(part), "{said}");
+    }
+    until("it is a metric", || metrics(address).contains("rowlock_worker_locks_held 1"));
+    forgotten.execute("rollback").await.unwrap();
+    worker.wait_for("the lock was given back");
+    until("it is no metric any more", || metrics(address).contains("rowlock_worker_locks_held 0"));
+    dev.wait_for("due tasks do not become available");
+    prepared.execute("rollback").await.unwrap();
+    dev.wait_for("the lock was given back");
+    dev.stop();
+    let said = worker.stop();
+    assert_eq!(said.matches("another session holds the lock").count(), 1, "{said}");
+}
