@@ -345,7 +345,7 @@ impl Recipe {
             Some(ready) => ready,
             None => sqlx.await.map_err(|error| Failed::of_sqlx(error, &place, true))?,
         };
-        self.session(connection, begun, place)
+        self.session(connection, begun, &place)
     }
 
     /// For sqlx, which speaks to our door alone. It fills in from the environment what is not said; none of
@@ -360,17 +360,17 @@ impl Recipe {
             .database(&self.target.database)
     }
 
-    fn session(&self, connection: PgConnection, begun: Begun, place: String) -> Result<Session, Failed> {
+    fn session(&self, connection: PgConnection, begun: Begun, place: &str) -> Result<Session, Failed> {
         let (send, rings) = mpsc::channel(RINGS);
         let listens = self.listens.then_some(send);
         let fault = Arc::new(OnceLock::new());
         let told = Arc::clone(&fault);
         let (trust, asked) = (self.target.trust, begun.asked());
-        let at = place.clone();
+        let at = place.to_owned();
         let broken = Box::new(move |found: Fault| {
             let _ = told.set(found.at(&at).to_string());
         });
-        let flow = begun.flow(listens, broken).map_err(|fault| Failed::of_relay(fault, &place))?;
+        let flow = begun.flow(listens, broken).map_err(|fault| Failed::of_relay(fault, place))?;
         Ok(Session { connection, pump: Pump::here(flow), trust, asked, fault, rings })
     }
 }
