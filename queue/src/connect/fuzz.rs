@@ -16,6 +16,11 @@ const CASES: u64 = 2000;
 const CASES_OF_SCRAM: u64 = 40;
 /// A server that has said all it says within this time has us wait, which others bound.
 const PATIENCE: Duration = Duration::from_millis(10);
+/// What is passed on without end would be waited for.
+const LONGEST: Duration = Duration::from_secs(30);
+/// Several times what the sockets and rooms on its way hold.
+const LONG: usize = 8 << 20;
+const URL: &str = "postgres://u:p@localhost/d?sslmode=disable";
 
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
@@ -79,8 +84,7 @@ fn answer() -> Vec<Vec<u8>> {
 const QUESTION: &str = "select a, b, c, d, e from f($1)";
 
 fn recipe() -> Recipe {
-    let url = "postgres://u:p@localhost/d?sslmode=disable";
-    let connect = Connect { trust: UrlTrust::Tenant, ..Connect::new(url, "test", 1) };
+    let connect = Connect { trust: UrlTrust::Tenant, ..Connect::new(URL, "test", 1) };
     Recipe::new(&connect, Manner::Pooled).unwrap()
 }
 
@@ -153,6 +157,32 @@ async fn what_a_server_says_ends_in_an_answer_or_in_an_error() {
         }
     }
     assert!(0 < answered && answered < began && began < CASES, "{answered} of {began} of {CASES}");
+}
+
+#[tokio::test]
+async fn what_is_longer_than_sockets_hold_is_passed_on() {
+    let long = "x".repeat(LONG);
+    let mut own = recipe();
+    own.target = Connect::new(URL, "test", 1).target().unwrap().into();
+    let row = [
+        value(&[0; 8]),
+        value(&[0; 8]),
+        value(&[1]),
+        value(&0_u32.to_be_bytes().repeat(3)),
+        value(long.as_bytes()),
+    ];
+    let mut answer = answer();
+    answer[5] = message(b'D', &[&[0, 5][..], &row.concat()].concat());
+    let said = [start(), answer].concat().concat();
+    for (question, said) in [(long.as_str(), [start(), self::answer()].concat().concat()), ("short", said)] {
+        let mut here = connect(&own, said.clone()).await.expect("it says what Postgres says");
+        let asked =
+            here.ask(async |connection| sqlx::query(QUESTION).bind(question).fetch_all(connection).await);
+        assert_eq!(timeout(LONGEST, asked).await.expect("it comes through").unwrap().len(), 2);
+        let mut away = connect(&own, said).await.expect("it says what Postgres says");
+        let asked = sqlx::query(QUESTION).bind(question).fetch_all(away.connection());
+        assert_eq!(timeout(LONGEST, asked).await.expect("it comes through").unwrap().len(), 2);
+    }
 }
 
 #[tokio::test]

@@ -6,18 +6,23 @@
 //! in this process, which speaks to the server.
 //!
 //! In reading order: [`Connect`] (what a caller gives), `uri` and `params` (its URL, checked), `target` (what
-//! that means), `dial` and `tls` (to the server), `relay` and `walk` (between the server and sqlx), `guard` (around sqlx), `session`
-//! (all of it together).
+//! that means), `dial` and `tls` (to the server), `relay` (the start, between the server and sqlx), `pump`,
+//! `flow`, `sieve` and `walk` (all that follows it), `guard` (around sqlx), `session` (all of it together).
+//!
+//! There is no shorter way: sqlx 0.9 connects by itself, to a host or a Unix socket, and takes no socket that
+//! is connected already, nor one of ours.
 
 mod dial;
 mod fault;
 mod fit;
+mod flow;
 mod guard;
 mod params;
 mod pump;
 mod relay;
 mod scram;
 mod session;
+mod sieve;
 mod target;
 mod tls;
 mod turns;

@@ -1,15 +1,14 @@
-//! Between sqlx and a server: the start of a session, watched message by message, and after it a pump that
-//! watches lengths.
+//! Between sqlx and a server: the start of a session, watched message by message.
 //!
 //! sqlx takes a host or a Unix socket, and no connection that is made already. So each connection has a
 //! socket of its own for a moment, with a random abstract name, on which exactly one peer is let in: this
 //! process.
 
-use std::{os::linux::net::SocketAddrExt, sync::Arc, time::Duration};
+use std::{os::linux::net::SocketAddrExt, sync::Arc};
 
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf},
-    net::{UnixListener, UnixStream, unix},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
     sync::mpsc::Sender,
     time::timeout,
 };
@@ -18,7 +17,9 @@ use super::{
     dial::{Dialed, Stream},
     fault::Fault,
     fit::Fit,
+    flow::{Flow, WRITE_LONGEST},
     scram,
+    sieve::Sieve,
     target::Target,
     turns::Asked,
     values::{Auth, Servers},
@@ -35,13 +36,6 @@ const ANSWER_LARGEST: usize = 16 << 10;
 const VERSION: u32 = 0x0003_0000;
 /// "I go", as a client says it.
 const TERMINATE: [u8; HEADER] = [b'X', 0, 0, 0, 4];
-
-/// Room for what is asked, which is short, and for what is answered, which may be long.
-const ASKED: usize = 16 << 10;
-const ANSWERED: usize = 32 << 10;
-/// No peer that is there keeps us from writing for longer; one that has vanished would for as long as TCP
-/// goes on hoping.
-const WRITE_LONGEST: Duration = Duration::from_mins(1);
 
 /// Where sqlx connects, once.
 pub(super) struct Door {
@@ -254,15 +248,12 @@ async fn read_reply(client: &mut UnixStream) -> Result<Vec<u8>, Fault> {
 }
 
 async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), Fault> {
-    pass(to, bytes).await.map_err(|error| Fault::io(&error))
-}
-
-async fn pass(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
-    let passed = async {
+    let written = async {
         to.write_all(bytes).await?;
         to.flush().await
     };
-    timeout(WRITE_LONGEST, passed).await.map_err(|_| std::io::ErrorKind::TimedOut)?
+    let late = |_| Err(std::io::ErrorKind::TimedOut.into());
+    timeout(WRITE_LONGEST, written).await.unwrap_or_else(late).map_err(|error| Fault::io(&error))
 }
 
 impl Begun {
@@ -272,116 +263,14 @@ impl Begun {
     }
 
     /// Passes on what both say, until one of them hangs up; then the other hears it. What is rung goes to
-    /// `rings`, if it is given, and not to sqlx. Tells why it was broken off, if it was, before sqlx can
-    /// notice.
-    pub(super) async fn pump(self, rings: Option<Sender<QueueId>>, broken: impl FnOnce(Fault)) {
-        let Self { mut client, server, walk } = self;
-        let (from_server, mut to_server) = tokio::io::split(server);
-        let (from_client, to_client) = client.split();
-        let answers = async {
-            match rings {
-                None => answers(from_server, to_client, walk).await,
-                Some(rings) => answers_and_rings(from_server, to_client, walk, rings).await,
-            }
-        };
-        let fault = tokio::select! {
-            // The server's last words come before the client's.
-            biased;
-            fault = answers => fault.err(),
-            () = questions(from_client, &mut to_server) => {
-                // With TLS it hears a goodbye.
-                let _ = timeout(WRITE_LONGEST, to_server.shutdown()).await;
-                None
-            }
-        };
-        if let Some(fault) = fault {
-            broken(fault);
-        }
-    }
-}
-
-async fn questions(mut from: unix::ReadHalf<'_>, to: &mut WriteHalf<Box<dyn Stream>>) {
-    let mut room = vec![0; ASKED];
-    loop {
-        match from.read(&mut room).await {
-            Ok(n) if n > 0 && pass(to, &room[..n]).await.is_ok() => (),
-            _ => return,
-        }
-    }
-}
-
-/// Fails where the server breaks the bounds.
-async fn answers(
-    mut from: ReadHalf<Box<dyn Stream>>,
-    mut to: unix::WriteHalf<'_>,
-    mut walk: Walk,
-) -> Result<(), Fault> {
-    let mut room = vec![0; ANSWERED];
-    let mut held = 0;
-    loop {
-        let n = match walk.in_time(from.read(&mut room[held..])).await? {
-            Ok(n) if n > 0 => n,
-            _ => return Ok(()),
-        };
-        let (kept, seen) = walk.sift(&mut room[..held + n])?;
-        walk.take_turn().await?;
-        if pass(&mut to, &room[..kept]).await.is_err() {
-            return Ok(());
-        }
-        room.copy_within(seen..held + n, 0);
-        held = held + n - seen;
-    }
-}
-
-/// The same, message by message: this connection carries heartbeats, whose answers are short.
-async fn answers_and_rings(
-    mut from: ReadHalf<Box<dyn Stream>>,
-    mut to: unix::WriteHalf<'_>,
-    mut walk: Walk,
-    rings: Sender<QueueId>,
-) -> Result<(), Fault> {
-    let mut room = Vec::with_capacity(ASKED);
-    let mut due: Option<(u8, usize)> = None;
-    loop {
-        match from.read_buf(&mut room).await {
-            Ok(n) if n > 0 => (),
-            _ => return Ok(()),
-        }
-        let mut at = 0;
-        let mut kept = Vec::with_capacity(room.len());
-        loop {
-            // Looked at before room is made for it.
-            let (kind, length) = match (due, Head::of(&room[at..])) {
-                (Some(due), _) => due,
-                (None, Some(head)) => (head.kind, walk.check(head)?),
-                (None, None) => break,
-            };
-            walk.take_turn().await?;
-            due = Some((kind, length));
-            let Some(message) = room.get(at..at + length) else { break };
-            match kind {
-                b'A' => ring(&message[HEADER..], &rings),
-                b'N' => (),
-                _ => kept.extend_from_slice(message),
-            }
-            (at, due) = (at + length, None);
-        }
-        room.drain(..at);
-        if room.len() < ASKED {
-            room.shrink_to(ASKED);
-        }
-        if pass(&mut to, &kept).await.is_err() {
-            return Ok(());
-        }
-    }
-}
-
-/// The sender's process, the channel and the payload, which is the queue's number. One that cannot be heard
-/// now is found by the poll.
-fn ring(body: &[u8], rings: &Sender<QueueId>) {
-    let mut words = body.get(4..).unwrap_or_default().split(|byte| *byte == 0);
-    let payload = words.nth(1).and_then(|payload| std::str::from_utf8(payload).ok());
-    if let Some(queue) = payload.and_then(|payload| payload.parse().ok()) {
-        let _ = rings.try_send(queue);
+    /// `rings`, if it is given, and not to sqlx. `broken` is told why it was broken off, if it was, before
+    /// sqlx can notice.
+    pub(super) fn flow(
+        self,
+        rings: Option<Sender<QueueId>>,
+        broken: Box<dyn FnOnce(Fault) + Send>,
+    ) -> Result<Flow, Fault> {
+        let Self { client, server, walk } = self;
+        Flow::new(client, server, Sieve::new(walk, rings), broken).map_err(|error| Fault::io(&error))
     }
 }

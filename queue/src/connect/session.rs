@@ -131,10 +131,7 @@ impl Session {
     /// For many statements, or for what is said without being asked: from now on a task passes on the bytes.
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
         self.asked.begin(false);
-        self.pump = match std::mem::replace(&mut self.pump, Pump::Over) {
-            Pump::Here(pump) => Pump::Away(tokio::spawn(pump)),
-            other => other,
-        };
+        self.pump.away();
         &mut self.connection
     }
 
@@ -350,7 +347,7 @@ impl Recipe {
             Some(ready) => ready,
             None => sqlx.await.map_err(|error| Failed::of_sqlx(error, &place, true))?,
         };
-        Ok(self.session(connection, begun, place))
+        self.session(connection, begun, &place)
     }
 
     /// For sqlx, which speaks to our door alone. It fills in from the environment what is not said; none of
@@ -365,16 +362,18 @@ impl Recipe {
             .database(&self.target.database)
     }
 
-    fn session(&self, connection: PgConnection, begun: Begun, place: String) -> Session {
+    fn session(&self, connection: PgConnection, begun: Begun, place: &str) -> Result<Session, Failed> {
         let (send, rings) = mpsc::channel(RINGS);
         let listens = self.listens.then_some(send);
         let fault = Arc::new(OnceLock::new());
         let told = Arc::clone(&fault);
         let (trust, asked) = (self.target.trust, begun.asked());
-        let pump = begun.pump(listens, move |found: Fault| {
-            let _ = told.set(found.at(&place).to_string());
+        let at = place.to_owned();
+        let broken = Box::new(move |found: Fault| {
+            let _ = told.set(found.at(&at).to_string());
         });
-        Session { connection, pump: Pump::Here(Box::pin(pump)), trust, asked, fault, rings }
+        let flow = begun.flow(listens, broken).map_err(|fault| Failed::of_relay(fault, place))?;
+        Ok(Session { connection, pump: Pump::here(flow), trust, asked, fault, rings })
     }
 }
 

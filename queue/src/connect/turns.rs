@@ -2,15 +2,16 @@
 //! to fit.
 
 use std::{
-    pin::pin,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::fault::Fault;
 use crate::{Tenant, tenants::Turn};
@@ -62,51 +63,65 @@ impl Asked {
 }
 
 /// The turns of one connection.
-#[derive(Debug)]
 pub(super) struct Turns {
     tenant: Tenant,
     asked: Arc<Asked>,
+    waits: Option<Pin<Box<dyn Future<Output = Option<Turn>> + Send>>>,
+    /// Wakes when a long answer has taken too long.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Turns {
     pub(super) fn new(tenant: Tenant, asked: Arc<Asked>) -> Self {
-        Self { tenant, asked }
+        Self { tenant, asked, waits: None, timer: None }
     }
 
     /// Waits for one, where an answer has become a long one.
-    pub(super) async fn take(&self, bytes: u64, messages: u32) -> Result<(), Fault> {
+    pub(super) fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: u64,
+        messages: u32,
+    ) -> Poll<Result<(), Fault>> {
         if (bytes <= SHORT && messages <= SHORT_MESSAGES) || self.asked.deadline().is_some() {
-            return Ok(());
+            return Poll::Ready(Ok(()));
         }
         if !self.asked.may_be_long.load(Ordering::Relaxed) {
-            return Err(Fault::Protocol(format!("{bytes} bytes where a word was asked for")));
+            let said = format!("{bytes} bytes where a word was asked for");
+            return Poll::Ready(Err(Fault::Protocol(said)));
         }
-        let turn = self.tenant.turn().await.ok_or_else(|| {
-            Fault::Unreachable(
+        let tenant = &self.tenant;
+        let waits = self.waits.get_or_insert_with(|| {
+            let tenant = tenant.clone();
+            Box::pin(async move { tenant.turn().await })
+        });
+        let turn = ready!(waits.as_mut().poll(cx));
+        self.waits = None;
+        let Some(turn) = turn else {
+            return Poll::Ready(Err(Fault::Unreachable(
                 "the long answer of the database waited too long for other databases' long answers; trying \
                  again"
                     .into(),
-            )
-        })?;
+            )));
+        };
         *self.asked.turn() = Some((turn, Instant::now() + LONG_LONGEST));
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 
-    /// What is read, unless a long answer takes too long.
-    pub(super) async fn in_time<T>(&self, read: impl Future<Output = T>) -> Result<T, Fault> {
-        let mut read = pin!(read);
+    /// Ready when a long answer takes too long. To be polled while nothing can be read.
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
+        let Some(deadline) = self.asked.deadline() else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         // The answer may have ended meanwhile, and another one begun.
-        while let Some(deadline) = self.asked.deadline() {
-            match timeout_at(deadline, &mut read).await {
-                Ok(read) => return Ok(read),
-                Err(_) if self.asked.deadline() == Some(deadline) => {
-                    return Err(Fault::Unreachable(format!(
-                        "a long answer of the database was not complete within {LONG_LONGEST:?}"
-                    )));
-                }
-                Err(_) => (),
-            }
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
         }
-        Ok(read.await)
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Fault::Unreachable(format!(
+            "a long answer of the database was not complete within {LONG_LONGEST:?}"
+        )))
     }
 }

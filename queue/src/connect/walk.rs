@@ -1,7 +1,10 @@
 //! A server's stream of messages, looked at from header to header: sqlx makes room for whatever length a
 //! message announces.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use super::{
     UrlTrust,
@@ -42,7 +45,6 @@ const ASIDE_LARGEST: usize = 64 << 10;
 const REPORTS: usize = 1 << 20;
 
 /// Where in the stream we are.
-#[derive(Debug)]
 pub(super) struct Walk {
     /// Bytes of the current message that are still to come.
     left: usize,
@@ -89,20 +91,17 @@ impl Walk {
         Self { turns, ..walk }
     }
 
-    /// Waits for leave, where the answer has become a long one. To be called before it is passed on.
-    pub(super) async fn take_turn(&self) -> Result<(), Fault> {
-        match &self.turns {
-            Some(turns) => turns.take(self.answered, self.messages).await,
-            None => Ok(()),
+    /// Waits for leave, where the answer has become a long one. To be polled before it is passed on.
+    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        match &mut self.turns {
+            Some(turns) => turns.poll_take(cx, self.answered, self.messages),
+            None => Poll::Ready(Ok(())),
         }
     }
 
-    /// What is read, within the time that a long answer may take.
-    pub(super) async fn in_time<T>(&self, read: impl Future<Output = T>) -> Result<T, Fault> {
-        match &self.turns {
-            Some(turns) => turns.in_time(read).await,
-            None => Ok(read.await),
-        }
+    /// Ready when a long answer takes too long. To be polled while nothing can be read.
+    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
+        self.turns.as_mut().map_or(Poll::Pending, |turns| turns.poll_late(cx))
     }
 
     /// To be told of each question.
