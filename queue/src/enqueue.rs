@@ -5,11 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use sqlx::{Row, types::Json};
 
-use crate::{
-    Db, Result, TaskId,
-    db::{millis, query},
-    partitions::extend_partitions,
-};
+use crate::{Db, Result, TaskId, db::query, partitions::extend_partitions};
 
 /// What may differ from the queue's defaults.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +27,9 @@ impl EnqueueOptions {
             options.insert("priority".into(), json!(priority));
         }
         if let Some(delay) = self.delay {
-            options.insert("delay".into(), json!(format!("{} milliseconds", millis(delay))));
+            // Not as milliseconds alone, of which PostgreSQL 14 reads no more than 24 days.
+            let (seconds, millis) = (delay.as_secs(), delay.subsec_millis());
+            options.insert("delay".into(), json!(format!("{seconds} seconds {millis} milliseconds")));
         }
         if let Some(attempts) = self.max_attempts {
             options.insert("max_attempts".into(), json!(attempts));
