@@ -75,7 +75,7 @@ pub mod env {
     pub const DRAIN_GRACE: &str = "ROWLOCK_DRAIN_GRACE";
     /// `json` or `text`.
     pub const LOG_FORMAT: &str = "ROWLOCK_LOG_FORMAT";
-    /// Name of the instance in the database, in logs and in a task's story; the pod's name.
+    /// Name of the instance in the database, in logs and in a task's details; the pod's name.
     pub const INSTANCE_NAME: &str = "ROWLOCK_INSTANCE_NAME";
     /// All of ours, those of the operator too, which its flags name: a program takes what is meant for
     /// another for known.

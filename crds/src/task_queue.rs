@@ -234,7 +234,7 @@ impl Default for HttpHandlerSpec {
     }
 }
 
-/// How long finished tasks are kept before they are pruned.
+/// How long finished tasks are kept before they are deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -1,4 +1,4 @@
-//! The bell of one database, which wakes queues asleep at zero. A hint only: the loop looks without it too, a little later.
+//! NOTIFY of one database, which wakes queues asleep at zero. A hint only: the loop looks without it too, a little later.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +55,7 @@ impl Bell {
             return;
         }
         let queues: Vec<QueueId> = asleep.iter().copied().collect();
-        match rowlock_queue::keep_bell(db, &queues).await {
+        match rowlock_queue::request_notify(db, &queues).await {
             Ok(()) => (self.kept, self.kept_at) = (asleep, Some(Instant::now())),
             Err(error) => tracing::debug!(%error, "nobody was told to ring; trying again"),
         }
@@ -83,7 +83,7 @@ async fn listen(connect: Connect, heard: Arc<Heard>) {
                 }
                 heard.listens.store(false, Ordering::Relaxed);
             }
-            Err(Error::NoBell) => return,
+            Err(Error::NoNotify) => return,
             Err(_) => (),
         }
         tokio::time::sleep(RETRY_PAUSE).await;

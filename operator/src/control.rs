@@ -9,18 +9,18 @@ use crate::room::Seat;
 use crate::view::{QueueView, View};
 use rowlock_crds::Manifest;
 use rowlock_plan::{Decision, ObservedQueue, Reason, share};
-use rowlock_queue::{CareReport, Caretaker, Connect, Db, Declared, Error};
+use rowlock_queue::{Connect, Db, Declared, Error, Maintainer, MaintenanceReport};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often the caretaker works here while no instance lives that would do it.
+/// How often the maintainer works here while no instance lives that would do it.
 const CARE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// And how often while no task waits, which each look tells: an idle database is asked less.
 const QUIET_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often it is said that caretaking still fails.
+/// How often it is said that maintenance still fails.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
 /// Keeps the workers of all queues of one database right.
@@ -36,9 +36,9 @@ pub struct Operator<A> {
     seat: Option<Seat>,
     /// Instances of queues of ours whose loop has not told of them yet, or cannot.
     untold: u32,
-    caretaker: Caretaker,
+    maintainer: Maintainer,
     cared_at: Option<Instant>,
-    /// When it was said last that caretaking fails, if it does.
+    /// When it was said last that maintenance fails, if it does.
     care_fails: Option<Instant>,
     /// The last look at the database, by this loop or another of its.
     look: Option<Arc<Look>>,
@@ -65,7 +65,7 @@ impl<A: Applier> Operator<A> {
             limits: Limits::default(),
             seat: None,
             untold: 0,
-            caretaker: Caretaker::new(),
+            maintainer: Maintainer::new(),
             cared_at: None,
             care_fails: None,
             look: None,
@@ -100,7 +100,7 @@ impl<A: Applier> Operator<A> {
     /// The same database by another address, or another one: every queue is declared to it anew.
     pub fn set_db(&mut self, db: Db) {
         self.db = db;
-        self.caretaker = Caretaker::new();
+        self.maintainer = Maintainer::new();
         (self.limits, self.look) = (Limits::default(), None);
         self.queues.values_mut().for_each(Tended::forget_database);
     }
@@ -205,7 +205,7 @@ impl<A: Applier> Operator<A> {
         } else {
             // Another loop of this database has both, for all.
             self.bell = None;
-            self.db.rest().await;
+            self.db.close_idle().await;
         }
         match look {
             Ok(look) => {
@@ -297,23 +297,23 @@ impl<A: Applier> Operator<A> {
         self.cared_at = Some(Instant::now());
         let cared = if lives {
             // Instances may have fewer rights than it takes to clean.
-            self.caretaker.maintain(&self.db, &mut CareReport::default()).await
+            self.maintainer.maintain_partitions(&self.db, &mut MaintenanceReport::default()).await
         } else {
-            // Not unbroken: who does not beat cannot know whether others could.
-            self.caretaker.run_once(&self.db, None, None).await.map(drop)
+            // Not unbroken: who sends no heartbeats cannot know whether others could.
+            self.maintainer.run_once(&self.db, None, None).await.map(drop)
         };
         match cared {
             Err(error) if self.care_fails.is_none_or(|said| SAY_EVERY <= said.elapsed()) => {
                 self.care_fails = Some(Instant::now());
-                tracing::warn!(%error, "caretaking failed; trying again");
+                tracing::warn!(%error, "maintenance failed; trying again");
             }
-            Err(error) => tracing::debug!(%error, "caretaking failed; trying again"),
-            Ok(()) if self.care_fails.take().is_some() => tracing::info!("caretaking works again"),
+            Err(error) => tracing::debug!(%error, "maintenance failed; trying again"),
+            Ok(()) if self.care_fails.take().is_some() => tracing::info!("maintenance works again"),
             Ok(()) => (),
         }
     }
 
-    /// A queue for which there shall be a pod needs none of this: its instance hears the bell itself, or is about to look.
+    /// A queue for which there shall be a pod needs none of this: its instance listens for NOTIFY itself, or is about to look.
     async fn wait_for_sleepers(&mut self, seen: &Seen, decisions: &[Decision]) {
         let sleeps =
             |decision: &Decision| decision.pods_desired == 0 && decision.reason == Reason::MinWorkers;

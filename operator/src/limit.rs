@@ -10,7 +10,7 @@ use rowlock_queue::ConnectionLimit;
 /// before pods go: who connects and goes again must not have pods go and come.
 const WINDOW: Duration = Duration::from_mins(5);
 
-/// What the loop that looks holds: one looks, one is for what else there is to do, one hears the bell.
+/// What the loop that looks holds: one looks, one is for what else there is to do, one listens for NOTIFY.
 const CONNECTIONS_OF_OPERATOR: u32 = 3;
 
 /// What limits are called here. A server that calls one otherwise is none of ours to repeat: its words would stand beside what people are told to do.

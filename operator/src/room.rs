@@ -1,4 +1,4 @@
-//! Where the loops of one database meet, within one namespace. Each Secret has a loop of its own; here one of them looks at the database and hears its bell for all, and they
+//! Where the loops of one database meet, within one namespace. Each Secret has a loop of its own; here one of them looks at the database and listens for its NOTIFY for all, and they
 //! tell each other what their queues ask for, so that all of them share its connections.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ struct Inside {
     asked: BTreeMap<String, Asked>,
     /// Whose queues some loop here tends, or is about to.
     owners: BTreeSet<String>,
-    /// The loop that looks for all of them and hears the bell, and when it did last.
+    /// The loop that looks for all of them and listens for NOTIFY, and when it did last.
     looker: Option<(String, Instant)>,
     failed: Option<Failed>,
 }

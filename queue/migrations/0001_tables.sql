@@ -2,11 +2,11 @@
 
 create sequence rowlock.chunk_seq;       -- the middle part of a task's id
 create sequence rowlock.k_seq;           -- the order in which tasks are claimed: it only grows
-create sequence rowlock.beat_seq;        -- beats are ordered by this, never by a clock
+create sequence rowlock.heartbeat_seq;        -- heartbeats are ordered by this, never by a clock
 create sequence rowlock.allocation_seq;
 create sequence rowlock.instance_seq;
 
--- What a TaskQueue declares. Instances read it with their beat, so a change of policy needs no rollout.
+-- What a TaskQueue declares. Instances read it with their heartbeat, so a change of policy needs no rollout.
 create table rowlock.queue (
   id            int generated always as identity primary key,
   name          text not null unique check (name ~ '^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$'),
@@ -18,26 +18,26 @@ create table rowlock.queue (
   paused        boolean not null default false,
   backlog_limit bigint not null check (backlog_limit > 0),
   payload_limit int not null check (payload_limit > 0),
-  backlog_full  boolean not null default false,   -- set and cleared by a caretaker, so that enqueue counts nothing
+  backlog_full  boolean not null default false,   -- set and cleared by a maintainer, so that enqueue counts nothing
   later_full    boolean not null default false,   -- the same for what is due in more than a day
-  guarded       boolean not null default false,   -- some role has rights for some queues only: verbs ask who calls
-  room_until    int not null default 0,           -- until when partitions exist, in seconds since 2024
-  bell_until    timestamptz not null default '-infinity',   -- producers ring until then; renewed about once a minute while instances sleep (R12)
+  restricted       boolean not null default false,   -- some role has rights for some queues only: verbs ask who calls
+  partitions_until    int not null default 0,           -- until when partitions exist, in seconds since 2024
+  notify_until    timestamptz not null default '-infinity',   -- producers send NOTIFY until then; renewed about once a minute while instances sleep (R12)
   range_size    smallint not null default 128 check (range_size between 1 and 256),
   keep_completed interval not null, keep_dead interval not null, keep_cancelled interval not null,
   max_delay     interval not null default interval '365 days',   -- no task is due later than so long from its enqueueing
   -- Where claims may start, for a queue without instances, which publish it themselves; and of when that is: see
   -- rowlock.keep_lows.
-  lows          bigint[],
+  watermarks          bigint[],
   lows_at       timestamptz not null default '-infinity'
 );
 
 -- Who else than the owner may do what: see 0008_roles.sql.
 create table rowlock.access (
   role  name not null,
-  duty  text not null check (duty in ('producer', 'worker', 'reader')),
+  permission  text not null check (permission in ('producer', 'worker', 'reader')),
   queue int not null,                             -- 0: every queue
-  primary key (role, duty, queue)
+  primary key (role, permission, queue)
 );
 
 -- Neither `task` nor `ready` nor `delayed` has a CHECK: Postgres would parse each anew for every statement, 15 µs of an enqueue's 54.
@@ -75,7 +75,7 @@ create table rowlock.ready (
   n        smallint not null,        -- 1 to 256
   attempt  smallint not null,
   fresh    boolean not null,
-  ring     boolean not null default true,    -- whether its commit rings the bell
+  notify     boolean not null default true,    -- whether its commit sends a NOTIFY
   moved    int not null default 0,           -- chunk_of(id), where the range is not fresh
   primary key (queue, shard, lane, priority, k)
 ) with (fillfactor = 90, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
@@ -117,7 +117,7 @@ create table rowlock.lease (
 
 create index lease_instance on rowlock.lease (instance);
 
--- One row per settled batch. state: 1 completed, 2 dead and pruned, 3 cancelled. `firsts` ascends. The ids of a row span less than 2^33
+-- One row per settled batch. state: 1 completed, 2 dead and deleted, 3 cancelled. `firsts` ascends. The ids of a row span less than 2^33
 -- (four seconds of enqueuing), except where a queue was deleted, so that the rows that may hold a task lie together in receipt_ids.
 create table rowlock.receipt (
   at       timestamptz not null default now(),
@@ -131,7 +131,7 @@ create table rowlock.receipt (
 create index receipt_at on rowlock.receipt (queue, state, at);
 create index receipt_ids on rowlock.receipt (queue, (firsts[1]), (firsts[array_upper(firsts, 1)] + ns[array_upper(ns, 1)]), at);
 
-create table rowlock.result (at timestamptz not null default now(), id bigint not null, body text not null) partition by range (at);
+create table rowlock.result (at timestamptz not null default now(), id bigint not null, value text not null) partition by range (at);
 create index result_id on rowlock.result (id);
 
 create table rowlock.dead (
@@ -144,41 +144,41 @@ create table rowlock.dead (
 create index dead_queue on rowlock.dead (queue, id);
 create index dead_at on rowlock.dead (queue, at);
 
-create table rowlock.failure (
+create table rowlock.task_error (
   at       timestamptz not null default now(),
   id       bigint not null,
   attempt  smallint not null,
   instance bigint,
   error    text not null
 ) partition by range (at);
-create index failure_id on rowlock.failure (id);
-create table rowlock.failure_kept (
+create index task_error_id on rowlock.task_error (id);
+create table rowlock.task_error_kept (
   n bigint generated always as identity primary key,
   at timestamptz not null, id bigint not null, attempt smallint not null, instance bigint, error text not null
 );
-create index failure_kept_id on rowlock.failure_kept (id);
+create index task_error_kept_id on rowlock.task_error_kept (id);
 
 -- Who does what only one may do at a time locks a row of this table. Advisory locks would do as well, but
 -- every login that may connect can hold those. Never updated: a row that is only locked leaves nothing dead
 -- behind.
 create table rowlock.mutex (
   -- 0 NOTIFY, 1 partitions, 2 move due tasks, 3 limits, 4 retention of dead tasks, 5 allocate, 6 sweep
-  duty  smallint not null,
+  operation  smallint not null,
   queue int not null,          -- 0: the whole database
-  primary key (duty, queue)
+  primary key (operation, queue)
 );
-insert into rowlock.mutex select duty, 0 from generate_series(0, 4) duty;
+insert into rowlock.mutex select operation, 0 from generate_series(0, 4) operation;
 
 -- Takes the lock for the rest of the transaction, or answers false at once where somebody has it.
-create function rowlock.try_mutex(duty int, queue int) returns boolean language plpgsql volatile
+create function rowlock.try_mutex(operation int, queue int) returns boolean language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 begin
-  perform 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2 for update skip locked;
+  perform 1 from rowlock.mutex m where m.operation = $1 and m.queue = $2 for update skip locked;
   if found then return true; end if;
-  if exists (select 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2) then return false; end if;
+  if exists (select 1 from rowlock.mutex m where m.operation = $1 and m.queue = $2) then return false; end if;
   -- A queue that was not declared by rowlock.declare_queue. One that does not exist leaves no row.
   if $2 <> 0 and not exists (select 1 from rowlock.queue q where q.id = $2) then return false; end if;
-  insert into rowlock.mutex (duty, queue) values ($1, $2) on conflict do nothing;
+  insert into rowlock.mutex (operation, queue) values ($1, $2) on conflict do nothing;
   return found;
 end $$;
 
@@ -192,7 +192,7 @@ create table rowlock.snooze (
 
 create table rowlock.cancel_request (id bigint primary key, at timestamptz not null default now());
 
--- Written when an instance joins, drains, leaves or is declared gone; never by its beat.
+-- Written when an instance joins, drains, leaves or is declared gone; never by its heartbeat.
 create table rowlock.instance (
   id        bigint primary key,
   queue     int not null,
@@ -206,7 +206,7 @@ create table rowlock.instance (
 create index instance_live on rowlock.instance (queue, id) where ended_at is null;
 
 -- What an instance holds, wants and acknowledges. Appended: a row updated once a second is a trap under a pinned xmin.
-create table rowlock.beat (
+create table rowlock.heartbeat (
   n          bigint not null,
   at         timestamptz not null default now(),
   instance   bigint not null,
@@ -216,16 +216,16 @@ create table rowlock.beat (
   allocation bigint not null,
   wants      int not null,
   service_ms real,
-  lows       bigint[]
+  watermarks       bigint[]
 ) partition by range (at);
-create index beat_newest on rowlock.beat (instance, n desc);
+create index heartbeat_newest on rowlock.heartbeat (instance, n desc);
 
 create table rowlock.allocation (
   number   bigint not null,
   at       timestamptz not null default now(),
   queue    int not null,
   instance bigint not null,
-  workers  int not null check (workers >= 0)
+  slots  int not null check (slots >= 0)
 ) partition by range (at);
 create index allocation_newest on rowlock.allocation (instance, number desc);
 
@@ -243,14 +243,14 @@ create table rowlock.maintenance (
 );
 insert into rowlock.maintenance default values;
 
--- Which transactions hold the locks of the table `mutex`, or the turn at maintenance (duty 7), at this moment,
+-- Which transactions hold the locks of the table `mutex`, or the turn at maintenance (operation 7), at this moment,
 -- and whose they are: a session's, or a prepared one. What is not shown to the caller is null.
 create function rowlock.mutex_holders()
-returns table (duty smallint, queue int, xid text, pid int, usename text, application text, since timestamptz, prepared text)
+returns table (operation smallint, queue int, xid text, pid int, usename text, application text, since timestamptz, prepared text)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select m.duty, m.queue, m.xmax::text, l.pid, coalesce(a.usename, p.owner)::text, a.application_name,
+  select m.operation, m.queue, m.xmax::text, l.pid, coalesce(a.usename, p.owner)::text, a.application_name,
          coalesce(a.xact_start, p.prepared), p.gid
-  from (select x.duty, x.queue, x.xmax from rowlock.mutex x union all select 7::smallint, 0, x.xmax from rowlock.maintenance x) m
+  from (select x.operation, x.queue, x.xmax from rowlock.mutex x union all select 7::smallint, 0, x.xmax from rowlock.maintenance x) m
   join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
       and l.granted and l.transactionid::text = m.xmax::text
   left join pg_stat_activity a on a.pid = l.pid

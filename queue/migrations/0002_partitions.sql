@@ -11,7 +11,7 @@ create function rowlock.partition_width() returns interval language sql stable
           from rowlock.queue);
 
 -- Until when partitions of task exist, in seconds since 2024.
-create function rowlock.room_until() returns int language sql stable set search_path = pg_catalog, pg_temp
+create function rowlock.partitions_until() returns int language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce((max(substring(c.relname from '_([0-9]+)$')::bigint) - 1704067200)::int, 0)
   from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass
@@ -42,8 +42,8 @@ begin
     if not in_use then execute format('drop table rowlock.%I', child); end if;
   end if;
   execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, parent);
-  -- rowlock.keep_failures deletes from it, which a publication FOR ALL TABLES refuses otherwise (R9).
-  if parent = 'failure' then execute format('alter table rowlock.%I replica identity full', child); end if;
+  -- rowlock.move_kept_errors deletes from it, which a publication FOR ALL TABLES refuses otherwise (R9).
+  if parent = 'task_error' then execute format('alter table rowlock.%I replica identity full', child); end if;
   if parent = 'task' then
     execute format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child, rowlock.id_at(lo), rowlock.id_at(hi));
   else
@@ -53,7 +53,7 @@ end $$;
 
 -- Makes the partition that now falls into where there is none, although there are later ones: the clock was ahead when the older ones were
 -- dropped, or went back to before the oldest. It reaches from neighbour to neighbour.
-create function rowlock.heal_partitions(parent text) returns void language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+create function rowlock.fill_partition_gap(parent text) returns void language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare ends timestamptz; begins timestamptz;
 begin
   if exists (select 1 from rowlock.partitions_of(parent) p where p.lo <= now() and now() < p.hi) then return; end if;
@@ -74,9 +74,9 @@ begin
     raise exception 'partitions are made at most 31 days ahead' using errcode = 'RL005',
         hint = 'Each is a table: three days, the default, are enough.';
   end if;
-  foreach parent in array array['task', 'receipt', 'result', 'failure', 'beat', 'allocation'] loop
-    perform rowlock.heal_partitions(parent);
-    width := case when parent in ('beat', 'allocation') then interval '6 hours' else rowlock.partition_width() end;
+  foreach parent in array array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation'] loop
+    perform rowlock.fill_partition_gap(parent);
+    width := case when parent in ('heartbeat', 'allocation') then interval '6 hours' else rowlock.partition_width() end;
     select to_timestamp(max(substring(c.relname from '_([0-9]+)$')::bigint)) into lo
       from pg_inherits i join pg_class c on c.oid = i.inhrelid
       where i.inhparent = format('rowlock.%I', parent)::regclass;
@@ -84,7 +84,7 @@ begin
     if lo is null then lo := date_trunc('hour', now()) - interval '2 days'; hi := date_trunc('hour', now()) + width;
     else hi := lo + width; end if;
     while lo < now() + ahead loop
-      -- Nobody cared for longer than partitions were made ahead: one takes in all that time.
+      -- Nobody maintained it for longer than partitions were made ahead: one takes in all that time.
       hi := greatest(hi, date_trunc('hour', now()) + width);
       perform rowlock.make_partition(parent, lo, hi);
       lo := hi; hi := hi + width;
@@ -93,8 +93,8 @@ begin
   end loop;
   -- For enqueue, which makes partitions itself where nobody has. A row that somebody changes is left for the
   -- next time.
-  update rowlock.queue q set room_until = rowlock.room_until() where q.id in (
-    select x.id from rowlock.queue x where x.room_until <> rowlock.room_until()
+  update rowlock.queue q set partitions_until = rowlock.partitions_until() where q.id in (
+    select x.id from rowlock.queue x where x.partitions_until <> rowlock.partitions_until()
         for no key update skip locked);
   return hours;
 end $$;
@@ -104,21 +104,21 @@ end $$;
 create function rowlock.partition_statistics() returns table (left_seconds double precision, oldest_seconds double precision)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   with parts as materialized (
-    select t.parent, p.lo, p.hi from unnest(array['task', 'receipt', 'result', 'failure', 'beat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
+    select t.parent, p.lo, p.hi from unnest(array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
     where not p.detaches),
   last as (
     select x.parent, min(x.hi) hi from parts x
     where x.hi > now() and not exists (select 1 from parts y where y.parent = x.parent and y.lo = x.hi) group by x.parent),
   until as (
     select case when exists (select 1 from parts x where x.parent = l.parent and x.lo <= now() and now() < x.hi) then l.hi end hi
-    from unnest(array['task', 'receipt', 'result', 'failure', 'beat', 'allocation']) t(parent) left join last l on l.parent = t.parent)
+    from unnest(array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']) t(parent) left join last l on l.parent = t.parent)
   select case when bool_and(u.hi is not null) then date_part('epoch', min(u.hi) - now()) else -1 end,
          date_part('epoch', now() - (select min(x.hi) from parts x where x.parent = 'task')) from until u
 $$;
 
--- Whether it is the caller's turn to keep house: to make partitions, or to clean. One session of a database at a time has it, for at most five
--- minutes, and gives it back by rowlock.end_turn. What lies further ahead was written by a clock that was.
-create function rowlock.take_turn(cleans boolean) returns boolean
+-- Whether the caller may begin maintenance: make partitions, or clean up. One session of a database at a time has it, for at most five
+-- minutes, and gives it back by rowlock.end_maintenance. What lies further ahead was written by a clock that was.
+create function rowlock.begin_maintenance(cleanup boolean) returns boolean
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
   -- Only the owner may detach and drop.
@@ -135,7 +135,7 @@ begin
 end $$;
 
 -- The next turn is a minute later.
-create function rowlock.end_turn(cleans boolean) returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+create function rowlock.end_maintenance(cleanup boolean) returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
   update rowlock.maintenance m set
     next_partitions_at = case when $1 then m.next_partitions_at else now() + interval '1 minute' end,

@@ -14,36 +14,36 @@ create function rowlock.caller() returns name language sql stable set search_pat
   select coalesce(nullif(current_setting('role', true), 'none')::name, session_user)
 $$;
 
--- Whether the caller may act as `duty` (null: as any) for a queue. Asked only where some role has rights for
--- some queues alone (queue.guarded).
-create function rowlock.may(duty text, queue int) returns boolean language plpgsql stable
+-- Whether the caller may act as `permission` (null: as any) for a queue. Asked only where some role has rights for
+-- some queues alone (queue.restricted).
+create function rowlock.has_permission(permission text, queue int) returns boolean language plpgsql stable
 set search_path = pg_catalog, pg_temp as $$
 declare who name := rowlock.caller();
 begin
   return pg_has_role(who, (select n.nspowner from pg_namespace n where n.nspname = 'rowlock'), 'usage')
       or exists (
     select 1 from rowlock.access a join pg_roles r on r.rolname = a.role
-    where a.queue in (0, $2) and ($1 is null or a.duty = $1) and pg_has_role(who, r.oid, 'usage'));
+    where a.queue in (0, $2) and ($1 is null or a.permission = $1) and pg_has_role(who, r.oid, 'usage'));
 end $$;
 
-create function rowlock.refuse_right(duty text, queue text) returns void language plpgsql stable
+create function rowlock.refuse_permission(permission text, queue text) returns void language plpgsql stable
 set search_path = pg_catalog, pg_temp as $$
 begin
-  raise exception 'the role "%" is no % of queue "%"', rowlock.caller(), duty, queue using errcode = 'RL011',
+  raise exception 'the role "%" is no % of queue "%"', rowlock.caller(), permission, queue using errcode = 'RL011',
     hint = format('The owner of the database can run: select rowlock.grant_role(%L, %L, array[%L]);',
-        rowlock.caller(), duty, queue);
+        rowlock.caller(), permission, queue);
 end $$;
 
 -- For instances: whether they may work for this queue.
-create function rowlock.demand_worker(queue int) returns void language plpgsql stable
+create function rowlock.require_worker(queue int) returns void language plpgsql stable
 set search_path = pg_catalog, pg_temp as $$
 declare v_name text;
 begin
-  select q.name into v_name from rowlock.queue q where q.id = $1 and q.guarded;
-  if found and not rowlock.may('worker', $1) then perform rowlock.refuse_right('worker', v_name); end if;
+  select q.name into v_name from rowlock.queue q where q.id = $1 and q.restricted;
+  if found and not rowlock.has_permission('worker', $1) then perform rowlock.refuse_permission('worker', v_name); end if;
 end $$;
 
--- Options: priority 0..3 (0 first; default 1), run_at (timestamptz) or delay (interval), max_attempts, bell (false: no NOTIFY, for
+-- Options: priority 0..3 (0 first; default 1), run_at (timestamptz) or delay (interval), max_attempts, notify (false: no NOTIFY, for
 -- PREPARE TRANSACTION). An option we do not know is refused, so that a typing error loses nothing.
 create function rowlock.check_options(options jsonb) returns void language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare bad text;
@@ -51,9 +51,9 @@ begin
   if jsonb_typeof(options) is distinct from 'object' then
     raise exception 'options must be a JSON object' using errcode = 'RL005', hint = 'Leave them out, or pass for example {"priority": 0}.';
   end if;
-  select key into bad from jsonb_object_keys(options) key where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'bell') limit 1;
+  select key into bad from jsonb_object_keys(options) key where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'notify') limit 1;
   if found then
-    raise exception 'unknown option "%"', bad using errcode = 'RL002', hint = 'Options are priority, run_at, delay, max_attempts and bell.';
+    raise exception 'unknown option "%"', bad using errcode = 'RL002', hint = 'Options are priority, run_at, delay, max_attempts and notify.';
   end if;
   if options ? 'run_at' and options ? 'delay' then
     raise exception 'run_at and delay exclude each other' using errcode = 'RL005', hint = 'Give one of them.';
@@ -64,8 +64,8 @@ begin
   if options ? 'max_attempts' and not ((options->>'max_attempts') ~ '^[0-9]{1,4}$' and (options->>'max_attempts')::int between 1 and 1000) then
     raise exception 'max_attempts must be a whole number from 1 to 1000' using errcode = 'RL005', hint = 'Leave it out for the queue''s own.';
   end if;
-  if options ? 'bell' and jsonb_typeof(options->'bell') <> 'boolean' then
-    raise exception 'bell must be true or false' using errcode = 'RL005', hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
+  if options ? 'notify' and jsonb_typeof(options->'notify') <> 'boolean' then
+    raise exception 'notify must be true or false' using errcode = 'RL005', hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
   end if;
 end $$;
 
@@ -116,7 +116,7 @@ create function rowlock.refuse_unknown_queue(queue text) returns void language p
 begin
   raise exception 'unknown queue "%"', queue using errcode = 'RL001',
     hint = coalesce('Queues of this database: ' || (select string_agg(q.name, ', ' order by q.name)
-        from rowlock.queue q where not q.guarded or rowlock.may(null, q.id)) || '.',
+        from rowlock.queue q where not q.restricted or rowlock.has_permission(null, q.id)) || '.',
                     case when exists (select 1 from rowlock.queue) then 'There is none that you may use.'
                         else 'This database has no queue yet: apply a TaskQueue.' end);
 end $$;
@@ -146,7 +146,7 @@ begin
   if noted[1] is distinct from xid then perform set_config(setting, xid || ' ' || added, true);
   elsif added - noted[2]::bigint >= q.backlog_limit then
     -- It may have been other queues' tasks: counted, and again only after as many more.
-    if rowlock.reaches(q.id, q.backlog_limit) then perform rowlock.refuse_full(q); end if;
+    if rowlock.backlog_reaches(q.id, q.backlog_limit) then perform rowlock.refuse_full(q); end if;
     perform set_config(setting, xid || ' ' || added, true);
   end if;
 end $$;
@@ -169,33 +169,33 @@ begin
 end $$;
 
 -- Whether a partition takes the tasks of this moment.
-create function rowlock.has_room() returns boolean language sql volatile set search_path = pg_catalog, pg_temp
+create function rowlock.has_partition() returns boolean language sql volatile set search_path = pg_catalog, pg_temp
 as $$
-  select rowlock.room_until() > date_part('epoch', clock_timestamp()) - 1704067200::float8
+  select rowlock.partitions_until() > date_part('epoch', clock_timestamp()) - 1704067200::float8
 $$;
 
--- Nobody has cared for this database for longer than partitions are made ahead: the producer makes the next
+-- Nobody has maintained this database for longer than partitions are made ahead: the producer makes the next
 -- ones, for itself and all others. Of several one does, and the others wait for its commit: less than a client of
 -- ours waits for an answer (STATEMENT_TIMEOUT), so that it hears why.
-create function rowlock.make_room() returns void language plpgsql volatile
+create function rowlock.make_partitions() returns void language plpgsql volatile
 set search_path = pg_catalog, pg_temp set lock_timeout = '4s' as $$
 declare holder text;
 begin
-  if rowlock.has_room() then return; end if;
+  if rowlock.has_partition() then return; end if;
   begin
-    perform 1 from rowlock.mutex m where m.duty = 1 and m.queue = 0 for update;
-    if not rowlock.has_room() then perform rowlock.extend_partitions(); end if;
+    perform 1 from rowlock.mutex m where m.operation = 1 and m.queue = 0 for update;
+    if not rowlock.has_partition() then perform rowlock.extend_partitions(); end if;
   exception when lock_not_available then null;
   end;
-  if not rowlock.has_room() then
+  if not rowlock.has_partition() then
     select coalesce('process ' || h.pid, format('the prepared transaction "%s"', h.prepared)) into holder
-      from rowlock.mutex_holders() h where h.duty = 1;
+      from rowlock.mutex_holders() h where h.permission = 1;
     if holder is not null then
       raise exception 'there is no partition for new tasks, and % holds the lock for making one', holder
         using errcode = 'RL010', hint = 'End that transaction: pg_terminate_backend, or ROLLBACK PREPARED.';
     end if;
-    raise exception 'there is no partition for new tasks: nothing has cared for this database since %',
-        to_timestamp(rowlock.room_until() + 1704067200) - interval '3 days'
+    raise exception 'there is no partition for new tasks: nothing has maintained this database since %',
+        to_timestamp(rowlock.partitions_until() + 1704067200) - interval '3 days'
       using errcode = 'RL010',
           hint = 'Start an instance or the operator, or run: select rowlock.extend_partitions(); as the owner of the database.';
   end if;
@@ -249,7 +249,7 @@ declare
 begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  if q.guarded and not rowlock.may('producer', q.id) then perform rowlock.refuse_right('producer', q.name);
+  if q.restricted and not rowlock.has_permission('producer', q.id) then perform rowlock.refuse_permission('producer', q.name);
       end if;
   if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
       perform rowlock.refuse_type(coalesce($2, '')); end if;
@@ -267,7 +267,7 @@ begin
       pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass)
         + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass));
   end if;
-  if v_id >> 31 >= q.room_until then perform rowlock.make_room(); end if;
+  if v_id >> 31 >= q.partitions_until then perform rowlock.make_partitions(); end if;
   if options <> '{}' then
     perform rowlock.check_options(options);
     prio := coalesce((options->>'priority')::smallint, prio);
@@ -275,14 +275,14 @@ begin
     due := rowlock.due_of(options);
     if due > now() + q.max_delay then perform rowlock.refuse_delay(q); end if;
     if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
-    if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
+    if (options->>'notify')::boolean is false then perform set_config('rowlock.notify', 'off', true); q.notify_until := '-infinity'; end if;
   end if;
   -- The transaction has its xid before it draws k, which the exact watermark relies on (R6).
   if due is null then v_k := case when pg_current_xact_id() is not null then nextval('rowlock.k_seq') end; end if;
   insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
     values (v_id, q.id, ((v_k & 4294967295) - 2147483648)::int, prio, attempts, $2, $3);
   if due is null then
-    insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, ring) values (q.id, v_k & 3, prio, (v_id >> 31)::int, v_k, v_id, 1, 0, true, q.bell_until > now());
+    insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, notify) values (q.id, v_k & 3, prio, (v_id >> 31)::int, v_k, v_id, 1, 0, true, q.notify_until > now());
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due) values (v_id, q.id, prio, 0, due, due);
   end if;
@@ -301,7 +301,7 @@ declare
 begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  if q.guarded and not rowlock.may('producer', q.id) then perform rowlock.refuse_right('producer', q.name);
+  if q.restricted and not rowlock.has_permission('producer', q.id) then perform rowlock.refuse_permission('producer', q.name);
       end if;
   if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
       perform rowlock.refuse_type(coalesce($2, '')); end if;
@@ -317,7 +317,7 @@ begin
   if q.backlog_full or n > q.backlog_limit then
     perform rowlock.refuse_full(q);
   end if;
-  if second >> 31 >= q.room_until then perform rowlock.make_room(); end if;
+  if second >> 31 >= q.partitions_until then perform rowlock.make_partitions(); end if;
   options := coalesce(options, '{}');
   perform rowlock.check_options(options);
   prio := coalesce((options->>'priority')::smallint, prio);
@@ -325,7 +325,7 @@ begin
   due := rowlock.due_of(options);
   if due > now() + q.max_delay then perform rowlock.refuse_delay(q); end if;
   if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
-  if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
+  if (options->>'notify')::boolean is false then perform set_config('rowlock.notify', 'off', true); q.notify_until := '-infinity'; end if;
   size := q.range_size;
   bases := array(select second | ((nextval('rowlock.chunk_seq') & 8388607) << 8) from generate_series(1, (n + size - 1) / size));
   -- The transaction has its xid before it draws k, which the exact watermark relies on (R6).
@@ -338,8 +338,8 @@ begin
   added := pg_stat_get_xact_tuples_inserted((select t.tableoid from rowlock.task t where t.id = bases[1]));
   if added > q.backlog_limit then perform rowlock.check_added(q, 'rowlock.added_many', added); end if;
   if due is null then
-    insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
-      select q.id, b.k & 3, prio, b.k, b.base, least(size, n - (b.o - 1) * size), 0, true, q.bell_until > now()
+    insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, notify)
+      select q.id, b.k & 3, prio, b.k, b.base, least(size, n - (b.o - 1) * size), 0, true, q.notify_until > now()
       from unnest(bases, ks) with ordinality b(base, k, o);
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due)
@@ -412,8 +412,8 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 begin
   update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(y.id)
     where y.queue = r.queue and y.shard = r.shard and y.lane = r.lane and y.priority = r.priority and y.k = r.k;
-  return current_setting('rowlock.bell', true) is distinct from 'off'
-    and exists (select 1 from rowlock.queue q where q.id = r.queue and q.bell_until > clock_timestamp());
+  return current_setting('rowlock.notify', true) is distinct from 'off'
+    and exists (select 1 from rowlock.queue q where q.id = r.queue and q.notify_until > clock_timestamp());
 end $$;
 
 -- At commit, for every enqueuing statement: it costs a single task's enqueue about a twentieth (measurements 10), so it asks no table unless late.
@@ -423,9 +423,9 @@ declare v_context text;
 begin
   -- What was cut off a range keeps its place (rowlock.take_ready): it is the only one whose shard is not of its k, and nobody has walked past it.
   if clock_timestamp() - now() > interval '50 milliseconds' and new.shard = (new.k & 3) then
-    new.ring := rowlock.commit_late(new);
+    new.notify := rowlock.commit_late(new);
   end if;
-  if new.ring and pg_notification_queue_usage() < 0.5 then
+  if new.notify and pg_notification_queue_usage() < 0.5 then
     -- One notifier per database at a time (R12), and never into a queue that fills up: that would fail the producer's commit (R11). Whoever set constraints
     -- immediate is here within its own call, long before its commit perhaps: it would keep the lock from all others until then.
     get diagnostics v_context = pg_context;

@@ -1,10 +1,10 @@
--- What an instance calls: join, beat (with the grant of allocations), claim, settle, drain, leave.
+-- What an instance calls: join, heartbeat (with the grant of allocations), claim, settle, drain, leave.
 -- An instance's id is a number from a sequence below 21 random bits: a failover may rewind the sequence while the process that had the number lives.
--- A lock on the instance's row keeps its own verbs and a rescue apart (R5): a beat takes it FOR KEY SHARE, a
+-- A lock on the instance's row keeps its own verbs and a rescue apart (R5): a heartbeat takes it FOR KEY SHARE, a
 -- claim that found something FOR SHARE, who ends the instance FOR UPDATE; each sees the newest version of the
 -- row. A settlement needs none: it locks its leases, which a rescue takes.
 
-create function rowlock.demand_read_committed() returns void language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+create function rowlock.require_read_committed() returns void language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'this verb needs READ COMMITTED' using errcode = 'RL007', hint = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
@@ -13,7 +13,7 @@ end $$;
 
 -- Who is just being ended is told to ask again: a rescue or a delete may yet fail. Answers false where it has
 -- ended.
-create function rowlock.ends(instance bigint) returns boolean language plpgsql volatile
+create function rowlock.check_ending(instance bigint) returns boolean language plpgsql volatile
 set search_path = pg_catalog, pg_temp as $$
 begin
   if exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
@@ -28,14 +28,14 @@ declare q rowlock.queue; i rowlock.instance;
 begin
   select * into q from rowlock.queue r where r.name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  perform rowlock.demand_worker(q.id);
+  perform rowlock.require_worker(q.id);
   if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
     raise exception 'the name of an instance has 1 to 200 printable characters' using errcode = 'RL005',
         hint = 'It is for people: a pod''s name, for example.';
   end if;
   insert into rowlock.instance (id, queue, name, capacity) values ((floor(random() * 2097152)::bigint << 32) | (nextval('rowlock.instance_seq') & 4294967295), q.id, $2, $3) returning * into i;
-  insert into rowlock.beat (n, at, instance, queue, held, allocated, allocation, wants)
-      values (nextval('rowlock.beat_seq'), clock_timestamp(), i.id, q.id, 0, 0, 0, 0);
+  insert into rowlock.heartbeat (n, at, instance, queue, held, allocated, allocation, wants)
+      values (nextval('rowlock.heartbeat_seq'), clock_timestamp(), i.id, q.id, 0, 0, 0, 0);
   return i;
 end $$;
 
@@ -46,36 +46,36 @@ set search_path = pg_catalog, pg_temp as $$
   select q.generation, q.policy, q.max_attempts from rowlock.queue q where q.id = $1
 $$;
 
--- No low lies further above k_seq than this: so much a failover may take back.
-create function rowlock.furthest_low() returns bigint language sql immutable return 1000000;
+-- No watermark lies further above k_seq than this: so much a failover may take back.
+create function rowlock.watermark_max_lead() returns bigint language sql immutable return 1000000;
 
--- The lows that were published last, of all instances the least: an instance that joins need not walk the
+-- The watermarks that were published last, of all instances the least: an instance that joins need not walk the
 -- dead rows of a pinned horizon, and is led past no task by another one that errs. Of a queue without
 -- instances those that were kept (rowlock.keep_lows), for as long as they are looked after.
-create function rowlock.published_lows(queue int) returns bigint[] language sql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-  select coalesce(array_agg(y.low order by y.o), (
-    select array_agg(least(u.low, (select s.last_value from rowlock.k_seq s)) order by u.o)
-    from rowlock.queue q, unnest(q.lows) with ordinality u(low, o)
+create function rowlock.published_watermarks(queue int) returns bigint[] language sql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
+  select coalesce(array_agg(y.watermark order by y.o), (
+    select array_agg(least(u.watermark, (select s.last_value from rowlock.k_seq s)) order by u.o)
+    from rowlock.queue q, unnest(q.watermarks) with ordinality u(watermark, o)
     where q.id = $1 and q.lows_at > now() - interval '20 minutes')) from (
-    select u.o, min(least(u.low, (select s.last_value from rowlock.k_seq s))) low
+    select u.o, min(least(u.watermark, (select s.last_value from rowlock.k_seq s))) watermark
         from rowlock.instance i, lateral (
-      select x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null
+      select x.watermarks from rowlock.heartbeat x where x.instance = i.id and x.watermarks is not null
           and x.at > now() - interval '1 minute' order by x.n desc limit 1) b,
-      unnest(b.lows) with ordinality u(low, o)
+      unnest(b.watermarks) with ordinality u(watermark, o)
     where i.queue = $1 and coalesce(i.ended_at > now() - interval '1 minute', true) group by u.o) y
 $$;
 
--- The newest beat and allocation of every live instance of a queue, and how many workers it counts as holding. One whose beats cannot be
--- seen (it died, or the clock stepped) may hold as many as it has room for; `at_most` counts so, too, who has not beaten for
+-- The newest heartbeat and allocation of every live instance of a queue, and how many slots it counts as holding. One whose heartbeats cannot be
+-- seen (it died, or the clock stepped) may hold as many as it has room for; `at_most` counts so, too, who has sent none for
 -- seconds: a failover may have lost what was granted to it since (R7).
 create function rowlock.holding(queue int) returns table (instance bigint, drains boolean, wants int, granted int, holds int, at_most int)
 language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
   select i.id, i.drains, coalesce(least(b.wants, i.capacity), 0),
-         case when b.n is null then 0 when a.number > b.allocation then a.workers else b.allocated end,
+         case when b.n is null then 0 when a.number > b.allocation then a.slots else b.allocated end,
          h.holds, case when b.at < now() - interval '5 seconds' then greatest(h.holds, i.capacity) else h.holds end
   from rowlock.instance i
-  left join lateral (select x.* from rowlock.beat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
-  left join lateral (select max(x.number) number, max(x.workers) highest, (array_agg(x.workers order by x.number desc))[1] workers
+  left join lateral (select x.* from rowlock.heartbeat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
+  left join lateral (select max(x.number) number, max(x.slots) highest, (array_agg(x.slots order by x.number desc))[1] slots
                      from rowlock.allocation x where x.instance = i.id and x.number > b.allocation and x.at > now() - interval '1 minute') a on true
   cross join lateral (select case when b.n is null then i.capacity when a.number > b.allocation then greatest(b.held, b.allocated, a.highest) else greatest(b.held, b.allocated) end holds) h
   where i.queue = $1 and i.ended_at is null
@@ -102,63 +102,63 @@ begin
     end if;
     if target > h.granted then target := h.granted + least(target - h.granted, greatest(free, 0)); free := free - (target - h.granted); end if;
     if target <> h.granted then
-      insert into rowlock.allocation (number, queue, instance, workers) values (nextval('rowlock.allocation_seq'), $1, h.instance, target);
+      insert into rowlock.allocation (number, queue, instance, slots) values (nextval('rowlock.allocation_seq'), $1, h.instance, target);
     end if;
   end loop;
   return true;
 end $$;
 
--- The least k that is ready in each of the 16 parts (four priorities of four shards), from the given lows on. Dead rows below are not walked.
-create function rowlock.least_k(queue int, lows bigint[]) returns bigint[]
+-- The least k that is ready in each of the 16 parts (four priorities of four shards), from the given watermarks on. Dead rows below are not walked.
+create function rowlock.least_k(queue int, watermarks bigint[]) returns bigint[]
 language sql stable security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
   select array_agg(f.k order by p) from generate_series(0, 15) p left join lateral (
     select r.k from rowlock.ready r where r.queue = $1 and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= $2[p + 1] order by r.k limit 1) f on true
 $$;
 
-create function rowlock.beat(instance bigint, held int, allocated int, allocation bigint, wants int, lows bigint[], sleeps boolean, service_ms real)
-returns table (gone boolean, allocation_number bigint, workers int, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[],
+create function rowlock.heartbeat(instance bigint, held int, allocated int, allocation bigint, wants int, watermarks bigint[], idle boolean, service_ms real)
+returns table (gone boolean, allocation_number bigint, slots int, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[],
   peers int, noted_k bigint, noted_xid bigint, xmin bigint, allocation_missed boolean)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare v_queue int; v_live int; v_behind bigint; v_noted bigint; v_missed boolean;
 begin
-  perform rowlock.demand_read_committed();
-  -- A note for the exact watermark, as in rowlock.care(): k first, then the xid, which the lock draws.
+  perform rowlock.require_read_committed();
+  -- A note for the exact watermark, as in rowlock.maintain(): k first, then the xid, which the lock draws.
   select last_value + is_called::int into v_noted from rowlock.k_seq;
-  -- Until this beat is committed nobody ends the instance.
+  -- Until this heartbeat is committed nobody ends the instance.
   select i.queue into v_queue from rowlock.instance i where i.id = $1 and i.ended_at is null
       for key share skip locked;
-  if not found and not rowlock.ends($1) then
+  if not found and not rowlock.check_ending($1) then
     return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1,
         0::bigint, 0::bigint, 0::bigint, null::boolean; return;
   end if;
-  perform rowlock.demand_worker(v_queue);
-  -- A failover may rewind k_seq below where claims start: they would not see what gets such a k. A low far
+  perform rowlock.require_worker(v_queue);
+  -- A failover may rewind k_seq below where claims start: they would not see what gets such a k. A watermark far
   -- above it is none of ours.
   select max(x) - s.last_value into v_behind from unnest($6) x, rowlock.k_seq s group by s.last_value;
-  if v_behind > rowlock.furthest_low() or cardinality($6) is distinct from 16
+  if v_behind > rowlock.watermark_max_lead() or cardinality($6) is distinct from 16
       or array_position($6, null) is not null then
     raise exception 'the watermarks of instance % are no watermarks of this queue', $1
         using errcode = 'RL005',
       hint = 'The sequence of k may have been taken back by a failover: end the instance, and join again.';
   end if;
-  -- By the clock that never waits: a transaction that was begun long ago would give its beat an old time
+  -- By the clock that never waits: a transaction that was begun long ago would give its heartbeat an old time
   -- (R4).
-  insert into rowlock.beat (n, at, instance, queue, held, allocated, allocation, wants, service_ms, lows)
-    values (nextval('rowlock.beat_seq'), clock_timestamp(), $1, v_queue, $2, $3, $4, $5, $8, $6);
+  insert into rowlock.heartbeat (n, at, instance, queue, held, allocated, allocation, wants, service_ms, watermarks)
+    values (nextval('rowlock.heartbeat_seq'), clock_timestamp(), $1, v_queue, $2, $3, $4, $5, $8, $6);
   if v_behind > 0 then perform nextval('rowlock.k_seq') from generate_series(1, least(v_behind, 10000));
       end if;
-  -- About four passes a second for the whole queue, however many instances beat (a full read in each beat would be quadratic).
+  -- About four passes a second for the whole queue, however many instances send heartbeats (a full read in each heartbeat would be quadratic).
   select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
   if random() * v_live < 4 then v_missed := not rowlock.allocate(v_queue); end if;
   if $7 then
     -- Whoever has the row may have it for long: a producer that made partitions, until its commit.
-    update rowlock.queue q set bell_until = now() + interval '1 minute' where q.id = (select x.id from rowlock.queue x
-      where x.id = v_queue and x.bell_until < now() + interval '5 seconds' for no key update skip locked);
+    update rowlock.queue q set notify_until = now() + interval '1 minute' where q.id = (select x.id from rowlock.queue x
+      where x.id = v_queue and x.notify_until < now() + interval '5 seconds' for no key update skip locked);
   end if;
   return query
-    select false, coalesce(a.number, $4), coalesce(a.workers, $3), q.paused, q.generation,
+    select false, coalesce(a.number, $4), coalesce(a.slots, $3), q.paused, q.generation,
            (select last_value from rowlock.k_seq), rowlock.least_k(v_queue, $6),
            array(select c.id from rowlock.cancel_request c join rowlock.lease l on l.instance = $1
                  where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000),
@@ -166,33 +166,33 @@ begin
                pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
            v_missed
     from rowlock.queue q
-    left join lateral (select x.number, x.workers from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
+    left join lateral (select x.number, x.slots from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
     where q.id = v_queue;
 end $$;
 
 -- Candidates are read unlocked and cut by a running sum; only those are locked (R2). A row taken in part keeps its k, and so its place.
 -- One series for both loops: of two, the planner chooses which is the outer one, and a limit would then cut by shard instead of by priority.
 -- Sent again after a lost answer with the same token, it answers with the lease it made (R1).
-create function rowlock.claim(instance bigint, want int, lows bigint[], start int, token bigint)
+create function rowlock.claim(instance bigint, want int, watermarks bigint[], start int, token bigint)
 returns table (firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[])
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
-  v_queue int; v_guarded boolean; looked int; taken bigint := 0; v_newest bigint;
+  v_queue int; v_restricted boolean; looked int; taken bigint := 0; v_newest bigint;
   l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
 begin
-  perform rowlock.demand_read_committed();
+  perform rowlock.require_read_committed();
   if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
     raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
   end if;
   if exists (select 1 from rowlock.lease l where l.token = $5) then
     return query select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[] from rowlock.lease l where l.token = $5 and l.instance = $1; return;
   end if;
-  select i.queue, q.guarded into v_queue, v_guarded from rowlock.instance i
+  select i.queue, q.restricted into v_queue, v_restricted from rowlock.instance i
       join rowlock.queue q on q.id = i.queue
     where i.id = $1 and not q.paused and not i.drains;
   if not found then return query select '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[], false, 0::bigint, '{}'::bigint[]; return; end if;
-  if v_guarded then perform rowlock.demand_worker(v_queue); end if;
+  if v_restricted then perform rowlock.require_worker(v_queue); end if;
   select last_value into v_newest from rowlock.k_seq;
   with look as materialized (
     select count(*) as entries from (
@@ -213,7 +213,7 @@ begin
     -- Until the lease is committed nobody ends the instance, or the lease would be nobody's. Not waited for:
     -- whoever ends a queue waits for what is locked above.
     perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for share skip locked;
-    if not found and not rowlock.ends($1) then
+    if not found and not rowlock.check_ending($1) then
       raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
     end if;
     -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock. By place, which a lock keeps:
@@ -240,13 +240,13 @@ end $$;
 create function rowlock.await_claims(instance bigint) returns void language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp as $$
 begin
-  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
+  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
   perform 1 from rowlock.instance i where i.id = $1 for no key update;
 end $$;
 
--- The bodies of claimed tasks: of those that a lease with this token holds. Planned anew with the ids in it,
+-- The payloads of claimed tasks: of those that a lease with this token holds. Planned anew with the ids in it,
 -- so that it locks only the partitions that hold them (R18).
--- VOLATILE, so that the second statement has a snapshot of its own: the first may wait for a prune that empties the partition, and sees nothing then.
+-- VOLATILE, so that the second statement has a snapshot of its own: the first may wait for a cleanup that empties the partition, and sees nothing then.
 create function rowlock.fetch(token bigint, ids bigint[])
 returns table (id bigint, type text, payload text, max_attempts smallint)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$

@@ -4,8 +4,8 @@
 create function rowlock.requeue(queue int, ids bigint[], attempts smallint[], priorities smallint[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
 begin
-  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring, moved)
-  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.bell_until > now() from rowlock.queue q where q.id = $1), false),
+  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, notify, moved)
+  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.notify_until > now() from rowlock.queue q where q.id = $1), false),
     rowlock.chunk_of(z.id)
   from (select nextval('rowlock.k_seq') k, y.* from (
     select min(x.id) id, count(*) n, x.attempt, x.priority from (
@@ -29,7 +29,7 @@ begin
   end loop;
 end $$;
 
--- Finished tasks as receipts, one for each stretch of 2^33 ids. state: 1 completed, 2 dead and pruned, 3 cancelled.
+-- Finished tasks as receipts, one for each stretch of 2^33 ids. state: 1 completed, 2 dead and deleted, 3 cancelled.
 create function rowlock.write_receipt(queue int, instance bigint, state smallint, ids bigint[], attempts smallint[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 begin
@@ -38,14 +38,14 @@ begin
     select min(x.id) id, count(*)::smallint n, x.attempt from (
       select u.*, u.id - row_number() over (partition by u.attempt order by u.id) run from unnest($4, $5) u(id, attempt)) x
     group by x.attempt, x.run, x.id >> 8) y group by y.id >> 33;
-  -- Only a task older than ten minutes may be kept: see rowlock.prune_task.
+  -- Only a task older than ten minutes may be kept: see rowlock.empty_task_partition.
   if $3 <> 2 and (select min(u.id) from unnest($4) u(id)) < rowlock.id_at(now() - interval '10 minutes') then
     update rowlock.task_kept k set finished_at = now() where k.id = any ($4);
   end if;
   if pg_relation_size('rowlock.snooze') > 0 then delete from rowlock.snooze s where s.id = any ($4); end if;
 end $$;
 
--- The attempts a task may use. In two looks, each with a snapshot of its own: the first may wait for a prune that empties the partition, and
+-- The attempts a task may use. In two looks, each with a snapshot of its own: the first may wait for a cleanup that empties the partition, and
 -- finds nothing then. Planned with the ids in it, so that it locks only the partitions that hold them (R18).
 create function rowlock.max_attempts(queue int, ids bigint[]) returns table (id bigint, max_attempts smallint)
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
@@ -74,7 +74,7 @@ declare
   v_cancels boolean := exists (select 1 from rowlock.cancel_request);
   v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; spent int[];
 begin
-  perform rowlock.demand_read_committed();
+  perform rowlock.require_read_committed();
   perform 1 from rowlock.lease l where l.token = any ($2) and l.instance = $1 order by l.token for update;
   -- Whoever would end the instance now waits for these leases; whoever did before has taken them, and marked
   -- it in the same transaction.
@@ -116,7 +116,7 @@ begin
         texts[i] := 'the handler put it off more often than retry.maxSnoozes allows';
       end loop;
     end if;
-    perform rowlock.record(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
+    perform rowlock.write_outcomes(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
     delete from rowlock.lease l using (select t, count(*) n from unnest(k_tokens) t group by t) x
       where l.token = any (k_tokens) and l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
     update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = any (k_tokens) and l.token = x.t;
@@ -131,7 +131,7 @@ begin
     with before as materialized (
       select g id from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g
         where r.queue = v_queue and r.state in (1, 3) and r.at > now() - interval '1 minute' and r.instance = $1
-      union select f.id from rowlock.failure f where f.id = any ($3) and f.instance = $1 and f.at > now() - interval '1 minute'
+      union select f.id from rowlock.task_error f where f.id = any ($3) and f.instance = $1 and f.at > now() - interval '1 minute'
       union select d.id from rowlock.lease l, unnest(l.settled) d(id) where l.token = any ($2) and l.instance = $1)
     select array_agg(case when a.a = 4 and b.id is not null then 1::smallint else a.a end order by a.p) into answers
     from unnest(answers, $3) with ordinality a(a, id, p) left join before b on b.id = a.id;
@@ -141,7 +141,7 @@ end $$;
 
 -- Writes what was decided: 1 complete, 2 retry, 3 dead, 4 snooze, 5 release, 6 cancelled. `o` is the place of each in delays_ms and texts.
 -- No delay is longer than 100 years: one that overflows would fail all the others.
-create function rowlock.record(queue int, instance bigint, o int[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[])
+create function rowlock.write_outcomes(queue int, instance bigint, o int[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[])
 returns void language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare part bigint[]; used smallint[]; prios smallint[];
@@ -150,7 +150,7 @@ begin
   if part is not null then
     perform rowlock.write_receipt($1, $2, 1::smallint, part, used);
     if cardinality($9) > 0 then
-      insert into rowlock.result (id, body) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
+      insert into rowlock.result (id, value) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
     end if;
   end if;
   -- A request to cancel what was finished first has nothing left to do.
@@ -158,7 +158,7 @@ begin
     delete from rowlock.cancel_request c using unnest($4, $5) x(id, outcome) where c.id = x.id and x.outcome in (1, 3, 6);
   end if;
   if cardinality(part) = cardinality(ids) then return; end if;
-  insert into rowlock.failure (id, attempt, instance, error)
+  insert into rowlock.task_error (id, attempt, instance, error)
     select x.id, x.attempt + 1, $2, coalesce(($9)[x.o], 'no error was given') from unnest($3, $4, $5, $6) x(o, id, outcome, attempt) where x.outcome in (2, 3);
   insert into rowlock.dead (id, queue, priority, attempt)
     select x.id, $1, x.priority, x.attempt + 1 from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 3;
@@ -178,7 +178,7 @@ end $$;
 
 create function rowlock.drain(instance bigint) returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
-  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
+  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
   update rowlock.instance i set drains = true where i.id = $1 and i.ended_at is null and not i.drains;
 end $$;
 
@@ -191,13 +191,13 @@ language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = o
 $$;
 
 -- Hands back what a lease still holds, without using an attempt; cancelled where somebody asked for that. The lease's row is locked by the caller.
-create function rowlock.hand_back(instance bigint, queue int, token bigint) returns int language plpgsql volatile
+create function rowlock.release_lease(instance bigint, queue int, token bigint) returns int language plpgsql volatile
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare u record;
 begin
   select * into u from rowlock.unsettled($3);
   if u.ids is not null then
-    perform rowlock.record($2, $1, array_fill(1, array[cardinality(u.ids)]), u.ids,
+    perform rowlock.write_outcomes($2, $1, array_fill(1, array[cardinality(u.ids)]), u.ids,
       (select array_agg(case when c.id is null then 5 else 6 end::smallint order by x.p) from unnest(u.ids) with ordinality x(id, p) left join rowlock.cancel_request c on c.id = x.id),
       u.attempts, u.priorities, '{0}', '{}');
   end if;
@@ -206,15 +206,15 @@ begin
 end $$;
 
 -- Leases over a minute old that the instance does not know: of a claim that ran after its asker had given it up.
-create function rowlock.hand_back_strays(instance bigint, known bigint[]) returns int language plpgsql volatile security definer
+create function rowlock.release_unknown_leases(instance bigint, known bigint[]) returns int language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare l record; back int := 0;
 begin
-  perform rowlock.demand_read_committed();
-  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
+  perform rowlock.require_read_committed();
+  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
   for l in select x.token, x.queue from rowlock.lease x
       where x.instance = $1 and x.at < now() - interval '1 minute' and x.token <> all ($2) order by x.token for update loop
-    back := back + rowlock.hand_back($1, l.queue, l.token);
+    back := back + rowlock.release_lease($1, l.queue, l.token);
   end loop;
   return back;
 end $$;
@@ -226,12 +226,12 @@ create function rowlock.leave(instance bigint) returns bigint language plpgsql v
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 declare l record; back bigint := 0;
 begin
-  perform rowlock.demand_read_committed();
-  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
+  perform rowlock.require_read_committed();
+  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
   perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for update;
   if not found then return 0; end if;
   for l in select x.token, x.queue from rowlock.lease x where x.instance = $1 order by x.token for update loop
-    back := back + rowlock.hand_back($1, l.queue, l.token);
+    back := back + rowlock.release_lease($1, l.queue, l.token);
   end loop;
   update rowlock.instance i set ended_at = now() where i.id = $1;
   return back;

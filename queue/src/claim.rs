@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use sqlx::Row;
 
-use crate::{Db, Error, InstanceId, Lows, LowsSeen, Result, TaskId, Token, db::query, declare::unsigned};
+use crate::{
+    Db, Error, InstanceId, Result, TaskId, Token, WatermarkObservation, Watermarks, db::query,
+    declare::unsigned,
+};
 
 /// At most this many tasks per claim: it bounds the memory of an instance and the size of a lease.
 pub const CLAIM_MAX: u32 = 1000;
@@ -29,8 +32,8 @@ pub struct Claimed {
     pub tasks: Vec<Claim>,
     /// It skipped what others had locked and got less than it wanted: worth trying again in milliseconds.
     pub contended: bool,
-    /// For [`Lows::advance`].
-    pub lows_seen: LowsSeen,
+    /// For [`Watermarks::advance`].
+    pub watermark_observation: WatermarkObservation,
 }
 
 /// The same after an error, with the same token and until there is an answer: the claim may have gone
@@ -39,22 +42,28 @@ pub async fn claim_again(
     db: &Db,
     instance: InstanceId,
     want: u32,
-    lows: &Lows,
+    watermarks: &Watermarks,
     token: Token,
 ) -> Result<Claimed> {
     db.all(query("select rowlock.await_claims($1)").bind(instance.0)).await?;
-    claim(db, instance, want, lows, token).await
+    claim(db, instance, want, watermarks, token).await
 }
 
 /// Claims up to `want` tasks (at most [`CLAIM_MAX`]) under `token`. After an error [`claim_again`].
-pub async fn claim(db: &Db, instance: InstanceId, want: u32, lows: &Lows, token: Token) -> Result<Claimed> {
+pub async fn claim(
+    db: &Db,
+    instance: InstanceId,
+    want: u32,
+    watermarks: &Watermarks,
+    token: Token,
+) -> Result<Claimed> {
     let sent = Instant::now();
     let row = db
         .maybe(
             query("select * from rowlock.claim($1, $2, $3, $4, $5)")
                 .bind(instance.0)
                 .bind(i32::try_from(want.clamp(1, CLAIM_MAX)).unwrap_or(1))
-                .bind(lows.as_slice())
+                .bind(watermarks.as_slice())
                 // Claimers of a queue start at different shards, and none always at the same one.
                 .bind(fastrand::i32(0..4))
                 .bind(token.0),
@@ -78,6 +87,6 @@ pub async fn claim(db: &Db, instance: InstanceId, want: u32, lows: &Lows, token:
         token: (!tasks.is_empty()).then_some(token),
         tasks,
         contended: row.try_get(4)?,
-        lows_seen: LowsSeen { sent, newest: row.try_get(5)?, least: row.try_get(6)? },
+        watermark_observation: WatermarkObservation { sent, newest: row.try_get(5)?, least: row.try_get(6)? },
     })
 }

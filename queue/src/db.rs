@@ -1,4 +1,4 @@
-//! The connection pool, and the values that instances and caretakers share.
+//! The connection pool, and the values that instances and maintainers share.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -12,16 +12,16 @@ use tokio::time::timeout;
 
 use crate::{
     Connect, Error, Result,
-    connect::{Manner, Recipe, guarded},
+    connect::{Connector, SessionMode, catch_panic},
     pool::Pool,
 };
 
-/// How often an instance beats. A beat is one small append; a second keeps allocations within two beats of a change. Its answer says
+/// How often an instance sends a heartbeat. A heartbeat is one small append; a second keeps allocations within two heartbeats of a change. Its answer says
 /// whether something is available, so it is also the poll: a NOTIFY is a hint, the poll is the truth.
-pub const BEAT: Duration = Duration::from_secs(1);
-/// How long an instance owns what it claimed after its last beat: long enough for a restart of Postgres or a pause of the
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long an instance owns what it claimed after its last heartbeat: long enough for a restart of Postgres or a pause of the
 /// machine, short enough that a task whose node died starts again soon.
-pub const LEASE: Duration = Duration::from_secs(15);
+pub const LEASE_DURATION: Duration = Duration::from_secs(15);
 /// No statement of ours takes longer when all is well; longer than a stalled checkpoint, a third of a lease.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The oldest server we support.
@@ -35,21 +35,21 @@ const SAY_EVERY: Duration = Duration::from_secs(30);
 impl Connect {
     /// Connects once, to learn what is wrong at once and whether a connection pooler stands between us and the server; then makes a pool.
     pub(crate) async fn open(&self) -> Result<Db> {
-        self.open_by(Recipe::new(self, Manner::Noticing)?).await
+        self.open_with(Connector::new(self, SessionMode::DetectDisconnect)?).await
     }
 
-    /// The same, by a recipe for sessions that are ours alone, which it tries first.
-    pub(crate) async fn open_by(&self, mut recipe: Recipe) -> Result<Db> {
-        let mut connected = recipe.connect().await;
-        for manner in [Manner::Direct, Manner::Pooled] {
+    /// The same, by a connector for sessions that are ours alone, which it tries first.
+    pub(crate) async fn open_with(&self, mut connector: Connector) -> Result<Db> {
+        let mut connected = connector.connect().await;
+        for mode in [SessionMode::Direct, SessionMode::Pooled] {
             match &connected {
-                Err(failed) if failed.options => recipe = recipe.with(manner),
+                Err(failed) if failed.options => connector = connector.with(mode),
                 _ => break,
             }
-            let before = std::mem::replace(&mut connected, recipe.connect().await);
+            let before = std::mem::replace(&mut connected, connector.connect().await);
             // Nor without them: what was said of the options is no clearer.
             if let (Err(_), Err(failed)) = (&connected, &before)
-                && manner == Manner::Pooled
+                && mode == SessionMode::Pooled
                 && !failed.options
             {
                 connected = before;
@@ -57,11 +57,11 @@ impl Connect {
         }
         let mut session = connected?;
         let mut user = None;
-        if recipe.manner != Manner::Pooled {
+        if connector.mode != SessionMode::Pooled {
             // Without arguments, so in one message: behind a pooler two might meet two servers.
             let asked =
                 "select pg_catalog.current_setting('rowlock.direct', true), session_user::pg_catalog.text";
-            let place = recipe.place();
+            let place = connector.place();
             let answer =
                 timeout(STATEMENT_TIMEOUT, session.ask(async |connection| connection.fetch_one(asked).await))
                     .await;
@@ -71,11 +71,11 @@ impl Connect {
             }
         }
         if user.is_none() {
-            recipe = recipe.with(Manner::Pooled);
+            connector = connector.with(SessionMode::Pooled);
         }
-        let pool = Pool::new(recipe, self.max_connections);
+        let pool = Pool::new(connector, self.max_connections);
         if user.is_some() {
-            pool.keep(session);
+            pool.add(session);
         } else {
             // Its session was begun with settings that those after it will not have.
             let _ = timeout(STATEMENT_TIMEOUT, session.close()).await;
@@ -101,7 +101,7 @@ impl Db {
         if version < OLDEST_SERVER {
             return Err(Error::ServerTooOld(format!(
                 "{}: PostgreSQL {} is too old: rowlock needs {} or newer",
-                db.pool.recipe().place(),
+                db.pool.connector().place(),
                 version / 10_000,
                 OLDEST_SERVER / 10_000
             )));
@@ -109,8 +109,8 @@ impl Db {
         Ok(db)
     }
 
-    /// Whether the server may change from one message to the next: nothing is prepared by name, every statement has a transaction around it, and no bell
-    /// is heard.
+    /// Whether the server may change from one message to the next: nothing is prepared by name, every statement has a transaction around it, and no NOTIFY
+    /// arrives.
     #[must_use]
     pub fn is_behind_pooler(&self) -> bool {
         self.user.is_none()
@@ -125,28 +125,28 @@ impl Db {
     /// New connections are made as this says, those that are open stay: for a password that has changed. Not where it leads to another
     /// database: what is held in one is nobody's in another.
     pub fn follow(&self, connect: &Connect) -> Result<bool> {
-        let (old, new) = (self.pool.recipe(), Recipe::new(connect, Manner::Pooled)?);
-        if !old.target.is_same_place(&new.target) {
+        let (old, new) = (self.pool.connector(), Connector::new(connect, SessionMode::Pooled)?);
+        if !old.target.is_same_database(&new.target) {
             return Ok(false);
         }
-        self.pool.set_recipe(new.with(old.manner));
+        self.pool.set_connector(new.with(old.mode));
         Ok(true)
     }
 
     /// Where it is: `HOST:PORT/DATABASE`, with several hosts each of them.
     #[must_use]
     pub fn place(&self) -> String {
-        self.pool.recipe().place()
+        self.pool.connector().place()
     }
 
     /// Closes the connections that nothing runs on, without a word: for who does not trust any more that they lead to the right server.
-    pub fn forget_connections(&self) {
+    pub fn discard_idle(&self) {
         self.pool.forget();
     }
 
     /// The same database over one connection of its own, made when it is needed, for what others shall not wait for.
-    pub(crate) fn apart(&self) -> Self {
-        Self { pool: Pool::new(self.pool.recipe(), 1), user: self.user.clone() }
+    pub(crate) fn with_one_connection(&self) -> Self {
+        Self { pool: Pool::new(self.pool.connector(), 1), user: self.user.clone() }
     }
 
     /// The row that a statement answers, under [`STATEMENT_TIMEOUT`].
@@ -166,26 +166,26 @@ impl Db {
     }
 
     /// The same, for as long as it takes.
-    pub(crate) async fn patiently(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
+    pub(crate) async fn all_without_timeout(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
         Box::pin(self.rows(statement)).await
     }
 
     async fn rows(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
-        let mut lent = self.pool.lend().await?;
+        let mut lent = self.pool.acquire().await?;
         let rows = if self.is_behind_pooler() {
             lent.ask(async |connection| in_transaction(connection, statement).await).await
         } else {
             lent.ask(async |connection| statement.fetch_all(connection).await).await
         };
-        lent.give_back(rows)
+        lent.release(rows)
     }
 
     /// A statement that may not run in a transaction, made by us from names of ours.
     pub(crate) async fn ddl(&self, statement: String) -> Result<()> {
         bounded(async {
-            let mut lent = self.pool.lend().await?;
-            let done = guarded(lent.connection().execute(AssertSqlSafe(statement))).await;
-            lent.give_back(done)
+            let mut lent = self.pool.acquire().await?;
+            let done = catch_panic(lent.connection().execute(AssertSqlSafe(statement))).await;
+            lent.release(done)
         })
         .await?;
         Ok(())
@@ -220,8 +220,8 @@ impl Db {
     }
 
     /// Closes the connections that nothing runs on; the next statement opens one again.
-    pub async fn rest(&self) {
-        self.pool.rest().await;
+    pub async fn close_idle(&self) {
+        self.pool.close_idle().await;
     }
 
     /// Closes every connection.
@@ -251,7 +251,7 @@ pub(crate) fn query(sql: &'static str) -> Statement<'static> {
 }
 
 /// A statement that leaves nothing prepared, whoever gets the connection next.
-pub(crate) fn once(sql: &'static str) -> Statement<'static> {
+pub(crate) fn query_unprepared(sql: &'static str) -> Statement<'static> {
     query(sql).persistent(false)
 }
 

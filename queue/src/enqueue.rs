@@ -17,7 +17,7 @@ pub struct EnqueueOptions {
     /// Instead of the queue's.
     pub max_attempts: Option<u16>,
     /// `false`: without a NOTIFY, as a transaction needs that is to be prepared.
-    pub bell: Option<bool>,
+    pub notify: Option<bool>,
 }
 
 impl EnqueueOptions {
@@ -34,8 +34,8 @@ impl EnqueueOptions {
         if let Some(attempts) = self.max_attempts {
             options.insert("max_attempts".into(), json!(attempts));
         }
-        if let Some(bell) = self.bell {
-            options.insert("bell".into(), json!(bell));
+        if let Some(notify) = self.notify {
+            options.insert("notify".into(), json!(notify));
         }
         Json(Value::Object(options))
     }

@@ -34,9 +34,9 @@ pub enum Error {
     /// The database has no encoding that is checked.
     #[error("{0}")]
     UnsupportedEncoding(String),
-    /// Behind a connection pooler nobody hears the bell.
-    #[error("behind a connection pooler no bell is heard; the queue is polled")]
-    NoBell,
+    /// Behind a connection pooler no NOTIFY arrives.
+    #[error("behind a connection pooler no NOTIFY arrives; the queue is polled")]
+    NoNotify,
     /// The schema is not there.
     #[error("this database has no rowlock schema; run `rowlock migrate`")]
     SchemaMissing,
@@ -113,7 +113,7 @@ impl Error {
     /// Whether what was sent is at fault, so that anything else sent in its place may be taken: values that Postgres cannot hold (22xxx),
     /// or that are too much (54xxx), and refusals of our own.
     #[must_use]
-    pub fn blames_the_values(&self) -> bool {
+    pub fn is_value_error(&self) -> bool {
         match self {
             Self::Refused { code, .. } => code != WRONG_ISOLATION,
             Self::Database(sqlx::Error::Encode(_)) => true,
@@ -158,7 +158,7 @@ impl Error {
             | Self::Tls(_)
             | Self::ServerTooOld(_)
             | Self::UnsupportedEncoding(_)
-            | Self::NoBell => "unsupported",
+            | Self::NoNotify => "unsupported",
             Self::SchemaMissing
             | Self::SchemaOfAnother { .. }
             | Self::SchemaTaken { .. }

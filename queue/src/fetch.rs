@@ -6,7 +6,7 @@ use crate::{Db, Error, Result, TaskId, Token, db::query, declare::unsigned};
 
 /// What a handler is given.
 #[derive(Clone)]
-pub struct TaskBody {
+pub struct FetchedTask {
     /// Which.
     pub id: TaskId,
     /// The task's type.
@@ -19,9 +19,9 @@ pub struct TaskBody {
     pub enqueued_at_unix_ms: i64,
 }
 
-impl std::fmt::Debug for TaskBody {
+impl std::fmt::Debug for FetchedTask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TaskBody").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
+        f.debug_struct("FetchedTask").field("id", &self.id).field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
@@ -29,14 +29,14 @@ impl std::fmt::Debug for TaskBody {
 const EPOCH_SECONDS: i64 = 1_704_067_200;
 
 /// The bodies of these tasks, in no order: of those that a lease with this token holds.
-pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
+pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<FetchedTask>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     let asked = query("select id, type, payload, max_attempts from rowlock.fetch($1, $2)");
     let rows = db.all(asked.bind(token.0).bind(ids)).await?;
     rows.iter()
         .map(|row| {
             let id: i64 = row.try_get(0)?;
-            Ok(TaskBody {
+            Ok(FetchedTask {
                 id: TaskId(id),
                 kind: row.try_get(1)?,
                 payload: row.try_get(2)?,
@@ -51,7 +51,7 @@ pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<TaskBody
 /// had: what is kept is no text of the database's encoding (22xxx), is more than a statement may carry
 /// (54xxx), or is damaged on disk (XX001).
 #[must_use]
-pub fn blames_a_row(error: &Error) -> bool {
+pub fn is_row_error(error: &Error) -> bool {
     match error {
         Error::Database(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)) => true,
         Error::Database(sqlx::Error::Database(error)) => error

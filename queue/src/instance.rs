@@ -3,7 +3,9 @@
 use rowlock_crds::Policy;
 use sqlx::Row;
 
-use crate::{Db, InstanceId, Lows, QueueId, Result, Token, db::query, declare::policy, extend_partitions};
+use crate::{
+    Db, InstanceId, QueueId, Result, Token, Watermarks, db::query, declare::policy, extend_partitions,
+};
 
 /// What an instance starts with.
 #[derive(Debug, Clone)]
@@ -14,18 +16,18 @@ pub struct Joined {
     pub queue: QueueId,
     /// What it follows.
     pub policy: Policy,
-    /// Read the policy again when a beat says another.
+    /// Read the policy again when a heartbeat names another.
     pub policy_generation: i64,
     /// Of tasks enqueued without a number of their own.
     pub max_attempts: u16,
     /// From where on to claim.
-    pub lows: Lows,
+    pub watermarks: Watermarks,
 }
 
 /// Joins a queue with room for `capacity` workers. `name` is for people: the pod's.
 pub async fn join(db: &Db, queue: &str, name: &str, capacity: u32) -> Result<Joined> {
     let asked = || {
-        query("select id, queue, rowlock.published_lows(queue) from rowlock.join($1, $2, $3)")
+        query("select id, queue, rowlock.published_watermarks(queue) from rowlock.join($1, $2, $3)")
             .bind(queue.to_owned())
             .bind(name.to_owned())
             .bind(i32::try_from(capacity).unwrap_or(i32::MAX))
@@ -46,7 +48,7 @@ pub async fn join(db: &Db, queue: &str, name: &str, capacity: u32) -> Result<Joi
         policy,
         policy_generation,
         max_attempts,
-        lows: Lows::starting_at(row.try_get(2)?),
+        watermarks: Watermarks::starting_at(row.try_get(2)?),
     })
 }
 
@@ -64,8 +66,9 @@ pub async fn leave(db: &Db, instance: InstanceId) -> Result<u64> {
 
 /// Hands back leases over a minute old that the instance does not know of: a claim may run after its asker gave it up. Returns how
 /// many tasks that were. Call it about once a minute.
-pub async fn hand_back_strays(db: &Db, instance: InstanceId, known: &[Token]) -> Result<u64> {
+pub async fn release_unknown_leases(db: &Db, instance: InstanceId, known: &[Token]) -> Result<u64> {
     let known: Vec<i64> = known.iter().map(|token| token.0).collect();
-    let row = db.one(query("select rowlock.hand_back_strays($1, $2)").bind(instance.0).bind(known)).await?;
+    let row =
+        db.one(query("select rowlock.release_unknown_leases($1, $2)").bind(instance.0).bind(known)).await?;
     Ok(u64::from(row.try_get::<i32, _>(0)?.unsigned_abs()))
 }

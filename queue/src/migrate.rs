@@ -5,8 +5,8 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 
 use crate::{
     Db, Error, Result,
-    connect::guarded,
-    db::{BEGIN, once, query},
+    connect::catch_panic,
+    db::{BEGIN, query, query_unprepared},
 };
 
 struct Migration {
@@ -35,8 +35,8 @@ const MIGRATIONS: &[Migration] = migrations![
     3 "0003_enqueue" from 3,
     4 "0004_instances" from 4,
     5 "0005_settle" from 5,
-    6 "0006_caretakers" from 6,
-    7 "0007_people" from 7,
+    6 "0006_maintenance" from 6,
+    7 "0007_admin" from 7,
     8 "0008_roles" from 8,
 ];
 
@@ -83,7 +83,7 @@ const RACES: usize = 3;
 /// role that it has, the owner of the database, or a superuser; a superuser has every role, so for it that
 /// alone says nothing. Somebody who may do much looks here before it calls anything of the schema: a login
 /// that may create schemas could have made it.
-const LOOK: &str = "
+const INSPECT_SCHEMA: &str = "
 select pg_get_userbyid(n.nspowner)::text, to_regclass('rowlock.migration') is not null,
        coalesce(n.nspowner = me.oid or n.nspowner = d.datdba or owner.rolsuper
          or (not me.rolsuper and pg_has_role(me.oid, n.nspowner, 'usage')), true) as known,
@@ -94,7 +94,7 @@ from pg_database d join pg_roles me on me.rolname = current_user left join pg_na
      left join pg_roles owner on owner.oid = n.nspowner
 where d.datname = current_database()";
 
-/// The schema as [`LOOK`] finds it.
+/// The schema as [`INSPECT_SCHEMA`] finds it.
 struct Schema {
     /// `None`: it is not there.
     owner: Option<String>,
@@ -124,7 +124,7 @@ impl Db {
     }
 
     async fn schema(&self) -> Result<Schema> {
-        let row = self.one(query(LOOK)).await?;
+        let row = self.one(query(INSPECT_SCHEMA)).await?;
         let (known, has_role, powerful): (bool, bool, bool) =
             (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
         Ok(Schema {
@@ -187,9 +187,9 @@ impl Db {
             return Ok(MigrateReport { from, to: from, notes: Vec::new() });
         }
         self.refuse_no_encoding().await?;
-        let mut lent = self.pool.lend().await?;
-        let published = guarded(apply(lent.connection(), &schema)).await;
-        let published = lent.give_back(published)?;
+        let mut lent = self.pool.acquire().await?;
+        let published = catch_panic(apply(lent.connection(), &schema)).await;
+        let published = lent.release(published)?;
         let notes = published.then(|| PUBLICATION_NOTE.to_owned()).into_iter().collect();
         Ok(MigrateReport { from, to: SCHEMA_VERSION, notes })
     }
@@ -209,21 +209,25 @@ async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<b
         tx.execute(MIGRATION_TABLE).await?;
     }
     tx.execute(LOCK_TIMEOUT).await?;
-    let found: Option<i32> =
-        once("select max(version) from rowlock.migration").fetch_one(&mut *tx).await?.try_get(0)?;
+    let found: Option<i32> = query_unprepared("select max(version) from rowlock.migration")
+        .fetch_one(&mut *tx)
+        .await?
+        .try_get(0)?;
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found.unwrap_or(0)) {
         tx.execute(migration.sql).await?;
-        once("insert into rowlock.migration (version, name, compatible_from) values ($1, $2, $3)")
-            .bind(migration.version)
-            .bind(migration.name)
-            .bind(migration.compatible_from)
-            .execute(&mut *tx)
-            .await?;
+        query_unprepared(
+            "insert into rowlock.migration (version, name, compatible_from) values ($1, $2, $3)",
+        )
+        .bind(migration.version)
+        .bind(migration.name)
+        .bind(migration.compatible_from)
+        .execute(&mut *tx)
+        .await?;
     }
     // Functions that were made anew have lost their grants.
     tx.execute("select rowlock.renew_grants()").await?;
     let asked = "select exists (select 1 from pg_publication p where p.puballtables)";
-    let published = once(asked).fetch_one(&mut *tx).await?.try_get(0)?;
+    let published = query_unprepared(asked).fetch_one(&mut *tx).await?.try_get(0)?;
     tx.commit().await?;
     Ok(published)
 }

@@ -13,7 +13,7 @@ use crate::{Db, QueueId, Result, db::query};
 
 /// Nothing of ours keeps such a lock for longer, by far: a session that does has been forgotten.
 const HELD_LONGEST: Duration = Duration::from_secs(30);
-/// How often each caretaker looks who holds the locks: seldom, for the server's table of locks is everybody's.
+/// How often each maintainer looks who holds the locks: seldom, for the server's table of locks is everybody's.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// And how often while it sees one that is held.
 const FOLLOW_EVERY: Duration = Duration::from_secs(10);
@@ -22,13 +22,13 @@ const SAY_EVERY: Duration = Duration::from_secs(30);
 
 /// What one session does at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Duty {
+pub enum ExclusiveOperation {
     /// Wakes instances that sleep.
     Notify,
     /// Makes and empties partitions.
     Partitions,
     /// Makes due tasks available.
-    Promote,
+    MoveDue,
     /// Compares backlogs with their limits.
     Limits,
     /// Deletes what is kept of finished tasks.
@@ -41,13 +41,13 @@ pub enum Duty {
     Turn,
 }
 
-impl Duty {
-    /// The column `duty` of `rowlock.mutex_holders()`.
+impl ExclusiveOperation {
+    /// The column `operation` of `rowlock.mutex_holders()`.
     fn from_number(number: i16) -> Option<Self> {
         Some(match number {
             0 => Self::Notify,
             1 => Self::Partitions,
-            2 => Self::Promote,
+            2 => Self::MoveDue,
             3 => Self::Limits,
             4 => Self::Retention,
             5 => Self::Allocate,
@@ -62,7 +62,7 @@ impl Duty {
         match self {
             Self::Notify => "sleeping workers are not woken, and find tasks by polling",
             Self::Partitions | Self::Turn => "partitions are neither made nor cleaned up",
-            Self::Promote => "due tasks do not become available",
+            Self::MoveDue => "due tasks do not become available",
             Self::Limits => "backlog limits are not checked",
             Self::Retention => "old tasks are not deleted",
             Self::Allocate => "no workers are granted",
@@ -75,7 +75,7 @@ impl Duty {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockHolder {
     /// Which lock.
-    pub duty: Duty,
+    pub operation: ExclusiveOperation,
     /// Of which queue; 0: of the whole database.
     pub queue: QueueId,
     /// Its id, which no other transaction has.
@@ -89,7 +89,7 @@ pub struct LockHolder {
 /// Who holds which of the locks at this moment, other than the caller.
 pub async fn lock_holders(db: &Db) -> Result<Vec<LockHolder>> {
     let asked = query(
-        "select duty, queue, xid, pid, usename, application, to_json(since)#>>'{}', prepared
+        "select operation, queue, xid, pid, usename, application, to_json(since)#>>'{}', prepared
          from rowlock.mutex_holders()",
     );
     let rows = db.all(asked).await?;
@@ -97,7 +97,7 @@ pub async fn lock_holders(db: &Db) -> Result<Vec<LockHolder>> {
 }
 
 fn read(row: &PgRow) -> Result<Option<LockHolder>> {
-    let Some(duty) = Duty::from_number(row.try_get(0)?) else { return Ok(None) };
+    let Some(operation) = ExclusiveOperation::from_number(row.try_get(0)?) else { return Ok(None) };
     let (pid, gid): (Option<i32>, Option<String>) = (row.try_get(3)?, row.try_get(7)?);
     let user = row.try_get::<Option<String>, _>(4)?.unwrap_or_else(|| "unknown".into());
     let since = row.try_get::<Option<String>, _>(6)?;
@@ -115,14 +115,14 @@ fn read(row: &PgRow) -> Result<Option<LockHolder>> {
             "COMMIT PREPARED or ROLLBACK PREPARED it".to_owned(),
         ),
     };
-    Ok(Some(LockHolder { duty, queue: QueueId(row.try_get(1)?), xid: row.try_get(2)?, who, cure }))
+    Ok(Some(LockHolder { operation, queue: QueueId(row.try_get(1)?), xid: row.try_get(2)?, who, cure }))
 }
 
 /// Which locks are kept from everybody, and for how long.
 #[derive(Debug, Default)]
 pub(crate) struct LocksHeld {
     looked: Option<Instant>,
-    held: BTreeMap<(Duty, i32, String), Seen>,
+    held: BTreeMap<(ExclusiveOperation, i32, String), Seen>,
 }
 
 #[derive(Debug)]
@@ -158,8 +158,8 @@ impl LocksHeld {
         let mut before = std::mem::take(&mut self.held);
         let mut news = Vec::new();
         // Who waits for workers says so itself, with the tasks that wait for it.
-        for holder in holders.into_iter().filter(|holder| holder.duty != Duty::Allocate) {
-            let key = (holder.duty, holder.queue.0, holder.xid.clone());
+        for holder in holders.into_iter().filter(|holder| holder.operation != ExclusiveOperation::Allocate) {
+            let key = (holder.operation, holder.queue.0, holder.xid.clone());
             let mut seen = before.remove(&key).unwrap_or(Seen { holder, since: now, said: None });
             let held = now.duration_since(seen.since);
             if HELD_LONGEST <= held && seen.said.is_none_or(|said| SAY_EVERY <= now.duration_since(said)) {
@@ -177,16 +177,16 @@ impl LocksHeld {
 
 fn say(news: News) {
     match news {
-        News::Begins(LockHolder { duty, who, cure, .. }, held) => {
-            let what = duty.consequence();
+        News::Begins(LockHolder { operation, who, cure, .. }, held) => {
+            let what = operation.consequence();
             tracing::warn!(holder = %who, ?held, "{what}: another session holds the lock for that; {cure}");
         }
-        News::GoesOn(LockHolder { duty, who, cure, .. }, held) => {
-            let what = duty.consequence();
+        News::GoesOn(LockHolder { operation, who, cure, .. }, held) => {
+            let what = operation.consequence();
             tracing::warn!(holder = %who, ?held, "{what}: another session still holds the lock for that; {cure}");
         }
-        News::Over(LockHolder { duty, who, .. }, held) => {
-            let what = duty.consequence();
+        News::Over(LockHolder { operation, who, .. }, held) => {
+            let what = operation.consequence();
             tracing::info!(holder = %who, ?held, "the lock was given back; it is over that {what}");
         }
     }
@@ -196,15 +196,21 @@ fn say(news: News) {
 mod tests {
     use super::*;
 
-    fn holder(duty: Duty, xid: &str) -> LockHolder {
-        LockHolder { duty, queue: QueueId(0), xid: xid.into(), who: "process 7".into(), cure: String::new() }
+    fn holder(operation: ExclusiveOperation, xid: &str) -> LockHolder {
+        LockHolder {
+            operation,
+            queue: QueueId(0),
+            xid: xid.into(),
+            who: "process 7".into(),
+            cure: String::new(),
+        }
     }
 
     #[test]
     fn a_lock_that_is_kept_is_told_once_now_and_then_and_when_it_is_over() {
         let (start, mut held) = (Instant::now(), LocksHeld::default());
         let at = |seconds| start + Duration::from_secs(seconds);
-        let kept = || vec![holder(Duty::Partitions, "1")];
+        let kept = || vec![holder(ExclusiveOperation::Partitions, "1")];
         let mut said = Vec::new();
         for seconds in [0, 10, 20, 30, 40, 50, 60, 70] {
             said.extend(held.see(at(seconds), kept()));
@@ -220,7 +226,10 @@ mod tests {
     fn one_transaction_after_the_other_is_work_and_grants_are_told_elsewhere() {
         let (start, mut held) = (Instant::now(), LocksHeld::default());
         for turn in 0..20 {
-            let holders = vec![holder(Duty::Promote, &turn.to_string()), holder(Duty::Allocate, "1")];
+            let holders = vec![
+                holder(ExclusiveOperation::MoveDue, &turn.to_string()),
+                holder(ExclusiveOperation::Allocate, "1"),
+            ];
             assert!(held.see(start + FOLLOW_EVERY * turn, holders).is_empty());
         }
     }

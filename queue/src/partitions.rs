@@ -1,4 +1,4 @@
-//! Partitions: made days ahead; detached and dropped once a prune has emptied them. The one file with DDL put together at run time.
+//! Partitions: made days ahead; detached and dropped once cleanup has emptied them. The one file with DDL put together at run time.
 
 use sqlx::Row;
 
@@ -25,7 +25,7 @@ pub async fn partition_stats(db: &Db) -> Result<PartitionStats> {
     Ok(PartitionStats { left_seconds: row.try_get(0)?, oldest_seconds: row.try_get(1)? })
 }
 
-/// Detaches a partition that a prune has emptied, and drops it.
+/// Detaches a partition that cleanup has emptied, and drops it.
 ///
 /// DETACH CONCURRENTLY waits for open transactions without making others wait; it runs at top level only.
 pub(crate) async fn detach(db: &Db, parent: &str, partition: &str) -> Result<()> {
@@ -37,7 +37,7 @@ pub(crate) async fn detach(db: &Db, parent: &str, partition: &str) -> Result<()>
     let how = if pending { "finalize" } else { "concurrently" };
     let detach = format!("alter table rowlock.{parent} detach partition rowlock.{partition} {how}");
     db.ddl(detach).await?;
-    // Another caretaker may have found it detached, and dropped it.
+    // Another maintainer may have found it detached, and dropped it.
     db.ddl(format!("drop table if exists rowlock.{partition}")).await?;
     Ok(())
 }

@@ -19,7 +19,7 @@ use tokio::{
 
 use crate::{
     Error, Result,
-    connect::{Answer, Recipe, Session},
+    connect::{Answer, Connector, Session},
     db::STATEMENT_TIMEOUT,
     error::READ_ONLY,
 };
@@ -31,58 +31,58 @@ const LIFETIME: Duration = Duration::from_mins(30);
 #[derive(Clone)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 struct Shared {
-    recipe: Mutex<Recipe>,
-    idle: Mutex<Vec<Kept>>,
+    connector: Mutex<Connector>,
+    idle: Mutex<Vec<IdleConnection>>,
 }
 
-struct Kept {
+struct IdleConnection {
     session: Session,
     opened: Instant,
 }
 
 /// A connection while a statement runs on it. Dropped before it is given back it is closed: who gave up a statement in its midst would
 /// wait for its answer, for as long as TCP goes on hoping where a server has vanished.
-pub(crate) struct Lent {
-    kept: Kept,
+pub(crate) struct PooledConnection {
+    kept: IdleConnection,
     pool: Pool,
-    _room: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Pool {
-    pub(crate) fn new(recipe: Recipe, most: u32) -> Self {
-        let most = usize::try_from(most.max(1)).unwrap_or(Semaphore::MAX_PERMITS);
-        let shared = Shared { recipe: Mutex::new(recipe), idle: Mutex::default() };
-        Self { shared: Arc::new(shared), room: Arc::new(Semaphore::new(most)) }
+    pub(crate) fn new(connector: Connector, max: u32) -> Self {
+        let max = usize::try_from(max.max(1)).unwrap_or(Semaphore::MAX_PERMITS);
+        let shared = Shared { connector: Mutex::new(connector), idle: Mutex::default() };
+        Self { shared: Arc::new(shared), permits: Arc::new(Semaphore::new(max)) }
     }
 
     /// Keeps one that is open already.
-    pub(crate) fn keep(&self, session: Session) {
-        self.idle().push(Kept { session, opened: Instant::now() });
+    pub(crate) fn add(&self, session: Session) {
+        self.idle().push(IdleConnection { session, opened: Instant::now() });
     }
 
     /// How the next connection is made.
-    pub(crate) fn recipe(&self) -> Recipe {
-        self.shared.recipe.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn connector(&self) -> Connector {
+        self.shared.connector.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn set_recipe(&self, recipe: Recipe) {
-        *self.shared.recipe.lock().unwrap_or_else(PoisonError::into_inner) = recipe;
+    pub(crate) fn set_connector(&self, connector: Connector) {
+        *self.shared.connector.lock().unwrap_or_else(PoisonError::into_inner) = connector;
     }
 
     /// Waits for one to be free. The caller says for how long.
-    pub(crate) async fn lend(&self) -> Result<Lent> {
-        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+    pub(crate) async fn acquire(&self) -> Result<PooledConnection> {
+        let permits = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle().pop();
         let kept = if let Some(kept) = idle {
             kept
         } else {
-            Kept { session: self.recipe().connect().await?, opened: Instant::now() }
+            IdleConnection { session: self.connector().connect().await?, opened: Instant::now() }
         };
-        Ok(Lent { kept, pool: self.clone(), _room: room })
+        Ok(PooledConnection { kept, pool: self.clone(), _permit: permits })
     }
 
     /// One that is free, for who keeps it.
@@ -97,12 +97,12 @@ impl Pool {
 
     /// Lends no more, and takes leave of the server on every connection that is free.
     pub(crate) async fn close(&self) {
-        self.room.close();
-        self.rest().await;
+        self.permits.close();
+        self.close_idle().await;
     }
 
     /// Takes leave of the server on every connection that is free, until one is needed again.
-    pub(crate) async fn rest(&self) {
+    pub(crate) async fn close_idle(&self) {
         let idle = std::mem::take(&mut *self.idle());
         for kept in idle {
             // Whoever has vanished does not say goodbye.
@@ -110,12 +110,12 @@ impl Pool {
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<Kept>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
         self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lent {
+impl PooledConnection {
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
         self.kept.session.connection()
     }
@@ -129,15 +129,15 @@ impl Lent {
     }
 
     /// Keeps the connection for others, if what was asked on it says that it still is a good one. The answer, with the place in its error.
-    pub(crate) fn give_back<T>(self, answer: sqlx::Result<T>) -> Result<T> {
-        let Self { kept, pool, _room } = self;
+    pub(crate) fn release<T>(self, answer: sqlx::Result<T>) -> Result<T> {
+        let Self { kept, pool, _permit } = self;
         match answer {
-            Err(error) if !survives(&error) => {
+            Err(error) if !is_reusable(&error) => {
                 pool.forget();
                 let fault = kept.session.fault();
-                return Err(fault.unwrap_or_else(|| Error::at(&pool.recipe().place(), error)));
+                return Err(fault.unwrap_or_else(|| Error::at(&pool.connector().place(), error)));
             }
-            _ if LIFETIME <= kept.opened.elapsed() || pool.room.is_closed() => (),
+            _ if LIFETIME <= kept.opened.elapsed() || pool.permits.is_closed() => (),
             _ => pool.idle().push(kept),
         }
         answer.map_err(Error::from)
@@ -147,7 +147,7 @@ impl Lent {
 /// Whether the connection is a good one after such an error: the server goes on listening, and takes writes. After a failover a name may lead to
 /// a standby for a moment, which listens and refuses for as long as somebody asks it. If not, the others that are idle are most likely no
 /// better.
-fn survives(error: &sqlx::Error) -> bool {
+fn is_reusable(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(refusal) = error else { return false };
     let fatal = refusal
         .try_downcast_ref::<PgDatabaseError>()
@@ -157,6 +157,6 @@ fn survives(error: &sqlx::Error) -> bool {
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pool").field("free", &self.room.available_permits()).finish_non_exhaustive()
+        f.debug_struct("Pool").field("free", &self.permits.available_permits()).finish_non_exhaustive()
     }
 }

@@ -11,7 +11,7 @@ use sqlx::{
     AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Postgres, Row, Type, postgres::PgPoolOptions,
 };
 
-use crate::{Member, server};
+use crate::{TestInstance, server};
 
 /// Connections of the pool that plays many instances at once.
 const CONNECTIONS: u32 = 16;
@@ -115,8 +115,8 @@ impl TestDb {
     }
 
     /// An instance of `mail`.
-    pub async fn member(&self, name: &str) -> Member {
-        Member::join(&self.db, name).await
+    pub async fn instance(&self, name: &str) -> TestInstance {
+        TestInstance::join(&self.db, name).await
     }
 
     /// The state of a task.
@@ -124,10 +124,10 @@ impl TestDb {
         self.one(format!("select rowlock.task_state({id})")).await
     }
 
-    /// Puts every beat of an instance twenty seconds back, so that by the server's clock it may be rescued.
+    /// Puts every heartbeat of an instance twenty seconds back, so that by the server's clock it may be rescued.
     pub async fn silence(&self, instance: InstanceId) {
         self.run(format!(
-            "update rowlock.beat set at = at - interval '20 seconds' where instance = {instance}"
+            "update rowlock.heartbeat set at = at - interval '20 seconds' where instance = {instance}"
         ))
         .await;
     }

@@ -1,18 +1,18 @@
 //! Tests against a real Postgres, and the history checker
 //!
 //! Each test has a database of its own, copied from a migrated template on one server per test process: [`TestDb`]. A test plays
-//! an instance with [`Member`].
+//! an instance with [`TestInstance`].
 
 pub mod blocks;
 mod database;
 pub mod history;
-mod member;
 mod observe;
 pub mod server;
+mod test_instance;
 
 pub use database::{TestDb, declaration};
-pub use member::{Member, settlements};
 pub use observe::observe;
+pub use test_instance::{TestInstance, settlements};
 
 /// The checkout. Asked at run time: a build that was cached may be one of another checkout.
 ///

@@ -23,9 +23,9 @@ const EVIDENCE: &str = "select d.id, 0, d.attempt from rowlock.delayed d
   union all select g, r.state, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt),
     generate_series(u.f, u.f + u.n - 1) g";
 
-/// Of a join whose answer was lost there is an instance that never beat but for the one beat of its join; nobody lived there.
+/// Of a join whose answer was lost there is an instance that sent no heartbeat but the one of its join; nobody lived there.
 const RESCUED: &str = "select i.name from rowlock.instance i
-  where i.gone and 1 < (select count(*) from rowlock.beat b where b.instance = i.id)";
+  where i.gone and 1 < (select count(*) from rowlock.heartbeat b where b.instance = i.id)";
 
 /// The state of a database that has this one queue.
 pub async fn observe(url: &str, queue: &str) -> Result<Final> {
@@ -56,7 +56,8 @@ pub async fn observe(url: &str, queue: &str) -> Result<Final> {
         evidence,
         state: None,
     }));
-    let failures = sqlx::query("select id, attempt, error from rowlock.failure").fetch_all(&mut connection);
+    let failures =
+        sqlx::query("select id, attempt, error from rowlock.task_error").fetch_all(&mut connection);
     let failures = failures.await?.iter().map(failure).collect::<Result<_>>()?;
     let rescued = sqlx::query(RESCUED).fetch_all(&mut connection);
     let rescued = rescued.await?.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;

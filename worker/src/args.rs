@@ -58,7 +58,7 @@ pub struct Args {
     log_format: Option<LogFormat>,
     /// Do not listen for notifications; poll once a second
     #[arg(long)]
-    no_bell: bool,
+    no_listen: bool,
     /// YAML file with any of these except the connection string itself; its keys are the flags' names
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -81,7 +81,7 @@ pub struct Config {
     pub listen: SocketAddr,
     pub drain_grace: Duration,
     pub log_format: LogFormat,
-    pub bell: bool,
+    pub notify: bool,
 }
 
 impl Args {
@@ -114,7 +114,7 @@ impl Args {
             listen,
             drain_grace,
             log_format,
-            no_bell,
+            no_listen,
             config,
         } = self;
         let file = config.as_deref().map(config_file::read).transpose()?.unwrap_or_default();
@@ -147,7 +147,7 @@ impl Args {
             listen: listen.or(file.listen).unwrap_or(LISTEN),
             drain_grace: drain_grace.or(file.drain_grace).map_or(DRAIN_GRACE, Dur::as_duration),
             log_format,
-            bell: !(no_bell || file.no_bell.unwrap_or(false)),
+            notify: !(no_listen || file.no_listen.unwrap_or(false)),
         })
     }
 }
@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(config.handler_url, "http://127.0.0.1:8080/tasks");
         assert_eq!(config.listen.to_string(), "127.0.0.1:9464");
         assert_eq!(config.drain_grace.as_secs(), 25);
-        assert!(config.bell);
+        assert!(config.notify);
     }
 
     #[test]
@@ -240,11 +240,11 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("worker.yaml");
-        std::fs::write(&path, "workers: 3\ndrain-grace: 1m\nlog-format: text\nno-bell: true\n").unwrap();
+        std::fs::write(&path, "workers: 3\ndrain-grace: 1m\nlog-format: text\nno-listen: true\n").unwrap();
         let config = resolve(&["--config", path.to_str().unwrap(), "--workers", "4"]).unwrap();
         assert_eq!((config.workers, config.drain_grace.as_secs()), (4, 60));
         assert_eq!(config.log_format, LogFormat::Text);
-        assert!(!config.bell);
+        assert!(!config.notify);
         std::fs::write(&path, "wrokers: 3\n").unwrap();
         check_wrong(&["--config", path.to_str().unwrap()], "wrokers");
     }

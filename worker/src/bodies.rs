@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 
-use rowlock_queue::{Error, Result, TaskBody, TaskId, Token, blames_a_row};
+use rowlock_queue::{Error, FetchedTask, Result, TaskId, Token, is_row_error};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -13,19 +13,19 @@ use crate::shared::Shared;
 /// The one verb it takes, and what its errors mean; a seam for its tests.
 pub(crate) trait Bodies: Send + Sync {
     /// Whether others than the row at fault can be had.
-    fn blames_a_row(&self, error: &Error) -> bool {
-        blames_a_row(error)
+    fn is_row_error(&self, error: &Error) -> bool {
+        is_row_error(error)
     }
 
-    fn fetch(&self, token: Token, ids: &[TaskId]) -> impl Future<Output = Result<Vec<TaskBody>>> + Send;
+    fn fetch(&self, token: Token, ids: &[TaskId]) -> impl Future<Output = Result<Vec<FetchedTask>>> + Send;
 }
 
 impl Bodies for Shared {
-    async fn fetch(&self, token: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
+    async fn fetch(&self, token: Token, ids: &[TaskId]) -> Result<Vec<FetchedTask>> {
         let bodies = rowlock_queue::fetch(&self.db, token, ids).await;
         match &bodies {
             // The database did answer, and what is wrong is one task's affair.
-            Err(error) if blames_a_row(error) => self.metrics.error("body_unreadable"),
+            Err(error) if is_row_error(error) => self.metrics.error("body_unreadable"),
             Err(error) => self.database_failed("fetch", error),
             Ok(_) => self.database_answered("fetch"),
         }
@@ -36,7 +36,7 @@ impl Bodies for Shared {
 /// What the database has of some tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Fetched {
-    pub(crate) bodies: HashMap<TaskId, TaskBody>,
+    pub(crate) bodies: HashMap<TaskId, FetchedTask>,
     /// Why there is no body.
     pub(crate) unreadable: HashMap<TaskId, Error>,
 }
@@ -64,11 +64,11 @@ pub(crate) async fn fetch_all(
                 most = most.saturating_mul(2).min(bearable);
                 pause.reset();
             }
-            (Err(error), [one]) if store.blames_a_row(&error) => {
+            (Err(error), [one]) if store.is_row_error(&error) => {
                 fetched.unreadable.insert(*one, error);
                 rest = later;
             }
-            (Err(error), _) if store.blames_a_row(&error) => most = now.len().div_ceil(2),
+            (Err(error), _) if store.is_row_error(&error) => most = now.len().div_ceil(2),
             (Err(error), _) => {
                 if matches!(error, Error::Timeout) {
                     bearable = now.len().div_ceil(2);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     impl Bodies for Fake {
-        async fn fetch(&self, _: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
+        async fn fetch(&self, _: Token, ids: &[TaskId]) -> Result<Vec<FetchedTask>> {
             let mut asked = self.asked.lock().unwrap();
             asked.push(ids.len());
             if asked.len() <= self.down {
@@ -114,8 +114,14 @@ mod tests {
         }
     }
 
-    fn body(id: TaskId) -> TaskBody {
-        TaskBody { id, kind: "send".into(), payload: "{}".into(), max_attempts: None, enqueued_at_unix_ms: 0 }
+    fn body(id: TaskId) -> FetchedTask {
+        FetchedTask {
+            id,
+            kind: "send".into(),
+            payload: "{}".into(),
+            max_attempts: None,
+            enqueued_at_unix_ms: 0,
+        }
     }
 
     async fn fetch(most: usize, down: usize, stop: &CancellationToken) -> (Option<usize>, Vec<usize>) {
@@ -149,11 +155,11 @@ mod tests {
     struct Damaged(Vec<i64>, Mutex<Vec<usize>>);
 
     impl Bodies for Damaged {
-        fn blames_a_row(&self, _: &Error) -> bool {
+        fn is_row_error(&self, _: &Error) -> bool {
             true
         }
 
-        async fn fetch(&self, _: Token, ids: &[TaskId]) -> Result<Vec<TaskBody>> {
+        async fn fetch(&self, _: Token, ids: &[TaskId]) -> Result<Vec<FetchedTask>> {
             self.1.lock().unwrap().push(ids.len());
             if ids.iter().any(|id| self.0.contains(&id.0)) {
                 return Err(Error::UnsupportedEncoding("invalid byte sequence".into()));

@@ -22,7 +22,7 @@ use crate::workers::Busy;
 /// all but one find nothing.
 const FRUITLESS_FREE: u32 = 8;
 /// So long it waits then. Every login may send a NOTIFY: at fifty claims a second that find nothing one costs
-/// less than the beats of a few instances.
+/// less than the heartbeats of a few instances.
 const FRUITLESS_PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) struct Claimer {
@@ -54,7 +54,7 @@ impl Claimer {
         let shared = Arc::clone(&self.shared);
         let fenced = shared.fence.tripped();
         while !stop.is_cancelled() && !fenced.is_cancelled() {
-            // Registered before asking, or what happens in between is missed until the next beat.
+            // Registered before asking, or what happens in between is missed until the next heartbeat.
             let mut woken = pin!(shared.workers.wake.notified());
             woken.as_mut().enable();
             let next = tokio::select! {
@@ -69,7 +69,7 @@ impl Claimer {
                     () = stop.cancelled() => (),
                     () = fenced.cancelled() => (),
                 },
-                // The poll is the beat: once a second it says whether something is available, and wakes us.
+                // The poll is the heartbeat: once a second it says whether something is available, and wakes us.
                 Next::Wait => tokio::select! {
                     () = async {
                         woken.await;
@@ -133,12 +133,12 @@ impl Claimer {
         self.unanswered = Some((token, want));
         shared.leases.asked(token);
         let started = Instant::now();
-        let lows = shared.lows();
+        let watermarks = shared.watermarks();
         let (db, instance) = (&shared.db, shared.instance);
         let claimed = if again.is_some() {
-            rowlock_queue::claim_again(db, instance, want, &lows, token).await
+            rowlock_queue::claim_again(db, instance, want, &watermarks, token).await
         } else {
-            rowlock_queue::claim(db, instance, want, &lows, token).await
+            rowlock_queue::claim(db, instance, want, &watermarks, token).await
         };
         let claimed = match claimed {
             Ok(claimed) => claimed,
@@ -151,7 +151,7 @@ impl Claimer {
         self.pause.reset();
         shared.database_answered("claim");
         shared.metrics.claimed(started.elapsed(), claimed.tasks.len());
-        shared.advance_lows(&claimed.lows_seen);
+        shared.advance_watermarks(&claimed.watermark_observation);
         let asked = token;
         let Claimed { token, tasks, contended, .. } = claimed;
         shared.leases.claimed(asked, tasks.len());
@@ -197,7 +197,7 @@ impl Claimer {
                 // The database's own words may quote the payload, which belongs in no log.
                 tracing::error!(
                     task = %claim.id,
-                    "the task's payload cannot be read; it is dead, and its story says why"
+                    "the task's payload cannot be read; it is dead, and its details say why"
                 );
                 reason(&format!("the task's payload or type cannot be read from the database: {error}"))
             } else {

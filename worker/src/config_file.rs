@@ -18,7 +18,7 @@ pub(crate) struct ConfigFile {
     pub(crate) listen: Option<std::net::SocketAddr>,
     pub(crate) drain_grace: Option<rowlock_crds::Dur>,
     pub(crate) log_format: Option<String>,
-    pub(crate) no_bell: Option<bool>,
+    pub(crate) no_listen: Option<bool>,
 }
 
 pub(crate) fn read(path: &Path) -> Result<ConfigFile, ConfigError> {

@@ -1,24 +1,24 @@
-//! The instance's right to its leases, on a monotonic clock from before each beat was sent, which counts the time that the machine is suspended.
+//! The instance's right to its leases, on a monotonic clock from before each heartbeat was sent, which counts the time that the machine is suspended.
 //!
 //! Invariant 6 of the design: an instance that cannot renew stops its runs before its lease can be taken.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rowlock_queue::LEASE;
+use rowlock_queue::LEASE_DURATION;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Time left for stopping the runs before somebody else may start their tasks again.
 const FENCE_MARGIN: Duration = Duration::from_secs(3);
 
-/// How long the instance may work after sending a beat that was answered.
-const RIGHT: Duration = LEASE.saturating_sub(FENCE_MARGIN);
+/// How long the instance may work after sending a heartbeat that was answered.
+const RIGHT: Duration = LEASE_DURATION.saturating_sub(FENCE_MARGIN);
 
 /// How often the watch looks whether the machine was suspended: timers stand still while it is.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Two beats in a row may be late by this much and still count as one chain.
+/// Two heartbeats in a row may be late by this much and still count as one chain.
 const CHAIN_GAP: Duration = Duration::from_secs(3);
 
 /// How long the machine was suspended since it started. The clock of [`Instant`] stands still meanwhile, and the database's does not.
@@ -52,7 +52,7 @@ pub(crate) struct Fence {
     reason: Mutex<Option<&'static str>>,
 }
 
-/// Beats that were answered without a hole between them.
+/// Heartbeats that were answered without a hole between them.
 #[derive(Debug)]
 struct Chain {
     since: Instant,
@@ -75,13 +75,13 @@ impl Fence {
         }
     }
 
-    /// A beat sent at `sent` was answered. An answer after our own deadline comes too late: the lease may
+    /// A heartbeat sent at `sent` was answered. An answer after our own deadline comes too late: the lease may
     /// have been taken in between, and the runs were told to stop.
     pub(crate) fn renew(&self, sent: Instant) {
         if self.deadline() <= Instant::now() {
-            self.trip("the beat was answered after the lease's deadline");
+            self.trip("the heartbeat was answered after the lease's deadline");
         }
-        // Suspended since the beat before: it may have been while this one was on its way.
+        // Suspended since the heartbeat before: it may have been while this one was on its way.
         let mut right = self.right.lock().unwrap_or_else(PoisonError::into_inner);
         let suspended = (self.suspended)();
         let lost = suspended.saturating_sub(right.suspended);
@@ -94,19 +94,19 @@ impl Fence {
         chain.last = sent;
     }
 
-    /// A beat failed: whoever cannot beat must not judge others that cannot.
+    /// A heartbeat failed: whoever cannot send heartbeats must not judge others that cannot.
     pub(crate) fn break_chain(&self) {
         self.chain.lock().unwrap_or_else(PoisonError::into_inner).since = Instant::now();
     }
 
-    /// Since when our own beats were answered without a hole; `None`: the chain is broken now. Only what stood still for a whole
+    /// Since when our own heartbeats were answered without a hole; `None`: the chain is broken now. Only what stood still for a whole
     /// lease of an unbroken chain may be rescued.
     pub(crate) fn chain_since(&self) -> Option<Instant> {
         let chain = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
         (Instant::now() < chain.last + CHAIN_GAP).then_some(chain.since)
     }
 
-    /// When the last answered beat was sent, for readiness.
+    /// When the last answered heartbeat was sent, for readiness.
     pub(crate) fn last_beat(&self) -> Instant {
         self.chain.lock().unwrap_or_else(PoisonError::into_inner).last
     }
@@ -120,7 +120,7 @@ impl Fence {
     /// before any timer has told it so.
     pub(crate) fn holds(&self) -> bool {
         if self.deadline() <= Instant::now() {
-            self.trip("no beat was answered within the lease");
+            self.trip("no heartbeat was answered within the lease");
         }
         !self.tripped.is_cancelled()
     }
@@ -140,12 +140,12 @@ impl Fence {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Trips when no beat renews in time.
+    /// Trips when no heartbeat renews in time.
     pub(crate) async fn watch(&self) {
         loop {
             tokio::time::sleep_until(self.deadline().min(Instant::now() + LOOK_EVERY)).await;
             if self.deadline() <= Instant::now() {
-                self.trip("no beat was answered within the lease");
+                self.trip("no heartbeat was answered within the lease");
                 return;
             }
         }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn counts_from_before_the_beat_was_sent() {
+    async fn counts_from_before_the_heartbeat_was_sent() {
         let start = Instant::now();
         let fence = Fence::new(start);
         tokio::time::advance(Duration::from_secs(8)).await;
@@ -188,22 +188,22 @@ mod tests {
     async fn an_answer_after_the_deadline_fences_for_good() {
         let start = Instant::now();
         let fence = Fence::new(start);
-        tokio::time::advance(LEASE).await;
+        tokio::time::advance(LEASE_DURATION).await;
         fence.renew(start + Duration::from_secs(11));
         assert!(fence.tripped().is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hole_in_the_beats_starts_the_chain_anew() {
+    async fn a_hole_in_the_heartbeats_starts_the_chain_anew() {
         let start = Instant::now();
         let fence = Fence::new(start);
-        for _ in 0..LEASE.as_secs() {
+        for _ in 0..LEASE_DURATION.as_secs() {
             tokio::time::advance(Duration::from_secs(1)).await;
             fence.renew(Instant::now());
         }
         assert_eq!(fence.chain_since(), Some(start));
         tokio::time::advance(CHAIN_GAP).await;
-        assert_eq!(fence.chain_since(), None, "whoever cannot beat judges nobody");
+        assert_eq!(fence.chain_since(), None, "whoever cannot send heartbeats judges nobody");
         tokio::time::advance(Duration::from_secs(1)).await;
         fence.renew(Instant::now());
         assert_eq!(fence.chain_since(), Some(Instant::now()));
@@ -220,13 +220,13 @@ mod tests {
         ASLEEP_MILLIS.store(5000, Relaxed);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(fence.holds());
-        // That beat may have been sent before the five seconds.
+        // That heartbeat may have been sent before the five seconds.
         fence.renew(Instant::now());
         fence.watch().await;
         assert_eq!(start.elapsed().as_secs(), 1 + RIGHT.as_secs() - 5);
-        // Before, it went on working until its next beat was answered, beside who had rescued its tasks.
+        // Before, it went on working until its next heartbeat was answered, beside who had rescued its tasks.
         let fence = Fence::with(Instant::now(), || Duration::from_millis(ASLEEP_MILLIS.load(Relaxed)));
-        ASLEEP_MILLIS.store(5000 + u64::try_from(LEASE.as_millis()).unwrap(), Relaxed);
+        ASLEEP_MILLIS.store(5000 + u64::try_from(LEASE_DURATION.as_millis()).unwrap(), Relaxed);
         assert!(!fence.holds());
     }
 }

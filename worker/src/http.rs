@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use rowlock_queue::BEAT;
+use rowlock_queue::HEARTBEAT_INTERVAL;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
 
-/// This many beats without an answer mean that the database is out of reach.
+/// This many heartbeats without an answer mean that the database is out of reach.
 const BEATS_MISSED: u32 = 3;
 
 /// What the pages are made from; `joined` is empty until the instance has joined.
@@ -41,8 +41,8 @@ impl Health {
         match self.joined.get() {
             None => pending.push("not joined: waiting for the database, its schema or the queue"),
             Some(shared) if shared.fence.tripped().is_cancelled() => pending.push("fenced"),
-            Some(shared) if shared.fence.last_beat().elapsed() > BEAT * BEATS_MISSED => {
-                pending.push("the database does not answer beats");
+            Some(shared) if shared.fence.last_beat().elapsed() > HEARTBEAT_INTERVAL * BEATS_MISSED => {
+                pending.push("the database does not answer heartbeats");
             }
             Some(shared) if shared.starved.is_over() => {
                 pending.push("no workers are granted: another session holds the lock for that, see the log");

@@ -64,7 +64,7 @@ async fn run(worker: Worker, stop: Stop) -> Result<Ended, WorkerError> {
     }
     let ended = join_and_work(&worker, gate, metrics, &health, &stop, &mut parts, &background).await;
     background.cancel();
-    // Before the pool closes, or the last beats would complain about it.
+    // Before the pool closes, or the last heartbeats would complain about it.
     parts.shutdown().await;
     if let (Some(shared), Ok(Ended::Drained)) = (health.joined.get(), &ended) {
         let _ = timeout(LEAVE_TIMEOUT, shared.db.close()).await;
@@ -102,7 +102,7 @@ async fn join_and_work(
     let ended = supervise(&shared, stop, worker.drain_grace, parts).await;
     let patience = if matches!(ended, Ok(Ended::Fenced(_))) {
         // Those that are open may lead to the server that did not answer.
-        shared.db.forget_connections();
+        shared.db.discard_idle();
         FAREWELL
     } else {
         LEAVE_TIMEOUT
@@ -114,7 +114,7 @@ async fn join_and_work(
     ended
 }
 
-/// The beat keeps a connection for itself; without a second one it shares the only one.
+/// The heartbeat keeps a connection for itself; without a second one it shares the only one.
 fn pool_size(worker: &Worker) -> u32 {
     worker.connect.max_connections.saturating_sub(1).max(1)
 }
@@ -155,7 +155,7 @@ fn start_parts(
     background: &CancellationToken,
 ) {
     let (connect, connects) = watch::channel(worker.connect.clone());
-    let (line, opener) = Line::new(connects, worker.bell);
+    let (line, opener) = Line::new(connects, worker.notify);
     parts.spawn(beat_on(Arc::clone(shared), line, background.clone()));
     if 2 <= worker.connect.max_connections {
         parts.spawn(opener.work(Arc::clone(&shared.metrics), background.clone()));

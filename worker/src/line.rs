@@ -1,11 +1,13 @@
-//! The beat's own connection, which the bell rings on too.
+//! The heartbeat's own connection, which also receives NOTIFY.
 //!
-//! Claims, settlements and caretaking share the other one; two of them that take as long as a statement may would keep a beat
-//! waiting until a healthy instance is fenced. Until this connection is there, and after it was lost, beats go with the others.
+//! Claims, settlements and maintenance share the other one; two of them that take as long as a statement may would keep a heartbeat
+//! waiting until a healthy instance is fenced. Until this connection is there, and after it was lost, heartbeats go with the others.
 
 use std::time::Duration;
 
-use rowlock_queue::{BEAT, Beat, BeatIn, Bell, Connect, Db, Error, QueueId, Result};
+use rowlock_queue::{
+    Connect, Db, Error, HEARTBEAT_INTERVAL, Heartbeat, HeartbeatReply, Listener, QueueId, Result,
+};
 use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
@@ -15,13 +17,13 @@ use crate::ended::WorkerError;
 use crate::metrics::Metrics;
 use crate::pause::Pause;
 
-/// Beats go on without it, so there is no hurry to open it again.
+/// Heartbeats go on without it, so there is no hurry to open it again.
 const OPEN_PAUSE: Pause = Pause::new(Duration::from_millis(200), Duration::from_secs(10));
 
 /// An open connection.
 enum Open {
-    Bell(Bell),
-    /// Behind a connection pooler, or where nobody wants the bell.
+    Listener(Listener),
+    /// Behind a connection pooler, or where NOTIFY is switched off.
     Silent(Db),
 }
 
@@ -35,40 +37,44 @@ pub(crate) struct Line {
 /// Opens it, again and again.
 pub(crate) struct Opener {
     connect: watch::Receiver<Connect>,
-    bell: bool,
+    listens: bool,
     opened: mpsc::Sender<Open>,
     wanted: Arc<Notify>,
 }
 
 /// What the line brought.
 pub(crate) enum News {
-    /// It is open: from the next beat on a ring is heard. What came before is to be looked for.
+    /// It is open: from the next heartbeat on a NOTIFY is heard. What came before is to be looked for.
     Opened,
     Rang(QueueId),
     Lost(Error),
 }
 
 impl Line {
-    /// `bell`: whether to listen.
-    pub(crate) fn new(connect: watch::Receiver<Connect>, bell: bool) -> (Self, Opener) {
+    /// `listens`: whether to listen.
+    pub(crate) fn new(connect: watch::Receiver<Connect>, listens: bool) -> (Self, Opener) {
         let (send, receive) = mpsc::channel(1);
         let wanted = Arc::new(Notify::new());
-        let opener = Opener { connect, bell, opened: send, wanted: Arc::clone(&wanted) };
+        let opener = Opener { connect, listens, opened: send, wanted: Arc::clone(&wanted) };
         wanted.notify_one();
         (Self { open: None, opened: receive, wanted }, opener)
     }
 
-    /// Whether a ring would be heard.
+    /// Whether a NOTIFY would be heard.
     pub(crate) fn hears(&self) -> bool {
-        matches!(self.open, Some(Open::Bell(_)))
+        matches!(self.open, Some(Open::Listener(_)))
     }
 
-    /// Beats on its own connection, or as long as there is none on one of `others`.
-    pub(crate) async fn beat(&mut self, others: &Db, beat: &BeatIn<'_>) -> Result<Beat> {
+    /// Sends a heartbeat on its own connection, or as long as there is none on one of `others`.
+    pub(crate) async fn heartbeat(
+        &mut self,
+        others: &Db,
+        heartbeat: &Heartbeat<'_>,
+    ) -> Result<HeartbeatReply> {
         let answer = match &mut self.open {
-            Some(Open::Bell(bell)) => bell.beat(beat).await,
-            Some(Open::Silent(db)) => rowlock_queue::beat(db, beat).await,
-            None => return rowlock_queue::beat(others, beat).await,
+            Some(Open::Listener(listener)) => listener.heartbeat(heartbeat).await,
+            Some(Open::Silent(db)) => rowlock_queue::heartbeat(db, heartbeat).await,
+            None => return rowlock_queue::heartbeat(others, heartbeat).await,
         };
         if answer.is_err() {
             self.lose();
@@ -79,7 +85,7 @@ impl Line {
     /// Waits for news; may be given up at any time.
     pub(crate) async fn news(&mut self) -> News {
         match &mut self.open {
-            Some(Open::Bell(bell)) => match bell.wait().await {
+            Some(Open::Listener(listener)) => match listener.wait().await {
                 Ok(queue) => News::Rang(queue),
                 Err(error) => {
                     self.lose();
@@ -119,7 +125,7 @@ impl Opener {
             }
             while let Err(error) = self.open().await {
                 metrics.error(error.metric_label());
-                tracing::debug!(%error, "no connection for the beat alone; trying again");
+                tracing::debug!(%error, "no connection for the heartbeat alone; trying again");
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
                     () = sleep(pause.step()) => (),
@@ -132,7 +138,7 @@ impl Opener {
     async fn open(&mut self) -> Result<()> {
         let connect = Connect { max_connections: 1, ..self.connect.borrow().clone() };
         let open = match self.listen(&connect).await? {
-            Some(bell) => Open::Bell(bell),
+            Some(listener) => Open::Listener(listener),
             None => Open::Silent(Db::connect(&connect).await?),
         };
         // Fails only when the beater has ended, and then the instance is ending with it.
@@ -140,15 +146,15 @@ impl Opener {
         Ok(())
     }
 
-    async fn listen(&mut self, connect: &Connect) -> Result<Option<Bell>> {
-        if !self.bell {
+    async fn listen(&mut self, connect: &Connect) -> Result<Option<Listener>> {
+        if !self.listens {
             return Ok(None);
         }
         match rowlock_queue::listen(connect).await {
-            Ok(bell) => Ok(Some(bell)),
-            Err(error @ Error::NoBell) => {
-                tracing::info!("{error} every {BEAT:?}");
-                self.bell = false;
+            Ok(listener) => Ok(Some(listener)),
+            Err(error @ Error::NoNotify) => {
+                tracing::info!("{error} every {HEARTBEAT_INTERVAL:?}");
+                self.listens = false;
                 Ok(None)
             }
             Err(error) => Err(error),

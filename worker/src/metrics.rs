@@ -7,7 +7,7 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
-use rowlock_queue::{CareReport, PartitionStats};
+use rowlock_queue::{MaintenanceReport, PartitionStats};
 use tokio::time::Instant;
 
 /// From a cache lookup to the longest sensible attempt.
@@ -81,10 +81,10 @@ impl Metrics {
             running: IntGauge::with_opts(opts("running_tasks", "Tasks in progress"))?,
             allocated: IntGauge::with_opts(opts("allocated_workers", "Workers the queue allows now"))?,
             capacity: IntGauge::with_opts(opts("capacity_workers", "Workers this instance could run"))?,
-            beats_failed: IntCounter::with_opts(opts("beats_failed_total", "Beats without an answer"))?,
+            beats_failed: IntCounter::with_opts(opts("beats_failed_total", "Heartbeats without an answer"))?,
             lease_lost: IntCounter::with_opts(opts("lease_lost_total", "Outcomes that came too late"))?,
             errors: IntCounterVec::new(opts("errors_total", "Failures, by kind"), &["kind"])?,
-            care: IntCounterVec::new(opts("caretaken_total", "What the caretakers did"), &["deed"])?,
+            care: IntCounterVec::new(opts("caretaken_total", "What the maintainers did"), &["deed"])?,
             locks_held: IntGauge::with_opts(opts(
                 "locks_held",
                 "Locks of Rowlock that another session has held for over 30 s",
@@ -167,12 +167,12 @@ impl Metrics {
         self.errors.with_label_values(&[kind]).inc();
     }
 
-    pub(crate) fn cared(&self, report: &CareReport) {
+    pub(crate) fn cared(&self, report: &MaintenanceReport) {
         let deeds = [
-            ("promote", report.promoted),
-            ("sweep", report.swept),
+            ("move_due", report.due_moved),
+            ("move_missed", report.missed_moved),
             ("rescue", report.rescued),
-            ("prune", report.pruned),
+            ("drop_partition", report.partitions_dropped),
         ];
         for (deed, done) in deeds {
             if 0 < done {
@@ -227,9 +227,9 @@ mod tests {
         // Before, an instance that had not yet had the turn said 0, and one that lost it stood still.
         assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), None);
         let partitions = Some(PartitionStats { left_seconds: 1000.0, oldest_seconds: 10.0 });
-        metrics.cared(&CareReport { partitions, ..CareReport::default() });
+        metrics.cared(&MaintenanceReport { partitions, ..MaintenanceReport::default() });
         assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), Some(1000.0));
-        metrics.cared(&CareReport::default());
+        metrics.cared(&MaintenanceReport::default());
         tokio::time::advance(Duration::from_mins(25)).await;
         assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), Some(-500.0));
         assert_eq!(value(&metrics, "rowlock_worker_oldest_partition_age_seconds"), Some(1510.0));

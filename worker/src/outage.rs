@@ -103,16 +103,16 @@ mod tests {
         let outage = Outage::default();
         let mut said = Vec::new();
         for _ in 0..65 {
-            said.extend(outage.note_failure("beat"));
+            said.extend(outage.note_failure("heartbeat"));
             said.extend(outage.note_failure("claim"));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert_eq!(said, [1, 61, 121]);
-        assert_eq!(outage.note_answer("beat"), None, "claims have not been answered");
+        assert_eq!(outage.note_answer("heartbeat"), None, "claims have not been answered");
         assert_eq!(outage.note_answer("settle"), None, "never failed");
         assert_eq!(outage.note_answer("claim"), Some((130, Duration::from_secs(65))));
         assert_eq!(outage.note_answer("claim"), None, "said already");
-        assert_eq!(outage.note_failure("beat"), Some(1), "another one");
+        assert_eq!(outage.note_failure("heartbeat"), Some(1), "another one");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rowlock_queue::{Claim, Outcome, Settlement, TaskBody, Token};
+use rowlock_queue::{Claim, FetchedTask, Outcome, Settlement, Token};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -20,7 +20,7 @@ pub(crate) async fn run(
     busy: Busy,
     token: Token,
     claim: Claim,
-    body: TaskBody,
+    body: FetchedTask,
 ) {
     let in_force = shared.policy();
     // The task's own bound may come from its producer.
@@ -81,7 +81,7 @@ fn build_task(
     shared: &Shared,
     in_force: &InForce,
     claim: &Claim,
-    body: TaskBody,
+    body: FetchedTask,
     token: Token,
     max_attempts: u16,
 ) -> Task {

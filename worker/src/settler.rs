@@ -79,7 +79,7 @@ impl<S: Settles> Settler<S> {
                 Err(error) => error,
             };
             self.metrics.error(error.metric_label());
-            if error.blames_the_values() {
+            if error.is_value_error() {
                 // Find the one that is refused whatever we do, so that the others are not held up.
                 match &mut rest[..now] {
                     [one] => match replace(one, &error, replaced) {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rowlock_crds::Policy;
-use rowlock_queue::{Db, InstanceId, Joined, Lows, LowsSeen, Noted, QueueId};
+use rowlock_queue::{Db, HorizonNote, InstanceId, Joined, QueueId, WatermarkObservation, Watermarks};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,7 @@ use crate::starved::Starved;
 use crate::task::Task;
 use crate::workers::Workers;
 
-/// Weight of the newest run in the mean service time that beats carry: some twenty runs are remembered.
+/// Weight of the newest run in the mean service time that heartbeats carry: some twenty runs are remembered.
 const SERVICE_WEIGHT: f64 = 0.1;
 
 pub(crate) struct Shared {
@@ -36,14 +36,14 @@ pub(crate) struct Shared {
     pub(crate) leases: Leases,
     pub(crate) outage: Arc<Outage>,
     pub(crate) starved: Starved,
-    /// Asks for a beat now instead of at the next second.
+    /// Asks for a heartbeat now instead of at the next second.
     pub(crate) nudge: Notify,
     /// The instance takes leave: what the database says to others of its verbs meanwhile is no trouble.
     pub(crate) leaving: CancellationToken,
     /// Parent of every run: the fence, the end of the grace and an abort all stop them through it.
     pub(crate) abort_runs: CancellationToken,
-    lows: Mutex<Lows>,
-    noted: Mutex<Option<Noted>>,
+    watermarks: Mutex<Watermarks>,
+    noted: Mutex<Option<HorizonNote>>,
     policy: RwLock<Arc<InForce>>,
     service_millis: Mutex<Option<f64>>,
 }
@@ -102,7 +102,7 @@ impl Shared {
             nudge: Notify::new(),
             leaving: CancellationToken::new(),
             abort_runs: CancellationToken::new(),
-            lows: Mutex::new(joined.lows),
+            watermarks: Mutex::new(joined.watermarks),
             noted: Mutex::default(),
             policy: RwLock::new(Arc::new(InForce {
                 generation: joined.policy_generation,
@@ -113,20 +113,20 @@ impl Shared {
         }
     }
 
-    pub(crate) fn lows(&self) -> Lows {
-        self.lows.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn watermarks(&self) -> Watermarks {
+        self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn advance_lows(&self, seen: &LowsSeen) {
-        self.lows.lock().unwrap_or_else(PoisonError::into_inner).advance(seen);
+    pub(crate) fn advance_watermarks(&self, seen: &WatermarkObservation) {
+        self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).advance(seen);
     }
 
-    /// What the last beat noted, for the caretaker.
-    pub(crate) fn note(&self, noted: Noted) {
+    /// What the last heartbeat noted, for the maintainer.
+    pub(crate) fn note(&self, noted: HorizonNote) {
         *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted);
     }
 
-    pub(crate) fn take_note(&self) -> Option<Noted> {
+    pub(crate) fn take_note(&self) -> Option<HorizonNote> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 

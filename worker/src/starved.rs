@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Thirty beats: a grant takes milliseconds, and is tried about four times a second over all instances.
+/// Thirty heartbeats: a grant takes milliseconds, and is tried about four times a second over all instances.
 const STARVED_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
@@ -22,7 +22,7 @@ struct State {
 }
 
 impl Starved {
-    /// Takes in a beat: whether it waits for workers while there are tasks, and whether a grant was tried and
+    /// Takes in a heartbeat: whether it waits for workers while there are tasks, and whether a grant was tried and
     /// missed. True: find out who is in the way.
     pub(crate) fn see(&self, waits: bool, missed: Option<bool>) -> bool {
         let mut state = self.state();

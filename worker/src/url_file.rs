@@ -72,7 +72,7 @@ pub(crate) async fn follow(
                 tracing::info!("the database's URL or CA has changed; new connections follow it");
                 connect.send_replace(new);
             }
-            // Beats, too, stay where the leases are: in a copy of that database this instance would seem to
+            // Heartbeats, too, stay where the leases are: in a copy of that database this instance would seem to
             // live.
             Ok(false) => {
                 tracing::info!("the URL leads to another database now; draining for a new start");

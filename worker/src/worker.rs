@@ -19,7 +19,7 @@ use crate::url_file::ConnectFiles;
 const WORKERS: u32 = 10;
 const DRAIN_GRACE: Duration = Duration::from_secs(25);
 
-/// All connections of an instance: one for the beat and the bell, one for all else.
+/// All connections of an instance: one for the heartbeat and NOTIFY, one for all else.
 const CONNECTIONS: u32 = 2;
 
 /// One instance of a queue's workers.
@@ -33,7 +33,7 @@ pub struct Worker {
     pub(crate) handler: Handler,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) drain_grace: Duration,
-    pub(crate) bell: bool,
+    pub(crate) notify: bool,
 }
 
 /// Collects what a [`Worker`] needs.
@@ -46,11 +46,11 @@ pub struct Builder {
     http: Option<Uri>,
     listen: Option<SocketAddr>,
     drain_grace: Duration,
-    bell: bool,
+    notify: bool,
 }
 
 impl Worker {
-    /// A worker for `queue`. Of `connect.max_connections` beat and bell take one, if there are two; with less the queue is polled.
+    /// A worker for `queue`. Of `connect.max_connections` heartbeat and NOTIFY take one, if there are two; with less the queue is polled.
     #[must_use]
     pub fn builder(connect: Connect, queue: &str) -> Builder {
         Builder {
@@ -62,7 +62,7 @@ impl Worker {
             http: None,
             listen: None,
             drain_grace: DRAIN_GRACE,
-            bell: true,
+            notify: true,
         }
     }
 
@@ -81,7 +81,7 @@ impl Worker {
             listen,
             drain_grace,
             log_format: _,
-            bell,
+            notify,
         } = config;
         let connect = Connect {
             ca_pem: database_ca,
@@ -96,7 +96,7 @@ impl Worker {
             handler: Handler::Http(Box::new(HttpHandler::new(handler_url, workers))),
             listen: Some(listen),
             drain_grace,
-            bell,
+            notify,
         }
     }
 }
@@ -150,21 +150,21 @@ impl Builder {
         self
     }
 
-    /// Whether to listen for the doorbell; without it the queue is polled.
+    /// Whether to listen for NOTIFY; without it the queue is polled.
     #[must_use]
-    pub fn bell(mut self, bell: bool) -> Self {
-        self.bell = bell;
+    pub fn notify(mut self, notify: bool) -> Self {
+        self.notify = notify;
         self
     }
 
     /// Fails when there is no handler, both kinds of it, or a number of workers that no queue takes.
     pub fn build(self) -> Result<Worker, ConfigError> {
-        let Self { connect, queue, name, workers, in_process, http, listen, drain_grace, bell } = self;
+        let Self { connect, queue, name, workers, in_process, http, listen, drain_grace, notify } = self;
         if !(1..=WORKERS_MAX).contains(&workers) {
             return Err(ConfigError(format!("workers({workers}): choose 1 to {WORKERS_MAX}")));
         }
-        // The bell rings on the beat's own connection or not at all: then the queue is polled.
-        let bell = bell && 2 <= connect.max_connections;
+        // NOTIFY arrives on the heartbeat's own connection or not at all: then the queue is polled.
+        let notify = notify && 2 <= connect.max_connections;
         let handler = match (http, in_process.is_empty()) {
             (Some(url), true) => Handler::Http(Box::new(HttpHandler::new(url, workers))),
             (None, false) => Handler::InProcess(in_process),
@@ -182,7 +182,7 @@ impl Builder {
             handler,
             listen,
             drain_grace,
-            bell,
+            notify,
         })
     }
 }
@@ -222,8 +222,8 @@ mod tests {
     }
 
     #[test]
-    fn the_bell_takes_no_connection_that_was_not_allowed() {
-        assert!(!builder(1).build().unwrap().bell);
-        assert!(builder(2).build().unwrap().bell);
+    fn listening_takes_no_connection_that_was_not_allowed() {
+        assert!(!builder(1).build().unwrap().notify);
+        assert!(builder(2).build().unwrap().notify);
     }
 }

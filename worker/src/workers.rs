@@ -1,6 +1,6 @@
 //! Who works: the allocation in force, the workers it leaves free, the runs in progress.
 //!
-//! One lock over all of it, so that what a beat says is a snapshot: a worker promised to a claim in flight
+//! One lock over all of it, so that what a heartbeat says is a snapshot: a worker promised to a claim in flight
 //! counts as held, else the queue would grant it to somebody else as well.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Workers {
     capacity: u32,
     state: Mutex<State>,
-    /// Wakes the claimer: a worker got free, the bell rang, a beat brought news.
+    /// Wakes the claimer: a worker got free, a NOTIFY arrived, a heartbeat brought news.
     pub(crate) wake: Notify,
 }
 
@@ -29,17 +29,17 @@ struct State {
     runs: HashMap<TaskId, CancellationToken>,
 }
 
-/// Whether the claimer had found nothing to do, as far as the next beat is concerned.
+/// Whether the claimer had found nothing to do, as far as the next heartbeat is concerned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Rest {
     #[default]
     Busy,
-    /// Works again, but no beat has said yet that it did not.
+    /// Works again, but no heartbeat has said yet that it did not.
     WasIdle,
     Idle,
 }
 
-/// What one beat says.
+/// What one heartbeat says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     pub(crate) held: u32,
@@ -105,7 +105,7 @@ impl Workers {
         run.is_some()
     }
 
-    /// The claimer found nothing to do. True when that is news: nobody rings for us until a beat said so.
+    /// The claimer found nothing to do. True when that is news: nobody sends NOTIFY for us until a heartbeat said so.
     pub(crate) fn fall_idle(&self) -> bool {
         let mut state = self.state();
         let news = state.rest == Rest::Busy;
@@ -121,7 +121,7 @@ impl Workers {
         self.state().draining
     }
 
-    /// A consistent picture for one beat. An allocation counts as acknowledged from here on, because every
+    /// A consistent picture for one heartbeat. An allocation counts as acknowledged from here on, because every
     /// claim that was reserved under an older one is in `held`.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut state = self.state();
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn claims_never_exceed_allocation_nor_capacity() {
         let workers = Workers::new(4);
-        assert_eq!(workers.reserve(1000), 0, "nothing is allocated before the first beat");
+        assert_eq!(workers.reserve(1000), 0, "nothing is allocated before the first heartbeat");
         workers.allocate(1, 9, false);
         assert_eq!(workers.reserve(1000), 4);
         assert_eq!(workers.reserve(1000), 0);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn falling_idle_is_news_once_until_a_beat_was_busy() {
+    fn falling_idle_is_news_once_until_a_heartbeat_was_busy() {
         let workers = Workers::new(4);
         workers.allocate(1, 4, false);
         assert!(workers.fall_idle());
@@ -246,7 +246,7 @@ mod tests {
         assert!(!workers.fall_idle(), "a poll that finds nothing is no news");
         workers.reserve(1);
         let busy = workers.start(task(1), &CancellationToken::new());
-        assert!(workers.snapshot().sleeps, "it had a free worker since the last beat");
+        assert!(workers.snapshot().sleeps, "it had a free worker since the last heartbeat");
         assert!(!workers.snapshot().sleeps);
         drop(busy);
         assert!(workers.fall_idle());

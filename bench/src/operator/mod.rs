@@ -58,7 +58,7 @@ async fn quiet(scene: &Scene, args: &OperatorArgs) -> Result<Vec<Row>> {
     if let (Some(looks), Some(all)) = (counted.looks(&then), counted.statements(&then)) {
         let (looks, all) = (looks / ticks, all / window.as_secs_f64());
         rows.push(Row::alone(&name("looks"), looks, "per tick", Some(GOAL_STATEMENTS_PER_TICK)));
-        rows.push(Row::alone(&name("statements, with care"), all, "statements/s", None));
+        rows.push(Row::alone(&name("statements, with maintenance"), all, "statements/s", None));
     }
     Ok(rows)
 }

@@ -16,10 +16,10 @@ const SAMPLES: u32 = 100;
 const GOAL_MILLIS: f64 = 3.0;
 const WORKERS: u32 = 10;
 
-/// The first beat, and the bell's connection.
+/// The first heartbeat, and the listener's connection.
 const FALL_ASLEEP: Duration = Duration::from_secs(2);
 
-/// Between samples, so that the instance sleeps again; of changing length, so as not to fall in step with its beats.
+/// Between samples, so that the instance sleeps again; of changing length, so as not to fall in step with its heartbeats.
 const GAP_LEAST_MILLIS: u32 = 200;
 const GAP_SPREAD_MILLIS: u32 = 100;
 

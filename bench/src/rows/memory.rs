@@ -14,7 +14,7 @@ use crate::table::Row;
 const WORKERS: u32 = 500;
 const GOAL_MIB: f64 = 20.0;
 
-/// Looked at this often over a few seconds, with beats, polls and caretaking; the highest counts.
+/// Looked at this often over a few seconds, with heartbeats, polls and maintenance; the highest counts.
 const LOOKS: u32 = 10;
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 

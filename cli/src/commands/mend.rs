@@ -13,12 +13,12 @@ pub(crate) async fn retry(args: Retry, output: Output) -> Result<(), Failure> {
     let (mut retried, mut others) = (0, Vec::new());
     if let Some(queue) = &all_dead_of {
         database::check_queue(&db, queue).await?;
-        retried = rowlock_queue::redrive_dead(&db, queue).await?;
+        retried = rowlock_queue::retry_all_dead(&db, queue).await?;
     }
     for id in ids {
-        match rowlock_queue::redrive(&db, &[id]).await? {
-            0 => others.push(match rowlock_queue::story(&db, id).await? {
-                Some(story) => format!("{id} is {}", story.state),
+        match rowlock_queue::retry(&db, &[id]).await? {
+            0 => others.push(match rowlock_queue::describe_task(&db, id).await? {
+                Some(details) => format!("{id} is {}", details.state),
                 None => format!("there is no task {id}"),
             }),
             count => retried += count,

@@ -5,59 +5,59 @@ use crate::database;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::visible::{field, word};
-use rowlock_queue::{Failure as Failed, Story, TaskId};
+use rowlock_queue::{TaskDetails, TaskError, TaskId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 pub(crate) async fn run(args: One, output: Output) -> Result<(), Failure> {
     let One { database, id } = args;
     let db = database::open_to_read(database).await?;
-    let Some(story) = rowlock_queue::story(&db, id).await? else {
+    let Some(details) = rowlock_queue::describe_task(&db, id).await? else {
         let hint = "finished tasks are deleted after `cleanup` of their TaskQueue";
         return Err(Failure::not_found(format!("there is no task {id}")).hint(hint));
     };
-    output.result(|| text(&story), &Shown::of(&story))
+    output.result(|| text(&details), &Shown::of(&details))
 }
 
-fn text(story: &Story) -> String {
+fn text(details: &TaskDetails) -> String {
     let mut lines = vec![
-        format!("task      {}", story.id),
-        format!("queue     {}", word(&story.queue)),
-        format!("type      {}", word(&story.kind)),
-        format!("state     {}", story.state),
-        format!("priority  {}", story.priority),
-        format!("attempts  {} of {}", begun(story), story.max_attempts),
-        format!("enqueued  {}", story.enqueued_at),
+        format!("task      {}", details.id),
+        format!("queue     {}", word(&details.queue)),
+        format!("type      {}", word(&details.kind)),
+        format!("state     {}", details.state),
+        format!("priority  {}", details.priority),
+        format!("attempts  {} of {}", begun(details), details.max_attempts),
+        format!("enqueued  {}", details.enqueued_at),
     ];
     let optional = [
-        ("due", &story.due_at),
-        ("finished", &story.finished_at),
-        ("instance", &story.instance),
-        ("payload", &story.payload),
-        ("result", &story.result),
+        ("due", &details.due_at),
+        ("finished", &details.finished_at),
+        ("instance", &details.instance),
+        ("payload", &details.payload),
+        ("result", &details.result),
     ];
     lines.extend(
         optional
             .iter()
             .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name:<9} {}", field(value)))),
     );
-    if let (Some(first), Some(last)) = (&story.first_snoozed_at, &story.snoozed_at) {
-        lines.push(format!("put off   {} times since {first}, last {last}", story.snoozes));
+    if let (Some(first), Some(last)) = (&details.first_snoozed_at, &details.snoozed_at) {
+        lines.push(format!("put off   {} times since {first}, last {last}", details.snoozes));
     }
-    for failure in &story.failures {
-        let error = field(&failure.error);
-        lines.push(match failure.attempt {
-            0 => format!("stopped   {}: {error}", failure.at),
-            attempt => format!("failed    {} attempt {attempt}: {error}", failure.at),
+    for failed in &details.errors {
+        let error = field(&failed.error);
+        lines.push(match failed.attempt {
+            0 => format!("stopped   {}: {error}", failed.at),
+            attempt => format!("failed    {} attempt {attempt}: {error}", failed.at),
         });
     }
-    lines.extend(story.unreadable.iter().map(|why| format!("unreadable {why}")));
+    lines.extend(details.unreadable.iter().map(|why| format!("unreadable {why}")));
     lines.join("\n")
 }
 
 /// Attempts used, and the one that runs.
-fn begun(story: &Story) -> u16 {
-    story.attempt.saturating_add(u16::from(story.state == "running"))
+fn begun(details: &TaskDetails) -> u16 {
+    details.attempt.saturating_add(u16::from(details.state == "running"))
 }
 
 /// A task for programs.
@@ -78,7 +78,7 @@ struct Shown<'a> {
     snoozes: u32,
     first_snoozed_at: Option<&'a str>,
     snoozed_at: Option<&'a str>,
-    failures: &'a [Failed],
+    errors: &'a [TaskError],
     payload: Option<Payload<'a>>,
     /// The handler's answer, which need not be JSON, as a string.
     result: Option<&'a str>,
@@ -102,26 +102,26 @@ impl<'a> Payload<'a> {
 }
 
 impl<'a> Shown<'a> {
-    fn of(story: &'a Story) -> Self {
+    fn of(details: &'a TaskDetails) -> Self {
         Self {
-            id: story.id,
-            queue: &story.queue,
-            r#type: &story.kind,
-            state: &story.state,
-            priority: story.priority,
-            attempt: begun(story),
-            max_attempts: story.max_attempts,
-            enqueued_at: &story.enqueued_at,
-            due_at: story.due_at.as_deref(),
-            finished_at: story.finished_at.as_deref(),
-            instance: story.instance.as_deref(),
-            snoozes: story.snoozes,
-            first_snoozed_at: story.first_snoozed_at.as_deref(),
-            snoozed_at: story.snoozed_at.as_deref(),
-            failures: &story.failures,
-            payload: story.payload.as_deref().map(Payload::of),
-            result: story.result.as_deref(),
-            unreadable: &story.unreadable,
+            id: details.id,
+            queue: &details.queue,
+            r#type: &details.kind,
+            state: &details.state,
+            priority: details.priority,
+            attempt: begun(details),
+            max_attempts: details.max_attempts,
+            enqueued_at: &details.enqueued_at,
+            due_at: details.due_at.as_deref(),
+            finished_at: details.finished_at.as_deref(),
+            instance: details.instance.as_deref(),
+            snoozes: details.snoozes,
+            first_snoozed_at: details.first_snoozed_at.as_deref(),
+            snoozed_at: details.snoozed_at.as_deref(),
+            errors: &details.errors,
+            payload: details.payload.as_deref().map(Payload::of),
+            result: details.result.as_deref(),
+            unreadable: &details.unreadable,
         }
     }
 }

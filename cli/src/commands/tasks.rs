@@ -5,7 +5,7 @@ use crate::args::Tasks;
 use crate::database;
 use crate::failure::Failure;
 use crate::output::Output;
-use rowlock_queue::TaskLine;
+use rowlock_queue::TaskSummary;
 use serde_json::{Value, json};
 
 pub(crate) async fn run(args: Tasks, output: Output) -> Result<(), Failure> {
@@ -14,7 +14,7 @@ pub(crate) async fn run(args: Tasks, output: Output) -> Result<(), Failure> {
     if let Some(queue) = &queue {
         database::check_queue(&db, queue).await?;
     }
-    let tasks = rowlock_queue::list(&db, queue.as_deref(), &state, limit, after).await?;
+    let tasks = rowlock_queue::list_tasks(&db, queue.as_deref(), &state, limit, after).await?;
     let text = || {
         if tasks.is_empty() {
             return format!("no {state} tasks");
@@ -26,19 +26,19 @@ pub(crate) async fn run(args: Tasks, output: Output) -> Result<(), Failure> {
     output.result(text, &Value::Array(tasks.iter().map(value).collect()))
 }
 
-fn row(task: &TaskLine) -> Vec<String> {
-    let TaskLine { id, queue, kind, state, attempt, at, .. } = task;
+fn row(task: &TaskSummary) -> Vec<String> {
+    let TaskSummary { id, queue, kind, state, attempt, at, .. } = task;
     vec![id.to_string(), queue.clone(), kind.clone(), state.clone(), attempt.to_string(), at.clone()]
 }
 
 /// What cannot be read of it, below the table.
-fn fault(task: &TaskLine) -> Option<String> {
+fn fault(task: &TaskSummary) -> Option<String> {
     let why = task.unreadable.as_ref()?;
     Some(format!("task {} cannot be read whole: {why}", task.id))
 }
 
-fn value(task: &TaskLine) -> Value {
-    let TaskLine { id, queue, kind, state, attempt, at, unreadable } = task;
+fn value(task: &TaskSummary) -> Value {
+    let TaskSummary { id, queue, kind, state, attempt, at, unreadable } = task;
     json!({"id": id.to_string(), "queue": queue, "type": kind, "state": state, "attempt": attempt, "at": at,
            "unreadable": unreadable})
 }

@@ -31,7 +31,7 @@ const OWNER: &str = "rowlock dev";
 /// How often the loop looks. Quicker than in a cluster: somebody sits before it.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The least time between two looks: a doorbell that rings all the time is no reason to look all the time.
+/// The least time between two looks: a NOTIFY that arrives all the time is no reason to look all the time.
 const LEAST_TICK: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(args: Dev, output: Output) -> Result<(), Failure> {

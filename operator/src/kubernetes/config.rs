@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use k8s_openapi::api::core::v1::ResourceRequirements;
-use rowlock_queue::{Reach, Tenants};
+use rowlock_queue::{HostPolicy, Tenants};
 
 use super::inherit;
 use super::resources;
@@ -98,8 +98,12 @@ impl Config {
     }
 
     /// Where the Secrets of tenants may lead.
-    pub(crate) fn reach(&self) -> Reach {
-        Reach::new(&self.allowed_database_hosts, &self.refused_database_hosts, self.api_server.as_deref())
+    pub(crate) fn host_policy(&self) -> HostPolicy {
+        HostPolicy::new(
+            &self.allowed_database_hosts,
+            &self.refused_database_hosts,
+            self.api_server.as_deref(),
+        )
     }
 
     /// The namespace that it sees alone.
@@ -118,7 +122,7 @@ impl Config {
 }
 
 fn host(text: &str) -> Result<String, String> {
-    Reach::check(text).map(|()| text.to_owned())
+    HostPolicy::check(text).map(|()| text.to_owned())
 }
 
 /// The nanoseconds of the clock: two lives of one process id do not share them.

@@ -5,7 +5,7 @@ use rowlock_queue::{Connect, Db, Error, Identity};
 
 use super::config::Config;
 
-/// One for the statistics, one for what people's changes and the caretaker need beside them.
+/// One for the statistics, one for what people's changes and the maintainer need beside them.
 pub(crate) const CONNECTIONS: u32 = 2;
 
 /// What the operator's sessions are called.
@@ -127,7 +127,7 @@ async fn check_worker_at(db: &Db, expected: Option<&str>) -> Result<(), Trouble>
             format!("it leads to the database {found}, and secretRef to {expected}: make both the same");
         return Err(Trouble::new(ConditionReason::SecretInvalid, words(&message)));
     }
-    match rowlock_queue::may_work(db).await {
+    match rowlock_queue::has_worker_permission(db).await {
         Ok(true) => Ok(()),
         Ok(false) => {
             let message = "its user may not do what workers do: as the owner of the database, `select rowlock.grant_role('USER', 'worker')`";

@@ -180,7 +180,7 @@ impl Access {
             // A name without dots is a Service beside the TaskQueue.
             domain: Some(format!("{}.svc", self.namespace).into()),
             tenant: Some(config.tenants.tenant(&self.namespace)),
-            reach: Some(Arc::new(config.reach())),
+            host_policy: Some(Arc::new(config.host_policy())),
             ..Connect::new(self.url.clone(), NAME, CONNECTIONS)
         }
     }

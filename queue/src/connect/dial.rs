@@ -20,7 +20,7 @@ use crate::tenants::by_system;
 
 use super::{
     fault::Fault,
-    target::{Host, Target, TlsWish},
+    target::{Host, Target, TlsOptions},
     values::{Keepalive, SslMode},
 };
 
@@ -87,9 +87,9 @@ pub(super) async fn resolve(target: &Target, host: &Host, patience: Duration) ->
         return Err(Fault::Unreachable(format!("the name `{}` is not known here", host.name)));
     }
     // Checked here, where nobody can have the name mean something else before it is connected to.
-    let reach = target.reach.as_deref();
-    if let Some(why) = found.iter().find_map(|address| reach?.refuses(&host.name, *address)) {
-        return Err(Fault::Barred(why));
+    let policy = target.reach.as_deref();
+    if let Some(why) = found.iter().find_map(|address| host_policy?.refuses(&host.name, *address)) {
+        return Err(Fault::Forbidden(why));
     }
     Ok(found.into_iter().map(|address| Address::Tcp(SocketAddr::new(address, host.port))).collect())
 }
@@ -195,7 +195,7 @@ async fn open_tcp(address: SocketAddr, keepalive: &Keepalive) -> std::io::Result
 
 async fn encrypt(
     mut stream: TcpStream,
-    tls: &TlsWish,
+    tls: &TlsOptions,
     host: &Host,
     way: Encryption,
 ) -> Result<Dialed, Fault> {
@@ -220,7 +220,7 @@ async fn encrypt(
     Ok(Dialed { stream: Box::new(stream), safe: tls.proves_the_server() })
 }
 
-impl TlsWish {
+impl TlsOptions {
     /// An authority signs for many: without a look at the name, each of them could be the server.
     fn proves_the_server(&self) -> bool {
         self.mode == SslMode::VerifyFull

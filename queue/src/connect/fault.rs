@@ -19,13 +19,13 @@ pub(super) enum Fault {
     /// It is no Postgres, or one that breaks the protocol's bounds; the detail is for the log.
     Protocol(String),
     /// The name means an address that is out of reach.
-    Barred(String),
+    Forbidden(String),
     /// TLS is refused, or a certificate.
     Tls(String),
     /// The way of logging in is refused by us.
     Login(String),
     /// It takes no writes, or is not of the kind that was asked for.
-    Unfit(String),
+    Unsuitable(String),
     /// The server refused; sqlx hears it in the server's words. Whether it had asked who we are by then.
     Refused { asked: bool },
 }
@@ -43,10 +43,10 @@ impl Fault {
                 tracing::debug!(place, detail, "not the Postgres protocol");
                 Error::Unreachable(format!("{place}: {NO_POSTGRES}"))
             }
-            Self::Barred(why) => wrong(why),
+            Self::Forbidden(why) => wrong(why),
             Self::Tls(why) => Error::Tls(format!("{place}: {why}")),
             Self::Login(why) => Error::Login(format!("{place}: {why}")),
-            Self::Unfit(why) => Error::ReadOnly(format!("{place}: {why}")),
+            Self::Unsuitable(why) => Error::ReadOnly(format!("{place}: {why}")),
             Self::Refused { .. } => Error::Unreachable(format!("{place}: the server refused the connection")),
         }
     }

@@ -168,7 +168,7 @@ impl Answered {
                 Poll::Ready(_) => return Poll::Ready(None),
                 Poll::Pending => return self.sieve.poll_late(cx).map(Some),
             };
-            match self.sieve.sift(&mut self.room[..held + n]) {
+            match self.sieve.filter(&mut self.room[..held + n]) {
                 Ok((kept, seen)) => (self.due, self.rest) = (0..kept, seen..held + n),
                 Err(fault) => return Poll::Ready(Some(fault)),
             }

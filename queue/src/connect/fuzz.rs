@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Connect, Manner, Recipe, UrlTrust, dial::Dialed, session::Session, values::Servers};
+use super::{Connect, Connector, SessionMode, UrlTrust, dial::Dialed, session::Session, values::Servers};
 
 /// Streams that are tried out, of each kind.
 const CASES: u64 = 2000;
@@ -83,13 +83,13 @@ fn answer() -> Vec<Vec<u8>> {
 
 const QUESTION: &str = "select a, b, c, d, e from f($1)";
 
-fn recipe() -> Recipe {
+fn connector() -> Connector {
     let connect = Connect { trust: UrlTrust::Tenant, ..Connect::new(URL, "test", 1) };
-    Recipe::new(&connect, Manner::Pooled).unwrap()
+    Connector::new(&connect, SessionMode::Pooled).unwrap()
 }
 
 /// Connects to a server that says this, whatever it hears, and then nothing.
-async fn connect(recipe: &Recipe, said: Vec<u8>) -> Option<Session> {
+async fn connect(connector: &Connector, said: Vec<u8>) -> Option<Session> {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move {
         let (mut hears, mut says) = tokio::io::split(theirs);
@@ -97,8 +97,8 @@ async fn connect(recipe: &Recipe, said: Vec<u8>) -> Option<Session> {
         let _ = hears.read_to_end(&mut Vec::new()).await;
     });
     let dialed = Dialed { stream: Box::new(ours), safe: false };
-    let begun = recipe.begin(dialed, Servers::ReadWrite, "there".to_owned());
-    begun.await.ok()
+    let started = connector.begin(dialed, Servers::ReadWrite, "there".to_owned());
+    started.await.ok()
 }
 
 /// The sum of what it answers.
@@ -144,14 +144,14 @@ fn mutated(random: &mut fastrand::Rng, mut messages: Vec<Vec<u8>>) -> Vec<u8> {
 
 #[tokio::test]
 async fn what_a_server_says_ends_in_an_answer_or_in_an_error() {
-    let recipe = recipe();
+    let connector = connector();
     let all = || [start(), answer()].concat();
-    let mut session = connect(&recipe, all().concat()).await.expect("it says what Postgres says");
+    let mut session = connect(&connector, all().concat()).await.expect("it says what Postgres says");
     assert_eq!(ask(&mut session).await.unwrap(), 14);
     let (mut began, mut answered) = (0, 0);
     for seed in 0..CASES {
         let said = mutated(&mut fastrand::Rng::with_seed(seed), all());
-        if let Ok(Some(mut session)) = timeout(PATIENCE, connect(&recipe, said)).await {
+        if let Ok(Some(mut session)) = timeout(PATIENCE, connect(&connector, said)).await {
             began += 1;
             answered += u64::from(matches!(timeout(PATIENCE, ask(&mut session)).await, Ok(Ok(_))));
         }
@@ -162,7 +162,7 @@ async fn what_a_server_says_ends_in_an_answer_or_in_an_error() {
 #[tokio::test]
 async fn what_is_longer_than_sockets_hold_is_passed_on() {
     let long = "x".repeat(LONG);
-    let mut own = recipe();
+    let mut own = connector();
     own.target = Connect::new(URL, "test", 1).target().unwrap().into();
     let row = [
         value(&[0; 8]),
@@ -187,7 +187,7 @@ async fn what_is_longer_than_sockets_hold_is_passed_on() {
 
 #[tokio::test]
 async fn what_a_server_says_of_the_password_ends_in_an_error() {
-    let recipe = recipe();
+    let connector = connector();
     let asks = |body: &[u8], code: u8| message(b'R', &[&[0, 0, 0, code][..], body].concat());
     let all = [
         asks(b"SCRAM-SHA-256\0\0", 10),
@@ -196,7 +196,7 @@ async fn what_a_server_says_of_the_password_ends_in_an_error() {
     ];
     for seed in 0..CASES_OF_SCRAM {
         let said = mutated(&mut fastrand::Rng::with_seed(seed), all.to_vec());
-        let begun = timeout(20 * PATIENCE, connect(&recipe, said)).await;
-        assert!(!matches!(begun, Ok(Some(_))), "{seed}: it does not know the password");
+        let started = timeout(20 * PATIENCE, connect(&connector, said)).await;
+        assert!(!matches!(started, Ok(Some(_))), "{seed}: it does not know the password");
     }
 }

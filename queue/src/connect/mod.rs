@@ -7,20 +7,21 @@
 //!
 //! In reading order: [`Connect`] (what a caller gives), `uri` and `params` (its URL, checked), `target` (what
 //! that means), `dial` and `tls` (to the server), `relay` (the start, between the server and sqlx), `pump`,
-//! `flow`, `sieve` and `walk` (all that follows it), `guard` (around sqlx), `session` (all of it together).
+//! `flow`, `sieve` and `message_filter` (all that follows it), `panic_guard` (around sqlx), `session` (all of it together).
 //!
 //! There is no shorter way: sqlx 0.9 connects by itself, to a host or a Unix socket, and takes no socket that
 //! is connected already, nor one of ours.
 
 mod dial;
 mod fault;
-mod fit;
 mod flow;
-mod guard;
+mod forwarder;
+mod message_filter;
+mod panic_guard;
 mod params;
-mod pump;
 mod relay;
 mod scram;
+mod server_status;
 mod session;
 mod sieve;
 mod target;
@@ -28,7 +29,6 @@ mod tls;
 mod turns;
 mod uri;
 mod values;
-mod walk;
 
 #[cfg(test)]
 mod fuzz;
@@ -37,11 +37,11 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::{Reach, Result, Tenant};
+use crate::{HostPolicy, Result, Tenant};
 
 pub(crate) use fault::shorten;
-pub(crate) use guard::{Answer, guarded};
-pub(crate) use session::{Manner, Recipe, Session};
+pub(crate) use panic_guard::{Answer, catch_panic};
+pub(crate) use session::{Connector, Session, SessionMode};
 pub(crate) use target::Target;
 
 /// Where the database is, and how it is reached.
@@ -57,7 +57,7 @@ pub struct Connect {
     /// With whom that tenant shares threads and memory. `None`: with nobody.
     pub tenant: Option<Tenant>,
     /// Where it may not lead, whatever its names mean. `None`: it may lead anywhere.
-    pub reach: Option<Arc<Reach>>,
+    pub host_policy: Option<Arc<HostPolicy>>,
     /// What is done there.
     pub access: Access,
     /// A host without dots is a name in this domain, such as `shop.svc`; `localhost` is not.
@@ -98,7 +98,7 @@ impl Connect {
             ca_pem: None,
             trust: UrlTrust::Own,
             tenant: None,
-            reach: None,
+            host_policy: None,
             access: Access::ReadWrite,
             domain: None,
             application_name: application_name.into(),

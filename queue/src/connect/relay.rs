@@ -16,14 +16,14 @@ use tokio::{
 use super::{
     dial::{Dialed, Stream},
     fault::Fault,
-    fit::Fit,
     flow::{Flow, WRITE_LONGEST},
+    message_filter::{HEADER, Head, MessageFilter},
     scram,
+    server_status::ServerStatus,
     sieve::Sieve,
     target::Target,
     turns::Asked,
     values::{Auth, Servers},
-    walk::{HEADER, Head, Walk},
 };
 use crate::QueueId;
 
@@ -38,13 +38,13 @@ const VERSION: u32 = 0x0003_0000;
 const TERMINATE: [u8; HEADER] = [b'X', 0, 0, 0, 4];
 
 /// Where sqlx connects, once.
-pub(super) struct Door {
+pub(super) struct LocalSocket {
     listener: UnixListener,
     /// As sqlx takes it: a folder.
     pub(super) folder: String,
 }
 
-impl Door {
+impl LocalSocket {
     pub(super) fn open() -> Result<Self, Fault> {
         let name =
             format!("rowlock-{}-{:016x}{:016x}", std::process::id(), fastrand::u64(..), fastrand::u64(..));
@@ -84,22 +84,22 @@ pub(super) struct Start<'a> {
     pub(super) servers: Servers,
 }
 
-/// A session that has begun.
-pub(super) struct Begun {
+/// A session that has started.
+pub(super) struct StartedSession {
     client: UnixStream,
     server: Box<dyn Stream>,
-    walk: Walk,
+    filter: MessageFilter,
 }
 
 impl Start<'_> {
-    /// Speaks for sqlx, which comes through the door, until the server is ready and is one that will do.
-    pub(super) async fn run(self, door: Door, dialed: Dialed) -> Result<Begun, Fault> {
+    /// Speaks for sqlx, which comes through the local socket, until the server is ready and is one that will do.
+    pub(super) async fn run(self, socket: LocalSocket, dialed: Dialed) -> Result<StartedSession, Fault> {
         let Dialed { stream: mut server, safe } = dialed;
-        let mut client = door.accept().await?;
+        let mut client = socket.accept().await?;
         // What sqlx would say of itself comes in part from the environment.
         let _ = read_body(&mut client, ANSWER_LARGEST).await.map_err(|error| Fault::io(&error))?;
         write(&mut server, &self.message()).await?;
-        let mut fit = Fit::default();
+        let mut status = ServerStatus::default();
         let (mut taken, mut asked) = (0, None);
         loop {
             let mut message = vec![0; HEADER];
@@ -126,11 +126,11 @@ impl Start<'_> {
                         continue;
                     }
                 }
-                b'S' => fit.note(body),
+                b'S' => status.note(body),
                 b'Z' => {
-                    if let Err(unfit) = fit.check(self.servers) {
+                    if let Err(unsuitable) = status.check(self.servers) {
                         let _ = server.write_all(&TERMINATE).await;
-                        return Err(unfit);
+                        return Err(unsuitable);
                     }
                 }
                 b'E' => {
@@ -148,7 +148,7 @@ impl Start<'_> {
             }
             write(&mut client, &message).await?;
             if kind == b'Z' {
-                return Ok(Begun { client, server, walk: Walk::of(self.target) });
+                return Ok(StartedSession { client, server, filter: MessageFilter::of(self.target) });
             }
         }
     }
@@ -256,21 +256,22 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), F
     timeout(WRITE_LONGEST, written).await.unwrap_or_else(late).map_err(|error| Fault::io(&error))
 }
 
-impl Begun {
+impl StartedSession {
     /// To be set with each question: a tenant's answer is bounded, and its end is no sign of the next one.
     pub(super) fn asked(&self) -> Arc<Asked> {
-        self.walk.asked()
+        self.filter.asked()
     }
 
-    /// Passes on what both say, until one of them hangs up; then the other hears it. What is rung goes to
-    /// `rings`, if it is given, and not to sqlx. `broken` is told why it was broken off, if it was, before
+    /// Passes on what both say, until one of them hangs up; then the other hears it. What is notified goes to
+    /// `notifications`, if it is given, and not to sqlx. `broken` is told why it was broken off, if it was, before
     /// sqlx can notice.
     pub(super) fn flow(
         self,
-        rings: Option<Sender<QueueId>>,
+        notifications: Option<Sender<QueueId>>,
         broken: Box<dyn FnOnce(Fault) + Send>,
     ) -> Result<Flow, Fault> {
-        let Self { client, server, walk } = self;
-        Flow::new(client, server, Sieve::new(walk, rings), broken).map_err(|error| Fault::io(&error))
+        let Self { client, server, filter } = self;
+        Flow::new(client, server, Sieve::new(filter, notifications), broken)
+            .map_err(|error| Fault::io(&error))
     }
 }

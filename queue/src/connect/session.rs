@@ -22,9 +22,9 @@ use super::{
     Connect, Target, UrlTrust,
     dial::{Address, Dialed, Encryption, dial, resolve},
     fault::Fault,
-    guard::{Answer, guarded},
-    pump::Pump,
-    relay::{Begun, Door, PORT, Start},
+    forwarder::Forwarder,
+    panic_guard::{Answer, catch_panic},
+    relay::{LocalSocket, PORT, Start, StartedSession},
     target::Host,
     turns::Asked,
     values::Servers,
@@ -39,22 +39,22 @@ const HOST_SHORTEST: Duration = Duration::from_secs(1);
 
 /// How often a server asks whether the client of a running statement is still there. Off by default; on
 /// Windows, and with `PostgreSQL` 14 on anything but Linux, it cannot be on, and says so.
-const NOTICES: &str = "-c client_connection_check_interval=1s";
+const DETECT_DISCONNECT: &str = "-c client_connection_check_interval=1s";
 /// Whether sessions are ours alone: a pooler refuses or forgets it, and a server keeps it. The isolation level
 /// that the verbs need. And what is not qualified is Postgres' own: a login that may create functions and
 /// operators in `public` would run code as us otherwise, since an exact match there is taken before one in
 /// `pg_catalog` that needs a cast.
 const DIRECT: &str = "-c rowlock.direct=on -c default_transaction_isolation=read\\ committed -c search_path=pg_catalog,pg_temp";
-/// For the bell, a little later than for us: a server that does not notice who hangs up would go on with the
+/// For the listener, a little later than for us: a server that does not notice who hangs up would go on with the
 /// statement that was given up.
 const GIVEN_UP: &str = "-c statement_timeout=6s";
 
-/// Rings that may wait to be heard; more are not needed, since the poll finds what they are for.
-const RINGS: usize = 256;
+/// Notifications that may wait to be received; more are not needed, since the poll finds what they are for.
+const NOTIFICATIONS: usize = 256;
 
 /// What a session is told at its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum SessionMode {
     /// Nothing: a pooler refuses what it does not know.
     Pooled,
     /// That it is ours alone.
@@ -62,15 +62,15 @@ pub(crate) enum Manner {
     /// Also to notice who hangs up, as we do with a statement that is given up: a backend that waits for a
     /// lock would notice only after it, and another one every five seconds would soon be more than the server
     /// lets in.
-    Noticing,
+    DetectDisconnect,
 }
 
-impl Manner {
+impl SessionMode {
     fn options(self, listens: bool) -> Option<String> {
         let parts: &[&str] = match self {
             Self::Pooled => return None,
             Self::Direct => &[DIRECT],
-            Self::Noticing => &[DIRECT, NOTICES],
+            Self::DetectDisconnect => &[DIRECT, DETECT_DISCONNECT],
         };
         let given_up = listens.then_some(GIVEN_UP);
         Some(parts.iter().copied().chain(given_up).collect::<Vec<_>>().join(" "))
@@ -79,11 +79,11 @@ impl Manner {
 
 /// How connections are made.
 #[derive(Debug, Clone)]
-pub(crate) struct Recipe {
+pub(crate) struct Connector {
     pub(crate) target: Arc<Target>,
-    pub(crate) manner: Manner,
+    pub(crate) mode: SessionMode,
     application_name: Arc<str>,
-    /// Whether rings are to be heard.
+    /// Whether notifications are to be received.
     listens: bool,
     /// The host that answered last, and is asked first: the others may be standbys.
     last: Arc<AtomicUsize>,
@@ -93,20 +93,20 @@ pub(crate) struct Recipe {
 #[derive(Debug)]
 pub(crate) struct Session {
     connection: PgConnection,
-    pump: Pump,
+    forwarder: Forwarder,
     trust: UrlTrust,
-    /// Tells the pump that a question of ours begins.
+    /// Tells the forwarder that a question of ours begins.
     asked: Arc<Asked>,
     fault: Arc<OnceLock<String>>,
-    /// Where it listens: what is rung, until the connection is lost.
-    pub(crate) rings: mpsc::Receiver<QueueId>,
+    /// Where it listens: notifications, until the connection is lost.
+    pub(crate) notifications: mpsc::Receiver<QueueId>,
 }
 
 impl Session {
     /// Says goodbye, and waits until the server has been told.
     pub(crate) async fn close(mut self) {
-        let _ = self.pump.beside(self.connection.close()).await;
-        self.pump.end().await;
+        let _ = self.forwarder.run_with(self.connection.close()).await;
+        self.forwarder.end().await;
     }
 
     /// One statement.
@@ -114,16 +114,16 @@ impl Session {
         &mut self,
         asked: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> sqlx::Result<T> {
-        let Self { connection, pump, trust, .. } = self;
+        let Self { connection, forwarder, trust, .. } = self;
         let asked = async {
             let answer = asked(connection).await?;
             if *trust == UrlTrust::Tenant {
-                answer.try_out()?;
+                answer.decode_all()?;
             }
             Ok(answer)
         };
         self.asked.begin(true);
-        let answer = pump.beside(guarded(asked)).await;
+        let answer = forwarder.run_with(catch_panic(asked)).await;
         self.asked.end(answer.is_ok());
         answer
     }
@@ -131,7 +131,7 @@ impl Session {
     /// For many statements, or for what is said without being asked: from now on a task passes on the bytes.
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
         self.asked.begin(false);
-        self.pump.away();
+        self.forwarder.away();
         &mut self.connection
     }
 
@@ -143,7 +143,7 @@ impl Session {
 
 /// Why there is no connection, and what may be tried instead.
 #[derive(Debug)]
-pub(crate) struct Failed {
+pub(crate) struct DialError {
     pub(crate) error: Error,
     /// It was refused before anything was asked: with TLS, or without, it may not be.
     next_way: bool,
@@ -151,26 +151,26 @@ pub(crate) struct Failed {
     pub(crate) options: bool,
 }
 
-impl From<Error> for Failed {
+impl From<Error> for DialError {
     fn from(error: Error) -> Self {
         Self { error, next_way: false, options: false }
     }
 }
 
-impl From<Failed> for Error {
-    fn from(failed: Failed) -> Self {
+impl From<DialError> for Error {
+    fn from(failed: DialError) -> Self {
         failed.error
     }
 }
 
-impl Failed {
+impl DialError {
     fn of_relay(fault: Fault, place: &str) -> Self {
         let next_way = matches!(fault, Fault::Tls(_));
         Self { next_way, ..fault.at(place).into() }
     }
 
     fn of_sqlx(error: sqlx::Error, place: &str, asked: bool) -> Self {
-        let options = dislikes_options(&error);
+        let options = rejects_options(&error);
         Self { error: Error::at_start(place, error), next_way: !asked, options }
     }
 
@@ -183,7 +183,7 @@ impl Failed {
 /// Poolers and proxies refuse `options` each in its own way; a server refuses one that it cannot have. Wrong
 /// logins, a database that is not there, too many connections and a server that starts or stops are something
 /// else.
-fn dislikes_options(error: &sqlx::Error) -> bool {
+fn rejects_options(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(refusal) = error else { return false };
     let code = refusal.code().unwrap_or_default();
     let else_wrong = ["28", "3D", "53", "57"].iter().any(|class| code.starts_with(class));
@@ -192,21 +192,21 @@ fn dislikes_options(error: &sqlx::Error) -> bool {
     !else_wrong && (["08P01", "0A000", "22023"].contains(&code.as_ref()) || says_so)
 }
 
-impl Recipe {
-    pub(crate) fn new(connect: &Connect, manner: Manner) -> crate::Result<Self> {
+impl Connector {
+    pub(crate) fn new(connect: &Connect, mode: SessionMode) -> crate::Result<Self> {
         let target = Arc::new(connect.target()?);
         target.check_ca()?;
         let application_name = connect.application_name.as_str().into();
-        Ok(Self { target, manner, application_name, listens: false, last: Arc::default() })
+        Ok(Self { target, mode, application_name, listens: false, last: Arc::default() })
     }
 
-    /// For a connection on which rings are heard.
+    /// For a connection on which notifications are received.
     pub(crate) fn listening(self) -> Self {
         Self { listens: true, ..self }
     }
 
-    pub(crate) fn with(&self, manner: Manner) -> Self {
-        Self { manner, ..self.clone() }
+    pub(crate) fn with(&self, mode: SessionMode) -> Self {
+        Self { mode, ..self.clone() }
     }
 
     /// `HOST:PORT/DATABASE`.
@@ -215,7 +215,7 @@ impl Recipe {
     }
 
     /// Connects to the first host that will do, within [`CONNECT_LONGEST`].
-    pub(crate) async fn connect(&self) -> Result<Session, Failed> {
+    pub(crate) async fn connect(&self) -> Result<Session, DialError> {
         match self.target.servers {
             Servers::PreferStandby => match self.first_of(Servers::Standby).await {
                 Err(failed) if failed.is_next() => self.first_of(Servers::Any).await,
@@ -225,11 +225,11 @@ impl Recipe {
         }
     }
 
-    async fn first_of(&self, servers: Servers) -> Result<Session, Failed> {
+    async fn first_of(&self, servers: Servers) -> Result<Session, DialError> {
         let hosts = &self.target.hosts;
         let deadline = Instant::now() + CONNECT_LONGEST;
         let first = self.last.load(Ordering::Relaxed);
-        let mut all: Vec<Failed> = Vec::new();
+        let mut all: Vec<DialError> = Vec::new();
         for step in 0..hosts.len() {
             let at = (first + step) % hosts.len();
             let others = u32::try_from(hosts.len() - step).unwrap_or(u32::MAX);
@@ -247,11 +247,12 @@ impl Recipe {
     }
 
     /// The addresses of one host, one after the other.
-    async fn at_host(&self, host: &Host, servers: Servers, patience: Duration) -> Result<Session, Failed> {
+    async fn at_host(&self, host: &Host, servers: Servers, patience: Duration) -> Result<Session, DialError> {
         let place = self.target.place_of(host);
-        let late = || Failed::from(Error::Unreachable(format!("{place}: no answer within {patience:.1?}")));
+        let late =
+            || DialError::from(Error::Unreachable(format!("{place}: no answer within {patience:.1?}")));
         let tried = async {
-            let of_relay = |fault| Failed::of_relay(fault, &place);
+            let of_relay = |fault| DialError::of_relay(fault, &place);
             let addresses = resolve(&self.target, host, patience * 9 / 10).await.map_err(of_relay)?;
             let share = patience / u32::try_from(addresses.len().max(1)).unwrap_or(1);
             let mut last = None;
@@ -273,7 +274,7 @@ impl Recipe {
         address: &Address,
         servers: Servers,
         patience: Duration,
-    ) -> Result<Session, Failed> {
+    ) -> Result<Session, DialError> {
         let ways = match address {
             Address::Unix(_) => &[Encryption::Plain],
             Address::Tcp(_) => self.target.tls.mode.ways(),
@@ -297,9 +298,9 @@ impl Recipe {
         servers: Servers,
         way: Encryption,
         patience: Duration,
-    ) -> Result<Session, Failed> {
+    ) -> Result<Session, DialError> {
         let place = self.target.place_of(host);
-        let of_relay = |fault| Failed::of_relay(fault, &place);
+        let of_relay = |fault| DialError::of_relay(fault, &place);
         let dialed = dial(&self.target, host, address, way, patience).await.map_err(of_relay)?;
         self.begin(dialed, servers, place).await
     }
@@ -310,47 +311,47 @@ impl Recipe {
         dialed: Dialed,
         servers: Servers,
         place: String,
-    ) -> Result<Session, Failed> {
-        let of_relay = |fault| Failed::of_relay(fault, &place);
-        let door = Door::open().map_err(of_relay)?;
-        let options = self.of_sqlx(&door.folder);
-        let manner = self.manner.options(self.listens);
+    ) -> Result<Session, DialError> {
+        let of_relay = |fault| DialError::of_relay(fault, &place);
+        let socket = LocalSocket::open().map_err(of_relay)?;
+        let options = self.of_sqlx(&socket.folder);
+        let mode = self.mode.options(self.listens);
         let start = Start {
             target: &self.target,
-            options: manner.as_deref(),
+            options: mode.as_deref(),
             application_name: &self.application_name,
             servers,
         };
-        let mut sqlx = pin!(guarded(PgConnection::connect_with(&options)));
-        let mut start = pin!(start.run(door, dialed));
+        let mut sqlx = pin!(catch_panic(PgConnection::connect_with(&options)));
+        let mut start = pin!(start.run(socket, dialed));
         let mut connection = None;
-        let begun = loop {
+        let started = loop {
             tokio::select! {
                 biased;
-                begun = &mut start => break begun,
+                started = &mut start => break started,
                 // It may hear that the server is ready a moment before the relay has noted that it said so.
                 ended = &mut sqlx, if connection.is_none() => match ended {
                     Ok(ready) => connection = Some(ready),
-                    Err(error) => return Err(Failed::of_sqlx(error, &place, true)),
+                    Err(error) => return Err(DialError::of_sqlx(error, &place, true)),
                 },
             }
         };
-        let begun = match begun {
-            Ok(begun) => begun,
+        let started = match started {
+            Ok(started) => started,
             Err(Fault::Refused { asked }) => {
                 let said = sqlx.await.err().unwrap_or(sqlx::Error::PoolClosed);
-                return Err(Failed::of_sqlx(said, &place, asked));
+                return Err(DialError::of_sqlx(said, &place, asked));
             }
             Err(fault) => return Err(of_relay(fault)),
         };
         let connection = match connection {
             Some(ready) => ready,
-            None => sqlx.await.map_err(|error| Failed::of_sqlx(error, &place, true))?,
+            None => sqlx.await.map_err(|error| DialError::of_sqlx(error, &place, true))?,
         };
-        self.session(connection, begun, &place)
+        self.session(connection, started, &place)
     }
 
-    /// For sqlx, which speaks to our door alone. It fills in from the environment what is not said; none of
+    /// For sqlx, which speaks to our local socket alone. It fills in from the environment what is not said; none of
     /// that leaves this process.
     fn of_sqlx(&self, folder: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
@@ -362,23 +363,28 @@ impl Recipe {
             .database(&self.target.database)
     }
 
-    fn session(&self, connection: PgConnection, begun: Begun, place: &str) -> Result<Session, Failed> {
-        let (send, rings) = mpsc::channel(RINGS);
+    fn session(
+        &self,
+        connection: PgConnection,
+        started: StartedSession,
+        place: &str,
+    ) -> Result<Session, DialError> {
+        let (send, notifications) = mpsc::channel(NOTIFICATIONS);
         let listens = self.listens.then_some(send);
         let fault = Arc::new(OnceLock::new());
         let told = Arc::clone(&fault);
-        let (trust, asked) = (self.target.trust, begun.asked());
+        let (trust, asked) = (self.target.trust, started.asked());
         let at = place.to_owned();
         let broken = Box::new(move |found: Fault| {
             let _ = told.set(found.at(&at).to_string());
         });
-        let flow = begun.flow(listens, broken).map_err(|fault| Failed::of_relay(fault, place))?;
-        Ok(Session { connection, pump: Pump::here(flow), trust, asked, fault, rings })
+        let flow = started.flow(listens, broken).map_err(|fault| DialError::of_relay(fault, place))?;
+        Ok(Session { connection, forwarder: Forwarder::here(flow), trust, asked, fault, notifications })
     }
 }
 
 /// What all hosts said. That one of them could be reached, and takes no writes, is what counts.
-fn together(mut all: Vec<Failed>) -> Failed {
+fn together(mut all: Vec<DialError>) -> DialError {
     if all.len() == 1 {
         return all.remove(0);
     }
@@ -391,7 +397,7 @@ fn together(mut all: Vec<Failed>) -> Failed {
     } else {
         Error::Unreachable(text)
     };
-    Failed { options, ..error.into() }
+    DialError { options, ..error.into() }
 }
 
 /// Longer than a connect takes, and no longer than a statement may.

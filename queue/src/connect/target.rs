@@ -9,7 +9,7 @@ use super::{
     uri::{EXAMPLE, Uri, parse_port, wrong},
     values::{Auth, AuthRule, Keepalive, Servers, SslMode, Tls},
 };
-use crate::{Reach, Result, Tenant};
+use crate::{HostPolicy, Result, Tenant};
 
 /// Postgres' own port.
 const PORT: u16 = 5432;
@@ -26,12 +26,12 @@ pub(crate) struct Target {
     pub(super) password: Option<String>,
     pub(super) database: String,
     pub(super) options: Option<String>,
-    pub(super) tls: TlsWish,
+    pub(super) tls: TlsOptions,
     pub(super) auth: Vec<AuthRule>,
     pub(super) servers: Servers,
     pub(super) trust: UrlTrust,
     pub(super) tenant: Option<Tenant>,
-    pub(super) reach: Option<Arc<Reach>>,
+    pub(super) host_policy: Option<Arc<HostPolicy>>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) keepalive: Keepalive,
 }
@@ -48,7 +48,7 @@ pub(super) struct Host {
 
 /// What is asked of TLS.
 #[derive(Debug, Clone)]
-pub(super) struct TlsWish {
+pub(super) struct TlsOptions {
     pub(super) mode: SslMode,
     pub(super) roots: Roots,
     pub(super) client: Option<(PathBuf, PathBuf)>,
@@ -93,7 +93,7 @@ impl Target {
             database: params.database.or(uri.database).unwrap_or_else(|| user.clone()),
             user,
             options: params.options,
-            tls: TlsWish {
+            tls: TlsOptions {
                 mode: mode(params.ssl_mode, params.root_cert.as_deref(), connect.ca_pem.is_some())?,
                 roots: roots(params.root_cert, connect.ca_pem.clone()),
                 client: client(params.cert, params.key, params.cert_mode.as_deref())?,
@@ -106,7 +106,7 @@ impl Target {
             servers,
             trust: connect.trust,
             tenant: connect.tenant.clone(),
-            reach: connect.reach.clone(),
+            host_policy: connect.host_policy.clone(),
             connect_timeout: params.connect_timeout,
             keepalive: params.keepalive,
         }
@@ -122,10 +122,10 @@ impl Target {
             return Err(wrong("has an ssl_min_protocol_version above its ssl_max_protocol_version"));
         }
         for Host { name, address, .. } in &self.hosts {
-            let Some(reach) = &self.reach else { break };
+            let Some(policy) = &self.host_policy else { break };
             // Judged by itself: a name that is allowed is no leave for every address.
             let refused =
-                reach.refuses_name(name).or_else(|| reach.refuses(&(*address)?.to_string(), (*address)?));
+                policy.refuses_name(name).or_else(|| policy.refuses(&(*address)?.to_string(), (*address)?));
             if let Some(refused) = refused {
                 return Err(wrong(refused));
             }
@@ -148,7 +148,7 @@ impl Target {
     }
 
     /// Whether both lead to the same database, maybe as another user.
-    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_database(&self, other: &Self) -> bool {
         self.hosts == other.hosts && self.database == other.database
     }
 

@@ -223,10 +223,13 @@ fn who_writes_needs_a_server_that_takes_writes() {
 
 #[test]
 fn a_name_that_is_allowed_is_no_leave_for_every_address() {
-    let reach =
-        Arc::new(crate::Reach::new(&["db.node.local".to_owned(), "169.254.20.10".to_owned()], &[], None));
+    let reach = Arc::new(crate::HostPolicy::new(
+        &["db.node.local".to_owned(), "169.254.20.10".to_owned()],
+        &[],
+        None,
+    ));
     let to = |query: &str| Connect {
-        reach: Some(Arc::clone(&reach)),
+        host_policy: Some(Arc::clone(&policy)),
         ..tenant(&format!("postgres://u:p@db.node.local/d{query}"))
     };
     // Before this was mended, every address could be asked under the name.

@@ -18,7 +18,7 @@ use rustls::{
 
 use super::{
     fault::Fault,
-    target::{Roots, TlsWish},
+    target::{Roots, TlsOptions},
     values::{SslMode, Tls},
 };
 
@@ -28,7 +28,7 @@ const FILE_LARGEST: u64 = 4 << 20;
 /// How Postgres is called in TLS' own negotiation.
 const ALPN: &[u8] = b"postgresql";
 
-impl TlsWish {
+impl TlsOptions {
     /// For one connection: files may have changed since the last.
     pub(super) async fn config(&self) -> Result<ClientConfig, Fault> {
         let provider = Arc::new(ring::default_provider());

@@ -40,7 +40,7 @@ const LEAPS: [Step; 7] = [
 /// and then, and not of anything of ours.
 const CRASH: &str = "malloc(): unsorted double linked list corrupted";
 const TRIES: usize = 3;
-/// Longer than it takes until every caretaker has looked at the living.
+/// Longer than it takes until every maintainer has looked at the living.
 const BETWEEN: Duration = Duration::from_secs(8);
 /// Tasks flow on: those that are committed after a step are completed in this time. A poll takes a second, a run 0.3 s.
 const FLOWS_WITHIN: Duration = Duration::from_secs(15);
@@ -181,7 +181,7 @@ const STAYS: &str = "update rowlock.maintenance set steady_since = '-infinity', 
 
 async fn until_cleaned(watching: &mut PgConnection) -> Result<()> {
     let since = Instant::now();
-    let left = "select exists (select 1 from rowlock.partitions_of('beat') p where p.hi < now() - interval '1 hour')";
+    let left = "select exists (select 1 from rowlock.partitions_of('heartbeat') p where p.hi < now() - interval '1 hour')";
     while sqlx::query_scalar(left).fetch_one(&mut *watching).await? {
         // One instance a minute has the turn.
         ensure!(since.elapsed() < Duration::from_secs(100), "nobody takes old partitions away");

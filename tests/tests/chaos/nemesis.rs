@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use fastrand::Rng;
 use nix::sys::signal::Signal;
 use rowlock_local::postgres::Server;
-use rowlock_queue::LEASE;
+use rowlock_queue::LEASE_DURATION;
 use rowlock_tests::history::Event;
 use sqlx::{Connection, PgConnection};
 use tokio::{task::JoinSet, time::sleep};
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Longer than a lease, so that a stopped instance is rescued.
-const STOPPED: Duration = Duration::from_secs(LEASE.as_secs() + 5);
+const STOPPED: Duration = Duration::from_secs(LEASE_DURATION.as_secs() + 5);
 /// As a failover that takes long: everybody who lives has lost the right to its own, and nobody may take it.
 const OUTAGE: Duration = Duration::from_mins(1);
 /// A handler that stands still, in milliseconds: shorter and longer than the timeout of its tasks.

@@ -25,7 +25,7 @@ pub(crate) const STATEMENTS: [(&str, &str); 5] = [
     ("commit", "COMMIT"),
     ("claim", "rowlock.claim("),
     ("settle", "rowlock.settle("),
-    ("beat", "rowlock.beat("),
+    ("heartbeat", "rowlock.heartbeat("),
     ("fetch", "rowlock.fetch("),
 ];
 /// The one whose transactions a producer knows nothing of afterwards.

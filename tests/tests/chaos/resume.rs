@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use rowlock_queue::LEASE;
+use rowlock_queue::LEASE_DURATION;
 use rowlock_tests::{
     history::{Demands, Event, check, parse, read_all},
     observe,
@@ -22,7 +22,7 @@ const TASKS: i32 = 60;
 const TOTAL: u32 = 12;
 const CLAIMED_WITHIN: Duration = Duration::from_secs(30);
 /// Long enough that its right is over, also where it was renewed at the last moment.
-const STOPPED: Duration = Duration::from_secs(LEASE.as_secs() + 1);
+const STOPPED: Duration = Duration::from_secs(LEASE_DURATION.as_secs() + 1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_instance_stopped_before_its_runs_began_begins_none_when_it_goes_on() -> Result<()> {

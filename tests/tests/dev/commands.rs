@@ -11,7 +11,7 @@ async fn with_dead() -> (TestDb, Home, Vec<String>) {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let mut ids: Vec<String> = (0..3).map(|_| home.enqueue("ok")).collect();
-    let mut member = test.member("mail-0").await;
+    let mut member = test.instance("mail-0").await;
     let claimed = member.claim(2).await;
     assert_eq!(claimed.tasks.len(), 2);
     ids.sort_by_key(|id| (claimed.tasks.iter().all(|task| task.id.to_string() != *id), id.clone()));
@@ -43,7 +43,7 @@ async fn dead_tasks_are_listed_retried_one_by_one_and_all_at_once() {
 #[tokio::test]
 async fn the_story_of_a_task_has_every_error_and_its_payload() {
     let (_test, home, ids) = with_dead().await;
-    let story = home.ok(&["task", &ids[0]]);
+    let details = home.ok(&["task", &ids[0]]);
     let lines = [
         "queue     mail",
         "type      send",
@@ -52,11 +52,11 @@ async fn the_story_of_a_task_has_every_error_and_its_payload() {
         "payload   {\"do\": \"ok\"}",
     ];
     for line in lines {
-        assert!(story.lines().any(|said| said == line), "{line:?} is not in\n{story}");
+        assert!(details.lines().any(|said| said == line), "{line:?} is not in\n{details}");
     }
-    assert!(story.contains("attempt 1: no such address"), "{story}");
+    assert!(details.contains("attempt 1: no such address"), "{details}");
     let value = home.json(&["task", &ids[0]]);
-    assert_eq!(value["failures"][0]["error"], "no such address");
+    assert_eq!(value["errors"][0]["error"], "no such address");
     assert_eq!(value["id"], ids[0]);
 }
 
@@ -90,9 +90,9 @@ async fn every_command_answers_in_json() {
     let options =
         ["enqueue", "mail", "send", "{}", "--delay", "1h", "--priority", "0", "--max-attempts", "2"];
     let id = home.json(&options)["id"].as_str().unwrap().to_owned();
-    let story = home.json(&["task", &id]);
+    let details = home.json(&["task", &id]);
     assert_eq!(
-        (&story["state"], &story["priority"], &story["maxAttempts"]),
+        (&details["state"], &details["priority"], &details["maxAttempts"]),
         (&json!("scheduled"), &json!(0), &json!(2))
     );
     let status = home.json(&["status"]);

@@ -33,9 +33,9 @@ async fn the_total_goes_up_and_down_and_interrupts_nobody() {
     home.go();
     until("all is done", || ids.iter().all(|id| home.state(id) == "completed"));
     for id in &ids {
-        let story = home.json(&["task", id]);
+        let details = home.json(&["task", id]);
         assert_eq!(
-            (story["attempt"].as_i64(), story["failures"].as_array().map(Vec::len)),
+            (details["attempt"].as_i64(), details["errors"].as_array().map(Vec::len)),
             (Some(1), Some(0))
         );
     }
@@ -52,7 +52,7 @@ async fn an_edited_retry_policy_holds_for_the_next_failure() {
     until("it waits for an hour", || home.state(&patient) == "retryable");
     home.edit("maxAttempts: 5, backoff: { fixed: 1h }", "maxAttempts: 2, backoff: { fixed: 100ms }");
     dev.wait_for(FOLLOWED);
-    until("the instance has the new policy with its beat", || {
+    until("the instance has the new policy with its heartbeat", || {
         let id = home.enqueue("fail");
         until("it has failed", || matches!(home.state(&id).as_str(), "retryable" | "dead"));
         home.state(&id) == "dead" || home.json(&["task", &id])["attempt"] == 2

@@ -26,7 +26,7 @@ async fn the_first_ctrl_c_lets_what_runs_finish() {
     home.go();
     let (code, said) = dev.ended();
     assert_eq!(code, 0, "{said}");
-    // Before, each instance complained that the database would not let it beat while it left.
+    // Before, each instance complained that the database would not let it send heartbeats while it left.
     assert!(!said.contains("the database did not answer as it should"), "{said}");
     home.assert_nothing_runs();
     assert_eq!(home.state(&id), "completed");
@@ -44,8 +44,12 @@ async fn the_second_ctrl_c_hands_back_what_runs_and_ends_at_once() {
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("stopped before all tasks had finished"), "{said}");
     home.assert_nothing_runs();
-    let story = home.json(&["task", &id]);
-    assert_eq!((story["state"].as_str(), story["attempt"].as_i64()), (Some("available"), Some(0)), "{story}");
+    let details = home.json(&["task", &id]);
+    assert_eq!(
+        (details["state"].as_str(), details["attempt"].as_i64()),
+        (Some("available"), Some(0)),
+        "{details}"
+    );
 }
 
 #[test]

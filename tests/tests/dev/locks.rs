@@ -22,7 +22,7 @@ fn metrics(address: SocketAddr) -> String {
 async fn who_keeps_everybody_from_maintenance_is_named_when_it_begins_and_when_it_is_over() {
     let test = TestDb::new().await;
     let mut forgotten = test.session().await;
-    let taken = "set application_name = 'a terminal'; begin; select rowlock.take_turn(true)";
+    let taken = "set application_name = 'a terminal'; begin; select rowlock.begin_maintenance(true)";
     forgotten.execute(taken).await.unwrap();
     let pid: i32 = forgotten.fetch_one("select pg_backend_pid()").await.unwrap().get(0);
     let home = Home::with_database(&server::url(&test.name));
@@ -33,7 +33,7 @@ async fn who_keeps_everybody_from_maintenance_is_named_when_it_begins_and_when_i
     let second = Home::with_database(&server::url(&other.name));
     let dev = second
         .command(crate::stage::ROWLOCK, &["dev", "-f", ".", "--database-url", &server::url(&other.name)]);
-    prepared.execute("begin; select from rowlock.mutex where duty = 2 for update").await.unwrap();
+    prepared.execute("begin; select from rowlock.mutex where operation = 2 for update").await.unwrap();
     let (mut worker, mut dev) = (Dev::spawn(worker), Dev::spawn(dev));
     let said = worker.wait_for("partitions are neither made nor cleaned up");
     for part in [&format!("process {pid} (user "), "a terminal", &format!("pg_terminate_backend({pid})")] {

@@ -28,7 +28,7 @@ async fn with_dead() -> (TestDb, Home, String) {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let id = home.enqueue("ok");
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     member.settle(&claimed, &rowlock_queue::Outcome::Dead { error: "no".into() }).await;
     rowlock_queue::leave(&test.db, member.id()).await.unwrap();

@@ -1,4 +1,4 @@
-//! Who may do what: an owner who may nothing else, and users with one duty each, which the owner grants.
+//! Who may do what: an owner who may nothing else, and users with one permission each, which the owner grants.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -112,6 +112,6 @@ fn say(home: &Home, url: &str, arguments: &[&str]) -> Said {
 }
 
 fn state(home: &Home, url: &str, id: &str) -> String {
-    let story = say(home, url, &["task", id]).out;
-    story.lines().find_map(|line| line.strip_prefix("state     ")).unwrap_or_default().to_owned()
+    let details = say(home, url, &["task", id]).out;
+    details.lines().find_map(|line| line.strip_prefix("state     ")).unwrap_or_default().to_owned()
 }

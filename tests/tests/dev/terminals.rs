@@ -25,7 +25,7 @@ async fn with_hostile() -> (TestDb, Home, String) {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let id = home.enqueue("ok");
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     member.settle(&claimed, &Outcome::Dead { error: HOSTILE.into() }).await;
     let literal = HOSTILE.replace('\r', "\\r").replace('\n', "\\n");
@@ -37,9 +37,9 @@ async fn with_hostile() -> (TestDb, Home, String) {
 #[tokio::test]
 async fn every_command_shows_controls_instead_of_sending_them() {
     let (_test, home, id) = with_hostile().await;
-    let story = home.ok(&["task", &id]);
-    check("task", &story);
-    assert_eq!(story.lines().filter(|line| line.starts_with("queue ")).count(), 1, "{story}");
+    let details = home.ok(&["task", &id]);
+    check("task", &details);
+    assert_eq!(details.lines().filter(|line| line.starts_with("queue ")).count(), 1, "{details}");
     let listed = home.ok(&["tasks"]);
     check("tasks", &listed);
     assert_eq!(listed.lines().count(), 2, "{listed}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Caretaker, EnqueueOptions, InstanceId, Outcome, maintain};
+use rowlock_queue::{EnqueueOptions, InstanceId, Maintainer, Outcome, maintain_partitions};
 use rowlock_tests::TestDb;
 
 /// Nothing may be written of that task there: as if its row were damaged.
@@ -23,7 +23,7 @@ async fn a_due_task_that_cannot_be_moved_keeps_no_other_one_waiting() {
     let good = test.enqueue_with(&soon).await;
     refuse(&test, "ready", &format!("{bad} >= new.id and {bad} < new.id + new.n")).await;
     // Before, none was moved, no instance was rescued, and nothing was cleaned, for ever.
-    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     assert_eq!(test.state(good).await.as_deref(), Some("available"));
     assert_eq!(test.state(bad).await.as_deref(), Some("retryable"), "it waits for another try");
 }
@@ -33,11 +33,11 @@ async fn a_due_task_that_cannot_be_moved_keeps_no_other_one_waiting() {
 async fn a_dead_task_that_cannot_be_moved_keeps_no_other_one_dead() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(2).await;
     member.settle(&claimed, &Outcome::Dead { error: "x".into() }).await;
     refuse(&test, "ready", &format!("{0} >= new.id and {0} < new.id + new.n", ids[0])).await;
-    assert_eq!(rowlock_queue::redrive_dead(&test.db, "mail").await.unwrap(), 2);
+    assert_eq!(rowlock_queue::retry_all_dead(&test.db, "mail").await.unwrap(), 2);
     assert_eq!(test.state(ids[1]).await.as_deref(), Some("available"));
     assert_eq!(test.state(ids[0]).await.as_deref(), Some("retryable"), "it waits for another try");
 }
@@ -48,20 +48,20 @@ async fn an_instance_that_cannot_be_rescued_keeps_no_other_one_from_it() {
     let ids = test.enqueue_many(2).await;
     let mut gone = Vec::new();
     for name in ["a", "b"] {
-        let mut member = test.member(name).await;
+        let mut member = test.instance(name).await;
         member.claim(1).await;
         gone.push(member.id());
     }
     gone.sort_by_key(|instance| instance.0);
     refuse(&test, "failure", &format!("new.instance = {}", gone[0].0)).await;
-    test.run("update rowlock.beat set at = at - interval '1 minute'").await;
-    let mut caretaker = Caretaker::of_instance(InstanceId(0), test.member("c").await.joined.queue);
+    test.run("update rowlock.heartbeat set at = at - interval '1 minute'").await;
+    let mut maintainer = Maintainer::of_instance(InstanceId(0), test.instance("c").await.joined.queue);
     let chain = Some(std::time::Instant::now());
     let since = std::time::Instant::now();
     let mut rescued = false;
     while !rescued {
         assert!(since.elapsed() < Duration::from_secs(40), "not rescued");
-        let _ = caretaker.run_once(&test.db, chain, None).await;
+        let _ = maintainer.run_once(&test.db, chain, None).await;
         rescued = test.one(format!("select gone from rowlock.instance where id = {}", gone[1])).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -74,18 +74,18 @@ async fn a_partition_that_somebody_uses_keeps_no_other_one() {
     let test = TestDb::new().await;
     for days in [4, 6] {
         test.run(format!(
-            "select rowlock.make_partition('beat', date_trunc('hour', now()) - interval '{days} days', date_trunc('hour', now()) - interval '{days} days' + interval '6 hours')"
+            "select rowlock.make_partition('heartbeat', date_trunc('hour', now()) - interval '{days} days', date_trunc('hour', now()) - interval '{days} days' + interval '6 hours')"
         ))
         .await;
     }
-    let oldest = "select (array_agg(part order by hi))[1] from rowlock.partitions_of('beat')";
+    let oldest = "select (array_agg(part order by hi))[1] from rowlock.partitions_of('heartbeat')";
     let old = test.one::<String>(oldest).await;
     test.run(format!("create view public.mine as select * from rowlock.{old}")).await;
     // Before, this one stopped all that came after it, and tasks.
-    maintain(&test.db).await.unwrap_err();
+    maintain_partitions(&test.db).await.unwrap_err();
     assert_eq!(
         test.one::<i64>(
-            "select count(*) from rowlock.partitions_of('beat') where hi < now() - interval '1 day'"
+            "select count(*) from rowlock.partitions_of('heartbeat') where hi < now() - interval '1 day'"
         )
         .await,
         0
@@ -95,6 +95,6 @@ async fn a_partition_that_somebody_uses_keeps_no_other_one() {
         "somebody needs it"
     );
     test.run("drop view public.mine").await;
-    maintain(&test.db).await.unwrap();
+    maintain_partitions(&test.db).await.unwrap();
     assert!(test.one::<bool>(format!("select to_regclass('rowlock.{old}') is null")).await);
 }

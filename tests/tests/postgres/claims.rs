@@ -11,7 +11,7 @@ async fn a_claim_rewrites_only_the_ranges_it_takes_from() {
     let test = TestDb::new().await;
     test.enqueue_many(200 * 128).await;
     let urgent = test.enqueue_with(&EnqueueOptions { priority: Some(0), ..Default::default() }).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     test.run("create table before as select k, ctid as place from rowlock.ready").await;
     let claimed = member.claim(200).await;
     assert_eq!(claimed.tasks.len(), 200, "neither more nor less than wanted");
@@ -30,7 +30,7 @@ async fn claims_of_any_size_take_each_task_once() {
     for _ in 0..7 {
         open.insert(test.enqueue().await);
     }
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     for want in [1, 7, 128, 129, 200, 1000] {
         let claimed = member.claim(want).await;
         assert_eq!(claimed.tasks.len(), open.len().min(want as usize));
@@ -43,7 +43,7 @@ async fn claims_of_any_size_take_each_task_once() {
 async fn ids_come_in_the_order_of_the_payloads() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2000).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let mut bodies = Vec::new();
     for _ in 0..2 {
         let claimed = member.claim(1000).await;
@@ -60,7 +60,7 @@ async fn ids_come_in_the_order_of_the_payloads() {
 async fn a_claim_that_others_hold_up_says_so() {
     let test = TestDb::new().await;
     test.enqueue_many(128).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let mut other = test.session().await;
     other.execute("begin; select * from rowlock.ready for update").await.unwrap();
     let claimed = member.claim(10).await;
@@ -79,7 +79,7 @@ async fn concurrent_claims_share_nothing_and_leave_nothing() {
     let members = futures_util::future::join_all((0..6).map(|i| {
         let db = test.db.clone();
         async move {
-            let mut member = rowlock_tests::Member::join(&db, &format!("m{i}")).await;
+            let mut member = rowlock_tests::TestInstance::join(&db, &format!("m{i}")).await;
             let mut mine = Vec::new();
             loop {
                 let claimed = member.claim(37).await;
@@ -102,7 +102,7 @@ async fn concurrent_claims_share_nothing_and_leave_nothing() {
 async fn bodies_are_read_without_touching_other_partitions() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let token = test.member("a").await.claim(1).await.token.unwrap();
+    let token = test.instance("a").await.claim(1).await.token.unwrap();
     let other: String = test
         .one(format!(
             "select inhrelid::regclass::text from pg_inherits where inhparent = 'rowlock.task'::regclass
@@ -123,7 +123,7 @@ async fn an_urgent_task_overtakes_and_equals_keep_their_order() {
     for priority in [3, 1, 2, 0] {
         test.enqueue_with(&with(priority)).await;
     }
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let order: Vec<u8> = member.claim(4).await.tasks.iter().map(|task| task.priority).collect();
     assert_eq!(order, [0, 1, 2, 3]);
 }
@@ -132,12 +132,12 @@ async fn an_urgent_task_overtakes_and_equals_keep_their_order() {
 async fn a_paused_queue_and_a_draining_instance_get_nothing() {
     let test = TestDb::new().await;
     test.enqueue_many(10).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let mut pausing = rowlock_tests::declaration("mail");
     pausing.paused = true;
     rowlock_queue::declare(&test.db, &pausing).await.unwrap();
     assert!(member.claim(1).await.tasks.is_empty());
-    assert!(member.beat(0, 1).await.paused);
+    assert!(member.heartbeat(0, 1).await.paused);
     pausing.paused = false;
     rowlock_queue::declare(&test.db, &pausing).await.unwrap();
     assert_eq!(member.claim(1).await.tasks.len(), 1);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rowlock_queue::{Connect, Db, LEASE};
+use rowlock_queue::{Connect, Db, LEASE_DURATION};
 use rowlock_tests::TestDb;
 use rowlock_worker::{Ended, Stop, Worker};
 use sqlx::Executor;
@@ -18,7 +18,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Holds up who inserts or deletes a lease, and who looks for what is due; beats do neither.
+/// Holds up who inserts or deletes a lease, and who looks for what is due; heartbeats do neither.
 const HOLD_UP: &str =
     "begin; lock table rowlock.lease in share mode; lock table rowlock.delayed in access exclusive mode";
 
@@ -26,7 +26,7 @@ const HOLD_UP: &str =
 const DONE: &str = "select coalesce(sum((select sum(n) from unnest(ns) n)), 0) = $ from rowlock.receipt";
 
 /// Over the lease, and longer than any statement that was sent before.
-const HELD: Duration = LEASE.saturating_add(Duration::from_secs(5));
+const HELD: Duration = LEASE_DURATION.saturating_add(Duration::from_secs(5));
 
 fn start(connect: Connect, stop: &Stop) -> JoinHandle<Result<Ended, rowlock_worker::WorkerError>> {
     let worker = Worker::builder(connect, "mail").workers(4).handler("send", async |_| Ok(()));
@@ -45,7 +45,7 @@ async fn until(test: &TestDb, what: &str, query: &str) {
 }
 
 #[tokio::test]
-async fn an_instance_beats_on_while_its_other_statements_hang_for_longer_than_a_lease() {
+async fn an_instance_keeps_sending_heartbeats_while_its_other_statements_hang_for_longer_than_a_lease() {
     let test = TestDb::new().await;
     let stop = Stop::new();
     let connect = Connect { max_connections: 2, application_name: "held up".into(), ..test.connect() };
@@ -55,11 +55,11 @@ async fn an_instance_beats_on_while_its_other_statements_hang_for_longer_than_a_
     let mut hold_up = test.session().await;
     hold_up.execute(HOLD_UP).await.unwrap();
     test.enqueue_many(100).await;
-    let beats = "select count(*) from rowlock.beat";
-    let before: i64 = test.one(beats).await;
+    let heartbeats = "select count(*) from rowlock.heartbeat";
+    let before: i64 = test.one(heartbeats).await;
     tokio::time::sleep(HELD).await;
-    let beaten = test.one::<i64>(beats).await - before;
-    assert!(HELD.as_secs() / 2 < beaten.unsigned_abs(), "{beaten} beats in {HELD:?}");
+    let sent = test.one::<i64>(heartbeats).await - before;
+    assert!(HELD.as_secs() / 2 < sent.unsigned_abs(), "{sent} heartbeats in {HELD:?}");
     let backends = "select count(*) from pg_stat_activity where application_name = 'held up' and datname = current_database()";
     let held: i64 = test.one(backends).await;
     assert!(held <= 3, "{held} connections: what was given up goes on waiting");
@@ -102,8 +102,8 @@ async fn a_connection_that_was_lost_is_opened_anew_and_no_task_with_it() {
     for round in 1..=3 {
         test.enqueue_many(20).await;
         until(&test, "all are done", &DONE.replace('$', &(20 * round).to_string())).await;
-        let listens = "select count(*) = 1 from pg_stat_activity where application_name = 'cut' and datname = current_database() and query like '%rowlock.beat%'";
-        until(&test, "it beats on a connection of its own", listens).await;
+        let listens = "select count(*) = 1 from pg_stat_activity where application_name = 'cut' and datname = current_database() and query like '%rowlock.heartbeat%'";
+        until(&test, "it sends heartbeats on a connection of its own", listens).await;
         test.run(cut).await;
     }
     stop.drain();

@@ -28,18 +28,18 @@ async fn left(test: &TestDb) -> i64 {
 async fn a_queue_that_is_used_is_deleted_only_by_force_and_its_tasks_are_cancelled() {
     let test = TestDb::new().await;
     let waiting = test.enqueue_many(3).await;
-    let member = test.member("a").await;
+    let member = test.instance("a").await;
     assert!(refused(&test, DELETE).await.contains("1 instances"));
     let later = EnqueueOptions { delay: Some(std::time::Duration::from_mins(1)), ..Default::default() };
     let scheduled = test.enqueue_with(&later).await;
-    let mut running = test.member("b").await;
+    let mut running = test.instance("b").await;
     let claimed = running.claim(1).await;
     assert_eq!(test.one::<i64>(FORCE).await, 4);
     assert_eq!(left(&test).await, 0);
     for id in waiting.into_iter().chain([scheduled]) {
         assert_eq!(test.state(id).await.as_deref(), Some("cancelled"));
     }
-    assert!(member.beat(0, 1).await.gone);
+    assert!(member.heartbeat(0, 1).await.gone);
     let late = running.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(late, [rowlock_queue::Settled::LeaseLost]);
     // One of the same name is another queue.
@@ -53,7 +53,7 @@ async fn a_queue_with_nothing_unfinished_is_deleted_with_its_dead() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     assert!(refused(&test, DELETE).await.contains("unfinished"));
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     member.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
     rowlock_queue::leave(&test.db, member.id()).await.unwrap();
@@ -78,7 +78,7 @@ async fn no_task_of_an_open_transaction_outlives_its_queue() {
 #[tokio::test]
 async fn an_instance_outlives_a_deletion_that_is_refused() {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     test.enqueue().await;
     let claimed = member.claim(1).await;
     let mut producer = test.session().await;
@@ -86,12 +86,12 @@ async fn an_instance_outlives_a_deletion_that_is_refused() {
     let deletion = async { refused(&test, FORCE).await };
     let meanwhile = async {
         test.until_somebody_waits().await;
-        rowlock_queue::beat(&test.db, &member.says(1, 1)).await
+        rowlock_queue::heartbeat(&test.db, &member.says(1, 1)).await
     };
     let (refusal, answer) = tokio::join!(deletion, meanwhile);
     assert!(refusal.contains("being used"));
     assert!(answer.is_err_and(|error| error.is_transient()), "not gone: it is to ask again");
-    assert!(!member.beat(1, 1).await.gone);
+    assert!(!member.heartbeat(1, 1).await.gone);
     let settled = member.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(settled, [rowlock_queue::Settled::Done]);
 }
@@ -99,8 +99,8 @@ async fn an_instance_outlives_a_deletion_that_is_refused() {
 #[tokio::test]
 async fn nobody_but_the_owner_deletes_a_queue() {
     let test = TestDb::new().await;
-    for duty in ["producer", "worker", "reader"] {
-        test.login(duty, &format!("'{duty}'")).await;
+    for permission in ["producer", "worker", "reader"] {
+        test.login(permission, &format!("'{permission}'")).await;
     }
     let allowed = "select coalesce(string_agg(r.rolname, ' '), '') from pg_roles r
       where r.rolname like '%' || current_database() and has_function_privilege(r.oid, 'rowlock.delete_queue(text, boolean)', 'execute')";
@@ -112,7 +112,7 @@ async fn a_database_whose_last_queue_is_gone_keeps_its_partitions() {
     let test = TestDb::new().await;
     test.run(DELETE).await;
     for _ in 0..2 {
-        let report = rowlock_queue::Caretaker::new().run_once(&test.db, None, None).await.unwrap();
-        assert_eq!(report.pruned, 0, "they are not old");
+        let report = rowlock_queue::Maintainer::new().run_once(&test.db, None, None).await.unwrap();
+        assert_eq!(report.partitions_dropped, 0, "they are not old");
     }
 }

@@ -2,69 +2,69 @@
 
 use std::time::{Duration, Instant};
 
-use rowlock_queue::{Caretaker, beat};
-use rowlock_tests::{Member, TestDb};
+use rowlock_queue::{Maintainer, heartbeat};
+use rowlock_tests::{TestDb, TestInstance};
 
 #[tokio::test]
-async fn a_task_below_the_lows_of_before_a_failover_is_claimed() {
+async fn a_task_below_the_watermarks_of_before_a_failover_is_claimed() {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
+    let mut member = test.instance("a").await;
+    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
     test.run("select nextval('rowlock.k_seq') from generate_series(1, 1000)").await;
     member.walk_past(500).await;
     let noted = Instant::now();
     while noted.elapsed() < Duration::from_secs(1) {
-        sweep(&member, &mut caretaker).await;
+        sweep(&member, &mut maintainer).await;
     }
 
     test.run("select setval('rowlock.k_seq', 1)").await;
-    let before_a_beat = test.enqueue().await;
+    let before_a_heartbeat = test.enqueue().await;
     assert!(member.claim(1).await.tasks.is_empty(), "claims start above it");
     let end = Instant::now() + Duration::from_secs(30);
-    while sweep(&member, &mut caretaker).await == 0 {
-        assert!(Instant::now() < end, "the caretaker sees that the sequence went back");
+    while sweep(&member, &mut maintainer).await == 0 {
+        assert!(Instant::now() < end, "the maintainer sees that the sequence went back");
     }
-    member.beat(0, 1).await;
-    let after_a_beat = test.enqueue().await;
-    assert_eq!(member.claim(1).await.tasks[0].id, after_a_beat);
-    while sweep(&member, &mut caretaker).await == 0 {
+    member.heartbeat(0, 1).await;
+    let after_a_heartbeat = test.enqueue().await;
+    assert_eq!(member.claim(1).await.tasks[0].id, after_a_heartbeat);
+    while sweep(&member, &mut maintainer).await == 0 {
         assert!(Instant::now() < end, "not swept to where claims look");
     }
-    assert_eq!(member.claim(1).await.tasks[0].id, before_a_beat);
+    assert_eq!(member.claim(1).await.tasks[0].id, before_a_heartbeat);
 }
 
-async fn sweep(member: &Member, caretaker: &mut Caretaker) -> u64 {
+async fn sweep(member: &TestInstance, maintainer: &mut Maintainer) -> u64 {
     // Other sessions of the server may be in the way for a moment.
     tokio::time::sleep(Duration::from_millis(20)).await;
-    caretaker.run_once(&member.db, None, Some(&member.lows)).await.unwrap().swept
+    maintainer.run_once(&member.db, None, Some(&member.watermarks)).await.unwrap().missed_moved
 }
 
 #[tokio::test]
 async fn workers_granted_just_before_a_failover_are_not_granted_again() {
     let test = TestDb::new().await;
-    let members = [test.member("a").await, test.member("b").await];
-    // `a` uses the ten workers that the old primary granted to it; the new one knows of no beat since.
-    test.run("update rowlock.beat set at = at - interval '10 seconds'").await;
+    let members = [test.instance("a").await, test.instance("b").await];
+    // `a` uses the ten workers that the old primary granted to it; the new one knows of no heartbeat since.
+    test.run("update rowlock.heartbeat set at = at - interval '10 seconds'").await;
     for _ in 0..3 {
-        assert_eq!(members[1].beat(0, 10).await.workers, 0, "nobody knows yet what the other may have");
+        assert_eq!(members[1].heartbeat(0, 10).await.slots, 0, "nobody knows yet what the other may have");
     }
-    let holds = rowlock_queue::BeatIn { allocated: 10, ..members[0].says(10, 10) };
-    assert_eq!(beat(&test.db, &holds).await.unwrap().workers, 5, "it is asked for its share");
-    assert_eq!(members[1].beat(0, 10).await.workers, 0, "and has not given it back");
+    let holds = rowlock_queue::Heartbeat { allocated: 10, ..members[0].says(10, 10) };
+    assert_eq!(heartbeat(&test.db, &holds).await.unwrap().slots, 5, "it is asked for its share");
+    assert_eq!(members[1].heartbeat(0, 10).await.slots, 0, "and has not given it back");
 }
 
 #[tokio::test]
 async fn an_instance_that_a_failover_forgot_is_not_taken_for_the_next_to_join() {
     let test = TestDb::new().await;
-    let forgotten = test.member("forgotten").await;
+    let forgotten = test.instance("forgotten").await;
     let id = forgotten.id();
     test.run(format!(
-        "delete from rowlock.beat where instance = {id}; delete from rowlock.instance where id = {id}"
+        "delete from rowlock.heartbeat where instance = {id}; delete from rowlock.instance where id = {id}"
     ))
     .await;
     test.run("select setval('rowlock.instance_seq', 1, false)").await;
-    let next = test.member("next").await;
+    let next = test.instance("next").await;
     assert_ne!(next.id(), id);
-    assert!(forgotten.beat(0, 1).await.gone);
-    assert!(!next.beat(0, 1).await.gone);
+    assert!(forgotten.heartbeat(0, 1).await.gone);
+    assert!(!next.heartbeat(0, 1).await.gone);
 }

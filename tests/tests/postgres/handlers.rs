@@ -123,7 +123,7 @@ async fn a_payload_that_cannot_be_read_is_dead_and_stops_no_other() {
     let worker = tokio::spawn(worker.build().unwrap().run(stop.clone()));
     let settled = i64::try_from(good.len()).unwrap() + 1;
     assert_eq!(until_settled(&test, settled).await, (settled - 1, 1, 0, 1));
-    let why: String = test.one(format!("select error from rowlock.failures({bad})")).await;
+    let why: String = test.one(format!("select error from rowlock.task_errors({bad})")).await;
     assert!(why.starts_with("the task's payload or type cannot be read from the database: "), "{why}");
     assert!(why.contains("invalid byte sequence"), "{why}");
     rowlock_queue::cancel(&test.db, rowlock_queue::TaskId(waiting)).await.unwrap();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rowlock_queue::{Outcome, Token};
-use rowlock_tests::{Member, TestDb, soaks};
+use rowlock_tests::{TestDb, TestInstance, soaks};
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +47,7 @@ async fn a_writer_that_pins_the_horizon_slows_no_claim() {
 
 async fn claims_stay_quick_beside(pin: &'static str) {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let stop = CancellationToken::new();
     let enqueued = Arc::new(AtomicU64::new(0));
     let load = tokio::spawn(load(test.session().await, Arc::clone(&enqueued), stop.clone()));
@@ -65,7 +65,7 @@ async fn claims_stay_quick_beside(pin: &'static str) {
         during < before * RATIO + NOISE,
         "claims took {before:?} before, and {during:?} beside {dead} dead rows"
     );
-    // Everything is claimed, and the lows pass by all that was.
+    // Everything is claimed, and the watermarks pass by all that was.
     let newest = test.one("select last_value from rowlock.k_seq").await;
     test.run("select nextval('rowlock.k_seq')").await;
     while !member.claim(1000).await.tasks.is_empty() {}
@@ -90,7 +90,7 @@ async fn load(mut session: PgConnection, enqueued: Arc<AtomicU64>, stop: Cancell
 }
 
 /// Claims and completes for this long; the median of the claims that found something.
-async fn work(member: &mut Member, duration: Duration) -> Duration {
+async fn work(member: &mut TestInstance, duration: Duration) -> Duration {
     let since = Instant::now();
     let mut took = Vec::new();
     while since.elapsed() < duration {
@@ -108,7 +108,7 @@ async fn work(member: &mut Member, duration: Duration) -> Duration {
 }
 
 /// Of several claims: the first of a session, and one after a vacuum, plans and reads the catalogs for it.
-async fn least_pages(session: &mut PgConnection, member: &Member) -> i64 {
+async fn least_pages(session: &mut PgConnection, member: &TestInstance) -> i64 {
     let mut least = i64::MAX;
     for _ in 0..8 {
         least = least.min(pages_of_a_claim(session, member).await);
@@ -117,10 +117,10 @@ async fn least_pages(session: &mut PgConnection, member: &Member) -> i64 {
 }
 
 /// Of the shared buffers, counted by the server itself.
-async fn pages_of_a_claim(session: &mut PgConnection, member: &Member) -> i64 {
-    let lows = member.lows.as_slice().iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+async fn pages_of_a_claim(session: &mut PgConnection, member: &TestInstance) -> i64 {
+    let watermarks = member.watermarks.as_slice().iter().map(i64::to_string).collect::<Vec<_>>().join(",");
     let explain = format!(
-        "explain (analyze, buffers, format json) select * from rowlock.claim({}, {WANT}, array[{lows}]::bigint[], 0, {})",
+        "explain (analyze, buffers, format json) select * from rowlock.claim({}, {WANT}, array[{watermarks}]::bigint[], 0, {})",
         member.id(),
         Token::random()
     );
@@ -133,7 +133,7 @@ async fn pages_of_a_claim(session: &mut PgConnection, member: &Member) -> i64 {
 #[tokio::test]
 async fn a_claim_from_a_large_backlog_costs_what_one_from_a_small_backlog_costs() {
     let test = TestDb::new().await;
-    let member = test.member("a").await;
+    let member = test.instance("a").await;
     let mut session = test.session().await;
     let mut few = 0;
     // More than the five times after which a plan is kept: here that of a small table.

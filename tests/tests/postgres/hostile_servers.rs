@@ -16,7 +16,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::front::{Front, SSL_REQUEST, message, port_of, refusal, startup};
+use crate::fake_server::{Front, SSL_REQUEST, message, port_of, refusal, startup};
 
 /// Said of everything that does not speak the protocol, so that nobody learns what listens there.
 const NO_POSTGRES: &str = "what listens there does not speak the Postgres protocol";
@@ -326,8 +326,8 @@ async fn a_proxy_that_refuses_options_is_a_pooler() {
             Db::connect(&front.connect_to(&test, "")).await.unwrap_or_else(|error| panic!("{code}: {error}"));
         assert!(db.is_behind_pooler(), "{code}");
         rowlock_queue::queue_stats(&db).await.unwrap();
-        let bell = rowlock_queue::listen(&front.connect_to(&test, "")).await;
-        assert!(matches!(bell, Err(Error::NoBell)), "{bell:?}");
+        let listener = rowlock_queue::listen(&front.connect_to(&test, "")).await;
+        assert!(matches!(listener, Err(Error::NoNotify)), "{listener:?}");
     }
     for (code, text) in [("28P01", "no such options"), ("53300", "too many options"), ("3D000", "no options")]
     {

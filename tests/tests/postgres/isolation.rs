@@ -1,29 +1,29 @@
 //! Isolation levels and settings of the caller: no verb decides on a snapshot older than its lock (R7), and none is compiled (R19).
 
-use rowlock_queue::{Caretaker, Outcome};
-use rowlock_tests::{Member, TestDb};
+use rowlock_queue::{Maintainer, Outcome};
+use rowlock_tests::{TestDb, TestInstance};
 use sqlx::{AssertSqlSafe, Executor};
 
 /// Verbs that decide by what they read under a lock. The instance is `$1`.
 const DECIDING: [&str; 9] = [
-    "rowlock.beat($1, 0, 0, 0, 5, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', false, null)",
+    "rowlock.heartbeat($1, 0, 0, 0, 5, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', false, null)",
     "rowlock.claim($1, 1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 0, 4711)",
     "rowlock.settle($1, '{}', '{}', '{}', '{}', '{}')",
     "rowlock.leave($1)",
-    "rowlock.hand_back_strays($1, '{}')",
+    "rowlock.release_unknown_leases($1, '{}')",
     "rowlock.rescue($1, 0)",
-    "rowlock.care('-infinity', 1, false, false)",
-    "rowlock.sweep(1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 1)",
+    "rowlock.maintain('-infinity', 1, false, false)",
+    "rowlock.move_missed(1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 1)",
     "rowlock.cancel(1)",
 ];
 
 #[tokio::test]
 async fn verbs_that_decide_refuse_an_old_snapshot_and_change_nothing() {
     let test = TestDb::new().await;
-    let member = test.member("a").await;
-    member.beat(0, 5).await;
+    let member = test.instance("a").await;
+    member.heartbeat(0, 5).await;
     let granted = test.one::<i64>("select count(*) from rowlock.allocation").await;
-    let beats = test.one::<i64>("select count(*) from rowlock.beat").await;
+    let heartbeats = test.one::<i64>("select count(*) from rowlock.heartbeat").await;
     let mut session = test.session().await;
     for level in ["repeatable read", "serializable"] {
         for verb in DECIDING {
@@ -37,16 +37,15 @@ async fn verbs_that_decide_refuse_an_old_snapshot_and_change_nothing() {
         }
     }
     assert_eq!(test.one::<i64>("select count(*) from rowlock.allocation").await, granted);
-    assert_eq!(test.one::<i64>("select count(*) from rowlock.beat").await, beats);
-    assert!(!member.beat(0, 5).await.gone, "it was not rescued, and did not leave");
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.heartbeat").await, heartbeats);
+    assert!(!member.heartbeat(0, 5).await.gone, "it was not rescued, and did not leave");
 }
 
 #[tokio::test]
-async fn allocations_are_granted_by_beats_only() {
+async fn allocations_are_granted_by_heartbeats_only() {
     let test = TestDb::new().await;
-    let granted =
-        "select count(*) from rowlock.rights() r where r.function = 'rowlock.allocate(int)'::regprocedure";
-    assert_eq!(test.one::<i64>(granted).await, 0, "it relies on the beat to refuse an old snapshot");
+    let granted = "select count(*) from rowlock.permission_functions() r where r.function = 'rowlock.allocate(int)'::regprocedure";
+    assert_eq!(test.one::<i64>(granted).await, 0, "it relies on the heartbeat to refuse an old snapshot");
 }
 
 #[tokio::test]
@@ -69,13 +68,13 @@ async fn an_instance_works_where_every_statement_is_compiled() {
     }
     let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
     test.enqueue_many(500).await;
-    let mut member = Member::join(&db, "a").await;
-    member.beat(0, 5).await;
+    let mut member = TestInstance::join(&db, "a").await;
+    member.heartbeat(0, 5).await;
     let claimed = member.claim(200).await;
     assert_eq!(claimed.tasks.len(), 200);
     member.settle(&claimed, &Outcome::Complete { result: None }).await;
-    Caretaker::of_instance(member.id(), member.joined.queue)
-        .run_once(&db, None, Some(&member.lows))
+    Maintainer::of_instance(member.id(), member.joined.queue)
+        .run_once(&db, None, Some(&member.watermarks))
         .await
         .unwrap();
     assert_eq!(test.audited().await, (200, 0, 0, 300));
@@ -87,11 +86,11 @@ async fn an_instance_works_where_every_statement_is_compiled() {
 async fn the_verbs_of_every_second_are_never_compiled() {
     let test = TestDb::new().await;
     let unpinned = "select coalesce(string_agg(p.proname, ' ' order by p.proname), '') from pg_proc p
-      where p.oid in ('rowlock.beat(bigint, int, int, bigint, int, bigint[], boolean, real)'::regprocedure,
+      where p.oid in ('rowlock.heartbeat(bigint, int, int, bigint, int, bigint[], boolean, real)'::regprocedure,
         'rowlock.claim(bigint, int, bigint[], int, bigint)'::regprocedure, 'rowlock.leave(bigint)'::regprocedure,
         'rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[])'::regprocedure,
-        'rowlock.promote(timestamptz, int)'::regprocedure, 'rowlock.sweep(int, bigint[], bigint[], int)'::regprocedure,
-        'rowlock.pulses()'::regprocedure, 'rowlock.rescue(bigint, bigint)'::regprocedure, 'rowlock.tidy()'::regprocedure,
+        'rowlock.move_due(timestamptz, int)'::regprocedure, 'rowlock.move_missed(int, bigint[], bigint[], int)'::regprocedure,
+        'rowlock.newest_heartbeats()'::regprocedure, 'rowlock.rescue(bigint, bigint)'::regprocedure, 'rowlock.update_backlog_limits()'::regprocedure,
         'rowlock.statistics()'::regprocedure)
         and not coalesce('jit=off' = any (p.proconfig), false)";
     assert_eq!(test.one::<String>(unpinned).await, "");

@@ -97,28 +97,28 @@ async fn a_server_that_vanishes_after_a_statement_holds_up_no_other_for_long() {
 }
 
 #[tokio::test]
-async fn a_bell_that_nobody_can_ring_any_more_says_so() {
+async fn a_listener_that_lost_its_server_says_so() {
     let test = TestDb::new().await;
     let network = Network::before(port_of(&test)).await;
-    let mut bell = listen(&connect_through(&network, &test)).await.unwrap();
+    let mut listener = listen(&connect_through(&network, &test)).await.unwrap();
     network.server_vanishes();
-    let lost = bell.wait().await;
+    let lost = listener.wait().await;
     assert!(lost.as_ref().is_err_and(Error::is_transient), "{lost:?}");
 }
 
 #[tokio::test]
-async fn a_bell_rings_after_a_long_silence_too() {
+async fn a_notification_arrives_after_a_long_silence_too() {
     let test = TestDb::new().await;
-    let mut bell = listen(&test.connect()).await.unwrap();
+    let mut listener = listen(&test.connect()).await.unwrap();
     let looks = "select count(*) from pg_stat_activity where datname = current_database() and query = 'LISTEN \"rowlock\"'
                  and query_start > backend_start + interval '10 seconds'";
-    let (rung, ()) = tokio::join!(bell.wait(), async {
+    let (notified, ()) = tokio::join!(listener.wait(), async {
         while test.one::<i64>(looks).await == 0 {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         test.run("notify rowlock, '7'").await;
     });
-    assert_eq!(rung.unwrap(), QueueId(7));
+    assert_eq!(notified.unwrap(), QueueId(7));
 }
 
 async fn until_somebody_waits(test: &TestDb) {

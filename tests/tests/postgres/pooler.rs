@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use rowlock_queue::{Caretaker, Connect, Db, EnqueueOptions, Outcome};
-use rowlock_tests::{Member, TestDb, server};
+use rowlock_queue::{Connect, Db, EnqueueOptions, Maintainer, Outcome};
+use rowlock_tests::{TestDb, TestInstance, server};
 use rowlock_worker::{Ended, Stop, Worker};
 
 /// Of the test to the pooler.
@@ -76,11 +76,11 @@ async fn every_verb_works(mode: &str, servers: u32) {
     let fleet = (0..8).map(|i| {
         let db = db.clone();
         tokio::spawn(async move {
-            let mut member = Member::join(&db, &format!("m{i}")).await;
+            let mut member = TestInstance::join(&db, &format!("m{i}")).await;
             for _ in 0..20 {
                 let options = EnqueueOptions::default();
                 rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.unwrap();
-                assert!(!member.beat(0, 1).await.gone);
+                assert!(!member.heartbeat(0, 1).await.gone);
                 let claimed = member.claim(1).await;
                 let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
                 if let Some(token) = claimed.token {
@@ -88,8 +88,8 @@ async fn every_verb_works(mode: &str, servers: u32) {
                 }
                 member.settle(&claimed, &Outcome::Complete { result: None }).await;
             }
-            Caretaker::of_instance(member.id(), member.joined.queue)
-                .run_once(&db, None, Some(&member.lows))
+            Maintainer::of_instance(member.id(), member.joined.queue)
+                .run_once(&db, None, Some(&member.watermarks))
                 .await
                 .unwrap();
             rowlock_queue::leave(&db, member.id()).await.unwrap();
@@ -105,7 +105,7 @@ async fn every_verb_works(mode: &str, servers: u32) {
 }
 
 #[tokio::test]
-async fn an_instance_works_behind_pgbouncer_with_a_connection_for_its_beat() {
+async fn an_instance_works_behind_pgbouncer_with_a_connection_for_its_heartbeat() {
     let test = TestDb::new().await;
     let pooler = start(&test, "transaction", CONNECTIONS / 2);
     let connect = Connect::new(pooler.url.clone(), "pooled", 2);

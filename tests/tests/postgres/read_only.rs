@@ -22,7 +22,7 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-use crate::front::Front;
+use crate::fake_server::Front;
 
 /// A name is followed within this time once it leads to the primary.
 const SOON: Duration = Duration::from_secs(10);
@@ -169,7 +169,7 @@ async fn enqueue(db: &Db, payload: &str) -> TaskId {
 }
 
 async fn is_done(db: &Db, task: TaskId) -> bool {
-    rowlock_queue::story(db, task).await.unwrap().is_some_and(|story| story.state == "completed")
+    rowlock_queue::describe_task(db, task).await.unwrap().is_some_and(|details| details.state == "completed")
 }
 
 #[tokio::test]
@@ -236,12 +236,12 @@ async fn a_fenced_instance_says_goodbye_to_the_primary_and_uses_up_no_attempt() 
     name.cut();
     // For as long as no heartbeat is answered it may not go on; before this was mended it stayed for five
     // minutes more.
-    tokio::time::sleep(rowlock_queue::LEASE.saturating_sub(Duration::from_secs(1))).await;
+    tokio::time::sleep(rowlock_queue::LEASE_DURATION.saturating_sub(Duration::from_secs(1))).await;
     name.lead_to(&pair.primary);
     let ended = tokio::time::timeout(SOON, instance).await.expect("it has said goodbye").unwrap().unwrap();
     assert!(matches!(ended, Ended::Fenced(_)), "{ended:?}");
-    let story = rowlock_queue::story(&primary, task).await.unwrap().unwrap();
-    assert_eq!((story.state.as_str(), story.attempt), ("available", 0));
+    let details = rowlock_queue::describe_task(&primary, task).await.unwrap().unwrap();
+    assert_eq!((details.state.as_str(), details.attempt), ("available", 0));
 }
 
 async fn several_hosts_and_readers(pair: &Pair, task: TaskId) {
@@ -252,7 +252,7 @@ async fn several_hosts_and_readers(pair: &Pair, task: TaskId) {
     let ports = [pair.standby.port(), pair.primary.port()].map(i32::from);
     let led_to = async |connect: &Connect| {
         let db = Db::connect(connect).await.unwrap_or_else(|error| panic!("{error}"));
-        let takes_writes = rowlock_queue::keep_bell(&db, &[]).await.is_ok();
+        let takes_writes = rowlock_queue::request_notify(&db, &[]).await.is_ok();
         db.close().await;
         if takes_writes { ports[1] } else { ports[0] }
     };
@@ -269,7 +269,7 @@ async fn several_hosts_and_readers(pair: &Pair, task: TaskId) {
     standby.check_schema().await.unwrap();
     within(SOON, async || is_done(&standby, task).await).await;
     assert_eq!(rowlock_queue::queue_stats(&standby).await.unwrap().len(), 1);
-    rowlock_queue::list(&standby, None, "completed", 10, None).await.unwrap();
+    rowlock_queue::list_tasks(&standby, None, "completed", 10, None).await.unwrap();
 }
 
 #[tokio::test]

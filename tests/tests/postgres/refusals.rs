@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Caretaker, EnqueueOptions, Error, declare, enqueue};
+use rowlock_queue::{EnqueueOptions, Error, Maintainer, declare, enqueue};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::AssertSqlSafe;
 
@@ -31,12 +31,12 @@ async fn a_mistake_has_a_code_of_ours_and_a_hint() {
         ("'mail', 't', '{}', '{\"run_at\": \"2030-01-31\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"tomorrow\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"now\"}'", "RL005", "2030"),
-        // A caretaker that read such a time back would fall over it, and again after every restart.
+        // A maintainer that read such a time back would fall over it, and again after every restart.
         ("'mail', 't', '{}', '{\"run_at\": \"infinity\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"20000-01-01T00:00:00Z\"}'", "RL005", "100 years"),
         ("'mail', 't', '{}', '{\"delay\": \"200000 years\"}'", "RL005", "100 years"),
         ("'mail', 't', '{}', '{\"delay\": \"400000 years\"}'", "RL005", "100 years"),
-        ("'mail', 't', '{}', '{\"bell\": 1}'", "RL005", "PREPARE"),
+        ("'mail', 't', '{}', '{\"notify\": 1}'", "RL005", "PREPARE"),
         ("'mail', '', '{}'", "RL005", "send-invoice"),
         ("'mail', 't', '{}', '{\"delay\": \"99999999999 years\"}'", "RL005", "15 seconds"),
         ("'mail', 't', '{}', '{\"run_at\": \"2030-01-01 00:00+99\"}'", "RL005", "2030"),
@@ -106,10 +106,10 @@ async fn no_options_and_options_that_are_null_are_left_out() {
 }
 
 #[tokio::test]
-async fn what_is_to_be_redriven_or_cancelled_is_to_be_said() {
+async fn what_is_to_be_retried_or_cancelled_is_to_be_said() {
     let test = TestDb::new().await;
     for (call, code, hint) in
-        [("rowlock.redrive(null, null)", "RL005", "ids"), ("rowlock.redrive('mial', null)", "RL001", "mail")]
+        [("rowlock.retry(null, null)", "RL005", "ids"), ("rowlock.retry('mial', null)", "RL001", "mail")]
     {
         let (found, advice) = refusal(&test, &format!("select {call}")).await;
         assert_eq!(found, code, "{call}");
@@ -120,7 +120,7 @@ async fn what_is_to_be_redriven_or_cancelled_is_to_be_said() {
         assert_eq!(cancelled, None, "{nobody}");
     }
     let ids = "array[null, -1, 9223372036854775807]::bigint[]";
-    assert_eq!(test.one::<i64>(format!("select rowlock.redrive(null, {ids})")).await, 0);
+    assert_eq!(test.one::<i64>(format!("select rowlock.retry(null, {ids})")).await, 0);
 }
 
 #[tokio::test]
@@ -161,11 +161,11 @@ async fn a_full_queue_refuses_until_it_is_worked_off() {
     .await
     .unwrap();
     test.enqueue_many(10).await;
-    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     let full = enqueue(&test.db, "mail", "t", "{}", &EnqueueOptions::default()).await;
     assert!(matches!(full, Err(Error::Refused { ref code, .. }) if code == "RL004"), "{full:?}");
-    test.member("a").await.claim(5).await;
-    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    test.instance("a").await.claim(5).await;
+    Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     test.enqueue().await;
 }
 

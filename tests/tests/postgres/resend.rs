@@ -10,7 +10,7 @@ const COMPLETE: Outcome = Outcome::Complete { result: None };
 async fn an_outcome_sent_three_times_settles_its_task_only() {
     let test = TestDb::new().await;
     test.enqueue_many(3).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(3).await;
     let retry = Outcome::Retry { delay: std::time::Duration::ZERO, error: "no".into() };
     let one = &settlements(&claimed, &retry)[..1];
@@ -23,14 +23,14 @@ async fn an_outcome_sent_three_times_settles_its_task_only() {
     }
     assert_eq!(member.settle(&claimed, &COMPLETE).await[1..], [Settled::Done, Settled::Done]);
     assert_eq!(test.audited().await, (2, 0, 0, 1));
-    assert_eq!(test.one::<i64>("select count(*) from rowlock.failure").await, 1);
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.task_error").await, 1);
 }
 
 #[tokio::test]
 async fn a_whole_lease_sent_again_is_answered_done_and_leaves_one_receipt() {
     let test = TestDb::new().await;
     test.enqueue_many(200).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(200).await;
     for _ in 0..3 {
         assert!(member.settle(&claimed, &COMPLETE).await.iter().all(|settled| *settled == Settled::Done));
@@ -44,7 +44,7 @@ async fn a_whole_lease_sent_again_is_answered_done_and_leaves_one_receipt() {
 async fn a_task_that_the_lease_does_not_hold_is_refused() {
     let test = TestDb::new().await;
     let (mine, other) = (test.enqueue().await, test.enqueue().await);
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     let token = claimed.token.unwrap();
     let settlement = |token, task| Settlement { token, task, outcome: COMPLETE };
@@ -64,8 +64,8 @@ async fn a_task_that_the_lease_does_not_hold_is_refused() {
 async fn another_instance_settles_nothing_with_a_token_it_heard_of() {
     let test = TestDb::new().await;
     test.enqueue().await;
-    let mut member = test.member("a").await;
-    let thief = test.member("b").await;
+    let mut member = test.instance("a").await;
+    let thief = test.instance("b").await;
     let claimed = member.claim(1).await;
     assert_eq!(thief.settle(&claimed, &COMPLETE).await, [Settled::LeaseLost]);
     assert_eq!(member.settle(&claimed, &COMPLETE).await, [Settled::Done]);
@@ -75,7 +75,7 @@ async fn another_instance_settles_nothing_with_a_token_it_heard_of() {
 async fn a_claim_sent_again_gives_the_same_lease() {
     let test = TestDb::new().await;
     test.enqueue_many(300).await;
-    let member = test.member("a").await;
+    let member = test.instance("a").await;
     let claim = format!(
         "select firsts, ns from rowlock.claim({}, 100, array_fill(0::bigint, array[16]), 0, 4711)",
         member.id()
@@ -94,7 +94,7 @@ async fn a_claim_sent_again_gives_the_same_lease() {
 async fn a_snooze_and_a_release_may_be_sent_again() {
     let test = TestDb::new().await;
     test.enqueue_many(3).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(3).await;
     let token = claimed.token.unwrap();
     let snooze = Outcome::Snooze { delay: std::time::Duration::from_mins(1) };
@@ -116,7 +116,7 @@ async fn a_snooze_and_a_release_may_be_sent_again() {
 async fn a_claim_sent_again_while_the_first_is_under_way_waits_for_its_lease() {
     let test = TestDb::new().await;
     test.enqueue_many(10).await;
-    let member = test.member("a").await;
+    let member = test.instance("a").await;
     let token = Token::random();
     let mut first = test.session().await;
     let claim = format!(
@@ -124,11 +124,13 @@ async fn a_claim_sent_again_while_the_first_is_under_way_waits_for_its_lease() {
         member.id()
     );
     first.execute(sqlx::AssertSqlSafe(claim)).await.unwrap();
-    let (again, ()) =
-        tokio::join!(rowlock_queue::claim_again(&test.db, member.id(), 4, &member.lows, token), async {
+    let (again, ()) = tokio::join!(
+        rowlock_queue::claim_again(&test.db, member.id(), 4, &member.watermarks, token),
+        async {
             test.until_somebody_waits().await;
             first.execute("commit").await.unwrap();
-        });
+        }
+    );
     assert_eq!(again.unwrap().tasks.len(), 4, "those of the first");
     assert_eq!(test.one::<i64>("select count(*) from rowlock.lease").await, 1);
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rowlock_queue::{EnqueueOptions, Outcome, declare, maintain};
+use rowlock_queue::{EnqueueOptions, Outcome, declare, maintain_partitions};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, Row};
 
@@ -20,7 +20,7 @@ begin
   update rowlock.ready set id = id - back;
   update rowlock.delayed set id = id - back;
   update rowlock.dead set id = id - back;
-  update rowlock.failure set id = id - back;
+  update rowlock.task_error set id = id - back;
   update rowlock.receipt set firsts = array(select f - back from unnest(firsts) f);
 end $$";
 
@@ -51,7 +51,7 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
         rowlock_queue::Declaration { keep_completed: keep, keep_cancelled: keep, ..declaration("mail") };
     declare(&test.db, &brief).await.unwrap();
     test.enqueue_many(2).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     member.settle(&claimed, &Outcome::Complete { result: None }).await;
     let claimed = member.claim(1).await;
@@ -67,17 +67,17 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
     let quiet = slowest_of_many(&test).await;
     let mut producer = test.session().await;
     producer.execute("begin; select rowlock.enqueue('mail', 'send', '{}')").await.unwrap();
-    let care = {
+    let maintenance = {
         let db = test.db.clone();
-        tokio::spawn(async move { maintain(&db).await })
+        tokio::spawn(async move { maintain_partitions(&db).await })
     };
     let slowest = slowest_of_many(&test).await;
     let there = format!("select to_regclass('rowlock.{old}') is not null");
     assert!(test.one::<bool>(&there).await, "the partition is detached only when the open producer is done");
     producer.execute("commit").await.unwrap();
     // It waits for a second, and else is finished by the next pass.
-    if care.await.unwrap().unwrap() == 0 {
-        assert_eq!(maintain(&test.db).await.unwrap(), 1);
+    if maintenance.await.unwrap().unwrap() == 0 {
+        assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
     }
     eprintln!("producers waited up to {slowest:?} beside retention, {quiet:?} without");
     assert!(slowest < PROMISED + 2 * quiet, "a producer waited {slowest:?}, and {quiet:?} without retention");
@@ -105,30 +105,30 @@ async fn a_body_is_found_that_retention_moves_meanwhile() {
     declare(&test.db, &brief).await.unwrap();
     test.enqueue().await;
     test.run(AGE).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     let (ids, token) = ([claimed.tasks[0].id], claimed.token.unwrap());
-    test.run("select rowlock.prune_task()").await;
-    let mut pruner = test.session().await;
-    pruner.execute("begin; select rowlock.prune_task()").await.unwrap();
+    test.run("select rowlock.empty_task_partition()").await;
+    let mut cleaner = test.session().await;
+    cleaner.execute("begin; select rowlock.empty_task_partition()").await.unwrap();
     let fetch = {
         let db = test.db.clone();
         tokio::spawn(async move { rowlock_queue::fetch(&db, token, &ids).await })
     };
     test.until_somebody_waits().await;
-    pruner.execute("commit").await.unwrap();
+    cleaner.execute("commit").await.unwrap();
     assert_eq!(fetch.await.unwrap().unwrap().len(), 1, "a task without a body would be settled as dead");
 }
 
-/// Two partitions of beats that went by, the newer one's detach given up halfway.
+/// Two partitions of heartbeats that went by, the newer one's detach given up halfway.
 const GIVEN_UP: &str = "do $$
 declare hi timestamptz; child text;
 begin
   for i in 1 .. 2 loop
     hi := date_trunc('hour', now()) - interval '3 days' + i * interval '6 hours';
-    child := 'beat_' || extract(epoch from hi)::bigint;
-    execute format('create table rowlock.%I (like rowlock.beat including defaults)', child);
-    execute format('alter table rowlock.beat attach partition rowlock.%I for values from (%L) to (%L)', child, hi - interval '6 hours', hi);
+    child := 'heartbeat_' || extract(epoch from hi)::bigint;
+    execute format('create table rowlock.%I (like rowlock.heartbeat including defaults)', child);
+    execute format('alter table rowlock.heartbeat attach partition rowlock.%I for values from (%L) to (%L)', child, hi - interval '6 hours', hi);
   end loop;
 end $$";
 
@@ -136,17 +136,17 @@ end $$";
 async fn a_detach_that_was_given_up_is_finished_before_the_next() {
     let test = TestDb::new().await;
     test.run(GIVEN_UP).await;
-    let emptied: Vec<String> = test.one("select rowlock.prune_rest()").await;
+    let emptied: Vec<String> = test.one("select rowlock.empty_other_partitions()").await;
     assert_eq!(emptied.len(), 2);
     let mut producer = test.session().await;
-    producer.execute("begin; insert into rowlock.beat (n, instance, queue, held, allocated, allocation, wants) values (0, 0, 0, 0, 0, 0, 0)").await.unwrap();
-    let mut pruner = test.session().await;
-    pruner.execute("set statement_timeout = '200ms'").await.unwrap();
+    producer.execute("begin; insert into rowlock.heartbeat (n, instance, queue, held, allocated, allocation, wants) values (0, 0, 0, 0, 0, 0, 0)").await.unwrap();
+    let mut cleaner = test.session().await;
+    cleaner.execute("set statement_timeout = '200ms'").await.unwrap();
     let newer = emptied[1].split(' ').next_back().unwrap();
-    let detach = format!("alter table rowlock.beat detach partition rowlock.{newer} concurrently");
-    assert!(pruner.execute(sqlx::AssertSqlSafe(detach)).await.is_err(), "the producer is open");
+    let detach = format!("alter table rowlock.heartbeat detach partition rowlock.{newer} concurrently");
+    assert!(cleaner.execute(sqlx::AssertSqlSafe(detach)).await.is_err(), "the producer is open");
     producer.execute("commit").await.unwrap();
-    assert_eq!(maintain(&test.db).await.unwrap(), 2);
+    assert_eq!(maintain_partitions(&test.db).await.unwrap(), 2);
 }
 
 #[tokio::test]
@@ -161,33 +161,40 @@ async fn a_transaction_of_days_ago_keeps_nothing_but_its_own_partition() {
     declare(&test.db, &brief).await.unwrap();
     test.enqueue().await;
     test.run(AGE).await;
-    let (old, beats) = (test.one::<String>(OLDEST).await, "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid
-      where i.inhparent = 'rowlock.beat'::regclass and c.relname < 'beat_' || extract(epoch from now() - interval '1 day')::bigint");
+    let (old, heartbeats) = (test.one::<String>(OLDEST).await, "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = 'rowlock.heartbeat'::regclass and c.relname < 'heartbeat_' || extract(epoch from now() - interval '1 day')::bigint");
     let mut open = test.session().await;
-    let read = "select min(c.relname::text) from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.beat'::regclass";
+    let read = "select min(c.relname::text) from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.heartbeat'::regclass";
     let busy = test.one::<String>(read).await;
     let holds = format!(
         "begin; lock table only rowlock.{old} in row exclusive mode; lock table only rowlock.{busy} in access share mode"
     );
     open.execute(sqlx::AssertSqlSafe(holds)).await.unwrap();
-    assert_eq!(test.one::<i64>(beats).await, 2);
-    assert_eq!(maintain(&test.db).await.unwrap(), 1);
-    assert_eq!(test.one::<i64>(beats).await, 1, "one of them is in use, and so is the partition of tasks");
+    assert_eq!(test.one::<i64>(heartbeats).await, 2);
+    assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
+    assert_eq!(
+        test.one::<i64>(heartbeats).await,
+        1,
+        "one of them is in use, and so is the partition of tasks"
+    );
     open.execute("commit").await.unwrap();
-    assert_eq!(maintain(&test.db).await.unwrap(), 2);
+    assert_eq!(maintain_partitions(&test.db).await.unwrap(), 2);
 }
 
 #[tokio::test]
 async fn a_table_that_was_detached_and_not_dropped_is_dropped_later() {
     let test = TestDb::new().await;
     test.run(GIVEN_UP).await;
-    let emptied: Vec<String> = test.one("select rowlock.prune_rest()").await;
+    let emptied: Vec<String> = test.one("select rowlock.empty_other_partitions()").await;
     let left = emptied[0].split(' ').next_back().unwrap();
-    test.run(format!("alter table rowlock.beat detach partition rowlock.{left}")).await;
-    test.run("create table rowlock.beat_1 (mine int); insert into rowlock.beat_1 values (1)").await;
-    maintain(&test.db).await.unwrap();
+    test.run(format!("alter table rowlock.heartbeat detach partition rowlock.{left}")).await;
+    test.run("create table rowlock.heartbeat_1 (mine int); insert into rowlock.heartbeat_1 values (1)").await;
+    maintain_partitions(&test.db).await.unwrap();
     assert!(test.one::<bool>(&format!("select to_regclass('rowlock.{left}') is null")).await);
-    assert!(test.one::<bool>("select to_regclass('rowlock.beat_1') is not null").await, "it is not empty");
+    assert!(
+        test.one::<bool>("select to_regclass('rowlock.heartbeat_1') is not null").await,
+        "it is not empty"
+    );
 }
 
 /// Kept tasks, ten of which finished two days ago. Each pass once looked for those through all that waits.
@@ -201,9 +208,9 @@ async fn kept_tasks_that_finished_go_without_a_look_at_the_others() {
     test.run(MANY_KEPT).await;
     let mut session = test.session().await;
     // The first time a session asks much of the catalog.
-    session.execute("select rowlock.prune_dead(5)").await.unwrap();
-    let prune = "explain (analyze, buffers, format json) select rowlock.prune_dead(1000)";
-    let plan: serde_json::Value = session.fetch_one(prune).await.unwrap().get(0);
+    session.execute("select rowlock.delete_expired_tasks(5)").await.unwrap();
+    let delete = "explain (analyze, buffers, format json) select rowlock.delete_expired_tasks(1000)";
+    let plan: serde_json::Value = session.fetch_one(delete).await.unwrap().get(0);
     let pages = plan[0]["Plan"]["Shared Hit Blocks"].as_i64().unwrap();
     assert_eq!(test.one::<i64>("select count(*) from rowlock.task_kept").await, 19990);
     assert!(pages < 300, "{pages} pages");
@@ -230,7 +237,7 @@ async fn hundreds_of_thousands_of_dead_tasks_are_kept_by_statements_of_a_second(
     // Before, one statement copied them all, and was given up, and tried again, once a minute for ever.
     test.run(format!("alter database {} set statement_timeout = '1s'", test.name)).await;
     let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
-    assert_eq!(maintain(&db).await.unwrap(), 1);
+    assert_eq!(maintain_partitions(&db).await.unwrap(), 1);
     assert_eq!(test.one::<i64>("select count(*) from rowlock.task_kept").await, 200_000);
     assert_eq!(test.one::<i64>("select count(*) from rowlock.task").await, 0);
 }
@@ -246,13 +253,13 @@ async fn beside_a_dump_nothing_that_was_copied_is_thrown_away() {
     dump.execute(sqlx::AssertSqlSafe(format!("begin; lock table rowlock.{old} in access share mode")))
         .await
         .unwrap();
-    assert_eq!(maintain(&test.db).await.unwrap(), 0, "it is no error");
+    assert_eq!(maintain_partitions(&test.db).await.unwrap(), 0, "it is no error");
     let kept = "select string_agg(id || ' ' || xmin, ',' order by id) from rowlock.task_kept";
     let before = test.one::<String>(kept).await;
     assert_eq!(test.audited().await, (0, 0, 0, 10), "each of them counts once");
-    maintain(&test.db).await.unwrap();
+    maintain_partitions(&test.db).await.unwrap();
     dump.execute("commit").await.unwrap();
-    assert_eq!(maintain(&test.db).await.unwrap(), 1);
+    assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
     assert_eq!(test.one::<String>(kept).await, before, "the same rows");
 }
 
@@ -262,22 +269,22 @@ async fn a_task_is_remembered_from_when_it_finished_however_long_it_waited() {
     let ids = test.enqueue_many(2).await;
     test.run(AGE).await;
     let aged = |id: rowlock_queue::TaskId| rowlock_queue::TaskId(id.0 - ((3 * 86400) << 31));
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let done = Outcome::Complete { result: Some("42".into()) };
     // One finishes before its partition goes, the other one after.
     let claimed = member.claim(1).await;
     member.settle(&claimed, &done).await;
-    assert_eq!(maintain(&test.db).await.unwrap(), 1);
+    assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
     let claimed = member.claim(1).await;
     member.settle(&claimed, &done).await;
     // Before, both were gone within a minute.
-    maintain(&test.db).await.unwrap();
+    maintain_partitions(&test.db).await.unwrap();
     for id in &ids {
-        let story = rowlock_queue::story(&test.db, aged(*id)).await.unwrap().unwrap();
-        assert_eq!((story.state.as_str(), story.result.as_deref()), ("completed", Some("42")));
+        let details = rowlock_queue::describe_task(&test.db, aged(*id)).await.unwrap().unwrap();
+        assert_eq!((details.state.as_str(), details.result.as_deref()), ("completed", Some("42")));
     }
     test.run("update rowlock.task_kept set finished_at = finished_at - interval '25 hours'").await;
-    maintain(&test.db).await.unwrap();
+    maintain_partitions(&test.db).await.unwrap();
     assert_eq!(test.state(aged(ids[0])).await, None);
 }
 
@@ -287,15 +294,15 @@ async fn a_last_attempt_beside_retention_is_the_last_one() {
     brief(&test).await;
     test.enqueue_with(&EnqueueOptions { max_attempts: Some(1), ..Default::default() }).await;
     test.run(AGE).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
-    test.run("select rowlock.prune_task()").await;
-    let mut pruner = test.session().await;
-    pruner.execute("begin; select rowlock.prune_task()").await.unwrap();
+    test.run("select rowlock.empty_task_partition()").await;
+    let mut cleaner = test.session().await;
+    cleaner.execute("begin; select rowlock.empty_task_partition()").await.unwrap();
     let retry = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
     let (settled, ()) = tokio::join!(member.settle(&claimed, &retry), async {
         test.until_somebody_waits().await;
-        pruner.execute("commit").await.unwrap();
+        cleaner.execute("commit").await.unwrap();
     });
     // Before, it found the task in neither table, and took the queue's six attempts.
     assert_eq!(settled, [rowlock_queue::Settled::Dead]);

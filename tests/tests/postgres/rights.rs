@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Caretaker, Db, EnqueueOptions, Error, InstanceId, Outcome, Token, enqueue};
-use rowlock_tests::{Member, TestDb, declaration};
+use rowlock_queue::{Db, EnqueueOptions, Error, InstanceId, Maintainer, Outcome, Token, enqueue};
+use rowlock_tests::{TestDb, TestInstance, declaration};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
 fn code(error: sqlx::Error) -> (String, String) {
@@ -22,7 +22,7 @@ fn code(error: sqlx::Error) -> (String, String) {
 async fn what_is_granted_needs_no_right_on_a_table() {
     let test = TestDb::empty().await;
     let invokers =
-        "select coalesce(string_agg(distinct p.proname, ' ' order by p.proname), '') from rowlock.rights() r
+        "select coalesce(string_agg(distinct p.proname, ' ' order by p.proname), '') from rowlock.permission_functions() r
       join pg_proc p on p.oid = r.function where not p.prosecdef";
     // The first only call the one that is SECURITY DEFINER; the others turn a text into a value.
     assert_eq!(test.one::<String>(invokers).await, "as_json as_options as_payloads enqueue enqueue_many");
@@ -35,8 +35,8 @@ async fn what_is_granted_needs_no_right_on_a_table() {
 async fn an_instance_with_a_workers_rights_sweeps_a_late_commit() {
     let test = TestDb::new().await;
     let db = Db::connect(&test.login("machine", "'worker'").await).await.unwrap();
-    let mut member = Member::join(&db, "a").await;
-    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
+    let mut member = TestInstance::join(&db, "a").await;
+    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
     let mut producer = test.session().await;
     let late = "begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}')";
     producer.execute(late).await.unwrap();
@@ -47,8 +47,8 @@ async fn an_instance_with_a_workers_rights_sweeps_a_late_commit() {
     assert!(member.claim(1).await.tasks.is_empty(), "claims have walked past it");
     let since = std::time::Instant::now();
     loop {
-        let report = caretaker.run_once(&db, None, Some(&member.lows)).await.unwrap();
-        if report.swept > 0 {
+        let report = maintainer.run_once(&db, None, Some(&member.watermarks)).await.unwrap();
+        if report.missed_moved > 0 {
             break;
         }
         assert!(since.elapsed() < Duration::from_secs(20), "nothing was swept");
@@ -64,36 +64,36 @@ async fn an_instance_with_a_workers_rights_does_all_that_an_instance_does() {
     let login = test.login("machine", "'worker'").await;
     let db = Db::connect(&login).await.unwrap();
     db.check_schema().await.unwrap();
-    let mut lost = Member::join(&db, "lost").await;
+    let mut lost = TestInstance::join(&db, "lost").await;
     lost.claim(2).await;
     test.silence(lost.id()).await;
-    let mut member = Member::join(&db, "a").await;
+    let mut member = TestInstance::join(&db, "a").await;
     member.sleep().await;
     let claimed = member.claim(3).await;
     let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
     assert_eq!(rowlock_queue::fetch(&db, claimed.token.unwrap(), &ids).await.unwrap().len(), 3);
     member.settle(&claimed, &Outcome::Retry { delay: Duration::ZERO, error: "no".into() }).await;
-    let report = Caretaker::of_instance(member.id(), member.joined.queue)
-        .run_once(&db, None, Some(&member.lows))
+    let report = Maintainer::of_instance(member.id(), member.joined.queue)
+        .run_once(&db, None, Some(&member.watermarks))
         .await
         .expect("moving, sweeping, retention");
-    assert_eq!(report.promoted, 3);
+    assert_eq!(report.due_moved, 3);
     let mut session = PgConnection::connect(&login.url).await.unwrap();
     let rescue = format!(
-        "select rowlock.rescue(i, b) from (select unnest(instances), unnest(beats) from rowlock.care('-infinity', 1, false, true)) x(i, b) where i = {}",
+        "select rowlock.rescue(i, b) from (select unnest(instances), unnest(heartbeats) from rowlock.maintain('-infinity', 1, false, true)) x(i, b) where i = {}",
         lost.id()
     );
     let rescued: Option<i32> = session.fetch_one(AssertSqlSafe(rescue)).await.unwrap().get(0);
     assert_eq!(rescued, Some(2));
-    rowlock_queue::hand_back_strays(&db, member.id(), &[]).await.unwrap();
+    rowlock_queue::release_unknown_leases(&db, member.id(), &[]).await.unwrap();
     rowlock_queue::drain(&db, member.id()).await.unwrap();
     rowlock_queue::leave(&db, member.id()).await.unwrap();
     for refused in [
         "select * from rowlock.queue",
         "select payload from rowlock.task",
-        "select * from rowlock.beat",
+        "select * from rowlock.heartbeat",
         "select rowlock.enqueue('mail', 't', '{}')",
-        "select rowlock.story(1)",
+        "select rowlock.describe_task(1)",
         "select rowlock.declare_queue('x', '', 1, '{}', 1, 1, false, 1, 1, '1 h', '1 h', '1 h', '1 h')",
         "select rowlock.grant_role(current_user, 'producer')",
     ] {
@@ -172,7 +172,7 @@ async fn a_producer_of_one_queue_enqueues_into_no_other_and_sees_no_other_name()
     superuser.execute("reset role").await.unwrap();
     test.run(format!("drop role {name}")).await;
     assert!(
-        !test.one::<bool>("select bool_or(guarded) from rowlock.queue").await,
+        !test.one::<bool>("select bool_or(restricted) from rowlock.queue").await,
         "nobody is asked any more"
     );
 }
@@ -187,16 +187,16 @@ async fn workers_and_readers_of_one_queue_work_for_and_see_that_one() {
     let refused = rowlock_queue::join(&machine, "payroll", "a", 1).await.unwrap_err();
     assert!(matches!(&refused, Error::Refused { code, .. } if code == "RL011"), "{refused}");
     let theirs = rowlock_queue::join(&test.db, "payroll", "theirs", 1).await.unwrap();
-    let lows = theirs.lows.clone();
-    assert!(rowlock_queue::claim(&machine, theirs.instance, 1, &lows, Token::random()).await.is_err());
+    let watermarks = theirs.watermarks.clone();
+    assert!(rowlock_queue::claim(&machine, theirs.instance, 1, &watermarks, Token::random()).await.is_err());
     assert!(rowlock_queue::leave(&machine, theirs.instance).await.is_err());
     assert!(rowlock_queue::drain(&machine, InstanceId(theirs.instance.0)).await.is_err());
-    Member::join(&machine, "mine").await.beat(0, 1).await;
+    TestInstance::join(&machine, "mine").await.heartbeat(0, 1).await;
     let seen: Vec<_> =
         rowlock_queue::queue_stats(&viewer).await.unwrap().into_iter().map(|queue| queue.name).collect();
     assert_eq!(seen, ["mail"]);
-    assert!(rowlock_queue::story(&viewer, id).await.unwrap().is_none());
-    assert!(rowlock_queue::list(&viewer, None, "available", 10, None).await.unwrap().is_empty());
+    assert!(rowlock_queue::describe_task(&viewer, id).await.unwrap().is_none());
+    assert!(rowlock_queue::list_tasks(&viewer, None, "available", 10, None).await.unwrap().is_empty());
     assert_eq!(rowlock_queue::audit(&viewer).await.unwrap().len(), 1);
 }
 

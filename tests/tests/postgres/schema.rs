@@ -219,7 +219,7 @@ async fn an_upgrade_interrupts_neither_producers_nor_instances() {
         ended.expect("nobody fails");
     }
     test.db.check_schema().await.unwrap();
-    let mut last = test.member("last").await;
+    let mut last = test.instance("last").await;
     loop {
         let claimed = last.claim(100).await;
         if claimed.tasks.is_empty() && test.audited().await.3 == 0 {
@@ -237,12 +237,12 @@ async fn produce(test: Arc<TestDb>, stop: CancellationToken, done: Arc<AtomicU64
 }
 
 async fn perform(name: &'static str, test: Arc<TestDb>, stop: CancellationToken, done: Arc<AtomicU64>) {
-    let mut member = test.member(name).await;
+    let mut member = test.instance(name).await;
     while !stop.is_cancelled() {
         let claimed = member.claim(10).await;
         let settled = member.settle(&claimed, &COMPLETE).await;
         assert!(settled.iter().all(|settled| *settled == Settled::Done), "{settled:?}");
-        member.beat(0, 10).await;
+        member.heartbeat(0, 10).await;
         done.fetch_add(1, Ordering::Relaxed);
     }
 }

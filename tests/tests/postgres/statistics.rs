@@ -1,6 +1,6 @@
 //! What statistics say, how one task is found, and what both cost, where much waits.
 
-use rowlock_queue::{Caretaker, Declaration, EnqueueOptions, QueueStats, declare, enqueue, queue_stats};
+use rowlock_queue::{Declaration, EnqueueOptions, Maintainer, QueueStats, declare, enqueue, queue_stats};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, PgConnection, Row};
 
@@ -64,7 +64,7 @@ async fn statistics_cost_no_more_where_more_waits_and_are_about_right() {
     about(large.dead, ROWS);
     assert!(large.oldest_available_seconds.unwrap() > 1_000_000.0, "the oldest is the first");
     let mut session = test.session().await;
-    let calls = ["rowlock.statistics()", "rowlock.tidy()"];
+    let calls = ["rowlock.statistics()", "rowlock.update_backlog_limits()"];
     let before = [pages_read(&mut session, calls[0]).await, pages_read(&mut session, calls[1]).await];
     fill(&test).await;
     for (call, before) in calls.into_iter().zip(before) {
@@ -83,7 +83,7 @@ async fn a_large_backlog_fills_its_queue_and_no_other() {
         declare(&test.db, &limited(name)).await.unwrap();
     }
     fill(&test).await;
-    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     let full: Vec<String> = sqlx::query_scalar("select name from rowlock.queue where backlog_full")
         .fetch_all(&test.pool)
         .await

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::front::{Front, SSL_REQUEST, message, port_of, refusal, startup};
+use crate::fake_server::{Front, SSL_REQUEST, message, port_of, refusal, startup};
 
 /// A certificate as Postgres' own documentation has it made: X.509 version 1. For these tests alone.
 const VERSION_1: (&str, &str) =

@@ -49,13 +49,13 @@ async fn tables_that_are_gone_are_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn producers_ring_for_a_queue_that_sleeps_without_an_instance() {
-    let stage = Stage::new("rings").await;
+    let stage = Stage::new("notify").await;
     stage.task_queue("emails", EMAILS);
     let _operator = stage.operator().await;
     stage.until("Ready", "True Succeeded").await;
-    let rings = || stage.db.one::<bool>("select bell_until > now() from rowlock.queue");
-    until_async("the bell is kept", || async {
-        if rings().await { Ok(()) } else { Err("it is not".to_owned()) }
+    let asked = || stage.db.one::<bool>("select notify_until > now() from rowlock.queue");
+    until_async("NOTIFY is kept on", || async {
+        if asked().await { Ok(()) } else { Err("it is not".to_owned()) }
     })
     .await;
     stage.db.enqueue().await;
@@ -92,7 +92,7 @@ async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
         let sessions = "select count(*) from pg_stat_activity
           where datname = current_database() and application_name = 'rowlock-operator'";
         let (who, sessions) = (stage.db.one::<String>(who).await, stage.db.one::<i64>(sessions).await);
-        // One looks, one is for what else there is to do, one hears the bell.
+        // One looks, one is for what else there is to do, one listens for NOTIFY.
         if who.contains(' ') || who.is_empty() || 3 < sessions {
             return Err(format!("{sessions} of {who}"));
         }
@@ -107,8 +107,8 @@ async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
         }
     };
     let first = until_async("one of them has all sessions", looker).await;
-    until_async("it has the bell rung for all", || async {
-        match stage.db.one::<i64>("select count(*) from rowlock.queue where bell_until > now()").await {
+    until_async("it has NOTIFY sent for all", || async {
+        match stage.db.one::<i64>("select count(*) from rowlock.queue where notify_until > now()").await {
             5 => Ok(()),
             other => Err(other.to_string()),
         }

@@ -250,6 +250,6 @@ async fn queues_of_one_database_share_its_connections() {
         .one("select count(*) from pg_stat_activity where application_name = 'rowlock-operator' and datname = current_database()")
         .await;
     assert_eq!(queues, 5);
-    // Two, and the one that hears the bell.
+    // Two, and the one that listens for NOTIFY.
     assert!((1..=3).contains(&connections), "{connections}");
 }

@@ -1,8 +1,8 @@
-//! What caretakers do beside the tasks.
+//! What maintainers do beside the tasks.
 
 use std::time::Duration;
 
-use rowlock_queue::{Cancelled, Caretaker, Outcome, Settled, cancel, redrive};
+use rowlock_queue::{Cancelled, Maintainer, Outcome, Settled, cancel, retry};
 use rowlock_tests::TestDb;
 use sqlx::{Executor, Row};
 
@@ -10,38 +10,38 @@ use sqlx::{Executor, Row};
 async fn a_request_to_cancel_what_completes_first_leaves_nothing_behind() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     cancel(&test.db, id).await.unwrap();
     member.settle(&claimed, &Outcome::Complete { result: None }).await;
     let left =
         sqlx::query("select count(*) from rowlock.cancel_request").fetch_one(&test.pool).await.unwrap();
     assert_eq!(left.get::<i64, _>(0), 0);
-    let story = rowlock_queue::story(&test.db, id).await.unwrap().unwrap();
-    assert_eq!(story.state, "completed", "it was done before anybody stopped it");
+    let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
+    assert_eq!(details.state, "completed", "it was done before anybody stopped it");
 }
 
 #[tokio::test]
-async fn a_caretaker_knows_for_how_long_partitions_are_made() {
+async fn a_maintainer_knows_for_how_long_partitions_are_made() {
     let test = TestDb::new().await;
-    let report = Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    let report = Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     let partitions = report.partitions.unwrap();
     assert!(partitions.left_seconds >= 71.0 * 3600.0, "{partitions:?}");
 }
 
 #[tokio::test]
-async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_redriven_task() {
+async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_retried_task() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     let mut person = test.session().await;
     person.execute(sqlx::AssertSqlSafe(format!("begin; select rowlock.cancel({id})"))).await.unwrap();
     member.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
     person.execute("commit").await.unwrap();
-    assert_eq!(redrive(&test.db, &[id]).await.unwrap(), 1);
+    assert_eq!(retry(&test.db, &[id]).await.unwrap(), 1);
     let claimed = member.claim(1).await;
-    assert!(member.beat(1, 1).await.cancelled.is_empty());
+    assert!(member.heartbeat(1, 1).await.cancelled.is_empty());
     let released = member.settle(&claimed, &Outcome::Release).await;
     assert_eq!(released, [Settled::Done], "not cancelled");
 }
@@ -50,7 +50,7 @@ async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_redriven_ta
 async fn a_request_that_crossed_a_retry_still_cancels() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     // Holds the settlement up after its first look at the requests.
     let mut holds = test.session().await;
@@ -62,12 +62,12 @@ async fn a_request_that_crossed_a_retry_still_cancels() {
         holds.execute("commit").await.unwrap();
     });
     assert_eq!(settled.len(), 1);
-    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
-    let story = rowlock_queue::story(&test.db, id).await.unwrap().unwrap();
-    assert_eq!(story.state, "cancelled");
+    Maintainer::new().run_once(&test.db, None, None).await.unwrap();
+    let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
+    assert_eq!(details.state, "cancelled");
 }
 
-/// As if nobody had cared for two months.
+/// As if nobody had maintained it for two months.
 const ASLEEP: &str = "do $$
 declare r record; long interval := '60 days'; hi timestamptz := date_trunc('hour', now()) - long; child text;
 begin
@@ -99,12 +99,12 @@ async fn a_database_that_slept_for_months_is_ready_after_one_pass() {
 async fn a_queue_that_somebody_deleted_takes_no_running_task_with_it() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(3).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     member.claim(2).await;
     test.run("delete from rowlock.queue").await;
     test.silence(member.id()).await;
     test.run(format!(
-        "select rowlock.rescue({0}, beat) from rowlock.pulses() where instance = {0}",
+        "select rowlock.rescue({0}, heartbeat) from rowlock.newest_heartbeats() where instance = {0}",
         member.id()
     ))
     .await;
@@ -118,14 +118,14 @@ async fn an_instance_joins_after_everybody_was_away_for_longer_than_partitions_l
     let test = TestDb::new().await;
     test.run(
         "do $$ declare p regclass; begin
-           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.beat'::regclass loop
-             execute format('alter table rowlock.beat detach partition %s', p);
+           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.heartbeat'::regclass loop
+             execute format('alter table rowlock.heartbeat detach partition %s', p);
              execute format('drop table %s', p);
            end loop;
          end $$",
     )
     .await;
-    test.member("a").await.beat(0, 1).await;
+    test.instance("a").await.heartbeat(0, 1).await;
 }
 
 #[tokio::test]
@@ -149,10 +149,10 @@ async fn a_task_has_waited_since_it_became_available_not_since_it_was_enqueued()
     test.enqueue().await;
     test.run(OLDER).await;
     assert!((7200.0..7300.0).contains(&waited().await));
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     let again = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
     member.settle(&claimed, &again).await;
-    while Caretaker::new().run_once(&test.db, None, None).await.unwrap().promoted == 0 {}
+    while Maintainer::new().run_once(&test.db, None, None).await.unwrap().due_moved == 0 {}
     assert!(waited().await < 100.0);
 }

@@ -1,17 +1,17 @@
 //! The sweep of one queue: what claims have walked past is given a new place (R6).
 //!
-//! Every instance follows an exact watermark of its queue by what its own beats note, and the instances of a queue take turns: how soon something
+//! Every instance follows an exact watermark of its queue by what its own heartbeats note, and the instances of a queue take turns: how soon something
 //! is swept depends neither on how many queues there are nor on how many instances.
 
 use std::time::{Duration, Instant};
 
 use sqlx::Row;
 
-use crate::{Db, Lows, QueueId, Result, db::query, lows::PARTS};
+use crate::{Db, QueueId, Result, Watermarks, db::query, watermark::PARTS};
 
 /// Rows swept in one statement.
 const SWEEP_MOST: i32 = 1000;
-/// Statements of one pass while each is full: a flood of late commits is moved at some thousands a second, and the caretaker's other duties
+/// Statements of one pass while each is full: a flood of late commits is moved at some thousands a second, and the other maintenance
 /// wait no longer than for due tasks.
 const SWEEP_ROUNDS: usize = 10;
 /// How often it is said that so much has to be swept.
@@ -25,10 +25,10 @@ const SWEEP_BESIDE_EVERY: Duration = Duration::from_secs(10);
 /// what was noted.
 const FULL_SWEEP_EVERY: Duration = Duration::from_mins(10);
 
-/// What a beat notes of the exact watermark: the next `k`, and a transaction id drawn after. Once no older transaction is open, nothing can
+/// What a heartbeat notes of the exact watermark: the next `k`, and a transaction id drawn after. Once no older transaction is open, nothing can
 /// appear below that `k`.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Noted {
+pub struct HorizonNote {
     pub(crate) k: i64,
     pub(crate) xid: i64,
     /// The oldest transaction that was open then.
@@ -37,23 +37,23 @@ pub struct Noted {
     pub(crate) peers: i32,
 }
 
-pub(crate) struct Sweeper {
+pub(crate) struct WatermarkSweeper {
     queue: QueueId,
     exact: [i64; PARTS],
     /// The newest `k` that was seen, and a note whose older transactions may be open.
     newest: i64,
     note: Option<(i64, i64)>,
     /// The `k` of a note whose older transactions are over, for the next sweep.
-    ripe: Option<i64>,
-    /// Beats note. They follow one another; a caretaker's notes would come between them out of order.
-    beats: bool,
+    confirmed: Option<i64>,
+    /// Heartbeats note. They follow one another; a maintainer's notes would come between them out of order.
+    heartbeats: bool,
     peers: u32,
     swept: Option<Instant>,
     swept_fully: Instant,
     said: Option<Instant>,
 }
 
-impl Sweeper {
+impl WatermarkSweeper {
     pub(crate) fn new(queue: QueueId) -> Self {
         let now = Instant::now();
         Self {
@@ -61,8 +61,8 @@ impl Sweeper {
             exact: [0; PARTS],
             newest: 0,
             note: None,
-            ripe: None,
-            beats: false,
+            confirmed: None,
+            heartbeats: false,
             peers: 1,
             swept: None,
             swept_fully: now,
@@ -70,34 +70,34 @@ impl Sweeper {
         }
     }
 
-    pub(crate) fn note(&mut self, noted: &Noted) {
-        (self.beats, self.peers) = (true, noted.peers.unsigned_abs().max(1));
+    pub(crate) fn note(&mut self, noted: &HorizonNote) {
+        (self.heartbeats, self.peers) = (true, noted.peers.unsigned_abs().max(1));
         self.see(noted.k, noted.xid, noted.xmin);
     }
 
-    /// The same of a caretaker that does not beat.
-    pub(crate) fn note_without_beats(&mut self, k: i64, xid: i64, xmin: i64) {
-        if !self.beats {
+    /// The same of a maintainer that sends no heartbeats.
+    pub(crate) fn note_without_heartbeats(&mut self, k: i64, xid: i64, xmin: i64) {
+        if !self.heartbeats {
             self.see(k, xid, xmin);
         }
     }
 
-    /// Takes in a note, and sees whether the last one is ripe.
+    /// Takes in a note, and sees whether the last one is confirmed.
     fn see(&mut self, k: i64, xid: i64, xmin: i64) {
         if k < self.newest {
             // A failover took the sequence back: what was noted before says nothing.
-            (self.exact, self.note, self.ripe) = ([0; PARTS], None, None);
+            (self.exact, self.note, self.confirmed) = ([0; PARTS], None, None);
         }
         self.newest = k;
         if let Some((k, _)) = self.note.take_if(|(_, noted)| *noted <= xmin) {
-            self.ripe = Some(k);
+            self.confirmed = Some(k);
         }
         self.note.get_or_insert((k, xid));
     }
 
-    /// Sweeps from the exact watermark up to where claims start, if it is this instance's turn. Returns how many rows were swept.
-    pub(crate) async fn run_once(&mut self, db: &Db, lows: &Lows) -> Result<u64> {
-        if !self.has_turn() {
+    /// Sweeps from the exact watermark up to where claims start, if it is due for this instance. Returns how many rows were swept.
+    pub(crate) async fn run_once(&mut self, db: &Db, watermarks: &Watermarks) -> Result<u64> {
+        if !self.is_due() {
             return Ok(0);
         }
         if FULL_SWEEP_EVERY * self.peers <= self.swept_fully.elapsed() {
@@ -105,13 +105,13 @@ impl Sweeper {
             self.exact = [0; PARTS];
         }
         // Nothing lies between the two when all is quiet.
-        if self.exact.iter().zip(lows.as_slice()).all(|(exact, low)| low <= exact) {
+        if self.exact.iter().zip(watermarks.as_slice()).all(|(exact, watermark)| watermark <= exact) {
             return Ok(0);
         }
         self.swept = Some(Instant::now());
         let mut swept = 0;
         for _ in 0..SWEEP_ROUNDS {
-            let Some(rows) = self.sweep(db, lows).await? else { break };
+            let Some(rows) = self.move_missed(db, watermarks).await? else { break };
             swept += u64::from(rows.unsigned_abs());
             if rows < SWEEP_MOST {
                 break;
@@ -127,28 +127,28 @@ impl Sweeper {
     }
 
     /// One statement; `None`: another instance is at it.
-    async fn sweep(&mut self, db: &Db, lows: &Lows) -> Result<Option<i32>> {
+    async fn move_missed(&mut self, db: &Db, watermarks: &Watermarks) -> Result<Option<i32>> {
         let row = db
             .one(
-                query("select rowlock.sweep($1, $2, $3, $4), rowlock.least_k($1, $2)")
+                query("select rowlock.move_missed($1, $2, $3, $4), rowlock.least_k($1, $2)")
                     .bind(self.queue.0)
                     .bind(self.exact.as_slice())
-                    .bind(lows.as_slice())
+                    .bind(watermarks.as_slice())
                     .bind(SWEEP_MOST),
             )
             .await?;
         let Some(swept) = row.try_get::<Option<i32>, _>(0)? else { return Ok(None) };
-        if let Some(ripe) = self.ripe.take_if(|_| swept < SWEEP_MOST) {
+        if let Some(confirmed) = self.confirmed.take_if(|_| swept < SWEEP_MOST) {
             for (exact, least) in self.exact.iter_mut().zip(row.try_get::<Vec<Option<i64>>, _>(1)?) {
-                *exact = (*exact).max(least.map_or(ripe, |least| least.min(ripe)));
+                *exact = (*exact).max(least.map_or(confirmed, |least| least.min(confirmed)));
             }
         }
         Ok(Some(swept))
     }
 
     /// The more instances, the more seldom each.
-    fn has_turn(&self) -> bool {
-        let every = if self.ripe.is_some() { SWEEP_EVERY } else { SWEEP_BESIDE_EVERY };
+    fn is_due(&self) -> bool {
+        let every = if self.confirmed.is_some() { SWEEP_EVERY } else { SWEEP_BESIDE_EVERY };
         self.swept.is_none_or(|swept| every * self.peers <= swept.elapsed())
     }
 }
@@ -158,21 +158,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_ripe_when_the_transactions_before_it_are_over() {
-        let mut sweeper = Sweeper::new(QueueId(1));
+    fn a_note_is_confirmed_when_the_transactions_before_it_are_over() {
+        let mut sweeper = WatermarkSweeper::new(QueueId(1));
         sweeper.see(10, 100, 90);
         sweeper.see(20, 110, 99);
-        assert_eq!(sweeper.ripe, None, "one below 100 is open");
+        assert_eq!(sweeper.confirmed, None, "one below 100 is open");
         sweeper.see(30, 120, 100);
-        assert_eq!((sweeper.ripe, sweeper.note), (Some(10), Some((30, 120))));
+        assert_eq!((sweeper.confirmed, sweeper.note), (Some(10), Some((30, 120))));
     }
 
     #[test]
     fn a_sequence_that_went_back_starts_anew() {
-        let mut sweeper = Sweeper::new(QueueId(1));
+        let mut sweeper = WatermarkSweeper::new(QueueId(1));
         sweeper.exact = [50; PARTS];
         sweeper.see(60, 100, 90);
         sweeper.see(3, 110, 110);
-        assert_eq!((sweeper.exact, sweeper.ripe, sweeper.note), ([0; PARTS], None, Some((3, 110))));
+        assert_eq!((sweeper.exact, sweeper.confirmed, sweeper.note), ([0; PARTS], None, Some((3, 110))));
     }
 }

@@ -1,4 +1,4 @@
-//! What people do to tasks: cancel, redrive, audit.
+//! What people do to tasks: cancel, retry, audit.
 
 use sqlx::Row;
 
@@ -9,7 +9,7 @@ use crate::{Db, Result, TaskId, db::query};
 pub enum Cancelled {
     /// It will not run.
     Done,
-    /// It runs: its instance is told with its next beat.
+    /// It runs: its instance is told with its next heartbeat.
     Requested,
     /// There is no such task.
     NotFound,
@@ -29,20 +29,20 @@ pub async fn cancel(db: &Db, task: TaskId) -> Result<Cancelled> {
 }
 
 /// Makes dead tasks available again, with all their attempts. Returns how many were dead.
-pub async fn redrive(db: &Db, ids: &[TaskId]) -> Result<u64> {
+pub async fn retry(db: &Db, ids: &[TaskId]) -> Result<u64> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
-    let row = db.one(query("select rowlock.redrive(null, $1)").bind(ids)).await?;
+    let row = db.one(query("select rowlock.retry(null, $1)").bind(ids)).await?;
     Ok(row.try_get::<i64, _>(0)?.unsigned_abs())
 }
 
 /// The same for every dead task of a queue, in batches.
-pub async fn redrive_dead(db: &Db, queue: &str) -> Result<u64> {
-    let mut redriven = 0;
+pub async fn retry_all_dead(db: &Db, queue: &str) -> Result<u64> {
+    let mut retried = 0;
     loop {
-        let row = db.one(query("select rowlock.redrive($1, null)").bind(queue)).await?;
+        let row = db.one(query("select rowlock.retry($1, null)").bind(queue)).await?;
         match row.try_get::<i64, _>(0)?.unsigned_abs() {
-            0 => return Ok(redriven),
-            batch => redriven += batch,
+            0 => return Ok(retried),
+            batch => retried += batch,
         }
     }
 }
@@ -50,7 +50,8 @@ pub async fn redrive_dead(db: &Db, queue: &str) -> Result<u64> {
 /// Deletes a queue that nothing declares any more; with `force` also one that is used: its instances are gone then, its tasks cancelled.
 /// Returns how many tasks those were.
 pub async fn delete_queue(db: &Db, queue: &str, force: bool) -> Result<u64> {
-    let rows = db.patiently(query("select rowlock.delete_queue($1, $2)").bind(queue).bind(force)).await?;
+    let rows =
+        db.all_without_timeout(query("select rowlock.delete_queue($1, $2)").bind(queue).bind(force)).await?;
     rows.first().map_or(Ok(0), |row| Ok(row.try_get::<i64, _>(0)?.unsigned_abs()))
 }
 
@@ -75,7 +76,7 @@ pub struct Audit {
 
 /// Adds up every queue. Reads everything: for tests, and for people in doubt.
 pub async fn audit(db: &Db) -> Result<Vec<Audit>> {
-    let rows = db.patiently(query("select * from rowlock.audit()")).await?;
+    let rows = db.all_without_timeout(query("select * from rowlock.audit()")).await?;
     rows.iter()
         .map(|row| {
             Ok(Audit {

@@ -4,12 +4,12 @@ use super::{fault::Fault, values::Servers};
 
 /// What a server says of itself; all that are old enough for us do (a pooler may not).
 #[derive(Debug, Default)]
-pub(super) struct Fit {
+pub(super) struct ServerStatus {
     standby: bool,
     read_only: bool,
 }
 
-impl Fit {
+impl ServerStatus {
     pub(super) fn note(&mut self, report: &[u8]) {
         let mut words = report.split(|byte| *byte == 0);
         let is_on = |value: Option<&[u8]>| value == Some(b"on");
@@ -34,6 +34,6 @@ impl Fit {
             }
             _ => return Ok(()),
         };
-        Err(Fault::Unfit(why.to_owned()))
+        Err(Fault::Unsuitable(why.to_owned()))
     }
 }

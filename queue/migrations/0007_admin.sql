@@ -1,4 +1,4 @@
--- For people, the operator and audits: declare, statistics, one task's story, cancel, redrive.
+-- For administrators, the operator and audits: declare, statistics, one task's details, cancel, retry.
 
 -- What a TaskQueue declares. `owner` names the control plane and the TaskQueue: another one is refused until it adopts the queue, naming the
 -- owner it takes it from: an adoption that was written down and forgotten takes nothing back.
@@ -18,14 +18,14 @@ begin
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
-    -- Until a grant under way has ended: it would not see this queue, and leave it unguarded.
+    -- Until a grant under way has ended: it would not see this queue, and leave it unrestricted.
     lock table rowlock.access in share mode;
     insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused,
-        backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled, max_delay, room_until, guarded)
-      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, rowlock.room_until(), exists (select 1
+        backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled, max_delay, partitions_until, restricted)
+      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, rowlock.partitions_until(), exists (select 1
           from rowlock.access a where a.queue <> 0)) on conflict (name) do nothing returning * into v;
     -- Here, so that nobody waits for somebody else's first time.
-    insert into rowlock.mutex (duty, queue) select duty, v.id from generate_series(5, 6) duty
+    insert into rowlock.mutex (operation, queue) select operation, v.id from generate_series(5, 6) operation
         where v.id is not null on conflict do nothing;
     if v.id is null then return rowlock.declare_queue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
         end if;
@@ -38,7 +38,7 @@ begin
 end $$;
 
 -- How many tasks run in each queue: those of the leases, or where the table is large (rows that died beside an old transaction) what the newest
--- beats say they hold. An instance whose beats have stopped is counted by its leases.
+-- heartbeats say they hold. An instance whose heartbeats have stopped is counted by its leases.
 create function rowlock.running() returns table (queue int, n bigint) language plpgsql stable
 set search_path = pg_catalog, pg_temp set jit = off as $$
 #variable_conflict use_column
@@ -51,17 +51,17 @@ begin
     select i.queue, sum(coalesce(b.held, (
         select sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled)) from rowlock.lease l where l.instance = i.id)))::bigint
     from rowlock.instance i left join lateral (
-      select x.held from rowlock.beat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
+      select x.held from rowlock.heartbeat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
     where i.ended_at is null group by i.queue;
 end $$;
 
 -- Since when the oldest available task of each priority, 0 to 3, has been so, in seconds since 2024: by the first of each shard.
 create function rowlock.oldest_by_priority(queue int) returns int[] language sql stable
 set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
-  select array_agg(f.since order by p) from coalesce(rowlock.published_lows($1), array_fill(0::bigint, array[16])) lows cross join generate_series(0, 3) p
+  select array_agg(f.since order by p) from coalesce(rowlock.published_watermarks($1), array_fill(0::bigint, array[16])) watermarks cross join generate_series(0, 3) p
   left join lateral (
     select min(y.since) since from generate_series(0, 3) s, lateral (
-      select r.since from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= lows[p * 4 + s + 1]
+      select r.since from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= watermarks[p * 4 + s + 1]
       order by r.k limit 1) y) f on true
 $$;
 
@@ -87,9 +87,9 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
   -- Enqueued in the last ten seconds, of at most 100,000 looked at.
   left join (select t.queue, count(*) n from (select t.queue from rowlock.task t where t.id >= rowlock.id_at(now() - interval '10 seconds') order by t.id desc limit 100000) t group by t.queue) a on a.queue = q.id
   left join (select i.queue, count(*) n, sum(b.allocated) allocated, sum(b.held) held, avg(b.service_ms) service_ms from rowlock.instance i,
-                    lateral (select b.allocated, b.held, b.service_ms from rowlock.beat b where b.instance = i.id and b.at > now() - interval '1 minute' order by b.n desc limit 1) b
+                    lateral (select b.allocated, b.held, b.service_ms from rowlock.heartbeat b where b.instance = i.id and b.at > now() - interval '1 minute' order by b.n desc limit 1) b
              where i.ended_at is null group by i.queue) i on i.queue = q.id
-  where not q.guarded or rowlock.may('reader', q.id)
+  where not q.restricted or rowlock.has_permission('reader', q.id)
   order by q.name
 $$;
 
@@ -168,18 +168,18 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmap
 declare t record;
 begin
   select x.queue, x.priority, x.k_low into t from rowlock.every_task x where x.id = $1;
-  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded and not rowlock.may(null, q.id)) then return null; end if;
+  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.restricted and not rowlock.has_permission(null, q.id)) then return null; end if;
   return rowlock.state_of($1, t.queue, t.priority, t.k_low);
 end $$;
 
-create function rowlock.story(id bigint) returns table (queue text, type text, state text, priority smallint, attempt int, max_attempts smallint, enqueued_at timestamptz,
+create function rowlock.describe_task(id bigint) returns table (queue text, type text, state text, priority smallint, attempt int, max_attempts smallint, enqueued_at timestamptz,
   due_at timestamptz, finished_at timestamptz, instance text, payload text, result text, snoozes int, first_snoozed_at timestamptz, snoozed_at timestamptz)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 declare t record; v_state text; v_attempt int; v_due timestamptz; v_at timestamptz; v_instance bigint; v_result text;
 begin
   select x.* into t from rowlock.every_task x where x.id = $1;
-  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded and not rowlock.may('reader', q.id)) then return; end if;
+  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.restricted and not rowlock.has_permission('reader', q.id)) then return; end if;
   v_state := rowlock.state_of($1, t.queue, t.priority, t.k_low);
   case v_state
     when 'scheduled', 'retryable' then select d.attempt, d.due into v_attempt, v_due from rowlock.delayed d where d.id = $1;
@@ -190,25 +190,25 @@ begin
       if not found then select r.attempt, r.at, r.instance into v_attempt, v_at, v_instance from rowlock.find_receipt(t.queue, $1) r; end if;
   end case;
   -- What is completed has its result from that moment.
-  if v_state = 'completed' then select y.body into v_result from rowlock.result y where y.id = $1 and y.at = v_at; end if;
+  if v_state = 'completed' then select y.value into v_result from rowlock.result y where y.id = $1 and y.at = v_at; end if;
   return query
     select q.name, t.type, v_state, t.priority, coalesce(v_attempt, 0), coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), v_due, v_at,
            (select i.name from rowlock.instance i where i.id = v_instance), t.payload::text, v_result, coalesce(s.times, 0), s.first_at, s.at
     from rowlock.queue q left join rowlock.snooze s on s.id = $1 where q.id = t.queue;
 end $$;
 
-create function rowlock.failures(id bigint) returns table (at timestamptz, attempt smallint, instance text, error text)
+create function rowlock.task_errors(id bigint) returns table (at timestamptz, attempt smallint, instance text, error text)
 language sql stable security definer set search_path = pg_catalog, pg_temp set jit = off as $$
   select f.at, f.attempt, coalesce(i.name, ''), f.error
-  from (select at, id, attempt, instance, error from rowlock.failure where id = $1 union all select at, id, attempt, instance, error from rowlock.failure_kept where id = $1) f
-  join rowlock.every_task t on t.id = $1 join rowlock.queue q on q.id = t.queue and (not q.guarded
-      or rowlock.may('reader', q.id))
+  from (select at, id, attempt, instance, error from rowlock.task_error where id = $1 union all select at, id, attempt, instance, error from rowlock.task_error_kept where id = $1) f
+  join rowlock.every_task t on t.id = $1 join rowlock.queue q on q.id = t.queue and (not q.restricted
+      or rowlock.has_permission('reader', q.id))
   left join rowlock.instance i on i.id = f.instance order by f.at, f.attempt
 $$;
 
 -- A page of the tasks of a state, after that one. Available ones come as they are claimed; completed and cancelled ones of the last day, the
 -- newest first; all others by id. Each queue is asked for one page, by index.
-create function rowlock.tasks(queue text, state text, after bigint, most int) returns table (id bigint, queue_name text, type text, attempt int, at timestamptz)
+create function rowlock.list_tasks(queue text, state text, after bigint, most int) returns table (id bigint, queue_name text, type text, attempt int, at timestamptz)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off set plan_cache_mode = force_generic_plan as $$
 #variable_conflict use_column
 begin
@@ -229,16 +229,16 @@ begin
   if $2 = 'dead' then
     return query select x.id, q.name, x.attempt::int, x.at from rowlock.queue q, lateral (
       select d.id, d.attempt, d.at from rowlock.dead d where d.queue = q.id and d.id > coalesce($3, 0) order by d.id limit $4) x
-      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) order by x.id limit $4;
+      where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id)) order by x.id limit $4;
   elsif $2 = 'running' then
     return query select g, q.name, u.attempt::int, l.at
       from rowlock.queue q join rowlock.lease l on l.queue = q.id, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
-      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) and g > coalesce($3, 0) and g <> all (l.settled) order by g limit $4;
+      where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id)) and g > coalesce($3, 0) and g <> all (l.settled) order by g limit $4;
   else
     return query select x.id, q.name, x.attempt::int, x.due from rowlock.queue q, lateral (
       select d.id, d.attempt, d.due from rowlock.delayed d
       where d.queue = q.id and d.waits = case $2 when 'scheduled' then 0 else 1 end::smallint and d.id > coalesce($3, 0) order by d.id limit $4) x
-      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) order by x.id limit $4;
+      where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id)) order by x.id limit $4;
   end if;
 end $$;
 
@@ -248,22 +248,22 @@ language plpgsql stable set search_path = pg_catalog, pg_temp set enable_seqscan
 #variable_conflict use_column
 declare
   p smallint := -1; v_k bigint := 0; newest bigint := (select s.last_value from rowlock.k_seq s);
-  v_queues int[]; v_names text[]; v_lows bigint[]; v_left int := $3; n int;
+  v_queues int[]; v_names text[]; v_watermarks bigint[]; v_left int := $3; n int;
 begin
   if $2 is not null then
     select t.priority, coalesce(r.k, (newest & ~4294967295::bigint) + t.k_low + 2147483648, 0) into p, v_k
       from rowlock.every_task t left join lateral rowlock.find_ready(t.queue, t.priority, $2, t.k_low) r on true where t.id = $2;
   end if;
-  select array_agg(q.id), array_agg(q.name), array_agg(coalesce(rowlock.published_lows(q.id), array_fill(0::bigint, array[16])))
-    into v_queues, v_names, v_lows
-    from rowlock.queue q where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id));
+  select array_agg(q.id), array_agg(q.name), array_agg(coalesce(rowlock.published_watermarks(q.id), array_fill(0::bigint, array[16])))
+    into v_queues, v_names, v_watermarks
+    from rowlock.queue q where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id));
   -- One priority after the other: most pages end in the first that has any.
   for v_p in greatest(p, 0) .. 3 loop
     return query
       select g, v_names[x.i], x.attempt::int, to_timestamp(x.since::bigint + 1704067200)
       from (select i.i, r.* from generate_subscripts(v_queues, 1) i(i), generate_series(0, 3) s, lateral (
           select y.* from rowlock.ready y where y.queue = v_queues[i.i] and y.shard = s::smallint and y.lane = 0 and y.priority = v_p::smallint
-            and y.k >= greatest(v_lows[i.i][v_p * 4 + s + 1], case when v_p = p then v_k end) order by y.k limit v_left) r) x,
+            and y.k >= greatest(v_watermarks[i.i][v_p * 4 + s + 1], case when v_p = p then v_k end) order by y.k limit v_left) r) x,
         generate_series(x.id, x.id + x.n - 1) g
       where (x.priority, x.k, g) > (p, v_k, coalesce($2, 0)) order by x.k, g limit v_left;
     get diagnostics n = row_count;
@@ -289,7 +289,7 @@ begin
           -- One transaction may have written many at one moment, which go by id: those that earlier pages showed are none.
           and (v_id is null or r.at < newest or r.firsts[array_upper(r.firsts, 1)] + r.ns[array_upper(r.ns, 1)] > v_id + 1)
         order by r.at desc fetch first ($4) rows with ties) y
-        where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id))) x, unnest(x.firsts, x.ns, x.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
+        where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id))) x, unnest(x.firsts, x.ns, x.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
     where v_id is null or x.at < newest or g > v_id
     order by x.at desc, g limit $4;
 end $$;
@@ -300,12 +300,12 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off set
 #variable_conflict use_column
 declare t record; v_attempt smallint;
 begin
-  perform rowlock.demand_read_committed();
+  perform rowlock.require_read_committed();
   select x.queue, x.priority, x.k_low into t from rowlock.every_task x where x.id = $1;
   if not found then return null; end if;
-  if exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded
-      and not rowlock.may('producer', q.id)) then
-    perform rowlock.refuse_right('producer', (select q.name from rowlock.queue q where q.id = t.queue));
+  if exists (select 1 from rowlock.queue q where q.id = t.queue and q.restricted
+      and not rowlock.has_permission('producer', q.id)) then
+    perform rowlock.refuse_permission('producer', (select q.name from rowlock.queue q where q.id = t.queue));
   end if;
   if rowlock.state_of($1, t.queue, t.priority, t.k_low) in ('completed', 'dead', 'cancelled') then return 'finished'; end if;
   insert into rowlock.cancel_request (id) values ($1) on conflict do nothing;
@@ -346,7 +346,7 @@ begin
     select least(v_next, min(x.k)) into v_next from rowlock.ready x
       where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k > r.k and x.k < v_next;
     if v_next - r.k > 1 then
-      insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, ring, moved)
+      insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, notify, moved)
         values (r.queue, r.shard, r.lane, r.priority, r.since, r.k + (v_next - r.k) / 2, v_id, v_behind, r.attempt, false, false,
           rowlock.chunk_of(v_id))
         on conflict do nothing returning k into v_k;
@@ -392,12 +392,12 @@ begin
 end $$;
 
 -- Dead tasks become available again, with all their attempts. `ids` null: every dead task of the queue, at most 10,000 a call.
-create function rowlock.redrive(queue text, ids bigint[]) returns bigint language plpgsql volatile security definer
+create function rowlock.retry(queue text, ids bigint[]) returns bigint language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set jit = off as $$
 #variable_conflict use_column
 declare q record; n bigint := 0;
 begin
-  perform rowlock.demand_read_committed();
+  perform rowlock.require_read_committed();
   if $1 is null and $2 is null then
     raise exception 'neither a queue nor ids were given' using errcode = 'RL005', hint = 'Name the queue whose dead tasks are to run again, or list their ids.';
   end if;
@@ -421,7 +421,7 @@ begin
   return n;
 end $$;
 
--- Takes away what a queue holds, with evidence: what is unfinished is cancelled, what is dead pruned.
+-- Takes away what a queue holds, with evidence: what is unfinished is cancelled, what is dead deleted.
 create function rowlock.clear_queue(queue int) returns bigint language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
 declare cancelled bigint;
 begin
@@ -440,13 +440,13 @@ begin
 end $$;
 
 -- For administrators: a queue that no TaskQueue declares any more. Refused while instances live or tasks are unfinished, unless forced: then the instances
--- are gone and the tasks cancelled. Answers with how many those were. Bodies and receipts go with their partitions.
+-- are gone and the tasks cancelled. Answers with how many those were. Payloads and receipts go with their partitions.
 create function rowlock.delete_queue(queue text, force boolean default false) returns bigint language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp set lock_timeout = '1s' set jit = off as $$
 #variable_conflict use_column
 declare v rowlock.queue; i record; living bigint; cancelled bigint := 0;
 begin
-  perform rowlock.demand_read_committed();
+  perform rowlock.require_read_committed();
   select * into v from rowlock.queue q where q.name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
   select count(*) into living from rowlock.instance x where x.queue = v.id and x.ended_at is null;
@@ -489,5 +489,5 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set j
   select q.name, count(t.id), count(*) filter (where c.s = 'completed'), count(*) filter (where c.s = 'dead'), count(*) filter (where c.s = 'cancelled'),
          count(*) filter (where c.s = 'open'), count(t.id) filter (where c.s is null)
   from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id
-  where not q.guarded or rowlock.may('reader', q.id) group by q.name order by q.name
+  where not q.restricted or rowlock.has_permission('reader', q.id) group by q.name order by q.name
 $$;

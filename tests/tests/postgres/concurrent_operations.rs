@@ -1,4 +1,4 @@
-//! Where two duties meet: partitions and producers, grants and declarations, pages and receipts.
+//! Where two operations meet: partitions and producers, grants and declarations, pages and receipts.
 
 use rowlock_queue::{CLAIM_MAX, Db, EnqueueOptions, Error, declare, enqueue};
 use rowlock_tests::{TestDb, declaration};
@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 /// No partition of tasks is left, as after days in which nobody made any.
 const USED_UP: &str = "do $$ declare p regclass; begin
      for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
-   end $$; update rowlock.queue set room_until = 1";
+   end $$; update rowlock.queue set partitions_until = 1";
 
 /// Before this was mended, the producer dropped the partition that another session had made, with its tasks: its
 /// snapshot was older and saw none of them.
@@ -34,8 +34,8 @@ async fn a_producer_with_an_old_snapshot_drops_no_partition() {
 async fn errors_are_moved_beside_a_publication_of_all_tables() {
     let test = TestDb::new().await;
     test.run("create publication everything for all tables").await;
-    let failures: String = test.one("select inhrelid::regclass::text from pg_inherits where inhparent = 'rowlock.failure'::regclass limit 1").await;
-    test.run(format!("insert into rowlock.failure (id, attempt, error) values (1, 1, 'no'); delete from {failures}; delete from rowlock.failure"))
+    let failures: String = test.one("select inhrelid::regclass::text from pg_inherits where inhparent = 'rowlock.task_error'::regclass limit 1").await;
+    test.run(format!("insert into rowlock.task_error (id, attempt, error) values (1, 1, 'no'); delete from {failures}; delete from rowlock.task_error"))
         .await;
 }
 
@@ -46,13 +46,18 @@ async fn a_worker_of_one_queue_reaches_no_instance_of_another() {
     declare(&test.db, &declaration("other")).await.unwrap();
     let foreign = Db::connect(&test.login("narrow", "'worker', array['other']").await).await.unwrap();
     test.enqueue().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     assert_eq!(member.claim(1).await.tasks.len(), 1);
-    let handed = rowlock_queue::hand_back_strays(&foreign, member.id(), &[]).await;
+    let handed = rowlock_queue::release_unknown_leases(&foreign, member.id(), &[]).await;
     assert!(matches!(&handed, Err(Error::Refused { code, .. }) if code == "RL011"), "{handed:?}");
-    let awaited =
-        rowlock_queue::claim_again(&foreign, member.id(), CLAIM_MAX, &member.lows, rowlock_queue::Token(1))
-            .await;
+    let awaited = rowlock_queue::claim_again(
+        &foreign,
+        member.id(),
+        CLAIM_MAX,
+        &member.watermarks,
+        rowlock_queue::Token(1),
+    )
+    .await;
     assert!(matches!(&awaited, Err(Error::Refused { code, .. }) if code == "RL011"), "{awaited:?}");
 }
 
@@ -72,7 +77,7 @@ async fn a_grant_for_no_queue_is_refused() {
 
 /// Before, the grant did not see the queue, which then was open to whoever had rights for another one.
 #[tokio::test]
-async fn a_queue_that_is_declared_beside_a_grant_is_guarded() {
+async fn a_queue_that_is_declared_beside_a_grant_is_restricted() {
     let test = TestDb::new().await;
     let producer = test.login("narrow", "").await;
     let mut owner = test.session().await;
@@ -99,7 +104,7 @@ async fn pages_of_what_was_cancelled_at_once_go_on() {
     sqlx::query("select rowlock.cancel_all($1)").bind(&ids).execute(&test.pool).await.unwrap();
     let (mut seen, mut after) = (Vec::new(), None::<i64>);
     loop {
-        let page = sqlx::query("select id from rowlock.tasks('mail', 'cancelled', $1, 20)").bind(after);
+        let page = sqlx::query("select id from rowlock.list_tasks('mail', 'cancelled', $1, 20)").bind(after);
         let page: Vec<i64> = page.fetch_all(&test.pool).await.unwrap().iter().map(|row| row.get(0)).collect();
         let Some(last) = page.last() else { break };
         after = Some(*last);
@@ -137,7 +142,7 @@ async fn a_role_that_is_gone_leaves_no_rights_behind() {
     ))
     .await;
     assert!(
-        !test.one::<bool>("select bool_or(guarded) from rowlock.queue").await,
+        !test.one::<bool>("select bool_or(restricted) from rowlock.queue").await,
         "nobody's rights are limited"
     );
     let again = Db::connect(&test.login("brief", "").await).await.unwrap();
@@ -151,7 +156,7 @@ async fn a_role_that_is_gone_leaves_no_rights_behind() {
 async fn a_claim_of_a_part_changes_no_index() {
     let test = TestDb::new().await;
     test.enqueue_many(100).await;
-    let member = test.member("a").await;
+    let member = test.instance("a").await;
     let mut session = test.session().await;
     session.execute("begin").await.unwrap();
     for token in 1..=3 {

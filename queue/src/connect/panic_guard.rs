@@ -14,7 +14,7 @@ const ARRAY_HEAD: usize = 20;
 const ELEMENT_HEAD: usize = 4;
 
 /// What sqlx answers; if it panics, an error after which nobody uses the connection again.
-pub(crate) async fn guarded<T>(asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+pub(crate) async fn catch_panic<T>(asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
     AssertUnwindSafe(asked).catch_unwind().await.unwrap_or_else(|_| Err(unsound("it made sqlx panic")))
 }
 
@@ -26,17 +26,17 @@ fn unsound(what: &str) -> sqlx::Error {
 pub(crate) trait Answer {
     /// Reads each value once, and forgets it. A value that makes sqlx panic does so here, under guard; one
     /// that would have it make room without end is an error.
-    fn try_out(&self) -> sqlx::Result<()>;
+    fn decode_all(&self) -> sqlx::Result<()>;
 }
 
 impl Answer for Vec<PgRow> {
-    fn try_out(&self) -> sqlx::Result<()> {
-        self.iter().try_for_each(Answer::try_out)
+    fn decode_all(&self) -> sqlx::Result<()> {
+        self.iter().try_for_each(Answer::decode_all)
     }
 }
 
 impl Answer for PgRow {
-    fn try_out(&self) -> sqlx::Result<()> {
+    fn decode_all(&self) -> sqlx::Result<()> {
         for column in self.columns() {
             let at = column.ordinal();
             let value = self.try_get_raw(at)?;
@@ -108,7 +108,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_an_error_of_the_protocol() {
         let empty: Vec<u8> = Vec::new();
-        let answer = guarded(async { Ok(empty[0]) }).await;
+        let answer = catch_panic(async { Ok(empty[0]) }).await;
         assert!(matches!(answer, Err(sqlx::Error::Protocol(_))), "{answer:?}");
     }
 }

@@ -5,7 +5,7 @@ use sqlx::Row;
 use crate::{Db, Result, db::query};
 
 /// Whether it may do what an instance does: join, claim, settle.
-pub async fn may_work(db: &Db) -> Result<bool> {
+pub async fn has_worker_permission(db: &Db) -> Result<bool> {
     let asked = "
 select coalesce(bool_and(pg_catalog.has_function_privilege(p.oid, 'execute')), false)
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) p.pronamespace

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::flow::Flow;
 
 /// What passes on a session's bytes.
-pub(super) enum Pump {
+pub(super) enum Forwarder {
     /// The task that asks passes on the bytes of question and answer: waking another one for each takes
     /// longer.
     Here(Box<Flow>, Arc<Turn>),
@@ -26,13 +26,13 @@ pub(super) enum Pump {
     Over,
 }
 
-impl Pump {
+impl Forwarder {
     pub(super) fn here(flow: Flow) -> Self {
         Self::Here(Box::new(flow), Arc::default())
     }
 
-    /// What is asked, while the pump passes it on.
-    pub(super) async fn beside<T>(&mut self, asked: impl Future<Output = T>) -> T {
+    /// What is asked, while the forwarder passes it on.
+    pub(super) async fn run_with<T>(&mut self, asked: impl Future<Output = T>) -> T {
         let Self::Here(flow, turn) = self else { return asked.await };
         let mut asked = pin!(asked);
         turn.begin();
@@ -76,13 +76,13 @@ impl Pump {
                 flow.note_end();
                 poll_fn(|cx| flow.poll(cx)).await;
             }
-            Self::Away(pump) => _ = pump.await,
+            Self::Away(forwarder) => _ = forwarder.await,
             Self::Over => (),
         }
     }
 }
 
-impl std::fmt::Debug for Pump {
+impl std::fmt::Debug for Forwarder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Pump").finish_non_exhaustive()
     }

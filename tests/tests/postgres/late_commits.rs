@@ -5,11 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rowlock_queue::{Caretaker, TaskId};
-use rowlock_tests::{Member, TestDb};
+use rowlock_queue::{Maintainer, TaskId};
+use rowlock_tests::{TestDb, TestInstance};
 use sqlx::{Executor, Row};
 
-const ENQUEUE: &str = "select rowlock.enqueue('mail', 'send', '{}', '{\"bell\": false}')";
+const ENQUEUE: &str = "select rowlock.enqueue('mail', 'send', '{}', '{\"notify\": false}')";
 
 /// Enqueues in an open transaction; returns it with the task.
 async fn open_producer(test: &TestDb, begin: &'static str) -> (sqlx::PgConnection, TaskId, i64) {
@@ -22,14 +22,14 @@ async fn open_producer(test: &TestDb, begin: &'static str) -> (sqlx::PgConnectio
     (producer, id, k)
 }
 
-async fn sweep(member: &Member, caretaker: &mut Caretaker) -> u64 {
-    caretaker.run_once(&member.db, None, Some(&member.lows)).await.unwrap().swept
+async fn sweep(member: &TestInstance, maintainer: &mut Maintainer) -> u64 {
+    maintainer.run_once(&member.db, None, Some(&member.watermarks)).await.unwrap().missed_moved
 }
 
 #[tokio::test]
 async fn a_transaction_that_commits_late_is_claimed_by_the_next_claim() {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let (mut producer, id, k) = open_producer(&test, "begin").await;
     member.walk_past(k).await;
     producer.execute("commit").await.unwrap();
@@ -41,7 +41,7 @@ const PROMISED: Duration = Duration::from_millis(50);
 const PROMISED_LONG: Duration = Duration::from_secs(1);
 /// What tests at the same time on few cores may add: still less than the second that a task waits which claims have walked past.
 const ALLOWANCE: u32 = 6;
-/// A low lags by 250 ms, 50 of which are for the transaction: a commit for which the disk takes longer is left for a sweep.
+/// A watermark lags by 250 ms, 50 of which are for the transaction: a commit for which the disk takes longer is left for a sweep.
 const QUICK_COMMIT: Duration = Duration::from_millis(200);
 const HELD_LONG: Duration = Duration::from_secs(10);
 const HELD_SOAKING: Duration = Duration::from_mins(10);
@@ -49,7 +49,7 @@ const HELD_SOAKING: Duration = Duration::from_mins(10);
 #[tokio::test]
 async fn producers_out_of_order_are_claimed_quickly() {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let end = Instant::now() + Duration::from_secs(4);
     let producers = (0..4).map(|_| {
         let pool = test.pool.clone();
@@ -99,7 +99,7 @@ async fn producers_out_of_order_are_claimed_quickly() {
 #[tokio::test]
 async fn a_transaction_held_long_is_claimed_soon_after_its_commit() {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let held = if rowlock_tests::soaks() { HELD_SOAKING } else { HELD_LONG };
     let mut producers = Vec::new();
     for _ in 0..4 {
@@ -126,7 +126,7 @@ async fn a_transaction_held_long_is_claimed_soon_after_its_commit() {
 }
 
 /// Claims what there is; notes when.
-async fn claim_all(member: &mut Member, claimed: &mut HashMap<TaskId, Instant>) {
+async fn claim_all(member: &mut TestInstance, claimed: &mut HashMap<TaskId, Instant>) {
     let tasks = member.claim(1000).await.tasks;
     let now = Instant::now();
     claimed.extend(tasks.iter().map(|task| (task.id, now)));
@@ -135,28 +135,28 @@ async fn claim_all(member: &mut Member, claimed: &mut HashMap<TaskId, Instant>) 
 #[tokio::test]
 async fn a_task_with_immediate_constraints_is_found_by_the_sweep() {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
+    let mut member = test.instance("a").await;
+    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
     let (mut producer, id, k) = open_producer(&test, "begin; set constraints all immediate").await;
     member.walk_past(k).await;
     for _ in 0..5 {
         assert_eq!(
-            sweep(&member, &mut caretaker).await,
+            sweep(&member, &mut maintainer).await,
             0,
             "the transaction is open: its task is not there yet"
         );
     }
     producer.execute("commit").await.unwrap();
     assert!(member.claim(1).await.tasks.is_empty(), "the case that the sweep is for");
-    swept_within(&member, &mut caretaker, 20).await;
+    swept_within(&member, &mut maintainer, 20).await;
     assert_eq!(member.claim(1).await.tasks[0].id, id);
 }
 
 #[tokio::test]
 async fn a_prepared_transaction_is_found_whenever_it_commits() {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
+    let mut member = test.instance("a").await;
+    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
     let (mut producer, id, k) = open_producer(&test, "begin").await;
     let name = format!("'{}'", test.name);
     producer.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
@@ -164,43 +164,43 @@ async fn a_prepared_transaction_is_found_whenever_it_commits() {
     test.run("select nextval('rowlock.k_seq') from generate_series(1, 3)").await;
     member.walk_past(k + 3).await;
     for _ in 0..5 {
-        assert_eq!(sweep(&member, &mut caretaker).await, 0);
+        assert_eq!(sweep(&member, &mut maintainer).await, 0);
     }
     producer.execute(sqlx::AssertSqlSafe(format!("commit prepared {name}"))).await.unwrap();
-    swept_within(&member, &mut caretaker, 20).await;
+    swept_within(&member, &mut maintainer, 20).await;
     assert_eq!(member.claim(1).await.tasks[0].id, id);
 }
 
 #[tokio::test]
 async fn a_late_commit_is_found_beside_a_transaction_that_was_prepared_and_forgotten() {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
+    let mut member = test.instance("a").await;
+    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
     let (mut forgotten, _, _) = open_producer(&test, "begin").await;
     let name = format!("'{}'", test.name);
     forgotten.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
     let (mut producer, id, k) = open_producer(&test, "begin; set constraints all immediate").await;
     member.walk_past(k).await;
-    sweep(&member, &mut caretaker).await;
+    sweep(&member, &mut maintainer).await;
     producer.execute("commit").await.unwrap();
-    swept_within(&member, &mut caretaker, 30).await;
+    swept_within(&member, &mut maintainer, 30).await;
     assert_eq!(member.claim(1).await.tasks[0].id, id);
     test.run(format!("rollback prepared {name}")).await;
 }
 
 /// A pass notes, the next moves the watermark and sweeps; other sessions of the server may be in the way for a moment.
-async fn swept_within(member: &Member, caretaker: &mut Caretaker, seconds: u64) {
+async fn swept_within(member: &TestInstance, maintainer: &mut Maintainer, seconds: u64) {
     let end = Instant::now() + Duration::from_secs(seconds);
-    while sweep(member, caretaker).await == 0 {
+    while sweep(member, maintainer).await == 0 {
         assert!(Instant::now() < end, "not swept");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
-async fn a_due_time_that_passed_before_the_commit_is_promoted_at_once() {
+async fn a_due_time_that_passed_before_the_commit_is_moved_at_once() {
     let test = TestDb::new().await;
-    let mut caretaker = Caretaker::new();
+    let mut maintainer = Maintainer::new();
     let mut producer = test.session().await;
     producer.execute("begin").await.unwrap();
     let enqueue = "select rowlock.enqueue('mail', 'send', '{}', '{\"delay\": \"200 milliseconds\"}')";
@@ -208,19 +208,19 @@ async fn a_due_time_that_passed_before_the_commit_is_promoted_at_once() {
     // The mover's watermark passes the due time.
     let end = Instant::now() + Duration::from_millis(600);
     while Instant::now() < end {
-        assert_eq!(caretaker.run_once(&test.db, None, None).await.unwrap().promoted, 0);
+        assert_eq!(maintainer.run_once(&test.db, None, None).await.unwrap().due_moved, 0);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     producer.execute("commit").await.unwrap();
     assert_eq!(test.state(id).await.as_deref(), Some("scheduled"));
-    assert_eq!(caretaker.run_once(&test.db, None, None).await.unwrap().promoted, 1);
+    assert_eq!(maintainer.run_once(&test.db, None, None).await.unwrap().due_moved, 1);
     assert_eq!(test.state(id).await.as_deref(), Some("available"));
 }
 
 #[tokio::test]
 async fn a_scheduled_task_becomes_available_when_due_and_not_before() {
     let test = TestDb::new().await;
-    let mut caretaker = Caretaker::new();
+    let mut maintainer = Maintainer::new();
     let soon = test
         .enqueue_with(&rowlock_queue::EnqueueOptions {
             delay: Some(Duration::from_millis(300)),
@@ -228,8 +228,8 @@ async fn a_scheduled_task_becomes_available_when_due_and_not_before() {
         })
         .await;
     let enqueued = Instant::now();
-    assert_eq!(caretaker.run_once(&test.db, None, None).await.unwrap().promoted, 0);
-    while caretaker.run_once(&test.db, None, None).await.unwrap().promoted == 0 {
+    assert_eq!(maintainer.run_once(&test.db, None, None).await.unwrap().due_moved, 0);
+    while maintainer.run_once(&test.db, None, None).await.unwrap().due_moved == 0 {
         assert!(enqueued.elapsed() < Duration::from_secs(5));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

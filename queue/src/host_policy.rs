@@ -20,7 +20,7 @@ const API_SERVER: &str = "KUBERNETES_SERVICE_HOST";
 
 /// What is refused, and what is not in spite of that.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Reach {
+pub struct HostPolicy {
     allowed: Vec<Place>,
     refused: Vec<Place>,
     /// Where the API server is, as the environment of a pod says and as a kubeconfig does.
@@ -34,7 +34,7 @@ enum Place {
     Range(IpAddr, u8),
 }
 
-impl Reach {
+impl HostPolicy {
     /// `allowed` and `refused`: names, addresses and ranges of them, such as `10.0.0.0/24`; what is in both
     /// is allowed. `api_server`: the host that a kubeconfig names, beside the one of a pod's environment.
     #[must_use]
@@ -56,30 +56,30 @@ impl Reach {
 
     /// Why the host is not asked, whatever its addresses; goes on after "the database URL".
     pub(crate) fn refuses_name(&self, host: &str) -> Option<String> {
-        let name = plain(host);
+        let name = normalize(host);
         let named = |places: &[Place]| places.iter().any(|place| place.is_named(&name));
         if named(&self.allowed) {
             return None;
         }
         if name == "localhost" || name.ends_with(".localhost") {
-            return Some(ourselves(host));
+            return Some(loopback(host));
         }
         if named(&self.api_server) || named(&self.refused) {
-            return Some(of_the_cluster(host));
+            return Some(cluster_address(host));
         }
         self.refuses(host, name.parse().ok()?)
     }
 
     /// Why the host is not asked at one of its addresses.
     pub(crate) fn refuses(&self, host: &str, address: IpAddr) -> Option<String> {
-        let address = meant(address);
-        let name = plain(host);
+        let address = effective_address(address);
+        let name = normalize(host);
         let within = |places: &[Place]| places.iter().any(|place| place.holds(address));
         if within(&self.allowed) || self.allowed.iter().any(|place| place.is_named(&name)) {
             return None;
         }
         if address.is_loopback() || address.is_unspecified() {
-            return Some(ourselves(host));
+            return Some(loopback(host));
         }
         let local = match address {
             IpAddr::V4(address) => {
@@ -88,7 +88,7 @@ impl Reach {
             IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
         };
         (local || METADATA.contains(&address) || within(&self.api_server) || within(&self.refused))
-            .then(|| of_the_cluster(host))
+            .then(|| cluster_address(host))
     }
 }
 
@@ -102,8 +102,10 @@ impl Place {
             text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address = address.trim_matches(['[', ']']).parse::<IpAddr>();
         match (address, bits) {
-            (Err(_), None) => Ok(Self::Name(plain(text))),
-            (Ok(address), None) => Ok(Self::Range(meant(address), width(meant(address)))),
+            (Err(_), None) => Ok(Self::Name(normalize(text))),
+            (Ok(address), None) => {
+                Ok(Self::Range(effective_address(address), width(effective_address(address))))
+            }
             (Ok(address), Some(bits)) => {
                 let bits = bits.parse().ok().filter(|bits| *bits <= width(address));
                 let bits =
@@ -135,13 +137,13 @@ fn width(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn plain(host: &str) -> String {
+fn normalize(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
 /// Where packets to this address go in the end: an IPv4 address may be written inside of one of IPv6, plainly or
 /// for a NAT64.
-fn meant(address: IpAddr) -> IpAddr {
+fn effective_address(address: IpAddr) -> IpAddr {
     let IpAddr::V6(six) = address.to_canonical() else { return address.to_canonical() };
     match six.segments() {
         [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
@@ -154,17 +156,17 @@ fn meant(address: IpAddr) -> IpAddr {
     }
 }
 
-fn of_the_cluster(host: &str) -> String {
+fn cluster_address(host: &str) -> String {
     format!(
         "names `{host}`, which is an address of the cluster's own machines: name the Service or host of the database, or have the \
          operator's administrator add it to allowedDatabaseHosts"
     )
 }
 
-fn ourselves(host: &str) -> String {
+fn loopback(host: &str) -> String {
     format!(
         "names `{host}`, which is every pod's own address, and the operator does not run in your pod: name the Service or host of the \
-         database, which both reach"
+         database, which both policy"
     )
 }
 
@@ -172,9 +174,9 @@ fn ourselves(host: &str) -> String {
 mod tests {
     use super::*;
 
-    fn reach(allowed: &[&str]) -> Reach {
+    fn policy(allowed: &[&str]) -> HostPolicy {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        Reach::new(
+        HostPolicy::new(
             &texts(allowed),
             &texts(&["10.7.0.0/16", "2001:db8:7::/48", "node-1.example"]),
             Some("10.96.0.1"),
@@ -202,36 +204,36 @@ mod tests {
             ("::127.0.0.1", "does not run in your pod"),
             ("::10.96.0.1", "allowedDatabaseHosts"),
         ] {
-            let said = reach(&[]).refuses_name(host).unwrap_or_default();
+            let said = policy(&[]).refuses_name(host).unwrap_or_default();
             assert!(said.contains(says), "{host}: {said}");
         }
         for host in ["db.shop.svc", "10.0.0.1", "192.168.1.1", "2001:db8::1", "localhost.example.com"] {
-            assert_eq!(reach(&[]).refuses_name(host), None, "{host}");
+            assert_eq!(policy(&[]).refuses_name(host), None, "{host}");
         }
     }
 
     #[test]
     fn an_api_server_that_is_a_name_is_refused_by_it() {
-        let reach = Reach::new(&[], &[], Some("api.cluster.example"));
-        assert!(reach.refuses_name("API.cluster.example.").is_some());
-        assert_eq!(reach.refuses_name("db.cluster.example"), None);
+        let policy = HostPolicy::new(&[], &[], Some("api.cluster.example"));
+        assert!(policy.refuses_name("API.cluster.example.").is_some());
+        assert_eq!(policy.refuses_name("db.cluster.example"), None);
     }
 
     #[test]
     fn a_name_is_refused_by_what_it_means() {
         let own = IpAddr::from([127, 0, 0, 1]);
-        assert!(reach(&[]).refuses("db.example.com", own).is_some());
-        assert_eq!(reach(&[]).refuses("db.example.com", IpAddr::from([10, 0, 0, 1])), None);
+        assert!(policy(&[]).refuses("db.example.com", own).is_some());
+        assert_eq!(policy(&[]).refuses("db.example.com", IpAddr::from([10, 0, 0, 1])), None);
     }
 
     #[test]
     fn an_administrator_may_allow_it() {
         let own = IpAddr::from([127, 0, 0, 1]);
-        assert_eq!(reach(&["127.0.0.1"]).refuses_name("127.0.0.1"), None);
-        assert_eq!(reach(&["127.0.0.1"]).refuses("db.example.com", own), None);
-        assert_eq!(reach(&["db.example.com"]).refuses("DB.example.com", own), None);
-        assert_eq!(reach(&["localhost"]).refuses_name("localhost"), None);
-        assert!(reach(&["localhost"]).refuses_name("127.0.0.1").is_some());
+        assert_eq!(policy(&["127.0.0.1"]).refuses_name("127.0.0.1"), None);
+        assert_eq!(policy(&["127.0.0.1"]).refuses("db.example.com", own), None);
+        assert_eq!(policy(&["db.example.com"]).refuses("DB.example.com", own), None);
+        assert_eq!(policy(&["localhost"]).refuses_name("localhost"), None);
+        assert!(policy(&["localhost"]).refuses_name("127.0.0.1").is_some());
     }
 
     /// Before, the addresses of nodes and of the API server behind its Service could not be refused.
@@ -239,25 +241,25 @@ mod tests {
     fn what_an_administrator_refuses_is_refused_by_every_way() {
         for host in ["10.7.3.4", "::ffff:10.7.3.4", "64:ff9b::10.7.3.4", "2001:db8:7:1::2", "Node-1.example."]
         {
-            let said = reach(&[]).refuses_name(host).unwrap_or_default();
+            let said = policy(&[]).refuses_name(host).unwrap_or_default();
             assert!(said.contains("allowedDatabaseHosts"), "{host}: {said}");
         }
         let node = IpAddr::from([10, 7, 3, 4]);
-        assert!(reach(&[]).refuses("db.example.com", node).is_some());
-        assert_eq!(reach(&[]).refuses_name("10.8.0.1"), None);
+        assert!(policy(&[]).refuses("db.example.com", node).is_some());
+        assert_eq!(policy(&[]).refuses_name("10.8.0.1"), None);
         // One node has a database all the same.
-        assert_eq!(reach(&["10.7.3.4"]).refuses_name("10.7.3.4"), None);
-        assert_eq!(reach(&["10.7.3.0/24"]).refuses("db.example.com", node), None);
-        assert!(reach(&["10.7.3.0/24"]).refuses_name("10.7.4.1").is_some());
+        assert_eq!(policy(&["10.7.3.4"]).refuses_name("10.7.3.4"), None);
+        assert_eq!(policy(&["10.7.3.0/24"]).refuses("db.example.com", node), None);
+        assert!(policy(&["10.7.3.0/24"]).refuses_name("10.7.4.1").is_some());
     }
 
     #[test]
     fn a_range_that_is_none_is_told() {
         for text in ["10.0.0.0/33", "10.0.0.0/x", "node/24", "::/129"] {
-            assert!(Reach::check(text).is_err(), "{text}");
+            assert!(HostPolicy::check(text).is_err(), "{text}");
         }
         for text in ["", "10.0.0.0/8", "::/0", "db.example", "[::1]"] {
-            assert_eq!(Reach::check(text), Ok(()), "{text}");
+            assert_eq!(HostPolicy::check(text), Ok(()), "{text}");
         }
     }
 }

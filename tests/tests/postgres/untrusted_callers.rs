@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{BeatIn, Db, Declaration, EnqueueOptions, Error, Lows, TaskId, beat, declare, enqueue};
-use rowlock_tests::{Member, TestDb, declaration};
+use rowlock_queue::{
+    Db, Declaration, EnqueueOptions, Error, Heartbeat, TaskId, Watermarks, declare, enqueue, heartbeat,
+};
+use rowlock_tests::{TestDb, TestInstance, declaration};
 use sqlx::{AssertSqlSafe, Executor, Row};
 
-async fn rescue(test: &TestDb, victim: &Member) -> Option<i32> {
+async fn rescue(test: &TestDb, victim: &TestInstance) -> Option<i32> {
     test.one(format!(
-        "select rowlock.rescue(instance, beat) from rowlock.pulses() where instance = {}",
+        "select rowlock.rescue(instance, heartbeat) from rowlock.newest_heartbeats() where instance = {}",
         victim.id()
     ))
     .await
@@ -21,21 +23,21 @@ fn code<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
     }
 }
 
-/// Before, the number of its newest beat was enough to end an instance that lives.
+/// Before, the number of its newest heartbeat was enough to end an instance that lives.
 #[tokio::test]
-async fn who_has_beaten_within_a_lease_is_not_rescued_whoever_asks() {
+async fn an_instance_with_a_recent_heartbeat_is_not_rescued_whoever_asks() {
     let test = TestDb::new().await;
-    let victim = test.member("victim").await;
+    let victim = test.instance("victim").await;
     let mut liar = test.session().await;
-    // A transaction that was begun long ago makes no old beat.
+    // A transaction that was begun long ago makes no old heartbeat.
     liar.execute("begin; select pg_sleep(0.2)").await.unwrap();
     assert_eq!(rescue(&test, &victim).await, None);
     liar.execute("select rowlock.join('mail', 'liar', 1)").await.unwrap();
-    let late = "select max(at) > clock_timestamp() - interval '0.1 s' from rowlock.beat";
+    let late = "select max(at) > clock_timestamp() - interval '0.1 s' from rowlock.heartbeat";
     let row = liar.fetch_one(late).await.unwrap();
     assert!(row.get::<bool, _>(0));
     liar.execute("commit").await.unwrap();
-    assert!(!victim.beat(0, 1).await.gone);
+    assert!(!victim.heartbeat(0, 1).await.gone);
     test.silence(victim.id()).await;
     assert_eq!(rescue(&test, &victim).await, Some(0));
 }
@@ -43,14 +45,14 @@ async fn who_has_beaten_within_a_lease_is_not_rescued_whoever_asks() {
 #[tokio::test]
 async fn who_is_dead_is_rescued_although_the_clock_was_set_back() {
     let test = TestDb::new().await;
-    let dead = test.member("dead").await;
-    dead.beat(0, 1).await;
-    test.run("update rowlock.beat set at = at + interval '1 hour'").await;
-    let other = test.member("other").await;
-    other.beat(0, 1).await;
+    let dead = test.instance("dead").await;
+    dead.heartbeat(0, 1).await;
+    test.run("update rowlock.heartbeat set at = at + interval '1 hour'").await;
+    let other = test.instance("other").await;
+    other.heartbeat(0, 1).await;
     assert_eq!(rescue(&test, &dead).await, None, "nothing has come after it for long enough");
     test.silence(other.id()).await;
-    other.beat(0, 1).await;
+    other.heartbeat(0, 1).await;
     assert_eq!(rescue(&test, &dead).await, Some(0));
 }
 
@@ -58,13 +60,13 @@ async fn who_is_dead_is_rescued_although_the_clock_was_set_back() {
 async fn watermarks_that_are_too_high_are_refused_and_lead_no_other_astray() {
     let test = TestDb::new().await;
     test.enqueue_many(3).await;
-    let honest = test.member("honest").await;
-    honest.beat(0, 1).await;
+    let honest = test.instance("honest").await;
+    honest.heartbeat(0, 1).await;
     let (liar, newest) =
-        (test.member("liar").await, test.one::<i64>("select last_value from rowlock.k_seq").await);
-    for (low, taken) in [(1_000_000_000_000, false), (newest + 900_000, true)] {
-        let lows = Lows::starting_at(Some(vec![low; 16]));
-        let said = beat(&test.db, &BeatIn { lows: &lows, ..liar.says(0, 1) }).await;
+        (test.instance("liar").await, test.one::<i64>("select last_value from rowlock.k_seq").await);
+    for (watermark, taken) in [(1_000_000_000_000, false), (newest + 900_000, true)] {
+        let watermarks = Watermarks::starting_at(Some(vec![watermark; 16]));
+        let said = heartbeat(&test.db, &Heartbeat { watermarks: &watermarks, ..liar.says(0, 1) }).await;
         if taken {
             said.unwrap();
         } else {
@@ -73,7 +75,7 @@ async fn watermarks_that_are_too_high_are_refused_and_lead_no_other_astray() {
     }
     let drawn = test.one::<i64>("select last_value from rowlock.k_seq").await - newest;
     assert!(drawn <= 10_000, "{drawn} numbers were drawn");
-    let mut joins = test.member("joins").await;
+    let mut joins = test.instance("joins").await;
     assert_eq!(joins.claim(10).await.tasks.len(), 3, "it starts below them");
 }
 
@@ -81,7 +83,7 @@ async fn watermarks_that_are_too_high_are_refused_and_lead_no_other_astray() {
 async fn payloads_are_for_who_holds_the_tasks() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(5).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(2).await;
     let bodies = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
     assert_eq!(bodies.len(), 2, "its own only");
@@ -139,7 +141,7 @@ async fn tasks_of_next_year_have_a_limit_of_their_own() {
     let later =
         "select rowlock.enqueue_many('mail', 't', '[1,2,3,4,5,6,7,8,9,10]', '{\"delay\": \"300 days\"}')";
     test.run(later).await;
-    test.run("select rowlock.tidy()").await;
+    test.run("select rowlock.update_backlog_limits()").await;
     test.enqueue().await;
     let mut session = test.session().await;
     let refused = session.execute(later).await.map_err(Error::from);
@@ -149,11 +151,11 @@ async fn tasks_of_next_year_have_a_limit_of_their_own() {
     for id in ids {
         rowlock_queue::cancel(&test.db, TaskId(id)).await.unwrap();
     }
-    test.run("select rowlock.tidy()").await;
+    test.run("select rowlock.update_backlog_limits()").await;
     test.run(later).await;
 }
 
-/// Before, a shop's own transaction failed once nobody had cared for its database for three days.
+/// Before, a shop's own transaction failed once nobody had maintained its database for three days.
 #[tokio::test]
 async fn a_producer_makes_partitions_where_nobody_has_for_days() {
     let test = TestDb::new().await;
@@ -161,7 +163,7 @@ async fn a_producer_makes_partitions_where_nobody_has_for_days() {
     test.run(
         "do $$ declare p regclass; begin
            for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
-         end $$; update rowlock.queue set room_until = 1",
+         end $$; update rowlock.queue set partitions_until = 1",
     )
     .await;
     let id = enqueue(&seller, "mail", "t", "{}", &EnqueueOptions::default()).await.unwrap();
@@ -169,7 +171,7 @@ async fn a_producer_makes_partitions_where_nobody_has_for_days() {
         .await
         .unwrap();
     assert!(
-        test.one::<bool>("select room_until = rowlock.room_until() from rowlock.queue").await,
+        test.one::<bool>("select partitions_until = rowlock.partitions_until() from rowlock.queue").await,
         "for the others"
     );
     assert_eq!(test.state(id).await.as_deref(), Some("available"));
@@ -183,12 +185,12 @@ async fn where_no_partition_can_be_made_enqueue_says_why() {
     test.run(
         "do $$ declare p regclass; begin
            for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
-         end $$; update rowlock.queue set room_until = 1",
+         end $$; update rowlock.queue set partitions_until = 1",
     )
     .await;
     let mut forgotten = test.session().await;
     let pid: i32 = forgotten.fetch_one("select pg_backend_pid()").await.unwrap().get(0);
-    forgotten.execute("begin; select from rowlock.mutex where duty = 1 for update").await.unwrap();
+    forgotten.execute("begin; select from rowlock.mutex where operation = 1 for update").await.unwrap();
     let Err(Error::Refused { code, message, hint }) =
         enqueue(&seller, "mail", "t", "{}", &EnqueueOptions::default()).await
     else {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use rowlock_queue::{
-    ConnectionLimit, Db, Declaration, Error, Overview, adopt, declare, identity, keep_bell, listen, overview,
+    ConnectionLimit, Db, Declaration, Error, Overview, adopt, declare, identity, listen, overview,
+    request_notify,
 };
 use rowlock_tests::{TestDb, declaration, server};
 use tokio::time::timeout;
@@ -110,20 +111,20 @@ async fn a_queue_is_adopted_only_from_the_owner_that_is_named() {
 }
 
 #[tokio::test]
-async fn the_bell_rings_for_a_queue_without_instances_while_an_operator_keeps_it() {
+async fn notify_is_sent_for_a_queue_without_instances_while_an_operator_asks_for_it() {
     let test = TestDb::new().await;
-    let mut bell = listen(&test.connect()).await.unwrap();
+    let mut listener = listen(&test.connect()).await.unwrap();
     let queue = overview(&test.db).await.unwrap().queues[0].stats.queue;
-    keep_bell(&test.db, &[queue]).await.unwrap();
+    request_notify(&test.db, &[queue]).await.unwrap();
     test.enqueue().await;
-    assert_eq!(timeout(PATIENCE, bell.wait()).await.unwrap().unwrap(), queue);
+    assert_eq!(timeout(PATIENCE, listener.wait()).await.unwrap().unwrap(), queue);
     // Not written again before it is worth it: the row stays as it is.
     let version = || test.one::<String>("select xmin::text from rowlock.queue");
     let before = version().await;
-    keep_bell(&test.db, &[queue]).await.unwrap();
+    request_notify(&test.db, &[queue]).await.unwrap();
     assert_eq!(version().await, before);
-    test.run("update rowlock.queue set bell_until = now() + interval '20 seconds'").await;
-    keep_bell(&test.db, &[queue]).await.unwrap();
-    let kept: bool = test.one("select bell_until > now() + interval '50 seconds' from rowlock.queue").await;
+    test.run("update rowlock.queue set notify_until = now() + interval '20 seconds'").await;
+    request_notify(&test.db, &[queue]).await.unwrap();
+    let kept: bool = test.one("select notify_until > now() + interval '50 seconds' from rowlock.queue").await;
     assert!(kept);
 }

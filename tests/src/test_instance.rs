@@ -3,30 +3,30 @@
 use std::time::Duration;
 
 use rowlock_queue::{
-    Beat, BeatIn, Claimed, Db, InstanceId, Joined, Lows, Outcome, Settled, Settlement, Token, beat, claim,
-    join, settle,
+    Claimed, Db, Heartbeat, HeartbeatReply, InstanceId, Joined, Outcome, Settled, Settlement, Token,
+    Watermarks, claim, heartbeat, join, settle,
 };
 
 /// An instance of the queue `mail`.
 #[derive(Debug)]
-pub struct Member {
+pub struct TestInstance {
     /// What its verbs run on.
     pub db: Db,
     /// What it started with.
     pub joined: Joined,
     /// From where it claims.
-    pub lows: Lows,
+    pub watermarks: Watermarks,
 }
 
-impl Member {
+impl TestInstance {
     /// Joins with room for a hundred workers.
     ///
     /// # Panics
     /// If that fails.
     pub async fn join(db: &Db, name: &str) -> Self {
         let joined = join(db, "mail", name, 100).await.expect("an instance joins");
-        let lows = joined.lows.clone();
-        Self { db: db.clone(), joined, lows }
+        let watermarks = joined.watermarks.clone();
+        Self { db: db.clone(), joined, watermarks }
     }
 
     /// Which.
@@ -35,13 +35,14 @@ impl Member {
         self.joined.instance
     }
 
-    /// Claims, and moves its low as a worker does.
+    /// Claims, and moves its watermark as a worker does.
     ///
     /// # Panics
     /// If that fails.
     pub async fn claim(&mut self, want: u32) -> Claimed {
-        let claimed = claim(&self.db, self.id(), want, &self.lows, Token::random()).await.expect("a claim");
-        self.lows.advance(&claimed.lows_seen);
+        let claimed =
+            claim(&self.db, self.id(), want, &self.watermarks, Token::random()).await.expect("a claim");
+        self.watermarks.advance(&claimed.watermark_observation);
         claimed
     }
 
@@ -53,40 +54,40 @@ impl Member {
         settle(&self.db, self.id(), &settlements(claimed, outcome)).await.expect("a settlement")
     }
 
-    /// Beats: holds and wants so many, keeps to allocation 0.
+    /// Sends a heartbeat: holds and wants so many, keeps to allocation 0.
     ///
     /// # Panics
     /// If that fails.
-    pub async fn beat(&self, held: u32, wants: u32) -> Beat {
-        beat(&self.db, &self.says(held, wants)).await.expect("a beat")
+    pub async fn heartbeat(&self, held: u32, wants: u32) -> HeartbeatReply {
+        heartbeat(&self.db, &self.says(held, wants)).await.expect("a heartbeat")
     }
 
-    /// Beats, having had a worker free.
+    /// Sends a heartbeat, having had a worker free.
     ///
     /// # Panics
     /// If that fails.
-    pub async fn sleep(&self) -> Beat {
-        beat(&self.db, &BeatIn { sleeps: true, ..self.says(0, 1) }).await.expect("a beat")
+    pub async fn sleep(&self) -> HeartbeatReply {
+        heartbeat(&self.db, &Heartbeat { idle: true, ..self.says(0, 1) }).await.expect("a heartbeat")
     }
 
-    /// What it says with a beat.
+    /// What it says with a heartbeat.
     #[must_use]
-    pub fn says(&self, held: u32, wants: u32) -> BeatIn<'_> {
-        BeatIn {
+    pub fn says(&self, held: u32, wants: u32) -> Heartbeat<'_> {
+        Heartbeat {
             instance: self.id(),
             held,
             wants,
             allocated: 0,
             acknowledged: 0,
-            lows: &self.lows,
-            sleeps: false,
+            watermarks: &self.watermarks,
+            idle: false,
             service_millis: None,
         }
     }
 
     /// Claims nothing again and again until its claims start above `k`.
     pub async fn walk_past(&mut self, k: i64) {
-        while self.lows.as_slice().iter().any(|low| *low <= k) {
+        while self.watermarks.as_slice().iter().any(|watermark| *watermark <= k) {
             tokio::time::sleep(Duration::from_millis(20)).await;
             // An empty queue moves on only with the newest k.
             self.claim(1).await;

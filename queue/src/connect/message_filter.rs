@@ -37,15 +37,15 @@ const COLUMNS: u16 = 1664;
 /// The same for a tenant's: twice what the widest of our looks has.
 const COLUMNS_OF_TENANT: u16 = 64;
 
-/// A notice or a ring, of which nobody reads more.
-const ASIDE_LARGEST: usize = 64 << 10;
+/// A notice or a notification, of which nobody reads more.
+const NOTICE_LARGEST: usize = 64 << 10;
 
 /// All values of parameters that a server reports after the start, over the life of a connection; sqlx keeps
 /// each.
 const REPORTS: usize = 1 << 20;
 
 /// Where in the stream we are.
-pub(super) struct Walk {
+pub(super) struct MessageFilter {
     /// Bytes of the current message that are still to come.
     left: usize,
     /// Whether the current message is kept from sqlx.
@@ -62,7 +62,7 @@ pub(super) struct Walk {
     reported: usize,
 }
 
-impl Walk {
+impl MessageFilter {
     pub(super) fn new(trust: UrlTrust) -> Self {
         let (largest, columns, answer) = match trust {
             UrlTrust::Own => (LARGEST, COLUMNS, None),
@@ -86,9 +86,9 @@ impl Walk {
     }
 
     pub(super) fn of(target: &Target) -> Self {
-        let walk = Self::new(target.trust);
-        let turns = target.tenant.clone().map(|tenant| Turns::new(tenant, Arc::clone(&walk.asked)));
-        Self { turns, ..walk }
+        let filter = Self::new(target.trust);
+        let turns = target.tenant.clone().map(|tenant| Turns::new(tenant, Arc::clone(&filter.asked)));
+        Self { turns, ..filter }
     }
 
     /// Waits for leave, where the answer has become a long one. To be polled before it is passed on.
@@ -111,7 +111,7 @@ impl Walk {
 
     /// Of these bytes, which follow those it was told of before, moves to the front what is to be passed on.
     /// Answers how many bytes that are, and how many it has seen: all but a header that is cut short.
-    pub(super) fn sift(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), Fault> {
+    pub(super) fn filter(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), Fault> {
         let (mut kept, mut at) = (0, 0);
         loop {
             let step = self.left.min(bytes.len() - at);
@@ -125,14 +125,14 @@ impl Walk {
             }
             let Some(head) = Head::of(&bytes[at..]) else { return Ok((kept, at)) };
             self.left = self.check(head)?;
-            self.drops = head.is_aside();
+            self.drops = head.is_notice();
         }
     }
 
     /// Bytes of the message, its type included.
     pub(super) fn check(&mut self, head: Head) -> Result<usize, Fault> {
         let Head { kind, count, .. } = head;
-        let largest = if head.is_aside() { ASIDE_LARGEST } else { self.largest };
+        let largest = if head.is_notice() { NOTICE_LARGEST } else { self.largest };
         let length = head.length(largest)?;
         if matches!(kind, b'T' | b'D') && count > self.columns {
             return Err(Fault::Protocol(format!("a row of {count} columns; {} are taken", self.columns)));
@@ -149,7 +149,7 @@ impl Walk {
                 self.reported
             )));
         }
-        // A ring that comes between two answers is nobody's.
+        // A notification that comes between two answers is nobody's.
         if kind != b'A' {
             self.answered += length as u64;
             self.messages = self.messages.saturating_add(1);
@@ -186,7 +186,7 @@ impl Head {
     }
 
     /// What is said beside an answer, and not to sqlx: it logs notices as loudly as the server says they are.
-    fn is_aside(self) -> bool {
+    fn is_notice(self) -> bool {
         matches!(self.kind, b'N' | b'A')
     }
 
@@ -233,12 +233,12 @@ mod tests {
         let stream = [&rows[..], &aside, &message(b'D', 2), &aside, &ready].concat();
         let expected = [rows, message(b'D', 2), ready].concat();
         for cut in 0..stream.len() {
-            let mut walk = Walk::new(UrlTrust::Own);
+            let mut filter = MessageFilter::new(UrlTrust::Own);
             let mut first = stream[..cut].to_vec();
-            let (kept, seen) = walk.sift(&mut first).unwrap();
+            let (kept, seen) = filter.filter(&mut first).unwrap();
             assert!(cut - seen < HEADER + 2, "{cut}: {seen}");
             let mut second = stream[seen..].to_vec();
-            let (rest, all) = walk.sift(&mut second).unwrap();
+            let (rest, all) = filter.filter(&mut second).unwrap();
             assert_eq!(all, stream.len() - seen);
             assert_eq!([&first[..kept], &second[..rest]].concat(), expected, "{cut}");
         }
@@ -246,26 +246,32 @@ mod tests {
 
     #[test]
     fn lengths_that_cannot_be_are_refused() {
-        let sift = |trust, kind: u8, length: u32| {
+        let filter = |trust, kind: u8, length: u32| {
             let mut start = [&[kind][..], &length.to_be_bytes(), &[0, 0]].concat();
-            Walk::new(trust).sift(&mut start).map(drop)
+            MessageFilter::new(trust).filter(&mut start).map(drop)
         };
         for length in [0, 3, u32::MAX, 1 << 31] {
-            assert!(sift(UrlTrust::Own, b'D', length).is_err(), "{length}");
+            assert!(filter(UrlTrust::Own, b'D', length).is_err(), "{length}");
             let mut header = [&[b'D'][..], &length.to_be_bytes()].concat();
-            assert!(Walk::new(UrlTrust::Own).sift(&mut header).is_err(), "{length}: before anything follows");
+            assert!(
+                MessageFilter::new(UrlTrust::Own).filter(&mut header).is_err(),
+                "{length}: before anything follows"
+            );
         }
         let large = u32::try_from(LARGEST_OF_TENANT + 1).unwrap();
-        assert!(sift(UrlTrust::Tenant, b'D', large).is_err());
-        assert!(sift(UrlTrust::Own, b'D', large).is_ok());
+        assert!(filter(UrlTrust::Tenant, b'D', large).is_err());
+        assert!(filter(UrlTrust::Own, b'D', large).is_ok());
         // Before this was mended, sqlx panicked at each of these.
         for (kind, length) in [(b'Z', 4), (b'K', 5), (b't', 4), (b'R', 4), (b'A', 6), (b'S', 4), (b'D', 5)] {
-            assert!(sift(UrlTrust::Own, kind, length).is_err(), "{}", char::from(kind));
+            assert!(filter(UrlTrust::Own, kind, length).is_err(), "{}", char::from(kind));
         }
         let mut parameters = [&[b't', 0, 0, 0, 6][..], &[0, 1]].concat();
-        assert!(Walk::new(UrlTrust::Own).sift(&mut parameters).is_err(), "one parameter in no bytes");
-        let long = u32::try_from(ASIDE_LARGEST + 1).unwrap();
-        assert!(sift(UrlTrust::Own, b'N', long).is_err() && sift(UrlTrust::Own, b'A', long).is_err());
+        assert!(
+            MessageFilter::new(UrlTrust::Own).filter(&mut parameters).is_err(),
+            "one parameter in no bytes"
+        );
+        let long = u32::try_from(NOTICE_LARGEST + 1).unwrap();
+        assert!(filter(UrlTrust::Own, b'N', long).is_err() && filter(UrlTrust::Own, b'A', long).is_err());
     }
 
     #[test]
@@ -274,7 +280,7 @@ mod tests {
             let body = [&count.to_be_bytes()[..], &vec![0xff; 4 * usize::from(count)]].concat();
             let length = u32::try_from(body.len() + 4).unwrap();
             let mut row = [&[b'D'][..], &length.to_be_bytes(), &body].concat();
-            Walk::new(trust).sift(&mut row).is_ok()
+            MessageFilter::new(trust).filter(&mut row).is_ok()
         };
         assert!(row(UrlTrust::Own, COLUMNS) && !row(UrlTrust::Own, COLUMNS + 1));
         assert!(row(UrlTrust::Tenant, COLUMNS_OF_TENANT) && !row(UrlTrust::Tenant, COLUMNS_OF_TENANT + 1));
@@ -283,21 +289,23 @@ mod tests {
     #[test]
     fn a_tenants_answer_has_an_end() {
         let large = LARGEST_OF_TENANT - 4;
-        let rows = |walk: &mut Walk| (0..33).try_for_each(|_| walk.sift(&mut message(b'D', large)).map(drop));
-        assert!(rows(&mut Walk::new(UrlTrust::Tenant)).is_err());
-        assert!(rows(&mut Walk::new(UrlTrust::Own)).is_ok());
+        let rows = |filter: &mut MessageFilter| {
+            (0..33).try_for_each(|_| filter.filter(&mut message(b'D', large)).map(drop))
+        };
+        assert!(rows(&mut MessageFilter::new(UrlTrust::Tenant)).is_err());
+        assert!(rows(&mut MessageFilter::new(UrlTrust::Own)).is_ok());
         let mut short: Vec<u8> = (0..=MESSAGES_OF_TENANT).flat_map(|_| message(b'D', 2)).collect();
-        assert!(Walk::new(UrlTrust::Tenant).sift(&mut short).is_err());
-        let mut walk = Walk::new(UrlTrust::Tenant);
+        assert!(MessageFilter::new(UrlTrust::Tenant).filter(&mut short).is_err());
+        let mut filter = MessageFilter::new(UrlTrust::Tenant);
         for _ in 0..100 {
-            walk.asked().begin(true);
-            walk.sift(&mut message(b'D', large)).unwrap();
-            walk.sift(&mut message(b'Z', 1)).unwrap();
+            filter.asked().begin(true);
+            filter.filter(&mut message(b'D', large)).unwrap();
+            filter.filter(&mut message(b'Z', 1)).unwrap();
         }
         // Before this was mended, each `Z` was the end of one answer, and a server has sqlx ask many questions.
         let many = (0..100).try_for_each(|_| {
-            walk.sift(&mut message(b'D', large))?;
-            walk.sift(&mut message(b'Z', 1)).map(drop)
+            filter.filter(&mut message(b'D', large))?;
+            filter.filter(&mut message(b'Z', 1)).map(drop)
         });
         assert!(many.is_err(), "one question of ours has one answer");
     }

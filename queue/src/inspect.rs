@@ -1,4 +1,4 @@
-//! What people ask of tasks: one task's whole story, or the tasks of a state.
+//! What people ask of tasks: one task's details, or the tasks of a state.
 
 use serde::Serialize;
 use sqlx::{Row, postgres::PgRow};
@@ -7,7 +7,7 @@ use crate::{Db, Error, Result, TaskId, db::query, declare::unsigned, text::read}
 
 /// A failed attempt.
 #[derive(Debug, Clone, Serialize)]
-pub struct Failure {
+pub struct TaskError {
     /// RFC 3339.
     pub at: String,
     /// Which attempt, from 1; 0: an interruption, which used none.
@@ -18,9 +18,9 @@ pub struct Failure {
     pub error: String,
 }
 
-/// All there is to tell of a task. Times are RFC 3339.
+/// Everything known about one task. Times are RFC 3339.
 #[derive(Clone, Serialize)]
-pub struct Story {
+pub struct TaskDetails {
     /// Which.
     pub id: TaskId,
     /// Its queue.
@@ -51,7 +51,7 @@ pub struct Story {
     /// For the last time.
     pub snoozed_at: Option<String>,
     /// Its failed attempts.
-    pub failures: Vec<Failure>,
+    pub errors: Vec<TaskError>,
     /// Its payload.
     pub payload: Option<String>,
     /// What the handler answered.
@@ -61,15 +61,18 @@ pub struct Story {
     pub unreadable: Vec<String>,
 }
 
-impl std::fmt::Debug for Story {
+impl std::fmt::Debug for TaskDetails {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Story").field("id", &self.id).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("TaskDetails")
+            .field("id", &self.id)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
 /// A task in a list.
 #[derive(Debug, Clone, Serialize)]
-pub struct TaskLine {
+pub struct TaskSummary {
     /// Which.
     pub id: TaskId,
     /// Its queue.
@@ -104,7 +107,7 @@ const STORY: &str = concat!(
     bytes!("payload"),
     ", ",
     bytes!("result"),
-    ", snoozes, to_json(first_snoozed_at)#>>'{}', to_json(snoozed_at)#>>'{}' from rowlock.story($1)"
+    ", snoozes, to_json(first_snoozed_at)#>>'{}', to_json(snoozed_at)#>>'{}' from rowlock.describe_task($1)"
 );
 
 const FAILURES: &str = concat!(
@@ -112,25 +115,25 @@ const FAILURES: &str = concat!(
     bytes!("instance"),
     ", ",
     bytes!("error"),
-    " from rowlock.failures($1)"
+    " from rowlock.task_errors($1)"
 );
 
 const TASKS: &str = concat!(
     "select id, queue_name, ",
     bytes!("type"),
-    ", attempt, to_json(at)#>>'{}' from rowlock.tasks($1, $2, $3, $4)"
+    ", attempt, to_json(at)#>>'{}' from rowlock.list_tasks($1, $2, $3, $4)"
 );
 
-/// The story of a task; `None`: there is no such task, or it was pruned.
-pub async fn story(db: &Db, id: TaskId) -> Result<Option<Story>> {
+/// The details of a task; `None`: there is no such task, or it was deleted.
+pub async fn describe_task(db: &Db, id: TaskId) -> Result<Option<TaskDetails>> {
     let Some(row) = db.maybe(query(STORY).bind(id.0)).await? else { return Ok(None) };
-    let failures = db.all(query(FAILURES).bind(id.0)).await?;
+    let errors = db.all(query(FAILURES).bind(id.0)).await?;
     let mut texts = Texts { row: &row, unreadable: Vec::new() };
     let (kind, instance) = (texts.shown(1, "type")?.unwrap_or_default(), texts.shown(9, "instance")?);
     let (payload, result) = (texts.whole(10, "payload")?, texts.whole(11, "result")?);
     let mut unreadable = texts.unreadable;
-    let failures = failures.iter().map(|row| failure(row, &mut unreadable)).collect::<Result<_>>()?;
-    Ok(Some(Story {
+    let errors = errors.iter().map(|row| failure(row, &mut unreadable)).collect::<Result<_>>()?;
+    Ok(Some(TaskDetails {
         id,
         queue: row.try_get(0)?,
         kind,
@@ -142,7 +145,7 @@ pub async fn story(db: &Db, id: TaskId) -> Result<Option<Story>> {
         due_at: row.try_get(7)?,
         finished_at: row.try_get(8)?,
         instance,
-        failures,
+        errors,
         payload,
         result,
         snoozes: row.try_get::<i32, _>(12)?.unsigned_abs(),
@@ -152,11 +155,11 @@ pub async fn story(db: &Db, id: TaskId) -> Result<Option<Story>> {
     }))
 }
 
-fn failure(row: &PgRow, unreadable: &mut Vec<String>) -> Result<Failure> {
+fn failure(row: &PgRow, unreadable: &mut Vec<String>) -> Result<TaskError> {
     let mut texts = Texts { row, unreadable: Vec::new() };
     let (instance, error) = (texts.shown(2, "instance")?, texts.shown(3, "error")?);
     unreadable.append(&mut texts.unreadable);
-    Ok(Failure {
+    Ok(TaskError {
         at: row.try_get(0)?,
         attempt: unsigned(row.try_get(1)?),
         instance: instance.unwrap_or_default(),
@@ -191,13 +194,13 @@ const STATES: [&str; 7] =
     ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"];
 
 /// Tasks of a state, by id, after one of them; completed and cancelled ones of the last day.
-pub async fn list(
+pub async fn list_tasks(
     db: &Db,
     queue: Option<&str>,
     state: &str,
     limit: u32,
     after: Option<TaskId>,
-) -> Result<Vec<TaskLine>> {
+) -> Result<Vec<TaskSummary>> {
     if !STATES.contains(&state) {
         let message = format!("unknown state \"{state}\"");
         return Err(Error::Refused {
@@ -215,7 +218,7 @@ pub async fn list(
     rows.iter()
         .map(|row| {
             let kind = read(row.try_get::<Option<Vec<u8>>, _>(2)?.unwrap_or_default());
-            Ok(TaskLine {
+            Ok(TaskSummary {
                 id: TaskId(row.try_get(0)?),
                 queue: row.try_get(1)?,
                 kind: kind.text,

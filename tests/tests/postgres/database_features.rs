@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Caretaker, Error, Outcome, listen};
+use rowlock_queue::{Error, Maintainer, Outcome, listen};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
@@ -11,7 +11,7 @@ async fn every_verb_works_beside_a_publication_for_all_tables() {
     let test = TestDb::new().await;
     test.run("create publication everything for all tables").await;
     let ids = test.enqueue_many(300).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     member.sleep().await;
     rowlock_queue::cancel(&test.db, ids[5]).await.unwrap();
     for outcome in [
@@ -26,11 +26,11 @@ async fn every_verb_works_beside_a_publication_for_all_tables() {
             .await
             .unwrap();
     }
-    Caretaker::of_instance(member.id(), member.joined.queue)
-        .run_once(&test.db, None, Some(&member.lows))
+    Maintainer::of_instance(member.id(), member.joined.queue)
+        .run_once(&test.db, None, Some(&member.watermarks))
         .await
         .unwrap();
-    rowlock_queue::redrive_dead(&test.db, "mail").await.unwrap();
+    rowlock_queue::retry_all_dead(&test.db, "mail").await.unwrap();
     rowlock_queue::drain(&test.db, member.id()).await.unwrap();
     rowlock_queue::leave(&test.db, member.id()).await.unwrap();
     assert_eq!(test.audited().await, (10, 0, 1, 289));
@@ -48,17 +48,17 @@ async fn a_role_that_may_only_enqueue_does_so_quickly_and_slowly() {
     }
     let refused = session.execute("select * from rowlock.task").await.unwrap_err();
     assert!(refused.to_string().contains("permission denied"), "{refused}");
-    assert_eq!(test.member("a").await.claim(10).await.tasks.len(), 2);
+    assert_eq!(test.instance("a").await.claim(10).await.tasks.len(), 2);
 }
 
 #[tokio::test]
-async fn a_transaction_enqueued_without_a_bell_may_be_prepared_while_instances_sleep() {
+async fn a_transaction_enqueued_without_notify_may_be_prepared_while_instances_sleep() {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     member.sleep().await;
     let mut producer = test.session().await;
     producer
-        .execute("begin; select rowlock.enqueue('mail', 'send', '{}', '{\"bell\": false}')")
+        .execute("begin; select rowlock.enqueue('mail', 'send', '{}', '{\"notify\": false}')")
         .await
         .unwrap();
     for sql in ["prepare transaction '{}'", "commit prepared '{}'"] {
@@ -68,38 +68,41 @@ async fn a_transaction_enqueued_without_a_bell_may_be_prepared_while_instances_s
 }
 
 #[tokio::test]
-async fn the_bell_rings_for_a_queue_that_sleeps_and_for_no_other() {
+async fn notify_is_sent_for_an_idle_queue_and_for_no_other() {
     let test = TestDb::new().await;
     rowlock_queue::declare(&test.db, &declaration("awake")).await.unwrap();
-    let member = test.member("a").await;
+    let member = test.instance("a").await;
     member.sleep().await;
-    let mut bell = listen(&test.connect()).await.unwrap();
+    let mut listener = listen(&test.connect()).await.unwrap();
     let options = rowlock_queue::EnqueueOptions::default();
     rowlock_queue::enqueue(&test.db, "awake", "send", "{}", &options).await.unwrap();
     test.enqueue().await;
-    let rung = tokio::time::timeout(Duration::from_secs(5), bell.wait()).await.expect("it rings").unwrap();
-    assert_eq!(rung, member.joined.queue, "the first ring is not the other queue's");
+    let notified =
+        tokio::time::timeout(Duration::from_secs(5), listener.wait()).await.expect("a NOTIFY").unwrap();
+    assert_eq!(notified, member.joined.queue, "the first notification is not the other queue's");
 }
 
 #[tokio::test]
-async fn an_open_transaction_with_immediate_constraints_keeps_the_bell_from_no_other() {
+async fn an_open_transaction_with_immediate_constraints_keeps_notify_from_no_other() {
     let test = TestDb::new().await;
-    let member = test.member("a").await;
-    let mut bell = listen(&test.connect()).await.unwrap();
+    let member = test.instance("a").await;
+    let mut listener = listen(&test.connect()).await.unwrap();
     member.sleep().await;
     let mut immediate = test.session().await;
     let enqueue = "begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}')";
     immediate.execute(enqueue).await.unwrap();
     test.enqueue().await;
-    let rung = tokio::time::timeout(Duration::from_secs(10), bell.wait())
+    let notified = tokio::time::timeout(Duration::from_secs(10), listener.wait())
         .await
-        .expect("it rings for the other")
+        .expect("a NOTIFY for the other")
         .unwrap();
-    assert_eq!(rung, member.joined.queue);
+    assert_eq!(notified, member.joined.queue);
     immediate.execute("commit").await.unwrap();
-    let rung =
-        tokio::time::timeout(Duration::from_secs(10), bell.wait()).await.expect("and for its own").unwrap();
-    assert_eq!(rung, member.joined.queue);
+    let notified = tokio::time::timeout(Duration::from_secs(10), listener.wait())
+        .await
+        .expect("and for its own")
+        .unwrap();
+    assert_eq!(notified, member.joined.queue);
 }
 
 #[tokio::test]
@@ -110,7 +113,7 @@ async fn a_savepoint_rolled_back_enqueues_nothing() {
     for sql in ["begin", enqueue, "savepoint a", enqueue, "rollback to a", enqueue, "commit"] {
         session.execute(sql).await.unwrap();
     }
-    assert_eq!(test.member("a").await.claim(10).await.tasks.len(), 2);
+    assert_eq!(test.instance("a").await.claim(10).await.tasks.len(), 2);
     assert_eq!(test.audited().await, (0, 0, 0, 2));
 }
 
@@ -124,17 +127,17 @@ async fn enqueue_works_at_every_isolation_level_and_other_verbs_say_which_they_n
         );
         session.execute(AssertSqlSafe(begin)).await.unwrap();
     }
-    let member = test.member("a").await;
+    let member = test.instance("a").await;
     test.run(format!("alter database {} set default_transaction_isolation = 'repeatable read'", test.name))
         .await;
     let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
-    rowlock_queue::beat(&db, &member.says(0, 1)).await.expect("our own sessions ask for READ COMMITTED");
+    rowlock_queue::heartbeat(&db, &member.says(0, 1)).await.expect("our own sessions ask for READ COMMITTED");
     let drain = format!("select rowlock.leave({})", member.id().0);
     let refused = Error::from(test.session().await.execute(AssertSqlSafe(drain)).await.unwrap_err());
     let Error::Refused { code, hint: Some(hint), .. } = refused else { panic!("{refused:?}") };
     assert_eq!(code, "RL007");
     assert!(hint.contains("READ COMMITTED"));
     test.run(format!("alter database {} reset default_transaction_isolation", test.name)).await;
-    let mut other = test.member("b").await;
+    let mut other = test.instance("b").await;
     assert_eq!(other.claim(10).await.tasks.len(), 2);
 }

@@ -1,9 +1,10 @@
-//! Caretaking among hundreds of queues: what one of them waits for does not depend on how many there are.
+//! Maintenance among hundreds of queues: what one of them waits for does not depend on how many there are.
 
 use std::time::{Duration, Instant};
 
 use rowlock_queue::{
-    BEAT, Beat, BeatIn, Caretaker, Db, EnqueueOptions, Joined, Lows, TaskId, beat, declare, enqueue, join,
+    Db, EnqueueOptions, HEARTBEAT_INTERVAL, Heartbeat, HeartbeatReply, Joined, Maintainer, TaskId,
+    Watermarks, declare, enqueue, heartbeat, join,
 };
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, PgConnection, Row};
@@ -17,37 +18,37 @@ const BETWEEN: Duration = Duration::from_millis(1200);
 struct Instance {
     db: Db,
     joined: Joined,
-    lows: Lows,
-    caretaker: Caretaker,
+    watermarks: Watermarks,
+    maintainer: Maintainer,
 }
 
 impl Instance {
     async fn join(test: &TestDb, queue: &str) -> Self {
         declare(&test.db, &declaration(queue)).await.unwrap();
         let joined = join(&test.db, queue, "only", 10).await.unwrap();
-        let caretaker = Caretaker::of_instance(joined.instance, joined.queue);
-        Self { db: test.db.clone(), lows: joined.lows.clone(), joined, caretaker }
+        let maintainer = Maintainer::of_instance(joined.instance, joined.queue);
+        Self { db: test.db.clone(), watermarks: joined.watermarks.clone(), joined, maintainer }
     }
 
-    async fn beat(&mut self) -> Beat {
-        let says = BeatIn {
+    async fn heartbeat(&mut self) -> HeartbeatReply {
+        let says = Heartbeat {
             instance: self.joined.instance,
             held: 0,
             wants: 10,
             allocated: 0,
             acknowledged: 0,
-            lows: &self.lows,
-            sleeps: false,
+            watermarks: &self.watermarks,
+            idle: false,
             service_millis: None,
         };
-        let answer = beat(&self.db, &says).await.unwrap();
-        self.lows.advance(&answer.lows_seen);
-        self.caretaker.note(&answer.noted);
+        let answer = heartbeat(&self.db, &says).await.unwrap();
+        self.watermarks.advance(&answer.watermark_observation);
+        self.maintainer.note(&answer.noted);
         answer
     }
 
-    async fn pass(&mut self) -> rowlock_queue::CareReport {
-        self.caretaker.run_once(&self.db, None, Some(&self.lows)).await.unwrap()
+    async fn pass(&mut self) -> rowlock_queue::MaintenanceReport {
+        self.maintainer.run_once(&self.db, None, Some(&self.watermarks)).await.unwrap()
     }
 }
 
@@ -58,22 +59,22 @@ async fn fleet(test: &TestDb) -> Vec<Instance> {
         fleet.push(Instance::join(test, &format!("q{n}")).await);
     }
     for instance in &mut fleet {
-        instance.beat().await;
+        instance.heartbeat().await;
         instance.pass().await;
     }
     fleet
 }
 
 /// A task of queue `q7` below where its claims start: it comes through when the producer commits.
-async fn below_the_lows(test: &TestDb, instance: &mut Instance) -> PgConnection {
+async fn below_the_watermarks(test: &TestDb, instance: &mut Instance) -> PgConnection {
     let mut producer = test.session().await;
     producer.execute("begin; set constraints all immediate").await.unwrap();
     producer.execute("select rowlock.enqueue('q7', 'send', '{}')").await.unwrap();
     let k: i64 = producer.fetch_one("select max(k) from rowlock.ready").await.unwrap().get(0);
     test.run("select nextval('rowlock.k_seq')").await;
-    while instance.lows.as_slice().iter().any(|low| *low <= k) {
+    while instance.watermarks.as_slice().iter().any(|watermark| *watermark <= k) {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        instance.beat().await;
+        instance.heartbeat().await;
     }
     producer
 }
@@ -83,13 +84,13 @@ async fn a_queue_among_hundreds_is_swept_as_soon_as_one_that_is_alone() {
     let test = TestDb::empty().await;
     let mut fleet = fleet(&test).await;
     let instance = &mut fleet[7];
-    let mut producer = below_the_lows(&test, instance).await;
+    let mut producer = below_the_watermarks(&test, instance).await;
     producer.execute("commit").await.unwrap();
     let committed = Instant::now();
-    while instance.pass().await.swept == 0 {
+    while instance.pass().await.missed_moved == 0 {
         assert!(committed.elapsed() < Duration::from_secs(12), "not swept yet");
-        tokio::time::sleep(BEAT / 2).await;
-        instance.beat().await;
+        tokio::time::sleep(HEARTBEAT_INTERVAL / 2).await;
+        instance.heartbeat().await;
     }
     eprintln!("swept {:?} after its commit", committed.elapsed());
 }
@@ -135,8 +136,8 @@ const HOLD_UP: &str = "begin; lock table rowlock.ready in share mode";
 #[tokio::test]
 async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
-    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
+    let mut member = test.instance("a").await;
+    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
     let soon = EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
     test.enqueue_with(&soon).await;
     let mut hold_up = test.session().await;
@@ -144,7 +145,7 @@ async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
     let mut producer = test.session().await;
     let waits =
         "select count(*) > 0 from pg_locks where not granted and relation = 'rowlock.ready'::regclass";
-    let (report, k) = tokio::join!(caretaker.run_once(&test.db, None, None), async {
+    let (report, k) = tokio::join!(maintainer.run_once(&test.db, None, None), async {
         while !test.one::<bool>(waits).await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -158,11 +159,11 @@ async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
         hold_up.execute("rollback").await.unwrap();
         k
     });
-    assert_eq!(report.unwrap().promoted, 1);
+    assert_eq!(report.unwrap().due_moved, 1);
     assert_eq!(member.claim(10).await.tasks.len(), 1);
     member.walk_past(k).await;
     for _ in 0..3 {
-        caretaker.run_once(&test.db, None, Some(&member.lows)).await.unwrap();
+        maintainer.run_once(&test.db, None, Some(&member.watermarks)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
     let insert = format!(
@@ -173,7 +174,7 @@ async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
     producer.execute(sqlx::AssertSqlSafe(insert)).await.unwrap();
     producer.execute("commit").await.unwrap();
     let end = Instant::now() + Duration::from_secs(30);
-    while caretaker.run_once(&test.db, None, Some(&member.lows)).await.unwrap().swept == 0 {
+    while maintainer.run_once(&test.db, None, Some(&member.watermarks)).await.unwrap().missed_moved == 0 {
         assert!(Instant::now() < end, "the exact watermark is past a task that it had not seen");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

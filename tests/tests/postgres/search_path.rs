@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Caretaker, Db, EnqueueOptions, InstanceId, Outcome, TaskId, enqueue, listen};
-use rowlock_tests::{Member, TestDb, declaration, settlements};
+use rowlock_queue::{Db, EnqueueOptions, InstanceId, Maintainer, Outcome, TaskId, enqueue, listen};
+use rowlock_tests::{TestDb, TestInstance, declaration, settlements};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-const TRAPS: &str = include_str!("traps.sql");
+const TRAPS: &str = include_str!("search_path.sql");
 
 /// Names of functions that our SQL calls, whoever sends it: words before a parenthesis.
 const CALLED: &str = "select string_agg(distinct p.proname, ',') from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname in (
@@ -63,7 +63,7 @@ async fn nothing_in_public_is_ever_called() {
     let through = Db::connect_with_retry(&connect, Some(Duration::from_secs(20))).await.unwrap();
     through.migrate().await.unwrap();
     own(&through, &tasks).await;
-    let mut member = Member::join(&through, "pooled").await;
+    let mut member = TestInstance::join(&through, "pooled").await;
     perform(&mut member).await;
     let hits: String = test
         .one("select coalesce(string_agg(distinct who || ' ran ' || what, '; '), '') from public.hit")
@@ -119,25 +119,27 @@ async fn work(test: &TestDb, owner: &Db) {
     let machine = test.login("machine", "'worker', array['mail']").await;
     let db = Db::connect(&machine).await.unwrap();
     db.check_schema().await.unwrap();
-    let mut gone = Member::join(&db, "gone").await;
+    let mut gone = TestInstance::join(&db, "gone").await;
     gone.claim(3).await;
-    let mut member = Member::join(&db, "a").await;
-    listen(&machine).await.unwrap().beat(&member.says(0, 5)).await.unwrap();
+    let mut member = TestInstance::join(&db, "a").await;
+    listen(&machine).await.unwrap().heartbeat(&member.says(0, 5)).await.unwrap();
     perform(&mut member).await;
     test.silence(gone.id()).await;
-    let rescue =
-        format!("select rowlock.rescue(instance, beat) from rowlock.pulses() where instance = {}", gone.id());
+    let rescue = format!(
+        "select rowlock.rescue(instance, heartbeat) from rowlock.newest_heartbeats() where instance = {}",
+        gone.id()
+    );
     let rescued: Option<i32> = test.one(rescue).await;
     assert_eq!(rescued, Some(3));
     rowlock_queue::lock_holders(&db).await.unwrap();
     rowlock_queue::leave(&db, member.id()).await.unwrap();
-    rowlock_queue::redrive_dead(owner, "mail").await.unwrap();
+    rowlock_queue::retry_all_dead(owner, "mail").await.unwrap();
 }
 
 /// What an instance does while it lives.
-async fn perform(member: &mut Member) {
+async fn perform(member: &mut TestInstance) {
     member.sleep().await;
-    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
+    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
     for outcome in [
         Outcome::Complete { result: Some("{}".into()) },
         Outcome::Retry { delay: Duration::ZERO, error: "no".into() },
@@ -151,14 +153,23 @@ async fn perform(member: &mut Member) {
             rowlock_queue::fetch(&member.db, token, &ids).await.unwrap();
         }
         rowlock_queue::settle(&member.db, member.id(), &settlements(&claimed, &outcome)).await.unwrap();
-        rowlock_queue::claim_again(&member.db, member.id(), 1, &member.lows, rowlock_queue::Token::random())
+        rowlock_queue::claim_again(
+            &member.db,
+            member.id(),
+            1,
+            &member.watermarks,
+            rowlock_queue::Token::random(),
+        )
+        .await
+        .unwrap();
+        maintainer.note(&member.heartbeat(1, 5).await.noted);
+        maintainer
+            .run_once(&member.db, Some(std::time::Instant::now()), Some(&member.watermarks))
             .await
             .unwrap();
-        caretaker.note(&member.beat(1, 5).await.noted);
-        caretaker.run_once(&member.db, Some(std::time::Instant::now()), Some(&member.lows)).await.unwrap();
     }
     rowlock_queue::policy(&member.db, member.joined.queue).await.unwrap();
-    rowlock_queue::hand_back_strays(&member.db, member.id(), &[]).await.unwrap();
+    rowlock_queue::release_unknown_leases(&member.db, member.id(), &[]).await.unwrap();
     rowlock_queue::drain(&member.db, InstanceId(member.id().0)).await.unwrap();
 }
 
@@ -172,10 +183,10 @@ async fn look(test: &TestDb, name: &str, tasks: &[TaskId]) {
 
 async fn see(db: &Db, tasks: &[TaskId]) {
     for state in ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"] {
-        rowlock_queue::list(db, Some("mail"), state, 10, None).await.unwrap();
+        rowlock_queue::list_tasks(db, Some("mail"), state, 10, None).await.unwrap();
     }
     for task in &tasks[..20] {
-        rowlock_queue::story(db, *task).await.unwrap().expect("it is there");
+        rowlock_queue::describe_task(db, *task).await.unwrap().expect("it is there");
     }
     rowlock_queue::audit(db).await.unwrap();
 }
@@ -186,14 +197,14 @@ async fn own(db: &Db, tasks: &[TaskId]) {
     assert_eq!(identity.unwrap().started_at, overview.unwrap().started_at);
     let queue = rowlock_queue::declare(db, &declaration("mail")).await.unwrap();
     rowlock_queue::adopt(db, &declaration("mail"), Some("nobody")).await.unwrap();
-    rowlock_queue::keep_bell(db, &[queue]).await.unwrap();
+    rowlock_queue::request_notify(db, &[queue]).await.unwrap();
     see(db, tasks).await;
     rowlock_queue::cancel(db, tasks[40]).await.unwrap();
-    rowlock_queue::redrive(db, &tasks[..3]).await.unwrap();
+    rowlock_queue::retry(db, &tasks[..3]).await.unwrap();
     rowlock_queue::declare(db, &declaration("to-go")).await.unwrap();
     enqueue(db, "to-go", "t", "{}", &EnqueueOptions::default()).await.unwrap();
     rowlock_queue::delete_queue(db, "to-go", true).await.unwrap();
-    Caretaker::new().run_once(db, None, None).await.unwrap();
+    Maintainer::new().run_once(db, None, None).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Cancelled, Caretaker, Outcome, TaskId, cancel, leave, list, maintain, queue_stats};
+use rowlock_queue::{
+    Cancelled, Maintainer, Outcome, TaskId, cancel, leave, list, maintain_partitions, queue_stats,
+};
 use rowlock_tests::TestDb;
 use sqlx::{Executor, PgConnection, Row};
 
@@ -49,7 +51,7 @@ async fn pages_read(session: &mut PgConnection, call: &str) -> i64 {
 async fn one_task_and_a_page_of_a_list_are_found_by_index() {
     let test = TestDb::new().await;
     let moved = test.enqueue().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     fill(&test).await;
     member.settle(&claimed, &Outcome::Release).await;
@@ -64,7 +66,7 @@ async fn one_task_and_a_page_of_a_list_are_found_by_index() {
         [(waits, "available"), (moved.0, "available"), (early, "completed"), (late, "completed")]
     {
         assert_eq!(test.state(TaskId(id)).await.as_deref(), Some(state));
-        for look in ["task_state", "story", "cancel"] {
+        for look in ["task_state", "describe_task", "cancel"] {
             let pages = pages_read(&mut session, &format!("rowlock.{look}({id})")).await;
             eprintln!("{look} of one that is {state}: {pages} pages");
             assert!(pages <= 50, "{look} of one that is {state}: {pages} pages");
@@ -74,7 +76,8 @@ async fn one_task_and_a_page_of_a_list_are_found_by_index() {
         [("available", 0), ("available", waits), ("completed", 0), ("completed", early), ("cancelled", 0)]
     {
         let after = if after == 0 { "null".into() } else { after.to_string() };
-        let pages = pages_read(&mut session, &format!("rowlock.tasks('mail', '{state}', {after}, 50)")).await;
+        let pages =
+            pages_read(&mut session, &format!("rowlock.list_tasks('mail', '{state}', {after}, 50)")).await;
         eprintln!("a page of {state}: {pages} pages");
         assert!(pages <= 300, "a page of {state}: {pages} pages");
     }
@@ -85,10 +88,10 @@ async fn pages_of_a_list_follow_one_another_without_a_gap() {
     let test = TestDb::new().await;
     let mut ids = test.enqueue_many(300).await;
     ids.push(test.enqueue().await);
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     for state in ["available", "completed"] {
         let mut seen = Vec::new();
-        while let Ok(page) = list(&test.db, Some("mail"), state, 40, seen.last().copied()).await
+        while let Ok(page) = list_tasks(&test.db, Some("mail"), state, 40, seen.last().copied()).await
             && !page.is_empty()
         {
             seen.extend(page.iter().map(|line| line.id));
@@ -113,7 +116,7 @@ async fn a_cancel_leaves_the_others_their_order() {
     for id in gone {
         assert_eq!(cancel(&test.db, id).await.unwrap(), Cancelled::Done);
     }
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let mut order = Vec::new();
     while let claimed = member.claim(10).await
         && !claimed.tasks.is_empty()
@@ -146,14 +149,14 @@ async fn a_range_with_many_cuts_loses_nothing() {
 async fn a_request_that_nobody_needs_any_more_is_deleted() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let claimed = member.claim(1).await;
     member.settle(&claimed, &Outcome::Complete { result: None }).await;
     let runs = test.enqueue().await;
     member.claim(1).await;
     // As one leaves it that crossed the settlement.
     test.run(format!("insert into rowlock.cancel_request values ({id}, now() - interval '2 minutes'), ({runs}, now() - interval '2 minutes')")).await;
-    Caretaker::new().run_once(&test.db, None, None).await.unwrap();
+    Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     let left: i64 = test.one("select sum(id)::bigint from rowlock.cancel_request").await;
     assert_eq!(left, runs.0, "the other one runs");
 }
@@ -162,9 +165,9 @@ async fn a_request_that_nobody_needs_any_more_is_deleted() {
 async fn running_tasks_are_counted_where_many_leases_died() {
     let test = TestDb::new().await;
     test.enqueue_many(5).await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     member.claim(3).await;
-    member.beat(3, 5).await;
+    member.heartbeat(3, 5).await;
     let running = async || rowlock_queue::queue_stats(&test.db).await.unwrap()[0].running;
     assert_eq!(running().await, 3);
     let mut pins = test.session().await;
@@ -174,25 +177,25 @@ async fn running_tasks_are_counted_where_many_leases_died() {
     let mut session = test.session().await;
     let pages = pages_read(&mut session, "rowlock.running()").await;
     assert!(pages < 100, "{pages} pages");
-    assert_eq!(running().await, 3, "what the beat said");
-    test.run("update rowlock.beat set at = at - interval '2 minutes'").await;
-    assert_eq!(running().await, 3, "and where beats have stopped, the leases");
+    assert_eq!(running().await, 3, "what the heartbeat said");
+    test.run("update rowlock.heartbeat set at = at - interval '2 minutes'").await;
+    assert_eq!(running().await, 3, "and where heartbeats have stopped, the leases");
 }
 
 #[tokio::test]
 async fn a_flood_of_late_commits_is_swept_in_one_pass() {
     let test = TestDb::new().await;
-    let mut member = test.member("a").await;
+    let mut member = test.instance("a").await;
     let mut producer = test.session().await;
     producer.execute("begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}') from generate_series(1, 3500)").await.unwrap();
     test.run("select setval('rowlock.k_seq', (select last_value + 5000 from rowlock.k_seq))").await;
     let newest: i64 = test.one("select last_value from rowlock.k_seq").await;
     member.walk_past(newest - 1000).await;
     producer.execute("commit").await.unwrap();
-    let mut caretaker = Caretaker::of_instance(member.id(), member.joined.queue);
+    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
     let mut swept = 0;
     for _ in 0..50 {
-        swept = caretaker.run_once(&test.db, None, Some(&member.lows)).await.unwrap().swept;
+        swept = maintainer.run_once(&test.db, None, Some(&member.watermarks)).await.unwrap().missed_moved;
         if 0 < swept {
             break;
         }
@@ -202,18 +205,18 @@ async fn a_flood_of_late_commits_is_swept_in_one_pass() {
     assert_eq!(swept, 3500);
 }
 
-/// As long after the last instance as nothing of its beats counts any more.
+/// As long after the last instance as nothing of its heartbeats counts any more.
 async fn pass_a_while(test: &TestDb) {
     test.run(
-        "update rowlock.beat set at = at - interval '2 minutes';
+        "update rowlock.heartbeat set at = at - interval '2 minutes';
          update rowlock.instance set ended_at = ended_at - interval '2 minutes' where ended_at is not null",
     )
     .await;
 }
 
-/// The least of the lows that are published.
+/// The least of the watermarks that are published.
 async fn lowest(test: &TestDb) -> Option<i64> {
-    test.one("select (select min(l) from unnest(rowlock.published_lows(1)) l)").await
+    test.one("select (select min(l) from unnest(rowlock.published_watermarks(1)) l)").await
 }
 
 /// One pass takes a note, and the next one for which everything before it is over, in all databases of the server, keeps it.
@@ -222,7 +225,7 @@ async fn until_kept(test: &TestDb, is_it: impl Fn(i64) -> bool) {
     while !lowest(test).await.is_some_and(&is_it) {
         assert!(since.elapsed() < Duration::from_mins(1), "{:?}", lowest(test).await);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        maintain(&test.db).await.unwrap();
+        maintain_partitions(&test.db).await.unwrap();
     }
 }
 
@@ -232,7 +235,7 @@ async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
     let test = TestDb::new().await;
     let mut pins = test.session().await;
     pins.execute("begin isolation level repeatable read; select 1").await.unwrap();
-    let member = test.member("a").await;
+    let member = test.instance("a").await;
     test.run(
         "insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
            select 1, k & 3, 1, k, rowlock.id_at(now()) - (k << 14), 1, 0, false, false from (select nextval('rowlock.k_seq') k from generate_series(1, 80000)) x;
@@ -243,15 +246,15 @@ async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
     pass_a_while(&test).await;
     let mut session = test.session().await;
     let before = pages_read(&mut session, "rowlock.oldest_by_priority(1)").await;
-    until_kept(&test, |low| 80_000 <= low).await;
+    until_kept(&test, |watermark| 80_000 <= watermark).await;
     let pages = pages_read(&mut session, "rowlock.oldest_by_priority(1)").await;
     eprintln!("{before} pages, and {pages} from where it was kept");
     assert!(1000 < before && pages < 200, "{before}, then {pages} pages");
     // What comes then is seen, and claimed by whoever joins.
     let id = test.enqueue().await;
     assert_eq!(queue_stats(&test.db).await.unwrap()[0].available, 1);
-    let mut member = test.member("b").await;
-    assert!(80_000 <= member.lows.as_slice().iter().copied().min().unwrap());
+    let mut member = test.instance("b").await;
+    assert!(80_000 <= member.watermarks.as_slice().iter().copied().min().unwrap());
     assert_eq!(member.claim(1).await.tasks[0].id, id);
 }
 
@@ -265,13 +268,13 @@ async fn a_queue_scaled_to_zero_hides_no_task_of_a_transaction_that_commits_late
     let k: i64 = test.one("select last_value from rowlock.k_seq").await;
     test.run("select setval('rowlock.k_seq', (select last_value + 5000 from rowlock.k_seq))").await;
     for _ in 0..3 {
-        maintain(&test.db).await.unwrap();
+        maintain_partitions(&test.db).await.unwrap();
     }
     assert_eq!(lowest(&test).await, None, "its transaction was open when the note was taken");
     late.execute("commit").await.unwrap();
-    until_kept(&test, |low| low == k).await;
+    until_kept(&test, |watermark| watermark == k).await;
     // A failover that takes the sequence back makes all of it worthless.
     test.run("select setval('rowlock.k_seq', 1)").await;
-    maintain(&test.db).await.unwrap();
+    maintain_partitions(&test.db).await.unwrap();
     assert_eq!(lowest(&test).await, None);
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Caretaker, Db, Duty, LockHolder, Outcome, lock_holders};
-use rowlock_tests::{Member, TestDb, declaration};
+use rowlock_queue::{Db, ExclusiveOperation, LockHolder, Maintainer, Outcome, lock_holders};
+use rowlock_tests::{TestDb, TestInstance, declaration};
 use rowlock_worker::{Stop, Worker};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
@@ -14,7 +14,7 @@ const SQUAT: &str = "select count(pg_advisory_lock(key, n)) from generate_series
 #[tokio::test]
 async fn a_queue_works_while_a_stranger_holds_every_lock_it_can() {
     let test = TestDb::new().await;
-    let mut living = test.member("living").await;
+    let mut living = test.instance("living").await;
     let stranger = test.login("stranger", "").await;
     let mut session = PgConnection::connect(&stranger.url).await.unwrap();
     session.execute("begin").await.unwrap();
@@ -43,34 +43,36 @@ async fn a_queue_works_while_a_stranger_holds_every_lock_it_can() {
     let delayed =
         rowlock_queue::EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
     test.enqueue_with(&delayed).await;
-    let mut member = test.member("a").await;
-    // The grant is made by the first beat, and told with it.
-    let granted = member.beat(0, 5).await;
-    assert_eq!((granted.workers, granted.allocation_missed), (5, Some(false)));
-    assert!(!living.beat(0, 5).await.gone);
-    let report = Caretaker::of_instance(member.id(), member.joined.queue)
-        .run_once(&test.db, None, Some(&member.lows))
+    let mut member = test.instance("a").await;
+    // The grant is made by the first heartbeat, and told with it.
+    let granted = member.heartbeat(0, 5).await;
+    assert_eq!((granted.slots, granted.allocation_missed), (5, Some(false)));
+    assert!(!living.heartbeat(0, 5).await.gone);
+    let report = Maintainer::of_instance(member.id(), member.joined.queue)
+        .run_once(&test.db, None, Some(&member.watermarks))
         .await
         .unwrap();
-    assert_eq!(report.promoted, 1);
+    assert_eq!(report.due_moved, 1);
     test.run("select rowlock.extend_partitions('4 days')").await;
-    rowlock_queue::maintain(&test.db).await.unwrap();
+    rowlock_queue::maintain_partitions(&test.db).await.unwrap();
     let made = rowlock_queue::partition_stats(&test.db).await.unwrap();
     assert!(4.0 * 86400.0 <= made.left_seconds, "partitions are made");
     let claimed = member.claim(10).await;
     assert_eq!(claimed.tasks.len(), 4);
     let again =
-        rowlock_queue::claim_again(&test.db, member.id(), 10, &member.lows, claimed.token.unwrap()).await;
+        rowlock_queue::claim_again(&test.db, member.id(), 10, &member.watermarks, claimed.token.unwrap())
+            .await;
     assert_eq!(again.unwrap().tasks, claimed.tasks);
     member.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(test.audited().await, (4, 0, 0, 0));
     let swept: Option<i32> = test
-        .one("select rowlock.sweep(1, array_fill(0::bigint, array[16]), array_fill(0::bigint, array[16]), 1)")
+        .one("select rowlock.move_missed(1, array_fill(0::bigint, array[16]), array_fill(0::bigint, array[16]), 1)")
         .await;
     assert_eq!(swept, Some(0));
     living.claim(1).await;
     test.silence(living.id()).await;
-    let rescue = "select rowlock.rescue(instance, beat) from rowlock.pulses() where instance = $1";
+    let rescue =
+        "select rowlock.rescue(instance, heartbeat) from rowlock.newest_heartbeats() where instance = $1";
     let rescued: Option<i32> =
         sqlx::query_scalar(rescue).bind(living.id().0).fetch_one(&test.pool).await.unwrap();
     assert!(rescued.is_some());
@@ -78,8 +80,8 @@ async fn a_queue_works_while_a_stranger_holds_every_lock_it_can() {
 }
 
 /// Who holds that lock.
-async fn holder(db: &Db, duty: Duty) -> Option<LockHolder> {
-    lock_holders(db).await.unwrap().into_iter().find(|holder| holder.duty == duty)
+async fn holder(db: &Db, permission: ExclusiveOperation) -> Option<LockHolder> {
+    lock_holders(db).await.unwrap().into_iter().find(|holder| holder.permission == permission)
 }
 
 #[tokio::test]
@@ -87,26 +89,29 @@ async fn who_holds_a_lock_of_ours_is_named() {
     let test = TestDb::new().await;
     let machine = test.login("machine", "'worker'").await;
     let db = Db::connect(&machine).await.unwrap();
-    let member = Member::join(&db, "a").await;
+    let member = TestInstance::join(&db, "a").await;
     assert_eq!(lock_holders(&db).await.unwrap(), []);
     let mut forgotten = test.session().await;
     forgotten
         .execute("set application_name = 'a terminal'; begin; select rowlock.extend_partitions()")
         .await
         .unwrap();
-    let named = holder(&db, Duty::Partitions).await.expect("somebody holds it");
+    let named = holder(&db, ExclusiveOperation::Partitions).await.expect("somebody holds it");
     assert!(named.who.contains("process ") && named.who.contains("a terminal"), "{named:?}");
     assert!(named.who.contains("user ") && named.cure.contains("pg_terminate_backend("), "{named:?}");
     assert_eq!(lock_holders(&db).await.unwrap().len(), 1);
     assert_eq!(rowlock_queue::extend_partitions(&db).await.unwrap(), None, "it is missed meanwhile");
     let mut granting = test.session().await;
-    let beat =
+    let heartbeat =
         format!("begin; select rowlock.allocate(queue) from rowlock.instance where id = {}", member.id());
-    granting.execute(AssertSqlSafe(beat)).await.unwrap();
-    assert_eq!(member.beat(0, 5).await.allocation_missed, Some(true));
-    assert_eq!(holder(&db, Duty::Allocate).await.unwrap().queue, member.joined.queue);
-    forgotten.execute("rollback; begin; select rowlock.take_turn(true)").await.unwrap();
-    assert!(holder(&db, Duty::Turn).await.is_some() && holder(&db, Duty::Partitions).await.is_none());
+    granting.execute(AssertSqlSafe(heartbeat)).await.unwrap();
+    assert_eq!(member.heartbeat(0, 5).await.allocation_missed, Some(true));
+    assert_eq!(holder(&db, ExclusiveOperation::Allocate).await.unwrap().queue, member.joined.queue);
+    forgotten.execute("rollback; begin; select rowlock.begin_maintenance(true)").await.unwrap();
+    assert!(
+        holder(&db, ExclusiveOperation::Turn).await.is_some()
+            && holder(&db, ExclusiveOperation::Partitions).await.is_none()
+    );
 }
 
 /// Before, each notification made an idle instance claim: 700 a second.
