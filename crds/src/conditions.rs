@@ -87,11 +87,11 @@ pub enum ConditionReason {
     /// The database is no server that we can use: too old, or not what the URL says.
     DatabaseUnsupported,
     /// The API server refuses the pods that the template makes.
-    TemplateRefused,
+    TemplateRejected,
     /// The cluster lets no more pods in: a quota or a policy.
-    PodsRefused,
+    PodsRejected,
     /// This release of the operator cannot read the `TaskQueue`.
-    NotUnderstood,
+    Unreadable,
     /// The operator has no rights in this namespace.
     Forbidden,
     /// An object of that name, or the queue in the database, belongs to somebody else.
@@ -135,9 +135,9 @@ impl ConditionReason {
         Self::MigrationFailed,
         Self::SchemaTooNew,
         Self::DatabaseUnsupported,
-        Self::TemplateRefused,
-        Self::PodsRefused,
-        Self::NotUnderstood,
+        Self::TemplateRejected,
+        Self::PodsRejected,
+        Self::Unreadable,
         Self::Forbidden,
         Self::OwnedByAnother,
         Self::Idle,
@@ -171,9 +171,9 @@ impl ConditionReason {
             Self::MigrationFailed => "MigrationFailed",
             Self::SchemaTooNew => "SchemaTooNew",
             Self::DatabaseUnsupported => "DatabaseUnsupported",
-            Self::TemplateRefused => "TemplateRefused",
-            Self::PodsRefused => "PodsRefused",
-            Self::NotUnderstood => "NotUnderstood",
+            Self::TemplateRejected => "TemplateRejected",
+            Self::PodsRejected => "PodsRejected",
+            Self::Unreadable => "Unreadable",
             Self::Forbidden => "Forbidden",
             Self::OwnedByAnother => "OwnedByAnother",
             Self::Idle => "Idle",

@@ -9,7 +9,7 @@
 //! * [`Policy`]: what of the spec is handed to the running instances;
 //! * [`parse_manifests`]: YAML in, checked [`Manifest`]s or helpful errors out;
 //! * [`ConditionType`], [`ConditionReason`], [`EventReason`]: the words of its status and of its events;
-//! * [`listen`]: what an address to listen on means;
+//! * [`listen_address`]: what an address to listen on means;
 //! * [`check_variables`]: environment variables that are misspelt;
 //! * [`api`], [`env`](mod@env), [`annotations`], [`labels`], [`containers`]: names used by more than one crate.
 
@@ -17,26 +17,26 @@ mod bounds;
 mod conditions;
 mod duration;
 mod events;
-mod explain;
-pub mod listen;
-mod locate;
+mod field_error;
+pub mod listen_address;
 mod manifest;
 mod names;
-mod once;
 mod pods;
 mod policy;
+mod position;
 #[cfg(feature = "kube")]
 mod resource;
 mod retry;
 mod task_queue;
 mod template;
+mod unique_keys;
 mod validate;
 mod variables;
 
 pub use conditions::{ConditionReason, ConditionType};
 pub use duration::{Dur, DurError};
 pub use events::EventReason;
-pub use explain::{FieldError, ManifestError};
+pub use field_error::{FieldError, ManifestError};
 pub use manifest::{Manifest, check_set, parse_manifests};
 pub use names::{annotations, api, containers, env, labels};
 pub use pods::{Quantity, ResourcesSpec, RolloutSpec, Surge, WorkerSpec};

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_yaml::Deserializer;
 
-use crate::explain::{FieldError, ManifestError, explain};
-use crate::locate::{Place, Places, line_of, too_much};
-use crate::{TaskQueueSpec, annotations, api, once, validate};
+use crate::field_error::{FieldError, ManifestError, from_serde};
+use crate::position::{Position, Positions, line_of, too_much};
+use crate::{TaskQueueSpec, annotations, api, unique_keys, validate};
 
 /// One `TaskQueue` as it is written in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Source {
     text: Arc<str>,
-    place: Place,
+    position: Position,
 }
 
 impl Manifest {
@@ -73,7 +73,7 @@ impl Manifest {
     /// The line of a field such as `spec.workers.total`; of its nearest parent where it is not written.
     #[must_use]
     pub fn line_of(&self, field: &str) -> usize {
-        line_of(&self.source.text, self.source.place, field)
+        line_of(&self.source.text, self.source.position, field)
     }
 
     /// An error about one of its fields, with file and line.
@@ -109,11 +109,11 @@ pub fn parse_manifests(path: &Path, text: &str) -> Result<Vec<Manifest>, Vec<Man
     if let Some((line, error)) = too_much(&text) {
         return Err(vec![ManifestError { path: path.to_owned(), line, error }]);
     }
-    let mut places = Places::of(&text);
+    let mut positions = Positions::of(&text);
     for (head, body) in Deserializer::from_str(&text).zip(Deserializer::from_str(&text)) {
-        let place = places.next_document();
+        let position = positions.next_document();
         let fail = |error: FieldError| {
-            let line = line_of(&text, place, &error.field);
+            let line = line_of(&text, position, &error.field);
             ManifestError { path: path.to_owned(), line, error }
         };
         match Head::read(head) {
@@ -127,10 +127,10 @@ pub fn parse_manifests(path: &Path, text: &str) -> Result<Vec<Manifest>, Vec<Man
             Ok(Kind::Wrong(error)) => errors.push(fail(error)),
             Ok(Kind::TaskQueue) => match serde_path_to_error::deserialize::<_, Document>(body) {
                 Err(error) => {
-                    errors.push(fail(explain(&error.path().to_string(), &error.inner().to_string())));
+                    errors.push(fail(from_serde(&error.path().to_string(), &error.inner().to_string())));
                 }
                 Ok(read) => {
-                    let manifest = read.into_manifest(path, Source { text: Arc::clone(&text), place });
+                    let manifest = read.into_manifest(path, Source { text: Arc::clone(&text), position });
                     errors.extend(manifest.validate().into_iter().map(|error| manifest.error(error)));
                     manifests.push(manifest);
                 }
@@ -152,8 +152,8 @@ pub fn check_set(manifests: &[Manifest]) -> Vec<ManifestError> {
             continue;
         };
         let field = if manifest.spec.queue_name.is_some() { "spec.queueName" } else { "metadata.name" };
-        let place = format!("{}:{}", first.path.display(), first.line_of("metadata.name"));
-        let problem = format!("the queue `{}` is declared already at {place}", manifest.queue_name());
+        let position = format!("{}:{}", first.path.display(), first.line_of("metadata.name"));
+        let problem = format!("the queue `{}` is declared already at {position}", manifest.queue_name());
         errors.push(manifest.error(FieldError::new(field, problem, "give one of the two another name")));
     }
     errors
@@ -194,8 +194,8 @@ impl Head {
             (Some(api::API_VERSION), Some(api::KIND)) => Kind::TaskQueue,
             (version, Some(api::KIND)) => {
                 let problem = version.map_or("is missing".to_owned(), |version| format!("is `{version}`"));
-                let cure = format!("write `apiVersion: {}`", api::API_VERSION);
-                Kind::Wrong(FieldError::new("apiVersion", problem, cure))
+                let hint = format!("write `apiVersion: {}`", api::API_VERSION);
+                Kind::Wrong(FieldError::new("apiVersion", problem, hint))
             }
             (_, Some(kind)) if ours => {
                 let problem = format!("`{kind}` is not a kind of {}", api::GROUP);
@@ -230,9 +230,9 @@ struct Metadata {
     name: String,
     #[serde(default)]
     namespace: Option<String>,
-    #[serde(default, deserialize_with = "once::map")]
+    #[serde(default, deserialize_with = "unique_keys::map")]
     annotations: Option<BTreeMap<String, String>>,
-    #[serde(default, deserialize_with = "once::map")]
+    #[serde(default, deserialize_with = "unique_keys::map")]
     labels: Option<BTreeMap<String, String>>,
     #[serde(default, rename = "finalizers")]
     _finalizers: Option<Vec<String>>,

@@ -21,21 +21,21 @@ pub mod annotations {
     /// On a `TaskQueue`: the owner that its queue in the database is taken over from, as a condition names it.
     pub const ADOPT: &str = "rowlock.dev/adopt";
     /// On objects of ours: the hash of what they were last made from.
-    pub const INTENT: &str = "rowlock.dev/intent";
+    pub const LAST_APPLIED_HASH: &str = "rowlock.dev/last-applied-hash";
     /// On Deployments of ours: the generation of the `TaskQueue` that they were last made from. What changes although it does not is
     /// a change of ours.
     pub const GENERATION: &str = "rowlock.dev/generation";
     /// On Deployments of ours: the hash of their pod template.
-    pub const TEMPLATE: &str = "rowlock.dev/template";
+    pub const TEMPLATE_HASH: &str = "rowlock.dev/template-hash";
     /// On Deployments of ours whose template the operator has changed for reasons of its own: while their pods are replaced, others wait.
-    pub const TURN: &str = "rowlock.dev/turn";
+    pub const ROLLOUT_SLOT: &str = "rowlock.dev/rollout-slot";
 }
 
 /// Labels, on a `TaskQueue` and on what is made of it.
 pub mod labels {
     /// Those of ours that mean something on a `TaskQueue`.
     pub const KNOWN: [&str; 1] = [CLASS];
-    /// On a `TaskQueue`: the class of the operator that shall tend it. Left out: of one without a class.
+    /// On a `TaskQueue`: the class of the operator that shall reconcile it. Left out: of one without a class.
     pub const CLASS: &str = "rowlock.dev/class";
     /// On Deployments and pods: the name of the `TaskQueue`.
     pub const TASK_QUEUE: &str = "rowlock.dev/task-queue";

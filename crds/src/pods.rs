@@ -23,10 +23,10 @@ pub struct WorkerSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ResourcesSpec {
     /// What a node must have free, by name, such as cpu or memory.
-    #[serde(deserialize_with = "crate::once::map", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::unique_keys::map", skip_serializing_if = "Option::is_none")]
     pub requests: Option<BTreeMap<String, Quantity>>,
     /// What it may use at most, by name, such as cpu or memory.
-    #[serde(deserialize_with = "crate::once::map", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "crate::unique_keys::map", skip_serializing_if = "Option::is_none")]
     pub limits: Option<BTreeMap<String, Quantity>>,
 }
 
@@ -89,8 +89,8 @@ impl<'de> Deserialize<'de> for Surge {
                 None => whole(&text).filter(|n| SURGE_PODS.contains(n)).map(Self::Pods),
             };
             parsed.ok_or_else(|| {
-                let cure = "write 1 to 1000, or 1% to 100%";
-                de::Error::custom(format!("`{text}` is no number of pods and no percentage; {cure}"))
+                let hint = "write 1 to 1000, or 1% to 100%";
+                de::Error::custom(format!("`{text}` is no number of pods and no percentage; {hint}"))
             })
         })
     }
@@ -133,8 +133,8 @@ impl<'de> Deserialize<'de> for Quantity {
         if quantity.is_sound() {
             return Ok(quantity);
         }
-        let cure = "write a number with a unit, such as 100m or 64Mi";
-        Err(de::Error::custom(format!("`{}` is no quantity; {cure}", quantity.0)))
+        let hint = "write a number with a unit, such as 100m or 64Mi";
+        Err(de::Error::custom(format!("`{}` is no quantity; {hint}", quantity.0)))
     }
 }
 

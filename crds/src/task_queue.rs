@@ -37,7 +37,11 @@ pub struct TaskQueueSpec {
     pub handler: HandlerSpec,
     /// The pod template; its container `handler` does the tasks, others run beside it. Only `rowlock dev`, which runs a
     /// command, does without.
-    #[serde(default, deserialize_with = "crate::once::value", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "crate::unique_keys::value",
+        skip_serializing_if = "Option::is_none"
+    )]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::resource::pod_template"))]
     pub template: Option<serde_json::Value>,
     /// The container that Rowlock puts beside the handler.

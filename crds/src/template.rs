@@ -7,21 +7,21 @@ use serde_json::Value;
 
 use crate::bounds::{LONGEST_CONTAINER_NAME, MOST_CONTAINERS};
 use crate::containers::{HANDLER, WORKER};
-use crate::explain::FieldError;
+use crate::field_error::FieldError;
 
 /// Everything wrong with a `spec.template`.
 pub(crate) fn check(template: &Value) -> Vec<FieldError> {
     if !template.is_object() {
-        let cure = "write a pod template: spec.containers and so on";
-        return vec![FieldError::new("spec.template", "is not a mapping", cure)];
+        let hint = "write a pod template: spec.containers and so on";
+        return vec![FieldError::new("spec.template", "is not a mapping", hint)];
     }
     let mut errors = Vec::new();
     let names = names(template, "containers", &[WORKER], &mut errors);
     self::names(template, "initContainers", &[HANDLER, WORKER], &mut errors);
     if !names.contains(HANDLER) {
         let problem = format!("has no container `{HANDLER}`");
-        let cure = "give the container that does the tasks this name";
-        errors.push(FieldError::new("spec.template.spec.containers", problem, cure));
+        let hint = "give the container that does the tasks this name";
+        errors.push(FieldError::new("spec.template.spec.containers", problem, hint));
     }
     errors.extend(shared_processes(template));
     errors

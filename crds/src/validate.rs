@@ -7,7 +7,7 @@ use crate::bounds::{
     LONGEST_SECRET, MAX_ATTEMPTS, MAX_SNOOZES, MOST_DELAYS, MOST_FINAL, PAYLOAD_BYTES, PER_POD, PORT,
     REPLICAS, TOTAL,
 };
-use crate::explain::{FieldError, expected, nearest};
+use crate::field_error::{FieldError, expected, nearest};
 use crate::{
     Backoff, Dur, MAX_RETRY_DELAY, Manifest, RetryPolicy, ScalingMode, TaskQueueSpec, annotations, api,
     labels, template,
@@ -56,25 +56,25 @@ pub fn unknown_names<'a>(
 struct Errors(Vec<FieldError>);
 
 impl Errors {
-    fn add(&mut self, field: &str, problem: impl Into<String>, cure: impl Into<String>) {
-        self.0.push(FieldError::new(field, problem, cure));
+    fn add(&mut self, field: &str, problem: impl Into<String>, hint: impl Into<String>) {
+        self.0.push(FieldError::new(field, problem, hint));
     }
 
     /// Lower case letters, digits and dashes, neither first nor last a dash: the grammar of Kubernetes
     /// labels, and the check of `rowlock.queue.name`.
     fn name(&mut self, field: &str, name: &str, longest: usize) {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let cure = format!("use at most {longest} of a-z, 0-9 and `-`, first and last not a `-`");
+        let hint = format!("use at most {longest} of a-z, 0-9 and `-`, first and last not a `-`");
         if name.is_empty() {
-            self.add(field, "is empty", cure);
+            self.add(field, "is empty", hint);
         } else if name.len() > longest {
-            self.add(field, format!("has {} characters", name.len()), cure);
+            self.add(field, format!("has {} characters", name.len()), hint);
         } else if let Some(wrong) = name.chars().find(|c| !allowed(*c)) {
             let problem =
                 if wrong == '.' { "has a dot".to_owned() } else { format!("has the character `{wrong}`") };
-            self.add(field, problem, cure);
+            self.add(field, problem, hint);
         } else if name.starts_with('-') || name.ends_with('-') {
-            self.add(field, "starts or ends with `-`", cure);
+            self.add(field, "starts or ends with `-`", hint);
         }
     }
 
@@ -86,11 +86,11 @@ impl Errors {
         range: &RangeInclusive<N>,
     ) {
         if !range.contains(number) {
-            let cure = expected(field).map_or_else(
+            let hint = expected(field).map_or_else(
                 || format!("make it a number from {} to {}", range.start(), range.end()),
                 |expected| format!("make it {expected}"),
             );
-            self.add(field, format!("is {number}"), cure);
+            self.add(field, format!("is {number}"), hint);
         }
     }
 
@@ -107,14 +107,14 @@ impl Errors {
         if let Some(replicas) = &workers.replicas {
             self.within("spec.workers.replicas", replicas, &REPLICAS);
             if workers.scaling() != ScalingMode::External {
-                let cure = "set workers.scaling to External, or take replicas out";
-                self.add("spec.workers.replicas", "is only for scaling from outside", cure);
+                let hint = "set workers.scaling to External, or take replicas out";
+                self.add("spec.workers.replicas", "is only for scaling from outside", hint);
             }
         }
         let Some(autoscaling) = &workers.autoscaling else { return };
         if workers.scaling() != ScalingMode::Auto {
-            let cure = "take it out, or set workers.scaling to Auto";
-            self.add("spec.workers.autoscaling", "is only for scaling by the operator", cure);
+            let hint = "take it out, or set workers.scaling to Auto";
+            self.add("spec.workers.autoscaling", "is only for scaling by the operator", hint);
         }
         if autoscaling.min > workers.total {
             let problem = format!("is {}, more than workers.total ({})", autoscaling.min, workers.total);
@@ -152,8 +152,8 @@ impl Errors {
                 if delays.is_empty() {
                     self.add(field, "is empty", "write at least one delay, such as [15s]");
                 } else if delays.len() > MOST_DELAYS {
-                    let cure = format!("write at most {MOST_DELAYS}, or use exponential");
-                    self.add(field, format!("has {} delays", delays.len()), cure);
+                    let hint = format!("write at most {MOST_DELAYS}, or use exponential");
+                    self.add(field, format!("has {} delays", delays.len()), hint);
                 }
                 for (index, delay) in delays.iter().enumerate() {
                     self.delay(&format!("{field}[{index}]"), *delay);
@@ -180,8 +180,8 @@ impl Errors {
         for (index, status) in
             statuses.iter().enumerate().filter(|(_, status)| !FINAL_STATUS.contains(status))
         {
-            let cure = "write statuses of failed answers, from 300 to 599";
-            self.add(&format!("spec.retry.final[{index}]"), format!("is {status}"), cure);
+            let hint = "write statuses of failed answers, from 300 to 599";
+            self.add(&format!("spec.retry.final[{index}]"), format!("is {status}"), hint);
         }
     }
 
@@ -197,28 +197,28 @@ impl Errors {
         self.within("spec.limits.payloadBytes", &spec.limits.payload_bytes, &PAYLOAD_BYTES);
         self.not_zero("spec.limits.maxDelay", spec.limits.max_delay, "365d");
         let Some(database) = &spec.database else { return };
-        let cure = "write which Secret and which of its keys has the URL";
-        self.key_of("spec.database.secretRef", &database.secret_ref.name, &database.secret_ref.key, cure);
+        let hint = "write which Secret and which of its keys has the URL";
+        self.key_of("spec.database.secretRef", &database.secret_ref.name, &database.secret_ref.key, hint);
         if let Some(worker) = &database.worker_secret_ref {
-            self.key_of("spec.database.workerSecretRef", &worker.name, &worker.key, cure);
+            self.key_of("spec.database.workerSecretRef", &worker.name, &worker.key, hint);
         }
         if let Some(ca) = &database.ca_ref {
-            let cure = "write which Secret or ConfigMap and which of its keys has the certificates";
-            self.key_of("spec.database.caRef", &ca.name, &ca.key, cure);
+            let hint = "write which Secret or ConfigMap and which of its keys has the certificates";
+            self.key_of("spec.database.caRef", &ca.name, &ca.key, hint);
         }
     }
 
     /// A name and a key of a Secret or a `ConfigMap`.
-    fn key_of(&mut self, field: &str, name: &str, key: &str, cure: &str) {
-        self.secret(&format!("{field}.name"), name, is_secret_name, cure);
-        self.secret(&format!("{field}.key"), key, is_secret_key, cure);
+    fn key_of(&mut self, field: &str, name: &str, key: &str, hint: &str) {
+        self.secret(&format!("{field}.name"), name, is_secret_name, hint);
+        self.secret(&format!("{field}.key"), key, is_secret_key, hint);
     }
 
-    fn secret(&mut self, field: &str, text: &str, allowed: fn(&str) -> bool, cure: &str) {
+    fn secret(&mut self, field: &str, text: &str, allowed: fn(&str) -> bool, hint: &str) {
         if text.is_empty() {
-            self.add(field, "is empty", cure);
+            self.add(field, "is empty", hint);
         } else if text.len() > LONGEST_SECRET || !allowed(text) {
-            self.add(field, format!("is `{text}`, which cannot be one"), cure);
+            self.add(field, format!("is `{text}`, which cannot be one"), hint);
         }
     }
 }

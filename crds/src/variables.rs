@@ -1,7 +1,7 @@
 //! Which environment variables are ours, so that one that is misspelt is not ignored.
 
 use crate::env;
-use crate::explain::distance;
+use crate::field_error::distance;
 
 /// What the names of all our variables begin with.
 const PREFIX: &str = "ROWLOCK_";
@@ -12,12 +12,12 @@ const TESTS: [&str; 5] =
 
 /// A variable that is named like one of ours and is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the environment variable {name} is not one of Rowlock's; {cure}")]
+#[error("the environment variable {name} is not one of Rowlock's; {hint}")]
 pub struct UnknownVariable {
     /// Its name.
     pub name: String,
     /// What to change.
-    pub cure: String,
+    pub hint: String,
 }
 
 /// The first variable of an environment, given as names and values, that is named like one of ours and is
@@ -41,11 +41,11 @@ pub fn check_variables<'a>(
     });
     let Some((name, _)) = unknown else { return Ok(()) };
     let nearest = env::ALL.iter().map(|known| (distance(name, known), *known)).min();
-    let cure = match nearest {
+    let hint = match nearest {
         Some((apart, known)) if apart <= 1 + known.len() / 4 => format!("did you mean {known}?"),
         _ => format!("unset it; there are {}", env::ALL.join(", ")),
     };
-    Err(UnknownVariable { name: name.to_owned(), cure })
+    Err(UnknownVariable { name: name.to_owned(), hint })
 }
 
 /// The variables of Kubernetes' service links, and of Docker's links before them.

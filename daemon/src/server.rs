@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rowlock_crds::listen;
+use rowlock_crds::listen_address;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, sleep, timeout};
@@ -51,7 +51,7 @@ const SAY_EVERY: Duration = Duration::from_secs(30);
 ///
 /// What the system says: the port is taken, or the address is not one of this machine.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(&listen::addresses(address)[..]).await
+    TcpListener::bind(&listen_address::addresses(address)[..]).await
 }
 
 /// Serves the pages until it is dropped; open connections end with it.

@@ -2,30 +2,30 @@
 //!
 //! In reading order:
 //!
-//! * [`Operator`] and [`Charge`]: the loop's one step over all queues of a database, and what it is told of each;
-//! * [`Applier`] and [`Intent`]: who makes a plan come true, and what it is told;
-//! * `kubernetes`, behind the feature `kube`: the applier of a cluster, with pods, and a whole operator around it;
-//! * `bell`: what wakes the loop before its time;
-//! * [`Room`] and [`Seat`]: where loops meet whose queues are in one database;
+//! * [`Reconciler`] and [`DesiredQueue`]: one pass of the loop over all queues of a database, and what each asks for;
+//! * [`Backend`] and [`DesiredPods`]: who makes a plan come true, and how many pods each queue shall have;
+//! * `kubernetes`, behind the feature `kube`: the backend of a cluster, with pods, and a whole operator around it;
+//! * `wakeups`: what wakes the loop before its time;
+//! * [`SharedPoller`] and [`Participant`]: one poller for the controllers of one database;
 //! * [`View`] and [`Limit`]: what a step saw and decided, for people and metrics.
 
-mod applier;
-mod bell;
-mod charge;
-mod control;
+mod backend;
+mod connection_limit;
 mod declaration;
 #[cfg(feature = "kube")]
 pub mod kubernetes;
-mod limit;
+mod managed_queue;
 mod metrics;
 mod observe;
-mod room;
+mod reconciler;
+mod shared_poller;
 mod view;
+mod wakeups;
 
-pub use applier::{Applier, Intent};
-pub use charge::Charge;
-pub use control::Operator;
-pub use limit::Limit;
+pub use backend::{Backend, DesiredPods};
+pub use connection_limit::Limit;
+pub use managed_queue::DesiredQueue;
 pub use metrics::Metrics;
-pub use room::{Room, Seat};
+pub use reconciler::Reconciler;
+pub use shared_poller::{Participant, SharedPoller};
 pub use view::{QueueView, View};

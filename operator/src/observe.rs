@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// How long the database may take to answer before a step goes on without knowing.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const OBSERVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two looks, however long they take: a queue asleep waits no longer for its first instance.
-const LONGEST_REST: Duration = Duration::from_secs(10);
+/// Between two polls, however long they take: a queue that is scaled to zero waits no longer for its first instance.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A server may say what it likes, for as long as it likes; this much of it is kept until the next look,
+/// A server may say what it likes, for as long as it likes; this much of it is kept until the next poll,
 /// about a MiB: of this many queues, ours first, with a name as long as Postgres' names are, and the longest
 /// owner that `declare_queue` takes. Of others the instances are counted.
 const MOST_QUEUES: usize = 2000;
@@ -23,12 +23,12 @@ const LONGEST_OWNER: usize = 200;
 const MOST_LIMITS: usize = 2000;
 
 /// What the database said of its queues, by their names.
-pub(crate) type Seen = BTreeMap<String, Declared>;
+pub(crate) type ObservedQueues = BTreeMap<String, Declared>;
 
-/// What was seen of a database.
+/// A snapshot: what was seen of a database.
 #[derive(Debug)]
-pub(crate) struct Look {
-    pub(crate) queues: Seen,
+pub(crate) struct Snapshot {
+    pub(crate) queues: ObservedQueues,
     /// How many instances live of queues that are not among these.
     pub(crate) unseen: i64,
     /// When its server was started, as in [`rowlock_queue::Identity`].
@@ -36,39 +36,39 @@ pub(crate) struct Look {
     /// What limits the connections of all users, or of one.
     pub(crate) limits: Vec<ConnectionLimit>,
     /// It need not know of what was changed from then on.
-    pub(crate) asked: Instant,
+    pub(crate) requested_at: Instant,
     pub(crate) took: Duration,
 }
 
-impl Look {
-    pub(crate) fn rest(&self) -> Duration {
-        rest_after(self.took)
+impl Snapshot {
+    pub(crate) fn poll_interval(&self) -> Duration {
+        poll_interval_after(self.took)
     }
 
     #[cfg(test)]
-    pub(crate) fn of_nothing() -> Self {
+    pub(crate) fn empty() -> Self {
         Self {
-            queues: Seen::new(),
+            queues: ObservedQueues::new(),
             unseen: 0,
             started_at: 0,
             limits: Vec::new(),
-            asked: Instant::now(),
+            requested_at: Instant::now(),
             took: Duration::ZERO,
         }
     }
 }
 
-/// How long to wait, at least, after a look that took so long: counting a backlog of millions takes its time, and shall take no more than
+/// How long to wait, at least, after a poll that took that long: counting a backlog of millions takes its time, and shall take no more than
 /// a twentieth of it.
-pub(crate) fn rest_after(took: Duration) -> Duration {
-    (took * 19).min(LONGEST_REST)
+pub(crate) fn poll_interval_after(took: Duration) -> Duration {
+    (took * 19).min(MAX_POLL_INTERVAL)
 }
 
 /// Looks at all queues of a database, of which some are ours.
-pub(crate) async fn observe(db: &Db, is_ours: impl Fn(&Declared) -> bool) -> Result<Look, Error> {
-    let asked = Instant::now();
-    let answer = tokio::time::timeout(PATIENCE, rowlock_queue::overview(db)).await;
-    let Overview { started_at, mut queues, mut limits } = answer.map_err(|_| late())??;
+pub(crate) async fn observe(db: &Db, is_ours: impl Fn(&Declared) -> bool) -> Result<Snapshot, Error> {
+    let requested_at = Instant::now();
+    let answer = tokio::time::timeout(OBSERVE_TIMEOUT, rowlock_queue::overview(db)).await;
+    let Overview { started_at, mut queues, mut limits } = answer.map_err(|_| timed_out())??;
     queues.retain(|queue| queue.stats.name.len() <= LONGEST_NAME && queue.owner.len() <= LONGEST_OWNER);
     let beyond = if queues.len() > MOST_QUEUES {
         queues.sort_by_cached_key(|queue| !is_ours(queue));
@@ -86,11 +86,11 @@ pub(crate) async fn observe(db: &Db, is_ours: impl Fn(&Declared) -> bool) -> Res
     limits.truncate(MOST_LIMITS);
     // The room that the rest took is for others now.
     limits.shrink_to_fit();
-    Ok(Look { queues, unseen, started_at, limits, asked, took: asked.elapsed() })
+    Ok(Snapshot { queues, unseen, started_at, limits, requested_at, took: requested_at.elapsed() })
 }
 
-pub(crate) fn late() -> Error {
-    Error::Unreachable(format!("no statistics within {} s", PATIENCE.as_secs()))
+pub(crate) fn timed_out() -> Error {
+    Error::Unreachable(format!("no statistics within {} s", OBSERVE_TIMEOUT.as_secs()))
 }
 
 /// The plan's words for what the database said.

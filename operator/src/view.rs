@@ -1,6 +1,6 @@
 //! What one step saw and decided.
 
-use crate::limit::Limit;
+use crate::connection_limit::Limit;
 use rowlock_plan::Decision;
 use rowlock_queue::{Error, QueueStats};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub struct View {
     pub queues: Vec<QueueView>,
     /// Why nothing is known about the database, when so.
-    pub trouble: Option<Arc<Error>>,
+    pub problem: Option<Arc<Error>>,
     /// When the server that was last seen was started, in microseconds since 1970.
     pub started_at: Option<i64>,
 }

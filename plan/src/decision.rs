@@ -15,8 +15,8 @@ pub struct Decision {
     pub reason: Reason,
     /// What the tasks ask for, before anything but `total` and `min` limits it, or what somebody else asks
     /// for, before anything does; `None` where that was not asked.
-    pub wish: Option<u32>,
-    /// What the wish was computed from.
+    pub demand: Option<u32>,
+    /// What the demand was computed from.
     pub inputs: Option<Inputs>,
     /// To be handed to the next decision.
     pub memory: Memory,
@@ -42,7 +42,7 @@ pub enum Reason {
     /// More would help, but the database has no connections for it.
     Connections,
     /// More would help, but not while no handler gets to run: one pod is tried.
-    Faltering,
+    NotStarting,
     /// Less would do, but not yet for long enough.
     Stabilization,
     /// No task may start.
@@ -66,7 +66,7 @@ impl Reason {
             Self::MinWorkers => "MinWorkers",
             Self::Total => "Total",
             Self::Connections => "Connections",
-            Self::Faltering => "Faltering",
+            Self::NotStarting => "Faltering",
             Self::Stabilization => "Stabilization",
             Self::Paused => "Paused",
             Self::Suspended => "Suspended",
@@ -77,7 +77,7 @@ impl Reason {
     /// Whether more is asked for than there will be.
     #[must_use]
     pub const fn is_limit(self) -> bool {
-        matches!(self, Self::Total | Self::Connections | Self::Faltering)
+        matches!(self, Self::Total | Self::Connections | Self::NotStarting)
     }
 }
 
@@ -92,8 +92,8 @@ impl fmt::Display for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { workers_desired, pods_desired, reason, .. } = self;
         write!(f, "{workers_desired} workers on {pods_desired} pods: {reason}")?;
-        match (&self.wish, &self.inputs) {
-            (Some(wish), Some(inputs)) => write!(f, " (wish {wish}: {inputs})"),
+        match (&self.demand, &self.inputs) {
+            (Some(demand), Some(inputs)) => write!(f, " (demand {demand}: {inputs})"),
             _ => Ok(()),
         }
     }

@@ -22,7 +22,7 @@ pub struct Fleet {
 pub struct Instance {
     /// Unique among the instances of its queue.
     pub name: String,
-    /// What the worker is told, but for the connection string, which only the applier may know.
+    /// What the worker is told, but for the connection string, which only the backend may know.
     pub worker_env: BTreeMap<&'static str, String>,
     /// What the handler is told.
     pub handler_env: BTreeMap<&'static str, String>,
@@ -30,9 +30,9 @@ pub struct Instance {
     pub grace: Duration,
 }
 
-/// Where an instance listens: the applier knows, since processes share a host and pods do not.
+/// Where an instance listens: the backend knows, since processes share a host and pods do not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct Ports {
     /// Port of the handler.
     pub handler_port: u16,
     /// Port of the worker's health and metrics; 0 for any.
@@ -43,24 +43,24 @@ pub struct Place {
 ///
 /// ```
 /// use rowlock_crds::{Manifest, TaskQueueSpec, env};
-/// use rowlock_plan::{Place, fleet};
+/// use rowlock_plan::{Ports, fleet};
 /// let manifest = Manifest::new("emails", TaskQueueSpec::with_workers(20));
-/// let place = |index: u16| Place { handler_port: 9000 + index, worker_port: 0 };
-/// let fleet = fleet(&manifest, 2, place);
+/// let ports = |index: u16| Ports { handler_port: 9000 + index, worker_port: 0 };
+/// let fleet = fleet(&manifest, 2, ports);
 /// assert_eq!(fleet.instances[1].name, "emails-1");
 /// assert_eq!(fleet.instances[1].worker_env[env::HANDLER_URL], "http://127.0.0.1:9001/tasks");
 /// assert_eq!(fleet.instances[1].handler_env[env::HANDLER_PORT], "9001");
 /// ```
 #[must_use]
-pub fn fleet(manifest: &Manifest, pods: u16, place: impl Fn(u16) -> Place) -> Fleet {
-    let instances = (0..pods).map(|index| instance(manifest, index, place(index))).collect();
+pub fn fleet(manifest: &Manifest, pods: u16, ports: impl Fn(u16) -> Ports) -> Fleet {
+    let instances = (0..pods).map(|index| instance(manifest, index, ports(index))).collect();
     Fleet { queue: manifest.queue_name().to_owned(), instances }
 }
 
-fn instance(manifest: &Manifest, index: u16, place: Place) -> Instance {
+fn instance(manifest: &Manifest, index: u16, ports: Ports) -> Instance {
     let spec = &manifest.spec;
     let name = format!("{}-{index}", manifest.name);
-    let Place { handler_port, worker_port } = place;
+    let Ports { handler_port, worker_port } = ports;
     let handler_url = format!("http://127.0.0.1:{handler_port}{}", spec.handler.http.path);
     let worker_env = BTreeMap::from([
         (env::QUEUE, manifest.queue_name().to_owned()),

@@ -6,20 +6,20 @@ use std::time::Duration;
 /// Handed to [`decide`](crate::decide) and handed back changed. Empty at first, and after a restart.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Memory {
-    wishes: Highest,
+    demands: SlidingMax,
     /// How long a task took when that was last known: an idle queue has no recent tasks to measure.
     pub(crate) service_seconds: Option<f64>,
 }
 
 /// The highest of what was noted within a window.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Highest {
+pub struct SlidingMax {
     /// Those that can still be the highest: each is lower than the one before it, since a higher or equal one makes every earlier
     /// one superfluous. So there are never more of them than the highest says.
     noted: VecDeque<(Duration, u32)>,
 }
 
-impl Highest {
+impl SlidingMax {
     /// Notes a value and answers the highest of the window that ends now. `now` is a monotonic clock of the caller's.
     pub fn note(&mut self, now: Duration, value: u32, window: Duration) -> u32 {
         while self.noted.back().is_some_and(|(_, last)| *last <= value) {
@@ -34,13 +34,13 @@ impl Highest {
 }
 
 impl Memory {
-    /// Whether nothing was wished yet.
+    /// Whether nothing was asked for yet.
     pub(crate) fn is_empty(&self) -> bool {
-        self.wishes.noted.is_empty()
+        self.demands.noted.is_empty()
     }
 
-    /// Adds a wish and answers the highest of the window that ends now.
-    pub(crate) fn wish(&mut self, now: Duration, workers: u32, window: Duration) -> u32 {
-        self.wishes.note(now, workers, window)
+    /// Adds a demand and answers the highest of the window that ends now.
+    pub(crate) fn demand(&mut self, now: Duration, workers: u32, window: Duration) -> u32 {
+        self.demands.note(now, workers, window)
     }
 }

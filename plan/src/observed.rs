@@ -25,7 +25,7 @@ pub struct ObservedQueue {
     /// Pods there are, or that were asked for and are starting; without the terminating ones.
     pub pods: u32,
     /// Whether no handler of these pods gets to run: more of them would do no more.
-    pub faltering: bool,
+    pub not_starting: bool,
     /// How long it has held pods without a break; zero without any.
     pub held_for: Duration,
     /// How long none of these pods has been ready; zero while one is, or without any.
@@ -98,7 +98,7 @@ impl ObservedQueue {
             suspend_scaling: spec.suspend_scaling,
             stats: None,
             pods: 0,
-            faltering: false,
+            not_starting: false,
             held_for: Duration::ZERO,
             unready_for: Duration::ZERO,
             waited_for: Duration::ZERO,

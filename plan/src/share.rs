@@ -16,11 +16,11 @@ const RESERVED_SHARE: u32 = 10;
 
 /// How long a pod that is not ready keeps the place of a queue that waits for one: longer than a usual
 /// start with a large image takes.
-const UNREADY_LONGEST: Duration = Duration::from_mins(3);
+const MAX_UNREADY: Duration = Duration::from_mins(3);
 
 /// How long a queue keeps its only place while another has none: long beside the start of a pod, which each
 /// change costs.
-const TURN: Duration = Duration::from_mins(10);
+const MIN_HOLD: Duration = Duration::from_mins(10);
 
 /// The connections of a database, as far as they limit pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Connections {
 /// Everybody gets a pod before anybody gets a second, and so on: who asks for little gets it. Who has too many gives them back at
 /// once; who may have more gets it when those are really gone. So pods that terminate are counted, and are no reason to end others.
 /// Where not everybody gets one, the places go round: a queue whose pods do not get ready gives its place
-/// to one that waits, and a queue that works does so after its turn. A queue whose scaling is suspended
+/// to one that waits, and a queue that works does so after ten minutes. A queue whose scaling is suspended
 /// keeps what it has, and the others share the rest.
 pub fn share(connections: &Connections, queues: &[ObservedQueue], decisions: &mut [Decision]) {
     let held: Vec<u32> = queues.iter().map(|queue| queue.pods).collect();
@@ -111,7 +111,7 @@ fn targets(most: u32, asked: &[u32], queues: &[ObservedQueue]) -> Vec<u32> {
         let held: Vec<u32> = queues.iter().map(|queue| queue.pods).collect();
         return fair(most, asked, &held);
     }
-    order.sort_by_key(|&index| (standing(&queues[index]), index));
+    order.sort_by_key(|&index| (rank(&queues[index]), index));
     let mut shares = vec![0; asked.len()];
     for index in order.into_iter().take(places) {
         shares[index] = 1;
@@ -122,17 +122,17 @@ fn targets(most: u32, asked: &[u32], queues: &[ObservedQueue]) -> Vec<u32> {
 /// Who is the first to have a place: those whose turn it is, those who wait, the longest first, those whose
 /// turn is over, and last those whose pods do not get ready. A queue that has given up its place waits like
 /// others, so it is tried again.
-fn standing(queue: &ObservedQueue) -> (u8, Reverse<Duration>) {
-    let unready = queue.faltering || queue.unready_for >= UNREADY_LONGEST;
+fn rank(queue: &ObservedQueue) -> (u8, Reverse<Duration>) {
+    let unready = queue.not_starting || queue.unready_for >= MAX_UNREADY;
     match queue.pods {
         0 => (1, Reverse(queue.waited_for)),
         _ if unready => (3, Reverse(Duration::ZERO)),
-        _ if queue.held_for < TURN => (0, Reverse(Duration::ZERO)),
+        _ if queue.held_for < MIN_HOLD => (0, Reverse(Duration::ZERO)),
         _ => (2, Reverse(Duration::ZERO)),
     }
 }
 
-/// Shares so many among those who ask: the smallest wish first, and what it leaves over is for the others.
+/// Shares so many among those who ask: the smallest demand first, and what it leaves over is for the others.
 /// What cannot be divided stays with those who hold most.
 fn fair(most: u32, asked: &[u32], held: &[u32]) -> Vec<u32> {
     let mut order: Vec<usize> = (0..asked.len()).collect();

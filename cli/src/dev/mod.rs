@@ -16,7 +16,7 @@ use manifests::Watched;
 use rowlock_crds::Manifest;
 use rowlock_daemon::Signals;
 use rowlock_local::backend::{Local, LocalConfig};
-use rowlock_operator::{Metrics, Operator, View};
+use rowlock_operator::{Metrics, Reconciler, View};
 use rowlock_queue::Db;
 use serde_json::json;
 use serve::Endpoint;
@@ -81,11 +81,11 @@ async fn with_backend(
         log_to_files: demo.is_some(),
     })?;
     greet(backend, folder, &watched, endpoint.address, output)?;
-    let mut operator = Operator::new(db.clone(), local, OWNER);
-    operator.listen(crate::database::connect_options(url));
+    let mut reconciler = Reconciler::new(db.clone(), local, OWNER);
+    reconciler.listen(crate::database::connect_options(url));
     let queue = watched.first_queue();
     let result = tokio::select! {
-        never = operate(&mut operator, watched, &metrics, &views) => match never {},
+        never = operate(&mut reconciler, watched, &metrics, &views) => match never {},
         error = endpoint.failed() => Err(error),
         error = backend.tend() => Err(error),
         done = run_demo(demo, &db, &queue, seen, output) => done,
@@ -97,11 +97,11 @@ async fn with_backend(
         let _ = output.say("stopping: what runs may finish; Ctrl-C again to stop at once");
     }
     let result = tokio::select! {
-        () = operator.drain() => result,
+        () = reconciler.drain() => result,
         _ = signals.next() => Err(Failure::new("stopped before all tasks had finished")),
     };
     // Has nothing to do after a drain.
-    operator.end_now().await;
+    reconciler.end_now().await;
     db.close().await;
     result
 }
@@ -116,23 +116,23 @@ async fn connect(backend: &Backend) -> Result<Db, Failure> {
 
 /// The loop of `rowlock dev`.
 async fn operate(
-    operator: &mut Operator<Local>,
+    reconciler: &mut Reconciler<Local>,
     mut watched: Watched,
     metrics: &Metrics,
     views: &watch::Sender<View>,
 ) -> std::convert::Infallible {
-    operator.set_manifests(watched.manifests(), watched.generation());
+    reconciler.set_manifests(watched.manifests(), watched.generation());
     loop {
-        let view = operator.reconcile().await;
+        let view = reconciler.reconcile().await;
         metrics.set(&view);
         views.send_replace(view);
-        tokio::time::sleep(LEAST_TICK.max(operator.rest())).await;
+        tokio::time::sleep(LEAST_TICK.max(reconciler.poll_interval())).await;
         tokio::select! {
             () = tokio::time::sleep(TICK) => (),
-            () = operator.stirred() => (),
+            () = reconciler.woken() => (),
         }
         if watched.changed() {
-            operator.set_manifests(watched.manifests(), watched.generation());
+            reconciler.set_manifests(watched.manifests(), watched.generation());
         }
     }
 }

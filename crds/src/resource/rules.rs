@@ -30,13 +30,13 @@ struct Schema<'a>(&'a mut JSONSchemaProps);
 
 impl Schema<'_> {
     fn names(&mut self) {
-        let cure = format!("use at most {LONGEST_NAME} of a-z, 0-9 and `-`, first and last not a `-`");
+        let hint = format!("use at most {LONGEST_NAME} of a-z, 0-9 and `-`, first and last not a `-`");
         // Of the name Kubernetes itself checks the rest.
         let name =
             format!("self.metadata.name.size() <= {LONGEST_NAME} && !self.metadata.name.contains('.')");
         // A rule cannot blame a field of the metadata.
-        self.rule("", rule(name, format!("metadata.name: {cure}")));
-        self.text("spec.queueName", LONGEST_NAME, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", &cure);
+        self.rule("", rule(name, format!("metadata.name: {hint}")));
+        self.text("spec.queueName", LONGEST_NAME, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", &hint);
         // A rule about the field would not see it being taken out or added.
         let name = |object: &str| {
             format!("(has({object}.spec.queueName) ? {object}.spec.queueName : {object}.metadata.name)")
@@ -48,10 +48,10 @@ impl Schema<'_> {
 
     /// Left out only for `rowlock dev`.
     fn required_in_a_cluster(&mut self) {
-        let cure = "add `database: { secretRef: { name: NAME, key: KEY } }`, the Secret with the URL of the database";
-        self.rule("spec", rule("has(self.database)", cure));
-        let cure = "add `template`, a pod template with a container named `handler`";
-        self.rule("spec", rule("has(self.template)", cure));
+        let hint = "add `database: { secretRef: { name: NAME, key: KEY } }`, the Secret with the URL of the database";
+        self.rule("spec", rule("has(self.database)", hint));
+        let hint = "add `template`, a pod template with a container named `handler`";
+        self.rule("spec", rule("has(self.template)", hint));
     }
 
     fn workers(&mut self) {
@@ -158,9 +158,9 @@ impl Schema<'_> {
         self.number("spec.limits.payloadBytes", PAYLOAD_BYTES);
         self.duration("spec.limits.maxDelay");
         self.rule("spec.limits.maxDelay", not_zero("365d"));
-        let cure = "write which Secret and which of its keys has the URL";
-        self.key_of("spec.database.secretRef", cure);
-        self.key_of("spec.database.workerSecretRef", cure);
+        let hint = "write which Secret and which of its keys has the URL";
+        self.key_of("spec.database.secretRef", hint);
+        self.key_of("spec.database.workerSecretRef", hint);
         self.key_of(
             "spec.database.caRef",
             "write which Secret or ConfigMap and which of its keys has the certificates",
@@ -168,10 +168,10 @@ impl Schema<'_> {
     }
 
     /// A name and a key of a Secret or a `ConfigMap`.
-    fn key_of(&mut self, path: &str, cure: &str) {
+    fn key_of(&mut self, path: &str, hint: &str) {
         let name = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-        self.text(&format!("{path}.name"), LONGEST_SECRET, name, cure);
-        self.text(&format!("{path}.key"), LONGEST_SECRET, "^[-._A-Za-z0-9]+$", cure);
+        self.text(&format!("{path}.name"), LONGEST_SECRET, name, hint);
+        self.text(&format!("{path}.key"), LONGEST_SECRET, "^[-._A-Za-z0-9]+$", hint);
     }
 
     fn number<N: Into<Bound>>(&mut self, path: &str, range: RangeInclusive<N>) {

@@ -42,15 +42,15 @@ fn a_path_is_what_a_url_can_have_there() {
 fn the_names_of_a_secret_are_those_that_kubernetes_has() {
     let secret =
         |name: &str, key: &str| format!("database: {{ secretRef: {{ name: {name:?}, key: {key:?} }} }}");
-    let cure = "write which Secret and which of its keys has the URL";
+    let hint = "write which Secret and which of its keys has the URL";
     check(&secret("shop-pg.app", "URI_2.x-y"), "");
-    check(&secret("", "uri"), &format!("spec.database.secretRef.name: is empty; {cure}"));
+    check(&secret("", "uri"), &format!("spec.database.secretRef.name: is empty; {hint}"));
     for wrong in ["Shop", "shop_pg", "-shop", "shop-", "shop..pg", ".shop"] {
-        let expected = format!("spec.database.secretRef.name: is `{wrong}`, which cannot be one; {cure}");
+        let expected = format!("spec.database.secretRef.name: is `{wrong}`, which cannot be one; {hint}");
         check(&secret(wrong, "uri"), &expected);
     }
     for wrong in ["a/b", "a b", "ä"] {
-        let expected = format!("spec.database.secretRef.key: is `{wrong}`, which cannot be one; {cure}");
+        let expected = format!("spec.database.secretRef.key: is `{wrong}`, which cannot be one; {hint}");
         check(&secret("shop", wrong), &expected);
     }
     assert!(said(&secret(&"a".repeat(254), "uri")).contains("cannot be one"));

@@ -242,8 +242,8 @@ q.yaml:16: spec.limits.backlog: is 0; make it a number from 1 to 1000000000";
 fn names_must_fit_kubernetes_and_the_database() {
     let check = |name: &str, problem: &str| {
         let text = format!("{HEAD}metadata:\n  name: {name}\nspec: {{ workers: {{ total: 1 }} }}\n");
-        let cure = "use at most 52 of a-z, 0-9 and `-`, first and last not a `-`";
-        assert_eq!(errors(&text), format!("q.yaml:4: metadata.name: {problem}; {cure}"));
+        let hint = "use at most 52 of a-z, 0-9 and `-`, first and last not a `-`";
+        assert_eq!(errors(&text), format!("q.yaml:4: metadata.name: {problem}; {hint}"));
     };
     check("a.b", "has a dot");
     check("Emails", "has the character `E`");

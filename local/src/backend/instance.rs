@@ -5,7 +5,7 @@ use super::supervised::Supervised;
 use crate::process::{Launch, Stop};
 use nix::sys::signal::Signal;
 use rowlock_crds::{Manifest, env};
-use rowlock_plan::{Instance as Planned, Place};
+use rowlock_plan::{Instance as Planned, Ports};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ const HANDLER_LINGER: Duration = Duration::from_secs(2);
 const WORKER_LOG: &str = "warn,sqlx=error";
 
 pub(super) struct Instance {
-    pub(super) place: Place,
+    pub(super) place: Ports,
     planned: Planned,
     command: Option<String>,
     worker: Supervised,
@@ -31,7 +31,7 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    pub(super) fn new(config: &LocalConfig, manifest: &Manifest, planned: Planned, place: Place) -> Self {
+    pub(super) fn new(config: &LocalConfig, manifest: &Manifest, planned: Planned, place: Ports) -> Self {
         let command = manifest.dev_command().map(str::to_owned);
         let worker = Supervised::new("worker", &planned.name, worker_launch(config, &planned));
         let handler = command.as_ref().map(|command| {
@@ -82,7 +82,7 @@ impl Instance {
 
     /// Whether another program has taken the port of one of the two.
     pub(super) fn is_displaced(&self) -> bool {
-        let Place { handler_port, worker_port } = self.place;
+        let Ports { handler_port, worker_port } = self.place;
         self.worker.is_displaced_from(worker_port)
             || self.handler.as_ref().is_some_and(|handler| handler.is_displaced_from(handler_port))
     }

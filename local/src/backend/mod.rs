@@ -7,8 +7,8 @@ mod supervised;
 use crate::process::end_recorded;
 use instance::Instance;
 use rowlock_crds::Manifest;
-use rowlock_operator::{Applier, Intent};
-use rowlock_plan::{Place, fleet};
+use rowlock_operator::{Backend, DesiredPods};
+use rowlock_plan::{Ports, fleet};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ffi::OsString;
@@ -152,7 +152,7 @@ impl Local {
     }
 }
 
-impl Applier for Local {
+impl Backend for Local {
     fn instances(&self, queue: &str) -> u32 {
         let count = self.instances.keys().filter(|(of, _)| of == queue).count();
         u32::try_from(count).unwrap_or(u32::MAX)
@@ -168,7 +168,7 @@ impl Applier for Local {
     }
 
     /// Never: a worker claims nothing while its handler does not listen, and costs little.
-    fn falters(&mut self, _queue: &str) -> bool {
+    fn not_starting(&mut self, _queue: &str) -> bool {
         false
     }
 
@@ -177,12 +177,12 @@ impl Applier for Local {
         instances.map(|(_, one)| (one.name().to_owned(), one.metrics_address())).collect()
     }
 
-    async fn apply(&mut self, intents: &[Intent<'_>]) {
-        let gone = |queue: &str| intents.iter().all(|intent| intent.manifest.queue_name() != queue);
+    async fn apply(&mut self, desired_pods: &[DesiredPods<'_>]) {
+        let gone = |queue: &str| desired_pods.iter().all(|desired| desired.manifest.queue_name() != queue);
         let removed = self.instances.extract_if(.., |(queue, _), _| gone(queue));
         self.stopping.extend(removed.map(|(_, instance)| instance));
-        for intent in intents {
-            self.apply_queue(intent.manifest, intent.pods);
+        for desired in desired_pods {
+            self.apply_queue(desired.manifest, desired.pods);
         }
         self.tend();
         self.finish_replacing().await;
@@ -218,12 +218,12 @@ impl LocalConfig {
 }
 
 /// Free ports for an instance. A handler that the user starts listens at the manifest's port.
-fn free_place(manifest: &Manifest) -> std::io::Result<Place> {
+fn free_place(manifest: &Manifest) -> std::io::Result<Ports> {
     let handler = TcpListener::bind(("127.0.0.1", 0))?;
     let worker = TcpListener::bind(("127.0.0.1", 0))?;
     let handler_port = match manifest.dev_command() {
         Some(_) => handler.local_addr()?.port(),
         None => manifest.spec.handler.http.port,
     };
-    Ok(Place { handler_port, worker_port: worker.local_addr()?.port() })
+    Ok(Ports { handler_port, worker_port: worker.local_addr()?.port() })
 }

@@ -8,9 +8,9 @@ use clap::Parser;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use rowlock_queue::{HostPolicy, Tenants};
 
-use super::inherit;
-use super::resources;
-use super::worker::WorkerImage;
+use crate::kubernetes::deployment::inherited_metadata;
+use crate::kubernetes::deployment::resources;
+use crate::kubernetes::deployment::worker_container::WorkerImage;
 
 /// Scales the workers of every `TaskQueue` of a cluster and reports their state in its status
 #[derive(Debug, Clone, Parser)]
@@ -38,7 +38,7 @@ pub struct Config {
     pub worker_resources: ResourceRequirements,
     /// Labels of the workers' Deployments, pods and disruption budgets, as JSON; labels of a `TaskQueue` or a
     /// template override them
-    #[arg(long, env = "ROWLOCK_WORKER_LABELS", default_value = "{}", value_parser = inherit::parse)]
+    #[arg(long, env = "ROWLOCK_WORKER_LABELS", default_value = "{}", value_parser = inherited_metadata::parse)]
     pub worker_labels: BTreeMap<String, String>,
     /// How many queues may roll at a time after a new release of the operator, or another worker image or
     /// resources

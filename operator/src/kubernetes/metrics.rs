@@ -3,8 +3,8 @@
 use kube::ResourceExt;
 use prometheus::{Encoder, GaugeVec, Opts, Registry, TextEncoder};
 
-use super::shared::Shared;
-use crate::limit::Limit;
+use crate::connection_limit::Limit;
+use crate::kubernetes::context::Context;
 use crate::view::QueueView;
 
 struct Gauges {
@@ -18,9 +18,9 @@ struct Gauges {
 }
 
 /// In Prometheus' text format.
-pub(crate) fn text(shared: &Shared) -> prometheus::Result<String> {
+pub(crate) fn text(context: &Context) -> prometheus::Result<String> {
     let gauges = Gauges::new()?;
-    for (source, view) in shared.views() {
+    for (source, view) in context.views() {
         for queue in &view.queues {
             gauges.set(&source.namespace, queue);
         }
@@ -29,23 +29,23 @@ pub(crate) fn text(shared: &Shared) -> prometheus::Result<String> {
         }
     }
     let leader = prometheus::Gauge::new("rowlock_operator_leader", "Whether this replica leads.")?;
-    leader.set(f64::from(u8::from(shared.leadership.may_write())));
+    leader.set(f64::from(u8::from(context.leadership.may_write())));
     gauges.registry.register(Box::new(leader))?;
     let help =
         "Whether the API server lets this replica see TaskQueues: 0 while their definition is missing.";
     let readable = prometheus::Gauge::new("rowlock_operator_task_queues_readable", help)?;
-    let sees = shared.task_queues.is_complete() && shared.task_queues.refusal().is_none();
+    let sees = context.task_queues.is_complete() && context.task_queues.refusal().is_none();
     readable.set(f64::from(u8::from(sees)));
     gauges.registry.register(Box::new(readable))?;
     let help = "Queues whose pods are replaced for a release of the operator, and those that wait for it.";
     let rollouts = GaugeVec::new(Opts::new("rowlock_operator_rollouts", help), &["state"])?;
-    let (under_way, waiting) = shared.rollouts();
-    for (state, count) in [("under_way", under_way), ("waiting", waiting)] {
+    let (in_progress, waiting) = context.rollouts();
+    for (state, count) in [("in_progress", in_progress), ("waiting", waiting)] {
         rollouts.with_label_values(&[state]).set(u32::try_from(count).unwrap_or(u32::MAX).into());
     }
     gauges.registry.register(Box::new(rollouts))?;
-    if shared.leadership.may_write() {
-        gauges.registry.register(Box::new(conditions(shared)?))?;
+    if context.leadership.may_write() {
+        gauges.registry.register(Box::new(conditions(context)?))?;
     }
     let mut bytes = Vec::new();
     TextEncoder::new().encode(&gauges.registry.gather(), &mut bytes)?;
@@ -53,11 +53,11 @@ pub(crate) fn text(shared: &Shared) -> prometheus::Result<String> {
 }
 
 /// Of every `TaskQueue`, one whose database is away or whose namespace is closed to us too: what an alert is made from.
-fn conditions(shared: &Shared) -> prometheus::Result<GaugeVec> {
+fn conditions(context: &Context) -> prometheus::Result<GaugeVec> {
     let help = "Conditions of TaskQueues: 1 for the status (True, False or Unknown) that each has.";
     let labels = ["namespace", "task_queue", "type", "status"];
     let gauge = GaugeVec::new(Opts::new("rowlock_task_queue_condition", help), &labels)?;
-    for one in shared.readable() {
+    for one in context.readable() {
         let (namespace, name) = (one.namespace().unwrap_or_default(), one.name_any());
         for condition in one.status.iter().flat_map(|status| &status.conditions) {
             gauge.with_label_values(&[&namespace, &name, &condition.type_, &condition.status]).set(1.0);

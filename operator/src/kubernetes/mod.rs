@@ -1,47 +1,27 @@
-//! The operator in a cluster: watches, the election, and an applier that makes Deployments.
+//! The operator in a cluster: watches, leader election, and a backend that makes Deployments.
 //!
 //! In reading order:
 //!
 //! * [`run`], [`Config`]: a whole operator;
-//! * `tender`, `charges`: the loop over the queues of one database, which asks [`Operator`](crate::Operator) to observe, plan and apply;
-//! * `build`, `worker`, `resources`, `security`, `inherit`: a queue's instances as objects; pure;
-//! * `applier`, `known`, `apply`, `managed`, `contest`: what is written when, and by which requests;
-//! * `rollouts`: which queues wait for others;
-//! * `health`, `judgement`, `status`, `scaled`, `events`: what was seen, in words; pure; `said`: what kubelets say of a pod;
-//! * `source`, `database`, `watch`, `election`: Secrets and connections; what is in the cluster; who leads.
+//! * `operator`, `controller`, `context`: a controller for each database, which asks [`Reconciler`](crate::Reconciler) to observe, plan and apply;
+//! * `convert`: what a controller keeps of a `TaskQueue`; pure;
+//! * `api`: watches, writes, events and leader election;
+//! * `database`: from a `TaskQueue` to a session: Secrets, certificates, connections;
+//! * `deployment`: the objects of a queue: how they are built, what was applied last, which rollouts wait, what came of a write;
+//! * `status`: the health of pods, conditions and events; pure but for `pod_events` and `unreadable`.
 
-mod applier;
-mod apply;
-mod build;
-mod charges;
+mod api;
 mod config;
-mod contest;
+mod context;
+mod controller;
+mod convert;
 mod database;
-mod election;
-mod events;
-mod health;
-mod hooks;
+mod deployment;
 mod http;
-mod inherit;
-mod judgement;
-mod known;
-mod managed;
 mod metrics;
-mod outcome;
-mod process;
-mod resources;
-mod rollouts;
-mod said;
-mod scaled;
-mod security;
-mod shared;
-mod source;
+mod operator;
 mod status;
-mod tender;
-mod unread;
-mod watch;
-mod worker;
 
 pub use config::Config;
-pub use process::run;
-pub use worker::WorkerImage;
+pub use deployment::worker_container::WorkerImage;
+pub use operator::run;

@@ -19,7 +19,7 @@ fn queue() -> ObservedQueue {
         suspend_scaling: false,
         stats: Some(Backlog::default()),
         pods: 0,
-        faltering: false,
+        not_starting: false,
         held_for: Duration::ZERO,
         unready_for: Duration::ZERO,
         waited_for: Duration::ZERO,

@@ -41,7 +41,7 @@ fn any_queue() -> impl Strategy<Value = ObservedQueue> {
         (prop::option::weighted(0.8, any_backlog()), 0_u32..20, prop::bool::weighted(0.1), 0_u64..60),
     )
         .prop_map(
-            |((total, per_pod, scaling, paused, suspend_scaling), (stats, pods, faltering, start))| {
+            |((total, per_pod, scaling, paused, suspend_scaling), (stats, pods, not_starting, start))| {
                 ObservedQueue {
                     total,
                     per_pod,
@@ -50,7 +50,7 @@ fn any_queue() -> impl Strategy<Value = ObservedQueue> {
                     suspend_scaling,
                     stats,
                     pods,
-                    faltering,
+                    not_starting,
                     held_for: Duration::ZERO,
                     unready_for: Duration::ZERO,
                     waited_for: Duration::ZERO,
@@ -88,7 +88,7 @@ proptest! {
 
     #[test]
     fn never_below_what_runs(queue in any_queue(), past in any_past()) {
-        let queue = ObservedQueue { suspend_scaling: false, faltering: false, ..queue };
+        let queue = ObservedQueue { suspend_scaling: false, not_starting: false, ..queue };
         let (memory, now) = live(&queue, &past);
         let decision = decide(&queue, memory, now);
         if let Some(stats) = queue.stats && !is_external(&queue) {
@@ -98,7 +98,7 @@ proptest! {
 
     #[test]
     fn never_below_min(queue in any_queue(), past in any_past()) {
-        let queue = ObservedQueue { suspend_scaling: false, faltering: false, ..queue };
+        let queue = ObservedQueue { suspend_scaling: false, not_starting: false, ..queue };
         let (memory, now) = live(&queue, &past);
         if let Scaling::Auto { min, .. } = queue.scaling {
             prop_assert!(decide(&queue, memory, now).workers_desired >= min.min(queue.total));
@@ -152,13 +152,13 @@ proptest! {
         queue in any_queue(), past in any_past(), replicas: u32,
     ) {
         let scaling = Scaling::External { replicas: Some(replicas) };
-        let queue = ObservedQueue { scaling, suspend_scaling: false, faltering: false, ..queue };
+        let queue = ObservedQueue { scaling, suspend_scaling: false, not_starting: false, ..queue };
         let (memory, now) = live(&queue, &past);
         let decision = decide(&queue, memory, now);
         let most = queue.total.div_ceil(queue.per_pod.max(1));
         prop_assert_eq!(decision.pods_desired, replicas.min(most));
         prop_assert_eq!(decision.reason, if replicas > most { Reason::Total } else { Reason::External });
-        prop_assert_eq!(decision.wish, Some(replicas.saturating_mul(queue.per_pod.max(1))));
+        prop_assert_eq!(decision.demand, Some(replicas.saturating_mul(queue.per_pod.max(1))));
     }
 
     #[test]

@@ -217,7 +217,7 @@ proptest! {
         let mut held = pods.clone();
         let connections = Connections { limit, others: 0, others_steady: 0, leaving: 0 };
         let mut last = Vec::new();
-        // What leaves has left by the next look.
+        // What leaves has left by the next poll.
         for _ in 0..4 {
             let (observed, mut decisions) = queues(&held);
             share(&connections, &observed, &mut decisions);

@@ -2,7 +2,7 @@ use rowlock_plan::{Backlog, Memory, ObservedQueue, decide};
 
 use crate::{queue, seconds};
 
-/// The operator looks every two seconds.
+/// The operator polls every two seconds.
 const TICK: u64 = 2;
 const SERVICE_SECONDS: f64 = 0.5;
 const POD_START: u64 = 3;

@@ -1,5 +1,5 @@
 use rowlock_crds::{AutoscalingSpec, Dur, Manifest, ScalingMode, TaskQueueSpec, env};
-use rowlock_plan::{Backlog, Decision, Memory, ObservedQueue, Place, Reason, Scaling, decide, fleet};
+use rowlock_plan::{Backlog, Decision, Memory, ObservedQueue, Ports, Reason, Scaling, decide, fleet};
 
 use crate::{auto, first, queue, seconds};
 
@@ -118,16 +118,21 @@ fn what_cannot_be_counts_for_nothing() {
 
 #[test]
 fn while_no_handler_runs_one_pod_is_tried() {
-    let faltering = |queue| ObservedQueue { faltering: true, pods: 5, ..queue };
-    check(&faltering(waiting(10_000, 1.0)), 10, 1, Reason::Faltering);
+    let not_starting = |queue| ObservedQueue { not_starting: true, pods: 5, ..queue };
+    check(&not_starting(waiting(10_000, 1.0)), 10, 1, Reason::NotStarting);
     check(
-        &faltering(ObservedQueue { scaling: Scaling::Fixed, total: 3, per_pod: 1, ..queue() }),
+        &not_starting(ObservedQueue { scaling: Scaling::Fixed, total: 3, per_pod: 1, ..queue() }),
         1,
         1,
-        Reason::Faltering,
+        Reason::NotStarting,
     );
-    check(&faltering(ObservedQueue { suspend_scaling: true, ..waiting(1, 1.0) }), 50, 5, Reason::Suspended);
-    let idle = ObservedQueue { faltering: true, ..queue() };
+    check(
+        &not_starting(ObservedQueue { suspend_scaling: true, ..waiting(1, 1.0) }),
+        50,
+        5,
+        Reason::Suspended,
+    );
+    let idle = ObservedQueue { not_starting: true, ..queue() };
     check(&idle, 0, 0, Reason::MinWorkers);
 }
 
@@ -150,7 +155,7 @@ fn somebody_elses_number_counts_up_to_total() {
     check(&ObservedQueue { total: 0, ..external(Some(1)) }, 0, 0, Reason::Total);
     check(&ObservedQueue { paused: true, ..external(Some(4)) }, 40, 4, Reason::External);
     check(&ObservedQueue { stats: None, ..external(Some(4)) }, 40, 4, Reason::External);
-    check(&ObservedQueue { faltering: true, ..external(Some(4)) }, 10, 1, Reason::Faltering);
+    check(&ObservedQueue { not_starting: true, ..external(Some(4)) }, 10, 1, Reason::NotStarting);
     check(&ObservedQueue { suspend_scaling: true, ..external(Some(4)) }, 30, 3, Reason::Suspended);
     // Nobody has said a number yet: as it is, and one at least.
     check(&external(None), 30, 3, Reason::External);
@@ -180,7 +185,7 @@ fn the_unknown_holds() {
 }
 
 #[test]
-fn down_only_to_the_highest_wish_of_the_window() {
+fn down_only_to_the_highest_demand_of_the_window() {
     let at = |decision: Decision, queue: &ObservedQueue, now| decide(queue, decision.memory, seconds(now));
     let busy = first(&waiting(500, 0.5));
     assert_eq!(busy.workers_desired, 50);
@@ -188,7 +193,7 @@ fn down_only_to_the_highest_wish_of_the_window() {
     let less = at(busy, &ObservedQueue { pods, ..waiting(300, 0.5) }, 1030);
     assert_eq!((less.workers_desired, less.reason), (50, Reason::Stabilization));
     let none = at(less, &ObservedQueue { pods, ..waiting(0, 0.5) }, 1060);
-    assert_eq!((none.workers_desired, none.wish), (50, Some(0)));
+    assert_eq!((none.workers_desired, none.demand), (50, Some(0)));
     let next = at(none, &ObservedQueue { pods, ..waiting(0, 0.5) }, 1061);
     assert_eq!((next.workers_desired, next.reason), (30, Reason::Stabilization));
     let up = at(next.clone(), &ObservedQueue { pods, ..waiting(900, 0.5) }, 1062);
@@ -224,7 +229,7 @@ fn a_lowered_total_holds_at_once() {
 fn a_decision_explains_itself_in_one_line() {
     assert_eq!(
         first(&waiting(100, 0.5)).to_string(),
-        "10 workers on 1 pods: Backlog (wish 10: 100 waiting, 0 running, 0.0/s arriving, 0.500 s each, \
+        "10 workers on 1 pods: Backlog (demand 10: 100 waiting, 0 running, 0.0/s arriving, 0.500 s each, \
          5.0 s left to start; 0.0 workers for the rate and 10.0 for the backlog)"
     );
     let unknown = ObservedQueue { stats: None, pods: 3, ..queue() };
@@ -257,8 +262,8 @@ fn a_fleet_is_instances_with_their_environment() {
     spec.queue_name = Some("mails".to_owned());
     spec.timeout = Dur::from_secs(90);
     let manifest = Manifest::new("emails", spec);
-    let place = |index| Place { handler_port: 9000 + index, worker_port: 9464 + index };
-    let three = fleet(&manifest, 3, place);
+    let ports = |index| Ports { handler_port: 9000 + index, worker_port: 9464 + index };
+    let three = fleet(&manifest, 3, ports);
     assert_eq!((three.queue.as_str(), three.instances.len()), ("mails", 3));
     let env: Vec<(&str, &str)> =
         three.instances[2].worker_env.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -273,6 +278,6 @@ fn a_fleet_is_instances_with_their_environment() {
     assert_eq!(env, expected);
     assert_eq!(three.instances[2].grace, seconds(95));
     // A smaller fleet is the front of a larger one, so that scaling touches nobody else.
-    assert_eq!(fleet(&manifest, 2, place).instances, three.instances[..2]);
+    assert_eq!(fleet(&manifest, 2, ports).instances, three.instances[..2]);
     assert_eq!(decide(&ObservedQueue::of(&manifest.spec), Memory::default(), seconds(0)).pods_desired, 4);
 }

@@ -1,13 +1,13 @@
 use rowlock_crds::{ConditionReason, ConditionType, TaskQueueSpec};
 
 use super::*;
-use crate::kubernetes::health::Health;
-use crate::kubernetes::outcome::Outcome;
+use crate::kubernetes::deployment::outcome::Outcome;
+use crate::kubernetes::status::pod_health::PodHealth;
 
 const EVERY: Duration = Duration::from_secs(20);
 
-fn verdict(holds: bool, message: &str) -> Verdict {
-    Verdict {
+fn new_condition(holds: bool, message: &str) -> NewCondition {
+    NewCondition {
         type_: ConditionType::Ready,
         holds: Some(holds),
         reason: ConditionReason::Succeeded,
@@ -15,24 +15,24 @@ fn verdict(holds: bool, message: &str) -> Verdict {
     }
 }
 
-fn made(verdict: Verdict, last: &TaskQueueStatus, now: &str) -> TaskQueueStatus {
+fn made(new_condition: NewCondition, last: &TaskQueueStatus, now: &str) -> TaskQueueStatus {
     let spec = TaskQueueSpec::with_workers(1);
-    let health = Health::default();
-    let seen = Seen {
+    let health = PodHealth::default();
+    let inputs = StatusInputs {
         place: ("shop", "emails"),
         former: None,
         spec: &spec,
-        trouble: None,
+        problem: None,
         view: None,
         outcome: &Outcome::NotTried,
         contest: None,
         deployment: None,
         health: &health,
-        wakes: false,
-        lacks: None,
+        is_waking_up: false,
+        unready_for: None,
         worker: &k8s_openapi::api::core::v1::ResourceRequirements::default(),
     };
-    status(&seen, &[verdict], Some(3), last, None, now.parse().unwrap())
+    status(&inputs, &[new_condition], Some(3), last, None, now.parse().unwrap())
 }
 
 #[test]
@@ -45,9 +45,9 @@ fn counts_keep_two_digits() {
 
 #[test]
 fn a_condition_keeps_its_time_while_its_status_is_the_same() {
-    let first = made(verdict(true, "a"), &TaskQueueStatus::default(), "2026-01-01T00:00:00.5Z");
-    let same = made(verdict(true, "b"), &first, "2026-01-01T01:00:00Z");
-    let other = made(verdict(false, "b"), &same, "2026-01-01T02:00:00Z");
+    let first = made(new_condition(true, "a"), &TaskQueueStatus::default(), "2026-01-01T00:00:00.5Z");
+    let same = made(new_condition(true, "b"), &first, "2026-01-01T01:00:00Z");
+    let other = made(new_condition(false, "b"), &same, "2026-01-01T02:00:00Z");
     let time = |status: &TaskQueueStatus| status.conditions[0].last_transition_time.0.to_string();
     assert_eq!(time(&first), "2026-01-01T00:00:00Z");
     assert_eq!((time(&same), time(&other)), (time(&first), "2026-01-01T02:00:00Z".to_owned()));
@@ -55,7 +55,7 @@ fn a_condition_keeps_its_time_while_its_status_is_the_same() {
 
 #[test]
 fn changed_conditions_are_written_at_once_and_numbers_after_a_while() {
-    let last = made(verdict(true, "a"), &TaskQueueStatus::default(), "2026-01-01T00:00:00Z");
+    let last = made(new_condition(true, "a"), &TaskQueueStatus::default(), "2026-01-01T00:00:00Z");
     let soon = Some(Duration::from_secs(1));
     let check = |next: &TaskQueueStatus, expected: Change, due: [bool; 3]| {
         let change = change(&last, next);
@@ -65,8 +65,12 @@ fn changed_conditions_are_written_at_once_and_numbers_after_a_while() {
     };
     check(&last.clone(), Change::None, [false; 3]);
     check(&TaskQueueStatus { pods: Some(2), ..last.clone() }, Change::Numbers, [true, false, true]);
-    check(&made(verdict(true, "b"), &last, "2026-01-01T00:00:00Z"), Change::Numbers, [true, false, true]);
-    check(&made(verdict(false, "a"), &last, "2026-01-01T00:00:00Z"), Change::Conditions, [true; 3]);
+    check(
+        &made(new_condition(true, "b"), &last, "2026-01-01T00:00:00Z"),
+        Change::Numbers,
+        [true, false, true],
+    );
+    check(&made(new_condition(false, "a"), &last, "2026-01-01T00:00:00Z"), Change::Conditions, [true; 3]);
 }
 
 #[test]

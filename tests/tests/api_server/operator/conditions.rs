@@ -96,7 +96,7 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
         stage.change(&json!({ "template": template }));
         until("the template is refused", || {
             let (said, message) = stage.condition("emails", "Stalled");
-            if said == "True TemplateRefused" && message.contains(says) {
+            if said == "True TemplateRejected" && message.contains(says) {
                 Ok(())
             } else {
                 Err(format!("{said} {message}"))
@@ -121,7 +121,7 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
     let made_from = &deployment["metadata"]["annotations"]["rowlock.dev/generation"];
     assert_eq!(
         made_from, "1",
-        "of a later one it would look like a change of the operator's own, which waits for its turn"
+        "of a later one it would look like a change of the operator's own, which waits for a rollout slot"
     );
     let sound = json!({ "spec": { "containers": [{ "name": "handler", "image": "emails:3" }] } });
     stage.change(&json!({ "template": sound }));
@@ -194,7 +194,7 @@ async fn pods_and_quotas_speak_through_conditions() {
     }] } });
     let patch = quota.to_string();
     stage.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
-    let message = stage.until("Stalled", "True PodsRefused").await;
+    let message = stage.until("Stalled", "True PodsRejected").await;
     assert!(message.contains("exceeded quota: pods=1"), "{message}");
 }
 
@@ -235,7 +235,7 @@ async fn a_quota_that_asks_for_limits_is_named_with_the_value_that_gives_them_to
         json!({ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said });
     let patch = json!({ "status": { "conditions": [failure] } }).to_string();
     stage.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
-    let message = stage.until("Stalled", "True PodsRefused").await;
+    let message = stage.until("Stalled", "True PodsRejected").await;
     assert!(message.contains("workerResources of the operator's chart"), "{message}");
     operator.stop().await;
     let limited = json!({ "limits": { "memory": "96Mi" } });

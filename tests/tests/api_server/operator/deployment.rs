@@ -257,7 +257,7 @@ async fn a_policy_that_asks_for_a_label_is_met_by_a_label_of_the_task_queue() {
         .await;
     stage.task_queue("emails", EMAILS);
     let _operator = stage.operator().await;
-    let said = stage.until("Stalled", "True TemplateRefused").await;
+    let said = stage.until("Stalled", "True TemplateRejected").await;
     assert!(said.contains("every Deployment needs the label team"), "{said}");
     stage.kubectl(&["label", "tq", "emails", "team=mail"]);
     stage.until("Ready", "True Succeeded").await;

@@ -228,7 +228,7 @@ async fn a_task_queue_of_a_newer_definition_is_told_so() {
     stage.until("Ready", "True Succeeded").await;
     let message = until("the other is told", || {
         let (said, message) = stage.condition("novel", "Stalled");
-        if said == "True NotUnderstood" { Ok(message) } else { Err(said) }
+        if said == "True Unreadable" { Ok(message) } else { Err(said) }
     })
     .await;
     assert!(message.contains("novel"), "{message}");

@@ -1,4 +1,4 @@
-//! A release of the operator brings other pods: to a few queues at a time.
+//! A release of the operator updates the pods of a few queues at a time.
 
 use rowlock_operator::kubernetes::Config;
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ async fn until_image(stage: &Stage, name: &str, expected: &str) {
 async fn until_waiting(stage: &Stage, name: &str) {
     until(&format!("{name} waits"), || {
         let (said, message) = stage.condition(name, "Reconciling");
-        if said == "True Progressing" && message.contains("for 1 queues at a time") {
+        if said == "True Progressing" && message.contains("updates 1 queues at a time") {
             Ok(())
         } else {
             Err(message)

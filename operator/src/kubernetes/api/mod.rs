@@ -1,0 +1,6 @@
+//! Talking to the API server: watches, writes, leader election, events.
+
+pub(crate) mod events;
+pub(crate) mod leader_election;
+pub(crate) mod watch;
+pub(crate) mod writer;

@@ -1,0 +1,300 @@
+//! What all parts of the operator share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::{Api, Client, Resource, ResourceExt};
+use rowlock_crds::{ConditionReason, ConditionType, EventReason, TaskQueue, TaskQueueStatus, labels};
+use serde_json::json;
+use tokio::sync::watch;
+
+use crate::kubernetes::api::events::NewEvent;
+use crate::kubernetes::api::leader_election::Leadership;
+use crate::kubernetes::api::watch::{NamespaceWatch, WatchedStore, without_status};
+use crate::kubernetes::api::writer::{WriteError, Writer, bounded};
+use crate::kubernetes::config::Config;
+use crate::kubernetes::convert::owner;
+use crate::kubernetes::database::source::Source;
+use crate::kubernetes::deployment::rollouts::{NamespacedName, Rollouts, is_under_way};
+use crate::shared_poller::SharedPoller;
+use crate::view::View;
+
+pub(crate) struct Context {
+    pub(crate) client: Client,
+    pub(crate) config: Config,
+    pub(crate) writer: Writer,
+    pub(crate) leadership: Leadership,
+    /// The cluster's own name for itself: queues belong to a cluster, a namespace and a `TaskQueue`.
+    pub(crate) cluster: String,
+    pub(crate) task_queues: WatchedStore<DeserializeGuard<TaskQueue>>,
+    /// Told of each change of a `TaskQueue`.
+    pub(crate) changed: watch::Sender<()>,
+    views: Mutex<BTreeMap<Source, View>>,
+    namespaces: Mutex<BTreeMap<String, Weak<NamespaceWatch>>>,
+    shared_pollers: Mutex<BTreeMap<String, Weak<SharedPoller>>>,
+    rollouts: Mutex<Rollouts>,
+}
+
+/// So many statuses a second may be written, over all `TaskQueues`, for numbers alone: each is a write of some KiB to etcd, which on
+/// modest disks takes a few hundred of them, for the whole cluster.
+const NUMBERS_PER_SECOND: u32 = 5;
+
+/// How often the numbers of one status may be written, if there is nobody else.
+const NUMBERS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often numbers alone may be written to each of so many statuses.
+fn numbers_interval(task_queues: usize) -> Duration {
+    let task_queues = u32::try_from(task_queues).unwrap_or(u32::MAX);
+    NUMBERS_INTERVAL.max(Duration::from_secs(1) / NUMBERS_PER_SECOND * task_queues)
+}
+
+/// A `TaskQueue` that this release cannot read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unreadable {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) generation: Option<i64>,
+    pub(crate) error: String,
+}
+
+impl Context {
+    pub(crate) fn new(
+        client: Client,
+        config: Config,
+        writer: Writer,
+        leadership: Leadership,
+        cluster: String,
+    ) -> Self {
+        let changed = watch::Sender::new(());
+        let detail = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        let api = match &detail(&config.namespace) {
+            Some(namespace) => kube::Api::namespaced(client.clone(), namespace),
+            None => kube::Api::all(client.clone()),
+        };
+        let selector = match detail(&config.class) {
+            Some(class) => format!("{}={class}", labels::CLASS),
+            None => format!("!{}", labels::CLASS),
+        };
+        let trim = |one: &mut DeserializeGuard<TaskQueue>| one.meta_mut().managed_fields = None;
+        let task_queues = WatchedStore::start(api, &selector, &changed, trim, Some(without_status));
+        let at_once = usize::try_from(config.rollouts_at_once).unwrap_or(usize::MAX);
+        Self {
+            client,
+            config,
+            writer,
+            leadership,
+            cluster,
+            task_queues,
+            changed,
+            views: Mutex::default(),
+            namespaces: Mutex::default(),
+            shared_pollers: Mutex::default(),
+            rollouts: Mutex::new(Rollouts::new(at_once)),
+        }
+    }
+
+    /// Databases of one namespace share its watches.
+    pub(crate) fn namespace(&self, name: &str) -> Arc<NamespaceWatch> {
+        get_or_insert(&self.namespaces, name, || NamespaceWatch::start(&self.client, name))
+    }
+
+    /// The poller of a namespace's controllers whose databases say that they are the one of that identity. Never those of two namespaces: whoever
+    /// runs a server of their own has it say what they like.
+    pub(crate) fn shared_poller(&self, namespace: &str, identity: &str) -> Arc<SharedPoller> {
+        get_or_insert(&self.shared_pollers, &format!("{namespace}/{identity}"), SharedPoller::default)
+    }
+
+    /// Whether the operator may now change the pods of this Deployment for reasons of its own.
+    pub(crate) fn take_rollout_slot(&self, name: &NamespacedName) -> bool {
+        let in_progress = self.in_progress();
+        in_progress.is_some_and(|in_progress| lock(&self.rollouts).take(name, &in_progress, Instant::now()))
+    }
+
+    /// What was allowed will not be done.
+    pub(crate) fn release_rollout_slot(&self, name: &NamespacedName) {
+        lock(&self.rollouts).release(name);
+    }
+
+    /// Deployments whose pods are being changed for reasons of ours; `None` before all were seen.
+    fn in_progress(&self) -> Option<BTreeSet<NamespacedName>> {
+        let mut found = BTreeSet::new();
+        for namespace in lock(&self.namespaces).values().filter_map(Weak::upgrade) {
+            if !namespace.is_complete() && namespace.refusal().is_none() {
+                return None;
+            }
+            let all = namespace.deployments.all();
+            let those = all.iter().filter(|one| is_under_way(one));
+            found.extend(those.map(|one| (one.namespace().unwrap_or_default(), one.name_any())));
+        }
+        Some(found)
+    }
+
+    /// Deployments whose pods are being changed for reasons of ours, and those that wait for it.
+    pub(crate) fn rollouts(&self) -> (usize, usize) {
+        let in_progress = self.in_progress().map_or(0, |in_progress| in_progress.len());
+        (in_progress, lock(&self.rollouts).waiting(Instant::now()))
+    }
+
+    /// How often numbers alone may be written to a status.
+    pub(crate) fn numbers_interval(&self) -> Duration {
+        numbers_interval(self.task_queues.all().len())
+    }
+
+    /// Those that this release can read and that are not being deleted.
+    pub(crate) fn readable(&self) -> Vec<Arc<TaskQueue>> {
+        self.readable_where(|_| true)
+    }
+
+    pub(crate) fn queues_of(&self, of: &Source) -> Vec<Arc<TaskQueue>> {
+        self.readable_where(|one| of.is_of(one))
+    }
+
+    fn readable_where(&self, wanted: impl Fn(&TaskQueue) -> bool) -> Vec<Arc<TaskQueue>> {
+        let all = self.task_queues.all();
+        let readable = all.iter().filter_map(|one| one.0.as_ref().ok());
+        let those = readable.filter(|one| one.metadata.deletion_timestamp.is_none() && wanted(one));
+        those.cloned().map(Arc::new).collect()
+    }
+
+    /// Whose queues some controller of that namespace manages.
+    pub(crate) fn owners(&self, namespace: &str) -> BTreeSet<String> {
+        let all = self.task_queues.all();
+        let those = all.iter().filter_map(|one| one.0.as_ref().ok());
+        let those = those.filter(|one| one.metadata.namespace.as_deref() == Some(namespace));
+        those.map(|one| owner(one, &self.cluster)).collect()
+    }
+
+    pub(crate) fn unreadable(&self) -> Vec<Unreadable> {
+        let all = self.task_queues.all();
+        let unreadable = all.iter().filter_map(|one| one.0.as_ref().err());
+        unreadable
+            .map(|one| Unreadable {
+                namespace: one.metadata.namespace.clone().unwrap_or_default(),
+                name: one.metadata.name.clone().unwrap_or_default(),
+                generation: one.metadata.generation,
+                error: one.error.clone(),
+            })
+            .collect()
+    }
+
+    /// For the metrics.
+    pub(crate) fn set_view(&self, source: &Source, view: Option<&View>) {
+        let mut views = lock(&self.views);
+        match view {
+            Some(view) => drop(views.insert(source.clone(), view.clone())),
+            None => drop(views.remove(source)),
+        }
+    }
+
+    /// What was last seen.
+    pub(crate) fn views(&self) -> Vec<(Source, View)> {
+        lock(&self.views).iter().map(|(source, view)| (source.clone(), view.clone())).collect()
+    }
+
+    pub(crate) async fn write_status(
+        &self,
+        one: &TaskQueue,
+        status: &TaskQueueStatus,
+    ) -> Result<(), WriteError> {
+        let namespace = one.namespace().unwrap_or_default();
+        self.writer.write_status(&namespace, &one.name_any(), &json!(status)).await
+    }
+
+    /// Gives the scale of a `TaskQueue` its first number, if it has none still. What the watch shows may be
+    /// older than what somebody has set, so it is read anew: by a list, for which there is a right.
+    pub(crate) async fn start_scale(&self, one: &TaskQueue, replicas: u32) -> Result<(), WriteError> {
+        let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &one.namespace().unwrap_or_default());
+        let name = ListParams::default().fields(&format!("metadata.name={}", one.name_any()));
+        let found = bounded(api.list(&name)).await?;
+        match found.items.first().filter(|found| found.spec.workers.replicas.is_none()) {
+            Some(found) => self.writer.scale_task_queue(found, replicas).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Events for what people want to hear of.
+    pub(crate) async fn publish_events(
+        &self,
+        regarding: &ObjectReference,
+        before: &TaskQueueStatus,
+        after: &TaskQueueStatus,
+        pod: Option<ObjectReference>,
+    ) {
+        let other = before.observed_generation != after.observed_generation;
+        for now in &after.conditions {
+            let then = before.conditions.iter().find(|one| one.type_ == now.type_);
+            let ready = is_of(now, ConditionType::Ready, "True");
+            // Of another generation, the same reason with other words is other news.
+            let same = then.is_some_and(|then| {
+                let detail = then.reason == now.reason && (!other || then.message == now.message);
+                then.status == now.status && (ready || detail)
+            });
+            if same || !(ready || is_worth_a_warning(now)) {
+                continue;
+            }
+            let action = EventReason::Ready.action();
+            let new_event = NewEvent {
+                regarding,
+                related: None,
+                warning: !ready,
+                reason: &now.reason,
+                action,
+                note: now.message.clone(),
+            };
+            let new_event = if ready {
+                let note =
+                    format!("the queue is processing tasks, or would if there were any: {}", now.message);
+                NewEvent { reason: EventReason::Ready.as_str(), note, ..new_event }
+            } else {
+                let related = pod.clone().filter(|_| is_of(now, ConditionType::HandlerHealthy, "False"));
+                NewEvent { related, ..new_event }
+            };
+            self.writer.publish_event(&new_event).await;
+        }
+    }
+}
+
+pub(crate) fn is_of(condition: &Condition, type_: ConditionType, status: &str) -> bool {
+    condition.type_ == type_.as_str() && condition.status == status
+}
+
+fn is_worth_a_warning(condition: &Condition) -> bool {
+    let reason = |reason: ConditionReason| condition.reason == reason.as_str();
+    is_of(condition, ConditionType::Stalled, "True")
+        || is_of(condition, ConditionType::HandlerHealthy, "False")
+        || reason(ConditionReason::DatabaseChanged)
+        || reason(ConditionReason::Connections)
+}
+
+/// The one of that name, as long as somebody has it.
+fn get_or_insert<T>(all: &Mutex<BTreeMap<String, Weak<T>>>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+    let mut all = lock(all);
+    all.retain(|_, one| one.strong_count() > 0);
+    let known = all.get(name).and_then(Weak::upgrade);
+    known.unwrap_or_else(|| {
+        let one = Arc::new(make());
+        all.insert(name.to_owned(), Arc::downgrade(&one));
+        one
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_there_are_the_more_seldom_each_is_written() {
+        for (task_queues, seconds) in [(0, 10), (1, 10), (50, 10), (100, 20), (1000, 200)] {
+            assert_eq!(numbers_interval(task_queues), Duration::from_secs(seconds));
+        }
+    }
+}

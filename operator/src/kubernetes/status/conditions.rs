@@ -1,0 +1,337 @@
+//! What was seen of a queue, as conditions: pure. Each says in words what is wrong and what to do.
+
+mod rejections;
+mod scaling;
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use rowlock_crds::{
+    ConditionReason as Reason, ConditionType as Type, DatabaseStatus, TaskQueueSpec, annotations,
+};
+use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION};
+
+use self::scaling::{contested, limited, without_pods};
+use crate::kubernetes::database::session::{self, Problem, sanitize};
+use crate::kubernetes::deployment::contest::Contest;
+use crate::kubernetes::deployment::outcome::Outcome;
+use crate::kubernetes::status::pod_health::PodHealth;
+use crate::view::QueueView;
+
+/// For so long a queue may have no pod that is ready before somebody has to act: as long as a Deployment's
+/// own deadline, which does not run where pods come by scaling.
+const MAX_UNREADY: Duration = Duration::from_mins(10);
+
+/// Everything that a status is made from.
+#[derive(Debug)]
+pub(crate) struct StatusInputs<'a> {
+    /// Its namespace and name.
+    pub(crate) place: (&'a str, &'a str),
+    pub(crate) spec: &'a TaskQueueSpec,
+    /// What keeps us from the namespace or the database, if anything does.
+    pub(crate) problem: Option<&'a Problem>,
+    pub(crate) view: Option<&'a QueueView>,
+    /// The database before, where it has become another one of late.
+    pub(crate) former: Option<&'a DatabaseStatus>,
+    pub(crate) outcome: &'a Outcome,
+    /// Who else sets how many pods there are.
+    pub(crate) contest: Option<&'a Contest>,
+    pub(crate) deployment: Option<&'a Deployment>,
+    pub(crate) health: &'a PodHealth,
+    /// Whether it was ready until pods had to start for it, a moment ago.
+    pub(crate) is_waking_up: bool,
+    /// How long it has had no pod that is ready, though there shall be some and the database answers.
+    pub(crate) unready_for: Option<Duration>,
+    /// What the workers' containers ask for.
+    pub(crate) worker: &'a ResourceRequirements,
+}
+
+/// A condition without its times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewCondition {
+    pub(crate) type_: Type,
+    /// `None`: unknown.
+    pub(crate) holds: Option<bool>,
+    pub(crate) reason: Reason,
+    pub(crate) message: String,
+}
+
+/// All conditions, in the order of the status.
+pub(crate) fn decide_conditions(inputs: &StatusInputs<'_>) -> Vec<NewCondition> {
+    let stalled = stalled(inputs);
+    let all = [
+        ready(inputs, stalled.as_ref()),
+        reconciling(inputs, stalled.as_ref()),
+        match &stalled {
+            Some(problem) => condition(Type::Stalled, Some(true), problem.reason, &problem.message),
+            None => condition(Type::Stalled, Some(false), Reason::Succeeded, "no user action needed"),
+        },
+        database(inputs),
+        schema(inputs),
+        handler(inputs),
+        limited(inputs),
+        contested(inputs),
+    ];
+    all.into()
+}
+
+/// What cannot get better before somebody changes something.
+pub(crate) fn stalled(inputs: &StatusInputs<'_>) -> Option<Problem> {
+    if let Some(problem) = inputs.problem {
+        let passes = problem.may_pass() || problem.reason == Reason::NotObserved;
+        return (!passes).then(|| problem.clone());
+    }
+    if let Some(error) = inputs.view.and_then(|view| view.refused.as_deref()) {
+        return match error {
+            Error::Refused { code, .. } if code == NOT_THE_OWNER => {
+                let owner = inputs.view.and_then(|view| view.owner.as_deref());
+                let message = owned_by_another(inputs, owner, &error.to_string());
+                Some(Problem::new(Reason::OwnedByAnother, message))
+            }
+            error if error.is_transient() => None,
+            error => Some(session::problem(error)),
+        };
+    }
+    match inputs.outcome {
+        Outcome::Foreign(message) => return Some(Problem::new(Reason::OwnedByAnother, message)),
+        Outcome::Rejected(detail) => {
+            let message = rejections::template_rejected(detail, inputs.spec.template.as_ref());
+            return Some(Problem::new(Reason::TemplateRejected, message));
+        }
+        Outcome::Forbidden(detail) => return Some(Problem::new(Reason::Forbidden, sanitize(detail))),
+        Outcome::NotTried | Outcome::Done | Outcome::Waiting(_) | Outcome::Failed(_) => (),
+    }
+    no_pods(inputs).or_else(|| never_ready(inputs))
+}
+
+/// No more pods are let in.
+fn no_pods(inputs: &StatusInputs<'_>) -> Option<Problem> {
+    let failure =
+        deployment_condition(inputs.deployment?, "ReplicaFailure").filter(|one| one.status == "True")?;
+    let detail = failure.message.as_deref().unwrap_or_default();
+    let message = rejections::pods_rejected(detail, inputs.spec.template.as_ref(), inputs.worker);
+    Some(Problem::new(Reason::PodsRejected, message))
+}
+
+/// Pods were let in, and have not become ready for so long that Kubernetes or we have given up hope.
+fn never_ready(inputs: &StatusInputs<'_>) -> Option<Problem> {
+    let given_up = inputs.deployment.filter(|deployment| is_current(deployment)).and_then(|deployment| {
+        let detail = deployment_condition(deployment, "Progressing")?;
+        let is_over =
+            detail.status == "False" && detail.reason.as_deref() == Some("ProgressDeadlineExceeded");
+        is_over.then(|| sanitize(detail.message.as_deref().unwrap_or_default()))
+    });
+    let longest = MAX_UNREADY.max(inputs.health.start_longest.saturating_mul(2));
+    if given_up.is_none() && inputs.unready_for.is_none_or(|unready_for| unready_for < longest) {
+        return None;
+    }
+    if let Some(problem) = &inputs.health.problem {
+        return Some(problem.clone());
+    }
+    let (minutes, slow) = (longest.as_secs() / 60, inputs.health.slow.clone());
+    let message =
+        slow.or(given_up).unwrap_or_else(|| format!("no pod has become ready for {minutes} minutes"));
+    let ((namespace, name), label) = (inputs.place, rowlock_crds::labels::TASK_QUEUE);
+    let message = format!(
+        "the pods do not become ready: {message}; kubectl describe pods -n {namespace} -l {label}={name}"
+    );
+    Some(Problem::new(Reason::NotStarting, message))
+}
+
+fn deployment_condition<'a>(deployment: &'a Deployment, type_: &str) -> Option<&'a DeploymentCondition> {
+    deployment.status.as_ref()?.conditions.as_deref()?.iter().find(|one| one.type_ == type_)
+}
+
+/// Whether its status is of what it says now.
+fn is_current(deployment: &Deployment) -> bool {
+    let observed = deployment.status.as_ref().and_then(|status| status.observed_generation);
+    observed >= deployment.metadata.generation
+}
+
+/// Whose the queue is, and how to get it. Who it is says the database, and whoever wrote it there: what looks like no owner is not made
+/// a part of a command.
+fn owned_by_another(inputs: &StatusInputs<'_>, owner: Option<&str>, detail: &str) -> String {
+    let Some(owner) = owner.filter(|owner| is_owner(owner)) else { return sanitize(detail) };
+    let ((namespace, name), adopt) = (inputs.place, annotations::ADOPT);
+    format!(
+        "the queue in the database belongs to {owner} (the cluster's number, namespace and name of a TaskQueue): give this one another \
+         queueName; or, where that one is gone or shall lose it, `kubectl annotate taskqueue {name} -n {namespace} --overwrite '{adopt}={owner}'`"
+    )
+}
+
+/// The longest owner: a number, a namespace and a name.
+const LONGEST_OWNER: usize = 200;
+
+/// As `declare_queue` takes it.
+fn is_owner(owner: &str) -> bool {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-./ ".contains(&c);
+    (1..=LONGEST_OWNER).contains(&owner.len()) && owner.bytes().all(allowed)
+}
+
+fn ready(inputs: &StatusInputs<'_>, stalled: Option<&Problem>) -> NewCondition {
+    let not = |problem: &Problem| condition(Type::Ready, Some(false), problem.reason, &problem.message);
+    if let Some(problem) = stalled.or(inputs.problem) {
+        // Whoever works goes on.
+        let holds = (problem.reason != Reason::NotObserved).then(|| works(inputs));
+        return NewCondition { holds, ..not(problem) };
+    }
+    let Some(view) = inputs.view else {
+        return condition(Type::Ready, None, Reason::NotObserved, "not looked at yet");
+    };
+    let (wanted, ready) = (view.decision.pods_desired, inputs.health.ready);
+    if inputs.spec.paused {
+        let message = "no task starts while spec.paused is set";
+        return condition(Type::Ready, Some(false), Reason::Paused, message);
+    }
+    if inputs.deployment.is_none() {
+        let message = "the Deployment has not been made yet";
+        return condition(Type::Ready, Some(false), Reason::Progressing, message);
+    }
+    if let Some(held_back) = without_pods(inputs, view) {
+        return held_back;
+    }
+    let pods = format!("{ready} of {wanted} pods ready");
+    if wanted > 0 && ready == 0 {
+        if let Some(problem) = &inputs.health.problem {
+            return not(problem);
+        }
+        let pods = inputs.health.slow.as_ref().map_or_else(|| pods.clone(), |slow| format!("{pods}: {slow}"));
+        // A queue that is scaled to zero and one that is scaled up from zero are as ready as each other.
+        return condition(Type::Ready, Some(inputs.is_waking_up), Reason::Progressing, &pods);
+    }
+    condition(Type::Ready, Some(true), Reason::Succeeded, &pods)
+}
+
+/// Whether tasks are done, although something has to be changed for others.
+fn works(inputs: &StatusInputs<'_>) -> bool {
+    let ours = !matches!(inputs.outcome, Outcome::Foreign(_) | Outcome::Forbidden(_));
+    let refused =
+        inputs.view.is_some_and(|view| view.refused.as_ref().is_some_and(|error| !error.is_transient()));
+    let held_back = inputs.view.is_some_and(|view| without_pods(inputs, view).is_some());
+    ours && !refused
+        && !held_back
+        && inputs.problem.is_none()
+        && !inputs.spec.paused
+        && 0 < inputs.health.ready
+}
+
+fn reconciling(inputs: &StatusInputs<'_>, stalled: Option<&Problem>) -> NewCondition {
+    if stalled.is_some() {
+        return condition(Type::Reconciling, Some(false), Reason::Succeeded, "see Stalled");
+    }
+    let Some(view) = inputs.view else {
+        return condition(
+            Type::Reconciling,
+            Some(true),
+            Reason::Progressing,
+            "the database has to be reached first",
+        );
+    };
+    let message = match inputs.outcome {
+        Outcome::Failed(error) => Some(format!("trying again: {}", sanitize(error))),
+        Outcome::Waiting(why) => Some(why.clone()),
+        _ => None,
+    };
+    if let Some(message) = message {
+        return condition(Type::Reconciling, Some(true), Reason::Progressing, &message);
+    }
+    let wanted = i32::try_from(view.decision.pods_desired).unwrap_or(i32::MAX);
+    let settled = inputs.deployment.is_some_and(|deployment| {
+        let status = deployment.status.clone().unwrap_or_default();
+        let current = is_current(deployment);
+        let counts = [status.replicas, status.updated_replicas, status.ready_replicas];
+        current && counts.iter().all(|count| count.unwrap_or_default() == wanted)
+    });
+    if settled {
+        return condition(Type::Reconciling, Some(false), Reason::Succeeded, "all pods are up to date");
+    }
+    let message = on_the_way(inputs, wanted);
+    condition(Type::Reconciling, Some(true), Reason::Progressing, &message)
+}
+
+fn on_the_way(inputs: &StatusInputs<'_>, wanted: i32) -> String {
+    let spec = inputs.deployment.and_then(|deployment| deployment.spec.as_ref());
+    if spec.is_some_and(|spec| spec.paused == Some(true)) {
+        let (namespace, name) = inputs.place;
+        return format!(
+            "somebody has paused the rollout of the Deployment, so its pods stay as they are: kubectl \
+            rollout resume deployment/{name} -n {namespace}"
+        );
+    }
+    if inputs.contest.is_some() {
+        return format!("on the way to {wanted} pods, which others set as well: see Contested");
+    }
+    let message = format!("on the way to {wanted} pods of the present template");
+    inputs.health.slow.as_ref().map_or_else(|| message.clone(), |slow| format!("{message}: {slow}"))
+}
+
+fn database(inputs: &StatusInputs<'_>) -> NewCondition {
+    let Some(problem) = inputs.problem else {
+        return match (inputs.view, inputs.former) {
+            (Some(_), Some(former)) => changed(former),
+            (Some(_), None) => {
+                condition(Type::DatabaseReachable, Some(true), Reason::Succeeded, "the database answers")
+            }
+            (None, _) => condition(Type::DatabaseReachable, None, Reason::NotObserved, "not looked at yet"),
+        };
+    };
+    if problem.is_in_schema() {
+        return condition(Type::DatabaseReachable, Some(true), Reason::Succeeded, "the database answers");
+    }
+    let unknown = matches!(problem.reason, Reason::NotObserved | Reason::Forbidden | Reason::OwnedByAnother);
+    condition(Type::DatabaseReachable, (!unknown).then_some(false), problem.reason, &problem.message)
+}
+
+fn changed(database: &DatabaseStatus) -> NewCondition {
+    let DatabaseStatus { identity, before, .. } = database;
+    let (identity, before) = (sanitize(identity), sanitize(before.as_deref().unwrap_or_default()));
+    let message = format!(
+        "the Secret leads to the database {identity}, and led to {before}: what is left there is not done; if that is wrong, put the \
+         Secret right"
+    );
+    condition(Type::DatabaseReachable, Some(true), Reason::DatabaseChanged, &message)
+}
+
+fn schema(inputs: &StatusInputs<'_>) -> NewCondition {
+    match inputs.problem {
+        Some(problem) if problem.is_in_schema() => {
+            condition(Type::SchemaReady, Some(false), problem.reason, &problem.message)
+        }
+        None if inputs.view.is_some() => {
+            condition(Type::SchemaReady, Some(true), Reason::Succeeded, &format!("version {SCHEMA_VERSION}"))
+        }
+        _ => condition(Type::SchemaReady, None, Reason::NotObserved, "the database has to be reached first"),
+    }
+}
+
+fn handler(inputs: &StatusInputs<'_>) -> NewCondition {
+    let PodHealth { pods, ready, problem, failing, slow, .. } = inputs.health;
+    match problem {
+        // A worker is not ready either while the database does not take it.
+        Some(problem) if problem.reason == Reason::NotListening && inputs.problem.is_some() => condition(
+            Type::HandlerHealthy,
+            None,
+            Reason::NotObserved,
+            "the workers have to reach the database first",
+        ),
+        Some(problem) if *failing > 1 => {
+            let message = format!("{} ({failing} of {pods} pods)", problem.message);
+            condition(Type::HandlerHealthy, Some(false), problem.reason, &message)
+        }
+        Some(problem) => condition(Type::HandlerHealthy, Some(false), problem.reason, &problem.message),
+        None if *pods == 0 => condition(Type::HandlerHealthy, None, Reason::Idle, "no pod runs"),
+        None if *ready == 0 => {
+            let message = slow.as_deref().unwrap_or("the pods start");
+            condition(Type::HandlerHealthy, None, Reason::Progressing, message)
+        }
+        None => condition(Type::HandlerHealthy, Some(true), Reason::Succeeded, "the handlers take tasks"),
+    }
+}
+
+fn condition(type_: Type, holds: Option<bool>, reason: Reason, message: &str) -> NewCondition {
+    NewCondition { type_, holds, reason, message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

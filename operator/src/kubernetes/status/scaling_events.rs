@@ -1,0 +1,114 @@
+//! When people are told of another number of pods: pure. Each change once, and several within a while as one.
+
+use std::time::{Duration, Instant};
+
+use rowlock_crds::EventReason;
+use rowlock_plan::{Decision, Reason};
+
+/// The least time between two such events of a queue: what follows sooner is told with the next.
+const MIN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What was told last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ScalingEvents {
+    pods: Option<u32>,
+    at: Option<Instant>,
+}
+
+impl ScalingEvents {
+    /// What to tell now that there are so many pods, if anything. `contested`: others set the number too.
+    /// `least` is the time that all queues together leave to each.
+    pub(crate) fn note(
+        &mut self,
+        pods: u32,
+        decision: &Decision,
+        contested: bool,
+        least: Duration,
+        now: Instant,
+    ) -> Option<(EventReason, String)> {
+        let before = *self.pods.get_or_insert(pods);
+        if contested || decision.reason == Reason::Suspended {
+            // Somebody else's doing.
+            self.pods = Some(pods);
+            return None;
+        }
+        let early = self.at.is_some_and(|at| now.duration_since(at) < MIN_INTERVAL.max(least));
+        if pods == before || early {
+            return None;
+        }
+        (self.pods, self.at) = (Some(pods), Some(now));
+        let reason = if pods > before { EventReason::ScaledUp } else { EventReason::ScaledDown };
+        let inputs = decision.inputs.map_or_else(String::new, |inputs| format!(": {inputs}"));
+        Some((reason, format!("from {before} to {pods} pods: {}{inputs}", why(decision.reason))))
+    }
+}
+
+/// A sentence for each.
+fn why(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Backlog => "tasks wait (Backlog)",
+        Reason::Rate => "tasks keep coming (Rate)",
+        Reason::Running => "as many as tasks run (Running)",
+        Reason::Fixed => "workers.total without autoscaling (Fixed)",
+        Reason::External => "as workers.replicas says (External)",
+        Reason::MinWorkers => "no more is needed than autoscaling.min (MinWorkers)",
+        Reason::Total => "workers.total is reached (Total)",
+        Reason::Connections => "the database has no connections for more (Connections)",
+        Reason::NotStarting => "one pod is tried until its handler runs (NotStarting)",
+        Reason::Stabilization => "fewer do since autoscaling.scaleDownAfter (Stabilization)",
+        Reason::Paused => "spec.paused is set (Paused)",
+        Reason::Suspended => "spec.suspendScaling is set (Suspended)",
+        Reason::Unknown => "nothing is known about the tasks (Unknown)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rowlock_plan::Memory;
+
+    fn decision(reason: Reason) -> Decision {
+        Decision {
+            workers_desired: 1,
+            pods_desired: 1,
+            reason,
+            demand: None,
+            inputs: None,
+            memory: Memory::default(),
+        }
+    }
+
+    #[test]
+    fn each_change_is_told_once_with_from_to_and_why() {
+        let (mut scaling_events, now) = (ScalingEvents::default(), Instant::now());
+        let mut at = |seconds: u64, pods: u32, reason: Reason| {
+            let published = scaling_events.note(
+                pods,
+                &decision(reason),
+                false,
+                Duration::ZERO,
+                now + Duration::from_secs(seconds),
+            );
+            published.map(|(reason, note)| format!("{} {note}", reason.as_str()))
+        };
+        assert_eq!(at(0, 2, Reason::Backlog), None, "an operator that starts has changed nothing");
+        assert_eq!(
+            at(1, 4, Reason::Backlog).as_deref(),
+            Some("ScaledUp from 2 to 4 pods: tasks wait (Backlog)")
+        );
+        assert_eq!(at(2, 4, Reason::Backlog), None);
+        // What goes up and down is told as one.
+        assert_eq!(at(3, 9, Reason::Backlog), None);
+        assert_eq!(at(20, 7, Reason::Rate), None);
+        let next = at(31, 1, Reason::MinWorkers);
+        assert!(
+            next.as_ref().is_some_and(|next| next.starts_with("ScaledDown from 4 to 1 pods")),
+            "{next:?}"
+        );
+        assert_eq!(at(90, 5, Reason::Suspended), None, "that was somebody else");
+        assert!(at(91, 6, Reason::Backlog).is_some_and(|note| note.contains("from 5 to 6")));
+        let later = now + Duration::from_mins(10);
+        let contested = scaling_events.note(9, &decision(Reason::Backlog), true, Duration::ZERO, later);
+        assert_eq!(contested, None, "so was that, though it will not stay");
+    }
+}

@@ -1,0 +1,170 @@
+use super::*;
+use rowlock_crds::TaskQueueSpec;
+use rowlock_plan::{Memory, decide};
+use rowlock_queue::QueueStats;
+use std::future::{Ready, ready};
+
+fn join(shared: &Arc<SharedPoller>, name: &str) -> Participant {
+    Participant::join(shared, format!("{name}/db"), 0)
+}
+
+/// A queue that always asks for ten pods of ten workers, and holds so many.
+fn asks(participant: &Participant, queue: &str, pods: u32) {
+    let observed =
+        ObservedQueue { pods, per_pod: 10, ..ObservedQueue::of(&TaskQueueSpec::with_workers(100)) };
+    let decision = decide(&observed, Memory::default(), Duration::ZERO);
+    assert_eq!(decision.pods_desired, 10);
+    participant.publish_demand(Some("shop"), [(&queue.to_owned(), (&observed, &decision))].into_iter(), 0);
+}
+
+fn pods(participant: &Participant, limit: u32) -> Vec<u32> {
+    let connections = Connections { limit, others: 0, others_steady: 0, leaving: participant.leaving(None) };
+    participant.shares(&connections, None).iter().map(|decision| decision.pods_desired).collect()
+}
+
+#[test]
+fn controllers_of_one_database_share_its_connections_and_come_to_the_same() {
+    let shared = Arc::new(SharedPoller::default());
+    let (one, two) = (join(&shared, "b"), join(&shared, "a"));
+    asks(&one, "emails", 0);
+    assert_eq!(pods(&one, 100), [10]);
+    asks(&two, "letters", 0);
+    // Eleven pods: room for twenty-two connections beside the five kept free.
+    assert_eq!((pods(&one, 27), pods(&two, 27)), (vec![6], vec![5]));
+    // Who came first gives back what is not its share, and the other waits until it is free.
+    asks(&one, "emails", 10);
+    assert_eq!((pods(&one, 27), pods(&two, 27)), (vec![6], vec![1]));
+    drop(two);
+    assert_eq!(pods(&one, 27), [10]);
+}
+
+#[test]
+fn pods_of_other_controllers_that_leave_are_counted() {
+    let shared = Arc::new(SharedPoller::default());
+    let (one, two) = (join(&shared, "a"), join(&shared, "b"));
+    asks(&one, "emails", 0);
+    two.publish_demand(None, std::iter::empty(), 8);
+    assert_eq!(pods(&one, 27), [3]);
+}
+
+/// A queue with so many instances.
+fn lives(queue: &str, owner: &str, instances: i64) -> Declared {
+    let stats = QueueStats {
+        queue: QueueId(1),
+        name: queue.into(),
+        paused: false,
+        total_workers: 1,
+        available: 0,
+        scheduled: 0,
+        retryable: 0,
+        due_soon: 0,
+        running: 0,
+        dead: 0,
+        oldest_available_seconds: None,
+        oldest_by_priority: [None; 4],
+        completed_total: 0,
+        arrivals_per_second: 0.0,
+        instances,
+        allocated: 0,
+        busy: 0,
+        mean_service_seconds: None,
+    };
+    Declared { stats, owner: owner.into(), generation: 1 }
+}
+
+#[test]
+fn whose_queues_are_ours_is_known_to_all() {
+    let shared = Arc::new(SharedPoller::default());
+    let (one, two) = (join(&shared, "a"), join(&shared, "b"));
+    let elsewhere = [lives("emails", "c1/shop/emails", 3), lives("letters", "c2/bank/letters", 4)];
+    assert_eq!(one.count_other_instances(elsewhere.iter()), (7, 0));
+    shared.set_owners(["c1/shop/emails".to_owned()].into());
+    assert_eq!(
+        one.count_other_instances(elsewhere.iter()),
+        (4, 3),
+        "its pods are to be found out in another way"
+    );
+    asks(&two, "emails", 0);
+    assert_eq!(one.count_other_instances(elsewhere.iter()), (4, 0));
+}
+
+fn sees() -> Ready<Result<Snapshot, Error>> {
+    ready(Ok(Snapshot::empty()))
+}
+
+fn fails() -> Ready<Result<Snapshot, Error>> {
+    ready(Err(Error::Timeout))
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_polls_for_all_until_it_fails_or_leaves() {
+    let shared = Arc::new(SharedPoller::default());
+    let [one, two, three] = ["a", "b", "c"].map(|name| join(&shared, name));
+    let (seen, itself) = one.snapshot(None, sees()).await;
+    let seen = seen.ok();
+    assert!(itself && one.is_poller());
+    for participant in [&two, &three] {
+        let (snapshot, itself) = participant.snapshot(None, fails()).await;
+        assert!(!itself && !participant.is_poller());
+        assert!(Arc::ptr_eq(&snapshot.unwrap(), seen.as_ref().unwrap()));
+    }
+    // The poller polls each time.
+    let (failed, itself) = one.snapshot(None, fails()).await;
+    assert!(itself && failed.is_err() && !one.is_poller());
+    assert!(two.snapshot(None, sees()).await.1 && two.is_poller(), "that may be the first one's own trouble");
+    assert!(!one.snapshot(None, fails()).await.1, "it leaves it to the other now");
+    drop(two);
+    assert!(three.snapshot(None, sees()).await.1 && three.is_poller());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_changed_something_polls_at_once_and_all_have_it() {
+    let shared = Arc::new(SharedPoller::default());
+    let [one, two] = ["a", "b"].map(|name| join(&shared, name));
+    let before = one.snapshot(None, sees()).await.0.unwrap().requested_at;
+    let changed = Some(Instant::now());
+    let (after, itself) = two.snapshot(changed, sees()).await;
+    assert!(itself && Some(after.unwrap().requested_at) >= changed);
+    assert!(one.is_poller() && !two.is_poller(), "that does not make it the one who looks");
+    two.woken(Some(before)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_for_two_is_not_asked_by_all_others() {
+    let shared = Arc::new(SharedPoller::default());
+    let [one, two, three] = ["a", "b", "c"].map(|name| join(&shared, name));
+    // Of a clock that goes on, unlike tokio's here: what took longer is left alone for longer.
+    let slow = async |failed_again: &str| {
+        std::thread::sleep(Duration::from_millis(50));
+        tokio::task::yield_now().await;
+        Err(if failed_again == "b" { Error::Timeout } else { Error::Unreachable(String::new()) })
+    };
+    let all = tokio::join!(
+        one.snapshot(None, slow("a")),
+        two.snapshot(None, slow("b")),
+        three.snapshot(None, sees())
+    );
+    let ((first, _), (second, _), (third, itself)) = all;
+    assert!(first.is_err() && second.is_err() && !itself);
+    assert!(matches!(*third.unwrap_err(), Error::Timeout), "what was said last");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_seen_of_another_server_is_not_told() {
+    let shared = Arc::new(SharedPoller::default());
+    let [one, two] = ["a", "b"].map(|name| join(&shared, name));
+    let other = Snapshot { started_at: 7, ..Snapshot::empty() };
+    assert_eq!(one.snapshot(None, ready(Ok(other))).await.0.unwrap().started_at, 7);
+    assert!(!one.is_poller());
+    assert!(two.snapshot(None, sees()).await.1 && two.is_poller());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_poller_hears_which_queues_are_scaled_to_zero() {
+    let shared = Arc::new(SharedPoller::default());
+    let [one, two] = ["a", "b"].map(|name| join(&shared, name));
+    assert!(one.snapshot(None, sees()).await.1);
+    two.publish_scaled_to_zero([QueueId(7)].into());
+    one.woken(None).await;
+    assert_eq!(one.publish_scaled_to_zero([QueueId(3)].into()), [QueueId(3), QueueId(7)].into());
+}
