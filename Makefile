@@ -22,7 +22,7 @@ endef
 
 PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
 
-.PHONY: help demo test check workflows api-server cluster cluster-down cluster-test cluster-tier cluster-alone cluster-together cluster-given images chaos soak bench bench-main bench-operator sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit servers postgres dev docs kubernetes schema
+.PHONY: help demo test check workflows api-server cluster cluster-down cluster-test cluster-tier cluster-disruptive cluster-parallel cluster-given images chaos soak bench bench-main bench-operator sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit servers postgres dev docs kubernetes schema
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -111,18 +111,18 @@ cluster-test: ## TaskQueues on a real cluster
 cluster-tier:
 	$(call part,programs of pods,$(PODS))
 	$(call part,Kubernetes programs,tests/cluster/build.sh all >/dev/null)
-	$(call part,cluster,$(MAKE) --no-print-directory $(if $(and $(KUBECONFIG),$(IMAGE_PREFIX)),cluster-given,-j2 cluster-alone cluster-together))
+	$(call part,cluster,$(MAKE) --no-print-directory $(if $(and $(KUBECONFIG),$(IMAGE_PREFIX)),cluster-given,-j2 cluster-disruptive cluster-parallel))
 
 CLUSTER = cargo test -p rowlock-tests --test cluster --locked --
 
-DISTURBS = alone:: changes::
+DISRUPTIVE = disruptive:: planned_changes::
 
-# What disturbs everybody has a cluster to itself, beside that of all others; on one that is given they take turns.
-cluster-alone:
-	@ROWLOCK_TEST_CLUSTER=alone $(CLUSTER) $(DISTURBS) --test-threads 1
+# Disruptive tests have a cluster to themselves, beside that of all others; on a given cluster they take turns.
+cluster-disruptive:
+	@ROWLOCK_TEST_CLUSTER=alone $(CLUSTER) $(DISRUPTIVE) --test-threads 1
 
-cluster-together:
-	@$(CLUSTER) $(addprefix --skip ,$(DISTURBS)) --test-threads 8
+cluster-parallel:
+	@$(CLUSTER) $(addprefix --skip ,$(DISRUPTIVE)) --test-threads 8
 
 cluster-given:
 	@$(CLUSTER) $(MOSTLY_WAITING)
@@ -143,7 +143,7 @@ chaos: packages-test build ## Faults for SECONDS=120; the seed is printed, SEED=
 	$(call part,chaos,ROWLOCK_CHAOS_SECONDS=$(SECONDS_OF_CHAOS) ROWLOCK_CHAOS_SEED=$(SEED) cargo test --locked -p rowlock-tests --test chaos -- --nocapture)
 
 soak: packages-test build ## What needs ten minutes: long transactions, a long pin of the xmin horizon
-	$(call part,soak,ROWLOCK_TEST_SOAK=1 cargo test -p rowlock-tests --test postgres --locked -- horizon late --nocapture)
+	$(call part,soak,ROWLOCK_TEST_SOAK=1 cargo test -p rowlock-tests --test postgres --locked -- xmin_horizon late_commits --nocapture)
 
 bench: packages-bench ## All measurements, beside their peers
 	@cargo build --release --locked -p rowlock-bench -p rowlock-worker

@@ -26,14 +26,14 @@ pub(crate) struct OperatorArgs {
     /// How often it goes from zero to a hundred pods; and twice as often to one
     #[arg(long, default_value_t = 5)]
     pub(crate) repeats: u32,
-    /// For so many seconds nothing happens
+    /// How many seconds nothing happens
     #[arg(long, default_value_t = 60)]
     pub(crate) window: u64,
 }
 
 impl OperatorArgs {
     /// Numbers to be quoted: everything, in full.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.queues >= 100 && self.repeats >= 5 && self.window >= 60
     }
 }
@@ -71,7 +71,7 @@ impl MainArgs {
     }
 
     /// Numbers to be quoted: everything, in full.
-    pub(crate) fn is_whole(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.only.is_empty() && self.scale >= 1.0 && self.repeats >= 3
     }
 }

@@ -1,17 +1,17 @@
 //! Benchmarks beside peers: each row of a table is a number, the peer's, their ratio and the goal.
 //!
-//! In reading order: what may be asked for ([`args`]), the order of a run ([`suite`]), where it runs ([`lab`],
-//! [`tools`], [`outside`]), the rows themselves ([`rows`]), those of an
+//! In reading order: what may be asked for ([`args`]), the order of a run ([`suite`]), where it runs ([`testbed`],
+//! [`tools`], [`processes`]), the rows themselves ([`rows`]), those of an
 //! operator ([`operator`]), and how they are shown ([`table`]).
 
 mod args;
-mod counts;
-mod lab;
 mod operator;
-mod outside;
+mod processes;
 mod rows;
+mod samples;
 mod suite;
 mod table;
+mod testbed;
 mod tools;
 
 use args::{Args, Command};

@@ -3,9 +3,9 @@
 use anyhow::{Result, bail};
 
 use crate::args::{Group, MainArgs};
-use crate::lab::Lab;
 use crate::rows::{drain, enqueue, http, idle, latency, memory};
 use crate::table::{Row, Table};
+use crate::testbed::Testbed;
 use crate::tools::Tools;
 
 const GROUPS: [Group; 6] =
@@ -14,11 +14,11 @@ const GROUPS: [Group; 6] =
 /// A group that fails costs its own rows only, and the exit code.
 pub(crate) async fn run(args: MainArgs) -> Result<()> {
     let tools = Tools::build().await?;
-    let mut lab = Lab::open(&args, tools).await?;
-    let mut table = Table::new("main", args.is_whole())?;
+    let mut testbed = Testbed::open(&args, tools).await?;
+    let mut table = Table::new("main", args.is_complete())?;
     let mut failed = Vec::new();
     for group in GROUPS.into_iter().filter(|&group| args.wants(group)) {
-        match measure(&lab, group).await {
+        match measure(&testbed, group).await {
             Ok(rows) => table.add(rows)?,
             Err(error) => {
                 eprintln!("{group:?}: {error:#}");
@@ -26,7 +26,7 @@ pub(crate) async fn run(args: MainArgs) -> Result<()> {
             }
         }
     }
-    lab.close().await?;
+    testbed.close().await?;
     table.print()?;
     if !failed.is_empty() {
         bail!("not measured: {failed:?}");
@@ -34,13 +34,13 @@ pub(crate) async fn run(args: MainArgs) -> Result<()> {
     Ok(())
 }
 
-async fn measure(lab: &Lab, group: Group) -> Result<Vec<Row>> {
+async fn measure(testbed: &Testbed, group: Group) -> Result<Vec<Row>> {
     match group {
-        Group::Enqueue => enqueue::measure(lab).await,
-        Group::Drain => drain::measure(lab).await,
-        Group::Latency => latency::measure(lab).await,
-        Group::Http => http::measure(lab).await,
-        Group::Memory => memory::measure(lab).await,
-        Group::Idle => idle::measure(lab).await,
+        Group::Enqueue => enqueue::measure(testbed).await,
+        Group::Drain => drain::measure(testbed).await,
+        Group::Latency => latency::measure(testbed).await,
+        Group::Http => http::measure(testbed).await,
+        Group::Memory => memory::measure(testbed).await,
+        Group::Idle => idle::measure(testbed).await,
     }
 }

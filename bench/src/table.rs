@@ -30,12 +30,12 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    pub(crate) fn alone(name: &str, value: f64, unit: &'static str, goal: Option<f64>) -> Self {
+    pub(crate) fn without_peer(name: &str, value: f64, unit: &'static str, goal: Option<f64>) -> Self {
         let (name, value) = (name.to_owned(), Some(value));
         Self { name, value, unit, peer: None, peer_value: None, ratio: None, goal, better: Better::Lower }
     }
 
-    pub(crate) fn beside(
+    pub(crate) fn with_peer(
         name: &str,
         value: f64,
         unit: &'static str,
@@ -55,12 +55,12 @@ impl Row {
         }
     }
 
-    pub(crate) fn without_peer(mut self, why: &str) -> Self {
+    pub(crate) fn peer_missing(mut self, why: &str) -> Self {
         (self.peer, self.peer_value, self.ratio) = (Some(why.to_owned()), None, None);
         self
     }
 
-    fn verdict(&self) -> &'static str {
+    fn goal_result(&self) -> &'static str {
         let measured = if self.peer.is_some() { self.ratio } else { self.value };
         match (measured, self.goal, self.better) {
             (_, None, _) => "",
@@ -88,7 +88,7 @@ impl Row {
             number(self.peer_value),
             number(self.ratio),
             goal,
-            self.verdict(),
+            self.goal_result(),
             self.peer.as_deref().unwrap_or_default(),
         )
     }
@@ -146,13 +146,13 @@ mod tests {
 
     #[test]
     fn a_goal_is_about_the_ratio_where_there_is_a_peer() {
-        assert_eq!(Row::beside("r", 30.0, "tasks/s", "p", 10.0, 2.0).verdict(), "met");
-        assert_eq!(Row::beside("r", 15.0, "tasks/s", "p", 10.0, 2.0).verdict(), "MISSED");
+        assert_eq!(Row::with_peer("r", 30.0, "tasks/s", "p", 10.0, 2.0).goal_result(), "met");
+        assert_eq!(Row::with_peer("r", 15.0, "tasks/s", "p", 10.0, 2.0).goal_result(), "MISSED");
         assert_eq!(
-            Row::beside("r", 15.0, "tasks/s", "p", 10.0, 2.0).without_peer("none").verdict(),
+            Row::with_peer("r", 15.0, "tasks/s", "p", 10.0, 2.0).peer_missing("none").goal_result(),
             "unavailable"
         );
-        assert_eq!(Row::alone("r", 3.0, "ms", Some(3.0)).verdict(), "met");
-        assert_eq!(Row::alone("r", 3.1, "ms", Some(3.0)).verdict(), "MISSED");
+        assert_eq!(Row::without_peer("r", 3.0, "ms", Some(3.0)).goal_result(), "met");
+        assert_eq!(Row::without_peer("r", 3.1, "ms", Some(3.0)).goal_result(), "MISSED");
     }
 }

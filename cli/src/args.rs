@@ -45,13 +45,13 @@ pub(crate) enum Command {
     /// Show queues with their backlog, dead tasks and workers
     Status(Status),
     /// Show all details of a task
-    Task(One),
+    Task(OneTask),
     /// List tasks of a state
     Tasks(Tasks),
     /// Make dead tasks available again
     Retry(Retry),
     /// Cancel tasks; one that runs is asked to stop
-    Cancel(Many),
+    Cancel(ManyTasks),
     /// Delete a queue that no `TaskQueue` declares any more
     Delete(Delete),
     /// Bring the database's schema to this release
@@ -109,7 +109,7 @@ pub(crate) struct Enqueue {
     pub(crate) queue: String,
     /// Type of the task
     #[arg(value_name = "TYPE")]
-    pub(crate) kind: String,
+    pub(crate) task_type: String,
     /// Payload, as JSON; `-` reads it from standard input
     #[arg(default_value = "{}")]
     pub(crate) payload: String,
@@ -134,7 +134,7 @@ pub(crate) struct Status {
 }
 
 #[derive(Args)]
-pub(crate) struct One {
+pub(crate) struct OneTask {
     #[command(flatten)]
     pub(crate) database: Database,
     /// Id of the task
@@ -143,7 +143,7 @@ pub(crate) struct One {
 }
 
 #[derive(Args)]
-pub(crate) struct Many {
+pub(crate) struct ManyTasks {
     #[command(flatten)]
     pub(crate) database: Database,
     /// Ids of the tasks

@@ -1,4 +1,4 @@
-//! The command line: enqueue, inspect, mend, migrate, and a whole Rowlock on one machine
+//! The command line: enqueue, inspect, administer, migrate, and a whole Rowlock on one machine
 //!
 //! In reading order: what a user may type, the commands, `rowlock dev`.
 
@@ -6,10 +6,10 @@ mod args;
 mod commands;
 mod database;
 mod dev;
+mod escape;
 mod failure;
 mod output;
 mod run;
-mod visible;
 
 pub use failure::Failure;
 pub use run::run;

@@ -1,8 +1,8 @@
 //! The only place that prints: results on standard output, everything else on standard error.
 
 use crate::args::Format;
+use crate::escape;
 use crate::failure::Failure;
-use crate::visible;
 use indicatif::{ProgressBar, ProgressStyle};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a command that seldom writes looks whether anybody reads.
-const READER_LOOK: Duration = Duration::from_secs(1);
+const READER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Clears the screen and goes to its upper left corner, in any terminal of today.
 const CLEAR: &str = "\x1b[2J\x1b[H";
@@ -31,7 +31,7 @@ impl Output {
 
     /// A result: the text for people, the value for programs.
     pub(crate) fn result(self, text: impl FnOnce() -> String, value: &impl Serialize) -> Result<(), Failure> {
-        if self.json { self.result_json(value) } else { write(&visible::lines(&text())) }
+        if self.json { self.result_json(value) } else { write(&escape::lines(&text())) }
     }
 
     /// For programs only.
@@ -41,19 +41,19 @@ impl Output {
         }
         let text = serde_json::to_string(value).map_err(|error| Failure::new(error.to_string()))?;
         // A program gets every byte of a payload; at a terminal a person reads it.
-        write(&if stdout().is_terminal() { visible::json(&text) } else { text.into() })
+        write(&if stdout().is_terminal() { escape::json(&text) } else { text.into() })
     }
 
     /// For people only.
     pub(crate) fn say(self, text: &str) -> Result<(), Failure> {
-        if self.json { Ok(()) } else { write(&visible::lines(text)) }
+        if self.json { Ok(()) } else { write(&escape::lines(text)) }
     }
 
     /// Waits until nobody reads standard output any more: for a command that would not notice, since it
     /// seldom writes.
     pub(crate) async fn reader_gone(self) -> Failure {
-        while !is_deserted() {
-            tokio::time::sleep(READER_LOOK).await;
+        while !has_no_reader() {
+            tokio::time::sleep(READER_CHECK_INTERVAL).await;
         }
         Failure::reader_gone()
     }
@@ -62,15 +62,15 @@ impl Output {
         if self.json {
             let Failure { code, message, hint } = failure;
             let text = serde_json::json!({"error": message, "hint": hint, "exit": code}).to_string();
-            warn(&visible::json(&text));
+            warn(&escape::json(&text));
             return;
         }
         // The lines of a wrong usage are ours, others may be a server's.
         let message = &failure.message;
-        let shown = if failure.is_usage() { message.into() } else { visible::marked(message) };
+        let shown = if failure.is_usage() { message.into() } else { escape::marked(message) };
         warn(&format!("rowlock: {shown}"));
         if let Some(hint) = &failure.hint {
-            warn(&format!("  hint: {}", visible::marked(hint)));
+            warn(&format!("  hint: {}", escape::marked(hint)));
         }
     }
 
@@ -103,7 +103,7 @@ fn write(line: &str) -> Result<(), Failure> {
 }
 
 /// Whether standard output is a pipe without a reader. (A terminal that was hung up sends SIGHUP.)
-fn is_deserted() -> bool {
+fn has_no_reader() -> bool {
     let out = stdout();
     let mut polled = [PollFd::new(out.as_fd(), PollFlags::empty())];
     let answered = poll(&mut polled, PollTimeout::ZERO).is_ok();
@@ -113,7 +113,7 @@ fn is_deserted() -> bool {
 
 /// For what is not a result: nobody can be told that it cannot be written.
 pub(crate) fn warn(text: &str) {
-    let _ = writeln!(stderr(), "{}", visible::lines(text));
+    let _ = writeln!(stderr(), "{}", escape::lines(text));
 }
 
 /// A bar in a terminal, lines elsewhere.
@@ -127,7 +127,7 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn set(&mut self, done: u64, note: &str) -> Result<(), Failure> {
         if let Some(bar) = &self.bar {
-            bar.set_message(visible::word(note).into_owned());
+            bar.set_message(escape::word(note).into_owned());
             bar.set_position(done);
             return Ok(());
         }
@@ -141,7 +141,7 @@ impl Progress {
 
     pub(crate) fn say(&self, line: &str) -> Result<(), Failure> {
         match &self.bar {
-            Some(bar) => bar.println(visible::word(line)),
+            Some(bar) => bar.println(escape::word(line)),
             None => self.output.say(line)?,
         }
         Ok(())

@@ -55,9 +55,9 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Status(args) => commands::status::run(args, output).await,
         Command::Task(args) => commands::task::run(args, output).await,
         Command::Tasks(args) => commands::tasks::run(args, output).await,
-        Command::Retry(args) => commands::mend::retry(args, output).await,
-        Command::Cancel(args) => commands::mend::cancel(args, output).await,
-        Command::Delete(args) => commands::mend::delete(args, output).await,
+        Command::Retry(args) => commands::admin::retry(args, output).await,
+        Command::Cancel(args) => commands::admin::cancel(args, output).await,
+        Command::Delete(args) => commands::admin::delete(args, output).await,
         Command::Migrate(args) => commands::migrate::run(args, output).await,
     };
     match done {

@@ -65,8 +65,8 @@ pub mod env {
     pub const DATABASE_CA_FILE: &str = "ROWLOCK_DATABASE_CA_FILE";
     /// Name of the queue in the database.
     pub const QUEUE: &str = "ROWLOCK_QUEUE";
-    /// How many workers the instance has: its share of `workers.perPod`.
-    pub const WORKERS: &str = "ROWLOCK_WORKERS";
+    /// How many slots the instance has: `workers.perPod`.
+    pub const SLOTS: &str = "ROWLOCK_SLOTS";
     /// Where the handler listens, with its path.
     pub const HANDLER_URL: &str = "ROWLOCK_HANDLER_URL";
     /// Address of `/healthz`, `/readyz` and `/metrics`.
@@ -84,7 +84,7 @@ pub mod env {
         DATABASE_URL_FILE,
         DATABASE_CA_FILE,
         QUEUE,
-        WORKERS,
+        SLOTS,
         HANDLER_URL,
         LISTEN,
         DRAIN_GRACE,

@@ -88,11 +88,11 @@ mod tests {
 
     #[test]
     fn what_is_misspelt_is_told_with_the_nearest_name() {
-        check("ROWLOCK_WROKERS", "4", Some("did you mean ROWLOCK_WORKERS?"));
+        check("ROWLOCK_SLTOS", "4", Some("did you mean ROWLOCK_SLOTS?"));
         check("ROWLOCK_DATABASE_URI", "postgres://h/d", Some("did you mean ROWLOCK_DATABASE_URL?"));
         check("ROWLOCK_PASSWORD_OF_SOMETHING_ELSE", "x", Some("there are ROWLOCK_DATABASE_URL, "));
         check("ROWLOCK_PORT", "9464", Some("unset it"));
-        check("ROWLOCK_WORKERS", "4", None);
+        check("ROWLOCK_SLOTS", "4", None);
         check("ROWLOCK_LEASE", "x", None);
         check("rowlock_workers", "4", None);
         check("ROWLOCKS", "4", None);

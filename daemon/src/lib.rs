@@ -5,7 +5,7 @@
 //! * [`Signals`]: what asks a program to end;
 //! * [`check_environment`]: variables that are misspelt;
 //! * [`LogLines`]: where log lines go;
-//! * [`raise_open_files`], [`lack_of_files`]: the limit of open files.
+//! * [`raise_open_files`], [`file_limit_advice`]: the limit of open files.
 
 mod environment;
 mod log;
@@ -15,6 +15,6 @@ mod signals;
 
 pub use environment::check_environment;
 pub use log::LogLines;
-pub use open_files::{lack_of_files, raise_open_files};
+pub use open_files::{file_limit_advice, raise_open_files};
 pub use server::{bind, serve};
 pub use signals::Signals;

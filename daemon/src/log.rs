@@ -4,7 +4,7 @@ use std::io::{self, Stderr, Write, stderr};
 
 /// What stands before every further line of an entry: what a server or a handler said is in some, and none
 /// shall look like an entry.
-const FURTHER: &[u8] = b"\n  | ";
+const CONTINUATION: &[u8] = b"\n  | ";
 
 /// Standard error, an entry of the log per write.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ impl<W: Write> Write for LogLines<W> {
             None => (entry, &b""[..]),
         };
         let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
-        let mut marked = lines.join(FURTHER);
+        let mut marked = lines.join(CONTINUATION);
         marked.extend_from_slice(end);
         self.0.write_all(&marked)?;
         Ok(entry.len())

@@ -20,7 +20,7 @@ pub fn raise_open_files() {
 /// What to say of an error that means that no file, and so no connection, can be opened; `None`: it means
 /// something else.
 #[must_use]
-pub fn lack_of_files(error: &io::Error) -> Option<&'static str> {
+pub fn file_limit_advice(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EMFILE) => {
             Some("this process has as many files open as it may; raise its limit of open files (`ulimit -n`)")
@@ -45,10 +45,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lack_of_files_is_named_and_nothing_else_is_taken_for_one() {
+    fn a_file_limit_is_named_and_nothing_else_is_taken_for_one() {
         for errno in [Errno::EMFILE, Errno::ENFILE] {
-            assert!(lack_of_files(&io::Error::from(errno)).is_some_and(|said| said.contains("files open")));
+            assert!(
+                file_limit_advice(&io::Error::from(errno)).is_some_and(|said| said.contains("files open"))
+            );
         }
-        assert_eq!(lack_of_files(&io::ErrorKind::ConnectionRefused.into()), None);
+        assert_eq!(file_limit_advice(&io::ErrorKind::ConnectionRefused.into()), None);
     }
 }

@@ -21,13 +21,13 @@ use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{Instant, sleep, timeout};
 use tower::ServiceExt;
 
-use crate::open_files::lack_of_files;
+use crate::open_files::file_limit_advice;
 
 /// Open connections, at most. A kubelet, two Prometheus and some people ask at the same time; each connection
 /// is an open file, and tasks need theirs. Where another one comes, one is closed: of the address with the
 /// most connections the one that has been silent for longest. So a pod that floods the port closes its own,
 /// and not the kubelet's, whose request comes a moment after its connection.
-const CONNECTIONS: usize = 32;
+const MAX_CONNECTIONS: usize = 32;
 
 /// From the opening of a connection, or the last answer on it, to the end of the next request's head. kubelet
 /// waits 1 s for a whole answer; a Prometheus that asks every 15 s opens another connection each time.
@@ -37,13 +37,13 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a connection may last, requests or not: a reader who takes a page byte by byte is not waited for.
-const CONNECTION_LIFE: Duration = Duration::from_mins(1);
+const MAX_CONNECTION_AGE: Duration = Duration::from_mins(1);
 
 /// After a connection could not be accepted: what lacks may be there again.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The same lack is said again after this.
-const SAY_EVERY: Duration = Duration::from_secs(30);
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A listener on that address, or on every address of IPv4 where `[::]` is asked for and there is no IPv6.
 ///
@@ -57,7 +57,7 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 /// Serves the pages until it is dropped; open connections end with it.
 pub async fn serve(listener: TcpListener, pages: Router) -> Infallible {
     let mut connections = Connections { pages, open: Vec::new(), tasks: JoinSet::new() };
-    let mut said: Option<Instant> = None;
+    let mut logged_at: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => {
@@ -66,13 +66,13 @@ pub async fn serve(listener: TcpListener, pages: Router) -> Infallible {
                 yield_now().await;
             }
             Err(error) => {
-                if said.is_none_or(|at| SAY_EVERY < at.elapsed()) {
-                    said = Some(Instant::now());
-                    let lack = lack_of_files(&error).map_or_else(|| error.to_string(), str::to_owned);
-                    tracing::warn!("the port of metrics and probes accepts no connections: {lack}");
+                if logged_at.is_none_or(|at| LOG_INTERVAL < at.elapsed()) {
+                    logged_at = Some(Instant::now());
+                    let advice = file_limit_advice(&error).map_or_else(|| error.to_string(), str::to_owned);
+                    tracing::warn!("the port of metrics and probes accepts no connections: {advice}");
                 }
                 connections.close_one();
-                sleep(ACCEPT_PAUSE).await;
+                sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
@@ -86,29 +86,29 @@ struct Connections {
 
 struct Open {
     peer: IpAddr,
-    heard: Heard,
+    last_active: LastActive,
     task: AbortHandle,
 }
 
 /// When it was opened, or when the last whole head of a request came.
-type Heard = Arc<Mutex<Instant>>;
+type LastActive = Arc<Mutex<Instant>>;
 
 impl Connections {
     fn admit(&mut self, stream: TcpStream, peer: IpAddr) {
         while self.tasks.try_join_next().is_some() {}
         self.open.retain(|one| !one.task.is_finished());
-        if CONNECTIONS <= self.open.len() {
+        if MAX_CONNECTIONS <= self.open.len() {
             self.close_one();
         }
-        let heard = Arc::new(Mutex::new(Instant::now()));
-        let task = self.tasks.spawn(answer_on(stream, self.pages.clone(), Arc::clone(&heard)));
-        self.open.push(Open { peer, heard, task });
+        let last_active = Arc::new(Mutex::new(Instant::now()));
+        let task = self.tasks.spawn(answer_on(stream, self.pages.clone(), Arc::clone(&last_active)));
+        self.open.push(Open { peer, last_active, task });
     }
 
     /// Of the address with the most connections, the one that has been silent for longest.
     fn close_one(&mut self) {
         let of = |peer: IpAddr| self.open.iter().filter(|one| one.peer == peer).count();
-        let order = |one: &Open| (Reverse(of(one.peer)), read(&one.heard));
+        let order = |one: &Open| (Reverse(of(one.peer)), read(&one.last_active));
         let oldest = (0..self.open.len()).min_by_key(|at| order(&self.open[*at]));
         if let Some(oldest) = oldest {
             self.open.swap_remove(oldest).task.abort();
@@ -116,13 +116,13 @@ impl Connections {
     }
 }
 
-fn read(heard: &Heard) -> Instant {
-    *heard.lock().unwrap_or_else(PoisonError::into_inner)
+fn read(last_active: &LastActive) -> Instant {
+    *last_active.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn answer_on(stream: TcpStream, pages: Router, heard: Heard) {
+async fn answer_on(stream: TcpStream, pages: Router, last_active: LastActive) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *last_active.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         let answer = timeout(ANSWER_TIMEOUT, pages.clone().oneshot(request));
         async { Ok::<Response, Infallible>(answer.await.map_or_else(|_| too_late(), |Ok(answer)| answer)) }
     });
@@ -130,7 +130,7 @@ async fn answer_on(stream: TcpStream, pages: Router, heard: Heard) {
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let connection = server.serve_connection(TokioIo::new(stream), service);
     // What goes wrong on a connection is its client's affair.
-    let _ = timeout(CONNECTION_LIFE, connection).await;
+    let _ = timeout(MAX_CONNECTION_AGE, connection).await;
 }
 
 fn too_late() -> Response {

@@ -64,7 +64,7 @@ fn instance(manifest: &Manifest, index: u16, ports: Ports) -> Instance {
     let handler_url = format!("http://127.0.0.1:{handler_port}{}", spec.handler.http.path);
     let worker_env = BTreeMap::from([
         (env::QUEUE, manifest.queue_name().to_owned()),
-        (env::WORKERS, spec.workers.per_pod.to_string()),
+        (env::SLOTS, spec.workers.per_pod.to_string()),
         (env::HANDLER_URL, handler_url),
         (env::LISTEN, format!("127.0.0.1:{worker_port}")),
         // A task that started just before the stop may still take all its time.

@@ -3,8 +3,8 @@
 //! Each test has a database of its own, copied from a migrated template on one server per test process: [`TestDb`]. A test plays
 //! an instance with [`TestInstance`].
 
-pub mod blocks;
 mod database;
+pub mod doc_blocks;
 pub mod history;
 mod observe;
 pub mod server;

@@ -10,12 +10,12 @@ use http::Uri;
 use rowlock_crds::{Dur, env};
 
 use crate::config_file;
-use crate::ended::ConfigError;
+use crate::error::ConfigError;
 use crate::logging::LogFormat;
 
-const WORKERS: u32 = 10;
+const SLOTS: u32 = 10;
 /// What the database takes as an instance's capacity.
-pub(crate) const WORKERS_MAX: u32 = 10_000;
+pub(crate) const SLOTS_MAX: u32 = 10_000;
 const HANDLER_URL: &str = "http://127.0.0.1:8080/tasks";
 /// The pod's grace of 30 s less what leaving takes.
 const DRAIN_GRACE: Duration = Duration::from_secs(25);
@@ -41,9 +41,9 @@ pub struct Args {
     /// Name of this instance in the database and in logs [default: the host's name and the process id]
     #[arg(long, env = env::INSTANCE_NAME)]
     name: Option<String>,
-    /// How many tasks at a time this instance may run [default: 10]
-    #[arg(long, env = env::WORKERS)]
-    workers: Option<u32>,
+    /// How many slots this instance has: tasks that run at a time [default: 10]
+    #[arg(long, env = env::SLOTS)]
+    slots: Option<u32>,
     /// Where the handler takes tasks [default: `http://127.0.0.1:8080/tasks`]
     #[arg(long, env = env::HANDLER_URL)]
     handler_url: Option<String>,
@@ -56,7 +56,7 @@ pub struct Args {
     /// json or text [default: json]
     #[arg(long, env = env::LOG_FORMAT)]
     log_format: Option<LogFormat>,
-    /// Do not listen for notifications; poll once a second
+    /// Do not LISTEN for NOTIFY; poll once a second
     #[arg(long)]
     no_listen: bool,
     /// YAML file with any of these except the connection string itself; its keys are the flags' names
@@ -76,7 +76,7 @@ pub struct Config {
     pub database_ca_file: Option<PathBuf>,
     pub queue: String,
     pub name: String,
-    pub workers: u32,
+    pub slots: u32,
     pub handler_url: Uri,
     pub listen: SocketAddr,
     pub drain_grace: Duration,
@@ -109,7 +109,7 @@ impl Args {
             database_ca_file,
             queue,
             name,
-            workers,
+            slots,
             handler_url,
             listen,
             drain_grace,
@@ -123,9 +123,9 @@ impl Args {
             (None, Some(text)) => text.parse().map_err(|e| ConfigError(format!("log-format: {e}")))?,
             (None, None) => LogFormat::default(),
         };
-        let workers = workers.or(file.workers).unwrap_or(WORKERS);
-        if !(1..=WORKERS_MAX).contains(&workers) {
-            return Err(ConfigError(format!("--workers is {workers}; choose 1 to {WORKERS_MAX}")));
+        let slots = slots.or(file.slots).unwrap_or(SLOTS);
+        if !(1..=SLOTS_MAX).contains(&slots) {
+            return Err(ConfigError(format!("--slots is {slots}; choose 1 to {SLOTS_MAX}")));
         }
         let database_url_file = database_url_file.or(file.database_url_file);
         let database_ca_file =
@@ -140,7 +140,7 @@ impl Args {
                 .filter(|queue| !queue.is_empty())
                 .ok_or_else(|| missing("--queue", env::QUEUE))?,
             name: name.or(file.name).filter(|name| !name.is_empty()).unwrap_or_else(default_name),
-            workers,
+            slots,
             handler_url: parse_handler_url(
                 &handler_url.or(file.handler_url).unwrap_or_else(|| HANDLER_URL.to_owned()),
             )?,
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_help() {
         let config = resolve(&[]).unwrap();
-        assert_eq!(config.workers, 10);
+        assert_eq!(config.slots, 10);
         assert_eq!(config.handler_url, "http://127.0.0.1:8080/tasks");
         assert_eq!(config.listen.to_string(), "127.0.0.1:9464");
         assert_eq!(config.drain_grace.as_secs(), 25);
@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_one_line_that_says_what_to_change() {
-        check_wrong(&["--workers", "0"], "choose 1 to 10000");
+        check_wrong(&["--slots", "0"], "choose 1 to 10000");
         check_wrong(&["--handler-url", "https://h/"], "must look like http://");
         check_wrong(&["--handler-url", "/tasks"], "must look like http://");
         check_wrong(&["--database-url-file", "/nowhere"], "/nowhere");
@@ -240,13 +240,13 @@ mod tests {
     fn flags_win_over_the_file_and_the_file_over_defaults() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("worker.yaml");
-        std::fs::write(&path, "workers: 3\ndrain-grace: 1m\nlog-format: text\nno-listen: true\n").unwrap();
-        let config = resolve(&["--config", path.to_str().unwrap(), "--workers", "4"]).unwrap();
-        assert_eq!((config.workers, config.drain_grace.as_secs()), (4, 60));
+        std::fs::write(&path, "slots: 3\ndrain-grace: 1m\nlog-format: text\nno-listen: true\n").unwrap();
+        let config = resolve(&["--config", path.to_str().unwrap(), "--slots", "4"]).unwrap();
+        assert_eq!((config.slots, config.drain_grace.as_secs()), (4, 60));
         assert_eq!(config.log_format, LogFormat::Text);
         assert!(!config.notify);
-        std::fs::write(&path, "wrokers: 3\n").unwrap();
-        check_wrong(&["--config", path.to_str().unwrap()], "wrokers");
+        std::fs::write(&path, "sltos: 3\n").unwrap();
+        check_wrong(&["--config", path.to_str().unwrap()], "sltos");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::ended::ConfigError;
+use crate::error::ConfigError;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -13,7 +13,7 @@ pub(crate) struct ConfigFile {
     pub(crate) database_ca_file: Option<std::path::PathBuf>,
     pub(crate) queue: Option<String>,
     pub(crate) name: Option<String>,
-    pub(crate) workers: Option<u32>,
+    pub(crate) slots: Option<u32>,
     pub(crate) handler_url: Option<String>,
     pub(crate) listen: Option<std::net::SocketAddr>,
     pub(crate) drain_grace: Option<rowlock_crds::Dur>,

@@ -1,48 +1,31 @@
 //! Claims tasks, calls the handler, settles the outcome.
 //!
-//! In reading order: what a user touches, the way of one task, what keeps the instance alive.
+//! In reading order: what a user of the crate calls, how a handler is called, how a task is claimed and settled, and what keeps
+//! the instance alive.
 
 mod args;
 mod config_file;
-mod ended;
+mod error;
 mod logging;
 mod process;
-mod stop;
+mod shutdown;
 mod worker;
 
-mod answer;
-mod connections;
-mod heard;
-mod http_answer;
-mod http_handler;
-mod in_process;
+mod handler;
 mod task;
 
-mod beater;
-mod bodies;
-mod care;
-mod claimer;
-mod fence;
-mod gate;
-mod http;
 mod instance;
-mod leases;
-mod line;
+
+mod admin_server;
+mod backoff;
 mod metrics;
-mod outage;
-mod pause;
-mod run;
-mod settler;
-mod shared;
-mod starved;
-mod url_file;
-mod workers;
+mod throttled_log;
 
 pub use args::{Args, Config};
-pub use ended::{ConfigError, Ended, WorkerError};
+pub use error::{ConfigError, ExitReason, WorkerError};
+pub use handler::task::{Done, Fail, Task};
 pub use logging::{LogFormat, install as install_logging};
 pub use process::run_process;
 pub use rowlock_queue::{Connect, TaskId, Token};
-pub use stop::Stop;
-pub use task::{Done, Fail, Task};
+pub use shutdown::Shutdown;
 pub use worker::{Builder, Worker};

@@ -26,10 +26,10 @@ pub(crate) struct Metrics {
     running: IntGauge,
     allocated: IntGauge,
     capacity: IntGauge,
-    beats_failed: IntCounter,
+    heartbeats_failed: IntCounter,
     lease_lost: IntCounter,
     errors: IntCounterVec,
-    care: IntCounterVec,
+    maintenance: IntCounterVec,
     locks_held: IntGauge,
     partitions: Partitions,
 }
@@ -38,17 +38,19 @@ pub(crate) struct Metrics {
 struct Partitions {
     left: Gauge,
     oldest: Gauge,
-    seen: Mutex<Option<(Instant, PartitionStats)>>,
-    known: Once,
+    last_seen: Mutex<Option<(Instant, PartitionStats)>>,
+    registered: Once,
 }
 
 impl Partitions {
     fn update(&self, registry: &Registry) {
-        let Some((at, stats)) = *self.seen.lock().unwrap_or_else(PoisonError::into_inner) else { return };
+        let Some((at, stats)) = *self.last_seen.lock().unwrap_or_else(PoisonError::into_inner) else {
+            return;
+        };
         let since = at.elapsed().as_secs_f64();
         self.left.set(stats.left_seconds - since);
         self.oldest.set(stats.oldest_seconds + since);
-        self.known.call_once(|| {
+        self.registered.call_once(|| {
             for gauge in [&self.left, &self.oldest] {
                 if let Err(error) = registry.register(Box::new(gauge.clone())) {
                     tracing::error!(%error, "a metric is missing");
@@ -79,12 +81,21 @@ impl Metrics {
             claimed: IntCounter::with_opts(opts("tasks_claimed_total", "Tasks claimed"))?,
             batch: Histogram::with_opts(times("settle_batch_size", "Outcomes per settle", BATCH_SIZES))?,
             running: IntGauge::with_opts(opts("running_tasks", "Tasks in progress"))?,
-            allocated: IntGauge::with_opts(opts("allocated_workers", "Workers the queue allows now"))?,
-            capacity: IntGauge::with_opts(opts("capacity_workers", "Workers this instance could run"))?,
-            beats_failed: IntCounter::with_opts(opts("beats_failed_total", "Heartbeats without an answer"))?,
+            allocated: IntGauge::with_opts(opts(
+                "allocated_slots",
+                "Slots that the queue allocates to this instance",
+            ))?,
+            capacity: IntGauge::with_opts(opts("capacity_slots", "Slots of this instance"))?,
+            heartbeats_failed: IntCounter::with_opts(opts(
+                "heartbeats_failed_total",
+                "Heartbeats without an answer",
+            ))?,
             lease_lost: IntCounter::with_opts(opts("lease_lost_total", "Outcomes that came too late"))?,
             errors: IntCounterVec::new(opts("errors_total", "Failures, by kind"), &["kind"])?,
-            care: IntCounterVec::new(opts("caretaken_total", "What the maintainers did"), &["deed"])?,
+            maintenance: IntCounterVec::new(
+                opts("maintenance_operations_total", "Maintenance operations, by operation"),
+                &["operation"],
+            )?,
             locks_held: IntGauge::with_opts(opts(
                 "locks_held",
                 "Locks of Rowlock that another session has held for over 30 s",
@@ -98,8 +109,8 @@ impl Metrics {
                     "oldest_partition_age_seconds",
                     "Time since the oldest partition of tasks ended",
                 ))?,
-                seen: Mutex::default(),
-                known: Once::new(),
+                last_seen: Mutex::default(),
+                registered: Once::new(),
             },
         };
         metrics.register()?;
@@ -119,10 +130,10 @@ impl Metrics {
         self.registry.register(Box::new(self.running.clone()))?;
         self.registry.register(Box::new(self.allocated.clone()))?;
         self.registry.register(Box::new(self.capacity.clone()))?;
-        self.registry.register(Box::new(self.beats_failed.clone()))?;
+        self.registry.register(Box::new(self.heartbeats_failed.clone()))?;
         self.registry.register(Box::new(self.lease_lost.clone()))?;
         self.registry.register(Box::new(self.errors.clone()))?;
-        self.registry.register(Box::new(self.care.clone()))?;
+        self.registry.register(Box::new(self.maintenance.clone()))?;
         self.registry.register(Box::new(self.locks_held.clone()))
     }
 
@@ -132,13 +143,13 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
-    pub(crate) fn set_workers(&self, running: usize, allocated: u32, capacity: u32) {
+    pub(crate) fn set_slots(&self, running: usize, allocated: u32, capacity: u32) {
         self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
         self.allocated.set(i64::from(allocated));
         self.capacity.set(i64::from(capacity));
     }
 
-    pub(crate) fn ran(&self, outcome: &'static str, took: Duration) {
+    pub(crate) fn record_attempt(&self, outcome: &'static str, took: Duration) {
         self.task_seconds.with_label_values(&[outcome]).observe(took.as_secs_f64());
     }
 
@@ -159,31 +170,31 @@ impl Metrics {
         self.lease_lost.inc();
     }
 
-    pub(crate) fn beat_failed(&self) {
-        self.beats_failed.inc();
+    pub(crate) fn heartbeat_failed(&self) {
+        self.heartbeats_failed.inc();
     }
 
     pub(crate) fn error(&self, kind: &'static str) {
         self.errors.with_label_values(&[kind]).inc();
     }
 
-    pub(crate) fn cared(&self, report: &MaintenanceReport) {
-        let deeds = [
+    pub(crate) fn record_maintenance(&self, report: &MaintenanceReport) {
+        let operations = [
             ("move_due", report.due_moved),
             ("move_missed", report.missed_moved),
             ("rescue", report.rescued),
             ("drop_partition", report.partitions_dropped),
         ];
-        for (deed, done) in deeds {
+        for (operation, done) in operations {
             if 0 < done {
-                self.care.with_label_values(&[deed]).inc_by(done);
+                self.maintenance.with_label_values(&[operation]).inc_by(done);
             }
         }
         if let Some(locks) = report.locks_held {
             self.locks_held.set(i64::try_from(locks).unwrap_or(i64::MAX));
         }
         if let Some(stats) = report.partitions {
-            *self.partitions.seen.lock().unwrap_or_else(PoisonError::into_inner) =
+            *self.partitions.last_seen.lock().unwrap_or_else(PoisonError::into_inner) =
                 Some((Instant::now(), stats));
         }
     }
@@ -222,14 +233,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_left_of_the_partitions_is_said_once_known_and_falls_where_nobody_looks() {
+    async fn the_time_left_in_partitions_is_a_metric_once_known_and_falls_while_it_is_not_read() {
         let metrics = Metrics::new().unwrap();
         // Before, an instance that had not yet had the turn said 0, and one that lost it stood still.
         assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), None);
         let partitions = Some(PartitionStats { left_seconds: 1000.0, oldest_seconds: 10.0 });
-        metrics.cared(&MaintenanceReport { partitions, ..MaintenanceReport::default() });
+        metrics.record_maintenance(&MaintenanceReport { partitions, ..MaintenanceReport::default() });
         assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), Some(1000.0));
-        metrics.cared(&MaintenanceReport::default());
+        metrics.record_maintenance(&MaintenanceReport::default());
         tokio::time::advance(Duration::from_mins(25)).await;
         assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), Some(-500.0));
         assert_eq!(value(&metrics, "rowlock_worker_oldest_partition_age_seconds"), Some(1510.0));

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{Config, Ended, Stop, Worker, install_logging};
+use crate::{Config, ExitReason, Shutdown, Worker, install_logging};
 
 /// The leases are lost for good: a supervisor starts a fresh process.
 const FENCED: u8 = 3;
@@ -11,14 +11,14 @@ const FENCED: u8 = 3;
 pub async fn run_process(config: Config) -> ExitCode {
     install_logging(config.log_format);
     rowlock_daemon::raise_open_files();
-    let stop = Stop::new();
+    let stop = Shutdown::new();
     let ended = tokio::select! {
         ended = Worker::from_config(config).run(stop.clone()) => ended.map_err(|error| error.to_string()),
         error = stop.on_signals() => Err(format!("cannot listen for signals: {error}")),
     };
     match ended {
-        Ok(Ended::Drained) => ExitCode::SUCCESS,
-        Ok(Ended::Fenced(_)) => ExitCode::from(FENCED),
+        Ok(ExitReason::Drained) => ExitCode::SUCCESS,
+        Ok(ExitReason::Fenced(_)) => ExitCode::from(FENCED),
         Err(error) => {
             tracing::error!(%error, "the worker failed");
             ExitCode::FAILURE

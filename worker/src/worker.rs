@@ -8,15 +8,15 @@ use std::time::Duration;
 use http::Uri;
 use rowlock_queue::Connect;
 
-use crate::args::{Config, WORKERS_MAX, default_name, parse_handler_url};
-use crate::ended::ConfigError;
-use crate::http_handler::HttpHandler;
-use crate::in_process::InProcess;
-use crate::shared::Handler;
-use crate::task::{Done, Fail, Task};
-use crate::url_file::ConnectFiles;
+use crate::args::{Config, SLOTS_MAX, default_name, parse_handler_url};
+use crate::error::ConfigError;
+use crate::handler::Handler;
+use crate::handler::http::HttpHandler;
+use crate::handler::in_process::InProcess;
+use crate::handler::task::{Done, Fail, Task};
+use crate::instance::url_file::ConnectFiles;
 
-const WORKERS: u32 = 10;
+const SLOTS: u32 = 10;
 const DRAIN_GRACE: Duration = Duration::from_secs(25);
 
 /// All connections of an instance: one for the heartbeat and NOTIFY, one for all else.
@@ -29,7 +29,7 @@ pub struct Worker {
     pub(crate) files: ConnectFiles,
     pub(crate) queue: Arc<str>,
     pub(crate) name: String,
-    pub(crate) workers: u32,
+    pub(crate) slots: u32,
     pub(crate) handler: Handler,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) drain_grace: Duration,
@@ -41,7 +41,7 @@ pub struct Builder {
     connect: Connect,
     queue: String,
     name: String,
-    workers: u32,
+    slots: u32,
     in_process: InProcess,
     http: Option<Uri>,
     listen: Option<SocketAddr>,
@@ -57,7 +57,7 @@ impl Worker {
             connect,
             queue: queue.to_owned(),
             name: default_name(),
-            workers: WORKERS,
+            slots: SLOTS,
             in_process: InProcess::default(),
             http: None,
             listen: None,
@@ -76,7 +76,7 @@ impl Worker {
             database_ca_file,
             queue,
             name,
-            workers,
+            slots,
             handler_url,
             listen,
             drain_grace,
@@ -92,8 +92,8 @@ impl Worker {
             files: ConnectFiles { url: database_url_file, ca: database_ca_file },
             queue: queue.into(),
             name,
-            workers,
-            handler: Handler::Http(Box::new(HttpHandler::new(handler_url, workers))),
+            slots,
+            handler: Handler::Http(Box::new(HttpHandler::new(handler_url, slots))),
             listen: Some(listen),
             drain_grace,
             notify,
@@ -102,17 +102,17 @@ impl Worker {
 }
 
 impl Builder {
-    /// The function that does tasks of type `kind`.
+    /// The function that does tasks of type `task_type`.
     ///
     /// A panic in it is a failed attempt. It is dropped at an await when its time is over.
     #[must_use]
-    pub fn handler<F, R, D>(mut self, kind: &str, function: F) -> Self
+    pub fn handler<F, R, D>(mut self, task_type: &str, function: F) -> Self
     where
         F: Fn(Task) -> R + Send + Sync + 'static,
         R: Future<Output = Result<D, Fail>> + Send + 'static,
         D: Into<Done>,
     {
-        self.in_process.add(kind, function);
+        self.in_process.add(task_type, function);
         self
     }
 
@@ -122,10 +122,10 @@ impl Builder {
         Ok(self)
     }
 
-    /// How many tasks at a time: 1 to 10,000, 10 by default.
+    /// How many slots, which is how many tasks run at a time: 1 to 10,000, 10 by default.
     #[must_use]
-    pub fn workers(mut self, workers: u32) -> Self {
-        self.workers = workers;
+    pub fn slots(mut self, slots: u32) -> Self {
+        self.slots = slots;
         self
     }
 
@@ -157,16 +157,16 @@ impl Builder {
         self
     }
 
-    /// Fails when there is no handler, both kinds of it, or a number of workers that no queue takes.
+    /// Fails when there is no handler, both forms of it, or a number of slots that no queue takes.
     pub fn build(self) -> Result<Worker, ConfigError> {
-        let Self { connect, queue, name, workers, in_process, http, listen, drain_grace, notify } = self;
-        if !(1..=WORKERS_MAX).contains(&workers) {
-            return Err(ConfigError(format!("workers({workers}): choose 1 to {WORKERS_MAX}")));
+        let Self { connect, queue, name, slots, in_process, http, listen, drain_grace, notify } = self;
+        if !(1..=SLOTS_MAX).contains(&slots) {
+            return Err(ConfigError(format!("slots({slots}): choose 1 to {SLOTS_MAX}")));
         }
         // NOTIFY arrives on the heartbeat's own connection or not at all: then the queue is polled.
         let notify = notify && 2 <= connect.max_connections;
         let handler = match (http, in_process.is_empty()) {
-            (Some(url), true) => Handler::Http(Box::new(HttpHandler::new(url, workers))),
+            (Some(url), true) => Handler::Http(Box::new(HttpHandler::new(url, slots))),
             (None, false) => Handler::InProcess(in_process),
             (None, true) => return Err(ConfigError("a worker needs a handler".to_owned())),
             (Some(_), false) => {
@@ -178,7 +178,7 @@ impl Builder {
             files: ConnectFiles::default(),
             queue: queue.into(),
             name,
-            workers,
+            slots,
             handler,
             listen,
             drain_grace,
@@ -213,12 +213,12 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_workers_that_no_queue_takes_is_refused_at_once() {
-        for workers in [0, 10_001] {
-            let error = builder(2).workers(workers).build().unwrap_err();
+    fn a_number_of_slots_that_no_queue_takes_is_refused_at_once() {
+        for slots in [0, 10_001] {
+            let error = builder(2).slots(slots).build().unwrap_err();
             assert!(error.to_string().contains("choose 1 to 10000"), "{error}");
         }
-        assert!(builder(2).workers(10_000).build().is_ok());
+        assert!(builder(2).slots(10_000).build().is_ok());
     }
 
     #[test]

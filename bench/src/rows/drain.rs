@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use rowlock_worker::{Ended, Fail, Stop, Task, Worker, WorkerError};
+use rowlock_worker::{ExitReason, Fail, Shutdown, Task, Worker, WorkerError};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::counts::median;
-use crate::lab::{Database, Lab, QUEUE};
 use crate::rows::load::{Load, load};
 use crate::rows::river;
+use crate::samples::median;
 use crate::table::Row;
+use crate::testbed::{Database, QUEUE, Testbed};
 
 const TASKS: u32 = 300_000;
 
@@ -23,7 +23,7 @@ const RIVER_MAX_WORKERS: [u32; 2] = [500, 2000];
 
 /// Instances in this one process, two connections each, as everywhere.
 const INSTANCES: u32 = 2;
-const WORKERS: u32 = 2000;
+const SLOTS: u32 = 2000;
 const CONNECTIONS: u32 = 2;
 
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -31,15 +31,15 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// How often the database is asked whether the last outcomes are written.
 const SETTLED_POLL: Duration = Duration::from_millis(5);
 
-pub(crate) async fn measure(lab: &Lab) -> Result<Vec<Row>> {
-    let tasks = lab.scaled(TASKS);
+pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
+    let tasks = testbed.scaled(TASKS);
     let (mut singles, mut bulks, mut rivers) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
-    for _ in 0..lab.repeats {
-        singles.push(drain(lab, tasks, Load::Single).await?);
+    for _ in 0..testbed.repeats {
+        singles.push(drain(testbed, tasks, Load::Single).await?);
         for (rates, max_workers) in rivers.iter_mut().zip(RIVER_MAX_WORKERS) {
-            rates.push(river::drain(lab, tasks, max_workers).await?);
+            rates.push(river::drain(testbed, tasks, max_workers).await?);
         }
-        bulks.push(drain(lab, tasks, Load::Bulk).await?);
+        bulks.push(drain(testbed, tasks, Load::Bulk).await?);
     }
     let rates = rivers.each_ref().map(|rates| median(rates));
     let (peer, best) =
@@ -47,18 +47,18 @@ pub(crate) async fn measure(lab: &Lab) -> Result<Vec<Row>> {
             if rate > best.1 { (format!("River 0.51, MaxWorkers {n}"), rate) } else { best }
         });
     Ok(vec![
-        Row::beside("drain, one enqueue each", median(&singles), "tasks/s", &peer, best, 2.0),
-        Row::beside("drain, bulk-enqueued", median(&bulks), "tasks/s", &peer, best, 4.0),
+        Row::with_peer("drain, one enqueue each", median(&singles), "tasks/s", &peer, best, 2.0),
+        Row::with_peer("drain, bulk-enqueued", median(&bulks), "tasks/s", &peer, best, 4.0),
     ])
 }
 
 /// Tasks a second from the start of the instances until every outcome is in the database.
-async fn drain(lab: &Lab, tasks: u32, how: Load) -> Result<f64> {
-    let database = lab.queue(INSTANCES * WORKERS).await?;
+async fn drain(testbed: &Testbed, tasks: u32, how: Load) -> Result<f64> {
+    let database = testbed.queue(INSTANCES * SLOTS).await?;
     load(&database, tasks, how).await?;
     database.settle_down().await?;
     let (count, last) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
-    let stop = Stop::new();
+    let stop = Shutdown::new();
     let mut instances = JoinSet::new();
     let started = Instant::now();
     for number in 0..INSTANCES {
@@ -80,7 +80,7 @@ async fn drain(lab: &Lab, tasks: u32, how: Load) -> Result<f64> {
     stop.drain();
     end(instances).await?;
     ensure_completed(&database, tasks).await?;
-    lab.discard(database).await?;
+    testbed.discard(database).await?;
     Ok(f64::from(tasks) / took.as_secs_f64())
 }
 
@@ -94,7 +94,7 @@ fn build_worker(
     let (count, last) = (Arc::clone(count), Arc::clone(last));
     let worker = Worker::builder(database.as_connect(CONNECTIONS), QUEUE)
         .name(&format!("bench-{number}"))
-        .workers(WORKERS)
+        .slots(SLOTS)
         .handler("noop", move |_: Task| {
             if count.fetch_add(1, Ordering::Relaxed) + 1 == tasks {
                 last.notify_one();
@@ -110,10 +110,10 @@ async fn leases(database: &Database) -> Result<bool> {
     Ok(left.fetch_one(&database.pool).await?)
 }
 
-async fn end(mut instances: JoinSet<Result<Ended, WorkerError>>) -> Result<()> {
+async fn end(mut instances: JoinSet<Result<ExitReason, WorkerError>>) -> Result<()> {
     while let Some(ended) = instances.join_next().await {
         let ended = ended??;
-        ensure!(ended == Ended::Drained, "an instance ended {ended:?}");
+        ensure!(ended == ExitReason::Drained, "an instance ended {ended:?}");
     }
     Ok(())
 }

@@ -7,9 +7,9 @@ use sqlx::{Connection, Executor, PgConnection};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::counts::median;
-use crate::lab::{Database, Lab};
+use crate::samples::median;
 use crate::table::Row;
+use crate::testbed::{Database, Testbed};
 
 const CLIENTS: u32 = 16;
 const WINDOW: Duration = Duration::from_secs(8);
@@ -21,22 +21,29 @@ const ENQUEUE: &str = "select rowlock.enqueue('bench', 'noop', $1::json)";
 const INSERT: &str = "insert into bare (type, payload) values ('noop', $1::json) returning id";
 const TABLE: &str = "create table bare (id bigserial primary key, at timestamptz not null default now(), type text not null, payload json not null)";
 
-pub(crate) async fn measure(lab: &Lab) -> Result<Vec<Row>> {
+pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
-    for _ in 0..lab.repeats {
-        let database = lab.database().await?;
+    for _ in 0..testbed.repeats {
+        let database = testbed.database().await?;
         database.pool.execute(TABLE).await?;
-        bare.push(rate(lab, &database, INSERT).await?);
-        lab.discard(database).await?;
-        let database = lab.queue(CLIENTS).await?;
-        ours.push(rate(lab, &database, ENQUEUE).await?);
-        lab.discard(database).await?;
+        bare.push(rate(testbed, &database, INSERT).await?);
+        testbed.discard(database).await?;
+        let database = testbed.queue(CLIENTS).await?;
+        ours.push(rate(testbed, &database, ENQUEUE).await?);
+        testbed.discard(database).await?;
     }
-    Ok(vec![Row::beside("enqueue, 16 clients", median(&ours), "tasks/s", "bare insert", median(&bare), 0.7)])
+    Ok(vec![Row::with_peer(
+        "enqueue, 16 clients",
+        median(&ours),
+        "tasks/s",
+        "bare insert",
+        median(&bare),
+        0.7,
+    )])
 }
 
-async fn rate(lab: &Lab, database: &Database, sql: &'static str) -> Result<f64> {
-    let window = lab.window(WINDOW);
+async fn rate(testbed: &Testbed, database: &Database, sql: &'static str) -> Result<f64> {
+    let window = testbed.window(WINDOW);
     let payload = format!("{{\"text\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES - 11));
     let mut connections = Vec::new();
     for _ in 0..CLIENTS {

@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::process::{Child, Command};
 
-use crate::counts::median;
-use crate::lab::Lab;
-use crate::outside::{Handler, Instance};
+use crate::processes::{Handler, Instance};
 use crate::rows::load::{Load, load};
+use crate::samples::median;
 use crate::table::Row;
+use crate::testbed::Testbed;
 
-const WORKERS: u32 = 64;
+const SLOTS: u32 = 64;
 const WINDOW: Duration = Duration::from_secs(6);
 const GOAL: f64 = 0.8;
 
@@ -23,39 +23,39 @@ const SPARE_SECONDS: u32 = 6;
 /// What is loaded when there is no wrk to tell how much is needed.
 const ASSUMED_RATE: f64 = 30_000.0;
 
-pub(crate) async fn measure(lab: &Lab) -> Result<Vec<Row>> {
-    let waits = row(lab, "HTTP handler, 1 ms of waiting, 64 at a time", "sleep").await?;
-    let computes = row(lab, "HTTP handler, 1 ms of computing, 64 at a time", "spin").await?;
+pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
+    let waits = row(testbed, "HTTP handler, 1 ms of waiting, 64 at a time", "sleep").await?;
+    let computes = row(testbed, "HTTP handler, 1 ms of computing, 64 at a time", "spin").await?;
     Ok(vec![waits, computes])
 }
 
-async fn row(lab: &Lab, name: &str, work: &str) -> Result<Row> {
+async fn row(testbed: &Testbed, name: &str, work: &str) -> Result<Row> {
     let (mut ours, mut peers) = (Vec::new(), Vec::new());
-    for _ in 0..lab.repeats {
-        if let Some(program) = &lab.tools.wrk {
-            peers.push(wrk_rate(lab, program, work).await?);
+    for _ in 0..testbed.repeats {
+        if let Some(program) = &testbed.tools.wrk {
+            peers.push(wrk_rate(testbed, program, work).await?);
         }
         let expected = peers.last().copied().unwrap_or(ASSUMED_RATE);
-        ours.push(instance_rate(lab, work, expected).await?);
+        ours.push(instance_rate(testbed, work, expected).await?);
     }
-    let row = Row::beside(name, median(&ours), "tasks/s", "wrk", median(&peers), GOAL);
-    Ok(if peers.is_empty() { row.without_peer("wrk, which is not on PATH") } else { row })
+    let row = Row::with_peer(name, median(&ours), "tasks/s", "wrk", median(&peers), GOAL);
+    Ok(if peers.is_empty() { row.peer_missing("wrk, which is not on PATH") } else { row })
 }
 
-async fn wrk_rate(lab: &Lab, program: &Path, work: &str) -> Result<f64> {
-    let handler = Handler::start(lab, work, "1ms").await?;
-    let window = lab.window(WINDOW);
-    let mut process = start_wrk(lab, program, &handler, window * 2 + Duration::from_secs(5))?;
+async fn wrk_rate(testbed: &Testbed, program: &Path, work: &str) -> Result<f64> {
+    let handler = Handler::start(testbed, work, "1ms").await?;
+    let window = testbed.window(WINDOW);
+    let mut process = start_wrk(testbed, program, &handler, window * 2 + Duration::from_secs(5))?;
     let rate = handler.rate(window).await?;
     ensure!(process.try_wait()?.is_none(), "wrk ended too early");
     process.kill().await?;
     Ok(rate)
 }
 
-fn start_wrk(lab: &Lab, program: &Path, handler: &Handler, length: Duration) -> Result<Child> {
+fn start_wrk(testbed: &Testbed, program: &Path, handler: &Handler, length: Duration) -> Result<Child> {
     Command::new(program)
-        .args(["-t1", &format!("-c{WORKERS}"), &format!("-d{}s", length.as_secs()), "-s"])
-        .arg(&lab.tools.wrk_script)
+        .args(["-t1", &format!("-c{SLOTS}"), &format!("-d{}s", length.as_secs()), "-s"])
+        .arg(&testbed.tools.wrk_script)
         .arg(handler.url())
         .stdout(Stdio::null())
         .kill_on_drop(true)
@@ -63,18 +63,18 @@ fn start_wrk(lab: &Lab, program: &Path, handler: &Handler, length: Duration) -> 
         .context("cannot start wrk")
 }
 
-async fn instance_rate(lab: &Lab, work: &str, expected: f64) -> Result<f64> {
-    let window = lab.window(WINDOW);
-    let database = lab.queue(WORKERS).await?;
+async fn instance_rate(testbed: &Testbed, work: &str, expected: f64) -> Result<f64> {
+    let window = testbed.window(WINDOW);
+    let database = testbed.queue(SLOTS).await?;
     let tasks = needed(expected, window);
     load(&database, tasks, Load::Single).await?;
     database.settle_down().await?;
-    let handler = Handler::start(lab, work, "1ms").await?;
-    let instance = Instance::start(lab, &database, &handler, WORKERS)?;
+    let handler = Handler::start(testbed, work, "1ms").await?;
+    let instance = Instance::start(testbed, &database, &handler, SLOTS)?;
     let rate = handler.rate(window).await?;
     ensure!(handler.counts().await?.served < tasks, "the backlog ran dry within the window");
     instance.kill().await?;
-    lab.discard(database).await?;
+    testbed.discard(database).await?;
     Ok(rate)
 }
 

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rowlock_queue::EnqueueOptions;
-use rowlock_worker::{Fail, Stop, Task, Worker};
+use rowlock_worker::{Fail, Shutdown, Task, Worker};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::counts::{median, millis, percentile};
-use crate::lab::{Database, Lab, QUEUE};
+use crate::samples::{median, millis, percentile};
 use crate::table::Row;
+use crate::testbed::{Database, QUEUE, Testbed};
 
 const SAMPLES: u32 = 100;
 const GOAL_MILLIS: f64 = 3.0;
-const WORKERS: u32 = 10;
+const SLOTS: u32 = 10;
 
 /// The first heartbeat, and the listener's connection.
-const FALL_ASLEEP: Duration = Duration::from_secs(2);
+const UNTIL_IDLE: Duration = Duration::from_secs(2);
 
 /// Between samples, so that the instance sleeps again; of changing length, so as not to fall in step with its heartbeats.
 const GAP_LEAST_MILLIS: u32 = 200;
@@ -26,35 +26,40 @@ const GAP_SPREAD_MILLIS: u32 = 100;
 /// A task that the poll would have found is late, not lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(crate) async fn measure(lab: &Lab) -> Result<Vec<Row>> {
+pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
     let (mut middles, mut lasts) = (Vec::new(), Vec::new());
-    for _ in 0..lab.repeats {
-        let database = lab.queue(WORKERS).await?;
-        let samples = sample(&database, lab.scaled(SAMPLES)).await?;
+    for _ in 0..testbed.repeats {
+        let database = testbed.queue(SLOTS).await?;
+        let samples = sample(&database, testbed.scaled(SAMPLES)).await?;
         middles.push(median(&samples));
         lasts.push(percentile(&samples, 99));
-        lab.discard(database).await?;
+        testbed.discard(database).await?;
     }
     Ok(vec![
-        Row::alone("enqueue committed to handler started, p50", median(&middles), "ms", Some(GOAL_MILLIS)),
-        Row::alone("enqueue committed to handler started, p99", median(&lasts), "ms", None),
+        Row::without_peer(
+            "enqueue committed to handler started, p50",
+            median(&middles),
+            "ms",
+            Some(GOAL_MILLIS),
+        ),
+        Row::without_peer("enqueue committed to handler started, p99", median(&lasts), "ms", None),
     ])
 }
 
 async fn sample(database: &Database, samples: u32) -> Result<Vec<f64>> {
     let (started, mut starts) = mpsc::unbounded_channel();
     let worker = Worker::builder(database.as_connect(2), QUEUE)
-        .workers(WORKERS)
+        .slots(SLOTS)
         .handler("noop", move |_: Task| {
             let _ = started.send(Instant::now());
             async { Ok::<(), Fail>(()) }
         })
         .build()?;
-    let stop = Stop::new();
+    let stop = Shutdown::new();
     let mut running = std::pin::pin!(worker.run(stop.clone()));
     let sampling = async {
         let db = database.connect(1).await?;
-        sleep(FALL_ASLEEP).await;
+        sleep(UNTIL_IDLE).await;
         let mut latencies = Vec::new();
         for number in 0..samples {
             let gap = GAP_LEAST_MILLIS + number * 37 % GAP_SPREAD_MILLIS;

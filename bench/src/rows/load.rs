@@ -3,7 +3,7 @@
 use anyhow::Result;
 use sqlx::{Connection, Executor, PgConnection};
 
-use crate::lab::Database;
+use crate::testbed::Database;
 
 /// How tasks get into the queue: it decides how many rows a claim has to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,43 +1,48 @@
-//! Resident memory of an instance whose workers are all busy.
+//! Resident memory of an instance whose slots are all occupied.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::sleep;
 
-use crate::counts::median;
-use crate::lab::Lab;
-use crate::outside::{Handler, Instance};
+use crate::processes::{Handler, Instance};
 use crate::rows::load::{Load, load};
+use crate::samples::median;
 use crate::table::Row;
+use crate::testbed::Testbed;
 
-const WORKERS: u32 = 500;
+const SLOTS: u32 = 500;
 const GOAL_MIB: f64 = 20.0;
 
 /// Looked at this often over a few seconds, with heartbeats, polls and maintenance; the highest counts.
-const LOOKS: u32 = 10;
-const LOOK_EVERY: Duration = Duration::from_millis(300);
+const SAMPLES: u32 = 10;
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(300);
 
-pub(crate) async fn measure(lab: &Lab) -> Result<Vec<Row>> {
+pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
     let mut peaks = Vec::new();
-    for _ in 0..lab.repeats {
-        peaks.push(peak(lab).await?);
+    for _ in 0..testbed.repeats {
+        peaks.push(peak(testbed).await?);
     }
-    Ok(vec![Row::alone("instance, 500 tasks in flight, resident", median(&peaks), "MiB", Some(GOAL_MIB))])
+    Ok(vec![Row::without_peer(
+        "instance, 500 tasks in flight, resident",
+        median(&peaks),
+        "MiB",
+        Some(GOAL_MIB),
+    )])
 }
 
-async fn peak(lab: &Lab) -> Result<f64> {
-    let database = lab.queue(WORKERS).await?;
-    load(&database, WORKERS, Load::Single).await?;
-    let handler = Handler::start(lab, "sleep", "30s").await?;
-    let instance = Instance::start(lab, &database, &handler, WORKERS)?;
-    handler.wait_until("all workers busy", |counts| counts.running == WORKERS).await?;
+async fn peak(testbed: &Testbed) -> Result<f64> {
+    let database = testbed.queue(SLOTS).await?;
+    load(&database, SLOTS, Load::Single).await?;
+    let handler = Handler::start(testbed, "sleep", "30s").await?;
+    let instance = Instance::start(testbed, &database, &handler, SLOTS)?;
+    handler.wait_until("all slots occupied", |counts| counts.running == SLOTS).await?;
     let mut most = 0;
-    for _ in 0..LOOKS {
-        sleep(LOOK_EVERY).await;
+    for _ in 0..SAMPLES {
+        sleep(SAMPLE_INTERVAL).await;
         most = most.max(instance.resident_kib()?);
     }
     instance.kill().await?;
-    lab.discard(database).await?;
+    testbed.discard(database).await?;
     Ok(f64::from(most) / 1024.0)
 }

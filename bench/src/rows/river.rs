@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use crate::lab::Lab;
+use crate::testbed::Testbed;
 
 #[derive(Debug, Deserialize)]
 struct Report {
@@ -14,9 +14,9 @@ struct Report {
 }
 
 /// Jobs a second from the start of its client until all of them are completed in the database.
-pub(crate) async fn drain(lab: &Lab, jobs: u32, max_workers: u32) -> Result<f64> {
-    let database = lab.database().await?;
-    let output = Command::new(&lab.tools.river)
+pub(crate) async fn drain(testbed: &Testbed, jobs: u32, max_workers: u32) -> Result<f64> {
+    let database = testbed.database().await?;
+    let output = Command::new(&testbed.tools.river)
         .args(["-jobs", &jobs.to_string(), "-max-workers", &max_workers.to_string()])
         .env("DATABASE_URL", &database.url)
         .stderr(Stdio::inherit())
@@ -26,6 +26,6 @@ pub(crate) async fn drain(lab: &Lab, jobs: u32, max_workers: u32) -> Result<f64>
         .context("cannot start the River peer")?;
     ensure!(output.status.success(), "the River peer failed ({})", output.status);
     let report: Report = serde_json::from_slice(&output.stdout).context("the River peer's report")?;
-    lab.discard(database).await?;
+    testbed.discard(database).await?;
     Ok(report.jobs_per_second)
 }

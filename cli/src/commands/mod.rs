@@ -1,7 +1,7 @@
 //! One command per file.
 
+pub(crate) mod admin;
 pub(crate) mod enqueue;
-pub(crate) mod mend;
 pub(crate) mod migrate;
 pub(crate) mod status;
 pub(crate) mod table;

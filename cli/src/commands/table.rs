@@ -1,6 +1,6 @@
 //! Columns for people.
 
-use crate::visible::word;
+use crate::escape::word;
 
 /// Text to the left, numbers to the right, two spaces between; a line per row, whatever is in its cells.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {

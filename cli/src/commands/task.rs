@@ -1,16 +1,16 @@
 //! `rowlock task`
 
-use crate::args::One;
+use crate::args::OneTask;
 use crate::database;
+use crate::escape::{field, word};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::visible::{field, word};
 use rowlock_queue::{TaskDetails, TaskError, TaskId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-pub(crate) async fn run(args: One, output: Output) -> Result<(), Failure> {
-    let One { database, id } = args;
+pub(crate) async fn run(args: OneTask, output: Output) -> Result<(), Failure> {
+    let OneTask { database, id } = args;
     let db = database::open_to_read(database).await?;
     let Some(details) = rowlock_queue::describe_task(&db, id).await? else {
         let hint = "finished tasks are deleted after `cleanup` of their TaskQueue";
@@ -26,7 +26,7 @@ fn text(details: &TaskDetails) -> String {
         format!("type      {}", word(&details.kind)),
         format!("state     {}", details.state),
         format!("priority  {}", details.priority),
-        format!("attempts  {} of {}", begun(details), details.max_attempts),
+        format!("attempts  {} of {}", attempts_started(details), details.max_attempts),
         format!("enqueued  {}", details.enqueued_at),
     ];
     let optional = [
@@ -56,7 +56,7 @@ fn text(details: &TaskDetails) -> String {
 }
 
 /// Attempts used, and the one that runs.
-fn begun(details: &TaskDetails) -> u16 {
+fn attempts_started(details: &TaskDetails) -> u16 {
     details.attempt.saturating_add(u16::from(details.state == "running"))
 }
 
@@ -109,7 +109,7 @@ impl<'a> Shown<'a> {
             r#type: &details.kind,
             state: &details.state,
             priority: details.priority,
-            attempt: begun(details),
+            attempt: attempts_started(details),
             max_attempts: details.max_attempts,
             enqueued_at: &details.enqueued_at,
             due_at: details.due_at.as_deref(),

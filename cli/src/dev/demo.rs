@@ -1,4 +1,4 @@
-//! `rowlock dev --demo N`: enqueue, watch the instances come, work and go, and check by the books.
+//! `rowlock dev --demo N`: enqueue, watch the instances come, work and go, and check the audit.
 
 use crate::failure::Failure;
 use crate::output::{Output, Progress};
@@ -13,12 +13,12 @@ use tokio::time::timeout;
 const BATCH: u32 = 1000;
 
 /// How long nothing may change before the demo gives up.
-const PATIENCE: Duration = Duration::from_mins(2);
+const STALL_TIMEOUT: Duration = Duration::from_mins(2);
 
-const KIND: &str = "email.send";
+const TASK_TYPE: &str = "email.send";
 
 /// Counts of a queue, as differences: a server of the user's may have a past.
-struct Books {
+struct Totals {
     enqueued: i64,
     completed: i64,
     dead: i64,
@@ -59,7 +59,7 @@ async fn enqueue(db: &Db, queue: &str, tasks: u32) -> Result<(), Failure> {
             .iter()
             .map(|n| json!({"to": format!("user{n}@example.com"), "number": n}).to_string())
             .collect();
-        rowlock_queue::enqueue_many(db, queue, KIND, &payloads, &EnqueueOptions::default()).await?;
+        rowlock_queue::enqueue_many(db, queue, TASK_TYPE, &payloads, &EnqueueOptions::default()).await?;
     }
     Ok(())
 }
@@ -73,8 +73,8 @@ async fn follow(
     progress: &mut Progress,
 ) -> Result<(), Failure> {
     let total = i64::from(tasks);
-    let mut fewest = total;
-    let mut moved = Instant::now();
+    let mut fewest_open = total;
+    let mut progress_at = Instant::now();
     // The first view after the enqueueing may still be from before it.
     let mut known = false;
     loop {
@@ -86,8 +86,8 @@ async fn follow(
         if let Some(stats) = &view.stats {
             let open = stats.available + stats.scheduled + stats.retryable + stats.running;
             known |= open > 0 || instances > 0;
-            if open < fewest {
-                (fewest, moved) = (open, Instant::now());
+            if open < fewest_open {
+                (fewest_open, progress_at) = (open, Instant::now());
             }
             let done = u64::try_from(total.saturating_sub(open)).unwrap_or(0);
             progress
@@ -96,8 +96,8 @@ async fn follow(
                 return Ok(());
             }
         }
-        if moved.elapsed() > PATIENCE {
-            return Err(stuck(&format!("{fewest} tasks are left"), &view));
+        if progress_at.elapsed() > STALL_TIMEOUT {
+            return Err(stuck(&format!("{fewest_open} tasks are left"), &view));
         }
     }
 }
@@ -114,7 +114,7 @@ async fn wait(
         if holds(&view) {
             return Ok(view);
         }
-        if since.elapsed() > PATIENCE {
+        if since.elapsed() > STALL_TIMEOUT {
             return Err(stuck(&format!("not yet: {what}"), &view));
         }
     }
@@ -123,7 +123,7 @@ async fn wait(
 /// The next view that has the queue.
 async fn next(seen: &mut watch::Receiver<View>, queue: &str, what: &str) -> Result<QueueView, Failure> {
     loop {
-        let changed = timeout(PATIENCE, seen.changed()).await;
+        let changed = timeout(STALL_TIMEOUT, seen.changed()).await;
         if !matches!(changed, Ok(Ok(()))) {
             return Err(Failure::new(format!("the demo waited in vain until {what}")));
         }
@@ -135,7 +135,7 @@ async fn next(seen: &mut watch::Receiver<View>, queue: &str, what: &str) -> Resu
 }
 
 fn stuck(what: &str, view: &QueueView) -> Failure {
-    let seconds = PATIENCE.as_secs();
+    let seconds = STALL_TIMEOUT.as_secs();
     let message = format!("nothing changed for {seconds} s: {what}; {}", view.decision);
     Failure::new(message)
         .hint("run `rowlock dev -f DIR` without --demo to see what instances and handlers say")
@@ -145,9 +145,9 @@ async fn audit(db: &Db, queue: &str) -> Result<Option<Audit>, Failure> {
     Ok(rowlock_queue::audit(db).await?.into_iter().find(|audit| audit.queue == queue))
 }
 
-fn difference(before: Option<&Audit>, after: Option<&Audit>) -> Books {
+fn difference(before: Option<&Audit>, after: Option<&Audit>) -> Totals {
     let count = |of: fn(&Audit) -> i64| after.map_or(0, of) - before.map_or(0, of);
-    Books {
+    Totals {
         enqueued: count(|audit| audit.enqueued),
         completed: count(|audit| audit.completed),
         dead: count(|audit| audit.dead),
@@ -155,8 +155,8 @@ fn difference(before: Option<&Audit>, after: Option<&Audit>) -> Books {
     }
 }
 
-fn conclude(books: &Books, tasks: u32, output: Output) -> Result<(), Failure> {
-    let Books { enqueued, completed, dead, lost } = books;
+fn conclude(totals: &Totals, tasks: u32, output: Output) -> Result<(), Failure> {
+    let Totals { enqueued, completed, dead, lost } = totals;
     let line = format!("{enqueued} enqueued, {completed} completed, {dead} dead, {lost} lost");
     output.result(
         || line.clone(),

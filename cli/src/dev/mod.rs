@@ -1,25 +1,25 @@
 //! `rowlock dev`: server, operator, instances and handlers on one machine, from one command.
 
-mod backend;
+mod data_dir;
+mod database_server;
 mod demo;
-mod folder;
-mod manifests;
-mod serve;
+mod manifest_watcher;
+mod metrics_server;
 
 use crate::args::Dev;
+use crate::escape::word;
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::visible::word;
-use backend::Backend;
-use folder::Folder;
-use manifests::Watched;
+use data_dir::DataDir;
+use database_server::DatabaseServer;
+use manifest_watcher::ManifestWatcher;
+use metrics_server::MetricsServer;
 use rowlock_crds::Manifest;
 use rowlock_daemon::Signals;
-use rowlock_local::backend::{Local, LocalConfig};
+use rowlock_local::server::{Local, LocalConfig};
 use rowlock_operator::{Metrics, Reconciler, View};
 use rowlock_queue::Db;
 use serde_json::json;
-use serve::Endpoint;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,62 +32,62 @@ const OWNER: &str = "rowlock dev";
 const TICK: Duration = Duration::from_millis(500);
 
 /// The least time between two looks: a NOTIFY that arrives all the time is no reason to look all the time.
-const LEAST_TICK: Duration = Duration::from_millis(100);
+const MIN_TICK: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(args: Dev, output: Output) -> Result<(), Failure> {
     let Dev { file, data_dir, database_url, postgres, port, listen, demo } = args;
-    let watched = Watched::load(&file)?;
+    let watcher = ManifestWatcher::load(&file)?;
     // A demo is the same each time: it neither needs nor touches what was here before.
     let fresh = demo.is_some() && data_dir.is_none();
-    let folder = if fresh { Folder::temporary()? } else { Folder::open(data_dir, &file)? };
+    let data_dir = if fresh { DataDir::temporary()? } else { DataDir::open(data_dir, &file)? };
     let exe = std::env::current_exe()?;
     let mut signals = Signals::listen()?;
-    let mut backend = tokio::select! {
-        backend = Backend::start(database_url, &folder, &exe, &postgres, port) => backend?,
+    let mut server = tokio::select! {
+        server = DatabaseServer::start(database_url, &data_dir, &exe, &postgres, port) => server?,
         // Its guard ends what has started.
         _ = signals.next() => return Ok(()),
     };
     let result =
-        with_backend(&mut backend, &folder, exe, watched, (listen, demo), &mut signals, output).await;
-    backend.stop().await;
-    drop(folder);
+        with_server(&mut server, &data_dir, exe, watcher, (listen, demo), &mut signals, output).await;
+    server.stop().await;
+    drop(data_dir);
     result
 }
 
 /// Everything that needs a database.
-async fn with_backend(
-    backend: &mut Backend,
-    folder: &Folder,
+async fn with_server(
+    server: &mut DatabaseServer,
+    data_dir: &DataDir,
     exe: PathBuf,
-    watched: Watched,
+    watcher: ManifestWatcher,
     (listen, demo): (SocketAddr, Option<u32>),
     signals: &mut Signals,
     output: Output,
 ) -> Result<(), Failure> {
-    let url = backend.url();
+    let url = server.url();
     let db = tokio::select! {
-        db = connect(backend) => db?,
+        db = connect(server) => db?,
         _ = signals.next() => return Ok(()),
     };
     let metrics = Metrics::new().map_err(|error| Failure::new(error.to_string()))?;
     let (views, seen) = watch::channel(View::default());
-    let endpoint = Endpoint::start(listen, metrics.clone(), seen.clone()).await?;
+    let metrics_server = MetricsServer::start(listen, metrics.clone(), seen.clone()).await?;
     let local = Local::new(LocalConfig {
         worker: exe.clone(),
         worker_args: vec!["worker".into()],
         database_url: url.clone(),
         guard: Some(exe),
-        folder: folder.path().to_owned(),
+        folder: data_dir.path().to_owned(),
         log_to_files: demo.is_some(),
     })?;
-    greet(backend, folder, &watched, endpoint.address, output)?;
+    print_endpoints(server, data_dir, &watcher, metrics_server.address, output)?;
     let mut reconciler = Reconciler::new(db.clone(), local, OWNER);
     reconciler.listen(crate::database::connect_options(url));
-    let queue = watched.first_queue();
+    let queue = watcher.first_queue();
     let result = tokio::select! {
-        never = operate(&mut reconciler, watched, &metrics, &views) => match never {},
-        error = endpoint.failed() => Err(error),
-        error = backend.tend() => Err(error),
+        never = operate(&mut reconciler, watcher, &metrics, &views) => match never {},
+        error = metrics_server.failed() => Err(error),
+        error = server.supervise() => Err(error),
         done = run_demo(demo, &db, &queue, seen, output) => done,
         _ = signals.next() => Ok(()),
         gone = output.reader_gone() => Err(gone),
@@ -107,9 +107,9 @@ async fn with_backend(
 }
 
 /// To a database of our schema.
-async fn connect(backend: &Backend) -> Result<Db, Failure> {
-    let options = crate::database::connect_options(backend.url());
-    let db = Db::connect_with_retry(&options, Some(backend.patience())).await?;
+async fn connect(server: &DatabaseServer) -> Result<Db, Failure> {
+    let options = crate::database::connect_options(server.url());
+    let db = Db::connect_with_retry(&options, Some(server.connect_timeout())).await?;
     db.migrate().await?;
     Ok(db)
 }
@@ -117,22 +117,22 @@ async fn connect(backend: &Backend) -> Result<Db, Failure> {
 /// The loop of `rowlock dev`.
 async fn operate(
     reconciler: &mut Reconciler<Local>,
-    mut watched: Watched,
+    mut watcher: ManifestWatcher,
     metrics: &Metrics,
     views: &watch::Sender<View>,
 ) -> std::convert::Infallible {
-    reconciler.set_manifests(watched.manifests(), watched.generation());
+    reconciler.set_manifests(watcher.manifests(), watcher.generation());
     loop {
         let view = reconciler.reconcile().await;
         metrics.set(&view);
         views.send_replace(view);
-        tokio::time::sleep(LEAST_TICK.max(reconciler.poll_interval())).await;
+        tokio::time::sleep(MIN_TICK.max(reconciler.poll_interval())).await;
         tokio::select! {
             () = tokio::time::sleep(TICK) => (),
             () = reconciler.woken() => (),
         }
-        if watched.changed() {
-            reconciler.set_manifests(watched.manifests(), watched.generation());
+        if watcher.changed() {
+            reconciler.set_manifests(watcher.manifests(), watcher.generation());
         }
     }
 }
@@ -152,18 +152,18 @@ async fn run_demo(
 }
 
 /// What there is now, and where.
-fn greet(
-    backend: &Backend,
-    folder: &Folder,
-    watched: &Watched,
+fn print_endpoints(
+    server: &DatabaseServer,
+    data_dir: &DataDir,
+    watcher: &ManifestWatcher,
     metrics: SocketAddr,
     output: Output,
 ) -> Result<(), Failure> {
-    let manifests = watched.manifests();
-    let mut lines: Vec<String> = manifests.iter().map(introduce).collect();
+    let manifests = watcher.manifests();
+    let mut lines: Vec<String> = manifests.iter().map(describe_queue).collect();
     let mut url_file = None;
-    if let Backend::Own(server) = backend {
-        let file = folder.write_url(&server.url("postgres"))?;
+    if let DatabaseServer::Bundled(bundled) = server {
+        let file = data_dir.write_url(&bundled.url("postgres"))?;
         let shown = shortest(&file);
         lines.push(format!("psql      psql \"$(cat {})\"", shown.display()));
         lines.push(format!("commands  export ROWLOCK_DATABASE_URL_FILE={}", shown.display()));
@@ -176,7 +176,7 @@ fn greet(
     output.result(|| lines.join("\n"), &value)
 }
 
-fn introduce(manifest: &Manifest) -> String {
+fn describe_queue(manifest: &Manifest) -> String {
     let (queue, total) = (manifest.queue_name(), manifest.spec.workers.total);
     let own = || format!("a handler of yours at port {}", manifest.spec.handler.http.port);
     let handler = manifest.dev_command().map_or_else(own, |command| word(command).into_owned());

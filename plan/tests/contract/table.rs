@@ -273,7 +273,7 @@ fn a_fleet_is_instances_with_their_environment() {
         (env::INSTANCE_NAME, "emails-2"),
         (env::LISTEN, "127.0.0.1:9466"),
         (env::QUEUE, "mails"),
-        (env::WORKERS, "10"),
+        (env::SLOTS, "10"),
     ];
     assert_eq!(env, expected);
     assert_eq!(three.instances[2].grace, seconds(95));

@@ -3,12 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod apply;
-mod changes;
 mod helm;
 mod kubectl;
-mod look;
+mod kubectl_output;
 mod operator;
 mod roles;
 mod rules;
 mod server;
 mod table;
+mod updates;

@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep};
 use crate::{
     DRAIN_PATIENCE,
     fleet::{Journal, now, send},
+    harness::{Harness, HarnessConfig, QUEUE, assert_no_violations, from_env},
     producer,
-    stage::{QUEUE, Stage, StageConfig, from_env, judge},
 };
 
 /// Where Debian puts it (package `libfaketime`); the folder is named after the machine.
@@ -123,11 +123,11 @@ async fn try_steps(steps: &[Step]) -> Result<()> {
     let seed = from_env("ROWLOCK_CHAOS_SEED")?.unwrap_or(1);
     for again in 1.. {
         let clock = Clock::new()?;
-        let config = StageConfig { total: TOTAL, calm: true, seed, environment: clock.environment()? };
-        let stage = Stage::set(&config).await?;
-        let played = play(&stage, &clock, seed, steps).await;
-        let crashed = played.is_err() && stage.server_log().contains(CRASH);
-        let closed = stage.close(played);
+        let config = HarnessConfig { total: TOTAL, calm: true, seed, environment: clock.environment()? };
+        let harness = Harness::start(&config).await?;
+        let result = run_scenario(&harness, &clock, seed, steps).await;
+        let crashed = result.is_err() && harness.server_log().contains(CRASH);
+        let closed = harness.close(result);
         if !crashed || again == TRIES {
             return closed;
         }
@@ -136,11 +136,11 @@ async fn try_steps(steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-async fn play(stage: &Stage, clock: &Clock, seed: u64, steps: &[Step]) -> Result<()> {
+async fn run_scenario(harness: &Harness, clock: &Clock, seed: u64, steps: &[Step]) -> Result<()> {
     let producers: Vec<_> =
-        (0..LOAD).map(|n| producer::start(stage, producer::Manner::steady(seed + n))).collect();
-    let mut watching = PgConnection::connect(&stage.url).await?;
-    let journal = Journal::open(&stage.folder.join("scheduled.jsonl"))?;
+        (0..LOAD).map(|n| producer::start(harness, producer::Profile::steady(seed + n))).collect();
+    let mut watching = PgConnection::connect(&harness.url).await?;
+    let journal = Journal::open(&harness.folder.join("scheduled.jsonl"))?;
     let before = ahead(&mut watching).await?;
     for step in steps {
         sleep(BETWEEN).await;
@@ -152,10 +152,10 @@ async fn play(stage: &Stage, clock: &Clock, seed: u64, steps: &[Step]) -> Result
         if step.stays {
             sqlx::raw_sql(STAYS).execute(&mut watching).await?;
         }
-        if let (true, Some((pid, _))) = (step.starts, stage.fleet.worker(0)) {
+        if let (true, Some((pid, _))) = (step.starts, harness.fleet.worker(0)) {
             send(pid, Signal::SIGTERM);
         }
-        flows(stage, &mut watching).await.with_context(|| format!("after a step to {set} s"))?;
+        flows(harness, &mut watching).await.with_context(|| format!("after a step to {set} s"))?;
         if step.stays {
             until_cleaned(&mut watching).await?;
         }
@@ -164,15 +164,15 @@ async fn play(stage: &Stage, clock: &Clock, seed: u64, steps: &[Step]) -> Result
     for producer in producers {
         producer.stop().await?;
     }
-    stage.wait_until_drained(DRAIN_PATIENCE).await?;
-    stage.fleet.end().await?;
-    let end = observe(&stage.url, QUEUE).await?;
-    let log = parse(&read_all(&stage.logs())?);
+    harness.wait_until_drained(DRAIN_PATIENCE).await?;
+    harness.fleet.end().await?;
+    let end = observe(&harness.url, QUEUE).await?;
+    let log = parse(&read_all(&harness.logs())?);
     let (summary, violations) = check(&log, &end, Demands { drained: true, undisturbed: true });
     eprintln!("clock: {summary}; {} violations", violations.len());
-    judge(&log, &end, &violations)?;
+    assert_no_violations(&log, &end, &violations)?;
     ensure!(end.rescued.is_empty(), "rescued: {:?}", end.rescued);
-    ensure!(stage.fleet.strange_exits().is_empty(), "{:?}", stage.fleet.strange_exits());
+    ensure!(harness.fleet.strange_exits().is_empty(), "{:?}", harness.fleet.strange_exits());
     Ok(())
 }
 
@@ -208,8 +208,8 @@ async fn schedule(watching: &mut PgConnection, journal: &Journal) -> Result<()> 
 }
 
 /// What is committed from now on is completed soon.
-async fn flows(stage: &Stage, watching: &mut PgConnection) -> Result<()> {
-    let committed = || anyhow::Ok(parse(&read_all(&stage.logs())?).committed);
+async fn flows(harness: &Harness, watching: &mut PgConnection) -> Result<()> {
+    let committed = || anyhow::Ok(parse(&read_all(&harness.logs())?).committed);
     let (since, known) = (Instant::now(), committed()?);
     let ids = loop {
         let new: Vec<i64> = committed()?.difference(&known).copied().collect();

@@ -18,14 +18,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     DRAIN_PATIENCE,
     fleet::send,
+    harness::{Harness, HarnessConfig, QUEUE, assert_no_violations, connect, declaration, from_env},
     producer,
-    stage::{QUEUE, Stage, StageConfig, connect, declaration, from_env, judge},
 };
 
 const SAMPLE: Duration = Duration::from_millis(50);
 /// A pass over the allocations that began before a lower total was declared may end after it.
 const PASS: Duration = Duration::from_millis(250);
-/// Up, down, to almost nothing, and up; the first is what the stage declares.
+/// Up, down, to almost nothing, and up; the first is what the harness declares.
 const TOTALS: [u32; 7] = [12, 30, 5, 24, 1, 18, 8];
 const BETWEEN: Duration = Duration::from_millis(1500);
 /// The slowest run takes 0.3 s, and leaving one statement.
@@ -35,33 +35,33 @@ const LOAD: u64 = 3;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn drains_and_totals_cut_off_nobody_and_use_no_attempt() -> Result<()> {
     let seed = from_env("ROWLOCK_CHAOS_SEED")?.unwrap_or(1);
-    let config = StageConfig { total: TOTALS[0], calm: true, seed, environment: Vec::new() };
-    let stage = Stage::set(&config).await?;
-    let played = play(&stage, seed).await;
-    stage.close(played)
+    let config = HarnessConfig { total: TOTALS[0], calm: true, seed, environment: Vec::new() };
+    let harness = Harness::start(&config).await?;
+    let result = run_scenario(&harness, seed).await;
+    harness.close(result)
 }
 
-async fn play(stage: &Stage, seed: u64) -> Result<()> {
+async fn run_scenario(harness: &Harness, seed: u64) -> Result<()> {
     let producers: Vec<_> =
-        (0..LOAD).map(|n| producer::start(stage, producer::Manner::steady(seed + n))).collect();
+        (0..LOAD).map(|n| producer::start(harness, producer::Profile::steady(seed + n))).collect();
     let stop = CancellationToken::new();
-    let watching = tokio::spawn(sample(stage.url.clone(), stop.clone()));
-    disturb(stage).await?;
+    let watching = tokio::spawn(sample(harness.url.clone(), stop.clone()));
+    disturb(harness).await?;
     for producer in producers {
         producer.stop().await?;
     }
-    stage.wait_until_drained(DRAIN_PATIENCE).await?;
+    harness.wait_until_drained(DRAIN_PATIENCE).await?;
     stop.cancel();
     let samples = watching.await??;
-    stage.fleet.end().await?;
-    let end = observe(&stage.url, QUEUE).await?;
-    let log = parse(&read_all(&stage.logs())?);
+    harness.fleet.end().await?;
+    let end = observe(&harness.url, QUEUE).await?;
+    let log = parse(&read_all(&harness.logs())?);
     let (summary, violations) = check(&log, &end, Demands { drained: true, undisturbed: true });
     let most = most_at_once(&log);
     eprintln!("drain: {summary}; {} violations, {samples} samples, {most} at once", violations.len());
-    judge(&log, &end, &violations)?;
+    assert_no_violations(&log, &end, &violations)?;
     ensure!(end.failures.is_empty(), "attempts were lost: {:?}", end.failures.first());
-    ensure!(stage.fleet.strange_exits().is_empty(), "{:?}", stage.fleet.strange_exits());
+    ensure!(harness.fleet.strange_exits().is_empty(), "{:?}", harness.fleet.strange_exits());
     let limit = TOTALS.iter().max().copied().unwrap_or_default() as usize;
     ensure!(most <= limit, "{most} tasks at once in the handlers, the total never was above {limit}");
     ensure!(0 < summary.completed, "nothing was done at all");
@@ -69,17 +69,17 @@ async fn play(stage: &Stage, seed: u64) -> Result<()> {
 }
 
 /// A new total, then one instance after the other is drained, and comes back.
-async fn disturb(stage: &Stage) -> Result<()> {
-    let db = connect(&stage.url).await?;
+async fn disturb(harness: &Harness) -> Result<()> {
+    let db = connect(&harness.url).await?;
     for (turn, total) in TOTALS.into_iter().enumerate() {
         sleep(BETWEEN).await;
         rowlock_queue::declare(&db, &declaration(total, 2 + i64::try_from(turn)?)).await?;
         sleep(BETWEEN).await;
-        let slot = turn % stage.fleet.instances();
-        let (pid, name) = stage.fleet.worker(slot).context("an instance that nobody ended is not there")?;
+        let slot = turn % harness.fleet.instances();
+        let (pid, name) = harness.fleet.worker(slot).context("an instance that nobody ended is not there")?;
         send(pid, Signal::SIGTERM);
         let gone = async {
-            while stage.fleet.worker(slot).is_some_and(|(_, now)| now == name) {
+            while harness.fleet.worker(slot).is_some_and(|(_, now)| now == name) {
                 sleep(SAMPLE).await;
             }
         };

@@ -19,11 +19,11 @@ use nix::{sys::signal::Signal, unistd::Pid};
 use rowlock_tests::history::Event;
 use tokio::{process::Command, task::JoinHandle, time::sleep};
 
-use crate::stage::QUEUE;
+use crate::harness::QUEUE;
 
 const INSTANCES: usize = 3;
 /// More than their share of the total, so that there is something to allocate.
-const WORKERS: &str = "12";
+const SLOTS: &str = "12";
 const RESTART_PAUSE: Duration = Duration::from_millis(300);
 /// A worker that was fenced for good.
 const FENCED: i32 = 3;
@@ -189,7 +189,7 @@ impl Fleet {
             let out = File::create(&log)?;
             let mut command = Self::command(&self.setup.worker);
             command.env("ROWLOCK_DATABASE_URL", &self.setup.url);
-            command.args(["--queue", QUEUE, "--name", &name, "--workers", WORKERS]);
+            command.args(["--queue", QUEUE, "--name", &name, "--slots", SLOTS]);
             command.args(["--listen", "127.0.0.1:0", "--log-format", "text"]);
             command.arg("--handler-url").arg(format!("http://127.0.0.1:{}/tasks", self.setup.ports[slot]));
             command.stdout(out.try_clone()?).stderr(out);
@@ -199,7 +199,7 @@ impl Fleet {
                 Some((pid, name.clone()));
             let status = child.wait().await?;
             self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner).worker = None;
-            self.judge_exit(pid, &name, &log, status)?;
+            self.check_exit(pid, &name, &log, status)?;
             sleep(RESTART_PAUSE).await;
         }
         Ok(())
@@ -207,7 +207,7 @@ impl Fleet {
 
     /// Who was killed, or ended and could not leave, is due for a rescue; anybody else is not. Not even who fenced itself: the
     /// database did not answer anybody then, and what was stopped is handed back once it does.
-    fn judge_exit(&self, pid: u32, name: &str, log: &Path, status: ExitStatus) -> Result<()> {
+    fn check_exit(&self, pid: u32, name: &str, log: &Path, status: ExitStatus) -> Result<()> {
         let killed = self.killed.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
         let ended = matches!(status.code(), Some(0 | FENCED));
         if !killed && !ended {

@@ -17,7 +17,7 @@ use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     fleet::{Fleet, now, send},
-    stage::Stage,
+    harness::Harness,
 };
 
 /// Longer than a lease, so that a stopped instance is rescued.
@@ -63,7 +63,7 @@ const FAULTS: [(Fault, u32); 11] = [
 ];
 
 /// Rages for this long; at the end everything runs again. Answers with what it did.
-pub(crate) async fn rage(stage: &mut Stage, duration: Duration, seed: u64) -> Result<String> {
+pub(crate) async fn inject_faults(harness: &mut Harness, duration: Duration, seed: u64) -> Result<String> {
     let mut rng = Rng::with_seed(seed);
     let started = Instant::now();
     let mut done: Vec<(Fault, u32)> = Vec::new();
@@ -86,7 +86,7 @@ pub(crate) async fn rage(stage: &mut Stage, duration: Duration, seed: u64) -> Re
             Some((_, times)) => *times += 1,
             None => done.push((fault, 1)),
         }
-        strike(fault, stage, &mut rng, &mut stops).await?;
+        inject(fault, harness, &mut rng, &mut stops).await?;
     }
     while let Some(stopped) = stops.join_next().await {
         stopped??;
@@ -99,49 +99,49 @@ pub(crate) async fn rage(stage: &mut Stage, duration: Duration, seed: u64) -> Re
 }
 
 /// Does it once, to an instance by dice where it is one's. What is over only later is in `stops`.
-async fn strike(
+async fn inject(
     fault: Fault,
-    stage: &mut Stage,
+    harness: &mut Harness,
     rng: &mut Rng,
     stops: &mut JoinSet<Result<()>>,
 ) -> Result<()> {
-    let slot = rng.usize(..stage.fleet.instances());
+    let slot = rng.usize(..harness.fleet.instances());
     match fault {
         Fault::StopInstance => {
-            stops.spawn(stop_instance(Arc::clone(&stage.fleet), slot));
+            stops.spawn(stop_instance(Arc::clone(&harness.fleet), slot));
         }
         Fault::KillInstance | Fault::DrainInstance => {
-            if let Some((pid, _)) = stage.fleet.worker(slot) {
+            if let Some((pid, _)) = harness.fleet.worker(slot) {
                 if fault == Fault::KillInstance {
-                    stage.fleet.kill(pid);
+                    harness.fleet.kill(pid);
                 } else {
                     send(pid, Signal::SIGTERM);
                 }
             }
         }
         Fault::KillHandler => {
-            if let Some(pid) = stage.fleet.handler(slot) {
-                stage.fleet.kill(pid);
+            if let Some(pid) = harness.fleet.handler(slot) {
+                harness.fleet.kill(pid);
             }
         }
         Fault::StopHandler => {
             let millis = rng.u64(HANDLER_STOPPED);
-            stops.spawn(stop_handler(Arc::clone(&stage.fleet), slot, millis));
+            stops.spawn(stop_handler(Arc::clone(&harness.fleet), slot, millis));
         }
-        Fault::LoseAnswers => stage.proxy.lose(ANSWERS),
-        Fault::CutConnections => cut_connections(&stage.url, rng.bool()).await?,
+        Fault::LoseAnswers => harness.proxy.lose(ANSWERS),
+        Fault::CutConnections => cut_connections(&harness.url, rng.bool()).await?,
         Fault::KillPostgres => {
-            stage.server.kill9().await?;
-            stage.server.restart().await?;
+            harness.server.kill9().await?;
+            harness.server.restart().await?;
         }
-        Fault::RestartPostgres => stage.server.restart().await?,
+        Fault::RestartPostgres => harness.server.restart().await?,
         Fault::Outage => {
-            stage.server.kill9().await?;
+            harness.server.kill9().await?;
             sleep(OUTAGE).await;
-            stage.server.restart().await?;
+            harness.server.restart().await?;
         }
-        Fault::StallBackends => stall(&stage.server, false, rng.u64(500..9000)).await?,
-        Fault::StallPostgres => stall(&stage.server, true, rng.u64(500..9000)).await?,
+        Fault::StallBackends => stall(&harness.server, false, rng.u64(500..9000)).await?,
+        Fault::StallPostgres => stall(&harness.server, true, rng.u64(500..9000)).await?,
     }
     Ok(())
 }

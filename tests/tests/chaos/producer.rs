@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     fleet::{Journal, now},
-    stage::{QUEUE, Stage},
+    harness::{Harness, QUEUE},
 };
 
 /// A stalled server must not hold up the end of the test.
@@ -24,7 +24,7 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(300);
 
 /// How a producer behaves.
 #[derive(Debug, Clone)]
-pub(crate) struct Manner {
+pub(crate) struct Profile {
     rng: Rng,
     seed: u64,
     /// Between two transactions, in milliseconds.
@@ -36,7 +36,7 @@ pub(crate) struct Manner {
     bulk: std::ops::Range<usize>,
 }
 
-impl Manner {
+impl Profile {
     pub(crate) fn chaotic(seed: u64) -> Self {
         let rng = Rng::with_seed(seed);
         Self { rng, seed, pause: 50..250, rolls_back: 8, cancels: 25, delays: true, bulk: 2..30 }
@@ -64,17 +64,17 @@ impl Producer {
     }
 }
 
-pub(crate) fn start(stage: &Stage, manner: Manner) -> Producer {
+pub(crate) fn start(harness: &Harness, manner: Profile) -> Producer {
     let stop = CancellationToken::new();
-    let path = stage.folder.join(format!("producer-{}.jsonl", manner.seed));
-    let handle = tokio::spawn(produce(stage.proxied.clone(), path, manner, stop.clone()));
+    let path = harness.folder.join(format!("producer-{}.jsonl", manner.seed));
+    let handle = tokio::spawn(produce(harness.proxied.clone(), path, manner, stop.clone()));
     Producer { stop, handle }
 }
 
 async fn produce(
     url: String,
     path: std::path::PathBuf,
-    mut manner: Manner,
+    mut manner: Profile,
     stop: CancellationToken,
 ) -> Result<()> {
     let journal = Arc::new(Journal::open(&path)?);
@@ -96,7 +96,7 @@ async fn produce(
 }
 
 /// One transaction with one or two enqueuing statements.
-async fn transaction(connection: &mut PgConnection, journal: &Journal, manner: &mut Manner) -> Result<()> {
+async fn transaction(connection: &mut PgConnection, journal: &Journal, manner: &mut Profile) -> Result<()> {
     let rolls_back = manner.one_of(manner.rolls_back);
     let mut ids = Vec::new();
     let mut transaction = timeout(ANSWER, connection.begin()).await??;
@@ -133,7 +133,7 @@ async fn transaction(connection: &mut PgConnection, journal: &Journal, manner: &
 
 async fn enqueue(
     connection: &mut PgConnection,
-    manner: &mut Manner,
+    manner: &mut Profile,
     options: &Value,
 ) -> Result<Vec<i64>, sqlx::Error> {
     if manner.one_of(10) {

@@ -13,7 +13,7 @@ use rowlock_local::process::{Launch, Process, Stop};
 use rowlock_tests::checkout;
 
 use crate::kubectl;
-use crate::lan::Lan;
+use crate::pod_network::PodNetwork;
 
 /// Where the operator is.
 pub(crate) const OPERATOR: &str = "rowlock";
@@ -27,7 +27,7 @@ pub(crate) struct Cluster {
     pub(crate) kubectl: PathBuf,
     pub(crate) helm: PathBuf,
     pub(crate) kubeconfig: PathBuf,
-    pub(crate) lan: Lan,
+    pub(crate) pod_network: PodNetwork,
     /// What stands before the names of images.
     pub(crate) images: String,
     /// Of a cluster of this process: its name, and where its state is.
@@ -132,9 +132,16 @@ fn given() -> Result<Option<Cluster>> {
     // Both, since whoever works with clusters has a KUBECONFIG that is not meant for tests.
     if let (Some(kubeconfig), Some(images)) = (given("KUBECONFIG"), given("IMAGE_PREFIX")) {
         let host = given("HOST").context("HOST is to be an address of this machine that pods reach")?;
-        let lan = Lan::Address(host.parse().context("HOST is no address")?);
+        let pod_network = PodNetwork::Address(host.parse().context("HOST is no address")?);
         let [kubectl, helm] = programs(["kubectl", "helm"])?;
-        return Ok(Some(Cluster { kubectl, helm, kubeconfig: kubeconfig.into(), lan, images, own: None }));
+        return Ok(Some(Cluster {
+            kubectl,
+            helm,
+            kubeconfig: kubeconfig.into(),
+            pod_network,
+            images,
+            own: None,
+        }));
     }
     Ok(None)
 }
@@ -147,7 +154,14 @@ pub(crate) fn bare(kind: &str) -> Result<Cluster> {
     let process = runner.split(' ').next().context("no init")?.parse()?;
     let kubeconfig = own.state.join("kubeconfig");
     let images = "localhost/".to_owned();
-    Ok(Cluster { kubectl, helm, kubeconfig, lan: Lan::Inside(process), images, own: Some(own) })
+    Ok(Cluster {
+        kubectl,
+        helm,
+        kubeconfig,
+        pod_network: PodNetwork::Inside(process),
+        images,
+        own: Some(own),
+    })
 }
 
 /// Builds what is missing, and says so while it does.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::lan::Lan;
+use crate::pod_network::PodNetwork;
 
 /// Until then a handler that opened another connection has said so.
 const REOPENED: Duration = Duration::from_secs(1);
@@ -81,21 +81,21 @@ struct Hello {
 }
 
 impl Journal {
-    pub(crate) fn start(lan: &Lan, path: &Path) -> Result<Self> {
+    pub(crate) fn start(pod_network: &PodNetwork, path: &Path) -> Result<Self> {
         let notes = Notes::open(path)?;
-        let at = accept(lan, &notes)?;
+        let at = accept(pod_network, &notes)?;
         Ok(Self { notes, at })
     }
 
     /// Where handlers of another cluster reach it.
-    pub(crate) fn reached_from(&self, lan: &Lan) -> Result<SocketAddr> {
-        accept(lan, &self.notes)
+    pub(crate) fn reached_from(&self, pod_network: &PodNetwork) -> Result<SocketAddr> {
+        accept(pod_network, &self.notes)
     }
 }
 
 /// Takes what handlers say, until the test ends.
-fn accept(lan: &Lan, notes: &Notes) -> Result<SocketAddr> {
-    let (listener, at) = lan.listen()?;
+fn accept(pod_network: &PodNetwork, notes: &Notes) -> Result<SocketAddr> {
+    let (listener, at) = pod_network.listen()?;
     let notes = notes.clone();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {

@@ -1,24 +1,24 @@
 //! `TaskQueue`s on a real cluster, from `helm install` to the last pod gone: `make cluster-test`.
 //!
-//! One cluster and one operator per test process ([`cluster`]), a namespace and a database per test ([`stage`]). Handlers tell
+//! One cluster and one operator per test process ([`cluster`]), a namespace and a database per test ([`harness`]). Handlers tell
 //! what they do ([`journal`]), and the history checker compares that with what the database says.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod cluster;
+mod harness;
 mod journal;
 mod kubectl;
-mod lan;
-mod stage;
-mod waiting;
+mod pod_network;
+mod polling;
 
-mod alone;
-mod apart;
-mod changes;
-mod deaths;
-mod hands;
-mod leaving;
-mod mistakes;
+mod bare_cluster;
+mod broken_handlers;
+mod crashes;
+mod deletion;
+mod disruptive;
+mod idle;
+mod kubernetes_guide;
+mod manual_changes;
 mod outages;
-mod quiet;
-mod second;
-mod stranger;
+mod planned_changes;
+mod two_control_planes;

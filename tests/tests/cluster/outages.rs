@@ -10,8 +10,8 @@ use rowlock_tests::history::Demands;
 use serde_json::json;
 
 use crate::cluster::{OPERATOR, cluster, container};
+use crate::harness::{Harness, until, with_harness};
 use crate::kubectl::{kubectl, leader};
-use crate::stage::{Stage, on_stage, until};
 
 const CALM: Demands = Demands { drained: true, undisturbed: true };
 
@@ -23,16 +23,16 @@ const KILLS: u64 = 6;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_killed_between_writes_leave_it_to_the_next_ones() -> Result<()> {
-    on_stage("operator-killed", async |stage| {
+    with_harness("operator-killed", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
-        stage.task_queue(&json!({}))?;
-        stage.wait_ready();
+        harness.task_queue(&json!({}))?;
+        harness.wait_ready();
         for round in 1..=KILLS {
-            stage.enqueue(40, &json!({ "ms": 500 })).await?;
+            harness.enqueue(40, &json!({ "ms": 500 })).await?;
             // A new template, number of pods and number of workers: several writes, and a kill among them.
-            stage.change(&json!({ "timeout": format!("{}s", 20 + round), "workers": { "total": 4 * (1 + round % 3) } }));
+            harness.change(&json!({ "timeout": format!("{}s", 20 + round), "workers": { "total": 4 * (1 + round % 3) } }));
             tokio::time::sleep(Duration::from_millis(fastrand::u64(0..1500))).await;
-            for pod in operators(stage).await? {
+            for pod in operators(harness).await? {
                 // It may be on its way up from the last time.
                 if let Ok(id) = container(&pod, "operator") {
                     let _ = own.kill(&id);
@@ -40,15 +40,15 @@ async fn operators_killed_between_writes_leave_it_to_the_next_ones() -> Result<(
             }
         }
         until("the last change is in force", || async {
-            let spec = stage.deployment().await?.and_then(|found| found.spec).context("no Deployment")?;
+            let spec = harness.deployment().await?.and_then(|found| found.spec).context("no Deployment")?;
             let grace = spec.template.spec.and_then(|pod| pod.termination_grace_period_seconds);
             ensure!(grace == Some(25 + i64::try_from(KILLS)?), "{grace:?}");
             Ok(())
         })
         .await?;
-        stage.until_drained().await?;
-        stage.until_no_pods().await?;
-        let summary = stage.check(CALM).await?;
+        harness.until_drained().await?;
+        harness.until_no_pods().await?;
+        let summary = harness.check(CALM).await?;
         ensure!(summary.failures == 0, "{summary}");
         Ok(())
     })
@@ -57,22 +57,22 @@ async fn operators_killed_between_writes_leave_it_to_the_next_ones() -> Result<(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_leader_goes_and_the_other_replica_takes_over_within_seconds() -> Result<()> {
-    on_stage("failover", async |stage| {
-        stage.task_queue(&json!({}))?;
-        stage.wait_ready();
+    with_harness("failover", async |harness| {
+        harness.task_queue(&json!({}))?;
+        harness.wait_ready();
         let before = leader();
-        let pods = operators(stage).await?;
+        let pods = operators(harness).await?;
         let name = pods
             .iter()
             .map(ResourceExt::name_any)
             .find(|name| before.starts_with(name))
             .context("a leader")?;
         tokio::task::block_in_place(|| kubectl(&["delete", "pod", &name, "-n", OPERATOR, "--wait=false"]));
-        stage.enqueue(20, &json!({})).await?;
-        stage.until_drained().await?;
+        harness.enqueue(20, &json!({})).await?;
+        harness.until_drained().await?;
         let after = leader();
         ensure!(!after.starts_with(&name) && !after.is_empty(), "{before}, then {after}");
-        stage.check(CALM).await?;
+        harness.check(CALM).await?;
         Ok(())
     })
     .await
@@ -80,29 +80,29 @@ async fn the_leader_goes_and_the_other_replica_takes_over_within_seconds() -> Re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_database_for_a_minute_pods_stay_and_no_attempt_is_used() -> Result<()> {
-    on_stage("no-database", async |stage| {
-        stage.task_queue(&json!({}))?;
-        stage.wait_ready();
-        stage.enqueue(300, &json!({ "ms": 1000 })).await?;
-        stage.until_pods(2).await?;
-        stage.until_completed(10).await?;
-        stage.way.let_through(false);
-        stage.until_condition("DatabaseReachable", "False ConnectionFailed").await?;
+    with_harness("no-database", async |harness| {
+        harness.task_queue(&json!({}))?;
+        harness.wait_ready();
+        harness.enqueue(300, &json!({ "ms": 1000 })).await?;
+        harness.until_pods(2).await?;
+        harness.until_completed(10).await?;
+        harness.route.let_through(false);
+        harness.until_condition("DatabaseReachable", "False ConnectionFailed").await?;
         tokio::time::sleep(NO_DATABASE).await;
-        ensure!(stage.replicas().await? == Some(2), "pods were taken away");
-        ensure!(stage.pods().await?.len() == 2, "pods went");
-        stage.way.let_through(true);
-        stage.until_condition("DatabaseReachable", "True Succeeded").await?;
-        stage.until_drained().await?;
-        stage.until_no_pods().await?;
-        let summary = stage.check(Demands { drained: true, undisturbed: false }).await?;
+        ensure!(harness.replicas().await? == Some(2), "pods were taken away");
+        ensure!(harness.pods().await?.len() == 2, "pods went");
+        harness.route.let_through(true);
+        harness.until_condition("DatabaseReachable", "True Succeeded").await?;
+        harness.until_drained().await?;
+        harness.until_no_pods().await?;
+        let summary = harness.check(Demands { drained: true, undisturbed: false }).await?;
         ensure!(summary.failures == 0, "{summary}");
         Ok(())
     })
     .await
 }
 
-async fn operators(stage: &Stage) -> Result<Vec<Pod>> {
-    let api: Api<Pod> = Api::namespaced(stage.client.clone(), OPERATOR);
+async fn operators(harness: &Harness) -> Result<Vec<Pod>> {
+    let api: Api<Pod> = Api::namespaced(harness.client.clone(), OPERATOR);
     Ok(api.list(&ListParams::default().labels("app.kubernetes.io/name=rowlock-operator")).await?.items)
 }

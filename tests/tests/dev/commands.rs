@@ -4,18 +4,18 @@ use rowlock_queue::Outcome;
 use rowlock_tests::{TestDb, server};
 use serde_json::json;
 
-use crate::stage::Home;
+use crate::harness::Home;
 
 /// Three tasks, of which the first two in the answer are dead.
 async fn with_dead() -> (TestDb, Home, Vec<String>) {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let mut ids: Vec<String> = (0..3).map(|_| home.enqueue("ok")).collect();
-    let mut member = test.instance("mail-0").await;
-    let claimed = member.claim(2).await;
+    let mut instance = test.instance("mail-0").await;
+    let claimed = instance.claim(2).await;
     assert_eq!(claimed.tasks.len(), 2);
     ids.sort_by_key(|id| (claimed.tasks.iter().all(|task| task.id.to_string() != *id), id.clone()));
-    member.settle(&claimed, &Outcome::Dead { error: "no such address".into() }).await;
+    instance.settle(&claimed, &Outcome::Dead { error: "no such address".into() }).await;
     (test, home, ids)
 }
 
@@ -109,10 +109,10 @@ async fn every_command_answers_in_json() {
 async fn a_payload_comes_from_standard_input_too() {
     let (test, home, _) = with_dead().await;
     home.write("payload.json", "{\"to\":   \"a\"}");
-    let mut command = home.command(crate::stage::ROWLOCK, &["enqueue", "mail", "send", "-"]);
+    let mut command = home.command(crate::harness::ROWLOCK, &["enqueue", "mail", "send", "-"]);
     command.stdin(std::fs::File::open(home.path().join("payload.json")).unwrap());
     command.env("ROWLOCK_DATABASE_URL", server::url(&test.name));
-    let said = crate::stage::Said::of(&command.output().unwrap());
+    let said = crate::harness::Said::of(&command.output().unwrap());
     let id = said.out.trim();
     assert!(home.ok(&["task", id]).ends_with("payload   {\"to\":   \"a\"}"), "as it was written");
     assert_eq!(home.json(&["task", id])["payload"], json!({"to": "a"}));

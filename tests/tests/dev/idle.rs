@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rowlock_tests::{TestDb, server};
 
-use crate::running::Dev;
-use crate::stage::{Home, ROWLOCK, until};
+use crate::harness::{Home, ROWLOCK, until};
+use crate::running_command::Dev;
 
 /// Long enough for whatever happens every ten seconds.
 const WINDOW: Duration = Duration::from_secs(20);
@@ -59,7 +59,7 @@ async fn an_idle_instance_asks_less_than_two_statements_a_second() {
     let test = TestDb::new().await;
     counting(&test).await;
     let home = Home::with_database(&server::url(&test.name));
-    let (_handler, worker, _) = home.alone();
+    let (_handler, worker, _) = home.worker_without_dev();
     let mut worker = Dev::spawn(worker);
     worker.wait_for("joined");
     check(&test, 2.0).await;

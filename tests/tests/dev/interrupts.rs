@@ -3,8 +3,8 @@
 use nix::sys::signal::Signal;
 use rowlock_tests::{TestDb, server};
 
-use crate::running::Dev;
-use crate::stage::{Home, until};
+use crate::harness::{Home, until};
+use crate::running_command::Dev;
 
 /// A task that runs until its handler is told to go on.
 fn busy(home: &Home) -> (Dev, String) {

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use rowlock_tests::{TestDb, server};
 use sqlx::{Executor, Row};
 
-use crate::running::Dev;
-use crate::stage::{Home, until};
+use crate::harness::{Home, until};
+use crate::running_command::Dev;
 
 fn metrics(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
@@ -27,12 +27,12 @@ async fn who_keeps_everybody_from_maintenance_is_named_when_it_begins_and_when_i
     let pid: i32 = forgotten.fetch_one("select pg_backend_pid()").await.unwrap().get(0);
     let home = Home::with_database(&server::url(&test.name));
     // A worker, and an operator whose queue has no instances.
-    let (_handler, worker, address) = home.alone();
+    let (_handler, worker, address) = home.worker_without_dev();
     let other = TestDb::empty().await;
     let mut prepared = other.session().await;
     let second = Home::with_database(&server::url(&other.name));
     let dev = second
-        .command(crate::stage::ROWLOCK, &["dev", "-f", ".", "--database-url", &server::url(&other.name)]);
+        .command(crate::harness::ROWLOCK, &["dev", "-f", ".", "--database-url", &server::url(&other.name)]);
     prepared.execute("begin; select from rowlock.mutex where operation = 2 for update").await.unwrap();
     let (mut worker, mut dev) = (Dev::spawn(worker), Dev::spawn(dev));
     let said = worker.wait_for("partitions are neither made nor cleaned up");

@@ -1,20 +1,20 @@
 //! What a user does with `rowlock` at a terminal: `rowlock dev` with its processes, and every command.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
+mod closed_output;
 mod commands;
-mod edits;
-mod hostile;
+mod exit_codes;
+mod harness;
+mod host_environment;
+mod hostile_clients;
 mod idle;
 mod interrupts;
-mod kills;
 mod locks;
-mod mistakes;
-mod outputs;
+mod manifest_edits;
 mod roles;
-mod running;
+mod running_command;
 mod scaling;
+mod sigkill;
 mod signals;
-mod stage;
-mod surroundings;
-mod terminals;
-mod watching;
+mod status_watch;
+mod terminal_output;

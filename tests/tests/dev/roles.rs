@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use rowlock_local::postgres::{Server, ServerConfig};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-use crate::running::Dev;
-use crate::stage::{Home, ROWLOCK, Said, until};
+use crate::harness::{Home, ROWLOCK, Said, until};
+use crate::running_command::Dev;
 
 /// A database whose owner may nothing else, on a server where nobody has migrated yet.
 const OWNED: [&str; 2] =

@@ -2,7 +2,7 @@
 
 use rowlock_tests::{TestDb, server};
 
-use crate::stage::{Home, until};
+use crate::harness::{Home, until};
 
 /// Before, there were as many as the tasks needed, or as `total` takes, and no number of one's own.
 #[tokio::test]

@@ -5,8 +5,8 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use rowlock_tests::{TestDb, server};
 
-use crate::running::Dev;
-use crate::stage::{Home, until};
+use crate::harness::{Home, until};
+use crate::running_command::Dev;
 
 /// The tests may have been started with SIGHUP ignored, which their children inherit.
 fn hangs_up(home: &Home, command: &Command, with: &[&str]) -> Command {
@@ -23,7 +23,7 @@ const DEFAULT: [&str; 2] = ["env", "--default-signal=HUP"];
 async fn a_worker_whose_terminal_closes_drains() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
-    let (_handler, worker, _) = home.alone();
+    let (_handler, worker, _) = home.worker_without_dev();
     let mut worker = Dev::spawn(hangs_up(&home, &worker, &DEFAULT));
     worker.wait_for("joined");
     let enqueue = ["enqueue", "mail", "send", "{\"do\": \"wait\"}", "--max-attempts", "1"];
@@ -45,7 +45,7 @@ async fn a_worker_whose_terminal_closes_drains() {
 async fn one_that_was_told_to_outlive_its_terminal_does() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
-    let (_handler, worker, _) = home.alone();
+    let (_handler, worker, _) = home.worker_without_dev();
     let mut worker = Dev::spawn(hangs_up(&home, &worker, &["nohup"]));
     worker.wait_for("joined");
     worker.send(Signal::SIGHUP);
@@ -60,8 +60,8 @@ async fn one_that_was_told_to_outlive_its_terminal_does() {
 async fn dev_stops_in_order_when_its_terminal_closes() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
-    let dev =
-        home.command(crate::stage::ROWLOCK, &["dev", "-f", ".", "--database-url", &server::url(&test.name)]);
+    let dev = home
+        .command(crate::harness::ROWLOCK, &["dev", "-f", ".", "--database-url", &server::url(&test.name)]);
     let mut dev = Dev::spawn(hangs_up(&home, &dev, &DEFAULT));
     dev.wait_for("metrics   http://");
     let id = home.enqueue_when_declared();

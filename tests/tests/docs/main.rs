@@ -6,22 +6,22 @@
 
 mod dependencies;
 mod named_tests;
-mod world;
+mod sandbox;
 
 use std::path::Path;
 
-use rowlock_tests::blocks::{Block, Kind, blocks};
-use world::World;
+use rowlock_tests::doc_blocks::{Block, Kind, blocks};
+use sandbox::Sandbox;
 
 #[test]
 fn every_command_of_the_documentation_does_what_is_said() {
-    let world = World::make();
-    for page in pages(&world.clone) {
-        let blocks = blocks(&page, &std::fs::read_to_string(world.clone.join(&page)).unwrap());
+    let sandbox = Sandbox::make();
+    for page in pages(&sandbox.clone) {
+        let blocks = blocks(&page, &std::fs::read_to_string(sandbox.clone.join(&page)).unwrap());
         blocks.iter().filter(|block| block.kind == Kind::Yaml).for_each(check_manifest);
-        world.run(&page, &blocks);
+        sandbox.run(&page, &blocks);
     }
-    world.end();
+    sandbox.end();
 }
 
 /// README.md first: it makes what the others use.

@@ -17,10 +17,11 @@ const FEWER: u32 = 5;
 
 /// An instance that wants 8 workers for some heartbeats and then leaves or is lost. Counts what it uses; checks that it may.
 async fn live(db: &Db, pool: &PgPool, heartbeats: usize, lost: bool, in_use: &AtomicI64) {
-    let member = TestInstance::join(db, "a").await;
+    let instance = TestInstance::join(db, "a").await;
     let (mut workers, mut number) = (0, 0);
     for _ in 0..heartbeats {
-        let says = Heartbeat { allocated: workers, acknowledged: number, held: workers, ..member.says(0, 8) };
+        let says =
+            Heartbeat { allocated: workers, acknowledged: number, held: workers, ..instance.says(0, 8) };
         let answer = heartbeat(db, &says).await.unwrap();
         let more = i64::from(answer.slots) - i64::from(workers);
         let now = in_use.fetch_add(more, Ordering::SeqCst) + more;
@@ -31,12 +32,12 @@ async fn live(db: &Db, pool: &PgPool, heartbeats: usize, lost: bool, in_use: &At
     in_use.fetch_sub(i64::from(workers), Ordering::SeqCst);
     if lost {
         let silent = "update rowlock.heartbeat set at = at - interval '20 seconds' where instance = $1";
-        sqlx::query(silent).bind(member.id().0).execute(pool).await.unwrap();
+        sqlx::query(silent).bind(instance.id().0).execute(pool).await.unwrap();
         let lost =
             "select rowlock.rescue($1, heartbeat) from rowlock.newest_heartbeats() where instance = $1";
-        sqlx::query(lost).bind(member.id().0).execute(pool).await.unwrap();
+        sqlx::query(lost).bind(instance.id().0).execute(pool).await.unwrap();
     } else {
-        leave(db, member.id()).await.unwrap();
+        leave(db, instance.id()).await.unwrap();
     }
 }
 
@@ -72,7 +73,7 @@ async fn workers_in_use_never_exceed_the_total() {
 #[tokio::test]
 async fn a_smaller_total_is_given_back_and_a_larger_one_handed_out() {
     let test = TestDb::new().await;
-    let members = [test.instance("a").await, test.instance("b").await];
+    let instances = [test.instance("a").await, test.instance("b").await];
     let mut holding = [(0, 0); 2];
     for (generation, total) in [(2, 20), (3, 4), (4, 10), (5, 0), (6, 7)] {
         let changed = rowlock_queue::Declaration { total_workers: total, generation, ..declaration("mail") };
@@ -80,9 +81,13 @@ async fn a_smaller_total_is_given_back_and_a_larger_one_handed_out() {
         let mut heartbeats = 0;
         // Fair to one worker, and all of them handed out.
         while holding[0].0 + holding[1].0 != total || 1 < holding[0].0.abs_diff(holding[1].0) {
-            for (member, held) in members.iter().zip(&mut holding) {
-                let says =
-                    Heartbeat { allocated: held.0, acknowledged: held.1, held: held.0, ..member.says(0, 15) };
+            for (instance, held) in instances.iter().zip(&mut holding) {
+                let says = Heartbeat {
+                    allocated: held.0,
+                    acknowledged: held.1,
+                    held: held.0,
+                    ..instance.says(0, 15)
+                };
                 let answer = heartbeat(&test.db, &says).await.unwrap();
                 *held = (answer.slots, answer.allocation);
             }

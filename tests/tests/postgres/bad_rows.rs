@@ -33,9 +33,9 @@ async fn a_due_task_that_cannot_be_moved_keeps_no_other_one_waiting() {
 async fn a_dead_task_that_cannot_be_moved_keeps_no_other_one_dead() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2).await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(2).await;
-    member.settle(&claimed, &Outcome::Dead { error: "x".into() }).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(2).await;
+    instance.settle(&claimed, &Outcome::Dead { error: "x".into() }).await;
     refuse(&test, "ready", &format!("{0} >= new.id and {0} < new.id + new.n", ids[0])).await;
     assert_eq!(rowlock_queue::retry_all_dead(&test.db, "mail").await.unwrap(), 2);
     assert_eq!(test.state(ids[1]).await.as_deref(), Some("available"));
@@ -48,9 +48,9 @@ async fn an_instance_that_cannot_be_rescued_keeps_no_other_one_from_it() {
     let ids = test.enqueue_many(2).await;
     let mut gone = Vec::new();
     for name in ["a", "b"] {
-        let mut member = test.instance(name).await;
-        member.claim(1).await;
-        gone.push(member.id());
+        let mut instance = test.instance(name).await;
+        instance.claim(1).await;
+        gone.push(instance.id());
     }
     gone.sort_by_key(|instance| instance.0);
     refuse(&test, "failure", &format!("new.instance = {}", gone[0].0)).await;

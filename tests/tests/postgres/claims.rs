@@ -11,9 +11,9 @@ async fn a_claim_rewrites_only_the_ranges_it_takes_from() {
     let test = TestDb::new().await;
     test.enqueue_many(200 * 128).await;
     let urgent = test.enqueue_with(&EnqueueOptions { priority: Some(0), ..Default::default() }).await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     test.run("create table before as select k, ctid as place from rowlock.ready").await;
-    let claimed = member.claim(200).await;
+    let claimed = instance.claim(200).await;
     assert_eq!(claimed.tasks.len(), 200, "neither more nor less than wanted");
     assert_eq!(claimed.tasks[0].id, urgent, "the urgent one first");
     let moved = "select count(*) from before b where not exists (select 1 from rowlock.ready r where r.k = b.k and r.ctid = b.place)";
@@ -30,9 +30,9 @@ async fn claims_of_any_size_take_each_task_once() {
     for _ in 0..7 {
         open.insert(test.enqueue().await);
     }
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     for want in [1, 7, 128, 129, 200, 1000] {
-        let claimed = member.claim(want).await;
+        let claimed = instance.claim(want).await;
         assert_eq!(claimed.tasks.len(), open.len().min(want as usize));
         assert!(claimed.tasks.iter().all(|task| open.remove(&task.id)), "a task came twice");
     }
@@ -43,10 +43,10 @@ async fn claims_of_any_size_take_each_task_once() {
 async fn ids_come_in_the_order_of_the_payloads() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2000).await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     let mut bodies = Vec::new();
     for _ in 0..2 {
-        let claimed = member.claim(1000).await;
+        let claimed = instance.claim(1000).await;
         bodies.extend(fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap());
     }
     assert_eq!(bodies.len(), 2000);
@@ -60,29 +60,29 @@ async fn ids_come_in_the_order_of_the_payloads() {
 async fn a_claim_that_others_hold_up_says_so() {
     let test = TestDb::new().await;
     test.enqueue_many(128).await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     let mut other = test.session().await;
     other.execute("begin; select * from rowlock.ready for update").await.unwrap();
-    let claimed = member.claim(10).await;
+    let claimed = instance.claim(10).await;
     assert!(claimed.contended && claimed.tasks.is_empty());
     other.execute("rollback").await.unwrap();
-    let claimed = member.claim(200).await;
+    let claimed = instance.claim(200).await;
     assert!(!claimed.contended, "there is no more, but nobody is in the way");
     assert_eq!(claimed.tasks.len(), 128);
-    assert!(!member.claim(1).await.contended, "an empty queue is not contended");
+    assert!(!instance.claim(1).await.contended, "an empty queue is not contended");
 }
 
 #[tokio::test]
 async fn concurrent_claims_share_nothing_and_leave_nothing() {
     let test = TestDb::new().await;
     let all = test.enqueue_many(3000).await;
-    let members = futures_util::future::join_all((0..6).map(|i| {
+    let instances = futures_util::future::join_all((0..6).map(|i| {
         let db = test.db.clone();
         async move {
-            let mut member = rowlock_tests::TestInstance::join(&db, &format!("m{i}")).await;
+            let mut instance = rowlock_tests::TestInstance::join(&db, &format!("m{i}")).await;
             let mut mine = Vec::new();
             loop {
-                let claimed = member.claim(37).await;
+                let claimed = instance.claim(37).await;
                 if claimed.tasks.is_empty() && !claimed.contended {
                     return mine;
                 }
@@ -91,7 +91,7 @@ async fn concurrent_claims_share_nothing_and_leave_nothing() {
         }
     }))
     .await;
-    let mut claimed: Vec<TaskId> = members.into_iter().flatten().collect();
+    let mut claimed: Vec<TaskId> = instances.into_iter().flatten().collect();
     claimed.sort();
     let mut all = all;
     all.sort();
@@ -123,8 +123,8 @@ async fn an_urgent_task_overtakes_and_equals_keep_their_order() {
     for priority in [3, 1, 2, 0] {
         test.enqueue_with(&with(priority)).await;
     }
-    let mut member = test.instance("a").await;
-    let order: Vec<u8> = member.claim(4).await.tasks.iter().map(|task| task.priority).collect();
+    let mut instance = test.instance("a").await;
+    let order: Vec<u8> = instance.claim(4).await.tasks.iter().map(|task| task.priority).collect();
     assert_eq!(order, [0, 1, 2, 3]);
 }
 
@@ -132,15 +132,15 @@ async fn an_urgent_task_overtakes_and_equals_keep_their_order() {
 async fn a_paused_queue_and_a_draining_instance_get_nothing() {
     let test = TestDb::new().await;
     test.enqueue_many(10).await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     let mut pausing = rowlock_tests::declaration("mail");
     pausing.paused = true;
     rowlock_queue::declare(&test.db, &pausing).await.unwrap();
-    assert!(member.claim(1).await.tasks.is_empty());
-    assert!(member.heartbeat(0, 1).await.paused);
+    assert!(instance.claim(1).await.tasks.is_empty());
+    assert!(instance.heartbeat(0, 1).await.paused);
     pausing.paused = false;
     rowlock_queue::declare(&test.db, &pausing).await.unwrap();
-    assert_eq!(member.claim(1).await.tasks.len(), 1);
-    rowlock_queue::drain(&test.db, member.id()).await.unwrap();
-    assert!(member.claim(1).await.tasks.is_empty());
+    assert_eq!(instance.claim(1).await.tasks.len(), 1);
+    rowlock_queue::drain(&test.db, instance.id()).await.unwrap();
+    assert!(instance.claim(1).await.tasks.is_empty());
 }

@@ -10,10 +10,10 @@ use sqlx::{Executor, Row};
 async fn a_request_to_cancel_what_completes_first_leaves_nothing_behind() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
     cancel(&test.db, id).await.unwrap();
-    member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     let left =
         sqlx::query("select count(*) from rowlock.cancel_request").fetch_one(&test.pool).await.unwrap();
     assert_eq!(left.get::<i64, _>(0), 0);
@@ -33,16 +33,16 @@ async fn a_maintainer_knows_for_how_long_partitions_are_made() {
 async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_retried_task() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
     let mut person = test.session().await;
     person.execute(sqlx::AssertSqlSafe(format!("begin; select rowlock.cancel({id})"))).await.unwrap();
-    member.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
+    instance.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
     person.execute("commit").await.unwrap();
     assert_eq!(retry(&test.db, &[id]).await.unwrap(), 1);
-    let claimed = member.claim(1).await;
-    assert!(member.heartbeat(1, 1).await.cancelled.is_empty());
-    let released = member.settle(&claimed, &Outcome::Release).await;
+    let claimed = instance.claim(1).await;
+    assert!(instance.heartbeat(1, 1).await.cancelled.is_empty());
+    let released = instance.settle(&claimed, &Outcome::Release).await;
     assert_eq!(released, [Settled::Done], "not cancelled");
 }
 
@@ -50,13 +50,13 @@ async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_retried_tas
 async fn a_request_that_crossed_a_retry_still_cancels() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
     // Holds the settlement up after its first look at the requests.
     let mut holds = test.session().await;
     holds.execute("begin; select 1 from rowlock.lease for update").await.unwrap();
     let retry = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
-    let (settled, ()) = tokio::join!(member.settle(&claimed, &retry), async {
+    let (settled, ()) = tokio::join!(instance.settle(&claimed, &retry), async {
         test.until_somebody_waits().await;
         assert_eq!(cancel(&test.db, id).await.unwrap(), Cancelled::Requested);
         holds.execute("commit").await.unwrap();
@@ -99,13 +99,13 @@ async fn a_database_that_slept_for_months_is_ready_after_one_pass() {
 async fn a_queue_that_somebody_deleted_takes_no_running_task_with_it() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(3).await;
-    let mut member = test.instance("a").await;
-    member.claim(2).await;
+    let mut instance = test.instance("a").await;
+    instance.claim(2).await;
     test.run("delete from rowlock.queue").await;
-    test.silence(member.id()).await;
+    test.silence(instance.id()).await;
     test.run(format!(
         "select rowlock.rescue({0}, heartbeat) from rowlock.newest_heartbeats() where instance = {0}",
-        member.id()
+        instance.id()
     ))
     .await;
     for id in ids {
@@ -149,10 +149,10 @@ async fn a_task_has_waited_since_it_became_available_not_since_it_was_enqueued()
     test.enqueue().await;
     test.run(OLDER).await;
     assert!((7200.0..7300.0).contains(&waited().await));
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
     let again = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
-    member.settle(&claimed, &again).await;
+    instance.settle(&claimed, &again).await;
     while Maintainer::new().run_once(&test.db, None, None).await.unwrap().due_moved == 0 {}
     assert!(waited().await < 100.0);
 }

@@ -46,15 +46,15 @@ async fn a_worker_of_one_queue_reaches_no_instance_of_another() {
     declare(&test.db, &declaration("other")).await.unwrap();
     let foreign = Db::connect(&test.login("narrow", "'worker', array['other']").await).await.unwrap();
     test.enqueue().await;
-    let mut member = test.instance("a").await;
-    assert_eq!(member.claim(1).await.tasks.len(), 1);
-    let handed = rowlock_queue::release_unknown_leases(&foreign, member.id(), &[]).await;
+    let mut instance = test.instance("a").await;
+    assert_eq!(instance.claim(1).await.tasks.len(), 1);
+    let handed = rowlock_queue::release_unknown_leases(&foreign, instance.id(), &[]).await;
     assert!(matches!(&handed, Err(Error::Refused { code, .. }) if code == "RL011"), "{handed:?}");
     let awaited = rowlock_queue::claim_again(
         &foreign,
-        member.id(),
+        instance.id(),
         CLAIM_MAX,
-        &member.watermarks,
+        &instance.watermarks,
         rowlock_queue::Token(1),
     )
     .await;
@@ -156,13 +156,13 @@ async fn a_role_that_is_gone_leaves_no_rights_behind() {
 async fn a_claim_of_a_part_changes_no_index() {
     let test = TestDb::new().await;
     test.enqueue_many(100).await;
-    let member = test.instance("a").await;
+    let instance = test.instance("a").await;
     let mut session = test.session().await;
     session.execute("begin").await.unwrap();
     for token in 1..=3 {
         let claim = format!(
             "select * from rowlock.claim({}, 5, array_fill(0::bigint, array[16]), 0, {token})",
-            member.id()
+            instance.id()
         );
         session.execute(AssertSqlSafe(claim)).await.unwrap();
     }

@@ -10,7 +10,7 @@ use std::{
 
 use rowlock_queue::{Connect, Db, LEASE_DURATION};
 use rowlock_tests::TestDb;
-use rowlock_worker::{Ended, Stop, Worker};
+use rowlock_worker::{ExitReason, Shutdown, Worker};
 use sqlx::Executor;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -28,8 +28,8 @@ const DONE: &str = "select coalesce(sum((select sum(n) from unnest(ns) n)), 0) =
 /// Over the lease, and longer than any statement that was sent before.
 const HELD: Duration = LEASE_DURATION.saturating_add(Duration::from_secs(5));
 
-fn start(connect: Connect, stop: &Stop) -> JoinHandle<Result<Ended, rowlock_worker::WorkerError>> {
-    let worker = Worker::builder(connect, "mail").workers(4).handler("send", async |_| Ok(()));
+fn start(connect: Connect, stop: &Shutdown) -> JoinHandle<Result<ExitReason, rowlock_worker::WorkerError>> {
+    let worker = Worker::builder(connect, "mail").slots(4).handler("send", async |_| Ok(()));
     tokio::spawn(worker.build().unwrap().run(stop.clone()))
 }
 
@@ -47,7 +47,7 @@ async fn until(test: &TestDb, what: &str, query: &str) {
 #[tokio::test]
 async fn an_instance_keeps_sending_heartbeats_while_its_other_statements_hang_for_longer_than_a_lease() {
     let test = TestDb::new().await;
-    let stop = Stop::new();
+    let stop = Shutdown::new();
     let connect = Connect { max_connections: 2, application_name: "held up".into(), ..test.connect() };
     let instance = start(connect, &stop);
     test.enqueue().await;
@@ -68,7 +68,7 @@ async fn an_instance_keeps_sending_heartbeats_while_its_other_statements_hang_fo
     hold_up.execute("rollback").await.unwrap();
     until(&test, "all are done", &DONE.replace('$', "101")).await;
     stop.drain();
-    assert_eq!(instance.await.unwrap().unwrap(), Ended::Drained);
+    assert_eq!(instance.await.unwrap().unwrap(), ExitReason::Drained);
     assert_eq!(test.audited().await, (101, 0, 0, 0));
     assert_eq!(test.one::<i64>("select count(*) from rowlock.instance").await, 1, "the same all the time");
 }
@@ -77,7 +77,7 @@ async fn an_instance_keeps_sending_heartbeats_while_its_other_statements_hang_fo
 async fn an_instance_keeps_to_two_connections_and_to_one_where_it_may_not_have_more() {
     for most in [2, 1] {
         let test = TestDb::new().await;
-        let stop = Stop::new();
+        let stop = Shutdown::new();
         let name = format!("counted {most}");
         let connect = Connect { max_connections: most, application_name: name.clone(), ..test.connect() };
         let instance = start(connect, &stop);
@@ -88,14 +88,14 @@ async fn an_instance_keeps_to_two_connections_and_to_one_where_it_may_not_have_m
         );
         assert!(test.one::<i64>(count).await <= i64::from(most));
         stop.drain();
-        assert_eq!(instance.await.unwrap().unwrap(), Ended::Drained);
+        assert_eq!(instance.await.unwrap().unwrap(), ExitReason::Drained);
     }
 }
 
 #[tokio::test]
 async fn a_connection_that_was_lost_is_opened_anew_and_no_task_with_it() {
     let test = TestDb::new().await;
-    let stop = Stop::new();
+    let stop = Shutdown::new();
     let instance =
         start(Connect { max_connections: 2, application_name: "cut".into(), ..test.connect() }, &stop);
     let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cut' and datname = current_database()";
@@ -107,7 +107,7 @@ async fn a_connection_that_was_lost_is_opened_anew_and_no_task_with_it() {
         test.run(cut).await;
     }
     stop.drain();
-    assert_eq!(instance.await.unwrap().unwrap(), Ended::Drained);
+    assert_eq!(instance.await.unwrap().unwrap(), ExitReason::Drained);
     assert_eq!(test.audited().await, (60, 0, 0, 0));
 }
 

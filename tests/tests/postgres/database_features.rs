@@ -11,8 +11,8 @@ async fn every_verb_works_beside_a_publication_for_all_tables() {
     let test = TestDb::new().await;
     test.run("create publication everything for all tables").await;
     let ids = test.enqueue_many(300).await;
-    let mut member = test.instance("a").await;
-    member.sleep().await;
+    let mut instance = test.instance("a").await;
+    instance.sleep().await;
     rowlock_queue::cancel(&test.db, ids[5]).await.unwrap();
     for outcome in [
         Outcome::Complete { result: Some("{}".into()) },
@@ -21,18 +21,18 @@ async fn every_verb_works_beside_a_publication_for_all_tables() {
         Outcome::Snooze { delay: Duration::ZERO },
         Outcome::Release,
     ] {
-        let claimed = member.claim(20).await;
-        rowlock_queue::settle(&test.db, member.id(), &rowlock_tests::settlements(&claimed, &outcome)[..10])
+        let claimed = instance.claim(20).await;
+        rowlock_queue::settle(&test.db, instance.id(), &rowlock_tests::settlements(&claimed, &outcome)[..10])
             .await
             .unwrap();
     }
-    Maintainer::of_instance(member.id(), member.joined.queue)
-        .run_once(&test.db, None, Some(&member.watermarks))
+    Maintainer::of_instance(instance.id(), instance.joined.queue)
+        .run_once(&test.db, None, Some(&instance.watermarks))
         .await
         .unwrap();
     rowlock_queue::retry_all_dead(&test.db, "mail").await.unwrap();
-    rowlock_queue::drain(&test.db, member.id()).await.unwrap();
-    rowlock_queue::leave(&test.db, member.id()).await.unwrap();
+    rowlock_queue::drain(&test.db, instance.id()).await.unwrap();
+    rowlock_queue::leave(&test.db, instance.id()).await.unwrap();
     assert_eq!(test.audited().await, (10, 0, 1, 289));
 }
 
@@ -54,8 +54,8 @@ async fn a_role_that_may_only_enqueue_does_so_quickly_and_slowly() {
 #[tokio::test]
 async fn a_transaction_enqueued_without_notify_may_be_prepared_while_instances_sleep() {
     let test = TestDb::new().await;
-    let mut member = test.instance("a").await;
-    member.sleep().await;
+    let mut instance = test.instance("a").await;
+    instance.sleep().await;
     let mut producer = test.session().await;
     producer
         .execute("begin; select rowlock.enqueue('mail', 'send', '{}', '{\"notify\": false}')")
@@ -64,30 +64,30 @@ async fn a_transaction_enqueued_without_notify_may_be_prepared_while_instances_s
     for sql in ["prepare transaction '{}'", "commit prepared '{}'"] {
         producer.execute(AssertSqlSafe(sql.replace("{}", &test.name))).await.unwrap();
     }
-    assert_eq!(member.claim(1).await.tasks.len(), 1);
+    assert_eq!(instance.claim(1).await.tasks.len(), 1);
 }
 
 #[tokio::test]
 async fn notify_is_sent_for_an_idle_queue_and_for_no_other() {
     let test = TestDb::new().await;
     rowlock_queue::declare(&test.db, &declaration("awake")).await.unwrap();
-    let member = test.instance("a").await;
-    member.sleep().await;
+    let instance = test.instance("a").await;
+    instance.sleep().await;
     let mut listener = listen(&test.connect()).await.unwrap();
     let options = rowlock_queue::EnqueueOptions::default();
     rowlock_queue::enqueue(&test.db, "awake", "send", "{}", &options).await.unwrap();
     test.enqueue().await;
     let notified =
         tokio::time::timeout(Duration::from_secs(5), listener.wait()).await.expect("a NOTIFY").unwrap();
-    assert_eq!(notified, member.joined.queue, "the first notification is not the other queue's");
+    assert_eq!(notified, instance.joined.queue, "the first notification is not the other queue's");
 }
 
 #[tokio::test]
 async fn an_open_transaction_with_immediate_constraints_keeps_notify_from_no_other() {
     let test = TestDb::new().await;
-    let member = test.instance("a").await;
+    let instance = test.instance("a").await;
     let mut listener = listen(&test.connect()).await.unwrap();
-    member.sleep().await;
+    instance.sleep().await;
     let mut immediate = test.session().await;
     let enqueue = "begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}')";
     immediate.execute(enqueue).await.unwrap();
@@ -96,13 +96,13 @@ async fn an_open_transaction_with_immediate_constraints_keeps_notify_from_no_oth
         .await
         .expect("a NOTIFY for the other")
         .unwrap();
-    assert_eq!(notified, member.joined.queue);
+    assert_eq!(notified, instance.joined.queue);
     immediate.execute("commit").await.unwrap();
     let notified = tokio::time::timeout(Duration::from_secs(10), listener.wait())
         .await
         .expect("and for its own")
         .unwrap();
-    assert_eq!(notified, member.joined.queue);
+    assert_eq!(notified, instance.joined.queue);
 }
 
 #[tokio::test]
@@ -127,12 +127,14 @@ async fn enqueue_works_at_every_isolation_level_and_other_verbs_say_which_they_n
         );
         session.execute(AssertSqlSafe(begin)).await.unwrap();
     }
-    let member = test.instance("a").await;
+    let instance = test.instance("a").await;
     test.run(format!("alter database {} set default_transaction_isolation = 'repeatable read'", test.name))
         .await;
     let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
-    rowlock_queue::heartbeat(&db, &member.says(0, 1)).await.expect("our own sessions ask for READ COMMITTED");
-    let drain = format!("select rowlock.leave({})", member.id().0);
+    rowlock_queue::heartbeat(&db, &instance.says(0, 1))
+        .await
+        .expect("our own sessions ask for READ COMMITTED");
+    let drain = format!("select rowlock.leave({})", instance.id().0);
     let refused = Error::from(test.session().await.execute(AssertSqlSafe(drain)).await.unwrap_err());
     let Error::Refused { code, hint: Some(hint), .. } = refused else { panic!("{refused:?}") };
     assert_eq!(code, "RL007");

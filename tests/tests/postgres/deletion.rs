@@ -28,7 +28,7 @@ async fn left(test: &TestDb) -> i64 {
 async fn a_queue_that_is_used_is_deleted_only_by_force_and_its_tasks_are_cancelled() {
     let test = TestDb::new().await;
     let waiting = test.enqueue_many(3).await;
-    let member = test.instance("a").await;
+    let instance = test.instance("a").await;
     assert!(refused(&test, DELETE).await.contains("1 instances"));
     let later = EnqueueOptions { delay: Some(std::time::Duration::from_mins(1)), ..Default::default() };
     let scheduled = test.enqueue_with(&later).await;
@@ -39,7 +39,7 @@ async fn a_queue_that_is_used_is_deleted_only_by_force_and_its_tasks_are_cancell
     for id in waiting.into_iter().chain([scheduled]) {
         assert_eq!(test.state(id).await.as_deref(), Some("cancelled"));
     }
-    assert!(member.heartbeat(0, 1).await.gone);
+    assert!(instance.heartbeat(0, 1).await.gone);
     let late = running.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(late, [rowlock_queue::Settled::LeaseLost]);
     // One of the same name is another queue.
@@ -53,10 +53,10 @@ async fn a_queue_with_nothing_unfinished_is_deleted_with_its_dead() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     assert!(refused(&test, DELETE).await.contains("unfinished"));
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
-    member.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
-    rowlock_queue::leave(&test.db, member.id()).await.unwrap();
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
+    instance.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
+    rowlock_queue::leave(&test.db, instance.id()).await.unwrap();
     assert_eq!(test.one::<i64>(DELETE).await, 0);
     assert_eq!(left(&test).await, 0);
     assert_eq!(test.state(id).await.as_deref(), Some("dead"));
@@ -78,21 +78,21 @@ async fn no_task_of_an_open_transaction_outlives_its_queue() {
 #[tokio::test]
 async fn an_instance_outlives_a_deletion_that_is_refused() {
     let test = TestDb::new().await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     test.enqueue().await;
-    let claimed = member.claim(1).await;
+    let claimed = instance.claim(1).await;
     let mut producer = test.session().await;
     producer.execute("begin; select rowlock.enqueue('mail', 'send', '{}')").await.unwrap();
     let deletion = async { refused(&test, FORCE).await };
     let meanwhile = async {
         test.until_somebody_waits().await;
-        rowlock_queue::heartbeat(&test.db, &member.says(1, 1)).await
+        rowlock_queue::heartbeat(&test.db, &instance.says(1, 1)).await
     };
     let (refusal, answer) = tokio::join!(deletion, meanwhile);
     assert!(refusal.contains("being used"));
     assert!(answer.is_err_and(|error| error.is_transient()), "not gone: it is to ask again");
-    assert!(!member.heartbeat(1, 1).await.gone);
-    let settled = member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    assert!(!instance.heartbeat(1, 1).await.gone);
+    let settled = instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(settled, [rowlock_queue::Settled::Done]);
 }
 

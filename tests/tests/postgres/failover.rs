@@ -8,49 +8,49 @@ use rowlock_tests::{TestDb, TestInstance};
 #[tokio::test]
 async fn a_task_below_the_watermarks_of_before_a_failover_is_claimed() {
     let test = TestDb::new().await;
-    let mut member = test.instance("a").await;
-    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
+    let mut instance = test.instance("a").await;
+    let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     test.run("select nextval('rowlock.k_seq') from generate_series(1, 1000)").await;
-    member.walk_past(500).await;
+    instance.walk_past(500).await;
     let noted = Instant::now();
     while noted.elapsed() < Duration::from_secs(1) {
-        sweep(&member, &mut maintainer).await;
+        sweep(&instance, &mut maintainer).await;
     }
 
     test.run("select setval('rowlock.k_seq', 1)").await;
     let before_a_heartbeat = test.enqueue().await;
-    assert!(member.claim(1).await.tasks.is_empty(), "claims start above it");
+    assert!(instance.claim(1).await.tasks.is_empty(), "claims start above it");
     let end = Instant::now() + Duration::from_secs(30);
-    while sweep(&member, &mut maintainer).await == 0 {
+    while sweep(&instance, &mut maintainer).await == 0 {
         assert!(Instant::now() < end, "the maintainer sees that the sequence went back");
     }
-    member.heartbeat(0, 1).await;
+    instance.heartbeat(0, 1).await;
     let after_a_heartbeat = test.enqueue().await;
-    assert_eq!(member.claim(1).await.tasks[0].id, after_a_heartbeat);
-    while sweep(&member, &mut maintainer).await == 0 {
+    assert_eq!(instance.claim(1).await.tasks[0].id, after_a_heartbeat);
+    while sweep(&instance, &mut maintainer).await == 0 {
         assert!(Instant::now() < end, "not swept to where claims look");
     }
-    assert_eq!(member.claim(1).await.tasks[0].id, before_a_heartbeat);
+    assert_eq!(instance.claim(1).await.tasks[0].id, before_a_heartbeat);
 }
 
-async fn sweep(member: &TestInstance, maintainer: &mut Maintainer) -> u64 {
+async fn sweep(instance: &TestInstance, maintainer: &mut Maintainer) -> u64 {
     // Other sessions of the server may be in the way for a moment.
     tokio::time::sleep(Duration::from_millis(20)).await;
-    maintainer.run_once(&member.db, None, Some(&member.watermarks)).await.unwrap().missed_moved
+    maintainer.run_once(&instance.db, None, Some(&instance.watermarks)).await.unwrap().missed_moved
 }
 
 #[tokio::test]
 async fn workers_granted_just_before_a_failover_are_not_granted_again() {
     let test = TestDb::new().await;
-    let members = [test.instance("a").await, test.instance("b").await];
+    let instances = [test.instance("a").await, test.instance("b").await];
     // `a` uses the ten workers that the old primary granted to it; the new one knows of no heartbeat since.
     test.run("update rowlock.heartbeat set at = at - interval '10 seconds'").await;
     for _ in 0..3 {
-        assert_eq!(members[1].heartbeat(0, 10).await.slots, 0, "nobody knows yet what the other may have");
+        assert_eq!(instances[1].heartbeat(0, 10).await.slots, 0, "nobody knows yet what the other may have");
     }
-    let holds = rowlock_queue::Heartbeat { allocated: 10, ..members[0].says(10, 10) };
+    let holds = rowlock_queue::Heartbeat { allocated: 10, ..instances[0].says(10, 10) };
     assert_eq!(heartbeat(&test.db, &holds).await.unwrap().slots, 5, "it is asked for its share");
-    assert_eq!(members[1].heartbeat(0, 10).await.slots, 0, "and has not given it back");
+    assert_eq!(instances[1].heartbeat(0, 10).await.slots, 0, "and has not given it back");
 }
 
 #[tokio::test]

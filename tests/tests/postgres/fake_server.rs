@@ -1,4 +1,4 @@
-//! What stands where a server is expected: a listener that plays a part, connection by connection.
+//! What stands where a server is expected: a listener that a test scripts, connection by connection.
 
 use std::{
     future::Future,
@@ -19,14 +19,14 @@ use tokio::{
 /// "Do you speak TLS?"
 pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
-pub(crate) struct Front {
+pub(crate) struct FakeServer {
     pub(crate) port: u16,
     connections: Arc<AtomicU32>,
     accepts: JoinHandle<()>,
 }
 
-impl Front {
-    pub(crate) async fn start<R>(play: impl Fn(TcpStream) -> R + Send + 'static) -> Self
+impl FakeServer {
+    pub(crate) async fn start<R>(serve: impl Fn(TcpStream) -> R + Send + 'static) -> Self
     where
         R: Future<Output = std::io::Result<()>> + Send + 'static,
     {
@@ -37,7 +37,7 @@ impl Front {
         let accepts = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 seen.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(play(stream));
+                tokio::spawn(serve(stream));
             }
         });
         Self { port, connections, accepts }
@@ -62,7 +62,7 @@ impl Front {
     }
 }
 
-impl Drop for Front {
+impl Drop for FakeServer {
     fn drop(&mut self) {
         self.accepts.abort();
     }

@@ -17,71 +17,71 @@ async fn rescue(test: &TestDb, instance: rowlock_queue::InstanceId, heartbeat: i
 #[tokio::test]
 async fn a_rescue_is_refused_when_the_instance_has_sent_a_heartbeat_again() {
     let test = TestDb::new().await;
-    let member = test.instance("a").await;
-    let seen = newest_heartbeat(&test, member.id()).await;
-    member.heartbeat(0, 1).await;
-    assert_eq!(rescue(&test, member.id(), seen).await, None);
-    assert!(!member.heartbeat(0, 1).await.gone);
+    let instance = test.instance("a").await;
+    let seen = newest_heartbeat(&test, instance.id()).await;
+    instance.heartbeat(0, 1).await;
+    assert_eq!(rescue(&test, instance.id(), seen).await, None);
+    assert!(!instance.heartbeat(0, 1).await.gone);
 }
 
 #[tokio::test]
 async fn a_rescue_that_was_refused_keeps_no_heartbeat_out() {
     let test = TestDb::new().await;
-    let member = test.instance("a").await;
-    let seen = newest_heartbeat(&test, member.id()).await;
-    member.heartbeat(0, 1).await;
+    let instance = test.instance("a").await;
+    let seen = newest_heartbeat(&test, instance.id()).await;
+    instance.heartbeat(0, 1).await;
     let mut rescuer = test.session().await;
-    let rescue = format!("begin; select rowlock.rescue({}, {seen})", member.id());
+    let rescue = format!("begin; select rowlock.rescue({}, {seen})", instance.id());
     rescuer.execute(sqlx::AssertSqlSafe(rescue)).await.unwrap();
-    assert!(!member.heartbeat(0, 1).await.gone);
+    assert!(!instance.heartbeat(0, 1).await.gone);
     rescuer.execute("commit").await.unwrap();
 }
 
 #[tokio::test]
 async fn a_heartbeat_not_yet_committed_keeps_a_rescue_out() {
     let test = TestDb::new().await;
-    let member = test.instance("a").await;
-    let seen = newest_heartbeat(&test, member.id()).await;
+    let instance = test.instance("a").await;
+    let seen = newest_heartbeat(&test, instance.id()).await;
     let mut sending = test.session().await;
     let heartbeat = format!(
         "begin; select rowlock.heartbeat({}, 0, 0, 0, 1, array_fill(0::bigint, array[16]), false, null)",
-        member.id()
+        instance.id()
     );
     sending.execute(sqlx::AssertSqlSafe(heartbeat)).await.unwrap();
-    assert_eq!(rescue(&test, member.id(), seen).await, None);
+    assert_eq!(rescue(&test, instance.id(), seen).await, None);
     sending.execute("commit").await.unwrap();
-    assert_eq!(rescue(&test, member.id(), seen).await, None, "the heartbeat moved the number");
+    assert_eq!(rescue(&test, instance.id(), seen).await, None, "the heartbeat moved the number");
 }
 
 #[tokio::test]
 async fn a_rescue_not_yet_committed_keeps_a_heartbeat_out() {
     let test = TestDb::new().await;
-    let member = test.instance("a").await;
-    let seen = newest_heartbeat(&test, member.id()).await;
+    let instance = test.instance("a").await;
+    let seen = newest_heartbeat(&test, instance.id()).await;
     let mut rescuer = test.session().await;
-    let rescue = format!("begin; select rowlock.rescue({}, {seen})", member.id());
+    let rescue = format!("begin; select rowlock.rescue({}, {seen})", instance.id());
     rescuer.execute(sqlx::AssertSqlSafe(rescue)).await.unwrap();
-    let meanwhile = rowlock_queue::heartbeat(&test.db, &member.says(0, 1)).await;
+    let meanwhile = rowlock_queue::heartbeat(&test.db, &instance.says(0, 1)).await;
     assert!(meanwhile.is_err_and(|error| error.is_transient()), "nobody knows yet whether it is gone");
     rescuer.execute("commit").await.unwrap();
-    assert!(member.heartbeat(0, 1).await.gone);
+    assert!(instance.heartbeat(0, 1).await.gone);
 }
 
 #[tokio::test]
 async fn a_rescued_instance_changes_nothing_any_more() {
     let test = TestDb::new().await;
     test.enqueue_many(5).await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(3).await;
-    let heartbeat = newest_heartbeat(&test, member.id()).await;
-    assert_eq!(rescue(&test, member.id(), heartbeat).await, Some(3));
-    assert!(member.heartbeat(3, 3).await.gone);
-    let refused = claim(&test.db, member.id(), 1, &member.watermarks, Token::random()).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(3).await;
+    let heartbeat = newest_heartbeat(&test, instance.id()).await;
+    assert_eq!(rescue(&test, instance.id(), heartbeat).await, Some(3));
+    assert!(instance.heartbeat(3, 3).await.gone);
+    let refused = claim(&test.db, instance.id(), 1, &instance.watermarks, Token::random()).await;
     assert!(matches!(refused, Err(Error::Gone)), "{refused:?}");
-    let answers = member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    let answers = instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(answers, [Settled::LeaseLost; 3]);
-    assert_eq!(leave(&test.db, member.id()).await.unwrap(), 0);
-    assert_eq!(rescue(&test, member.id(), heartbeat).await, None, "once is enough");
+    assert_eq!(leave(&test.db, instance.id()).await.unwrap(), 0);
+    assert_eq!(rescue(&test, instance.id(), heartbeat).await, None, "once is enough");
     assert_eq!(test.audited().await, (0, 0, 0, 5));
     assert_eq!(test.one::<i64>("select count(*) from rowlock.task_error").await, 3);
 }
@@ -92,12 +92,12 @@ async fn who_is_ended_while_it_drains_interrupts_and_uses_no_attempt_ten_times()
     let options = rowlock_queue::EnqueueOptions { max_attempts: Some(2), ..Default::default() };
     let id = test.enqueue_with(&options).await;
     for expected in [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1] {
-        let mut member = test.instance("node-went").await;
-        let claimed = member.claim(10).await;
+        let mut instance = test.instance("node-went").await;
+        let claimed = instance.claim(10).await;
         assert_eq!((claimed.tasks[0].id, claimed.tasks[0].attempt), (id, expected));
-        rowlock_queue::drain(&test.db, member.id()).await.unwrap();
-        let heartbeat = newest_heartbeat(&test, member.id()).await;
-        assert_eq!(rescue(&test, member.id(), heartbeat).await, Some(1));
+        rowlock_queue::drain(&test.db, instance.id()).await.unwrap();
+        let heartbeat = newest_heartbeat(&test, instance.id()).await;
+        assert_eq!(rescue(&test, instance.id(), heartbeat).await, Some(1));
     }
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
     assert_eq!((details.state.as_str(), details.attempt), ("dead", 2));
@@ -113,11 +113,11 @@ async fn a_rescue_uses_an_attempt_and_the_last_one_makes_the_task_dead() {
     let options = rowlock_queue::EnqueueOptions { max_attempts: Some(3), ..Default::default() };
     let id = test.enqueue_with(&options).await;
     for attempt in 0..3 {
-        let mut member = test.instance(&format!("m{attempt}")).await;
-        let claimed = member.claim(10).await;
+        let mut instance = test.instance(&format!("m{attempt}")).await;
+        let claimed = instance.claim(10).await;
         assert_eq!((claimed.tasks[0].id, claimed.tasks[0].attempt), (id, attempt));
-        let heartbeat = newest_heartbeat(&test, member.id()).await;
-        assert_eq!(rescue(&test, member.id(), heartbeat).await, Some(1));
+        let heartbeat = newest_heartbeat(&test, instance.id()).await;
+        assert_eq!(rescue(&test, instance.id(), heartbeat).await, Some(1));
     }
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
     assert_eq!((details.state.as_str(), details.attempt), ("dead", 3));
@@ -130,27 +130,27 @@ async fn a_rescue_uses_an_attempt_and_the_last_one_makes_the_task_dead() {
 async fn only_a_maintainer_with_an_unbroken_chain_looks_for_the_silent() {
     let test = TestDb::new().await;
     test.enqueue().await;
-    let mut member = test.instance("a").await;
-    member.claim(1).await;
+    let mut instance = test.instance("a").await;
+    instance.claim(1).await;
     // The server's clock says that it is long silent: only the maintainer's own clock counts.
     test.run("update rowlock.heartbeat set at = at - interval '30 minutes'").await;
     for chain_since in [None, Some(std::time::Instant::now())] {
         let report = rowlock_queue::Maintainer::new().run_once(&test.db, chain_since, None).await.unwrap();
         assert_eq!(report.rescued, 0);
     }
-    assert!(!member.heartbeat(1, 1).await.gone);
+    assert!(!instance.heartbeat(1, 1).await.gone);
 }
 
 #[tokio::test]
 async fn who_leaves_hands_back_without_using_attempts() {
     let test = TestDb::new().await;
     test.enqueue_many(300).await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(200).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(200).await;
     let done = &rowlock_tests::settlements(&claimed, &Outcome::Complete { result: None })[..50];
-    rowlock_queue::settle(&test.db, member.id(), done).await.unwrap();
-    assert_eq!(leave(&test.db, member.id()).await.unwrap(), 150);
-    assert!(member.heartbeat(0, 0).await.gone, "it has ended");
+    rowlock_queue::settle(&test.db, instance.id(), done).await.unwrap();
+    assert_eq!(leave(&test.db, instance.id()).await.unwrap(), 150);
+    assert!(instance.heartbeat(0, 0).await.gone, "it has ended");
     let again = test.instance("b").await.claim(1000).await;
     assert_eq!(again.tasks.len(), 250);
     assert!(again.tasks.iter().all(|task| task.attempt == 0));
@@ -160,12 +160,14 @@ async fn who_leaves_hands_back_without_using_attempts() {
 async fn who_leaves_in_the_midst_of_a_claim_hands_back_what_it_brings() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let member = test.instance("a").await;
+    let instance = test.instance("a").await;
     let mut claiming = test.session().await;
-    let claim =
-        format!("begin; select rowlock.claim({}, 1, array_fill(0::bigint, array[16]), 0, 4711)", member.id());
+    let claim = format!(
+        "begin; select rowlock.claim({}, 1, array_fill(0::bigint, array[16]), 0, 4711)",
+        instance.id()
+    );
     claiming.execute(sqlx::AssertSqlSafe(claim)).await.unwrap();
-    let (left, ()) = tokio::join!(leave(&test.db, member.id()), async {
+    let (left, ()) = tokio::join!(leave(&test.db, instance.id()), async {
         test.until_somebody_waits().await;
         claiming.execute("commit").await.unwrap();
     });

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rowlock_queue::{Db, ExclusiveOperation, LockHolder, Maintainer, Outcome, lock_holders};
 use rowlock_tests::{TestDb, TestInstance, declaration};
-use rowlock_worker::{Stop, Worker};
+use rowlock_worker::{Shutdown, Worker};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 /// Every advisory lock whose key can be known: by a number of ours with anything below it, or by an instance.
@@ -12,11 +12,11 @@ const SQUAT: &str = "select count(pg_advisory_lock(key, n)) from generate_series
   select count(pg_advisory_lock(n)) from generate_series(0, 2000) n";
 
 #[tokio::test]
-async fn a_queue_works_while_a_stranger_holds_every_lock_it_can() {
+async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
     let test = TestDb::new().await;
     let mut living = test.instance("living").await;
-    let stranger = test.login("stranger", "").await;
-    let mut session = PgConnection::connect(&stranger.url).await.unwrap();
+    let login = test.login("stranger", "").await;
+    let mut session = PgConnection::connect(&login.url).await.unwrap();
     session.execute("begin").await.unwrap();
     session.execute(SQUAT).await.unwrap();
     let own = format!(
@@ -43,13 +43,13 @@ async fn a_queue_works_while_a_stranger_holds_every_lock_it_can() {
     let delayed =
         rowlock_queue::EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
     test.enqueue_with(&delayed).await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     // The grant is made by the first heartbeat, and told with it.
-    let granted = member.heartbeat(0, 5).await;
+    let granted = instance.heartbeat(0, 5).await;
     assert_eq!((granted.slots, granted.allocation_missed), (5, Some(false)));
     assert!(!living.heartbeat(0, 5).await.gone);
-    let report = Maintainer::of_instance(member.id(), member.joined.queue)
-        .run_once(&test.db, None, Some(&member.watermarks))
+    let report = Maintainer::of_instance(instance.id(), instance.joined.queue)
+        .run_once(&test.db, None, Some(&instance.watermarks))
         .await
         .unwrap();
     assert_eq!(report.due_moved, 1);
@@ -57,13 +57,13 @@ async fn a_queue_works_while_a_stranger_holds_every_lock_it_can() {
     rowlock_queue::maintain_partitions(&test.db).await.unwrap();
     let made = rowlock_queue::partition_stats(&test.db).await.unwrap();
     assert!(4.0 * 86400.0 <= made.left_seconds, "partitions are made");
-    let claimed = member.claim(10).await;
+    let claimed = instance.claim(10).await;
     assert_eq!(claimed.tasks.len(), 4);
     let again =
-        rowlock_queue::claim_again(&test.db, member.id(), 10, &member.watermarks, claimed.token.unwrap())
+        rowlock_queue::claim_again(&test.db, instance.id(), 10, &instance.watermarks, claimed.token.unwrap())
             .await;
     assert_eq!(again.unwrap().tasks, claimed.tasks);
-    member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(test.audited().await, (4, 0, 0, 0));
     let swept: Option<i32> = test
         .one("select rowlock.move_missed(1, array_fill(0::bigint, array[16]), array_fill(0::bigint, array[16]), 1)")
@@ -76,7 +76,7 @@ async fn a_queue_works_while_a_stranger_holds_every_lock_it_can() {
     let rescued: Option<i32> =
         sqlx::query_scalar(rescue).bind(living.id().0).fetch_one(&test.pool).await.unwrap();
     assert!(rescued.is_some());
-    rowlock_queue::leave(&test.db, member.id()).await.unwrap();
+    rowlock_queue::leave(&test.db, instance.id()).await.unwrap();
 }
 
 /// Who holds that lock.
@@ -89,7 +89,7 @@ async fn who_holds_a_lock_of_ours_is_named() {
     let test = TestDb::new().await;
     let machine = test.login("machine", "'worker'").await;
     let db = Db::connect(&machine).await.unwrap();
-    let member = TestInstance::join(&db, "a").await;
+    let instance = TestInstance::join(&db, "a").await;
     assert_eq!(lock_holders(&db).await.unwrap(), []);
     let mut forgotten = test.session().await;
     forgotten
@@ -103,10 +103,10 @@ async fn who_holds_a_lock_of_ours_is_named() {
     assert_eq!(rowlock_queue::extend_partitions(&db).await.unwrap(), None, "it is missed meanwhile");
     let mut granting = test.session().await;
     let heartbeat =
-        format!("begin; select rowlock.allocate(queue) from rowlock.instance where id = {}", member.id());
+        format!("begin; select rowlock.allocate(queue) from rowlock.instance where id = {}", instance.id());
     granting.execute(AssertSqlSafe(heartbeat)).await.unwrap();
-    assert_eq!(member.heartbeat(0, 5).await.allocation_missed, Some(true));
-    assert_eq!(holder(&db, ExclusiveOperation::Allocate).await.unwrap().queue, member.joined.queue);
+    assert_eq!(instance.heartbeat(0, 5).await.allocation_missed, Some(true));
+    assert_eq!(holder(&db, ExclusiveOperation::Allocate).await.unwrap().queue, instance.joined.queue);
     forgotten.execute("rollback; begin; select rowlock.begin_maintenance(true)").await.unwrap();
     assert!(
         holder(&db, ExclusiveOperation::Turn).await.is_some()
@@ -119,10 +119,10 @@ async fn who_holds_a_lock_of_ours_is_named() {
 async fn a_flood_of_notifications_makes_no_flood_of_claims() {
     let test = TestDb::new().await;
     test.run(format!("alter database {} set track_functions = 'all'", test.name)).await;
-    let stranger = test.login("stranger", "").await;
-    let stop = Stop::new();
+    let login = test.login("stranger", "").await;
+    let stop = Shutdown::new();
     let connect = rowlock_queue::Connect { max_connections: 2, ..test.connect() };
-    let worker = Worker::builder(connect, "mail").workers(4).handler("send", async |_| Ok(()));
+    let worker = Worker::builder(connect, "mail").slots(4).handler("send", async |_| Ok(()));
     let instance = tokio::spawn(worker.build().unwrap().run(stop.clone()));
     let id = test.enqueue().await;
     while test.state(id).await.as_deref() != Some("completed") {
@@ -130,7 +130,7 @@ async fn a_flood_of_notifications_makes_no_flood_of_claims() {
     }
     let calls = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions where schemaname = 'rowlock' and funcname = 'claim'";
     let before: i64 = test.one(calls).await;
-    let mut session = PgConnection::connect(&stranger.url).await.unwrap();
+    let mut session = PgConnection::connect(&login.url).await.unwrap();
     let end = std::time::Instant::now() + Duration::from_secs(3);
     while std::time::Instant::now() < end {
         session.execute("notify rowlock, '1'").await.unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rowlock_queue::{Connect, Db, EnqueueOptions, Error};
 use rowlock_tests::{TestDb, server};
-use rowlock_worker::{Stop, Task, Worker};
+use rowlock_worker::{Shutdown, Task, Worker};
 use sqlx::{AssertSqlSafe, Executor, Row};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -70,10 +70,10 @@ async fn a_handler_that_hangs_up_after_each_answer_costs_no_attempt() {
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let seen = Arc::default();
     let handler = tokio::spawn(hang_up(listener, Arc::clone(&seen)));
-    let stop = Stop::new();
+    let stop = Shutdown::new();
     let workers: Vec<_> = (0..2)
         .map(|_| {
-            let worker = Worker::builder(instance(&test), "mail").workers(5).http_handler(&url).unwrap();
+            let worker = Worker::builder(instance(&test), "mail").slots(5).http_handler(&url).unwrap();
             tokio::spawn(worker.build().unwrap().run(stop.clone()))
         })
         .collect();
@@ -115,9 +115,9 @@ async fn a_payload_that_cannot_be_read_is_dead_and_stops_no_other() {
     for _ in 0..4 {
         good.push(enqueue("send", "'{}'").await);
     }
-    let stop = Stop::new();
+    let stop = Shutdown::new();
     let worker = Worker::builder(instance(&test), "mail")
-        .workers(10)
+        .slots(10)
         .handler("send", async |_: Task| Ok(()))
         .handler("wait", async |_: Task| std::future::pending::<Result<(), rowlock_worker::Fail>>().await);
     let worker = tokio::spawn(worker.build().unwrap().run(stop.clone()));

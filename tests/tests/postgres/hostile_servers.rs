@@ -16,7 +16,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::fake_server::{Front, SSL_REQUEST, message, port_of, refusal, startup};
+use crate::fake_server::{FakeServer, SSL_REQUEST, message, port_of, refusal, startup};
 
 /// Said of everything that does not speak the protocol, so that nobody learns what listens there.
 const NO_POSTGRES: &str = "what listens there does not speak the Postgres protocol";
@@ -35,16 +35,16 @@ async fn refused(connect: &Connect) -> Error {
     error
 }
 
-async fn check_no_postgres(front: &Front) {
+async fn check_no_postgres(fake_server: &FakeServer) {
     for trust in [UrlTrust::Own, UrlTrust::Tenant] {
-        let error = refused(&Connect { trust, ..front.connect("") }).await;
+        let error = refused(&Connect { trust, ..fake_server.connect("") }).await;
         assert!(matches!(&error, Error::Unreachable(said) if said.contains(NO_POSTGRES)), "{error:?}");
     }
 }
 
 /// A server that says this as soon as somebody speaks to it.
-async fn saying(said: Vec<u8>) -> Front {
-    Front::start(move |mut stream| {
+async fn saying(said: Vec<u8>) -> FakeServer {
+    FakeServer::start(move |mut stream| {
         let said = said.clone();
         async move {
             startup(&mut stream).await?;
@@ -70,7 +70,7 @@ async fn lengths_that_cannot_be_end_the_connection() {
 async fn parameters_without_end_end_the_connection() {
     let sent = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&sent);
-    let front = Front::start(move |mut stream| {
+    let fake_server = FakeServer::start(move |mut stream| {
         let sent = Arc::clone(&counted);
         async move {
             startup(&mut stream).await?;
@@ -84,7 +84,7 @@ async fn parameters_without_end_end_the_connection() {
         }
     })
     .await;
-    check_no_postgres(&front).await;
+    check_no_postgres(&fake_server).await;
     let sent = sent.load(Ordering::Relaxed);
     assert!(sent < MOST_TAKEN, "{sent} bytes were taken in");
 }
@@ -98,12 +98,12 @@ async fn what_speaks_something_else_is_not_told_apart() {
         "\0\0\0\0\0\0\0\0",
         "NHTTP/1.1 400 Bad Request\r\n",
     ] {
-        let front = Front::start(move |mut stream| async move {
+        let fake_server = FakeServer::start(move |mut stream| async move {
             stream.write_all(said.as_bytes()).await?;
             stream.read_to_end(&mut Vec::new()).await.map(drop)
         })
         .await;
-        check_no_postgres(&front).await;
+        check_no_postgres(&fake_server).await;
     }
 }
 
@@ -111,7 +111,7 @@ async fn what_speaks_something_else_is_not_told_apart() {
 async fn a_message_without_end_ends_a_session_that_has_begun() {
     let test = TestDb::new().await;
     let server = port_of(&test);
-    let front = Front::start(move |mut client| async move {
+    let fake_server = FakeServer::start(move |mut client| async move {
         let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
         let first = startup(&mut client).await?;
         server.write_all(&first).await?;
@@ -135,7 +135,7 @@ async fn a_message_without_end_ends_a_session_that_has_begun() {
         asks.read_to_end(&mut Vec::new()).await.map(drop)
     })
     .await;
-    let db = Db::connect(&front.connect_to(&test, "")).await.unwrap();
+    let db = Db::connect(&fake_server.connect_to(&test, "")).await.unwrap();
     let error = rowlock_queue::queue_stats(&db).await.expect_err("no row is as long");
     assert!(matches!(&error, Error::Unreachable(said) if said.contains(NO_POSTGRES)), "{error:?}");
 }
@@ -183,8 +183,9 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
 async fn a_server_that_lies_to_a_migration_ends_nobody() {
     let test = TestDb::new().await;
     let server = port_of(&test);
-    let front = Front::start(move |client| empty_value_after(b"puballtables", client, server)).await;
-    let db = Db::connect(&front.connect_to(&test, "")).await.unwrap();
+    let fake_server =
+        FakeServer::start(move |client| empty_value_after(b"puballtables", client, server)).await;
+    let db = Db::connect(&fake_server.connect_to(&test, "")).await.unwrap();
     let error = db.migrate().await.expect_err("no truth value is empty");
     assert!(matches!(&error, Error::Unreachable(_)), "{error:?}");
     // What ended there is not used again.
@@ -192,8 +193,8 @@ async fn a_server_that_lies_to_a_migration_ends_nobody() {
 }
 
 /// Asks for the password, and tells what it was told.
-async fn asking(question: Vec<u8>, told: mpsc::UnboundedSender<Vec<u8>>) -> Front {
-    Front::start(move |mut stream| {
+async fn asking(question: Vec<u8>, told: mpsc::UnboundedSender<Vec<u8>>) -> FakeServer {
+    FakeServer::start(move |mut stream| {
         let (question, told) = (question.clone(), told.clone());
         async move {
             startup(&mut stream).await?;
@@ -212,17 +213,17 @@ async fn nobody_gets_the_password_by_asking_for_it() {
     // Before this was mended, the first one got it in clear.
     for (question, name) in [(vec![0, 0, 0, 3], "password"), (vec![0, 0, 0, 5, 1, 2, 3, 4], "md5")] {
         let (told, mut answers) = mpsc::unbounded_channel();
-        let front = asking(question, told).await;
+        let fake_server = asking(question, told).await;
         for query in
             ["", "?sslmode=disable", "?sslmode=allow", "?require_auth=scram-sha-256", "?require_auth=!none"]
         {
-            let error = refused(&front.connect(query)).await;
+            let error = refused(&fake_server.connect(query)).await;
             let Error::Login(said) = &error else { panic!("{query}: {error:?}") };
             assert!(said.contains("sslmode=verify-full") || said.contains("require_auth"), "{said}");
             let answer = answers.recv().await.unwrap();
             assert!(answer.is_empty(), "{query}: it was told {answer:?}");
         }
-        let error = refused(&front.connect(&format!("?require_auth={name}"))).await;
+        let error = refused(&fake_server.connect(&format!("?require_auth={name}"))).await;
         assert!(error.to_string().contains("password authentication failed"), "{error}");
         assert_eq!(answers.recv().await.unwrap()[0], b'p', "the URL says so");
     }
@@ -231,7 +232,7 @@ async fn nobody_gets_the_password_by_asking_for_it() {
 #[tokio::test]
 async fn a_server_that_nothing_proves_does_not_choose_the_rounds_of_scram() {
     for rounds in [1, 4000, 4_000_000_000_u32] {
-        let front = Front::start(move |mut stream| async move {
+        let fake_server = FakeServer::start(move |mut stream| async move {
             startup(&mut stream).await?;
             stream.write_all(&message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0")).await?;
             let asked = stream.read(&mut [0; 1000]).await?;
@@ -244,7 +245,7 @@ async fn a_server_that_nothing_proves_does_not_choose_the_rounds_of_scram() {
         })
         .await;
         // Before this was mended, one round was as good as none, and many were as many seconds.
-        let error = refused(&front.connect("?sslmode=disable")).await;
+        let error = refused(&fake_server.connect("?sslmode=disable")).await;
         assert!(
             matches!(&error, Error::Login(said) if said.contains(&format!("{rounds} rounds"))),
             "{error:?}"
@@ -265,38 +266,39 @@ async fn messages_that_are_too_short_end_the_connection() {
 async fn a_notice_without_end_ends_the_connection() {
     // Before this was mended, sqlx took it in whole, and logged it as loudly as the server wanted.
     let long = format!("SERROR\0VERROR\0C00000\0M{}\0\0", "x".repeat(1 << 20));
-    let front = saying([message(b'R', &[0; 4]), message(b'N', long.as_bytes())].concat()).await;
-    check_no_postgres(&front).await;
+    let fake_server = saying([message(b'R', &[0; 4]), message(b'N', long.as_bytes())].concat()).await;
+    check_no_postgres(&fake_server).await;
 }
 
 #[tokio::test]
 async fn a_server_that_asks_for_nothing_is_refused_where_the_url_wants_to_be_asked() {
     let ready = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
-    let front = saying(ready).await;
-    let error = refused(&front.connect("?require_auth=scram-sha-256")).await;
+    let fake_server = saying(ready).await;
+    let error = refused(&fake_server.connect("?require_auth=scram-sha-256")).await;
     assert!(matches!(&error, Error::Login(said) if said.contains("`none`")), "{error:?}");
 }
 
 #[tokio::test]
 async fn a_tenants_file_is_not_opened_nor_its_server_called() {
-    let front = Front::start(|mut stream: TcpStream| async move { stream.write_all(b"S").await }).await;
+    let fake_server =
+        FakeServer::start(|mut stream: TcpStream| async move { stream.write_all(b"S").await }).await;
     for file in ["/dev/zero", "/etc/hostname", "/nowhere"] {
         let query = format!("?sslmode=verify-full&sslrootcert={file}");
-        let connect = Connect { trust: UrlTrust::Tenant, ..front.connect(&query) };
+        let connect = Connect { trust: UrlTrust::Tenant, ..fake_server.connect(&query) };
         let error = Db::connect(&connect).await.expect_err("it names a file");
         assert!(matches!(&error, Error::Url(said) if said.contains("sslrootcert")), "{error:?}");
         assert!(!error.to_string().contains(file), "the same words for every file: {error}");
     }
-    assert_eq!(front.connections(), 0);
+    assert_eq!(fake_server.connections(), 0);
     // One's own file is no reason to read without end.
-    let error = refused(&front.connect("?sslmode=verify-full&sslrootcert=/dev/zero")).await;
+    let error = refused(&fake_server.connect("?sslmode=verify-full&sslrootcert=/dev/zero")).await;
     assert!(matches!(&error, Error::Tls(said) if said.contains("no regular file")), "{error:?}");
 }
 
 /// Refuses `options` at the start as proxies do, and passes on everything else.
-async fn proxy(test: &TestDb, refuses: Vec<u8>) -> Front {
+async fn proxy(test: &TestDb, refuses: Vec<u8>) -> FakeServer {
     let server = port_of(test);
-    Front::start(move |mut client| {
+    FakeServer::start(move |mut client| {
         let refuses = refuses.clone();
         async move {
             let first = startup(&mut client).await?;
@@ -321,27 +323,28 @@ async fn a_proxy_that_refuses_options_is_a_pooler() {
         ("XX000", "unsupported startup parameter in options: rowlock.direct"),
     ];
     for (code, text) in refusals {
-        let front = proxy(&test, refusal(code, text)).await;
-        let db =
-            Db::connect(&front.connect_to(&test, "")).await.unwrap_or_else(|error| panic!("{code}: {error}"));
+        let fake_server = proxy(&test, refusal(code, text)).await;
+        let db = Db::connect(&fake_server.connect_to(&test, ""))
+            .await
+            .unwrap_or_else(|error| panic!("{code}: {error}"));
         assert!(db.is_behind_pooler(), "{code}");
         rowlock_queue::queue_stats(&db).await.unwrap();
-        let listener = rowlock_queue::listen(&front.connect_to(&test, "")).await;
+        let listener = rowlock_queue::listen(&fake_server.connect_to(&test, "")).await;
         assert!(matches!(listener, Err(Error::NoNotify)), "{listener:?}");
     }
     for (code, text) in [("28P01", "no such options"), ("53300", "too many options"), ("3D000", "no options")]
     {
-        let front = proxy(&test, refusal(code, text)).await;
-        let error = refused(&front.connect_to(&test, "?sslmode=disable")).await;
+        let fake_server = proxy(&test, refusal(code, text)).await;
+        let error = refused(&fake_server.connect_to(&test, "?sslmode=disable")).await;
         assert!(error.to_string().ends_with(text), "{error}");
-        assert_eq!(front.connections(), 1, "{code} says nothing of the options");
+        assert_eq!(fake_server.connections(), 1, "{code} says nothing of the options");
     }
 }
 
 #[tokio::test]
 async fn a_question_for_tls_is_asked_once_and_no_is_an_answer() {
     let (told, mut asked) = mpsc::unbounded_channel();
-    let front = Front::start(move |mut stream| {
+    let fake_server = FakeServer::start(move |mut stream| {
         let told = told.clone();
         async move {
             let mut first = [0; 8];
@@ -353,7 +356,7 @@ async fn a_question_for_tls_is_asked_once_and_no_is_an_answer() {
     })
     .await;
     for mode in ["require", "verify-ca", "verify-full"] {
-        let error = refused(&front.connect(&format!("?sslmode={mode}"))).await;
+        let error = refused(&fake_server.connect(&format!("?sslmode={mode}"))).await;
         let Error::Tls(said) = &error else { panic!("{error:?}") };
         assert!(said.contains("does not speak TLS") && said.contains(mode), "{said}");
         assert_eq!(asked.recv().await, Some(SSL_REQUEST));

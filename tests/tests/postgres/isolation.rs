@@ -20,14 +20,14 @@ const DECIDING: [&str; 9] = [
 #[tokio::test]
 async fn verbs_that_decide_refuse_an_old_snapshot_and_change_nothing() {
     let test = TestDb::new().await;
-    let member = test.instance("a").await;
-    member.heartbeat(0, 5).await;
+    let instance = test.instance("a").await;
+    instance.heartbeat(0, 5).await;
     let granted = test.one::<i64>("select count(*) from rowlock.allocation").await;
     let heartbeats = test.one::<i64>("select count(*) from rowlock.heartbeat").await;
     let mut session = test.session().await;
     for level in ["repeatable read", "serializable"] {
         for verb in DECIDING {
-            let call = format!("select * from {}", verb.replace("$1", &member.id().to_string()));
+            let call = format!("select * from {}", verb.replace("$1", &instance.id().to_string()));
             session.execute(AssertSqlSafe(format!("begin isolation level {level}"))).await.unwrap();
             let refused = session.execute(AssertSqlSafe(call)).await.expect_err(verb);
             let code =
@@ -38,7 +38,7 @@ async fn verbs_that_decide_refuse_an_old_snapshot_and_change_nothing() {
     }
     assert_eq!(test.one::<i64>("select count(*) from rowlock.allocation").await, granted);
     assert_eq!(test.one::<i64>("select count(*) from rowlock.heartbeat").await, heartbeats);
-    assert!(!member.heartbeat(0, 5).await.gone, "it was not rescued, and did not leave");
+    assert!(!instance.heartbeat(0, 5).await.gone, "it was not rescued, and did not leave");
 }
 
 #[tokio::test]
@@ -68,13 +68,13 @@ async fn an_instance_works_where_every_statement_is_compiled() {
     }
     let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
     test.enqueue_many(500).await;
-    let mut member = TestInstance::join(&db, "a").await;
-    member.heartbeat(0, 5).await;
-    let claimed = member.claim(200).await;
+    let mut instance = TestInstance::join(&db, "a").await;
+    instance.heartbeat(0, 5).await;
+    let claimed = instance.claim(200).await;
     assert_eq!(claimed.tasks.len(), 200);
-    member.settle(&claimed, &Outcome::Complete { result: None }).await;
-    Maintainer::of_instance(member.id(), member.joined.queue)
-        .run_once(&db, None, Some(&member.watermarks))
+    instance.settle(&claimed, &Outcome::Complete { result: None }).await;
+    Maintainer::of_instance(instance.id(), instance.joined.queue)
+        .run_once(&db, None, Some(&instance.watermarks))
         .await
         .unwrap();
     assert_eq!(test.audited().await, (200, 0, 0, 300));

@@ -22,18 +22,18 @@ async fn open_producer(test: &TestDb, begin: &'static str) -> (sqlx::PgConnectio
     (producer, id, k)
 }
 
-async fn sweep(member: &TestInstance, maintainer: &mut Maintainer) -> u64 {
-    maintainer.run_once(&member.db, None, Some(&member.watermarks)).await.unwrap().missed_moved
+async fn sweep(instance: &TestInstance, maintainer: &mut Maintainer) -> u64 {
+    maintainer.run_once(&instance.db, None, Some(&instance.watermarks)).await.unwrap().missed_moved
 }
 
 #[tokio::test]
 async fn a_transaction_that_commits_late_is_claimed_by_the_next_claim() {
     let test = TestDb::new().await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     let (mut producer, id, k) = open_producer(&test, "begin").await;
-    member.walk_past(k).await;
+    instance.walk_past(k).await;
     producer.execute("commit").await.unwrap();
-    assert_eq!(member.claim(10).await.tasks[0].id, id);
+    assert_eq!(instance.claim(10).await.tasks[0].id, id);
 }
 
 /// Promised, from commit to claim: to 99 of 100 where transactions hold 0 to 50 ms, and to those that held long.
@@ -49,7 +49,7 @@ const HELD_SOAKING: Duration = Duration::from_mins(10);
 #[tokio::test]
 async fn producers_out_of_order_are_claimed_quickly() {
     let test = TestDb::new().await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     let end = Instant::now() + Duration::from_secs(4);
     let producers = (0..4).map(|_| {
         let pool = test.pool.clone();
@@ -70,14 +70,14 @@ async fn producers_out_of_order_are_claimed_quickly() {
     let producers: Vec<_> = producers.collect();
     let mut claimed = HashMap::new();
     while Instant::now() < end {
-        claim_all(&mut member, &mut claimed).await;
+        claim_all(&mut instance, &mut claimed).await;
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     let mut committed = Vec::new();
     for producer in producers {
         committed.extend(producer.await.unwrap());
     }
-    claim_all(&mut member, &mut claimed).await;
+    claim_all(&mut instance, &mut claimed).await;
     let quick = committed.iter().filter(|(_, asked, done)| *done - *asked < QUICK_COMMIT);
     let waited = quick.map(|(id, _, done)| {
         let claimed = claimed.get(id).expect("no quick commit is left for a sweep");
@@ -99,7 +99,7 @@ async fn producers_out_of_order_are_claimed_quickly() {
 #[tokio::test]
 async fn a_transaction_held_long_is_claimed_soon_after_its_commit() {
     let test = TestDb::new().await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     let held = if rowlock_tests::soaks() { HELD_SOAKING } else { HELD_LONG };
     let mut producers = Vec::new();
     for _ in 0..4 {
@@ -110,7 +110,7 @@ async fn a_transaction_held_long_is_claimed_soon_after_its_commit() {
     while Instant::now() < end {
         // Others go on meanwhile, far past the open ones.
         test.enqueue().await;
-        claim_all(&mut member, &mut claimed).await;
+        claim_all(&mut instance, &mut claimed).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     for (mut producer, id, _) in producers {
@@ -118,7 +118,7 @@ async fn a_transaction_held_long_is_claimed_soon_after_its_commit() {
         producer.execute("commit").await.unwrap();
         let committed = Instant::now();
         while !claimed.contains_key(&id) {
-            claim_all(&mut member, &mut claimed).await;
+            claim_all(&mut instance, &mut claimed).await;
             let waits = committed.elapsed();
             assert!(waits < PROMISED_LONG, "held for {held:?}, and not claimed {waits:?} after its commit");
         }
@@ -126,8 +126,8 @@ async fn a_transaction_held_long_is_claimed_soon_after_its_commit() {
 }
 
 /// Claims what there is; notes when.
-async fn claim_all(member: &mut TestInstance, claimed: &mut HashMap<TaskId, Instant>) {
-    let tasks = member.claim(1000).await.tasks;
+async fn claim_all(instance: &mut TestInstance, claimed: &mut HashMap<TaskId, Instant>) {
+    let tasks = instance.claim(1000).await.tasks;
     let now = Instant::now();
     claimed.extend(tasks.iter().map(|task| (task.id, now)));
 }
@@ -135,63 +135,63 @@ async fn claim_all(member: &mut TestInstance, claimed: &mut HashMap<TaskId, Inst
 #[tokio::test]
 async fn a_task_with_immediate_constraints_is_found_by_the_sweep() {
     let test = TestDb::new().await;
-    let mut member = test.instance("a").await;
-    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
+    let mut instance = test.instance("a").await;
+    let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     let (mut producer, id, k) = open_producer(&test, "begin; set constraints all immediate").await;
-    member.walk_past(k).await;
+    instance.walk_past(k).await;
     for _ in 0..5 {
         assert_eq!(
-            sweep(&member, &mut maintainer).await,
+            sweep(&instance, &mut maintainer).await,
             0,
             "the transaction is open: its task is not there yet"
         );
     }
     producer.execute("commit").await.unwrap();
-    assert!(member.claim(1).await.tasks.is_empty(), "the case that the sweep is for");
-    swept_within(&member, &mut maintainer, 20).await;
-    assert_eq!(member.claim(1).await.tasks[0].id, id);
+    assert!(instance.claim(1).await.tasks.is_empty(), "the case that the sweep is for");
+    swept_within(&instance, &mut maintainer, 20).await;
+    assert_eq!(instance.claim(1).await.tasks[0].id, id);
 }
 
 #[tokio::test]
 async fn a_prepared_transaction_is_found_whenever_it_commits() {
     let test = TestDb::new().await;
-    let mut member = test.instance("a").await;
-    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
+    let mut instance = test.instance("a").await;
+    let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     let (mut producer, id, k) = open_producer(&test, "begin").await;
     let name = format!("'{}'", test.name);
     producer.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
     // Whether or not it was given a new k when it was prepared.
     test.run("select nextval('rowlock.k_seq') from generate_series(1, 3)").await;
-    member.walk_past(k + 3).await;
+    instance.walk_past(k + 3).await;
     for _ in 0..5 {
-        assert_eq!(sweep(&member, &mut maintainer).await, 0);
+        assert_eq!(sweep(&instance, &mut maintainer).await, 0);
     }
     producer.execute(sqlx::AssertSqlSafe(format!("commit prepared {name}"))).await.unwrap();
-    swept_within(&member, &mut maintainer, 20).await;
-    assert_eq!(member.claim(1).await.tasks[0].id, id);
+    swept_within(&instance, &mut maintainer, 20).await;
+    assert_eq!(instance.claim(1).await.tasks[0].id, id);
 }
 
 #[tokio::test]
 async fn a_late_commit_is_found_beside_a_transaction_that_was_prepared_and_forgotten() {
     let test = TestDb::new().await;
-    let mut member = test.instance("a").await;
-    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
+    let mut instance = test.instance("a").await;
+    let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     let (mut forgotten, _, _) = open_producer(&test, "begin").await;
     let name = format!("'{}'", test.name);
     forgotten.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
     let (mut producer, id, k) = open_producer(&test, "begin; set constraints all immediate").await;
-    member.walk_past(k).await;
-    sweep(&member, &mut maintainer).await;
+    instance.walk_past(k).await;
+    sweep(&instance, &mut maintainer).await;
     producer.execute("commit").await.unwrap();
-    swept_within(&member, &mut maintainer, 30).await;
-    assert_eq!(member.claim(1).await.tasks[0].id, id);
+    swept_within(&instance, &mut maintainer, 30).await;
+    assert_eq!(instance.claim(1).await.tasks[0].id, id);
     test.run(format!("rollback prepared {name}")).await;
 }
 
 /// A pass notes, the next moves the watermark and sweeps; other sessions of the server may be in the way for a moment.
-async fn swept_within(member: &TestInstance, maintainer: &mut Maintainer, seconds: u64) {
+async fn swept_within(instance: &TestInstance, maintainer: &mut Maintainer, seconds: u64) {
     let end = Instant::now() + Duration::from_secs(seconds);
-    while sweep(member, maintainer).await == 0 {
+    while sweep(instance, maintainer).await == 0 {
         assert!(Instant::now() < end, "not swept");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -51,10 +51,10 @@ async fn pages_read(session: &mut PgConnection, call: &str) -> i64 {
 async fn one_task_and_a_page_of_a_list_are_found_by_index() {
     let test = TestDb::new().await;
     let moved = test.enqueue().await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
     fill(&test).await;
-    member.settle(&claimed, &Outcome::Release).await;
+    instance.settle(&claimed, &Outcome::Release).await;
     let mut session = test.session().await;
     let waits: i64 =
         test.one("select id from rowlock.ready where fresh order by k offset 70000 limit 1").await;
@@ -88,7 +88,7 @@ async fn pages_of_a_list_follow_one_another_without_a_gap() {
     let test = TestDb::new().await;
     let mut ids = test.enqueue_many(300).await;
     ids.push(test.enqueue().await);
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     for state in ["available", "completed"] {
         let mut seen = Vec::new();
         while let Ok(page) = list_tasks(&test.db, Some("mail"), state, 40, seen.last().copied()).await
@@ -98,10 +98,10 @@ async fn pages_of_a_list_follow_one_another_without_a_gap() {
         }
         seen.sort_unstable_by_key(|id| id.0);
         assert_eq!(seen, ids, "{state}");
-        while let claimed = member.claim(70).await
+        while let claimed = instance.claim(70).await
             && !claimed.tasks.is_empty()
         {
-            member.settle(&claimed, &Outcome::Complete { result: None }).await;
+            instance.settle(&claimed, &Outcome::Complete { result: None }).await;
         }
     }
 }
@@ -116,13 +116,13 @@ async fn a_cancel_leaves_the_others_their_order() {
     for id in gone {
         assert_eq!(cancel(&test.db, id).await.unwrap(), Cancelled::Done);
     }
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     let mut order = Vec::new();
-    while let claimed = member.claim(10).await
+    while let claimed = instance.claim(10).await
         && !claimed.tasks.is_empty()
     {
         order.extend(claimed.tasks.iter().map(|task| task.id));
-        member.settle(&claimed, &Outcome::Complete { result: None }).await;
+        instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     }
     // Before, all that lay behind a cancelled one went behind everything else.
     order.retain(|id| !behind.contains(id));
@@ -149,11 +149,11 @@ async fn a_range_with_many_cuts_loses_nothing() {
 async fn a_request_that_nobody_needs_any_more_is_deleted() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
-    member.settle(&claimed, &Outcome::Complete { result: None }).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
+    instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     let runs = test.enqueue().await;
-    member.claim(1).await;
+    instance.claim(1).await;
     // As one leaves it that crossed the settlement.
     test.run(format!("insert into rowlock.cancel_request values ({id}, now() - interval '2 minutes'), ({runs}, now() - interval '2 minutes')")).await;
     Maintainer::new().run_once(&test.db, None, None).await.unwrap();
@@ -165,9 +165,9 @@ async fn a_request_that_nobody_needs_any_more_is_deleted() {
 async fn running_tasks_are_counted_where_many_leases_died() {
     let test = TestDb::new().await;
     test.enqueue_many(5).await;
-    let mut member = test.instance("a").await;
-    member.claim(3).await;
-    member.heartbeat(3, 5).await;
+    let mut instance = test.instance("a").await;
+    instance.claim(3).await;
+    instance.heartbeat(3, 5).await;
     let running = async || rowlock_queue::queue_stats(&test.db).await.unwrap()[0].running;
     assert_eq!(running().await, 3);
     let mut pins = test.session().await;
@@ -185,17 +185,17 @@ async fn running_tasks_are_counted_where_many_leases_died() {
 #[tokio::test]
 async fn a_flood_of_late_commits_is_swept_in_one_pass() {
     let test = TestDb::new().await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     let mut producer = test.session().await;
     producer.execute("begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}') from generate_series(1, 3500)").await.unwrap();
     test.run("select setval('rowlock.k_seq', (select last_value + 5000 from rowlock.k_seq))").await;
     let newest: i64 = test.one("select last_value from rowlock.k_seq").await;
-    member.walk_past(newest - 1000).await;
+    instance.walk_past(newest - 1000).await;
     producer.execute("commit").await.unwrap();
-    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
+    let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     let mut swept = 0;
     for _ in 0..50 {
-        swept = maintainer.run_once(&test.db, None, Some(&member.watermarks)).await.unwrap().missed_moved;
+        swept = maintainer.run_once(&test.db, None, Some(&instance.watermarks)).await.unwrap().missed_moved;
         if 0 < swept {
             break;
         }
@@ -235,14 +235,14 @@ async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
     let test = TestDb::new().await;
     let mut pins = test.session().await;
     pins.execute("begin isolation level repeatable read; select 1").await.unwrap();
-    let member = test.instance("a").await;
+    let instance = test.instance("a").await;
     test.run(
         "insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
            select 1, k & 3, 1, k, rowlock.id_at(now()) - (k << 14), 1, 0, false, false from (select nextval('rowlock.k_seq') k from generate_series(1, 80000)) x;
          delete from rowlock.ready; analyze rowlock.ready",
     )
     .await;
-    leave(&test.db, member.id()).await.unwrap();
+    leave(&test.db, instance.id()).await.unwrap();
     pass_a_while(&test).await;
     let mut session = test.session().await;
     let before = pages_read(&mut session, "rowlock.oldest_by_priority(1)").await;
@@ -253,9 +253,9 @@ async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
     // What comes then is seen, and claimed by whoever joins.
     let id = test.enqueue().await;
     assert_eq!(queue_stats(&test.db).await.unwrap()[0].available, 1);
-    let mut member = test.instance("b").await;
-    assert!(80_000 <= member.watermarks.as_slice().iter().copied().min().unwrap());
-    assert_eq!(member.claim(1).await.tasks[0].id, id);
+    let mut instance = test.instance("b").await;
+    assert!(80_000 <= instance.watermarks.as_slice().iter().copied().min().unwrap());
+    assert_eq!(instance.claim(1).await.tasks[0].id, id);
 }
 
 #[tokio::test]

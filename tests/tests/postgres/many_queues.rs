@@ -136,8 +136,8 @@ const HOLD_UP: &str = "begin; lock table rowlock.ready in share mode";
 #[tokio::test]
 async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
     let test = TestDb::new().await;
-    let mut member = test.instance("a").await;
-    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
+    let mut claimer = test.instance("a").await;
+    let mut maintainer = Maintainer::of_instance(claimer.id(), claimer.joined.queue);
     let soon = EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
     test.enqueue_with(&soon).await;
     let mut hold_up = test.session().await;
@@ -160,21 +160,21 @@ async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
         k
     });
     assert_eq!(report.unwrap().due_moved, 1);
-    assert_eq!(member.claim(10).await.tasks.len(), 1);
-    member.walk_past(k).await;
+    assert_eq!(claimer.claim(10).await.tasks.len(), 1);
+    claimer.walk_past(k).await;
     for _ in 0..3 {
-        maintainer.run_once(&test.db, None, Some(&member.watermarks)).await.unwrap();
+        maintainer.run_once(&test.db, None, Some(&claimer.watermarks)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
     let insert = format!(
         "with t as (insert into rowlock.task (id, queue, priority, type, payload) values (rowlock.id_at(now()) | 77, {0}, 1, 'send', '{{}}') returning id)
          insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh) select {0}, {k} & 3, 1, {k}, id, 1, 0, false from t",
-        member.joined.queue
+        claimer.joined.queue
     );
     producer.execute(sqlx::AssertSqlSafe(insert)).await.unwrap();
     producer.execute("commit").await.unwrap();
     let end = Instant::now() + Duration::from_secs(30);
-    while maintainer.run_once(&test.db, None, Some(&member.watermarks)).await.unwrap().missed_moved == 0 {
+    while maintainer.run_once(&test.db, None, Some(&claimer.watermarks)).await.unwrap().missed_moved == 0 {
         assert!(Instant::now() < end, "the exact watermark is past a task that it had not seen");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -24,11 +24,11 @@ async fn move_due(test: &TestDb) {
 async fn a_task_that_keeps_failing_is_dead_after_its_attempts_with_every_error_kept() {
     let test = TestDb::new().await;
     let id = test.enqueue_with(&EnqueueOptions { max_attempts: Some(3), ..Default::default() }).await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     for attempt in 0..3 {
-        let claimed = member.claim(1).await;
+        let claimed = instance.claim(1).await;
         assert_eq!(claimed.tasks[0].attempt, attempt);
-        let answers = member.settle(&claimed, &retry_outcome(&format!("error {attempt}"))).await;
+        let answers = instance.settle(&claimed, &retry_outcome(&format!("error {attempt}"))).await;
         if attempt < 2 {
             assert_eq!(answers, [Settled::Done]);
             move_due(&test).await;
@@ -41,16 +41,16 @@ async fn a_task_that_keeps_failing_is_dead_after_its_attempts_with_every_error_k
     let errors: Vec<&str> = details.errors.iter().map(|failure| failure.error.as_str()).collect();
     assert_eq!(errors, ["error 0", "error 1", "error 2"]);
     assert_eq!(retry_all_dead(&test.db, "mail").await.unwrap(), 1);
-    assert_eq!(member.claim(1).await.tasks[0].attempt, 0, "retried with all its attempts");
+    assert_eq!(instance.claim(1).await.tasks[0].attempt, 0, "retried with all its attempts");
 }
 
 #[tokio::test]
 async fn a_retry_waits_as_long_as_was_said() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
-    member.settle(&claimed, &Outcome::Retry { delay: Duration::from_mins(3), error: "no".into() }).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
+    instance.settle(&claimed, &Outcome::Retry { delay: Duration::from_mins(3), error: "no".into() }).await;
     let wait = format!("select extract(epoch from due - now())::float8 from rowlock.delayed where id = {id}");
     let wait: f64 = test.one(wait).await;
     assert!((170.0..=180.0).contains(&wait), "{wait}");
@@ -60,24 +60,24 @@ async fn a_retry_waits_as_long_as_was_said() {
 async fn snooze_and_release_use_no_attempt() {
     let test = TestDb::new().await;
     test.enqueue().await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     for _ in 0..3 {
-        let claimed = member.claim(1).await;
-        member.settle(&claimed, &Outcome::Snooze { delay: Duration::ZERO }).await;
+        let claimed = instance.claim(1).await;
+        instance.settle(&claimed, &Outcome::Snooze { delay: Duration::ZERO }).await;
         move_due(&test).await;
-        let claimed = member.claim(1).await;
-        member.settle(&claimed, &Outcome::Release).await;
+        let claimed = instance.claim(1).await;
+        instance.settle(&claimed, &Outcome::Release).await;
     }
-    assert_eq!(member.claim(1).await.tasks[0].attempt, 0);
+    assert_eq!(instance.claim(1).await.tasks[0].attempt, 0);
 }
 
 #[tokio::test]
 async fn a_nul_in_an_error_fails_nothing() {
     let test = TestDb::new().await;
     test.enqueue_many(2).await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(2).await;
-    assert_eq!(member.settle(&claimed, &retry_outcome("a\0b")).await, [Settled::Done; 2]);
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(2).await;
+    assert_eq!(instance.settle(&claimed, &retry_outcome("a\0b")).await, [Settled::Done; 2]);
     let error: String = test.one("select error from rowlock.task_error limit 1").await;
     assert_eq!(error, "a\u{fffd}b");
 }
@@ -90,12 +90,12 @@ async fn a_task_is_cancelled_in_every_state() {
     assert_eq!(cancel(&test.db, scheduled).await.unwrap(), Cancelled::Done);
     let ids = test.enqueue_many(5).await;
     assert_eq!(cancel(&test.db, ids[2]).await.unwrap(), Cancelled::Done, "out of the middle of a range");
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(10).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(10).await;
     assert_eq!(claimed.tasks.len(), 4);
     assert_eq!(cancel(&test.db, ids[0]).await.unwrap(), Cancelled::Requested);
-    assert_eq!(member.heartbeat(4, 4).await.cancelled, [ids[0]]);
-    let answers = member.settle(&claimed, &retry_outcome("stopped")).await;
+    assert_eq!(instance.heartbeat(4, 4).await.cancelled, [ids[0]]);
+    let answers = instance.settle(&claimed, &retry_outcome("stopped")).await;
     assert_eq!(answers.iter().filter(|settled| **settled == Settled::Cancelled).count(), 1);
     assert_eq!(cancel(&test.db, ids[1]).await.unwrap(), Cancelled::Done, "while it waits for a retry");
     assert_eq!(cancel(&test.db, ids[0]).await.unwrap(), Cancelled::Finished);
@@ -110,13 +110,13 @@ async fn a_task_is_cancelled_in_every_state() {
 async fn retry_takes_dead_tasks_only() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(3).await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
-    member.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
+    instance.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
     assert_eq!(retry(&test.db, &ids).await.unwrap(), 1);
-    let claimed = member.claim(10).await;
+    let claimed = instance.claim(10).await;
     assert_eq!(claimed.tasks.len(), 3);
-    member.settle(&claimed, &COMPLETE).await;
+    instance.settle(&claimed, &COMPLETE).await;
     assert_eq!(retry(&test.db, &ids).await.unwrap(), 0);
     assert_eq!(test.audited().await, (3, 0, 0, 0));
 }
@@ -125,17 +125,17 @@ async fn retry_takes_dead_tasks_only() {
 async fn a_task_that_is_put_off_again_and_again_says_so() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     let put_off = Outcome::Snooze { delay: Duration::ZERO };
     for _ in 0..3 {
         let claimed = loop {
-            let claimed = member.claim(1).await;
+            let claimed = instance.claim(1).await;
             if !claimed.tasks.is_empty() {
                 break claimed;
             }
             Maintainer::new().run_once(&test.db, None, None).await.unwrap();
         };
-        member.settle(&claimed, &put_off).await;
+        instance.settle(&claimed, &put_off).await;
     }
     // Before, nobody could ask for how long, or how often.
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
@@ -150,9 +150,9 @@ async fn a_task_that_is_put_off_again_and_again_says_so() {
 }
 
 /// Claims the task, once it is available.
-async fn claim_again(test: &TestDb, member: &mut TestInstance) -> Claimed {
+async fn claim_again(test: &TestDb, instance: &mut TestInstance) -> Claimed {
     loop {
-        let claimed = member.claim(1).await;
+        let claimed = instance.claim(1).await;
         if !claimed.tasks.is_empty() {
             return claimed;
         }
@@ -169,19 +169,19 @@ async fn a_task_that_is_put_off_more_often_than_the_queue_allows_is_dead() {
     let bounded = rowlock_queue::Declaration { policy, generation: 2, ..declaration("mail") };
     rowlock_queue::declare(&test.db, &bounded).await.unwrap();
     let id = test.enqueue().await;
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     let put_off = Outcome::Snooze { delay: Duration::ZERO };
     for _ in 0..2 {
-        let claimed = claim_again(&test, &mut member).await;
-        assert_eq!(member.settle(&claimed, &put_off).await, [Settled::Done]);
+        let claimed = claim_again(&test, &mut instance).await;
+        assert_eq!(instance.settle(&claimed, &put_off).await, [Settled::Done]);
     }
-    let claimed = claim_again(&test, &mut member).await;
-    assert_eq!(member.settle(&claimed, &put_off).await, [Settled::Dead]);
+    let claimed = claim_again(&test, &mut instance).await;
+    assert_eq!(instance.settle(&claimed, &put_off).await, [Settled::Dead]);
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
     assert_eq!((details.state.as_str(), details.snoozes), ("dead", 2));
     assert!(details.errors[0].error.contains("retry.maxSnoozes"), "{details:?}");
     // As often again, once somebody has it tried again.
     rowlock_queue::retry(&test.db, &[id]).await.unwrap();
-    let claimed = claim_again(&test, &mut member).await;
-    assert_eq!(member.settle(&claimed, &put_off).await, [Settled::Done]);
+    let claimed = claim_again(&test, &mut instance).await;
+    assert_eq!(instance.settle(&claimed, &put_off).await, [Settled::Done]);
 }

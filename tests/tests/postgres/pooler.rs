@@ -8,7 +8,7 @@ use std::{
 
 use rowlock_queue::{Connect, Db, EnqueueOptions, Maintainer, Outcome};
 use rowlock_tests::{TestDb, TestInstance, server};
-use rowlock_worker::{Ended, Stop, Worker};
+use rowlock_worker::{ExitReason, Shutdown, Worker};
 
 /// Of the test to the pooler.
 const CONNECTIONS: u32 = 6;
@@ -76,23 +76,23 @@ async fn every_verb_works(mode: &str, servers: u32) {
     let fleet = (0..8).map(|i| {
         let db = db.clone();
         tokio::spawn(async move {
-            let mut member = TestInstance::join(&db, &format!("m{i}")).await;
+            let mut instance = TestInstance::join(&db, &format!("m{i}")).await;
             for _ in 0..20 {
                 let options = EnqueueOptions::default();
                 rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.unwrap();
-                assert!(!member.heartbeat(0, 1).await.gone);
-                let claimed = member.claim(1).await;
+                assert!(!instance.heartbeat(0, 1).await.gone);
+                let claimed = instance.claim(1).await;
                 let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
                 if let Some(token) = claimed.token {
                     assert_eq!(rowlock_queue::fetch(&db, token, &ids).await.unwrap().len(), ids.len());
                 }
-                member.settle(&claimed, &Outcome::Complete { result: None }).await;
+                instance.settle(&claimed, &Outcome::Complete { result: None }).await;
             }
-            Maintainer::of_instance(member.id(), member.joined.queue)
-                .run_once(&db, None, Some(&member.watermarks))
+            Maintainer::of_instance(instance.id(), instance.joined.queue)
+                .run_once(&db, None, Some(&instance.watermarks))
                 .await
                 .unwrap();
-            rowlock_queue::leave(&db, member.id()).await.unwrap();
+            rowlock_queue::leave(&db, instance.id()).await.unwrap();
         })
     });
     for instance in fleet.collect::<Vec<_>>() {
@@ -109,8 +109,8 @@ async fn an_instance_works_behind_pgbouncer_with_a_connection_for_its_heartbeat(
     let test = TestDb::new().await;
     let pooler = start(&test, "transaction", CONNECTIONS / 2);
     let connect = Connect::new(pooler.url.clone(), "pooled", 2);
-    let stop = Stop::new();
-    let worker = Worker::builder(connect, "mail").workers(4).handler("send", async |_| Ok(()));
+    let stop = Shutdown::new();
+    let worker = Worker::builder(connect, "mail").slots(4).handler("send", async |_| Ok(()));
     let instance = tokio::spawn(worker.build().unwrap().run(stop.clone()));
     test.enqueue_many(50).await;
     let done = "select coalesce(sum((select sum(n) from unnest(ns) n)), 0) = 50 from rowlock.receipt";
@@ -121,6 +121,6 @@ async fn an_instance_works_behind_pgbouncer_with_a_connection_for_its_heartbeat(
     };
     tokio::time::timeout(Duration::from_mins(1), waits).await.expect("all are done");
     stop.drain();
-    assert_eq!(instance.await.unwrap().unwrap(), Ended::Drained);
+    assert_eq!(instance.await.unwrap().unwrap(), ExitReason::Drained);
     assert_eq!(test.audited().await, (50, 0, 0, 0));
 }

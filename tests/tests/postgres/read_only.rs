@@ -14,7 +14,7 @@ use std::{
 use rowlock_local::postgres::{DEFAULT_VERSION, OLDEST_VERSION, Server, ServerConfig};
 use rowlock_queue::{Access, Connect, Db, EnqueueOptions, Error, TaskId};
 use rowlock_tests::{TestDb, declaration, server};
-use rowlock_worker::{Ended, Stop, Worker};
+use rowlock_worker::{ExitReason, Shutdown, Worker};
 use sqlx::AssertSqlSafe;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
@@ -22,7 +22,7 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-use crate::fake_server::Front;
+use crate::fake_server::FakeServer;
 
 /// A name is followed within this time once it leads to the primary.
 const SOON: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// A name that leads to one server or the other.
 struct Name {
-    front: Front,
+    fake_server: FakeServer,
     leads_to: Arc<AtomicU16>,
     cuts: watch::Sender<u32>,
     /// How many came since it was led elsewhere.
@@ -90,7 +90,7 @@ impl Name {
         let leads_to = Arc::new(AtomicU16::new(server.port()));
         let (cuts, came) = (watch::Sender::new(0), Arc::new(AtomicU32::new(0)));
         let (to, cut, count) = (Arc::clone(&leads_to), cuts.clone(), Arc::clone(&came));
-        let front = Front::start(move |mut client| {
+        let fake_server = FakeServer::start(move |mut client| {
             let (mut end, port) = (cut.subscribe(), to.load(Ordering::SeqCst));
             count.fetch_add(1, Ordering::SeqCst);
             async move {
@@ -108,7 +108,7 @@ impl Name {
             }
         })
         .await;
-        Self { front, leads_to, cuts, came }
+        Self { fake_server, leads_to, cuts, came }
     }
 
     fn lead_to(&self, server: &Server) {
@@ -122,7 +122,7 @@ impl Name {
 
     fn connect(&self, pair: &Pair) -> Connect {
         let url = pair.primary.url("postgres");
-        let (before, after) = (format!(":{}/", pair.primary.port()), format!(":{}/", self.front.port));
+        let (before, after) = (format!(":{}/", pair.primary.port()), format!(":{}/", self.fake_server.port));
         Connect::new(url.replace(&before, &after), "test", 2)
     }
 
@@ -180,7 +180,7 @@ async fn a_name_that_leads_to_a_standby_for_a_while_is_followed_back_to_the_prim
     let looks = Db::connect(&name.connect(&pair)).await.unwrap();
     let (goes_on, attempts) = (Arc::new(Notify::new()), Arc::new(Mutex::new(Vec::new())));
     let (waits, saw) = (Arc::clone(&goes_on), Arc::clone(&attempts));
-    let worker = Worker::builder(name.connect(&pair), "mail").workers(4).handler("send", move |task| {
+    let worker = Worker::builder(name.connect(&pair), "mail").slots(4).handler("send", move |task| {
         let (waits, saw) = (Arc::clone(&waits), Arc::clone(&saw));
         async move {
             saw.lock().unwrap().push(task.attempt);
@@ -190,7 +190,7 @@ async fn a_name_that_leads_to_a_standby_for_a_while_is_followed_back_to_the_prim
             Ok(())
         }
     });
-    let stop = Stop::new();
+    let stop = Shutdown::new();
     let instance = tokio::spawn(worker.build().unwrap().run(stop.clone()));
     let runs_meanwhile = enqueue(&primary, "\"wait\"").await;
     within(SOON, async || attempts.lock().unwrap().len() == 1).await;
@@ -213,7 +213,7 @@ async fn a_name_that_leads_to_a_standby_for_a_while_is_followed_back_to_the_prim
         .await;
     assert_eq!(*attempts.lock().unwrap(), [1, 1], "no attempt was used up for nothing");
     stop.drain();
-    assert_eq!(instance.await.unwrap().unwrap(), Ended::Drained);
+    assert_eq!(instance.await.unwrap().unwrap(), ExitReason::Drained);
 
     several_hosts_and_readers(&pair, runs_meanwhile).await;
 }
@@ -225,11 +225,11 @@ async fn a_fenced_instance_says_goodbye_to_the_primary_and_uses_up_no_attempt() 
     let primary = Db::connect(&Connect::new(pair.primary.url("postgres"), "test", 2)).await.unwrap();
     let started = Arc::new(AtomicU32::new(0));
     let starts = Arc::clone(&started);
-    let worker = Worker::builder(name.connect(&pair), "mail").workers(4).handler("send", move |_| {
+    let worker = Worker::builder(name.connect(&pair), "mail").slots(4).handler("send", move |_| {
         starts.fetch_add(1, Ordering::SeqCst);
         async { std::future::pending::<Result<(), rowlock_worker::Fail>>().await }
     });
-    let instance = tokio::spawn(worker.build().unwrap().run(Stop::new()));
+    let instance = tokio::spawn(worker.build().unwrap().run(Shutdown::new()));
     let task = enqueue(&primary, "{}").await;
     within(SOON, async || started.load(Ordering::SeqCst) == 1).await;
     name.lead_to(&pair.standby);
@@ -239,7 +239,7 @@ async fn a_fenced_instance_says_goodbye_to_the_primary_and_uses_up_no_attempt() 
     tokio::time::sleep(rowlock_queue::LEASE_DURATION.saturating_sub(Duration::from_secs(1))).await;
     name.lead_to(&pair.primary);
     let ended = tokio::time::timeout(SOON, instance).await.expect("it has said goodbye").unwrap().unwrap();
-    assert!(matches!(ended, Ended::Fenced(_)), "{ended:?}");
+    assert!(matches!(ended, ExitReason::Fenced(_)), "{ended:?}");
     let details = rowlock_queue::describe_task(&primary, task).await.unwrap().unwrap();
     assert_eq!((details.state.as_str(), details.attempt), ("available", 0));
 }

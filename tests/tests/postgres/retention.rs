@@ -51,11 +51,11 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
         rowlock_queue::Declaration { keep_completed: keep, keep_cancelled: keep, ..declaration("mail") };
     declare(&test.db, &brief).await.unwrap();
     test.enqueue_many(2).await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
-    member.settle(&claimed, &Outcome::Complete { result: None }).await;
-    let claimed = member.claim(1).await;
-    member.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
+    instance.settle(&claimed, &Outcome::Complete { result: None }).await;
+    let claimed = instance.claim(1).await;
+    instance.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
     let later = Some(Duration::from_hours(1));
     test.enqueue_with(&EnqueueOptions { delay: later, ..Default::default() }).await;
     test.enqueue().await;
@@ -90,14 +90,14 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
         "available, scheduled, dead"
     );
     assert_eq!(test.audited().await, (0, 1, 0, 43));
-    let claimed = member.claim(100).await;
+    let claimed = instance.claim(100).await;
     let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
     let bodies = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
     assert_eq!(bodies.len(), 42, "the old one has its body too");
 }
 
 #[tokio::test]
-async fn a_body_is_found_that_retention_moves_meanwhile() {
+async fn a_payload_is_found_that_retention_moves_meanwhile() {
     let test = TestDb::new().await;
     let keep = Duration::from_secs(1);
     let brief =
@@ -105,8 +105,8 @@ async fn a_body_is_found_that_retention_moves_meanwhile() {
     declare(&test.db, &brief).await.unwrap();
     test.enqueue().await;
     test.run(AGE).await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
     let (ids, token) = ([claimed.tasks[0].id], claimed.token.unwrap());
     test.run("select rowlock.empty_task_partition()").await;
     let mut cleaner = test.session().await;
@@ -269,14 +269,14 @@ async fn a_task_is_remembered_from_when_it_finished_however_long_it_waited() {
     let ids = test.enqueue_many(2).await;
     test.run(AGE).await;
     let aged = |id: rowlock_queue::TaskId| rowlock_queue::TaskId(id.0 - ((3 * 86400) << 31));
-    let mut member = test.instance("a").await;
+    let mut instance = test.instance("a").await;
     let done = Outcome::Complete { result: Some("42".into()) };
     // One finishes before its partition goes, the other one after.
-    let claimed = member.claim(1).await;
-    member.settle(&claimed, &done).await;
+    let claimed = instance.claim(1).await;
+    instance.settle(&claimed, &done).await;
     assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
-    let claimed = member.claim(1).await;
-    member.settle(&claimed, &done).await;
+    let claimed = instance.claim(1).await;
+    instance.settle(&claimed, &done).await;
     // Before, both were gone within a minute.
     maintain_partitions(&test.db).await.unwrap();
     for id in &ids {
@@ -294,13 +294,13 @@ async fn a_last_attempt_beside_retention_is_the_last_one() {
     brief(&test).await;
     test.enqueue_with(&EnqueueOptions { max_attempts: Some(1), ..Default::default() }).await;
     test.run(AGE).await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(1).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
     test.run("select rowlock.empty_task_partition()").await;
     let mut cleaner = test.session().await;
     cleaner.execute("begin; select rowlock.empty_task_partition()").await.unwrap();
     let retry = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
-    let (settled, ()) = tokio::join!(member.settle(&claimed, &retry), async {
+    let (settled, ()) = tokio::join!(instance.settle(&claimed, &retry), async {
         test.until_somebody_waits().await;
         cleaner.execute("commit").await.unwrap();
     });

@@ -35,26 +35,26 @@ async fn what_is_granted_needs_no_right_on_a_table() {
 async fn an_instance_with_a_workers_rights_sweeps_a_late_commit() {
     let test = TestDb::new().await;
     let db = Db::connect(&test.login("machine", "'worker'").await).await.unwrap();
-    let mut member = TestInstance::join(&db, "a").await;
-    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
+    let mut instance = TestInstance::join(&db, "a").await;
+    let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     let mut producer = test.session().await;
     let late = "begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}')";
     producer.execute(late).await.unwrap();
     let k: i64 = test.one("select last_value from rowlock.k_seq").await;
     test.run("select nextval('rowlock.k_seq')").await;
-    member.walk_past(k).await;
+    instance.walk_past(k).await;
     producer.execute("commit").await.unwrap();
-    assert!(member.claim(1).await.tasks.is_empty(), "claims have walked past it");
+    assert!(instance.claim(1).await.tasks.is_empty(), "claims have walked past it");
     let since = std::time::Instant::now();
     loop {
-        let report = maintainer.run_once(&db, None, Some(&member.watermarks)).await.unwrap();
+        let report = maintainer.run_once(&db, None, Some(&instance.watermarks)).await.unwrap();
         if report.missed_moved > 0 {
             break;
         }
         assert!(since.elapsed() < Duration::from_secs(20), "nothing was swept");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert_eq!(member.claim(1).await.tasks.len(), 1);
+    assert_eq!(instance.claim(1).await.tasks.len(), 1);
 }
 
 #[tokio::test]
@@ -67,14 +67,14 @@ async fn an_instance_with_a_workers_rights_does_all_that_an_instance_does() {
     let mut lost = TestInstance::join(&db, "lost").await;
     lost.claim(2).await;
     test.silence(lost.id()).await;
-    let mut member = TestInstance::join(&db, "a").await;
-    member.sleep().await;
-    let claimed = member.claim(3).await;
+    let mut instance = TestInstance::join(&db, "a").await;
+    instance.sleep().await;
+    let claimed = instance.claim(3).await;
     let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
     assert_eq!(rowlock_queue::fetch(&db, claimed.token.unwrap(), &ids).await.unwrap().len(), 3);
-    member.settle(&claimed, &Outcome::Retry { delay: Duration::ZERO, error: "no".into() }).await;
-    let report = Maintainer::of_instance(member.id(), member.joined.queue)
-        .run_once(&db, None, Some(&member.watermarks))
+    instance.settle(&claimed, &Outcome::Retry { delay: Duration::ZERO, error: "no".into() }).await;
+    let report = Maintainer::of_instance(instance.id(), instance.joined.queue)
+        .run_once(&db, None, Some(&instance.watermarks))
         .await
         .expect("moving, sweeping, retention");
     assert_eq!(report.due_moved, 3);
@@ -85,9 +85,9 @@ async fn an_instance_with_a_workers_rights_does_all_that_an_instance_does() {
     );
     let rescued: Option<i32> = session.fetch_one(AssertSqlSafe(rescue)).await.unwrap().get(0);
     assert_eq!(rescued, Some(2));
-    rowlock_queue::release_unknown_leases(&db, member.id(), &[]).await.unwrap();
-    rowlock_queue::drain(&db, member.id()).await.unwrap();
-    rowlock_queue::leave(&db, member.id()).await.unwrap();
+    rowlock_queue::release_unknown_leases(&db, instance.id(), &[]).await.unwrap();
+    rowlock_queue::drain(&db, instance.id()).await.unwrap();
+    rowlock_queue::leave(&db, instance.id()).await.unwrap();
     for refused in [
         "select * from rowlock.queue",
         "select payload from rowlock.task",

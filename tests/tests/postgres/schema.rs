@@ -83,7 +83,7 @@ async fn an_owner_without_other_rights_migrates() {
 
 /// Before, the next migration called the functions that it found there, as the owner of the database.
 #[tokio::test]
-async fn a_schema_of_a_stranger_is_refused_and_nothing_in_it_is_called() {
+async fn a_schema_of_another_owner_is_refused_and_nothing_in_it_is_called() {
     let (test, owner) = owned().await;
     let mallory = test.login("mallory", "").await;
     test.run(format!("grant create on database {0} to mallory_{0}", test.name)).await;
@@ -237,12 +237,12 @@ async fn produce(test: Arc<TestDb>, stop: CancellationToken, done: Arc<AtomicU64
 }
 
 async fn perform(name: &'static str, test: Arc<TestDb>, stop: CancellationToken, done: Arc<AtomicU64>) {
-    let mut member = test.instance(name).await;
+    let mut instance = test.instance(name).await;
     while !stop.is_cancelled() {
-        let claimed = member.claim(10).await;
-        let settled = member.settle(&claimed, &COMPLETE).await;
+        let claimed = instance.claim(10).await;
+        let settled = instance.settle(&claimed, &COMPLETE).await;
         assert!(settled.iter().all(|settled| *settled == Settled::Done), "{settled:?}");
-        member.heartbeat(0, 10).await;
+        instance.heartbeat(0, 10).await;
         done.fetch_add(1, Ordering::Relaxed);
     }
 }

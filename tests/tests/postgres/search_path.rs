@@ -63,8 +63,8 @@ async fn nothing_in_public_is_ever_called() {
     let through = Db::connect_with_retry(&connect, Some(Duration::from_secs(20))).await.unwrap();
     through.migrate().await.unwrap();
     own(&through, &tasks).await;
-    let mut member = TestInstance::join(&through, "pooled").await;
-    perform(&mut member).await;
+    let mut instance = TestInstance::join(&through, "pooled").await;
+    perform(&mut instance).await;
     let hits: String = test
         .one("select coalesce(string_agg(distinct who || ' ran ' || what, '; '), '') from public.hit")
         .await;
@@ -121,9 +121,9 @@ async fn work(test: &TestDb, owner: &Db) {
     db.check_schema().await.unwrap();
     let mut gone = TestInstance::join(&db, "gone").await;
     gone.claim(3).await;
-    let mut member = TestInstance::join(&db, "a").await;
-    listen(&machine).await.unwrap().heartbeat(&member.says(0, 5)).await.unwrap();
-    perform(&mut member).await;
+    let mut instance = TestInstance::join(&db, "a").await;
+    listen(&machine).await.unwrap().heartbeat(&instance.says(0, 5)).await.unwrap();
+    perform(&mut instance).await;
     test.silence(gone.id()).await;
     let rescue = format!(
         "select rowlock.rescue(instance, heartbeat) from rowlock.newest_heartbeats() where instance = {}",
@@ -132,14 +132,14 @@ async fn work(test: &TestDb, owner: &Db) {
     let rescued: Option<i32> = test.one(rescue).await;
     assert_eq!(rescued, Some(3));
     rowlock_queue::lock_holders(&db).await.unwrap();
-    rowlock_queue::leave(&db, member.id()).await.unwrap();
+    rowlock_queue::leave(&db, instance.id()).await.unwrap();
     rowlock_queue::retry_all_dead(owner, "mail").await.unwrap();
 }
 
 /// What an instance does while it lives.
-async fn perform(member: &mut TestInstance) {
-    member.sleep().await;
-    let mut maintainer = Maintainer::of_instance(member.id(), member.joined.queue);
+async fn perform(instance: &mut TestInstance) {
+    instance.sleep().await;
+    let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     for outcome in [
         Outcome::Complete { result: Some("{}".into()) },
         Outcome::Retry { delay: Duration::ZERO, error: "no".into() },
@@ -147,30 +147,30 @@ async fn perform(member: &mut TestInstance) {
         Outcome::Snooze { delay: Duration::from_secs(1) },
         Outcome::Release,
     ] {
-        let claimed = member.claim(20).await;
+        let claimed = instance.claim(20).await;
         let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
         if let Some(token) = claimed.token {
-            rowlock_queue::fetch(&member.db, token, &ids).await.unwrap();
+            rowlock_queue::fetch(&instance.db, token, &ids).await.unwrap();
         }
-        rowlock_queue::settle(&member.db, member.id(), &settlements(&claimed, &outcome)).await.unwrap();
+        rowlock_queue::settle(&instance.db, instance.id(), &settlements(&claimed, &outcome)).await.unwrap();
         rowlock_queue::claim_again(
-            &member.db,
-            member.id(),
+            &instance.db,
+            instance.id(),
             1,
-            &member.watermarks,
+            &instance.watermarks,
             rowlock_queue::Token::random(),
         )
         .await
         .unwrap();
-        maintainer.note(&member.heartbeat(1, 5).await.noted);
+        maintainer.note(&instance.heartbeat(1, 5).await.noted);
         maintainer
-            .run_once(&member.db, Some(std::time::Instant::now()), Some(&member.watermarks))
+            .run_once(&instance.db, Some(std::time::Instant::now()), Some(&instance.watermarks))
             .await
             .unwrap();
     }
-    rowlock_queue::policy(&member.db, member.joined.queue).await.unwrap();
-    rowlock_queue::release_unknown_leases(&member.db, member.id(), &[]).await.unwrap();
-    rowlock_queue::drain(&member.db, InstanceId(member.id().0)).await.unwrap();
+    rowlock_queue::policy(&instance.db, instance.joined.queue).await.unwrap();
+    rowlock_queue::release_unknown_leases(&instance.db, instance.id(), &[]).await.unwrap();
+    rowlock_queue::drain(&instance.db, InstanceId(instance.id().0)).await.unwrap();
 }
 
 /// What people look at.

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::fake_server::{Front, SSL_REQUEST, message, port_of, refusal, startup};
+use crate::fake_server::{FakeServer, SSL_REQUEST, message, port_of, refusal, startup};
 
 /// A certificate as Postgres' own documentation has it made: X.509 version 1. For these tests alone.
 const VERSION_1: (&str, &str) =
@@ -35,7 +35,7 @@ impl ResolvesServerCert for Always {
 }
 
 /// A server that speaks TLS with this certificate, and refuses clients that do not.
-async fn server(test: &TestDb, certified: (&str, &str)) -> Front {
+async fn server(test: &TestDb, certified: (&str, &str)) -> FakeServer {
     let server = port_of(test);
     speaking_tls(certified, move |mut client| async move {
         let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
@@ -47,8 +47,8 @@ async fn server(test: &TestDb, certified: (&str, &str)) -> Front {
 /// What plays its part behind TLS with this certificate.
 async fn speaking_tls<R>(
     (certificate, key): (&str, &str),
-    play: impl Fn(TlsStream<TcpStream>) -> R + Clone + Send + 'static,
-) -> Front
+    serve: impl Fn(TlsStream<TcpStream>) -> R + Clone + Send + 'static,
+) -> FakeServer
 where
     R: Future<Output = std::io::Result<()>> + Send + 'static,
 {
@@ -60,8 +60,8 @@ where
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(Always(Arc::new(CertifiedKey::new(chain, key)))));
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    Front::start(move |mut client| {
-        let (acceptor, play) = (acceptor.clone(), play.clone());
+    FakeServer::start(move |mut client| {
+        let (acceptor, serve) = (acceptor.clone(), serve.clone());
         async move {
             let mut first = [0; 8];
             client.read_exact(&mut first).await?;
@@ -73,7 +73,7 @@ where
             }
             client.write_all(b"S").await?;
             let client = acceptor.accept(client).await?;
-            play(client).await
+            serve(client).await
         }
     })
     .await
@@ -112,12 +112,12 @@ async fn check_refused(connect: &Connect, expected: &str) {
 #[tokio::test]
 async fn a_certificate_of_version_1_is_taken_where_none_is_looked_at() {
     let test = TestDb::new().await;
-    let front = server(&test, VERSION_1).await;
+    let fake_server = server(&test, VERSION_1).await;
     // Before this was mended, both were refused, though psql connects.
     for query in ["?sslmode=require", "", "?sslmode=prefer", "?ssl=true", "?sslmode=allow"] {
-        check_taken(&front.connect_to(&test, query)).await;
+        check_taken(&fake_server.connect_to(&test, query)).await;
     }
-    check_refused(&front.connect_to(&test, "?sslmode=verify-full"), "version 1").await;
+    check_refused(&fake_server.connect_to(&test, "?sslmode=verify-full"), "version 1").await;
 }
 
 #[tokio::test]
@@ -125,17 +125,17 @@ async fn a_private_authority_is_taken_where_it_is_given() {
     let test = TestDb::new().await;
     let (right, wrong) = (ca(), ca());
     let (for_localhost, for_another) = (signed(&right, "localhost"), signed(&right, "db.example"));
-    let front = server(&test, (&for_localhost.0, &for_localhost.1)).await;
-    let given = |front: &Front, ca: &Ca, query| Connect {
+    let fake_server = server(&test, (&for_localhost.0, &for_localhost.1)).await;
+    let given = |fake_server: &FakeServer, ca: &Ca, query| Connect {
         ca_pem: Some(ca.pem().into()),
-        ..front.connect_to(&test, query)
+        ..fake_server.connect_to(&test, query)
     };
     for query in ["", "?sslmode=verify-full", "?sslmode=verify-ca", "?sslmode=require"] {
-        check_taken(&given(&front, &right, query)).await;
-        check_refused(&given(&front, &wrong, query), "signed by no authority that is known").await;
+        check_taken(&given(&fake_server, &right, query)).await;
+        check_refused(&given(&fake_server, &wrong, query), "signed by no authority that is known").await;
     }
     check_refused(
-        &front.connect_to(&test, "?sslmode=verify-full"),
+        &fake_server.connect_to(&test, "?sslmode=verify-full"),
         "spec.database.caRef, --database-ca-file",
     )
     .await;
@@ -146,7 +146,7 @@ async fn a_private_authority_is_taken_where_it_is_given() {
     }
     let file = |name: &str, mode| {
         let query = format!("?sslmode={mode}&sslrootcert={}/{name}", folder.path().display());
-        front.connect_to(&test, &query)
+        fake_server.connect_to(&test, &query)
     };
     // As for libpq, `require` verifies where somebody names the authority.
     for mode in ["require", "verify-ca", "verify-full"] {
@@ -155,19 +155,19 @@ async fn a_private_authority_is_taken_where_it_is_given() {
         check_refused(&file("missing", mode), "cannot be read").await;
     }
 
-    let front = server(&test, (&for_another.0, &for_another.1)).await;
+    let fake_server = server(&test, (&for_another.0, &for_another.1)).await;
     // Before this was mended, `require` took any certificate of the authority.
     for query in ["", "?sslmode=require", "?ssl=true"] {
-        check_refused(&given(&front, &right, query), "not for the name `localhost`").await;
+        check_refused(&given(&fake_server, &right, query), "not for the name `localhost`").await;
     }
-    check_taken(&given(&front, &right, "?sslmode=verify-ca")).await;
+    check_taken(&given(&fake_server, &right, "?sslmode=verify-ca")).await;
 }
 
 #[tokio::test]
 async fn a_certificate_of_the_same_authority_for_another_name_gets_no_password() {
     let ca = ca();
     let another = signed(&ca, "db.example");
-    let front = speaking_tls((&another.0, &another.1), |mut client| async move {
+    let fake_server = speaking_tls((&another.0, &another.1), |mut client| async move {
         startup(&mut client).await?;
         client.write_all(&message(b'R', &[0, 0, 0, 3])).await?;
         // Nothing comes: a password would be told in the error.
@@ -178,7 +178,7 @@ async fn a_certificate_of_the_same_authority_for_another_name_gets_no_password()
     })
     .await;
     // Before this was mended, it went in clear to each server with a certificate of the authority.
-    let connect = Connect { ca_pem: Some(ca.pem().into()), ..front.connect("?sslmode=verify-ca") };
+    let connect = Connect { ca_pem: Some(ca.pem().into()), ..fake_server.connect("?sslmode=verify-ca") };
     let error = Db::connect(&connect).await.expect_err("it asks for the password in clear");
     assert!(matches!(&error, Error::Login(said) if said.contains("sslmode=verify-full")), "{error:?}");
 }
@@ -190,8 +190,8 @@ async fn a_server_whose_own_certificate_is_given_as_the_authority_is_taken() {
     let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let own = params.self_signed(&key).unwrap().pem();
-    let front = server(&test, (&own, &key.serialize_pem())).await;
-    let given = Connect { ca_pem: Some(own.into()), ..front.connect_to(&test, "") };
+    let fake_server = server(&test, (&own, &key.serialize_pem())).await;
+    let given = Connect { ca_pem: Some(own.into()), ..fake_server.connect_to(&test, "") };
     check_taken(&given).await;
-    check_refused(&front.connect_to(&test, "?sslmode=verify-full"), "one of an authority").await;
+    check_refused(&fake_server.connect_to(&test, "?sslmode=verify-full"), "one of an authority").await;
 }

@@ -83,8 +83,8 @@ async fn watermarks_that_are_too_high_are_refused_and_lead_no_other_astray() {
 async fn payloads_are_for_who_holds_the_tasks() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(5).await;
-    let mut member = test.instance("a").await;
-    let claimed = member.claim(2).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(2).await;
     let bodies = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
     assert_eq!(bodies.len(), 2, "its own only");
     assert!(rowlock_queue::fetch(&test.db, rowlock_queue::Token(1), &ids).await.unwrap().is_empty());

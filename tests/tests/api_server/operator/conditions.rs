@@ -4,26 +4,26 @@ use rowlock_operator::kubernetes::Config;
 use rowlock_tests::server as postgres;
 use serde_json::{Value, json};
 
-use super::stage::{EMAILS, Stage, until};
+use super::harness::{EMAILS, Harness, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_is_missing_or_wrong_is_named_until_it_is_right() {
-    let stage = Stage::new("secret").await;
-    stage.kubectl(&["delete", "secret", "db"]);
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
+    let harness = Harness::new("secret").await;
+    harness.kubectl(&["delete", "secret", "db"]);
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
     let check = async |expected: &str, says: &str| {
-        let message = stage.until("Ready", expected).await;
+        let message = harness.until("Ready", expected).await;
         assert!(message.contains(says), "{message}");
         assert!(!message.contains("secretpassword"), "{message}");
-        stage.until("Stalled", &expected.replace("False", "True")).await;
+        harness.until("Stalled", &expected.replace("False", "True")).await;
     };
     check("False SecretNotFound", "create it, with the URL of the database under the key `uri`").await;
-    stage.kubectl(&["create", "secret", "generic", "db", "--from-literal=url=x"]);
+    harness.kubectl(&["create", "secret", "generic", "db", "--from-literal=url=x"]);
     check("False SecretInvalid", "has no key `uri` but url: set spec.database.secretRef.key").await;
-    stage.secret("host=secretpassword");
+    harness.secret("host=secretpassword");
     until("the key is there", || {
-        let (said, message) = stage.condition("emails", "Ready");
+        let (said, message) = harness.condition("emails", "Ready");
         if message.contains("the database URL cannot be read: write postgres://") {
             Ok(())
         } else {
@@ -31,57 +31,57 @@ async fn a_secret_that_is_missing_or_wrong_is_named_until_it_is_right() {
         }
     })
     .await;
-    stage.secret("postgres://nobody:secretpassword@127.0.0.1:1/d");
-    let message = stage.until("Ready", "False ConnectionFailed").await;
+    harness.secret("postgres://nobody:secretpassword@127.0.0.1:1/d");
+    let message = harness.until("Ready", "False ConnectionFailed").await;
     assert!(!message.contains("secretpassword"), "{message}");
-    stage.until("Stalled", "False Succeeded").await;
-    stage.secret(&postgres::url("no_such_database"));
+    harness.until("Stalled", "False Succeeded").await;
+    harness.secret(&postgres::url("no_such_database"));
     check("False AccessDenied", "no_such_database").await;
-    stage.secret(&postgres::url(&stage.db.name));
-    stage.until("Ready", "True Succeeded").await;
-    let events = stage.kubectl(&["get", "events"]);
+    harness.secret(&postgres::url(&harness.db.name));
+    harness.until("Ready", "True Succeeded").await;
+    let events = harness.kubectl(&["get", "events"]);
     assert!(events.contains("SecretNotFound") && !events.contains("secretpassword"), "{events}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_of_a_newer_release_are_left_alone() {
-    let stage = Stage::new("newer").await;
-    stage.db.run("insert into rowlock.migration values (999, 'tomorrow', 999)").await;
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    let message = stage.until("Stalled", "True SchemaTooNew").await;
+    let harness = Harness::new("newer").await;
+    harness.db.run("insert into rowlock.migration values (999, 'tomorrow', 999)").await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    let message = harness.until("Stalled", "True SchemaTooNew").await;
     assert!(message.contains("use a newer release"), "{message}");
-    stage.until("SchemaReady", "False SchemaTooNew").await;
-    stage.until("DatabaseReachable", "True Succeeded").await;
-    stage.db.run("delete from rowlock.migration where version = 999").await;
-    stage.until("Ready", "True Succeeded").await;
+    harness.until("SchemaReady", "False SchemaTooNew").await;
+    harness.until("DatabaseReachable", "True Succeeded").await;
+    harness.db.run("delete from rowlock.migration where version = 999").await;
+    harness.until("Ready", "True Succeeded").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_that_may_not_make_tables_is_told_what_it_lacks() {
-    let stage = Stage::new("powerless").await;
-    let role = format!("powerless_{}", stage.db.name);
-    stage.db.run("drop schema rowlock cascade").await;
-    stage.db.run(format!("create role {role} login password 'x'")).await;
-    let url = postgres::url(&stage.db.name);
+    let harness = Harness::new("powerless").await;
+    let role = format!("powerless_{}", harness.db.name);
+    harness.db.run("drop schema rowlock cascade").await;
+    harness.db.run(format!("create role {role} login password 'x'")).await;
+    let url = postgres::url(&harness.db.name);
     let (_, host) = url.split_once('@').unwrap();
-    stage.secret(&format!("postgres://{role}:x@{host}"));
-    stage.task_queue("emails", EMAILS);
-    let operator = stage.operator().await;
-    let message = stage.until("Stalled", "True MigrationFailed").await;
+    harness.secret(&format!("postgres://{role}:x@{host}"));
+    harness.task_queue("emails", EMAILS);
+    let operator = harness.operator().await;
+    let message = harness.until("Stalled", "True MigrationFailed").await;
     assert!(message.contains("own the database"), "{message}");
-    stage.db.run(format!("grant create on database {} to {role}", stage.db.name)).await;
-    stage.until("Ready", "True Succeeded").await;
+    harness.db.run(format!("grant create on database {} to {role}", harness.db.name)).await;
+    harness.until("Ready", "True Succeeded").await;
     operator.stop().await;
-    stage.db.run(format!("drop owned by {role} cascade; drop role {role}")).await;
+    harness.db.run(format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_template_that_the_server_refuses_stops_nothing() {
-    let stage = Stage::new("refused").await;
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
+    let harness = Harness::new("refused").await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
     for (template, says) in [
         (
             json!({ "spec": { "containers": [{ "name": "handler", "image": "emails:2", "imagee": "x" }] } }),
@@ -93,9 +93,9 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
             "duplicate",
         ),
     ] {
-        stage.change(&json!({ "template": template }));
+        harness.change(&json!({ "template": template }));
         until("the template is refused", || {
-            let (said, message) = stage.condition("emails", "Stalled");
+            let (said, message) = harness.condition("emails", "Stalled");
             if said == "True TemplateRejected" && message.contains(says) {
                 Ok(())
             } else {
@@ -106,17 +106,17 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
     }
     // Each has an event with its own words: before this was mended, the first was shown for all of them.
     until("the last refusal has an event", || {
-        let events = stage.kubectl(&["get", "events"]);
+        let events = harness.kubectl(&["get", "events"]);
         if events.contains("imagee") && events.contains("uplicate") { Ok(()) } else { Err(events) }
     })
     .await;
     // In the words of the template, in which nobody has written an init container.
-    let (_, message) = stage.condition("emails", "Stalled");
+    let (_, message) = harness.condition("emails", "Stalled");
     assert!(message.contains("containers[name=\"handler\"]"), "{message}");
     // What ran before is scaled on.
-    stage.db.enqueue_many(1000).await;
-    stage.until_replicas(4).await;
-    let deployment = stage.deployment();
+    harness.db.enqueue_many(1000).await;
+    harness.until_replicas(4).await;
+    let deployment = harness.deployment();
     assert_eq!(deployment["spec"]["template"]["spec"]["initContainers"][0]["image"], "emails:1");
     let made_from = &deployment["metadata"]["annotations"]["rowlock.dev/generation"];
     assert_eq!(
@@ -124,10 +124,10 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
         "of a later one it would look like a change of the operator's own, which waits for a rollout slot"
     );
     let sound = json!({ "spec": { "containers": [{ "name": "handler", "image": "emails:3" }] } });
-    stage.change(&json!({ "template": sound }));
-    stage.until("Stalled", "False Succeeded").await;
+    harness.change(&json!({ "template": sound }));
+    harness.until("Stalled", "False Succeeded").await;
     until("the new image is there", || {
-        let image = stage.deployment()["spec"]["template"]["spec"]["initContainers"][0]["image"].clone();
+        let image = harness.deployment()["spec"]["template"]["spec"]["initContainers"][0]["image"].clone();
         if image == "emails:3" { Ok(()) } else { Err(image.to_string()) }
     })
     .await;
@@ -135,39 +135,39 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_of_another_owner_gets_no_workers_of_ours() {
-    let stage = Stage::new("anothers").await;
-    rowlock_queue::declare(&stage.db.db, &rowlock_tests::declaration("mail")).await.unwrap();
-    stage.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
-    stage.task_queue("letters", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
-    let _operator = stage.operator().await;
-    let message = stage.until("Stalled", "True OwnedByAnother").await;
+    let harness = Harness::new("anothers").await;
+    rowlock_queue::declare(&harness.db.db, &rowlock_tests::declaration("mail")).await.unwrap();
+    harness.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    harness.task_queue("letters", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    let _operator = harness.operator().await;
+    let message = harness.until("Stalled", "True OwnedByAnother").await;
     assert!(message.contains("belongs to tests"), "{message}");
     until("the second has no queue either", || {
-        let (said, message) = stage.condition("letters", "Stalled");
+        let (said, message) = harness.condition("letters", "Stalled");
         if message.contains("an older TaskQueue") { Ok(()) } else { Err(format!("{said} {message}")) }
     })
     .await;
-    let replicas = stage.deployment()["spec"]["replicas"].clone();
+    let replicas = harness.deployment()["spec"]["replicas"].clone();
     assert!(replicas == 0 || replicas.is_null(), "{replicas}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_and_quotas_speak_through_conditions() {
-    let stage = Stage::new("pods").await;
-    stage.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
-    let _operator = stage.operator().await;
-    stage.until_replicas(4).await;
-    stage.until("Ready", "False Progressing").await;
-    stage.kubectl(&["create", "serviceaccount", "default"]);
-    let metadata = stage.deployment()["spec"]["template"]["metadata"]["labels"].clone();
+    let harness = Harness::new("pods").await;
+    harness.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    let _operator = harness.operator().await;
+    harness.until_replicas(4).await;
+    harness.until("Ready", "False Progressing").await;
+    harness.kubectl(&["create", "serviceaccount", "default"]);
+    let metadata = harness.deployment()["spec"]["template"]["metadata"]["labels"].clone();
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "emails-1", "labels": metadata },
         "spec": { "containers": [{ "name": "worker", "image": "w" }] }
     });
-    stage.apply(&pod.to_string());
+    harness.apply(&pod.to_string());
     let status = |status: serde_json::Value| {
         let patch = json!({ "status": status }).to_string();
-        stage.kubectl(&["patch", "pod", "emails-1", "--subresource=status", "--type=merge", "-p", &patch]);
+        harness.kubectl(&["patch", "pod", "emails-1", "--subresource=status", "--type=merge", "-p", &patch]);
     };
     let handler = |state: serde_json::Value| {
         json!({ "initContainerStatuses": [{
@@ -176,56 +176,56 @@ async fn pods_and_quotas_speak_through_conditions() {
         }] })
     };
     status(handler(json!({ "waiting": { "reason": "ImagePullBackOff", "message": "not found" } })));
-    let message = stage.until("HandlerHealthy", "False ImageNotPulled").await;
+    let message = harness.until("HandlerHealthy", "False ImageNotPulled").await;
     assert!(message.contains("`emails:1`"), "{message}");
     status(handler(json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } })));
-    let message = stage.until("Ready", "False CrashLooping").await;
+    let message = harness.until("Ready", "False CrashLooping").await;
     assert!(message.contains("for want of memory"), "{message}");
     // One is enough to see whether it gets better; it stays one while it starts once more.
-    stage.until_replicas(1).await;
+    harness.until_replicas(1).await;
     status(handler(json!({ "running": {} })));
-    stage.until("Ready", "False CrashLooping").await;
+    harness.until("Ready", "False CrashLooping").await;
     status(json!({ "initContainerStatuses": [], "conditions": [{ "type": "Ready", "status": "True" }] }));
-    stage.until("HandlerHealthy", "True Succeeded").await;
-    stage.until("Ready", "True Succeeded").await;
-    stage.until_replicas(4).await;
+    harness.until("HandlerHealthy", "True Succeeded").await;
+    harness.until("Ready", "True Succeeded").await;
+    harness.until_replicas(4).await;
     let quota = json!({ "status": { "conditions": [{
         "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods=1"
     }] } });
     let patch = quota.to_string();
-    stage.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
-    let message = stage.until("Stalled", "True PodsRejected").await;
+    harness.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
+    let message = harness.until("Stalled", "True PodsRejected").await;
     assert!(message.contains("exceeded quota: pods=1"), "{message}");
 }
 
 /// Without controllers, what a quota holds is written by hand.
-fn quota(stage: &Stage) {
+fn quota(harness: &Harness) {
     let hard = json!({ "limits.memory": "1Gi" });
-    stage.apply(
+    harness.apply(
         &json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" }, "spec": { "hard": hard } })
             .to_string(),
     );
     let patch = json!({ "status": { "hard": hard, "used": { "limits.memory": "0" } } }).to_string();
-    stage.kubectl(&["patch", "resourcequota", "q", "--subresource=status", "--type=merge", "-p", &patch]);
+    harness.kubectl(&["patch", "resourcequota", "q", "--subresource=status", "--type=merge", "-p", &patch]);
 }
 
 /// A pod as the queue's Deployment has them made, which no watch sees.
-fn pod(stage: &Stage) -> Value {
-    let spec = stage.deployment()["spec"]["template"]["spec"].clone();
+fn pod(harness: &Harness) -> Value {
+    let spec = harness.deployment()["spec"]["template"]["spec"].clone();
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": spec })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_that_asks_for_limits_is_named_with_the_value_that_gives_them_to_workers() {
-    let stage = Stage::new("limits-asked").await;
-    stage.kubectl(&["create", "serviceaccount", "default"]);
-    quota(&stage);
+    let harness = Harness::new("limits-asked").await;
+    harness.kubectl(&["create", "serviceaccount", "default"]);
+    quota(&harness);
     let limits = "image: 'emails:1', resources: { limits: { memory: 64Mi } }";
-    stage.task_queue("emails", &EMAILS.replace("image: 'emails:1'", limits));
-    let operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
+    harness.task_queue("emails", &EMAILS.replace("image: 'emails:1'", limits));
+    let operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
     let said = until("a pod is refused", || {
-        let refusal = stage.refusal(&pod(&stage));
+        let refusal = harness.refusal(&pod(&harness));
         refusal
             .filter(|said| said.contains("for: worker"))
             .ok_or("it is not, or for another reason".to_owned())
@@ -234,12 +234,12 @@ async fn a_quota_that_asks_for_limits_is_named_with_the_value_that_gives_them_to
     let failure =
         json!({ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said });
     let patch = json!({ "status": { "conditions": [failure] } }).to_string();
-    stage.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
-    let message = stage.until("Stalled", "True PodsRejected").await;
+    harness.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
+    let message = harness.until("Stalled", "True PodsRejected").await;
     assert!(message.contains("workerResources of the operator's chart"), "{message}");
     operator.stop().await;
     let limited = json!({ "limits": { "memory": "96Mi" } });
     let give = |config: &mut Config| config.worker_resources = serde_json::from_value(limited).unwrap();
-    let _operator = stage.operator_with(give).await;
-    until("a pod is let in", || stage.refusal(&pod(&stage)).map_or(Ok(()), Err)).await;
+    let _operator = harness.operator_with(give).await;
+    until("a pod is let in", || harness.refusal(&pod(&harness)).map_or(Ok(()), Err)).await;
 }

@@ -3,63 +3,63 @@
 use rowlock_tests::{TestDb, server as postgres};
 use url::Url;
 
-use super::stage::{EMAILS, Stage, until_async};
+use super::harness::{EMAILS, Harness, until_async};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_database_is_noticed_and_used() {
-    let stage = Stage::new("moved").await;
-    stage.task_queue("emails", EMAILS);
-    let operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
-    let first = stage.get("tq", "emails")["status"]["database"]["identity"].as_str().unwrap().to_owned();
-    assert!(first.starts_with(&format!("{}@", stage.db.name)), "{first}");
+    let harness = Harness::new("moved").await;
+    harness.task_queue("emails", EMAILS);
+    let operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    let first = harness.get("tq", "emails")["status"]["database"]["identity"].as_str().unwrap().to_owned();
+    assert!(first.starts_with(&format!("{}@", harness.db.name)), "{first}");
     // It is remembered by the TaskQueue, not by the operator.
     operator.stop().await;
     let other = TestDb::empty().await;
-    stage.secret(&postgres::url(&other.name));
-    let _operator = stage.operator().await;
-    let message = stage.until("DatabaseReachable", "True DatabaseChanged").await;
+    harness.secret(&postgres::url(&other.name));
+    let _operator = harness.operator().await;
+    let message = harness.until("DatabaseReachable", "True DatabaseChanged").await;
     assert!(message.contains(&first) && message.contains(&other.name), "{message}");
-    stage.until("Ready", "True Succeeded").await;
-    stage.until_event("DatabaseChanged").await;
+    harness.until("Ready", "True Succeeded").await;
+    harness.until_event("DatabaseChanged").await;
     let queues: i64 = other.one("select count(*) from rowlock.queue where name = 'mail'").await;
     assert_eq!(queues, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_gone_are_made_again() {
-    let stage = Stage::new("emptied").await;
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
-    stage.db.run("drop schema rowlock cascade").await;
+    let harness = Harness::new("emptied").await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    harness.db.run("drop schema rowlock cascade").await;
     until_async("the queue is there again", || async {
-        let there: bool = stage.db.one("select to_regclass('rowlock.queue') is not null").await;
+        let there: bool = harness.db.one("select to_regclass('rowlock.queue') is not null").await;
         if !there {
             return Err("no tables".to_owned());
         }
-        match stage.db.one::<i64>("select count(*) from rowlock.queue where name = 'mail'").await {
+        match harness.db.one::<i64>("select count(*) from rowlock.queue where name = 'mail'").await {
             1 => Ok(()),
             other => Err(other.to_string()),
         }
     })
     .await;
-    stage.until("Ready", "True Succeeded").await;
+    harness.until("Ready", "True Succeeded").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn producers_ring_for_a_queue_that_sleeps_without_an_instance() {
-    let stage = Stage::new("notify").await;
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
-    let asked = || stage.db.one::<bool>("select notify_until > now() from rowlock.queue");
+async fn producers_notify_for_an_idle_queue_without_an_instance() {
+    let harness = Harness::new("notify").await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    let asked = || harness.db.one::<bool>("select notify_until > now() from rowlock.queue");
     until_async("NOTIFY is kept on", || async {
         if asked().await { Ok(()) } else { Err("it is not".to_owned()) }
     })
     .await;
-    stage.db.enqueue().await;
-    stage.until_replicas(1).await;
+    harness.db.enqueue().await;
+    harness.until_replicas(1).await;
 }
 
 /// Users and their Secrets for one database; their queues have the same names.
@@ -67,23 +67,23 @@ const TEAMS: [&str; 5] = ["ants", "bees", "cats", "dogs", "emus"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
-    let stage = Stage::new("teams").await;
-    let role = |team: &str| format!("{}_{team}", stage.db.name);
+    let harness = Harness::new("teams").await;
+    let role = |team: &str| format!("{}_{team}", harness.db.name);
     for team in TEAMS {
         let role = role(team);
-        stage.db.run(format!("create role {role} superuser login password 'secret'")).await;
-        let mut url = Url::parse(&postgres::url(&stage.db.name)).unwrap();
+        harness.db.run(format!("create role {role} superuser login password 'secret'")).await;
+        let mut url = Url::parse(&postgres::url(&harness.db.name)).unwrap();
         url.set_username(&role).unwrap();
         url.set_password(Some("secret")).unwrap();
-        stage.secret_named(team, url.as_str());
+        harness.secret_named(team, url.as_str());
         let spec = EMAILS
             .replace("queueName: mail", &format!("queueName: {team}"))
             .replace("name: db", &format!("name: {team}"));
-        stage.task_queue(team, &spec);
+        harness.task_queue(team, &spec);
     }
-    let _operator = stage.operator().await;
+    let _operator = harness.operator().await;
     for team in TEAMS {
-        stage.until_of(team, "Ready", "True Succeeded").await;
+        harness.until_of(team, "Ready", "True Succeeded").await;
     }
     // Who of them has sessions, and how many in all.
     let looker = || async {
@@ -91,7 +91,7 @@ async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
           where datname = current_database() and application_name = 'rowlock-operator'";
         let sessions = "select count(*) from pg_stat_activity
           where datname = current_database() and application_name = 'rowlock-operator'";
-        let (who, sessions) = (stage.db.one::<String>(who).await, stage.db.one::<i64>(sessions).await);
+        let (who, sessions) = (harness.db.one::<String>(who).await, harness.db.one::<i64>(sessions).await);
         // One looks, one is for what else there is to do, one listens for NOTIFY.
         if who.contains(' ') || who.is_empty() || 3 < sessions {
             return Err(format!("{sessions} of {who}"));
@@ -99,16 +99,16 @@ async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
         Ok(who)
     };
     let wakes = |team: &'static str| {
-        let stage = &stage;
+        let harness = &harness;
         async move {
             let sql = format!("select rowlock.enqueue('{team}', 'email', '{{}}')");
-            stage.db.run(sql).await;
-            stage.until_replicas_of(team, 1).await;
+            harness.db.run(sql).await;
+            harness.until_replicas_of(team, 1).await;
         }
     };
     let first = until_async("one of them has all sessions", looker).await;
     until_async("it has NOTIFY sent for all", || async {
-        match stage.db.one::<i64>("select count(*) from rowlock.queue where notify_until > now()").await {
+        match harness.db.one::<i64>("select count(*) from rowlock.queue where notify_until > now()").await {
             5 => Ok(()),
             other => Err(other.to_string()),
         }
@@ -117,11 +117,11 @@ async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
     let others: Vec<&str> = TEAMS.into_iter().filter(|team| role(team) != first).collect();
     wakes(others[0]).await;
     // That one may connect no more.
-    stage.db.run(format!("alter role {first} nologin")).await;
+    harness.db.run(format!("alter role {first} nologin")).await;
     let end = format!(
         "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{first}' and pid <> pg_backend_pid()"
     );
-    stage.db.run(end).await;
+    harness.db.run(end).await;
     let second = until_async("another one has them", || async {
         looker().await.and_then(|who| if who == first { Err(who) } else { Ok(who) })
     })
@@ -130,8 +130,8 @@ async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
     wakes(third).await;
     // It says so, though others see the database.
     let refused = TEAMS.into_iter().find(|team| role(team) == first).unwrap();
-    stage.until_of(refused, "DatabaseReachable", "False AccessDenied").await;
+    harness.until_of(refused, "DatabaseReachable", "False AccessDenied").await;
     for team in TEAMS {
-        stage.kubectl(&["delete", "tq", team]);
+        harness.kubectl(&["delete", "tq", team]);
     }
 }

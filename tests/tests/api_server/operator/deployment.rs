@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::stage::{EMAILS, Stage, until};
+use super::harness::{EMAILS, Harness, until};
 
 fn names(containers: &Value) -> Vec<&str> {
     containers.as_array().unwrap().iter().filter_map(|one| one["name"].as_str()).collect()
@@ -10,84 +10,84 @@ fn names(containers: &Value) -> Vec<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_queue_becomes_a_deployment_tables_and_a_queue() {
-    let stage = Stage::new("becomes").await;
-    stage.db.run("drop schema rowlock cascade").await;
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
-    let deployment = stage.deployment();
+    let harness = Harness::new("becomes").await;
+    harness.db.run("drop schema rowlock cascade").await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    let deployment = harness.deployment();
     let pod = &deployment["spec"]["template"]["spec"];
     assert_eq!((names(&pod["containers"]), names(&pod["initContainers"])), (vec!["worker"], vec!["handler"]));
     assert_eq!(deployment["spec"]["replicas"], 0);
-    let task_queue = stage.get("tq", "emails");
+    let task_queue = harness.get("tq", "emails");
     assert_eq!(deployment["metadata"]["ownerReferences"][0]["uid"], task_queue["metadata"]["uid"]);
-    assert_eq!(stage.get("pdb", "emails")["spec"]["maxUnavailable"], "25%");
-    let total: i32 = stage.db.one("select total_workers from rowlock.queue where name = 'mail'").await;
+    assert_eq!(harness.get("pdb", "emails")["spec"]["maxUnavailable"], "25%");
+    let total: i32 = harness.db.one("select total_workers from rowlock.queue where name = 'mail'").await;
     assert_eq!(total, 40);
     // Nothing of ours may hold up a namespace whose rights have gone already.
     assert!(task_queue["metadata"]["finalizers"].is_null());
     let status = &task_queue["status"];
     assert_eq!((&status["schema"], &status["observedGeneration"]), (&json!(8), &json!(1)));
-    stage.until("DatabaseReachable", "True Succeeded").await;
-    stage.until("SchemaReady", "True Succeeded").await;
-    stage.until("Stalled", "False Succeeded").await;
+    harness.until("DatabaseReachable", "True Succeeded").await;
+    harness.until("SchemaReady", "True Succeeded").await;
+    harness.until("Stalled", "False Succeeded").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_task_queue_changes_deployment_and_queue() {
-    let stage = Stage::new("changed").await;
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
-    stage.change(&json!({ "timeout": "5m", "workers": { "total": 7, "autoscaling": null } }));
-    stage.until_replicas(1).await;
+    let harness = Harness::new("changed").await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    harness.change(&json!({ "timeout": "5m", "workers": { "total": 7, "autoscaling": null } }));
+    harness.until_replicas(1).await;
     until("the grace is longer", || {
-        let grace = stage.deployment()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].clone();
+        let grace = harness.deployment()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].clone();
         if grace == 305 { Ok(()) } else { Err(grace.to_string()) }
     })
     .await;
-    let total: i32 = stage.db.one("select total_workers from rowlock.queue where name = 'mail'").await;
+    let total: i32 = harness.db.one("select total_workers from rowlock.queue where name = 'mail'").await;
     assert_eq!(total, 7);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_of_somebody_else_is_not_touched() {
-    let stage = Stage::new("foreign").await;
-    stage.kubectl(&["create", "deployment", "emails", "--image=theirs:1"]);
-    let before = stage.deployment();
-    stage.task_queue("emails", EMAILS);
-    let operator = stage.operator().await;
-    let message = stage.until("Stalled", "True OwnedByAnother").await;
+    let harness = Harness::new("foreign").await;
+    harness.kubectl(&["create", "deployment", "emails", "--image=theirs:1"]);
+    let before = harness.deployment();
+    harness.task_queue("emails", EMAILS);
+    let operator = harness.operator().await;
+    let message = harness.until("Stalled", "True OwnedByAnother").await;
     assert!(message.contains("rename or delete it"), "{message}");
-    assert_eq!(stage.deployment()["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
-    stage.kubectl(&["delete", "deployment", "emails"]);
-    stage.until("Ready", "True Succeeded").await;
-    assert_eq!(names(&stage.deployment()["spec"]["template"]["spec"]["containers"]), ["worker"]);
+    assert_eq!(harness.deployment()["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
+    harness.kubectl(&["delete", "deployment", "emails"]);
+    harness.until("Ready", "True Succeeded").await;
+    assert_eq!(names(&harness.deployment()["spec"]["template"]["spec"]["containers"]), ["worker"]);
     operator.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_write_into_the_template_goes_but_a_restart_stays() {
-    let stage = Stage::new("edited").await;
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
-    stage.kubectl(&["rollout", "restart", "deployment/emails"]);
+    let harness = Harness::new("edited").await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    harness.kubectl(&["rollout", "restart", "deployment/emails"]);
     let restarted = |deployment: &Value| {
         let annotations = &deployment["spec"]["template"]["metadata"]["annotations"];
         annotations["kubectl.kubernetes.io/restartedAt"].clone()
     };
-    let at = restarted(&stage.deployment());
+    let at = restarted(&harness.deployment());
     assert!(at.is_string());
-    stage.kubectl(&["set", "env", "deployment/emails", "-c", "worker", "THEIRS=1", "ROWLOCK_WORKERS=99"]);
+    harness.kubectl(&["set", "env", "deployment/emails", "-c", "worker", "THEIRS=1", "ROWLOCK_SLOTS=99"]);
     until("the template is ours again", || {
-        let text = stage.deployment()["spec"]["template"].to_string();
+        let text = harness.deployment()["spec"]["template"].to_string();
         if text.contains("THEIRS") || text.contains("\"99\"") { Err(text) } else { Ok(()) }
     })
     .await;
     // Not only for the moment: nobody else owns any of it, so that later changes are wholly ours.
     until("nobody else owns any of it", || {
-        let whole = stage.kubectl(&["get", "deployment", "emails", "-o", "json", "--show-managed-fields"]);
+        let whole = harness.kubectl(&["get", "deployment", "emails", "-o", "json", "--show-managed-fields"]);
         let managers: Vec<String> =
             serde_json::from_str::<Value>(&whole).unwrap()["metadata"]["managedFields"]
                 .as_array()
@@ -99,23 +99,23 @@ async fn what_others_write_into_the_template_goes_but_a_restart_stays() {
         if managers == ["\"rowlock-operator\" \"Apply\""] { Ok(()) } else { Err(format!("{managers:?}")) }
     })
     .await;
-    assert_eq!(restarted(&stage.deployment()), at);
-    let events = stage.kubectl(&["get", "events"]);
+    assert_eq!(restarted(&harness.deployment()), at);
+    let events = harness.kubectl(&["get", "events"]);
     assert!(events.contains("TemplateRestored"), "{events}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_deleted_is_made_again() {
-    let stage = Stage::new("deleted").await;
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
+    let harness = Harness::new("deleted").await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
     for kind in ["deployment", "pdb"] {
-        let uid = |stage: &Stage| stage.get(kind, "emails")["metadata"]["uid"].clone();
-        let before = uid(&stage);
-        stage.kubectl(&["delete", kind, "emails"]);
+        let uid = |harness: &Harness| harness.get(kind, "emails")["metadata"]["uid"].clone();
+        let before = uid(&harness);
+        harness.kubectl(&["delete", kind, "emails"]);
         until("it is there again", || {
-            let now = uid(&stage);
+            let now = uid(&harness);
             if now.is_null() || now == before { Err(format!("{kind} {now}")) } else { Ok(()) }
         })
         .await;
@@ -124,27 +124,27 @@ async fn what_is_deleted_is_made_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disruption_budget_of_the_users_own_is_used_instead() {
-    let stage = Stage::new("budget").await;
+    let harness = Harness::new("budget").await;
     let selector = json!({ "matchLabels": { "rowlock.dev/task-queue": "orders" } });
     let budget = json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "orders" },
         "spec": { "minAvailable": 3, "selector": selector } });
-    stage.apply(&budget.to_string());
-    stage.task_queue("orders", &EMAILS.replace("queueName: mail", "queueName: orders"));
-    stage.task_queue("emails", EMAILS);
-    let operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
-    stage.until_of("orders", "Ready", "True Succeeded").await;
+    harness.apply(&budget.to_string());
+    harness.task_queue("orders", &EMAILS.replace("queueName: mail", "queueName: orders"));
+    harness.task_queue("emails", EMAILS);
+    let operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    harness.until_of("orders", "Ready", "True Succeeded").await;
     // The operator's own, taken over as docs/kubernetes.md says.
     let disown = r#"[{"op": "remove", "path": "/metadata/ownerReferences"}]"#;
-    stage.kubectl(&["patch", "pdb", "emails", "--type=json", "-p", disown]);
+    harness.kubectl(&["patch", "pdb", "emails", "--type=json", "-p", disown]);
     let two = r#"{"spec": {"minAvailable": 2, "maxUnavailable": null}}"#;
-    stage.kubectl(&["patch", "pdb", "emails", "--type=merge", "-p", two]);
+    harness.kubectl(&["patch", "pdb", "emails", "--type=merge", "-p", two]);
     operator.stop().await;
-    let _next = stage.operator().await;
-    stage.change(&json!({ "workers": { "autoscaling": { "min": 11 } } }));
-    stage.until_replicas(2).await;
+    let _next = harness.operator().await;
+    harness.change(&json!({ "workers": { "autoscaling": { "min": 11 } } }));
+    harness.until_replicas(2).await;
     for (name, available) in [("orders", 3), ("emails", 2)] {
-        let budget = stage.get("pdb", name);
+        let budget = harness.get("pdb", name);
         assert_eq!(budget["spec"]["minAvailable"], available, "{budget}");
         assert!(budget["metadata"]["ownerReferences"].is_null(), "{budget}");
     }
@@ -152,10 +152,10 @@ async fn a_disruption_budget_of_the_users_own_is_used_instead() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pod_is_one_that_a_restricted_namespace_takes() {
-    let stage = Stage::new("restricted").await;
+    let harness = Harness::new("restricted").await;
     let level = "pod-security.kubernetes.io/enforce=restricted";
-    stage.kubectl(&["label", "namespace", &stage.namespace, level]);
-    stage.kubectl(&["create", "serviceaccount", "default"]);
+    harness.kubectl(&["label", "namespace", &harness.namespace, level]);
+    harness.kubectl(&["create", "serviceaccount", "default"]);
     let handler = json!({
         "name": "handler", "image": "emails:1",
         "securityContext": { "runAsNonRoot": true, "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
@@ -164,12 +164,12 @@ async fn the_pod_is_one_that_a_restricted_namespace_takes() {
     let proxy = json!({ "name": "proxy", "image": "proxy:1", "securityContext": handler["securityContext"] });
     let template = json!({ "spec": { "containers": [handler, proxy] } });
     let spec = EMAILS.lines().filter(|line| !line.starts_with("template")).collect::<Vec<_>>().join("\n");
-    stage.task_queue("emails", &format!("{spec}\ntemplate: {template}"));
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
+    harness.task_queue("emails", &format!("{spec}\ntemplate: {template}"));
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
     // One line is enough.
     let own = json!({ "name": "handler", "image": "emails:1", "securityContext": { "runAsNonRoot": true } });
-    stage.task_queue(
+    harness.task_queue(
         "other",
         &format!(
             "{}\ntemplate: {}",
@@ -177,20 +177,20 @@ async fn the_pod_is_one_that_a_restricted_namespace_takes() {
             json!({ "spec": { "containers": [own] } })
         ),
     );
-    stage.until_of("other", "Ready", "True Succeeded").await;
-    let other = stage.get("deployment", "other")["spec"]["template"]["spec"].clone();
-    stage.apply(
+    harness.until_of("other", "Ready", "True Succeeded").await;
+    let other = harness.get("deployment", "other")["spec"]["template"]["spec"].clone();
+    harness.apply(
         &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "other" }, "spec": other })
             .to_string(),
     );
-    let template = stage.deployment()["spec"]["template"].clone();
+    let template = harness.deployment()["spec"]["template"].clone();
     let mut pod =
         json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": template["spec"] });
-    stage.apply(&pod.to_string());
+    harness.apply(&pod.to_string());
     // It is the namespace that looks.
     pod["metadata"]["name"] = "privileged".into();
     pod["spec"]["containers"][0]["securityContext"]["runAsNonRoot"] = false.into();
-    let said = stage.try_apply(&pod.to_string()).unwrap_err();
+    let said = harness.try_apply(&pod.to_string()).unwrap_err();
     assert!(said.contains("violates PodSecurity"), "{said}");
 }
 
@@ -202,11 +202,11 @@ fn says(all: &Value, asked: &Value) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_handler_may_be_given_more_rights_by_its_template() {
-    let stage = Stage::new("rights-of-handlers").await;
+    let harness = Harness::new("rights-of-handlers").await;
     let handler =
         json!({ "name": "handler", "image": "emails:1", "securityContext": { "privileged": true } });
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
     for context in [
         json!({ "privileged": true }),
         json!({ "capabilities": { "add": ["SYS_ADMIN"] } }),
@@ -214,25 +214,25 @@ async fn a_handler_may_be_given_more_rights_by_its_template() {
     ] {
         let mut handler = handler.clone();
         handler["securityContext"] = context;
-        stage.change(&json!({ "template": { "spec": { "containers": [handler] } } }));
+        harness.change(&json!({ "template": { "spec": { "containers": [handler] } } }));
         until("the template is taken", || {
-            let spec = stage.deployment()["spec"]["template"]["spec"].clone();
+            let spec = harness.deployment()["spec"]["template"]["spec"].clone();
             let theirs = spec["initContainers"][0]["securityContext"].clone();
             if says(&theirs, &handler["securityContext"]) { Ok(()) } else { Err(theirs.to_string()) }
         })
         .await;
     }
-    stage.until("Stalled", "False Succeeded").await;
+    harness.until("Stalled", "False Succeeded").await;
 }
 
 /// Before, nothing that a user could write was on the Deployment, so such a policy could not be met.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_asks_for_a_label_is_met_by_a_label_of_the_task_queue() {
-    let stage = Stage::new("policy").await;
-    let (api, name) = ("admissionregistration.k8s.io/v1", format!("label-team-{}", stage.namespace));
+    let harness = Harness::new("policy").await;
+    let (api, name) = ("admissionregistration.k8s.io/v1", format!("label-team-{}", harness.namespace));
     let rules = json!([{ "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["deployments"] }]);
     let asked = "has(object.metadata.labels) && 'team' in object.metadata.labels";
-    stage.apply(
+    harness.apply(
         &json!({
             "apiVersion": api, "kind": "ValidatingAdmissionPolicy", "metadata": { "name": name },
             "spec": {
@@ -242,8 +242,8 @@ async fn a_policy_that_asks_for_a_label_is_met_by_a_label_of_the_task_queue() {
         })
         .to_string(),
     );
-    let here = json!({ "matchLabels": { "kubernetes.io/metadata.name": stage.namespace } });
-    stage.apply(&json!({
+    let here = json!({ "matchLabels": { "kubernetes.io/metadata.name": harness.namespace } });
+    harness.apply(&json!({
         "apiVersion": api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": name },
         "spec": { "policyName": name, "validationActions": ["Deny"], "matchResources": { "namespaceSelector": here } }
     }).to_string());
@@ -253,16 +253,16 @@ async fn a_policy_that_asks_for_a_label_is_met_by_a_label_of_the_task_queue() {
             "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [{ "name": "c", "image": "i" }] }
         } }
     });
-    until("the policy is in force", || stage.refusal(&unlabelled).ok_or_else(|| "it is not".to_owned()))
+    until("the policy is in force", || harness.refusal(&unlabelled).ok_or_else(|| "it is not".to_owned()))
         .await;
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    let said = stage.until("Stalled", "True TemplateRejected").await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    let said = harness.until("Stalled", "True TemplateRejected").await;
     assert!(said.contains("every Deployment needs the label team"), "{said}");
-    stage.kubectl(&["label", "tq", "emails", "team=mail"]);
-    stage.until("Ready", "True Succeeded").await;
-    assert_eq!(stage.deployment()["metadata"]["labels"]["team"], "mail");
+    harness.kubectl(&["label", "tq", "emails", "team=mail"]);
+    harness.until("Ready", "True Succeeded").await;
+    assert_eq!(harness.deployment()["metadata"]["labels"]["team"], "mail");
     for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
-        stage.kubectl(&["delete", kind, &name]);
+        harness.kubectl(&["delete", kind, &name]);
     }
 }

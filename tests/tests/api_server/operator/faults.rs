@@ -7,53 +7,53 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::server_with_faults::Mode;
-use super::stage::{EMAILS, Stage, page, until};
+use super::faulty_api_server::Mode;
+use super::harness::{EMAILS, Harness, page, until};
 
 /// Longer than a Lease lasts: the leader has to stop, and to begin anew.
 const AWAY: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_refusals_delays_and_loses_nothing() {
-    let stage = Stage::new("storm").await;
-    stage.task_queue("emails", EMAILS);
-    let (faults, _operator) = stage.operator_with_faults(Mode::Storm).await;
-    stage.until("Ready", "True Succeeded").await;
-    assert_eq!(stage.deployment()["metadata"]["name"], "emails", "ready is what has a Deployment");
-    stage.db.enqueue_many(1000).await;
-    stage.until_replicas(4).await;
-    stage.change(&json!({ "workers": { "total": 20 } }));
-    stage.until_replicas(2).await;
+    let harness = Harness::new("storm").await;
+    harness.task_queue("emails", EMAILS);
+    let (faults, _operator) = harness.operator_with_faults(Mode::Storm).await;
+    harness.until("Ready", "True Succeeded").await;
+    assert_eq!(harness.deployment()["metadata"]["name"], "emails", "ready is what has a Deployment");
+    harness.db.enqueue_many(1000).await;
+    harness.until_replicas(4).await;
+    harness.change(&json!({ "workers": { "total": 20 } }));
+    harness.until_replicas(2).await;
     assert!(faults.refused() > 10, "it was no storm: {} refusals", faults.refused());
     faults.set(Mode::Calm);
     // Nobody runs pods here.
-    stage.until("Reconciling", "True Progressing").await;
-    stage.until("Stalled", "False Succeeded").await;
+    harness.until("Reconciling", "True Progressing").await;
+    harness.until("Stalled", "False Succeeded").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_server_that_is_away_is_waited_for() {
-    let stage = Stage::new("away").await;
-    stage.task_queue("emails", EMAILS);
-    let (faults, _operator) = stage.operator_with_faults(Mode::Calm).await;
-    stage.until("Ready", "True Succeeded").await;
-    stage.db.enqueue_many(1000).await;
-    stage.until_replicas(4).await;
+    let harness = Harness::new("away").await;
+    harness.task_queue("emails", EMAILS);
+    let (faults, _operator) = harness.operator_with_faults(Mode::Calm).await;
+    harness.until("Ready", "True Succeeded").await;
+    harness.db.enqueue_many(1000).await;
+    harness.until_replicas(4).await;
     faults.set(Mode::Away);
-    stage.db.run("truncate rowlock.ready").await;
-    stage.change(&json!({ "timeout": "2m" }));
+    harness.db.run("truncate rowlock.ready").await;
+    harness.change(&json!({ "timeout": "2m" }));
     tokio::time::sleep(AWAY).await;
-    assert_eq!(stage.deployment()["spec"]["replicas"], 4, "nobody could tell it otherwise");
+    assert_eq!(harness.deployment()["spec"]["replicas"], 4, "nobody could tell it otherwise");
     faults.set(Mode::Calm);
-    stage.until_replicas(0).await;
+    harness.until_replicas(0).await;
     // What was changed meanwhile is seen.
-    stage.until_grace(125).await;
+    harness.until_grace(125).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_starts_without_an_api_server_lives_and_says_what_it_waits_for() {
-    let stage = Stage::new("early").await;
-    let (faults, _operator, address) = stage.operator_with_faults_and_pages(Mode::Away).await;
+    let harness = Harness::new("early").await;
+    let (faults, _operator, address) = harness.operator_with_faults_and_pages(Mode::Away).await;
     let says = async |path: &str, expected: &str| {
         until(expected, || {
             let said = page(address, path);
@@ -70,8 +70,8 @@ async fn an_operator_that_starts_without_an_api_server_lives_and_says_what_it_wa
 /// Before this was mended, an operator without its definition was ready, and silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_whose_definition_goes_is_not_ready_until_it_is_back() {
-    let stage = Stage::new("undefined").await;
-    let (faults, _operator, address) = stage.operator_with_faults_and_pages(Mode::Undefined).await;
+    let harness = Harness::new("undefined").await;
+    let (faults, _operator, address) = harness.operator_with_faults_and_pages(Mode::Undefined).await;
     let says = async |expected: &str| {
         until(expected, || {
             let said = page(address, "/readyz");
@@ -101,43 +101,43 @@ async fn an_operator_whose_definition_goes_is_not_ready_until_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_that_expired_begins_anew_with_all_there_is() {
-    let stage = Stage::new("expired").await;
-    stage.task_queue("emails", EMAILS);
-    let (faults, _operator) = stage.operator_with_faults(Mode::Calm).await;
-    stage.until("Ready", "True Succeeded").await;
+    let harness = Harness::new("expired").await;
+    harness.task_queue("emails", EMAILS);
+    let (faults, _operator) = harness.operator_with_faults(Mode::Calm).await;
+    harness.until("Ready", "True Succeeded").await;
     faults.set(Mode::Expired);
-    stage.change(&json!({ "timeout": "2m" }));
-    stage.kubectl(&["delete", "deployment/emails", "--wait"]);
+    harness.change(&json!({ "timeout": "2m" }));
+    harness.kubectl(&["delete", "deployment/emails", "--wait"]);
     faults.wait_for_refusals(3).await;
     faults.set(Mode::Calm);
-    stage.until_grace(125).await;
+    harness.until_grace(125).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away_holds_the_pods_and_is_found_again() {
-    let stage = Stage::new("postgres").await;
+    let harness = Harness::new("postgres").await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    let url = rowlock_tests::server::url(&stage.db.name);
+    let url = rowlock_tests::server::url(&harness.db.name);
     let (before, database) = url.rsplit_once('/').unwrap();
     let (user, host) = before.rsplit_once('@').unwrap();
     let (host, _) = (host.to_owned(), database);
     let there = tokio::spawn(forward(listener, host.clone()));
-    stage.secret(&format!("{user}@{address}/{database}"));
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
-    stage.db.enqueue_many(1000).await;
-    stage.until_replicas(4).await;
+    harness.secret(&format!("{user}@{address}/{database}"));
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    harness.db.enqueue_many(1000).await;
+    harness.until_replicas(4).await;
     there.abort();
-    stage.until("DatabaseReachable", "False ConnectionFailed").await;
-    stage.db.run("truncate rowlock.ready").await;
+    harness.until("DatabaseReachable", "False ConnectionFailed").await;
+    harness.db.run("truncate rowlock.ready").await;
     tokio::time::sleep(AWAY).await;
-    assert_eq!(stage.deployment()["spec"]["replicas"], 4, "nothing is known, so all stay");
+    assert_eq!(harness.deployment()["spec"]["replicas"], 4, "nothing is known, so all stay");
     let listener = TcpListener::bind(address).await.unwrap();
     let there = tokio::spawn(forward(listener, host));
-    stage.until("DatabaseReachable", "True Succeeded").await;
-    stage.until_replicas(0).await;
+    harness.until("DatabaseReachable", "True Succeeded").await;
+    harness.until_replicas(0).await;
     there.abort();
 }
 

@@ -11,7 +11,7 @@ use rowlock_tests::{TestDb, server as postgres};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::stage::{EMAILS, Stage, config, until};
+use super::harness::{EMAILS, Harness, config, until};
 use crate::kubectl::ok;
 use crate::server::server;
 
@@ -85,7 +85,7 @@ fn apply(objects: &[Value]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn dns_that_never_answers_keeps_no_other_tenant_waiting() {
     const SECRETS: usize = 70;
-    let (sound, flood) = (Stage::new("dns-sound").await, Stage::new("dns-flood").await);
+    let (sound, flood) = (Harness::new("dns-sound").await, Harness::new("dns-flood").await);
     // It hears and says nothing; who may not have that port asks an address that nobody has.
     let silent = UdpSocket::bind("127.87.0.53:53");
     let address = if silent.is_ok() { "127.87.0.53" } else { "192.0.2.1" };
@@ -130,7 +130,7 @@ end $do$";
 #[tokio::test(flavor = "multi_thread")]
 async fn long_answers_of_many_tenants_fit_into_the_operators_memory() {
     const TENANTS: usize = 16;
-    let sound = Stage::new("answers-sound").await;
+    let sound = Harness::new("answers-sound").await;
     let class = sound.namespace.clone();
     let database = TestDb::new().await;
     database.run(FLOOD).await;

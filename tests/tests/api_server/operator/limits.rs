@@ -3,41 +3,43 @@
 use rowlock_tests::server as postgres;
 use serde_json::json;
 
-use super::stage::{EMAILS, Stage, page, until};
+use super::harness::{EMAILS, Harness, page, until};
 
 /// Of 40 connections 5 are kept free and 3 are the operator's; a pod holds 2.
 const MOST: u64 = 16;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn there_are_no_more_pods_than_the_database_has_connections_for() {
-    let stage = Stage::new("connections").await;
-    stage.db.run(format!("alter database {} connection limit 40", stage.db.name)).await;
+    let harness = Harness::new("connections").await;
+    harness.db.run(format!("alter database {} connection limit 40", harness.db.name)).await;
     // Forty pods, which would hold eighty connections.
     let many = EMAILS.replace("perPod: 10, autoscaling: { scaleDownAfter: 1s }", "perPod: 1");
-    stage.task_queue("emails", &many);
-    let (_operator, address) = stage.operator_with_pages().await;
-    let message = stage.until("ScalingLimited", "True Connections").await;
+    harness.task_queue("emails", &many);
+    let (_operator, address) = harness.operator_with_pages().await;
+    let message = harness.until("ScalingLimited", "True Connections").await;
     for part in ["the connection limit of the database is 40: ", "5 reserved", "raise workers.perPod"] {
         assert!(message.contains(part), "{message}");
     }
-    let replicas = || stage.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
+    let replicas = || harness.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
     // The operator's connections and the test's own are others'.
     until("there are pods", || if replicas() > 0 { Ok(()) } else { Err("none".into()) }).await;
     assert!((5..=MOST).contains(&replicas()), "{}: {message}", replicas());
-    assert_eq!(stage.get("tq", "emails")["status"]["scaling"]["limitedBy"], "Connections");
-    stage.until_event("Connections").await;
+    assert_eq!(harness.get("tq", "emails")["status"]["scaling"]["limitedBy"], "Connections");
+    harness.until_event("Connections").await;
     let metric = format!(
         "rowlock_database_connections{{kind=\"limit\",namespace=\"{}\",secret=\"db\"}} 40",
-        stage.namespace
+        harness.namespace
     );
     assert!(page(address, "/metrics").contains(&metric), "{}", page(address, "/metrics"));
     // A second queue gets its share, also one that finds the database by another Secret; together they have no more than there is.
-    stage.secret_named("another", &postgres::url(&stage.db.name));
+    harness.secret_named("another", &postgres::url(&harness.db.name));
     let letters = many.replace("queueName: mail", "queueName: letters").replace("name: db", "name: another");
-    stage.task_queue("letters", &letters);
+    harness.task_queue("letters", &letters);
     until("the first gives half of it back", || {
-        let (first, second) =
-            (replicas(), stage.get("deployment", "letters")["spec"]["replicas"].as_u64().unwrap_or_default());
+        let (first, second) = (
+            replicas(),
+            harness.get("deployment", "letters")["spec"]["replicas"].as_u64().unwrap_or_default(),
+        );
         if second > 0 && first + second <= MOST && first.abs_diff(second) <= 1 {
             Ok(())
         } else {
@@ -45,44 +47,44 @@ async fn there_are_no_more_pods_than_the_database_has_connections_for() {
         }
     })
     .await;
-    stage.kubectl(&["delete", "tq", "letters"]);
-    stage.db.run(format!("alter database {} connection limit -1", stage.db.name)).await;
-    stage.until_replicas(40).await;
-    stage.until("ScalingLimited", "False NotLimited").await;
+    harness.kubectl(&["delete", "tq", "letters"]);
+    harness.db.run(format!("alter database {} connection limit -1", harness.db.name)).await;
+    harness.until_replicas(40).await;
+    harness.until("ScalingLimited", "False NotLimited").await;
 }
 
 /// Before this was mended, a queue without a single connection was ready, with an event that its tasks are
 /// done.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_without_a_connection_is_not_ready_and_says_why() {
-    let stage = Stage::new("placeless").await;
-    stage.db.run(format!("alter database {} connection limit 9", stage.db.name)).await;
+    let harness = Harness::new("placeless").await;
+    harness.db.run(format!("alter database {} connection limit 9", harness.db.name)).await;
     let always =
         EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", "").replace("total: 40", "total: 10");
     for name in ["emails", "letters", "posts"] {
-        stage.task_queue(name, &always.replace("queueName: mail", &format!("queueName: {name}")));
+        harness.task_queue(name, &always.replace("queueName: mail", &format!("queueName: {name}")));
     }
-    let _operator = stage.operator().await;
+    let _operator = harness.operator().await;
     // One at least is tried; who has none is told what is missing.
-    stage.until_of("emails", "Ready", "False Progressing").await;
+    harness.until_of("emails", "Ready", "False Progressing").await;
     for name in ["letters", "posts"] {
-        let message = stage.until_of(name, "Ready", "False Connections").await;
+        let message = harness.until_of(name, "Ready", "False Connections").await;
         assert!(
             message.contains("no pod runs") && message.contains("limit of the database is 9: "),
             "{message}"
         );
-        assert_eq!(stage.get("deployment", name)["spec"]["replicas"], 0);
+        assert_eq!(harness.get("deployment", name)["spec"]["replicas"], 0);
     }
-    stage.until_event("Connections").await;
-    let events = stage.kubectl(&["get", "events", "-o", "json"]);
+    harness.until_event("Connections").await;
+    let events = harness.kubectl(&["get", "events", "-o", "json"]);
     assert!(!events.contains("the queue is processing tasks"), "{events}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_that_terminate_are_counted() {
-    let stage = Stage::new("terminating").await;
+    let harness = Harness::new("terminating").await;
     let many = EMAILS.replace("perPod: 10, autoscaling: { scaleDownAfter: 1s }", "perPod: 1");
-    stage.kubectl(&["create", "serviceaccount", "default"]);
+    harness.kubectl(&["create", "serviceaccount", "default"]);
     // Before any operator: twenty pods that drain, as after a scale-down. Without nodes only a finalizer keeps them.
     for number in 0..20 {
         let name = format!("emails-{number}");
@@ -92,7 +94,7 @@ async fn pods_that_terminate_are_counted() {
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": { "containers": [{ "name": "worker", "image": "w" }] }
         });
-        stage.apply(&pod.to_string());
+        harness.apply(&pod.to_string());
     }
     let worker = |state: &serde_json::Value| {
         json!({ "status": { "phase": "Running", "containerStatuses": [{
@@ -101,19 +103,19 @@ async fn pods_that_terminate_are_counted() {
         .to_string()
     };
     let patch = |name: &str, status: &str| {
-        stage.kubectl(&["patch", "pod", name, "--subresource=status", "--type=merge", "-p", status]);
+        harness.kubectl(&["patch", "pod", name, "--subresource=status", "--type=merge", "-p", status]);
     };
     let running = worker(&json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } }));
     for number in 0..20 {
         patch(&format!("emails-{number}"), &running);
     }
-    stage.kubectl(&["delete", "pod", "--all", "--wait=false"]);
-    stage.db.run(format!("alter database {} connection limit 60", stage.db.name)).await;
-    stage.task_queue("emails", &many);
-    let _operator = stage.operator().await;
-    stage.until("ScalingLimited", "True Connections").await;
+    harness.kubectl(&["delete", "pod", "--all", "--wait=false"]);
+    harness.db.run(format!("alter database {} connection limit 60", harness.db.name)).await;
+    harness.task_queue("emails", &many);
+    let _operator = harness.operator().await;
+    harness.until("ScalingLimited", "True Connections").await;
     // Twenty-seven at most, and twenty are there still.
-    let replicas = stage.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
+    let replicas = harness.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
     assert!(replicas <= 7, "{replicas}");
     // More than what others could have come to hold meanwhile. Of half of them only the handler still takes
     // its time, without connections: before this was mended, those held up everybody for as long as the
@@ -125,11 +127,11 @@ async fn pods_that_terminate_are_counted() {
         if number % 2 == 0 {
             patch(&name, &ended);
         } else {
-            stage.kubectl(&["patch", "pod", &name, "--type=merge", "-p", gone]);
+            harness.kubectl(&["patch", "pod", &name, "--type=merge", "-p", gone]);
         }
     }
     until("more come for those that went", || {
-        let now = stage.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
+        let now = harness.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
         if now > replicas { Ok(()) } else { Err(now.to_string()) }
     })
     .await;

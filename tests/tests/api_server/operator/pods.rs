@@ -4,7 +4,7 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::stage::{EMAILS, Stage, until};
+use super::harness::{EMAILS, Harness, until};
 
 /// So many seconds ago.
 fn ago(seconds: i64) -> String {
@@ -13,17 +13,17 @@ fn ago(seconds: i64) -> String {
 }
 
 /// Four pods are wanted, and one is there, with what its Deployment says and that status.
-async fn with_pod(stage: &Stage, status: &Value) {
-    stage.kubectl(&["create", "serviceaccount", "default"]);
-    stage.until_replicas(4).await;
-    let template = stage.deployment()["spec"]["template"].clone();
+async fn with_pod(harness: &Harness, status: &Value) {
+    harness.kubectl(&["create", "serviceaccount", "default"]);
+    harness.until_replicas(4).await;
+    let template = harness.deployment()["spec"]["template"].clone();
     let metadata = json!({ "name": "emails-1", "labels": template["metadata"]["labels"] });
-    stage.apply(
+    harness.apply(
         &json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"] })
             .to_string(),
     );
     let patch = json!({ "status": status }).to_string();
-    stage.kubectl(&["patch", "pod", "emails-1", "--subresource=status", "--type=merge", "-p", &patch]);
+    harness.kubectl(&["patch", "pod", "emails-1", "--subresource=status", "--type=merge", "-p", &patch]);
 }
 
 /// It has had its node for two minutes, and its sandbox or not.
@@ -37,22 +37,25 @@ fn placed(sandbox: &str) -> Value {
 /// made, and more were advised.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_that_is_not_there_is_named_and_one_pod_is_tried() {
-    let stage = Stage::new("unmounted").await;
+    let harness = Harness::new("unmounted").await;
     let volume = "template: { spec: { volumes: [{ name: v, configMap: { name: typo } }], containers";
     let spec = EMAILS.replace("template: { spec: { containers", volume);
-    stage.task_queue("emails", &spec.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
-    let _operator = stage.operator().await;
-    with_pod(&stage, &placed("False")).await;
-    stage.until("Ready", "False NotStarting").await;
-    stage.until_replicas(1).await;
-    stage.until("ScalingLimited", "True NotStarting").await;
-    let message = stage.until("HandlerHealthy", "False NotStarting").await;
+    harness.task_queue("emails", &spec.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    let _operator = harness.operator().await;
+    with_pod(&harness, &placed("False")).await;
+    harness.until("Ready", "False NotStarting").await;
+    harness.until_replicas(1).await;
+    harness.until("ScalingLimited", "True NotStarting").await;
+    let message = harness.until("HandlerHealthy", "False NotStarting").await;
     assert!(message.contains("pod emails-1 waits for its volumes or its network"), "{message}");
-    assert!(message.contains(&format!("kubectl describe pod emails-1 -n {}", stage.namespace)), "{message}");
-    stage.until_event("NotStarting").await;
+    assert!(
+        message.contains(&format!("kubectl describe pod emails-1 -n {}", harness.namespace)),
+        "{message}"
+    );
+    harness.until_event("NotStarting").await;
     // The kubelet's own words, where the pod is new to the operator: they are read once a minute.
     let event = |uid: &str| {
-        let of = json!({ "kind": "Pod", "apiVersion": "v1", "name": "emails-2", "namespace": stage.namespace, "uid": uid });
+        let of = json!({ "kind": "Pod", "apiVersion": "v1", "name": "emails-2", "namespace": harness.namespace, "uid": uid });
         json!({
             "apiVersion": "v1", "kind": "Event", "metadata": { "name": "emails-2.1" }, "involvedObject": of, "type": "Warning",
             "reason": "FailedMount", "message": "configmap \"typo\" not \
@@ -60,18 +63,18 @@ async fn a_volume_that_is_not_there_is_named_and_one_pod_is_tried() {
         })
     };
     let mut second: Value =
-        serde_json::from_str(&stage.kubectl(&["get", "pod", "emails-1", "-o", "json"])).unwrap();
+        serde_json::from_str(&harness.kubectl(&["get", "pod", "emails-1", "-o", "json"])).unwrap();
     let labels = second["metadata"]["labels"].clone();
     second["metadata"] = json!({ "name": "emails-2", "labels": labels });
     second.as_object_mut().unwrap().remove("status");
-    stage.apply(&second.to_string());
-    let uid = stage.kubectl(&["get", "pod", "emails-2", "-o", "jsonpath={.metadata.uid}"]);
-    stage.apply(&event(&uid).to_string());
+    harness.apply(&second.to_string());
+    let uid = harness.kubectl(&["get", "pod", "emails-2", "-o", "jsonpath={.metadata.uid}"]);
+    harness.apply(&event(&uid).to_string());
     let patch = json!({ "status": placed("False") }).to_string();
-    stage.kubectl(&["patch", "pod", "emails-2", "--subresource=status", "--type=merge", "-p", &patch]);
-    stage.kubectl(&["delete", "pod", "emails-1", "--force", "--grace-period=0"]);
+    harness.kubectl(&["patch", "pod", "emails-2", "--subresource=status", "--type=merge", "-p", &patch]);
+    harness.kubectl(&["delete", "pod", "emails-1", "--force", "--grace-period=0"]);
     until("the kubelet's words are there", || {
-        let (said, message) = stage.condition("emails", "HandlerHealthy");
+        let (said, message) = harness.condition("emails", "HandlerHealthy");
         if message.contains("FailedMount: configmap \"typo\" not found") {
             Ok(())
         } else {
@@ -83,40 +86,40 @@ async fn a_volume_that_is_not_there_is_named_and_one_pod_is_tried() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_init_container_that_never_ends_is_named_with_its_log() {
-    let stage = Stage::new("init").await;
+    let harness = Harness::new("init").await;
     let init = "template: { spec: { initContainers: [{ name: wait, image: 'w:1' }], containers";
     let spec = EMAILS.replace("template: { spec: { containers", init);
-    stage.task_queue("emails", &spec.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
-    let _operator = stage.operator().await;
+    harness.task_queue("emails", &spec.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    let _operator = harness.operator().await;
     let mut status = placed("True");
     status["initContainerStatuses"] = json!([{
         "name": "wait", "image": "w:1", "imageID": "", "ready": false, "restartCount": 0, "started": true,
         "state": { "running": { "startedAt": ago(90) } }
     }]);
-    with_pod(&stage, &status).await;
-    let message = stage.until("HandlerHealthy", "False NotStarting").await;
+    with_pod(&harness, &status).await;
+    let message = harness.until("HandlerHealthy", "False NotStarting").await;
     assert!(
         message.contains("init container wait of pod emails-1") && message.contains("-c wait"),
         "{message}"
     );
-    stage.until_replicas(1).await;
+    harness.until_replicas(1).await;
 }
 
 /// Before this was mended, `kubectl wait` went on waiting, and so did Flux, though Kubernetes had given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_that_kubernetes_has_given_up_is_stalled_and_a_paused_one_says_who_holds_it() {
-    let stage = Stage::new("deadline").await;
-    stage.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
-    let _operator = stage.operator().await;
-    stage.until_replicas(4).await;
-    let generation = stage.deployment()["metadata"]["generation"].clone();
+    let harness = Harness::new("deadline").await;
+    harness.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    let _operator = harness.operator().await;
+    harness.until_replicas(4).await;
+    let generation = harness.deployment()["metadata"]["generation"].clone();
     let late = json!({ "status": { "observedGeneration": generation, "conditions": [{
         "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "has \
         timed out progressing"
     }] } });
     let patch = |patch: &Value| {
         let patch = patch.to_string();
-        stage.kubectl(&[
+        harness.kubectl(&[
             "patch",
             "deployment",
             "emails",
@@ -127,16 +130,16 @@ async fn a_rollout_that_kubernetes_has_given_up_is_stalled_and_a_paused_one_says
         ]);
     };
     patch(&late);
-    let message = stage.until("Stalled", "True NotStarting").await;
+    let message = harness.until("Stalled", "True NotStarting").await;
     assert!(
         message.contains("has timed out progressing") && message.contains("kubectl describe"),
         "{message}"
     );
     patch(&json!({ "status": { "conditions": null } }));
-    stage.until("Stalled", "False Succeeded").await;
-    stage.kubectl(&["rollout", "pause", "deployment/emails"]);
+    harness.until("Stalled", "False Succeeded").await;
+    harness.kubectl(&["rollout", "pause", "deployment/emails"]);
     until("the pause is named", || {
-        let (said, message) = stage.condition("emails", "Reconciling");
+        let (said, message) = harness.condition("emails", "Reconciling");
         if message.contains("kubectl rollout resume deployment/emails") {
             Ok(())
         } else {
@@ -150,10 +153,10 @@ async fn a_rollout_that_kubernetes_has_given_up_is_stalled_and_a_paused_one_says
 /// had said so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_that_ends_a_handler_before_its_tasks_is_warned_of() {
-    let stage = Stage::new("hook").await;
+    let harness = Harness::new("hook").await;
     let hook = "image: 'emails:1', lifecycle: { preStop: { exec: { command: [kill, '1'] } } }";
-    stage.task_queue("emails", &EMAILS.replace("image: 'emails:1'", hook));
-    let _operator = stage.operator().await;
-    let events = stage.until_event("PreStop").await;
+    harness.task_queue("emails", &EMAILS.replace("image: 'emails:1'", hook));
+    let _operator = harness.operator().await;
+    let events = harness.until_event("PreStop").await;
     assert!(events.contains("the preStop hook of handler runs"), "{events}");
 }

@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-use super::stage::{EMAILS, Stage, ask, page, until};
+use super::harness::{EMAILS, Harness, ask, page, until};
 use crate::server::{DEFINITION, server};
 
-fn holder(stage: &Stage) -> String {
-    stage.get("lease", "rowlock-operator")["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
+fn holder(harness: &Harness) -> String {
+    harness.get("lease", "rowlock-operator")["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Writes to the namespace, but for the Lease, as the API server noted them.
-fn writes(stage: &Stage) -> Vec<String> {
+fn writes(harness: &Harness) -> Vec<String> {
     let log = fs::read_to_string(server().folder.join("audit.log")).unwrap();
     let ours = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(|entry| {
         let of = &entry["objectRef"];
-        of["namespace"] == stage.namespace.as_str() && of["resource"] != "leases"
+        of["namespace"] == harness.namespace.as_str() && of["resource"] != "leases"
     });
     ours.map(|entry| {
         let of = &entry["objectRef"];
@@ -34,14 +34,14 @@ fn writes(stage: &Stage) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_nothing_changes_nothing_is_written() {
-    let stage = Stage::new("quiet").await;
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
+    let harness = Harness::new("quiet").await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
     // What follows from what came before, such as events.
-    let mut before = writes(&stage);
+    let mut before = writes(&harness);
     until("the last change is written", || {
-        let now = writes(&stage);
+        let now = writes(&harness);
         let same = now.len() == before.len();
         before = now;
         std::thread::sleep(Duration::from_secs(1));
@@ -50,89 +50,89 @@ async fn where_nothing_changes_nothing_is_written() {
     .await;
     // Several looks, and longer than numbers wait to be written; there is no event for what does not happen.
     tokio::time::sleep(Duration::from_secs(25)).await;
-    let after = writes(&stage);
+    let after = writes(&harness);
     assert_eq!(after[before.len()..], [] as [String; 0]);
     assert!(before.iter().any(|write| write.contains("deployments")), "{before:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_takes_over_at_once_from_one_that_ends_and_later_from_one_that_dies() {
-    let stage = Stage::new("failover").await;
-    stage.task_queue("emails", EMAILS);
-    let first = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
-    let (leader, second) = (holder(&stage), stage.operator().await);
+    let harness = Harness::new("failover").await;
+    harness.task_queue("emails", EMAILS);
+    let first = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    let (leader, second) = (holder(&harness), harness.operator().await);
     assert!(!leader.is_empty());
     first.stop().await;
     let since = Instant::now();
     let took_over = |from: String| {
-        move |stage: &Stage| {
-            let now = holder(stage);
+        move |harness: &Harness| {
+            let now = holder(harness);
             if now.is_empty() || now == from { Err(now) } else { Ok(now) }
         }
     };
     let next = took_over(leader);
-    let leader = until("the second leads", || next(&stage)).await;
+    let leader = until("the second leads", || next(&harness)).await;
     eprintln!("taken over from one that ended: {:?}", since.elapsed());
-    let third = stage.operator().await;
+    let third = harness.operator().await;
     // What only a leader does.
-    stage.change(&json!({ "workers": { "autoscaling": { "min": 11 } } }));
-    stage.until_replicas(2).await;
+    harness.change(&json!({ "workers": { "autoscaling": { "min": 11 } } }));
+    harness.until_replicas(2).await;
     drop(second);
     let since = Instant::now();
     let next = took_over(leader);
-    until("the third leads", || next(&stage)).await;
+    until("the third leads", || next(&harness)).await;
     // Not before nobody else can write any more.
     assert!(since.elapsed() > Duration::from_secs(10), "{:?}", since.elapsed());
     eprintln!("taken over from one that died: {:?}", since.elapsed());
-    stage.change(&json!({ "workers": { "autoscaling": { "min": 21 } } }));
-    stage.until_replicas(3).await;
+    harness.change(&json!({ "workers": { "autoscaling": { "min": 21 } } }));
+    harness.until_replicas(3).await;
     third.stop().await;
-    assert_eq!(holder(&stage), "");
+    assert_eq!(holder(&harness), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_is_killed_anywhere_leaves_nothing_that_the_next_cannot_finish() {
-    let stage = Stage::new("killed").await;
-    stage.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 5,"));
+    let harness = Harness::new("killed").await;
+    harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 5,"));
     let mut pause = Duration::from_millis(1);
-    while stage.deployment().is_null() || stage.get("pdb", "emails").is_null() {
-        let operator = stage.operator().await;
+    while harness.deployment().is_null() || harness.get("pdb", "emails").is_null() {
+        let operator = harness.operator().await;
         tokio::time::sleep(pause).await;
         drop(operator);
         // It dies at another place each time, and would otherwise be waited for until its Lease is over.
-        if !stage.get("lease", "rowlock-operator").is_null() {
-            stage.kubectl(&["delete", "lease", "rowlock-operator"]);
+        if !harness.get("lease", "rowlock-operator").is_null() {
+            harness.kubectl(&["delete", "lease", "rowlock-operator"]);
         }
         pause = pause * 5 / 4;
     }
-    let _operator = stage.operator().await;
-    stage.until_replicas(1).await;
-    stage.until("Reconciling", "True Progressing").await;
-    stage.until("Stalled", "False Succeeded").await;
-    let queues: i64 = stage.db.one("select count(*) from rowlock.queue").await;
+    let _operator = harness.operator().await;
+    harness.until_replicas(1).await;
+    harness.until("Reconciling", "True Progressing").await;
+    harness.until("Stalled", "False Succeeded").await;
+    let queues: i64 = harness.db.one("select count(*) from rowlock.queue").await;
     assert_eq!(queues, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
-    let stage = Stage::new("pages").await;
-    stage.task_queue("emails", EMAILS);
-    let (_operator, address) = stage.operator_with_pages().await;
-    stage.until("Ready", "True Succeeded").await;
-    stage.db.enqueue_many(7).await;
+    let harness = Harness::new("pages").await;
+    harness.task_queue("emails", EMAILS);
+    let (_operator, address) = harness.operator_with_pages().await;
+    harness.until("Ready", "True Succeeded").await;
+    harness.db.enqueue_many(7).await;
     let page = |path: &str| page(address, path);
     for path in ["/healthz", "/readyz"] {
         assert!(page(path).starts_with("HTTP/1.1 200 OK"), "{}", page(path));
     }
-    let labels = format!("namespace=\"{}\",queue=\"mail\"", stage.namespace);
+    let labels = format!("namespace=\"{}\",queue=\"mail\"", harness.namespace);
     for line in [
         "rowlock_operator_leader 1\n".to_owned(),
         format!("rowlock_queue_tasks{{{labels},state=\"available\"}} 7\n"),
         format!("rowlock_queue_pods{{kind=\"desired\",{labels}}} 1\n"),
         format!(
             "rowlock_task_queue_condition{{namespace=\"{}\",status=\"True\",task_queue=\"emails\",type=\"Ready\"}} 1\n",
-            stage.namespace
+            harness.namespace
         ),
     ] {
         until("the metric is there", || {
@@ -145,10 +145,10 @@ async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
 /// Any pod of the cluster may send them.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_that_never_end_keep_nobody_from_the_pages() {
-    let stage = Stage::new("halves").await;
-    stage.task_queue("emails", EMAILS);
-    let (_operator, address) = stage.operator_with_pages().await;
-    stage.until("Ready", "True Succeeded").await;
+    let harness = Harness::new("halves").await;
+    harness.task_queue("emails", EMAILS);
+    let (_operator, address) = harness.operator_with_pages().await;
+    harness.until("Ready", "True Succeeded").await;
     let half = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
         // The first ones may be closed already.
@@ -183,31 +183,31 @@ fn put(key: &str, object: &Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_queue_that_cannot_be_read_keeps_nobody_waiting() {
-    let stage = Stage::new("unreadable").await;
+    let harness = Harness::new("unreadable").await;
     let odd = json!({
         "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
         "metadata": {
-            "name": "odd", "namespace": stage.namespace, "uid": "11111111-2222-3333-4444-555555555555", "generation": 1,
+            "name": "odd", "namespace": harness.namespace, "uid": "11111111-2222-3333-4444-555555555555", "generation": 1,
             "creationTimestamp": "2026-01-01T00:00:00Z"
         },
         "spec": { "workers": { "total": "many" } }
     });
-    put(&format!("/registry/rowlock.dev/taskqueues/{}/odd", stage.namespace), &odd);
-    assert_eq!(stage.get("tq", "odd")["spec"]["workers"]["total"], "many");
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
-    stage.db.enqueue_many(1000).await;
-    stage.until_replicas(4).await;
+    put(&format!("/registry/rowlock.dev/taskqueues/{}/odd", harness.namespace), &odd);
+    assert_eq!(harness.get("tq", "odd")["spec"]["workers"]["total"], "many");
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    harness.db.enqueue_many(1000).await;
+    harness.until_replicas(4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_queue_of_a_newer_definition_is_told_so() {
-    let stage = Stage::new("novel").await;
+    let harness = Harness::new("novel").await;
     let definition = DEFINITION.lock().await;
     let novel = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/novel";
     let patch = |patch: Value| {
-        stage.kubectl(&[
+        harness.kubectl(&[
             "patch",
             "crd",
             "taskqueues.rowlock.dev",
@@ -220,14 +220,14 @@ async fn a_task_queue_of_a_newer_definition_is_told_so() {
     // The server has taken it in when it takes the field.
     until("the field is known", || {
         let spec = format!("{EMAILS}\nnovel: x");
-        stage.try_task_queue("novel", &spec)
+        harness.try_task_queue("novel", &spec)
     })
     .await;
-    stage.task_queue("emails", &EMAILS.replace("queueName: mail", "queueName: other"));
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
+    harness.task_queue("emails", &EMAILS.replace("queueName: mail", "queueName: other"));
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
     let message = until("the other is told", || {
-        let (said, message) = stage.condition("novel", "Stalled");
+        let (said, message) = harness.condition("novel", "Stalled");
         if said == "True Unreadable" { Ok(message) } else { Err(said) }
     })
     .await;
@@ -238,14 +238,14 @@ async fn a_task_queue_of_a_newer_definition_is_told_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn queues_of_one_database_share_its_connections() {
-    let stage = Stage::new("shared").await;
+    let harness = Harness::new("shared").await;
     for name in ["a", "b", "c", "d", "emails"] {
-        stage.task_queue(name, &EMAILS.replace("queueName: mail", &format!("queueName: {name}")));
+        harness.task_queue(name, &EMAILS.replace("queueName: mail", &format!("queueName: {name}")));
     }
-    let _operator = stage.operator().await;
-    stage.until("Ready", "True Succeeded").await;
-    let queues: i64 = stage.db.one("select count(*) from rowlock.queue").await;
-    let connections: i64 = stage
+    let _operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    let queues: i64 = harness.db.one("select count(*) from rowlock.queue").await;
+    let connections: i64 = harness
         .db
         .one("select count(*) from pg_stat_activity where application_name = 'rowlock-operator' and datname = current_database()")
         .await;

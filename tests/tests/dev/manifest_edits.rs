@@ -1,0 +1,131 @@
+//! Manifests edited while `rowlock dev` runs.
+
+use rowlock_tests::{TestDb, server};
+
+use crate::harness::{Home, MANIFEST, until};
+use crate::running_command::Dev;
+
+const FOLLOWED: &str = "the manifests were edited and are in force now";
+
+async fn running() -> (TestDb, Home, Dev) {
+    let test = TestDb::empty().await;
+    let home = Home::with_database(&server::url(&test.name));
+    // However long a loaded machine takes, no task that waits for us shall reach it.
+    home.edit("spec:\n", "spec:\n  timeout: 10m\n");
+    let dev = home.dev();
+    until("the queue is declared", || home.run(&["status"]).out.contains("mail"));
+    (test, home, dev)
+}
+
+#[tokio::test]
+async fn the_total_goes_up_and_down_and_interrupts_nobody() {
+    let (test, home, mut dev) = running().await;
+    let ids: Vec<String> = (0..6).map(|_| home.enqueue("wait")).collect();
+    until("two run", || home.status("running") == 2);
+    home.edit("total: 2", "total: 4");
+    dev.wait_for(FOLLOWED);
+    until("four run", || home.status("running") == 4);
+    home.edit("total: 4", "total: 1");
+    dev.wait_for(FOLLOWED);
+    // Or none: as long as four run, nobody is granted what the one that stays gave back.
+    until("three drain", || home.status("workers") == 1 && home.status("allocated") <= 1);
+    assert_eq!(home.status("running"), 4, "what runs may finish");
+    home.go();
+    until("all is done", || ids.iter().all(|id| home.state(id) == "completed"));
+    for id in &ids {
+        let details = home.json(&["task", id]);
+        assert_eq!(
+            (details["attempt"].as_i64(), details["errors"].as_array().map(Vec::len)),
+            (Some(1), Some(0))
+        );
+    }
+    dev.stop();
+    test.audited().await;
+}
+
+#[tokio::test]
+async fn an_edited_retry_policy_holds_for_the_next_failure() {
+    let (_test, home, mut dev) = running().await;
+    home.edit("spec:\n", "spec:\n  retry: { maxAttempts: 5, backoff: { fixed: 1h } }\n");
+    dev.wait_for(FOLLOWED);
+    let patient = home.enqueue("fail");
+    until("it waits for an hour", || home.state(&patient) == "retryable");
+    home.edit("maxAttempts: 5, backoff: { fixed: 1h }", "maxAttempts: 2, backoff: { fixed: 100ms }");
+    dev.wait_for(FOLLOWED);
+    until("the instance has the new policy with its heartbeat", || {
+        let id = home.enqueue("fail");
+        until("it has failed", || matches!(home.state(&id).as_str(), "retryable" | "dead"));
+        home.state(&id) == "dead" || home.json(&["task", &id])["attempt"] == 2
+    });
+    assert_eq!(home.state(&patient), "retryable");
+    dev.stop();
+}
+
+#[tokio::test]
+async fn a_manifest_taken_away_takes_its_instances_and_keeps_its_tasks() {
+    let (_test, home, mut dev) = running().await;
+    home.write(
+        "other.yaml",
+        &MANIFEST
+            .replace("name: mail", "name: other")
+            .replace(", autoscaling: { min: 0, scaleDownAfter: 1s }", ""),
+    );
+    dev.wait_for(FOLLOWED);
+    until("its two instances work", || home.handlers().iter().filter(|line| *line == "start 1").count() == 2);
+    std::fs::remove_file(home.path().join("other.yaml")).unwrap();
+    dev.wait_for(FOLLOWED);
+    until("both have ended", || home.handlers().iter().filter(|line| *line == "end 1").count() == 2);
+    let kept = home.ok(&["enqueue", "other", "send"]);
+    let done = home.enqueue("ok");
+    until("the other queue goes on", || home.state(&done) == "completed");
+    assert_eq!(home.state(&kept), "available");
+    dev.stop();
+}
+
+#[tokio::test]
+async fn a_wrong_edit_is_shown_with_its_line_and_the_last_good_one_stays() {
+    let (_test, home, mut dev) = running().await;
+    home.edit("total: 2", "total: ten");
+    let line = dev.wait_for("mail.yaml:");
+    assert!(
+        line.contains("mail.yaml:8: spec.workers.total: is the text \"ten\"; make it a whole number"),
+        "{line}"
+    );
+    dev.wait_for("the manifests stay as they were before");
+    let id = home.enqueue("ok");
+    until("tasks are done as before", || home.state(&id) == "completed");
+    assert_eq!(home.status("workers"), 2);
+    home.edit("total: ten", "total: 3");
+    dev.wait_for(FOLLOWED);
+    until("the mended one is in force", || home.status("workers") == 3);
+    dev.stop();
+}
+
+#[tokio::test]
+async fn changed_instances_are_replaced_one_by_one() {
+    let (_test, home, mut dev) = running().await;
+    home.edit(", autoscaling: { min: 0, scaleDownAfter: 1s }", "");
+    until("two instances run", || home.handlers() == ["start 1", "start 1"]);
+    until("both have joined", || home.status("instances") == 2);
+    home.edit("exec python3", "exec env VERSION=2 python3");
+    until("both are new", || home.handlers().iter().filter(|line| *line == "end 1").count() == 2);
+    assert!(fewest(&home.handlers()) >= 2, "{:?}", home.handlers());
+    home.edit("exec env VERSION=2 python3 handler.py", "exit 7");
+    dev.wait_for("the handler of mail-0 ended by itself (exit status: 7)");
+    let id = home.enqueue("ok");
+    until("an instance that was not replaced does it", || home.state(&id) == "completed");
+    assert_eq!(home.handlers().len(), 6, "nobody was stopped");
+    home.edit("exit 7", "exec env VERSION=3 python3 handler.py");
+    until("both are mended", || home.handlers().iter().filter(|line| *line == "end 2").count() == 2);
+    assert!(fewest(&home.handlers()) >= 2, "{:?}", home.handlers());
+    dev.stop();
+}
+
+/// The fewest handlers that ran at the same time, once there were two.
+fn fewest(handlers: &[String]) -> i32 {
+    let running = handlers.iter().scan(0, |running, line| {
+        *running += if line.starts_with("start") { 1 } else { -1 };
+        Some(*running)
+    });
+    running.skip(1).min().unwrap_or(0)
+}

@@ -1,0 +1,100 @@
+//! A command that runs until it is told not to, and what it says.
+
+use std::io::{BufRead, BufReader, PipeReader, pipe};
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::{PATIENCE, eventually};
+
+/// How long the pipe of a command that has ended may be silent.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A running `rowlock dev`, or another command that runs until it is told not to.
+pub(crate) struct Dev {
+    child: Child,
+    lines: Receiver<String>,
+    heard: Vec<String>,
+}
+
+impl Dev {
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let (reader, writer) = pipe().unwrap();
+        command.stdout(writer.try_clone().unwrap()).stderr(writer);
+        let child = command.spawn().unwrap();
+        // With it go our ends of the pipe.
+        drop(command);
+        Self { child, lines: read_lines(reader), heard: Vec::new() }
+    }
+
+    /// Waits until a line with this text is printed, and answers with it.
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(line) if line.contains(text) => {
+                    self.heard.push(line.clone());
+                    return line;
+                }
+                Ok(line) => self.heard.push(line),
+                Err(error) => panic!("{text:?} was not said ({error}), but\n{}", self.heard.join("\n")),
+            }
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn send(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits for its end: the exit code, or -1 when a signal ended it; and all it said.
+    pub(crate) fn ended(mut self) -> (i32, String) {
+        let status = eventually("it ends", || self.child.try_wait().unwrap());
+        // What it said last is in the pipe; a process of its own that it left would keep that open.
+        while let Ok(line) = self.lines.recv_timeout(LAST_WORDS) {
+            self.heard.push(line);
+        }
+        (status.code().unwrap_or(-1), self.heard.join("\n"))
+    }
+
+    /// Ctrl-C, and a clean end.
+    pub(crate) fn stop(self) -> String {
+        self.send(Signal::SIGINT);
+        let (code, said) = self.ended();
+        assert_eq!(code, 0, "{said}");
+        said
+    }
+
+    /// SIGKILL, and its end.
+    pub(crate) fn kill9(self) {
+        self.send(Signal::SIGKILL);
+        let (code, said) = self.ended();
+        assert_eq!(code, -1, "{said}");
+    }
+}
+
+/// What a failed test leaves would go on for ever.
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_lines(reader: PipeReader) -> Receiver<String> {
+    let (send, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines().map_while(Result::ok) {
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}

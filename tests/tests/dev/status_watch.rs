@@ -1,0 +1,59 @@
+//! `rowlock status --watch`, in a terminal and elsewhere.
+
+use nix::sys::signal::Signal;
+use rowlock_tests::{TestDb, server};
+use serde_json::Value;
+
+use crate::harness::{Home, ROWLOCK};
+use crate::running_command::Dev;
+
+/// What begins a table anew in a terminal.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+#[tokio::test]
+async fn elsewhere_a_table_follows_the_other_without_colours() {
+    let test = TestDb::new().await;
+    let home = Home::with_database(&server::url(&test.name));
+    let mut command = home.command(ROWLOCK, &["status", "--watch"]);
+    command.env("ROWLOCK_DATABASE_URL", server::url(&test.name));
+    let mut watch = Dev::spawn(command);
+    for available in 0..3 {
+        watch.wait_for(&format!("mail           {available}  "));
+        home.enqueue("ok");
+    }
+    watch.send(Signal::SIGINT);
+    let (_, said) = watch.ended();
+    assert!(said.starts_with("QUEUE") && !said.contains('\x1b'), "{said:?}");
+}
+
+#[tokio::test]
+async fn as_json_each_look_is_a_line() {
+    let test = TestDb::new().await;
+    let home = Home::with_database(&server::url(&test.name));
+    let mut command = home.command(ROWLOCK, &["status", "--watch", "--output", "json"]);
+    command.env("ROWLOCK_DATABASE_URL", server::url(&test.name));
+    let mut watch = Dev::spawn(command);
+    for _ in 0..2 {
+        let line = watch.wait_for("mail");
+        let queues: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(queues[0]["queue"], "mail");
+    }
+    watch.send(Signal::SIGINT);
+    watch.ended();
+}
+
+#[tokio::test]
+async fn in_a_terminal_the_table_stays_in_its_place() {
+    let test = TestDb::new().await;
+    let home = Home::with_database(&server::url(&test.name));
+    // util-linux's `script` is the terminal.
+    let mut command = home.command("script", &["-qefc", &format!("{ROWLOCK} status --watch"), "/dev/null"]);
+    command.env("ROWLOCK_DATABASE_URL", server::url(&test.name)).env("TERM", "xterm");
+    let mut watch = Dev::spawn(command);
+    watch.wait_for(CLEAR);
+    watch.wait_for("mail");
+    watch.wait_for(CLEAR);
+    watch.send(Signal::SIGTERM);
+    watch.ended();
+    crate::harness::until("the watch ends with its terminal", || home.processes().is_empty());
+}

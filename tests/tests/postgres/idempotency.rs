@@ -1,0 +1,136 @@
+//! Every verb may be sent again after a lost answer (R1), and a lease never comes back (R14).
+
+use rowlock_queue::{Outcome, Settled, Settlement, Token, settle};
+use rowlock_tests::{TestDb, settlements};
+use sqlx::{Executor, Row};
+
+const COMPLETE: Outcome = Outcome::Complete { result: None };
+
+#[tokio::test]
+async fn an_outcome_sent_three_times_settles_its_task_only() {
+    let test = TestDb::new().await;
+    test.enqueue_many(3).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(3).await;
+    let retry = Outcome::Retry { delay: std::time::Duration::ZERO, error: "no".into() };
+    let one = &settlements(&claimed, &retry)[..1];
+    for _ in 0..3 {
+        assert_eq!(settle(&test.db, instance.id(), one).await.unwrap(), [Settled::Done]);
+    }
+    assert_eq!(test.state(claimed.tasks[0].id).await.as_deref(), Some("retryable"));
+    for task in &claimed.tasks[1..] {
+        assert_eq!(test.state(task.id).await.as_deref(), Some("running"));
+    }
+    assert_eq!(instance.settle(&claimed, &COMPLETE).await[1..], [Settled::Done, Settled::Done]);
+    assert_eq!(test.audited().await, (2, 0, 0, 1));
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.task_error").await, 1);
+}
+
+#[tokio::test]
+async fn a_whole_lease_sent_again_is_answered_done_and_leaves_one_receipt() {
+    let test = TestDb::new().await;
+    test.enqueue_many(200).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(200).await;
+    for _ in 0..3 {
+        assert!(instance.settle(&claimed, &COMPLETE).await.iter().all(|settled| *settled == Settled::Done));
+    }
+    assert_eq!(test.audited().await, (200, 0, 0, 0));
+    let receipts = "select sum(n) from rowlock.receipt, unnest(ns) n";
+    assert_eq!(test.one::<i64>(receipts).await, 200);
+}
+
+#[tokio::test]
+async fn a_task_that_the_lease_does_not_hold_is_refused() {
+    let test = TestDb::new().await;
+    let (mine, other) = (test.enqueue().await, test.enqueue().await);
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
+    let token = claimed.token.unwrap();
+    let settlement = |token, task| Settlement { token, task, outcome: COMPLETE };
+    let answers = settle(&test.db, instance.id(), &[settlement(token, other), settlement(token, mine)]).await;
+    let mut expected = [Settled::LeaseLost, Settled::Done];
+    if claimed.tasks[0].id == other {
+        expected.reverse();
+    }
+    assert_eq!(answers.unwrap(), expected);
+    let open = if claimed.tasks[0].id == other { mine } else { other };
+    let unknown = settle(&test.db, instance.id(), &[settlement(Token(1), open)]).await.unwrap();
+    assert_eq!(unknown, [Settled::LeaseLost]);
+    assert_eq!(test.audited().await, (1, 0, 0, 1));
+}
+
+#[tokio::test]
+async fn another_instance_settles_nothing_with_a_token_it_heard_of() {
+    let test = TestDb::new().await;
+    test.enqueue().await;
+    let mut instance = test.instance("a").await;
+    let thief = test.instance("b").await;
+    let claimed = instance.claim(1).await;
+    assert_eq!(thief.settle(&claimed, &COMPLETE).await, [Settled::LeaseLost]);
+    assert_eq!(instance.settle(&claimed, &COMPLETE).await, [Settled::Done]);
+}
+
+#[tokio::test]
+async fn a_claim_sent_again_gives_the_same_lease() {
+    let test = TestDb::new().await;
+    test.enqueue_many(300).await;
+    let instance = test.instance("a").await;
+    let claim = format!(
+        "select firsts, ns from rowlock.claim({}, 100, array_fill(0::bigint, array[16]), 0, 4711)",
+        instance.id()
+    );
+    let mut leases = Vec::new();
+    for _ in 0..3 {
+        let row = sqlx::query(sqlx::AssertSqlSafe(claim.clone())).fetch_one(&test.pool).await.unwrap();
+        leases.push((row.get::<Vec<i64>, _>(0), row.get::<Vec<i16>, _>(1)));
+    }
+    assert_eq!(leases[0].1.iter().sum::<i16>(), 100);
+    assert!(leases.iter().all(|lease| *lease == leases[0]));
+    assert_eq!(test.one::<i64>("select sum(n) from rowlock.ready").await, 200);
+}
+
+#[tokio::test]
+async fn a_snooze_and_a_release_may_be_sent_again() {
+    let test = TestDb::new().await;
+    test.enqueue_many(3).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(3).await;
+    let token = claimed.token.unwrap();
+    let snooze = Outcome::Snooze { delay: std::time::Duration::from_mins(1) };
+    let both = [(0, snooze), (1, Outcome::Release)].map(|(i, outcome)| Settlement {
+        token,
+        task: claimed.tasks[i].id,
+        outcome,
+    });
+    for _ in 0..2 {
+        let answers = settle(&test.db, instance.id(), &both).await.unwrap();
+        assert_eq!(answers, [Settled::Done, Settled::Done]);
+    }
+    assert_eq!(test.state(claimed.tasks[0].id).await.as_deref(), Some("retryable"));
+    assert_eq!(test.state(claimed.tasks[1].id).await.as_deref(), Some("available"));
+    assert_eq!(test.audited().await, (0, 0, 0, 3));
+}
+
+#[tokio::test]
+async fn a_claim_sent_again_while_the_first_is_under_way_waits_for_its_lease() {
+    let test = TestDb::new().await;
+    test.enqueue_many(10).await;
+    let instance = test.instance("a").await;
+    let token = Token::random();
+    let mut first = test.session().await;
+    let claim = format!(
+        "begin; select rowlock.claim({}, 4, array_fill(0::bigint, array[16]), 0, {token})",
+        instance.id()
+    );
+    first.execute(sqlx::AssertSqlSafe(claim)).await.unwrap();
+    let (again, ()) = tokio::join!(
+        rowlock_queue::claim_again(&test.db, instance.id(), 4, &instance.watermarks, token),
+        async {
+            test.until_somebody_waits().await;
+            first.execute("commit").await.unwrap();
+        }
+    );
+    assert_eq!(again.unwrap().tasks.len(), 4, "those of the first");
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.lease").await, 1);
+}

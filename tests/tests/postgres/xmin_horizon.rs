@@ -1,0 +1,149 @@
+//! The xmin horizon pinned under load: no dead row goes, and claims are as quick as before.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rowlock_queue::{Outcome, Token};
+use rowlock_tests::{TestDb, TestInstance, soaks};
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// Enqueued by statements of their own, so that each leaves a dead row behind: 2,000 a second, where the machine can.
+const BATCH: &str = "select rowlock.enqueue('mail', 'send', '{}') from generate_series(1, 20)";
+const EVERY: Duration = Duration::from_millis(10);
+const WANT: u32 = 20;
+/// How long it is pinned.
+const PINNED: Duration = Duration::from_secs(10);
+const PINNED_LONG: Duration = Duration::from_mins(1);
+const BEFORE: Duration = Duration::from_secs(3);
+/// So many times as slow would be a walk through the dead rows; twice comes from noise. And whatever is below a few milliseconds is noise.
+const RATIO: u32 = 3;
+const NOISE: Duration = Duration::from_millis(3);
+/// Pages that a claim touches when the queue is empty, below which nothing is walked. A walk would touch one for each dead row.
+const PAGES: i64 = 2500;
+/// What the rows of one claim may cost more or less, depending on where they lie; a session that has to
+/// read the catalogs again in between, because others made it forget them, needs 1,500. A backlog walked costs 5,000 and more.
+const SPREAD: i64 = 2500;
+/// Fewer dead rows than this prove nothing.
+const DEAD: u64 = 5000;
+
+#[tokio::test]
+async fn a_reader_that_pins_the_horizon_slows_no_claim() {
+    claims_stay_quick_beside("begin isolation level repeatable read; select count(*) from rowlock.queue")
+        .await;
+}
+
+#[tokio::test]
+async fn a_writer_that_pins_the_horizon_slows_no_claim() {
+    let enqueue = "begin; select rowlock.enqueue('mail', 'send', '{}', '{\"priority\": 3}')";
+    claims_stay_quick_beside(enqueue).await;
+}
+
+async fn claims_stay_quick_beside(pin: &'static str) {
+    let test = TestDb::new().await;
+    let mut instance = test.instance("a").await;
+    let stop = CancellationToken::new();
+    let enqueued = Arc::new(AtomicU64::new(0));
+    let load = tokio::spawn(load(test.session().await, Arc::clone(&enqueued), stop.clone()));
+    let before = work(&mut instance, BEFORE).await;
+    let mut pinning = test.session().await;
+    pinning.execute(pin).await.unwrap();
+    let so_far = enqueued.load(Ordering::SeqCst);
+    let during = work(&mut instance, if soaks() { PINNED_LONG } else { PINNED }).await;
+    stop.cancel();
+    load.await.unwrap();
+    let dead = enqueued.load(Ordering::SeqCst) - so_far;
+    eprintln!("claims took {before:?} before and {during:?} beside {dead} dead rows ({pin})");
+    assert!(DEAD < dead, "only {dead} tasks: that shows nothing");
+    assert!(
+        during < before * RATIO + NOISE,
+        "claims took {before:?} before, and {during:?} beside {dead} dead rows"
+    );
+    // Everything is claimed, and the watermarks pass by all that was.
+    let newest = test.one("select last_value from rowlock.k_seq").await;
+    test.run("select nextval('rowlock.k_seq')").await;
+    while !instance.claim(1000).await.tasks.is_empty() {}
+    instance.walk_past(newest).await;
+    let mut session = test.session().await;
+    let pages = least_pages(&mut session, &instance).await;
+    assert!(pages < PAGES, "a claim of an empty queue touched {pages} pages beside {dead} dead rows");
+    // What the writer enqueued is there as soon as it commits.
+    pinning.execute("commit").await.unwrap();
+    let left = instance.claim(10).await.tasks.len();
+    assert_eq!(left, usize::from(pin.contains("enqueue")));
+}
+
+async fn load(mut session: PgConnection, enqueued: Arc<AtomicU64>, stop: CancellationToken) {
+    let mut every = interval(EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !stop.is_cancelled() {
+        every.tick().await;
+        let rows = session.fetch_all(BATCH).await.unwrap();
+        enqueued.fetch_add(rows.len() as u64, Ordering::SeqCst);
+    }
+}
+
+/// Claims and completes for this long; the median of the claims that found something.
+async fn work(instance: &mut TestInstance, duration: Duration) -> Duration {
+    let since = Instant::now();
+    let mut took = Vec::new();
+    while since.elapsed() < duration {
+        let asked = Instant::now();
+        let claimed = instance.claim(WANT).await;
+        if claimed.tasks.is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            continue;
+        }
+        took.push(asked.elapsed());
+        instance.settle(&claimed, &Outcome::Complete { result: None }).await;
+    }
+    took.sort_unstable();
+    took[took.len() / 2]
+}
+
+/// Of several claims: the first of a session, and one after a vacuum, plans and reads the catalogs for it.
+async fn least_pages(session: &mut PgConnection, instance: &TestInstance) -> i64 {
+    let mut least = i64::MAX;
+    for _ in 0..8 {
+        least = least.min(pages_of_a_claim(session, instance).await);
+    }
+    least
+}
+
+/// Of the shared buffers, counted by the server itself.
+async fn pages_of_a_claim(session: &mut PgConnection, instance: &TestInstance) -> i64 {
+    let watermarks = instance.watermarks.as_slice().iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+    let explain = format!(
+        "explain (analyze, buffers, format json) select * from rowlock.claim({}, {WANT}, array[{watermarks}]::bigint[], 0, {})",
+        instance.id(),
+        Token::random()
+    );
+    let row = session.fetch_one(AssertSqlSafe(explain)).await.unwrap();
+    let plan = row.get::<serde_json::Value, _>(0);
+    let blocks = |name| plan[0]["Plan"][name].as_i64().unwrap();
+    blocks("Shared Hit Blocks") + blocks("Shared Read Blocks")
+}
+
+#[tokio::test]
+async fn a_claim_from_a_large_backlog_costs_what_one_from_a_small_backlog_costs() {
+    let test = TestDb::new().await;
+    let instance = test.instance("a").await;
+    let mut session = test.session().await;
+    let mut few = 0;
+    // More than the five times after which a plan is kept: here that of a small table.
+    for _ in 0..10 {
+        test.run(BATCH).await;
+        few = pages_of_a_claim(&mut session, &instance).await;
+    }
+    test.run("select count(rowlock.enqueue('mail', 'send', '{}')) from generate_series(1, 20000)").await;
+    for session in [&mut session, &mut test.session().await] {
+        let many = least_pages(session, &instance).await;
+        assert!(many < 2 * few + SPREAD, "{many} pages of a large backlog, {few} of a small one");
+    }
+}

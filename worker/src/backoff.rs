@@ -1,0 +1,54 @@
+//! Waiting between attempts: bounded, doubling, with jitter.
+
+use std::time::Duration;
+
+/// How long to wait before the next attempt at something that may heal by itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Backoff {
+    shortest: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    pub(crate) const fn new(shortest: Duration, longest: Duration) -> Self {
+        Self { shortest, longest, next: shortest }
+    }
+
+    /// Between attempts to reach the database. Up to the fence's margin nothing is lost by asking again, so it is given time to come back.
+    pub(crate) const DATABASE: Self = Self::new(Duration::from_millis(50), Duration::from_secs(2));
+
+    pub(crate) fn reset(&mut self) {
+        self.next = self.shortest;
+    }
+
+    /// The next wait: half to all of the current step, so that instances do not come back in step.
+    pub(crate) fn next_delay(&mut self) -> Duration {
+        let step = self.next;
+        self.next = step.saturating_mul(2).min(self.longest);
+        step.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
+
+/// A few milliseconds with jitter, for claims that met others at the same rows.
+pub(crate) fn contention_delay() -> Duration {
+    const LEAST_MILLIS: u64 = 2;
+    const MOST_MILLIS: u64 = 20;
+    Duration::from_millis(fastrand::u64(LEAST_MILLIS..=MOST_MILLIS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubles_up_to_its_bound_and_starts_anew() {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        for bound in [50, 100, 200, 400, 800, 1000, 1000] {
+            let step = backoff.next_delay().as_millis();
+            assert!((bound / 2..=bound).contains(&step), "{step} of {bound}");
+        }
+        backoff.reset();
+        assert!(backoff.next_delay() <= Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,200 @@
+//! From what a handler answered to what is settled: a pure decision.
+
+use std::time::Duration;
+
+use rowlock_crds::{MAX_RETRY_DELAY, Policy};
+use rowlock_queue::Outcome;
+
+/// Bound of an error kept per attempt: a stack trace fits, a page of HTML does not.
+pub(crate) const ERROR_MAX: usize = 4 * 1024;
+
+/// A handler that asks for more than a day more probably means a mistake in its units.
+pub(crate) const SNOOZE_MAX: Duration = Duration::from_hours(24);
+
+/// A result is for looking up, not for moving data: larger ones belong in the user's own storage.
+pub(crate) const RESULT_MAX: usize = 64 * 1024;
+
+/// What came of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Done {
+        result: Option<String>,
+    },
+    Failed {
+        error: String,
+        delay: Option<Duration>,
+    },
+    /// The handler was at it, and hung up before the answer was whole.
+    Broken {
+        error: String,
+    },
+    Final {
+        error: String,
+    },
+    Snooze {
+        delay: Duration,
+    },
+    /// Nothing reached the handler, so nothing was attempted.
+    Unreachable {
+        error: String,
+    },
+}
+
+impl Answer {
+    pub(crate) fn failed(error: impl Into<String>) -> Self {
+        Self::Failed { error: error.into(), delay: None }
+    }
+
+    /// The same while this instance drains. The handler is meant to outlive it: one that goes first is being ended with it, before its time,
+    /// which is no fault of the task.
+    pub(crate) fn while_draining(self) -> Self {
+        match self {
+            Self::Broken { error } => Self::Unreachable { error },
+            other => other,
+        }
+    }
+
+    /// A label of bounded variety for metrics.
+    pub(crate) fn label(&self) -> &'static str {
+        match self {
+            Self::Done { .. } => "complete",
+            Self::Failed { .. } | Self::Broken { .. } => "retry",
+            Self::Final { .. } => "dead",
+            Self::Snooze { .. } => "snooze",
+            Self::Unreachable { .. } => "release",
+        }
+    }
+}
+
+/// `attempt` counts from 1 and includes this one; `jitter` is in 0..1.
+pub(crate) fn decide_outcome(
+    answer: Answer,
+    attempt: u16,
+    max_attempts: u16,
+    policy: &Policy,
+    jitter: f64,
+) -> Outcome {
+    let by_policy = || policy.retry.delay(attempt, jitter);
+    match answer {
+        Answer::Done { result } => {
+            Outcome::Complete { result: result.as_deref().map(strip_nul).and_then(within_limit) }
+        }
+        Answer::Failed { error, .. } | Answer::Broken { error } if attempt >= max_attempts => {
+            Outcome::Dead { error: bounded_error(&error) }
+        }
+        Answer::Failed { error, delay } => Outcome::Retry {
+            delay: delay.map_or_else(by_policy, |delay| delay.min(MAX_RETRY_DELAY)),
+            error: bounded_error(&error),
+        },
+        Answer::Broken { error } => Outcome::Retry { delay: by_policy(), error: bounded_error(&error) },
+        Answer::Final { error } => Outcome::Dead { error: bounded_error(&error) },
+        Answer::Snooze { delay } => Outcome::Snooze { delay: delay.min(SNOOZE_MAX) },
+        Answer::Unreachable { .. } => Outcome::Release,
+    }
+}
+
+/// The result, if it is within the bound.
+fn within_limit(result: String) -> Option<String> {
+    if result.len() <= RESULT_MAX {
+        return Some(result);
+    }
+    tracing::warn!(
+        bound_bytes = RESULT_MAX,
+        "the handler's result is larger than the bound and was not kept; the task is complete"
+    );
+    None
+}
+
+/// Postgres text holds every character but NUL.
+pub(crate) fn strip_nul(text: &str) -> String {
+    text.replace('\0', "")
+}
+
+/// An error that Postgres takes, cut at a character within the bound.
+pub(crate) fn bounded_error(text: &str) -> String {
+    let mut text = strip_nul(text);
+    if ERROR_MAX < text.len() {
+        text.truncate(text.floor_char_boundary(ERROR_MAX));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use rowlock_crds::{Dur, RetryPolicy};
+
+    use super::*;
+
+    fn policy() -> Policy {
+        Policy { retry: RetryPolicy::default(), timeout: Dur(Duration::from_mins(1)) }
+    }
+
+    fn failed() -> Answer {
+        Answer::failed("HTTP 500")
+    }
+
+    #[test]
+    fn a_failure_is_retried_by_the_policy() {
+        let policy = policy();
+        let outcome = decide_outcome(failed(), 1, 6, &policy, 0.0);
+        let delay = policy.retry.delay(1, 0.0);
+        assert!(matches!(outcome, Outcome::Retry { delay: d, .. } if d == delay), "{outcome:?}");
+    }
+
+    #[test]
+    fn the_last_attempt_is_dead() {
+        assert!(matches!(decide_outcome(failed(), 6, 6, &policy(), 0.0), Outcome::Dead { .. }));
+        assert!(matches!(decide_outcome(failed(), 5, 6, &policy(), 0.0), Outcome::Retry { .. }));
+    }
+
+    #[test]
+    fn a_snooze_is_bounded_and_never_dead() {
+        let snooze = Answer::Snooze { delay: Duration::MAX };
+        let outcome = decide_outcome(snooze, 6, 6, &policy(), 0.0);
+        assert!(matches!(outcome, Outcome::Snooze { delay } if delay == SNOOZE_MAX), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_delay_of_the_handlers_own_is_bounded_too() {
+        let failed = Answer::Failed { error: "no".into(), delay: Some(Duration::MAX) };
+        let outcome = decide_outcome(failed, 1, 6, &policy(), 0.0);
+        assert!(matches!(outcome, Outcome::Retry { delay, .. } if delay == MAX_RETRY_DELAY), "{outcome:?}");
+    }
+
+    #[test]
+    fn a_result_past_the_bound_is_not_kept_wherever_it_comes_from() {
+        let mut result = "x".repeat(RESULT_MAX);
+        let outcome = |result: &String| {
+            decide_outcome(Answer::Done { result: Some(result.clone()) }, 1, 6, &policy(), 0.0)
+        };
+        assert!(matches!(outcome(&result), Outcome::Complete { result: Some(_) }));
+        result.push('x');
+        assert!(matches!(outcome(&result), Outcome::Complete { result: None }));
+    }
+
+    #[test]
+    fn a_handler_that_hangs_up_fails_the_attempt_unless_it_is_ended_with_us() {
+        let broken = || Answer::Broken { error: "hung up".into() };
+        assert!(matches!(decide_outcome(broken(), 1, 6, &policy(), 0.0), Outcome::Retry { .. }));
+        assert!(matches!(decide_outcome(broken(), 6, 6, &policy(), 0.0), Outcome::Dead { .. }));
+        assert!(matches!(decide_outcome(broken().while_draining(), 6, 6, &policy(), 0.0), Outcome::Release));
+        assert!(matches!(
+            decide_outcome(failed().while_draining(), 6, 6, &policy(), 0.0),
+            Outcome::Dead { .. }
+        ));
+    }
+
+    #[test]
+    fn what_never_reached_the_handler_is_released() {
+        let answer = Answer::Unreachable { error: "refused".into() };
+        assert!(matches!(decide_outcome(answer, 6, 6, &policy(), 0.0), Outcome::Release));
+    }
+
+    #[test]
+    fn an_error_loses_nul_and_is_cut_at_a_character() {
+        assert_eq!(bounded_error("a\0b"), "ab");
+        let long = "é".repeat(ERROR_MAX);
+        assert_eq!(bounded_error(&long).len(), ERROR_MAX);
+        assert_eq!(bounded_error(&format!("x{long}")).len(), ERROR_MAX - 1);
+    }
+}

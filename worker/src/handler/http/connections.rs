@@ -1,0 +1,188 @@
+//! Connections to the handler, kept alive between tasks.
+//!
+//! hyper's own pool, `hyper_util::client::legacy`, keeps the state of connecting in every request: 9 of the 25 KiB that a task in
+//! flight took. Here a request in flight has what `hyper::client::conn` gives, and no more.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::handler::http::answer_start::{AnswerStart, RecordingStream};
+
+/// On loopback a connect that takes longer is a full backlog or a stopped process.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Shorter than the keep-alive of common servers (gunicorn 2 s, Node and uvicorn 5 s): a connection the
+/// server closes while we write to it would cost an attempt.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A kept connection whose last answer was read to its end is ready at once, one that is about to close says so.
+const READY_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// A kept connection that the handler closes just when it gets a request shows that at once. What comes later
+/// is the end of a handler that had begun, and the next one would begin again.
+const STALE_WITHIN: Duration = Duration::from_secs(1);
+
+/// The head of an answer, at most: as much as Go's server takes by default.
+const HEAD_BYTES: usize = 1024 * 1024;
+/// More than any server sends; room for that many is made for each answer.
+const HEADERS: usize = 256;
+
+/// One connection; it closes when this is dropped.
+pub(crate) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    start: AnswerStart,
+}
+
+/// Why there is no answer.
+pub(crate) enum NoAnswer {
+    /// There is no such request.
+    Unsendable(http::Error),
+    /// Nothing was sent.
+    Unreachable(std::io::Error),
+    /// What was sent may have been read.
+    Broken(hyper::Error),
+    /// There is an answer with this status; what follows the status cannot be read.
+    Unreadable(StatusCode, hyper::Error),
+}
+
+impl From<http::Error> for NoAnswer {
+    fn from(error: http::Error) -> Self {
+        Self::Unsendable(error)
+    }
+}
+
+impl From<hyper::Error> for NoAnswer {
+    fn from(error: hyper::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+pub(crate) struct Connections {
+    host: String,
+    port: u16,
+    max_idle: usize,
+    /// The longest idle first.
+    idle: Mutex<VecDeque<(Instant, Connection)>>,
+}
+
+impl Connections {
+    /// Keeps at most `max_idle` of them.
+    pub(crate) fn new(host: String, port: u16, max_idle: usize) -> Self {
+        Self { host, port, max_idle, idle: Mutex::default() }
+    }
+
+    /// Sends what `request` makes, on a kept connection or a new one. The connection is to be given back with
+    /// [`Self::put_back`] when the answer was read; dropping this future closes it.
+    ///
+    /// A request that failed on a kept connection at once, before one byte of an answer, is sent again on a
+    /// new one: the handler had most likely closed that connection before the request came.
+    pub(crate) async fn send(
+        &self,
+        request: impl Fn() -> Result<Request<Full<Bytes>>, http::Error>,
+    ) -> Result<(Response<Incoming>, Connection), NoAnswer> {
+        while let Some(mut kept) = self.take() {
+            if !matches!(timeout(READY_TIMEOUT, kept.sender.ready()).await, Ok(Ok(()))) {
+                continue;
+            }
+            kept.start.clear();
+            let sent = Instant::now();
+            let mut error = match kept.sender.try_send_request(request()?).await {
+                Ok(response) => return Ok((response, kept)),
+                Err(error) => error,
+            };
+            if error.take_message().is_some() {
+                // Closed before anything was sent: another connection may do.
+                continue;
+            }
+            let failed = kept.start.failed(error.into_error());
+            if !kept.start.is_empty() || STALE_WITHIN < sent.elapsed() {
+                return Err(failed);
+            }
+            return match self.send_on_new(request()?).await {
+                // A handler that is gone now may have been there for the first one, and ended by it.
+                Err(NoAnswer::Unreachable(_)) => Err(failed),
+                answer => answer,
+            };
+        }
+        self.send_on_new(request()?).await
+    }
+
+    async fn send_on_new(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Connection), NoAnswer> {
+        let mut fresh = self.connect().await?;
+        match fresh.sender.send_request(request).await {
+            Ok(response) => Ok((response, fresh)),
+            Err(error) => Err(fresh.start.failed(error)),
+        }
+    }
+
+    pub(crate) fn put_back(&self, connection: Connection) {
+        let mut idle = self.idle();
+        if !connection.sender.is_closed() && idle.len() < self.max_idle {
+            idle.push_back((Instant::now(), connection));
+        }
+    }
+
+    /// Closes what has been idle for too long; never returns.
+    pub(crate) async fn expire(&self) {
+        loop {
+            sleep(IDLE_TIMEOUT).await;
+            let mut idle = self.idle();
+            while idle.front().is_some_and(|(since, _)| IDLE_TIMEOUT <= since.elapsed()) {
+                idle.pop_front();
+            }
+        }
+    }
+
+    /// The one that was used last.
+    fn take(&self) -> Option<Connection> {
+        let (since, connection) = self.idle().pop_back()?;
+        (since.elapsed() < IDLE_TIMEOUT).then_some(connection)
+    }
+
+    async fn connect(&self) -> Result<Connection, NoAnswer> {
+        let connected = timeout(CONNECT_TIMEOUT, TcpStream::connect((self.host.as_str(), self.port))).await;
+        let late = |_| std::io::Error::from(std::io::ErrorKind::TimedOut);
+        let stream = connected.map_err(late).flatten().map_err(NoAnswer::Unreachable)?;
+        stream.set_nodelay(true).map_err(NoAnswer::Unreachable)?;
+        let start = AnswerStart::default();
+        let mut client = Builder::new();
+        // Headers are decoration: what can be made of them is.
+        client.max_buf_size(HEAD_BYTES).max_headers(HEADERS);
+        client.allow_obsolete_multiline_headers_in_responses(true);
+        client.allow_spaces_after_header_name_in_responses(true);
+        client.ignore_invalid_headers_in_responses(true);
+        let io = TokioIo::new(RecordingStream::new(stream, start.clone()));
+        let (sender, driver) = client.handshake(io).await?;
+        // Ends when either side closes; what went wrong is told to who waits for the answer.
+        tokio::spawn(async move {
+            let _ = driver.await;
+        });
+        Ok(Connection { sender, start })
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<(Instant, Connection)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl AnswerStart {
+    fn failed(&self, error: hyper::Error) -> NoAnswer {
+        match self.status() {
+            Some(status) if error.is_parse() => NoAnswer::Unreadable(status, error),
+            _ => NoAnswer::Broken(error),
+        }
+    }
+}

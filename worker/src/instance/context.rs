@@ -1,0 +1,148 @@
+//! What the tasks of one joined instance share.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use rowlock_crds::Policy;
+use rowlock_queue::{Db, HorizonNote, InstanceId, Joined, QueueId, WatermarkObservation, Watermarks};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::handler::Handler;
+use crate::handler::readiness_probe::ReadinessProbe;
+use crate::instance::allocation_stall::AllocationStall;
+use crate::instance::fence::Fence;
+use crate::metrics::Metrics;
+use crate::task::leases::Leases;
+use crate::task::slots::Slots;
+use crate::throttled_log::OutageLog;
+
+/// Weight of the newest attempt in the mean service time that heartbeats carry: some twenty attempts are remembered.
+const SERVICE_WEIGHT: f64 = 0.1;
+
+pub(crate) struct Context {
+    pub(crate) db: Db,
+    pub(crate) instance: InstanceId,
+    pub(crate) queue_id: QueueId,
+    pub(crate) queue: Arc<str>,
+    pub(crate) handler: Handler,
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) fence: Fence,
+    pub(crate) readiness: Arc<ReadinessProbe>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) leases: Leases,
+    pub(crate) outage: Arc<OutageLog>,
+    pub(crate) allocation_stall: AllocationStall,
+    /// Asks for a heartbeat now instead of at the next second.
+    pub(crate) heartbeat_now: Notify,
+    /// The instance takes leave: errors of other statements meanwhile are expected.
+    pub(crate) leaving: CancellationToken,
+    /// Parent of every attempt: the fence, the end of the grace and an abort all stop them through it.
+    pub(crate) abort_attempts: CancellationToken,
+    watermarks: Mutex<Watermarks>,
+    noted: Mutex<Option<HorizonNote>>,
+    policy: RwLock<Arc<ActivePolicy>>,
+    service_millis: Mutex<Option<f64>>,
+}
+
+/// The policy that the next attempt follows.
+#[derive(Debug)]
+pub(crate) struct ActivePolicy {
+    pub(crate) generation: i64,
+    pub(crate) policy: Policy,
+    pub(crate) max_attempts: u16,
+}
+
+/// What exists before the instance joins.
+pub(crate) struct Dependencies {
+    pub(crate) db: Db,
+    pub(crate) queue: Arc<str>,
+    pub(crate) handler: Handler,
+    pub(crate) readiness: Arc<ReadinessProbe>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) capacity: u32,
+}
+
+impl Context {
+    /// `sent` is from before the join was sent.
+    pub(crate) fn new(with: Dependencies, joined: Joined, sent: Instant) -> Self {
+        Self {
+            db: with.db,
+            instance: joined.instance,
+            queue_id: joined.queue,
+            queue: with.queue,
+            handler: with.handler,
+            slots: Slots::new(with.capacity),
+            fence: Fence::new(sent),
+            readiness: with.readiness,
+            metrics: with.metrics,
+            leases: Leases::default(),
+            outage: Arc::default(),
+            allocation_stall: AllocationStall::default(),
+            heartbeat_now: Notify::new(),
+            leaving: CancellationToken::new(),
+            abort_attempts: CancellationToken::new(),
+            watermarks: Mutex::new(joined.watermarks),
+            noted: Mutex::default(),
+            policy: RwLock::new(Arc::new(ActivePolicy {
+                generation: joined.policy_generation,
+                policy: joined.policy,
+                max_attempts: joined.max_attempts,
+            })),
+            service_millis: Mutex::new(None),
+        }
+    }
+
+    pub(crate) fn watermarks(&self) -> Watermarks {
+        self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn advance_watermarks(&self, seen: &WatermarkObservation) {
+        self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).advance(seen);
+    }
+
+    /// What the last heartbeat noted, for the maintainer.
+    pub(crate) fn set_noted(&self, noted: HorizonNote) {
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted);
+    }
+
+    pub(crate) fn take_noted(&self) -> Option<HorizonNote> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(crate) fn policy(&self) -> Arc<ActivePolicy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_policy(&self, policy: ActivePolicy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    pub(crate) fn record_service_time(&self, millis: f64) {
+        let mut mean = self.service_millis.lock().unwrap_or_else(PoisonError::into_inner);
+        *mean = Some(mean.map_or(millis, |mean| mean + SERVICE_WEIGHT * (millis - mean)));
+    }
+
+    pub(crate) fn service_millis(&self) -> Option<f64> {
+        *self.service_millis.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an error of the database once, where it is handled. A lost identity fences for good.
+    pub(crate) fn database_failed(&self, operation: &'static str, error: &rowlock_queue::Error) {
+        if self.leaving.is_cancelled() {
+            tracing::debug!(%error, operation, "crossed with leaving");
+            return;
+        }
+        self.metrics.error(error.metric_label());
+        if matches!(error, rowlock_queue::Error::Gone) {
+            self.fence.trip("the queue declared this instance gone");
+        } else {
+            self.outage.failed(operation, error);
+        }
+    }
+
+    /// The same verb was answered.
+    pub(crate) fn database_answered(&self, operation: &'static str) {
+        self.outage.answered(operation);
+    }
+}

@@ -1,0 +1,289 @@
+//! The life of one instance: connect, join, work under one supervisor, leave.
+
+pub(crate) mod allocation_stall;
+pub(crate) mod context;
+pub(crate) mod fence;
+pub(crate) mod heartbeat;
+pub(crate) mod heartbeat_connection;
+pub(crate) mod maintenance;
+pub(crate) mod url_file;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rowlock_queue::{Connect, Db, Error, Joined, Settled, Settlement};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::admin_server::{AdminState, bind, serve};
+use crate::backoff::Backoff;
+use crate::error::{ExitReason, WorkerError};
+use crate::handler::Handler;
+use crate::handler::readiness_probe::ReadinessProbe;
+use crate::instance::context::{Context, Dependencies};
+use crate::instance::heartbeat::run_heartbeats;
+use crate::instance::heartbeat_connection::HeartbeatConnection;
+use crate::instance::maintenance::run_maintenance;
+use crate::instance::url_file::follow_files;
+use crate::metrics::Metrics;
+use crate::shutdown::Shutdown;
+use crate::task::claim::Claimer;
+use crate::task::settle::{SETTLEMENT_BUFFER, SettlementStore, Settler};
+use crate::throttled_log::{LogThrottle, OutageLog};
+use crate::worker::Worker;
+
+/// The operator migrates and declares; an instance that comes first waits for it.
+const JOIN_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+
+/// How long a fenced instance waits for the database, to hand back what it stopped; longer than most failovers.
+const FENCED_LEAVE_TIMEOUT: Duration = Duration::from_mins(5);
+/// Leaving is a courtesy: without it the leases run out by themselves.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// After an abort the outcomes already known get this long to be written.
+const ABORT_GRACE: Duration = Duration::from_secs(2);
+
+type ServiceResult = Result<(), WorkerError>;
+
+impl Worker {
+    /// Works until `stop` or a failure.
+    pub async fn run(self, stop: Shutdown) -> Result<ExitReason, WorkerError> {
+        run(self, stop).await
+    }
+}
+
+async fn run(worker: Worker, stop: Shutdown) -> Result<ExitReason, WorkerError> {
+    let metrics = Arc::new(Metrics::new()?);
+    let readiness = Arc::new(ReadinessProbe::new(matches!(worker.handler, Handler::InProcess(_))));
+    let state = Arc::new(AdminState {
+        metrics: Arc::clone(&metrics),
+        readiness: Arc::clone(&readiness),
+        joined: OnceLock::new(),
+        draining: stop.draining().clone(),
+    });
+    // What serves the others: ends when this function does, on whatever path.
+    let background = CancellationToken::new();
+    let _ends: DropGuard = background.clone().drop_guard();
+    let mut services = JoinSet::new();
+    if let Some(address) = worker.listen {
+        let listener = bind(address).await?;
+        services.spawn(serve(listener, Arc::clone(&state), background.clone()));
+    }
+    let ended = join_and_work(&worker, readiness, metrics, &state, &stop, &mut services, &background).await;
+    background.cancel();
+    // Before the pool closes, or the last heartbeats would complain about it.
+    services.shutdown().await;
+    if let (Some(context), Ok(ExitReason::Drained)) = (state.joined.get(), &ended) {
+        let _ = timeout(LEAVE_TIMEOUT, context.db.close()).await;
+    }
+    ended
+}
+
+async fn join_and_work(
+    worker: &Worker,
+    readiness: Arc<ReadinessProbe>,
+    metrics: Arc<Metrics>,
+    state: &AdminState,
+    stop: &Shutdown,
+    services: &mut JoinSet<ServiceResult>,
+    background: &CancellationToken,
+) -> Result<ExitReason, WorkerError> {
+    let pool = Connect { max_connections: pool_size(worker), ..worker.connect.clone() };
+    let joined = tokio::select! {
+        () = stop.draining().cancelled() => return Ok(ExitReason::Drained),
+        joined = join(worker, &pool) => joined?,
+    };
+    let (db, joined, sent) = joined;
+    let dependencies = Dependencies {
+        db,
+        queue: Arc::clone(&worker.queue),
+        handler: worker.handler.clone(),
+        readiness,
+        metrics,
+        capacity: worker.slots,
+    };
+    let context = Arc::new(Context::new(dependencies, joined, sent));
+    let _ = state.joined.set(Arc::clone(&context));
+    tracing::info!(instance = %context.instance, queue = %context.queue, slots = worker.slots, "joined");
+    start_services(worker, &context, stop, services, background);
+    let ended = supervise(&context, stop, worker.drain_grace, services).await;
+    let limit = if matches!(ended, Ok(ExitReason::Fenced(_))) {
+        // Those that are open may lead to the server that did not answer.
+        context.db.discard_idle();
+        FENCED_LEAVE_TIMEOUT
+    } else {
+        LEAVE_TIMEOUT
+    };
+    tokio::select! {
+        () = leave(&context, limit) => (),
+        () = stop.aborting().cancelled(), if limit == FENCED_LEAVE_TIMEOUT => (),
+    }
+    ended
+}
+
+/// The heartbeat keeps a connection for itself; without a second one it shares the only one.
+fn pool_size(worker: &Worker) -> u32 {
+    worker.connect.max_connections.saturating_sub(1).max(1)
+}
+
+/// Connects and joins, waiting for whatever time can heal.
+async fn join(worker: &Worker, connect: &Connect) -> Result<(Db, Joined, Instant), WorkerError> {
+    let db = Db::connect_with_retry(connect, None).await?;
+    let mut backoff = JOIN_BACKOFF;
+    let outage = OutageLog::default();
+    loop {
+        let sent = Instant::now();
+        let joined = async {
+            db.check_schema().await?;
+            rowlock_queue::join(&db, &worker.queue, &worker.name, worker.slots).await
+        };
+        let error = match joined.await {
+            Ok(joined) => {
+                outage.answered("join");
+                return Ok((db, joined, sent));
+            }
+            Err(error) => error,
+        };
+        let is_temporary =
+            error.is_transient() || matches!(error, Error::SchemaMissing | Error::SchemaOlder { .. });
+        if !is_temporary {
+            return Err(error.into());
+        }
+        outage.failed("join", &error);
+        sleep(backoff.next_delay()).await;
+    }
+}
+
+/// Everything that must not end while tasks are worked on.
+fn start_services(
+    worker: &Worker,
+    context: &Arc<Context>,
+    stop: &Shutdown,
+    services: &mut JoinSet<ServiceResult>,
+    background: &CancellationToken,
+) {
+    let (connect, connect_receiver) = watch::channel(worker.connect.clone());
+    let (connection, connector) = HeartbeatConnection::new(connect_receiver, worker.notify);
+    services.spawn(run_heartbeats(Arc::clone(context), connection, background.clone()));
+    if 2 <= worker.connect.max_connections {
+        services.spawn(connector.run(Arc::clone(&context.metrics), background.clone()));
+    }
+    services.spawn(run_maintenance(Arc::clone(context), background.clone()));
+    if !worker.files.is_empty() {
+        let (context, stop, background) = (Arc::clone(context), stop.clone(), background.clone());
+        services.spawn(follow_files(context, worker.files.clone(), connect, stop, background));
+    }
+    let fenced = Arc::clone(context);
+    services.spawn(async move {
+        fenced.fence.watch().await;
+        Ok(())
+    });
+    if let Handler::Http(handler) = &worker.handler {
+        let connections = Arc::clone(&handler.connections);
+        services.spawn(async move {
+            connections.expire().await;
+            Ok(())
+        });
+        let (host, port) = handler.address();
+        let prober = Arc::clone(context);
+        services.spawn(async move {
+            prober.readiness.run(&host, port, || prober.slots.wake.notify_one()).await;
+            Ok(())
+        });
+    }
+}
+
+/// Claimer and settler end by themselves after a drain; anything else that ends is a reason to stop.
+async fn supervise(
+    context: &Arc<Context>,
+    stop: &Shutdown,
+    grace: Duration,
+    services: &mut JoinSet<ServiceResult>,
+) -> Result<ExitReason, WorkerError> {
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    let claimer = Claimer::new(Arc::clone(context), send).run(stop.draining().clone(), grace);
+    let settler = Settler {
+        store: QueueStore(Arc::clone(context)),
+        metrics: Arc::clone(&context.metrics),
+        outage: Arc::clone(&context.outage),
+        late: LogThrottle::default(),
+        fenced: context.fence.tripped().clone(),
+    };
+    let mut pipeline = JoinSet::new();
+    pipeline.spawn(claimer);
+    pipeline.spawn(settler.run(receive));
+    let fenced = context.fence.tripped().clone();
+    let ended = tokio::select! {
+        biased;
+        () = fenced.cancelled() => Ok(()),
+        ended = join_all(&mut pipeline) => ended,
+        Some(ended) = services.join_next() => match ended {
+            _ if fenced.is_cancelled() => Ok(()),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) | Err(_) => Err(WorkerError::Ended("a service of the instance")),
+        },
+        () = stop.aborting().cancelled() => Ok(()),
+    };
+    context.abort_attempts.cancel();
+    stop.drain();
+    if fenced.is_cancelled() {
+        pipeline.shutdown().await;
+        let reason = context.fence.reason().unwrap_or("fenced");
+        tracing::error!(reason, "fenced: the running attempts were stopped and nothing more is settled");
+        return Ok(ExitReason::Fenced(reason));
+    }
+    // Attempts that were stopped are released, and what was known is written, as far as the time allows.
+    let _ = timeout(ABORT_GRACE, join_all(&mut pipeline)).await;
+    pipeline.shutdown().await;
+    ended.map(|()| ExitReason::Drained)
+}
+
+/// The first failure ends the wait: the other one of the two cannot do without it.
+async fn join_all(pipeline: &mut JoinSet<ServiceResult>) -> Result<(), WorkerError> {
+    while let Some(ended) = pipeline.join_next().await {
+        ended.map_err(|_| WorkerError::Ended("the claimer or the settler"))??;
+    }
+    Ok(())
+}
+
+/// Hands back what is still leased. After a fence too: its attempts were stopped, so unless the instance was declared gone meanwhile,
+/// an outage of the database uses up no attempt.
+async fn leave(context: &Context, limit: Duration) {
+    context.leaving.cancel();
+    let left = async {
+        let mut backoff = JOIN_BACKOFF;
+        loop {
+            match rowlock_queue::leave(&context.db, context.instance).await {
+                // A refused login, too, may be a failover's: what is not handed back uses up attempts.
+                Err(error) if !matches!(error, Error::Gone) => sleep(backoff.next_delay()).await,
+                result => return result,
+            }
+        }
+    };
+    match timeout(limit, left).await {
+        Ok(Ok(handed_back)) => tracing::info!(instance = %context.instance, handed_back, "left"),
+        Ok(Err(error)) => tracing::warn!(%error, "could not leave; the leases run out by themselves"),
+        Err(_) => tracing::warn!("no answer to leaving; the leases run out by themselves"),
+    }
+}
+
+struct QueueStore(Arc<Context>);
+
+impl SettlementStore for QueueStore {
+    async fn settle(&self, batch: &[Settlement]) -> Result<Vec<Settled>, Error> {
+        let settled = rowlock_queue::settle(&self.0.db, self.0.instance, batch).await;
+        if matches!(settled, Err(Error::Gone)) {
+            // Not transient, but not the batch's fault either: the fence ends the settler.
+            self.0.fence.trip("the queue declared this instance gone");
+            std::future::pending::<()>().await;
+        }
+        if settled.is_ok() {
+            for settlement in batch {
+                self.0.leases.settled(settlement.token);
+            }
+        }
+        settled
+    }
+}

@@ -1,0 +1,228 @@
+//! One claimer for all slots of the instance: claims what can start at once, and starts it.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rowlock_queue::{CLAIM_MAX, Claim, Claimed, Outcome, Settlement, Token};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::{Backoff, contention_delay};
+use crate::error::WorkerError;
+use crate::handler::answer::bounded_error;
+use crate::instance::context::Context;
+use crate::task::attempt::run_attempt;
+use crate::task::payloads::fetch_payloads;
+use crate::task::slots::Slot;
+
+/// Claims in a row that may find nothing before the next one waits: of a fleet that is woken for one task
+/// all but one find nothing.
+const EMPTY_CLAIMS_BEFORE_DELAY: u32 = 8;
+/// How long it then waits. Every login may send a NOTIFY: at fifty claims a second that find nothing one costs
+/// less than the heartbeats of a few instances.
+const EMPTY_CLAIM_DELAY: Duration = Duration::from_millis(20);
+
+pub(crate) struct Claimer {
+    context: Arc<Context>,
+    settle: mpsc::Sender<Settlement>,
+    attempts: JoinSet<()>,
+    backoff: Backoff,
+    /// A claim without an answer yet, with the slots reserved for it: it may have gone through, so it is sent again as it was.
+    unanswered: Option<(Token, u32)>,
+    /// Claims since the last one that found something.
+    empty_claims: u32,
+}
+
+/// What to do after a claim.
+enum Next {
+    Again,
+    After(Duration),
+    Wait,
+}
+
+impl Claimer {
+    pub(crate) fn new(context: Arc<Context>, settle: mpsc::Sender<Settlement>) -> Self {
+        Self {
+            context,
+            settle,
+            attempts: JoinSet::new(),
+            backoff: Backoff::DATABASE,
+            unanswered: None,
+            empty_claims: 0,
+        }
+    }
+
+    /// Claims until `stop`, then lets what runs finish within `grace`. Dropping its end of the settler's
+    /// queue at the end is what tells the settler that no more will come.
+    pub(crate) async fn run(mut self, stop: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
+        let context = Arc::clone(&self.context);
+        let fenced = context.fence.tripped();
+        while !stop.is_cancelled() && !fenced.is_cancelled() {
+            // Registered before asking, or what happens in between is missed until the next heartbeat.
+            let mut woken = pin!(context.slots.wake.notified());
+            woken.as_mut().enable();
+            let next = tokio::select! {
+                biased;
+                () = fenced.cancelled() => break,
+                next = self.claim(&stop) => next,
+            };
+            match next {
+                Next::Again => (),
+                Next::After(delay) => tokio::select! {
+                    () = sleep(delay) => (),
+                    () = stop.cancelled() => (),
+                    () = fenced.cancelled() => (),
+                },
+                // The poll is the heartbeat: once a second it says whether something is available, and wakes us.
+                Next::Wait => tokio::select! {
+                    () = async {
+                        woken.await;
+                        if EMPTY_CLAIMS_BEFORE_DELAY < self.empty_claims {
+                            sleep(EMPTY_CLAIM_DELAY).await;
+                        }
+                    } => (),
+                    () = stop.cancelled() => (),
+                    () = fenced.cancelled() => (),
+                },
+            }
+            while let Some(ended) = self.attempts.try_join_next() {
+                ended.map_err(|_| WorkerError::Ended("an attempt"))?;
+            }
+        }
+        self.drain(grace).await
+    }
+
+    async fn drain(mut self, grace: Duration) -> Result<(), WorkerError> {
+        let context = Arc::clone(&self.context);
+        let fenced = context.fence.tripped();
+        context.slots.drain();
+        context.heartbeat_now.notify_one();
+        let mark = async {
+            if let Err(error) = rowlock_queue::drain(&context.db, context.instance).await {
+                context.database_failed("drain", &error);
+            }
+        };
+        let mut over = pin!(sleep(grace));
+        let mut marked = pin!(mark);
+        let mut is_marked = false;
+        loop {
+            tokio::select! {
+                biased;
+                () = fenced.cancelled(), if !context.abort_attempts.is_cancelled() => context.abort_attempts.cancel(),
+                ended = self.attempts.join_next() => match ended {
+                    Some(ended) => ended.map_err(|_| WorkerError::Ended("an attempt"))?,
+                    None => return Ok(()),
+                },
+                () = &mut over, if !context.abort_attempts.is_cancelled() => {
+                    tracing::warn!(attempts = self.attempts.len(), "the drain's grace is over; handing back what still runs");
+                    context.abort_attempts.cancel();
+                }
+                () = &mut marked, if !is_marked => is_marked = true,
+            }
+        }
+    }
+
+    async fn claim(&mut self, stop: &CancellationToken) -> Next {
+        let context = Arc::clone(&self.context);
+        let again = self.unanswered;
+        let (token, want) = if let Some(unanswered) = again {
+            unanswered
+        } else {
+            let want = if context.readiness.is_ready() { context.slots.reserve(CLAIM_MAX) } else { 0 };
+            (Token::random(), want)
+        };
+        if want == 0 {
+            return Next::Wait;
+        }
+        self.unanswered = Some((token, want));
+        context.leases.claim_sent(token);
+        let started = Instant::now();
+        let watermarks = context.watermarks();
+        let (db, instance) = (&context.db, context.instance);
+        let claimed = if again.is_some() {
+            rowlock_queue::claim_again(db, instance, want, &watermarks, token).await
+        } else {
+            rowlock_queue::claim(db, instance, want, &watermarks, token).await
+        };
+        let claimed = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                context.database_failed("claim", &error);
+                return Next::After(self.backoff.next_delay());
+            }
+        };
+        self.unanswered = None;
+        self.backoff.reset();
+        context.database_answered("claim");
+        context.metrics.claimed(started.elapsed(), claimed.tasks.len());
+        context.advance_watermarks(&claimed.watermark_observation);
+        let sent_token = token;
+        let Claimed { token, tasks, contended, .. } = claimed;
+        context.leases.claimed(sent_token, tasks.len());
+        let got = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+        self.empty_claims = if got == 0 { self.empty_claims.saturating_add(1) } else { 0 };
+        context.slots.unreserve(want.saturating_sub(got));
+        if let (Some(token), false) = (token, tasks.is_empty()) {
+            self.start(token, tasks, stop).await;
+        }
+        if got >= want {
+            Next::Again
+        } else if contended || 0 < got {
+            Next::After(contention_delay())
+        } else {
+            if context.slots.mark_idle() {
+                context.heartbeat_now.notify_one();
+            }
+            Next::Wait
+        }
+    }
+
+    /// Fetches the payloads and starts the attempts.
+    async fn start(&mut self, token: Token, tasks: Vec<Claim>, stop: &CancellationToken) {
+        let context = Arc::clone(&self.context);
+        // Held from here on, so that a fence in the midst of the fetch leaves no slot occupied.
+        let slots: Vec<_> =
+            tasks.iter().map(|task| context.slots.start(task.id, &context.abort_attempts)).collect();
+        let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
+        // The fence ends it from outside.
+        let Some(mut fetched) = fetch_payloads(&*context, token, &ids, stop).await else {
+            for slot in slots {
+                self.settle_without_attempt(slot, token, Outcome::Release);
+            }
+            return;
+        };
+        for (claim, slot) in tasks.into_iter().zip(slots) {
+            if let Some(body) = fetched.payloads.remove(&claim.id) {
+                let (context, settle) = (Arc::clone(&context), self.settle.clone());
+                self.attempts.spawn(run_attempt(context, settle, slot, token, claim, body));
+                continue;
+            }
+            let error = if let Some(error) = fetched.unreadable.remove(&claim.id) {
+                // The database's own words may quote the payload, which belongs in no log.
+                tracing::error!(
+                    task = %claim.id,
+                    "the task's payload cannot be read; it is dead, and its details say why"
+                );
+                bounded_error(&format!(
+                    "the task's payload or type cannot be read from the database: {error}"
+                ))
+            } else {
+                tracing::error!(task = %claim.id, "the task has no payload; it is settled as dead");
+                context.metrics.error("payload_missing");
+                "the task's payload is missing from the database".to_owned()
+            };
+            self.settle_without_attempt(slot, token, Outcome::Dead { error });
+        }
+    }
+
+    /// In a task of its own: the settler's queue may be full.
+    fn settle_without_attempt(&mut self, slot: Slot, token: Token, outcome: Outcome) {
+        let settle = self.settle.clone();
+        self.attempts.spawn(async move {
+            let _ = settle.send(Settlement { token, task: slot.task(), outcome }).await;
+        });
+    }
+}

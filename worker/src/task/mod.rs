@@ -1,0 +1,8 @@
+//! A task on its way through this instance: claimed, fetched, attempted, settled.
+
+pub(crate) mod attempt;
+pub(crate) mod claim;
+pub(crate) mod leases;
+pub(crate) mod payloads;
+pub(crate) mod settle;
+pub(crate) mod slots;

@@ -1,0 +1,185 @@
+//! The payloads of what was claimed, asked for until the database answers.
+
+use std::collections::HashMap;
+use std::future::Future;
+
+use rowlock_queue::{Error, FetchedTask, Result, TaskId, Token, is_row_error};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::instance::context::Context;
+
+/// The one verb it takes, and what its errors mean; a seam for its tests.
+pub(crate) trait PayloadStore: Send + Sync {
+    /// Whether others than the row at fault can be had.
+    fn is_row_error(&self, error: &Error) -> bool {
+        is_row_error(error)
+    }
+
+    fn fetch(&self, token: Token, ids: &[TaskId]) -> impl Future<Output = Result<Vec<FetchedTask>>> + Send;
+}
+
+impl PayloadStore for Context {
+    async fn fetch(&self, token: Token, ids: &[TaskId]) -> Result<Vec<FetchedTask>> {
+        let payloads = rowlock_queue::fetch(&self.db, token, ids).await;
+        match &payloads {
+            // The database did answer, and what is wrong is one task's affair.
+            Err(error) if is_row_error(error) => self.metrics.error("payload_unreadable"),
+            Err(error) => self.database_failed("fetch", error),
+            Ok(_) => self.database_answered("fetch"),
+        }
+        payloads
+    }
+}
+
+/// What the database has of some tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    pub(crate) payloads: HashMap<TaskId, FetchedTask>,
+    /// Why there is no payload.
+    pub(crate) unreadable: HashMap<TaskId, Error>,
+}
+
+/// All payloads there are; `None`: asked to stop before the database had answered. What takes too long for one statement is asked for
+/// in parts: many large payloads over a slow network would take too long again. So is what holds a payload that
+/// cannot be read, down to that one: the others run.
+pub(crate) async fn fetch_payloads(
+    store: &impl PayloadStore,
+    token: Token,
+    ids: &[TaskId],
+    stop: &CancellationToken,
+) -> Option<Fetched> {
+    let mut fetched = Fetched::default();
+    let mut rest = ids;
+    let mut max_batch = ids.len();
+    let mut batch = max_batch;
+    let mut backoff = Backoff::DATABASE;
+    while !rest.is_empty() {
+        let (head, later) = rest.split_at(batch.min(rest.len()));
+        match (store.fetch(token, head).await, head) {
+            (Ok(found), _) => {
+                fetched.payloads.extend(found.into_iter().map(|body| (body.id, body)));
+                rest = later;
+                batch = batch.saturating_mul(2).min(max_batch);
+                backoff.reset();
+            }
+            (Err(error), [one]) if store.is_row_error(&error) => {
+                fetched.unreadable.insert(*one, error);
+                rest = later;
+            }
+            (Err(error), _) if store.is_row_error(&error) => batch = head.len().div_ceil(2),
+            (Err(error), _) => {
+                if matches!(error, Error::Timeout) {
+                    max_batch = head.len().div_ceil(2);
+                    batch = max_batch;
+                }
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return None,
+                    () = sleep(backoff.next_delay()) => (),
+                }
+            }
+        }
+    }
+    Some(fetched)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Answers for at most so many at a time, once it has been down so often; and notes how many it was asked for.
+    struct Fake {
+        batch: usize,
+        down: usize,
+        asked: Mutex<Vec<usize>>,
+        stop: CancellationToken,
+    }
+
+    impl PayloadStore for Fake {
+        async fn fetch(&self, _: Token, ids: &[TaskId]) -> Result<Vec<FetchedTask>> {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(ids.len());
+            if asked.len() <= self.down {
+                self.stop.cancel();
+                return Err(Error::Unreachable("down".into()));
+            }
+            if self.batch < ids.len() {
+                return Err(Error::Timeout);
+            }
+            Ok(ids.iter().map(|id| body(*id)).collect())
+        }
+    }
+
+    fn body(id: TaskId) -> FetchedTask {
+        FetchedTask {
+            id,
+            kind: "send".into(),
+            payload: "{}".into(),
+            max_attempts: None,
+            enqueued_at_unix_ms: 0,
+        }
+    }
+
+    async fn fetch(batch: usize, down: usize, stop: &CancellationToken) -> (Option<usize>, Vec<usize>) {
+        let asked = Mutex::default();
+        let fake = Fake { batch, down, asked, stop: stop.clone() };
+        let ids: Vec<_> = (1..=100).map(TaskId).collect();
+        let payloads = fetch_payloads(&fake, Token(1), &ids, stop).await;
+        (payloads.map(|fetched| fetched.payloads.len()), fake.asked.into_inner().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_too_long_is_asked_for_in_parts() {
+        let (payloads, asked) = fetch(30, 0, &CancellationToken::new()).await;
+        assert_eq!((payloads, asked), (Some(100), vec![100, 50, 25, 25, 25, 25]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_ends_the_asking_where_nobody_answers() {
+        let (payloads, asked) = fetch(100, usize::MAX, &CancellationToken::new()).await;
+        assert_eq!((payloads, asked), (None, vec![100]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn payloads_that_come_after_a_stop_are_taken() {
+        let stop = CancellationToken::new();
+        stop.cancel();
+        assert_eq!(fetch(100, 0, &stop).await, (Some(100), vec![100]));
+    }
+
+    /// Cannot read some of them.
+    struct Damaged(Vec<i64>, Mutex<Vec<usize>>);
+
+    impl PayloadStore for Damaged {
+        fn is_row_error(&self, _: &Error) -> bool {
+            true
+        }
+
+        async fn fetch(&self, _: Token, ids: &[TaskId]) -> Result<Vec<FetchedTask>> {
+            self.1.lock().unwrap().push(ids.len());
+            if ids.iter().any(|id| self.0.contains(&id.0)) {
+                return Err(Error::UnsupportedEncoding("invalid byte sequence".into()));
+            }
+            Ok(ids.iter().map(|id| body(*id)).collect())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_read_keeps_nobody_else_from_it() {
+        let ids: Vec<_> = (1..=100).map(TaskId).collect();
+        for damaged in [vec![1], vec![100], vec![50, 51], (1..=100).collect()] {
+            let store = Damaged(damaged.clone(), Mutex::default());
+            let fetched = fetch_payloads(&store, Token(1), &ids, &CancellationToken::new()).await.unwrap();
+            let mut found: Vec<i64> = fetched.unreadable.keys().map(|id| id.0).collect();
+            found.sort_unstable();
+            assert_eq!(found, damaged);
+            assert_eq!(fetched.payloads.len(), 100 - damaged.len());
+            let asked = store.1.into_inner().unwrap().len();
+            assert!(asked <= 15 * damaged.len(), "{asked} statements for {} of 100", damaged.len());
+        }
+    }
+}

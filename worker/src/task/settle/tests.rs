@@ -1,0 +1,231 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use super::*;
+
+/// Records batches; each waits for a permit of `gate` if there is one.
+#[derive(Default)]
+struct Fake {
+    entered: Notify,
+    gate: Option<Semaphore>,
+    batches: Mutex<Vec<usize>>,
+    settled: Mutex<Vec<String>>,
+    failures: AtomicUsize,
+    /// Refuses a batch with this task in it unless it is settled as dead.
+    poison: Option<&'static str>,
+    /// Refuses a batch in which this is said.
+    unwritable: Option<&'static str>,
+    answer_lost: bool,
+    logins_refused: AtomicUsize,
+    /// Refuses a batch with this task in it, as if it refused everything, unless it is settled as dead.
+    strange: Option<&'static str>,
+    /// Times out with more than so many.
+    most: Option<usize>,
+}
+
+impl SettlementStore for Arc<Fake> {
+    async fn settle(&self, batch: &[Settlement]) -> Result<Vec<Settled>, Error> {
+        self.entered.notify_one();
+        if let Some(gate) = &self.gate {
+            gate.acquire().await.unwrap().forget();
+        }
+        if self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {
+            return Err(Error::Unreachable("down".into()));
+        }
+        if self.logins_refused.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok()
+        {
+            return Err(Error::Login("password authentication failed".into()));
+        }
+        if self.most.is_some_and(|most| most < batch.len()) {
+            return Err(Error::Timeout);
+        }
+        let poisoned = |s: &Settlement| {
+            Some(s.task.to_string().as_str()) == self.poison && !matches!(s.outcome, Outcome::Dead { .. })
+        };
+        let says =
+            |s: &Settlement| self.unwritable.is_some_and(|text| format!("{:?}", s.outcome).contains(text));
+        let strange = |s: &Settlement| {
+            Some(s.task.to_string().as_str()) == self.strange && !matches!(s.outcome, Outcome::Dead { .. })
+        };
+        if batch.iter().any(strange) {
+            return Err(Error::UnsupportedEncoding("a trigger of somebody's".into()));
+        }
+        if batch.iter().any(|one| poisoned(one) || says(one)) {
+            return Err(Error::Refused { code: "22021".into(), message: "no".into(), hint: None });
+        }
+        self.batches.lock().unwrap().push(batch.len());
+        self.settled.lock().unwrap().extend(batch.iter().map(|s| format!("{} {:?}", s.task, s.outcome)));
+        let answer = || if self.answer_lost { Settled::LeaseLost } else { Settled::Done };
+        Ok(batch.iter().map(|_| answer()).collect())
+    }
+}
+
+fn settlement(id: i64) -> Settlement {
+    Settlement {
+        token: rowlock_queue::Token(1),
+        task: id.to_string().parse().unwrap(),
+        outcome: Outcome::Complete { result: None },
+    }
+}
+
+fn settler(fake: &Arc<Fake>) -> (Settler<Arc<Fake>>, Arc<Metrics>, CancellationToken) {
+    let metrics = Arc::new(Metrics::new().unwrap());
+    let fenced = CancellationToken::new();
+    let settler = Settler {
+        store: Arc::clone(fake),
+        metrics: Arc::clone(&metrics),
+        outage: Arc::default(),
+        late: LogThrottle::default(),
+        fenced: fenced.clone(),
+    };
+    (settler, metrics, fenced)
+}
+
+#[tokio::test]
+async fn what_comes_during_a_flush_goes_with_the_next_one() {
+    let fake = Arc::new(Fake { gate: Some(Semaphore::new(0)), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    let feed = async move {
+        send.send(settlement(0)).await.unwrap();
+        // The first flush now waits for its permit; the rest gathers behind it.
+        fake.entered.notified().await;
+        for id in 1..=500 {
+            send.send(settlement(id)).await.unwrap();
+        }
+        fake.gate.as_ref().unwrap().add_permits(2);
+        drop(send);
+        fake
+    };
+    let (worked, fake) = tokio::join!(settler.run(receive), feed);
+    worked.unwrap();
+    assert_eq!(*fake.batches.lock().unwrap(), [1, 500]);
+    assert_eq!(metrics.settled_so_far("complete"), 501);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transient_error_is_sent_again() {
+    let fake = Arc::new(Fake { failures: AtomicUsize::new(5), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    send.send(settlement(1)).await.unwrap();
+    drop(send);
+    settler.run(receive).await.unwrap();
+    assert_eq!(metrics.settled_so_far("complete"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_ends_the_sending_for_good() {
+    let fake = Arc::new(Fake { failures: AtomicUsize::new(usize::MAX), ..Fake::default() });
+    let (settler, _, fenced) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    send.send(settlement(1)).await.unwrap();
+    let start = Instant::now();
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(12)).await;
+        fenced.cancel();
+    };
+    let (worked, ()) = tokio::join!(settler.run(receive), later);
+    worked.unwrap();
+    assert_eq!(start.elapsed().as_secs(), 12);
+    assert!(fake.batches.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_refused_outcome_does_not_hold_up_the_others() {
+    let fake = Arc::new(Fake { poison: Some("2"), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    for id in 1..=3 {
+        send.send(settlement(id)).await.unwrap();
+    }
+    drop(send);
+    settler.run(receive).await.unwrap();
+    assert_eq!(metrics.settled_so_far("complete"), 2);
+    assert_eq!(metrics.settled_so_far("dead"), 1);
+}
+
+/// A database of another encoding may not hold what a handler says. Before, the task was dead although it was
+/// done.
+#[tokio::test]
+async fn a_refused_text_goes_and_the_outcome_stays() {
+    let fake = Arc::new(Fake { unwritable: Some("ü"), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    let done = Outcome::Complete { result: Some("ü".into()) };
+    let retried = Outcome::Retry { delay: Duration::ZERO, error: "ü".into() };
+    let dead = Outcome::Dead { error: "ü".into() };
+    for (id, outcome) in (1..).zip([done, retried, dead]) {
+        send.send(Settlement { outcome, ..settlement(id) }).await.unwrap();
+    }
+    drop(send);
+    settler.run(receive).await.unwrap();
+    for outcome in ["complete", "retry", "dead"] {
+        assert_eq!(metrics.settled_so_far(outcome), 1, "{outcome}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_seems_everybodys_and_is_of_one_task_does_not_hold_up_the_others() {
+    let fake = Arc::new(Fake { strange: Some("2"), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    for id in 1..=4 {
+        send.send(settlement(id)).await.unwrap();
+    }
+    drop(send);
+    // Before, the instance ended after a minute, and so did the next one that claimed the task.
+    settler.run(receive).await.unwrap();
+    assert_eq!((metrics.settled_so_far("complete"), metrics.settled_so_far("dead")), (3, 1));
+}
+
+#[tokio::test]
+async fn a_lost_lease_is_counted_and_is_no_outcome() {
+    let fake = Arc::new(Fake { answer_lost: true, ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    send.send(settlement(1)).await.unwrap();
+    drop(send);
+    settler.run(receive).await.unwrap();
+    assert_eq!((metrics.lease_lost_so_far(), metrics.settled_so_far("complete")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_the_outcome_is_not_to_blame_for_kills_no_task() {
+    let fake = Arc::new(Fake { logins_refused: AtomicUsize::new(3), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    send.send(settlement(1)).await.unwrap();
+    drop(send);
+    settler.run(receive).await.unwrap();
+    assert_eq!((metrics.settled_so_far("complete"), metrics.settled_so_far("dead")), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_stays_ends_the_instance_and_settles_nothing() {
+    let fake = Arc::new(Fake { logins_refused: AtomicUsize::new(usize::MAX), ..Fake::default() });
+    let (settler, _, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    send.send(settlement(1)).await.unwrap();
+    drop(send);
+    let ended = settler.run(receive).await;
+    assert!(matches!(ended, Err(WorkerError::Queue(Error::Login(_)))), "{ended:?}");
+    assert!(fake.settled.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn outcomes_that_are_too_much_for_one_statement_go_in_parts() {
+    let fake = Arc::new(Fake { most: Some(100), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    for id in 0..1000 {
+        send.send(settlement(id)).await.unwrap();
+    }
+    drop(send);
+    settler.run(receive).await.unwrap();
+    assert_eq!(metrics.settled_so_far("complete"), 1000);
+    assert_eq!(fake.batches.lock().unwrap()[0], 63, "halved until it is taken");
+}

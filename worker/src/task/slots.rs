@@ -1,0 +1,266 @@
+//! The slots of this instance: its allocation, what is free of it, the attempts in progress.
+//!
+//! One lock over all of it, so that what a heartbeat says is a snapshot: a slot reserved for a claim in flight
+//! counts as held, else the queue would grant it to somebody else as well.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rowlock_queue::TaskId;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug)]
+pub(crate) struct Slots {
+    capacity: u32,
+    state: Mutex<State>,
+    /// Wakes the claimer: a worker got free, a NOTIFY arrived, a heartbeat brought news.
+    pub(crate) wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    allocation: i64,
+    allocated: u32,
+    paused: bool,
+    draining: bool,
+    held: u32,
+    idleness: Idleness,
+    attempts: HashMap<TaskId, CancellationToken>,
+}
+
+/// Whether the claimer had found nothing to do, as far as the next heartbeat is concerned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Idleness {
+    #[default]
+    Busy,
+    /// Works again, but no heartbeat has said yet that it did not.
+    WasIdle,
+    Idle,
+}
+
+/// What one heartbeat says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot {
+    pub(crate) held: u32,
+    pub(crate) wants: u32,
+    pub(crate) acknowledged: i64,
+    pub(crate) idle: bool,
+    pub(crate) allocated: u32,
+}
+
+/// An occupied slot; dropping it frees the slot.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    slots: Arc<Slots>,
+    task: TaskId,
+    stop: CancellationToken,
+}
+
+impl Slots {
+    pub(crate) fn new(capacity: u32) -> Arc<Self> {
+        Arc::new(Self { capacity, state: Mutex::default(), wake: Notify::new() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes every free slot, up to `most`, for a claim that is about to be sent. Zero: none to give.
+    pub(crate) fn reserve(&self, most: u32) -> u32 {
+        let mut state = self.state();
+        if state.paused || state.draining {
+            return 0;
+        }
+        let free = state.allocated.min(self.capacity).saturating_sub(state.held).min(most);
+        state.held += free;
+        free
+    }
+
+    /// Gives back what a claim did not fill.
+    pub(crate) fn unreserve(&self, slots: u32) {
+        let mut state = self.state();
+        state.held = state.held.saturating_sub(slots);
+    }
+
+    /// Turns one reserved slot into an occupied one. The attempt ends when `parent` or a cancel says so.
+    pub(crate) fn start(self: &Arc<Self>, task: TaskId, parent: &CancellationToken) -> Slot {
+        let stop = parent.child_token();
+        let mut state = self.state();
+        state.attempts.insert(task, stop.clone());
+        if state.idleness == Idleness::Idle {
+            state.idleness = Idleness::WasIdle;
+        }
+        drop(state);
+        Slot { slots: Arc::clone(self), task, stop }
+    }
+
+    /// Stops one attempt, if it is still in progress.
+    pub(crate) fn stop(&self, task: TaskId) -> bool {
+        let state = self.state();
+        let attempt = state.attempts.get(&task);
+        if let Some(stop) = attempt {
+            stop.cancel();
+        }
+        attempt.is_some()
+    }
+
+    /// The claimer found nothing to do. True when that is news: nobody sends NOTIFY for us until a heartbeat said so.
+    pub(crate) fn mark_idle(&self) -> bool {
+        let mut state = self.state();
+        let news = state.idleness == Idleness::Busy;
+        state.idleness = Idleness::Idle;
+        news
+    }
+
+    pub(crate) fn drain(&self) {
+        self.state().draining = true;
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.state().draining
+    }
+
+    /// A consistent picture for one heartbeat. An allocation counts as acknowledged from here on, because every
+    /// claim that was reserved under an older one is in `held`.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let mut state = self.state();
+        let idle = state.idleness != Idleness::Busy;
+        if state.idleness == Idleness::WasIdle {
+            state.idleness = Idleness::Busy;
+        }
+        Snapshot {
+            held: state.held,
+            wants: if state.draining { 0 } else { self.capacity },
+            acknowledged: state.allocation,
+            idle,
+            allocated: state.allocated,
+        }
+    }
+
+    /// Running, allowed and possible, for the metrics.
+    pub(crate) fn counts(&self) -> (usize, u32, u32) {
+        let state = self.state();
+        (state.attempts.len(), state.allocated, self.capacity)
+    }
+
+    /// Puts an allocation in force: a smaller one interrupts nobody, it only starts nothing new.
+    pub(crate) fn allocate(&self, allocation: i64, allocated: u32, paused: bool) {
+        let mut state = self.state();
+        let more = state.allocated < allocated || (state.paused && !paused);
+        state.allocation = allocation;
+        state.allocated = allocated;
+        state.paused = paused;
+        drop(state);
+        if more {
+            self.wake.notify_one();
+        }
+    }
+}
+
+impl Slot {
+    pub(crate) fn task(&self) -> TaskId {
+        self.task
+    }
+
+    pub(crate) fn stopped(&self) -> &CancellationToken {
+        &self.stop
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.slots.state();
+        state.attempts.remove(&self.task);
+        state.held = state.held.saturating_sub(1);
+        drop(state);
+        self.slots.wake.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(id: i64) -> TaskId {
+        id.to_string().parse().unwrap()
+    }
+
+    #[test]
+    fn claims_never_exceed_allocation_nor_capacity() {
+        let slots = Slots::new(4);
+        assert_eq!(slots.reserve(1000), 0, "nothing is allocated before the first heartbeat");
+        slots.allocate(1, 9, false);
+        assert_eq!(slots.reserve(1000), 4);
+        assert_eq!(slots.reserve(1000), 0);
+        slots.unreserve(4);
+        slots.allocate(2, 3, false);
+        assert_eq!(slots.reserve(2), 2);
+        assert_eq!(slots.reserve(1000), 1);
+    }
+
+    #[test]
+    fn a_shrunk_allocation_starts_nothing_and_interrupts_nobody() {
+        let slots = Slots::new(4);
+        slots.allocate(1, 2, false);
+        assert_eq!(slots.reserve(2), 2);
+        let root = CancellationToken::new();
+        let first = slots.start(task(1), &root);
+        let second = slots.start(task(2), &root);
+        slots.allocate(2, 1, false);
+        let snapshot = slots.snapshot();
+        assert_eq!((snapshot.held, snapshot.acknowledged), (2, 2));
+        drop(first);
+        assert_eq!(slots.reserve(2), 0);
+        assert!(!second.stopped().is_cancelled());
+        drop(second);
+        assert_eq!(slots.reserve(2), 1);
+    }
+
+    #[test]
+    fn a_claim_in_flight_counts_as_held() {
+        let slots = Slots::new(4);
+        slots.allocate(1, 4, false);
+        slots.reserve(3);
+        slots.allocate(2, 0, false);
+        assert_eq!(slots.snapshot().held, 3);
+    }
+
+    #[test]
+    fn pausing_and_draining_stop_claims() {
+        let slots = Slots::new(4);
+        slots.allocate(1, 4, true);
+        assert_eq!(slots.reserve(1), 0);
+        slots.allocate(1, 4, false);
+        slots.drain();
+        assert_eq!(slots.reserve(1), 0);
+        assert_eq!(slots.snapshot().wants, 0);
+    }
+
+    #[test]
+    fn falling_idle_is_news_once_until_a_heartbeat_was_busy() {
+        let slots = Slots::new(4);
+        slots.allocate(1, 4, false);
+        assert!(slots.mark_idle());
+        assert!(slots.snapshot().idle);
+        assert!(!slots.mark_idle(), "a poll that finds nothing is no news");
+        slots.reserve(1);
+        let slot = slots.start(task(1), &CancellationToken::new());
+        assert!(slots.snapshot().idle, "it had a free slot since the last heartbeat");
+        assert!(!slots.snapshot().idle);
+        drop(slot);
+        assert!(slots.mark_idle());
+    }
+
+    #[test]
+    fn a_cancel_stops_only_its_attempt() {
+        let slots = Slots::new(4);
+        slots.allocate(1, 4, false);
+        slots.reserve(2);
+        let root = CancellationToken::new();
+        let (first, second) = (slots.start(task(1), &root), slots.start(task(2), &root));
+        assert!(slots.stop(task(1)));
+        assert!(!slots.stop(task(3)));
+        assert!(first.stopped().is_cancelled() && !second.stopped().is_cancelled());
+    }
+}

@@ -1,0 +1,128 @@
+//! What is logged of the database when it does not answer: once that it begins, now and then that it goes on, and once that it is over.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rowlock_queue::Error;
+use tokio::time::Instant;
+
+/// Often enough for somebody who looks, and no flood where hundreds of instances lose one database.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// All verbs of an instance together.
+#[derive(Debug, Default)]
+pub(crate) struct OutageLog(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// The verbs that failed and have not been answered since.
+    failing: Vec<&'static str>,
+    since: Option<Instant>,
+    logged: Option<Instant>,
+    failures: u64,
+}
+
+impl OutageLog {
+    /// A verb failed, and will be tried again.
+    pub(crate) fn failed(&self, operation: &'static str, error: &Error) {
+        match self.record_failure(operation) {
+            Some(1) => {
+                tracing::warn!(%error, operation, "the database did not answer as it should; trying again");
+            }
+            Some(failures) => {
+                tracing::warn!(%error, operation, failures, "the database still does not answer as it should");
+            }
+            None => tracing::debug!(%error, operation, "the database did not answer"),
+        }
+    }
+
+    /// A verb was answered.
+    pub(crate) fn answered(&self, operation: &'static str) {
+        if let Some((failures, after)) = self.record_answer(operation) {
+            tracing::info!(failures, ?after, "the database answers again");
+        }
+    }
+
+    /// How many failures there were, if it is time to say so.
+    fn record_failure(&self, operation: &'static str) -> Option<u64> {
+        let now = Instant::now();
+        let mut state = self.state();
+        if !state.failing.contains(&operation) {
+            state.failing.push(operation);
+        }
+        state.since.get_or_insert(now);
+        state.failures += 1;
+        let is_due = state.logged.is_none_or(|logged| LOG_INTERVAL <= now - logged);
+        is_due.then(|| {
+            state.logged = Some(now);
+            state.failures
+        })
+    }
+
+    /// How many failures there were, and for how long, if it is over with this answer.
+    fn record_answer(&self, operation: &'static str) -> Option<(u64, Duration)> {
+        let mut state = self.state();
+        let since = state.since?;
+        state.failing.retain(|verb| *verb != operation);
+        state.failing.is_empty().then(|| (std::mem::take(&mut *state).failures, since.elapsed()))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says the same thing again only after a while, with how often it was not logged.
+#[derive(Debug, Default)]
+pub(crate) struct LogThrottle(Mutex<(Option<Instant>, u64)>);
+
+impl LogThrottle {
+    pub(crate) const fn new() -> Self {
+        Self(Mutex::new((None, 0)))
+    }
+
+    /// Happened so often. Answers with how often since it was logged last, if it is time to say it.
+    pub(crate) fn record(&self, times: u64) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (logged, suppressed) = &mut *state;
+        *suppressed += times;
+        if *suppressed == 0 || logged.is_some_and(|logged| logged.elapsed() < LOG_INTERVAL) {
+            return None;
+        }
+        *logged = Some(Instant::now());
+        Some(std::mem::take(suppressed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_said_when_it_begins_now_and_then_and_when_it_is_over() {
+        let outage = OutageLog::default();
+        let mut logged = Vec::new();
+        for _ in 0..65 {
+            logged.extend(outage.record_failure("heartbeat"));
+            logged.extend(outage.record_failure("claim"));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(logged, [1, 61, 121]);
+        assert_eq!(outage.record_answer("heartbeat"), None, "claims have not been answered");
+        assert_eq!(outage.record_answer("settle"), None, "never failed");
+        assert_eq!(outage.record_answer("claim"), Some((130, Duration::from_secs(65))));
+        assert_eq!(outage.record_answer("claim"), None, "logged already");
+        assert_eq!(outage.record_failure("heartbeat"), Some(1), "another one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_happens_often_is_said_seldom_and_counted() {
+        let throttle = LogThrottle::default();
+        assert_eq!(throttle.record(0), None);
+        assert_eq!(throttle.record(3), Some(3));
+        assert_eq!(throttle.record(1000), None);
+        tokio::time::advance(LOG_INTERVAL).await;
+        assert_eq!(throttle.record(0), Some(1000));
+        assert_eq!(throttle.record(0), None);
+    }
+}
