@@ -16,7 +16,7 @@ use manifest_watcher::ManifestWatcher;
 use metrics_server::MetricsServer;
 use rowlock_crds::Manifest;
 use rowlock_daemon::Signals;
-use rowlock_local::server::{Local, LocalConfig};
+use rowlock_local::backend::{Local, LocalConfig};
 use rowlock_operator::{Metrics, Reconciler, View};
 use rowlock_queue::Db;
 use serde_json::json;

@@ -87,8 +87,8 @@ pub(super) async fn resolve(target: &Target, host: &Host, patience: Duration) ->
         return Err(Fault::Unreachable(format!("the name `{}` is not known here", host.name)));
     }
     // Checked here, where nobody can have the name mean something else before it is connected to.
-    let policy = target.reach.as_deref();
-    if let Some(why) = found.iter().find_map(|address| host_policy?.refuses(&host.name, *address)) {
+    let policy = target.host_policy.as_deref();
+    if let Some(why) = found.iter().find_map(|address| policy?.refuses(&host.name, *address)) {
         return Err(Fault::Forbidden(why));
     }
     Ok(found.into_iter().map(|address| Address::Tcp(SocketAddr::new(address, host.port))).collect())

@@ -223,7 +223,7 @@ fn who_writes_needs_a_server_that_takes_writes() {
 
 #[test]
 fn a_name_that_is_allowed_is_no_leave_for_every_address() {
-    let reach = Arc::new(crate::HostPolicy::new(
+    let policy = Arc::new(crate::HostPolicy::new(
         &["db.node.local".to_owned(), "169.254.20.10".to_owned()],
         &[],
         None,

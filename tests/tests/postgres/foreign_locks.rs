@@ -80,8 +80,8 @@ async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
 }
 
 /// Who holds that lock.
-async fn holder(db: &Db, permission: ExclusiveOperation) -> Option<LockHolder> {
-    lock_holders(db).await.unwrap().into_iter().find(|holder| holder.permission == permission)
+async fn holder(db: &Db, operation: ExclusiveOperation) -> Option<LockHolder> {
+    lock_holders(db).await.unwrap().into_iter().find(|holder| holder.operation == operation)
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rowlock_queue::{
-    Cancelled, Maintainer, Outcome, TaskId, cancel, leave, list, maintain_partitions, queue_stats,
+    Cancelled, Maintainer, Outcome, TaskId, cancel, leave, list_tasks, maintain_partitions, queue_stats,
 };
 use rowlock_tests::TestDb;
 use sqlx::{Executor, PgConnection, Row};

@@ -102,8 +102,9 @@ async fn send_heartbeat(
 
 async fn warn_who_blocks_allocation(context: &Context) {
     let holders = rowlock_queue::lock_holders(&context.db).await.unwrap_or_default();
-    let grants =
-        |holder: &LockHolder| holder.duty == ExclusiveOperation::Allocate && holder.queue == context.queue_id;
+    let grants = |holder: &LockHolder| {
+        holder.operation == ExclusiveOperation::Allocate && holder.queue == context.queue_id
+    };
     let holder = holders.into_iter().find(grants);
     let (holder, cure) =
         holder.map_or_else(|| ("unknown".into(), String::new()), |found| (found.who, found.cure));

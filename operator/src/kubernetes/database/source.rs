@@ -29,8 +29,8 @@ const USUAL_KEYS: [&str; 8] = [
 /// The head of a certificate.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
-/// A Secret and a ConfigMap hold up to a MiB each, and of every database several copies are kept: a hundred
-/// such would not fit. A URL has a few hundred bytes; the list of all of Amazon's authorities has 170 KiB.
+/// A Secret or a `ConfigMap` holds up to 1 MiB, and several copies are kept per database: a hundred such would
+/// not fit. A URL has a few hundred bytes; the list of all of Amazon's authorities has 170 KiB.
 const LONGEST_URL: usize = 16 << 10;
 const LONGEST_CERTIFICATES: usize = 256 << 10;
 

@@ -23,7 +23,7 @@ use crate::kubernetes::api::watch::NamespaceWatch;
 use crate::kubernetes::api::writer::{WriteError, bounded};
 use crate::kubernetes::context::Context;
 use crate::kubernetes::deployment::build::{self, Owner};
-use crate::kubernetes::deployment::contest::{Contest, Finding};
+use crate::kubernetes::deployment::contest::{Contest, Observation};
 use crate::kubernetes::deployment::field_managers;
 use crate::kubernetes::deployment::last_applied::{
     AppliedObject, LastApplied, WATCH_DELAY, foreign, has_template, is_operator_change, is_owned, owner,
@@ -221,7 +221,8 @@ impl PodBackend {
         }
         let entries = seen.and_then(|seen| seen.managed_fields.as_deref());
         let managers = entries.map(field_managers::scalers).unwrap_or_default();
-        let found = Finding { replicas, wanted: desired.pods, managers, made_from: &last.owner.generation };
+        let found =
+            Observation { replicas, wanted: desired.pods, managers, made_from: &last.owner.generation };
         if let Some(note) = last.contests.observe(found, Instant::now()) {
             self.warn(last, EventReason::ReplicasRestored, note).await;
         }

@@ -37,7 +37,7 @@ pub(crate) struct Contest {
 
 /// What is seen of the Deployment.
 #[derive(Debug)]
-pub(crate) struct Found<'a> {
+pub(crate) struct Observation<'a> {
     pub(crate) replicas: u32,
     pub(crate) wanted: u32,
     /// Others that have set that number.
@@ -63,7 +63,7 @@ pub(crate) struct Contests {
 
 impl Contests {
     /// Compares with what is there; an event's note, where people are to be told of somebody.
-    pub(crate) fn observe(&mut self, found: Found<'_>, now: Instant) -> Option<String> {
+    pub(crate) fn observe(&mut self, found: Observation<'_>, now: Instant) -> Option<String> {
         if self.made_from != found.made_from {
             found.made_from.clone_into(&mut self.made_from);
             // What they set until then is no contest of what is asked for now.
@@ -92,7 +92,7 @@ impl Contests {
     }
 
     /// Whether their number stays for now.
-    pub(crate) fn waits(&self, now: Instant) -> bool {
+    pub(crate) fn waiting(&self, now: Instant) -> bool {
         self.open && self.at.is_some_and(|at| now.duration_since(at) < pause(self.restored))
     }
 
@@ -154,7 +154,7 @@ mod tests {
 
     /// The operator's first number is 2.
     fn begin(contests: &mut Contests, now: Instant) {
-        let nothing = Found { replicas: 0, wanted: 2, managers: Vec::new(), made_from: "1" };
+        let nothing = Observation { replicas: 0, wanted: 2, managers: Vec::new(), made_from: "1" };
         assert_eq!(contests.observe(nothing, now), None);
         contests.wrote(2, now);
     }
@@ -171,8 +171,8 @@ mod tests {
             }
             let now = start + Duration::from_secs(second);
             let managers = if theirs { vec!["kube-controller-manager".to_owned()] } else { Vec::new() };
-            contests.observe(Found { replicas, wanted: 2, managers, made_from: "1" }, now);
-            if replicas != 2 && !contests.waits(now) {
+            contests.observe(Observation { replicas, wanted: 2, managers, made_from: "1" }, now);
+            if replicas != 2 && !contests.waiting(now) {
                 (replicas, theirs) = (2, false);
                 contests.wrote(2, now);
                 written.push(second);
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn each_is_told_of_once_an_hour_and_a_change_of_the_task_queue_begins_anew() {
         let (mut contests, now) = (Contests::default(), Instant::now());
-        let found = |who: &str, made_from| Found {
+        let found = |who: &str, made_from| Observation {
             replicas: 5,
             wanted: 2,
             managers: vec![who.to_owned()],
@@ -223,11 +223,11 @@ mod tests {
         assert!(contests.observe(found("kubectl", "1"), now).unwrap().contains("kubectl had set 5 pods"));
         contests.wrote(2, now);
         assert_eq!(contests.observe(found("kubectl", "1"), now), None);
-        assert!(contests.waits(now));
+        assert!(contests.waiting(now));
         let both = contests.observe(found("other", "1"), now).unwrap();
         assert!(both.starts_with("kubectl, other had set"), "{both}");
         assert_eq!(contests.observe(found("other", "2"), now), None);
-        assert_eq!((contests.waits(now), contests.current()), (false, None));
+        assert_eq!((contests.waiting(now), contests.current()), (false, None));
         contests.wrote(2, now);
         assert_eq!(contests.observe(found("other", "2"), now), None, "they were told of it");
         assert!(contests.current().is_some());
@@ -239,7 +239,7 @@ mod tests {
     fn what_we_change_ourselves_or_they_set_as_we_would_is_no_contest() {
         let (mut contests, now) = (Contests::default(), Instant::now());
         begin(&mut contests, now);
-        let found = |replicas, wanted, managers| Found { replicas, wanted, managers, made_from: "1" };
+        let found = |replicas, wanted, managers| Observation { replicas, wanted, managers, made_from: "1" };
         contests.observe(found(2, 4, vec!["kubectl".into()]), now);
         contests.observe(found(4, 4, vec!["kubectl".into()]), now);
         contests.observe(found(3, 4, Vec::new()), now);
