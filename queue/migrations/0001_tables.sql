@@ -27,7 +27,7 @@ create table rowlock.queue (
   keep_completed interval not null, keep_dead interval not null, keep_cancelled interval not null,
   max_delay     interval not null default interval '365 days',   -- no task is due later than so long from its enqueueing
   -- Where claims may start, for a queue without instances, which publish it themselves; and of when that is: see
-  -- rowlock.keep_lows.
+  -- rowlock.keep_watermarks.
   watermarks          bigint[],
   lows_at       timestamptz not null default '-infinity'
 );
@@ -58,9 +58,6 @@ create table rowlock.task (
 -- completed or cancelled. A task is in both tables until its partition is emptied.
 create table rowlock.task_kept (like rowlock.task, finished_at timestamptz, primary key (id));
 create index task_kept_finished on rowlock.task_kept (queue, finished_at) where finished_at is not null;
-
--- Of ids with the same chunk number: a range of `ready` never leaves its chunk. Never 0.
-create function rowlock.chunk_of(id bigint) returns int language sql immutable return ((id >> 8) & 1073741823)::int + 1;
 
 -- What may be claimed: the tasks [id, id + n). `fresh` says that no task of the range has moved since it was enqueued.
 create table rowlock.ready (
@@ -169,19 +166,6 @@ create table rowlock.mutex (
 );
 insert into rowlock.mutex select operation, 0 from generate_series(0, 4) operation;
 
--- Takes the lock for the rest of the transaction, or answers false at once where somebody has it.
-create function rowlock.try_mutex(operation int, queue int) returns boolean language plpgsql volatile
-set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
-begin
-  perform 1 from rowlock.mutex m where m.operation = $1 and m.queue = $2 for update skip locked;
-  if found then return true; end if;
-  if exists (select 1 from rowlock.mutex m where m.operation = $1 and m.queue = $2) then return false; end if;
-  -- A queue that was not declared by rowlock.declare_queue. One that does not exist leaves no row.
-  if $2 <> 0 and not exists (select 1 from rowlock.queue q where q.id = $2) then return false; end if;
-  insert into rowlock.mutex (operation, queue) values ($1, $2) on conflict do nothing;
-  return found;
-end $$;
-
 -- How often the handler has put a task off, and since when. The row goes when the task finishes.
 create table rowlock.snooze (
   id       bigint primary key,
@@ -236,24 +220,9 @@ create table rowlock.maintenance (
   next_cleanup_at    timestamptz not null default '-infinity',
   seen_at            timestamptz not null default now(),
   steady_since       timestamptz not null default '-infinity',
-  -- A note for rowlock.keep_lows: the next k, a transaction id that was drawn after, and when.
+  -- A note for rowlock.keep_watermarks: the next k, a transaction id that was drawn after, and when.
   noted_k            bigint not null default 0,
   noted_xid          bigint not null default 0,
   noted_at           timestamptz not null default '-infinity'
 );
 insert into rowlock.maintenance default values;
-
--- Which transactions hold the locks of the table `mutex`, or the turn at maintenance (operation 7), at this moment,
--- and whose they are: a session's, or a prepared one. What is not shown to the caller is null.
-create function rowlock.mutex_holders()
-returns table (operation smallint, queue int, xid text, pid int, usename text, application text, since timestamptz, prepared text)
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select m.operation, m.queue, m.xmax::text, l.pid, coalesce(a.usename, p.owner)::text, a.application_name,
-         coalesce(a.xact_start, p.prepared), p.gid
-  from (select x.operation, x.queue, x.xmax from rowlock.mutex x union all select 7::smallint, 0, x.xmax from rowlock.maintenance x) m
-  join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
-      and l.granted and l.transactionid::text = m.xmax::text
-  left join pg_stat_activity a on a.pid = l.pid
-  left join pg_prepared_xacts p on l.pid is null and p.transaction::text = m.xmax::text
-  where l.pid is distinct from pg_backend_pid()
-$$;

@@ -63,7 +63,7 @@ struct Pass<'a> {
 impl Pass<'_> {
     async fn make_and_forget(&self) -> Result<()> {
         partitions::extend_partitions(self.db).await?;
-        self.all(query("select rowlock.keep_lows()")).await?;
+        self.all(query("select rowlock.keep_watermarks()")).await?;
         while self.count(query("select rowlock.delete_expired_tasks($1)").bind(DELETE_MOST)).await?
             == DELETE_MOST
         {

@@ -1,24 +1,17 @@
--- Partitions: made days ahead, never a default one (R8).
-
-create function rowlock.id_at(t timestamptz) returns bigint language sql immutable
-  return (floor(date_part('epoch', t))::bigint - 1704067200) << 31;
-create function rowlock.id_time(i bigint) returns timestamptz language sql immutable
-  return to_timestamp((i >> 31) + 1704067200);
-
 -- Width of a partition: an eighth of the longest cleanup.completed, so that about a dozen exist (measurements 13).
-create function rowlock.partition_width() returns interval language sql stable
+create or replace function rowlock.partition_width() returns interval language sql stable
   return (select greatest(interval '1 hour', date_trunc('hour', coalesce(max(greatest(keep_completed, keep_cancelled)), interval '24 hours') / 8))
           from rowlock.queue);
 
 -- Until when partitions of task exist, in seconds since 2024.
-create function rowlock.partitions_until() returns int language sql stable set search_path = pg_catalog, pg_temp
+create or replace function rowlock.partitions_until() returns int language sql stable set search_path = pg_catalog, pg_temp
 as $$
   select coalesce((max(substring(c.relname from '_([0-9]+)$')::bigint) - 1704067200)::int, 0)
   from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass
 $$;
 
 -- The partitions of a table, and between which moments each takes rows.
-create function rowlock.partitions_of(parent text) returns table (part text, lo timestamptz, hi timestamptz, detaches boolean)
+create or replace function rowlock.partitions_of(parent text) returns table (part text, lo timestamptz, hi timestamptz, detaches boolean)
 language sql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set timezone = 'UTC' as $$
   select c.relname::text,
          case when $1 = 'task' then rowlock.id_time(b.b[1]::bigint) else b.b[1]::timestamptz end,
@@ -29,7 +22,7 @@ language sql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO' 
 $$;
 
 -- Makes one partition, named after the moment it ends. An empty table of that name was detached, and not yet dropped.
-create function rowlock.make_partition(parent text, lo timestamptz, hi timestamptz) returns void
+create or replace function rowlock.make_partition(parent text, lo timestamptz, hi timestamptz) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set timezone = 'UTC' as $$
 declare child text := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint); in_use boolean;
 begin
@@ -53,7 +46,7 @@ end $$;
 
 -- Makes the partition that now falls into where there is none, although there are later ones: the clock was ahead when the older ones were
 -- dropped, or went back to before the oldest. It reaches from neighbour to neighbour.
-create function rowlock.fill_partition_gap(parent text) returns void language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+create or replace function rowlock.fill_partition_gap(parent text) returns void language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare ends timestamptz; begins timestamptz;
 begin
   if exists (select 1 from rowlock.partitions_of(parent) p where p.lo <= now() and now() < p.hi) then return; end if;
@@ -63,7 +56,7 @@ begin
 end $$;
 
 -- Makes every partition up to `ahead` from now, finished tables attached: CREATE ... PARTITION OF would lock out producers.
-create function rowlock.extend_partitions(ahead interval default '3 days') returns double precision
+create or replace function rowlock.extend_partitions(ahead interval default '3 days') returns double precision
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '100ms'
 set datestyle = 'ISO, YMD' set timezone = 'UTC' as $$
 declare
@@ -101,7 +94,7 @@ end $$;
 
 -- For how many seconds partitions are there without a gap, below zero where one is missing now; and how long ago the oldest one of tasks ended.
 -- From the catalog, without a lock.
-create function rowlock.partition_statistics() returns table (left_seconds double precision, oldest_seconds double precision)
+create or replace function rowlock.partition_statistics() returns table (left_seconds double precision, oldest_seconds double precision)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   with parts as materialized (
     select t.parent, p.lo, p.hi from unnest(array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
@@ -115,42 +108,3 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select case when bool_and(u.hi is not null) then date_part('epoch', min(u.hi) - now()) else -1 end,
          date_part('epoch', now() - (select min(x.hi) from parts x where x.parent = 'task')) from until u
 $$;
-
--- Whether the caller may begin maintenance: make partitions, or clean up. One session of a database at a time has it, for at most five
--- minutes, and gives it back by rowlock.end_maintenance. What lies further ahead was written by a clock that was.
-create function rowlock.begin_maintenance(cleanup boolean) returns boolean
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  -- Only the owner may detach and drop.
-  if $1 and not pg_has_role(session_user, (select c.relowner from pg_class c where c.oid = 'rowlock.task'::regclass), 'usage') then return false; end if;
-  update rowlock.maintenance m set
-    next_partitions_at = case when $1 then m.next_partitions_at else now() + interval '5 minutes' end,
-    next_cleanup_at = case when $1 then now() + interval '5 minutes' else m.next_cleanup_at end,
-    steady_since = case when rowlock.is_step(m.seen_at) then now() else m.steady_since end,
-    seen_at = now()
-  where m.one_row = (
-    select x.one_row from rowlock.maintenance x
-    where case when $1 then x.next_cleanup_at else x.next_partitions_at end not between now() and now() + interval '5 minutes' for update skip locked);
-  return found;
-end $$;
-
--- The next turn is a minute later.
-create function rowlock.end_maintenance(cleanup boolean) returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  update rowlock.maintenance m set
-    next_partitions_at = case when $1 then m.next_partitions_at else now() + interval '1 minute' end,
-    next_cleanup_at = case when $1 then now() + interval '1 minute' else m.next_cleanup_at end;
-end $$;
-
--- Whether the clock has made a step since then, or nobody has looked for so long that nobody would know.
-create function rowlock.is_step(seen_at timestamptz) returns boolean language sql stable set search_path = pg_catalog, pg_temp as $$
-  select now() not between $1 - interval '1 minute' and $1 + interval '1 hour'
-$$;
-
--- Whether anything may be deleted because it is old: not until the clock has gone on for an hour without a step. A clock that is ahead for
--- minutes has nothing deleted.
-create function rowlock.clock_is_steady() returns boolean language sql stable set search_path = pg_catalog, pg_temp as $$
-  select m.steady_since <= now() - interval '1 hour' and not rowlock.is_step(m.seen_at) from rowlock.maintenance m
-$$;
-
-select rowlock.extend_partitions();

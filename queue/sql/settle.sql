@@ -1,36 +1,5 @@
--- Outcomes, hand-backs, and the end of an instance.
-
--- Makes tasks claimable again, as ranges of neighbours, behind what is ready now: k only grows.
-create function rowlock.requeue(queue int, ids bigint[], attempts smallint[], priorities smallint[]) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
-begin
-  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, notify, moved)
-  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.notify_until > now() from rowlock.queue q where q.id = $1), false),
-    rowlock.chunk_of(z.id)
-  from (select nextval('rowlock.k_seq') k, y.* from (
-    select min(x.id) id, count(*) n, x.attempt, x.priority from (
-      select u.*, u.id - row_number() over (partition by u.attempt, u.priority order by u.id) run
-      from unnest($2, $3, $4) u(id, attempt, priority)) x
-    group by x.attempt, x.priority, x.run, x.id >> 8 order by 1) y) z;
-end $$;
-
--- The same one by one, where all together failed: what fails alone, too, waits for another minute, and keeps none of the others waiting.
-create function rowlock.requeue_singly(queue int, ids bigint[], attempts smallint[], priorities smallint[]) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
-begin
-  for i in 1 .. cardinality($2) loop
-    begin
-      perform rowlock.requeue($1, ($2)[i:i], ($3)[i:i], ($4)[i:i]);
-    exception when others then
-      raise warning 'task % cannot be made available: %', ($2)[i], sqlerrm;
-      insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
-        values (($2)[i], $1, ($4)[i], ($3)[i], 1, now() + interval '1 minute', now() + interval '1 minute');
-    end;
-  end loop;
-end $$;
-
 -- Finished tasks as receipts, one for each stretch of 2^33 ids. state: 1 completed, 2 dead and deleted, 3 cancelled.
-create function rowlock.write_receipt(queue int, instance bigint, state smallint, ids bigint[], attempts smallint[]) returns void
+create or replace function rowlock.write_receipt(queue int, instance bigint, state smallint, ids bigint[], attempts smallint[]) returns void
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 begin
   insert into rowlock.receipt (queue, instance, state, firsts, ns, attempts)
@@ -47,7 +16,7 @@ end $$;
 
 -- The attempts a task may use. In two looks, each with a snapshot of its own: the first may wait for a cleanup that empties the partition, and
 -- finds nothing then. Planned with the ids in it, so that it locks only the partitions that hold them (R18).
-create function rowlock.max_attempts(queue int, ids bigint[]) returns table (id bigint, max_attempts smallint)
+create or replace function rowlock.max_attempts(queue int, ids bigint[]) returns table (id bigint, max_attempts smallint)
 language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare v_ids bigint[]; v_limits smallint[]; k_ids bigint[]; k_limits smallint[];
@@ -66,7 +35,7 @@ end $$;
 -- `delays_ms`: of a retry or snooze. Either may be empty where no outcome has any.
 -- Only what the lease still holds is settled (R1). Answers per item: 1 done, 2 dead, 3 cancelled, 4 lease lost.
 -- An item sent again, settled before, is answered 1 as long as its receipt or failure is younger than a minute.
-create function rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[])
+create or replace function rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[])
 returns smallint[] language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
 #variable_conflict use_column
 declare
@@ -141,7 +110,7 @@ end $$;
 
 -- Writes what was decided: 1 complete, 2 retry, 3 dead, 4 snooze, 5 release, 6 cancelled. `o` is the place of each in delays_ms and texts.
 -- No delay is longer than 100 years: one that overflows would fail all the others.
-create function rowlock.write_outcomes(queue int, instance bigint, o int[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[])
+create or replace function rowlock.write_outcomes(queue int, instance bigint, o int[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[])
 returns void language plpgsql volatile set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
 #variable_conflict use_column
 declare part bigint[]; used smallint[]; prios smallint[];
@@ -174,65 +143,4 @@ begin
   if part is not null then perform rowlock.requeue($1, part, used, prios); end if;
   select array_agg(x.id), array_agg(x.attempt) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 6;
   if part is not null then perform rowlock.write_receipt($1, $2, 3::smallint, part, used); end if;
-end $$;
-
-create function rowlock.drain(instance bigint) returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-begin
-  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
-  update rowlock.instance i set drains = true where i.id = $1 and i.ended_at is null and not i.drains;
-end $$;
-
--- What a lease still holds, as parallel arrays.
-create function rowlock.unsettled(token bigint) returns table (ids bigint[], attempts smallint[], priorities smallint[])
-language sql stable set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-  select array_agg(g.id), array_agg(u.attempt), array_agg(u.priority)
-  from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts, l.priorities) u(f, n, attempt, priority), generate_series(u.f, u.f + u.n - 1) g(id)
-  where l.token = $1 and g.id <> all (l.settled)
-$$;
-
--- Hands back what a lease still holds, without using an attempt; cancelled where somebody asked for that. The lease's row is locked by the caller.
-create function rowlock.release_lease(instance bigint, queue int, token bigint) returns int language plpgsql volatile
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-declare u record;
-begin
-  select * into u from rowlock.unsettled($3);
-  if u.ids is not null then
-    perform rowlock.write_outcomes($2, $1, array_fill(1, array[cardinality(u.ids)]), u.ids,
-      (select array_agg(case when c.id is null then 5 else 6 end::smallint order by x.p) from unnest(u.ids) with ordinality x(id, p) left join rowlock.cancel_request c on c.id = x.id),
-      u.attempts, u.priorities, '{0}', '{}');
-  end if;
-  delete from rowlock.lease x where x.token = $3;
-  return coalesce(cardinality(u.ids), 0);
-end $$;
-
--- Leases over a minute old that the instance does not know: of a claim that ran after its asker had given it up.
-create function rowlock.release_unknown_leases(instance bigint, known bigint[]) returns int language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-declare l record; back int := 0;
-begin
-  perform rowlock.require_read_committed();
-  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
-  for l in select x.token, x.queue from rowlock.lease x
-      where x.instance = $1 and x.at < now() - interval '1 minute' and x.token <> all ($2) order by x.token for update loop
-    back := back + rowlock.release_lease($1, l.queue, l.token);
-  end loop;
-  return back;
-end $$;
-
--- Hands back every lease without using an attempt, and ends the instance. The instance's row is locked
--- against its own verbs: a claim under way ends first, or its lease
--- would be of an instance that is gone already, and nobody's.
-create function rowlock.leave(instance bigint) returns bigint language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-declare l record; back bigint := 0;
-begin
-  perform rowlock.require_read_committed();
-  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
-  perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for update;
-  if not found then return 0; end if;
-  for l in select x.token, x.queue from rowlock.lease x where x.instance = $1 order by x.token for update loop
-    back := back + rowlock.release_lease($1, l.queue, l.token);
-  end loop;
-  update rowlock.instance i set ended_at = now() where i.id = $1;
-  return back;
 end $$;
