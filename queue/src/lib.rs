@@ -1,5 +1,5 @@
 //! Tables and verbs: the only crate that talks to Postgres. One verb per file; the verbs themselves are SQL functions in
-//! `migrations/`, so that any client can enqueue and plans are pinned where it matters.
+//! `sql/`, over the tables of `migrations/`, so that any client can enqueue and plans are pinned where it matters.
 //!
 //! In reading order: [`Db`] and [`Error`], [`Db::migrate`], [`declare`], [`enqueue`], then what an instance does ([`join`],
 //! [`heartbeat`], [`claim`], [`fetch`], [`settle`], [`drain`], [`leave`]), the maintainers ([`Maintainer`]), and what people ask.
@@ -12,6 +12,7 @@ mod declare;
 mod enqueue;
 mod error;
 mod fetch;
+mod functions;
 mod heartbeat;
 mod host_policy;
 mod identity;

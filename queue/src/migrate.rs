@@ -1,4 +1,5 @@
-//! Migrations: numbered, forward only, each in one transaction under a transaction-scoped lock, so that they run behind a
+//! Brings a database's schema to this release: the tables by numbered migrations, forward only, then the
+//! functions of `sql/`. All in one transaction under a transaction-scoped lock, so that it works behind a
 //! transaction pooler too, where sqlx's own migrator with its session lock does not.
 
 use sqlx::{Connection, Executor, PgConnection, Row};
@@ -7,6 +8,7 @@ use crate::{
     Db, Error, Result,
     connect::catch_panic,
     db::{BEGIN, query, query_unprepared},
+    functions,
 };
 
 struct Migration {
@@ -31,16 +33,10 @@ macro_rules! migrations {
 
 const MIGRATIONS: &[Migration] = migrations![
     1 "0001_tables" from 1,
-    2 "0002_partitions" from 2,
-    3 "0003_enqueue" from 3,
-    4 "0004_instances" from 4,
-    5 "0005_settle" from 5,
-    6 "0006_maintenance" from 6,
-    7 "0007_admin" from 7,
-    8 "0008_roles" from 8,
 ];
 
-/// The version of the schema that this release needs.
+/// The version of the schema that this release needs. A release that changes a table or a function adds a
+/// migration, which may be empty: so a program knows whether the functions that it calls are there.
 #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "a handful of migrations")]
 pub const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;
 
@@ -51,7 +47,8 @@ const LOCK_TIMEOUT: &str = "set local lock_timeout = '3s'";
 const NO_ENCODING: &str = "SQL_ASCII";
 
 const MIGRATION_TABLE: &str = "create table rowlock.migration (
-  version int primary key, name text not null, compatible_from int not null, applied_at timestamptz not null default now())";
+  version int primary key, name text not null, compatible_from int not null, applied_at timestamptz not null default now(),
+  functions text)";
 
 /// The tables that were found.
 #[derive(Debug, Clone, Copy)]
@@ -213,7 +210,19 @@ async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<b
         .fetch_one(&mut *tx)
         .await?
         .try_get(0)?;
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found.unwrap_or(0)) {
+    apply_tables(&mut tx, found.unwrap_or(0)).await?;
+    apply_functions(&mut tx).await?;
+    // Functions that are new have no grants yet.
+    tx.execute("select rowlock.renew_grants()").await?;
+    let asked = "select exists (select 1 from pg_publication p where p.puballtables)";
+    let published = query_unprepared(asked).fetch_one(&mut *tx).await?.try_get(0)?;
+    tx.commit().await?;
+    Ok(published)
+}
+
+/// Applies what is newer than the version `found`.
+async fn apply_tables(tx: &mut PgConnection, found: i32) -> sqlx::Result<()> {
+    for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
         tx.execute(migration.sql).await?;
         query_unprepared(
             "insert into rowlock.migration (version, name, compatible_from) values ($1, $2, $3)",
@@ -224,12 +233,22 @@ async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<b
         .execute(&mut *tx)
         .await?;
     }
-    // Functions that were made anew have lost their grants.
-    tx.execute("select rowlock.renew_grants()").await?;
-    let asked = "select exists (select 1 from pg_publication p where p.puballtables)";
-    let published = query_unprepared(asked).fetch_one(&mut *tx).await?.try_get(0)?;
-    tx.commit().await?;
-    Ok(published)
+    Ok(())
+}
+
+/// Applies this build's functions unless the database has them, and records which they are.
+async fn apply_functions(tx: &mut PgConnection) -> sqlx::Result<()> {
+    let digest = functions::digest();
+    let record = "update rowlock.migration m set functions = $2 \
+                  where m.version = $1 and m.functions is distinct from $2";
+    let recorded = query_unprepared(record).bind(SCHEMA_VERSION).bind(digest).execute(&mut *tx).await?;
+    if recorded.rows_affected() == 0 {
+        return Ok(());
+    }
+    functions::apply(&mut *tx).await?;
+    // Tables that are new have no partitions.
+    tx.execute("select rowlock.extend_partitions()").await?;
+    Ok(())
 }
 
 impl Schema {

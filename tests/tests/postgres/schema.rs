@@ -169,33 +169,47 @@ fn readable(dump: &str) -> String {
     lines.join("\n").trim_end().to_owned() + "\n"
 }
 
-/// Every migration, in order.
-fn migrations() -> Vec<(String, String)> {
-    let mut paths: Vec<_> =
-        std::fs::read_dir("../queue/migrations").unwrap().map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    let read = |path: &std::path::PathBuf| {
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        (name, std::fs::read_to_string(path).unwrap())
-    };
-    paths.iter().map(read).collect()
+/// The functions of an earlier release: one with another body, and a note that says so.
+async fn of_an_earlier_release() -> TestDb {
+    let test = TestDb::new().await;
+    test.run(
+        "create or replace function rowlock.enqueue_many_limit() returns int language sql immutable return 10;
+         update rowlock.migration set functions = 'of an earlier release'",
+    )
+    .await;
+    test
 }
 
-/// A schema of an earlier release, one version back.
-async fn of_an_earlier_release() -> TestDb {
+#[tokio::test]
+async fn tables_of_an_earlier_release_are_refused_until_they_are_migrated() {
     let test = TestDb::empty().await;
-    test.run("drop schema rowlock cascade; create schema rowlock;
-              create table rowlock.migration (version int primary key, name text not null, compatible_from int not null, applied_at timestamptz not null default now())").await;
-    let all = migrations();
-    assert_eq!(all.len(), usize::try_from(SCHEMA_VERSION).unwrap());
-    for (name, sql) in &all[..all.len() - 1] {
-        test.run(sql.as_str()).await;
-        let version: i32 = name[..4].parse().unwrap();
-        test.run(format!("insert into rowlock.migration values ({version}, '{name}', {version})")).await;
-    }
-    assert!(matches!(test.db.check_schema().await, Err(Error::SchemaOlder { .. })));
-    rowlock_queue::declare(&test.db, &declaration("mail")).await.unwrap();
-    test
+    test.run("update rowlock.migration set version = 0").await;
+    assert!(matches!(test.db.check_schema().await, Err(Error::SchemaOlder { found: 0, .. })));
+}
+
+#[tokio::test]
+async fn a_migration_replaces_functions_and_keeps_what_was_granted() {
+    let test = of_an_earlier_release().await;
+    let producer = test.login("producer", "'producer'").await;
+    let grants =
+        "select count(*) from information_schema.routine_privileges where routine_schema = 'rowlock'";
+    let before: i64 = test.one(grants).await;
+    test.db.migrate().await.unwrap();
+    assert_eq!(test.one::<i32>("select rowlock.enqueue_many_limit()").await, 100_000);
+    assert_eq!(test.one::<i64>(grants).await, before);
+    let db = Db::connect(&producer).await.unwrap();
+    let options = rowlock_queue::EnqueueOptions::default();
+    rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_migration_that_changes_nothing_replaces_no_function() {
+    let test = TestDb::new().await;
+    let written =
+        "select max(p.xmin::text::bigint) from pg_proc p where p.pronamespace = 'rowlock'::regnamespace";
+    let before: i64 = test.one(written).await;
+    test.db.migrate().await.unwrap();
+    assert_eq!(test.one::<i64>(written).await, before);
 }
 
 /// How much each producer and instance has to get done before and after the migration.
@@ -212,7 +226,12 @@ async fn an_upgrade_interrupts_neither_producers_nor_instances() {
     }
     more(&done, &mut work).await;
     let report = test.db.migrate().await.unwrap();
-    assert_eq!((report.from, report.to), (SCHEMA_VERSION - 1, SCHEMA_VERSION));
+    assert_eq!((report.from, report.to), (SCHEMA_VERSION, SCHEMA_VERSION));
+    assert_eq!(
+        test.one::<i32>("select rowlock.enqueue_many_limit()").await,
+        100_000,
+        "the functions are new"
+    );
     more(&done, &mut work).await;
     stop.cancel();
     while let Some(ended) = work.join_next().await {
