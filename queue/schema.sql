@@ -22,7 +22,7 @@ begin
     end if;
     if target > h.granted then target := h.granted + least(target - h.granted, greatest(free, 0)); free := free - (target - h.granted); end if;
     if target <> h.granted then
-      insert into rowlock.allocation (number, queue, instance, workers) values (nextval('rowlock.allocation_seq'), $1, h.instance, target);
+      insert into rowlock.allocation (number, queue, instance, slots) values (nextval('rowlock.allocation_seq'), $1, h.instance, target);
     end if;
   end loop;
   return true;
@@ -110,7 +110,7 @@ CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, compl
   select q.name, count(t.id), count(*) filter (where c.s = 'completed'), count(*) filter (where c.s = 'dead'), count(*) filter (where c.s = 'cancelled'),
          count(*) filter (where c.s = 'open'), count(t.id) filter (where c.s is null)
   from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id
-  where not q.guarded or rowlock.may('reader', q.id) group by q.name order by q.name
+  where not q.restricted or rowlock.has_permission('reader', q.id) group by q.name order by q.name
 $$;
 
 CREATE FUNCTION rowlock.available_page(queue text, after bigint, most integer) RETURNS TABLE(id bigint, name text, attempt integer, at timestamp with time zone)
@@ -124,22 +124,22 @@ CREATE FUNCTION rowlock.available_page(queue text, after bigint, most integer) R
 #variable_conflict use_column
 declare
   p smallint := -1; v_k bigint := 0; newest bigint := (select s.last_value from rowlock.k_seq s);
-  v_queues int[]; v_names text[]; v_lows bigint[]; v_left int := $3; n int;
+  v_queues int[]; v_names text[]; v_watermarks bigint[]; v_left int := $3; n int;
 begin
   if $2 is not null then
     select t.priority, coalesce(r.k, (newest & ~4294967295::bigint) + t.k_low + 2147483648, 0) into p, v_k
       from rowlock.every_task t left join lateral rowlock.find_ready(t.queue, t.priority, $2, t.k_low) r on true where t.id = $2;
   end if;
-  select array_agg(q.id), array_agg(q.name), array_agg(coalesce(rowlock.published_lows(q.id), array_fill(0::bigint, array[16])))
-    into v_queues, v_names, v_lows
-    from rowlock.queue q where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id));
+  select array_agg(q.id), array_agg(q.name), array_agg(coalesce(rowlock.published_watermarks(q.id), array_fill(0::bigint, array[16])))
+    into v_queues, v_names, v_watermarks
+    from rowlock.queue q where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id));
   -- One priority after the other: most pages end in the first that has any.
   for v_p in greatest(p, 0) .. 3 loop
     return query
       select g, v_names[x.i], x.attempt::int, to_timestamp(x.since::bigint + 1704067200)
       from (select i.i, r.* from generate_subscripts(v_queues, 1) i(i), generate_series(0, 3) s, lateral (
           select y.* from rowlock.ready y where y.queue = v_queues[i.i] and y.shard = s::smallint and y.lane = 0 and y.priority = v_p::smallint
-            and y.k >= greatest(v_lows[i.i][v_p * 4 + s + 1], case when v_p = p then v_k end) order by y.k limit v_left) r) x,
+            and y.k >= greatest(v_watermarks[i.i][v_p * 4 + s + 1], case when v_p = p then v_k end) order by y.k limit v_left) r) x,
         generate_series(x.id, x.id + x.n - 1) g
       where (x.priority, x.k, g) > (p, v_k, coalesce($2, 0)) order by x.k, g limit v_left;
     get diagnostics n = row_count;
@@ -153,7 +153,7 @@ CREATE FUNCTION rowlock.await_claims(instance bigint) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
-  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
+  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
   perform 1 from rowlock.instance i where i.id = $1 for no key update;
 end $_$;
 
@@ -176,9 +176,9 @@ begin
     left join (select r.queue, (sum(r.n) * 100 / v_ready)::bigint n, min(r.since) oldest from rowlock.ready r tablesample system (v_ready) repeatable (0) group by r.queue) s on s.queue = q.id
     left join lateral (
       select sum(x.n)::bigint n, min(x.oldest) oldest, bool_or(x.rows = most) more
-      from coalesce(rowlock.published_lows(q.id), array_fill(0::bigint, array[16])) lows, generate_series(0, 15) p, lateral (
+      from coalesce(rowlock.published_watermarks(q.id), array_fill(0::bigint, array[16])) watermarks, generate_series(0, 15) p, lateral (
         select sum(y.n) n, min(y.since) oldest, count(*) as rows from (
-          select r.n, r.since from rowlock.ready r where r.queue = q.id and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= lows[p + 1]
+          select r.n, r.since from rowlock.ready r where r.queue = q.id and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= watermarks[p + 1]
           order by r.k limit most) y) x) c on v_ready < 100
     left join (select d.queue, (count(*) filter (where d.waits = 0) * 100 / v_delayed)::bigint scheduled,
         (count(*) filter (where d.waits = 1) * 100 / v_delayed)::bigint retryable,
@@ -186,60 +186,31 @@ begin
                from rowlock.delayed d tablesample system (v_delayed) repeatable (0) group by d.queue) d on d.queue = q.id;
 end $$;
 
-CREATE FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, workers integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[], peers integer, noted_k bigint, noted_xid bigint, xmin bigint, allocation_missed boolean)
+CREATE FUNCTION rowlock.backlog_reaches(queue integer, backlog_limit bigint) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = $1 limit $2) r), 0)
+    + (select count(*) from (select 1 from rowlock.delayed d where d.queue = $1
+        and d.due <= now() + rowlock.later_after() limit $2) d) >= $2
+$_$;
+
+CREATE FUNCTION rowlock.begin_maintenance(cleanup boolean) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
     AS $_$
-#variable_conflict use_column
-declare v_queue int; v_live int; v_behind bigint; v_noted bigint; v_missed boolean;
 begin
-  perform rowlock.demand_read_committed();
-  -- A note for the exact watermark, as in rowlock.care(): k first, then the xid, which the lock draws.
-  select last_value + is_called::int into v_noted from rowlock.k_seq;
-  -- Until this beat is committed nobody ends the instance.
-  select i.queue into v_queue from rowlock.instance i where i.id = $1 and i.ended_at is null
-      for key share skip locked;
-  if not found and not rowlock.ends($1) then
-    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1,
-        0::bigint, 0::bigint, 0::bigint, null::boolean; return;
-  end if;
-  perform rowlock.demand_worker(v_queue);
-  -- A failover may rewind k_seq below where claims start: they would not see what gets such a k. A low far
-  -- above it is none of ours.
-  select max(x) - s.last_value into v_behind from unnest($6) x, rowlock.k_seq s group by s.last_value;
-  if v_behind > rowlock.furthest_low() or cardinality($6) is distinct from 16
-      or array_position($6, null) is not null then
-    raise exception 'the watermarks of instance % are no watermarks of this queue', $1
-        using errcode = 'RL005',
-      hint = 'The sequence of k may have been taken back by a failover: end the instance, and join again.';
-  end if;
-  -- By the clock that never waits: a transaction that was begun long ago would give its beat an old time
-  -- (R4).
-  insert into rowlock.beat (n, at, instance, queue, held, allocated, allocation, wants, service_ms, lows)
-    values (nextval('rowlock.beat_seq'), clock_timestamp(), $1, v_queue, $2, $3, $4, $5, $8, $6);
-  if v_behind > 0 then perform nextval('rowlock.k_seq') from generate_series(1, least(v_behind, 10000));
-      end if;
-  -- About four passes a second for the whole queue, however many instances beat (a full read in each beat would be quadratic).
-  select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
-  if random() * v_live < 4 then v_missed := not rowlock.allocate(v_queue); end if;
-  if $7 then
-    -- Whoever has the row may have it for long: a producer that made partitions, until its commit.
-    update rowlock.queue q set bell_until = now() + interval '1 minute' where q.id = (select x.id from rowlock.queue x
-      where x.id = v_queue and x.bell_until < now() + interval '5 seconds' for no key update skip locked);
-  end if;
-  return query
-    select false, coalesce(a.number, $4), coalesce(a.workers, $3), q.paused, q.generation,
-           (select last_value from rowlock.k_seq), rowlock.least_k(v_queue, $6),
-           array(select c.id from rowlock.cancel_request c join rowlock.lease l on l.instance = $1
-                 where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000),
-           v_live, v_noted, pg_current_xact_id()::text::bigint,
-               pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-           v_missed
-    from rowlock.queue q
-    left join lateral (select x.number, x.workers from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
-    where q.id = v_queue;
+  -- Only the owner may detach and drop.
+  if $1 and not pg_has_role(session_user, (select c.relowner from pg_class c where c.oid = 'rowlock.task'::regclass), 'usage') then return false; end if;
+  update rowlock.maintenance m set
+    next_partitions_at = case when $1 then m.next_partitions_at else now() + interval '5 minutes' end,
+    next_cleanup_at = case when $1 then now() + interval '5 minutes' else m.next_cleanup_at end,
+    steady_since = case when rowlock.is_step(m.seen_at) then now() else m.steady_since end,
+    seen_at = now()
+  where m.one_row = (
+    select x.one_row from rowlock.maintenance x
+    where case when $1 then x.next_cleanup_at else x.next_partitions_at end not between now() and now() + interval '5 minutes' for update skip locked);
+  return found;
 end $_$;
 
 CREATE FUNCTION rowlock.caller() RETURNS name
@@ -259,12 +230,12 @@ CREATE FUNCTION rowlock.cancel(id bigint) RETURNS text
 #variable_conflict use_column
 declare t record; v_attempt smallint;
 begin
-  perform rowlock.demand_read_committed();
+  perform rowlock.require_read_committed();
   select x.queue, x.priority, x.k_low into t from rowlock.every_task x where x.id = $1;
   if not found then return null; end if;
-  if exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded
-      and not rowlock.may('producer', q.id)) then
-    perform rowlock.refuse_right('producer', (select q.name from rowlock.queue q where q.id = t.queue));
+  if exists (select 1 from rowlock.queue q where q.id = t.queue and q.restricted
+      and not rowlock.has_permission('producer', q.id)) then
+    perform rowlock.refuse_permission('producer', (select q.name from rowlock.queue q where q.id = t.queue));
   end if;
   if rowlock.state_of($1, t.queue, t.priority, t.k_low) in ('completed', 'dead', 'cancelled') then return 'finished'; end if;
   insert into rowlock.cancel_request (id) values ($1) on conflict do nothing;
@@ -300,18 +271,6 @@ begin
   end loop;
 end $_$;
 
-CREATE FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone, k bigint, xid bigint, xmin bigint, at timestamp with time zone, instances bigint[], beats bigint[])
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-declare v_k bigint; v_at timestamptz;
-begin
-  select s.last_value + s.is_called::int, clock_timestamp() into v_k, v_at from rowlock.k_seq s;
-  if $3 then perform rowlock.tidy(); end if;
-  return query select p.*, v_k, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, v_at, l.* from rowlock.promote($1, $2) p,
-    (select array_agg(y.instance), array_agg(y.beat) from rowlock.pulses() y where $4) l;
-end $_$;
-
 CREATE TABLE rowlock.queue (
     id integer NOT NULL,
     name text NOT NULL,
@@ -325,15 +284,15 @@ CREATE TABLE rowlock.queue (
     payload_limit integer NOT NULL,
     backlog_full boolean DEFAULT false NOT NULL,
     later_full boolean DEFAULT false NOT NULL,
-    guarded boolean DEFAULT false NOT NULL,
-    room_until integer DEFAULT 0 NOT NULL,
-    bell_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    restricted boolean DEFAULT false NOT NULL,
+    partitions_until integer DEFAULT 0 NOT NULL,
+    notify_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     range_size smallint DEFAULT 128 NOT NULL,
     keep_completed interval NOT NULL,
     keep_dead interval NOT NULL,
     keep_cancelled interval NOT NULL,
     max_delay interval DEFAULT '365 days'::interval NOT NULL,
-    lows bigint[],
+    watermarks bigint[],
     lows_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
     CONSTRAINT queue_backlog_limit_check CHECK ((backlog_limit > 0)),
     CONSTRAINT queue_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
@@ -353,10 +312,21 @@ begin
   if noted[1] is distinct from xid then perform set_config(setting, xid || ' ' || added, true);
   elsif added - noted[2]::bigint >= q.backlog_limit then
     -- It may have been other queues' tasks: counted, and again only after as many more.
-    if rowlock.reaches(q.id, q.backlog_limit) then perform rowlock.refuse_full(q); end if;
+    if rowlock.backlog_reaches(q.id, q.backlog_limit) then perform rowlock.refuse_full(q); end if;
     perform set_config(setting, xid || ' ' || added, true);
   end if;
 end $$;
+
+CREATE FUNCTION rowlock.check_ending(instance bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  if exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
+    raise exception 'instance % is being ended', instance using errcode = 'lock_not_available', hint = 'Ask again.';
+  end if;
+  return false;
+end $_$;
 
 CREATE FUNCTION rowlock.check_options(options jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
@@ -367,9 +337,9 @@ begin
   if jsonb_typeof(options) is distinct from 'object' then
     raise exception 'options must be a JSON object' using errcode = 'RL005', hint = 'Leave them out, or pass for example {"priority": 0}.';
   end if;
-  select key into bad from jsonb_object_keys(options) key where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'bell') limit 1;
+  select key into bad from jsonb_object_keys(options) key where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'notify') limit 1;
   if found then
-    raise exception 'unknown option "%"', bad using errcode = 'RL002', hint = 'Options are priority, run_at, delay, max_attempts and bell.';
+    raise exception 'unknown option "%"', bad using errcode = 'RL002', hint = 'Options are priority, run_at, delay, max_attempts and notify.';
   end if;
   if options ? 'run_at' and options ? 'delay' then
     raise exception 'run_at and delay exclude each other' using errcode = 'RL005', hint = 'Give one of them.';
@@ -380,8 +350,8 @@ begin
   if options ? 'max_attempts' and not ((options->>'max_attempts') ~ '^[0-9]{1,4}$' and (options->>'max_attempts')::int between 1 and 1000) then
     raise exception 'max_attempts must be a whole number from 1 to 1000' using errcode = 'RL005', hint = 'Leave it out for the queue''s own.';
   end if;
-  if options ? 'bell' and jsonb_typeof(options->'bell') <> 'boolean' then
-    raise exception 'bell must be true or false' using errcode = 'RL005', hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
+  if options ? 'notify' and jsonb_typeof(options->'notify') <> 'boolean' then
+    raise exception 'notify must be true or false' using errcode = 'RL005', hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
   end if;
 end $_$;
 
@@ -389,7 +359,7 @@ CREATE FUNCTION rowlock.chunk_of(id bigint) RETURNS integer
     LANGUAGE sql IMMUTABLE
     RETURN ((((id >> 8) & (1073741823)::bigint))::integer + 1);
 
-CREATE FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], start integer, token bigint) RETURNS TABLE(firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[])
+CREATE FUNCTION rowlock.claim(instance bigint, want integer, watermarks bigint[], start integer, token bigint) RETURNS TABLE(firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[])
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -398,21 +368,21 @@ CREATE FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], star
     AS $_$
 #variable_conflict use_column
 declare
-  v_queue int; v_guarded boolean; looked int; taken bigint := 0; v_newest bigint;
+  v_queue int; v_restricted boolean; looked int; taken bigint := 0; v_newest bigint;
   l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
 begin
-  perform rowlock.demand_read_committed();
+  perform rowlock.require_read_committed();
   if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
     raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
   end if;
   if exists (select 1 from rowlock.lease l where l.token = $5) then
     return query select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[] from rowlock.lease l where l.token = $5 and l.instance = $1; return;
   end if;
-  select i.queue, q.guarded into v_queue, v_guarded from rowlock.instance i
+  select i.queue, q.restricted into v_queue, v_restricted from rowlock.instance i
       join rowlock.queue q on q.id = i.queue
     where i.id = $1 and not q.paused and not i.drains;
   if not found then return query select '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[], false, 0::bigint, '{}'::bigint[]; return; end if;
-  if v_guarded then perform rowlock.demand_worker(v_queue); end if;
+  if v_restricted then perform rowlock.require_worker(v_queue); end if;
   select last_value into v_newest from rowlock.k_seq;
   with look as materialized (
     select count(*) as entries from (
@@ -433,7 +403,7 @@ begin
     -- Until the lease is committed nobody ends the instance, or the lease would be nobody's. Not waited for:
     -- whoever ends a queue waits for what is locked above.
     perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for share skip locked;
-    if not found and not rowlock.ends($1) then
+    if not found and not rowlock.check_ending($1) then
       raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
     end if;
     -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock. By place, which a lock keeps:
@@ -494,7 +464,7 @@ CREATE TABLE rowlock.ready (
     n smallint NOT NULL,
     attempt smallint NOT NULL,
     fresh boolean NOT NULL,
-    ring boolean DEFAULT true NOT NULL,
+    notify boolean DEFAULT true NOT NULL,
     moved integer DEFAULT 0 NOT NULL
 )
 WITH (fillfactor='90', vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='10000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='1000000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='1000000');
@@ -507,9 +477,43 @@ CREATE FUNCTION rowlock.commit_late(r rowlock.ready) RETURNS boolean
 begin
   update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(y.id)
     where y.queue = r.queue and y.shard = r.shard and y.lane = r.lane and y.priority = r.priority and y.k = r.k;
-  return current_setting('rowlock.bell', true) is distinct from 'off'
-    and exists (select 1 from rowlock.queue q where q.id = r.queue and q.bell_until > clock_timestamp());
+  return current_setting('rowlock.notify', true) is distinct from 'off'
+    and exists (select 1 from rowlock.queue q where q.id = r.queue and q.notify_until > clock_timestamp());
 end $$;
+
+CREATE FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare n int;
+begin
+  -- The lateral look takes each task by its id: a join would read the whole partition.
+  execute format($q$
+    with wanted as (
+      (select d.id, null::timestamptz at from rowlock.delayed d
+        where d.id >= $1 and d.id < $2 and not exists (select 1 from rowlock.task_kept k where k.id = d.id) order by d.id limit $3)
+      union all (select d.id, null from rowlock.dead d
+        where d.id >= $1 and d.id < $2 and not exists (select 1 from rowlock.task_kept k where k.id = d.id) order by d.id limit $3)
+      union all select g, null from rowlock.ready r, generate_series(greatest(r.id, $1), least(r.id + r.n, $2) - 1) g where r.id < $2 and r.id + r.n > $1
+      union all select g, null from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(greatest(u.f, $1), least(u.f + u.n, $2) - 1) g
+        where g <> all (l.settled)
+      union all select g, r.at from rowlock.queue q, rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n),
+          generate_series(greatest(u.f, $1), least(u.f + u.n, $2) - 1) g
+        where r.queue = q.id and r.state in (1, 3) and r.firsts[1] > $1 - 8589934592 and r.firsts[1] < $2
+          and r.at > now() - case r.state when 1 then q.keep_completed else q.keep_cancelled end
+          and r.at > now() - (select greatest(max(x.keep_completed), max(x.keep_cancelled)) from rowlock.queue x))
+    insert into rowlock.task_kept (id, queue, k_low, priority, max_attempts, type, payload, finished_at)
+    select t.*, w.at from (
+        select x.id, max(x.at) at from wanted x
+        where not exists (select 1 from rowlock.task_kept k where k.id = x.id and k.id >= $1 and k.id < $2) group by x.id order by x.id limit $3) w,
+      lateral (select y.* from rowlock.%I y where y.id = w.id offset 0) t
+    on conflict do nothing$q$, part) using lo, hi, most;
+  get diagnostics n = row_count;
+  return n;
+end $_$;
 
 CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, max_delay interval, adopts text DEFAULT NULL::text) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -527,14 +531,14 @@ begin
     raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
-    -- Until a grant under way has ended: it would not see this queue, and leave it unguarded.
+    -- Until a grant under way has ended: it would not see this queue, and leave it unrestricted.
     lock table rowlock.access in share mode;
     insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused,
-        backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled, max_delay, room_until, guarded)
-      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, rowlock.room_until(), exists (select 1
+        backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled, max_delay, partitions_until, restricted)
+      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, rowlock.partitions_until(), exists (select 1
           from rowlock.access a where a.queue <> 0)) on conflict (name) do nothing returning * into v;
     -- Here, so that nobody waits for somebody else's first time.
-    insert into rowlock.mutex (duty, queue) select duty, v.id from generate_series(5, 6) duty
+    insert into rowlock.mutex (operation, queue) select operation, v.id from generate_series(5, 6) operation
         where v.id is not null on conflict do nothing;
     if v.id is null then return rowlock.declare_queue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
         end if;
@@ -546,6 +550,39 @@ begin
   return v.id;
 end $_$;
 
+CREATE FUNCTION rowlock.delete_expired_tasks(most integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare q record; gone bigint[]; kept bigint[]; n int := 0;
+begin
+  perform rowlock.require_read_committed();
+  if not rowlock.try_mutex(4, 0) then return 0; end if;
+  if not rowlock.clock_is_steady() then return 0; end if;
+  for q in
+    with old as (
+      delete from rowlock.dead d where d.id in (
+        select x.id from rowlock.queue y, lateral (
+          select z.id from rowlock.dead z where z.queue = y.id and z.at < now() - y.keep_dead order by z.at limit $1 for update skip locked) x limit $1)
+      returning d.id, d.queue, d.attempt)
+    select o.queue, array_agg(o.id) ids, array_agg(o.attempt) attempts from old o group by o.queue
+  loop
+    -- A receipt stays behind, so that the task of a partition that is still there has a state.
+    perform rowlock.write_receipt(q.queue, null, 2::smallint, q.ids, q.attempts);
+    gone := gone || q.ids; n := n + cardinality(q.ids);
+  end loop;
+  kept := array(
+    select x.id from rowlock.queue y, lateral (
+      select k.id from rowlock.task_kept k where k.queue = y.id and k.finished_at < now() - greatest(y.keep_completed, y.keep_cancelled)
+      order by k.finished_at limit $1) x limit $1);
+  delete from rowlock.task_kept k where k.id = any (gone || kept);
+  delete from rowlock.task_error_kept f where f.id = any (gone || kept);
+  return n + cardinality(kept);
+end $_$;
+
 CREATE FUNCTION rowlock.delete_queue(queue text, force boolean DEFAULT false) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -555,7 +592,7 @@ CREATE FUNCTION rowlock.delete_queue(queue text, force boolean DEFAULT false) RE
 #variable_conflict use_column
 declare v rowlock.queue; i record; living bigint; cancelled bigint := 0;
 begin
-  perform rowlock.demand_read_committed();
+  perform rowlock.require_read_committed();
   select * into v from rowlock.queue q where q.name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
   select count(*) into living from rowlock.instance x where x.queue = v.id and x.ended_at is null;
@@ -586,24 +623,34 @@ begin
   return cancelled;
 end $_$;
 
-CREATE FUNCTION rowlock.demand_read_committed() RETURNS void
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION rowlock.describe_task(id bigint) RETURNS TABLE(queue text, type text, state text, priority smallint, attempt integer, max_attempts smallint, enqueued_at timestamp with time zone, due_at timestamp with time zone, finished_at timestamp with time zone, instance text, payload text, result text, snoozes integer, first_snoozed_at timestamp with time zone, snoozed_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'this verb needs READ COMMITTED' using errcode = 'RL007', hint = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
-  end if;
-end $$;
-
-CREATE FUNCTION rowlock.demand_worker(queue integer) RETURNS void
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $_$
-declare v_name text;
+#variable_conflict use_column
+declare t record; v_state text; v_attempt int; v_due timestamptz; v_at timestamptz; v_instance bigint; v_result text;
 begin
-  select q.name into v_name from rowlock.queue q where q.id = $1 and q.guarded;
-  if found and not rowlock.may('worker', $1) then perform rowlock.refuse_right('worker', v_name); end if;
+  select x.* into t from rowlock.every_task x where x.id = $1;
+  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.restricted and not rowlock.has_permission('reader', q.id)) then return; end if;
+  v_state := rowlock.state_of($1, t.queue, t.priority, t.k_low);
+  case v_state
+    when 'scheduled', 'retryable' then select d.attempt, d.due into v_attempt, v_due from rowlock.delayed d where d.id = $1;
+    when 'available' then select r.attempt into v_attempt from rowlock.find_ready(t.queue, t.priority, $1, t.k_low) r;
+    when 'running' then select l.attempt, l.instance into v_attempt, v_instance from rowlock.find_lease($1) l;
+    else
+      select d.attempt, d.at into v_attempt, v_at from rowlock.dead d where d.id = $1;
+      if not found then select r.attempt, r.at, r.instance into v_attempt, v_at, v_instance from rowlock.find_receipt(t.queue, $1) r; end if;
+  end case;
+  -- What is completed has its result from that moment.
+  if v_state = 'completed' then select y.value into v_result from rowlock.result y where y.id = $1 and y.at = v_at; end if;
+  return query
+    select q.name, t.type, v_state, t.priority, coalesce(v_attempt, 0), coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), v_due, v_at,
+           (select i.name from rowlock.instance i where i.id = v_instance), t.payload::text, v_result, coalesce(s.times, 0), s.first_at, s.at
+    from rowlock.queue q left join rowlock.snooze s on s.id = $1 where q.id = t.queue;
 end $_$;
 
 CREATE FUNCTION rowlock.drain(instance bigint) RETURNS void
@@ -611,7 +658,7 @@ CREATE FUNCTION rowlock.drain(instance bigint) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 begin
-  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
+  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
   update rowlock.instance i set drains = true where i.id = $1 and i.ended_at is null and not i.drains;
 end $_$;
 
@@ -661,7 +708,81 @@ begin
   return case when due > clock_timestamp() then due end;
 end $_$;
 
-CREATE FUNCTION rowlock.end_turn(cleans boolean) RETURNS void
+CREATE FUNCTION rowlock.empty_other_partitions() RETURNS text[]
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    SET jit TO 'off'
+    AS $_$
+declare p record; done text[] := '{}'; unused boolean;
+begin
+  perform rowlock.require_read_committed();
+  if not rowlock.try_mutex(1, 0) then return done; end if;
+  -- Detached, but whoever did it was gone before it could drop the table.
+  for p in select c.relname part from pg_class c where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' and not c.relispartition
+      and c.relname ~ '^(task|receipt|result|task_error|heartbeat|allocation)_[0-9]+$' loop
+    begin
+      execute format('lock table rowlock.%I in access exclusive mode', p.part);
+      execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
+      if unused then execute format('drop table rowlock.%I', p.part); end if;
+    exception
+      when lock_not_available then null;
+      when others then raise warning 'table % cannot be dropped: %', p.part, sqlerrm;
+    end;
+  end loop;
+  if not rowlock.clock_is_steady() then return done; end if;
+  for p in select * from rowlock.expired_partitions() loop
+    begin
+      execute format('lock table rowlock.%I in access exclusive mode', p.part);
+      if p.parent = 'task_error' then
+        execute format('select not exists (select 1 from rowlock.%I f where f.id in (select t.id from rowlock.task_kept t))', p.part) into unused;
+        continue when not unused;   -- rowlock.move_kept_errors has not come to its end
+      end if;
+      execute format('truncate rowlock.%I', p.part);
+      done := done || (p.parent || ' ' || p.part);
+    exception
+      when lock_not_available then null;   -- somebody reads this one: the others need not wait for that
+      when others then raise warning 'partition % cannot be emptied: %', p.part, sqlerrm;
+    end;
+  end loop;
+  return done;
+end $_$;
+
+CREATE FUNCTION rowlock.empty_task_partition(most integer DEFAULT 5000) RETURNS TABLE(part text, more boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    SET jit TO 'off'
+    AS $_$
+declare v_part text; v_lo bigint; v_hi bigint; keep interval; last bigint;
+begin
+  perform rowlock.require_read_committed();
+  if not rowlock.try_mutex(1, 0) then return; end if;
+  if not rowlock.clock_is_steady() then return; end if;
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
+  select p.part, rowlock.id_at(p.lo), rowlock.id_at(p.hi) into v_part, v_lo, v_hi from rowlock.partitions_of('task') p order by p.detaches desc, p.hi limit 1;
+  -- Ten minutes more, so that what is done at once is not copied because it was enqueued in the last second.
+  if v_part is null or rowlock.id_time(v_hi) > now() - keep - interval '10 minutes' then return; end if;
+  select max(k.id) into last from rowlock.task_kept k where k.id >= v_lo and k.id < v_hi;
+  if rowlock.copy_unexpired_tasks(v_part, greatest(last + 1, v_lo), v_hi, $1) > 0 then return query select null::text, true; return; end if;
+  begin
+    execute format('lock table rowlock.%I in access exclusive mode', v_part);
+    raise exception using errcode = 'RL000';
+  exception
+    when sqlstate 'RL000' then null;   -- it can be had, and is given back for now
+    when lock_not_available then return;
+  end;
+  -- Nobody adds to it any more, and its tasks are read until the rest is kept elsewhere, however many that are.
+  execute format('lock table rowlock.%I in share mode', v_part);
+  if rowlock.copy_unexpired_tasks(v_part, v_lo, v_hi, $1) >= $1 then return query select null::text, true; return; end if;
+  execute format('lock table rowlock.%I in access exclusive mode', v_part);
+  execute format('truncate rowlock.%I', v_part);
+  return query select v_part, false;
+exception when lock_not_available then
+  return;   -- somebody came between
+end $_$;
+
+CREATE FUNCTION rowlock.end_maintenance(cleanup boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -669,17 +790,6 @@ begin
   update rowlock.maintenance m set
     next_partitions_at = case when $1 then m.next_partitions_at else now() + interval '1 minute' end,
     next_cleanup_at = case when $1 then now() + interval '1 minute' else m.next_cleanup_at end;
-end $_$;
-
-CREATE FUNCTION rowlock.ends(instance bigint) RETURNS boolean
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-begin
-  if exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
-    raise exception 'instance % is being ended', instance using errcode = 'lock_not_available', hint = 'Ask again.';
-  end if;
-  return false;
 end $_$;
 
 CREATE FUNCTION rowlock.enqueue(queue text, type text, payload json, options json) RETURNS bigint
@@ -696,7 +806,7 @@ declare
 begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  if q.guarded and not rowlock.may('producer', q.id) then perform rowlock.refuse_right('producer', q.name);
+  if q.restricted and not rowlock.has_permission('producer', q.id) then perform rowlock.refuse_permission('producer', q.name);
       end if;
   if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
       perform rowlock.refuse_type(coalesce($2, '')); end if;
@@ -714,7 +824,7 @@ begin
       pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass)
         + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass));
   end if;
-  if v_id >> 31 >= q.room_until then perform rowlock.make_room(); end if;
+  if v_id >> 31 >= q.partitions_until then perform rowlock.make_partitions(); end if;
   if options <> '{}' then
     perform rowlock.check_options(options);
     prio := coalesce((options->>'priority')::smallint, prio);
@@ -722,14 +832,14 @@ begin
     due := rowlock.due_of(options);
     if due > now() + q.max_delay then perform rowlock.refuse_delay(q); end if;
     if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
-    if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
+    if (options->>'notify')::boolean is false then perform set_config('rowlock.notify', 'off', true); q.notify_until := '-infinity'; end if;
   end if;
   -- The transaction has its xid before it draws k, which the exact watermark relies on (R6).
   if due is null then v_k := case when pg_current_xact_id() is not null then nextval('rowlock.k_seq') end; end if;
   insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
     values (v_id, q.id, ((v_k & 4294967295) - 2147483648)::int, prio, attempts, $2, $3);
   if due is null then
-    insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, ring) values (q.id, v_k & 3, prio, (v_id >> 31)::int, v_k, v_id, 1, 0, true, q.bell_until > now());
+    insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, notify) values (q.id, v_k & 3, prio, (v_id >> 31)::int, v_k, v_id, 1, 0, true, q.notify_until > now());
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due) values (v_id, q.id, prio, 0, due, due);
   end if;
@@ -779,7 +889,7 @@ declare
 begin
   select * into q from rowlock.queue where name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  if q.guarded and not rowlock.may('producer', q.id) then perform rowlock.refuse_right('producer', q.name);
+  if q.restricted and not rowlock.has_permission('producer', q.id) then perform rowlock.refuse_permission('producer', q.name);
       end if;
   if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
       perform rowlock.refuse_type(coalesce($2, '')); end if;
@@ -795,7 +905,7 @@ begin
   if q.backlog_full or n > q.backlog_limit then
     perform rowlock.refuse_full(q);
   end if;
-  if second >> 31 >= q.room_until then perform rowlock.make_room(); end if;
+  if second >> 31 >= q.partitions_until then perform rowlock.make_partitions(); end if;
   options := coalesce(options, '{}');
   perform rowlock.check_options(options);
   prio := coalesce((options->>'priority')::smallint, prio);
@@ -803,7 +913,7 @@ begin
   due := rowlock.due_of(options);
   if due > now() + q.max_delay then perform rowlock.refuse_delay(q); end if;
   if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
-  if (options->>'bell')::boolean is false then perform set_config('rowlock.bell', 'off', true); q.bell_until := '-infinity'; end if;
+  if (options->>'notify')::boolean is false then perform set_config('rowlock.notify', 'off', true); q.notify_until := '-infinity'; end if;
   size := q.range_size;
   bases := array(select second | ((nextval('rowlock.chunk_seq') & 8388607) << 8) from generate_series(1, (n + size - 1) / size));
   -- The transaction has its xid before it draws k, which the exact watermark relies on (R6).
@@ -816,8 +926,8 @@ begin
   added := pg_stat_get_xact_tuples_inserted((select t.tableoid from rowlock.task t where t.id = bases[1]));
   if added > q.backlog_limit then perform rowlock.check_added(q, 'rowlock.added_many', added); end if;
   if due is null then
-    insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
-      select q.id, b.k & 3, prio, b.k, b.base, least(size, n - (b.o - 1) * size), 0, true, q.bell_until > now()
+    insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, notify)
+      select q.id, b.k & 3, prio, b.k, b.base, least(size, n - (b.o - 1) * size), 0, true, q.notify_until > now()
       from unnest(bases, ks) with ordinality b(base, k, o);
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due)
@@ -894,6 +1004,25 @@ CREATE FUNCTION rowlock.enqueue_many_limit() RETURNS integer
     LANGUAGE sql IMMUTABLE
     RETURN 100000;
 
+CREATE FUNCTION rowlock.expired_partitions() RETURNS TABLE(parent text, part text, hi timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare keep interval; oldest timestamptz;
+begin
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
+  -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
+  select min(p.hi) - 2 * rowlock.partition_width() into oldest from rowlock.partitions_of('task') p;
+  return query
+    select t.parent, p.part, p.hi from unnest(array['receipt', 'result', 'task_error', 'heartbeat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
+    where p.hi <= case when t.parent in ('heartbeat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end
+      -- What is kept has a receipt, and its result: it goes first.
+      and (t.parent not in ('receipt', 'result') or not exists (select 1 from rowlock.task_kept k where k.finished_at < p.hi))
+    order by p.detaches desc, p.hi;
+end $$;
+
 CREATE FUNCTION rowlock.extend_partitions(ahead interval DEFAULT '3 days'::interval) RETURNS double precision
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -909,9 +1038,9 @@ begin
     raise exception 'partitions are made at most 31 days ahead' using errcode = 'RL005',
         hint = 'Each is a table: three days, the default, are enough.';
   end if;
-  foreach parent in array array['task', 'receipt', 'result', 'failure', 'beat', 'allocation'] loop
-    perform rowlock.heal_partitions(parent);
-    width := case when parent in ('beat', 'allocation') then interval '6 hours' else rowlock.partition_width() end;
+  foreach parent in array array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation'] loop
+    perform rowlock.fill_partition_gap(parent);
+    width := case when parent in ('heartbeat', 'allocation') then interval '6 hours' else rowlock.partition_width() end;
     select to_timestamp(max(substring(c.relname from '_([0-9]+)$')::bigint)) into lo
       from pg_inherits i join pg_class c on c.oid = i.inhrelid
       where i.inhparent = format('rowlock.%I', parent)::regclass;
@@ -919,7 +1048,7 @@ begin
     if lo is null then lo := date_trunc('hour', now()) - interval '2 days'; hi := date_trunc('hour', now()) + width;
     else hi := lo + width; end if;
     while lo < now() + ahead loop
-      -- Nobody cared for longer than partitions were made ahead: one takes in all that time.
+      -- Nobody maintained it for longer than partitions were made ahead: one takes in all that time.
       hi := greatest(hi, date_trunc('hour', now()) + width);
       perform rowlock.make_partition(parent, lo, hi);
       lo := hi; hi := hi + width;
@@ -928,23 +1057,11 @@ begin
   end loop;
   -- For enqueue, which makes partitions itself where nobody has. A row that somebody changes is left for the
   -- next time.
-  update rowlock.queue q set room_until = rowlock.room_until() where q.id in (
-    select x.id from rowlock.queue x where x.room_until <> rowlock.room_until()
+  update rowlock.queue q set partitions_until = rowlock.partitions_until() where q.id in (
+    select x.id from rowlock.queue x where x.partitions_until <> rowlock.partitions_until()
         for no key update skip locked);
   return hours;
 end $_$;
-
-CREATE FUNCTION rowlock.failures(id bigint) RETURNS TABLE(at timestamp with time zone, attempt smallint, instance text, error text)
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET jit TO 'off'
-    AS $_$
-  select f.at, f.attempt, coalesce(i.name, ''), f.error
-  from (select at, id, attempt, instance, error from rowlock.failure where id = $1 union all select at, id, attempt, instance, error from rowlock.failure_kept where id = $1) f
-  join rowlock.every_task t on t.id = $1 join rowlock.queue q on q.id = t.queue and (not q.guarded
-      or rowlock.may('reader', q.id))
-  left join rowlock.instance i on i.id = f.instance order by f.at, f.attempt
-$_$;
 
 CREATE FUNCTION rowlock."fetch"(token bigint, ids bigint[]) RETURNS TABLE(id bigint, type text, payload text, max_attempts smallint)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -964,6 +1081,18 @@ begin
         where t.id = any (held);
   end if;
 end $_$;
+
+CREATE FUNCTION rowlock.fill_partition_gap(parent text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare ends timestamptz; begins timestamptz;
+begin
+  if exists (select 1 from rowlock.partitions_of(parent) p where p.lo <= now() and now() < p.hi) then return; end if;
+  select max(p.hi) filter (where p.hi <= now()), min(p.lo) filter (where p.lo > now()) into ends, begins from rowlock.partitions_of(parent) p;
+  if begins is null then return; end if;
+  perform rowlock.make_partition(parent, coalesce(ends, date_trunc('hour', now()) - interval '2 days'), begins);
+end $$;
 
 CREATE FUNCTION rowlock.find_lease(id bigint) RETURNS TABLE(instance bigint, attempt smallint)
     LANGUAGE sql STABLE
@@ -1039,16 +1168,12 @@ begin
           -- One transaction may have written many at one moment, which go by id: those that earlier pages showed are none.
           and (v_id is null or r.at < newest or r.firsts[array_upper(r.firsts, 1)] + r.ns[array_upper(r.ns, 1)] > v_id + 1)
         order by r.at desc fetch first ($4) rows with ties) y
-        where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id))) x, unnest(x.firsts, x.ns, x.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
+        where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id))) x, unnest(x.firsts, x.ns, x.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
     where v_id is null or x.at < newest or g > v_id
     order by x.at desc, g limit $4;
 end $_$;
 
-CREATE FUNCTION rowlock.furthest_low() RETURNS bigint
-    LANGUAGE sql IMMUTABLE
-    RETURN 1000000;
-
-CREATE FUNCTION rowlock.grant_role(role name, duty text, queues text[] DEFAULT NULL::text[]) RETURNS void
+CREATE FUNCTION rowlock.grant_role(role name, permission text, queues text[] DEFAULT NULL::text[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -1056,79 +1181,100 @@ CREATE FUNCTION rowlock.grant_role(role name, duty text, queues text[] DEFAULT N
 declare unknown text;
 begin
   if $2 is null or $2 not in ('producer', 'worker', 'reader') then
-    raise exception 'unknown duty "%"', $2 using errcode = 'RL005',
-        hint = 'Duties are producer, worker and reader.';
+    raise exception 'unknown permission "%"', $2 using errcode = 'RL005',
+        hint = 'Permissions are producer, worker and reader.';
   end if;
   if not exists (select 1 from pg_roles r where r.rolname = $1) then
     raise exception 'there is no role "%"', $1 using errcode = 'RL005',
         hint = format('Create it first: create role %I login;', $1);
   end if;
   if cardinality($3) = 0 then
-    raise exception 'no queue was named' using errcode = 'RL005', hint = 'rowlock.revoke_role takes a duty back.';
+    raise exception 'no queue was named' using errcode = 'RL005', hint = 'rowlock.revoke_role takes a permission back.';
   end if;
   select u.name into unknown from unnest($3) u(name) where not exists (select 1 from rowlock.queue q
       where q.name = u.name) limit 1;
   if found then perform rowlock.refuse_unknown_queue(unknown); end if;
-  delete from rowlock.access a where a.role = $1 and a.duty = $2;
+  delete from rowlock.access a where a.role = $1 and a.permission = $2;
   if $3 is null then insert into rowlock.access values ($1, $2, 0);
   else insert into rowlock.access select distinct $1, $2, q.id from rowlock.queue q where q.name = any ($3);
       end if;
   perform rowlock.renew_grants();
 end $_$;
 
-CREATE FUNCTION rowlock.hand_back(instance bigint, queue integer, token bigint) RETURNS integer
-    LANGUAGE plpgsql
+CREATE FUNCTION rowlock.has_partition() RETURNS boolean
+    LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
+    AS $$
+  select rowlock.partitions_until() > date_part('epoch', clock_timestamp()) - 1704067200::float8
+$$;
+
+CREATE FUNCTION rowlock.has_permission(permission text, queue integer) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
-declare u record;
+declare who name := rowlock.caller();
 begin
-  select * into u from rowlock.unsettled($3);
-  if u.ids is not null then
-    perform rowlock.record($2, $1, array_fill(1, array[cardinality(u.ids)]), u.ids,
-      (select array_agg(case when c.id is null then 5 else 6 end::smallint order by x.p) from unnest(u.ids) with ordinality x(id, p) left join rowlock.cancel_request c on c.id = x.id),
-      u.attempts, u.priorities, '{0}', '{}');
-  end if;
-  delete from rowlock.lease x where x.token = $3;
-  return coalesce(cardinality(u.ids), 0);
+  return pg_has_role(who, (select n.nspowner from pg_namespace n where n.nspname = 'rowlock'), 'usage')
+      or exists (
+    select 1 from rowlock.access a join pg_roles r on r.rolname = a.role
+    where a.queue in (0, $2) and ($1 is null or a.permission = $1) and pg_has_role(who, r.oid, 'usage'));
 end $_$;
 
-CREATE FUNCTION rowlock.hand_back_strays(instance bigint, known bigint[]) RETURNS integer
+CREATE FUNCTION rowlock.heartbeat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, watermarks bigint[], idle boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, slots integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[], peers integer, noted_k bigint, noted_xid bigint, xmin bigint, allocation_missed boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
-declare l record; back int := 0;
+#variable_conflict use_column
+declare v_queue int; v_live int; v_behind bigint; v_noted bigint; v_missed boolean;
 begin
-  perform rowlock.demand_read_committed();
-  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
-  for l in select x.token, x.queue from rowlock.lease x
-      where x.instance = $1 and x.at < now() - interval '1 minute' and x.token <> all ($2) order by x.token for update loop
-    back := back + rowlock.hand_back($1, l.queue, l.token);
-  end loop;
-  return back;
+  perform rowlock.require_read_committed();
+  -- A note for the exact watermark, as in rowlock.maintain(): k first, then the xid, which the lock draws.
+  select last_value + is_called::int into v_noted from rowlock.k_seq;
+  -- Until this heartbeat is committed nobody ends the instance.
+  select i.queue into v_queue from rowlock.instance i where i.id = $1 and i.ended_at is null
+      for key share skip locked;
+  if not found and not rowlock.check_ending($1) then
+    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1,
+        0::bigint, 0::bigint, 0::bigint, null::boolean; return;
+  end if;
+  perform rowlock.require_worker(v_queue);
+  -- A failover may rewind k_seq below where claims start: they would not see what gets such a k. A watermark far
+  -- above it is none of ours.
+  select max(x) - s.last_value into v_behind from unnest($6) x, rowlock.k_seq s group by s.last_value;
+  if v_behind > rowlock.watermark_max_lead() or cardinality($6) is distinct from 16
+      or array_position($6, null) is not null then
+    raise exception 'the watermarks of instance % are no watermarks of this queue', $1
+        using errcode = 'RL005',
+      hint = 'The sequence of k may have been taken back by a failover: end the instance, and join again.';
+  end if;
+  -- By the clock that never waits: a transaction that was begun long ago would give its heartbeat an old time
+  -- (R4).
+  insert into rowlock.heartbeat (n, at, instance, queue, held, allocated, allocation, wants, service_ms, watermarks)
+    values (nextval('rowlock.heartbeat_seq'), clock_timestamp(), $1, v_queue, $2, $3, $4, $5, $8, $6);
+  if v_behind > 0 then perform nextval('rowlock.k_seq') from generate_series(1, least(v_behind, 10000));
+      end if;
+  -- About four passes a second for the whole queue, however many instances send heartbeats (a full read in each heartbeat would be quadratic).
+  select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
+  if random() * v_live < 4 then v_missed := not rowlock.allocate(v_queue); end if;
+  if $7 then
+    -- Whoever has the row may have it for long: a producer that made partitions, until its commit.
+    update rowlock.queue q set notify_until = now() + interval '1 minute' where q.id = (select x.id from rowlock.queue x
+      where x.id = v_queue and x.notify_until < now() + interval '5 seconds' for no key update skip locked);
+  end if;
+  return query
+    select false, coalesce(a.number, $4), coalesce(a.slots, $3), q.paused, q.generation,
+           (select last_value from rowlock.k_seq), rowlock.least_k(v_queue, $6),
+           array(select c.id from rowlock.cancel_request c join rowlock.lease l on l.instance = $1
+                 where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000),
+           v_live, v_noted, pg_current_xact_id()::text::bigint,
+               pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+           v_missed
+    from rowlock.queue q
+    left join lateral (select x.number, x.slots from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
+    where q.id = v_queue;
 end $_$;
-
-CREATE FUNCTION rowlock.has_room() RETURNS boolean
-    LANGUAGE sql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select rowlock.room_until() > date_part('epoch', clock_timestamp()) - 1704067200::float8
-$$;
-
-CREATE FUNCTION rowlock.heal_partitions(parent text) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare ends timestamptz; begins timestamptz;
-begin
-  if exists (select 1 from rowlock.partitions_of(parent) p where p.lo <= now() and now() < p.hi) then return; end if;
-  select max(p.hi) filter (where p.hi <= now()), min(p.lo) filter (where p.lo > now()) into ends, begins from rowlock.partitions_of(parent) p;
-  if begins is null then return; end if;
-  perform rowlock.make_partition(parent, coalesce(ends, date_trunc('hour', now()) - interval '2 days'), begins);
-end $$;
 
 CREATE FUNCTION rowlock.holding(queue integer) RETURNS TABLE(instance bigint, drains boolean, wants integer, granted integer, holds integer, at_most integer)
     LANGUAGE sql STABLE
@@ -1137,11 +1283,11 @@ CREATE FUNCTION rowlock.holding(queue integer) RETURNS TABLE(instance bigint, dr
     SET jit TO 'off'
     AS $_$
   select i.id, i.drains, coalesce(least(b.wants, i.capacity), 0),
-         case when b.n is null then 0 when a.number > b.allocation then a.workers else b.allocated end,
+         case when b.n is null then 0 when a.number > b.allocation then a.slots else b.allocated end,
          h.holds, case when b.at < now() - interval '5 seconds' then greatest(h.holds, i.capacity) else h.holds end
   from rowlock.instance i
-  left join lateral (select x.* from rowlock.beat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
-  left join lateral (select max(x.number) number, max(x.workers) highest, (array_agg(x.workers order by x.number desc))[1] workers
+  left join lateral (select x.* from rowlock.heartbeat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
+  left join lateral (select max(x.number) number, max(x.slots) highest, (array_agg(x.slots order by x.number desc))[1] slots
                      from rowlock.allocation x where x.instance = i.id and x.number > b.allocation and x.at > now() - interval '1 minute') a on true
   cross join lateral (select case when b.n is null then i.capacity when a.number > b.allocation then greatest(b.held, b.allocated, a.highest) else greatest(b.held, b.allocated) end holds) h
   where i.queue = $1 and i.ended_at is null
@@ -1159,16 +1305,16 @@ CREATE FUNCTION rowlock.interruption_limit() RETURNS integer
     LANGUAGE sql IMMUTABLE
     RETURN 10;
 
-CREATE FUNCTION rowlock.is_silent(instance bigint, beat bigint) RETURNS boolean
+CREATE FUNCTION rowlock.is_silent(instance bigint, heartbeat bigint) RETURNS boolean
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
-  select not exists (select 1 from rowlock.beat b where b.instance = $1 and b.n = $2
+  select not exists (select 1 from rowlock.heartbeat b where b.instance = $1 and b.n = $2
       and b.at > clock_timestamp() - rowlock.rescue_after())
     or exists (select 1 from rowlock.instance i, lateral (
-      select 1 from rowlock.beat x where x.instance = i.id and x.n > $2
+      select 1 from rowlock.heartbeat x where x.instance = i.id and x.n > $2
         and x.at between clock_timestamp() - interval '1 minute'
             and clock_timestamp() - rowlock.rescue_after() order by x.n desc limit 1) later
       where i.ended_at is null)
@@ -1201,41 +1347,18 @@ declare q rowlock.queue; i rowlock.instance;
 begin
   select * into q from rowlock.queue r where r.name = $1;
   if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  perform rowlock.demand_worker(q.id);
+  perform rowlock.require_worker(q.id);
   if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
     raise exception 'the name of an instance has 1 to 200 printable characters' using errcode = 'RL005',
         hint = 'It is for people: a pod''s name, for example.';
   end if;
   insert into rowlock.instance (id, queue, name, capacity) values ((floor(random() * 2097152)::bigint << 32) | (nextval('rowlock.instance_seq') & 4294967295), q.id, $2, $3) returning * into i;
-  insert into rowlock.beat (n, at, instance, queue, held, allocated, allocation, wants)
-      values (nextval('rowlock.beat_seq'), clock_timestamp(), i.id, q.id, 0, 0, 0, 0);
+  insert into rowlock.heartbeat (n, at, instance, queue, held, allocated, allocation, wants)
+      values (nextval('rowlock.heartbeat_seq'), clock_timestamp(), i.id, q.id, 0, 0, 0, 0);
   return i;
 end $_$;
 
-CREATE FUNCTION rowlock.keep_failures(most integer DEFAULT 5000) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '50ms'
-    SET jit TO 'off'
-    AS $_$
-declare p record; n int; moved int := 0;
-begin
-  perform rowlock.demand_read_committed();
-  if not rowlock.try_mutex(1, 0) then return 0; end if;
-  if not rowlock.clock_is_steady() then return 0; end if;
-  for p in select x.part from rowlock.prunable_partitions() x where x.parent = 'failure' loop
-    execute format('with moved as (delete from rowlock.%1$I x where x.ctid = any (array(
-        select f.ctid from rowlock.%1$I f where exists (select 1 from rowlock.task_kept t where t.id = f.id) limit $1)) returning x.*)
-      insert into rowlock.failure_kept (at, id, attempt, instance, error) select m.at, m.id, m.attempt, m.instance, m.error from moved m', p.part)
-      using $1 - moved;
-    get diagnostics n = row_count;
-    moved := moved + n;
-    exit when moved >= $1;
-  end loop;
-  return moved;
-end $_$;
-
-CREATE FUNCTION rowlock.keep_lows() RETURNS void
+CREATE FUNCTION rowlock.keep_watermarks() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -1245,16 +1368,16 @@ CREATE FUNCTION rowlock.keep_lows() RETURNS void
 #variable_conflict use_column
 declare v_k bigint; m rowlock.maintenance; none bigint[] := array_fill(0::bigint, array[16]);
 begin
-  perform rowlock.demand_read_committed();
+  perform rowlock.require_read_committed();
   select s.last_value + s.is_called::int into v_k from rowlock.k_seq s;
   select x.* into m from rowlock.maintenance x for update skip locked;
   if not found then return; end if;
   if v_k < m.noted_k then
-    update rowlock.queue q set lows = null, lows_at = '-infinity' where q.lows is not null;
+    update rowlock.queue q set watermarks = null, lows_at = '-infinity' where q.watermarks is not null;
   elsif m.noted_xid > pg_snapshot_xmin(pg_current_snapshot())::text::bigint then
     return;
   elsif m.noted_xid > 0 then
-    update rowlock.queue q set lows = (
+    update rowlock.queue q set watermarks = (
         select array_agg(least(coalesce(u.k, m.noted_k), m.noted_k) order by u.o)
         from unnest(rowlock.least_k(q.id, none)) with ordinality u(k, o)), lows_at = m.noted_at
       where q.id in (
@@ -1267,45 +1390,11 @@ begin
   update rowlock.maintenance x set noted_k = v_k, noted_xid = pg_current_xact_id()::text::bigint, noted_at = now();
 end $$;
 
-CREATE FUNCTION rowlock.keep_tasks(part text, lo bigint, hi bigint, most integer) RETURNS integer
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    AS $_$
-declare n int;
-begin
-  -- The lateral look takes each task by its id: a join would read the whole partition.
-  execute format($q$
-    with wanted as (
-      (select d.id, null::timestamptz at from rowlock.delayed d
-        where d.id >= $1 and d.id < $2 and not exists (select 1 from rowlock.task_kept k where k.id = d.id) order by d.id limit $3)
-      union all (select d.id, null from rowlock.dead d
-        where d.id >= $1 and d.id < $2 and not exists (select 1 from rowlock.task_kept k where k.id = d.id) order by d.id limit $3)
-      union all select g, null from rowlock.ready r, generate_series(greatest(r.id, $1), least(r.id + r.n, $2) - 1) g where r.id < $2 and r.id + r.n > $1
-      union all select g, null from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(greatest(u.f, $1), least(u.f + u.n, $2) - 1) g
-        where g <> all (l.settled)
-      union all select g, r.at from rowlock.queue q, rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n),
-          generate_series(greatest(u.f, $1), least(u.f + u.n, $2) - 1) g
-        where r.queue = q.id and r.state in (1, 3) and r.firsts[1] > $1 - 8589934592 and r.firsts[1] < $2
-          and r.at > now() - case r.state when 1 then q.keep_completed else q.keep_cancelled end
-          and r.at > now() - (select greatest(max(x.keep_completed), max(x.keep_cancelled)) from rowlock.queue x))
-    insert into rowlock.task_kept (id, queue, k_low, priority, max_attempts, type, payload, finished_at)
-    select t.*, w.at from (
-        select x.id, max(x.at) at from wanted x
-        where not exists (select 1 from rowlock.task_kept k where k.id = x.id and k.id >= $1 and k.id < $2) group by x.id order by x.id limit $3) w,
-      lateral (select y.* from rowlock.%I y where y.id = w.id offset 0) t
-    on conflict do nothing$q$, part) using lo, hi, most;
-  get diagnostics n = row_count;
-  return n;
-end $_$;
-
 CREATE FUNCTION rowlock.later_after() RETURNS interval
     LANGUAGE sql IMMUTABLE
     RETURN '24:00:00'::interval;
 
-CREATE FUNCTION rowlock.least_k(queue integer, lows bigint[]) RETURNS bigint[]
+CREATE FUNCTION rowlock.least_k(queue integer, watermarks bigint[]) RETURNS bigint[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -1324,37 +1413,69 @@ CREATE FUNCTION rowlock.leave(instance bigint) RETURNS bigint
     AS $_$
 declare l record; back bigint := 0;
 begin
-  perform rowlock.demand_read_committed();
-  perform rowlock.demand_worker(i.queue) from rowlock.instance i where i.id = $1;
+  perform rowlock.require_read_committed();
+  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
   perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for update;
   if not found then return 0; end if;
   for l in select x.token, x.queue from rowlock.lease x where x.instance = $1 order by x.token for update loop
-    back := back + rowlock.hand_back($1, l.queue, l.token);
+    back := back + rowlock.release_lease($1, l.queue, l.token);
   end loop;
   update rowlock.instance i set ended_at = now() where i.id = $1;
   return back;
 end $_$;
 
-CREATE FUNCTION rowlock.lose(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+CREATE FUNCTION rowlock.list_tasks(queue text, state text, after bigint, most integer) RETURNS TABLE(id bigint, queue_name text, type text, attempt integer, at timestamp with time zone)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $_$
+#variable_conflict use_column
+begin
+  return query
+    select x.id, x.name, coalesce((select t.type from rowlock.task t where t.id = x.id), (select t.type from rowlock.task_kept t where t.id = x.id)), x.attempt, x.at
+    from (
+      select row_number() over () o, y.* from (
+        select * from rowlock.waiting_page($1, $2, $3, $4) where $2 in ('scheduled', 'retryable', 'dead', 'running')
+        union all select * from rowlock.available_page($1, $3, $4) where $2 = 'available'
+        union all select * from rowlock.finished_page($1, case $2 when 'completed' then 1 else 3 end::smallint, $3, $4) where $2 in ('completed', 'cancelled')) y) x
+    order by x.o;
+end $_$;
+
+CREATE FUNCTION rowlock.lose_tasks(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
 #variable_conflict use_column
-declare outcomes smallint[]; used smallint[]; lost text := format('lease lost: instance %s stopped beating', $3);
+declare outcomes smallint[]; used smallint[]; lost text := format('lease lost: instance %s stopped sending heartbeats', $3);
 begin
   select array_agg(case when c.id is not null then 6 when x.attempt + x.costs >= m.max_attempts and x.costs = 1 then 3 else 5 end::smallint order by x.p),
          array_agg(x.costs::smallint order by x.p) into outcomes, used
-  from (select u.id, u.attempt, u.p, case when $4 and (select count(*) from rowlock.failure f where f.id = u.id and f.attempt = 0) < rowlock.interruption_limit() then 0 else 1 end costs
+  from (select u.id, u.attempt, u.p, case when $4 and (select count(*) from rowlock.task_error f where f.id = u.id and f.attempt = 0) < rowlock.interruption_limit() then 0 else 1 end costs
         from unnest($5, $6) with ordinality u(id, attempt, p)) x
   left join rowlock.max_attempts($1, $5) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
-  insert into rowlock.failure (id, attempt, instance, error)
+  insert into rowlock.task_error (id, attempt, instance, error)
     select x.id, (x.attempt + 1) * x.costs, $2, case x.costs when 1 then lost else format('interrupted: instance %s was ended before it had drained; no attempt was used', $3) end
     from unnest($5, $6, outcomes, used) x(id, attempt, outcome, costs) where x.outcome = 5;
-  perform rowlock.record($1, $2, array_fill(1, array[cardinality($5)]), $5, outcomes,
+  perform rowlock.write_outcomes($1, $2, array_fill(1, array[cardinality($5)]), $5, outcomes,
     (select array_agg((case x.outcome when 5 then x.attempt + x.costs else x.attempt end)::smallint order by x.p) from unnest($6, outcomes, used) with ordinality x(attempt, outcome, costs, p)),
     $7, '{0}', array[lost]);
+end $_$;
+
+CREATE FUNCTION rowlock.maintain(watermark timestamp with time zone, most integer, check_limits boolean, read_heartbeats boolean) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone, k bigint, xid bigint, xmin bigint, at timestamp with time zone, instances bigint[], heartbeats bigint[])
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare v_k bigint; v_at timestamptz;
+begin
+  select s.last_value + s.is_called::int, clock_timestamp() into v_k, v_at from rowlock.k_seq s;
+  if $3 then perform rowlock.update_backlog_limits(); end if;
+  return query select p.*, v_k, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, v_at, l.* from rowlock.move_due($1, $2) p,
+    (select array_agg(y.instance), array_agg(y.heartbeat) from rowlock.newest_heartbeats() y where $4) l;
 end $_$;
 
 CREATE FUNCTION rowlock.make_partition(parent text, lo timestamp with time zone, hi timestamp with time zone) RETURNS void
@@ -1374,8 +1495,8 @@ begin
     if not in_use then execute format('drop table rowlock.%I', child); end if;
   end if;
   execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, parent);
-  -- rowlock.keep_failures deletes from it, which a publication FOR ALL TABLES refuses otherwise (R9).
-  if parent = 'failure' then execute format('alter table rowlock.%I replica identity full', child); end if;
+  -- rowlock.move_kept_errors deletes from it, which a publication FOR ALL TABLES refuses otherwise (R9).
+  if parent = 'task_error' then execute format('alter table rowlock.%I replica identity full', child); end if;
   if parent = 'task' then
     execute format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child, rowlock.id_at(lo), rowlock.id_at(hi));
   else
@@ -1383,28 +1504,28 @@ begin
   end if;
 end $$;
 
-CREATE FUNCTION rowlock.make_room() RETURNS void
+CREATE FUNCTION rowlock.make_partitions() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '4s'
     AS $$
 declare holder text;
 begin
-  if rowlock.has_room() then return; end if;
+  if rowlock.has_partition() then return; end if;
   begin
-    perform 1 from rowlock.mutex m where m.duty = 1 and m.queue = 0 for update;
-    if not rowlock.has_room() then perform rowlock.extend_partitions(); end if;
+    perform 1 from rowlock.mutex m where m.operation = 1 and m.queue = 0 for update;
+    if not rowlock.has_partition() then perform rowlock.extend_partitions(); end if;
   exception when lock_not_available then null;
   end;
-  if not rowlock.has_room() then
+  if not rowlock.has_partition() then
     select coalesce('process ' || h.pid, format('the prepared transaction "%s"', h.prepared)) into holder
-      from rowlock.mutex_holders() h where h.duty = 1;
+      from rowlock.mutex_holders() h where h.permission = 1;
     if holder is not null then
       raise exception 'there is no partition for new tasks, and % holds the lock for making one', holder
         using errcode = 'RL010', hint = 'End that transaction: pg_terminate_backend, or ROLLBACK PREPARED.';
     end if;
-    raise exception 'there is no partition for new tasks: nothing has cared for this database since %',
-        to_timestamp(rowlock.room_until() + 1704067200) - interval '3 days'
+    raise exception 'there is no partition for new tasks: nothing has maintained this database since %',
+        to_timestamp(rowlock.partitions_until() + 1704067200) - interval '3 days'
       using errcode = 'RL010',
           hint = 'Start an instance or the operator, or run: select rowlock.extend_partitions(); as the owner of the database.';
   end if;
@@ -1447,30 +1568,108 @@ begin
     group by i, q.max_attempts;
 end $_$;
 
-CREATE FUNCTION rowlock.may(duty text, queue integer) RETURNS boolean
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION rowlock.move_due(watermark timestamp with time zone, most integer) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
     AS $_$
-declare who name := rowlock.caller();
+#variable_conflict use_column
+declare q record; v_moved int := 0; v_ids bigint[];
 begin
-  return pg_has_role(who, (select n.nspowner from pg_namespace n where n.nspname = 'rowlock'), 'usage')
-      or exists (
-    select 1 from rowlock.access a join pg_roles r on r.rolname = a.role
-    where a.queue in (0, $2) and ($1 is null or a.duty = $1) and pg_has_role(who, r.oid, 'usage'));
+  perform rowlock.require_read_committed();
+  if not rowlock.try_mutex(2, 0) then return; end if;
+  v_ids := array(select d.id from rowlock.delayed d where d.due >= $1 and d.due <= now() order by d.due, d.id limit $2 for update skip locked);
+  for q in
+    with gone as (delete from rowlock.delayed d where d.id = any (v_ids) returning d.*)
+    select g.queue, c.id is not null as cancelled, array_agg(g.id order by g.due, g.id) ids, array_agg(g.attempt order by g.due, g.id) attempts, array_agg(g.priority order by g.due, g.id) priorities
+    from gone g left join rowlock.cancel_request c on c.id = g.id group by 1, 2
+  loop
+    if q.cancelled then
+      perform rowlock.write_receipt(q.queue, null, 3::smallint, q.ids, q.attempts);
+      delete from rowlock.cancel_request c where c.id = any (q.ids);
+    else
+      begin
+        perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities);
+      exception when others then
+        perform rowlock.requeue_singly(q.queue, q.ids, q.attempts, q.priorities);
+      end;
+    end if;
+    v_moved := v_moved + cardinality(q.ids);
+  end loop;
+  return query select v_moved, v_moved >= $2, (select d.due from rowlock.delayed d where d.due >= $1 order by d.due limit 1);
 end $_$;
 
-CREATE FUNCTION rowlock.mutex_holders() RETURNS TABLE(duty smallint, queue integer, xid text, pid integer, usename text, application text, since timestamp with time zone, prepared text)
+CREATE FUNCTION rowlock.move_kept_errors(most integer DEFAULT 5000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '50ms'
+    SET jit TO 'off'
+    AS $_$
+declare p record; n int; moved int := 0;
+begin
+  perform rowlock.require_read_committed();
+  if not rowlock.try_mutex(1, 0) then return 0; end if;
+  if not rowlock.clock_is_steady() then return 0; end if;
+  for p in select x.part from rowlock.expired_partitions() x where x.parent = 'task_error' loop
+    execute format('with moved as (delete from rowlock.%1$I x where x.ctid = any (array(
+        select f.ctid from rowlock.%1$I f where exists (select 1 from rowlock.task_kept t where t.id = f.id) limit $1)) returning x.*)
+      insert into rowlock.task_error_kept (at, id, attempt, instance, error) select m.at, m.id, m.attempt, m.instance, m.error from moved m', p.part)
+      using $1 - moved;
+    get diagnostics n = row_count;
+    moved := moved + n;
+    exit when moved >= $1;
+  end loop;
+  return moved;
+end $_$;
+
+CREATE FUNCTION rowlock.move_missed(queue integer, exact bigint[], quick bigint[], most integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare r record; moved_rows int := 0;
+begin
+  perform rowlock.require_read_committed();
+  perform rowlock.require_worker($1);
+  if not rowlock.try_mutex(6, $1) then return null; end if;
+  for r in
+    select x.* from generate_series(0, 3) p, generate_series(0, 3) s, lateral (
+      select r.shard, r.priority, r.k from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint
+        and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit least($4, 10000)
+            for update skip locked) x limit least($4, 10000)
+  loop
+    update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(y.id) where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
+    moved_rows := moved_rows + 1;
+  end loop;
+  return moved_rows;
+end $_$;
+
+CREATE FUNCTION rowlock.mutex_holders() RETURNS TABLE(operation smallint, queue integer, xid text, pid integer, usename text, application text, since timestamp with time zone, prepared text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select m.duty, m.queue, m.xmax::text, l.pid, coalesce(a.usename, p.owner)::text, a.application_name,
+  select m.operation, m.queue, m.xmax::text, l.pid, coalesce(a.usename, p.owner)::text, a.application_name,
          coalesce(a.xact_start, p.prepared), p.gid
-  from (select x.duty, x.queue, x.xmax from rowlock.mutex x union all select 7::smallint, 0, x.xmax from rowlock.maintenance x) m
+  from (select x.operation, x.queue, x.xmax from rowlock.mutex x union all select 7::smallint, 0, x.xmax from rowlock.maintenance x) m
   join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
       and l.granted and l.transactionid::text = m.xmax::text
   left join pg_stat_activity a on a.pid = l.pid
   left join pg_prepared_xacts p on l.pid is null and p.transaction::text = m.xmax::text
   where l.pid is distinct from pg_backend_pid()
+$$;
+
+CREATE FUNCTION rowlock.newest_heartbeats() RETURNS TABLE(instance bigint, heartbeat bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select i.id, coalesce((select b.n from rowlock.heartbeat b where b.instance = i.id order by b.n desc limit 1), 0) from rowlock.instance i where i.ended_at is null
 $$;
 
 CREATE FUNCTION rowlock.oldest_by_priority(queue integer) RETURNS integer[]
@@ -1480,10 +1679,10 @@ CREATE FUNCTION rowlock.oldest_by_priority(queue integer) RETURNS integer[]
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     AS $_$
-  select array_agg(f.since order by p) from coalesce(rowlock.published_lows($1), array_fill(0::bigint, array[16])) lows cross join generate_series(0, 3) p
+  select array_agg(f.since order by p) from coalesce(rowlock.published_watermarks($1), array_fill(0::bigint, array[16])) watermarks cross join generate_series(0, 3) p
   left join lateral (
     select min(y.since) since from generate_series(0, 3) s, lateral (
-      select r.since from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= lows[p * 4 + s + 1]
+      select r.since from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= watermarks[p * 4 + s + 1]
       order by r.k limit 1) y) f on true
 $_$;
 
@@ -1507,9 +1706,9 @@ declare v_context text;
 begin
   -- What was cut off a range keeps its place (rowlock.take_ready): it is the only one whose shard is not of its k, and nobody has walked past it.
   if clock_timestamp() - now() > interval '50 milliseconds' and new.shard = (new.k & 3) then
-    new.ring := rowlock.commit_late(new);
+    new.notify := rowlock.commit_late(new);
   end if;
-  if new.ring and pg_notification_queue_usage() < 0.5 then
+  if new.notify and pg_notification_queue_usage() < 0.5 then
     -- One notifier per database at a time (R12), and never into a queue that fills up: that would fail the producer's commit (R11). Whoever set constraints
     -- immediate is here within its own call, long before its commit perhaps: it would keep the lock from all others until then.
     get diagnostics v_context = pg_context;
@@ -1525,14 +1724,14 @@ CREATE FUNCTION rowlock.partition_statistics() RETURNS TABLE(left_seconds double
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with parts as materialized (
-    select t.parent, p.lo, p.hi from unnest(array['task', 'receipt', 'result', 'failure', 'beat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
+    select t.parent, p.lo, p.hi from unnest(array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
     where not p.detaches),
   last as (
     select x.parent, min(x.hi) hi from parts x
     where x.hi > now() and not exists (select 1 from parts y where y.parent = x.parent and y.lo = x.hi) group by x.parent),
   until as (
     select case when exists (select 1 from parts x where x.parent = l.parent and x.lo <= now() and now() < x.hi) then l.hi end hi
-    from unnest(array['task', 'receipt', 'result', 'failure', 'beat', 'allocation']) t(parent) left join last l on l.parent = t.parent)
+    from unnest(array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']) t(parent) left join last l on l.parent = t.parent)
   select case when bool_and(u.hi is not null) then date_part('epoch', min(u.hi) - now()) else -1 end,
          date_part('epoch', now() - (select min(x.hi) from parts x where x.parent = 'task')) from until u
 $$;
@@ -1555,6 +1754,27 @@ CREATE FUNCTION rowlock.partitions_of(parent text) RETURNS TABLE(part text, lo t
   where i.inhparent = format('rowlock.%I', $1)::regclass
 $_$;
 
+CREATE FUNCTION rowlock.partitions_until() RETURNS integer
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select coalesce((max(substring(c.relname from '_([0-9]+)$')::bigint) - 1704067200)::int, 0)
+  from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass
+$_$;
+
+CREATE FUNCTION rowlock.permission_functions() RETURNS TABLE(permission text, function regprocedure)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select d.permission, p.oid::regprocedure from (values
+    ('producer', '{enqueue,enqueue_many,as_json,as_options,as_payloads,cancel,cancel_all,task_state}'::text[]),
+    ('worker', '{join,policy,published_watermarks,heartbeat,claim,await_claims,fetch,settle,drain,leave,release_unknown_leases,maintain,least_k,move_missed,rescue,
+                 mutex_holders,extend_partitions,partition_statistics,begin_maintenance,end_maintenance,mark_finished,delete_expired_tasks,keep_watermarks,
+                 task_state}'),
+    ('reader', '{statistics,describe_task,task_errors,list_tasks,audit,task_state}')) d(permission, names)
+  join pg_proc p on p.proname = any (d.names) and p.pronamespace = 'rowlock'::regnamespace
+$$;
+
 CREATE FUNCTION rowlock.policy(queue integer) RETURNS TABLE(generation bigint, policy json, max_attempts smallint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1562,191 +1782,23 @@ CREATE FUNCTION rowlock.policy(queue integer) RETURNS TABLE(generation bigint, p
   select q.generation, q.policy, q.max_attempts from rowlock.queue q where q.id = $1
 $_$;
 
-CREATE FUNCTION rowlock.promote(low timestamp with time zone, most integer) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    AS $_$
-#variable_conflict use_column
-declare q record; v_moved int := 0; v_ids bigint[];
-begin
-  perform rowlock.demand_read_committed();
-  if not rowlock.try_mutex(2, 0) then return; end if;
-  v_ids := array(select d.id from rowlock.delayed d where d.due >= $1 and d.due <= now() order by d.due, d.id limit $2 for update skip locked);
-  for q in
-    with gone as (delete from rowlock.delayed d where d.id = any (v_ids) returning d.*)
-    select g.queue, c.id is not null as cancelled, array_agg(g.id order by g.due, g.id) ids, array_agg(g.attempt order by g.due, g.id) attempts, array_agg(g.priority order by g.due, g.id) priorities
-    from gone g left join rowlock.cancel_request c on c.id = g.id group by 1, 2
-  loop
-    if q.cancelled then
-      perform rowlock.write_receipt(q.queue, null, 3::smallint, q.ids, q.attempts);
-      delete from rowlock.cancel_request c where c.id = any (q.ids);
-    else
-      begin
-        perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities);
-      exception when others then
-        perform rowlock.requeue_singly(q.queue, q.ids, q.attempts, q.priorities);
-      end;
-    end if;
-    v_moved := v_moved + cardinality(q.ids);
-  end loop;
-  return query select v_moved, v_moved >= $2, (select d.due from rowlock.delayed d where d.due >= $1 order by d.due limit 1);
-end $_$;
-
-CREATE FUNCTION rowlock.prunable_partitions() RETURNS TABLE(parent text, part text, hi timestamp with time zone)
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET jit TO 'off'
-    AS $$
-#variable_conflict use_column
-declare keep interval; oldest timestamptz;
-begin
-  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
-  -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
-  select min(p.hi) - 2 * rowlock.partition_width() into oldest from rowlock.partitions_of('task') p;
-  return query
-    select t.parent, p.part, p.hi from unnest(array['receipt', 'result', 'failure', 'beat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
-    where p.hi <= case when t.parent in ('beat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end
-      -- What is kept has a receipt, and its result: it goes first.
-      and (t.parent not in ('receipt', 'result') or not exists (select 1 from rowlock.task_kept k where k.finished_at < p.hi))
-    order by p.detaches desc, p.hi;
-end $$;
-
-CREATE FUNCTION rowlock.prune_dead(most integer) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    AS $_$
-declare q record; gone bigint[]; kept bigint[]; n int := 0;
-begin
-  perform rowlock.demand_read_committed();
-  if not rowlock.try_mutex(4, 0) then return 0; end if;
-  if not rowlock.clock_is_steady() then return 0; end if;
-  for q in
-    with old as (
-      delete from rowlock.dead d where d.id in (
-        select x.id from rowlock.queue y, lateral (
-          select z.id from rowlock.dead z where z.queue = y.id and z.at < now() - y.keep_dead order by z.at limit $1 for update skip locked) x limit $1)
-      returning d.id, d.queue, d.attempt)
-    select o.queue, array_agg(o.id) ids, array_agg(o.attempt) attempts from old o group by o.queue
-  loop
-    -- A receipt stays behind, so that the task of a partition that is still there has a state.
-    perform rowlock.write_receipt(q.queue, null, 2::smallint, q.ids, q.attempts);
-    gone := gone || q.ids; n := n + cardinality(q.ids);
-  end loop;
-  kept := array(
-    select x.id from rowlock.queue y, lateral (
-      select k.id from rowlock.task_kept k where k.queue = y.id and k.finished_at < now() - greatest(y.keep_completed, y.keep_cancelled)
-      order by k.finished_at limit $1) x limit $1);
-  delete from rowlock.task_kept k where k.id = any (gone || kept);
-  delete from rowlock.failure_kept f where f.id = any (gone || kept);
-  return n + cardinality(kept);
-end $_$;
-
-CREATE FUNCTION rowlock.prune_rest() RETURNS text[]
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '50ms'
-    SET jit TO 'off'
-    AS $_$
-declare p record; done text[] := '{}'; unused boolean;
-begin
-  perform rowlock.demand_read_committed();
-  if not rowlock.try_mutex(1, 0) then return done; end if;
-  -- Detached, but whoever did it was gone before it could drop the table.
-  for p in select c.relname part from pg_class c where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' and not c.relispartition
-      and c.relname ~ '^(task|receipt|result|failure|beat|allocation)_[0-9]+$' loop
-    begin
-      execute format('lock table rowlock.%I in access exclusive mode', p.part);
-      execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
-      if unused then execute format('drop table rowlock.%I', p.part); end if;
-    exception
-      when lock_not_available then null;
-      when others then raise warning 'table % cannot be dropped: %', p.part, sqlerrm;
-    end;
-  end loop;
-  if not rowlock.clock_is_steady() then return done; end if;
-  for p in select * from rowlock.prunable_partitions() loop
-    begin
-      execute format('lock table rowlock.%I in access exclusive mode', p.part);
-      if p.parent = 'failure' then
-        execute format('select not exists (select 1 from rowlock.%I f where f.id in (select t.id from rowlock.task_kept t))', p.part) into unused;
-        continue when not unused;   -- rowlock.keep_failures has not come to its end
-      end if;
-      execute format('truncate rowlock.%I', p.part);
-      done := done || (p.parent || ' ' || p.part);
-    exception
-      when lock_not_available then null;   -- somebody reads this one: the others need not wait for that
-      when others then raise warning 'partition % cannot be emptied: %', p.part, sqlerrm;
-    end;
-  end loop;
-  return done;
-end $_$;
-
-CREATE FUNCTION rowlock.prune_task(most integer DEFAULT 5000) RETURNS TABLE(part text, more boolean)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET lock_timeout TO '50ms'
-    SET jit TO 'off'
-    AS $_$
-declare v_part text; v_lo bigint; v_hi bigint; keep interval; last bigint;
-begin
-  perform rowlock.demand_read_committed();
-  if not rowlock.try_mutex(1, 0) then return; end if;
-  if not rowlock.clock_is_steady() then return; end if;
-  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
-  select p.part, rowlock.id_at(p.lo), rowlock.id_at(p.hi) into v_part, v_lo, v_hi from rowlock.partitions_of('task') p order by p.detaches desc, p.hi limit 1;
-  -- Ten minutes more, so that what is done at once is not copied because it was enqueued in the last second.
-  if v_part is null or rowlock.id_time(v_hi) > now() - keep - interval '10 minutes' then return; end if;
-  select max(k.id) into last from rowlock.task_kept k where k.id >= v_lo and k.id < v_hi;
-  if rowlock.keep_tasks(v_part, greatest(last + 1, v_lo), v_hi, $1) > 0 then return query select null::text, true; return; end if;
-  begin
-    execute format('lock table rowlock.%I in access exclusive mode', v_part);
-    raise exception using errcode = 'RL000';
-  exception
-    when sqlstate 'RL000' then null;   -- it can be had, and is given back for now
-    when lock_not_available then return;
-  end;
-  -- Nobody adds to it any more, and its tasks are read until the rest is kept elsewhere, however many that are.
-  execute format('lock table rowlock.%I in share mode', v_part);
-  if rowlock.keep_tasks(v_part, v_lo, v_hi, $1) >= $1 then return query select null::text, true; return; end if;
-  execute format('lock table rowlock.%I in access exclusive mode', v_part);
-  execute format('truncate rowlock.%I', v_part);
-  return query select v_part, false;
-exception when lock_not_available then
-  return;   -- somebody came between
-end $_$;
-
-CREATE FUNCTION rowlock.published_lows(queue integer) RETURNS bigint[]
+CREATE FUNCTION rowlock.published_watermarks(queue integer) RETURNS bigint[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
-  select coalesce(array_agg(y.low order by y.o), (
-    select array_agg(least(u.low, (select s.last_value from rowlock.k_seq s)) order by u.o)
-    from rowlock.queue q, unnest(q.lows) with ordinality u(low, o)
+  select coalesce(array_agg(y.watermark order by y.o), (
+    select array_agg(least(u.watermark, (select s.last_value from rowlock.k_seq s)) order by u.o)
+    from rowlock.queue q, unnest(q.watermarks) with ordinality u(watermark, o)
     where q.id = $1 and q.lows_at > now() - interval '20 minutes')) from (
-    select u.o, min(least(u.low, (select s.last_value from rowlock.k_seq s))) low
+    select u.o, min(least(u.watermark, (select s.last_value from rowlock.k_seq s))) watermark
         from rowlock.instance i, lateral (
-      select x.lows from rowlock.beat x where x.instance = i.id and x.lows is not null
+      select x.watermarks from rowlock.heartbeat x where x.instance = i.id and x.watermarks is not null
           and x.at > now() - interval '1 minute' order by x.n desc limit 1) b,
-      unnest(b.lows) with ordinality u(low, o)
+      unnest(b.watermarks) with ordinality u(watermark, o)
     where i.queue = $1 and coalesce(i.ended_at > now() - interval '1 minute', true) group by u.o) y
 $_$;
-
-CREATE FUNCTION rowlock.pulses() RETURNS TABLE(instance bigint, beat bigint)
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    AS $$
-  select i.id, coalesce((select b.n from rowlock.beat b where b.instance = i.id order by b.n desc limit 1), 0) from rowlock.instance i where i.ended_at is null
-$$;
 
 CREATE FUNCTION rowlock.put_last(r rowlock.ready, id bigint, n integer) RETURNS void
     LANGUAGE plpgsql
@@ -1757,86 +1809,6 @@ declare v_k bigint := nextval('rowlock.k_seq');
 begin
   insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, moved)
     values (r.queue, v_k & 3, r.lane, r.priority, r.since, v_k, $2, $3, r.attempt, false, rowlock.chunk_of($2));
-end $_$;
-
-CREATE FUNCTION rowlock.reaches(queue integer, backlog_limit bigint) RETURNS boolean
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-  select coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = $1 limit $2) r), 0)
-    + (select count(*) from (select 1 from rowlock.delayed d where d.queue = $1
-        and d.due <= now() + rowlock.later_after() limit $2) d) >= $2
-$_$;
-
-CREATE FUNCTION rowlock.record(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    AS $_$
-#variable_conflict use_column
-declare part bigint[]; used smallint[]; prios smallint[];
-begin
-  select array_agg(x.id), array_agg((x.attempt + 1)::smallint) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 1;
-  if part is not null then
-    perform rowlock.write_receipt($1, $2, 1::smallint, part, used);
-    if cardinality($9) > 0 then
-      insert into rowlock.result (id, body) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
-    end if;
-  end if;
-  -- A request to cancel what was finished first has nothing left to do.
-  if exists (select 1 from rowlock.cancel_request) then
-    delete from rowlock.cancel_request c using unnest($4, $5) x(id, outcome) where c.id = x.id and x.outcome in (1, 3, 6);
-  end if;
-  if cardinality(part) = cardinality(ids) then return; end if;
-  insert into rowlock.failure (id, attempt, instance, error)
-    select x.id, x.attempt + 1, $2, coalesce(($9)[x.o], 'no error was given') from unnest($3, $4, $5, $6) x(o, id, outcome, attempt) where x.outcome in (2, 3);
-  insert into rowlock.dead (id, queue, priority, attempt)
-    select x.id, $1, x.priority, x.attempt + 1 from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 3;
-  insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
-    select x.id, $1, x.priority, x.attempt + (x.outcome = 2)::int, 1, d.at, d.at
-    from unnest($3, $4, $5, $6, $7) x(o, id, outcome, attempt, priority), lateral (select now() + least(greatest(($8)[x.o], 0), 3155760000000) * interval '1 millisecond' as at) d where x.outcome in (2, 4);
-  if 4 = any ($5) then
-    insert into rowlock.snooze as s (id, times, first_at, at)
-      select x.id, 1, now(), now() from unnest($4, $5) x(id, outcome) where x.outcome = 4 order by x.id
-      on conflict (id) do update set times = s.times + 1, at = now();
-  end if;
-  select array_agg(x.id), array_agg(x.attempt), array_agg(x.priority) into part, used, prios from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 5;
-  if part is not null then perform rowlock.requeue($1, part, used, prios); end if;
-  select array_agg(x.id), array_agg(x.attempt) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 6;
-  if part is not null then perform rowlock.write_receipt($1, $2, 3::smallint, part, used); end if;
-end $_$;
-
-CREATE FUNCTION rowlock.redrive(queue text, ids bigint[]) RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET jit TO 'off'
-    AS $_$
-#variable_conflict use_column
-declare q record; n bigint := 0;
-begin
-  perform rowlock.demand_read_committed();
-  if $1 is null and $2 is null then
-    raise exception 'neither a queue nor ids were given' using errcode = 'RL005', hint = 'Name the queue whose dead tasks are to run again, or list their ids.';
-  end if;
-  if $1 is not null and not exists (select 1 from rowlock.queue y where y.name = $1) then perform rowlock.refuse_unknown_queue($1); end if;
-  for q in
-    with back as (delete from rowlock.dead d where d.id in (
-        select x.id from rowlock.dead x join rowlock.queue y on y.id = x.queue where ($1 is null or y.name = $1) and ($2 is null or x.id = any ($2)) order by x.id limit 10000 for update of x skip locked) returning d.*)
-    select b.queue, array_agg(b.id order by b.id) ids, array_agg(0::smallint) attempts, array_agg(b.priority order by b.id) priorities from back b group by b.queue
-  loop
-    begin
-      perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities);
-    exception when others then
-      perform rowlock.requeue_singly(q.queue, q.ids, q.attempts, q.priorities);
-    end;
-    n := n + cardinality(q.ids);
-    -- A request that crossed the last attempt's end was for that one.
-    delete from rowlock.cancel_request c where c.id = any (q.ids);
-    -- It may be put off as often as a new one.
-    delete from rowlock.snooze s where s.id = any (q.ids);
-  end loop;
-  return n;
 end $_$;
 
 CREATE FUNCTION rowlock.refuse_delay(q rowlock.queue) RETURNS void
@@ -1887,14 +1859,14 @@ begin
     using errcode = 'RL003', hint = 'Store it elsewhere and enqueue a reference, or raise limits.payloadBytes of the TaskQueue.';
 end $$;
 
-CREATE FUNCTION rowlock.refuse_right(duty text, queue text) RETURNS void
+CREATE FUNCTION rowlock.refuse_permission(permission text, queue text) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception 'the role "%" is no % of queue "%"', rowlock.caller(), duty, queue using errcode = 'RL011',
+  raise exception 'the role "%" is no % of queue "%"', rowlock.caller(), permission, queue using errcode = 'RL011',
     hint = format('The owner of the database can run: select rowlock.grant_role(%L, %L, array[%L]);',
-        rowlock.caller(), duty, queue);
+        rowlock.caller(), permission, queue);
 end $$;
 
 CREATE FUNCTION rowlock.refuse_type(type text) RETURNS void
@@ -1914,10 +1886,45 @@ CREATE FUNCTION rowlock.refuse_unknown_queue(queue text) RETURNS void
 begin
   raise exception 'unknown queue "%"', queue using errcode = 'RL001',
     hint = coalesce('Queues of this database: ' || (select string_agg(q.name, ', ' order by q.name)
-        from rowlock.queue q where not q.guarded or rowlock.may(null, q.id)) || '.',
+        from rowlock.queue q where not q.restricted or rowlock.has_permission(null, q.id)) || '.',
                     case when exists (select 1 from rowlock.queue) then 'There is none that you may use.'
                         else 'This database has no queue yet: apply a TaskQueue.' end);
 end $$;
+
+CREATE FUNCTION rowlock.release_lease(instance bigint, queue integer, token bigint) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare u record;
+begin
+  select * into u from rowlock.unsettled($3);
+  if u.ids is not null then
+    perform rowlock.write_outcomes($2, $1, array_fill(1, array[cardinality(u.ids)]), u.ids,
+      (select array_agg(case when c.id is null then 5 else 6 end::smallint order by x.p) from unnest(u.ids) with ordinality x(id, p) left join rowlock.cancel_request c on c.id = x.id),
+      u.attempts, u.priorities, '{0}', '{}');
+  end if;
+  delete from rowlock.lease x where x.token = $3;
+  return coalesce(cardinality(u.ids), 0);
+end $_$;
+
+CREATE FUNCTION rowlock.release_unknown_leases(instance bigint, known bigint[]) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare l record; back int := 0;
+begin
+  perform rowlock.require_read_committed();
+  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
+  for l in select x.token, x.queue from rowlock.lease x
+      where x.instance = $1 and x.at < now() - interval '1 minute' and x.token <> all ($2) order by x.token for update loop
+    back := back + rowlock.release_lease($1, l.queue, l.token);
+  end loop;
+  return back;
+end $_$;
 
 CREATE FUNCTION rowlock.renew_grants() RETURNS void
     LANGUAGE plpgsql
@@ -1930,7 +1937,7 @@ begin
   delete from rowlock.access a where not exists (select 1 from pg_roles r where r.rolname = a.role)
     or (a.queue <> 0 and not exists (select 1 from rowlock.queue q where q.id = a.queue));
   for g in select distinct r.rolname, f.function from rowlock.access a join pg_roles r on r.rolname = a.role
-      join rowlock.rights() f on f.duty = a.duty join pg_proc p on p.oid = f.function
+      join rowlock.permission_functions() f on f.permission = a.permission join pg_proc p on p.oid = f.function
       where not exists (select 1 from aclexplode(p.proacl) x where x.grantee = r.oid) loop
     execute format('grant execute on function %s to %I', g.function, g.rolname);
   end loop;
@@ -1941,7 +1948,7 @@ begin
     -- Every command first checks the schema's version.
     execute format('grant select on rowlock.migration to %I', g.rolname);
   end loop;
-  update rowlock.queue q set guarded = not q.guarded where q.guarded <> exists (select 1 from rowlock.access a
+  update rowlock.queue q set restricted = not q.restricted where q.restricted <> exists (select 1 from rowlock.access a
       where a.queue <> 0);
 end $$;
 
@@ -1951,8 +1958,8 @@ CREATE FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[]
     SET jit TO 'off'
     AS $_$
 begin
-  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring, moved)
-  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.bell_until > now() from rowlock.queue q where q.id = $1), false),
+  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, notify, moved)
+  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.notify_until > now() from rowlock.queue q where q.id = $1), false),
     rowlock.chunk_of(z.id)
   from (select nextval('rowlock.k_seq') k, y.* from (
     select min(x.id) id, count(*) n, x.attempt, x.priority from (
@@ -1978,7 +1985,27 @@ begin
   end loop;
 end $_$;
 
-CREATE FUNCTION rowlock.rescue(instance bigint, beat bigint) RETURNS integer
+CREATE FUNCTION rowlock.require_read_committed() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'this verb needs READ COMMITTED' using errcode = 'RL007', hint = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
+  end if;
+end $$;
+
+CREATE FUNCTION rowlock.require_worker(queue integer) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare v_name text;
+begin
+  select q.name into v_name from rowlock.queue q where q.id = $1 and q.restricted;
+  if found and not rowlock.has_permission('worker', $1) then perform rowlock.refuse_permission('worker', v_name); end if;
+end $_$;
+
+CREATE FUNCTION rowlock.rescue(instance bigint, heartbeat bigint) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -1987,19 +2014,19 @@ CREATE FUNCTION rowlock.rescue(instance bigint, beat bigint) RETURNS integer
 #variable_conflict use_column
 declare l record; u record; rescued int := 0; v_name text; v_queue int; v_drains boolean;
 begin
-  perform rowlock.demand_read_committed();
+  perform rowlock.require_read_committed();
   -- First without the lock, which would tell an instance that lives that it is gone; then with it.
-  if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
+  if coalesce((select b.n from rowlock.heartbeat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   if not rowlock.is_silent($1, $2) then return null; end if;
   perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for update skip locked;
   if not found then return null; end if;
-  if coalesce((select b.n from rowlock.beat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
+  if coalesce((select b.n from rowlock.heartbeat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
   update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
   if not found then return null; end if;
   for l in select x.token from rowlock.lease x where x.instance = $1 order by x.token for update loop
     select * into u from rowlock.unsettled(l.token);
     if u.ids is not null then
-      perform rowlock.lose(v_queue, $1, v_name, v_drains, u.ids, u.attempts, u.priorities);
+      perform rowlock.lose_tasks(v_queue, $1, v_name, v_drains, u.ids, u.attempts, u.priorities);
       rescued := rescued + cardinality(u.ids);
     end if;
     delete from rowlock.lease x where x.token = l.token;
@@ -2011,20 +2038,52 @@ CREATE FUNCTION rowlock.rescue_after() RETURNS interval
     LANGUAGE sql IMMUTABLE
     RETURN '00:00:12'::interval;
 
-CREATE FUNCTION rowlock.revoke_role(role name, duty text DEFAULT NULL::text) RETURNS void
+CREATE FUNCTION rowlock.retry(queue text, ids bigint[]) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare q record; n bigint := 0;
+begin
+  perform rowlock.require_read_committed();
+  if $1 is null and $2 is null then
+    raise exception 'neither a queue nor ids were given' using errcode = 'RL005', hint = 'Name the queue whose dead tasks are to run again, or list their ids.';
+  end if;
+  if $1 is not null and not exists (select 1 from rowlock.queue y where y.name = $1) then perform rowlock.refuse_unknown_queue($1); end if;
+  for q in
+    with back as (delete from rowlock.dead d where d.id in (
+        select x.id from rowlock.dead x join rowlock.queue y on y.id = x.queue where ($1 is null or y.name = $1) and ($2 is null or x.id = any ($2)) order by x.id limit 10000 for update of x skip locked) returning d.*)
+    select b.queue, array_agg(b.id order by b.id) ids, array_agg(0::smallint) attempts, array_agg(b.priority order by b.id) priorities from back b group by b.queue
+  loop
+    begin
+      perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities);
+    exception when others then
+      perform rowlock.requeue_singly(q.queue, q.ids, q.attempts, q.priorities);
+    end;
+    n := n + cardinality(q.ids);
+    -- A request that crossed the last attempt's end was for that one.
+    delete from rowlock.cancel_request c where c.id = any (q.ids);
+    -- It may be put off as often as a new one.
+    delete from rowlock.snooze s where s.id = any (q.ids);
+  end loop;
+  return n;
+end $_$;
+
+CREATE FUNCTION rowlock.revoke_role(role name, permission text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 #variable_conflict use_column
 declare f regprocedure;
 begin
-  delete from rowlock.access a where a.role = $1 and ($2 is null or a.duty = $2);
+  delete from rowlock.access a where a.role = $1 and ($2 is null or a.permission = $2);
   if not exists (select 1 from pg_roles r where r.rolname = $1) then
     perform rowlock.renew_grants();
     return;
   end if;
-  for f in select x.function from rowlock.rights() x group by x.function
-      having not bool_or(exists (select 1 from rowlock.access a where a.role = $1 and a.duty = x.duty)) loop
+  for f in select x.function from rowlock.permission_functions() x group by x.function
+      having not bool_or(exists (select 1 from rowlock.access a where a.role = $1 and a.permission = x.permission)) loop
     execute format('revoke execute on function %s from %I', f, $1);
   end loop;
   if not exists (select 1 from rowlock.access a where a.role = $1) then
@@ -2033,27 +2092,6 @@ begin
   end if;
   perform rowlock.renew_grants();
 end $_$;
-
-CREATE FUNCTION rowlock.rights() RETURNS TABLE(duty text, function regprocedure)
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select d.duty, p.oid::regprocedure from (values
-    ('producer', '{enqueue,enqueue_many,as_json,as_options,as_payloads,cancel,cancel_all,task_state}'::text[]),
-    ('worker', '{join,policy,published_lows,beat,claim,await_claims,fetch,settle,drain,leave,hand_back_strays,care,least_k,sweep,rescue,
-                 mutex_holders,extend_partitions,partition_statistics,take_turn,end_turn,mark_finished,prune_dead,keep_lows,
-                 task_state}'),
-    ('reader', '{statistics,story,failures,tasks,audit,task_state}')) d(duty, names)
-  join pg_proc p on p.proname = any (d.names) and p.pronamespace = 'rowlock'::regnamespace
-$$;
-
-CREATE FUNCTION rowlock.room_until() RETURNS integer
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-  select coalesce((max(substring(c.relname from '_([0-9]+)$')::bigint) - 1704067200)::int, 0)
-  from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass
-$_$;
 
 CREATE FUNCTION rowlock.running() RETURNS TABLE(queue integer, n bigint)
     LANGUAGE plpgsql STABLE
@@ -2070,7 +2108,7 @@ begin
     select i.queue, sum(coalesce(b.held, (
         select sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled)) from rowlock.lease l where l.instance = i.id)))::bigint
     from rowlock.instance i left join lateral (
-      select x.held from rowlock.beat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
+      select x.held from rowlock.heartbeat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
     where i.ended_at is null group by i.queue;
 end $$;
 
@@ -2092,7 +2130,7 @@ declare
   v_cancels boolean := exists (select 1 from rowlock.cancel_request);
   v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; spent int[];
 begin
-  perform rowlock.demand_read_committed();
+  perform rowlock.require_read_committed();
   perform 1 from rowlock.lease l where l.token = any ($2) and l.instance = $1 order by l.token for update;
   -- Whoever would end the instance now waits for these leases; whoever did before has taken them, and marked
   -- it in the same transaction.
@@ -2134,7 +2172,7 @@ begin
         texts[i] := 'the handler put it off more often than retry.maxSnoozes allows';
       end loop;
     end if;
-    perform rowlock.record(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
+    perform rowlock.write_outcomes(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
     delete from rowlock.lease l using (select t, count(*) n from unnest(k_tokens) t group by t) x
       where l.token = any (k_tokens) and l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
     update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = any (k_tokens) and l.token = x.t;
@@ -2149,7 +2187,7 @@ begin
     with before as materialized (
       select g id from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g
         where r.queue = v_queue and r.state in (1, 3) and r.at > now() - interval '1 minute' and r.instance = $1
-      union select f.id from rowlock.failure f where f.id = any ($3) and f.instance = $1 and f.at > now() - interval '1 minute'
+      union select f.id from rowlock.task_error f where f.id = any ($3) and f.instance = $1 and f.at > now() - interval '1 minute'
       union select d.id from rowlock.lease l, unnest(l.settled) d(id) where l.token = any ($2) and l.instance = $1)
     select array_agg(case when a.a = 4 and b.id is not null then 1::smallint else a.a end order by a.p) into answers
     from unnest(answers, $3) with ordinality a(a, id, p) left join before b on b.id = a.id;
@@ -2202,66 +2240,11 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
   -- Enqueued in the last ten seconds, of at most 100,000 looked at.
   left join (select t.queue, count(*) n from (select t.queue from rowlock.task t where t.id >= rowlock.id_at(now() - interval '10 seconds') order by t.id desc limit 100000) t group by t.queue) a on a.queue = q.id
   left join (select i.queue, count(*) n, sum(b.allocated) allocated, sum(b.held) held, avg(b.service_ms) service_ms from rowlock.instance i,
-                    lateral (select b.allocated, b.held, b.service_ms from rowlock.beat b where b.instance = i.id and b.at > now() - interval '1 minute' order by b.n desc limit 1) b
+                    lateral (select b.allocated, b.held, b.service_ms from rowlock.heartbeat b where b.instance = i.id and b.at > now() - interval '1 minute' order by b.n desc limit 1) b
              where i.ended_at is null group by i.queue) i on i.queue = q.id
-  where not q.guarded or rowlock.may('reader', q.id)
+  where not q.restricted or rowlock.has_permission('reader', q.id)
   order by q.name
 $$;
-
-CREATE FUNCTION rowlock.story(id bigint) RETURNS TABLE(queue text, type text, state text, priority smallint, attempt integer, max_attempts smallint, enqueued_at timestamp with time zone, due_at timestamp with time zone, finished_at timestamp with time zone, instance text, payload text, result text, snoozes integer, first_snoozed_at timestamp with time zone, snoozed_at timestamp with time zone)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
-#variable_conflict use_column
-declare t record; v_state text; v_attempt int; v_due timestamptz; v_at timestamptz; v_instance bigint; v_result text;
-begin
-  select x.* into t from rowlock.every_task x where x.id = $1;
-  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded and not rowlock.may('reader', q.id)) then return; end if;
-  v_state := rowlock.state_of($1, t.queue, t.priority, t.k_low);
-  case v_state
-    when 'scheduled', 'retryable' then select d.attempt, d.due into v_attempt, v_due from rowlock.delayed d where d.id = $1;
-    when 'available' then select r.attempt into v_attempt from rowlock.find_ready(t.queue, t.priority, $1, t.k_low) r;
-    when 'running' then select l.attempt, l.instance into v_attempt, v_instance from rowlock.find_lease($1) l;
-    else
-      select d.attempt, d.at into v_attempt, v_at from rowlock.dead d where d.id = $1;
-      if not found then select r.attempt, r.at, r.instance into v_attempt, v_at, v_instance from rowlock.find_receipt(t.queue, $1) r; end if;
-  end case;
-  -- What is completed has its result from that moment.
-  if v_state = 'completed' then select y.body into v_result from rowlock.result y where y.id = $1 and y.at = v_at; end if;
-  return query
-    select q.name, t.type, v_state, t.priority, coalesce(v_attempt, 0), coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), v_due, v_at,
-           (select i.name from rowlock.instance i where i.id = v_instance), t.payload::text, v_result, coalesce(s.times, 0), s.first_at, s.at
-    from rowlock.queue q left join rowlock.snooze s on s.id = $1 where q.id = t.queue;
-end $_$;
-
-CREATE FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], most integer) RETURNS integer
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    AS $_$
-#variable_conflict use_column
-declare r record; swept int := 0;
-begin
-  perform rowlock.demand_read_committed();
-  perform rowlock.demand_worker($1);
-  if not rowlock.try_mutex(6, $1) then return null; end if;
-  for r in
-    select x.* from generate_series(0, 3) p, generate_series(0, 3) s, lateral (
-      select r.shard, r.priority, r.k from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint
-        and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit least($4, 10000)
-            for update skip locked) x limit least($4, 10000)
-  loop
-    update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(y.id) where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
-    swept := swept + 1;
-  end loop;
-  return swept;
-end $_$;
 
 CREATE FUNCTION rowlock.take_ready(queue integer, priority smallint, id bigint, k_low integer) RETURNS smallint
     LANGUAGE plpgsql
@@ -2283,7 +2266,7 @@ begin
     select least(v_next, min(x.k)) into v_next from rowlock.ready x
       where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k > r.k and x.k < v_next;
     if v_next - r.k > 1 then
-      insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, ring, moved)
+      insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, notify, moved)
         values (r.queue, r.shard, r.lane, r.priority, r.since, r.k + (v_next - r.k) / 2, v_id, v_behind, r.attempt, false, false,
           rowlock.chunk_of(v_id))
         on conflict do nothing returning k into v_k;
@@ -2306,23 +2289,17 @@ begin
   return r.attempt;
 end $_$;
 
-CREATE FUNCTION rowlock.take_turn(cleans boolean) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
+CREATE FUNCTION rowlock.task_errors(id bigint) RETURNS TABLE(at timestamp with time zone, attempt smallint, instance text, error text)
+    LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $_$
-begin
-  -- Only the owner may detach and drop.
-  if $1 and not pg_has_role(session_user, (select c.relowner from pg_class c where c.oid = 'rowlock.task'::regclass), 'usage') then return false; end if;
-  update rowlock.maintenance m set
-    next_partitions_at = case when $1 then m.next_partitions_at else now() + interval '5 minutes' end,
-    next_cleanup_at = case when $1 then now() + interval '5 minutes' else m.next_cleanup_at end,
-    steady_since = case when rowlock.is_step(m.seen_at) then now() else m.steady_since end,
-    seen_at = now()
-  where m.one_row = (
-    select x.one_row from rowlock.maintenance x
-    where case when $1 then x.next_cleanup_at else x.next_partitions_at end not between now() and now() + interval '5 minutes' for update skip locked);
-  return found;
-end $_$;
+  select f.at, f.attempt, coalesce(i.name, ''), f.error
+  from (select at, id, attempt, instance, error from rowlock.task_error where id = $1 union all select at, id, attempt, instance, error from rowlock.task_error_kept where id = $1) f
+  join rowlock.every_task t on t.id = $1 join rowlock.queue q on q.id = t.queue and (not q.restricted
+      or rowlock.has_permission('reader', q.id))
+  left join rowlock.instance i on i.id = f.instance order by f.at, f.attempt
+$_$;
 
 CREATE FUNCTION rowlock.task_state(id bigint) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2335,31 +2312,37 @@ CREATE FUNCTION rowlock.task_state(id bigint) RETURNS text
 declare t record;
 begin
   select x.queue, x.priority, x.k_low into t from rowlock.every_task x where x.id = $1;
-  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.guarded and not rowlock.may(null, q.id)) then return null; end if;
+  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.restricted and not rowlock.has_permission(null, q.id)) then return null; end if;
   return rowlock.state_of($1, t.queue, t.priority, t.k_low);
 end $_$;
 
-CREATE FUNCTION rowlock.tasks(queue text, state text, after bigint, most integer) RETURNS TABLE(id bigint, queue_name text, type text, attempt integer, at timestamp with time zone)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
+CREATE FUNCTION rowlock.try_mutex(operation integer, queue integer) RETURNS boolean
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
     AS $_$
-#variable_conflict use_column
 begin
-  return query
-    select x.id, x.name, coalesce((select t.type from rowlock.task t where t.id = x.id), (select t.type from rowlock.task_kept t where t.id = x.id)), x.attempt, x.at
-    from (
-      select row_number() over () o, y.* from (
-        select * from rowlock.waiting_page($1, $2, $3, $4) where $2 in ('scheduled', 'retryable', 'dead', 'running')
-        union all select * from rowlock.available_page($1, $3, $4) where $2 = 'available'
-        union all select * from rowlock.finished_page($1, case $2 when 'completed' then 1 else 3 end::smallint, $3, $4) where $2 in ('completed', 'cancelled')) y) x
-    order by x.o;
+  perform 1 from rowlock.mutex m where m.operation = $1 and m.queue = $2 for update skip locked;
+  if found then return true; end if;
+  if exists (select 1 from rowlock.mutex m where m.operation = $1 and m.queue = $2) then return false; end if;
+  -- A queue that was not declared by rowlock.declare_queue. One that does not exist leaves no row.
+  if $2 <> 0 and not exists (select 1 from rowlock.queue q where q.id = $2) then return false; end if;
+  insert into rowlock.mutex (operation, queue) values ($1, $2) on conflict do nothing;
+  return found;
 end $_$;
 
-CREATE FUNCTION rowlock.tidy() RETURNS void
+CREATE FUNCTION rowlock.unsettled(token bigint) RETURNS TABLE(ids bigint[], attempts smallint[], priorities smallint[])
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+  select array_agg(g.id), array_agg(u.attempt), array_agg(u.priority)
+  from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts, l.priorities) u(f, n, attempt, priority), generate_series(u.f, u.f + u.n - 1) g(id)
+  where l.token = $1 and g.id <> all (l.settled)
+$_$;
+
+CREATE FUNCTION rowlock.update_backlog_limits() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -2371,7 +2354,7 @@ begin
   for v in
     -- An estimate may be far off where rows lie together: no producer is refused for that, so what it says is counted.
     select x.queue, case when q.backlog_full then x.n >= q.backlog_limit * 0.95
-             when x.n >= q.backlog_limit then rowlock.reaches(q.id, q.backlog_limit)
+             when x.n >= q.backlog_limit then rowlock.backlog_reaches(q.id, q.backlog_limit)
                  else false end backlog_full,
            -- Tasks of next year have a limit of their own, of the same size: they keep nobody from enqueuing
            -- what is due today.
@@ -2392,32 +2375,6 @@ begin
          not in ('scheduled', 'retryable', 'available', 'running') order by x.at limit 100);
 end $$;
 
-CREATE FUNCTION rowlock.try_mutex(duty integer, queue integer) RETURNS boolean
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    AS $_$
-begin
-  perform 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2 for update skip locked;
-  if found then return true; end if;
-  if exists (select 1 from rowlock.mutex m where m.duty = $1 and m.queue = $2) then return false; end if;
-  -- A queue that was not declared by rowlock.declare_queue. One that does not exist leaves no row.
-  if $2 <> 0 and not exists (select 1 from rowlock.queue q where q.id = $2) then return false; end if;
-  insert into rowlock.mutex (duty, queue) values ($1, $2) on conflict do nothing;
-  return found;
-end $_$;
-
-CREATE FUNCTION rowlock.unsettled(token bigint) RETURNS TABLE(ids bigint[], attempts smallint[], priorities smallint[])
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    AS $_$
-  select array_agg(g.id), array_agg(u.attempt), array_agg(u.priority)
-  from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts, l.priorities) u(f, n, attempt, priority), generate_series(u.f, u.f + u.n - 1) g(id)
-  where l.token = $1 and g.id <> all (l.settled)
-$_$;
-
 CREATE FUNCTION rowlock.waiting_page(queue text, state text, after bigint, most integer) RETURNS TABLE(id bigint, name text, attempt integer, at timestamp with time zone)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2431,17 +2388,60 @@ begin
   if $2 = 'dead' then
     return query select x.id, q.name, x.attempt::int, x.at from rowlock.queue q, lateral (
       select d.id, d.attempt, d.at from rowlock.dead d where d.queue = q.id and d.id > coalesce($3, 0) order by d.id limit $4) x
-      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) order by x.id limit $4;
+      where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id)) order by x.id limit $4;
   elsif $2 = 'running' then
     return query select g, q.name, u.attempt::int, l.at
       from rowlock.queue q join rowlock.lease l on l.queue = q.id, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
-      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) and g > coalesce($3, 0) and g <> all (l.settled) order by g limit $4;
+      where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id)) and g > coalesce($3, 0) and g <> all (l.settled) order by g limit $4;
   else
     return query select x.id, q.name, x.attempt::int, x.due from rowlock.queue q, lateral (
       select d.id, d.attempt, d.due from rowlock.delayed d
       where d.queue = q.id and d.waits = case $2 when 'scheduled' then 0 else 1 end::smallint and d.id > coalesce($3, 0) order by d.id limit $4) x
-      where ($1 is null or q.name = $1) and (not q.guarded or rowlock.may('reader', q.id)) order by x.id limit $4;
+      where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id)) order by x.id limit $4;
   end if;
+end $_$;
+
+CREATE FUNCTION rowlock.watermark_max_lead() RETURNS bigint
+    LANGUAGE sql IMMUTABLE
+    RETURN 1000000;
+
+CREATE FUNCTION rowlock.write_outcomes(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+#variable_conflict use_column
+declare part bigint[]; used smallint[]; prios smallint[];
+begin
+  select array_agg(x.id), array_agg((x.attempt + 1)::smallint) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 1;
+  if part is not null then
+    perform rowlock.write_receipt($1, $2, 1::smallint, part, used);
+    if cardinality($9) > 0 then
+      insert into rowlock.result (id, value) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
+    end if;
+  end if;
+  -- A request to cancel what was finished first has nothing left to do.
+  if exists (select 1 from rowlock.cancel_request) then
+    delete from rowlock.cancel_request c using unnest($4, $5) x(id, outcome) where c.id = x.id and x.outcome in (1, 3, 6);
+  end if;
+  if cardinality(part) = cardinality(ids) then return; end if;
+  insert into rowlock.task_error (id, attempt, instance, error)
+    select x.id, x.attempt + 1, $2, coalesce(($9)[x.o], 'no error was given') from unnest($3, $4, $5, $6) x(o, id, outcome, attempt) where x.outcome in (2, 3);
+  insert into rowlock.dead (id, queue, priority, attempt)
+    select x.id, $1, x.priority, x.attempt + 1 from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 3;
+  insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
+    select x.id, $1, x.priority, x.attempt + (x.outcome = 2)::int, 1, d.at, d.at
+    from unnest($3, $4, $5, $6, $7) x(o, id, outcome, attempt, priority), lateral (select now() + least(greatest(($8)[x.o], 0), 3155760000000) * interval '1 millisecond' as at) d where x.outcome in (2, 4);
+  if 4 = any ($5) then
+    insert into rowlock.snooze as s (id, times, first_at, at)
+      select x.id, 1, now(), now() from unnest($4, $5) x(id, outcome) where x.outcome = 4 order by x.id
+      on conflict (id) do update set times = s.times + 1, at = now();
+  end if;
+  select array_agg(x.id), array_agg(x.attempt), array_agg(x.priority) into part, used, prios from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 5;
+  if part is not null then perform rowlock.requeue($1, part, used, prios); end if;
+  select array_agg(x.id), array_agg(x.attempt) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 6;
+  if part is not null then perform rowlock.write_receipt($1, $2, 3::smallint, part, used); end if;
 end $_$;
 
 CREATE FUNCTION rowlock.write_receipt(queue integer, instance bigint, state smallint, ids bigint[], attempts smallint[]) RETURNS void
@@ -2456,7 +2456,7 @@ begin
     select min(x.id) id, count(*)::smallint n, x.attempt from (
       select u.*, u.id - row_number() over (partition by u.attempt order by u.id) run from unnest($4, $5) u(id, attempt)) x
     group by x.attempt, x.run, x.id >> 8) y group by y.id >> 33;
-  -- Only a task older than ten minutes may be kept: see rowlock.prune_task.
+  -- Only a task older than ten minutes may be kept: see rowlock.empty_task_partition.
   if $3 <> 2 and (select min(u.id) from unnest($4) u(id)) < rowlock.id_at(now() - interval '10 minutes') then
     update rowlock.task_kept k set finished_at = now() where k.id = any ($4);
   end if;
@@ -2465,9 +2465,9 @@ end $_$;
 
 CREATE TABLE rowlock.access (
     role name NOT NULL,
-    duty text NOT NULL,
+    permission text NOT NULL,
     queue integer NOT NULL,
-    CONSTRAINT access_duty_check CHECK ((duty = ANY (ARRAY['producer'::text, 'worker'::text, 'reader'::text])))
+    CONSTRAINT access_permission_check CHECK ((permission = ANY (ARRAY['producer'::text, 'worker'::text, 'reader'::text])))
 );
 
 CREATE TABLE rowlock.allocation (
@@ -2475,33 +2475,12 @@ CREATE TABLE rowlock.allocation (
     at timestamp with time zone DEFAULT now() NOT NULL,
     queue integer NOT NULL,
     instance bigint NOT NULL,
-    workers integer NOT NULL,
-    CONSTRAINT allocation_workers_check CHECK ((workers >= 0))
+    slots integer NOT NULL,
+    CONSTRAINT allocation_slots_check CHECK ((slots >= 0))
 )
 PARTITION BY RANGE (at);
 
 CREATE SEQUENCE rowlock.allocation_seq
-    START WITH 1
-    INCREMENT BY 1
-    NO MINVALUE
-    NO MAXVALUE
-    CACHE 1;
-
-CREATE TABLE rowlock.beat (
-    n bigint NOT NULL,
-    at timestamp with time zone DEFAULT now() NOT NULL,
-    instance bigint NOT NULL,
-    queue integer NOT NULL,
-    held integer NOT NULL,
-    allocated integer NOT NULL,
-    allocation bigint NOT NULL,
-    wants integer NOT NULL,
-    service_ms real,
-    lows bigint[]
-)
-PARTITION BY RANGE (at);
-
-CREATE SEQUENCE rowlock.beat_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
@@ -2583,32 +2562,26 @@ UNION ALL
            FROM rowlock.task t
           WHERE (t.id = k.id)) IS NULL);
 
-CREATE TABLE rowlock.failure (
+CREATE TABLE rowlock.heartbeat (
+    n bigint NOT NULL,
     at timestamp with time zone DEFAULT now() NOT NULL,
-    id bigint NOT NULL,
-    attempt smallint NOT NULL,
-    instance bigint,
-    error text NOT NULL
+    instance bigint NOT NULL,
+    queue integer NOT NULL,
+    held integer NOT NULL,
+    allocated integer NOT NULL,
+    allocation bigint NOT NULL,
+    wants integer NOT NULL,
+    service_ms real,
+    watermarks bigint[]
 )
 PARTITION BY RANGE (at);
 
-CREATE TABLE rowlock.failure_kept (
-    n bigint NOT NULL,
-    at timestamp with time zone NOT NULL,
-    id bigint NOT NULL,
-    attempt smallint NOT NULL,
-    instance bigint,
-    error text NOT NULL
-);
-
-ALTER TABLE rowlock.failure_kept ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
-    SEQUENCE NAME rowlock.failure_kept_n_seq
+CREATE SEQUENCE rowlock.heartbeat_seq
     START WITH 1
     INCREMENT BY 1
     NO MINVALUE
     NO MAXVALUE
-    CACHE 1
-);
+    CACHE 1;
 
 CREATE SEQUENCE rowlock.instance_seq
     START WITH 1
@@ -2654,11 +2627,12 @@ CREATE TABLE rowlock.migration (
     version integer NOT NULL,
     name text NOT NULL,
     compatible_from integer NOT NULL,
-    applied_at timestamp with time zone DEFAULT now() NOT NULL
+    applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    functions text
 );
 
 CREATE TABLE rowlock.mutex (
-    duty smallint NOT NULL,
+    operation smallint NOT NULL,
     queue integer NOT NULL
 );
 
@@ -2686,7 +2660,7 @@ PARTITION BY RANGE (at);
 CREATE TABLE rowlock.result (
     at timestamp with time zone DEFAULT now() NOT NULL,
     id bigint NOT NULL,
-    body text NOT NULL
+    value text NOT NULL
 )
 PARTITION BY RANGE (at);
 
@@ -2698,8 +2672,35 @@ CREATE TABLE rowlock.snooze (
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0');
 
+CREATE TABLE rowlock.task_error (
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    id bigint NOT NULL,
+    attempt smallint NOT NULL,
+    instance bigint,
+    error text NOT NULL
+)
+PARTITION BY RANGE (at);
+
+CREATE TABLE rowlock.task_error_kept (
+    n bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    id bigint NOT NULL,
+    attempt smallint NOT NULL,
+    instance bigint,
+    error text NOT NULL
+);
+
+ALTER TABLE rowlock.task_error_kept ALTER COLUMN n ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME rowlock.task_error_kept_n_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 ALTER TABLE ONLY rowlock.access
-    ADD CONSTRAINT access_pkey PRIMARY KEY (role, duty, queue);
+    ADD CONSTRAINT access_pkey PRIMARY KEY (role, permission, queue);
 
 ALTER TABLE ONLY rowlock.cancel_request
     ADD CONSTRAINT cancel_request_pkey PRIMARY KEY (id);
@@ -2709,9 +2710,6 @@ ALTER TABLE ONLY rowlock.dead
 
 ALTER TABLE ONLY rowlock.delayed
     ADD CONSTRAINT delayed_pkey PRIMARY KEY (id);
-
-ALTER TABLE ONLY rowlock.failure_kept
-    ADD CONSTRAINT failure_kept_pkey PRIMARY KEY (n);
 
 ALTER TABLE ONLY rowlock.instance
     ADD CONSTRAINT instance_pkey PRIMARY KEY (id);
@@ -2726,7 +2724,7 @@ ALTER TABLE ONLY rowlock.migration
     ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
 
 ALTER TABLE ONLY rowlock.mutex
-    ADD CONSTRAINT mutex_pkey PRIMARY KEY (duty, queue);
+    ADD CONSTRAINT mutex_pkey PRIMARY KEY (operation, queue);
 
 ALTER TABLE ONLY rowlock.queue
     ADD CONSTRAINT queue_name_key UNIQUE (name);
@@ -2740,6 +2738,9 @@ ALTER TABLE ONLY rowlock.ready
 ALTER TABLE ONLY rowlock.snooze
     ADD CONSTRAINT snooze_pkey PRIMARY KEY (id);
 
+ALTER TABLE ONLY rowlock.task_error_kept
+    ADD CONSTRAINT task_error_kept_pkey PRIMARY KEY (n);
+
 ALTER TABLE ONLY rowlock.task_kept
     ADD CONSTRAINT task_kept_pkey PRIMARY KEY (id);
 
@@ -2747,8 +2748,6 @@ ALTER TABLE ONLY rowlock.task
     ADD CONSTRAINT task_pkey PRIMARY KEY (id);
 
 CREATE INDEX allocation_newest ON ONLY rowlock.allocation USING btree (instance, number DESC);
-
-CREATE INDEX beat_newest ON ONLY rowlock.beat USING btree (instance, n DESC);
 
 CREATE INDEX dead_at ON rowlock.dead USING btree (queue, at);
 
@@ -2758,9 +2757,7 @@ CREATE INDEX delayed_due ON rowlock.delayed USING btree (due, id);
 
 CREATE INDEX delayed_queue ON rowlock.delayed USING btree (queue, waits, id);
 
-CREATE INDEX failure_id ON ONLY rowlock.failure USING btree (id);
-
-CREATE INDEX failure_kept_id ON rowlock.failure_kept USING btree (id);
+CREATE INDEX heartbeat_newest ON ONLY rowlock.heartbeat USING btree (instance, n DESC);
 
 CREATE INDEX instance_live ON rowlock.instance USING btree (queue, id) WHERE (ended_at IS NULL);
 
@@ -2773,6 +2770,10 @@ CREATE INDEX receipt_at ON ONLY rowlock.receipt USING btree (queue, state, at);
 CREATE INDEX receipt_ids ON ONLY rowlock.receipt USING btree (queue, (firsts[1]), ((firsts[array_upper(firsts, 1)] + ns[array_upper(ns, 1)])), at);
 
 CREATE INDEX result_id ON ONLY rowlock.result USING btree (id);
+
+CREATE INDEX task_error_id ON ONLY rowlock.task_error USING btree (id);
+
+CREATE INDEX task_error_kept_id ON rowlock.task_error_kept USING btree (id);
 
 CREATE INDEX task_kept_finished ON rowlock.task_kept USING btree (queue, finished_at) WHERE (finished_at IS NOT NULL);
 
@@ -2800,7 +2801,9 @@ REVOKE ALL ON FUNCTION rowlock.await_claims(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.backlog() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.beat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, lows bigint[], sleeps boolean, service_ms real) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.backlog_reaches(queue integer, backlog_limit bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.begin_maintenance(cleanup boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.caller() FROM PUBLIC;
 
@@ -2808,15 +2811,15 @@ REVOKE ALL ON FUNCTION rowlock.cancel(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.cancel_all(ids bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.care(low timestamp with time zone, most integer, tidies boolean, looks boolean) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION rowlock.check_added(q rowlock.queue, setting text, added bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.check_ending(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.check_options(options jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.chunk_of(id bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.claim(instance bigint, want integer, lows bigint[], start integer, token bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.claim(instance bigint, want integer, watermarks bigint[], start integer, token bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.clear_queue(queue integer) FROM PUBLIC;
 
@@ -2824,21 +2827,25 @@ REVOKE ALL ON FUNCTION rowlock.clock_is_steady() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.commit_late(r rowlock.ready) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, max_delay interval, adopts text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.delete_expired_tasks(most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.delete_queue(queue text, force boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.demand_read_committed() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.demand_worker(queue integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.describe_task(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.drain(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.due_of(options jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.end_turn(cleans boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.empty_other_partitions() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.ends(instance bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.empty_task_partition(most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.end_maintenance(cleanup boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload json, options json) FROM PUBLIC;
 
@@ -2896,11 +2903,13 @@ REVOKE ALL ON FUNCTION rowlock.enqueue_many(queue text, type text, payloads text
 
 REVOKE ALL ON FUNCTION rowlock.enqueue_many_limit() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.expired_partitions() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.extend_partitions(ahead interval) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.failures(id bigint) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION rowlock."fetch"(token bigint, ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.fill_partition_gap(parent text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.find_lease(id bigint) FROM PUBLIC;
 
@@ -2910,17 +2919,13 @@ REVOKE ALL ON FUNCTION rowlock.find_receipt(queue integer, id bigint) FROM PUBLI
 
 REVOKE ALL ON FUNCTION rowlock.finished_page(queue text, state smallint, after bigint, most integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.furthest_low() FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.grant_role(role name, permission text, queues text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.grant_role(role name, duty text, queues text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.has_partition() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.hand_back(instance bigint, queue integer, token bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.has_permission(permission text, queue integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.hand_back_strays(instance bigint, known bigint[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.has_room() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.heal_partitions(parent text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.heartbeat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, watermarks bigint[], idle boolean, service_ms real) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.holding(queue integer) FROM PUBLIC;
 
@@ -2930,37 +2935,43 @@ REVOKE ALL ON FUNCTION rowlock.id_time(i bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.interruption_limit() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.is_silent(instance bigint, beat bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.is_silent(instance bigint, heartbeat bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.is_step(seen_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.keep_failures(most integer) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.keep_lows() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.keep_tasks(part text, lo bigint, hi bigint, most integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.keep_watermarks() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.later_after() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.least_k(queue integer, lows bigint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.least_k(queue integer, watermarks bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.leave(instance bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.lose(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.list_tasks(queue text, state text, after bigint, most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.lose_tasks(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.maintain(watermark timestamp with time zone, most integer, check_limits boolean, read_heartbeats boolean) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.make_partition(parent text, lo timestamp with time zone, hi timestamp with time zone) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.make_room() FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.make_partitions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.mark_finished(most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.may(duty text, queue integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.move_due(watermark timestamp with time zone, most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.move_kept_errors(most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.move_missed(queue integer, exact bigint[], quick bigint[], most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.mutex_holders() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.newest_heartbeats() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.oldest_by_priority(queue integer) FROM PUBLIC;
 
@@ -2974,29 +2985,15 @@ REVOKE ALL ON FUNCTION rowlock.partition_width() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.partitions_of(parent text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.partitions_until() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.permission_functions() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.policy(queue integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.promote(low timestamp with time zone, most integer) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.prunable_partitions() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.prune_dead(most integer) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.prune_rest() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.prune_task(most integer) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.published_lows(queue integer) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.pulses() FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.published_watermarks(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.put_last(r rowlock.ready, id bigint, n integer) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.reaches(queue integer, backlog_limit bigint) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.record(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.redrive(queue text, ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_delay(q rowlock.queue) FROM PUBLIC;
 
@@ -3008,11 +3005,15 @@ REVOKE ALL ON FUNCTION rowlock.refuse_null(what text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_payload(q rowlock.queue, bytes integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.refuse_right(duty text, queue text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.refuse_permission(permission text, queue text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_type(type text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_unknown_queue(queue text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.release_lease(instance bigint, queue integer, token bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.release_unknown_leases(instance bigint, known bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.renew_grants() FROM PUBLIC;
 
@@ -3020,15 +3021,17 @@ REVOKE ALL ON FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts sma
 
 REVOKE ALL ON FUNCTION rowlock.requeue_singly(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.rescue(instance bigint, beat bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.require_read_committed() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.require_worker(queue integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.rescue(instance bigint, heartbeat bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.rescue_after() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.revoke_role(role name, duty text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.retry(queue text, ids bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.rights() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.room_until() FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.revoke_role(role name, permission text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.running() FROM PUBLIC;
 
@@ -3040,24 +3043,22 @@ REVOKE ALL ON FUNCTION rowlock.state_of(id bigint, queue integer, priority small
 
 REVOKE ALL ON FUNCTION rowlock.statistics() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.story(id bigint) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.sweep(queue integer, exact bigint[], quick bigint[], most integer) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION rowlock.take_ready(queue integer, priority smallint, id bigint, k_low integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.take_turn(cleans boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.task_errors(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.task_state(id bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.tasks(queue text, state text, after bigint, most integer) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.tidy() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.try_mutex(duty integer, queue integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.try_mutex(operation integer, queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.unsettled(token bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.update_backlog_limits() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.waiting_page(queue text, state text, after bigint, most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.watermark_max_lead() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.write_outcomes(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.write_receipt(queue integer, instance bigint, state smallint, ids bigint[], attempts smallint[]) FROM PUBLIC;

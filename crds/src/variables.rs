@@ -42,7 +42,8 @@ pub fn check_variables<'a>(
     let Some((name, _)) = unknown else { return Ok(()) };
     let nearest = env::ALL.iter().map(|known| (distance(name, known), *known)).min();
     let hint = match nearest {
-        Some((apart, known)) if apart <= 1 + known.len() / 4 => format!("did you mean {known}?"),
+        // The prefix is common to all, and says nothing of how near two names are.
+        Some((apart, known)) if apart <= 1 + (known.len() - PREFIX.len()) / 4 => format!("did you mean {known}?"),
         _ => format!("unset it; there are {}", env::ALL.join(", ")),
     };
     Err(UnknownVariable { name: name.to_owned(), hint })
