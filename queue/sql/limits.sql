@@ -75,7 +75,7 @@ begin
   end;
   if not rowlock.has_partition() then
     select coalesce('process ' || h.pid, format('the prepared transaction "%s"', h.prepared)) into holder
-      from rowlock.mutex_holders() h where h.permission = 1;
+      from rowlock.mutex_holders() h where h.operation = 1;
     if holder is not null then
       raise exception 'there is no partition for new tasks, and % holds the lock for making one', holder
         using errcode = 'RL010', hint = 'End that transaction: pg_terminate_backend, or ROLLBACK PREPARED.';
