@@ -16,9 +16,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::fault::Fault;
 use crate::{Tenant, tenants::Turn};
 
-/// What needs no turn, in bytes and in messages: the statistics of some hundred queues.
+/// What needs no turn, in bytes and in messages: the statistics of some hundred queues, or a migration, which
+/// has some three hundred statements. A message becomes about a hundred bytes.
 const SHORT: u64 = 64 << 10;
-const SHORT_MESSAGES: u32 = 250;
+const SHORT_MESSAGES: u32 = 1000;
 
 /// From when a long answer may be sent it is complete within this time: one as long as it may be takes a
 /// tenth of it.
