@@ -27,7 +27,7 @@ async fn a_task_queue_becomes_a_deployment_tables_and_a_queue() {
     // Nothing of ours may hold up a namespace whose rights have gone already.
     assert!(task_queue["metadata"]["finalizers"].is_null());
     let status = &task_queue["status"];
-    assert_eq!((&status["schema"], &status["observedGeneration"]), (&json!(8), &json!(1)));
+    assert_eq!((&status["schema"], &status["observedGeneration"]), (&json!(rowlock_queue::SCHEMA_VERSION), &json!(1)));
     harness.until("DatabaseReachable", "True Succeeded").await;
     harness.until("SchemaReady", "True Succeeded").await;
     harness.until("Stalled", "False Succeeded").await;
