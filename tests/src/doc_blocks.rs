@@ -42,8 +42,8 @@ pub fn blocks(page: &str, text: &str) -> Vec<Block> {
             "sql" => Kind::Sql,
             "output" => Kind::Output,
             "yaml" => Kind::Yaml,
-            "text" => Kind::Text,
-            _ => panic!("{place}: {tag:?} is none of sh, sh cluster, sql, output, yaml, text"),
+            "text" | "mermaid" => Kind::Text,
+            _ => panic!("{place}: {tag:?} is none of sh, sh cluster, sql, output, yaml, text, mermaid"),
         };
         let printed =
             blocks.last().is_some_and(|last| matches!(last.kind, Kind::Sh | Kind::Cluster | Kind::Sql));
