@@ -37,11 +37,13 @@ impl Asked {
     /// A question of ours begins.
     pub(super) fn begin(&self, may_be_long: bool) {
         self.may_be_long.store(may_be_long, Ordering::Relaxed);
-        self.is_new.store(true, Ordering::Relaxed);
+        self.is_new.store(true, Ordering::Release);
     }
 
-    /// The answer is all there.
+    /// The answer is all there. What comes after it belongs to no answer, and is counted from zero.
     pub(super) fn end(&self, is_sound: bool) {
+        // Before the turn is given up, so that nobody takes another one for an answer that is over.
+        self.begin(false);
         // Dropped without a word it was none.
         if let Some((turn, _)) = self.turn().take().filter(|_| is_sound) {
             turn.end();
@@ -51,6 +53,11 @@ impl Asked {
     /// Whether there was another question since this was asked.
     pub(super) fn is_new(&self) -> bool {
         self.is_new.load(Ordering::Relaxed) && self.is_new.swap(false, Ordering::Relaxed)
+    }
+
+    /// The same, to be asked again.
+    fn is_over(&self) -> bool {
+        self.is_new.load(Ordering::Acquire)
     }
 
     fn turn(&self) -> MutexGuard<'_, Option<(Turn, Instant)>> {
@@ -83,7 +90,9 @@ impl Turns {
         bytes: u64,
         messages: u32,
     ) -> Poll<Result<(), Fault>> {
-        if (bytes <= SHORT && messages <= SHORT_MESSAGES) || self.asked.deadline().is_some() {
+        let is_short = bytes <= SHORT && messages <= SHORT_MESSAGES;
+        if is_short || self.asked.deadline().is_some() || self.asked.is_over() {
+            self.waits = None;
             return Poll::Ready(Ok(()));
         }
         if !self.asked.may_be_long.load(Ordering::Relaxed) {
@@ -125,3 +134,6 @@ impl Turns {
         )))
     }
 }
+
+#[cfg(test)]
+mod tests;
