@@ -202,6 +202,31 @@ async fn a_migration_replaces_functions_and_keeps_what_was_granted() {
     rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.unwrap();
 }
 
+/// Before, the older release's functions replaced the newer ones, and the database was said to have the newer.
+#[tokio::test]
+async fn of_two_releases_that_migrate_at_once_the_newer_ones_functions_stay() {
+    let test = of_an_earlier_release().await;
+    let mut newer = test.session().await;
+    let migrates = format!(
+        "begin; lock table rowlock.migration in share row exclusive mode;
+         insert into rowlock.migration values (99, 'of a later release', {SCHEMA_VERSION});
+         create or replace function rowlock.enqueue_many_limit() returns int language sql immutable return 99"
+    );
+    newer.execute(sqlx::AssertSqlSafe(migrates)).await.unwrap();
+    let db = test.db.clone();
+    let older = tokio::spawn(async move { db.migrate().await });
+    let waits =
+        "select count(*) from pg_locks where not granted and relation = 'rowlock.migration'::regclass";
+    while test.one::<i64>(waits).await == 0 {
+        assert!(!older.is_finished(), "it waits for the newer one");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    newer.execute("commit").await.unwrap();
+    let report = older.await.unwrap().unwrap();
+    assert_eq!((report.from, report.to), (99, 99));
+    assert_eq!(test.one::<i32>("select rowlock.enqueue_many_limit()").await, 99);
+}
+
 #[tokio::test]
 async fn a_migration_that_changes_nothing_replaces_no_function() {
     let test = TestDb::new().await;
