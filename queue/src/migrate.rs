@@ -202,8 +202,14 @@ async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<O
     let mut tx = connection.begin_with(BEGIN).await?;
     // One migrator at a time, for the whole database, by locks that need a right: a schema's name is
     // unique, and so it waits for the other one's commit; the table is ours.
-    if schema.owner.is_none() {
-        tx.execute("create schema rowlock").await?;
+    match &schema.owner {
+        None => _ = tx.execute("create schema rowlock").await?,
+        // All in it is the owner's, whoever migrates: functions run as their owner, and only that one may
+        // replace them.
+        Some(owner) => {
+            let become_owner = query_unprepared("select pg_catalog.set_config('role', $1, true)");
+            become_owner.bind(owner).execute(&mut *tx).await?;
+        }
     }
     if schema.migrated {
         tx.execute("lock table rowlock.migration in share row exclusive mode").await?;

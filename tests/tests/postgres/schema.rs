@@ -81,6 +81,27 @@ async fn an_owner_without_other_rights_migrates() {
     assert_eq!(test.db.migrate().await.unwrap().from, SCHEMA_VERSION);
 }
 
+/// Before, what a superuser's migration made anew was the superuser's, and the owner could migrate no more.
+#[tokio::test]
+async fn whoever_migrates_all_belongs_to_the_owner_of_the_schema() {
+    let (test, owner) = owned().await;
+    owner.migrate().await.unwrap();
+    let earlier =
+        "drop function rowlock.as_json(text[]) cascade; update rowlock.migration set functions = 'other'";
+    for db in [&test.db, &owner] {
+        test.run(earlier).await;
+        db.migrate().await.unwrap();
+        let owners: i64 = test
+            .one(
+                "select count(distinct x.o) from (
+               select p.proowner o from pg_proc p where p.pronamespace = 'rowlock'::regnamespace
+               union select c.relowner from pg_class c where c.relnamespace = 'rowlock'::regnamespace) x",
+            )
+            .await;
+        assert_eq!(owners, 1);
+    }
+}
+
 /// Before, the next migration called the functions that it found there, as the owner of the database.
 #[tokio::test]
 async fn a_schema_of_another_owner_is_refused_and_nothing_in_it_is_called() {
