@@ -226,6 +226,8 @@ async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<O
         return Ok(None);
     }
     apply_tables(&mut tx, found.unwrap_or(0)).await?;
+    // Who grants and revokes writes to the functions, too, and Postgres has no two do so at once.
+    tx.execute("lock table rowlock.access in share row exclusive mode").await?;
     apply_functions(&mut tx).await?;
     // Functions that are new have no grants yet.
     tx.execute("select rowlock.renew_grants()").await?;

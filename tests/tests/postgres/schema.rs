@@ -248,6 +248,27 @@ async fn of_two_releases_that_migrate_at_once_the_newer_ones_functions_stay() {
     assert_eq!(test.one::<i32>("select rowlock.enqueue_many_limit()").await, 99);
 }
 
+/// Before, the migration failed: "tuple concurrently updated".
+#[tokio::test]
+async fn a_migration_waits_for_who_grants_at_that_moment() {
+    let test = of_an_earlier_release().await;
+    test.run(format!("create role clerk_{}", test.name)).await;
+    let mut grants = test.session().await;
+    let grant = format!("begin; select rowlock.grant_role('clerk_{}', 'producer')", test.name);
+    grants.execute(sqlx::AssertSqlSafe(grant)).await.unwrap();
+    let db = test.db.clone();
+    let migration = tokio::spawn(async move { db.migrate().await });
+    test.until_somebody_waits().await;
+    grants.execute("commit").await.unwrap();
+    migration.await.unwrap().unwrap();
+    let may = format!(
+        "select has_function_privilege('clerk_{}', 'rowlock.enqueue(text,text,json,jsonb)', 'execute')",
+        test.name
+    );
+    assert!(test.one::<bool>(may).await);
+    test.run(format!("select rowlock.revoke_role('clerk_{0}'); drop role clerk_{0}", test.name)).await;
+}
+
 #[tokio::test]
 async fn a_migration_that_changes_nothing_replaces_no_function() {
     let test = TestDb::new().await;
