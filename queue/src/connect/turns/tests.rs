@@ -1,17 +1,23 @@
 //! Tenants' servers that send long answers: sound ones, and ones that never end.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use sqlx::postgres::PgRow;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
+    task::consume_budget,
     time::{sleep, timeout},
 };
 
 use super::*;
 use crate::{
     Tenants,
-    connect::{Connect, Connector, SessionMode, UrlTrust, dial::Dialed, session::Session, values::Servers},
+    connect::{
+        Connect, Connector, SessionMode, UrlTrust,
+        dial::{Dialed, Stream},
+        session::Session,
+        values::Servers,
+    },
 };
 
 /// With which a client ends a question.
@@ -76,13 +82,17 @@ async fn serve(mut stream: DuplexStream, script: Vec<(Duration, Vec<u8>)>) -> st
 }
 
 async fn connect(tenant: &Tenant, script: Vec<(Duration, Vec<u8>)>) -> Session {
+    let (ours, theirs) = duplex(1 << 20);
+    tokio::spawn(serve(theirs, script));
+    begin(tenant, Box::new(ours)).await
+}
+
+async fn begin(tenant: &Tenant, stream: Box<dyn Stream>) -> Session {
     let url = "postgres://u:p@localhost/d?sslmode=disable";
     let own = Some(tenant.clone());
     let connect = Connect { trust: UrlTrust::Tenant, tenant: own, ..Connect::new(url, "test", 1) };
     let connector = Connector::new(&connect, SessionMode::Pooled).unwrap();
-    let (ours, theirs) = duplex(1 << 20);
-    tokio::spawn(serve(theirs, script));
-    let dialed = Dialed { stream: Box::new(ours), safe: false };
+    let dialed = Dialed { stream, safe: false };
     let started = connector.begin(dialed, Servers::ReadWrite, "there".to_owned()).await;
     started.unwrap_or_else(|failed| panic!("{failed:?}"))
 }
@@ -158,4 +168,59 @@ async fn who_says_goodbye_after_a_long_answer_may_send_the_next_at_once() {
     assert_eq!(ask(&mut session).await.unwrap().len(), 260);
     session.close().await;
     assert!(timeout(SOON, tenant.turn()).await.is_ok_and(|turn| turn.is_some()), "it has to wait");
+}
+
+/// A socket that holds more than is read from it, always: a long answer, then notifications without end.
+struct Flood {
+    first: Vec<u8>,
+    then: Vec<u8>,
+    at: usize,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        // As every socket of the runtime does, it has others run now and then.
+        ready!(pin!(consume_budget()).poll(cx));
+        while 0 < room.remaining() {
+            let from = match self.at.checked_sub(self.first.len()) {
+                None => &self.first[self.at..],
+                Some(beyond) => &self.then[beyond % self.then.len()..],
+            };
+            let count = from.len().min(room.remaining());
+            room.put_slice(&from[..count]);
+            self.at += count;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, said: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Ok(said.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Before, the time was looked at only while there was nothing to read.
+#[tokio::test]
+async fn a_server_that_keeps_us_reading_in_a_long_answer_is_cut_off_as_soon() {
+    let start = [message(b'R', &[0; 4]), message(b'K', &[1; 8]), message(b'Z', b"I")].concat();
+    let first = [start, prepared(), rows(300)].concat();
+    let then = message(b'A', b"\0\0\0\x01rowlock\x007\0").repeat(1000);
+    let tenant = Arc::new(Tenants::default()).tenant("hostile");
+    let mut session = begin(&tenant, Box::new(Flood { first, then, at: 0 })).await;
+    let answer = timeout(LONG_LONGEST + SOON, ask(&mut session)).await.expect("it is cut off");
+    let fault = session.fault().expect("the reason is told").to_string();
+    assert!(answer.is_err() && fault.contains("was not complete within 2s"), "{fault}");
 }
