@@ -279,6 +279,21 @@ async fn a_migration_that_changes_nothing_replaces_no_function() {
     assert_eq!(test.one::<i64>(written).await, before);
 }
 
+/// Applied without a look into their bodies, since they call each other in any order.
+#[tokio::test]
+async fn functions_in_sql_name_what_is_there() {
+    let test = TestDb::empty().await;
+    let all = "do $$ declare f record; begin
+      for f in select p.oid, p.proname from pg_proc p join pg_language l on l.oid = p.prolang
+          where p.pronamespace = 'rowlock'::regnamespace and p.prokind = 'f' and l.lanname in ('sql', 'plpgsql') loop
+        begin
+          execute pg_get_functiondef(f.oid);
+        exception when others then raise exception '%: %', f.proname, sqlerrm;
+        end;
+      end loop; end $$";
+    test.run(all).await;
+}
+
 /// How much each producer and instance has to get done before and after the migration.
 const SOME: u64 = 30;
 
