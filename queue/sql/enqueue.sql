@@ -31,7 +31,7 @@ begin
     prio := coalesce((options->>'priority')::smallint, prio);
     attempts := (options->>'max_attempts')::smallint;
     due := rowlock.due_of(options);
-    if due > now() + q.max_delay then perform rowlock.refuse_delay(q); end if;
+    if due > clock_timestamp() + q.max_delay then perform rowlock.refuse_delay(q); end if;
     if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
     if (options->>'notify')::boolean is false then perform set_config('rowlock.notify', 'off', true); q.notify_until := '-infinity'; end if;
   end if;

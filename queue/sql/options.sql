@@ -60,7 +60,7 @@ begin
     end;
   end if;
   -- Clients know no infinity, and few a year with five digits.
-  if due > now() + interval '100 years' then
+  if due > clock_timestamp() + interval '100 years' then
     raise exception 'the task would be due in more than 100 years' using errcode = 'RL005',
         hint = 'The latest possible time is 100 years from now.';
   end if;

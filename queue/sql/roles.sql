@@ -92,6 +92,8 @@ set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare unknown text;
 begin
+  -- First: two that had each written before they lock would wait for each other.
+  lock table rowlock.access in share row exclusive mode;
   if $2 is null or $2 not in ('producer', 'worker', 'reader') then
     raise exception 'unknown permission "%"', $2 using errcode = 'RL005',
         hint = 'Permissions are producer, worker and reader.';
@@ -119,6 +121,7 @@ set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare f regprocedure;
 begin
+  lock table rowlock.access in share row exclusive mode;
   delete from rowlock.access a where a.role = $1 and ($2 is null or a.permission = $2);
   if not exists (select 1 from pg_roles r where r.rolname = $1) then
     perform rowlock.renew_grants();

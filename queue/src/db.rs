@@ -65,7 +65,8 @@ impl Connect {
             let answer =
                 timeout(STATEMENT_TIMEOUT, session.ask(async |connection| connection.fetch_one(asked).await))
                     .await;
-            let answer = answer.map_err(|_| Error::Timeout)?.map_err(|error| Error::at(&place, error))?;
+            let answer =
+                answer.map_err(|_| Error::Timeout)?.map_err(|error| session.error_at(&place, error))?;
             if answer.try_get::<Option<&str>, _>(0)? == Some("on") {
                 user = Some(answer.try_get::<String, _>(1)?.into());
             }

@@ -164,12 +164,16 @@ impl Db {
         loop {
             match self.migrate_once().await {
                 Err(error) if 0 < races && error.made_meanwhile() => races -= 1,
-                done => return done,
+                Err(error) => return Err(error),
+                // A later release was first: the next look says whether this one works with it.
+                Ok(None) => (),
+                Ok(Some(report)) => return Ok(report),
             }
         }
     }
 
-    async fn migrate_once(&self) -> Result<MigrateReport> {
+    /// `None`: a later release has migrated since its version was looked up.
+    async fn migrate_once(&self) -> Result<Option<MigrateReport>> {
         let schema = self.schema().await?;
         if !schema.ours {
             return Err(schema.of_another());
@@ -181,24 +185,31 @@ impl Db {
         let from = found.map_or(0, |found| found.version);
         if let Some(found) = found.filter(|found| found.version > SCHEMA_VERSION) {
             found.refuse_newer()?;
-            return Ok(MigrateReport { from, to: from, notes: Vec::new() });
+            return Ok(Some(MigrateReport { from, to: from, notes: Vec::new() }));
         }
         self.refuse_no_encoding().await?;
         let mut lent = self.pool.acquire().await?;
         let published = catch_panic(apply(lent.connection(), &schema)).await;
-        let published = lent.release(published)?;
+        let Some(published) = lent.release(published)? else { return Ok(None) };
         let notes = published.then(|| PUBLICATION_NOTE.to_owned()).into_iter().collect();
-        Ok(MigrateReport { from, to: SCHEMA_VERSION, notes })
+        Ok(Some(MigrateReport { from, to: SCHEMA_VERSION, notes }))
     }
 }
 
-/// Runs the migrations that are missing, in one transaction. Answers with whether all tables are published.
-async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<bool> {
+/// Runs the migrations that are missing, in one transaction. Answers with whether all tables are published;
+/// `None`, and does nothing, where they are a later release's: its functions are newer.
+async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<Option<bool>> {
     let mut tx = connection.begin_with(BEGIN).await?;
     // One migrator at a time, for the whole database, by locks that need a right: a schema's name is
     // unique, and so it waits for the other one's commit; the table is ours.
-    if schema.owner.is_none() {
-        tx.execute("create schema rowlock").await?;
+    match &schema.owner {
+        None => _ = tx.execute("create schema rowlock").await?,
+        // All in it is the owner's, whoever migrates: functions run as their owner, and only that one may
+        // replace them.
+        Some(owner) => {
+            let become_owner = query_unprepared("select pg_catalog.set_config('role', $1, true)");
+            become_owner.bind(owner).execute(&mut *tx).await?;
+        }
     }
     if schema.migrated {
         tx.execute("lock table rowlock.migration in share row exclusive mode").await?;
@@ -210,14 +221,20 @@ async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<b
         .fetch_one(&mut *tx)
         .await?
         .try_get(0)?;
+    if found.is_some_and(|found| found > SCHEMA_VERSION) {
+        tx.rollback().await?;
+        return Ok(None);
+    }
     apply_tables(&mut tx, found.unwrap_or(0)).await?;
+    // Who grants and revokes writes to the functions, too, and Postgres has no two do so at once.
+    tx.execute("lock table rowlock.access in share row exclusive mode").await?;
     apply_functions(&mut tx).await?;
     // Functions that are new have no grants yet.
     tx.execute("select rowlock.renew_grants()").await?;
     let asked = "select exists (select 1 from pg_publication p where p.puballtables)";
     let published = query_unprepared(asked).fetch_one(&mut *tx).await?.try_get(0)?;
     tx.commit().await?;
-    Ok(published)
+    Ok(Some(published))
 }
 
 /// Applies what is newer than the version `found`.

@@ -54,7 +54,7 @@ impl Listener {
         let row = bounded(async {
             let answer =
                 catch_panic(heartbeat::statement(heartbeat).fetch_one(self.session.connection())).await;
-            answer.map_err(|error| Error::at(&self.place, error))
+            answer.map_err(|error| self.session.error_at(&self.place, error))
         });
         heartbeat::answer(&row.await?, sent)
     }
@@ -79,7 +79,7 @@ impl Listener {
     async fn ask_to_listen(&mut self) -> Result<()> {
         bounded(async {
             let asked = catch_panic(self.session.connection().execute(AssertSqlSafe(LISTEN))).await;
-            asked.map(drop).map_err(|error| Error::at(&self.place, error))
+            asked.map(drop).map_err(|error| self.session.error_at(&self.place, error))
         })
         .await
     }

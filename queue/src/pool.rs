@@ -134,8 +134,7 @@ impl PooledConnection {
         match answer {
             Err(error) if !is_reusable(&error) => {
                 pool.forget();
-                let fault = kept.session.fault();
-                return Err(fault.unwrap_or_else(|| Error::at(&pool.connector().place(), error)));
+                return Err(kept.session.error_at(&pool.connector().place(), error));
             }
             _ if LIFETIME <= kept.opened.elapsed() || pool.permits.is_closed() => (),
             _ => pool.idle().push(kept),

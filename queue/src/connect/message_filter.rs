@@ -93,6 +93,8 @@ impl MessageFilter {
 
     /// Waits for leave, where the answer has become a long one. To be polled before it is passed on.
     pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        // The next question has no answer yet, however long the one before was.
+        self.note_question();
         match &mut self.turns {
             Some(turns) => turns.poll_take(cx, self.answered, self.messages),
             None => Poll::Ready(Ok(())),
@@ -129,6 +131,12 @@ impl MessageFilter {
         }
     }
 
+    fn note_question(&mut self) {
+        if self.asked.is_new() {
+            (self.answered, self.messages) = (0, 0);
+        }
+    }
+
     /// Bytes of the message, its type included.
     pub(super) fn check(&mut self, head: Head) -> Result<usize, Fault> {
         let Head { kind, count, .. } = head;
@@ -137,9 +145,7 @@ impl MessageFilter {
         if matches!(kind, b'T' | b'D') && count > self.columns {
             return Err(Fault::Protocol(format!("a row of {count} columns; {} are taken", self.columns)));
         }
-        if self.asked.is_new() {
-            (self.answered, self.messages) = (0, 0);
-        }
+        self.note_question();
         if kind == b'S' {
             self.reported += length;
         }

@@ -135,6 +135,11 @@ impl Session {
         &mut self.connection
     }
 
+    /// Why a statement failed: what the relay broke the connection off for, if it did.
+    pub(crate) fn error_at(&self, place: &str, error: sqlx::Error) -> Error {
+        self.fault().unwrap_or_else(|| Error::at(place, error))
+    }
+
     /// Why the relay broke it off, if it did.
     pub(crate) fn fault(&self) -> Option<Error> {
         self.fault.get().map(|why| Error::Unreachable(why.clone()))

@@ -38,11 +38,13 @@ impl Asked {
     /// A question of ours begins.
     pub(super) fn begin(&self, may_be_long: bool) {
         self.may_be_long.store(may_be_long, Ordering::Relaxed);
-        self.is_new.store(true, Ordering::Relaxed);
+        self.is_new.store(true, Ordering::Release);
     }
 
-    /// The answer is all there.
+    /// The answer is all there. What comes after it belongs to no answer, and is counted from zero.
     pub(super) fn end(&self, is_sound: bool) {
+        // Before the turn is given up, so that nobody takes another one for an answer that is over.
+        self.begin(false);
         // Dropped without a word it was none.
         if let Some((turn, _)) = self.turn().take().filter(|_| is_sound) {
             turn.end();
@@ -52,6 +54,11 @@ impl Asked {
     /// Whether there was another question since this was asked.
     pub(super) fn is_new(&self) -> bool {
         self.is_new.load(Ordering::Relaxed) && self.is_new.swap(false, Ordering::Relaxed)
+    }
+
+    /// The same, to be asked again.
+    fn is_over(&self) -> bool {
+        self.is_new.load(Ordering::Acquire)
     }
 
     fn turn(&self) -> MutexGuard<'_, Option<(Turn, Instant)>> {
@@ -84,8 +91,15 @@ impl Turns {
         bytes: u64,
         messages: u32,
     ) -> Poll<Result<(), Fault>> {
-        if (bytes <= SHORT && messages <= SHORT_MESSAGES) || self.asked.deadline().is_some() {
-            return Poll::Ready(Ok(()));
+        let is_short = bytes <= SHORT && messages <= SHORT_MESSAGES;
+        match self.asked.deadline() {
+            // Here, too: a server that sends faster than we read keeps the timer from being asked.
+            Some(deadline) if deadline <= Instant::now() => return Poll::Ready(Err(late())),
+            None if !is_short && !self.asked.is_over() => (),
+            _ => {
+                self.waits = None;
+                return Poll::Ready(Ok(()));
+            }
         }
         if !self.asked.may_be_long.load(Ordering::Relaxed) {
             let said = format!("{bytes} bytes where a word was asked for");
@@ -121,8 +135,13 @@ impl Turns {
             timer.as_mut().reset(deadline);
         }
         ready!(timer.as_mut().poll(cx));
-        Poll::Ready(Fault::Unreachable(format!(
-            "a long answer of the database was not complete within {LONG_LONGEST:?}"
-        )))
+        Poll::Ready(late())
     }
 }
+
+fn late() -> Fault {
+    Fault::Unreachable(format!("a long answer of the database was not complete within {LONG_LONGEST:?}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -107,11 +107,10 @@ async fn what_speaks_something_else_is_not_told_apart() {
     }
 }
 
-#[tokio::test]
-async fn a_message_without_end_ends_a_session_that_has_begun() {
-    let test = TestDb::new().await;
-    let server = port_of(&test);
-    let fake_server = FakeServer::start(move |mut client| async move {
+/// Passes on what both say; once the client has said `words`, it begins a message without end.
+async fn endless_after(words: &'static str, test: &TestDb) -> FakeServer {
+    let server = port_of(test);
+    FakeServer::start(move |mut client| async move {
         let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
         let first = startup(&mut client).await?;
         server.write_all(&first).await?;
@@ -121,7 +120,7 @@ async fn a_message_without_end_ends_a_session_that_has_begun() {
             let mut bytes = [0; 4096];
             loop {
                 let n = asks.read(&mut bytes).await?;
-                if bytes[..n].windows(19).any(|words| words == b"from rowlock.statis") {
+                if bytes[..n].windows(words.len()).any(|part| part == words.as_bytes()) {
                     return std::io::Result::Ok(());
                 }
                 asked.write_all(&bytes[..n]).await?;
@@ -134,10 +133,30 @@ async fn a_message_without_end_ends_a_session_that_has_begun() {
         hears.write_all(&[b'D', 0x7f, 0xff, 0xff, 0xff]).await?;
         asks.read_to_end(&mut Vec::new()).await.map(drop)
     })
-    .await;
+    .await
+}
+
+#[tokio::test]
+async fn a_message_without_end_ends_a_session_that_has_begun() {
+    let test = TestDb::new().await;
+    let fake_server = endless_after("from rowlock.statis", &test).await;
     let db = Db::connect(&fake_server.connect_to(&test, "")).await.unwrap();
     let error = rowlock_queue::queue_stats(&db).await.expect_err("no row is as long");
     assert!(matches!(&error, Error::Unreachable(said) if said.contains(NO_POSTGRES)), "{error:?}");
+}
+
+/// Before, it was said that the connection was lost, and not why.
+#[tokio::test]
+async fn a_message_without_end_ends_a_session_that_begins_or_listens_with_the_reason() {
+    let test = TestDb::new().await;
+    for words in ["rowlock.direct', true", "LISTEN"] {
+        let fake_server = endless_after(words, &test).await;
+        let error = rowlock_queue::listen(&fake_server.connect_to(&test, "")).await.expect_err(words);
+        assert!(
+            matches!(&error, Error::Unreachable(said) if said.contains(NO_POSTGRES)),
+            "{words}: {error:?}"
+        );
+    }
 }
 
 /// Passes on what both say; once the client has said `words`, the next row has a value without a byte.

@@ -213,3 +213,22 @@ async fn a_grant_that_cannot_be_is_refused_with_a_hint() {
         assert!(found == code_of_ours && said.contains(hint), "{arguments}: {found} {said}");
     }
 }
+
+/// Before, two of them waited for each other, and one failed.
+#[tokio::test]
+async fn permissions_are_granted_and_taken_back_by_many_at_once() {
+    let test = TestDb::new().await;
+    let roles: Vec<String> = (0..4).map(|number| format!("clerk_{number}_{}", test.name)).collect();
+    for role in &roles {
+        test.run(format!("create role {role}")).await;
+    }
+    for _ in 0..10 {
+        for verb in ["grant_role('{}', 'producer')", "revoke_role('{}')"] {
+            let statements = roles.iter().map(|role| format!("select rowlock.{}", verb.replace("{}", role)));
+            futures_util::future::join_all(statements.map(|sql| test.run(sql))).await;
+        }
+    }
+    for role in &roles {
+        test.run(format!("drop role {role}")).await;
+    }
+}

@@ -81,6 +81,27 @@ async fn an_owner_without_other_rights_migrates() {
     assert_eq!(test.db.migrate().await.unwrap().from, SCHEMA_VERSION);
 }
 
+/// Before, what a superuser's migration made anew was the superuser's, and the owner could migrate no more.
+#[tokio::test]
+async fn whoever_migrates_all_belongs_to_the_owner_of_the_schema() {
+    let (test, owner) = owned().await;
+    owner.migrate().await.unwrap();
+    let earlier =
+        "drop function rowlock.as_json(text[]) cascade; update rowlock.migration set functions = 'other'";
+    for db in [&test.db, &owner] {
+        test.run(earlier).await;
+        db.migrate().await.unwrap();
+        let owners: i64 = test
+            .one(
+                "select count(distinct x.o) from (
+               select p.proowner o from pg_proc p where p.pronamespace = 'rowlock'::regnamespace
+               union select c.relowner from pg_class c where c.relnamespace = 'rowlock'::regnamespace) x",
+            )
+            .await;
+        assert_eq!(owners, 1);
+    }
+}
+
 /// Before, the next migration called the functions that it found there, as the owner of the database.
 #[tokio::test]
 async fn a_schema_of_another_owner_is_refused_and_nothing_in_it_is_called() {
@@ -202,6 +223,52 @@ async fn a_migration_replaces_functions_and_keeps_what_was_granted() {
     rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.unwrap();
 }
 
+/// Before, the older release's functions replaced the newer ones, and the database was said to have the newer.
+#[tokio::test]
+async fn of_two_releases_that_migrate_at_once_the_newer_ones_functions_stay() {
+    let test = of_an_earlier_release().await;
+    let mut newer = test.session().await;
+    let migrates = format!(
+        "begin; lock table rowlock.migration in share row exclusive mode;
+         insert into rowlock.migration values (99, 'of a later release', {SCHEMA_VERSION});
+         create or replace function rowlock.enqueue_many_limit() returns int language sql immutable return 99"
+    );
+    newer.execute(sqlx::AssertSqlSafe(migrates)).await.unwrap();
+    let db = test.db.clone();
+    let older = tokio::spawn(async move { db.migrate().await });
+    let waits =
+        "select count(*) from pg_locks where not granted and relation = 'rowlock.migration'::regclass";
+    while test.one::<i64>(waits).await == 0 {
+        assert!(!older.is_finished(), "it waits for the newer one");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    newer.execute("commit").await.unwrap();
+    let report = older.await.unwrap().unwrap();
+    assert_eq!((report.from, report.to), (99, 99));
+    assert_eq!(test.one::<i32>("select rowlock.enqueue_many_limit()").await, 99);
+}
+
+/// Before, the migration failed: "tuple concurrently updated".
+#[tokio::test]
+async fn a_migration_waits_for_who_grants_at_that_moment() {
+    let test = of_an_earlier_release().await;
+    test.run(format!("create role clerk_{}", test.name)).await;
+    let mut grants = test.session().await;
+    let grant = format!("begin; select rowlock.grant_role('clerk_{}', 'producer')", test.name);
+    grants.execute(sqlx::AssertSqlSafe(grant)).await.unwrap();
+    let db = test.db.clone();
+    let migration = tokio::spawn(async move { db.migrate().await });
+    test.until_somebody_waits().await;
+    grants.execute("commit").await.unwrap();
+    migration.await.unwrap().unwrap();
+    let may = format!(
+        "select has_function_privilege('clerk_{}', 'rowlock.enqueue(text,text,json,jsonb)', 'execute')",
+        test.name
+    );
+    assert!(test.one::<bool>(may).await);
+    test.run(format!("select rowlock.revoke_role('clerk_{0}'); drop role clerk_{0}", test.name)).await;
+}
+
 #[tokio::test]
 async fn a_migration_that_changes_nothing_replaces_no_function() {
     let test = TestDb::new().await;
@@ -210,6 +277,21 @@ async fn a_migration_that_changes_nothing_replaces_no_function() {
     let before: i64 = test.one(written).await;
     test.db.migrate().await.unwrap();
     assert_eq!(test.one::<i64>(written).await, before);
+}
+
+/// Applied without a look into their bodies, since they call each other in any order.
+#[tokio::test]
+async fn functions_in_sql_name_what_is_there() {
+    let test = TestDb::empty().await;
+    let all = "do $$ declare f record; begin
+      for f in select p.oid, p.proname from pg_proc p join pg_language l on l.oid = p.prolang
+          where p.pronamespace = 'rowlock'::regnamespace and p.prokind = 'f' and l.lanname in ('sql', 'plpgsql') loop
+        begin
+          execute pg_get_functiondef(f.oid);
+        exception when others then raise exception '%: %', f.proname, sqlerrm;
+        end;
+      end loop; end $$";
+    test.run(all).await;
 }
 
 /// How much each producer and instance has to get done before and after the migration.

@@ -225,7 +225,10 @@ async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
         ("RL005", "queue \"mail\" takes no task that is due in more than 30 days (limits.maxDelay)")
     );
     assert!(hint.unwrap().contains("raise limits.maxDelay"));
-    enqueue_in(29 * day).await.unwrap();
+    // Before, what is exactly as far ahead as allowed was refused, since the transaction began a moment earlier.
+    enqueue_in(30 * day).await.unwrap();
+    let late = "begin; select pg_sleep(0.1); select rowlock.enqueue_many('mail', 't', '[1]', '{\"delay\": \"30 days\"}'); commit";
+    test.run(late).await;
     let many = "select rowlock.enqueue_many('mail', 't', '[1, 2]', jsonb_build_object('run_at', now() + interval '31 days'))";
     let refused = test.pool.execute(many).await.unwrap_err().to_string();
     assert!(refused.contains("limits.maxDelay"), "{refused}");

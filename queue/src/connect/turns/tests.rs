@@ -1,0 +1,226 @@
+//! Tenants' servers that send long answers: sound ones, and ones that never end.
+
+use std::{pin::pin, sync::Arc};
+
+use sqlx::postgres::PgRow;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
+    task::consume_budget,
+    time::{sleep, timeout},
+};
+
+use super::*;
+use crate::{
+    Tenants,
+    connect::{
+        Connect, Connector, SessionMode, UrlTrust,
+        dial::{Dialed, Stream},
+        session::Session,
+        values::Servers,
+    },
+};
+
+/// With which a client ends a question.
+const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
+/// As many as may be sent at a time.
+const ALL_TURNS: usize = 4;
+/// What is not to be waited for is there within this time, on a busy machine too.
+const SOON: Duration = Duration::from_secs(1);
+/// Longer than a long answer may take, less than a statement.
+const SLOW: Duration = Duration::from_millis(2500);
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap();
+    [&[kind][..], &length.to_be_bytes(), body].concat()
+}
+
+/// One column of text.
+fn prepared() -> Vec<u8> {
+    let column = [b"a\0".as_slice(), &[0; 6], &25_u32.to_be_bytes(), &[0xff; 6], &[0, 0]].concat();
+    let columns = message(b'T', &[&[0, 1][..], &column].concat());
+    [message(b'1', &[]), message(b't', &[0, 0]), columns, message(b'Z', b"I")].concat()
+}
+
+fn rows(count: usize) -> Vec<u8> {
+    [message(b'2', &[]), message(b'D', &[0, 1, 0, 0, 0, 1, b'x']).repeat(count)].concat()
+}
+
+fn end() -> Vec<u8> {
+    [message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat()
+}
+
+fn long() -> Vec<u8> {
+    [rows(usize::try_from(SHORT_MESSAGES).unwrap() + 10), end()].concat()
+}
+
+/// Says each of these when it is asked the next time, after a while. One that has no end goes on with rows, a byte
+/// at a time.
+async fn serve(mut stream: DuplexStream, script: Vec<(Duration, Vec<u8>)>) -> std::io::Result<()> {
+    let start = [message(b'R', &[0; 4]), message(b'K', &[1; 8]), message(b'Z', b"I")].concat();
+    stream.write_all(&start).await?;
+    let (mut heard, mut at) = (Vec::new(), 0);
+    for (pause, said) in script {
+        loop {
+            if let Some(found) = heard[at..].windows(SYNC.len()).position(|part| *part == SYNC) {
+                at += found + SYNC.len();
+                break;
+            }
+            if stream.read_buf(&mut heard).await? == 0 {
+                return Ok(());
+            }
+        }
+        sleep(pause).await;
+        stream.write_all(&said).await?;
+        if !said.ends_with(&message(b'Z', b"I")) {
+            for byte in message(b'D', &[0, 1, 0, 0, 0, 1, b'x']).iter().cycle() {
+                sleep(Duration::from_millis(50)).await;
+                stream.write_all(&[*byte]).await?;
+            }
+        }
+    }
+    stream.read_to_end(&mut Vec::new()).await.map(drop)
+}
+
+async fn connect(tenant: &Tenant, script: Vec<(Duration, Vec<u8>)>) -> Session {
+    let (ours, theirs) = duplex(1 << 20);
+    tokio::spawn(serve(theirs, script));
+    begin(tenant, Box::new(ours)).await
+}
+
+async fn begin(tenant: &Tenant, stream: Box<dyn Stream>) -> Session {
+    let url = "postgres://u:p@localhost/d?sslmode=disable";
+    let own = Some(tenant.clone());
+    let connect = Connect { trust: UrlTrust::Tenant, tenant: own, ..Connect::new(url, "test", 1) };
+    let connector = Connector::new(&connect, SessionMode::Pooled).unwrap();
+    let dialed = Dialed { stream, safe: false };
+    let started = connector.begin(dialed, Servers::ReadWrite, "there".to_owned()).await;
+    started.unwrap_or_else(|failed| panic!("{failed:?}"))
+}
+
+async fn ask(session: &mut Session) -> sqlx::Result<Vec<PgRow>> {
+    session.ask(async |connection| sqlx::query("select a from f()").fetch_all(connection).await).await
+}
+
+fn at_once(said: Vec<u8>) -> (Duration, Vec<u8>) {
+    (Duration::ZERO, said)
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_end_a_long_answer_is_cut_off_and_the_next_tenant_has_its_turn() {
+    let all = Arc::new(Tenants::default());
+    let mut hostile = Vec::new();
+    for number in 0..ALL_TURNS {
+        let script = vec![at_once(prepared()), at_once(rows(300))];
+        let mut session = connect(&all.tenant(&format!("hostile-{number}")), script).await;
+        hostile.push(tokio::spawn(async move {
+            let answer = timeout(LONG_LONGEST + SOON, ask(&mut session)).await;
+            (answer.expect("it is cut off").map(drop), session.fault())
+        }));
+    }
+    let sound = all.tenant("sound");
+    let mut session = connect(&sound, vec![at_once(prepared()), at_once(long())]).await;
+    while timeout(Duration::from_millis(1), all.tenant("another").turn()).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let waited = Instant::now();
+    let rows = timeout(LONG_LONGEST + SOON, ask(&mut session)).await.expect("it has its turn").unwrap();
+    assert_eq!(rows.len(), 260);
+    assert!(Duration::from_secs(1) < waited.elapsed(), "all turns were taken");
+    for session in hostile {
+        let (answer, fault) = session.await.unwrap();
+        let fault = fault.expect("the reason is told").to_string();
+        assert!(answer.is_err() && fault.contains("was not complete within 2s"), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_follows_a_long_one_is_a_short_one_and_may_take_its_time() {
+    let tenant = Arc::new(Tenants::default()).tenant("sound");
+    let short = [rows(1), end()].concat();
+    let script = vec![at_once(prepared()), at_once(long()), (SLOW, short)];
+    let mut session = connect(&tenant, script).await;
+    assert_eq!(ask(&mut session).await.unwrap().len(), 260);
+    let answer = ask(&mut session).await;
+    assert_eq!(answer.unwrap_or_else(|_| panic!("{:?}", session.fault())).len(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_had_a_long_answer_is_as_good_as_another() {
+    let tenant = Arc::new(Tenants::default()).tenant("sound");
+    let short = || at_once([rows(1), end()].concat());
+    let script = vec![at_once(prepared()), at_once(long()), short(), at_once(long()), short()];
+    let mut session = connect(&tenant, script).await;
+    assert_eq!(ask(&mut session).await.unwrap().len(), 260);
+    let question = sqlx::query("select a from f()");
+    let answer = question.fetch_all(session.connection()).await;
+    assert_eq!(answer.unwrap_or_else(|_| panic!("{:?}", session.fault())).len(), 1);
+    // From then on another task passes on the bytes.
+    assert_eq!(ask(&mut session).await.unwrap().len(), 260);
+    sleep(SLOW).await;
+    let answer = ask(&mut session).await;
+    assert_eq!(answer.unwrap_or_else(|_| panic!("{:?}", session.fault())).len(), 1);
+}
+
+#[tokio::test]
+async fn who_says_goodbye_after_a_long_answer_may_send_the_next_at_once() {
+    let tenant = Arc::new(Tenants::default()).tenant("sound");
+    let mut session = connect(&tenant, vec![at_once(prepared()), at_once(long())]).await;
+    assert_eq!(ask(&mut session).await.unwrap().len(), 260);
+    session.close().await;
+    assert!(timeout(SOON, tenant.turn()).await.is_ok_and(|turn| turn.is_some()), "it has to wait");
+}
+
+/// A socket that holds more than is read from it, always: a long answer, then notifications without end.
+struct Flood {
+    first: Vec<u8>,
+    then: Vec<u8>,
+    at: usize,
+}
+
+impl AsyncRead for Flood {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        // As every socket of the runtime does, it has others run now and then.
+        ready!(pin!(consume_budget()).poll(cx));
+        while 0 < room.remaining() {
+            let from = match self.at.checked_sub(self.first.len()) {
+                None => &self.first[self.at..],
+                Some(beyond) => &self.then[beyond % self.then.len()..],
+            };
+            let count = from.len().min(room.remaining());
+            room.put_slice(&from[..count]);
+            self.at += count;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Flood {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, said: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Ok(said.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Before, the time was looked at only while there was nothing to read.
+#[tokio::test]
+async fn a_server_that_keeps_us_reading_in_a_long_answer_is_cut_off_as_soon() {
+    let start = [message(b'R', &[0; 4]), message(b'K', &[1; 8]), message(b'Z', b"I")].concat();
+    let first = [start, prepared(), rows(300)].concat();
+    let then = message(b'A', b"\0\0\0\x01rowlock\x007\0").repeat(1000);
+    let tenant = Arc::new(Tenants::default()).tenant("hostile");
+    let mut session = begin(&tenant, Box::new(Flood { first, then, at: 0 })).await;
+    let answer = timeout(LONG_LONGEST + SOON, ask(&mut session)).await.expect("it is cut off");
+    let fault = session.fault().expect("the reason is told").to_string();
+    assert!(answer.is_err() && fault.contains("was not complete within 2s"), "{fault}");
+}
