@@ -124,7 +124,8 @@ impl TestDb {
         self.one(format!("select rowlock.task_state({id})")).await
     }
 
-    /// Puts every heartbeat of an instance twenty seconds back, so that by the server's clock it may be rescued.
+    /// Puts every heartbeat of an instance twenty seconds back, so that by the server's clock it may be
+    /// rescued.
     pub async fn silence(&self, instance: InstanceId) {
         self.run(format!(
             "update rowlock.heartbeat set at = at - interval '20 seconds' where instance = {instance}"
@@ -153,7 +154,8 @@ impl TestDb {
     /// # Panics
     /// If none does within ten seconds.
     pub async fn until_somebody_waits(&self) {
-        let waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
+            and wait_event_type = 'Lock'";
         let since = std::time::Instant::now();
         while self.one::<i64>(waiting).await == 0 {
             assert!(since.elapsed().as_secs() < 10, "nobody waits for a lock");
@@ -181,7 +183,8 @@ impl Drop for TestDb {
         let drop = format!("drop database if exists {} with (force)", self.name);
         let logins = format!(
             "do $$ declare r name; begin
-               for r in select rolname from pg_roles where right(rolname, {}) = '_{}' loop execute format('drop role %I', r); end loop; end $$",
+               for r in select rolname from pg_roles where right(rolname, {}) = '_{}' loop \
+               execute format('drop role %I', r); end loop; end $$",
             self.name.len() + 1,
             self.name
         );

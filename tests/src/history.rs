@@ -1,7 +1,8 @@
-//! The history checker: what was enqueued, what ran, what the database says at the end; and whether it fits together.
+//! The history checker: what was enqueued, what ran, what the database says at the end; and whether it fits
+//! together.
 //!
-//! Pure. Everybody who takes part appends JSON lines ([`Event`]) to a file of their own; the database's side is a [`Final`].
-//! All times are nanoseconds of one machine's clock.
+//! Pure. Everybody who takes part appends JSON lines ([`Event`]) to a file of their own; the database's side
+//! is a [`Final`]. All times are nanoseconds of one machine's clock.
 
 mod check;
 mod read;
@@ -31,10 +32,12 @@ pub enum Event {
     CutOff { run: String, at: u64 },
     /// The handler process ended, and with it all its runs.
     HandlerEnded { handler: u32, at: u64 },
-    /// A stopped instance goes on: what it had already claimed may reach this handler once more before its fence trips.
-    /// No worker can prevent that (it may be stopped between its last look at the clock and the send), a fencing token can.
+    /// A stopped instance goes on: what it had already claimed may reach this handler once more before its
+    /// fence trips. No worker can prevent that (it may be stopped between its last look at the clock and the
+    /// send), a fencing token can.
     InstanceResumed { handler: u32, at: u64 },
-    /// A stopped handler goes on: what it was sent meanwhile it reads now, also where whoever asked has long hung up.
+    /// A stopped handler goes on: what it was sent meanwhile it reads now, also where whoever asked has long
+    /// hung up.
     HandlerResumed { handler: u32, at: u64 },
     /// This instance was killed, was stopped, or ended by itself without leaving: a rescue is its due.
     InstanceFailed { name: String },

@@ -1,7 +1,7 @@
 //! Tests against a real Postgres, and the history checker
 //!
-//! Each test has a database of its own, copied from a migrated template on one server per test process: [`TestDb`]. A test plays
-//! an instance with [`TestInstance`].
+//! Each test has a database of its own, copied from a migrated template on one server per test process:
+//! [`TestDb`]. A test plays an instance with [`TestInstance`].
 
 mod database;
 pub mod doc_blocks;
@@ -25,7 +25,8 @@ pub fn checkout() -> std::path::PathBuf {
     package.parent().expect("the package is a folder of the checkout").to_owned()
 }
 
-/// The arguments of the kubectl command of that verb that a condition prints, between backticks, for somebody to run.
+/// The arguments of the kubectl command of that verb that a condition prints, between backticks, for somebody
+/// to run.
 ///
 /// # Panics
 /// If it prints none.

@@ -11,7 +11,8 @@ use crate::history::{Evidence, Failure, Final, State, TaskEnd, Totals};
 const ASKED: i64 = 200;
 
 const TASKS: &str = "select t.id, coalesce(t.max_attempts, q.max_attempts),
-    case when t.id in (select x.id from rowlock.every_task x order by md5(x.id::text) limit $1) then rowlock.task_state(t.id) end
+    case when t.id in (select x.id from rowlock.every_task x \
+    order by md5(x.id::text) limit $1) then rowlock.task_state(t.id) end
   from rowlock.every_task t join rowlock.queue q on q.id = t.queue";
 
 /// Every place where a task can be, one row for each that it is in.
@@ -20,10 +21,12 @@ const EVIDENCE: &str = "select d.id, 0, d.attempt from rowlock.delayed d
   union all select g, 0, u.attempt from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt),
     generate_series(u.f, u.f + u.n - 1) g where g <> all (l.settled)
   union all select d.id, 2, d.attempt from rowlock.dead d
-  union all select g, r.state, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt),
+  union all select g, r.state, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, \
+  attempt),
     generate_series(u.f, u.f + u.n - 1) g";
 
-/// Of a join whose answer was lost there is an instance that sent no heartbeat but the one of its join; nobody lived there.
+/// Of a join whose answer was lost there is an instance that sent no heartbeat but the one of its join;
+/// nobody lived there.
 const RESCUED: &str = "select i.name from rowlock.instance i
   where i.gone and 1 < (select count(*) from rowlock.heartbeat b where b.instance = i.id)";
 

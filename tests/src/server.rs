@@ -111,7 +111,8 @@ fn clean() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The executable beside the test's own folder, made with every test of this package: what guards servers that a test starts.
+/// The executable beside the test's own folder, made with every test of this package: what guards servers
+/// that a test starts.
 ///
 /// # Errors
 ///

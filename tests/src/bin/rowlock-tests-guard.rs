@@ -1,4 +1,5 @@
-//! `rowlock` under another name, so that a server of the tests has a guard without the command line being built on its own.
+//! `rowlock` under another name, so that a server of the tests has a guard without the command line being
+//! built on its own.
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {

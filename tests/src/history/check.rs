@@ -12,7 +12,8 @@ pub struct Summary {
     pub unknown_committed: usize,
     pub rolled_back: usize,
     pub runs: usize,
-    /// Runs that were sent by an instance, or to a handler, before it was stopped, and may have started after it was resumed.
+    /// Runs that were sent by an instance, or to a handler, before it was stopped, and may have started after
+    /// it was resumed.
     pub stale: usize,
     pub completed: usize,
     pub dead: usize,
@@ -29,7 +30,8 @@ impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} committed (and {} with a lost answer), {} rolled back, {} runs ({} stale), {} completed, {} dead, {} cancelled, {} open, \
+            "{} committed (and {} with a lost answer), {} rolled back, {} runs ({} stale), {} completed, {} \
+                dead, {} cancelled, {} open, \
              {} failures of which {} lost leases and {} interruptions, {} instances rescued",
             self.committed,
             self.unknown_committed,
@@ -139,7 +141,8 @@ fn count_failures(end: &Final, found: &mut Vec<Violation>) -> Failures {
     failures
 }
 
-/// Within the bound; and each one used is explained by one failure, so a release, a snooze or a drain used none.
+/// Within the bound; and each one used is explained by one failure, so a release, a snooze or a drain used
+/// none.
 fn attempts(task: &TaskEnd, runs: &[Run], failures: &Failures, found: &mut Vec<Violation>) {
     let id = task.id;
     let ran = runs.iter().map(|run| run.attempt).max().unwrap_or_default();
@@ -148,7 +151,8 @@ fn attempts(task: &TaskEnd, runs: &[Run], failures: &Failures, found: &mut Vec<V
     if task.max_attempts < attempt {
         found.push(Violation::TooManyAttempts { id, attempt, max: task.max_attempts });
     }
-    // The attempt that completes fails nowhere; an open or dead task has used the attempts it says; one that runs, those before.
+    // The attempt that completes fails nowhere; an open or dead task has used the attempts it says; one that
+    // runs, those before.
     let used = task.evidence.first().map_or(0, |one| {
         if one.state == State::Completed { one.attempt.saturating_sub(1) } else { one.attempt }
     });
@@ -171,9 +175,10 @@ fn completion(id: i64, attempt: u16, runs: &[Run], found: &mut Vec<Violation>) {
     }
 }
 
-/// Two runs never overlap, unless the earlier one had lost its lease or was given up: then the later has a higher attempt. Or unless
-/// it was stopped and handed back (a second SIGTERM): then its handler was hung up on, and the later one may have the same attempt.
-/// The same holds where its instance was ended while it drained, and the handler beside it lived on.
+/// Two runs never overlap, unless the earlier one had lost its lease or was given up: then the later has a
+/// higher attempt. Or unless it was stopped and handed back (a second SIGTERM): then its handler was hung up
+/// on, and the later one may have the same attempt. The same holds where its instance was ended while it
+/// drained, and the handler beside it lived on.
 fn order(id: i64, runs: &[Run], interrupted: bool, found: &mut Vec<Violation>) {
     for (place, later) in runs.iter().enumerate() {
         for earlier in &runs[..place] {

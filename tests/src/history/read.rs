@@ -25,7 +25,8 @@ pub struct Run {
     pub stale: bool,
 }
 
-/// How long after the resumption of an instance, or of the handler itself, a request from before it may start, in nanoseconds.
+/// How long after the resumption of an instance, or of the handler itself, a request from before it may
+/// start, in nanoseconds.
 const INSTANCE_GRACE: u64 = 1_000_000_000;
 const HANDLER_GRACE: u64 = 3_000_000_000;
 
@@ -58,7 +59,8 @@ impl Log {
             let ended = run.ended.map(since);
             let _ = write!(
                 told,
-                "\n  run of attempt {} from {} ms to {ended:?} ms, status {:?}, cut off: {}, stale: {}, token {}",
+                "\n  run of attempt {} from {} ms to {ended:?} ms, status {:?}, cut off: {}, stale: {}, \
+                    token {}",
                 run.attempt,
                 since(run.started),
                 run.status,

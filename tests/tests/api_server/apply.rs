@@ -10,7 +10,8 @@ use crate::table::manifest;
 fn what_is_stored_is_what_was_written() {
     let namespace = namespace("stored");
     let spec = "retry: { maxAttempts: 3 }\n\
-                template: { metadata: { labels: { a: b } }, spec: { containers: [{ name: handler, env: [] }], new: { x: [1] } } }";
+                template: { metadata: { labels: { a: b } }, spec: { containers: [{ name: handler, env: [] \
+                }], new: { x: [1] } } }";
     let stored = read(&["create", "-n", &namespace, "-f", "-"], &manifest(spec));
     let expected = json!({
         "workers": { "total": 10 },

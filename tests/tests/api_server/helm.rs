@@ -25,7 +25,9 @@ dnsConfig: { nameservers: [10.0.0.2] }
 extraVolumes: [{ name: mine, emptyDir: {} }]
 extraVolumeMounts: [{ name: mine, mountPath: /mine }]
 networkPolicy: { from: [{ podSelector: {} }], egress: [{ ports: [{ port: 443 }] }] }
-workerNetworkPolicy: { enabled: true, from: [{ podSelector: {} }], ingress: [{ ports: [{ port: 1 }] }], egress: [{ ports: [{ port: 5432 }] }] }
+workerNetworkPolicy:
+  { enabled: true, from: [{ podSelector: {} }], ingress: [{ ports: [{ port: 1 }] }],
+    egress: [{ ports: [{ port: 5432 }] }] }
 namespaces: [shop]
 class: blue.green_1
 rolloutsAtOnce: 2
@@ -181,7 +183,8 @@ fn an_image_is_one_by_its_digest() {
     assert_eq!(variable(&objects, "ROWLOCK_WORKER_IMAGE"), Some(format!("rowlock-worker:7@{digest}")));
 }
 
-/// Before, both replicas that are not ready kept their nodes from being drained, and a hostile server could fill a node's memory.
+/// Before, both replicas that are not ready kept their nodes from being drained, and a hostile server could
+/// fill a node's memory.
 #[test]
 fn an_operator_that_is_not_well_costs_nobody_a_node() {
     let objects = objects("{}");

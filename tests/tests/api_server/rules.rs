@@ -15,7 +15,8 @@ fn rust(manifest: &str) -> String {
     lines.join("\n")
 }
 
-/// What the API server says to each of the manifests that it refuses, in their order, and how many it accepts.
+/// What the API server says to each of the manifests that it refuses, in their order, and how many it
+/// accepts.
 fn api(manifests: &[String]) -> (Vec<String>, usize) {
     let said = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &manifests.join("---\n"));
     let refusals = said.err.lines().map(bare).collect();
@@ -24,7 +25,8 @@ fn api(manifests: &[String]) -> (Vec<String>, usize) {
 
 /// A refusal without what kubectl puts around it, and without the note that rules were not tried.
 fn bare(line: &str) -> String {
-    const NOTE: &str = ", <nil>: Invalid value: null: some validation rules were not checked because the object \
+    const NOTE: &str = ", <nil>: Invalid value: null: some validation rules were not checked because the \
+        object \
                         was invalid; correct the existing errors to complete validation]";
     let around = ["is invalid: ", "cannot be handled as a TaskQueue: "];
     let text = around.iter().find_map(|around| line.split_once(around)).map_or(line, |(_, text)| text);
@@ -169,7 +171,8 @@ fn any_text_is_a_delay_in_both_or_in_neither() {
     }
 }
 
-/// One to four parts, most of them sound, about as often below the bound as past it, of at most 32 characters.
+/// One to four parts, most of them sound, about as often below the bound as past it, of at most 32
+/// characters.
 fn any_duration(random: &mut fastrand::Rng) -> String {
     let mut text = String::new();
     for _ in 0..random.usize(1..=4) {

@@ -3,7 +3,8 @@
 use crate::kubectl::{kubectl, namespace, ok};
 use crate::table::manifest;
 
-const REFUSAL: &str = "The TaskQueue \"emails\" is invalid: spec.queueName: Invalid value: \"object\": cannot change: the tasks are \
+const REFUSAL: &str = "The TaskQueue \"emails\" is invalid: spec.queueName: Invalid value: \"object\": \
+    cannot change: the tasks are \
                        kept under this name; make a new TaskQueue instead\n";
 
 /// A namespace with a `TaskQueue` of that spec.

@@ -1,5 +1,5 @@
-//! The clock that the database reads is set back and put forward, by an hour and over whole partitions, under load: libfaketime below the
-//! server.
+//! The clock that the database reads is set back and put forward, by an hour and over whole partitions, under
+//! load: libfaketime below the server.
 
 use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
@@ -25,8 +25,8 @@ const LIBRARY: &str = "faketime/libfaketime.so.1";
 const HOUR: i64 = 3600;
 /// Forward last: what waits for a due time of before a step back is due at the latest then.
 const STEPS: [Step; 4] = [Step::to(1), Step::to(0), Step::to(-1), Step::to(2)];
-/// Over partitions, with an instance that starts at each. The second time it is ahead for so long that old partitions are taken away, and
-/// then true time falls into a hole.
+/// Over partitions, with an instance that starts at each. The second time it is ahead for so long that old
+/// partitions are taken away, and then true time falls into a hole.
 const LEAPS: [Step; 7] = [
     Step::starting(8),
     Step::to(0),
@@ -36,16 +36,18 @@ const LEAPS: [Step; 7] = [
     Step::starting(72),
     Step::to(74),
 ];
-/// libfaketime reads its file in a signal handler, too, which may find the server in the midst of allocating memory: it dies of that now
-/// and then, and not of anything of ours.
+/// libfaketime reads its file in a signal handler, too, which may find the server in the midst of allocating
+/// memory: it dies of that now and then, and not of anything of ours.
 const CRASH: &str = "malloc(): unsorted double linked list corrupted";
 const TRIES: usize = 3;
 /// Longer than it takes until every maintainer has looked at the living.
 const BETWEEN: Duration = Duration::from_secs(8);
-/// Tasks flow on: those that are committed after a step are completed in this time. A poll takes a second, a run 0.3 s.
+/// Tasks flow on: those that are committed after a step are completed in this time. A poll takes a second, a
+/// run 0.3 s.
 const FLOWS_WITHIN: Duration = Duration::from_secs(15);
 /// Enqueued before each step; due at the latest after the last one.
-const SCHEDULED: &str = "select rowlock.enqueue_many($1, 'chaos', array['{}', '{}', '{}']::json[], '{\"delay\": \"30 minutes\"}')";
+const SCHEDULED: &str = "select rowlock.enqueue_many($1, 'chaos', array['{}', '{}', '{}']::json[], \
+    '{\"delay\": \"30 minutes\"}')";
 const LOAD: u64 = 2;
 const TOTAL: u32 = 12;
 
@@ -177,11 +179,13 @@ async fn run_scenario(harness: &Harness, clock: &Clock, seed: u64, steps: &[Step
 }
 
 /// As if the clock had gone on for an hour, and it were time to clean.
-const STAYS: &str = "update rowlock.maintenance set steady_since = '-infinity', seen_at = clock_timestamp(), next_cleanup_at = '-infinity'";
+const STAYS: &str = "update rowlock.maintenance set steady_since = '-infinity', seen_at = clock_timestamp(), \
+    next_cleanup_at = '-infinity'";
 
 async fn until_cleaned(watching: &mut PgConnection) -> Result<()> {
     let since = Instant::now();
-    let left = "select exists (select 1 from rowlock.partitions_of('heartbeat') p where p.hi < now() - interval '1 hour')";
+    let left = "select exists (select 1 from rowlock.partitions_of('heartbeat') p \
+        where p.hi < now() - interval '1 hour')";
     while sqlx::query_scalar(left).fetch_one(&mut *watching).await? {
         // One instance a minute has the turn.
         ensure!(since.elapsed() < Duration::from_secs(100), "nobody takes old partitions away");

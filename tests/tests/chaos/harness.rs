@@ -43,7 +43,8 @@ pub(crate) struct Harness {
     temp: Option<tempfile::TempDir>,
 }
 
-/// A number from the environment; empty is as good as not set, so that a Makefile can pass what it was not given.
+/// A number from the environment; empty is as good as not set, so that a Makefile can pass what it was not
+/// given.
 pub(crate) fn from_env(name: &str) -> Result<Option<u64>> {
     match std::env::var(name) {
         Ok(text) if !text.is_empty() => {

@@ -1,4 +1,5 @@
-//! An application: its own connection, transactions short and long, commits and rollbacks; it writes down what it was answered.
+//! An application: its own connection, transactions short and long, commits and rollbacks; it writes down
+//! what it was answered.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,5 @@
-//! A TCP proxy before Postgres that loses answers (the server has done what was asked and said so, and nobody hears of it) and holds
-//! them up.
+//! A TCP proxy before Postgres that loses answers (the server has done what was asked and said so, and nobody
+//! hears of it) and holds them up.
 
 use std::{
     collections::HashMap,
@@ -133,7 +133,8 @@ async fn requests(
         let said = |text: &str| chunk[..n].windows(text.len()).any(|window| window == text.as_bytes());
         let which = || STATEMENTS.iter().position(|(_, text)| said(text));
         match chunk[0] {
-            // Parse gives a statement a name; what is bound and executed under it later is the same statement still.
+            // Parse gives a statement a name; what is bound and executed under it later is the same statement
+            // still.
             b'P' => {
                 prepared.insert(word(&chunk[HEAD.min(n)..n]).to_vec(), which());
                 asks.send_replace(which());
@@ -156,7 +157,8 @@ fn word(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Passes on what the server answers, up to the one that is to be lost: then the connection ends without a word of it.
+/// Passes on what the server answers, up to the one that is to be lost: then the connection ends without a
+/// word of it.
 async fn answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -175,7 +177,8 @@ async fn answers(
         while let Some(message) = message(&held[whole..]) {
             let statement = *asked.borrow();
             match message {
-                // CommandComplete: it was executed, not only prepared. The producer's transaction may have been aborted.
+                // CommandComplete: it was executed, not only prepared. The producer's transaction may have
+                // been aborted.
                 [b'C', _, _, _, _, tag @ ..] => {
                     executed = statement != Some(COMMIT) || tag.starts_with(b"COMMIT");
                 }

@@ -1,4 +1,5 @@
-//! An instance that is stopped between its claim and the handler, for longer than a lease: once it goes on, it starts nothing.
+//! An instance that is stopped between its claim and the handler, for longer than a lease: once it goes on,
+//! it starts nothing.
 
 use std::time::Duration;
 

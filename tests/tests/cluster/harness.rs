@@ -26,7 +26,8 @@ pub(crate) use crate::polling::{PATIENCE, until};
 /// The `TaskQueue` and its queue.
 pub(crate) const NAME: &str = "emails";
 
-/// The operator's way into a namespace, as the chart's notes say (it is released as `rowlock` into the namespace of that name).
+/// The operator's way into a namespace, as the chart's notes say (it is released as `rowlock` into the
+/// namespace of that name).
 pub(crate) const ENTRY: [&str; 5] = [
     "create",
     "rolebinding",
@@ -98,7 +99,8 @@ impl Harness {
         let (ip, port) = (self.route.at.ip(), self.route.at.port());
         let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "db" },
             "spec": { "ports": [{ "port": 5432, "targetPort": port }] } });
-        let endpoints = json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        let endpoints = json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "addressType": "IPv4",
             "metadata": { "name": "db-1", "labels": { "kubernetes.io/service-name": "db" } },
             "ports": [{ "port": port, "protocol": "TCP" }],
             "endpoints": [{ "addresses": [ip], "conditions": { "ready": true } }] });
@@ -114,7 +116,8 @@ impl Harness {
 
     pub(crate) fn secret_named(&self, name: &str, uri: &str) -> Result<()> {
         let metadata = json!({ "name": name });
-        self.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": { "uri": uri } }))
+        self.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata,
+            "stringData": { "uri": uri } }))
     }
 
     /// The container of the handler, merged with what a test wants.

@@ -15,8 +15,8 @@ use crate::kubectl::{kubectl, leader};
 
 const QUIET: Duration = Duration::from_mins(1);
 
-/// What whoever leads writes first is written by then, and so are the last numbers, and the event about the last
-/// change of pods, which waits half a minute for another one.
+/// What whoever leads writes first is written by then, and so are the last numbers, and the event about the
+/// last change of pods, which waits half a minute for another one.
 const TAKES_OVER: Duration = Duration::from_secs(35);
 
 /// As many as others take to end operators, and more.
@@ -48,8 +48,8 @@ async fn a_quiet_minute_has_no_write_and_nothing_was_ever_refused() -> Result<()
     .await
 }
 
-/// How many requests there were before a quiet minute, and all after it. Others end operators meanwhile, and who leads next writes once what there
-/// shall be: another minute, then.
+/// How many requests there were before a quiet minute, and all after it. Others end operators meanwhile, and
+/// who leads next writes once what there shall be: another minute, then.
 async fn minute(harness: &Harness, audit: &Path) -> Result<(usize, Vec<Value>)> {
     for _ in 0..MINUTES {
         let led = leader();
@@ -86,7 +86,8 @@ async fn every_right_that_the_chart_gives_is_used() -> Result<()> {
         let ca = json!({ "kind": "ConfigMap", "name": "none" });
         let database = json!({ "secretRef": { "name": "db" }, "caRef": ca });
         let template = json!({ "spec": { "containers": [{ "name": "handler", "image": "none" }] } });
-        harness.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": "letters" },
+        harness.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
+            "metadata": { "name": "letters" },
             "spec": { "database": database, "workers": { "total": 1 }, "template": template } }))?;
         // A number of pods that nobody has said is begun with one.
         let database = json!({ "secretRef": { "name": "db" } });

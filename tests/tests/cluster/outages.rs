@@ -30,7 +30,8 @@ async fn operators_killed_between_writes_leave_it_to_the_next_ones() -> Result<(
         for round in 1..=KILLS {
             harness.enqueue(40, &json!({ "ms": 500 })).await?;
             // A new template, number of pods and number of workers: several writes, and a kill among them.
-            harness.change(&json!({ "timeout": format!("{}s", 20 + round), "workers": { "total": 4 * (1 + round % 3) } }));
+            harness.change(&json!({ "timeout": format!("{}s", 20 + round),
+                "workers": { "total": 4 * (1 + round % 3) } }));
             tokio::time::sleep(Duration::from_millis(fastrand::u64(0..1500))).await;
             for pod in operators(harness).await? {
                 // It may be on its way up from the last time.

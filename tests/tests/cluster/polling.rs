@@ -14,7 +14,8 @@ const LONGEST: Duration = Duration::from_mins(10);
 /// How often something is looked at that cannot be waited for.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Waits until something holds; what it answers then. As long as what it is instead changes, it is on its way.
+/// Waits until something holds; what it answers then. As long as what it is instead changes, it is on its
+/// way.
 pub(crate) async fn until<T, F>(what: &str, mut holds: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,

@@ -91,9 +91,11 @@ fn declare(harness: &Harness, other: &Other<'_>, database: SocketAddr) -> Result
     other.kubectl(&ENTRY, "")?;
     let owner = harness.namespace.replace('-', "_");
     let uri = format!("postgres://{owner}:{owner}@{database}/{owner}");
-    other.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "db" }, "stringData": { "uri": uri } }))?;
+    other.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "db" },
+        "stringData": { "uri": uri } }))?;
     let journal = harness.journal.reached_from(&other.cluster.pod_network)?;
     let handler = harness.handler(&json!({ "env": [{ "name": "JOURNAL", "value": journal.to_string() }] }));
     let spec = harness.spec(&json!({ "template": { "spec": { "containers": [handler] } } }));
-    other.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": NAME }, "spec": spec }))
+    other.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
+        "metadata": { "name": NAME }, "spec": spec }))
 }

@@ -1,4 +1,5 @@
-//! Every class of mistake has its exit code, a message that says what to change, and nothing on standard output.
+//! Every class of mistake has its exit code, a message that says what to change, and nothing on standard
+//! output.
 
 use rowlock_tests::{TestDb, server};
 use serde_json::Value;

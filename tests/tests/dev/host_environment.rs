@@ -13,7 +13,8 @@ use crate::running_command::Dev;
 const ROBBED: &str = "import os, socket, subprocess, sys
 if not os.path.exists('robbed'):
     open('robbed', 'w').write(os.environ['PORT'])
-    thief = \"import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); open('taken', 'w'); time.sleep(600)\"
+    thief = \"import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); \
+    open('taken', 'w'); time.sleep(600)\"
     subprocess.Popen([sys.executable, '-c', thief, os.environ['PORT']], start_new_session=True)
     while not os.path.exists('taken'): pass
 os.execvp(sys.executable, [sys.executable, 'handler.py'])

@@ -17,7 +17,8 @@ const FALL_ASLEEP: Duration = Duration::from_secs(5);
 const SLACK: f64 = 4.0;
 
 /// Calls of what operators and instances call, each a statement; what those call themselves is left out.
-const CALLS: &str = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions where schemaname = 'rowlock' and funcname in
+const CALLS: &str = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions \
+    where schemaname = 'rowlock' and funcname in
   ('statistics', 'care', 'heartbeat', 'claim', 'fetch', 'settle', 'sweep', 'policy', 'release_unknown_leases',
    'take_turn', 'end_turn', 'partition_statistics', 'mutex_holders', 'extend_partitions', 'keep_watermarks',
    'prune_dead', 'mark_finished', 'keep_failures', 'prune_rest', 'prune_task')";

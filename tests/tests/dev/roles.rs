@@ -1,4 +1,5 @@
-//! Who may do what: an owner who may nothing else, and users with one permission each, which the owner grants.
+//! Who may do what: an owner who may nothing else, and users with one permission each, which the owner
+//! grants.
 
 use std::net::TcpListener;
 use std::process::Command;

@@ -1,7 +1,7 @@
 //! The arrows of ARCHITECTURE.md and the rules of deny.toml, over what `cargo metadata` says.
 //!
-//! `cargo deny check` does the same and more. Building it takes longer than all other tests together, so it is
-//! optional.
+//! `cargo deny check` does the same and more. Building it takes longer than all other tests together, so it
+//! is optional.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

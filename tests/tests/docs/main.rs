@@ -1,12 +1,16 @@
-//! The commands of README.md and docs/*.md, run as they stand, in order, in a clone; and the arrows of ARCHITECTURE.md.
+//! The commands of README.md and docs/*.md, run as they stand, in order, in a clone; and the arrows of
+//! ARCHITECTURE.md.
 //!
-//! What a block is, its tag says: `sh` and `sql` are run (`sh cluster` by the cluster tier), `output` is what the block before printed (`…` stands for
-//! anything), `yaml` is a manifest that is checked, `text` is none of these. A command that runs until Ctrl-C says so.
+//! What a block is, its tag says: `sh` and `sql` are run (`sh cluster` by the cluster tier), `output` is what
+//! the block before printed (`…` stands for anything), `yaml` is a manifest that is checked, `text` is none
+//! of these. A command that runs until Ctrl-C says so.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod dependencies;
 mod named_tests;
 mod sandbox;
+mod states;
+mod words;
 
 use std::path::Path;
 

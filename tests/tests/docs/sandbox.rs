@@ -188,7 +188,8 @@ fn clone(home: &Path) -> PathBuf {
     fs::create_dir(&clone).unwrap();
     // Without git, or where it does not trust the checkout's owner: whatever is there but what was built.
     let list = "if git ls-files >/dev/null 2>&1; then git ls-files -z --cached --others --exclude-standard; \
-                else find . \\( -name target -o -name .git -o -name .rowlock \\) -prune -o -type f -print0; fi";
+                else find . \\( -name target -o -name .git -o -name .rowlock \\) -prune -o -type f -print0; \
+                fi";
     let copy = format!("({list}) | xargs -0 ls -d 2>/dev/null | tar -c -T - | tar -x -C \"$0\"");
     let done = Command::new("bash").args(["-c", &copy]).arg(&clone).current_dir(checkout).output().unwrap();
     assert!(done.status.success(), "{done:?}");

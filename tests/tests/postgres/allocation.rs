@@ -15,7 +15,8 @@ use sqlx::PgPool;
 const TOTAL: u32 = 20;
 const FEWER: u32 = 5;
 
-/// An instance that wants 8 workers for some heartbeats and then leaves or is lost. Counts what it uses; checks that it may.
+/// An instance that wants 8 workers for some heartbeats and then leaves or is lost. Counts what it uses;
+/// checks that it may.
 async fn live(db: &Db, pool: &PgPool, heartbeats: usize, lost: bool, in_use: &AtomicI64) {
     let instance = TestInstance::join(db, "a").await;
     let (mut workers, mut number) = (0, 0);

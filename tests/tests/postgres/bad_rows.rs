@@ -10,7 +10,8 @@ async fn refuse(test: &TestDb, table: &str, is_bad: &str) {
     test.run(format!(
         "create function public.refuse_{table}() returns trigger language plpgsql as $$ begin
            if {is_bad} then raise 'this row is bad'; end if; return new; end $$;
-         create trigger refuse before insert on rowlock.{table} for each row execute function public.refuse_{table}()"
+         create trigger refuse before insert on rowlock.{table} for each row \
+         execute function public.refuse_{table}()"
     ))
     .await;
 }
@@ -74,7 +75,8 @@ async fn a_partition_that_somebody_uses_keeps_no_other_one() {
     let test = TestDb::new().await;
     for days in [4, 6] {
         test.run(format!(
-            "select rowlock.make_partition('heartbeat', date_trunc('hour', now()) - interval '{days} days', date_trunc('hour', now()) - interval '{days} days' + interval '6 hours')"
+            "select rowlock.make_partition('heartbeat', date_trunc('hour', now()) - interval '{days} days', \
+                date_trunc('hour', now()) - interval '{days} days' + interval '6 hours')"
         ))
         .await;
     }

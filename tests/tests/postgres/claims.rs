@@ -16,7 +16,8 @@ async fn a_claim_rewrites_only_the_ranges_it_takes_from() {
     let claimed = instance.claim(200).await;
     assert_eq!(claimed.tasks.len(), 200, "neither more nor less than wanted");
     assert_eq!(claimed.tasks[0].id, urgent, "the urgent one first");
-    let moved = "select count(*) from before b where not exists (select 1 from rowlock.ready r where r.k = b.k and r.ctid = b.place)";
+    let moved = "select count(*) from before b where not exists (select 1 from rowlock.ready r \
+        where r.k = b.k and r.ctid = b.place)";
     assert!(test.one::<i64>(moved).await <= 3, "the single, one whole range, one in part");
     let part =
         "select count(*) from rowlock.ready r where not exists (select 1 from before b where b.k = r.k)";

@@ -71,15 +71,19 @@ async fn a_request_that_crossed_a_retry_still_cancels() {
 const ASLEEP: &str = "do $$
 declare r record; long interval := '60 days'; hi timestamptz := date_trunc('hour', now()) - long; child text;
 begin
-  for r in select c.relname part, b.relname parent from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class b on b.oid = i.inhparent
+  for r in select c.relname part, b.relname parent from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+  join pg_class b on b.oid = i.inhparent
       where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' loop
     execute format('drop table rowlock.%I', r.part);
     child := format('%s_%s', r.parent, extract(epoch from hi)::bigint);
     continue when to_regclass('rowlock.' || child) is not null;
-    execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, r.parent);
+    execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', \
+    child, r.parent);
     execute case r.parent when 'task' then
-      format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child, rowlock.id_at(hi - long), rowlock.id_at(hi))
-      else format('alter table rowlock.%I attach partition rowlock.%I for values from (%L) to (%L)', r.parent, child, hi - long, hi) end;
+      format('alter table rowlock.task attach partition rowlock.%I for values \
+      from (%s) to (%s)', child, rowlock.id_at(hi - long), rowlock.id_at(hi))
+      else format('alter table rowlock.%I attach partition rowlock.%I for values \
+      from (%L) to (%L)', r.parent, child, hi - long, hi) end;
   end loop;
 end $$";
 
@@ -90,7 +94,12 @@ async fn a_database_that_slept_for_months_is_ready_after_one_pass() {
     assert!(sqlx::query("select rowlock.enqueue('mail', 'send', '{}')").execute(&test.pool).await.is_err());
     let hours = rowlock_queue::extend_partitions(&test.db).await.unwrap().unwrap();
     assert!(hours >= 72.0, "{hours}");
-    let tables: i64 = test.one("select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass").await;
+    let tables: i64 = test
+        .one(
+            "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+        where i.inhparent = 'rowlock.task'::regclass",
+        )
+        .await;
     assert!(tables < 30, "{tables} partitions");
     test.enqueue().await;
 }
@@ -118,7 +127,8 @@ async fn an_instance_joins_after_everybody_was_away_for_longer_than_partitions_l
     let test = TestDb::new().await;
     test.run(
         "do $$ declare p regclass; begin
-           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.heartbeat'::regclass loop
+           for p in select inhrelid::regclass from pg_inherits \
+           where inhparent = 'rowlock.heartbeat'::regclass loop
              execute format('alter table rowlock.heartbeat detach partition %s', p);
              execute format('drop table %s', p);
            end loop;

@@ -6,11 +6,12 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 
 /// No partition of tasks is left, as after days in which nobody made any.
 const USED_UP: &str = "do $$ declare p regclass; begin
-     for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
+     for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop \
+     execute format('drop table %s', p); end loop;
    end $$; update rowlock.queue set partitions_until = 1";
 
-/// Before this was mended, the producer dropped the partition that another session had made, with its tasks: its
-/// snapshot was older and saw none of them.
+/// Before this was mended, the producer dropped the partition that another session had made, with its tasks:
+/// its snapshot was older and saw none of them.
 #[tokio::test]
 async fn a_producer_with_an_old_snapshot_drops_no_partition() {
     let test = TestDb::new().await;
@@ -34,9 +35,17 @@ async fn a_producer_with_an_old_snapshot_drops_no_partition() {
 async fn errors_are_moved_beside_a_publication_of_all_tables() {
     let test = TestDb::new().await;
     test.run("create publication everything for all tables").await;
-    let failures: String = test.one("select inhrelid::regclass::text from pg_inherits where inhparent = 'rowlock.task_error'::regclass limit 1").await;
-    test.run(format!("insert into rowlock.task_error (id, attempt, error) values (1, 1, 'no'); delete from {failures}; delete from rowlock.task_error"))
+    let failures: String = test
+        .one(
+            "select inhrelid::regclass::text from pg_inherits \
+        where inhparent = 'rowlock.task_error'::regclass limit 1",
+        )
         .await;
+    test.run(format!(
+        "insert into rowlock.task_error (id, attempt, error) values (1, 1, 'no'); delete \
+        from {failures}; delete from rowlock.task_error"
+    ))
+    .await;
 }
 
 /// Before, a worker of one queue handed back what another one's instance held, or kept it from claiming.
@@ -128,7 +137,14 @@ async fn a_transaction_fills_only_the_queue_that_it_fills() {
         .execute(AssertSqlSafe(format!("begin; {many}; {one}; {many}; {one}; {many}; {one}; commit")))
         .await
         .unwrap();
-    assert_eq!(test.one::<i64>("select count(*) from rowlock.ready r join rowlock.queue q on q.id = r.queue where q.name = 'small'").await, 3);
+    assert_eq!(
+        test.one::<i64>(
+            "select count(*) from rowlock.ready r join rowlock.queue q on q.id = r.queue \
+        where q.name = 'small'"
+        )
+        .await,
+        3
+    );
 }
 
 /// Before, a role of the same name inherited what one that was dropped could do.
@@ -151,7 +167,8 @@ async fn a_role_that_is_gone_leaves_no_rights_behind() {
     assert!(refused.is_err(), "{refused:?}");
 }
 
-/// Before, each claim of a part of a range left an entry behind in every index, at the very place where claims begin.
+/// Before, each claim of a part of a range left an entry behind in every index, at the very place where
+/// claims begin.
 #[tokio::test]
 async fn a_claim_of_a_part_changes_no_index() {
     let test = TestDb::new().await;
@@ -166,7 +183,8 @@ async fn a_claim_of_a_part_changes_no_index() {
         );
         session.execute(AssertSqlSafe(claim)).await.unwrap();
     }
-    let asked = "select pg_stat_get_xact_tuples_updated(c), pg_stat_get_xact_tuples_hot_updated(c) from (select 'rowlock.ready'::regclass) x(c)";
+    let asked = "select pg_stat_get_xact_tuples_updated(c), pg_stat_get_xact_tuples_hot_updated(c) \
+        from (select 'rowlock.ready'::regclass) x(c)";
     let row = session.fetch_one(asked).await.unwrap();
     assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (3, 3));
 }

@@ -60,7 +60,8 @@ async fn an_instance_keeps_sending_heartbeats_while_its_other_statements_hang_fo
     tokio::time::sleep(HELD).await;
     let sent = test.one::<i64>(heartbeats).await - before;
     assert!(HELD.as_secs() / 2 < sent.unsigned_abs(), "{sent} heartbeats in {HELD:?}");
-    let backends = "select count(*) from pg_stat_activity where application_name = 'held up' and datname = current_database()";
+    let backends = "select count(*) from pg_stat_activity where application_name = 'held up' \
+        and datname = current_database()";
     let held: i64 = test.one(backends).await;
     assert!(held <= 3, "{held} connections: what was given up goes on waiting");
     let lives = "select count(*) = 1 from rowlock.instance where ended_at is null";
@@ -84,7 +85,8 @@ async fn an_instance_keeps_to_two_connections_and_to_one_where_it_may_not_have_m
         test.enqueue_many(500).await;
         until(&test, "all are done", &DONE.replace('$', "500")).await;
         let count = format!(
-            "select count(*) from pg_stat_activity where application_name = '{name}' and datname = current_database()"
+            "select count(*) from pg_stat_activity where application_name = '{name}' \
+                and datname = current_database()"
         );
         assert!(test.one::<i64>(count).await <= i64::from(most));
         stop.drain();
@@ -98,11 +100,13 @@ async fn a_connection_that_was_lost_is_opened_anew_and_no_task_with_it() {
     let stop = Shutdown::new();
     let instance =
         start(Connect { max_connections: 2, application_name: "cut".into(), ..test.connect() }, &stop);
-    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cut' and datname = current_database()";
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cut' \
+        and datname = current_database()";
     for round in 1..=3 {
         test.enqueue_many(20).await;
         until(&test, "all are done", &DONE.replace('$', &(20 * round).to_string())).await;
-        let listens = "select count(*) = 1 from pg_stat_activity where application_name = 'cut' and datname = current_database() and query like '%rowlock.heartbeat%'";
+        let listens = "select count(*) = 1 from pg_stat_activity where application_name = 'cut' \
+            and datname = current_database() and query like '%rowlock.heartbeat%'";
         until(&test, "it sends heartbeats on a connection of its own", listens).await;
         test.run(cut).await;
     }

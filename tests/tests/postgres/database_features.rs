@@ -1,4 +1,5 @@
-//! What else a database may have: publications (R9), narrow roles (R10), two-phase commits (R11), listeners (R12), settings (R19).
+//! What else a database may have: publications (R9), narrow roles (R10), two-phase commits (R11), listeners
+//! (R12), settings (R19).
 
 use std::time::Duration;
 
@@ -123,7 +124,8 @@ async fn enqueue_works_at_every_isolation_level_and_other_verbs_say_which_they_n
     let mut session = test.session().await;
     for level in ["repeatable read", "serializable"] {
         let begin = format!(
-            "begin isolation level {level}; select rowlock.enqueue('mail', 'send', '{{}}'); select pg_sleep(0.06); commit"
+            "begin isolation level {level}; select rowlock.enqueue('mail', 'send', '{{}}'); \
+                select pg_sleep(0.06); commit"
         );
         session.execute(AssertSqlSafe(begin)).await.unwrap();
     }

@@ -18,8 +18,10 @@ async fn refused(test: &TestDb, sql: &'static str) -> String {
 
 async fn left(test: &TestDb) -> i64 {
     test.one(
-        "select (select count(*) from rowlock.queue where name = 'mail') + (select count(*) from rowlock.ready)
-         + (select count(*) from rowlock.delayed) + (select count(*) from rowlock.lease) + (select count(*) from rowlock.dead)",
+        "select (select count(*) from rowlock.queue where name = 'mail') + (select count(*) \
+            from rowlock.ready)
+         + (select count(*) from rowlock.delayed) + (select count(*) from rowlock.lease) + (select count(*) \
+         from rowlock.dead)",
     )
     .await
 }
@@ -103,7 +105,8 @@ async fn nobody_but_the_owner_deletes_a_queue() {
         test.login(permission, &format!("'{permission}'")).await;
     }
     let allowed = "select coalesce(string_agg(r.rolname, ' '), '') from pg_roles r
-      where r.rolname like '%' || current_database() and has_function_privilege(r.oid, 'rowlock.delete_queue(text, boolean)', 'execute')";
+      where r.rolname like '%' || current_database() \
+      and has_function_privilege(r.oid, 'rowlock.delete_queue(text, boolean)', 'execute')";
     assert_eq!(test.one::<String>(allowed).await, "");
 }
 

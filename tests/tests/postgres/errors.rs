@@ -96,7 +96,8 @@ async fn no_options_and_options_that_are_null_are_left_out() {
     for sql in [
         "select rowlock.enqueue('mail', 't', '{}', null)",
         "select rowlock.enqueue_many('mail', 't', array['{}'], null)",
-        "select rowlock.enqueue('mail', 't', '{}', '{\"priority\": null, \"delay\": null, \"max_attempts\": null}')",
+        "select rowlock.enqueue('mail', 't', '{}', '{\"priority\": null, \"delay\": null, \"max_attempts\": \
+            null}')",
         "select rowlock.enqueue_many('mail', 't', array[]::text[])",
     ] {
         test.run(sql).await;
@@ -177,7 +178,8 @@ async fn a_queue_of_another_owner_is_not_taken_over() {
     assert!(matches!(refused, Err(Error::Refused { ref code, .. }) if code == "RL008"), "{refused:?}");
 }
 
-/// Before, any text could be an owner, and became a part of the command that adopts a queue, which people paste.
+/// Before, any text could be an owner, and became a part of the command that adopts a queue, which people
+/// paste.
 #[tokio::test]
 async fn an_owner_is_nothing_but_a_name() {
     let test = TestDb::new().await;

@@ -1,4 +1,5 @@
-//! What an asynchronous failover, or a restore, forgets: the last of the sequences, of the grants and of the joins.
+//! What an asynchronous failover, or a restore, forgets: the last of the sequences, of the grants and of the
+//! joins.
 
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,8 @@ use rowlock_worker::{Shutdown, Worker};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 /// Every advisory lock whose key can be known: by a number of ours with anything below it, or by an instance.
-const SQUAT: &str = "select count(pg_advisory_lock(key, n)) from generate_series(1902600, 1902610) key, generate_series(0, 200) n;
+const SQUAT: &str = "select count(pg_advisory_lock(key, n)) from generate_series(1902600, 1902610) key, \
+    generate_series(0, 200) n;
   select count(pg_advisory_lock(n)) from generate_series(0, 2000) n";
 
 #[tokio::test]
@@ -66,7 +67,10 @@ async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
     instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(test.audited().await, (4, 0, 0, 0));
     let swept: Option<i32> = test
-        .one("select rowlock.move_missed(1, array_fill(0::bigint, array[16]), array_fill(0::bigint, array[16]), 1)")
+        .one(
+            "select rowlock.move_missed(1, array_fill(0::bigint, array[16]), array_fill(0::bigint, \
+            array[16]), 1)",
+        )
         .await;
     assert_eq!(swept, Some(0));
     living.claim(1).await;
@@ -128,7 +132,8 @@ async fn a_flood_of_notifications_makes_no_flood_of_claims() {
     while test.state(id).await.as_deref() != Some("completed") {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let calls = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions where schemaname = 'rowlock' and funcname = 'claim'";
+    let calls = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions \
+        where schemaname = 'rowlock' and funcname = 'claim'";
     let before: i64 = test.one(calls).await;
     let mut session = PgConnection::connect(&login.url).await.unwrap();
     let end = std::time::Instant::now() + Duration::from_secs(3);

@@ -1,4 +1,5 @@
-//! Isolation levels and settings of the caller: no verb decides on a snapshot older than its lock (R7), and none is compiled (R19).
+//! Isolation levels and settings of the caller: no verb decides on a snapshot older than its lock (R7), and
+//! none is compiled (R19).
 
 use rowlock_queue::{Maintainer, Outcome};
 use rowlock_tests::{TestDb, TestInstance};
@@ -44,7 +45,8 @@ async fn verbs_that_decide_refuse_an_old_snapshot_and_change_nothing() {
 #[tokio::test]
 async fn allocations_are_granted_by_heartbeats_only() {
     let test = TestDb::new().await;
-    let granted = "select count(*) from rowlock.permission_functions() r where r.function = 'rowlock.allocate(int)'::regprocedure";
+    let granted = "select count(*) from rowlock.permission_functions() r \
+        where r.function = 'rowlock.allocate(int)'::regprocedure";
     assert_eq!(test.one::<i64>(granted).await, 0, "it relies on the heartbeat to refuse an old snapshot");
 }
 
@@ -80,17 +82,21 @@ async fn an_instance_works_where_every_statement_is_compiled() {
     assert_eq!(test.audited().await, (200, 0, 0, 300));
 }
 
-/// Whatever runs inside of a function is planned under the settings that the function pins. (The servers of the tests have no
-/// compiler in them, so that it would not show otherwise.)
+/// Whatever runs inside of a function is planned under the settings that the function pins. (The servers of
+/// the tests have no compiler in them, so that it would not show otherwise.)
 #[tokio::test]
 async fn the_verbs_of_every_second_are_never_compiled() {
     let test = TestDb::new().await;
     let unpinned = "select coalesce(string_agg(p.proname, ' ' order by p.proname), '') from pg_proc p
-      where p.oid in ('rowlock.heartbeat(bigint, int, int, bigint, int, bigint[], boolean, real)'::regprocedure,
-        'rowlock.claim(bigint, int, bigint[], int, bigint)'::regprocedure, 'rowlock.leave(bigint)'::regprocedure,
+      where p.oid in ('rowlock.heartbeat(bigint, int, int, bigint, int, bigint[], boolean, \
+      real)'::regprocedure,
+        'rowlock.claim(bigint, int, bigint[], int, bigint)'::regprocedure, \
+        'rowlock.leave(bigint)'::regprocedure,
         'rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[])'::regprocedure,
-        'rowlock.move_due(timestamptz, int)'::regprocedure, 'rowlock.move_missed(int, bigint[], bigint[], int)'::regprocedure,
-        'rowlock.newest_heartbeats()'::regprocedure, 'rowlock.rescue(bigint, bigint)'::regprocedure, 'rowlock.update_backlog_limits()'::regprocedure,
+        'rowlock.move_due(timestamptz, int)'::regprocedure, 'rowlock.move_missed(int, bigint[], bigint[], \
+        int)'::regprocedure,
+        'rowlock.newest_heartbeats()'::regprocedure, 'rowlock.rescue(bigint, bigint)'::regprocedure, \
+        'rowlock.update_backlog_limits()'::regprocedure,
         'rowlock.statistics()'::regprocedure)
         and not coalesce('jit=off' = any (p.proconfig), false)";
     assert_eq!(test.one::<String>(unpinned).await, "");

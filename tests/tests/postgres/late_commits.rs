@@ -1,4 +1,5 @@
-//! Transactions that commit late: ordinary ones (R3), prepared and IMMEDIATE ones (R6), and those with a due time that passed (R13).
+//! Transactions that commit late: ordinary ones (R3), prepared and IMMEDIATE ones (R6), and those with a due
+//! time that passed (R13).
 
 use std::{
     collections::HashMap,
@@ -36,12 +37,15 @@ async fn a_transaction_that_commits_late_is_claimed_by_the_next_claim() {
     assert_eq!(instance.claim(10).await.tasks[0].id, id);
 }
 
-/// Promised, from commit to claim: to 99 of 100 where transactions hold 0 to 50 ms, and to those that held long.
+/// Promised, from commit to claim: to 99 of 100 where transactions hold 0 to 50 ms, and to those that held
+/// long.
 const PROMISED: Duration = Duration::from_millis(50);
 const PROMISED_LONG: Duration = Duration::from_secs(1);
-/// What tests at the same time on few cores may add: still less than the second that a task waits which claims have walked past.
+/// What tests at the same time on few cores may add: still less than the second that a task waits which
+/// claims have walked past.
 const ALLOWANCE: u32 = 6;
-/// A watermark lags by 250 ms, 50 of which are for the transaction: a commit for which the disk takes longer is left for a sweep.
+/// A watermark lags by 250 ms, 50 of which are for the transaction: a commit for which the disk takes longer
+/// is left for a sweep.
 const QUICK_COMMIT: Duration = Duration::from_millis(200);
 const HELD_LONG: Duration = Duration::from_secs(10);
 const HELD_SOAKING: Duration = Duration::from_mins(10);
@@ -188,7 +192,8 @@ async fn a_late_commit_is_found_beside_a_transaction_that_was_prepared_and_forgo
     test.run(format!("rollback prepared {name}")).await;
 }
 
-/// A pass notes, the next moves the watermark and sweeps; other sessions of the server may be in the way for a moment.
+/// A pass notes, the next moves the watermark and sweeps; other sessions of the server may be in the way for
+/// a moment.
 async fn swept_within(instance: &TestInstance, maintainer: &mut Maintainer, seconds: u64) {
     let end = Instant::now() + Duration::from_secs(seconds);
     while sweep(instance, maintainer).await == 0 {

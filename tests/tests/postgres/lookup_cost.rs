@@ -1,4 +1,5 @@
-//! What it costs to look at one task, or a page of a list, where much waits and much has finished; and what a cancel leaves as it was.
+//! What it costs to look at one task, or a page of a list, where much waits and much has finished; and what a
+//! cancel leaves as it was.
 
 use std::time::Duration;
 
@@ -12,20 +13,25 @@ use sqlx::{Executor, PgConnection, Row};
 const WAITING: i64 = 150_000;
 const FINISHED: i64 = 300_000;
 
-/// Single tasks that wait, and tasks that finished within the last 22 hours, twenty to a receipt, every hundredth of them cancelled.
+/// Single tasks that wait, and tasks that finished within the last 22 hours, twenty to a receipt, every
+/// hundredth of them cancelled.
 async fn fill(test: &TestDb) {
     test.run(format!(
         "begin; set local session_replication_role = replica;
          insert into rowlock.task (id, queue, k_low, priority, type, payload)
-           select rowlock.id_at(now()) - (g << 14), q.id, (g - 2147483648)::int, 1, 't', '{{}}' from rowlock.queue q, generate_series(1::bigint, {WAITING}) g;
+           select rowlock.id_at(now()) - (g << 14), q.id, (g - 2147483648)::int, 1, 't', '{{}}' \
+           from rowlock.queue q, generate_series(1::bigint, {WAITING}) g;
          insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh)
-           select q.id, g & 3, 1, g, rowlock.id_at(now()) - (g << 14), 1, 0, true from rowlock.queue q, generate_series(1::bigint, {WAITING}) g;
+           select q.id, g & 3, 1, g, rowlock.id_at(now()) - (g << 14), 1, 0, true from rowlock.queue q, \
+           generate_series(1::bigint, {WAITING}) g;
          select setval('rowlock.k_seq', {WAITING});
          insert into rowlock.task (id, queue, priority, type, payload)
-           select rowlock.id_at(now() - interval '22 hours') + (g / 20) * 9000000000 + g % 20, q.id, 1, 't', '{{}}'
+           select rowlock.id_at(now() - interval '22 hours') + (g / 20) * 9000000000 + g % 20, q.id, 1, 't', \
+           '{{}}'
            from rowlock.queue q, generate_series(0::bigint, {FINISHED} - 1) g;
          insert into rowlock.receipt (at, queue, state, firsts, ns, attempts)
-           select now() - interval '22 hours' + g * interval '4.2 s', q.id, case when g % 100 = 0 then 3 else 1 end,
+           select now() - interval '22 hours' + g * interval '4.2 s', q.id, case when g % 100 = 0 then 3 \
+           else 1 end,
                   array[rowlock.id_at(now() - interval '22 hours') + g * 9000000000], array[20], array[1]
            from rowlock.queue q, generate_series(0::bigint, {FINISHED} / 20 - 1) g;
          commit; analyze"
@@ -155,7 +161,11 @@ async fn a_request_that_nobody_needs_any_more_is_deleted() {
     let runs = test.enqueue().await;
     instance.claim(1).await;
     // As one leaves it that crossed the settlement.
-    test.run(format!("insert into rowlock.cancel_request values ({id}, now() - interval '2 minutes'), ({runs}, now() - interval '2 minutes')")).await;
+    test.run(format!(
+        "insert into rowlock.cancel_request \
+        values ({id}, now() - interval '2 minutes'), ({runs}, now() - interval '2 minutes')"
+    ))
+    .await;
     Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     let left: i64 = test.one("select sum(id)::bigint from rowlock.cancel_request").await;
     assert_eq!(left, runs.0, "the other one runs");
@@ -172,8 +182,12 @@ async fn running_tasks_are_counted_where_many_leases_died() {
     assert_eq!(running().await, 3);
     let mut pins = test.session().await;
     pins.execute("begin isolation level repeatable read; select 1").await.unwrap();
-    test.run("insert into rowlock.lease (token, instance, queue, firsts, ns, attempts, priorities)
-      select g, 0, 1, array[g], array[1], array[0], array[1] from generate_series(1, 60000) g; delete from rowlock.lease where instance = 0; analyze rowlock.lease").await;
+    test.run(
+        "insert into rowlock.lease (token, instance, queue, firsts, ns, attempts, priorities)
+      select g, 0, 1, array[g], array[1], array[0], array[1] from generate_series(1, 60000) g; delete \
+      from rowlock.lease where instance = 0; analyze rowlock.lease",
+    )
+    .await;
     let mut session = test.session().await;
     let pages = pages_read(&mut session, "rowlock.running()").await;
     assert!(pages < 100, "{pages} pages");
@@ -187,7 +201,13 @@ async fn a_flood_of_late_commits_is_swept_in_one_pass() {
     let test = TestDb::new().await;
     let mut instance = test.instance("a").await;
     let mut producer = test.session().await;
-    producer.execute("begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}') from generate_series(1, 3500)").await.unwrap();
+    producer
+        .execute(
+            "begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}') \
+        from generate_series(1, 3500)",
+        )
+        .await
+        .unwrap();
     test.run("select setval('rowlock.k_seq', (select last_value + 5000 from rowlock.k_seq))").await;
     let newest: i64 = test.one("select last_value from rowlock.k_seq").await;
     instance.walk_past(newest - 1000).await;
@@ -219,7 +239,8 @@ async fn lowest(test: &TestDb) -> Option<i64> {
     test.one("select (select min(l) from unnest(rowlock.published_watermarks(1)) l)").await
 }
 
-/// One pass takes a note, and the next one for which everything before it is over, in all databases of the server, keeps it.
+/// One pass takes a note, and the next one for which everything before it is over, in all databases of the
+/// server, keeps it.
 async fn until_kept(test: &TestDb, is_it: impl Fn(i64) -> bool) {
     let since = std::time::Instant::now();
     while !lowest(test).await.is_some_and(&is_it) {
@@ -238,7 +259,8 @@ async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
     let instance = test.instance("a").await;
     test.run(
         "insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
-           select 1, k & 3, 1, k, rowlock.id_at(now()) - (k << 14), 1, 0, false, false from (select nextval('rowlock.k_seq') k from generate_series(1, 80000)) x;
+           select 1, k & 3, 1, k, rowlock.id_at(now()) - (k << 14), 1, 0, false, false \
+           from (select nextval('rowlock.k_seq') k from generate_series(1, 80000)) x;
          delete from rowlock.ready; analyze rowlock.ready",
     )
     .await;

@@ -149,7 +149,8 @@ async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
         while !test.one::<bool>(waits).await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // It has an xid, and then a k, as any producer; nothing gives it a new one, as if its commit were held up behind that.
+        // It has an xid, and then a k, as any producer; nothing gives it a new one, as if its commit were
+        // held up behind that.
         producer
             .execute("set session_replication_role = replica; begin; select pg_current_xact_id()")
             .await
@@ -167,8 +168,10 @@ async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
     let insert = format!(
-        "with t as (insert into rowlock.task (id, queue, priority, type, payload) values (rowlock.id_at(now()) | 77, {0}, 1, 'send', '{{}}') returning id)
-         insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh) select {0}, {k} & 3, 1, {k}, id, 1, 0, false from t",
+        "with t as (insert into rowlock.task (id, queue, priority, type, payload) \
+            values (rowlock.id_at(now()) | 77, {0}, 1, 'send', '{{}}') returning id)
+         insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh) \
+         select {0}, {k} & 3, 1, {k}, id, 1, 0, false from t",
         claimer.joined.queue
     );
     producer.execute(sqlx::AssertSqlSafe(insert)).await.unwrap();

@@ -53,9 +53,13 @@ async fn an_overview_tells_whose_each_queue_is_and_what_limits_the_connections()
 async fn an_overview_by_an_ordinary_user_counts_everybodys_connections() {
     let test = TestDb::new().await;
     let role = format!("plain_{}", test.name);
-    test.run(format!("create role {role} login password 'x' connection limit 7; alter schema rowlock owner to {role};
-      grant execute on all functions in schema rowlock to {role}; grant select on all tables in schema rowlock to {role}"))
-        .await;
+    test.run(format!(
+        "create role {role} login password 'x' connection limit 7; \
+        alter schema rowlock owner to {role};
+      grant execute on all functions in schema rowlock to {role}; grant \
+      select on all tables in schema rowlock to {role}"
+    ))
+    .await;
     let (_, host) =
         server::url(&test.name).split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     let connect = rowlock_queue::Connect { url: format!("postgres://{role}:x@{host}"), ..test.connect() };

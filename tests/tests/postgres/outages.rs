@@ -1,4 +1,5 @@
-//! A server that vanishes without a word: its machine lost power, and connections to it stay open until TCP gives up, much later.
+//! A server that vanishes without a word: its machine lost power, and connections to it stay open until TCP
+//! gives up, much later.
 
 use std::{str::FromStr, time::Duration};
 
@@ -110,7 +111,8 @@ async fn a_listener_that_lost_its_server_says_so() {
 async fn a_notification_arrives_after_a_long_silence_too() {
     let test = TestDb::new().await;
     let mut listener = listen(&test.connect()).await.unwrap();
-    let looks = "select count(*) from pg_stat_activity where datname = current_database() and query = 'LISTEN \"rowlock\"'
+    let looks = "select count(*) from pg_stat_activity where datname = current_database() \
+        and query = 'LISTEN \"rowlock\"'
                  and query_start > backend_start + interval '10 seconds'";
     let (notified, ()) = tokio::join!(listener.wait(), async {
         while test.one::<i64>(looks).await == 0 {

@@ -1,4 +1,5 @@
-//! Partitions and retention for whole databases: whose turn it is, whom it keeps waiting, and clocks that make steps.
+//! Partitions and retention for whole databases: whose turn it is, whom it keeps waiting, and clocks that
+//! make steps.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +9,13 @@ use rowlock_queue::{
 use rowlock_tests::{TestDb, TestInstance};
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-/// What a clock leaves that was ahead by so much when somebody cleaned: the partitions of until then are gone, those after it are there.
+/// What a clock leaves that was ahead by so much when somebody cleaned: the partitions of until then are
+/// gone, those after it are there.
 fn gone_until(ahead: &str) -> String {
     format!(
         "do $$ declare p record; begin
-           for p in select t, x.part from unnest(array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']) t, rowlock.partitions_of(t) x
+           for p in select t, x.part from unnest(array['task', 'receipt', 'result', 'task_error', \
+           'heartbeat', 'allocation']) t, rowlock.partitions_of(t) x
                where x.hi < now() + interval '{ahead}' loop
              execute format('alter table rowlock.%I detach partition rowlock.%I', p.t, p.part);
              execute format('drop table rowlock.%I', p.part);
@@ -54,20 +57,29 @@ async fn an_instance_joins_and_a_task_is_enqueued_where_the_partition_of_now_is_
 }
 
 /// An old partition of heartbeats, which the next pass would take away.
-const OLD: &str = "select rowlock.make_partition('heartbeat', date_trunc('hour', now()) - interval '4 days', date_trunc('hour', now()) - interval '3 days')";
+const OLD: &str = "select rowlock.make_partition('heartbeat', date_trunc('hour', now()) - interval '4 days', \
+    date_trunc('hour', now()) - interval '3 days')";
 
 #[tokio::test]
 async fn a_clock_that_has_just_made_a_step_has_nothing_deleted() {
     let test = TestDb::new().await;
     test.run(OLD).await;
-    test.run("insert into rowlock.dead (id, queue, priority, attempt, at) values (1, 1, 1, 1, now() - interval '8 days')").await;
+    test.run(
+        "insert into rowlock.dead (id, queue, priority, attempt, at) \
+        values (1, 1, 1, 1, now() - interval '8 days')",
+    )
+    .await;
     // As the first turn finds it when the clock is three days ahead.
     test.run("update rowlock.maintenance set seen_at = now() - interval '3 days'").await;
     assert!(test.one::<bool>("select rowlock.begin_maintenance(true)").await);
     assert_eq!(maintain_partitions(&test.db).await.unwrap(), 0);
     assert_eq!(test.one::<i64>("select count(*) from rowlock.dead").await, 1);
     // Back again, with the turn that was taken then.
-    test.run("update rowlock.maintenance set seen_at = now() + interval '3 days', next_cleanup_at = now() + interval '3 days'").await;
+    test.run(
+        "update rowlock.maintenance set seen_at = now() + interval '3 days', next_cleanup_at = now() + \
+        interval '3 days'",
+    )
+    .await;
     assert!(test.one::<bool>("select rowlock.begin_maintenance(true)").await);
     assert_eq!(maintain_partitions(&test.db).await.unwrap(), 0);
     test.run("update rowlock.maintenance set steady_since = now() - interval '61 minutes'").await;
@@ -93,7 +105,12 @@ async fn an_open_transaction_keeps_nobody_waiting_while_a_partition_is_due() {
     let test = TestDb::new().await;
     test.run(OLD).await;
     let mut open = test.session().await;
-    open.execute("begin; insert into rowlock.heartbeat (n, instance, queue, held, allocated, allocation, wants) values (0, 0, 0, 0, 0, 0, 0)").await.unwrap();
+    open.execute(
+        "begin; insert into rowlock.heartbeat (n, instance, queue, held, allocated, allocation, \
+        wants) values (0, 0, 0, 0, 0, 0, 0)",
+    )
+    .await
+    .unwrap();
     // As an instance has it: one connection for all but the heartbeat.
     let db = Db::connect(&Connect { max_connections: 1, ..test.connect() }).await.unwrap();
     let mut instance = TestInstance::join(&db, "a").await;

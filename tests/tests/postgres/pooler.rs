@@ -36,8 +36,10 @@ pub(crate) fn start(test: &TestDb, mode: &str, servers: u32) -> Pooler {
     let password = if password.is_empty() { String::new() } else { format!(" password={password}") };
     let server_port = place.split_once(':').unwrap().1.split_once('/').unwrap().0;
     let settings = format!(
-        "[databases]\n{0} = host=127.0.0.1 port={server_port} user={user}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-         listen_port = {port}\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = {servers}\nunix_socket_dir =\n",
+        "[databases]\n{0} = host=127.0.0.1 port={server_port} \
+            user={user}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+         listen_port = {port}\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = \
+         {servers}\nunix_socket_dir =\n",
         test.name
     );
     let file = folder.path().join("pgbouncer.ini");

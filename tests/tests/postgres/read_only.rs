@@ -28,7 +28,8 @@ use crate::fake_server::FakeServer;
 const SOON: Duration = Duration::from_secs(10);
 
 /// Makes a second cluster of the first one, which is stopped, and has it follow.
-const COPY: &str = r#"cp -a "$1/." "$2" && rm -rf "$2/processes" && cd "$2"/postgres-[0-9]* && touch standby.signal && chown --reference=. standby.signal"#;
+const COPY: &str = r#"cp -a "$1/." "$2" && rm -rf "$2/processes" && cd "$2"/postgres-[0-9]* &&
+    touch standby.signal && chown --reference=. standby.signal"#;
 
 /// A primary and a standby that follows it.
 struct Pair {

@@ -10,10 +10,12 @@ use sqlx::{Executor, Row};
 const AGE: &str = "do $$
 declare lo bigint; child text; back bigint := (3 * 86400)::bigint << 31;
 begin
-  select min((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \\(''?(\\d+)'))[1]::bigint) into strict lo
+  select min((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \\(''?(\\d+)'))[1]::bigint) into strict \
+  lo
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;
   child := 'task_' || extract(epoch from rowlock.id_time(lo))::bigint;
-  execute format('create table rowlock.%I (like rowlock.task including defaults including constraints)', child);
+  execute format('create table rowlock.%I (like rowlock.task including defaults including constraints)', \
+  child);
   execute format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child,
     lo - 2 * back, lo);
   update rowlock.task set id = id - back;
@@ -128,7 +130,8 @@ begin
     hi := date_trunc('hour', now()) - interval '3 days' + i * interval '6 hours';
     child := 'heartbeat_' || extract(epoch from hi)::bigint;
     execute format('create table rowlock.%I (like rowlock.heartbeat including defaults)', child);
-    execute format('alter table rowlock.heartbeat attach partition rowlock.%I for values from (%L) to (%L)', child, hi - interval '6 hours', hi);
+    execute format('alter table rowlock.heartbeat attach partition rowlock.%I for values \
+    from (%L) to (%L)', child, hi - interval '6 hours', hi);
   end loop;
 end $$";
 
@@ -139,7 +142,13 @@ async fn a_detach_that_was_given_up_is_finished_before_the_next() {
     let emptied: Vec<String> = test.one("select rowlock.empty_other_partitions()").await;
     assert_eq!(emptied.len(), 2);
     let mut producer = test.session().await;
-    producer.execute("begin; insert into rowlock.heartbeat (n, instance, queue, held, allocated, allocation, wants) values (0, 0, 0, 0, 0, 0, 0)").await.unwrap();
+    producer
+        .execute(
+            "begin; insert into rowlock.heartbeat (n, instance, queue, held, allocated, allocation, \
+        wants) values (0, 0, 0, 0, 0, 0, 0)",
+        )
+        .await
+        .unwrap();
     let mut cleaner = test.session().await;
     cleaner.execute("set statement_timeout = '200ms'").await.unwrap();
     let newer = emptied[1].split(' ').next_back().unwrap();
@@ -161,13 +170,19 @@ async fn a_transaction_of_days_ago_keeps_nothing_but_its_own_partition() {
     declare(&test.db, &brief).await.unwrap();
     test.enqueue().await;
     test.run(AGE).await;
-    let (old, heartbeats) = (test.one::<String>(OLDEST).await, "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid
-      where i.inhparent = 'rowlock.heartbeat'::regclass and c.relname < 'heartbeat_' || extract(epoch from now() - interval '1 day')::bigint");
+    let (old, heartbeats) = (
+        test.one::<String>(OLDEST).await,
+        "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = 'rowlock.heartbeat'::regclass and c.relname < 'heartbeat_' || extract(epoch \
+      from now() - interval '1 day')::bigint",
+    );
     let mut open = test.session().await;
-    let read = "select min(c.relname::text) from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.heartbeat'::regclass";
+    let read = "select min(c.relname::text) from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+        where i.inhparent = 'rowlock.heartbeat'::regclass";
     let busy = test.one::<String>(read).await;
     let holds = format!(
-        "begin; lock table only rowlock.{old} in row exclusive mode; lock table only rowlock.{busy} in access share mode"
+        "begin; lock table only rowlock.{old} in row exclusive mode; lock table only rowlock.{busy} in \
+            access share mode"
     );
     open.execute(sqlx::AssertSqlSafe(holds)).await.unwrap();
     assert_eq!(test.one::<i64>(heartbeats).await, 2);
@@ -199,7 +214,8 @@ async fn a_table_that_was_detached_and_not_dropped_is_dropped_later() {
 
 /// Kept tasks, ten of which finished two days ago. Each pass once looked for those through all that waits.
 const MANY_KEPT: &str = "insert into rowlock.task_kept (id, queue, priority, type, payload, finished_at)
-    select i * 256, q.id, 1, 't', '{}', case when i > 19990 then now() - interval '2 days' end from generate_series(1, 20000) i, rowlock.queue q;
+    select i * 256, q.id, 1, 't', '{}', case when i > 19990 then now() - interval '2 days' end from \
+    generate_series(1, 20000) i, rowlock.queue q;
   analyze rowlock.task_kept";
 
 #[tokio::test]
@@ -218,7 +234,8 @@ async fn kept_tasks_that_finished_go_without_a_look_at_the_others() {
 
 /// Dead tasks, in a partition of three days ago whose time is over.
 const DEAD: &str = "insert into rowlock.task (id, queue, priority, type, payload)
-    select rowlock.id_at(now()) + g * 256, q.id, 1, 't', '{}' from generate_series(1, 200000) g, rowlock.queue q;
+    select rowlock.id_at(now()) + g * 256, q.id, 1, 't', '{}' from \
+    generate_series(1, 200000) g, rowlock.queue q;
   insert into rowlock.dead (id, queue, priority, attempt) select t.id, t.queue, 1, 1 from rowlock.task t";
 
 async fn brief(test: &TestDb) {

@@ -21,13 +21,14 @@ fn code(error: sqlx::Error) -> (String, String) {
 #[tokio::test]
 async fn what_is_granted_needs_no_right_on_a_table() {
     let test = TestDb::empty().await;
-    let invokers =
-        "select coalesce(string_agg(distinct p.proname, ' ' order by p.proname), '') from rowlock.permission_functions() r
+    let invokers = "select coalesce(string_agg(distinct p.proname, ' ' order by p.proname), '') \
+            from rowlock.permission_functions() r
       join pg_proc p on p.oid = r.function where not p.prosecdef";
     // The first only call the one that is SECURITY DEFINER; the others turn a text into a value.
     assert_eq!(test.one::<String>(invokers).await, "as_json as_options as_payloads enqueue enqueue_many");
     let base = "select bool_and(p.prosecdef) from pg_proc p where p.oid in
-      ('rowlock.enqueue(text, text, json, jsonb)'::regprocedure, 'rowlock.enqueue_many(text, text, json[], jsonb)'::regprocedure)";
+      ('rowlock.enqueue(text, text, json, jsonb)'::regprocedure, 'rowlock.enqueue_many(text, text, json[], \
+      jsonb)'::regprocedure)";
     assert!(test.one::<bool>(base).await);
 }
 
@@ -80,7 +81,8 @@ async fn an_instance_with_a_workers_rights_does_all_that_an_instance_does() {
     assert_eq!(report.due_moved, 3);
     let mut session = PgConnection::connect(&login.url).await.unwrap();
     let rescue = format!(
-        "select rowlock.rescue(i, b) from (select unnest(instances), unnest(heartbeats) from rowlock.maintain('-infinity', 1, false, true)) x(i, b) where i = {}",
+        "select rowlock.rescue(i, b) from (select unnest(instances), unnest(heartbeats) \
+            from rowlock.maintain('-infinity', 1, false, true)) x(i, b) where i = {}",
         lost.id()
     );
     let rescued: Option<i32> = session.fetch_one(AssertSqlSafe(rescue)).await.unwrap().get(0);

@@ -34,7 +34,8 @@ async fn an_older_release_refuses_a_newer_schema() {
 async fn an_older_release_works_with_a_newer_schema_that_says_so() {
     let test = TestDb::new().await;
     test.run(format!(
-        "insert into rowlock.migration values (98, 'of a later release', {SCHEMA_VERSION}), (99, 'too', {SCHEMA_VERSION})"
+        "insert into rowlock.migration values (98, 'of a later release', {SCHEMA_VERSION}), (99, 'too', \
+            {SCHEMA_VERSION})"
     ))
     .await;
     test.db.check_schema().await.unwrap();
@@ -48,7 +49,11 @@ async fn an_older_release_works_with_a_newer_schema_that_says_so() {
 #[tokio::test]
 async fn a_server_that_is_too_old_is_named() {
     let test = TestDb::empty().await;
-    test.run("set allow_system_table_mods = on; create or replace function pg_catalog.current_setting(text) returns text language sql stable as 'select ''130014'''").await;
+    test.run(
+        "set allow_system_table_mods = on; create or replace function pg_catalog.current_setting(text) \
+        returns text language sql stable as 'select ''130014'''",
+    )
+    .await;
     let refused = Db::connect(&test.connect()).await;
     let Err(Error::ServerTooOld(message)) = refused else { panic!("{refused:?}") };
     assert!(message.contains("13 is too old") && message.contains("14"), "{message}");
@@ -90,9 +95,12 @@ async fn a_schema_of_another_owner_is_refused_and_nothing_in_it_is_called() {
     let mut session = sqlx::PgConnection::connect(&mallory.url).await.unwrap();
     let trap = format!(
         "create schema rowlock; grant usage on schema rowlock to public; create table rowlock.called ();
-         create table rowlock.migration (version int primary key, name text not null, compatible_from int not null, applied_at timestamptz not null default now());
-         insert into rowlock.migration values ({SCHEMA_VERSION}, 'mine', {SCHEMA_VERSION}); grant all on all tables in schema rowlock to public;
-         create function rowlock.renew_grants() returns void language sql as 'insert into rowlock.called default values'"
+         create table rowlock.migration (version int primary key, name text not null, compatible_from int \
+         not null, applied_at timestamptz not null default now());
+         insert into rowlock.migration values ({SCHEMA_VERSION}, 'mine', {SCHEMA_VERSION}); \
+         grant all on all tables in schema rowlock to public;
+         create function rowlock.renew_grants() returns void language sql as 'insert into rowlock.called \
+         default values'"
     );
     session.execute(sqlx::AssertSqlSafe(trap)).await.unwrap();
     for (who, db) in [("the owner", &owner), ("a superuser", &test.db)] {
@@ -120,7 +128,8 @@ async fn a_schema_that_holds_something_else_is_named() {
 /// Tables, verbs and rights after all migrations, for people to read; `make schema` writes it.
 const DUMP: &str = "../queue/schema.sql";
 
-const HEAD: &str = "-- The schema after all migrations, to be read: written by `make schema`, compared by a test. Without partitions.\n\n";
+const HEAD: &str = "-- The schema after all migrations, to be read: written by `make schema`, compared by a \
+    test. Without partitions.\n\n";
 
 /// Partitions are named after the moment they end.
 const PARTITIONS: &str = "rowlock.*_[0-9][0-9][0-9][0-9][0-9][0-9]*";

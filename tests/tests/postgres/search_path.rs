@@ -9,7 +9,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 const TRAPS: &str = include_str!("search_path.sql");
 
 /// Names of functions that our SQL calls, whoever sends it: words before a parenthesis.
-const CALLED: &str = "select string_agg(distinct p.proname, ',') from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname in (
+const CALLED: &str = "select string_agg(distinct p.proname, ',') from pg_proc p \
+    where p.pronamespace = 'pg_catalog'::regnamespace and p.proname in (
   select w[1] from regexp_matches($1 || (select string_agg(pg_get_functiondef(f.oid), ' ') from pg_proc f
     where f.pronamespace = 'rowlock'::regnamespace), '([a-z_0-9]+) ?[(]', 'g') w)";
 
@@ -28,7 +29,8 @@ async fn trapped() -> (TestDb, Db) {
     assert!(names.contains("date_part") && names.contains("sum"), "{names}");
     let (owner, mallory) = (test.login("owner", "").await, test.login("mallory", "").await);
     test.run(format!(
-        "drop schema rowlock cascade; alter database {0} owner to owner_{0}; grant create on schema public to mallory_{0}",
+        "drop schema rowlock cascade; alter database {0} owner to owner_{0}; \
+            grant create on schema public to mallory_{0}",
         test.name
     ))
     .await;
@@ -47,7 +49,8 @@ async fn nothing_in_public_is_ever_called() {
     let (test, owner) = trapped().await;
     owner.migrate().await.unwrap();
     owner.migrate().await.unwrap();
-    let bound = "select coalesce(string_agg(distinct pg_describe_object(d.classid, d.objid, d.objsubid), ', '), '') from pg_depend d
+    let bound = "select coalesce(string_agg(distinct pg_describe_object(d.classid, d.objid, d.objsubid), ', \
+        '), '') from pg_depend d
       where d.refobjid in (select oid from pg_operator where oprnamespace = 'public'::regnamespace
         union all select oid from pg_proc where pronamespace = 'public'::regnamespace)
         and d.objid not in (select oid from pg_operator where oprnamespace = 'public'::regnamespace)";
@@ -215,6 +218,7 @@ async fn every_function_pins_its_search_path_or_names_all_it_calls() {
     let open = "select coalesce(string_agg(p.oid::regprocedure::text, ' '), '') from pg_proc p
       where p.pronamespace = 'rowlock'::regnamespace and p.prosqlbody is null
         and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false)
-        and not (p.proname in ('enqueue', 'enqueue_many') and p.prosrc ~ '^ select rowlock[.]enqueue(_many)?[(]')";
+        and not (p.proname in ('enqueue', 'enqueue_many') and p.prosrc ~ '^ \
+        select rowlock[.]enqueue(_many)?[(]')";
     assert_eq!(test.one::<String>(open).await, "");
 }

@@ -11,13 +11,16 @@ async fn fill(test: &TestDb) {
     test.run(format!(
         "begin; set local session_replication_role = replica;
          insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh)
-           select (select id from rowlock.queue where name = 'mail'), k & 3, 1, 1000, k, rowlock.id_at(now()) + k * 256, 1, 0, true
+           select (select id from rowlock.queue where name = 'mail'), k & 3, 1, 1000, k, \
+           rowlock.id_at(now()) + k * 256, 1, 0, true
            from (select nextval('rowlock.k_seq') k from generate_series(1, {ROWS})) s;
          insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
-           select rowlock.id_at(now()) - nextval('rowlock.k_seq'), (select id from rowlock.queue where name = 'mail'), 1, 0, g & 1, t, t
+           select rowlock.id_at(now()) - nextval('rowlock.k_seq'), (select id from rowlock.queue \
+           where name = 'mail'), 1, 0, g & 1, t, t
            from generate_series(1, {ROWS}) g, lateral (select now() + interval '1 day' t) d;
          insert into rowlock.dead (id, queue, priority, attempt)
-           select rowlock.id_at(now()) - nextval('rowlock.k_seq'), (select id from rowlock.queue where name = 'mail'), 1, 1 from generate_series(1, {ROWS});
+           select rowlock.id_at(now()) - nextval('rowlock.k_seq'), (select id from rowlock.queue \
+           where name = 'mail'), 1, 1 from generate_series(1, {ROWS});
          commit; analyze rowlock.ready"
     ))
     .await;

@@ -162,7 +162,8 @@ async fn a_producer_makes_partitions_where_nobody_has_for_days() {
     let seller = Db::connect(&test.login("seller", "'producer'").await).await.unwrap();
     test.run(
         "do $$ declare p regclass; begin
-           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
+           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass \
+           loop execute format('drop table %s', p); end loop;
          end $$; update rowlock.queue set partitions_until = 1",
     )
     .await;
@@ -184,7 +185,8 @@ async fn where_no_partition_can_be_made_enqueue_says_why() {
     let seller = Db::connect(&test.login("seller", "'producer'").await).await.unwrap();
     test.run(
         "do $$ declare p regclass; begin
-           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
+           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass \
+           loop execute format('drop table %s', p); end loop;
          end $$; update rowlock.queue set partitions_until = 1",
     )
     .await;
@@ -203,7 +205,8 @@ async fn where_no_partition_can_be_made_enqueue_says_why() {
     enqueue(&seller, "mail", "t", "{}", &EnqueueOptions::default()).await.unwrap();
 }
 
-/// Before, tasks could be put into the next hundred years, where they fill the limit until somebody cancels each.
+/// Before, tasks could be put into the next hundred years, where they fill the limit until somebody cancels
+/// each.
 #[tokio::test]
 async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
     let test = TestDb::new().await;
@@ -226,7 +229,8 @@ async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
     );
     assert!(hint.unwrap().contains("raise limits.maxDelay"));
     enqueue_in(29 * day).await.unwrap();
-    let many = "select rowlock.enqueue_many('mail', 't', '[1, 2]', jsonb_build_object('run_at', now() + interval '31 days'))";
+    let many = "select rowlock.enqueue_many('mail', 't', '[1, 2]', jsonb_build_object('run_at', now() + \
+        interval '31 days'))";
     let refused = test.pool.execute(many).await.unwrap_err().to_string();
     assert!(refused.contains("limits.maxDelay"), "{refused}");
 }
@@ -238,15 +242,19 @@ async fn a_delay_counts_from_the_call_whatever_the_session_is_set_to() {
     let mut session = test.session().await;
     for setting in [
         "",
-        "set intervalstyle = 'sql_standard'; set datestyle = 'German'; set timezone = 'Asia/Kolkata'; set standard_conforming_strings = off;",
+        "set intervalstyle = 'sql_standard'; set datestyle = 'German'; set timezone = 'Asia/Kolkata'; set \
+            standard_conforming_strings = off;",
     ] {
         let sql = format!(
-            "begin; {setting} select pg_sleep(0.3); select rowlock.enqueue('mail', 't', '{{}}', '{{\"delay\": \"0.2 s\"}}');
-             select rowlock.enqueue('mail', 't', '{{}}', '{{\"run_at\": \"2090-03-01T02:30:00+01:00\"}}'); commit"
+            "begin; {setting} select pg_sleep(0.3); select rowlock.enqueue('mail', 't', '{{}}', \
+                '{{\"delay\": \"0.2 s\"}}');
+             select rowlock.enqueue('mail', 't', '{{}}', '{{\"run_at\": \"2090-03-01T02:30:00+01:00\"}}'); \
+             commit"
         );
         session.execute(AssertSqlSafe(sql)).await.unwrap();
     }
-    let due = "select count(*) filter (where due > rowlock.id_time(id)), count(distinct run_at) filter (where run_at = '2090-03-01 01:30+00')";
+    let due = "select count(*) filter (where due > rowlock.id_time(id)), count(distinct run_at) filter \
+        (where run_at = '2090-03-01 01:30+00')";
     let row = test.pool.fetch_one(AssertSqlSafe(format!("{due} from rowlock.delayed"))).await.unwrap();
     assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (4, 1));
 }

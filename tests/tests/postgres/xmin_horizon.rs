@@ -14,7 +14,8 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// Enqueued by statements of their own, so that each leaves a dead row behind: 2,000 a second, where the machine can.
+/// Enqueued by statements of their own, so that each leaves a dead row behind: 2,000 a second, where the
+/// machine can.
 const BATCH: &str = "select rowlock.enqueue('mail', 'send', '{}') from generate_series(1, 20)";
 const EVERY: Duration = Duration::from_millis(10);
 const WANT: u32 = 20;
@@ -22,13 +23,16 @@ const WANT: u32 = 20;
 const PINNED: Duration = Duration::from_secs(10);
 const PINNED_LONG: Duration = Duration::from_mins(1);
 const BEFORE: Duration = Duration::from_secs(3);
-/// So many times as slow would be a walk through the dead rows; twice comes from noise. And whatever is below a few milliseconds is noise.
+/// So many times as slow would be a walk through the dead rows; twice comes from noise. And whatever is below
+/// a few milliseconds is noise.
 const RATIO: u32 = 3;
 const NOISE: Duration = Duration::from_millis(3);
-/// Pages that a claim touches when the queue is empty, below which nothing is walked. A walk would touch one for each dead row.
+/// Pages that a claim touches when the queue is empty, below which nothing is walked. A walk would touch one
+/// for each dead row.
 const PAGES: i64 = 2500;
-/// What the rows of one claim may cost more or less, depending on where they lie; a session that has to
-/// read the catalogs again in between, because others made it forget them, needs 1,500. A backlog walked costs 5,000 and more.
+/// What the rows of one claim may cost more or less, depending on where they lie; a session that has to read
+/// the catalogs again in between, because others made it forget them, needs 1,500. A backlog walked costs
+/// 5,000 and more.
 const SPREAD: i64 = 2500;
 /// Fewer dead rows than this prove nothing.
 const DEAD: u64 = 5000;
@@ -120,7 +124,8 @@ async fn least_pages(session: &mut PgConnection, instance: &TestInstance) -> i64
 async fn pages_of_a_claim(session: &mut PgConnection, instance: &TestInstance) -> i64 {
     let watermarks = instance.watermarks.as_slice().iter().map(i64::to_string).collect::<Vec<_>>().join(",");
     let explain = format!(
-        "explain (analyze, buffers, format json) select * from rowlock.claim({}, {WANT}, array[{watermarks}]::bigint[], 0, {})",
+        "explain (analyze, buffers, format json) select * \
+            from rowlock.claim({}, {WANT}, array[{watermarks}]::bigint[], 0, {})",
         instance.id(),
         Token::random()
     );

@@ -89,7 +89,8 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
         ),
         (json!({ "spec": { "containers": [{ "name": "handler" }] } }), "image"),
         (
-            json!({ "spec": { "containers": [{ "name": "handler", "image": "a", "env": [{ "name": "A" }, { "name": "A" }] }] } }),
+            json!({ "spec": { "containers": [{ "name": "handler", "image": "a", "env": [{ "name": "A" },
+                { "name": "A" }] }] } }),
             "duplicate",
         ),
     ] {
@@ -171,7 +172,8 @@ async fn pods_and_quotas_speak_through_conditions() {
     };
     let handler = |state: serde_json::Value| {
         json!({ "initContainerStatuses": [{
-            "name": "handler", "image": "emails:1", "imageID": "", "ready": false, "restartCount": 4, "state": state,
+            "name": "handler", "image": "emails:1", "imageID": "", "ready": false, "restartCount": 4,
+            "state": state,
             "lastState": { "terminated": { "exitCode": 137, "reason": "OOMKilled" } }
         }] })
     };
@@ -190,7 +192,8 @@ async fn pods_and_quotas_speak_through_conditions() {
     harness.until("Ready", "True Succeeded").await;
     harness.until_replicas(4).await;
     let quota = json!({ "status": { "conditions": [{
-        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods=1"
+        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
+        "message": "exceeded quota: pods=1"
     }] } });
     let patch = quota.to_string();
     harness.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
@@ -202,8 +205,9 @@ async fn pods_and_quotas_speak_through_conditions() {
 fn quota(harness: &Harness) {
     let hard = json!({ "limits.memory": "1Gi" });
     harness.apply(
-        &json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" }, "spec": { "hard": hard } })
-            .to_string(),
+        &json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" },
+            "spec": { "hard": hard } })
+        .to_string(),
     );
     let patch = json!({ "status": { "hard": hard, "used": { "limits.memory": "0" } } }).to_string();
     harness.kubectl(&["patch", "resourcequota", "q", "--subresource=status", "--type=merge", "-p", &patch]);

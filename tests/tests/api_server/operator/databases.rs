@@ -119,7 +119,8 @@ async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
     // That one may connect no more.
     harness.db.run(format!("alter role {first} nologin")).await;
     let end = format!(
-        "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{first}' and pid <> pg_backend_pid()"
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{first}' \
+            and pid <> pg_backend_pid()"
     );
     harness.db.run(end).await;
     let second = until_async("another one has them", || async {

@@ -126,7 +126,8 @@ async fn what_is_deleted_is_made_again() {
 async fn a_disruption_budget_of_the_users_own_is_used_instead() {
     let harness = Harness::new("budget").await;
     let selector = json!({ "matchLabels": { "rowlock.dev/task-queue": "orders" } });
-    let budget = json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "orders" },
+    let budget = json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": { "name": "orders" },
         "spec": { "minAvailable": 3, "selector": selector } });
     harness.apply(&budget.to_string());
     harness.task_queue("orders", &EMAILS.replace("queueName: mail", "queueName: orders"));
@@ -158,7 +159,8 @@ async fn the_pod_is_one_that_a_restricted_namespace_takes() {
     harness.kubectl(&["create", "serviceaccount", "default"]);
     let handler = json!({
         "name": "handler", "image": "emails:1",
-        "securityContext": { "runAsNonRoot": true, "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
+        "securityContext": { "runAsNonRoot": true, "allowPrivilegeEscalation": false,
+        "capabilities": { "drop": ["ALL"] },
                              "seccompProfile": { "type": "RuntimeDefault" } }
     });
     let proxy = json!({ "name": "proxy", "image": "proxy:1", "securityContext": handler["securityContext"] });
@@ -230,7 +232,8 @@ async fn a_handler_may_be_given_more_rights_by_its_template() {
 async fn a_policy_that_asks_for_a_label_is_met_by_a_label_of_the_task_queue() {
     let harness = Harness::new("policy").await;
     let (api, name) = ("admissionregistration.k8s.io/v1", format!("label-team-{}", harness.namespace));
-    let rules = json!([{ "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["deployments"] }]);
+    let rules = json!([{ "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
+        "resources": ["deployments"] }]);
     let asked = "has(object.metadata.labels) && 'team' in object.metadata.labels";
     harness.apply(
         &json!({
@@ -243,10 +246,14 @@ async fn a_policy_that_asks_for_a_label_is_met_by_a_label_of_the_task_queue() {
         .to_string(),
     );
     let here = json!({ "matchLabels": { "kubernetes.io/metadata.name": harness.namespace } });
-    harness.apply(&json!({
-        "apiVersion": api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": name },
-        "spec": { "policyName": name, "validationActions": ["Deny"], "matchResources": { "namespaceSelector": here } }
-    }).to_string());
+    harness.apply(
+        &json!({
+            "apiVersion": api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": name },
+            "spec": { "policyName": name, "validationActions": ["Deny"],
+            "matchResources": { "namespaceSelector": here } }
+        })
+        .to_string(),
+    );
     let unlabelled = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "x" },
         "spec": { "selector": { "matchLabels": { "a": "b" } }, "template": {

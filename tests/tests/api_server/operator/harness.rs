@@ -30,7 +30,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// How often something is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A sound `TaskQueue` whose fields may be replaced, in the database of the harness, with the queue that `TestDb` knows.
+/// A sound `TaskQueue` whose fields may be replaced, in the database of the harness, with the queue that
+/// `TestDb` knows.
 pub(crate) const EMAILS: &str = "
 queueName: mail
 database: { secretRef: { name: db } }
@@ -86,7 +87,8 @@ impl Harness {
     pub(crate) fn try_task_queue(&self, name: &str, spec: &str) -> Result<(), String> {
         let spec: Value = serde_yaml::from_str(spec).unwrap();
         let manifest = json!({
-            "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": name }, "spec": spec
+            "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": name },
+            "spec": spec
         });
         self.try_apply(&manifest.to_string())
     }

@@ -31,7 +31,8 @@ async fn there_are_no_more_pods_than_the_database_has_connections_for() {
         harness.namespace
     );
     assert!(page(address, "/metrics").contains(&metric), "{}", page(address, "/metrics"));
-    // A second queue gets its share, also one that finds the database by another Secret; together they have no more than there is.
+    // A second queue gets its share, also one that finds the database by another Secret; together they have
+    // no more than there is.
     harness.secret_named("another", &postgres::url(&harness.db.name));
     let letters = many.replace("queueName: mail", "queueName: letters").replace("name: db", "name: another");
     harness.task_queue("letters", &letters);
@@ -85,14 +86,16 @@ async fn pods_that_terminate_are_counted() {
     let harness = Harness::new("terminating").await;
     let many = EMAILS.replace("perPod: 10, autoscaling: { scaleDownAfter: 1s }", "perPod: 1");
     harness.kubectl(&["create", "serviceaccount", "default"]);
-    // Before any operator: twenty pods that drain, as after a scale-down. Without nodes only a finalizer keeps them.
+    // Before any operator: twenty pods that drain, as after a scale-down. Without nodes only a finalizer
+    // keeps them.
     for number in 0..20 {
         let name = format!("emails-{number}");
         let labels =
             json!({ "app.kubernetes.io/managed-by": "rowlock-operator", "rowlock.dev/task-queue": "emails" });
         let metadata = json!({ "name": name, "labels": labels, "finalizers": ["tests.rowlock.dev/drains"] });
         let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": { "containers": [{ "name": "worker", "image": "w" }] }
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+            "spec": { "containers": [{ "name": "worker", "image": "w" }] }
         });
         harness.apply(&pod.to_string());
     }

@@ -28,7 +28,10 @@ async fn with_pod(harness: &Harness, status: &Value) {
 
 /// It has had its node for two minutes, and its sandbox or not.
 fn placed(sandbox: &str) -> Value {
-    let condition = |type_: &str, status: &str| json!({ "type": type_, "status": status, "lastTransitionTime": ago(120) });
+    let condition = |type_: &str, status: &str| {
+        json!({ "type": type_, "status": status,
+        "lastTransitionTime": ago(120) })
+    };
     let conditions = [condition("PodScheduled", "True"), condition("PodReadyToStartContainers", sandbox)];
     json!({ "phase": "Pending", "startTime": ago(120), "conditions": conditions })
 }
@@ -55,9 +58,11 @@ async fn a_volume_that_is_not_there_is_named_and_one_pod_is_tried() {
     harness.until_event("NotStarting").await;
     // The kubelet's own words, where the pod is new to the operator: they are read once a minute.
     let event = |uid: &str| {
-        let of = json!({ "kind": "Pod", "apiVersion": "v1", "name": "emails-2", "namespace": harness.namespace, "uid": uid });
+        let of = json!({ "kind": "Pod", "apiVersion": "v1", "name": "emails-2",
+            "namespace": harness.namespace, "uid": uid });
         json!({
-            "apiVersion": "v1", "kind": "Event", "metadata": { "name": "emails-2.1" }, "involvedObject": of, "type": "Warning",
+            "apiVersion": "v1", "kind": "Event", "metadata": { "name": "emails-2.1" }, "involvedObject": of,
+            "type": "Warning",
             "reason": "FailedMount", "message": "configmap \"typo\" not \
             found", "firstTimestamp": ago(60), "lastTimestamp": ago(1), "count": 7
         })

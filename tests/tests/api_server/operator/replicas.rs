@@ -131,7 +131,8 @@ async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
         format!("rowlock_queue_tasks{{{labels},state=\"available\"}} 7\n"),
         format!("rowlock_queue_pods{{kind=\"desired\",{labels}}} 1\n"),
         format!(
-            "rowlock_task_queue_condition{{namespace=\"{}\",status=\"True\",task_queue=\"emails\",type=\"Ready\"}} 1\n",
+            "rowlock_task_queue_condition{{namespace=\"{}\",\
+             status=\"True\",task_queue=\"emails\",type=\"Ready\"}} 1\n",
             harness.namespace
         ),
     ] {
@@ -187,7 +188,8 @@ async fn a_task_queue_that_cannot_be_read_keeps_nobody_waiting() {
     let odd = json!({
         "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
         "metadata": {
-            "name": "odd", "namespace": harness.namespace, "uid": "11111111-2222-3333-4444-555555555555", "generation": 1,
+            "name": "odd", "namespace": harness.namespace, "uid": "11111111-2222-3333-4444-555555555555",
+            "generation": 1,
             "creationTimestamp": "2026-01-01T00:00:00Z"
         },
         "spec": { "workers": { "total": "many" } }
@@ -247,7 +249,10 @@ async fn queues_of_one_database_share_its_connections() {
     let queues: i64 = harness.db.one("select count(*) from rowlock.queue").await;
     let connections: i64 = harness
         .db
-        .one("select count(*) from pg_stat_activity where application_name = 'rowlock-operator' and datname = current_database()")
+        .one(
+            "select count(*) from pg_stat_activity where application_name = 'rowlock-operator' \
+            and datname = current_database()",
+        )
         .await;
     assert_eq!(queues, 5);
     // Two, and the one that listens for NOTIFY.

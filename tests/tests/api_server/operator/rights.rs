@@ -10,7 +10,8 @@ use rowlock_tests::printed_command;
 use super::harness::{EMAILS, Harness, page, until};
 use crate::helm::objects_in;
 
-/// Makes the chart's roles, as released into the namespace, and binds all but those of a namespace to a service account; its name as a user.
+/// Makes the chart's roles, as released into the namespace, and binds all but those of a namespace to a
+/// service account; its name as a user.
 fn rights_of_the_chart(harness: &Harness) -> String {
     let objects = tokio::task::block_in_place(|| objects_in(&harness.namespace, "{}"));
     for object in objects.iter().filter(|one| one["apiVersion"] == "rbac.authorization.k8s.io/v1") {

@@ -12,12 +12,14 @@ fn worker_image(harness: &Harness, name: &str) -> String {
     deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
 }
 
-/// What the controllers of a cluster say when all pods are of the newest template, or when `old` more are not.
+/// What the controllers of a cluster say when all pods are of the newest template, or when `old` more are
+/// not.
 fn report_pods(harness: &Harness, name: &str, old: i64) {
     let deployment = harness.get("deployment", name);
     let wanted = deployment["spec"]["replicas"].as_i64().unwrap();
     let status = json!({ "status": {
-        "observedGeneration": deployment["metadata"]["generation"], "replicas": wanted + old, "updatedReplicas": wanted,
+        "observedGeneration": deployment["metadata"]["generation"], "replicas": wanted + old,
+        "updatedReplicas": wanted,
         "readyReplicas": wanted, "availableReplicas": wanted
     } });
     let patch = status.to_string();

@@ -110,7 +110,8 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
         .await;
     let (untrusted, authority) = (Authority::new(), Authority::new());
     apply(&untrusted.pem());
-    // The server of the tests speaks no TLS, so it cannot prove itself: that is asked for now, though the URL does not say so.
+    // The server of the tests speaks no TLS, so it cannot prove itself: that is asked for now, though the URL
+    // does not say so.
     harness.until_says("DatabaseReachable", "False CertificateInvalid", "does not speak TLS").await;
     let mut url = Url::parse(&postgres::url(&harness.db.name)).unwrap();
     let port = behind_tls(&authority, url.port().unwrap()).await;
@@ -129,7 +130,8 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
     );
 }
 
-/// Before, the pods had the owner's password, and a login with the rights of a worker could not be used in a cluster.
+/// Before, the pods had the owner's password, and a login with the rights of a worker could not be used in a
+/// cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
     let harness = Harness::new("worker-secret").await;
@@ -156,7 +158,8 @@ async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
     harness.db.run(format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
-/// Before, a tenant's own server only had to say that it is another tenant's: then it was asked how much that one's queues had to do.
+/// Before, a tenant's own server only had to say that it is another tenant's: then it was asked how much that
+/// one's queues had to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_database_scales_nobody_elses_pods() {
     let (innocent, forger) = (Harness::new("innocent").await, Harness::new("forger").await);
@@ -164,7 +167,8 @@ async fn a_forged_database_scales_nobody_elses_pods() {
         "do $do$ begin
            perform set_config('allow_system_table_mods', 'on', true);
            update pg_catalog.pg_proc set proname = 'true_database' where proname = 'current_database';
-           execute 'create function pg_catalog.current_database() returns name language sql stable as $$ select ''{}''::name $$';
+           execute 'create function pg_catalog.current_database() returns name language sql stable as $$ \
+           select ''{}''::name $$';
          end $do$",
         innocent.db.name
     );
