@@ -199,7 +199,7 @@ fn a_drain_that_cuts_off_or_repeats() {
 }
 
 #[test]
-fn the_history_of_a_task_is_told_with_all_its_evidence() {
+fn a_violation_prints_the_whole_history_of_its_task() {
     let (events, end) = good();
     let violation = Violation::TooManyAttempts { id: 1, attempt: 2, max: 1 };
     let told = parse(&events).tell(violation.task().unwrap(), &end);

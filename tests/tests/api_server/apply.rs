@@ -32,7 +32,7 @@ fn what_is_stored_is_what_was_written() {
 }
 
 #[test]
-fn client_side_apply_takes_out_what_was_taken_out() {
+fn client_side_apply_removes_fields_that_the_manifest_no_longer_has() {
     let namespace = namespace("client-side");
     let apply = |spec: &str| ok(&["apply", "-n", &namespace, "-f", "-"], &manifest(spec));
     assert_eq!(apply("timeout: 5s"), "taskqueue.rowlock.dev/emails created\n");
@@ -82,7 +82,7 @@ fn the_definition_can_be_applied_again_in_both_ways() {
 }
 
 #[test]
-fn unknown_fields_are_dropped_where_nobody_asks_for_strictness() {
+fn unknown_fields_are_dropped_without_strict_validation() {
     let namespace = namespace("unknown");
     let spec = manifest("retries: 5\ntimeout: 5s");
     let stored = read(&["create", "--validate=false", "-n", &namespace, "-f", "-"], &spec);

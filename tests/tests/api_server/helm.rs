@@ -104,7 +104,7 @@ fn bindings(objects: &[Value]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_api_server_takes_what_the_chart_makes() {
+fn the_api_server_accepts_the_charts_objects() {
     let release = namespace("chart-release");
     let alone = format!("namespace: {release}");
     for values in ["{}", &VALUES.replace("[shop]", "[default]"), &alone, "rbac: { clusterWide: true }"] {
@@ -114,7 +114,7 @@ fn the_api_server_takes_what_the_chart_makes() {
 }
 
 #[test]
-fn what_a_platform_team_sets_reaches_the_operator() {
+fn the_charts_values_reach_the_operator() {
     let objects = objects(VALUES);
     for (name, expected) in [
         ("ROWLOCK_WORKER_IMAGE", "registry.example/team/rowlock-worker:7"),
@@ -153,7 +153,7 @@ fn what_a_platform_team_sets_reaches_the_operator() {
 }
 
 #[test]
-fn an_account_that_is_there_already_is_used() {
+fn an_existing_service_account_is_used() {
     let objects = objects("serviceAccount: { create: false, name: theirs }");
     assert!(of_kind(&objects, "ServiceAccount").is_empty());
     assert_eq!(of_kind(&objects, "ClusterRoleBinding")[0]["subjects"][0]["name"], "theirs");
@@ -161,7 +161,7 @@ fn an_account_that_is_there_already_is_used() {
 }
 
 #[test]
-fn one_namespace_alone_is_watched_and_entered() {
+fn with_one_namespace_only_that_namespace_is_watched() {
     let objects = objects("namespace: shop");
     assert_eq!(variable(&objects, "ROWLOCK_NAMESPACE").as_deref(), Some("shop"));
     let places: Vec<String> = bindings(&objects).into_iter().map(|(namespace, _)| namespace).collect();
@@ -173,7 +173,7 @@ fn one_namespace_alone_is_watched_and_entered() {
 }
 
 #[test]
-fn an_image_is_one_by_its_digest() {
+fn an_image_can_be_set_by_digest() {
     let digest = format!("sha256:{}", "0a".repeat(32));
     let values =
         format!("{{ image: {{ digest: '{digest}' }}, workerImage: {{ tag: '7', digest: '{digest}' }} }}");
@@ -186,7 +186,7 @@ fn an_image_is_one_by_its_digest() {
 /// Before, both replicas that are not ready kept their nodes from being drained, and a hostile server could
 /// fill a node's memory.
 #[test]
-fn an_operator_that_is_not_well_costs_nobody_a_node() {
+fn unready_operators_do_not_block_a_node_drain() {
     let objects = objects("{}");
     assert_eq!(
         of_kind(&objects, "PodDisruptionBudget")[0]["spec"]["unhealthyPodEvictionPolicy"],
@@ -198,7 +198,7 @@ fn an_operator_that_is_not_well_costs_nobody_a_node() {
 }
 
 #[test]
-fn only_who_is_named_comes_to_the_pods() {
+fn network_policies_admit_only_the_named_peers() {
     let policies = of_kind(&objects(VALUES), "NetworkPolicy");
     let places: Vec<(&Value, &Value)> = policies
         .iter()
@@ -219,7 +219,7 @@ fn only_who_is_named_comes_to_the_pods() {
 
 /// Before, an operator without a definition waited for ever and said so nowhere that anybody looks.
 #[test]
-fn a_cluster_that_knows_no_task_queues_is_named() {
+fn installing_without_the_definition_fails_with_its_name() {
     let template =
         |more: &[&str]| helm("template", "ops", "{}", &[&["--set", "checkDefinition=true"], more].concat());
     let output = template(&[]);
@@ -229,7 +229,7 @@ fn a_cluster_that_knows_no_task_queues_is_named() {
 }
 
 #[test]
-fn the_command_of_the_notes_takes_no_name_that_the_chart_will_use() {
+fn the_role_binding_in_the_notes_has_a_name_that_the_chart_does_not_use() {
     let output = helm("install", "ops", "namespaces: [shop]", &["--dry-run=client"]);
     let said = String::from_utf8(output.stdout).unwrap();
     let objects = objects("namespaces: [shop]");
@@ -244,7 +244,7 @@ fn the_command_of_the_notes_takes_no_name_that_the_chart_will_use() {
 }
 
 #[test]
-fn a_label_of_ours_is_not_replaced_by_that_of_the_operators_pod() {
+fn metrics_labels_are_not_replaced_by_those_of_the_operators_pod() {
     let monitors = of_kind(&objects("podMonitor: { enabled: true, interval: 15s }"), "PodMonitor");
     let endpoints: Vec<&Value> = monitors.iter().map(|one| &one["spec"]["podMetricsEndpoints"][0]).collect();
     let operator = json!({ "port": "metrics", "honorLabels": true, "interval": "15s" });
@@ -252,7 +252,7 @@ fn a_label_of_ours_is_not_replaced_by_that_of_the_operators_pod() {
 }
 
 #[test]
-fn values_that_cannot_be_meant_are_refused_with_their_name() {
+fn invalid_values_are_refused_with_their_name() {
     for (values, says) in [
         ("class: two words", "/class"),
         ("namespace: Shop", "/namespace"),

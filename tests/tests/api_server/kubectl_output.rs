@@ -31,7 +31,7 @@ fn a_new_task_queue_is_not_ready_yet() {
 }
 
 #[test]
-fn the_columns_say_how_it_does() {
+fn the_columns_show_the_state_of_the_queue() {
     let namespace = namespace("columns");
     ok(&["create", "-n", &namespace, "-f", "-"], &manifest(""));
     ok(
@@ -55,7 +55,7 @@ fn the_columns_say_how_it_does() {
 }
 
 #[test]
-fn a_status_is_written_as_a_status_only() {
+fn the_status_is_changed_only_through_its_subresource() {
     let namespace = namespace("status");
     ok(&["create", "-n", &namespace, "-f", "-"], &manifest(""));
     // With the spec, it is left aside without a word.
@@ -88,7 +88,7 @@ fn workers_cannot_be_scaled_as_if_they_were_pods() {
 }
 
 #[test]
-fn a_scale_counts_pods() {
+fn the_scale_subresource_counts_pods() {
     let namespace = namespace("pods");
     ok(&["create", "-n", &namespace, "-f", "-"], &manifest("workers: { total: 10, scaling: External }"));
     ok(&["scale", "tq/emails", "-n", &namespace, "--replicas=3"], "");
@@ -106,7 +106,7 @@ fn a_scale_counts_pods() {
 }
 
 #[test]
-fn explain_explains() {
+fn kubectl_explain_describes_every_field() {
     let spec = ok(&["explain", "tq.spec"], "");
     for field in [
         "queueName\t<string>",

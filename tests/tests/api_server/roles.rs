@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::kubectl::{json as read, kubectl, namespace, ok};
 
 #[test]
-fn the_usual_roles_of_a_namespace_take_ours_in() {
+fn the_view_and_edit_roles_include_task_queues() {
     // The controller manager, which is not here, copies the rules of all that have the label.
     for role in ["view", "edit", "admin"] {
         let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
@@ -20,7 +20,7 @@ fn the_usual_roles_of_a_namespace_take_ours_in() {
 }
 
 #[test]
-fn only_who_may_edit_may_change_and_nobody_writes_the_status() {
+fn editors_change_task_queues_and_only_the_operator_writes_the_status() {
     let namespace = namespace("roles");
     for (user, roles) in [("vera", &["view"] as &[&str]), ("edgar", &["view", "edit"])] {
         for role in roles {

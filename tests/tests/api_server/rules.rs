@@ -54,7 +54,7 @@ fn assert_accepted(manifests: &[String]) {
 }
 
 #[test]
-fn what_one_accepts_the_other_accepts() {
+fn dev_and_cluster_accept_the_same_manifests() {
     let manifests: Vec<String> = table().accepted.iter().map(|spec| manifest(spec)).collect();
     for manifest in &manifests {
         assert_eq!(rust(manifest), "", "{manifest}");
@@ -63,7 +63,7 @@ fn what_one_accepts_the_other_accepts() {
 }
 
 #[test]
-fn a_refusal_says_what_to_change_in_both() {
+fn an_error_says_what_to_change_in_dev_and_cluster() {
     let cases = table().refused;
     for case in &cases {
         assert_eq!(rust(&case.manifest()), case.rust, "{}", case.manifest());
@@ -72,7 +72,7 @@ fn a_refusal_says_what_to_change_in_both() {
 }
 
 #[test]
-fn a_cluster_asks_for_what_dev_has_of_its_own() {
+fn a_cluster_requires_fields_that_dev_provides() {
     let cases = table().cluster;
     for case in &cases {
         assert_eq!(rust(&case.manifest()), "", "{}", case.manifest());
@@ -127,7 +127,7 @@ fn the_autoscalers_of_the_documentation_scale_its_task_queue() {
 }
 
 #[test]
-fn lists_and_texts_have_the_same_bounds_in_both() {
+fn lists_and_strings_have_the_same_limits_in_dev_and_cluster() {
     let list = |item: &str, count: usize| vec![item; count].join(", ");
     let containers = |count: usize| {
         let others: Vec<String> = (1..count).map(|index| format!("{{ name: c{index} }}")).collect();
@@ -156,7 +156,7 @@ fn lists_and_texts_have_the_same_bounds_in_both() {
 }
 
 #[test]
-fn any_text_is_a_delay_in_both_or_in_neither() {
+fn dev_and_cluster_accept_the_same_durations() {
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..5 {

@@ -40,7 +40,7 @@ fn a_queue_named_after_its_task_queue_keeps_that_name() {
 }
 
 #[test]
-fn all_else_may_change() {
+fn all_other_fields_can_change() {
     let namespace = queue("changing", "");
     for spec in [
         r#"{"database": {"secretRef": {"name": "restored", "key": "url"}}}"#,

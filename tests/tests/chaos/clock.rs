@@ -112,12 +112,12 @@ impl Clock {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn steps_of_the_clock_lose_nothing_and_rescue_nobody() -> Result<()> {
+async fn clock_steps_lose_no_task_and_rescue_no_instance() -> Result<()> {
     try_steps(&STEPS).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leaps_of_the_clock_over_partitions_are_healed() -> Result<()> {
+async fn clock_jumps_across_partitions_lose_no_task() -> Result<()> {
     try_steps(&LEAPS).await
 }
 

@@ -33,7 +33,7 @@ const DRAINS_WITHIN: Duration = Duration::from_secs(10);
 const LOAD: u64 = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn drains_and_totals_cut_off_nobody_and_use_no_attempt() -> Result<()> {
+async fn drains_and_changed_totals_interrupt_no_task_and_use_no_attempt() -> Result<()> {
     let seed = from_env("ROWLOCK_CHAOS_SEED")?.unwrap_or(1);
     let config = HarnessConfig { total: TOTALS[0], calm: true, seed, environment: Vec::new() };
     let harness = Harness::start(&config).await?;

@@ -30,7 +30,7 @@ const TOTAL: u32 = 24;
 const SHOWN: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chaos_loses_nothing_whatever_dies() -> Result<()> {
+async fn chaos_loses_no_task() -> Result<()> {
     let seconds = from_env("ROWLOCK_CHAOS_SECONDS")?.unwrap_or(SECONDS);
     let seed = from_env("ROWLOCK_CHAOS_SEED")?.unwrap_or_else(|| fastrand::u64(..1_000_000));
     eprintln!("chaos: {seconds} s, seed {seed} (again with ROWLOCK_CHAOS_SEED={seed})");

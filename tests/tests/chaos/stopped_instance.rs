@@ -26,7 +26,7 @@ const CLAIMED_WITHIN: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(LEASE_DURATION.as_secs() + 1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_stopped_before_its_runs_began_begins_none_when_it_goes_on() -> Result<()> {
+async fn an_instance_stopped_before_its_attempts_starts_none_after_resuming() -> Result<()> {
     let config = HarnessConfig { total: TOTAL, calm: true, seed: 1, environment: Vec::new() };
     let harness = Harness::start(&config).await?;
     let result = run_scenario(&harness).await;

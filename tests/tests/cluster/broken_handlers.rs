@@ -10,7 +10,7 @@ use crate::harness::{Harness, with_harness};
 const CALM: Demands = Demands { drained: true, undisturbed: true };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_handler_that_cannot_run_is_named_and_the_old_ones_go_on() -> Result<()> {
+async fn a_new_handler_that_cannot_start_is_named_and_the_old_pods_continue() -> Result<()> {
     with_harness("new-handler", async |harness| {
         harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 8 } } }))?;
         harness.wait_ready();
@@ -45,7 +45,7 @@ async fn a_new_handler_that_cannot_run_is_named_and_the_old_ones_go_on() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_crashes_from_the_start_is_named_and_its_tasks_wait_for_a_better_one() -> Result<()> {
+async fn a_crash_looping_handler_is_named_and_its_tasks_wait_for_a_fix() -> Result<()> {
     with_harness("crashes", async |harness| {
         let crash = json!({ "env": [{ "name": "MODE", "value": "crash" }] });
         harness

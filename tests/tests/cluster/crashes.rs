@@ -20,7 +20,7 @@ const PER_POD: usize = 4;
 const CLAIMED: usize = 2 * PER_POD;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_killed_beside_its_handler_loses_nothing() -> Result<()> {
+async fn a_killed_worker_loses_no_task() -> Result<()> {
     with_harness("worker-killed", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         let pod = busy(harness, &json!({ "ms": 3000 })).await?;
@@ -35,7 +35,7 @@ async fn a_worker_killed_beside_its_handler_loses_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_out_of_memory_takes_its_neighbours_along_and_all_are_done_in_the_end() -> Result<()> {
+async fn a_handler_out_of_memory_loses_no_task() -> Result<()> {
     with_harness("out-of-memory", async |harness| {
         let handler = harness.handler(&json!({ "resources": { "limits": { "memory": "64Mi" } } }));
         harness.task_queue(&json!({ "template": { "spec": { "containers": [handler] } } }))?;
@@ -54,7 +54,7 @@ async fn a_handler_out_of_memory_takes_its_neighbours_along_and_all_are_done_in_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_forced_away_loses_nothing() -> Result<()> {
+async fn a_force_deleted_pod_loses_no_task() -> Result<()> {
     with_harness("forced-away", async |harness| {
         let pod = busy(harness, &json!({ "ms": 6000 })).await?;
         harness.failed(&pod);
@@ -69,7 +69,7 @@ async fn a_pod_forced_away_loses_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_grants_less_than_a_task_takes_loses_nothing() -> Result<()> {
+async fn a_node_with_a_short_grace_period_loses_no_task() -> Result<()> {
     with_harness("short-grace", async |harness| {
         let pod = busy(harness, &json!({ "ms": 9000 })).await?;
         harness.failed(&pod);

@@ -22,7 +22,7 @@ const NEXT: &str = "next";
 const NO_API: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result<()> {
+async fn a_node_disconnected_for_a_minute_loses_no_task() -> Result<()> {
     exclusively("cut-off", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         harness.task_queue(&json!({ "workers": { "total": 16 } }))?;
@@ -53,7 +53,7 @@ async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_api_server_for_a_while_workers_go_on() -> Result<()> {
+async fn workers_continue_without_an_api_server() -> Result<()> {
     exclusively("no-api", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         harness.task_queue(&json!({}))?;
@@ -81,7 +81,7 @@ async fn without_an_api_server_for_a_while_workers_go_on() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_of_a_new_release_take_over_without_cutting_anybody_off() -> Result<()> {
+async fn workers_of_a_new_release_take_over_without_interrupting_tasks() -> Result<()> {
     exclusively("release", async |harness| {
         harness.task_queue(&json!({ "workers": { "total": 16, "perPod": 8 } }))?;
         harness.wait_ready();

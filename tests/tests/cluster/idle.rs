@@ -25,7 +25,7 @@ const MINUTES: usize = 5;
 const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_minute_has_no_write_and_nothing_was_ever_refused() -> Result<()> {
+async fn an_idle_minute_has_no_write_and_no_rejected_request() -> Result<()> {
     with_harness("quiet", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         let audit = own.state.join("audit.log");
@@ -67,7 +67,7 @@ async fn minute(harness: &Harness, audit: &Path) -> Result<(usize, Vec<Value>)> 
 const IMPLIED: &str = "taskqueues/finalizers";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_right_that_the_chart_gives_is_used() -> Result<()> {
+async fn every_permission_in_the_chart_is_used() -> Result<()> {
     with_harness("rights", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 4 } } }))?;

@@ -11,7 +11,7 @@ use crate::journal::now;
 const TASKS: usize = 10_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_tasks_of_one_transaction_wake_pods_are_done_once_each_and_the_pods_go() -> Result<()> {
+async fn ten_thousand_tasks_start_pods_and_complete_once_each() -> Result<()> {
     with_harness("stranger", test).await
 }
 

@@ -10,7 +10,7 @@ use crate::harness::{Harness, NAME, until, with_harness};
 const CALM: Demands = Demands { drained: true, undisturbed: true };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_edited_or_undone_in_the_deployment_is_restored_and_cuts_nobody_off() -> Result<()> {
+async fn manual_changes_of_the_deployment_are_undone_without_interrupting_tasks() -> Result<()> {
     with_harness("edited", async |harness| {
         harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 8 } } }))?;
         harness.wait_ready();
@@ -36,7 +36,7 @@ async fn what_is_edited_or_undone_in_the_deployment_is_restored_and_cuts_nobody_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn suspended_pods_stay_as_many_as_somebody_made_them() -> Result<()> {
+async fn suspended_scaling_keeps_a_manual_number_of_pods() -> Result<()> {
     with_harness("suspended", async |harness| {
         harness.task_queue(&json!({ "suspendScaling": true }))?;
         harness.wait_ready();
@@ -83,7 +83,7 @@ async fn a_horizontal_pod_autoscaler_and_kubectl_scale_a_task_queue() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_changed_while_tasks_run_is_taken_from_the_secret() -> Result<()> {
+async fn a_changed_password_is_read_from_the_secret_while_tasks_run() -> Result<()> {
     with_harness("rotated", async |harness| {
         harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 8 } } }))?;
         harness.wait_ready();
@@ -116,7 +116,7 @@ async fn a_password_changed_while_tasks_run_is_taken_from_the_secret() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_of_another_name_is_taken_up_without_cutting_anybody_off() -> Result<()> {
+async fn another_secret_is_used_without_interrupting_tasks() -> Result<()> {
     with_harness("renamed", async |harness| {
         harness.task_queue(&json!({}))?;
         harness.wait_ready();
@@ -138,7 +138,7 @@ async fn a_secret_of_another_name_is_taken_up_without_cutting_anybody_off() -> R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deployment_of_somebody_else_is_left_alone_and_in_the_way() -> Result<()> {
+async fn a_foreign_deployment_is_left_alone_and_reported() -> Result<()> {
     with_harness("foreign", async |harness| {
         let image = format!("{}rowlock-handler:1", cluster().images);
         let theirs = format!("--image={image}");
@@ -162,7 +162,7 @@ async fn a_deployment_of_somebody_else_is_left_alone_and_in_the_way() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_task_queue_for_the_same_queue_is_refused_and_the_first_goes_on() -> Result<()> {
+async fn a_second_task_queue_for_the_same_queue_is_refused_and_the_first_continues() -> Result<()> {
     with_harness("twice", async |harness| {
         harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 4 } } }))?;
         harness.wait_ready();

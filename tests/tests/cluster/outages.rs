@@ -22,7 +22,7 @@ const NO_DATABASE: Duration = Duration::from_mins(1);
 const KILLS: u64 = 6;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn operators_killed_between_writes_leave_it_to_the_next_ones() -> Result<()> {
+async fn operators_killed_between_writes_are_continued_by_the_next_leader() -> Result<()> {
     with_harness("operator-killed", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         harness.task_queue(&json!({}))?;
@@ -57,7 +57,7 @@ async fn operators_killed_between_writes_leave_it_to_the_next_ones() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_leader_goes_and_the_other_replica_takes_over_within_seconds() -> Result<()> {
+async fn the_other_replica_takes_over_within_seconds() -> Result<()> {
     with_harness("failover", async |harness| {
         harness.task_queue(&json!({}))?;
         harness.wait_ready();
@@ -80,7 +80,7 @@ async fn the_leader_goes_and_the_other_replica_takes_over_within_seconds() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_database_for_a_minute_pods_stay_and_no_attempt_is_used() -> Result<()> {
+async fn a_minute_without_a_database_keeps_the_pods_and_uses_no_attempt() -> Result<()> {
     with_harness("no-database", async |harness| {
         harness.task_queue(&json!({}))?;
         harness.wait_ready();

@@ -24,7 +24,7 @@ const WAITING: i64 = 120;
 const BETWEEN: i64 = 100;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_rollouts_drains_and_upgrades_cut_nobody_off_and_use_no_attempt() -> Result<()> {
+async fn planned_changes_interrupt_no_task_and_use_no_attempt() -> Result<()> {
     exclusively("changes", test).await
 }
 

@@ -17,7 +17,7 @@ use crate::pod_network::Route;
 const MANY: usize = 600;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_is_one_clusters_until_the_other_is_told_to_take_it() -> Result<()> {
+async fn a_queue_belongs_to_one_cluster_until_another_adopts_it() -> Result<()> {
     with_harness("second", async |harness| {
         if cluster().own().is_none() {
             return Ok(());

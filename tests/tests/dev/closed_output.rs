@@ -43,7 +43,7 @@ fn command(home: &Home, test: &TestDb, id: &str, arguments: &[&str]) -> Command 
 }
 
 #[tokio::test]
-async fn a_command_whose_reader_has_gone_has_done_what_it_was_asked() {
+async fn a_command_completes_although_its_reader_exited() {
     let (test, home, id) = with_dead().await;
     for arguments in COMMANDS {
         let (reader, writer) = pipe().unwrap();
@@ -55,7 +55,7 @@ async fn a_command_whose_reader_has_gone_has_done_what_it_was_asked() {
 
 /// What it prints after each one is no reason to leave out the others.
 #[tokio::test]
-async fn all_tasks_are_cancelled_although_nobody_reads_which() {
+async fn all_tasks_are_cancelled_although_the_reader_exited() {
     let (test, home, _) = with_dead().await;
     let ids: Vec<String> = (0..3).map(|_| home.enqueue("ok")).collect();
     let (reader, writer) = pipe().unwrap();
@@ -80,7 +80,7 @@ async fn a_result_that_cannot_be_written_is_a_failure() {
 
 /// A closed output counts as `/dev/null`: the caller wants no result.
 #[tokio::test]
-async fn a_command_without_any_output_says_by_its_exit_code_how_it_went() {
+async fn a_command_with_closed_output_reports_by_its_exit_code() {
     let (test, home, id) = with_dead().await;
     let closed = |arguments: &[&str]| {
         let given = command(&home, &test, &id, arguments);
@@ -115,7 +115,7 @@ fn ends_well(mut child: Child) {
 
 /// Before, it asked the database every second until somebody ended it.
 #[tokio::test]
-async fn a_watch_ends_with_its_reader() {
+async fn status_watch_ends_when_its_reader_exits() {
     let (test, home, id) = with_dead().await;
     for arguments in [&["status", "--watch"][..], &["status", "--watch", "--output", "json"]] {
         ends_well(after_its_first_line(&mut command(&home, &test, &id, arguments)));
@@ -123,7 +123,7 @@ async fn a_watch_ends_with_its_reader() {
 }
 
 #[tokio::test]
-async fn dev_stops_in_order_when_its_reader_has_gone() {
+async fn dev_shuts_down_cleanly_when_its_reader_exits() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     for arguments in [&["--output", "json"][..], &["--demo", "5"]] {
@@ -135,7 +135,7 @@ async fn dev_stops_in_order_when_its_reader_has_gone() {
 
 /// Its tasks matter, its log does not: the reader of the log may go.
 #[tokio::test]
-async fn a_worker_whose_log_nobody_reads_works_on() {
+async fn a_worker_continues_when_its_log_pipe_closes() {
     let (test, home, _) = with_dead().await;
     let (_handler, mut worker, _) = home.worker_without_dev();
     let (reader, writer) = pipe().unwrap();

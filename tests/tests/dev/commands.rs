@@ -41,7 +41,7 @@ async fn dead_tasks_are_listed_retried_one_by_one_and_all_at_once() {
 }
 
 #[tokio::test]
-async fn the_story_of_a_task_has_every_error_and_its_payload() {
+async fn the_details_of_a_task_show_every_error_and_its_payload() {
     let (_test, home, ids) = with_dead().await;
     let details = home.ok(&["task", &ids[0]]);
     let lines = [

@@ -65,7 +65,7 @@ fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_3() {
+async fn a_missing_queue_or_task_is_3() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     check(&home.run(&["task", "4711"]), 3, "there is no task 4711");
@@ -75,7 +75,7 @@ async fn what_does_not_exist_is_3() {
 }
 
 #[tokio::test]
-async fn a_database_out_of_reach_or_of_another_schema_is_4() {
+async fn an_unreachable_database_or_a_wrong_schema_is_4() {
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     check(&home.run(&["status"]), 4, "hint: check --database-url");
     check(&home.run(&["status"]), 4, "127.0.0.1:1/none: connection refused");
@@ -93,7 +93,7 @@ async fn a_database_out_of_reach_or_of_another_schema_is_4() {
 }
 
 #[tokio::test]
-async fn a_database_that_takes_no_writes_is_4_and_said_to_be_so() {
+async fn a_read_only_database_is_4_and_is_named_as_such() {
     let test = TestDb::new().await;
     let id = test.enqueue().await.to_string();
     let home = Home::with_database(&server::url(&test.name));
@@ -109,7 +109,7 @@ async fn a_database_that_takes_no_writes_is_4_and_said_to_be_so() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_url_or_a_certificate_is_not_said_to_be_the_server() {
+async fn a_wrong_url_or_certificate_is_not_reported_as_an_unreachable_server() {
     let home = Home::with_database("postgres://u:SECRET@127.0.0.1:1/none?ssl_mode=require");
     let said = home.run(&["status"]);
     check(&said, 4, "has a parameter `ssl_mode` that is not known: did you mean `sslmode`?");
@@ -134,7 +134,7 @@ async fn what_is_wrong_with_a_url_or_a_certificate_is_not_said_to_be_the_server(
 }
 
 #[tokio::test]
-async fn what_the_database_refuses_is_5() {
+async fn a_refusal_by_the_database_is_5() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     test.run("update rowlock.queue set payload_limit = 20").await;
@@ -144,7 +144,7 @@ async fn what_the_database_refuses_is_5() {
 }
 
 #[tokio::test]
-async fn a_mistake_is_json_where_json_was_asked_for() {
+async fn errors_are_json_with_output_json() {
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     for (arguments, code) in
         [(vec!["status"], 4), (vec!["task", "one"], 2), (vec!["enqueue", "mail", "send", "{"], 2)]
@@ -159,7 +159,7 @@ async fn a_mistake_is_json_where_json_was_asked_for() {
 }
 
 #[tokio::test]
-async fn a_handler_that_listens_nowhere_is_named() {
+async fn a_handler_that_does_not_listen_is_named() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     home.edit("exec python3 handler.py", "exec sleep 600");

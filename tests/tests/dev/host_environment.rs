@@ -45,7 +45,7 @@ fn kill_process(described: &str) {
 }
 
 #[tokio::test]
-async fn a_second_one_in_the_same_folder_is_told_so_in_one_line() {
+async fn a_second_dev_in_the_same_folder_fails_with_one_line() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let dev = home.dev();
@@ -61,7 +61,7 @@ async fn a_second_one_in_the_same_folder_is_told_so_in_one_line() {
 }
 
 #[tokio::test]
-async fn its_instances_use_its_database_whatever_the_terminal_was_told_before() {
+async fn instances_of_dev_ignore_a_database_url_of_the_terminal() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     home.write("other-database", "postgres://127.0.0.1:1/none");
@@ -91,7 +91,7 @@ fn a_port_that_is_taken_is_named_at_once() {
 }
 
 #[test]
-fn it_runs_as_root_with_a_server_that_does_not_and_as_anybody() {
+fn dev_runs_as_root_and_as_any_user_with_an_unprivileged_server() {
     let home = Home::new();
     let root = nix::unistd::geteuid().is_root();
     let dev = home.dev();
@@ -125,7 +125,7 @@ fn as_anybody() {
 }
 
 #[tokio::test]
-async fn a_database_of_the_users_that_cannot_be_used_is_named() {
+async fn an_unusable_existing_database_is_named() {
     let home = Home::with_database("postgres://nobody:secret@127.0.0.1:1/none");
     let Said { code, err, .. } = home.run(&["status"]);
     assert_eq!(code, 4);
@@ -133,7 +133,7 @@ async fn a_database_of_the_users_that_cannot_be_used_is_named() {
 }
 
 #[tokio::test]
-async fn as_json_it_says_in_one_line_what_there_is_and_where() {
+async fn json_output_has_all_endpoints_in_one_line() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let mut dev = home.begin(&["--output", "json"]);

@@ -18,7 +18,7 @@ const FILES: usize = 1024;
 /// Before, each of them was a file of the worker's until it had none left for its handler, which it then said
 /// did not listen.
 #[tokio::test]
-async fn requests_that_never_end_keep_a_worker_from_nothing() {
+async fn unfinished_requests_do_not_block_a_worker() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let (_handler, worker, listen) = home.worker_without_dev();

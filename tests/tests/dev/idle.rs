@@ -19,9 +19,10 @@ const SLACK: f64 = 4.0;
 /// Calls of what operators and instances call, each a statement; what those call themselves is left out.
 const CALLS: &str = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions \
     where schemaname = 'rowlock' and funcname in
-  ('statistics', 'care', 'heartbeat', 'claim', 'fetch', 'settle', 'sweep', 'policy', 'release_unknown_leases',
-   'take_turn', 'end_turn', 'partition_statistics', 'mutex_holders', 'extend_partitions', 'keep_watermarks',
-   'prune_dead', 'mark_finished', 'keep_failures', 'prune_rest', 'prune_task')";
+  ('statistics', 'maintain', 'heartbeat', 'claim', 'fetch', 'settle', 'move_missed', 'policy', 'release_unknown_leases',
+   'begin_maintenance', 'end_maintenance', 'partition_statistics', 'mutex_holders', 'extend_partitions',
+   'keep_watermarks', 'delete_expired_tasks', 'mark_finished', 'move_kept_errors', 'empty_other_partitions',
+   'empty_task_partition')";
 
 async fn counting(test: &TestDb) {
     test.run(format!("alter database {} set track_functions = 'all'", test.name)).await;
@@ -42,7 +43,7 @@ async fn check(test: &TestDb, per_second: f64) {
 
 /// Before, it was also asked each second whether anything was due.
 #[tokio::test]
-async fn a_queue_scaled_to_zero_asks_little_of_its_database() {
+async fn a_queue_scaled_to_zero_sends_few_statements() {
     let test = TestDb::empty().await;
     counting(&test).await;
     let url = server::url(&test.name);

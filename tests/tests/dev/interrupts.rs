@@ -15,7 +15,7 @@ fn busy(home: &Home) -> (Dev, String) {
 }
 
 #[tokio::test]
-async fn the_first_ctrl_c_lets_what_runs_finish() {
+async fn the_first_ctrl_c_lets_running_tasks_finish() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let (mut dev, id) = busy(&home);
@@ -33,7 +33,7 @@ async fn the_first_ctrl_c_lets_what_runs_finish() {
 }
 
 #[tokio::test]
-async fn the_second_ctrl_c_hands_back_what_runs_and_ends_at_once() {
+async fn the_second_ctrl_c_releases_running_tasks_and_exits_immediately() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let (mut dev, id) = busy(&home);
@@ -53,7 +53,7 @@ async fn the_second_ctrl_c_hands_back_what_runs_and_ends_at_once() {
 }
 
 #[test]
-fn ctrl_c_ends_the_own_server_too() {
+fn ctrl_c_stops_the_bundled_postgres_too() {
     let home = Home::new();
     let (dev, _) = busy(&home);
     home.go();

@@ -19,7 +19,7 @@ fn metrics(address: SocketAddr) -> String {
 
 /// Before, nobody made partitions or cleaned, and no line of any log said so.
 #[tokio::test]
-async fn who_keeps_everybody_from_maintenance_is_named_when_it_begins_and_when_it_is_over() {
+async fn the_session_that_blocks_maintenance_is_logged_at_start_and_end() {
     let test = TestDb::new().await;
     let mut forgotten = test.session().await;
     let taken = "set application_name = 'a terminal'; begin; select rowlock.begin_maintenance(true)";

@@ -6,7 +6,7 @@ use crate::harness::{Home, until};
 
 /// Before, there were as many as the tasks needed, or as `total` takes, and no number of one's own.
 #[tokio::test]
-async fn instances_are_as_many_as_the_manifest_says() {
+async fn the_manifest_sets_the_number_of_instances() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     home.edit("autoscaling: { min: 0, scaleDownAfter: 1s }", "scaling: External");
@@ -29,7 +29,7 @@ async fn instances_are_as_many_as_the_manifest_says() {
 }
 
 #[tokio::test]
-async fn instances_come_with_the_work_and_go_when_it_is_done() {
+async fn instances_start_with_the_first_task_and_stop_after_the_last() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let dev = home.dev();

@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use crate::harness::{Home, until};
 
 #[test]
-fn killed_at_work_its_processes_end_by_themselves_and_the_task_is_done_after_the_next_start() {
+fn after_sigkill_its_processes_end_and_the_next_start_completes_the_task() {
     let home = Home::new();
     let dev = home.dev();
     until("the queue is declared", || home.run(&["status"]).out.contains("mail"));
@@ -27,7 +27,7 @@ fn killed_at_work_its_processes_end_by_themselves_and_the_task_is_done_after_the
 }
 
 #[test]
-fn killed_together_with_its_guards_the_next_start_ends_what_they_left() {
+fn after_sigkill_of_dev_and_its_guards_the_next_start_ends_leftover_processes() {
     let home = Home::new();
     let dev = home.dev();
     let id = home.enqueue_when_declared();
@@ -54,7 +54,7 @@ fn killed_together_with_its_guards_the_next_start_ends_what_they_left() {
 }
 
 #[test]
-fn killed_while_it_starts_or_stops_the_next_start_works() {
+fn after_sigkill_during_start_or_stop_the_next_start_works() {
     let home = Home::new();
     let whole = home.data().join("postgres-18");
     for file in ["postgres-18.new", "postgres-18.new/PG_VERSION", "postgres-18", "postgres-18/postmaster.pid"]

@@ -42,7 +42,7 @@ async fn a_worker_whose_terminal_closes_drains() {
 }
 
 #[tokio::test]
-async fn one_that_was_told_to_outlive_its_terminal_does() {
+async fn nohup_keeps_a_worker_running_after_its_terminal_closes() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let (_handler, worker, _) = home.worker_without_dev();
@@ -57,7 +57,7 @@ async fn one_that_was_told_to_outlive_its_terminal_does() {
 }
 
 #[tokio::test]
-async fn dev_stops_in_order_when_its_terminal_closes() {
+async fn dev_shuts_down_cleanly_when_its_terminal_closes() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let dev = home

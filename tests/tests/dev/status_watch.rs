@@ -11,7 +11,7 @@ use crate::running_command::Dev;
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
 #[tokio::test]
-async fn elsewhere_a_table_follows_the_other_without_colours() {
+async fn without_a_terminal_tables_are_appended_without_colours() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let mut command = home.command(ROWLOCK, &["status", "--watch"]);
@@ -27,7 +27,7 @@ async fn elsewhere_a_table_follows_the_other_without_colours() {
 }
 
 #[tokio::test]
-async fn as_json_each_look_is_a_line() {
+async fn json_output_has_one_line_per_refresh() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let mut command = home.command(ROWLOCK, &["status", "--watch", "--output", "json"]);
@@ -43,7 +43,7 @@ async fn as_json_each_look_is_a_line() {
 }
 
 #[tokio::test]
-async fn in_a_terminal_the_table_stays_in_its_place() {
+async fn in_a_terminal_the_table_is_redrawn_in_place() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     // util-linux's `script` is the terminal.

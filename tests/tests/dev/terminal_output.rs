@@ -35,7 +35,7 @@ async fn with_hostile() -> (TestDb, Home, String) {
 }
 
 #[tokio::test]
-async fn every_command_shows_controls_instead_of_sending_them() {
+async fn every_command_escapes_control_characters() {
     let (_test, home, id) = with_hostile().await;
     let details = home.ok(&["task", &id]);
     check("task", &details);
@@ -52,7 +52,7 @@ async fn every_command_shows_controls_instead_of_sending_them() {
 
 /// Where a person reads JSON it is JSON with escapes.
 #[tokio::test]
-async fn json_at_a_terminal_means_the_same_and_shows_its_controls() {
+async fn json_in_a_terminal_escapes_control_characters() {
     let (test, home, id) = with_hostile().await;
     let words = format!("{ROWLOCK} task {id} --output json");
     let mut terminal = home.command("script", &["-qefc", &words, "/dev/null"]);
@@ -65,7 +65,7 @@ async fn json_at_a_terminal_means_the_same_and_shows_its_controls() {
 
 /// Before, numbers beyond 2⁵³ and double keys were others in the task that it makes.
 #[tokio::test]
-async fn a_payload_goes_from_a_dead_task_to_a_new_one_as_it_was() {
+async fn a_payload_in_json_output_is_byte_for_byte_the_enqueued_one() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     for payload in [
@@ -82,7 +82,7 @@ async fn a_payload_goes_from_a_dead_task_to_a_new_one_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_handler_of_dev_says_what_it_wants_as_any_program_does() {
+async fn a_handlers_output_reaches_the_terminal_unchanged() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     home.write("loud.py", "print('\\033[1mcoloured', flush=True)\nexec(open('handler.py').read())\n");
@@ -97,7 +97,7 @@ async fn a_handler_of_dev_says_what_it_wants_as_any_program_does() {
 
 /// Before, one such task kept all others of the list, and itself, from being shown.
 #[tokio::test]
-async fn a_task_that_cannot_be_read_whole_is_shown_beside_the_others_and_says_why() {
+async fn a_partly_unreadable_task_is_listed_with_the_reason() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let good = home.enqueue("ok");

@@ -138,7 +138,7 @@ fn dependencies(package: &Value) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn crates_name_those_that_the_arrows_point_to() {
+fn crates_depend_only_along_the_arrows() {
     let arrows = Arrows::read();
     let packages = Packages::read();
     for (name, named) in packages.named() {
@@ -156,7 +156,7 @@ fn crates_name_those_that_the_arrows_point_to() {
 }
 
 #[test]
-fn only_the_queue_talks_to_postgres_and_the_plan_to_nobody() {
+fn only_the_queue_uses_postgres_and_the_plan_does_no_io() {
     let packages = Packages::read();
     let named = packages.named();
     let may = packages.rule("{ name = \"sqlx\", wrappers = [");
@@ -195,7 +195,7 @@ fn every_dependency_comes_from_the_registry_under_an_allowed_licence() {
 }
 
 #[test]
-fn every_version_stands_in_the_root_manifest() {
+fn every_version_is_in_the_root_manifest() {
     for name in Arrows::read().0.keys() {
         let folder = name.strip_prefix("rowlock-").unwrap_or("cli");
         let path = Path::new(CHECKOUT).join(folder).join("Cargo.toml");

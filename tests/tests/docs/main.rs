@@ -18,7 +18,7 @@ use rowlock_tests::doc_blocks::{Block, Kind, blocks};
 use sandbox::Sandbox;
 
 #[test]
-fn every_command_of_the_documentation_does_what_is_said() {
+fn every_command_in_the_documentation_works() {
     let sandbox = Sandbox::make();
     for page in pages(&sandbox.clone) {
         let blocks = blocks(&page, &std::fs::read_to_string(sandbox.clone.join(&page)).unwrap());

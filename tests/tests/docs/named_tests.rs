@@ -27,7 +27,7 @@ fn parts(name: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn every_test_that_the_page_names_is_there() {
+fn every_test_named_in_the_page_exists() {
     let root = rowlock_tests::checkout();
     let page = std::fs::read_to_string(root.join("docs/testing.md")).unwrap();
     let mut known = BTreeSet::new();

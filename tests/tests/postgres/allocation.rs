@@ -43,7 +43,7 @@ async fn live(db: &Db, pool: &PgPool, heartbeats: usize, lost: bool, in_use: &At
 }
 
 #[tokio::test]
-async fn workers_in_use_never_exceed_the_total() {
+async fn slots_in_use_never_exceed_the_total() {
     let test = TestDb::new().await;
     let in_use = Arc::new(AtomicI64::new(0));
     let end = Instant::now() + Duration::from_secs(4);
@@ -72,7 +72,7 @@ async fn workers_in_use_never_exceed_the_total() {
 }
 
 #[tokio::test]
-async fn a_smaller_total_is_given_back_and_a_larger_one_handed_out() {
+async fn a_smaller_total_takes_slots_back_and_a_larger_one_allocates_them() {
     let test = TestDb::new().await;
     let instances = [test.instance("a").await, test.instance("b").await];
     let mut holding = [(0, 0); 2];

@@ -17,7 +17,7 @@ async fn refuse(test: &TestDb, table: &str, is_bad: &str) {
 }
 
 #[tokio::test]
-async fn a_due_task_that_cannot_be_moved_keeps_no_other_one_waiting() {
+async fn a_due_task_that_cannot_be_moved_delays_no_other() {
     let test = TestDb::new().await;
     let soon = EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
     let bad = test.enqueue_with(&soon).await;
@@ -31,7 +31,7 @@ async fn a_due_task_that_cannot_be_moved_keeps_no_other_one_waiting() {
 
 /// Before, one such task kept every dead one of its queue from another try.
 #[tokio::test]
-async fn a_dead_task_that_cannot_be_moved_keeps_no_other_one_dead() {
+async fn a_dead_task_that_cannot_be_retried_blocks_no_other() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2).await;
     let mut instance = test.instance("a").await;
@@ -44,7 +44,7 @@ async fn a_dead_task_that_cannot_be_moved_keeps_no_other_one_dead() {
 }
 
 #[tokio::test]
-async fn an_instance_that_cannot_be_rescued_keeps_no_other_one_from_it() {
+async fn an_instance_that_cannot_be_rescued_blocks_no_other_rescue() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2).await;
     let mut gone = Vec::new();
@@ -71,7 +71,7 @@ async fn an_instance_that_cannot_be_rescued_keeps_no_other_one_from_it() {
 }
 
 #[tokio::test]
-async fn a_partition_that_somebody_uses_keeps_no_other_one() {
+async fn a_partition_in_use_does_not_keep_others_from_being_dropped() {
     let test = TestDb::new().await;
     for days in [4, 6] {
         test.run(format!(

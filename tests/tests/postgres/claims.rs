@@ -58,7 +58,7 @@ async fn ids_come_in_the_order_of_the_payloads() {
 }
 
 #[tokio::test]
-async fn a_claim_that_others_hold_up_says_so() {
+async fn a_claim_blocked_by_other_sessions_reports_contention() {
     let test = TestDb::new().await;
     test.enqueue_many(128).await;
     let mut instance = test.instance("a").await;
@@ -74,7 +74,7 @@ async fn a_claim_that_others_hold_up_says_so() {
 }
 
 #[tokio::test]
-async fn concurrent_claims_share_nothing_and_leave_nothing() {
+async fn concurrent_claims_take_each_task_exactly_once() {
     let test = TestDb::new().await;
     let all = test.enqueue_many(3000).await;
     let instances = futures_util::future::join_all((0..6).map(|i| {
@@ -100,7 +100,7 @@ async fn concurrent_claims_share_nothing_and_leave_nothing() {
 }
 
 #[tokio::test]
-async fn bodies_are_read_without_touching_other_partitions() {
+async fn payloads_are_read_without_touching_other_partitions() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let token = test.instance("a").await.claim(1).await.token.unwrap();
@@ -118,7 +118,7 @@ async fn bodies_are_read_without_touching_other_partitions() {
 }
 
 #[tokio::test]
-async fn an_urgent_task_overtakes_and_equals_keep_their_order() {
+async fn a_higher_priority_overtakes_and_equal_priorities_keep_their_order() {
     let test = TestDb::new().await;
     let with = |priority| EnqueueOptions { priority: Some(priority), ..Default::default() };
     for priority in [3, 1, 2, 0] {
@@ -130,7 +130,7 @@ async fn an_urgent_task_overtakes_and_equals_keep_their_order() {
 }
 
 #[tokio::test]
-async fn a_paused_queue_and_a_draining_instance_get_nothing() {
+async fn a_paused_queue_and_a_draining_instance_claim_nothing() {
     let test = TestDb::new().await;
     test.enqueue_many(10).await;
     let mut instance = test.instance("a").await;

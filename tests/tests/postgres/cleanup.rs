@@ -7,7 +7,7 @@ use rowlock_tests::TestDb;
 use sqlx::{Executor, Row};
 
 #[tokio::test]
-async fn a_request_to_cancel_what_completes_first_leaves_nothing_behind() {
+async fn a_cancel_request_for_a_task_that_completes_first_is_removed() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -22,7 +22,7 @@ async fn a_request_to_cancel_what_completes_first_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_maintainer_knows_for_how_long_partitions_are_made() {
+async fn maintenance_reports_until_when_partitions_exist() {
     let test = TestDb::new().await;
     let report = Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     let partitions = report.partitions.unwrap();
@@ -30,7 +30,7 @@ async fn a_maintainer_knows_for_how_long_partitions_are_made() {
 }
 
 #[tokio::test]
-async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_retried_task() {
+async fn a_cancel_request_for_the_last_attempt_does_not_cancel_the_retried_task() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -47,7 +47,7 @@ async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_retried_tas
 }
 
 #[tokio::test]
-async fn a_request_that_crossed_a_retry_still_cancels() {
+async fn a_cancel_request_during_a_retry_still_cancels() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -88,7 +88,7 @@ begin
 end $$";
 
 #[tokio::test]
-async fn a_database_that_slept_for_months_is_ready_after_one_pass() {
+async fn a_database_unused_for_months_is_ready_after_one_pass() {
     let test = TestDb::new().await;
     test.run(ASLEEP).await;
     assert!(sqlx::query("select rowlock.enqueue('mail', 'send', '{}')").execute(&test.pool).await.is_err());
@@ -105,7 +105,7 @@ async fn a_database_that_slept_for_months_is_ready_after_one_pass() {
 }
 
 #[tokio::test]
-async fn a_queue_that_somebody_deleted_takes_no_running_task_with_it() {
+async fn deleting_a_queue_row_by_hand_loses_no_running_task() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(3).await;
     let mut instance = test.instance("a").await;
@@ -123,7 +123,7 @@ async fn a_queue_that_somebody_deleted_takes_no_running_task_with_it() {
 }
 
 #[tokio::test]
-async fn an_instance_joins_after_everybody_was_away_for_longer_than_partitions_last() {
+async fn an_instance_can_join_after_all_partitions_have_ended() {
     let test = TestDb::new().await;
     test.run(
         "do $$ declare p regclass; begin
@@ -139,7 +139,7 @@ async fn an_instance_joins_after_everybody_was_away_for_longer_than_partitions_l
 }
 
 #[tokio::test]
-async fn where_nothing_is_available_nothing_has_waited() {
+async fn without_available_tasks_the_waiting_time_is_zero() {
     let test = TestDb::new().await;
     let stats = rowlock_queue::queue_stats(&test.db).await.unwrap();
     assert_eq!((stats[0].available, stats[0].oldest_available_seconds), (0, None));
@@ -150,7 +150,7 @@ const OLDER: &str = "update rowlock.task set id = id - (7200::bigint << 31);
   update rowlock.ready set id = id - (7200::bigint << 31), since = since - 7200";
 
 #[tokio::test]
-async fn a_task_has_waited_since_it_became_available_not_since_it_was_enqueued() {
+async fn waiting_time_counts_from_when_a_task_became_available() {
     let test = TestDb::new().await;
     let waited = async || {
         let stats = rowlock_queue::queue_stats(&test.db).await.unwrap();

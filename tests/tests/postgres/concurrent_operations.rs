@@ -32,7 +32,7 @@ async fn a_producer_with_an_old_snapshot_drops_no_partition() {
 
 /// Before, errors of kept tasks could not be moved, and nothing was cleaned any more (R9).
 #[tokio::test]
-async fn errors_are_moved_beside_a_publication_of_all_tables() {
+async fn errors_are_moved_with_a_publication_for_all_tables() {
     let test = TestDb::new().await;
     test.run("create publication everything for all tables").await;
     let failures: String = test
@@ -50,7 +50,7 @@ async fn errors_are_moved_beside_a_publication_of_all_tables() {
 
 /// Before, a worker of one queue handed back what another one's instance held, or kept it from claiming.
 #[tokio::test]
-async fn a_worker_of_one_queue_reaches_no_instance_of_another() {
+async fn a_worker_of_one_queue_cannot_act_on_instances_of_another() {
     let test = TestDb::new().await;
     declare(&test.db, &declaration("other")).await.unwrap();
     let foreign = Db::connect(&test.login("narrow", "'worker', array['other']").await).await.unwrap();
@@ -86,7 +86,7 @@ async fn a_grant_for_no_queue_is_refused() {
 
 /// Before, the grant did not see the queue, which then was open to whoever had rights for another one.
 #[tokio::test]
-async fn a_queue_that_is_declared_beside_a_grant_is_restricted() {
+async fn a_queue_declared_during_a_grant_is_restricted() {
     let test = TestDb::new().await;
     let producer = test.login("narrow", "").await;
     let mut owner = test.session().await;
@@ -107,7 +107,7 @@ async fn a_queue_that_is_declared_beside_a_grant_is_restricted() {
 
 /// Before, a second page of tasks that were cancelled in one transaction was empty.
 #[tokio::test]
-async fn pages_of_what_was_cancelled_at_once_go_on() {
+async fn tasks_cancelled_together_are_paged_without_a_gap() {
     let test = TestDb::new().await;
     let ids: Vec<i64> = test.enqueue_many(50).await.iter().map(|id| id.0).collect();
     sqlx::query("select rowlock.cancel_all($1)").bind(&ids).execute(&test.pool).await.unwrap();
@@ -125,7 +125,7 @@ async fn pages_of_what_was_cancelled_at_once_go_on() {
 
 /// Before, tasks that the transaction gave to another queue counted for this one.
 #[tokio::test]
-async fn a_transaction_fills_only_the_queue_that_it_fills() {
+async fn a_large_transaction_fills_only_its_own_queue() {
     let test = TestDb::new().await;
     declare(&test.db, &rowlock_queue::Declaration { backlog_limit: 10, ..declaration("small") })
         .await
@@ -149,7 +149,7 @@ async fn a_transaction_fills_only_the_queue_that_it_fills() {
 
 /// Before, a role of the same name inherited what one that was dropped could do.
 #[tokio::test]
-async fn a_role_that_is_gone_leaves_no_rights_behind() {
+async fn a_dropped_role_leaves_no_permissions() {
     let test = TestDb::new().await;
     test.login("brief", "'producer', array['mail']").await;
     let role = format!("brief_{}", test.name);
@@ -170,7 +170,7 @@ async fn a_role_that_is_gone_leaves_no_rights_behind() {
 /// Before, each claim of a part of a range left an entry behind in every index, at the very place where
 /// claims begin.
 #[tokio::test]
-async fn a_claim_of_a_part_changes_no_index() {
+async fn a_claim_of_part_of_a_range_updates_no_index() {
     let test = TestDb::new().await;
     test.enqueue_many(100).await;
     let instance = test.instance("a").await;

@@ -45,7 +45,7 @@ async fn until(test: &TestDb, what: &str, query: &str) {
 }
 
 #[tokio::test]
-async fn an_instance_keeps_sending_heartbeats_while_its_other_statements_hang_for_longer_than_a_lease() {
+async fn heartbeats_continue_while_other_statements_hang_for_longer_than_a_lease() {
     let test = TestDb::new().await;
     let stop = Shutdown::new();
     let connect = Connect { max_connections: 2, application_name: "held up".into(), ..test.connect() };
@@ -75,7 +75,7 @@ async fn an_instance_keeps_sending_heartbeats_while_its_other_statements_hang_fo
 }
 
 #[tokio::test]
-async fn an_instance_keeps_to_two_connections_and_to_one_where_it_may_not_have_more() {
+async fn an_instance_uses_two_connections_or_one_if_no_more_are_allowed() {
     for most in [2, 1] {
         let test = TestDb::new().await;
         let stop = Shutdown::new();
@@ -95,7 +95,7 @@ async fn an_instance_keeps_to_two_connections_and_to_one_where_it_may_not_have_m
 }
 
 #[tokio::test]
-async fn a_connection_that_was_lost_is_opened_anew_and_no_task_with_it() {
+async fn a_lost_connection_is_reopened_and_no_task_is_lost() {
     let test = TestDb::new().await;
     let stop = Shutdown::new();
     let instance =
@@ -143,7 +143,7 @@ async fn count_messages(server: u16) -> (u16, Arc<AtomicU64>) {
 }
 
 #[tokio::test]
-async fn a_statement_is_one_question_to_the_server() {
+async fn a_statement_takes_one_round_trip() {
     let test = TestDb::new().await;
     let url = test.connect().url;
     let server = url.rsplit_once(':').unwrap().1.split_once('/').unwrap().0;

@@ -8,7 +8,7 @@ use rowlock_tests::{TestDb, declaration};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 #[tokio::test]
-async fn every_verb_works_beside_a_publication_for_all_tables() {
+async fn every_function_works_with_a_publication_for_all_tables() {
     let test = TestDb::new().await;
     test.run("create publication everything for all tables").await;
     let ids = test.enqueue_many(300).await;
@@ -38,7 +38,7 @@ async fn every_verb_works_beside_a_publication_for_all_tables() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_only_enqueue_does_so_quickly_and_slowly() {
+async fn a_producer_role_enqueues_in_short_and_long_transactions() {
     let test = TestDb::new().await;
     let seller = test.login("seller", "'producer'").await;
     let mut session = PgConnection::connect(&seller.url).await.unwrap();
@@ -84,7 +84,7 @@ async fn notify_is_sent_for_an_idle_queue_and_for_no_other() {
 }
 
 #[tokio::test]
-async fn an_open_transaction_with_immediate_constraints_keeps_notify_from_no_other() {
+async fn an_open_transaction_with_immediate_constraints_blocks_no_other_notify() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     let mut listener = listen(&test.connect()).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_savepoint_rolled_back_enqueues_nothing() {
 }
 
 #[tokio::test]
-async fn enqueue_works_at_every_isolation_level_and_other_verbs_say_which_they_need() {
+async fn enqueue_works_at_every_isolation_level_and_other_functions_say_which_they_need() {
     let test = TestDb::new().await;
     let mut session = test.session().await;
     for level in ["repeatable read", "serializable"] {

@@ -27,7 +27,7 @@ async fn left(test: &TestDb) -> i64 {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_used_is_deleted_only_by_force_and_its_tasks_are_cancelled() {
+async fn deleting_a_queue_in_use_needs_force_and_cancels_its_tasks() {
     let test = TestDb::new().await;
     let waiting = test.enqueue_many(3).await;
     let instance = test.instance("a").await;
@@ -51,7 +51,7 @@ async fn a_queue_that_is_used_is_deleted_only_by_force_and_its_tasks_are_cancell
 }
 
 #[tokio::test]
-async fn a_queue_with_nothing_unfinished_is_deleted_with_its_dead() {
+async fn a_queue_without_unfinished_tasks_is_deleted_with_its_dead_tasks() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     assert!(refused(&test, DELETE).await.contains("unfinished"));
@@ -99,7 +99,7 @@ async fn an_instance_outlives_a_deletion_that_is_refused() {
 }
 
 #[tokio::test]
-async fn nobody_but_the_owner_deletes_a_queue() {
+async fn only_the_owner_deletes_a_queue() {
     let test = TestDb::new().await;
     for permission in ["producer", "worker", "reader"] {
         test.login(permission, &format!("'{permission}'")).await;
@@ -111,7 +111,7 @@ async fn nobody_but_the_owner_deletes_a_queue() {
 }
 
 #[tokio::test]
-async fn a_database_whose_last_queue_is_gone_keeps_its_partitions() {
+async fn partitions_stay_after_the_last_queue_is_deleted() {
     let test = TestDb::new().await;
     test.run(DELETE).await;
     for _ in 0..2 {

@@ -15,7 +15,7 @@ async fn refusal(test: &TestDb, sql: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_mistake_has_a_code_of_ours_and_a_hint() {
+async fn every_user_error_has_an_rl_code_and_a_hint() {
     let test = TestDb::new().await;
     for (arguments, code, hint) in [
         ("'mial', 't', '{}'", "RL001", "mail"),
@@ -63,7 +63,7 @@ async fn a_mistake_has_a_code_of_ours_and_a_hint() {
 }
 
 #[tokio::test]
-async fn a_mistake_among_many_payloads_has_a_code_of_ours_and_a_hint() {
+async fn an_error_in_one_of_many_payloads_has_an_rl_code_and_a_hint() {
     let test = TestDb::new().await;
     for (arguments, code, hint) in [
         ("'mail', 't', array['{}', null]", "RL005", "{}"),
@@ -91,7 +91,7 @@ async fn a_mistake_among_many_payloads_has_a_code_of_ours_and_a_hint() {
 }
 
 #[tokio::test]
-async fn no_options_and_options_that_are_null_are_left_out() {
+async fn missing_options_and_null_options_take_the_defaults() {
     let test = TestDb::new().await;
     for sql in [
         "select rowlock.enqueue('mail', 't', '{}', null)",
@@ -107,7 +107,7 @@ async fn no_options_and_options_that_are_null_are_left_out() {
 }
 
 #[tokio::test]
-async fn what_is_to_be_retried_or_cancelled_is_to_be_said() {
+async fn retry_without_ids_or_with_an_unknown_queue_is_refused() {
     let test = TestDb::new().await;
     for (call, code, hint) in
         [("rowlock.retry(null, null)", "RL005", "ids"), ("rowlock.retry('mial', null)", "RL001", "mail")]
@@ -153,7 +153,7 @@ async fn a_payload_may_be_json_jsonb_or_text() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_until_it_is_worked_off() {
+async fn a_full_queue_refuses_tasks_until_its_backlog_shrinks() {
     let test = TestDb::new().await;
     declare(
         &test.db,
@@ -181,7 +181,7 @@ async fn a_queue_of_another_owner_is_not_taken_over() {
 /// Before, any text could be an owner, and became a part of the command that adopts a queue, which people
 /// paste.
 #[tokio::test]
-async fn an_owner_is_nothing_but_a_name() {
+async fn an_owner_must_be_a_plain_name() {
     let test = TestDb::new().await;
     let declared = async |owner: &str| {
         declare(&test.db, &rowlock_queue::Declaration { owner: owner.into(), ..declaration("letters") }).await
@@ -197,7 +197,7 @@ async fn an_owner_is_nothing_but_a_name() {
 }
 
 #[tokio::test]
-async fn payloads_are_kept_byte_for_byte_and_ids_leave_as_strings() {
+async fn payloads_are_kept_byte_for_byte_and_ids_are_strings_in_json() {
     let test = TestDb::new().await;
     let payload = "{ \"b\": 1.00,\n \"a\" : [1,  2], \"a\": \"\\u00e9é\" }";
     let options = EnqueueOptions { delay: Some(Duration::from_mins(1)), ..Default::default() };
@@ -227,7 +227,7 @@ impl sqlx::Encode<'_, sqlx::Postgres> for Untyped {
 
 /// Before, several types of arrays fitted equally well, and Postgres said that the function is not unique.
 #[tokio::test]
-async fn parameters_without_a_type_enqueue() {
+async fn enqueue_accepts_parameters_without_a_type() {
     let test = TestDb::new().await;
     for (call, values, tasks) in [
         ("enqueue($1, $2, $3)", vec!["mail", "t", "{\"a\": 1}"], 1),

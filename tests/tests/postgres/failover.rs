@@ -7,7 +7,7 @@ use rowlock_queue::{Maintainer, heartbeat};
 use rowlock_tests::{TestDb, TestInstance};
 
 #[tokio::test]
-async fn a_task_below_the_watermarks_of_before_a_failover_is_claimed() {
+async fn tasks_below_the_watermarks_are_claimed_after_a_failover() {
     let test = TestDb::new().await;
     let mut instance = test.instance("a").await;
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
@@ -41,7 +41,7 @@ async fn sweep(instance: &TestInstance, maintainer: &mut Maintainer) -> u64 {
 }
 
 #[tokio::test]
-async fn workers_granted_just_before_a_failover_are_not_granted_again() {
+async fn slots_allocated_just_before_a_failover_are_not_allocated_again() {
     let test = TestDb::new().await;
     let instances = [test.instance("a").await, test.instance("b").await];
     // `a` uses the ten workers that the old primary granted to it; the new one knows of no heartbeat since.
@@ -55,7 +55,7 @@ async fn workers_granted_just_before_a_failover_are_not_granted_again() {
 }
 
 #[tokio::test]
-async fn an_instance_that_a_failover_forgot_is_not_taken_for_the_next_to_join() {
+async fn an_instance_lost_in_a_failover_is_not_confused_with_the_next_one() {
     let test = TestDb::new().await;
     let forgotten = test.instance("forgotten").await;
     let id = forgotten.id();

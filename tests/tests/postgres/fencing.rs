@@ -25,7 +25,7 @@ async fn a_rescue_is_refused_when_the_instance_has_sent_a_heartbeat_again() {
 }
 
 #[tokio::test]
-async fn a_rescue_that_was_refused_keeps_no_heartbeat_out() {
+async fn a_refused_rescue_blocks_no_heartbeat() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     let seen = newest_heartbeat(&test, instance.id()).await;
@@ -38,7 +38,7 @@ async fn a_rescue_that_was_refused_keeps_no_heartbeat_out() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_not_yet_committed_keeps_a_rescue_out() {
+async fn an_uncommitted_heartbeat_prevents_a_rescue() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     let seen = newest_heartbeat(&test, instance.id()).await;
@@ -54,7 +54,7 @@ async fn a_heartbeat_not_yet_committed_keeps_a_rescue_out() {
 }
 
 #[tokio::test]
-async fn a_rescue_not_yet_committed_keeps_a_heartbeat_out() {
+async fn an_uncommitted_rescue_blocks_the_heartbeat() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     let seen = newest_heartbeat(&test, instance.id()).await;
@@ -68,7 +68,7 @@ async fn a_rescue_not_yet_committed_keeps_a_heartbeat_out() {
 }
 
 #[tokio::test]
-async fn a_rescued_instance_changes_nothing_any_more() {
+async fn a_rescued_instance_can_change_nothing() {
     let test = TestDb::new().await;
     test.enqueue_many(5).await;
     let mut instance = test.instance("a").await;
@@ -87,7 +87,7 @@ async fn a_rescued_instance_changes_nothing_any_more() {
 }
 
 #[tokio::test]
-async fn who_is_ended_while_it_drains_interrupts_and_uses_no_attempt_ten_times() {
+async fn an_instance_terminated_while_draining_uses_no_attempt() {
     let test = TestDb::new().await;
     let options = rowlock_queue::EnqueueOptions { max_attempts: Some(2), ..Default::default() };
     let id = test.enqueue_with(&options).await;
@@ -127,7 +127,7 @@ async fn a_rescue_uses_an_attempt_and_the_last_one_makes_the_task_dead() {
 }
 
 #[tokio::test]
-async fn only_a_maintainer_with_an_unbroken_chain_looks_for_the_silent() {
+async fn only_an_instance_with_unbroken_heartbeats_rescues_others() {
     let test = TestDb::new().await;
     test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -142,7 +142,7 @@ async fn only_a_maintainer_with_an_unbroken_chain_looks_for_the_silent() {
 }
 
 #[tokio::test]
-async fn who_leaves_hands_back_without_using_attempts() {
+async fn an_instance_that_leaves_releases_its_tasks_without_using_attempts() {
     let test = TestDb::new().await;
     test.enqueue_many(300).await;
     let mut instance = test.instance("a").await;
@@ -157,7 +157,7 @@ async fn who_leaves_hands_back_without_using_attempts() {
 }
 
 #[tokio::test]
-async fn who_leaves_in_the_midst_of_a_claim_hands_back_what_it_brings() {
+async fn an_instance_that_leaves_during_a_claim_releases_the_claimed_tasks() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let instance = test.instance("a").await;

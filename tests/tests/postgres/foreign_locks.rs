@@ -89,7 +89,7 @@ async fn holder(db: &Db, operation: ExclusiveOperation) -> Option<LockHolder> {
 }
 
 #[tokio::test]
-async fn who_holds_a_lock_of_ours_is_named() {
+async fn the_session_that_holds_a_lock_is_named() {
     let test = TestDb::new().await;
     let machine = test.login("machine", "'worker'").await;
     let db = Db::connect(&machine).await.unwrap();
@@ -120,7 +120,7 @@ async fn who_holds_a_lock_of_ours_is_named() {
 
 /// Before, each notification made an idle instance claim: 700 a second.
 #[tokio::test]
-async fn a_flood_of_notifications_makes_no_flood_of_claims() {
+async fn many_notifications_cause_few_claims() {
     let test = TestDb::new().await;
     test.run(format!("alter database {} set track_functions = 'all'", test.name)).await;
     let login = test.login("stranger", "").await;

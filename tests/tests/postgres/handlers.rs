@@ -98,7 +98,7 @@ const LATIN1: &str = r"convert_from('\x7b226e223a22636166e9227d', 'SQL_ASCII')";
 
 /// Before, nothing that was claimed with it ran any more, in any instance, and no cancel was heard.
 #[tokio::test]
-async fn a_payload_that_cannot_be_read_is_dead_and_stops_no_other() {
+async fn a_task_with_an_unreadable_payload_is_dead_and_blocks_no_other() {
     let test = TestDb::new().await;
     without_encoding(&test).await;
     let mut producer = test.session().await;
@@ -133,7 +133,7 @@ async fn a_payload_that_cannot_be_read_is_dead_and_stops_no_other() {
 }
 
 #[tokio::test]
-async fn a_database_without_an_encoding_is_refused_before_anything_is_made_in_it() {
+async fn migrate_refuses_a_sql_ascii_database_before_any_change() {
     let test = TestDb::empty().await;
     let name = format!("{}_ascii", test.name);
     test.run(format!(

@@ -56,7 +56,7 @@ async fn saying(said: Vec<u8>) -> FakeServer {
 }
 
 #[tokio::test]
-async fn lengths_that_cannot_be_end_the_connection() {
+async fn impossible_message_lengths_close_the_connection() {
     // Before this was mended, a length of 2 was a panic, and one of 2 GiB took as much memory.
     for length in [0, 2, 3, 1 << 31, u32::MAX] {
         for kind in [b'R', b'S', b'E', b'Z'] {
@@ -67,7 +67,7 @@ async fn lengths_that_cannot_be_end_the_connection() {
 }
 
 #[tokio::test]
-async fn parameters_without_end_end_the_connection() {
+async fn endless_server_parameters_close_the_connection() {
     let sent = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&sent);
     let fake_server = FakeServer::start(move |mut stream| {
@@ -90,7 +90,7 @@ async fn parameters_without_end_end_the_connection() {
 }
 
 #[tokio::test]
-async fn what_speaks_something_else_is_not_told_apart() {
+async fn the_error_does_not_reveal_which_other_protocol_answered() {
     // To the question for TLS, and to the start: HTTP, SSH, nothing, and bytes at random.
     for said in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -108,7 +108,7 @@ async fn what_speaks_something_else_is_not_told_apart() {
 }
 
 #[tokio::test]
-async fn a_message_without_end_ends_a_session_that_has_begun() {
+async fn an_endless_message_closes_an_established_session() {
     let test = TestDb::new().await;
     let server = port_of(&test);
     let fake_server = FakeServer::start(move |mut client| async move {
@@ -180,7 +180,7 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
 
 /// Before, a value that makes sqlx panic ended whoever migrated: in the operator, the loop over a database.
 #[tokio::test]
-async fn a_server_that_lies_to_a_migration_ends_nobody() {
+async fn a_server_that_sends_wrong_values_does_not_crash_a_migration() {
     let test = TestDb::new().await;
     let server = port_of(&test);
     let fake_server =
@@ -209,7 +209,7 @@ async fn asking(question: Vec<u8>, told: mpsc::UnboundedSender<Vec<u8>>) -> Fake
 }
 
 #[tokio::test]
-async fn nobody_gets_the_password_by_asking_for_it() {
+async fn the_password_is_never_sent_in_clear_text_over_an_untrusted_connection() {
     // Before this was mended, the first one got it in clear.
     for (question, name) in [(vec![0, 0, 0, 3], "password"), (vec![0, 0, 0, 5, 1, 2, 3, 4], "md5")] {
         let (told, mut answers) = mpsc::unbounded_channel();
@@ -230,7 +230,7 @@ async fn nobody_gets_the_password_by_asking_for_it() {
 }
 
 #[tokio::test]
-async fn a_server_that_nothing_proves_does_not_choose_the_rounds_of_scram() {
+async fn an_unverified_server_cannot_raise_the_scram_iteration_count() {
     for rounds in [1, 4000, 4_000_000_000_u32] {
         let fake_server = FakeServer::start(move |mut stream| async move {
             startup(&mut stream).await?;
@@ -254,7 +254,7 @@ async fn a_server_that_nothing_proves_does_not_choose_the_rounds_of_scram() {
 }
 
 #[tokio::test]
-async fn messages_that_are_too_short_end_the_connection() {
+async fn truncated_messages_close_the_connection() {
     // Before this was mended, each of these was a panic.
     for said in [message(b'Z', &[]), message(b'K', &[1]), message(b'S', &[]), message(b'R', &[0; 3])] {
         let said = [message(b'R', &[0; 4]), said].concat();
@@ -263,7 +263,7 @@ async fn messages_that_are_too_short_end_the_connection() {
 }
 
 #[tokio::test]
-async fn a_notice_without_end_ends_the_connection() {
+async fn an_endless_notice_closes_the_connection() {
     // Before this was mended, sqlx took it in whole, and logged it as loudly as the server wanted.
     let long = format!("SERROR\0VERROR\0C00000\0M{}\0\0", "x".repeat(1 << 20));
     let fake_server = saying([message(b'R', &[0; 4]), message(b'N', long.as_bytes())].concat()).await;
@@ -271,7 +271,7 @@ async fn a_notice_without_end_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_nothing_is_refused_where_the_url_wants_to_be_asked() {
+async fn require_auth_refuses_a_server_that_asks_for_no_password() {
     let ready = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
     let fake_server = saying(ready).await;
     let error = refused(&fake_server.connect("?require_auth=scram-sha-256")).await;
@@ -279,7 +279,7 @@ async fn a_server_that_asks_for_nothing_is_refused_where_the_url_wants_to_be_ask
 }
 
 #[tokio::test]
-async fn a_tenants_file_is_not_opened_nor_its_server_called() {
+async fn a_url_from_a_tenant_opens_no_file_and_no_refused_address() {
     let fake_server =
         FakeServer::start(|mut stream: TcpStream| async move { stream.write_all(b"S").await }).await;
     for file in ["/dev/zero", "/etc/hostname", "/nowhere"] {
@@ -342,7 +342,7 @@ async fn a_proxy_that_refuses_options_is_a_pooler() {
 }
 
 #[tokio::test]
-async fn a_question_for_tls_is_asked_once_and_no_is_an_answer() {
+async fn tls_is_requested_once_and_a_refusal_is_accepted() {
     let (told, mut asked) = mpsc::unbounded_channel();
     let fake_server = FakeServer::start(move |mut stream| {
         let told = told.clone();

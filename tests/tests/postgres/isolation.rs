@@ -19,7 +19,7 @@ const DECIDING: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn verbs_that_decide_refuse_an_old_snapshot_and_change_nothing() {
+async fn functions_that_need_a_fresh_snapshot_refuse_an_old_one() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     instance.heartbeat(0, 5).await;
@@ -51,7 +51,7 @@ async fn allocations_are_granted_by_heartbeats_only() {
 }
 
 #[tokio::test]
-async fn nothing_may_be_called_by_everybody() {
+async fn no_function_is_executable_by_public() {
     let test = TestDb::new().await;
     let open = "select coalesce(string_agg(p.proname, ' '), '') from pg_proc p
       where p.pronamespace = 'rowlock'::regnamespace and has_function_privilege('public', p.oid, 'execute')";
@@ -63,7 +63,7 @@ const FORCED: [&str; 4] =
     ["jit = on", "jit_above_cost = 0", "jit_inline_above_cost = 0", "jit_optimize_above_cost = 0"];
 
 #[tokio::test]
-async fn an_instance_works_where_every_statement_is_compiled() {
+async fn an_instance_works_with_jit_for_every_statement() {
     let test = TestDb::new().await;
     for setting in FORCED {
         test.run(format!("alter database {} set {setting}", test.name)).await;
@@ -85,7 +85,7 @@ async fn an_instance_works_where_every_statement_is_compiled() {
 /// Whatever runs inside of a function is planned under the settings that the function pins. (The servers of
 /// the tests have no compiler in them, so that it would not show otherwise.)
 #[tokio::test]
-async fn the_verbs_of_every_second_are_never_compiled() {
+async fn frequent_functions_are_never_jit_compiled() {
     let test = TestDb::new().await;
     let unpinned = "select coalesce(string_agg(p.proname, ' ' order by p.proname), '') from pg_proc p
       where p.oid in ('rowlock.heartbeat(bigint, int, int, bigint, int, bigint[], boolean, \

@@ -176,7 +176,7 @@ async fn a_prepared_transaction_is_found_whenever_it_commits() {
 }
 
 #[tokio::test]
-async fn a_late_commit_is_found_beside_a_transaction_that_was_prepared_and_forgotten() {
+async fn a_late_commit_is_found_despite_a_forgotten_prepared_transaction() {
     let test = TestDb::new().await;
     let mut instance = test.instance("a").await;
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
@@ -203,7 +203,7 @@ async fn swept_within(instance: &TestInstance, maintainer: &mut Maintainer, seco
 }
 
 #[tokio::test]
-async fn a_due_time_that_passed_before_the_commit_is_moved_at_once() {
+async fn a_task_due_before_its_commit_is_moved_immediately() {
     let test = TestDb::new().await;
     let mut maintainer = Maintainer::new();
     let mut producer = test.session().await;
@@ -223,7 +223,7 @@ async fn a_due_time_that_passed_before_the_commit_is_moved_at_once() {
 }
 
 #[tokio::test]
-async fn a_scheduled_task_becomes_available_when_due_and_not_before() {
+async fn a_scheduled_task_becomes_available_exactly_when_due() {
     let test = TestDb::new().await;
     let mut maintainer = Maintainer::new();
     let soon = test

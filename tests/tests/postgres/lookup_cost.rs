@@ -54,7 +54,7 @@ async fn pages_read(session: &mut PgConnection, call: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn one_task_and_a_page_of_a_list_are_found_by_index() {
+async fn one_task_and_one_page_of_tasks_are_found_by_index() {
     let test = TestDb::new().await;
     let moved = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -90,7 +90,7 @@ async fn one_task_and_a_page_of_a_list_are_found_by_index() {
 }
 
 #[tokio::test]
-async fn pages_of_a_list_follow_one_another_without_a_gap() {
+async fn pages_of_tasks_have_no_gap() {
     let test = TestDb::new().await;
     let mut ids = test.enqueue_many(300).await;
     ids.push(test.enqueue().await);
@@ -113,7 +113,7 @@ async fn pages_of_a_list_follow_one_another_without_a_gap() {
 }
 
 #[tokio::test]
-async fn a_cancel_leaves_the_others_their_order() {
+async fn a_cancel_keeps_the_order_of_other_tasks() {
     let test = TestDb::new().await;
     let first = test.enqueue_many(128).await;
     let behind = test.enqueue_many(3).await;
@@ -138,7 +138,7 @@ async fn a_cancel_leaves_the_others_their_order() {
 }
 
 #[tokio::test]
-async fn a_range_with_many_cuts_loses_nothing() {
+async fn a_range_with_many_cancelled_tasks_loses_none() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(128).await;
     for id in ids.iter().step_by(3) {
@@ -152,7 +152,7 @@ async fn a_range_with_many_cuts_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_that_nobody_needs_any_more_is_deleted() {
+async fn an_obsolete_cancel_request_is_deleted() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -172,7 +172,7 @@ async fn a_request_that_nobody_needs_any_more_is_deleted() {
 }
 
 #[tokio::test]
-async fn running_tasks_are_counted_where_many_leases_died() {
+async fn counting_running_tasks_stays_cheap_with_many_deleted_leases() {
     let test = TestDb::new().await;
     test.enqueue_many(5).await;
     let mut instance = test.instance("a").await;
@@ -252,7 +252,7 @@ async fn until_kept(test: &TestDb, is_it: impl Fn(i64) -> bool) {
 
 /// Before, each look at a queue that was scaled to zero walked over all that had died in it.
 #[tokio::test]
-async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
+async fn a_queue_scaled_to_zero_is_counted_without_reading_dead_rows() {
     let test = TestDb::new().await;
     let mut pins = test.session().await;
     pins.execute("begin isolation level repeatable read; select 1").await.unwrap();
@@ -281,7 +281,7 @@ async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
 }
 
 #[tokio::test]
-async fn a_queue_scaled_to_zero_hides_no_task_of_a_transaction_that_commits_late() {
+async fn a_queue_scaled_to_zero_misses_no_late_commit() {
     let test = TestDb::new().await;
     let mut late = test.session().await;
     late.execute("begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}')")

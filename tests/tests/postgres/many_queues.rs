@@ -80,7 +80,7 @@ async fn below_the_watermarks(test: &TestDb, instance: &mut Instance) -> PgConne
 }
 
 #[tokio::test]
-async fn a_queue_among_hundreds_is_swept_as_soon_as_one_that_is_alone() {
+async fn a_queue_among_hundreds_is_swept_as_soon_as_a_single_one() {
     let test = TestDb::empty().await;
     let mut fleet = fleet(&test).await;
     let instance = &mut fleet[7];
@@ -134,7 +134,7 @@ async fn moved(test: &TestDb, id: TaskId) -> Duration {
 const HOLD_UP: &str = "begin; lock table rowlock.ready in share mode";
 
 #[tokio::test]
-async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
+async fn a_delayed_sweep_does_not_skip_keys_drawn_in_the_meantime() {
     let test = TestDb::new().await;
     let mut claimer = test.instance("a").await;
     let mut maintainer = Maintainer::of_instance(claimer.id(), claimer.joined.queue);

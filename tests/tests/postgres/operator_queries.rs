@@ -25,7 +25,7 @@ fn limit(seen: &Overview, of: &str, user: Option<&str>) -> Option<ConnectionLimi
 }
 
 #[tokio::test]
-async fn an_overview_tells_whose_each_queue_is_and_what_limits_the_connections() {
+async fn an_overview_has_the_owner_of_each_queue_and_the_connection_limits() {
     let test = TestDb::empty().await;
     let seen = overview(&test.db).await.unwrap();
     assert!(seen.queues.is_empty());
@@ -50,7 +50,7 @@ async fn an_overview_tells_whose_each_queue_is_and_what_limits_the_connections()
 }
 
 #[tokio::test]
-async fn an_overview_by_an_ordinary_user_counts_everybodys_connections() {
+async fn an_overview_by_an_unprivileged_user_counts_all_connections() {
     let test = TestDb::new().await;
     let role = format!("plain_{}", test.name);
     test.run(format!(
@@ -86,7 +86,7 @@ async fn an_overview_by_an_ordinary_user_counts_everybodys_connections() {
 }
 
 #[tokio::test]
-async fn a_database_is_told_from_every_other() {
+async fn a_database_has_a_unique_identity() {
     let (one, two) = (TestDb::empty().await, TestDb::empty().await);
     let (first, second) = (identity(&one.db).await.unwrap(), identity(&two.db).await.unwrap());
     assert_eq!(first.started_at, second.started_at);
@@ -97,7 +97,7 @@ async fn a_database_is_told_from_every_other() {
 }
 
 #[tokio::test]
-async fn a_queue_is_adopted_only_from_the_owner_that_is_named() {
+async fn a_queue_is_adopted_only_from_the_named_owner() {
     let test = TestDb::new().await;
     let ours = Declaration { owner: "another".into(), ..declaration("mail") };
     for from in [None, Some("somebody")] {

@@ -69,7 +69,7 @@ fn port_of(test: &TestDb) -> u16 {
 }
 
 #[tokio::test]
-async fn a_server_that_vanishes_during_a_statement_holds_up_no_other() {
+async fn a_server_that_vanishes_during_a_statement_delays_no_other_statement() {
     let test = TestDb::new().await;
     let network = Network::before(port_of(&test)).await;
     let db = db_behind(&network, &test).await;
@@ -85,7 +85,7 @@ async fn a_server_that_vanishes_during_a_statement_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_server_that_vanishes_after_a_statement_holds_up_no_other_for_long() {
+async fn a_server_that_vanishes_between_statements_delays_others_briefly() {
     let test = TestDb::new().await;
     let network = Network::before(port_of(&test)).await;
     let db = db_behind(&network, &test).await;
@@ -98,7 +98,7 @@ async fn a_server_that_vanishes_after_a_statement_holds_up_no_other_for_long() {
 }
 
 #[tokio::test]
-async fn a_listener_that_lost_its_server_says_so() {
+async fn a_listener_reports_a_lost_server() {
     let test = TestDb::new().await;
     let network = Network::before(port_of(&test)).await;
     let mut listener = listen(&connect_through(&network, &test)).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_listener_that_lost_its_server_says_so() {
 }
 
 #[tokio::test]
-async fn a_notification_arrives_after_a_long_silence_too() {
+async fn a_notification_arrives_after_a_long_idle_time() {
     let test = TestDb::new().await;
     let mut listener = listen(&test.connect()).await.unwrap();
     let looks = "select count(*) from pg_stat_activity where datname = current_database() \

@@ -21,7 +21,7 @@ async fn move_due(test: &TestDb) {
 }
 
 #[tokio::test]
-async fn a_task_that_keeps_failing_is_dead_after_its_attempts_with_every_error_kept() {
+async fn a_failing_task_is_dead_after_its_last_attempt_and_keeps_every_error() {
     let test = TestDb::new().await;
     let id = test.enqueue_with(&EnqueueOptions { max_attempts: Some(3), ..Default::default() }).await;
     let mut instance = test.instance("a").await;
@@ -45,7 +45,7 @@ async fn a_task_that_keeps_failing_is_dead_after_its_attempts_with_every_error_k
 }
 
 #[tokio::test]
-async fn a_retry_waits_as_long_as_was_said() {
+async fn a_retry_waits_for_the_given_delay() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -72,7 +72,7 @@ async fn snooze_and_release_use_no_attempt() {
 }
 
 #[tokio::test]
-async fn a_nul_in_an_error_fails_nothing() {
+async fn a_nul_character_in_an_error_is_removed() {
     let test = TestDb::new().await;
     test.enqueue_many(2).await;
     let mut instance = test.instance("a").await;
@@ -83,7 +83,7 @@ async fn a_nul_in_an_error_fails_nothing() {
 }
 
 #[tokio::test]
-async fn a_task_is_cancelled_in_every_state() {
+async fn a_task_can_be_cancelled_in_every_unfinished_state() {
     let test = TestDb::new().await;
     let delay = Some(Duration::from_mins(1));
     let scheduled = test.enqueue_with(&EnqueueOptions { delay, ..Default::default() }).await;
@@ -122,7 +122,7 @@ async fn retry_takes_dead_tasks_only() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_put_off_again_and_again_says_so() {
+async fn the_details_of_a_task_count_its_snoozes() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -162,7 +162,7 @@ async fn claim_again(test: &TestDb, instance: &mut TestInstance) -> Claimed {
 
 /// Before, a handler could put a task off for ever.
 #[tokio::test]
-async fn a_task_that_is_put_off_more_often_than_the_queue_allows_is_dead() {
+async fn a_task_snoozed_more_often_than_allowed_is_dead() {
     let test = TestDb::new().await;
     let retry = rowlock_crds::RetryPolicy { max_snoozes: Some(2), ..Default::default() };
     let policy = rowlock_crds::Policy { retry, ..Default::default() };

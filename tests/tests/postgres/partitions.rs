@@ -25,7 +25,7 @@ fn gone_until(ahead: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_hole_that_a_clock_left_is_filled_by_whoever_falls_into_it() {
+async fn a_partition_gap_after_a_clock_step_is_filled_by_the_next_write() {
     for ahead in ["8 hours", "2 days"] {
         let test = TestDb::new().await;
         let instance = test.instance("a").await;
@@ -47,7 +47,7 @@ async fn a_hole_that_a_clock_left_is_filled_by_whoever_falls_into_it() {
 }
 
 #[tokio::test]
-async fn an_instance_joins_and_a_task_is_enqueued_where_the_partition_of_now_is_missing() {
+async fn joining_and_enqueueing_create_a_missing_current_partition() {
     let test = TestDb::new().await;
     test.run(gone_until("8 hours")).await;
     test.instance("a").await;
@@ -61,7 +61,7 @@ const OLD: &str = "select rowlock.make_partition('heartbeat', date_trunc('hour',
     date_trunc('hour', now()) - interval '3 days')";
 
 #[tokio::test]
-async fn a_clock_that_has_just_made_a_step_has_nothing_deleted() {
+async fn after_a_clock_step_nothing_is_deleted_at_first() {
     let test = TestDb::new().await;
     test.run(OLD).await;
     test.run(
@@ -88,7 +88,7 @@ async fn a_clock_that_has_just_made_a_step_has_nothing_deleted() {
 }
 
 #[tokio::test]
-async fn one_session_of_a_database_has_the_turn_once_a_minute() {
+async fn one_session_per_database_runs_maintenance_once_a_minute() {
     let test = TestDb::new().await;
     let take = "select rowlock.begin_maintenance(false)";
     assert!(test.one::<bool>(take).await);
@@ -101,7 +101,7 @@ async fn one_session_of_a_database_has_the_turn_once_a_minute() {
 }
 
 #[tokio::test]
-async fn an_open_transaction_keeps_nobody_waiting_while_a_partition_is_due() {
+async fn an_open_transaction_blocks_nobody_while_a_partition_is_dropped() {
     let test = TestDb::new().await;
     test.run(OLD).await;
     let mut open = test.session().await;
@@ -136,7 +136,7 @@ async fn an_open_transaction_keeps_nobody_waiting_while_a_partition_is_due() {
 }
 
 #[tokio::test]
-async fn an_instance_with_the_rights_of_a_worker_does_its_part() {
+async fn an_instance_with_a_workers_permissions_makes_partitions() {
     let test = TestDb::new().await;
     test.run(OLD).await;
     let connect = test.login("worker", "'worker'").await;

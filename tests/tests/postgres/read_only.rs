@@ -174,7 +174,7 @@ async fn is_done(db: &Db, task: TaskId) -> bool {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_to_a_standby_for_a_while_is_followed_back_to_the_primary() {
+async fn connections_return_to_the_primary_after_a_host_name_pointed_to_a_standby() {
     let pair = Pair::start().await;
     let name = Name::of(&pair.primary, false).await;
     let primary = Db::connect(&Connect::new(pair.primary.url("postgres"), "test", 2)).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_name_that_leads_to_a_standby_for_a_while_is_followed_back_to_the_prim
 }
 
 #[tokio::test]
-async fn a_fenced_instance_says_goodbye_to_the_primary_and_uses_up_no_attempt() {
+async fn a_fenced_instance_leaves_at_the_primary_and_uses_no_attempt() {
     let pair = Pair::start().await;
     let name = Name::of(&pair.primary, false).await;
     let primary = Db::connect(&Connect::new(pair.primary.url("postgres"), "test", 2)).await.unwrap();
@@ -274,7 +274,7 @@ async fn several_hosts_and_readers(pair: &Pair, task: TaskId) {
 }
 
 #[tokio::test]
-async fn a_connection_on_which_writing_is_refused_is_not_kept() {
+async fn a_read_only_connection_is_not_reused() {
     let pair = Pair::start().await;
     // What a server says of itself is not always heard.
     let name = Name::of(&pair.standby, true).await;
@@ -295,7 +295,7 @@ async fn a_connection_on_which_writing_is_refused_is_not_kept() {
 }
 
 #[tokio::test]
-async fn a_database_that_was_set_to_be_read_only_is_said_to_be_and_used_again_later() {
+async fn a_read_only_database_is_reported_and_used_again_afterwards() {
     let test = TestDb::new().await;
     let set = |on: bool| {
         AssertSqlSafe(format!("alter database {} set default_transaction_read_only = {on}", test.name))

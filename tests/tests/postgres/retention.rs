@@ -46,7 +46,7 @@ async fn slowest_of_many(test: &TestDb) -> Duration {
 }
 
 #[tokio::test]
-async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
+async fn retention_keeps_unfinished_tasks_and_blocks_no_producer() {
     let test = TestDb::new().await;
     let keep = Duration::from_secs(1);
     let brief =
@@ -99,7 +99,7 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
 }
 
 #[tokio::test]
-async fn a_payload_is_found_that_retention_moves_meanwhile() {
+async fn a_payload_is_found_while_retention_moves_it() {
     let test = TestDb::new().await;
     let keep = Duration::from_secs(1);
     let brief =
@@ -136,7 +136,7 @@ begin
 end $$";
 
 #[tokio::test]
-async fn a_detach_that_was_given_up_is_finished_before_the_next() {
+async fn an_interrupted_detach_is_finished_before_the_next() {
     let test = TestDb::new().await;
     test.run(GIVEN_UP).await;
     let emptied: Vec<String> = test.one("select rowlock.empty_other_partitions()").await;
@@ -159,7 +159,7 @@ async fn a_detach_that_was_given_up_is_finished_before_the_next() {
 }
 
 #[tokio::test]
-async fn a_transaction_of_days_ago_keeps_nothing_but_its_own_partition() {
+async fn a_transaction_open_for_days_blocks_only_its_own_partition() {
     let test = TestDb::new().await;
     test.run(GIVEN_UP).await;
     let brief = rowlock_queue::Declaration {
@@ -197,7 +197,7 @@ async fn a_transaction_of_days_ago_keeps_nothing_but_its_own_partition() {
 }
 
 #[tokio::test]
-async fn a_table_that_was_detached_and_not_dropped_is_dropped_later() {
+async fn a_detached_partition_that_was_not_dropped_is_dropped_later() {
     let test = TestDb::new().await;
     test.run(GIVEN_UP).await;
     let emptied: Vec<String> = test.one("select rowlock.empty_other_partitions()").await;
@@ -219,7 +219,7 @@ const MANY_KEPT: &str = "insert into rowlock.task_kept (id, queue, priority, typ
   analyze rowlock.task_kept";
 
 #[tokio::test]
-async fn kept_tasks_that_finished_go_without_a_look_at_the_others() {
+async fn finished_kept_tasks_are_deleted_by_index() {
     let test = TestDb::new().await;
     test.run(MANY_KEPT).await;
     let mut session = test.session().await;
@@ -246,7 +246,7 @@ async fn brief(test: &TestDb) {
 }
 
 #[tokio::test]
-async fn hundreds_of_thousands_of_dead_tasks_are_kept_by_statements_of_a_second() {
+async fn copying_many_dead_tasks_takes_statements_of_one_second_each() {
     let test = TestDb::new().await;
     brief(&test).await;
     test.run(DEAD).await;
@@ -260,7 +260,7 @@ async fn hundreds_of_thousands_of_dead_tasks_are_kept_by_statements_of_a_second(
 }
 
 #[tokio::test]
-async fn beside_a_dump_nothing_that_was_copied_is_thrown_away() {
+async fn during_a_dump_no_copied_task_is_lost() {
     let test = TestDb::new().await;
     brief(&test).await;
     test.enqueue_many(10).await;
@@ -281,7 +281,7 @@ async fn beside_a_dump_nothing_that_was_copied_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn a_task_is_remembered_from_when_it_finished_however_long_it_waited() {
+async fn retention_counts_from_when_a_task_finished() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2).await;
     test.run(AGE).await;
@@ -306,7 +306,7 @@ async fn a_task_is_remembered_from_when_it_finished_however_long_it_waited() {
 }
 
 #[tokio::test]
-async fn a_last_attempt_beside_retention_is_the_last_one() {
+async fn retention_during_the_last_attempt_adds_no_attempt() {
     let test = TestDb::new().await;
     brief(&test).await;
     test.enqueue_with(&EnqueueOptions { max_attempts: Some(1), ..Default::default() }).await;

@@ -19,7 +19,7 @@ fn code(error: sqlx::Error) -> (String, String) {
 /// Before, the sweep of an instance with the worker's rights failed: `least_k` looked at a table as the
 /// caller.
 #[tokio::test]
-async fn what_is_granted_needs_no_right_on_a_table() {
+async fn granted_functions_need_no_privilege_on_tables() {
     let test = TestDb::empty().await;
     let invokers = "select coalesce(string_agg(distinct p.proname, ' ' order by p.proname), '') \
             from rowlock.permission_functions() r
@@ -33,7 +33,7 @@ async fn what_is_granted_needs_no_right_on_a_table() {
 }
 
 #[tokio::test]
-async fn an_instance_with_a_workers_rights_sweeps_a_late_commit() {
+async fn an_instance_with_a_workers_permissions_sweeps_a_late_commit() {
     let test = TestDb::new().await;
     let db = Db::connect(&test.login("machine", "'worker'").await).await.unwrap();
     let mut instance = TestInstance::join(&db, "a").await;
@@ -59,7 +59,7 @@ async fn an_instance_with_a_workers_rights_sweeps_a_late_commit() {
 }
 
 #[tokio::test]
-async fn an_instance_with_a_workers_rights_does_all_that_an_instance_does() {
+async fn a_workers_permissions_suffice_for_an_instance() {
     let test = TestDb::new().await;
     test.enqueue_many(10).await;
     let login = test.login("machine", "'worker'").await;
@@ -108,7 +108,7 @@ async fn an_instance_with_a_workers_rights_does_all_that_an_instance_does() {
 }
 
 #[tokio::test]
-async fn rights_in_one_database_are_none_in_another() {
+async fn permissions_in_one_database_do_not_apply_in_another() {
     let (shop, bank) = (TestDb::new().await, TestDb::new().await);
     let seller = shop.login("seller", "'producer'").await;
     let worker = shop.login("worker", "'worker'").await;
@@ -126,7 +126,7 @@ async fn rights_in_one_database_are_none_in_another() {
 }
 
 #[tokio::test]
-async fn a_producer_of_one_queue_enqueues_into_no_other_and_sees_no_other_name() {
+async fn a_producer_of_one_queue_cannot_enqueue_into_or_see_another() {
     let test = TestDb::new().await;
     rowlock_queue::declare(&test.db, &declaration("payroll")).await.unwrap();
     let seller = test.login("seller", "'producer', array['mail']").await;
@@ -180,7 +180,7 @@ async fn a_producer_of_one_queue_enqueues_into_no_other_and_sees_no_other_name()
 }
 
 #[tokio::test]
-async fn workers_and_readers_of_one_queue_work_for_and_see_that_one() {
+async fn workers_and_readers_of_one_queue_reach_only_that_queue() {
     let test = TestDb::new().await;
     rowlock_queue::declare(&test.db, &declaration("payroll")).await.unwrap();
     let id = enqueue(&test.db, "payroll", "t", "{\"iban\": 1}", &EnqueueOptions::default()).await.unwrap();
@@ -203,7 +203,7 @@ async fn workers_and_readers_of_one_queue_work_for_and_see_that_one() {
 }
 
 #[tokio::test]
-async fn a_grant_that_cannot_be_is_refused_with_a_hint() {
+async fn an_invalid_grant_is_refused_with_a_hint() {
     let test = TestDb::new().await;
     for (arguments, code_of_ours, hint) in [
         ("'nobody-of-that-name', 'producer'", "RL005", "create role"),

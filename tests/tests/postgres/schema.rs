@@ -31,7 +31,7 @@ async fn an_older_release_refuses_a_newer_schema() {
 }
 
 #[tokio::test]
-async fn an_older_release_works_with_a_newer_schema_that_says_so() {
+async fn an_older_release_works_with_a_compatible_newer_schema() {
     let test = TestDb::new().await;
     test.run(format!(
         "insert into rowlock.migration values (98, 'of a later release', {SCHEMA_VERSION}), (99, 'too', \
@@ -60,7 +60,7 @@ async fn a_server_that_is_too_old_is_named() {
 }
 
 #[tokio::test]
-async fn a_publication_of_all_tables_is_mentioned() {
+async fn migrate_warns_of_a_publication_for_all_tables() {
     let test = TestDb::empty().await;
     assert_eq!(test.db.migrate().await.unwrap().notes, Vec::<String>::new());
     test.run("create publication everything for all tables").await;
@@ -77,7 +77,7 @@ async fn owned() -> (TestDb, Db) {
 }
 
 #[tokio::test]
-async fn an_owner_without_other_rights_migrates() {
+async fn an_owner_without_other_privileges_can_migrate() {
     let (test, owner) = owned().await;
     assert_eq!(owner.migrate().await.unwrap().notes, Vec::<String>::new());
     owner.check_schema().await.unwrap();
@@ -113,7 +113,7 @@ async fn a_schema_of_another_owner_is_refused_and_nothing_in_it_is_called() {
 }
 
 #[tokio::test]
-async fn a_schema_that_holds_something_else_is_named() {
+async fn a_foreign_schema_named_rowlock_is_reported() {
     let (test, owner) = owned().await;
     test.run(format!(
         "create schema rowlock authorization owner_{}; create table rowlock.queue ()",
@@ -190,14 +190,14 @@ async fn of_an_earlier_release() -> TestDb {
 }
 
 #[tokio::test]
-async fn tables_of_an_earlier_release_are_refused_until_they_are_migrated() {
+async fn a_schema_of_an_earlier_release_is_refused_until_migrated() {
     let test = TestDb::empty().await;
     test.run("update rowlock.migration set version = 0").await;
     assert!(matches!(test.db.check_schema().await, Err(Error::SchemaOlder { found: 0, .. })));
 }
 
 #[tokio::test]
-async fn a_migration_replaces_functions_and_keeps_what_was_granted() {
+async fn a_migration_replaces_functions_and_keeps_grants() {
     let test = of_an_earlier_release().await;
     let producer = test.login("producer", "'producer'").await;
     let grants =

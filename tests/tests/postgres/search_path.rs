@@ -45,7 +45,7 @@ async fn trapped() -> (TestDb, Db) {
 /// Before, the operator ran an operator of `public` every two seconds, and a default bound to another one ran
 /// with every enqueue.
 #[tokio::test]
-async fn nothing_in_public_is_ever_called() {
+async fn no_object_in_public_is_ever_called() {
     let (test, owner) = trapped().await;
     owner.migrate().await.unwrap();
     owner.migrate().await.unwrap();
@@ -211,7 +211,7 @@ async fn own(db: &Db, tasks: &[TaskId]) {
 }
 
 #[tokio::test]
-async fn every_function_pins_its_search_path_or_names_all_it_calls() {
+async fn every_function_sets_search_path_or_qualifies_every_name() {
     let test = TestDb::empty().await;
     // A body that is parsed when the function is made is bound for good; the wrappers of enqueue call by
     // qualified names with exact types.

@@ -50,7 +50,7 @@ fn about(said: i64, is: i64) {
 }
 
 #[tokio::test]
-async fn statistics_cost_no_more_where_more_waits_and_are_about_right() {
+async fn statistics_cost_the_same_for_any_backlog_and_are_approximately_right() {
     let test = TestDb::new().await;
     declare(&test.db, &declaration("small")).await.unwrap();
     fill(&test).await;
@@ -79,7 +79,7 @@ async fn statistics_cost_no_more_where_more_waits_and_are_about_right() {
 }
 
 #[tokio::test]
-async fn a_large_backlog_fills_its_queue_and_no_other() {
+async fn a_full_queue_leaves_other_queues_usable() {
     let test = TestDb::new().await;
     let limited = |name: &str| Declaration { backlog_limit: 50_000, generation: 2, ..declaration(name) };
     for name in ["mail", "small"] {
@@ -95,7 +95,7 @@ async fn a_large_backlog_fills_its_queue_and_no_other() {
 }
 
 #[tokio::test]
-async fn statistics_say_which_priority_waits() {
+async fn statistics_have_the_oldest_task_of_each_priority() {
     let test = TestDb::new().await;
     for priority in [0, 2] {
         let options = EnqueueOptions { priority: Some(priority), ..Default::default() };

@@ -110,7 +110,7 @@ async fn check_refused(connect: &Connect, expected: &str) {
 }
 
 #[tokio::test]
-async fn a_certificate_of_version_1_is_taken_where_none_is_looked_at() {
+async fn an_x509_version_1_certificate_is_accepted_without_verification() {
     let test = TestDb::new().await;
     let fake_server = server(&test, VERSION_1).await;
     // Before this was mended, both were refused, though psql connects.
@@ -121,7 +121,7 @@ async fn a_certificate_of_version_1_is_taken_where_none_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_private_authority_is_taken_where_it_is_given() {
+async fn a_private_certificate_authority_is_trusted_if_configured() {
     let test = TestDb::new().await;
     let (right, wrong) = (ca(), ca());
     let (for_localhost, for_another) = (signed(&right, "localhost"), signed(&right, "db.example"));
@@ -184,7 +184,7 @@ async fn a_certificate_of_the_same_authority_for_another_name_gets_no_password()
 }
 
 #[tokio::test]
-async fn a_server_whose_own_certificate_is_given_as_the_authority_is_taken() {
+async fn a_self_signed_certificate_is_trusted_if_configured_as_authority() {
     let test = TestDb::new().await;
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();

@@ -25,7 +25,7 @@ fn code<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
 
 /// Before, the number of its newest heartbeat was enough to end an instance that lives.
 #[tokio::test]
-async fn an_instance_with_a_recent_heartbeat_is_not_rescued_whoever_asks() {
+async fn an_instance_with_a_recent_heartbeat_cannot_be_rescued() {
     let test = TestDb::new().await;
     let victim = test.instance("victim").await;
     let mut liar = test.session().await;
@@ -43,7 +43,7 @@ async fn an_instance_with_a_recent_heartbeat_is_not_rescued_whoever_asks() {
 }
 
 #[tokio::test]
-async fn who_is_dead_is_rescued_although_the_clock_was_set_back() {
+async fn a_dead_instance_is_rescued_although_the_clock_was_set_back() {
     let test = TestDb::new().await;
     let dead = test.instance("dead").await;
     dead.heartbeat(0, 1).await;
@@ -57,7 +57,7 @@ async fn who_is_dead_is_rescued_although_the_clock_was_set_back() {
 }
 
 #[tokio::test]
-async fn watermarks_that_are_too_high_are_refused_and_lead_no_other_astray() {
+async fn watermarks_that_are_too_high_are_refused() {
     let test = TestDb::new().await;
     test.enqueue_many(3).await;
     let honest = test.instance("honest").await;
@@ -80,7 +80,7 @@ async fn watermarks_that_are_too_high_are_refused_and_lead_no_other_astray() {
 }
 
 #[tokio::test]
-async fn payloads_are_for_who_holds_the_tasks() {
+async fn only_the_lease_holder_reads_a_payload() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(5).await;
     let mut instance = test.instance("a").await;
@@ -91,7 +91,7 @@ async fn payloads_are_for_who_holds_the_tasks() {
 }
 
 #[tokio::test]
-async fn an_instance_has_a_name_that_people_can_read() {
+async fn an_instance_name_must_be_printable() {
     let test = TestDb::new().await;
     for name in ["", "a\u{1b}[31m", &"x".repeat(201)] {
         assert_eq!(code(rowlock_queue::join(&test.db, "mail", name, 1).await), "RL005", "{name:?}");
@@ -106,7 +106,7 @@ async fn small(test: &TestDb) {
 
 /// Before, one transaction could put a million tasks into a queue for ten.
 #[tokio::test]
-async fn one_transaction_passes_no_limit() {
+async fn one_transaction_cannot_exceed_a_limit() {
     let test = TestDb::new().await;
     small(&test).await;
     let mut session = test.session().await;
@@ -135,7 +135,7 @@ async fn one_transaction_passes_no_limit() {
 
 /// Before, tasks for the year 2100 kept everybody from enqueuing until somebody cancelled each.
 #[tokio::test]
-async fn tasks_of_next_year_have_a_limit_of_their_own() {
+async fn scheduled_tasks_have_their_own_limit() {
     let test = TestDb::new().await;
     small(&test).await;
     let later =
@@ -157,7 +157,7 @@ async fn tasks_of_next_year_have_a_limit_of_their_own() {
 
 /// Before, a shop's own transaction failed once nobody had maintained its database for three days.
 #[tokio::test]
-async fn a_producer_makes_partitions_where_nobody_has_for_days() {
+async fn a_producer_makes_partitions_if_nobody_did_for_days() {
     let test = TestDb::new().await;
     let seller = Db::connect(&test.login("seller", "'producer'").await).await.unwrap();
     test.run(
@@ -180,7 +180,7 @@ async fn a_producer_makes_partitions_where_nobody_has_for_days() {
 
 /// No code before this named the session: it was said that nothing had cared for the database.
 #[tokio::test]
-async fn where_no_partition_can_be_made_enqueue_says_why() {
+async fn enqueue_reports_why_no_partition_can_be_made() {
     let test = TestDb::new().await;
     let seller = Db::connect(&test.login("seller", "'producer'").await).await.unwrap();
     test.run(
@@ -236,7 +236,7 @@ async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
 }
 
 #[tokio::test]
-async fn a_delay_counts_from_the_call_whatever_the_session_is_set_to() {
+async fn a_delay_counts_from_the_call_under_any_session_setting() {
     let test = TestDb::new().await;
     test.run("update rowlock.queue set max_delay = '100 years'").await;
     let mut session = test.session().await;

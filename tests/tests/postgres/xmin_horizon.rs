@@ -38,13 +38,13 @@ const SPREAD: i64 = 2500;
 const DEAD: u64 = 5000;
 
 #[tokio::test]
-async fn a_reader_that_pins_the_horizon_slows_no_claim() {
+async fn a_long_read_transaction_slows_no_claim() {
     claims_stay_quick_beside("begin isolation level repeatable read; select count(*) from rowlock.queue")
         .await;
 }
 
 #[tokio::test]
-async fn a_writer_that_pins_the_horizon_slows_no_claim() {
+async fn a_long_write_transaction_slows_no_claim() {
     let enqueue = "begin; select rowlock.enqueue('mail', 'send', '{}', '{\"priority\": 3}')";
     claims_stay_quick_beside(enqueue).await;
 }
@@ -136,7 +136,7 @@ async fn pages_of_a_claim(session: &mut PgConnection, instance: &TestInstance) -
 }
 
 #[tokio::test]
-async fn a_claim_from_a_large_backlog_costs_what_one_from_a_small_backlog_costs() {
+async fn a_claim_costs_the_same_for_any_backlog() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     let mut session = test.session().await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::harness::{EMAILS, Harness, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_is_missing_or_wrong_is_named_until_it_is_right() {
+async fn a_missing_or_invalid_secret_is_named_until_it_is_fixed() {
     let harness = Harness::new("secret").await;
     harness.kubectl(&["delete", "secret", "db"]);
     harness.task_queue("emails", EMAILS);
@@ -58,7 +58,7 @@ async fn tables_of_a_newer_release_are_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_that_may_not_make_tables_is_told_what_it_lacks() {
+async fn a_missing_database_privilege_is_named() {
     let harness = Harness::new("powerless").await;
     let role = format!("powerless_{}", harness.db.name);
     harness.db.run("drop schema rowlock cascade").await;
@@ -77,7 +77,7 @@ async fn a_user_that_may_not_make_tables_is_told_what_it_lacks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_that_the_server_refuses_stops_nothing() {
+async fn a_rejected_pod_template_leaves_the_running_pods_alone() {
     let harness = Harness::new("refused").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -135,7 +135,7 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_of_another_owner_gets_no_workers_of_ours() {
+async fn a_queue_of_another_owner_gets_no_pods() {
     let harness = Harness::new("anothers").await;
     rowlock_queue::declare(&harness.db.db, &rowlock_tests::declaration("mail")).await.unwrap();
     harness.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
@@ -153,7 +153,7 @@ async fn a_queue_of_another_owner_gets_no_workers_of_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_and_quotas_speak_through_conditions() {
+async fn pod_and_quota_problems_appear_in_conditions() {
     let harness = Harness::new("pods").await;
     harness.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
     let _operator = harness.operator().await;
@@ -220,7 +220,7 @@ fn pod(harness: &Harness) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quota_that_asks_for_limits_is_named_with_the_value_that_gives_them_to_workers() {
+async fn a_quota_that_requires_limits_is_named_with_the_chart_value_that_sets_them() {
     let harness = Harness::new("limits-asked").await;
     harness.kubectl(&["create", "serviceaccount", "default"]);
     quota(&harness);

@@ -6,7 +6,7 @@ use url::Url;
 use super::harness::{EMAILS, Harness, until_async};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_database_is_noticed_and_used() {
+async fn a_changed_database_url_is_used() {
     let harness = Harness::new("moved").await;
     harness.task_queue("emails", EMAILS);
     let operator = harness.operator().await;
@@ -27,7 +27,7 @@ async fn another_database_is_noticed_and_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_are_gone_are_made_again() {
+async fn a_dropped_schema_is_created_again() {
     let harness = Harness::new("emptied").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -66,7 +66,7 @@ async fn producers_notify_for_an_idle_queue_without_an_instance() {
 const TEAMS: [&str; 5] = ["ants", "bees", "cats", "dogs", "emus"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
+async fn one_poller_serves_all_secrets_of_a_database() {
     let harness = Harness::new("teams").await;
     let role = |team: &str| format!("{}_{team}", harness.db.name);
     for team in TEAMS {

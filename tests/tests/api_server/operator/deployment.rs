@@ -67,7 +67,7 @@ async fn a_deployment_of_somebody_else_is_not_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_write_into_the_template_goes_but_a_restart_stays() {
+async fn foreign_template_changes_are_undone_but_a_restart_stays() {
     let harness = Harness::new("edited").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -105,7 +105,7 @@ async fn what_others_write_into_the_template_goes_but_a_restart_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deleted_is_made_again() {
+async fn a_deleted_deployment_is_created_again() {
     let harness = Harness::new("deleted").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -123,7 +123,7 @@ async fn what_is_deleted_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disruption_budget_of_the_users_own_is_used_instead() {
+async fn a_users_disruption_budget_replaces_the_operators() {
     let harness = Harness::new("budget").await;
     let selector = json!({ "matchLabels": { "rowlock.dev/task-queue": "orders" } });
     let budget = json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
@@ -152,7 +152,7 @@ async fn a_disruption_budget_of_the_users_own_is_used_instead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_pod_is_one_that_a_restricted_namespace_takes() {
+async fn the_pods_are_accepted_in_a_restricted_namespace() {
     let harness = Harness::new("restricted").await;
     let level = "pod-security.kubernetes.io/enforce=restricted";
     harness.kubectl(&["label", "namespace", &harness.namespace, level]);
@@ -203,7 +203,7 @@ fn says(all: &Value, asked: &Value) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_may_be_given_more_rights_by_its_template() {
+async fn a_template_can_give_its_handler_more_privileges() {
     let harness = Harness::new("rights-of-handlers").await;
     let handler =
         json!({ "name": "handler", "image": "emails:1", "securityContext": { "privileged": true } });
@@ -229,7 +229,7 @@ async fn a_handler_may_be_given_more_rights_by_its_template() {
 
 /// Before, nothing that a user could write was on the Deployment, so such a policy could not be met.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_that_asks_for_a_label_is_met_by_a_label_of_the_task_queue() {
+async fn labels_of_the_task_queue_satisfy_an_admission_policy() {
     let harness = Harness::new("policy").await;
     let (api, name) = ("admissionregistration.k8s.io/v1", format!("label-team-{}", harness.namespace));
     let rules = json!([{ "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],

@@ -71,7 +71,7 @@ fn worker(harness: &Harness, folder: &tempfile::TempDir) -> Process {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tasks_wake_pods_are_done_and_the_pods_go() {
+async fn tasks_start_pods_and_the_pods_stop_after_the_last_task() {
     let harness = Harness::new("whole").await;
     let handler = json!({ "http": { "port": handler().await } });
     harness.task_queue("emails", &format!("{EMAILS}\nhandler: {handler}"));

@@ -34,7 +34,7 @@ fn labels_of_the_pods(harness: &Harness) -> String {
 /// Before, there was no scale, and every autoscaler had to write to the Deployment, where the operator undid
 /// it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_number_from_outside_is_followed_up_to_total() {
+async fn spec_replicas_is_followed_up_to_the_total() {
     let harness = Harness::new("external").await;
     harness.task_queue("emails", &external());
     let _operator = harness.operator().await;
@@ -68,7 +68,7 @@ async fn a_number_from_outside_is_followed_up_to_total() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_number_from_outside_is_lost() {
+async fn no_change_of_spec_replicas_is_lost() {
     let harness = Harness::new("external-all").await;
     harness.task_queue("emails", &external().replace("total: 40", "total: 100"));
     let _operator = harness.operator().await;
@@ -86,7 +86,7 @@ async fn no_number_from_outside_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn suspended_scaling_counts_before_a_number_from_outside() {
+async fn suspended_scaling_overrides_spec_replicas() {
     let harness = Harness::new("external-suspended").await;
     harness.task_queue("emails", &external().replace("scaling: External", "scaling: External, replicas: 2"));
     let _operator = harness.operator().await;
@@ -102,7 +102,7 @@ async fn suspended_scaling_counts_before_a_number_from_outside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_limit_a_number_from_outside_and_say_so() {
+async fn the_connection_limit_caps_spec_replicas_and_is_reported() {
     let harness = Harness::new("external-connections").await;
     harness.db.run(format!("alter database {} connection limit 40", harness.db.name)).await;
     let many = external().replace("perPod: 10", "perPod: 1").replace("External", "External, replicas: 40");
@@ -120,7 +120,7 @@ async fn connections_limit_a_number_from_outside_and_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manifest_without_the_number_goes_back_to_the_operators_own_scaling() {
+async fn removing_spec_replicas_returns_to_the_operators_scaling() {
     let harness = Harness::new("external-back").await;
     harness.task_queue("emails", &external());
     let _operator = harness.operator().await;
@@ -137,7 +137,7 @@ async fn a_manifest_without_the_number_goes_back_to_the_operators_own_scaling() 
 
 /// Before, an autoscaler that went on was undone each time it looked, for ever, and no condition said so.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_autoscaler_that_insists_is_undone_ever_more_seldom_and_named_in_a_condition() {
+async fn a_competing_autoscaler_is_undone_with_back_off_and_named_in_a_condition() {
     let harness = Harness::new("insists").await;
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
     let _operator = harness.operator().await;
@@ -168,7 +168,7 @@ async fn an_autoscaler_that_insists_is_undone_ever_more_seldom_and_named_in_a_co
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_changes_keep_a_contested_number_for_now() {
+async fn unrelated_changes_keep_a_contested_number_of_replicas() {
     let harness = Harness::new("insists-changed").await;
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
     let _operator = harness.operator().await;

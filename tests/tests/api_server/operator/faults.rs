@@ -14,7 +14,7 @@ use super::harness::{EMAILS, Harness, page, until};
 const AWAY: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_of_refusals_delays_and_loses_nothing() {
+async fn many_rejected_requests_cause_delays_but_no_loss() {
     let harness = Harness::new("storm").await;
     harness.task_queue("emails", EMAILS);
     let (faults, _operator) = harness.operator_with_faults(Mode::Storm).await;
@@ -32,7 +32,7 @@ async fn a_storm_of_refusals_delays_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_is_away_is_waited_for() {
+async fn the_operator_waits_for_an_unreachable_api_server() {
     let harness = Harness::new("away").await;
     harness.task_queue("emails", EMAILS);
     let (faults, _operator) = harness.operator_with_faults(Mode::Calm).await;
@@ -51,7 +51,7 @@ async fn an_api_server_that_is_away_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_starts_without_an_api_server_lives_and_says_what_it_waits_for() {
+async fn an_operator_without_an_api_server_stays_alive_and_reports_what_it_waits_for() {
     let harness = Harness::new("early").await;
     let (faults, _operator, address) = harness.operator_with_faults_and_pages(Mode::Away).await;
     let says = async |path: &str, expected: &str| {
@@ -69,7 +69,7 @@ async fn an_operator_that_starts_without_an_api_server_lives_and_says_what_it_wa
 
 /// Before this was mended, an operator without its definition was ready, and silent.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_whose_definition_goes_is_not_ready_until_it_is_back() {
+async fn an_operator_without_the_definition_is_not_ready() {
     let harness = Harness::new("undefined").await;
     let (faults, _operator, address) = harness.operator_with_faults_and_pages(Mode::Undefined).await;
     let says = async |expected: &str| {
@@ -100,7 +100,7 @@ async fn an_operator_whose_definition_goes_is_not_ready_until_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_that_expired_begins_anew_with_all_there_is() {
+async fn an_expired_watch_lists_all_objects_again() {
     let harness = Harness::new("expired").await;
     harness.task_queue("emails", EMAILS);
     let (faults, _operator) = harness.operator_with_faults(Mode::Calm).await;
@@ -114,7 +114,7 @@ async fn a_watch_that_expired_begins_anew_with_all_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_away_holds_the_pods_and_is_found_again() {
+async fn an_unreachable_database_keeps_the_pods_and_is_used_again_afterwards() {
     let harness = Harness::new("postgres").await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

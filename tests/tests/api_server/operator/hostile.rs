@@ -23,7 +23,7 @@ const LIMIT_KIB: u64 = 256 << 10;
 
 /// Not one of the tests: the process that they start.
 #[tokio::test]
-async fn an_operator_of_its_own() {
+async fn run_an_operator_in_this_process() {
     let Ok(class) = std::env::var(CLASS) else { return };
     let config = Config { namespace: None, class: Some(class.clone()), ..config(&class) };
     run(config, Client::try_default().await.unwrap(), CancellationToken::new()).await.unwrap();
@@ -36,7 +36,7 @@ impl Operator {
     /// For `TaskQueues` of that class; behind what `wrapper` says.
     fn start(class: &str, wrapper: &[&str]) -> Self {
         let own = std::env::current_exe().unwrap();
-        let test = "operator::hostile::an_operator_of_its_own";
+        let test = "operator::hostile::run_an_operator_in_this_process";
         let command = [wrapper, &[own.to_str().unwrap(), test, "--exact", "--nocapture"]].concat();
         let child = Command::new(command[0])
             .args(&command[1..])
@@ -83,7 +83,7 @@ fn apply(objects: &[Value]) {
 /// Before, each attempt left a thread in the resolver of the C library; when there were 512 of them no name
 /// of any tenant was looked up any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn dns_that_never_answers_keeps_no_other_tenant_waiting() {
+async fn a_dns_server_that_never_answers_delays_no_other_tenant() {
     const SECRETS: usize = 70;
     let (sound, flood) = (Harness::new("dns-sound").await, Harness::new("dns-flood").await);
     // It hears and says nothing; who may not have that port asks an address that nobody has.

@@ -9,7 +9,7 @@ use super::harness::{EMAILS, Harness, page, until};
 const MOST: u64 = 16;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_are_no_more_pods_than_the_database_has_connections_for() {
+async fn the_number_of_pods_fits_the_databases_connections() {
     let harness = Harness::new("connections").await;
     harness.db.run(format!("alter database {} connection limit 40", harness.db.name)).await;
     // Forty pods, which would hold eighty connections.
@@ -82,7 +82,7 @@ async fn a_queue_without_a_connection_is_not_ready_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_that_terminate_are_counted() {
+async fn terminating_pods_count_against_the_connection_limit() {
     let harness = Harness::new("terminating").await;
     let many = EMAILS.replace("perPod: 10, autoscaling: { scaleDownAfter: 1s }", "perPod: 1");
     harness.kubectl(&["create", "serviceaccount", "default"]);

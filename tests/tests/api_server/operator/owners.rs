@@ -12,7 +12,7 @@ fn theirs() -> Declaration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_of_another_cluster_is_adopted_only_by_the_word_of_its_owner() {
+async fn a_queue_of_another_cluster_is_adopted_only_with_the_adopt_annotation() {
     let harness = Harness::new("adopts").await;
     declare(&harness.db.db, &theirs()).await.unwrap();
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
@@ -35,7 +35,7 @@ async fn a_queue_of_another_cluster_is_adopted_only_by_the_word_of_its_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_queue_that_was_made_anew_has_its_queue_and_waits_for_the_old_pods_to_go() {
+async fn a_recreated_task_queue_keeps_its_queue_and_waits_for_the_old_pods_to_end() {
     let harness = Harness::new("recreated").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -64,7 +64,7 @@ async fn a_task_queue_that_was_made_anew_has_its_queue_and_waits_for_the_old_pod
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_queue_is_declared_as_is_put_right_again() {
+async fn a_changed_declaration_in_the_database_is_restored() {
     let harness = Harness::new("declared").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -85,7 +85,7 @@ async fn what_a_queue_is_declared_as_is_put_right_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_of_another_gets_no_pods_while_somebody_keeps_the_operator_from_asking_for_it() {
+async fn a_locked_queue_of_another_owner_gets_no_pods() {
     let harness = Harness::new("asks").await;
     declare(&harness.db.db, &theirs()).await.unwrap();
     let mut person = harness.db.session().await;

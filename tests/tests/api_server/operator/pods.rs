@@ -39,7 +39,7 @@ fn placed(sandbox: &str) -> Value {
 /// Before this was mended, the queue was ready for a minute and in progress for ever, four such pods were
 /// made, and more were advised.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_volume_that_is_not_there_is_named_and_one_pod_is_tried() {
+async fn a_missing_volume_is_named_and_one_pod_is_tried() {
     let harness = Harness::new("unmounted").await;
     let volume = "template: { spec: { volumes: [{ name: v, configMap: { name: typo } }], containers";
     let spec = EMAILS.replace("template: { spec: { containers", volume);
@@ -112,7 +112,7 @@ async fn an_init_container_that_never_ends_is_named_with_its_log() {
 
 /// Before this was mended, `kubectl wait` went on waiting, and so did Flux, though Kubernetes had given up.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rollout_that_kubernetes_has_given_up_is_stalled_and_a_paused_one_says_who_holds_it() {
+async fn a_failed_rollout_is_stalled_and_a_paused_one_names_who_paused_it() {
     let harness = Harness::new("deadline").await;
     harness.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
     let _operator = harness.operator().await;
@@ -157,7 +157,7 @@ async fn a_rollout_that_kubernetes_has_given_up_is_stalled_and_a_paused_one_says
 /// Before this was mended, a handler was ended by its hook and its tasks ran again elsewhere, and nobody
 /// had said so.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_that_ends_a_handler_before_its_tasks_is_warned_of() {
+async fn a_pre_stop_hook_that_ends_a_handler_before_its_tasks_causes_a_warning() {
     let harness = Harness::new("hook").await;
     let hook = "image: 'emails:1', lifecycle: { preStop: { exec: { command: [kill, '1'] } } }";
     harness.task_queue("emails", &EMAILS.replace("image: 'emails:1'", hook));

@@ -33,7 +33,7 @@ fn writes(harness: &Harness) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nothing_changes_nothing_is_written() {
+async fn an_unchanged_task_queue_causes_no_writes() {
     let harness = Harness::new("quiet").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -56,7 +56,7 @@ async fn where_nothing_changes_nothing_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_takes_over_at_once_from_one_that_ends_and_later_from_one_that_dies() {
+async fn a_replica_takes_over_immediately_after_a_shutdown_and_later_after_a_crash() {
     let harness = Harness::new("failover").await;
     harness.task_queue("emails", EMAILS);
     let first = harness.operator().await;
@@ -92,7 +92,7 @@ async fn a_replica_takes_over_at_once_from_one_that_ends_and_later_from_one_that
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_is_killed_anywhere_leaves_nothing_that_the_next_cannot_finish() {
+async fn the_next_operator_finishes_what_a_killed_one_began() {
     let harness = Harness::new("killed").await;
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 5,"));
     let mut pause = Duration::from_millis(1);
@@ -115,7 +115,7 @@ async fn an_operator_that_is_killed_anywhere_leaves_nothing_that_the_next_cannot
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
+async fn health_readiness_and_metrics_pages_are_served() {
     let harness = Harness::new("pages").await;
     harness.task_queue("emails", EMAILS);
     let (_operator, address) = harness.operator_with_pages().await;
@@ -145,7 +145,7 @@ async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
 
 /// Any pod of the cluster may send them.
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_never_end_keep_nobody_from_the_pages() {
+async fn unfinished_requests_do_not_block_the_http_pages() {
     let harness = Harness::new("halves").await;
     harness.task_queue("emails", EMAILS);
     let (_operator, address) = harness.operator_with_pages().await;
@@ -183,7 +183,7 @@ fn put(key: &str, object: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_queue_that_cannot_be_read_keeps_nobody_waiting() {
+async fn an_unreadable_task_queue_delays_no_other() {
     let harness = Harness::new("unreadable").await;
     let odd = json!({
         "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
@@ -204,7 +204,7 @@ async fn a_task_queue_that_cannot_be_read_keeps_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_queue_of_a_newer_definition_is_told_so() {
+async fn a_task_queue_with_unknown_fields_reports_a_newer_definition() {
     let harness = Harness::new("novel").await;
     let definition = DEFINITION.lock().await;
     let novel = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/novel";

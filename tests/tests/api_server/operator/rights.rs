@@ -29,7 +29,7 @@ fn role(harness: &Harness) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_rights_are_named_with_the_command_that_gives_them() {
+async fn missing_permissions_are_named_with_the_command_that_grants_them() {
     let harness = Harness::new("forbidden").await;
     let user = rights_of_the_chart(&harness);
     harness.task_queue("emails", EMAILS);
@@ -87,7 +87,7 @@ async fn a_leader_that_cannot_renew_its_lease_stops_writing_before_another_may_b
 
 /// Before, the operator of one namespace needed rights in the whole cluster.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_namespace_alone_needs_no_rights_in_the_cluster() {
+async fn with_one_namespace_no_cluster_permissions_are_needed() {
     let harness = Harness::new("roles-alone").await;
     let values = format!("namespace: {}", harness.namespace);
     let objects = tokio::task::block_in_place(|| objects_in(&harness.namespace, &values));

@@ -53,7 +53,7 @@ async fn until_waiting(harness: &Harness, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_worker_goes_from_queue_to_queue_whoever_leads() {
+async fn a_new_worker_image_rolls_out_queue_by_queue_across_leaders() {
     let harness = Harness::new("release").await;
     let spec = |name: &str| {
         let queue = if name == "emails" { "mail" } else { name };

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::harness::{EMAILS, Harness};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_come_soon_after_the_tasks_and_go_after_the_window() {
+async fn pods_start_soon_after_the_tasks_and_stop_after_the_window() {
     let harness = Harness::new("scales").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -27,7 +27,7 @@ async fn pods_come_soon_after_the_tasks_and_go_after_the_window() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn suspended_pods_stay_as_many_as_they_are() {
+async fn suspended_scaling_keeps_the_number_of_pods() {
     let harness = Harness::new("suspended").await;
     harness.task_queue("emails", &format!("{EMAILS}\nsuspendScaling: true"));
     let _operator = harness.operator().await;
@@ -45,7 +45,7 @@ async fn suspended_pods_stay_as_many_as_they_are() {
 /// Before this was mended, each change was echoed with the number last seen: of two within half a second
 /// one in eight was lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_scale_is_never_undone_while_scaling_is_suspended() {
+async fn suspended_scaling_keeps_the_replicas_that_others_set() {
     let harness = Harness::new("others-scale").await;
     harness.task_queue("emails", &format!("{EMAILS}\nsuspendScaling: true"));
     let _operator = harness.operator().await;
@@ -80,7 +80,7 @@ async fn what_others_scale_is_never_undone_while_scaling_is_suspended() {
 /// Before this was mended, an autoscaler beside the operator was fought without a word, several times a
 /// minute, for ever.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_scales_beside_the_operator_is_named_once_with_what_to_do() {
+async fn another_scaler_is_named_once_with_what_to_do() {
     let harness = Harness::new("contested").await;
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
     let _operator = harness.operator().await;
@@ -97,7 +97,7 @@ async fn who_scales_beside_the_operator_is_named_once_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_known_of_the_tasks_holds_the_pods() {
+async fn without_statistics_the_number_of_pods_stays() {
     let harness = Harness::new("unknown").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;

@@ -89,7 +89,7 @@ impl Harness {
 
 /// Before, there was no way to give the certificates of a private authority.
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_come_from_the_cluster_and_are_followed() {
+async fn certificates_are_read_from_the_cluster_and_reloaded() {
     let harness = Harness::new("certificates").await;
     harness.task_queue("emails", &with_database("caRef: { kind: ConfigMap, name: ca }"));
     let _operator = harness.operator().await;
@@ -133,7 +133,7 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
 /// Before, the pods had the owner's password, and a login with the rights of a worker could not be used in a
 /// cluster.
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
+async fn pods_use_their_own_login_if_its_permissions_suffice() {
     let harness = Harness::new("worker-secret").await;
     let role = format!("pods_{}", harness.db.name);
     harness.db.run(format!("create role {role} login password 'secret'")).await;
@@ -161,7 +161,7 @@ async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
 /// Before, a tenant's own server only had to say that it is another tenant's: then it was asked how much that
 /// one's queues had to do.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forged_database_scales_nobody_elses_pods() {
+async fn a_forged_database_identity_does_not_scale_another_tenants_pods() {
     let (innocent, forger) = (Harness::new("innocent").await, Harness::new("forger").await);
     let forge = format!(
         "do $do$ begin
@@ -208,7 +208,7 @@ async fn a_forged_database_scales_nobody_elses_pods() {
 
 /// Before, the operator connected to whatever a Secret said from where it runs, and told what it found there.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_does_not_ask_what_only_it_can_reach() {
+async fn the_operator_refuses_database_addresses_that_only_it_can_reach() {
     let harness = Harness::new("reach").await;
     harness.task_queue("emails", EMAILS);
     let change = |config: &mut rowlock_operator::kubernetes::Config| {
@@ -268,7 +268,7 @@ async fn secrets_and_certificates_are_as_long_as_a_database_needs() {
 
 /// Before, who may write a `TaskQueue` could read the names of all keys of any Secret of the namespace.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_secret_only_usual_names_are_told() {
+async fn messages_name_only_well_known_keys_of_a_secret() {
     let harness = Harness::new("keys").await;
     harness.kubectl(&[
         "create",
@@ -286,7 +286,7 @@ async fn of_a_secret_only_usual_names_are_told() {
 
 /// Before, an owner that somebody wrote into the database became a part of a command to paste.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_database_says_is_no_part_of_a_command() {
+async fn text_from_a_database_is_not_put_into_commands() {
     let harness = Harness::new("paste").await;
     rowlock_queue::declare(&harness.db.db, &rowlock_tests::declaration("mail")).await.unwrap();
     harness
@@ -301,7 +301,7 @@ async fn what_a_database_says_is_no_part_of_a_command() {
 
 /// Before, a mistyped annotation did nothing and nobody said so.
 #[tokio::test(flavor = "multi_thread")]
-async fn names_of_ours_that_mean_nothing_are_told() {
+async fn unknown_rowlock_annotations_are_reported() {
     let harness = Harness::new("names").await;
     harness.task_queue("emails", EMAILS);
     harness.kubectl(&["annotate", "tq", "emails", "rowlock.dev/adpot=x"]);
