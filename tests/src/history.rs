@@ -28,16 +28,16 @@ pub enum Event {
     Started { run: String, handler: u32, id: i64, attempt: u16, token: i64, at: u64 },
     /// It is about to answer with `status`; 0: nothing that could count as an answer.
     Finished { run: String, status: u16, at: u64 },
-    /// The answer could not be sent: whoever asked had gone.
+    /// The answer could not be sent: the client had disconnected.
     CutOff { run: String, at: u64 },
     /// The handler process ended, and with it all its runs.
     HandlerEnded { handler: u32, at: u64 },
-    /// A stopped instance goes on: what it had already claimed may reach this handler once more before its
-    /// fence trips. No worker can prevent that (it may be stopped between its last look at the clock and the
-    /// send), a fencing token can.
+    /// A stopped instance resumes: tasks it had claimed may reach this handler once more before it fences
+    /// itself. No worker can prevent that, because it may be stopped between checking the clock and sending;
+    /// a fencing token can.
     InstanceResumed { handler: u32, at: u64 },
-    /// A stopped handler goes on: what it was sent meanwhile it reads now, also where whoever asked has long
-    /// hung up.
+    /// A stopped handler resumes: it now reads what it was sent while stopped, even if the client has closed
+    /// the connection since.
     HandlerResumed { handler: u32, at: u64 },
     /// This instance was killed, was stopped, or ended by itself without leaving: a rescue is its due.
     InstanceFailed { name: String },

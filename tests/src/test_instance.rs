@@ -54,7 +54,7 @@ impl TestInstance {
         settle(&self.db, self.id(), &settlements(claimed, outcome)).await.expect("a settlement")
     }
 
-    /// Sends a heartbeat: holds and wants so many, keeps to allocation 0.
+    /// Sends a heartbeat: it holds and wants this many tasks, under allocation 0.
     ///
     /// # Panics
     /// If that fails.

@@ -176,9 +176,9 @@ fn completion(id: i64, attempt: u16, runs: &[Run], found: &mut Vec<Violation>) {
 }
 
 /// Two runs never overlap, unless the earlier one had lost its lease or was given up: then the later has a
-/// higher attempt. Or unless it was stopped and handed back (a second SIGTERM): then its handler was hung up
-/// on, and the later one may have the same attempt. The same holds where its instance was ended while it
-/// drained, and the handler beside it lived on.
+/// higher attempt. Or unless it was stopped and released (after a second SIGTERM): then the request was
+/// aborted, and the later run may have the same attempt. The same holds if its instance was killed while
+/// draining and its handler survived.
 fn order(id: i64, runs: &[Run], interrupted: bool, found: &mut Vec<Violation>) {
     for (place, later) in runs.iter().enumerate() {
         for earlier in &runs[..place] {

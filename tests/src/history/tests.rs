@@ -143,7 +143,7 @@ fn a_lost_lease_a_killed_handler_and_a_release_may_be_followed_by_another_run() 
     events.push(started("x", 3, 1, 300));
     events.push(Event::HandlerEnded { handler: 8, at: 350 });
     events.push(started("y", 3, 1, 400));
-    // Stopped, so that its handler was hung up on, and handed back.
+    // Stopped, so its request was aborted and the task released.
     events.push(Event::Finished { run: "y".into(), status: 200, at: 500 });
     events.push(Event::CutOff { run: "y".into(), at: 500 });
     events.push(started("z", 3, 1, 450));

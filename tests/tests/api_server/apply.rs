@@ -23,7 +23,7 @@ fn what_is_stored_is_what_was_written() {
         }
     });
     assert_eq!(stored["spec"], expected);
-    // Nobody has to read a null.
+    // A null is not stored.
     let nulls = manifest("queueName: null\ntimeout: null\nworkers: { total: 1, autoscaling: null }");
     let stored = read(&["create", "--dry-run=server", "-f", "-"], &nulls);
     assert_eq!((&stored["spec"]["queueName"], &stored["spec"]["timeout"]), (&json!(null), &json!(null)));

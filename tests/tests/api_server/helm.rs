@@ -59,7 +59,7 @@ fn program() -> &'static str {
 fn helm(verb: &str, namespace: &str, values: &str, more: &[&str]) -> Output {
     let mut command = Command::new(program());
     command.args([verb, "rowlock"]).arg(checkout().join("charts/rowlock"));
-    // Without a cluster it would be told that there is no definition.
+    // Without a cluster the chart would report that the definition is missing.
     command.args(["-n", namespace, "--set", "checkDefinition=false", "-f", "-"]).args(more);
     command.env("KUBECONFIG", "/dev/null");
     rowlock_tests::run_with_input(&mut command, values).unwrap()

@@ -51,7 +51,7 @@ pub(crate) fn server() -> &'static Server {
     })
 }
 
-/// Held by whoever changes the definition, or wants it unchanged.
+/// Held by tests that change the definition or need it unchanged.
 pub(crate) static DEFINITION: Mutex<()> = Mutex::const_new(());
 
 /// The chart's templates: plain YAML, so that no Helm is needed.
@@ -210,7 +210,7 @@ fn launch(program: &Path, folder: &Path, log: &str, args: &[String], stop: Signa
 }
 
 fn free_ports() -> Result<[u16; 3]> {
-    // All are held before the first is given back, so that they differ.
+    // All are held before the first is released, so that they differ.
     let held = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)));
     let mut ports = [0; 3];
     for (port, listener) in ports.iter_mut().zip(held) {

@@ -1,5 +1,5 @@
-//! The clock that the database reads is set back and put forward, by an hour and over whole partitions, under
-//! load: libfaketime below the server.
+//! The database's clock is set back and forward under load, by an hour and across whole partitions. The
+//! server runs with libfaketime.
 
 use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
@@ -25,8 +25,8 @@ const LIBRARY: &str = "faketime/libfaketime.so.1";
 const HOUR: i64 = 3600;
 /// Forward last: what waits for a due time of before a step back is due at the latest then.
 const STEPS: [Step; 4] = [Step::to(1), Step::to(0), Step::to(-1), Step::to(2)];
-/// Over partitions, with an instance that starts at each. The second time it is ahead for so long that old
-/// partitions are taken away, and then true time falls into a hole.
+/// Over partitions, with an instance that starts at each. The second jump stays ahead until old partitions
+/// are dropped; going back then puts the clock into a gap between partitions.
 const LEAPS: [Step; 7] = [
     Step::starting(8),
     Step::to(0),
@@ -36,14 +36,13 @@ const LEAPS: [Step; 7] = [
     Step::starting(72),
     Step::to(74),
 ];
-/// libfaketime reads its file in a signal handler, too, which may find the server in the midst of allocating
-/// memory: it dies of that now and then, and not of anything of ours.
+/// libfaketime also reads its file in a signal handler, which may interrupt the server while it allocates
+/// memory. That crashes the server now and then; it is no fault of the code under test.
 const CRASH: &str = "malloc(): unsorted double linked list corrupted";
 const TRIES: usize = 3;
 /// Longer than it takes until every maintainer has looked at the living.
 const BETWEEN: Duration = Duration::from_secs(8);
-/// Tasks flow on: those that are committed after a step are completed in this time. A poll takes a second, a
-/// run 0.3 s.
+/// Tasks committed after a clock step complete within this time. A poll takes a second, an attempt 0.3 s.
 const FLOWS_WITHIN: Duration = Duration::from_secs(15);
 /// Enqueued before each step; due at the latest after the last one.
 const SCHEDULED: &str = "select rowlock.enqueue_many($1, 'chaos', array['{}', '{}', '{}']::json[], \

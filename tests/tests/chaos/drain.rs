@@ -1,4 +1,4 @@
-//! Nobody is interrupted for housekeeping: instances come and go, the total goes up and down, under load.
+//! Drains and scaling interrupt no task: instances start and stop, and the total changes, under load.
 
 use std::{
     collections::VecDeque,

@@ -205,9 +205,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// Who was killed, or ended and could not leave, is due for a rescue; anybody else is not. Not even who
-    /// fenced itself: the database did not answer anybody then, and what was stopped is handed back once it
-    /// does.
+    /// An instance that was killed, or ended without leaving, must be rescued; no other may be. One that
+    /// fenced itself must not: the database answered nobody at that time, and the instance releases its tasks
+    /// once it answers again.
     fn check_exit(&self, pid: u32, name: &str, log: &Path, status: ExitStatus) -> Result<()> {
         let killed = self.killed.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
         let ended = matches!(status.code(), Some(0 | FENCED));

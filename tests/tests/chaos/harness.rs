@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 use crate::{SHOWN, fleet::Fleet, proxy::Proxy};
 
 pub(crate) const QUEUE: &str = "chaos";
-/// Of tasks enqueued without a number of their own; faults use up attempts, and few tasks shall die of them.
+/// For tasks enqueued without `max_attempts`. Faults use up attempts, and few tasks should become dead
+/// because of that.
 const MAX_ATTEMPTS: u16 = 25;
 const BACKOFF: Duration = Duration::from_millis(300);
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -43,8 +44,8 @@ pub(crate) struct Harness {
     temp: Option<tempfile::TempDir>,
 }
 
-/// A number from the environment; empty is as good as not set, so that a Makefile can pass what it was not
-/// given.
+/// A number from the environment. Empty counts as unset, so that the Makefile can pass its variables on
+/// unconditionally.
 pub(crate) fn from_env(name: &str) -> Result<Option<u64>> {
     match std::env::var(name) {
         Ok(text) if !text.is_empty() => {

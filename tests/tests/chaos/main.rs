@@ -1,6 +1,6 @@
-//! Chaos: real worker processes, real handlers, a Postgres of their own; everything is killed, stopped and
-//! cut, and the history checker reads what came of it. `ROWLOCK_CHAOS_SECONDS` and `ROWLOCK_CHAOS_SEED`
-//! (printed) set its length and its dice.
+//! Chaos: real worker processes, real handlers and their own Postgres. Processes are killed and stopped and
+//! connections are cut, and the history checker verifies the result. `ROWLOCK_CHAOS_SECONDS` and
+//! `ROWLOCK_CHAOS_SEED` (printed) set its length and its random seed.
 
 mod clock;
 mod drain;

@@ -1,5 +1,5 @@
-//! An application: its own connection, transactions short and long, commits and rollbacks; it writes down
-//! what it was answered.
+//! An application with its own connection, short and long transactions, commits and rollbacks. It records the
+//! answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ pub(crate) struct Profile {
     seed: u64,
     /// Between two transactions, in milliseconds.
     pause: std::ops::Range<u64>,
-    /// One transaction of so many is rolled back, and one cancels a task of its own; 0: none.
+    /// Of this many transactions one is rolled back and one cancels a task it enqueued; 0: none.
     rolls_back: u32,
     cancels: u32,
     delays: bool,

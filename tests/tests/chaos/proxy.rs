@@ -1,5 +1,5 @@
-//! A TCP proxy before Postgres that loses answers (the server has done what was asked and said so, and nobody
-//! hears of it) and holds them up.
+//! A TCP proxy in front of Postgres that delays answers and loses some: the server has executed the
+//! statement, but the client never gets the answer.
 
 use std::{
     collections::HashMap,
@@ -38,7 +38,7 @@ const HEAD: usize = 5;
 
 #[derive(Debug, Default)]
 struct Orders {
-    /// So many answers of each statement are still to be lost.
+    /// How many answers of each statement are still to be lost.
     due: [AtomicU32; STATEMENTS.len()],
     lost: [AtomicU32; STATEMENTS.len()],
     /// Whether bodies are to be held up, and whether some are.
@@ -66,7 +66,7 @@ impl Proxy {
         Ok(Self { port, orders, accepts })
     }
 
-    /// The next answers of every statement, so many of each, are lost.
+    /// Loses the next `n` answers of every statement.
     pub(crate) fn lose(&self, answers: u32) {
         for due in &self.orders.due {
             due.store(answers, Ordering::SeqCst);
@@ -133,8 +133,8 @@ async fn requests(
         let said = |text: &str| chunk[..n].windows(text.len()).any(|window| window == text.as_bytes());
         let which = || STATEMENTS.iter().position(|(_, text)| said(text));
         match chunk[0] {
-            // Parse gives a statement a name; what is bound and executed under it later is the same statement
-            // still.
+            // Parse gives a statement a name; a later Bind or Execute with that name belongs to the same
+            // statement.
             b'P' => {
                 prepared.insert(word(&chunk[HEAD.min(n)..n]).to_vec(), which());
                 asks.send_replace(which());
@@ -157,8 +157,8 @@ fn word(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Passes on what the server answers, up to the one that is to be lost: then the connection ends without a
-/// word of it.
+/// Passes the server's answers on, up to the one that is to be lost: then it closes the connection without
+/// sending it.
 async fn answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,

@@ -1,5 +1,5 @@
-//! An instance that is stopped between its claim and the handler, for longer than a lease: once it goes on,
-//! it starts nothing.
+//! An instance is stopped between its claim and the call of its handler, for longer than a lease. After it
+//! resumes, it starts no attempt.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ async fn run_scenario(harness: &Harness) -> Result<()> {
     harness.proxy.hold_bodies(false);
     sleep(STOPPED).await;
     for (pid, name) in &workers {
-        // Whoever of them is quicker may come back before another has left.
+        // A fast one may return before another has left.
         harness.fleet.note(&Event::InstanceFailed { name: name.clone() })?;
         send(*pid, Signal::SIGCONT);
     }

@@ -129,7 +129,7 @@ fn set_up() -> Result<Cluster> {
 /// A cluster that exists.
 fn given() -> Result<Option<Cluster>> {
     let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    // Both, since whoever works with clusters has a KUBECONFIG that is not meant for tests.
+    // Both variables are needed, since a developer may have a KUBECONFIG that is not meant for tests.
     if let (Some(kubeconfig), Some(images)) = (given("KUBECONFIG"), given("IMAGE_PREFIX")) {
         let host = given("HOST").context("HOST is to be an address of this machine that pods reach")?;
         let pod_network = PodNetwork::Address(host.parse().context("HOST is no address")?);
@@ -226,7 +226,7 @@ fn launch(name: &str, folder: &Path) -> Launch {
     Launch {
         program: checkout().join("tests/cluster/cluster.sh"),
         args: ["run", name].map(Into::into).into(),
-        // Of the last run, for whoever asks why.
+        // Logs of the last run, to explain a failure.
         env: vec![("KEEP_LOGS".into(), folder.join("logs").into())],
         without: vec!["KUBECONFIG"],
         inherit_env: true,

@@ -15,8 +15,8 @@ const DISTURBED: Demands = Demands { drained: true, undisturbed: false };
 /// Tasks that a pod of the harness has in its handler at most.
 const PER_POD: usize = 4;
 
-/// Tasks that such a pod has in its hands at most: as many as its handler works on, and those just done or
-/// failed whose settlement is under way while the next ones are claimed already.
+/// The most tasks that such a pod holds: those its handler runs, and those that have just finished and are
+/// being settled while the next ones are claimed already.
 const CLAIMED: usize = 2 * PER_POD;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -44,8 +44,8 @@ async fn a_handler_out_of_memory_loses_no_task() -> Result<()> {
         harness.enqueue(1, &json!({ "how": "memory", "once": true })).await?;
         harness.enqueue(40, &json!({ "ms": 1000 })).await?;
         let summary = done(harness).await?;
-        // The one that took the memory, up to three beside it, and what was handed to a handler that was
-        // dying: nobody knows what it did with that.
+        // The task that took the memory, up to three that ran next to it, and those sent to the dying
+        // handler, whose result is unknown.
         ensure!((1..=CLAIMED).contains(&summary.failures) && summary.leases_lost == 0, "{summary}");
         ensure!(summary.completed == 81, "{summary}");
         Ok(())
@@ -60,8 +60,8 @@ async fn a_force_deleted_pod_loses_no_task() -> Result<()> {
         harness.failed(&pod);
         harness.kubectl(&["delete", "pod", &pod.name_any(), "--force", "--grace-period=0"]);
         let summary = done(harness).await?;
-        // Handler and worker are killed together: a worker that sees its handler die first says so, another's
-        // leases are lost. Or hands them back, where it has heard by then that it is to end.
+        // Handler and worker are killed together. A worker that sees its handler die first reports failures;
+        // otherwise its leases expire. If it has already received SIGTERM, it releases them.
         ensure!(40 < summary.runs && summary.failures <= CLAIMED, "{summary}");
         Ok(())
     })
@@ -75,8 +75,8 @@ async fn a_node_with_a_short_grace_period_loses_no_task() -> Result<()> {
         harness.failed(&pod);
         harness.kubectl(&["delete", "pod", &pod.name_any(), "--grace-period=5"]);
         let summary = done(harness).await?;
-        // Nobody tells a worker of a grace that is shorter than its pod's. Killed first it is interrupted,
-        // which uses no attempt; where its handler goes first, what runs may have failed.
+        // A worker does not know of a grace period shorter than its pod's. If it is killed first, its tasks
+        // are interrupted, which uses no attempt; if its handler ends first, running tasks may have failed.
         ensure!((41..=40 + CLAIMED).contains(&summary.runs) && summary.failures <= CLAIMED, "{summary}");
         ensure!(summary.leases_lost == 0, "{summary}");
         Ok(())

@@ -15,8 +15,8 @@ use crate::kubectl::{kubectl, leader};
 
 const QUIET: Duration = Duration::from_mins(1);
 
-/// What whoever leads writes first is written by then, and so are the last numbers, and the event about the
-/// last change of pods, which waits half a minute for another one.
+/// By then a new leader has written what it writes first, the last numbers are written, and so is the event
+/// about the last change of pods, which waits half a minute for another change.
 const TAKES_OVER: Duration = Duration::from_secs(35);
 
 /// As many as others take to end operators, and more.
@@ -48,8 +48,8 @@ async fn an_idle_minute_has_no_write_and_no_rejected_request() -> Result<()> {
     .await
 }
 
-/// How many requests there were before a quiet minute, and all after it. Others end operators meanwhile, and
-/// who leads next writes once what there shall be: another minute, then.
+/// How many requests there were before an idle minute, and all requests after it. Other tests end operators
+/// in the meantime, and a new leader writes every object once; then another minute is measured.
 async fn minute(harness: &Harness, audit: &Path) -> Result<(usize, Vec<Value>)> {
     for _ in 0..MINUTES {
         let led = leader();
@@ -72,7 +72,7 @@ async fn every_permission_in_the_chart_is_used() -> Result<()> {
         let Some(own) = cluster().own() else { return Ok(()) };
         harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 4 } } }))?;
         harness.wait_ready();
-        // The same news twice is one event, which is counted.
+        // Two equal events are one with a count.
         for _ in 0..2 {
             harness.kubectl(&["set", "env", &format!("deployment/{NAME}"), "-c", "worker", "THEIRS=1"]);
             until("the template is restored", || async {

@@ -1,4 +1,4 @@
-//! What handlers say they do, as it comes: tests/cluster/handler tells each event before it goes on.
+//! What handlers report while they run: tests/cluster/handler sends each event before it continues.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

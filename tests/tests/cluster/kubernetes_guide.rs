@@ -12,7 +12,7 @@ const TASKS: usize = 10_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_tasks_start_pods_and_complete_once_each() -> Result<()> {
-    with_harness("stranger", test).await
+    with_harness("guide", test).await
 }
 
 async fn test(harness: &Harness) -> Result<()> {

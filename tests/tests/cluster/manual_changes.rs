@@ -92,7 +92,7 @@ async fn a_changed_password_is_read_from_the_secret_while_tasks_run() -> Result<
         let owner = harness.namespace.replace('-', "_");
         harness.run(&format!("alter role {owner} password 'new'")).await?;
         harness.secret(&format!("postgres://{owner}:new@db:5432/{owner}"))?;
-        // Kubernetes takes up to a minute to change their files. Whoever is in stays in meanwhile.
+        // Kubernetes takes up to a minute to change their files. Open connections stay open in the meantime.
         until("both workers have the new URL", || async {
             let selector = format!("rowlock.dev/task-queue={NAME}");
             let said = harness.kubectl(&["logs", "-l", &selector, "-c", "worker", "--tail=-1"]);

@@ -93,7 +93,7 @@ async fn pass(mut near: TcpStream, port: u16, mut open: watch::Receiver<bool>) {
     }
     let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     tokio::select! {
-        // Whoever is cut off finds out.
+        // A pod that is cut off gets an error.
         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => (),
         _ = open.wait_for(|open| !open) => (),
     }

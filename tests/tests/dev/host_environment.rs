@@ -99,7 +99,7 @@ fn dev_runs_as_root_and_as_any_user_with_an_unprivileged_server() {
     assert_ne!(cluster.metadata().unwrap().uid(), 0, "the server's user is not root");
     dev.stop();
     home.assert_nothing_runs();
-    // Whoever is not root has been that anybody.
+    // Without root the test above has covered an unprivileged user.
     if root {
         as_anybody();
     }

@@ -7,19 +7,21 @@ use rowlock_tests::{TestDb, server};
 use crate::harness::{Home, ROWLOCK, until};
 use crate::running_command::Dev;
 
-/// Long enough for whatever happens every ten seconds.
+/// Long enough for everything that happens every ten seconds.
 const WINDOW: Duration = Duration::from_secs(20);
 
-/// The first looks are over by then, and counted: a session tells its statistics once a second.
+/// The first statements are over and counted by then: a session reports its statistics once a second.
 const FALL_ASLEEP: Duration = Duration::from_secs(5);
 
-/// What the statistics tell too late or too early.
+/// Calls that the statistics report too late or too early.
 const SLACK: f64 = 4.0;
 
-/// Calls of what operators and instances call, each a statement; what those call themselves is left out.
+/// Calls by operators and instances, one per statement. Functions that only other functions call are left
+/// out.
 const CALLS: &str = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions \
     where schemaname = 'rowlock' and funcname in
-  ('statistics', 'maintain', 'heartbeat', 'claim', 'fetch', 'settle', 'move_missed', 'policy', 'release_unknown_leases',
+  ('statistics', 'maintain', 'heartbeat', 'claim', 'fetch', 'settle', 'move_missed', 'policy',
+   'release_unknown_leases',
    'begin_maintenance', 'end_maintenance', 'partition_statistics', 'mutex_holders', 'extend_partitions',
    'keep_watermarks', 'delete_expired_tasks', 'mark_finished', 'move_kept_errors', 'empty_other_partitions',
    'empty_task_partition')";
@@ -28,7 +30,7 @@ async fn counting(test: &TestDb) {
     test.run(format!("alter database {} set track_functions = 'all'", test.name)).await;
 }
 
-/// Whether fewer statements than so many a second come within [`WINDOW`].
+/// Whether fewer than `per_second` statements per second arrive within [`WINDOW`].
 async fn check(test: &TestDb, per_second: f64) {
     // A rate is measured over time.
     tokio::time::sleep(FALL_ASLEEP).await;

@@ -6,7 +6,7 @@ use rowlock_tests::{TestDb, server};
 use crate::harness::{Home, until};
 use crate::running_command::Dev;
 
-/// A task that runs until its handler is told to go on.
+/// A task that runs until the test lets its handler continue.
 fn busy(home: &Home) -> (Dev, String) {
     let dev = home.dev();
     let id = home.enqueue_when_declared();

@@ -10,7 +10,7 @@ const FOLLOWED: &str = "the manifests were edited and are in force now";
 async fn running() -> (TestDb, Home, Dev) {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
-    // However long a loaded machine takes, no task that waits for us shall reach it.
+    // However slow the machine is, no task that waits for the test may reach this timeout.
     home.edit("spec:\n", "spec:\n  timeout: 10m\n");
     let dev = home.dev();
     until("the queue is declared", || home.run(&["status"]).out.contains("mail"));
@@ -27,7 +27,7 @@ async fn changing_the_total_interrupts_no_task() {
     until("four run", || home.status("running") == 4);
     home.edit("total: 4", "total: 1");
     dev.wait_for(FOLLOWED);
-    // Or none: as long as four run, nobody is granted what the one that stays gave back.
+    // Or none: while four tasks run, no instance is allocated the slots that the remaining one released.
     until("three drain", || home.status("workers") == 1 && home.status("allocated") <= 1);
     assert_eq!(home.status("running"), 4, "what runs may finish");
     home.go();

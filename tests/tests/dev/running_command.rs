@@ -1,4 +1,4 @@
-//! A command that runs until it is told not to, and what it says.
+//! A command that runs until it gets a signal, and its output.
 
 use std::io::{BufRead, BufReader, PipeReader, pipe};
 use std::process::{Child, Command};
@@ -13,7 +13,7 @@ use crate::harness::{PATIENCE, eventually};
 /// How long the pipe of a command that has ended may be silent.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A running `rowlock dev`, or another command that runs until it is told not to.
+/// A running `rowlock dev`, or another command that runs until it gets a signal.
 pub(crate) struct Dev {
     child: Child,
     lines: Receiver<String>,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::harness::{Home, ROWLOCK};
 use crate::running_command::Dev;
 
-/// What begins a table anew in a terminal.
+/// Clears the terminal before a table is drawn again.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
 #[tokio::test]

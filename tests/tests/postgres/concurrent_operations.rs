@@ -48,7 +48,7 @@ async fn errors_are_moved_with_a_publication_for_all_tables() {
     .await;
 }
 
-/// Before, a worker of one queue handed back what another one's instance held, or kept it from claiming.
+/// Before, a worker of one queue could release what an instance of another queue held, or block its claims.
 #[tokio::test]
 async fn a_worker_of_one_queue_cannot_act_on_instances_of_another() {
     let test = TestDb::new().await;
@@ -84,7 +84,7 @@ async fn a_grant_for_no_queue_is_refused() {
     assert!(other.is_err(), "{other:?}");
 }
 
-/// Before, the grant did not see the queue, which then was open to whoever had rights for another one.
+/// Before, the grant did not see the queue, and users with permissions on other queues could use it.
 #[tokio::test]
 async fn a_queue_declared_during_a_grant_is_restricted() {
     let test = TestDb::new().await;

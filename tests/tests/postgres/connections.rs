@@ -22,7 +22,7 @@ use tokio::{
 const HOLD_UP: &str =
     "begin; lock table rowlock.lease in share mode; lock table rowlock.delayed in access exclusive mode";
 
-/// Whether so many tasks are done.
+/// Whether `n` tasks are done.
 const DONE: &str = "select coalesce(sum((select sum(n) from unnest(ns) n)), 0) = $ from rowlock.receipt";
 
 /// Over the lease, and longer than any statement that was sent before.
@@ -124,7 +124,7 @@ async fn count_messages(server: u16) -> (u16, Arc<AtomicU64>) {
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
-            let (mut says, mut hears) = client.into_split();
+            let (mut says, mut to_client) = client.into_split();
             let (mut answers, mut asked) = server.into_split();
             let count = Arc::clone(&count);
             tokio::spawn(async move {
@@ -136,7 +136,7 @@ async fn count_messages(server: u16) -> (u16, Arc<AtomicU64>) {
                     }
                 }
             });
-            tokio::spawn(async move { tokio::io::copy(&mut answers, &mut hears).await });
+            tokio::spawn(async move { tokio::io::copy(&mut answers, &mut to_client).await });
         }
     });
     (port, asked)

@@ -1,4 +1,4 @@
-//! A queue that is to be gone.
+//! Deleting a queue.
 
 use rowlock_queue::{EnqueueOptions, Error, Outcome, declare};
 use rowlock_tests::{TestDb, declaration};

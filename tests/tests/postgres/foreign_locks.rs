@@ -16,7 +16,7 @@ const SQUAT: &str = "select count(pg_advisory_lock(key, n)) from generate_series
 async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
     let test = TestDb::new().await;
     let mut living = test.instance("living").await;
-    let login = test.login("stranger", "").await;
+    let login = test.login("unprivileged", "").await;
     let mut session = PgConnection::connect(&login.url).await.unwrap();
     session.execute("begin").await.unwrap();
     session.execute(SQUAT).await.unwrap();
@@ -123,7 +123,7 @@ async fn the_session_that_holds_a_lock_is_named() {
 async fn many_notifications_cause_few_claims() {
     let test = TestDb::new().await;
     test.run(format!("alter database {} set track_functions = 'all'", test.name)).await;
-    let login = test.login("stranger", "").await;
+    let login = test.login("unprivileged", "").await;
     let stop = Shutdown::new();
     let connect = rowlock_queue::Connect { max_connections: 2, ..test.connect() };
     let worker = Worker::builder(connect, "mail").slots(4).handler("send", async |_| Ok(()));

@@ -115,7 +115,7 @@ async fn an_endless_message_closes_an_established_session() {
         let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
         let first = startup(&mut client).await?;
         server.write_all(&first).await?;
-        let (mut asks, mut hears) = client.split();
+        let (mut asks, mut to_client) = client.split();
         let (mut answers, mut asked) = server.split();
         let asking = async {
             let mut bytes = [0; 4096];
@@ -128,10 +128,10 @@ async fn an_endless_message_closes_an_established_session() {
             }
         };
         tokio::select! {
-            _ = tokio::io::copy(&mut answers, &mut hears) => return Ok(()),
+            _ = tokio::io::copy(&mut answers, &mut to_client) => return Ok(()),
             _ = asking => (),
         }
-        hears.write_all(&[b'D', 0x7f, 0xff, 0xff, 0xff]).await?;
+        to_client.write_all(&[b'D', 0x7f, 0xff, 0xff, 0xff]).await?;
         asks.read_to_end(&mut Vec::new()).await.map(drop)
     })
     .await;
@@ -145,7 +145,7 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
     let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
     let first = startup(&mut client).await?;
     server.write_all(&first).await?;
-    let (mut asks, mut hears) = client.split();
+    let (mut asks, mut to_client) = client.split();
     let (mut answers, mut asked) = server.split();
     let said = AtomicU64::new(0);
     let asking = async {
@@ -169,7 +169,7 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
             if kind == b'D' && said.swap(0, Ordering::SeqCst) == 1 {
                 body = [&1_u16.to_be_bytes()[..], &0_u32.to_be_bytes()].concat();
             }
-            hears.write_all(&message(kind, &body)).await?;
+            to_client.write_all(&message(kind, &body)).await?;
         }
     };
     tokio::select! {
@@ -178,7 +178,8 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
     }
 }
 
-/// Before, a value that makes sqlx panic ended whoever migrated: in the operator, the loop over a database.
+/// Before, a value that makes sqlx panic ended the migrating program: in the operator, the controller of a
+/// database.
 #[tokio::test]
 async fn a_server_that_sends_wrong_values_does_not_crash_a_migration() {
     let test = TestDb::new().await;
@@ -192,7 +193,7 @@ async fn a_server_that_sends_wrong_values_does_not_crash_a_migration() {
     test.db.migrate().await.unwrap();
 }
 
-/// Asks for the password, and tells what it was told.
+/// Asks for the password and reports the answer.
 async fn asking(question: Vec<u8>, told: mpsc::UnboundedSender<Vec<u8>>) -> FakeServer {
     FakeServer::start(move |mut stream| {
         let (question, told) = (question.clone(), told.clone());
@@ -221,7 +222,7 @@ async fn the_password_is_never_sent_in_clear_text_over_an_untrusted_connection()
             let Error::Login(said) = &error else { panic!("{query}: {error:?}") };
             assert!(said.contains("sslmode=verify-full") || said.contains("require_auth"), "{said}");
             let answer = answers.recv().await.unwrap();
-            assert!(answer.is_empty(), "{query}: it was told {answer:?}");
+            assert!(answer.is_empty(), "{query}: it got {answer:?}");
         }
         let error = refused(&fake_server.connect(&format!("?require_auth={name}"))).await;
         assert!(error.to_string().contains("password authentication failed"), "{error}");

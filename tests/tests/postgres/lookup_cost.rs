@@ -272,7 +272,7 @@ async fn a_queue_scaled_to_zero_is_counted_without_reading_dead_rows() {
     let pages = pages_read(&mut session, "rowlock.oldest_by_priority(1)").await;
     eprintln!("{before} pages, and {pages} from where it was kept");
     assert!(1000 < before && pages < 200, "{before}, then {pages} pages");
-    // What comes then is seen, and claimed by whoever joins.
+    // A task enqueued later is found and claimed by an instance that joins.
     let id = test.enqueue().await;
     assert_eq!(queue_stats(&test.db).await.unwrap()[0].available, 1);
     let mut instance = test.instance("b").await;

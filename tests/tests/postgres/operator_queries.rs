@@ -65,7 +65,7 @@ async fn an_overview_by_an_unprivileged_user_counts_all_connections() {
     let connect = rowlock_queue::Connect { url: format!("postgres://{role}:x@{host}"), ..test.connect() };
     let db = Db::connect(&connect).await.unwrap();
     assert_eq!(db.user(), Some(role.as_str()));
-    // Whoever looks sees the same: one may look for all.
+    // All see the same statistics, so one may read them for all.
     for looks in [&db, &test.db] {
         let seen = overview(looks).await.unwrap();
         let found = limit(&seen, OF_ROLE, Some(&role)).unwrap();

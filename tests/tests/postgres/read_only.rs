@@ -86,7 +86,7 @@ struct Name {
 }
 
 impl Name {
-    /// `hides`: as behind a pooler, nothing is heard of what the server says of itself.
+    /// `hides`: like a pooler, it drops the parameters that the server reports.
     async fn of(server: &Server, hides: bool) -> Self {
         let leads_to = Arc::new(AtomicU16::new(server.port()));
         let (cuts, came) = (watch::Sender::new(0), Arc::new(AtomicU32::new(0)));
@@ -239,7 +239,7 @@ async fn a_fenced_instance_leaves_at_the_primary_and_uses_no_attempt() {
     // minutes more.
     tokio::time::sleep(rowlock_queue::LEASE_DURATION.saturating_sub(Duration::from_secs(1))).await;
     name.lead_to(&pair.primary);
-    let ended = tokio::time::timeout(SOON, instance).await.expect("it has said goodbye").unwrap().unwrap();
+    let ended = tokio::time::timeout(SOON, instance).await.expect("it has left").unwrap().unwrap();
     assert!(matches!(ended, ExitReason::Fenced(_)), "{ended:?}");
     let details = rowlock_queue::describe_task(&primary, task).await.unwrap().unwrap();
     assert_eq!((details.state.as_str(), details.attempt), ("available", 0));

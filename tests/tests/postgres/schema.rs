@@ -277,7 +277,7 @@ async fn perform(name: &'static str, test: Arc<TestDb>, stop: CancellationToken,
 
 const COMPLETE: Outcome = Outcome::Complete { result: None };
 
-/// Waits until so much more is done; whoever ends meanwhile has failed.
+/// Waits until this much more is done. A program that ends in the meantime has failed.
 async fn more(done: &AtomicU64, work: &mut JoinSet<()>) {
     let enough = done.load(Ordering::Relaxed) + 4 * SOME;
     while done.load(Ordering::Relaxed) < enough {

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 const TRAPS: &str = include_str!("search_path.sql");
 
-/// Names of functions that our SQL calls, whoever sends it: words before a parenthesis.
+/// Names of functions that the project's SQL calls: words before a parenthesis.
 const CALLED: &str = "select string_agg(distinct p.proname, ',') from pg_proc p \
     where p.pronamespace = 'pg_catalog'::regnamespace and p.proname in (
   select w[1] from regexp_matches($1 || (select string_agg(pg_get_functiondef(f.oid), ' ') from pg_proc f

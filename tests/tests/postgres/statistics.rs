@@ -6,7 +6,7 @@ use sqlx::{Executor, PgConnection, Row};
 
 const ROWS: i64 = 150_000;
 
-/// One row per task, as so many single enqueues leave it; every second one of the same queue.
+/// One row per task, as single enqueues leave it; every second one in the same queue.
 async fn fill(test: &TestDb) {
     test.run(format!(
         "begin; set local session_replication_role = replica;

@@ -170,7 +170,7 @@ async fn a_certificate_of_the_same_authority_for_another_name_gets_no_password()
     let fake_server = speaking_tls((&another.0, &another.1), |mut client| async move {
         startup(&mut client).await?;
         client.write_all(&message(b'R', &[0, 0, 0, 3])).await?;
-        // Nothing comes: a password would be told in the error.
+        // No password arrives: if one did, the error would contain it.
         let mut heard = Vec::new();
         client.read_to_end(&mut heard).await?;
         assert!(heard.is_empty(), "the password in clear");

@@ -178,7 +178,7 @@ async fn a_producer_makes_partitions_if_nobody_did_for_days() {
     assert_eq!(test.state(id).await.as_deref(), Some("available"));
 }
 
-/// No code before this named the session: it was said that nothing had cared for the database.
+/// Before, no error named the session; the message said that no maintenance had run on the database.
 #[tokio::test]
 async fn enqueue_reports_why_no_partition_can_be_made() {
     let test = TestDb::new().await;

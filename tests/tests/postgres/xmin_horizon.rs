@@ -23,8 +23,8 @@ const WANT: u32 = 20;
 const PINNED: Duration = Duration::from_secs(10);
 const PINNED_LONG: Duration = Duration::from_mins(1);
 const BEFORE: Duration = Duration::from_secs(3);
-/// So many times as slow would be a walk through the dead rows; twice comes from noise. And whatever is below
-/// a few milliseconds is noise.
+/// A walk through the dead rows would be this many times as slow; noise makes it twice as slow. And whatever
+/// is below a few milliseconds is noise.
 const RATIO: u32 = 3;
 const NOISE: Duration = Duration::from_millis(3);
 /// Pages that a claim touches when the queue is empty, below which nothing is walked. A walk would touch one

@@ -60,7 +60,7 @@ async fn spec_replicas_is_followed_up_to_the_total() {
     harness.until("ScalingLimited", "True Total").await;
     let status = harness.get("tq", "emails")["status"]["scaling"].clone();
     assert_eq!(status, json!({ "mode": "External", "desired": 90, "reason": "Total", "limitedBy": "Total" }));
-    // Whoever scales may have its reasons where nothing waits.
+    // An external scaler may keep pods although no task is waiting.
     harness.db.run("truncate rowlock.ready").await;
     scale_to(&harness, 0);
     harness.until_replicas(0).await;
@@ -127,7 +127,7 @@ async fn removing_spec_replicas_returns_to_the_operators_scaling() {
     harness.until_replicas(1).await;
     scale_to(&harness, 3);
     harness.until_replicas(3).await;
-    // As whoever keeps manifests in git does, who does not know the number.
+    // As a GitOps tool does, whose manifest does not have the number.
     harness.task_queue("emails", EMAILS);
     harness.until_replicas(0).await;
     let args = ["scale", "tq/emails", "-n", &harness.namespace, "--replicas=5"];

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::faulty_api_server::Mode;
 use super::harness::{EMAILS, Harness, page, until};
 
-/// Longer than a Lease lasts: the leader has to stop, and to begin anew.
+/// Longer than a Lease lasts: the leader must stop and start again.
 const AWAY: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +133,7 @@ async fn an_unreachable_database_keeps_the_pods_and_is_used_again_afterwards() {
     harness.until("DatabaseReachable", "False ConnectionFailed").await;
     harness.db.run("truncate rowlock.ready").await;
     tokio::time::sleep(AWAY).await;
-    assert_eq!(harness.deployment()["spec"]["replicas"], 4, "nothing is known, so all stay");
+    assert_eq!(harness.deployment()["spec"]["replicas"], 4, "without statistics the number stays");
     let listener = TcpListener::bind(address).await.unwrap();
     let there = tokio::spawn(forward(listener, host));
     harness.until("DatabaseReachable", "True Succeeded").await;

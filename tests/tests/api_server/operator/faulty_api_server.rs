@@ -25,7 +25,7 @@ pub(crate) enum Mode {
     Away,
     /// No watch goes on, and none begins where it ended.
     Expired,
-    /// The definition of `TaskQueues` has gone, and who watched them is told that there is nothing to be
+    /// The definition of `TaskQueues` has gone, and their watchers get the answer that there is nothing to be
     /// watched.
     Undefined,
 }
@@ -52,7 +52,7 @@ impl Faults {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more requests were refused.
+    /// Waits until `n` more requests were refused.
     pub(crate) async fn wait_for_refusals(&self, more: u64) {
         let end = self.refused() + more;
         super::harness::until("it asks again", || {

@@ -178,7 +178,7 @@ impl Harness {
         api.patch_scale("emails", &params, &patch).await.unwrap();
     }
 
-    /// Waits until the Deployment of `emails` has so many replicas.
+    /// Waits until the Deployment of `emails` has `n` replicas.
     pub(crate) async fn until_replicas(&self, expected: u32) {
         self.until_replicas_of("emails", expected).await;
     }
@@ -192,7 +192,7 @@ impl Harness {
         .await;
     }
 
-    /// Waits until the pods of `emails` may take so many seconds to end: 5 more than `spec.timeout`.
+    /// Waits until the pods of `emails` may take `seconds` to end: 5 more than `spec.timeout`.
     pub(crate) async fn until_grace(&self, expected: u32) {
         until(&format!("a grace of {expected} s"), || {
             let deployment = self.deployment();

@@ -86,7 +86,7 @@ fn apply(objects: &[Value]) {
 async fn a_dns_server_that_never_answers_delays_no_other_tenant() {
     const SECRETS: usize = 70;
     let (sound, flood) = (Harness::new("dns-sound").await, Harness::new("dns-flood").await);
-    // It hears and says nothing; who may not have that port asks an address that nobody has.
+    // It never answers. A process that may not open that port uses an unassigned address instead.
     let silent = UdpSocket::bind("127.87.0.53:53");
     let address = if silent.is_ok() { "127.87.0.53" } else { "192.0.2.1" };
     let folder = tempfile::tempdir().unwrap();

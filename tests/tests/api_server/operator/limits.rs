@@ -66,7 +66,7 @@ async fn a_queue_without_a_connection_is_not_ready_and_says_why() {
         harness.task_queue(name, &always.replace("queueName: mail", &format!("queueName: {name}")));
     }
     let _operator = harness.operator().await;
-    // One at least is tried; who has none is told what is missing.
+    // At least one pod is tried; a queue without any gets a condition that says what is missing.
     harness.until_of("emails", "Ready", "False Progressing").await;
     for name in ["letters", "posts"] {
         let message = harness.until_of(name, "Ready", "False Connections").await;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::harness::{EMAILS, Harness, until};
 
-/// So many seconds ago.
+/// The time `seconds` ago.
 fn ago(seconds: i64) -> String {
     let at = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).unwrap();
     Timestamp::from_second(at.as_second()).unwrap().to_string()

@@ -228,7 +228,7 @@ async fn a_task_queue_with_unknown_fields_reports_a_newer_definition() {
     harness.task_queue("emails", &EMAILS.replace("queueName: mail", "queueName: other"));
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
-    let message = until("the other is told", || {
+    let message = until("the other gets its condition", || {
         let (said, message) = harness.condition("novel", "Stalled");
         if said == "True Unreadable" { Ok(message) } else { Err(said) }
     })

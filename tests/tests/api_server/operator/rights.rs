@@ -39,7 +39,7 @@ async fn missing_permissions_are_named_with_the_command_that_grants_them() {
     let words = printed_command(&message, "create");
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     assert!(words.contains(&harness.namespace.as_str()), "{message}");
-    // Not the name that the chart binds by: it may be told of this namespace later.
+    // Not the name of the chart's own binding: this namespace may be added to the chart later.
     assert!(words.contains(&format!("{role}-by-hand").as_str()), "{message}");
     harness.kubectl(&words);
     harness.until("Ready", "True Succeeded").await;

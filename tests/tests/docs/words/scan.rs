@@ -75,8 +75,8 @@ impl Phrases {
         Self(phrases)
     }
 
-    /// The lines on which a phrase starts, with what was found and what to write instead. A phrase may go on in the
-    /// next line of a comment, but not past the end of a sentence.
+    /// The lines on which a phrase starts, with what was found and what to write instead. A phrase may
+    /// continue in the next line of a comment, but not past the end of a sentence.
     pub fn find(&self, text: &str) -> Vec<(usize, &'static str, &'static str)> {
         let words = words_of(text);
         let mut found = Vec::new();
