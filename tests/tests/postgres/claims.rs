@@ -1,4 +1,4 @@
-//! What a claim takes, touches and says (R2, R17, R18).
+//! What a claim takes, which rows it touches, and what it reports (R2, R17, R18).
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ async fn a_claim_rewrites_only_the_ranges_it_takes_from() {
     test.run("create table before as select k, ctid as place from rowlock.ready").await;
     let claimed = instance.claim(200).await;
     assert_eq!(claimed.tasks.len(), 200, "neither more nor less than wanted");
-    assert_eq!(claimed.tasks[0].id, urgent, "the urgent one first");
+    assert_eq!(claimed.tasks[0].id, urgent, "the task of the highest priority first");
     let moved = "select count(*) from before b where not exists (select 1 from rowlock.ready r \
         where r.k = b.k and r.ctid = b.place)";
     assert!(test.one::<i64>(moved).await <= 3, "the single, one whole range, one in part");
@@ -68,7 +68,7 @@ async fn a_claim_blocked_by_other_sessions_reports_contention() {
     assert!(claimed.contended && claimed.tasks.is_empty());
     other.execute("rollback").await.unwrap();
     let claimed = instance.claim(200).await;
-    assert!(!claimed.contended, "there is no more, but nobody is in the way");
+    assert!(!claimed.contended, "there is no more, but no other session blocks it");
     assert_eq!(claimed.tasks.len(), 128);
     assert!(!instance.claim(1).await.contended, "an empty queue is not contended");
 }

@@ -1,4 +1,4 @@
-//! What maintainers do beside the tasks.
+//! Maintenance apart from moving and rescuing tasks.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ async fn a_cancel_request_for_a_task_that_completes_first_is_removed() {
         sqlx::query("select count(*) from rowlock.cancel_request").fetch_one(&test.pool).await.unwrap();
     assert_eq!(left.get::<i64, _>(0), 0);
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
-    assert_eq!(details.state, "completed", "it was done before anybody stopped it");
+    assert_eq!(details.state, "completed", "it completed before the cancel request was seen");
 }
 
 #[tokio::test]
@@ -52,7 +52,7 @@ async fn a_cancel_request_during_a_retry_still_cancels() {
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
     let claimed = instance.claim(1).await;
-    // Holds the settlement up after its first look at the requests.
+    // Delays the settlement after it has first read the cancel requests.
     let mut holds = test.session().await;
     holds.execute("begin; select 1 from rowlock.lease for update").await.unwrap();
     let retry = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
@@ -67,7 +67,7 @@ async fn a_cancel_request_during_a_retry_still_cancels() {
     assert_eq!(details.state, "cancelled");
 }
 
-/// As if nobody had maintained it for two months.
+/// Ages the database, as if no maintenance had run for two months.
 const ASLEEP: &str = "do $$
 declare r record; long interval := '60 days'; hi timestamptz := date_trunc('hour', now()) - long; child text;
 begin
@@ -145,7 +145,7 @@ async fn without_available_tasks_the_waiting_time_is_zero() {
     assert_eq!((stats[0].available, stats[0].oldest_available_seconds), (0, None));
 }
 
-/// Makes what is ready two hours older.
+/// Makes the available tasks two hours older.
 const OLDER: &str = "update rowlock.task set id = id - (7200::bigint << 31);
   update rowlock.ready set id = id - (7200::bigint << 31), since = since - 7200";
 

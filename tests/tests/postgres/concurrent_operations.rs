@@ -1,16 +1,17 @@
-//! Where two operations meet: partitions and producers, grants and declarations, pages and receipts.
+//! Operations that run at the same time: partitions and producers, grants and declarations, pages and
+//! receipts.
 
 use rowlock_queue::{CLAIM_MAX, Db, EnqueueOptions, Error, declare, enqueue};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{AssertSqlSafe, Executor, Row};
 
-/// No partition of tasks is left, as after days in which nobody made any.
+/// Drops all task partitions, as if none had been made for days.
 const USED_UP: &str = "do $$ declare p regclass; begin
      for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop \
      execute format('drop table %s', p); end loop;
    end $$; update rowlock.queue set partitions_until = 1";
 
-/// Before this was mended, the producer dropped the partition that another session had made, with its tasks:
+/// Before, the producer dropped the partition that another session had made, with its tasks:
 /// its snapshot was older and saw none of them.
 #[tokio::test]
 async fn a_producer_with_an_old_snapshot_drops_no_partition() {
@@ -19,7 +20,7 @@ async fn a_producer_with_an_old_snapshot_drops_no_partition() {
     test.run(USED_UP).await;
     let mut late = test.session().await;
     late.execute("begin isolation level repeatable read; select count(*) from rowlock.task").await.unwrap();
-    // It keeps the rows of queues, as a declaration does that changes nothing.
+    // It locks the rows of queues, as a declaration that changes nothing does.
     let mut declares = test.session().await;
     declares.execute("begin; select 1 from rowlock.queue for update").await.unwrap();
     let id = test.enqueue().await;
@@ -30,7 +31,7 @@ async fn a_producer_with_an_old_snapshot_drops_no_partition() {
     assert_eq!(test.state(id).await.as_deref(), Some("available"));
 }
 
-/// Before, errors of kept tasks could not be moved, and nothing was cleaned any more (R9).
+/// Before, errors of kept tasks could not be moved, and cleaning stopped (R9).
 #[tokio::test]
 async fn errors_are_moved_with_a_publication_for_all_tables() {
     let test = TestDb::new().await;
@@ -70,7 +71,7 @@ async fn a_worker_of_one_queue_cannot_act_on_instances_of_another() {
     assert!(matches!(&awaited, Err(Error::Refused { code, .. }) if code == "RL011"), "{awaited:?}");
 }
 
-/// Before, a grant for no queue was one for all.
+/// Before, a grant for an empty list of queues was a grant for all queues.
 #[tokio::test]
 async fn a_grant_for_no_queue_is_refused() {
     let test = TestDb::new().await;
@@ -123,7 +124,7 @@ async fn tasks_cancelled_together_are_paged_without_a_gap() {
     assert_eq!(seen, ids);
 }
 
-/// Before, tasks that the transaction gave to another queue counted for this one.
+/// Before, tasks that the transaction enqueued in another queue counted for this one.
 #[tokio::test]
 async fn a_large_transaction_fills_only_its_own_queue() {
     let test = TestDb::new().await;
@@ -147,7 +148,7 @@ async fn a_large_transaction_fills_only_its_own_queue() {
     );
 }
 
-/// Before, a role of the same name inherited what one that was dropped could do.
+/// Before, a new role inherited the permissions of a dropped role of the same name.
 #[tokio::test]
 async fn a_dropped_role_leaves_no_permissions() {
     let test = TestDb::new().await;
@@ -167,8 +168,8 @@ async fn a_dropped_role_leaves_no_permissions() {
     assert!(refused.is_err(), "{refused:?}");
 }
 
-/// Before, each claim of a part of a range left an entry behind in every index, at the very place where
-/// claims begin.
+/// Before, each claim of part of a range left an entry behind in every index, exactly where claims start
+/// reading.
 #[tokio::test]
 async fn a_claim_of_part_of_a_range_updates_no_index() {
     let test = TestDb::new().await;

@@ -1,4 +1,4 @@
-//! What an instance does with its two connections.
+//! How an instance uses its two connections.
 
 use std::{
     sync::{
@@ -18,14 +18,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Holds up who inserts or deletes a lease, and who looks for what is due; heartbeats do neither.
+/// Blocks inserts and deletes of leases and the search for due tasks; heartbeats do neither.
 const HOLD_UP: &str =
     "begin; lock table rowlock.lease in share mode; lock table rowlock.delayed in access exclusive mode";
 
 /// Whether `n` tasks are done.
 const DONE: &str = "select coalesce(sum((select sum(n) from unnest(ns) n)), 0) = $ from rowlock.receipt";
 
-/// Over the lease, and longer than any statement that was sent before.
+/// Longer than a lease, and longer than the timeout of any statement sent before.
 const HELD: Duration = LEASE_DURATION.saturating_add(Duration::from_secs(5));
 
 fn start(connect: Connect, stop: &Shutdown) -> JoinHandle<Result<ExitReason, rowlock_worker::WorkerError>> {
@@ -63,7 +63,7 @@ async fn heartbeats_continue_while_other_statements_hang_for_longer_than_a_lease
     let backends = "select count(*) from pg_stat_activity where application_name = 'held up' \
         and datname = current_database()";
     let held: i64 = test.one(backends).await;
-    assert!(held <= 3, "{held} connections: what was given up goes on waiting");
+    assert!(held <= 3, "{held} connections: abandoned connections stay open");
     let lives = "select count(*) = 1 from rowlock.instance where ended_at is null";
     assert!(!instance.is_finished() && test.one::<bool>(lives).await, "it was fenced");
     hold_up.execute("rollback").await.unwrap();
@@ -71,7 +71,11 @@ async fn heartbeats_continue_while_other_statements_hang_for_longer_than_a_lease
     stop.drain();
     assert_eq!(instance.await.unwrap().unwrap(), ExitReason::Drained);
     assert_eq!(test.audited().await, (101, 0, 0, 0));
-    assert_eq!(test.one::<i64>("select count(*) from rowlock.instance").await, 1, "the same all the time");
+    assert_eq!(
+        test.one::<i64>("select count(*) from rowlock.instance").await,
+        1,
+        "the same instance the whole time"
+    );
 }
 
 #[tokio::test]
@@ -115,7 +119,7 @@ async fn a_lost_connection_is_reopened_and_no_task_is_lost() {
     assert_eq!(test.audited().await, (60, 0, 0, 0));
 }
 
-/// Passes on what is said, and counts how often the client said something.
+/// Forwards both directions and counts the messages of the client.
 async fn count_messages(server: u16) -> (u16, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();

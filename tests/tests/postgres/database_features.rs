@@ -1,4 +1,4 @@
-//! What else a database may have: publications (R9), narrow roles (R10), two-phase commits (R11), listeners
+//! Features a database may use: publications (R9), narrow roles (R10), two-phase commits (R11), listeners
 //! (R12), settings (R19).
 
 use std::time::Duration;
@@ -80,7 +80,7 @@ async fn notify_is_sent_for_an_idle_queue_and_for_no_other() {
     test.enqueue().await;
     let notified =
         tokio::time::timeout(Duration::from_secs(5), listener.wait()).await.expect("a NOTIFY").unwrap();
-    assert_eq!(notified, instance.joined.queue, "the first notification is not the other queue's");
+    assert_eq!(notified, instance.joined.queue, "the other queue has not been notified");
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn enqueue_works_at_every_isolation_level_and_other_functions_say_which_th
     let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
     rowlock_queue::heartbeat(&db, &instance.says(0, 1))
         .await
-        .expect("our own sessions ask for READ COMMITTED");
+        .expect("Rowlock's own sessions set READ COMMITTED");
     let drain = format!("select rowlock.leave({})", instance.id().0);
     let refused = Error::from(test.session().await.execute(AssertSqlSafe(drain)).await.unwrap_err());
     let Error::Refused { code, hint: Some(hint), .. } = refused else { panic!("{refused:?}") };

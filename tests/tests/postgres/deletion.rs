@@ -7,7 +7,7 @@ use sqlx::Executor;
 const DELETE: &str = "select rowlock.delete_queue('mail')";
 const FORCE: &str = "select rowlock.delete_queue('mail', force => true)";
 
-/// What it is refused for.
+/// Why the deletion is refused.
 async fn refused(test: &TestDb, sql: &'static str) -> String {
     let error = sqlx::query(sql).execute(&test.pool).await.unwrap_err();
     match Error::from(error) {
@@ -44,7 +44,7 @@ async fn deleting_a_queue_in_use_needs_force_and_cancels_its_tasks() {
     assert!(instance.heartbeat(0, 1).await.gone);
     let late = running.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(late, [rowlock_queue::Settled::LeaseLost]);
-    // One of the same name is another queue.
+    // A new queue of the same name is a different queue.
     declare(&test.db, &declaration("mail")).await.unwrap();
     test.enqueue().await;
     assert_eq!(test.audited().await, (0, 0, 0, 1));
@@ -92,7 +92,7 @@ async fn an_instance_outlives_a_deletion_that_is_refused() {
     };
     let (refusal, answer) = tokio::join!(deletion, meanwhile);
     assert!(refusal.contains("being used"));
-    assert!(answer.is_err_and(|error| error.is_transient()), "not gone: it is to ask again");
+    assert!(answer.is_err_and(|error| error.is_transient()), "the instance is not gone: it retries");
     assert!(!instance.heartbeat(1, 1).await.gone);
     let settled = instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(settled, [rowlock_queue::Settled::Done]);

@@ -1,4 +1,4 @@
-//! What is refused, with which code and which advice.
+//! Refused calls, with their error codes and hints.
 
 use std::time::Duration;
 
@@ -26,12 +26,12 @@ async fn every_user_error_has_an_rl_code_and_a_hint() {
         ("'mail', 't', '{}', '{\"delay\": \"-1 second\"}'", "RL005", "Leave it out"),
         ("'mail', 't', '{}', '{\"delay\": \"soon\"}'", "RL005", "15 seconds"),
         ("'mail', 't', '{}', '{\"run_at\": \"soon\"}'", "RL005", "2030"),
-        // Another moment in each session's time zone, or each day.
+        // A time that depends on the session's time zone or on the day.
         ("'mail', 't', '{}', '{\"run_at\": \"2030-01-31 08:00\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"2030-01-31\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"tomorrow\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"now\"}'", "RL005", "2030"),
-        // A maintainer that read such a time back would fall over it, and again after every restart.
+        // Maintenance that reads such a time back would fail, and fail again after every restart.
         ("'mail', 't', '{}', '{\"run_at\": \"infinity\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"20000-01-01T00:00:00Z\"}'", "RL005", "100 years"),
         ("'mail', 't', '{}', '{\"delay\": \"200000 years\"}'", "RL005", "100 years"),
@@ -178,7 +178,7 @@ async fn a_queue_of_another_owner_is_not_taken_over() {
     assert!(matches!(refused, Err(Error::Refused { ref code, .. }) if code == "RL008"), "{refused:?}");
 }
 
-/// Before, any text could be an owner, and became a part of the command that adopts a queue, which people
+/// Before, an owner could be any text, and it became part of the command that adopts a queue and that users
 /// paste.
 #[tokio::test]
 async fn an_owner_must_be_a_plain_name() {
@@ -206,7 +206,7 @@ async fn payloads_are_kept_byte_for_byte_and_ids_are_strings_in_json() {
     assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{id}\""));
 }
 
-/// A parameter whose type the client leaves to the server, as most drivers do.
+/// A parameter without a declared type, as most drivers send it.
 struct Untyped(&'static str);
 
 impl sqlx::Type<sqlx::Postgres> for Untyped {
@@ -225,7 +225,7 @@ impl sqlx::Encode<'_, sqlx::Postgres> for Untyped {
     }
 }
 
-/// Before, several types of arrays fitted equally well, and Postgres said that the function is not unique.
+/// Before, several array types matched equally well, and Postgres reported that the function is not unique.
 #[tokio::test]
 async fn enqueue_accepts_parameters_without_a_type() {
     let test = TestDb::new().await;
@@ -251,7 +251,7 @@ async fn enqueue_accepts_parameters_without_a_type() {
     test.run("select rowlock.enqueue('mail', 't', '{}'::jsonb, json_build_object('priority', 0))").await;
 }
 
-/// Before, two people who cancelled the same tasks in different orders could wait for each other.
+/// Before, two sessions that cancelled the same tasks in different orders could deadlock.
 #[tokio::test]
 async fn many_tasks_are_cancelled_in_one_order() {
     let test = TestDb::new().await;

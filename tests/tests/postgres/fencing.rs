@@ -4,7 +4,7 @@ use rowlock_queue::{Error, Outcome, Settled, Token, claim, leave};
 use rowlock_tests::TestDb;
 use sqlx::Executor;
 
-/// The number of the newest heartbeat, which is put back by more than a lease.
+/// The number of the newest heartbeat, which is made older than a lease.
 async fn newest_heartbeat(test: &TestDb, instance: rowlock_queue::InstanceId) -> i64 {
     test.silence(instance).await;
     test.one(format!("select heartbeat from rowlock.newest_heartbeats() where instance = {instance}")).await
@@ -62,7 +62,7 @@ async fn an_uncommitted_rescue_blocks_the_heartbeat() {
     let rescue = format!("begin; select rowlock.rescue({}, {seen})", instance.id());
     rescuer.execute(sqlx::AssertSqlSafe(rescue)).await.unwrap();
     let meanwhile = rowlock_queue::heartbeat(&test.db, &instance.says(0, 1)).await;
-    assert!(meanwhile.is_err_and(|error| error.is_transient()), "nobody knows yet whether it is gone");
+    assert!(meanwhile.is_err_and(|error| error.is_transient()), "whether it is gone is not decided yet");
     rescuer.execute("commit").await.unwrap();
     assert!(instance.heartbeat(0, 1).await.gone);
 }
@@ -81,7 +81,7 @@ async fn a_rescued_instance_can_change_nothing() {
     let answers = instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(answers, [Settled::LeaseLost; 3]);
     assert_eq!(leave(&test.db, instance.id()).await.unwrap(), 0);
-    assert_eq!(rescue(&test, instance.id(), heartbeat).await, None, "once is enough");
+    assert_eq!(rescue(&test, instance.id(), heartbeat).await, None, "it is rescued once only");
     assert_eq!(test.audited().await, (0, 0, 0, 5));
     assert_eq!(test.one::<i64>("select count(*) from rowlock.task_error").await, 3);
 }
@@ -132,7 +132,7 @@ async fn only_an_instance_with_unbroken_heartbeats_rescues_others() {
     test.enqueue().await;
     let mut instance = test.instance("a").await;
     instance.claim(1).await;
-    // The server's clock says that it is long silent: only the maintainer's own clock counts.
+    // By the server's clock it has been silent for long; only the maintainer's own clock counts.
     test.run("update rowlock.heartbeat set at = at - interval '30 minutes'").await;
     for chain_since in [None, Some(std::time::Instant::now())] {
         let report = rowlock_queue::Maintainer::new().run_once(&test.db, chain_since, None).await.unwrap();

@@ -1,4 +1,4 @@
-//! Somebody who may connect and nothing else: no lock that such a login can take keeps a queue from working.
+//! Locks of a login that may only connect: none of them stops a queue.
 
 use std::time::Duration;
 
@@ -7,7 +7,8 @@ use rowlock_tests::{TestDb, TestInstance, declaration};
 use rowlock_worker::{Shutdown, Worker};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-/// Every advisory lock whose key can be known: by a number of ours with anything below it, or by an instance.
+/// Every advisory lock whose key can be guessed: the project's key numbers with any second key, and instance
+/// ids.
 const SQUAT: &str = "select count(pg_advisory_lock(key, n)) from generate_series(1902600, 1902610) key, \
     generate_series(0, 200) n;
   select count(pg_advisory_lock(n)) from generate_series(0, 2000) n";
@@ -45,7 +46,7 @@ async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
         rowlock_queue::EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
     test.enqueue_with(&delayed).await;
     let mut instance = test.instance("a").await;
-    // The grant is made by the first heartbeat, and told with it.
+    // The first heartbeat allocates the slots and returns them.
     let granted = instance.heartbeat(0, 5).await;
     assert_eq!((granted.slots, granted.allocation_missed), (5, Some(false)));
     assert!(!living.heartbeat(0, 5).await.gone);
@@ -83,7 +84,7 @@ async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
     rowlock_queue::leave(&test.db, instance.id()).await.unwrap();
 }
 
-/// Who holds that lock.
+/// The session that holds the lock.
 async fn holder(db: &Db, operation: ExclusiveOperation) -> Option<LockHolder> {
     lock_holders(db).await.unwrap().into_iter().find(|holder| holder.operation == operation)
 }
@@ -104,7 +105,11 @@ async fn the_session_that_holds_a_lock_is_named() {
     assert!(named.who.contains("process ") && named.who.contains("a terminal"), "{named:?}");
     assert!(named.who.contains("user ") && named.cure.contains("pg_terminate_backend("), "{named:?}");
     assert_eq!(lock_holders(&db).await.unwrap().len(), 1);
-    assert_eq!(rowlock_queue::extend_partitions(&db).await.unwrap(), None, "it is missed meanwhile");
+    assert_eq!(
+        rowlock_queue::extend_partitions(&db).await.unwrap(),
+        None,
+        "the operation is skipped in the meantime"
+    );
     let mut granting = test.session().await;
     let heartbeat =
         format!("begin; select rowlock.allocate(queue) from rowlock.instance where id = {}", instance.id());
@@ -118,7 +123,7 @@ async fn the_session_that_holds_a_lock_is_named() {
     );
 }
 
-/// Before, each notification made an idle instance claim: 700 a second.
+/// Before, each notification caused a claim by an idle instance: 700 per second.
 #[tokio::test]
 async fn many_notifications_cause_few_claims() {
     let test = TestDb::new().await;
@@ -140,7 +145,7 @@ async fn many_notifications_cause_few_claims() {
     while std::time::Instant::now() < end {
         session.execute("notify rowlock, '1'").await.unwrap();
     }
-    // Its session tells its statistics when it is idle, once a second.
+    // A session reports its statistics when idle, once a second.
     let id = test.enqueue().await;
     while test.state(id).await.as_deref() != Some("completed") {
         tokio::time::sleep(Duration::from_millis(20)).await;

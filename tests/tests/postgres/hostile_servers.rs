@@ -1,4 +1,4 @@
-//! What listens where a URL leads, and is no server of ours: it gets neither the password nor our memory.
+//! A hostile program listens where a URL points: it gets no password and cannot exhaust the memory.
 
 use std::{
     sync::{
@@ -18,11 +18,11 @@ use tokio::{
 
 use crate::fake_server::{FakeServer, SSL_REQUEST, message, port_of, refusal, startup};
 
-/// Said of everything that does not speak the protocol, so that nobody learns what listens there.
+/// The error for everything that does not speak the protocol, so that it does not reveal what listens there.
 const NO_POSTGRES: &str = "what listens there does not speak the Postgres protocol";
 
-/// What a server may send before it is ready, with what the sockets in between take in; a client without a
-/// bound takes gigabytes.
+/// How much a server may send before it is ready, plus the buffers of the sockets. A client without a limit
+/// would read gigabytes.
 const MOST_TAKEN: u64 = 16 << 20;
 
 async fn refused(connect: &Connect) -> Error {
@@ -42,7 +42,7 @@ async fn check_no_postgres(fake_server: &FakeServer) {
     }
 }
 
-/// A server that says this as soon as somebody speaks to it.
+/// A server that sends this as soon as it receives anything.
 async fn saying(said: Vec<u8>) -> FakeServer {
     FakeServer::start(move |mut stream| {
         let said = said.clone();
@@ -57,7 +57,7 @@ async fn saying(said: Vec<u8>) -> FakeServer {
 
 #[tokio::test]
 async fn impossible_message_lengths_close_the_connection() {
-    // Before this was mended, a length of 2 was a panic, and one of 2 GiB took as much memory.
+    // Before, a length of 2 caused a panic, and a length of 2 GiB allocated as much memory.
     for length in [0, 2, 3, 1 << 31, u32::MAX] {
         for kind in [b'R', b'S', b'E', b'Z'] {
             let said = [&[kind][..], &u32::to_be_bytes(length)].concat();
@@ -91,7 +91,8 @@ async fn endless_server_parameters_close_the_connection() {
 
 #[tokio::test]
 async fn the_error_does_not_reveal_which_other_protocol_answered() {
-    // To the question for TLS, and to the start: HTTP, SSH, nothing, and bytes at random.
+    // In answer to the SSLRequest or to the startup message: HTTP, SSH, zeros, and HTTP after a refusal of
+    // TLS.
     for said in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "SSH-2.0-x\r\n",
@@ -140,7 +141,7 @@ async fn an_endless_message_closes_an_established_session() {
     assert!(matches!(&error, Error::Unreachable(said) if said.contains(NO_POSTGRES)), "{error:?}");
 }
 
-/// Passes on what both say; once the client has said `words`, the next row has a value without a byte.
+/// Forwards both directions. Once the client has sent `words`, the next row has an empty value.
 async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: u16) -> std::io::Result<()> {
     let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
     let first = startup(&mut client).await?;
@@ -189,7 +190,7 @@ async fn a_server_that_sends_wrong_values_does_not_crash_a_migration() {
     let db = Db::connect(&fake_server.connect_to(&test, "")).await.unwrap();
     let error = db.migrate().await.expect_err("no truth value is empty");
     assert!(matches!(&error, Error::Unreachable(_)), "{error:?}");
-    // What ended there is not used again.
+    // The failed connection is not used again.
     test.db.migrate().await.unwrap();
 }
 
@@ -211,7 +212,7 @@ async fn asking(question: Vec<u8>, told: mpsc::UnboundedSender<Vec<u8>>) -> Fake
 
 #[tokio::test]
 async fn the_password_is_never_sent_in_clear_text_over_an_untrusted_connection() {
-    // Before this was mended, the first one got it in clear.
+    // Before, the first one got it in clear text.
     for (question, name) in [(vec![0, 0, 0, 3], "password"), (vec![0, 0, 0, 5, 1, 2, 3, 4], "md5")] {
         let (told, mut answers) = mpsc::unbounded_channel();
         let fake_server = asking(question, told).await;
@@ -245,7 +246,7 @@ async fn an_unverified_server_cannot_raise_the_scram_iteration_count() {
             Ok(())
         })
         .await;
-        // Before this was mended, one round was as good as none, and many were as many seconds.
+        // Before, one round was accepted, which protects nothing, and a huge count took seconds of CPU.
         let error = refused(&fake_server.connect("?sslmode=disable")).await;
         assert!(
             matches!(&error, Error::Login(said) if said.contains(&format!("{rounds} rounds"))),
@@ -256,7 +257,7 @@ async fn an_unverified_server_cannot_raise_the_scram_iteration_count() {
 
 #[tokio::test]
 async fn truncated_messages_close_the_connection() {
-    // Before this was mended, each of these was a panic.
+    // Before, each of these caused a panic.
     for said in [message(b'Z', &[]), message(b'K', &[1]), message(b'S', &[]), message(b'R', &[0; 3])] {
         let said = [message(b'R', &[0; 4]), said].concat();
         check_no_postgres(&saying(said).await).await;
@@ -265,7 +266,7 @@ async fn truncated_messages_close_the_connection() {
 
 #[tokio::test]
 async fn an_endless_notice_closes_the_connection() {
-    // Before this was mended, sqlx took it in whole, and logged it as loudly as the server wanted.
+    // Before, sqlx read all of it and logged it at the level that the server chose.
     let long = format!("SERROR\0VERROR\0C00000\0M{}\0\0", "x".repeat(1 << 20));
     let fake_server = saying([message(b'R', &[0; 4]), message(b'N', long.as_bytes())].concat()).await;
     check_no_postgres(&fake_server).await;
@@ -291,12 +292,12 @@ async fn a_url_from_a_tenant_opens_no_file_and_no_refused_address() {
         assert!(!error.to_string().contains(file), "the same words for every file: {error}");
     }
     assert_eq!(fake_server.connections(), 0);
-    // One's own file is no reason to read without end.
+    // The user's own file is also read only up to a limit.
     let error = refused(&fake_server.connect("?sslmode=verify-full&sslrootcert=/dev/zero")).await;
     assert!(matches!(&error, Error::Tls(said) if said.contains("no regular file")), "{error:?}");
 }
 
-/// Refuses `options` at the start as proxies do, and passes on everything else.
+/// Refuses `options` in the startup message as proxies do, and forwards everything else.
 async fn proxy(test: &TestDb, refuses: Vec<u8>) -> FakeServer {
     let server = port_of(test);
     FakeServer::start(move |mut client| {
@@ -318,7 +319,7 @@ async fn proxy(test: &TestDb, refuses: Vec<u8>) -> FakeServer {
 async fn a_proxy_that_refuses_options_is_a_pooler() {
     let test = TestDb::new().await;
     let refusals = [
-        // RDS Proxy; before this was mended, only the second was understood.
+        // The first is RDS Proxy's; before, only the second was recognized.
         ("0A000", "Feature not supported: RDS Proxy currently doesn't support command-line options."),
         ("08P01", "unsupported startup parameter: options"),
         ("XX000", "unsupported startup parameter in options: rowlock.direct"),

@@ -1,4 +1,4 @@
-//! Every verb may be sent again after a lost answer (R1), and a lease never comes back (R14).
+//! Every call can be repeated after a lost answer (R1), and a lease is never given out twice (R14).
 
 use rowlock_queue::{Outcome, Settled, Settlement, Token, settle};
 use rowlock_tests::{TestDb, settlements};

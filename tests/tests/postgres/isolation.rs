@@ -1,11 +1,11 @@
-//! Isolation levels and settings of the caller: no verb decides on a snapshot older than its lock (R7), and
-//! none is compiled (R19).
+//! Isolation levels and settings of the caller: no function decides on a snapshot older than its lock (R7),
+//! and none is JIT-compiled (R19).
 
 use rowlock_queue::{Maintainer, Outcome};
 use rowlock_tests::{TestDb, TestInstance};
 use sqlx::{AssertSqlSafe, Executor};
 
-/// Verbs that decide by what they read under a lock. The instance is `$1`.
+/// Calls that decide by what they read under a lock. The instance is `$1`.
 const DECIDING: [&str; 9] = [
     "rowlock.heartbeat($1, 0, 0, 0, 5, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', false, null)",
     "rowlock.claim($1, 1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 0, 4711)",
@@ -58,7 +58,7 @@ async fn no_function_is_executable_by_public() {
     assert_eq!(test.one::<String>(open).await, "");
 }
 
-/// Every statement is worth compiling.
+/// Makes Postgres JIT-compile every statement.
 const FORCED: [&str; 4] =
     ["jit = on", "jit_above_cost = 0", "jit_inline_above_cost = 0", "jit_optimize_above_cost = 0"];
 
@@ -82,8 +82,8 @@ async fn an_instance_works_with_jit_for_every_statement() {
     assert_eq!(test.audited().await, (200, 0, 0, 300));
 }
 
-/// Whatever runs inside of a function is planned under the settings that the function pins. (The servers of
-/// the tests have no compiler in them, so that it would not show otherwise.)
+/// Statements inside a function are planned under the settings that the function has. (The servers of the
+/// tests are built without JIT, so only the settings can be checked.)
 #[tokio::test]
 async fn frequent_functions_are_never_jit_compiled() {
     let test = TestDb::new().await;

@@ -1,5 +1,5 @@
-//! What it costs to look at one task, or a page of a list, where much waits and much has finished; and what a
-//! cancel leaves as it was.
+//! The cost of reading one task or one page of tasks with a large backlog and many finished tasks; and what a
+//! cancel leaves unchanged.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use rowlock_queue::{
 use rowlock_tests::TestDb;
 use sqlx::{Executor, PgConnection, Row};
 
-/// Each. Read before any index was there, a look at a finished one took a tenth of all pages.
+/// Pages for each. Without an index, reading a finished task took a tenth of all pages.
 const WAITING: i64 = 150_000;
 const FINISHED: i64 = 300_000;
 
-/// Single tasks that wait, and tasks that finished within the last 22 hours, twenty to a receipt, every
-/// hundredth of them cancelled.
+/// Single available tasks, and tasks that finished within the last 22 hours: twenty per receipt, every
+/// hundredth cancelled.
 async fn fill(test: &TestDb) {
     test.run(format!(
         "begin; set local session_replication_role = replica;
@@ -39,7 +39,7 @@ async fn fill(test: &TestDb) {
     .await;
 }
 
-/// The least of several times: what a session asks for the first time it looks up in the catalogs, and plans.
+/// The minimum of several runs: the first run of a session also reads the catalogs and plans.
 async fn pages_read(session: &mut PgConnection, call: &str) -> i64 {
     let explain = format!("explain (analyze, buffers, format json) select * from {call}");
     let mut least = i64::MAX;
@@ -130,7 +130,7 @@ async fn a_cancel_keeps_the_order_of_other_tasks() {
         order.extend(claimed.tasks.iter().map(|task| task.id));
         instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     }
-    // Before, all that lay behind a cancelled one went behind everything else.
+    // Before, all tasks after a cancelled one moved behind all other tasks.
     order.retain(|id| !behind.contains(id));
     let expected: Vec<_> = first.iter().filter(|id| !gone.contains(id)).copied().collect();
     assert_eq!(order, expected);
@@ -160,7 +160,7 @@ async fn an_obsolete_cancel_request_is_deleted() {
     instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     let runs = test.enqueue().await;
     instance.claim(1).await;
-    // As one leaves it that crossed the settlement.
+    // As a cancel request that came during the settlement leaves it.
     test.run(format!(
         "insert into rowlock.cancel_request \
         values ({id}, now() - interval '2 minutes'), ({runs}, now() - interval '2 minutes')"
@@ -221,11 +221,11 @@ async fn a_flood_of_late_commits_is_swept_in_one_pass() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // Before, a thousand went in each pass of two or ten seconds.
+    // Before, each pass, every two or ten seconds, moved a thousand.
     assert_eq!(swept, 3500);
 }
 
-/// As long after the last instance as nothing of its heartbeats counts any more.
+/// Long enough after the last instance that none of its heartbeats counts.
 async fn pass_a_while(test: &TestDb) {
     test.run(
         "update rowlock.heartbeat set at = at - interval '2 minutes';
@@ -234,13 +234,13 @@ async fn pass_a_while(test: &TestDb) {
     .await;
 }
 
-/// The least of the watermarks that are published.
+/// The lowest published watermark.
 async fn lowest(test: &TestDb) -> Option<i64> {
     test.one("select (select min(l) from unnest(rowlock.published_watermarks(1)) l)").await
 }
 
-/// One pass takes a note, and the next one for which everything before it is over, in all databases of the
-/// server, keeps it.
+/// One pass takes a note. It counts in a later pass, once all transactions before it have ended, in all
+/// databases of the server.
 async fn until_kept(test: &TestDb, is_it: impl Fn(i64) -> bool) {
     let since = std::time::Instant::now();
     while !lowest(test).await.is_some_and(&is_it) {
@@ -250,7 +250,7 @@ async fn until_kept(test: &TestDb, is_it: impl Fn(i64) -> bool) {
     }
 }
 
-/// Before, each look at a queue that was scaled to zero walked over all that had died in it.
+/// Before, each query on a queue that was scaled to zero read all its dead rows.
 #[tokio::test]
 async fn a_queue_scaled_to_zero_is_counted_without_reading_dead_rows() {
     let test = TestDb::new().await;
@@ -295,7 +295,7 @@ async fn a_queue_scaled_to_zero_misses_no_late_commit() {
     assert_eq!(lowest(&test).await, None, "its transaction was open when the note was taken");
     late.execute("commit").await.unwrap();
     until_kept(&test, |watermark| watermark == k).await;
-    // A failover that takes the sequence back makes all of it worthless.
+    // A failover that sets the sequence back invalidates all of it.
     test.run("select setval('rowlock.k_seq', 1)").await;
     maintain_partitions(&test.db).await.unwrap();
     assert_eq!(lowest(&test).await, None);

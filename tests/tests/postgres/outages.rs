@@ -1,5 +1,5 @@
-//! A server that vanishes without a word: its machine lost power, and connections to it stay open until TCP
-//! gives up, much later.
+//! A server that vanishes, as if its machine lost power: connections to it stay open until TCP gives up, much
+//! later.
 
 use std::{str::FromStr, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Passes on what is said, until the server behind it vanishes; who connects after that meets a new one.
+/// Forwards both directions until the server behind it vanishes. Later connections reach a new server.
 struct Network {
     port: u16,
     vanished: watch::Sender<u32>,
@@ -33,7 +33,7 @@ impl Network {
                     let mut server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
                     tokio::select! {
                         biased;
-                        // Held open, and deaf.
+                        // Stays open, but nothing is read.
                         _ = end.changed() => std::future::pending().await,
                         _ = copy_bidirectional(&mut client, &mut server) => (),
                     }
@@ -54,7 +54,7 @@ impl Drop for Network {
     }
 }
 
-/// A pool of one, as an instance has it.
+/// A pool of one connection, as an instance has it.
 async fn db_behind(network: &Network, test: &TestDb) -> Db {
     Db::connect(&connect_through(network, test)).await.unwrap()
 }
@@ -90,7 +90,7 @@ async fn a_server_that_vanishes_between_statements_delays_others_briefly() {
     let network = Network::before(port_of(&test)).await;
     let db = db_behind(&network, &test).await;
     db.check_schema().await.unwrap();
-    // The pool looks at each connection it gets back, and has not done so yet.
+    // The pool checks each returned connection, but has not done so yet.
     network.server_vanishes();
     let lost = db.check_schema().await;
     assert!(lost.as_ref().is_err_and(Error::is_transient), "{lost:?}");

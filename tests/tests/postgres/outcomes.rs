@@ -1,4 +1,4 @@
-//! What becomes of a task: attempts, delays, errors, cancelling, retrying.
+//! Outcomes of tasks: attempts, delays, errors, cancel and retry.
 
 use std::time::Duration;
 
@@ -137,7 +137,7 @@ async fn the_details_of_a_task_count_its_snoozes() {
         };
         instance.settle(&claimed, &put_off).await;
     }
-    // Before, nobody could ask for how long, or how often.
+    // Before, nothing told how long or how often it was snoozed.
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
     assert_eq!((details.snoozes, details.attempt), (3, 0));
     assert!(details.first_snoozed_at.unwrap() < details.snoozed_at.unwrap());
@@ -149,7 +149,7 @@ async fn the_details_of_a_task_count_its_snoozes() {
     );
 }
 
-/// Claims the task, once it is available.
+/// Claims the task once it is available.
 async fn claim_again(test: &TestDb, instance: &mut TestInstance) -> Claimed {
     loop {
         let claimed = instance.claim(1).await;
@@ -160,7 +160,7 @@ async fn claim_again(test: &TestDb, instance: &mut TestInstance) -> Claimed {
     }
 }
 
-/// Before, a handler could put a task off for ever.
+/// Before, a handler could snooze a task for ever.
 #[tokio::test]
 async fn a_task_snoozed_more_often_than_allowed_is_dead() {
     let test = TestDb::new().await;
@@ -180,7 +180,7 @@ async fn a_task_snoozed_more_often_than_allowed_is_dead() {
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
     assert_eq!((details.state.as_str(), details.snoozes), ("dead", 2));
     assert!(details.errors[0].error.contains("retry.maxSnoozes"), "{details:?}");
-    // As often again, once somebody has it tried again.
+    // A retry starts the count again.
     rowlock_queue::retry(&test.db, &[id]).await.unwrap();
     let claimed = claim_again(&test, &mut instance).await;
     assert_eq!(instance.settle(&claimed, &put_off).await, [Settled::Done]);

@@ -1,5 +1,4 @@
-//! Partitions and retention for whole databases: whose turn it is, whom it keeps waiting, and clocks that
-//! make steps.
+//! Partitions and retention of whole databases: which session runs them, whom they block, and clock steps.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +8,8 @@ use rowlock_queue::{
 use rowlock_tests::{TestDb, TestInstance};
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-/// What a clock leaves that was ahead by so much when somebody cleaned: the partitions of until then are
-/// gone, those after it are there.
+/// What remains after the clock was ahead by this much during a cleanup: partitions before that time are
+/// gone, later ones exist.
 fn gone_until(ahead: &str) -> String {
     format!(
         "do $$ declare p record; begin
@@ -31,7 +30,7 @@ async fn a_partition_gap_after_a_clock_step_is_filled_by_the_next_write() {
         let instance = test.instance("a").await;
         test.run(gone_until(ahead)).await;
         assert!(partition_stats(&test.db).await.unwrap().left_seconds < 0.0, "one is missing now");
-        // Before, nothing healed this until the time came that the clock had said.
+        // Before, nothing repaired this until that time was reached.
         heartbeat(&test.db, &instance.says(0, 1)).await.unwrap();
         assert!(partition_stats(&test.db).await.unwrap().left_seconds > 0.0);
         let id = test.enqueue().await;
@@ -56,7 +55,7 @@ async fn joining_and_enqueueing_create_a_missing_current_partition() {
     test.enqueue().await;
 }
 
-/// An old partition of heartbeats, which the next pass would take away.
+/// An old partition of heartbeats, which the next pass would drop.
 const OLD: &str = "select rowlock.make_partition('heartbeat', date_trunc('hour', now()) - interval '4 days', \
     date_trunc('hour', now()) - interval '3 days')";
 
@@ -69,12 +68,12 @@ async fn after_a_clock_step_nothing_is_deleted_at_first() {
         values (1, 1, 1, 1, now() - interval '8 days')",
     )
     .await;
-    // As the first turn finds it when the clock is three days ahead.
+    // The state after a pass while the clock was three days ahead.
     test.run("update rowlock.maintenance set seen_at = now() - interval '3 days'").await;
     assert!(test.one::<bool>("select rowlock.begin_maintenance(true)").await);
     assert_eq!(maintain_partitions(&test.db).await.unwrap(), 0);
     assert_eq!(test.one::<i64>("select count(*) from rowlock.dead").await, 1);
-    // Back again, with the turn that was taken then.
+    // The clock is back, and the pass of that time is recorded.
     test.run(
         "update rowlock.maintenance set seen_at = now() + interval '3 days', next_cleanup_at = now() + \
         interval '3 days'",
@@ -111,7 +110,7 @@ async fn an_open_transaction_blocks_nobody_while_a_partition_is_dropped() {
     )
     .await
     .unwrap();
-    // As an instance has it: one connection for all but the heartbeat.
+    // As in an instance: one connection for all but the heartbeat.
     let db = Db::connect(&Connect { max_connections: 1, ..test.connect() }).await.unwrap();
     let mut instance = TestInstance::join(&db, "a").await;
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
@@ -129,7 +128,7 @@ async fn an_open_transaction_blocks_nobody_while_a_partition_is_dropped() {
     let emptied = "select count(*) from pg_inherits where inhdetachpending";
     assert_eq!(test.one::<i64>(emptied).await, 1, "it was tried, and waits");
     eprintln!("enqueue, claim and settle took {slowest:?} at most");
-    // Before, the instance's statements stood behind that for five seconds.
+    // Before, the instance's statements waited behind it for five seconds.
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     open.execute("commit").await.unwrap();
     assert_eq!(maintain_partitions(&db).await.unwrap(), 1);

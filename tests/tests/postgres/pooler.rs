@@ -10,7 +10,7 @@ use rowlock_queue::{Connect, Db, EnqueueOptions, Maintainer, Outcome};
 use rowlock_tests::{TestDb, TestInstance, server};
 use rowlock_worker::{ExitReason, Shutdown, Worker};
 
-/// Of the test to the pooler.
+/// Connections from the test to the pooler.
 const CONNECTIONS: u32 = 6;
 
 pub(crate) struct Pooler {

@@ -1,4 +1,4 @@
-//! Old partitions go, beside open producers, and nothing unfinished goes with them (R8).
+//! Old partitions are dropped while producers are active, and no unfinished task is lost (R8).
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use rowlock_queue::{EnqueueOptions, Outcome, declare, maintain_partitions};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, Row};
 
-/// Makes every task three days older, in a partition of that time, right before the oldest one.
+/// Makes every task three days older, in a partition of that time just before the oldest one.
 const AGE: &str = "do $$
 declare lo bigint; child text; back bigint := (3 * 86400)::bigint << 31;
 begin
@@ -30,7 +30,7 @@ end $$";
 const OLDEST: &str = "select min(c.relname::text) from pg_inherits i join pg_class c on c.oid = i.inhrelid
   where i.inhparent = 'rowlock.task'::regclass";
 
-/// A producer waits no longer for retention. (Other tests at the same time may be in its way too.)
+/// The longest that a producer waits for retention. (Other tests may delay it, too.)
 const PROMISED: Duration = Duration::from_millis(100);
 
 /// One producer after the other, for about half a second.
@@ -62,7 +62,7 @@ async fn retention_keeps_unfinished_tasks_and_blocks_no_producer() {
     test.enqueue_with(&EnqueueOptions { delay: later, ..Default::default() }).await;
     test.enqueue().await;
     test.run(AGE).await;
-    // It finished longer ago than it is kept.
+    // It finished longer ago than the retention time.
     test.run("update rowlock.receipt set at = at - interval '1 minute'").await;
     let old = test.one::<String>(OLDEST).await;
 
@@ -75,9 +75,9 @@ async fn retention_keeps_unfinished_tasks_and_blocks_no_producer() {
     };
     let slowest = slowest_of_many(&test).await;
     let there = format!("select to_regclass('rowlock.{old}') is not null");
-    assert!(test.one::<bool>(&there).await, "the partition is detached only when the open producer is done");
+    assert!(test.one::<bool>(&there).await, "the partition is detached only after the open producer ends");
     producer.execute("commit").await.unwrap();
-    // It waits for a second, and else is finished by the next pass.
+    // It waits for a second; after that the next pass finishes it.
     if maintenance.await.unwrap().unwrap() == 0 {
         assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
     }
@@ -95,7 +95,7 @@ async fn retention_keeps_unfinished_tasks_and_blocks_no_producer() {
     let claimed = instance.claim(100).await;
     let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
     let bodies = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
-    assert_eq!(bodies.len(), 42, "the old one has its body too");
+    assert_eq!(bodies.len(), 42, "the old task has its payload, too");
 }
 
 #[tokio::test]
@@ -119,10 +119,10 @@ async fn a_payload_is_found_while_retention_moves_it() {
     };
     test.until_somebody_waits().await;
     cleaner.execute("commit").await.unwrap();
-    assert_eq!(fetch.await.unwrap().unwrap().len(), 1, "a task without a body would be settled as dead");
+    assert_eq!(fetch.await.unwrap().unwrap().len(), 1, "a task without a payload would be settled as dead");
 }
 
-/// Two partitions of heartbeats that went by, the newer one's detach given up halfway.
+/// Two past partitions of heartbeats; the detach of the newer one was interrupted.
 const GIVEN_UP: &str = "do $$
 declare hi timestamptz; child text;
 begin
@@ -212,7 +212,7 @@ async fn a_detached_partition_that_was_not_dropped_is_dropped_later() {
     );
 }
 
-/// Kept tasks, ten of which finished two days ago. Each pass once looked for those through all that waits.
+/// Kept tasks, ten of which finished two days ago. Before, each pass searched for those among all kept tasks.
 const MANY_KEPT: &str = "insert into rowlock.task_kept (id, queue, priority, type, payload, finished_at)
     select i * 256, q.id, 1, 't', '{}', case when i > 19990 then now() - interval '2 days' end from \
     generate_series(1, 20000) i, rowlock.queue q;
@@ -223,7 +223,7 @@ async fn finished_kept_tasks_are_deleted_by_index() {
     let test = TestDb::new().await;
     test.run(MANY_KEPT).await;
     let mut session = test.session().await;
-    // The first time a session asks much of the catalog.
+    // The first run of a session reads much of the catalog.
     session.execute("select rowlock.delete_expired_tasks(5)").await.unwrap();
     let delete = "explain (analyze, buffers, format json) select rowlock.delete_expired_tasks(1000)";
     let plan: serde_json::Value = session.fetch_one(delete).await.unwrap().get(0);
@@ -232,7 +232,7 @@ async fn finished_kept_tasks_are_deleted_by_index() {
     assert!(pages < 300, "{pages} pages");
 }
 
-/// Dead tasks, in a partition of three days ago whose time is over.
+/// Dead tasks in an expired partition of three days ago.
 const DEAD: &str = "insert into rowlock.task (id, queue, priority, type, payload)
     select rowlock.id_at(now()) + g * 256, q.id, 1, 't', '{}' from \
     generate_series(1, 200000) g, rowlock.queue q;
@@ -251,7 +251,7 @@ async fn copying_many_dead_tasks_takes_statements_of_one_second_each() {
     brief(&test).await;
     test.run(DEAD).await;
     test.run(AGE).await;
-    // Before, one statement copied them all, and was given up, and tried again, once a minute for ever.
+    // Before, one statement copied them all, timed out, and was tried again once a minute for ever.
     test.run(format!("alter database {} set statement_timeout = '1s'", test.name)).await;
     let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
     assert_eq!(maintain_partitions(&db).await.unwrap(), 1);
@@ -288,7 +288,7 @@ async fn retention_counts_from_when_a_task_finished() {
     let aged = |id: rowlock_queue::TaskId| rowlock_queue::TaskId(id.0 - ((3 * 86400) << 31));
     let mut instance = test.instance("a").await;
     let done = Outcome::Complete { result: Some("42".into()) };
-    // One finishes before its partition goes, the other one after.
+    // One finishes before its partition is dropped, the other after.
     let claimed = instance.claim(1).await;
     instance.settle(&claimed, &done).await;
     assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
@@ -321,6 +321,6 @@ async fn retention_during_the_last_attempt_adds_no_attempt() {
         test.until_somebody_waits().await;
         cleaner.execute("commit").await.unwrap();
     });
-    // Before, it found the task in neither table, and took the queue's six attempts.
+    // Before, it found the task in neither table and used the queue's six attempts as the limit.
     assert_eq!(settled, [rowlock_queue::Settled::Dead]);
 }

@@ -1,4 +1,4 @@
-//! Who else than the owner may do what: each as a login of its own.
+//! Permissions of users other than the owner, each with its own login.
 
 use std::time::Duration;
 
@@ -16,15 +16,14 @@ fn code(error: sqlx::Error) -> (String, String) {
     }
 }
 
-/// Before, the sweep of an instance with the worker's rights failed: `least_k` looked at a table as the
-/// caller.
+/// Before, the sweep of an instance with a worker's permissions failed: `least_k` read a table as the caller.
 #[tokio::test]
 async fn granted_functions_need_no_privilege_on_tables() {
     let test = TestDb::empty().await;
     let invokers = "select coalesce(string_agg(distinct p.proname, ' ' order by p.proname), '') \
             from rowlock.permission_functions() r
       join pg_proc p on p.oid = r.function where not p.prosecdef";
-    // The first only call the one that is SECURITY DEFINER; the others turn a text into a value.
+    // The first ones only call the function that is SECURITY DEFINER; the others convert text to a value.
     assert_eq!(test.one::<String>(invokers).await, "as_json as_options as_payloads enqueue enqueue_many");
     let base = "select bool_and(p.prosecdef) from pg_proc p where p.oid in
       ('rowlock.enqueue(text, text, json, jsonb)'::regprocedure, 'rowlock.enqueue_many(text, text, json[], \
@@ -45,7 +44,7 @@ async fn an_instance_with_a_workers_permissions_sweeps_a_late_commit() {
     test.run("select nextval('rowlock.k_seq')").await;
     instance.walk_past(k).await;
     producer.execute("commit").await.unwrap();
-    assert!(instance.claim(1).await.tasks.is_empty(), "claims have walked past it");
+    assert!(instance.claim(1).await.tasks.is_empty(), "claims have passed it");
     let since = std::time::Instant::now();
     loop {
         let report = maintainer.run_once(&db, None, Some(&instance.watermarks)).await.unwrap();
@@ -130,7 +129,7 @@ async fn a_producer_of_one_queue_cannot_enqueue_into_or_see_another() {
     let test = TestDb::new().await;
     rowlock_queue::declare(&test.db, &declaration("payroll")).await.unwrap();
     let seller = test.login("seller", "'producer', array['mail']").await;
-    // A queue that is declared later is as closed.
+    // A queue that is declared later is closed as well.
     rowlock_queue::declare(&test.db, &declaration("secret")).await.unwrap();
     let salary = enqueue(&test.db, "payroll", "t", "{}", &EnqueueOptions::default()).await.unwrap();
     let mut session = PgConnection::connect(&seller.url).await.unwrap();
@@ -154,7 +153,7 @@ async fn a_producer_of_one_queue_cannot_enqueue_into_or_see_another() {
     assert_eq!(code(session.execute(AssertSqlSafe(cancel)).await.unwrap_err()).0, "RL011");
     let cancel = format!("select outcome from rowlock.cancel_all(array[{own}])");
     assert_eq!(session.fetch_one(AssertSqlSafe(cancel)).await.unwrap().get::<String, _>(0), "cancelled");
-    // A role that the session takes on counts as itself, and the superuser's own right with it no more.
+    // After `set role` only that role counts, and no longer the superuser's own rights.
     let name = format!("seller_{}", test.name);
     let mut superuser = test.session().await;
     superuser.execute(AssertSqlSafe(format!("set role {name}"))).await.unwrap();
@@ -164,7 +163,10 @@ async fn a_producer_of_one_queue_cannot_enqueue_into_or_see_another() {
     );
 
     test.run(format!("select rowlock.grant_role('{name}', 'producer')")).await;
-    session.execute("select rowlock.enqueue('payroll', 't', '{}')").await.expect("all of them now");
+    session.execute("select rowlock.enqueue('payroll', 't', '{}')").await.expect(
+        "permission on all queues \
+        now",
+    );
     test.run(format!("select rowlock.revoke_role('{name}')")).await;
     assert_eq!(
         code(session.execute("select rowlock.enqueue('mail', 't', '{}')").await.unwrap_err()).0,

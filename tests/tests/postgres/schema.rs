@@ -1,4 +1,4 @@
-//! Migrations, and what is said when a database does not fit.
+//! Migrations, and the errors for an unsuitable database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,7 +68,7 @@ async fn migrate_warns_of_a_publication_for_all_tables() {
     assert!(notes[0].contains("FOR ALL TABLES") && notes[0].contains("subscriber"), "{notes:?}");
 }
 
-/// A database whose owner is the login `owner`, with nothing in it, and how the owner connects.
+/// An empty database owned by the login `owner`, and the owner's connection options.
 async fn owned() -> (TestDb, Db) {
     let test = TestDb::empty().await;
     let connect = test.login("owner", "").await;
@@ -86,7 +86,7 @@ async fn an_owner_without_other_privileges_can_migrate() {
     assert_eq!(test.db.migrate().await.unwrap().from, SCHEMA_VERSION);
 }
 
-/// Before, the next migration called the functions that it found there, as the owner of the database.
+/// Before, the next migration called the functions it found there, as the owner of the database.
 #[tokio::test]
 async fn a_schema_of_another_owner_is_refused_and_nothing_in_it_is_called() {
     let (test, owner) = owned().await;
@@ -125,7 +125,7 @@ async fn a_foreign_schema_named_rowlock_is_reported() {
     assert!(error.to_string().contains("\"queue\""), "{error}");
 }
 
-/// Tables, verbs and rights after all migrations, for people to read; `make schema` writes it.
+/// Tables, functions and grants after all migrations, for reading; `make schema` writes the file.
 const DUMP: &str = "../queue/schema.sql";
 
 const HEAD: &str = "-- The schema after all migrations, to be read: written by `make schema`, compared by a \
@@ -136,7 +136,7 @@ const PARTITIONS: &str = "rowlock.*_[0-9][0-9][0-9][0-9][0-9][0-9]*";
 
 #[tokio::test]
 async fn the_checked_in_schema_is_what_the_migrations_make() {
-    // Debian's pg_dump cannot read the newest server; the oldest is a part of its own of `make test`.
+    // Debian's pg_dump cannot read the newest server; `make test` also runs with the oldest one.
     if std::env::var("ROWLOCK_TEST_POSTGRES").as_deref() != Ok("14") {
         return;
     }
@@ -156,7 +156,7 @@ async fn the_checked_in_schema_is_what_the_migrations_make() {
     assert!(written == now, "`make schema` would change queue/schema.sql: {differs:?}");
 }
 
-/// Without what tells of the server, the client and the moment.
+/// Without lines that depend on the server, the client or the time.
 fn readable(dump: &str) -> String {
     let noise = [
         "-- Name: ",
@@ -178,7 +178,7 @@ fn readable(dump: &str) -> String {
     lines.join("\n").trim_end().to_owned() + "\n"
 }
 
-/// The functions of an earlier release: one with another body, and a note that says so.
+/// The functions of an earlier release: one has another body, and the recorded functions differ.
 async fn of_an_earlier_release() -> TestDb {
     let test = TestDb::new().await;
     test.run(
@@ -221,7 +221,7 @@ async fn a_migration_that_changes_nothing_replaces_no_function() {
     assert_eq!(test.one::<i64>(written).await, before);
 }
 
-/// How much each producer and instance has to get done before and after the migration.
+/// How much each producer and instance must complete before and after the migration.
 const SOME: u64 = 30;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! What statistics say, how one task is found, and what both cost, where much waits.
+//! Statistics and their cost with a large backlog.
 
 use rowlock_queue::{Declaration, EnqueueOptions, Maintainer, QueueStats, declare, enqueue, queue_stats};
 use rowlock_tests::{TestDb, declaration};
@@ -26,7 +26,7 @@ async fn fill(test: &TestDb) {
     .await;
 }
 
-/// The least of a few times: what a session asks for the first time it looks up in the catalogs.
+/// The minimum of a few runs: the first run of a session also reads the catalogs.
 async fn pages_read(session: &mut PgConnection, call: &str) -> i64 {
     let explain = format!("explain (analyze, buffers, format json) select * from {call}");
     let mut least = i64::MAX;
@@ -102,7 +102,7 @@ async fn statistics_have_the_oldest_task_of_each_priority() {
         test.enqueue_with(&options).await;
     }
     test.run("update rowlock.ready set since = since - 600 where priority = 2").await;
-    // Before, the one number for all said nothing of who it was that waited.
+    // Before, one number for all priorities hid which one was waiting.
     let oldest = stats(&test, "mail").await.oldest_by_priority;
     assert!(oldest[0].is_some_and(|seconds| seconds < 60.0), "{oldest:?}");
     assert!(oldest[2].is_some_and(|seconds| seconds >= 600.0), "{oldest:?}");

@@ -1,4 +1,4 @@
-//! What an instance that errs, or lies, can do to the others of its database, and a producer to a queue.
+//! What a faulty or hostile instance can do to others of its database, and a producer to a queue.
 
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ fn code<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
     }
 }
 
-/// Before, the number of its newest heartbeat was enough to end an instance that lives.
+/// Before, the number of its newest heartbeat was enough to end a live instance.
 #[tokio::test]
 async fn an_instance_with_a_recent_heartbeat_cannot_be_rescued() {
     let test = TestDb::new().await;
     let victim = test.instance("victim").await;
     let mut liar = test.session().await;
-    // A transaction that was begun long ago makes no old heartbeat.
+    // A heartbeat in a long transaction does not count as old.
     liar.execute("begin; select pg_sleep(0.2)").await.unwrap();
     assert_eq!(rescue(&test, &victim).await, None);
     liar.execute("select rowlock.join('mail', 'liar', 1)").await.unwrap();
@@ -76,7 +76,7 @@ async fn watermarks_that_are_too_high_are_refused() {
     let drawn = test.one::<i64>("select last_value from rowlock.k_seq").await - newest;
     assert!(drawn <= 10_000, "{drawn} numbers were drawn");
     let mut joins = test.instance("joins").await;
-    assert_eq!(joins.claim(10).await.tasks.len(), 3, "it starts below them");
+    assert_eq!(joins.claim(10).await.tasks.len(), 3, "it starts below the refused watermarks");
 }
 
 #[tokio::test]
@@ -133,7 +133,7 @@ async fn one_transaction_cannot_exceed_a_limit() {
     session.execute("select rowlock.enqueue_many('mail', 't', '[1,2,3,4,5,6,7,8,9,10]')").await.unwrap();
 }
 
-/// Before, tasks for the year 2100 kept everybody from enqueuing until somebody cancelled each.
+/// Before, tasks for the year 2100 blocked all enqueueing until each of them was cancelled.
 #[tokio::test]
 async fn scheduled_tasks_have_their_own_limit() {
     let test = TestDb::new().await;
@@ -155,7 +155,7 @@ async fn scheduled_tasks_have_their_own_limit() {
     test.run(later).await;
 }
 
-/// Before, a shop's own transaction failed once nobody had maintained its database for three days.
+/// Before, an application's transaction failed once no maintenance had run for three days.
 #[tokio::test]
 async fn a_producer_makes_partitions_if_nobody_did_for_days() {
     let test = TestDb::new().await;
@@ -205,8 +205,8 @@ async fn enqueue_reports_why_no_partition_can_be_made() {
     enqueue(&seller, "mail", "t", "{}", &EnqueueOptions::default()).await.unwrap();
 }
 
-/// Before, tasks could be put into the next hundred years, where they fill the limit until somebody cancels
-/// each.
+/// Before, tasks could be scheduled for the next hundred years, where they fill the limit until each is
+/// cancelled.
 #[tokio::test]
 async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
     let test = TestDb::new().await;
@@ -215,7 +215,7 @@ async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
         enqueue(&test.db, "mail", "t", "{}", &EnqueueOptions { delay: Some(delay), ..Default::default() })
             .await
     };
-    assert_eq!(code(enqueue_in(366 * day).await), "RL005", "a year, where nothing is said");
+    assert_eq!(code(enqueue_in(366 * day).await), "RL005", "the default limit is a year");
     enqueue_in(364 * day).await.unwrap();
     declare(&test.db, &Declaration { generation: 2, max_delay: 30 * day, ..declaration("mail") })
         .await

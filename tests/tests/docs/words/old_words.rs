@@ -1,7 +1,7 @@
 //! Words that the glossary replaces, and where one of them has its ordinary meaning.
 
 /// Words and phrases, and what to write instead. Upper case, `_` and plural count as written here.
-pub const OLD_WORDS: &[(&str, &str)] = &[
+pub(super) const OLD_WORDS: &[(&str, &str)] = &[
     // Things.
     ("redrive|redrives|redriven|redrove", "retry"),
     ("story|stories", "task details"),
@@ -73,7 +73,7 @@ pub const OLD_WORDS: &[(&str, &str)] = &[
 ];
 
 /// Names in code and output, as they were written, and what replaced them.
-pub const OLD_NAMES: &[(&str, &str)] = &[
+pub(super) const OLD_NAMES: &[(&str, &str)] = &[
     ("TemplateRefused", "TemplateRejected"),
     ("PodsRefused", "PodsRejected"),
     ("NotUnderstood", "Unreadable"),
@@ -99,7 +99,7 @@ pub const OLD_NAMES: &[(&str, &str)] = &[
 ];
 
 /// Names of files that said nothing about what is in them.
-pub const OLD_FILE_NAMES: &[&str] = &[
+pub(super) const OLD_FILE_NAMES: &[&str] = &[
     "alone",
     "apart",
     "beat",
@@ -145,12 +145,12 @@ pub const OLD_FILE_NAMES: &[&str] = &[
 ];
 
 /// A word, where it is allowed, and why.
-pub struct Allowed {
-    pub words: &'static str,
+pub(super) struct Allowed {
+    pub(super) words: &'static str,
     /// A folder or file.
-    pub below: &'static str,
+    pub(super) below: &'static str,
     /// A part of the line, in lower case.
-    pub near: &'static str,
+    pub(super) near: &'static str,
     /// For the reader.
     #[expect(dead_code, reason = "said to the reader of the list")]
     reason: &'static str,
@@ -166,7 +166,7 @@ const fn allow(
 }
 
 /// Where words of the list have their ordinary meaning.
-pub const ALLOWED: &[Allowed] = &[
+pub(super) const ALLOWED: &[Allowed] = &[
     allow("gate|gates|gated", "", "gates", "Kubernetes has feature gates, scheduling gates, readiness gates"),
     allow("gate|gated", "", "feature gate", "Kubernetes has feature gates"),
     allow("gate|gated", "", "scheduling", "Kubernetes has scheduling gates"),

@@ -27,8 +27,7 @@ fn words_of(text: &str) -> Vec<Word> {
             // `fooBar` ends a word before B, and `HTTPServer` before S.
             let starts = match previous {
                 Some(before) if before.is_alphabetic() => {
-                    c.is_uppercase()
-                        && (before.is_lowercase() || next.is_some_and(|next| next.is_lowercase()))
+                    c.is_uppercase() && (before.is_lowercase() || next.is_some_and(char::is_lowercase))
                 }
                 _ => true,
             };
@@ -60,11 +59,11 @@ struct Phrase {
 }
 
 /// Phrases by their first word.
-pub struct Phrases(HashMap<String, Vec<Phrase>>);
+pub(super) struct Phrases(HashMap<String, Vec<Phrase>>);
 
 impl Phrases {
     /// Of a list that separates phrases by `|`.
-    pub fn new(list: &[(&'static str, &'static str)]) -> Self {
+    pub(super) fn new(list: &[(&'static str, &'static str)]) -> Self {
         let mut phrases: HashMap<String, Vec<Phrase>> = HashMap::new();
         for (olds, instead) in list {
             for old in olds.split('|').map(str::trim) {
@@ -77,7 +76,7 @@ impl Phrases {
 
     /// The lines on which a phrase starts, with what was found and what to write instead. A phrase may
     /// continue in the next line of a comment, but not past the end of a sentence.
-    pub fn find(&self, text: &str) -> Vec<(usize, &'static str, &'static str)> {
+    pub(super) fn find(&self, text: &str) -> Vec<(usize, &'static str, &'static str)> {
         let words = words_of(text);
         let mut found = Vec::new();
         for (at, word) in words.iter().enumerate() {
@@ -96,7 +95,7 @@ impl Phrases {
 }
 
 /// Whether a line has a name that is no part of a longer one.
-pub fn contains_name(line: &str, name: &str) -> bool {
+pub(super) fn contains_name(line: &str, name: &str) -> bool {
     let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     // A name that starts with `_` is the end of one, as of a metric.
     let may_start = |before: &str| name.starts_with('_') || !before.ends_with(is_part);
