@@ -50,7 +50,7 @@ fn field_managers_can_share_a_template() {
         ok(&["apply", "--server-side", &manager, "-n", &namespace, "-f", "-"], manifest)
     };
     apply("team", &manifest(""));
-    // Another adds a container beside it, and says nothing of the rest.
+    // Another manager adds a container and sets no other field.
     let head = "apiVersion: rowlock.dev/v1alpha1\nkind: TaskQueue\nmetadata: { name: emails }\n";
     let proxy = "spec: { template: { spec: { containers: [{ name: proxy, image: proxy:1 }] } } }\n";
     apply("platform", &format!("{head}{proxy}"));
@@ -59,7 +59,7 @@ fn field_managers_can_share_a_template() {
     let names = stored["spec"]["template"]["spec"]["containers"].as_array().unwrap();
     let names: Vec<&str> = names.iter().filter_map(|container| container["name"].as_str()).collect();
     assert_eq!(names, ["handler", "proxy"]);
-    // What it applied before and now leaves out goes.
+    // Fields that it applied before and now leaves out are removed.
     apply("platform", &format!("{head}spec: {{}}\n"));
     let stored = read(&["get", "tq", "emails", "-n", &namespace], "");
     assert_eq!(stored["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);

@@ -1,4 +1,4 @@
-//! The chart of the operator, as Helm makes it of its values.
+//! The operator's chart, rendered by Helm.
 
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::kubectl::{namespace, ok};
 
-/// Everything that a platform team may set.
+/// All values that a platform team may set.
 const VALUES: &str = r#"
 enabled: true
 registry: registry.example/team
@@ -45,7 +45,7 @@ serviceAccount: { name: mine, annotations: { role: r } }
 
 static HELM: OnceLock<String> = OnceLock::new();
 
-/// Helm's program, built if need be.
+/// The helm binary, built if it is missing.
 fn program() -> &'static str {
     HELM.get_or_init(|| {
         let mut build = Command::new(checkout().join("tests/cluster/build.sh"));
@@ -55,7 +55,7 @@ fn program() -> &'static str {
     })
 }
 
-/// Runs Helm on the chart, released as `rowlock` into that namespace with that file of values.
+/// Runs helm on the chart as release `rowlock` in this namespace with these values.
 fn helm(verb: &str, namespace: &str, values: &str, more: &[&str]) -> Output {
     let mut command = Command::new(program());
     command.args([verb, "rowlock"]).arg(checkout().join("charts/rowlock"));
@@ -72,12 +72,12 @@ fn rendered(namespace: &str, values: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The objects, as released into the namespace `ops`.
+/// The objects of a release in the namespace `ops`.
 fn objects(values: &str) -> Vec<Value> {
     objects_in("ops", values)
 }
 
-/// The objects, as released into a namespace.
+/// The objects of a release in a namespace.
 pub(crate) fn objects_in(namespace: &str, values: &str) -> Vec<Value> {
     let text = rendered(namespace, values);
     let documents = serde_yaml::Deserializer::from_str(&text);
@@ -88,7 +88,7 @@ fn of_kind(objects: &[Value], kind: &str) -> Vec<Value> {
     objects.iter().filter(|one| one["kind"] == kind).cloned().collect()
 }
 
-/// A variable of the operator's container.
+/// An environment variable of the operator's container.
 fn variable(objects: &[Value], name: &str) -> Option<String> {
     let deployment = of_kind(objects, "Deployment").swap_remove(0);
     let env = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
@@ -96,7 +96,7 @@ fn variable(objects: &[Value], name: &str) -> Option<String> {
     Some(found["value"].as_str().unwrap().to_owned())
 }
 
-/// The namespaces in which there are roles bound, and by which names.
+/// The namespaces with role bindings, and the names of the bindings.
 fn bindings(objects: &[Value]) -> Vec<(String, String)> {
     let bindings = of_kind(objects, "RoleBinding").into_iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -131,7 +131,7 @@ fn the_charts_values_reach_the_operator() {
     ] {
         assert_eq!(variable(&objects, name).as_deref(), Some(expected), "{name}");
     }
-    // Limits come beside the requests that the chart has.
+    // Limits are added to the requests that the chart sets.
     let resources: Value =
         serde_json::from_str(&variable(&objects, "ROWLOCK_WORKER_RESOURCES").unwrap()).unwrap();
     let requests = json!({ "cpu": "10m", "memory": "48Mi" });
@@ -167,7 +167,7 @@ fn with_one_namespace_only_that_namespace_is_watched() {
     let places: Vec<String> = bindings(&objects).into_iter().map(|(namespace, _)| namespace).collect();
     assert_eq!(places, ["shop", "ops"], "its own has the Lease alone");
     assert!(bindings(&objects)[1].1.ends_with("-lease"));
-    // Before, rights in the whole cluster were needed to install it for one namespace.
+    // Before, installing it for one namespace needed permissions in the whole cluster.
     let kinds: Vec<&str> = objects.iter().filter_map(|one| one["kind"].as_str()).collect();
     assert!(kinds.iter().all(|kind| !kind.starts_with("Cluster")), "{kinds:?}");
 }
@@ -183,8 +183,8 @@ fn an_image_can_be_set_by_digest() {
     assert_eq!(variable(&objects, "ROWLOCK_WORKER_IMAGE"), Some(format!("rowlock-worker:7@{digest}")));
 }
 
-/// Before, both replicas that are not ready kept their nodes from being drained, and a hostile server could
-/// fill a node's memory.
+/// Before, unready replicas blocked the drain of their nodes, and a hostile server could fill a node's
+/// memory.
 #[test]
 fn unready_operators_do_not_block_a_node_drain() {
     let objects = objects("{}");
@@ -212,12 +212,12 @@ fn network_policies_admit_only_the_named_peers() {
     let workers = &policies[1]["spec"];
     assert_eq!(workers["podSelector"]["matchLabels"]["app.kubernetes.io/managed-by"], "rowlock-operator");
     assert_eq!(workers["ingress"][0]["ports"][0]["port"], "rowlock");
-    // By default the operator's own alone, from anywhere.
+    // By default only the operator's own policy, open to any peer.
     let policies = of_kind(&objects("{}"), "NetworkPolicy");
     assert_eq!((policies.len(), &policies[0]["spec"]["policyTypes"]), (1, &json!(["Ingress"])));
 }
 
-/// Before, an operator without a definition waited for ever and said so nowhere that anybody looks.
+/// Before, an operator without the definition waited for ever without a visible message.
 #[test]
 fn installing_without_the_definition_fails_with_its_name() {
     let template =

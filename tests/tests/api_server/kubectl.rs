@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::server::{Server, chart, server};
 
-/// What kubectl printed, if it was content.
+/// What kubectl printed if it succeeded, else its error.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) content: bool,
@@ -15,7 +15,7 @@ pub(crate) struct Said {
     pub(crate) err: String,
 }
 
-/// Runs kubectl with that on its standard input.
+/// Runs kubectl with this standard input.
 pub(crate) fn kubectl_with(args: &[&str], input: &str) -> Said {
     said(run(server(), args, input))
 }
@@ -27,7 +27,7 @@ pub(crate) fn kubectl(args: &[&str]) -> Said {
 /// What kubectl printed.
 ///
 /// # Panics
-/// If it was not content.
+/// If kubectl fails.
 pub(crate) fn ok(args: &[&str], input: &str) -> String {
     let said = kubectl_with(args, input);
     assert!(said.content, "kubectl {args:?}: {}", said.err);
@@ -40,19 +40,19 @@ pub(crate) fn json(args: &[&str], input: &str) -> Value {
     serde_json::from_str(&ok(&args, input)).unwrap()
 }
 
-/// A namespace of the test's own; its name.
+/// Creates a namespace for the test and returns its name.
 pub(crate) fn namespace(name: &str) -> String {
     ok(&["create", "namespace", name], "");
     name.to_owned()
 }
 
-/// Whether the server answers and has done all it does at its start; if not, what it says.
+/// Whether the server answers and has finished starting; if not, its answer.
 pub(crate) fn ready(server: &Server) -> Result<(), String> {
     let said = said(run(server, &["get", "--raw", "/readyz"], ""));
     if said.content { Ok(()) } else { Err(said.err) }
 }
 
-/// Applies the chart, and waits until the server knows the definition.
+/// Applies the chart and waits until the server has the definition.
 pub(crate) fn install(server: &Server) {
     let chart = chart();
     let chart = chart.to_str().unwrap();

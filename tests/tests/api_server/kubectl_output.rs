@@ -1,4 +1,4 @@
-//! What somebody sees who looks: columns, conditions, explanations.
+//! What kubectl shows: columns, conditions, explanations.
 
 use serde_json::json;
 
@@ -45,7 +45,7 @@ fn the_columns_show_the_state_of_the_queue() {
     let table = words(&["get", "tq", "-n", &namespace]);
     assert_eq!(table[0], ["NAME", "READY", "WORKERS", "BACKLOG", "OLDEST", "DEAD", "AGE"]);
     assert_eq!(table[1][..4], ["emails", "True", "39", "17"]);
-    // An age, whatever it is today.
+    // An age of any length.
     assert!(table[1][4].starts_with(|c: char| c.is_ascii_digit()), "{table:?}");
     assert_eq!(table[1][5], "5");
     let wide = words(&["get", "tq", "-n", &namespace, "-o", "wide"]);
@@ -58,7 +58,7 @@ fn the_columns_show_the_state_of_the_queue() {
 fn the_status_is_changed_only_through_its_subresource() {
     let namespace = namespace("status");
     ok(&["create", "-n", &namespace, "-f", "-"], &manifest(""));
-    // With the spec, it is left aside without a word.
+    // Together with the spec, the status is ignored silently.
     ok(&["patch", "tq", "emails", "-n", &namespace, "--type=merge", "-p", STATUS], "");
     let stored = read(&["get", "tq", "emails", "-n", &namespace], "");
     assert_eq!(stored["status"]["pods"], json!(null));
@@ -70,7 +70,7 @@ fn the_status_is_changed_only_through_its_subresource() {
     assert_eq!((&stored["status"]["pods"], &stored["metadata"]["generation"]), (&json!(4), &json!(1)));
 }
 
-/// Of what the operator scales by itself there is no number to read or to set; what to change is said.
+/// A queue that the operator scales has no replicas to read or set; the error says what to change.
 #[test]
 fn workers_cannot_be_scaled_as_if_they_were_pods() {
     let namespace = namespace("scale");
@@ -79,7 +79,7 @@ fn workers_cannot_be_scaled_as_if_they_were_pods() {
     let cure = "spec.workers.replicas: Invalid value: \"object\": is only for scaling from outside; set \
                 workers.scaling to External, or take replicas out";
     assert!(!scaled.content && scaled.err.contains(cure), "{scaled:?}");
-    // What an autoscaler shows of it, which then does nothing.
+    // An autoscaler shows this error and does nothing.
     let read = kubectl(&["get", "tq", "emails", "-n", &namespace, "--subresource=scale"]);
     let absent = "the spec replicas field \".spec.workers.replicas\" does not exist";
     assert!(!read.content && read.err.contains(absent), "{read:?}");

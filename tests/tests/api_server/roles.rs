@@ -1,4 +1,4 @@
-//! Who may do what with `TaskQueue`s.
+//! Permissions on `TaskQueue`s.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::kubectl::{json as read, kubectl, namespace, ok};
 
 #[test]
 fn the_view_and_edit_roles_include_task_queues() {
-    // The controller manager, which is not here, copies the rules of all that have the label.
+    // No controller manager runs here to aggregate the rules of roles with the label.
     for role in ["view", "edit", "admin"] {
         let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
         let usual = read(&["get", "clusterrole", role], "");

@@ -1,4 +1,4 @@
-//! What is refused at apply time, in which words, and that Rust refuses the same.
+//! Manifests refused at apply time, the messages, and that Rust refuses the same.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,22 +8,21 @@ use rowlock_crds::{Dur, MAX_RETRY_DELAY, parse_manifests};
 use crate::kubectl::{kubectl_with, namespace, ok};
 use crate::table::{Case, manifest, table};
 
-/// What Rust says, one line per error.
+/// The errors of Rust, one line each.
 fn rust(manifest: &str) -> String {
     let errors = parse_manifests(Path::new("q.yaml"), manifest).err().unwrap_or_default();
     let lines: Vec<String> = errors.iter().map(|error| error.error.to_string()).collect();
     lines.join("\n")
 }
 
-/// What the API server says to each of the manifests that it refuses, in their order, and how many it
-/// accepts.
+/// The API server's errors for the manifests that it refuses, in order, and the number that it accepts.
 fn api(manifests: &[String]) -> (Vec<String>, usize) {
     let said = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &manifests.join("---\n"));
     let refusals = said.err.lines().map(bare).collect();
     (refusals, said.out.lines().filter(|line| line.contains(" created ")).count())
 }
 
-/// A refusal without what kubectl puts around it, and without the note that rules were not tried.
+/// An error without the text that kubectl adds, and without the note about unchecked rules.
 fn bare(line: &str) -> String {
     const NOTE: &str = ", <nil>: Invalid value: null: some validation rules were not checked because the \
         object \
@@ -33,10 +32,10 @@ fn bare(line: &str) -> String {
     text.replace(NOTE, "]")
 }
 
-/// What the table says the API server says.
+/// The API server's errors according to the table.
 fn expected(case: &Case, said: &str) -> String {
     let lines: Vec<&str> = case.api.lines().collect();
-    // kubectl has brackets around several, and around one with the note.
+    // kubectl puts brackets around several errors, and around one with the note.
     if lines.len() > 1 || said.starts_with('[') { format!("[{}]", lines.join(", ")) } else { lines.concat() }
 }
 
@@ -100,7 +99,7 @@ fn the_manifests_of_the_documentation_are_accepted() {
     assert_accepted(&[block, full]);
 }
 
-/// KEDA is not here: like a `HorizontalPodAutoscaler`, it reads and writes the scale of what it names.
+/// KEDA does not run here: like a `HorizontalPodAutoscaler`, it reads and writes the scale subresource.
 #[test]
 fn the_autoscalers_of_the_documentation_scale_its_task_queue() {
     let page = include_str!("../../../docs/kubernetes.md");
@@ -171,8 +170,7 @@ fn dev_and_cluster_accept_the_same_durations() {
     }
 }
 
-/// One to four parts, most of them sound, about as often below the bound as past it, of at most 32
-/// characters.
+/// One to four parts, most of them valid, at most 32 characters, about half of them within the limit.
 fn any_duration(random: &mut fastrand::Rng) -> String {
     let mut text = String::new();
     for _ in 0..random.usize(1..=4) {

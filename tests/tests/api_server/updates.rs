@@ -1,4 +1,4 @@
-//! What may change after a `TaskQueue` was made.
+//! Fields that may change after a `TaskQueue` was created.
 
 use crate::kubectl::{kubectl, namespace, ok};
 use crate::table::manifest;
@@ -7,14 +7,14 @@ const REFUSAL: &str = "The TaskQueue \"emails\" is invalid: spec.queueName: Inva
     cannot change: the tasks are \
                        kept under this name; make a new TaskQueue instead\n";
 
-/// A namespace with a `TaskQueue` of that spec.
+/// A namespace with a `TaskQueue` of this spec.
 fn queue(namespace_name: &str, spec: &str) -> String {
     let namespace = namespace(namespace_name);
     ok(&["create", "-n", &namespace, "-f", "-"], &manifest(spec));
     namespace
 }
 
-/// What is said to a change of the spec, in JSON.
+/// The result of a change of the spec, given as JSON.
 fn change(namespace: &str, spec: &str) -> String {
     let patch = format!("{{\"spec\": {spec}}}");
     let said = kubectl(&["patch", "tq", "emails", "-n", namespace, "--type=merge", "-p", &patch]);
@@ -45,7 +45,7 @@ fn all_other_fields_can_change() {
     for spec in [
         r#"{"database": {"secretRef": {"name": "restored", "key": "url"}}}"#,
         r#"{"workers": {"total": 0, "perPod": 1, "autoscaling": {}}}"#,
-        // What an autoscaler has set may stay, and may be taken away; it cannot be set.
+        // A number that an autoscaler set may stay or be removed, but not be set.
         r#"{"workers": {"autoscaling": null, "scaling": "External", "replicas": 3}}"#,
         r#"{"workers": {"scaling": "Auto"}}"#,
         r#"{"workers": {"scaling": null, "autoscaling": {}, "replicas": null}}"#,
@@ -58,7 +58,7 @@ fn all_other_fields_can_change() {
     }
     let said = change(&namespace, r#"{"workers": {"replicas": 3}}"#);
     assert!(said.contains("spec.workers.replicas: "), "{said}");
-    // The rules hold for what a change makes of the whole.
+    // The rules apply to the whole object after a change.
     let said = change(&namespace, r#"{"workers": {"autoscaling": {"min": 1}}}"#);
     assert!(said.contains("spec.workers.autoscaling.min: "), "{said}");
 }

@@ -19,11 +19,11 @@ use crate::{
     producer,
 };
 
-/// Where Debian puts it (package `libfaketime`); the folder is named after the machine.
+/// Its path on Debian (package `libfaketime`); the folder is named after the architecture.
 const LIBRARIES: &str = "/usr/lib";
 const LIBRARY: &str = "faketime/libfaketime.so.1";
 const HOUR: i64 = 3600;
-/// Forward last: what waits for a due time of before a step back is due at the latest then.
+/// The step forward is last: then every task scheduled before a step back is due.
 const STEPS: [Step; 4] = [Step::to(1), Step::to(0), Step::to(-1), Step::to(2)];
 /// Over partitions, with an instance that starts at each. The second jump stays ahead until old partitions
 /// are dropped; going back then puts the clock into a gap between partitions.
@@ -40,7 +40,7 @@ const LEAPS: [Step; 7] = [
 /// memory. That crashes the server now and then; it is no fault of the code under test.
 const CRASH: &str = "malloc(): unsorted double linked list corrupted";
 const TRIES: usize = 3;
-/// Longer than it takes until every maintainer has looked at the living.
+/// Longer than every instance needs to check which instances live.
 const BETWEEN: Duration = Duration::from_secs(8);
 /// Tasks committed after a clock step complete within this time. A poll takes a second, an attempt 0.3 s.
 const FLOWS_WITHIN: Duration = Duration::from_secs(15);
@@ -55,9 +55,9 @@ const TOTAL: u32 = 12;
 struct Step {
     /// Ahead of the true time from then on.
     hours: i64,
-    /// An instance ends and another one starts.
+    /// Replaces an instance by a new one.
     starts: bool,
-    /// As after an hour at that time: what is old is taken away.
+    /// As after an hour at that time: old partitions are dropped.
     stays: bool,
 }
 
@@ -71,7 +71,7 @@ impl Step {
     }
 }
 
-/// The server's clock; it reads the file at each look at the time.
+/// The server's clock; libfaketime reads the file whenever the server reads the time.
 struct Clock {
     file: PathBuf,
     _folder: tempfile::TempDir,
@@ -80,14 +80,15 @@ struct Clock {
 impl Clock {
     fn new() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("rowlock-clock-").tempdir()?;
-        // The server runs as another user when we are root.
+        // As root, the server runs as another user.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let clock = Self { file: folder.path().join("offset"), _folder: folder };
         clock.set(0)?;
         Ok(clock)
     }
 
-    /// Seconds ahead of the true time. Never half a file: it is read at any moment.
+    /// Sets the seconds ahead of the true time. The file is replaced atomically, since it may be read at any
+    /// moment.
     fn set(&self, ahead: i64) -> Result<()> {
         let fresh = self.file.with_extension("new");
         fs::write(&fresh, format!("{ahead:+}\n"))?;
@@ -104,7 +105,7 @@ impl Clock {
             ("LD_PRELOAD".into(), library.into()),
             ("FAKETIME_TIMESTAMP_FILE".into(), self.file.clone().into()),
             ("FAKETIME_NO_CACHE".into(), "1".into()),
-            // As a step of a real clock: what only grows goes on.
+            // Like a step of a real clock: monotonic clocks are unaffected.
             ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
         ])
     }
@@ -177,7 +178,7 @@ async fn run_scenario(harness: &Harness, clock: &Clock, seed: u64, steps: &[Step
     Ok(())
 }
 
-/// As if the clock had gone on for an hour, and it were time to clean.
+/// As if an hour had passed and cleanup were due.
 const STAYS: &str = "update rowlock.maintenance set steady_since = '-infinity', seen_at = clock_timestamp(), \
     next_cleanup_at = '-infinity'";
 
@@ -186,14 +187,14 @@ async fn until_cleaned(watching: &mut PgConnection) -> Result<()> {
     let left = "select exists (select 1 from rowlock.partitions_of('heartbeat') p \
         where p.hi < now() - interval '1 hour')";
     while sqlx::query_scalar(left).fetch_one(&mut *watching).await? {
-        // One instance a minute has the turn.
+        // One instance per minute runs maintenance.
         ensure!(since.elapsed() < Duration::from_secs(100), "nobody takes old partitions away");
         sleep(Duration::from_millis(200)).await;
     }
     Ok(())
 }
 
-/// Seconds by which the server's clock is ahead of ours.
+/// Seconds by which the server's clock is ahead of this process's clock.
 async fn ahead(watching: &mut PgConnection) -> Result<i64> {
     let ours = i64::try_from(now() / 1_000_000_000)?;
     let theirs: i64 = sqlx::query_scalar("select extract(epoch from clock_timestamp())::bigint")
@@ -202,7 +203,7 @@ async fn ahead(watching: &mut PgConnection) -> Result<i64> {
     Ok(theirs - ours)
 }
 
-/// Not due before a later step; by our own clock that may be at once.
+/// Not due before a later step; by this process's clock it may be due immediately.
 async fn schedule(watching: &mut PgConnection, journal: &Journal) -> Result<()> {
     let at = now();
     let ids: Vec<i64> = sqlx::query_scalar(SCHEDULED).bind(QUEUE).fetch_all(watching).await?;
@@ -210,7 +211,7 @@ async fn schedule(watching: &mut PgConnection, journal: &Journal) -> Result<()> 
     journal.note(&Event::Committed { ids })
 }
 
-/// What is committed from now on is completed soon.
+/// Tasks committed from now on complete soon.
 async fn flows(harness: &Harness, watching: &mut PgConnection) -> Result<()> {
     let committed = || anyhow::Ok(parse(&read_all(&harness.logs())?).committed);
     let (since, known) = (Instant::now(), committed()?);

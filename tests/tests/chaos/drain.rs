@@ -23,12 +23,12 @@ use crate::{
 };
 
 const SAMPLE: Duration = Duration::from_millis(50);
-/// A pass over the allocations that began before a lower total was declared may end after it.
+/// An allocation pass that began before a lower total was declared may end after it.
 const PASS: Duration = Duration::from_millis(250);
-/// Up, down, to almost nothing, and up; the first is what the harness declares.
+/// Up, down, almost to zero, and up; the first one is what the harness declares.
 const TOTALS: [u32; 7] = [12, 30, 5, 24, 1, 18, 8];
 const BETWEEN: Duration = Duration::from_millis(1500);
-/// The slowest run takes 0.3 s, and leaving one statement.
+/// The slowest attempt takes 0.3 s, and leaving takes one statement.
 const DRAINS_WITHIN: Duration = Duration::from_secs(10);
 const LOAD: u64 = 3;
 
@@ -68,7 +68,7 @@ async fn run_scenario(harness: &Harness, seed: u64) -> Result<()> {
     Ok(())
 }
 
-/// A new total, then one instance after the other is drained, and comes back.
+/// Declares a new total, then drains and restarts one instance after another.
 async fn disturb(harness: &Harness) -> Result<()> {
     let db = connect(&harness.url).await?;
     for (turn, total) in TOTALS.into_iter().enumerate() {
@@ -89,7 +89,7 @@ async fn disturb(harness: &Harness) -> Result<()> {
     Ok(())
 }
 
-/// Every 50 ms: what all live instances hold never grows past the total in force.
+/// Checks every 50 ms that the tasks held by all live instances never exceed the total.
 async fn sample(url: String, stop: CancellationToken) -> Result<usize> {
     let mut connection = PgConnection::connect(&url).await?;
     let mut every = interval(SAMPLE);
@@ -121,14 +121,14 @@ async fn sample(url: String, stop: CancellationToken) -> Result<usize> {
     Ok(samples)
 }
 
-/// The most runs that were in the handlers at the same time.
+/// The most attempts that ran at the same time.
 fn most_at_once(log: &Log) -> usize {
     let mut steps: Vec<(u64, bool)> = Vec::new();
     for run in log.runs.values().flatten() {
         steps.push((run.started, true));
         steps.extend(run.ended.map(|at| (at, false)));
     }
-    // At the same instant the end comes first.
+    // At the same instant the end counts first.
     steps.sort_unstable();
     let (mut now, mut most) = (0_usize, 0);
     for (_, starts) in steps {

@@ -1,4 +1,4 @@
-//! What a chaos test needs: a server, one queue, a fleet, the folder of logs.
+//! What a chaos test needs: a server, one queue, worker processes and the folder of logs.
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
@@ -23,24 +23,24 @@ const KEEP: Duration = Duration::from_hours(24);
 /// What to set up.
 pub(crate) struct HarnessConfig {
     pub(crate) total: u32,
-    /// Handlers that behave.
+    /// Handlers without random failures.
     pub(crate) calm: bool,
     pub(crate) seed: u64,
-    /// Environment of the server.
+    /// Environment variables of the server.
     pub(crate) environment: Vec<(OsString, OsString)>,
 }
 
 pub(crate) struct Harness {
     pub(crate) server: Server,
-    /// The direct way, for those who watch.
+    /// The direct connection, for observers.
     pub(crate) url: String,
     pub(crate) proxy: Proxy,
-    /// The way through the proxy, for producers and instances.
+    /// The connection through the proxy, for producers and instances.
     pub(crate) proxied: String,
     pub(crate) folder: PathBuf,
     pub(crate) fleet: Arc<Fleet>,
     seed: u64,
-    /// Dropped last, and kept when something was wrong.
+    /// Dropped last, and kept after a failure.
     temp: Option<tempfile::TempDir>,
 }
 
@@ -88,7 +88,7 @@ impl Harness {
         let server = Server::start(&server).await?;
         let proxy = Proxy::start(server.port()).await?;
         let url = server.url("postgres");
-        // The proxy reads what passes.
+        // The proxy must be able to read the protocol, so no TLS.
         let proxied =
             url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port)) + "?sslmode=disable";
         let db = connect(&url).await?;
@@ -99,7 +99,7 @@ impl Harness {
         Ok(Self { server, url, proxy, proxied, folder, fleet, seed: config.seed, temp: Some(temp) })
     }
 
-    /// What the server has said.
+    /// The server's log.
     pub(crate) fn server_log(&self) -> String {
         std::fs::read_to_string(self.server.cluster_dir().with_extension("log")).unwrap_or_default()
     }
@@ -119,7 +119,7 @@ impl Harness {
             db.close().await;
             match audit {
                 Ok(audit) if audit.iter().all(|queue| queue.open == 0) => return Ok(()),
-                // Whether and why something is stuck, the checker says with more words.
+                // The checker reports in detail what is stuck.
                 Ok(audit) if patience < since.elapsed() => {
                     eprintln!("chaos: not drained after {} s: {audit:?}", patience.as_secs());
                     return Ok(());
@@ -138,7 +138,7 @@ impl Harness {
         }
     }
 
-    /// Ends everything; the logs of a run that failed are kept.
+    /// Ends all processes; the logs of a failed run are kept.
     pub(crate) fn close(mut self, result: Result<()>) -> Result<()> {
         let Err(error) = result else { return Ok(()) };
         let kept = self.temp.take().map(tempfile::TempDir::keep).unwrap_or_default();
@@ -146,7 +146,7 @@ impl Harness {
     }
 }
 
-/// Fails with what was violated, and what is known of the tasks that it happened to.
+/// Fails with all violations and the history of their tasks.
 pub(crate) fn assert_no_violations(log: &Log, end: &Final, violations: &[Violation]) -> Result<()> {
     for violation in violations.iter().take(SHOWN) {
         eprintln!("chaos: {violation}");

@@ -20,9 +20,9 @@ use rowlock_tests::{
     observe,
 };
 
-/// Long enough for every kind of fault to happen some times.
+/// Long enough for every kind of fault to happen several times.
 const SECONDS: u64 = 120;
-/// After the last fault: a lease must run out, be seen to have run out, and the last retries be done.
+/// Time after the last fault: a lease must expire, its expiry must be noticed, and the last retries must run.
 const DRAIN_PATIENCE: Duration = Duration::from_mins(2);
 const PRODUCERS: u64 = 3;
 const TOTAL: u32 = 24;
@@ -62,7 +62,7 @@ async fn run_scenario(harness: &mut Harness, duration: Duration, seed: u64) -> R
         harness.proxy.lost().iter().all(|(_, lost)| 0 < *lost),
         "not one answer of each statement was lost"
     );
-    // Of each at least one task: the proxy saw that the commit went through.
+    // At least one task of each: the proxy saw the commit succeed.
     let lost = usize::try_from(harness.proxy.lost_commits())?;
     ensure!(lost <= summary.unknown_committed, "{lost} commits were lost with their answers");
     Ok(())

@@ -20,7 +20,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Whose answers can be lost: how the statement is recognised in what a client sends.
+/// Statements whose answers can be lost, by the text that identifies them in a client's message.
 pub(crate) const STATEMENTS: [(&str, &str); 5] = [
     ("commit", "COMMIT"),
     ("claim", "rowlock.claim("),
@@ -28,9 +28,9 @@ pub(crate) const STATEMENTS: [(&str, &str); 5] = [
     ("heartbeat", "rowlock.heartbeat("),
     ("fetch", "rowlock.fetch("),
 ];
-/// The one whose transactions a producer knows nothing of afterwards.
+/// The statement after which a producer does not know the outcome of its transaction.
 const COMMIT: usize = 0;
-/// The one with the bodies of what was claimed: the runs start when it is answered.
+/// The statement that fetches payloads of claimed tasks: attempts start when it is answered.
 const FETCH: usize = 4;
 const CHUNK: usize = 16 << 10;
 /// Type and length of a message.
@@ -41,7 +41,7 @@ struct Orders {
     /// How many answers of each statement are still to be lost.
     due: [AtomicU32; STATEMENTS.len()],
     lost: [AtomicU32; STATEMENTS.len()],
-    /// Whether bodies are to be held up, and whether some are.
+    /// Whether payloads are to be held back, and whether some are.
     holds: watch::Sender<bool>,
     held: watch::Sender<bool>,
 }
@@ -66,25 +66,25 @@ impl Proxy {
         Ok(Self { port, orders, accepts })
     }
 
-    /// Loses the next `n` answers of every statement.
+    /// Loses this many of the next answers of every statement.
     pub(crate) fn lose(&self, answers: u32) {
         for due in &self.orders.due {
             due.store(answers, Ordering::SeqCst);
         }
     }
 
-    /// From now on, or no longer, the answers with bodies are held up.
+    /// Starts or stops holding back answers with payloads.
     pub(crate) fn hold_bodies(&self, holds: bool) {
         self.orders.holds.send_replace(holds);
     }
 
-    /// Waits until one is.
+    /// Waits until one is held back.
     pub(crate) async fn held(&self) -> Result<()> {
         self.orders.held.subscribe().wait_for(|held| *held).await?;
         Ok(())
     }
 
-    /// Commits that went through and whose answer never came.
+    /// Commits that succeeded but whose answer was lost.
     pub(crate) fn lost_commits(&self) -> u32 {
         self.orders.lost[COMMIT].load(Ordering::SeqCst)
     }
@@ -102,7 +102,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Whatever ends it closes both sides.
+/// When either direction ends, both sides are closed.
 async fn connection(client: TcpStream, server: u16, orders: Arc<Orders>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
@@ -117,7 +117,7 @@ async fn connection(client: TcpStream, server: u16, orders: Arc<Orders>) {
     }
 }
 
-/// Passes on what the client sends, and notes which of the statements it was.
+/// Forwards what the client sends and records which statement it was.
 async fn requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -139,7 +139,7 @@ async fn requests(
                 prepared.insert(word(&chunk[HEAD.min(n)..n]).to_vec(), which());
                 asks.send_replace(which());
             }
-            // Bind names the portal, which has no name, and the statement.
+            // Bind names the portal (here unnamed) and the statement.
             b'B' => {
                 if let Some(statement) = prepared.get(word(&chunk[(HEAD + 1).min(n)..n])) {
                     asks.send_replace(*statement);
@@ -152,7 +152,7 @@ async fn requests(
     }
 }
 
-/// What comes before the first NUL.
+/// The text before the first NUL.
 fn word(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
@@ -166,7 +166,7 @@ async fn answers(
     orders: &Orders,
 ) -> Result<()> {
     let mut held = Vec::new();
-    // Up to here the messages in `held` are whole and were looked at.
+    // Up to here the messages in `held` are complete and inspected.
     let mut whole = 0;
     let mut executed = false;
     let mut bodies = false;
@@ -197,7 +197,7 @@ async fn answers(
             }
             whole += message.len();
         }
-        // The rows of an answer that is to be lost are part of it.
+        // The rows of a lost answer are lost with it.
         let whole_only = asked.borrow().is_some_and(|statement| {
             0 < orders.due[statement].load(Ordering::SeqCst) || (statement == FETCH && *orders.holds.borrow())
         });
@@ -214,13 +214,13 @@ async fn answers(
     }
 }
 
-/// The first message, when it is there as a whole.
+/// The first message, once it is complete.
 fn message(bytes: &[u8]) -> Option<&[u8]> {
     let length = u32::from_be_bytes(bytes.get(1..HEAD)?.try_into().ok()?);
     bytes.get(..usize::try_from(length).ok()? + 1)
 }
 
-/// One of what is left.
+/// Takes one of the remaining answers to lose.
 fn take(due: &AtomicU32) -> bool {
     due.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }

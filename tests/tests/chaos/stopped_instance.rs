@@ -22,7 +22,7 @@ use crate::{
 const TASKS: i32 = 60;
 const TOTAL: u32 = 12;
 const CLAIMED_WITHIN: Duration = Duration::from_secs(30);
-/// Long enough that its right is over, also where it was renewed at the last moment.
+/// Long enough that its lease has expired, even if it was renewed at the last moment.
 const STOPPED: Duration = Duration::from_secs(LEASE_DURATION.as_secs() + 1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,13 +40,13 @@ async fn run_scenario(harness: &Harness) -> Result<()> {
     timeout(CLAIMED_WITHIN, harness.proxy.held()).await??;
     let workers: Vec<_> =
         (0..harness.fleet.instances()).filter_map(|slot| harness.fleet.worker(slot)).collect();
-    // All of them, so that nobody rescues anybody: what they claimed is theirs still by the database's word.
+    // All instances are stopped, so none is rescued: in the database they still hold their leases.
     for (pid, _) in &workers {
         send(*pid, Signal::SIGSTOP);
     }
     let tokens: Vec<i64> =
         sqlx::query_scalar("select token from rowlock.lease").fetch_all(&mut watching).await?;
-    // The bodies now wait in the sockets of the stopped.
+    // The payloads now wait in the sockets of the stopped instances.
     harness.proxy.hold_bodies(false);
     sleep(STOPPED).await;
     for (pid, name) in &workers {

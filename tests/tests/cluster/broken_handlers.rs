@@ -1,4 +1,4 @@
-//! Handlers that cannot work: said in words, and who works already goes on.
+//! Handlers that cannot run are named, and running pods continue.
 
 use anyhow::{Result, ensure};
 use rowlock_tests::history::Demands;
@@ -55,7 +55,7 @@ async fn a_crash_looping_handler_is_named_and_its_tasks_wait_for_a_fix() -> Resu
         let said = harness.until_condition("HandlerHealthy", "False CrashLooping").await?;
         ensure!(said.contains("handler") && said.contains("exit code 1"), "{said}");
         harness.until_condition("Ready", "False CrashLooping").await?;
-        // No fleet of them.
+        // Only one such pod is created.
         harness.until_replicas(|replicas| replicas == 1).await?;
         harness.until_condition("ScalingLimited", "True CrashLooping").await?;
         handler(harness, &json!({}));
@@ -67,7 +67,7 @@ async fn a_crash_looping_handler_is_named_and_its_tasks_wait_for_a_fix() -> Resu
     .await
 }
 
-/// Replaces the handler's container by a sound one, merged with that.
+/// Replaces the handler's container by a valid one, merged with these fields.
 fn handler(harness: &Harness, but: &Value) {
     harness.change(&json!({ "template": { "spec": { "containers": [harness.handler(but)] } } }));
 }

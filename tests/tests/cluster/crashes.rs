@@ -1,4 +1,4 @@
-//! Whatever dies or is cut off, nothing is lost, and nobody settles what is no longer theirs.
+//! Crashes and lost connections lose no task, and no instance settles tasks whose lease it lost.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -9,10 +9,10 @@ use serde_json::json;
 use crate::cluster::{cluster, container};
 use crate::harness::{Harness, until, with_harness};
 
-/// What was claimed and not settled may be done again; and none is open in the end.
+/// Tasks claimed and not settled may run again; none is open at the end.
 const DISTURBED: Demands = Demands { drained: true, undisturbed: false };
 
-/// Tasks that a pod of the harness has in its handler at most.
+/// The most tasks that a pod of the harness runs at the same time.
 const PER_POD: usize = 4;
 
 /// The most tasks that such a pod holds: those its handler runs, and those that have just finished and are
@@ -84,7 +84,7 @@ async fn a_node_with_a_short_grace_period_loses_no_task() -> Result<()> {
     .await
 }
 
-/// A pod of two, both in the middle of that kind of task.
+/// One of two pods while both run this kind of task.
 async fn busy(harness: &Harness, payload: &serde_json::Value) -> Result<Pod> {
     harness.task_queue(&json!({}))?;
     harness.wait_ready();

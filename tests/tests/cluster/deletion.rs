@@ -1,4 +1,4 @@
-//! A `TaskQueue` goes, or its whole namespace: in time, without remains, and its tasks stay.
+//! Deleting a `TaskQueue` or its namespace: it finishes in time, leaves nothing behind, and keeps the tasks.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Namespace;
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::{ENTRY, Harness, NAME, until, with_harness};
 
-/// Tasks of them take a second; most are left.
+/// Each task takes a second; most are still open.
 const TASKS: usize = 200;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +75,7 @@ async fn work(harness: &Harness) -> Result<()> {
     harness.until_completed(10).await
 }
 
-/// A pod's grace is 25 s; the rest is Kubernetes' own.
+/// A pod's grace period is 25 s; the rest is time of Kubernetes.
 async fn gone(harness: &Harness) -> Result<()> {
     harness.kubectl(&["delete", "namespace", &harness.namespace, "--wait=false"]);
     until("the namespace is gone", || async {

@@ -1,4 +1,4 @@
-//! Faults that reach every namespace: while one of these tests runs, no other does.
+//! Faults that affect every namespace: each of these tests runs alone.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::harness::{exclusively, until};
 use crate::kubectl::kubectl;
 use crate::planned_changes::upgrade;
 
-/// How long a node is away: longer than a lease, and than it takes until Kubernetes gives it up.
+/// How long a node is disconnected: longer than a lease, and longer than Kubernetes waits for a node.
 const AWAY: Duration = Duration::from_mins(1);
 
-/// What the chart's next release calls its workers.
+/// The worker image of the chart's next release.
 const NEXT: &str = "next";
 
 const NO_API: Duration = Duration::from_secs(30);
@@ -36,10 +36,10 @@ async fn a_node_disconnected_for_a_minute_loses_no_task() -> Result<()> {
             harness.failed(pod);
         }
         own.enter(&["ip", "-n", "node2", "link", "set", "eth0", "down"])?;
-        // What is awaited is that nothing comes of a minute.
+        // The test waits for a minute in which nothing may happen.
         tokio::time::sleep(AWAY).await;
         own.enter(&["ip", "-n", "node2", "link", "set", "eth0", "up"])?;
-        // It forgot these with its link.
+        // It lost these routes with its link.
         own.enter(&["ip", "-n", "node2", "route", "replace", "default", "via", "10.89.0.1"])?;
         own.enter(&["ip", "-n", "node2", "route", "replace", "10.244.1.0/24", "via", "10.89.0.11"])?;
         kubectl(&["wait", "--for=condition=Ready", "node/node2", "--timeout=120s"]);
@@ -63,7 +63,7 @@ async fn workers_continue_without_an_api_server() -> Result<()> {
         own.stop_api_server()?;
         let done = harness.completed().await?;
         tokio::time::sleep(NO_API).await;
-        // Eight workers would do eight a second.
+        // Eight slots would complete eight tasks per second.
         let more = harness.completed().await? - done;
         ensure!(30 < more, "{more} tasks in {NO_API:?}");
         own.start_api_server()?;

@@ -1,4 +1,4 @@
-//! What a reader does who has read docs/kubernetes.md.
+//! The guide in docs/kubernetes.md, followed by its reader.
 
 use std::process::Command;
 
@@ -33,7 +33,7 @@ async fn test(harness: &Harness) -> Result<()> {
     Ok(())
 }
 
-/// One transaction; the ids it got.
+/// Enqueues in one transaction and returns the ids.
 fn psql(url: &str) -> Result<Vec<i64>> {
     let select =
         format!("select rowlock.enqueue('{NAME}', 'email', '{{}}') from generate_series(1, {TASKS})");

@@ -1,4 +1,4 @@
-//! What people do by hand beside the operator.
+//! Manual changes while the operator runs.
 
 use anyhow::{Context, Result, ensure};
 use rowlock_tests::history::Demands;
@@ -53,7 +53,7 @@ async fn suspended_scaling_keeps_a_manual_number_of_pods() -> Result<()> {
     .await
 }
 
-/// A real one, which reads and writes the scale; fewer pods than its least it raises without any metrics.
+/// A real autoscaler, which uses the scale subresource; without metrics it raises the pods to its minimum.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_horizontal_pod_autoscaler_and_kubectl_scale_a_task_queue() -> Result<()> {
     with_harness("external", async |harness| {
@@ -102,7 +102,7 @@ async fn a_changed_password_is_read_from_the_secret_while_tasks_run() -> Result<
         })
         .await?;
         harness.enqueue(100, &json!({ "ms": 500 })).await?;
-        // Nobody comes in any more by the old one.
+        // The old password no longer works.
         harness
             .run(&format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{owner}'"))
             .await?;

@@ -1,4 +1,4 @@
-//! The operator, the API server, the database: each dies or is gone for a while, and the workers do not mind.
+//! Outages of the operator, the API server and the database while workers run.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::kubectl::{kubectl, leader};
 
 const CALM: Demands = Demands { drained: true, undisturbed: true };
 
-/// How long the database is away: longer than a lease.
+/// How long the database is down: longer than a lease.
 const NO_DATABASE: Duration = Duration::from_mins(1);
 
 /// How often the operator is killed.
@@ -29,12 +29,12 @@ async fn operators_killed_between_writes_are_continued_by_the_next_leader() -> R
         harness.wait_ready();
         for round in 1..=KILLS {
             harness.enqueue(40, &json!({ "ms": 500 })).await?;
-            // A new template, number of pods and number of workers: several writes, and a kill among them.
+            // A new template, number of pods and number of slots: several writes, with a kill between them.
             harness.change(&json!({ "timeout": format!("{}s", 20 + round),
                 "workers": { "total": 4 * (1 + round % 3) } }));
             tokio::time::sleep(Duration::from_millis(fastrand::u64(0..1500))).await;
             for pod in operators(harness).await? {
-                // It may be on its way up from the last time.
+                // It may still be starting after the last kill.
                 if let Ok(id) = container(&pod, "operator") {
                     let _ = own.kill(&id);
                 }

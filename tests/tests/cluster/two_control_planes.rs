@@ -13,7 +13,7 @@ use crate::harness::{ENTRY, Harness, NAME, until, with_harness};
 use crate::kubectl;
 use crate::pod_network::Route;
 
-/// Enough that some are left for the second cluster, whenever the first one's pods are gone.
+/// Enough tasks that some remain for the second cluster when the first one's pods have ended.
 const MANY: usize = 600;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Output that nobody can receive: a reader that has seen enough, a full disk, no output at all.
+//! Output that cannot be written: the reader has exited, the disk is full, or output is closed.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, pipe};
@@ -8,8 +8,7 @@ use rowlock_tests::{TestDb, server};
 
 use crate::harness::{Home, ROWLOCK, Said, eventually};
 
-/// Every command that ends by itself, in an order in which each has something to do; `ID`: a task that is
-/// dead.
+/// Every command that ends by itself, in an order in which each has something to do. `ID` is a dead task.
 const COMMANDS: [&[&str]; 10] = [
     &["migrate"],
     &["status"],
@@ -53,7 +52,7 @@ async fn a_command_completes_although_its_reader_exited() {
     }
 }
 
-/// What it prints after each one is no reason to leave out the others.
+/// A failed print after one task does not skip the others.
 #[tokio::test]
 async fn all_tasks_are_cancelled_although_the_reader_exited() {
     let (test, home, _) = with_dead().await;
@@ -78,7 +77,7 @@ async fn a_result_that_cannot_be_written_is_a_failure() {
     }
 }
 
-/// A closed output counts as `/dev/null`: the caller wants no result.
+/// Closed output counts as `/dev/null`: the caller wants no result.
 #[tokio::test]
 async fn a_command_with_closed_output_reports_by_its_exit_code() {
     let (test, home, id) = with_dead().await;
@@ -97,7 +96,7 @@ async fn a_command_with_closed_output_reports_by_its_exit_code() {
     assert_eq!(closed(&["--help"]), Some(0));
 }
 
-/// Starts it, reads its first line and no more.
+/// Starts it, reads its first line and closes the pipe.
 fn after_its_first_line(command: &mut Command) -> Child {
     let (reader, writer) = pipe().unwrap();
     command.stdout(writer);
@@ -113,7 +112,7 @@ fn ends_well(mut child: Child) {
     assert_eq!(status.code(), Some(0));
 }
 
-/// Before, it asked the database every second until somebody ended it.
+/// Before, it queried the database every second until it was killed.
 #[tokio::test]
 async fn status_watch_ends_when_its_reader_exits() {
     let (test, home, id) = with_dead().await;
@@ -133,7 +132,7 @@ async fn dev_shuts_down_cleanly_when_its_reader_exits() {
     }
 }
 
-/// Its tasks matter, its log does not: the reader of the log may go.
+/// A worker must process tasks even if nothing reads its log.
 #[tokio::test]
 async fn a_worker_continues_when_its_log_pipe_closes() {
     let (test, home, _) = with_dead().await;

@@ -1,4 +1,4 @@
-//! What a second terminal shows and mends.
+//! Commands in a second terminal: inspection and administration.
 
 use rowlock_queue::Outcome;
 use rowlock_tests::{TestDb, server};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::Home;
 
-/// Three tasks, of which the first two in the answer are dead.
+/// Three tasks; the first two returned are dead.
 async fn with_dead() -> (TestDb, Home, Vec<String>) {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));

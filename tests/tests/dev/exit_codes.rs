@@ -1,4 +1,4 @@
-//! Every class of mistake has its exit code, a message that says what to change, and nothing on standard
+//! Every class of error has its exit code, a message that says what to change, and nothing on standard
 //! output.
 
 use rowlock_tests::{TestDb, server};
@@ -14,7 +14,7 @@ fn check(said: &Said, code: i32, message: &str) {
 
 #[test]
 fn wrong_usage_is_2() {
-    // Nobody is at port 1: none of these gets so far.
+    // Nothing listens at port 1: all of these fail before they connect.
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     check(&home.run(&["enqueue", "mail", "send", "{to: a}"]), 2, "the payload is not JSON");
     check(&home.run(&["task", "one"]), 2, "invalid value 'one' for '<ID>': the id of a task is the number");
@@ -28,7 +28,7 @@ fn wrong_usage_is_2() {
     check(&Said::of(&none), 2, "no database is given");
 }
 
-/// Before, the default was in force without a word.
+/// Before, the default was used silently.
 #[test]
 fn a_misspelt_variable_is_2_for_every_program() {
     let home = Home::with_database("postgres://127.0.0.1:1/none");
@@ -38,7 +38,7 @@ fn a_misspelt_variable_is_2_for_every_program() {
         let said = Said::of(&command.output().unwrap());
         check(&said, 2, "ROWLOCK_DATABASE_URI is not one of Rowlock's; did you mean ROWLOCK_DATABASE_URL?");
     }
-    // A Service named `rowlock` beside a pod.
+    // The variables of a Service named `rowlock` in a pod's namespace.
     let mut command = home.command(crate::harness::ROWLOCK, &["status"]);
     command.env("ROWLOCK_PORT", "tcp://10.0.0.1:80").env("ROWLOCK_SERVICE_HOST", "10.0.0.1");
     check(&Said::of(&command.output().unwrap()), 2, "no database is given");
@@ -98,7 +98,7 @@ async fn a_read_only_database_is_4_and_is_named_as_such() {
     let id = test.enqueue().await.to_string();
     let home = Home::with_database(&server::url(&test.name));
     test.run(format!("alter database {} set default_transaction_read_only = on", test.name)).await;
-    // Before this was mended: exit 1, and "cannot execute nextval() in a read-only transaction".
+    // Before: exit 1, and "cannot execute nextval() in a read-only transaction".
     for arguments in [&["enqueue", "mail", "send"][..], &["cancel", &id], &["migrate"]] {
         check(&home.run(arguments), 4, "it takes no writes (default_transaction_read_only is on)");
     }

@@ -1,4 +1,4 @@
-//! What else runs on the machine, and as whom.
+//! Other programs on the machine, and the user that runs `rowlock dev`.
 
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{Home, ROWLOCK, Said, until};
 use crate::running_command::Dev;
 
-/// The handler whose port is taken between its choice and its start, once.
+/// A handler whose port is taken once, between the choice of the port and its start.
 const ROBBED: &str = "import os, socket, subprocess, sys
 if not os.path.exists('robbed'):
     open('robbed', 'w').write(os.environ['PORT'])
@@ -105,18 +105,18 @@ fn dev_runs_as_root_and_as_any_user_with_an_unprivileged_server() {
     }
 }
 
-/// The user that owns nothing.
+/// The user `nobody`.
 const NOBODY: u32 = 65534;
 
 fn as_anybody() {
     let home = Home::new();
     chown(home.path(), Some(NOBODY), None).unwrap();
-    // Below root's home nobody could execute it.
+    // Programs below root's home cannot be executed by `nobody`.
     std::fs::copy(ROWLOCK, home.path().join("rowlock")).unwrap();
     let arguments =
         ["--reuid=65534", "--regid=65534", "--clear-groups", "./rowlock", "dev", "-f", ".", "--demo", "3"];
     let mut command = home.command("setpriv", &arguments);
-    // Where root has put the server, so that nothing is downloaded.
+    // The folder where root has installed the server, so that nothing is downloaded.
     command.env("XDG_CACHE_HOME", "/var/cache").env("HOME", home.path()).env("TMPDIR", home.path());
     let (code, said) = Dev::spawn(command).ended();
     assert_eq!(code, 0, "{said}");

@@ -1,4 +1,4 @@
-//! What anybody who reaches a worker's port may do to it.
+//! Hostile clients of a worker's HTTP port.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,8 +15,8 @@ use crate::running_command::Dev;
 const HALVES: usize = 1100;
 const FILES: usize = 1024;
 
-/// Before, each of them was a file of the worker's until it had none left for its handler, which it then said
-/// did not listen.
+/// Before, each of them kept a file descriptor of the worker until none was left for its handler, which it
+/// then reported as not listening.
 #[tokio::test]
 async fn unfinished_requests_do_not_block_a_worker() {
     let test = TestDb::new().await;
@@ -53,7 +53,7 @@ async fn unfinished_requests_do_not_block_a_worker() {
 
 fn half(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    // Those that came first may be closed already.
+    // The first connections may be closed already.
     let _ = stream.write_all(b"GET /readyz HTTP/1.1\r\nx: ");
     stream
 }

@@ -1,4 +1,4 @@
-//! What a database is asked while there is nothing to do: bounded, so that it costs little.
+//! Statements of idle queues and instances: their rate is bounded.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn check(test: &TestDb, per_second: f64) {
     assert!(0.0 < asked && asked < per_second * WINDOW.as_secs_f64() + SLACK, "{asked}");
 }
 
-/// Before, it was also asked each second whether anything was due.
+/// Before, it was also polled each second for due tasks.
 #[tokio::test]
 async fn a_queue_scaled_to_zero_sends_few_statements() {
     let test = TestDb::empty().await;
@@ -53,7 +53,7 @@ async fn a_queue_scaled_to_zero_sends_few_statements() {
     let mut dev = Dev::spawn(home.command(ROWLOCK, &["dev", "-f", ".", "--database-url", &url]));
     dev.wait_for("metrics   http://");
     until("it is declared", || home.run(&["tasks", "--queue", "mail"]).code == 0);
-    // Two looks a second under `rowlock dev`, one in two seconds in a cluster; all else is rarer.
+    // Two polls a second under `rowlock dev`, one in two seconds in a cluster; all else is rarer.
     check(&test, 2.3).await;
     dev.stop();
 }

@@ -26,7 +26,7 @@ async fn the_first_ctrl_c_lets_running_tasks_finish() {
     home.go();
     let (code, said) = dev.ended();
     assert_eq!(code, 0, "{said}");
-    // Before, each instance complained that the database would not let it send heartbeats while it left.
+    // Before, each leaving instance warned that the database refused its heartbeats.
     assert!(!said.contains("the database did not answer as it should"), "{said}");
     home.assert_nothing_runs();
     assert_eq!(home.state(&id), "completed");

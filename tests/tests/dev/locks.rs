@@ -1,4 +1,4 @@
-//! A session that keeps one of the locks from everybody is named where somebody looks: in the log, once.
+//! A session that blocks one of the maintenance locks is named in the log, once.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,7 +17,7 @@ fn metrics(address: SocketAddr) -> String {
     said
 }
 
-/// Before, nobody made partitions or cleaned, and no line of any log said so.
+/// Before, no partitions were made or dropped, and no log line said so.
 #[tokio::test]
 async fn the_session_that_blocks_maintenance_is_logged_at_start_and_end() {
     let test = TestDb::new().await;

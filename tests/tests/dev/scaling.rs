@@ -1,17 +1,17 @@
-//! From no instance to what the work needs, and back.
+//! Scaling from zero to what the tasks need, and back.
 
 use rowlock_tests::{TestDb, server};
 
 use crate::harness::{Home, until};
 
-/// Before, there were as many as the tasks needed, or as `total` takes, and no number of one's own.
+/// Before, the number followed the tasks and `total`; users could not set it.
 #[tokio::test]
 async fn the_manifest_sets_the_number_of_instances() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     home.edit("autoscaling: { min: 0, scaleDownAfter: 1s }", "scaling: External");
     let dev = home.dev();
-    // As in a cluster where nobody has said a number yet.
+    // As in a cluster without a number.
     until("there is one", || home.status("instances") == 1);
     home.edit("External", "External, replicas: 2");
     until("there are two", || home.status("instances") == 2);

@@ -1,4 +1,4 @@
-//! SIGKILL to `rowlock dev` at any moment: nothing stays behind, nothing is lost.
+//! SIGKILL to `rowlock dev` at any moment leaves no processes and loses no task.
 
 use std::fs;
 
@@ -33,9 +33,9 @@ fn after_sigkill_of_dev_and_its_guards_the_next_start_ends_leftover_processes() 
     let id = home.enqueue_when_declared();
     until("it runs", || home.has_started(&id));
     let guards: Vec<i32> = home.processes().iter().filter_map(|process| guard(process)).collect();
-    // One that took its time has another beside it.
+    // A slow one may have a second one next to it.
     assert!(3 <= guards.len(), "of the server, a worker and a handler: {:?}", home.processes());
-    // Stopped first, so that none sees the others end.
+    // All are stopped first, so that none sees the others end.
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
         for guard in &guards {
             kill(Pid::from_raw(*guard), signal).unwrap();
@@ -60,7 +60,7 @@ fn after_sigkill_during_start_or_stop_the_next_start_works() {
     for file in ["postgres-18.new", "postgres-18.new/PG_VERSION", "postgres-18", "postgres-18/postmaster.pid"]
     {
         let dev = home.begin(&[]);
-        // A slow look may miss the files of `initdb`, and finds it finished.
+        // A slow poll may miss the files of `initdb` and find it finished.
         until(file, || home.data().join(file).exists() || (file.contains("new") && whole.exists()));
         dev.kill9();
     }

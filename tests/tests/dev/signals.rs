@@ -1,4 +1,4 @@
-//! Signals that are no Ctrl-C: a closed terminal, `nohup`, one that somebody else uses.
+//! Signals other than Ctrl-C: a closed terminal, `nohup`, and signals without a meaning for Rowlock.
 
 use std::process::Command;
 
@@ -18,7 +18,7 @@ fn hangs_up(home: &Home, command: &Command, with: &[&str]) -> Command {
 
 const DEFAULT: [&str; 2] = ["env", "--default-signal=HUP"];
 
-/// Before, it ended at once: its tasks waited for their lease and had used an attempt, here the last one.
+/// Before, it ended immediately: its tasks waited for their lease and had used an attempt, here the last one.
 #[tokio::test]
 async fn a_worker_whose_terminal_closes_drains() {
     let test = TestDb::new().await;

@@ -46,7 +46,7 @@ async fn json_output_has_one_line_per_refresh() {
 async fn in_a_terminal_the_table_is_redrawn_in_place() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
-    // util-linux's `script` is the terminal.
+    // `script` of util-linux provides the terminal.
     let mut command = home.command("script", &["-qefc", &format!("{ROWLOCK} status --watch"), "/dev/null"]);
     command.env("ROWLOCK_DATABASE_URL", server::url(&test.name)).env("TERM", "xterm");
     let mut watch = Dev::spawn(command);

@@ -1,4 +1,4 @@
-//! What goes wrong is said in words, and is over when its cause is.
+//! Conditions name each problem and clear when its cause is gone.
 
 use rowlock_operator::kubernetes::Config;
 use rowlock_tests::server as postgres;
@@ -105,16 +105,16 @@ async fn a_rejected_pod_template_leaves_the_running_pods_alone() {
         })
         .await;
     }
-    // Each has an event with its own words: before this was mended, the first was shown for all of them.
+    // Each rejection has an event with its own message; before, the first message was shown for all.
     until("the last refusal has an event", || {
         let events = harness.kubectl(&["get", "events"]);
         if events.contains("imagee") && events.contains("uplicate") { Ok(()) } else { Err(events) }
     })
     .await;
-    // In the words of the template, in which nobody has written an init container.
+    // The message speaks of the template, which has no init container.
     let (_, message) = harness.condition("emails", "Stalled");
     assert!(message.contains("containers[name=\"handler\"]"), "{message}");
-    // What ran before is scaled on.
+    // The running pods are still scaled.
     harness.db.enqueue_many(1000).await;
     harness.until_replicas(4).await;
     let deployment = harness.deployment();
@@ -183,7 +183,7 @@ async fn pod_and_quota_problems_appear_in_conditions() {
     status(handler(json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } })));
     let message = harness.until("Ready", "False CrashLooping").await;
     assert!(message.contains("for want of memory"), "{message}");
-    // One is enough to see whether it gets better; it stays one while it starts once more.
+    // One pod is enough to see whether it recovers; it stays one while the container starts again.
     harness.until_replicas(1).await;
     status(handler(json!({ "running": {} })));
     harness.until("Ready", "False CrashLooping").await;
@@ -201,7 +201,7 @@ async fn pod_and_quota_problems_appear_in_conditions() {
     assert!(message.contains("exceeded quota: pods=1"), "{message}");
 }
 
-/// Without controllers, what a quota holds is written by hand.
+/// No controller runs here, so the test writes the quota's status.
 fn quota(harness: &Harness) {
     let hard = json!({ "limits.memory": "1Gi" });
     harness.apply(
@@ -213,7 +213,7 @@ fn quota(harness: &Harness) {
     harness.kubectl(&["patch", "resourcequota", "q", "--subresource=status", "--type=merge", "-p", &patch]);
 }
 
-/// A pod as the queue's Deployment has them made, which no watch sees.
+/// A pod like those of the queue's Deployment, which no watch sees.
 fn pod(harness: &Harness) -> Value {
     let spec = harness.deployment()["spec"]["template"]["spec"].clone();
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": spec })

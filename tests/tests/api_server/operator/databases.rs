@@ -1,4 +1,4 @@
-//! Which database the Secret leads to.
+//! Secrets that point to another database.
 
 use rowlock_tests::{TestDb, server as postgres};
 use url::Url;
@@ -13,7 +13,7 @@ async fn a_changed_database_url_is_used() {
     harness.until("Ready", "True Succeeded").await;
     let first = harness.get("tq", "emails")["status"]["database"]["identity"].as_str().unwrap().to_owned();
     assert!(first.starts_with(&format!("{}@", harness.db.name)), "{first}");
-    // It is remembered by the TaskQueue, not by the operator.
+    // The TaskQueue's status remembers it, not the operator.
     operator.stop().await;
     let other = TestDb::empty().await;
     harness.secret(&postgres::url(&other.name));
@@ -85,14 +85,14 @@ async fn one_poller_serves_all_secrets_of_a_database() {
     for team in TEAMS {
         harness.until_of(team, "Ready", "True Succeeded").await;
     }
-    // Who of them has sessions, and how many in all.
+    // The users that have sessions, and the number of sessions.
     let looker = || async {
         let who = "select coalesce(string_agg(distinct usename, ' '), '') from pg_stat_activity
           where datname = current_database() and application_name = 'rowlock-operator'";
         let sessions = "select count(*) from pg_stat_activity
           where datname = current_database() and application_name = 'rowlock-operator'";
         let (who, sessions) = (harness.db.one::<String>(who).await, harness.db.one::<i64>(sessions).await);
-        // One looks, one is for what else there is to do, one listens for NOTIFY.
+        // One session polls, one does all other work, one listens for NOTIFY.
         if who.contains(' ') || who.is_empty() || 3 < sessions {
             return Err(format!("{sessions} of {who}"));
         }
@@ -116,7 +116,7 @@ async fn one_poller_serves_all_secrets_of_a_database() {
     .await;
     let others: Vec<&str> = TEAMS.into_iter().filter(|team| role(team) != first).collect();
     wakes(others[0]).await;
-    // That one may connect no more.
+    // That user may no longer connect.
     harness.db.run(format!("alter role {first} nologin")).await;
     let end = format!(
         "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{first}' \
@@ -129,7 +129,7 @@ async fn one_poller_serves_all_secrets_of_a_database() {
     .await;
     let third = others.into_iter().rfind(|team| role(team) != second).unwrap();
     wakes(third).await;
-    // It says so, though others see the database.
+    // Its condition says so, though other users can read the database.
     let refused = TEAMS.into_iter().find(|team| role(team) == first).unwrap();
     harness.until_of(refused, "DatabaseReachable", "False AccessDenied").await;
     for team in TEAMS {

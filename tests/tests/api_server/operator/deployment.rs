@@ -1,4 +1,4 @@
-//! From a `TaskQueue` to a Deployment, and who else may touch it.
+//! The Deployment of a `TaskQueue`, and changes of it by others.
 
 use serde_json::{Value, json};
 
@@ -24,7 +24,7 @@ async fn a_task_queue_becomes_a_deployment_tables_and_a_queue() {
     assert_eq!(harness.get("pdb", "emails")["spec"]["maxUnavailable"], "25%");
     let total: i32 = harness.db.one("select total_workers from rowlock.queue where name = 'mail'").await;
     assert_eq!(total, 40);
-    // Nothing of ours may hold up a namespace whose rights have gone already.
+    // No finalizer may block the deletion of a namespace whose roles are gone already.
     assert!(task_queue["metadata"]["finalizers"].is_null());
     let status = &task_queue["status"];
     assert_eq!((&status["schema"], &status["observedGeneration"]), (&json!(8), &json!(1)));
@@ -85,7 +85,7 @@ async fn foreign_template_changes_are_undone_but_a_restart_stays() {
         if text.contains("THEIRS") || text.contains("\"99\"") { Err(text) } else { Ok(()) }
     })
     .await;
-    // Not only for the moment: nobody else owns any of it, so that later changes are wholly ours.
+    // No other manager owns any field afterwards, so later changes are the operator's alone.
     until("nobody else owns any of it", || {
         let whole = harness.kubectl(&["get", "deployment", "emails", "-o", "json", "--show-managed-fields"]);
         let managers: Vec<String> =
@@ -135,7 +135,7 @@ async fn a_users_disruption_budget_replaces_the_operators() {
     let operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
     harness.until_of("orders", "Ready", "True Succeeded").await;
-    // The operator's own, taken over as docs/kubernetes.md says.
+    // The operator's own budget, taken over as docs/kubernetes.md says.
     let disown = r#"[{"op": "remove", "path": "/metadata/ownerReferences"}]"#;
     harness.kubectl(&["patch", "pdb", "emails", "--type=json", "-p", disown]);
     let two = r#"{"spec": {"minAvailable": 2, "maxUnavailable": null}}"#;
@@ -169,7 +169,7 @@ async fn the_pods_are_accepted_in_a_restricted_namespace() {
     harness.task_queue("emails", &format!("{spec}\ntemplate: {template}"));
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
-    // One line is enough.
+    // One violation is enough.
     let own = json!({ "name": "handler", "image": "emails:1", "securityContext": { "runAsNonRoot": true } });
     harness.task_queue(
         "other",
@@ -189,14 +189,14 @@ async fn the_pods_are_accepted_in_a_restricted_namespace() {
     let mut pod =
         json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": template["spec"] });
     harness.apply(&pod.to_string());
-    // It is the namespace that looks.
+    // The namespace enforces the restricted policy.
     pod["metadata"]["name"] = "privileged".into();
     pod["spec"]["containers"][0]["securityContext"]["runAsNonRoot"] = false.into();
     let said = harness.try_apply(&pod.to_string()).unwrap_err();
     assert!(said.contains("violates PodSecurity"), "{said}");
 }
 
-/// Whether it says all that is asked for, and maybe more.
+/// Whether it contains all expected values; it may contain more.
 fn says(all: &Value, asked: &Value) -> bool {
     let Value::Object(asked) = asked else { return all == asked };
     asked.iter().all(|(name, value)| says(&all[name], value))
@@ -227,7 +227,7 @@ async fn a_template_can_give_its_handler_more_privileges() {
     harness.until("Stalled", "False Succeeded").await;
 }
 
-/// Before, nothing that a user could write was on the Deployment, so such a policy could not be met.
+/// Before, no label of a user reached the Deployment, so such a policy could not be satisfied.
 #[tokio::test(flavor = "multi_thread")]
 async fn labels_of_the_task_queue_satisfy_an_admission_policy() {
     let harness = Harness::new("policy").await;

@@ -1,4 +1,4 @@
-//! An API server that is away, overloaded, or has forgotten what was watched; and a database that is away.
+//! API servers that are unreachable or overloaded or expire watches, and an unreachable database.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn many_rejected_requests_cause_delays_but_no_loss() {
     harness.until_replicas(2).await;
     assert!(faults.refused() > 10, "it was no storm: {} refusals", faults.refused());
     faults.set(Mode::Calm);
-    // Nobody runs pods here.
+    // No kubelet runs pods here.
     harness.until("Reconciling", "True Progressing").await;
     harness.until("Stalled", "False Succeeded").await;
 }
@@ -46,7 +46,7 @@ async fn the_operator_waits_for_an_unreachable_api_server() {
     assert_eq!(harness.deployment()["spec"]["replicas"], 4, "nobody could tell it otherwise");
     faults.set(Mode::Calm);
     harness.until_replicas(0).await;
-    // What was changed meanwhile is seen.
+    // Changes made in the meantime are seen.
     harness.until_grace(125).await;
 }
 
@@ -67,7 +67,7 @@ async fn an_operator_without_an_api_server_stays_alive_and_reports_what_it_waits
     says("/readyz", "HTTP/1.1 200 OK").await;
 }
 
-/// Before this was mended, an operator without its definition was ready, and silent.
+/// Before, an operator without its definition was ready and logged nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_without_the_definition_is_not_ready() {
     let harness = Harness::new("undefined").await;
@@ -93,7 +93,7 @@ async fn an_operator_without_the_definition_is_not_ready() {
     measures("1").await;
     faults.set(Mode::Undefined);
     says("install the chart rowlock-crds").await;
-    // The metrics of TaskQueues may go with them; what tells why does not.
+    // The metrics of TaskQueues may disappear with them; the metric that explains it stays.
     measures("0").await;
     faults.set(Mode::Calm);
     says("HTTP/1.1 200 OK").await;
@@ -141,7 +141,7 @@ async fn an_unreachable_database_keeps_the_pods_and_is_used_again_afterwards() {
     there.abort();
 }
 
-/// Everything there and back, until dropped.
+/// Forwards both directions until dropped.
 async fn forward(listener: TcpListener, host: String) {
     let mut connections = JoinSet::new();
     loop {
@@ -149,7 +149,7 @@ async fn forward(listener: TcpListener, host: String) {
         let host = host.clone();
         connections.spawn(async move {
             let mut far = TcpStream::connect(host).await.unwrap();
-            // Ends when either side does.
+            // Ends when either side closes.
             let _ = copy_bidirectional(&mut near, &mut far).await;
         });
     }

@@ -1,4 +1,4 @@
-//! Whose a queue is in the database.
+//! The owner of a queue in the database.
 
 use rowlock_queue::{Declaration, adopt, declare};
 use rowlock_tests::printed_command;
@@ -27,7 +27,7 @@ async fn a_queue_of_another_cluster_is_adopted_only_with_the_adopt_annotation() 
     harness.until("Stalled", "False Succeeded").await;
     let ours: String = harness.db.one("select owner from rowlock.queue").await;
     assert!(ours.ends_with(&format!("/{}/emails", harness.namespace)), "{ours}");
-    // The other one takes it back: our workers leave it alone, and the old annotation does nothing.
+    // The other cluster takes it back: this cluster's workers stop, and the old annotation has no effect.
     adopt(&harness.db.db, &theirs(), Some(&ours)).await.unwrap();
     harness.until_replicas(0).await;
     let message = harness.until("Stalled", "True OwnedByAnother").await;
@@ -44,7 +44,7 @@ async fn a_recreated_task_queue_keeps_its_queue_and_waits_for_the_old_pods_to_en
     harness.until_replicas(1).await;
     harness.kubectl(&["delete", "tq", "emails"]);
     harness.task_queue("emails", &EMAILS.replace("total: 40", "total: 30"));
-    // Nobody collects garbage here.
+    // No garbage collector runs here.
     until("it waits for the old Deployment", || {
         let (said, message) = harness.condition("emails", "Reconciling");
         if message.contains("waiting until Kubernetes has collected it") {
@@ -69,7 +69,7 @@ async fn a_changed_declaration_in_the_database_is_restored() {
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
-    // As in a backup of earlier days.
+    // As after restoring an old backup.
     harness.db.run("update rowlock.queue set generation = 1, total_workers = 7").await;
     let mut total = 0;
     for _ in 0..600 {

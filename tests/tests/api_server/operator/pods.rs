@@ -1,5 +1,5 @@
-//! What keeps pods from working is named with the pod and what to do. Their status is written by hand, as a
-//! kubelet writes it.
+//! Conditions name what keeps a pod from working, the pod, and what to do. The tests write the status of pods
+//! as a kubelet does.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ fn ago(seconds: i64) -> String {
     Timestamp::from_second(at.as_second()).unwrap().to_string()
 }
 
-/// Four pods are wanted, and one is there, with what its Deployment says and that status.
+/// Four pods are wanted and one exists, with its Deployment's template and this status.
 async fn with_pod(harness: &Harness, status: &Value) {
     harness.kubectl(&["create", "serviceaccount", "default"]);
     harness.until_replicas(4).await;
@@ -26,7 +26,7 @@ async fn with_pod(harness: &Harness, status: &Value) {
     harness.kubectl(&["patch", "pod", "emails-1", "--subresource=status", "--type=merge", "-p", &patch]);
 }
 
-/// It has had its node for two minutes, and its sandbox or not.
+/// It was scheduled two minutes ago, with or without a sandbox.
 fn placed(sandbox: &str) -> Value {
     let condition = |type_: &str, status: &str| {
         json!({ "type": type_, "status": status,
@@ -36,8 +36,7 @@ fn placed(sandbox: &str) -> Value {
     json!({ "phase": "Pending", "startTime": ago(120), "conditions": conditions })
 }
 
-/// Before this was mended, the queue was ready for a minute and in progress for ever, four such pods were
-/// made, and more were advised.
+/// Before, the queue was ready for a minute and then in progress for ever, and four such pods were created.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_volume_is_named_and_one_pod_is_tried() {
     let harness = Harness::new("unmounted").await;
@@ -56,7 +55,7 @@ async fn a_missing_volume_is_named_and_one_pod_is_tried() {
         "{message}"
     );
     harness.until_event("NotStarting").await;
-    // The kubelet's own words, where the pod is new to the operator: they are read once a minute.
+    // The kubelet's own message, on a pod that is new to the operator; messages are read once a minute.
     let event = |uid: &str| {
         let of = json!({ "kind": "Pod", "apiVersion": "v1", "name": "emails-2",
             "namespace": harness.namespace, "uid": uid });
@@ -110,7 +109,7 @@ async fn an_init_container_that_never_ends_is_named_with_its_log() {
     harness.until_replicas(1).await;
 }
 
-/// Before this was mended, `kubectl wait` went on waiting, and so did Flux, though Kubernetes had given up.
+/// Before, `kubectl wait` and Flux kept waiting, though Kubernetes had given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_rollout_is_stalled_and_a_paused_one_names_who_paused_it() {
     let harness = Harness::new("deadline").await;
@@ -154,8 +153,7 @@ async fn a_failed_rollout_is_stalled_and_a_paused_one_names_who_paused_it() {
     .await;
 }
 
-/// Before this was mended, a handler was ended by its hook and its tasks ran again elsewhere, and nobody
-/// had said so.
+/// Before, the hook ended the handler and its tasks were retried elsewhere, without any warning.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pre_stop_hook_that_ends_a_handler_before_its_tasks_causes_a_warning() {
     let harness = Harness::new("hook").await;

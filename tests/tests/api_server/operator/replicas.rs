@@ -1,4 +1,4 @@
-//! More than one operator, operators that die, and what an operator does when there is nothing to do.
+//! Several operators, operators that crash, and an idle operator.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -15,7 +15,7 @@ fn holder(harness: &Harness) -> String {
     harness.get("lease", "rowlock-operator")["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Writes to the namespace, but for the Lease, as the API server noted them.
+/// Writes to the namespace except the Lease, from the API server's audit log.
 fn writes(harness: &Harness) -> Vec<String> {
     let log = fs::read_to_string(server().folder.join("audit.log")).unwrap();
     let ours = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(|entry| {
@@ -38,7 +38,7 @@ async fn an_unchanged_task_queue_causes_no_writes() {
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
-    // What follows from what came before, such as events.
+    // Writes that still follow earlier changes, such as events.
     let mut before = writes(&harness);
     until("the last change is written", || {
         let now = writes(&harness);
@@ -48,7 +48,8 @@ async fn an_unchanged_task_queue_causes_no_writes() {
         if same { Ok(()) } else { Err("writes go on".into()) }
     })
     .await;
-    // Several looks, and longer than numbers wait to be written; there is no event for what does not happen.
+    // Several polls, and longer than the interval at which numbers are written. An absent write has no event
+    // to await.
     tokio::time::sleep(Duration::from_secs(25)).await;
     let after = writes(&harness);
     assert_eq!(after[before.len()..], [] as [String; 0]);
@@ -75,14 +76,14 @@ async fn a_replica_takes_over_immediately_after_a_shutdown_and_later_after_a_cra
     let leader = until("the second leads", || next(&harness)).await;
     eprintln!("taken over from one that ended: {:?}", since.elapsed());
     let third = harness.operator().await;
-    // What only a leader does.
+    // Only a leader does this.
     harness.change(&json!({ "workers": { "autoscaling": { "min": 11 } } }));
     harness.until_replicas(2).await;
     drop(second);
     let since = Instant::now();
     let next = took_over(leader);
     until("the third leads", || next(&harness)).await;
-    // Not before nobody else can write any more.
+    // Not before the other replica can no longer write.
     assert!(since.elapsed() > Duration::from_secs(10), "{:?}", since.elapsed());
     eprintln!("taken over from one that died: {:?}", since.elapsed());
     harness.change(&json!({ "workers": { "autoscaling": { "min": 21 } } }));
@@ -100,7 +101,8 @@ async fn the_next_operator_finishes_what_a_killed_one_began() {
         let operator = harness.operator().await;
         tokio::time::sleep(pause).await;
         drop(operator);
-        // It dies at another place each time, and would otherwise be waited for until its Lease is over.
+        // It is killed at a different point each time. Without this, the next one would wait for the Lease to
+        // expire.
         if !harness.get("lease", "rowlock-operator").is_null() {
             harness.kubectl(&["delete", "lease", "rowlock-operator"]);
         }
@@ -143,7 +145,7 @@ async fn health_readiness_and_metrics_pages_are_served() {
     }
 }
 
-/// Any pod of the cluster may send them.
+/// Any pod of the cluster may send such requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn unfinished_requests_do_not_block_the_http_pages() {
     let harness = Harness::new("halves").await;
@@ -152,7 +154,7 @@ async fn unfinished_requests_do_not_block_the_http_pages() {
     harness.until("Ready", "True Succeeded").await;
     let half = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
-        // The first ones may be closed already.
+        // The first connections may be closed already.
         let _ = stream.write_all(b"GET /readyz HTTP/1.1\r\nx: ");
         stream
     };
@@ -161,7 +163,7 @@ async fn unfinished_requests_do_not_block_the_http_pages() {
     let answer = page(address, "/readyz");
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-    // Before, all of them were kept; now most are closed, without waiting for any time-out.
+    // Before, all of them stayed open; now most are closed without waiting for a timeout.
     let is_closed = |stream: &&TcpStream| {
         let _ = stream.set_read_timeout(Some(Duration::from_millis(1)));
         let mut stream = *stream;
@@ -170,7 +172,7 @@ async fn unfinished_requests_do_not_block_the_http_pages() {
     assert!(150 < halves.iter().filter(is_closed).count());
 }
 
-/// Puts an object past the API server, as an older or newer release of it may have left it.
+/// Writes an object directly to etcd, as an older or newer release may have left it.
 fn put(key: &str, object: &Value) {
     let base64 = |bytes: &[u8]| json!(ByteString(bytes.to_vec()));
     let body =
@@ -219,7 +221,7 @@ async fn a_task_queue_with_unknown_fields_reports_a_newer_definition() {
         ]);
     };
     patch(json!({ "op": "add", "path": novel, "value": { "type": "string" } }));
-    // The server has taken it in when it takes the field.
+    // The definition is active once the server accepts the field.
     until("the field is known", || {
         let spec = format!("{EMAILS}\nnovel: x");
         harness.try_task_queue("novel", &spec)
@@ -255,6 +257,6 @@ async fn queues_of_one_database_share_its_connections() {
         )
         .await;
     assert_eq!(queues, 5);
-    // Two, and the one that listens for NOTIFY.
+    // Two connections, and one that listens for NOTIFY.
     assert!((1..=3).contains(&connections), "{connections}");
 }

@@ -12,8 +12,7 @@ fn worker_image(harness: &Harness, name: &str) -> String {
     deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
 }
 
-/// What the controllers of a cluster say when all pods are of the newest template, or when `old` more are
-/// not.
+/// The Deployment status when all pods have the newest template, plus `old` pods that do not.
 fn report_pods(harness: &Harness, name: &str, old: i64) {
     let deployment = harness.get("deployment", name);
     let wanted = deployment["spec"]["replicas"].as_i64().unwrap();
@@ -79,15 +78,15 @@ async fn a_new_worker_image_rolls_out_queue_by_queue_across_leaders() {
         assert_eq!(worker_image(&harness, name), "worker:1");
         harness.until_of(name, "Stalled", "False Succeeded").await;
     }
-    // Who waits has as many pods as its tasks ask for.
+    // A waiting queue still has as many pods as its tasks need.
     harness.db.enqueue_many(1000).await;
     harness.until_replicas(4).await;
     assert_eq!(worker_image(&harness, "emails"), "worker:1");
-    // Another leader finds the first of them under way.
+    // Another leader finds the first rollout in progress.
     second.stop().await;
     let _third = release(&harness, "worker:2").await;
     until_waiting(&harness, "b").await;
-    // What its TaskQueue asks for waits for nobody.
+    // A change of its own TaskQueue does not wait.
     harness.change(&json!({ "timeout": "2m" }));
     until_image(&harness, "emails", "worker:2").await;
     assert_eq!(worker_image(&harness, "b"), "worker:1");
