@@ -121,8 +121,8 @@ pub enum Violation {
     Untraced(i64),
     #[error("task {id} has evidence of {places} states at once")]
     InSeveralStates { id: i64, places: usize },
-    #[error("task {id}: task_state says {said}, which its evidence does not")]
-    WrongState { id: i64, said: String },
+    #[error("task {id}: task_state says {reported}, which its evidence does not")]
+    WrongState { id: i64, reported: String },
     #[error("task {0} is still open")]
     StillOpen(i64),
     #[error("task {id} used {attempt} attempts of {max}")]

@@ -112,15 +112,15 @@ fn one_state(task: &TaskEnd, demands: Demands, found: &mut Vec<Violation>) {
     if demands.drained && one.state == State::Open {
         found.push(Violation::StillOpen(id));
     }
-    if let Some(said) = &task.state {
+    if let Some(reported) = &task.state {
         let fits = match one.state {
-            State::Open => matches!(said.as_str(), "scheduled" | "available" | "running" | "retryable"),
-            State::Completed => said == "completed",
-            State::Dead => said == "dead",
-            State::Cancelled => said == "cancelled",
+            State::Open => matches!(reported.as_str(), "scheduled" | "available" | "running" | "retryable"),
+            State::Completed => reported == "completed",
+            State::Dead => reported == "dead",
+            State::Cancelled => reported == "cancelled",
         };
         if !fits {
-            found.push(Violation::WrongState { id, said: said.clone() });
+            found.push(Violation::WrongState { id, reported: reported.clone() });
         }
     }
 }
@@ -146,8 +146,8 @@ fn count_failures(end: &Final, found: &mut Vec<Violation>) -> Failures {
 fn attempts(task: &TaskEnd, runs: &[Run], failures: &Failures, found: &mut Vec<Violation>) {
     let id = task.id;
     let ran = runs.iter().map(|run| run.attempt).max().unwrap_or_default();
-    let said = task.evidence.iter().map(|evidence| evidence.attempt).max().unwrap_or_default();
-    let attempt = ran.max(said);
+    let reported = task.evidence.iter().map(|evidence| evidence.attempt).max().unwrap_or_default();
+    let attempt = ran.max(reported);
     if task.max_attempts < attempt {
         found.push(Violation::TooManyAttempts { id, attempt, max: task.max_attempts });
     }
@@ -239,8 +239,8 @@ fn audit(end: &Final, summary: &Summary, found: &mut Vec<Violation>) {
         found.push(Violation::Audit(format!("{t:?} does not add up")));
     }
     let counted = [end.tasks.len(), summary.completed, summary.dead, summary.cancelled, summary.open];
-    let said = [t.enqueued, t.completed, t.dead, t.cancelled, t.open];
-    if counted.iter().zip(said).any(|(counted, said)| usize::try_from(said) != Ok(*counted)) {
+    let reported = [t.enqueued, t.completed, t.dead, t.cancelled, t.open];
+    if counted.iter().zip(reported).any(|(counted, reported)| usize::try_from(reported) != Ok(*counted)) {
         found.push(Violation::Audit(format!("{t:?} is not what was counted: {summary}")));
     }
 }

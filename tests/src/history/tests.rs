@@ -19,11 +19,11 @@ fn good() -> (Vec<Event>, Final) {
     events.extend(run("a", 1, 1, 100, 500));
     events.extend(run("b", 1, 2, 200, 200));
     events.extend(run("c", 2, 1, 100, 500));
-    let task = |id, max_attempts, state, attempt, said: &str| TaskEnd {
+    let task = |id, max_attempts, state, attempt, reported: &str| TaskEnd {
         id,
         max_attempts,
         evidence: vec![Evidence { state, attempt }],
-        state: Some(said.into()),
+        state: Some(reported.into()),
     };
     let failure = |id, attempt| Failure { id, attempt, error: "HTTP 500".into() };
     let end = Final {
@@ -98,7 +98,7 @@ fn a_task_in_no_state_or_in_two_or_in_another() {
     };
     check(two, &Violation::InSeveralStates { id: 3, places: 2 });
     let other = |_: &mut Vec<Event>, end: &mut Final| end.tasks[0].state = Some("dead".into());
-    check(other, &Violation::WrongState { id: 1, said: "dead".into() });
+    check(other, &Violation::WrongState { id: 1, reported: "dead".into() });
 }
 
 #[test]

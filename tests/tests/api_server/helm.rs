@@ -223,21 +223,27 @@ fn installing_without_the_definition_fails_with_its_name() {
     let template =
         |more: &[&str]| helm("template", "ops", "{}", &[&["--set", "checkDefinition=true"], more].concat());
     let output = template(&[]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("install the chart rowlock-crds first"), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && message.contains("install the chart rowlock-crds first"),
+        "{message}"
+    );
     assert!(template(&["--api-versions", "rowlock.dev/v1alpha1/TaskQueue"]).status.success());
 }
 
 #[test]
 fn the_role_binding_in_the_notes_has_a_name_that_the_chart_does_not_use() {
     let output = helm("install", "ops", "namespaces: [shop]", &["--dry-run=client"]);
-    let said = String::from_utf8(output.stdout).unwrap();
+    let message = String::from_utf8(output.stdout).unwrap();
     let objects = objects("namespaces: [shop]");
     let role = variable(&objects, "ROWLOCK_CLUSTER_ROLE").unwrap();
     // The condition Forbidden prints the same.
     let by_hand = format!("{role}-by-hand");
-    assert!(said.contains(&format!("kubectl create rolebinding {by_hand} -n NAMESPACE")), "{said}");
-    assert!(said.contains(&format!("--clusterrole={role} --serviceaccount=ops:rowlock-operator")), "{said}");
+    assert!(message.contains(&format!("kubectl create rolebinding {by_hand} -n NAMESPACE")), "{message}");
+    assert!(
+        message.contains(&format!("--clusterrole={role} --serviceaccount=ops:rowlock-operator")),
+        "{message}"
+    );
     let bindings = bindings(&objects);
     assert!(bindings.iter().any(|(namespace, _)| namespace == "shop"), "{bindings:?}");
     assert!(bindings.iter().all(|(_, name)| *name != by_hand), "{bindings:?}");
@@ -277,7 +283,7 @@ fn invalid_values_are_refused_with_their_name() {
         ("enable: true", "'enable' not allowed"),
     ] {
         let output = helm("template", "ops", values, &[]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains(says), "{values}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && message.contains(says), "{values}: {message}");
     }
 }

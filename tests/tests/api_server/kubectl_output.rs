@@ -27,7 +27,7 @@ fn a_new_task_queue_is_not_ready_yet() {
     assert_eq!(stored["status"], expected);
     let waited =
         kubectl(&["wait", "tq/emails", "-n", &namespace, "--for=condition=Ready", "--timeout=100ms"]);
-    assert!(!waited.content);
+    assert!(!waited.succeeded);
 }
 
 #[test]
@@ -78,11 +78,11 @@ fn workers_cannot_be_scaled_as_if_they_were_pods() {
     let scaled = kubectl(&["scale", "tq/emails", "-n", &namespace, "--replicas=3"]);
     let cure = "spec.workers.replicas: Invalid value: \"object\": is only for scaling from outside; set \
                 workers.scaling to External, or take replicas out";
-    assert!(!scaled.content && scaled.err.contains(cure), "{scaled:?}");
+    assert!(!scaled.succeeded && scaled.err.contains(cure), "{scaled:?}");
     // An autoscaler shows this error and does nothing.
     let read = kubectl(&["get", "tq", "emails", "-n", &namespace, "--subresource=scale"]);
     let absent = "the spec replicas field \".spec.workers.replicas\" does not exist";
-    assert!(!read.content && read.err.contains(absent), "{read:?}");
+    assert!(!read.succeeded && read.err.contains(absent), "{read:?}");
     let stored = ok(&["get", "tq", "emails", "-n", &namespace, "-o", "jsonpath={.spec.workers}"], "");
     assert_eq!(stored, r#"{"autoscaling":{},"total":10}"#);
 }
@@ -101,8 +101,8 @@ fn the_scale_subresource_counts_pods() {
         (&scale["spec"], &scale["status"]),
         (&json!({ "replicas": 3 }), &json!({ "replicas": 4, "selector": "a=b" }))
     );
-    let said = kubectl(&["scale", "tq/emails", "-n", &namespace, "--replicas=10001"]);
-    assert!(said.err.contains("should be less than or equal to 10000"), "{said:?}");
+    let text = kubectl(&["scale", "tq/emails", "-n", &namespace, "--replicas=10001"]);
+    assert!(text.err.contains("should be less than or equal to 10000"), "{text:?}");
 }
 
 #[test]

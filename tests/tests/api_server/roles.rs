@@ -29,11 +29,11 @@ fn editors_change_task_queues_and_only_the_operator_writes_the_status() {
         }
     }
     let may = |user: &str, verb: &str| {
-        kubectl(&["auth", "can-i", verb, "tq", "-n", &namespace, "--as", user]).content
+        kubectl(&["auth", "can-i", verb, "tq", "-n", &namespace, "--as", user]).succeeded
     };
     let may_status = |user: &str, verb: &str| {
         kubectl(&["auth", "can-i", verb, "tq", "--subresource=status", "-n", &namespace, "--as", user])
-            .content
+            .succeeded
     };
     for verb in ["get", "list", "watch"] {
         assert!(may("vera", verb) && may("edgar", verb), "{verb}");
@@ -46,7 +46,8 @@ fn editors_change_task_queues_and_only_the_operator_writes_the_status() {
         assert!(!may_status("edgar", verb), "{verb}");
     }
     let may_scale = |user: &str, verb: &str| {
-        kubectl(&["auth", "can-i", verb, "tq", "--subresource=scale", "-n", &namespace, "--as", user]).content
+        kubectl(&["auth", "can-i", verb, "tq", "--subresource=scale", "-n", &namespace, "--as", user])
+            .succeeded
     };
     assert!(may_scale("vera", "get") && !may_scale("vera", "patch"));
     assert!(may_scale("edgar", "patch") && may_scale("edgar", "update"));

@@ -17,9 +17,9 @@ fn rust(manifest: &str) -> String {
 
 /// The API server's errors for the manifests that it refuses, in order, and the number that it accepts.
 fn api(manifests: &[String]) -> (Vec<String>, usize) {
-    let said = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &manifests.join("---\n"));
-    let refusals = said.err.lines().map(bare).collect();
-    (refusals, said.out.lines().filter(|line| line.contains(" created ")).count())
+    let message = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &manifests.join("---\n"));
+    let refusals = message.err.lines().map(bare).collect();
+    (refusals, message.out.lines().filter(|line| line.contains(" created ")).count())
 }
 
 /// An error without the text that kubectl adds, and without the note about unchecked rules.
@@ -33,17 +33,21 @@ fn bare(line: &str) -> String {
 }
 
 /// The API server's errors according to the table.
-fn expected(case: &Case, said: &str) -> String {
+fn expected(case: &Case, message: &str) -> String {
     let lines: Vec<&str> = case.api.lines().collect();
     // kubectl puts brackets around several errors, and around one with the note.
-    if lines.len() > 1 || said.starts_with('[') { format!("[{}]", lines.join(", ")) } else { lines.concat() }
+    if lines.len() > 1 || message.starts_with('[') {
+        format!("[{}]", lines.join(", "))
+    } else {
+        lines.concat()
+    }
 }
 
 fn assert_refused(cases: &[Case]) {
     let manifests: Vec<String> = cases.iter().map(Case::manifest).collect();
     let (refusals, accepted) = api(&manifests);
-    for ((case, manifest), said) in cases.iter().zip(&manifests).zip(&refusals) {
-        assert_eq!(*said, expected(case, said), "{manifest}");
+    for ((case, manifest), message) in cases.iter().zip(&manifests).zip(&refusals) {
+        assert_eq!(*message, expected(case, message), "{manifest}");
     }
     assert_eq!((refusals.len(), accepted), (cases.len(), 0));
 }
@@ -149,8 +153,8 @@ fn lists_and_strings_have_the_same_limits_in_dev_and_cluster() {
     }
     let (refusals, accepted) = api(&past);
     assert_eq!((refusals.len(), accepted), (5, 0));
-    for (said, why) in refusals.iter().zip(["Too many", "Too many", "Too many", "Too long", "Too long"]) {
-        assert!(said.contains(why), "{said}");
+    for (message, why) in refusals.iter().zip(["Too many", "Too many", "Too many", "Too long", "Too long"]) {
+        assert!(message.contains(why), "{message}");
     }
 }
 

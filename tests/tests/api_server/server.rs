@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 const FOLDER: &str = "rowlock-api-server-";
 
 /// A busy machine with two slow cores needs a tenth of it.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How often a starting server is polled.
 const POLL: Duration = Duration::from_millis(50);
@@ -69,7 +69,7 @@ fn start() -> Result<Server> {
         fs::create_dir(&folder)?;
         match start_in(&programs, &folder) {
             Ok(server) => return Ok(server),
-            Err(error) if tried == TRIES || since.elapsed() > PATIENCE => return Err(error),
+            Err(error) if tried == TRIES || since.elapsed() > TIMEOUT => return Err(error),
             Err(_) => (),
         }
     }
@@ -99,7 +99,7 @@ fn start_in(programs: &Programs, folder: &Path) -> Result<Server> {
     let since = Instant::now();
     while let Err(answer) = crate::kubectl::ready(&server) {
         let log = folder.join("apiserver.log");
-        ensure!(since.elapsed() < PATIENCE, "the API server is not ready: {answer} (log: {})", log.display());
+        ensure!(since.elapsed() < TIMEOUT, "the API server is not ready: {answer} (log: {})", log.display());
         if apiserver.poll()?.is_some() {
             let text = fs::read_to_string(&log)?;
             let last = text.lines().last().unwrap_or_default();

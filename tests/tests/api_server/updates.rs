@@ -17,8 +17,8 @@ fn queue(namespace_name: &str, spec: &str) -> String {
 /// The result of a change of the spec, given as JSON.
 fn change(namespace: &str, spec: &str) -> String {
     let patch = format!("{{\"spec\": {spec}}}");
-    let said = kubectl(&["patch", "tq", "emails", "-n", namespace, "--type=merge", "-p", &patch]);
-    if said.content { String::new() } else { said.err }
+    let message = kubectl(&["patch", "tq", "emails", "-n", namespace, "--type=merge", "-p", &patch]);
+    if message.succeeded { String::new() } else { message.err }
 }
 
 #[test]
@@ -56,9 +56,9 @@ fn all_other_fields_can_change() {
     ] {
         assert_eq!(change(&namespace, spec), "", "{spec}");
     }
-    let said = change(&namespace, r#"{"workers": {"replicas": 3}}"#);
-    assert!(said.contains("spec.workers.replicas: "), "{said}");
+    let message = change(&namespace, r#"{"workers": {"replicas": 3}}"#);
+    assert!(message.contains("spec.workers.replicas: "), "{message}");
     // The rules apply to the whole object after a change.
-    let said = change(&namespace, r#"{"workers": {"autoscaling": {"min": 1}}}"#);
-    assert!(said.contains("spec.workers.autoscaling.min: "), "{said}");
+    let message = change(&namespace, r#"{"workers": {"autoscaling": {"min": 1}}}"#);
+    assert!(message.contains("spec.workers.autoscaling.min: "), "{message}");
 }

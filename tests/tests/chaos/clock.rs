@@ -13,7 +13,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    DRAIN_PATIENCE,
+    DRAIN_TIMEOUT,
     fleet::{Journal, now, send},
     harness::{Harness, HarnessConfig, QUEUE, assert_no_violations, from_env},
     producer,
@@ -166,7 +166,7 @@ async fn run_scenario(harness: &Harness, clock: &Clock, seed: u64, steps: &[Step
     for producer in producers {
         producer.stop().await?;
     }
-    harness.wait_until_drained(DRAIN_PATIENCE).await?;
+    harness.wait_until_drained(DRAIN_TIMEOUT).await?;
     harness.fleet.end().await?;
     let end = observe(&harness.url, QUEUE).await?;
     let log = parse(&read_all(&harness.logs())?);

@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    DRAIN_PATIENCE,
+    DRAIN_TIMEOUT,
     fleet::send,
     harness::{Harness, HarnessConfig, QUEUE, assert_no_violations, connect, declaration, from_env},
     producer,
@@ -50,7 +50,7 @@ async fn run_scenario(harness: &Harness, seed: u64) -> Result<()> {
     for producer in producers {
         producer.stop().await?;
     }
-    harness.wait_until_drained(DRAIN_PATIENCE).await?;
+    harness.wait_until_drained(DRAIN_TIMEOUT).await?;
     stop.cancel();
     let samples = watching.await??;
     harness.fleet.end().await?;

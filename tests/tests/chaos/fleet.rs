@@ -30,7 +30,7 @@ const FENCED: i32 = 3;
 /// The worker's log line if it ended without leaving.
 const NOT_LEFT: &str = "the leases run out by themselves";
 /// A drain ends when all running tasks have finished; the slowest handler takes some seconds.
-const END_PATIENCE: Duration = Duration::from_secs(30);
+const END_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 struct Slot {
@@ -230,7 +230,7 @@ impl Fleet {
                     send(pid, Signal::SIGTERM);
                 }
                 // A second signal would abort: wait for the end of this drain.
-                for _ in 0..END_PATIENCE.as_millis() / 100 {
+                for _ in 0..END_TIMEOUT.as_millis() / 100 {
                     if (0..self.instances()).all(|slot| self.worker(slot).is_none()) {
                         return;
                     }
@@ -238,7 +238,7 @@ impl Fleet {
                 }
             }
         };
-        tokio::time::timeout(END_PATIENCE * 2, drained).await.context("the workers do not drain")?;
+        tokio::time::timeout(END_TIMEOUT * 2, drained).await.context("the workers do not drain")?;
         for pid in (0..self.instances()).filter_map(|slot| self.handler(slot)) {
             self.kill(pid);
         }

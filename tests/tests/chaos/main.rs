@@ -23,7 +23,7 @@ use rowlock_tests::{
 /// Long enough for every kind of fault to happen several times.
 const SECONDS: u64 = 120;
 /// Time after the last fault: a lease must expire, its expiry must be noticed, and the last retries must run.
-const DRAIN_PATIENCE: Duration = Duration::from_mins(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_mins(2);
 const PRODUCERS: u64 = 3;
 const TOTAL: u32 = 24;
 /// How many violations are shown.
@@ -47,7 +47,7 @@ async fn run_scenario(harness: &mut Harness, duration: Duration, seed: u64) -> R
     for producer in producers {
         producer.stop().await?;
     }
-    harness.wait_until_drained(DRAIN_PATIENCE).await?;
+    harness.wait_until_drained(DRAIN_TIMEOUT).await?;
     harness.fleet.end().await?;
     let end = observe(&harness.url, QUEUE).await?;
     let log = parse(&read_all(&harness.logs())?);

@@ -74,7 +74,7 @@ impl Proxy {
     }
 
     /// Starts or stops holding back answers with payloads.
-    pub(crate) fn hold_bodies(&self, holds: bool) {
+    pub(crate) fn hold_payloads(&self, holds: bool) {
         self.orders.holds.send_replace(holds);
     }
 
@@ -130,8 +130,8 @@ async fn requests(
         if n == 0 {
             return Ok(());
         }
-        let said = |text: &str| chunk[..n].windows(text.len()).any(|window| window == text.as_bytes());
-        let which = || STATEMENTS.iter().position(|(_, text)| said(text));
+        let answer = |text: &str| chunk[..n].windows(text.len()).any(|window| window == text.as_bytes());
+        let which = || STATEMENTS.iter().position(|(_, text)| answer(text));
         match chunk[0] {
             // Parse gives a statement a name; a later Bind or Execute with that name belongs to the same
             // statement.
@@ -169,7 +169,7 @@ async fn answers(
     // Up to here the messages in `held` are complete and inspected.
     let mut whole = 0;
     let mut executed = false;
-    let mut bodies = false;
+    let mut payloads = false;
     loop {
         if from.read_buf(&mut held).await? == 0 {
             return Ok(());
@@ -190,7 +190,7 @@ async fn answers(
                         orders.lost[statement].fetch_add(1, Ordering::SeqCst);
                         return Ok(());
                     }
-                    bodies = statement == Some(FETCH);
+                    payloads = statement == Some(FETCH);
                     executed = false;
                 }
                 _ => (),
@@ -202,7 +202,7 @@ async fn answers(
             0 < orders.due[statement].load(Ordering::SeqCst) || (statement == FETCH && *orders.holds.borrow())
         });
         let ready = held[..whole].last_chunk::<6>().is_some_and(|last| last[0] == b'Z');
-        if std::mem::take(&mut bodies) && *orders.holds.borrow() {
+        if std::mem::take(&mut payloads) && *orders.holds.borrow() {
             orders.held.send_replace(true);
             orders.holds.subscribe().wait_for(|holds| !holds).await?;
         }

@@ -14,7 +14,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    DRAIN_PATIENCE,
+    DRAIN_TIMEOUT,
     fleet::{Journal, now, send},
     harness::{Harness, HarnessConfig, QUEUE, assert_no_violations},
 };
@@ -35,7 +35,7 @@ async fn an_instance_stopped_before_its_attempts_starts_none_after_resuming() ->
 
 async fn run_scenario(harness: &Harness) -> Result<()> {
     let mut watching = PgConnection::connect(&harness.url).await?;
-    harness.proxy.hold_bodies(true);
+    harness.proxy.hold_payloads(true);
     enqueue(harness, &mut watching).await?;
     timeout(CLAIMED_WITHIN, harness.proxy.held()).await??;
     let workers: Vec<_> =
@@ -47,14 +47,14 @@ async fn run_scenario(harness: &Harness) -> Result<()> {
     let tokens: Vec<i64> =
         sqlx::query_scalar("select token from rowlock.lease").fetch_all(&mut watching).await?;
     // The payloads now wait in the sockets of the stopped instances.
-    harness.proxy.hold_bodies(false);
+    harness.proxy.hold_payloads(false);
     sleep(STOPPED).await;
     for (pid, name) in &workers {
         // A fast one may return before another has left.
         harness.fleet.note(&Event::InstanceFailed { name: name.clone() })?;
         send(*pid, Signal::SIGCONT);
     }
-    harness.wait_until_drained(DRAIN_PATIENCE).await?;
+    harness.wait_until_drained(DRAIN_TIMEOUT).await?;
     harness.fleet.end().await?;
     let end = observe(&harness.url, QUEUE).await?;
     let log = parse(&read_all(&harness.logs())?);

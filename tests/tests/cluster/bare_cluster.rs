@@ -35,10 +35,11 @@ async fn five_minutes_on_a_cluster_as_the_readme_says() -> Result<()> {
     let mut url = server.clone();
     url.set_host(Some(&route.at.ip().to_string()))?;
     let script = script()?;
-    let bash =
-        tokio::task::spawn_blocking(move || run(&fresh, &script, url.as_str()).map(|said| (fresh, said)));
-    let (fresh, said) = bash.await??;
-    ensure!(said.contains("condition met") && said.contains("10000"), "{said}");
+    let bash = tokio::task::spawn_blocking(move || {
+        run(&fresh, &script, url.as_str()).map(|message| (fresh, message))
+    });
+    let (fresh, message) = bash.await??;
+    ensure!(message.contains("condition met") && message.contains("10000"), "{message}");
     until("all is done and the pods are gone", || async {
         let done: i64 = db.one("select coalesce(sum(completed), 0)::bigint from rowlock.audit()").await;
         let pods = kubectl(&fresh, &["get", "pods", "-n", "shop", "-o", "name"])?;
@@ -84,7 +85,7 @@ fn run(cluster: &Cluster, script: &str, url: &str) -> Result<String> {
         .env("PGHOSTADDR", "127.0.0.1")
         .output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (said, complained) = (text(&output.stdout), text(&output.stderr));
-    ensure!(output.status.success(), "{complained}\n{said}");
-    Ok(said)
+    let (message, complained) = (text(&output.stdout), text(&output.stderr));
+    ensure!(output.status.success(), "{complained}\n{message}");
+    Ok(message)
 }

@@ -26,8 +26,8 @@ async fn a_new_handler_that_cannot_start_is_named_and_the_old_pods_continue() ->
             (mode("deaf"), "NotListening", "$PORT"),
         ] {
             handler(harness, &change);
-            let said = harness.until_condition("HandlerHealthy", &format!("False {reason}")).await?;
-            ensure!(said.contains(word), "{reason}: {said}");
+            let message = harness.until_condition("HandlerHealthy", &format!("False {reason}")).await?;
+            ensure!(message.contains(word), "{reason}: {message}");
             let done = harness.completed().await?;
             harness.enqueue(20, &json!({ "ms": 100 })).await?;
             harness.until_completed(done + 20).await?;
@@ -52,8 +52,8 @@ async fn a_crash_looping_handler_is_named_and_its_tasks_wait_for_a_fix() -> Resu
             .task_queue(&json!({ "template": { "spec": { "containers": [harness.handler(&crash)] } } }))?;
         harness.wait_ready();
         harness.enqueue(100, &json!({ "ms": 100 })).await?;
-        let said = harness.until_condition("HandlerHealthy", "False CrashLooping").await?;
-        ensure!(said.contains("handler") && said.contains("exit code 1"), "{said}");
+        let message = harness.until_condition("HandlerHealthy", "False CrashLooping").await?;
+        ensure!(message.contains("handler") && message.contains("exit code 1"), "{message}");
         harness.until_condition("Ready", "False CrashLooping").await?;
         // Only one such pod is created.
         harness.until_replicas(|replicas| replicas == 1).await?;

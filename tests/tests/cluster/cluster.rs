@@ -19,7 +19,7 @@ use crate::pod_network::PodNetwork;
 pub(crate) const OPERATOR: &str = "rowlock";
 
 /// A cluster on this machine starts in 8 s; others may be starting, too.
-const PATIENCE: Duration = Duration::from_mins(3);
+const TIMEOUT: Duration = Duration::from_mins(3);
 
 const POLL: Duration = Duration::from_millis(100);
 
@@ -166,8 +166,8 @@ pub(crate) fn bare(kind: &str) -> Result<Cluster> {
 
 /// Builds missing programs and reports it.
 fn programs<const N: usize>(names: [&str; N]) -> Result<[PathBuf; N]> {
-    let said = script("build.sh", &names)?;
-    let paths: Vec<PathBuf> = said.lines().map(PathBuf::from).collect();
+    let message = script("build.sh", &names)?;
+    let paths: Vec<PathBuf> = message.lines().map(PathBuf::from).collect();
     paths.try_into().ok().context("tests/cluster/build.sh names each program")
 }
 
@@ -191,7 +191,7 @@ fn start(kind: &str) -> Result<Own> {
     let since = Instant::now();
     while !state.join("ready").exists() {
         let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
-        ensure!(process.poll()?.is_none() && since.elapsed() < PATIENCE, "no cluster: {log}");
+        ensure!(process.poll()?.is_none() && since.elapsed() < TIMEOUT, "no cluster: {log}");
         std::thread::sleep(POLL);
     }
     let mut load = vec!["load", name.as_str()];
@@ -218,8 +218,8 @@ fn images() -> Result<Vec<String>> {
     }
     let folder = programs.parent().context("a target folder")?.join("images");
     let (programs, to) = (programs.display().to_string(), folder.display().to_string());
-    let said = script("images.sh", &[&programs, &to])?;
-    Ok(said.lines().map(|name| folder.join(name).display().to_string()).collect())
+    let message = script("images.sh", &[&programs, &to])?;
+    Ok(message.lines().map(|name| folder.join(name).display().to_string()).collect())
 }
 
 fn launch(name: &str, folder: &Path) -> Launch {

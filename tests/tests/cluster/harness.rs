@@ -21,7 +21,7 @@ use crate::cluster::cluster;
 use crate::journal::{Journal, now};
 use crate::kubectl::{kubectl, kubectl_with};
 use crate::pod_network::Route;
-pub(crate) use crate::polling::{PATIENCE, until};
+pub(crate) use crate::polling::{TIMEOUT, until};
 
 /// The `TaskQueue` and its queue.
 pub(crate) const NAME: &str = "emails";
@@ -205,8 +205,8 @@ impl Harness {
     /// Waits until a condition has this status and reason; returns its message.
     pub(crate) async fn until_condition(&self, type_: &str, expected: &str) -> Result<String> {
         until(&format!("{type_} is {expected}"), || async {
-            let (said, message) = self.condition(type_).await?;
-            ensure!(said == expected, "{said}: {message}");
+            let (answer, message) = self.condition(type_).await?;
+            ensure!(answer == expected, "{answer}: {message}");
             Ok(message)
         })
         .await
@@ -344,8 +344,8 @@ impl Harness {
             ],
         ] {
             if failed {
-                let said = kubectl_with(&[args, &["-n", &self.namespace]].concat(), "");
-                eprintln!("{}", said.unwrap_or_else(|error| error));
+                let answer = kubectl_with(&[args, &["-n", &self.namespace]].concat(), "");
+                eprintln!("{}", answer.unwrap_or_else(|error| error));
             }
         }
         kubectl(&["delete", "namespace", &self.namespace, "--wait=false", "--ignore-not-found"]);

@@ -23,7 +23,7 @@ pub(crate) struct Notes {
     file: Arc<Mutex<File>>,
     pub(crate) path: PathBuf,
     /// Events of handlers, to recognize repeated ones.
-    said: Arc<Mutex<HashSet<String>>>,
+    recorded: Arc<Mutex<HashSet<String>>>,
     /// The number of connections that each handler has opened.
     opened: Arc<Mutex<HashMap<u32, u32>>>,
 }
@@ -31,7 +31,7 @@ pub(crate) struct Notes {
 impl Notes {
     fn open(path: &Path) -> Result<Self> {
         let file = Arc::new(Mutex::new(File::create(path)?));
-        Ok(Self { file, path: path.to_owned(), said: Arc::default(), opened: Arc::default() })
+        Ok(Self { file, path: path.to_owned(), recorded: Arc::default(), opened: Arc::default() })
     }
 
     pub(crate) fn note(&self, event: &Event) {
@@ -39,7 +39,7 @@ impl Notes {
     }
 
     fn line_once(&self, line: &str) {
-        if lock(&self.said).insert(line.to_owned()) {
+        if lock(&self.recorded).insert(line.to_owned()) {
             self.line(line);
         }
     }

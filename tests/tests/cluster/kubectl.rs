@@ -36,8 +36,8 @@ pub(crate) fn leader() -> String {
 /// # Panics
 /// If it fails.
 pub(crate) fn helm(args: &[&str]) -> String {
-    let said = run(&cluster().helm, &cluster().kubeconfig, args, "");
-    said.unwrap_or_else(|error| panic!("helm {args:?}: {error}"))
+    let message = run(&cluster().helm, &cluster().kubeconfig, args, "");
+    message.unwrap_or_else(|error| panic!("helm {args:?}: {error}"))
 }
 
 pub(crate) fn run(program: &Path, kubeconfig: &Path, args: &[&str], input: &str) -> Said {

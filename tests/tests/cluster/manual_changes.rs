@@ -95,8 +95,8 @@ async fn a_changed_password_is_read_from_the_secret_while_tasks_run() -> Result<
         // Kubernetes takes up to a minute to change their files. Open connections stay open in the meantime.
         until("both workers have the new URL", || async {
             let selector = format!("rowlock.dev/task-queue={NAME}");
-            let said = harness.kubectl(&["logs", "-l", &selector, "-c", "worker", "--tail=-1"]);
-            let having = said.matches("the database's URL or CA has changed").count();
+            let text = harness.kubectl(&["logs", "-l", &selector, "-c", "worker", "--tail=-1"]);
+            let having = text.matches("the database's URL or CA has changed").count();
             ensure!(having == 2, "{having}");
             Ok(())
         })
@@ -170,8 +170,8 @@ async fn a_second_task_queue_for_the_same_queue_is_refused_and_the_first_continu
         harness.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
             "metadata": { "name": "second" }, "spec": spec }))?;
         harness.kubectl(&["wait", "--for=condition=Stalled", "tq/second", "--timeout=180s"]);
-        let said = harness.kubectl(&["get", "tq", "second", "-o", "jsonpath={.status.conditions}"]);
-        ensure!(said.contains("OwnedByAnother") && said.contains(&format!("`{NAME}`")), "{said}");
+        let text = harness.kubectl(&["get", "tq", "second", "-o", "jsonpath={.status.conditions}"]);
+        ensure!(text.contains("OwnedByAnother") && text.contains(&format!("`{NAME}`")), "{text}");
         harness.enqueue(100, &json!({})).await?;
         harness.until_drained().await?;
         let total = harness.count("select total_workers::bigint from rowlock.queue").await?;

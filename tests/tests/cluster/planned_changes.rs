@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{OPERATOR, cluster};
-use crate::harness::{Harness, NAME, PATIENCE, exclusively};
+use crate::harness::{Harness, NAME, TIMEOUT, exclusively};
 use crate::kubectl::{helm, kubectl};
 
 /// A task takes one of these.
@@ -107,7 +107,7 @@ async fn rolled_out(harness: &Harness, name: &str, value: &str) -> Result<()> {
         Ok(())
     })
     .await?;
-    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+    let timeout = format!("--timeout={}s", TIMEOUT.as_secs());
     harness.kubectl(&["rollout", "status", &format!("deployment/{NAME}"), &timeout]);
     Ok(())
 }
@@ -119,9 +119,9 @@ async fn drain(harness: &Harness) -> Result<()> {
         let node = node.clone();
         move || kubectl(&["drain", &node, "--ignore-daemonsets", "--timeout=170s"])
     });
-    let said = drained.await;
+    let message = drained.await;
     tokio::task::spawn_blocking(move || kubectl(&["uncordon", &node])).await?;
-    said?;
+    message?;
     harness.until_pods(2).await?;
     Ok(())
 }

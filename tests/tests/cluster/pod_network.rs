@@ -75,7 +75,7 @@ impl Route {
         Self { at, open, accepting }
     }
 
-    /// Closes all connections and refuses new ones until `open` is called.
+    /// If not `open`, closes all connections and refuses new ones.
     pub(crate) fn let_through(&self, open: bool) {
         self.open.send_replace(open);
     }

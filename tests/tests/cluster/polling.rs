@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 /// A busy machine with two slow cores needs a tenth of it.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(3);
 
 /// Even with steady progress the wait ends after this time.
 const LONGEST: Duration = Duration::from_mins(10);
@@ -25,7 +25,7 @@ where
     loop {
         match holds().await {
             Ok(answer) => return Ok(answer),
-            Err(instead) if PATIENCE < since.elapsed() || LONGEST < began.elapsed() => {
+            Err(instead) if TIMEOUT < since.elapsed() || LONGEST < began.elapsed() => {
                 return Err(instead.context(format!("waited in vain until {what}")));
             }
             Err(instead) => {

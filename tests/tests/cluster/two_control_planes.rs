@@ -59,8 +59,8 @@ async fn test(harness: &Harness, other: &Other<'_>) -> Result<()> {
     let route = Route::to(&other.cluster.pod_network, port)?;
     declare(harness, other, route.at)?;
     other.kubectl(&["wait", "--for=condition=Stalled", &format!("tq/{NAME}"), "--timeout=180s"], "")?;
-    let said = other.kubectl(&["describe", "tq"], "")?;
-    ensure!(said.contains("OwnedByAnother"), "{said}");
+    let message = other.kubectl(&["describe", "tq"], "")?;
+    ensure!(message.contains("OwnedByAnother"), "{message}");
     harness.enqueue(100, &json!({})).await?;
     harness.until_drained().await?;
     let found = other.kubectl(&["get", "pods", "-o", "name"], "")?;
@@ -68,7 +68,7 @@ async fn test(harness: &Harness, other: &Other<'_>) -> Result<()> {
     harness.enqueue(MANY, &json!({ "ms": 500 })).await?;
     harness.until_pods(2).await?;
     // The command that the condition prints.
-    let words = printed_command(&said, "annotate");
+    let words = printed_command(&message, "annotate");
     other.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
     harness.until_condition("Stalled", "True OwnedByAnother").await?;
     harness.until_no_pods().await?;

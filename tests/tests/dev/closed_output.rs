@@ -47,8 +47,8 @@ async fn a_command_completes_although_its_reader_exited() {
     for arguments in COMMANDS {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
-        let said = Said::of(&command(&home, &test, &id, arguments).stdout(writer).output().unwrap());
-        assert_eq!((said.code, said.err.as_str()), (0, ""), "{arguments:?}");
+        let printed = Said::of(&command(&home, &test, &id, arguments).stdout(writer).output().unwrap());
+        assert_eq!((printed.code, printed.err.as_str()), (0, ""), "{arguments:?}");
     }
 }
 
@@ -60,8 +60,8 @@ async fn all_tasks_are_cancelled_although_the_reader_exited() {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     let arguments = ["cancel", &ids[0], &ids[1], &ids[2]];
-    let said = Said::of(&command(&home, &test, "", &arguments).stdout(writer).output().unwrap());
-    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    let printed = Said::of(&command(&home, &test, "", &arguments).stdout(writer).output().unwrap());
+    assert_eq!((printed.code, printed.err.as_str()), (0, ""));
     assert!(ids.iter().all(|id| home.state(id) == "cancelled"));
 }
 
@@ -70,10 +70,13 @@ async fn a_result_that_cannot_be_written_is_a_failure() {
     let (test, home, id) = with_dead().await;
     for arguments in COMMANDS {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let said = Said::of(&command(&home, &test, &id, arguments).stdout(full).output().unwrap());
-        assert_eq!(said.code, 1, "{arguments:?}: {said:?}");
-        assert!(said.err.contains("standard output cannot be written: No space left on device"), "{said:?}");
-        assert!(said.err.contains("was carried out"), "{said:?}");
+        let printed = Said::of(&command(&home, &test, &id, arguments).stdout(full).output().unwrap());
+        assert_eq!(printed.code, 1, "{arguments:?}: {printed:?}");
+        assert!(
+            printed.err.contains("standard output cannot be written: No space left on device"),
+            "{printed:?}"
+        );
+        assert!(printed.err.contains("was carried out"), "{printed:?}");
     }
 }
 

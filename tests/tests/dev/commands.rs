@@ -52,7 +52,7 @@ async fn the_details_of_a_task_show_every_error_and_its_payload() {
         "payload   {\"do\": \"ok\"}",
     ];
     for line in lines {
-        assert!(details.lines().any(|said| said == line), "{line:?} is not in\n{details}");
+        assert!(details.lines().any(|printed| printed == line), "{line:?} is not in\n{details}");
     }
     assert!(details.contains("attempt 1: no such address"), "{details}");
     let value = home.json(&["task", &ids[0]]);
@@ -112,8 +112,8 @@ async fn a_payload_comes_from_standard_input_too() {
     let mut command = home.command(crate::harness::ROWLOCK, &["enqueue", "mail", "send", "-"]);
     command.stdin(std::fs::File::open(home.path().join("payload.json")).unwrap());
     command.env("ROWLOCK_DATABASE_URL", server::url(&test.name));
-    let said = crate::harness::Said::of(&command.output().unwrap());
-    let id = said.out.trim();
+    let printed = crate::harness::Said::of(&command.output().unwrap());
+    let id = printed.out.trim();
     assert!(home.ok(&["task", id]).ends_with("payload   {\"to\":   \"a\"}"), "as it was written");
     assert_eq!(home.json(&["task", id])["payload"], json!({"to": "a"}));
 }

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use crate::harness::{Home, Said};
 
-fn check(said: &Said, code: i32, message: &str) {
-    assert_eq!(said.code, code, "{said:?}");
-    assert!(said.err.contains(message), "{message:?} is not in {said:?}");
-    assert_eq!(said.out, "");
+fn check(printed: &Said, code: i32, message: &str) {
+    assert_eq!(printed.code, code, "{printed:?}");
+    assert!(printed.err.contains(message), "{message:?} is not in {printed:?}");
+    assert_eq!(printed.out, "");
 }
 
 #[test]
@@ -35,8 +35,12 @@ fn a_misspelt_variable_is_2_for_every_program() {
     for arguments in [&["status"][..], &["dev", "-f", "."], &["worker", "--queue", "mail"]] {
         let mut command = home.command(crate::harness::ROWLOCK, arguments);
         command.env("ROWLOCK_DATABASE_URI", "postgres://127.0.0.1:1/none");
-        let said = Said::of(&command.output().unwrap());
-        check(&said, 2, "ROWLOCK_DATABASE_URI is not one of Rowlock's; did you mean ROWLOCK_DATABASE_URL?");
+        let printed = Said::of(&command.output().unwrap());
+        check(
+            &printed,
+            2,
+            "ROWLOCK_DATABASE_URI is not one of Rowlock's; did you mean ROWLOCK_DATABASE_URL?",
+        );
     }
     // The variables of a Service named `rowlock` in a pod's namespace.
     let mut command = home.command(crate::harness::ROWLOCK, &["status"]);
@@ -49,12 +53,12 @@ fn a_misspelt_variable_is_2_for_every_program() {
 fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
     let home = Home::new();
     home.edit("perPod: 1", "perpod: 1");
-    let said = home.run(&["dev", "-f", "."]);
-    check(&said, 2, "./mail.yaml:7: spec.workers.perpod: is not a field here; did you mean `perPod`?");
+    let printed = home.run(&["dev", "-f", "."]);
+    check(&printed, 2, "./mail.yaml:7: spec.workers.perpod: is not a field here; did you mean `perPod`?");
     home.edit("perpod: 1", "scaling: Fixed, perPod: 1");
-    let said = home.run(&["dev", "-f", "."]);
+    let printed = home.run(&["dev", "-f", "."]);
     check(
-        &said,
+        &printed,
         2,
         "./mail.yaml:7: spec.workers.autoscaling: is only for scaling by the operator; take it out, or",
     );
@@ -103,22 +107,22 @@ async fn a_read_only_database_is_4_and_is_named_as_such() {
         check(&home.run(arguments), 4, "it takes no writes (default_transaction_read_only is on)");
     }
     for arguments in [&["status"][..], &["task", &id], &["tasks", "--state", "available"]] {
-        let said = home.run(arguments);
-        assert_eq!(said.code, 0, "{said:?}");
+        let printed = home.run(arguments);
+        assert_eq!(printed.code, 0, "{printed:?}");
     }
 }
 
 #[tokio::test]
 async fn a_wrong_url_or_certificate_is_not_reported_as_an_unreachable_server() {
     let home = Home::with_database("postgres://u:SECRET@127.0.0.1:1/none?ssl_mode=require");
-    let said = home.run(&["status"]);
-    check(&said, 4, "has a parameter `ssl_mode` that is not known: did you mean `sslmode`?");
-    assert!(!said.err.contains("hint") && !said.err.contains("SECRET"), "{said:?}");
+    let printed = home.run(&["status"]);
+    check(&printed, 4, "has a parameter `ssl_mode` that is not known: did you mean `sslmode`?");
+    assert!(!printed.err.contains("hint") && !printed.err.contains("SECRET"), "{printed:?}");
     let test = TestDb::new().await;
     let home = Home::with_database(&(server::url(&test.name) + "?sslmode=require"));
-    let said = home.run(&["status"]);
-    check(&said, 4, "the server does not speak TLS, and sslmode is require");
-    assert!(!said.err.contains("hint"), "{said:?}");
+    let printed = home.run(&["status"]);
+    check(&printed, 4, "the server does not speak TLS, and sslmode is require");
+    assert!(!printed.err.contains("hint"), "{printed:?}");
     check(
         &home.run(&["status", "--database-ca-file", "/nowhere"]),
         2,
@@ -149,12 +153,12 @@ async fn errors_are_json_with_output_json() {
     for (arguments, code) in
         [(vec!["status"], 4), (vec!["task", "one"], 2), (vec!["enqueue", "mail", "send", "{"], 2)]
     {
-        let said = home.run(&[&["--output", "json"], arguments.as_slice()].concat());
+        let printed = home.run(&[&["--output", "json"], arguments.as_slice()].concat());
         let mistake: Value =
-            serde_json::from_str(&said.err).unwrap_or_else(|error| panic!("{error}: {said:?}"));
-        assert_eq!((said.code, mistake["exit"].as_i64()), (code, Some(code.into())), "{said:?}");
-        assert!(mistake["error"].as_str().is_some_and(|error| !error.is_empty()), "{said:?}");
-        assert_eq!(said.out, "");
+            serde_json::from_str(&printed.err).unwrap_or_else(|error| panic!("{error}: {printed:?}"));
+        assert_eq!((printed.code, mistake["exit"].as_i64()), (code, Some(code.into())), "{printed:?}");
+        assert!(mistake["error"].as_str().is_some_and(|error| !error.is_empty()), "{printed:?}");
+        assert_eq!(printed.out, "");
     }
 }
 

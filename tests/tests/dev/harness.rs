@@ -18,7 +18,7 @@ pub(crate) const ROWLOCK: &str = env!("CARGO_BIN_EXE_rowlock-tests-guard");
 const HANDLER: &str = include_str!("handler.py");
 
 /// On an idle machine nothing takes a tenth of it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// The interval of polling for files, processes and output of commands.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
@@ -152,15 +152,15 @@ impl Home {
 
     /// The output of a command that must succeed.
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
-        let said = self.run(arguments);
-        assert_eq!(said.code, 0, "{arguments:?}: {said:?}");
-        said.out.trim_end().to_owned()
+        let printed = self.run(arguments);
+        assert_eq!(printed.code, 0, "{arguments:?}: {printed:?}");
+        printed.out.trim_end().to_owned()
     }
 
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let all: Vec<&str> = arguments.iter().copied().chain(["--output", "json"]).collect();
-        let said = self.ok(&all);
-        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {said}"))
+        let printed = self.ok(&all);
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {printed}"))
     }
 
     /// Enqueues a task of the behaviour `what` and returns its id.
@@ -222,7 +222,7 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
         if let Some(found) = look() {
             return found;
         }
-        assert!(since.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(since.elapsed() < TIMEOUT, "not within {TIMEOUT:?}: {what}");
         std::thread::sleep(LOOK_PAUSE);
     }
 }

@@ -81,12 +81,12 @@ fn a_port_that_is_taken_is_named_at_once() {
     let address = taken.local_addr().unwrap();
     let home = Home::new();
     let port = address.port().to_string();
-    let said = home.run(&["dev", "-f", ".", "--port", &port]);
-    assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.err.contains(&format!("port {port} is not free; choose another, or none")), "{said:?}");
-    let said = home.run(&["dev", "-f", ".", "--listen", &address.to_string()]);
-    assert_eq!(said.code, 2, "{said:?}");
-    assert!(said.err.contains(&format!("--listen {address}: Address already in use")), "{said:?}");
+    let output = home.run(&["dev", "-f", ".", "--port", &port]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.err.contains(&format!("port {port} is not free; choose another, or none")), "{output:?}");
+    let output = home.run(&["dev", "-f", ".", "--listen", &address.to_string()]);
+    assert_eq!(output.code, 2, "{output:?}");
+    assert!(output.err.contains(&format!("--listen {address}: Address already in use")), "{output:?}");
     home.assert_nothing_runs();
 }
 
@@ -118,9 +118,9 @@ fn as_anybody() {
     let mut command = home.command("setpriv", &arguments);
     // The folder where root has installed the server, so that nothing is downloaded.
     command.env("XDG_CACHE_HOME", "/var/cache").env("HOME", home.path()).env("TMPDIR", home.path());
-    let (code, said) = Dev::spawn(command).ended();
-    assert_eq!(code, 0, "{said}");
-    assert!(said.contains("3 enqueued, 3 completed, 0 dead, 0 lost"), "{said}");
+    let (code, output) = Dev::spawn(command).ended();
+    assert_eq!(code, 0, "{output}");
+    assert!(output.contains("3 enqueued, 3 completed, 0 dead, 0 lost"), "{output}");
     home.assert_nothing_runs();
 }
 
@@ -138,9 +138,9 @@ async fn json_output_has_all_endpoints_in_one_line() {
     let home = Home::with_database(&server::url(&test.name));
     let mut dev = home.begin(&["--output", "json"]);
     let line = dev.wait_for("metrics");
-    let said: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-    assert_eq!((&said["queues"], &said["databaseUrlFile"]), (&json!(["mail"]), &Value::Null));
-    assert!(said["metrics"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:")), "{line}");
+    let output: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    assert_eq!((&output["queues"], &output["databaseUrlFile"]), (&json!(["mail"]), &Value::Null));
+    assert!(output["metrics"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:")), "{line}");
     let all = dev.stop();
     assert!(!all.contains("queue     mail"), "{all}");
 }

@@ -46,9 +46,9 @@ async fn unfinished_requests_do_not_block_a_worker() {
     assert!(open < 100, "{open} files");
     drop(halves);
     worker.send(Signal::SIGTERM);
-    let (code, said) = worker.ended();
-    assert!(code == 0 && !said.contains("nothing is claimed until"), "{said}");
-    assert!(!said.contains("so nothing is claimed"), "{said}");
+    let (code, output) = worker.ended();
+    assert!(code == 0 && !output.contains("nothing is claimed until"), "{output}");
+    assert!(!output.contains("so nothing is claimed"), "{output}");
 }
 
 fn half(address: SocketAddr) -> TcpStream {

@@ -24,10 +24,10 @@ async fn the_first_ctrl_c_lets_running_tasks_finish() {
     until("the instance drains", || home.json(&["status"])[0]["allocated"] == 0);
     assert_eq!(home.state(&id), "running");
     home.go();
-    let (code, said) = dev.ended();
-    assert_eq!(code, 0, "{said}");
+    let (code, output) = dev.ended();
+    assert_eq!(code, 0, "{output}");
     // Before, each leaving instance warned that the database refused its heartbeats.
-    assert!(!said.contains("the database did not answer as it should"), "{said}");
+    assert!(!output.contains("the database did not answer as it should"), "{output}");
     home.assert_nothing_runs();
     assert_eq!(home.state(&id), "completed");
 }
@@ -40,9 +40,9 @@ async fn the_second_ctrl_c_releases_running_tasks_and_exits_immediately() {
     dev.send(Signal::SIGINT);
     dev.wait_for("stopping:");
     dev.send(Signal::SIGINT);
-    let (code, said) = dev.ended();
-    assert_eq!(code, 1, "{said}");
-    assert!(said.contains("stopped before all tasks had finished"), "{said}");
+    let (code, output) = dev.ended();
+    assert_eq!(code, 1, "{output}");
+    assert!(output.contains("stopped before all tasks had finished"), "{output}");
     home.assert_nothing_runs();
     let details = home.json(&["task", &id]);
     assert_eq!(

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{PATIENCE, eventually};
+use crate::harness::{TIMEOUT, eventually};
 
 /// How long the pipe of an ended command may be silent.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ impl Dev {
 
     /// Waits until a line with this text is printed and returns it.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(line) if line.contains(text) => {
@@ -40,7 +40,7 @@ impl Dev {
                     return line;
                 }
                 Ok(line) => self.heard.push(line),
-                Err(error) => panic!("{text:?} was not said ({error}), but\n{}", self.heard.join("\n")),
+                Err(error) => panic!("{text:?} was not printed ({error}), but\n{}", self.heard.join("\n")),
             }
         }
     }
@@ -66,16 +66,16 @@ impl Dev {
     /// Sends Ctrl-C and expects a clean end.
     pub(crate) fn stop(self) -> String {
         self.send(Signal::SIGINT);
-        let (code, said) = self.ended();
-        assert_eq!(code, 0, "{said}");
-        said
+        let (code, output) = self.ended();
+        assert_eq!(code, 0, "{output}");
+        output
     }
 
     /// Sends SIGKILL and waits for its end.
     pub(crate) fn kill9(self) {
         self.send(Signal::SIGKILL);
-        let (code, said) = self.ended();
-        assert_eq!(code, -1, "{said}");
+        let (code, output) = self.ended();
+        assert_eq!(code, -1, "{output}");
     }
 }
 

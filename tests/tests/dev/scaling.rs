@@ -44,8 +44,8 @@ async fn instances_start_with_the_first_task_and_stop_after_the_last() {
         until("nobody is left", || home.status("instances") == 0);
         std::fs::remove_file(home.path().join("go")).unwrap();
     }
-    let said = dev.stop();
-    assert!(said.contains("2 workers on 2 pods") && said.contains("0 workers on 0 pods"), "{said}");
+    let output = dev.stop();
+    assert!(output.contains("2 workers on 2 pods") && output.contains("0 workers on 0 pods"), "{output}");
     home.assert_nothing_runs();
     let (completed, ..) = test.audited().await;
     assert_eq!(completed, 8);

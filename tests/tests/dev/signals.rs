@@ -36,9 +36,9 @@ async fn a_worker_whose_terminal_closes_drains() {
     worker.send(Signal::SIGHUP);
     worker.wait_for("draining");
     home.go();
-    let (code, said) = worker.ended();
-    assert_eq!(code, 0, "{said}");
-    assert!(ids.iter().all(|id| home.state(id) == "completed"), "{said}");
+    let (code, output) = worker.ended();
+    assert_eq!(code, 0, "{output}");
+    assert!(ids.iter().all(|id| home.state(id) == "completed"), "{output}");
 }
 
 #[tokio::test]
@@ -52,8 +52,8 @@ async fn nohup_keeps_a_worker_running_after_its_terminal_closes() {
     let id = home.enqueue("ok");
     until("it is done", || home.state(&id) == "completed");
     worker.send(Signal::SIGTERM);
-    let (code, said) = worker.ended();
-    assert!(code == 0 && said.contains("SIGTERM") && !said.contains("SIGHUP"), "{said}");
+    let (code, output) = worker.ended();
+    assert!(code == 0 && output.contains("SIGTERM") && !output.contains("SIGHUP"), "{output}");
 }
 
 #[tokio::test]
@@ -69,8 +69,8 @@ async fn dev_shuts_down_cleanly_when_its_terminal_closes() {
     dev.send(Signal::SIGHUP);
     dev.wait_for("stopping: what runs may finish");
     home.go();
-    let (code, said) = dev.ended();
-    assert_eq!(code, 0, "{said}");
+    let (code, output) = dev.ended();
+    assert_eq!(code, 0, "{output}");
     home.assert_nothing_runs();
     assert_eq!(home.state(&id), "completed");
 }

@@ -22,8 +22,8 @@ async fn without_a_terminal_tables_are_appended_without_colours() {
         home.enqueue("ok");
     }
     watch.send(Signal::SIGINT);
-    let (_, said) = watch.ended();
-    assert!(said.starts_with("QUEUE") && !said.contains('\x1b'), "{said:?}");
+    let (_, output) = watch.ended();
+    assert!(output.starts_with("QUEUE") && !output.contains('\x1b'), "{output:?}");
 }
 
 #[tokio::test]

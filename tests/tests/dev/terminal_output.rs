@@ -75,9 +75,9 @@ async fn a_payload_in_json_output_is_byte_for_byte_the_enqueued_one() {
         r#"{"id": 1970670598291982290}"#,
     ] {
         let id = home.ok(&["enqueue", "mail", "send", payload]);
-        let said = home.ok(&["task", &id, "--output", "json"]);
-        assert!(said.contains(&format!("\"payload\":{payload},")), "{said}");
-        assert!(said.contains(&format!("\"id\":\"{id}\"")), "{said}");
+        let printed = home.ok(&["task", &id, "--output", "json"]);
+        assert!(printed.contains(&format!("\"payload\":{payload},")), "{printed}");
+        assert!(printed.contains(&format!("\"id\":\"{id}\"")), "{printed}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The tests that docs/testing.md names are there.
+//! Every test that docs/testing.md names exists.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -21,7 +21,7 @@ fn names_below(folder: &Path, names: &mut BTreeSet<String>) {
     }
 }
 
-/// `a::b::{c,d}` names a, b, c and d; `*` stands for whatever is there.
+/// `a::b::{c,d}` names a, b, c and d; `*` matches anything.
 fn parts(name: &str) -> impl Iterator<Item = &str> {
     name.split([':', '{', '}', ',']).map(str::trim).filter(|part| !part.is_empty() && !part.ends_with('*'))
 }

@@ -45,13 +45,13 @@ async fn ids_come_in_the_order_of_the_payloads() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2000).await;
     let mut instance = test.instance("a").await;
-    let mut bodies = Vec::new();
+    let mut payloads = Vec::new();
     for _ in 0..2 {
         let claimed = instance.claim(1000).await;
-        bodies.extend(fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap());
+        payloads.extend(fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap());
     }
-    assert_eq!(bodies.len(), 2000);
-    for body in bodies {
+    assert_eq!(payloads.len(), 2000);
+    for body in payloads {
         let place = ids.iter().position(|id| *id == body.id).unwrap();
         assert_eq!(body.payload, format!("{{\"i\":{place}}}"));
     }
@@ -113,8 +113,8 @@ async fn payloads_are_read_without_touching_other_partitions() {
     let mut session = test.session().await;
     let lock = format!("begin; lock table {other} in access exclusive mode");
     session.execute(sqlx::AssertSqlSafe(lock)).await.unwrap();
-    let bodies = fetch(&test.db, token, &[id]).await.unwrap();
-    assert_eq!(bodies.len(), 1, "would wait for the lock otherwise");
+    let payloads = fetch(&test.db, token, &[id]).await.unwrap();
+    assert_eq!(payloads.len(), 1, "would wait for the lock otherwise");
 }
 
 #[tokio::test]

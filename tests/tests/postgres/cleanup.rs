@@ -35,10 +35,10 @@ async fn a_cancel_request_for_the_last_attempt_does_not_cancel_the_retried_task(
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
     let claimed = instance.claim(1).await;
-    let mut person = test.session().await;
-    person.execute(sqlx::AssertSqlSafe(format!("begin; select rowlock.cancel({id})"))).await.unwrap();
+    let mut session = test.session().await;
+    session.execute(sqlx::AssertSqlSafe(format!("begin; select rowlock.cancel({id})"))).await.unwrap();
     instance.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
-    person.execute("commit").await.unwrap();
+    session.execute("commit").await.unwrap();
     assert_eq!(retry(&test.db, &[id]).await.unwrap(), 1);
     let claimed = instance.claim(1).await;
     assert!(instance.heartbeat(1, 1).await.cancelled.is_empty());

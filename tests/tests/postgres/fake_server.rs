@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// The SSLRequest message.
+/// The `SSLRequest` message.
 pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 pub(crate) struct FakeServer {
@@ -74,7 +74,7 @@ pub(crate) fn port_of(test: &TestDb) -> u16 {
     url.rsplit_once(':').unwrap().1.split_once('/').unwrap().0.parse().unwrap()
 }
 
-/// Reads the startup message of a client. An SSLRequest before it is refused.
+/// Reads the startup message of a client. An `SSLRequest` before it is refused.
 pub(crate) async fn startup(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> std::io::Result<Vec<u8>> {
     loop {
         let length = stream.read_u32().await?;

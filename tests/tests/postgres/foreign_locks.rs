@@ -34,8 +34,8 @@ async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
         "lock table rowlock.migration in access share mode",
     ] {
         session.execute("savepoint a").await.unwrap();
-        let said = session.execute(refused).await.expect_err(refused).to_string();
-        assert!(said.contains("permission denied"), "{refused}: {said}");
+        let message = session.execute(refused).await.expect_err(refused).to_string();
+        assert!(message.contains("permission denied"), "{refused}: {message}");
         session.execute("rollback to a").await.unwrap();
     }
 

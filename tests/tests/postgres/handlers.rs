@@ -87,7 +87,7 @@ async fn a_handler_that_hangs_up_after_each_answer_costs_no_attempt() {
     handler.abort();
 }
 
-/// Changes the database's encoding to SQL_ASCII for new sessions, which `migrate` would refuse.
+/// Changes the database's encoding to `SQL_ASCII` for new sessions, which `migrate` would refuse.
 async fn without_encoding(test: &TestDb) {
     let no_encoding = "update pg_database set encoding = pg_char_to_encoding('SQL_ASCII') where datname = ";
     test.run(format!("{no_encoding}'{}'", test.name)).await;

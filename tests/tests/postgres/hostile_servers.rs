@@ -38,17 +38,17 @@ async fn refused(connect: &Connect) -> Error {
 async fn check_no_postgres(fake_server: &FakeServer) {
     for trust in [UrlTrust::Own, UrlTrust::Tenant] {
         let error = refused(&Connect { trust, ..fake_server.connect("") }).await;
-        assert!(matches!(&error, Error::Unreachable(said) if said.contains(NO_POSTGRES)), "{error:?}");
+        assert!(matches!(&error, Error::Unreachable(output) if output.contains(NO_POSTGRES)), "{error:?}");
     }
 }
 
 /// A server that sends this as soon as it receives anything.
-async fn saying(said: Vec<u8>) -> FakeServer {
+async fn saying(output: Vec<u8>) -> FakeServer {
     FakeServer::start(move |mut stream| {
-        let said = said.clone();
+        let output = output.clone();
         async move {
             startup(&mut stream).await?;
-            stream.write_all(&said).await?;
+            stream.write_all(&output).await?;
             stream.read_u8().await.map(drop)
         }
     })
@@ -60,8 +60,8 @@ async fn impossible_message_lengths_close_the_connection() {
     // Before, a length of 2 caused a panic, and a length of 2 GiB allocated as much memory.
     for length in [0, 2, 3, 1 << 31, u32::MAX] {
         for kind in [b'R', b'S', b'E', b'Z'] {
-            let said = [&[kind][..], &u32::to_be_bytes(length)].concat();
-            check_no_postgres(&saying(said).await).await;
+            let output = [&[kind][..], &u32::to_be_bytes(length)].concat();
+            check_no_postgres(&saying(output).await).await;
         }
     }
 }
@@ -93,14 +93,14 @@ async fn endless_server_parameters_close_the_connection() {
 async fn the_error_does_not_reveal_which_other_protocol_answered() {
     // In answer to the SSLRequest or to the startup message: HTTP, SSH, zeros, and HTTP after a refusal of
     // TLS.
-    for said in [
+    for output in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "SSH-2.0-x\r\n",
         "\0\0\0\0\0\0\0\0",
         "NHTTP/1.1 400 Bad Request\r\n",
     ] {
         let fake_server = FakeServer::start(move |mut stream| async move {
-            stream.write_all(said.as_bytes()).await?;
+            stream.write_all(output.as_bytes()).await?;
             stream.read_to_end(&mut Vec::new()).await.map(drop)
         })
         .await;
@@ -138,7 +138,7 @@ async fn an_endless_message_closes_an_established_session() {
     .await;
     let db = Db::connect(&fake_server.connect_to(&test, "")).await.unwrap();
     let error = rowlock_queue::queue_stats(&db).await.expect_err("no row is as long");
-    assert!(matches!(&error, Error::Unreachable(said) if said.contains(NO_POSTGRES)), "{error:?}");
+    assert!(matches!(&error, Error::Unreachable(output) if output.contains(NO_POSTGRES)), "{error:?}");
 }
 
 /// Forwards both directions. Once the client has sent `words`, the next row has an empty value.
@@ -148,7 +148,7 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
     server.write_all(&first).await?;
     let (mut asks, mut to_client) = client.split();
     let (mut answers, mut asked) = server.split();
-    let said = AtomicU64::new(0);
+    let output = AtomicU64::new(0);
     let asking = async {
         let mut bytes = vec![0; 65536];
         loop {
@@ -157,7 +157,7 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
                 return std::io::Result::Ok(());
             }
             if bytes[..n].windows(words.len()).any(|part| part == words) {
-                said.store(1, Ordering::SeqCst);
+                output.store(1, Ordering::SeqCst);
             }
             asked.write_all(&bytes[..n]).await?;
         }
@@ -167,7 +167,7 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
             let kind = answers.read_u8().await?;
             let mut body = vec![0; usize::try_from(answers.read_u32().await?).unwrap() - 4];
             answers.read_exact(&mut body).await?;
-            if kind == b'D' && said.swap(0, Ordering::SeqCst) == 1 {
+            if kind == b'D' && output.swap(0, Ordering::SeqCst) == 1 {
                 body = [&1_u16.to_be_bytes()[..], &0_u32.to_be_bytes()].concat();
             }
             to_client.write_all(&message(kind, &body)).await?;
@@ -220,8 +220,8 @@ async fn the_password_is_never_sent_in_clear_text_over_an_untrusted_connection()
             ["", "?sslmode=disable", "?sslmode=allow", "?require_auth=scram-sha-256", "?require_auth=!none"]
         {
             let error = refused(&fake_server.connect(query)).await;
-            let Error::Login(said) = &error else { panic!("{query}: {error:?}") };
-            assert!(said.contains("sslmode=verify-full") || said.contains("require_auth"), "{said}");
+            let Error::Login(output) = &error else { panic!("{query}: {error:?}") };
+            assert!(output.contains("sslmode=verify-full") || output.contains("require_auth"), "{output}");
             let answer = answers.recv().await.unwrap();
             assert!(answer.is_empty(), "{query}: it got {answer:?}");
         }
@@ -249,7 +249,7 @@ async fn an_unverified_server_cannot_raise_the_scram_iteration_count() {
         // Before, one round was accepted, which protects nothing, and a huge count took seconds of CPU.
         let error = refused(&fake_server.connect("?sslmode=disable")).await;
         assert!(
-            matches!(&error, Error::Login(said) if said.contains(&format!("{rounds} rounds"))),
+            matches!(&error, Error::Login(output) if output.contains(&format!("{rounds} rounds"))),
             "{error:?}"
         );
     }
@@ -258,9 +258,9 @@ async fn an_unverified_server_cannot_raise_the_scram_iteration_count() {
 #[tokio::test]
 async fn truncated_messages_close_the_connection() {
     // Before, each of these caused a panic.
-    for said in [message(b'Z', &[]), message(b'K', &[1]), message(b'S', &[]), message(b'R', &[0; 3])] {
-        let said = [message(b'R', &[0; 4]), said].concat();
-        check_no_postgres(&saying(said).await).await;
+    for output in [message(b'Z', &[]), message(b'K', &[1]), message(b'S', &[]), message(b'R', &[0; 3])] {
+        let output = [message(b'R', &[0; 4]), output].concat();
+        check_no_postgres(&saying(output).await).await;
     }
 }
 
@@ -277,7 +277,7 @@ async fn require_auth_refuses_a_server_that_asks_for_no_password() {
     let ready = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
     let fake_server = saying(ready).await;
     let error = refused(&fake_server.connect("?require_auth=scram-sha-256")).await;
-    assert!(matches!(&error, Error::Login(said) if said.contains("`none`")), "{error:?}");
+    assert!(matches!(&error, Error::Login(output) if output.contains("`none`")), "{error:?}");
 }
 
 #[tokio::test]
@@ -288,13 +288,13 @@ async fn a_url_from_a_tenant_opens_no_file_and_no_refused_address() {
         let query = format!("?sslmode=verify-full&sslrootcert={file}");
         let connect = Connect { trust: UrlTrust::Tenant, ..fake_server.connect(&query) };
         let error = Db::connect(&connect).await.expect_err("it names a file");
-        assert!(matches!(&error, Error::Url(said) if said.contains("sslrootcert")), "{error:?}");
+        assert!(matches!(&error, Error::Url(output) if output.contains("sslrootcert")), "{error:?}");
         assert!(!error.to_string().contains(file), "the same words for every file: {error}");
     }
     assert_eq!(fake_server.connections(), 0);
     // The user's own file is also read only up to a limit.
     let error = refused(&fake_server.connect("?sslmode=verify-full&sslrootcert=/dev/zero")).await;
-    assert!(matches!(&error, Error::Tls(said) if said.contains("no regular file")), "{error:?}");
+    assert!(matches!(&error, Error::Tls(output) if output.contains("no regular file")), "{error:?}");
 }
 
 /// Refuses `options` in the startup message as proxies do, and forwards everything else.
@@ -359,8 +359,8 @@ async fn tls_is_requested_once_and_a_refusal_is_accepted() {
     .await;
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refused(&fake_server.connect(&format!("?sslmode={mode}"))).await;
-        let Error::Tls(said) = &error else { panic!("{error:?}") };
-        assert!(said.contains("does not speak TLS") && said.contains(mode), "{said}");
+        let Error::Tls(output) = &error else { panic!("{error:?}") };
+        assert!(output.contains("does not speak TLS") && output.contains(mode), "{output}");
         assert_eq!(asked.recv().await, Some(SSL_REQUEST));
     }
 }

@@ -10,7 +10,7 @@ use rowlock_tests::{TestDb, declaration, server};
 use tokio::time::timeout;
 
 /// A busy machine with two slow cores needs a tenth of it.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 const OF_DATABASE: &str = "the connection limit of the database";
 
@@ -121,7 +121,7 @@ async fn notify_is_sent_for_a_queue_without_instances_while_an_operator_asks_for
     let queue = overview(&test.db).await.unwrap().queues[0].stats.queue;
     request_notify(&test.db, &[queue]).await.unwrap();
     test.enqueue().await;
-    assert_eq!(timeout(PATIENCE, listener.wait()).await.unwrap().unwrap(), queue);
+    assert_eq!(timeout(TIMEOUT, listener.wait()).await.unwrap().unwrap(), queue);
     // It is not renewed too early: the row stays unchanged.
     let version = || test.one::<String>("select xmin::text from rowlock.queue");
     let before = version().await;

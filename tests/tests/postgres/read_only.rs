@@ -135,21 +135,21 @@ impl Name {
 
 /// Forwards the start of a session, but drops that the server is a standby.
 async fn hide(client: &mut TcpStream, server: &mut TcpStream) -> std::io::Result<()> {
-    let (mut asked, mut said) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let (mut asked, mut message) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     loop {
         tokio::select! {
             n = client.read(&mut asked) => match n? {
                 0 => return Ok(()),
                 n => server.write_all(&asked[..n]).await?,
             },
-            n = server.read(&mut said) => {
+            n = server.read(&mut message) => {
                 let n = n?;
                 let word = b"in_hot_standby\0on\0";
-                if let Some(at) = said[..n].windows(word.len()).position(|words| words == word) {
-                    said[at + word.len() - 2] = b'o';
+                if let Some(at) = message[..n].windows(word.len()).position(|words| words == word) {
+                    message[at + word.len() - 2] = b'o';
                 }
-                client.write_all(&said[..n]).await?;
-                if n == 0 || said[..n].ends_with(b"Z\0\0\0\x05I") {
+                client.write_all(&message[..n]).await?;
+                if n == 0 || message[..n].ends_with(b"Z\0\0\0\x05I") {
                     return Ok(());
                 }
             }
@@ -202,7 +202,7 @@ async fn connections_return_to_the_primary_after_a_host_name_pointed_to_a_standb
     // The operator's queries: the first may find its connection broken.
     let _ = rowlock_queue::overview(&looks).await;
     let error = rowlock_queue::overview(&looks).await.expect_err("it takes no writes");
-    assert!(matches!(&error, Error::ReadOnly(said) if said.contains("standby")), "{error:?}");
+    assert!(matches!(&error, Error::ReadOnly(message) if message.contains("standby")), "{error:?}");
     assert!(error.is_transient());
 
     // No connection is cut from here on: before, nobody noticed for minutes.
@@ -284,7 +284,7 @@ async fn a_read_only_connection_is_not_reused() {
         rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.expect_err("it takes no writes")
     };
     let error = refused().await;
-    assert!(matches!(&error, Error::ReadOnly(said) if said.contains("takes no writes")), "{error:?}");
+    assert!(matches!(&error, Error::ReadOnly(message) if message.contains("takes no writes")), "{error:?}");
     name.lead_to(&pair.standby);
     refused().await;
     refused().await;
@@ -302,7 +302,7 @@ async fn a_read_only_database_is_reported_and_used_again_afterwards() {
     sqlx::query(set(true)).execute(&test.pool).await.unwrap();
     let error = Db::connect(&test.connect()).await.expect_err("it takes no writes");
     assert!(
-        matches!(&error, Error::ReadOnly(said) if said.contains("default_transaction_read_only")),
+        matches!(&error, Error::ReadOnly(message) if message.contains("default_transaction_read_only")),
         "{error:?}"
     );
     let reads = Connect { access: Access::ReadOnly, ..test.connect() };

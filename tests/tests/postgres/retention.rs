@@ -94,8 +94,8 @@ async fn retention_keeps_unfinished_tasks_and_blocks_no_producer() {
     assert_eq!(test.audited().await, (0, 1, 0, 43));
     let claimed = instance.claim(100).await;
     let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
-    let bodies = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
-    assert_eq!(bodies.len(), 42, "the old task has its payload, too");
+    let payloads = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
+    assert_eq!(payloads.len(), 42, "the old task has its payload, too");
 }
 
 #[tokio::test]

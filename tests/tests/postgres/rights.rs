@@ -139,14 +139,17 @@ async fn a_producer_of_one_queue_cannot_enqueue_into_or_see_another() {
             format!("rowlock.enqueue('{queue}', 't', '{{}}')"),
             format!("rowlock.enqueue_many('{queue}', 't', '[1]')"),
         ] {
-            let (code, said) =
+            let (code, refusal) =
                 code(session.execute(AssertSqlSafe(format!("select {call}"))).await.unwrap_err());
-            assert!(code == "RL011" && said.contains("grant_role"), "{code} {said}");
+            assert!(code == "RL011" && refusal.contains("grant_role"), "{code} {refusal}");
         }
     }
-    let (code_of_unknown, said) =
+    let (code_of_unknown, refusal) =
         code(session.execute("select rowlock.enqueue('pay', 't', '{}')").await.unwrap_err());
-    assert!(code_of_unknown == "RL001" && said.contains("mail") && !said.contains("payroll"), "{said}");
+    assert!(
+        code_of_unknown == "RL001" && refusal.contains("mail") && !refusal.contains("payroll"),
+        "{refusal}"
+    );
     let state = format!("select rowlock.task_state({salary})");
     assert_eq!(session.fetch_one(AssertSqlSafe(state)).await.unwrap().get::<Option<String>, _>(0), None);
     let cancel = format!("select rowlock.cancel({salary})");
@@ -213,7 +216,7 @@ async fn an_invalid_grant_is_refused_with_a_hint() {
         ("current_user, 'producer', array['mial']", "RL001", "mail"),
     ] {
         let call = format!("select rowlock.grant_role({arguments})");
-        let (found, said) = code(test.session().await.execute(AssertSqlSafe(call)).await.unwrap_err());
-        assert!(found == code_of_ours && said.contains(hint), "{arguments}: {found} {said}");
+        let (found, refusal) = code(test.session().await.execute(AssertSqlSafe(call)).await.unwrap_err());
+        assert!(found == code_of_ours && refusal.contains(hint), "{arguments}: {found} {refusal}");
     }
 }

@@ -45,8 +45,8 @@ async fn stats(test: &TestDb, queue: &str) -> QueueStats {
     all.into_iter().find(|stats| stats.name == queue).unwrap()
 }
 
-fn about(said: i64, is: i64) {
-    assert!(said * 4 / 5 <= is && is <= said * 5 / 4, "{said} is not about {is}");
+fn about(message: i64, is: i64) {
+    assert!(message * 4 / 5 <= is && is <= message * 5 / 4, "{message} is not about {is}");
 }
 
 #[tokio::test]

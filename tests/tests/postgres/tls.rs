@@ -68,8 +68,8 @@ where
             if first != SSL_REQUEST {
                 let length = u32::from_be_bytes([first[0], first[1], first[2], first[3]]);
                 client.read_exact(&mut vec![0; usize::try_from(length).unwrap() - first.len()]).await?;
-                let said = refusal("28000", "pg_hba.conf rejects connection, no encryption");
-                return client.write_all(&said).await;
+                let text = refusal("28000", "pg_hba.conf rejects connection, no encryption");
+                return client.write_all(&text).await;
             }
             client.write_all(b"S").await?;
             let client = acceptor.accept(client).await?;
@@ -103,9 +103,9 @@ async fn check_taken(connect: &Connect) {
 
 async fn check_refused(connect: &Connect, expected: &str) {
     let error = Db::connect(connect).await.expect_err(expected);
-    let Error::Tls(said) = &error else { panic!("{error:?}") };
-    assert!(said.starts_with(&format!("{}: ", connect.place().unwrap())), "{said}");
-    assert!(said.contains(expected), "{said}");
+    let Error::Tls(text) = &error else { panic!("{error:?}") };
+    assert!(text.starts_with(&format!("{}: ", connect.place().unwrap())), "{text}");
+    assert!(text.contains(expected), "{text}");
     assert!(!error.is_transient(), "it needs a change of the configuration");
 }
 
@@ -180,7 +180,7 @@ async fn a_certificate_of_the_same_authority_for_another_name_gets_no_password()
     // Before, it went in clear text to every server with a certificate of the authority.
     let connect = Connect { ca_pem: Some(ca.pem().into()), ..fake_server.connect("?sslmode=verify-ca") };
     let error = Db::connect(&connect).await.expect_err("it asks for the password in clear");
-    assert!(matches!(&error, Error::Login(said) if said.contains("sslmode=verify-full")), "{error:?}");
+    assert!(matches!(&error, Error::Login(text) if text.contains("sslmode=verify-full")), "{error:?}");
 }
 
 #[tokio::test]

@@ -66,11 +66,11 @@ async fn watermarks_that_are_too_high_are_refused() {
         (test.instance("liar").await, test.one::<i64>("select last_value from rowlock.k_seq").await);
     for (watermark, taken) in [(1_000_000_000_000, false), (newest + 900_000, true)] {
         let watermarks = Watermarks::starting_at(Some(vec![watermark; 16]));
-        let said = heartbeat(&test.db, &Heartbeat { watermarks: &watermarks, ..liar.says(0, 1) }).await;
+        let answer = heartbeat(&test.db, &Heartbeat { watermarks: &watermarks, ..liar.says(0, 1) }).await;
         if taken {
-            said.unwrap();
+            answer.unwrap();
         } else {
-            assert_eq!(code(said), "RL005");
+            assert_eq!(code(answer), "RL005");
         }
     }
     let drawn = test.one::<i64>("select last_value from rowlock.k_seq").await - newest;
@@ -85,8 +85,8 @@ async fn only_the_lease_holder_reads_a_payload() {
     let ids = test.enqueue_many(5).await;
     let mut instance = test.instance("a").await;
     let claimed = instance.claim(2).await;
-    let bodies = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
-    assert_eq!(bodies.len(), 2, "its own only");
+    let payloads = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
+    assert_eq!(payloads.len(), 2, "its own only");
     assert!(rowlock_queue::fetch(&test.db, rowlock_queue::Token(1), &ids).await.unwrap().is_empty());
 }
 
@@ -220,11 +220,11 @@ async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
     declare(&test.db, &Declaration { generation: 2, max_delay: 30 * day, ..declaration("mail") })
         .await
         .unwrap();
-    let Err(Error::Refused { code: said, message, hint }) = enqueue_in(31 * day).await else {
+    let Err(Error::Refused { code: found, message, hint }) = enqueue_in(31 * day).await else {
         panic!("it is too far ahead");
     };
     assert_eq!(
-        (said.as_str(), message.as_str()),
+        (found.as_str(), message.as_str()),
         ("RL005", "queue \"mail\" takes no task that is due in more than 30 days (limits.maxDelay)")
     );
     assert!(hint.unwrap().contains("raise limits.maxDelay"));

@@ -23,11 +23,11 @@ async fn a_missing_or_invalid_secret_is_named_until_it_is_fixed() {
     check("False SecretInvalid", "has no key `uri` but url: set spec.database.secretRef.key").await;
     harness.secret("host=secretpassword");
     until("the key is there", || {
-        let (said, message) = harness.condition("emails", "Ready");
+        let (text, message) = harness.condition("emails", "Ready");
         if message.contains("the database URL cannot be read: write postgres://") {
             Ok(())
         } else {
-            Err(format!("{said} {message}"))
+            Err(format!("{text} {message}"))
         }
     })
     .await;
@@ -96,11 +96,11 @@ async fn a_rejected_pod_template_leaves_the_running_pods_alone() {
     ] {
         harness.change(&json!({ "template": template }));
         until("the template is refused", || {
-            let (said, message) = harness.condition("emails", "Stalled");
-            if said == "True TemplateRejected" && message.contains(says) {
+            let (text, message) = harness.condition("emails", "Stalled");
+            if text == "True TemplateRejected" && message.contains(says) {
                 Ok(())
             } else {
-                Err(format!("{said} {message}"))
+                Err(format!("{text} {message}"))
             }
         })
         .await;
@@ -144,8 +144,8 @@ async fn a_queue_of_another_owner_gets_no_pods() {
     let message = harness.until("Stalled", "True OwnedByAnother").await;
     assert!(message.contains("belongs to tests"), "{message}");
     until("the second has no queue either", || {
-        let (said, message) = harness.condition("letters", "Stalled");
-        if message.contains("an older TaskQueue") { Ok(()) } else { Err(format!("{said} {message}")) }
+        let (text, message) = harness.condition("letters", "Stalled");
+        if message.contains("an older TaskQueue") { Ok(()) } else { Err(format!("{text} {message}")) }
     })
     .await;
     let replicas = harness.deployment()["spec"]["replicas"].clone();
@@ -228,15 +228,15 @@ async fn a_quota_that_requires_limits_is_named_with_the_chart_value_that_sets_th
     harness.task_queue("emails", &EMAILS.replace("image: 'emails:1'", limits));
     let operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
-    let said = until("a pod is refused", || {
+    let text = until("a pod is refused", || {
         let refusal = harness.refusal(&pod(&harness));
         refusal
-            .filter(|said| said.contains("for: worker"))
+            .filter(|text| text.contains("for: worker"))
             .ok_or("it is not, or for another reason".to_owned())
     })
     .await;
     let failure =
-        json!({ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said });
+        json!({ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": text });
     let patch = json!({ "status": { "conditions": [failure] } }).to_string();
     harness.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
     let message = harness.until("Stalled", "True PodsRejected").await;

@@ -192,8 +192,8 @@ async fn the_pods_are_accepted_in_a_restricted_namespace() {
     // The namespace enforces the restricted policy.
     pod["metadata"]["name"] = "privileged".into();
     pod["spec"]["containers"][0]["securityContext"]["runAsNonRoot"] = false.into();
-    let said = harness.try_apply(&pod.to_string()).unwrap_err();
-    assert!(said.contains("violates PodSecurity"), "{said}");
+    let answer = harness.try_apply(&pod.to_string()).unwrap_err();
+    assert!(answer.contains("violates PodSecurity"), "{answer}");
 }
 
 /// Whether it contains all expected values; it may contain more.
@@ -264,8 +264,8 @@ async fn labels_of_the_task_queue_satisfy_an_admission_policy() {
         .await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
-    let said = harness.until("Stalled", "True TemplateRejected").await;
-    assert!(said.contains("every Deployment needs the label team"), "{said}");
+    let answer = harness.until("Stalled", "True TemplateRejected").await;
+    assert!(answer.contains("every Deployment needs the label team"), "{answer}");
     harness.kubectl(&["label", "tq", "emails", "team=mail"]);
     harness.until("Ready", "True Succeeded").await;
     assert_eq!(harness.deployment()["metadata"]["labels"]["team"], "mail");

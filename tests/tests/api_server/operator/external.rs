@@ -131,8 +131,8 @@ async fn removing_spec_replicas_returns_to_the_operators_scaling() {
     harness.task_queue("emails", EMAILS);
     harness.until_replicas(0).await;
     let args = ["scale", "tq/emails", "-n", &harness.namespace, "--replicas=5"];
-    let said = tokio::task::block_in_place(|| kubectl(&args));
-    assert!(said.err.contains("set workers.scaling to External, or take replicas out"), "{said:?}");
+    let answer = tokio::task::block_in_place(|| kubectl(&args));
+    assert!(answer.err.contains("set workers.scaling to External, or take replicas out"), "{answer:?}");
 }
 
 /// Before, a persistent autoscaler was undone at every poll for ever, and no condition reported it.

@@ -56,8 +56,8 @@ async fn an_operator_without_an_api_server_stays_alive_and_reports_what_it_waits
     let (faults, _operator, address) = harness.operator_with_faults_and_pages(Mode::Away).await;
     let says = async |path: &str, expected: &str| {
         until(expected, || {
-            let said = page(address, path);
-            if said.contains(expected) { Ok(()) } else { Err(said) }
+            let message = page(address, path);
+            if message.contains(expected) { Ok(()) } else { Err(message) }
         })
         .await;
     };
@@ -74,16 +74,16 @@ async fn an_operator_without_the_definition_is_not_ready() {
     let (faults, _operator, address) = harness.operator_with_faults_and_pages(Mode::Undefined).await;
     let says = async |expected: &str| {
         until(expected, || {
-            let said = page(address, "/readyz");
-            if said.contains(expected) { Ok(()) } else { Err(said) }
+            let message = page(address, "/readyz");
+            if message.contains(expected) { Ok(()) } else { Err(message) }
         })
         .await;
     };
     let measures = async |expected: &str| {
         let expected = format!("rowlock_operator_task_queues_readable {expected}\n");
         until(&expected, || {
-            let said = page(address, "/metrics");
-            if said.contains(&expected) { Ok(()) } else { Err(said) }
+            let message = page(address, "/metrics");
+            if message.contains(&expected) { Ok(()) } else { Err(message) }
         })
         .await;
     };

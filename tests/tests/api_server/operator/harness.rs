@@ -25,7 +25,7 @@ use crate::kubectl::{kubectl_with, namespace, ok};
 use crate::server::server;
 
 /// A busy machine with two slow cores needs a tenth of it.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How often a test polls.
 const POLL: Duration = Duration::from_millis(50);
@@ -94,15 +94,15 @@ impl Harness {
 
     pub(crate) fn try_apply(&self, manifest: &str) -> Result<(), String> {
         let flags = ["apply", "--server-side", "--force-conflicts", "-n", &self.namespace, "-f", "-"];
-        let said = blocking(|| kubectl_with(&flags, manifest));
-        if said.content { Ok(()) } else { Err(said.err) }
+        let output = blocking(|| kubectl_with(&flags, manifest));
+        if output.succeeded { Ok(()) } else { Err(output.err) }
     }
 
     /// The error for an object, which is not created.
     pub(crate) fn refusal(&self, manifest: &Value) -> Option<String> {
         let flags = ["create", "--dry-run=server", "-n", &self.namespace, "-f", "-"];
-        let said = blocking(|| kubectl_with(&flags, &manifest.to_string()));
-        (!said.content).then_some(said.err)
+        let output = blocking(|| kubectl_with(&flags, &manifest.to_string()));
+        (!output.succeeded).then_some(output.err)
     }
 
     /// Changes the spec of `emails` by a merge patch.
@@ -153,11 +153,11 @@ impl Harness {
     /// Waits until a condition has this status and reason; returns its message.
     pub(crate) async fn until_of(&self, name: &str, type_: &str, expected: &str) -> String {
         let what = format!("{type_} of {name} is {expected}");
-        let said = until(&what, || {
-            let (said, message) = self.condition(name, type_);
-            if said == expected { Ok(message) } else { Err(format!("{said}: {message}")) }
+        let output = until(&what, || {
+            let (output, message) = self.condition(name, type_);
+            if output == expected { Ok(message) } else { Err(format!("{output}: {message}")) }
         });
-        said.await
+        output.await
     }
 
     /// Waits until an event with this reason exists; returns all of them.
@@ -316,7 +316,7 @@ impl Drop for Running {
 /// Waits until something holds and returns its value.
 ///
 /// # Panics
-/// If it does not within [`PATIENCE`].
+/// If it does not within [`TIMEOUT`].
 pub(crate) async fn until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>) -> T {
     until_async(what, || std::future::ready(holds())).await
 }
@@ -330,7 +330,7 @@ where
         match holds().await {
             Ok(answer) => return answer,
             Err(instead) => {
-                assert!(since.elapsed() < PATIENCE, "waited in vain until {what}; instead: {instead}");
+                assert!(since.elapsed() < TIMEOUT, "waited in vain until {what}; instead: {instead}");
             }
         }
         tokio::time::sleep(POLL).await;

@@ -102,8 +102,8 @@ async fn a_dns_server_that_never_answers_delays_no_other_tenant() {
     });
     apply(&all.collect::<Vec<_>>());
     for number in 0..SECRETS {
-        let said = flood.until_of(&name(number), "DatabaseReachable", "False ConnectionFailed").await;
-        assert!(said.contains("DNS") && said.contains("'h0.t"), "{said}");
+        let message = flood.until_of(&name(number), "DatabaseReachable", "False ConnectionFailed").await;
+        assert!(message.contains("DNS") && message.contains("'h0.t"), "{message}");
     }
     // By a name that is in /etc/hosts.
     sound.secret(&postgres::url(&sound.db.name).replace("127.0.0.1", "localhost"));

@@ -46,11 +46,11 @@ async fn a_recreated_task_queue_keeps_its_queue_and_waits_for_the_old_pods_to_en
     harness.task_queue("emails", &EMAILS.replace("total: 40", "total: 30"));
     // No garbage collector runs here.
     until("it waits for the old Deployment", || {
-        let (said, message) = harness.condition("emails", "Reconciling");
+        let (text, message) = harness.condition("emails", "Reconciling");
         if message.contains("waiting until Kubernetes has collected it") {
             Ok(())
         } else {
-            Err(format!("{said} {message}"))
+            Err(format!("{text} {message}"))
         }
     })
     .await;
@@ -88,13 +88,13 @@ async fn a_changed_declaration_in_the_database_is_restored() {
 async fn a_locked_queue_of_another_owner_gets_no_pods() {
     let harness = Harness::new("asks").await;
     declare(&harness.db.db, &theirs()).await.unwrap();
-    let mut person = harness.db.session().await;
-    person.execute("begin; select from rowlock.queue for update").await.unwrap();
+    let mut session = harness.db.session().await;
+    session.execute("begin; select from rowlock.queue for update").await.unwrap();
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
     let _operator = harness.operator().await;
     harness.until("DatabaseReachable", "True Succeeded").await;
     harness.until_replicas(0).await;
-    person.execute("rollback").await.unwrap();
+    session.execute("rollback").await.unwrap();
     harness.until("Stalled", "True OwnedByAnother").await;
     harness.until_replicas(0).await;
 }

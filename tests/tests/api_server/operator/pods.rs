@@ -78,11 +78,11 @@ async fn a_missing_volume_is_named_and_one_pod_is_tried() {
     harness.kubectl(&["patch", "pod", "emails-2", "--subresource=status", "--type=merge", "-p", &patch]);
     harness.kubectl(&["delete", "pod", "emails-1", "--force", "--grace-period=0"]);
     until("the kubelet's words are there", || {
-        let (said, message) = harness.condition("emails", "HandlerHealthy");
+        let (text, message) = harness.condition("emails", "HandlerHealthy");
         if message.contains("FailedMount: configmap \"typo\" not found") {
             Ok(())
         } else {
-            Err(format!("{said} {message}"))
+            Err(format!("{text} {message}"))
         }
     })
     .await;
@@ -143,11 +143,11 @@ async fn a_failed_rollout_is_stalled_and_a_paused_one_names_who_paused_it() {
     harness.until("Stalled", "False Succeeded").await;
     harness.kubectl(&["rollout", "pause", "deployment/emails"]);
     until("the pause is named", || {
-        let (said, message) = harness.condition("emails", "Reconciling");
+        let (text, message) = harness.condition("emails", "Reconciling");
         if message.contains("kubectl rollout resume deployment/emails") {
             Ok(())
         } else {
-            Err(format!("{said} {message}"))
+            Err(format!("{text} {message}"))
         }
     })
     .await;

@@ -231,8 +231,8 @@ async fn a_task_queue_with_unknown_fields_reports_a_newer_definition() {
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
     let message = until("the other gets its condition", || {
-        let (said, message) = harness.condition("novel", "Stalled");
-        if said == "True Unreadable" { Ok(message) } else { Err(said) }
+        let (text, message) = harness.condition("novel", "Stalled");
+        if text == "True Unreadable" { Ok(message) } else { Err(text) }
     })
     .await;
     assert!(message.contains("novel"), "{message}");

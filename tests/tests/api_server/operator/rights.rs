@@ -100,7 +100,7 @@ async fn with_one_namespace_no_cluster_permissions_are_needed() {
     let role = role(&harness);
     let _operator = harness.operator_as(&user, |config| config.cluster_role.clone_from(&role)).await;
     harness.until("Ready", "True Succeeded").await;
-    // It may not read cluster-wide objects.
+    // It may not read the uid of `kube-system`, so the namespace's uid identifies the owner.
     let namespace: Value =
         serde_json::from_str(&harness.kubectl(&["get", "ns", &harness.namespace, "-o", "json"])).unwrap();
     let uid = namespace["metadata"]["uid"].as_str().unwrap();

@@ -41,8 +41,8 @@ async fn until_image(harness: &Harness, name: &str, expected: &str) {
 
 async fn until_waiting(harness: &Harness, name: &str) {
     until(&format!("{name} waits"), || {
-        let (said, message) = harness.condition(name, "Reconciling");
-        if said == "True Progressing" && message.contains("updates 1 queues at a time") {
+        let (text, message) = harness.condition(name, "Reconciling");
+        if text == "True Progressing" && message.contains("updates 1 queues at a time") {
             Ok(())
         } else {
             Err(message)

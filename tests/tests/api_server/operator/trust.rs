@@ -76,11 +76,11 @@ impl Harness {
     /// Waits until a condition of `emails` has this status, reason and text.
     async fn until_says(&self, type_: &str, expected: &str, says: &str) {
         until(&format!("{type_} is {expected} and says {says}"), || {
-            let (said, message) = self.condition("emails", type_);
-            if said == expected && message.contains(says) {
+            let (text, message) = self.condition("emails", type_);
+            if text == expected && message.contains(says) {
                 Ok(())
             } else {
-                Err(format!("{said}: {message}"))
+                Err(format!("{text}: {message}"))
             }
         })
         .await;
