@@ -1,6 +1,6 @@
--- An attacker who may only create objects in `public` makes a function and an operator for every name
--- that the project's SQL uses, with argument types for which Postgres has no exact match and would cast.
--- $NAMES are the names of the functions. Each one records that it was called.
+-- An attacker who may only create objects in `public` makes a function and an operator for every
+-- name that the project's SQL uses, with argument types for which Postgres has no exact match and
+-- would cast. $NAMES are the names of the functions. Each one records that it was called.
 create sequence public.hits;
 create table public.hit (who text, what text);
 grant all on sequence public.hits to public;
