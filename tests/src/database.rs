@@ -153,7 +153,7 @@ impl TestDb {
     ///
     /// # Panics
     /// If none does within ten seconds.
-    pub async fn until_somebody_waits(&self) {
+    pub async fn until_lock_wait(&self) {
         let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
             and wait_event_type = 'Lock'";
         let since = std::time::Instant::now();

@@ -86,7 +86,7 @@ impl TestInstance {
     }
 
     /// Claims nothing repeatedly until its claims start above `k`.
-    pub async fn walk_past(&mut self, k: i64) {
+    pub async fn claim_past(&mut self, k: i64) {
         while self.watermarks.as_slice().iter().any(|watermark| *watermark <= k) {
             tokio::time::sleep(Duration::from_millis(20)).await;
             // In an empty queue the watermark moves only with the newest k.

@@ -174,7 +174,7 @@ async fn run_scenario(harness: &Harness, clock: &Clock, seed: u64, steps: &[Step
     eprintln!("clock: {summary}; {} violations", violations.len());
     assert_no_violations(&log, &end, &violations)?;
     ensure!(end.rescued.is_empty(), "rescued: {:?}", end.rescued);
-    ensure!(harness.fleet.strange_exits().is_empty(), "{:?}", harness.fleet.strange_exits());
+    ensure!(harness.fleet.unexplained_exits().is_empty(), "{:?}", harness.fleet.unexplained_exits());
     Ok(())
 }
 

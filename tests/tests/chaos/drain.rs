@@ -61,7 +61,7 @@ async fn run_scenario(harness: &Harness, seed: u64) -> Result<()> {
     eprintln!("drain: {summary}; {} violations, {samples} samples, {most} at once", violations.len());
     assert_no_violations(&log, &end, &violations)?;
     ensure!(end.failures.is_empty(), "attempts were lost: {:?}", end.failures.first());
-    ensure!(harness.fleet.strange_exits().is_empty(), "{:?}", harness.fleet.strange_exits());
+    ensure!(harness.fleet.unexplained_exits().is_empty(), "{:?}", harness.fleet.unexplained_exits());
     let limit = TOTALS.iter().max().copied().unwrap_or_default() as usize;
     ensure!(most <= limit, "{most} tasks at once in the handlers, the total never was above {limit}");
     ensure!(0 < summary.completed, "nothing was done at all");

@@ -144,7 +144,7 @@ impl Fleet {
     }
 
     /// Exits of workers that neither a fault nor a lost lease explains.
-    pub(crate) fn strange_exits(&self) -> Vec<String> {
+    pub(crate) fn unexplained_exits(&self) -> Vec<String> {
         self.strange.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

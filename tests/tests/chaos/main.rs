@@ -56,7 +56,7 @@ async fn run_scenario(harness: &mut Harness, duration: Duration, seed: u64) -> R
     eprintln!("chaos: answers lost: {:?}", harness.proxy.lost());
     assert_no_violations(&log, &end, &violations)?;
     ensure!(0 < summary.completed, "nothing was done at all");
-    let strange = harness.fleet.strange_exits();
+    let strange = harness.fleet.unexplained_exits();
     ensure!(strange.is_empty(), "workers ended with exit codes that no fault explains: {strange:?}");
     ensure!(
         harness.proxy.lost().iter().all(|(_, lost)| 0 < *lost),

@@ -57,7 +57,7 @@ async fn a_cancel_request_during_a_retry_still_cancels() {
     holds.execute("begin; select 1 from rowlock.lease for update").await.unwrap();
     let retry = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
     let (settled, ()) = tokio::join!(instance.settle(&claimed, &retry), async {
-        test.until_somebody_waits().await;
+        test.until_lock_wait().await;
         assert_eq!(cancel(&test.db, id).await.unwrap(), Cancelled::Requested);
         holds.execute("commit").await.unwrap();
     });

@@ -98,7 +98,7 @@ async fn a_queue_declared_during_a_grant_is_restricted() {
         let db = test.db.clone();
         tokio::spawn(async move { declare(&db, &declaration("secret")).await })
     };
-    test.until_somebody_waits().await;
+    test.until_lock_wait().await;
     owner.execute("commit").await.unwrap();
     declares.await.unwrap().unwrap();
     let producer = Db::connect(&producer).await.unwrap();

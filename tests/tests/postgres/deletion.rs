@@ -87,7 +87,7 @@ async fn an_instance_outlives_a_deletion_that_is_refused() {
     producer.execute("begin; select rowlock.enqueue('mail', 'send', '{}')").await.unwrap();
     let deletion = async { refused(&test, FORCE).await };
     let meanwhile = async {
-        test.until_somebody_waits().await;
+        test.until_lock_wait().await;
         rowlock_queue::heartbeat(&test.db, &instance.says(1, 1)).await
     };
     let (refusal, answer) = tokio::join!(deletion, meanwhile);

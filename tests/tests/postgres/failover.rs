@@ -11,7 +11,7 @@ async fn tasks_below_the_watermarks_are_claimed_after_a_failover() {
     let mut instance = test.instance("a").await;
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     test.run("select nextval('rowlock.k_seq') from generate_series(1, 1000)").await;
-    instance.walk_past(500).await;
+    instance.claim_past(500).await;
     let noted = Instant::now();
     while noted.elapsed() < Duration::from_secs(1) {
         sweep(&instance, &mut maintainer).await;

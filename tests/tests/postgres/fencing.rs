@@ -168,7 +168,7 @@ async fn an_instance_that_leaves_during_a_claim_releases_the_claimed_tasks() {
     );
     claiming.execute(sqlx::AssertSqlSafe(claim)).await.unwrap();
     let (left, ()) = tokio::join!(leave(&test.db, instance.id()), async {
-        test.until_somebody_waits().await;
+        test.until_lock_wait().await;
         claiming.execute("commit").await.unwrap();
     });
     assert_eq!(left.unwrap(), 1);

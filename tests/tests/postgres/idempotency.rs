@@ -127,7 +127,7 @@ async fn a_repeated_claim_waits_for_the_lease_of_the_first() {
     let (again, ()) = tokio::join!(
         rowlock_queue::claim_again(&test.db, instance.id(), 4, &instance.watermarks, token),
         async {
-            test.until_somebody_waits().await;
+            test.until_lock_wait().await;
             first.execute("commit").await.unwrap();
         }
     );

@@ -32,7 +32,7 @@ async fn a_transaction_that_commits_late_is_claimed_by_the_next_claim() {
     let test = TestDb::new().await;
     let mut instance = test.instance("a").await;
     let (mut producer, id, k) = open_producer(&test, "begin").await;
-    instance.walk_past(k).await;
+    instance.claim_past(k).await;
     producer.execute("commit").await.unwrap();
     assert_eq!(instance.claim(10).await.tasks[0].id, id);
 }
@@ -142,7 +142,7 @@ async fn a_task_with_immediate_constraints_is_found_by_the_sweep() {
     let mut instance = test.instance("a").await;
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     let (mut producer, id, k) = open_producer(&test, "begin; set constraints all immediate").await;
-    instance.walk_past(k).await;
+    instance.claim_past(k).await;
     for _ in 0..5 {
         assert_eq!(
             sweep(&instance, &mut maintainer).await,
@@ -166,7 +166,7 @@ async fn a_prepared_transaction_is_found_whenever_it_commits() {
     producer.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
     // Whether or not its tasks got a new k when it was prepared.
     test.run("select nextval('rowlock.k_seq') from generate_series(1, 3)").await;
-    instance.walk_past(k + 3).await;
+    instance.claim_past(k + 3).await;
     for _ in 0..5 {
         assert_eq!(sweep(&instance, &mut maintainer).await, 0);
     }
@@ -184,7 +184,7 @@ async fn a_late_commit_is_found_despite_a_forgotten_prepared_transaction() {
     let name = format!("'{}'", test.name);
     forgotten.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
     let (mut producer, id, k) = open_producer(&test, "begin; set constraints all immediate").await;
-    instance.walk_past(k).await;
+    instance.claim_past(k).await;
     sweep(&instance, &mut maintainer).await;
     producer.execute("commit").await.unwrap();
     swept_within(&instance, &mut maintainer, 30).await;

@@ -210,7 +210,7 @@ async fn a_flood_of_late_commits_is_swept_in_one_pass() {
         .unwrap();
     test.run("select setval('rowlock.k_seq', (select last_value + 5000 from rowlock.k_seq))").await;
     let newest: i64 = test.one("select last_value from rowlock.k_seq").await;
-    instance.walk_past(newest - 1000).await;
+    instance.claim_past(newest - 1000).await;
     producer.execute("commit").await.unwrap();
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     let mut swept = 0;

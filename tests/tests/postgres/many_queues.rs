@@ -162,7 +162,7 @@ async fn a_delayed_sweep_does_not_skip_keys_drawn_in_the_meantime() {
     });
     assert_eq!(report.unwrap().due_moved, 1);
     assert_eq!(claimer.claim(10).await.tasks.len(), 1);
-    claimer.walk_past(k).await;
+    claimer.claim_past(k).await;
     for _ in 0..3 {
         maintainer.run_once(&test.db, None, Some(&claimer.watermarks)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(700)).await;

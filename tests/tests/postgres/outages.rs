@@ -76,7 +76,7 @@ async fn a_server_that_vanishes_during_a_statement_delays_no_other_statement() {
     let mut lock = test.pool.begin().await.unwrap();
     lock.execute("lock table rowlock.migration").await.unwrap();
     let (lost, ()) = tokio::join!(db.check_schema(), async {
-        until_somebody_waits(&test).await;
+        until_lock_wait(&test).await;
         network.server_vanishes();
     });
     assert!(matches!(lost, Err(Error::Timeout)), "{lost:?}");
@@ -123,7 +123,7 @@ async fn a_notification_arrives_after_a_long_idle_time() {
     assert_eq!(notified.unwrap(), QueueId(7));
 }
 
-async fn until_somebody_waits(test: &TestDb) {
+async fn until_lock_wait(test: &TestDb) {
     let waiting =
         "select count(*) from pg_locks where not granted and relation = 'rowlock.migration'::regclass";
     while test.one::<i64>(waiting).await == 0 {

@@ -117,7 +117,7 @@ async fn a_payload_is_found_while_retention_moves_it() {
         let db = test.db.clone();
         tokio::spawn(async move { rowlock_queue::fetch(&db, token, &ids).await })
     };
-    test.until_somebody_waits().await;
+    test.until_lock_wait().await;
     cleaner.execute("commit").await.unwrap();
     assert_eq!(fetch.await.unwrap().unwrap().len(), 1, "a task without a payload would be settled as dead");
 }
@@ -318,7 +318,7 @@ async fn retention_during_the_last_attempt_adds_no_attempt() {
     cleaner.execute("begin; select rowlock.empty_task_partition()").await.unwrap();
     let retry = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
     let (settled, ()) = tokio::join!(instance.settle(&claimed, &retry), async {
-        test.until_somebody_waits().await;
+        test.until_lock_wait().await;
         cleaner.execute("commit").await.unwrap();
     });
     // Before, it found the task in neither table and used the queue's six attempts as the limit.

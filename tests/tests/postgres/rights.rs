@@ -42,7 +42,7 @@ async fn an_instance_with_a_workers_permissions_sweeps_a_late_commit() {
     producer.execute(late).await.unwrap();
     let k: i64 = test.one("select last_value from rowlock.k_seq").await;
     test.run("select nextval('rowlock.k_seq')").await;
-    instance.walk_past(k).await;
+    instance.claim_past(k).await;
     producer.execute("commit").await.unwrap();
     assert!(instance.claim(1).await.tasks.is_empty(), "claims have passed it");
     let since = std::time::Instant::now();

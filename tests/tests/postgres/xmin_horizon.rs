@@ -71,7 +71,7 @@ async fn claims_stay_quick_beside(pin: &'static str) {
     let newest = test.one("select last_value from rowlock.k_seq").await;
     test.run("select nextval('rowlock.k_seq')").await;
     while !instance.claim(1000).await.tasks.is_empty() {}
-    instance.walk_past(newest).await;
+    instance.claim_past(newest).await;
     let mut session = test.session().await;
     let pages = least_pages(&mut session, &instance).await;
     assert!(pages < PAGES, "a claim of an empty queue touched {pages} pages beside {dead} dead rows");
