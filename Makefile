@@ -22,7 +22,7 @@ endef
 
 PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
 
-.PHONY: help demo test check workflows api-server cluster cluster-down cluster-test cluster-tier cluster-disruptive cluster-parallel cluster-given images chaos soak bench bench-main bench-operator sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy unit servers postgres dev docs kubernetes schema
+.PHONY: help demo test check workflows api-server cluster cluster-down cluster-test cluster-tier cluster-disruptive cluster-parallel cluster-given images chaos soak bench bench-main bench-operator sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy doc unit servers postgres dev docs kubernetes schema
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -32,7 +32,7 @@ demo: packages-demo ## 10,000 tasks through an own Postgres, instances and a Pyt
 	@ln -sf $(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)/rowlock rowlock
 	@./rowlock dev -f examples/quickstart --demo 10000
 
-test: packages-test fmt clippy workflows unit servers dev docs kubernetes cluster-test sizes ## Everything that must hold
+test: packages-test fmt clippy workflows doc unit servers dev docs kubernetes cluster-test sizes ## Everything that must hold
 	@if [ -s $(SKIPPED) ]; then echo "all parts that can run here passed; 1 skipped: $$(cat $(SKIPPED))"; else echo "all parts passed"; fi
 
 check: fmt clippy workflows sizes ## Formatting, lints, sizes
@@ -44,6 +44,13 @@ clippy:
 	$(call part,lints,cargo clippy --workspace --all-targets --locked -- -D warnings)
 	$(call part,lints of the Kubernetes API,cargo clippy -p rowlock-crds --features kube --all-targets --locked -- -D warnings)
 	$(call part,lints of the operator,cargo clippy -p rowlock-operator --features kube --all-targets --locked -- -D warnings)
+
+# A link to an item that does not exist fails.
+DOC = RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+doc:
+	$(call part,comments of the API,$(DOC) --workspace)
+	$(call part,comments of the operator,$(DOC) -p rowlock-operator --features kube)
 
 # Built from its Go module, once.
 workflows:

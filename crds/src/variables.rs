@@ -43,7 +43,9 @@ pub fn check_variables<'a>(
     let nearest = env::ALL.iter().map(|known| (distance(name, known), *known)).min();
     let hint = match nearest {
         // The prefix is common to all, and says nothing of how near two names are.
-        Some((apart, known)) if apart <= 1 + (known.len() - PREFIX.len()) / 4 => format!("did you mean {known}?"),
+        Some((apart, known)) if apart <= 1 + (known.len() - PREFIX.len()) / 4 => {
+            format!("did you mean {known}?")
+        }
         _ => format!("unset it; there are {}", env::ALL.join(", ")),
     };
     Err(UnknownVariable { name: name.to_owned(), hint })

@@ -13,15 +13,15 @@ use sqlx::{
 
 use crate::{TestInstance, server};
 
-/// Connections of the pool that plays many instances at once.
+/// Connections of a pool that many test instances share.
 const CONNECTIONS: u32 = 16;
 
 /// A migrated database, dropped with this value. It has a queue called `mail`.
 #[derive(Debug)]
 pub struct TestDb {
-    /// What is tested.
+    /// The pool under test.
     pub db: Db,
-    /// The superuser's way around it.
+    /// A superuser's pool, past the code under test.
     pub pool: PgPool,
     /// Its name.
     pub name: String,
@@ -31,7 +31,7 @@ impl TestDb {
     /// A database with the queue `mail`.
     ///
     /// # Panics
-    /// If the server does not make one.
+    /// If the server cannot create it.
     pub async fn new() -> Self {
         let test = Self::empty().await;
         rowlock_queue::declare(&test.db, &declaration("mail")).await.expect("a queue is declared");
@@ -41,7 +41,7 @@ impl TestDb {
     /// A database without a queue.
     ///
     /// # Panics
-    /// If the server does not make one.
+    /// If the server cannot create it.
     pub async fn empty() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("rowlock_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -51,13 +51,13 @@ impl TestDb {
         Self { db, pool, name }
     }
 
-    /// How to connect to it.
+    /// The connection options.
     #[must_use]
     pub fn connect(&self) -> Connect {
         connect(&self.name)
     }
 
-    /// A session of its own.
+    /// A new session.
     ///
     /// # Panics
     /// If the server has none left.
@@ -124,7 +124,8 @@ impl TestDb {
         self.one(format!("select rowlock.task_state({id})")).await
     }
 
-    /// Puts every heartbeat of an instance twenty seconds back, so that by the server's clock it may be rescued.
+    /// Makes every heartbeat of an instance twenty seconds older, so that it may be rescued by the server's
+    /// clock.
     pub async fn silence(&self, instance: InstanceId) {
         self.run(format!(
             "update rowlock.heartbeat set at = at - interval '20 seconds' where instance = {instance}"
@@ -132,11 +133,11 @@ impl TestDb {
         .await;
     }
 
-    /// A login of this database alone, which may do what the arguments of `rowlock.grant_role` behind its
-    /// name say, and how to connect as it. Dropped with the database.
+    /// Creates a login with the permissions given by the remaining arguments of `rowlock.grant_role`, and
+    /// returns its connection options. It is dropped with the database.
     ///
     /// # Panics
-    /// If there is one of the name.
+    /// If a login with this name exists.
     pub async fn login(&self, name: &str, rights: &str) -> Connect {
         let name = format!("{name}_{}", self.name);
         self.run(format!("create role {name} login password 'secret'")).await;
@@ -152,11 +153,12 @@ impl TestDb {
     ///
     /// # Panics
     /// If none does within ten seconds.
-    pub async fn until_somebody_waits(&self) {
-        let waiting = "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    pub async fn until_lock_wait(&self) {
+        let waiting = "select count(*) from pg_stat_activity where datname = current_database() \
+            and wait_event_type = 'Lock'";
         let since = std::time::Instant::now();
         while self.one::<i64>(waiting).await == 0 {
-            assert!(since.elapsed().as_secs() < 10, "nobody waits for a lock");
+            assert!(since.elapsed().as_secs() < 10, "no statement waits for a lock");
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
@@ -176,12 +178,13 @@ impl TestDb {
 
 impl Drop for TestDb {
     fn drop(&mut self) {
-        // The logins of a database carry its name at their end; names of databases have no wildcard but the
+        // The names of the database's logins end with its name. The only LIKE wildcard in it would be the
         // underscore.
         let drop = format!("drop database if exists {} with (force)", self.name);
         let logins = format!(
             "do $$ declare r name; begin
-               for r in select rolname from pg_roles where right(rolname, {}) = '_{}' loop execute format('drop role %I', r); end loop; end $$",
+               for r in select rolname from pg_roles where right(rolname, {}) = '_{}' loop \
+               execute format('drop role %I', r); end loop; end $$",
             self.name.len() + 1,
             self.name
         );
@@ -199,7 +202,7 @@ impl Drop for TestDb {
     }
 }
 
-/// A queue with six attempts, delays of a minute, and ten workers.
+/// A queue with six attempts, delays of a minute, and ten slots.
 #[must_use]
 pub fn declaration(name: &str) -> Declaration {
     Declaration {

@@ -1,4 +1,4 @@
-//! The fenced blocks of a page of the documentation.
+//! The fenced code blocks of a page of the documentation.
 #![expect(clippy::panic, reason = "a page is wrong where it stands")]
 
 /// What a block is for.
@@ -13,7 +13,7 @@ pub enum Kind {
     Text,
 }
 
-/// One of them.
+/// One block.
 #[derive(Debug)]
 pub struct Block {
     /// Page and line, for errors.
@@ -28,7 +28,7 @@ const FENCE: &str = "```";
 ///
 /// # Panics
 ///
-/// At a block without a tag that says what it is, and at output that nothing could have printed.
+/// At a block without a known tag, and at output without a command before it.
 #[must_use]
 pub fn blocks(page: &str, text: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
@@ -55,14 +55,14 @@ pub fn blocks(page: &str, text: &str) -> Vec<Block> {
     blocks
 }
 
-/// The first line of the output that was not printed, in order and after the ones before.
+/// The first expected line that was not printed in its order.
 #[must_use]
 pub fn missing<'a>(expected: &'a str, printed: &str) -> Option<&'a str> {
     let mut printed = printed.lines();
     expected.lines().find(|line| !printed.by_ref().any(|found| matches(line, found)))
 }
 
-/// `…` stands for anything.
+/// `…` matches any text.
 fn matches(pattern: &str, line: &str) -> bool {
     let mut pieces = pattern.split('…');
     let first = pieces.next().unwrap_or_default();

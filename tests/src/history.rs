@@ -1,7 +1,7 @@
-//! The history checker: what was enqueued, what ran, what the database says at the end; and whether it fits together.
+//! The history checker: it compares what was enqueued, what ran, and the database's state at the end.
 //!
-//! Pure. Everybody who takes part appends JSON lines ([`Event`]) to a file of their own; the database's side is a [`Final`].
-//! All times are nanoseconds of one machine's clock.
+//! It does no IO of its own. Each process appends JSON lines ([`Event`]) to its own file; the state of the
+//! database is a [`Final`]. All times are nanoseconds of one machine's clock.
 
 mod check;
 mod read;
@@ -17,30 +17,32 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// A producer got these ids; their transaction is still open. `delay_ms`: not to be started earlier.
+    /// A producer got these ids; their transaction is still open. `delay_ms`: no attempt may start earlier.
     Enqueued { ids: Vec<i64>, at: u64, delay_ms: u64 },
     /// The commit was answered.
     Committed { ids: Vec<i64> },
-    /// The rollback was answered, or the connection was closed by us before any commit was sent.
+    /// The rollback was answered, or the producer closed the connection before it sent a commit.
     RolledBack { ids: Vec<i64> },
     /// A handler has read the request. `run` is unique.
     Started { run: String, handler: u32, id: i64, attempt: u16, token: i64, at: u64 },
-    /// It is about to answer with `status`; 0: nothing that could count as an answer.
+    /// The handler is about to answer with `status`; 0: nothing that counts as an answer.
     Finished { run: String, status: u16, at: u64 },
-    /// The answer could not be sent: whoever asked had gone.
+    /// The answer could not be sent: the client had disconnected.
     CutOff { run: String, at: u64 },
-    /// The handler process ended, and with it all its runs.
+    /// The handler process ended, and all its runs with it.
     HandlerEnded { handler: u32, at: u64 },
-    /// A stopped instance goes on: what it had already claimed may reach this handler once more before its fence trips.
-    /// No worker can prevent that (it may be stopped between its last look at the clock and the send), a fencing token can.
+    /// A stopped instance resumes: tasks it had claimed may reach this handler once more before it fences
+    /// itself. No worker can prevent that, because it may be stopped between checking the clock and sending;
+    /// a fencing token can.
     InstanceResumed { handler: u32, at: u64 },
-    /// A stopped handler goes on: what it was sent meanwhile it reads now, also where whoever asked has long hung up.
+    /// A stopped handler resumes: it now reads what it was sent while stopped, even if the client has closed
+    /// the connection since.
     HandlerResumed { handler: u32, at: u64 },
-    /// This instance was killed, was stopped, or ended by itself without leaving: a rescue is its due.
+    /// This instance was killed, was stopped, or ended without leaving: it must be rescued.
     InstanceFailed { name: String },
 }
 
-/// Where the database says a task is, each place found counts.
+/// The places where the database has a task; each one found counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -63,7 +65,7 @@ pub struct TaskEnd {
     pub id: i64,
     pub max_attempts: u16,
     pub evidence: Vec<Evidence>,
-    /// What `rowlock.task_state` says, where it was asked.
+    /// The result of `rowlock.task_state`, if it was called.
     pub state: Option<String>,
 }
 
@@ -75,7 +77,7 @@ pub struct Failure {
     pub error: String,
 }
 
-/// `rowlock.audit()`, of one queue.
+/// `rowlock.audit()` for one queue.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Totals {
     pub enqueued: i64,
@@ -86,7 +88,7 @@ pub struct Totals {
     pub untraced: i64,
 }
 
-/// The database's side.
+/// The state of the database.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Final {
     pub tasks: Vec<TaskEnd>,
@@ -99,13 +101,14 @@ pub struct Final {
 /// How strict to be.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Demands {
-    /// No task may be open any more.
+    /// No task may still be open.
     pub drained: bool,
-    /// Nobody was killed or cut: each attempt reached the handler at most once, and every answer arrived.
+    /// No process was killed and no connection cut: each attempt reached the handler at most once, and every
+    /// answer arrived.
     pub undisturbed: bool,
 }
 
-/// What an invariant forbids, found in a history.
+/// A violated invariant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     #[error("task {0} was committed and the database does not know it")]
@@ -118,8 +121,8 @@ pub enum Violation {
     Untraced(i64),
     #[error("task {id} has evidence of {places} states at once")]
     InSeveralStates { id: i64, places: usize },
-    #[error("task {id}: task_state says {said}, which its evidence does not")]
-    WrongState { id: i64, said: String },
+    #[error("task {id}: task_state says {reported}, which its evidence does not")]
+    WrongState { id: i64, reported: String },
     #[error("task {0} is still open")]
     StillOpen(i64),
     #[error("task {id} used {attempt} attempts of {max}")]
@@ -151,7 +154,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The task that it happened to.
+    /// The task concerned.
     #[must_use]
     pub fn task(&self) -> Option<i64> {
         match self {

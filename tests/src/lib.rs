@@ -1,7 +1,7 @@
 //! Tests against a real Postgres, and the history checker
 //!
-//! Each test has a database of its own, copied from a migrated template on one server per test process: [`TestDb`]. A test plays
-//! an instance with [`TestInstance`].
+//! Each test has a database of its own, copied from a migrated template on one server per test process:
+//! [`TestDb`]. A test plays an instance with [`TestInstance`].
 
 mod database;
 pub mod doc_blocks;
@@ -14,7 +14,7 @@ pub use database::{TestDb, declaration};
 pub use observe::observe;
 pub use test_instance::{TestInstance, settlements};
 
-/// The checkout. Asked at run time: a build that was cached may be one of another checkout.
+/// The root of the checkout, found at run time: a cached build may come from another checkout.
 ///
 /// # Panics
 ///
@@ -25,10 +25,10 @@ pub fn checkout() -> std::path::PathBuf {
     package.parent().expect("the package is a folder of the checkout").to_owned()
 }
 
-/// The arguments of the kubectl command of that verb that a condition prints, between backticks, for somebody to run.
+/// The arguments of the kubectl command with this verb that a condition prints between backticks.
 ///
 /// # Panics
-/// If it prints none.
+/// If there is none.
 #[must_use]
 pub fn printed_command(message: &str, verb: &str) -> Vec<String> {
     let start = format!("kubectl {verb} ");
@@ -36,11 +36,11 @@ pub fn printed_command(message: &str, verb: &str) -> Vec<String> {
     command.split_whitespace().skip(1).map(|word| word.replace('\'', "")).collect()
 }
 
-/// Runs a program to its end, with that on its standard input.
+/// Runs a program to its end with this standard input.
 ///
 /// # Errors
 ///
-/// Where it cannot be started, or not be waited for.
+/// If it cannot be started or waited for.
 pub fn run_with_input(
     command: &mut std::process::Command,
     input: &str,
@@ -49,13 +49,13 @@ pub fn run_with_input(
     use std::process::Stdio;
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that failed at once does not read it.
+        // A program that failed immediately does not read it.
         let _ = stdin.write_all(input.as_bytes());
     }
     child.wait_with_output()
 }
 
-/// Whether the tests may take minutes each (`make soak`).
+/// Whether each test may take minutes (`make soak`).
 #[must_use]
 pub fn soaks() -> bool {
     std::env::var_os("ROWLOCK_TEST_SOAK").is_some()

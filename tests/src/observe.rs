@@ -1,4 +1,4 @@
-//! What the database says at the end, read in one snapshot.
+//! The state of the database at the end, read in one snapshot.
 
 use std::collections::HashMap;
 
@@ -7,11 +7,12 @@ use sqlx::{Connection, PgConnection, Row};
 
 use crate::history::{Evidence, Failure, Final, State, TaskEnd, Totals};
 
-/// `task_state` walks the receipts of a day: some are asked, the evidence is read for all.
+/// `task_state` reads a day's receipts, so it is called for some tasks; the evidence is read for all.
 const ASKED: i64 = 200;
 
 const TASKS: &str = "select t.id, coalesce(t.max_attempts, q.max_attempts),
-    case when t.id in (select x.id from rowlock.every_task x order by md5(x.id::text) limit $1) then rowlock.task_state(t.id) end
+    case when t.id in (select x.id from rowlock.every_task x \
+    order by md5(x.id::text) limit $1) then rowlock.task_state(t.id) end
   from rowlock.every_task t join rowlock.queue q on q.id = t.queue";
 
 /// Every place where a task can be, one row for each that it is in.
@@ -20,14 +21,15 @@ const EVIDENCE: &str = "select d.id, 0, d.attempt from rowlock.delayed d
   union all select g, 0, u.attempt from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt),
     generate_series(u.f, u.f + u.n - 1) g where g <> all (l.settled)
   union all select d.id, 2, d.attempt from rowlock.dead d
-  union all select g, r.state, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt),
+  union all select g, r.state, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, \
+  attempt),
     generate_series(u.f, u.f + u.n - 1) g";
 
-/// Of a join whose answer was lost there is an instance that sent no heartbeat but the one of its join; nobody lived there.
+/// A join whose answer was lost leaves an instance with only the heartbeat of the join; no process ran as it.
 const RESCUED: &str = "select i.name from rowlock.instance i
   where i.gone and 1 < (select count(*) from rowlock.heartbeat b where b.instance = i.id)";
 
-/// The state of a database that has this one queue.
+/// The state of a database with this one queue.
 pub async fn observe(url: &str, queue: &str) -> Result<Final> {
     let mut connection = PgConnection::connect(url).await?;
     sqlx::query("begin isolation level repeatable read read only").execute(&mut connection).await?;
@@ -49,7 +51,7 @@ pub async fn observe(url: &str, queue: &str) -> Result<Final> {
         let evidence = evidence.remove(&id).unwrap_or_default();
         tasks.push(TaskEnd { id, max_attempts, evidence, state: row.try_get(2)? });
     }
-    // Evidence of a task that is not there: it vanished, or never was.
+    // Evidence of a task without a row: it vanished or never existed.
     tasks.extend(evidence.into_iter().map(|(id, evidence)| TaskEnd {
         id,
         max_attempts: u16::MAX,

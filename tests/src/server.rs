@@ -10,18 +10,18 @@ use rowlock_local::postgres::{DEFAULT_VERSION, OLDEST_VERSION, Server, ServerCon
 use rowlock_queue::{Connect, Db};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-/// The template's name begins like this; the process's number follows.
+/// Start of the template's name; the process id follows.
 const TEMPLATE: &str = "rowlock_template";
 
-/// A server's folder begins like this; the process's number follows.
+/// Start of the name of a server's folder; the process id follows.
 const FOLDER: &str = "rowlock-tests-";
 
-/// What the tests need of it.
+/// The running server.
 const SETTINGS: [(&str, &str); 3] =
     [("max_prepared_transactions", "20"), ("max_connections", "200"), ("wal_level", "logical")];
 
 struct Running {
-    /// With its last slash: a database's name follows.
+    /// Its URL up to the last slash; a database's name follows.
     base: String,
     template: String,
 }
@@ -45,7 +45,7 @@ pub fn template() -> &'static str {
 
 fn running() -> &'static Running {
     RUNNING.get_or_init(|| {
-        // A thread of its own: the caller is inside its test's runtime, which ends with the test.
+        // A separate thread: the caller runs inside its test's runtime, which ends with the test.
         std::thread::spawn(|| {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(1)
@@ -53,7 +53,7 @@ fn running() -> &'static Running {
                 .build()
                 .expect("a runtime starts");
             let running = runtime.block_on(start());
-            // The server's process belongs to it.
+            // It owns the server's process.
             std::mem::forget(runtime);
             running
         })
@@ -78,7 +78,7 @@ async fn start() -> Running {
     Running { base, template }
 }
 
-/// A server of the version that `ROWLOCK_TEST_POSTGRES` says, in a folder of its own.
+/// A server of the version in `ROWLOCK_TEST_POSTGRES`, in its own folder.
 async fn embedded() -> anyhow::Result<String> {
     let version = match std::env::var("ROWLOCK_TEST_POSTGRES").as_deref() {
         Ok("14") => OLDEST_VERSION,
@@ -93,7 +93,7 @@ async fn embedded() -> anyhow::Result<String> {
         SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let server = Server::start(&config).await?;
     let base = server.url("");
-    // It ends when the process does: its guard sees that.
+    // Its guard ends it when this process ends.
     std::mem::forget(server);
     Ok(base)
 }
@@ -111,11 +111,12 @@ fn clean() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The executable beside the test's own folder, made with every test of this package: what guards servers that a test starts.
+/// The executable next to the test's folder, built with every test of this package. It guards the servers
+/// that a test starts.
 ///
 /// # Errors
 ///
-/// Where the test lies in no folder of Cargo's.
+/// If the test is not in a target folder of Cargo.
 pub fn guard() -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
     let folder = test.parent().and_then(Path::parent).context("a test lies in target/*/deps")?;

@@ -1,4 +1,4 @@
-//! An instance as a test plays it: what it holds, where its claims start, and its verbs.
+//! An instance played by a test: its leases, watermarks and calls.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use rowlock_queue::{
 /// An instance of the queue `mail`.
 #[derive(Debug)]
 pub struct TestInstance {
-    /// What its verbs run on.
+    /// The pool for its calls.
     pub db: Db,
-    /// What it started with.
+    /// The answer to its join.
     pub joined: Joined,
-    /// From where it claims.
+    /// Its watermarks: where claims start.
     pub watermarks: Watermarks,
 }
 
 impl TestInstance {
-    /// Joins with room for a hundred workers.
+    /// Joins with a capacity of a hundred slots.
     ///
     /// # Panics
     /// If that fails.
@@ -29,13 +29,13 @@ impl TestInstance {
         Self { db: db.clone(), joined, watermarks }
     }
 
-    /// Which.
+    /// Its id.
     #[must_use]
     pub fn id(&self) -> InstanceId {
         self.joined.instance
     }
 
-    /// Claims, and moves its watermark as a worker does.
+    /// Claims and moves its watermarks as a worker does.
     ///
     /// # Panics
     /// If that fails.
@@ -46,7 +46,7 @@ impl TestInstance {
         claimed
     }
 
-    /// The same outcome for all that was claimed.
+    /// Settles all claimed tasks with the same outcome.
     ///
     /// # Panics
     /// If that fails.
@@ -54,7 +54,7 @@ impl TestInstance {
         settle(&self.db, self.id(), &settlements(claimed, outcome)).await.expect("a settlement")
     }
 
-    /// Sends a heartbeat: holds and wants so many, keeps to allocation 0.
+    /// Sends a heartbeat: it holds and wants this many tasks, under allocation 0.
     ///
     /// # Panics
     /// If that fails.
@@ -62,7 +62,7 @@ impl TestInstance {
         heartbeat(&self.db, &self.says(held, wants)).await.expect("a heartbeat")
     }
 
-    /// Sends a heartbeat, having had a worker free.
+    /// Sends a heartbeat that reports a free slot.
     ///
     /// # Panics
     /// If that fails.
@@ -70,7 +70,7 @@ impl TestInstance {
         heartbeat(&self.db, &Heartbeat { idle: true, ..self.says(0, 1) }).await.expect("a heartbeat")
     }
 
-    /// What it says with a heartbeat.
+    /// The content of its heartbeat.
     #[must_use]
     pub fn says(&self, held: u32, wants: u32) -> Heartbeat<'_> {
         Heartbeat {
@@ -85,17 +85,17 @@ impl TestInstance {
         }
     }
 
-    /// Claims nothing again and again until its claims start above `k`.
-    pub async fn walk_past(&mut self, k: i64) {
+    /// Claims nothing repeatedly until its claims start above `k`.
+    pub async fn claim_past(&mut self, k: i64) {
         while self.watermarks.as_slice().iter().any(|watermark| *watermark <= k) {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            // An empty queue moves on only with the newest k.
+            // In an empty queue the watermark moves only with the newest k.
             self.claim(1).await;
         }
     }
 }
 
-/// The same outcome for all that was claimed, as `settle` takes it.
+/// Settlements with the same outcome for all claimed tasks.
 #[must_use]
 pub fn settlements(claimed: &Claimed, outcome: &Outcome) -> Vec<Settlement> {
     let Some(token) = claimed.token else { return Vec::new() };

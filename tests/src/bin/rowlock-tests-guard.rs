@@ -1,4 +1,5 @@
-//! `rowlock` under another name, so that a server of the tests has a guard without the command line being built on its own.
+//! `rowlock` under another name, built with the tests, so that a test server has a guard without a separate
+//! build of the command line.
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {

@@ -4,15 +4,16 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Demands, Final, Log, State, TaskEnd, Violation, read::Run};
 
-/// What a history amounted to.
+/// Counts of a history.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     pub committed: usize,
-    /// The answer to the commit was lost; what the database says is right.
+    /// The answer to the commit was lost; the database decides.
     pub unknown_committed: usize,
     pub rolled_back: usize,
     pub runs: usize,
-    /// Runs that were sent by an instance, or to a handler, before it was stopped, and may have started after it was resumed.
+    /// Runs sent by an instance or to a handler before it was stopped, which may have started after it
+    /// resumed.
     pub stale: usize,
     pub completed: usize,
     pub dead: usize,
@@ -20,7 +21,7 @@ pub struct Summary {
     pub open: usize,
     pub failures: usize,
     pub leases_lost: usize,
-    /// Failures that used no attempt: their instance was ended while it drained.
+    /// Failures that used no attempt: their instance was killed while draining.
     pub interruptions: usize,
     pub rescued_instances: usize,
 }
@@ -29,7 +30,8 @@ impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} committed (and {} with a lost answer), {} rolled back, {} runs ({} stale), {} completed, {} dead, {} cancelled, {} open, \
+            "{} committed (and {} with a lost answer), {} rolled back, {} runs ({} stale), {} completed, {} \
+                dead, {} cancelled, {} open, \
              {} failures of which {} lost leases and {} interruptions, {} instances rescued",
             self.committed,
             self.unknown_committed,
@@ -48,7 +50,7 @@ impl std::fmt::Display for Summary {
     }
 }
 
-/// Everything that is wrong, sorted by nothing in particular.
+/// All violations, in no particular order.
 #[must_use]
 pub fn check(log: &Log, end: &Final, demands: Demands) -> (Summary, Vec<Violation>) {
     let mut found = log.contradictions.clone();
@@ -84,7 +86,7 @@ pub fn check(log: &Log, end: &Final, demands: Demands) -> (Summary, Vec<Violatio
     (summary, found)
 }
 
-/// None vanishes, none appears from nowhere, none runs uncommitted.
+/// No task vanishes, none appears without being enqueued, none runs before its commit.
 fn presence(log: &Log, known: &HashMap<i64, &TaskEnd>, found: &mut Vec<Violation>) {
     found
         .extend(log.committed.iter().filter(|id| !known.contains_key(id)).map(|id| Violation::Vanished(*id)));
@@ -93,13 +95,13 @@ fn presence(log: &Log, known: &HashMap<i64, &TaskEnd>, found: &mut Vec<Violation
             found.push(Violation::Uncommitted(*id));
         }
     }
-    // What the database keeps was committed, also where the answer to the commit was lost.
+    // Tasks in the database were committed, even if the answer to the commit was lost.
     found.extend(
         log.runs.keys().filter(|id| !known.contains_key(id)).map(|id| Violation::RanUncommitted(*id)),
     );
 }
 
-/// Exactly one state, by positive evidence.
+/// Each task has exactly one state, by positive evidence.
 fn one_state(task: &TaskEnd, demands: Demands, found: &mut Vec<Violation>) {
     let id = task.id;
     let one = match task.evidence.as_slice() {
@@ -110,15 +112,15 @@ fn one_state(task: &TaskEnd, demands: Demands, found: &mut Vec<Violation>) {
     if demands.drained && one.state == State::Open {
         found.push(Violation::StillOpen(id));
     }
-    if let Some(said) = &task.state {
+    if let Some(reported) = &task.state {
         let fits = match one.state {
-            State::Open => matches!(said.as_str(), "scheduled" | "available" | "running" | "retryable"),
-            State::Completed => said == "completed",
-            State::Dead => said == "dead",
-            State::Cancelled => said == "cancelled",
+            State::Open => matches!(reported.as_str(), "scheduled" | "available" | "running" | "retryable"),
+            State::Completed => reported == "completed",
+            State::Dead => reported == "dead",
+            State::Cancelled => reported == "cancelled",
         };
         if !fits {
-            found.push(Violation::WrongState { id, said: said.clone() });
+            found.push(Violation::WrongState { id, reported: reported.clone() });
         }
     }
 }
@@ -139,16 +141,18 @@ fn count_failures(end: &Final, found: &mut Vec<Violation>) -> Failures {
     failures
 }
 
-/// Within the bound; and each one used is explained by one failure, so a release, a snooze or a drain used none.
+/// Attempts stay within the limit, and one failure explains each attempt used: a release, a snooze or a drain
+/// used none.
 fn attempts(task: &TaskEnd, runs: &[Run], failures: &Failures, found: &mut Vec<Violation>) {
     let id = task.id;
     let ran = runs.iter().map(|run| run.attempt).max().unwrap_or_default();
-    let said = task.evidence.iter().map(|evidence| evidence.attempt).max().unwrap_or_default();
-    let attempt = ran.max(said);
+    let reported = task.evidence.iter().map(|evidence| evidence.attempt).max().unwrap_or_default();
+    let attempt = ran.max(reported);
     if task.max_attempts < attempt {
         found.push(Violation::TooManyAttempts { id, attempt, max: task.max_attempts });
     }
-    // The attempt that completes fails nowhere; an open or dead task has used the attempts it says; one that runs, those before.
+    // The attempt that completes has no failure. An open or dead task has used the attempts it reports; a
+    // running one, those before the current one.
     let used = task.evidence.first().map_or(0, |one| {
         if one.state == State::Completed { one.attempt.saturating_sub(1) } else { one.attempt }
     });
@@ -160,7 +164,7 @@ fn attempts(task: &TaskEnd, runs: &[Run], failures: &Failures, found: &mut Vec<V
     }
 }
 
-/// Completed only by an attempt that a handler did, and nothing of a later attempt ran after that.
+/// A task is completed only by an attempt that a handler ran, and no later attempt ran after that.
 fn completion(id: i64, attempt: u16, runs: &[Run], found: &mut Vec<Violation>) {
     let done = |run: &&Run| run.attempt == attempt && run.status.is_some_and(|status| status / 100 == 2);
     if !runs.iter().any(|run| done(&run)) {
@@ -171,9 +175,10 @@ fn completion(id: i64, attempt: u16, runs: &[Run], found: &mut Vec<Violation>) {
     }
 }
 
-/// Two runs never overlap, unless the earlier one had lost its lease or was given up: then the later has a higher attempt. Or unless
-/// it was stopped and handed back (a second SIGTERM): then its handler was hung up on, and the later one may have the same attempt.
-/// The same holds where its instance was ended while it drained, and the handler beside it lived on.
+/// Two runs never overlap, unless the earlier one had lost its lease or was given up: then the later has a
+/// higher attempt. Or unless it was stopped and released (after a second SIGTERM): then the request was
+/// aborted, and the later run may have the same attempt. The same holds if its instance was killed while
+/// draining and its handler survived.
 fn order(id: i64, runs: &[Run], interrupted: bool, found: &mut Vec<Violation>) {
     for (place, later) in runs.iter().enumerate() {
         for earlier in &runs[..place] {
@@ -227,15 +232,15 @@ fn summarize(log: &Log, end: &Final) -> Summary {
     }
 }
 
-/// The online audit says the same as we counted, and its sum is right.
+/// `rowlock.audit()` reports the counted numbers, and its sum is right.
 fn audit(end: &Final, summary: &Summary, found: &mut Vec<Violation>) {
     let t = &end.totals;
     if t.enqueued != t.completed + t.dead + t.cancelled + t.open || t.untraced != 0 {
         found.push(Violation::Audit(format!("{t:?} does not add up")));
     }
     let counted = [end.tasks.len(), summary.completed, summary.dead, summary.cancelled, summary.open];
-    let said = [t.enqueued, t.completed, t.dead, t.cancelled, t.open];
-    if counted.iter().zip(said).any(|(counted, said)| usize::try_from(said) != Ok(*counted)) {
+    let reported = [t.enqueued, t.completed, t.dead, t.cancelled, t.open];
+    if counted.iter().zip(reported).any(|(counted, reported)| usize::try_from(reported) != Ok(*counted)) {
         found.push(Violation::Audit(format!("{t:?} is not what was counted: {summary}")));
     }
 }

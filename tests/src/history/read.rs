@@ -1,4 +1,4 @@
-//! From lines to what happened, by task.
+//! Turns lines into histories by task.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,33 +17,33 @@ pub struct Run {
     pub attempt: u16,
     pub token: i64,
     pub started: u64,
-    /// Of its answer, or of its handler's end; `None`: never ended.
+    /// The time of its answer or of its handler's end; `None`: it never ended.
     pub ended: Option<u64>,
     pub status: Option<u16>,
     pub cut_off: bool,
-    /// Sent earlier than it started, see [`Event::InstanceResumed`] and [`Event::HandlerResumed`].
+    /// Sent before it started, see [`Event::InstanceResumed`] and [`Event::HandlerResumed`].
     pub stale: bool,
 }
 
-/// How long after the resumption of an instance, or of the handler itself, a request from before it may start, in nanoseconds.
+/// How long after an instance or the handler resumes an older request may still start, in nanoseconds.
 const INSTANCE_GRACE: u64 = 1_000_000_000;
 const HANDLER_GRACE: u64 = 3_000_000_000;
 
 /// A history by task.
 #[derive(Debug, Default)]
 pub struct Log {
-    /// Every id a producer saw, with the moment from which on it may start.
+    /// Every id that a producer got, with the earliest time it may start.
     pub enqueued: HashMap<i64, u64>,
     pub committed: HashSet<i64>,
     pub rolled_back: HashSet<i64>,
-    /// In the order of their starts.
+    /// Sorted by start.
     pub runs: HashMap<i64, Vec<Run>>,
     pub failed_instances: HashSet<String>,
     pub contradictions: Vec<Violation>,
 }
 
 impl Log {
-    /// All that is known of a task, for people. Times are milliseconds since its enqueuing.
+    /// The readable history of a task. Times are milliseconds since it was enqueued.
     #[must_use]
     pub fn tell(&self, id: i64, end: &Final) -> String {
         let due = self.enqueued.get(&id).copied();
@@ -58,7 +58,8 @@ impl Log {
             let ended = run.ended.map(since);
             let _ = write!(
                 told,
-                "\n  run of attempt {} from {} ms to {ended:?} ms, status {:?}, cut off: {}, stale: {}, token {}",
+                "\n  run of attempt {} from {} ms to {ended:?} ms, status {:?}, cut off: {}, stale: {}, \
+                    token {}",
                 run.attempt,
                 since(run.started),
                 run.status,
@@ -75,7 +76,7 @@ impl Log {
     }
 }
 
-/// The lines of every file. A last line cut short by a kill is left out.
+/// The lines of every file. An incomplete last line, after a kill, is left out.
 pub fn read_all<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<Event>> {
     let mut events = Vec::new();
     for path in paths {
@@ -94,7 +95,7 @@ pub fn read_all<P: AsRef<Path>>(paths: &[P]) -> Result<Vec<Event>> {
     Ok(events)
 }
 
-/// Brings the events together, whatever the order of the files.
+/// Combines the events in any order of files.
 #[must_use]
 pub fn parse(events: &[Event]) -> Log {
     let mut log = Log::default();
@@ -129,7 +130,7 @@ pub fn parse(events: &[Event]) -> Log {
     for event in events {
         let Event::Started { run, handler, id, attempt, token, at } = event else { continue };
         let answer = ended.remove(run.as_str());
-        // A process id may be used again: the first end after the start is meant.
+        // A process id may be reused: the first end after the start counts.
         let killed = handlers.get(handler).and_then(|ends| ends.iter().filter(|end| at <= *end).min());
         log.runs.entry(*id).or_default().push(Run {
             attempt: *attempt,

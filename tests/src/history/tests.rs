@@ -1,8 +1,8 @@
-//! Each kind of violation, seeded into a good history.
+//! Each kind of violation, put into a valid history.
 
 use super::*;
 
-/// A completed task with one failed attempt, a dead one, an open one; one rolled back.
+/// A completed task with one failed attempt, a dead one, an open one, and one rolled back.
 fn good() -> (Vec<Event>, Final) {
     let run = |run: &str, id, attempt, at, status| {
         [
@@ -19,11 +19,11 @@ fn good() -> (Vec<Event>, Final) {
     events.extend(run("a", 1, 1, 100, 500));
     events.extend(run("b", 1, 2, 200, 200));
     events.extend(run("c", 2, 1, 100, 500));
-    let task = |id, max_attempts, state, attempt, said: &str| TaskEnd {
+    let task = |id, max_attempts, state, attempt, reported: &str| TaskEnd {
         id,
         max_attempts,
         evidence: vec![Evidence { state, attempt }],
-        state: Some(said.into()),
+        state: Some(reported.into()),
     };
     let failure = |id, attempt| Failure { id, attempt, error: "HTTP 500".into() };
     let end = Final {
@@ -43,7 +43,7 @@ fn violations(events: &[Event], end: &Final, demands: Demands) -> Vec<Violation>
     super::check(&parse(events), end, demands).1
 }
 
-/// Spoils the good history and expects this among what is found.
+/// Changes the valid history and expects this violation.
 fn check(spoil: impl FnOnce(&mut Vec<Event>, &mut Final), expected: &Violation) {
     check_with(Demands::default(), spoil, expected);
 }
@@ -98,7 +98,7 @@ fn a_task_in_no_state_or_in_two_or_in_another() {
     };
     check(two, &Violation::InSeveralStates { id: 3, places: 2 });
     let other = |_: &mut Vec<Event>, end: &mut Final| end.tasks[0].state = Some("dead".into());
-    check(other, &Violation::WrongState { id: 1, said: "dead".into() });
+    check(other, &Violation::WrongState { id: 1, reported: "dead".into() });
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn too_many_attempts() {
 #[test]
 fn an_attempt_used_without_a_failure_or_failed_twice() {
     check(|_, end| drop(end.failures.remove(0)), &Violation::Unexplained { id: 1, attempt: 1 });
-    // A release that used an attempt looks just so.
+    // A release that used an attempt would look the same.
     let released = |_: &mut Vec<Event>, end: &mut Final| end.tasks[2].evidence[0].attempt = 1;
     check(released, &Violation::Unexplained { id: 3, attempt: 1 });
     let twice = |_: &mut Vec<Event>, end: &mut Final| end.failures.push(end.failures[0].clone());
@@ -126,7 +126,7 @@ fn an_attempt_used_without_a_failure_or_failed_twice() {
 fn runs_overlap() {
     let overlap = Violation::Overlap { id: 1, earlier: 1, later: 1 };
     check(|events, _| events.push(started("x", 1, 1, 105)), &overlap);
-    // A run that never ended is still at it.
+    // A run that never ended is still running.
     let silent = |events: &mut Vec<Event>, _: &mut Final| {
         events.push(started("x", 3, 1, 300));
         events.push(started("y", 3, 1, 400));
@@ -137,13 +137,13 @@ fn runs_overlap() {
 #[test]
 fn a_lost_lease_a_killed_handler_and_a_release_may_be_followed_by_another_run() {
     let (mut events, end) = good();
-    // Attempt 2 starts while attempt 1 is at it: that one had lost its lease.
+    // Attempt 2 starts while attempt 1 runs, whose lease was lost.
     events[6] = Event::Started { run: "b".into(), handler: 7, id: 1, attempt: 2, token: 2, at: 105 };
     // Killed, then released, then run again as the same attempt.
     events.push(started("x", 3, 1, 300));
     events.push(Event::HandlerEnded { handler: 8, at: 350 });
     events.push(started("y", 3, 1, 400));
-    // Stopped, so that its handler was hung up on, and handed back.
+    // Stopped, so its request was aborted and the task released.
     events.push(Event::Finished { run: "y".into(), status: 200, at: 500 });
     events.push(Event::CutOff { run: "y".into(), at: 500 });
     events.push(started("z", 3, 1, 450));
@@ -158,7 +158,7 @@ fn attempts_go_back_or_on_after_completion() {
     events.push(started("x", 1, 1, 300));
     events.push(Event::InstanceResumed { handler: 8, at: 299 });
     assert_eq!(violations(&events, &end, Demands::default()), []);
-    // A stopped handler reads later what it was sent: by then another run of the same attempt may be at it.
+    // A stopped handler reads its requests later: by then another run of the same attempt may be running.
     let (mut events, end) = good();
     events.push(started("x", 1, 2, 205));
     events.push(Event::HandlerResumed { handler: 8, at: 204 });
@@ -199,7 +199,7 @@ fn a_drain_that_cuts_off_or_repeats() {
 }
 
 #[test]
-fn the_history_of_a_task_is_told_with_all_its_evidence() {
+fn a_violation_prints_the_whole_history_of_its_task() {
     let (events, end) = good();
     let violation = Violation::TooManyAttempts { id: 1, attempt: 2, max: 1 };
     let told = parse(&events).tell(violation.task().unwrap(), &end);

@@ -10,7 +10,8 @@ use crate::table::manifest;
 fn what_is_stored_is_what_was_written() {
     let namespace = namespace("stored");
     let spec = "retry: { maxAttempts: 3 }\n\
-                template: { metadata: { labels: { a: b } }, spec: { containers: [{ name: handler, env: [] }], new: { x: [1] } } }";
+                template: { metadata: { labels: { a: b } }, spec: { containers: [{ name: handler, env: [] \
+                }], new: { x: [1] } } }";
     let stored = read(&["create", "-n", &namespace, "-f", "-"], &manifest(spec));
     let expected = json!({
         "workers": { "total": 10 },
@@ -22,7 +23,7 @@ fn what_is_stored_is_what_was_written() {
         }
     });
     assert_eq!(stored["spec"], expected);
-    // Nobody has to read a null.
+    // A null is not stored.
     let nulls = manifest("queueName: null\ntimeout: null\nworkers: { total: 1, autoscaling: null }");
     let stored = read(&["create", "--dry-run=server", "-f", "-"], &nulls);
     assert_eq!((&stored["spec"]["queueName"], &stored["spec"]["timeout"]), (&json!(null), &json!(null)));
@@ -31,7 +32,7 @@ fn what_is_stored_is_what_was_written() {
 }
 
 #[test]
-fn client_side_apply_takes_out_what_was_taken_out() {
+fn client_side_apply_removes_fields_that_the_manifest_no_longer_has() {
     let namespace = namespace("client-side");
     let apply = |spec: &str| ok(&["apply", "-n", &namespace, "-f", "-"], &manifest(spec));
     assert_eq!(apply("timeout: 5s"), "taskqueue.rowlock.dev/emails created\n");
@@ -49,7 +50,7 @@ fn field_managers_can_share_a_template() {
         ok(&["apply", "--server-side", &manager, "-n", &namespace, "-f", "-"], manifest)
     };
     apply("team", &manifest(""));
-    // Another adds a container beside it, and says nothing of the rest.
+    // Another manager adds a container and sets no other field.
     let head = "apiVersion: rowlock.dev/v1alpha1\nkind: TaskQueue\nmetadata: { name: emails }\n";
     let proxy = "spec: { template: { spec: { containers: [{ name: proxy, image: proxy:1 }] } } }\n";
     apply("platform", &format!("{head}{proxy}"));
@@ -58,7 +59,7 @@ fn field_managers_can_share_a_template() {
     let names = stored["spec"]["template"]["spec"]["containers"].as_array().unwrap();
     let names: Vec<&str> = names.iter().filter_map(|container| container["name"].as_str()).collect();
     assert_eq!(names, ["handler", "proxy"]);
-    // What it applied before and now leaves out goes.
+    // Fields that it applied before and now leaves out are removed.
     apply("platform", &format!("{head}spec: {{}}\n"));
     let stored = read(&["get", "tq", "emails", "-n", &namespace], "");
     assert_eq!(stored["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 1);
@@ -81,7 +82,7 @@ fn the_definition_can_be_applied_again_in_both_ways() {
 }
 
 #[test]
-fn unknown_fields_are_dropped_where_nobody_asks_for_strictness() {
+fn unknown_fields_are_dropped_without_strict_validation() {
     let namespace = namespace("unknown");
     let spec = manifest("retries: 5\ntimeout: 5s");
     let stored = read(&["create", "--validate=false", "-n", &namespace, "-f", "-"], &spec);

@@ -1,4 +1,4 @@
-//! The chart of the operator, as Helm makes it of its values.
+//! The operator's chart, rendered by Helm.
 
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::kubectl::{namespace, ok};
 
-/// Everything that a platform team may set.
+/// All values that a platform team may set.
 const VALUES: &str = r#"
 enabled: true
 registry: registry.example/team
@@ -25,7 +25,9 @@ dnsConfig: { nameservers: [10.0.0.2] }
 extraVolumes: [{ name: mine, emptyDir: {} }]
 extraVolumeMounts: [{ name: mine, mountPath: /mine }]
 networkPolicy: { from: [{ podSelector: {} }], egress: [{ ports: [{ port: 443 }] }] }
-workerNetworkPolicy: { enabled: true, from: [{ podSelector: {} }], ingress: [{ ports: [{ port: 1 }] }], egress: [{ ports: [{ port: 5432 }] }] }
+workerNetworkPolicy:
+  { enabled: true, from: [{ podSelector: {} }], ingress: [{ ports: [{ port: 1 }] }],
+    egress: [{ ports: [{ port: 5432 }] }] }
 namespaces: [shop]
 class: blue.green_1
 rolloutsAtOnce: 2
@@ -43,7 +45,7 @@ serviceAccount: { name: mine, annotations: { role: r } }
 
 static HELM: OnceLock<String> = OnceLock::new();
 
-/// Helm's program, built if need be.
+/// The helm binary, built if it is missing.
 fn program() -> &'static str {
     HELM.get_or_init(|| {
         let mut build = Command::new(checkout().join("tests/cluster/build.sh"));
@@ -53,11 +55,11 @@ fn program() -> &'static str {
     })
 }
 
-/// Runs Helm on the chart, released as `rowlock` into that namespace with that file of values.
+/// Runs helm on the chart as release `rowlock` in this namespace with these values.
 fn helm(verb: &str, namespace: &str, values: &str, more: &[&str]) -> Output {
     let mut command = Command::new(program());
     command.args([verb, "rowlock"]).arg(checkout().join("charts/rowlock"));
-    // Without a cluster it would be told that there is no definition.
+    // Without a cluster the chart would report that the definition is missing.
     command.args(["-n", namespace, "--set", "checkDefinition=false", "-f", "-"]).args(more);
     command.env("KUBECONFIG", "/dev/null");
     rowlock_tests::run_with_input(&mut command, values).unwrap()
@@ -70,12 +72,12 @@ fn rendered(namespace: &str, values: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The objects, as released into the namespace `ops`.
+/// The objects of a release in the namespace `ops`.
 fn objects(values: &str) -> Vec<Value> {
     objects_in("ops", values)
 }
 
-/// The objects, as released into a namespace.
+/// The objects of a release in a namespace.
 pub(crate) fn objects_in(namespace: &str, values: &str) -> Vec<Value> {
     let text = rendered(namespace, values);
     let documents = serde_yaml::Deserializer::from_str(&text);
@@ -86,7 +88,7 @@ fn of_kind(objects: &[Value], kind: &str) -> Vec<Value> {
     objects.iter().filter(|one| one["kind"] == kind).cloned().collect()
 }
 
-/// A variable of the operator's container.
+/// An environment variable of the operator's container.
 fn variable(objects: &[Value], name: &str) -> Option<String> {
     let deployment = of_kind(objects, "Deployment").swap_remove(0);
     let env = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap().clone();
@@ -94,7 +96,7 @@ fn variable(objects: &[Value], name: &str) -> Option<String> {
     Some(found["value"].as_str().unwrap().to_owned())
 }
 
-/// The namespaces in which there are roles bound, and by which names.
+/// The namespaces with role bindings, and the names of the bindings.
 fn bindings(objects: &[Value]) -> Vec<(String, String)> {
     let bindings = of_kind(objects, "RoleBinding").into_iter();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -102,7 +104,7 @@ fn bindings(objects: &[Value]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_api_server_takes_what_the_chart_makes() {
+fn the_api_server_accepts_the_charts_objects() {
     let release = namespace("chart-release");
     let alone = format!("namespace: {release}");
     for values in ["{}", &VALUES.replace("[shop]", "[default]"), &alone, "rbac: { clusterWide: true }"] {
@@ -112,7 +114,7 @@ fn the_api_server_takes_what_the_chart_makes() {
 }
 
 #[test]
-fn what_a_platform_team_sets_reaches_the_operator() {
+fn the_charts_values_reach_the_operator() {
     let objects = objects(VALUES);
     for (name, expected) in [
         ("ROWLOCK_WORKER_IMAGE", "registry.example/team/rowlock-worker:7"),
@@ -129,7 +131,7 @@ fn what_a_platform_team_sets_reaches_the_operator() {
     ] {
         assert_eq!(variable(&objects, name).as_deref(), Some(expected), "{name}");
     }
-    // Limits come beside the requests that the chart has.
+    // Limits are added to the requests that the chart sets.
     let resources: Value =
         serde_json::from_str(&variable(&objects, "ROWLOCK_WORKER_RESOURCES").unwrap()).unwrap();
     let requests = json!({ "cpu": "10m", "memory": "48Mi" });
@@ -151,7 +153,7 @@ fn what_a_platform_team_sets_reaches_the_operator() {
 }
 
 #[test]
-fn an_account_that_is_there_already_is_used() {
+fn an_existing_service_account_is_used() {
     let objects = objects("serviceAccount: { create: false, name: theirs }");
     assert!(of_kind(&objects, "ServiceAccount").is_empty());
     assert_eq!(of_kind(&objects, "ClusterRoleBinding")[0]["subjects"][0]["name"], "theirs");
@@ -159,19 +161,19 @@ fn an_account_that_is_there_already_is_used() {
 }
 
 #[test]
-fn one_namespace_alone_is_watched_and_entered() {
+fn with_one_namespace_only_that_namespace_is_watched() {
     let objects = objects("namespace: shop");
     assert_eq!(variable(&objects, "ROWLOCK_NAMESPACE").as_deref(), Some("shop"));
     let places: Vec<String> = bindings(&objects).into_iter().map(|(namespace, _)| namespace).collect();
     assert_eq!(places, ["shop", "ops"], "its own has the Lease alone");
     assert!(bindings(&objects)[1].1.ends_with("-lease"));
-    // Before, rights in the whole cluster were needed to install it for one namespace.
+    // Before, installing it for one namespace needed permissions in the whole cluster.
     let kinds: Vec<&str> = objects.iter().filter_map(|one| one["kind"].as_str()).collect();
     assert!(kinds.iter().all(|kind| !kind.starts_with("Cluster")), "{kinds:?}");
 }
 
 #[test]
-fn an_image_is_one_by_its_digest() {
+fn an_image_can_be_set_by_digest() {
     let digest = format!("sha256:{}", "0a".repeat(32));
     let values =
         format!("{{ image: {{ digest: '{digest}' }}, workerImage: {{ tag: '7', digest: '{digest}' }} }}");
@@ -181,9 +183,10 @@ fn an_image_is_one_by_its_digest() {
     assert_eq!(variable(&objects, "ROWLOCK_WORKER_IMAGE"), Some(format!("rowlock-worker:7@{digest}")));
 }
 
-/// Before, both replicas that are not ready kept their nodes from being drained, and a hostile server could fill a node's memory.
+/// Before, unready replicas blocked the drain of their nodes, and a hostile server could fill a node's
+/// memory.
 #[test]
-fn an_operator_that_is_not_well_costs_nobody_a_node() {
+fn unready_operators_do_not_block_a_node_drain() {
     let objects = objects("{}");
     assert_eq!(
         of_kind(&objects, "PodDisruptionBudget")[0]["spec"]["unhealthyPodEvictionPolicy"],
@@ -195,7 +198,7 @@ fn an_operator_that_is_not_well_costs_nobody_a_node() {
 }
 
 #[test]
-fn only_who_is_named_comes_to_the_pods() {
+fn network_policies_admit_only_the_named_peers() {
     let policies = of_kind(&objects(VALUES), "NetworkPolicy");
     let places: Vec<(&Value, &Value)> = policies
         .iter()
@@ -209,39 +212,45 @@ fn only_who_is_named_comes_to_the_pods() {
     let workers = &policies[1]["spec"];
     assert_eq!(workers["podSelector"]["matchLabels"]["app.kubernetes.io/managed-by"], "rowlock-operator");
     assert_eq!(workers["ingress"][0]["ports"][0]["port"], "rowlock");
-    // By default the operator's own alone, from anywhere.
+    // By default only the operator's own policy, open to any peer.
     let policies = of_kind(&objects("{}"), "NetworkPolicy");
     assert_eq!((policies.len(), &policies[0]["spec"]["policyTypes"]), (1, &json!(["Ingress"])));
 }
 
-/// Before, an operator without a definition waited for ever and said so nowhere that anybody looks.
+/// Before, an operator without the definition waited for ever without a visible message.
 #[test]
-fn a_cluster_that_knows_no_task_queues_is_named() {
+fn installing_without_the_definition_fails_with_its_name() {
     let template =
         |more: &[&str]| helm("template", "ops", "{}", &[&["--set", "checkDefinition=true"], more].concat());
     let output = template(&[]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("install the chart rowlock-crds first"), "{said}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && message.contains("install the chart rowlock-crds first"),
+        "{message}"
+    );
     assert!(template(&["--api-versions", "rowlock.dev/v1alpha1/TaskQueue"]).status.success());
 }
 
 #[test]
-fn the_command_of_the_notes_takes_no_name_that_the_chart_will_use() {
+fn the_role_binding_in_the_notes_has_a_name_that_the_chart_does_not_use() {
     let output = helm("install", "ops", "namespaces: [shop]", &["--dry-run=client"]);
-    let said = String::from_utf8(output.stdout).unwrap();
+    let message = String::from_utf8(output.stdout).unwrap();
     let objects = objects("namespaces: [shop]");
     let role = variable(&objects, "ROWLOCK_CLUSTER_ROLE").unwrap();
     // The condition Forbidden prints the same.
     let by_hand = format!("{role}-by-hand");
-    assert!(said.contains(&format!("kubectl create rolebinding {by_hand} -n NAMESPACE")), "{said}");
-    assert!(said.contains(&format!("--clusterrole={role} --serviceaccount=ops:rowlock-operator")), "{said}");
+    assert!(message.contains(&format!("kubectl create rolebinding {by_hand} -n NAMESPACE")), "{message}");
+    assert!(
+        message.contains(&format!("--clusterrole={role} --serviceaccount=ops:rowlock-operator")),
+        "{message}"
+    );
     let bindings = bindings(&objects);
     assert!(bindings.iter().any(|(namespace, _)| namespace == "shop"), "{bindings:?}");
     assert!(bindings.iter().all(|(_, name)| *name != by_hand), "{bindings:?}");
 }
 
 #[test]
-fn a_label_of_ours_is_not_replaced_by_that_of_the_operators_pod() {
+fn metrics_labels_are_not_replaced_by_those_of_the_operators_pod() {
     let monitors = of_kind(&objects("podMonitor: { enabled: true, interval: 15s }"), "PodMonitor");
     let endpoints: Vec<&Value> = monitors.iter().map(|one| &one["spec"]["podMetricsEndpoints"][0]).collect();
     let operator = json!({ "port": "metrics", "honorLabels": true, "interval": "15s" });
@@ -249,7 +258,7 @@ fn a_label_of_ours_is_not_replaced_by_that_of_the_operators_pod() {
 }
 
 #[test]
-fn values_that_cannot_be_meant_are_refused_with_their_name() {
+fn invalid_values_are_refused_with_their_name() {
     for (values, says) in [
         ("class: two words", "/class"),
         ("namespace: Shop", "/namespace"),
@@ -274,7 +283,7 @@ fn values_that_cannot_be_meant_are_refused_with_their_name() {
         ("enable: true", "'enable' not allowed"),
     ] {
         let output = helm("template", "ops", values, &[]);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains(says), "{values}: {said}");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && message.contains(says), "{values}: {message}");
     }
 }

@@ -7,31 +7,31 @@ use serde_json::Value;
 
 use crate::server::{Server, chart, server};
 
-/// What kubectl printed, if it was content.
+/// What kubectl printed if it succeeded, else its error.
 #[derive(Debug)]
-pub(crate) struct Said {
-    pub(crate) content: bool,
+pub(crate) struct KubectlOutput {
+    pub(crate) succeeded: bool,
     pub(crate) out: String,
     pub(crate) err: String,
 }
 
-/// Runs kubectl with that on its standard input.
-pub(crate) fn kubectl_with(args: &[&str], input: &str) -> Said {
-    said(run(server(), args, input))
+/// Runs kubectl with this standard input.
+pub(crate) fn kubectl_with(args: &[&str], input: &str) -> KubectlOutput {
+    output_of(run(server(), args, input))
 }
 
-pub(crate) fn kubectl(args: &[&str]) -> Said {
+pub(crate) fn kubectl(args: &[&str]) -> KubectlOutput {
     kubectl_with(args, "")
 }
 
 /// What kubectl printed.
 ///
 /// # Panics
-/// If it was not content.
+/// If kubectl fails.
 pub(crate) fn ok(args: &[&str], input: &str) -> String {
-    let said = kubectl_with(args, input);
-    assert!(said.content, "kubectl {args:?}: {}", said.err);
-    said.out
+    let message = kubectl_with(args, input);
+    assert!(message.succeeded, "kubectl {args:?}: {}", message.err);
+    message.out
 }
 
 /// What kubectl printed as JSON.
@@ -40,19 +40,19 @@ pub(crate) fn json(args: &[&str], input: &str) -> Value {
     serde_json::from_str(&ok(&args, input)).unwrap()
 }
 
-/// A namespace of the test's own; its name.
+/// Creates a namespace for the test and returns its name.
 pub(crate) fn namespace(name: &str) -> String {
     ok(&["create", "namespace", name], "");
     name.to_owned()
 }
 
-/// Whether the server answers and has done all it does at its start; if not, what it says.
+/// Whether the server answers and has finished starting; if not, its answer.
 pub(crate) fn ready(server: &Server) -> Result<(), String> {
-    let said = said(run(server, &["get", "--raw", "/readyz"], ""));
-    if said.content { Ok(()) } else { Err(said.err) }
+    let message = output_of(run(server, &["get", "--raw", "/readyz"], ""));
+    if message.succeeded { Ok(()) } else { Err(message.err) }
 }
 
-/// Applies the chart, and waits until the server knows the definition.
+/// Applies the chart and waits until the server has the definition.
 pub(crate) fn install(server: &Server) {
     let chart = chart();
     let chart = chart.to_str().unwrap();
@@ -60,8 +60,8 @@ pub(crate) fn install(server: &Server) {
         &["apply", "-f", chart] as &[&str],
         &["wait", "--for=condition=Established", "--timeout=60s", "crd/taskqueues.rowlock.dev"],
     ] {
-        let said = said(run(server, args, ""));
-        assert!(said.content && said.err.is_empty(), "kubectl {args:?}: {}", said.err);
+        let message = output_of(run(server, args, ""));
+        assert!(message.succeeded && message.err.is_empty(), "kubectl {args:?}: {}", message.err);
     }
 }
 
@@ -71,7 +71,7 @@ fn run(server: &Server, args: &[&str], input: &str) -> Output {
     run_with_input(command.args(args), input).unwrap()
 }
 
-fn said(output: Output) -> Said {
+fn output_of(output: Output) -> KubectlOutput {
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said { content: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
+    KubectlOutput { succeeded: output.status.success(), out: text(output.stdout), err: text(output.stderr) }
 }

@@ -1,4 +1,4 @@
-//! What somebody sees who looks: columns, conditions, explanations.
+//! What kubectl shows: columns, conditions, explanations.
 
 use serde_json::json;
 
@@ -27,11 +27,11 @@ fn a_new_task_queue_is_not_ready_yet() {
     assert_eq!(stored["status"], expected);
     let waited =
         kubectl(&["wait", "tq/emails", "-n", &namespace, "--for=condition=Ready", "--timeout=100ms"]);
-    assert!(!waited.content);
+    assert!(!waited.succeeded);
 }
 
 #[test]
-fn the_columns_say_how_it_does() {
+fn the_columns_show_the_state_of_the_queue() {
     let namespace = namespace("columns");
     ok(&["create", "-n", &namespace, "-f", "-"], &manifest(""));
     ok(
@@ -45,7 +45,7 @@ fn the_columns_say_how_it_does() {
     let table = words(&["get", "tq", "-n", &namespace]);
     assert_eq!(table[0], ["NAME", "READY", "WORKERS", "BACKLOG", "OLDEST", "DEAD", "AGE"]);
     assert_eq!(table[1][..4], ["emails", "True", "39", "17"]);
-    // An age, whatever it is today.
+    // An age of any length.
     assert!(table[1][4].starts_with(|c: char| c.is_ascii_digit()), "{table:?}");
     assert_eq!(table[1][5], "5");
     let wide = words(&["get", "tq", "-n", &namespace, "-o", "wide"]);
@@ -55,10 +55,10 @@ fn the_columns_say_how_it_does() {
 }
 
 #[test]
-fn a_status_is_written_as_a_status_only() {
+fn the_status_is_changed_only_through_its_subresource() {
     let namespace = namespace("status");
     ok(&["create", "-n", &namespace, "-f", "-"], &manifest(""));
-    // With the spec, it is left aside without a word.
+    // Together with the spec, the status is ignored silently.
     ok(&["patch", "tq", "emails", "-n", &namespace, "--type=merge", "-p", STATUS], "");
     let stored = read(&["get", "tq", "emails", "-n", &namespace], "");
     assert_eq!(stored["status"]["pods"], json!(null));
@@ -70,7 +70,7 @@ fn a_status_is_written_as_a_status_only() {
     assert_eq!((&stored["status"]["pods"], &stored["metadata"]["generation"]), (&json!(4), &json!(1)));
 }
 
-/// Of what the operator scales by itself there is no number to read or to set; what to change is said.
+/// A queue that the operator scales has no replicas to read or set; the error says what to change.
 #[test]
 fn workers_cannot_be_scaled_as_if_they_were_pods() {
     let namespace = namespace("scale");
@@ -78,17 +78,17 @@ fn workers_cannot_be_scaled_as_if_they_were_pods() {
     let scaled = kubectl(&["scale", "tq/emails", "-n", &namespace, "--replicas=3"]);
     let cure = "spec.workers.replicas: Invalid value: \"object\": is only for scaling from outside; set \
                 workers.scaling to External, or take replicas out";
-    assert!(!scaled.content && scaled.err.contains(cure), "{scaled:?}");
-    // What an autoscaler shows of it, which then does nothing.
+    assert!(!scaled.succeeded && scaled.err.contains(cure), "{scaled:?}");
+    // An autoscaler shows this error and does nothing.
     let read = kubectl(&["get", "tq", "emails", "-n", &namespace, "--subresource=scale"]);
     let absent = "the spec replicas field \".spec.workers.replicas\" does not exist";
-    assert!(!read.content && read.err.contains(absent), "{read:?}");
+    assert!(!read.succeeded && read.err.contains(absent), "{read:?}");
     let stored = ok(&["get", "tq", "emails", "-n", &namespace, "-o", "jsonpath={.spec.workers}"], "");
     assert_eq!(stored, r#"{"autoscaling":{},"total":10}"#);
 }
 
 #[test]
-fn a_scale_counts_pods() {
+fn the_scale_subresource_counts_pods() {
     let namespace = namespace("pods");
     ok(&["create", "-n", &namespace, "-f", "-"], &manifest("workers: { total: 10, scaling: External }"));
     ok(&["scale", "tq/emails", "-n", &namespace, "--replicas=3"], "");
@@ -101,12 +101,12 @@ fn a_scale_counts_pods() {
         (&scale["spec"], &scale["status"]),
         (&json!({ "replicas": 3 }), &json!({ "replicas": 4, "selector": "a=b" }))
     );
-    let said = kubectl(&["scale", "tq/emails", "-n", &namespace, "--replicas=10001"]);
-    assert!(said.err.contains("should be less than or equal to 10000"), "{said:?}");
+    let text = kubectl(&["scale", "tq/emails", "-n", &namespace, "--replicas=10001"]);
+    assert!(text.err.contains("should be less than or equal to 10000"), "{text:?}");
 }
 
 #[test]
-fn explain_explains() {
+fn kubectl_explain_describes_every_field() {
     let spec = ok(&["explain", "tq.spec"], "");
     for field in [
         "queueName\t<string>",

@@ -1,4 +1,4 @@
-//! What is refused at apply time, in which words, and that Rust refuses the same.
+//! Manifests refused at apply time, the messages, and that Rust refuses the same.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,41 +8,46 @@ use rowlock_crds::{Dur, MAX_RETRY_DELAY, parse_manifests};
 use crate::kubectl::{kubectl_with, namespace, ok};
 use crate::table::{Case, manifest, table};
 
-/// What Rust says, one line per error.
+/// The errors of Rust, one line each.
 fn rust(manifest: &str) -> String {
     let errors = parse_manifests(Path::new("q.yaml"), manifest).err().unwrap_or_default();
     let lines: Vec<String> = errors.iter().map(|error| error.error.to_string()).collect();
     lines.join("\n")
 }
 
-/// What the API server says to each of the manifests that it refuses, in their order, and how many it accepts.
+/// The API server's errors for the manifests that it refuses, in order, and the number that it accepts.
 fn api(manifests: &[String]) -> (Vec<String>, usize) {
-    let said = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &manifests.join("---\n"));
-    let refusals = said.err.lines().map(bare).collect();
-    (refusals, said.out.lines().filter(|line| line.contains(" created ")).count())
+    let message = kubectl_with(&["create", "--dry-run=server", "-f", "-"], &manifests.join("---\n"));
+    let refusals = message.err.lines().map(bare).collect();
+    (refusals, message.out.lines().filter(|line| line.contains(" created ")).count())
 }
 
-/// A refusal without what kubectl puts around it, and without the note that rules were not tried.
+/// An error without the text that kubectl adds, and without the note about unchecked rules.
 fn bare(line: &str) -> String {
-    const NOTE: &str = ", <nil>: Invalid value: null: some validation rules were not checked because the object \
+    const NOTE: &str = ", <nil>: Invalid value: null: some validation rules were not checked because the \
+        object \
                         was invalid; correct the existing errors to complete validation]";
     let around = ["is invalid: ", "cannot be handled as a TaskQueue: "];
     let text = around.iter().find_map(|around| line.split_once(around)).map_or(line, |(_, text)| text);
     text.replace(NOTE, "]")
 }
 
-/// What the table says the API server says.
-fn expected(case: &Case, said: &str) -> String {
+/// The API server's errors according to the table.
+fn expected(case: &Case, message: &str) -> String {
     let lines: Vec<&str> = case.api.lines().collect();
-    // kubectl has brackets around several, and around one with the note.
-    if lines.len() > 1 || said.starts_with('[') { format!("[{}]", lines.join(", ")) } else { lines.concat() }
+    // kubectl puts brackets around several errors, and around one with the note.
+    if lines.len() > 1 || message.starts_with('[') {
+        format!("[{}]", lines.join(", "))
+    } else {
+        lines.concat()
+    }
 }
 
 fn assert_refused(cases: &[Case]) {
     let manifests: Vec<String> = cases.iter().map(Case::manifest).collect();
     let (refusals, accepted) = api(&manifests);
-    for ((case, manifest), said) in cases.iter().zip(&manifests).zip(&refusals) {
-        assert_eq!(*said, expected(case, said), "{manifest}");
+    for ((case, manifest), message) in cases.iter().zip(&manifests).zip(&refusals) {
+        assert_eq!(*message, expected(case, message), "{manifest}");
     }
     assert_eq!((refusals.len(), accepted), (cases.len(), 0));
 }
@@ -52,7 +57,7 @@ fn assert_accepted(manifests: &[String]) {
 }
 
 #[test]
-fn what_one_accepts_the_other_accepts() {
+fn dev_and_cluster_accept_the_same_manifests() {
     let manifests: Vec<String> = table().accepted.iter().map(|spec| manifest(spec)).collect();
     for manifest in &manifests {
         assert_eq!(rust(manifest), "", "{manifest}");
@@ -61,7 +66,7 @@ fn what_one_accepts_the_other_accepts() {
 }
 
 #[test]
-fn a_refusal_says_what_to_change_in_both() {
+fn an_error_says_what_to_change_in_dev_and_cluster() {
     let cases = table().refused;
     for case in &cases {
         assert_eq!(rust(&case.manifest()), case.rust, "{}", case.manifest());
@@ -70,7 +75,7 @@ fn a_refusal_says_what_to_change_in_both() {
 }
 
 #[test]
-fn a_cluster_asks_for_what_dev_has_of_its_own() {
+fn a_cluster_requires_fields_that_dev_provides() {
     let cases = table().cluster;
     for case in &cases {
         assert_eq!(rust(&case.manifest()), "", "{}", case.manifest());
@@ -98,7 +103,7 @@ fn the_manifests_of_the_documentation_are_accepted() {
     assert_accepted(&[block, full]);
 }
 
-/// KEDA is not here: like a `HorizontalPodAutoscaler`, it reads and writes the scale of what it names.
+/// KEDA does not run here: like a `HorizontalPodAutoscaler`, it reads and writes the scale subresource.
 #[test]
 fn the_autoscalers_of_the_documentation_scale_its_task_queue() {
     let page = include_str!("../../../docs/kubernetes.md");
@@ -125,7 +130,7 @@ fn the_autoscalers_of_the_documentation_scale_its_task_queue() {
 }
 
 #[test]
-fn lists_and_texts_have_the_same_bounds_in_both() {
+fn lists_and_strings_have_the_same_limits_in_dev_and_cluster() {
     let list = |item: &str, count: usize| vec![item; count].join(", ");
     let containers = |count: usize| {
         let others: Vec<String> = (1..count).map(|index| format!("{{ name: c{index} }}")).collect();
@@ -148,13 +153,13 @@ fn lists_and_texts_have_the_same_bounds_in_both() {
     }
     let (refusals, accepted) = api(&past);
     assert_eq!((refusals.len(), accepted), (5, 0));
-    for (said, why) in refusals.iter().zip(["Too many", "Too many", "Too many", "Too long", "Too long"]) {
-        assert!(said.contains(why), "{said}");
+    for (message, why) in refusals.iter().zip(["Too many", "Too many", "Too many", "Too long", "Too long"]) {
+        assert!(message.contains(why), "{message}");
     }
 }
 
 #[test]
-fn any_text_is_a_delay_in_both_or_in_neither() {
+fn dev_and_cluster_accept_the_same_durations() {
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..5 {
@@ -169,7 +174,7 @@ fn any_text_is_a_delay_in_both_or_in_neither() {
     }
 }
 
-/// One to four parts, most of them sound, about as often below the bound as past it, of at most 32 characters.
+/// One to four parts, most of them valid, at most 32 characters, about half of them within the limit.
 fn any_duration(random: &mut fastrand::Rng) -> String {
     let mut text = String::new();
     for _ in 0..random.usize(1..=4) {

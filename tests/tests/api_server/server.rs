@@ -13,13 +13,13 @@ use rowlock_local::process::{Launch, Process, Stop};
 use rowlock_tests::checkout;
 use tokio::sync::Mutex;
 
-/// The server's folder begins like this; the process's number follows.
+/// Start of the name of the server's folder; the process id follows.
 const FOLDER: &str = "rowlock-api-server-";
 
-/// A loaded machine with two slow cores takes a tenth of it.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// A busy machine with two slow cores needs a tenth of it.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How often a starting server is asked.
+/// How often a starting server is polled.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Between choosing a free port and listening on it, another process may take it.
@@ -30,7 +30,7 @@ pub(crate) struct Server {
     pub(crate) kubectl: PathBuf,
     pub(crate) kubeconfig: PathBuf,
     pub(crate) folder: PathBuf,
-    /// Where etcd takes requests.
+    /// The address of etcd.
     pub(crate) etcd: u16,
 }
 
@@ -42,7 +42,7 @@ struct Programs {
 
 static RUNNING: OnceLock<Server> = OnceLock::new();
 
-/// The server, with the definition of a `TaskQueue`; started by the first test that asks.
+/// The server with the definition of `TaskQueue`, started by the first test that needs it.
 pub(crate) fn server() -> &'static Server {
     RUNNING.get_or_init(|| {
         let server = start().unwrap_or_else(|error| panic!("{error:#}"));
@@ -51,7 +51,7 @@ pub(crate) fn server() -> &'static Server {
     })
 }
 
-/// Held by whoever changes the definition, or wants it unchanged.
+/// Held by tests that change the definition or need it unchanged.
 pub(crate) static DEFINITION: Mutex<()> = Mutex::const_new(());
 
 /// The chart's templates: plain YAML, so that no Helm is needed.
@@ -69,13 +69,13 @@ fn start() -> Result<Server> {
         fs::create_dir(&folder)?;
         match start_in(&programs, &folder) {
             Ok(server) => return Ok(server),
-            Err(error) if tried == TRIES || since.elapsed() > PATIENCE => return Err(error),
+            Err(error) if tried == TRIES || since.elapsed() > TIMEOUT => return Err(error),
             Err(_) => (),
         }
     }
 }
 
-/// Builds what is missing, and says so while it does.
+/// Builds missing programs and reports it.
 fn programs() -> Result<Programs> {
     let mut build = Command::new(checkout().join("tests/cluster/build.sh"));
     build.args(["etcd", "kube-apiserver", "kubectl"]).stderr(Stdio::inherit());
@@ -99,7 +99,7 @@ fn start_in(programs: &Programs, folder: &Path) -> Result<Server> {
     let since = Instant::now();
     while let Err(answer) = crate::kubectl::ready(&server) {
         let log = folder.join("apiserver.log");
-        ensure!(since.elapsed() < PATIENCE, "the API server is not ready: {answer} (log: {})", log.display());
+        ensure!(since.elapsed() < TIMEOUT, "the API server is not ready: {answer} (log: {})", log.display());
         if apiserver.poll()?.is_some() {
             let text = fs::read_to_string(&log)?;
             let last = text.lines().last().unwrap_or_default();
@@ -107,7 +107,7 @@ fn start_in(programs: &Programs, folder: &Path) -> Result<Server> {
         }
         std::thread::sleep(POLL);
     }
-    // They end when this process does: their guards see that.
+    // Their guards end them when this process ends.
     std::mem::forget((etcd, apiserver));
     Ok(server)
 }
@@ -116,7 +116,7 @@ fn start_in(programs: &Programs, folder: &Path) -> Result<Server> {
 const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
                      - { level: Metadata, verbs: [create, update, patch, delete] }\n- { level: None }\n";
 
-/// Its data, of which there is much, goes with it; the logs stay until the next run.
+/// Its large data is removed with it; the logs stay until the next run.
 const THEN_REMOVE: &str = "trap : TERM; \"$@\"; rm -rf etcd";
 
 fn etcd(program: &Path, folder: &Path, clients: u16, peers: u16) -> Launch {
@@ -133,7 +133,7 @@ fn etcd(program: &Path, folder: &Path, clients: u16, peers: u16) -> Launch {
         format!("--listen-peer-urls={peers}"),
         format!("--initial-advertise-peer-urls={peers}"),
         format!("--initial-cluster=default={peers}"),
-        // Nobody needs it after a crash.
+        // The data need not survive a crash.
         "--unsafe-no-fsync".to_owned(),
         "--log-level=warn".to_owned(),
     ];
@@ -144,14 +144,14 @@ fn apiserver(program: &Path, folder: &Path, etcd: u16, secure: u16) -> Launch {
     let args = [
         format!("--etcd-servers=http://127.0.0.1:{etcd}"),
         "--bind-address=127.0.0.1".to_owned(),
-        // Otherwise it looks for a network, and there may be none.
+        // Otherwise it searches for a network interface, and there may be none.
         "--advertise-address=127.0.0.1".to_owned(),
         format!("--secure-port={secure}"),
-        // It makes itself a certificate there.
+        // It writes a self-signed certificate there.
         "--cert-dir=certificates".to_owned(),
         "--token-auth-file=tokens.csv".to_owned(),
         "--authorization-mode=RBAC".to_owned(),
-        // As every cluster has it, for its own pods.
+        // The Service that every cluster has.
         "--allow-privileged=true".to_owned(),
         "--service-account-issuer=https://rowlock.test".to_owned(),
         "--service-account-key-file=accounts.pub".to_owned(),
@@ -161,7 +161,7 @@ fn apiserver(program: &Path, folder: &Path, etcd: u16, secure: u16) -> Launch {
         "--audit-policy-file=audit.yaml".to_owned(),
         "--audit-log-path=audit.log".to_owned(),
     ];
-    // It would drain for a minute.
+    // Otherwise it would drain for a minute.
     launch(program, folder, "apiserver.log", &args, Signal::SIGKILL)
 }
 
@@ -210,7 +210,7 @@ fn launch(program: &Path, folder: &Path, log: &str, args: &[String], stop: Signa
 }
 
 fn free_ports() -> Result<[u16; 3]> {
-    // All are held before the first is given back, so that they differ.
+    // All are held before the first is released, so that they differ.
     let held = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)));
     let mut ports = [0; 3];
     for (port, listener) in ports.iter_mut().zip(held) {
@@ -226,7 +226,7 @@ fn clean() -> Result<()> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let process = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
-            // Another user's is for that user to remove.
+            // Folders of other users stay.
             let _ = fs::remove_dir_all(entry.path());
         }
     }

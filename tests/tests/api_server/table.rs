@@ -15,20 +15,20 @@ pub(crate) struct Table {
     pub(crate) dev: Vec<Case>,
 }
 
-/// A manifest that somebody refuses.
+/// A manifest that is refused.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Case {
     spec: String,
     #[serde(default = "emails")]
     name: String,
-    /// Fields of the sound spec that are left out.
+    /// Fields of the valid spec that are left out.
     #[serde(default)]
     without: Vec<String>,
-    /// What Rust says, one line per error.
+    /// The errors of Rust, one line each.
     #[serde(default)]
     pub(crate) rust: String,
-    /// What the API server says, one line per error.
+    /// The errors of the API server, one line each.
     #[serde(default)]
     pub(crate) api: String,
 }
@@ -37,7 +37,7 @@ fn emails() -> String {
     "emails".to_owned()
 }
 
-/// The fields of a sound spec, by their names.
+/// The fields of a valid spec, by name.
 const SOUND: [(&str, &str); 3] = [
     ("workers", "workers: { total: 10 }"),
     ("database", "database: { secretRef: { name: shop-pg-app } }"),
@@ -48,13 +48,13 @@ pub(crate) fn table() -> Table {
     serde_yaml::from_str(include_str!("table.yaml")).unwrap()
 }
 
-/// A sound manifest with these fields instead of its own.
+/// A valid manifest with these fields replaced.
 pub(crate) fn manifest(spec: &str) -> String {
     write("emails", spec, &[])
 }
 
 impl Case {
-    /// As it is written in a file.
+    /// The text of the manifest.
     pub(crate) fn manifest(&self) -> String {
         write(&self.name, &self.spec, &self.without)
     }

@@ -1,23 +1,24 @@
-//! What may change after a `TaskQueue` was made.
+//! Fields that may change after a `TaskQueue` was created.
 
 use crate::kubectl::{kubectl, namespace, ok};
 use crate::table::manifest;
 
-const REFUSAL: &str = "The TaskQueue \"emails\" is invalid: spec.queueName: Invalid value: \"object\": cannot change: the tasks are \
+const REFUSAL: &str = "The TaskQueue \"emails\" is invalid: spec.queueName: Invalid value: \"object\": \
+    cannot change: the tasks are \
                        kept under this name; make a new TaskQueue instead\n";
 
-/// A namespace with a `TaskQueue` of that spec.
+/// A namespace with a `TaskQueue` of this spec.
 fn queue(namespace_name: &str, spec: &str) -> String {
     let namespace = namespace(namespace_name);
     ok(&["create", "-n", &namespace, "-f", "-"], &manifest(spec));
     namespace
 }
 
-/// What is said to a change of the spec, in JSON.
+/// The result of a change of the spec, given as JSON.
 fn change(namespace: &str, spec: &str) -> String {
     let patch = format!("{{\"spec\": {spec}}}");
-    let said = kubectl(&["patch", "tq", "emails", "-n", namespace, "--type=merge", "-p", &patch]);
-    if said.content { String::new() } else { said.err }
+    let message = kubectl(&["patch", "tq", "emails", "-n", namespace, "--type=merge", "-p", &patch]);
+    if message.succeeded { String::new() } else { message.err }
 }
 
 #[test]
@@ -39,12 +40,12 @@ fn a_queue_named_after_its_task_queue_keeps_that_name() {
 }
 
 #[test]
-fn all_else_may_change() {
+fn all_other_fields_can_change() {
     let namespace = queue("changing", "");
     for spec in [
         r#"{"database": {"secretRef": {"name": "restored", "key": "url"}}}"#,
         r#"{"workers": {"total": 0, "perPod": 1, "autoscaling": {}}}"#,
-        // What an autoscaler has set may stay, and may be taken away; it cannot be set.
+        // A number that an autoscaler set may stay or be removed, but not be set.
         r#"{"workers": {"autoscaling": null, "scaling": "External", "replicas": 3}}"#,
         r#"{"workers": {"scaling": "Auto"}}"#,
         r#"{"workers": {"scaling": null, "autoscaling": {}, "replicas": null}}"#,
@@ -55,9 +56,9 @@ fn all_else_may_change() {
     ] {
         assert_eq!(change(&namespace, spec), "", "{spec}");
     }
-    let said = change(&namespace, r#"{"workers": {"replicas": 3}}"#);
-    assert!(said.contains("spec.workers.replicas: "), "{said}");
-    // The rules hold for what a change makes of the whole.
-    let said = change(&namespace, r#"{"workers": {"autoscaling": {"min": 1}}}"#);
-    assert!(said.contains("spec.workers.autoscaling.min: "), "{said}");
+    let message = change(&namespace, r#"{"workers": {"replicas": 3}}"#);
+    assert!(message.contains("spec.workers.replicas: "), "{message}");
+    // The rules apply to the whole object after a change.
+    let message = change(&namespace, r#"{"workers": {"autoscaling": {"min": 1}}}"#);
+    assert!(message.contains("spec.workers.autoscaling.min: "), "{message}");
 }

@@ -1,5 +1,5 @@
-//! The clock that the database reads is set back and put forward, by an hour and over whole partitions, under load: libfaketime below the
-//! server.
+//! The database's clock is set back and forward under load, by an hour and across whole partitions. The
+//! server runs with libfaketime.
 
 use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
@@ -13,20 +13,20 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    DRAIN_PATIENCE,
+    DRAIN_TIMEOUT,
     fleet::{Journal, now, send},
     harness::{Harness, HarnessConfig, QUEUE, assert_no_violations, from_env},
     producer,
 };
 
-/// Where Debian puts it (package `libfaketime`); the folder is named after the machine.
+/// Its path on Debian (package `libfaketime`); the folder is named after the architecture.
 const LIBRARIES: &str = "/usr/lib";
 const LIBRARY: &str = "faketime/libfaketime.so.1";
 const HOUR: i64 = 3600;
-/// Forward last: what waits for a due time of before a step back is due at the latest then.
+/// The step forward is last: then every task scheduled before a step back is due.
 const STEPS: [Step; 4] = [Step::to(1), Step::to(0), Step::to(-1), Step::to(2)];
-/// Over partitions, with an instance that starts at each. The second time it is ahead for so long that old partitions are taken away, and
-/// then true time falls into a hole.
+/// Over partitions, with an instance that starts at each. The second jump stays ahead until old partitions
+/// are dropped; going back then puts the clock into a gap between partitions.
 const LEAPS: [Step; 7] = [
     Step::starting(8),
     Step::to(0),
@@ -36,16 +36,17 @@ const LEAPS: [Step; 7] = [
     Step::starting(72),
     Step::to(74),
 ];
-/// libfaketime reads its file in a signal handler, too, which may find the server in the midst of allocating memory: it dies of that now
-/// and then, and not of anything of ours.
+/// libfaketime also reads its file in a signal handler, which may interrupt the server while it allocates
+/// memory. That crashes the server now and then; it is no fault of the code under test.
 const CRASH: &str = "malloc(): unsorted double linked list corrupted";
 const TRIES: usize = 3;
-/// Longer than it takes until every maintainer has looked at the living.
+/// Longer than every instance needs to check which instances live.
 const BETWEEN: Duration = Duration::from_secs(8);
-/// Tasks flow on: those that are committed after a step are completed in this time. A poll takes a second, a run 0.3 s.
+/// Tasks committed after a clock step complete within this time. A poll takes a second, an attempt 0.3 s.
 const FLOWS_WITHIN: Duration = Duration::from_secs(15);
 /// Enqueued before each step; due at the latest after the last one.
-const SCHEDULED: &str = "select rowlock.enqueue_many($1, 'chaos', array['{}', '{}', '{}']::json[], '{\"delay\": \"30 minutes\"}')";
+const SCHEDULED: &str = "select rowlock.enqueue_many($1, 'chaos', array['{}', '{}', '{}']::json[], \
+    '{\"delay\": \"30 minutes\"}')";
 const LOAD: u64 = 2;
 const TOTAL: u32 = 12;
 
@@ -54,9 +55,9 @@ const TOTAL: u32 = 12;
 struct Step {
     /// Ahead of the true time from then on.
     hours: i64,
-    /// An instance ends and another one starts.
+    /// Replaces an instance by a new one.
     starts: bool,
-    /// As after an hour at that time: what is old is taken away.
+    /// As after an hour at that time: old partitions are dropped.
     stays: bool,
 }
 
@@ -70,7 +71,7 @@ impl Step {
     }
 }
 
-/// The server's clock; it reads the file at each look at the time.
+/// The server's clock; libfaketime reads the file whenever the server reads the time.
 struct Clock {
     file: PathBuf,
     _folder: tempfile::TempDir,
@@ -79,14 +80,15 @@ struct Clock {
 impl Clock {
     fn new() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("rowlock-clock-").tempdir()?;
-        // The server runs as another user when we are root.
+        // As root, the server runs as another user.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         let clock = Self { file: folder.path().join("offset"), _folder: folder };
         clock.set(0)?;
         Ok(clock)
     }
 
-    /// Seconds ahead of the true time. Never half a file: it is read at any moment.
+    /// Sets the seconds ahead of the true time. The file is replaced atomically, since it may be read at any
+    /// moment.
     fn set(&self, ahead: i64) -> Result<()> {
         let fresh = self.file.with_extension("new");
         fs::write(&fresh, format!("{ahead:+}\n"))?;
@@ -103,19 +105,19 @@ impl Clock {
             ("LD_PRELOAD".into(), library.into()),
             ("FAKETIME_TIMESTAMP_FILE".into(), self.file.clone().into()),
             ("FAKETIME_NO_CACHE".into(), "1".into()),
-            // As a step of a real clock: what only grows goes on.
+            // Like a step of a real clock: monotonic clocks are unaffected.
             ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
         ])
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn steps_of_the_clock_lose_nothing_and_rescue_nobody() -> Result<()> {
+async fn clock_steps_lose_no_task_and_rescue_no_instance() -> Result<()> {
     try_steps(&STEPS).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leaps_of_the_clock_over_partitions_are_healed() -> Result<()> {
+async fn clock_jumps_across_partitions_lose_no_task() -> Result<()> {
     try_steps(&LEAPS).await
 }
 
@@ -164,7 +166,7 @@ async fn run_scenario(harness: &Harness, clock: &Clock, seed: u64, steps: &[Step
     for producer in producers {
         producer.stop().await?;
     }
-    harness.wait_until_drained(DRAIN_PATIENCE).await?;
+    harness.wait_until_drained(DRAIN_TIMEOUT).await?;
     harness.fleet.end().await?;
     let end = observe(&harness.url, QUEUE).await?;
     let log = parse(&read_all(&harness.logs())?);
@@ -172,25 +174,27 @@ async fn run_scenario(harness: &Harness, clock: &Clock, seed: u64, steps: &[Step
     eprintln!("clock: {summary}; {} violations", violations.len());
     assert_no_violations(&log, &end, &violations)?;
     ensure!(end.rescued.is_empty(), "rescued: {:?}", end.rescued);
-    ensure!(harness.fleet.strange_exits().is_empty(), "{:?}", harness.fleet.strange_exits());
+    ensure!(harness.fleet.unexplained_exits().is_empty(), "{:?}", harness.fleet.unexplained_exits());
     Ok(())
 }
 
-/// As if the clock had gone on for an hour, and it were time to clean.
-const STAYS: &str = "update rowlock.maintenance set steady_since = '-infinity', seen_at = clock_timestamp(), next_cleanup_at = '-infinity'";
+/// As if an hour had passed and cleanup were due.
+const STAYS: &str = "update rowlock.maintenance set steady_since = '-infinity', seen_at = clock_timestamp(), \
+    next_cleanup_at = '-infinity'";
 
 async fn until_cleaned(watching: &mut PgConnection) -> Result<()> {
     let since = Instant::now();
-    let left = "select exists (select 1 from rowlock.partitions_of('heartbeat') p where p.hi < now() - interval '1 hour')";
+    let left = "select exists (select 1 from rowlock.partitions_of('heartbeat') p \
+        where p.hi < now() - interval '1 hour')";
     while sqlx::query_scalar(left).fetch_one(&mut *watching).await? {
-        // One instance a minute has the turn.
+        // One instance per minute runs maintenance.
         ensure!(since.elapsed() < Duration::from_secs(100), "nobody takes old partitions away");
         sleep(Duration::from_millis(200)).await;
     }
     Ok(())
 }
 
-/// Seconds by which the server's clock is ahead of ours.
+/// Seconds by which the server's clock is ahead of this process's clock.
 async fn ahead(watching: &mut PgConnection) -> Result<i64> {
     let ours = i64::try_from(now() / 1_000_000_000)?;
     let theirs: i64 = sqlx::query_scalar("select extract(epoch from clock_timestamp())::bigint")
@@ -199,7 +203,7 @@ async fn ahead(watching: &mut PgConnection) -> Result<i64> {
     Ok(theirs - ours)
 }
 
-/// Not due before a later step; by our own clock that may be at once.
+/// Not due before a later step; by this process's clock it may be due immediately.
 async fn schedule(watching: &mut PgConnection, journal: &Journal) -> Result<()> {
     let at = now();
     let ids: Vec<i64> = sqlx::query_scalar(SCHEDULED).bind(QUEUE).fetch_all(watching).await?;
@@ -207,7 +211,7 @@ async fn schedule(watching: &mut PgConnection, journal: &Journal) -> Result<()> 
     journal.note(&Event::Committed { ids })
 }
 
-/// What is committed from now on is completed soon.
+/// Tasks committed from now on complete soon.
 async fn flows(harness: &Harness, watching: &mut PgConnection) -> Result<()> {
     let committed = || anyhow::Ok(parse(&read_all(&harness.logs())?).committed);
     let (since, known) = (Instant::now(), committed()?);

@@ -1,4 +1,4 @@
-//! Nobody is interrupted for housekeeping: instances come and go, the total goes up and down, under load.
+//! Drains and scaling interrupt no task: instances start and stop, and the total changes, under load.
 
 use std::{
     collections::VecDeque,
@@ -16,24 +16,24 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    DRAIN_PATIENCE,
+    DRAIN_TIMEOUT,
     fleet::send,
     harness::{Harness, HarnessConfig, QUEUE, assert_no_violations, connect, declaration, from_env},
     producer,
 };
 
 const SAMPLE: Duration = Duration::from_millis(50);
-/// A pass over the allocations that began before a lower total was declared may end after it.
+/// An allocation pass that began before a lower total was declared may end after it.
 const PASS: Duration = Duration::from_millis(250);
-/// Up, down, to almost nothing, and up; the first is what the harness declares.
+/// Up, down, almost to zero, and up; the first one is what the harness declares.
 const TOTALS: [u32; 7] = [12, 30, 5, 24, 1, 18, 8];
 const BETWEEN: Duration = Duration::from_millis(1500);
-/// The slowest run takes 0.3 s, and leaving one statement.
+/// The slowest attempt takes 0.3 s, and leaving takes one statement.
 const DRAINS_WITHIN: Duration = Duration::from_secs(10);
 const LOAD: u64 = 3;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn drains_and_totals_cut_off_nobody_and_use_no_attempt() -> Result<()> {
+async fn drains_and_changed_totals_interrupt_no_task_and_use_no_attempt() -> Result<()> {
     let seed = from_env("ROWLOCK_CHAOS_SEED")?.unwrap_or(1);
     let config = HarnessConfig { total: TOTALS[0], calm: true, seed, environment: Vec::new() };
     let harness = Harness::start(&config).await?;
@@ -50,7 +50,7 @@ async fn run_scenario(harness: &Harness, seed: u64) -> Result<()> {
     for producer in producers {
         producer.stop().await?;
     }
-    harness.wait_until_drained(DRAIN_PATIENCE).await?;
+    harness.wait_until_drained(DRAIN_TIMEOUT).await?;
     stop.cancel();
     let samples = watching.await??;
     harness.fleet.end().await?;
@@ -61,14 +61,14 @@ async fn run_scenario(harness: &Harness, seed: u64) -> Result<()> {
     eprintln!("drain: {summary}; {} violations, {samples} samples, {most} at once", violations.len());
     assert_no_violations(&log, &end, &violations)?;
     ensure!(end.failures.is_empty(), "attempts were lost: {:?}", end.failures.first());
-    ensure!(harness.fleet.strange_exits().is_empty(), "{:?}", harness.fleet.strange_exits());
+    ensure!(harness.fleet.unexplained_exits().is_empty(), "{:?}", harness.fleet.unexplained_exits());
     let limit = TOTALS.iter().max().copied().unwrap_or_default() as usize;
     ensure!(most <= limit, "{most} tasks at once in the handlers, the total never was above {limit}");
     ensure!(0 < summary.completed, "nothing was done at all");
     Ok(())
 }
 
-/// A new total, then one instance after the other is drained, and comes back.
+/// Declares a new total, then drains and restarts one instance after another.
 async fn disturb(harness: &Harness) -> Result<()> {
     let db = connect(&harness.url).await?;
     for (turn, total) in TOTALS.into_iter().enumerate() {
@@ -89,7 +89,7 @@ async fn disturb(harness: &Harness) -> Result<()> {
     Ok(())
 }
 
-/// Every 50 ms: what all live instances hold never grows past the total in force.
+/// Checks every 50 ms that the tasks held by all live instances never exceed the total.
 async fn sample(url: String, stop: CancellationToken) -> Result<usize> {
     let mut connection = PgConnection::connect(&url).await?;
     let mut every = interval(SAMPLE);
@@ -121,14 +121,14 @@ async fn sample(url: String, stop: CancellationToken) -> Result<usize> {
     Ok(samples)
 }
 
-/// The most runs that were in the handlers at the same time.
+/// The most attempts that ran at the same time.
 fn most_at_once(log: &Log) -> usize {
     let mut steps: Vec<(u64, bool)> = Vec::new();
     for run in log.runs.values().flatten() {
         steps.push((run.started, true));
         steps.extend(run.ended.map(|at| (at, false)));
     }
-    // At the same instant the end comes first.
+    // At the same instant the end counts first.
     steps.sort_unstable();
     let (mut now, mut most) = (0_usize, 0);
     for (_, starts) in steps {

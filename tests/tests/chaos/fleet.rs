@@ -1,4 +1,4 @@
-//! Worker processes, each with its handler; who ends is started again.
+//! Worker processes, each with its handler; each one that ends is restarted.
 
 use std::{
     collections::HashSet,
@@ -25,12 +25,12 @@ const INSTANCES: usize = 3;
 /// More than their share of the total, so that there is something to allocate.
 const SLOTS: &str = "12";
 const RESTART_PAUSE: Duration = Duration::from_millis(300);
-/// A worker that was fenced for good.
+/// The exit code of a fenced worker.
 const FENCED: i32 = 3;
-/// How the worker says that it ended without having left.
+/// The worker's log line if it ended without leaving.
 const NOT_LEFT: &str = "the leases run out by themselves";
-/// A drain is over when what runs is done, and the slowest handler takes some seconds.
-const END_PATIENCE: Duration = Duration::from_secs(30);
+/// A drain ends when all running tasks have finished; the slowest handler takes some seconds.
+const END_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Default)]
 struct Slot {
@@ -79,7 +79,7 @@ pub(crate) fn now() -> u64 {
 }
 
 pub(crate) fn send(pid: u32, signal: Signal) {
-    // Who has ended meanwhile needs no signal.
+    // A process that has ended in the meantime needs no signal.
     if let Ok(pid) = i32::try_from(pid) {
         let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
     }
@@ -95,7 +95,7 @@ fn worker_binary() -> Result<PathBuf> {
 
 impl Fleet {
     pub(crate) fn start(url: &str, folder: &Path, calm: bool, seed: u64) -> Result<Arc<Self>> {
-        // All at once, so that none is given twice.
+        // All at once, so that no port is chosen twice.
         let free: Vec<_> =
             (0..INSTANCES).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
         let ports: Vec<u16> =
@@ -137,14 +137,14 @@ impl Fleet {
         self.slots[slot].lock().unwrap_or_else(PoisonError::into_inner).worker.clone()
     }
 
-    /// Kills on purpose, so that the end is no surprise.
+    /// Kills an expected process, so that its end is no violation.
     pub(crate) fn kill(&self, pid: u32) {
         self.killed.lock().unwrap_or_else(PoisonError::into_inner).insert(pid);
         send(pid, Signal::SIGKILL);
     }
 
-    /// Exits of workers that neither a fault nor a lease explains.
-    pub(crate) fn strange_exits(&self) -> Vec<String> {
+    /// Exits of workers that neither a fault nor a lost lease explains.
+    pub(crate) fn unexplained_exits(&self) -> Vec<String> {
         self.strange.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -152,7 +152,7 @@ impl Fleet {
         self.ending.load(Ordering::SeqCst)
     }
 
-    /// A process that goes with the thread that started it, whatever becomes of this test.
+    /// A process that ends with the thread that started it, even if this test crashes.
     fn command(program: &Path) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]).arg(program).stdin(Stdio::null()).kill_on_drop(true);
@@ -205,8 +205,9 @@ impl Fleet {
         Ok(())
     }
 
-    /// Who was killed, or ended and could not leave, is due for a rescue; anybody else is not. Not even who fenced itself: the
-    /// database did not answer anybody then, and what was stopped is handed back once it does.
+    /// An instance that was killed, or ended without leaving, must be rescued; no other may be. One that
+    /// fenced itself must not: the database answered nobody at that time, and the instance releases its tasks
+    /// once it answers again.
     fn check_exit(&self, pid: u32, name: &str, log: &Path, status: ExitStatus) -> Result<()> {
         let killed = self.killed.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
         let ended = matches!(status.code(), Some(0 | FENCED));
@@ -229,7 +230,7 @@ impl Fleet {
                     send(pid, Signal::SIGTERM);
                 }
                 // A second signal would abort: wait for the end of this drain.
-                for _ in 0..END_PATIENCE.as_millis() / 100 {
+                for _ in 0..END_TIMEOUT.as_millis() / 100 {
                     if (0..self.instances()).all(|slot| self.worker(slot).is_none()) {
                         return;
                     }
@@ -237,7 +238,7 @@ impl Fleet {
                 }
             }
         };
-        tokio::time::timeout(END_PATIENCE * 2, drained).await.context("the workers do not drain")?;
+        tokio::time::timeout(END_TIMEOUT * 2, drained).await.context("the workers do not drain")?;
         for pid in (0..self.instances()).filter_map(|slot| self.handler(slot)) {
             self.kill(pid);
         }

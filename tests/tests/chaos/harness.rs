@@ -1,4 +1,4 @@
-//! What a chaos test needs: a server, one queue, a fleet, the folder of logs.
+//! What a chaos test needs: a server, one queue, worker processes and the folder of logs.
 
 use std::{ffi::OsString, path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep};
 use crate::{SHOWN, fleet::Fleet, proxy::Proxy};
 
 pub(crate) const QUEUE: &str = "chaos";
-/// Of tasks enqueued without a number of their own; faults use up attempts, and few tasks shall die of them.
+/// For tasks enqueued without `max_attempts`. Faults use up attempts, and few tasks should become dead
+/// because of that.
 const MAX_ATTEMPTS: u16 = 25;
 const BACKOFF: Duration = Duration::from_millis(300);
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -22,28 +23,29 @@ const KEEP: Duration = Duration::from_hours(24);
 /// What to set up.
 pub(crate) struct HarnessConfig {
     pub(crate) total: u32,
-    /// Handlers that behave.
+    /// Handlers without random failures.
     pub(crate) calm: bool,
     pub(crate) seed: u64,
-    /// Environment of the server.
+    /// Environment variables of the server.
     pub(crate) environment: Vec<(OsString, OsString)>,
 }
 
 pub(crate) struct Harness {
     pub(crate) server: Server,
-    /// The direct way, for those who watch.
+    /// The direct connection, for observers.
     pub(crate) url: String,
     pub(crate) proxy: Proxy,
-    /// The way through the proxy, for producers and instances.
+    /// The connection through the proxy, for producers and instances.
     pub(crate) proxied: String,
     pub(crate) folder: PathBuf,
     pub(crate) fleet: Arc<Fleet>,
     seed: u64,
-    /// Dropped last, and kept when something was wrong.
+    /// Dropped last, and kept after a failure.
     temp: Option<tempfile::TempDir>,
 }
 
-/// A number from the environment; empty is as good as not set, so that a Makefile can pass what it was not given.
+/// A number from the environment. Empty counts as unset, so that the Makefile can pass its variables on
+/// unconditionally.
 pub(crate) fn from_env(name: &str) -> Result<Option<u64>> {
     match std::env::var(name) {
         Ok(text) if !text.is_empty() => {
@@ -86,7 +88,7 @@ impl Harness {
         let server = Server::start(&server).await?;
         let proxy = Proxy::start(server.port()).await?;
         let url = server.url("postgres");
-        // The proxy reads what passes.
+        // The proxy must be able to read the protocol, so no TLS.
         let proxied =
             url.replace(&format!(":{}/", server.port()), &format!(":{}/", proxy.port)) + "?sslmode=disable";
         let db = connect(&url).await?;
@@ -97,7 +99,7 @@ impl Harness {
         Ok(Self { server, url, proxy, proxied, folder, fleet, seed: config.seed, temp: Some(temp) })
     }
 
-    /// What the server has said.
+    /// The server's log.
     pub(crate) fn server_log(&self) -> String {
         std::fs::read_to_string(self.server.cluster_dir().with_extension("log")).unwrap_or_default()
     }
@@ -117,7 +119,7 @@ impl Harness {
             db.close().await;
             match audit {
                 Ok(audit) if audit.iter().all(|queue| queue.open == 0) => return Ok(()),
-                // Whether and why something is stuck, the checker says with more words.
+                // The checker reports in detail what is stuck.
                 Ok(audit) if patience < since.elapsed() => {
                     eprintln!("chaos: not drained after {} s: {audit:?}", patience.as_secs());
                     return Ok(());
@@ -136,7 +138,7 @@ impl Harness {
         }
     }
 
-    /// Ends everything; the logs of a run that failed are kept.
+    /// Ends all processes; the logs of a failed run are kept.
     pub(crate) fn close(mut self, result: Result<()>) -> Result<()> {
         let Err(error) = result else { return Ok(()) };
         let kept = self.temp.take().map(tempfile::TempDir::keep).unwrap_or_default();
@@ -144,7 +146,7 @@ impl Harness {
     }
 }
 
-/// Fails with what was violated, and what is known of the tasks that it happened to.
+/// Fails with all violations and the history of their tasks.
 pub(crate) fn assert_no_violations(log: &Log, end: &Final, violations: &[Violation]) -> Result<()> {
     for violation in violations.iter().take(SHOWN) {
         eprintln!("chaos: {violation}");

@@ -1,5 +1,6 @@
-//! Chaos: real worker processes, real handlers, a Postgres of their own; everything is killed, stopped and cut, and the history
-//! checker reads what came of it. `ROWLOCK_CHAOS_SECONDS` and `ROWLOCK_CHAOS_SEED` (printed) set its length and its dice.
+//! Chaos: real worker processes, real handlers and their own Postgres. Processes are killed and stopped and
+//! connections are cut, and the history checker verifies the result. `ROWLOCK_CHAOS_SECONDS` and
+//! `ROWLOCK_CHAOS_SEED` (printed) set its length and its random seed.
 
 mod clock;
 mod drain;
@@ -19,17 +20,17 @@ use rowlock_tests::{
     observe,
 };
 
-/// Long enough for every kind of fault to happen some times.
+/// Long enough for every kind of fault to happen several times.
 const SECONDS: u64 = 120;
-/// After the last fault: a lease must run out, be seen to have run out, and the last retries be done.
-const DRAIN_PATIENCE: Duration = Duration::from_mins(2);
+/// Time after the last fault: a lease must expire, its expiry must be noticed, and the last retries must run.
+const DRAIN_TIMEOUT: Duration = Duration::from_mins(2);
 const PRODUCERS: u64 = 3;
 const TOTAL: u32 = 24;
 /// How many violations are shown.
 const SHOWN: usize = 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn chaos_loses_nothing_whatever_dies() -> Result<()> {
+async fn chaos_loses_no_task() -> Result<()> {
     let seconds = from_env("ROWLOCK_CHAOS_SECONDS")?.unwrap_or(SECONDS);
     let seed = from_env("ROWLOCK_CHAOS_SEED")?.unwrap_or_else(|| fastrand::u64(..1_000_000));
     eprintln!("chaos: {seconds} s, seed {seed} (again with ROWLOCK_CHAOS_SEED={seed})");
@@ -46,7 +47,7 @@ async fn run_scenario(harness: &mut Harness, duration: Duration, seed: u64) -> R
     for producer in producers {
         producer.stop().await?;
     }
-    harness.wait_until_drained(DRAIN_PATIENCE).await?;
+    harness.wait_until_drained(DRAIN_TIMEOUT).await?;
     harness.fleet.end().await?;
     let end = observe(&harness.url, QUEUE).await?;
     let log = parse(&read_all(&harness.logs())?);
@@ -55,13 +56,13 @@ async fn run_scenario(harness: &mut Harness, duration: Duration, seed: u64) -> R
     eprintln!("chaos: answers lost: {:?}", harness.proxy.lost());
     assert_no_violations(&log, &end, &violations)?;
     ensure!(0 < summary.completed, "nothing was done at all");
-    let strange = harness.fleet.strange_exits();
+    let strange = harness.fleet.unexplained_exits();
     ensure!(strange.is_empty(), "workers ended with exit codes that no fault explains: {strange:?}");
     ensure!(
         harness.proxy.lost().iter().all(|(_, lost)| 0 < *lost),
         "not one answer of each statement was lost"
     );
-    // Of each at least one task: the proxy saw that the commit went through.
+    // At least one task of each: the proxy saw the commit succeed.
     let lost = usize::try_from(harness.proxy.lost_commits())?;
     ensure!(lost <= summary.unknown_committed, "{lost} commits were lost with their answers");
     Ok(())

@@ -1,4 +1,4 @@
-//! Who does the harm: one fault after another, by seeded dice.
+//! Injects one fault after another, chosen by a seeded random generator.
 
 use std::{
     fmt::Write,
@@ -22,11 +22,11 @@ use crate::{
 
 /// Longer than a lease, so that a stopped instance is rescued.
 const STOPPED: Duration = Duration::from_secs(LEASE_DURATION.as_secs() + 5);
-/// As a failover that takes long: everybody who lives has lost the right to its own, and nobody may take it.
+/// Like a long failover: every live instance has lost its leases, and no other may take them over.
 const OUTAGE: Duration = Duration::from_mins(1);
-/// A handler that stands still, in milliseconds: shorter and longer than the timeout of its tasks.
+/// How long a handler is stopped, in milliseconds: shorter and longer than the timeout of its tasks.
 const HANDLER_STOPPED: std::ops::Range<u64> = 500..9000;
-/// Answers lost at a time, of each statement.
+/// How many answers of each statement are lost at a time.
 const ANSWERS: u32 = 3;
 /// The pause between two faults, in milliseconds.
 const PAUSE: std::ops::Range<u64> = 200..2500;
@@ -62,13 +62,13 @@ const FAULTS: [(Fault, u32); 11] = [
     (Fault::StallPostgres, 2),
 ];
 
-/// Rages for this long; at the end everything runs again. Answers with what it did.
+/// Injects faults for this long; at the end everything runs again. Returns the faults.
 pub(crate) async fn inject_faults(harness: &mut Harness, duration: Duration, seed: u64) -> Result<String> {
     let mut rng = Rng::with_seed(seed);
     let started = Instant::now();
     let mut done: Vec<(Fault, u32)> = Vec::new();
     let mut stops = JoinSet::new();
-    // Each of the long ones once for sure, however short the time; the rest by dice.
+    // Each long fault at least once, however short the time; the rest at random.
     let mut due = vec![
         (duration / 3, Fault::Outage),
         (duration / 5, Fault::StopHandler),
@@ -98,7 +98,7 @@ pub(crate) async fn inject_faults(harness: &mut Harness, duration: Duration, see
     Ok(summary.trim_end().to_owned())
 }
 
-/// Does it once, to an instance by dice where it is one's. What is over only later is in `stops`.
+/// Injects the fault once, into a random instance if it concerns one. Faults that end later are in `stops`.
 async fn inject(
     fault: Fault,
     harness: &mut Harness,
@@ -157,13 +157,13 @@ fn pick(rng: &mut Rng) -> Fault {
     Fault::KillInstance
 }
 
-/// Stopped in the midst of everything, and back when its tasks are somebody else's.
+/// Stopped at any point, and resumed when its tasks belong to another instance.
 async fn stop_instance(fleet: Arc<Fleet>, slot: usize) -> Result<()> {
     let Some((pid, name)) = fleet.worker(slot) else { return Ok(()) };
     fleet.note(&Event::InstanceFailed { name: name.clone() })?;
     send(pid, Signal::SIGSTOP);
     sleep(STOPPED).await;
-    // Killed meanwhile: the process id may be another's.
+    // Killed in the meantime: the process id may be in use again.
     if fleet.worker(slot).is_some_and(|(_, now)| now == name) {
         if let Some(handler) = fleet.handler(slot) {
             fleet.note(&Event::InstanceResumed { handler, at: now() })?;
@@ -173,12 +173,13 @@ async fn stop_instance(fleet: Arc<Fleet>, slot: usize) -> Result<()> {
     Ok(())
 }
 
-/// Its connections are still accepted, and nothing answers; what was sent meanwhile is read afterwards.
+/// Its connections are still accepted, but nothing answers; requests sent in the meantime are read
+/// afterwards.
 async fn stop_handler(fleet: Arc<Fleet>, slot: usize, millis: u64) -> Result<()> {
     let Some(pid) = fleet.handler(slot) else { return Ok(()) };
     send(pid, Signal::SIGSTOP);
     sleep(Duration::from_millis(millis)).await;
-    // Killed meanwhile: the process id may be another's.
+    // Killed in the meantime: the process id may be in use again.
     if fleet.handler(slot) == Some(pid) {
         fleet.note(&Event::HandlerResumed { handler: pid, at: now() })?;
         send(pid, Signal::SIGCONT);
@@ -198,14 +199,14 @@ async fn cut_connections(url: &str, all: bool) -> Result<()> {
         .await?;
         admin.close().await
     };
-    // The server may be busy recovering: no cut then.
+    // The server may still be recovering; then no connection is cut.
     if let Err(error) = cut.await {
         eprintln!("chaos: no connection was cut: {error}");
     }
     Ok(())
 }
 
-/// SIGSTOP for a while, as a disk or a hypervisor does it: connections stay, answers do not come.
+/// SIGSTOP for a while, like a stalled disk or hypervisor: connections stay open, but no answers come.
 async fn stall(server: &Server, postmaster_too: bool, millis: u64) -> Result<()> {
     let postmaster = server.pid()?;
     let mut pids = children(postmaster)?;

@@ -1,4 +1,5 @@
-//! An application: its own connection, transactions short and long, commits and rollbacks; it writes down what it was answered.
+//! An application with its own connection, short and long transactions, commits and rollbacks. It records the
+//! answers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ use crate::{
     harness::{Harness, QUEUE},
 };
 
-/// A stalled server must not hold up the end of the test.
+/// A stalled server must not delay the end of the test.
 const ANSWER: Duration = Duration::from_secs(20);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(300);
 
@@ -27,9 +28,9 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(300);
 pub(crate) struct Profile {
     rng: Rng,
     seed: u64,
-    /// Between two transactions, in milliseconds.
+    /// The delay between two transactions, in milliseconds.
     pause: std::ops::Range<u64>,
-    /// One transaction of so many is rolled back, and one cancels a task of its own; 0: none.
+    /// Of this many transactions one is rolled back and one cancels a task it enqueued; 0: none.
     rolls_back: u32,
     cancels: u32,
     delays: bool,
@@ -88,7 +89,7 @@ async fn produce(
             Ok::<_, anyhow::Error>(())
         };
         if session.await.is_err() {
-            // What was not answered is neither committed nor rolled back in the journal: unknown.
+            // A commit without an answer is neither committed nor rolled back in the journal: unknown.
             sleep(RECONNECT_PAUSE).await;
         }
     }
@@ -109,7 +110,7 @@ async fn transaction(connection: &mut PgConnection, journal: &Journal, manner: &
         if manner.delays && manner.one_of(40) {
             options["max_attempts"] = Value::from(manner.rng.u8(1..4));
         }
-        // From before the statement: its due time can only be later.
+        // Measured before the statement, so its due time can only be later.
         let at = now();
         let new = timeout(ANSWER, enqueue(&mut transaction, manner, &options)).await??;
         journal.note(&Event::Enqueued { ids: new.clone(), at, delay_ms })?;

@@ -1,5 +1,5 @@
-//! A TCP proxy before Postgres that loses answers (the server has done what was asked and said so, and nobody hears of it) and holds
-//! them up.
+//! A TCP proxy in front of Postgres that delays answers and loses some: the server has executed the
+//! statement, but the client never gets the answer.
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Whose answers can be lost: how the statement is recognised in what a client sends.
+/// Statements whose answers can be lost, by the text that identifies them in a client's message.
 pub(crate) const STATEMENTS: [(&str, &str); 5] = [
     ("commit", "COMMIT"),
     ("claim", "rowlock.claim("),
@@ -28,9 +28,9 @@ pub(crate) const STATEMENTS: [(&str, &str); 5] = [
     ("heartbeat", "rowlock.heartbeat("),
     ("fetch", "rowlock.fetch("),
 ];
-/// The one whose transactions a producer knows nothing of afterwards.
+/// The statement after which a producer does not know the outcome of its transaction.
 const COMMIT: usize = 0;
-/// The one with the bodies of what was claimed: the runs start when it is answered.
+/// The statement that fetches payloads of claimed tasks: attempts start when it is answered.
 const FETCH: usize = 4;
 const CHUNK: usize = 16 << 10;
 /// Type and length of a message.
@@ -38,10 +38,10 @@ const HEAD: usize = 5;
 
 #[derive(Debug, Default)]
 struct Orders {
-    /// So many answers of each statement are still to be lost.
+    /// How many answers of each statement are still to be lost.
     due: [AtomicU32; STATEMENTS.len()],
     lost: [AtomicU32; STATEMENTS.len()],
-    /// Whether bodies are to be held up, and whether some are.
+    /// Whether payloads are to be held back, and whether some are.
     holds: watch::Sender<bool>,
     held: watch::Sender<bool>,
 }
@@ -66,25 +66,25 @@ impl Proxy {
         Ok(Self { port, orders, accepts })
     }
 
-    /// The next answers of every statement, so many of each, are lost.
+    /// Loses this many of the next answers of every statement.
     pub(crate) fn lose(&self, answers: u32) {
         for due in &self.orders.due {
             due.store(answers, Ordering::SeqCst);
         }
     }
 
-    /// From now on, or no longer, the answers with bodies are held up.
-    pub(crate) fn hold_bodies(&self, holds: bool) {
+    /// Starts or stops holding back answers with payloads.
+    pub(crate) fn hold_payloads(&self, holds: bool) {
         self.orders.holds.send_replace(holds);
     }
 
-    /// Waits until one is.
+    /// Waits until one is held back.
     pub(crate) async fn held(&self) -> Result<()> {
         self.orders.held.subscribe().wait_for(|held| *held).await?;
         Ok(())
     }
 
-    /// Commits that went through and whose answer never came.
+    /// Commits that succeeded but whose answer was lost.
     pub(crate) fn lost_commits(&self) -> u32 {
         self.orders.lost[COMMIT].load(Ordering::SeqCst)
     }
@@ -102,7 +102,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Whatever ends it closes both sides.
+/// When either direction ends, both sides are closed.
 async fn connection(client: TcpStream, server: u16, orders: Arc<Orders>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
@@ -117,7 +117,7 @@ async fn connection(client: TcpStream, server: u16, orders: Arc<Orders>) {
     }
 }
 
-/// Passes on what the client sends, and notes which of the statements it was.
+/// Forwards what the client sends and records which statement it was.
 async fn requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -130,15 +130,16 @@ async fn requests(
         if n == 0 {
             return Ok(());
         }
-        let said = |text: &str| chunk[..n].windows(text.len()).any(|window| window == text.as_bytes());
-        let which = || STATEMENTS.iter().position(|(_, text)| said(text));
+        let answer = |text: &str| chunk[..n].windows(text.len()).any(|window| window == text.as_bytes());
+        let which = || STATEMENTS.iter().position(|(_, text)| answer(text));
         match chunk[0] {
-            // Parse gives a statement a name; what is bound and executed under it later is the same statement still.
+            // Parse gives a statement a name; a later Bind or Execute with that name belongs to the same
+            // statement.
             b'P' => {
                 prepared.insert(word(&chunk[HEAD.min(n)..n]).to_vec(), which());
                 asks.send_replace(which());
             }
-            // Bind names the portal, which has no name, and the statement.
+            // Bind names the portal (here unnamed) and the statement.
             b'B' => {
                 if let Some(statement) = prepared.get(word(&chunk[(HEAD + 1).min(n)..n])) {
                     asks.send_replace(*statement);
@@ -151,12 +152,13 @@ async fn requests(
     }
 }
 
-/// What comes before the first NUL.
+/// The text before the first NUL.
 fn word(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Passes on what the server answers, up to the one that is to be lost: then the connection ends without a word of it.
+/// Passes the server's answers on, up to the one that is to be lost: then it closes the connection without
+/// sending it.
 async fn answers(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -164,10 +166,10 @@ async fn answers(
     orders: &Orders,
 ) -> Result<()> {
     let mut held = Vec::new();
-    // Up to here the messages in `held` are whole and were looked at.
+    // Up to here the messages in `held` are complete and inspected.
     let mut whole = 0;
     let mut executed = false;
-    let mut bodies = false;
+    let mut payloads = false;
     loop {
         if from.read_buf(&mut held).await? == 0 {
             return Ok(());
@@ -175,7 +177,8 @@ async fn answers(
         while let Some(message) = message(&held[whole..]) {
             let statement = *asked.borrow();
             match message {
-                // CommandComplete: it was executed, not only prepared. The producer's transaction may have been aborted.
+                // CommandComplete: it was executed, not only prepared. The producer's transaction may have
+                // been aborted.
                 [b'C', _, _, _, _, tag @ ..] => {
                     executed = statement != Some(COMMIT) || tag.starts_with(b"COMMIT");
                 }
@@ -187,19 +190,19 @@ async fn answers(
                         orders.lost[statement].fetch_add(1, Ordering::SeqCst);
                         return Ok(());
                     }
-                    bodies = statement == Some(FETCH);
+                    payloads = statement == Some(FETCH);
                     executed = false;
                 }
                 _ => (),
             }
             whole += message.len();
         }
-        // The rows of an answer that is to be lost are part of it.
+        // The rows of a lost answer are lost with it.
         let whole_only = asked.borrow().is_some_and(|statement| {
             0 < orders.due[statement].load(Ordering::SeqCst) || (statement == FETCH && *orders.holds.borrow())
         });
         let ready = held[..whole].last_chunk::<6>().is_some_and(|last| last[0] == b'Z');
-        if std::mem::take(&mut bodies) && *orders.holds.borrow() {
+        if std::mem::take(&mut payloads) && *orders.holds.borrow() {
             orders.held.send_replace(true);
             orders.holds.subscribe().wait_for(|holds| !holds).await?;
         }
@@ -211,13 +214,13 @@ async fn answers(
     }
 }
 
-/// The first message, when it is there as a whole.
+/// The first message, once it is complete.
 fn message(bytes: &[u8]) -> Option<&[u8]> {
     let length = u32::from_be_bytes(bytes.get(1..HEAD)?.try_into().ok()?);
     bytes.get(..usize::try_from(length).ok()? + 1)
 }
 
-/// One of what is left.
+/// Takes one of the remaining answers to lose.
 fn take(due: &AtomicU32) -> bool {
     due.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
 }

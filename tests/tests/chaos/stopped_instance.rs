@@ -1,4 +1,5 @@
-//! An instance that is stopped between its claim and the handler, for longer than a lease: once it goes on, it starts nothing.
+//! An instance is stopped between its claim and the call of its handler, for longer than a lease. After it
+//! resumes, it starts no attempt.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    DRAIN_PATIENCE,
+    DRAIN_TIMEOUT,
     fleet::{Journal, now, send},
     harness::{Harness, HarnessConfig, QUEUE, assert_no_violations},
 };
@@ -21,11 +22,11 @@ use crate::{
 const TASKS: i32 = 60;
 const TOTAL: u32 = 12;
 const CLAIMED_WITHIN: Duration = Duration::from_secs(30);
-/// Long enough that its right is over, also where it was renewed at the last moment.
+/// Long enough that its lease has expired, even if it was renewed at the last moment.
 const STOPPED: Duration = Duration::from_secs(LEASE_DURATION.as_secs() + 1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_instance_stopped_before_its_runs_began_begins_none_when_it_goes_on() -> Result<()> {
+async fn an_instance_stopped_before_its_attempts_starts_none_after_resuming() -> Result<()> {
     let config = HarnessConfig { total: TOTAL, calm: true, seed: 1, environment: Vec::new() };
     let harness = Harness::start(&config).await?;
     let result = run_scenario(&harness).await;
@@ -34,26 +35,26 @@ async fn an_instance_stopped_before_its_runs_began_begins_none_when_it_goes_on()
 
 async fn run_scenario(harness: &Harness) -> Result<()> {
     let mut watching = PgConnection::connect(&harness.url).await?;
-    harness.proxy.hold_bodies(true);
+    harness.proxy.hold_payloads(true);
     enqueue(harness, &mut watching).await?;
     timeout(CLAIMED_WITHIN, harness.proxy.held()).await??;
     let workers: Vec<_> =
         (0..harness.fleet.instances()).filter_map(|slot| harness.fleet.worker(slot)).collect();
-    // All of them, so that nobody rescues anybody: what they claimed is theirs still by the database's word.
+    // All instances are stopped, so none is rescued: in the database they still hold their leases.
     for (pid, _) in &workers {
         send(*pid, Signal::SIGSTOP);
     }
     let tokens: Vec<i64> =
         sqlx::query_scalar("select token from rowlock.lease").fetch_all(&mut watching).await?;
-    // The bodies now wait in the sockets of the stopped.
-    harness.proxy.hold_bodies(false);
+    // The payloads now wait in the sockets of the stopped instances.
+    harness.proxy.hold_payloads(false);
     sleep(STOPPED).await;
     for (pid, name) in &workers {
-        // Whoever of them is quicker may come back before another has left.
+        // A fast one may return before another has left.
         harness.fleet.note(&Event::InstanceFailed { name: name.clone() })?;
         send(*pid, Signal::SIGCONT);
     }
-    harness.wait_until_drained(DRAIN_PATIENCE).await?;
+    harness.wait_until_drained(DRAIN_TIMEOUT).await?;
     harness.fleet.end().await?;
     let end = observe(&harness.url, QUEUE).await?;
     let log = parse(&read_all(&harness.logs())?);

@@ -1,5 +1,5 @@
-//! README.md's five minutes, as they stand, on a cluster without Rowlock. (It takes long, and is by name the
-//! first of the tests that run in parallel.)
+//! README.md's five-minute guide, run unchanged on a cluster without Rowlock. (It takes long; by its name it
+//! starts first among the parallel tests.)
 
 use std::fs;
 use std::path::Path;
@@ -16,15 +16,15 @@ use crate::harness::until;
 use crate::kubectl;
 use crate::pod_network::Route;
 
-/// A line with this goes on until the page's end.
+/// A command with this comment runs until the end of the page.
 const UNTIL_CTRL_C: &str = "# until Ctrl-C";
 
-/// What the tests do another way: images.sh calls it, and there is no registry to push to.
+/// Commands that the tests replace: images.sh builds the images, and there is no registry to push to.
 const IMAGES: &str = "make images ";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn five_minutes_on_a_cluster_as_the_readme_says() -> Result<()> {
-    // Where a cluster is given, it may have no Rowlock but the one that it was given with.
+    // A given cluster may have no other Rowlock than the one it came with.
     if tokio::task::spawn_blocking(cluster).await?.own().is_none() {
         return Ok(());
     }
@@ -35,10 +35,11 @@ async fn five_minutes_on_a_cluster_as_the_readme_says() -> Result<()> {
     let mut url = server.clone();
     url.set_host(Some(&route.at.ip().to_string()))?;
     let script = script()?;
-    let bash =
-        tokio::task::spawn_blocking(move || run(&fresh, &script, url.as_str()).map(|said| (fresh, said)));
-    let (fresh, said) = bash.await??;
-    ensure!(said.contains("condition met") && said.contains("10000"), "{said}");
+    let bash = tokio::task::spawn_blocking(move || {
+        run(&fresh, &script, url.as_str()).map(|message| (fresh, message))
+    });
+    let (fresh, message) = bash.await??;
+    ensure!(message.contains("condition met") && message.contains("10000"), "{message}");
     until("all is done and the pods are gone", || async {
         let done: i64 = db.one("select coalesce(sum(completed), 0)::bigint from rowlock.audit()").await;
         let pods = kubectl(&fresh, &["get", "pods", "-n", "shop", "-o", "name"])?;
@@ -80,11 +81,11 @@ fn run(cluster: &Cluster, script: &str, url: &str) -> Result<String> {
         .env("KUBECONFIG", &cluster.kubeconfig)
         .env("REGISTRY", cluster.images.trim_end_matches('/'))
         .env("DATABASE_URL", url)
-        // To us the server has another address than to pods.
+        // This process reaches the server at another address than pods do.
         .env("PGHOSTADDR", "127.0.0.1")
         .output()?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (said, complained) = (text(&output.stdout), text(&output.stderr));
-    ensure!(output.status.success(), "{complained}\n{said}");
-    Ok(said)
+    let (message, complained) = (text(&output.stdout), text(&output.stderr));
+    ensure!(output.status.success(), "{complained}\n{message}");
+    Ok(message)
 }

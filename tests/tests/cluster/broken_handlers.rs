@@ -1,4 +1,4 @@
-//! Handlers that cannot work: said in words, and who works already goes on.
+//! Handlers that cannot run are named, and running pods continue.
 
 use anyhow::{Result, ensure};
 use rowlock_tests::history::Demands;
@@ -10,7 +10,7 @@ use crate::harness::{Harness, with_harness};
 const CALM: Demands = Demands { drained: true, undisturbed: true };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_handler_that_cannot_run_is_named_and_the_old_ones_go_on() -> Result<()> {
+async fn a_new_handler_that_cannot_start_is_named_and_the_old_pods_continue() -> Result<()> {
     with_harness("new-handler", async |harness| {
         harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 8 } } }))?;
         harness.wait_ready();
@@ -26,8 +26,8 @@ async fn a_new_handler_that_cannot_run_is_named_and_the_old_ones_go_on() -> Resu
             (mode("deaf"), "NotListening", "$PORT"),
         ] {
             handler(harness, &change);
-            let said = harness.until_condition("HandlerHealthy", &format!("False {reason}")).await?;
-            ensure!(said.contains(word), "{reason}: {said}");
+            let message = harness.until_condition("HandlerHealthy", &format!("False {reason}")).await?;
+            ensure!(message.contains(word), "{reason}: {message}");
             let done = harness.completed().await?;
             harness.enqueue(20, &json!({ "ms": 100 })).await?;
             harness.until_completed(done + 20).await?;
@@ -45,17 +45,17 @@ async fn a_new_handler_that_cannot_run_is_named_and_the_old_ones_go_on() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_that_crashes_from_the_start_is_named_and_its_tasks_wait_for_a_better_one() -> Result<()> {
+async fn a_crash_looping_handler_is_named_and_its_tasks_wait_for_a_fix() -> Result<()> {
     with_harness("crashes", async |harness| {
         let crash = json!({ "env": [{ "name": "MODE", "value": "crash" }] });
         harness
             .task_queue(&json!({ "template": { "spec": { "containers": [harness.handler(&crash)] } } }))?;
         harness.wait_ready();
         harness.enqueue(100, &json!({ "ms": 100 })).await?;
-        let said = harness.until_condition("HandlerHealthy", "False CrashLooping").await?;
-        ensure!(said.contains("handler") && said.contains("exit code 1"), "{said}");
+        let message = harness.until_condition("HandlerHealthy", "False CrashLooping").await?;
+        ensure!(message.contains("handler") && message.contains("exit code 1"), "{message}");
         harness.until_condition("Ready", "False CrashLooping").await?;
-        // No fleet of them.
+        // Only one such pod is created.
         harness.until_replicas(|replicas| replicas == 1).await?;
         harness.until_condition("ScalingLimited", "True CrashLooping").await?;
         handler(harness, &json!({}));
@@ -67,7 +67,7 @@ async fn a_handler_that_crashes_from_the_start_is_named_and_its_tasks_wait_for_a
     .await
 }
 
-/// Replaces the handler's container by a sound one, merged with that.
+/// Replaces the handler's container by a valid one, merged with these fields.
 fn handler(harness: &Harness, but: &Value) {
     harness.change(&json!({ "template": { "spec": { "containers": [harness.handler(but)] } } }));
 }

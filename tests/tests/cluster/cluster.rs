@@ -15,11 +15,11 @@ use rowlock_tests::checkout;
 use crate::kubectl;
 use crate::pod_network::PodNetwork;
 
-/// Where the operator is.
+/// The operator's namespace.
 pub(crate) const OPERATOR: &str = "rowlock";
 
-/// A cluster of this machine comes up in 8 s; others may be at it too.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// A cluster on this machine starts in 8 s; others may be starting, too.
+const TIMEOUT: Duration = Duration::from_mins(3);
 
 const POLL: Duration = Duration::from_millis(100);
 
@@ -28,9 +28,9 @@ pub(crate) struct Cluster {
     pub(crate) helm: PathBuf,
     pub(crate) kubeconfig: PathBuf,
     pub(crate) pod_network: PodNetwork,
-    /// What stands before the names of images.
+    /// The prefix of image names.
     pub(crate) images: String,
-    /// Of a cluster of this process: its name, and where its state is.
+    /// For a cluster of this process: its name and the folder of its state.
     own: Option<Own>,
 }
 
@@ -40,27 +40,27 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// Ends it before this process does.
+    /// Ends the cluster before this process ends.
     pub(crate) fn down(&self) -> Result<()> {
         script("cluster.sh", &["down", &self.name]).map(drop)
     }
 
-    /// Runs a command inside, where the networks of the nodes are.
+    /// Runs a command inside the cluster's network namespace.
     pub(crate) fn enter(&self, command: &[&str]) -> Result<String> {
         script("cluster.sh", &[&["enter", self.name.as_str()], command].concat())
     }
 
-    /// Kills what runs in a container, as a crash does.
+    /// Kills the processes of a container, as a crash does.
     pub(crate) fn kill(&self, container: &str) -> Result<()> {
         let folder = self.cgroup(container).with_context(|| format!("no cgroup of {container}"))?;
         for process in fs::read_to_string(folder.join("cgroup.procs"))?.lines() {
-            // One may end meanwhile.
+            // A process may end in the meantime.
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.parse()?), Signal::SIGKILL);
         }
         Ok(())
     }
 
-    /// As machine.sh expects it: started again as soon as that may be.
+    /// As machine.sh expects it: restarted as soon as possible.
     pub(crate) fn stop_api_server(&self) -> Result<()> {
         fs::write(self.state.join("apiserver.off"), "")?;
         let process = fs::read_to_string(self.state.join("apiserver.pid"))?;
@@ -89,7 +89,7 @@ fn find(folder: &Path, name: &str) -> Option<PathBuf> {
 }
 
 impl Cluster {
-    /// Of a cluster that exists we do not know the nodes: what needs them is left out.
+    /// The nodes of a given cluster are unknown: tests that need them are skipped.
     pub(crate) fn own(&self) -> Option<&Own> {
         if self.own.is_none() {
             eprintln!("left out: it needs a cluster of its own");
@@ -110,10 +110,10 @@ pub(crate) fn container(pod: &Pod, name: &str) -> Result<String> {
 static RUNNING: OnceLock<Result<Cluster, String>> = OnceLock::new();
 static IMAGES: OnceLock<Result<Vec<String>, String>> = OnceLock::new();
 
-/// The cluster; brought up by the first test that asks.
+/// The cluster, started by the first test that needs it.
 ///
 /// # Panics
-/// If there is none, for every test with the same words.
+/// If there is none, with the same message in every test.
 pub(crate) fn cluster() -> &'static Cluster {
     let running = RUNNING.get_or_init(|| set_up().map_err(|error| format!("{error:#}")));
     running.as_ref().unwrap_or_else(|error| panic!("{error}"))
@@ -129,7 +129,7 @@ fn set_up() -> Result<Cluster> {
 /// A cluster that exists.
 fn given() -> Result<Option<Cluster>> {
     let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    // Both, since whoever works with clusters has a KUBECONFIG that is not meant for tests.
+    // Both variables are needed, since a developer may have a KUBECONFIG that is not meant for tests.
     if let (Some(kubeconfig), Some(images)) = (given("KUBECONFIG"), given("IMAGE_PREFIX")) {
         let host = given("HOST").context("HOST is to be an address of this machine that pods reach")?;
         let pod_network = PodNetwork::Address(host.parse().context("HOST is no address")?);
@@ -146,7 +146,7 @@ fn given() -> Result<Option<Cluster>> {
     Ok(None)
 }
 
-/// A cluster of this process that has the images, and nothing else yet.
+/// A cluster of this process that has only the images.
 pub(crate) fn bare(kind: &str) -> Result<Cluster> {
     let [kubectl, helm] = programs(["kubectl", "helm"])?;
     let own = start(kind)?;
@@ -164,14 +164,14 @@ pub(crate) fn bare(kind: &str) -> Result<Cluster> {
     })
 }
 
-/// Builds what is missing, and says so while it does.
+/// Builds missing programs and reports it.
 fn programs<const N: usize>(names: [&str; N]) -> Result<[PathBuf; N]> {
-    let said = script("build.sh", &names)?;
-    let paths: Vec<PathBuf> = said.lines().map(PathBuf::from).collect();
+    let message = script("build.sh", &names)?;
+    let paths: Vec<PathBuf> = message.lines().map(PathBuf::from).collect();
     paths.try_into().ok().context("tests/cluster/build.sh names each program")
 }
 
-/// Runs one of tests/cluster; what it printed.
+/// Runs a script of tests/cluster and returns its output.
 pub(crate) fn script(name: &str, args: &[&str]) -> Result<String> {
     let mut command = Command::new(checkout().join("tests/cluster").join(name));
     let output = command.args(args).stderr(Stdio::inherit()).output()?;
@@ -179,7 +179,7 @@ pub(crate) fn script(name: &str, args: &[&str]) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Brings a cluster up, and gives it the images of this checkout's programs.
+/// Starts a cluster and loads the images of this checkout's programs.
 fn start(kind: &str) -> Result<Own> {
     let name = format!("{kind}-{}", std::process::id());
     let state = clusters()?.join(&name);
@@ -191,13 +191,13 @@ fn start(kind: &str) -> Result<Own> {
     let since = Instant::now();
     while !state.join("ready").exists() {
         let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
-        ensure!(process.poll()?.is_none() && since.elapsed() < PATIENCE, "no cluster: {log}");
+        ensure!(process.poll()?.is_none() && since.elapsed() < TIMEOUT, "no cluster: {log}");
         std::thread::sleep(POLL);
     }
     let mut load = vec!["load", name.as_str()];
     load.extend(images.iter().map(String::as_str));
     script("cluster.sh", &load)?;
-    // It ends when this process does: its guard sees that.
+    // Its guard ends it when this process ends.
     std::mem::forget(process);
     Ok(Own { name, state })
 }
@@ -208,7 +208,7 @@ fn clusters() -> Result<PathBuf> {
     Ok(cache.or(home).context("no home")?.join("rowlock/clusters"))
 }
 
-/// The archives, made from the programs beside this test.
+/// The image archives, made from the programs in this test's folder.
 fn images() -> Result<Vec<String>> {
     let test = std::env::current_exe()?;
     let programs = test.parent().and_then(Path::parent).context("a test lies in target/*/deps")?;
@@ -218,15 +218,15 @@ fn images() -> Result<Vec<String>> {
     }
     let folder = programs.parent().context("a target folder")?.join("images");
     let (programs, to) = (programs.display().to_string(), folder.display().to_string());
-    let said = script("images.sh", &[&programs, &to])?;
-    Ok(said.lines().map(|name| folder.join(name).display().to_string()).collect())
+    let message = script("images.sh", &[&programs, &to])?;
+    Ok(message.lines().map(|name| folder.join(name).display().to_string()).collect())
 }
 
 fn launch(name: &str, folder: &Path) -> Launch {
     Launch {
         program: checkout().join("tests/cluster/cluster.sh"),
         args: ["run", name].map(Into::into).into(),
-        // Of the last run, for whoever asks why.
+        // Logs of the last run, to explain a failure.
         env: vec![("KEEP_LOGS".into(), folder.join("logs").into())],
         without: vec!["KUBECONFIG"],
         inherit_env: true,

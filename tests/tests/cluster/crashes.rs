@@ -1,4 +1,4 @@
-//! Whatever dies or is cut off, nothing is lost, and nobody settles what is no longer theirs.
+//! Crashes and lost connections lose no task, and no instance settles tasks whose lease it lost.
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -9,18 +9,18 @@ use serde_json::json;
 use crate::cluster::{cluster, container};
 use crate::harness::{Harness, until, with_harness};
 
-/// What was claimed and not settled may be done again; and none is open in the end.
+/// Tasks claimed and not settled may run again; none is open at the end.
 const DISTURBED: Demands = Demands { drained: true, undisturbed: false };
 
-/// Tasks that a pod of the harness has in its handler at most.
+/// The most tasks that a pod of the harness runs at the same time.
 const PER_POD: usize = 4;
 
-/// Tasks that such a pod has in its hands at most: as many as its handler works on, and those just done or failed whose settlement is under way while
-/// the next ones are claimed already.
+/// The most tasks that such a pod holds: those its handler runs, and those that have just finished and are
+/// being settled while the next ones are claimed already.
 const CLAIMED: usize = 2 * PER_POD;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_killed_beside_its_handler_loses_nothing() -> Result<()> {
+async fn a_killed_worker_loses_no_task() -> Result<()> {
     with_harness("worker-killed", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         let pod = busy(harness, &json!({ "ms": 3000 })).await?;
@@ -35,7 +35,7 @@ async fn a_worker_killed_beside_its_handler_loses_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_out_of_memory_takes_its_neighbours_along_and_all_are_done_in_the_end() -> Result<()> {
+async fn a_handler_out_of_memory_loses_no_task() -> Result<()> {
     with_harness("out-of-memory", async |harness| {
         let handler = harness.handler(&json!({ "resources": { "limits": { "memory": "64Mi" } } }));
         harness.task_queue(&json!({ "template": { "spec": { "containers": [handler] } } }))?;
@@ -44,7 +44,8 @@ async fn a_handler_out_of_memory_takes_its_neighbours_along_and_all_are_done_in_
         harness.enqueue(1, &json!({ "how": "memory", "once": true })).await?;
         harness.enqueue(40, &json!({ "ms": 1000 })).await?;
         let summary = done(harness).await?;
-        // The one that took the memory, up to three beside it, and what was handed to a handler that was dying: nobody knows what it did with that.
+        // The task that took the memory, up to three that ran next to it, and those sent to the dying
+        // handler, whose result is unknown.
         ensure!((1..=CLAIMED).contains(&summary.failures) && summary.leases_lost == 0, "{summary}");
         ensure!(summary.completed == 81, "{summary}");
         Ok(())
@@ -53,14 +54,14 @@ async fn a_handler_out_of_memory_takes_its_neighbours_along_and_all_are_done_in_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_forced_away_loses_nothing() -> Result<()> {
+async fn a_force_deleted_pod_loses_no_task() -> Result<()> {
     with_harness("forced-away", async |harness| {
         let pod = busy(harness, &json!({ "ms": 6000 })).await?;
         harness.failed(&pod);
         harness.kubectl(&["delete", "pod", &pod.name_any(), "--force", "--grace-period=0"]);
         let summary = done(harness).await?;
-        // Handler and worker are killed together: a worker that sees its handler die first says so, another's leases are lost.
-        // Or hands them back, where it has heard by then that it is to end.
+        // Handler and worker are killed together. A worker that sees its handler die first reports failures;
+        // otherwise its leases expire. If it has already received SIGTERM, it releases them.
         ensure!(40 < summary.runs && summary.failures <= CLAIMED, "{summary}");
         Ok(())
     })
@@ -68,14 +69,14 @@ async fn a_pod_forced_away_loses_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_grants_less_than_a_task_takes_loses_nothing() -> Result<()> {
+async fn a_node_with_a_short_grace_period_loses_no_task() -> Result<()> {
     with_harness("short-grace", async |harness| {
         let pod = busy(harness, &json!({ "ms": 9000 })).await?;
         harness.failed(&pod);
         harness.kubectl(&["delete", "pod", &pod.name_any(), "--grace-period=5"]);
         let summary = done(harness).await?;
-        // Nobody tells a worker of a grace that is shorter than its pod's. Killed first it is interrupted, which uses no attempt; where its
-        // handler goes first, what runs may have failed.
+        // A worker does not know of a grace period shorter than its pod's. If it is killed first, its tasks
+        // are interrupted, which uses no attempt; if its handler ends first, running tasks may have failed.
         ensure!((41..=40 + CLAIMED).contains(&summary.runs) && summary.failures <= CLAIMED, "{summary}");
         ensure!(summary.leases_lost == 0, "{summary}");
         Ok(())
@@ -83,7 +84,7 @@ async fn a_node_that_grants_less_than_a_task_takes_loses_nothing() -> Result<()>
     .await
 }
 
-/// A pod of two, both in the middle of that kind of task.
+/// One of two pods while both run this kind of task.
 async fn busy(harness: &Harness, payload: &serde_json::Value) -> Result<Pod> {
     harness.task_queue(&json!({}))?;
     harness.wait_ready();

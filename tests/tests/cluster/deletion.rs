@@ -1,4 +1,4 @@
-//! A `TaskQueue` goes, or its whole namespace: in time, without remains, and its tasks stay.
+//! Deleting a `TaskQueue` or its namespace: it finishes in time, leaves nothing behind, and keeps the tasks.
 
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Namespace;
@@ -8,12 +8,11 @@ use serde_json::json;
 
 use crate::harness::{ENTRY, Harness, NAME, until, with_harness};
 
-/// Tasks of them take a second; most are left.
+/// Each task takes a second; most are still open.
 const TASKS: usize = 200;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_queue_takes_its_pods_along_and_a_new_one_of_its_name_goes_on_with_the_tasks() -> Result<()>
-{
+async fn deleting_a_task_queue_ends_its_pods_and_a_new_one_continues_its_tasks() -> Result<()> {
     with_harness("recreated", async |harness| {
         work(harness).await?;
         harness.kubectl(&["delete", "tq", NAME, "--timeout=60s"]);
@@ -37,7 +36,7 @@ async fn a_deleted_queue_takes_its_pods_along_and_a_new_one_of_its_name_goes_on_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_goes_in_time_and_its_tasks_stay() -> Result<()> {
+async fn a_namespace_is_deleted_in_time_and_its_tasks_stay() -> Result<()> {
     with_harness("goes", async |harness| {
         work(harness).await?;
         gone(harness).await?;
@@ -49,7 +48,7 @@ async fn a_namespace_goes_in_time_and_its_tasks_stay() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_goes_in_time_without_its_database() -> Result<()> {
+async fn a_namespace_is_deleted_in_time_without_its_database() -> Result<()> {
     with_harness("goes-cut", async |harness| {
         work(harness).await?;
         harness.route.let_through(false);
@@ -59,7 +58,7 @@ async fn a_namespace_goes_in_time_without_its_database() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namespace_goes_in_time_when_the_operator_may_not_enter_it_any_more() -> Result<()> {
+async fn a_namespace_is_deleted_in_time_without_the_operators_permissions() -> Result<()> {
     with_harness("goes-shut", async |harness| {
         work(harness).await?;
         harness.kubectl(&["delete", "rolebinding", ENTRY[2]]);
@@ -76,7 +75,7 @@ async fn work(harness: &Harness) -> Result<()> {
     harness.until_completed(10).await
 }
 
-/// A pod's grace is 25 s; the rest is Kubernetes' own.
+/// A pod's grace period is 25 s; the rest is time of Kubernetes.
 async fn gone(harness: &Harness) -> Result<()> {
     harness.kubectl(&["delete", "namespace", &harness.namespace, "--wait=false"]);
     until("the namespace is gone", || async {

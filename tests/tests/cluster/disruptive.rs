@@ -1,4 +1,4 @@
-//! Faults that reach every namespace: while one of these tests runs, no other does.
+//! Faults that affect every namespace: each of these tests runs alone.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::harness::{exclusively, until};
 use crate::kubectl::kubectl;
 use crate::planned_changes::upgrade;
 
-/// How long a node is away: longer than a lease, and than it takes until Kubernetes gives it up.
+/// How long a node is disconnected: longer than a lease, and longer than Kubernetes waits for a node.
 const AWAY: Duration = Duration::from_mins(1);
 
-/// What the chart's next release calls its workers.
+/// The worker image of the chart's next release.
 const NEXT: &str = "next";
 
 const NO_API: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result<()> {
+async fn a_node_disconnected_for_a_minute_loses_no_task() -> Result<()> {
     exclusively("cut-off", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         harness.task_queue(&json!({ "workers": { "total": 16 } }))?;
@@ -36,10 +36,10 @@ async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result
             harness.failed(pod);
         }
         own.enter(&["ip", "-n", "node2", "link", "set", "eth0", "down"])?;
-        // What is awaited is that nothing comes of a minute.
+        // The test waits for a minute in which nothing may happen.
         tokio::time::sleep(AWAY).await;
         own.enter(&["ip", "-n", "node2", "link", "set", "eth0", "up"])?;
-        // It forgot these with its link.
+        // It lost these routes with its link.
         own.enter(&["ip", "-n", "node2", "route", "replace", "default", "via", "10.89.0.1"])?;
         own.enter(&["ip", "-n", "node2", "route", "replace", "10.244.1.0/24", "via", "10.89.0.11"])?;
         kubectl(&["wait", "--for=condition=Ready", "node/node2", "--timeout=120s"]);
@@ -53,7 +53,7 @@ async fn a_node_cut_off_for_a_minute_comes_back_and_nothing_was_lost() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_an_api_server_for_a_while_workers_go_on() -> Result<()> {
+async fn workers_continue_without_an_api_server() -> Result<()> {
     exclusively("no-api", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         harness.task_queue(&json!({}))?;
@@ -63,7 +63,7 @@ async fn without_an_api_server_for_a_while_workers_go_on() -> Result<()> {
         own.stop_api_server()?;
         let done = harness.completed().await?;
         tokio::time::sleep(NO_API).await;
-        // Eight workers would do eight a second.
+        // Eight slots would complete eight tasks per second.
         let more = harness.completed().await? - done;
         ensure!(30 < more, "{more} tasks in {NO_API:?}");
         own.start_api_server()?;
@@ -81,7 +81,7 @@ async fn without_an_api_server_for_a_while_workers_go_on() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_of_a_new_release_take_over_without_cutting_anybody_off() -> Result<()> {
+async fn workers_of_a_new_release_take_over_without_interrupting_tasks() -> Result<()> {
     exclusively("release", async |harness| {
         harness.task_queue(&json!({ "workers": { "total": 16, "perPod": 8 } }))?;
         harness.wait_ready();

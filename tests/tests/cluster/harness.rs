@@ -1,4 +1,4 @@
-//! A namespace with a database of its own, a `TaskQueue` in it, and what is known of its tasks.
+//! A namespace with its own database and a `TaskQueue`, and the history of its tasks.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -21,12 +21,13 @@ use crate::cluster::cluster;
 use crate::journal::{Journal, now};
 use crate::kubectl::{kubectl, kubectl_with};
 use crate::pod_network::Route;
-pub(crate) use crate::polling::{PATIENCE, until};
+pub(crate) use crate::polling::{TIMEOUT, until};
 
 /// The `TaskQueue` and its queue.
 pub(crate) const NAME: &str = "emails";
 
-/// The operator's way into a namespace, as the chart's notes say (it is released as `rowlock` into the namespace of that name).
+/// The role binding for the operator in a namespace, as in the chart's notes (the release is `rowlock` in the
+/// namespace `rowlock`).
 pub(crate) const ENTRY: [&str; 5] = [
     "create",
     "rolebinding",
@@ -39,19 +40,19 @@ pub(crate) struct Harness {
     pub(crate) namespace: String,
     pub(crate) client: Client,
     pub(crate) journal: Journal,
-    /// From the pods to the database.
+    /// The address of the database for pods.
     pub(crate) route: Route,
-    /// As the database's superuser, from here.
+    /// The URL of the database's superuser, for this process.
     pub(crate) url: String,
-    /// The same, kept open: tests ask until something holds, and each new session is a process of the server.
+    /// An open session of it: tests poll, and each new session would start a process of the server.
     pool: PgPool,
     folder: Option<tempfile::TempDir>,
 }
 
-/// Held by every test; exclusively by one whose faults reach every namespace.
+/// Held by every test; held exclusively by a test whose faults affect every namespace.
 static EXCLUSIVE: RwLock<()> = RwLock::const_new(());
 
-/// Runs a test with a harness of its own, beside others.
+/// Runs a test with its own harness, in parallel with others.
 pub(crate) async fn with_harness(name: &str, test: impl AsyncFnOnce(&Harness) -> Result<()>) -> Result<()> {
     let _turn = EXCLUSIVE.read().await;
     run_timed(name, test).await
@@ -72,9 +73,9 @@ async fn run_timed(name: &str, test: impl AsyncFnOnce(&Harness) -> Result<()>) -
 }
 
 impl Harness {
-    /// A namespace that the operator may work in, with a Secret for a database, as a user has them.
+    /// A namespace that the operator manages, with a Secret for a database.
     async fn new(name: &str) -> Result<Self> {
-        // The first one brings everything up, which takes a while.
+        // The first test starts everything, which takes a while.
         let cluster = tokio::task::spawn_blocking(cluster).await?;
         let namespace = format!("test-{name}");
         let folder = tempfile::Builder::new().prefix(&format!("rowlock-{namespace}-")).tempdir()?;
@@ -98,7 +99,8 @@ impl Harness {
         let (ip, port) = (self.route.at.ip(), self.route.at.port());
         let service = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "db" },
             "spec": { "ports": [{ "port": 5432, "targetPort": port }] } });
-        let endpoints = json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        let endpoints = json!({ "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "addressType": "IPv4",
             "metadata": { "name": "db-1", "labels": { "kubernetes.io/service-name": "db" } },
             "ports": [{ "port": port, "protocol": "TCP" }],
             "endpoints": [{ "addresses": [ip], "conditions": { "ready": true } }] });
@@ -114,10 +116,11 @@ impl Harness {
 
     pub(crate) fn secret_named(&self, name: &str, uri: &str) -> Result<()> {
         let metadata = json!({ "name": name });
-        self.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": { "uri": uri } }))
+        self.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": metadata,
+            "stringData": { "uri": uri } }))
     }
 
-    /// The container of the handler, merged with what a test wants.
+    /// The handler's container, merged with a test's fields.
     pub(crate) fn handler(&self, but: &Value) -> Value {
         let mut handler = json!({
             "name": "handler", "image": format!("{}rowlock-handler:1", cluster().images),
@@ -127,7 +130,7 @@ impl Harness {
         handler
     }
 
-    /// A sound spec, to be merged with what a test wants.
+    /// A valid spec, to be merged with a test's fields.
     pub(crate) fn spec(&self, but: &Value) -> Value {
         let handler = self.handler(&json!({}));
         let mut spec = json!({
@@ -141,7 +144,7 @@ impl Harness {
         spec
     }
 
-    /// Applies the `TaskQueue` with a sound spec, merged with what a test wants.
+    /// Applies the `TaskQueue` with a valid spec, merged with a test's fields.
     pub(crate) fn task_queue(&self, but: &Value) -> Result<()> {
         self.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
             "metadata": { "name": NAME }, "spec": self.spec(but) }))
@@ -153,7 +156,7 @@ impl Harness {
         Ok(())
     }
 
-    /// Changes the spec, by a merge.
+    /// Changes the spec by a merge patch.
     pub(crate) fn change(&self, spec: &Value) {
         self.kubectl(&["patch", "tq", NAME, "--type=merge", "-p", &json!({ "spec": spec }).to_string()]);
     }
@@ -163,7 +166,7 @@ impl Harness {
         tokio::task::block_in_place(|| kubectl(&[args, &["-n", &self.namespace]].concat()))
     }
 
-    /// As a user waits.
+    /// Waits with `kubectl wait`, as a user does.
     pub(crate) fn wait_ready(&self) {
         self.kubectl(&["wait", "--for=condition=Ready", &format!("tq/{NAME}"), "--timeout=180s"]);
     }
@@ -176,13 +179,13 @@ impl Harness {
         Ok(self.deployment().await?.and_then(|found| found.spec?.replicas))
     }
 
-    /// The pods of the queue, those that end too.
+    /// The pods of the queue, including terminating ones.
     pub(crate) async fn pods(&self) -> Result<Vec<Pod>> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         Ok(api.list(&ListParams::default()).await?.items)
     }
 
-    /// Those that are ready and not told to end.
+    /// The ready pods that are not terminating.
     pub(crate) async fn ready_pods(&self) -> Result<Vec<Pod>> {
         Ok(self.pods().await?.into_iter().filter(is_ready).collect())
     }
@@ -199,11 +202,11 @@ impl Harness {
         Ok((format!("{} {}", text("status"), text("reason")), text("message")))
     }
 
-    /// Waits until a condition is so; its message.
+    /// Waits until a condition has this status and reason; returns its message.
     pub(crate) async fn until_condition(&self, type_: &str, expected: &str) -> Result<String> {
         until(&format!("{type_} is {expected}"), || async {
-            let (said, message) = self.condition(type_).await?;
-            ensure!(said == expected, "{said}: {message}");
+            let (answer, message) = self.condition(type_).await?;
+            ensure!(answer == expected, "{answer}: {message}");
             Ok(message)
         })
         .await
@@ -218,7 +221,7 @@ impl Harness {
         .await
     }
 
-    /// Until no pod is left, not even one that ends.
+    /// Waits until no pod is left, not even a terminating one.
     pub(crate) async fn until_no_pods(&self) -> Result<()> {
         until("no pod is left", || async {
             let left = self.pods().await?.len();
@@ -237,7 +240,7 @@ impl Harness {
         .await
     }
 
-    /// Enqueues in one transaction; tasks of that payload.
+    /// Enqueues tasks with this payload in one transaction.
     pub(crate) async fn enqueue(&self, number: usize, payload: &Value) -> Result<()> {
         let at = now();
         let rows = sqlx::query(
@@ -253,13 +256,13 @@ impl Harness {
         Ok(())
     }
 
-    /// Takes down what a producer was answered.
+    /// Records what a producer was answered.
     pub(crate) fn enqueued(&self, ids: Vec<i64>, at: u64) {
         self.journal.notes.note(&Event::Enqueued { ids: ids.clone(), at, delay_ms: 0 });
         self.journal.notes.note(&Event::Committed { ids });
     }
 
-    /// Takes down that this pod's instance was killed or cut off: a rescue is its due.
+    /// Records that this pod's instance was killed or cut off and must be rescued.
     pub(crate) fn failed(&self, pod: &Pod) {
         self.journal.notes.note(&Event::InstanceFailed { name: pod.name_any() });
     }
@@ -270,12 +273,12 @@ impl Harness {
         Ok(())
     }
 
-    /// The one number of a query, as the superuser.
+    /// The number that a query returns, as the superuser.
     pub(crate) async fn count(&self, sql: &str) -> Result<i64> {
         Ok(self.pool.fetch_one(AssertSqlSafe(sql.to_owned())).await?.try_get(0)?)
     }
 
-    /// Tasks that are neither done nor given up.
+    /// The number of unfinished tasks.
     pub(crate) async fn open(&self) -> Result<i64> {
         self.count("select coalesce(sum(open), 0)::bigint from rowlock.audit()").await
     }
@@ -302,7 +305,7 @@ impl Harness {
         .await
     }
 
-    /// What came of it, by the history checker.
+    /// The history checker's result.
     pub(crate) async fn check(&self, demands: Demands) -> Result<Summary> {
         let log = parse(&read_all(&[&self.journal.notes.path])?);
         let end = observe(&self.url, NAME).await?;
@@ -323,7 +326,7 @@ impl Harness {
         Ok(summary)
     }
 
-    /// Removes the namespace; of a test that failed, tells first what it looked like, and keeps its journal.
+    /// Removes the namespace. For a failed test, prints its state first and keeps its journal.
     fn close(mut self, result: Result<()>) -> Result<()> {
         let failed = result.is_err();
         for args in [
@@ -341,8 +344,8 @@ impl Harness {
             ],
         ] {
             if failed {
-                let said = kubectl_with(&[args, &["-n", &self.namespace]].concat(), "");
-                eprintln!("{}", said.unwrap_or_else(|error| error));
+                let answer = kubectl_with(&[args, &["-n", &self.namespace]].concat(), "");
+                eprintln!("{}", answer.unwrap_or_else(|error| error));
             }
         }
         kubectl(&["delete", "namespace", &self.namespace, "--wait=false", "--ignore-not-found"]);
@@ -352,7 +355,7 @@ impl Harness {
     }
 }
 
-/// A database whose owner may nothing else: neither create roles nor databases.
+/// A database whose owner has no other privilege: neither CREATEROLE nor CREATEDB.
 async fn database(server: &Url, namespace: &str) -> Result<String> {
     let name = namespace.replace('-', "_");
     let mut admin = PgConnection::connect(server.as_str()).await?;
@@ -378,7 +381,7 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
     ready && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// Objects are merged, all else is replaced.
+/// Objects are merged, other values are replaced.
 fn merge(into: &mut Value, but: &Value) {
     match (into, but) {
         (Value::Object(into), Value::Object(but)) => {

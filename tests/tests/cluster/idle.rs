@@ -1,4 +1,4 @@
-//! Nothing to do means no request.
+//! An idle operator sends no requests.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -15,17 +15,17 @@ use crate::kubectl::{kubectl, leader};
 
 const QUIET: Duration = Duration::from_mins(1);
 
-/// What whoever leads writes first is written by then, and so are the last numbers, and the event about the last
-/// change of pods, which waits half a minute for another one.
+/// By then a new leader has written what it writes first, the last numbers are written, and so is the event
+/// about the last change of pods, which waits half a minute for another change.
 const TAKES_OVER: Duration = Duration::from_secs(35);
 
-/// As many as others take to end operators, and more.
+/// More minutes than other tests spend ending operators.
 const MINUTES: usize = 5;
 
 const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quiet_minute_has_no_write_and_nothing_was_ever_refused() -> Result<()> {
+async fn an_idle_minute_has_no_write_and_no_rejected_request() -> Result<()> {
     with_harness("quiet", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         let audit = own.state.join("audit.log");
@@ -48,8 +48,8 @@ async fn a_quiet_minute_has_no_write_and_nothing_was_ever_refused() -> Result<()
     .await
 }
 
-/// How many requests there were before a quiet minute, and all after it. Others end operators meanwhile, and who leads next writes once what there
-/// shall be: another minute, then.
+/// How many requests there were before an idle minute, and all requests after it. Other tests end operators
+/// in the meantime, and a new leader writes every object once; then another minute is measured.
 async fn minute(harness: &Harness, audit: &Path) -> Result<(usize, Vec<Value>)> {
     for _ in 0..MINUTES {
         let led = leader();
@@ -63,16 +63,16 @@ async fn minute(harness: &Harness, audit: &Path) -> Result<(usize, Vec<Value>)> 
     bail!("none of {MINUTES} minutes had one leader");
 }
 
-/// Not asked for by itself: the API server looks at it when an object with an owner is written.
+/// Never requested directly: the API server checks it when an object with an owner is written.
 const IMPLIED: &str = "taskqueues/finalizers";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_right_that_the_chart_gives_is_used() -> Result<()> {
+async fn every_permission_in_the_chart_is_used() -> Result<()> {
     with_harness("rights", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 4 } } }))?;
         harness.wait_ready();
-        // The same news twice is one event, which is counted.
+        // Two equal events are one with a count.
         for _ in 0..2 {
             harness.kubectl(&["set", "env", &format!("deployment/{NAME}"), "-c", "worker", "THEIRS=1"]);
             until("the template is restored", || async {
@@ -82,20 +82,21 @@ async fn every_right_that_the_chart_gives_is_used() -> Result<()> {
             })
             .await?;
         }
-        // Certificates that are not there are looked for, too.
+        // Missing certificates are read, too.
         let ca = json!({ "kind": "ConfigMap", "name": "none" });
         let database = json!({ "secretRef": { "name": "db" }, "caRef": ca });
         let template = json!({ "spec": { "containers": [{ "name": "handler", "image": "none" }] } });
-        harness.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": "letters" },
+        harness.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
+            "metadata": { "name": "letters" },
             "spec": { "database": database, "workers": { "total": 1 }, "template": template } }))?;
-        // A number of pods that nobody has said is begun with one.
+        // Without a number of pods it starts with one.
         let database = json!({ "secretRef": { "name": "db" } });
         let template = json!({ "spec": { "containers": [harness.handler(&json!({}))] } });
         let workers = json!({ "total": 1, "scaling": "External" });
         harness.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
             "metadata": { "name": "notes" },
             "spec": { "database": database, "workers": workers, "template": template } }))?;
-        // A volume that is not there: what the kubelet says of it is read after a minute.
+        // A missing volume: the kubelet's event about it is read after a minute.
         let volumes = json!([{ "name": "typo", "configMap": { "name": "typo" } }]);
         let mounts = json!({ "volumeMounts": [{ "name": "typo", "mountPath": "/typo" }] });
         let containers = json!([harness.handler(&mounts)]);
@@ -136,7 +137,7 @@ fn given() -> Result<Vec<String>> {
     Ok(rights)
 }
 
-/// What the operator was allowed so far.
+/// The requests of the operator that were allowed so far.
 fn used(audit: &Path) -> Result<HashSet<String>> {
     let mut used = HashSet::new();
     for request in operators(audit, "")? {
@@ -145,7 +146,7 @@ fn used(audit: &Path) -> Result<HashSet<String>> {
         let subresource = object["subresource"].as_str().map(|name| format!("/{name}")).unwrap_or_default();
         let resource = format!("{}{subresource}", text(&object["resource"]));
         used.insert(format!("{} {resource}", text(&request["verb"])));
-        // An apply that made something was allowed to create it, too.
+        // An apply that created an object needed the verb create, too.
         if request["responseStatus"]["code"] == 201 {
             used.insert(format!("create {resource}"));
         }
@@ -153,20 +154,20 @@ fn used(audit: &Path) -> Result<HashSet<String>> {
     Ok(used)
 }
 
-/// What the operator asked for in the namespace.
+/// The operator's requests in the namespace.
 fn requests(harness: &Harness, audit: &Path) -> Result<Vec<Value>> {
     let all = operators(audit, &harness.namespace)?;
     Ok(all.into_iter().filter(|request| request["objectRef"]["namespace"] == harness.namespace).collect())
 }
 
-/// What the operator asked for, in lines with that word.
+/// The operator's requests in audit lines with this text.
 fn operators(audit: &Path, word: &str) -> Result<Vec<Value>> {
     let user = format!("system:serviceaccount:{OPERATOR}:rowlock-operator");
     let mut found = Vec::new();
     for line in BufReader::new(File::open(audit)?).lines() {
         let line = line?;
         if line.contains(&user) && line.contains(word) {
-            // The last line may not be whole yet.
+            // The last line may be incomplete.
             found.extend(serde_json::from_str::<Value>(&line));
         }
     }

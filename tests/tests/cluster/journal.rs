@@ -1,4 +1,4 @@
-//! What handlers say they do, as it comes: tests/cluster/handler tells each event before it goes on.
+//! What handlers report while they run: tests/cluster/handler sends each event before it continues.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use crate::pod_network::PodNetwork;
 
-/// Until then a handler that opened another connection has said so.
+/// Within this time a handler that reconnects has announced it.
 const REOPENED: Duration = Duration::from_secs(1);
 
 /// Appends events to a file.
@@ -22,16 +22,16 @@ const REOPENED: Duration = Duration::from_secs(1);
 pub(crate) struct Notes {
     file: Arc<Mutex<File>>,
     pub(crate) path: PathBuf,
-    /// What handlers said, to know what is said again.
-    said: Arc<Mutex<HashSet<String>>>,
-    /// How many connections each handler has opened.
+    /// Events of handlers, to recognize repeated ones.
+    recorded: Arc<Mutex<HashSet<String>>>,
+    /// The number of connections that each handler has opened.
     opened: Arc<Mutex<HashMap<u32, u32>>>,
 }
 
 impl Notes {
     fn open(path: &Path) -> Result<Self> {
         let file = Arc::new(Mutex::new(File::create(path)?));
-        Ok(Self { file, path: path.to_owned(), said: Arc::default(), opened: Arc::default() })
+        Ok(Self { file, path: path.to_owned(), recorded: Arc::default(), opened: Arc::default() })
     }
 
     pub(crate) fn note(&self, event: &Event) {
@@ -39,7 +39,7 @@ impl Notes {
     }
 
     fn line_once(&self, line: &str) {
-        if lock(&self.said).insert(line.to_owned()) {
+        if lock(&self.recorded).insert(line.to_owned()) {
             self.line(line);
         }
     }
@@ -62,7 +62,7 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Nanoseconds of the clock that handlers on this machine share.
+/// Nanoseconds of the clock that all handlers on this machine share.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
@@ -87,13 +87,13 @@ impl Journal {
         Ok(Self { notes, at })
     }
 
-    /// Where handlers of another cluster reach it.
+    /// The address for handlers of another cluster.
     pub(crate) fn reached_from(&self, pod_network: &PodNetwork) -> Result<SocketAddr> {
         accept(pod_network, &self.notes)
     }
 }
 
-/// Takes what handlers say, until the test ends.
+/// Records the events of handlers until the test ends.
 fn accept(pod_network: &PodNetwork, notes: &Notes) -> Result<SocketAddr> {
     let (listener, at) = pod_network.listen()?;
     let notes = notes.clone();
@@ -118,7 +118,8 @@ async fn take(stream: TcpStream, notes: Notes) -> Result<()> {
         }
     }
     let at = now();
-    // One that lost its connection opens another before it closes this one; else its process has ended.
+    // A handler that reconnects opens another connection before it closes this one; otherwise its process has
+    // ended.
     tokio::time::sleep(REOPENED).await;
     if lock(&notes.opened).get(&hello.handler) == Some(&connection) {
         notes.note(&Event::HandlerEnded { handler: hello.handler, at });

@@ -1,4 +1,4 @@
-//! kubectl and helm, as a user runs them.
+//! kubectl and helm as a user runs them.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,10 +7,10 @@ use rowlock_tests::run_with_input;
 
 use crate::cluster::{OPERATOR, cluster};
 
-/// What a command printed, or what it complained of.
+/// A command's output, or its error.
 pub(crate) type Said = Result<String, String>;
 
-/// Runs kubectl with that on its standard input.
+/// Runs kubectl with this standard input.
 pub(crate) fn kubectl_with(args: &[&str], input: &str) -> Said {
     run(&cluster().kubectl, &cluster().kubeconfig, args, input)
 }
@@ -18,12 +18,12 @@ pub(crate) fn kubectl_with(args: &[&str], input: &str) -> Said {
 /// What kubectl printed.
 ///
 /// # Panics
-/// If it was not content.
+/// If it fails.
 pub(crate) fn kubectl(args: &[&str]) -> String {
     kubectl_with(args, "").unwrap_or_else(|error| panic!("kubectl {args:?}: {error}"))
 }
 
-/// Which of the operator's replicas leads.
+/// The operator's replica that is the leader.
 pub(crate) fn leader() -> String {
     let holder = "jsonpath={.spec.holderIdentity}";
     tokio::task::block_in_place(|| {
@@ -34,10 +34,10 @@ pub(crate) fn leader() -> String {
 /// What helm printed.
 ///
 /// # Panics
-/// If it was not content.
+/// If it fails.
 pub(crate) fn helm(args: &[&str]) -> String {
-    let said = run(&cluster().helm, &cluster().kubeconfig, args, "");
-    said.unwrap_or_else(|error| panic!("helm {args:?}: {error}"))
+    let message = run(&cluster().helm, &cluster().kubeconfig, args, "");
+    message.unwrap_or_else(|error| panic!("helm {args:?}: {error}"))
 }
 
 pub(crate) fn run(program: &Path, kubeconfig: &Path, args: &[&str], input: &str) -> Said {

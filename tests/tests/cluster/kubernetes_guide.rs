@@ -1,4 +1,4 @@
-//! What a reader does who has read docs/kubernetes.md.
+//! The guide in docs/kubernetes.md, followed by its reader.
 
 use std::process::Command;
 
@@ -11,8 +11,8 @@ use crate::journal::now;
 const TASKS: usize = 10_000;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_tasks_of_one_transaction_wake_pods_are_done_once_each_and_the_pods_go() -> Result<()> {
-    with_harness("stranger", test).await
+async fn ten_thousand_tasks_start_pods_and_complete_once_each() -> Result<()> {
+    with_harness("guide", test).await
 }
 
 async fn test(harness: &Harness) -> Result<()> {
@@ -33,7 +33,7 @@ async fn test(harness: &Harness) -> Result<()> {
     Ok(())
 }
 
-/// One transaction; the ids it got.
+/// Enqueues in one transaction and returns the ids.
 fn psql(url: &str) -> Result<Vec<i64>> {
     let select =
         format!("select rowlock.enqueue('{NAME}', 'email', '{{}}') from generate_series(1, {TASKS})");

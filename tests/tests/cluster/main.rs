@@ -1,7 +1,8 @@
 //! `TaskQueue`s on a real cluster, from `helm install` to the last pod gone: `make cluster-test`.
 //!
-//! One cluster and one operator per test process ([`cluster`]), a namespace and a database per test ([`harness`]). Handlers tell
-//! what they do ([`journal`]), and the history checker compares that with what the database says.
+//! One cluster and one operator per test process ([`cluster`]), a namespace and a database per test
+//! ([`harness`]). Handlers report their runs ([`journal`]), and the history checker compares them with the
+//! database.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod cluster;

@@ -1,4 +1,4 @@
-//! What people do by hand beside the operator.
+//! Manual changes while the operator runs.
 
 use anyhow::{Context, Result, ensure};
 use rowlock_tests::history::Demands;
@@ -10,7 +10,7 @@ use crate::harness::{Harness, NAME, until, with_harness};
 const CALM: Demands = Demands { drained: true, undisturbed: true };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_edited_or_undone_in_the_deployment_is_restored_and_cuts_nobody_off() -> Result<()> {
+async fn manual_changes_of_the_deployment_are_undone_without_interrupting_tasks() -> Result<()> {
     with_harness("edited", async |harness| {
         harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 8 } } }))?;
         harness.wait_ready();
@@ -36,7 +36,7 @@ async fn what_is_edited_or_undone_in_the_deployment_is_restored_and_cuts_nobody_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn suspended_pods_stay_as_many_as_somebody_made_them() -> Result<()> {
+async fn suspended_scaling_keeps_a_manual_number_of_pods() -> Result<()> {
     with_harness("suspended", async |harness| {
         harness.task_queue(&json!({ "suspendScaling": true }))?;
         harness.wait_ready();
@@ -53,7 +53,7 @@ async fn suspended_pods_stay_as_many_as_somebody_made_them() -> Result<()> {
     .await
 }
 
-/// A real one, which reads and writes the scale; fewer pods than its least it raises without any metrics.
+/// A real autoscaler, which uses the scale subresource; without metrics it raises the pods to its minimum.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_horizontal_pod_autoscaler_and_kubectl_scale_a_task_queue() -> Result<()> {
     with_harness("external", async |harness| {
@@ -83,7 +83,7 @@ async fn a_horizontal_pod_autoscaler_and_kubectl_scale_a_task_queue() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_password_changed_while_tasks_run_is_taken_from_the_secret() -> Result<()> {
+async fn a_changed_password_is_read_from_the_secret_while_tasks_run() -> Result<()> {
     with_harness("rotated", async |harness| {
         harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 8 } } }))?;
         harness.wait_ready();
@@ -92,17 +92,17 @@ async fn a_password_changed_while_tasks_run_is_taken_from_the_secret() -> Result
         let owner = harness.namespace.replace('-', "_");
         harness.run(&format!("alter role {owner} password 'new'")).await?;
         harness.secret(&format!("postgres://{owner}:new@db:5432/{owner}"))?;
-        // Kubernetes takes up to a minute to change their files. Whoever is in stays in meanwhile.
+        // Kubernetes takes up to a minute to change their files. Open connections stay open in the meantime.
         until("both workers have the new URL", || async {
             let selector = format!("rowlock.dev/task-queue={NAME}");
-            let said = harness.kubectl(&["logs", "-l", &selector, "-c", "worker", "--tail=-1"]);
-            let having = said.matches("the database's URL or CA has changed").count();
+            let text = harness.kubectl(&["logs", "-l", &selector, "-c", "worker", "--tail=-1"]);
+            let having = text.matches("the database's URL or CA has changed").count();
             ensure!(having == 2, "{having}");
             Ok(())
         })
         .await?;
         harness.enqueue(100, &json!({ "ms": 500 })).await?;
-        // Nobody comes in any more by the old one.
+        // The old password no longer works.
         harness
             .run(&format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{owner}'"))
             .await?;
@@ -116,7 +116,7 @@ async fn a_password_changed_while_tasks_run_is_taken_from_the_secret() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_of_another_name_is_taken_up_without_cutting_anybody_off() -> Result<()> {
+async fn another_secret_is_used_without_interrupting_tasks() -> Result<()> {
     with_harness("renamed", async |harness| {
         harness.task_queue(&json!({}))?;
         harness.wait_ready();
@@ -138,7 +138,7 @@ async fn a_secret_of_another_name_is_taken_up_without_cutting_anybody_off() -> R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deployment_of_somebody_else_is_left_alone_and_in_the_way() -> Result<()> {
+async fn a_foreign_deployment_is_left_alone_and_reported() -> Result<()> {
     with_harness("foreign", async |harness| {
         let image = format!("{}rowlock-handler:1", cluster().images);
         let theirs = format!("--image={image}");
@@ -162,7 +162,7 @@ async fn a_deployment_of_somebody_else_is_left_alone_and_in_the_way() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_task_queue_for_the_same_queue_is_refused_and_the_first_goes_on() -> Result<()> {
+async fn a_second_task_queue_for_the_same_queue_is_refused_and_the_first_continues() -> Result<()> {
     with_harness("twice", async |harness| {
         harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 4 } } }))?;
         harness.wait_ready();
@@ -170,8 +170,8 @@ async fn a_second_task_queue_for_the_same_queue_is_refused_and_the_first_goes_on
         harness.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
             "metadata": { "name": "second" }, "spec": spec }))?;
         harness.kubectl(&["wait", "--for=condition=Stalled", "tq/second", "--timeout=180s"]);
-        let said = harness.kubectl(&["get", "tq", "second", "-o", "jsonpath={.status.conditions}"]);
-        ensure!(said.contains("OwnedByAnother") && said.contains(&format!("`{NAME}`")), "{said}");
+        let text = harness.kubectl(&["get", "tq", "second", "-o", "jsonpath={.status.conditions}"]);
+        ensure!(text.contains("OwnedByAnother") && text.contains(&format!("`{NAME}`")), "{text}");
         harness.enqueue(100, &json!({})).await?;
         harness.until_drained().await?;
         let total = harness.count("select total_workers::bigint from rowlock.queue").await?;

@@ -1,4 +1,4 @@
-//! The operator, the API server, the database: each dies or is gone for a while, and the workers do not mind.
+//! Outages of the operator, the API server and the database while workers run.
 
 use std::time::Duration;
 
@@ -15,25 +15,26 @@ use crate::kubectl::{kubectl, leader};
 
 const CALM: Demands = Demands { drained: true, undisturbed: true };
 
-/// How long the database is away: longer than a lease.
+/// How long the database is down: longer than a lease.
 const NO_DATABASE: Duration = Duration::from_mins(1);
 
 /// How often the operator is killed.
 const KILLS: u64 = 6;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn operators_killed_between_writes_leave_it_to_the_next_ones() -> Result<()> {
+async fn operators_killed_between_writes_are_continued_by_the_next_leader() -> Result<()> {
     with_harness("operator-killed", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
         harness.task_queue(&json!({}))?;
         harness.wait_ready();
         for round in 1..=KILLS {
             harness.enqueue(40, &json!({ "ms": 500 })).await?;
-            // A new template, number of pods and number of workers: several writes, and a kill among them.
-            harness.change(&json!({ "timeout": format!("{}s", 20 + round), "workers": { "total": 4 * (1 + round % 3) } }));
+            // A new template, number of pods and number of slots: several writes, with a kill between them.
+            harness.change(&json!({ "timeout": format!("{}s", 20 + round),
+                "workers": { "total": 4 * (1 + round % 3) } }));
             tokio::time::sleep(Duration::from_millis(fastrand::u64(0..1500))).await;
             for pod in operators(harness).await? {
-                // It may be on its way up from the last time.
+                // It may still be starting after the last kill.
                 if let Ok(id) = container(&pod, "operator") {
                     let _ = own.kill(&id);
                 }
@@ -56,7 +57,7 @@ async fn operators_killed_between_writes_leave_it_to_the_next_ones() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_leader_goes_and_the_other_replica_takes_over_within_seconds() -> Result<()> {
+async fn the_other_replica_takes_over_within_seconds() -> Result<()> {
     with_harness("failover", async |harness| {
         harness.task_queue(&json!({}))?;
         harness.wait_ready();
@@ -79,7 +80,7 @@ async fn the_leader_goes_and_the_other_replica_takes_over_within_seconds() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_database_for_a_minute_pods_stay_and_no_attempt_is_used() -> Result<()> {
+async fn a_minute_without_a_database_keeps_the_pods_and_uses_no_attempt() -> Result<()> {
     with_harness("no-database", async |harness| {
         harness.task_queue(&json!({}))?;
         harness.wait_ready();

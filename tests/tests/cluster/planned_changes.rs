@@ -1,5 +1,5 @@
-//! Planned changes of every kind while tasks run: no task notices. No other test runs meanwhile, as
-//! a drained node and an upgraded operator reach every namespace.
+//! Planned changes of every kind while tasks run interrupt no task. The test runs alone, as a drained node
+//! and an upgraded operator affect every namespace.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{OPERATOR, cluster};
-use crate::harness::{Harness, NAME, PATIENCE, exclusively};
+use crate::harness::{Harness, NAME, TIMEOUT, exclusively};
 use crate::kubectl::{helm, kubectl};
 
 /// A task takes one of these.
 const MILLIS: [u32; 4] = [500, 1000, 1500, 2000];
 
-/// What waits at any time, so that every worker always has something to do.
+/// The backlog at any time, so that every slot is always busy.
 const WAITING: i64 = 120;
 
-/// How many are done between two changes.
+/// How many tasks complete between two changes.
 const BETWEEN: i64 = 100;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_rollouts_drains_and_upgrades_cut_nobody_off_and_use_no_attempt() -> Result<()> {
+async fn planned_changes_interrupt_no_task_and_use_no_attempt() -> Result<()> {
     exclusively("changes", test).await
 }
 
@@ -45,7 +45,7 @@ async fn test(harness: &Harness) -> Result<()> {
     Ok(())
 }
 
-/// Enqueues as long as it goes on.
+/// Enqueues until it is stopped.
 async fn feed(harness: &Harness, stop: &CancellationToken) -> Result<()> {
     while !stop.is_cancelled() {
         if harness.open().await? < WAITING {
@@ -91,14 +91,14 @@ async fn change(harness: &Harness) -> Result<()> {
     step(harness, "the end").await
 }
 
-/// Some tasks are done in between, so that each change meets others.
+/// Some tasks complete in between, so that each change affects other tasks.
 async fn step(harness: &Harness, what: &str) -> Result<()> {
     let done = harness.completed().await?;
     eprintln!("changes: {done} done; next: {what}");
     harness.until_completed(done + BETWEEN).await
 }
 
-/// Until the operator has written that into the template, and the pods are as it says.
+/// Waits until the operator has written this into the template and all pods are up to date.
 async fn rolled_out(harness: &Harness, name: &str, value: &str) -> Result<()> {
     crate::harness::until("the template has changed", || async {
         let template = serde_json::to_string(&harness.deployment().await?.context("a Deployment")?.spec)?;
@@ -107,7 +107,7 @@ async fn rolled_out(harness: &Harness, name: &str, value: &str) -> Result<()> {
         Ok(())
     })
     .await?;
-    let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+    let timeout = format!("--timeout={}s", TIMEOUT.as_secs());
     harness.kubectl(&["rollout", "status", &format!("deployment/{NAME}"), &timeout]);
     Ok(())
 }
@@ -119,9 +119,9 @@ async fn drain(harness: &Harness) -> Result<()> {
         let node = node.clone();
         move || kubectl(&["drain", &node, "--ignore-daemonsets", "--timeout=170s"])
     });
-    let said = drained.await;
+    let message = drained.await;
     tokio::task::spawn_blocking(move || kubectl(&["uncordon", &node])).await?;
-    said?;
+    message?;
     harness.until_pods(2).await?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Where pods reach this process: listeners in the cluster's network, which is not the machine's own.
+//! Listeners that pods reach, in the cluster's network, which is separate from the machine's.
 
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,20 +9,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// As tests/cluster/machine.sh made it.
+/// The network namespace that tests/cluster/machine.sh made.
 const POD_NETWORK: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 89, 0, 1));
 
-/// The way from pods to this process.
+/// How pods reach this process.
 #[derive(Debug, Clone)]
 pub(crate) enum PodNetwork {
-    /// Through the network of that process.
+    /// Through the network namespace of this process id.
     Inside(u32),
     /// Directly: an address of this machine.
     Address(IpAddr),
 }
 
 impl PodNetwork {
-    /// Listens on a free port; where.
+    /// Listens on a free port and returns the address.
     pub(crate) fn listen(&self) -> Result<(TcpListener, SocketAddr)> {
         self.listen_at(0)
     }
@@ -38,7 +38,7 @@ impl PodNetwork {
     }
 }
 
-/// A socket stays in the network that its thread was in when it was made.
+/// A socket stays in the network namespace in which its thread created it.
 fn listen_inside(process: u32, port: u16) -> Result<std::net::TcpListener> {
     let network = File::open(format!("/proc/{process}/ns/net")).context("the cluster's network")?;
     let thread = std::thread::spawn(move || {
@@ -48,7 +48,7 @@ fn listen_inside(process: u32, port: u16) -> Result<std::net::TcpListener> {
     thread.join().unwrap_or_else(|_| anyhow::bail!("no listener in the cluster's network"))
 }
 
-/// Passes connections of pods on to a port of this machine's loopback, until it is dropped.
+/// Forwards connections of pods to a loopback port of this machine until it is dropped.
 pub(crate) struct Route {
     pub(crate) at: SocketAddr,
     open: watch::Sender<bool>,
@@ -60,7 +60,7 @@ impl Route {
         Ok(Self::from(pod_network.listen()?, port))
     }
 
-    /// The same, from the port of the same number.
+    /// The same, from the same port number.
     pub(crate) fn straight(pod_network: &PodNetwork, port: u16) -> Result<Self> {
         Ok(Self::from(pod_network.listen_at(port)?, port))
     }
@@ -75,7 +75,7 @@ impl Route {
         Self { at, open, accepting }
     }
 
-    /// Ends what is open, and lets nobody through until told otherwise.
+    /// If not `open`, closes all connections and refuses new ones.
     pub(crate) fn let_through(&self, open: bool) {
         self.open.send_replace(open);
     }
@@ -93,7 +93,7 @@ async fn pass(mut near: TcpStream, port: u16, mut open: watch::Receiver<bool>) {
     }
     let Ok(mut far) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     tokio::select! {
-        // Whoever is cut off finds out.
+        // A pod that is cut off gets an error.
         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => (),
         _ = open.wait_for(|open| !open) => (),
     }

@@ -1,20 +1,21 @@
-//! Waiting for what no event tells of.
+//! Waiting for conditions that have no event.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-/// A machine with two slow cores that does something else besides takes a tenth of it.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
+/// A busy machine with two slow cores needs a tenth of it.
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(3);
 
-/// What goes on and on comes to nothing, either.
+/// Even with steady progress the wait ends after this time.
 const LONGEST: Duration = Duration::from_mins(10);
 
-/// How often something is looked at that cannot be waited for.
+/// The interval of polling.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Waits until something holds; what it answers then. As long as what it is instead changes, it is on its way.
+/// Waits until something holds and returns its value. The timeout starts again whenever the error changes,
+/// since that is progress.
 pub(crate) async fn until<T, F>(what: &str, mut holds: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
@@ -24,7 +25,7 @@ where
     loop {
         match holds().await {
             Ok(answer) => return Ok(answer),
-            Err(instead) if PATIENCE < since.elapsed() || LONGEST < began.elapsed() => {
+            Err(instead) if TIMEOUT < since.elapsed() || LONGEST < began.elapsed() => {
                 return Err(instead.context(format!("waited in vain until {what}")));
             }
             Err(instead) => {

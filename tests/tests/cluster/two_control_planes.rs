@@ -13,11 +13,11 @@ use crate::harness::{ENTRY, Harness, NAME, until, with_harness};
 use crate::kubectl;
 use crate::pod_network::Route;
 
-/// Enough that some are left for the second cluster, whenever the first one's pods are gone.
+/// Enough tasks that some remain for the second cluster when the first one's pods have ended.
 const MANY: usize = 600;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_is_one_clusters_until_the_other_is_told_to_take_it() -> Result<()> {
+async fn a_queue_belongs_to_one_cluster_until_another_adopts_it() -> Result<()> {
     with_harness("second", async |harness| {
         if cluster().own().is_none() {
             return Ok(());
@@ -59,8 +59,8 @@ async fn test(harness: &Harness, other: &Other<'_>) -> Result<()> {
     let route = Route::to(&other.cluster.pod_network, port)?;
     declare(harness, other, route.at)?;
     other.kubectl(&["wait", "--for=condition=Stalled", &format!("tq/{NAME}"), "--timeout=180s"], "")?;
-    let said = other.kubectl(&["describe", "tq"], "")?;
-    ensure!(said.contains("OwnedByAnother"), "{said}");
+    let message = other.kubectl(&["describe", "tq"], "")?;
+    ensure!(message.contains("OwnedByAnother"), "{message}");
     harness.enqueue(100, &json!({})).await?;
     harness.until_drained().await?;
     let found = other.kubectl(&["get", "pods", "-o", "name"], "")?;
@@ -68,7 +68,7 @@ async fn test(harness: &Harness, other: &Other<'_>) -> Result<()> {
     harness.enqueue(MANY, &json!({ "ms": 500 })).await?;
     harness.until_pods(2).await?;
     // The command that the condition prints.
-    let words = printed_command(&said, "annotate");
+    let words = printed_command(&message, "annotate");
     other.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
     harness.until_condition("Stalled", "True OwnedByAnother").await?;
     harness.until_no_pods().await?;
@@ -91,9 +91,11 @@ fn declare(harness: &Harness, other: &Other<'_>, database: SocketAddr) -> Result
     other.kubectl(&ENTRY, "")?;
     let owner = harness.namespace.replace('-', "_");
     let uri = format!("postgres://{owner}:{owner}@{database}/{owner}");
-    other.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "db" }, "stringData": { "uri": uri } }))?;
+    other.apply(&json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "db" },
+        "stringData": { "uri": uri } }))?;
     let journal = harness.journal.reached_from(&other.cluster.pod_network)?;
     let handler = harness.handler(&json!({ "env": [{ "name": "JOURNAL", "value": journal.to_string() }] }));
     let spec = harness.spec(&json!({ "template": { "spec": { "containers": [handler] } } }));
-    other.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": NAME }, "spec": spec }))
+    other.apply(&json!({ "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
+        "metadata": { "name": NAME }, "spec": spec }))
 }

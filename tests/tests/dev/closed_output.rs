@@ -1,4 +1,4 @@
-//! Output that nobody can receive: a reader that has seen enough, a full disk, no output at all.
+//! Output that cannot be written: the reader has exited, the disk is full, or output is closed.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, pipe};
@@ -8,8 +8,7 @@ use rowlock_tests::{TestDb, server};
 
 use crate::harness::{Home, ROWLOCK, Said, eventually};
 
-/// Every command that ends by itself, in an order in which each has something to do; `ID`: a task that is
-/// dead.
+/// Every command that ends by itself, in an order in which each has something to do. `ID` is a dead task.
 const COMMANDS: [&[&str]; 10] = [
     &["migrate"],
     &["status"],
@@ -43,26 +42,26 @@ fn command(home: &Home, test: &TestDb, id: &str, arguments: &[&str]) -> Command 
 }
 
 #[tokio::test]
-async fn a_command_whose_reader_has_gone_has_done_what_it_was_asked() {
+async fn a_command_completes_although_its_reader_exited() {
     let (test, home, id) = with_dead().await;
     for arguments in COMMANDS {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
-        let said = Said::of(&command(&home, &test, &id, arguments).stdout(writer).output().unwrap());
-        assert_eq!((said.code, said.err.as_str()), (0, ""), "{arguments:?}");
+        let printed = Said::of(&command(&home, &test, &id, arguments).stdout(writer).output().unwrap());
+        assert_eq!((printed.code, printed.err.as_str()), (0, ""), "{arguments:?}");
     }
 }
 
-/// What it prints after each one is no reason to leave out the others.
+/// A failed print after one task does not skip the others.
 #[tokio::test]
-async fn all_tasks_are_cancelled_although_nobody_reads_which() {
+async fn all_tasks_are_cancelled_although_the_reader_exited() {
     let (test, home, _) = with_dead().await;
     let ids: Vec<String> = (0..3).map(|_| home.enqueue("ok")).collect();
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     let arguments = ["cancel", &ids[0], &ids[1], &ids[2]];
-    let said = Said::of(&command(&home, &test, "", &arguments).stdout(writer).output().unwrap());
-    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    let printed = Said::of(&command(&home, &test, "", &arguments).stdout(writer).output().unwrap());
+    assert_eq!((printed.code, printed.err.as_str()), (0, ""));
     assert!(ids.iter().all(|id| home.state(id) == "cancelled"));
 }
 
@@ -71,16 +70,19 @@ async fn a_result_that_cannot_be_written_is_a_failure() {
     let (test, home, id) = with_dead().await;
     for arguments in COMMANDS {
         let full = File::options().write(true).open("/dev/full").unwrap();
-        let said = Said::of(&command(&home, &test, &id, arguments).stdout(full).output().unwrap());
-        assert_eq!(said.code, 1, "{arguments:?}: {said:?}");
-        assert!(said.err.contains("standard output cannot be written: No space left on device"), "{said:?}");
-        assert!(said.err.contains("was carried out"), "{said:?}");
+        let printed = Said::of(&command(&home, &test, &id, arguments).stdout(full).output().unwrap());
+        assert_eq!(printed.code, 1, "{arguments:?}: {printed:?}");
+        assert!(
+            printed.err.contains("standard output cannot be written: No space left on device"),
+            "{printed:?}"
+        );
+        assert!(printed.err.contains("was carried out"), "{printed:?}");
     }
 }
 
-/// A closed output counts as `/dev/null`: the caller wants no result.
+/// Closed output counts as `/dev/null`: the caller wants no result.
 #[tokio::test]
-async fn a_command_without_any_output_says_by_its_exit_code_how_it_went() {
+async fn a_command_with_closed_output_reports_by_its_exit_code() {
     let (test, home, id) = with_dead().await;
     let closed = |arguments: &[&str]| {
         let given = command(&home, &test, &id, arguments);
@@ -97,7 +99,7 @@ async fn a_command_without_any_output_says_by_its_exit_code_how_it_went() {
     assert_eq!(closed(&["--help"]), Some(0));
 }
 
-/// Starts it, reads its first line and no more.
+/// Starts it, reads its first line and closes the pipe.
 fn after_its_first_line(command: &mut Command) -> Child {
     let (reader, writer) = pipe().unwrap();
     command.stdout(writer);
@@ -113,9 +115,9 @@ fn ends_well(mut child: Child) {
     assert_eq!(status.code(), Some(0));
 }
 
-/// Before, it asked the database every second until somebody ended it.
+/// Before, it queried the database every second until it was killed.
 #[tokio::test]
-async fn a_watch_ends_with_its_reader() {
+async fn status_watch_ends_when_its_reader_exits() {
     let (test, home, id) = with_dead().await;
     for arguments in [&["status", "--watch"][..], &["status", "--watch", "--output", "json"]] {
         ends_well(after_its_first_line(&mut command(&home, &test, &id, arguments)));
@@ -123,7 +125,7 @@ async fn a_watch_ends_with_its_reader() {
 }
 
 #[tokio::test]
-async fn dev_stops_in_order_when_its_reader_has_gone() {
+async fn dev_shuts_down_cleanly_when_its_reader_exits() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     for arguments in [&["--output", "json"][..], &["--demo", "5"]] {
@@ -133,9 +135,9 @@ async fn dev_stops_in_order_when_its_reader_has_gone() {
     }
 }
 
-/// Its tasks matter, its log does not: the reader of the log may go.
+/// A worker must process tasks even if nothing reads its log.
 #[tokio::test]
-async fn a_worker_whose_log_nobody_reads_works_on() {
+async fn a_worker_continues_when_its_log_pipe_closes() {
     let (test, home, _) = with_dead().await;
     let (_handler, mut worker, _) = home.worker_without_dev();
     let (reader, writer) = pipe().unwrap();

@@ -1,4 +1,4 @@
-//! What a second terminal shows and mends.
+//! Commands in a second terminal: inspection and administration.
 
 use rowlock_queue::Outcome;
 use rowlock_tests::{TestDb, server};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::harness::Home;
 
-/// Three tasks, of which the first two in the answer are dead.
+/// Three tasks; the first two returned are dead.
 async fn with_dead() -> (TestDb, Home, Vec<String>) {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
@@ -41,7 +41,7 @@ async fn dead_tasks_are_listed_retried_one_by_one_and_all_at_once() {
 }
 
 #[tokio::test]
-async fn the_story_of_a_task_has_every_error_and_its_payload() {
+async fn the_details_of_a_task_show_every_error_and_its_payload() {
     let (_test, home, ids) = with_dead().await;
     let details = home.ok(&["task", &ids[0]]);
     let lines = [
@@ -52,7 +52,7 @@ async fn the_story_of_a_task_has_every_error_and_its_payload() {
         "payload   {\"do\": \"ok\"}",
     ];
     for line in lines {
-        assert!(details.lines().any(|said| said == line), "{line:?} is not in\n{details}");
+        assert!(details.lines().any(|printed| printed == line), "{line:?} is not in\n{details}");
     }
     assert!(details.contains("attempt 1: no such address"), "{details}");
     let value = home.json(&["task", &ids[0]]);
@@ -112,8 +112,8 @@ async fn a_payload_comes_from_standard_input_too() {
     let mut command = home.command(crate::harness::ROWLOCK, &["enqueue", "mail", "send", "-"]);
     command.stdin(std::fs::File::open(home.path().join("payload.json")).unwrap());
     command.env("ROWLOCK_DATABASE_URL", server::url(&test.name));
-    let said = crate::harness::Said::of(&command.output().unwrap());
-    let id = said.out.trim();
+    let printed = crate::harness::Said::of(&command.output().unwrap());
+    let id = printed.out.trim();
     assert!(home.ok(&["task", id]).ends_with("payload   {\"to\":   \"a\"}"), "as it was written");
     assert_eq!(home.json(&["task", id])["payload"], json!({"to": "a"}));
 }

@@ -1,19 +1,20 @@
-//! Every class of mistake has its exit code, a message that says what to change, and nothing on standard output.
+//! Every class of error has its exit code, a message that says what to change, and nothing on standard
+//! output.
 
 use rowlock_tests::{TestDb, server};
 use serde_json::Value;
 
 use crate::harness::{Home, Said};
 
-fn check(said: &Said, code: i32, message: &str) {
-    assert_eq!(said.code, code, "{said:?}");
-    assert!(said.err.contains(message), "{message:?} is not in {said:?}");
-    assert_eq!(said.out, "");
+fn check(printed: &Said, code: i32, message: &str) {
+    assert_eq!(printed.code, code, "{printed:?}");
+    assert!(printed.err.contains(message), "{message:?} is not in {printed:?}");
+    assert_eq!(printed.out, "");
 }
 
 #[test]
 fn wrong_usage_is_2() {
-    // Nobody is at port 1: none of these gets so far.
+    // Nothing listens at port 1: all of these fail before they connect.
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     check(&home.run(&["enqueue", "mail", "send", "{to: a}"]), 2, "the payload is not JSON");
     check(&home.run(&["task", "one"]), 2, "invalid value 'one' for '<ID>': the id of a task is the number");
@@ -27,17 +28,21 @@ fn wrong_usage_is_2() {
     check(&Said::of(&none), 2, "no database is given");
 }
 
-/// Before, the default was in force without a word.
+/// Before, the default was used silently.
 #[test]
 fn a_misspelt_variable_is_2_for_every_program() {
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     for arguments in [&["status"][..], &["dev", "-f", "."], &["worker", "--queue", "mail"]] {
         let mut command = home.command(crate::harness::ROWLOCK, arguments);
         command.env("ROWLOCK_DATABASE_URI", "postgres://127.0.0.1:1/none");
-        let said = Said::of(&command.output().unwrap());
-        check(&said, 2, "ROWLOCK_DATABASE_URI is not one of Rowlock's; did you mean ROWLOCK_DATABASE_URL?");
+        let printed = Said::of(&command.output().unwrap());
+        check(
+            &printed,
+            2,
+            "ROWLOCK_DATABASE_URI is not one of Rowlock's; did you mean ROWLOCK_DATABASE_URL?",
+        );
     }
-    // A Service named `rowlock` beside a pod.
+    // The variables of a Service named `rowlock` in a pod's namespace.
     let mut command = home.command(crate::harness::ROWLOCK, &["status"]);
     command.env("ROWLOCK_PORT", "tcp://10.0.0.1:80").env("ROWLOCK_SERVICE_HOST", "10.0.0.1");
     check(&Said::of(&command.output().unwrap()), 2, "no database is given");
@@ -48,12 +53,12 @@ fn a_misspelt_variable_is_2_for_every_program() {
 fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
     let home = Home::new();
     home.edit("perPod: 1", "perpod: 1");
-    let said = home.run(&["dev", "-f", "."]);
-    check(&said, 2, "./mail.yaml:7: spec.workers.perpod: is not a field here; did you mean `perPod`?");
+    let printed = home.run(&["dev", "-f", "."]);
+    check(&printed, 2, "./mail.yaml:7: spec.workers.perpod: is not a field here; did you mean `perPod`?");
     home.edit("perpod: 1", "scaling: Fixed, perPod: 1");
-    let said = home.run(&["dev", "-f", "."]);
+    let printed = home.run(&["dev", "-f", "."]);
     check(
-        &said,
+        &printed,
         2,
         "./mail.yaml:7: spec.workers.autoscaling: is only for scaling by the operator; take it out, or",
     );
@@ -64,7 +69,7 @@ fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
 }
 
 #[tokio::test]
-async fn what_does_not_exist_is_3() {
+async fn a_missing_queue_or_task_is_3() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     check(&home.run(&["task", "4711"]), 3, "there is no task 4711");
@@ -74,7 +79,7 @@ async fn what_does_not_exist_is_3() {
 }
 
 #[tokio::test]
-async fn a_database_out_of_reach_or_of_another_schema_is_4() {
+async fn an_unreachable_database_or_a_wrong_schema_is_4() {
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     check(&home.run(&["status"]), 4, "hint: check --database-url");
     check(&home.run(&["status"]), 4, "127.0.0.1:1/none: connection refused");
@@ -92,32 +97,32 @@ async fn a_database_out_of_reach_or_of_another_schema_is_4() {
 }
 
 #[tokio::test]
-async fn a_database_that_takes_no_writes_is_4_and_said_to_be_so() {
+async fn a_read_only_database_is_4_and_is_named_as_such() {
     let test = TestDb::new().await;
     let id = test.enqueue().await.to_string();
     let home = Home::with_database(&server::url(&test.name));
     test.run(format!("alter database {} set default_transaction_read_only = on", test.name)).await;
-    // Before this was mended: exit 1, and "cannot execute nextval() in a read-only transaction".
+    // Before: exit 1, and "cannot execute nextval() in a read-only transaction".
     for arguments in [&["enqueue", "mail", "send"][..], &["cancel", &id], &["migrate"]] {
         check(&home.run(arguments), 4, "it takes no writes (default_transaction_read_only is on)");
     }
     for arguments in [&["status"][..], &["task", &id], &["tasks", "--state", "available"]] {
-        let said = home.run(arguments);
-        assert_eq!(said.code, 0, "{said:?}");
+        let printed = home.run(arguments);
+        assert_eq!(printed.code, 0, "{printed:?}");
     }
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_url_or_a_certificate_is_not_said_to_be_the_server() {
+async fn a_wrong_url_or_certificate_is_not_reported_as_an_unreachable_server() {
     let home = Home::with_database("postgres://u:SECRET@127.0.0.1:1/none?ssl_mode=require");
-    let said = home.run(&["status"]);
-    check(&said, 4, "has a parameter `ssl_mode` that is not known: did you mean `sslmode`?");
-    assert!(!said.err.contains("hint") && !said.err.contains("SECRET"), "{said:?}");
+    let printed = home.run(&["status"]);
+    check(&printed, 4, "has a parameter `ssl_mode` that is not known: did you mean `sslmode`?");
+    assert!(!printed.err.contains("hint") && !printed.err.contains("SECRET"), "{printed:?}");
     let test = TestDb::new().await;
     let home = Home::with_database(&(server::url(&test.name) + "?sslmode=require"));
-    let said = home.run(&["status"]);
-    check(&said, 4, "the server does not speak TLS, and sslmode is require");
-    assert!(!said.err.contains("hint"), "{said:?}");
+    let printed = home.run(&["status"]);
+    check(&printed, 4, "the server does not speak TLS, and sslmode is require");
+    assert!(!printed.err.contains("hint"), "{printed:?}");
     check(
         &home.run(&["status", "--database-ca-file", "/nowhere"]),
         2,
@@ -133,7 +138,7 @@ async fn what_is_wrong_with_a_url_or_a_certificate_is_not_said_to_be_the_server(
 }
 
 #[tokio::test]
-async fn what_the_database_refuses_is_5() {
+async fn a_refusal_by_the_database_is_5() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     test.run("update rowlock.queue set payload_limit = 20").await;
@@ -143,22 +148,22 @@ async fn what_the_database_refuses_is_5() {
 }
 
 #[tokio::test]
-async fn a_mistake_is_json_where_json_was_asked_for() {
+async fn errors_are_json_with_output_json() {
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     for (arguments, code) in
         [(vec!["status"], 4), (vec!["task", "one"], 2), (vec!["enqueue", "mail", "send", "{"], 2)]
     {
-        let said = home.run(&[&["--output", "json"], arguments.as_slice()].concat());
+        let printed = home.run(&[&["--output", "json"], arguments.as_slice()].concat());
         let mistake: Value =
-            serde_json::from_str(&said.err).unwrap_or_else(|error| panic!("{error}: {said:?}"));
-        assert_eq!((said.code, mistake["exit"].as_i64()), (code, Some(code.into())), "{said:?}");
-        assert!(mistake["error"].as_str().is_some_and(|error| !error.is_empty()), "{said:?}");
-        assert_eq!(said.out, "");
+            serde_json::from_str(&printed.err).unwrap_or_else(|error| panic!("{error}: {printed:?}"));
+        assert_eq!((printed.code, mistake["exit"].as_i64()), (code, Some(code.into())), "{printed:?}");
+        assert!(mistake["error"].as_str().is_some_and(|error| !error.is_empty()), "{printed:?}");
+        assert_eq!(printed.out, "");
     }
 }
 
 #[tokio::test]
-async fn a_handler_that_listens_nowhere_is_named() {
+async fn a_handler_that_does_not_listen_is_named() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     home.edit("exec python3 handler.py", "exec sleep 600");

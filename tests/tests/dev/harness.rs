@@ -17,16 +17,16 @@ pub(crate) const ROWLOCK: &str = env!("CARGO_BIN_EXE_rowlock-tests-guard");
 
 const HANDLER: &str = include_str!("handler.py");
 
-/// Nothing here takes a tenth of it on an idle machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// On an idle machine nothing takes a tenth of it.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Between two looks at what cannot be awaited: files, processes, what a command prints.
+/// The interval of polling for files, processes and output of commands.
 const LOOK_PAUSE: Duration = Duration::from_millis(100);
 
-/// By this every process started for a test is known, whatever it does to its title.
+/// This variable marks every process started for a test, even if it changes its title.
 const MARK: &str = "ROWLOCK_TEST_HOME";
 
-/// The one queue of most tests: two instances of one worker each, at most.
+/// The only queue of most tests: at most two instances with one slot each.
 pub(crate) const MANIFEST: &str = "apiVersion: rowlock.dev/v1alpha1
 kind: TaskQueue
 metadata:
@@ -36,17 +36,17 @@ spec:
   workers: { total: 2, perPod: 1, autoscaling: { min: 0, scaleDownAfter: 1s } }
 ";
 
-/// A folder of its own, as a user has one.
+/// A separate folder, like a user's.
 pub(crate) struct Home {
     folder: TempDir,
     url: Option<String>,
 }
 
 impl Home {
-    /// With [`MANIFEST`]; `rowlock dev` starts a server of its own.
+    /// With [`MANIFEST`]; `rowlock dev` starts its bundled server.
     pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("rowlock-dev-").tempdir().unwrap();
-        // Where we are root, the server runs as another user, who has to enter.
+        // As root, the server runs as another user, who needs access to the folder.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let home = Self { folder, url: None };
         home.write("handler.py", HANDLER);
@@ -54,7 +54,7 @@ impl Home {
         home
     }
 
-    /// The same with a server of the user's.
+    /// The same with an existing server.
     pub(crate) fn with_database(url: &str) -> Self {
         Self { url: Some(url.to_owned()), ..Self::new() }
     }
@@ -69,13 +69,13 @@ impl Home {
 
     pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path().join(name);
-        // Whole at once, as an editor does.
+        // Atomically, as an editor does.
         let fresh = path.with_extension("new");
         fs::write(&fresh, text).unwrap();
         fs::rename(fresh, path).unwrap();
     }
 
-    /// The manifest with one text in place of another.
+    /// Replaces one text of the manifest by another.
     pub(crate) fn edit(&self, old: &str, new: &str) {
         let text = fs::read_to_string(self.path().join("mail.yaml")).unwrap();
         assert!(text.contains(old), "{old:?} is not in\n{text}");
@@ -106,7 +106,7 @@ impl Home {
         command
     }
 
-    /// `rowlock dev` here, once it has said that it runs.
+    /// Starts `rowlock dev` here and waits until it reports that it runs.
     pub(crate) fn dev(&self) -> Dev {
         self.dev_with(&[])
     }
@@ -127,7 +127,7 @@ impl Home {
         Dev::spawn(command)
     }
 
-    /// A handler at a port of its own, and the command of a worker beside it, with where it serves its pages.
+    /// A handler on a free port, the command of its worker, and the address of the worker's pages.
     pub(crate) fn worker_without_dev(&self) -> (Dev, Command, SocketAddr) {
         let (port, listen) = (free_address().port().to_string(), free_address());
         let mut handler = self.command("python3", &["handler.py"]);
@@ -150,25 +150,25 @@ impl Home {
         Said::of(&command.output().unwrap())
     }
 
-    /// What a command says that has to work.
+    /// The output of a command that must succeed.
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
-        let said = self.run(arguments);
-        assert_eq!(said.code, 0, "{arguments:?}: {said:?}");
-        said.out.trim_end().to_owned()
+        let printed = self.run(arguments);
+        assert_eq!(printed.code, 0, "{arguments:?}: {printed:?}");
+        printed.out.trim_end().to_owned()
     }
 
     pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let all: Vec<&str> = arguments.iter().copied().chain(["--output", "json"]).collect();
-        let said = self.ok(&all);
-        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {said}"))
+        let printed = self.ok(&all);
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {printed}"))
     }
 
-    /// The id of a new task that does what `what` says.
+    /// Enqueues a task of the behaviour `what` and returns its id.
     pub(crate) fn enqueue(&self, what: &str) -> String {
         self.ok(&["enqueue", "mail", "send", &format!("{{\"do\": \"{what}\"}}")])
     }
 
-    /// A task that waits, once the queue is there.
+    /// Enqueues a waiting task once the queue exists.
     pub(crate) fn enqueue_when_declared(&self) -> String {
         until("the queue is declared", || self.run(&["status"]).out.contains("mail"));
         self.enqueue("wait")
@@ -185,7 +185,7 @@ impl Home {
         mail[field].as_i64().unwrap()
     }
 
-    /// What still runs of all that was started here.
+    /// Processes started here that still run.
     pub(crate) fn processes(&self) -> Vec<String> {
         let mark = self.path().to_str().unwrap();
         let all = fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
@@ -215,14 +215,14 @@ fn describe(process: &Path) -> String {
     format!("{} {}", process.display(), String::from_utf8_lossy(&words).replace('\0', " "))
 }
 
-/// Looks again and again until there is an answer.
+/// Polls until there is a value.
 pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let since = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(since.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(since.elapsed() < TIMEOUT, "not within {TIMEOUT:?}: {what}");
         std::thread::sleep(LOOK_PAUSE);
     }
 }
@@ -231,7 +231,7 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     eventually(what, || holds().then_some(()));
 }
 
-/// What a command said.
+/// A command's output.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: i32,

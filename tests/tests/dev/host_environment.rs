@@ -1,4 +1,4 @@
-//! What else runs on the machine, and as whom.
+//! Other programs on the machine, and the user that runs `rowlock dev`.
 
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use crate::harness::{Home, ROWLOCK, Said, until};
 use crate::running_command::Dev;
 
-/// The handler whose port is taken between its choice and its start, once.
+/// A handler whose port is taken once, between the choice of the port and its start.
 const ROBBED: &str = "import os, socket, subprocess, sys
 if not os.path.exists('robbed'):
     open('robbed', 'w').write(os.environ['PORT'])
-    thief = \"import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); open('taken', 'w'); time.sleep(600)\"
+    thief = \"import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1]))); \
+    open('taken', 'w'); time.sleep(600)\"
     subprocess.Popen([sys.executable, '-c', thief, os.environ['PORT']], start_new_session=True)
     while not os.path.exists('taken'): pass
 os.execvp(sys.executable, [sys.executable, 'handler.py'])
@@ -44,7 +45,7 @@ fn kill_process(described: &str) {
 }
 
 #[tokio::test]
-async fn a_second_one_in_the_same_folder_is_told_so_in_one_line() {
+async fn a_second_dev_in_the_same_folder_fails_with_one_line() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let dev = home.dev();
@@ -60,7 +61,7 @@ async fn a_second_one_in_the_same_folder_is_told_so_in_one_line() {
 }
 
 #[tokio::test]
-async fn its_instances_use_its_database_whatever_the_terminal_was_told_before() {
+async fn instances_of_dev_ignore_a_database_url_of_the_terminal() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     home.write("other-database", "postgres://127.0.0.1:1/none");
@@ -80,17 +81,17 @@ fn a_port_that_is_taken_is_named_at_once() {
     let address = taken.local_addr().unwrap();
     let home = Home::new();
     let port = address.port().to_string();
-    let said = home.run(&["dev", "-f", ".", "--port", &port]);
-    assert_eq!(said.code, 1, "{said:?}");
-    assert!(said.err.contains(&format!("port {port} is not free; choose another, or none")), "{said:?}");
-    let said = home.run(&["dev", "-f", ".", "--listen", &address.to_string()]);
-    assert_eq!(said.code, 2, "{said:?}");
-    assert!(said.err.contains(&format!("--listen {address}: Address already in use")), "{said:?}");
+    let output = home.run(&["dev", "-f", ".", "--port", &port]);
+    assert_eq!(output.code, 1, "{output:?}");
+    assert!(output.err.contains(&format!("port {port} is not free; choose another, or none")), "{output:?}");
+    let output = home.run(&["dev", "-f", ".", "--listen", &address.to_string()]);
+    assert_eq!(output.code, 2, "{output:?}");
+    assert!(output.err.contains(&format!("--listen {address}: Address already in use")), "{output:?}");
     home.assert_nothing_runs();
 }
 
 #[test]
-fn it_runs_as_root_with_a_server_that_does_not_and_as_anybody() {
+fn dev_runs_as_root_and_as_any_user_with_an_unprivileged_server() {
     let home = Home::new();
     let root = nix::unistd::geteuid().is_root();
     let dev = home.dev();
@@ -98,33 +99,33 @@ fn it_runs_as_root_with_a_server_that_does_not_and_as_anybody() {
     assert_ne!(cluster.metadata().unwrap().uid(), 0, "the server's user is not root");
     dev.stop();
     home.assert_nothing_runs();
-    // Whoever is not root has been that anybody.
+    // Without root the test above has covered an unprivileged user.
     if root {
         as_anybody();
     }
 }
 
-/// The user that owns nothing.
+/// The user `nobody`.
 const NOBODY: u32 = 65534;
 
 fn as_anybody() {
     let home = Home::new();
     chown(home.path(), Some(NOBODY), None).unwrap();
-    // Below root's home nobody could execute it.
+    // Programs below root's home cannot be executed by `nobody`.
     std::fs::copy(ROWLOCK, home.path().join("rowlock")).unwrap();
     let arguments =
         ["--reuid=65534", "--regid=65534", "--clear-groups", "./rowlock", "dev", "-f", ".", "--demo", "3"];
     let mut command = home.command("setpriv", &arguments);
-    // Where root has put the server, so that nothing is downloaded.
+    // The folder where root has installed the server, so that nothing is downloaded.
     command.env("XDG_CACHE_HOME", "/var/cache").env("HOME", home.path()).env("TMPDIR", home.path());
-    let (code, said) = Dev::spawn(command).ended();
-    assert_eq!(code, 0, "{said}");
-    assert!(said.contains("3 enqueued, 3 completed, 0 dead, 0 lost"), "{said}");
+    let (code, output) = Dev::spawn(command).ended();
+    assert_eq!(code, 0, "{output}");
+    assert!(output.contains("3 enqueued, 3 completed, 0 dead, 0 lost"), "{output}");
     home.assert_nothing_runs();
 }
 
 #[tokio::test]
-async fn a_database_of_the_users_that_cannot_be_used_is_named() {
+async fn an_unusable_existing_database_is_named() {
     let home = Home::with_database("postgres://nobody:secret@127.0.0.1:1/none");
     let Said { code, err, .. } = home.run(&["status"]);
     assert_eq!(code, 4);
@@ -132,14 +133,14 @@ async fn a_database_of_the_users_that_cannot_be_used_is_named() {
 }
 
 #[tokio::test]
-async fn as_json_it_says_in_one_line_what_there_is_and_where() {
+async fn json_output_has_all_endpoints_in_one_line() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let mut dev = home.begin(&["--output", "json"]);
     let line = dev.wait_for("metrics");
-    let said: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-    assert_eq!((&said["queues"], &said["databaseUrlFile"]), (&json!(["mail"]), &Value::Null));
-    assert!(said["metrics"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:")), "{line}");
+    let output: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    assert_eq!((&output["queues"], &output["databaseUrlFile"]), (&json!(["mail"]), &Value::Null));
+    assert!(output["metrics"].as_str().is_some_and(|url| url.starts_with("http://127.0.0.1:")), "{line}");
     let all = dev.stop();
     assert!(!all.contains("queue     mail"), "{all}");
 }

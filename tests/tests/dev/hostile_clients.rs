@@ -1,4 +1,4 @@
-//! What anybody who reaches a worker's port may do to it.
+//! Hostile clients of a worker's HTTP port.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,10 +15,10 @@ use crate::running_command::Dev;
 const HALVES: usize = 1100;
 const FILES: usize = 1024;
 
-/// Before, each of them was a file of the worker's until it had none left for its handler, which it then said
-/// did not listen.
+/// Before, each of them kept a file descriptor of the worker until none was left for its handler, which it
+/// then reported as not listening.
 #[tokio::test]
-async fn requests_that_never_end_keep_a_worker_from_nothing() {
+async fn unfinished_requests_do_not_block_a_worker() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let (_handler, worker, listen) = home.worker_without_dev();
@@ -46,14 +46,14 @@ async fn requests_that_never_end_keep_a_worker_from_nothing() {
     assert!(open < 100, "{open} files");
     drop(halves);
     worker.send(Signal::SIGTERM);
-    let (code, said) = worker.ended();
-    assert!(code == 0 && !said.contains("nothing is claimed until"), "{said}");
-    assert!(!said.contains("so nothing is claimed"), "{said}");
+    let (code, output) = worker.ended();
+    assert!(code == 0 && !output.contains("nothing is claimed until"), "{output}");
+    assert!(!output.contains("so nothing is claimed"), "{output}");
 }
 
 fn half(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    // Those that came first may be closed already.
+    // The first connections may be closed already.
     let _ = stream.write_all(b"GET /readyz HTTP/1.1\r\nx: ");
     stream
 }

@@ -1,4 +1,4 @@
-//! What a database is asked while there is nothing to do: bounded, so that it costs little.
+//! Statements of idle queues and instances: their rate is bounded.
 
 use std::time::Duration;
 
@@ -7,13 +7,13 @@ use rowlock_tests::{TestDb, server};
 use crate::harness::{Home, ROWLOCK, until};
 use crate::running_command::Dev;
 
-/// Long enough for whatever happens every ten seconds.
+/// Long enough for everything that happens every ten seconds.
 const WINDOW: Duration = Duration::from_secs(20);
 
-/// The first looks are over by then, and counted: a session tells its statistics once a second.
+/// The first statements are over and counted by then: a session reports its statistics once a second.
 const FALL_ASLEEP: Duration = Duration::from_secs(5);
 
-/// What the statistics tell too late or too early.
+/// Calls that the statistics report too late or too early.
 const SLACK: f64 = 4.0;
 
 /// What operators and instances call, each call a statement; what these functions call themselves is left out.
@@ -59,7 +59,7 @@ async fn counting(test: &TestDb) {
     test.run(format!("alter database {} set track_functions = 'all'", test.name)).await;
 }
 
-/// Whether fewer statements than so many a second come within [`WINDOW`].
+/// Whether fewer than `per_second` statements per second arrive within [`WINDOW`].
 async fn check(test: &TestDb, per_second: f64) {
     // A rate is measured over time.
     tokio::time::sleep(FALL_ASLEEP).await;
@@ -72,9 +72,9 @@ async fn check(test: &TestDb, per_second: f64) {
     assert!(0.0 < asked && asked < per_second * WINDOW.as_secs_f64() + SLACK, "{asked}");
 }
 
-/// Before, it was also asked each second whether anything was due.
+/// Before, it was also polled each second for due tasks.
 #[tokio::test]
-async fn a_queue_scaled_to_zero_asks_little_of_its_database() {
+async fn a_queue_scaled_to_zero_sends_few_statements() {
     let test = TestDb::empty().await;
     counting(&test).await;
     let url = server::url(&test.name);
@@ -82,7 +82,7 @@ async fn a_queue_scaled_to_zero_asks_little_of_its_database() {
     let mut dev = Dev::spawn(home.command(ROWLOCK, &["dev", "-f", ".", "--database-url", &url]));
     dev.wait_for("metrics   http://");
     until("it is declared", || home.run(&["tasks", "--queue", "mail"]).code == 0);
-    // Two looks a second under `rowlock dev`, one in two seconds in a cluster; all else is rarer.
+    // Two polls a second under `rowlock dev`, one in two seconds in a cluster; all else is rarer.
     check(&test, 2.3).await;
     dev.stop();
 }

@@ -6,7 +6,7 @@ use rowlock_tests::{TestDb, server};
 use crate::harness::{Home, until};
 use crate::running_command::Dev;
 
-/// A task that runs until its handler is told to go on.
+/// A task that runs until the test lets its handler continue.
 fn busy(home: &Home) -> (Dev, String) {
     let dev = home.dev();
     let id = home.enqueue_when_declared();
@@ -15,7 +15,7 @@ fn busy(home: &Home) -> (Dev, String) {
 }
 
 #[tokio::test]
-async fn the_first_ctrl_c_lets_what_runs_finish() {
+async fn the_first_ctrl_c_lets_running_tasks_finish() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let (mut dev, id) = busy(&home);
@@ -24,25 +24,25 @@ async fn the_first_ctrl_c_lets_what_runs_finish() {
     until("the instance drains", || home.json(&["status"])[0]["allocated"] == 0);
     assert_eq!(home.state(&id), "running");
     home.go();
-    let (code, said) = dev.ended();
-    assert_eq!(code, 0, "{said}");
-    // Before, each instance complained that the database would not let it send heartbeats while it left.
-    assert!(!said.contains("the database did not answer as it should"), "{said}");
+    let (code, output) = dev.ended();
+    assert_eq!(code, 0, "{output}");
+    // Before, each leaving instance warned that the database refused its heartbeats.
+    assert!(!output.contains("the database did not answer as it should"), "{output}");
     home.assert_nothing_runs();
     assert_eq!(home.state(&id), "completed");
 }
 
 #[tokio::test]
-async fn the_second_ctrl_c_hands_back_what_runs_and_ends_at_once() {
+async fn the_second_ctrl_c_releases_running_tasks_and_exits_immediately() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let (mut dev, id) = busy(&home);
     dev.send(Signal::SIGINT);
     dev.wait_for("stopping:");
     dev.send(Signal::SIGINT);
-    let (code, said) = dev.ended();
-    assert_eq!(code, 1, "{said}");
-    assert!(said.contains("stopped before all tasks had finished"), "{said}");
+    let (code, output) = dev.ended();
+    assert_eq!(code, 1, "{output}");
+    assert!(output.contains("stopped before all tasks had finished"), "{output}");
     home.assert_nothing_runs();
     let details = home.json(&["task", &id]);
     assert_eq!(
@@ -53,7 +53,7 @@ async fn the_second_ctrl_c_hands_back_what_runs_and_ends_at_once() {
 }
 
 #[test]
-fn ctrl_c_ends_the_own_server_too() {
+fn ctrl_c_stops_the_bundled_postgres_too() {
     let home = Home::new();
     let (dev, _) = busy(&home);
     home.go();

@@ -1,4 +1,4 @@
-//! A session that keeps one of the locks from everybody is named where somebody looks: in the log, once.
+//! A session that blocks one of the maintenance locks is named in the log, once.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,14 +12,14 @@ use crate::running_command::Dev;
 fn metrics(address: SocketAddr) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
-    let mut said = String::new();
-    stream.read_to_string(&mut said).unwrap();
-    said
+    let mut output = String::new();
+    stream.read_to_string(&mut output).unwrap();
+    output
 }
 
-/// Before, nobody made partitions or cleaned, and no line of any log said so.
+/// Before, no partitions were made or dropped, and no log line said so.
 #[tokio::test]
-async fn who_keeps_everybody_from_maintenance_is_named_when_it_begins_and_when_it_is_over() {
+async fn the_session_that_blocks_maintenance_is_logged_at_start_and_end() {
     let test = TestDb::new().await;
     let mut forgotten = test.session().await;
     let taken = "set application_name = 'a terminal'; begin; select rowlock.begin_maintenance(true)";
@@ -35,9 +35,9 @@ async fn who_keeps_everybody_from_maintenance_is_named_when_it_begins_and_when_i
         .command(crate::harness::ROWLOCK, &["dev", "-f", ".", "--database-url", &server::url(&other.name)]);
     prepared.execute("begin; select from rowlock.mutex where operation = 2 for update").await.unwrap();
     let (mut worker, mut dev) = (Dev::spawn(worker), Dev::spawn(dev));
-    let said = worker.wait_for("partitions are neither made nor cleaned up");
+    let output = worker.wait_for("partitions are neither made nor cleaned up");
     for part in [&format!("process {pid} (user "), "a terminal", &format!("pg_terminate_backend({pid})")] {
-        assert!(said.contains(part), "{said}");
+        assert!(output.contains(part), "{output}");
     }
     until("it is a metric", || metrics(address).contains("rowlock_worker_locks_held 1"));
     forgotten.execute("rollback").await.unwrap();
@@ -47,6 +47,6 @@ async fn who_keeps_everybody_from_maintenance_is_named_when_it_begins_and_when_i
     prepared.execute("rollback").await.unwrap();
     dev.wait_for("the lock was given back");
     dev.stop();
-    let said = worker.stop();
-    assert_eq!(said.matches("another session holds the lock").count(), 1, "{said}");
+    let output = worker.stop();
+    assert_eq!(output.matches("another session holds the lock").count(), 1, "{output}");
 }

@@ -10,7 +10,7 @@ const FOLLOWED: &str = "the manifests were edited and are in force now";
 async fn running() -> (TestDb, Home, Dev) {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
-    // However long a loaded machine takes, no task that waits for us shall reach it.
+    // However slow the machine is, no task that waits for the test may reach this timeout.
     home.edit("spec:\n", "spec:\n  timeout: 10m\n");
     let dev = home.dev();
     until("the queue is declared", || home.run(&["status"]).out.contains("mail"));
@@ -18,7 +18,7 @@ async fn running() -> (TestDb, Home, Dev) {
 }
 
 #[tokio::test]
-async fn the_total_goes_up_and_down_and_interrupts_nobody() {
+async fn changing_the_total_interrupts_no_task() {
     let (test, home, mut dev) = running().await;
     let ids: Vec<String> = (0..6).map(|_| home.enqueue("wait")).collect();
     until("two run", || home.status("running") == 2);
@@ -27,7 +27,7 @@ async fn the_total_goes_up_and_down_and_interrupts_nobody() {
     until("four run", || home.status("running") == 4);
     home.edit("total: 4", "total: 1");
     dev.wait_for(FOLLOWED);
-    // Or none: as long as four run, nobody is granted what the one that stays gave back.
+    // Or none: while four tasks run, no instance is allocated the slots that the remaining one released.
     until("three drain", || home.status("workers") == 1 && home.status("allocated") <= 1);
     assert_eq!(home.status("running"), 4, "what runs may finish");
     home.go();
@@ -44,7 +44,7 @@ async fn the_total_goes_up_and_down_and_interrupts_nobody() {
 }
 
 #[tokio::test]
-async fn an_edited_retry_policy_holds_for_the_next_failure() {
+async fn an_edited_retry_policy_applies_to_the_next_failure() {
     let (_test, home, mut dev) = running().await;
     home.edit("spec:\n", "spec:\n  retry: { maxAttempts: 5, backoff: { fixed: 1h } }\n");
     dev.wait_for(FOLLOWED);
@@ -62,7 +62,7 @@ async fn an_edited_retry_policy_holds_for_the_next_failure() {
 }
 
 #[tokio::test]
-async fn a_manifest_taken_away_takes_its_instances_and_keeps_its_tasks() {
+async fn removing_a_manifest_stops_its_instances_and_keeps_its_tasks() {
     let (_test, home, mut dev) = running().await;
     home.write(
         "other.yaml",
@@ -83,7 +83,7 @@ async fn a_manifest_taken_away_takes_its_instances_and_keeps_its_tasks() {
 }
 
 #[tokio::test]
-async fn a_wrong_edit_is_shown_with_its_line_and_the_last_good_one_stays() {
+async fn an_invalid_edit_is_shown_with_its_line_and_the_last_valid_manifest_stays() {
     let (_test, home, mut dev) = running().await;
     home.edit("total: 2", "total: ten");
     let line = dev.wait_for("mail.yaml:");

@@ -1,4 +1,4 @@
-//! Who may do what: an owner who may nothing else, and users with one permission each, which the owner grants.
+//! An owner without other privileges, and users with one permission each, granted by the owner.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -10,15 +10,15 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use crate::harness::{Home, ROWLOCK, Said, until};
 use crate::running_command::Dev;
 
-/// A database whose owner may nothing else, on a server where nobody has migrated yet.
+/// A database whose owner has no other privileges, on a server without any schema.
 const OWNED: [&str; 2] =
     ["create role owner login password 'secret' nocreaterole", "create database shop owner owner"];
 
-/// What people have beside the owner: an administrator makes the logins.
+/// An administrator creates the other logins.
 const USERS: &str = "create role seller login password 'secret'; create role machine login password 'secret';
     create role viewer login password 'secret';";
 
-/// What the owner lets them do.
+/// The owner grants their permissions.
 const GRANTS: &str =
     "select rowlock.grant_role('seller', 'producer'), rowlock.grant_role('machine', 'worker', array['mail']),
     rowlock.grant_role('viewer', 'reader')";

@@ -1,4 +1,4 @@
-//! A command that runs until it is told not to, and what it says.
+//! A command that runs until it gets a signal, and its output.
 
 use std::io::{BufRead, BufReader, PipeReader, pipe};
 use std::process::{Child, Command};
@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{PATIENCE, eventually};
+use crate::harness::{TIMEOUT, eventually};
 
-/// How long the pipe of a command that has ended may be silent.
+/// How long the pipe of an ended command may be silent.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A running `rowlock dev`, or another command that runs until it is told not to.
+/// A running `rowlock dev`, or another command that runs until it gets a signal.
 pub(crate) struct Dev {
     child: Child,
     lines: Receiver<String>,
@@ -25,14 +25,14 @@ impl Dev {
         let (reader, writer) = pipe().unwrap();
         command.stdout(writer.try_clone().unwrap()).stderr(writer);
         let child = command.spawn().unwrap();
-        // With it go our ends of the pipe.
+        // This closes this process's ends of the pipe.
         drop(command);
         Self { child, lines: read_lines(reader), heard: Vec::new() }
     }
 
-    /// Waits until a line with this text is printed, and answers with it.
+    /// Waits until a line with this text is printed and returns it.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(line) if line.contains(text) => {
@@ -40,7 +40,7 @@ impl Dev {
                     return line;
                 }
                 Ok(line) => self.heard.push(line),
-                Err(error) => panic!("{text:?} was not said ({error}), but\n{}", self.heard.join("\n")),
+                Err(error) => panic!("{text:?} was not printed ({error}), but\n{}", self.heard.join("\n")),
             }
         }
     }
@@ -53,33 +53,33 @@ impl Dev {
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
-    /// Waits for its end: the exit code, or -1 when a signal ended it; and all it said.
+    /// Waits for its end. Returns the exit code, or -1 if a signal ended it, and all its output.
     pub(crate) fn ended(mut self) -> (i32, String) {
         let status = eventually("it ends", || self.child.try_wait().unwrap());
-        // What it said last is in the pipe; a process of its own that it left would keep that open.
+        // Its last output is in the pipe; a process that it left behind would keep the pipe open.
         while let Ok(line) = self.lines.recv_timeout(LAST_WORDS) {
             self.heard.push(line);
         }
         (status.code().unwrap_or(-1), self.heard.join("\n"))
     }
 
-    /// Ctrl-C, and a clean end.
+    /// Sends Ctrl-C and expects a clean end.
     pub(crate) fn stop(self) -> String {
         self.send(Signal::SIGINT);
-        let (code, said) = self.ended();
-        assert_eq!(code, 0, "{said}");
-        said
+        let (code, output) = self.ended();
+        assert_eq!(code, 0, "{output}");
+        output
     }
 
-    /// SIGKILL, and its end.
+    /// Sends SIGKILL and waits for its end.
     pub(crate) fn kill9(self) {
         self.send(Signal::SIGKILL);
-        let (code, said) = self.ended();
-        assert_eq!(code, -1, "{said}");
+        let (code, output) = self.ended();
+        assert_eq!(code, -1, "{output}");
     }
 }
 
-/// What a failed test leaves would go on for ever.
+/// Processes of a failed test would run for ever.
 impl Drop for Dev {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -1,17 +1,17 @@
-//! From no instance to what the work needs, and back.
+//! Scaling from zero to what the tasks need, and back.
 
 use rowlock_tests::{TestDb, server};
 
 use crate::harness::{Home, until};
 
-/// Before, there were as many as the tasks needed, or as `total` takes, and no number of one's own.
+/// Before, the number followed the tasks and `total`; users could not set it.
 #[tokio::test]
-async fn instances_are_as_many_as_the_manifest_says() {
+async fn the_manifest_sets_the_number_of_instances() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     home.edit("autoscaling: { min: 0, scaleDownAfter: 1s }", "scaling: External");
     let dev = home.dev();
-    // As in a cluster where nobody has said a number yet.
+    // As in a cluster without a number.
     until("there is one", || home.status("instances") == 1);
     home.edit("External", "External, replicas: 2");
     until("there are two", || home.status("instances") == 2);
@@ -29,7 +29,7 @@ async fn instances_are_as_many_as_the_manifest_says() {
 }
 
 #[tokio::test]
-async fn instances_come_with_the_work_and_go_when_it_is_done() {
+async fn instances_start_with_the_first_task_and_stop_after_the_last() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let dev = home.dev();
@@ -44,8 +44,8 @@ async fn instances_come_with_the_work_and_go_when_it_is_done() {
         until("nobody is left", || home.status("instances") == 0);
         std::fs::remove_file(home.path().join("go")).unwrap();
     }
-    let said = dev.stop();
-    assert!(said.contains("2 workers on 2 pods") && said.contains("0 workers on 0 pods"), "{said}");
+    let output = dev.stop();
+    assert!(output.contains("2 workers on 2 pods") && output.contains("0 workers on 0 pods"), "{output}");
     home.assert_nothing_runs();
     let (completed, ..) = test.audited().await;
     assert_eq!(completed, 8);

@@ -1,4 +1,4 @@
-//! SIGKILL to `rowlock dev` at any moment: nothing stays behind, nothing is lost.
+//! SIGKILL to `rowlock dev` at any moment leaves no processes and loses no task.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use nix::unistd::Pid;
 use crate::harness::{Home, until};
 
 #[test]
-fn killed_at_work_its_processes_end_by_themselves_and_the_task_is_done_after_the_next_start() {
+fn after_sigkill_its_processes_end_and_the_next_start_completes_the_task() {
     let home = Home::new();
     let dev = home.dev();
     until("the queue is declared", || home.run(&["status"]).out.contains("mail"));
@@ -27,15 +27,15 @@ fn killed_at_work_its_processes_end_by_themselves_and_the_task_is_done_after_the
 }
 
 #[test]
-fn killed_together_with_its_guards_the_next_start_ends_what_they_left() {
+fn after_sigkill_of_dev_and_its_guards_the_next_start_ends_leftover_processes() {
     let home = Home::new();
     let dev = home.dev();
     let id = home.enqueue_when_declared();
     until("it runs", || home.has_started(&id));
     let guards: Vec<i32> = home.processes().iter().filter_map(|process| guard(process)).collect();
-    // One that took its time has another beside it.
+    // A slow one may have a second one next to it.
     assert!(3 <= guards.len(), "of the server, a worker and a handler: {:?}", home.processes());
-    // Stopped first, so that none sees the others end.
+    // All are stopped first, so that none sees the others end.
     for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
         for guard in &guards {
             kill(Pid::from_raw(*guard), signal).unwrap();
@@ -54,13 +54,13 @@ fn killed_together_with_its_guards_the_next_start_ends_what_they_left() {
 }
 
 #[test]
-fn killed_while_it_starts_or_stops_the_next_start_works() {
+fn after_sigkill_during_start_or_stop_the_next_start_works() {
     let home = Home::new();
     let whole = home.data().join("postgres-18");
     for file in ["postgres-18.new", "postgres-18.new/PG_VERSION", "postgres-18", "postgres-18/postmaster.pid"]
     {
         let dev = home.begin(&[]);
-        // A slow look may miss the files of `initdb`, and finds it finished.
+        // A slow poll may miss the files of `initdb` and find it finished.
         until(file, || home.data().join(file).exists() || (file.contains("new") && whole.exists()));
         dev.kill9();
     }

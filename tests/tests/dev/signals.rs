@@ -1,4 +1,4 @@
-//! Signals that are no Ctrl-C: a closed terminal, `nohup`, one that somebody else uses.
+//! Signals other than Ctrl-C: a closed terminal, `nohup`, and signals without a meaning for Rowlock.
 
 use std::process::Command;
 
@@ -18,7 +18,7 @@ fn hangs_up(home: &Home, command: &Command, with: &[&str]) -> Command {
 
 const DEFAULT: [&str; 2] = ["env", "--default-signal=HUP"];
 
-/// Before, it ended at once: its tasks waited for their lease and had used an attempt, here the last one.
+/// Before, it ended immediately: its tasks waited for their lease and had used an attempt, here the last one.
 #[tokio::test]
 async fn a_worker_whose_terminal_closes_drains() {
     let test = TestDb::new().await;
@@ -36,13 +36,13 @@ async fn a_worker_whose_terminal_closes_drains() {
     worker.send(Signal::SIGHUP);
     worker.wait_for("draining");
     home.go();
-    let (code, said) = worker.ended();
-    assert_eq!(code, 0, "{said}");
-    assert!(ids.iter().all(|id| home.state(id) == "completed"), "{said}");
+    let (code, output) = worker.ended();
+    assert_eq!(code, 0, "{output}");
+    assert!(ids.iter().all(|id| home.state(id) == "completed"), "{output}");
 }
 
 #[tokio::test]
-async fn one_that_was_told_to_outlive_its_terminal_does() {
+async fn nohup_keeps_a_worker_running_after_its_terminal_closes() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let (_handler, worker, _) = home.worker_without_dev();
@@ -52,12 +52,12 @@ async fn one_that_was_told_to_outlive_its_terminal_does() {
     let id = home.enqueue("ok");
     until("it is done", || home.state(&id) == "completed");
     worker.send(Signal::SIGTERM);
-    let (code, said) = worker.ended();
-    assert!(code == 0 && said.contains("SIGTERM") && !said.contains("SIGHUP"), "{said}");
+    let (code, output) = worker.ended();
+    assert!(code == 0 && output.contains("SIGTERM") && !output.contains("SIGHUP"), "{output}");
 }
 
 #[tokio::test]
-async fn dev_stops_in_order_when_its_terminal_closes() {
+async fn dev_shuts_down_cleanly_when_its_terminal_closes() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     let dev = home
@@ -69,8 +69,8 @@ async fn dev_stops_in_order_when_its_terminal_closes() {
     dev.send(Signal::SIGHUP);
     dev.wait_for("stopping: what runs may finish");
     home.go();
-    let (code, said) = dev.ended();
-    assert_eq!(code, 0, "{said}");
+    let (code, output) = dev.ended();
+    assert_eq!(code, 0, "{output}");
     home.assert_nothing_runs();
     assert_eq!(home.state(&id), "completed");
 }

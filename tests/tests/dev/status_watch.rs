@@ -7,11 +7,11 @@ use serde_json::Value;
 use crate::harness::{Home, ROWLOCK};
 use crate::running_command::Dev;
 
-/// What begins a table anew in a terminal.
+/// Clears the terminal before a table is drawn again.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
 #[tokio::test]
-async fn elsewhere_a_table_follows_the_other_without_colours() {
+async fn without_a_terminal_tables_are_appended_without_colours() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let mut command = home.command(ROWLOCK, &["status", "--watch"]);
@@ -22,12 +22,12 @@ async fn elsewhere_a_table_follows_the_other_without_colours() {
         home.enqueue("ok");
     }
     watch.send(Signal::SIGINT);
-    let (_, said) = watch.ended();
-    assert!(said.starts_with("QUEUE") && !said.contains('\x1b'), "{said:?}");
+    let (_, output) = watch.ended();
+    assert!(output.starts_with("QUEUE") && !output.contains('\x1b'), "{output:?}");
 }
 
 #[tokio::test]
-async fn as_json_each_look_is_a_line() {
+async fn json_output_has_one_line_per_refresh() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let mut command = home.command(ROWLOCK, &["status", "--watch", "--output", "json"]);
@@ -43,10 +43,10 @@ async fn as_json_each_look_is_a_line() {
 }
 
 #[tokio::test]
-async fn in_a_terminal_the_table_stays_in_its_place() {
+async fn in_a_terminal_the_table_is_redrawn_in_place() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
-    // util-linux's `script` is the terminal.
+    // `script` of util-linux provides the terminal.
     let mut command = home.command("script", &["-qefc", &format!("{ROWLOCK} status --watch"), "/dev/null"]);
     command.env("ROWLOCK_DATABASE_URL", server::url(&test.name)).env("TERM", "xterm");
     let mut watch = Dev::spawn(command);

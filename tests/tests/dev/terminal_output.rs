@@ -1,4 +1,4 @@
-//! What producers, handlers and servers say reaches a terminal as something to read.
+//! Text of producers, handlers and servers is escaped for the terminal.
 
 use rowlock_queue::Outcome;
 use rowlock_tests::{TestDb, server};
@@ -6,10 +6,10 @@ use sqlx::{Executor, Row};
 
 use crate::harness::{Home, ROWLOCK, until};
 
-/// Clears a screen, turns the direction of writing, and is a control of eight bits.
+/// Clears the screen, reverses the writing direction, and has an 8-bit control character.
 const HOSTILE: &str = "\u{1b}[2J\u{202e}\u{9b}31m\u{7f}\r\nqueue     other";
 
-/// What no terminal shall get from us.
+/// Characters that must never reach a terminal.
 fn is_obeyed(letter: char) -> bool {
     (letter.is_control() && !matches!(letter, '\n' | '\t'))
         || matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -20,7 +20,7 @@ fn check(what: &str, shown: &str) {
     assert!(shown.contains(r"\u{1b}[2J\u{202e}\u{9b}31m\u{7f}"), "{what}: {shown:?}");
 }
 
-/// A dead task with all of it in its type and its error, and some in its payload.
+/// A dead task with all of these in its type and error, and some in its payload.
 async fn with_hostile() -> (TestDb, Home, String) {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
@@ -29,13 +29,13 @@ async fn with_hostile() -> (TestDb, Home, String) {
     let claimed = instance.claim(1).await;
     instance.settle(&claimed, &Outcome::Dead { error: HOSTILE.into() }).await;
     let literal = HOSTILE.replace('\r', "\\r").replace('\n', "\\n");
-    // Past what enqueueing refuses.
+    // Inserted directly, since enqueue refuses it.
     test.run(format!("update rowlock.task set type = E'{literal}', payload = E'\"\\u202e\\u007f\"'")).await;
     (test, home, id)
 }
 
 #[tokio::test]
-async fn every_command_shows_controls_instead_of_sending_them() {
+async fn every_command_escapes_control_characters() {
     let (_test, home, id) = with_hostile().await;
     let details = home.ok(&["task", &id]);
     check("task", &details);
@@ -50,9 +50,9 @@ async fn every_command_shows_controls_instead_of_sending_them() {
     assert!(programs.contains("\"payload\":\"\u{202e}\u{7f}\""), "byte for byte: {programs:?}");
 }
 
-/// Where a person reads JSON it is JSON with escapes.
+/// In a terminal the output is JSON with escapes.
 #[tokio::test]
-async fn json_at_a_terminal_means_the_same_and_shows_its_controls() {
+async fn json_in_a_terminal_escapes_control_characters() {
     let (test, home, id) = with_hostile().await;
     let words = format!("{ROWLOCK} task {id} --output json");
     let mut terminal = home.command("script", &["-qefc", &words, "/dev/null"]);
@@ -63,9 +63,9 @@ async fn json_at_a_terminal_means_the_same_and_shows_its_controls() {
     assert_eq!((&value["payload"], &value["type"]), (&"\u{202e}\u{7f}".into(), &HOSTILE.into()));
 }
 
-/// Before, numbers beyond 2⁵³ and double keys were others in the task that it makes.
+/// Before, numbers beyond 2⁵³ and duplicate keys changed in the copied task.
 #[tokio::test]
-async fn a_payload_goes_from_a_dead_task_to_a_new_one_as_it_was() {
+async fn a_payload_in_json_output_is_byte_for_byte_the_enqueued_one() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     for payload in [
@@ -75,14 +75,14 @@ async fn a_payload_goes_from_a_dead_task_to_a_new_one_as_it_was() {
         r#"{"id": 1970670598291982290}"#,
     ] {
         let id = home.ok(&["enqueue", "mail", "send", payload]);
-        let said = home.ok(&["task", &id, "--output", "json"]);
-        assert!(said.contains(&format!("\"payload\":{payload},")), "{said}");
-        assert!(said.contains(&format!("\"id\":\"{id}\"")), "{said}");
+        let printed = home.ok(&["task", &id, "--output", "json"]);
+        assert!(printed.contains(&format!("\"payload\":{payload},")), "{printed}");
+        assert!(printed.contains(&format!("\"id\":\"{id}\"")), "{printed}");
     }
 }
 
 #[tokio::test]
-async fn a_handler_of_dev_says_what_it_wants_as_any_program_does() {
+async fn a_handlers_output_reaches_the_terminal_unchanged() {
     let test = TestDb::empty().await;
     let home = Home::with_database(&server::url(&test.name));
     home.write("loud.py", "print('\\033[1mcoloured', flush=True)\nexec(open('handler.py').read())\n");
@@ -95,13 +95,13 @@ async fn a_handler_of_dev_says_what_it_wants_as_any_program_does() {
     dev.stop();
 }
 
-/// Before, one such task kept all others of the list, and itself, from being shown.
+/// Before, one such task made the whole list fail.
 #[tokio::test]
-async fn a_task_that_cannot_be_read_whole_is_shown_beside_the_others_and_says_why() {
+async fn a_partly_unreadable_task_is_listed_with_the_reason() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     let good = home.enqueue("ok");
-    // As far as new sessions see: `migrate` refuses such a database.
+    // Only new sessions see this encoding: `migrate` refuses such a database.
     let no_encoding = "update pg_database set encoding = pg_char_to_encoding('SQL_ASCII') where datname = ";
     test.run(format!("{no_encoding}'{}'", test.name)).await;
     // `café` as a client of LATIN1 writes it.

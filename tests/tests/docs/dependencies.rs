@@ -1,7 +1,7 @@
-//! The arrows of ARCHITECTURE.md and the rules of deny.toml, over what `cargo metadata` says.
+//! Checks the arrows of ARCHITECTURE.md and the rules of deny.toml against `cargo metadata`.
 //!
-//! `cargo deny check` does the same and more. Building it takes longer than all other tests together, so it is
-//! optional.
+//! `cargo deny check` does the same and more. Building it takes longer than all other tests together, so it
+//! is optional.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,16 +14,16 @@ const CHECKOUT: &str = "..";
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Where every dependency comes from.
+/// The only allowed source of dependencies.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// Crates that the arrows leave out: they may name every other one.
+/// Crates without arrows: they may depend on every other one.
 const NOT_DRAWN: [&str; 2] = ["rowlock-tests", "rowlock-bench"];
 
-/// What decides does no IO, and has neither clock nor chance.
+/// The plan does no IO and uses neither clock nor random numbers.
 const NOT_IN_PLAN: [&str; 5] = ["tokio", "sqlx", "hyper", "fastrand", "rand"];
 
-/// The arrows of ARCHITECTURE.md: which crates each crate names.
+/// The arrows of ARCHITECTURE.md: the crates each crate depends on.
 struct Arrows(BTreeMap<String, BTreeSet<String>>);
 
 impl Arrows {
@@ -57,7 +57,7 @@ impl Arrows {
         Self(arrows)
     }
 
-    /// What a crate reaches over one arrow or more.
+    /// The crates that a crate reaches over one or more arrows.
     fn reached_from<'a>(&'a self, name: &str) -> BTreeSet<&'a str> {
         let mut reached = BTreeSet::new();
         let mut left: Vec<&String> = self.0[name].iter().collect();
@@ -83,15 +83,15 @@ struct Packages {
 impl Packages {
     fn read() -> Self {
         let arguments = ["metadata", "--format-version", "1", "--locked", "--filter-platform", TARGET];
-        let said = Command::new(env!("CARGO")).args(arguments).current_dir(CHECKOUT).output().unwrap();
-        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-        let mut metadata: Value = serde_json::from_slice(&said.stdout).unwrap();
+        let printed = Command::new(env!("CARGO")).args(arguments).current_dir(CHECKOUT).output().unwrap();
+        assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+        let mut metadata: Value = serde_json::from_slice(&printed.stdout).unwrap();
         let Value::Array(all) = metadata["packages"].take() else { panic!("no packages") };
         let rules = std::fs::read_to_string(Path::new(CHECKOUT).join("deny.toml")).unwrap();
         Self { all, rules }
     }
 
-    /// What each package names in its `[dependencies]`, without those of its tests and build.
+    /// The `[dependencies]` of each package, without those of its tests and build.
     fn named(&self) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut named: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for package in &self.all {
@@ -106,20 +106,20 @@ impl Packages {
         package.flat_map(|package| package["dependencies"].as_array().into_iter().flatten())
     }
 
-    /// What a package names only for some feature.
+    /// The optional dependencies of a package.
     fn optional<'a>(&'a self, name: &'a str) -> BTreeSet<&'a str> {
         let optional = self.dependencies_of(name).filter(|dependency| dependency["optional"] == true);
         optional.map(|dependency| text(dependency, "name")).collect()
     }
 
-    /// The features that a package asks of each of ours.
+    /// The features that a package enables in each crate of the workspace.
     fn asked<'a>(&'a self, name: &'a str) -> Vec<&'a Vec<Value>> {
         let ours =
             self.dependencies_of(name).filter(|dependency| text(dependency, "name").starts_with("rowlock"));
         ours.filter_map(|dependency| dependency["features"].as_array()).collect()
     }
 
-    /// The texts in quotes of a rule's list.
+    /// The quoted strings of a rule's list.
     fn rule(&self, start: &str) -> Vec<&str> {
         let (_, rest) =
             self.rules.split_once(start).unwrap_or_else(|| panic!("{start:?} is not in deny.toml"));
@@ -138,7 +138,7 @@ fn dependencies(package: &Value) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn crates_name_those_that_the_arrows_point_to() {
+fn crates_depend_only_along_the_arrows() {
     let arrows = Arrows::read();
     let packages = Packages::read();
     for (name, named) in packages.named() {
@@ -156,7 +156,7 @@ fn crates_name_those_that_the_arrows_point_to() {
 }
 
 #[test]
-fn only_the_queue_talks_to_postgres_and_the_plan_to_nobody() {
+fn only_the_queue_uses_postgres_and_the_plan_does_no_io() {
     let packages = Packages::read();
     let named = packages.named();
     let may = packages.rule("{ name = \"sqlx\", wrappers = [");
@@ -165,7 +165,7 @@ fn only_the_queue_talks_to_postgres_and_the_plan_to_nobody() {
     assert!(others.is_empty(), "{others:?} name sqlx");
     assert!(!named.contains_key("openssl"), "rustls is enough");
 
-    // What a feature of ours brings is not there for who does not ask for it, and the plan does not.
+    // A feature's optional dependencies are absent unless a crate enables it, and the plan does not.
     let asked = packages.asked("rowlock-plan");
     assert!(asked.iter().all(|features| features.is_empty()), "{asked:?}");
     let optional = packages.optional("rowlock-crds");
@@ -195,7 +195,7 @@ fn every_dependency_comes_from_the_registry_under_an_allowed_licence() {
 }
 
 #[test]
-fn every_version_stands_in_the_root_manifest() {
+fn every_version_is_in_the_root_manifest() {
     for name in Arrows::read().0.keys() {
         let folder = name.strip_prefix("rowlock-").unwrap_or("cli");
         let path = Path::new(CHECKOUT).join(folder).join("Cargo.toml");

@@ -1,12 +1,16 @@
-//! The commands of README.md and docs/*.md, run as they stand, in order, in a clone; and the arrows of ARCHITECTURE.md.
+//! Runs the commands of README.md and docs/*.md unchanged, in order, in a clone; checks the arrows of
+//! ARCHITECTURE.md and the words of all text.
 //!
-//! What a block is, its tag says: `sh` and `sql` are run (`sh cluster` by the cluster tier), `output` is what the block before printed (`…` stands for
-//! anything), `yaml` is a manifest that is checked, `text` is none of these. A command that runs until Ctrl-C says so.
+//! The tag of a block says what it is: `sh` and `sql` are run (`sh cluster` by the cluster tier), `output` is
+//! the expected output of the block before (`…` matches anything), `yaml` is a manifest that is checked,
+//! `text` is ignored. A comment marks a command that runs until Ctrl-C.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod dependencies;
 mod named_tests;
 mod sandbox;
+mod states;
+mod words;
 
 use std::path::Path;
 
@@ -14,7 +18,7 @@ use rowlock_tests::doc_blocks::{Block, Kind, blocks};
 use sandbox::Sandbox;
 
 #[test]
-fn every_command_of_the_documentation_does_what_is_said() {
+fn every_command_in_the_documentation_works() {
     let sandbox = Sandbox::make();
     for page in pages(&sandbox.clone) {
         let blocks = blocks(&page, &std::fs::read_to_string(sandbox.clone.join(&page)).unwrap());
@@ -24,7 +28,7 @@ fn every_command_of_the_documentation_does_what_is_said() {
     sandbox.end();
 }
 
-/// README.md first: it makes what the others use.
+/// README.md comes first: it creates what the other pages use.
 fn pages(clone: &Path) -> Vec<String> {
     let docs = std::fs::read_dir(clone.join("docs")).unwrap();
     let paths = docs.map(|entry| entry.unwrap().path());

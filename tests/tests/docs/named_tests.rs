@@ -1,4 +1,4 @@
-//! The tests that docs/testing.md names are there.
+//! Every test that docs/testing.md names exists.
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -21,13 +21,13 @@ fn names_below(folder: &Path, names: &mut BTreeSet<String>) {
     }
 }
 
-/// `a::b::{c,d}` names a, b, c and d; `*` stands for whatever is there.
+/// `a::b::{c,d}` names a, b, c and d; `*` matches anything.
 fn parts(name: &str) -> impl Iterator<Item = &str> {
     name.split([':', '{', '}', ',']).map(str::trim).filter(|part| !part.is_empty() && !part.ends_with('*'))
 }
 
 #[test]
-fn every_test_that_the_page_names_is_there() {
+fn every_test_named_in_the_page_exists() {
     let root = rowlock_tests::checkout();
     let page = std::fs::read_to_string(root.join("docs/testing.md")).unwrap();
     let mut known = BTreeSet::new();

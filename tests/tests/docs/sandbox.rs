@@ -1,4 +1,4 @@
-//! A clone, a home, and a database with what a user has: a table of orders and a role of the shop's.
+//! A clone, a home folder, and a database like a user's: a table of orders and a role of the shop.
 
 use std::fmt::Write;
 use std::fs;
@@ -15,15 +15,15 @@ use rowlock_tests::doc_blocks::{Block, Kind, missing};
 
 const ROWLOCK: &str = env!("CARGO_BIN_EXE_rowlock-tests-guard");
 
-/// A line with this runs in a terminal of its own until the page's end.
+/// A command with this comment runs in a separate terminal until the end of the page.
 const UNTIL_CTRL_C: &str = "# until Ctrl-C";
 
-/// What `rowlock dev` says last when it starts.
+/// The last line that `rowlock dev` prints when it starts.
 const RUNS: &str = "metrics   http://";
 
-const PATIENCE: Duration = Duration::from_mins(2);
+const TIMEOUT: Duration = Duration::from_mins(2);
 
-/// What every page may use.
+/// Variables that every page may use.
 const SETTING: &str =
     "create table orders (id bigint primary key, total numeric not null); create role shop;";
 
@@ -36,7 +36,7 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     pub(crate) fn make() -> Self {
         let home = tempfile::Builder::new().prefix("rowlock-docs-").tempdir().unwrap();
-        // Where we are root, the server runs as another user, who has to enter.
+        // As root, the server runs as another user, who needs access to the folder.
         fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let clone = clone(home.path());
         let log = fs::File::create(home.path().join("base.log")).unwrap();
@@ -62,7 +62,7 @@ impl Sandbox {
         let since = Instant::now();
         let log = self.home.path().join("base.log");
         while !fs::read_to_string(&log).unwrap().contains(RUNS) {
-            assert!(since.elapsed() < PATIENCE, "{}", fs::read_to_string(&log).unwrap());
+            assert!(since.elapsed() < TIMEOUT, "{}", fs::read_to_string(&log).unwrap());
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -71,7 +71,7 @@ impl Sandbox {
         self.home.path().join("base/database-url").display().to_string()
     }
 
-    /// Runs the commands of a page in one shell, and compares what it shows of their output.
+    /// Runs the commands of a page in one shell and compares their output with the page's.
     pub(crate) fn run(&self, page: &str, blocks: &[Block]) {
         let outputs = self.home.path().join(page.replace('/', "-"));
         fs::create_dir(&outputs).unwrap();
@@ -81,7 +81,7 @@ impl Sandbox {
         bash.arg(&script).current_dir(&self.clone).stdin(Stdio::null());
         bash.env("HOME", self.home.path()).env("ROWLOCK_DATABASE_URL_FILE", self.url_file());
         bash.env_remove("ROWLOCK_DATABASE_URL").env("PROFILE", "dev").env("PYTHONDONTWRITEBYTECODE", "1");
-        // What cargo tells its tests would make it build `ring` anew.
+        // The variables that cargo sets for tests would make it build `ring` again.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CARGO")) {
             bash.env_remove(name);
         }
@@ -95,9 +95,9 @@ impl Sandbox {
         }
         bash.env("CARGO_TARGET_DIR", target());
         let done = bash.output().unwrap();
-        let said = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.success(), "{page} fails: {said}\n{}", last_output(&outputs));
-        // `None`: by commands that were not for us.
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "{page} fails: {errors}\n{}", last_output(&outputs));
+        // `None`: processes of other commands.
         let mut printed = None;
         for (number, block) in blocks.iter().enumerate() {
             match block.kind {
@@ -121,13 +121,13 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // Its guards end what it has started.
+        // Its guards end the processes it started.
         let _ = self.base.kill();
         let _ = self.base.wait();
     }
 }
 
-/// One script for all blocks: what one sets, the next ones see.
+/// One script for all blocks: later blocks see the variables of earlier ones.
 fn shell(blocks: &[Block], outputs: &Path) -> String {
     let mut script = String::from("set -eu -o pipefail\n");
     for (number, block) in blocks.iter().enumerate() {
@@ -150,12 +150,12 @@ fn shell(blocks: &[Block], outputs: &Path) -> String {
     script + "for running in $(jobs -p); do kill -INT \"$running\"; wait \"$running\"; done\n"
 }
 
-/// A command that runs until Ctrl-C goes on while the page does, once it has said that it runs.
+/// A command that runs until Ctrl-C continues during the page, after it has reported that it runs.
 fn in_background(text: &str, out: &str) -> String {
     let mut script = String::new();
     for line in text.lines() {
         if line.contains(UNTIL_CTRL_C) {
-            let tries = PATIENCE.as_secs() * 10;
+            let tries = TIMEOUT.as_secs() * 10;
             writeln!(script, "{} </dev/null &", line.replace(UNTIL_CTRL_C, "")).unwrap();
             writeln!(
                 script,
@@ -173,7 +173,7 @@ fn output(outputs: &Path, number: usize) -> PathBuf {
     outputs.join(format!("{number}.out"))
 }
 
-/// What the block that failed printed: the newest.
+/// The output of the failed block, the newest one.
 fn last_output(outputs: &Path) -> String {
     let files = fs::read_dir(outputs).unwrap().map(|entry| entry.unwrap().path());
     let number = |path: &PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();
@@ -181,14 +181,15 @@ fn last_output(outputs: &Path) -> String {
     last.map(|path| fs::read_to_string(path).unwrap()).unwrap_or_default()
 }
 
-/// The files of the checkout as they are, always at the same place: cargo then builds only what was edited.
+/// Copies the files of the checkout, always to the same path, so that cargo builds only what changed.
 fn clone(home: &Path) -> PathBuf {
     let checkout = rowlock_tests::checkout();
     let clone = home.join("clone");
     fs::create_dir(&clone).unwrap();
-    // Without git, or where it does not trust the checkout's owner: whatever is there but what was built.
+    // Without git, or if it does not trust the checkout's owner: all files except build output.
     let list = "if git ls-files >/dev/null 2>&1; then git ls-files -z --cached --others --exclude-standard; \
-                else find . \\( -name target -o -name .git -o -name .rowlock \\) -prune -o -type f -print0; fi";
+                else find . \\( -name target -o -name .git -o -name .rowlock \\) -prune -o -type f -print0; \
+                fi";
     let copy = format!("({list}) | xargs -0 ls -d 2>/dev/null | tar -c -T - | tar -x -C \"$0\"");
     let done = Command::new("bash").args(["-c", &copy]).arg(&clone).current_dir(checkout).output().unwrap();
     assert!(done.status.success(), "{done:?}");
@@ -196,7 +197,7 @@ fn clone(home: &Path) -> PathBuf {
     clone
 }
 
-/// Where this test was built.
+/// The target folder of this test.
 fn target() -> PathBuf {
     Path::new(ROWLOCK).ancestors().nth(2).unwrap().to_owned()
 }

@@ -1,4 +1,4 @@
-//! Workers in use never exceed the queue's total, whoever joins, leaves or is lost (R7).
+//! Slots in use never exceed the queue's total while instances join, leave and crash (R7).
 
 use std::{
     sync::{
@@ -15,7 +15,8 @@ use sqlx::PgPool;
 const TOTAL: u32 = 20;
 const FEWER: u32 = 5;
 
-/// An instance that wants 8 workers for some heartbeats and then leaves or is lost. Counts what it uses; checks that it may.
+/// An instance that wants 8 slots for some heartbeats and then leaves or crashes. Counts the slots in use and
+/// checks the total.
 async fn live(db: &Db, pool: &PgPool, heartbeats: usize, lost: bool, in_use: &AtomicI64) {
     let instance = TestInstance::join(db, "a").await;
     let (mut workers, mut number) = (0, 0);
@@ -25,7 +26,7 @@ async fn live(db: &Db, pool: &PgPool, heartbeats: usize, lost: bool, in_use: &At
         let answer = heartbeat(db, &says).await.unwrap();
         let more = i64::from(answer.slots) - i64::from(workers);
         let now = in_use.fetch_add(more, Ordering::SeqCst) + more;
-        assert!(now <= i64::from(TOTAL) || more <= 0, "{now} workers in use");
+        assert!(now <= i64::from(TOTAL) || more <= 0, "{now} slots in use");
         (workers, number) = (answer.slots, answer.allocation);
         tokio::time::sleep(Duration::from_millis(fastrand::u64(0..10))).await;
     }
@@ -42,7 +43,7 @@ async fn live(db: &Db, pool: &PgPool, heartbeats: usize, lost: bool, in_use: &At
 }
 
 #[tokio::test]
-async fn workers_in_use_never_exceed_the_total() {
+async fn slots_in_use_never_exceed_the_total() {
     let test = TestDb::new().await;
     let in_use = Arc::new(AtomicI64::new(0));
     let end = Instant::now() + Duration::from_secs(4);
@@ -71,7 +72,7 @@ async fn workers_in_use_never_exceed_the_total() {
 }
 
 #[tokio::test]
-async fn a_smaller_total_is_given_back_and_a_larger_one_handed_out() {
+async fn a_smaller_total_takes_slots_back_and_a_larger_one_allocates_them() {
     let test = TestDb::new().await;
     let instances = [test.instance("a").await, test.instance("b").await];
     let mut holding = [(0, 0); 2];
@@ -79,7 +80,7 @@ async fn a_smaller_total_is_given_back_and_a_larger_one_handed_out() {
         let changed = rowlock_queue::Declaration { total_workers: total, generation, ..declaration("mail") };
         declare(&test.db, &changed).await.unwrap();
         let mut heartbeats = 0;
-        // Fair to one worker, and all of them handed out.
+        // Shares differ by at most one slot, and all slots are allocated.
         while holding[0].0 + holding[1].0 != total || 1 < holding[0].0.abs_diff(holding[1].0) {
             for (instance, held) in instances.iter().zip(&mut holding) {
                 let says = Heartbeat {

@@ -1,36 +1,37 @@
-//! One row that fails whatever is done with it keeps no other one waiting.
+//! A row on which every operation fails delays no other row.
 
 use std::time::Duration;
 
 use rowlock_queue::{EnqueueOptions, InstanceId, Maintainer, Outcome, maintain_partitions};
 use rowlock_tests::TestDb;
 
-/// Nothing may be written of that task there: as if its row were damaged.
+/// Makes writes of that task to the table fail, as if its row were damaged.
 async fn refuse(test: &TestDb, table: &str, is_bad: &str) {
     test.run(format!(
         "create function public.refuse_{table}() returns trigger language plpgsql as $$ begin
            if {is_bad} then raise 'this row is bad'; end if; return new; end $$;
-         create trigger refuse before insert on rowlock.{table} for each row execute function public.refuse_{table}()"
+         create trigger refuse before insert on rowlock.{table} for each row \
+         execute function public.refuse_{table}()"
     ))
     .await;
 }
 
 #[tokio::test]
-async fn a_due_task_that_cannot_be_moved_keeps_no_other_one_waiting() {
+async fn a_due_task_that_cannot_be_moved_delays_no_other() {
     let test = TestDb::new().await;
     let soon = EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
     let bad = test.enqueue_with(&soon).await;
     let good = test.enqueue_with(&soon).await;
     refuse(&test, "ready", &format!("{bad} >= new.id and {bad} < new.id + new.n")).await;
-    // Before, none was moved, no instance was rescued, and nothing was cleaned, for ever.
+    // Before, no task was moved, no instance rescued and no partition dropped from then on.
     Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     assert_eq!(test.state(good).await.as_deref(), Some("available"));
-    assert_eq!(test.state(bad).await.as_deref(), Some("retryable"), "it waits for another try");
+    assert_eq!(test.state(bad).await.as_deref(), Some("retryable"), "it waits for another attempt");
 }
 
-/// Before, one such task kept every dead one of its queue from another try.
+/// Before, one such task prevented the retry of all dead tasks of its queue.
 #[tokio::test]
-async fn a_dead_task_that_cannot_be_moved_keeps_no_other_one_dead() {
+async fn a_dead_task_that_cannot_be_retried_blocks_no_other() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2).await;
     let mut instance = test.instance("a").await;
@@ -39,11 +40,11 @@ async fn a_dead_task_that_cannot_be_moved_keeps_no_other_one_dead() {
     refuse(&test, "ready", &format!("{0} >= new.id and {0} < new.id + new.n", ids[0])).await;
     assert_eq!(rowlock_queue::retry_all_dead(&test.db, "mail").await.unwrap(), 2);
     assert_eq!(test.state(ids[1]).await.as_deref(), Some("available"));
-    assert_eq!(test.state(ids[0]).await.as_deref(), Some("retryable"), "it waits for another try");
+    assert_eq!(test.state(ids[0]).await.as_deref(), Some("retryable"), "it waits for another attempt");
 }
 
 #[tokio::test]
-async fn an_instance_that_cannot_be_rescued_keeps_no_other_one_from_it() {
+async fn an_instance_that_cannot_be_rescued_blocks_no_other_rescue() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2).await;
     let mut gone = Vec::new();
@@ -70,18 +71,19 @@ async fn an_instance_that_cannot_be_rescued_keeps_no_other_one_from_it() {
 }
 
 #[tokio::test]
-async fn a_partition_that_somebody_uses_keeps_no_other_one() {
+async fn a_partition_in_use_does_not_keep_others_from_being_dropped() {
     let test = TestDb::new().await;
     for days in [4, 6] {
         test.run(format!(
-            "select rowlock.make_partition('heartbeat', date_trunc('hour', now()) - interval '{days} days', date_trunc('hour', now()) - interval '{days} days' + interval '6 hours')"
+            "select rowlock.make_partition('heartbeat', date_trunc('hour', now()) - interval '{days} days', \
+                date_trunc('hour', now()) - interval '{days} days' + interval '6 hours')"
         ))
         .await;
     }
     let oldest = "select (array_agg(part order by hi))[1] from rowlock.partitions_of('heartbeat')";
     let old = test.one::<String>(oldest).await;
     test.run(format!("create view public.mine as select * from rowlock.{old}")).await;
-    // Before, this one stopped all that came after it, and tasks.
+    // Before, this one stopped the cleaning of all partitions after it, and of tasks.
     maintain_partitions(&test.db).await.unwrap_err();
     assert_eq!(
         test.one::<i64>(

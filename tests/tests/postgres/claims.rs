@@ -1,4 +1,4 @@
-//! What a claim takes, touches and says (R2, R17, R18).
+//! What a claim takes, which rows it touches, and what it reports (R2, R17, R18).
 
 use std::collections::BTreeSet;
 
@@ -15,8 +15,9 @@ async fn a_claim_rewrites_only_the_ranges_it_takes_from() {
     test.run("create table before as select k, ctid as place from rowlock.ready").await;
     let claimed = instance.claim(200).await;
     assert_eq!(claimed.tasks.len(), 200, "neither more nor less than wanted");
-    assert_eq!(claimed.tasks[0].id, urgent, "the urgent one first");
-    let moved = "select count(*) from before b where not exists (select 1 from rowlock.ready r where r.k = b.k and r.ctid = b.place)";
+    assert_eq!(claimed.tasks[0].id, urgent, "the task of the highest priority first");
+    let moved = "select count(*) from before b where not exists (select 1 from rowlock.ready r \
+        where r.k = b.k and r.ctid = b.place)";
     assert!(test.one::<i64>(moved).await <= 3, "the single, one whole range, one in part");
     let part =
         "select count(*) from rowlock.ready r where not exists (select 1 from before b where b.k = r.k)";
@@ -44,20 +45,20 @@ async fn ids_come_in_the_order_of_the_payloads() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2000).await;
     let mut instance = test.instance("a").await;
-    let mut bodies = Vec::new();
+    let mut payloads = Vec::new();
     for _ in 0..2 {
         let claimed = instance.claim(1000).await;
-        bodies.extend(fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap());
+        payloads.extend(fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap());
     }
-    assert_eq!(bodies.len(), 2000);
-    for body in bodies {
+    assert_eq!(payloads.len(), 2000);
+    for body in payloads {
         let place = ids.iter().position(|id| *id == body.id).unwrap();
         assert_eq!(body.payload, format!("{{\"i\":{place}}}"));
     }
 }
 
 #[tokio::test]
-async fn a_claim_that_others_hold_up_says_so() {
+async fn a_claim_blocked_by_other_sessions_reports_contention() {
     let test = TestDb::new().await;
     test.enqueue_many(128).await;
     let mut instance = test.instance("a").await;
@@ -67,13 +68,13 @@ async fn a_claim_that_others_hold_up_says_so() {
     assert!(claimed.contended && claimed.tasks.is_empty());
     other.execute("rollback").await.unwrap();
     let claimed = instance.claim(200).await;
-    assert!(!claimed.contended, "there is no more, but nobody is in the way");
+    assert!(!claimed.contended, "there is no more, but no other session blocks it");
     assert_eq!(claimed.tasks.len(), 128);
     assert!(!instance.claim(1).await.contended, "an empty queue is not contended");
 }
 
 #[tokio::test]
-async fn concurrent_claims_share_nothing_and_leave_nothing() {
+async fn concurrent_claims_take_each_task_exactly_once() {
     let test = TestDb::new().await;
     let all = test.enqueue_many(3000).await;
     let instances = futures_util::future::join_all((0..6).map(|i| {
@@ -99,7 +100,7 @@ async fn concurrent_claims_share_nothing_and_leave_nothing() {
 }
 
 #[tokio::test]
-async fn bodies_are_read_without_touching_other_partitions() {
+async fn payloads_are_read_without_touching_other_partitions() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let token = test.instance("a").await.claim(1).await.token.unwrap();
@@ -112,12 +113,12 @@ async fn bodies_are_read_without_touching_other_partitions() {
     let mut session = test.session().await;
     let lock = format!("begin; lock table {other} in access exclusive mode");
     session.execute(sqlx::AssertSqlSafe(lock)).await.unwrap();
-    let bodies = fetch(&test.db, token, &[id]).await.unwrap();
-    assert_eq!(bodies.len(), 1, "would wait for the lock otherwise");
+    let payloads = fetch(&test.db, token, &[id]).await.unwrap();
+    assert_eq!(payloads.len(), 1, "would wait for the lock otherwise");
 }
 
 #[tokio::test]
-async fn an_urgent_task_overtakes_and_equals_keep_their_order() {
+async fn a_higher_priority_overtakes_and_equal_priorities_keep_their_order() {
     let test = TestDb::new().await;
     let with = |priority| EnqueueOptions { priority: Some(priority), ..Default::default() };
     for priority in [3, 1, 2, 0] {
@@ -129,7 +130,7 @@ async fn an_urgent_task_overtakes_and_equals_keep_their_order() {
 }
 
 #[tokio::test]
-async fn a_paused_queue_and_a_draining_instance_get_nothing() {
+async fn a_paused_queue_and_a_draining_instance_claim_nothing() {
     let test = TestDb::new().await;
     test.enqueue_many(10).await;
     let mut instance = test.instance("a").await;

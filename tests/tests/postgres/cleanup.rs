@@ -1,4 +1,4 @@
-//! What maintainers do beside the tasks.
+//! Maintenance apart from moving and rescuing tasks.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rowlock_tests::TestDb;
 use sqlx::{Executor, Row};
 
 #[tokio::test]
-async fn a_request_to_cancel_what_completes_first_leaves_nothing_behind() {
+async fn a_cancel_request_for_a_task_that_completes_first_is_removed() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -18,11 +18,11 @@ async fn a_request_to_cancel_what_completes_first_leaves_nothing_behind() {
         sqlx::query("select count(*) from rowlock.cancel_request").fetch_one(&test.pool).await.unwrap();
     assert_eq!(left.get::<i64, _>(0), 0);
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
-    assert_eq!(details.state, "completed", "it was done before anybody stopped it");
+    assert_eq!(details.state, "completed", "it completed before the cancel request was seen");
 }
 
 #[tokio::test]
-async fn a_maintainer_knows_for_how_long_partitions_are_made() {
+async fn maintenance_reports_until_when_partitions_exist() {
     let test = TestDb::new().await;
     let report = Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     let partitions = report.partitions.unwrap();
@@ -30,15 +30,15 @@ async fn a_maintainer_knows_for_how_long_partitions_are_made() {
 }
 
 #[tokio::test]
-async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_retried_task() {
+async fn a_cancel_request_for_the_last_attempt_does_not_cancel_the_retried_task() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
     let claimed = instance.claim(1).await;
-    let mut person = test.session().await;
-    person.execute(sqlx::AssertSqlSafe(format!("begin; select rowlock.cancel({id})"))).await.unwrap();
+    let mut session = test.session().await;
+    session.execute(sqlx::AssertSqlSafe(format!("begin; select rowlock.cancel({id})"))).await.unwrap();
     instance.settle(&claimed, &Outcome::Dead { error: "no".into() }).await;
-    person.execute("commit").await.unwrap();
+    session.execute("commit").await.unwrap();
     assert_eq!(retry(&test.db, &[id]).await.unwrap(), 1);
     let claimed = instance.claim(1).await;
     assert!(instance.heartbeat(1, 1).await.cancelled.is_empty());
@@ -47,17 +47,17 @@ async fn a_request_that_crossed_the_last_attempt_does_not_cancel_the_retried_tas
 }
 
 #[tokio::test]
-async fn a_request_that_crossed_a_retry_still_cancels() {
+async fn a_cancel_request_during_a_retry_still_cancels() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
     let claimed = instance.claim(1).await;
-    // Holds the settlement up after its first look at the requests.
+    // Delays the settlement after it has first read the cancel requests.
     let mut holds = test.session().await;
     holds.execute("begin; select 1 from rowlock.lease for update").await.unwrap();
     let retry = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
     let (settled, ()) = tokio::join!(instance.settle(&claimed, &retry), async {
-        test.until_somebody_waits().await;
+        test.until_lock_wait().await;
         assert_eq!(cancel(&test.db, id).await.unwrap(), Cancelled::Requested);
         holds.execute("commit").await.unwrap();
     });
@@ -67,36 +67,45 @@ async fn a_request_that_crossed_a_retry_still_cancels() {
     assert_eq!(details.state, "cancelled");
 }
 
-/// As if nobody had maintained it for two months.
+/// Ages the database, as if no maintenance had run for two months.
 const ASLEEP: &str = "do $$
 declare r record; long interval := '60 days'; hi timestamptz := date_trunc('hour', now()) - long; child text;
 begin
-  for r in select c.relname part, b.relname parent from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class b on b.oid = i.inhparent
+  for r in select c.relname part, b.relname parent from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+  join pg_class b on b.oid = i.inhparent
       where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' loop
     execute format('drop table rowlock.%I', r.part);
     child := format('%s_%s', r.parent, extract(epoch from hi)::bigint);
     continue when to_regclass('rowlock.' || child) is not null;
-    execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, r.parent);
+    execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', \
+    child, r.parent);
     execute case r.parent when 'task' then
-      format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child, rowlock.id_at(hi - long), rowlock.id_at(hi))
-      else format('alter table rowlock.%I attach partition rowlock.%I for values from (%L) to (%L)', r.parent, child, hi - long, hi) end;
+      format('alter table rowlock.task attach partition rowlock.%I for values \
+      from (%s) to (%s)', child, rowlock.id_at(hi - long), rowlock.id_at(hi))
+      else format('alter table rowlock.%I attach partition rowlock.%I for values \
+      from (%L) to (%L)', r.parent, child, hi - long, hi) end;
   end loop;
 end $$";
 
 #[tokio::test]
-async fn a_database_that_slept_for_months_is_ready_after_one_pass() {
+async fn a_database_unused_for_months_is_ready_after_one_pass() {
     let test = TestDb::new().await;
     test.run(ASLEEP).await;
     assert!(sqlx::query("select rowlock.enqueue('mail', 'send', '{}')").execute(&test.pool).await.is_err());
     let hours = rowlock_queue::extend_partitions(&test.db).await.unwrap().unwrap();
     assert!(hours >= 72.0, "{hours}");
-    let tables: i64 = test.one("select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass").await;
+    let tables: i64 = test
+        .one(
+            "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+        where i.inhparent = 'rowlock.task'::regclass",
+        )
+        .await;
     assert!(tables < 30, "{tables} partitions");
     test.enqueue().await;
 }
 
 #[tokio::test]
-async fn a_queue_that_somebody_deleted_takes_no_running_task_with_it() {
+async fn deleting_a_queue_row_by_hand_loses_no_running_task() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(3).await;
     let mut instance = test.instance("a").await;
@@ -114,11 +123,12 @@ async fn a_queue_that_somebody_deleted_takes_no_running_task_with_it() {
 }
 
 #[tokio::test]
-async fn an_instance_joins_after_everybody_was_away_for_longer_than_partitions_last() {
+async fn an_instance_can_join_after_all_partitions_have_ended() {
     let test = TestDb::new().await;
     test.run(
         "do $$ declare p regclass; begin
-           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.heartbeat'::regclass loop
+           for p in select inhrelid::regclass from pg_inherits \
+           where inhparent = 'rowlock.heartbeat'::regclass loop
              execute format('alter table rowlock.heartbeat detach partition %s', p);
              execute format('drop table %s', p);
            end loop;
@@ -129,18 +139,18 @@ async fn an_instance_joins_after_everybody_was_away_for_longer_than_partitions_l
 }
 
 #[tokio::test]
-async fn where_nothing_is_available_nothing_has_waited() {
+async fn without_available_tasks_the_waiting_time_is_zero() {
     let test = TestDb::new().await;
     let stats = rowlock_queue::queue_stats(&test.db).await.unwrap();
     assert_eq!((stats[0].available, stats[0].oldest_available_seconds), (0, None));
 }
 
-/// Makes what is ready two hours older.
+/// Makes the available tasks two hours older.
 const OLDER: &str = "update rowlock.task set id = id - (7200::bigint << 31);
   update rowlock.ready set id = id - (7200::bigint << 31), since = since - 7200";
 
 #[tokio::test]
-async fn a_task_has_waited_since_it_became_available_not_since_it_was_enqueued() {
+async fn waiting_time_counts_from_when_a_task_became_available() {
     let test = TestDb::new().await;
     let waited = async || {
         let stats = rowlock_queue::queue_stats(&test.db).await.unwrap();

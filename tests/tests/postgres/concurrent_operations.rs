@@ -1,16 +1,18 @@
-//! Where two operations meet: partitions and producers, grants and declarations, pages and receipts.
+//! Operations that run at the same time: partitions and producers, grants and declarations, pages and
+//! receipts.
 
 use rowlock_queue::{CLAIM_MAX, Db, EnqueueOptions, Error, declare, enqueue};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{AssertSqlSafe, Executor, Row};
 
-/// No partition of tasks is left, as after days in which nobody made any.
+/// Drops all task partitions, as if none had been made for days.
 const USED_UP: &str = "do $$ declare p regclass; begin
-     for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
+     for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop \
+     execute format('drop table %s', p); end loop;
    end $$; update rowlock.queue set partitions_until = 1";
 
-/// Before this was mended, the producer dropped the partition that another session had made, with its tasks: its
-/// snapshot was older and saw none of them.
+/// Before, the producer dropped the partition that another session had made, with its tasks:
+/// its snapshot was older and saw none of them.
 #[tokio::test]
 async fn a_producer_with_an_old_snapshot_drops_no_partition() {
     let test = TestDb::new().await;
@@ -18,7 +20,7 @@ async fn a_producer_with_an_old_snapshot_drops_no_partition() {
     test.run(USED_UP).await;
     let mut late = test.session().await;
     late.execute("begin isolation level repeatable read; select count(*) from rowlock.task").await.unwrap();
-    // It keeps the rows of queues, as a declaration does that changes nothing.
+    // It locks the rows of queues, as a declaration that changes nothing does.
     let mut declares = test.session().await;
     declares.execute("begin; select 1 from rowlock.queue for update").await.unwrap();
     let id = test.enqueue().await;
@@ -29,19 +31,27 @@ async fn a_producer_with_an_old_snapshot_drops_no_partition() {
     assert_eq!(test.state(id).await.as_deref(), Some("available"));
 }
 
-/// Before, errors of kept tasks could not be moved, and nothing was cleaned any more (R9).
+/// Before, errors of kept tasks could not be moved, and cleaning stopped (R9).
 #[tokio::test]
-async fn errors_are_moved_beside_a_publication_of_all_tables() {
+async fn errors_are_moved_with_a_publication_for_all_tables() {
     let test = TestDb::new().await;
     test.run("create publication everything for all tables").await;
-    let failures: String = test.one("select inhrelid::regclass::text from pg_inherits where inhparent = 'rowlock.task_error'::regclass limit 1").await;
-    test.run(format!("insert into rowlock.task_error (id, attempt, error) values (1, 1, 'no'); delete from {failures}; delete from rowlock.task_error"))
+    let failures: String = test
+        .one(
+            "select inhrelid::regclass::text from pg_inherits \
+        where inhparent = 'rowlock.task_error'::regclass limit 1",
+        )
         .await;
+    test.run(format!(
+        "insert into rowlock.task_error (id, attempt, error) values (1, 1, 'no'); delete \
+        from {failures}; delete from rowlock.task_error"
+    ))
+    .await;
 }
 
-/// Before, a worker of one queue handed back what another one's instance held, or kept it from claiming.
+/// Before, a worker of one queue could release what an instance of another queue held, or block its claims.
 #[tokio::test]
-async fn a_worker_of_one_queue_reaches_no_instance_of_another() {
+async fn a_worker_of_one_queue_cannot_act_on_instances_of_another() {
     let test = TestDb::new().await;
     declare(&test.db, &declaration("other")).await.unwrap();
     let foreign = Db::connect(&test.login("narrow", "'worker', array['other']").await).await.unwrap();
@@ -61,7 +71,7 @@ async fn a_worker_of_one_queue_reaches_no_instance_of_another() {
     assert!(matches!(&awaited, Err(Error::Refused { code, .. }) if code == "RL011"), "{awaited:?}");
 }
 
-/// Before, a grant for no queue was one for all.
+/// Before, a grant for an empty list of queues was a grant for all queues.
 #[tokio::test]
 async fn a_grant_for_no_queue_is_refused() {
     let test = TestDb::new().await;
@@ -75,9 +85,9 @@ async fn a_grant_for_no_queue_is_refused() {
     assert!(other.is_err(), "{other:?}");
 }
 
-/// Before, the grant did not see the queue, which then was open to whoever had rights for another one.
+/// Before, the grant did not see the queue, and users with permissions on other queues could use it.
 #[tokio::test]
-async fn a_queue_that_is_declared_beside_a_grant_is_restricted() {
+async fn a_queue_declared_during_a_grant_is_restricted() {
     let test = TestDb::new().await;
     let producer = test.login("narrow", "").await;
     let mut owner = test.session().await;
@@ -88,7 +98,7 @@ async fn a_queue_that_is_declared_beside_a_grant_is_restricted() {
         let db = test.db.clone();
         tokio::spawn(async move { declare(&db, &declaration("secret")).await })
     };
-    test.until_somebody_waits().await;
+    test.until_lock_wait().await;
     owner.execute("commit").await.unwrap();
     declares.await.unwrap().unwrap();
     let producer = Db::connect(&producer).await.unwrap();
@@ -98,7 +108,7 @@ async fn a_queue_that_is_declared_beside_a_grant_is_restricted() {
 
 /// Before, a second page of tasks that were cancelled in one transaction was empty.
 #[tokio::test]
-async fn pages_of_what_was_cancelled_at_once_go_on() {
+async fn tasks_cancelled_together_are_paged_without_a_gap() {
     let test = TestDb::new().await;
     let ids: Vec<i64> = test.enqueue_many(50).await.iter().map(|id| id.0).collect();
     sqlx::query("select rowlock.cancel_all($1)").bind(&ids).execute(&test.pool).await.unwrap();
@@ -114,9 +124,9 @@ async fn pages_of_what_was_cancelled_at_once_go_on() {
     assert_eq!(seen, ids);
 }
 
-/// Before, tasks that the transaction gave to another queue counted for this one.
+/// Before, tasks that the transaction enqueued in another queue counted for this one.
 #[tokio::test]
-async fn a_transaction_fills_only_the_queue_that_it_fills() {
+async fn a_large_transaction_fills_only_its_own_queue() {
     let test = TestDb::new().await;
     declare(&test.db, &rowlock_queue::Declaration { backlog_limit: 10, ..declaration("small") })
         .await
@@ -128,12 +138,19 @@ async fn a_transaction_fills_only_the_queue_that_it_fills() {
         .execute(AssertSqlSafe(format!("begin; {many}; {one}; {many}; {one}; {many}; {one}; commit")))
         .await
         .unwrap();
-    assert_eq!(test.one::<i64>("select count(*) from rowlock.ready r join rowlock.queue q on q.id = r.queue where q.name = 'small'").await, 3);
+    assert_eq!(
+        test.one::<i64>(
+            "select count(*) from rowlock.ready r join rowlock.queue q on q.id = r.queue \
+        where q.name = 'small'"
+        )
+        .await,
+        3
+    );
 }
 
-/// Before, a role of the same name inherited what one that was dropped could do.
+/// Before, a new role inherited the permissions of a dropped role of the same name.
 #[tokio::test]
-async fn a_role_that_is_gone_leaves_no_rights_behind() {
+async fn a_dropped_role_leaves_no_permissions() {
     let test = TestDb::new().await;
     test.login("brief", "'producer', array['mail']").await;
     let role = format!("brief_{}", test.name);
@@ -151,9 +168,10 @@ async fn a_role_that_is_gone_leaves_no_rights_behind() {
     assert!(refused.is_err(), "{refused:?}");
 }
 
-/// Before, each claim of a part of a range left an entry behind in every index, at the very place where claims begin.
+/// Before, each claim of part of a range left an entry behind in every index, exactly where claims start
+/// reading.
 #[tokio::test]
-async fn a_claim_of_a_part_changes_no_index() {
+async fn a_claim_of_part_of_a_range_updates_no_index() {
     let test = TestDb::new().await;
     test.enqueue_many(100).await;
     let instance = test.instance("a").await;
@@ -166,7 +184,8 @@ async fn a_claim_of_a_part_changes_no_index() {
         );
         session.execute(AssertSqlSafe(claim)).await.unwrap();
     }
-    let asked = "select pg_stat_get_xact_tuples_updated(c), pg_stat_get_xact_tuples_hot_updated(c) from (select 'rowlock.ready'::regclass) x(c)";
+    let asked = "select pg_stat_get_xact_tuples_updated(c), pg_stat_get_xact_tuples_hot_updated(c) \
+        from (select 'rowlock.ready'::regclass) x(c)";
     let row = session.fetch_one(asked).await.unwrap();
     assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (3, 3));
 }

@@ -1,4 +1,4 @@
-//! What an instance does with its two connections.
+//! How an instance uses its two connections.
 
 use std::{
     sync::{
@@ -18,14 +18,14 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Holds up who inserts or deletes a lease, and who looks for what is due; heartbeats do neither.
+/// Blocks inserts and deletes of leases and the search for due tasks; heartbeats do neither.
 const HOLD_UP: &str =
     "begin; lock table rowlock.lease in share mode; lock table rowlock.delayed in access exclusive mode";
 
-/// Whether so many tasks are done.
+/// Whether `n` tasks are done.
 const DONE: &str = "select coalesce(sum((select sum(n) from unnest(ns) n)), 0) = $ from rowlock.receipt";
 
-/// Over the lease, and longer than any statement that was sent before.
+/// Longer than a lease, and longer than the timeout of any statement sent before.
 const HELD: Duration = LEASE_DURATION.saturating_add(Duration::from_secs(5));
 
 fn start(connect: Connect, stop: &Shutdown) -> JoinHandle<Result<ExitReason, rowlock_worker::WorkerError>> {
@@ -45,7 +45,7 @@ async fn until(test: &TestDb, what: &str, query: &str) {
 }
 
 #[tokio::test]
-async fn an_instance_keeps_sending_heartbeats_while_its_other_statements_hang_for_longer_than_a_lease() {
+async fn heartbeats_continue_while_other_statements_hang_for_longer_than_a_lease() {
     let test = TestDb::new().await;
     let stop = Shutdown::new();
     let connect = Connect { max_connections: 2, application_name: "held up".into(), ..test.connect() };
@@ -60,9 +60,10 @@ async fn an_instance_keeps_sending_heartbeats_while_its_other_statements_hang_fo
     tokio::time::sleep(HELD).await;
     let sent = test.one::<i64>(heartbeats).await - before;
     assert!(HELD.as_secs() / 2 < sent.unsigned_abs(), "{sent} heartbeats in {HELD:?}");
-    let backends = "select count(*) from pg_stat_activity where application_name = 'held up' and datname = current_database()";
+    let backends = "select count(*) from pg_stat_activity where application_name = 'held up' \
+        and datname = current_database()";
     let held: i64 = test.one(backends).await;
-    assert!(held <= 3, "{held} connections: what was given up goes on waiting");
+    assert!(held <= 3, "{held} connections: abandoned connections stay open");
     let lives = "select count(*) = 1 from rowlock.instance where ended_at is null";
     assert!(!instance.is_finished() && test.one::<bool>(lives).await, "it was fenced");
     hold_up.execute("rollback").await.unwrap();
@@ -70,11 +71,15 @@ async fn an_instance_keeps_sending_heartbeats_while_its_other_statements_hang_fo
     stop.drain();
     assert_eq!(instance.await.unwrap().unwrap(), ExitReason::Drained);
     assert_eq!(test.audited().await, (101, 0, 0, 0));
-    assert_eq!(test.one::<i64>("select count(*) from rowlock.instance").await, 1, "the same all the time");
+    assert_eq!(
+        test.one::<i64>("select count(*) from rowlock.instance").await,
+        1,
+        "the same instance the whole time"
+    );
 }
 
 #[tokio::test]
-async fn an_instance_keeps_to_two_connections_and_to_one_where_it_may_not_have_more() {
+async fn an_instance_uses_two_connections_or_one_if_no_more_are_allowed() {
     for most in [2, 1] {
         let test = TestDb::new().await;
         let stop = Shutdown::new();
@@ -84,7 +89,8 @@ async fn an_instance_keeps_to_two_connections_and_to_one_where_it_may_not_have_m
         test.enqueue_many(500).await;
         until(&test, "all are done", &DONE.replace('$', "500")).await;
         let count = format!(
-            "select count(*) from pg_stat_activity where application_name = '{name}' and datname = current_database()"
+            "select count(*) from pg_stat_activity where application_name = '{name}' \
+                and datname = current_database()"
         );
         assert!(test.one::<i64>(count).await <= i64::from(most));
         stop.drain();
@@ -93,16 +99,18 @@ async fn an_instance_keeps_to_two_connections_and_to_one_where_it_may_not_have_m
 }
 
 #[tokio::test]
-async fn a_connection_that_was_lost_is_opened_anew_and_no_task_with_it() {
+async fn a_lost_connection_is_reopened_and_no_task_is_lost() {
     let test = TestDb::new().await;
     let stop = Shutdown::new();
     let instance =
         start(Connect { max_connections: 2, application_name: "cut".into(), ..test.connect() }, &stop);
-    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cut' and datname = current_database()";
+    let cut = "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'cut' \
+        and datname = current_database()";
     for round in 1..=3 {
         test.enqueue_many(20).await;
         until(&test, "all are done", &DONE.replace('$', &(20 * round).to_string())).await;
-        let listens = "select count(*) = 1 from pg_stat_activity where application_name = 'cut' and datname = current_database() and query like '%rowlock.heartbeat%'";
+        let listens = "select count(*) = 1 from pg_stat_activity where application_name = 'cut' \
+            and datname = current_database() and query like '%rowlock.heartbeat%'";
         until(&test, "it sends heartbeats on a connection of its own", listens).await;
         test.run(cut).await;
     }
@@ -111,7 +119,7 @@ async fn a_connection_that_was_lost_is_opened_anew_and_no_task_with_it() {
     assert_eq!(test.audited().await, (60, 0, 0, 0));
 }
 
-/// Passes on what is said, and counts how often the client said something.
+/// Forwards both directions and counts the messages of the client.
 async fn count_messages(server: u16) -> (u16, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -120,7 +128,7 @@ async fn count_messages(server: u16) -> (u16, Arc<AtomicU64>) {
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
-            let (mut says, mut hears) = client.into_split();
+            let (mut says, mut to_client) = client.into_split();
             let (mut answers, mut asked) = server.into_split();
             let count = Arc::clone(&count);
             tokio::spawn(async move {
@@ -132,14 +140,14 @@ async fn count_messages(server: u16) -> (u16, Arc<AtomicU64>) {
                     }
                 }
             });
-            tokio::spawn(async move { tokio::io::copy(&mut answers, &mut hears).await });
+            tokio::spawn(async move { tokio::io::copy(&mut answers, &mut to_client).await });
         }
     });
     (port, asked)
 }
 
 #[tokio::test]
-async fn a_statement_is_one_question_to_the_server() {
+async fn a_statement_takes_one_round_trip() {
     let test = TestDb::new().await;
     let url = test.connect().url;
     let server = url.rsplit_once(':').unwrap().1.split_once('/').unwrap().0;

@@ -1,4 +1,5 @@
-//! What else a database may have: publications (R9), narrow roles (R10), two-phase commits (R11), listeners (R12), settings (R19).
+//! Features a database may use: publications (R9), narrow roles (R10), two-phase commits (R11), listeners
+//! (R12), settings (R19).
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use rowlock_tests::{TestDb, declaration};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 #[tokio::test]
-async fn every_verb_works_beside_a_publication_for_all_tables() {
+async fn every_function_works_with_a_publication_for_all_tables() {
     let test = TestDb::new().await;
     test.run("create publication everything for all tables").await;
     let ids = test.enqueue_many(300).await;
@@ -37,7 +38,7 @@ async fn every_verb_works_beside_a_publication_for_all_tables() {
 }
 
 #[tokio::test]
-async fn a_role_that_may_only_enqueue_does_so_quickly_and_slowly() {
+async fn a_producer_role_enqueues_in_short_and_long_transactions() {
     let test = TestDb::new().await;
     let seller = test.login("seller", "'producer'").await;
     let mut session = PgConnection::connect(&seller.url).await.unwrap();
@@ -79,11 +80,11 @@ async fn notify_is_sent_for_an_idle_queue_and_for_no_other() {
     test.enqueue().await;
     let notified =
         tokio::time::timeout(Duration::from_secs(5), listener.wait()).await.expect("a NOTIFY").unwrap();
-    assert_eq!(notified, instance.joined.queue, "the first notification is not the other queue's");
+    assert_eq!(notified, instance.joined.queue, "the other queue has not been notified");
 }
 
 #[tokio::test]
-async fn an_open_transaction_with_immediate_constraints_keeps_notify_from_no_other() {
+async fn an_open_transaction_with_immediate_constraints_blocks_no_other_notify() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     let mut listener = listen(&test.connect()).await.unwrap();
@@ -118,12 +119,13 @@ async fn a_savepoint_rolled_back_enqueues_nothing() {
 }
 
 #[tokio::test]
-async fn enqueue_works_at_every_isolation_level_and_other_verbs_say_which_they_need() {
+async fn enqueue_works_at_every_isolation_level_and_other_functions_say_which_they_need() {
     let test = TestDb::new().await;
     let mut session = test.session().await;
     for level in ["repeatable read", "serializable"] {
         let begin = format!(
-            "begin isolation level {level}; select rowlock.enqueue('mail', 'send', '{{}}'); select pg_sleep(0.06); commit"
+            "begin isolation level {level}; select rowlock.enqueue('mail', 'send', '{{}}'); \
+                select pg_sleep(0.06); commit"
         );
         session.execute(AssertSqlSafe(begin)).await.unwrap();
     }
@@ -133,7 +135,7 @@ async fn enqueue_works_at_every_isolation_level_and_other_verbs_say_which_they_n
     let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
     rowlock_queue::heartbeat(&db, &instance.says(0, 1))
         .await
-        .expect("our own sessions ask for READ COMMITTED");
+        .expect("Rowlock's own sessions set READ COMMITTED");
     let drain = format!("select rowlock.leave({})", instance.id().0);
     let refused = Error::from(test.session().await.execute(AssertSqlSafe(drain)).await.unwrap_err());
     let Error::Refused { code, hint: Some(hint), .. } = refused else { panic!("{refused:?}") };

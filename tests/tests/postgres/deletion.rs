@@ -1,4 +1,4 @@
-//! A queue that is to be gone.
+//! Deleting a queue.
 
 use rowlock_queue::{EnqueueOptions, Error, Outcome, declare};
 use rowlock_tests::{TestDb, declaration};
@@ -7,7 +7,7 @@ use sqlx::Executor;
 const DELETE: &str = "select rowlock.delete_queue('mail')";
 const FORCE: &str = "select rowlock.delete_queue('mail', force => true)";
 
-/// What it is refused for.
+/// Why the deletion is refused.
 async fn refused(test: &TestDb, sql: &'static str) -> String {
     let error = sqlx::query(sql).execute(&test.pool).await.unwrap_err();
     match Error::from(error) {
@@ -18,14 +18,16 @@ async fn refused(test: &TestDb, sql: &'static str) -> String {
 
 async fn left(test: &TestDb) -> i64 {
     test.one(
-        "select (select count(*) from rowlock.queue where name = 'mail') + (select count(*) from rowlock.ready)
-         + (select count(*) from rowlock.delayed) + (select count(*) from rowlock.lease) + (select count(*) from rowlock.dead)",
+        "select (select count(*) from rowlock.queue where name = 'mail') + (select count(*) \
+            from rowlock.ready)
+         + (select count(*) from rowlock.delayed) + (select count(*) from rowlock.lease) + (select count(*) \
+         from rowlock.dead)",
     )
     .await
 }
 
 #[tokio::test]
-async fn a_queue_that_is_used_is_deleted_only_by_force_and_its_tasks_are_cancelled() {
+async fn deleting_a_queue_in_use_needs_force_and_cancels_its_tasks() {
     let test = TestDb::new().await;
     let waiting = test.enqueue_many(3).await;
     let instance = test.instance("a").await;
@@ -42,14 +44,14 @@ async fn a_queue_that_is_used_is_deleted_only_by_force_and_its_tasks_are_cancell
     assert!(instance.heartbeat(0, 1).await.gone);
     let late = running.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(late, [rowlock_queue::Settled::LeaseLost]);
-    // One of the same name is another queue.
+    // A new queue of the same name is a different queue.
     declare(&test.db, &declaration("mail")).await.unwrap();
     test.enqueue().await;
     assert_eq!(test.audited().await, (0, 0, 0, 1));
 }
 
 #[tokio::test]
-async fn a_queue_with_nothing_unfinished_is_deleted_with_its_dead() {
+async fn a_queue_without_unfinished_tasks_is_deleted_with_its_dead_tasks() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     assert!(refused(&test, DELETE).await.contains("unfinished"));
@@ -85,30 +87,31 @@ async fn an_instance_outlives_a_deletion_that_is_refused() {
     producer.execute("begin; select rowlock.enqueue('mail', 'send', '{}')").await.unwrap();
     let deletion = async { refused(&test, FORCE).await };
     let meanwhile = async {
-        test.until_somebody_waits().await;
+        test.until_lock_wait().await;
         rowlock_queue::heartbeat(&test.db, &instance.says(1, 1)).await
     };
     let (refusal, answer) = tokio::join!(deletion, meanwhile);
     assert!(refusal.contains("being used"));
-    assert!(answer.is_err_and(|error| error.is_transient()), "not gone: it is to ask again");
+    assert!(answer.is_err_and(|error| error.is_transient()), "the instance is not gone: it retries");
     assert!(!instance.heartbeat(1, 1).await.gone);
     let settled = instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(settled, [rowlock_queue::Settled::Done]);
 }
 
 #[tokio::test]
-async fn nobody_but_the_owner_deletes_a_queue() {
+async fn only_the_owner_deletes_a_queue() {
     let test = TestDb::new().await;
     for permission in ["producer", "worker", "reader"] {
         test.login(permission, &format!("'{permission}'")).await;
     }
     let allowed = "select coalesce(string_agg(r.rolname, ' '), '') from pg_roles r
-      where r.rolname like '%' || current_database() and has_function_privilege(r.oid, 'rowlock.delete_queue(text, boolean)', 'execute')";
+      where r.rolname like '%' || current_database() \
+      and has_function_privilege(r.oid, 'rowlock.delete_queue(text, boolean)', 'execute')";
     assert_eq!(test.one::<String>(allowed).await, "");
 }
 
 #[tokio::test]
-async fn a_database_whose_last_queue_is_gone_keeps_its_partitions() {
+async fn partitions_stay_after_the_last_queue_is_deleted() {
     let test = TestDb::new().await;
     test.run(DELETE).await;
     for _ in 0..2 {

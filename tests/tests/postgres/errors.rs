@@ -1,4 +1,4 @@
-//! What is refused, with which code and which advice.
+//! Refused calls, with their error codes and hints.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ async fn refusal(test: &TestDb, sql: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_mistake_has_a_code_of_ours_and_a_hint() {
+async fn every_user_error_has_an_rl_code_and_a_hint() {
     let test = TestDb::new().await;
     for (arguments, code, hint) in [
         ("'mial', 't', '{}'", "RL001", "mail"),
@@ -26,12 +26,12 @@ async fn a_mistake_has_a_code_of_ours_and_a_hint() {
         ("'mail', 't', '{}', '{\"delay\": \"-1 second\"}'", "RL005", "Leave it out"),
         ("'mail', 't', '{}', '{\"delay\": \"soon\"}'", "RL005", "15 seconds"),
         ("'mail', 't', '{}', '{\"run_at\": \"soon\"}'", "RL005", "2030"),
-        // Another moment in each session's time zone, or each day.
+        // A time that depends on the session's time zone or on the day.
         ("'mail', 't', '{}', '{\"run_at\": \"2030-01-31 08:00\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"2030-01-31\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"tomorrow\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"now\"}'", "RL005", "2030"),
-        // A maintainer that read such a time back would fall over it, and again after every restart.
+        // Maintenance that reads such a time back would fail, and fail again after every restart.
         ("'mail', 't', '{}', '{\"run_at\": \"infinity\"}'", "RL005", "2030"),
         ("'mail', 't', '{}', '{\"run_at\": \"20000-01-01T00:00:00Z\"}'", "RL005", "100 years"),
         ("'mail', 't', '{}', '{\"delay\": \"200000 years\"}'", "RL005", "100 years"),
@@ -63,7 +63,7 @@ async fn a_mistake_has_a_code_of_ours_and_a_hint() {
 }
 
 #[tokio::test]
-async fn a_mistake_among_many_payloads_has_a_code_of_ours_and_a_hint() {
+async fn an_error_in_one_of_many_payloads_has_an_rl_code_and_a_hint() {
     let test = TestDb::new().await;
     for (arguments, code, hint) in [
         ("'mail', 't', array['{}', null]", "RL005", "{}"),
@@ -91,12 +91,13 @@ async fn a_mistake_among_many_payloads_has_a_code_of_ours_and_a_hint() {
 }
 
 #[tokio::test]
-async fn no_options_and_options_that_are_null_are_left_out() {
+async fn missing_options_and_null_options_take_the_defaults() {
     let test = TestDb::new().await;
     for sql in [
         "select rowlock.enqueue('mail', 't', '{}', null)",
         "select rowlock.enqueue_many('mail', 't', array['{}'], null)",
-        "select rowlock.enqueue('mail', 't', '{}', '{\"priority\": null, \"delay\": null, \"max_attempts\": null}')",
+        "select rowlock.enqueue('mail', 't', '{}', '{\"priority\": null, \"delay\": null, \"max_attempts\": \
+            null}')",
         "select rowlock.enqueue_many('mail', 't', array[]::text[])",
     ] {
         test.run(sql).await;
@@ -106,7 +107,7 @@ async fn no_options_and_options_that_are_null_are_left_out() {
 }
 
 #[tokio::test]
-async fn what_is_to_be_retried_or_cancelled_is_to_be_said() {
+async fn retry_without_ids_or_with_an_unknown_queue_is_refused() {
     let test = TestDb::new().await;
     for (call, code, hint) in
         [("rowlock.retry(null, null)", "RL005", "ids"), ("rowlock.retry('mial', null)", "RL001", "mail")]
@@ -152,7 +153,7 @@ async fn a_payload_may_be_json_jsonb_or_text() {
 }
 
 #[tokio::test]
-async fn a_full_queue_refuses_until_it_is_worked_off() {
+async fn a_full_queue_refuses_tasks_until_its_backlog_shrinks() {
     let test = TestDb::new().await;
     declare(
         &test.db,
@@ -177,9 +178,10 @@ async fn a_queue_of_another_owner_is_not_taken_over() {
     assert!(matches!(refused, Err(Error::Refused { ref code, .. }) if code == "RL008"), "{refused:?}");
 }
 
-/// Before, any text could be an owner, and became a part of the command that adopts a queue, which people paste.
+/// Before, an owner could be any text, and it became part of the command that adopts a queue and that users
+/// paste.
 #[tokio::test]
-async fn an_owner_is_nothing_but_a_name() {
+async fn an_owner_must_be_a_plain_name() {
     let test = TestDb::new().await;
     let declared = async |owner: &str| {
         declare(&test.db, &rowlock_queue::Declaration { owner: owner.into(), ..declaration("letters") }).await
@@ -195,7 +197,7 @@ async fn an_owner_is_nothing_but_a_name() {
 }
 
 #[tokio::test]
-async fn payloads_are_kept_byte_for_byte_and_ids_leave_as_strings() {
+async fn payloads_are_kept_byte_for_byte_and_ids_are_strings_in_json() {
     let test = TestDb::new().await;
     let payload = "{ \"b\": 1.00,\n \"a\" : [1,  2], \"a\": \"\\u00e9é\" }";
     let options = EnqueueOptions { delay: Some(Duration::from_mins(1)), ..Default::default() };
@@ -204,7 +206,7 @@ async fn payloads_are_kept_byte_for_byte_and_ids_leave_as_strings() {
     assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{id}\""));
 }
 
-/// A parameter whose type the client leaves to the server, as most drivers do.
+/// A parameter without a declared type, as most drivers send it.
 struct Untyped(&'static str);
 
 impl sqlx::Type<sqlx::Postgres> for Untyped {
@@ -223,9 +225,9 @@ impl sqlx::Encode<'_, sqlx::Postgres> for Untyped {
     }
 }
 
-/// Before, several types of arrays fitted equally well, and Postgres said that the function is not unique.
+/// Before, several array types matched equally well, and Postgres reported that the function is not unique.
 #[tokio::test]
-async fn parameters_without_a_type_enqueue() {
+async fn enqueue_accepts_parameters_without_a_type() {
     let test = TestDb::new().await;
     for (call, values, tasks) in [
         ("enqueue($1, $2, $3)", vec!["mail", "t", "{\"a\": 1}"], 1),
@@ -249,7 +251,7 @@ async fn parameters_without_a_type_enqueue() {
     test.run("select rowlock.enqueue('mail', 't', '{}'::jsonb, json_build_object('priority', 0))").await;
 }
 
-/// Before, two people who cancelled the same tasks in different orders could wait for each other.
+/// Before, two sessions that cancelled the same tasks in different orders could deadlock.
 #[tokio::test]
 async fn many_tasks_are_cancelled_in_one_order() {
     let test = TestDb::new().await;

@@ -1,4 +1,4 @@
-//! What an asynchronous failover, or a restore, forgets: the last of the sequences, of the grants and of the joins.
+//! What an asynchronous failover or a restore loses: the last sequence values, allocations and joins.
 
 use std::time::{Duration, Instant};
 
@@ -6,12 +6,12 @@ use rowlock_queue::{Maintainer, heartbeat};
 use rowlock_tests::{TestDb, TestInstance};
 
 #[tokio::test]
-async fn a_task_below_the_watermarks_of_before_a_failover_is_claimed() {
+async fn tasks_below_the_watermarks_are_claimed_after_a_failover() {
     let test = TestDb::new().await;
     let mut instance = test.instance("a").await;
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     test.run("select nextval('rowlock.k_seq') from generate_series(1, 1000)").await;
-    instance.walk_past(500).await;
+    instance.claim_past(500).await;
     let noted = Instant::now();
     while noted.elapsed() < Duration::from_secs(1) {
         sweep(&instance, &mut maintainer).await;
@@ -22,7 +22,7 @@ async fn a_task_below_the_watermarks_of_before_a_failover_is_claimed() {
     assert!(instance.claim(1).await.tasks.is_empty(), "claims start above it");
     let end = Instant::now() + Duration::from_secs(30);
     while sweep(&instance, &mut maintainer).await == 0 {
-        assert!(Instant::now() < end, "the maintainer sees that the sequence went back");
+        assert!(Instant::now() < end, "maintenance notices that the sequence went back");
     }
     instance.heartbeat(0, 1).await;
     let after_a_heartbeat = test.enqueue().await;
@@ -34,27 +34,27 @@ async fn a_task_below_the_watermarks_of_before_a_failover_is_claimed() {
 }
 
 async fn sweep(instance: &TestInstance, maintainer: &mut Maintainer) -> u64 {
-    // Other sessions of the server may be in the way for a moment.
+    // Other sessions of the server may block it for a moment.
     tokio::time::sleep(Duration::from_millis(20)).await;
     maintainer.run_once(&instance.db, None, Some(&instance.watermarks)).await.unwrap().missed_moved
 }
 
 #[tokio::test]
-async fn workers_granted_just_before_a_failover_are_not_granted_again() {
+async fn slots_allocated_just_before_a_failover_are_not_allocated_again() {
     let test = TestDb::new().await;
     let instances = [test.instance("a").await, test.instance("b").await];
-    // `a` uses the ten workers that the old primary granted to it; the new one knows of no heartbeat since.
+    // `a` uses the ten slots that the old primary allocated; the new one has no heartbeat since then.
     test.run("update rowlock.heartbeat set at = at - interval '10 seconds'").await;
     for _ in 0..3 {
-        assert_eq!(instances[1].heartbeat(0, 10).await.slots, 0, "nobody knows yet what the other may have");
+        assert_eq!(instances[1].heartbeat(0, 10).await.slots, 0, "the slots of the other are not known yet");
     }
     let holds = rowlock_queue::Heartbeat { allocated: 10, ..instances[0].says(10, 10) };
-    assert_eq!(heartbeat(&test.db, &holds).await.unwrap().slots, 5, "it is asked for its share");
-    assert_eq!(instances[1].heartbeat(0, 10).await.slots, 0, "and has not given it back");
+    assert_eq!(heartbeat(&test.db, &holds).await.unwrap().slots, 5, "its allocation is reduced to its share");
+    assert_eq!(instances[1].heartbeat(0, 10).await.slots, 0, "the other has not confirmed it");
 }
 
 #[tokio::test]
-async fn an_instance_that_a_failover_forgot_is_not_taken_for_the_next_to_join() {
+async fn an_instance_lost_in_a_failover_is_not_confused_with_the_next_one() {
     let test = TestDb::new().await;
     let forgotten = test.instance("forgotten").await;
     let id = forgotten.id();

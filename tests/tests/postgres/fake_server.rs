@@ -1,4 +1,4 @@
-//! What stands where a server is expected: a listener that a test scripts, connection by connection.
+//! A fake Postgres server: a listener that a test scripts, connection by connection.
 
 use std::{
     future::Future,
@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// "Do you speak TLS?"
+/// The `SSLRequest` message.
 pub(crate) const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 pub(crate) struct FakeServer {
@@ -43,17 +43,17 @@ impl FakeServer {
         Self { port, connections, accepts }
     }
 
-    /// How many came.
+    /// How many connections were accepted.
     pub(crate) fn connections(&self) -> u32 {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// To a database behind it, which need not be there.
+    /// Options to connect through it to a database, which need not exist.
     pub(crate) fn connect(&self, query: &str) -> Connect {
         Connect::new(format!("postgres://app:SECRET@localhost:{}/shop{query}", self.port), "test", 1)
     }
 
-    /// To a test's database behind it.
+    /// Options to connect through it to the test's database.
     pub(crate) fn connect_to(&self, test: &TestDb, query: &str) -> Connect {
         let before = format!("127.0.0.1:{}/", port_of(test));
         let url = test.connect().url.replace("localhost:", "127.0.0.1:");
@@ -68,13 +68,13 @@ impl Drop for FakeServer {
     }
 }
 
-/// Of the server.
+/// The server's port.
 pub(crate) fn port_of(test: &TestDb) -> u16 {
     let url = test.connect().url;
     url.rsplit_once(':').unwrap().1.split_once('/').unwrap().0.parse().unwrap()
 }
 
-/// Reads what a client says first, without the question for TLS, which is answered with no.
+/// Reads the startup message of a client. An `SSLRequest` before it is refused.
 pub(crate) async fn startup(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> std::io::Result<Vec<u8>> {
     loop {
         let length = stream.read_u32().await?;
@@ -87,13 +87,13 @@ pub(crate) async fn startup(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) 
     }
 }
 
-/// A message of a server.
+/// A message from a server.
 pub(crate) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[kind][..], &length.to_be_bytes(), body].concat()
 }
 
-/// An error, as a server says it.
+/// An error message from a server.
 pub(crate) fn refusal(code: &str, text: &str) -> Vec<u8> {
     message(b'E', format!("SFATAL\0VFATAL\0C{code}\0M{text}\0\0").as_bytes())
 }

@@ -4,7 +4,7 @@ use rowlock_queue::{Error, Outcome, Settled, Token, claim, leave};
 use rowlock_tests::TestDb;
 use sqlx::Executor;
 
-/// The number of the newest heartbeat, which is put back by more than a lease.
+/// The number of the newest heartbeat, which is made older than a lease.
 async fn newest_heartbeat(test: &TestDb, instance: rowlock_queue::InstanceId) -> i64 {
     test.silence(instance).await;
     test.one(format!("select heartbeat from rowlock.newest_heartbeats() where instance = {instance}")).await
@@ -25,7 +25,7 @@ async fn a_rescue_is_refused_when_the_instance_has_sent_a_heartbeat_again() {
 }
 
 #[tokio::test]
-async fn a_rescue_that_was_refused_keeps_no_heartbeat_out() {
+async fn a_refused_rescue_blocks_no_heartbeat() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     let seen = newest_heartbeat(&test, instance.id()).await;
@@ -38,7 +38,7 @@ async fn a_rescue_that_was_refused_keeps_no_heartbeat_out() {
 }
 
 #[tokio::test]
-async fn a_heartbeat_not_yet_committed_keeps_a_rescue_out() {
+async fn an_uncommitted_heartbeat_prevents_a_rescue() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     let seen = newest_heartbeat(&test, instance.id()).await;
@@ -54,7 +54,7 @@ async fn a_heartbeat_not_yet_committed_keeps_a_rescue_out() {
 }
 
 #[tokio::test]
-async fn a_rescue_not_yet_committed_keeps_a_heartbeat_out() {
+async fn an_uncommitted_rescue_blocks_the_heartbeat() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     let seen = newest_heartbeat(&test, instance.id()).await;
@@ -62,13 +62,13 @@ async fn a_rescue_not_yet_committed_keeps_a_heartbeat_out() {
     let rescue = format!("begin; select rowlock.rescue({}, {seen})", instance.id());
     rescuer.execute(sqlx::AssertSqlSafe(rescue)).await.unwrap();
     let meanwhile = rowlock_queue::heartbeat(&test.db, &instance.says(0, 1)).await;
-    assert!(meanwhile.is_err_and(|error| error.is_transient()), "nobody knows yet whether it is gone");
+    assert!(meanwhile.is_err_and(|error| error.is_transient()), "whether it is gone is not decided yet");
     rescuer.execute("commit").await.unwrap();
     assert!(instance.heartbeat(0, 1).await.gone);
 }
 
 #[tokio::test]
-async fn a_rescued_instance_changes_nothing_any_more() {
+async fn a_rescued_instance_can_change_nothing() {
     let test = TestDb::new().await;
     test.enqueue_many(5).await;
     let mut instance = test.instance("a").await;
@@ -81,13 +81,13 @@ async fn a_rescued_instance_changes_nothing_any_more() {
     let answers = instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(answers, [Settled::LeaseLost; 3]);
     assert_eq!(leave(&test.db, instance.id()).await.unwrap(), 0);
-    assert_eq!(rescue(&test, instance.id(), heartbeat).await, None, "once is enough");
+    assert_eq!(rescue(&test, instance.id(), heartbeat).await, None, "it is rescued once only");
     assert_eq!(test.audited().await, (0, 0, 0, 5));
     assert_eq!(test.one::<i64>("select count(*) from rowlock.task_error").await, 3);
 }
 
 #[tokio::test]
-async fn who_is_ended_while_it_drains_interrupts_and_uses_no_attempt_ten_times() {
+async fn an_instance_terminated_while_draining_uses_no_attempt() {
     let test = TestDb::new().await;
     let options = rowlock_queue::EnqueueOptions { max_attempts: Some(2), ..Default::default() };
     let id = test.enqueue_with(&options).await;
@@ -127,12 +127,12 @@ async fn a_rescue_uses_an_attempt_and_the_last_one_makes_the_task_dead() {
 }
 
 #[tokio::test]
-async fn only_a_maintainer_with_an_unbroken_chain_looks_for_the_silent() {
+async fn only_an_instance_with_unbroken_heartbeats_rescues_others() {
     let test = TestDb::new().await;
     test.enqueue().await;
     let mut instance = test.instance("a").await;
     instance.claim(1).await;
-    // The server's clock says that it is long silent: only the maintainer's own clock counts.
+    // By the server's clock it has been silent for long; only the maintainer's own clock counts.
     test.run("update rowlock.heartbeat set at = at - interval '30 minutes'").await;
     for chain_since in [None, Some(std::time::Instant::now())] {
         let report = rowlock_queue::Maintainer::new().run_once(&test.db, chain_since, None).await.unwrap();
@@ -142,7 +142,7 @@ async fn only_a_maintainer_with_an_unbroken_chain_looks_for_the_silent() {
 }
 
 #[tokio::test]
-async fn who_leaves_hands_back_without_using_attempts() {
+async fn an_instance_that_leaves_releases_its_tasks_without_using_attempts() {
     let test = TestDb::new().await;
     test.enqueue_many(300).await;
     let mut instance = test.instance("a").await;
@@ -157,7 +157,7 @@ async fn who_leaves_hands_back_without_using_attempts() {
 }
 
 #[tokio::test]
-async fn who_leaves_in_the_midst_of_a_claim_hands_back_what_it_brings() {
+async fn an_instance_that_leaves_during_a_claim_releases_the_claimed_tasks() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let instance = test.instance("a").await;
@@ -168,7 +168,7 @@ async fn who_leaves_in_the_midst_of_a_claim_hands_back_what_it_brings() {
     );
     claiming.execute(sqlx::AssertSqlSafe(claim)).await.unwrap();
     let (left, ()) = tokio::join!(leave(&test.db, instance.id()), async {
-        test.until_somebody_waits().await;
+        test.until_lock_wait().await;
         claiming.execute("commit").await.unwrap();
     });
     assert_eq!(left.unwrap(), 1);

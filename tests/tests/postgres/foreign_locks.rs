@@ -1,4 +1,4 @@
-//! Somebody who may connect and nothing else: no lock that such a login can take keeps a queue from working.
+//! Locks of a login that may only connect: none of them stops a queue.
 
 use std::time::Duration;
 
@@ -7,15 +7,17 @@ use rowlock_tests::{TestDb, TestInstance, declaration};
 use rowlock_worker::{Shutdown, Worker};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-/// Every advisory lock whose key can be known: by a number of ours with anything below it, or by an instance.
-const SQUAT: &str = "select count(pg_advisory_lock(key, n)) from generate_series(1902600, 1902610) key, generate_series(0, 200) n;
+/// Every advisory lock whose key can be guessed: the project's key numbers with any second key, and instance
+/// ids.
+const SQUAT: &str = "select count(pg_advisory_lock(key, n)) from generate_series(1902600, 1902610) key, \
+    generate_series(0, 200) n;
   select count(pg_advisory_lock(n)) from generate_series(0, 2000) n";
 
 #[tokio::test]
 async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
     let test = TestDb::new().await;
     let mut living = test.instance("living").await;
-    let login = test.login("stranger", "").await;
+    let login = test.login("unprivileged", "").await;
     let mut session = PgConnection::connect(&login.url).await.unwrap();
     session.execute("begin").await.unwrap();
     session.execute(SQUAT).await.unwrap();
@@ -32,8 +34,8 @@ async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
         "lock table rowlock.migration in access share mode",
     ] {
         session.execute("savepoint a").await.unwrap();
-        let said = session.execute(refused).await.expect_err(refused).to_string();
-        assert!(said.contains("permission denied"), "{refused}: {said}");
+        let message = session.execute(refused).await.expect_err(refused).to_string();
+        assert!(message.contains("permission denied"), "{refused}: {message}");
         session.execute("rollback to a").await.unwrap();
     }
 
@@ -44,7 +46,7 @@ async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
         rowlock_queue::EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
     test.enqueue_with(&delayed).await;
     let mut instance = test.instance("a").await;
-    // The grant is made by the first heartbeat, and told with it.
+    // The first heartbeat allocates the slots and returns them.
     let granted = instance.heartbeat(0, 5).await;
     assert_eq!((granted.slots, granted.allocation_missed), (5, Some(false)));
     assert!(!living.heartbeat(0, 5).await.gone);
@@ -66,7 +68,10 @@ async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
     instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(test.audited().await, (4, 0, 0, 0));
     let swept: Option<i32> = test
-        .one("select rowlock.move_missed(1, array_fill(0::bigint, array[16]), array_fill(0::bigint, array[16]), 1)")
+        .one(
+            "select rowlock.move_missed(1, array_fill(0::bigint, array[16]), array_fill(0::bigint, \
+            array[16]), 1)",
+        )
         .await;
     assert_eq!(swept, Some(0));
     living.claim(1).await;
@@ -79,13 +84,13 @@ async fn a_queue_works_while_an_unprivileged_login_holds_every_lock_it_can() {
     rowlock_queue::leave(&test.db, instance.id()).await.unwrap();
 }
 
-/// Who holds that lock.
+/// The session that holds the lock.
 async fn holder(db: &Db, operation: ExclusiveOperation) -> Option<LockHolder> {
     lock_holders(db).await.unwrap().into_iter().find(|holder| holder.operation == operation)
 }
 
 #[tokio::test]
-async fn who_holds_a_lock_of_ours_is_named() {
+async fn the_session_that_holds_a_lock_is_named() {
     let test = TestDb::new().await;
     let machine = test.login("machine", "'worker'").await;
     let db = Db::connect(&machine).await.unwrap();
@@ -100,7 +105,11 @@ async fn who_holds_a_lock_of_ours_is_named() {
     assert!(named.who.contains("process ") && named.who.contains("a terminal"), "{named:?}");
     assert!(named.who.contains("user ") && named.cure.contains("pg_terminate_backend("), "{named:?}");
     assert_eq!(lock_holders(&db).await.unwrap().len(), 1);
-    assert_eq!(rowlock_queue::extend_partitions(&db).await.unwrap(), None, "it is missed meanwhile");
+    assert_eq!(
+        rowlock_queue::extend_partitions(&db).await.unwrap(),
+        None,
+        "the operation is skipped in the meantime"
+    );
     let mut granting = test.session().await;
     let heartbeat =
         format!("begin; select rowlock.allocate(queue) from rowlock.instance where id = {}", instance.id());
@@ -114,12 +123,12 @@ async fn who_holds_a_lock_of_ours_is_named() {
     );
 }
 
-/// Before, each notification made an idle instance claim: 700 a second.
+/// Before, each notification caused a claim by an idle instance: 700 per second.
 #[tokio::test]
-async fn a_flood_of_notifications_makes_no_flood_of_claims() {
+async fn many_notifications_cause_few_claims() {
     let test = TestDb::new().await;
     test.run(format!("alter database {} set track_functions = 'all'", test.name)).await;
-    let login = test.login("stranger", "").await;
+    let login = test.login("unprivileged", "").await;
     let stop = Shutdown::new();
     let connect = rowlock_queue::Connect { max_connections: 2, ..test.connect() };
     let worker = Worker::builder(connect, "mail").slots(4).handler("send", async |_| Ok(()));
@@ -128,14 +137,15 @@ async fn a_flood_of_notifications_makes_no_flood_of_claims() {
     while test.state(id).await.as_deref() != Some("completed") {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let calls = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions where schemaname = 'rowlock' and funcname = 'claim'";
+    let calls = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions \
+        where schemaname = 'rowlock' and funcname = 'claim'";
     let before: i64 = test.one(calls).await;
     let mut session = PgConnection::connect(&login.url).await.unwrap();
     let end = std::time::Instant::now() + Duration::from_secs(3);
     while std::time::Instant::now() < end {
         session.execute("notify rowlock, '1'").await.unwrap();
     }
-    // Its session tells its statistics when it is idle, once a second.
+    // A session reports its statistics when idle, once a second.
     let id = test.enqueue().await;
     while test.state(id).await.as_deref() != Some("completed") {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,4 +1,4 @@
-//! Workers beside a handler that hangs up, and a payload that nobody can read.
+//! Handlers that close connections, and payloads that cannot be read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use sqlx::{AssertSqlSafe, Executor, Row};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Enough to meet the moment between two requests many times.
+/// Enough tasks to hit the moment between two requests many times.
 const TASKS: usize = 2000;
 
 fn instance(test: &TestDb) -> Connect {
@@ -31,8 +31,8 @@ async fn until_settled(test: &TestDb, tasks: i64) -> (i64, i64, i64, i64) {
     tokio::time::timeout(Duration::from_mins(1), settled).await.expect("all are settled")
 }
 
-/// Answers one request after the other and hangs up after each, without a word of it; counts requests by
-/// task.
+/// Answers one request after another and closes the connection after each, without announcing it. Counts
+/// requests per task.
 async fn hang_up(listener: TcpListener, seen: Arc<Mutex<HashMap<String, u32>>>) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let seen = Arc::clone(&seen);
@@ -45,7 +45,7 @@ async fn hang_up(listener: TcpListener, seen: Arc<Mutex<HashMap<String, u32>>>) 
     }
 }
 
-/// The id of its task. A payload is `{"i":…}`, so its end is the request's.
+/// The id of the request's task. A payload is `{"i":…}`, so the request ends where it ends.
 async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"}") {
@@ -57,7 +57,7 @@ async fn read_request(stream: &mut TcpStream) -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("ce-id: ")).map(str::to_owned)
 }
 
-/// Before, one or two of a hundred died without having reached the handler.
+/// Before, one or two tasks in a hundred became dead without having reached the handler.
 #[tokio::test]
 async fn a_handler_that_hangs_up_after_each_answer_costs_no_attempt() {
     let test = TestDb::new().await;
@@ -87,7 +87,7 @@ async fn a_handler_that_hangs_up_after_each_answer_costs_no_attempt() {
     handler.abort();
 }
 
-/// Gives the database no encoding, which `migrate` refuses, as far as new sessions see.
+/// Changes the database's encoding to `SQL_ASCII` for new sessions, which `migrate` would refuse.
 async fn without_encoding(test: &TestDb) {
     let no_encoding = "update pg_database set encoding = pg_char_to_encoding('SQL_ASCII') where datname = ";
     test.run(format!("{no_encoding}'{}'", test.name)).await;
@@ -96,9 +96,9 @@ async fn without_encoding(test: &TestDb) {
 /// `{"n":"café"}` as a client of LATIN1 writes it.
 const LATIN1: &str = r"convert_from('\x7b226e223a22636166e9227d', 'SQL_ASCII')";
 
-/// Before, nothing that was claimed with it ran any more, in any instance, and no cancel was heard.
+/// Before, no task claimed together with it ran any more, in any instance, and cancel requests were ignored.
 #[tokio::test]
-async fn a_payload_that_cannot_be_read_is_dead_and_stops_no_other() {
+async fn a_task_with_an_unreadable_payload_is_dead_and_blocks_no_other() {
     let test = TestDb::new().await;
     without_encoding(&test).await;
     let mut producer = test.session().await;
@@ -133,7 +133,7 @@ async fn a_payload_that_cannot_be_read_is_dead_and_stops_no_other() {
 }
 
 #[tokio::test]
-async fn a_database_without_an_encoding_is_refused_before_anything_is_made_in_it() {
+async fn migrate_refuses_a_sql_ascii_database_before_any_change() {
     let test = TestDb::empty().await;
     let name = format!("{}_ascii", test.name);
     test.run(format!(

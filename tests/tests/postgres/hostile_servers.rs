@@ -1,4 +1,4 @@
-//! What listens where a URL leads, and is no server of ours: it gets neither the password nor our memory.
+//! A hostile program listens where a URL points: it gets no password and cannot exhaust the memory.
 
 use std::{
     sync::{
@@ -18,11 +18,11 @@ use tokio::{
 
 use crate::fake_server::{FakeServer, SSL_REQUEST, message, port_of, refusal, startup};
 
-/// Said of everything that does not speak the protocol, so that nobody learns what listens there.
+/// The error for everything that does not speak the protocol, so that it does not reveal what listens there.
 const NO_POSTGRES: &str = "what listens there does not speak the Postgres protocol";
 
-/// What a server may send before it is ready, with what the sockets in between take in; a client without a
-/// bound takes gigabytes.
+/// How much a server may send before it is ready, plus the buffers of the sockets. A client without a limit
+/// would read gigabytes.
 const MOST_TAKEN: u64 = 16 << 20;
 
 async fn refused(connect: &Connect) -> Error {
@@ -38,17 +38,17 @@ async fn refused(connect: &Connect) -> Error {
 async fn check_no_postgres(fake_server: &FakeServer) {
     for trust in [UrlTrust::Own, UrlTrust::Tenant] {
         let error = refused(&Connect { trust, ..fake_server.connect("") }).await;
-        assert!(matches!(&error, Error::Unreachable(said) if said.contains(NO_POSTGRES)), "{error:?}");
+        assert!(matches!(&error, Error::Unreachable(output) if output.contains(NO_POSTGRES)), "{error:?}");
     }
 }
 
-/// A server that says this as soon as somebody speaks to it.
-async fn saying(said: Vec<u8>) -> FakeServer {
+/// A server that sends this as soon as it receives anything.
+async fn saying(output: Vec<u8>) -> FakeServer {
     FakeServer::start(move |mut stream| {
-        let said = said.clone();
+        let output = output.clone();
         async move {
             startup(&mut stream).await?;
-            stream.write_all(&said).await?;
+            stream.write_all(&output).await?;
             stream.read_u8().await.map(drop)
         }
     })
@@ -56,18 +56,18 @@ async fn saying(said: Vec<u8>) -> FakeServer {
 }
 
 #[tokio::test]
-async fn lengths_that_cannot_be_end_the_connection() {
-    // Before this was mended, a length of 2 was a panic, and one of 2 GiB took as much memory.
+async fn impossible_message_lengths_close_the_connection() {
+    // Before, a length of 2 caused a panic, and a length of 2 GiB allocated as much memory.
     for length in [0, 2, 3, 1 << 31, u32::MAX] {
         for kind in [b'R', b'S', b'E', b'Z'] {
-            let said = [&[kind][..], &u32::to_be_bytes(length)].concat();
-            check_no_postgres(&saying(said).await).await;
+            let output = [&[kind][..], &u32::to_be_bytes(length)].concat();
+            check_no_postgres(&saying(output).await).await;
         }
     }
 }
 
 #[tokio::test]
-async fn parameters_without_end_end_the_connection() {
+async fn endless_server_parameters_close_the_connection() {
     let sent = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&sent);
     let fake_server = FakeServer::start(move |mut stream| {
@@ -90,16 +90,17 @@ async fn parameters_without_end_end_the_connection() {
 }
 
 #[tokio::test]
-async fn what_speaks_something_else_is_not_told_apart() {
-    // To the question for TLS, and to the start: HTTP, SSH, nothing, and bytes at random.
-    for said in [
+async fn the_error_does_not_reveal_which_other_protocol_answered() {
+    // In answer to the SSLRequest or to the startup message: HTTP, SSH, zeros, and HTTP after a refusal of
+    // TLS.
+    for output in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
         "SSH-2.0-x\r\n",
         "\0\0\0\0\0\0\0\0",
         "NHTTP/1.1 400 Bad Request\r\n",
     ] {
         let fake_server = FakeServer::start(move |mut stream| async move {
-            stream.write_all(said.as_bytes()).await?;
+            stream.write_all(output.as_bytes()).await?;
             stream.read_to_end(&mut Vec::new()).await.map(drop)
         })
         .await;
@@ -107,14 +108,14 @@ async fn what_speaks_something_else_is_not_told_apart() {
     }
 }
 
-/// Passes on what both say; once the client has said `words`, it begins a message without end.
+/// Forwards both directions. Once the client has sent `words`, it begins an endless message.
 async fn endless_after(words: &'static str, test: &TestDb) -> FakeServer {
     let server = port_of(test);
     FakeServer::start(move |mut client| async move {
         let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
         let first = startup(&mut client).await?;
         server.write_all(&first).await?;
-        let (mut asks, mut hears) = client.split();
+        let (mut asks, mut to_client) = client.split();
         let (mut answers, mut asked) = server.split();
         let asking = async {
             let mut bytes = [0; 4096];
@@ -127,27 +128,27 @@ async fn endless_after(words: &'static str, test: &TestDb) -> FakeServer {
             }
         };
         tokio::select! {
-            _ = tokio::io::copy(&mut answers, &mut hears) => return Ok(()),
+            _ = tokio::io::copy(&mut answers, &mut to_client) => return Ok(()),
             _ = asking => (),
         }
-        hears.write_all(&[b'D', 0x7f, 0xff, 0xff, 0xff]).await?;
+        to_client.write_all(&[b'D', 0x7f, 0xff, 0xff, 0xff]).await?;
         asks.read_to_end(&mut Vec::new()).await.map(drop)
     })
     .await
 }
 
 #[tokio::test]
-async fn a_message_without_end_ends_a_session_that_has_begun() {
+async fn an_endless_message_closes_an_established_session() {
     let test = TestDb::new().await;
     let fake_server = endless_after("from rowlock.statis", &test).await;
     let db = Db::connect(&fake_server.connect_to(&test, "")).await.unwrap();
     let error = rowlock_queue::queue_stats(&db).await.expect_err("no row is as long");
-    assert!(matches!(&error, Error::Unreachable(said) if said.contains(NO_POSTGRES)), "{error:?}");
+    assert!(matches!(&error, Error::Unreachable(output) if output.contains(NO_POSTGRES)), "{error:?}");
 }
 
-/// Before, it was said that the connection was lost, and not why.
+/// Before, the error said that the connection was lost, but not why.
 #[tokio::test]
-async fn a_message_without_end_ends_a_session_that_begins_or_listens_with_the_reason() {
+async fn an_endless_message_at_the_start_or_while_listening_is_named_as_the_reason() {
     let test = TestDb::new().await;
     for words in ["rowlock.direct', true", "LISTEN"] {
         let fake_server = endless_after(words, &test).await;
@@ -159,14 +160,14 @@ async fn a_message_without_end_ends_a_session_that_begins_or_listens_with_the_re
     }
 }
 
-/// Passes on what both say; once the client has said `words`, the next row has a value without a byte.
+/// Forwards both directions. Once the client has sent `words`, the next row has an empty value.
 async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: u16) -> std::io::Result<()> {
     let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
     let first = startup(&mut client).await?;
     server.write_all(&first).await?;
-    let (mut asks, mut hears) = client.split();
+    let (mut asks, mut to_client) = client.split();
     let (mut answers, mut asked) = server.split();
-    let said = AtomicU64::new(0);
+    let output = AtomicU64::new(0);
     let asking = async {
         let mut bytes = vec![0; 65536];
         loop {
@@ -175,7 +176,7 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
                 return std::io::Result::Ok(());
             }
             if bytes[..n].windows(words.len()).any(|part| part == words) {
-                said.store(1, Ordering::SeqCst);
+                output.store(1, Ordering::SeqCst);
             }
             asked.write_all(&bytes[..n]).await?;
         }
@@ -185,10 +186,10 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
             let kind = answers.read_u8().await?;
             let mut body = vec![0; usize::try_from(answers.read_u32().await?).unwrap() - 4];
             answers.read_exact(&mut body).await?;
-            if kind == b'D' && said.swap(0, Ordering::SeqCst) == 1 {
+            if kind == b'D' && output.swap(0, Ordering::SeqCst) == 1 {
                 body = [&1_u16.to_be_bytes()[..], &0_u32.to_be_bytes()].concat();
             }
-            hears.write_all(&message(kind, &body)).await?;
+            to_client.write_all(&message(kind, &body)).await?;
         }
     };
     tokio::select! {
@@ -197,9 +198,10 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
     }
 }
 
-/// Before, a value that makes sqlx panic ended whoever migrated: in the operator, the loop over a database.
+/// Before, a value that makes sqlx panic ended the migrating program: in the operator, the controller of a
+/// database.
 #[tokio::test]
-async fn a_server_that_lies_to_a_migration_ends_nobody() {
+async fn a_server_that_sends_wrong_values_does_not_crash_a_migration() {
     let test = TestDb::new().await;
     let server = port_of(&test);
     let fake_server =
@@ -207,11 +209,11 @@ async fn a_server_that_lies_to_a_migration_ends_nobody() {
     let db = Db::connect(&fake_server.connect_to(&test, "")).await.unwrap();
     let error = db.migrate().await.expect_err("no truth value is empty");
     assert!(matches!(&error, Error::Unreachable(_)), "{error:?}");
-    // What ended there is not used again.
+    // The failed connection is not used again.
     test.db.migrate().await.unwrap();
 }
 
-/// Asks for the password, and tells what it was told.
+/// Asks for the password and reports the answer.
 async fn asking(question: Vec<u8>, told: mpsc::UnboundedSender<Vec<u8>>) -> FakeServer {
     FakeServer::start(move |mut stream| {
         let (question, told) = (question.clone(), told.clone());
@@ -228,8 +230,8 @@ async fn asking(question: Vec<u8>, told: mpsc::UnboundedSender<Vec<u8>>) -> Fake
 }
 
 #[tokio::test]
-async fn nobody_gets_the_password_by_asking_for_it() {
-    // Before this was mended, the first one got it in clear.
+async fn the_password_is_never_sent_in_clear_text_over_an_untrusted_connection() {
+    // Before, the first one got it in clear text.
     for (question, name) in [(vec![0, 0, 0, 3], "password"), (vec![0, 0, 0, 5, 1, 2, 3, 4], "md5")] {
         let (told, mut answers) = mpsc::unbounded_channel();
         let fake_server = asking(question, told).await;
@@ -237,10 +239,10 @@ async fn nobody_gets_the_password_by_asking_for_it() {
             ["", "?sslmode=disable", "?sslmode=allow", "?require_auth=scram-sha-256", "?require_auth=!none"]
         {
             let error = refused(&fake_server.connect(query)).await;
-            let Error::Login(said) = &error else { panic!("{query}: {error:?}") };
-            assert!(said.contains("sslmode=verify-full") || said.contains("require_auth"), "{said}");
+            let Error::Login(output) = &error else { panic!("{query}: {error:?}") };
+            assert!(output.contains("sslmode=verify-full") || output.contains("require_auth"), "{output}");
             let answer = answers.recv().await.unwrap();
-            assert!(answer.is_empty(), "{query}: it was told {answer:?}");
+            assert!(answer.is_empty(), "{query}: it got {answer:?}");
         }
         let error = refused(&fake_server.connect(&format!("?require_auth={name}"))).await;
         assert!(error.to_string().contains("password authentication failed"), "{error}");
@@ -249,7 +251,7 @@ async fn nobody_gets_the_password_by_asking_for_it() {
 }
 
 #[tokio::test]
-async fn a_server_that_nothing_proves_does_not_choose_the_rounds_of_scram() {
+async fn an_unverified_server_cannot_raise_the_scram_iteration_count() {
     for rounds in [1, 4000, 4_000_000_000_u32] {
         let fake_server = FakeServer::start(move |mut stream| async move {
             startup(&mut stream).await?;
@@ -263,58 +265,58 @@ async fn a_server_that_nothing_proves_does_not_choose_the_rounds_of_scram() {
             Ok(())
         })
         .await;
-        // Before this was mended, one round was as good as none, and many were as many seconds.
+        // Before, one round was accepted, which protects nothing, and a huge count took seconds of CPU.
         let error = refused(&fake_server.connect("?sslmode=disable")).await;
         assert!(
-            matches!(&error, Error::Login(said) if said.contains(&format!("{rounds} rounds"))),
+            matches!(&error, Error::Login(output) if output.contains(&format!("{rounds} rounds"))),
             "{error:?}"
         );
     }
 }
 
 #[tokio::test]
-async fn messages_that_are_too_short_end_the_connection() {
-    // Before this was mended, each of these was a panic.
-    for said in [message(b'Z', &[]), message(b'K', &[1]), message(b'S', &[]), message(b'R', &[0; 3])] {
-        let said = [message(b'R', &[0; 4]), said].concat();
-        check_no_postgres(&saying(said).await).await;
+async fn truncated_messages_close_the_connection() {
+    // Before, each of these caused a panic.
+    for output in [message(b'Z', &[]), message(b'K', &[1]), message(b'S', &[]), message(b'R', &[0; 3])] {
+        let output = [message(b'R', &[0; 4]), output].concat();
+        check_no_postgres(&saying(output).await).await;
     }
 }
 
 #[tokio::test]
-async fn a_notice_without_end_ends_the_connection() {
-    // Before this was mended, sqlx took it in whole, and logged it as loudly as the server wanted.
+async fn an_endless_notice_closes_the_connection() {
+    // Before, sqlx read all of it and logged it at the level that the server chose.
     let long = format!("SERROR\0VERROR\0C00000\0M{}\0\0", "x".repeat(1 << 20));
     let fake_server = saying([message(b'R', &[0; 4]), message(b'N', long.as_bytes())].concat()).await;
     check_no_postgres(&fake_server).await;
 }
 
 #[tokio::test]
-async fn a_server_that_asks_for_nothing_is_refused_where_the_url_wants_to_be_asked() {
+async fn require_auth_refuses_a_server_that_asks_for_no_password() {
     let ready = [message(b'R', &[0; 4]), message(b'Z', b"I")].concat();
     let fake_server = saying(ready).await;
     let error = refused(&fake_server.connect("?require_auth=scram-sha-256")).await;
-    assert!(matches!(&error, Error::Login(said) if said.contains("`none`")), "{error:?}");
+    assert!(matches!(&error, Error::Login(output) if output.contains("`none`")), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_tenants_file_is_not_opened_nor_its_server_called() {
+async fn a_url_from_a_tenant_opens_no_file_and_no_refused_address() {
     let fake_server =
         FakeServer::start(|mut stream: TcpStream| async move { stream.write_all(b"S").await }).await;
     for file in ["/dev/zero", "/etc/hostname", "/nowhere"] {
         let query = format!("?sslmode=verify-full&sslrootcert={file}");
         let connect = Connect { trust: UrlTrust::Tenant, ..fake_server.connect(&query) };
         let error = Db::connect(&connect).await.expect_err("it names a file");
-        assert!(matches!(&error, Error::Url(said) if said.contains("sslrootcert")), "{error:?}");
+        assert!(matches!(&error, Error::Url(output) if output.contains("sslrootcert")), "{error:?}");
         assert!(!error.to_string().contains(file), "the same words for every file: {error}");
     }
     assert_eq!(fake_server.connections(), 0);
-    // One's own file is no reason to read without end.
+    // The user's own file is also read only up to a limit.
     let error = refused(&fake_server.connect("?sslmode=verify-full&sslrootcert=/dev/zero")).await;
-    assert!(matches!(&error, Error::Tls(said) if said.contains("no regular file")), "{error:?}");
+    assert!(matches!(&error, Error::Tls(output) if output.contains("no regular file")), "{error:?}");
 }
 
-/// Refuses `options` at the start as proxies do, and passes on everything else.
+/// Refuses `options` in the startup message as proxies do, and forwards everything else.
 async fn proxy(test: &TestDb, refuses: Vec<u8>) -> FakeServer {
     let server = port_of(test);
     FakeServer::start(move |mut client| {
@@ -336,7 +338,7 @@ async fn proxy(test: &TestDb, refuses: Vec<u8>) -> FakeServer {
 async fn a_proxy_that_refuses_options_is_a_pooler() {
     let test = TestDb::new().await;
     let refusals = [
-        // RDS Proxy; before this was mended, only the second was understood.
+        // The first is RDS Proxy's; before, only the second was recognized.
         ("0A000", "Feature not supported: RDS Proxy currently doesn't support command-line options."),
         ("08P01", "unsupported startup parameter: options"),
         ("XX000", "unsupported startup parameter in options: rowlock.direct"),
@@ -361,7 +363,7 @@ async fn a_proxy_that_refuses_options_is_a_pooler() {
 }
 
 #[tokio::test]
-async fn a_question_for_tls_is_asked_once_and_no_is_an_answer() {
+async fn tls_is_requested_once_and_a_refusal_is_accepted() {
     let (told, mut asked) = mpsc::unbounded_channel();
     let fake_server = FakeServer::start(move |mut stream| {
         let told = told.clone();
@@ -376,8 +378,8 @@ async fn a_question_for_tls_is_asked_once_and_no_is_an_answer() {
     .await;
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refused(&fake_server.connect(&format!("?sslmode={mode}"))).await;
-        let Error::Tls(said) = &error else { panic!("{error:?}") };
-        assert!(said.contains("does not speak TLS") && said.contains(mode), "{said}");
+        let Error::Tls(output) = &error else { panic!("{error:?}") };
+        assert!(output.contains("does not speak TLS") && output.contains(mode), "{output}");
         assert_eq!(asked.recv().await, Some(SSL_REQUEST));
     }
 }

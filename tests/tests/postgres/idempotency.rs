@@ -1,4 +1,4 @@
-//! Every verb may be sent again after a lost answer (R1), and a lease never comes back (R14).
+//! Every call can be repeated after a lost answer (R1), and a lease is never given out twice (R14).
 
 use rowlock_queue::{Outcome, Settled, Settlement, Token, settle};
 use rowlock_tests::{TestDb, settlements};
@@ -7,7 +7,7 @@ use sqlx::{Executor, Row};
 const COMPLETE: Outcome = Outcome::Complete { result: None };
 
 #[tokio::test]
-async fn an_outcome_sent_three_times_settles_its_task_only() {
+async fn an_outcome_sent_three_times_settles_its_task_once() {
     let test = TestDb::new().await;
     test.enqueue_many(3).await;
     let mut instance = test.instance("a").await;
@@ -27,7 +27,7 @@ async fn an_outcome_sent_three_times_settles_its_task_only() {
 }
 
 #[tokio::test]
-async fn a_whole_lease_sent_again_is_answered_done_and_leaves_one_receipt() {
+async fn settling_a_whole_lease_twice_leaves_one_receipt() {
     let test = TestDb::new().await;
     test.enqueue_many(200).await;
     let mut instance = test.instance("a").await;
@@ -61,7 +61,7 @@ async fn a_task_that_the_lease_does_not_hold_is_refused() {
 }
 
 #[tokio::test]
-async fn another_instance_settles_nothing_with_a_token_it_heard_of() {
+async fn another_instance_cannot_settle_with_a_known_token() {
     let test = TestDb::new().await;
     test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -72,7 +72,7 @@ async fn another_instance_settles_nothing_with_a_token_it_heard_of() {
 }
 
 #[tokio::test]
-async fn a_claim_sent_again_gives_the_same_lease() {
+async fn a_repeated_claim_returns_the_same_lease() {
     let test = TestDb::new().await;
     test.enqueue_many(300).await;
     let instance = test.instance("a").await;
@@ -91,7 +91,7 @@ async fn a_claim_sent_again_gives_the_same_lease() {
 }
 
 #[tokio::test]
-async fn a_snooze_and_a_release_may_be_sent_again() {
+async fn a_snooze_and_a_release_can_be_repeated() {
     let test = TestDb::new().await;
     test.enqueue_many(3).await;
     let mut instance = test.instance("a").await;
@@ -113,7 +113,7 @@ async fn a_snooze_and_a_release_may_be_sent_again() {
 }
 
 #[tokio::test]
-async fn a_claim_sent_again_while_the_first_is_under_way_waits_for_its_lease() {
+async fn a_repeated_claim_waits_for_the_lease_of_the_first() {
     let test = TestDb::new().await;
     test.enqueue_many(10).await;
     let instance = test.instance("a").await;
@@ -127,7 +127,7 @@ async fn a_claim_sent_again_while_the_first_is_under_way_waits_for_its_lease() {
     let (again, ()) = tokio::join!(
         rowlock_queue::claim_again(&test.db, instance.id(), 4, &instance.watermarks, token),
         async {
-            test.until_somebody_waits().await;
+            test.until_lock_wait().await;
             first.execute("commit").await.unwrap();
         }
     );

@@ -1,10 +1,11 @@
-//! Isolation levels and settings of the caller: no verb decides on a snapshot older than its lock (R7), and none is compiled (R19).
+//! Isolation levels and settings of the caller: no function decides on a snapshot older than its lock (R7),
+//! and none is JIT-compiled (R19).
 
 use rowlock_queue::{Maintainer, Outcome};
 use rowlock_tests::{TestDb, TestInstance};
 use sqlx::{AssertSqlSafe, Executor};
 
-/// Verbs that decide by what they read under a lock. The instance is `$1`.
+/// Calls that decide by what they read under a lock. The instance is `$1`.
 const DECIDING: [&str; 9] = [
     "rowlock.heartbeat($1, 0, 0, 0, 5, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', false, null)",
     "rowlock.claim($1, 1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 0, 4711)",
@@ -18,7 +19,7 @@ const DECIDING: [&str; 9] = [
 ];
 
 #[tokio::test]
-async fn verbs_that_decide_refuse_an_old_snapshot_and_change_nothing() {
+async fn functions_that_need_a_fresh_snapshot_refuse_an_old_one() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     instance.heartbeat(0, 5).await;
@@ -44,24 +45,25 @@ async fn verbs_that_decide_refuse_an_old_snapshot_and_change_nothing() {
 #[tokio::test]
 async fn allocations_are_granted_by_heartbeats_only() {
     let test = TestDb::new().await;
-    let granted = "select count(*) from rowlock.permission_functions() r where r.function = 'rowlock.allocate(int)'::regprocedure";
+    let granted = "select count(*) from rowlock.permission_functions() r \
+        where r.function = 'rowlock.allocate(int)'::regprocedure";
     assert_eq!(test.one::<i64>(granted).await, 0, "it relies on the heartbeat to refuse an old snapshot");
 }
 
 #[tokio::test]
-async fn nothing_may_be_called_by_everybody() {
+async fn no_function_is_executable_by_public() {
     let test = TestDb::new().await;
     let open = "select coalesce(string_agg(p.proname, ' '), '') from pg_proc p
       where p.pronamespace = 'rowlock'::regnamespace and has_function_privilege('public', p.oid, 'execute')";
     assert_eq!(test.one::<String>(open).await, "");
 }
 
-/// Every statement is worth compiling.
+/// Makes Postgres JIT-compile every statement.
 const FORCED: [&str; 4] =
     ["jit = on", "jit_above_cost = 0", "jit_inline_above_cost = 0", "jit_optimize_above_cost = 0"];
 
 #[tokio::test]
-async fn an_instance_works_where_every_statement_is_compiled() {
+async fn an_instance_works_with_jit_for_every_statement() {
     let test = TestDb::new().await;
     for setting in FORCED {
         test.run(format!("alter database {} set {setting}", test.name)).await;
@@ -80,17 +82,21 @@ async fn an_instance_works_where_every_statement_is_compiled() {
     assert_eq!(test.audited().await, (200, 0, 0, 300));
 }
 
-/// Whatever runs inside of a function is planned under the settings that the function pins. (The servers of the tests have no
-/// compiler in them, so that it would not show otherwise.)
+/// Statements inside a function are planned under the settings that the function has. (The servers of the
+/// tests are built without JIT, so only the settings can be checked.)
 #[tokio::test]
-async fn the_verbs_of_every_second_are_never_compiled() {
+async fn frequent_functions_are_never_jit_compiled() {
     let test = TestDb::new().await;
     let unpinned = "select coalesce(string_agg(p.proname, ' ' order by p.proname), '') from pg_proc p
-      where p.oid in ('rowlock.heartbeat(bigint, int, int, bigint, int, bigint[], boolean, real)'::regprocedure,
-        'rowlock.claim(bigint, int, bigint[], int, bigint)'::regprocedure, 'rowlock.leave(bigint)'::regprocedure,
+      where p.oid in ('rowlock.heartbeat(bigint, int, int, bigint, int, bigint[], boolean, \
+      real)'::regprocedure,
+        'rowlock.claim(bigint, int, bigint[], int, bigint)'::regprocedure, \
+        'rowlock.leave(bigint)'::regprocedure,
         'rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[])'::regprocedure,
-        'rowlock.move_due(timestamptz, int)'::regprocedure, 'rowlock.move_missed(int, bigint[], bigint[], int)'::regprocedure,
-        'rowlock.newest_heartbeats()'::regprocedure, 'rowlock.rescue(bigint, bigint)'::regprocedure, 'rowlock.update_backlog_limits()'::regprocedure,
+        'rowlock.move_due(timestamptz, int)'::regprocedure, 'rowlock.move_missed(int, bigint[], bigint[], \
+        int)'::regprocedure,
+        'rowlock.newest_heartbeats()'::regprocedure, 'rowlock.rescue(bigint, bigint)'::regprocedure, \
+        'rowlock.update_backlog_limits()'::regprocedure,
         'rowlock.statistics()'::regprocedure)
         and not coalesce('jit=off' = any (p.proconfig), false)";
     assert_eq!(test.one::<String>(unpinned).await, "");

@@ -1,4 +1,5 @@
-//! Transactions that commit late: ordinary ones (R3), prepared and IMMEDIATE ones (R6), and those with a due time that passed (R13).
+//! Transactions that commit late: ordinary ones (R3), prepared and IMMEDIATE ones (R6), and those with a due
+//! time that passed (R13).
 
 use std::{
     collections::HashMap,
@@ -17,7 +18,7 @@ async fn open_producer(test: &TestDb, begin: &'static str) -> (sqlx::PgConnectio
     producer.execute(begin).await.unwrap();
     let id = TaskId(producer.fetch_one(ENQUEUE).await.unwrap().get(0));
     let k = producer.fetch_one("select max(k) from rowlock.ready").await.unwrap().get(0);
-    // What others draw meanwhile.
+    // Keys that other producers draw in the meantime.
     test.run("select nextval('rowlock.k_seq')").await;
     (producer, id, k)
 }
@@ -31,17 +32,20 @@ async fn a_transaction_that_commits_late_is_claimed_by_the_next_claim() {
     let test = TestDb::new().await;
     let mut instance = test.instance("a").await;
     let (mut producer, id, k) = open_producer(&test, "begin").await;
-    instance.walk_past(k).await;
+    instance.claim_past(k).await;
     producer.execute("commit").await.unwrap();
     assert_eq!(instance.claim(10).await.tasks[0].id, id);
 }
 
-/// Promised, from commit to claim: to 99 of 100 where transactions hold 0 to 50 ms, and to those that held long.
+/// The promised time from commit to claim: for 99 of 100 tasks whose transactions last 0 to 50 ms, and for
+/// long transactions.
 const PROMISED: Duration = Duration::from_millis(50);
 const PROMISED_LONG: Duration = Duration::from_secs(1);
-/// What tests at the same time on few cores may add: still less than the second that a task waits which claims have walked past.
+/// What other tests on few cores may add. It is still less than the second that a task waits if claims have
+/// passed it.
 const ALLOWANCE: u32 = 6;
-/// A watermark lags by 250 ms, 50 of which are for the transaction: a commit for which the disk takes longer is left for a sweep.
+/// A watermark lags by 250 ms, 50 of which are for the transaction. A commit that takes the disk longer is
+/// left to the sweep.
 const QUICK_COMMIT: Duration = Duration::from_millis(200);
 const HELD_LONG: Duration = Duration::from_secs(10);
 const HELD_SOAKING: Duration = Duration::from_mins(10);
@@ -80,7 +84,7 @@ async fn producers_out_of_order_are_claimed_quickly() {
     claim_all(&mut instance, &mut claimed).await;
     let quick = committed.iter().filter(|(_, asked, done)| *done - *asked < QUICK_COMMIT);
     let waited = quick.map(|(id, _, done)| {
-        let claimed = claimed.get(id).expect("no quick commit is left for a sweep");
+        let claimed = claimed.get(id).expect("no quick commit is left to the sweep");
         claimed.saturating_duration_since(*done)
     });
     let mut waited: Vec<_> = waited.collect();
@@ -108,7 +112,7 @@ async fn a_transaction_held_long_is_claimed_soon_after_its_commit() {
     let mut claimed = HashMap::new();
     let end = Instant::now() + held;
     while Instant::now() < end {
-        // Others go on meanwhile, far past the open ones.
+        // Others continue in the meantime, far past the open transactions.
         test.enqueue().await;
         claim_all(&mut instance, &mut claimed).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -125,7 +129,7 @@ async fn a_transaction_held_long_is_claimed_soon_after_its_commit() {
     }
 }
 
-/// Claims what there is; notes when.
+/// Claims all tasks and records when.
 async fn claim_all(instance: &mut TestInstance, claimed: &mut HashMap<TaskId, Instant>) {
     let tasks = instance.claim(1000).await.tasks;
     let now = Instant::now();
@@ -138,7 +142,7 @@ async fn a_task_with_immediate_constraints_is_found_by_the_sweep() {
     let mut instance = test.instance("a").await;
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     let (mut producer, id, k) = open_producer(&test, "begin; set constraints all immediate").await;
-    instance.walk_past(k).await;
+    instance.claim_past(k).await;
     for _ in 0..5 {
         assert_eq!(
             sweep(&instance, &mut maintainer).await,
@@ -160,9 +164,9 @@ async fn a_prepared_transaction_is_found_whenever_it_commits() {
     let (mut producer, id, k) = open_producer(&test, "begin").await;
     let name = format!("'{}'", test.name);
     producer.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
-    // Whether or not it was given a new k when it was prepared.
+    // Whether or not its tasks got a new k when it was prepared.
     test.run("select nextval('rowlock.k_seq') from generate_series(1, 3)").await;
-    instance.walk_past(k + 3).await;
+    instance.claim_past(k + 3).await;
     for _ in 0..5 {
         assert_eq!(sweep(&instance, &mut maintainer).await, 0);
     }
@@ -172,7 +176,7 @@ async fn a_prepared_transaction_is_found_whenever_it_commits() {
 }
 
 #[tokio::test]
-async fn a_late_commit_is_found_beside_a_transaction_that_was_prepared_and_forgotten() {
+async fn a_late_commit_is_found_despite_a_forgotten_prepared_transaction() {
     let test = TestDb::new().await;
     let mut instance = test.instance("a").await;
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
@@ -180,7 +184,7 @@ async fn a_late_commit_is_found_beside_a_transaction_that_was_prepared_and_forgo
     let name = format!("'{}'", test.name);
     forgotten.execute(sqlx::AssertSqlSafe(format!("prepare transaction {name}"))).await.unwrap();
     let (mut producer, id, k) = open_producer(&test, "begin; set constraints all immediate").await;
-    instance.walk_past(k).await;
+    instance.claim_past(k).await;
     sweep(&instance, &mut maintainer).await;
     producer.execute("commit").await.unwrap();
     swept_within(&instance, &mut maintainer, 30).await;
@@ -188,7 +192,8 @@ async fn a_late_commit_is_found_beside_a_transaction_that_was_prepared_and_forgo
     test.run(format!("rollback prepared {name}")).await;
 }
 
-/// A pass notes, the next moves the watermark and sweeps; other sessions of the server may be in the way for a moment.
+/// One pass takes a note; the next moves the watermark and sweeps. Other sessions of the server may delay it
+/// for a moment.
 async fn swept_within(instance: &TestInstance, maintainer: &mut Maintainer, seconds: u64) {
     let end = Instant::now() + Duration::from_secs(seconds);
     while sweep(instance, maintainer).await == 0 {
@@ -198,7 +203,7 @@ async fn swept_within(instance: &TestInstance, maintainer: &mut Maintainer, seco
 }
 
 #[tokio::test]
-async fn a_due_time_that_passed_before_the_commit_is_moved_at_once() {
+async fn a_task_due_before_its_commit_is_moved_immediately() {
     let test = TestDb::new().await;
     let mut maintainer = Maintainer::new();
     let mut producer = test.session().await;
@@ -218,7 +223,7 @@ async fn a_due_time_that_passed_before_the_commit_is_moved_at_once() {
 }
 
 #[tokio::test]
-async fn a_scheduled_task_becomes_available_when_due_and_not_before() {
+async fn a_scheduled_task_becomes_available_exactly_when_due() {
     let test = TestDb::new().await;
     let mut maintainer = Maintainer::new();
     let soon = test

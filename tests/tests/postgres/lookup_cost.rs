@@ -1,4 +1,5 @@
-//! What it costs to look at one task, or a page of a list, where much waits and much has finished; and what a cancel leaves as it was.
+//! The cost of reading one task or one page of tasks with a large backlog and many finished tasks; and what a
+//! cancel leaves unchanged.
 
 use std::time::Duration;
 
@@ -8,24 +9,29 @@ use rowlock_queue::{
 use rowlock_tests::TestDb;
 use sqlx::{Executor, PgConnection, Row};
 
-/// Each. Read before any index was there, a look at a finished one took a tenth of all pages.
+/// Pages for each. Without an index, reading a finished task took a tenth of all pages.
 const WAITING: i64 = 150_000;
 const FINISHED: i64 = 300_000;
 
-/// Single tasks that wait, and tasks that finished within the last 22 hours, twenty to a receipt, every hundredth of them cancelled.
+/// Single available tasks, and tasks that finished within the last 22 hours: twenty per receipt, every
+/// hundredth cancelled.
 async fn fill(test: &TestDb) {
     test.run(format!(
         "begin; set local session_replication_role = replica;
          insert into rowlock.task (id, queue, k_low, priority, type, payload)
-           select rowlock.id_at(now()) - (g << 14), q.id, (g - 2147483648)::int, 1, 't', '{{}}' from rowlock.queue q, generate_series(1::bigint, {WAITING}) g;
+           select rowlock.id_at(now()) - (g << 14), q.id, (g - 2147483648)::int, 1, 't', '{{}}' \
+           from rowlock.queue q, generate_series(1::bigint, {WAITING}) g;
          insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh)
-           select q.id, g & 3, 1, g, rowlock.id_at(now()) - (g << 14), 1, 0, true from rowlock.queue q, generate_series(1::bigint, {WAITING}) g;
+           select q.id, g & 3, 1, g, rowlock.id_at(now()) - (g << 14), 1, 0, true from rowlock.queue q, \
+           generate_series(1::bigint, {WAITING}) g;
          select setval('rowlock.k_seq', {WAITING});
          insert into rowlock.task (id, queue, priority, type, payload)
-           select rowlock.id_at(now() - interval '22 hours') + (g / 20) * 9000000000 + g % 20, q.id, 1, 't', '{{}}'
+           select rowlock.id_at(now() - interval '22 hours') + (g / 20) * 9000000000 + g % 20, q.id, 1, 't', \
+           '{{}}'
            from rowlock.queue q, generate_series(0::bigint, {FINISHED} - 1) g;
          insert into rowlock.receipt (at, queue, state, firsts, ns, attempts)
-           select now() - interval '22 hours' + g * interval '4.2 s', q.id, case when g % 100 = 0 then 3 else 1 end,
+           select now() - interval '22 hours' + g * interval '4.2 s', q.id, case when g % 100 = 0 then 3 \
+           else 1 end,
                   array[rowlock.id_at(now() - interval '22 hours') + g * 9000000000], array[20], array[1]
            from rowlock.queue q, generate_series(0::bigint, {FINISHED} / 20 - 1) g;
          commit; analyze"
@@ -33,7 +39,7 @@ async fn fill(test: &TestDb) {
     .await;
 }
 
-/// The least of several times: what a session asks for the first time it looks up in the catalogs, and plans.
+/// The minimum of several runs: the first run of a session also reads the catalogs and plans.
 async fn pages_read(session: &mut PgConnection, call: &str) -> i64 {
     let explain = format!("explain (analyze, buffers, format json) select * from {call}");
     let mut least = i64::MAX;
@@ -48,7 +54,7 @@ async fn pages_read(session: &mut PgConnection, call: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn one_task_and_a_page_of_a_list_are_found_by_index() {
+async fn one_task_and_one_page_of_tasks_are_found_by_index() {
     let test = TestDb::new().await;
     let moved = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -84,7 +90,7 @@ async fn one_task_and_a_page_of_a_list_are_found_by_index() {
 }
 
 #[tokio::test]
-async fn pages_of_a_list_follow_one_another_without_a_gap() {
+async fn pages_of_tasks_have_no_gap() {
     let test = TestDb::new().await;
     let mut ids = test.enqueue_many(300).await;
     ids.push(test.enqueue().await);
@@ -107,7 +113,7 @@ async fn pages_of_a_list_follow_one_another_without_a_gap() {
 }
 
 #[tokio::test]
-async fn a_cancel_leaves_the_others_their_order() {
+async fn a_cancel_keeps_the_order_of_other_tasks() {
     let test = TestDb::new().await;
     let first = test.enqueue_many(128).await;
     let behind = test.enqueue_many(3).await;
@@ -124,7 +130,7 @@ async fn a_cancel_leaves_the_others_their_order() {
         order.extend(claimed.tasks.iter().map(|task| task.id));
         instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     }
-    // Before, all that lay behind a cancelled one went behind everything else.
+    // Before, all tasks after a cancelled one moved behind all other tasks.
     order.retain(|id| !behind.contains(id));
     let expected: Vec<_> = first.iter().filter(|id| !gone.contains(id)).copied().collect();
     assert_eq!(order, expected);
@@ -132,7 +138,7 @@ async fn a_cancel_leaves_the_others_their_order() {
 }
 
 #[tokio::test]
-async fn a_range_with_many_cuts_loses_nothing() {
+async fn a_range_with_many_cancelled_tasks_loses_none() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(128).await;
     for id in ids.iter().step_by(3) {
@@ -146,7 +152,7 @@ async fn a_range_with_many_cuts_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_that_nobody_needs_any_more_is_deleted() {
+async fn an_obsolete_cancel_request_is_deleted() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -154,15 +160,19 @@ async fn a_request_that_nobody_needs_any_more_is_deleted() {
     instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     let runs = test.enqueue().await;
     instance.claim(1).await;
-    // As one leaves it that crossed the settlement.
-    test.run(format!("insert into rowlock.cancel_request values ({id}, now() - interval '2 minutes'), ({runs}, now() - interval '2 minutes')")).await;
+    // As a cancel request that came during the settlement leaves it.
+    test.run(format!(
+        "insert into rowlock.cancel_request \
+        values ({id}, now() - interval '2 minutes'), ({runs}, now() - interval '2 minutes')"
+    ))
+    .await;
     Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     let left: i64 = test.one("select sum(id)::bigint from rowlock.cancel_request").await;
     assert_eq!(left, runs.0, "the other one runs");
 }
 
 #[tokio::test]
-async fn running_tasks_are_counted_where_many_leases_died() {
+async fn counting_running_tasks_stays_cheap_with_many_deleted_leases() {
     let test = TestDb::new().await;
     test.enqueue_many(5).await;
     let mut instance = test.instance("a").await;
@@ -172,8 +182,12 @@ async fn running_tasks_are_counted_where_many_leases_died() {
     assert_eq!(running().await, 3);
     let mut pins = test.session().await;
     pins.execute("begin isolation level repeatable read; select 1").await.unwrap();
-    test.run("insert into rowlock.lease (token, instance, queue, firsts, ns, attempts, priorities)
-      select g, 0, 1, array[g], array[1], array[0], array[1] from generate_series(1, 60000) g; delete from rowlock.lease where instance = 0; analyze rowlock.lease").await;
+    test.run(
+        "insert into rowlock.lease (token, instance, queue, firsts, ns, attempts, priorities)
+      select g, 0, 1, array[g], array[1], array[0], array[1] from generate_series(1, 60000) g; delete \
+      from rowlock.lease where instance = 0; analyze rowlock.lease",
+    )
+    .await;
     let mut session = test.session().await;
     let pages = pages_read(&mut session, "rowlock.running()").await;
     assert!(pages < 100, "{pages} pages");
@@ -187,10 +201,16 @@ async fn a_flood_of_late_commits_is_swept_in_one_pass() {
     let test = TestDb::new().await;
     let mut instance = test.instance("a").await;
     let mut producer = test.session().await;
-    producer.execute("begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}') from generate_series(1, 3500)").await.unwrap();
+    producer
+        .execute(
+            "begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}') \
+        from generate_series(1, 3500)",
+        )
+        .await
+        .unwrap();
     test.run("select setval('rowlock.k_seq', (select last_value + 5000 from rowlock.k_seq))").await;
     let newest: i64 = test.one("select last_value from rowlock.k_seq").await;
-    instance.walk_past(newest - 1000).await;
+    instance.claim_past(newest - 1000).await;
     producer.execute("commit").await.unwrap();
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     let mut swept = 0;
@@ -201,11 +221,11 @@ async fn a_flood_of_late_commits_is_swept_in_one_pass() {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // Before, a thousand went in each pass of two or ten seconds.
+    // Before, each pass, every two or ten seconds, moved a thousand.
     assert_eq!(swept, 3500);
 }
 
-/// As long after the last instance as nothing of its heartbeats counts any more.
+/// Long enough after the last instance that none of its heartbeats counts.
 async fn pass_a_while(test: &TestDb) {
     test.run(
         "update rowlock.heartbeat set at = at - interval '2 minutes';
@@ -214,12 +234,13 @@ async fn pass_a_while(test: &TestDb) {
     .await;
 }
 
-/// The least of the watermarks that are published.
+/// The lowest published watermark.
 async fn lowest(test: &TestDb) -> Option<i64> {
     test.one("select (select min(l) from unnest(rowlock.published_watermarks(1)) l)").await
 }
 
-/// One pass takes a note, and the next one for which everything before it is over, in all databases of the server, keeps it.
+/// One pass takes a note. It counts in a later pass, once all transactions before it have ended, in all
+/// databases of the server.
 async fn until_kept(test: &TestDb, is_it: impl Fn(i64) -> bool) {
     let since = std::time::Instant::now();
     while !lowest(test).await.is_some_and(&is_it) {
@@ -229,16 +250,17 @@ async fn until_kept(test: &TestDb, is_it: impl Fn(i64) -> bool) {
     }
 }
 
-/// Before, each look at a queue that was scaled to zero walked over all that had died in it.
+/// Before, each query on a queue that was scaled to zero read all its dead rows.
 #[tokio::test]
-async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
+async fn a_queue_scaled_to_zero_is_counted_without_reading_dead_rows() {
     let test = TestDb::new().await;
     let mut pins = test.session().await;
     pins.execute("begin isolation level repeatable read; select 1").await.unwrap();
     let instance = test.instance("a").await;
     test.run(
         "insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, notify)
-           select 1, k & 3, 1, k, rowlock.id_at(now()) - (k << 14), 1, 0, false, false from (select nextval('rowlock.k_seq') k from generate_series(1, 80000)) x;
+           select 1, k & 3, 1, k, rowlock.id_at(now()) - (k << 14), 1, 0, false, false \
+           from (select nextval('rowlock.k_seq') k from generate_series(1, 80000)) x;
          delete from rowlock.ready; analyze rowlock.ready",
     )
     .await;
@@ -250,7 +272,7 @@ async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
     let pages = pages_read(&mut session, "rowlock.oldest_by_priority(1)").await;
     eprintln!("{before} pages, and {pages} from where it was kept");
     assert!(1000 < before && pages < 200, "{before}, then {pages} pages");
-    // What comes then is seen, and claimed by whoever joins.
+    // A task enqueued later is found and claimed by an instance that joins.
     let id = test.enqueue().await;
     assert_eq!(queue_stats(&test.db).await.unwrap()[0].available, 1);
     let mut instance = test.instance("b").await;
@@ -259,7 +281,7 @@ async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
 }
 
 #[tokio::test]
-async fn a_queue_scaled_to_zero_hides_no_task_of_a_transaction_that_commits_late() {
+async fn a_queue_scaled_to_zero_misses_no_late_commit() {
     let test = TestDb::new().await;
     let mut late = test.session().await;
     late.execute("begin; set constraints all immediate; select rowlock.enqueue('mail', 'send', '{}')")
@@ -273,7 +295,7 @@ async fn a_queue_scaled_to_zero_hides_no_task_of_a_transaction_that_commits_late
     assert_eq!(lowest(&test).await, None, "its transaction was open when the note was taken");
     late.execute("commit").await.unwrap();
     until_kept(&test, |watermark| watermark == k).await;
-    // A failover that takes the sequence back makes all of it worthless.
+    // A failover that sets the sequence back invalidates all of it.
     test.run("select setval('rowlock.k_seq', 1)").await;
     maintain_partitions(&test.db).await.unwrap();
     assert_eq!(lowest(&test).await, None);

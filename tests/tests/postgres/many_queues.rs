@@ -1,4 +1,4 @@
-//! Maintenance among hundreds of queues: what one of them waits for does not depend on how many there are.
+//! Maintenance with hundreds of queues: waiting times do not depend on their number.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use sqlx::{Executor, PgConnection, Row};
 
 const QUEUES: usize = 200;
 
-/// What a worker leaves between two passes.
+/// The time a worker leaves between two passes.
 const BETWEEN: Duration = Duration::from_millis(1200);
 
-/// The one instance of a queue.
+/// The only instance of a queue.
 struct Instance {
     db: Db,
     joined: Joined,
@@ -52,7 +52,7 @@ impl Instance {
     }
 }
 
-/// An instance for each of many queues, each of which has seen how many live.
+/// One instance for each of many queues; each knows how many instances live.
 async fn fleet(test: &TestDb) -> Vec<Instance> {
     let mut fleet = Vec::new();
     for n in 0..QUEUES {
@@ -65,7 +65,7 @@ async fn fleet(test: &TestDb) -> Vec<Instance> {
     fleet
 }
 
-/// A task of queue `q7` below where its claims start: it comes through when the producer commits.
+/// A task of queue `q7` below the watermarks of its claims: it is found after the producer commits.
 async fn below_the_watermarks(test: &TestDb, instance: &mut Instance) -> PgConnection {
     let mut producer = test.session().await;
     producer.execute("begin; set constraints all immediate").await.unwrap();
@@ -80,7 +80,7 @@ async fn below_the_watermarks(test: &TestDb, instance: &mut Instance) -> PgConne
 }
 
 #[tokio::test]
-async fn a_queue_among_hundreds_is_swept_as_soon_as_one_that_is_alone() {
+async fn a_queue_among_hundreds_is_swept_as_soon_as_a_single_one() {
     let test = TestDb::empty().await;
     let mut fleet = fleet(&test).await;
     let instance = &mut fleet[7];
@@ -121,7 +121,7 @@ async fn a_due_task_among_hundreds_of_queues_is_moved_in_time() {
     assert!(late[late.len() - 1] < Duration::from_secs(5), "{late:?}");
 }
 
-/// How long after its time, about.
+/// About how long after its due time.
 async fn moved(test: &TestDb, id: TaskId) -> Duration {
     let enqueued = Instant::now();
     while test.state(id).await.as_deref() == Some("scheduled") {
@@ -130,11 +130,11 @@ async fn moved(test: &TestDb, id: TaskId) -> Duration {
     enqueued.elapsed().saturating_sub(Duration::from_millis(100))
 }
 
-/// Holds up a pass between its first write and its end.
+/// Blocks a pass between its first write and its end.
 const HOLD_UP: &str = "begin; lock table rowlock.ready in share mode";
 
 #[tokio::test]
-async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
+async fn a_delayed_sweep_does_not_skip_keys_drawn_in_the_meantime() {
     let test = TestDb::new().await;
     let mut claimer = test.instance("a").await;
     let mut maintainer = Maintainer::of_instance(claimer.id(), claimer.joined.queue);
@@ -149,7 +149,8 @@ async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
         while !test.one::<bool>(waits).await {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // It has an xid, and then a k, as any producer; nothing gives it a new one, as if its commit were held up behind that.
+        // It has an xid and then a k, like any producer. It gets no new k, as if its commit were delayed
+        // after that.
         producer
             .execute("set session_replication_role = replica; begin; select pg_current_xact_id()")
             .await
@@ -161,14 +162,16 @@ async fn a_pass_that_was_held_up_notes_nothing_that_was_drawn_meanwhile() {
     });
     assert_eq!(report.unwrap().due_moved, 1);
     assert_eq!(claimer.claim(10).await.tasks.len(), 1);
-    claimer.walk_past(k).await;
+    claimer.claim_past(k).await;
     for _ in 0..3 {
         maintainer.run_once(&test.db, None, Some(&claimer.watermarks)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(700)).await;
     }
     let insert = format!(
-        "with t as (insert into rowlock.task (id, queue, priority, type, payload) values (rowlock.id_at(now()) | 77, {0}, 1, 'send', '{{}}') returning id)
-         insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh) select {0}, {k} & 3, 1, {k}, id, 1, 0, false from t",
+        "with t as (insert into rowlock.task (id, queue, priority, type, payload) \
+            values (rowlock.id_at(now()) | 77, {0}, 1, 'send', '{{}}') returning id)
+         insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh) \
+         select {0}, {k} & 3, 1, {k}, id, 1, 0, false from t",
         claimer.joined.queue
     );
     producer.execute(sqlx::AssertSqlSafe(insert)).await.unwrap();

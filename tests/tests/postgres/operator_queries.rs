@@ -1,4 +1,4 @@
-//! What an operator asks of a database, beside declaring queues.
+//! What an operator reads from a database, apart from declaring queues.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use rowlock_queue::{
 use rowlock_tests::{TestDb, declaration, server};
 use tokio::time::timeout;
 
-/// A loaded machine with two slow cores takes a tenth of it.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// A busy machine with two slow cores needs a tenth of it.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 const OF_DATABASE: &str = "the connection limit of the database";
 
 const OF_ROLE: &str = "the connection limit of the role";
 
-/// The only limit of its kind in an overview, where it says of which user it is.
+/// The only connection limit of its kind in an overview, which names the user.
 fn limit(seen: &Overview, of: &str, user: Option<&str>) -> Option<ConnectionLimit> {
     let mut those = seen.limits.iter().filter(|limit| limit.limit_of == of && limit.user.as_deref() == user);
     let found = those.next().cloned();
@@ -25,14 +25,14 @@ fn limit(seen: &Overview, of: &str, user: Option<&str>) -> Option<ConnectionLimi
 }
 
 #[tokio::test]
-async fn an_overview_tells_whose_each_queue_is_and_what_limits_the_connections() {
+async fn an_overview_has_the_owner_of_each_queue_and_the_connection_limits() {
     let test = TestDb::empty().await;
     let seen = overview(&test.db).await.unwrap();
     assert!(seen.queues.is_empty());
     assert!(limit(&seen, "max_connections", None).is_some());
     assert_eq!(limit(&seen, OF_DATABASE, None), None);
     declare(&test.db, &declaration("mail")).await.unwrap();
-    // Nothing is no task of this moment.
+    // Statistics of an empty queue do not make a task of now.
     assert_eq!(overview(&test.db).await.unwrap().queues[0].stats.oldest_available_seconds, None);
     test.enqueue_many(3).await;
     test.run(format!("alter database {} connection limit 30", test.name)).await;
@@ -41,7 +41,7 @@ async fn an_overview_tells_whose_each_queue_is_and_what_limits_the_connections()
     let (queue, found) = (&seen.queues[0], limit(&seen, OF_DATABASE, None).unwrap());
     assert_eq!((queue.owner.as_str(), queue.generation, queue.stats.available), ("tests", 1, 3));
     assert_eq!(found.limit, 30);
-    // Ours, one of the superuser's pool, and two.
+    // This session, one of the superuser's pool, and the two others.
     assert!((4..=6).contains(&found.others), "{found:?}");
     let connect = rowlock_queue::Connect { application_name: "rowlock-worker a-1".into(), ..test.connect() };
     let _instance = Db::connect(&connect).await.unwrap();
@@ -50,22 +50,26 @@ async fn an_overview_tells_whose_each_queue_is_and_what_limits_the_connections()
 }
 
 #[tokio::test]
-async fn an_overview_by_an_ordinary_user_counts_everybodys_connections() {
+async fn an_overview_by_an_unprivileged_user_counts_all_connections() {
     let test = TestDb::new().await;
     let role = format!("plain_{}", test.name);
-    test.run(format!("create role {role} login password 'x' connection limit 7; alter schema rowlock owner to {role};
-      grant execute on all functions in schema rowlock to {role}; grant select on all tables in schema rowlock to {role}"))
-        .await;
+    test.run(format!(
+        "create role {role} login password 'x' connection limit 7; \
+        alter schema rowlock owner to {role};
+      grant execute on all functions in schema rowlock to {role}; grant \
+      select on all tables in schema rowlock to {role}"
+    ))
+    .await;
     let (_, host) =
         server::url(&test.name).split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     let connect = rowlock_queue::Connect { url: format!("postgres://{role}:x@{host}"), ..test.connect() };
     let db = Db::connect(&connect).await.unwrap();
     assert_eq!(db.user(), Some(role.as_str()));
-    // Whoever looks sees the same: one may look for all.
+    // All see the same statistics, so one may read them for all.
     for looks in [&db, &test.db] {
         let seen = overview(looks).await.unwrap();
         let found = limit(&seen, OF_ROLE, Some(&role)).unwrap();
-        // The first session, which looked for a pooler, may still be on its way out.
+        // The first session, which checked for a pooler, may still be closing.
         assert!(found.limit == 7 && (1..=2).contains(&found.others), "{found:?}");
     }
     assert_eq!(identity(&db).await.unwrap(), identity(&test.db).await.unwrap());
@@ -82,7 +86,7 @@ async fn an_overview_by_an_ordinary_user_counts_everybodys_connections() {
 }
 
 #[tokio::test]
-async fn a_database_is_told_from_every_other() {
+async fn a_database_has_a_unique_identity() {
     let (one, two) = (TestDb::empty().await, TestDb::empty().await);
     let (first, second) = (identity(&one.db).await.unwrap(), identity(&two.db).await.unwrap());
     assert_eq!(first.started_at, second.started_at);
@@ -93,7 +97,7 @@ async fn a_database_is_told_from_every_other() {
 }
 
 #[tokio::test]
-async fn a_queue_is_adopted_only_from_the_owner_that_is_named() {
+async fn a_queue_is_adopted_only_from_the_named_owner() {
     let test = TestDb::new().await;
     let ours = Declaration { owner: "another".into(), ..declaration("mail") };
     for from in [None, Some("somebody")] {
@@ -102,7 +106,7 @@ async fn a_queue_is_adopted_only_from_the_owner_that_is_named() {
     }
     adopt(&test.db, &ours, Some("tests")).await.unwrap();
     declare(&test.db, &ours).await.unwrap();
-    // Who has lost it does not get it back by an adoption that was written down for another.
+    // A former owner does not get the queue back by an adoption that names another owner.
     let refused = adopt(&test.db, &declaration("mail"), Some("a third")).await;
     assert!(
         matches!(refused, Err(Error::Refused { ref message, .. }) if message.contains("another")),
@@ -117,8 +121,8 @@ async fn notify_is_sent_for_a_queue_without_instances_while_an_operator_asks_for
     let queue = overview(&test.db).await.unwrap().queues[0].stats.queue;
     request_notify(&test.db, &[queue]).await.unwrap();
     test.enqueue().await;
-    assert_eq!(timeout(PATIENCE, listener.wait()).await.unwrap().unwrap(), queue);
-    // Not written again before it is worth it: the row stays as it is.
+    assert_eq!(timeout(TIMEOUT, listener.wait()).await.unwrap().unwrap(), queue);
+    // It is not renewed too early: the row stays unchanged.
     let version = || test.one::<String>("select xmin::text from rowlock.queue");
     let before = version().await;
     request_notify(&test.db, &[queue]).await.unwrap();

@@ -1,4 +1,5 @@
-//! A server that vanishes without a word: its machine lost power, and connections to it stay open until TCP gives up, much later.
+//! A server that vanishes, as if its machine lost power: connections to it stay open until TCP gives up, much
+//! later.
 
 use std::{str::FromStr, time::Duration};
 
@@ -12,7 +13,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Passes on what is said, until the server behind it vanishes; who connects after that meets a new one.
+/// Forwards both directions until the server behind it vanishes. Later connections reach a new server.
 struct Network {
     port: u16,
     vanished: watch::Sender<u32>,
@@ -32,7 +33,7 @@ impl Network {
                     let mut server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
                     tokio::select! {
                         biased;
-                        // Held open, and deaf.
+                        // Stays open, but nothing is read.
                         _ = end.changed() => std::future::pending().await,
                         _ = copy_bidirectional(&mut client, &mut server) => (),
                     }
@@ -53,7 +54,7 @@ impl Drop for Network {
     }
 }
 
-/// A pool of one, as an instance has it.
+/// A pool of one connection, as an instance has it.
 async fn db_behind(network: &Network, test: &TestDb) -> Db {
     Db::connect(&connect_through(network, test)).await.unwrap()
 }
@@ -68,14 +69,14 @@ fn port_of(test: &TestDb) -> u16 {
 }
 
 #[tokio::test]
-async fn a_server_that_vanishes_during_a_statement_holds_up_no_other() {
+async fn a_server_that_vanishes_during_a_statement_delays_no_other_statement() {
     let test = TestDb::new().await;
     let network = Network::before(port_of(&test)).await;
     let db = db_behind(&network, &test).await;
     let mut lock = test.pool.begin().await.unwrap();
     lock.execute("lock table rowlock.migration").await.unwrap();
     let (lost, ()) = tokio::join!(db.check_schema(), async {
-        until_somebody_waits(&test).await;
+        until_lock_wait(&test).await;
         network.server_vanishes();
     });
     assert!(matches!(lost, Err(Error::Timeout)), "{lost:?}");
@@ -84,12 +85,12 @@ async fn a_server_that_vanishes_during_a_statement_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn a_server_that_vanishes_after_a_statement_holds_up_no_other_for_long() {
+async fn a_server_that_vanishes_between_statements_delays_others_briefly() {
     let test = TestDb::new().await;
     let network = Network::before(port_of(&test)).await;
     let db = db_behind(&network, &test).await;
     db.check_schema().await.unwrap();
-    // The pool looks at each connection it gets back, and has not done so yet.
+    // The pool checks each returned connection, but has not done so yet.
     network.server_vanishes();
     let lost = db.check_schema().await;
     assert!(lost.as_ref().is_err_and(Error::is_transient), "{lost:?}");
@@ -97,7 +98,7 @@ async fn a_server_that_vanishes_after_a_statement_holds_up_no_other_for_long() {
 }
 
 #[tokio::test]
-async fn a_listener_that_lost_its_server_says_so() {
+async fn a_listener_reports_a_lost_server() {
     let test = TestDb::new().await;
     let network = Network::before(port_of(&test)).await;
     let mut listener = listen(&connect_through(&network, &test)).await.unwrap();
@@ -107,10 +108,11 @@ async fn a_listener_that_lost_its_server_says_so() {
 }
 
 #[tokio::test]
-async fn a_notification_arrives_after_a_long_silence_too() {
+async fn a_notification_arrives_after_a_long_idle_time() {
     let test = TestDb::new().await;
     let mut listener = listen(&test.connect()).await.unwrap();
-    let looks = "select count(*) from pg_stat_activity where datname = current_database() and query = 'LISTEN \"rowlock\"'
+    let looks = "select count(*) from pg_stat_activity where datname = current_database() \
+        and query = 'LISTEN \"rowlock\"'
                  and query_start > backend_start + interval '10 seconds'";
     let (notified, ()) = tokio::join!(listener.wait(), async {
         while test.one::<i64>(looks).await == 0 {
@@ -121,7 +123,7 @@ async fn a_notification_arrives_after_a_long_silence_too() {
     assert_eq!(notified.unwrap(), QueueId(7));
 }
 
-async fn until_somebody_waits(test: &TestDb) {
+async fn until_lock_wait(test: &TestDb) {
     let waiting =
         "select count(*) from pg_locks where not granted and relation = 'rowlock.migration'::regclass";
     while test.one::<i64>(waiting).await == 0 {

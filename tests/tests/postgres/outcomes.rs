@@ -1,4 +1,4 @@
-//! What becomes of a task: attempts, delays, errors, cancelling, retrying.
+//! Outcomes of tasks: attempts, delays, errors, cancel and retry.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn move_due(test: &TestDb) {
 }
 
 #[tokio::test]
-async fn a_task_that_keeps_failing_is_dead_after_its_attempts_with_every_error_kept() {
+async fn a_failing_task_is_dead_after_its_last_attempt_and_keeps_every_error() {
     let test = TestDb::new().await;
     let id = test.enqueue_with(&EnqueueOptions { max_attempts: Some(3), ..Default::default() }).await;
     let mut instance = test.instance("a").await;
@@ -45,7 +45,7 @@ async fn a_task_that_keeps_failing_is_dead_after_its_attempts_with_every_error_k
 }
 
 #[tokio::test]
-async fn a_retry_waits_as_long_as_was_said() {
+async fn a_retry_waits_for_the_given_delay() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -72,7 +72,7 @@ async fn snooze_and_release_use_no_attempt() {
 }
 
 #[tokio::test]
-async fn a_nul_in_an_error_fails_nothing() {
+async fn a_nul_character_in_an_error_is_removed() {
     let test = TestDb::new().await;
     test.enqueue_many(2).await;
     let mut instance = test.instance("a").await;
@@ -83,7 +83,7 @@ async fn a_nul_in_an_error_fails_nothing() {
 }
 
 #[tokio::test]
-async fn a_task_is_cancelled_in_every_state() {
+async fn a_task_can_be_cancelled_in_every_unfinished_state() {
     let test = TestDb::new().await;
     let delay = Some(Duration::from_mins(1));
     let scheduled = test.enqueue_with(&EnqueueOptions { delay, ..Default::default() }).await;
@@ -122,7 +122,7 @@ async fn retry_takes_dead_tasks_only() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_put_off_again_and_again_says_so() {
+async fn the_details_of_a_task_count_its_snoozes() {
     let test = TestDb::new().await;
     let id = test.enqueue().await;
     let mut instance = test.instance("a").await;
@@ -137,7 +137,7 @@ async fn a_task_that_is_put_off_again_and_again_says_so() {
         };
         instance.settle(&claimed, &put_off).await;
     }
-    // Before, nobody could ask for how long, or how often.
+    // Before, nothing told how long or how often it was snoozed.
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
     assert_eq!((details.snoozes, details.attempt), (3, 0));
     assert!(details.first_snoozed_at.unwrap() < details.snoozed_at.unwrap());
@@ -149,7 +149,7 @@ async fn a_task_that_is_put_off_again_and_again_says_so() {
     );
 }
 
-/// Claims the task, once it is available.
+/// Claims the task once it is available.
 async fn claim_again(test: &TestDb, instance: &mut TestInstance) -> Claimed {
     loop {
         let claimed = instance.claim(1).await;
@@ -160,9 +160,9 @@ async fn claim_again(test: &TestDb, instance: &mut TestInstance) -> Claimed {
     }
 }
 
-/// Before, a handler could put a task off for ever.
+/// Before, a handler could snooze a task for ever.
 #[tokio::test]
-async fn a_task_that_is_put_off_more_often_than_the_queue_allows_is_dead() {
+async fn a_task_snoozed_more_often_than_allowed_is_dead() {
     let test = TestDb::new().await;
     let retry = rowlock_crds::RetryPolicy { max_snoozes: Some(2), ..Default::default() };
     let policy = rowlock_crds::Policy { retry, ..Default::default() };
@@ -180,7 +180,7 @@ async fn a_task_that_is_put_off_more_often_than_the_queue_allows_is_dead() {
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
     assert_eq!((details.state.as_str(), details.snoozes), ("dead", 2));
     assert!(details.errors[0].error.contains("retry.maxSnoozes"), "{details:?}");
-    // As often again, once somebody has it tried again.
+    // A retry starts the count again.
     rowlock_queue::retry(&test.db, &[id]).await.unwrap();
     let claimed = claim_again(&test, &mut instance).await;
     assert_eq!(instance.settle(&claimed, &put_off).await, [Settled::Done]);

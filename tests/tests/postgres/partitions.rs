@@ -1,4 +1,4 @@
-//! Partitions and retention for whole databases: whose turn it is, whom it keeps waiting, and clocks that make steps.
+//! Partitions and retention of whole databases: which session runs them, whom they block, and clock steps.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,13 @@ use rowlock_queue::{
 use rowlock_tests::{TestDb, TestInstance};
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-/// What a clock leaves that was ahead by so much when somebody cleaned: the partitions of until then are gone, those after it are there.
+/// What remains after the clock was ahead by this much during a cleanup: partitions before that time are
+/// gone, later ones exist.
 fn gone_until(ahead: &str) -> String {
     format!(
         "do $$ declare p record; begin
-           for p in select t, x.part from unnest(array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']) t, rowlock.partitions_of(t) x
+           for p in select t, x.part from unnest(array['task', 'receipt', 'result', 'task_error', \
+           'heartbeat', 'allocation']) t, rowlock.partitions_of(t) x
                where x.hi < now() + interval '{ahead}' loop
              execute format('alter table rowlock.%I detach partition rowlock.%I', p.t, p.part);
              execute format('drop table rowlock.%I', p.part);
@@ -22,13 +24,13 @@ fn gone_until(ahead: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_hole_that_a_clock_left_is_filled_by_whoever_falls_into_it() {
+async fn a_partition_gap_after_a_clock_step_is_filled_by_the_next_write() {
     for ahead in ["8 hours", "2 days"] {
         let test = TestDb::new().await;
         let instance = test.instance("a").await;
         test.run(gone_until(ahead)).await;
         assert!(partition_stats(&test.db).await.unwrap().left_seconds < 0.0, "one is missing now");
-        // Before, nothing healed this until the time came that the clock had said.
+        // Before, nothing repaired this until that time was reached.
         heartbeat(&test.db, &instance.says(0, 1)).await.unwrap();
         assert!(partition_stats(&test.db).await.unwrap().left_seconds > 0.0);
         let id = test.enqueue().await;
@@ -44,7 +46,7 @@ async fn a_hole_that_a_clock_left_is_filled_by_whoever_falls_into_it() {
 }
 
 #[tokio::test]
-async fn an_instance_joins_and_a_task_is_enqueued_where_the_partition_of_now_is_missing() {
+async fn joining_and_enqueueing_create_a_missing_current_partition() {
     let test = TestDb::new().await;
     test.run(gone_until("8 hours")).await;
     test.instance("a").await;
@@ -53,21 +55,30 @@ async fn an_instance_joins_and_a_task_is_enqueued_where_the_partition_of_now_is_
     test.enqueue().await;
 }
 
-/// An old partition of heartbeats, which the next pass would take away.
-const OLD: &str = "select rowlock.make_partition('heartbeat', date_trunc('hour', now()) - interval '4 days', date_trunc('hour', now()) - interval '3 days')";
+/// An old partition of heartbeats, which the next pass would drop.
+const OLD: &str = "select rowlock.make_partition('heartbeat', date_trunc('hour', now()) - interval '4 days', \
+    date_trunc('hour', now()) - interval '3 days')";
 
 #[tokio::test]
-async fn a_clock_that_has_just_made_a_step_has_nothing_deleted() {
+async fn after_a_clock_step_nothing_is_deleted_at_first() {
     let test = TestDb::new().await;
     test.run(OLD).await;
-    test.run("insert into rowlock.dead (id, queue, priority, attempt, at) values (1, 1, 1, 1, now() - interval '8 days')").await;
-    // As the first turn finds it when the clock is three days ahead.
+    test.run(
+        "insert into rowlock.dead (id, queue, priority, attempt, at) \
+        values (1, 1, 1, 1, now() - interval '8 days')",
+    )
+    .await;
+    // The state after a pass while the clock was three days ahead.
     test.run("update rowlock.maintenance set seen_at = now() - interval '3 days'").await;
     assert!(test.one::<bool>("select rowlock.begin_maintenance(true)").await);
     assert_eq!(maintain_partitions(&test.db).await.unwrap(), 0);
     assert_eq!(test.one::<i64>("select count(*) from rowlock.dead").await, 1);
-    // Back again, with the turn that was taken then.
-    test.run("update rowlock.maintenance set seen_at = now() + interval '3 days', next_cleanup_at = now() + interval '3 days'").await;
+    // The clock is back, and the pass of that time is recorded.
+    test.run(
+        "update rowlock.maintenance set seen_at = now() + interval '3 days', next_cleanup_at = now() + \
+        interval '3 days'",
+    )
+    .await;
     assert!(test.one::<bool>("select rowlock.begin_maintenance(true)").await);
     assert_eq!(maintain_partitions(&test.db).await.unwrap(), 0);
     test.run("update rowlock.maintenance set steady_since = now() - interval '61 minutes'").await;
@@ -76,7 +87,7 @@ async fn a_clock_that_has_just_made_a_step_has_nothing_deleted() {
 }
 
 #[tokio::test]
-async fn one_session_of_a_database_has_the_turn_once_a_minute() {
+async fn one_session_per_database_runs_maintenance_once_a_minute() {
     let test = TestDb::new().await;
     let take = "select rowlock.begin_maintenance(false)";
     assert!(test.one::<bool>(take).await);
@@ -89,12 +100,17 @@ async fn one_session_of_a_database_has_the_turn_once_a_minute() {
 }
 
 #[tokio::test]
-async fn an_open_transaction_keeps_nobody_waiting_while_a_partition_is_due() {
+async fn an_open_transaction_blocks_nobody_while_a_partition_is_dropped() {
     let test = TestDb::new().await;
     test.run(OLD).await;
     let mut open = test.session().await;
-    open.execute("begin; insert into rowlock.heartbeat (n, instance, queue, held, allocated, allocation, wants) values (0, 0, 0, 0, 0, 0, 0)").await.unwrap();
-    // As an instance has it: one connection for all but the heartbeat.
+    open.execute(
+        "begin; insert into rowlock.heartbeat (n, instance, queue, held, allocated, allocation, \
+        wants) values (0, 0, 0, 0, 0, 0, 0)",
+    )
+    .await
+    .unwrap();
+    // As in an instance: one connection for all but the heartbeat.
     let db = Db::connect(&Connect { max_connections: 1, ..test.connect() }).await.unwrap();
     let mut instance = TestInstance::join(&db, "a").await;
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
@@ -112,14 +128,14 @@ async fn an_open_transaction_keeps_nobody_waiting_while_a_partition_is_due() {
     let emptied = "select count(*) from pg_inherits where inhdetachpending";
     assert_eq!(test.one::<i64>(emptied).await, 1, "it was tried, and waits");
     eprintln!("enqueue, claim and settle took {slowest:?} at most");
-    // Before, the instance's statements stood behind that for five seconds.
+    // Before, the instance's statements waited behind it for five seconds.
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     open.execute("commit").await.unwrap();
     assert_eq!(maintain_partitions(&db).await.unwrap(), 1);
 }
 
 #[tokio::test]
-async fn an_instance_with_the_rights_of_a_worker_does_its_part() {
+async fn an_instance_with_a_workers_permissions_makes_partitions() {
     let test = TestDb::new().await;
     test.run(OLD).await;
     let connect = test.login("worker", "'worker'").await;

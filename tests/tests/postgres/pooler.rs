@@ -10,7 +10,7 @@ use rowlock_queue::{Connect, Db, EnqueueOptions, Maintainer, Outcome};
 use rowlock_tests::{TestDb, TestInstance, server};
 use rowlock_worker::{ExitReason, Shutdown, Worker};
 
-/// Of the test to the pooler.
+/// Connections from the test to the pooler.
 const CONNECTIONS: u32 = 6;
 
 pub(crate) struct Pooler {
@@ -36,8 +36,10 @@ pub(crate) fn start(test: &TestDb, mode: &str, servers: u32) -> Pooler {
     let password = if password.is_empty() { String::new() } else { format!(" password={password}") };
     let server_port = place.split_once(':').unwrap().1.split_once('/').unwrap().0;
     let settings = format!(
-        "[databases]\n{0} = host=127.0.0.1 port={server_port} user={user}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-         listen_port = {port}\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = {servers}\nunix_socket_dir =\n",
+        "[databases]\n{0} = host=127.0.0.1 port={server_port} \
+            user={user}{password}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
+         listen_port = {port}\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = \
+         {servers}\nunix_socket_dir =\n",
         test.name
     );
     let file = folder.path().join("pgbouncer.ini");

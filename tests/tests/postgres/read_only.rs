@@ -1,5 +1,5 @@
-//! Servers that take no writes: a name that leads to a standby for a moment, as at every switchover, and a
-//! database that was set so.
+//! Read-only servers: a host name that points to a standby for a moment, as in every switchover, and a
+//! database that was set to read-only.
 
 use std::{
     path::Path,
@@ -24,11 +24,12 @@ use tokio::{
 
 use crate::fake_server::FakeServer;
 
-/// A name is followed within this time once it leads to the primary.
+/// Connections follow a name within this time once it points to the primary.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Makes a second cluster of the first one, which is stopped, and has it follow.
-const COPY: &str = r#"cp -a "$1/." "$2" && rm -rf "$2/processes" && cd "$2"/postgres-[0-9]* && touch standby.signal && chown --reference=. standby.signal"#;
+/// Copies the stopped cluster as a second one, which follows the first.
+const COPY: &str = r#"cp -a "$1/." "$2" && rm -rf "$2/processes" && cd "$2"/postgres-[0-9]* &&
+    touch standby.signal && chown --reference=. standby.signal"#;
 
 /// A primary and a standby that follows it.
 struct Pair {
@@ -38,7 +39,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// With our schema, and the queue `mail`.
+    /// With the schema and the queue `mail`.
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = |name: &str| {
@@ -75,17 +76,17 @@ fn copy(from: &Path, to: &Path) {
     assert!(copied.status.success(), "{copied:?}");
 }
 
-/// A name that leads to one server or the other.
+/// A host name that points to one server or the other.
 struct Name {
     fake_server: FakeServer,
     leads_to: Arc<AtomicU16>,
     cuts: watch::Sender<u32>,
-    /// How many came since it was led elsewhere.
+    /// How many connections came since it was pointed elsewhere.
     came: Arc<AtomicU32>,
 }
 
 impl Name {
-    /// `hides`: as behind a pooler, nothing is heard of what the server says of itself.
+    /// `hides`: like a pooler, it drops the parameters that the server reports.
     async fn of(server: &Server, hides: bool) -> Self {
         let leads_to = Arc::new(AtomicU16::new(server.port()));
         let (cuts, came) = (watch::Sender::new(0), Arc::new(AtomicU32::new(0)));
@@ -126,29 +127,29 @@ impl Name {
         Connect::new(url.replace(&before, &after), "test", 2)
     }
 
-    /// Waits until this many came since it was led elsewhere.
+    /// Waits until this many connections came since it was pointed elsewhere.
     async fn until_came(&self, times: u32) {
         within(Duration::from_secs(30), async || self.came.load(Ordering::SeqCst) >= times).await;
     }
 }
 
-/// Passes on the start of a session without a word of the server being a standby.
+/// Forwards the start of a session, but drops that the server is a standby.
 async fn hide(client: &mut TcpStream, server: &mut TcpStream) -> std::io::Result<()> {
-    let (mut asked, mut said) = (vec![0; 64 << 10], vec![0; 64 << 10]);
+    let (mut asked, mut message) = (vec![0; 64 << 10], vec![0; 64 << 10]);
     loop {
         tokio::select! {
             n = client.read(&mut asked) => match n? {
                 0 => return Ok(()),
                 n => server.write_all(&asked[..n]).await?,
             },
-            n = server.read(&mut said) => {
+            n = server.read(&mut message) => {
                 let n = n?;
                 let word = b"in_hot_standby\0on\0";
-                if let Some(at) = said[..n].windows(word.len()).position(|words| words == word) {
-                    said[at + word.len() - 2] = b'o';
+                if let Some(at) = message[..n].windows(word.len()).position(|words| words == word) {
+                    message[at + word.len() - 2] = b'o';
                 }
-                client.write_all(&said[..n]).await?;
-                if n == 0 || said[..n].ends_with(b"Z\0\0\0\x05I") {
+                client.write_all(&message[..n]).await?;
+                if n == 0 || message[..n].ends_with(b"Z\0\0\0\x05I") {
                     return Ok(());
                 }
             }
@@ -173,7 +174,7 @@ async fn is_done(db: &Db, task: TaskId) -> bool {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_to_a_standby_for_a_while_is_followed_back_to_the_primary() {
+async fn connections_return_to_the_primary_after_a_host_name_pointed_to_a_standby() {
     let pair = Pair::start().await;
     let name = Name::of(&pair.primary, false).await;
     let primary = Db::connect(&Connect::new(pair.primary.url("postgres"), "test", 2)).await.unwrap();
@@ -198,13 +199,13 @@ async fn a_name_that_leads_to_a_standby_for_a_while_is_followed_back_to_the_prim
     name.lead_to(&pair.standby);
     name.cut();
     name.until_came(4).await;
-    // The operator's look: the first may find its old connection broken.
+    // The operator's queries: the first may find its connection broken.
     let _ = rowlock_queue::overview(&looks).await;
     let error = rowlock_queue::overview(&looks).await.expect_err("it takes no writes");
-    assert!(matches!(&error, Error::ReadOnly(said) if said.contains("standby")), "{error:?}");
+    assert!(matches!(&error, Error::ReadOnly(message) if message.contains("standby")), "{error:?}");
     assert!(error.is_transient());
 
-    // Nothing is cut any more: before this was mended, nobody noticed for minutes.
+    // No connection is cut from here on: before, nobody noticed for minutes.
     name.lead_to(&pair.primary);
     let comes_after = enqueue(&primary, "{}").await;
     goes_on.notify_one();
@@ -219,7 +220,7 @@ async fn a_name_that_leads_to_a_standby_for_a_while_is_followed_back_to_the_prim
 }
 
 #[tokio::test]
-async fn a_fenced_instance_says_goodbye_to_the_primary_and_uses_up_no_attempt() {
+async fn a_fenced_instance_leaves_at_the_primary_and_uses_no_attempt() {
     let pair = Pair::start().await;
     let name = Name::of(&pair.primary, false).await;
     let primary = Db::connect(&Connect::new(pair.primary.url("postgres"), "test", 2)).await.unwrap();
@@ -234,11 +235,10 @@ async fn a_fenced_instance_says_goodbye_to_the_primary_and_uses_up_no_attempt() 
     within(SOON, async || started.load(Ordering::SeqCst) == 1).await;
     name.lead_to(&pair.standby);
     name.cut();
-    // For as long as no heartbeat is answered it may not go on; before this was mended it stayed for five
-    // minutes more.
+    // While no heartbeat is answered it must not continue; before, it stayed for five more minutes.
     tokio::time::sleep(rowlock_queue::LEASE_DURATION.saturating_sub(Duration::from_secs(1))).await;
     name.lead_to(&pair.primary);
-    let ended = tokio::time::timeout(SOON, instance).await.expect("it has said goodbye").unwrap().unwrap();
+    let ended = tokio::time::timeout(SOON, instance).await.expect("it has left").unwrap().unwrap();
     assert!(matches!(ended, ExitReason::Fenced(_)), "{ended:?}");
     let details = rowlock_queue::describe_task(&primary, task).await.unwrap().unwrap();
     assert_eq!((details.state.as_str(), details.attempt), ("available", 0));
@@ -262,7 +262,7 @@ async fn several_hosts_and_readers(pair: &Pair, task: TaskId) {
     assert_eq!(led_to(&reads("?target_session_attrs=read-write")).await, ports[1]);
     assert_eq!(led_to(&reads("?target_session_attrs=prefer-standby")).await, ports[0]);
 
-    // What only looks works on a standby.
+    // Read-only calls work on a standby.
     let standby =
         Connect { access: Access::ReadOnly, ..Connect::new(pair.standby.url("postgres"), "test", 1) };
     let standby = Db::connect(&standby).await.unwrap();
@@ -273,9 +273,9 @@ async fn several_hosts_and_readers(pair: &Pair, task: TaskId) {
 }
 
 #[tokio::test]
-async fn a_connection_on_which_writing_is_refused_is_not_kept() {
+async fn a_read_only_connection_is_not_reused() {
     let pair = Pair::start().await;
-    // What a server says of itself is not always heard.
+    // The parameters that a server reports may be lost on the way.
     let name = Name::of(&pair.standby, true).await;
     let connect = Connect { max_connections: 1, ..name.connect(&pair) };
     let db = Db::connect(&connect).await.unwrap();
@@ -284,7 +284,7 @@ async fn a_connection_on_which_writing_is_refused_is_not_kept() {
         rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.expect_err("it takes no writes")
     };
     let error = refused().await;
-    assert!(matches!(&error, Error::ReadOnly(said) if said.contains("takes no writes")), "{error:?}");
+    assert!(matches!(&error, Error::ReadOnly(message) if message.contains("takes no writes")), "{error:?}");
     name.lead_to(&pair.standby);
     refused().await;
     refused().await;
@@ -294,7 +294,7 @@ async fn a_connection_on_which_writing_is_refused_is_not_kept() {
 }
 
 #[tokio::test]
-async fn a_database_that_was_set_to_be_read_only_is_said_to_be_and_used_again_later() {
+async fn a_read_only_database_is_reported_and_used_again_afterwards() {
     let test = TestDb::new().await;
     let set = |on: bool| {
         AssertSqlSafe(format!("alter database {} set default_transaction_read_only = {on}", test.name))
@@ -302,7 +302,7 @@ async fn a_database_that_was_set_to_be_read_only_is_said_to_be_and_used_again_la
     sqlx::query(set(true)).execute(&test.pool).await.unwrap();
     let error = Db::connect(&test.connect()).await.expect_err("it takes no writes");
     assert!(
-        matches!(&error, Error::ReadOnly(said) if said.contains("default_transaction_read_only")),
+        matches!(&error, Error::ReadOnly(message) if message.contains("default_transaction_read_only")),
         "{error:?}"
     );
     let reads = Connect { access: Access::ReadOnly, ..test.connect() };

@@ -1,4 +1,4 @@
-//! Old partitions go, beside open producers, and nothing unfinished goes with them (R8).
+//! Old partitions are dropped while producers are active, and no unfinished task is lost (R8).
 
 use std::time::{Duration, Instant};
 
@@ -6,14 +6,16 @@ use rowlock_queue::{EnqueueOptions, Outcome, declare, maintain_partitions};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, Row};
 
-/// Makes every task three days older, in a partition of that time, right before the oldest one.
+/// Makes every task three days older, in a partition of that time just before the oldest one.
 const AGE: &str = "do $$
 declare lo bigint; child text; back bigint := (3 * 86400)::bigint << 31;
 begin
-  select min((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \\(''?(\\d+)'))[1]::bigint) into strict lo
+  select min((regexp_match(pg_get_expr(c.relpartbound, c.oid), 'FROM \\(''?(\\d+)'))[1]::bigint) into strict \
+  lo
     from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass;
   child := 'task_' || extract(epoch from rowlock.id_time(lo))::bigint;
-  execute format('create table rowlock.%I (like rowlock.task including defaults including constraints)', child);
+  execute format('create table rowlock.%I (like rowlock.task including defaults including constraints)', \
+  child);
   execute format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child,
     lo - 2 * back, lo);
   update rowlock.task set id = id - back;
@@ -28,7 +30,7 @@ end $$";
 const OLDEST: &str = "select min(c.relname::text) from pg_inherits i join pg_class c on c.oid = i.inhrelid
   where i.inhparent = 'rowlock.task'::regclass";
 
-/// A producer waits no longer for retention. (Other tests at the same time may be in its way too.)
+/// The longest that a producer waits for retention. (Other tests may delay it, too.)
 const PROMISED: Duration = Duration::from_millis(100);
 
 /// One producer after the other, for about half a second.
@@ -44,7 +46,7 @@ async fn slowest_of_many(test: &TestDb) -> Duration {
 }
 
 #[tokio::test]
-async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
+async fn retention_keeps_unfinished_tasks_and_blocks_no_producer() {
     let test = TestDb::new().await;
     let keep = Duration::from_secs(1);
     let brief =
@@ -60,7 +62,7 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
     test.enqueue_with(&EnqueueOptions { delay: later, ..Default::default() }).await;
     test.enqueue().await;
     test.run(AGE).await;
-    // It finished longer ago than it is kept.
+    // It finished longer ago than the retention time.
     test.run("update rowlock.receipt set at = at - interval '1 minute'").await;
     let old = test.one::<String>(OLDEST).await;
 
@@ -73,9 +75,9 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
     };
     let slowest = slowest_of_many(&test).await;
     let there = format!("select to_regclass('rowlock.{old}') is not null");
-    assert!(test.one::<bool>(&there).await, "the partition is detached only when the open producer is done");
+    assert!(test.one::<bool>(&there).await, "the partition is detached only after the open producer ends");
     producer.execute("commit").await.unwrap();
-    // It waits for a second, and else is finished by the next pass.
+    // It waits for a second; after that the next pass finishes it.
     if maintenance.await.unwrap().unwrap() == 0 {
         assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
     }
@@ -92,12 +94,12 @@ async fn retention_loses_nothing_unfinished_and_keeps_no_producer_waiting() {
     assert_eq!(test.audited().await, (0, 1, 0, 43));
     let claimed = instance.claim(100).await;
     let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
-    let bodies = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
-    assert_eq!(bodies.len(), 42, "the old one has its body too");
+    let payloads = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
+    assert_eq!(payloads.len(), 42, "the old task has its payload, too");
 }
 
 #[tokio::test]
-async fn a_payload_is_found_that_retention_moves_meanwhile() {
+async fn a_payload_is_found_while_retention_moves_it() {
     let test = TestDb::new().await;
     let keep = Duration::from_secs(1);
     let brief =
@@ -115,12 +117,12 @@ async fn a_payload_is_found_that_retention_moves_meanwhile() {
         let db = test.db.clone();
         tokio::spawn(async move { rowlock_queue::fetch(&db, token, &ids).await })
     };
-    test.until_somebody_waits().await;
+    test.until_lock_wait().await;
     cleaner.execute("commit").await.unwrap();
-    assert_eq!(fetch.await.unwrap().unwrap().len(), 1, "a task without a body would be settled as dead");
+    assert_eq!(fetch.await.unwrap().unwrap().len(), 1, "a task without a payload would be settled as dead");
 }
 
-/// Two partitions of heartbeats that went by, the newer one's detach given up halfway.
+/// Two past partitions of heartbeats; the detach of the newer one was interrupted.
 const GIVEN_UP: &str = "do $$
 declare hi timestamptz; child text;
 begin
@@ -128,18 +130,25 @@ begin
     hi := date_trunc('hour', now()) - interval '3 days' + i * interval '6 hours';
     child := 'heartbeat_' || extract(epoch from hi)::bigint;
     execute format('create table rowlock.%I (like rowlock.heartbeat including defaults)', child);
-    execute format('alter table rowlock.heartbeat attach partition rowlock.%I for values from (%L) to (%L)', child, hi - interval '6 hours', hi);
+    execute format('alter table rowlock.heartbeat attach partition rowlock.%I for values \
+    from (%L) to (%L)', child, hi - interval '6 hours', hi);
   end loop;
 end $$";
 
 #[tokio::test]
-async fn a_detach_that_was_given_up_is_finished_before_the_next() {
+async fn an_interrupted_detach_is_finished_before_the_next() {
     let test = TestDb::new().await;
     test.run(GIVEN_UP).await;
     let emptied: Vec<String> = test.one("select rowlock.empty_other_partitions()").await;
     assert_eq!(emptied.len(), 2);
     let mut producer = test.session().await;
-    producer.execute("begin; insert into rowlock.heartbeat (n, instance, queue, held, allocated, allocation, wants) values (0, 0, 0, 0, 0, 0, 0)").await.unwrap();
+    producer
+        .execute(
+            "begin; insert into rowlock.heartbeat (n, instance, queue, held, allocated, allocation, \
+        wants) values (0, 0, 0, 0, 0, 0, 0)",
+        )
+        .await
+        .unwrap();
     let mut cleaner = test.session().await;
     cleaner.execute("set statement_timeout = '200ms'").await.unwrap();
     let newer = emptied[1].split(' ').next_back().unwrap();
@@ -150,7 +159,7 @@ async fn a_detach_that_was_given_up_is_finished_before_the_next() {
 }
 
 #[tokio::test]
-async fn a_transaction_of_days_ago_keeps_nothing_but_its_own_partition() {
+async fn a_transaction_open_for_days_blocks_only_its_own_partition() {
     let test = TestDb::new().await;
     test.run(GIVEN_UP).await;
     let brief = rowlock_queue::Declaration {
@@ -161,13 +170,19 @@ async fn a_transaction_of_days_ago_keeps_nothing_but_its_own_partition() {
     declare(&test.db, &brief).await.unwrap();
     test.enqueue().await;
     test.run(AGE).await;
-    let (old, heartbeats) = (test.one::<String>(OLDEST).await, "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid
-      where i.inhparent = 'rowlock.heartbeat'::regclass and c.relname < 'heartbeat_' || extract(epoch from now() - interval '1 day')::bigint");
+    let (old, heartbeats) = (
+        test.one::<String>(OLDEST).await,
+        "select count(*) from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = 'rowlock.heartbeat'::regclass and c.relname < 'heartbeat_' || extract(epoch \
+      from now() - interval '1 day')::bigint",
+    );
     let mut open = test.session().await;
-    let read = "select min(c.relname::text) from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.heartbeat'::regclass";
+    let read = "select min(c.relname::text) from pg_inherits i join pg_class c on c.oid = i.inhrelid \
+        where i.inhparent = 'rowlock.heartbeat'::regclass";
     let busy = test.one::<String>(read).await;
     let holds = format!(
-        "begin; lock table only rowlock.{old} in row exclusive mode; lock table only rowlock.{busy} in access share mode"
+        "begin; lock table only rowlock.{old} in row exclusive mode; lock table only rowlock.{busy} in \
+            access share mode"
     );
     open.execute(sqlx::AssertSqlSafe(holds)).await.unwrap();
     assert_eq!(test.one::<i64>(heartbeats).await, 2);
@@ -182,7 +197,7 @@ async fn a_transaction_of_days_ago_keeps_nothing_but_its_own_partition() {
 }
 
 #[tokio::test]
-async fn a_table_that_was_detached_and_not_dropped_is_dropped_later() {
+async fn a_detached_partition_that_was_not_dropped_is_dropped_later() {
     let test = TestDb::new().await;
     test.run(GIVEN_UP).await;
     let emptied: Vec<String> = test.one("select rowlock.empty_other_partitions()").await;
@@ -197,17 +212,18 @@ async fn a_table_that_was_detached_and_not_dropped_is_dropped_later() {
     );
 }
 
-/// Kept tasks, ten of which finished two days ago. Each pass once looked for those through all that waits.
+/// Kept tasks, ten of which finished two days ago. Before, each pass searched for those among all kept tasks.
 const MANY_KEPT: &str = "insert into rowlock.task_kept (id, queue, priority, type, payload, finished_at)
-    select i * 256, q.id, 1, 't', '{}', case when i > 19990 then now() - interval '2 days' end from generate_series(1, 20000) i, rowlock.queue q;
+    select i * 256, q.id, 1, 't', '{}', case when i > 19990 then now() - interval '2 days' end from \
+    generate_series(1, 20000) i, rowlock.queue q;
   analyze rowlock.task_kept";
 
 #[tokio::test]
-async fn kept_tasks_that_finished_go_without_a_look_at_the_others() {
+async fn finished_kept_tasks_are_deleted_by_index() {
     let test = TestDb::new().await;
     test.run(MANY_KEPT).await;
     let mut session = test.session().await;
-    // The first time a session asks much of the catalog.
+    // The first run of a session reads much of the catalog.
     session.execute("select rowlock.delete_expired_tasks(5)").await.unwrap();
     let delete = "explain (analyze, buffers, format json) select rowlock.delete_expired_tasks(1000)";
     let plan: serde_json::Value = session.fetch_one(delete).await.unwrap().get(0);
@@ -216,9 +232,10 @@ async fn kept_tasks_that_finished_go_without_a_look_at_the_others() {
     assert!(pages < 300, "{pages} pages");
 }
 
-/// Dead tasks, in a partition of three days ago whose time is over.
+/// Dead tasks in an expired partition of three days ago.
 const DEAD: &str = "insert into rowlock.task (id, queue, priority, type, payload)
-    select rowlock.id_at(now()) + g * 256, q.id, 1, 't', '{}' from generate_series(1, 200000) g, rowlock.queue q;
+    select rowlock.id_at(now()) + g * 256, q.id, 1, 't', '{}' from \
+    generate_series(1, 200000) g, rowlock.queue q;
   insert into rowlock.dead (id, queue, priority, attempt) select t.id, t.queue, 1, 1 from rowlock.task t";
 
 async fn brief(test: &TestDb) {
@@ -229,12 +246,12 @@ async fn brief(test: &TestDb) {
 }
 
 #[tokio::test]
-async fn hundreds_of_thousands_of_dead_tasks_are_kept_by_statements_of_a_second() {
+async fn copying_many_dead_tasks_takes_statements_of_one_second_each() {
     let test = TestDb::new().await;
     brief(&test).await;
     test.run(DEAD).await;
     test.run(AGE).await;
-    // Before, one statement copied them all, and was given up, and tried again, once a minute for ever.
+    // Before, one statement copied them all, timed out, and was tried again once a minute for ever.
     test.run(format!("alter database {} set statement_timeout = '1s'", test.name)).await;
     let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
     assert_eq!(maintain_partitions(&db).await.unwrap(), 1);
@@ -243,7 +260,7 @@ async fn hundreds_of_thousands_of_dead_tasks_are_kept_by_statements_of_a_second(
 }
 
 #[tokio::test]
-async fn beside_a_dump_nothing_that_was_copied_is_thrown_away() {
+async fn during_a_dump_no_copied_task_is_lost() {
     let test = TestDb::new().await;
     brief(&test).await;
     test.enqueue_many(10).await;
@@ -264,14 +281,14 @@ async fn beside_a_dump_nothing_that_was_copied_is_thrown_away() {
 }
 
 #[tokio::test]
-async fn a_task_is_remembered_from_when_it_finished_however_long_it_waited() {
+async fn retention_counts_from_when_a_task_finished() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(2).await;
     test.run(AGE).await;
     let aged = |id: rowlock_queue::TaskId| rowlock_queue::TaskId(id.0 - ((3 * 86400) << 31));
     let mut instance = test.instance("a").await;
     let done = Outcome::Complete { result: Some("42".into()) };
-    // One finishes before its partition goes, the other one after.
+    // One finishes before its partition is dropped, the other after.
     let claimed = instance.claim(1).await;
     instance.settle(&claimed, &done).await;
     assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
@@ -289,7 +306,7 @@ async fn a_task_is_remembered_from_when_it_finished_however_long_it_waited() {
 }
 
 #[tokio::test]
-async fn a_last_attempt_beside_retention_is_the_last_one() {
+async fn retention_during_the_last_attempt_adds_no_attempt() {
     let test = TestDb::new().await;
     brief(&test).await;
     test.enqueue_with(&EnqueueOptions { max_attempts: Some(1), ..Default::default() }).await;
@@ -301,9 +318,9 @@ async fn a_last_attempt_beside_retention_is_the_last_one() {
     cleaner.execute("begin; select rowlock.empty_task_partition()").await.unwrap();
     let retry = Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
     let (settled, ()) = tokio::join!(instance.settle(&claimed, &retry), async {
-        test.until_somebody_waits().await;
+        test.until_lock_wait().await;
         cleaner.execute("commit").await.unwrap();
     });
-    // Before, it found the task in neither table, and took the queue's six attempts.
+    // Before, it found the task in neither table and used the queue's six attempts as the limit.
     assert_eq!(settled, [rowlock_queue::Settled::Dead]);
 }

@@ -1,4 +1,4 @@
-//! Who else than the owner may do what: each as a login of its own.
+//! Permissions of users other than the owner, each with its own login.
 
 use std::time::Duration;
 
@@ -16,23 +16,23 @@ fn code(error: sqlx::Error) -> (String, String) {
     }
 }
 
-/// Before, the sweep of an instance with the worker's rights failed: `least_k` looked at a table as the
-/// caller.
+/// Before, the sweep of an instance with a worker's permissions failed: `least_k` read a table as the caller.
 #[tokio::test]
-async fn what_is_granted_needs_no_right_on_a_table() {
+async fn granted_functions_need_no_privilege_on_tables() {
     let test = TestDb::empty().await;
-    let invokers =
-        "select coalesce(string_agg(distinct p.proname, ' ' order by p.proname), '') from rowlock.permission_functions() r
+    let invokers = "select coalesce(string_agg(distinct p.proname, ' ' order by p.proname), '') \
+            from rowlock.permission_functions() r
       join pg_proc p on p.oid = r.function where not p.prosecdef";
-    // The first only call the one that is SECURITY DEFINER; the others turn a text into a value.
+    // The first ones only call the function that is SECURITY DEFINER; the others convert text to a value.
     assert_eq!(test.one::<String>(invokers).await, "as_json as_options as_payloads enqueue enqueue_many");
     let base = "select bool_and(p.prosecdef) from pg_proc p where p.oid in
-      ('rowlock.enqueue(text, text, json, jsonb)'::regprocedure, 'rowlock.enqueue_many(text, text, json[], jsonb)'::regprocedure)";
+      ('rowlock.enqueue(text, text, json, jsonb)'::regprocedure, 'rowlock.enqueue_many(text, text, json[], \
+      jsonb)'::regprocedure)";
     assert!(test.one::<bool>(base).await);
 }
 
 #[tokio::test]
-async fn an_instance_with_a_workers_rights_sweeps_a_late_commit() {
+async fn an_instance_with_a_workers_permissions_sweeps_a_late_commit() {
     let test = TestDb::new().await;
     let db = Db::connect(&test.login("machine", "'worker'").await).await.unwrap();
     let mut instance = TestInstance::join(&db, "a").await;
@@ -42,9 +42,9 @@ async fn an_instance_with_a_workers_rights_sweeps_a_late_commit() {
     producer.execute(late).await.unwrap();
     let k: i64 = test.one("select last_value from rowlock.k_seq").await;
     test.run("select nextval('rowlock.k_seq')").await;
-    instance.walk_past(k).await;
+    instance.claim_past(k).await;
     producer.execute("commit").await.unwrap();
-    assert!(instance.claim(1).await.tasks.is_empty(), "claims have walked past it");
+    assert!(instance.claim(1).await.tasks.is_empty(), "claims have passed it");
     let since = std::time::Instant::now();
     loop {
         let report = maintainer.run_once(&db, None, Some(&instance.watermarks)).await.unwrap();
@@ -58,7 +58,7 @@ async fn an_instance_with_a_workers_rights_sweeps_a_late_commit() {
 }
 
 #[tokio::test]
-async fn an_instance_with_a_workers_rights_does_all_that_an_instance_does() {
+async fn a_workers_permissions_suffice_for_an_instance() {
     let test = TestDb::new().await;
     test.enqueue_many(10).await;
     let login = test.login("machine", "'worker'").await;
@@ -80,7 +80,8 @@ async fn an_instance_with_a_workers_rights_does_all_that_an_instance_does() {
     assert_eq!(report.due_moved, 3);
     let mut session = PgConnection::connect(&login.url).await.unwrap();
     let rescue = format!(
-        "select rowlock.rescue(i, b) from (select unnest(instances), unnest(heartbeats) from rowlock.maintain('-infinity', 1, false, true)) x(i, b) where i = {}",
+        "select rowlock.rescue(i, b) from (select unnest(instances), unnest(heartbeats) \
+            from rowlock.maintain('-infinity', 1, false, true)) x(i, b) where i = {}",
         lost.id()
     );
     let rescued: Option<i32> = session.fetch_one(AssertSqlSafe(rescue)).await.unwrap().get(0);
@@ -106,7 +107,7 @@ async fn an_instance_with_a_workers_rights_does_all_that_an_instance_does() {
 }
 
 #[tokio::test]
-async fn rights_in_one_database_are_none_in_another() {
+async fn permissions_in_one_database_do_not_apply_in_another() {
     let (shop, bank) = (TestDb::new().await, TestDb::new().await);
     let seller = shop.login("seller", "'producer'").await;
     let worker = shop.login("worker", "'worker'").await;
@@ -124,11 +125,11 @@ async fn rights_in_one_database_are_none_in_another() {
 }
 
 #[tokio::test]
-async fn a_producer_of_one_queue_enqueues_into_no_other_and_sees_no_other_name() {
+async fn a_producer_of_one_queue_cannot_enqueue_into_or_see_another() {
     let test = TestDb::new().await;
     rowlock_queue::declare(&test.db, &declaration("payroll")).await.unwrap();
     let seller = test.login("seller", "'producer', array['mail']").await;
-    // A queue that is declared later is as closed.
+    // A queue that is declared later is closed as well.
     rowlock_queue::declare(&test.db, &declaration("secret")).await.unwrap();
     let salary = enqueue(&test.db, "payroll", "t", "{}", &EnqueueOptions::default()).await.unwrap();
     let mut session = PgConnection::connect(&seller.url).await.unwrap();
@@ -138,21 +139,24 @@ async fn a_producer_of_one_queue_enqueues_into_no_other_and_sees_no_other_name()
             format!("rowlock.enqueue('{queue}', 't', '{{}}')"),
             format!("rowlock.enqueue_many('{queue}', 't', '[1]')"),
         ] {
-            let (code, said) =
+            let (code, refusal) =
                 code(session.execute(AssertSqlSafe(format!("select {call}"))).await.unwrap_err());
-            assert!(code == "RL011" && said.contains("grant_role"), "{code} {said}");
+            assert!(code == "RL011" && refusal.contains("grant_role"), "{code} {refusal}");
         }
     }
-    let (code_of_unknown, said) =
+    let (code_of_unknown, refusal) =
         code(session.execute("select rowlock.enqueue('pay', 't', '{}')").await.unwrap_err());
-    assert!(code_of_unknown == "RL001" && said.contains("mail") && !said.contains("payroll"), "{said}");
+    assert!(
+        code_of_unknown == "RL001" && refusal.contains("mail") && !refusal.contains("payroll"),
+        "{refusal}"
+    );
     let state = format!("select rowlock.task_state({salary})");
     assert_eq!(session.fetch_one(AssertSqlSafe(state)).await.unwrap().get::<Option<String>, _>(0), None);
     let cancel = format!("select rowlock.cancel({salary})");
     assert_eq!(code(session.execute(AssertSqlSafe(cancel)).await.unwrap_err()).0, "RL011");
     let cancel = format!("select outcome from rowlock.cancel_all(array[{own}])");
     assert_eq!(session.fetch_one(AssertSqlSafe(cancel)).await.unwrap().get::<String, _>(0), "cancelled");
-    // A role that the session takes on counts as itself, and the superuser's own right with it no more.
+    // After `set role` only that role counts, and no longer the superuser's own rights.
     let name = format!("seller_{}", test.name);
     let mut superuser = test.session().await;
     superuser.execute(AssertSqlSafe(format!("set role {name}"))).await.unwrap();
@@ -162,7 +166,10 @@ async fn a_producer_of_one_queue_enqueues_into_no_other_and_sees_no_other_name()
     );
 
     test.run(format!("select rowlock.grant_role('{name}', 'producer')")).await;
-    session.execute("select rowlock.enqueue('payroll', 't', '{}')").await.expect("all of them now");
+    session.execute("select rowlock.enqueue('payroll', 't', '{}')").await.expect(
+        "permission on all queues \
+        now",
+    );
     test.run(format!("select rowlock.revoke_role('{name}')")).await;
     assert_eq!(
         code(session.execute("select rowlock.enqueue('mail', 't', '{}')").await.unwrap_err()).0,
@@ -178,7 +185,7 @@ async fn a_producer_of_one_queue_enqueues_into_no_other_and_sees_no_other_name()
 }
 
 #[tokio::test]
-async fn workers_and_readers_of_one_queue_work_for_and_see_that_one() {
+async fn workers_and_readers_of_one_queue_reach_only_that_queue() {
     let test = TestDb::new().await;
     rowlock_queue::declare(&test.db, &declaration("payroll")).await.unwrap();
     let id = enqueue(&test.db, "payroll", "t", "{\"iban\": 1}", &EnqueueOptions::default()).await.unwrap();
@@ -201,7 +208,7 @@ async fn workers_and_readers_of_one_queue_work_for_and_see_that_one() {
 }
 
 #[tokio::test]
-async fn a_grant_that_cannot_be_is_refused_with_a_hint() {
+async fn an_invalid_grant_is_refused_with_a_hint() {
     let test = TestDb::new().await;
     for (arguments, code_of_ours, hint) in [
         ("'nobody-of-that-name', 'producer'", "RL005", "create role"),
@@ -209,8 +216,8 @@ async fn a_grant_that_cannot_be_is_refused_with_a_hint() {
         ("current_user, 'producer', array['mial']", "RL001", "mail"),
     ] {
         let call = format!("select rowlock.grant_role({arguments})");
-        let (found, said) = code(test.session().await.execute(AssertSqlSafe(call)).await.unwrap_err());
-        assert!(found == code_of_ours && said.contains(hint), "{arguments}: {found} {said}");
+        let (found, refusal) = code(test.session().await.execute(AssertSqlSafe(call)).await.unwrap_err());
+        assert!(found == code_of_ours && refusal.contains(hint), "{arguments}: {found} {refusal}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Migrations, and what is said when a database does not fit.
+//! Migrations, and the errors for an unsuitable database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,10 +31,11 @@ async fn an_older_release_refuses_a_newer_schema() {
 }
 
 #[tokio::test]
-async fn an_older_release_works_with_a_newer_schema_that_says_so() {
+async fn an_older_release_works_with_a_compatible_newer_schema() {
     let test = TestDb::new().await;
     test.run(format!(
-        "insert into rowlock.migration values (98, 'of a later release', {SCHEMA_VERSION}), (99, 'too', {SCHEMA_VERSION})"
+        "insert into rowlock.migration values (98, 'of a later release', {SCHEMA_VERSION}), (99, 'too', \
+            {SCHEMA_VERSION})"
     ))
     .await;
     test.db.check_schema().await.unwrap();
@@ -48,14 +49,18 @@ async fn an_older_release_works_with_a_newer_schema_that_says_so() {
 #[tokio::test]
 async fn a_server_that_is_too_old_is_named() {
     let test = TestDb::empty().await;
-    test.run("set allow_system_table_mods = on; create or replace function pg_catalog.current_setting(text) returns text language sql stable as 'select ''130014'''").await;
+    test.run(
+        "set allow_system_table_mods = on; create or replace function pg_catalog.current_setting(text) \
+        returns text language sql stable as 'select ''130014'''",
+    )
+    .await;
     let refused = Db::connect(&test.connect()).await;
     let Err(Error::ServerTooOld(message)) = refused else { panic!("{refused:?}") };
     assert!(message.contains("13 is too old") && message.contains("14"), "{message}");
 }
 
 #[tokio::test]
-async fn a_publication_of_all_tables_is_mentioned() {
+async fn migrate_warns_of_a_publication_for_all_tables() {
     let test = TestDb::empty().await;
     assert_eq!(test.db.migrate().await.unwrap().notes, Vec::<String>::new());
     test.run("create publication everything for all tables").await;
@@ -63,7 +68,7 @@ async fn a_publication_of_all_tables_is_mentioned() {
     assert!(notes[0].contains("FOR ALL TABLES") && notes[0].contains("subscriber"), "{notes:?}");
 }
 
-/// A database whose owner is the login `owner`, with nothing in it, and how the owner connects.
+/// An empty database owned by the login `owner`, and the owner's connection options.
 async fn owned() -> (TestDb, Db) {
     let test = TestDb::empty().await;
     let connect = test.login("owner", "").await;
@@ -72,7 +77,7 @@ async fn owned() -> (TestDb, Db) {
 }
 
 #[tokio::test]
-async fn an_owner_without_other_rights_migrates() {
+async fn an_owner_without_other_privileges_can_migrate() {
     let (test, owner) = owned().await;
     assert_eq!(owner.migrate().await.unwrap().notes, Vec::<String>::new());
     owner.check_schema().await.unwrap();
@@ -81,9 +86,10 @@ async fn an_owner_without_other_rights_migrates() {
     assert_eq!(test.db.migrate().await.unwrap().from, SCHEMA_VERSION);
 }
 
-/// Before, what a superuser's migration made anew was the superuser's, and the owner could migrate no more.
+/// Before, objects that a superuser's migration created belonged to the superuser, and the owner could no
+/// longer migrate.
 #[tokio::test]
-async fn whoever_migrates_all_belongs_to_the_owner_of_the_schema() {
+async fn all_objects_belong_to_the_owner_of_the_schema_after_any_users_migration() {
     let (test, owner) = owned().await;
     owner.migrate().await.unwrap();
     let earlier =
@@ -102,7 +108,7 @@ async fn whoever_migrates_all_belongs_to_the_owner_of_the_schema() {
     }
 }
 
-/// Before, the next migration called the functions that it found there, as the owner of the database.
+/// Before, the next migration called the functions it found there, as the owner of the database.
 #[tokio::test]
 async fn a_schema_of_another_owner_is_refused_and_nothing_in_it_is_called() {
     let (test, owner) = owned().await;
@@ -111,9 +117,12 @@ async fn a_schema_of_another_owner_is_refused_and_nothing_in_it_is_called() {
     let mut session = sqlx::PgConnection::connect(&mallory.url).await.unwrap();
     let trap = format!(
         "create schema rowlock; grant usage on schema rowlock to public; create table rowlock.called ();
-         create table rowlock.migration (version int primary key, name text not null, compatible_from int not null, applied_at timestamptz not null default now());
-         insert into rowlock.migration values ({SCHEMA_VERSION}, 'mine', {SCHEMA_VERSION}); grant all on all tables in schema rowlock to public;
-         create function rowlock.renew_grants() returns void language sql as 'insert into rowlock.called default values'"
+         create table rowlock.migration (version int primary key, name text not null, compatible_from int \
+         not null, applied_at timestamptz not null default now());
+         insert into rowlock.migration values ({SCHEMA_VERSION}, 'mine', {SCHEMA_VERSION}); \
+         grant all on all tables in schema rowlock to public;
+         create function rowlock.renew_grants() returns void language sql as 'insert into rowlock.called \
+         default values'"
     );
     session.execute(sqlx::AssertSqlSafe(trap)).await.unwrap();
     for (who, db) in [("the owner", &owner), ("a superuser", &test.db)] {
@@ -126,7 +135,7 @@ async fn a_schema_of_another_owner_is_refused_and_nothing_in_it_is_called() {
 }
 
 #[tokio::test]
-async fn a_schema_that_holds_something_else_is_named() {
+async fn a_foreign_schema_named_rowlock_is_reported() {
     let (test, owner) = owned().await;
     test.run(format!(
         "create schema rowlock authorization owner_{}; create table rowlock.queue ()",
@@ -138,17 +147,18 @@ async fn a_schema_that_holds_something_else_is_named() {
     assert!(error.to_string().contains("\"queue\""), "{error}");
 }
 
-/// Tables, verbs and rights after all migrations, for people to read; `make schema` writes it.
+/// Tables, functions and grants after all migrations, for reading; `make schema` writes the file.
 const DUMP: &str = "../queue/schema.sql";
 
-const HEAD: &str = "-- The schema after all migrations, to be read: written by `make schema`, compared by a test. Without partitions.\n\n";
+const HEAD: &str = "-- The schema after all migrations, to be read: written by `make schema`, compared by a \
+    test. Without partitions.\n\n";
 
 /// Partitions are named after the moment they end.
 const PARTITIONS: &str = "rowlock.*_[0-9][0-9][0-9][0-9][0-9][0-9]*";
 
 #[tokio::test]
 async fn the_checked_in_schema_is_what_the_migrations_make() {
-    // Debian's pg_dump cannot read the newest server; the oldest is a part of its own of `make test`.
+    // Debian's pg_dump cannot read the newest server; `make test` also runs with the oldest one.
     if std::env::var("ROWLOCK_TEST_POSTGRES").as_deref() != Ok("14") {
         return;
     }
@@ -168,7 +178,7 @@ async fn the_checked_in_schema_is_what_the_migrations_make() {
     assert!(written == now, "`make schema` would change queue/schema.sql: {differs:?}");
 }
 
-/// Without what tells of the server, the client and the moment.
+/// Without lines that depend on the server, the client or the time.
 fn readable(dump: &str) -> String {
     let noise = [
         "-- Name: ",
@@ -190,7 +200,7 @@ fn readable(dump: &str) -> String {
     lines.join("\n").trim_end().to_owned() + "\n"
 }
 
-/// The functions of an earlier release: one with another body, and a note that says so.
+/// The functions of an earlier release: one has another body, and the recorded functions differ.
 async fn of_an_earlier_release() -> TestDb {
     let test = TestDb::new().await;
     test.run(
@@ -202,14 +212,14 @@ async fn of_an_earlier_release() -> TestDb {
 }
 
 #[tokio::test]
-async fn tables_of_an_earlier_release_are_refused_until_they_are_migrated() {
+async fn a_schema_of_an_earlier_release_is_refused_until_migrated() {
     let test = TestDb::empty().await;
     test.run("update rowlock.migration set version = 0").await;
     assert!(matches!(test.db.check_schema().await, Err(Error::SchemaOlder { found: 0, .. })));
 }
 
 #[tokio::test]
-async fn a_migration_replaces_functions_and_keeps_what_was_granted() {
+async fn a_migration_replaces_functions_and_keeps_grants() {
     let test = of_an_earlier_release().await;
     let producer = test.login("producer", "'producer'").await;
     let grants =
@@ -294,7 +304,7 @@ async fn functions_in_sql_name_what_is_there() {
     test.run(all).await;
 }
 
-/// How much each producer and instance has to get done before and after the migration.
+/// How much each producer and instance must complete before and after the migration.
 const SOME: u64 = 30;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -350,7 +360,7 @@ async fn perform(name: &'static str, test: Arc<TestDb>, stop: CancellationToken,
 
 const COMPLETE: Outcome = Outcome::Complete { result: None };
 
-/// Waits until so much more is done; whoever ends meanwhile has failed.
+/// Waits until this much more is done. A program that ends in the meantime has failed.
 async fn more(done: &AtomicU64, work: &mut JoinSet<()>) {
     let enough = done.load(Ordering::Relaxed) + 4 * SOME;
     while done.load(Ordering::Relaxed) < enough {

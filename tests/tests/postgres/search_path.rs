@@ -1,4 +1,4 @@
-//! A hostile `public`: nothing of ours ever runs what somebody else put there.
+//! A hostile `public` schema: no code of the project runs what others put there.
 
 use std::time::Duration;
 
@@ -8,19 +8,20 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 const TRAPS: &str = include_str!("search_path.sql");
 
-/// Names of functions that our SQL calls, whoever sends it: words before a parenthesis.
-const CALLED: &str = "select string_agg(distinct p.proname, ',') from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname in (
+/// Names of functions that the project's SQL calls: words before a parenthesis.
+const CALLED: &str = "select string_agg(distinct p.proname, ',') from pg_proc p \
+    where p.pronamespace = 'pg_catalog'::regnamespace and p.proname in (
   select w[1] from regexp_matches($1 || (select string_agg(pg_get_functiondef(f.oid), ' ') from pg_proc f
     where f.pronamespace = 'rowlock'::regnamespace), '([a-z_0-9]+) ?[(]', 'g') w)";
 
-/// Everything that Rust sends.
+/// All SQL that Rust sends.
 fn sources() -> String {
     let files = std::fs::read_dir("../queue/src").unwrap();
     let files = files.map(|file| file.unwrap().path()).filter(|path| path.is_file());
     files.map(|path| std::fs::read_to_string(path).unwrap()).collect()
 }
 
-/// A database that belongs to the login `owner` and has no schema of ours yet, with the traps of `mallory` in
+/// A database owned by the login `owner`, without the schema `rowlock` yet, with the traps of `mallory` in
 /// `public`.
 async fn trapped() -> (TestDb, Db) {
     let test = TestDb::empty().await;
@@ -28,7 +29,8 @@ async fn trapped() -> (TestDb, Db) {
     assert!(names.contains("date_part") && names.contains("sum"), "{names}");
     let (owner, mallory) = (test.login("owner", "").await, test.login("mallory", "").await);
     test.run(format!(
-        "drop schema rowlock cascade; alter database {0} owner to owner_{0}; grant create on schema public to mallory_{0}",
+        "drop schema rowlock cascade; alter database {0} owner to owner_{0}; \
+            grant create on schema public to mallory_{0}",
         test.name
     ))
     .await;
@@ -40,14 +42,15 @@ async fn trapped() -> (TestDb, Db) {
     (test, Db::connect(&owner).await.unwrap())
 }
 
-/// Before, the operator ran an operator of `public` every two seconds, and a default bound to another one ran
-/// with every enqueue.
+/// Before, the operator executed an SQL operator of `public` every two seconds, and a column default used
+/// another one with every enqueue.
 #[tokio::test]
-async fn nothing_in_public_is_ever_called() {
+async fn no_object_in_public_is_ever_called() {
     let (test, owner) = trapped().await;
     owner.migrate().await.unwrap();
     owner.migrate().await.unwrap();
-    let bound = "select coalesce(string_agg(distinct pg_describe_object(d.classid, d.objid, d.objsubid), ', '), '') from pg_depend d
+    let bound = "select coalesce(string_agg(distinct pg_describe_object(d.classid, d.objid, d.objsubid), ', \
+        '), '') from pg_depend d
       where d.refobjid in (select oid from pg_operator where oprnamespace = 'public'::regnamespace
         union all select oid from pg_proc where pronamespace = 'public'::regnamespace)
         and d.objid not in (select oid from pg_operator where oprnamespace = 'public'::regnamespace)";
@@ -72,7 +75,7 @@ async fn nothing_in_public_is_ever_called() {
     assert!(!test.one::<bool>("select is_called from public.hits").await, "one ran in what was rolled back");
 }
 
-/// An application, whose search path is the ordinary one.
+/// An application with the default search path.
 async fn produce(test: &TestDb) -> Vec<TaskId> {
     let seller = test.login("seller", "'producer', array['mail']").await;
     let mut session = PgConnection::connect(&seller.url).await.unwrap();
@@ -99,7 +102,7 @@ async fn produce(test: &TestDb) -> Vec<TaskId> {
     ] {
         session.execute(AssertSqlSafe(format!("select rowlock.enqueue({refused})"))).await.unwrap_err();
     }
-    // Late, and at once.
+    // Scheduled, and available immediately.
     session.execute("begin; select rowlock.enqueue('mail', 't', '{}'); select pg_sleep(0.1)").await.unwrap();
     session.execute("set constraints all immediate; commit").await.unwrap();
     session.execute("select rowlock.task_state(1), rowlock.cancel_all(array[1, 2])").await.unwrap();
@@ -114,7 +117,7 @@ async fn produce(test: &TestDb) -> Vec<TaskId> {
     tasks
 }
 
-/// An instance, and one that vanishes.
+/// An instance, and one that crashes.
 async fn work(test: &TestDb, owner: &Db) {
     let machine = test.login("machine", "'worker', array['mail']").await;
     let db = Db::connect(&machine).await.unwrap();
@@ -136,7 +139,7 @@ async fn work(test: &TestDb, owner: &Db) {
     rowlock_queue::retry_all_dead(owner, "mail").await.unwrap();
 }
 
-/// What an instance does while it lives.
+/// What a running instance does.
 async fn perform(instance: &mut TestInstance) {
     instance.sleep().await;
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
@@ -173,7 +176,7 @@ async fn perform(instance: &mut TestInstance) {
     rowlock_queue::drain(&instance.db, InstanceId(instance.id().0)).await.unwrap();
 }
 
-/// What people look at.
+/// What users read.
 async fn look(test: &TestDb, name: &str, tasks: &[TaskId]) {
     let db = Db::connect(&test.login(name, "'reader', array['mail']").await).await.unwrap();
     db.check_schema().await.unwrap();
@@ -191,7 +194,7 @@ async fn see(db: &Db, tasks: &[TaskId]) {
     rowlock_queue::audit(db).await.unwrap();
 }
 
-/// What the operator and people with the owner's login do.
+/// What the operator and users with the owner's login do.
 async fn own(db: &Db, tasks: &[TaskId]) {
     let (identity, overview) = tokio::join!(rowlock_queue::identity(db), rowlock_queue::overview(db));
     assert_eq!(identity.unwrap().started_at, overview.unwrap().started_at);
@@ -208,13 +211,14 @@ async fn own(db: &Db, tasks: &[TaskId]) {
 }
 
 #[tokio::test]
-async fn every_function_pins_its_search_path_or_names_all_it_calls() {
+async fn every_function_sets_search_path_or_qualifies_every_name() {
     let test = TestDb::empty().await;
-    // A body that is parsed when the function is made is bound for good; the wrappers of enqueue call by
-    // qualified names with exact types.
+    // A body that is parsed when the function is created stays bound; the wrappers of enqueue call qualified
+    // names with exact types.
     let open = "select coalesce(string_agg(p.oid::regprocedure::text, ' '), '') from pg_proc p
       where p.pronamespace = 'rowlock'::regnamespace and p.prosqlbody is null
         and not coalesce('search_path=pg_catalog, pg_temp' = any (p.proconfig), false)
-        and not (p.proname in ('enqueue', 'enqueue_many') and p.prosrc ~ '^ select rowlock[.]enqueue(_many)?[(]')";
+        and not (p.proname in ('enqueue', 'enqueue_many') and p.prosrc ~ '^ \
+        select rowlock[.]enqueue(_many)?[(]')";
     assert_eq!(test.one::<String>(open).await, "");
 }

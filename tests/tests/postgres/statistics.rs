@@ -1,4 +1,4 @@
-//! What statistics say, how one task is found, and what both cost, where much waits.
+//! Statistics and their cost with a large backlog.
 
 use rowlock_queue::{Declaration, EnqueueOptions, Maintainer, QueueStats, declare, enqueue, queue_stats};
 use rowlock_tests::{TestDb, declaration};
@@ -6,24 +6,27 @@ use sqlx::{Executor, PgConnection, Row};
 
 const ROWS: i64 = 150_000;
 
-/// One row per task, as so many single enqueues leave it; every second one of the same queue.
+/// One row per task, as single enqueues leave it; every second one in the same queue.
 async fn fill(test: &TestDb) {
     test.run(format!(
         "begin; set local session_replication_role = replica;
          insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh)
-           select (select id from rowlock.queue where name = 'mail'), k & 3, 1, 1000, k, rowlock.id_at(now()) + k * 256, 1, 0, true
+           select (select id from rowlock.queue where name = 'mail'), k & 3, 1, 1000, k, \
+           rowlock.id_at(now()) + k * 256, 1, 0, true
            from (select nextval('rowlock.k_seq') k from generate_series(1, {ROWS})) s;
          insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
-           select rowlock.id_at(now()) - nextval('rowlock.k_seq'), (select id from rowlock.queue where name = 'mail'), 1, 0, g & 1, t, t
+           select rowlock.id_at(now()) - nextval('rowlock.k_seq'), (select id from rowlock.queue \
+           where name = 'mail'), 1, 0, g & 1, t, t
            from generate_series(1, {ROWS}) g, lateral (select now() + interval '1 day' t) d;
          insert into rowlock.dead (id, queue, priority, attempt)
-           select rowlock.id_at(now()) - nextval('rowlock.k_seq'), (select id from rowlock.queue where name = 'mail'), 1, 1 from generate_series(1, {ROWS});
+           select rowlock.id_at(now()) - nextval('rowlock.k_seq'), (select id from rowlock.queue \
+           where name = 'mail'), 1, 1 from generate_series(1, {ROWS});
          commit; analyze rowlock.ready"
     ))
     .await;
 }
 
-/// The least of a few times: what a session asks for the first time it looks up in the catalogs.
+/// The minimum of a few runs: the first run of a session also reads the catalogs.
 async fn pages_read(session: &mut PgConnection, call: &str) -> i64 {
     let explain = format!("explain (analyze, buffers, format json) select * from {call}");
     let mut least = i64::MAX;
@@ -42,12 +45,12 @@ async fn stats(test: &TestDb, queue: &str) -> QueueStats {
     all.into_iter().find(|stats| stats.name == queue).unwrap()
 }
 
-fn about(said: i64, is: i64) {
-    assert!(said * 4 / 5 <= is && is <= said * 5 / 4, "{said} is not about {is}");
+fn about(message: i64, is: i64) {
+    assert!(message * 4 / 5 <= is && is <= message * 5 / 4, "{message} is not about {is}");
 }
 
 #[tokio::test]
-async fn statistics_cost_no_more_where_more_waits_and_are_about_right() {
+async fn statistics_cost_the_same_for_any_backlog_and_are_approximately_right() {
     let test = TestDb::new().await;
     declare(&test.db, &declaration("small")).await.unwrap();
     fill(&test).await;
@@ -76,7 +79,7 @@ async fn statistics_cost_no_more_where_more_waits_and_are_about_right() {
 }
 
 #[tokio::test]
-async fn a_large_backlog_fills_its_queue_and_no_other() {
+async fn a_full_queue_leaves_other_queues_usable() {
     let test = TestDb::new().await;
     let limited = |name: &str| Declaration { backlog_limit: 50_000, generation: 2, ..declaration(name) };
     for name in ["mail", "small"] {
@@ -92,14 +95,14 @@ async fn a_large_backlog_fills_its_queue_and_no_other() {
 }
 
 #[tokio::test]
-async fn statistics_say_which_priority_waits() {
+async fn statistics_have_the_oldest_task_of_each_priority() {
     let test = TestDb::new().await;
     for priority in [0, 2] {
         let options = EnqueueOptions { priority: Some(priority), ..Default::default() };
         test.enqueue_with(&options).await;
     }
     test.run("update rowlock.ready set since = since - 600 where priority = 2").await;
-    // Before, the one number for all said nothing of who it was that waited.
+    // Before, one number for all priorities hid which one was waiting.
     let oldest = stats(&test, "mail").await.oldest_by_priority;
     assert!(oldest[0].is_some_and(|seconds| seconds < 60.0), "{oldest:?}");
     assert!(oldest[2].is_some_and(|seconds| seconds >= 600.0), "{oldest:?}");

@@ -1,4 +1,4 @@
-//! Certificates: what each `sslmode` takes and refuses, and what is said of it.
+//! Certificates: what each `sslmode` accepts and refuses, and the errors.
 
 use std::sync::Arc;
 
@@ -20,11 +20,11 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::fake_server::{FakeServer, SSL_REQUEST, message, port_of, refusal, startup};
 
-/// A certificate as Postgres' own documentation has it made: X.509 version 1. For these tests alone.
+/// A certificate made as the Postgres documentation says: X.509 version 1. Only for these tests.
 const VERSION_1: (&str, &str) =
     (include_str!("certificates/version_1.crt"), include_str!("certificates/version_1.key"));
 
-/// Gives out its certificate without a look at it.
+/// Sends its certificate without checking it.
 #[derive(Debug)]
 struct Always(Arc<CertifiedKey>);
 
@@ -44,7 +44,7 @@ async fn server(test: &TestDb, certified: (&str, &str)) -> FakeServer {
     .await
 }
 
-/// What plays its part behind TLS with this certificate.
+/// A fake server that speaks TLS with this certificate.
 async fn speaking_tls<R>(
     (certificate, key): (&str, &str),
     serve: impl Fn(TlsStream<TcpStream>) -> R + Clone + Send + 'static,
@@ -68,8 +68,8 @@ where
             if first != SSL_REQUEST {
                 let length = u32::from_be_bytes([first[0], first[1], first[2], first[3]]);
                 client.read_exact(&mut vec![0; usize::try_from(length).unwrap() - first.len()]).await?;
-                let said = refusal("28000", "pg_hba.conf rejects connection, no encryption");
-                return client.write_all(&said).await;
+                let text = refusal("28000", "pg_hba.conf rejects connection, no encryption");
+                return client.write_all(&text).await;
             }
             client.write_all(b"S").await?;
             let client = acceptor.accept(client).await?;
@@ -103,17 +103,17 @@ async fn check_taken(connect: &Connect) {
 
 async fn check_refused(connect: &Connect, expected: &str) {
     let error = Db::connect(connect).await.expect_err(expected);
-    let Error::Tls(said) = &error else { panic!("{error:?}") };
-    assert!(said.starts_with(&format!("{}: ", connect.place().unwrap())), "{said}");
-    assert!(said.contains(expected), "{said}");
-    assert!(!error.is_transient(), "somebody has to change something");
+    let Error::Tls(text) = &error else { panic!("{error:?}") };
+    assert!(text.starts_with(&format!("{}: ", connect.place().unwrap())), "{text}");
+    assert!(text.contains(expected), "{text}");
+    assert!(!error.is_transient(), "it needs a change of the configuration");
 }
 
 #[tokio::test]
-async fn a_certificate_of_version_1_is_taken_where_none_is_looked_at() {
+async fn an_x509_version_1_certificate_is_accepted_without_verification() {
     let test = TestDb::new().await;
     let fake_server = server(&test, VERSION_1).await;
-    // Before this was mended, both were refused, though psql connects.
+    // Before, both were refused, though psql connects.
     for query in ["?sslmode=require", "", "?sslmode=prefer", "?ssl=true", "?sslmode=allow"] {
         check_taken(&fake_server.connect_to(&test, query)).await;
     }
@@ -121,7 +121,7 @@ async fn a_certificate_of_version_1_is_taken_where_none_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_private_authority_is_taken_where_it_is_given() {
+async fn a_private_certificate_authority_is_trusted_if_configured() {
     let test = TestDb::new().await;
     let (right, wrong) = (ca(), ca());
     let (for_localhost, for_another) = (signed(&right, "localhost"), signed(&right, "db.example"));
@@ -148,7 +148,7 @@ async fn a_private_authority_is_taken_where_it_is_given() {
         let query = format!("?sslmode={mode}&sslrootcert={}/{name}", folder.path().display());
         fake_server.connect_to(&test, &query)
     };
-    // As for libpq, `require` verifies where somebody names the authority.
+    // As in libpq, `require` verifies if an authority is configured.
     for mode in ["require", "verify-ca", "verify-full"] {
         check_taken(&file("right", mode)).await;
         check_refused(&file("wrong", mode), "signed by no authority").await;
@@ -156,7 +156,7 @@ async fn a_private_authority_is_taken_where_it_is_given() {
     }
 
     let fake_server = server(&test, (&for_another.0, &for_another.1)).await;
-    // Before this was mended, `require` took any certificate of the authority.
+    // Before, `require` accepted any certificate of the authority.
     for query in ["", "?sslmode=require", "?ssl=true"] {
         check_refused(&given(&fake_server, &right, query), "not for the name `localhost`").await;
     }
@@ -170,21 +170,21 @@ async fn a_certificate_of_the_same_authority_for_another_name_gets_no_password()
     let fake_server = speaking_tls((&another.0, &another.1), |mut client| async move {
         startup(&mut client).await?;
         client.write_all(&message(b'R', &[0, 0, 0, 3])).await?;
-        // Nothing comes: a password would be told in the error.
+        // No password arrives: if one did, the error would contain it.
         let mut heard = Vec::new();
         client.read_to_end(&mut heard).await?;
         assert!(heard.is_empty(), "the password in clear");
         Ok(())
     })
     .await;
-    // Before this was mended, it went in clear to each server with a certificate of the authority.
+    // Before, it went in clear text to every server with a certificate of the authority.
     let connect = Connect { ca_pem: Some(ca.pem().into()), ..fake_server.connect("?sslmode=verify-ca") };
     let error = Db::connect(&connect).await.expect_err("it asks for the password in clear");
-    assert!(matches!(&error, Error::Login(said) if said.contains("sslmode=verify-full")), "{error:?}");
+    assert!(matches!(&error, Error::Login(text) if text.contains("sslmode=verify-full")), "{error:?}");
 }
 
 #[tokio::test]
-async fn a_server_whose_own_certificate_is_given_as_the_authority_is_taken() {
+async fn a_self_signed_certificate_is_trusted_if_configured_as_authority() {
     let test = TestDb::new().await;
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();

@@ -1,4 +1,4 @@
-//! What an instance that errs, or lies, can do to the others of its database, and a producer to a queue.
+//! What a faulty or hostile instance can do to others of its database, and a producer to a queue.
 
 use std::time::Duration;
 
@@ -23,13 +23,13 @@ fn code<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
     }
 }
 
-/// Before, the number of its newest heartbeat was enough to end an instance that lives.
+/// Before, the number of its newest heartbeat was enough to end a live instance.
 #[tokio::test]
-async fn an_instance_with_a_recent_heartbeat_is_not_rescued_whoever_asks() {
+async fn an_instance_with_a_recent_heartbeat_cannot_be_rescued() {
     let test = TestDb::new().await;
     let victim = test.instance("victim").await;
     let mut liar = test.session().await;
-    // A transaction that was begun long ago makes no old heartbeat.
+    // A heartbeat in a long transaction does not count as old.
     liar.execute("begin; select pg_sleep(0.2)").await.unwrap();
     assert_eq!(rescue(&test, &victim).await, None);
     liar.execute("select rowlock.join('mail', 'liar', 1)").await.unwrap();
@@ -43,7 +43,7 @@ async fn an_instance_with_a_recent_heartbeat_is_not_rescued_whoever_asks() {
 }
 
 #[tokio::test]
-async fn who_is_dead_is_rescued_although_the_clock_was_set_back() {
+async fn a_dead_instance_is_rescued_although_the_clock_was_set_back() {
     let test = TestDb::new().await;
     let dead = test.instance("dead").await;
     dead.heartbeat(0, 1).await;
@@ -57,7 +57,7 @@ async fn who_is_dead_is_rescued_although_the_clock_was_set_back() {
 }
 
 #[tokio::test]
-async fn watermarks_that_are_too_high_are_refused_and_lead_no_other_astray() {
+async fn watermarks_that_are_too_high_are_refused() {
     let test = TestDb::new().await;
     test.enqueue_many(3).await;
     let honest = test.instance("honest").await;
@@ -66,32 +66,32 @@ async fn watermarks_that_are_too_high_are_refused_and_lead_no_other_astray() {
         (test.instance("liar").await, test.one::<i64>("select last_value from rowlock.k_seq").await);
     for (watermark, taken) in [(1_000_000_000_000, false), (newest + 900_000, true)] {
         let watermarks = Watermarks::starting_at(Some(vec![watermark; 16]));
-        let said = heartbeat(&test.db, &Heartbeat { watermarks: &watermarks, ..liar.says(0, 1) }).await;
+        let answer = heartbeat(&test.db, &Heartbeat { watermarks: &watermarks, ..liar.says(0, 1) }).await;
         if taken {
-            said.unwrap();
+            answer.unwrap();
         } else {
-            assert_eq!(code(said), "RL005");
+            assert_eq!(code(answer), "RL005");
         }
     }
     let drawn = test.one::<i64>("select last_value from rowlock.k_seq").await - newest;
     assert!(drawn <= 10_000, "{drawn} numbers were drawn");
     let mut joins = test.instance("joins").await;
-    assert_eq!(joins.claim(10).await.tasks.len(), 3, "it starts below them");
+    assert_eq!(joins.claim(10).await.tasks.len(), 3, "it starts below the refused watermarks");
 }
 
 #[tokio::test]
-async fn payloads_are_for_who_holds_the_tasks() {
+async fn only_the_lease_holder_reads_a_payload() {
     let test = TestDb::new().await;
     let ids = test.enqueue_many(5).await;
     let mut instance = test.instance("a").await;
     let claimed = instance.claim(2).await;
-    let bodies = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
-    assert_eq!(bodies.len(), 2, "its own only");
+    let payloads = rowlock_queue::fetch(&test.db, claimed.token.unwrap(), &ids).await.unwrap();
+    assert_eq!(payloads.len(), 2, "its own only");
     assert!(rowlock_queue::fetch(&test.db, rowlock_queue::Token(1), &ids).await.unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn an_instance_has_a_name_that_people_can_read() {
+async fn an_instance_name_must_be_printable() {
     let test = TestDb::new().await;
     for name in ["", "a\u{1b}[31m", &"x".repeat(201)] {
         assert_eq!(code(rowlock_queue::join(&test.db, "mail", name, 1).await), "RL005", "{name:?}");
@@ -106,7 +106,7 @@ async fn small(test: &TestDb) {
 
 /// Before, one transaction could put a million tasks into a queue for ten.
 #[tokio::test]
-async fn one_transaction_passes_no_limit() {
+async fn one_transaction_cannot_exceed_a_limit() {
     let test = TestDb::new().await;
     small(&test).await;
     let mut session = test.session().await;
@@ -133,9 +133,9 @@ async fn one_transaction_passes_no_limit() {
     session.execute("select rowlock.enqueue_many('mail', 't', '[1,2,3,4,5,6,7,8,9,10]')").await.unwrap();
 }
 
-/// Before, tasks for the year 2100 kept everybody from enqueuing until somebody cancelled each.
+/// Before, tasks for the year 2100 blocked all enqueueing until each of them was cancelled.
 #[tokio::test]
-async fn tasks_of_next_year_have_a_limit_of_their_own() {
+async fn scheduled_tasks_have_their_own_limit() {
     let test = TestDb::new().await;
     small(&test).await;
     let later =
@@ -155,14 +155,15 @@ async fn tasks_of_next_year_have_a_limit_of_their_own() {
     test.run(later).await;
 }
 
-/// Before, a shop's own transaction failed once nobody had maintained its database for three days.
+/// Before, an application's transaction failed once no maintenance had run for three days.
 #[tokio::test]
-async fn a_producer_makes_partitions_where_nobody_has_for_days() {
+async fn a_producer_makes_partitions_if_nobody_did_for_days() {
     let test = TestDb::new().await;
     let seller = Db::connect(&test.login("seller", "'producer'").await).await.unwrap();
     test.run(
         "do $$ declare p regclass; begin
-           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
+           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass \
+           loop execute format('drop table %s', p); end loop;
          end $$; update rowlock.queue set partitions_until = 1",
     )
     .await;
@@ -177,14 +178,15 @@ async fn a_producer_makes_partitions_where_nobody_has_for_days() {
     assert_eq!(test.state(id).await.as_deref(), Some("available"));
 }
 
-/// No code before this named the session: it was said that nothing had cared for the database.
+/// Before, no error named the session; the message said that no maintenance had run on the database.
 #[tokio::test]
-async fn where_no_partition_can_be_made_enqueue_says_why() {
+async fn enqueue_reports_why_no_partition_can_be_made() {
     let test = TestDb::new().await;
     let seller = Db::connect(&test.login("seller", "'producer'").await).await.unwrap();
     test.run(
         "do $$ declare p regclass; begin
-           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass loop execute format('drop table %s', p); end loop;
+           for p in select inhrelid::regclass from pg_inherits where inhparent = 'rowlock.task'::regclass \
+           loop execute format('drop table %s', p); end loop;
          end $$; update rowlock.queue set partitions_until = 1",
     )
     .await;
@@ -203,7 +205,8 @@ async fn where_no_partition_can_be_made_enqueue_says_why() {
     enqueue(&seller, "mail", "t", "{}", &EnqueueOptions::default()).await.unwrap();
 }
 
-/// Before, tasks could be put into the next hundred years, where they fill the limit until somebody cancels each.
+/// Before, tasks could be scheduled for the next hundred years, where they fill the limit until each is
+/// cancelled.
 #[tokio::test]
 async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
     let test = TestDb::new().await;
@@ -212,44 +215,50 @@ async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
         enqueue(&test.db, "mail", "t", "{}", &EnqueueOptions { delay: Some(delay), ..Default::default() })
             .await
     };
-    assert_eq!(code(enqueue_in(366 * day).await), "RL005", "a year, where nothing is said");
+    assert_eq!(code(enqueue_in(366 * day).await), "RL005", "the default limit is a year");
     enqueue_in(364 * day).await.unwrap();
     declare(&test.db, &Declaration { generation: 2, max_delay: 30 * day, ..declaration("mail") })
         .await
         .unwrap();
-    let Err(Error::Refused { code: said, message, hint }) = enqueue_in(31 * day).await else {
+    let Err(Error::Refused { code: found, message, hint }) = enqueue_in(31 * day).await else {
         panic!("it is too far ahead");
     };
     assert_eq!(
-        (said.as_str(), message.as_str()),
+        (found.as_str(), message.as_str()),
         ("RL005", "queue \"mail\" takes no task that is due in more than 30 days (limits.maxDelay)")
     );
     assert!(hint.unwrap().contains("raise limits.maxDelay"));
-    // Before, what is exactly as far ahead as allowed was refused, since the transaction began a moment earlier.
+    // Before, the longest delay allowed was refused, because the transaction had begun a moment earlier.
     enqueue_in(30 * day).await.unwrap();
-    let late = "begin; select pg_sleep(0.1); select rowlock.enqueue_many('mail', 't', '[1]', '{\"delay\": \"30 days\"}'); commit";
+    let late = "begin; select pg_sleep(0.1); \
+         select rowlock.enqueue_many('mail', 't', '[1]', '{\"delay\": \"30 days\"}'); commit";
     test.run(late).await;
-    let many = "select rowlock.enqueue_many('mail', 't', '[1, 2]', jsonb_build_object('run_at', now() + interval '31 days'))";
+    let many = "select rowlock.enqueue_many('mail', 't', '[1, 2]', \
+         jsonb_build_object('run_at', now() + interval '31 days'))";
     let refused = test.pool.execute(many).await.unwrap_err().to_string();
     assert!(refused.contains("limits.maxDelay"), "{refused}");
 }
 
 #[tokio::test]
-async fn a_delay_counts_from_the_call_whatever_the_session_is_set_to() {
+async fn a_delay_counts_from_the_call_under_any_session_setting() {
     let test = TestDb::new().await;
     test.run("update rowlock.queue set max_delay = '100 years'").await;
     let mut session = test.session().await;
     for setting in [
         "",
-        "set intervalstyle = 'sql_standard'; set datestyle = 'German'; set timezone = 'Asia/Kolkata'; set standard_conforming_strings = off;",
+        "set intervalstyle = 'sql_standard'; set datestyle = 'German'; set timezone = 'Asia/Kolkata'; set \
+            standard_conforming_strings = off;",
     ] {
         let sql = format!(
-            "begin; {setting} select pg_sleep(0.3); select rowlock.enqueue('mail', 't', '{{}}', '{{\"delay\": \"0.2 s\"}}');
-             select rowlock.enqueue('mail', 't', '{{}}', '{{\"run_at\": \"2090-03-01T02:30:00+01:00\"}}'); commit"
+            "begin; {setting} select pg_sleep(0.3); select rowlock.enqueue('mail', 't', '{{}}', \
+                '{{\"delay\": \"0.2 s\"}}');
+             select rowlock.enqueue('mail', 't', '{{}}', '{{\"run_at\": \"2090-03-01T02:30:00+01:00\"}}'); \
+             commit"
         );
         session.execute(AssertSqlSafe(sql)).await.unwrap();
     }
-    let due = "select count(*) filter (where due > rowlock.id_time(id)), count(distinct run_at) filter (where run_at = '2090-03-01 01:30+00')";
+    let due = "select count(*) filter (where due > rowlock.id_time(id)), count(distinct run_at) filter \
+        (where run_at = '2090-03-01 01:30+00')";
     let row = test.pool.fetch_one(AssertSqlSafe(format!("{due} from rowlock.delayed"))).await.unwrap();
     assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (4, 1));
 }

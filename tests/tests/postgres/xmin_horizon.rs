@@ -1,4 +1,4 @@
-//! The xmin horizon pinned under load: no dead row goes, and claims are as quick as before.
+//! The xmin horizon is pinned under load: no dead row is removed, and claims stay as fast as before.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-/// Enqueued by statements of their own, so that each leaves a dead row behind: 2,000 a second, where the machine can.
+/// Enqueued by one statement each, so that each leaves a dead row: 2,000 per second if the machine can.
 const BATCH: &str = "select rowlock.enqueue('mail', 'send', '{}') from generate_series(1, 20)";
 const EVERY: Duration = Duration::from_millis(10);
 const WANT: u32 = 20;
@@ -22,25 +22,27 @@ const WANT: u32 = 20;
 const PINNED: Duration = Duration::from_secs(10);
 const PINNED_LONG: Duration = Duration::from_mins(1);
 const BEFORE: Duration = Duration::from_secs(3);
-/// So many times as slow would be a walk through the dead rows; twice comes from noise. And whatever is below a few milliseconds is noise.
+/// A walk through the dead rows would be this many times as slow; noise makes it twice as slow. And whatever
+/// is below a few milliseconds is noise.
 const RATIO: u32 = 3;
 const NOISE: Duration = Duration::from_millis(3);
-/// Pages that a claim touches when the queue is empty, below which nothing is walked. A walk would touch one for each dead row.
+/// A claim of an empty queue that touches fewer pages than this reads no dead rows; otherwise it would touch
+/// one page per dead row.
 const PAGES: i64 = 2500;
-/// What the rows of one claim may cost more or less, depending on where they lie; a session that has to
-/// read the catalogs again in between, because others made it forget them, needs 1,500. A backlog walked costs 5,000 and more.
+/// How far the pages of one claim may vary with where its rows are. A session that must read the catalogs
+/// again, because others invalidated its cache, needs 1,500; reading the whole backlog costs 5,000 and more.
 const SPREAD: i64 = 2500;
-/// Fewer dead rows than this prove nothing.
+/// With fewer dead rows the test proves nothing.
 const DEAD: u64 = 5000;
 
 #[tokio::test]
-async fn a_reader_that_pins_the_horizon_slows_no_claim() {
+async fn a_long_read_transaction_slows_no_claim() {
     claims_stay_quick_beside("begin isolation level repeatable read; select count(*) from rowlock.queue")
         .await;
 }
 
 #[tokio::test]
-async fn a_writer_that_pins_the_horizon_slows_no_claim() {
+async fn a_long_write_transaction_slows_no_claim() {
     let enqueue = "begin; select rowlock.enqueue('mail', 'send', '{}', '{\"priority\": 3}')";
     claims_stay_quick_beside(enqueue).await;
 }
@@ -65,15 +67,15 @@ async fn claims_stay_quick_beside(pin: &'static str) {
         during < before * RATIO + NOISE,
         "claims took {before:?} before, and {during:?} beside {dead} dead rows"
     );
-    // Everything is claimed, and the watermarks pass by all that was.
+    // All tasks are claimed, and the watermarks pass all dead rows.
     let newest = test.one("select last_value from rowlock.k_seq").await;
     test.run("select nextval('rowlock.k_seq')").await;
     while !instance.claim(1000).await.tasks.is_empty() {}
-    instance.walk_past(newest).await;
+    instance.claim_past(newest).await;
     let mut session = test.session().await;
     let pages = least_pages(&mut session, &instance).await;
     assert!(pages < PAGES, "a claim of an empty queue touched {pages} pages beside {dead} dead rows");
-    // What the writer enqueued is there as soon as it commits.
+    // The writer's task is available as soon as it commits.
     pinning.execute("commit").await.unwrap();
     let left = instance.claim(10).await.tasks.len();
     assert_eq!(left, usize::from(pin.contains("enqueue")));
@@ -89,7 +91,7 @@ async fn load(mut session: PgConnection, enqueued: Arc<AtomicU64>, stop: Cancell
     }
 }
 
-/// Claims and completes for this long; the median of the claims that found something.
+/// Claims and completes tasks for this long. Returns the median of the claims that found tasks.
 async fn work(instance: &mut TestInstance, duration: Duration) -> Duration {
     let since = Instant::now();
     let mut took = Vec::new();
@@ -107,7 +109,8 @@ async fn work(instance: &mut TestInstance, duration: Duration) -> Duration {
     took[took.len() / 2]
 }
 
-/// Of several claims: the first of a session, and one after a vacuum, plans and reads the catalogs for it.
+/// The minimum of several claims: the first of a session, and one after a vacuum, also plans and reads the
+/// catalogs.
 async fn least_pages(session: &mut PgConnection, instance: &TestInstance) -> i64 {
     let mut least = i64::MAX;
     for _ in 0..8 {
@@ -116,11 +119,12 @@ async fn least_pages(session: &mut PgConnection, instance: &TestInstance) -> i64
     least
 }
 
-/// Of the shared buffers, counted by the server itself.
+/// Pages of shared buffers, counted by the server.
 async fn pages_of_a_claim(session: &mut PgConnection, instance: &TestInstance) -> i64 {
     let watermarks = instance.watermarks.as_slice().iter().map(i64::to_string).collect::<Vec<_>>().join(",");
     let explain = format!(
-        "explain (analyze, buffers, format json) select * from rowlock.claim({}, {WANT}, array[{watermarks}]::bigint[], 0, {})",
+        "explain (analyze, buffers, format json) select * \
+            from rowlock.claim({}, {WANT}, array[{watermarks}]::bigint[], 0, {})",
         instance.id(),
         Token::random()
     );
@@ -131,12 +135,12 @@ async fn pages_of_a_claim(session: &mut PgConnection, instance: &TestInstance) -
 }
 
 #[tokio::test]
-async fn a_claim_from_a_large_backlog_costs_what_one_from_a_small_backlog_costs() {
+async fn a_claim_costs_the_same_for_any_backlog() {
     let test = TestDb::new().await;
     let instance = test.instance("a").await;
     let mut session = test.session().await;
     let mut few = 0;
-    // More than the five times after which a plan is kept: here that of a small table.
+    // More than five runs, after which Postgres keeps a generic plan: here that of a small table.
     for _ in 0..10 {
         test.run(BATCH).await;
         few = pages_of_a_claim(&mut session, &instance).await;

@@ -1,4 +1,4 @@
-//! What goes wrong is said in words, and is over when its cause is.
+//! Conditions name each problem and clear when its cause is gone.
 
 use rowlock_operator::kubernetes::Config;
 use rowlock_tests::server as postgres;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::harness::{EMAILS, Harness, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_is_missing_or_wrong_is_named_until_it_is_right() {
+async fn a_missing_or_invalid_secret_is_named_until_it_is_fixed() {
     let harness = Harness::new("secret").await;
     harness.kubectl(&["delete", "secret", "db"]);
     harness.task_queue("emails", EMAILS);
@@ -23,11 +23,11 @@ async fn a_secret_that_is_missing_or_wrong_is_named_until_it_is_right() {
     check("False SecretInvalid", "has no key `uri` but url: set spec.database.secretRef.key").await;
     harness.secret("host=secretpassword");
     until("the key is there", || {
-        let (said, message) = harness.condition("emails", "Ready");
+        let (text, message) = harness.condition("emails", "Ready");
         if message.contains("the database URL cannot be read: write postgres://") {
             Ok(())
         } else {
-            Err(format!("{said} {message}"))
+            Err(format!("{text} {message}"))
         }
     })
     .await;
@@ -58,7 +58,7 @@ async fn tables_of_a_newer_release_are_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_that_may_not_make_tables_is_told_what_it_lacks() {
+async fn a_missing_database_privilege_is_named() {
     let harness = Harness::new("powerless").await;
     let role = format!("powerless_{}", harness.db.name);
     harness.db.run("drop schema rowlock cascade").await;
@@ -77,7 +77,7 @@ async fn a_user_that_may_not_make_tables_is_told_what_it_lacks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_template_that_the_server_refuses_stops_nothing() {
+async fn a_rejected_pod_template_leaves_the_running_pods_alone() {
     let harness = Harness::new("refused").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -89,31 +89,32 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
         ),
         (json!({ "spec": { "containers": [{ "name": "handler" }] } }), "image"),
         (
-            json!({ "spec": { "containers": [{ "name": "handler", "image": "a", "env": [{ "name": "A" }, { "name": "A" }] }] } }),
+            json!({ "spec": { "containers": [{ "name": "handler", "image": "a", "env": [{ "name": "A" },
+                { "name": "A" }] }] } }),
             "duplicate",
         ),
     ] {
         harness.change(&json!({ "template": template }));
         until("the template is refused", || {
-            let (said, message) = harness.condition("emails", "Stalled");
-            if said == "True TemplateRejected" && message.contains(says) {
+            let (text, message) = harness.condition("emails", "Stalled");
+            if text == "True TemplateRejected" && message.contains(says) {
                 Ok(())
             } else {
-                Err(format!("{said} {message}"))
+                Err(format!("{text} {message}"))
             }
         })
         .await;
     }
-    // Each has an event with its own words: before this was mended, the first was shown for all of them.
+    // Each rejection has an event with its own message; before, the first message was shown for all.
     until("the last refusal has an event", || {
         let events = harness.kubectl(&["get", "events"]);
         if events.contains("imagee") && events.contains("uplicate") { Ok(()) } else { Err(events) }
     })
     .await;
-    // In the words of the template, in which nobody has written an init container.
+    // The message speaks of the template, which has no init container.
     let (_, message) = harness.condition("emails", "Stalled");
     assert!(message.contains("containers[name=\"handler\"]"), "{message}");
-    // What ran before is scaled on.
+    // The running pods are still scaled.
     harness.db.enqueue_many(1000).await;
     harness.until_replicas(4).await;
     let deployment = harness.deployment();
@@ -134,7 +135,7 @@ async fn a_template_that_the_server_refuses_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_of_another_owner_gets_no_workers_of_ours() {
+async fn a_queue_of_another_owner_gets_no_pods() {
     let harness = Harness::new("anothers").await;
     rowlock_queue::declare(&harness.db.db, &rowlock_tests::declaration("mail")).await.unwrap();
     harness.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
@@ -143,8 +144,8 @@ async fn a_queue_of_another_owner_gets_no_workers_of_ours() {
     let message = harness.until("Stalled", "True OwnedByAnother").await;
     assert!(message.contains("belongs to tests"), "{message}");
     until("the second has no queue either", || {
-        let (said, message) = harness.condition("letters", "Stalled");
-        if message.contains("an older TaskQueue") { Ok(()) } else { Err(format!("{said} {message}")) }
+        let (text, message) = harness.condition("letters", "Stalled");
+        if message.contains("an older TaskQueue") { Ok(()) } else { Err(format!("{text} {message}")) }
     })
     .await;
     let replicas = harness.deployment()["spec"]["replicas"].clone();
@@ -152,7 +153,7 @@ async fn a_queue_of_another_owner_gets_no_workers_of_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_and_quotas_speak_through_conditions() {
+async fn pod_and_quota_problems_appear_in_conditions() {
     let harness = Harness::new("pods").await;
     harness.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
     let _operator = harness.operator().await;
@@ -171,7 +172,8 @@ async fn pods_and_quotas_speak_through_conditions() {
     };
     let handler = |state: serde_json::Value| {
         json!({ "initContainerStatuses": [{
-            "name": "handler", "image": "emails:1", "imageID": "", "ready": false, "restartCount": 4, "state": state,
+            "name": "handler", "image": "emails:1", "imageID": "", "ready": false, "restartCount": 4,
+            "state": state,
             "lastState": { "terminated": { "exitCode": 137, "reason": "OOMKilled" } }
         }] })
     };
@@ -181,7 +183,7 @@ async fn pods_and_quotas_speak_through_conditions() {
     status(handler(json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } })));
     let message = harness.until("Ready", "False CrashLooping").await;
     assert!(message.contains("for want of memory"), "{message}");
-    // One is enough to see whether it gets better; it stays one while it starts once more.
+    // One pod is enough to see whether it recovers; it stays one while the container starts again.
     harness.until_replicas(1).await;
     status(handler(json!({ "running": {} })));
     harness.until("Ready", "False CrashLooping").await;
@@ -190,7 +192,8 @@ async fn pods_and_quotas_speak_through_conditions() {
     harness.until("Ready", "True Succeeded").await;
     harness.until_replicas(4).await;
     let quota = json!({ "status": { "conditions": [{
-        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: pods=1"
+        "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
+        "message": "exceeded quota: pods=1"
     }] } });
     let patch = quota.to_string();
     harness.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
@@ -198,25 +201,26 @@ async fn pods_and_quotas_speak_through_conditions() {
     assert!(message.contains("exceeded quota: pods=1"), "{message}");
 }
 
-/// Without controllers, what a quota holds is written by hand.
+/// No controller runs here, so the test writes the quota's status.
 fn quota(harness: &Harness) {
     let hard = json!({ "limits.memory": "1Gi" });
     harness.apply(
-        &json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" }, "spec": { "hard": hard } })
-            .to_string(),
+        &json!({ "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "q" },
+            "spec": { "hard": hard } })
+        .to_string(),
     );
     let patch = json!({ "status": { "hard": hard, "used": { "limits.memory": "0" } } }).to_string();
     harness.kubectl(&["patch", "resourcequota", "q", "--subresource=status", "--type=merge", "-p", &patch]);
 }
 
-/// A pod as the queue's Deployment has them made, which no watch sees.
+/// A pod like those of the queue's Deployment, which no watch sees.
 fn pod(harness: &Harness) -> Value {
     let spec = harness.deployment()["spec"]["template"]["spec"].clone();
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": spec })
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quota_that_asks_for_limits_is_named_with_the_value_that_gives_them_to_workers() {
+async fn a_quota_that_requires_limits_is_named_with_the_chart_value_that_sets_them() {
     let harness = Harness::new("limits-asked").await;
     harness.kubectl(&["create", "serviceaccount", "default"]);
     quota(&harness);
@@ -224,15 +228,15 @@ async fn a_quota_that_asks_for_limits_is_named_with_the_value_that_gives_them_to
     harness.task_queue("emails", &EMAILS.replace("image: 'emails:1'", limits));
     let operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
-    let said = until("a pod is refused", || {
+    let text = until("a pod is refused", || {
         let refusal = harness.refusal(&pod(&harness));
         refusal
-            .filter(|said| said.contains("for: worker"))
+            .filter(|text| text.contains("for: worker"))
             .ok_or("it is not, or for another reason".to_owned())
     })
     .await;
     let failure =
-        json!({ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said });
+        json!({ "type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": text });
     let patch = json!({ "status": { "conditions": [failure] } }).to_string();
     harness.kubectl(&["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &patch]);
     let message = harness.until("Stalled", "True PodsRejected").await;

@@ -1,4 +1,4 @@
-//! Which database the Secret leads to.
+//! Secrets that point to another database.
 
 use rowlock_tests::{TestDb, server as postgres};
 use url::Url;
@@ -6,14 +6,14 @@ use url::Url;
 use super::harness::{EMAILS, Harness, until_async};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn another_database_is_noticed_and_used() {
+async fn a_changed_database_url_is_used() {
     let harness = Harness::new("moved").await;
     harness.task_queue("emails", EMAILS);
     let operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
     let first = harness.get("tq", "emails")["status"]["database"]["identity"].as_str().unwrap().to_owned();
     assert!(first.starts_with(&format!("{}@", harness.db.name)), "{first}");
-    // It is remembered by the TaskQueue, not by the operator.
+    // The TaskQueue's status remembers it, not the operator.
     operator.stop().await;
     let other = TestDb::empty().await;
     harness.secret(&postgres::url(&other.name));
@@ -27,7 +27,7 @@ async fn another_database_is_noticed_and_used() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_are_gone_are_made_again() {
+async fn a_dropped_schema_is_created_again() {
     let harness = Harness::new("emptied").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -66,7 +66,7 @@ async fn producers_notify_for_an_idle_queue_without_an_instance() {
 const TEAMS: [&str; 5] = ["ants", "bees", "cats", "dogs", "emus"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
+async fn one_poller_serves_all_secrets_of_a_database() {
     let harness = Harness::new("teams").await;
     let role = |team: &str| format!("{}_{team}", harness.db.name);
     for team in TEAMS {
@@ -85,14 +85,14 @@ async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
     for team in TEAMS {
         harness.until_of(team, "Ready", "True Succeeded").await;
     }
-    // Who of them has sessions, and how many in all.
+    // The users that have sessions, and the number of sessions.
     let looker = || async {
         let who = "select coalesce(string_agg(distinct usename, ' '), '') from pg_stat_activity
           where datname = current_database() and application_name = 'rowlock-operator'";
         let sessions = "select count(*) from pg_stat_activity
           where datname = current_database() and application_name = 'rowlock-operator'";
         let (who, sessions) = (harness.db.one::<String>(who).await, harness.db.one::<i64>(sessions).await);
-        // One looks, one is for what else there is to do, one listens for NOTIFY.
+        // One session polls, one does all other work, one listens for NOTIFY.
         if who.contains(' ') || who.is_empty() || 3 < sessions {
             return Err(format!("{sessions} of {who}"));
         }
@@ -116,10 +116,11 @@ async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
     .await;
     let others: Vec<&str> = TEAMS.into_iter().filter(|team| role(team) != first).collect();
     wakes(others[0]).await;
-    // That one may connect no more.
+    // That user may no longer connect.
     harness.db.run(format!("alter role {first} nologin")).await;
     let end = format!(
-        "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{first}' and pid <> pg_backend_pid()"
+        "select pg_terminate_backend(pid) from pg_stat_activity where usename = '{first}' \
+            and pid <> pg_backend_pid()"
     );
     harness.db.run(end).await;
     let second = until_async("another one has them", || async {
@@ -128,7 +129,7 @@ async fn one_looks_at_a_database_for_all_its_secrets_until_another_has_to() {
     .await;
     let third = others.into_iter().rfind(|team| role(team) != second).unwrap();
     wakes(third).await;
-    // It says so, though others see the database.
+    // Its condition says so, though other users can read the database.
     let refused = TEAMS.into_iter().find(|team| role(team) == first).unwrap();
     harness.until_of(refused, "DatabaseReachable", "False AccessDenied").await;
     for team in TEAMS {

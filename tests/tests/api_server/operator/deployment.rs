@@ -1,4 +1,4 @@
-//! From a `TaskQueue` to a Deployment, and who else may touch it.
+//! The Deployment of a `TaskQueue`, and changes of it by others.
 
 use serde_json::{Value, json};
 
@@ -24,10 +24,13 @@ async fn a_task_queue_becomes_a_deployment_tables_and_a_queue() {
     assert_eq!(harness.get("pdb", "emails")["spec"]["maxUnavailable"], "25%");
     let total: i32 = harness.db.one("select total_workers from rowlock.queue where name = 'mail'").await;
     assert_eq!(total, 40);
-    // Nothing of ours may hold up a namespace whose rights have gone already.
+    // No finalizer may block the deletion of a namespace whose roles are gone already.
     assert!(task_queue["metadata"]["finalizers"].is_null());
     let status = &task_queue["status"];
-    assert_eq!((&status["schema"], &status["observedGeneration"]), (&json!(rowlock_queue::SCHEMA_VERSION), &json!(1)));
+    assert_eq!(
+        (&status["schema"], &status["observedGeneration"]),
+        (&json!(rowlock_queue::SCHEMA_VERSION), &json!(1))
+    );
     harness.until("DatabaseReachable", "True Succeeded").await;
     harness.until("SchemaReady", "True Succeeded").await;
     harness.until("Stalled", "False Succeeded").await;
@@ -67,7 +70,7 @@ async fn a_deployment_of_somebody_else_is_not_touched() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_write_into_the_template_goes_but_a_restart_stays() {
+async fn foreign_template_changes_are_undone_but_a_restart_stays() {
     let harness = Harness::new("edited").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -85,7 +88,7 @@ async fn what_others_write_into_the_template_goes_but_a_restart_stays() {
         if text.contains("THEIRS") || text.contains("\"99\"") { Err(text) } else { Ok(()) }
     })
     .await;
-    // Not only for the moment: nobody else owns any of it, so that later changes are wholly ours.
+    // No other manager owns any field afterwards, so later changes are the operator's alone.
     until("nobody else owns any of it", || {
         let whole = harness.kubectl(&["get", "deployment", "emails", "-o", "json", "--show-managed-fields"]);
         let managers: Vec<String> =
@@ -105,7 +108,7 @@ async fn what_others_write_into_the_template_goes_but_a_restart_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_deleted_is_made_again() {
+async fn a_deleted_deployment_is_created_again() {
     let harness = Harness::new("deleted").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -123,10 +126,11 @@ async fn what_is_deleted_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disruption_budget_of_the_users_own_is_used_instead() {
+async fn a_users_disruption_budget_replaces_the_operators() {
     let harness = Harness::new("budget").await;
     let selector = json!({ "matchLabels": { "rowlock.dev/task-queue": "orders" } });
-    let budget = json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "orders" },
+    let budget = json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": { "name": "orders" },
         "spec": { "minAvailable": 3, "selector": selector } });
     harness.apply(&budget.to_string());
     harness.task_queue("orders", &EMAILS.replace("queueName: mail", "queueName: orders"));
@@ -134,7 +138,7 @@ async fn a_disruption_budget_of_the_users_own_is_used_instead() {
     let operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
     harness.until_of("orders", "Ready", "True Succeeded").await;
-    // The operator's own, taken over as docs/kubernetes.md says.
+    // The operator's own budget, taken over as docs/kubernetes.md says.
     let disown = r#"[{"op": "remove", "path": "/metadata/ownerReferences"}]"#;
     harness.kubectl(&["patch", "pdb", "emails", "--type=json", "-p", disown]);
     let two = r#"{"spec": {"minAvailable": 2, "maxUnavailable": null}}"#;
@@ -151,14 +155,15 @@ async fn a_disruption_budget_of_the_users_own_is_used_instead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_pod_is_one_that_a_restricted_namespace_takes() {
+async fn the_pods_are_accepted_in_a_restricted_namespace() {
     let harness = Harness::new("restricted").await;
     let level = "pod-security.kubernetes.io/enforce=restricted";
     harness.kubectl(&["label", "namespace", &harness.namespace, level]);
     harness.kubectl(&["create", "serviceaccount", "default"]);
     let handler = json!({
         "name": "handler", "image": "emails:1",
-        "securityContext": { "runAsNonRoot": true, "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] },
+        "securityContext": { "runAsNonRoot": true, "allowPrivilegeEscalation": false,
+        "capabilities": { "drop": ["ALL"] },
                              "seccompProfile": { "type": "RuntimeDefault" } }
     });
     let proxy = json!({ "name": "proxy", "image": "proxy:1", "securityContext": handler["securityContext"] });
@@ -167,7 +172,7 @@ async fn the_pod_is_one_that_a_restricted_namespace_takes() {
     harness.task_queue("emails", &format!("{spec}\ntemplate: {template}"));
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
-    // One line is enough.
+    // One violation is enough.
     let own = json!({ "name": "handler", "image": "emails:1", "securityContext": { "runAsNonRoot": true } });
     harness.task_queue(
         "other",
@@ -187,21 +192,21 @@ async fn the_pod_is_one_that_a_restricted_namespace_takes() {
     let mut pod =
         json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p" }, "spec": template["spec"] });
     harness.apply(&pod.to_string());
-    // It is the namespace that looks.
+    // The namespace enforces the restricted policy.
     pod["metadata"]["name"] = "privileged".into();
     pod["spec"]["containers"][0]["securityContext"]["runAsNonRoot"] = false.into();
-    let said = harness.try_apply(&pod.to_string()).unwrap_err();
-    assert!(said.contains("violates PodSecurity"), "{said}");
+    let answer = harness.try_apply(&pod.to_string()).unwrap_err();
+    assert!(answer.contains("violates PodSecurity"), "{answer}");
 }
 
-/// Whether it says all that is asked for, and maybe more.
+/// Whether it contains all expected values; it may contain more.
 fn says(all: &Value, asked: &Value) -> bool {
     let Value::Object(asked) = asked else { return all == asked };
     asked.iter().all(|(name, value)| says(&all[name], value))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_may_be_given_more_rights_by_its_template() {
+async fn a_template_can_give_its_handler_more_privileges() {
     let harness = Harness::new("rights-of-handlers").await;
     let handler =
         json!({ "name": "handler", "image": "emails:1", "securityContext": { "privileged": true } });
@@ -225,12 +230,13 @@ async fn a_handler_may_be_given_more_rights_by_its_template() {
     harness.until("Stalled", "False Succeeded").await;
 }
 
-/// Before, nothing that a user could write was on the Deployment, so such a policy could not be met.
+/// Before, no label of a user reached the Deployment, so such a policy could not be satisfied.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_that_asks_for_a_label_is_met_by_a_label_of_the_task_queue() {
+async fn labels_of_the_task_queue_satisfy_an_admission_policy() {
     let harness = Harness::new("policy").await;
     let (api, name) = ("admissionregistration.k8s.io/v1", format!("label-team-{}", harness.namespace));
-    let rules = json!([{ "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["deployments"] }]);
+    let rules = json!([{ "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"],
+        "resources": ["deployments"] }]);
     let asked = "has(object.metadata.labels) && 'team' in object.metadata.labels";
     harness.apply(
         &json!({
@@ -243,10 +249,14 @@ async fn a_policy_that_asks_for_a_label_is_met_by_a_label_of_the_task_queue() {
         .to_string(),
     );
     let here = json!({ "matchLabels": { "kubernetes.io/metadata.name": harness.namespace } });
-    harness.apply(&json!({
-        "apiVersion": api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": name },
-        "spec": { "policyName": name, "validationActions": ["Deny"], "matchResources": { "namespaceSelector": here } }
-    }).to_string());
+    harness.apply(
+        &json!({
+            "apiVersion": api, "kind": "ValidatingAdmissionPolicyBinding", "metadata": { "name": name },
+            "spec": { "policyName": name, "validationActions": ["Deny"],
+            "matchResources": { "namespaceSelector": here } }
+        })
+        .to_string(),
+    );
     let unlabelled = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "x" },
         "spec": { "selector": { "matchLabels": { "a": "b" } }, "template": {
@@ -257,8 +267,8 @@ async fn a_policy_that_asks_for_a_label_is_met_by_a_label_of_the_task_queue() {
         .await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
-    let said = harness.until("Stalled", "True TemplateRejected").await;
-    assert!(said.contains("every Deployment needs the label team"), "{said}");
+    let answer = harness.until("Stalled", "True TemplateRejected").await;
+    assert!(answer.contains("every Deployment needs the label team"), "{answer}");
     harness.kubectl(&["label", "tq", "emails", "team=mail"]);
     harness.until("Ready", "True Succeeded").await;
     assert_eq!(harness.deployment()["metadata"]["labels"]["team"], "mail");

@@ -1,4 +1,4 @@
-//! The whole way of a task, with the one pod played by processes of this machine.
+//! A task from enqueue to completion; processes of this machine play the one pod.
 
 use std::fs;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::harness::{EMAILS, Harness, until_async};
 
 const TASKS: i64 = 300;
 
-/// A handler that is content with everything; its port.
+/// A handler that accepts everything. Returns its port.
 async fn handler() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -22,7 +22,7 @@ async fn handler() -> u16 {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 let mut request = [0; 4096];
-                // Small requests come in one piece; the probe of the port sends nothing.
+                // Small requests arrive in one read; the probe of the port sends nothing.
                 if stream.read(&mut request).await.is_ok_and(|read| read > 0) {
                     let answer = "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n";
                     let _ = stream.write_all(answer.as_bytes()).await;
@@ -33,7 +33,7 @@ async fn handler() -> u16 {
     port
 }
 
-/// The worker's container of the Deployment, as a process.
+/// The worker's container of the Deployment, run as a process.
 fn worker(harness: &Harness, folder: &tempfile::TempDir) -> Process {
     let pod = harness.deployment()["spec"]["template"]["spec"].clone();
     let variables = pod["containers"][0]["env"].as_array().unwrap().clone();
@@ -44,7 +44,7 @@ fn worker(harness: &Harness, folder: &tempfile::TempDir) -> Process {
         let value = match name.as_str() {
             env::DATABASE_URL_FILE => url.display().to_string(),
             env::INSTANCE_NAME => "emails-1".to_owned(),
-            // Other tests have workers too.
+            // Other tests run workers, too.
             env::LISTEN => "127.0.0.1:0".to_owned(),
             _ => variable["value"].as_str().unwrap().to_owned(),
         };
@@ -71,7 +71,7 @@ fn worker(harness: &Harness, folder: &tempfile::TempDir) -> Process {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tasks_wake_pods_are_done_and_the_pods_go() {
+async fn tasks_start_pods_and_the_pods_stop_after_the_last_task() {
     let harness = Harness::new("whole").await;
     let handler = json!({ "http": { "port": handler().await } });
     harness.task_queue("emails", &format!("{EMAILS}\nhandler: {handler}"));

@@ -1,4 +1,4 @@
-//! Who says how many pods there are: the scale of a `TaskQueue`, and other field managers at its Deployment.
+//! External scaling: the scale subresource of a `TaskQueue`, and other field managers of its Deployment.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::harness::{EMAILS, Harness, until};
 use crate::kubectl::kubectl;
 
-/// Scaled from outside, up to four pods.
+/// Scaled externally, up to four pods.
 fn external() -> String {
     EMAILS.replace("autoscaling: { scaleDownAfter: 1s }", "scaling: External")
 }
 
-/// The scale as an autoscaler reads it.
+/// The scale subresource, as an autoscaler reads it.
 fn scale(harness: &Harness) -> Scale {
     let text = harness.kubectl(&["get", "tq", "emails", "--subresource=scale", "-o", "json"]);
     serde_json::from_str(&text).unwrap()
@@ -31,14 +31,14 @@ fn labels_of_the_pods(harness: &Harness) -> String {
     labels.join(",")
 }
 
-/// Before, there was no scale, and every autoscaler had to write to the Deployment, where the operator undid
-/// it.
+/// Before, there was no scale subresource; autoscalers had to write to the Deployment, and the operator undid
+/// that.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_number_from_outside_is_followed_up_to_total() {
+async fn spec_replicas_is_followed_up_to_the_total() {
     let harness = Harness::new("external").await;
     harness.task_queue("emails", &external());
     let _operator = harness.operator().await;
-    // Nobody has said a number: one, or no autoscaler could begin.
+    // No number is set yet, so it is one; at zero no autoscaler would start.
     harness.until_replicas(1).await;
     until("there is a number to read", || {
         let replicas = &harness.get("tq", "emails")["spec"]["workers"]["replicas"];
@@ -60,7 +60,7 @@ async fn a_number_from_outside_is_followed_up_to_total() {
     harness.until("ScalingLimited", "True Total").await;
     let status = harness.get("tq", "emails")["status"]["scaling"].clone();
     assert_eq!(status, json!({ "mode": "External", "desired": 90, "reason": "Total", "limitedBy": "Total" }));
-    // Whoever scales may have its reasons where nothing waits.
+    // An external scaler may keep pods although no task is waiting.
     harness.db.run("truncate rowlock.ready").await;
     scale_to(&harness, 0);
     harness.until_replicas(0).await;
@@ -68,7 +68,7 @@ async fn a_number_from_outside_is_followed_up_to_total() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_number_from_outside_is_lost() {
+async fn no_change_of_spec_replicas_is_lost() {
     let harness = Harness::new("external-all").await;
     harness.task_queue("emails", &external().replace("total: 40", "total: 100"));
     let _operator = harness.operator().await;
@@ -86,7 +86,7 @@ async fn no_number_from_outside_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn suspended_scaling_counts_before_a_number_from_outside() {
+async fn suspended_scaling_overrides_spec_replicas() {
     let harness = Harness::new("external-suspended").await;
     harness.task_queue("emails", &external().replace("scaling: External", "scaling: External, replicas: 2"));
     let _operator = harness.operator().await;
@@ -102,7 +102,7 @@ async fn suspended_scaling_counts_before_a_number_from_outside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_limit_a_number_from_outside_and_say_so() {
+async fn the_connection_limit_caps_spec_replicas_and_is_reported() {
     let harness = Harness::new("external-connections").await;
     harness.db.run(format!("alter database {} connection limit 40", harness.db.name)).await;
     let many = external().replace("perPod: 10", "perPod: 1").replace("External", "External, replicas: 40");
@@ -120,24 +120,24 @@ async fn connections_limit_a_number_from_outside_and_say_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manifest_without_the_number_goes_back_to_the_operators_own_scaling() {
+async fn removing_spec_replicas_returns_to_the_operators_scaling() {
     let harness = Harness::new("external-back").await;
     harness.task_queue("emails", &external());
     let _operator = harness.operator().await;
     harness.until_replicas(1).await;
     scale_to(&harness, 3);
     harness.until_replicas(3).await;
-    // As whoever keeps manifests in git does, who does not know the number.
+    // As a GitOps tool does, whose manifest does not have the number.
     harness.task_queue("emails", EMAILS);
     harness.until_replicas(0).await;
     let args = ["scale", "tq/emails", "-n", &harness.namespace, "--replicas=5"];
-    let said = tokio::task::block_in_place(|| kubectl(&args));
-    assert!(said.err.contains("set workers.scaling to External, or take replicas out"), "{said:?}");
+    let answer = tokio::task::block_in_place(|| kubectl(&args));
+    assert!(answer.err.contains("set workers.scaling to External, or take replicas out"), "{answer:?}");
 }
 
-/// Before, an autoscaler that went on was undone each time it looked, for ever, and no condition said so.
+/// Before, a persistent autoscaler was undone at every poll for ever, and no condition reported it.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_autoscaler_that_insists_is_undone_ever_more_seldom_and_named_in_a_condition() {
+async fn a_competing_autoscaler_is_undone_with_back_off_and_named_in_a_condition() {
     let harness = Harness::new("insists").await;
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
     let _operator = harness.operator().await;
@@ -151,7 +151,7 @@ async fn an_autoscaler_that_insists_is_undone_ever_more_seldom_and_named_in_a_co
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    // At once, and after 10 s; before, with every look.
+    // Immediately, then after 10 s; before, at every poll.
     assert!((2..=3).contains(&undone), "{undone}");
     let message = harness.until("Contested", "True ForeignFieldManager").await;
     for part in ["kubectl had set 5 pods", "asks for 2", "set workers.scaling to External", "kind TaskQueue"]
@@ -161,24 +161,24 @@ async fn an_autoscaler_that_insists_is_undone_ever_more_seldom_and_named_in_a_co
     let events = harness.until_event("ReplicasRestored").await;
     assert_eq!(events.matches("ReplicasRestored").count(), 1, "{events}");
     assert!(!events.contains("ScaledUp"), "{events}");
-    // What the message says to do ends it at once.
+    // The advice in the message resolves it.
     harness.change(&json!({ "workers": { "scaling": "External", "autoscaling": null, "replicas": 3 } }));
     harness.until_replicas(3).await;
     harness.until("Contested", "False Succeeded").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_changes_keep_a_contested_number_for_now() {
+async fn unrelated_changes_keep_a_contested_number_of_replicas() {
     let harness = Harness::new("insists-changed").await;
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
     let _operator = harness.operator().await;
-    // The third time it stays for 20 s.
+    // The third time the number stays for 20 s.
     for _ in 0..3 {
         harness.until_replicas(2).await;
         harness.scale(5).await;
     }
     harness.until("Contested", "True ForeignFieldManager").await;
-    // Of the Deployment's metadata: it is written, and the number is not.
+    // A change of the Deployment's metadata is written, and the replicas are not.
     harness.kubectl(&["label", "tq", "emails", "team=shop"]);
     let deployment = until("the label is there", || {
         let deployment = harness.deployment();
@@ -188,6 +188,6 @@ async fn other_changes_keep_a_contested_number_for_now() {
     .await;
     let replicas: &Value = &deployment["spec"]["replicas"];
     assert_eq!(*replicas, 5);
-    // And in the end it is put back.
+    // Finally the number is restored.
     harness.until_replicas(2).await;
 }

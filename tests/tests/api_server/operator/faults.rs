@@ -1,4 +1,4 @@
-//! An API server that is away, overloaded, or has forgotten what was watched; and a database that is away.
+//! API servers that are unreachable or overloaded or expire watches, and an unreachable database.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use tokio::task::JoinSet;
 use super::faulty_api_server::Mode;
 use super::harness::{EMAILS, Harness, page, until};
 
-/// Longer than a Lease lasts: the leader has to stop, and to begin anew.
+/// Longer than a Lease lasts: the leader must stop and start again.
 const AWAY: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_of_refusals_delays_and_loses_nothing() {
+async fn many_rejected_requests_cause_delays_but_no_loss() {
     let harness = Harness::new("storm").await;
     harness.task_queue("emails", EMAILS);
     let (faults, _operator) = harness.operator_with_faults(Mode::Storm).await;
@@ -26,13 +26,13 @@ async fn a_storm_of_refusals_delays_and_loses_nothing() {
     harness.until_replicas(2).await;
     assert!(faults.refused() > 10, "it was no storm: {} refusals", faults.refused());
     faults.set(Mode::Calm);
-    // Nobody runs pods here.
+    // No kubelet runs pods here.
     harness.until("Reconciling", "True Progressing").await;
     harness.until("Stalled", "False Succeeded").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_is_away_is_waited_for() {
+async fn the_operator_waits_for_an_unreachable_api_server() {
     let harness = Harness::new("away").await;
     harness.task_queue("emails", EMAILS);
     let (faults, _operator) = harness.operator_with_faults(Mode::Calm).await;
@@ -46,18 +46,18 @@ async fn an_api_server_that_is_away_is_waited_for() {
     assert_eq!(harness.deployment()["spec"]["replicas"], 4, "nobody could tell it otherwise");
     faults.set(Mode::Calm);
     harness.until_replicas(0).await;
-    // What was changed meanwhile is seen.
+    // Changes made in the meantime are seen.
     harness.until_grace(125).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_starts_without_an_api_server_lives_and_says_what_it_waits_for() {
+async fn an_operator_without_an_api_server_stays_alive_and_reports_what_it_waits_for() {
     let harness = Harness::new("early").await;
     let (faults, _operator, address) = harness.operator_with_faults_and_pages(Mode::Away).await;
     let says = async |path: &str, expected: &str| {
         until(expected, || {
-            let said = page(address, path);
-            if said.contains(expected) { Ok(()) } else { Err(said) }
+            let message = page(address, path);
+            if message.contains(expected) { Ok(()) } else { Err(message) }
         })
         .await;
     };
@@ -67,23 +67,23 @@ async fn an_operator_that_starts_without_an_api_server_lives_and_says_what_it_wa
     says("/readyz", "HTTP/1.1 200 OK").await;
 }
 
-/// Before this was mended, an operator without its definition was ready, and silent.
+/// Before, an operator without its definition was ready and logged nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_whose_definition_goes_is_not_ready_until_it_is_back() {
+async fn an_operator_without_the_definition_is_not_ready() {
     let harness = Harness::new("undefined").await;
     let (faults, _operator, address) = harness.operator_with_faults_and_pages(Mode::Undefined).await;
     let says = async |expected: &str| {
         until(expected, || {
-            let said = page(address, "/readyz");
-            if said.contains(expected) { Ok(()) } else { Err(said) }
+            let message = page(address, "/readyz");
+            if message.contains(expected) { Ok(()) } else { Err(message) }
         })
         .await;
     };
     let measures = async |expected: &str| {
         let expected = format!("rowlock_operator_task_queues_readable {expected}\n");
         until(&expected, || {
-            let said = page(address, "/metrics");
-            if said.contains(&expected) { Ok(()) } else { Err(said) }
+            let message = page(address, "/metrics");
+            if message.contains(&expected) { Ok(()) } else { Err(message) }
         })
         .await;
     };
@@ -93,14 +93,14 @@ async fn an_operator_whose_definition_goes_is_not_ready_until_it_is_back() {
     measures("1").await;
     faults.set(Mode::Undefined);
     says("install the chart rowlock-crds").await;
-    // The metrics of TaskQueues may go with them; what tells why does not.
+    // The metrics of TaskQueues may disappear with them; the metric that explains it stays.
     measures("0").await;
     faults.set(Mode::Calm);
     says("HTTP/1.1 200 OK").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_that_expired_begins_anew_with_all_there_is() {
+async fn an_expired_watch_lists_all_objects_again() {
     let harness = Harness::new("expired").await;
     harness.task_queue("emails", EMAILS);
     let (faults, _operator) = harness.operator_with_faults(Mode::Calm).await;
@@ -114,7 +114,7 @@ async fn a_watch_that_expired_begins_anew_with_all_there_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_is_away_holds_the_pods_and_is_found_again() {
+async fn an_unreachable_database_keeps_the_pods_and_is_used_again_afterwards() {
     let harness = Harness::new("postgres").await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -133,7 +133,7 @@ async fn a_database_that_is_away_holds_the_pods_and_is_found_again() {
     harness.until("DatabaseReachable", "False ConnectionFailed").await;
     harness.db.run("truncate rowlock.ready").await;
     tokio::time::sleep(AWAY).await;
-    assert_eq!(harness.deployment()["spec"]["replicas"], 4, "nothing is known, so all stay");
+    assert_eq!(harness.deployment()["spec"]["replicas"], 4, "without statistics the number stays");
     let listener = TcpListener::bind(address).await.unwrap();
     let there = tokio::spawn(forward(listener, host));
     harness.until("DatabaseReachable", "True Succeeded").await;
@@ -141,7 +141,7 @@ async fn a_database_that_is_away_holds_the_pods_and_is_found_again() {
     there.abort();
 }
 
-/// Everything there and back, until dropped.
+/// Forwards both directions until dropped.
 async fn forward(listener: TcpListener, host: String) {
     let mut connections = JoinSet::new();
     loop {
@@ -149,7 +149,7 @@ async fn forward(listener: TcpListener, host: String) {
         let host = host.clone();
         connections.spawn(async move {
             let mut far = TcpStream::connect(host).await.unwrap();
-            // Ends when either side does.
+            // Ends when either side closes.
             let _ = copy_bidirectional(&mut near, &mut far).await;
         });
     }

@@ -1,4 +1,4 @@
-//! The real API server, with what it answers on bad days in between.
+//! A proxy in front of the real API server that injects faults.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -19,18 +19,19 @@ type Answer = Response<UnsyncBoxBody<Bytes, Failure>>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Calm,
-    /// Every third request is refused, of writes every second: too many, an error of its own, a conflict.
+    /// Every third request is refused, and every second write: too many requests, an internal error, a
+    /// conflict.
     Storm,
-    /// Nobody answers.
+    /// No request is answered.
     Away,
-    /// No watch goes on, and none begins where it ended.
+    /// Watches end, and none can resume.
     Expired,
-    /// The definition of `TaskQueues` has gone, and who watched them is told that there is nothing to be
+    /// The definition of `TaskQueues` has gone, and their watchers get the answer that there is nothing to be
     /// watched.
     Undefined,
 }
 
-/// What lies between an operator and its API server.
+/// The proxy between an operator and its API server.
 #[derive(Clone)]
 pub(crate) struct Faults {
     mode: Arc<watch::Sender<Mode>>,
@@ -52,7 +53,7 @@ impl Faults {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more requests were refused.
+    /// Waits until this many more requests were refused.
     pub(crate) async fn wait_for_refusals(&self, more: u64) {
         let end = self.refused() + more;
         super::harness::until("it asks again", || {
@@ -61,7 +62,7 @@ impl Faults {
         .await;
     }
 
-    /// The same client, through the faults.
+    /// The client, through the proxy.
     pub(crate) fn between(&self, client: Client) -> Client {
         let faults = self.clone();
         let namespace = client.default_namespace().to_owned();
@@ -96,7 +97,7 @@ impl Faults {
         let (head, body) = client.send(request).await?.into_parts();
         let mut modes = self.mode.subscribe();
         let over = async move {
-            // A request that was let through comes to its end; what streams ends with the good days.
+            // A request that was let through completes; streams end when the faults start.
             let _ = modes
                 .wait_for(|mode| watches && matches!(mode, Mode::Away | Mode::Expired | Mode::Undefined))
                 .await;

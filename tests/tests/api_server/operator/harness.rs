@@ -1,4 +1,4 @@
-//! A namespace with a database and an operator for it alone.
+//! A namespace with a database, and an operator only for it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -24,13 +24,13 @@ use super::faulty_api_server::{Faults, Mode};
 use crate::kubectl::{kubectl_with, namespace, ok};
 use crate::server::server;
 
-/// A loaded machine with two slow cores takes a tenth of it.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+/// A busy machine with two slow cores needs a tenth of it.
+pub(crate) const TIMEOUT: Duration = Duration::from_mins(1);
 
-/// How often something is looked at.
+/// How often a test polls.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A sound `TaskQueue` whose fields may be replaced, in the database of the harness, with the queue that `TestDb` knows.
+/// A valid `TaskQueue` whose fields may be replaced, in the harness's database, with the queue of `TestDb`.
 pub(crate) const EMAILS: &str = "
 queueName: mail
 database: { secretRef: { name: db } }
@@ -60,7 +60,7 @@ impl Harness {
         harness
     }
 
-    /// Writes the Secret with that URL.
+    /// Writes the Secret with this URL.
     pub(crate) fn secret(&self, url: &str) {
         self.secret_named("db", url);
     }
@@ -77,34 +77,35 @@ impl Harness {
         self.try_apply(manifest).unwrap();
     }
 
-    /// Applies a `TaskQueue` of that spec.
+    /// Applies a `TaskQueue` with this spec.
     pub(crate) fn task_queue(&self, name: &str, spec: &str) {
         self.try_task_queue(name, spec).unwrap();
     }
 
-    /// What is said against it, if anything.
+    /// The error, if it is refused.
     pub(crate) fn try_task_queue(&self, name: &str, spec: &str) -> Result<(), String> {
         let spec: Value = serde_yaml::from_str(spec).unwrap();
         let manifest = json!({
-            "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": name }, "spec": spec
+            "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": name },
+            "spec": spec
         });
         self.try_apply(&manifest.to_string())
     }
 
     pub(crate) fn try_apply(&self, manifest: &str) -> Result<(), String> {
         let flags = ["apply", "--server-side", "--force-conflicts", "-n", &self.namespace, "-f", "-"];
-        let said = blocking(|| kubectl_with(&flags, manifest));
-        if said.content { Ok(()) } else { Err(said.err) }
+        let output = blocking(|| kubectl_with(&flags, manifest));
+        if output.succeeded { Ok(()) } else { Err(output.err) }
     }
 
-    /// What is said against an object that is not made.
+    /// The error for an object, which is not created.
     pub(crate) fn refusal(&self, manifest: &Value) -> Option<String> {
         let flags = ["create", "--dry-run=server", "-n", &self.namespace, "-f", "-"];
-        let said = blocking(|| kubectl_with(&flags, &manifest.to_string()));
-        (!said.content).then_some(said.err)
+        let output = blocking(|| kubectl_with(&flags, &manifest.to_string()));
+        (!output.succeeded).then_some(output.err)
     }
 
-    /// Changes the spec of `emails`, by a merge.
+    /// Changes the spec of `emails` by a merge patch.
     pub(crate) fn change(&self, spec: &Value) {
         self.kubectl(&["patch", "tq", "emails", "--type=merge", "-p", &json!({ "spec": spec }).to_string()]);
     }
@@ -144,22 +145,22 @@ impl Harness {
         (format!("{} {}", text("status"), text("reason")), text("message"))
     }
 
-    /// Waits until a condition of `emails` is so; its message.
+    /// Waits until a condition of `emails` has this status and reason; returns its message.
     pub(crate) async fn until(&self, type_: &str, expected: &str) -> String {
         self.until_of("emails", type_, expected).await
     }
 
-    /// Waits until a condition is so; its message.
+    /// Waits until a condition has this status and reason; returns its message.
     pub(crate) async fn until_of(&self, name: &str, type_: &str, expected: &str) -> String {
         let what = format!("{type_} of {name} is {expected}");
-        let said = until(&what, || {
-            let (said, message) = self.condition(name, type_);
-            if said == expected { Ok(message) } else { Err(format!("{said}: {message}")) }
+        let output = until(&what, || {
+            let (output, message) = self.condition(name, type_);
+            if output == expected { Ok(message) } else { Err(format!("{output}: {message}")) }
         });
-        said.await
+        output.await
     }
 
-    /// Waits until an event of that reason is there; all of them.
+    /// Waits until an event with this reason exists; returns all of them.
     pub(crate) async fn until_event(&self, reason: &str) -> String {
         until(&format!("there is an event {reason}"), || {
             let events = self.kubectl(&["get", "events"]);
@@ -168,7 +169,7 @@ impl Harness {
         .await
     }
 
-    /// As `kubectl scale deployment/emails` does, without what it takes to start.
+    /// Like `kubectl scale deployment/emails`, without starting kubectl.
     pub(crate) async fn scale(&self, replicas: u32) {
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = PatchParams { field_manager: Some("kubectl".into()), ..PatchParams::default() };
@@ -176,7 +177,7 @@ impl Harness {
         api.patch_scale("emails", &params, &patch).await.unwrap();
     }
 
-    /// Waits until the Deployment of `emails` has so many replicas.
+    /// Waits until the Deployment of `emails` has this many replicas.
     pub(crate) async fn until_replicas(&self, expected: u32) {
         self.until_replicas_of("emails", expected).await;
     }
@@ -190,7 +191,7 @@ impl Harness {
         .await;
     }
 
-    /// Waits until the pods of `emails` may take so many seconds to end: 5 more than `spec.timeout`.
+    /// Waits until the pods of `emails` have this grace period in seconds: 5 more than `spec.timeout`.
     pub(crate) async fn until_grace(&self, expected: u32) {
         until(&format!("a grace of {expected} s"), || {
             let deployment = self.deployment();
@@ -200,19 +201,19 @@ impl Harness {
         .await;
     }
 
-    /// An operator for this namespace, with an administrator's rights.
+    /// An operator for this namespace, with an administrator's permissions.
     pub(crate) async fn operator(&self) -> Running {
         Self::run(client(None).await, self.config())
     }
 
-    /// An operator whose API server has bad days.
+    /// An operator whose API server has faults.
     pub(crate) async fn operator_with_faults(&self, mode: Mode) -> (Faults, Running) {
         let faults = Faults::new(mode);
         let client = faults.between(client(None).await);
         (faults, Self::run(client, self.config()))
     }
 
-    /// The same, with its pages on loopback; where.
+    /// The same, with its HTTP pages on loopback; returns the address.
     pub(crate) async fn operator_with_faults_and_pages(&self, mode: Mode) -> (Faults, Running, SocketAddr) {
         let (faults, listen) = (Faults::new(mode), free_address());
         let client = faults.between(client(None).await);
@@ -226,7 +227,7 @@ impl Harness {
         Self::run(client(None).await, config)
     }
 
-    /// An operator with the rights of that user, for all namespaces, of a class that is this namespace's own.
+    /// An operator with the user's permissions, for all namespaces, of a class that only this namespace uses.
     pub(crate) async fn everywhere_as(&self, user: &str, cluster_role: &str) -> (Running, SocketAddr) {
         self.kubectl(&["label", "tq", "emails", &format!("{}={}", labels::CLASS, self.namespace)]);
         let listen = free_address();
@@ -235,7 +236,7 @@ impl Harness {
         (Self::run(client(Some(user)).await, config), listen)
     }
 
-    /// An operator with the rights of that user, for this namespace, with other settings.
+    /// An operator with the user's permissions, for this namespace, with other settings.
     pub(crate) async fn operator_as(&self, user: &str, change: impl FnOnce(&mut Config)) -> Running {
         let mut config = self.config();
         change(&mut config);
@@ -248,7 +249,7 @@ impl Harness {
         Running { stop, task }
     }
 
-    /// The same, with its pages on loopback; where.
+    /// The same, with its HTTP pages on loopback; returns the address.
     pub(crate) async fn operator_with_pages(&self) -> (Running, SocketAddr) {
         let listen = free_address();
         (Self::run(client(None).await, Config { listen, ..self.config() }), listen)
@@ -259,7 +260,7 @@ impl Harness {
     }
 }
 
-/// Of an operator for one namespace.
+/// The configuration of an operator for one namespace.
 pub(crate) fn config(namespace: &str) -> Config {
     Config {
         namespace: Some(namespace.to_owned()),
@@ -269,7 +270,7 @@ pub(crate) fn config(namespace: &str) -> Config {
         worker_pull_secrets: Vec::new(),
         worker_resources: ResourceRequirements::default(),
         worker_labels: BTreeMap::new(),
-        // Where the tests' servers are.
+        // The tests' servers run there.
         allowed_database_hosts: ["127.0.0.1", "::1", "localhost"].map(str::to_owned).into(),
         refused_database_hosts: Vec::new(),
         api_server: None,
@@ -289,7 +290,7 @@ fn free_address() -> SocketAddr {
     TcpListener::bind(("127.0.0.1", 0)).and_then(|listener| listener.local_addr()).unwrap()
 }
 
-/// As that user; without one as an administrator.
+/// A client of this user; without one, of an administrator.
 async fn client(user: Option<&str>) -> Client {
     let kubeconfig = Kubeconfig::read_from(&server().kubeconfig).unwrap();
     let options = KubeConfigOptions::default();
@@ -299,7 +300,7 @@ async fn client(user: Option<&str>) -> Client {
 }
 
 impl Running {
-    /// As SIGTERM does.
+    /// Stops it, as SIGTERM does.
     pub(crate) async fn stop(mut self) {
         self.stop.cancel();
         (&mut self.task).await.unwrap().unwrap();
@@ -312,10 +313,10 @@ impl Drop for Running {
     }
 }
 
-/// Waits until something holds; what it answers then.
+/// Waits until something holds and returns its value.
 ///
 /// # Panics
-/// If it does not within [`PATIENCE`].
+/// If it does not within [`TIMEOUT`].
 pub(crate) async fn until<T>(what: &str, mut holds: impl FnMut() -> Result<T, String>) -> T {
     until_async(what, || std::future::ready(holds())).await
 }
@@ -329,14 +330,14 @@ where
         match holds().await {
             Ok(answer) => return answer,
             Err(instead) => {
-                assert!(since.elapsed() < PATIENCE, "waited in vain until {what}; instead: {instead}");
+                assert!(since.elapsed() < TIMEOUT, "waited in vain until {what}; instead: {instead}");
             }
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// kubectl is waited for: the runtime's other threads go on meanwhile.
+/// Waits for kubectl while the runtime's other threads continue.
 fn blocking<T>(call: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(call)
 }
@@ -350,7 +351,7 @@ pub(crate) fn ask(address: SocketAddr, request: &str) -> std::io::Result<String>
     Ok(answer)
 }
 
-/// A page of an operator, or why there is none.
+/// An HTTP page of an operator, or the error.
 pub(crate) fn page(address: SocketAddr, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     ask(address, &request).unwrap_or_else(|error| error.to_string())

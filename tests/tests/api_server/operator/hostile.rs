@@ -1,4 +1,4 @@
-//! Many tenants who are hostile at a time, against an operator in a process of its own.
+//! Many hostile tenants at the same time, against an operator in a separate process.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -15,28 +15,28 @@ use super::harness::{EMAILS, Harness, config, until};
 use crate::kubectl::ok;
 use crate::server::server;
 
-/// Has this very program be an operator, of that class.
+/// Makes this test program run an operator of this class.
 const CLASS: &str = "TESTS_OPERATOR_CLASS";
 
 /// The memory that the chart gives an operator.
 const LIMIT_KIB: u64 = 256 << 10;
 
-/// Not one of the tests: the process that they start.
+/// Not a test: the tests start this process.
 #[tokio::test]
-async fn an_operator_of_its_own() {
+async fn run_an_operator_in_this_process() {
     let Ok(class) = std::env::var(CLASS) else { return };
     let config = Config { namespace: None, class: Some(class.clone()), ..config(&class) };
     run(config, Client::try_default().await.unwrap(), CancellationToken::new()).await.unwrap();
 }
 
-/// That process. Dropping it kills it.
+/// The operator's process. Dropping it kills it.
 struct Operator(Child);
 
 impl Operator {
-    /// For `TaskQueues` of that class; behind what `wrapper` says.
+    /// Starts an operator for `TaskQueues` of the class, wrapped by the command `wrapper`.
     fn start(class: &str, wrapper: &[&str]) -> Self {
         let own = std::env::current_exe().unwrap();
-        let test = "operator::hostile::an_operator_of_its_own";
+        let test = "operator::hostile::run_an_operator_in_this_process";
         let command = [wrapper, &[own.to_str().unwrap(), test, "--exact", "--nocapture"]].concat();
         let child = Command::new(command[0])
             .args(&command[1..])
@@ -47,7 +47,7 @@ impl Operator {
         Self(child.unwrap())
     }
 
-    /// A number of `/proc/PID/status`.
+    /// A number in `/proc/PID/status`.
     fn status(&self, name: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
@@ -80,13 +80,13 @@ fn apply(objects: &[Value]) {
     ok(&["create", "-f", "-"], &list.to_string());
 }
 
-/// Before, each attempt left a thread in the resolver of the C library; when there were 512 of them no name
-/// of any tenant was looked up any more.
+/// Before, each attempt left a thread in the resolver of the C library; at 512 threads no tenant's name was
+/// resolved any more.
 #[tokio::test(flavor = "multi_thread")]
-async fn dns_that_never_answers_keeps_no_other_tenant_waiting() {
+async fn a_dns_server_that_never_answers_delays_no_other_tenant() {
     const SECRETS: usize = 70;
     let (sound, flood) = (Harness::new("dns-sound").await, Harness::new("dns-flood").await);
-    // It hears and says nothing; who may not have that port asks an address that nobody has.
+    // It never answers. A process that may not open that port uses an unassigned address instead.
     let silent = UdpSocket::bind("127.87.0.53:53");
     let address = if silent.is_ok() { "127.87.0.53" } else { "192.0.2.1" };
     let folder = tempfile::tempdir().unwrap();
@@ -102,10 +102,10 @@ async fn dns_that_never_answers_keeps_no_other_tenant_waiting() {
     });
     apply(&all.collect::<Vec<_>>());
     for number in 0..SECRETS {
-        let said = flood.until_of(&name(number), "DatabaseReachable", "False ConnectionFailed").await;
-        assert!(said.contains("DNS") && said.contains("'h0.t"), "{said}");
+        let message = flood.until_of(&name(number), "DatabaseReachable", "False ConnectionFailed").await;
+        assert!(message.contains("DNS") && message.contains("'h0.t"), "{message}");
     }
-    // By a name, which is in /etc/hosts.
+    // By a name that is in /etc/hosts.
     sound.secret(&postgres::url(&sound.db.name).replace("127.0.0.1", "localhost"));
     sound.task_queue("emails", EMAILS);
     sound.kubectl(&["label", "tq", "emails", &format!("rowlock.dev/class={class}")]);
@@ -116,7 +116,7 @@ async fn dns_that_never_answers_keeps_no_other_tenant_waiting() {
     assert!(threads < 20, "{threads} threads");
 }
 
-/// A tenant owns its database, so it says what its functions answer.
+/// A tenant owns its database, so it controls what its functions return.
 const FLOOD: &str = "do $do$ begin
   alter function rowlock.statistics() rename to true_statistics;
   execute format('create function rowlock.statistics() returns %s language sql stable
@@ -154,7 +154,7 @@ async fn long_answers_of_many_tenants_fit_into_the_operators_memory() {
     })
     .await;
     assert!(most < LIMIT_KIB, "{most} KiB");
-    // And who answers shortly is served as ever.
+    // Tenants with short answers are still served.
     sound.db.run("select rowlock.enqueue('mail', 'email', '{}')").await;
     let since = Instant::now();
     sound.until_replicas(1).await;

@@ -1,18 +1,18 @@
-//! The connections of a database limit the pods.
+//! The connections of a database limit the number of pods.
 
 use rowlock_tests::server as postgres;
 use serde_json::json;
 
 use super::harness::{EMAILS, Harness, page, until};
 
-/// Of 40 connections 5 are kept free and 3 are the operator's; a pod holds 2.
+/// Of 40 connections 5 are reserved and 3 are the operator's; a pod uses 2.
 const MOST: u64 = 16;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn there_are_no_more_pods_than_the_database_has_connections_for() {
+async fn the_number_of_pods_fits_the_databases_connections() {
     let harness = Harness::new("connections").await;
     harness.db.run(format!("alter database {} connection limit 40", harness.db.name)).await;
-    // Forty pods, which would hold eighty connections.
+    // Forty pods, which would use eighty connections.
     let many = EMAILS.replace("perPod: 10, autoscaling: { scaleDownAfter: 1s }", "perPod: 1");
     harness.task_queue("emails", &many);
     let (_operator, address) = harness.operator_with_pages().await;
@@ -21,7 +21,7 @@ async fn there_are_no_more_pods_than_the_database_has_connections_for() {
         assert!(message.contains(part), "{message}");
     }
     let replicas = || harness.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
-    // The operator's connections and the test's own are others'.
+    // The operator's and the test's connections count as used by others.
     until("there are pods", || if replicas() > 0 { Ok(()) } else { Err("none".into()) }).await;
     assert!((5..=MOST).contains(&replicas()), "{}: {message}", replicas());
     assert_eq!(harness.get("tq", "emails")["status"]["scaling"]["limitedBy"], "Connections");
@@ -31,7 +31,8 @@ async fn there_are_no_more_pods_than_the_database_has_connections_for() {
         harness.namespace
     );
     assert!(page(address, "/metrics").contains(&metric), "{}", page(address, "/metrics"));
-    // A second queue gets its share, also one that finds the database by another Secret; together they have no more than there is.
+    // A second queue gets its share, even if it uses another Secret for the database. Together they stay
+    // within the limit.
     harness.secret_named("another", &postgres::url(&harness.db.name));
     let letters = many.replace("queueName: mail", "queueName: letters").replace("name: db", "name: another");
     harness.task_queue("letters", &letters);
@@ -53,8 +54,7 @@ async fn there_are_no_more_pods_than_the_database_has_connections_for() {
     harness.until("ScalingLimited", "False NotLimited").await;
 }
 
-/// Before this was mended, a queue without a single connection was ready, with an event that its tasks are
-/// done.
+/// Before, a queue without any connection was ready, with an event that its tasks are processed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_without_a_connection_is_not_ready_and_says_why() {
     let harness = Harness::new("placeless").await;
@@ -65,7 +65,7 @@ async fn a_queue_without_a_connection_is_not_ready_and_says_why() {
         harness.task_queue(name, &always.replace("queueName: mail", &format!("queueName: {name}")));
     }
     let _operator = harness.operator().await;
-    // One at least is tried; who has none is told what is missing.
+    // At least one pod is tried; a queue without any gets a condition that says what is missing.
     harness.until_of("emails", "Ready", "False Progressing").await;
     for name in ["letters", "posts"] {
         let message = harness.until_of(name, "Ready", "False Connections").await;
@@ -81,18 +81,20 @@ async fn a_queue_without_a_connection_is_not_ready_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_that_terminate_are_counted() {
+async fn terminating_pods_count_against_the_connection_limit() {
     let harness = Harness::new("terminating").await;
     let many = EMAILS.replace("perPod: 10, autoscaling: { scaleDownAfter: 1s }", "perPod: 1");
     harness.kubectl(&["create", "serviceaccount", "default"]);
-    // Before any operator: twenty pods that drain, as after a scale-down. Without nodes only a finalizer keeps them.
+    // Before the operator starts, twenty pods drain, as after a scale-down. Without nodes only a finalizer
+    // keeps them.
     for number in 0..20 {
         let name = format!("emails-{number}");
         let labels =
             json!({ "app.kubernetes.io/managed-by": "rowlock-operator", "rowlock.dev/task-queue": "emails" });
         let metadata = json!({ "name": name, "labels": labels, "finalizers": ["tests.rowlock.dev/drains"] });
         let pod = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": { "containers": [{ "name": "worker", "image": "w" }] }
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+            "spec": { "containers": [{ "name": "worker", "image": "w" }] }
         });
         harness.apply(&pod.to_string());
     }
@@ -114,12 +116,11 @@ async fn pods_that_terminate_are_counted() {
     harness.task_queue("emails", &many);
     let _operator = harness.operator().await;
     harness.until("ScalingLimited", "True Connections").await;
-    // Twenty-seven at most, and twenty are there still.
+    // At most twenty-seven pods fit, and twenty still exist.
     let replicas = harness.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
     assert!(replicas <= 7, "{replicas}");
-    // More than what others could have come to hold meanwhile. Of half of them only the handler still takes
-    // its time, without connections: before this was mended, those held up everybody for as long as the
-    // grace lasts.
+    // More than others could have taken in the meantime. In half of the pods only the handler still runs,
+    // without connections; before, those blocked all others for the whole grace period.
     let ended = worker(&json!({ "terminated": { "exitCode": 0 } }));
     for number in 0..10 {
         let name = format!("emails-{number}");

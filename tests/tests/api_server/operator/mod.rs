@@ -1,4 +1,5 @@
-//! The operator against a real API server and a real Postgres. Nobody runs pods here: their status is written by hand.
+//! The operator against a real API server and a real Postgres. No kubelet runs here: the tests write the
+//! status of pods.
 
 mod conditions;
 mod databases;

@@ -1,4 +1,4 @@
-//! Whose a queue is in the database.
+//! The owner of a queue in the database.
 
 use rowlock_queue::{Declaration, adopt, declare};
 use rowlock_tests::printed_command;
@@ -12,7 +12,7 @@ fn theirs() -> Declaration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_of_another_cluster_is_adopted_only_by_the_word_of_its_owner() {
+async fn a_queue_of_another_cluster_is_adopted_only_with_the_adopt_annotation() {
     let harness = Harness::new("adopts").await;
     declare(&harness.db.db, &theirs()).await.unwrap();
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
@@ -27,7 +27,7 @@ async fn a_queue_of_another_cluster_is_adopted_only_by_the_word_of_its_owner() {
     harness.until("Stalled", "False Succeeded").await;
     let ours: String = harness.db.one("select owner from rowlock.queue").await;
     assert!(ours.ends_with(&format!("/{}/emails", harness.namespace)), "{ours}");
-    // The other one takes it back: our workers leave it alone, and the old annotation does nothing.
+    // The other cluster takes it back: this cluster's workers stop, and the old annotation has no effect.
     adopt(&harness.db.db, &theirs(), Some(&ours)).await.unwrap();
     harness.until_replicas(0).await;
     let message = harness.until("Stalled", "True OwnedByAnother").await;
@@ -35,7 +35,7 @@ async fn a_queue_of_another_cluster_is_adopted_only_by_the_word_of_its_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_queue_that_was_made_anew_has_its_queue_and_waits_for_the_old_pods_to_go() {
+async fn a_recreated_task_queue_keeps_its_queue_and_waits_for_the_old_pods_to_end() {
     let harness = Harness::new("recreated").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -44,13 +44,13 @@ async fn a_task_queue_that_was_made_anew_has_its_queue_and_waits_for_the_old_pod
     harness.until_replicas(1).await;
     harness.kubectl(&["delete", "tq", "emails"]);
     harness.task_queue("emails", &EMAILS.replace("total: 40", "total: 30"));
-    // Nobody collects garbage here.
+    // No garbage collector runs here.
     until("it waits for the old Deployment", || {
-        let (said, message) = harness.condition("emails", "Reconciling");
+        let (text, message) = harness.condition("emails", "Reconciling");
         if message.contains("waiting until Kubernetes has collected it") {
             Ok(())
         } else {
-            Err(format!("{said} {message}"))
+            Err(format!("{text} {message}"))
         }
     })
     .await;
@@ -64,12 +64,12 @@ async fn a_task_queue_that_was_made_anew_has_its_queue_and_waits_for_the_old_pod
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_queue_is_declared_as_is_put_right_again() {
+async fn a_changed_declaration_in_the_database_is_restored() {
     let harness = Harness::new("declared").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
-    // As in a backup of earlier days.
+    // As after restoring an old backup.
     harness.db.run("update rowlock.queue set generation = 1, total_workers = 7").await;
     let mut total = 0;
     for _ in 0..600 {
@@ -85,16 +85,16 @@ async fn what_a_queue_is_declared_as_is_put_right_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_of_another_gets_no_pods_while_somebody_keeps_the_operator_from_asking_for_it() {
+async fn a_locked_queue_of_another_owner_gets_no_pods() {
     let harness = Harness::new("asks").await;
     declare(&harness.db.db, &theirs()).await.unwrap();
-    let mut person = harness.db.session().await;
-    person.execute("begin; select from rowlock.queue for update").await.unwrap();
+    let mut session = harness.db.session().await;
+    session.execute("begin; select from rowlock.queue for update").await.unwrap();
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
     let _operator = harness.operator().await;
     harness.until("DatabaseReachable", "True Succeeded").await;
     harness.until_replicas(0).await;
-    person.execute("rollback").await.unwrap();
+    session.execute("rollback").await.unwrap();
     harness.until("Stalled", "True OwnedByAnother").await;
     harness.until_replicas(0).await;
 }

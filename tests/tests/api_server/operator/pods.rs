@@ -1,18 +1,18 @@
-//! What keeps pods from working is named with the pod and what to do. Their status is written by hand, as a
-//! kubelet writes it.
+//! Conditions name what keeps a pod from working, the pod, and what to do. The tests write the status of pods
+//! as a kubelet does.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::harness::{EMAILS, Harness, until};
 
-/// So many seconds ago.
+/// The time `seconds` ago.
 fn ago(seconds: i64) -> String {
     let at = Timestamp::now().checked_sub(SignedDuration::from_secs(seconds)).unwrap();
     Timestamp::from_second(at.as_second()).unwrap().to_string()
 }
 
-/// Four pods are wanted, and one is there, with what its Deployment says and that status.
+/// Four pods are wanted and one exists, with its Deployment's template and this status.
 async fn with_pod(harness: &Harness, status: &Value) {
     harness.kubectl(&["create", "serviceaccount", "default"]);
     harness.until_replicas(4).await;
@@ -26,17 +26,19 @@ async fn with_pod(harness: &Harness, status: &Value) {
     harness.kubectl(&["patch", "pod", "emails-1", "--subresource=status", "--type=merge", "-p", &patch]);
 }
 
-/// It has had its node for two minutes, and its sandbox or not.
+/// It was scheduled two minutes ago, with or without a sandbox.
 fn placed(sandbox: &str) -> Value {
-    let condition = |type_: &str, status: &str| json!({ "type": type_, "status": status, "lastTransitionTime": ago(120) });
+    let condition = |type_: &str, status: &str| {
+        json!({ "type": type_, "status": status,
+        "lastTransitionTime": ago(120) })
+    };
     let conditions = [condition("PodScheduled", "True"), condition("PodReadyToStartContainers", sandbox)];
     json!({ "phase": "Pending", "startTime": ago(120), "conditions": conditions })
 }
 
-/// Before this was mended, the queue was ready for a minute and in progress for ever, four such pods were
-/// made, and more were advised.
+/// Before, the queue was ready for a minute and then in progress for ever, and four such pods were created.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_volume_that_is_not_there_is_named_and_one_pod_is_tried() {
+async fn a_missing_volume_is_named_and_one_pod_is_tried() {
     let harness = Harness::new("unmounted").await;
     let volume = "template: { spec: { volumes: [{ name: v, configMap: { name: typo } }], containers";
     let spec = EMAILS.replace("template: { spec: { containers", volume);
@@ -53,11 +55,13 @@ async fn a_volume_that_is_not_there_is_named_and_one_pod_is_tried() {
         "{message}"
     );
     harness.until_event("NotStarting").await;
-    // The kubelet's own words, where the pod is new to the operator: they are read once a minute.
+    // The kubelet's own message, on a pod that is new to the operator; messages are read once a minute.
     let event = |uid: &str| {
-        let of = json!({ "kind": "Pod", "apiVersion": "v1", "name": "emails-2", "namespace": harness.namespace, "uid": uid });
+        let of = json!({ "kind": "Pod", "apiVersion": "v1", "name": "emails-2",
+            "namespace": harness.namespace, "uid": uid });
         json!({
-            "apiVersion": "v1", "kind": "Event", "metadata": { "name": "emails-2.1" }, "involvedObject": of, "type": "Warning",
+            "apiVersion": "v1", "kind": "Event", "metadata": { "name": "emails-2.1" }, "involvedObject": of,
+            "type": "Warning",
             "reason": "FailedMount", "message": "configmap \"typo\" not \
             found", "firstTimestamp": ago(60), "lastTimestamp": ago(1), "count": 7
         })
@@ -74,11 +78,11 @@ async fn a_volume_that_is_not_there_is_named_and_one_pod_is_tried() {
     harness.kubectl(&["patch", "pod", "emails-2", "--subresource=status", "--type=merge", "-p", &patch]);
     harness.kubectl(&["delete", "pod", "emails-1", "--force", "--grace-period=0"]);
     until("the kubelet's words are there", || {
-        let (said, message) = harness.condition("emails", "HandlerHealthy");
+        let (text, message) = harness.condition("emails", "HandlerHealthy");
         if message.contains("FailedMount: configmap \"typo\" not found") {
             Ok(())
         } else {
-            Err(format!("{said} {message}"))
+            Err(format!("{text} {message}"))
         }
     })
     .await;
@@ -105,9 +109,9 @@ async fn an_init_container_that_never_ends_is_named_with_its_log() {
     harness.until_replicas(1).await;
 }
 
-/// Before this was mended, `kubectl wait` went on waiting, and so did Flux, though Kubernetes had given up.
+/// Before, `kubectl wait` and Flux kept waiting, though Kubernetes had given up.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rollout_that_kubernetes_has_given_up_is_stalled_and_a_paused_one_says_who_holds_it() {
+async fn a_failed_rollout_is_stalled_and_a_paused_one_names_who_paused_it() {
     let harness = Harness::new("deadline").await;
     harness.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
     let _operator = harness.operator().await;
@@ -139,20 +143,19 @@ async fn a_rollout_that_kubernetes_has_given_up_is_stalled_and_a_paused_one_says
     harness.until("Stalled", "False Succeeded").await;
     harness.kubectl(&["rollout", "pause", "deployment/emails"]);
     until("the pause is named", || {
-        let (said, message) = harness.condition("emails", "Reconciling");
+        let (text, message) = harness.condition("emails", "Reconciling");
         if message.contains("kubectl rollout resume deployment/emails") {
             Ok(())
         } else {
-            Err(format!("{said} {message}"))
+            Err(format!("{text} {message}"))
         }
     })
     .await;
 }
 
-/// Before this was mended, a handler was ended by its hook and its tasks ran again elsewhere, and nobody
-/// had said so.
+/// Before, the hook ended the handler and its tasks were retried elsewhere, without any warning.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hook_that_ends_a_handler_before_its_tasks_is_warned_of() {
+async fn a_pre_stop_hook_that_ends_a_handler_before_its_tasks_causes_a_warning() {
     let harness = Harness::new("hook").await;
     let hook = "image: 'emails:1', lifecycle: { preStop: { exec: { command: [kill, '1'] } } }";
     harness.task_queue("emails", &EMAILS.replace("image: 'emails:1'", hook));

@@ -1,4 +1,4 @@
-//! More than one operator, operators that die, and what an operator does when there is nothing to do.
+//! Several operators, operators that crash, and an idle operator.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -15,7 +15,7 @@ fn holder(harness: &Harness) -> String {
     harness.get("lease", "rowlock-operator")["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Writes to the namespace, but for the Lease, as the API server noted them.
+/// Writes to the namespace except the Lease, from the API server's audit log.
 fn writes(harness: &Harness) -> Vec<String> {
     let log = fs::read_to_string(server().folder.join("audit.log")).unwrap();
     let ours = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter(|entry| {
@@ -33,12 +33,12 @@ fn writes(harness: &Harness) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nothing_changes_nothing_is_written() {
+async fn an_unchanged_task_queue_causes_no_writes() {
     let harness = Harness::new("quiet").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
-    // What follows from what came before, such as events.
+    // Writes that still follow earlier changes, such as events.
     let mut before = writes(&harness);
     until("the last change is written", || {
         let now = writes(&harness);
@@ -48,7 +48,8 @@ async fn where_nothing_changes_nothing_is_written() {
         if same { Ok(()) } else { Err("writes go on".into()) }
     })
     .await;
-    // Several looks, and longer than numbers wait to be written; there is no event for what does not happen.
+    // Several polls, and longer than the interval at which numbers are written. An absent write has no event
+    // to await.
     tokio::time::sleep(Duration::from_secs(25)).await;
     let after = writes(&harness);
     assert_eq!(after[before.len()..], [] as [String; 0]);
@@ -56,7 +57,7 @@ async fn where_nothing_changes_nothing_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_takes_over_at_once_from_one_that_ends_and_later_from_one_that_dies() {
+async fn a_replica_takes_over_immediately_after_a_shutdown_and_later_after_a_crash() {
     let harness = Harness::new("failover").await;
     harness.task_queue("emails", EMAILS);
     let first = harness.operator().await;
@@ -75,14 +76,14 @@ async fn a_replica_takes_over_at_once_from_one_that_ends_and_later_from_one_that
     let leader = until("the second leads", || next(&harness)).await;
     eprintln!("taken over from one that ended: {:?}", since.elapsed());
     let third = harness.operator().await;
-    // What only a leader does.
+    // Only a leader does this.
     harness.change(&json!({ "workers": { "autoscaling": { "min": 11 } } }));
     harness.until_replicas(2).await;
     drop(second);
     let since = Instant::now();
     let next = took_over(leader);
     until("the third leads", || next(&harness)).await;
-    // Not before nobody else can write any more.
+    // Not before the other replica can no longer write.
     assert!(since.elapsed() > Duration::from_secs(10), "{:?}", since.elapsed());
     eprintln!("taken over from one that died: {:?}", since.elapsed());
     harness.change(&json!({ "workers": { "autoscaling": { "min": 21 } } }));
@@ -92,7 +93,7 @@ async fn a_replica_takes_over_at_once_from_one_that_ends_and_later_from_one_that
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_that_is_killed_anywhere_leaves_nothing_that_the_next_cannot_finish() {
+async fn the_next_operator_finishes_what_a_killed_one_began() {
     let harness = Harness::new("killed").await;
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 5,"));
     let mut pause = Duration::from_millis(1);
@@ -100,7 +101,8 @@ async fn an_operator_that_is_killed_anywhere_leaves_nothing_that_the_next_cannot
         let operator = harness.operator().await;
         tokio::time::sleep(pause).await;
         drop(operator);
-        // It dies at another place each time, and would otherwise be waited for until its Lease is over.
+        // It is killed at a different point each time. Without this, the next one would wait for the Lease to
+        // expire.
         if !harness.get("lease", "rowlock-operator").is_null() {
             harness.kubectl(&["delete", "lease", "rowlock-operator"]);
         }
@@ -115,7 +117,7 @@ async fn an_operator_that_is_killed_anywhere_leaves_nothing_that_the_next_cannot
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
+async fn health_readiness_and_metrics_pages_are_served() {
     let harness = Harness::new("pages").await;
     harness.task_queue("emails", EMAILS);
     let (_operator, address) = harness.operator_with_pages().await;
@@ -131,7 +133,8 @@ async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
         format!("rowlock_queue_tasks{{{labels},state=\"available\"}} 7\n"),
         format!("rowlock_queue_pods{{kind=\"desired\",{labels}}} 1\n"),
         format!(
-            "rowlock_task_queue_condition{{namespace=\"{}\",status=\"True\",task_queue=\"emails\",type=\"Ready\"}} 1\n",
+            "rowlock_task_queue_condition{{namespace=\"{}\",\
+             status=\"True\",task_queue=\"emails\",type=\"Ready\"}} 1\n",
             harness.namespace
         ),
     ] {
@@ -142,16 +145,16 @@ async fn the_pages_say_that_it_lives_leads_and_what_the_queues_hold() {
     }
 }
 
-/// Any pod of the cluster may send them.
+/// Any pod of the cluster may send such requests.
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_never_end_keep_nobody_from_the_pages() {
+async fn unfinished_requests_do_not_block_the_http_pages() {
     let harness = Harness::new("halves").await;
     harness.task_queue("emails", EMAILS);
     let (_operator, address) = harness.operator_with_pages().await;
     harness.until("Ready", "True Succeeded").await;
     let half = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
-        // The first ones may be closed already.
+        // The first connections may be closed already.
         let _ = stream.write_all(b"GET /readyz HTTP/1.1\r\nx: ");
         stream
     };
@@ -160,7 +163,7 @@ async fn requests_that_never_end_keep_nobody_from_the_pages() {
     let answer = page(address, "/readyz");
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
-    // Before, all of them were kept; now most are closed, without waiting for any time-out.
+    // Before, all of them stayed open; now most are closed without waiting for a timeout.
     let is_closed = |stream: &&TcpStream| {
         let _ = stream.set_read_timeout(Some(Duration::from_millis(1)));
         let mut stream = *stream;
@@ -169,7 +172,7 @@ async fn requests_that_never_end_keep_nobody_from_the_pages() {
     assert!(150 < halves.iter().filter(is_closed).count());
 }
 
-/// Puts an object past the API server, as an older or newer release of it may have left it.
+/// Writes an object directly to etcd, as an older or newer release may have left it.
 fn put(key: &str, object: &Value) {
     let base64 = |bytes: &[u8]| json!(ByteString(bytes.to_vec()));
     let body =
@@ -182,12 +185,13 @@ fn put(key: &str, object: &Value) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_queue_that_cannot_be_read_keeps_nobody_waiting() {
+async fn an_unreadable_task_queue_delays_no_other() {
     let harness = Harness::new("unreadable").await;
     let odd = json!({
         "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
         "metadata": {
-            "name": "odd", "namespace": harness.namespace, "uid": "11111111-2222-3333-4444-555555555555", "generation": 1,
+            "name": "odd", "namespace": harness.namespace, "uid": "11111111-2222-3333-4444-555555555555",
+            "generation": 1,
             "creationTimestamp": "2026-01-01T00:00:00Z"
         },
         "spec": { "workers": { "total": "many" } }
@@ -202,7 +206,7 @@ async fn a_task_queue_that_cannot_be_read_keeps_nobody_waiting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_queue_of_a_newer_definition_is_told_so() {
+async fn a_task_queue_with_unknown_fields_reports_a_newer_definition() {
     let harness = Harness::new("novel").await;
     let definition = DEFINITION.lock().await;
     let novel = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/novel";
@@ -217,7 +221,7 @@ async fn a_task_queue_of_a_newer_definition_is_told_so() {
         ]);
     };
     patch(json!({ "op": "add", "path": novel, "value": { "type": "string" } }));
-    // The server has taken it in when it takes the field.
+    // The definition is active once the server accepts the field.
     until("the field is known", || {
         let spec = format!("{EMAILS}\nnovel: x");
         harness.try_task_queue("novel", &spec)
@@ -226,9 +230,9 @@ async fn a_task_queue_of_a_newer_definition_is_told_so() {
     harness.task_queue("emails", &EMAILS.replace("queueName: mail", "queueName: other"));
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
-    let message = until("the other is told", || {
-        let (said, message) = harness.condition("novel", "Stalled");
-        if said == "True Unreadable" { Ok(message) } else { Err(said) }
+    let message = until("the other gets its condition", || {
+        let (text, message) = harness.condition("novel", "Stalled");
+        if text == "True Unreadable" { Ok(message) } else { Err(text) }
     })
     .await;
     assert!(message.contains("novel"), "{message}");
@@ -247,9 +251,12 @@ async fn queues_of_one_database_share_its_connections() {
     let queues: i64 = harness.db.one("select count(*) from rowlock.queue").await;
     let connections: i64 = harness
         .db
-        .one("select count(*) from pg_stat_activity where application_name = 'rowlock-operator' and datname = current_database()")
+        .one(
+            "select count(*) from pg_stat_activity where application_name = 'rowlock-operator' \
+            and datname = current_database()",
+        )
         .await;
     assert_eq!(queues, 5);
-    // Two, and the one that listens for NOTIFY.
+    // Two connections, and one that listens for NOTIFY.
     assert!((1..=3).contains(&connections), "{connections}");
 }

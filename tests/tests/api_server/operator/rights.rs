@@ -1,4 +1,4 @@
-//! An operator with the rights that the chart gives, and without some of them.
+//! An operator with the chart's permissions, and without some of them.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use rowlock_tests::printed_command;
 use super::harness::{EMAILS, Harness, page, until};
 use crate::helm::objects_in;
 
-/// Makes the chart's roles, as released into the namespace, and binds all but those of a namespace to a service account; its name as a user.
+/// Creates the chart's roles for a release in the namespace and binds all but the namespaced ones to a
+/// service account. Returns its user name.
 fn rights_of_the_chart(harness: &Harness) -> String {
     let objects = tokio::task::block_in_place(|| objects_in(&harness.namespace, "{}"));
     for object in objects.iter().filter(|one| one["apiVersion"] == "rbac.authorization.k8s.io/v1") {
@@ -28,7 +29,7 @@ fn role(harness: &Harness) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn missing_rights_are_named_with_the_command_that_gives_them() {
+async fn missing_permissions_are_named_with_the_command_that_grants_them() {
     let harness = Harness::new("forbidden").await;
     let user = rights_of_the_chart(&harness);
     harness.task_queue("emails", EMAILS);
@@ -38,12 +39,12 @@ async fn missing_rights_are_named_with_the_command_that_gives_them() {
     let words = printed_command(&message, "create");
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     assert!(words.contains(&harness.namespace.as_str()), "{message}");
-    // Not the name that the chart binds by: it may be told of this namespace later.
+    // Not the name of the chart's own binding: this namespace may be added to the chart later.
     assert!(words.contains(&format!("{role}-by-hand").as_str()), "{message}");
     harness.kubectl(&words);
     harness.until("Ready", "True Succeeded").await;
     assert_eq!(harness.get("pdb", "emails")["spec"]["maxUnavailable"], "25%");
-    // The other verbs it has.
+    // It has the other verbs.
     harness.kubectl(&["set", "env", "deployment/emails", "-c", "worker", "THEIRS=1"]);
     until("the template is restored", || {
         let events = harness.kubectl(&["get", "events"]);
@@ -69,13 +70,13 @@ async fn a_leader_that_cannot_renew_its_lease_stops_writing_before_another_may_b
         move || if page(pages, "/metrics").contains(&line) { Ok(()) } else { Err("not yet".to_owned()) }
     };
     until("it does not lead any more", leads(0)).await;
-    // As far as others know it has the Lease still; they wait for its whole duration.
+    // For the others it still holds the Lease; they wait for its whole duration.
     let renewed = harness.get("lease", "rowlock-operator")["spec"]["renewTime"].as_str().unwrap().to_owned();
     let since = Timestamp::now().duration_since(renewed.parse().unwrap());
     assert!(since < SignedDuration::from_secs(15), "{since:?}");
     let before = harness.deployment();
     harness.change(&json!({ "workers": { "autoscaling": { "min": 5 } } }));
-    // Several looks; there is no event for what does not happen.
+    // Several polls; an absent write has no event to await.
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert_eq!(harness.deployment()["metadata"]["resourceVersion"], before["metadata"]["resourceVersion"]);
     let mut binding: Value = serde_json::from_str(&binding).unwrap();
@@ -84,9 +85,9 @@ async fn a_leader_that_cannot_renew_its_lease_stops_writing_before_another_may_b
     harness.until_replicas(1).await;
 }
 
-/// Before, the operator of one namespace needed rights in the whole cluster.
+/// Before, the operator of one namespace needed permissions in the whole cluster.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_namespace_alone_needs_no_rights_in_the_cluster() {
+async fn with_one_namespace_no_cluster_permissions_are_needed() {
     let harness = Harness::new("roles-alone").await;
     let values = format!("namespace: {}", harness.namespace);
     let objects = tokio::task::block_in_place(|| objects_in(&harness.namespace, &values));
@@ -99,7 +100,7 @@ async fn one_namespace_alone_needs_no_rights_in_the_cluster() {
     let role = role(&harness);
     let _operator = harness.operator_as(&user, |config| config.cluster_role.clone_from(&role)).await;
     harness.until("Ready", "True Succeeded").await;
-    // The cluster's number is not for it to know.
+    // It may not read the uid of `kube-system`, so the namespace's uid identifies the owner.
     let namespace: Value =
         serde_json::from_str(&harness.kubectl(&["get", "ns", &harness.namespace, "-o", "json"])).unwrap();
     let uid = namespace["metadata"]["uid"].as_str().unwrap();

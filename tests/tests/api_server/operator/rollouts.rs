@@ -12,12 +12,13 @@ fn worker_image(harness: &Harness, name: &str) -> String {
     deployment["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned()
 }
 
-/// What the controllers of a cluster say when all pods are of the newest template, or when `old` more are not.
+/// The Deployment status when all pods have the newest template, plus `old` pods that do not.
 fn report_pods(harness: &Harness, name: &str, old: i64) {
     let deployment = harness.get("deployment", name);
     let wanted = deployment["spec"]["replicas"].as_i64().unwrap();
     let status = json!({ "status": {
-        "observedGeneration": deployment["metadata"]["generation"], "replicas": wanted + old, "updatedReplicas": wanted,
+        "observedGeneration": deployment["metadata"]["generation"], "replicas": wanted + old,
+        "updatedReplicas": wanted,
         "readyReplicas": wanted, "availableReplicas": wanted
     } });
     let patch = status.to_string();
@@ -40,8 +41,8 @@ async fn until_image(harness: &Harness, name: &str, expected: &str) {
 
 async fn until_waiting(harness: &Harness, name: &str) {
     until(&format!("{name} waits"), || {
-        let (said, message) = harness.condition(name, "Reconciling");
-        if said == "True Progressing" && message.contains("updates 1 queues at a time") {
+        let (text, message) = harness.condition(name, "Reconciling");
+        if text == "True Progressing" && message.contains("updates 1 queues at a time") {
             Ok(())
         } else {
             Err(message)
@@ -51,7 +52,7 @@ async fn until_waiting(harness: &Harness, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_worker_goes_from_queue_to_queue_whoever_leads() {
+async fn a_new_worker_image_rolls_out_queue_by_queue_across_leaders() {
     let harness = Harness::new("release").await;
     let spec = |name: &str| {
         let queue = if name == "emails" { "mail" } else { name };
@@ -77,15 +78,15 @@ async fn a_new_worker_goes_from_queue_to_queue_whoever_leads() {
         assert_eq!(worker_image(&harness, name), "worker:1");
         harness.until_of(name, "Stalled", "False Succeeded").await;
     }
-    // Who waits has as many pods as its tasks ask for.
+    // A waiting queue still has as many pods as its tasks need.
     harness.db.enqueue_many(1000).await;
     harness.until_replicas(4).await;
     assert_eq!(worker_image(&harness, "emails"), "worker:1");
-    // Another leader finds the first of them under way.
+    // Another leader finds the first rollout in progress.
     second.stop().await;
     let _third = release(&harness, "worker:2").await;
     until_waiting(&harness, "b").await;
-    // What its TaskQueue asks for waits for nobody.
+    // A change of its own TaskQueue does not wait.
     harness.change(&json!({ "timeout": "2m" }));
     until_image(&harness, "emails", "worker:2").await;
     assert_eq!(worker_image(&harness, "b"), "worker:1");

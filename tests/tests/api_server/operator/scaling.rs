@@ -1,4 +1,4 @@
-//! How many pods there are, and when.
+//! The number of pods over time.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::harness::{EMAILS, Harness};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_come_soon_after_the_tasks_and_go_after_the_window() {
+async fn pods_start_soon_after_the_tasks_and_stop_after_the_window() {
     let harness = Harness::new("scales").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
@@ -16,7 +16,7 @@ async fn pods_come_soon_after_the_tasks_and_go_after_the_window() {
     harness.db.enqueue_many(10_000).await;
     harness.until_replicas(4).await;
     let took = since.elapsed();
-    // Two seconds on a machine of its own; this one has other tests to run.
+    // Two seconds on an idle machine; other tests run here, too.
     assert!(took < Duration::from_secs(10), "{took:?}");
     eprintln!("10,000 tasks enqueued, replicas asked for: {took:?}");
     let events = harness.until_event("ScaledUp").await;
@@ -27,14 +27,14 @@ async fn pods_come_soon_after_the_tasks_and_go_after_the_window() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn suspended_pods_stay_as_many_as_they_are() {
+async fn suspended_scaling_keeps_the_number_of_pods() {
     let harness = Harness::new("suspended").await;
     harness.task_queue("emails", &format!("{EMAILS}\nsuspendScaling: true"));
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
     harness.db.enqueue_many(1000).await;
     harness.kubectl(&["scale", "deployment/emails", "--replicas=3"]);
-    // A change of the template goes on, with the replicas of others.
+    // A change of the template is applied and keeps the replicas that others set.
     harness.change(&json!({ "timeout": "2m" }));
     harness.until_grace(125).await;
     assert_eq!(harness.deployment()["spec"]["replicas"], 3);
@@ -42,17 +42,17 @@ async fn suspended_pods_stay_as_many_as_they_are() {
     harness.until_replicas(4).await;
 }
 
-/// Before this was mended, each change was echoed with the number last seen: of two within half a second
-/// one in eight was lost.
+/// Before, each change was answered with the number last seen: of two changes within half a second, one in
+/// eight was lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_others_scale_is_never_undone_while_scaling_is_suspended() {
+async fn suspended_scaling_keeps_the_replicas_that_others_set() {
     let harness = Harness::new("others-scale").await;
     harness.task_queue("emails", &format!("{EMAILS}\nsuspendScaling: true"));
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
     for round in 0..12_u32 {
         let (first, last) = (round % 3 + 1, round % 4 + 5);
-        // Some of them beside a change of the template.
+        // Some of them together with a change of the template.
         if round % 3 == 0 {
             harness.change(&json!({ "timeout": format!("{}s", 60 + round) }));
         }
@@ -72,15 +72,14 @@ async fn what_others_scale_is_never_undone_while_scaling_is_suspended() {
     }
     let fields = harness.deployment()["metadata"]["managedFields"].clone();
     assert!(fields.to_string().contains("f:replicas"), "{fields}");
-    // Told of what was theirs to do is nobody.
+    // No other manager gets an event, since they may set the replicas.
     let events = harness.kubectl(&["get", "events"]);
     assert!(!events.contains("ReplicasRestored"), "{events}");
 }
 
-/// Before this was mended, an autoscaler beside the operator was fought without a word, several times a
-/// minute, for ever.
+/// Before, the operator silently undid another autoscaler several times a minute, for ever.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_scales_beside_the_operator_is_named_once_with_what_to_do() {
+async fn another_scaler_is_named_once_with_what_to_do() {
     let harness = Harness::new("contested").await;
     harness.task_queue("emails", &EMAILS.replace("autoscaling: {", "autoscaling: { min: 15,"));
     let _operator = harness.operator().await;
@@ -97,18 +96,18 @@ async fn who_scales_beside_the_operator_is_named_once_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_known_of_the_tasks_holds_the_pods() {
+async fn without_statistics_the_number_of_pods_stays() {
     let harness = Harness::new("unknown").await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
     harness.db.enqueue_many(1000).await;
     harness.until_replicas(4).await;
-    // The statistics fail, as they do in an outage.
+    // The statistics fail, as in an outage.
     harness.db.run("alter function rowlock.statistics() rename to gone").await;
     harness.until("DatabaseReachable", "False AccessDenied").await;
     harness.db.run("truncate rowlock.ready").await;
-    // Two looks and the window pass; there is no event for what does not happen.
+    // Two polls and the window pass; an absent change has no event to await.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(harness.deployment()["spec"]["replicas"], 4);
     harness.db.run("alter function rowlock.gone() rename to statistics").await;

@@ -1,4 +1,4 @@
-//! Whom the operator trusts: what Secrets, certificates and databases may have it do.
+//! What Secrets, certificates and databases can make the operator do.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use url::Url;
 
 use super::harness::{EMAILS, Harness, until};
 
-/// The database of the harness by another user.
+/// The URL of the harness's database with another user.
 fn url_of(harness: &Harness, user: &str) -> String {
     let mut url = Url::parse(&postgres::url(&harness.db.name)).unwrap();
     url.set_username(user).unwrap();
@@ -24,12 +24,12 @@ fn url_of(harness: &Harness, user: &str) -> String {
     url.into()
 }
 
-/// The spec with more in `database`.
+/// The spec with further fields in `database`.
 fn with_database(more: &str) -> String {
     EMAILS.replace("secretRef: { name: db }", &format!("secretRef: {{ name: db }}, {more}"))
 }
 
-/// Who signs certificates.
+/// The certificate authority.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -44,7 +44,7 @@ impl Authority {
     }
 }
 
-/// A listener that speaks TLS, as `localhost`, for a server that does not; its port.
+/// A listener that speaks TLS as `localhost` for a server that does not. Returns its port.
 async fn behind_tls(authority: &Authority, server: u16) -> u16 {
     let key = KeyPair::generate().unwrap();
     let certificate =
@@ -60,7 +60,7 @@ async fn behind_tls(authority: &Authority, server: u16) -> u16 {
         while let Ok((mut client, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // The question for TLS, which is answered with yes.
+                // The SSLRequest, which is accepted.
                 client.read_exact(&mut [0; 8]).await?;
                 client.write_all(b"S").await?;
                 let mut client = acceptor.accept(client).await?;
@@ -73,23 +73,23 @@ async fn behind_tls(authority: &Authority, server: u16) -> u16 {
 }
 
 impl Harness {
-    /// Waits until a condition of `emails` is so and says that.
+    /// Waits until a condition of `emails` has this status, reason and text.
     async fn until_says(&self, type_: &str, expected: &str, says: &str) {
         until(&format!("{type_} is {expected} and says {says}"), || {
-            let (said, message) = self.condition("emails", type_);
-            if said == expected && message.contains(says) {
+            let (text, message) = self.condition("emails", type_);
+            if text == expected && message.contains(says) {
                 Ok(())
             } else {
-                Err(format!("{said}: {message}"))
+                Err(format!("{text}: {message}"))
             }
         })
         .await;
     }
 }
 
-/// Before, there was no way to give the certificates of a private authority.
+/// Before, certificates of a private authority could not be configured.
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_come_from_the_cluster_and_are_followed() {
+async fn certificates_are_read_from_the_cluster_and_reloaded() {
     let harness = Harness::new("certificates").await;
     harness.task_queue("emails", &with_database("caRef: { kind: ConfigMap, name: ca }"));
     let _operator = harness.operator().await;
@@ -110,7 +110,8 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
         .await;
     let (untrusted, authority) = (Authority::new(), Authority::new());
     apply(&untrusted.pem());
-    // The server of the tests speaks no TLS, so it cannot prove itself: that is asked for now, though the URL does not say so.
+    // The tests' server speaks no TLS, so it cannot be verified. Verification is now required, though the URL
+    // does not ask for it.
     harness.until_says("DatabaseReachable", "False CertificateInvalid", "does not speak TLS").await;
     let mut url = Url::parse(&postgres::url(&harness.db.name)).unwrap();
     let port = behind_tls(&authority, url.port().unwrap()).await;
@@ -129,9 +130,10 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
     );
 }
 
-/// Before, the pods had the owner's password, and a login with the rights of a worker could not be used in a cluster.
+/// Before, the pods had the owner's password, and a login with a worker's permissions could not be used in a
+/// cluster.
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
+async fn pods_use_their_own_login_if_its_permissions_suffice() {
     let harness = Harness::new("worker-secret").await;
     let role = format!("pods_{}", harness.db.name);
     harness.db.run(format!("create role {role} login password 'secret'")).await;
@@ -156,15 +158,17 @@ async fn pods_get_a_login_of_their_own_if_it_can_do_their_work() {
     harness.db.run(format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
-/// Before, a tenant's own server only had to say that it is another tenant's: then it was asked how much that one's queues had to do.
+/// Before, a tenant's server only had to claim another tenant's identity: then the operator used its backlog
+/// for that tenant's queues.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_forged_database_scales_nobody_elses_pods() {
+async fn a_forged_database_identity_does_not_scale_another_tenants_pods() {
     let (innocent, forger) = (Harness::new("innocent").await, Harness::new("forger").await);
     let forge = format!(
         "do $do$ begin
            perform set_config('allow_system_table_mods', 'on', true);
            update pg_catalog.pg_proc set proname = 'true_database' where proname = 'current_database';
-           execute 'create function pg_catalog.current_database() returns name language sql stable as $$ select ''{}''::name $$';
+           execute 'create function pg_catalog.current_database() returns name language sql stable as $$ \
+           select ''{}''::name $$';
          end $do$",
         innocent.db.name
     );
@@ -173,7 +177,7 @@ async fn a_forged_database_scales_nobody_elses_pods() {
     let _operator = innocent
         .operator_with(|config| (config.namespace, config.class) = (None, Some(innocent.namespace.clone())))
         .await;
-    // The one that comes first looks for both.
+    // The first one polls for both.
     for (harness, queue) in [(&forger, "own"), (&innocent, "mail")] {
         harness.task_queue("emails", &EMAILS.replace("queueName: mail", &format!("queueName: {queue}")));
         harness.kubectl(&["label", "tq", "emails", &class]);
@@ -181,7 +185,7 @@ async fn a_forged_database_scales_nobody_elses_pods() {
     }
     let identity = |harness: &Harness| harness.get("tq", "emails")["status"]["database"]["identity"].clone();
     assert_eq!(identity(&forger), identity(&innocent), "the one says that it is the other");
-    // It says so of the other's queue as well, which has much to do there.
+    // It claims the other's queue as well, with a large backlog.
     let of = |column: &str| format!("select {column} from rowlock.queue where name = 'mail'");
     let (owner, generation) = (innocent.db.one(of("owner")).await, innocent.db.one(of("generation")).await);
     let theirs = Declaration { owner, generation, ..rowlock_tests::declaration("mail") };
@@ -194,7 +198,7 @@ async fn a_forged_database_scales_nobody_elses_pods() {
     forger.until_replicas(4).await;
     innocent.db.enqueue().await;
     innocent.until_replicas(1).await;
-    // For several looks.
+    // Several polls pass.
     for pods in [6, 8, 10] {
         forger.change(&json!({ "workers": { "total": pods * 10 } }));
         forger.until_replicas(pods).await;
@@ -202,9 +206,10 @@ async fn a_forged_database_scales_nobody_elses_pods() {
     assert_eq!(innocent.deployment()["spec"]["replicas"], 1);
 }
 
-/// Before, the operator connected to whatever a Secret said from where it runs, and told what it found there.
+/// Before, the operator connected to any address in a Secret from its own pod and reported what it found
+/// there.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_operator_does_not_ask_what_only_it_can_reach() {
+async fn the_operator_refuses_database_addresses_that_only_it_can_reach() {
     let harness = Harness::new("reach").await;
     harness.task_queue("emails", EMAILS);
     let change = |config: &mut rowlock_operator::kubernetes::Config| {
@@ -212,7 +217,7 @@ async fn the_operator_does_not_ask_what_only_it_can_reach() {
         config.refused_database_hosts = vec!["192.0.2.0/24".into()];
     };
     let _operator = harness.operator_with(change).await;
-    // The database itself, which is on this machine.
+    // The database itself is on this machine.
     harness.until_says("Stalled", "True SecretInvalid", "the operator does not run in your pod").await;
     for (url, says) in [
         (
@@ -244,7 +249,7 @@ async fn the_operator_does_not_ask_what_only_it_can_reach() {
     }
 }
 
-/// Before, several copies of whatever a Secret held were kept: a hundred Secrets of a MiB ended the operator.
+/// Before, the operator kept several copies of each Secret: a hundred Secrets of 1 MiB exhausted its memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_and_certificates_are_as_long_as_a_database_needs() {
     let harness = Harness::new("lengths").await;
@@ -262,9 +267,10 @@ async fn secrets_and_certificates_are_as_long_as_a_database_needs() {
     harness.until_says("Stalled", "True CertificateInvalid", "262144 are taken").await;
 }
 
-/// Before, who may write a `TaskQueue` could read the names of all keys of any Secret of the namespace.
+/// Before, a user who may write a `TaskQueue` could read the names of all keys of any Secret in the
+/// namespace.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_secret_only_usual_names_are_told() {
+async fn messages_name_only_well_known_keys_of_a_secret() {
     let harness = Harness::new("keys").await;
     harness.kubectl(&[
         "create",
@@ -280,9 +286,9 @@ async fn of_a_secret_only_usual_names_are_told() {
     assert!(message.contains("has no key `uri` but url: set") && !message.contains("apikey"), "{message}");
 }
 
-/// Before, an owner that somebody wrote into the database became a part of a command to paste.
+/// Before, an owner that somebody wrote into the database became part of a command to paste.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_database_says_is_no_part_of_a_command() {
+async fn text_from_a_database_is_not_put_into_commands() {
     let harness = Harness::new("paste").await;
     rowlock_queue::declare(&harness.db.db, &rowlock_tests::declaration("mail")).await.unwrap();
     harness
@@ -295,9 +301,9 @@ async fn what_a_database_says_is_no_part_of_a_command() {
     assert!(!message.contains("kubectl") && !message.contains('`'), "{message}");
 }
 
-/// Before, a mistyped annotation did nothing and nobody said so.
+/// Before, a mistyped annotation was ignored silently.
 #[tokio::test(flavor = "multi_thread")]
-async fn names_of_ours_that_mean_nothing_are_told() {
+async fn unknown_rowlock_annotations_are_reported() {
     let harness = Harness::new("names").await;
     harness.task_queue("emails", EMAILS);
     harness.kubectl(&["annotate", "tq", "emails", "rowlock.dev/adpot=x"]);

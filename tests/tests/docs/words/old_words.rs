@@ -1,0 +1,181 @@
+//! Words that the glossary replaces, and where one of them has its ordinary meaning.
+
+/// Words and phrases, and what to write instead. Upper case, `_` and plural count as written here.
+pub(super) const OLD_WORDS: &[(&str, &str)] = &[
+    // Things.
+    ("redrive|redrives|redriven|redrove", "retry"),
+    ("story|stories", "task details"),
+    ("beat|beats|beating|beaten|pulse|pulses", "heartbeat"),
+    ("bell|bells|rung", "NOTIFY, listener, wake-up"),
+    ("hears|hear of|heard of", "listens, is notified, receives"),
+    ("caretaker|caretakers|caretaking|caretaken|cared|cares", "maintenance, maintain"),
+    ("take care of|takes care of|care interval|housekeeping|tidy|tidies|tidied", "maintenance, clean up"),
+    ("deed|deeds|duty|duties", "operation (of maintenance), permission"),
+    ("lows|low of", "watermark"),
+    ("stray|strays", "orphaned lease"),
+    ("tender|tenders|tend|tends|tended|overseer", "controller, reconciler; supervise"),
+    ("charge|charges|charged", "managed queue, desired queue"),
+    ("seat|seats|sits|sitting|share a room", "shared poller, participant"),
+    ("news", "snapshot, event, notification"),
+    ("stranger|strangers", "foreign (field manager, lock); another user"),
+    ("judgement|judgements|judges|judged|verdict|verdicts", "condition, decide, outcome"),
+    ("wish|wishes|wished|wishing", "demand"),
+    ("falter|falters|faltering", "not starting, crash-looping"),
+    ("habit|habits", "crash-looping"),
+    ("gate|gates|gated", "readiness probe"),
+    ("trouble|troubles|troubled", "problem"),
+    ("promote|promotes|promoted|promoting|promotion", "move due tasks"),
+    ("prune|prunes|pruned|pruning|prunable", "delete expired, drop a partition"),
+    ("lent|lends|lend|lending", "acquire, in use"),
+    ("nudge|nudges|nudged", "heartbeat now, wake up"),
+    ("fruitless", "empty (claim)"),
+    ("farewell|goodbye|good bye", "leave"),
+    // Verbs.
+    (
+        "hand back|hands back|handed back|handing back|gives back|give back|given back|gave back",
+        "release, return",
+    ),
+    ("hand it back|hands it back|hand them back|hands them back", "release, return"),
+    ("in its hands|in their hands|in hand", "running, claimed, held"),
+    ("say every|says every", "log interval"),
+    (
+        "is told|are told|be told|was told|were told|been told|is not told",
+        "gets, reads, is notified; name the sender",
+    ),
+    // Sentences.
+    ("whoever|whomever", "name the subject, or \"if\""),
+    ("anew", "again, from the start"),
+    ("so long", "how long, as long as, while"),
+    ("so many|so few", "N, this many, enough"),
+    ("an own|own one|own ones", "another, its own X"),
+    ("nobody but|none but|no one but", "only"),
+    ("of theirs", "their"),
+    ("for want of|for lack of", "because X is missing"),
+    ("shall", "must, should, wants"),
+    ("belongs into|belong into", "belongs in"),
+    ("not before so", "delay before"),
+    ("nothing is known", "X is unknown: name what could not be read"),
+    ("to run it never", "never run"),
+    ("lets no more|lets no others|lets nobody in", "rejects"),
+    ("nobody has to|nobody needs to", "no user action needed"),
+    ("as they come|as it comes", "in order of arrival; processing"),
+    ("keeps ending|keep ending|ends at once|end at once", "is crash-looping"),
+    ("finds no node|find no node", "cannot be scheduled"),
+    ("until others have|beside their", "waits for a rollout slot; next to"),
+    ("declared nowhere", "TaskQueue removed"),
+    ("are made ahead", "until the last existing partition ends"),
+    ("not known holds", "without fresh data nothing is changed"),
+    ("become more|becomes more", "grows"),
+    ("is to be gone|shall be gone", "deleting"),
+    ("cuts it short", "interrupts it"),
+    ("nobody s friend|no friend", "say what is bounded"),
+    ("what dies|who dies|whoever dies", "failure scenario: X fails"),
+];
+
+/// Names in code and output, as they were written, and what replaced them.
+pub(super) const OLD_NAMES: &[(&str, &str)] = &[
+    ("TemplateRefused", "TemplateRejected"),
+    ("PodsRefused", "PodsRejected"),
+    ("NotUnderstood", "Unreadable"),
+    ("rowlock.dev/intent", "rowlock.dev/last-applied-hash"),
+    ("rowlock.dev/template", "rowlock.dev/template-hash"),
+    ("rowlock.dev/turn", "rowlock.dev/rollout-slot"),
+    ("state=\"under_way\"", "state=\"in_progress\""),
+    ("ROWLOCK_WORKERS", "ROWLOCK_SLOTS"),
+    ("_allocated_workers", "_allocated_slots"),
+    ("_capacity_workers", "_capacity_slots"),
+    ("body_missing", "payload_missing"),
+    ("body_unreadable", "payload_unreadable"),
+    ("Applier", "Backend"),
+    ("Having", "ObservedPods"),
+    ("InForce", "ActivePolicy"),
+    ("LowsSeen", "WatermarkObservation"),
+    ("OnceEach", "UniqueMap"),
+    ("TaskBody", "FetchedTask"),
+    ("TaskLine", "TaskSummary"),
+    ("rowlock.failures", "rowlock.task_errors"),
+    ("rowlock.tasks", "rowlock.list_tasks"),
+    ("on_stage", "with_harness"),
+];
+
+/// Names of files that said nothing about what is in them.
+pub(super) const OLD_FILE_NAMES: &[&str] = &[
+    "alone",
+    "apart",
+    "beat",
+    "bell",
+    "care",
+    "charge",
+    "distrust",
+    "ended",
+    "explain",
+    "front",
+    "gate",
+    "hands",
+    "heard",
+    "housekeeping",
+    "judgement",
+    "lan",
+    "late",
+    "leaving",
+    "line",
+    "listen",
+    "locate",
+    "look",
+    "looks",
+    "lows",
+    "meetings",
+    "mistakes",
+    "once",
+    "overseer",
+    "people",
+    "quiet",
+    "room",
+    "said",
+    "second",
+    "stage",
+    "story",
+    "strangers",
+    "surroundings",
+    "sweep",
+    "tender",
+    "traps",
+    "unread",
+    "whole",
+];
+
+/// A word, where it is allowed, and why.
+pub(super) struct Allowed {
+    pub(super) words: &'static str,
+    /// A folder or file.
+    pub(super) below: &'static str,
+    /// A part of the line, in lower case.
+    pub(super) near: &'static str,
+    /// For the reader.
+    #[expect(dead_code, reason = "said to the reader of the list")]
+    reason: &'static str,
+}
+
+const fn allow(
+    words: &'static str,
+    below: &'static str,
+    near: &'static str,
+    reason: &'static str,
+) -> Allowed {
+    Allowed { words, below, near, reason }
+}
+
+/// Where words of the list have their ordinary meaning.
+pub(super) const ALLOWED: &[Allowed] = &[
+    allow("gate|gates|gated", "", "gates", "Kubernetes has feature gates, scheduling gates, readiness gates"),
+    allow("gate|gated", "", "feature gate", "Kubernetes has feature gates"),
+    allow("gate|gated", "", "scheduling", "Kubernetes has scheduling gates"),
+    allow("promote|promotes|promoted|promoting|promotion", "", "standby", "a standby is promoted"),
+    allow("promote|promotes|promoted|promoting|promotion", "", "primary", "a standby is promoted"),
+    allow("promote|promoted", "", "pg_", "a standby is promoted by pg_promote"),
+    allow("prune|prunes|pruned|pruning", "", "unknown", "the API server prunes unknown fields"),
+    allow("prune|prunes|pruned|pruning", "", "field", "the API server prunes unknown fields"),
+    allow("prune|prunes|pruned|pruning", "", "-prune", "find and kubectl have such an option"),
+    allow("prune|prunes|pruned|pruning", "", "argo cd", "GitOps tools prune objects"),
+    allow("gate", "worker/src/task/settle/tests.rs", "", "a semaphore that a test opens"),
+];
