@@ -51,7 +51,7 @@ pub struct Launch {
     pub env: Vec<(OsString, OsString)>,
     /// Environment variables that it does not inherit.
     pub without: Vec<&'static str>,
-    /// Whether it inherits our environment (a user's handler) or gets only `env` (`PostgreSQL`).
+    /// Whether it inherits our environment (a user's handler) or gets only `env` (PostgreSQL).
     pub inherit_env: bool,
     /// Its working directory; ours when not given.
     pub folder: Option<PathBuf>,

@@ -28,7 +28,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(300);
 /// A worker that was fenced for good.
 const FENCED: i32 = 3;
 /// How the worker says that it ended without having left.
-const NOT_LEFT: &str = "the leases run out by themselves";
+const NOT_LEFT: &str = "the leases will expire";
 /// A drain is over when what runs is done, and the slowest handler takes some seconds.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
