@@ -179,7 +179,7 @@ impl Process {
                 // Processes that it left in its group end with it; a guard does that itself.
                 Some(_) if !self.guarded => self.signal(Signal::SIGKILL),
                 Some(status) => self.end_orphans(status)?,
-                None => self.press(),
+                None => self.escalate(),
             }
         }
         Ok(self.exited)
@@ -207,7 +207,7 @@ impl Process {
     }
 
     /// Sends the next harder signal when the last one did not end the process in time.
-    fn press(&mut self) {
+    fn escalate(&mut self) {
         let Some(stopping) = &mut self.stopping else { return };
         let rounds = u32::try_from(self.stop.signals.len()).unwrap_or(u32::MAX);
         let patience = if self.guarded {

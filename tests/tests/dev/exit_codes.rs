@@ -59,7 +59,7 @@ fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
     );
     check(&home.run(&["dev", "-f", "nowhere"]), 2, "-f nowhere: No such file");
     home.write("mail.yaml", "");
-    check(&home.run(&["dev", "-f", "."]), 2, "there is no TaskQueue in it");
+    check(&home.run(&["dev", "-f", "."]), 2, "no TaskQueue found");
     home.assert_nothing_runs();
 }
 

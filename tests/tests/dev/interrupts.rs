@@ -20,7 +20,7 @@ async fn the_first_ctrl_c_lets_what_runs_finish() {
     let home = Home::with_database(&server::url(&test.name));
     let (mut dev, id) = busy(&home);
     dev.send(Signal::SIGINT);
-    dev.wait_for("stopping: what runs may finish; Ctrl-C again to stop at once");
+    dev.wait_for("stopping: running tasks may finish; press Ctrl-C again to stop at once");
     until("the instance drains", || home.json(&["status"])[0]["allocated"] == 0);
     assert_eq!(home.state(&id), "running");
     home.go();
