@@ -15,8 +15,8 @@ const EXIT_CODES: &str = "Exit codes:
   4  database error: unreachable, read-only, too old, or with another schema
   5  the database refused the command: backlog full, payload too large, ...
 
-Connecting: --database-url or --database-url-file. Without them ROWLOCK_DATABASE_URL_FILE, the path of a file
-that holds the connection string, and then ROWLOCK_DATABASE_URL. --database-ca-file or
+Connecting: --database-url or --database-url-file. Without them, ROWLOCK_DATABASE_URL_FILE, the \
+path of a file with the connection string, and then ROWLOCK_DATABASE_URL. --database-ca-file or \
 ROWLOCK_DATABASE_CA_FILE names the CA certificate to verify the server with.";
 
 /// Background tasks in Postgres: enqueue, inspect, retry and cancel tasks, and run Rowlock on this machine

@@ -1,6 +1,8 @@
 //! A worker as a library: runs tasks of the queue `emails` in this process, without HTTP.
 //!
-//! The queue has to be declared, by `rowlock dev` or by a TaskQueue in Kubernetes. Then, in two terminals:
+//! The queue has to be declared, by `rowlock dev` or by a TaskQueue in Kubernetes. A manifest for `rowlock dev` must not
+//! have the annotation `rowlock.dev/dev-command`, or the handler that it starts takes some of the tasks. Then, in two
+//! terminals:
 //!
 //! ```sh
 //! export ROWLOCK_DATABASE_URL_FILE=mine/.rowlock/database-url
