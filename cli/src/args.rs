@@ -154,12 +154,15 @@ pub(crate) struct ManyTasks {
     pub(crate) ids: Vec<TaskId>,
 }
 
+const STATES: [&str; 7] =
+    ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"];
+
 #[derive(Args)]
 pub(crate) struct Tasks {
     #[command(flatten)]
     pub(crate) database: Database,
     /// State of the tasks to list
-    #[arg(long, default_value = "dead", value_parser = ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"])]
+    #[arg(long, default_value = "dead", value_parser = STATES)]
     pub(crate) state: String,
     /// List only tasks of this queue
     #[arg(long)]

@@ -69,7 +69,8 @@ fn from_environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// The connection string. A flag wins over the environment, and there the file wins over the string, as in the worker.
+/// The connection string. A flag wins over the environment, and there the file wins over the string, as in
+/// the worker.
 fn find_url(database: Database) -> Result<String, Failure> {
     let Database { url, url_file, ca_file: _ } = database;
     let file = match (&url, url_file) {

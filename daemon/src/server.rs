@@ -1,5 +1,5 @@
-//! The HTTP port. Any client that can reach it may open connections and keep them, so their number and time are
-//! limited.
+//! The HTTP port. Any client that can reach it may open connections and keep them, so their number and time
+//! are limited.
 
 use std::cmp::Reverse;
 use std::convert::Infallible;
@@ -23,13 +23,14 @@ use tower::ServiceExt;
 
 use crate::open_files::file_limit_advice;
 
-/// Most open connections: enough for a kubelet, two Prometheus servers and some people, and few enough to leave open
-/// files to tasks. For one more, the server closes another: of the client address with the most connections, the one
-/// idle for longest. So a pod that floods the port loses its own connections, and not the kubelet's.
+/// Most open connections: enough for a kubelet, two Prometheus servers and some people, and few enough to
+/// leave open files to tasks. For one more, the server closes another: of the client address with the most
+/// connections, the one idle for longest. So a pod that floods the port loses its own connections, and not
+/// the kubelet's.
 const MAX_CONNECTIONS: usize = 32;
 
-/// From the opening of a connection, or the last answer on it, to the end of the next request's head. The kubelet waits
-/// 1 s for an answer. A Prometheus that scrapes every 15 s opens a new connection each time.
+/// From the opening of a connection, or the last answer on it, to the end of the next request's head. The
+/// kubelet waits 1 s for an answer. A Prometheus that scrapes every 15 s opens a new connection each time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// From a request's head to its answer: all pages come from memory.
@@ -61,8 +62,8 @@ pub async fn serve(listener: TcpListener, pages: Router) -> Infallible {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 connections.admit(stream, peer.ip().to_canonical());
-                // Lets the connection run once before another one is accepted, so that it is not the one idle for
-                // longest.
+                // Lets the connection run once before another one is accepted, so that it is not the one idle
+                // for longest.
                 yield_now().await;
             }
             Err(error) => {

@@ -7,8 +7,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Receives SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a closed terminal, `systemctl reload`).
 ///
-/// A program started by `nohup` continues to ignore SIGHUP. SIGUSR1 and SIGUSR2, which would end the program by
-/// default, are ignored. SIGQUIT is not caught and ends the program at once.
+/// A program started by `nohup` continues to ignore SIGHUP. SIGUSR1 and SIGUSR2, which would end the program
+/// by default, are ignored. SIGQUIT is not caught and ends the program at once.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -51,7 +51,8 @@ impl Signals {
     }
 }
 
-/// Whether the program was started with the signal ignored. Only Linux reports it; elsewhere the answer is no.
+/// Whether the program was started with the signal ignored. Only Linux reports it; elsewhere the answer is
+/// no.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

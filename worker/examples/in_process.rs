@@ -1,8 +1,8 @@
 //! A worker as a library: runs tasks of the queue `emails` in this process, without HTTP.
 //!
-//! The queue has to be declared, by `rowlock dev` or by a TaskQueue in Kubernetes. A manifest for `rowlock dev` must not
-//! have the annotation `rowlock.dev/dev-command`, or the handler that it starts takes some of the tasks. Then, in two
-//! terminals:
+//! The queue has to be declared, by `rowlock dev` or by a TaskQueue in Kubernetes. A manifest for `rowlock
+//! dev` must not have the annotation `rowlock.dev/dev-command`, or the handler that it starts takes some of
+//! the tasks. Then, in two terminals:
 //!
 //! ```sh
 //! export ROWLOCK_DATABASE_URL_FILE=mine/.rowlock/database-url
@@ -14,8 +14,8 @@
 //! rowlock enqueue emails email.send '{"to": "anna@example.com"}'
 //! ```
 //!
-//! Ctrl-C drains: the worker claims no new tasks and exits when running ones have finished. A second Ctrl-C stops them
-//! and hands them back to the queue.
+//! Ctrl-C drains: the worker claims no new tasks and exits when running ones have finished. A second Ctrl-C
+//! stops them and hands them back to the queue.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -78,7 +78,8 @@ async fn run() -> Result<ExitReason, Box<dyn Error>> {
     tokio::select! {
         // Waits for the database and the queue, then runs tasks until it is asked to stop.
         reason = worker.run(shutdown.clone()) => Ok(reason?),
-        // Stops the worker on signals. A program with its own signal handling calls `shutdown.drain()` instead.
+        // Stops the worker on signals. A program with its own signal handling calls `shutdown.drain()`
+        // instead.
         error = shutdown.on_signals() => Err(error.into()),
     }
 }
@@ -88,8 +89,8 @@ async fn main() -> ExitCode {
     install_logging(LogFormat::Text);
     match run().await {
         Ok(ExitReason::Drained) => ExitCode::SUCCESS,
-        // The database was out of reach for so long that other instances may run the tasks. Only a new worker, which
-        // is a new instance, may claim again: let the supervisor start this program again.
+        // The database was out of reach for so long that other instances may run the tasks. Only a new
+        // worker, which is a new instance, may claim again: let the supervisor start this program again.
         Ok(ExitReason::Fenced(_)) => ExitCode::from(RESTART),
         Err(error) => {
             tracing::error!(%error, "the worker failed");

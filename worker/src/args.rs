@@ -66,7 +66,8 @@ pub struct Config {
 }
 
 impl Args {
-    /// The configuration that this process was started with. The error is one line; the exit code for it is 2.
+    /// The configuration that this process was started with. The error is one line; the exit code for it is
+    /// 2.
     pub fn of_process() -> Result<Config, ConfigError> {
         rowlock_daemon::check_environment().map_err(|error| ConfigError(error.to_string()))?;
         match Self::try_parse() {
@@ -183,6 +184,7 @@ mod tests {
         use clap::CommandFactory;
         let help = Args::command().render_help().to_string();
         assert!(help.starts_with("Claims tasks of one queue"), "{help}");
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         for default in ["10]", "http://127.0.0.1:8080/tasks]", "127.0.0.1:9464]", "25s]", "json]"] {
             assert!(help.contains(&format!("[default: {default}")), "{default} is not in\n{help}");
         }

@@ -1,7 +1,7 @@
 //! The Rowlock worker: claims tasks of one queue, calls a handler and settles the outcome.
 //!
-//! The program `rowlock-worker` sends tasks to an HTTP handler. As a library, the worker runs Rust functions in your
-//! own process:
+//! The program `rowlock-worker` sends tasks to an HTTP handler. As a library, the worker runs Rust functions
+//! in your own process:
 //!
 //! ```no_run
 //! use rowlock_worker::{Connect, Fail, Shutdown, Task, Worker};
@@ -22,8 +22,8 @@
 //!
 //! `examples/in_process.rs` is a complete program that also stops on signals.
 //!
-//! Modules in reading order: what a user of the crate calls; how a handler is called; how a task is claimed and
-//! settled; what keeps the instance alive.
+//! Modules in reading order: what a user of the crate calls; how a handler is called; how a task is claimed
+//! and settled; what keeps the instance alive.
 
 #![warn(missing_docs)]
 

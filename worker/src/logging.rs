@@ -41,10 +41,12 @@ impl fmt::Display for LogFormat {
     }
 }
 
-/// sqlx warns of every broken connection and slow acquire. The worker logs and counts their consequences itself.
+/// sqlx warns of every broken connection and slow acquire. The worker logs and counts their consequences
+/// itself.
 const DEFAULT_FILTER: &str = "info,sqlx=error,sqlx_core=error";
 
-/// Installs a `tracing` subscriber that writes to standard error. `RUST_LOG` sets the level; `info` is the default.
+/// Installs a `tracing` subscriber that writes to standard error. `RUST_LOG` sets the level; `info` is the
+/// default.
 pub fn install(format: LogFormat) {
     let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
     let filter: Targets = chosen.or_else(|| DEFAULT_FILTER.parse().ok()).unwrap_or_default();

@@ -34,7 +34,8 @@ pub(crate) struct Metrics {
     partitions: Partitions,
 }
 
-/// Ages of partitions as last read, adjusted by the time since. The gauges are absent until the first reading.
+/// Ages of partitions as last read, adjusted by the time since. The gauges are absent until the first
+/// reading.
 struct Partitions {
     left: Gauge,
     oldest: Gauge,

@@ -7,8 +7,8 @@ use crate::{Config, ExitReason, Shutdown, Worker, install_logging};
 /// The instance has lost its leases for good. A supervisor has to start a new process.
 const FENCED: u8 = 3;
 
-/// Installs logging and runs the worker until a signal stops it. The exit code is 0 after a drain, 3 after a fence and
-/// 1 after a failure.
+/// Installs logging and runs the worker until a signal stops it. The exit code is 0 after a drain, 3 after a
+/// fence and 1 after a failure.
 pub async fn run_process(config: Config) -> ExitCode {
     install_logging(config.log_format);
     rowlock_daemon::raise_open_files();

@@ -9,8 +9,8 @@ use serde::Deserialize;
 use crate::error::ConfigError;
 use crate::logging::LogFormat;
 
-// The one list of them: a field is a flag and, under the same name, a key of the file. (Not a doc comment, which
-// would become the description in `--help`.)
+// The one list of them: a field is a flag and, under the same name, a key of the file. (Not a doc comment,
+// which would become the description in `--help`.)
 #[derive(clap::Args, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Settings {

@@ -3,8 +3,8 @@
 use rowlock_daemon::Signals;
 use tokio_util::sync::CancellationToken;
 
-/// Stops a worker: [`drain`](Self::drain) lets running tasks finish, [`abort`](Self::abort) does not. Clones stop the
-/// same worker.
+/// Stops a worker: [`drain`](Self::drain) lets running tasks finish, [`abort`](Self::abort) does not. Clones
+/// stop the same worker.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     drain: CancellationToken,
@@ -37,8 +37,8 @@ impl Shutdown {
         &self.abort
     }
 
-    /// Drains at the first of [`Signals`] and aborts at the second. Returns only when signal handlers cannot be
-    /// installed, with the error; meant for a `select!` beside [`Worker::run`](crate::Worker::run).
+    /// Drains at the first of [`Signals`] and aborts at the second. Returns only when signal handlers cannot
+    /// be installed, with the error; meant for a `select!` beside [`Worker::run`](crate::Worker::run).
     pub async fn on_signals(&self) -> std::io::Error {
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,

@@ -1,4 +1,5 @@
-//! Log lines about a database outage and other repeated events: one at the start, one every 30 s, one at the end.
+//! Log lines about a database outage and other repeated events: one at the start, one every 30 s, one at the
+//! end.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -81,7 +82,8 @@ impl LogThrottle {
         Self(Mutex::new((None, 0)))
     }
 
-    /// Records `times` events. Returns how many there were since the last log line, if it is time for another.
+    /// Records `times` events. Returns how many there were since the last log line, if it is time for
+    /// another.
     pub(crate) fn record(&self, times: u64) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (logged, suppressed) = &mut *state;

@@ -49,8 +49,8 @@ pub struct Builder {
 impl Worker {
     /// Starts to build a worker for `queue`.
     ///
-    /// With `connect.max_connections` of 2 or more, one connection is for heartbeats and NOTIFY. With 1, heartbeats
-    /// share the only connection, and the worker polls.
+    /// With `connect.max_connections` of 2 or more, one connection is for heartbeats and NOTIFY. With 1,
+    /// heartbeats share the only connection, and the worker polls.
     #[must_use]
     pub fn builder(connect: Connect, queue: &str) -> Builder {
         Builder {
@@ -66,7 +66,8 @@ impl Worker {
         }
     }
 
-    /// The worker of the program `rowlock-worker`: with an HTTP handler, and a port for probes and Prometheus.
+    /// The worker of the program `rowlock-worker`: with an HTTP handler, and a port for probes and
+    /// Prometheus.
     #[must_use]
     pub fn from_config(config: Config) -> Self {
         let Config {
@@ -104,7 +105,8 @@ impl Worker {
 impl Builder {
     /// Runs tasks of type `task_type` with `function`, in this process.
     ///
-    /// A panic fails the attempt. The future is dropped when the attempt times out, is cancelled or loses its lease.
+    /// A panic fails the attempt. The future is dropped when the attempt times out, is cancelled or loses its
+    /// lease.
     #[must_use]
     pub fn handler<F, R, D>(mut self, task_type: &str, function: F) -> Self
     where
@@ -150,7 +152,8 @@ impl Builder {
         self
     }
 
-    /// Whether the worker only polls for tasks, once a second, and does not listen for NOTIFY. By default it listens.
+    /// Whether the worker only polls for tasks, once a second, and does not listen for NOTIFY. By default it
+    /// listens.
     #[must_use]
     pub fn poll_only(mut self, poll_only: bool) -> Self {
         self.poll_only = poll_only;

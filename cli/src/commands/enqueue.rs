@@ -18,7 +18,8 @@ pub(crate) async fn run(args: Enqueue, output: Output) -> Result<(), Failure> {
     output.result(|| id.clone(), &json!({"id": id}))
 }
 
-/// Reads the payload and checks it before the database does: the error names the place and needs no connection.
+/// Reads the payload and checks it before the database does: the error names the place and needs no
+/// connection.
 fn read_payload(argument: String) -> Result<String, Failure> {
     let mut payload = argument;
     if payload == "-" {

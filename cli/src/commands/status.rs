@@ -68,8 +68,8 @@ fn row(queue: &QueueStats) -> Vec<String> {
     row
 }
 
-/// The longest wait, per priority if tasks of several priorities wait: a short wait of the first priority would hide
-/// the longer ones of the others.
+/// The longest wait, per priority if tasks of several priorities wait: a short wait of the first priority
+/// would hide the longer ones of the others.
 fn oldest(queue: &QueueStats) -> String {
     let waits: Vec<String> = (0..)
         .zip(queue.oldest_by_priority)

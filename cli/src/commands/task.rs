@@ -86,8 +86,8 @@ struct Shown<'a> {
     unreadable: &'a [String],
 }
 
-/// The payload byte for byte as it was enqueued, since a user may depend on numbers above 2⁵³, the order of keys or
-/// duplicate keys.
+/// The payload byte for byte as it was enqueued, since a user may depend on numbers above 2⁵³, the order of
+/// keys or duplicate keys.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Payload<'a> {

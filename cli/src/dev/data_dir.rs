@@ -49,7 +49,8 @@ impl DataDir {
         &self.path
     }
 
-    /// Writes the connection string to a file for `psql` and `rowlock`, so that no terminal shows the password.
+    /// Writes the connection string to a file for `psql` and `rowlock`, so that no terminal shows the
+    /// password.
     pub(super) fn write_url(&self, url: &str) -> Result<PathBuf, Failure> {
         let path = self.path.join("database-url");
         let mut file =

@@ -120,8 +120,8 @@ fn read(place: &Path, stamps: &[Stamp]) -> Result<Vec<Manifest>, Vec<String>> {
     if errors.is_empty() { Ok(manifests) } else { Err(errors) }
 }
 
-/// The generation of the manifests, in place of a cluster's `metadata.generation`. From the clock, because it has to
-/// grow from one run of `rowlock dev` to the next.
+/// The generation of the manifests, in place of a cluster's `metadata.generation`. From the clock, because it
+/// has to grow from one run of `rowlock dev` to the next.
 fn next_generation(before: i64) -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX).max(before.saturating_add(1))

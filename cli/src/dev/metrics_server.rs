@@ -1,4 +1,5 @@
-//! Serves `/metrics`, and at `/targets` the metrics addresses of the instances for Prometheus' HTTP service discovery.
+//! Serves `/metrics`, and at `/targets` the metrics addresses of the instances for Prometheus' HTTP service
+//! discovery.
 
 use crate::failure::Failure;
 use axum::Router;
@@ -55,7 +56,10 @@ impl Drop for MetricsServer {
 }
 
 fn targets(view: &View) -> Value {
-    let instance = |queue: &str, (name, address): &(String, String)| json!({"targets": [address], "labels": {"queue": queue, "instance_name": name}});
+    let instance = |queue: &str, (name, address): &(String, String)| {
+        let labels = json!({"queue": queue, "instance_name": name});
+        json!({"targets": [address], "labels": labels})
+    };
     let all = view.queues.iter().flat_map(|queue| queue.metrics.iter().map(|one| instance(&queue.name, one)));
     Value::Array(all.collect())
 }

@@ -45,8 +45,8 @@ impl Answer {
         Self::Failed { error: error.into(), delay: None }
     }
 
-    /// The answer as it counts while this instance drains. The handler should end after the worker; one that ends first
-    /// is being killed with it, for which the task must not lose an attempt.
+    /// The answer as it counts while this instance drains. The handler should end after the worker; one that
+    /// ends first is being killed with it, for which the task must not lose an attempt.
     pub(crate) fn while_draining(self) -> Self {
         match self {
             Self::Broken { error } => Self::Unreachable { error },

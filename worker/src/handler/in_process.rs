@@ -38,7 +38,8 @@ impl InProcess {
         self.functions.is_empty()
     }
 
-    /// Runs one attempt in a separate tokio task, so that a panic ends only the attempt. Dropping this future aborts it.
+    /// Runs one attempt in a separate tokio task, so that a panic ends only the attempt. Dropping this future
+    /// aborts it.
     pub(crate) async fn call(&self, task: Task) -> Answer {
         let Some(function) = self.functions.get(&task.task_type).cloned() else {
             return Answer::failed(format!("no handler for type {:?} in this worker", task.task_type));

@@ -36,7 +36,8 @@ impl ReadinessProbe {
     pub(crate) fn mark_unready(&self, error: &str) {
         if self.ready.send_replace(false) {
             tracing::warn!(
-                "the handler cannot be reached ({error}); nothing is claimed until its port accepts connections"
+                "the handler cannot be reached ({error}); nothing is claimed until its port accepts \
+                 connections"
             );
         }
     }

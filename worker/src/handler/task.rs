@@ -34,7 +34,8 @@ pub struct Task {
 impl Task {
     /// Deserializes the payload. An error is permanent, because a retry would get the same payload.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Fail> {
-        // serde_json's message may quote the payload, which must not become part of an error: give only the place.
+        // serde_json's message may quote the payload, which must not become part of an error: give only the
+        // place.
         serde_json::from_str(&self.payload).map_err(|error| {
             Fail::permanent(format!(
                 "the payload is not what the handler of {} expects (line {} column {})",

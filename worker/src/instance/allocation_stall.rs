@@ -1,7 +1,7 @@
 //! Detects that no instance can allocate slots, because another session holds the lock for it.
 //!
-//! An instance without slots is normal: other instances may use the queue's total. It is a fault if every attempt to
-//! allocate found the lock held, for much longer than an allocation takes.
+//! An instance without slots is normal: other instances may use the queue's total. It is a fault if every
+//! attempt to allocate found the lock held, for much longer than an allocation takes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,8 +22,9 @@ struct State {
 }
 
 impl AllocationStall {
-    /// Records a heartbeat. `waiting`: the instance has no slots although tasks wait. `missed`: whether an allocation
-    /// was tried and found the lock held. Returns true when the stall begins, so that the caller finds the holder.
+    /// Records a heartbeat. `waiting`: the instance has no slots although tasks wait. `missed`: whether an
+    /// allocation was tried and found the lock held. Returns true when the stall begins, so that the caller
+    /// finds the holder.
     pub(crate) fn update(&self, waiting: bool, missed: Option<bool>) -> bool {
         let mut state = self.state();
         if !waiting || missed == Some(false) {

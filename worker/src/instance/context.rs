@@ -17,8 +17,8 @@ use crate::task::leases::Leases;
 use crate::task::slots::Slots;
 use crate::throttled_log::OutageLog;
 
-/// Weight of the newest attempt in the moving average of service times that heartbeats report: about twenty attempts
-/// count.
+/// Weight of the newest attempt in the moving average of service times that heartbeats report: about twenty
+/// attempts count.
 const SERVICE_WEIGHT: f64 = 0.1;
 
 pub(crate) struct Context {

@@ -1,7 +1,7 @@
 //! Stops the instance's attempts before its leases can be taken over.
 //!
-//! The deadline is on a monotonic clock that includes the time while the machine is suspended. It counts from before
-//! each heartbeat was sent, so it ends before the lease does in the database.
+//! The deadline is on a monotonic clock that includes the time while the machine is suspended. It counts from
+//! before each heartbeat was sent, so it ends before the lease does in the database.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -77,8 +77,8 @@ impl Fence {
         }
     }
 
-    /// A heartbeat sent at `sent` was answered. An answer after the deadline comes too late: the lease may have been
-    /// taken over, and the attempts were stopped.
+    /// A heartbeat sent at `sent` was answered. An answer after the deadline comes too late: the lease may
+    /// have been taken over, and the attempts were stopped.
     pub(crate) fn renew(&self, sent: Instant) {
         if self.deadline() <= Instant::now() {
             self.trip("the heartbeat was answered after the lease's deadline");
@@ -101,8 +101,8 @@ impl Fence {
         self.streak.lock().unwrap_or_else(PoisonError::into_inner).since = Instant::now();
     }
 
-    /// When the present streak of answered heartbeats began; `None` if it is broken. The instance may rescue tasks only
-    /// of an instance whose heartbeat stood still for a full lease within this streak.
+    /// When the present streak of answered heartbeats began; `None` if it is broken. The instance may rescue
+    /// tasks only of an instance whose heartbeat stood still for a full lease within this streak.
     pub(crate) fn streak_since(&self) -> Option<Instant> {
         let streak = self.streak.lock().unwrap_or_else(PoisonError::into_inner);
         (Instant::now() < streak.last + MAX_HEARTBEAT_GAP).then_some(streak.since)
@@ -118,8 +118,8 @@ impl Fence {
         self.tripped.cancel();
     }
 
-    /// Whether the instance may work now. It reads the clock, because a process that was stopped past its deadline
-    /// resumes before its timers fire.
+    /// Whether the instance may work now. It reads the clock, because a process that was stopped past its
+    /// deadline resumes before its timers fire.
     pub(crate) fn allows_work(&self) -> bool {
         if self.deadline() <= Instant::now() {
             self.trip("no heartbeat was answered within the lease");
@@ -226,7 +226,8 @@ mod tests {
         fence.renew(Instant::now());
         fence.watch().await;
         assert_eq!(start.elapsed().as_secs(), 1 + FENCE_AFTER.as_secs() - 5);
-        // Otherwise it would work until its next heartbeat is answered, while another instance has rescued its tasks.
+        // Otherwise it would work until its next heartbeat is answered, while another instance has rescued
+        // its tasks.
         let fence = Fence::with(Instant::now(), || Duration::from_millis(SUSPENDED_MILLIS.load(Relaxed)));
         SUSPENDED_MILLIS.store(5000 + u64::try_from(LEASE_DURATION.as_millis()).unwrap(), Relaxed);
         assert!(!fence.allows_work());

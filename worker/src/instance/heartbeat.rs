@@ -108,7 +108,7 @@ async fn warn_who_blocks_allocation(context: &Context) {
     let holder = holders.into_iter().find(grants);
     let (holder, cure) =
         holder.map_or_else(|| ("unknown".into(), String::new()), |found| (found.who, found.cure));
-    tracing::warn!(%holder, "tasks wait, but no slots can be allocated: a session holds the lock for it; {cure}");
+    tracing::warn!(%holder, "tasks wait, but no slots can be allocated: a session holds the lock; {cure}");
 }
 
 /// Applies the reply to a heartbeat. What fails here is repeated with the next heartbeat.

@@ -1,7 +1,8 @@
 //! The separate connection for heartbeats, which also receives NOTIFY.
 //!
-//! Claims, settlements and maintenance share the other connection. Two slow statements there would delay a heartbeat
-//! until a healthy instance is fenced. While this connection is not open, heartbeats use the other one.
+//! Claims, settlements and maintenance share the other connection. Two slow statements there would delay a
+//! heartbeat until a healthy instance is fenced. While this connection is not open, heartbeats use the other
+//! one.
 
 use std::time::Duration;
 

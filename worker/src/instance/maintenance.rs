@@ -10,15 +10,16 @@ use tokio_util::sync::CancellationToken;
 use crate::error::WorkerError;
 use crate::instance::context::Context;
 
-/// How often an instance tries to do maintenance. Due tasks need a pass about once a second over all instances, the
-/// watermark sweep one every two seconds per queue. A little longer than the heartbeat interval, so that an idle
-/// instance stays below two statements a second.
+/// How often an instance tries to do maintenance. Due tasks need a pass about once a second over all
+/// instances, the watermark sweep one every two seconds per queue. A little longer than the heartbeat
+/// interval, so that an idle instance stays below two statements a second.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(1200);
 
 /// How often unknown leases are released; the database regards only leases over a minute old as such.
 const ORPHANS_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Moves due tasks, sweeps watermarks, rescues tasks and keeps partitions, whenever no other instance is at it.
+/// Moves due tasks, sweeps watermarks, rescues tasks and keeps partitions, whenever no other instance is at
+/// it.
 pub(crate) async fn run_maintenance(
     context: Arc<Context>,
     stop: CancellationToken,
@@ -54,8 +55,8 @@ pub(crate) async fn run_maintenance(
     }
 }
 
-/// Releases leases that this instance does not know. The database may execute a claim after the client has given it up,
-/// and then nothing would run its tasks.
+/// Releases leases that this instance does not know. The database may execute a claim after the client has
+/// given it up, and then nothing would run its tasks.
 async fn release_unknown_leases(context: &Context) {
     match rowlock_queue::release_unknown_leases(&context.db, context.instance, &context.leases.tokens()).await
     {

@@ -37,7 +37,8 @@ use crate::worker::Worker;
 /// Between tries to join: the operator may not have migrated the schema or declared the queue yet.
 const JOIN_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 
-/// How long a fenced instance waits for the database to hand back the tasks that it stopped: longer than most failovers.
+/// How long a fenced instance waits for the database to hand back the tasks that it stopped: longer than most
+/// failovers.
 const FENCED_LEAVE_TIMEOUT: Duration = Duration::from_mins(5);
 /// How long leaving may take. Without it the leases expire.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -48,8 +49,8 @@ const ABORT_GRACE: Duration = Duration::from_secs(2);
 type ServiceResult = Result<(), WorkerError>;
 
 impl Worker {
-    /// Joins the queue and runs tasks until `stop`, a fence or a failure. It waits for the database, its schema and the
-    /// queue as long as necessary.
+    /// Joins the queue and runs tasks until `stop`, a fence or a failure. It waits for the database, its
+    /// schema and the queue as long as necessary.
     pub async fn run(self, stop: Shutdown) -> Result<ExitReason, WorkerError> {
         run(self, stop).await
     }
@@ -249,8 +250,8 @@ async fn join_all(pipeline: &mut JoinSet<ServiceResult>) -> Result<(), WorkerErr
     Ok(())
 }
 
-/// Hands back the tasks that are still leased, after a fence too: its attempts were stopped, so a database outage uses
-/// up no attempt unless the instance was declared gone.
+/// Hands back the tasks that are still leased, after a fence too: its attempts were stopped, so a database
+/// outage uses up no attempt unless the instance was declared gone.
 async fn leave(context: &Context, limit: Duration) {
     context.leaving.cancel();
     let left = async {

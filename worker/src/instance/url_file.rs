@@ -29,8 +29,8 @@ impl ConnectFiles {
         self.url.is_none() && self.ca.is_none()
     }
 
-    /// The connection settings with the files' present contents. A missing or empty file, as while it is replaced,
-    /// changes nothing.
+    /// The connection settings with the files' present contents. A missing or empty file, as while it is
+    /// replaced, changes nothing.
     async fn read(&self, before: &Connect) -> Connect {
         let url = read(self.url.as_deref()).await.map(|text| text.trim().to_owned());
         let ca = read(self.ca.as_deref()).await.map(Arc::from);
@@ -46,8 +46,8 @@ async fn read(file: Option<&Path>) -> Option<String> {
     tokio::fs::read_to_string(file?).await.ok()
 }
 
-/// Uses a new user, password or CA for new connections. For another database it drains the worker, so that a new
-/// process joins there.
+/// Uses a new user, password or CA for new connections. For another database it drains the worker, so that a
+/// new process joins there.
 pub(crate) async fn follow_files(
     context: Arc<Context>,
     files: ConnectFiles,
@@ -73,7 +73,8 @@ pub(crate) async fn follow_files(
                 tracing::info!("the database's URL or CA has changed; new connections use it");
                 connect.send_replace(new);
             }
-            // Heartbeats stay with the database that has the leases: in a copy of it this instance would seem alive.
+            // Heartbeats stay with the database that has the leases: in a copy of it this instance would seem
+            // alive.
             Ok(false) => {
                 tracing::info!(
                     "the URL names another database now; draining, a new process has to join there"
@@ -81,7 +82,7 @@ pub(crate) async fn follow_files(
                 stop.drain();
             }
             Err(error) => {
-                tracing::warn!(%error, "the database's URL or CA has changed, but the new one cannot be used");
+                tracing::warn!(%error, "the database's URL or CA has changed, but cannot be used");
             }
         }
     }

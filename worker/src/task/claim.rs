@@ -1,4 +1,5 @@
-//! The claimer of the instance, one for all slots: claims as many tasks as can start at once, and starts them.
+//! The claimer of the instance, one for all slots: claims as many tasks as can start at once, and starts
+//! them.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,10 +19,11 @@ use crate::task::attempt::run_attempt;
 use crate::task::payloads::fetch_payloads;
 use crate::task::slots::Slot;
 
-/// Empty claims in a row before the next one waits. When one task wakes many instances, all but one find nothing.
+/// Empty claims in a row before the next one waits. When one task wakes many instances, all but one find
+/// nothing.
 const EMPTY_CLAIMS_BEFORE_DELAY: u32 = 8;
-/// How long it then waits. Every database user may send a NOTIFY; fifty empty claims a second cost less than the
-/// heartbeats of a few instances.
+/// How long it then waits. Every database user may send a NOTIFY; fifty empty claims a second cost less than
+/// the heartbeats of a few instances.
 const EMPTY_CLAIM_DELAY: Duration = Duration::from_millis(20);
 
 pub(crate) struct Claimer {
@@ -29,8 +31,8 @@ pub(crate) struct Claimer {
     settle: mpsc::Sender<Settlement>,
     attempts: JoinSet<()>,
     backoff: Backoff,
-    /// A claim without an answer, and the slots reserved for it. The database may have executed it, so it is sent
-    /// again unchanged.
+    /// A claim without an answer, and the slots reserved for it. The database may have executed it, so it is
+    /// sent again unchanged.
     unanswered: Option<(Token, u32)>,
     /// Claims in a row that found nothing.
     empty_claims: u32,
@@ -55,14 +57,14 @@ impl Claimer {
         }
     }
 
-    /// Claims until `stop`, then lets running attempts finish within `grace`. At the end it drops its end of the
-    /// settler's channel, which ends the settler.
+    /// Claims until `stop`, then lets running attempts finish within `grace`. At the end it drops its end of
+    /// the settler's channel, which ends the settler.
     pub(crate) async fn run(mut self, stop: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
         let context = Arc::clone(&self.context);
         let fenced = context.fence.tripped();
         while !stop.is_cancelled() && !fenced.is_cancelled() {
-            // Registered before the claim; otherwise a wake-up during the claim would be missed until the next
-            // heartbeat.
+            // Registered before the claim; otherwise a wake-up during the claim would be missed until the
+            // next heartbeat.
             let mut woken = pin!(context.slots.wake.notified());
             woken.as_mut().enable();
             let next = tokio::select! {
@@ -77,7 +79,8 @@ impl Claimer {
                     () = stop.cancelled() => (),
                     () = fenced.cancelled() => (),
                 },
-                // The heartbeat is the poll: once a second it reports whether tasks are available, and wakes us.
+                // The heartbeat is the poll: once a second it reports whether tasks are available, and wakes
+                // us.
                 Next::Wait => tokio::select! {
                     () = async {
                         woken.await;
@@ -112,7 +115,9 @@ impl Claimer {
         loop {
             tokio::select! {
                 biased;
-                () = fenced.cancelled(), if !context.abort_attempts.is_cancelled() => context.abort_attempts.cancel(),
+                () = fenced.cancelled(), if !context.abort_attempts.is_cancelled() => {
+                    context.abort_attempts.cancel();
+                }
                 ended = self.attempts.join_next() => match ended {
                     Some(ended) => ended.map_err(|_| WorkerError::Ended("an attempt"))?,
                     None => return Ok(()),

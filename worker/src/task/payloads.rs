@@ -43,8 +43,8 @@ pub(crate) struct Fetched {
 
 /// Fetches all payloads. `None`: `stop` came before the database had answered.
 ///
-/// A batch that times out is halved, since many large payloads over a slow network would time out again. A batch with
-/// an unreadable payload is halved until that one is alone, so that the other tasks can run.
+/// A batch that times out is halved, since many large payloads over a slow network would time out again. A
+/// batch with an unreadable payload is halved until that one is alone, so that the other tasks can run.
 pub(crate) async fn fetch_payloads(
     store: &impl PayloadStore,
     token: Token,

@@ -1,4 +1,5 @@
-//! Writes outcomes in batches: a flush starts when the previous one has returned, with all outcomes since then.
+//! Writes outcomes in batches: a flush starts when the previous one has returned, with all outcomes since
+//! then.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,11 +15,13 @@ use crate::error::WorkerError;
 use crate::metrics::Metrics;
 use crate::throttled_log::{LogThrottle, OutageLog};
 
-/// Outcomes that may wait for a flush. When the channel is full, slots stay occupied, which slows claims down.
+/// Outcomes that may wait for a flush. When the channel is full, slots stay occupied, which slows claims
+/// down.
 pub(crate) const SETTLEMENT_BUFFER: usize = 1000;
 
-/// How long to retry after errors that are neither temporary nor caused by an outcome: a changed password, a revoked
-/// privilege, a missing partition. Somebody may be about to repair them, and the tasks are done already.
+/// How long to retry after errors that are neither temporary nor caused by an outcome: a changed password, a
+/// revoked privilege, a missing partition. Somebody may be about to repair them, and the tasks are done
+/// already.
 const REFUSED_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The database operation that the settler needs; its tests replace it.
@@ -56,14 +59,15 @@ impl<S: SettlementStore> Settler<S> {
         }
     }
 
-    /// Sends the batch until the database has answered for every outcome. Sending again after a lost answer is safe.
+    /// Sends the batch until the database has answered for every outcome. Sending again after a lost answer
+    /// is safe.
     async fn flush(&self, mut rest: &mut [Settlement]) -> Result<(), WorkerError> {
         let mut batch_size = rest.len();
         let mut backoff = Backoff::DATABASE;
         let mut refused_since = None;
         let mut replaced = Replaced::Nothing;
-        // To tell an error of one row from an error of all: refusals in a row, and whether another outcome was
-        // accepted since the first refusal.
+        // To tell an error of one row from an error of all: refusals in a row, and whether another outcome
+        // was accepted since the first refusal.
         let (mut in_a_row, mut others_pass) = (0, false);
         while !rest.is_empty() {
             let now = batch_size.min(rest.len());
@@ -101,7 +105,7 @@ impl<S: SettlementStore> Settler<S> {
                 } else {
                     tracing::error!(
                         task = %rest[0].task, %error,
-                        "the database refuses every outcome of this task; it stays running until the instance ends"
+                        "the database refuses every outcome of this task; it stays leased until the instance ends"
                     );
                     rest = &mut rest[1..];
                     replaced = Replaced::Nothing;
@@ -160,8 +164,9 @@ enum Replaced {
     Outcome,
 }
 
-/// Replaces an outcome that the database refuses. First only its text, which the database's encoding may not hold:
-/// the work itself is done. If that is refused too, the task becomes dead. `None`: that was refused as well.
+/// Replaces an outcome that the database refuses. First only its text, which the database's encoding may not
+/// hold: the work itself is done. If that is refused too, the task becomes dead. `None`: that was refused as
+/// well.
 fn replace(settlement: &mut Settlement, refusal: &Error, done: Replaced) -> Option<Replaced> {
     let task = settlement.task;
     let why = format!("the database refused it ({})", refusal.metric_label());

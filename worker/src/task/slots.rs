@@ -1,7 +1,7 @@
 //! The slots of this instance: its allocation, the free slots, the attempts in progress.
 //!
-//! One lock protects all of it, so that a heartbeat reports a consistent snapshot. A slot reserved for a claim in
-//! flight counts as held; otherwise the queue would grant it to another instance as well.
+//! One lock protects all of it, so that a heartbeat reports a consistent snapshot. A slot reserved for a
+//! claim in flight counts as held; otherwise the queue would grant it to another instance as well.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -105,8 +105,8 @@ impl Slots {
         attempt.is_some()
     }
 
-    /// The claimer found nothing to do. True if the instance was busy before: producers send a NOTIFY only after a
-    /// heartbeat has reported an idle instance.
+    /// The claimer found nothing to do. True if the instance was busy before: producers send a NOTIFY only
+    /// after a heartbeat has reported an idle instance.
     pub(crate) fn mark_idle(&self) -> bool {
         let mut state = self.state();
         let was_busy = state.idleness == Idleness::Busy;
@@ -122,8 +122,8 @@ impl Slots {
         self.state().draining
     }
 
-    /// A consistent picture for one heartbeat. It acknowledges the allocation, because `held` contains every slot
-    /// that a claim reserved under an older one.
+    /// A consistent picture for one heartbeat. It acknowledges the allocation, because `held` contains every
+    /// slot that a claim reserved under an older one.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut state = self.state();
         let idle = state.idleness != Idleness::Busy;

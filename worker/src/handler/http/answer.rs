@@ -93,8 +93,8 @@ fn coding(headers: &HeaderMap) -> Option<String> {
     (!coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).then_some(coding)
 }
 
-/// For a redirect: its target and what to change. Redirects are not followed, since they lead to another server or turn
-/// the POST into a GET.
+/// For a redirect: its target and what to change. Redirects are not followed, since they lead to another
+/// server or turn the POST into a GET.
 fn redirected(status: StatusCode, headers: &HeaderMap, request_path: &str) -> Option<String> {
     let to = headers.get(header::LOCATION).filter(|_| status.is_redirection()).map(header_text)?;
     let uri: Option<Uri> = to.parse().ok();

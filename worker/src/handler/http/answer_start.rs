@@ -1,4 +1,5 @@
-//! Records the first bytes of the current answer on a connection: whether an answer has begun, and its status.
+//! Records the first bytes of the current answer on a connection: whether an answer has begun, and its
+//! status.
 
 use std::io;
 use std::pin::Pin;
@@ -26,8 +27,8 @@ impl AnswerStart {
         self.bytes().is_empty()
     }
 
-    /// The status, if the answer has begun as HTTP. The status of an interim answer does not count, since the final one
-    /// follows.
+    /// The status, if the answer has begun as HTTP. The status of an interim answer does not count, since the
+    /// final one follows.
     pub(crate) fn status(&self) -> Option<StatusCode> {
         let bytes = self.bytes();
         let status = bytes.strip_prefix(b"HTTP/1.")?.get(2..)?;

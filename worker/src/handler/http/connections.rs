@@ -1,7 +1,7 @@
 //! Connections to the handler, kept alive between tasks.
 //!
-//! hyper's own pool, `hyper_util::client::legacy`, keeps connection state in every request: 9 of the 25 KiB that a task
-//! in flight used. This pool builds on `hyper::client::conn`, which does not.
+//! hyper's own pool, `hyper_util::client::legacy`, keeps connection state in every request: 9 of the 25 KiB
+//! that a task in flight used. This pool builds on `hyper::client::conn`, which does not.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,15 +21,15 @@ use crate::handler::http::answer_start::{AnswerStart, RecordingStream};
 /// On loopback, a connect that takes longer means a full accept queue or a stopped process.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Shorter than the keep-alive timeout of common servers (gunicorn 2 s, Node and uvicorn 5 s): a connection that the
-/// server closes while we write to it would cost an attempt.
+/// Shorter than the keep-alive timeout of common servers (gunicorn 2 s, Node and uvicorn 5 s): a connection
+/// that the server closes while we write to it would cost an attempt.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A kept connection whose last answer was read completely is ready at once, or reports that it closes.
 const READY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// If the handler had closed a kept connection before our request arrived, the request fails within this time. A later
-/// failure means that the handler had begun the task; sending it again would run it twice.
+/// If the handler had closed a kept connection before our request arrived, the request fails within this
+/// time. A later failure means that the handler had begun the task; sending it again would run it twice.
 const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Largest head of an answer, the default limit of Go's server too.
@@ -81,11 +81,11 @@ impl Connections {
         Self { host, port, max_idle, idle: Mutex::default() }
     }
 
-    /// Sends the request that `request` builds, on a kept connection or a new one. Call [`Self::put_back`] when the
-    /// answer has been read; dropping this future closes the connection.
+    /// Sends the request that `request` builds, on a kept connection or a new one. Call [`Self::put_back`]
+    /// when the answer has been read; dropping this future closes the connection.
     ///
-    /// A request that fails at once on a kept connection, before the first byte of an answer, is sent again on a new
-    /// one: most likely the handler had closed the kept connection before the request arrived.
+    /// A request that fails at once on a kept connection, before the first byte of an answer, is sent again
+    /// on a new one: most likely the handler had closed the kept connection before the request arrived.
     pub(crate) async fn send(
         &self,
         request: impl Fn() -> Result<Request<Full<Bytes>>, http::Error>,

@@ -121,7 +121,8 @@ fn percent_encode(text: &str) -> String {
     encoded
 }
 
-/// A new trace for each attempt. It is marked as sampled, so that a handler with a parent-based sampler records it.
+/// A new trace for each attempt. It is marked as sampled, so that a handler with a parent-based sampler
+/// records it.
 fn traceparent() -> String {
     // All zeros would be invalid.
     format!("00-{:032x}-{:016x}-01", fastrand::u128(1..), fastrand::u64(1..))
