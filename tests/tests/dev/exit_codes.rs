@@ -16,8 +16,8 @@ fn wrong_usage_is_2() {
     // Nobody is at port 1: none of these gets so far.
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     check(&home.run(&["enqueue", "mail", "send", "{to: a}"]), 2, "the payload is not JSON");
-    check(&home.run(&["task", "one"]), 2, "invalid value 'one' for '<ID>': the id of a task is the number");
-    check(&home.run(&["cancel", "1", "99999999999999999999"]), 2, "the id of a task is the number");
+    check(&home.run(&["task", "one"]), 2, "invalid value 'one' for '<ID>': a task id is the number");
+    check(&home.run(&["cancel", "1", "99999999999999999999"]), 2, "a task id is the number");
     check(&home.run(&["enqueue", "mail", "send", "--priority", "7"]), 2, "7 is not in 0..=3");
     check(&home.run(&["enqueue", "mail", "send", "--delay", "soon"]), 2, "`soon` is not a duration");
     check(&home.run(&["retry"]), 2, "required");
