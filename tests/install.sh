@@ -1,30 +1,31 @@
 #!/bin/bash
-# Makes sure that what building and testing need is there: installs missing Debian packages as root or by sudo,
-# and otherwise names them in one line. Arguments: for what (`demo`, `test`, `cluster` or `bench`).
+# Installs missing Debian packages for building and testing, as root or with sudo. If it cannot, it prints
+# their names in one line. Argument: the purpose (`demo`, `test`, `cluster` or `bench`).
 set -eu
 
 purpose=${1:-demo}
 
 # command=package
 needed="gcc=gcc python3=python3"
-# psql is what users connect with; PgBouncer is what the tests put in between; faketime is the server's clock when it is to step.
+# Users connect with psql. The tests put PgBouncer before the server and step the server's clock with
+# faketime.
 [ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer faketime=faketime"
-# A node, its network, and what builds images. Containers themselves run only as root.
+# A node, its network and an image builder.
 [ "$purpose" = cluster ] && needed="$needed psql=postgresql-client containerd=containerd runc=runc ip=iproute2 iptables=iptables
     conntrack=conntrack openssl=openssl buildah=buildah strip=binutils"
-# What handlers are measured beside.
+# The peer in benchmarks of HTTP handlers.
 [ "$purpose" = bench ] && needed="$needed wrk=wrk"
 
 packages=""
 for pair in $needed; do
     command -v "${pair%%=*}" >/dev/null 2>&1 || [ -x "/usr/sbin/${pair%%=*}" ] || packages="$packages ${pair#*=}"
 done
-# Headers of the C library: `gcc` alone cannot link on a bare Debian.
+# The C library's headers, without which `gcc` cannot link on a minimal Debian.
 if ! [ -e /usr/include/stdio.h ]; then packages="$packages libc6-dev"; fi
-# Downloads are checked against the system's certificates.
+# Downloads are verified with the system's certificates.
 if ! [ -e /etc/ssl/certs/ca-certificates.crt ]; then packages="$packages ca-certificates"; fi
 
-# Not programs by themselves.
+# This package has no program on PATH.
 if [ "$purpose" = cluster ] && ! [ -x /usr/lib/cni/bridge ]; then packages="$packages containernetworking-plugins"; fi
 
 if ! command -v cargo >/dev/null 2>&1; then
@@ -52,7 +53,7 @@ fi
 echo "installing:$packages"
 log=$(mktemp)
 install() {
-    # Services that a package brings need not start here, and a bare machine may have no lists yet.
+    # A new machine has no package lists yet. RUNLEVEL=1 keeps services of the packages from starting.
     $as_root apt-get update -q && $as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
         apt-get install -q -y --no-install-recommends $packages
 }

@@ -1,8 +1,8 @@
-//! What may be asked for.
+//! The command line's arguments. Doc comments are the help.
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// Benchmarks beside peers
+/// Benchmarks of Rowlock and its peers
 #[derive(Debug, Parser)]
 #[command(name = "rowlock-bench", version)]
 pub(crate) struct Args {
@@ -12,27 +12,28 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Enqueue, drain beside River, latency, HTTP beside wrk, memory, and what an idle instance costs
+    /// Measure enqueue, drain (and River's), latency, HTTP (and wrk's), memory and the cost of an idle
+    /// instance
     Main(MainArgs),
-    /// How soon the operator asks for pods, and what it costs
+    /// Measure how soon the operator scales up, and what it costs
     Operator(OperatorArgs),
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct OperatorArgs {
-    /// How many task queues there are
+    /// Number of TaskQueues
     #[arg(long, default_value_t = 100)]
     pub(crate) queues: u32,
-    /// How often it goes from zero to a hundred pods; and twice as often to one
+    /// How often to scale from 0 to 100 pods; from 0 to 1 twice as often
     #[arg(long, default_value_t = 5)]
     pub(crate) repeats: u32,
-    /// How many seconds nothing happens
+    /// Seconds to measure the idle operator
     #[arg(long, default_value_t = 60)]
     pub(crate) window: u64,
 }
 
 impl OperatorArgs {
-    /// Numbers to be quoted: everything, in full.
+    /// Whether the run is long enough for published numbers.
     pub(crate) fn is_complete(&self) -> bool {
         self.queues >= 100 && self.repeats >= 5 && self.window >= 60
     }
@@ -40,21 +41,21 @@ impl OperatorArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct MainArgs {
-    /// A superuser's URL of a server to use; without it one is started
+    /// Connection string of a superuser on an existing server [default: start a server]
     #[arg(long, env = "ROWLOCK_BENCH_DATABASE_URL", hide_env_values = true)]
     pub(crate) database_url: Option<String>,
-    /// Shortens everything: numbers of tasks and lengths of windows
+    /// Factor for numbers of tasks and lengths of windows; below 1 for a quick run
     #[arg(long, default_value_t = 1.0)]
     pub(crate) scale: f64,
-    /// How often each row is measured; the median counts
+    /// How often to measure each row; the median counts
     #[arg(long, default_value_t = 3)]
     pub(crate) repeats: u32,
-    /// Only these rows
+    /// Measure only these groups of rows
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<Group>,
 }
 
-/// Rows that are measured together, because their ratios are of one run.
+/// Rows that are measured together, so that each ratio is from one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Group {
     Enqueue,
@@ -70,7 +71,7 @@ impl MainArgs {
         self.only.is_empty() || self.only.contains(&group)
     }
 
-    /// Numbers to be quoted: everything, in full.
+    /// Whether the run is complete and long enough for published numbers.
     pub(crate) fn is_complete(&self) -> bool {
         self.only.is_empty() && self.scale >= 1.0 && self.repeats >= 3
     }

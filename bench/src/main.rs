@@ -1,8 +1,9 @@
-//! Benchmarks beside peers: each row of a table is a number, the peer's, their ratio and the goal.
+//! Benchmarks of Rowlock and its peers: each row of a table has our number, the peer's, their ratio and the
+//! goal.
 //!
-//! In reading order: what may be asked for ([`args`]), the order of a run ([`suite`]), where it runs ([`testbed`],
-//! [`tools`], [`processes`]), the rows themselves ([`rows`]), those of an
-//! operator ([`operator`]), and how they are shown ([`table`]).
+//! Modules in reading order: the arguments ([`args`]), the order of a run ([`suite`]), the servers and
+//! programs ([`testbed`], [`tools`], [`processes`]), the rows ([`rows`]), the rows of the operator
+//! ([`operator`]) and their output ([`table`]).
 
 mod args;
 mod operator;
@@ -25,7 +26,7 @@ async fn main() -> anyhow::Result<()> {
             Command::Main(args) => suite::run(args).await,
             Command::Operator(args) => operator::run(args).await,
         } } => done,
-        // Dropped on the way out: the server, the handlers, the instances.
+        // Returning drops and so stops the server, the handlers and the instances.
         _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
     }
 }

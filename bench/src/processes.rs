@@ -1,4 +1,4 @@
-//! Processes beside ours: the handler in Go, and the worker program. They end when dropped.
+//! The handler in Go and the worker as processes, which end when they are dropped.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::testbed::{Database, QUEUE, Testbed};
 
-/// How often the handler is asked what it has.
+/// How often the handler's counts are polled.
 const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Counts {
 }
 
 impl Handler {
-    /// `work` is `sleep` or `spin`, `length` as Go writes durations.
+    /// Starts the handler. `work` is `sleep` or `spin`; `length` is a duration as Go writes it.
     pub(crate) async fn start(testbed: &Testbed, work: &str, length: &str) -> Result<Self> {
         let mut process = Command::new(&testbed.tools.handler)
             .args(["-work", work, "-for", length])
@@ -68,13 +68,13 @@ impl Handler {
                 return Ok(());
             }
             if started.elapsed() > PATIENCE {
-                bail!("{what}: not within {} s, the handler has {counts:?}", PATIENCE.as_secs());
+                bail!("timed out after {} s waiting for {what}; counts: {counts:?}", PATIENCE.as_secs());
             }
             sleep(POLL).await;
         }
     }
 
-    /// Requests a second that get through, over a window after the start is over.
+    /// Requests per second over a window, without the start-up.
     pub(crate) async fn rate(&self, window: Duration) -> Result<f64> {
         const WARM_UP: Duration = Duration::from_secs(1);
         self.wait_until("the first requests", |counts| counts.served > 0).await?;
@@ -86,7 +86,7 @@ impl Handler {
     }
 }
 
-/// The worker program as users run it, in front of a handler.
+/// A `rowlock-worker` process with a handler.
 #[derive(Debug)]
 pub(crate) struct Instance {
     process: Child,
@@ -116,7 +116,7 @@ impl Instance {
         Ok(self.process.kill().await?)
     }
 
-    /// Resident memory as Linux counts it.
+    /// Resident memory.
     pub(crate) fn resident_kib(&self) -> Result<u32> {
         let id = self.process.id().context("rowlock-worker has ended")?;
         let path = PathBuf::from(format!("/proc/{id}/status"));

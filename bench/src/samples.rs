@@ -1,8 +1,8 @@
-//! Arithmetic on samples.
+//! Medians and percentiles.
 
 use std::time::Duration;
 
-/// The middle one; the higher of two.
+/// The median; of an even number of samples, the higher one in the middle.
 pub(crate) fn median(samples: &[f64]) -> f64 {
     percentile(samples, 50)
 }
@@ -23,7 +23,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_the_one_in_the_middle() {
+    fn the_median_is_the_sample_in_the_middle() {
         assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
         assert!((percentile(&[3.0, 1.0, 2.0], 99) - 3.0).abs() < f64::EPSILON);
         assert!(median(&[]).is_nan());

@@ -1,4 +1,4 @@
-//! The order of a run: prepare everything, then one group of rows after the other.
+//! Runs the main benchmarks: prepares everything, then measures one group of rows after the other.
 
 use anyhow::{Result, bail};
 
@@ -11,7 +11,7 @@ use crate::tools::Tools;
 const GROUPS: [Group; 6] =
     [Group::Enqueue, Group::Drain, Group::Latency, Group::Http, Group::Memory, Group::Idle];
 
-/// A group that fails costs its own rows only, and the exit code.
+/// If a group fails, the others are still measured, and the exit code is 1.
 pub(crate) async fn run(args: MainArgs) -> Result<()> {
     let tools = Tools::build().await?;
     let mut testbed = Testbed::open(&args, tools).await?;

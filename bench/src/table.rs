@@ -1,4 +1,4 @@
-//! Rows, for people and for `target/bench/main.json` and `operator.json`.
+//! Prints rows, and writes them to `target/bench/main.json` or `operator.json`.
 
 use std::fs;
 use std::io::{self, Write};
@@ -16,7 +16,7 @@ pub(crate) enum Better {
     Lower,
 }
 
-/// One line. `goal` is about `ratio` where the row has a peer, about `value` where it has none.
+/// One row. `goal` applies to `ratio` if the row has a peer, otherwise to `value`.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
@@ -94,12 +94,12 @@ impl Row {
     }
 }
 
-/// Whole numbers where the digits after the point say nothing.
+/// Two decimals, or none from a thousand up.
 fn show(value: f64) -> String {
     if value >= 1000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 
-/// Written after every group, so that a run cut short keeps what it has.
+/// The table of a run. It is written after every group, so that an interrupted run keeps its rows.
 #[derive(Debug, Serialize)]
 pub(crate) struct Table {
     rows: Vec<Row>,
@@ -108,7 +108,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A part of a run, or a scaled one, never replaces the numbers of a whole one.
+    /// A partial or scaled run goes to another file, so that it does not replace the numbers of a complete
+    /// run.
     pub(crate) fn new(name: &str, whole: bool) -> Result<Self> {
         let folder = root().join("target/bench");
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_goal_is_about_the_ratio_where_there_is_a_peer() {
+    fn the_goal_of_a_row_with_a_peer_applies_to_the_ratio() {
         assert_eq!(Row::with_peer("r", 30.0, "tasks/s", "p", 10.0, 2.0).goal_result(), "met");
         assert_eq!(Row::with_peer("r", 15.0, "tasks/s", "p", 10.0, 2.0).goal_result(), "MISSED");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! Where rows are measured: one server for all, a fresh database for each measurement.
+//! The database server of the measurements, with a new database for each.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -15,21 +15,21 @@ use crate::tools::Tools;
 
 pub(crate) const QUEUE: &str = "bench";
 
-/// As one would set a server of this size up. Checkpoints happen between measurements, not in them.
+/// Usual settings for a server of this size. Checkpoints are rare, so that none falls into a measurement.
 const SETTINGS: [(&str, &str); 6] = [
     ("shared_buffers", "1GB"),
     ("max_wal_size", "8GB"),
     ("checkpoint_timeout", "30min"),
     ("max_connections", "200"),
     ("shared_preload_libraries", "pg_stat_statements"),
-    // Counted only where a row asks for it.
+    // Only rows that count statements enable it.
     ("pg_stat_statements.track", "none"),
 ];
 
-/// The database that databases are made from.
+/// The database to create other databases from.
 const MAINTENANCE: &str = "postgres";
 
-/// Beyond what any row enqueues.
+/// More than any row enqueues.
 const BACKLOG: u64 = 100_000_000;
 const PAYLOAD_BYTES: u64 = 1 << 20;
 const KEEP: Duration = Duration::from_hours(24);
@@ -44,7 +44,7 @@ pub(crate) struct Testbed {
     databases: AtomicU32,
 }
 
-/// One database; dropped by [`Testbed::discard`], or with the server.
+/// One database, dropped by [`Testbed::discard`] or with the server.
 pub(crate) struct Database {
     pub(crate) name: String,
     pub(crate) url: String,
@@ -69,7 +69,7 @@ impl Testbed {
         Ok(Self { tools, repeats, admin, scale, url, server, databases: AtomicU32::new(0) })
     }
 
-    /// A scaled number of tasks.
+    /// A number of tasks, times `--scale`.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -79,13 +79,13 @@ impl Testbed {
         (f64::from(tasks) * self.scale).ceil() as u32
     }
 
-    /// A scaled window, never so short that it says nothing.
+    /// A window, times `--scale`, but long enough to measure something.
     pub(crate) fn window(&self, window: Duration) -> Duration {
         const LEAST: Duration = Duration::from_secs(1);
         window.mul_f64(self.scale).clamp(LEAST, Duration::MAX)
     }
 
-    /// An empty database.
+    /// Creates an empty database.
     pub(crate) async fn database(&self) -> Result<Database> {
         let number = self.databases.fetch_add(1, Ordering::Relaxed);
         let name = format!("rowlock_bench_{}_{number}", std::process::id());
@@ -95,7 +95,7 @@ impl Testbed {
         Ok(Database { name, url, pool })
     }
 
-    /// A database with Rowlock's tables and the queue that is measured.
+    /// Creates a database with the schema and one queue.
     pub(crate) async fn queue(&self, workers: u32) -> Result<Database> {
         let database = self.database().await?;
         let db = database.connect(1).await?;
@@ -105,7 +105,7 @@ impl Testbed {
         Ok(database)
     }
 
-    /// What a measurement leaves behind must not slow the next one down.
+    /// Drops the database, so that it does not slow down the next measurement.
     pub(crate) async fn discard(&self, database: Database) -> Result<()> {
         database.pool.close().await;
         let name = &database.name;
@@ -114,7 +114,7 @@ impl Testbed {
         Ok(())
     }
 
-    /// Counts the statements of clients in this database from now on. False: this server cannot.
+    /// Counts the statements in this database from now on. False if the server cannot.
     pub(crate) async fn count_statements(&self, database: &Database) -> bool {
         let name = &database.name;
         let setting = AssertSqlSafe(format!("alter database {name} set pg_stat_statements.track = 'top'"));
@@ -141,7 +141,7 @@ impl Database {
         Connect::new(self.url.clone(), "rowlock-bench", connections)
     }
 
-    /// As autovacuum and time would leave it; the peers get the same.
+    /// Vacuums and analyzes, as autovacuum would in time. The peers get the same.
     pub(crate) async fn settle_down(&self) -> Result<()> {
         self.pool.execute("vacuum analyze").await?;
         self.pool.execute("checkpoint").await?;
@@ -167,7 +167,7 @@ fn declaration(workers: u32) -> Declaration {
     }
 }
 
-/// The same server, another database.
+/// The URL of another database on the same server.
 fn with_database(url: &str, name: &str) -> String {
     let (address, parameters) = url.split_once('?').map_or((url, None), |(a, p)| (a, Some(p)));
     let start = address.find("://").map_or(0, |scheme| scheme + 3);

@@ -1,4 +1,4 @@
-//! Programs that rows need, built before anything is measured; never into the checkout.
+//! Builds the programs that rows need, before the measurements and outside the checkout.
 
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -8,11 +8,11 @@ use tokio::process::Command;
 
 #[derive(Debug)]
 pub(crate) struct Tools {
-    /// Our own worker program, as users run it.
+    /// The program `rowlock-worker`.
     pub(crate) worker: PathBuf,
     pub(crate) river: PathBuf,
     pub(crate) handler: PathBuf,
-    /// Rows that need it say so when it is missing.
+    /// wrk, if it is installed. Its rows say so if not.
     pub(crate) wrk: Option<PathBuf>,
     pub(crate) wrk_script: PathBuf,
 }
@@ -29,7 +29,7 @@ impl Tools {
     }
 }
 
-/// The repository: `make` starts us in it.
+/// The root of the repository.
 pub(crate) fn root() -> PathBuf {
     PathBuf::from(".")
 }
@@ -46,7 +46,7 @@ async fn build_peer(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Beside this program: the Makefile builds both at once.
+/// The worker's executable, in the folder of this program: the Makefile builds both.
 fn find_worker() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let worker = here.parent().context("this program has no folder")?.join("rowlock-worker");

@@ -1,4 +1,4 @@
-//! What a user may type. Doc comments are the help.
+//! The command line's arguments. Doc comments are the help.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rowlock_crds::Dur;
@@ -8,22 +8,22 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 const EXIT_CODES: &str = "Exit codes:
-  0  done, or nobody reads the output any more
-  1  it failed; the message says why
-  2  wrong usage: a flag, a value, a manifest, an environment variable
-  3  not found: no such task, no such queue
-  4  the database cannot be reached, takes no changes, is too old, or has another schema
-  5  the database refused: backlog full, payload too large, ...
+  0  success, or the reader of standard output has gone away
+  1  failure; the message says why
+  2  usage error: a wrong flag, value, manifest or environment variable
+  3  not found: there is no such task or queue
+  4  database error: unreachable, read-only, too old, or with another schema
+  5  the database refused the command: backlog full, payload too large, ...
 
-Connecting: --database-url, ROWLOCK_DATABASE_URL, or ROWLOCK_DATABASE_URL_FILE (a file that holds it; it
-wins over the string). A flag wins over the environment. --database-ca-file or ROWLOCK_DATABASE_CA_FILE names
-the CA that the server's certificate is verified with.";
+Connecting: --database-url or --database-url-file. Without them, ROWLOCK_DATABASE_URL_FILE, the \
+path of a file with the connection string, and then ROWLOCK_DATABASE_URL. --database-ca-file or \
+ROWLOCK_DATABASE_CA_FILE names the CA certificate to verify the server with.";
 
-/// Background tasks kept in Postgres: enqueue, inspect, retry, cancel, and run a whole Rowlock on this machine
+/// Background tasks in Postgres: enqueue, inspect, retry and cancel tasks, and run Rowlock on this machine
 #[derive(Parser)]
 #[command(name = "rowlock", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
-    /// How results are written
+    /// Output format of results and errors
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
     #[command(subcommand)]
@@ -38,7 +38,7 @@ pub(crate) enum Format {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Run the `TaskQueues` of a folder on this machine, with a `PostgreSQL` server, until Ctrl-C
+    /// Run the TaskQueues of a folder on this machine, with PostgreSQL, until Ctrl-C
     Dev(Dev),
     /// Enqueue a task
     Enqueue(Enqueue),
@@ -46,54 +46,57 @@ pub(crate) enum Command {
     Status(Status),
     /// Show all details of a task
     Task(OneTask),
-    /// List tasks of a state
+    /// List tasks in a state
     Tasks(Tasks),
     /// Make dead tasks available again
     Retry(Retry),
-    /// Cancel tasks; one that runs is asked to stop
+    /// Cancel tasks; a running task is asked to stop
     Cancel(ManyTasks),
-    /// Delete a queue that no `TaskQueue` declares any more
+    /// Delete a queue that no TaskQueue declares any more
     Delete(Delete),
-    /// Bring the database's schema to this release
+    /// Migrate the database's schema to this release
     Migrate(Migrate),
-    /// Claim tasks of one queue and have an HTTP handler do them
+    /// Claim tasks of one queue and send them to an HTTP handler
     Worker(Box<rowlock_worker::Args>),
-    /// Run a command that ends when standard input does
+    /// Run a command and stop it when standard input closes
     #[command(hide = true)]
     Guard(Guard),
 }
 
+// Not clap's own `env`: a flag wins over every variable, and clap would take a variable's value for a flag's.
+const DATABASE_URL_HELP: &str = "Connection string of the database [env: ROWLOCK_DATABASE_URL]";
+const DATABASE_URL_FILE_HELP: &str = "File with the connection string [env: ROWLOCK_DATABASE_URL_FILE]";
+const DATABASE_CA_FILE_HELP: &str = "PEM file with the CA certificate of the database; \
+    sslmode=require and a URL without sslmode then mean verify-full [env: ROWLOCK_DATABASE_CA_FILE]";
+
 #[derive(Args)]
 pub(crate) struct Database {
-    /// Connection string of the database [env: `ROWLOCK_DATABASE_URL`]
-    #[arg(long = "database-url", value_name = "URL", conflicts_with = "url_file")]
+    #[arg(long = "database-url", value_name = "URL", conflicts_with = "url_file", help = DATABASE_URL_HELP)]
     pub(crate) url: Option<String>,
-    /// File that holds the connection string [env: `ROWLOCK_DATABASE_URL_FILE`]
-    #[arg(long = "database-url-file", value_name = "FILE")]
+    #[arg(long = "database-url-file", value_name = "FILE", help = DATABASE_URL_FILE_HELP)]
     pub(crate) url_file: Option<PathBuf>,
-    /// File with the CA of the database's certificate, as PEM; `require` and a URL without sslmode then mean verify-full [env: `ROWLOCK_DATABASE_CA_FILE`]
-    #[arg(long = "database-ca-file", value_name = "FILE")]
+    #[arg(long = "database-ca-file", value_name = "FILE", help = DATABASE_CA_FILE_HELP)]
     pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Args)]
 pub(crate) struct Dev {
-    /// Folder (or file) of the `TaskQueue` manifests
+    /// Folder of TaskQueue manifests, or one manifest file
     #[arg(short, long, value_name = "DIR")]
     pub(crate) file: PathBuf,
-    /// Where the database, logs and records are kept [default: DIR/.rowlock]
+    /// Folder for the database, its password and logs [default: DIR/.rowlock]
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Use an existing `PostgreSQL` server instead of starting one
+    /// Use an existing PostgreSQL server instead of starting one
     #[arg(long, value_name = "URL")]
     pub(crate) database_url: Option<String>,
-    /// Version of the `PostgreSQL` server that is started
+    /// Version of the PostgreSQL server to start
     #[arg(long, value_name = "VERSION", default_value = rowlock_local::postgres::DEFAULT_VERSION)]
     pub(crate) postgres: String,
-    /// Port of that server [default: a free one]
+    /// Port of that server [default: a free port]
     #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
-    /// Address of /metrics and /targets; port 0 takes a free one
+    /// Address to serve /metrics and /targets on; port 0 means a free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
     /// Demo: enqueue N tasks, wait until all are done and the queue is scaled to zero, then exit
@@ -110,16 +113,16 @@ pub(crate) struct Enqueue {
     /// Type of the task
     #[arg(value_name = "TYPE")]
     pub(crate) task_type: String,
-    /// Payload, as JSON; `-` reads it from standard input
+    /// Payload as JSON; `-` reads it from standard input
     #[arg(default_value = "{}")]
     pub(crate) payload: String,
-    /// 0 to 3, 0 first
+    /// Priority, 0 to 3; 0 is claimed first [default: 1]
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=3))]
     pub(crate) priority: Option<u8>,
     /// Delay before the task may run, for example 30s or 1h30m
     #[arg(long)]
     pub(crate) delay: Option<Dur>,
-    /// Attempts before it is dead, instead of the queue's
+    /// Attempts after which the task is dead, in place of the queue's `maxAttempts`
     #[arg(long)]
     pub(crate) max_attempts: Option<u16>,
 }
@@ -128,7 +131,7 @@ pub(crate) struct Enqueue {
 pub(crate) struct Status {
     #[command(flatten)]
     pub(crate) database: Database,
-    /// Show it again every second, until Ctrl-C
+    /// Refresh every second until Ctrl-C
     #[arg(short, long)]
     pub(crate) watch: bool,
 }
@@ -151,17 +154,20 @@ pub(crate) struct ManyTasks {
     pub(crate) ids: Vec<TaskId>,
 }
 
+const STATES: [&str; 7] =
+    ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"];
+
 #[derive(Args)]
 pub(crate) struct Tasks {
     #[command(flatten)]
     pub(crate) database: Database,
-    /// Of this state
-    #[arg(long, default_value = "dead", value_parser = ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"])]
+    /// State of the tasks to list
+    #[arg(long, default_value = "dead", value_parser = STATES)]
     pub(crate) state: String,
-    /// Of this queue only
+    /// List only tasks of this queue
     #[arg(long)]
     pub(crate) queue: Option<String>,
-    /// At most this many tasks
+    /// Number of tasks to list, at most
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) limit: u32,
     /// Start after this task id (for paging)
@@ -176,7 +182,7 @@ pub(crate) struct Retry {
     /// Ids of the dead tasks
     #[arg(required_unless_present = "all_dead_of", value_name = "ID", value_parser = task_id)]
     pub(crate) ids: Vec<TaskId>,
-    /// All dead tasks of this queue
+    /// Retry all dead tasks of this queue
     #[arg(long, value_name = "QUEUE", conflicts_with = "ids")]
     pub(crate) all_dead_of: Option<String>,
 }
@@ -187,7 +193,7 @@ pub(crate) struct Delete {
     pub(crate) database: Database,
     /// Name of the queue
     pub(crate) queue: String,
-    /// Even if instances run or tasks are unfinished: ends the instances and cancels the tasks
+    /// Delete even with running instances or unfinished tasks: stop the instances, cancel the tasks
     #[arg(long)]
     pub(crate) force: bool,
 }
@@ -217,7 +223,7 @@ pub(crate) struct Guard {
 }
 
 fn task_id(text: &str) -> Result<TaskId, &'static str> {
-    text.parse().map_err(|_| "the id of a task is the number that enqueueing it printed")
+    text.parse().map_err(|_| "a task id is the number that `rowlock enqueue` printed")
 }
 
 #[cfg(test)]

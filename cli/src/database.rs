@@ -1,4 +1,4 @@
-//! Finding and reaching the database.
+//! Connects to the database that the arguments or the environment name.
 
 use crate::args::Database;
 use crate::failure::Failure;
@@ -8,28 +8,28 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// One for the command; one for what it may do at the same time.
+/// One for the command, and one for statements at the same time.
 const CONNECTIONS: u32 = 2;
 
 pub(crate) fn connect_options(url: String) -> Connect {
     Connect::new(url, "rowlock", CONNECTIONS)
 }
 
-/// To a database of our schema that takes writes.
+/// Connects for reading and writing. The database must have our schema.
 pub(crate) async fn open(database: Database) -> Result<Db, Failure> {
     let db = open_any(database).await?;
     db.check_schema().await?;
     Ok(db)
 }
 
-/// To a database of our schema; a standby will do.
+/// Connects for reading, perhaps to a standby. The database must have our schema.
 pub(crate) async fn open_to_read(database: Database) -> Result<Db, Failure> {
     let db = connect(database, Access::ReadOnly).await?;
     db.check_schema().await?;
     Ok(db)
 }
 
-/// To a database of any schema, or none yet.
+/// Connects for reading and writing, whatever schema the database has.
 pub(crate) async fn open_any(database: Database) -> Result<Db, Failure> {
     connect(database, Access::ReadWrite).await
 }
@@ -41,18 +41,22 @@ async fn connect(database: Database, access: Access) -> Result<Db, Failure> {
     Ok(Db::connect(&connect).await?)
 }
 
-/// Nothing found in a queue that is misspelt would look like good news.
+/// Fails for an unknown queue. An empty result for a misspelt name would look like good news.
 pub(crate) async fn check_queue(db: &Db, queue: &str) -> Result<(), Failure> {
     let queues = rowlock_queue::queue_stats(db).await?;
     if queues.iter().any(|known| known.name == queue) {
         return Ok(());
     }
     let names: Vec<&str> = queues.iter().map(|known| known.name.as_str()).collect();
-    let hint = format!("there are: {}", if names.is_empty() { "none".to_owned() } else { names.join(", ") });
+    let hint = if names.is_empty() {
+        "there are no queues yet".to_owned()
+    } else {
+        format!("the queues are: {}", names.join(", "))
+    };
     Err(Failure::not_found(format!("there is no queue {queue:?}")).hint(hint))
 }
 
-/// The CA's own text: a flag wins over the environment.
+/// The CA certificate as PEM. A flag wins over the environment.
 fn find_ca(file: Option<PathBuf>) -> Result<Option<Arc<str>>, Failure> {
     let Some(path) = file.or_else(|| from_environment(env::DATABASE_CA_FILE).map(PathBuf::from)) else {
         return Ok(None);
@@ -65,7 +69,8 @@ fn from_environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// A flag wins over the environment; there a file wins over the string itself, as for an instance.
+/// The connection string. A flag wins over the environment, and there the file wins over the string, as in
+/// the worker.
 fn find_url(database: Database) -> Result<String, Failure> {
     let Database { url, url_file, ca_file: _ } = database;
     let file = match (&url, url_file) {
@@ -82,7 +87,8 @@ fn find_url(database: Database) -> Result<String, Failure> {
             .unwrap_or_default(),
     };
     if url.trim().is_empty() {
-        let hint = "set --database-url or ROWLOCK_DATABASE_URL; `rowlock dev` says where its own server is";
+        let hint =
+            "set --database-url or ROWLOCK_DATABASE_URL; `rowlock dev` prints the variable for its server";
         return Err(Failure::usage("no database is given").hint(hint));
     }
     Ok(url.trim().to_owned())

@@ -1,36 +1,36 @@
-//! Text from outside (of a producer, a handler, a server, a file), so that a terminal shows it and does not
-//! obey it.
+//! Escapes text from outside (a producer, a handler, a server, a file), so that a terminal shows control
+//! characters and does not obey them.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// What stands before every further line of a text from outside, so that none looks like a line of ours.
+/// Marks the second and later lines of a text from outside, so that none looks like a line of ours.
 const CONTINUATION: &str = "\n  | ";
 
-/// Whether a terminal obeys it instead of showing it: controls (C0, DEL, C1), what separates lines, and what
-/// turns the direction of writing.
+/// Whether a terminal obeys the character instead of showing it: control characters (C0, DEL, C1), line
+/// separators and marks that change the writing direction.
 fn is_control(letter: char) -> bool {
     letter.is_control()
         || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}')
         || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Every line as it is, but for what a terminal would obey: that becomes `\u{…}`.
+/// Escapes control characters as `\u{…}`, and keeps line breaks and tabs.
 pub(crate) fn lines(text: &str) -> Cow<'_, str> {
     escape(text, |letter| !matches!(letter, '\n' | '\t'))
 }
 
-/// The same in one line: a name, a cell of a table.
+/// The same with line breaks and tabs escaped too, for a name or a cell of a table.
 pub(crate) fn word(text: &str) -> Cow<'_, str> {
     escape(text, |_| true)
 }
 
-/// The same with further lines marked as such.
+/// Escapes like [`lines`] and marks the second and later lines.
 pub(crate) fn marked(text: &str) -> String {
     indent(text, CONTINUATION)
 }
 
-/// The same with further lines below the first, to the right of the names of fields.
+/// Escapes like [`lines`] and indents the second and later lines to the column of field values.
 pub(crate) fn field(text: &str) -> String {
     indent(text, "\n          ")
 }
@@ -39,8 +39,8 @@ fn indent(text: &str, before: &str) -> String {
     lines(&text.replace("\r\n", "\n")).replace('\n', before)
 }
 
-/// JSON text with the same letters written as JSON's own escapes. They stand in strings only, so that it
-/// means what it meant.
+/// Escapes control characters in JSON text as JSON does. They occur only in strings, so the value stays the
+/// same.
 pub(crate) fn json(text: &str) -> Cow<'_, str> {
     write_each(
         text,
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_obeys_is_shown() {
+    fn control_characters_are_shown_and_not_obeyed() {
         let hostile = "a\u{1b}[2Jb\u{7f}\u{9b}31m\u{202e}c\u{2066}\r\u{0}größe 🙂";
         let shown = r"a\u{1b}[2Jb\u{7f}\u{9b}31m\u{202e}c\u{2066}\u{d}\u{0}größe 🙂";
         assert_eq!(lines(hostile), shown);
@@ -86,13 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn a_further_line_does_not_look_like_one_of_ours() {
+    fn a_second_line_does_not_look_like_a_line_of_ours() {
         assert_eq!(marked("no\r\n  hint: paste this"), "no\n  |   hint: paste this");
         assert_eq!(field("no\nqueue     other"), "no\n          queue     other");
     }
 
     #[test]
-    fn json_means_the_same() {
+    fn escaped_json_has_the_same_value() {
         let text = "{\"a\":\n\"\u{9b}\u{202e}\u{7f}é\"}";
         let shown = json(text);
         assert_eq!(shown, "{\"a\":\n\"\\u009b\\u202e\\u007fé\"}");

@@ -1,4 +1,4 @@
-//! Why a command failed: one line, a hint, and an exit code a script can act on.
+//! Why a command failed: a message, a hint and an exit code for scripts.
 
 use rowlock_queue::Error;
 use std::error::Error as _;
@@ -11,13 +11,13 @@ const NOT_FOUND: u8 = 3;
 const DATABASE: u8 = 4;
 const REFUSED: u8 = 5;
 
-/// The SQLSTATE of a queue nobody declared.
+/// The SQLSTATE for a queue that does not exist.
 const UNKNOWN_QUEUE: &str = "RL001";
 
 #[cfg(test)]
 pub(crate) const ALL_CODES: [u8; 6] = [DONE, FAILED, USAGE, NOT_FOUND, DATABASE, REFUSED];
 
-/// What a command ends with when it does not do what it was asked.
+/// Why a command did not do what it was asked to do.
 #[derive(Debug)]
 pub struct Failure {
     pub(crate) code: u8,
@@ -38,21 +38,22 @@ impl Failure {
         Self { code: NOT_FOUND, ..Self::new(message) }
     }
 
-    /// The reader of standard output has seen enough (`rowlock tasks | head`).
+    /// The reader of standard output has gone away, as in `rowlock tasks | head`. The command ends without an
+    /// error.
     pub(crate) fn reader_gone() -> Self {
-        Self { code: DONE, ..Self::new("nobody reads standard output any more") }
+        Self { code: DONE, ..Self::new("the reader of standard output has gone away") }
     }
 
-    /// Standard output takes no more.
+    /// Standard output cannot be written.
     pub(crate) fn unwritten(error: &std::io::Error) -> Self {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             return Self::reader_gone();
         }
         Self::new(format!("standard output cannot be written: {error}"))
-            .hint("the command was carried out, and its result is lost; do not repeat it unseen")
+            .hint("the command was carried out, but its result is lost; check before you repeat it")
     }
 
-    /// Whether there is nothing to complain about.
+    /// Whether the command ends with success all the same.
     pub(crate) fn is_done(&self) -> bool {
         self.code == DONE
     }
@@ -98,12 +99,13 @@ impl From<Error> for Failure {
                 let hint = if whole.contains("certificate") {
                     "check sslmode and sslrootcert of --database-url, and the server's certificate"
                 } else {
-                    "check --database-url, and that the server runs"
+                    "check --database-url and whether the server runs"
                 };
                 (DATABASE, whole, Some(hint.to_owned()))
             }
             Error::ReadOnly(_) => {
-                let hint = "name the primary, or all servers: postgres://user:password@host1,host2/database";
+                let hint =
+                    "use the primary's address, or list all servers: postgres://user:password@a,b/database";
                 (DATABASE, whole, Some(hint.to_owned()))
             }
             Error::Url(_)
@@ -118,13 +120,13 @@ impl From<Error> for Failure {
             | Error::SchemaNewer { .. } => (DATABASE, whole, None),
             Error::Refused { code, message, hint } if code == UNKNOWN_QUEUE => (NOT_FOUND, message, hint),
             Error::Refused { message, hint, .. } => (REFUSED, message, hint),
-            // A standby, no connection left: nothing that the command or its arguments could better.
+            // A standby, or no connection left: nothing that other arguments would change.
             error if error.is_transient() => {
                 let standby = whole.contains("read-only transaction");
                 (
                     DATABASE,
                     whole,
-                    standby.then(|| "this server takes no changes; use the primary's address".to_owned()),
+                    standby.then(|| "this server is read-only; use the primary's address".to_owned()),
                 )
             }
             _ => (FAILED, whole, None),

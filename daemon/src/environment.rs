@@ -1,13 +1,12 @@
-//! The environment of this process.
+//! Checks the environment of this process.
 
 use rowlock_crds::{UnknownVariable, check_variables};
 
-/// Refuses a variable that is named like one of ours and is none: what is misspelt would be ignored, and the
-/// default be in force.
+/// Refuses an unknown variable that starts with `ROWLOCK_`: a misspelt one would otherwise be ignored.
 ///
 /// # Errors
 ///
-/// That variable, with the nearest name of ours.
+/// Names the variable and the known one with the most similar name.
 pub fn check_environment() -> Result<(), UnknownVariable> {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     let all: Vec<(String, String)> =

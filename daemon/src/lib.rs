@@ -1,11 +1,12 @@
 //! What the long-running programs share: worker, operator and `rowlock dev`.
 //!
-//! * [`bind`], [`serve`]: the HTTP port with `/healthz`, `/readyz` and `/metrics`, which anybody who reaches
-//!   it may ask;
-//! * [`Signals`]: what asks a program to end;
-//! * [`check_environment`]: variables that are misspelt;
-//! * [`LogLines`]: where log lines go;
+//! * [`bind`], [`serve`]: the HTTP port with `/healthz`, `/readyz` and `/metrics`, with limits per client;
+//! * [`Signals`]: the signals that ask a program to end;
+//! * [`check_environment`]: refuses misspelt environment variables;
+//! * [`LogLines`]: writes log lines;
 //! * [`raise_open_files`], [`file_limit_advice`]: the limit of open files.
+
+#![warn(missing_docs)]
 
 mod environment;
 mod log;

@@ -1,17 +1,17 @@
-//! Where log lines go.
+//! Writes log lines.
 
 use std::io::{self, Stderr, Write, stderr};
 
-/// What stands before every further line of an entry: what a server or a handler said is in some, and none
-/// shall look like an entry.
+/// Marks the second and later lines of an entry: they may come from a server or a handler and must not look
+/// like an entry.
 const CONTINUATION: &[u8] = b"\n  | ";
 
-/// Standard error, an entry of the log per write.
+/// Writes log entries to standard error, one entry per write.
 #[derive(Debug)]
 pub struct LogLines<W = Stderr>(W);
 
 impl LogLines {
-    /// A new one, for each entry.
+    /// A writer for the next entry.
     #[must_use]
     pub fn new() -> Self {
         Self(stderr())
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_in_two_lines_is_one_entry() {
+    fn a_message_of_several_lines_is_one_entry() {
         check("WARN it said no\n", "WARN it said no\n");
         check("WARN it said no\nINFO all is well\n\n", "WARN it said no\n  | INFO all is well\n  | \n");
         check("", "");

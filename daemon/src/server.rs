@@ -1,5 +1,5 @@
-//! The HTTP port. Anybody who reaches it may open connections and leave them, so they are bounded in number
-//! and time.
+//! The HTTP port. Any client that can reach it may open connections and keep them, so their number and time
+//! are limited.
 
 use std::cmp::Reverse;
 use std::convert::Infallible;
@@ -23,38 +23,38 @@ use tower::ServiceExt;
 
 use crate::open_files::file_limit_advice;
 
-/// Open connections, at most. A kubelet, two Prometheus and some people ask at the same time; each connection
-/// is an open file, and tasks need theirs. Where another one comes, one is closed: of the address with the
-/// most connections the one that has been silent for longest. So a pod that floods the port closes its own,
-/// and not the kubelet's, whose request comes a moment after its connection.
+/// Most open connections: enough for a kubelet, two Prometheus servers and some people, and few enough to
+/// leave open files to tasks. For one more, the server closes another: of the client address with the most
+/// connections, the one idle for longest. So a pod that floods the port loses its own connections, and not
+/// the kubelet's.
 const MAX_CONNECTIONS: usize = 32;
 
-/// From the opening of a connection, or the last answer on it, to the end of the next request's head. kubelet
-/// waits 1 s for a whole answer; a Prometheus that asks every 15 s opens another connection each time.
+/// From the opening of a connection, or the last answer on it, to the end of the next request's head. The
+/// kubelet waits 1 s for an answer. A Prometheus that scrapes every 15 s opens a new connection each time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// From a request's head to its answer: pages are made from what is in memory.
+/// From a request's head to its answer: all pages come from memory.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a connection may last, requests or not: a reader who takes a page byte by byte is not waited for.
+/// Longest life of a connection, even while a client reads an answer byte by byte.
 const MAX_CONNECTION_AGE: Duration = Duration::from_mins(1);
 
-/// After a connection could not be accepted: what lacks may be there again.
+/// Wait after a connection could not be accepted, for example because of the limit of open files.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// The same lack is said again after this.
+/// How often the same failure is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A listener on that address, or on every address of IPv4 where `[::]` is asked for and there is no IPv6.
+/// Listens on the address. For `[::]` on a machine without IPv6, it listens on all IPv4 addresses.
 ///
 /// # Errors
 ///
-/// What the system says: the port is taken, or the address is not one of this machine.
+/// The system's error: the port is taken, or this machine does not have the address.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(&listen_address::addresses(address)[..]).await
 }
 
-/// Serves the pages until it is dropped; open connections end with it.
+/// Serves the pages until the future is dropped, which closes all connections.
 pub async fn serve(listener: TcpListener, pages: Router) -> Infallible {
     let mut connections = Connections { pages, open: Vec::new(), tasks: JoinSet::new() };
     let mut logged_at: Option<Instant> = None;
@@ -62,14 +62,15 @@ pub async fn serve(listener: TcpListener, pages: Router) -> Infallible {
         match listener.accept().await {
             Ok((stream, peer)) => {
                 connections.admit(stream, peer.ip().to_canonical());
-                // It gets its turn before others come and it is the one that was silent for longest.
+                // Lets the connection run once before another one is accepted, so that it is not the one idle
+                // for longest.
                 yield_now().await;
             }
             Err(error) => {
                 if logged_at.is_none_or(|at| LOG_INTERVAL < at.elapsed()) {
                     logged_at = Some(Instant::now());
                     let advice = file_limit_advice(&error).map_or_else(|| error.to_string(), str::to_owned);
-                    tracing::warn!("the port of metrics and probes accepts no connections: {advice}");
+                    tracing::warn!("cannot accept connections on the port for metrics and probes: {advice}");
                 }
                 connections.close_one();
                 sleep(ACCEPT_BACKOFF).await;
@@ -90,7 +91,7 @@ struct Open {
     task: AbortHandle,
 }
 
-/// When it was opened, or when the last whole head of a request came.
+/// When the connection was opened, or when the head of its last request was complete.
 type LastActive = Arc<Mutex<Instant>>;
 
 impl Connections {
@@ -105,7 +106,7 @@ impl Connections {
         self.open.push(Open { peer, last_active, task });
     }
 
-    /// Of the address with the most connections, the one that has been silent for longest.
+    /// Closes, of the client address with the most connections, the one idle for longest.
     fn close_one(&mut self) {
         let of = |peer: IpAddr| self.open.iter().filter(|one| one.peer == peer).count();
         let order = |one: &Open| (Reverse(of(one.peer)), read(&one.last_active));
@@ -129,12 +130,12 @@ async fn answer_on(stream: TcpStream, pages: Router, last_active: LastActive) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     let connection = server.serve_connection(TokioIo::new(stream), service);
-    // What goes wrong on a connection is its client's affair.
+    // An error on a connection concerns only its client.
     let _ = timeout(MAX_CONNECTION_AGE, connection).await;
 }
 
 fn too_late() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "this page could not be made in time\n").into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, "the page timed out\n").into_response()
 }
 
 #[cfg(test)]

@@ -5,12 +5,10 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a closed terminal, `systemctl reload`), caught from the making of
-/// this value on.
+/// Receives SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a closed terminal, `systemctl reload`).
 ///
-/// A program that was started with SIGHUP ignored, by `nohup`, goes on ignoring it. SIGUSR1 and SIGUSR2,
-/// which would end it at once, mean nothing here and are ignored. Not caught: SIGQUIT, which asks for the end
-/// at once.
+/// A program started by `nohup` continues to ignore SIGHUP. SIGUSR1 and SIGUSR2, which would end the program
+/// by default, are ignored. SIGQUIT is not caught and ends the program at once.
 #[derive(Debug)]
 pub struct Signals {
     terminate: Signal,
@@ -20,7 +18,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Fails where the system lets no handler be installed.
+    /// Catches the signals from now on. Fails if the system refuses a signal handler.
     pub fn listen() -> io::Result<Self> {
         let hangup = SignalKind::hangup();
         Ok(Self {
@@ -31,7 +29,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one that asks for the end, and answers with its name.
+    /// Waits for the next signal that asks the program to end, and returns its name.
     pub async fn next(&mut self) -> &'static str {
         let [user1, user2] = &mut self.user;
         loop {
@@ -48,12 +46,13 @@ impl Signals {
                 _ = user1.recv() => "SIGUSR1",
                 _ = user2.recv() => "SIGUSR2",
             };
-            tracing::info!("{ignored} means nothing to this program and is ignored; SIGTERM ends it");
+            tracing::info!("ignoring {ignored}, which has no meaning here; SIGTERM ends this program");
         }
     }
 }
 
-/// Whether the program was started so. Only Linux tells; elsewhere the answer is no.
+/// Whether the program was started with the signal ignored. Only Linux reports it; elsewhere the answer is
+/// no.
 fn is_ignored(kind: SignalKind) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -66,7 +65,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_hang_up_asks_for_the_end_and_the_users_signals_do_not() {
+    async fn a_hangup_ends_the_program_and_user_signals_do_not() {
         use nix::sys::signal::{Signal, raise};
         let mut signals = Signals::listen().unwrap();
         // The tests themselves may have been started by `nohup`.
@@ -78,8 +77,8 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_rust_ignores_is_seen_to_be_ignored() {
-        assert!(is_ignored(SignalKind::pipe()), "Rust's own start-up ignores it");
+    fn a_signal_that_is_ignored_from_the_start_is_recognised() {
+        assert!(is_ignored(SignalKind::pipe()), "Rust's runtime ignores SIGPIPE");
         assert!(!is_ignored(SignalKind::terminate()));
     }
 }

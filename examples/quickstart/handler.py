@@ -1,4 +1,4 @@
-"""Does tasks: each is a POST with the payload as its body. 200 completes it, anything else is tried again."""
+"""Runs tasks. Each is a POST with the payload as its body; 200 completes the task, any other status retries it."""
 
 import hashlib
 import json
@@ -9,13 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def send_email(payload):
-    # About a millisecond of work, in place of an email.
+    # About a millisecond of work, in place of sending an email.
     hashlib.pbkdf2_hmac("sha256", payload["to"].encode(), b"rowlock", 2000)
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # keeps connections open: a new one per task would cost more than the task
-    disable_nagle_algorithm = True  # answers leave at once
+    protocol_version = "HTTP/1.1"  # keeps connections open: a new one for each task would take longer than the task
+    disable_nagle_algorithm = True  # sends answers at once
 
     def do_POST(self):
         payload = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -34,6 +34,6 @@ class Server(ThreadingHTTPServer):
 
 
 if __name__ == "__main__":
-    # As process 1 of a container nobody else would do it, and the pod would stay until its grace is over.
+    # As PID 1 of a container, Python ignores SIGTERM without this, and the pod would end only after its grace period.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     Server(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()

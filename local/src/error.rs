@@ -1,4 +1,4 @@
-//! What can go wrong with the bundled `PostgreSQL`.
+//! What can go wrong with the bundled PostgreSQL.
 
 use nix::errno::Errno;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// Why a `PostgreSQL` server could not be installed, started or stopped.
+/// Why a PostgreSQL server could not be installed, started or stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

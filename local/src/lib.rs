@@ -4,7 +4,7 @@
 //!
 //! * [`process`]: child processes that do not outlive the program that started them;
 //! * [`backend`]: the instances of a queue as processes, in place of pods;
-//! * [`postgres`]: a `PostgreSQL` server that is downloaded once, and runs as long as its owner.
+//! * [`postgres`]: a PostgreSQL server that is downloaded once and ends with its owner.
 
 #![warn(missing_docs)]
 

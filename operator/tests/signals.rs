@@ -71,7 +71,7 @@ fn an_operator_ends_in_order_when_its_terminal_closes() {
         operator.wait_for("the cluster's name is not known");
         for ignored in [Signal::SIGUSR1, Signal::SIGUSR2] {
             operator.send(ignored);
-            operator.wait_for(&format!("{ignored} means nothing to this program"));
+            operator.wait_for(&format!("ignoring {ignored}"));
         }
         operator.send(signal);
         operator.wait_for(&format!("\"signal\":\"{signal}\""));

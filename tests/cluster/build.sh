@@ -4,8 +4,9 @@
 #
 #   tests/cluster/build.sh [PROGRAM…]     `api` stands for what the tests of an API server need, `all` for a whole cluster
 #
-# The versions are those of the go.mod in the folders here. One build at a time, with the lowest priority; what is
-# there already is not built again. A cold build takes minutes (some 12 for all, on two cores) and says so on stderr.
+# The go.mod files in the folders here set the versions. It builds one program at a time, with the lowest
+# priority, and only what the cache lacks. A first build takes minutes (about 12 for all, on two cores) and
+# says so on stderr.
 set -euo pipefail
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/rowlock/kube
@@ -20,7 +21,7 @@ etcd=$(version_of etcd go.etcd.io/etcd/server/v3)
 helm=$(version_of helm helm.sh/helm/v4)
 coredns=$(version_of coredns github.com/coredns/coredns)
 
-# Without a version the server calls itself v0.0.0-master, and clients misjudge it.
+# Without a version the server reports v0.0.0-master, which misleads clients.
 stamp() {
     local package minor=${kubernetes#*.}
     for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
@@ -37,7 +38,7 @@ build() { # program, its module's folder, its package, where to
     fi
     echo "building $1 (once; minutes on a small machine)" >&2
     mkdir -p "$(dirname "$4")"
-    # The kubelet reads what the C library knows of this machine.
+    # The kubelet needs cgo to read facts about this machine from the C library.
     local cgo=0
     [ "$1" != kubelet ] || cgo=1
     (cd "$here/$2" && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=$cgo nice -n 19 \
@@ -59,7 +60,7 @@ for program in "$@"; do
         mkdir -p "$cache"
         exec 9>"$cache/.lock"
         flock 9
-        # Somebody else may have built it while we waited.
+        # Another process may have built it while we waited for the lock.
         [ -x "$path" ] || build "$program" "$module" "$package" "$path"
         exec 9>&-
     fi

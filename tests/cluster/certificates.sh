@@ -1,4 +1,4 @@
-# Certificates of a cluster, in the current folder. Sourced.
+# Functions that make the certificates of a cluster in the current folder. Sourced.
 
 authority() {
     openssl req -x509 -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -subj /CN=rowlock-cluster \
@@ -10,7 +10,7 @@ service_accounts() {
     openssl ec -in accounts.key -pubout -out accounts.pub 2>/dev/null
 }
 
-certificate() { # its name, whose it is, other names
+certificate() { # file name, subject, alternative names
     openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1.key" -subj "$2" -out "$1.csr" 2>/dev/null
     openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days 365 -out "$1.crt.new" -extfile /dev/stdin 2>/dev/null <<END
 keyUsage = digitalSignature

@@ -1,9 +1,10 @@
-# The cgroups of a cluster, one for each node: the kubelet makes those of its pods below. Sourced.
+# Functions for the cgroups of a cluster, one per node; the kubelet creates the cgroups of its pods below.
+# Sourced.
 
 cgroups=/sys/fs/cgroup
 [ -e $cgroups/cgroup.controllers ] && unified=yes || unified=
 
-# Every hierarchy of version 1, or the one of version 2.
+# Prints all hierarchies of cgroup v1, or the single one of v2.
 hierarchies() {
     if [ -n "$unified" ]; then echo $cgroups; else
         awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/mounts | sort -u
@@ -15,9 +16,10 @@ cgroups_missing() {
     for hierarchy in $(hierarchies); do
         [ -w "$hierarchy" ] || { echo "missing: cgroups; $hierarchy cannot be written"; return; }
     done
-    # In a container its top is no root: with processes of its own it gives no controllers to those below.
+    # In a container the topmost cgroup is not the root: while it contains processes, it cannot delegate
+    # controllers.
     if [ -n "$unified" ] && [ -e $cgroups/cgroup.type ] && [ -n "$(cat $cgroups/cgroup.procs)" ]; then
-        echo "missing: cgroups; processes run in the topmost one, move them to one below it"
+        echo "missing: cgroups; processes run in the topmost cgroup, move them to one below it"
     fi
 }
 
@@ -27,17 +29,17 @@ cgroups_make() { # name
         for node in 1 2; do mkdir -p "$hierarchy/rowlock-$1-node$node"; done
     done
     if [ -n "$unified" ]; then
-        # All there are: the kubelet refuses a root that lacks one of its own.
+        # All controllers, because the kubelet refuses a root cgroup without one that it uses.
         for file in $(cat $cgroups/cgroup.controllers); do echo "+$file" >$cgroups/cgroup.subtree_control; done
         return
     fi
     for node in 1 2; do
-        # A new one has neither, and then nothing may run in it.
+        # A new cpuset is empty, and no process can run in it.
         for file in cpuset.cpus cpuset.mems; do cat $cgroups/cpuset/$file >"$cgroups/cpuset/rowlock-$1-node$node/$file"; done
     done
 }
 
-# The processes have ended; where some linger for a moment, the folder is tried again.
+# Removes the folders after the processes have ended, and retries while the kernel still cleans up.
 cgroups_remove() { # name
     local hierarchy node folder tries
     for hierarchy in $(hierarchies); do

@@ -1,23 +1,24 @@
 #!/bin/bash
-# A Kubernetes of two nodes on this machine: real, and nowhere but in namespaces of its own.
+# Runs a Kubernetes cluster of two nodes on this machine, in separate namespaces.
 #
-#   cluster.sh run NAME      brings it up, says `ready` and stays until it is told to end; then nothing is left of it
-#   cluster.sh up NAME       the same in the background; prints the KUBECONFIG
-#   cluster.sh down NAME     ends it
-#   cluster.sh load NAME IMAGE.tar…   gives images (docker or OCI archives) to every node
-#   cluster.sh enter NAME COMMAND…    runs a command inside: where its processes, mounts and networks are
-#   cluster.sh check         says in one line what is missing here, if anything
+#   cluster.sh run NAME      starts it, prints `ready`, waits for a signal to stop, and removes everything of it
+#   cluster.sh up NAME       the same in the background; prints KUBECONFIG=…
+#   cluster.sh down NAME     stops it
+#   cluster.sh load NAME IMAGE.tar…   imports images (docker or OCI archives) into every node
+#   cluster.sh enter NAME COMMAND…    runs a command in the cluster's network, mount and pid namespaces
+#   cluster.sh check         prints in one line what this machine lacks, if anything
 #
-# Everything inside lives in one network, mount and pid namespace (machine.sh is its init): when the init ends, so do
-# processes, networks and mounts. Outside are the folder of its state, one cgroup per node, and a forwarder from a free
-# port of this machine's loopback to the API server. All of them go with `run`, whatever ends it, or with the next one.
+# All processes run in one network, mount and pid namespace with machine.sh as init: when that ends, so do
+# processes, networks and mounts. Outside are the state folder, one cgroup per node, and a forwarder from a
+# free port on this machine's loopback to the API server. `run` removes them when it ends; if it is killed,
+# the next `run` does.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 clusters=${XDG_CACHE_HOME:-$HOME/.cache}/rowlock/clusters
-# A machine that builds something else meanwhile takes a few times the usual 8 s.
+# The start usually takes 8 s, and a few times that on a busy machine.
 patience=120
-# `make … SECONDS=600` is for others, and bash would go on counting from it.
+# `make … SECONDS=600` is not meant for this script, but bash would count from it.
 SECONDS=0
 . "$here/cgroups.sh"
 
@@ -35,13 +36,14 @@ missing() {
     cgroups_missing
 }
 
-# A process that is the one we started, not another of the same number.
-lives() { # the file with its number and start time
+# Whether the process that we started still runs. The start time tells it from a later process with the same
+# id.
+lives() { # the file with its id and start time
     local pid began
     read -r pid began 2>/dev/null <"$1" || return 1
     [ "$(started "$pid")" = "$began" ]
 }
-started() { # counted after the name, which may hold blanks; a zombie has ended
+started() { # fields count after the name, which may contain spaces; a zombie has ended
     local stat
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 0
     set -- ${stat##*) }
@@ -49,7 +51,7 @@ started() { # counted after the name, which may hold blanks; a zombie has ended
 }
 record() { echo "$1 $(started "$1")" >"$2"; }
 
-# Of runs that were killed: their processes went with them.
+# Removes what killed runs left behind. Their processes have ended with them.
 sweep() {
     local folder
     for folder in "$clusters"/*/; do
@@ -81,11 +83,11 @@ run() {
         "$here/machine.sh" "$name" "$state" >"$state/machine.log" 2>&1 </dev/null &
     init=$!
     record "$init" "$state/unshare"
-    # Then it is where it is to be entered.
+    # From then on the init's namespaces can be entered.
     until [ -s "$state/pki/admin.crt" ]; do going "$state" "$init"; sleep 0.05; done
     setpriv --pdeathsig KILL python3 "$here/forward.py" "$init" 10.89.0.1:6443 "$state/port" >"$state/forward.log" 2>&1 </dev/null &
     until [ -s "$state/port" ]; do going "$state" "$init"; sleep 0.05; done
-    # The administrator's way in from outside.
+    # The administrator's kubeconfig outside the namespaces.
     (umask 077 && "$here/kubeconfig.sh" "https://127.0.0.1:$(cat "$state/port")" "$state/pki" admin >"$state/kubeconfig")
     until [ -e "$state/up" ]; do going "$state" "$init"; sleep 0.1; done
     echo ready
@@ -101,7 +103,7 @@ end() {
     trap '' TERM INT HUP
     kill -KILL $(jobs -p) 2>/dev/null || true
     wait 2>/dev/null || true
-    # Kept for who asks why; the last of a name wins.
+    # Keeps the logs to find the cause of a failure; a later cluster with the same name overwrites them.
     if [ -n "${KEEP_LOGS:-}" ]; then rm -rf "$KEEP_LOGS" && mkdir -p "$KEEP_LOGS" && cp "$clusters/$1"/*.log "$KEEP_LOGS" || true; fi
     remove "$1"
 }
@@ -110,7 +112,7 @@ up() {
     local state=$clusters/$1 log
     if lives "$state/runner" && [ -e "$state/ready" ]; then echo "KUBECONFIG=$state/kubeconfig"; return; fi
     log=$(mktemp)
-    # Builds what is missing first, where it is seen.
+    # Builds missing programs first, with visible output.
     "$here/build.sh" all >/dev/null
     setsid "$here/cluster.sh" run "$1" >"$log" 2>&1 </dev/null &
     until [ -e "$state/ready" ]; do

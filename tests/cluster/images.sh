@@ -1,9 +1,9 @@
 #!/bin/bash
-# Images for a cluster without a registry: images.sh PROGRAMS-FOLDER TO-FOLDER
+# Builds images for a cluster without a registry: images.sh PROGRAMS-FOLDER TO-FOLDER
 #
-# Worker and operator from the Dockerfile as it is, by `make images`; only that its stage `build` is a folder of programs
-# that cargo built already, and its base one of this machine's own C library. Beside them the handler of the tests, and
-# what holds a pod's namespaces. Writes TO-FOLDER/*.tar.
+# `make images` builds worker and operator from the Dockerfile. In place of its stage `build` it uses the folder of
+# programs that cargo has built, and a base image with this machine's C library. The other images are the
+# handler of the tests and the pause container of pods. Writes TO-FOLDER/*.tar.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 programs=$1 to=$2
@@ -11,13 +11,13 @@ store=${XDG_CACHE_HOME:-$HOME/.cache}/rowlock/images
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$store" "$to"
-# A store of our own, beside that of this machine's users.
+# A separate store, not that of the machine's users.
 buildah="buildah --root $store --runroot $work/run"
 
 exec 9>"$store.lock"
 flock 9
 
-# Two clusters that come up together have the same ones, and the second takes what the first has made.
+# What the images are made from. Of two clusters that start together, the second uses the images of the first.
 made_from() {
     cd "$here/../.."
     sha256sum "$programs/rowlock-worker" "$programs/rowlock-operator" Dockerfile Makefile charts/rowlock/Chart.yaml \
@@ -32,16 +32,16 @@ if [ -e "$to/made-from" ] && [ "$sources"$'\n'"$(archives)" = "$(cat "$to/made-f
 fi
 rm -f "$to"/made-from "$to"/*.tar
 
-# Files that a program of this machine needs, and nobody else's.
+# The base image: only the files that a program from this machine needs.
 base() {
     local library
     mkdir -p "$work/base/etc/ssl/certs" "$work/base/tmp"
     chmod 1777 "$work/base/tmp"
     for library in $(ldd "$programs/rowlock-worker" "$programs/rowlock-operator" | grep -o '/[^ :]*so[^ :]*' | sort -u); do
-        # Where the program looks for it, whatever is a link to what here.
+        # At the path where the program looks, even if that is a link on this machine.
         install -D "$library" "$work/base$library"
     done
-    # Loaded by the C library itself, for names.
+    # The C library loads these itself to resolve names.
     for library in libnss_files.so.2 libnss_dns.so.2 libresolv.so.2; do
         library=$(ldconfig -p | awk -v name=$library '$1 == name && !found++ { print $NF }')
         [ -z "$library" ] || install -D "$library" "$work/base$library"
@@ -53,7 +53,8 @@ base() {
     one rowlock-base "$work/base" 'FROM scratch\nCOPY . /\n'
 }
 
-# What `python:3-slim` is to README.md's example: this machine's Python, with its library and what that links to.
+# In place of `python:3-slim` in README.md's example: this machine's Python with its library and all linked
+# libraries.
 python() {
     local program library home
     program=$(python3 -c 'import os, sys; print(os.path.realpath(sys.executable))')
@@ -67,7 +68,7 @@ python() {
     ldd "$program" "$library"/lib-dynload/*.so 2>/dev/null | grep -o '/[^ :]*so[^ :]*' | sort -u | while read -r needed; do
         [ -e "$work/python$needed" ] || install -D "$needed" "$work/python$needed"
     done
-    # Whoever it runs as, and whatever this user's umask is.
+    # Readable for every user, whatever this user's umask is.
     chmod -R go+rX "$work/python"
     one rowlock-python "$work/python" "FROM scratch\\nCOPY . /\\nENV PYTHONHOME=$home PATH=/usr/local/bin\\n"
 }
@@ -99,15 +100,15 @@ python
 
 save rowlock-worker test
 save rowlock-operator test
-# The next release.
+# As the next release of Rowlock, for tests of an upgrade.
 save rowlock-worker test localhost/rowlock-worker:next
-# What README.md has: the tag of the chart.
+# With the tag of the chart, which README.md uses.
 version=$(awk '$1 == "appVersion:" { print $2 }' "$here/../../charts/rowlock/Chart.yaml" | tr -d '"')
 save rowlock-worker test "localhost/rowlock-worker:$version"
 save rowlock-operator test "localhost/rowlock-operator:$version"
 save rowlock-python 1 docker.io/library/python:3-slim
 save rowlock-handler 1
-# The next release of the user's.
+# As the next release of the user's handler.
 save rowlock-handler 1 localhost/rowlock-handler:2
 save rowlock-pause 1
 $buildah rmi --prune >/dev/null 2>&1 || true

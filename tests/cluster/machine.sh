@@ -1,8 +1,9 @@
 #!/bin/bash
-# The init of a cluster: machine.sh NAME STATE-FOLDER, in network, mount and pid namespaces of its own.
+# The init of a cluster, run in separate network, mount and pid namespaces: machine.sh NAME STATE-FOLDER
 #
-# This network holds the control plane and names (10.89.0.1) and a bridge to the nodes (10.89.0.11, .12), each a
-# network of its own with pods in 10.244.NODE.0/24. What comes from outside is to listen here as well.
+# The control plane and DNS listen on 10.89.0.1 in this network. A bridge leads to the nodes (10.89.0.11,
+# .12), each in its own network namespace with pods in 10.244.NODE.0/24. Servers of tests that pods call
+# listen here too.
 set -euo pipefail
 name=$1 state=$2
 here=$(cd "$(dirname "$0")" && pwd)
@@ -11,7 +12,7 @@ export KUBECONFIG=$state/inside.kubeconfig
 . "$here/certificates.sh"
 
 hide_the_machine() {
-    # Volumes of pods are mounted by the kubelet and have to be seen by containerd.
+    # The kubelet mounts the volumes of pods, and containerd has to see the mounts.
     mount --make-rshared /
     for folder in /run /var/log /var/lib; do mount -t tmpfs tmpfs $folder; done
     mkdir -p /run/netns /run/lock
@@ -34,7 +35,7 @@ network() {
         ip -n node$node route add default via $lan
         ip -n node$node route add 10.244.$((3 - node)).0/24 via 10.89.0.1$((3 - node))
         ip route add 10.244.$node.0/24 via 10.89.0.1$node
-        # Not `ip netns exec`: that mounts a new /sys, without cgroups.
+        # Not `ip netns exec`, which mounts a new /sys without cgroups.
         nsenter --net=/run/netns/node$node sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
     done
 }
@@ -68,7 +69,8 @@ start() { # its log, the command
 until_it() { until "$@" >/dev/null 2>&1; do sleep 0.1; done; }
 
 control_plane() {
-    # No write is left out of audit.log: what a quiet minute writes, and which rules are used, is read there.
+    # audit.log has every write: tests read there how many writes an idle minute has, and which RBAC rules are
+    # used.
     echo '{"apiVersion":"audit.k8s.io/v1","kind":"Policy","omitStages":["RequestReceived"],"rules":[{"level":"Metadata"}]}' >audit.yaml
     mkdir -m 700 etcd
     start etcd etcd --data-dir etcd --unsafe-no-fsync --log-level warn
@@ -82,7 +84,7 @@ control_plane() {
     start scheduler kube-scheduler --kubeconfig=scheduler.kubeconfig --leader-elect=false
 }
 
-# Started again when it ends: a test stops it for a while.
+# Restarts the API server when it ends, because a test stops it for a while.
 apiserver() {
     start apiserver sh -c 'until [ -e ended ]; do while [ -e apiserver.off ]; do sleep 0.1; done; "$@" & echo $! >apiserver.pid; wait $!; done' sh \
         kube-apiserver --etcd-servers=http://127.0.0.1:2379 --advertise-address=$lan --secure-port=6443 \
@@ -95,7 +97,8 @@ apiserver() {
         --audit-log-path=audit.log --audit-policy-file=audit.yaml
 }
 
-# A process behind a Service without selector: names resolve in every pod, and no image is needed.
+# Runs CoreDNS as a process behind a Service without selector, so that DNS works in every pod and needs no
+# image.
 names() {
     printf 'cluster.local:5353 {\n  errors\n  kubernetes cluster.local {\n    kubeconfig inside.kubeconfig\n    ttl 5\n  }\n}\n' >Corefile
     start coredns coredns -conf Corefile
@@ -126,5 +129,5 @@ control_plane
 names
 until_it kubectl wait --for=condition=Ready node/node1 node/node2 --timeout=1s
 touch up
-# As an init: whatever ends below is reaped here.
+# As init, this script reaps every process that ends.
 while true; do wait -n || [ $? != 127 ] || sleep 1; done

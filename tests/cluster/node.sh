@@ -1,5 +1,6 @@
 #!/bin/bash
-# One node: node.sh NAME STATE-FOLDER NUMBER, in the network of its own that machine.sh made. Ends only with the cluster.
+# Runs one node in the network namespace that machine.sh made for it, until the cluster ends: node.sh NAME
+# STATE-FOLDER NUMBER
 set -euo pipefail
 name=$1 state=$2 number=$3
 node=node$number folder=$state/node$number socket=/run/node$number/containerd.sock
@@ -15,7 +16,7 @@ state = "/run/$node"
   path = "$folder/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "localhost/rowlock-pause:1"
-  # Without CAP_SYS_RESOURCE runc otherwise dies: "can't get final child's PID from pipe".
+  # Without this, runc fails where CAP_SYS_RESOURCE is missing: "can't get final child's PID from pipe".
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
@@ -40,7 +41,7 @@ cgroupDriver: cgroupfs
 cgroupRoot: /rowlock-$name-$node
 failSwapOn: false
 enforceNodeAllocatable: []
-# The images are here already; nobody could fetch one that was removed.
+# No image may be removed, since there is no registry to pull it from again.
 imageGCHighThresholdPercent: 100
 evictionHard: { memory.available: 50Mi }
 containerRuntimeEndpoint: unix://$socket
@@ -70,9 +71,10 @@ END
 
 containerd -c "$folder/containerd.toml" >"$state/containerd$number.log" 2>&1 &
 until ctr -a "$socket" version >/dev/null 2>&1; do sleep 0.05; done
-# It would wait longer and longer for a server that is not there yet.
+# A kubelet that starts before the API server would back off longer and longer.
 until [ -e "$state/serves" ]; do sleep 0.05; done
-# Both kubelets have this socket in one place, which no option changes: one that finds the other binding it at that moment ends.
+# Both kubelets bind this socket, whose path no option changes. Starting at the same moment, one of them would
+# fail.
 [ "$number" = 1 ] || until [ -S /var/lib/kubelet/device-plugins/kubelet.sock ]; do sleep 0.05; done
 kubelet --config="$folder/kubelet.yaml" --kubeconfig="$state/$node.kubeconfig" --hostname-override="$node" \
     --node-ip="10.89.0.1$number" --root-dir="$folder/kubelet" --cert-dir="$folder/pki" >"$state/kubelet$number.log" 2>&1 &

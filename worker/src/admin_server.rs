@@ -29,7 +29,7 @@ pub(crate) struct AdminState {
 }
 
 impl AdminState {
-    /// What is not there yet; empty means ready.
+    /// What readiness waits for; empty means ready.
     fn pending(&self) -> Vec<&'static str> {
         let mut pending = Vec::new();
         if self.draining.is_cancelled() {
@@ -47,7 +47,7 @@ impl AdminState {
                 pending.push("the database does not answer heartbeats");
             }
             Some(context) if context.allocation_stall.is_stalled() => {
-                pending.push("no slots are allocated: another session holds the lock for that, see the log");
+                pending.push("no slots are allocated: another session holds the lock; see the log");
             }
             Some(_) => (),
         }
@@ -65,7 +65,7 @@ pub(crate) async fn serve(
     state: Arc<AdminState>,
     stop: CancellationToken,
 ) -> Result<(), WorkerError> {
-    // Connections that are kept alive do not hold up the end: it is not a graceful shutdown, pages are short.
+    // Not a graceful shutdown: open connections must not delay it, and responses are short.
     tokio::select! {
         () = stop.cancelled() => Ok(()),
         never = rowlock_daemon::serve(listener, router(state)) => match never {},
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn not_joined_is_healthy_but_not_ready() {
+    async fn a_worker_that_has_not_joined_is_healthy_but_not_ready() {
         let state = Arc::new(AdminState {
             metrics: Arc::new(Metrics::new().unwrap()),
             readiness: Arc::new(ReadinessProbe::new(true)),

@@ -1,8 +1,8 @@
-//! Waiting between attempts: bounded, doubling, with jitter.
+//! Exponential back-off with jitter and an upper bound.
 
 use std::time::Duration;
 
-/// How long to wait before the next attempt at something that may heal by itself.
+/// How long to wait before the next try of an operation that may succeed later.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
     shortest: Duration,
@@ -15,14 +15,14 @@ impl Backoff {
         Self { shortest, longest, next: shortest }
     }
 
-    /// Between attempts to reach the database. Up to the fence's margin nothing is lost by asking again, so it is given time to come back.
+    /// Between tries to reach the database. The longest wait is shorter than the fence's margin.
     pub(crate) const DATABASE: Self = Self::new(Duration::from_millis(50), Duration::from_secs(2));
 
     pub(crate) fn reset(&mut self) {
         self.next = self.shortest;
     }
 
-    /// The next wait: half to all of the current step, so that instances do not come back in step.
+    /// The next wait: half to all of the current step, so that instances do not retry all at once.
     pub(crate) fn next_delay(&mut self) -> Duration {
         let step = self.next;
         self.next = step.saturating_mul(2).min(self.longest);
@@ -30,7 +30,7 @@ impl Backoff {
     }
 }
 
-/// A few milliseconds with jitter, for claims that met others at the same rows.
+/// A few milliseconds with jitter, for a claim that found its rows locked by other claims.
 pub(crate) fn contention_delay() -> Duration {
     const LEAST_MILLIS: u64 = 2;
     const MOST_MILLIS: u64 = 20;
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn doubles_up_to_its_bound_and_starts_anew() {
+    fn the_wait_doubles_up_to_its_bound_and_restarts_after_a_reset() {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         for bound in [50, 100, 200, 400, 800, 1000, 1000] {
             let step = backoff.next_delay().as_millis();

@@ -1,13 +1,13 @@
-//! How an instance ends, and why one never starts.
+//! How a worker ends, and why it does not start.
 
 use std::net::SocketAddr;
 
-/// How a worker ended without failing.
+/// Why a worker ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitReason {
-    /// Asked to stop: what ran was finished or handed back.
+    /// It was asked to stop. Running tasks were finished or handed back.
     Drained,
-    /// Lost its leases for good. A new process, with a new identity, may start over.
+    /// It lost its leases for good, for this reason. A new worker, which is a new instance, may carry on.
     Fenced(&'static str),
 }
 
@@ -15,17 +15,21 @@ pub enum ExitReason {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
+    /// The database refused something that a retry would not change.
     #[error(transparent)]
     Queue(#[from] rowlock_queue::Error),
+    /// The address for `/healthz`, `/readyz` and `/metrics` cannot be used.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, std::io::Error),
+    /// A part of the worker panicked or returned too early.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
+    /// The metrics cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
 
-/// What is wrong with the configuration and what to change, in one line.
+/// One line that says what is wrong with the configuration and what to change.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub(crate) String);

@@ -1,13 +1,37 @@
-//! Claims tasks, calls the handler, settles the outcome.
+//! The Rowlock worker: claims tasks of one queue, calls a handler and settles the outcome.
 //!
-//! In reading order: what a user of the crate calls, how a handler is called, how a task is claimed and settled, and what keeps
-//! the instance alive.
+//! The program `rowlock-worker` sends tasks to an HTTP handler. As a library, the worker runs Rust functions
+//! in your own process:
+//!
+//! ```no_run
+//! use rowlock_worker::{Connect, Fail, Shutdown, Task, Worker};
+//!
+//! async fn send_email(task: Task) -> Result<(), Fail> {
+//!     let address: String = task.parse()?;
+//!     println!("attempt {} to write to {address}", task.attempt);
+//!     Ok(())
+//! }
+//!
+//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
+//! let connect = Connect::new("postgres://localhost/shop", "my-program", 2);
+//! let worker = Worker::builder(connect, "emails").handler("email.send", send_email).build()?;
+//! worker.run(Shutdown::new()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/in_process.rs` is a complete program that also stops on signals.
+//!
+//! Modules in reading order: what a user of the crate calls; how a handler is called; how a task is claimed
+//! and settled; what keeps the instance alive.
+
+#![warn(missing_docs)]
 
 mod args;
-mod config_file;
 mod error;
 mod logging;
 mod process;
+mod settings;
 mod shutdown;
 mod worker;
 

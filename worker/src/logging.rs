@@ -1,18 +1,22 @@
-//! Logs on standard error, as lines for people or for machines.
+//! Logs on standard error, as text for people or JSON for programs.
 
 use std::fmt;
 use std::io::IsTerminal;
 use std::str::FromStr;
 
 use rowlock_daemon::LogLines;
+use serde::Deserialize;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
-/// How a log line looks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LogFormat {
+    /// One JSON object per line.
     #[default]
     Json,
+    /// Text for people.
     Text,
 }
 
@@ -37,10 +41,12 @@ impl fmt::Display for LogFormat {
     }
 }
 
-/// sqlx warns of each broken connection and slow acquire; what follows from those we log and count ourselves.
+/// sqlx warns of every broken connection and slow acquire. The worker logs and counts their consequences
+/// itself.
 const DEFAULT_FILTER: &str = "info,sqlx=error,sqlx_core=error";
 
-/// Installs the subscriber; `RUST_LOG` chooses what is logged, `info` without it.
+/// Installs a `tracing` subscriber that writes to standard error. `RUST_LOG` sets the level; `info` is the
+/// default.
 pub fn install(format: LogFormat) {
     let chosen = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok());
     let filter: Targets = chosen.or_else(|| DEFAULT_FILTER.parse().ok()).unwrap_or_default();
@@ -50,6 +56,6 @@ pub fn install(format: LogFormat) {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines.boxed(),
     };
-    // Fails only when somebody else installed one first, and then theirs is the one to use.
+    // Fails only if the program has already installed a subscriber, which is then the one to use.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

@@ -1,4 +1,4 @@
-//! The worker process: parses and runs.
+//! The program `rowlock-worker`.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
     match Args::of_process() {
         Ok(config) => run_process(config).await,
         Err(error) => {
-            // Where nobody hears it the exit code says it.
+            // If standard error is closed, the exit code still tells.
             let _ = writeln!(std::io::stderr(), "rowlock-worker: {error}");
             ExitCode::from(MISCONFIGURED)
         }

@@ -1,4 +1,4 @@
-//! What an instance counts, in Prometheus' units and with labels of bounded variety.
+//! Prometheus metrics of an instance. Every label has a bounded number of values.
 
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
@@ -10,9 +10,9 @@ use prometheus::{
 use rowlock_queue::{MaintenanceReport, PartitionStats};
 use tokio::time::Instant;
 
-/// From a cache lookup to the longest sensible attempt.
+/// Buckets from a cache lookup to the longest sensible attempt.
 const TASK_SECONDS: &[f64] = &[0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
-/// From loopback to the statement timeout.
+/// Buckets from a claim over loopback to the statement timeout.
 const CLAIM_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0];
 const BATCH_SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
 
@@ -34,7 +34,8 @@ pub(crate) struct Metrics {
     partitions: Partitions,
 }
 
-/// For how long there are partitions, as last seen and counted on from then. Nothing is said until something is known.
+/// Ages of partitions as last read, adjusted by the time since. The gauges are absent until the first
+/// reading.
 struct Partitions {
     left: Gauge,
     oldest: Gauge,
@@ -53,7 +54,7 @@ impl Partitions {
         self.registered.call_once(|| {
             for gauge in [&self.left, &self.oldest] {
                 if let Err(error) = registry.register(Box::new(gauge.clone())) {
-                    tracing::error!(%error, "a metric is missing");
+                    tracing::error!(%error, "cannot register a metric of partitions");
                 }
             }
         });
@@ -68,37 +69,46 @@ impl Metrics {
         };
         let metrics = Self {
             registry: Registry::new(),
-            settled: IntCounterVec::new(opts("tasks_settled_total", "Outcomes written"), &["outcome"])?,
+            settled: IntCounterVec::new(
+                opts("tasks_settled_total", "Tasks settled, by outcome"),
+                &["outcome"],
+            )?,
             task_seconds: HistogramVec::new(
-                times("task_duration_seconds", "Time of one attempt in the handler", TASK_SECONDS),
+                times("task_duration_seconds", "Time that the handler took for one attempt", TASK_SECONDS),
                 &["outcome"],
             )?,
             claim_seconds: Histogram::with_opts(times(
                 "claim_duration_seconds",
-                "Time of one claim",
+                "Time that the database took for one claim",
                 CLAIM_SECONDS,
             ))?,
             claimed: IntCounter::with_opts(opts("tasks_claimed_total", "Tasks claimed"))?,
-            batch: Histogram::with_opts(times("settle_batch_size", "Outcomes per settle", BATCH_SIZES))?,
-            running: IntGauge::with_opts(opts("running_tasks", "Tasks in progress"))?,
-            allocated: IntGauge::with_opts(opts(
-                "allocated_slots",
-                "Slots that the queue allocates to this instance",
-            ))?,
-            capacity: IntGauge::with_opts(opts("capacity_slots", "Slots of this instance"))?,
+            batch: Histogram::with_opts(times("settle_batch_size", "Outcomes per settlement", BATCH_SIZES))?,
+            running: IntGauge::with_opts(opts("running_tasks", "Tasks that run now"))?,
+            allocated: IntGauge::with_opts(opts("allocated_slots", "Slots that this instance may use now"))?,
+            capacity: IntGauge::with_opts(opts("capacity_slots", "Slots that this instance has"))?,
             heartbeats_failed: IntCounter::with_opts(opts(
                 "heartbeats_failed_total",
-                "Heartbeats without an answer",
+                "Heartbeats that failed",
             ))?,
-            lease_lost: IntCounter::with_opts(opts("lease_lost_total", "Outcomes that came too late"))?,
-            errors: IntCounterVec::new(opts("errors_total", "Failures, by kind"), &["kind"])?,
+            lease_lost: IntCounter::with_opts(opts(
+                "lease_lost_total",
+                "Outcomes discarded because the lease was lost",
+            ))?,
+            errors: IntCounterVec::new(
+                opts("errors_total", "Errors of the database and the handler, by kind"),
+                &["kind"],
+            )?,
             maintenance: IntCounterVec::new(
-                opts("maintenance_operations_total", "Maintenance operations, by operation"),
+                opts(
+                    "maintenance_operations_total",
+                    "Tasks and partitions that maintenance processed, by operation",
+                ),
                 &["operation"],
             )?,
             locks_held: IntGauge::with_opts(opts(
                 "locks_held",
-                "Locks of Rowlock that another session has held for over 30 s",
+                "Rowlock locks that another session has held for over 30 s",
             ))?,
             partitions: Partitions {
                 left: Gauge::with_opts(opts(
@@ -114,7 +124,7 @@ impl Metrics {
             },
         };
         metrics.register()?;
-        // Present from the start, so that a rate over them sees the first event.
+        // Present from the start, so that a rate includes the first event.
         for outcome in ["complete", "retry", "dead", "snooze", "release", "cancel"] {
             metrics.settled.with_label_values(&[outcome]);
         }
@@ -137,7 +147,7 @@ impl Metrics {
         self.registry.register(Box::new(self.locks_held.clone()))
     }
 
-    /// The text format, with the gauges as they are now.
+    /// The metrics in Prometheus' text format.
     pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
         self.partitions.update(&self.registry);
         TextEncoder::new().encode_to_string(&self.registry.gather())
@@ -219,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_carries_our_prefix_and_the_outcomes_are_there_from_the_start() {
+    fn every_name_has_the_prefix_and_outcomes_are_present_from_the_start() {
         let text = Metrics::new().unwrap().render().unwrap();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             assert!(line.starts_with("rowlock_worker_"), "{line}");
@@ -233,9 +243,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_left_in_partitions_is_a_metric_once_known_and_falls_while_it_is_not_read() {
+    async fn the_time_left_in_partitions_appears_when_first_read_and_falls_until_read_again() {
         let metrics = Metrics::new().unwrap();
-        // Before, an instance that had not yet had the turn said 0, and one that lost it stood still.
+        // Not 0 before the first reading: that would raise an alarm.
         assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), None);
         let partitions = Some(PartitionStats { left_seconds: 1000.0, oldest_seconds: 10.0 });
         metrics.record_maintenance(&MaintenanceReport { partitions, ..MaintenanceReport::default() });

@@ -1,13 +1,14 @@
-//! A whole worker process, for `rowlock-worker` and `rowlock worker` alike.
+//! Runs a worker process, for `rowlock-worker` and `rowlock worker`.
 
 use std::process::ExitCode;
 
 use crate::{Config, ExitReason, Shutdown, Worker, install_logging};
 
-/// The leases are lost for good: a supervisor starts a fresh process.
+/// The instance has lost its leases for good. A supervisor has to start a new process.
 const FENCED: u8 = 3;
 
-/// Installs the logging and works until a signal. The exit code is 0 after a drain, 3 after a fence, 1 after a failure.
+/// Installs logging and runs the worker until a signal stops it. The exit code is 0 after a drain, 3 after a
+/// fence and 1 after a failure.
 pub async fn run_process(config: Config) -> ExitCode {
     install_logging(config.log_format);
     rowlock_daemon::raise_open_files();

@@ -1,9 +1,10 @@
-//! How a worker is asked to end.
+//! How a worker is asked to stop.
 
 use rowlock_daemon::Signals;
 use tokio_util::sync::CancellationToken;
 
-/// First politely, then at once. Clones speak for the same worker.
+/// Stops a worker: [`drain`](Self::drain) lets running tasks finish, [`abort`](Self::abort) does not. Clones
+/// stop the same worker.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     drain: CancellationToken,
@@ -11,17 +12,18 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
+    /// A handle to pass to [`Worker::run`](crate::Worker::run).
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Claim nothing more, finish what runs within the grace, hand back the rest.
+    /// Stops claiming, lets running tasks finish within the drain grace, then hands back the rest.
     pub fn drain(&self) {
         self.drain.cancel();
     }
 
-    /// Stop the attempts now and hand them back, still without using up an attempt.
+    /// Stops running tasks now and hands them back. They use up no attempt.
     pub fn abort(&self) {
         self.drain.cancel();
         self.abort.cancel();
@@ -35,8 +37,8 @@ impl Shutdown {
         &self.abort
     }
 
-    /// The first of [`Signals`] drains, the second aborts. Returns only an error, that of a system that lets
-    /// no handler be installed; meant for a `select!`.
+    /// Drains at the first of [`Signals`] and aborts at the second. Returns only when signal handlers cannot
+    /// be installed, with the error; meant for a `select!` beside [`Worker::run`](crate::Worker::run).
     pub async fn on_signals(&self) -> std::io::Error {
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
@@ -45,10 +47,10 @@ impl Shutdown {
         loop {
             let signal = signals.next().await;
             if self.drain.is_cancelled() {
-                tracing::warn!(signal, "a second signal: stopping what runs and handing it back");
+                tracing::warn!(signal, "second signal: stopping running tasks and handing them back");
                 self.abort();
             } else {
-                tracing::info!(signal, "draining: nothing more is claimed, what runs may finish");
+                tracing::info!(signal, "draining: no new tasks are claimed, running tasks may finish");
                 self.drain();
             }
         }

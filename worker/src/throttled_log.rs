@@ -1,4 +1,5 @@
-//! What is logged of the database when it does not answer: once that it begins, now and then that it goes on, and once that it is over.
+//! Log lines about a database outage and other repeated events: one at the start, one every 30 s, one at the
+//! end.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,16 +7,16 @@ use std::time::Duration;
 use rowlock_queue::Error;
 use tokio::time::Instant;
 
-/// Often enough for somebody who looks, and no flood where hundreds of instances lose one database.
+/// Often enough for somebody who reads the log, and no flood where hundreds of instances lose one database.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// All verbs of an instance together.
+/// The failures of all operations of an instance.
 #[derive(Debug, Default)]
 pub(crate) struct OutageLog(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The verbs that failed and have not been answered since.
+    /// The operations that failed and have not succeeded since.
     failing: Vec<&'static str>,
     since: Option<Instant>,
     logged: Option<Instant>,
@@ -23,27 +24,27 @@ struct State {
 }
 
 impl OutageLog {
-    /// A verb failed, and will be tried again.
+    /// An operation failed and will be retried.
     pub(crate) fn failed(&self, operation: &'static str, error: &Error) {
         match self.record_failure(operation) {
             Some(1) => {
-                tracing::warn!(%error, operation, "the database did not answer as it should; trying again");
+                tracing::warn!(%error, operation, "the database operation failed; retrying");
             }
             Some(failures) => {
-                tracing::warn!(%error, operation, failures, "the database still does not answer as it should");
+                tracing::warn!(%error, operation, failures, "database operations still fail; retrying");
             }
-            None => tracing::debug!(%error, operation, "the database did not answer"),
+            None => tracing::debug!(%error, operation, "the database operation failed"),
         }
     }
 
-    /// A verb was answered.
+    /// An operation succeeded.
     pub(crate) fn answered(&self, operation: &'static str) {
         if let Some((failures, after)) = self.record_answer(operation) {
-            tracing::info!(failures, ?after, "the database answers again");
+            tracing::info!(failures, ?after, "database operations succeed again");
         }
     }
 
-    /// How many failures there were, if it is time to say so.
+    /// How many failures there were, if it is time to log them.
     fn record_failure(&self, operation: &'static str) -> Option<u64> {
         let now = Instant::now();
         let mut state = self.state();
@@ -59,7 +60,7 @@ impl OutageLog {
         })
     }
 
-    /// How many failures there were, and for how long, if it is over with this answer.
+    /// How many failures there were, and for how long, if this success ends the outage.
     fn record_answer(&self, operation: &'static str) -> Option<(u64, Duration)> {
         let mut state = self.state();
         let since = state.since?;
@@ -72,7 +73,7 @@ impl OutageLog {
     }
 }
 
-/// Says the same thing again only after a while, with how often it was not logged.
+/// Limits how often one event is logged, and counts the events between two log lines.
 #[derive(Debug, Default)]
 pub(crate) struct LogThrottle(Mutex<(Option<Instant>, u64)>);
 
@@ -81,7 +82,8 @@ impl LogThrottle {
         Self(Mutex::new((None, 0)))
     }
 
-    /// Happened so often. Answers with how often since it was logged last, if it is time to say it.
+    /// Records `times` events. Returns how many there were since the last log line, if it is time for
+    /// another.
     pub(crate) fn record(&self, times: u64) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (logged, suppressed) = &mut *state;
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_is_said_when_it_begins_now_and_then_and_when_it_is_over() {
+    async fn an_outage_is_logged_when_it_begins_every_30_seconds_and_when_it_ends() {
         let outage = OutageLog::default();
         let mut logged = Vec::new();
         for _ in 0..65 {
@@ -108,7 +110,7 @@ mod tests {
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert_eq!(logged, [1, 61, 121]);
-        assert_eq!(outage.record_answer("heartbeat"), None, "claims have not been answered");
+        assert_eq!(outage.record_answer("heartbeat"), None, "claims still fail");
         assert_eq!(outage.record_answer("settle"), None, "never failed");
         assert_eq!(outage.record_answer("claim"), Some((130, Duration::from_secs(65))));
         assert_eq!(outage.record_answer("claim"), None, "logged already");
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_happens_often_is_said_seldom_and_counted() {
+    async fn a_frequent_event_is_logged_every_30_seconds_with_its_count() {
         let throttle = LogThrottle::default();
         assert_eq!(throttle.record(0), None);
         assert_eq!(throttle.record(3), Some(3));

@@ -1,4 +1,4 @@
-//! The library's front: build a worker, run it.
+//! Builds a worker.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Uri;
 use rowlock_queue::Connect;
 
-use crate::args::{Config, SLOTS_MAX, default_name, parse_handler_url};
+use crate::args::{Config, DEFAULT_DRAIN_GRACE, DEFAULT_SLOTS, MAX_SLOTS, default_name, parse_handler_url};
 use crate::error::ConfigError;
 use crate::handler::Handler;
 use crate::handler::http::HttpHandler;
@@ -16,16 +16,13 @@ use crate::handler::in_process::InProcess;
 use crate::handler::task::{Done, Fail, Task};
 use crate::instance::url_file::ConnectFiles;
 
-const SLOTS: u32 = 10;
-const DRAIN_GRACE: Duration = Duration::from_secs(25);
-
-/// All connections of an instance: one for the heartbeat and NOTIFY, one for all else.
+/// Connections of an instance: one for heartbeats and NOTIFY, one for all other statements.
 const CONNECTIONS: u32 = 2;
 
-/// One instance of a queue's workers.
+/// A worker of one queue, which [`Worker::run`] runs. While it runs, the database knows it as an instance.
 pub struct Worker {
     pub(crate) connect: Connect,
-    /// What is written there later is followed.
+    /// The files that `connect` came from. The worker follows their changes.
     pub(crate) files: ConnectFiles,
     pub(crate) queue: Arc<str>,
     pub(crate) name: String,
@@ -33,10 +30,10 @@ pub struct Worker {
     pub(crate) handler: Handler,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) drain_grace: Duration,
-    pub(crate) notify: bool,
+    pub(crate) poll_only: bool,
 }
 
-/// Collects what a [`Worker`] needs.
+/// Builds a [`Worker`].
 pub struct Builder {
     connect: Connect,
     queue: String,
@@ -46,27 +43,31 @@ pub struct Builder {
     http: Option<Uri>,
     listen: Option<SocketAddr>,
     drain_grace: Duration,
-    notify: bool,
+    poll_only: bool,
 }
 
 impl Worker {
-    /// A worker for `queue`. Of `connect.max_connections` heartbeat and NOTIFY take one, if there are two; with less the queue is polled.
+    /// Starts to build a worker for `queue`.
+    ///
+    /// With `connect.max_connections` of 2 or more, one connection is for heartbeats and NOTIFY. With 1,
+    /// heartbeats share the only connection, and the worker polls.
     #[must_use]
     pub fn builder(connect: Connect, queue: &str) -> Builder {
         Builder {
             connect,
             queue: queue.to_owned(),
             name: default_name(),
-            slots: SLOTS,
+            slots: DEFAULT_SLOTS,
             in_process: InProcess::default(),
             http: None,
             listen: None,
-            drain_grace: DRAIN_GRACE,
-            notify: true,
+            drain_grace: DEFAULT_DRAIN_GRACE,
+            poll_only: false,
         }
     }
 
-    /// What the binary runs: an HTTP handler and the pages for probes and Prometheus.
+    /// The worker of the program `rowlock-worker`: with an HTTP handler, and a port for probes and
+    /// Prometheus.
     #[must_use]
     pub fn from_config(config: Config) -> Self {
         let Config {
@@ -81,7 +82,7 @@ impl Worker {
             listen,
             drain_grace,
             log_format: _,
-            notify,
+            poll_only,
         } = config;
         let connect = Connect {
             ca_pem: database_ca,
@@ -96,15 +97,16 @@ impl Worker {
             handler: Handler::Http(Box::new(HttpHandler::new(handler_url, slots))),
             listen: Some(listen),
             drain_grace,
-            notify,
+            poll_only,
         }
     }
 }
 
 impl Builder {
-    /// The function that does tasks of type `task_type`.
+    /// Runs tasks of type `task_type` with `function`, in this process.
     ///
-    /// A panic in it is a failed attempt. It is dropped at an await when its time is over.
+    /// A panic fails the attempt. The future is dropped when the attempt times out, is cancelled or loses its
+    /// lease.
     #[must_use]
     pub fn handler<F, R, D>(mut self, task_type: &str, function: F) -> Self
     where
@@ -116,61 +118,66 @@ impl Builder {
         self
     }
 
-    /// A handler behind HTTP, in place of functions.
+    /// Sends tasks to an HTTP handler, in place of functions. Fails when `url` is not a plain `http://` URL.
     pub fn http_handler(mut self, url: &str) -> Result<Self, ConfigError> {
         self.http = Some(parse_handler_url(url)?);
         Ok(self)
     }
 
-    /// How many slots, which is how many tasks run at a time: 1 to 10,000, 10 by default.
+    /// How many tasks run at a time: 1 to 10,000, by default 10.
     #[must_use]
     pub fn slots(mut self, slots: u32) -> Self {
         self.slots = slots;
         self
     }
 
-    /// The instance's name in the database and in logs.
+    /// Name of the instance in the database and in logs, by default the host's name and the process id.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
         name.clone_into(&mut self.name);
         self
     }
 
-    /// Serves `/healthz`, `/readyz` and `/metrics` there.
+    /// Serves `/healthz`, `/readyz` and `/metrics` on this address. By default they are not served.
     #[must_use]
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
         self
     }
 
-    /// How long running tasks may take to finish once the worker is asked to stop; 25 s by default.
+    /// How long running tasks may take to finish once the worker is asked to stop, by default 25 s.
     #[must_use]
     pub fn drain_grace(mut self, grace: Duration) -> Self {
         self.drain_grace = grace;
         self
     }
 
-    /// Whether to listen for NOTIFY; without it the queue is polled.
+    /// Whether the worker only polls for tasks, once a second, and does not listen for NOTIFY. By default it
+    /// listens.
     #[must_use]
-    pub fn notify(mut self, notify: bool) -> Self {
-        self.notify = notify;
+    pub fn poll_only(mut self, poll_only: bool) -> Self {
+        self.poll_only = poll_only;
         self
     }
 
-    /// Fails when there is no handler, both forms of it, or a number of slots that no queue takes.
+    /// Fails without a handler, with both an HTTP handler and functions, or with a wrong number of slots.
     pub fn build(self) -> Result<Worker, ConfigError> {
-        let Self { connect, queue, name, slots, in_process, http, listen, drain_grace, notify } = self;
-        if !(1..=SLOTS_MAX).contains(&slots) {
-            return Err(ConfigError(format!("slots({slots}): choose 1 to {SLOTS_MAX}")));
+        let Self { connect, queue, name, slots, in_process, http, listen, drain_grace, poll_only } = self;
+        if !(1..=MAX_SLOTS).contains(&slots) {
+            return Err(ConfigError(format!("slots({slots}): choose 1 to {MAX_SLOTS}")));
         }
-        // NOTIFY arrives on the heartbeat's own connection or not at all: then the queue is polled.
-        let notify = notify && 2 <= connect.max_connections;
+        // NOTIFY arrives only on the heartbeat's separate connection.
+        let poll_only = poll_only || connect.max_connections < 2;
         let handler = match (http, in_process.is_empty()) {
             (Some(url), true) => Handler::Http(Box::new(HttpHandler::new(url, slots))),
             (None, false) => Handler::InProcess(in_process),
-            (None, true) => return Err(ConfigError("a worker needs a handler".to_owned())),
+            (None, true) => {
+                return Err(ConfigError(
+                    "a worker needs a handler: call handler() or http_handler()".to_owned(),
+                ));
+            }
             (Some(_), false) => {
-                return Err(ConfigError("a worker has an HTTP handler or functions, not both".to_owned()));
+                return Err(ConfigError("call handler() or http_handler() on a worker, not both".to_owned()));
             }
         };
         Ok(Worker {
@@ -182,13 +189,13 @@ impl Builder {
             handler,
             listen,
             drain_grace,
-            notify,
+            poll_only,
         })
     }
 }
 
 impl std::fmt::Debug for Worker {
-    /// Without the connection: its URL carries a password.
+    /// Leaves out the connection, whose URL contains a password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Worker").field("queue", &self.queue).field("name", &self.name).finish_non_exhaustive()
     }
@@ -213,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_slots_that_no_queue_takes_is_refused_at_once() {
+    fn a_number_of_slots_that_the_database_refuses_is_refused_by_build() {
         for slots in [0, 10_001] {
             let error = builder(2).slots(slots).build().unwrap_err();
             assert!(error.to_string().contains("choose 1 to 10000"), "{error}");
@@ -222,8 +229,9 @@ mod tests {
     }
 
     #[test]
-    fn listening_takes_no_connection_that_was_not_allowed() {
-        assert!(!builder(1).build().unwrap().notify);
-        assert!(builder(2).build().unwrap().notify);
+    fn a_worker_with_one_connection_only_polls() {
+        assert!(builder(1).build().unwrap().poll_only);
+        assert!(!builder(2).build().unwrap().poll_only);
+        assert!(builder(2).poll_only(true).build().unwrap().poll_only);
     }
 }

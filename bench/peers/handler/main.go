@@ -1,4 +1,4 @@
-// The handler that instances and wrk are measured with: net/http, some work per request, and counters to read.
+// The handler of the HTTP benchmarks: net/http, some work per request, and counters.
 package main
 
 import (
@@ -35,7 +35,7 @@ func main() {
 	http.HandleFunc("GET /counts", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "%d %d\n", served.Load(), running.Load())
 	})
-	// The address is the first line of output: the caller reads it, then connects.
+	// The benchmark reads the address from the first line of output.
 	fmt.Println(listener.Addr())
 	log.Fatal(http.Serve(listener, nil))
 }
@@ -45,7 +45,7 @@ func do(work string, length time.Duration) {
 		time.Sleep(length)
 		return
 	}
-	// Wall time: on busy cores it is less work than promised, for instance and wrk alike.
+	// By the clock: on busy cores this is less work, for instances and wrk alike.
 	for started := time.Now(); time.Since(started) < length; {
 	}
 }

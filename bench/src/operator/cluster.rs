@@ -1,4 +1,4 @@
-//! etcd, kube-apiserver and kubectl, on loopback, without root; nothing else of a cluster.
+//! etcd, kube-apiserver and kubectl on loopback, without root and without the rest of a cluster.
 
 use std::fs;
 use std::net::TcpListener;
@@ -14,20 +14,20 @@ use tokio::time::{Instant, sleep};
 
 use crate::tools::root;
 
-/// A loaded machine with two slow cores takes a tenth of it.
+/// Ten times what a loaded machine with two slow cores needs.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How often a starting server is asked.
+/// How often a starting server is polled.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Every write that was answered is a line of `audit.log`.
+/// Makes the API server write a line to `audit.log` for every completed write.
 const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
                      - { level: Metadata, verbs: [create, update, patch, delete] }\n- { level: None }\n";
 
-/// The administrator's, of a server that only this machine reaches and that ends with us.
+/// The administrator's token. Only this machine can reach the server, which ends with this program.
 const TOKEN: &str = "rowlock-bench";
 
-/// Ends with this value.
+/// A running API server. Dropping it stops the server.
 pub(crate) struct Cluster {
     pub(crate) folder: TempDir,
     kubectl: PathBuf,
@@ -59,7 +59,7 @@ impl Cluster {
         self.folder.path().join(name)
     }
 
-    /// What kubectl prints, with that on its standard input.
+    /// Runs kubectl with `input` on its standard input and returns its output.
     pub(crate) async fn kubectl(&self, args: &[&str], input: &str) -> Result<String> {
         let mut child =
             self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
@@ -71,14 +71,14 @@ impl Cluster {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    /// kubectl with those arguments; ends when dropped.
+    /// A kubectl command whose process ends when it is dropped.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.kubectl);
         command.arg("--kubeconfig").arg(self.file("kubeconfig")).args(args).kill_on_drop(true);
         command
     }
 
-    /// Writes to that namespace so far, but for the Lease.
+    /// Number of writes to a namespace so far, without those of the Lease.
     pub(crate) fn writes(&self, namespace: &str) -> Result<usize> {
         let log = fs::read_to_string(self.file("audit.log"))?;
         let ours = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
@@ -89,7 +89,7 @@ impl Cluster {
     }
 }
 
-/// Builds what is missing, and says so while it does.
+/// Builds missing programs and shows the progress.
 async fn programs() -> Result<[PathBuf; 3]> {
     let mut build = Command::new(root().join("tests/cluster/build.sh"));
     build.args(["etcd", "kube-apiserver", "kubectl"]).stderr(Stdio::inherit());
@@ -162,7 +162,7 @@ fn secrets(folder: &Path, port: u16) -> Result<()> {
 }
 
 fn free_ports() -> Result<[u16; 3]> {
-    // All are held before the first is given back, so that they differ.
+    // All ports are bound before the first is released, so that they differ.
     let held = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)));
     let mut ports = [0; 3];
     for (port, listener) in ports.iter_mut().zip(held) {

@@ -1,5 +1,5 @@
-//! The operator with a hundred task queues, against a real API server and a real Postgres: how soon it asks for pods, and what it
-//! costs while nothing happens. Nobody runs pods: what counts is when the Deployment says how many there shall be.
+//! The operator with a hundred TaskQueues, a real API server and a real Postgres: how soon it scales up, and
+//! what it costs while idle. There are no pods; a Deployment's `spec.replicas` counts.
 
 mod cluster;
 mod process;
@@ -15,17 +15,17 @@ use crate::samples::{median, percentile};
 use crate::table::{Row, Table};
 use testbed::Testbed;
 
-/// Goals of the design.
+/// The goals.
 const GOAL_HUNDRED_PODS_SECONDS: f64 = 2.0;
 const GOAL_WAKE_SECONDS: f64 = 1.0;
 const GOAL_MIB: f64 = 25.0;
 const GOAL_CORES: f64 = 0.05;
 const GOAL_STATEMENTS_PER_TICK: f64 = 1.0;
 
-/// How often the operator looks.
+/// How often the operator polls the database.
 const TICK: Duration = Duration::from_secs(2);
 
-/// What the start brings, such as tables, Deployments and statuses, is over by then.
+/// By then the operator has migrated the schema and written all Deployments and statuses.
 const SETTLE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn run(args: OperatorArgs) -> Result<()> {
@@ -46,7 +46,7 @@ pub(crate) async fn run(args: OperatorArgs) -> Result<()> {
     table.print()
 }
 
-/// What it costs while nothing changes.
+/// The cost of the idle operator.
 async fn measure_idle(testbed: &Testbed, args: &OperatorArgs) -> Result<Vec<Row>> {
     let window = Duration::from_secs(args.window);
     let (cpu, counted) = (testbed.operator.cpu()?, testbed.counts().await?);
@@ -73,7 +73,7 @@ async fn measure_idle(testbed: &Testbed, args: &OperatorArgs) -> Result<Vec<Row>
     Ok(rows)
 }
 
-/// From the commit of a backlog to a hundred pods asked for.
+/// From the commit of a backlog to `spec.replicas: 100`.
 async fn measure_hundred_pods(testbed: &mut Testbed, repeats: u32) -> Result<Vec<Row>> {
     let mut took = Vec::new();
     for _ in 0..repeats {
@@ -96,7 +96,7 @@ async fn measure_hundred_pods(testbed: &mut Testbed, repeats: u32) -> Result<Vec
     ])
 }
 
-/// From the commit of one task to the pod asked for.
+/// From the commit of one task to `spec.replicas: 1`.
 async fn measure_wake_up(testbed: &mut Testbed, repeats: u32) -> Result<Vec<Row>> {
     let mut took = Vec::new();
     for _ in 0..repeats * 2 {

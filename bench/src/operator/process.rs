@@ -1,4 +1,4 @@
-//! The operator's program as the image runs it.
+//! The operator as a process, run as in its image.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::process::{Child, Command};
 
-/// What a tick of /proc is on every Linux we build for.
+/// Clock ticks per second in /proc, on every Linux that we support.
 const TICKS_PER_SECOND: u64 = 100;
 
 pub(crate) struct OperatorProcess {
@@ -15,7 +15,7 @@ pub(crate) struct OperatorProcess {
 }
 
 impl OperatorProcess {
-    /// For that namespace; ends when dropped.
+    /// Starts the operator for a namespace. Dropping it stops the process.
     pub(crate) fn start(kubeconfig: &Path, namespace: &str, log: &Path) -> Result<Self> {
         let log = std::fs::File::create(log)?;
         let process = Command::new(program()?)
@@ -40,15 +40,15 @@ impl OperatorProcess {
         self.memory("VmRSS:")
     }
 
-    /// The most it ever was.
+    /// The highest resident memory since the start.
     pub(crate) fn peak_mib(&self) -> Result<f64> {
         self.memory("VmHWM:")
     }
 
-    /// What it has used of processors.
+    /// The processor time used since the start.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         let text = self.read("stat")?;
-        // Behind its name, which is in brackets and may hold anything.
+        // Counted after the name in parentheses, which may contain anything.
         let fields: Vec<&str> = text.rsplit_once(')').context("no name")?.1.split_whitespace().collect();
         let ticks = fields.get(11..13).context("no times")?.iter().map(|field| field.parse::<u64>());
         let ticks = ticks.sum::<Result<u64, _>>()?;
@@ -69,7 +69,7 @@ impl OperatorProcess {
     }
 }
 
-/// Beside this program: the Makefile builds both.
+/// The operator's executable, in the folder of this program: the Makefile builds both.
 fn program() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let program = here.parent().context("this program has no folder")?.join("rowlock-operator");

@@ -1,4 +1,4 @@
-//! The servers, the task queues and the operator; and one queue that goes up and down.
+//! The servers, the TaskQueues and the operator, and one queue that is scaled up and down.
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -20,18 +20,19 @@ use super::process::OperatorProcess;
 const NAMESPACE: &str = "bench";
 const DATABASE: &str = "bench";
 
-/// So many Secrets lead to the database, as where teams share a namespace.
+/// Number of Secrets with the database's URL, as where several teams share a namespace.
 const SECRETS: usize = 10;
 
-/// Enough for a hundred pods, and what is left to others.
+/// Enough connections for a hundred pods and the reserve for other users.
 const CONNECTIONS: &str = "300";
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Longer than the tick, so that measurements begin anywhere between two.
+/// Longest random wait before a measurement: longer than the tick, so that measurements begin anywhere
+/// between two.
 const PAUSES: [u64; 5] = [2100, 2500, 2900, 3300, 3700];
 
-/// How many pods each Deployment shall have, and when that was seen.
+/// `spec.replicas` of each Deployment, and when it was seen.
 type Replicas = BTreeMap<String, (u32, Instant)>;
 
 pub(crate) struct Testbed {
@@ -48,19 +49,19 @@ pub(crate) struct Testbed {
     rounds: usize,
 }
 
-/// What was asked of the database and written to the API server since their starts.
+/// Statements to the database and writes to the API server since their starts.
 pub(crate) struct Counts {
     pub(crate) writes: f64,
     statements: Option<(f64, f64)>,
 }
 
 impl Counts {
-    /// Looks at all queues between the two.
+    /// Queries of the queues' statistics between two counts.
     pub(crate) fn statistics_queries(&self, then: &Self) -> Option<f64> {
         Some(then.statements?.0 - self.statements?.0)
     }
 
-    /// All statements between the two.
+    /// All statements between two counts.
     pub(crate) fn statements(&self, then: &Self) -> Option<f64> {
         Some(then.statements?.1 - self.statements?.1)
     }
@@ -111,14 +112,15 @@ impl Testbed {
         if !self.counts_statements {
             return Ok(Counts { writes, statements: None });
         }
-        // From the maintenance database: asking must not count.
+        // Queried from the maintenance database, so that the query itself does not count.
         let sql = "select coalesce(sum(calls) filter (where query like '%rowlock.statistics()%'), 0)::float8,
-          coalesce(sum(calls), 0)::float8 from pg_stat_statements s join pg_database d on d.oid = s.dbid where d.datname = $1";
+          coalesce(sum(calls), 0)::float8
+          from pg_stat_statements s join pg_database d on d.oid = s.dbid where d.datname = $1";
         let row = sqlx::query(sql).bind(DATABASE).fetch_one(&self.admin).await?;
         Ok(Counts { writes, statements: Some((row.try_get(0)?, row.try_get(1)?)) })
     }
 
-    /// From the commit of so many tasks until so many pods are asked for.
+    /// The time from the commit of `tasks` tasks until `spec.replicas` is `pods`.
     pub(crate) async fn up(&mut self, tasks: usize, pods: u32) -> Result<Duration> {
         sleep(Duration::from_millis(PAUSES[self.rounds % PAUSES.len()])).await;
         self.rounds += 1;
@@ -129,13 +131,14 @@ impl Testbed {
         Ok(at.saturating_duration_since(committed))
     }
 
-    /// The tasks go, and so do the pods.
+    /// Removes the tasks and waits until the queue is scaled to zero.
     pub(crate) async fn down(&mut self) -> Result<()> {
         self.pool.execute("truncate rowlock.ready").await?;
         self.until_replicas(0).await.map(drop)
     }
 
-    /// The queue that goes up and down now: one of each Secret, in turn, as with one of them alone the operator looks at the database.
+    /// The queue to scale now. It alternates between the Secrets, because the operator polls the database
+    /// through one of them.
     fn measured(&self) -> String {
         format!("queue-{}", self.rounds % SECRETS)
     }
@@ -157,7 +160,7 @@ impl Testbed {
     }
 }
 
-/// The definition, the Secrets and the task queues: ten workers a pod, a thousand at most, asleep.
+/// Applies the CRD, the Secrets and the TaskQueues, which are scaled to zero.
 async fn declare(cluster: &Cluster, url: &str, queues: usize) -> Result<()> {
     let chart = "charts/rowlock-crds/templates";
     cluster.kubectl(&["apply", "-f", chart], "").await?;
@@ -172,7 +175,8 @@ async fn declare(cluster: &Cluster, url: &str, queues: usize) -> Result<()> {
     };
     let task_queue = |number: usize| {
         serde_json::json!({
-            "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue", "metadata": { "name": format!("queue-{number}") },
+            "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
+            "metadata": { "name": format!("queue-{number}") },
             "spec": {
                 "database": { "secretRef": { "name": format!("db-{}", number % SECRETS) } },
                 "workers": { "total": 1000, "perPod": 10, "autoscaling": { "scaleDownAfter": "1s" } },
@@ -188,7 +192,7 @@ async fn declare(cluster: &Cluster, url: &str, queues: usize) -> Result<()> {
     Ok(())
 }
 
-/// A kubectl that tells of each change, as it is made.
+/// A `kubectl get --watch` that reports each change of `spec.replicas`.
 fn watch_replicas(cluster: &Cluster) -> Result<(Child, watch::Receiver<Replicas>)> {
     let columns = "jsonpath={.metadata.name} {.spec.replicas}{\"\\n\"}";
     let args = ["get", "deployments", "-n", NAMESPACE, "--watch", "-o", columns];
@@ -209,5 +213,5 @@ fn watch_replicas(cluster: &Cluster) -> Result<(Child, watch::Receiver<Replicas>
 fn last_lines(log: &std::path::Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(5).collect();
-    format!("the operator said last: {}", lines.join("\n"))
+    format!("the last lines of the operator's log: {}", lines.join("\n"))
 }

@@ -1,4 +1,4 @@
-//! The real worker library with a no-op handler works a backlog off, beside River's own client.
+//! How fast workers drain a backlog with a no-op handler, compared with River's own client.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,17 +18,17 @@ use crate::testbed::{Database, QUEUE, Testbed};
 
 const TASKS: u32 = 300_000;
 
-/// River's own settings that measured best; the better one is the peer.
+/// The best settings for River that we measured. The faster one of a run is the peer.
 const RIVER_MAX_WORKERS: [u32; 2] = [500, 2000];
 
-/// Instances in this one process, two connections each, as everywhere.
+/// Instances in this process, each with the usual two connections.
 const INSTANCES: u32 = 2;
 const SLOTS: u32 = 2000;
 const CONNECTIONS: u32 = 2;
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How often the database is asked whether the last outcomes are written.
+/// How often to check whether the last outcomes are written.
 const SETTLED_POLL: Duration = Duration::from_millis(5);
 
 pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
@@ -52,7 +52,7 @@ pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
     ])
 }
 
-/// Tasks a second from the start of the instances until every outcome is in the database.
+/// Tasks per second, from the start of the instances until every outcome is in the database.
 async fn drain(testbed: &Testbed, tasks: u32, how: Load) -> Result<f64> {
     let database = testbed.queue(INSTANCES * SLOTS).await?;
     load(&database, tasks, how).await?;
@@ -73,7 +73,10 @@ async fn drain(testbed: &Testbed, tasks: u32, how: Load) -> Result<f64> {
         anyhow::Ok(())
     };
     tokio::select! {
-        done = timeout(PATIENCE, done) => done.with_context(|| format!("{} of {tasks} worked", count.load(Ordering::Relaxed)))??,
+        done = timeout(PATIENCE, done) => {
+            let count = || count.load(Ordering::Relaxed);
+            done.with_context(|| format!("timed out after {} of {tasks} tasks", count()))??;
+        }
         Some(ended) = instances.join_next() => bail!("an instance ended: {:?}", ended?),
     }
     let took = started.elapsed();
@@ -118,7 +121,7 @@ async fn end(mut instances: JoinSet<Result<ExitReason, WorkerError>>) -> Result<
     Ok(())
 }
 
-/// A number counts only when every task is accounted for.
+/// Fails unless every task is completed: only then does the number count.
 async fn ensure_completed(database: &Database, tasks: u32) -> Result<()> {
     let db = database.connect(1).await?;
     let audit = rowlock_queue::audit(&db).await?;

@@ -1,4 +1,4 @@
-//! Enqueue by many clients, each task in a transaction of its own, beside a bare insert of the same payload.
+//! Enqueue by many clients, one task per transaction, compared with a plain insert of the same payload.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use crate::testbed::{Database, Testbed};
 const CLIENTS: u32 = 16;
 const WINDOW: Duration = Duration::from_secs(8);
 
-/// About as large as the message of a small business event.
+/// The size of a typical small event.
 const PAYLOAD_BYTES: usize = 200;
 
 const ENQUEUE: &str = "select rowlock.enqueue('bench', 'noop', $1::json)";
 const INSERT: &str = "insert into bare (type, payload) values ('noop', $1::json) returning id";
-const TABLE: &str = "create table bare (id bigserial primary key, at timestamptz not null default now(), type text not null, payload json not null)";
+const TABLE: &str = "create table bare (id bigserial primary key, at timestamptz not null default now(),
+  type text not null, payload json not null)";
 
 pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
@@ -48,7 +49,7 @@ async fn rate(testbed: &Testbed, database: &Database, sql: &'static str) -> Resu
     let mut connections = Vec::new();
     for _ in 0..CLIENTS {
         let mut connection = PgConnection::connect(&database.url).await?;
-        // Prepared, planned and with warm caches before the clock starts.
+        // Prepares and plans the statement and warms caches before the measurement.
         for _ in 0..10 {
             sqlx::query(sql).bind(&payload).execute(&mut connection).await?;
         }

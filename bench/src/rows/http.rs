@@ -1,4 +1,5 @@
-//! What an instance gets out of an HTTP handler, beside what wrk gets out of it. Both are counted in the handler.
+//! Requests per second that an instance gets from an HTTP handler, compared with wrk. The handler counts
+//! both.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -17,10 +18,10 @@ const SLOTS: u32 = 64;
 const WINDOW: Duration = Duration::from_secs(6);
 const GOAL: f64 = 0.8;
 
-/// Of the backlog: more than a window takes, also when an instance is faster than wrk.
+/// Reserve of the backlog, so that it lasts for a window even if an instance is faster than wrk.
 const SPARE_SECONDS: u32 = 6;
 
-/// What is loaded when there is no wrk to tell how much is needed.
+/// The backlog without wrk, whose rate would tell how much is needed.
 const ASSUMED_RATE: f64 = 30_000.0;
 
 pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {

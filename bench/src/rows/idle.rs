@@ -1,4 +1,4 @@
-//! What an instance asks of the database when there is nothing to do.
+//! Statements per second of an idle instance.
 
 use std::time::Duration;
 
@@ -14,16 +14,20 @@ const SLOTS: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(20);
 const GOAL_PER_SECOND: f64 = 2.0;
 
-/// Joining, listening and the first looks are over by then.
+/// By then the instance has joined, listens and has claimed for the first time.
 const UNTIL_IDLE: Duration = Duration::from_secs(5);
 
-const STATEMENTS: &str = "select coalesce(sum(s.calls), 0)::int8 from pg_stat_statements s join pg_database d on d.oid = s.dbid where d.datname = $1";
+const STATEMENTS: &str = "select coalesce(sum(s.calls), 0)::int8
+  from pg_stat_statements s join pg_database d on d.oid = s.dbid where d.datname = $1";
 
-/// Where statements cannot be counted: each of an idle instance's is a transaction, and autovacuum adds a few.
+/// For servers that cannot count statements: each statement of an idle instance is a transaction. Autovacuum
+/// adds a few.
 const TRANSACTIONS: &str = "select xact_commit + xact_rollback from pg_stat_database where datname = $1";
 
-const FREQUENT: &str = "select format('%s × %s', s.calls, left(regexp_replace(s.query, '\\s+', ' ', 'g'), 90))
-  from pg_stat_statements s join pg_database d on d.oid = s.dbid where d.datname = $1 order by s.calls desc limit 8";
+const FREQUENT: &str =
+    "select format('%s × %s', s.calls, left(regexp_replace(s.query, '\\s+', ' ', 'g'), 90))
+  from pg_stat_statements s join pg_database d on d.oid = s.dbid where d.datname = $1
+  order by s.calls desc limit 8";
 
 pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
     let mut rates = Vec::new();
@@ -40,7 +44,7 @@ async fn rate(testbed: &Testbed, tell: bool) -> Result<f64> {
     let handler = Handler::start(testbed, "sleep", "1ms").await?;
     let instance = Instance::start(testbed, &database, &handler, SLOTS)?;
     sleep(UNTIL_IDLE).await;
-    // Counted from the maintenance database: asking must not count.
+    // Counted from the maintenance database, so that the query itself does not count.
     let sql = if counted { STATEMENTS } else { TRANSACTIONS };
     let (from, started) = (count(testbed, &database, sql).await?, Instant::now());
     sleep(testbed.window(WINDOW)).await;
@@ -59,7 +63,7 @@ async fn count(testbed: &Testbed, database: &Database, sql: &'static str) -> Res
     Ok(sqlx::query_scalar(sql).bind(&database.name).fetch_one(&testbed.admin).await?)
 }
 
-/// For whoever has to make it fewer.
+/// The most frequent statements, to find what to save.
 async fn frequent(testbed: &Testbed, database: &Database) -> Result<Vec<String>> {
     Ok(sqlx::query_scalar(FREQUENT).bind(&database.name).fetch_all(&testbed.admin).await?)
 }

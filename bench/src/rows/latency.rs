@@ -1,4 +1,4 @@
-//! From the commit of an enqueue to the start of its handler, on a queue with nothing else to do.
+//! The time from the commit of an enqueue to the start of the handler, on an idle queue.
 
 use std::time::Duration;
 
@@ -16,14 +16,15 @@ const SAMPLES: u32 = 100;
 const GOAL_MILLIS: f64 = 3.0;
 const SLOTS: u32 = 10;
 
-/// The first heartbeat, and the listener's connection.
+/// Time for the first heartbeat and the connection that listens.
 const UNTIL_IDLE: Duration = Duration::from_secs(2);
 
-/// Between samples, so that the instance sleeps again; of changing length, so as not to fall in step with its heartbeats.
+/// Between samples, so that the instance is idle again. Its length varies, so that samples do not coincide
+/// with heartbeats.
 const GAP_LEAST_MILLIS: u32 = 200;
 const GAP_SPREAD_MILLIS: u32 = 100;
 
-/// A task that the poll would have found is late, not lost.
+/// Long enough for a poll, so that a missed NOTIFY shows as a slow sample and not as an error.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {

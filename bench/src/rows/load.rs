@@ -1,21 +1,21 @@
-//! Filling the queue before a drain.
+//! Fills the queue before a drain.
 
 use anyhow::Result;
 use sqlx::{Connection, Executor, PgConnection};
 
 use crate::testbed::Database;
 
-/// How tasks get into the queue: it decides how many rows a claim has to read.
+/// How tasks are enqueued, which decides how many rows a claim has to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Load {
-    /// One call of `rowlock.enqueue` each: one ready row per task, the worst case.
+    /// One call of `rowlock.enqueue` per task: one row per task, the worst case.
     Single,
-    /// `rowlock.enqueue_many`, in thousands.
+    /// `rowlock.enqueue_many`, a thousand tasks per call.
     Bulk,
 }
 
-/// Commits every hundred: a transaction over 50 ms old would give its rows a new order at commit, and no
-/// producer that enqueues one task holds one that long.
+/// Commits after every hundred tasks. A transaction over 50 ms old would give its rows a new order at commit,
+/// and producers that enqueue one task have short transactions.
 const SINGLE: &str = "do $$ begin
   for i in 1 .. current_setting('bench.tasks')::int loop
     perform rowlock.enqueue('bench', 'noop', '{}');
@@ -39,7 +39,7 @@ pub(crate) async fn load(database: &Database, tasks: u32, load: Load) -> Result<
         .bind(tasks.to_string())
         .execute(&mut connection)
         .await?;
-    // Unprepared, as a script: only then may a block commit.
+    // Sent as a script, unprepared: otherwise the block may not commit.
     connection
         .execute(match load {
             Load::Single => SINGLE,

@@ -14,7 +14,7 @@ use crate::testbed::Testbed;
 const SLOTS: u32 = 500;
 const GOAL_MIB: f64 = 20.0;
 
-/// Looked at this often over a few seconds, with heartbeats, polls and maintenance; the highest counts.
+/// Number of readings over a few seconds with heartbeats, polls and maintenance. The highest counts.
 const SAMPLES: u32 = 10;
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(300);
 

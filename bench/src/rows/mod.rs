@@ -1,4 +1,4 @@
-//! The rows, one file per group.
+//! The rows of the main benchmarks, one file per group.
 
 pub(crate) mod drain;
 pub(crate) mod enqueue;

@@ -1,4 +1,4 @@
-//! River's own client, as `bench/peers/river` runs it.
+//! River's own client, run by `bench/peers/river`.
 
 use std::process::Stdio;
 
@@ -13,7 +13,7 @@ struct Report {
     jobs_per_second: f64,
 }
 
-/// Jobs a second from the start of its client until all of them are completed in the database.
+/// Jobs per second, from the start of River's client until all jobs are completed in the database.
 pub(crate) async fn drain(testbed: &Testbed, jobs: u32, max_workers: u32) -> Result<f64> {
     let database = testbed.database().await?;
     let output = Command::new(&testbed.tools.river)

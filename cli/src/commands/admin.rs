@@ -40,14 +40,14 @@ pub(crate) async fn cancel(args: ManyTasks, output: Output) -> Result<(), Failur
     for id in ids {
         let (word, said) = match rowlock_queue::cancel(&db, id).await? {
             Cancelled::Done => ("cancelled", "cancelled"),
-            Cancelled::Requested => ("requested", "runs; its instance was asked to stop it"),
-            Cancelled::Finished => ("finished", "had finished already"),
+            Cancelled::Requested => ("requested", "is running; its instance was asked to stop it"),
+            Cancelled::Finished => ("finished", "had already finished"),
             Cancelled::NotFound => {
                 missing.push(id);
                 ("notFound", "does not exist")
             }
         };
-        // All are cancelled, whether anybody hears of it or not.
+        // Cancels all tasks, even if the output cannot be written.
         written = written.and(output.say(&format!("{id} {said}")));
         results.push(json!({"id": id.to_string(), "result": word}));
     }

@@ -18,20 +18,21 @@ pub(crate) async fn run(args: Enqueue, output: Output) -> Result<(), Failure> {
     output.result(|| id.clone(), &json!({"id": id}))
 }
 
-/// Checked here too: the error then names the place, and no connection is needed for it.
+/// Reads the payload and checks it before the database does: the error names the place and needs no
+/// connection.
 fn read_payload(argument: String) -> Result<String, Failure> {
     let mut payload = argument;
     if payload == "-" {
         payload.clear();
         std::io::stdin().read_to_string(&mut payload).map_err(|error| match error.kind() {
-            ErrorKind::InvalidData => Failure::usage("the payload on standard input is no text in UTF-8"),
+            ErrorKind::InvalidData => Failure::usage("the payload on standard input is not UTF-8 text"),
             _ => Failure::new(format!("standard input: {error}")),
         })?;
     }
     match serde_json::from_str::<serde::de::IgnoredAny>(&payload) {
         Ok(_) => Ok(payload),
         Err(error) => {
-            let hint = r#"write it as in '{"to": "anna"}'"#;
+            let hint = r#"JSON strings need double quotes, as in '{"to": "anna"}'"#;
             Err(Failure::usage(format!("the payload is not JSON: {error}")).hint(hint))
         }
     }

@@ -13,9 +13,9 @@ pub(crate) async fn run(args: Migrate, output: Output) -> Result<(), Failure> {
     let (from, to) = (report.from, report.to);
     let text = || {
         let first = if from == to {
-            format!("the schema is at version {to} already")
+            format!("the schema is already at version {to}")
         } else {
-            format!("the schema went from version {from} to {to}")
+            format!("migrated the schema from version {from} to {to}")
         };
         std::iter::once(first).chain(report.notes.iter().cloned()).collect::<Vec<_>>().join("\n")
     };

@@ -31,7 +31,7 @@ pub(crate) async fn run(args: Status, output: Output) -> Result<(), Failure> {
         let stats = rowlock_queue::queue_stats(&db).await;
         match stats {
             Ok(stats) => show(&stats, watch, output)?,
-            // A watch outlives a restart of the database.
+            // `--watch` continues after a restart of the database.
             Err(error) if watch && error.is_transient() => output.failure(&error.into()),
             Err(error) => return Err(error.into()),
         }
@@ -49,7 +49,7 @@ fn show(stats: &[QueueStats], watch: bool, output: Output) -> Result<(), Failure
     }
     let text = || {
         if stats.is_empty() {
-            return "no queues yet: apply a TaskQueue, or `rowlock dev -f DIR`".to_owned();
+            return "no queues yet: apply a TaskQueue, or run `rowlock dev -f DIR`".to_owned();
         }
         table(&HEADER, &stats.iter().map(row).collect::<Vec<_>>())
     };
@@ -68,7 +68,8 @@ fn row(queue: &QueueStats) -> Vec<String> {
     row
 }
 
-/// Of each priority, where several wait: the others hide behind the one that is claimed first.
+/// The longest wait, per priority if tasks of several priorities wait: a short wait of the first priority
+/// would hide the longer ones of the others.
 fn oldest(queue: &QueueStats) -> String {
     let waits: Vec<String> = (0..)
         .zip(queue.oldest_by_priority)

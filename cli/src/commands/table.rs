@@ -1,8 +1,8 @@
-//! Columns for people.
+//! Tables for people.
 
 use crate::escape::word;
 
-/// Text to the left, numbers to the right, two spaces between; a line per row, whatever is in its cells.
+/// One line per row. Text is aligned left and numbers right, with two spaces between columns.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<_>> = rows.iter().map(|row| row.iter().map(|cell| word(cell)).collect()).collect();
     let width = |column: usize| {
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_stand_right_and_text_left() {
+    fn numbers_are_aligned_right_and_text_left() {
         let rows = [vec!["a".to_owned(), "7".to_owned()], vec!["long".to_owned(), "1234".to_owned()]];
         assert_eq!(table(&["NAME", "N"], &rows), "NAME     N\na        7\nlong  1234");
     }

@@ -13,7 +13,7 @@ pub(crate) async fn run(args: OneTask, output: Output) -> Result<(), Failure> {
     let OneTask { database, id } = args;
     let db = database::open_to_read(database).await?;
     let Some(details) = rowlock_queue::describe_task(&db, id).await? else {
-        let hint = "finished tasks are deleted after `cleanup` of their TaskQueue";
+        let hint = "finished tasks are deleted after the time in `spec.cleanup` of their TaskQueue";
         return Err(Failure::not_found(format!("there is no task {id}")).hint(hint));
     };
     output.result(|| text(&details), &Shown::of(&details))
@@ -42,7 +42,7 @@ fn text(details: &TaskDetails) -> String {
             .filter_map(|(name, value)| value.as_ref().map(|value| format!("{name:<9} {}", field(value)))),
     );
     if let (Some(first), Some(last)) = (&details.first_snoozed_at, &details.snoozed_at) {
-        lines.push(format!("put off   {} times since {first}, last {last}", details.snoozes));
+        lines.push(format!("snoozed   {} times since {first}, last {last}", details.snoozes));
     }
     for failed in &details.errors {
         let error = field(&failed.error);
@@ -55,12 +55,12 @@ fn text(details: &TaskDetails) -> String {
     lines.join("\n")
 }
 
-/// Attempts used, and the one that runs.
+/// Attempts used up, and the one that is running.
 fn attempts_started(details: &TaskDetails) -> u16 {
     details.attempt.saturating_add(u16::from(details.state == "running"))
 }
 
-/// A task for programs.
+/// The JSON form of a task.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Shown<'a> {
@@ -80,14 +80,14 @@ struct Shown<'a> {
     snoozed_at: Option<&'a str>,
     errors: &'a [TaskError],
     payload: Option<Payload<'a>>,
-    /// The handler's answer, which need not be JSON, as a string.
+    /// The handler's result. It need not be JSON, so it is a string.
     result: Option<&'a str>,
-    /// What of it cannot be read, and why.
+    /// The parts that cannot be read, and why.
     unreadable: &'a [String],
 }
 
-/// The payload as it was enqueued, byte for byte: numbers beyond 2⁵³, the order of keys and double ones are
-/// somebody's.
+/// The payload byte for byte as it was enqueued, since a user may depend on numbers above 2⁵³, the order of
+/// keys or duplicate keys.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Payload<'a> {

@@ -31,10 +31,10 @@ fn row(task: &TaskSummary) -> Vec<String> {
     vec![id.to_string(), queue.clone(), kind.clone(), state.clone(), attempt.to_string(), at.clone()]
 }
 
-/// What cannot be read of it, below the table.
+/// Why a task cannot be read completely, for a line below the table.
 fn fault(task: &TaskSummary) -> Option<String> {
     let why = task.unreadable.as_ref()?;
-    Some(format!("task {} cannot be read whole: {why}", task.id))
+    Some(format!("task {} cannot be read completely: {why}", task.id))
 }
 
 fn value(task: &TaskSummary) -> Value {

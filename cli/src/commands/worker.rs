@@ -1,4 +1,4 @@
-//! `rowlock worker`: the same as the binary `rowlock-worker`, for machines that have only this one.
+//! `rowlock worker`: the same as the program `rowlock-worker`, for machines that have only `rowlock`.
 
 use crate::failure::Failure;
 use crate::output::Output;

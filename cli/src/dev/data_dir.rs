@@ -1,4 +1,4 @@
-//! Where `rowlock dev` keeps what it keeps, locked against a second one.
+//! The data folder of `rowlock dev`, locked against a second `rowlock dev`.
 
 use crate::failure::Failure;
 use std::fs::{self, File};
@@ -6,16 +6,16 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Beside the manifests.
+/// The default folder, beside the manifests.
 const DATA_DIR: &str = ".rowlock";
 
-/// The connection string carries a password: for its owner only.
+/// The connection string contains a password, so only its owner may read the file.
 const PRIVATE_FILE: u32 = 0o600;
 
 pub(super) struct DataDir {
     path: PathBuf,
     temporary: bool,
-    /// Locked while we live; the system unlocks it whatever ends us.
+    /// Locked while this process runs; the system unlocks it however the process ends.
     _lock: File,
 }
 
@@ -49,7 +49,8 @@ impl DataDir {
         &self.path
     }
 
-    /// For `psql` and our own commands, so that no password has to be shown.
+    /// Writes the connection string to a file for `psql` and `rowlock`, so that no terminal shows the
+    /// password.
     pub(super) fn write_url(&self, url: &str) -> Result<PathBuf, Failure> {
         let path = self.path.join("database-url");
         let mut file =
@@ -64,7 +65,7 @@ impl Drop for DataDir {
         if self.temporary
             && let Err(error) = fs::remove_dir_all(&self.path)
         {
-            tracing::warn!(folder = %self.path.display(), %error, "cannot remove the demo's folder");
+            tracing::warn!(folder = %self.path.display(), %error, "cannot remove the demo's data folder");
         }
     }
 }

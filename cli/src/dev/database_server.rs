@@ -1,4 +1,4 @@
-//! The server `rowlock dev` uses: a bundled one, or one that exists.
+//! The PostgreSQL server of `rowlock dev`: a bundled one, or an existing one.
 
 use super::data_dir::DataDir;
 use crate::failure::Failure;
@@ -6,7 +6,7 @@ use rowlock_local::postgres::{Server, ServerConfig};
 use std::path::Path;
 use std::time::Duration;
 
-/// The bundled server answers already; an existing one may be starting at the same time.
+/// How long to try to connect. The bundled server already answers; an existing one may still be starting.
 const BUNDLED_TIMEOUT: Duration = Duration::from_secs(10);
 const EXISTING_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -19,7 +19,7 @@ pub(super) enum DatabaseServer {
 }
 
 impl DatabaseServer {
-    /// An existing server as it is, or the bundled one, started.
+    /// Uses the existing server at `url`, or starts the bundled one.
     pub(super) async fn start(
         url: Option<String>,
         folder: &DataDir,
@@ -53,13 +53,13 @@ impl DatabaseServer {
         }
     }
 
-    /// Restarts the bundled server when it has ended by itself. Returns only when that fails.
+    /// Restarts the bundled server when it has ended by itself. Returns only if a restart fails.
     pub(super) async fn supervise(&mut self) -> Failure {
         let Self::Bundled(server) = self else { return std::future::pending().await };
         loop {
             tokio::time::sleep(CHECK_INTERVAL).await;
             if server.has_ended() {
-                tracing::warn!("PostgreSQL ended by itself; starting it again");
+                tracing::warn!("PostgreSQL ended unexpectedly; restarting it");
                 if let Err(error) = server.restart().await {
                     return error.into();
                 }
@@ -71,7 +71,7 @@ impl DatabaseServer {
         if let Self::Bundled(server) = self
             && let Err(error) = server.stop().await
         {
-            tracing::warn!(%error, "cannot watch the server end");
+            tracing::warn!(%error, "cannot stop PostgreSQL");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `rowlock dev --demo N`: enqueue, watch the instances come, work and go, and check the audit.
+//! `rowlock dev --demo N`: enqueues tasks, shows how the queue scales up and down, and checks that none is lost.
 
 use crate::failure::Failure;
 use crate::output::{Output, Progress};
@@ -12,12 +12,12 @@ use tokio::time::timeout;
 /// How many tasks one statement enqueues.
 const BATCH: u32 = 1000;
 
-/// How long nothing may change before the demo gives up.
+/// How long the demo waits for progress before it gives up.
 const STALL_TIMEOUT: Duration = Duration::from_mins(2);
 
 const TASK_TYPE: &str = "email.send";
 
-/// Counts of a queue, as differences: a server of the user's may have a past.
+/// How many tasks the demo added to each count. An existing server may have counted tasks before.
 struct Totals {
     enqueued: i64,
     completed: i64,
@@ -33,7 +33,7 @@ pub(super) async fn run(
     output: Output,
 ) -> Result<(), Failure> {
     let mut progress = output.progress(tasks.into());
-    let first = wait(&mut seen, queue, "the queue is known", |view| view.stats.is_some()).await?;
+    let first = wait(&mut seen, queue, "the queue to be declared", |view| view.stats.is_some()).await?;
     progress.say(&format!("instances {}", first.instances))?;
     let before = audit(db, queue).await?;
     let since = Instant::now();
@@ -41,8 +41,8 @@ pub(super) async fn run(
     progress.say(&format!("{tasks} tasks enqueued by select rowlock.enqueue_many(...)"))?;
     follow(&mut seen, queue, tasks, first.instances, &mut progress).await?;
     let seconds = since.elapsed().as_secs_f64();
-    progress.say(&format!("all done after {seconds:.1} s; waiting for the instances to go"))?;
-    let last = wait(&mut seen, queue, "all instances are gone", |view| {
+    progress.say(&format!("all done after {seconds:.1} s; waiting for the queue to scale to zero"))?;
+    let last = wait(&mut seen, queue, "the queue to scale to zero", |view| {
         view.instances == 0 && view.stats.as_ref().is_some_and(|stats| stats.instances == 0)
     });
     last.await?;
@@ -75,24 +75,24 @@ async fn follow(
     let total = i64::from(tasks);
     let mut fewest_open = total;
     let mut progress_at = Instant::now();
-    // The first view after the enqueueing may still be from before it.
-    let mut known = false;
+    // The first view may still be from before the tasks were enqueued.
+    let mut has_begun = false;
     loop {
-        let view = next(seen, queue, "the tasks are done").await?;
+        let view = next(seen, queue, "the tasks to finish").await?;
         if view.instances != instances {
             progress.say(&format!("instances {} ({})", view.instances, view.decision.reason))?;
             instances = view.instances;
         }
         if let Some(stats) = &view.stats {
             let open = stats.available + stats.scheduled + stats.retryable + stats.running;
-            known |= open > 0 || instances > 0;
+            has_begun |= open > 0 || instances > 0;
             if open < fewest_open {
                 (fewest_open, progress_at) = (open, Instant::now());
             }
             let done = u64::try_from(total.saturating_sub(open)).unwrap_or(0);
             progress
                 .set(done, &format!("done, {} running on {} instances", stats.running, stats.instances))?;
-            if known && open == 0 {
+            if has_begun && open == 0 {
                 return Ok(());
             }
         }
@@ -115,7 +115,7 @@ async fn wait(
             return Ok(view);
         }
         if since.elapsed() > STALL_TIMEOUT {
-            return Err(stuck(&format!("not yet: {what}"), &view));
+            return Err(stuck(&format!("the demo still waits for {what}"), &view));
         }
     }
 }
@@ -125,7 +125,7 @@ async fn next(seen: &mut watch::Receiver<View>, queue: &str, what: &str) -> Resu
     loop {
         let changed = timeout(STALL_TIMEOUT, seen.changed()).await;
         if !matches!(changed, Ok(Ok(()))) {
-            return Err(Failure::new(format!("the demo waited in vain until {what}")));
+            return Err(Failure::new(format!("the demo timed out while it waited for {what}")));
         }
         let found = seen.borrow_and_update().queues.iter().find(|view| view.name == queue).cloned();
         if let Some(view) = found {
@@ -136,9 +136,9 @@ async fn next(seen: &mut watch::Receiver<View>, queue: &str, what: &str) -> Resu
 
 fn stuck(what: &str, view: &QueueView) -> Failure {
     let seconds = STALL_TIMEOUT.as_secs();
-    let message = format!("nothing changed for {seconds} s: {what}; {}", view.decision);
+    let message = format!("no progress for {seconds} s: {what}; {}", view.decision);
     Failure::new(message)
-        .hint("run `rowlock dev -f DIR` without --demo to see what instances and handlers say")
+        .hint("run `rowlock dev -f DIR` without --demo to see the output of workers and handlers")
 }
 
 async fn audit(db: &Db, queue: &str) -> Result<Option<Audit>, Failure> {
@@ -165,5 +165,7 @@ fn conclude(totals: &Totals, tasks: u32, output: Output) -> Result<(), Failure> 
     if *enqueued == i64::from(tasks) && completed == enqueued && *dead == 0 && *lost == 0 {
         return Ok(());
     }
-    Err(Failure::new(format!("{tasks} should have been enqueued and completed")))
+    Err(Failure::new(format!(
+        "the demo expected {tasks} tasks enqueued and completed, and none dead or lost"
+    )))
 }

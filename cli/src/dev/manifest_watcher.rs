@@ -1,4 +1,4 @@
-//! The manifests of a folder, read again when they were edited.
+//! The manifests of a folder, read again after each edit.
 
 use crate::failure::Failure;
 use crate::output::warn;
@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How often the folder is looked at.
+/// How often the folder is checked for edits.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A file as it was when it was read: path, last change, length.
@@ -47,7 +47,7 @@ impl ManifestWatcher {
         self.manifests.first().map(|manifest| manifest.queue_name().to_owned()).unwrap_or_default()
     }
 
-    /// Whether there are other manifests now. What is wrong is said once, and the old ones stay.
+    /// Whether the manifests have changed. An error is printed once, and the old manifests stay in force.
     pub(super) fn changed(&mut self) -> bool {
         if self.checked_at.elapsed() < CHECK_INTERVAL {
             return false;
@@ -62,7 +62,7 @@ impl ManifestWatcher {
         match read {
             Ok(manifests) if manifests == self.manifests => false,
             Ok(manifests) => {
-                tracing::info!("the manifests were edited and are in force now");
+                tracing::info!("applying the edited manifests");
                 self.manifests = manifests;
                 self.generation = next_generation(self.generation);
                 true
@@ -71,7 +71,7 @@ impl ManifestWatcher {
                 for error in errors {
                     warn(&error);
                 }
-                warn("rowlock: the manifests stay as they were before");
+                warn("rowlock: the manifests from before the edit stay in force");
                 false
             }
         }
@@ -91,7 +91,7 @@ fn stamps(place: &Path) -> std::io::Result<Vec<Stamp>> {
         paths.push(place.to_owned());
     }
     paths.sort();
-    // One that vanished in between shows at the next look.
+    // A file that vanished in between is noticed at the next check.
     let stamp = |path: PathBuf| {
         let metadata = fs::metadata(&path).ok()?;
         Some((path, metadata.modified().ok(), metadata.len()))
@@ -115,12 +115,13 @@ fn read(place: &Path, stamps: &[Stamp]) -> Result<Vec<Manifest>, Vec<String>> {
         errors.extend(check_set(&manifests).iter().map(ToString::to_string));
     }
     if errors.is_empty() && manifests.is_empty() {
-        errors.push(format!("{}: there is no TaskQueue in it; write one into a .yaml file", place.display()));
+        errors.push(format!("{}: no TaskQueue found; write one into a .yaml file", place.display()));
     }
     if errors.is_empty() { Ok(manifests) } else { Err(errors) }
 }
 
-/// Grows from run to run too: a cluster's `metadata.generation` does, and we have no place to count.
+/// The generation of the manifests, in place of a cluster's `metadata.generation`. From the clock, because it
+/// has to grow from one run of `rowlock dev` to the next.
 fn next_generation(before: i64) -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX).max(before.saturating_add(1))

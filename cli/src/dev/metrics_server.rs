@@ -1,4 +1,5 @@
-//! Where the metrics are: our own, and for Prometheus' HTTP discovery those of the instances.
+//! Serves `/metrics`, and at `/targets` the metrics addresses of the instances for Prometheus' HTTP service
+//! discovery.
 
 use crate::failure::Failure;
 use axum::Router;
@@ -22,8 +23,10 @@ impl MetricsServer {
         metrics: Metrics,
         seen: watch::Receiver<View>,
     ) -> Result<Self, Failure> {
-        let failed =
-            |error| Failure::usage(format!("--listen {listen}: {error}")).hint("choose another port, or 0");
+        let failed = |error| {
+            Failure::usage(format!("--listen {listen}: {error}"))
+                .hint("choose another port, or 0 for a free port")
+        };
         let listener = rowlock_daemon::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr()?;
         let own = move || async move {
@@ -37,11 +40,11 @@ impl MetricsServer {
         Ok(Self { address, server })
     }
 
-    /// Returns only when it does not serve any more.
+    /// Returns only if the server has failed.
     pub(super) async fn failed(mut self) -> Failure {
         match (&mut self.server).await {
             Ok(never) => match never {},
-            Err(error) => Failure::new(format!("the metrics metrics_server ended: {error}")),
+            Err(error) => Failure::new(format!("the metrics server failed: {error}")),
         }
     }
 }
@@ -53,7 +56,10 @@ impl Drop for MetricsServer {
 }
 
 fn targets(view: &View) -> Value {
-    let instance = |queue: &str, (name, address): &(String, String)| json!({"targets": [address], "labels": {"queue": queue, "instance_name": name}});
+    let instance = |queue: &str, (name, address): &(String, String)| {
+        let labels = json!({"queue": queue, "instance_name": name});
+        json!({"targets": [address], "labels": labels})
+    };
     let all = view.queues.iter().flat_map(|queue| queue.metrics.iter().map(|one| instance(&queue.name, one)));
     Value::Array(all.collect())
 }

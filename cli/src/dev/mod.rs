@@ -1,4 +1,4 @@
-//! `rowlock dev`: server, operator, instances and handlers on one machine, from one command.
+//! `rowlock dev`: PostgreSQL, reconciler, workers and handlers on one machine, from one command.
 
 mod data_dir;
 mod database_server;
@@ -25,26 +25,26 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Whose queues these are, as the database keeps it.
+/// The owner of the queues in the database.
 const OWNER: &str = "rowlock dev";
 
-/// How often the loop looks. Quicker than in a cluster: somebody sits before it.
+/// How often to reconcile: more often than in a cluster, since a developer watches.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The least time between two looks: a NOTIFY that arrives all the time is no reason to look all the time.
+/// Least time between two passes, however many NOTIFYs arrive.
 const MIN_TICK: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(args: Dev, output: Output) -> Result<(), Failure> {
     let Dev { file, data_dir, database_url, postgres, port, listen, demo } = args;
     let watcher = ManifestWatcher::load(&file)?;
-    // A demo is the same each time: it neither needs nor touches what was here before.
+    // A demo uses a temporary folder, so that it always starts from the same state.
     let fresh = demo.is_some() && data_dir.is_none();
     let data_dir = if fresh { DataDir::temporary()? } else { DataDir::open(data_dir, &file)? };
     let exe = std::env::current_exe()?;
     let mut signals = Signals::listen()?;
     let mut server = tokio::select! {
         server = DatabaseServer::start(database_url, &data_dir, &exe, &postgres, port) => server?,
-        // Its guard ends what has started.
+        // The guard stops a server that has started.
         _ = signals.next() => return Ok(()),
     };
     let result =
@@ -54,7 +54,7 @@ pub(crate) async fn run(args: Dev, output: Output) -> Result<(), Failure> {
     result
 }
 
-/// Everything that needs a database.
+/// Runs everything that needs the database.
 async fn with_server(
     server: &mut DatabaseServer,
     data_dir: &DataDir,
@@ -93,20 +93,20 @@ async fn with_server(
         gone = output.reader_gone() => Err(gone),
     };
     if demo.is_none() {
-        // Whether anybody hears it or not.
-        let _ = output.say("stopping: what runs may finish; Ctrl-C again to stop at once");
+        // Even if the output cannot be written, the drain goes on.
+        let _ = output.say("stopping: running tasks may finish; press Ctrl-C again to stop at once");
     }
     let result = tokio::select! {
         () = reconciler.drain() => result,
         _ = signals.next() => Err(Failure::new("stopped before all tasks had finished")),
     };
-    // Has nothing to do after a drain.
+    // Does nothing after a complete drain.
     reconciler.end_now().await;
     db.close().await;
     result
 }
 
-/// To a database of our schema.
+/// Connects and migrates the schema.
 async fn connect(server: &DatabaseServer) -> Result<Db, Failure> {
     let options = crate::database::connect_options(server.url());
     let db = Db::connect_with_retry(&options, Some(server.connect_timeout())).await?;
@@ -114,7 +114,7 @@ async fn connect(server: &DatabaseServer) -> Result<Db, Failure> {
     Ok(db)
 }
 
-/// The loop of `rowlock dev`.
+/// Reconciles until it is dropped.
 async fn operate(
     reconciler: &mut Reconciler<Local>,
     mut watcher: ManifestWatcher,
@@ -137,7 +137,7 @@ async fn operate(
     }
 }
 
-/// Without a demo this waits for ever: only a signal ends `rowlock dev`.
+/// Runs the demo. Without one it never returns: a signal ends `rowlock dev`.
 async fn run_demo(
     demo: Option<u32>,
     db: &Db,
@@ -151,7 +151,7 @@ async fn run_demo(
     }
 }
 
-/// What there is now, and where.
+/// Prints the queues and how to reach the database and the metrics.
 fn print_endpoints(
     server: &DatabaseServer,
     data_dir: &DataDir,
@@ -178,12 +178,12 @@ fn print_endpoints(
 
 fn describe_queue(manifest: &Manifest) -> String {
     let (queue, total) = (manifest.queue_name(), manifest.spec.workers.total);
-    let own = || format!("a handler of yours at port {}", manifest.spec.handler.http.port);
-    let handler = manifest.dev_command().map_or_else(own, |command| word(command).into_owned());
+    let started_by_user = || format!("yours, on port {}", manifest.spec.handler.http.port);
+    let handler = manifest.dev_command().map_or_else(started_by_user, |command| word(command).into_owned());
     format!("queue     {queue}: up to {total} workers, handler: {handler}")
 }
 
-/// Relative to where the user is, when it is below.
+/// The path relative to the working directory, if it is below that.
 fn shortest(path: &Path) -> PathBuf {
     let here = std::env::current_dir().ok();
     here.and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path).to_owned()

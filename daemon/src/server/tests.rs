@@ -1,4 +1,4 @@
-//! Against clients that send half a request, nothing, or read nothing.
+//! Clients that send half a request or nothing, or that read nothing.
 
 use std::future::pending;
 
@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-/// More than twice what is admitted.
+/// More than twice the limit of connections.
 const MANY: usize = 80;
 
 async fn start() -> (SocketAddr, JoinHandle<Infallible>) {
@@ -26,16 +26,16 @@ async fn connect(address: SocketAddr, sent: &str) -> TcpStream {
     stream
 }
 
-/// Everything until the end of the connection.
+/// Reads everything until the connection ends.
 async fn rest(mut stream: TcpStream) -> String {
     let mut text = Vec::new();
-    // A connection that was closed while we wrote is reset.
+    // A connection that is closed while we write is reset.
     let _ = stream.read_to_end(&mut text).await;
     String::from_utf8(text).unwrap()
 }
 
 #[tokio::test]
-async fn half_requests_without_end_keep_nobody_from_an_answer() {
+async fn unfinished_requests_do_not_block_other_clients() {
     let (address, _server) = start().await;
     let mut halves = Vec::new();
     for _ in 0..MANY {
@@ -44,14 +44,14 @@ async fn half_requests_without_end_keep_nobody_from_an_answer() {
     let asked = connect(address, "GET /healthz HTTP/1.0\r\n\r\n").await;
     let answer = timeout(Duration::from_secs(1), rest(asked)).await.expect("an answer within a second");
     assert!(answer.starts_with("HTTP/1.0 200 OK") && answer.ends_with("ok\n"), "{answer}");
-    // The first ones gave way at once, without waiting for any time-out.
+    // The first ones were closed at once, without waiting for a timeout.
     for half in halves.drain(..MANY - MAX_CONNECTIONS) {
         assert_eq!(timeout(Duration::from_secs(1), rest(half)).await.expect("it was closed"), "");
     }
 }
 
 #[tokio::test]
-async fn a_connection_that_asks_again_and_again_is_not_the_one_that_gives_way() {
+async fn a_busy_connection_is_not_the_one_that_is_closed() {
     let (address, _server) = start().await;
     let mut lively = connect(address, "").await;
     for _ in 0..MANY {
@@ -64,10 +64,10 @@ async fn a_connection_that_asks_again_and_again_is_not_the_one_that_gives_way() 
     }
 }
 
-/// Before this was mended, probes that sent their request 20 ms after they had connected were all closed.
+/// A probe that sends its request 20 ms after it has connected must get an answer too.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn who_floods_the_port_closes_its_own_connections_and_not_those_of_others() {
+async fn a_flood_closes_only_connections_of_its_own_address() {
     let (address, _server) = start().await;
     let mut probe = connect(address, "").await;
     let mut flood = Vec::new();
@@ -76,16 +76,16 @@ async fn who_floods_the_port_closes_its_own_connections_and_not_those_of_others(
         socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
         flood.push(socket.connect(address).await.unwrap());
     }
-    // The first of the flood has been closed, so all of it has been admitted, or nearly.
+    // The first connection of the flood has been closed, so nearly all of them have been accepted.
     assert_eq!(timeout(Duration::from_secs(1), rest(flood.remove(0))).await.expect("it was closed"), "");
     probe.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.unwrap();
     let answer = timeout(Duration::from_secs(1), rest(probe)).await.expect("an answer within a second");
     assert!(answer.starts_with("HTTP/1.0 200 OK"), "{answer}");
 }
 
-/// Time runs by itself where all sleep.
+/// The paused clock advances when all tasks sleep.
 #[tokio::test(start_paused = true)]
-async fn half_a_head_and_silence_between_requests_have_their_time() {
+async fn an_unfinished_head_and_an_idle_connection_time_out() {
     let (address, _server) = start().await;
     for sent in ["", "GET /healthz HTTP/1.1\r\n", "GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n"] {
         let began = Instant::now();
@@ -96,14 +96,14 @@ async fn half_a_head_and_silence_between_requests_have_their_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_that_is_not_made_in_time_is_an_error_of_ours() {
+async fn a_page_that_hangs_is_a_503() {
     let (address, _server) = start().await;
     let answer = rest(connect(address, "GET /slow HTTP/1.0\r\n\r\n").await).await;
     assert!(answer.starts_with("HTTP/1.0 503"), "{answer}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_in_drops_is_cut_off() {
+async fn a_head_that_trickles_in_times_out() {
     let (address, _server) = start().await;
     let mut drip = connect(address, "GET /healthz HTTP/1.1\r\nx: ").await;
     let began = Instant::now();
@@ -114,10 +114,10 @@ async fn a_head_in_drops_is_cut_off() {
 }
 
 #[tokio::test]
-async fn every_address_is_one_of_both_families() {
+async fn a_wildcard_address_serves_ipv4_and_ipv6() {
     let listener = bind("[::]:0".parse().unwrap()).await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    // A machine without IPv6 has no loopback of that family either.
+    // A machine without IPv6 has no IPv6 loopback.
     let ipv6 = TcpListener::bind("[::1]:0").await.is_ok();
     for loopback in std::iter::once("127.0.0.1").chain(ipv6.then_some("::1")) {
         TcpStream::connect((loopback, port)).await.unwrap();
@@ -125,10 +125,10 @@ async fn every_address_is_one_of_both_families() {
 }
 
 #[tokio::test]
-async fn its_end_closes_what_is_open() {
+async fn dropping_the_server_closes_open_connections() {
     let (address, server) = start().await;
     let open = connect(address, "GET /").await;
-    // It is admitted once another one behind it was answered.
+    // It has been accepted once a later connection has been answered.
     rest(connect(address, "GET /healthz HTTP/1.0\r\n\r\n").await).await;
     server.abort();
     assert_eq!(timeout(Duration::from_secs(1), rest(open)).await.expect("it was closed"), "");

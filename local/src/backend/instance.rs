@@ -22,7 +22,7 @@ const HANDLER_LINGER: Duration = Duration::from_secs(2);
 const WORKER_LOG: &str = "warn,sqlx=error";
 
 pub(super) struct Instance {
-    pub(super) place: Ports,
+    pub(super) ports: Ports,
     planned: Planned,
     command: Option<String>,
     worker: Supervised,
@@ -31,14 +31,14 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    pub(super) fn new(config: &LocalConfig, manifest: &Manifest, planned: Planned, place: Ports) -> Self {
+    pub(super) fn new(config: &LocalConfig, manifest: &Manifest, planned: Planned, ports: Ports) -> Self {
         let command = manifest.dev_command().map(str::to_owned);
         let worker = Supervised::new("worker", &planned.name, worker_launch(config, &planned));
         let handler = command.as_ref().map(|command| {
             let launch = handler_launch(config, manifest, &planned, command);
             Supervised::new("handler", &planned.name, launch)
         });
-        Self { place, planned, command, worker, handler, hurried: false }
+        Self { ports, planned, command, worker, handler, hurried: false }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -46,19 +46,19 @@ impl Instance {
     }
 
     pub(super) fn metrics_address(&self) -> String {
-        format!("127.0.0.1:{}", self.place.worker_port)
+        format!("127.0.0.1:{}", self.ports.worker_port)
     }
 
-    pub(super) fn is_like(&self, other: &Self) -> bool {
+    pub(super) fn has_same_settings(&self, other: &Self) -> bool {
         self.planned == other.planned && self.command == other.command
     }
 
     /// Starts the processes that do not run.
-    pub(super) fn tend(&mut self) {
+    pub(super) fn ensure_running(&mut self) {
         if let Some(handler) = &mut self.handler {
-            handler.tend();
+            handler.ensure_running();
         }
-        self.worker.tend();
+        self.worker.ensure_running();
     }
 
     /// Stops both, the worker first, because the tasks that it drains need the handler. True when both have
@@ -81,15 +81,15 @@ impl Instance {
     }
 
     /// Whether another program has taken the port of one of the two.
-    pub(super) fn is_displaced(&self) -> bool {
-        let Ports { handler_port, worker_port } = self.place;
-        self.worker.is_displaced_from(worker_port)
-            || self.handler.as_ref().is_some_and(|handler| handler.is_displaced_from(handler_port))
+    pub(super) fn has_lost_port(&self) -> bool {
+        let Ports { handler_port, worker_port } = self.ports;
+        self.worker.has_lost_port(worker_port)
+            || self.handler.as_ref().is_some_and(|handler| handler.has_lost_port(handler_port))
     }
 
     /// Whether it can run tasks now.
     pub(super) async fn is_ready(&self) -> bool {
-        super::readiness::is_ready(self.place.worker_port).await
+        super::readiness::is_ready(self.ports.worker_port).await
     }
 }
 

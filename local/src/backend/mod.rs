@@ -1,4 +1,4 @@
-//! The applier of `rowlock dev`: runs instances as processes on this machine, in place of pods.
+//! The backend of `rowlock dev`: runs instances as processes on this machine, in place of pods.
 
 mod instance;
 mod readiness;
@@ -64,33 +64,33 @@ impl Local {
     fn apply_queue(&mut self, manifest: &Manifest, pods: u32) {
         let queue = manifest.queue_name();
         let pods = u16::try_from(pods).unwrap_or(u16::MAX);
-        let mut places = BTreeMap::new();
+        let mut all_ports = BTreeMap::new();
         for index in 0..pods {
-            let known = self.instances.get(&(queue.to_owned(), index)).map(|instance| instance.place);
-            let place = known.map_or_else(|| free_place(manifest), Ok);
-            match place {
-                Ok(place) => places.insert(index, place),
+            let known = self.instances.get(&(queue.to_owned(), index)).map(|instance| instance.ports);
+            let ports = known.map_or_else(|| free_ports(manifest), Ok);
+            match ports {
+                Ok(ports) => all_ports.insert(index, ports),
                 Err(error) => {
                     tracing::warn!(queue, %error, "no free port for an instance; trying again");
                     return;
                 }
             };
         }
-        let wanted = fleet(manifest, pods, |index| places[&index]);
+        let wanted = fleet(manifest, pods, |index| all_ports[&index]);
         self.retire(queue, pods);
         for (index, planned) in (0..pods).zip(wanted.instances) {
             let key = (queue.to_owned(), index);
-            let instance = Instance::new(&self.config, manifest, planned, places[&index]);
+            let instance = Instance::new(&self.config, manifest, planned, all_ports[&index]);
             match self.instances.get(&key) {
                 None => self.instances.extend([(key, instance)]),
-                Some(running) if running.is_displaced() => {
+                Some(running) if running.has_lost_port() => {
                     tracing::warn!(
-                        "a port of {} was taken by somebody else; moving to others",
+                        "a port of {} was taken by another program; starting on other ports",
                         running.name()
                     );
                     self.replace(key, manifest, pods);
                 }
-                Some(running) if !running.is_like(&instance) && self.may_replace(&key) => {
+                Some(running) if !running.has_same_settings(&instance) && self.may_replace(&key) => {
                     self.replace(key, manifest, pods);
                 }
                 Some(_) => (),
@@ -105,17 +105,17 @@ impl Local {
 
     /// Starts the new instance on other ports; the old one works until the new one is ready.
     fn replace(&mut self, key: Key, manifest: &Manifest, pods: u16) {
-        let Ok(place) = free_place(manifest) else { return };
-        let wanted = fleet(manifest, pods, |_| place).instances.into_iter().nth(usize::from(key.1));
+        let Ok(ports) = free_ports(manifest) else { return };
+        let wanted = fleet(manifest, pods, |_| ports).instances.into_iter().nth(usize::from(key.1));
         let Some(planned) = wanted else { return };
-        let new = Instance::new(&self.config, manifest, planned, place);
+        let new = Instance::new(&self.config, manifest, planned, ports);
         let Some(mut old) = self.instances.insert(key.clone(), new) else { return };
         match self.replaced.entry(key) {
-            Entry::Vacant(entry) if !old.is_displaced() => {
+            Entry::Vacant(entry) if !old.has_lost_port() => {
                 entry.insert(old);
             }
             // Requests of its worker may have gone to the program that took the port, which may never answer.
-            _ if old.is_displaced() => {
+            _ if old.has_lost_port() => {
                 old.hurry();
                 self.stopping.push(old);
             }
@@ -144,9 +144,9 @@ impl Local {
         self.stopping.extend(surplus.map(|(_, instance)| instance));
     }
 
-    fn tend(&mut self) {
+    fn poll_processes(&mut self) {
         for instance in self.instances.values_mut().chain(self.replaced.values_mut()) {
-            instance.tend();
+            instance.ensure_running();
         }
         self.stopping.retain_mut(|instance| !instance.has_stopped());
     }
@@ -184,7 +184,7 @@ impl Backend for Local {
         for desired in desired_pods {
             self.apply_queue(desired.manifest, desired.pods);
         }
-        self.tend();
+        self.poll_processes();
         self.finish_replacing().await;
     }
 
@@ -192,7 +192,7 @@ impl Backend for Local {
         self.stopping.extend(std::mem::take(&mut self.instances).into_values());
         self.stopping.extend(std::mem::take(&mut self.replaced).into_values());
         while !self.stopping.is_empty() {
-            self.tend();
+            self.poll_processes();
             tokio::time::sleep(DRAIN_POLL).await;
         }
     }
@@ -218,7 +218,7 @@ impl LocalConfig {
 }
 
 /// Free ports for an instance. A handler that the user starts listens at the manifest's port.
-fn free_place(manifest: &Manifest) -> std::io::Result<Ports> {
+fn free_ports(manifest: &Manifest) -> std::io::Result<Ports> {
     let handler = TcpListener::bind(("127.0.0.1", 0))?;
     let worker = TcpListener::bind(("127.0.0.1", 0))?;
     let handler_port = match manifest.dev_command() {

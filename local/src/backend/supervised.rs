@@ -32,7 +32,7 @@ impl Supervised {
         Self { what, instance, launch, process: None, started: now, crashes: 0, start_at: now }
     }
 
-    pub(super) fn tend(&mut self) {
+    pub(super) fn ensure_running(&mut self) {
         if let Some(process) = &mut self.process {
             match process.poll() {
                 Ok(None) => return,
@@ -71,7 +71,7 @@ impl Supervised {
     }
 
     /// Whether it has ended and another program has taken its port: it could not start there again.
-    pub(super) fn is_displaced_from(&self, port: u16) -> bool {
+    pub(super) fn has_lost_port(&self, port: u16) -> bool {
         let ended = self.process.is_none() && self.crashes > 0;
         ended && TcpListener::bind(("127.0.0.1", port)).is_err()
     }

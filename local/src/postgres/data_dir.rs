@@ -16,7 +16,7 @@ use std::time::Duration;
 /// Where root keeps data if the server's user cannot enter the configured folder, for example below `/root`.
 const REACHABLE: &str = "/var/lib/rowlock";
 
-/// Only the owner may enter a data directory; `PostgreSQL` refuses to start otherwise.
+/// Only the owner may enter a data directory; PostgreSQL refuses to start otherwise.
 const PRIVATE: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 const EVERYBODY_ENTERS: u32 = 0o001;
@@ -60,7 +60,7 @@ pub(super) fn environment() -> Vec<(OsString, OsString)> {
     vec![("PATH".into(), "/usr/bin:/bin".into()), ("LC_ALL".into(), "C".into()), ("TZ".into(), "UTC".into())]
 }
 
-/// The user and group to run the server as. `PostgreSQL` refuses to run as root: it then runs as `postgres`,
+/// The user and group to run the server as. PostgreSQL refuses to run as root: it then runs as `postgres`,
 /// or as `nobody` if there is no such user.
 fn server_user() -> Result<Option<(u32, u32)>, Error> {
     if !geteuid().is_root() {

@@ -1,4 +1,4 @@
-//! Downloads `PostgreSQL`: zonky's binaries on Maven, checked against their SHA-512, unpacked once per
+//! Downloads PostgreSQL: zonky's binaries on Maven, checked against their SHA-512, unpacked once per
 //! version.
 
 use crate::error::{Context, Error};

@@ -1,4 +1,4 @@
-//! The bundled `PostgreSQL` of `rowlock dev`, tests and benchmarks: downloaded once, started and stopped by
+//! The bundled PostgreSQL of `rowlock dev`, tests and benchmarks: downloaded once, started and stopped by
 //! the program that uses it.
 
 mod data_dir;

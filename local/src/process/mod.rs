@@ -51,7 +51,7 @@ pub struct Launch {
     pub env: Vec<(OsString, OsString)>,
     /// Environment variables that it does not inherit.
     pub without: Vec<&'static str>,
-    /// Whether it inherits our environment (a user's handler) or gets only `env` (`PostgreSQL`).
+    /// Whether it inherits our environment (a user's handler) or gets only `env` (PostgreSQL).
     pub inherit_env: bool,
     /// Its working directory; ours when not given.
     pub folder: Option<PathBuf>,
@@ -179,7 +179,7 @@ impl Process {
                 // Processes that it left in its group end with it; a guard does that itself.
                 Some(_) if !self.guarded => self.signal(Signal::SIGKILL),
                 Some(status) => self.end_orphans(status)?,
-                None => self.press(),
+                None => self.escalate(),
             }
         }
         Ok(self.exited)
@@ -207,7 +207,7 @@ impl Process {
     }
 
     /// Sends the next harder signal when the last one did not end the process in time.
-    fn press(&mut self) {
+    fn escalate(&mut self) {
         let Some(stopping) = &mut self.stopping else { return };
         let rounds = u32::try_from(self.stop.signals.len()).unwrap_or(u32::MAX);
         let patience = if self.guarded {

@@ -74,22 +74,23 @@ fn end(folder: &Path, which: impl Fn(&Recorded) -> bool, signals: &[Signal]) -> 
         Err(error) => return Err(error),
     };
     let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
-    let (lively, past): (Vec<_>, Vec<_>) = paths
+    let (running, ended): (Vec<_>, Vec<_>) = paths
         .into_iter()
-        .map(|path| (parse(&path).filter(lives), path))
+        .map(|path| (parse(&path).filter(is_running), path))
         .partition(|(process, _)| process.is_some());
-    for (_, path) in past {
+    for (_, path) in ended {
         let _ = fs::remove_file(&path);
     }
     let ours: Vec<(Recorded, PathBuf)> =
-        lively.into_iter().filter_map(|(process, path)| Some((process.filter(&which)?, path))).collect();
+        running.into_iter().filter_map(|(process, path)| Some((process.filter(&which)?, path))).collect();
     for signal in signals {
-        let left: Vec<_> = ours.iter().map(|(process, _)| process).filter(|process| lives(process)).collect();
+        let left: Vec<_> =
+            ours.iter().map(|(process, _)| process).filter(|process| is_running(process)).collect();
         for process in &left {
             signal_group(process.pid, *signal);
         }
         let since = Instant::now();
-        while left.iter().any(|process| lives(process)) && since.elapsed() < PATIENCE {
+        while left.iter().any(|process| is_running(process)) && since.elapsed() < PATIENCE {
             std::thread::sleep(POLL);
         }
     }
@@ -109,7 +110,7 @@ fn parse(path: &Path) -> Option<Recorded> {
     (recorded_boot == boot()).then_some(Recorded { pid, start, guard })
 }
 
-fn lives(process: &Recorded) -> bool {
+fn is_running(process: &Recorded) -> bool {
     start_time(process.pid) == Some(process.start)
 }
 

@@ -28,7 +28,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(300);
 /// The exit code of a fenced worker.
 const FENCED: i32 = 3;
 /// The worker's log line if it ended without leaving.
-const NOT_LEFT: &str = "the leases run out by themselves";
+const NOT_LEFT: &str = "the leases will expire";
 /// A drain ends when all running tasks have finished; the slowest handler takes some seconds.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 

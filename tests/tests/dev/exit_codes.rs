@@ -17,8 +17,8 @@ fn wrong_usage_is_2() {
     // Nothing listens at port 1: all of these fail before they connect.
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     check(&home.run(&["enqueue", "mail", "send", "{to: a}"]), 2, "the payload is not JSON");
-    check(&home.run(&["task", "one"]), 2, "invalid value 'one' for '<ID>': the id of a task is the number");
-    check(&home.run(&["cancel", "1", "99999999999999999999"]), 2, "the id of a task is the number");
+    check(&home.run(&["task", "one"]), 2, "invalid value 'one' for '<ID>': a task id is the number");
+    check(&home.run(&["cancel", "1", "99999999999999999999"]), 2, "a task id is the number");
     check(&home.run(&["enqueue", "mail", "send", "--priority", "7"]), 2, "7 is not in 0..=3");
     check(&home.run(&["enqueue", "mail", "send", "--delay", "soon"]), 2, "`soon` is not a duration");
     check(&home.run(&["retry"]), 2, "required");
@@ -64,7 +64,7 @@ fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
     );
     check(&home.run(&["dev", "-f", "nowhere"]), 2, "-f nowhere: No such file");
     home.write("mail.yaml", "");
-    check(&home.run(&["dev", "-f", "."]), 2, "there is no TaskQueue in it");
+    check(&home.run(&["dev", "-f", "."]), 2, "no TaskQueue found");
     home.assert_nothing_runs();
 }
 

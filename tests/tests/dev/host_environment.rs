@@ -30,7 +30,7 @@ async fn a_handler_whose_port_was_taken_moves_to_another() {
     let mut dev = home.dev();
     let id = home.enqueue_when_declared();
     home.go();
-    let line = dev.wait_for("was taken by somebody else");
+    let line = dev.wait_for("was taken by another program");
     assert!(line.contains("mail-0"), "{line}");
     until("it is done all the same", || home.state(&id) == "completed");
     dev.stop();

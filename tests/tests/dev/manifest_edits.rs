@@ -5,7 +5,7 @@ use rowlock_tests::{TestDb, server};
 use crate::harness::{Home, MANIFEST, until};
 use crate::running_command::Dev;
 
-const FOLLOWED: &str = "the manifests were edited and are in force now";
+const FOLLOWED: &str = "applying the edited manifests";
 
 async fn running() -> (TestDb, Home, Dev) {
     let test = TestDb::empty().await;
@@ -29,7 +29,7 @@ async fn changing_the_total_interrupts_no_task() {
     dev.wait_for(FOLLOWED);
     // Or none: while four tasks run, no instance is allocated the slots that the remaining one released.
     until("three drain", || home.status("workers") == 1 && home.status("allocated") <= 1);
-    assert_eq!(home.status("running"), 4, "what runs may finish");
+    assert_eq!(home.status("running"), 4, "running tasks may finish");
     home.go();
     until("all is done", || ids.iter().all(|id| home.state(id) == "completed"));
     for id in &ids {
@@ -91,7 +91,7 @@ async fn an_invalid_edit_is_shown_with_its_line_and_the_last_valid_manifest_stay
         line.contains("mail.yaml:8: spec.workers.total: is the text \"ten\"; make it a whole number"),
         "{line}"
     );
-    dev.wait_for("the manifests stay as they were before");
+    dev.wait_for("the manifests from before the edit stay in force");
     let id = home.enqueue("ok");
     until("tasks are done as before", || home.state(&id) == "completed");
     assert_eq!(home.status("workers"), 2);

@@ -31,7 +31,7 @@ async fn a_worker_whose_terminal_closes_drains() {
     until("all run", || ids.iter().all(|id| home.has_started(id)));
     for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
         worker.send(signal);
-        worker.wait_for(&format!("{signal} means nothing to this program"));
+        worker.wait_for(&format!("ignoring {signal}"));
     }
     worker.send(Signal::SIGHUP);
     worker.wait_for("draining");
@@ -67,7 +67,7 @@ async fn dev_shuts_down_cleanly_when_its_terminal_closes() {
     let id = home.enqueue_when_declared();
     until("it runs", || home.has_started(&id));
     dev.send(Signal::SIGHUP);
-    dev.wait_for("stopping: what runs may finish");
+    dev.wait_for("stopping: running tasks may finish");
     home.go();
     let (code, output) = dev.ended();
     assert_eq!(code, 0, "{output}");

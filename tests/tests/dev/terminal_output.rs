@@ -110,7 +110,7 @@ async fn a_partly_unreadable_task_is_listed_with_the_reason() {
     let bad: i64 = test.session().await.fetch_one(sqlx::AssertSqlSafe(enqueue)).await.unwrap().get(0);
     let listed = home.ok(&["tasks", "--state", "available"]);
     assert!(listed.contains(&good) && listed.contains(&format!("{bad}")), "{listed}");
-    let why = format!("task {bad} cannot be read whole: the type is not UTF-8: byte 3 of it is 0xe9");
+    let why = format!("task {bad} cannot be read completely: the type is not UTF-8: byte 3 of it is 0xe9");
     assert_eq!(listed.lines().last(), Some(why.as_str()), "{listed}");
     let shown = home.ok(&["task", &bad.to_string()]);
     assert!(shown.contains("state     available") && !shown.contains("\npayload "), "{shown}");

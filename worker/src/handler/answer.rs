@@ -1,20 +1,20 @@
-//! From what a handler answered to what is settled: a pure decision.
+//! Turns a handler's answer into the outcome of the attempt: a pure decision.
 
 use std::time::Duration;
 
 use rowlock_crds::{MAX_RETRY_DELAY, Policy};
 use rowlock_queue::Outcome;
 
-/// Bound of an error kept per attempt: a stack trace fits, a page of HTML does not.
+/// Largest error kept per attempt, in bytes: a stack trace fits, a page of HTML does not.
 pub(crate) const ERROR_MAX: usize = 4 * 1024;
 
-/// A handler that asks for more than a day more probably means a mistake in its units.
+/// Longest snooze. A handler that asks for more than a day has probably mistaken the unit.
 pub(crate) const SNOOZE_MAX: Duration = Duration::from_hours(24);
 
-/// A result is for looking up, not for moving data: larger ones belong in the user's own storage.
+/// Largest result that is kept, in bytes. Larger data belongs in the user's own storage.
 pub(crate) const RESULT_MAX: usize = 64 * 1024;
 
-/// What came of one attempt.
+/// The result of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Done {
@@ -24,7 +24,7 @@ pub(crate) enum Answer {
         error: String,
         delay: Option<Duration>,
     },
-    /// The handler was at it, and hung up before the answer was whole.
+    /// The handler got the task and closed the connection before its answer was complete.
     Broken {
         error: String,
     },
@@ -34,7 +34,7 @@ pub(crate) enum Answer {
     Snooze {
         delay: Duration,
     },
-    /// Nothing reached the handler, so nothing was attempted.
+    /// The task did not reach the handler, so this is no attempt.
     Unreachable {
         error: String,
     },
@@ -45,8 +45,8 @@ impl Answer {
         Self::Failed { error: error.into(), delay: None }
     }
 
-    /// The same while this instance drains. The handler is meant to outlive it: one that goes first is being ended with it, before its time,
-    /// which is no fault of the task.
+    /// The answer as it counts while this instance drains. The handler should end after the worker; one that
+    /// ends first is being killed with it, for which the task must not lose an attempt.
     pub(crate) fn while_draining(self) -> Self {
         match self {
             Self::Broken { error } => Self::Unreachable { error },
@@ -54,7 +54,7 @@ impl Answer {
         }
     }
 
-    /// A label of bounded variety for metrics.
+    /// The label of metrics, which has a bounded number of values.
     pub(crate) fn label(&self) -> &'static str {
         match self {
             Self::Done { .. } => "complete",
@@ -93,24 +93,24 @@ pub(crate) fn decide_outcome(
     }
 }
 
-/// The result, if it is within the bound.
+/// The result, if it is within the limit.
 fn within_limit(result: String) -> Option<String> {
     if result.len() <= RESULT_MAX {
         return Some(result);
     }
     tracing::warn!(
-        bound_bytes = RESULT_MAX,
-        "the handler's result is larger than the bound and was not kept; the task is complete"
+        limit_bytes = RESULT_MAX,
+        "the handler's result is larger than the limit and was not kept; the task is completed"
     );
     None
 }
 
-/// Postgres text holds every character but NUL.
+/// Postgres text cannot contain NUL.
 pub(crate) fn strip_nul(text: &str) -> String {
     text.replace('\0', "")
 }
 
-/// An error that Postgres takes, cut at a character within the bound.
+/// An error message that Postgres accepts, cut between characters to the limit.
 pub(crate) fn bounded_error(text: &str) -> String {
     let mut text = strip_nul(text);
     if ERROR_MAX < text.len() {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_attempt_is_dead() {
+    fn a_failure_of_the_last_attempt_makes_the_task_dead() {
         assert!(matches!(decide_outcome(failed(), 6, 6, &policy(), 0.0), Outcome::Dead { .. }));
         assert!(matches!(decide_outcome(failed(), 5, 6, &policy(), 0.0), Outcome::Retry { .. }));
     }
@@ -155,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_of_the_handlers_own_is_bounded_too() {
+    fn a_retry_delay_given_by_the_handler_is_bounded() {
         let failed = Answer::Failed { error: "no".into(), delay: Some(Duration::MAX) };
         let outcome = decide_outcome(failed, 1, 6, &policy(), 0.0);
         assert!(matches!(outcome, Outcome::Retry { delay, .. } if delay == MAX_RETRY_DELAY), "{outcome:?}");
     }
 
     #[test]
-    fn a_result_past_the_bound_is_not_kept_wherever_it_comes_from() {
+    fn a_result_above_the_limit_is_not_kept() {
         let mut result = "x".repeat(RESULT_MAX);
         let outcome = |result: &String| {
             decide_outcome(Answer::Done { result: Some(result.clone()) }, 1, 6, &policy(), 0.0)
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_that_hangs_up_fails_the_attempt_unless_it_is_ended_with_us() {
+    fn a_broken_connection_fails_the_attempt_unless_the_instance_drains() {
         let broken = || Answer::Broken { error: "hung up".into() };
         assert!(matches!(decide_outcome(broken(), 1, 6, &policy(), 0.0), Outcome::Retry { .. }));
         assert!(matches!(decide_outcome(broken(), 6, 6, &policy(), 0.0), Outcome::Dead { .. }));
@@ -185,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn what_never_reached_the_handler_is_released() {
+    fn a_task_that_did_not_reach_the_handler_is_released() {
         let answer = Answer::Unreachable { error: "refused".into() };
         assert!(matches!(decide_outcome(answer, 6, 6, &policy(), 0.0), Outcome::Release));
     }
 
     #[test]
-    fn an_error_loses_nul_and_is_cut_at_a_character() {
+    fn an_error_message_loses_nul_and_is_cut_between_characters() {
         assert_eq!(bounded_error("a\0b"), "ab");
         let long = "é".repeat(ERROR_MAX);
         assert_eq!(bounded_error(&long).len(), ERROR_MAX);

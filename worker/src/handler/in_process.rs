@@ -1,4 +1,4 @@
-//! Handlers in Rust, in the worker's own process.
+//! Handlers in Rust, in the worker's process.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use crate::handler::task::{Done, Fail, Retry, Task};
 type Running = Pin<Box<dyn Future<Output = Result<Done, Fail>> + Send>>;
 type Function = Arc<dyn Fn(Task) -> Running + Send + Sync>;
 
-/// One function per type of task.
+/// One function per task type.
 #[derive(Clone, Default)]
 pub(crate) struct InProcess {
     functions: HashMap<String, Function>,
@@ -38,12 +38,13 @@ impl InProcess {
         self.functions.is_empty()
     }
 
-    /// One attempt, in a task of its own so that a panic ends only it; dropping this future aborts it.
+    /// Runs one attempt in a separate tokio task, so that a panic ends only the attempt. Dropping this future
+    /// aborts it.
     pub(crate) async fn call(&self, task: Task) -> Answer {
         let Some(function) = self.functions.get(&task.task_type).cloned() else {
             return Answer::failed(format!("no handler for type {:?} in this worker", task.task_type));
         };
-        // The closure itself may panic too, so it is called inside.
+        // The closure itself may panic too, so it is called inside the tokio task.
         let spawned = AbortOnDropHandle::new(tokio::spawn(async move { function(task).await }));
         match spawned.await {
             Ok(Ok(done)) => Answer::Done { result: done.result },
@@ -124,13 +125,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_type_is_named_in_the_error() {
+    async fn an_error_names_the_task_type_without_a_handler() {
         let answer = InProcess::default().call(task("fax")).await;
         assert_eq!(answer, Answer::failed("no handler for type \"fax\" in this worker"));
     }
 
     #[tokio::test]
-    async fn a_payload_of_another_shape_is_final_and_not_quoted() {
+    async fn a_payload_that_does_not_parse_is_a_permanent_failure_and_is_not_quoted() {
         let fail = task("email").parse::<Vec<u8>>().unwrap_err();
         assert_eq!(fail.retry, Retry::Never);
         assert!(!fail.error.contains("to\""), "{}", fail.error);

@@ -1,4 +1,4 @@
-//! What does the tasks: an HTTP server beside the worker, or functions in its own process.
+//! What runs the tasks: an HTTP server beside the worker, or functions in the worker's process.
 
 pub(crate) mod answer;
 pub(crate) mod http;
@@ -13,7 +13,7 @@ use self::http::HttpHandler;
 use self::in_process::InProcess;
 use self::task::Task;
 
-/// Who does the tasks.
+/// What runs the tasks.
 #[derive(Clone)]
 pub(crate) enum Handler {
     Http(Box<HttpHandler>),
@@ -23,7 +23,7 @@ pub(crate) enum Handler {
 impl Handler {
     pub(crate) async fn call(&self, task: Task, policy: &Policy) -> Answer {
         match self {
-            // Boxed: what hyper keeps would swell the attempts of handlers that need none of it.
+            // Boxed, so that attempts of in-process handlers do not carry the size of hyper's state.
             Self::Http(handler) => Box::pin(handler.call(task, &policy.retry)).await,
             Self::InProcess(handlers) => handlers.call(task).await,
         }

@@ -1,4 +1,4 @@
-//! Whether the handler's port accepts connections; while it does not, nothing is claimed.
+//! Probes whether the handler's port accepts connections. While it does not, the worker claims nothing.
 
 use std::io;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::backoff::Backoff;
 
-/// A handler starts within seconds; asking its port up to twenty times a second costs nothing on loopback.
+/// A handler starts within seconds, and up to twenty probes a second cost nothing on loopback.
 const PROBE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Most handlers are up by then; who waits longer is told why nothing happens, and told again.
+/// Most handlers have started by then. After that the log says why nothing is claimed, once a minute.
 const FIRST_WARNING: Duration = Duration::from_secs(5);
 const NEXT_WARNING: Duration = Duration::from_mins(1);
 
@@ -36,16 +36,17 @@ impl ReadinessProbe {
     pub(crate) fn mark_unready(&self, error: &str) {
         if self.ready.send_replace(false) {
             tracing::warn!(
-                "the handler cannot be reached ({error}); nothing is claimed until its port accepts again"
+                "the handler cannot be reached ({error}); nothing is claimed until its port accepts \
+                 connections"
             );
         }
     }
 
-    /// Waits for the handler whenever it is not ready; never returns.
+    /// Probes the handler whenever it is not ready; never returns.
     pub(crate) async fn run(&self, host: &str, port: u16, became_ready: impl Fn()) {
         let mut unready = self.ready.subscribe();
         loop {
-            // The sender lives in self, so waiting cannot fail.
+            // Cannot fail, because `self` holds the sender.
             let _ = unready.wait_for(|ready| !ready).await;
             let mut backoff = PROBE_BACKOFF;
             let mut due = Instant::now() + FIRST_WARNING;
@@ -73,14 +74,15 @@ async fn probe(host: &str, port: u16) -> io::Result<()> {
     connected.map_err(|_| io::ErrorKind::TimedOut.into()).flatten().map(drop)
 }
 
-/// Why nothing is claimed. What keeps us from trying is not the handler's fault.
+/// Why nothing is claimed. A limit of open files prevents the probe itself and is not the handler's fault.
 fn describe_failure(host: &str, port: u16, error: &io::Error) -> String {
     match (file_limit_advice(error), error.kind()) {
         (Some(advice), _) => {
-            format!("the handler on {host}:{port} cannot be asked, so nothing is claimed: {advice}")
+            format!("the handler on {host}:{port} cannot be probed, so nothing is claimed: {advice}")
         }
         (None, io::ErrorKind::ConnectionRefused) => format!(
-            "nothing listens on {host}:{port}, so nothing is claimed: the handler must listen there (`rowlock dev` tells it in PORT)"
+            "nothing listens on {host}:{port}, so nothing is claimed: the handler must listen there \
+             (`rowlock dev` sets PORT)"
         ),
         _ => format!(
             "the handler on {host}:{port} does not accept connections, so nothing is claimed: {error}"
@@ -93,7 +95,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn ready_once_the_port_accepts_and_again_after_it_was_gone() {
+    async fn ready_when_the_port_accepts_and_again_after_the_handler_restarted() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
@@ -113,11 +115,11 @@ mod tests {
         }
     }
 
-    /// No more files may be open.
+    /// The process has reached its limit of open files.
     const EMFILE: i32 = 24;
 
     #[test]
-    fn the_handler_is_blamed_for_what_it_does_and_for_nothing_else() {
+    fn the_warning_blames_the_handler_only_for_its_own_faults() {
         let said = |error: io::Error| describe_failure("127.0.0.1", 8080, &error);
         assert!(said(io::ErrorKind::ConnectionRefused.into()).contains("nothing listens on 127.0.0.1:8080"));
         assert!(said(io::ErrorKind::TimedOut.into()).contains("does not accept connections"));

@@ -1,4 +1,4 @@
-//! What a handler gets and what it may answer.
+//! What a handler in Rust receives and returns.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,30 +7,35 @@ use rowlock_queue::{TaskId, Token};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// One attempt at one task, as a handler sees it.
+/// One attempt at one task, as a handler receives it.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Task {
+    /// Id of the task, the same for all its attempts: use it as an idempotency key.
     pub id: TaskId,
-    /// The `type` the producer gave.
+    /// The type that the producer gave the task.
     pub task_type: String,
+    /// Name of the queue.
     pub queue: Arc<str>,
-    /// JSON text, exactly as it was enqueued.
+    /// The payload: JSON text, exactly as it was enqueued.
     pub payload: String,
-    /// Counts from 1.
+    /// Number of this attempt, from 1.
     pub attempt: u16,
+    /// Attempts after which the task is dead.
     pub max_attempts: u16,
+    /// When the task was enqueued, by the database's clock.
     pub enqueued_at: SystemTime,
-    /// After this the attempt is stopped and counts as failed.
+    /// When the attempt times out. It is then stopped and counts as failed.
     pub deadline: SystemTime,
-    /// Names the lease of this attempt; it differs with every claim.
+    /// Proves the lease of this attempt; every claim has another token.
     pub fencing_token: Token,
 }
 
 impl Task {
-    /// The payload as a type. What does not fit will not fit next time either, so it is final.
+    /// Deserializes the payload. An error is permanent, because a retry would get the same payload.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Fail> {
-        // serde_json's message can quote the payload, which must not reach errors of attempts: say only where.
+        // serde_json's message may quote the payload, which must not become part of an error: give only the
+        // place.
         serde_json::from_str(&self.payload).map_err(|error| {
             Fail::permanent(format!(
                 "the payload is not what the handler of {} expects (line {} column {})",
@@ -43,7 +48,7 @@ impl Task {
 }
 
 impl std::fmt::Debug for Task {
-    /// Without the payload: a debug line must not carry it into a log.
+    /// Leaves out the payload, which must not reach a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Task")
             .field("id", &self.id)
@@ -53,14 +58,14 @@ impl std::fmt::Debug for Task {
     }
 }
 
-/// The task is done, perhaps with a result that is kept beside it.
+/// The task is done, perhaps with a result to keep.
 #[derive(Clone, Debug, Default)]
 pub struct Done {
     pub(crate) result: Option<String>,
 }
 
 impl Done {
-    /// Keeps `result` as JSON, if that is no longer than 64 KiB: it is for looking up, not for moving data.
+    /// Keeps `result` as JSON if that has at most 64 KiB. `rowlock task` shows it.
     pub fn with(result: &impl Serialize) -> Result<Self, Fail> {
         Ok(Self { result: Some(serde_json::to_string(result)?) })
     }
@@ -72,7 +77,7 @@ impl From<()> for Done {
     }
 }
 
-/// The attempt did not do the task. Any error becomes one that is tried again by the queue's policy.
+/// The attempt did not complete the task. With `?`, any error becomes a [`Fail::retry`].
 #[derive(Clone, Debug)]
 pub struct Fail {
     pub(crate) retry: Retry,
@@ -84,27 +89,27 @@ pub(crate) enum Retry {
     ByPolicy,
     After(Duration),
     Never,
-    /// Not a failure at all: asks to be called later and uses no attempt.
+    /// Not a failure: run the task later and use up no attempt.
     Snooze(Duration),
 }
 
 impl Fail {
-    /// Tried again after the policy's delay.
+    /// Retries the task after the delay of the queue's retry policy.
     pub fn retry(error: impl std::fmt::Display) -> Self {
         Self { retry: Retry::ByPolicy, error: error.to_string() }
     }
 
-    /// Tried again after this delay instead of the policy's, at most a year.
+    /// Retries the task after `delay`, at most a year, in place of the policy's delay.
     pub fn retry_after(delay: Duration, error: impl std::fmt::Display) -> Self {
         Self { retry: Retry::After(delay), error: error.to_string() }
     }
 
-    /// No retry will better it: the task is dead at once.
+    /// Makes the task dead at once, because a retry would fail too.
     pub fn permanent(error: impl std::fmt::Display) -> Self {
         Self { retry: Retry::Never, error: error.to_string() }
     }
 
-    /// Not now: call again after `delay`, at most a day, without using an attempt.
+    /// Runs the task again after `delay`, at most a day, without using up an attempt.
     #[must_use]
     pub fn snooze(delay: Duration) -> Self {
         Self { retry: Retry::Snooze(delay), error: String::new() }

@@ -1,14 +1,14 @@
-//! Whether this instance is kept from work because nobody can allocate slots to it.
+//! Detects that no instance can allocate slots, because another session holds the lock for it.
 //!
-//! To have none is no fault: the queue's total may be used up by others. It is one where each attempt to
-//! grant any met another session that was just doing so, for longer than that ever takes.
+//! An instance without slots is normal: other instances may use the queue's total. It is a fault if every
+//! attempt to allocate found the lock held, for much longer than an allocation takes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Thirty heartbeats: a grant takes milliseconds, and is tried about four times a second over all instances.
+/// Thirty heartbeats. An allocation takes milliseconds, and the instances together try about four a second.
 const STALLED_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
@@ -22,8 +22,9 @@ struct State {
 }
 
 impl AllocationStall {
-    /// Takes in a heartbeat: whether it waits for slots while there are tasks, and whether a grant was tried and
-    /// missed. True: find out who is in the way.
+    /// Records a heartbeat. `waiting`: the instance has no slots although tasks wait. `missed`: whether an
+    /// allocation was tried and found the lock held. Returns true when the stall begins, so that the caller
+    /// finds the holder.
     pub(crate) fn update(&self, waiting: bool, missed: Option<bool>) -> bool {
         let mut state = self.state();
         if !waiting || missed == Some(false) {
@@ -37,7 +38,7 @@ impl AllocationStall {
         started
     }
 
-    /// Whether it is kept from work at this moment.
+    /// Whether allocation is stalled now.
     pub(crate) fn is_stalled(&self) -> bool {
         self.state().stalled
     }
@@ -53,19 +54,19 @@ mod tests {
     use tokio::time::advance;
 
     #[tokio::test(start_paused = true)]
-    async fn only_who_waits_long_and_sees_no_allocation_go_through_is_stalled() {
+    async fn an_instance_that_waits_long_while_no_allocation_succeeds_is_stalled() {
         let stall = AllocationStall::default();
         assert!(!stall.update(true, Some(true)));
         advance(STALLED_AFTER).await;
         assert!(stall.update(true, None));
         assert!(stall.is_stalled());
-        assert!(!stall.update(true, Some(true)), "it is said once");
-        assert!(!stall.update(true, Some(false)), "somebody grants again: the total is used up");
+        assert!(!stall.update(true, Some(true)), "reported once");
+        assert!(!stall.update(true, Some(false)), "allocation works again: the total is used up");
         assert!(!stall.is_stalled());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_has_slots_or_nothing_to_do_is_not() {
+    async fn an_instance_with_slots_or_without_waiting_tasks_is_not_stalled() {
         let stall = AllocationStall::default();
         for waiting in [true, false, true] {
             stall.update(waiting, Some(true));
@@ -75,6 +76,6 @@ mod tests {
         let others = AllocationStall::default();
         others.update(true, None);
         advance(STALLED_AFTER).await;
-        assert!(!others.update(true, None), "it has not tried yet");
+        assert!(!others.update(true, None), "no allocation was tried yet");
     }
 }

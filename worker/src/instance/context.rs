@@ -1,4 +1,4 @@
-//! What the tasks of one joined instance share.
+//! What all parts of a joined instance share.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -17,7 +17,8 @@ use crate::task::leases::Leases;
 use crate::task::slots::Slots;
 use crate::throttled_log::OutageLog;
 
-/// Weight of the newest attempt in the mean service time that heartbeats carry: some twenty attempts are remembered.
+/// Weight of the newest attempt in the moving average of service times that heartbeats report: about twenty
+/// attempts count.
 const SERVICE_WEIGHT: f64 = 0.1;
 
 pub(crate) struct Context {
@@ -33,11 +34,11 @@ pub(crate) struct Context {
     pub(crate) leases: Leases,
     pub(crate) outage: Arc<OutageLog>,
     pub(crate) allocation_stall: AllocationStall,
-    /// Asks for a heartbeat now instead of at the next second.
+    /// Asks for a heartbeat now instead of in the next second.
     pub(crate) heartbeat_now: Notify,
-    /// The instance takes leave: errors of other statements meanwhile are expected.
+    /// The instance is leaving; errors of other statements are expected meanwhile.
     pub(crate) leaving: CancellationToken,
-    /// Parent of every attempt: the fence, the end of the grace and an abort all stop them through it.
+    /// Parent token of every attempt: a fence, the end of the drain grace and an abort cancel it.
     pub(crate) abort_attempts: CancellationToken,
     watermarks: Mutex<Watermarks>,
     noted: Mutex<Option<HorizonNote>>,
@@ -45,7 +46,7 @@ pub(crate) struct Context {
     service_millis: Mutex<Option<f64>>,
 }
 
-/// The policy that the next attempt follows.
+/// The policy for the next attempts.
 #[derive(Debug)]
 pub(crate) struct ActivePolicy {
     pub(crate) generation: i64,
@@ -64,7 +65,7 @@ pub(crate) struct Dependencies {
 }
 
 impl Context {
-    /// `sent` is from before the join was sent.
+    /// `sent` is the time before the join was sent.
     pub(crate) fn new(with: Dependencies, joined: Joined, sent: Instant) -> Self {
         Self {
             db: with.db,
@@ -101,7 +102,7 @@ impl Context {
         self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).advance(seen);
     }
 
-    /// What the last heartbeat noted, for the maintainer.
+    /// Keeps the note of the last heartbeat for maintenance.
     pub(crate) fn set_noted(&self, noted: HorizonNote) {
         *self.noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted);
     }
@@ -127,10 +128,10 @@ impl Context {
         *self.service_millis.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an error of the database once, where it is handled. A lost identity fences for good.
+    /// Counts and logs a database error. If the instance was declared gone, fences it for good.
     pub(crate) fn database_failed(&self, operation: &'static str, error: &rowlock_queue::Error) {
         if self.leaving.is_cancelled() {
-            tracing::debug!(%error, operation, "crossed with leaving");
+            tracing::debug!(%error, operation, "failed while the instance was leaving");
             return;
         }
         self.metrics.error(error.metric_label());
@@ -141,7 +142,7 @@ impl Context {
         }
     }
 
-    /// The same verb was answered.
+    /// The operation succeeded.
     pub(crate) fn database_answered(&self, operation: &'static str) {
         self.outage.answered(operation);
     }

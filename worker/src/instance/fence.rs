@@ -1,6 +1,7 @@
-//! How long the instance may keep its leases, on a monotonic clock from before each heartbeat was sent, which counts the time that the machine is suspended.
+//! Stops the instance's attempts before its leases can be taken over.
 //!
-//! Invariant 6 of the design: an instance that cannot renew stops its attempts before its lease can be taken.
+//! The deadline is on a monotonic clock that includes the time while the machine is suspended. It counts from
+//! before each heartbeat was sent, so it ends before the lease does in the database.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -9,25 +10,26 @@ use rowlock_queue::LEASE_DURATION;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Time left for stopping the attempts before somebody else may start their tasks again.
+/// Time to stop the attempts before another instance may start their tasks again.
 const FENCE_MARGIN: Duration = Duration::from_secs(3);
 
-/// How long the instance may work after sending a heartbeat that was answered.
+/// How long the instance may work after it sent a heartbeat that was answered.
 const FENCE_AFTER: Duration = LEASE_DURATION.saturating_sub(FENCE_MARGIN);
 
-/// How often the watch looks whether the machine was suspended: timers stand still while it is.
+/// How often to check whether the machine was suspended, since timers stand still meanwhile.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Two heartbeats in a row may be late by this much and still count as one streak.
+/// Longest gap between two heartbeats of one streak.
 const MAX_HEARTBEAT_GAP: Duration = Duration::from_secs(3);
 
-/// How long the machine was suspended since it started. The clock of [`Instant`] stands still meanwhile, and the database's does not.
+/// How long the machine was suspended since it started. The clock of [`Instant`] stands still meanwhile; the
+/// database's does not.
 fn suspended() -> Duration {
     #[cfg(target_os = "linux")]
     {
         use nix::time::{ClockId, clock_gettime};
         let of = |clock| clock_gettime(clock).map(Duration::from);
-        // In this order, so that the time between the two looks is none of it.
+        // In this order, so that the time between the two calls does not count as suspended.
         if let (Ok(all), Ok(awake)) = (of(ClockId::CLOCK_BOOTTIME), of(ClockId::CLOCK_MONOTONIC)) {
             return all.saturating_sub(awake);
         }
@@ -35,14 +37,14 @@ fn suspended() -> Duration {
     Duration::ZERO
 }
 
-/// Until when the instance may work, and how long the machine had been suspended when that was set.
+/// When the instance must stop working, and how long the machine had been suspended when this was set.
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
     until: Instant,
     suspended: Duration,
 }
 
-/// Trips once and for good.
+/// Trips once, for good.
 #[derive(Debug)]
 pub(crate) struct Fence {
     deadline: Mutex<Deadline>,
@@ -52,7 +54,7 @@ pub(crate) struct Fence {
     reason: Mutex<Option<&'static str>>,
 }
 
-/// Heartbeats that were answered without a gap between them.
+/// Answered heartbeats without a gap.
 #[derive(Debug)]
 struct Streak {
     since: Instant,
@@ -60,7 +62,7 @@ struct Streak {
 }
 
 impl Fence {
-    /// `joined_at` is from before the join was sent.
+    /// `joined_at` is the time before the join was sent.
     pub(crate) fn new(joined_at: Instant) -> Self {
         Self::with(joined_at, suspended)
     }
@@ -75,13 +77,13 @@ impl Fence {
         }
     }
 
-    /// A heartbeat sent at `sent` was answered. An answer after our own deadline comes too late: the lease may
-    /// have been taken in between, and the attempts were told to stop.
+    /// A heartbeat sent at `sent` was answered. An answer after the deadline comes too late: the lease may
+    /// have been taken over, and the attempts were stopped.
     pub(crate) fn renew(&self, sent: Instant) {
         if self.deadline() <= Instant::now() {
             self.trip("the heartbeat was answered after the lease's deadline");
         }
-        // Suspended since the heartbeat before: it may have been while this one was on its way.
+        // Suspended since the previous heartbeat: perhaps while this one was in flight, so that time counts.
         let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
         let suspended = (self.suspended)();
         let lost = suspended.saturating_sub(deadline.suspended);
@@ -94,19 +96,19 @@ impl Fence {
         streak.last = sent;
     }
 
-    /// A heartbeat failed: until they are unbroken again, the instance must not declare others dead.
+    /// A heartbeat failed. The instance must not declare others dead until a new streak is long enough.
     pub(crate) fn break_streak(&self) {
         self.streak.lock().unwrap_or_else(PoisonError::into_inner).since = Instant::now();
     }
 
-    /// Since when our own heartbeats were answered without a gap; `None`: the streak is broken now. Only what stood still for a whole
-    /// lease of an unbroken streak may be rescued.
+    /// When the present streak of answered heartbeats began; `None` if it is broken. The instance may rescue
+    /// tasks only of an instance whose heartbeat stood still for a full lease within this streak.
     pub(crate) fn streak_since(&self) -> Option<Instant> {
         let streak = self.streak.lock().unwrap_or_else(PoisonError::into_inner);
         (Instant::now() < streak.last + MAX_HEARTBEAT_GAP).then_some(streak.since)
     }
 
-    /// When the last answered heartbeat was sent, for readiness.
+    /// When the last answered heartbeat was sent.
     pub(crate) fn last_heartbeat(&self) -> Instant {
         self.streak.lock().unwrap_or_else(PoisonError::into_inner).last
     }
@@ -116,8 +118,8 @@ impl Fence {
         self.tripped.cancel();
     }
 
-    /// Whether the instance may work now, by its own look at the clock: one that was stopped for longer than its right goes on
-    /// before any timer has told it so.
+    /// Whether the instance may work now. It reads the clock, because a process that was stopped past its
+    /// deadline resumes before its timers fire.
     pub(crate) fn allows_work(&self) -> bool {
         if self.deadline() <= Instant::now() {
             self.trip("no heartbeat was answered within the lease");
@@ -125,7 +127,7 @@ impl Fence {
         !self.tripped.is_cancelled()
     }
 
-    /// When the right is over, on the clock that stands still while the machine is suspended.
+    /// The deadline on the clock of [`Instant`], which stands still while the machine is suspended.
     fn deadline(&self) -> Instant {
         let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
         let lost = (self.suspended)().saturating_sub(deadline.suspended);
@@ -140,7 +142,7 @@ impl Fence {
         *self.reason.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Trips when no heartbeat renews in time.
+    /// Trips when no heartbeat is answered in time.
     pub(crate) async fn watch(&self) {
         loop {
             tokio::time::sleep_until(self.deadline().min(Instant::now() + CHECK_INTERVAL)).await;
@@ -157,7 +159,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn trips_before_the_lease_is_over() {
+    async fn the_fence_trips_before_the_lease_expires() {
         let start = Instant::now();
         let fence = Fence::new(start);
         fence.watch().await;
@@ -166,16 +168,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deadline_that_has_passed_is_seen_before_any_timer_ran() {
+    async fn a_passed_deadline_is_noticed_before_any_timer_fires() {
         let fence = Fence::new(Instant::now());
         assert!(fence.allows_work());
         tokio::time::advance(FENCE_AFTER).await;
-        assert!(!fence.allows_work(), "nobody watched");
+        assert!(!fence.allows_work(), "without a watch");
         assert!(fence.tripped().is_cancelled());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn counts_from_before_the_heartbeat_was_sent() {
+    async fn the_deadline_counts_from_before_the_heartbeat_was_sent() {
         let start = Instant::now();
         let fence = Fence::new(start);
         tokio::time::advance(Duration::from_secs(8)).await;
@@ -203,13 +205,13 @@ mod tests {
         }
         assert_eq!(fence.streak_since(), Some(start));
         tokio::time::advance(MAX_HEARTBEAT_GAP).await;
-        assert_eq!(fence.streak_since(), None, "after a failed heartbeat nobody is declared dead");
+        assert_eq!(fence.streak_since(), None, "after a gap no instance is declared dead");
         tokio::time::advance(Duration::from_secs(1)).await;
         fence.renew(Instant::now());
         assert_eq!(fence.streak_since(), Some(Instant::now()));
     }
 
-    /// By so much, for one test, the machine is suspended.
+    /// How long the machine was suspended, for one test.
     static SUSPENDED_MILLIS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
     #[tokio::test(start_paused = true)]
@@ -220,11 +222,12 @@ mod tests {
         SUSPENDED_MILLIS.store(5000, Relaxed);
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(fence.allows_work());
-        // That heartbeat may have been sent before the five seconds.
+        // This heartbeat may have been sent before the machine was suspended for five seconds.
         fence.renew(Instant::now());
         fence.watch().await;
         assert_eq!(start.elapsed().as_secs(), 1 + FENCE_AFTER.as_secs() - 5);
-        // Before, it went on working until its next heartbeat was answered, beside who had rescued its tasks.
+        // Otherwise it would work until its next heartbeat is answered, while another instance has rescued
+        // its tasks.
         let fence = Fence::with(Instant::now(), || Duration::from_millis(SUSPENDED_MILLIS.load(Relaxed)));
         SUSPENDED_MILLIS.store(5000 + u64::try_from(LEASE_DURATION.as_millis()).unwrap(), Relaxed);
         assert!(!fence.allows_work());

@@ -1,4 +1,4 @@
-//! Renews the instance's right to its leases and brings back what it may do.
+//! Sends heartbeats, which renew the instance's leases, and applies the replies: slots, cancels, policy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::instance::context::{ActivePolicy, Context};
 use crate::instance::heartbeat_connection::{Event, HeartbeatConnection};
 use crate::task::slots::Snapshot;
 
-/// A heartbeat out of turn is cheap but not free: no more than one in this time.
+/// Least time between two heartbeats, since events may ask for one before the next second.
 const MIN_HEARTBEAT_GAP: Duration = Duration::from_millis(100);
 
 /// Sends heartbeats until `stop`, or until the queue says that this instance is gone.
@@ -23,19 +23,19 @@ pub(crate) async fn run_heartbeats(
 ) -> Result<(), WorkerError> {
     let mut was_idle = false;
     while !context.fence.tripped().is_cancelled() {
-        // From before the heartbeat is sent: what the database counts can only be later.
+        // Taken before the heartbeat is sent, so that the lease ends here before it ends in the database.
         let sent = Instant::now();
         let mut snapshot = context.slots.snapshot();
         snapshot.idle &= connection.is_listening();
         send_heartbeat(&context, &mut connection, snapshot, sent).await;
         if snapshot.idle && !was_idle {
-            // Only now will somebody send NOTIFY for us: look once more for what came before that.
+            // Producers send a NOTIFY only from now on: look once more for tasks that were enqueued before.
             context.slots.wake.notify_one();
         }
         was_idle = snapshot.idle;
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
-            // A heartbeat and leaving exclude each other.
+            // No heartbeat may be sent while the instance leaves.
             () = context.leaving.cancelled() => return Ok(()),
             () = wait_for_next(&context, &mut connection, sent) => (),
         }
@@ -43,7 +43,7 @@ pub(crate) async fn run_heartbeats(
     Ok(())
 }
 
-/// Waits until it is time for the next heartbeat, and wakes the claimer meanwhile whenever a NOTIFY arrives.
+/// Waits until the next heartbeat is due, and wakes the claimer when a NOTIFY arrives.
 async fn wait_for_next(context: &Context, connection: &mut HeartbeatConnection, sent: Instant) {
     let mut at = sent + HEARTBEAT_INTERVAL;
     loop {
@@ -108,10 +108,10 @@ async fn warn_who_blocks_allocation(context: &Context) {
     let holder = holders.into_iter().find(grants);
     let (holder, cure) =
         holder.map_or_else(|| ("unknown".into(), String::new()), |found| (found.who, found.cure));
-    tracing::warn!(%holder, "tasks wait, and no slots are allocated: a session holds the lock for that; {cure}");
+    tracing::warn!(%holder, "tasks wait, but no slots can be allocated: a session holds the lock; {cure}");
 }
 
-/// Puts in force what the heartbeat brought. Failures here only wait for the next heartbeat.
+/// Applies the reply to a heartbeat. What fails here is repeated with the next heartbeat.
 async fn apply_answer(context: &Context, heartbeat: &HeartbeatReply, snapshot: Snapshot) {
     if context.fence.tripped().is_cancelled() {
         return;
@@ -125,11 +125,11 @@ async fn apply_answer(context: &Context, heartbeat: &HeartbeatReply, snapshot: S
     context.set_noted(heartbeat.noted);
     for &task in &heartbeat.cancelled {
         if context.slots.stop(task) {
-            tracing::info!(%task, "the task was cancelled; its attempt is stopped");
+            tracing::info!(%task, "the task was cancelled; stopping its attempt");
         }
     }
     if heartbeat.allocation != snapshot.acknowledged {
-        // Acknowledged soon, so that what we gave back can be granted to others.
+        // Acknowledge it soon, so that slots that we gave up can be granted to other instances.
         context.heartbeat_now.notify_one();
     }
     if heartbeat.available {
@@ -139,7 +139,7 @@ async fn apply_answer(context: &Context, heartbeat: &HeartbeatReply, snapshot: S
         match rowlock_queue::policy(&context.db, context.queue_id).await {
             Ok((generation, policy, max_attempts)) => {
                 context.database_answered("policy");
-                tracing::info!(generation, "the queue's policy changed");
+                tracing::info!(generation, "applied the queue's changed policy");
                 context.set_policy(ActivePolicy { generation, policy, max_attempts });
             }
             Err(error) => context.database_failed("policy", &error),

@@ -1,7 +1,8 @@
-//! The heartbeat's own connection, which also receives NOTIFY.
+//! The separate connection for heartbeats, which also receives NOTIFY.
 //!
-//! Claims, settlements and maintenance share the other one; two of them that take as long as a statement may would keep a heartbeat
-//! waiting until a healthy instance is fenced. Until this connection is there, and after it was lost, heartbeats go with the others.
+//! Claims, settlements and maintenance share the other connection. Two slow statements there would delay a
+//! heartbeat until a healthy instance is fenced. While this connection is not open, heartbeats use the other
+//! one.
 
 use std::time::Duration;
 
@@ -17,59 +18,58 @@ use crate::backoff::Backoff;
 use crate::error::WorkerError;
 use crate::metrics::Metrics;
 
-/// Heartbeats go on without it, so there is no hurry to open it again.
+/// Heartbeats work without this connection, so reopening it is not urgent.
 const OPEN_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
 
 /// An open connection.
 enum Open {
     Listening(Listener),
-    /// Behind a connection pooler, or where NOTIFY is switched off.
-    NotListening(Db),
+    /// Behind a connection pooler, or with `--poll-only`.
+    PollOnly(Db),
 }
 
-/// What the heartbeat loop holds of it.
+/// The heartbeat loop's end of the connection.
 pub(crate) struct HeartbeatConnection {
     open: Option<Open>,
     opened: mpsc::Receiver<Open>,
     reopen: Arc<Notify>,
 }
 
-/// Opens it, again and again.
+/// Opens the connection, and again each time it is lost.
 pub(crate) struct Connector {
     connect: watch::Receiver<Connect>,
-    listens: bool,
+    poll_only: bool,
     opened: mpsc::Sender<Open>,
     reopen: Arc<Notify>,
 }
 
-/// What the connection brought.
+/// An event on the connection.
 pub(crate) enum Event {
-    /// It is open: from the next heartbeat on a NOTIFY is heard. What came before is to be looked for.
+    /// It is open, and NOTIFY arrives from the next heartbeat on. Tasks from before have to be looked for.
     Opened,
     Notified(QueueId),
     Lost(Error),
 }
 
 impl HeartbeatConnection {
-    /// `listens`: whether to listen.
-    pub(crate) fn new(connect: watch::Receiver<Connect>, listens: bool) -> (Self, Connector) {
+    pub(crate) fn new(connect: watch::Receiver<Connect>, poll_only: bool) -> (Self, Connector) {
         let (send, receive) = mpsc::channel(1);
         let reopen = Arc::new(Notify::new());
-        let connector = Connector { connect, listens, opened: send, reopen: Arc::clone(&reopen) };
+        let connector = Connector { connect, poll_only, opened: send, reopen: Arc::clone(&reopen) };
         reopen.notify_one();
         (Self { open: None, opened: receive, reopen }, connector)
     }
 
-    /// Whether a NOTIFY would be heard.
+    /// Whether a NOTIFY would be received.
     pub(crate) fn is_listening(&self) -> bool {
         matches!(self.open, Some(Open::Listening(_)))
     }
 
-    /// Sends a heartbeat on its own connection, or as long as there is none on one of `pool`.
+    /// Sends a heartbeat on the separate connection, or through `pool` while that is not open.
     pub(crate) async fn send(&mut self, pool: &Db, heartbeat: &Heartbeat<'_>) -> Result<HeartbeatReply> {
         let answer = match &mut self.open {
             Some(Open::Listening(listener)) => listener.heartbeat(heartbeat).await,
-            Some(Open::NotListening(db)) => rowlock_queue::heartbeat(db, heartbeat).await,
+            Some(Open::PollOnly(db)) => rowlock_queue::heartbeat(db, heartbeat).await,
             None => return rowlock_queue::heartbeat(pool, heartbeat).await,
         };
         if answer.is_err() {
@@ -78,7 +78,7 @@ impl HeartbeatConnection {
         answer
     }
 
-    /// Waits for news; may be given up at any time.
+    /// Waits for the next event. Dropping the future loses none.
     pub(crate) async fn next_event(&mut self) -> Event {
         match &mut self.open {
             Some(Open::Listening(listener)) => match listener.wait().await {
@@ -88,13 +88,13 @@ impl HeartbeatConnection {
                     Event::Lost(error)
                 }
             },
-            Some(Open::NotListening(_)) => std::future::pending().await,
+            Some(Open::PollOnly(_)) => std::future::pending().await,
             None => match self.opened.recv().await {
                 Some(open) => {
                     self.open = Some(open);
                     Event::Opened
                 }
-                // There is no second connection.
+                // No connector runs, since the instance may use only one connection.
                 None => std::future::pending().await,
             },
         }
@@ -107,7 +107,7 @@ impl HeartbeatConnection {
 }
 
 impl Connector {
-    /// Opens the connection whenever it is needed, until `stop`.
+    /// Opens the connection whenever the heartbeat loop asks for it, until `stop`.
     pub(crate) async fn run(
         mut self,
         metrics: Arc<Metrics>,
@@ -121,7 +121,7 @@ impl Connector {
             }
             while let Err(error) = self.open().await {
                 metrics.error(error.metric_label());
-                tracing::debug!(%error, "no separate connection for heartbeats; trying again");
+                tracing::debug!(%error, "cannot open the heartbeat connection; retrying");
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
                     () = sleep(backoff.next_delay()) => (),
@@ -135,22 +135,22 @@ impl Connector {
         let connect = Connect { max_connections: 1, ..self.connect.borrow().clone() };
         let open = match self.listen(&connect).await? {
             Some(listener) => Open::Listening(listener),
-            None => Open::NotListening(Db::connect(&connect).await?),
+            None => Open::PollOnly(Db::connect(&connect).await?),
         };
-        // Fails only when the heartbeat loop has ended, and then the instance is ending with it.
+        // Fails only if the heartbeat loop has ended, and then the instance ends too.
         let _ = self.opened.send(open).await;
         Ok(())
     }
 
     async fn listen(&mut self, connect: &Connect) -> Result<Option<Listener>> {
-        if !self.listens {
+        if self.poll_only {
             return Ok(None);
         }
         match rowlock_queue::listen(connect).await {
             Ok(listener) => Ok(Some(listener)),
             Err(error @ Error::NoNotify) => {
                 tracing::info!("{error} every {HEARTBEAT_INTERVAL:?}");
-                self.listens = false;
+                self.poll_only = true;
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! The instance's turns at maintenance.
+//! The instance's share of maintenance.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +10,16 @@ use tokio_util::sync::CancellationToken;
 use crate::error::WorkerError;
 use crate::instance::context::Context;
 
-/// The mover wants about one turn a second over all instances; the sweeper one in two, over those of its queue. A little more than a
-/// heartbeat: with both, and partition maintenance, an idle instance stays below two statements a second.
+/// How often an instance tries to do maintenance. Due tasks need a pass about once a second over all
+/// instances, the watermark sweep one every two seconds per queue. A little longer than the heartbeat
+/// interval, so that an idle instance stays below two statements a second.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(1200);
 
-/// Orphaned leases are at least a minute old.
+/// How often unknown leases are released; the database regards only leases over a minute old as such.
 const ORPHANS_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Takes its turn at moving, sweeping, rescuing and pruning.
+/// Moves due tasks, sweeps watermarks, rescues tasks and keeps partitions, whenever no other instance is at
+/// it.
 pub(crate) async fn run_maintenance(
     context: Arc<Context>,
     stop: CancellationToken,
@@ -31,7 +33,7 @@ pub(crate) async fn run_maintenance(
             () = stop.cancelled() => return Ok(()),
             _ = ticks.tick() => (),
         }
-        // Not cut short by the stop: a turn is bounded by the statement's timeout.
+        // A stop does not interrupt a pass; the statement timeout bounds it.
         let watermarks = context.watermarks();
         if let Some(noted) = context.take_noted() {
             maintainer.note(&noted);
@@ -53,14 +55,18 @@ pub(crate) async fn run_maintenance(
     }
 }
 
-/// A claim may run in the database after its asker has given it up: nobody would ever do its tasks.
+/// Releases leases that this instance does not know. The database may execute a claim after the client has
+/// given it up, and then nothing would run its tasks.
 async fn release_unknown_leases(context: &Context) {
     match rowlock_queue::release_unknown_leases(&context.db, context.instance, &context.leases.tokens()).await
     {
         Ok(0) => context.database_answered("release orphaned leases"),
         Ok(tasks) => {
             context.database_answered("release orphaned leases");
-            tracing::warn!(tasks, "released tasks of a claim that succeeded after it was given up");
+            tracing::warn!(
+                tasks,
+                "released tasks of a claim that succeeded after the worker had given it up"
+            );
         }
         Err(error) => context.database_failed("release orphaned leases", &error),
     }

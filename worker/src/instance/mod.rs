@@ -1,4 +1,4 @@
-//! The life of one instance: connect, join, work under one supervisor, leave.
+//! Runs one instance: connect, join, work under one supervisor, leave.
 
 pub(crate) mod allocation_stall;
 pub(crate) mod context;
@@ -34,21 +34,23 @@ use crate::task::settle::{SETTLEMENT_BUFFER, SettlementStore, Settler};
 use crate::throttled_log::{LogThrottle, OutageLog};
 use crate::worker::Worker;
 
-/// The operator migrates and declares; an instance that comes first waits for it.
+/// Between tries to join: the operator may not have migrated the schema or declared the queue yet.
 const JOIN_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 
-/// How long a fenced instance waits for the database, to hand back what it stopped; longer than most failovers.
+/// How long a fenced instance waits for the database to hand back the tasks that it stopped: longer than most
+/// failovers.
 const FENCED_LEAVE_TIMEOUT: Duration = Duration::from_mins(5);
-/// Leaving is a courtesy: without it the leases run out by themselves.
+/// How long leaving may take. Without it the leases expire.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// After an abort the outcomes already known get this long to be written.
+/// How long known outcomes may take to be written after an abort.
 const ABORT_GRACE: Duration = Duration::from_secs(2);
 
 type ServiceResult = Result<(), WorkerError>;
 
 impl Worker {
-    /// Works until `stop` or a failure.
+    /// Joins the queue and runs tasks until `stop`, a fence or a failure. It waits for the database, its
+    /// schema and the queue as long as necessary.
     pub async fn run(self, stop: Shutdown) -> Result<ExitReason, WorkerError> {
         run(self, stop).await
     }
@@ -63,7 +65,7 @@ async fn run(worker: Worker, stop: Shutdown) -> Result<ExitReason, WorkerError> 
         joined: OnceLock::new(),
         draining: stop.draining().clone(),
     });
-    // What serves the others: ends when this function does, on whatever path.
+    // Ends the services when this function returns, on every path.
     let background = CancellationToken::new();
     let _ends: DropGuard = background.clone().drop_guard();
     let mut services = JoinSet::new();
@@ -73,7 +75,7 @@ async fn run(worker: Worker, stop: Shutdown) -> Result<ExitReason, WorkerError> 
     }
     let ended = join_and_work(&worker, readiness, metrics, &state, &stop, &mut services, &background).await;
     background.cancel();
-    // Before the pool closes, or the last heartbeats would complain about it.
+    // Before the pool closes, or the last heartbeats would fail and be logged.
     services.shutdown().await;
     if let (Some(context), Ok(ExitReason::Drained)) = (state.joined.get(), &ended) {
         let _ = timeout(LEAVE_TIMEOUT, context.db.close()).await;
@@ -110,7 +112,7 @@ async fn join_and_work(
     start_services(worker, &context, stop, services, background);
     let ended = supervise(&context, stop, worker.drain_grace, services).await;
     let limit = if matches!(ended, Ok(ExitReason::Fenced(_))) {
-        // Those that are open may lead to the server that did not answer.
+        // Open connections may lead to the server that did not answer.
         context.db.discard_idle();
         FENCED_LEAVE_TIMEOUT
     } else {
@@ -123,12 +125,12 @@ async fn join_and_work(
     ended
 }
 
-/// The heartbeat keeps a connection for itself; without a second one it shares the only one.
+/// Connections of the pool: heartbeats have a separate one, unless there is only one.
 fn pool_size(worker: &Worker) -> u32 {
     worker.connect.max_connections.saturating_sub(1).max(1)
 }
 
-/// Connects and joins, waiting for whatever time can heal.
+/// Connects and joins. It retries after errors that may be temporary.
 async fn join(worker: &Worker, connect: &Connect) -> Result<(Db, Joined, Instant), WorkerError> {
     let db = Db::connect_with_retry(connect, None).await?;
     let mut backoff = JOIN_BACKOFF;
@@ -156,7 +158,7 @@ async fn join(worker: &Worker, connect: &Connect) -> Result<(Db, Joined, Instant
     }
 }
 
-/// Everything that must not end while tasks are worked on.
+/// Starts the services that must not end while tasks run.
 fn start_services(
     worker: &Worker,
     context: &Arc<Context>,
@@ -165,7 +167,7 @@ fn start_services(
     background: &CancellationToken,
 ) {
     let (connect, connect_receiver) = watch::channel(worker.connect.clone());
-    let (connection, connector) = HeartbeatConnection::new(connect_receiver, worker.notify);
+    let (connection, connector) = HeartbeatConnection::new(connect_receiver, worker.poll_only);
     services.spawn(run_heartbeats(Arc::clone(context), connection, background.clone()));
     if 2 <= worker.connect.max_connections {
         services.spawn(connector.run(Arc::clone(&context.metrics), background.clone()));
@@ -195,7 +197,7 @@ fn start_services(
     }
 }
 
-/// Claimer and settler end by themselves after a drain; anything else that ends is a reason to stop.
+/// Runs claimer and settler until both have ended after a drain. If a service ends, the instance stops.
 async fn supervise(
     context: &Arc<Context>,
     stop: &Shutdown,
@@ -231,16 +233,16 @@ async fn supervise(
     if fenced.is_cancelled() {
         pipeline.shutdown().await;
         let reason = context.fence.reason().unwrap_or("fenced");
-        tracing::error!(reason, "fenced: the running attempts were stopped and nothing more is settled");
+        tracing::error!(reason, "fenced: running attempts are stopped, nothing more is settled");
         return Ok(ExitReason::Fenced(reason));
     }
-    // Attempts that were stopped are released, and what was known is written, as far as the time allows.
+    // Stopped attempts are released and known outcomes written, as far as the time allows.
     let _ = timeout(ABORT_GRACE, join_all(&mut pipeline)).await;
     pipeline.shutdown().await;
     ended.map(|()| ExitReason::Drained)
 }
 
-/// The first failure ends the wait: the other one of the two cannot do without it.
+/// Waits for claimer and settler, up to the first failure, since neither works without the other.
 async fn join_all(pipeline: &mut JoinSet<ServiceResult>) -> Result<(), WorkerError> {
     while let Some(ended) = pipeline.join_next().await {
         ended.map_err(|_| WorkerError::Ended("the claimer or the settler"))??;
@@ -248,15 +250,15 @@ async fn join_all(pipeline: &mut JoinSet<ServiceResult>) -> Result<(), WorkerErr
     Ok(())
 }
 
-/// Hands back what is still leased. After a fence too: its attempts were stopped, so unless the instance was declared gone meanwhile,
-/// an outage of the database uses up no attempt.
+/// Hands back the tasks that are still leased, after a fence too: its attempts were stopped, so a database
+/// outage uses up no attempt unless the instance was declared gone.
 async fn leave(context: &Context, limit: Duration) {
     context.leaving.cancel();
     let left = async {
         let mut backoff = JOIN_BACKOFF;
         loop {
             match rowlock_queue::leave(&context.db, context.instance).await {
-                // A refused login, too, may be a failover's: what is not handed back uses up attempts.
+                // Retried even after a refused login, which a failover may cause: leaving saves attempts.
                 Err(error) if !matches!(error, Error::Gone) => sleep(backoff.next_delay()).await,
                 result => return result,
             }
@@ -264,8 +266,8 @@ async fn leave(context: &Context, limit: Duration) {
     };
     match timeout(limit, left).await {
         Ok(Ok(handed_back)) => tracing::info!(instance = %context.instance, handed_back, "left"),
-        Ok(Err(error)) => tracing::warn!(%error, "could not leave; the leases run out by themselves"),
-        Err(_) => tracing::warn!("no answer to leaving; the leases run out by themselves"),
+        Ok(Err(error)) => tracing::warn!(%error, "could not leave; the leases will expire"),
+        Err(_) => tracing::warn!("leaving timed out; the leases will expire"),
     }
 }
 
@@ -275,7 +277,7 @@ impl SettlementStore for QueueStore {
     async fn settle(&self, batch: &[Settlement]) -> Result<Vec<Settled>, Error> {
         let settled = rowlock_queue::settle(&self.0.db, self.0.instance, batch).await;
         if matches!(settled, Err(Error::Gone)) {
-            // Not transient, but not the batch's fault either: the fence ends the settler.
+            // The fence ends the settler, so this call need not return.
             self.0.fence.trip("the queue declared this instance gone");
             std::future::pending::<()>().await;
         }

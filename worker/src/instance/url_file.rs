@@ -1,4 +1,4 @@
-//! Follows the files of the database's URL and CA: Kubernetes changes them when somebody changes the Secret.
+//! Follows changes of the files with the database's URL and CA: Kubernetes updates them with their Secret.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::error::WorkerError;
 use crate::instance::context::Context;
 use crate::shutdown::Shutdown;
 
-/// How often they are read: a lease lasts three times as long, so a password that is changed at once
-/// interrupts nobody. (Kubernetes itself takes up to a minute to change a file.)
+/// How often the files are read. A lease lasts three times as long, so a changed password interrupts no task.
+/// (Kubernetes takes up to a minute to update a file.)
 const READ_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Where the URL of the database and its CA were read, if they were.
+/// The files that the database's URL and CA came from, if any.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectFiles {
     pub(crate) url: Option<PathBuf>,
@@ -29,7 +29,8 @@ impl ConnectFiles {
         self.url.is_none() && self.ca.is_none()
     }
 
-    /// How to connect by what they say now. While one is replaced there may be none; then it is as before.
+    /// The connection settings with the files' present contents. A missing or empty file, as while it is
+    /// replaced, changes nothing.
     async fn read(&self, before: &Connect) -> Connect {
         let url = read(self.url.as_deref()).await.map(|text| text.trim().to_owned());
         let ca = read(self.ca.as_deref()).await.map(Arc::from);
@@ -45,8 +46,8 @@ async fn read(file: Option<&Path>) -> Option<String> {
     tokio::fs::read_to_string(file?).await.ok()
 }
 
-/// A new user, password or CA is for new connections; another database is for another process, so this one
-/// drains.
+/// Uses a new user, password or CA for new connections. For another database it drains the worker, so that a
+/// new process joins there.
 pub(crate) async fn follow_files(
     context: Arc<Context>,
     files: ConnectFiles,
@@ -69,17 +70,19 @@ pub(crate) async fn follow_files(
         current = new.clone();
         match context.db.follow(&new) {
             Ok(true) => {
-                tracing::info!("the database's URL or CA has changed; new connections follow it");
+                tracing::info!("the database's URL or CA has changed; new connections use it");
                 connect.send_replace(new);
             }
-            // Heartbeats, too, stay where the leases are: in a copy of that database this instance would seem to
-            // live.
+            // Heartbeats stay with the database that has the leases: in a copy of it this instance would seem
+            // alive.
             Ok(false) => {
-                tracing::info!("the URL leads to another database now; draining for a new start");
+                tracing::info!(
+                    "the URL names another database now; draining, a new process has to join there"
+                );
                 stop.drain();
             }
             Err(error) => {
-                tracing::warn!(%error, "the database's URL or CA has changed and cannot be followed");
+                tracing::warn!(%error, "the database's URL or CA has changed, but cannot be used");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! One attempt at one task, from its payload to its outcome in the settler's queue.
+//! One attempt at one task, from its payload to its outcome in the settler's channel.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use crate::handler::task::Task;
 use crate::instance::context::{ActivePolicy, Context};
 use crate::task::slots::Slot;
 
-/// Runs the task. The slot is free again when its outcome is in the settler's bounded queue.
+/// Runs the task. The slot is free again when its outcome is in the settler's bounded channel.
 pub(crate) async fn run_attempt(
     context: Arc<Context>,
     settle: mpsc::Sender<Settlement>,
@@ -22,11 +22,11 @@ pub(crate) async fn run_attempt(
     body: FetchedTask,
 ) {
     let active_policy = context.policy();
-    // The task's own bound may come from its producer.
+    // The producer may have given this task its own limit.
     let max_attempts = body.max_attempts.unwrap_or(active_policy.max_attempts).max(1);
     let task = build_task(&context, &active_policy, &claim, body, token, max_attempts);
     let attempt = task.attempt;
-    // The last look before the handler gets it: whoever was stopped since the claim may have lost its lease.
+    // Checked just before the call: a process that was stopped since the claim may have lost its lease.
     if !context.fence.allows_work() {
         return;
     }
@@ -36,12 +36,12 @@ pub(crate) async fn run_attempt(
         () = slot.stopped().cancelled() => None,
         answer = call(&context, &active_policy, task) => Some(answer),
     };
-    // A fenced instance settles nothing: somebody else may have started the task by now.
+    // A fenced instance settles nothing: another instance may have started the task by now.
     if context.fence.tripped().is_cancelled() {
         return;
     }
     let outcome = match answer {
-        // Interrupted, by a drain whose grace is over or a cancel: no attempt is used.
+        // Stopped by a cancel or at the end of the drain grace: no attempt is used up.
         None => Outcome::Release,
         Some(answer) => {
             let answer = if context.slots.is_draining() { answer.while_draining() } else { answer };
@@ -49,7 +49,7 @@ pub(crate) async fn run_attempt(
             decide_outcome(answer, attempt, max_attempts, &active_policy.policy, fastrand::f64())
         }
     };
-    // Fails only when the settler has ended, and then the instance is ending with it.
+    // Fails only if the settler has ended, and then the instance ends too.
     let _ = settle.send(Settlement { token, task: slot.task(), outcome }).await;
 }
 
@@ -65,7 +65,7 @@ fn record_answer(context: &Context, slot: &Slot, answer: &Answer, started: Insta
     let took = started.elapsed();
     match answer {
         Answer::Unreachable { error } => {
-            tracing::debug!(task = %slot.task(), %error, "released: the handler was not reached");
+            tracing::debug!(task = %slot.task(), %error, "released: the handler could not be reached");
             context.metrics.error("handler_unreachable");
             context.readiness.mark_unready(error);
         }
@@ -97,7 +97,7 @@ fn build_task(
     }
 }
 
-/// Unix milliseconds as a time; the database's clock, so possibly ahead of ours.
+/// Unix milliseconds as a time. They are from the database's clock, which may be ahead of ours.
 fn unix_ms(ms: i64) -> SystemTime {
     UNIX_EPOCH + Duration::from_millis(u64::try_from(ms).unwrap_or_default())
 }

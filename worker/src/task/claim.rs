@@ -1,4 +1,5 @@
-//! One claimer for all slots of the instance: claims what can start at once, and starts it.
+//! The claimer of the instance, one for all slots: claims as many tasks as can start at once, and starts
+//! them.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,11 +19,11 @@ use crate::task::attempt::run_attempt;
 use crate::task::payloads::fetch_payloads;
 use crate::task::slots::Slot;
 
-/// Claims in a row that may find nothing before the next one waits: of a fleet that is woken for one task
-/// all but one find nothing.
+/// Empty claims in a row before the next one waits. When one task wakes many instances, all but one find
+/// nothing.
 const EMPTY_CLAIMS_BEFORE_DELAY: u32 = 8;
-/// How long it then waits. Every login may send a NOTIFY: at fifty claims a second that find nothing one costs
-/// less than the heartbeats of a few instances.
+/// How long it then waits. Every database user may send a NOTIFY; fifty empty claims a second cost less than
+/// the heartbeats of a few instances.
 const EMPTY_CLAIM_DELAY: Duration = Duration::from_millis(20);
 
 pub(crate) struct Claimer {
@@ -30,9 +31,10 @@ pub(crate) struct Claimer {
     settle: mpsc::Sender<Settlement>,
     attempts: JoinSet<()>,
     backoff: Backoff,
-    /// A claim without an answer yet, with the slots reserved for it: it may have gone through, so it is sent again as it was.
+    /// A claim without an answer, and the slots reserved for it. The database may have executed it, so it is
+    /// sent again unchanged.
     unanswered: Option<(Token, u32)>,
-    /// Claims since the last one that found something.
+    /// Claims in a row that found nothing.
     empty_claims: u32,
 }
 
@@ -55,13 +57,14 @@ impl Claimer {
         }
     }
 
-    /// Claims until `stop`, then lets what runs finish within `grace`. Dropping its end of the settler's
-    /// queue at the end is what tells the settler that no more will come.
+    /// Claims until `stop`, then lets running attempts finish within `grace`. At the end it drops its end of
+    /// the settler's channel, which ends the settler.
     pub(crate) async fn run(mut self, stop: CancellationToken, grace: Duration) -> Result<(), WorkerError> {
         let context = Arc::clone(&self.context);
         let fenced = context.fence.tripped();
         while !stop.is_cancelled() && !fenced.is_cancelled() {
-            // Registered before asking, or what happens in between is missed until the next heartbeat.
+            // Registered before the claim; otherwise a wake-up during the claim would be missed until the
+            // next heartbeat.
             let mut woken = pin!(context.slots.wake.notified());
             woken.as_mut().enable();
             let next = tokio::select! {
@@ -76,7 +79,8 @@ impl Claimer {
                     () = stop.cancelled() => (),
                     () = fenced.cancelled() => (),
                 },
-                // The poll is the heartbeat: once a second it says whether something is available, and wakes us.
+                // The heartbeat is the poll: once a second it reports whether tasks are available, and wakes
+                // us.
                 Next::Wait => tokio::select! {
                     () = async {
                         woken.await;
@@ -111,13 +115,18 @@ impl Claimer {
         loop {
             tokio::select! {
                 biased;
-                () = fenced.cancelled(), if !context.abort_attempts.is_cancelled() => context.abort_attempts.cancel(),
+                () = fenced.cancelled(), if !context.abort_attempts.is_cancelled() => {
+                    context.abort_attempts.cancel();
+                }
                 ended = self.attempts.join_next() => match ended {
                     Some(ended) => ended.map_err(|_| WorkerError::Ended("an attempt"))?,
                     None => return Ok(()),
                 },
                 () = &mut over, if !context.abort_attempts.is_cancelled() => {
-                    tracing::warn!(attempts = self.attempts.len(), "the drain's grace is over; handing back what still runs");
+                    tracing::warn!(
+                        attempts = self.attempts.len(),
+                        "the drain grace is over; handing back the tasks that still run"
+                    );
                     context.abort_attempts.cancel();
                 }
                 () = &mut marked, if !is_marked => is_marked = true,
@@ -183,11 +192,11 @@ impl Claimer {
     /// Fetches the payloads and starts the attempts.
     async fn start(&mut self, token: Token, tasks: Vec<Claim>, stop: &CancellationToken) {
         let context = Arc::clone(&self.context);
-        // Held from here on, so that a fence in the midst of the fetch leaves no slot occupied.
+        // Occupied from here on, so that a fence during the fetch leaves no slot reserved.
         let slots: Vec<_> =
             tasks.iter().map(|task| context.slots.start(task.id, &context.abort_attempts)).collect();
         let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
-        // The fence ends it from outside.
+        // A fence drops this future.
         let Some(mut fetched) = fetch_payloads(&*context, token, &ids, stop).await else {
             for slot in slots {
                 self.settle_without_attempt(slot, token, Outcome::Release);
@@ -201,16 +210,16 @@ impl Claimer {
                 continue;
             }
             let error = if let Some(error) = fetched.unreadable.remove(&claim.id) {
-                // The database's own words may quote the payload, which belongs in no log.
+                // The database's message may quote the payload, which must not reach the log.
                 tracing::error!(
                     task = %claim.id,
-                    "the task's payload cannot be read; it is dead, and its details say why"
+                    "the task's payload cannot be read; the task is dead, see `rowlock task` for the reason"
                 );
                 bounded_error(&format!(
                     "the task's payload or type cannot be read from the database: {error}"
                 ))
             } else {
-                tracing::error!(task = %claim.id, "the task has no payload; it is settled as dead");
+                tracing::error!(task = %claim.id, "the task has no payload; the task is dead");
                 context.metrics.error("payload_missing");
                 "the task's payload is missing from the database".to_owned()
             };
@@ -218,7 +227,7 @@ impl Claimer {
         }
     }
 
-    /// In a task of its own: the settler's queue may be full.
+    /// In a separate tokio task, because the settler's channel may be full.
     fn settle_without_attempt(&mut self, slot: Slot, token: Token, outcome: Outcome) {
         let settle = self.settle.clone();
         self.attempts.spawn(async move {

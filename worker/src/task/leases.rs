@@ -1,21 +1,21 @@
-//! Which leases this instance knows of, so that it can hand back one that it does not.
+//! The leases that this instance knows. It hands back any other lease that the database lists for it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use rowlock_queue::Token;
 
-/// The leases with tasks that are not settled yet, and how many; a claim that has no answer yet is among them with no task.
+/// Leases with unsettled tasks, and how many each has. A claim without an answer yet is listed with no tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Leases(Mutex<HashMap<Token, usize>>);
 
 impl Leases {
-    /// A claim is asked for under this token. It may be answered at any moment, and much later than it went through.
+    /// A claim with this token was sent. Its answer may arrive long after the database has executed it.
     pub(crate) fn claim_sent(&self, token: Token) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(token).or_default();
     }
 
-    /// It was answered: with no task it is no lease.
+    /// The claim was answered. Without tasks there is no lease.
     pub(crate) fn claimed(&self, token: Token, tasks: usize) {
         let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if tasks == 0 {
@@ -45,9 +45,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_without_an_answer_is_known_as_well() {
+    fn a_claim_without_an_answer_is_a_known_lease() {
         let leases = Leases::default();
-        // Before, a lease over a minute old was handed back while its late answer started the tasks.
+        // Otherwise the lease could be handed back while its late answer starts the tasks.
         leases.claim_sent(Token(7));
         assert_eq!(leases.tokens(), [Token(7)]);
         leases.claimed(Token(7), 1);

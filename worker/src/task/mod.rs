@@ -1,4 +1,4 @@
-//! A task on its way through this instance: claimed, fetched, attempted, settled.
+//! The way of a task through an instance: claimed, payload fetched, attempted, settled.
 
 pub(crate) mod attempt;
 pub(crate) mod claim;

@@ -1,4 +1,4 @@
-//! The payloads of what was claimed, asked for until the database answers.
+//! Fetches the payloads of claimed tasks, retrying until the database answers.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::instance::context::Context;
 
-/// The one verb it takes, and what its errors mean; a seam for its tests.
+/// The database operation that fetches payloads, and the meaning of its errors; tests replace it.
 pub(crate) trait PayloadStore: Send + Sync {
-    /// Whether others than the row at fault can be had.
+    /// Whether the error concerns one row, so that the others can be read.
     fn is_row_error(&self, error: &Error) -> bool {
         is_row_error(error)
     }
@@ -24,7 +24,7 @@ impl PayloadStore for Context {
     async fn fetch(&self, token: Token, ids: &[TaskId]) -> Result<Vec<FetchedTask>> {
         let payloads = rowlock_queue::fetch(&self.db, token, ids).await;
         match &payloads {
-            // The database did answer, and what is wrong is one task's affair.
+            // The database answered; one row cannot be read.
             Err(error) if is_row_error(error) => self.metrics.error("payload_unreadable"),
             Err(error) => self.database_failed("fetch", error),
             Ok(_) => self.database_answered("fetch"),
@@ -33,7 +33,7 @@ impl PayloadStore for Context {
     }
 }
 
-/// What the database has of some tasks.
+/// What the database returned for a set of tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Fetched {
     pub(crate) payloads: HashMap<TaskId, FetchedTask>,
@@ -41,9 +41,10 @@ pub(crate) struct Fetched {
     pub(crate) unreadable: HashMap<TaskId, Error>,
 }
 
-/// All payloads there are; `None`: asked to stop before the database had answered. What takes too long for one statement is asked for
-/// in parts: many large payloads over a slow network would take too long again. So is what holds a payload that
-/// cannot be read, down to that one: the others run.
+/// Fetches all payloads. `None`: `stop` came before the database had answered.
+///
+/// A batch that times out is halved, since many large payloads over a slow network would time out again. A
+/// batch with an unreadable payload is halved until that one is alone, so that the other tasks can run.
 pub(crate) async fn fetch_payloads(
     store: &impl PayloadStore,
     token: Token,
@@ -91,10 +92,13 @@ mod tests {
 
     use super::*;
 
-    /// Answers for at most so many at a time, once it has been down so often; and notes how many it was asked for.
+    /// A database that times out above a batch size and is unreachable for the first requests.
     struct Fake {
+        /// The largest batch that it answers.
         batch: usize,
+        /// How many requests fail at first.
         down: usize,
+        /// The batch size of each request.
         asked: Mutex<Vec<usize>>,
         stop: CancellationToken,
     }
@@ -133,25 +137,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_takes_too_long_is_asked_for_in_parts() {
+    async fn a_batch_that_times_out_is_halved() {
         let (payloads, asked) = fetch(30, 0, &CancellationToken::new()).await;
         assert_eq!((payloads, asked), (Some(100), vec![100, 50, 25, 25, 25, 25]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stop_ends_the_asking_where_nobody_answers() {
+    async fn a_stop_ends_the_retries_while_the_database_is_unreachable() {
         let (payloads, asked) = fetch(100, usize::MAX, &CancellationToken::new()).await;
         assert_eq!((payloads, asked), (None, vec![100]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn payloads_that_come_after_a_stop_are_taken() {
+    async fn payloads_that_arrive_after_a_stop_are_used() {
         let stop = CancellationToken::new();
         stop.cancel();
         assert_eq!(fetch(100, 0, &stop).await, (Some(100), vec![100]));
     }
 
-    /// Cannot read some of them.
+    /// A database that cannot read some payloads.
     struct Damaged(Vec<i64>, Mutex<Vec<usize>>);
 
     impl PayloadStore for Damaged {
@@ -169,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_cannot_be_read_keeps_nobody_else_from_it() {
+    async fn an_unreadable_payload_does_not_keep_other_tasks_from_running() {
         let ids: Vec<_> = (1..=100).map(TaskId).collect();
         for damaged in [vec![1], vec![100], vec![50, 51], (1..=100).collect()] {
             let store = Damaged(damaged.clone(), Mutex::default());

@@ -1,4 +1,5 @@
-//! Writes outcomes, coalesced: a flush starts when the previous one returned, with all that came meanwhile.
+//! Writes outcomes in batches: a flush starts when the previous one has returned, with all outcomes since
+//! then.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,14 +15,16 @@ use crate::error::WorkerError;
 use crate::metrics::Metrics;
 use crate::throttled_log::{LogThrottle, OutageLog};
 
-/// Outcomes that may wait for a flush; a slot whose outcome finds no room stays occupied, which slows claims.
+/// Outcomes that may wait for a flush. When the channel is full, slots stay occupied, which slows claims
+/// down.
 pub(crate) const SETTLEMENT_BUFFER: usize = 1000;
 
-/// How long errors are borne that neither time heals by itself nor the outcomes are to blame for (a password that was changed, a right
-/// that was taken, a partition that is missing): somebody may be at it, and the tasks are done already.
+/// How long to retry after errors that are neither temporary nor caused by an outcome: a changed password, a
+/// revoked privilege, a missing partition. Somebody may be about to repair them, and the tasks are done
+/// already.
 const REFUSED_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The one verb the settler needs; a seam for its tests.
+/// The database operation that the settler needs; its tests replace it.
 pub(crate) trait SettlementStore: Send + Sync {
     fn settle(&self, batch: &[Settlement]) -> impl Future<Output = Result<Vec<Settled>, Error>> + Send;
 }
@@ -30,14 +33,14 @@ pub(crate) struct Settler<S> {
     pub(crate) store: S,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) outage: Arc<OutageLog>,
-    /// Outcomes that came too late.
+    /// Outcomes whose lease was lost.
     pub(crate) late: LogThrottle,
-    /// Once tripped, nothing is settled any more.
+    /// Once it is cancelled, nothing more is settled.
     pub(crate) fenced: CancellationToken,
 }
 
 impl<S: SettlementStore> Settler<S> {
-    /// Ends when every sender is gone and all is settled, or when the instance is fenced.
+    /// Ends when every sender is dropped and all outcomes are settled, or when the instance is fenced.
     pub(crate) async fn run(self, mut outcomes: mpsc::Receiver<Settlement>) -> Result<(), WorkerError> {
         let mut batch = Vec::with_capacity(SETTLE_MAX);
         loop {
@@ -56,13 +59,15 @@ impl<S: SettlementStore> Settler<S> {
         }
     }
 
-    /// Sends until the database has answered for all of them. Sending again after a lost answer is safe.
+    /// Sends the batch until the database has answered for every outcome. Sending again after a lost answer
+    /// is safe.
     async fn flush(&self, mut rest: &mut [Settlement]) -> Result<(), WorkerError> {
         let mut batch_size = rest.len();
         let mut backoff = Backoff::DATABASE;
         let mut refused_since = None;
         let mut replaced = Replaced::Nothing;
-        // Of errors that seem to be everybody's: how many were refused one after the other, and whether others are taken meanwhile.
+        // To tell an error of one row from an error of all: refusals in a row, and whether another outcome
+        // was accepted since the first refusal.
         let (mut in_a_row, mut others_pass) = (0, false);
         while !rest.is_empty() {
             let now = batch_size.min(rest.len());
@@ -80,7 +85,7 @@ impl<S: SettlementStore> Settler<S> {
             };
             self.metrics.error(error.metric_label());
             if error.is_value_error() {
-                // Find the one that is refused whatever we do, so that the others are not held up.
+                // Find the outcome that the database refuses, so that it does not hold up the others.
                 match &mut rest[..now] {
                     [one] => match replace(one, &error, replaced) {
                         Some(more) => replaced = more,
@@ -94,27 +99,30 @@ impl<S: SettlementStore> Settler<S> {
             if error.is_transient() {
                 refused_since = None;
             } else if others_pass && rest.len() <= in_a_row {
-                // It is theirs alone: what can be said of the first of them is said, and no other one waits for it.
+                // The error concerns only the remaining outcomes: replace the first one, or give it up.
                 if let Some(more) = replace(&mut rest[0], &error, replaced) {
                     replaced = more;
                 } else {
-                    tracing::error!(task = %rest[0].task, %error, "the outcome is refused in every form; the task stays as it is until the instance ends");
+                    tracing::error!(
+                        task = %rest[0].task, %error,
+                        "the database refuses every outcome of this task; it stays leased until the instance ends"
+                    );
                     rest = &mut rest[1..];
                     replaced = Replaced::Nothing;
                 }
                 continue;
             } else if REFUSED_TIMEOUT <= refused_since.get_or_insert_with(Instant::now).elapsed() {
-                // Nothing we send is taken: the leases are handed back, and the reason is the operator's to see.
+                // Nothing is accepted: the instance ends with this error and hands back its leases.
                 return Err(WorkerError::Queue(error));
             } else if now == 1 {
-                // Perhaps it is one row's: the next one first, and this one last.
+                // Perhaps the error concerns one row: try the next outcome, and this one last.
                 in_a_row += 1;
                 rest.rotate_left(1);
             } else {
                 batch_size = 1;
             }
             if matches!(error, Error::Timeout) {
-                // What is too much for one statement would be too much again.
+                // The same batch would take too long again.
                 batch_size = now.div_ceil(2);
             }
             sleep(backoff.next_delay()).await;
@@ -129,7 +137,7 @@ impl<S: SettlementStore> Settler<S> {
             let label = match (settled, &settlement.outcome) {
                 (Settled::LeaseLost, _) => {
                     self.metrics.lease_lost();
-                    tracing::debug!(task = %settlement.task, "the lease was lost; the outcome does not count");
+                    tracing::debug!(task = %settlement.task, "the lease was lost; the outcome is discarded");
                     late += 1;
                     continue;
                 }
@@ -143,12 +151,12 @@ impl<S: SettlementStore> Settler<S> {
             self.metrics.settled(label);
         }
         if let Some(tasks) = self.late.record(late) {
-            tracing::warn!(tasks, "leases were lost; what became of these tasks does not count");
+            tracing::warn!(tasks, "leases were lost; the outcomes of these tasks are discarded");
         }
     }
 }
 
-/// What was done to an outcome because the database refuses it as it is.
+/// What was replaced in an outcome because the database refuses it.
 #[derive(Clone, Copy)]
 enum Replaced {
     Nothing,
@@ -156,12 +164,12 @@ enum Replaced {
     Outcome,
 }
 
-/// Of an outcome that the database refuses the text goes first, which may hold what the database's encoding
-/// does not: work that was done is done. One that is refused all the same becomes a dead task that says so.
-/// If even that is refused, the instance ends: `None`.
+/// Replaces an outcome that the database refuses. First only its text, which the database's encoding may not
+/// hold: the work itself is done. If that is refused too, the task becomes dead. `None`: that was refused as
+/// well.
 fn replace(settlement: &mut Settlement, refusal: &Error, done: Replaced) -> Option<Replaced> {
     let task = settlement.task;
-    let why = format!("it could not be written ({})", refusal.metric_label());
+    let why = format!("the database refused it ({})", refusal.metric_label());
     match (done, &mut settlement.outcome) {
         (Replaced::Nothing, Outcome::Complete { result: result @ Some(_) }) => {
             tracing::warn!(%task, "the database refused the result; the task is complete without it");
@@ -169,14 +177,14 @@ fn replace(settlement: &mut Settlement, refusal: &Error, done: Replaced) -> Opti
             Some(Replaced::Text)
         }
         (Replaced::Nothing, Outcome::Retry { error, .. } | Outcome::Dead { error }) => {
-            tracing::warn!(%task, "the handler's error was refused by the database and is not kept");
-            *error = format!("the handler said why, and {why}");
+            tracing::warn!(%task, "the database refused the handler's error message; it is not kept");
+            *error = format!("the handler's error message is not kept: {why}");
             Some(Replaced::Text)
         }
         (Replaced::Nothing | Replaced::Text, outcome) => {
             let error = refusal.metric_label();
-            tracing::error!(%task, error, "the outcome was refused; the task is dead");
-            *outcome = Outcome::Dead { error: format!("there was an outcome, and {why}") };
+            tracing::error!(%task, error, "the database refused the outcome; the task is dead");
+            *outcome = Outcome::Dead { error: format!("the outcome is not kept: {why}") };
             Some(Replaced::Outcome)
         }
         (Replaced::Outcome, _) => None,

@@ -1,7 +1,7 @@
-//! The slots of this instance: its allocation, what is free of it, the attempts in progress.
+//! The slots of this instance: its allocation, the free slots, the attempts in progress.
 //!
-//! One lock over all of it, so that what a heartbeat says is a snapshot: a slot reserved for a claim in flight
-//! counts as held, else the queue would grant it to somebody else as well.
+//! One lock protects all of it, so that a heartbeat reports a consistent snapshot. A slot reserved for a
+//! claim in flight counts as held; otherwise the queue would grant it to another instance as well.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Slots {
     capacity: u32,
     state: Mutex<State>,
-    /// Wakes the claimer: a worker got free, a NOTIFY arrived, a heartbeat brought news.
+    /// Wakes the claimer: a slot became free, a NOTIFY arrived, or a heartbeat reported tasks or slots.
     pub(crate) wake: Notify,
 }
 
@@ -29,17 +29,17 @@ struct State {
     attempts: HashMap<TaskId, CancellationToken>,
 }
 
-/// Whether the claimer had found nothing to do, as far as the next heartbeat is concerned.
+/// Whether the next heartbeat reports this instance as idle: its claimer found nothing to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Idleness {
     #[default]
     Busy,
-    /// Works again, but no heartbeat has said yet that it did not.
+    /// Busy again, but no heartbeat has reported the idle time yet.
     WasIdle,
     Idle,
 }
 
-/// What one heartbeat says.
+/// What one heartbeat reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     pub(crate) held: u32,
@@ -66,7 +66,7 @@ impl Slots {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes every free slot, up to `most`, for a claim that is about to be sent. Zero: none to give.
+    /// Reserves every free slot, up to `most`, for a claim that is about to be sent.
     pub(crate) fn reserve(&self, most: u32) -> u32 {
         let mut state = self.state();
         if state.paused || state.draining {
@@ -77,13 +77,13 @@ impl Slots {
         free
     }
 
-    /// Gives back what a claim did not fill.
+    /// Frees reserved slots that a claim did not fill.
     pub(crate) fn unreserve(&self, slots: u32) {
         let mut state = self.state();
         state.held = state.held.saturating_sub(slots);
     }
 
-    /// Turns one reserved slot into an occupied one. The attempt ends when `parent` or a cancel says so.
+    /// Turns one reserved slot into an occupied one. Cancelling `parent` or the task stops the attempt.
     pub(crate) fn start(self: &Arc<Self>, task: TaskId, parent: &CancellationToken) -> Slot {
         let stop = parent.child_token();
         let mut state = self.state();
@@ -105,12 +105,13 @@ impl Slots {
         attempt.is_some()
     }
 
-    /// The claimer found nothing to do. True when that is news: nobody sends NOTIFY for us until a heartbeat said so.
+    /// The claimer found nothing to do. True if the instance was busy before: producers send a NOTIFY only
+    /// after a heartbeat has reported an idle instance.
     pub(crate) fn mark_idle(&self) -> bool {
         let mut state = self.state();
-        let news = state.idleness == Idleness::Busy;
+        let was_busy = state.idleness == Idleness::Busy;
         state.idleness = Idleness::Idle;
-        news
+        was_busy
     }
 
     pub(crate) fn drain(&self) {
@@ -121,8 +122,8 @@ impl Slots {
         self.state().draining
     }
 
-    /// A consistent picture for one heartbeat. An allocation counts as acknowledged from here on, because every
-    /// claim that was reserved under an older one is in `held`.
+    /// A consistent picture for one heartbeat. It acknowledges the allocation, because `held` contains every
+    /// slot that a claim reserved under an older one.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut state = self.state();
         let idle = state.idleness != Idleness::Busy;
@@ -138,13 +139,13 @@ impl Slots {
         }
     }
 
-    /// Running, allowed and possible, for the metrics.
+    /// Running tasks, allocated slots and capacity, for the metrics.
     pub(crate) fn counts(&self) -> (usize, u32, u32) {
         let state = self.state();
         (state.attempts.len(), state.allocated, self.capacity)
     }
 
-    /// Puts an allocation in force: a smaller one interrupts nobody, it only starts nothing new.
+    /// Applies an allocation. A smaller one interrupts no attempt; it only starts no new ones.
     pub(crate) fn allocate(&self, allocation: i64, allocated: u32, paused: bool) {
         let mut state = self.state();
         let more = state.allocated < allocated || (state.paused && !paused);
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_never_exceed_allocation_nor_capacity() {
+    fn claims_exceed_neither_allocation_nor_capacity() {
         let slots = Slots::new(4);
         assert_eq!(slots.reserve(1000), 0, "nothing is allocated before the first heartbeat");
         slots.allocate(1, 9, false);
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shrunk_allocation_starts_nothing_and_interrupts_nobody() {
+    fn a_smaller_allocation_starts_no_task_and_interrupts_none() {
         let slots = Slots::new(4);
         slots.allocate(1, 2, false);
         assert_eq!(slots.reserve(2), 2);
@@ -238,12 +239,12 @@ mod tests {
     }
 
     #[test]
-    fn falling_idle_is_news_once_until_a_heartbeat_was_busy() {
+    fn becoming_idle_is_reported_once_until_a_heartbeat_was_busy() {
         let slots = Slots::new(4);
         slots.allocate(1, 4, false);
         assert!(slots.mark_idle());
         assert!(slots.snapshot().idle);
-        assert!(!slots.mark_idle(), "a poll that finds nothing is no news");
+        assert!(!slots.mark_idle(), "idle already");
         slots.reserve(1);
         let slot = slots.start(task(1), &CancellationToken::new());
         assert!(slots.snapshot().idle, "it had a free slot since the last heartbeat");

@@ -1,4 +1,4 @@
-//! Reads a handler's HTTP answer: bounded, and every way it can go wrong has a name.
+//! Reads a handler's HTTP answer, up to a limit.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,17 +12,17 @@ use rowlock_crds::RetryPolicy;
 use crate::handler::answer::{Answer, ERROR_MAX, RESULT_MAX, SNOOZE_MAX};
 use crate::throttled_log::LogThrottle;
 
-/// Of a header that is shown so much: any address is, and no log swells.
+/// How many bytes of a header an error shows: enough for any address.
 const HEADER_TEXT_MAX: usize = 1024;
 
-/// What was read of a body.
+/// The part of a body that was read.
 enum Read {
     Whole(Vec<u8>),
-    /// More came than the bound; this much was kept and the rest was not read.
+    /// The body is larger than the limit; this is its beginning, and the rest was not read.
     Truncated(Vec<u8>),
 }
 
-/// Turns the answer into what becomes of the task. `request_path`: path and query of the request.
+/// Reads the answer. `request_path` is the path and query of the request.
 pub(crate) async fn read_answer<B>(response: Response<B>, retry: &RetryPolicy, request_path: &str) -> Answer
 where
     B: Body<Data = Bytes> + Unpin,
@@ -34,7 +34,7 @@ where
     let read = match read_bounded(body, bound).await {
         Ok(read) => read,
         Err(error) => {
-            let error = format!("HTTP {}, then the answer broke off: {error}", status.as_u16());
+            let error = format!("HTTP {}, then the connection broke: {error}", status.as_u16());
             return Answer::Broken { error };
         }
     };
@@ -45,14 +45,13 @@ where
     let (Read::Whole(body) | Read::Truncated(body)) = read;
     let detail = match (redirected(status, &head.headers, request_path), coding) {
         (Some(redirected), _) => Some(redirected),
-        (None, Some(coding)) => Some(format!("the answer is compressed ({coding}), which is not read")),
+        (None, Some(coding)) => Some(format!("the body is compressed ({coding}) and cannot be read")),
         (None, None) => text(body),
     };
     refuse(status, &head.headers, detail, retry)
 }
 
-/// The answer has this status, and what follows the status cannot be read: the work is not done again for its
-/// wrapping.
+/// The answer for a status whose headers or body cannot be read. A success counts: the work is done.
 pub(crate) fn unreadable(status: StatusCode, why: &str, retry: &RetryPolicy) -> Answer {
     if status.is_success() {
         warn_discarded(&format!("the answer cannot be read beyond its status: {why}"));
@@ -62,7 +61,7 @@ pub(crate) fn unreadable(status: StatusCode, why: &str, retry: &RetryPolicy) -> 
     refuse(status, &HeaderMap::new(), Some(detail), retry)
 }
 
-/// What is kept of the body of a success.
+/// The result to keep from the body of a successful answer.
 fn result(read: Read, coding: Option<&str>) -> Option<String> {
     match (read, coding) {
         (Read::Whole(body), _) if body.is_empty() => None,
@@ -80,33 +79,32 @@ fn result(read: Read, coding: Option<&str>) -> Option<String> {
     }
 }
 
-/// What a handler does once it does with every task: it is said seldom.
+/// Logged seldom, because a handler that does this once does it with every task.
 fn warn_discarded(why: &str) {
     static THROTTLE: LogThrottle = LogThrottle::new();
     if let Some(tasks) = THROTTLE.record(1) {
-        tracing::warn!(tasks, why, "results of the handler were not kept; their tasks are complete");
+        tracing::warn!(tasks, why, "results of the handler were not kept; their tasks are completed");
     }
 }
 
-/// How the body is encoded, unless it is as it is: nothing was asked for.
+/// The content coding of the body, if there is one although the request did not ask for it.
 fn coding(headers: &HeaderMap) -> Option<String> {
     let coding = header_text(headers.get(header::CONTENT_ENCODING)?);
     (!coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).then_some(coding)
 }
 
-/// Where to, and what to change: no redirect is followed, since it leads away from the handler or from POST.
+/// For a redirect: its target and what to change. Redirects are not followed, since they lead to another
+/// server or turn the POST into a GET.
 fn redirected(status: StatusCode, headers: &HeaderMap, request_path: &str) -> Option<String> {
     let to = headers.get(header::LOCATION).filter(|_| status.is_redirection()).map(header_text)?;
     let uri: Option<Uri> = to.parse().ok();
     let path = uri.as_ref().and_then(Uri::path_and_query).map(PathAndQuery::as_str);
     let fix = if uri.as_ref().and_then(Uri::scheme_str) == Some("https") {
-        "let the handler take plain HTTP at its port".to_owned()
+        "let the handler accept plain HTTP on its port".to_owned()
     } else if let Some(path) =
         path.filter(|path| *path != request_path && differs_by_slash(path, request_path))
     {
-        format!(
-            "it differs by a slash: write {path} as spec.handler.http.path, or as the path of --handler-url"
-        )
+        format!("only a slash differs: set spec.handler.http.path, or the path of --handler-url, to {path}")
     } else {
         format!("let the handler answer at {request_path} itself")
     };
@@ -118,7 +116,7 @@ fn differs_by_slash(one: &str, other: &str) -> bool {
     bare(one) == bare(other)
 }
 
-/// A header's value as text, in bounds.
+/// A header's value as text, cut to the limit.
 fn header_text(value: &HeaderValue) -> String {
     let bytes = &value.as_bytes()[..value.len().min(HEADER_TEXT_MAX)];
     String::from_utf8_lossy(bytes).trim().to_owned()
@@ -136,7 +134,7 @@ fn refuse(status: StatusCode, headers: &HeaderMap, detail: Option<String>, retry
     if retry.is_final(status.as_u16()) { Answer::Final { error } } else { Answer::failed(error) }
 }
 
-/// Seconds or an HTTP date; what is neither counts as not sent.
+/// The delay that `Retry-After` asks for: seconds or an HTTP date. Any other value is ignored.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let delay = match seconds(value) {
@@ -146,7 +144,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     Some(delay.min(SNOOZE_MAX))
 }
 
-/// Whole seconds; a fraction, which HTTP does not know but clients of rate limits send, counts as a whole one.
+/// Seconds, rounded up. HTTP has no fractions here, but some rate limiters send them.
 fn seconds(value: &str) -> Option<Duration> {
     let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
     if [whole, fraction].iter().any(|digits| digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()))
@@ -154,11 +152,11 @@ fn seconds(value: &str) -> Option<Duration> {
         return None;
     }
     let more = u64::from(fraction.bytes().any(|digit| digit != b'0'));
-    // More digits than fit are more than the bound.
+    // A number too large for u64 is above the limit anyway.
     Some(Duration::from_secs(whole.parse::<u64>().unwrap_or(u64::MAX).saturating_add(more)))
 }
 
-/// Stops reading at the bound; dropping the rest closes the connection, which is cheaper than draining it.
+/// Stops reading at the limit. Dropping the rest closes the connection, which is cheaper than reading it.
 async fn read_bounded<B>(mut body: B, bound: usize) -> Result<Read, B::Error>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -196,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_takes_seconds_and_dates_within_a_day() {
+    fn retry_after_may_be_seconds_or_a_date_up_to_a_day_ahead() {
         check("0", Some(0));
         check(" 17 ", Some(17));
         check("Sun, 06 Nov 1994 08:50:37 GMT", Some(60));

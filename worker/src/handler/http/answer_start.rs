@@ -1,5 +1,5 @@
-//! What a connection to the handler has brought of the present answer: whether anything, and with which
-//! status it begins.
+//! Records the first bytes of the current answer on a connection: whether an answer has begun, and its
+//! status.
 
 use std::io;
 use std::pin::Pin;
@@ -10,15 +10,15 @@ use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// `HTTP/1.1 200`, as long as any answer's beginning up to its status.
+/// Length of `HTTP/1.1 200`: an answer's beginning up to its status.
 const STATUS_BYTES: usize = 12;
 
-/// The beginning of an answer. Clones are of the same one.
+/// The beginning of an answer. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AnswerStart(Arc<Mutex<Vec<u8>>>);
 
 impl AnswerStart {
-    /// Another request goes out: what comes now is its answer.
+    /// Call before another request is sent: the next bytes are its answer.
     pub(crate) fn clear(&self) {
         self.bytes().clear();
     }
@@ -27,8 +27,8 @@ impl AnswerStart {
         self.bytes().is_empty()
     }
 
-    /// The status, if the answer has begun as one of HTTP does. Not that of an interim answer: another one
-    /// follows it.
+    /// The status, if the answer has begun as HTTP. The status of an interim answer does not count, since the
+    /// final one follows.
     pub(crate) fn status(&self) -> Option<StatusCode> {
         let bytes = self.bytes();
         let status = bytes.strip_prefix(b"HTTP/1.")?.get(2..)?;
@@ -46,7 +46,7 @@ impl AnswerStart {
     }
 }
 
-/// A connection that notes what comes.
+/// A connection that records the beginning of each answer.
 #[derive(Debug)]
 pub(crate) struct RecordingStream {
     stream: TcpStream,
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_is_read_from_the_beginning_alone() {
+    fn the_status_is_read_from_the_first_bytes() {
         check(&["HTTP/1.1 200 OK\r\nx: y"], Some(200));
         check(&["HT", "TP/1.0", " 50", "3"], Some(503));
         check(&["HTTP/1.1 20"], None);

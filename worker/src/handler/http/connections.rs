@@ -1,7 +1,7 @@
 //! Connections to the handler, kept alive between tasks.
 //!
-//! hyper's own pool, `hyper_util::client::legacy`, keeps the state of connecting in every request: 9 of the 25 KiB that a task in
-//! flight took. Here a request in flight has what `hyper::client::conn` gives, and no more.
+//! hyper's own pool, `hyper_util::client::legacy`, keeps connection state in every request: 9 of the 25 KiB
+//! that a task in flight used. This pool builds on `hyper::client::conn`, which does not.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,23 +18,23 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::handler::http::answer_start::{AnswerStart, RecordingStream};
 
-/// On loopback a connect that takes longer is a full backlog or a stopped process.
+/// On loopback, a connect that takes longer means a full accept queue or a stopped process.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Shorter than the keep-alive of common servers (gunicorn 2 s, Node and uvicorn 5 s): a connection the
-/// server closes while we write to it would cost an attempt.
+/// Shorter than the keep-alive timeout of common servers (gunicorn 2 s, Node and uvicorn 5 s): a connection
+/// that the server closes while we write to it would cost an attempt.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A kept connection whose last answer was read to its end is ready at once, one that is about to close says so.
+/// A kept connection whose last answer was read completely is ready at once, or reports that it closes.
 const READY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A kept connection that the handler closes just when it gets a request shows that at once. What comes later
-/// is the end of a handler that had begun, and the next one would begin again.
+/// If the handler had closed a kept connection before our request arrived, the request fails within this
+/// time. A later failure means that the handler had begun the task; sending it again would run it twice.
 const STALE_WITHIN: Duration = Duration::from_secs(1);
 
-/// The head of an answer, at most: as much as Go's server takes by default.
+/// Largest head of an answer, the default limit of Go's server too.
 const HEAD_BYTES: usize = 1024 * 1024;
-/// More than any server sends; room for that many is made for each answer.
+/// More headers than any server sends. hyper allocates space for that many per answer.
 const HEADERS: usize = 256;
 
 /// One connection; it closes when this is dropped.
@@ -45,13 +45,13 @@ pub(crate) struct Connection {
 
 /// Why there is no answer.
 pub(crate) enum NoAnswer {
-    /// There is no such request.
+    /// The request cannot be built.
     Unsendable(http::Error),
     /// Nothing was sent.
     Unreachable(std::io::Error),
-    /// What was sent may have been read.
+    /// The handler may have read the request.
     Broken(hyper::Error),
-    /// There is an answer with this status; what follows the status cannot be read.
+    /// The answer has this status; the rest of it cannot be read.
     Unreadable(StatusCode, hyper::Error),
 }
 
@@ -71,21 +71,21 @@ pub(crate) struct Connections {
     host: String,
     port: u16,
     max_idle: usize,
-    /// The longest idle first.
+    /// Idle connections, the longest idle first.
     idle: Mutex<VecDeque<(Instant, Connection)>>,
 }
 
 impl Connections {
-    /// Keeps at most `max_idle` of them.
+    /// Keeps at most `max_idle` idle connections.
     pub(crate) fn new(host: String, port: u16, max_idle: usize) -> Self {
         Self { host, port, max_idle, idle: Mutex::default() }
     }
 
-    /// Sends what `request` makes, on a kept connection or a new one. The connection is to be given back with
-    /// [`Self::put_back`] when the answer was read; dropping this future closes it.
+    /// Sends the request that `request` builds, on a kept connection or a new one. Call [`Self::put_back`]
+    /// when the answer has been read; dropping this future closes the connection.
     ///
-    /// A request that failed on a kept connection at once, before one byte of an answer, is sent again on a
-    /// new one: the handler had most likely closed that connection before the request came.
+    /// A request that fails at once on a kept connection, before the first byte of an answer, is sent again
+    /// on a new one: most likely the handler had closed the kept connection before the request arrived.
     pub(crate) async fn send(
         &self,
         request: impl Fn() -> Result<Request<Full<Bytes>>, http::Error>,
@@ -101,7 +101,7 @@ impl Connections {
                 Err(error) => error,
             };
             if error.take_message().is_some() {
-                // Closed before anything was sent: another connection may do.
+                // Closed before anything was sent: try another connection.
                 continue;
             }
             let failed = kept.start.failed(error.into_error());
@@ -109,7 +109,7 @@ impl Connections {
                 return Err(failed);
             }
             return match self.send_on_new(request()?).await {
-                // A handler that is gone now may have been there for the first one, and ended by it.
+                // A handler that cannot be reached now may have received the first request and crashed on it.
                 Err(NoAnswer::Unreachable(_)) => Err(failed),
                 answer => answer,
             };
@@ -135,7 +135,7 @@ impl Connections {
         }
     }
 
-    /// Closes what has been idle for too long; never returns.
+    /// Closes connections that have been idle for too long; never returns.
     pub(crate) async fn expire(&self) {
         loop {
             sleep(IDLE_TIMEOUT).await;
@@ -146,7 +146,7 @@ impl Connections {
         }
     }
 
-    /// The one that was used last.
+    /// The idle connection that was used last.
     fn take(&self) -> Option<Connection> {
         let (since, connection) = self.idle().pop_back()?;
         (since.elapsed() < IDLE_TIMEOUT).then_some(connection)
@@ -159,14 +159,14 @@ impl Connections {
         stream.set_nodelay(true).map_err(NoAnswer::Unreachable)?;
         let start = AnswerStart::default();
         let mut client = Builder::new();
-        // Headers are decoration: what can be made of them is.
+        // The status decides, so malformed headers are tolerated.
         client.max_buf_size(HEAD_BYTES).max_headers(HEADERS);
         client.allow_obsolete_multiline_headers_in_responses(true);
         client.allow_spaces_after_header_name_in_responses(true);
         client.ignore_invalid_headers_in_responses(true);
         let io = TokioIo::new(RecordingStream::new(stream, start.clone()));
         let (sender, driver) = client.handshake(io).await?;
-        // Ends when either side closes; what went wrong is told to who waits for the answer.
+        // Ends when either side closes. The caller of `send` gets the error.
         tokio::spawn(async move {
             let _ = driver.await;
         });

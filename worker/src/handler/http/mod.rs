@@ -1,4 +1,4 @@
-//! Calls a handler over HTTP on the pod's loopback.
+//! Calls a handler over HTTP.
 
 mod answer;
 mod answer_start;
@@ -17,10 +17,10 @@ use crate::handler::http::answer::{read_answer, unreadable};
 use crate::handler::http::connections::{Connections, NoAnswer};
 use crate::handler::task::Task;
 
-/// Who does tasks over HTTP.
+/// A handler that runs tasks behind an HTTP port.
 #[derive(Clone)]
 pub(crate) struct HttpHandler {
-    /// As many as there are slots, at most.
+    /// At most as many connections as there are slots.
     pub(crate) connections: Arc<Connections>,
     url: Uri,
     /// Host and port as the URL has them.
@@ -37,14 +37,14 @@ impl HttpHandler {
         Self { connections: Arc::new(Connections::new(host, port, slots)), url, authority }
     }
 
-    /// Host and port for the probe of the handler's port.
+    /// Host and port to probe.
     pub(crate) fn address(&self) -> (String, u16) {
         address(&self.url)
     }
 
     /// One attempt. Dropping this future closes the connection.
     pub(crate) async fn call(&self, mut task: Task, retry: &RetryPolicy) -> Answer {
-        // Cloned with each request, but not copied.
+        // Each request clones it without copying the bytes.
         let payload = Bytes::from(std::mem::take(&mut task.payload));
         let trace = traceparent();
         match self.connections.send(|| self.request(&task, &trace, &payload)).await {
@@ -62,7 +62,7 @@ impl HttpHandler {
             }
             Err(NoAnswer::Unreadable(status, error)) => unreadable(status, &causes(&error), retry),
             Err(NoAnswer::Broken(error)) => {
-                Answer::Broken { error: format!("no whole answer from the handler: {}", causes(&error)) }
+                Answer::Broken { error: format!("no complete answer from the handler: {}", causes(&error)) }
             }
         }
     }
@@ -83,7 +83,7 @@ impl HttpHandler {
             .uri(self.path())
             .header(header::HOST, &self.authority)
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            // A result is kept as text, and loopback gains nothing by less of it.
+            // Results are stored as text, and compression gains nothing over loopback.
             .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
             .header("ce-specversion", HeaderValue::from_static("1.0"))
             .header("ce-id", &id)
@@ -107,7 +107,7 @@ fn address(url: &Uri) -> (String, u16) {
     (host, url.port_u16().unwrap_or(80))
 }
 
-/// The HTTP binding of `CloudEvents`: everything outside printable ASCII, and `"`, `%`, space, is escaped.
+/// Escapes all but printable ASCII, and `"`, `%` and space, as the HTTP binding of `CloudEvents` demands.
 fn percent_encode(text: &str) -> String {
     use std::fmt::Write;
     let mut encoded = String::with_capacity(text.len());
@@ -121,13 +121,14 @@ fn percent_encode(text: &str) -> String {
     encoded
 }
 
-/// A fresh trace per attempt. Marked as sampled, so that a handler that follows its parent records it.
+/// A new trace for each attempt. It is marked as sampled, so that a handler with a parent-based sampler
+/// records it.
 fn traceparent() -> String {
     // All zeros would be invalid.
     format!("00-{:032x}-{:016x}-01", fastrand::u128(1..), fastrand::u64(1..))
 }
 
-/// The whole chain: hyper's outermost message alone says only "client error (`SendRequest`)".
+/// The error with all its causes: hyper's outermost message is only "client error (`SendRequest`)".
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();

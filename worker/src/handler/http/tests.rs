@@ -136,11 +136,15 @@ async fn a_final_status_is_dead_with_the_body_as_reason() {
 
 #[tokio::test]
 async fn broken_answers_are_retried_with_what_happened() {
-    check_retry(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_vec(), "broke off").await;
-    check_retry(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_vec(), "broke off").await;
-    check_retry(b"HTTP/1.1 200".to_vec(), "no whole answer").await;
-    check_retry(b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(), "no whole answer").await;
-    check_retry(Vec::new(), "no whole answer").await;
+    check_retry(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_vec(), "the connection broke").await;
+    check_retry(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_vec(),
+        "the connection broke",
+    )
+    .await;
+    check_retry(b"HTTP/1.1 200".to_vec(), "no complete answer").await;
+    check_retry(b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(), "no complete answer").await;
+    check_retry(Vec::new(), "no complete answer").await;
 }
 
 #[tokio::test]

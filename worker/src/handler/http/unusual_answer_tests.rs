@@ -73,9 +73,15 @@ async fn an_answer_in_drops_ends_with_the_attempt() {
 #[tokio::test]
 async fn a_redirect_says_where_to_and_what_to_change() {
     for (to, cure) in [
-        ("https://shop.example/tasks?x=1", "let the handler take plain HTTP at its port"),
-        ("/tasks/?x=1", "write /tasks/?x=1 as spec.handler.http.path"),
-        ("http://127.0.0.1/tasks/?x=1", "write /tasks/?x=1 as spec.handler.http.path"),
+        ("https://shop.example/tasks?x=1", "let the handler accept plain HTTP on its port"),
+        (
+            "/tasks/?x=1",
+            "only a slash differs: set spec.handler.http.path, or the path of --handler-url, to /tasks/?x=1",
+        ),
+        (
+            "http://127.0.0.1/tasks/?x=1",
+            "only a slash differs: set spec.handler.http.path, or the path of --handler-url, to /tasks/?x=1",
+        ),
         ("/login", "let the handler answer at /tasks?x=1 itself"),
     ] {
         let (answer, _) =
@@ -91,7 +97,7 @@ async fn a_redirect_says_where_to_and_what_to_change() {
 async fn a_compressed_answer_is_no_garbled_text() {
     let gzip = "content-encoding: gzip\r\n";
     check(response("200 OK", gzip, "\u{1f}\u{8b}garbled"), Answer::Done { result: None }).await;
-    let said = "HTTP 500: the answer is compressed (gzip), which is not read";
+    let said = "HTTP 500: the body is compressed (gzip) and cannot be read";
     check(response("500 Oh", gzip, "\u{1f}\u{8b}garbled"), Answer::failed(said)).await;
     check(response("200 OK", "content-encoding: identity\r\n", "ok"), ok()).await;
 }
