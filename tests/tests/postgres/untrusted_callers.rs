@@ -222,7 +222,7 @@ async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
     };
     assert_eq!(
         (said.as_str(), message.as_str()),
-        ("RL005", "queue \"mail\" takes no task that is due in more than 30 days (limits.maxDelay)")
+        ("RL005", "queue \"mail\" accepts no task that is due in more than 30 days (limits.maxDelay)")
     );
     assert!(hint.unwrap().contains("raise limits.maxDelay"));
     enqueue_in(29 * day).await.unwrap();
