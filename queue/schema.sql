@@ -5,453 +5,54 @@ CREATE SCHEMA rowlock;
 CREATE FUNCTION rowlock.allocate(queue integer) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 declare
-  total int; free int; live int; share int; rest int; h record; target int;
+  total int;
+  free int;
+  live int;     -- instances that want slots and have no target yet
+  share int;
+  rest int;     -- slots that no target has taken yet
+  target int;
+  h record;
 begin
-  if not rowlock.try_mutex(5, $1) then return false; end if;
-  select case when q.paused then 0 else q.total_workers end into total from rowlock.queue q where q.id = $1;
-  select total - coalesce(sum(x.at_most), 0), count(*) filter (where x.wants > 0 and not x.drains) into free, live from rowlock.holding($1) x;
-  rest := total; 
-  -- Smallest wish first: what it leaves over is shared by the others.
-  for h in select * from rowlock.holding($1) x order by (x.drains or x.wants = 0) desc, x.wants, x.instance loop
-    if h.drains or h.wants = 0 then target := 0;
+  if not rowlock.try_mutex(5, allocate.queue) then
+    return false;
+  end if;
+  select case when q.paused then 0 else q.total_workers end
+    into total
+    from rowlock.queue q
+    where q.id = allocate.queue;
+  select
+    total - coalesce(sum(s.may_hold), 0),
+    count(*) filter (where s.wants > 0 and not s.drains)
+    into free, live
+    from rowlock.instance_slots(allocate.queue) s;
+  rest := total;
+  -- The instance that wants least comes first: what it leaves of its share goes to the others.
+  for h in
+    select *
+    from rowlock.instance_slots(allocate.queue) s
+    order by (s.drains or s.wants = 0) desc, s.wants, s.instance
+  loop
+    if h.drains or h.wants = 0 then
+      target := 0;
     else
       share := ceil(rest::numeric / greatest(live, 1));
-      target := least(h.wants, share); rest := rest - target; live := live - 1;
+      target := least(h.wants, share);
+      rest := rest - target;
+      live := live - 1;
     end if;
-    if target > h.granted then target := h.granted + least(target - h.granted, greatest(free, 0)); free := free - (target - h.granted); end if;
+    if target > h.granted then
+      target := h.granted + least(target - h.granted, greatest(free, 0));
+      free := free - (target - h.granted);
+    end if;
     if target <> h.granted then
-      insert into rowlock.allocation (number, queue, instance, slots) values (nextval('rowlock.allocation_seq'), $1, h.instance, target);
+      insert into rowlock.allocation (number, queue, instance, slots)
+        values (nextval('rowlock.allocation_seq'), allocate.queue, h.instance, target);
     end if;
   end loop;
   return true;
-end $_$;
-
-CREATE FUNCTION rowlock.as_json(payloads text[]) RETURNS json[]
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare bad record;
-begin
-  return payloads::json[];
-exception when data_exception or statement_too_complex then
-  for bad in select * from unnest(payloads) with ordinality p(p, o) loop
-    begin
-      perform bad.p::json;
-    exception when data_exception or statement_too_complex then
-      raise exception 'payload % of % is not JSON', bad.o, cardinality(payloads) using errcode = 'RL005', hint = 'A text within JSON has double quotes: "hello", or to_json(''hello''::text).';
-    end;
-  end loop;
 end $$;
-
-CREATE FUNCTION rowlock.as_json(payload text) RETURNS json
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  return payload::json;
-exception
-  when data_exception then
-    raise exception 'the payload is not JSON' using errcode = 'RL005',
-        hint = 'A text within JSON has double quotes: "hello", or to_json(''hello''::text).';
-  when statement_too_complex then
-    raise exception 'the payload is nested too deeply' using errcode = 'RL005',
-        hint = 'Postgres reads some thousand levels (max_stack_depth).';
-end $$;
-
-CREATE FUNCTION rowlock.as_options(options text) RETURNS jsonb
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  return options::jsonb;
-exception when data_exception or statement_too_complex then
-  raise exception 'options must be a JSON object' using errcode = 'RL005',
-      hint = 'Leave them out, or pass for example {"priority": 0}.';
-end $$;
-
-CREATE FUNCTION rowlock.as_payloads(payloads json) RETURNS json[]
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  if json_typeof(payloads) <> 'array' then
-    raise exception 'the payloads are no array' using errcode = 'RL005',
-      hint = 'Pass a JSON array, [{"order": 1}, {"order": 2}]; rowlock.enqueue takes one task alone.';
-  end if;
-  return case when payloads is not null then array(
-    select e.value from json_array_elements(payloads) with ordinality e(value, o) order by e.o) end;
-end $$;
-
-CREATE FUNCTION rowlock.as_payloads(payloads text) RETURNS json[]
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  if ltrim(payloads, E' \t\n\r') not like '{%' then return rowlock.as_payloads(rowlock.as_json(payloads)); end if;
-  return rowlock.as_json(payloads::text[]);
-exception when data_exception then
-  raise exception 'the payloads are no array' using errcode = 'RL005',
-    hint = 'Pass a JSON array, [{"order": 1}, {"order": 2}]; rowlock.enqueue takes one task alone.';
-end $$;
-
-CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, completed bigint, dead bigint, cancelled bigint, open bigint, untraced bigint)
-    LANGUAGE sql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET jit TO 'off'
-    AS $$
-  with trace as (
-    select d.id, 'open' s from rowlock.delayed d
-    union all select g, 'open' from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) g
-    union all select g, 'open' from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g where not exists (select 1 from unnest(l.settled) z where z = g)
-    union all select d.id, 'dead' from rowlock.dead d
-    union all select g, case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g)
-  select q.name, count(t.id), count(*) filter (where c.s = 'completed'), count(*) filter (where c.s = 'dead'), count(*) filter (where c.s = 'cancelled'),
-         count(*) filter (where c.s = 'open'), count(t.id) filter (where c.s is null)
-  from rowlock.queue q left join rowlock.every_task t on t.queue = q.id left join trace c on c.id = t.id
-  where not q.restricted or rowlock.has_permission('reader', q.id) group by q.name order by q.name
-$$;
-
-CREATE FUNCTION rowlock.available_page(queue text, after bigint, most integer) RETURNS TABLE(id bigint, name text, attempt integer, at timestamp with time zone)
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
-#variable_conflict use_column
-declare
-  p smallint := -1; v_k bigint := 0; newest bigint := (select s.last_value from rowlock.k_seq s);
-  v_queues int[]; v_names text[]; v_watermarks bigint[]; v_left int := $3; n int;
-begin
-  if $2 is not null then
-    select t.priority, coalesce(r.k, (newest & ~4294967295::bigint) + t.k_low + 2147483648, 0) into p, v_k
-      from rowlock.every_task t left join lateral rowlock.find_ready(t.queue, t.priority, $2, t.k_low) r on true where t.id = $2;
-  end if;
-  select array_agg(q.id), array_agg(q.name), array_agg(coalesce(rowlock.published_watermarks(q.id), array_fill(0::bigint, array[16])))
-    into v_queues, v_names, v_watermarks
-    from rowlock.queue q where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id));
-  -- One priority after the other: most pages end in the first that has any.
-  for v_p in greatest(p, 0) .. 3 loop
-    return query
-      select g, v_names[x.i], x.attempt::int, to_timestamp(x.since::bigint + 1704067200)
-      from (select i.i, r.* from generate_subscripts(v_queues, 1) i(i), generate_series(0, 3) s, lateral (
-          select y.* from rowlock.ready y where y.queue = v_queues[i.i] and y.shard = s::smallint and y.lane = 0 and y.priority = v_p::smallint
-            and y.k >= greatest(v_watermarks[i.i][v_p * 4 + s + 1], case when v_p = p then v_k end) order by y.k limit v_left) r) x,
-        generate_series(x.id, x.id + x.n - 1) g
-      where (x.priority, x.k, g) > (p, v_k, coalesce($2, 0)) order by x.k, g limit v_left;
-    get diagnostics n = row_count;
-    v_left := v_left - n;
-    exit when v_left <= 0;
-  end loop;
-end $_$;
-
-CREATE FUNCTION rowlock.await_claims(instance bigint) RETURNS void
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-begin
-  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
-  perform 1 from rowlock.instance i where i.id = $1 for no key update;
-end $_$;
-
-CREATE FUNCTION rowlock.backlog() RETURNS TABLE(queue integer, available bigint, scheduled bigint, retryable bigint, later bigint, oldest integer)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    AS $$
-#variable_conflict use_column
-declare v_ready real := rowlock.sample_percent('rowlock.ready'); v_delayed real := rowlock.sample_percent('rowlock.delayed'); most int;
-begin
-  select greatest(least(20000 / greatest(count(*), 1), 1000), 50) into most from rowlock.queue;
-  return query
-    select q.id, coalesce(case when c.more is null then s.n when c.more then greatest(c.n, s.n)
-        else c.n end, 0), coalesce(d.scheduled, 0), coalesce(d.retryable, 0), coalesce(d.later, 0),
-            coalesce(c.oldest, s.oldest)
-    from rowlock.queue q
-    left join (select r.queue, (sum(r.n) * 100 / v_ready)::bigint n, min(r.since) oldest from rowlock.ready r tablesample system (v_ready) repeatable (0) group by r.queue) s on s.queue = q.id
-    left join lateral (
-      select sum(x.n)::bigint n, min(x.oldest) oldest, bool_or(x.rows = most) more
-      from coalesce(rowlock.published_watermarks(q.id), array_fill(0::bigint, array[16])) watermarks, generate_series(0, 15) p, lateral (
-        select sum(y.n) n, min(y.since) oldest, count(*) as rows from (
-          select r.n, r.since from rowlock.ready r where r.queue = q.id and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= watermarks[p + 1]
-          order by r.k limit most) y) x) c on v_ready < 100
-    left join (select d.queue, (count(*) filter (where d.waits = 0) * 100 / v_delayed)::bigint scheduled,
-        (count(*) filter (where d.waits = 1) * 100 / v_delayed)::bigint retryable,
-                      (count(*) filter (where d.due > now() + rowlock.later_after()) * 100 / v_delayed)::bigint later
-               from rowlock.delayed d tablesample system (v_delayed) repeatable (0) group by d.queue) d on d.queue = q.id;
-end $$;
-
-CREATE FUNCTION rowlock.backlog_reaches(queue integer, backlog_limit bigint) RETURNS boolean
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-  select coalesce((select sum(r.n) from (select x.n from rowlock.ready x where x.queue = $1 limit $2) r), 0)
-    + (select count(*) from (select 1 from rowlock.delayed d where d.queue = $1
-        and d.due <= now() + rowlock.later_after() limit $2) d) >= $2
-$_$;
-
-CREATE FUNCTION rowlock.begin_maintenance(cleanup boolean) RETURNS boolean
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-begin
-  -- Only the owner may detach and drop.
-  if $1 and not pg_has_role(session_user, (select c.relowner from pg_class c where c.oid = 'rowlock.task'::regclass), 'usage') then return false; end if;
-  update rowlock.maintenance m set
-    next_partitions_at = case when $1 then m.next_partitions_at else now() + interval '5 minutes' end,
-    next_cleanup_at = case when $1 then now() + interval '5 minutes' else m.next_cleanup_at end,
-    steady_since = case when rowlock.is_step(m.seen_at) then now() else m.steady_since end,
-    seen_at = now()
-  where m.one_row = (
-    select x.one_row from rowlock.maintenance x
-    where case when $1 then x.next_cleanup_at else x.next_partitions_at end not between now() and now() + interval '5 minutes' for update skip locked);
-  return found;
-end $_$;
-
-CREATE FUNCTION rowlock.caller() RETURNS name
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select coalesce(nullif(current_setting('role', true), 'none')::name, session_user)
-$$;
-
-CREATE FUNCTION rowlock.cancel(id bigint) RETURNS text
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
-#variable_conflict use_column
-declare t record; v_attempt smallint;
-begin
-  perform rowlock.require_read_committed();
-  select x.queue, x.priority, x.k_low into t from rowlock.every_task x where x.id = $1;
-  if not found then return null; end if;
-  if exists (select 1 from rowlock.queue q where q.id = t.queue and q.restricted
-      and not rowlock.has_permission('producer', q.id)) then
-    perform rowlock.refuse_permission('producer', (select q.name from rowlock.queue q where q.id = t.queue));
-  end if;
-  if rowlock.state_of($1, t.queue, t.priority, t.k_low) in ('completed', 'dead', 'cancelled') then return 'finished'; end if;
-  insert into rowlock.cancel_request (id) values ($1) on conflict do nothing;
-  for turn in 1 .. 3 loop
-    case rowlock.state_of($1, t.queue, t.priority, t.k_low)
-      when 'scheduled', 'retryable' then
-        delete from rowlock.delayed x where x.id = $1 returning x.attempt into v_attempt;
-      when 'available' then v_attempt := rowlock.take_ready(t.queue, t.priority, $1, t.k_low);
-      when 'running' then return 'requested';
-      else
-        delete from rowlock.cancel_request c where c.id = $1;
-        return 'finished';
-    end case;
-    if v_attempt is not null then
-      perform rowlock.write_receipt(t.queue, null, 3::smallint, array[$1], array[v_attempt]);
-      delete from rowlock.cancel_request c where c.id = $1;
-      return 'cancelled';
-    end if;
-    -- It moved between the two looks.
-  end loop;
-  return 'requested';
-end $_$;
-
-CREATE FUNCTION rowlock.cancel_all(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-#variable_conflict use_column
-begin
-  for id in select distinct u.id from unnest($1) u(id) order by 1 loop
-    outcome := rowlock.cancel(id);
-    return next;
-  end loop;
-end $_$;
-
-CREATE TABLE rowlock.queue (
-    id integer NOT NULL,
-    name text NOT NULL,
-    owner text DEFAULT ''::text NOT NULL,
-    generation bigint DEFAULT 0 NOT NULL,
-    policy json NOT NULL,
-    max_attempts smallint NOT NULL,
-    total_workers integer NOT NULL,
-    paused boolean DEFAULT false NOT NULL,
-    backlog_limit bigint NOT NULL,
-    payload_limit integer NOT NULL,
-    backlog_full boolean DEFAULT false NOT NULL,
-    later_full boolean DEFAULT false NOT NULL,
-    restricted boolean DEFAULT false NOT NULL,
-    partitions_until integer DEFAULT 0 NOT NULL,
-    notify_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
-    range_size smallint DEFAULT 128 NOT NULL,
-    keep_completed interval NOT NULL,
-    keep_dead interval NOT NULL,
-    keep_cancelled interval NOT NULL,
-    max_delay interval DEFAULT '365 days'::interval NOT NULL,
-    watermarks bigint[],
-    lows_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
-    CONSTRAINT queue_backlog_limit_check CHECK ((backlog_limit > 0)),
-    CONSTRAINT queue_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
-    CONSTRAINT queue_name_check CHECK ((name ~ '^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$'::text)),
-    CONSTRAINT queue_payload_limit_check CHECK ((payload_limit > 0)),
-    CONSTRAINT queue_range_size_check CHECK (((range_size >= 1) AND (range_size <= 256))),
-    CONSTRAINT queue_total_workers_check CHECK (((total_workers >= 0) AND (total_workers <= 10000)))
-);
-
-CREATE FUNCTION rowlock.check_added(q rowlock.queue, setting text, added bigint) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-declare noted text[] := string_to_array(current_setting(setting, true),
-    ' '); xid text := pg_current_xact_id()::text;
-begin
-  if noted[1] is distinct from xid then perform set_config(setting, xid || ' ' || added, true);
-  elsif added - noted[2]::bigint >= q.backlog_limit then
-    -- It may have been other queues' tasks: counted, and again only after as many more.
-    if rowlock.backlog_reaches(q.id, q.backlog_limit) then perform rowlock.refuse_full(q); end if;
-    perform set_config(setting, xid || ' ' || added, true);
-  end if;
-end $$;
-
-CREATE FUNCTION rowlock.check_ending(instance bigint) RETURNS boolean
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-begin
-  if exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
-    raise exception 'instance % is being ended', instance using errcode = 'lock_not_available', hint = 'Ask again.';
-  end if;
-  return false;
-end $_$;
-
-CREATE FUNCTION rowlock.check_options(options jsonb) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-declare bad text;
-begin
-  if jsonb_typeof(options) is distinct from 'object' then
-    raise exception 'options must be a JSON object' using errcode = 'RL005', hint = 'Leave them out, or pass for example {"priority": 0}.';
-  end if;
-  select key into bad from jsonb_object_keys(options) key where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'notify') limit 1;
-  if found then
-    raise exception 'unknown option "%"', bad using errcode = 'RL002', hint = 'Options are priority, run_at, delay, max_attempts and notify.';
-  end if;
-  if options ? 'run_at' and options ? 'delay' then
-    raise exception 'run_at and delay exclude each other' using errcode = 'RL005', hint = 'Give one of them.';
-  end if;
-  if options ? 'priority' and (options->>'priority') !~ '^[0-3]$' then
-    raise exception 'priority must be 0, 1, 2 or 3' using errcode = 'RL005', hint = '0 is claimed first; the default is 1.';
-  end if;
-  if options ? 'max_attempts' and not ((options->>'max_attempts') ~ '^[0-9]{1,4}$' and (options->>'max_attempts')::int between 1 and 1000) then
-    raise exception 'max_attempts must be a whole number from 1 to 1000' using errcode = 'RL005', hint = 'Leave it out for the queue''s own.';
-  end if;
-  if options ? 'notify' and jsonb_typeof(options->'notify') <> 'boolean' then
-    raise exception 'notify must be true or false' using errcode = 'RL005', hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
-  end if;
-end $_$;
-
-CREATE FUNCTION rowlock.chunk_of(id bigint) RETURNS integer
-    LANGUAGE sql IMMUTABLE
-    RETURN ((((id >> 8) & (1073741823)::bigint))::integer + 1);
-
-CREATE FUNCTION rowlock.claim(instance bigint, want integer, watermarks bigint[], start integer, token bigint) RETURNS TABLE(firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[])
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    AS $_$
-#variable_conflict use_column
-declare
-  v_queue int; v_restricted boolean; looked int; taken bigint := 0; v_newest bigint;
-  l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
-begin
-  perform rowlock.require_read_committed();
-  if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
-    raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
-  end if;
-  if exists (select 1 from rowlock.lease l where l.token = $5) then
-    return query select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[] from rowlock.lease l where l.token = $5 and l.instance = $1; return;
-  end if;
-  select i.queue, q.restricted into v_queue, v_restricted from rowlock.instance i
-      join rowlock.queue q on q.id = i.queue
-    where i.id = $1 and not q.paused and not i.drains;
-  if not found then return query select '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[], false, 0::bigint, '{}'::bigint[]; return; end if;
-  if v_restricted then perform rowlock.require_worker(v_queue); end if;
-  select last_value into v_newest from rowlock.k_seq;
-  with look as materialized (
-    select count(*) as entries from (
-      select sum(y.n) over (order by y.priority, y.turn, y.k) - y.n as before from (
-        select x.priority, s.turn, x.k, x.n from (select o >> 2 as p, o & 3 as turn from generate_series(0, 15) o) s, lateral (
-          select r.priority, r.k, r.n from rowlock.ready r
-          where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k limit $2) x limit $2) y) z
-    where before < $2),
-  locked as materialized (
-    select x.*, s.turn from (select o >> 2 as p, o & 3 as turn from generate_series(0, 15) o) s, lateral (
-      select r.priority, r.k, r.id, r.n, r.attempt, r.ctid place from rowlock.ready r
-      where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k
-      limit (select entries from look) for update skip locked) x limit (select entries from look))
-  select (select entries from look), array_agg(priority order by priority, turn, k), array_agg(place order by priority, turn, k),
-         array_agg(id order by priority, turn, k), array_agg(n order by priority, turn, k), array_agg(attempt order by priority, turn, k)
-    into looked, l_prios, l_places, l_ids, l_ns, l_attempts from locked;
-  if l_ids is not null then
-    -- Until the lease is committed nobody ends the instance, or the lease would be nobody's. Not waited for:
-    -- whoever ends a queue waits for what is locked above.
-    perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for share skip locked;
-    if not found and not rowlock.check_ending($1) then
-      raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
-    end if;
-    -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock. By place, which a lock keeps:
-    -- joined by key, a plan made while the table was small walks the whole index once it is large.
-    with l as materialized (
-      select u.*, (sum(u.n) over (order by u.o))::int - u.n as before
-      from unnest(l_prios, l_places, l_ids, l_ns, l_attempts) with ordinality u(priority, place, id, n, attempt, o)),
-    whole as (delete from rowlock.ready r where r.ctid = any (array(select l.place from l where l.before + l.n <= $2))),
-    part as (update rowlock.ready r set id = r.id + ($2 - l.before), n = r.n - ($2 - l.before) from l where l.before < $2 and l.before + l.n > $2
-      and r.ctid = any (array(select l.place from l where l.before < $2 and l.before + l.n > $2)) and r.ctid = l.place)
-    insert into rowlock.lease as y (token, instance, queue, firsts, ns, attempts, priorities)
-      select $5, $1, v_queue, array_agg(l.id order by l.o), array_agg(least(l.n, $2 - l.before)::smallint order by l.o), array_agg(l.attempt order by l.o), array_agg(l.priority order by l.o)
-      from l where l.before < $2;
-    select sum(n) into taken from unnest(l_ns) n;
-  end if;
-  return query
-    select coalesce(l.firsts, '{}'), coalesce(l.ns, '{}'), coalesce(l.attempts, '{}'), coalesce(l.priorities, '{}'),
-           looked > 0 and coalesce(taken, 0) < $2 and coalesce(cardinality(l_ids), 0) < looked, v_newest, rowlock.least_k(v_queue, $3)
-    from (select 1) one left join rowlock.lease l on l.token = $5;
-end $_$;
-
-CREATE FUNCTION rowlock.clear_queue(queue integer) RETURNS bigint
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET jit TO 'off'
-    AS $_$
-declare cancelled bigint;
-begin
-  with ready as (delete from rowlock.ready r where r.queue = $1 returning r.id, r.n, r.attempt),
-  delayed as (delete from rowlock.delayed d where d.queue = $1 returning d.id, d.attempt),
-  lease as (delete from rowlock.lease l where l.queue = $1 returning l.firsts, l.ns, l.attempts, l.settled),
-  unfinished as (
-    select id, n, attempt from ready union all select id, 1::smallint, attempt from delayed
-    union all select g, 1::smallint, u.attempt from lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g where g <> all (l.settled)),
-  written as (
-    insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 3, array_agg(o.id order by o.id), array_agg(o.n order by o.id), array_agg(o.attempt order by o.id) from unfinished o having count(*) > 0)
-  select coalesce(sum(o.n), 0) into cancelled from unfinished o;
-  with dead as (delete from rowlock.dead d where d.queue = $1 returning d.id, d.attempt)
-  insert into rowlock.receipt (queue, state, firsts, ns, attempts) select $1, 2, array_agg(d.id order by d.id), array_agg(1::smallint), array_agg(d.attempt order by d.id) from dead d having count(*) > 0;
-  return cancelled;
-end $_$;
-
-CREATE FUNCTION rowlock.clock_is_steady() RETURNS boolean
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-  select m.steady_since <= now() - interval '1 hour' and not rowlock.is_step(m.seen_at) from rowlock.maintenance m
-$$;
 
 CREATE TABLE rowlock.ready (
     queue integer NOT NULL,
@@ -469,17 +70,866 @@ CREATE TABLE rowlock.ready (
 )
 WITH (fillfactor='90', vacuum_truncate=off, autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='10000', autovacuum_vacuum_insert_scale_factor='0', autovacuum_vacuum_insert_threshold='1000000', autovacuum_vacuum_cost_delay='0', autovacuum_analyze_scale_factor='0', autovacuum_analyze_threshold='1000000');
 
-CREATE FUNCTION rowlock.commit_late(r rowlock.ready) RETURNS boolean
+CREATE FUNCTION rowlock.append_range(r rowlock.ready, id bigint, n integer) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  v_k bigint := nextval('rowlock.k_seq');
+begin
+  insert into rowlock.ready (
+      queue, shard, lane, priority, since, k, id, n, attempt, fresh, moved
+    )
+    values (
+      r.queue,
+      v_k & 3,
+      r.lane,
+      r.priority,
+      r.since,
+      v_k,
+      append_range.id,
+      append_range.n,
+      r.attempt,
+      false,
+      rowlock.chunk_of(append_range.id)
+    );
+end $$;
+
+CREATE FUNCTION rowlock.as_json(payloads text[]) RETURNS json[]
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  item record;
+begin
+  return payloads::json[];
+exception when data_exception or statement_too_complex then
+  for item in
+    select * from unnest(payloads) with ordinality list(payload, place)
+  loop
+    begin
+      perform item.payload::json;
+    exception when data_exception or statement_too_complex then
+      raise exception 'payload % of % is not JSON', item.place, cardinality(payloads)
+        using errcode = 'RL005',
+          hint = 'JSON strings need double quotes: "hello", or to_json(''hello''::text).';
+    end;
+  end loop;
+end $$;
+
+CREATE FUNCTION rowlock.as_json(payload text) RETURNS json
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(y.id)
-    where y.queue = r.queue and y.shard = r.shard and y.lane = r.lane and y.priority = r.priority and y.k = r.k;
-  return current_setting('rowlock.notify', true) is distinct from 'off'
-    and exists (select 1 from rowlock.queue q where q.id = r.queue and q.notify_until > clock_timestamp());
+  return payload::json;
+exception
+  when data_exception then
+    raise exception 'the payload is not JSON'
+      using errcode = 'RL005',
+        hint = 'JSON strings need double quotes: "hello", or to_json(''hello''::text).';
+  when statement_too_complex then
+    raise exception 'the payload is nested too deeply'
+      using errcode = 'RL005',
+        hint = 'Postgres reads some thousand levels (max_stack_depth).';
 end $$;
+
+CREATE FUNCTION rowlock.as_options(options text) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return options::jsonb;
+exception when data_exception or statement_too_complex then
+  raise exception 'options must be a JSON object'
+    using errcode = 'RL005',
+      hint = 'Leave them out, or pass for example {"priority": 0}.';
+end $$;
+
+CREATE FUNCTION rowlock.as_payloads(payloads json) RETURNS json[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if json_typeof(payloads) <> 'array' then
+    raise exception 'the payloads are not an array'
+      using errcode = 'RL005',
+        hint = 'Pass a JSON array, [{"order": 1}, {"order": 2}]; rowlock.enqueue takes a single'
+          ' task.';
+  end if;
+  return case
+    when payloads is not null then array(
+      select list.payload
+      from json_array_elements(payloads) with ordinality list(payload, place)
+      order by list.place
+    )
+  end;
+end $$;
+
+CREATE FUNCTION rowlock.as_payloads(payloads text) RETURNS json[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if ltrim(payloads, E' \t\n\r') not like '{%' then
+    return rowlock.as_payloads(rowlock.as_json(payloads));
+  end if;
+  return rowlock.as_json(payloads::text[]);
+exception when data_exception then
+  raise exception 'the payloads are not an array'
+    using errcode = 'RL005',
+      hint = 'Pass a JSON array, [{"order": 1}, {"order": 2}]; rowlock.enqueue takes a single'
+        ' task.';
+end $$;
+
+CREATE FUNCTION rowlock.audit() RETURNS TABLE(queue text, enqueued bigint, completed bigint, dead bigint, cancelled bigint, open bigint, untraced bigint)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+  with trace as (
+    select d.id, 'open' state
+    from rowlock.delayed d
+    union all
+    select task, 'open'
+    from rowlock.ready r, generate_series(r.id, r.id + r.n - 1) task
+    union all
+    select task, 'open'
+    from
+      rowlock.lease l,
+      unnest(l.firsts, l.ns) range(first_id, n),
+      generate_series(range.first_id, range.first_id + range.n - 1) task
+    where not exists (select 1 from unnest(l.settled) done where done = task)
+    union all
+    select d.id, 'dead'
+    from rowlock.dead d
+    union all
+    select
+      task,
+      case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end
+    from
+      rowlock.receipt r,
+      unnest(r.firsts, r.ns) range(first_id, n),
+      generate_series(range.first_id, range.first_id + range.n - 1) task
+  )
+  select
+    q.name,
+    count(t.id),
+    count(*) filter (where trace.state = 'completed'),
+    count(*) filter (where trace.state = 'dead'),
+    count(*) filter (where trace.state = 'cancelled'),
+    count(*) filter (where trace.state = 'open'),
+    count(t.id) filter (where trace.state is null)
+  from rowlock.queue q
+  left join rowlock.every_task t on t.queue = q.id
+  left join trace on trace.id = t.id
+  where not q.restricted or rowlock.has_permission('reader', q.id)
+  group by q.name
+  order by q.name
+$$;
+
+CREATE FUNCTION rowlock.available_page(queue text, after bigint, most integer) RETURNS TABLE(id bigint, name text, attempt integer, at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  after_priority smallint := -1;
+  after_k bigint := 0;
+  newest bigint := (select s.last_value from rowlock.k_seq s);
+  v_queues int[];
+  v_names text[];
+  v_watermarks bigint[];
+  v_left int := available_page.most;
+  n int;
+begin
+  if available_page.after is not null then
+    select
+      t.priority,
+      coalesce(r.k, (newest & ~4294967295::bigint) + t.k_low + 2147483648, 0)
+      into after_priority, after_k
+      from rowlock.every_task t
+      left join lateral
+        rowlock.find_ready(t.queue, t.priority, available_page.after, t.k_low) r on true
+      where t.id = available_page.after;
+  end if;
+  select
+    array_agg(q.id),
+    array_agg(q.name),
+    array_agg(coalesce(rowlock.published_watermarks(q.id), array_fill(0::bigint, array[16])))
+    into v_queues, v_names, v_watermarks
+    from rowlock.queue q
+    where (available_page.queue is null or q.name = available_page.queue)
+      and (not q.restricted or rowlock.has_permission('reader', q.id));
+  -- One priority after the other: most pages end in the first that has any tasks.
+  for v_priority in greatest(after_priority, 0) .. 3 loop
+    return query
+      select
+        task,
+        v_names[range.queue_place],
+        range.attempt::int,
+        to_timestamp(range.since::bigint + 1704067200)
+      from
+        (
+          select queues.queue_place, ready.*
+          from
+            generate_subscripts(v_queues, 1) queues(queue_place),
+            generate_series(0, 3) s,
+            lateral (
+              select r.*
+              from rowlock.ready r
+              where r.queue = v_queues[queues.queue_place]
+                and r.shard = s::smallint
+                and r.lane = 0
+                and r.priority = v_priority::smallint
+                and r.k >= greatest(
+                  v_watermarks[queues.queue_place][v_priority * 4 + s + 1],
+                  case when v_priority = after_priority then after_k end
+                )
+              order by r.k
+              limit v_left
+            ) ready
+        ) range,
+        generate_series(range.id, range.id + range.n - 1) task
+      where (range.priority, range.k, task)
+        > (after_priority, after_k, coalesce(available_page.after, 0))
+      order by range.k, task
+      limit v_left;
+    get diagnostics n = row_count;
+    v_left := v_left - n;
+    exit when v_left <= 0;
+  end loop;
+end $$;
+
+CREATE FUNCTION rowlock.await_claims(instance bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform rowlock.require_worker(i.queue)
+    from rowlock.instance i
+    where i.id = await_claims.instance;
+  perform 1
+    from rowlock.instance i
+    where i.id = await_claims.instance
+    for no key update;
+end $$;
+
+CREATE FUNCTION rowlock.backlog() RETURNS TABLE(queue integer, available bigint, scheduled bigint, retryable bigint, far_future bigint, oldest integer)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_ready real := rowlock.sample_percent('rowlock.ready');
+  v_delayed real := rowlock.sample_percent('rowlock.delayed');
+  most int;   -- rows to count in each part
+begin
+  select greatest(least(20000 / greatest(count(*), 1), 1000), 50) into most from rowlock.queue;
+  return query
+    select
+      q.id,
+      coalesce(
+        case
+          when counted.more is null then sample.n
+          when counted.more then greatest(counted.n, sample.n)
+          else counted.n
+        end,
+        0
+      ),
+      coalesce(delayed.scheduled, 0),
+      coalesce(delayed.retryable, 0),
+      coalesce(delayed.far_future, 0),
+      coalesce(counted.oldest, sample.oldest)
+    from rowlock.queue q
+    left join (
+      select r.queue, (sum(r.n) * 100 / v_ready)::bigint n, min(r.since) oldest
+      from rowlock.ready r tablesample system (v_ready) repeatable (0)
+      group by r.queue
+    ) sample on sample.queue = q.id
+    left join lateral (
+      select sum(first.n)::bigint n, min(first.oldest) oldest, bool_or(first.rows = most) more
+      from
+        coalesce(
+          rowlock.published_watermarks(q.id),
+          array_fill(0::bigint, array[16])
+        ) watermarks,
+        generate_series(0, 15) part,
+        lateral (
+          select sum(ranges.n) n, min(ranges.since) oldest, count(*) as rows
+          from (
+            select r.n, r.since
+            from rowlock.ready r
+            where r.queue = q.id
+              and r.shard = (part & 3)::smallint
+              and r.lane = 0
+              and r.priority = (part >> 2)::smallint
+              and r.k >= watermarks[part + 1]
+            order by r.k
+            limit most
+          ) ranges
+        ) first
+    ) counted on v_ready < 100
+    left join (
+      select
+        d.queue,
+        (count(*) filter (where d.waits = 0) * 100 / v_delayed)::bigint scheduled,
+        (count(*) filter (where d.waits = 1) * 100 / v_delayed)::bigint retryable,
+        (
+          count(*) filter (where d.due > now() + rowlock.far_future_after()) * 100 / v_delayed
+        )::bigint far_future
+      from rowlock.delayed d tablesample system (v_delayed) repeatable (0)
+      group by d.queue
+    ) delayed on delayed.queue = q.id;
+end $$;
+
+CREATE FUNCTION rowlock.backlog_reaches(queue integer, backlog_limit bigint) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select
+    coalesce(
+      (
+        select sum(ready.n)
+        from (
+          select r.n
+          from rowlock.ready r
+          where r.queue = backlog_reaches.queue
+          limit backlog_reaches.backlog_limit
+        ) ready
+      ),
+      0
+    ) + (
+      select count(*)
+      from (
+        select 1
+        from rowlock.delayed d
+        where d.queue = backlog_reaches.queue
+          and d.due <= now() + rowlock.far_future_after()
+        limit backlog_reaches.backlog_limit
+      ) delayed
+    ) >= backlog_reaches.backlog_limit
+$$;
+
+CREATE FUNCTION rowlock.begin_maintenance(cleanup boolean) RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  -- Only the owner may detach and drop.
+  if cleanup and not pg_has_role(
+    session_user,
+    (select c.relowner from pg_class c where c.oid = 'rowlock.task'::regclass),
+    'usage'
+  ) then
+    return false;
+  end if;
+  update rowlock.maintenance m
+    set
+      next_partitions_at = case
+        when cleanup then m.next_partitions_at
+        else now() + interval '5 minutes'
+      end,
+      next_cleanup_at = case
+        when cleanup then now() + interval '5 minutes'
+        else m.next_cleanup_at
+      end,
+      steady_since = case
+        when rowlock.clock_stepped(m.seen_at) then now()
+        else m.steady_since
+      end,
+      seen_at = now()
+    where m.one_row = (
+      select due.one_row
+      from rowlock.maintenance due
+      where case when cleanup then due.next_cleanup_at else due.next_partitions_at end
+        not between now() and now() + interval '5 minutes'
+      for update skip locked
+    );
+  return found;
+end $$;
+
+CREATE FUNCTION rowlock.calling_role() RETURNS name
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(nullif(current_setting('role', true), 'none')::name, session_user)
+$$;
+
+CREATE FUNCTION rowlock.cancel(id bigint) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  t record;
+  v_attempt smallint;
+begin
+  perform rowlock.require_read_committed();
+  select e.queue, e.priority, e.k_low into t from rowlock.every_task e where e.id = cancel.id;
+  if not found then
+    return null;
+  end if;
+  if exists (
+    select 1
+    from rowlock.queue q
+    where q.id = t.queue and q.restricted and not rowlock.has_permission('producer', q.id)
+  ) then
+    perform rowlock.refuse_permission(
+      'producer', (select q.name from rowlock.queue q where q.id = t.queue)
+    );
+  end if;
+  if rowlock.find_state(cancel.id, t.queue, t.priority, t.k_low)
+    in ('completed', 'dead', 'cancelled') then
+    return 'finished';
+  end if;
+  insert into rowlock.cancel_request (id) values (cancel.id) on conflict do nothing;
+  for turn in 1 .. 3 loop
+    case rowlock.find_state(cancel.id, t.queue, t.priority, t.k_low)
+      when 'scheduled', 'retryable' then
+        delete from rowlock.delayed d where d.id = cancel.id returning d.attempt into v_attempt;
+      when 'available' then
+        v_attempt := rowlock.remove_from_range(t.queue, t.priority, cancel.id, t.k_low);
+      when 'running' then
+        return 'requested';
+      else
+        delete from rowlock.cancel_request c where c.id = cancel.id;
+        return 'finished';
+    end case;
+    if v_attempt is not null then
+      perform rowlock.write_receipt(
+        t.queue, null, 3::smallint, array[cancel.id], array[v_attempt]
+      );
+      delete from rowlock.cancel_request c where c.id = cancel.id;
+      return 'cancelled';
+    end if;
+    -- The task moved after its state was read.
+  end loop;
+  return 'requested';
+end $$;
+
+CREATE FUNCTION rowlock.cancel_all(ids bigint[]) RETURNS TABLE(id bigint, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+begin
+  for id in
+    select distinct task.id from unnest(cancel_all.ids) task(id) order by 1
+  loop
+    outcome := rowlock.cancel(id);
+    return next;
+  end loop;
+end $$;
+
+CREATE FUNCTION rowlock.check_ending(instance bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if exists (
+    select 1
+    from rowlock.instance i
+    where i.id = check_ending.instance and i.ended_at is null
+  ) then
+    raise exception 'instance % is being ended', instance
+      using errcode = 'lock_not_available',
+        hint = 'Ask again.';
+  end if;
+  return false;
+end $$;
+
+CREATE FUNCTION rowlock.check_options(options jsonb) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  unknown text;
+begin
+  if jsonb_typeof(options) is distinct from 'object' then
+    raise exception 'options must be a JSON object'
+      using errcode = 'RL005',
+        hint = 'Leave them out, or pass for example {"priority": 0}.';
+  end if;
+  select key
+    into unknown
+    from jsonb_object_keys(options) key
+    where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'notify')
+    limit 1;
+  if found then
+    raise exception 'unknown option "%"', unknown
+      using errcode = 'RL002',
+        hint = 'Options are priority, run_at, delay, max_attempts and notify.';
+  end if;
+  if options ? 'run_at' and options ? 'delay' then
+    raise exception 'run_at and delay exclude each other'
+      using errcode = 'RL005',
+        hint = 'Give one of them.';
+  end if;
+  if options ? 'priority' and (options->>'priority') !~ '^[0-3]$' then
+    raise exception 'priority must be 0, 1, 2 or 3'
+      using errcode = 'RL005',
+        hint = '0 is claimed first; the default is 1.';
+  end if;
+  if options ? 'max_attempts'
+    and not (
+      (options->>'max_attempts') ~ '^[0-9]{1,4}$'
+      and (options->>'max_attempts')::int between 1 and 1000
+    ) then
+    raise exception 'max_attempts must be a whole number from 1 to 1000'
+      using errcode = 'RL005',
+        hint = 'Leave it out to use the queue''s retry.maxAttempts.';
+  end if;
+  if options ? 'notify' and jsonb_typeof(options->'notify') <> 'boolean' then
+    raise exception 'notify must be true or false'
+      using errcode = 'RL005',
+        hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
+  end if;
+end $_$;
+
+CREATE TABLE rowlock.queue (
+    id integer NOT NULL,
+    name text NOT NULL,
+    owner text DEFAULT ''::text NOT NULL,
+    generation bigint DEFAULT 0 NOT NULL,
+    policy json NOT NULL,
+    max_attempts smallint NOT NULL,
+    total_workers integer NOT NULL,
+    paused boolean DEFAULT false NOT NULL,
+    backlog_limit bigint NOT NULL,
+    payload_limit integer NOT NULL,
+    backlog_full boolean DEFAULT false NOT NULL,
+    far_future_full boolean DEFAULT false NOT NULL,
+    restricted boolean DEFAULT false NOT NULL,
+    partitions_until integer DEFAULT 0 NOT NULL,
+    notify_until timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    range_size smallint DEFAULT 128 NOT NULL,
+    keep_completed interval NOT NULL,
+    keep_dead interval NOT NULL,
+    keep_cancelled interval NOT NULL,
+    max_delay interval DEFAULT '365 days'::interval NOT NULL,
+    watermarks bigint[],
+    watermarks_at timestamp with time zone DEFAULT '-infinity'::timestamp with time zone NOT NULL,
+    CONSTRAINT queue_backlog_limit_check CHECK ((backlog_limit > 0)),
+    CONSTRAINT queue_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 1000))),
+    CONSTRAINT queue_name_check CHECK ((name ~ '^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$'::text)),
+    CONSTRAINT queue_payload_limit_check CHECK ((payload_limit > 0)),
+    CONSTRAINT queue_range_size_check CHECK (((range_size >= 1) AND (range_size <= 256))),
+    CONSTRAINT queue_total_workers_check CHECK (((total_workers >= 0) AND (total_workers <= 10000)))
+);
+
+CREATE FUNCTION rowlock.check_transaction_limit(q rowlock.queue, setting text, added bigint) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  noted text[] := string_to_array(current_setting(setting, true), ' ');
+  xid text := pg_current_xact_id()::text;
+begin
+  if noted[1] is distinct from xid then
+    perform set_config(setting, xid || ' ' || added, true);
+  elsif added - noted[2]::bigint >= q.backlog_limit then
+    -- The tasks may be of other queues. So this queue is counted, and again only after as many
+    -- more.
+    if rowlock.backlog_reaches(q.id, q.backlog_limit) then
+      perform rowlock.refuse_full(q);
+    end if;
+    perform set_config(setting, xid || ' ' || added, true);
+  end if;
+end $$;
+
+CREATE FUNCTION rowlock.chunk_of(id bigint) RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    RETURN ((((id >> 8) & (1073741823)::bigint))::integer + 1);
+
+CREATE FUNCTION rowlock.claim(instance bigint, want integer, watermarks bigint[], start integer, token bigint) RETURNS TABLE(firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[])
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_queue int;
+  v_restricted boolean;
+  v_newest bigint;
+  looked int;              -- ranges that the look wants to take
+  taken bigint := 0;       -- tasks in the ranges that could be locked
+  -- The locked ranges, in the order of the claim.
+  v_priorities smallint[];
+  v_places tid[];
+  v_ids bigint[];
+  v_ns smallint[];
+  v_attempts smallint[];
+begin
+  perform rowlock.require_read_committed();
+  if not exists (
+    select 1
+    from rowlock.instance i
+    where i.id = claim.instance and i.ended_at is null
+  ) then
+    raise exception 'instance % is gone', claim.instance
+      using errcode = 'RL006',
+        hint = 'Join again.';
+  end if;
+  if exists (select 1 from rowlock.lease l where l.token = claim.token) then
+    return query
+      select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[]
+      from rowlock.lease l
+      where l.token = claim.token and l.instance = claim.instance;
+    return;
+  end if;
+  select i.queue, q.restricted
+    into v_queue, v_restricted
+    from rowlock.instance i
+    join rowlock.queue q on q.id = i.queue
+    where i.id = claim.instance and not q.paused and not i.drains;
+  if not found then
+    return query
+      select
+        '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[],
+        false, 0::bigint, '{}'::bigint[];
+    return;
+  end if;
+  if v_restricted then
+    perform rowlock.require_worker(v_queue);
+  end if;
+  select last_value into v_newest from rowlock.k_seq;
+  with look as materialized (
+    select count(*) as entries
+    from (
+      select
+        sum(candidate.n) over (order by candidate.priority, candidate.turn, candidate.k)
+          - candidate.n as before
+      from (
+        select ranges.priority, part.turn, ranges.k, ranges.n
+        from
+          (
+            select number >> 2 as priority, number & 3 as turn
+            from generate_series(0, 15) number
+          ) part,
+          lateral (
+            select r.priority, r.k, r.n
+            from rowlock.ready r
+            where r.queue = v_queue
+              and r.shard = ((part.turn + claim.start) & 3)::smallint
+              and r.lane = 0
+              and r.priority = part.priority::smallint
+              and r.k >= claim.watermarks[
+                part.priority * 4 + ((part.turn + claim.start) & 3) + 1
+              ]
+            order by r.k
+            limit claim.want
+          ) ranges
+        limit claim.want
+      ) candidate
+    ) summed
+    where before < claim.want
+  ),
+  locked as materialized (
+    select ranges.*, part.turn
+    from
+      (
+        select number >> 2 as priority, number & 3 as turn
+        from generate_series(0, 15) number
+      ) part,
+      lateral (
+        select r.priority, r.k, r.id, r.n, r.attempt, r.ctid place
+        from rowlock.ready r
+        where r.queue = v_queue
+          and r.shard = ((part.turn + claim.start) & 3)::smallint
+          and r.lane = 0
+          and r.priority = part.priority::smallint
+          and r.k >= claim.watermarks[
+            part.priority * 4 + ((part.turn + claim.start) & 3) + 1
+          ]
+        order by r.k
+        limit (select entries from look)
+        for update skip locked
+      ) ranges
+    limit (select entries from look)
+  )
+  select
+    (select entries from look),
+    array_agg(priority order by priority, turn, k),
+    array_agg(place order by priority, turn, k),
+    array_agg(id order by priority, turn, k),
+    array_agg(n order by priority, turn, k),
+    array_agg(attempt order by priority, turn, k)
+    into looked, v_priorities, v_places, v_ids, v_ns, v_attempts
+    from locked;
+  if v_ids is not null then
+    -- The lock keeps others from ending the instance until the lease is committed. It does not
+    -- wait: a session that ends the queue may itself wait for the ranges that are locked above.
+    perform 1
+      from rowlock.instance i
+      where i.id = claim.instance and i.ended_at is null
+      for share skip locked;
+    if not found and not rowlock.check_ending(claim.instance) then
+      raise exception 'instance % is gone', claim.instance
+        using errcode = 'RL006',
+          hint = 'Join again.';
+    end if;
+    -- This statement has a new snapshot: it sees the newest version of the locked rows, whatever
+    -- was committed between look and lock. Rows are found by ctid, which a lock keeps: joined by
+    -- key, a plan that was made while the table was small would walk the whole index once it is
+    -- large.
+    with taking as materialized (
+      select
+        range.*,
+        (sum(range.n) over (order by range.ordinal))::int - range.n as before
+      from unnest(v_priorities, v_places, v_ids, v_ns, v_attempts)
+        with ordinality range(priority, place, id, n, attempt, ordinal)
+    ),
+    whole as (
+      delete from rowlock.ready r
+      where r.ctid = any (
+        array(
+          select taking.place
+          from taking
+          where taking.before + taking.n <= claim.want
+        )
+      )
+    ),
+    part as (
+      update rowlock.ready r
+      set
+        id = r.id + (claim.want - taking.before),
+        n = r.n - (claim.want - taking.before)
+      from taking
+      where taking.before < claim.want
+        and taking.before + taking.n > claim.want
+        and r.ctid = any (
+          array(
+            select taking.place
+            from taking
+            where taking.before < claim.want
+              and taking.before + taking.n > claim.want
+          )
+        )
+        and r.ctid = taking.place
+    )
+    insert into rowlock.lease as made (
+        token, instance, queue, firsts, ns, attempts, priorities
+      )
+      select
+        claim.token,
+        claim.instance,
+        v_queue,
+        array_agg(taking.id order by taking.ordinal),
+        array_agg(least(taking.n, claim.want - taking.before)::smallint order by taking.ordinal),
+        array_agg(taking.attempt order by taking.ordinal),
+        array_agg(taking.priority order by taking.ordinal)
+      from taking
+      where taking.before < claim.want;
+    select sum(n) into taken from unnest(v_ns) n;
+  end if;
+  return query
+    select
+      coalesce(l.firsts, '{}'),
+      coalesce(l.ns, '{}'),
+      coalesce(l.attempts, '{}'),
+      coalesce(l.priorities, '{}'),
+      looked > 0
+        and coalesce(taken, 0) < claim.want
+        and coalesce(cardinality(v_ids), 0) < looked,
+      v_newest,
+      rowlock.least_k(v_queue, claim.watermarks)
+    from (select 1) one
+    left join rowlock.lease l on l.token = claim.token;
+end $$;
+
+CREATE FUNCTION rowlock.clear_queue(queue integer) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  cancelled bigint;
+begin
+  with ready as (
+    delete from rowlock.ready r
+      where r.queue = clear_queue.queue
+      returning r.id, r.n, r.attempt
+  ),
+  delayed as (
+    delete from rowlock.delayed d
+      where d.queue = clear_queue.queue
+      returning d.id, d.attempt
+  ),
+  lease as (
+    delete from rowlock.lease l
+      where l.queue = clear_queue.queue
+      returning l.firsts, l.ns, l.attempts, l.settled
+  ),
+  unfinished as (
+    select id, n, attempt from ready
+    union all
+    select id, 1::smallint, attempt from delayed
+    union all
+    select task, 1::smallint, range.attempt
+    from
+      lease,
+      unnest(lease.firsts, lease.ns, lease.attempts) range(first_id, n, attempt),
+      generate_series(range.first_id, range.first_id + range.n - 1) task
+    where task <> all (lease.settled)
+  ),
+  written as (
+    insert into rowlock.receipt (queue, state, firsts, ns, attempts)
+      select
+        clear_queue.queue,
+        3,   -- cancelled
+        array_agg(u.id order by u.id),
+        array_agg(u.n order by u.id),
+        array_agg(u.attempt order by u.id)
+      from unfinished u
+      having count(*) > 0
+  )
+  select coalesce(sum(u.n), 0) into cancelled from unfinished u;
+  with dead as (
+    delete from rowlock.dead d
+      where d.queue = clear_queue.queue
+      returning d.id, d.attempt
+  )
+  insert into rowlock.receipt (queue, state, firsts, ns, attempts)
+    select
+      clear_queue.queue,
+      2,   -- dead and deleted
+      array_agg(dead.id order by dead.id),
+      array_agg(1::smallint),
+      array_agg(dead.attempt order by dead.id)
+    from dead
+    having count(*) > 0;
+  return cancelled;
+end $$;
+
+CREATE FUNCTION rowlock.clock_is_steady() RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select m.steady_since <= now() - interval '1 hour' and not rowlock.clock_stepped(m.seen_at)
+  from rowlock.maintenance m
+$$;
+
+CREATE FUNCTION rowlock.clock_stepped(seen_at timestamp with time zone) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select now() not between clock_stepped.seen_at - interval '1 minute'
+    and clock_stepped.seen_at + interval '1 hour'
+$$;
 
 CREATE FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) RETURNS integer
     LANGUAGE plpgsql
@@ -488,29 +938,90 @@ CREATE FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, mo
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     AS $_$
-declare n int;
+declare
+  n int;
 begin
-  -- The lateral look takes each task by its id: a join would read the whole partition.
+  -- The lateral query reads each task by its id: a join would read the whole partition.
   execute format($q$
     with wanted as (
-      (select d.id, null::timestamptz at from rowlock.delayed d
-        where d.id >= $1 and d.id < $2 and not exists (select 1 from rowlock.task_kept k where k.id = d.id) order by d.id limit $3)
-      union all (select d.id, null from rowlock.dead d
-        where d.id >= $1 and d.id < $2 and not exists (select 1 from rowlock.task_kept k where k.id = d.id) order by d.id limit $3)
-      union all select g, null from rowlock.ready r, generate_series(greatest(r.id, $1), least(r.id + r.n, $2) - 1) g where r.id < $2 and r.id + r.n > $1
-      union all select g, null from rowlock.lease l, unnest(l.firsts, l.ns) u(f, n), generate_series(greatest(u.f, $1), least(u.f + u.n, $2) - 1) g
-        where g <> all (l.settled)
-      union all select g, r.at from rowlock.queue q, rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n),
-          generate_series(greatest(u.f, $1), least(u.f + u.n, $2) - 1) g
-        where r.queue = q.id and r.state in (1, 3) and r.firsts[1] > $1 - 8589934592 and r.firsts[1] < $2
-          and r.at > now() - case r.state when 1 then q.keep_completed else q.keep_cancelled end
-          and r.at > now() - (select greatest(max(x.keep_completed), max(x.keep_cancelled)) from rowlock.queue x))
-    insert into rowlock.task_kept (id, queue, k_low, priority, max_attempts, type, payload, finished_at)
-    select t.*, w.at from (
-        select x.id, max(x.at) at from wanted x
-        where not exists (select 1 from rowlock.task_kept k where k.id = x.id and k.id >= $1 and k.id < $2) group by x.id order by x.id limit $3) w,
-      lateral (select y.* from rowlock.%I y where y.id = w.id offset 0) t
-    on conflict do nothing$q$, part) using lo, hi, most;
+      (
+        select d.id, null::timestamptz at
+        from rowlock.delayed d
+        where d.id >= $1
+          and d.id < $2
+          and not exists (select 1 from rowlock.task_kept k where k.id = d.id)
+        order by d.id
+        limit $3
+      )
+      union all
+      (
+        select d.id, null
+        from rowlock.dead d
+        where d.id >= $1
+          and d.id < $2
+          and not exists (select 1 from rowlock.task_kept k where k.id = d.id)
+        order by d.id
+        limit $3
+      )
+      union all
+      select task.id, null
+      from
+        rowlock.ready r,
+        generate_series(greatest(r.id, $1), least(r.id + r.n, $2) - 1) task(id)
+      where r.id < $2 and r.id + r.n > $1
+      union all
+      select task.id, null
+      from
+        rowlock.lease l,
+        unnest(l.firsts, l.ns) range(first_id, n),
+        generate_series(
+          greatest(range.first_id, $1),
+          least(range.first_id + range.n, $2) - 1
+        ) task(id)
+      where task.id <> all (l.settled)
+      union all
+      select task.id, r.at
+      from
+        rowlock.queue q,
+        rowlock.receipt r,
+        unnest(r.firsts, r.ns) range(first_id, n),
+        generate_series(
+          greatest(range.first_id, $1),
+          least(range.first_id + range.n, $2) - 1
+        ) task(id)
+      where r.queue = q.id
+        and r.state in (1, 3)
+        and r.firsts[1] > $1 - 8589934592
+        and r.firsts[1] < $2
+        and r.at > now() - case r.state when 1 then q.keep_completed else q.keep_cancelled end
+        and r.at > now() - (
+          select greatest(max(every.keep_completed), max(every.keep_cancelled))
+          from rowlock.queue every
+        )
+    )
+    insert into rowlock.task_kept (
+        id, queue, k_low, priority, max_attempts, type, payload, finished_at
+      )
+      select t.*, chosen.at
+      from
+        (
+          select wanted.id, max(wanted.at) at
+          from wanted
+          where not exists (
+            select 1
+            from rowlock.task_kept k
+            where k.id = wanted.id and k.id >= $1 and k.id < $2
+          )
+          group by wanted.id
+          order by wanted.id
+          limit $3
+        ) chosen,
+        lateral (
+          select p.* from rowlock.%I p where p.id = chosen.id offset 0
+        ) t
+      on conflict do nothing
+    $q$, part)
+    using lo, hi, most;
   get diagnostics n = row_count;
   return n;
 end $_$;
@@ -520,32 +1031,108 @@ CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, 
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 #variable_conflict use_column
-declare v rowlock.queue;
+declare
+  v rowlock.queue;
 begin
-  -- It becomes a part of commands that people are told to run.
-  if $2 !~ '^[-a-z0-9./ ]{1,200}$' then
-    raise exception 'this cannot be the owner of queue "%"', $1 using errcode = 'RL005', hint = 'Use up to 200 of a-z, 0-9, "-", ".", "/" and spaces.';
+  -- The owner becomes part of commands that people are advised to run.
+  if declare_queue.owner !~ '^[-a-z0-9./ ]{1,200}$' then
+    raise exception 'this cannot be the owner of queue "%"', declare_queue.name
+      using errcode = 'RL005',
+        hint = 'Use up to 200 of a-z, 0-9, "-", ".", "/" and spaces.';
   end if;
-  select * into v from rowlock.queue q where q.name = $1 for update;
-  if found and v.owner <> $2 and v.owner is distinct from $14 then
-    raise exception 'queue "%" belongs to %', $1, v.owner using errcode = 'RL008', hint = 'Choose another queueName, or adopt the queue.';
+  select * into v from rowlock.queue q where q.name = declare_queue.name for update;
+  if found
+    and v.owner <> declare_queue.owner
+    and v.owner is distinct from declare_queue.adopts then
+    raise exception 'queue "%" belongs to %', declare_queue.name, v.owner
+      using errcode = 'RL008',
+        hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
-    -- Until a grant under way has ended: it would not see this queue, and leave it unrestricted.
+    -- Waits for a grant under way, which would not see this queue and leave it unrestricted.
     lock table rowlock.access in share mode;
-    insert into rowlock.queue (name, owner, generation, policy, max_attempts, total_workers, paused,
-        backlog_limit, payload_limit, keep_completed, keep_dead, keep_cancelled, max_delay, partitions_until, restricted)
-      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, rowlock.partitions_until(), exists (select 1
-          from rowlock.access a where a.queue <> 0)) on conflict (name) do nothing returning * into v;
-    -- Here, so that nobody waits for somebody else's first time.
-    insert into rowlock.mutex (operation, queue) select operation, v.id from generate_series(5, 6) operation
-        where v.id is not null on conflict do nothing;
-    if v.id is null then return rowlock.declare_queue($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14);
-        end if;
-  elsif (v.owner, v.generation, v.policy::text, v.max_attempts, v.total_workers, v.paused, v.backlog_limit, v.payload_limit, v.keep_completed, v.keep_dead, v.keep_cancelled, v.max_delay)
-      is distinct from ($2, $3, $4::text, $5, $6, $7, $8, $9, $10, $11, $12, $13) then
-    update rowlock.queue q set owner = $2, generation = $3, policy = $4, max_attempts = $5, total_workers = $6, paused = $7, backlog_limit = $8, payload_limit = $9,
-      keep_completed = $10, keep_dead = $11, keep_cancelled = $12, max_delay = $13 where q.id = v.id;
+    insert into rowlock.queue (
+        name, owner, generation, policy, max_attempts, total_workers, paused, backlog_limit,
+        payload_limit, keep_completed, keep_dead, keep_cancelled, max_delay, partitions_until,
+        restricted
+      )
+      values (
+        declare_queue.name,
+        declare_queue.owner,
+        declare_queue.generation,
+        declare_queue.policy,
+        declare_queue.max_attempts,
+        declare_queue.total_workers,
+        declare_queue.paused,
+        declare_queue.backlog_limit,
+        declare_queue.payload_limit,
+        declare_queue.keep_completed,
+        declare_queue.keep_dead,
+        declare_queue.keep_cancelled,
+        declare_queue.max_delay,
+        rowlock.partitions_until(),
+        exists (select 1 from rowlock.access a where a.queue <> 0)
+      )
+      on conflict (name) do nothing
+      returning * into v;
+    -- The rows to lock for allocation (5) and sweeps (6): made now, so that no session waits for
+    -- the first one that needs them.
+    insert into rowlock.mutex (operation, queue)
+      select operation, v.id
+      from generate_series(5, 6) operation
+      where v.id is not null
+      on conflict do nothing;
+    if v.id is null then
+      -- Another session has created it meanwhile.
+      return rowlock.declare_queue(
+        declare_queue.name,
+        declare_queue.owner,
+        declare_queue.generation,
+        declare_queue.policy,
+        declare_queue.max_attempts,
+        declare_queue.total_workers,
+        declare_queue.paused,
+        declare_queue.backlog_limit,
+        declare_queue.payload_limit,
+        declare_queue.keep_completed,
+        declare_queue.keep_dead,
+        declare_queue.keep_cancelled,
+        declare_queue.max_delay,
+        declare_queue.adopts
+      );
+    end if;
+  elsif (
+      v.owner, v.generation, v.policy::text, v.max_attempts, v.total_workers, v.paused,
+      v.backlog_limit, v.payload_limit, v.keep_completed, v.keep_dead, v.keep_cancelled, v.max_delay
+    ) is distinct from (
+      declare_queue.owner,
+      declare_queue.generation,
+      declare_queue.policy::text,
+      declare_queue.max_attempts,
+      declare_queue.total_workers,
+      declare_queue.paused,
+      declare_queue.backlog_limit,
+      declare_queue.payload_limit,
+      declare_queue.keep_completed,
+      declare_queue.keep_dead,
+      declare_queue.keep_cancelled,
+      declare_queue.max_delay
+    ) then
+    update rowlock.queue q
+      set
+        owner = declare_queue.owner,
+        generation = declare_queue.generation,
+        policy = declare_queue.policy,
+        max_attempts = declare_queue.max_attempts,
+        total_workers = declare_queue.total_workers,
+        paused = declare_queue.paused,
+        backlog_limit = declare_queue.backlog_limit,
+        payload_limit = declare_queue.payload_limit,
+        keep_completed = declare_queue.keep_completed,
+        keep_dead = declare_queue.keep_dead,
+        keep_cancelled = declare_queue.keep_cancelled,
+        max_delay = declare_queue.max_delay
+      where q.id = v.id;
   end if;
   return v.id;
 end $_$;
@@ -556,72 +1143,141 @@ CREATE FUNCTION rowlock.delete_expired_tasks(most integer) RETURNS integer
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
-    AS $_$
-declare q record; gone bigint[]; kept bigint[]; n int := 0;
+    AS $$
+declare
+  deleted record;
+  gone bigint[];
+  kept bigint[];
+  n int := 0;
 begin
   perform rowlock.require_read_committed();
-  if not rowlock.try_mutex(4, 0) then return 0; end if;
-  if not rowlock.clock_is_steady() then return 0; end if;
-  for q in
+  if not rowlock.try_mutex(4, 0) then
+    return 0;
+  end if;
+  if not rowlock.clock_is_steady() then
+    return 0;
+  end if;
+  for deleted in
     with old as (
-      delete from rowlock.dead d where d.id in (
-        select x.id from rowlock.queue y, lateral (
-          select z.id from rowlock.dead z where z.queue = y.id and z.at < now() - y.keep_dead order by z.at limit $1 for update skip locked) x limit $1)
-      returning d.id, d.queue, d.attempt)
-    select o.queue, array_agg(o.id) ids, array_agg(o.attempt) attempts from old o group by o.queue
+      delete from rowlock.dead d
+        where d.id in (
+          select expired.id
+          from
+            rowlock.queue q,
+            lateral (
+              select candidate.id
+              from rowlock.dead candidate
+              where candidate.queue = q.id and candidate.at < now() - q.keep_dead
+              order by candidate.at
+              limit delete_expired_tasks.most
+              for update skip locked
+            ) expired
+          limit delete_expired_tasks.most
+        )
+        returning d.id, d.queue, d.attempt
+    )
+    select old.queue, array_agg(old.id) ids, array_agg(old.attempt) attempts
+    from old
+    group by old.queue
   loop
-    -- A receipt stays behind, so that the task of a partition that is still there has a state.
-    perform rowlock.write_receipt(q.queue, null, 2::smallint, q.ids, q.attempts);
-    gone := gone || q.ids; n := n + cardinality(q.ids);
+    -- A receipt remains, so that a task whose partition still exists has a state.
+    perform rowlock.write_receipt(
+      deleted.queue, null, 2::smallint, deleted.ids, deleted.attempts
+    );
+    gone := gone || deleted.ids;
+    n := n + cardinality(deleted.ids);
   end loop;
   kept := array(
-    select x.id from rowlock.queue y, lateral (
-      select k.id from rowlock.task_kept k where k.queue = y.id and k.finished_at < now() - greatest(y.keep_completed, y.keep_cancelled)
-      order by k.finished_at limit $1) x limit $1);
+    select expired.id
+    from
+      rowlock.queue q,
+      lateral (
+        select k.id
+        from rowlock.task_kept k
+        where k.queue = q.id
+          and k.finished_at < now() - greatest(q.keep_completed, q.keep_cancelled)
+        order by k.finished_at
+        limit delete_expired_tasks.most
+      ) expired
+    limit delete_expired_tasks.most
+  );
   delete from rowlock.task_kept k where k.id = any (gone || kept);
-  delete from rowlock.task_error_kept f where f.id = any (gone || kept);
+  delete from rowlock.task_error_kept e where e.id = any (gone || kept);
   return n + cardinality(kept);
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.delete_queue(queue text, force boolean DEFAULT false) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '1s'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare v rowlock.queue; i record; living bigint; cancelled bigint := 0;
+declare
+  v rowlock.queue;
+  i record;
+  living bigint;
+  cancelled bigint := 0;
 begin
   perform rowlock.require_read_committed();
-  select * into v from rowlock.queue q where q.name = $1;
-  if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  select count(*) into living from rowlock.instance x where x.queue = v.id and x.ended_at is null;
-  if living > 0 and $2 is not true then
-    raise exception 'queue "%" has % instances', $1, living using errcode = 'RL009', hint = 'Delete its TaskQueue and wait until they have left; force => true ends them.';
+  select * into v from rowlock.queue q where q.name = delete_queue.queue;
+  if not found then
+    perform rowlock.refuse_unknown_queue(delete_queue.queue);
+  end if;
+  select count(*)
+    into living
+    from rowlock.instance live
+    where live.queue = v.id and live.ended_at is null;
+  if living > 0 and force is not true then
+    raise exception 'queue "%" has % instances', delete_queue.queue, living
+      using errcode = 'RL009',
+        hint = 'Delete its TaskQueue and wait until they have left; force => true ends them.';
   end if;
   begin
-    for i in select x.id from rowlock.instance x where x.queue = v.id and x.ended_at is null order by x.id loop
-      perform 1 from rowlock.instance x where x.id = i.id for update;
-      update rowlock.instance x set ended_at = now(), gone = true where x.id = i.id and x.ended_at is null;
+    for i in
+      select live.id
+      from rowlock.instance live
+      where live.queue = v.id and live.ended_at is null
+      order by live.id
+    loop
+      perform 1 from rowlock.instance live where live.id = i.id for update;
+      update rowlock.instance live
+        set ended_at = now(), gone = true
+        where live.id = i.id and live.ended_at is null;
     end loop;
-    -- Most of it before the lock, which waits for every transaction that enqueued or moved something, and keeps new ones waiting meanwhile.
-    if $2 then cancelled := rowlock.clear_queue(v.id); end if;
+    -- Most of it before the lock on the table: that waits for every transaction that enqueued or
+    -- moved tasks, and makes new ones wait meanwhile.
+    if force then
+      cancelled := rowlock.clear_queue(v.id);
+    end if;
     lock table rowlock.queue in access exclusive mode;
   exception when lock_not_available then
-    raise exception 'queue "%" is being used', $1 using errcode = 'RL009', hint = 'A transaction that enqueued or a statement of an instance is open: try again when it has ended.';
+    raise exception 'queue "%" is being used', delete_queue.queue
+      using errcode = 'RL009',
+        hint = 'A transaction that enqueued, or a statement of an instance, is open: try again when'
+          ' it has ended.';
   end;
-  if $2 is not true and (exists (select 1 from rowlock.ready r where r.queue = v.id) or exists (select 1 from rowlock.delayed d where d.queue = v.id)
-      or exists (select 1 from rowlock.lease l where l.queue = v.id)) then
-    raise exception 'queue "%" has unfinished tasks', $1 using errcode = 'RL009', hint = 'Let them be done; force => true cancels them all.';
+  if force is not true and (
+    exists (select 1 from rowlock.ready r where r.queue = v.id)
+    or exists (select 1 from rowlock.delayed d where d.queue = v.id)
+    or exists (select 1 from rowlock.lease l where l.queue = v.id)
+  ) then
+    raise exception 'queue "%" has unfinished tasks', delete_queue.queue
+      using errcode = 'RL009',
+        hint = 'Wait until they have finished; force => true cancels them all.';
   end if;
   cancelled := cancelled + rowlock.clear_queue(v.id);
-  delete from rowlock.cancel_request c using rowlock.every_task t where t.id = c.id and t.queue = v.id;
-  delete from rowlock.snooze s using rowlock.every_task t where t.id = s.id and t.queue = v.id;
+  delete from rowlock.cancel_request c
+    using rowlock.every_task t
+    where t.id = c.id and t.queue = v.id;
+  delete from rowlock.snooze s
+    using rowlock.every_task t
+    where t.id = s.id and t.queue = v.id;
   delete from rowlock.task_kept t where t.queue = v.id;
   delete from rowlock.mutex m where m.queue = v.id;
   delete from rowlock.queue q where q.id = v.id;
   return cancelled;
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.describe_task(id bigint) RETURNS TABLE(queue text, type text, state text, priority smallint, attempt integer, max_attempts smallint, enqueued_at timestamp with time zone, due_at timestamp with time zone, finished_at timestamp with time zone, instance text, payload text, result text, snoozes integer, first_snoozed_at timestamp with time zone, snoozed_at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -630,79 +1286,146 @@ CREATE FUNCTION rowlock.describe_task(id bigint) RETURNS TABLE(queue text, type 
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare t record; v_state text; v_attempt int; v_due timestamptz; v_at timestamptz; v_instance bigint; v_result text;
+declare
+  t record;
+  v_state text;
+  v_attempt int;
+  v_due timestamptz;
+  v_at timestamptz;
+  v_instance bigint;
+  v_result text;
 begin
-  select x.* into t from rowlock.every_task x where x.id = $1;
-  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.restricted and not rowlock.has_permission('reader', q.id)) then return; end if;
-  v_state := rowlock.state_of($1, t.queue, t.priority, t.k_low);
+  select e.* into t from rowlock.every_task e where e.id = describe_task.id;
+  if not found or exists (
+    select 1
+    from rowlock.queue q
+    where q.id = t.queue and q.restricted and not rowlock.has_permission('reader', q.id)
+  ) then
+    return;
+  end if;
+  v_state := rowlock.find_state(describe_task.id, t.queue, t.priority, t.k_low);
   case v_state
-    when 'scheduled', 'retryable' then select d.attempt, d.due into v_attempt, v_due from rowlock.delayed d where d.id = $1;
-    when 'available' then select r.attempt into v_attempt from rowlock.find_ready(t.queue, t.priority, $1, t.k_low) r;
-    when 'running' then select l.attempt, l.instance into v_attempt, v_instance from rowlock.find_lease($1) l;
+    when 'scheduled', 'retryable' then
+      select d.attempt, d.due
+        into v_attempt, v_due
+        from rowlock.delayed d
+        where d.id = describe_task.id;
+    when 'available' then
+      select r.attempt
+        into v_attempt
+        from rowlock.find_ready(t.queue, t.priority, describe_task.id, t.k_low) r;
+    when 'running' then
+      select l.attempt, l.instance
+        into v_attempt, v_instance
+        from rowlock.find_lease(describe_task.id) l;
     else
-      select d.attempt, d.at into v_attempt, v_at from rowlock.dead d where d.id = $1;
-      if not found then select r.attempt, r.at, r.instance into v_attempt, v_at, v_instance from rowlock.find_receipt(t.queue, $1) r; end if;
+      select d.attempt, d.at
+        into v_attempt, v_at
+        from rowlock.dead d
+        where d.id = describe_task.id;
+      if not found then
+        select r.attempt, r.at, r.instance
+          into v_attempt, v_at, v_instance
+          from rowlock.find_receipt(t.queue, describe_task.id) r;
+      end if;
   end case;
-  -- What is completed has its result from that moment.
-  if v_state = 'completed' then select y.value into v_result from rowlock.result y where y.id = $1 and y.at = v_at; end if;
+  -- A result has the time of its receipt.
+  if v_state = 'completed' then
+    select r.value
+      into v_result
+      from rowlock.result r
+      where r.id = describe_task.id and r.at = v_at;
+  end if;
   return query
-    select q.name, t.type, v_state, t.priority, coalesce(v_attempt, 0), coalesce(t.max_attempts, q.max_attempts), rowlock.id_time($1), v_due, v_at,
-           (select i.name from rowlock.instance i where i.id = v_instance), t.payload::text, v_result, coalesce(s.times, 0), s.first_at, s.at
-    from rowlock.queue q left join rowlock.snooze s on s.id = $1 where q.id = t.queue;
-end $_$;
+    select
+      q.name,
+      t.type,
+      v_state,
+      t.priority,
+      coalesce(v_attempt, 0),
+      coalesce(t.max_attempts, q.max_attempts),
+      rowlock.id_time(describe_task.id),
+      v_due,
+      v_at,
+      (select i.name from rowlock.instance i where i.id = v_instance),
+      t.payload::text,
+      v_result,
+      coalesce(s.times, 0),
+      s.first_at,
+      s.at
+    from rowlock.queue q
+    left join rowlock.snooze s on s.id = describe_task.id
+    where q.id = t.queue;
+end $$;
 
 CREATE FUNCTION rowlock.drain(instance bigint) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 begin
-  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
-  update rowlock.instance i set drains = true where i.id = $1 and i.ended_at is null and not i.drains;
-end $_$;
+  perform rowlock.require_worker(i.queue)
+    from rowlock.instance i
+    where i.id = drain.instance;
+  update rowlock.instance i
+    set drains = true
+    where i.id = drain.instance and i.ended_at is null and not i.drains;
+end $$;
 
-CREATE FUNCTION rowlock.due_of(options jsonb) RETURNS timestamp with time zone
+CREATE FUNCTION rowlock.due_time(options jsonb) RETURNS timestamp with time zone
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "DateStyle" TO 'ISO, YMD'
     SET "TimeZone" TO 'UTC'
     SET "IntervalStyle" TO 'postgres'
     AS $_$
-declare delay interval; due timestamptz;
+declare
+  delay interval;
+  due timestamptz;
 begin
   if options ? 'delay' then
     begin
       delay := (options->>'delay')::interval;
     exception when data_exception then
-      raise exception 'delay is not an interval' using errcode = 'RL005', hint = 'For example "15 seconds" or "PT15S".';
+      raise exception 'delay is not an interval'
+        using errcode = 'RL005',
+          hint = 'For example "15 seconds" or "PT15S".';
     end;
     if delay < interval '0' then
-      raise exception 'delay must not be negative' using errcode = 'RL005', hint = 'Leave it out to run the task now.';
+      raise exception 'delay must not be negative'
+        using errcode = 'RL005',
+          hint = 'Leave it out to run the task now.';
     end if;
     begin
-      -- Of a transaction that is open for a while, from this moment on.
+      -- Counted from this moment, not from the start of the transaction, which may be long ago.
       due := clock_timestamp() + delay;
     exception when data_exception then
       due := 'infinity';
     end;
   elsif options ? 'run_at' then
-    -- Without an offset it would be another moment in each session's time zone; "tomorrow" another one each
+    -- Without an offset the time would depend on the session's time zone, and "tomorrow" on the
     -- day.
-    if (options->>'run_at') !~ ('^[0-9]{4,5}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?'
-        || ' ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$') then
-      raise exception 'run_at is not a time with an offset from UTC' using errcode = 'RL005',
+    if (options->>'run_at') !~ (
+      '^[0-9]{4,5}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]+)?)?'
+      || ' ?(Z|[+-][0-9]{2}(:?[0-9]{2})?)$'
+    ) then
+      raise exception 'run_at is not a time with an offset from UTC'
+        using errcode = 'RL005',
           hint = 'For example "2030-01-31T08:00:00Z" or "2030-01-31T09:00:00+01:00".';
     end if;
     begin
       due := greatest((options->>'run_at')::timestamptz, now());
     exception when data_exception then
-      raise exception 'run_at is not a time' using errcode = 'RL005', hint = 'For example "2030-01-31T08:00:00Z".';
+      raise exception 'run_at is not a time'
+        using errcode = 'RL005',
+          hint = 'For example "2030-01-31T08:00:00Z".';
     end;
   end if;
-  -- Clients know no infinity, and few a year with five digits.
+  -- Clients cannot represent infinity, and few can represent a year with five digits.
   if due > now() + interval '100 years' then
-    raise exception 'the task would be due in more than 100 years' using errcode = 'RL005',
+    raise exception 'the task would be due in more than 100 years'
+      using errcode = 'RL005',
         hint = 'The latest possible time is 100 years from now.';
   end if;
   return case when due > clock_timestamp() then due end;
@@ -714,38 +1437,62 @@ CREATE FUNCTION rowlock.empty_other_partitions() RETURNS text[]
     SET lock_timeout TO '50ms'
     SET jit TO 'off'
     AS $_$
-declare p record; done text[] := '{}'; unused boolean;
+declare
+  p record;
+  emptied text[] := '{}';
+  unused boolean;
 begin
   perform rowlock.require_read_committed();
-  if not rowlock.try_mutex(1, 0) then return done; end if;
-  -- Detached, but whoever did it was gone before it could drop the table.
-  for p in select c.relname part from pg_class c where c.relnamespace = 'rowlock'::regnamespace and c.relkind = 'r' and not c.relispartition
-      and c.relname ~ '^(task|receipt|result|task_error|heartbeat|allocation)_[0-9]+$' loop
+  if not rowlock.try_mutex(1, 0) then
+    return emptied;
+  end if;
+  -- Tables that a session detached without coming to drop them.
+  for p in
+    select c.relname part
+    from pg_class c
+    where c.relnamespace = 'rowlock'::regnamespace
+      and c.relkind = 'r'
+      and not c.relispartition
+      and c.relname ~ '^(task|receipt|result|task_error|heartbeat|allocation)_[0-9]+$'
+  loop
     begin
       execute format('lock table rowlock.%I in access exclusive mode', p.part);
       execute format('select not exists (select 1 from rowlock.%I)', p.part) into unused;
-      if unused then execute format('drop table rowlock.%I', p.part); end if;
+      if unused then
+        execute format('drop table rowlock.%I', p.part);
+      end if;
     exception
       when lock_not_available then null;
       when others then raise warning 'table % cannot be dropped: %', p.part, sqlerrm;
     end;
   end loop;
-  if not rowlock.clock_is_steady() then return done; end if;
-  for p in select * from rowlock.expired_partitions() loop
+  if not rowlock.clock_is_steady() then
+    return emptied;
+  end if;
+  for p in
+    select * from rowlock.expired_partitions()
+  loop
     begin
       execute format('lock table rowlock.%I in access exclusive mode', p.part);
       if p.parent = 'task_error' then
-        execute format('select not exists (select 1 from rowlock.%I f where f.id in (select t.id from rowlock.task_kept t))', p.part) into unused;
-        continue when not unused;   -- rowlock.move_kept_errors has not come to its end
+        execute format(
+          'select not exists (
+            select 1
+            from rowlock.%I e
+            where e.id in (select k.id from rowlock.task_kept k)
+          )',
+          p.part
+        ) into unused;
+        continue when not unused;   -- rowlock.move_kept_errors has not finished
       end if;
       execute format('truncate rowlock.%I', p.part);
-      done := done || (p.parent || ' ' || p.part);
+      emptied := emptied || (p.parent || ' ' || p.part);
     exception
-      when lock_not_available then null;   -- somebody reads this one: the others need not wait for that
+      when lock_not_available then null;   -- this one is being read: go on with the others
       when others then raise warning 'partition % cannot be emptied: %', p.part, sqlerrm;
     end;
   end loop;
-  return done;
+  return emptied;
 end $_$;
 
 CREATE FUNCTION rowlock.empty_task_partition(most integer DEFAULT 5000) RETURNS TABLE(part text, more boolean)
@@ -753,44 +1500,75 @@ CREATE FUNCTION rowlock.empty_task_partition(most integer DEFAULT 5000) RETURNS 
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '50ms'
     SET jit TO 'off'
-    AS $_$
-declare v_part text; v_lo bigint; v_hi bigint; keep interval; last bigint;
+    AS $$
+declare
+  v_part text;
+  v_lo bigint;
+  v_hi bigint;
+  keep interval;
+  last bigint;   -- the highest id that was copied before
 begin
   perform rowlock.require_read_committed();
-  if not rowlock.try_mutex(1, 0) then return; end if;
-  if not rowlock.clock_is_steady() then return; end if;
-  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
-  select p.part, rowlock.id_at(p.lo), rowlock.id_at(p.hi) into v_part, v_lo, v_hi from rowlock.partitions_of('task') p order by p.detaches desc, p.hi limit 1;
-  -- Ten minutes more, so that what is done at once is not copied because it was enqueued in the last second.
-  if v_part is null or rowlock.id_time(v_hi) > now() - keep - interval '10 minutes' then return; end if;
+  if not rowlock.try_mutex(1, 0) then
+    return;
+  end if;
+  if not rowlock.clock_is_steady() then
+    return;
+  end if;
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day')
+    into keep
+    from rowlock.queue;
+  select p.part, rowlock.id_at(p.lo), rowlock.id_at(p.hi)
+    into v_part, v_lo, v_hi
+    from rowlock.partitions_of('task') p
+    order by p.detaches desc, p.hi
+    limit 1;
+  -- Ten minutes more, so that a task which is enqueued at the end of the partition and done at once
+  -- is not copied.
+  if v_part is null or rowlock.id_time(v_hi) > now() - keep - interval '10 minutes' then
+    return;
+  end if;
   select max(k.id) into last from rowlock.task_kept k where k.id >= v_lo and k.id < v_hi;
-  if rowlock.copy_unexpired_tasks(v_part, greatest(last + 1, v_lo), v_hi, $1) > 0 then return query select null::text, true; return; end if;
+  if rowlock.copy_unexpired_tasks(v_part, greatest(last + 1, v_lo), v_hi, most) > 0 then
+    return query select null::text, true;
+    return;
+  end if;
   begin
     execute format('lock table rowlock.%I in access exclusive mode', v_part);
     raise exception using errcode = 'RL000';
   exception
-    when sqlstate 'RL000' then null;   -- it can be had, and is given back for now
+    when sqlstate 'RL000' then null;   -- the lock can be had; it is released for now
     when lock_not_available then return;
   end;
-  -- Nobody adds to it any more, and its tasks are read until the rest is kept elsewhere, however many that are.
+  -- From here no task is added, and tasks can still be read until all that must be kept are copied.
   execute format('lock table rowlock.%I in share mode', v_part);
-  if rowlock.copy_unexpired_tasks(v_part, v_lo, v_hi, $1) >= $1 then return query select null::text, true; return; end if;
+  if rowlock.copy_unexpired_tasks(v_part, v_lo, v_hi, most) >= most then
+    return query select null::text, true;
+    return;
+  end if;
   execute format('lock table rowlock.%I in access exclusive mode', v_part);
   execute format('truncate rowlock.%I', v_part);
   return query select v_part, false;
 exception when lock_not_available then
-  return;   -- somebody came between
-end $_$;
+  return;   -- another session took the lock in between
+end $$;
 
 CREATE FUNCTION rowlock.end_maintenance(cleanup boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 begin
-  update rowlock.maintenance m set
-    next_partitions_at = case when $1 then m.next_partitions_at else now() + interval '1 minute' end,
-    next_cleanup_at = case when $1 then now() + interval '1 minute' else m.next_cleanup_at end;
-end $_$;
+  update rowlock.maintenance m
+    set
+      next_partitions_at = case
+        when cleanup then m.next_partitions_at
+        else now() + interval '1 minute'
+      end,
+      next_cleanup_at = case
+        when cleanup then now() + interval '1 minute'
+        else m.next_cleanup_at
+      end;
+end $$;
 
 CREATE FUNCTION rowlock.enqueue(queue text, type text, payload json, options json) RETURNS bigint
     LANGUAGE sql
@@ -799,52 +1577,99 @@ CREATE FUNCTION rowlock.enqueue(queue text, type text, payload json, options jso
 CREATE FUNCTION rowlock.enqueue(queue text, type text, payload json, options jsonb DEFAULT '{}'::jsonb) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 declare
-  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; v_k bigint;
-  v_id bigint := ((floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31) | ((nextval('rowlock.chunk_seq') & 8388607) << 8);
+  q rowlock.queue;
+  v_priority smallint := 1;
+  v_attempts smallint;
+  due timestamptz;
+  v_k bigint;
+  v_id bigint :=
+    ((floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31)
+    | ((nextval('rowlock.chunk_seq') & 8388607) << 8);
 begin
-  select * into q from rowlock.queue where name = $1;
-  if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  if q.restricted and not rowlock.has_permission('producer', q.id) then perform rowlock.refuse_permission('producer', q.name);
-      end if;
-  if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
-      perform rowlock.refuse_type(coalesce($2, '')); end if;
-  if payload is null then perform rowlock.refuse_null('payload'); end if;
+  select * into q from rowlock.queue where name = enqueue.queue;
+  if not found then
+    perform rowlock.refuse_unknown_queue(enqueue.queue);
+  end if;
+  if q.restricted and not rowlock.has_permission('producer', q.id) then
+    perform rowlock.refuse_permission('producer', q.name);
+  end if;
+  if (length(enqueue.type) between 1 and 200 and enqueue.type !~ '[[:cntrl:]]') is not true then
+    perform rowlock.refuse_type(coalesce(enqueue.type, ''));
+  end if;
+  if payload is null then
+    perform rowlock.refuse_null('payload');
+  end if;
   if octet_length(payload::text) > q.payload_limit then
     perform rowlock.refuse_payload(q, octet_length(payload::text));
   end if;
   if q.backlog_full then
     perform rowlock.refuse_full(q);
   end if;
-  -- What a transaction has enqueued itself is in no flag yet.
+  -- backlog_full knows nothing of what this transaction has enqueued itself.
   if pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass)
       + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass) >= q.backlog_limit then
-    perform rowlock.check_added(q, 'rowlock.added',
+    perform rowlock.check_transaction_limit(
+      q,
+      'rowlock.added',
       pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass)
-        + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass));
+        + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass)
+    );
   end if;
-  if v_id >> 31 >= q.partitions_until then perform rowlock.make_partitions(); end if;
+  if v_id >> 31 >= q.partitions_until then
+    perform rowlock.make_partitions();
+  end if;
   if options <> '{}' then
     perform rowlock.check_options(options);
-    prio := coalesce((options->>'priority')::smallint, prio);
-    attempts := (options->>'max_attempts')::smallint;
-    due := rowlock.due_of(options);
-    if due > now() + q.max_delay then perform rowlock.refuse_delay(q); end if;
-    if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
-    if (options->>'notify')::boolean is false then perform set_config('rowlock.notify', 'off', true); q.notify_until := '-infinity'; end if;
+    v_priority := coalesce((options->>'priority')::smallint, v_priority);
+    v_attempts := (options->>'max_attempts')::smallint;
+    due := rowlock.due_time(options);
+    if due > now() + q.max_delay then
+      perform rowlock.refuse_delay(q);
+    end if;
+    if q.far_future_full and due > now() + rowlock.far_future_after() then
+      perform rowlock.refuse_far_future(q);
+    end if;
+    if (options->>'notify')::boolean is false then
+      perform set_config('rowlock.notify', 'off', true);
+      q.notify_until := '-infinity';
+    end if;
   end if;
-  -- The transaction has its xid before it draws k, which the exact watermark relies on (R6).
-  if due is null then v_k := case when pg_current_xact_id() is not null then nextval('rowlock.k_seq') end; end if;
-  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
-    values (v_id, q.id, ((v_k & 4294967295) - 2147483648)::int, prio, attempts, $2, $3);
+  -- The transaction has its xid before it draws k: the exact watermark relies on that (R6).
   if due is null then
-    insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, notify) values (q.id, v_k & 3, prio, (v_id >> 31)::int, v_k, v_id, 1, 0, true, q.notify_until > now());
+    v_k := case when pg_current_xact_id() is not null then nextval('rowlock.k_seq') end;
+  end if;
+  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
+    values (
+      v_id,
+      q.id,
+      ((v_k & 4294967295) - 2147483648)::int,
+      v_priority,
+      v_attempts,
+      enqueue.type,
+      enqueue.payload
+    );
+  if due is null then
+    insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, notify)
+      values (
+        q.id,
+        v_k & 3,
+        v_priority,
+        (v_id >> 31)::int,
+        v_k,
+        v_id,
+        1,
+        0,
+        true,
+        q.notify_until > now()
+      );
   else
-    insert into rowlock.delayed (id, queue, priority, attempt, run_at, due) values (v_id, q.id, prio, 0, due, due);
+    insert into rowlock.delayed (id, queue, priority, attempt, run_at, due)
+      values (v_id, q.id, v_priority, 0, due, due);
   end if;
   return v_id;
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.enqueue(queue text, type text, payload json, options text) RETURNS bigint
     LANGUAGE sql
@@ -881,60 +1706,122 @@ CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], opt
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options jsonb DEFAULT '{}'::jsonb) RETURNS SETOF bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 declare
-  q rowlock.queue; prio smallint := 1; due timestamptz; attempts smallint; n int := cardinality(payloads); size int;
-  bases bigint[]; largest int; missing bigint; added bigint; ks bigint[];
+  q rowlock.queue;
+  v_priority smallint := 1;
+  v_attempts smallint;
+  due timestamptz;
+  n int := cardinality(payloads);
+  size int;                        -- tasks in a range, which is a chunk of ids
   second bigint := (floor(date_part('epoch', clock_timestamp()))::bigint - 1704067200) << 31;
+  bases bigint[];                  -- the first id of each range
+  ks bigint[];                     -- the k of each range
+  largest int;
+  missing bigint;
+  added bigint;
 begin
-  select * into q from rowlock.queue where name = $1;
-  if not found then perform rowlock.refuse_unknown_queue($1); end if;
-  if q.restricted and not rowlock.has_permission('producer', q.id) then perform rowlock.refuse_permission('producer', q.name);
-      end if;
-  if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
-      perform rowlock.refuse_type(coalesce($2, '')); end if;
-  if n > rowlock.enqueue_many_limit() then
-    raise exception '% payloads in one call: at most % are taken', n, rowlock.enqueue_many_limit() using errcode = 'RL005', hint = 'Call it again for the rest, in the same transaction.';
+  select * into q from rowlock.queue where name = enqueue_many.queue;
+  if not found then
+    perform rowlock.refuse_unknown_queue(enqueue_many.queue);
   end if;
-  if n is null then perform rowlock.refuse_null('array of payloads'); end if;
-  select max(octet_length(p::text)), min(o) filter (where p is null) into largest, missing from unnest(payloads) with ordinality p(p, o);
-  if missing is not null then perform rowlock.refuse_null(format('payload %s of %s', missing, n)); end if;
+  if q.restricted and not rowlock.has_permission('producer', q.id) then
+    perform rowlock.refuse_permission('producer', q.name);
+  end if;
+  if (length(enqueue_many.type) between 1 and 200
+      and enqueue_many.type !~ '[[:cntrl:]]') is not true then
+    perform rowlock.refuse_type(coalesce(enqueue_many.type, ''));
+  end if;
+  if n > rowlock.enqueue_many_limit() then
+    raise exception '% payloads in one call: the limit is %', n, rowlock.enqueue_many_limit()
+      using errcode = 'RL005',
+        hint = 'Call it again for the rest, in the same transaction.';
+  end if;
+  if n is null then
+    perform rowlock.refuse_null('array of payloads');
+  end if;
+  select
+    max(octet_length(list.payload::text)),
+    min(list.place) filter (where list.payload is null)
+    into largest, missing
+    from unnest(payloads) with ordinality list(payload, place);
+  if missing is not null then
+    perform rowlock.refuse_null(format('payload %s of %s', missing, n));
+  end if;
   if largest > q.payload_limit then
     perform rowlock.refuse_payload(q, largest);
   end if;
   if q.backlog_full or n > q.backlog_limit then
     perform rowlock.refuse_full(q);
   end if;
-  if second >> 31 >= q.partitions_until then perform rowlock.make_partitions(); end if;
+  if second >> 31 >= q.partitions_until then
+    perform rowlock.make_partitions();
+  end if;
   options := coalesce(options, '{}');
   perform rowlock.check_options(options);
-  prio := coalesce((options->>'priority')::smallint, prio);
-  attempts := (options->>'max_attempts')::smallint;
-  due := rowlock.due_of(options);
-  if due > now() + q.max_delay then perform rowlock.refuse_delay(q); end if;
-  if q.later_full and due > now() + rowlock.later_after() then perform rowlock.refuse_later(q); end if;
-  if (options->>'notify')::boolean is false then perform set_config('rowlock.notify', 'off', true); q.notify_until := '-infinity'; end if;
+  v_priority := coalesce((options->>'priority')::smallint, v_priority);
+  v_attempts := (options->>'max_attempts')::smallint;
+  due := rowlock.due_time(options);
+  if due > now() + q.max_delay then
+    perform rowlock.refuse_delay(q);
+  end if;
+  if q.far_future_full and due > now() + rowlock.far_future_after() then
+    perform rowlock.refuse_far_future(q);
+  end if;
+  if (options->>'notify')::boolean is false then
+    perform set_config('rowlock.notify', 'off', true);
+    q.notify_until := '-infinity';
+  end if;
   size := q.range_size;
-  bases := array(select second | ((nextval('rowlock.chunk_seq') & 8388607) << 8) from generate_series(1, (n + size - 1) / size));
-  -- The transaction has its xid before it draws k, which the exact watermark relies on (R6).
+  bases := array(
+    select second | ((nextval('rowlock.chunk_seq') & 8388607) << 8)
+    from generate_series(1, (n + size - 1) / size)
+  );
+  -- The transaction has its xid before it draws k: the exact watermark relies on that (R6).
   if due is null and pg_current_xact_id() is not null then
-    ks := array(select nextval('rowlock.k_seq') from generate_series(1, (n + size - 1) / size));
+    ks := array(
+      select nextval('rowlock.k_seq')
+      from generate_series(1, (n + size - 1) / size)
+    );
   end if;
   insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
-    select bases[(p.o - 1) / size + 1] + (p.o - 1) % size, q.id, ((ks[(p.o - 1) / size + 1] & 4294967295) - 2147483648)::int, prio, attempts, $2, p.p
-    from unnest(payloads) with ordinality p(p, o);
-  added := pg_stat_get_xact_tuples_inserted((select t.tableoid from rowlock.task t where t.id = bases[1]));
-  if added > q.backlog_limit then perform rowlock.check_added(q, 'rowlock.added_many', added); end if;
+    select
+      bases[(list.place - 1) / size + 1] + (list.place - 1) % size,
+      q.id,
+      ((ks[(list.place - 1) / size + 1] & 4294967295) - 2147483648)::int,
+      v_priority,
+      v_attempts,
+      enqueue_many.type,
+      list.payload
+    from unnest(payloads) with ordinality list(payload, place);
+  added := pg_stat_get_xact_tuples_inserted(
+    (select t.tableoid from rowlock.task t where t.id = bases[1])
+  );
+  if added > q.backlog_limit then
+    perform rowlock.check_transaction_limit(q, 'rowlock.added_many', added);
+  end if;
   if due is null then
     insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, notify)
-      select q.id, b.k & 3, prio, b.k, b.base, least(size, n - (b.o - 1) * size), 0, true, q.notify_until > now()
-      from unnest(bases, ks) with ordinality b(base, k, o);
+      select
+        q.id,
+        range.k & 3,
+        v_priority,
+        range.k,
+        range.base,
+        least(size, n - (range.place - 1) * size),
+        0,
+        true,
+        q.notify_until > now()
+      from unnest(bases, ks) with ordinality range(base, k, place);
   else
     insert into rowlock.delayed (id, queue, priority, attempt, run_at, due)
-      select bases[(o - 1) / size + 1] + (o - 1) % size, q.id, prio, 0, due, due from generate_series(1, n) o;
+      select bases[(place - 1) / size + 1] + (place - 1) % size, q.id, v_priority, 0, due, due
+      from generate_series(1, n) place;
   end if;
-  return query select bases[(o - 1) / size + 1] + (o - 1) % size from generate_series(1, n) o;
-end $_$;
+  return query
+    select bases[(place - 1) / size + 1] + (place - 1) % size
+    from generate_series(1, n) place;
+end $$;
 
 CREATE FUNCTION rowlock.enqueue_many(queue text, type text, payloads json[], options text) RETURNS SETOF bigint
     LANGUAGE sql
@@ -1010,16 +1897,33 @@ CREATE FUNCTION rowlock.expired_partitions() RETURNS TABLE(parent text, part tex
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
-declare keep interval; oldest timestamptz;
+declare
+  keep interval;
+  oldest timestamptz;
 begin
-  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day') into keep from rowlock.queue;
-  -- A task is younger than the upper bound of the partition before its own; what was settled earlier belongs to no task that is left.
-  select min(p.hi) - 2 * rowlock.partition_width() into oldest from rowlock.partitions_of('task') p;
+  select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day')
+    into keep
+    from rowlock.queue;
+  -- A task is younger than the end of the partition before its own: what was settled earlier
+  -- belongs to no remaining task.
+  select min(p.hi) - 2 * rowlock.partition_width()
+    into oldest
+    from rowlock.partitions_of('task') p;
   return query
-    select t.parent, p.part, p.hi from unnest(array['receipt', 'result', 'task_error', 'heartbeat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
-    where p.hi <= case when t.parent in ('heartbeat', 'allocation') then now() - interval '1 hour' else least(oldest, now() - keep) end
-      -- What is kept has a receipt, and its result: it goes first.
-      and (t.parent not in ('receipt', 'result') or not exists (select 1 from rowlock.task_kept k where k.finished_at < p.hi))
+    select tables.parent, p.part, p.hi
+    from
+      unnest(array['receipt', 'result', 'task_error', 'heartbeat', 'allocation'])
+        tables(parent),
+      rowlock.partitions_of(tables.parent) p
+    where p.hi <= case
+        when tables.parent in ('heartbeat', 'allocation') then now() - interval '1 hour'
+        else least(oldest, now() - keep)
+      end
+      -- A kept task needs its receipt and its result: it is deleted first.
+      and (
+        tables.parent not in ('receipt', 'result')
+        or not exists (select 1 from rowlock.task_kept k where k.finished_at < p.hi)
+      )
     order by p.detaches desc, p.hi;
 end $$;
 
@@ -1031,37 +1935,66 @@ CREATE FUNCTION rowlock.extend_partitions(ahead interval DEFAULT '3 days'::inter
     SET "TimeZone" TO 'UTC'
     AS $_$
 declare
-  parent text; width interval; lo timestamptz; hi timestamptz; hours double precision := 'infinity';
+  parent text;
+  width interval;
+  lo timestamptz;
+  hi timestamptz;
+  hours double precision := 'infinity';
 begin
-  if not rowlock.try_mutex(1, 0) then return null; end if;
+  if not rowlock.try_mutex(1, 0) then
+    return null;
+  end if;
   if ahead > interval '31 days' then
-    raise exception 'partitions are made at most 31 days ahead' using errcode = 'RL005',
+    raise exception 'partitions are made at most 31 days ahead'
+      using errcode = 'RL005',
         hint = 'Each is a table: three days, the default, are enough.';
   end if;
-  foreach parent in array array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation'] loop
+  foreach parent in array
+    array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']
+  loop
     perform rowlock.fill_partition_gap(parent);
-    width := case when parent in ('heartbeat', 'allocation') then interval '6 hours' else rowlock.partition_width() end;
-    select to_timestamp(max(substring(c.relname from '_([0-9]+)$')::bigint)) into lo
-      from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    width := case
+      when parent in ('heartbeat', 'allocation') then interval '6 hours'
+      else rowlock.partition_width()
+    end;
+    select to_timestamp(max(substring(c.relname from '_([0-9]+)$')::bigint))
+      into lo
+      from pg_inherits i
+      join pg_class c on c.oid = i.inhrelid
       where i.inhparent = format('rowlock.%I', parent)::regclass;
-    -- The first partition reaches back two days: a clock that steps back finds its place.
-    if lo is null then lo := date_trunc('hour', now()) - interval '2 days'; hi := date_trunc('hour', now()) + width;
-    else hi := lo + width; end if;
+    if lo is null then
+      -- The first partition reaches back two days, in case the clock steps back.
+      lo := date_trunc('hour', now()) - interval '2 days';
+      hi := date_trunc('hour', now()) + width;
+    else
+      hi := lo + width;
+    end if;
     while lo < now() + ahead loop
-      -- Nobody maintained it for longer than partitions were made ahead: one takes in all that time.
+      -- Without maintenance for a long time the last partition ended in the past: one partition
+      -- covers all of that time.
       hi := greatest(hi, date_trunc('hour', now()) + width);
       perform rowlock.make_partition(parent, lo, hi);
-      lo := hi; hi := hi + width;
+      lo := hi;
+      hi := hi + width;
     end loop;
     hours := least(hours, date_part('epoch', lo - now()) / 3600);
   end loop;
-  -- For enqueue, which makes partitions itself where nobody has. A row that somebody changes is left for the
-  -- next time.
-  update rowlock.queue q set partitions_until = rowlock.partitions_until() where q.id in (
-    select x.id from rowlock.queue x where x.partitions_until <> rowlock.partitions_until()
-        for no key update skip locked);
+  -- For enqueue, which makes partitions itself if there is none. A row that another session is
+  -- changing is left for the next time.
+  update rowlock.queue q
+    set partitions_until = rowlock.partitions_until()
+    where q.id in (
+      select outdated.id
+      from rowlock.queue outdated
+      where outdated.partitions_until <> rowlock.partitions_until()
+      for no key update skip locked
+    );
   return hours;
 end $_$;
+
+CREATE FUNCTION rowlock.far_future_after() RETURNS interval
+    LANGUAGE sql IMMUTABLE
+    RETURN '24:00:00'::interval;
 
 CREATE FUNCTION rowlock."fetch"(token bigint, ids bigint[]) RETURNS TABLE(id bigint, type text, payload text, max_attempts smallint)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1069,16 +2002,34 @@ CREATE FUNCTION rowlock."fetch"(token bigint, ids bigint[]) RETURNS TABLE(id big
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $_$
-declare held bigint[] := array(
-  select u.id from unnest($2) u(id)
-  intersect select g.id
-      from rowlock.lease l, unnest(l.firsts, l.ns) r(f, n), generate_series(r.f, r.f + r.n - 1) g(id)
-          where l.token = $1);
+declare
+  lease_token bigint := token;   -- `fetch.token` cannot be written: FETCH is a reserved word
+  held bigint[] := array(
+    select task.id
+    from
+      rowlock.lease l,
+      unnest(l.firsts, l.ns) range(first_id, n),
+      generate_series(range.first_id, range.first_id + range.n - 1) task(id)
+    where l.token = lease_token
+  );
 begin
-  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using held;
+  if held is distinct from ids then
+    held := array(
+      select asked.id from unnest(ids) asked(id)
+      intersect
+      select leased.id from unnest(held) leased(id)
+    );
+  end if;
+  return query execute
+    'select t.id, t.type, t.payload::text, t.max_attempts
+    from rowlock.task t
+    where t.id = any ($1)'
+    using held;
   if exists (select 1 from rowlock.task_kept) then
-    return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t
-        where t.id = any (held);
+    return query
+      select t.id, t.type, t.payload::text, t.max_attempts
+      from rowlock.task_kept t
+      where t.id = any (held);
   end if;
 end $_$;
 
@@ -1086,22 +2037,44 @@ CREATE FUNCTION rowlock.fill_partition_gap(parent text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare ends timestamptz; begins timestamptz;
+declare
+  ends timestamptz;     -- where the partition before the gap ends
+  begins timestamptz;   -- where the one after it begins
 begin
-  if exists (select 1 from rowlock.partitions_of(parent) p where p.lo <= now() and now() < p.hi) then return; end if;
-  select max(p.hi) filter (where p.hi <= now()), min(p.lo) filter (where p.lo > now()) into ends, begins from rowlock.partitions_of(parent) p;
-  if begins is null then return; end if;
-  perform rowlock.make_partition(parent, coalesce(ends, date_trunc('hour', now()) - interval '2 days'), begins);
+  if exists (
+    select 1
+    from rowlock.partitions_of(parent) p
+    where p.lo <= now() and now() < p.hi
+  ) then
+    return;
+  end if;
+  select max(p.hi) filter (where p.hi <= now()), min(p.lo) filter (where p.lo > now())
+    into ends, begins
+    from rowlock.partitions_of(parent) p;
+  if begins is null then
+    return;
+  end if;
+  perform rowlock.make_partition(
+    parent,
+    coalesce(ends, date_trunc('hour', now()) - interval '2 days'),
+    begins
+  );
 end $$;
 
 CREATE FUNCTION rowlock.find_lease(id bigint) RETURNS TABLE(instance bigint, attempt smallint)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
-    AS $_$
-  select l.instance, u.attempt from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt)
-  where $1 >= u.f and $1 < u.f + u.n and $1 <> all (l.settled) limit 1
-$_$;
+    AS $$
+  select l.instance, range.attempt
+  from
+    rowlock.lease l,
+    unnest(l.firsts, l.ns, l.attempts) range(first_id, n, attempt)
+  where find_lease.id >= range.first_id
+    and find_lease.id < range.first_id + range.n
+    and find_lease.id <> all (l.settled)
+  limit 1
+$$;
 
 CREATE FUNCTION rowlock.find_ready(queue integer, priority smallint, id bigint, k_low integer) RETURNS SETOF rowlock.ready
     LANGUAGE plpgsql STABLE
@@ -1110,21 +2083,42 @@ CREATE FUNCTION rowlock.find_ready(queue integer, priority smallint, id bigint, 
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare v_k bigint := $4::bigint + 2147483648; newest bigint := (select s.last_value from rowlock.k_seq s);
+declare
+  v_k bigint := find_ready.k_low::bigint + 2147483648;
+  newest bigint := (select s.last_value from rowlock.k_seq s);
 begin
   v_k := v_k + (newest & ~4294967295::bigint);
   for turn in 1 .. 2 loop
-    return query select r.* from rowlock.ready r
-      where r.queue = $1 and r.shard = (v_k & 3)::smallint and r.lane = 0 and r.priority = $2 and r.k = v_k and r.fresh and $3 >= r.id and $3 < r.id + r.n;
-    if found then return; end if;
+    return query
+      select r.*
+      from rowlock.ready r
+      where r.queue = find_ready.queue
+        and r.shard = (v_k & 3)::smallint
+        and r.lane = 0
+        and r.priority = find_ready.priority
+        and r.k = v_k
+        and r.fresh
+        and find_ready.id >= r.id
+        and find_ready.id < r.id + r.n;
+    if found then
+      return;
+    end if;
     exit when v_k <= newest or v_k is null;
     v_k := v_k - 4294967296;
   end loop;
-  return query select r.* from rowlock.ready r where r.moved = rowlock.chunk_of($3) and r.moved <> 0 and not r.fresh and $3 >= r.id and $3 < r.id + r.n and r.queue = $1
+  return query
+    select r.*
+    from rowlock.ready r
+    where r.moved = rowlock.chunk_of(find_ready.id)
+      and r.moved <> 0
+      and not r.fresh
+      and find_ready.id >= r.id
+      and find_ready.id < r.id + r.n
+      and r.queue = find_ready.queue
     limit 1;
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.find_receipt(queue integer, id bigint) RETURNS TABLE(at timestamp with time zone, instance bigint, state smallint, attempt smallint)
     LANGUAGE plpgsql STABLE
@@ -1133,18 +2127,77 @@ CREATE FUNCTION rowlock.find_receipt(queue integer, id bigint) RETURNS TABLE(at 
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare enqueued timestamptz := rowlock.id_time($2); bounds timestamptz[];
+declare
+  enqueued timestamptz := rowlock.id_time(find_receipt.id);
+  bounds timestamptz[];   -- from and until, for each of the three searches
 begin
-  bounds := array[enqueued - interval '1 minute', enqueued + interval '1 hour', enqueued - interval '1 day', greatest(now(), enqueued) + interval '1 minute', '-infinity', 'infinity'];
+  bounds := array[
+    enqueued - interval '1 minute', enqueued + interval '1 hour',
+    enqueued - interval '1 day', greatest(now(), enqueued) + interval '1 minute',
+    '-infinity', 'infinity'
+  ];
   for turn in 0 .. 2 loop
-    return query select r.at, r.instance, r.state, u.attempt from rowlock.receipt r, unnest(r.firsts, r.ns, r.attempts) u(f, n, attempt)
-      where r.queue = $1 and r.firsts[1] > $2 - 8589934592 and r.firsts[1] <= $2 and (r.firsts[array_upper(r.firsts, 1)] + r.ns[array_upper(r.ns, 1)]) > $2
-        and r.at >= bounds[2 * turn + 1] and r.at < bounds[2 * turn + 2] and $2 >= u.f and $2 < u.f + u.n limit 1;
-    if found then return; end if;
+    return query
+      select r.at, r.instance, r.state, range.attempt
+      from
+        rowlock.receipt r,
+        unnest(r.firsts, r.ns, r.attempts) range(first_id, n, attempt)
+      where r.queue = find_receipt.queue
+        and r.firsts[1] > find_receipt.id - 8589934592
+        and r.firsts[1] <= find_receipt.id
+        and (r.firsts[array_upper(r.firsts, 1)] + r.ns[array_upper(r.ns, 1)]) > find_receipt.id
+        and r.at >= bounds[2 * turn + 1]
+        and r.at < bounds[2 * turn + 2]
+        and find_receipt.id >= range.first_id
+        and find_receipt.id < range.first_id + range.n
+      limit 1;
+    if found then
+      return;
+    end if;
   end loop;
-end $_$;
+end $$;
+
+CREATE FUNCTION rowlock.find_state(id bigint, queue integer, priority smallint, k_low integer) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  answer text;
+begin
+  select case d.waits when 0 then 'scheduled' else 'retryable' end
+    into answer
+    from rowlock.delayed d
+    where d.id = find_state.id;
+  if found then
+    return answer;
+  end if;
+  perform 1 from rowlock.dead d where d.id = find_state.id;
+  if found then
+    return 'dead';
+  end if;
+  perform 1
+    from rowlock.find_ready(
+      find_state.queue, find_state.priority, find_state.id, find_state.k_low
+    );
+  if found then
+    return 'available';
+  end if;
+  select case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end
+    into answer
+    from rowlock.find_receipt(find_state.queue, find_state.id) r;
+  if found then
+    return answer;
+  end if;
+  perform 1 from rowlock.find_lease(find_state.id);
+  return case when found then 'running' else 'untraced' end;
+end $$;
 
 CREATE FUNCTION rowlock.finished_page(queue text, state smallint, after bigint, most integer) RETURNS TABLE(id bigint, name text, attempt integer, at timestamp with time zone)
     LANGUAGE plpgsql STABLE
@@ -1153,145 +2206,273 @@ CREATE FUNCTION rowlock.finished_page(queue text, state smallint, after bigint, 
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare newest timestamptz := now() + interval '1 minute'; v_id bigint;
+declare
+  newest timestamptz := now() + interval '1 minute';
+  after_id bigint;
 begin
-  if $3 is not null then
-    select r.at, $3 into newest, v_id from rowlock.every_task t, lateral rowlock.find_receipt(t.queue, $3) r where t.id = $3;
+  if finished_page.after is not null then
+    select r.at, finished_page.after
+      into newest, after_id
+      from
+        rowlock.every_task t,
+        lateral rowlock.find_receipt(t.queue, finished_page.after) r
+      where t.id = finished_page.after;
   end if;
   return query
-    select g, x.name, u.attempt::int, x.at
-    from (select q.name, y.* from rowlock.queue q, lateral (
-        select r.at, r.firsts, r.ns, r.attempts from rowlock.receipt r
-        where r.queue = q.id and r.state = $2 and r.at > now() - interval '1 day' and r.at <= newest
-          -- One transaction may have written many at one moment, which go by id: those that earlier pages showed are none.
-          and (v_id is null or r.at < newest or r.firsts[array_upper(r.firsts, 1)] + r.ns[array_upper(r.ns, 1)] > v_id + 1)
-        order by r.at desc fetch first ($4) rows with ties) y
-        where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id))) x, unnest(x.firsts, x.ns, x.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
-    where v_id is null or x.at < newest or g > v_id
-    order by x.at desc, g limit $4;
-end $_$;
+    select task, receipt.name, range.attempt::int, receipt.at
+    from
+      (
+        select q.name, page.*
+        from
+          rowlock.queue q,
+          lateral (
+            select r.at, r.firsts, r.ns, r.attempts
+            from rowlock.receipt r
+            where r.queue = q.id
+              and r.state = finished_page.state
+              and r.at > now() - interval '1 day'
+              and r.at <= newest
+              -- One transaction may write many receipts with the same time; they come by id. Those
+              -- that earlier pages have shown are left out.
+              and (
+                after_id is null
+                or r.at < newest
+                or r.firsts[array_upper(r.firsts, 1)] + r.ns[array_upper(r.ns, 1)] > after_id + 1
+              )
+            order by r.at desc
+            fetch first (finished_page.most) rows with ties
+          ) page
+        where (finished_page.queue is null or q.name = finished_page.queue)
+          and (not q.restricted or rowlock.has_permission('reader', q.id))
+      ) receipt,
+      unnest(receipt.firsts, receipt.ns, receipt.attempts) range(first_id, n, attempt),
+      generate_series(range.first_id, range.first_id + range.n - 1) task
+    where after_id is null or receipt.at < newest or task > after_id
+    order by receipt.at desc, task
+    limit finished_page.most;
+end $$;
 
 CREATE FUNCTION rowlock.grant_role(role name, permission text, queues text[] DEFAULT NULL::text[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare unknown text;
+declare
+  unknown text;
 begin
-  if $2 is null or $2 not in ('producer', 'worker', 'reader') then
-    raise exception 'unknown permission "%"', $2 using errcode = 'RL005',
+  if grant_role.permission is null
+    or grant_role.permission not in ('producer', 'worker', 'reader') then
+    raise exception 'unknown permission "%"', grant_role.permission
+      using errcode = 'RL005',
         hint = 'Permissions are producer, worker and reader.';
   end if;
-  if not exists (select 1 from pg_roles r where r.rolname = $1) then
-    raise exception 'there is no role "%"', $1 using errcode = 'RL005',
-        hint = format('Create it first: create role %I login;', $1);
+  if not exists (select 1 from pg_roles r where r.rolname = grant_role.role) then
+    raise exception 'there is no role "%"', grant_role.role
+      using errcode = 'RL005',
+        hint = format('Create it first: create role %I login;', grant_role.role);
   end if;
-  if cardinality($3) = 0 then
-    raise exception 'no queue was named' using errcode = 'RL005', hint = 'rowlock.revoke_role takes a permission back.';
+  if cardinality(queues) = 0 then
+    raise exception 'no queue was named'
+      using errcode = 'RL005',
+        hint = 'To take a permission back, use rowlock.revoke_role.';
   end if;
-  select u.name into unknown from unnest($3) u(name) where not exists (select 1 from rowlock.queue q
-      where q.name = u.name) limit 1;
-  if found then perform rowlock.refuse_unknown_queue(unknown); end if;
-  delete from rowlock.access a where a.role = $1 and a.permission = $2;
-  if $3 is null then insert into rowlock.access values ($1, $2, 0);
-  else insert into rowlock.access select distinct $1, $2, q.id from rowlock.queue q where q.name = any ($3);
-      end if;
+  select named.name
+    into unknown
+    from unnest(grant_role.queues) named(name)
+    where not exists (select 1 from rowlock.queue q where q.name = named.name)
+    limit 1;
+  if found then
+    perform rowlock.refuse_unknown_queue(unknown);
+  end if;
+  delete from rowlock.access a
+    where a.role = grant_role.role and a.permission = grant_role.permission;
+  if queues is null then
+    insert into rowlock.access values (grant_role.role, grant_role.permission, 0);
+  else
+    insert into rowlock.access
+      select distinct grant_role.role, grant_role.permission, q.id
+      from rowlock.queue q
+      where q.name = any (grant_role.queues);
+  end if;
   perform rowlock.renew_grants();
-end $_$;
+end $$;
+
+CREATE FUNCTION rowlock.handle_late_commit(r rowlock.ready) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+begin
+  update rowlock.ready late
+    set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(late.id)
+    where late.queue = r.queue
+      and late.shard = r.shard
+      and late.lane = r.lane
+      and late.priority = r.priority
+      and late.k = r.k;
+  return current_setting('rowlock.notify', true) is distinct from 'off'
+    and exists (
+      select 1
+      from rowlock.queue q
+      where q.id = r.queue and q.notify_until > clock_timestamp()
+    );
+end $$;
 
 CREATE FUNCTION rowlock.has_partition() RETURNS boolean
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select rowlock.partitions_until() > date_part('epoch', clock_timestamp()) - 1704067200::float8
+  select rowlock.partitions_until()
+    > date_part('epoch', clock_timestamp()) - 1704067200::float8
 $$;
 
 CREATE FUNCTION rowlock.has_permission(permission text, queue integer) RETURNS boolean
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-declare who name := rowlock.caller();
+    AS $$
+declare
+  who name := rowlock.calling_role();
 begin
-  return pg_has_role(who, (select n.nspowner from pg_namespace n where n.nspname = 'rowlock'), 'usage')
-      or exists (
-    select 1 from rowlock.access a join pg_roles r on r.rolname = a.role
-    where a.queue in (0, $2) and ($1 is null or a.permission = $1) and pg_has_role(who, r.oid, 'usage'));
-end $_$;
+  return
+    pg_has_role(
+      who, (select n.nspowner from pg_namespace n where n.nspname = 'rowlock'), 'usage'
+    )
+    or exists (
+      select 1
+      from rowlock.access a
+      join pg_roles r on r.rolname = a.role
+      where a.queue in (0, has_permission.queue)
+        and (has_permission.permission is null or a.permission = has_permission.permission)
+        and pg_has_role(who, r.oid, 'usage')
+    );
+end $$;
 
 CREATE FUNCTION rowlock.heartbeat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, watermarks bigint[], idle boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, slots integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[], peers integer, noted_k bigint, noted_xid bigint, xmin bigint, allocation_missed boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare v_queue int; v_live int; v_behind bigint; v_noted bigint; v_missed boolean;
+declare
+  v_queue int;
+  v_live int;
+  v_behind bigint;   -- how far k_seq is below the highest watermark
+  v_noted bigint;
+  v_missed boolean;
 begin
   perform rowlock.require_read_committed();
-  -- A note for the exact watermark, as in rowlock.maintain(): k first, then the xid, which the lock draws.
+  -- A note for the exact watermark, as in rowlock.maintain(): first k, then the xid, which this
+  -- transaction gets with the lock.
   select last_value + is_called::int into v_noted from rowlock.k_seq;
-  -- Until this heartbeat is committed nobody ends the instance.
-  select i.queue into v_queue from rowlock.instance i where i.id = $1 and i.ended_at is null
-      for key share skip locked;
-  if not found and not rowlock.check_ending($1) then
-    return query select true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1,
-        0::bigint, 0::bigint, 0::bigint, null::boolean; return;
+  -- The lock keeps others from ending the instance until this heartbeat is committed.
+  select i.queue
+    into v_queue
+    from rowlock.instance i
+    where i.id = heartbeat.instance and i.ended_at is null
+    for key share skip locked;
+  if not found and not rowlock.check_ending(heartbeat.instance) then
+    return query
+      select
+        true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1,
+        0::bigint, 0::bigint, 0::bigint, null::boolean;
+    return;
   end if;
   perform rowlock.require_worker(v_queue);
-  -- A failover may rewind k_seq below where claims start: they would not see what gets such a k. A watermark far
-  -- above it is none of ours.
-  select max(x) - s.last_value into v_behind from unnest($6) x, rowlock.k_seq s group by s.last_value;
-  if v_behind > rowlock.watermark_max_lead() or cardinality($6) is distinct from 16
-      or array_position($6, null) is not null then
-    raise exception 'the watermarks of instance % are no watermarks of this queue', $1
-        using errcode = 'RL005',
-      hint = 'The sequence of k may have been taken back by a failover: end the instance, and join again.';
+  -- A failover may rewind k_seq below the watermarks: claims would skip a task that gets such a k.
+  -- A watermark far above k_seq is not one that we made.
+  select max(watermark) - s.last_value
+    into v_behind
+    from unnest(heartbeat.watermarks) watermark, rowlock.k_seq s
+    group by s.last_value;
+  if v_behind > rowlock.watermark_max_lead()
+    or cardinality(heartbeat.watermarks) is distinct from 16
+    or array_position(heartbeat.watermarks, null) is not null then
+    raise exception 'the watermarks of instance % do not fit this queue', heartbeat.instance
+      using errcode = 'RL005',
+        hint = 'A failover may have rewound the sequence of k: end the instance, and join again.';
   end if;
-  -- By the clock that never waits: a transaction that was begun long ago would give its heartbeat an old time
+  -- By the wall clock: now() of a transaction that began long ago would date the heartbeat back
   -- (R4).
-  insert into rowlock.heartbeat (n, at, instance, queue, held, allocated, allocation, wants, service_ms, watermarks)
-    values (nextval('rowlock.heartbeat_seq'), clock_timestamp(), $1, v_queue, $2, $3, $4, $5, $8, $6);
-  if v_behind > 0 then perform nextval('rowlock.k_seq') from generate_series(1, least(v_behind, 10000));
-      end if;
-  -- About four passes a second for the whole queue, however many instances send heartbeats (a full read in each heartbeat would be quadratic).
-  select count(*) into v_live from rowlock.instance i where i.queue = v_queue and i.ended_at is null;
-  if random() * v_live < 4 then v_missed := not rowlock.allocate(v_queue); end if;
-  if $7 then
-    -- Whoever has the row may have it for long: a producer that made partitions, until its commit.
-    update rowlock.queue q set notify_until = now() + interval '1 minute' where q.id = (select x.id from rowlock.queue x
-      where x.id = v_queue and x.notify_until < now() + interval '5 seconds' for no key update skip locked);
+  insert into rowlock.heartbeat (
+      n, at, instance, queue, held, allocated, allocation, wants, service_ms, watermarks
+    )
+    values (
+      nextval('rowlock.heartbeat_seq'),
+      clock_timestamp(),
+      heartbeat.instance,
+      v_queue,
+      heartbeat.held,
+      heartbeat.allocated,
+      heartbeat.allocation,
+      heartbeat.wants,
+      heartbeat.service_ms,
+      heartbeat.watermarks
+    );
+  if v_behind > 0 then
+    perform nextval('rowlock.k_seq') from generate_series(1, least(v_behind, 10000));
+  end if;
+  -- About four allocations a second for the whole queue, however many instances it has: one with
+  -- every heartbeat, each reading all instances, would make the cost quadratic.
+  select count(*)
+    into v_live
+    from rowlock.instance i
+    where i.queue = v_queue and i.ended_at is null;
+  if random() * v_live < 4 then
+    v_missed := not rowlock.allocate(v_queue);
+  end if;
+  if heartbeat.idle then
+    -- Skips a locked row: a producer that made partitions keeps it locked until its commit.
+    update rowlock.queue q
+      set notify_until = now() + interval '1 minute'
+      where q.id = (
+        select expiring.id
+        from rowlock.queue expiring
+        where expiring.id = v_queue
+          and expiring.notify_until < now() + interval '5 seconds'
+        for no key update skip locked
+      );
   end if;
   return query
-    select false, coalesce(a.number, $4), coalesce(a.slots, $3), q.paused, q.generation,
-           (select last_value from rowlock.k_seq), rowlock.least_k(v_queue, $6),
-           array(select c.id from rowlock.cancel_request c join rowlock.lease l on l.instance = $1
-                 where exists (select 1 from unnest(l.firsts, l.ns) u(f, n) where c.id >= u.f and c.id < u.f + u.n) and c.id <> all (l.settled) limit 1000),
-           v_live, v_noted, pg_current_xact_id()::text::bigint,
-               pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-           v_missed
+    select
+      false,
+      coalesce(newest.number, heartbeat.allocation),
+      coalesce(newest.slots, heartbeat.allocated),
+      q.paused,
+      q.generation,
+      (select last_value from rowlock.k_seq),
+      rowlock.least_k(v_queue, heartbeat.watermarks),
+      array(
+        select c.id
+        from rowlock.cancel_request c
+        join rowlock.lease l on l.instance = heartbeat.instance
+        where exists (
+            select 1
+            from unnest(l.firsts, l.ns) range(first_id, n)
+            where c.id >= range.first_id and c.id < range.first_id + range.n
+          )
+          and c.id <> all (l.settled)
+        limit 1000
+      ),
+      v_live,
+      v_noted,
+      pg_current_xact_id()::text::bigint,
+      pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+      v_missed
     from rowlock.queue q
-    left join lateral (select x.number, x.slots from rowlock.allocation x where x.instance = $1 and x.number > $4 and x.at > now() - interval '1 minute' order by x.number desc limit 1) a on true
+    left join lateral (
+      select a.number, a.slots
+      from rowlock.allocation a
+      where a.instance = heartbeat.instance
+        and a.number > heartbeat.allocation
+        and a.at > now() - interval '1 minute'
+      order by a.number desc
+      limit 1
+    ) newest on true
     where q.id = v_queue;
-end $_$;
-
-CREATE FUNCTION rowlock.holding(queue integer) RETURNS TABLE(instance bigint, drains boolean, wants integer, granted integer, holds integer, at_most integer)
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    AS $_$
-  select i.id, i.drains, coalesce(least(b.wants, i.capacity), 0),
-         case when b.n is null then 0 when a.number > b.allocation then a.slots else b.allocated end,
-         h.holds, case when b.at < now() - interval '5 seconds' then greatest(h.holds, i.capacity) else h.holds end
-  from rowlock.instance i
-  left join lateral (select x.* from rowlock.heartbeat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
-  left join lateral (select max(x.number) number, max(x.slots) highest, (array_agg(x.slots order by x.number desc))[1] slots
-                     from rowlock.allocation x where x.instance = i.id and x.number > b.allocation and x.at > now() - interval '1 minute') a on true
-  cross join lateral (select case when b.n is null then i.capacity when a.number > b.allocation then greatest(b.held, b.allocated, a.highest) else greatest(b.held, b.allocated) end holds) h
-  where i.queue = $1 and i.ended_at is null
-$_$;
+end $$;
 
 CREATE FUNCTION rowlock.id_at(t timestamp with time zone) RETURNS bigint
     LANGUAGE sql IMMUTABLE
@@ -1300,6 +2481,57 @@ CREATE FUNCTION rowlock.id_at(t timestamp with time zone) RETURNS bigint
 CREATE FUNCTION rowlock.id_time(i bigint) RETURNS timestamp with time zone
     LANGUAGE sql IMMUTABLE
     RETURN to_timestamp((((i >> 31) + 1704067200))::double precision);
+
+CREATE FUNCTION rowlock.instance_slots(queue integer) RETURNS TABLE(instance bigint, drains boolean, wants integer, granted integer, held integer, may_hold integer)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select
+    i.id,
+    i.drains,
+    coalesce(least(newest.wants, i.capacity), 0),
+    case
+      when newest.n is null then 0
+      when later.number > newest.allocation then later.slots
+      else newest.allocated
+    end,
+    slots.held,
+    case
+      when newest.at < now() - interval '5 seconds' then greatest(slots.held, i.capacity)
+      else slots.held
+    end
+  from rowlock.instance i
+  left join lateral (
+    select h.*
+    from rowlock.heartbeat h
+    where h.instance = i.id and h.at > now() - interval '1 minute'
+    order by h.n desc
+    limit 1
+  ) newest on true
+  -- Allocations that the instance has not acknowledged yet.
+  left join lateral (
+    select
+      max(a.number) number,
+      max(a.slots) highest,
+      (array_agg(a.slots order by a.number desc))[1] slots
+    from rowlock.allocation a
+    where a.instance = i.id
+      and a.number > newest.allocation
+      and a.at > now() - interval '1 minute'
+  ) later on true
+  cross join lateral (
+    select
+      case
+        when newest.n is null then i.capacity
+        when later.number > newest.allocation
+          then greatest(newest.held, newest.allocated, later.highest)
+        else greatest(newest.held, newest.allocated)
+      end held
+  ) slots
+  where i.queue = instance_slots.queue and i.ended_at is null
+$$;
 
 CREATE FUNCTION rowlock.interruption_limit() RETURNS integer
     LANGUAGE sql IMMUTABLE
@@ -1310,22 +2542,32 @@ CREATE FUNCTION rowlock.is_silent(instance bigint, heartbeat bigint) RETURNS boo
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
-  select not exists (select 1 from rowlock.heartbeat b where b.instance = $1 and b.n = $2
-      and b.at > clock_timestamp() - rowlock.rescue_after())
-    or exists (select 1 from rowlock.instance i, lateral (
-      select 1 from rowlock.heartbeat x where x.instance = i.id and x.n > $2
-        and x.at between clock_timestamp() - interval '1 minute'
-            and clock_timestamp() - rowlock.rescue_after() order by x.n desc limit 1) later
-      where i.ended_at is null)
-$_$;
-
-CREATE FUNCTION rowlock.is_step(seen_at timestamp with time zone) RETURNS boolean
-    LANGUAGE sql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-  select now() not between $1 - interval '1 minute' and $1 + interval '1 hour'
-$_$;
+    AS $$
+  select
+    not exists (
+      select 1
+      from rowlock.heartbeat h
+      where h.instance = is_silent.instance
+        and h.n = is_silent.heartbeat
+        and h.at > clock_timestamp() - rowlock.rescue_after()
+    )
+    or exists (
+      select 1
+      from
+        rowlock.instance i,
+        lateral (
+          select 1
+          from rowlock.heartbeat h
+          where h.instance = i.id
+            and h.n > is_silent.heartbeat
+            and h.at between clock_timestamp() - interval '1 minute'
+              and clock_timestamp() - rowlock.rescue_after()
+          order by h.n desc
+          limit 1
+        ) later
+      where i.ended_at is null
+    )
+$$;
 
 CREATE TABLE rowlock.instance (
     id bigint NOT NULL,
@@ -1342,21 +2584,34 @@ CREATE TABLE rowlock.instance (
 CREATE FUNCTION rowlock."join"(queue text, name text, capacity integer) RETURNS rowlock.instance
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-declare q rowlock.queue; i rowlock.instance;
+    AS $$
+declare
+  q rowlock.queue;
+  i rowlock.instance;
 begin
-  select * into q from rowlock.queue r where r.name = $1;
-  if not found then perform rowlock.refuse_unknown_queue($1); end if;
+  select * into q from rowlock.queue declared where declared.name = queue;
+  if not found then
+    perform rowlock.refuse_unknown_queue(queue);
+  end if;
   perform rowlock.require_worker(q.id);
-  if (length($2) between 1 and 200 and $2 !~ '[[:cntrl:]]') is not true then
-    raise exception 'the name of an instance has 1 to 200 printable characters' using errcode = 'RL005',
+  if (length(name) between 1 and 200 and name !~ '[[:cntrl:]]') is not true then
+    raise exception 'the name of an instance has 1 to 200 printable characters'
+      using errcode = 'RL005',
         hint = 'It is for people: a pod''s name, for example.';
   end if;
-  insert into rowlock.instance (id, queue, name, capacity) values ((floor(random() * 2097152)::bigint << 32) | (nextval('rowlock.instance_seq') & 4294967295), q.id, $2, $3) returning * into i;
+  insert into rowlock.instance (id, queue, name, capacity)
+    values (
+      (floor(random() * 2097152)::bigint << 32)
+        | (nextval('rowlock.instance_seq') & 4294967295),
+      q.id,
+      name,
+      capacity
+    )
+    returning * into i;
   insert into rowlock.heartbeat (n, at, instance, queue, held, allocated, allocation, wants)
-      values (nextval('rowlock.heartbeat_seq'), clock_timestamp(), i.id, q.id, 0, 0, 0, 0);
+    values (nextval('rowlock.heartbeat_seq'), clock_timestamp(), i.id, q.id, 0, 0, 0, 0);
   return i;
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.keep_watermarks() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1366,33 +2621,56 @@ CREATE FUNCTION rowlock.keep_watermarks() RETURNS void
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
-declare v_k bigint; m rowlock.maintenance; none bigint[] := array_fill(0::bigint, array[16]);
+declare
+  v_k bigint;
+  m rowlock.maintenance;
+  none bigint[] := array_fill(0::bigint, array[16]);
 begin
   perform rowlock.require_read_committed();
   select s.last_value + s.is_called::int into v_k from rowlock.k_seq s;
-  select x.* into m from rowlock.maintenance x for update skip locked;
-  if not found then return; end if;
+  select noted.* into m from rowlock.maintenance noted for update skip locked;
+  if not found then
+    return;
+  end if;
   if v_k < m.noted_k then
-    update rowlock.queue q set watermarks = null, lows_at = '-infinity' where q.watermarks is not null;
+    update rowlock.queue q
+      set watermarks = null, watermarks_at = '-infinity'
+      where q.watermarks is not null;
   elsif m.noted_xid > pg_snapshot_xmin(pg_current_snapshot())::text::bigint then
     return;
   elsif m.noted_xid > 0 then
-    update rowlock.queue q set watermarks = (
-        select array_agg(least(coalesce(u.k, m.noted_k), m.noted_k) order by u.o)
-        from unnest(rowlock.least_k(q.id, none)) with ordinality u(k, o)), lows_at = m.noted_at
+    update rowlock.queue q
+      set
+        watermarks = (
+          select array_agg(least(coalesce(part.k, m.noted_k), m.noted_k) order by part.number)
+          from unnest(rowlock.least_k(q.id, none)) with ordinality part(k, number)
+        ),
+        watermarks_at = m.noted_at
       where q.id in (
-        select x.id from rowlock.queue x
-        where not exists (select 1 from rowlock.instance i where i.queue = x.id and i.ended_at is null)
-          and (x.lows_at not between now() - interval '10 minutes' and now()
-            or exists (select 1 from rowlock.instance i where i.queue = x.id and i.ended_at > x.lows_at))
-        for no key update skip locked);
+        select idle.id
+        from rowlock.queue idle
+        where not exists (
+            select 1
+            from rowlock.instance i
+            where i.queue = idle.id and i.ended_at is null
+          )
+          and (
+            idle.watermarks_at not between now() - interval '10 minutes' and now()
+            or exists (
+              select 1
+              from rowlock.instance i
+              where i.queue = idle.id and i.ended_at > idle.watermarks_at
+            )
+          )
+        for no key update skip locked
+      );
   end if;
-  update rowlock.maintenance x set noted_k = v_k, noted_xid = pg_current_xact_id()::text::bigint, noted_at = now();
+  update rowlock.maintenance noted
+    set
+      noted_k = v_k,
+      noted_xid = pg_current_xact_id()::text::bigint,
+      noted_at = now();
 end $$;
-
-CREATE FUNCTION rowlock.later_after() RETURNS interval
-    LANGUAGE sql IMMUTABLE
-    RETURN '24:00:00'::interval;
 
 CREATE FUNCTION rowlock.least_k(queue integer, watermarks bigint[]) RETURNS bigint[]
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -1400,29 +2678,55 @@ CREATE FUNCTION rowlock.least_k(queue integer, watermarks bigint[]) RETURNS bigi
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
-    AS $_$
-  select array_agg(f.k order by p) from generate_series(0, 15) p left join lateral (
-    select r.k from rowlock.ready r where r.queue = $1 and r.shard = (p & 3)::smallint and r.lane = 0 and r.priority = (p >> 2)::smallint and r.k >= $2[p + 1] order by r.k limit 1) f on true
-$_$;
+    AS $$
+  select array_agg(first.k order by part)
+  from generate_series(0, 15) part
+  left join lateral (
+    select r.k
+    from rowlock.ready r
+    where r.queue = least_k.queue
+      and r.shard = (part & 3)::smallint
+      and r.lane = 0
+      and r.priority = (part >> 2)::smallint
+      and r.k >= least_k.watermarks[part + 1]
+    order by r.k
+    limit 1
+  ) first on true
+$$;
 
 CREATE FUNCTION rowlock.leave(instance bigint) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
-declare l record; back bigint := 0;
+    AS $$
+declare
+  l record;
+  released bigint := 0;
 begin
   perform rowlock.require_read_committed();
-  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
-  perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for update;
-  if not found then return 0; end if;
-  for l in select x.token, x.queue from rowlock.lease x where x.instance = $1 order by x.token for update loop
-    back := back + rowlock.release_lease($1, l.queue, l.token);
+  perform rowlock.require_worker(i.queue)
+    from rowlock.instance i
+    where i.id = leave.instance;
+  perform 1
+    from rowlock.instance i
+    where i.id = leave.instance and i.ended_at is null
+    for update;
+  if not found then
+    return 0;
+  end if;
+  for l in
+    select held.token, held.queue
+    from rowlock.lease held
+    where held.instance = leave.instance
+    order by held.token
+    for update
+  loop
+    released := released + rowlock.release_lease(leave.instance, l.queue, l.token);
   end loop;
-  update rowlock.instance i set ended_at = now() where i.id = $1;
-  return back;
-end $_$;
+  update rowlock.instance i set ended_at = now() where i.id = leave.instance;
+  return released;
+end $$;
 
 CREATE FUNCTION rowlock.list_tasks(queue text, state text, after bigint, most integer) RETURNS TABLE(id bigint, queue_name text, type text, attempt integer, at timestamp with time zone)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -1431,52 +2735,73 @@ CREATE FUNCTION rowlock.list_tasks(queue text, state text, after bigint, most in
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
+    AS $$
 #variable_conflict use_column
 begin
   return query
-    select x.id, x.name, coalesce((select t.type from rowlock.task t where t.id = x.id), (select t.type from rowlock.task_kept t where t.id = x.id)), x.attempt, x.at
+    select
+      item.id,
+      item.name,
+      coalesce(
+        (select t.type from rowlock.task t where t.id = item.id),
+        (select t.type from rowlock.task_kept t where t.id = item.id)
+      ),
+      item.attempt,
+      item.at
     from (
-      select row_number() over () o, y.* from (
-        select * from rowlock.waiting_page($1, $2, $3, $4) where $2 in ('scheduled', 'retryable', 'dead', 'running')
-        union all select * from rowlock.available_page($1, $3, $4) where $2 = 'available'
-        union all select * from rowlock.finished_page($1, case $2 when 'completed' then 1 else 3 end::smallint, $3, $4) where $2 in ('completed', 'cancelled')) y) x
-    order by x.o;
-end $_$;
-
-CREATE FUNCTION rowlock.lose_tasks(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET jit TO 'off'
-    AS $_$
-#variable_conflict use_column
-declare outcomes smallint[]; used smallint[]; lost text := format('lease lost: instance %s stopped sending heartbeats', $3);
-begin
-  select array_agg(case when c.id is not null then 6 when x.attempt + x.costs >= m.max_attempts and x.costs = 1 then 3 else 5 end::smallint order by x.p),
-         array_agg(x.costs::smallint order by x.p) into outcomes, used
-  from (select u.id, u.attempt, u.p, case when $4 and (select count(*) from rowlock.task_error f where f.id = u.id and f.attempt = 0) < rowlock.interruption_limit() then 0 else 1 end costs
-        from unnest($5, $6) with ordinality u(id, attempt, p)) x
-  left join rowlock.max_attempts($1, $5) m on m.id = x.id left join rowlock.cancel_request c on c.id = x.id;
-  insert into rowlock.task_error (id, attempt, instance, error)
-    select x.id, (x.attempt + 1) * x.costs, $2, case x.costs when 1 then lost else format('interrupted: instance %s was ended before it had drained; no attempt was used', $3) end
-    from unnest($5, $6, outcomes, used) x(id, attempt, outcome, costs) where x.outcome = 5;
-  perform rowlock.write_outcomes($1, $2, array_fill(1, array[cardinality($5)]), $5, outcomes,
-    (select array_agg((case x.outcome when 5 then x.attempt + x.costs else x.attempt end)::smallint order by x.p) from unnest($6, outcomes, used) with ordinality x(attempt, outcome, costs, p)),
-    $7, '{0}', array[lost]);
-end $_$;
+      select row_number() over () place, page.*
+      from (
+        select *
+        from rowlock.waiting_page(
+          list_tasks.queue, list_tasks.state, list_tasks.after, list_tasks.most
+        )
+        where list_tasks.state in ('scheduled', 'retryable', 'dead', 'running')
+        union all
+        select *
+        from rowlock.available_page(list_tasks.queue, list_tasks.after, list_tasks.most)
+        where list_tasks.state = 'available'
+        union all
+        select *
+        from rowlock.finished_page(
+          list_tasks.queue,
+          case list_tasks.state when 'completed' then 1 else 3 end::smallint,
+          list_tasks.after,
+          list_tasks.most
+        )
+        where list_tasks.state in ('completed', 'cancelled')
+      ) page
+    ) item
+    order by item.place;
+end $$;
 
 CREATE FUNCTION rowlock.maintain(watermark timestamp with time zone, most integer, check_limits boolean, read_heartbeats boolean) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone, k bigint, xid bigint, xmin bigint, at timestamp with time zone, instances bigint[], heartbeats bigint[])
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-declare v_k bigint; v_at timestamptz;
+    AS $$
+declare
+  v_k bigint;
+  v_at timestamptz;
 begin
   select s.last_value + s.is_called::int, clock_timestamp() into v_k, v_at from rowlock.k_seq s;
-  if $3 then perform rowlock.update_backlog_limits(); end if;
-  return query select p.*, v_k, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, v_at, l.* from rowlock.move_due($1, $2) p,
-    (select array_agg(y.instance), array_agg(y.heartbeat) from rowlock.newest_heartbeats() y where $4) l;
-end $_$;
+  if check_limits then
+    perform rowlock.update_backlog_limits();
+  end if;
+  return query
+    select
+      due.*,
+      v_k,
+      pg_current_xact_id()::text::bigint,
+      pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+      v_at,
+      live.*
+    from
+      rowlock.move_due(maintain.watermark, maintain.most) due,
+      (
+        select array_agg(h.instance), array_agg(h.heartbeat)
+        from rowlock.newest_heartbeats() h
+        where maintain.read_heartbeats
+      ) live;
+end $$;
 
 CREATE FUNCTION rowlock.make_partition(parent text, lo timestamp with time zone, hi timestamp with time zone) RETURNS void
     LANGUAGE plpgsql
@@ -1484,23 +2809,41 @@ CREATE FUNCTION rowlock.make_partition(parent text, lo timestamp with time zone,
     SET "DateStyle" TO 'ISO'
     SET "TimeZone" TO 'UTC'
     AS $$
-declare child text := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint); in_use boolean;
+declare
+  child text := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint);
+  in_use boolean;
 begin
-  -- Not by a query: under REPEATABLE READ that would see neither who attached it nor what was enqueued since.
+  -- Not by a query: under REPEATABLE READ it would see neither a partition that was attached since
+  -- the transaction began nor the tasks enqueued since.
   if pg_get_partition_constraintdef(to_regclass(format('rowlock.%I', child))) is not null then
-    raise exception 'another session has made the partition %', child using errcode = 'serialization_failure', hint = 'Begin the transaction again.';
+    raise exception 'another session has made the partition %', child
+      using errcode = 'serialization_failure',
+        hint = 'Start the transaction again.';
   end if;
   if to_regclass(format('rowlock.%I', child)) is not null then
     execute format('select exists (select 1 from rowlock.%I)', child) into in_use;
-    if not in_use then execute format('drop table rowlock.%I', child); end if;
+    if not in_use then
+      execute format('drop table rowlock.%I', child);
+    end if;
   end if;
-  execute format('create table rowlock.%I (like rowlock.%I including defaults including constraints)', child, parent);
-  -- rowlock.move_kept_errors deletes from it, which a publication FOR ALL TABLES refuses otherwise (R9).
-  if parent = 'task_error' then execute format('alter table rowlock.%I replica identity full', child); end if;
+  execute format(
+    'create table rowlock.%I (like rowlock.%I including defaults including constraints)',
+    child, parent
+  );
+  -- rowlock.move_kept_errors deletes from it, which a publication FOR ALL TABLES would refuse (R9).
+  if parent = 'task_error' then
+    execute format('alter table rowlock.%I replica identity full', child);
+  end if;
   if parent = 'task' then
-    execute format('alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)', child, rowlock.id_at(lo), rowlock.id_at(hi));
+    execute format(
+      'alter table rowlock.task attach partition rowlock.%I for values from (%s) to (%s)',
+      child, rowlock.id_at(lo), rowlock.id_at(hi)
+    );
   else
-    execute format('alter table rowlock.%I attach partition rowlock.%I for values from (%L) to (%L)', parent, child, lo, hi);
+    execute format(
+      'alter table rowlock.%I attach partition rowlock.%I for values from (%L) to (%L)',
+      parent, child, lo, hi
+    );
   end if;
 end $$;
 
@@ -1509,25 +2852,37 @@ CREATE FUNCTION rowlock.make_partitions() RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '4s'
     AS $$
-declare holder text;
+declare
+  holder text;
 begin
-  if rowlock.has_partition() then return; end if;
+  if rowlock.has_partition() then
+    return;
+  end if;
   begin
     perform 1 from rowlock.mutex m where m.operation = 1 and m.queue = 0 for update;
-    if not rowlock.has_partition() then perform rowlock.extend_partitions(); end if;
-  exception when lock_not_available then null;
+    if not rowlock.has_partition() then
+      perform rowlock.extend_partitions();
+    end if;
+  exception when lock_not_available then
+    null;
   end;
   if not rowlock.has_partition() then
-    select coalesce('process ' || h.pid, format('the prepared transaction "%s"', h.prepared)) into holder
-      from rowlock.mutex_holders() h where h.permission = 1;
+    select coalesce('process ' || h.pid, format('the prepared transaction "%s"', h.prepared))
+      into holder
+      from rowlock.mutex_holders() h
+      where h.operation = 1;
     if holder is not null then
-      raise exception 'there is no partition for new tasks, and % holds the lock for making one', holder
-        using errcode = 'RL010', hint = 'End that transaction: pg_terminate_backend, or ROLLBACK PREPARED.';
+      raise exception 'there is no partition for new tasks, and % holds the lock for making one',
+          holder
+        using errcode = 'RL010',
+          hint = 'End that transaction: pg_terminate_backend, or ROLLBACK PREPARED.';
     end if;
-    raise exception 'there is no partition for new tasks: nothing has maintained this database since %',
+    raise exception
+        'there is no partition for new tasks: no maintenance of this database has run since %',
         to_timestamp(rowlock.partitions_until() + 1704067200) - interval '3 days'
       using errcode = 'RL010',
-          hint = 'Start an instance or the operator, or run: select rowlock.extend_partitions(); as the owner of the database.';
+        hint = 'Start an instance or the operator, or run: select rowlock.extend_partitions(); as'
+          ' the owner of the database.';
   end if;
 end $$;
 
@@ -1536,18 +2891,42 @@ CREATE FUNCTION rowlock.mark_finished(most integer) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
-declare start bigint;
+    AS $$
+declare
+  start bigint;
 begin
-  -- Drawn once: within the query it would be drawn for each row, and the first rows would never be the ones.
-  select floor(random() * (max(k.id) - min(k.id) + 1))::bigint + min(k.id) into start from rowlock.task_kept k;
-  update rowlock.task_kept k set finished_at = f.at
-    from (select z.* from (
-            (select x.id, x.queue from rowlock.task_kept x where x.finished_at is null and x.id >= start order by x.id limit $1)
-            union all (select x.id, x.queue from rowlock.task_kept x where x.finished_at is null and x.id < start order by x.id limit $1)) z limit $1) y,
-      lateral rowlock.find_receipt(y.queue, y.id) f
-    where k.id = y.id and f.state in (1, 3);
-end $_$;
+  -- Drawn once: within the query below it would be drawn for each row, and the first rows would
+  -- never be chosen.
+  select floor(random() * (max(k.id) - min(k.id) + 1))::bigint + min(k.id)
+    into start
+    from rowlock.task_kept k;
+  update rowlock.task_kept k
+    set finished_at = receipt.at
+    from
+      (
+        select unmarked.*
+        from (
+          (
+            select candidate.id, candidate.queue
+            from rowlock.task_kept candidate
+            where candidate.finished_at is null and candidate.id >= start
+            order by candidate.id
+            limit mark_finished.most
+          )
+          union all
+          (
+            select candidate.id, candidate.queue
+            from rowlock.task_kept candidate
+            where candidate.finished_at is null and candidate.id < start
+            order by candidate.id
+            limit mark_finished.most
+          )
+        ) unmarked
+        limit mark_finished.most
+      ) looked,
+      lateral rowlock.find_receipt(looked.queue, looked.id) receipt
+    where k.id = looked.id and receipt.state in (1, 3);
+end $$;
 
 CREATE FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) RETURNS TABLE(id bigint, max_attempts smallint)
     LANGUAGE plpgsql
@@ -1556,16 +2935,32 @@ CREATE FUNCTION rowlock.max_attempts(queue integer, ids bigint[]) RETURNS TABLE(
     SET jit TO 'off'
     AS $_$
 #variable_conflict use_column
-declare v_ids bigint[]; v_limits smallint[]; k_ids bigint[]; k_limits smallint[];
+declare
+  v_ids bigint[];
+  v_limits smallint[];
+  kept_ids bigint[];
+  kept_limits smallint[];
 begin
-  execute 'select array_agg(t.id), array_agg(t.max_attempts) from rowlock.task t where t.id = any ($1)' into v_ids, v_limits using $2;
-  if coalesce(cardinality(v_ids), 0) < cardinality($2) then
-    select array_agg(t.id), array_agg(t.max_attempts) into k_ids, k_limits from rowlock.task_kept t where t.id = any ($2);
-    v_ids := v_ids || k_ids; v_limits := v_limits || k_limits;
+  execute
+    'select array_agg(t.id), array_agg(t.max_attempts)
+    from rowlock.task t
+    where t.id = any ($1)'
+    into v_ids, v_limits
+    using max_attempts.ids;
+  if coalesce(cardinality(v_ids), 0) < cardinality(max_attempts.ids) then
+    select array_agg(kept.id), array_agg(kept.max_attempts)
+      into kept_ids, kept_limits
+      from rowlock.task_kept kept
+      where kept.id = any (max_attempts.ids);
+    v_ids := v_ids || kept_ids;
+    v_limits := v_limits || kept_limits;
   end if;
   return query
-    select i, coalesce(max(u.l), q.max_attempts) from unnest($2) i join rowlock.queue q on q.id = $1 left join unnest(v_ids, v_limits) u(id, l) on u.id = i
-    group by i, q.max_attempts;
+    select asked, coalesce(max(task.max_attempts), q.max_attempts)
+    from unnest(max_attempts.ids) asked
+    join rowlock.queue q on q.id = max_attempts.queue
+    left join unnest(v_ids, v_limits) task(id, max_attempts) on task.id = asked
+    group by asked, q.max_attempts;
 end $_$;
 
 CREATE FUNCTION rowlock.move_due(watermark timestamp with time zone, most integer) RETURNS TABLE(moved integer, more boolean, next timestamp with time zone)
@@ -1574,32 +2969,65 @@ CREATE FUNCTION rowlock.move_due(watermark timestamp with time zone, most intege
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare q record; v_moved int := 0; v_ids bigint[];
+declare
+  tasks record;
+  v_moved int := 0;
+  v_ids bigint[];
 begin
   perform rowlock.require_read_committed();
-  if not rowlock.try_mutex(2, 0) then return; end if;
-  v_ids := array(select d.id from rowlock.delayed d where d.due >= $1 and d.due <= now() order by d.due, d.id limit $2 for update skip locked);
-  for q in
-    with gone as (delete from rowlock.delayed d where d.id = any (v_ids) returning d.*)
-    select g.queue, c.id is not null as cancelled, array_agg(g.id order by g.due, g.id) ids, array_agg(g.attempt order by g.due, g.id) attempts, array_agg(g.priority order by g.due, g.id) priorities
-    from gone g left join rowlock.cancel_request c on c.id = g.id group by 1, 2
+  if not rowlock.try_mutex(2, 0) then
+    return;
+  end if;
+  v_ids := array(
+    select d.id
+    from rowlock.delayed d
+    where d.due >= move_due.watermark and d.due <= now()
+    order by d.due, d.id
+    limit move_due.most
+    for update skip locked
+  );
+  for tasks in
+    with due as (
+      delete from rowlock.delayed d where d.id = any (v_ids) returning d.*
+    )
+    select
+      due.queue,
+      c.id is not null as cancelled,
+      array_agg(due.id order by due.due, due.id) ids,
+      array_agg(due.attempt order by due.due, due.id) attempts,
+      array_agg(due.priority order by due.due, due.id) priorities
+    from due
+    left join rowlock.cancel_request c on c.id = due.id
+    group by 1, 2
   loop
-    if q.cancelled then
-      perform rowlock.write_receipt(q.queue, null, 3::smallint, q.ids, q.attempts);
-      delete from rowlock.cancel_request c where c.id = any (q.ids);
+    if tasks.cancelled then
+      perform rowlock.write_receipt(tasks.queue, null, 3::smallint, tasks.ids, tasks.attempts);
+      delete from rowlock.cancel_request c where c.id = any (tasks.ids);
     else
       begin
-        perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities);
+        perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
       exception when others then
-        perform rowlock.requeue_singly(q.queue, q.ids, q.attempts, q.priorities);
+        perform rowlock.requeue_one_by_one(
+          tasks.queue, tasks.ids, tasks.attempts, tasks.priorities
+        );
       end;
     end if;
-    v_moved := v_moved + cardinality(q.ids);
+    v_moved := v_moved + cardinality(tasks.ids);
   end loop;
-  return query select v_moved, v_moved >= $2, (select d.due from rowlock.delayed d where d.due >= $1 order by d.due limit 1);
-end $_$;
+  return query
+    select
+      v_moved,
+      v_moved >= move_due.most,
+      (
+        select d.due
+        from rowlock.delayed d
+        where d.due >= move_due.watermark
+        order by d.due
+        limit 1
+      );
+end $$;
 
 CREATE FUNCTION rowlock.move_kept_errors(most integer DEFAULT 5000) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1607,19 +3035,44 @@ CREATE FUNCTION rowlock.move_kept_errors(most integer DEFAULT 5000) RETURNS inte
     SET lock_timeout TO '50ms'
     SET jit TO 'off'
     AS $_$
-declare p record; n int; moved int := 0;
+declare
+  p record;
+  n int;
+  moved int := 0;
 begin
   perform rowlock.require_read_committed();
-  if not rowlock.try_mutex(1, 0) then return 0; end if;
-  if not rowlock.clock_is_steady() then return 0; end if;
-  for p in select x.part from rowlock.expired_partitions() x where x.parent = 'task_error' loop
-    execute format('with moved as (delete from rowlock.%1$I x where x.ctid = any (array(
-        select f.ctid from rowlock.%1$I f where exists (select 1 from rowlock.task_kept t where t.id = f.id) limit $1)) returning x.*)
-      insert into rowlock.task_error_kept (at, id, attempt, instance, error) select m.at, m.id, m.attempt, m.instance, m.error from moved m', p.part)
-      using $1 - moved;
+  if not rowlock.try_mutex(1, 0) then
+    return 0;
+  end if;
+  if not rowlock.clock_is_steady() then
+    return 0;
+  end if;
+  for p in
+    select expired.part
+    from rowlock.expired_partitions() expired
+    where expired.parent = 'task_error'
+  loop
+    execute format($q$
+      with moved as (
+        delete from rowlock.%1$I error
+          where error.ctid = any (
+            array(
+              select e.ctid
+              from rowlock.%1$I e
+              where exists (select 1 from rowlock.task_kept k where k.id = e.id)
+              limit $1
+            )
+          )
+          returning error.*
+      )
+      insert into rowlock.task_error_kept (at, id, attempt, instance, error)
+        select moved.at, moved.id, moved.attempt, moved.instance, moved.error
+        from moved
+      $q$, p.part)
+      using most - moved;
     get diagnostics n = row_count;
     moved := moved + n;
-    exit when moved >= $1;
+    exit when moved >= most;
   end loop;
   return moved;
 end $_$;
@@ -1630,37 +3083,77 @@ CREATE FUNCTION rowlock.move_missed(queue integer, exact bigint[], quick bigint[
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare r record; moved_rows int := 0;
+declare
+  r record;
+  moved_rows int := 0;
 begin
   perform rowlock.require_read_committed();
-  perform rowlock.require_worker($1);
-  if not rowlock.try_mutex(6, $1) then return null; end if;
+  perform rowlock.require_worker(move_missed.queue);
+  if not rowlock.try_mutex(6, move_missed.queue) then
+    return null;
+  end if;
   for r in
-    select x.* from generate_series(0, 3) p, generate_series(0, 3) s, lateral (
-      select r.shard, r.priority, r.k from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint
-        and r.k >= $2[p * 4 + s + 1] and r.k < $3[p * 4 + s + 1] order by r.k limit least($4, 10000)
-            for update skip locked) x limit least($4, 10000)
+    select missed.*
+    from
+      generate_series(0, 3) p,
+      generate_series(0, 3) s,
+      lateral (
+        select r.shard, r.priority, r.k
+        from rowlock.ready r
+        where r.queue = move_missed.queue
+          and r.shard = s::smallint
+          and r.lane = 0
+          and r.priority = p::smallint
+          and r.k >= move_missed.exact[p * 4 + s + 1]
+          and r.k < move_missed.quick[p * 4 + s + 1]
+        order by r.k
+        limit least(move_missed.most, 10000)
+        for update skip locked
+      ) missed
+    limit least(move_missed.most, 10000)
   loop
-    update rowlock.ready y set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(y.id) where y.queue = $1 and y.shard = r.shard and y.lane = 0 and y.priority = r.priority and y.k = r.k;
+    update rowlock.ready missed
+      set k = nextval('rowlock.k_seq'), fresh = false, moved = rowlock.chunk_of(missed.id)
+      where missed.queue = move_missed.queue
+        and missed.shard = r.shard
+        and missed.lane = 0
+        and missed.priority = r.priority
+        and missed.k = r.k;
     moved_rows := moved_rows + 1;
   end loop;
   return moved_rows;
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.mutex_holders() RETURNS TABLE(operation smallint, queue integer, xid text, pid integer, usename text, application text, since timestamp with time zone, prepared text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select m.operation, m.queue, m.xmax::text, l.pid, coalesce(a.usename, p.owner)::text, a.application_name,
-         coalesce(a.xact_start, p.prepared), p.gid
-  from (select x.operation, x.queue, x.xmax from rowlock.mutex x union all select 7::smallint, 0, x.xmax from rowlock.maintenance x) m
-  join pg_locks l on l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
-      and l.granted and l.transactionid::text = m.xmax::text
-  left join pg_stat_activity a on a.pid = l.pid
-  left join pg_prepared_xacts p on l.pid is null and p.transaction::text = m.xmax::text
-  where l.pid is distinct from pg_backend_pid()
+  select
+    mutex.operation,
+    mutex.queue,
+    mutex.xmax::text,
+    lock.pid,
+    coalesce(session.usename, prepared.owner)::text,
+    session.application_name,
+    coalesce(session.xact_start, prepared.prepared),
+    prepared.gid
+  from (
+    select m.operation, m.queue, m.xmax from rowlock.mutex m
+    union all
+    select 7::smallint, 0, m.xmax from rowlock.maintenance m
+  ) mutex
+  join pg_locks lock
+    on lock.locktype = 'transactionid'
+    and lock.mode = 'ExclusiveLock'
+    and lock.granted
+    and lock.transactionid::text = mutex.xmax::text
+  left join pg_stat_activity session on session.pid = lock.pid
+  left join pg_prepared_xacts prepared
+    on lock.pid is null
+    and prepared.transaction::text = mutex.xmax::text
+  where lock.pid is distinct from pg_backend_pid()
 $$;
 
 CREATE FUNCTION rowlock.newest_heartbeats() RETURNS TABLE(instance bigint, heartbeat bigint)
@@ -1669,7 +3162,20 @@ CREATE FUNCTION rowlock.newest_heartbeats() RETURNS TABLE(instance bigint, heart
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
     AS $$
-  select i.id, coalesce((select b.n from rowlock.heartbeat b where b.instance = i.id order by b.n desc limit 1), 0) from rowlock.instance i where i.ended_at is null
+  select
+    i.id,
+    coalesce(
+      (
+        select h.n
+        from rowlock.heartbeat h
+        where h.instance = i.id
+        order by h.n desc
+        limit 1
+      ),
+      0
+    )
+  from rowlock.instance i
+  where i.ended_at is null
 $$;
 
 CREATE FUNCTION rowlock.oldest_by_priority(queue integer) RETURNS integer[]
@@ -1678,13 +3184,30 @@ CREATE FUNCTION rowlock.oldest_by_priority(queue integer) RETURNS integer[]
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
-    AS $_$
-  select array_agg(f.since order by p) from coalesce(rowlock.published_watermarks($1), array_fill(0::bigint, array[16])) watermarks cross join generate_series(0, 3) p
+    AS $$
+  select array_agg(oldest.since order by p)
+  from coalesce(
+    rowlock.published_watermarks(oldest_by_priority.queue),
+    array_fill(0::bigint, array[16])
+  ) watermarks
+  cross join generate_series(0, 3) p
   left join lateral (
-    select min(y.since) since from generate_series(0, 3) s, lateral (
-      select r.since from rowlock.ready r where r.queue = $1 and r.shard = s::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= watermarks[p * 4 + s + 1]
-      order by r.k limit 1) y) f on true
-$_$;
+    select min(first.since) since
+    from
+      generate_series(0, 3) s,
+      lateral (
+        select r.since
+        from rowlock.ready r
+        where r.queue = oldest_by_priority.queue
+          and r.shard = s::smallint
+          and r.lane = 0
+          and r.priority = p::smallint
+          and r.k >= watermarks[p * 4 + s + 1]
+        order by r.k
+        limit 1
+      ) first
+  ) oldest on true
+$$;
 
 CREATE FUNCTION rowlock.on_delayed() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1693,7 +3216,9 @@ CREATE FUNCTION rowlock.on_delayed() RETURNS trigger
     AS $$
 begin
   if new.due < clock_timestamp() then
-    update rowlock.delayed set due = clock_timestamp() where id = new.id;
+    update rowlock.delayed
+      set due = clock_timestamp()
+      where id = new.id;
   end if;
   return null;
 end $$;
@@ -1702,15 +3227,19 @@ CREATE FUNCTION rowlock.on_ready() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare v_context text;
+declare
+  v_context text;
 begin
-  -- What was cut off a range keeps its place (rowlock.take_ready): it is the only one whose shard is not of its k, and nobody has walked past it.
+  -- Only the part of a range that rowlock.remove_from_range cut off has a shard that does not
+  -- follow from its k. It keeps its place: no claim has passed it.
   if clock_timestamp() - now() > interval '50 milliseconds' and new.shard = (new.k & 3) then
-    new.notify := rowlock.commit_late(new);
+    new.notify := rowlock.handle_late_commit(new);
   end if;
   if new.notify and pg_notification_queue_usage() < 0.5 then
-    -- One notifier per database at a time (R12), and never into a queue that fills up: that would fail the producer's commit (R11). Whoever set constraints
-    -- immediate is here within its own call, long before its commit perhaps: it would keep the lock from all others until then.
+    -- One transaction per database sends NOTIFY at a time (R12), and none while Postgres'
+    -- notification queue fills up: a full one would fail the producer's commit (R11). With SET
+    -- CONSTRAINTS IMMEDIATE the trigger runs inside the call, perhaps long before the commit: then
+    -- it takes no lock, which it would keep from all others until then.
     get diagnostics v_context = pg_context;
     if position(chr(10) in v_context) > 0 or rowlock.try_mutex(0, 0) then
       perform pg_notify('rowlock', new.queue::text);
@@ -1724,16 +3253,41 @@ CREATE FUNCTION rowlock.partition_statistics() RETURNS TABLE(left_seconds double
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with parts as materialized (
-    select t.parent, p.lo, p.hi from unnest(array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']) t(parent), rowlock.partitions_of(t.parent) p
-    where not p.detaches),
-  last as (
-    select x.parent, min(x.hi) hi from parts x
-    where x.hi > now() and not exists (select 1 from parts y where y.parent = x.parent and y.lo = x.hi) group by x.parent),
-  until as (
-    select case when exists (select 1 from parts x where x.parent = l.parent and x.lo <= now() and now() < x.hi) then l.hi end hi
-    from unnest(array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']) t(parent) left join last l on l.parent = t.parent)
-  select case when bool_and(u.hi is not null) then date_part('epoch', min(u.hi) - now()) else -1 end,
-         date_part('epoch', now() - (select min(x.hi) from parts x where x.parent = 'task')) from until u
+    select tables.parent, p.lo, p.hi
+    from
+      unnest(array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation'])
+        tables(parent),
+      rowlock.partitions_of(tables.parent) p
+    where not p.detaches
+  ),
+  gapless as (
+    select p.parent, min(p.hi) hi
+    from parts p
+    where p.hi > now()
+      and not exists (select 1 from parts next where next.parent = p.parent and next.lo = p.hi)
+    group by p.parent
+  ),
+  covered as (
+    select
+      case
+        when exists (
+          select 1
+          from parts p
+          where p.parent = gapless.parent and p.lo <= now() and now() < p.hi
+        ) then gapless.hi
+      end hi
+    from
+      unnest(array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation'])
+        tables(parent)
+    left join gapless on gapless.parent = tables.parent
+  )
+  select
+    case
+      when bool_and(covered.hi is not null) then date_part('epoch', min(covered.hi) - now())
+      else -1
+    end,
+    date_part('epoch', now() - (select min(p.hi) from parts p where p.parent = 'task'))
+  from covered
 $$;
 
 CREATE FUNCTION rowlock.partition_width() RETURNS interval
@@ -1745,71 +3299,120 @@ CREATE FUNCTION rowlock.partitions_of(parent text) RETURNS TABLE(part text, lo t
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET "DateStyle" TO 'ISO'
     SET "TimeZone" TO 'UTC'
-    AS $_$
-  select c.relname::text,
-         case when $1 = 'task' then rowlock.id_time(b.b[1]::bigint) else b.b[1]::timestamptz end,
-         case when $1 = 'task' then rowlock.id_time(b.b[2]::bigint) else b.b[2]::timestamptz end, i.inhdetachpending
-  from pg_inherits i join pg_class c on c.oid = i.inhrelid,
-    regexp_match(pg_get_expr(c.relpartbound, c.oid), '\(''?([^'')]+)''?\) TO \(''?([^'')]+)''?\)') b(b)
-  where i.inhparent = format('rowlock.%I', $1)::regclass
-$_$;
+    AS $$
+  select
+    c.relname::text,
+    case
+      when partitions_of.parent = 'task' then rowlock.id_time(bound.parts[1]::bigint)
+      else bound.parts[1]::timestamptz
+    end,
+    case
+      when partitions_of.parent = 'task' then rowlock.id_time(bound.parts[2]::bigint)
+      else bound.parts[2]::timestamptz
+    end,
+    i.inhdetachpending
+  from pg_inherits i
+  join pg_class c on c.oid = i.inhrelid,
+    regexp_match(
+      pg_get_expr(c.relpartbound, c.oid),
+      '\(''?([^'')]+)''?\) TO \(''?([^'')]+)''?\)'
+    ) bound(parts)
+  where i.inhparent = format('rowlock.%I', partitions_of.parent)::regclass
+$$;
 
 CREATE FUNCTION rowlock.partitions_until() RETURNS integer
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select coalesce((max(substring(c.relname from '_([0-9]+)$')::bigint) - 1704067200)::int, 0)
-  from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'rowlock.task'::regclass
+  from pg_inherits i
+  join pg_class c on c.oid = i.inhrelid
+  where i.inhparent = 'rowlock.task'::regclass
 $_$;
 
 CREATE FUNCTION rowlock.permission_functions() RETURNS TABLE(permission text, function regprocedure)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select d.permission, p.oid::regprocedure from (values
-    ('producer', '{enqueue,enqueue_many,as_json,as_options,as_payloads,cancel,cancel_all,task_state}'::text[]),
-    ('worker', '{join,policy,published_watermarks,heartbeat,claim,await_claims,fetch,settle,drain,leave,release_unknown_leases,maintain,least_k,move_missed,rescue,
-                 mutex_holders,extend_partitions,partition_statistics,begin_maintenance,end_maintenance,mark_finished,delete_expired_tasks,keep_watermarks,
-                 task_state}'),
-    ('reader', '{statistics,describe_task,task_errors,list_tasks,audit,task_state}')) d(permission, names)
-  join pg_proc p on p.proname = any (d.names) and p.pronamespace = 'rowlock'::regnamespace
+  select allowed.permission, p.oid::regprocedure
+  from (
+    values
+      (
+        'producer',
+        array[
+          'enqueue', 'enqueue_many', 'as_json', 'as_options', 'as_payloads', 'cancel',
+          'cancel_all', 'task_state'
+        ]
+      ),
+      (
+        'worker',
+        array[
+          'join', 'policy', 'published_watermarks', 'heartbeat', 'claim', 'await_claims', 'fetch',
+          'settle', 'drain', 'leave', 'release_unknown_leases', 'maintain', 'least_k',
+          'move_missed', 'rescue', 'mutex_holders', 'extend_partitions', 'partition_statistics',
+          'begin_maintenance', 'end_maintenance', 'mark_finished', 'delete_expired_tasks',
+          'keep_watermarks', 'task_state'
+        ]
+      ),
+      (
+        'reader',
+        array[
+          'statistics', 'describe_task', 'task_errors', 'list_tasks', 'audit', 'task_state'
+        ]
+      )
+  ) allowed(permission, names)
+  join pg_proc p
+    on p.proname = any (allowed.names)
+    and p.pronamespace = 'rowlock'::regnamespace
 $$;
 
 CREATE FUNCTION rowlock.policy(queue integer) RETURNS TABLE(generation bigint, policy json, max_attempts smallint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-  select q.generation, q.policy, q.max_attempts from rowlock.queue q where q.id = $1
-$_$;
+    AS $$
+  select q.generation, q.policy, q.max_attempts
+  from rowlock.queue q
+  where q.id = policy.queue
+$$;
 
 CREATE FUNCTION rowlock.published_watermarks(queue integer) RETURNS bigint[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
-  select coalesce(array_agg(y.watermark order by y.o), (
-    select array_agg(least(u.watermark, (select s.last_value from rowlock.k_seq s)) order by u.o)
-    from rowlock.queue q, unnest(q.watermarks) with ordinality u(watermark, o)
-    where q.id = $1 and q.lows_at > now() - interval '20 minutes')) from (
-    select u.o, min(least(u.watermark, (select s.last_value from rowlock.k_seq s))) watermark
-        from rowlock.instance i, lateral (
-      select x.watermarks from rowlock.heartbeat x where x.instance = i.id and x.watermarks is not null
-          and x.at > now() - interval '1 minute' order by x.n desc limit 1) b,
-      unnest(b.watermarks) with ordinality u(watermark, o)
-    where i.queue = $1 and coalesce(i.ended_at > now() - interval '1 minute', true) group by u.o) y
-$_$;
-
-CREATE FUNCTION rowlock.put_last(r rowlock.ready, id bigint, n integer) RETURNS void
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET jit TO 'off'
-    AS $_$
-declare v_k bigint := nextval('rowlock.k_seq');
-begin
-  insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, moved)
-    values (r.queue, v_k & 3, r.lane, r.priority, r.since, v_k, $2, $3, r.attempt, false, rowlock.chunk_of($2));
-end $_$;
+    AS $$
+  select coalesce(
+    array_agg(part.watermark order by part.number),
+    (
+      select array_agg(
+        least(kept.watermark, (select s.last_value from rowlock.k_seq s)) order by kept.number
+      )
+      from rowlock.queue q, unnest(q.watermarks) with ordinality kept(watermark, number)
+      where q.id = published_watermarks.queue
+        and q.watermarks_at > now() - interval '20 minutes'
+    )
+  )
+  from (
+    select
+      published.number,
+      min(least(published.watermark, (select s.last_value from rowlock.k_seq s))) watermark
+    from
+      rowlock.instance i,
+      lateral (
+        select h.watermarks
+        from rowlock.heartbeat h
+        where h.instance = i.id
+          and h.watermarks is not null
+          and h.at > now() - interval '1 minute'
+        order by h.n desc
+        limit 1
+      ) newest,
+      unnest(newest.watermarks) with ordinality published(watermark, number)
+    where i.queue = published_watermarks.queue
+      and coalesce(i.ended_at > now() - interval '1 minute', true)
+    group by published.number
+  ) part
+$$;
 
 CREATE FUNCTION rowlock.refuse_delay(q rowlock.queue) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -1817,9 +3420,24 @@ CREATE FUNCTION rowlock.refuse_delay(q rowlock.queue) RETURNS void
     SET "IntervalStyle" TO 'postgres'
     AS $$
 begin
-  raise exception 'queue "%" takes no task that is due in more than % (limits.maxDelay)', q.name,
-      justify_hours(q.max_delay)
-    using errcode = 'RL005', hint = 'Enqueue it later, or raise limits.maxDelay of the TaskQueue.';
+  raise exception 'queue "%" accepts no task that is due in more than % (limits.maxDelay)',
+      q.name, justify_hours(q.max_delay)
+    using errcode = 'RL005',
+      hint = 'Enqueue it later, or raise limits.maxDelay of the TaskQueue.';
+end $$;
+
+CREATE FUNCTION rowlock.refuse_far_future(q rowlock.queue) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  raise exception
+      'queue "%" has reached its limit of tasks that are due in more than a day'
+      ' (limits.backlog: %)',
+      q.name, q.backlog_limit
+    using errcode = 'RL004',
+      hint = 'Enqueue again later, or raise limits.backlog of the TaskQueue; tasks that are due'
+        ' sooner are accepted.';
 end $$;
 
 CREATE FUNCTION rowlock.refuse_full(q rowlock.queue) RETURNS void
@@ -1827,19 +3445,10 @@ CREATE FUNCTION rowlock.refuse_full(q rowlock.queue) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception 'queue "%" is full: its backlog reached limits.backlog (%)', q.name, q.backlog_limit
-    using errcode = 'RL004', hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
-end $$;
-
-CREATE FUNCTION rowlock.refuse_later(q rowlock.queue) RETURNS void
-    LANGUAGE plpgsql STABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin
-  raise exception 'queue "%" has its limit of tasks that are due in more than a day (limits.backlog: %)',
+  raise exception 'queue "%" is full: its backlog reached limits.backlog (%)',
       q.name, q.backlog_limit
     using errcode = 'RL004',
-        hint = 'Enqueue again later, or raise limits.backlog of the TaskQueue; those that are due sooner are taken.';
+      hint = 'Enqueue again later, add workers, or raise limits.backlog of the TaskQueue.';
 end $$;
 
 CREATE FUNCTION rowlock.refuse_null(what text) RETURNS void
@@ -1847,7 +3456,12 @@ CREATE FUNCTION rowlock.refuse_null(what text) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception 'the % is null', what using errcode = 'RL005', hint = case when what like 'array%' then 'No task at all is an empty array.' else 'A task without data has the payload {}.' end;
+  raise exception 'the % is null', what
+    using errcode = 'RL005',
+      hint = case
+        when what like 'array%' then 'To enqueue no task, pass an empty array.'
+        else 'A task without data has the payload {}.'
+      end;
 end $$;
 
 CREATE FUNCTION rowlock.refuse_payload(q rowlock.queue, bytes integer) RETURNS void
@@ -1855,8 +3469,11 @@ CREATE FUNCTION rowlock.refuse_payload(q rowlock.queue, bytes integer) RETURNS v
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception 'payload of % bytes is larger than limits.payloadBytes (%) of queue "%"', bytes, q.payload_limit, q.name
-    using errcode = 'RL003', hint = 'Store it elsewhere and enqueue a reference, or raise limits.payloadBytes of the TaskQueue.';
+  raise exception 'payload of % bytes is larger than limits.payloadBytes (%) of queue "%"',
+      bytes, q.payload_limit, q.name
+    using errcode = 'RL003',
+      hint = 'Store it elsewhere and enqueue a reference, or raise limits.payloadBytes of the'
+        ' TaskQueue.';
 end $$;
 
 CREATE FUNCTION rowlock.refuse_permission(permission text, queue text) RETURNS void
@@ -1864,9 +3481,15 @@ CREATE FUNCTION rowlock.refuse_permission(permission text, queue text) RETURNS v
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception 'the role "%" is no % of queue "%"', rowlock.caller(), permission, queue using errcode = 'RL011',
-    hint = format('The owner of the database can run: select rowlock.grant_role(%L, %L, array[%L]);',
-        rowlock.caller(), permission, queue);
+  raise exception 'the role "%" is not a % of queue "%"',
+      rowlock.calling_role(), permission, queue
+    using errcode = 'RL011',
+      hint = format(
+        'The owner of the database can run: select rowlock.grant_role(%L, %L, array[%L]);',
+        rowlock.calling_role(),
+        permission,
+        queue
+      );
 end $$;
 
 CREATE FUNCTION rowlock.refuse_type(type text) RETURNS void
@@ -1874,9 +3497,13 @@ CREATE FUNCTION rowlock.refuse_type(type text) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception 'the type of a task has 1 to 200 printable characters' using errcode = 'RL005',
-    hint = format('It names what the handler does, for example "send-invoice"; data belongs in the payload.'
-      ' This one has %s characters.', length(type));
+  raise exception 'the type of a task has 1 to 200 printable characters'
+    using errcode = 'RL005',
+      hint = format(
+        'It names what the handler does, for example "send-invoice"; data belongs in the payload.'
+        ' This one has %s characters.',
+        length(type)
+      );
 end $$;
 
 CREATE FUNCTION rowlock.refuse_unknown_queue(queue text) RETURNS void
@@ -1884,11 +3511,19 @@ CREATE FUNCTION rowlock.refuse_unknown_queue(queue text) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception 'unknown queue "%"', queue using errcode = 'RL001',
-    hint = coalesce('Queues of this database: ' || (select string_agg(q.name, ', ' order by q.name)
-        from rowlock.queue q where not q.restricted or rowlock.has_permission(null, q.id)) || '.',
-                    case when exists (select 1 from rowlock.queue) then 'There is none that you may use.'
-                        else 'This database has no queue yet: apply a TaskQueue.' end);
+  raise exception 'unknown queue "%"', queue
+    using errcode = 'RL001',
+      hint = coalesce(
+        'Queues of this database: ' || (
+          select string_agg(q.name, ', ' order by q.name)
+          from rowlock.queue q
+          where not q.restricted or rowlock.has_permission(null, q.id)
+        ) || '.',
+        case
+          when exists (select 1 from rowlock.queue) then 'There is none that you may use.'
+          else 'This database has no queue yet: apply a TaskQueue.'
+        end
+      );
 end $$;
 
 CREATE FUNCTION rowlock.release_lease(instance bigint, queue integer, token bigint) RETURNS integer
@@ -1896,94 +3531,276 @@ CREATE FUNCTION rowlock.release_lease(instance bigint, queue integer, token bigi
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
-declare u record;
+    AS $$
+declare
+  held record;
 begin
-  select * into u from rowlock.unsettled($3);
-  if u.ids is not null then
-    perform rowlock.write_outcomes($2, $1, array_fill(1, array[cardinality(u.ids)]), u.ids,
-      (select array_agg(case when c.id is null then 5 else 6 end::smallint order by x.p) from unnest(u.ids) with ordinality x(id, p) left join rowlock.cancel_request c on c.id = x.id),
-      u.attempts, u.priorities, '{0}', '{}');
+  select * into held from rowlock.unsettled_tasks(release_lease.token);
+  if held.ids is not null then
+    perform rowlock.write_outcomes(
+      release_lease.queue,
+      release_lease.instance,
+      array_fill(1, array[cardinality(held.ids)]),
+      held.ids,
+      (
+        -- 5 released, 6 cancelled
+        select array_agg(
+          case when c.id is null then 5 else 6 end::smallint order by task.number
+        )
+        from unnest(held.ids) with ordinality task(id, number)
+        left join rowlock.cancel_request c on c.id = task.id
+      ),
+      held.attempts,
+      held.priorities,
+      '{0}',
+      '{}'
+    );
   end if;
-  delete from rowlock.lease x where x.token = $3;
-  return coalesce(cardinality(u.ids), 0);
-end $_$;
+  delete from rowlock.lease l where l.token = release_lease.token;
+  return coalesce(cardinality(held.ids), 0);
+end $$;
 
 CREATE FUNCTION rowlock.release_unknown_leases(instance bigint, known bigint[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
-declare l record; back int := 0;
+    AS $$
+declare
+  l record;
+  released int := 0;
 begin
   perform rowlock.require_read_committed();
-  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
-  for l in select x.token, x.queue from rowlock.lease x
-      where x.instance = $1 and x.at < now() - interval '1 minute' and x.token <> all ($2) order by x.token for update loop
-    back := back + rowlock.release_lease($1, l.queue, l.token);
+  perform rowlock.require_worker(i.queue)
+    from rowlock.instance i
+    where i.id = release_unknown_leases.instance;
+  for l in
+    select held.token, held.queue
+    from rowlock.lease held
+    where held.instance = release_unknown_leases.instance
+      and held.at < now() - interval '1 minute'
+      and held.token <> all (release_unknown_leases.known)
+    order by held.token
+    for update
+  loop
+    released := released
+      + rowlock.release_lease(release_unknown_leases.instance, l.queue, l.token);
   end loop;
-  return back;
-end $_$;
+  return released;
+end $$;
+
+CREATE FUNCTION rowlock.remove_from_range(queue integer, priority smallint, id bigint, k_low integer) RETURNS smallint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+#variable_conflict use_column
+declare
+  r rowlock.ready;
+  v_before int;   -- tasks of the range before the removed one
+  v_behind int;   -- and behind it
+  v_next bigint;
+  v_k bigint;
+  v_id bigint;    -- the first id of what remains in the range
+begin
+  select ready.*
+    into r
+    from rowlock.find_ready(
+      remove_from_range.queue,
+      remove_from_range.priority,
+      remove_from_range.id,
+      remove_from_range.k_low
+    ) holder
+    join rowlock.ready ready
+      on ready.queue = holder.queue
+      and ready.shard = holder.shard
+      and ready.lane = holder.lane
+      and ready.priority = holder.priority
+      and ready.k = holder.k
+    for update of ready;
+  if not found or remove_from_range.id < r.id or remove_from_range.id >= r.id + r.n then
+    return null;
+  end if;
+  v_before := remove_from_range.id - r.id;
+  v_behind := r.id + r.n - 1 - remove_from_range.id;
+  v_id := remove_from_range.id + 1;
+  if v_before > 0 and v_behind > 0 then
+    v_next := r.k + 1 + ((r.shard - r.k - 1) & 3);
+    select least(v_next, min(ready.k))
+      into v_next
+      from rowlock.ready ready
+      where ready.queue = r.queue
+        and ready.shard = r.shard
+        and ready.lane = r.lane
+        and ready.priority = r.priority
+        and ready.k > r.k
+        and ready.k < v_next;
+    if v_next - r.k > 1 then
+      insert into rowlock.ready (
+          queue, shard, lane, priority, since, k, id, n, attempt, fresh, notify, moved
+        )
+        values (
+          r.queue,
+          r.shard,
+          r.lane,
+          r.priority,
+          r.since,
+          r.k + (v_next - r.k) / 2,
+          v_id,
+          v_behind,
+          r.attempt,
+          false,
+          false,
+          rowlock.chunk_of(v_id)
+        )
+        on conflict do nothing
+        returning k into v_k;
+    end if;
+    if v_k is not null or v_before >= v_behind then
+      if v_k is null then
+        perform rowlock.append_range(r, v_id, v_behind);
+      end if;
+      v_id := r.id;
+      v_behind := 0;
+    else
+      perform rowlock.append_range(r, r.id, v_before);
+      v_before := 0;
+    end if;
+  elsif v_before > 0 then
+    v_id := r.id;
+  end if;
+  if v_before + v_behind = 0 then
+    delete from rowlock.ready ready
+      where ready.queue = r.queue
+        and ready.shard = r.shard
+        and ready.lane = r.lane
+        and ready.priority = r.priority
+        and ready.k = r.k;
+  else
+    update rowlock.ready ready
+      set id = v_id, n = v_before + v_behind
+      where ready.queue = r.queue
+        and ready.shard = r.shard
+        and ready.lane = r.lane
+        and ready.priority = r.priority
+        and ready.k = r.k;
+  end if;
+  return r.attempt;
+end $$;
 
 CREATE FUNCTION rowlock.renew_grants() RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-declare g record;
+declare
+  missing record;
 begin
   lock table rowlock.access in share row exclusive mode;
-  -- Of roles and queues that are gone: a role of the same name would inherit them.
-  delete from rowlock.access a where not exists (select 1 from pg_roles r where r.rolname = a.role)
-    or (a.queue <> 0 and not exists (select 1 from rowlock.queue q where q.id = a.queue));
-  for g in select distinct r.rolname, f.function from rowlock.access a join pg_roles r on r.rolname = a.role
-      join rowlock.permission_functions() f on f.permission = a.permission join pg_proc p on p.oid = f.function
-      where not exists (select 1 from aclexplode(p.proacl) x where x.grantee = r.oid) loop
-    execute format('grant execute on function %s to %I', g.function, g.rolname);
+  -- Rows of roles and queues that are gone: a new role of the same name would inherit them.
+  delete from rowlock.access a
+    where not exists (select 1 from pg_roles r where r.rolname = a.role)
+      or (
+        a.queue <> 0
+        and not exists (select 1 from rowlock.queue q where q.id = a.queue)
+      );
+  for missing in
+    select distinct r.rolname, f.function
+    from rowlock.access a
+    join pg_roles r on r.rolname = a.role
+    join rowlock.permission_functions() f on f.permission = a.permission
+    join pg_proc p on p.oid = f.function
+    where not exists (select 1 from aclexplode(p.proacl) x where x.grantee = r.oid)
+  loop
+    execute format('grant execute on function %s to %I', missing.function, missing.rolname);
   end loop;
-  for g in select distinct r.rolname from rowlock.access a join pg_roles r on r.rolname = a.role
-      where not exists (select 1 from pg_namespace n, aclexplode(n.nspacl) x where n.nspname = 'rowlock'
-          and x.grantee = r.oid) loop
-    execute format('grant usage on schema rowlock to %I', g.rolname);
+  for missing in
+    select distinct r.rolname
+    from rowlock.access a
+    join pg_roles r on r.rolname = a.role
+    where not exists (
+      select 1
+      from pg_namespace n, aclexplode(n.nspacl) x
+      where n.nspname = 'rowlock' and x.grantee = r.oid
+    )
+  loop
+    execute format('grant usage on schema rowlock to %I', missing.rolname);
     -- Every command first checks the schema's version.
-    execute format('grant select on rowlock.migration to %I', g.rolname);
+    execute format('grant select on rowlock.migration to %I', missing.rolname);
   end loop;
-  update rowlock.queue q set restricted = not q.restricted where q.restricted <> exists (select 1 from rowlock.access a
-      where a.queue <> 0);
+  update rowlock.queue q
+    set restricted = not q.restricted
+    where q.restricted <> exists (select 1 from rowlock.access a where a.queue <> 0);
 end $$;
 
 CREATE FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 begin
-  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, notify, moved)
-  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.notify_until > now() from rowlock.queue q where q.id = $1), false),
-    rowlock.chunk_of(z.id)
-  from (select nextval('rowlock.k_seq') k, y.* from (
-    select min(x.id) id, count(*) n, x.attempt, x.priority from (
-      select u.*, u.id - row_number() over (partition by u.attempt, u.priority order by u.id) run
-      from unnest($2, $3, $4) u(id, attempt, priority)) x
-    group by x.attempt, x.priority, x.run, x.id >> 8 order by 1) y) z;
-end $_$;
+  insert into rowlock.ready (
+      queue, shard, priority, k, id, n, attempt, fresh, notify, moved
+    )
+    select
+      requeue.queue,
+      placed.k & 3,
+      placed.priority,
+      placed.k,
+      placed.id,
+      placed.n,
+      placed.attempt,
+      false,
+      coalesce(
+        (select q.notify_until > now() from rowlock.queue q where q.id = requeue.queue),
+        false
+      ),
+      rowlock.chunk_of(placed.id)
+    from (
+      select nextval('rowlock.k_seq') k, range.*
+      from (
+        select min(task.id) id, count(*) n, task.attempt, task.priority
+        from (
+          select
+            item.*,
+            item.id - row_number() over (
+              partition by item.attempt, item.priority order by item.id
+            ) run   -- the same for neighbours
+          from unnest(requeue.ids, requeue.attempts, requeue.priorities)
+            item(id, attempt, priority)
+        ) task
+        group by task.attempt, task.priority, task.run, task.id >> 8
+        order by 1
+      ) range
+    ) placed;
+end $$;
 
-CREATE FUNCTION rowlock.requeue_singly(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+CREATE FUNCTION rowlock.requeue_one_by_one(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 begin
-  for i in 1 .. cardinality($2) loop
+  for i in 1 .. cardinality(ids) loop
     begin
-      perform rowlock.requeue($1, ($2)[i:i], ($3)[i:i], ($4)[i:i]);
+      perform rowlock.requeue(requeue_one_by_one.queue, ids[i:i], attempts[i:i], priorities[i:i]);
     exception when others then
-      raise warning 'task % cannot be made available: %', ($2)[i], sqlerrm;
+      raise warning 'task % cannot be made available: %', ids[i], sqlerrm;
       insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
-        values (($2)[i], $1, ($4)[i], ($3)[i], 1, now() + interval '1 minute', now() + interval '1 minute');
+        values (
+          ids[i],
+          requeue_one_by_one.queue,
+          priorities[i],
+          attempts[i],
+          1,   -- retryable
+          now() + interval '1 minute',
+          now() + interval '1 minute'
+        );
     end;
   end loop;
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.require_read_committed() RETURNS void
     LANGUAGE plpgsql STABLE
@@ -1991,48 +3808,111 @@ CREATE FUNCTION rowlock.require_read_committed() RETURNS void
     AS $$
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'this verb needs READ COMMITTED' using errcode = 'RL007', hint = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
+    raise exception 'this verb needs READ COMMITTED'
+      using errcode = 'RL007',
+        hint = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
   end if;
 end $$;
 
 CREATE FUNCTION rowlock.require_worker(queue integer) RETURNS void
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-declare v_name text;
+    AS $$
+declare
+  v_name text;
 begin
-  select q.name into v_name from rowlock.queue q where q.id = $1 and q.restricted;
-  if found and not rowlock.has_permission('worker', $1) then perform rowlock.refuse_permission('worker', v_name); end if;
-end $_$;
+  select q.name
+    into v_name
+    from rowlock.queue q
+    where q.id = require_worker.queue and q.restricted;
+  if found and not rowlock.has_permission('worker', require_worker.queue) then
+    perform rowlock.refuse_permission('worker', v_name);
+  end if;
+end $$;
 
 CREATE FUNCTION rowlock.rescue(instance bigint, heartbeat bigint) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare l record; u record; rescued int := 0; v_name text; v_queue int; v_drains boolean;
+declare
+  l record;
+  held record;
+  rescued int := 0;
+  v_name text;
+  v_queue int;
+  v_drains boolean;
 begin
   perform rowlock.require_read_committed();
-  -- First without the lock, which would tell an instance that lives that it is gone; then with it.
-  if coalesce((select b.n from rowlock.heartbeat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
-  if not rowlock.is_silent($1, $2) then return null; end if;
-  perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for update skip locked;
-  if not found then return null; end if;
-  if coalesce((select b.n from rowlock.heartbeat b where b.instance = $1 order by b.n desc limit 1), 0) <> $2 then return null; end if;
-  update rowlock.instance i set ended_at = now(), gone = true where i.id = $1 and i.ended_at is null returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
-  if not found then return null; end if;
-  for l in select x.token from rowlock.lease x where x.instance = $1 order by x.token for update loop
-    select * into u from rowlock.unsettled(l.token);
-    if u.ids is not null then
-      perform rowlock.lose_tasks(v_queue, $1, v_name, v_drains, u.ids, u.attempts, u.priorities);
-      rescued := rescued + cardinality(u.ids);
+  -- First without the lock, which would make a live instance believe that it is being ended; then
+  -- with it.
+  if coalesce(
+    (
+      select h.n
+      from rowlock.heartbeat h
+      where h.instance = rescue.instance
+      order by h.n desc
+      limit 1
+    ),
+    0
+  ) <> rescue.heartbeat then
+    return null;
+  end if;
+  if not rowlock.is_silent(rescue.instance, rescue.heartbeat) then
+    return null;
+  end if;
+  perform 1
+    from rowlock.instance i
+    where i.id = rescue.instance and i.ended_at is null
+    for update skip locked;
+  if not found then
+    return null;
+  end if;
+  if coalesce(
+    (
+      select h.n
+      from rowlock.heartbeat h
+      where h.instance = rescue.instance
+      order by h.n desc
+      limit 1
+    ),
+    0
+  ) <> rescue.heartbeat then
+    return null;
+  end if;
+  update rowlock.instance i
+    set ended_at = now(), gone = true
+    where i.id = rescue.instance and i.ended_at is null
+    returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
+  if not found then
+    return null;
+  end if;
+  for l in
+    select lost.token
+    from rowlock.lease lost
+    where lost.instance = rescue.instance
+    order by lost.token
+    for update
+  loop
+    select * into held from rowlock.unsettled_tasks(l.token);
+    if held.ids is not null then
+      perform rowlock.settle_lost_tasks(
+        v_queue,
+        rescue.instance,
+        v_name,
+        v_drains,
+        held.ids,
+        held.attempts,
+        held.priorities
+      );
+      rescued := rescued + cardinality(held.ids);
     end if;
-    delete from rowlock.lease x where x.token = l.token;
+    delete from rowlock.lease lost where lost.token = l.token;
   end loop;
   return rescued;
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.rescue_after() RETURNS interval
     LANGUAGE sql IMMUTABLE
@@ -2042,56 +3922,96 @@ CREATE FUNCTION rowlock.retry(queue text, ids bigint[]) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare q record; n bigint := 0;
+declare
+  tasks record;
+  n bigint := 0;
 begin
   perform rowlock.require_read_committed();
-  if $1 is null and $2 is null then
-    raise exception 'neither a queue nor ids were given' using errcode = 'RL005', hint = 'Name the queue whose dead tasks are to run again, or list their ids.';
+  if retry.queue is null and retry.ids is null then
+    raise exception 'neither a queue nor ids were given'
+      using errcode = 'RL005',
+        hint = 'Name the queue whose dead tasks are to run again, or list their ids.';
   end if;
-  if $1 is not null and not exists (select 1 from rowlock.queue y where y.name = $1) then perform rowlock.refuse_unknown_queue($1); end if;
-  for q in
-    with back as (delete from rowlock.dead d where d.id in (
-        select x.id from rowlock.dead x join rowlock.queue y on y.id = x.queue where ($1 is null or y.name = $1) and ($2 is null or x.id = any ($2)) order by x.id limit 10000 for update of x skip locked) returning d.*)
-    select b.queue, array_agg(b.id order by b.id) ids, array_agg(0::smallint) attempts, array_agg(b.priority order by b.id) priorities from back b group by b.queue
+  if retry.queue is not null
+    and not exists (select 1 from rowlock.queue q where q.name = retry.queue) then
+    perform rowlock.refuse_unknown_queue(retry.queue);
+  end if;
+  for tasks in
+    with revived as (
+      delete from rowlock.dead d
+        where d.id in (
+          select chosen.id
+          from rowlock.dead chosen
+          join rowlock.queue q on q.id = chosen.queue
+          where (retry.queue is null or q.name = retry.queue)
+            and (retry.ids is null or chosen.id = any (retry.ids))
+          order by chosen.id
+          limit 10000
+          for update of chosen skip locked
+        )
+        returning d.*
+    )
+    select
+      revived.queue,
+      array_agg(revived.id order by revived.id) ids,
+      array_agg(0::smallint) attempts,
+      array_agg(revived.priority order by revived.id) priorities
+    from revived
+    group by revived.queue
   loop
     begin
-      perform rowlock.requeue(q.queue, q.ids, q.attempts, q.priorities);
+      perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
     exception when others then
-      perform rowlock.requeue_singly(q.queue, q.ids, q.attempts, q.priorities);
+      perform rowlock.requeue_one_by_one(
+        tasks.queue, tasks.ids, tasks.attempts, tasks.priorities
+      );
     end;
-    n := n + cardinality(q.ids);
-    -- A request that crossed the last attempt's end was for that one.
-    delete from rowlock.cancel_request c where c.id = any (q.ids);
-    -- It may be put off as often as a new one.
-    delete from rowlock.snooze s where s.id = any (q.ids);
+    n := n + cardinality(tasks.ids);
+    -- A request to cancel that was made while the last attempt ended was meant for that attempt.
+    delete from rowlock.cancel_request c where c.id = any (tasks.ids);
+    -- The handler may snooze it as often as a new task.
+    delete from rowlock.snooze s where s.id = any (tasks.ids);
   end loop;
   return n;
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.revoke_role(role name, permission text DEFAULT NULL::text) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare f regprocedure;
+declare
+  f regprocedure;
 begin
-  delete from rowlock.access a where a.role = $1 and ($2 is null or a.permission = $2);
-  if not exists (select 1 from pg_roles r where r.rolname = $1) then
+  delete from rowlock.access a
+    where a.role = revoke_role.role
+      and (revoke_role.permission is null or a.permission = revoke_role.permission);
+  if not exists (select 1 from pg_roles r where r.rolname = revoke_role.role) then
     perform rowlock.renew_grants();
     return;
   end if;
-  for f in select x.function from rowlock.permission_functions() x group by x.function
-      having not bool_or(exists (select 1 from rowlock.access a where a.role = $1 and a.permission = x.permission)) loop
-    execute format('revoke execute on function %s from %I', f, $1);
+  for f in
+    select allowed.function
+    from rowlock.permission_functions() allowed
+    group by allowed.function
+    having not bool_or(
+      exists (
+        select 1
+        from rowlock.access a
+        where a.role = revoke_role.role and a.permission = allowed.permission
+      )
+    )
+  loop
+    execute format('revoke execute on function %s from %I', f, revoke_role.role);
   end loop;
-  if not exists (select 1 from rowlock.access a where a.role = $1) then
-    execute format('revoke select on rowlock.migration from %I', $1);
-    execute format('revoke usage on schema rowlock from %I', $1);
+  if not exists (select 1 from rowlock.access a where a.role = revoke_role.role) then
+    execute format('revoke select on rowlock.migration from %I', revoke_role.role);
+    execute format('revoke usage on schema rowlock from %I', revoke_role.role);
   end if;
   perform rowlock.renew_grants();
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.running() RETURNS TABLE(queue integer, n bigint)
     LANGUAGE plpgsql STABLE
@@ -2101,15 +4021,37 @@ CREATE FUNCTION rowlock.running() RETURNS TABLE(queue integer, n bigint)
 #variable_conflict use_column
 begin
   if rowlock.sample_percent('rowlock.lease') = 100 then
-    return query select l.queue, sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled))::bigint from rowlock.lease l group by l.queue;
+    return query
+      select
+        l.queue,
+        sum((select sum(range) from unnest(l.ns) range) - cardinality(l.settled))::bigint
+      from rowlock.lease l
+      group by l.queue;
     return;
   end if;
   return query
-    select i.queue, sum(coalesce(b.held, (
-        select sum((select sum(u) from unnest(l.ns) u) - cardinality(l.settled)) from rowlock.lease l where l.instance = i.id)))::bigint
-    from rowlock.instance i left join lateral (
-      select x.held from rowlock.heartbeat x where x.instance = i.id and x.at > now() - interval '1 minute' order by x.n desc limit 1) b on true
-    where i.ended_at is null group by i.queue;
+    select
+      i.queue,
+      sum(
+        coalesce(
+          newest.held,
+          (
+            select sum((select sum(range) from unnest(l.ns) range) - cardinality(l.settled))
+            from rowlock.lease l
+            where l.instance = i.id
+          )
+        )
+      )::bigint
+    from rowlock.instance i
+    left join lateral (
+      select h.held
+      from rowlock.heartbeat h
+      where h.instance = i.id and h.at > now() - interval '1 minute'
+      order by h.n desc
+      limit 1
+    ) newest on true
+    where i.ended_at is null
+    group by i.queue;
 end $$;
 
 CREATE FUNCTION rowlock.sample_percent(what regclass) RETURNS real
@@ -2123,183 +4065,393 @@ CREATE FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], o
     SET enable_seqscan TO 'off'
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 #variable_conflict use_column
 declare
   answers smallint[] := array_fill(4::smallint, array[cardinality(ids)]);
   v_cancels boolean := exists (select 1 from rowlock.cancel_request);
-  v_queue int; o int[]; k_ids bigint[]; k_tokens bigint[]; k_outcomes smallint[]; k_attempts smallint[]; k_priorities smallint[]; i int; spent int[];
+  v_queue int;
+  -- What is held and settled now: the place of each in the arguments, and the rest in that order.
+  v_places int[];
+  v_tokens bigint[];
+  v_ids bigint[];
+  v_outcomes smallint[];
+  v_attempts smallint[];
+  v_priorities smallint[];
+  spent int[];             -- the places of snoozes that exceed the limit
+  i int;
 begin
   perform rowlock.require_read_committed();
-  perform 1 from rowlock.lease l where l.token = any ($2) and l.instance = $1 order by l.token for update;
-  -- Whoever would end the instance now waits for these leases; whoever did before has taken them, and marked
-  -- it in the same transaction.
-  select x.queue into v_queue from rowlock.instance x where x.id = $1 and x.ended_at is null;
-  if not found then return answers; end if;
-  -- What is held and not settled, each once.
-  -- Held, less settled, by one grouping: an anti-join is planned as a nested loop, a thousand times a thousand.
+  perform 1
+    from rowlock.lease l
+    where l.token = any (settle.tokens) and l.instance = settle.instance
+    order by l.token
+    for update;
+  -- A session that ends the instance from now on waits for these leases; one that did so before has
+  -- taken them, and has marked the instance in the same transaction.
+  select i.queue
+    into v_queue
+    from rowlock.instance i
+    where i.id = settle.instance and i.ended_at is null;
+  if not found then
+    return answers;
+  end if;
+  -- Held and not yet settled, by one grouping: an anti-join would be planned as a nested loop, a
+  -- thousand times a thousand.
   with held as materialized (
-    select y.token, y.id, max(y.attempt) attempt, max(y.priority) priority from (
-      select l.token, g.id, u.attempt, u.priority
-      from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts, l.priorities) u(f, n, attempt, priority), generate_series(u.f, u.f + u.n - 1) g(id)
-      where l.token = any ($2) and l.instance = $1
-      union all select l.token, d.id, null, null from rowlock.lease l, unnest(l.settled) d(id) where l.token = any ($2) and l.instance = $1) y
-    group by y.token, y.id having count(*) = count(y.attempt))
-  select array_agg(z.o), array_agg(z.id), array_agg(z.token), array_agg(z.outcome), array_agg(z.attempt), array_agg(z.priority)
-    into o, k_ids, k_tokens, k_outcomes, k_attempts, k_priorities
-  from (
-    select distinct on (h.token, h.id) s.o::int o, h.id, h.token, case when c.id is not null and s.outcome <> 1 then 6::smallint else s.outcome end outcome, h.attempt, h.priority
-    from unnest($2, $3, $4) with ordinality s(token, id, outcome, o)
-    join held h on h.token = s.token and h.id = s.id
-    left join rowlock.cancel_request c on v_cancels and c.id = s.id
-    order by h.token, h.id, s.o) z;
-  if k_ids is not null then
-    if 2 = any (k_outcomes) then
-      -- Attempts used up: what the instance calls a retry is dead.
-      select array_agg(case when x.outcome = 2 and x.attempt + 1 >= m.max_attempts then 3::smallint else x.outcome end order by x.p) into k_outcomes
-      from unnest(k_ids, k_outcomes, k_attempts) with ordinality x(id, outcome, attempt, p)
-      left join rowlock.max_attempts(v_queue, k_ids) m on m.id = x.id and x.outcome = 2;
+    select task.token, task.id, max(task.attempt) attempt, max(task.priority) priority
+    from (
+      select l.token, leased.id, range.attempt, range.priority
+      from
+        rowlock.lease l,
+        unnest(l.firsts, l.ns, l.attempts, l.priorities) range(first_id, n, attempt, priority),
+        generate_series(range.first_id, range.first_id + range.n - 1) leased(id)
+      where l.token = any (settle.tokens) and l.instance = settle.instance
+      union all
+      select l.token, done.id, null, null
+      from rowlock.lease l, unnest(l.settled) done(id)
+      where l.token = any (settle.tokens) and l.instance = settle.instance
+    ) task
+    group by task.token, task.id
+    having count(*) = count(task.attempt)
+  )
+  select
+    array_agg(item.place),
+    array_agg(item.id),
+    array_agg(item.token),
+    array_agg(item.outcome),
+    array_agg(item.attempt),
+    array_agg(item.priority)
+    into v_places, v_ids, v_tokens, v_outcomes, v_attempts, v_priorities
+    from (
+      select distinct on (held.token, held.id)
+        given.place::int place,
+        held.id,
+        held.token,
+        case
+          when cancel.id is not null and given.outcome <> 1 then 6::smallint
+          else given.outcome
+        end outcome,
+        held.attempt,
+        held.priority
+      from unnest(settle.tokens, settle.ids, settle.outcomes)
+        with ordinality given(token, id, outcome, place)
+      join held on held.token = given.token and held.id = given.id
+      left join rowlock.cancel_request cancel on v_cancels and cancel.id = given.id
+      order by held.token, held.id, given.place
+    ) item;
+  if v_ids is not null then
+    if 2 = any (v_outcomes) then
+      -- A retry whose attempts are used up is dead.
+      select
+        array_agg(
+          case
+            when item.outcome = 2 and item.attempt + 1 >= task.max_attempts then 3::smallint
+            else item.outcome
+          end
+          order by item.number
+        )
+        into v_outcomes
+        from unnest(v_ids, v_outcomes, v_attempts)
+          with ordinality item(id, outcome, attempt, number)
+        left join rowlock.max_attempts(v_queue, v_ids) task
+          on task.id = item.id and item.outcome = 2;
     end if;
-    if 4 = any (k_outcomes) then
-      -- Put off as often as the queue allows: what the instance calls a snooze is dead.
-      select array_agg(case when s.times >= l.most then 3::smallint else x.outcome end order by x.p),
-             array_agg(x.o) filter (where s.times >= l.most)
-        into k_outcomes, spent
-      from unnest(k_ids, k_outcomes, o) with ordinality x(id, outcome, o, p)
-      cross join (select (q.policy->'retry'->>'maxSnoozes')::int most from rowlock.queue q where q.id = v_queue) l
-      left join rowlock.snooze s on x.outcome = 4 and s.id = x.id;
+    if 4 = any (v_outcomes) then
+      -- A snooze beyond the queue's limit is dead.
+      select
+        array_agg(
+          case when s.times >= policy.max_snoozes then 3::smallint else item.outcome end
+          order by item.number
+        ),
+        array_agg(item.place) filter (where s.times >= policy.max_snoozes)
+        into v_outcomes, spent
+        from unnest(v_ids, v_outcomes, v_places)
+          with ordinality item(id, outcome, place, number)
+        cross join (
+          select (q.policy->'retry'->>'maxSnoozes')::int max_snoozes
+          from rowlock.queue q
+          where q.id = v_queue
+        ) policy
+        left join rowlock.snooze s on item.outcome = 4 and s.id = item.id;
       foreach i in array coalesce(spent, '{}') loop
-        texts[i] := 'the handler put it off more often than retry.maxSnoozes allows';
+        texts[i] := 'the handler snoozed it more often than retry.maxSnoozes allows';
       end loop;
     end if;
-    perform rowlock.write_outcomes(v_queue, $1, o, k_ids, k_outcomes, k_attempts, k_priorities, $5, $6);
-    delete from rowlock.lease l using (select t, count(*) n from unnest(k_tokens) t group by t) x
-      where l.token = any (k_tokens) and l.token = x.t and cardinality(l.settled) + x.n >= (select sum(n) from unnest(l.ns) n);
-    update rowlock.lease l set settled = l.settled || x.ids from (select t, array_agg(id) ids from unnest(k_tokens, k_ids) u(t, id) group by t) x where l.token = any (k_tokens) and l.token = x.t;
-    if cardinality(o) = cardinality(ids) and 1 = all (k_outcomes) then answers := array_fill(1::smallint, array[cardinality(ids)]);
+    perform rowlock.write_outcomes(
+      v_queue,
+      settle.instance,
+      v_places,
+      v_ids,
+      v_outcomes,
+      v_attempts,
+      v_priorities,
+      settle.delays_ms,
+      settle.texts
+    );
+    delete from rowlock.lease l
+      using (select token, count(*) n from unnest(v_tokens) token group by token) done
+      where l.token = any (v_tokens)
+        and l.token = done.token
+        and cardinality(l.settled) + done.n >= (select sum(n) from unnest(l.ns) n);
+    update rowlock.lease l
+      set settled = l.settled || done.ids
+      from (
+        select item.token, array_agg(item.id) ids
+        from unnest(v_tokens, v_ids) item(token, id)
+        group by item.token
+      ) done
+      where l.token = any (v_tokens) and l.token = done.token;
+    if cardinality(v_places) = cardinality(ids) and 1 = all (v_outcomes) then
+      answers := array_fill(1::smallint, array[cardinality(ids)]);
     else
-      for i in 1 .. cardinality(o) loop
-        answers[o[i]] := case k_outcomes[i] when 3 then 2 when 6 then 3 else 1 end;
+      for i in 1 .. cardinality(v_places) loop
+        answers[v_places[i]] := case v_outcomes[i] when 3 then 2 when 6 then 3 else 1 end;
       end loop;
     end if;
   end if;
   if 4 = any (answers) then
+    -- Perhaps settled by the same call before, whose answer was lost.
     with before as materialized (
-      select g id from rowlock.receipt r, unnest(r.firsts, r.ns) u(f, n), generate_series(u.f, u.f + u.n - 1) g
-        where r.queue = v_queue and r.state in (1, 3) and r.at > now() - interval '1 minute' and r.instance = $1
-      union select f.id from rowlock.task_error f where f.id = any ($3) and f.instance = $1 and f.at > now() - interval '1 minute'
-      union select d.id from rowlock.lease l, unnest(l.settled) d(id) where l.token = any ($2) and l.instance = $1)
-    select array_agg(case when a.a = 4 and b.id is not null then 1::smallint else a.a end order by a.p) into answers
-    from unnest(answers, $3) with ordinality a(a, id, p) left join before b on b.id = a.id;
+      select done.id
+      from
+        rowlock.receipt r,
+        unnest(r.firsts, r.ns) range(first_id, n),
+        generate_series(range.first_id, range.first_id + range.n - 1) done(id)
+      where r.queue = v_queue
+        and r.state in (1, 3)
+        and r.at > now() - interval '1 minute'
+        and r.instance = settle.instance
+      union
+      select failed.id
+      from rowlock.task_error failed
+      where failed.id = any (settle.ids)
+        and failed.instance = settle.instance
+        and failed.at > now() - interval '1 minute'
+      union
+      select done.id
+      from rowlock.lease l, unnest(l.settled) done(id)
+      where l.token = any (settle.tokens) and l.instance = settle.instance
+    )
+    select
+      array_agg(
+        case when given.answer = 4 and before.id is not null then 1::smallint else given.answer end
+        order by given.place
+      )
+      into answers
+      from unnest(answers, settle.ids) with ordinality given(answer, id, place)
+      left join before on before.id = given.id;
   end if;
   return answers;
-end $_$;
+end $$;
 
-CREATE FUNCTION rowlock.state_of(id bigint, queue integer, priority smallint, k_low integer) RETURNS text
-    LANGUAGE plpgsql STABLE
+CREATE FUNCTION rowlock.settle_lost_tasks(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+    LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare answer text;
+declare
+  v_outcomes smallint[];
+  costs smallint[];   -- the attempts that each task uses: 0 or 1
+  lost text := format(
+    'lease lost: instance %s stopped sending heartbeats', settle_lost_tasks.name
+  );
 begin
-  select case d.waits when 0 then 'scheduled' else 'retryable' end into answer from rowlock.delayed d where d.id = $1;
-  if found then return answer; end if;
-  perform 1 from rowlock.dead d where d.id = $1;
-  if found then return 'dead'; end if;
-  perform 1 from rowlock.find_ready($2, $3, $1, $4);
-  if found then return 'available'; end if;
-  select case r.state when 1 then 'completed' when 2 then 'dead' else 'cancelled' end into answer from rowlock.find_receipt($2, $1) r;
-  if found then return answer; end if;
-  perform 1 from rowlock.find_lease($1);
-  return case when found then 'running' else 'untraced' end;
-end $_$;
+  select
+    array_agg(
+      case
+        when cancel.id is not null then 6
+        when task.attempt + task.cost >= allowed.max_attempts and task.cost = 1 then 3
+        else 5
+      end::smallint
+      order by task.number
+    ),
+    array_agg(task.cost::smallint order by task.number)
+    into v_outcomes, costs
+    from (
+      select
+        item.id,
+        item.attempt,
+        item.number,
+        case
+          when settle_lost_tasks.drains and (
+            select count(*)
+            from rowlock.task_error e
+            where e.id = item.id and e.attempt = 0
+          ) < rowlock.interruption_limit() then 0
+          else 1
+        end cost
+      from unnest(settle_lost_tasks.ids, settle_lost_tasks.attempts)
+        with ordinality item(id, attempt, number)
+    ) task
+    left join rowlock.max_attempts(settle_lost_tasks.queue, settle_lost_tasks.ids) allowed
+      on allowed.id = task.id
+    left join rowlock.cancel_request cancel on cancel.id = task.id;
+  insert into rowlock.task_error (id, attempt, instance, error)
+    select
+      item.id,
+      (item.attempt + 1) * item.cost,
+      settle_lost_tasks.instance,
+      case item.cost
+        when 1 then lost
+        else format(
+          'interrupted: instance %s was ended before it had drained; no attempt was used',
+          settle_lost_tasks.name
+        )
+      end
+    from unnest(settle_lost_tasks.ids, settle_lost_tasks.attempts, v_outcomes, costs)
+      item(id, attempt, outcome, cost)
+    where item.outcome = 5;
+  perform rowlock.write_outcomes(
+    settle_lost_tasks.queue,
+    settle_lost_tasks.instance,
+    array_fill(1, array[cardinality(settle_lost_tasks.ids)]),
+    settle_lost_tasks.ids,
+    v_outcomes,
+    (
+      select array_agg(
+        (
+          case item.outcome when 5 then item.attempt + item.cost else item.attempt end
+        )::smallint
+        order by item.number
+      )
+      from unnest(settle_lost_tasks.attempts, v_outcomes, costs)
+        with ordinality item(attempt, outcome, cost, number)
+    ),
+    settle_lost_tasks.priorities,
+    '{0}',
+    array[lost]
+  );
+end $$;
 
 CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint, instances bigint, allocated bigint, busy bigint, service_ms double precision, oldest_by_priority double precision[])
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
     AS $$
-  select q.id, q.name, q.paused, q.total_workers, coalesce(r.available, 0), coalesce(r.scheduled, 0), coalesce(r.retryable, 0), coalesce(d.soon, 0),
-         coalesce(l.n, 0), coalesce(x.n, 0), case when r.oldest is not null then greatest(date_part('epoch', clock_timestamp()) - 1704067200 - r.oldest, 0) end, coalesce(c.n, 0), coalesce(a.n, 0),
-         coalesce(i.n, 0), coalesce(i.allocated, 0), coalesce(i.held, 0), i.service_ms,
-         case when r.available > 0 then (
-           select array_agg(case when u.since is not null then greatest(date_part('epoch', clock_timestamp()) - 1704067200 - u.since, 0) end order by u.p) from unnest(rowlock.oldest_by_priority(q.id)) with ordinality u(since, p)) end
+  select
+    q.id,
+    q.name,
+    q.paused,
+    q.total_workers,
+    coalesce(backlog.available, 0),
+    coalesce(backlog.scheduled, 0),
+    coalesce(backlog.retryable, 0),
+    coalesce(soon.n, 0),
+    coalesce(running.n, 0),
+    coalesce(dead.n, 0),
+    case
+      when backlog.oldest is not null then
+        greatest(date_part('epoch', clock_timestamp()) - 1704067200 - backlog.oldest, 0)
+    end,
+    coalesce(completed.n, 0),
+    coalesce(arrived.n, 0),
+    coalesce(live.n, 0),
+    coalesce(live.allocated, 0),
+    coalesce(live.held, 0),
+    live.service_ms,
+    case
+      when backlog.available > 0 then (
+        select array_agg(
+          case
+            when oldest.since is not null then
+              greatest(date_part('epoch', clock_timestamp()) - 1704067200 - oldest.since, 0)
+          end
+          order by oldest.number
+        )
+        from unnest(rowlock.oldest_by_priority(q.id)) with ordinality oldest(since, number)
+      )
+    end
   from rowlock.queue q
-  left join rowlock.backlog() r on r.queue = q.id
-  -- Due within five seconds, of at most 20,000 looked at.
-  left join (select d.queue, count(*) soon from (select d.queue from rowlock.delayed d where d.due < now() + interval '5 seconds' order by d.due limit 20000) d group by d.queue) d on d.queue = q.id
-  left join rowlock.running() l on l.queue = q.id
-  left join (select d.queue, (count(*) * 100 / rowlock.sample_percent('rowlock.dead'))::bigint n
-             from rowlock.dead d tablesample system (rowlock.sample_percent('rowlock.dead')) repeatable (0) group by d.queue) x on x.queue = q.id
-  left join lateral (select sum((select sum(u) from unnest(r.ns) u))::bigint n from rowlock.receipt r
-    where r.queue = q.id and r.state = 1 and r.at > now() - interval '60 seconds' and r.at < now() + interval '60 seconds') c on true
-  -- Enqueued in the last ten seconds, of at most 100,000 looked at.
-  left join (select t.queue, count(*) n from (select t.queue from rowlock.task t where t.id >= rowlock.id_at(now() - interval '10 seconds') order by t.id desc limit 100000) t group by t.queue) a on a.queue = q.id
-  left join (select i.queue, count(*) n, sum(b.allocated) allocated, sum(b.held) held, avg(b.service_ms) service_ms from rowlock.instance i,
-                    lateral (select b.allocated, b.held, b.service_ms from rowlock.heartbeat b where b.instance = i.id and b.at > now() - interval '1 minute' order by b.n desc limit 1) b
-             where i.ended_at is null group by i.queue) i on i.queue = q.id
+  left join rowlock.backlog() backlog on backlog.queue = q.id
+  -- Due within five seconds, among the first 20,000.
+  left join (
+    select first.queue, count(*) n
+    from (
+      select d.queue
+      from rowlock.delayed d
+      where d.due < now() + interval '5 seconds'
+      order by d.due
+      limit 20000
+    ) first
+    group by first.queue
+  ) soon on soon.queue = q.id
+  left join rowlock.running() running on running.queue = q.id
+  left join (
+    select
+      d.queue,
+      (count(*) * 100 / rowlock.sample_percent('rowlock.dead'))::bigint n
+    from rowlock.dead d
+      tablesample system (rowlock.sample_percent('rowlock.dead')) repeatable (0)
+    group by d.queue
+  ) dead on dead.queue = q.id
+  left join lateral (
+    select sum((select sum(range) from unnest(r.ns) range))::bigint n
+    from rowlock.receipt r
+    where r.queue = q.id
+      and r.state = 1
+      and r.at > now() - interval '60 seconds'
+      and r.at < now() + interval '60 seconds'
+  ) completed on true
+  -- Enqueued in the last ten seconds, among the last 100,000.
+  left join (
+    select newest.queue, count(*) n
+    from (
+      select t.queue
+      from rowlock.task t
+      where t.id >= rowlock.id_at(now() - interval '10 seconds')
+      order by t.id desc
+      limit 100000
+    ) newest
+    group by newest.queue
+  ) arrived on arrived.queue = q.id
+  left join (
+    select
+      i.queue,
+      count(*) n,
+      sum(newest.allocated) allocated,
+      sum(newest.held) held,
+      avg(newest.service_ms) service_ms
+    from
+      rowlock.instance i,
+      lateral (
+        select h.allocated, h.held, h.service_ms
+        from rowlock.heartbeat h
+        where h.instance = i.id and h.at > now() - interval '1 minute'
+        order by h.n desc
+        limit 1
+      ) newest
+    where i.ended_at is null
+    group by i.queue
+  ) live on live.queue = q.id
   where not q.restricted or rowlock.has_permission('reader', q.id)
   order by q.name
 $$;
-
-CREATE FUNCTION rowlock.take_ready(queue integer, priority smallint, id bigint, k_low integer) RETURNS smallint
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    SET enable_seqscan TO 'off'
-    SET enable_bitmapscan TO 'off'
-    SET jit TO 'off'
-    SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
-#variable_conflict use_column
-declare r rowlock.ready; v_before int; v_behind int; v_next bigint; v_k bigint; v_id bigint;
-begin
-  select x.* into r from rowlock.find_ready($1, $2, $3, $4) y
-    join rowlock.ready x on x.queue = y.queue and x.shard = y.shard and x.lane = y.lane and x.priority = y.priority and x.k = y.k for update of x;
-  if not found or $3 < r.id or $3 >= r.id + r.n then return null; end if;
-  v_before := $3 - r.id; v_behind := r.id + r.n - 1 - $3; v_id := $3 + 1;
-  if v_before > 0 and v_behind > 0 then
-    v_next := r.k + 1 + ((r.shard - r.k - 1) & 3);
-    select least(v_next, min(x.k)) into v_next from rowlock.ready x
-      where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k > r.k and x.k < v_next;
-    if v_next - r.k > 1 then
-      insert into rowlock.ready (queue, shard, lane, priority, since, k, id, n, attempt, fresh, notify, moved)
-        values (r.queue, r.shard, r.lane, r.priority, r.since, r.k + (v_next - r.k) / 2, v_id, v_behind, r.attempt, false, false,
-          rowlock.chunk_of(v_id))
-        on conflict do nothing returning k into v_k;
-    end if;
-    if v_k is not null or v_before >= v_behind then
-      if v_k is null then perform rowlock.put_last(r, v_id, v_behind); end if;
-      v_id := r.id; v_behind := 0;
-    else
-      perform rowlock.put_last(r, r.id, v_before);
-      v_before := 0;
-    end if;
-  elsif v_before > 0 then v_id := r.id;
-  end if;
-  if v_before + v_behind = 0 then
-    delete from rowlock.ready x where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
-  else
-    update rowlock.ready x set id = v_id, n = v_before + v_behind
-      where x.queue = r.queue and x.shard = r.shard and x.lane = r.lane and x.priority = r.priority and x.k = r.k;
-  end if;
-  return r.attempt;
-end $_$;
 
 CREATE FUNCTION rowlock.task_errors(id bigint) RETURNS TABLE(at timestamp with time zone, attempt smallint, instance text, error text)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
-    AS $_$
-  select f.at, f.attempt, coalesce(i.name, ''), f.error
-  from (select at, id, attempt, instance, error from rowlock.task_error where id = $1 union all select at, id, attempt, instance, error from rowlock.task_error_kept where id = $1) f
-  join rowlock.every_task t on t.id = $1 join rowlock.queue q on q.id = t.queue and (not q.restricted
-      or rowlock.has_permission('reader', q.id))
-  left join rowlock.instance i on i.id = f.instance order by f.at, f.attempt
-$_$;
+    AS $$
+  select failed.at, failed.attempt, coalesce(i.name, ''), failed.error
+  from (
+    select e.at, e.id, e.attempt, e.instance, e.error
+    from rowlock.task_error e
+    where e.id = task_errors.id
+    union all
+    select e.at, e.id, e.attempt, e.instance, e.error
+    from rowlock.task_error_kept e
+    where e.id = task_errors.id
+  ) failed
+  join rowlock.every_task t on t.id = task_errors.id
+  join rowlock.queue q
+    on q.id = t.queue
+    and (not q.restricted or rowlock.has_permission('reader', q.id))
+  left join rowlock.instance i on i.id = failed.instance
+  order by failed.at, failed.attempt
+$$;
 
 CREATE FUNCTION rowlock.task_state(id bigint) RETURNS text
     LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -2308,39 +4460,68 @@ CREATE FUNCTION rowlock.task_state(id bigint) RETURNS text
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
-declare t record;
+    AS $$
+declare
+  t record;
 begin
-  select x.queue, x.priority, x.k_low into t from rowlock.every_task x where x.id = $1;
-  if not found or exists (select 1 from rowlock.queue q where q.id = t.queue and q.restricted and not rowlock.has_permission(null, q.id)) then return null; end if;
-  return rowlock.state_of($1, t.queue, t.priority, t.k_low);
-end $_$;
+  select e.queue, e.priority, e.k_low
+    into t
+    from rowlock.every_task e
+    where e.id = task_state.id;
+  if not found or exists (
+    select 1
+    from rowlock.queue q
+    where q.id = t.queue and q.restricted and not rowlock.has_permission(null, q.id)
+  ) then
+    return null;
+  end if;
+  return rowlock.find_state(task_state.id, t.queue, t.priority, t.k_low);
+end $$;
 
 CREATE FUNCTION rowlock.try_mutex(operation integer, queue integer) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
-    AS $_$
+    AS $$
 begin
-  perform 1 from rowlock.mutex m where m.operation = $1 and m.queue = $2 for update skip locked;
-  if found then return true; end if;
-  if exists (select 1 from rowlock.mutex m where m.operation = $1 and m.queue = $2) then return false; end if;
-  -- A queue that was not declared by rowlock.declare_queue. One that does not exist leaves no row.
-  if $2 <> 0 and not exists (select 1 from rowlock.queue q where q.id = $2) then return false; end if;
-  insert into rowlock.mutex (operation, queue) values ($1, $2) on conflict do nothing;
+  perform 1
+    from rowlock.mutex m
+    where m.operation = try_mutex.operation and m.queue = try_mutex.queue
+    for update skip locked;
+  if found then
+    return true;
+  end if;
+  if exists (
+    select 1
+    from rowlock.mutex m
+    where m.operation = try_mutex.operation and m.queue = try_mutex.queue
+  ) then
+    return false;
+  end if;
+  -- The queue was not created by rowlock.declare_queue. A queue that does not exist gets no row.
+  if try_mutex.queue <> 0
+    and not exists (select 1 from rowlock.queue q where q.id = try_mutex.queue) then
+    return false;
+  end if;
+  insert into rowlock.mutex (operation, queue)
+    values (try_mutex.operation, try_mutex.queue)
+    on conflict do nothing;
   return found;
-end $_$;
+end $$;
 
-CREATE FUNCTION rowlock.unsettled(token bigint) RETURNS TABLE(ids bigint[], attempts smallint[], priorities smallint[])
+CREATE FUNCTION rowlock.unsettled_tasks(token bigint) RETURNS TABLE(ids bigint[], attempts smallint[], priorities smallint[])
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
-  select array_agg(g.id), array_agg(u.attempt), array_agg(u.priority)
-  from rowlock.lease l, unnest(l.firsts, l.ns, l.attempts, l.priorities) u(f, n, attempt, priority), generate_series(u.f, u.f + u.n - 1) g(id)
-  where l.token = $1 and g.id <> all (l.settled)
-$_$;
+    AS $$
+  select array_agg(task.id), array_agg(range.attempt), array_agg(range.priority)
+  from
+    rowlock.lease l,
+    unnest(l.firsts, l.ns, l.attempts, l.priorities) range(first_id, n, attempt, priority),
+    generate_series(range.first_id, range.first_id + range.n - 1) task(id)
+  where l.token = unsettled_tasks.token and task.id <> all (l.settled)
+$$;
 
 CREATE FUNCTION rowlock.update_backlog_limits() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2348,31 +4529,61 @@ CREATE FUNCTION rowlock.update_backlog_limits() RETURNS void
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
-declare v record;
+declare
+  flags record;
 begin
-  if not rowlock.try_mutex(3, 0) then return; end if;
-  for v in
-    -- An estimate may be far off where rows lie together: no producer is refused for that, so what it says is counted.
-    select x.queue, case when q.backlog_full then x.n >= q.backlog_limit * 0.95
-             when x.n >= q.backlog_limit then rowlock.backlog_reaches(q.id, q.backlog_limit)
-                 else false end backlog_full,
-           -- Tasks of next year have a limit of their own, of the same size: they keep nobody from enqueuing
-           -- what is due today.
-           x.later >= case when q.later_full then q.backlog_limit * 0.95 else q.backlog_limit end later_full
-    from (select y.*, y.available + y.scheduled + y.retryable - y.later n from rowlock.backlog() y) x
-        join rowlock.queue q on q.id = x.queue
+  if not rowlock.try_mutex(3, 0) then
+    return;
+  end if;
+  for flags in
+    select
+      counted.queue,
+      case
+        when q.backlog_full then counted.n >= q.backlog_limit * 0.95
+        -- An estimate may be far off where rows lie together: before producers are refused, the
+        -- queue is counted.
+        when counted.n >= q.backlog_limit then rowlock.backlog_reaches(q.id, q.backlog_limit)
+        else false
+      end backlog_full,
+      -- A limit of the same size, of its own: tasks of next year do not keep producers from
+      -- enqueuing what is due today.
+      counted.far_future >= case
+        when q.far_future_full then q.backlog_limit * 0.95
+        else q.backlog_limit
+      end far_future_full
+    from (
+      select b.*, b.available + b.scheduled + b.retryable - b.far_future n
+      from rowlock.backlog() b
+    ) counted
+    join rowlock.queue q on q.id = counted.queue
   loop
-    update rowlock.queue y set backlog_full = v.backlog_full, later_full = v.later_full
-      where y.id = v.queue and (y.backlog_full, y.later_full) <> (v.backlog_full, v.later_full);
+    update rowlock.queue q
+      set backlog_full = flags.backlog_full, far_future_full = flags.far_future_full
+      where q.id = flags.queue
+        and (q.backlog_full, q.far_future_full) <> (flags.backlog_full, flags.far_future_full);
   end loop;
   if rowlock.clock_is_steady() then
-    delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
+    delete from rowlock.instance i
+      where i.ended_at < now() - interval '7 days'
+        and not exists (select 1 from rowlock.lease l where l.instance = i.id);
   end if;
-  -- A request that crossed the end of its task is nobody's any more, and would lengthen every settlement.
-  delete from rowlock.cancel_request c where c.id in (
-    select x.id from rowlock.cancel_request x where x.at < now() - interval '1 minute'
-      and coalesce((select rowlock.state_of(t.id, t.queue, t.priority, t.k_low) from rowlock.every_task t where t.id = x.id), '')
-         not in ('scheduled', 'retryable', 'available', 'running') order by x.at limit 100);
+  -- A request that was made while its task finished is obsolete, and slows down every settlement.
+  delete from rowlock.cancel_request c
+    where c.id in (
+      select request.id
+      from rowlock.cancel_request request
+      where request.at < now() - interval '1 minute'
+        and coalesce(
+          (
+            select rowlock.find_state(t.id, t.queue, t.priority, t.k_low)
+            from rowlock.every_task t
+            where t.id = request.id
+          ),
+          ''
+        ) not in ('scheduled', 'retryable', 'available', 'running')
+      order by request.at
+      limit 100
+    );
 end $$;
 
 CREATE FUNCTION rowlock.waiting_page(queue text, state text, after bigint, most integer) RETURNS TABLE(id bigint, name text, attempt integer, at timestamp with time zone)
@@ -2382,86 +4593,225 @@ CREATE FUNCTION rowlock.waiting_page(queue text, state text, after bigint, most 
     SET enable_bitmapscan TO 'off'
     SET jit TO 'off'
     SET plan_cache_mode TO 'force_generic_plan'
-    AS $_$
+    AS $$
 #variable_conflict use_column
 begin
-  if $2 = 'dead' then
-    return query select x.id, q.name, x.attempt::int, x.at from rowlock.queue q, lateral (
-      select d.id, d.attempt, d.at from rowlock.dead d where d.queue = q.id and d.id > coalesce($3, 0) order by d.id limit $4) x
-      where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id)) order by x.id limit $4;
-  elsif $2 = 'running' then
-    return query select g, q.name, u.attempt::int, l.at
-      from rowlock.queue q join rowlock.lease l on l.queue = q.id, unnest(l.firsts, l.ns, l.attempts) u(f, n, attempt), generate_series(u.f, u.f + u.n - 1) g
-      where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id)) and g > coalesce($3, 0) and g <> all (l.settled) order by g limit $4;
+  if waiting_page.state = 'dead' then
+    return query
+      select page.id, q.name, page.attempt::int, page.at
+      from
+        rowlock.queue q,
+        lateral (
+          select d.id, d.attempt, d.at
+          from rowlock.dead d
+          where d.queue = q.id and d.id > coalesce(waiting_page.after, 0)
+          order by d.id
+          limit waiting_page.most
+        ) page
+      where (waiting_page.queue is null or q.name = waiting_page.queue)
+        and (not q.restricted or rowlock.has_permission('reader', q.id))
+      order by page.id
+      limit waiting_page.most;
+  elsif waiting_page.state = 'running' then
+    return query
+      select task, q.name, range.attempt::int, l.at
+      from
+        rowlock.queue q
+        join rowlock.lease l on l.queue = q.id,
+        unnest(l.firsts, l.ns, l.attempts) range(first_id, n, attempt),
+        generate_series(range.first_id, range.first_id + range.n - 1) task
+      where (waiting_page.queue is null or q.name = waiting_page.queue)
+        and (not q.restricted or rowlock.has_permission('reader', q.id))
+        and task > coalesce(waiting_page.after, 0)
+        and task <> all (l.settled)
+      order by task
+      limit waiting_page.most;
   else
-    return query select x.id, q.name, x.attempt::int, x.due from rowlock.queue q, lateral (
-      select d.id, d.attempt, d.due from rowlock.delayed d
-      where d.queue = q.id and d.waits = case $2 when 'scheduled' then 0 else 1 end::smallint and d.id > coalesce($3, 0) order by d.id limit $4) x
-      where ($1 is null or q.name = $1) and (not q.restricted or rowlock.has_permission('reader', q.id)) order by x.id limit $4;
+    return query
+      select page.id, q.name, page.attempt::int, page.due
+      from
+        rowlock.queue q,
+        lateral (
+          select d.id, d.attempt, d.due
+          from rowlock.delayed d
+          where d.queue = q.id
+            and d.waits = case waiting_page.state when 'scheduled' then 0 else 1 end::smallint
+            and d.id > coalesce(waiting_page.after, 0)
+          order by d.id
+          limit waiting_page.most
+        ) page
+      where (waiting_page.queue is null or q.name = waiting_page.queue)
+        and (not q.restricted or rowlock.has_permission('reader', q.id))
+      order by page.id
+      limit waiting_page.most;
   end if;
-end $_$;
+end $$;
 
 CREATE FUNCTION rowlock.watermark_max_lead() RETURNS bigint
     LANGUAGE sql IMMUTABLE
     RETURN 1000000;
 
-CREATE FUNCTION rowlock.write_outcomes(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) RETURNS void
+CREATE FUNCTION rowlock.write_outcomes(queue integer, instance bigint, places integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 #variable_conflict use_column
-declare part bigint[]; used smallint[]; prios smallint[];
+declare
+  v_ids bigint[];
+  v_attempts smallint[];
+  v_priorities smallint[];
 begin
-  select array_agg(x.id), array_agg((x.attempt + 1)::smallint) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 1;
-  if part is not null then
-    perform rowlock.write_receipt($1, $2, 1::smallint, part, used);
-    if cardinality($9) > 0 then
-      insert into rowlock.result (id, value) select x.id, ($9)[x.o] from unnest($3, $4, $5) x(o, id, outcome) where x.outcome = 1 and ($9)[x.o] is not null;
+  -- Completed.
+  select array_agg(item.id), array_agg((item.attempt + 1)::smallint)
+    into v_ids, v_attempts
+    from unnest(write_outcomes.ids, write_outcomes.outcomes, write_outcomes.attempts)
+      item(id, outcome, attempt)
+    where item.outcome = 1;
+  if v_ids is not null then
+    perform rowlock.write_receipt(
+      write_outcomes.queue, write_outcomes.instance, 1::smallint, v_ids, v_attempts
+    );
+    if cardinality(write_outcomes.texts) > 0 then
+      insert into rowlock.result (id, value)
+        select item.id, (write_outcomes.texts)[item.place]
+        from unnest(write_outcomes.places, write_outcomes.ids, write_outcomes.outcomes)
+          item(place, id, outcome)
+        where item.outcome = 1 and (write_outcomes.texts)[item.place] is not null;
     end if;
   end if;
-  -- A request to cancel what was finished first has nothing left to do.
+  -- A request to cancel a task that has finished has nothing left to do.
   if exists (select 1 from rowlock.cancel_request) then
-    delete from rowlock.cancel_request c using unnest($4, $5) x(id, outcome) where c.id = x.id and x.outcome in (1, 3, 6);
+    delete from rowlock.cancel_request c
+      using unnest(write_outcomes.ids, write_outcomes.outcomes) item(id, outcome)
+      where c.id = item.id and item.outcome in (1, 3, 6);
   end if;
-  if cardinality(part) = cardinality(ids) then return; end if;
+  if cardinality(v_ids) = cardinality(ids) then
+    return;
+  end if;
+  -- The errors of those to be retried and of the dead.
   insert into rowlock.task_error (id, attempt, instance, error)
-    select x.id, x.attempt + 1, $2, coalesce(($9)[x.o], 'no error was given') from unnest($3, $4, $5, $6) x(o, id, outcome, attempt) where x.outcome in (2, 3);
+    select
+      item.id,
+      item.attempt + 1,
+      write_outcomes.instance,
+      coalesce((write_outcomes.texts)[item.place], 'no error was given')
+    from unnest(
+        write_outcomes.places,
+        write_outcomes.ids,
+        write_outcomes.outcomes,
+        write_outcomes.attempts
+      ) item(place, id, outcome, attempt)
+    where item.outcome in (2, 3);
+  -- Dead.
   insert into rowlock.dead (id, queue, priority, attempt)
-    select x.id, $1, x.priority, x.attempt + 1 from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 3;
+    select item.id, write_outcomes.queue, item.priority, item.attempt + 1
+    from unnest(
+        write_outcomes.ids,
+        write_outcomes.outcomes,
+        write_outcomes.attempts,
+        write_outcomes.priorities
+      ) item(id, outcome, attempt, priority)
+    where item.outcome = 3;
+  -- To be retried, or snoozed, which uses no attempt.
   insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
-    select x.id, $1, x.priority, x.attempt + (x.outcome = 2)::int, 1, d.at, d.at
-    from unnest($3, $4, $5, $6, $7) x(o, id, outcome, attempt, priority), lateral (select now() + least(greatest(($8)[x.o], 0), 3155760000000) * interval '1 millisecond' as at) d where x.outcome in (2, 4);
-  if 4 = any ($5) then
+    select
+      item.id,
+      write_outcomes.queue,
+      item.priority,
+      item.attempt + (item.outcome = 2)::int,
+      1,
+      due.at,
+      due.at
+    from
+      unnest(
+        write_outcomes.places,
+        write_outcomes.ids,
+        write_outcomes.outcomes,
+        write_outcomes.attempts,
+        write_outcomes.priorities
+      ) item(place, id, outcome, attempt, priority),
+      lateral (
+        select
+          now() + least(greatest((write_outcomes.delays_ms)[item.place], 0), 3155760000000)
+            * interval '1 millisecond' as at
+      ) due
+    where item.outcome in (2, 4);
+  if 4 = any (write_outcomes.outcomes) then
     insert into rowlock.snooze as s (id, times, first_at, at)
-      select x.id, 1, now(), now() from unnest($4, $5) x(id, outcome) where x.outcome = 4 order by x.id
+      select item.id, 1, now(), now()
+      from unnest(write_outcomes.ids, write_outcomes.outcomes) item(id, outcome)
+      where item.outcome = 4
+      order by item.id
       on conflict (id) do update set times = s.times + 1, at = now();
   end if;
-  select array_agg(x.id), array_agg(x.attempt), array_agg(x.priority) into part, used, prios from unnest($4, $5, $6, $7) x(id, outcome, attempt, priority) where x.outcome = 5;
-  if part is not null then perform rowlock.requeue($1, part, used, prios); end if;
-  select array_agg(x.id), array_agg(x.attempt) into part, used from unnest($4, $5, $6) x(id, outcome, attempt) where x.outcome = 6;
-  if part is not null then perform rowlock.write_receipt($1, $2, 3::smallint, part, used); end if;
-end $_$;
+  -- Released.
+  select array_agg(item.id), array_agg(item.attempt), array_agg(item.priority)
+    into v_ids, v_attempts, v_priorities
+    from unnest(
+        write_outcomes.ids,
+        write_outcomes.outcomes,
+        write_outcomes.attempts,
+        write_outcomes.priorities
+      ) item(id, outcome, attempt, priority)
+    where item.outcome = 5;
+  if v_ids is not null then
+    perform rowlock.requeue(write_outcomes.queue, v_ids, v_attempts, v_priorities);
+  end if;
+  -- Cancelled.
+  select array_agg(item.id), array_agg(item.attempt)
+    into v_ids, v_attempts
+    from unnest(write_outcomes.ids, write_outcomes.outcomes, write_outcomes.attempts)
+      item(id, outcome, attempt)
+    where item.outcome = 6;
+  if v_ids is not null then
+    perform rowlock.write_receipt(
+      write_outcomes.queue, write_outcomes.instance, 3::smallint, v_ids, v_attempts
+    );
+  end if;
+end $$;
 
 CREATE FUNCTION rowlock.write_receipt(queue integer, instance bigint, state smallint, ids bigint[], attempts smallint[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
     SET jit TO 'off'
-    AS $_$
+    AS $$
 begin
   insert into rowlock.receipt (queue, instance, state, firsts, ns, attempts)
-  select $1, $2, $3, array_agg(y.id order by y.id), array_agg(y.n order by y.id), array_agg(y.attempt order by y.id) from (
-    select min(x.id) id, count(*)::smallint n, x.attempt from (
-      select u.*, u.id - row_number() over (partition by u.attempt order by u.id) run from unnest($4, $5) u(id, attempt)) x
-    group by x.attempt, x.run, x.id >> 8) y group by y.id >> 33;
-  -- Only a task older than ten minutes may be kept: see rowlock.empty_task_partition.
-  if $3 <> 2 and (select min(u.id) from unnest($4) u(id)) < rowlock.id_at(now() - interval '10 minutes') then
-    update rowlock.task_kept k set finished_at = now() where k.id = any ($4);
+    select
+      write_receipt.queue,
+      write_receipt.instance,
+      write_receipt.state,
+      array_agg(range.id order by range.id),
+      array_agg(range.n order by range.id),
+      array_agg(range.attempt order by range.id)
+    from (
+      select min(task.id) id, count(*)::smallint n, task.attempt
+      from (
+        select
+          item.*,
+          item.id - row_number() over (
+            partition by item.attempt order by item.id
+          ) run   -- the same for neighbours
+        from unnest(write_receipt.ids, write_receipt.attempts) item(id, attempt)
+      ) task
+      group by task.attempt, task.run, task.id >> 8
+    ) range
+    group by range.id >> 33;
+  -- Only a task that is older than ten minutes can be kept: see rowlock.empty_task_partition.
+  if write_receipt.state <> 2
+    and (select min(task.id) from unnest(write_receipt.ids) task(id))
+      < rowlock.id_at(now() - interval '10 minutes') then
+    update rowlock.task_kept kept
+      set finished_at = now()
+      where kept.id = any (write_receipt.ids);
   end if;
-  if pg_relation_size('rowlock.snooze') > 0 then delete from rowlock.snooze s where s.id = any ($4); end if;
-end $_$;
+  if pg_relation_size('rowlock.snooze') > 0 then
+    delete from rowlock.snooze s where s.id = any (write_receipt.ids);
+  end if;
+end $$;
 
 CREATE TABLE rowlock.access (
     role name NOT NULL,
@@ -2783,6 +5133,8 @@ CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON rowlock.ready DEFERRABLE INI
 
 REVOKE ALL ON FUNCTION rowlock.allocate(queue integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.append_range(r rowlock.ready, id bigint, n integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.as_json(payloads text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.as_json(payload text) FROM PUBLIC;
@@ -2805,17 +5157,17 @@ REVOKE ALL ON FUNCTION rowlock.backlog_reaches(queue integer, backlog_limit bigi
 
 REVOKE ALL ON FUNCTION rowlock.begin_maintenance(cleanup boolean) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.caller() FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.calling_role() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.cancel(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.cancel_all(ids bigint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.check_added(q rowlock.queue, setting text, added bigint) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION rowlock.check_ending(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.check_options(options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.check_transaction_limit(q rowlock.queue, setting text, added bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.chunk_of(id bigint) FROM PUBLIC;
 
@@ -2825,7 +5177,7 @@ REVOKE ALL ON FUNCTION rowlock.clear_queue(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.clock_is_steady() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.commit_late(r rowlock.ready) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.clock_stepped(seen_at timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) FROM PUBLIC;
 
@@ -2839,7 +5191,7 @@ REVOKE ALL ON FUNCTION rowlock.describe_task(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.drain(instance bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.due_of(options jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.due_time(options jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.empty_other_partitions() FROM PUBLIC;
 
@@ -2907,6 +5259,8 @@ REVOKE ALL ON FUNCTION rowlock.expired_partitions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.extend_partitions(ahead interval) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.far_future_after() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock."fetch"(token bigint, ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.fill_partition_gap(parent text) FROM PUBLIC;
@@ -2917,9 +5271,13 @@ REVOKE ALL ON FUNCTION rowlock.find_ready(queue integer, priority smallint, id b
 
 REVOKE ALL ON FUNCTION rowlock.find_receipt(queue integer, id bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.find_state(id bigint, queue integer, priority smallint, k_low integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.finished_page(queue text, state smallint, after bigint, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.grant_role(role name, permission text, queues text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.handle_late_commit(r rowlock.ready) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.has_partition() FROM PUBLIC;
 
@@ -2927,31 +5285,25 @@ REVOKE ALL ON FUNCTION rowlock.has_permission(permission text, queue integer) FR
 
 REVOKE ALL ON FUNCTION rowlock.heartbeat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, watermarks bigint[], idle boolean, service_ms real) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.holding(queue integer) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION rowlock.id_at(t timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.id_time(i bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.instance_slots(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.interruption_limit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.is_silent(instance bigint, heartbeat bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.is_step(seen_at timestamp with time zone) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.keep_watermarks() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.later_after() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.least_k(queue integer, watermarks bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.leave(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.list_tasks(queue text, state text, after bigint, most integer) FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.lose_tasks(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.maintain(watermark timestamp with time zone, most integer, check_limits boolean, read_heartbeats boolean) FROM PUBLIC;
 
@@ -2993,13 +5345,11 @@ REVOKE ALL ON FUNCTION rowlock.policy(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.published_watermarks(queue integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.put_last(r rowlock.ready, id bigint, n integer) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION rowlock.refuse_delay(q rowlock.queue) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.refuse_full(q rowlock.queue) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.refuse_far_future(q rowlock.queue) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.refuse_later(q rowlock.queue) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.refuse_full(q rowlock.queue) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_null(what text) FROM PUBLIC;
 
@@ -3015,11 +5365,13 @@ REVOKE ALL ON FUNCTION rowlock.release_lease(instance bigint, queue integer, tok
 
 REVOKE ALL ON FUNCTION rowlock.release_unknown_leases(instance bigint, known bigint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.remove_from_range(queue integer, priority smallint, id bigint, k_low integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.renew_grants() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.requeue_singly(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.requeue_one_by_one(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.require_read_committed() FROM PUBLIC;
 
@@ -3039,11 +5391,9 @@ REVOKE ALL ON FUNCTION rowlock.sample_percent(what regclass) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.state_of(id bigint, queue integer, priority smallint, k_low integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.settle_lost_tasks(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.statistics() FROM PUBLIC;
-
-REVOKE ALL ON FUNCTION rowlock.take_ready(queue integer, priority smallint, id bigint, k_low integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.task_errors(id bigint) FROM PUBLIC;
 
@@ -3051,7 +5401,7 @@ REVOKE ALL ON FUNCTION rowlock.task_state(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.try_mutex(operation integer, queue integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.unsettled(token bigint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.unsettled_tasks(token bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.update_backlog_limits() FROM PUBLIC;
 
@@ -3059,6 +5409,6 @@ REVOKE ALL ON FUNCTION rowlock.waiting_page(queue text, state text, after bigint
 
 REVOKE ALL ON FUNCTION rowlock.watermark_max_lead() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.write_outcomes(queue integer, instance bigint, o integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.write_outcomes(queue integer, instance bigint, places integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.write_receipt(queue integer, instance bigint, state smallint, ids bigint[], attempts smallint[]) FROM PUBLIC;

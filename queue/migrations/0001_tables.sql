@@ -1,102 +1,163 @@
--- The tables. Nothing here is updated at a steady pace, and no dead row is left per task: see ARCHITECTURE.md.
+-- The tables. No row is updated at a steady pace, and no task leaves a dead row behind: see
+-- ARCHITECTURE.md. The functions are in ../sql, one verb a file.
+--
+-- Names of columns
+--   id            A task: seconds since 2024-01-01 (32 bits) << 31 | (number of the chunk mod 2^23)
+--                 << 8 | place in the chunk (0 to 255). 2024-01-01 is 1704067200 in Unix time.
+--   k             The order in which ranges are claimed, from k_seq. It only grows. k & 3 is the
+--                 shard, so that claims of several instances meet less often.
+--   k_low         The lower half of k, as a signed number: ((k & 4294967295) - 2147483648).
+--   n             In `ready`, the number of tasks in a range [id, id + n). In `heartbeat` and
+--                 `task_error_kept`, a running number.
+--   firsts, ns    Ranges as parallel arrays: the first id of each, and its number of tasks.
+--   attempt, attempts   In `ready`, `delayed` and `lease`, the attempts that were used before; in
+--                 `receipt`, `dead` and `task_error`, the ones used in the end.
+--
+-- Numbers with a meaning
+--   waits         Why a delayed task waits: 0 scheduled, 1 retryable.
+--   state         In a receipt: 1 completed, 2 dead and deleted, 3 cancelled.
+--   outcome       In rowlock.settle: 1 complete, 2 retry, 3 dead, 4 snooze, 5 release. Inside the
+--                 functions also 6 cancelled.
+--   answer        Of rowlock.settle: 1 done, 2 dead, 3 cancelled, 4 lease lost.
+--   operation     What only one session does at a time, in rowlock.mutex: 0 NOTIFY, 1 partitions
+--                 and their cleanup, 2 moving due tasks, 3 limits, 4 deleting expired tasks,
+--                 5 allocation, 6 watermark sweep. In rowlock.mutex_holders also 7, the turn at
+--                 maintenance.
+--   SQLSTATE      RL001 unknown queue, RL002 unknown option, RL003 payload too large, RL004 backlog
+--                 full, RL005 bad value, RL006 instance gone, RL007 wrong isolation level, RL008
+--                 queue owned by another, RL009 queue in use, RL010 no partition, RL011 no
+--                 permission.
 
-create sequence rowlock.chunk_seq;       -- the middle part of a task's id
-create sequence rowlock.k_seq;           -- the order in which tasks are claimed: it only grows
-create sequence rowlock.heartbeat_seq;        -- heartbeats are ordered by this, never by a clock
+create sequence rowlock.chunk_seq;        -- the number of a chunk of ids
+create sequence rowlock.k_seq;            -- the order in which ranges are claimed
+create sequence rowlock.heartbeat_seq;    -- orders heartbeats, which a clock cannot
 create sequence rowlock.allocation_seq;
 create sequence rowlock.instance_seq;
 
--- What a TaskQueue declares. Instances read it with their heartbeat, so a change of policy needs no rollout.
+-- What a TaskQueue declares. Instances read it with their heartbeat, so that a change of policy
+-- needs no rollout.
 create table rowlock.queue (
-  id            int generated always as identity primary key,
-  name          text not null unique check (name ~ '^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$'),
-  owner         text not null default '',
-  generation    bigint not null default 0,
-  policy        json not null,
-  max_attempts  smallint not null check (max_attempts between 1 and 1000),
-  total_workers int not null check (total_workers between 0 and 10000),
-  paused        boolean not null default false,
-  backlog_limit bigint not null check (backlog_limit > 0),
-  payload_limit int not null check (payload_limit > 0),
-  backlog_full  boolean not null default false,   -- set and cleared by a maintainer, so that enqueue counts nothing
-  later_full    boolean not null default false,   -- the same for what is due in more than a day
-  restricted       boolean not null default false,   -- some role has rights for some queues only: verbs ask who calls
-  partitions_until    int not null default 0,           -- until when partitions exist, in seconds since 2024
-  notify_until    timestamptz not null default '-infinity',   -- producers send NOTIFY until then; renewed about once a minute while instances sleep (R12)
-  range_size    smallint not null default 128 check (range_size between 1 and 256),
-  keep_completed interval not null, keep_dead interval not null, keep_cancelled interval not null,
-  max_delay     interval not null default interval '365 days',   -- no task is due later than so long from its enqueueing
-  -- Where claims may start, for a queue without instances, which publish it themselves; and of when that is: see
-  -- rowlock.keep_watermarks.
-  watermarks          bigint[],
-  lows_at       timestamptz not null default '-infinity'
+  id               int generated always as identity primary key,
+  name             text not null unique check (name ~ '^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$'),
+  owner            text not null default '',
+  generation       bigint not null default 0,
+  policy           json not null,
+  max_attempts     smallint not null check (max_attempts between 1 and 1000),
+  total_workers    int not null check (total_workers between 0 and 10000),
+  paused           boolean not null default false,
+  backlog_limit    bigint not null check (backlog_limit > 0),
+  payload_limit    int not null check (payload_limit > 0),
+  -- Set and cleared by maintenance, so that enqueue counts nothing.
+  backlog_full     boolean not null default false,
+  -- The same for tasks that are due in more than a day.
+  far_future_full  boolean not null default false,
+  -- Some role has permissions for single queues: verbs check the caller.
+  restricted       boolean not null default false,
+  -- When the last partition ends, in seconds since 2024.
+  partitions_until int not null default 0,
+  -- Producers send NOTIFY until then; renewed about once a minute while instances sleep (R12).
+  notify_until     timestamptz not null default '-infinity',
+  range_size       smallint not null default 128 check (range_size between 1 and 256),
+  keep_completed   interval not null,
+  keep_dead        interval not null,
+  keep_cancelled   interval not null,
+  -- How long after it was enqueued a task may be due.
+  max_delay        interval not null default interval '365 days',
+  -- Where claims may start in a queue without instances, and as of when: see
+  -- rowlock.keep_watermarks. With instances, they publish it in their heartbeats.
+  watermarks       bigint[],
+  watermarks_at    timestamptz not null default '-infinity'
 );
 
--- Who else than the owner may do what: see 0008_roles.sql.
+-- What roles other than the owner may do: see ../sql/roles.sql.
 create table rowlock.access (
-  role  name not null,
-  permission  text not null check (permission in ('producer', 'worker', 'reader')),
-  queue int not null,                             -- 0: every queue
+  role       name not null,
+  permission text not null check (permission in ('producer', 'worker', 'reader')),
+  queue      int not null,             -- 0: every queue
   primary key (role, permission, queue)
 );
 
--- Neither `task` nor `ready` nor `delayed` has a CHECK: Postgres would parse each anew for every statement, 15 µs of an enqueue's 54.
--- enqueue checks what comes from outside.
+-- `task`, `ready` and `delayed` have no CHECK: Postgres parses each one again for every statement,
+-- which took 15 µs of the 54 µs of an enqueue. enqueue checks what comes from outside.
 
--- id = seconds since 2024-01-01 (32 bit) << 31 | (chunk number mod 2^23) << 8 | place in the chunk (0..255)
 create table rowlock.task (
   id           bigint not null primary key,
   queue        int not null,
-  k_low        int,                  -- of the k that its range was enqueued with: see rowlock.find_ready; null: it was not due
+  -- Of the k with which its range was enqueued: see rowlock.find_ready. Null: it was not due.
+  k_low        int,
   priority     smallint not null,    -- 0 to 3
   max_attempts smallint,             -- 1 to 1000; null: the queue's
   type         text not null,        -- 1 to 200 characters
   payload      json not null
 ) partition by range (id);
 
--- The few tasks of partitions that went which are unfinished, dead, or finished too lately to be forgotten. `finished_at` is when they were
--- completed or cancelled. A task is in both tables until its partition is emptied.
-create table rowlock.task_kept (like rowlock.task, finished_at timestamptz, primary key (id));
-create index task_kept_finished on rowlock.task_kept (queue, finished_at) where finished_at is not null;
+-- The few tasks of deleted partitions that are unfinished, dead, or finished too recently to be
+-- deleted. `finished_at` is when they were completed or cancelled. A task is in both tables until
+-- its partition is emptied.
+create table rowlock.task_kept (
+  like rowlock.task,
+  finished_at timestamptz,
+  primary key (id)
+);
+create index task_kept_finished
+  on rowlock.task_kept (queue, finished_at)
+  where finished_at is not null;
 
--- What may be claimed: the tasks [id, id + n). `fresh` says that no task of the range has moved since it was enqueued.
+-- What can be claimed: the tasks [id, id + n). `fresh`: no task of the range has moved since it was
+-- enqueued.
 create table rowlock.ready (
   queue    int not null,
   shard    smallint not null,
   lane     smallint not null default 0,
   priority smallint not null,
-  -- Since when, in seconds since 2024, for people and the number of workers. It lies in what alignment leaves empty.
+  -- Since when, in seconds since 2024, for people and for the number of workers. Alignment would
+  -- leave these bytes empty.
   since    int not null default (date_part('epoch', now()) - 1704067200::float8)::int,
   k        bigint not null,
   id       bigint not null,
-  n        smallint not null,        -- 1 to 256
+  n        smallint not null,                -- 1 to 256
   attempt  smallint not null,
   fresh    boolean not null,
-  notify     boolean not null default true,    -- whether its commit sends a NOTIFY
-  moved    int not null default 0,           -- chunk_of(id), where the range is not fresh
+  notify   boolean not null default true,    -- whether its commit sends a NOTIFY
+  moved    int not null default 0,           -- chunk_of(id) if the range is not fresh
   primary key (queue, shard, lane, priority, k)
-) with (fillfactor = 90, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,
-        autovacuum_vacuum_insert_scale_factor = 0, autovacuum_vacuum_insert_threshold = 1000000, autovacuum_vacuum_cost_delay = 0,
-        autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000);
+) with (
+  fillfactor = 90,
+  vacuum_truncate = off,
+  autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_threshold = 10000,
+  autovacuum_vacuum_insert_scale_factor = 0,
+  autovacuum_vacuum_insert_threshold = 1000000,
+  autovacuum_vacuum_cost_delay = 0,
+  autovacuum_analyze_scale_factor = 0,
+  autovacuum_analyze_threshold = 1000000
+);
 
--- What moved is found by its chunk; what did not, by the k that its task row tells: enqueue pays for no index. Not by its id: a claim of a part
--- changes that, and would leave an entry behind in every index each time.
+-- A range that moved is found by its chunk; a fresh one by the k in its task's row, so that
+-- enqueue pays for no index. Not by id: a claim of a part changes the id, and would leave an entry
+-- behind in every index each time.
 create index ready_moved on rowlock.ready (moved) where moved <> 0;
 
--- Not due yet, or waiting for the next attempt. `due` is run_at, or the moment of a late commit (R13).
+-- Tasks that are not due yet, or wait for the next attempt. `due` is run_at, or the time of a late
+-- commit (R13).
 create table rowlock.delayed (
   id       bigint primary key,
   queue    int not null,
   priority smallint not null,
   attempt  smallint not null,
-  waits    smallint not null default 0,     -- 0 scheduled, 1 retryable
+  waits    smallint not null default 0,
   run_at   timestamptz not null,
   due      timestamptz not null
-) with (vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000, autovacuum_vacuum_cost_delay = 0);
+) with (
+  vacuum_truncate = off,
+  autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_threshold = 10000,
+  autovacuum_vacuum_cost_delay = 0
+);
 create index delayed_due on rowlock.delayed (due, id);
 create index delayed_queue on rowlock.delayed (queue, waits, id);
 
--- One row per claim. The token is random: ids from a sequence rewind in a failover (R14).
+-- One row per claim. The token is random, because a failover may rewind a sequence (R14).
 create table rowlock.lease (
   token      bigint primary key,
   instance   bigint not null,
@@ -107,15 +168,25 @@ create table rowlock.lease (
   attempts   smallint[] not null,
   priorities smallint[] not null,
   settled    bigint[] not null default '{}',
-  check (cardinality(firsts) > 0 and cardinality(firsts) = cardinality(ns) and cardinality(ns) = cardinality(attempts)
-         and cardinality(attempts) = cardinality(priorities))
-) with (fillfactor = 70, vacuum_truncate = off, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
-        autovacuum_vacuum_cost_delay = 0);
+  check (
+    cardinality(firsts) > 0
+    and cardinality(firsts) = cardinality(ns)
+    and cardinality(ns) = cardinality(attempts)
+    and cardinality(attempts) = cardinality(priorities)
+  )
+) with (
+  fillfactor = 70,
+  vacuum_truncate = off,
+  autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_threshold = 2000,
+  autovacuum_vacuum_cost_delay = 0
+);
 
 create index lease_instance on rowlock.lease (instance);
 
--- One row per settled batch. state: 1 completed, 2 dead and deleted, 3 cancelled. `firsts` ascends. The ids of a row span less than 2^33
--- (four seconds of enqueuing), except where a queue was deleted, so that the rows that may hold a task lie together in receipt_ids.
+-- One row per settled batch. `firsts` ascends. The ids of a row span less than 2^33 (four seconds
+-- of enqueuing), except where a queue was deleted, so that the rows that may hold a task lie
+-- together in receipt_ids.
 create table rowlock.receipt (
   at       timestamptz not null default now(),
   queue    int not null,
@@ -126,9 +197,18 @@ create table rowlock.receipt (
   attempts smallint[] not null
 ) partition by range (at);
 create index receipt_at on rowlock.receipt (queue, state, at);
-create index receipt_ids on rowlock.receipt (queue, (firsts[1]), (firsts[array_upper(firsts, 1)] + ns[array_upper(ns, 1)]), at);
+create index receipt_ids on rowlock.receipt (
+  queue,
+  (firsts[1]),
+  (firsts[array_upper(firsts, 1)] + ns[array_upper(ns, 1)]),
+  at
+);
 
-create table rowlock.result (at timestamptz not null default now(), id bigint not null, value text not null) partition by range (at);
+create table rowlock.result (
+  at    timestamptz not null default now(),
+  id    bigint not null,
+  value text not null
+) partition by range (at);
 create index result_id on rowlock.result (id);
 
 create table rowlock.dead (
@@ -150,33 +230,44 @@ create table rowlock.task_error (
 ) partition by range (at);
 create index task_error_id on rowlock.task_error (id);
 create table rowlock.task_error_kept (
-  n bigint generated always as identity primary key,
-  at timestamptz not null, id bigint not null, attempt smallint not null, instance bigint, error text not null
+  n        bigint generated always as identity primary key,
+  at       timestamptz not null,
+  id       bigint not null,
+  attempt  smallint not null,
+  instance bigint,
+  error    text not null
 );
 create index task_error_kept_id on rowlock.task_error_kept (id);
 
--- Who does what only one may do at a time locks a row of this table. Advisory locks would do as well, but
--- every login that may connect can hold those. Never updated: a row that is only locked leaves nothing dead
--- behind.
+-- An operation that only one session may do at a time locks its row. Advisory locks would not do:
+-- every login that may connect can hold those. Rows are never updated, since a row that is only
+-- locked leaves no dead row behind.
 create table rowlock.mutex (
-  -- 0 NOTIFY, 1 partitions, 2 move due tasks, 3 limits, 4 retention of dead tasks, 5 allocate, 6 sweep
-  operation  smallint not null,
-  queue int not null,          -- 0: the whole database
+  operation smallint not null,
+  queue     int not null,          -- 0: the whole database
   primary key (operation, queue)
 );
 insert into rowlock.mutex select operation, 0 from generate_series(0, 4) operation;
 
--- How often the handler has put a task off, and since when. The row goes when the task finishes.
+-- How often the handler has snoozed a task, and since when. The row goes when the task finishes.
 create table rowlock.snooze (
   id       bigint primary key,
   times    int not null,
   first_at timestamptz not null,
   at       timestamptz not null
-) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+) with (
+  fillfactor = 50,
+  autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_threshold = 2000,
+  autovacuum_vacuum_cost_delay = 0
+);
 
-create table rowlock.cancel_request (id bigint primary key, at timestamptz not null default now());
+create table rowlock.cancel_request (
+  id bigint primary key,
+  at timestamptz not null default now()
+);
 
--- Written when an instance joins, drains, leaves or is declared gone; never by its heartbeat.
+-- Written when an instance joins, drains, leaves or is rescued; never by its heartbeat.
 create table rowlock.instance (
   id        bigint primary key,
   queue     int not null,
@@ -185,11 +276,12 @@ create table rowlock.instance (
   joined_at timestamptz not null default now(),
   drains    boolean not null default false,
   ended_at  timestamptz,
-  gone      boolean not null default false        -- ended by a rescue, not by itself
+  gone      boolean not null default false        -- it was ended by a rescue or a delete
 );
 create index instance_live on rowlock.instance (queue, id) where ended_at is null;
 
--- What an instance holds, wants and acknowledges. Appended: a row updated once a second is a trap under a pinned xmin.
+-- What an instance holds, wants and acknowledges. Rows are only added: a row that is updated once a
+-- second is slow to read while an old transaction keeps its dead versions.
 create table rowlock.heartbeat (
   n          bigint not null,
   at         timestamptz not null default now(),
@@ -200,7 +292,7 @@ create table rowlock.heartbeat (
   allocation bigint not null,
   wants      int not null,
   service_ms real,
-  watermarks       bigint[]
+  watermarks bigint[]
 ) partition by range (at);
 create index heartbeat_newest on rowlock.heartbeat (instance, n desc);
 
@@ -209,18 +301,20 @@ create table rowlock.allocation (
   at       timestamptz not null default now(),
   queue    int not null,
   instance bigint not null,
-  slots  int not null check (slots >= 0)
+  slots    int not null check (slots >= 0)
 ) partition by range (at);
 create index allocation_newest on rowlock.allocation (instance, number desc);
 
--- Who makes partitions and cleans takes a turn, one session of the database at a time; and since when the clock has made no step.
+-- When the next turn at making partitions and at cleanup begins (one session of the database at a
+-- time has it), and since when the clock has made no step.
 create table rowlock.maintenance (
   one_row            boolean primary key default true check (one_row),
   next_partitions_at timestamptz not null default '-infinity',
   next_cleanup_at    timestamptz not null default '-infinity',
   seen_at            timestamptz not null default now(),
   steady_since       timestamptz not null default '-infinity',
-  -- A note for rowlock.keep_watermarks: the next k, a transaction id that was drawn after, and when.
+  -- A note for rowlock.keep_watermarks: the next k, a transaction id that was drawn after it, and
+  -- when.
   noted_k            bigint not null default 0,
   noted_xid          bigint not null default 0,
   noted_at           timestamptz not null default '-infinity'

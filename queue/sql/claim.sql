@@ -1,73 +1,244 @@
--- Candidates are read unlocked and cut by a running sum; only those are locked (R2). A row taken in part keeps its k, and so its place.
--- One series for both loops: of two, the planner chooses which is the outer one, and a limit would then cut by shard instead of by priority.
--- Sent again after a lost answer with the same token, it answers with the lease it made (R1).
-create or replace function rowlock.claim(instance bigint, want int, watermarks bigint[], start int, token bigint)
-returns table (firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[])
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_bitmapscan = off set jit = off as $$
+-- An instance claims tasks, and `await_claims` waits for a claim whose answer was lost. Called by
+-- workers (queue/src/claim.rs).
+
+-- Takes up to `want` tasks, by priority and then by k, and records them in a lease. `watermarks`
+-- says where each part of the queue begins; `start` is the shard to look at first, which differs
+-- between claims so that they do not all meet at the same rows.
+--
+-- Candidates are read without a lock and cut off by a running sum; only those are locked (R2). A
+-- range that is taken in part keeps its k, and so its place. Both loops over priority and shard
+-- are one series of numbers: of two series the planner chooses which is the outer loop, and a
+-- limit would then cut by shard instead of by priority.
+--
+-- A claim that is sent again with the same token, after a lost answer, answers with the lease that
+-- the first one made (R1).
+create or replace function rowlock.claim(
+  instance bigint,
+  want int,
+  watermarks bigint[],
+  start int,
+  token bigint
+)
+returns table (
+  firsts bigint[],
+  ns smallint[],
+  attempts smallint[],
+  priorities smallint[],
+  contended boolean,
+  newest_k bigint,
+  least_ks bigint[]
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
 #variable_conflict use_column
 declare
-  v_queue int; v_restricted boolean; looked int; taken bigint := 0; v_newest bigint;
-  l_prios smallint[]; l_places tid[]; l_ids bigint[]; l_ns smallint[]; l_attempts smallint[];
+  v_queue int;
+  v_restricted boolean;
+  v_newest bigint;
+  looked int;              -- ranges that the look wants to take
+  taken bigint := 0;       -- tasks in the ranges that could be locked
+  -- The locked ranges, in the order of the claim.
+  v_priorities smallint[];
+  v_places tid[];
+  v_ids bigint[];
+  v_ns smallint[];
+  v_attempts smallint[];
 begin
   perform rowlock.require_read_committed();
-  if not exists (select 1 from rowlock.instance i where i.id = $1 and i.ended_at is null) then
-    raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
+  if not exists (
+    select 1
+    from rowlock.instance i
+    where i.id = claim.instance and i.ended_at is null
+  ) then
+    raise exception 'instance % is gone', claim.instance
+      using errcode = 'RL006',
+        hint = 'Join again.';
   end if;
-  if exists (select 1 from rowlock.lease l where l.token = $5) then
-    return query select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[] from rowlock.lease l where l.token = $5 and l.instance = $1; return;
+  if exists (select 1 from rowlock.lease l where l.token = claim.token) then
+    return query
+      select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[]
+      from rowlock.lease l
+      where l.token = claim.token and l.instance = claim.instance;
+    return;
   end if;
-  select i.queue, q.restricted into v_queue, v_restricted from rowlock.instance i
-      join rowlock.queue q on q.id = i.queue
-    where i.id = $1 and not q.paused and not i.drains;
-  if not found then return query select '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[], false, 0::bigint, '{}'::bigint[]; return; end if;
-  if v_restricted then perform rowlock.require_worker(v_queue); end if;
+  select i.queue, q.restricted
+    into v_queue, v_restricted
+    from rowlock.instance i
+    join rowlock.queue q on q.id = i.queue
+    where i.id = claim.instance and not q.paused and not i.drains;
+  if not found then
+    return query
+      select
+        '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[],
+        false, 0::bigint, '{}'::bigint[];
+    return;
+  end if;
+  if v_restricted then
+    perform rowlock.require_worker(v_queue);
+  end if;
   select last_value into v_newest from rowlock.k_seq;
   with look as materialized (
-    select count(*) as entries from (
-      select sum(y.n) over (order by y.priority, y.turn, y.k) - y.n as before from (
-        select x.priority, s.turn, x.k, x.n from (select o >> 2 as p, o & 3 as turn from generate_series(0, 15) o) s, lateral (
-          select r.priority, r.k, r.n from rowlock.ready r
-          where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k limit $2) x limit $2) y) z
-    where before < $2),
+    select count(*) as entries
+    from (
+      select
+        sum(candidate.n) over (order by candidate.priority, candidate.turn, candidate.k)
+          - candidate.n as before
+      from (
+        select ranges.priority, part.turn, ranges.k, ranges.n
+        from
+          (
+            select number >> 2 as priority, number & 3 as turn
+            from generate_series(0, 15) number
+          ) part,
+          lateral (
+            select r.priority, r.k, r.n
+            from rowlock.ready r
+            where r.queue = v_queue
+              and r.shard = ((part.turn + claim.start) & 3)::smallint
+              and r.lane = 0
+              and r.priority = part.priority::smallint
+              and r.k >= claim.watermarks[
+                part.priority * 4 + ((part.turn + claim.start) & 3) + 1
+              ]
+            order by r.k
+            limit claim.want
+          ) ranges
+        limit claim.want
+      ) candidate
+    ) summed
+    where before < claim.want
+  ),
   locked as materialized (
-    select x.*, s.turn from (select o >> 2 as p, o & 3 as turn from generate_series(0, 15) o) s, lateral (
-      select r.priority, r.k, r.id, r.n, r.attempt, r.ctid place from rowlock.ready r
-      where r.queue = v_queue and r.shard = ((s.turn + $4) & 3)::smallint and r.lane = 0 and r.priority = p::smallint and r.k >= $3[p * 4 + ((s.turn + $4) & 3) + 1] order by r.k
-      limit (select entries from look) for update skip locked) x limit (select entries from look))
-  select (select entries from look), array_agg(priority order by priority, turn, k), array_agg(place order by priority, turn, k),
-         array_agg(id order by priority, turn, k), array_agg(n order by priority, turn, k), array_agg(attempt order by priority, turn, k)
-    into looked, l_prios, l_places, l_ids, l_ns, l_attempts from locked;
-  if l_ids is not null then
-    -- Until the lease is committed nobody ends the instance, or the lease would be nobody's. Not waited for:
-    -- whoever ends a queue waits for what is locked above.
-    perform 1 from rowlock.instance i where i.id = $1 and i.ended_at is null for share skip locked;
-    if not found and not rowlock.check_ending($1) then
-      raise exception 'instance % is gone', $1 using errcode = 'RL006', hint = 'Join again.';
+    select ranges.*, part.turn
+    from
+      (
+        select number >> 2 as priority, number & 3 as turn
+        from generate_series(0, 15) number
+      ) part,
+      lateral (
+        select r.priority, r.k, r.id, r.n, r.attempt, r.ctid place
+        from rowlock.ready r
+        where r.queue = v_queue
+          and r.shard = ((part.turn + claim.start) & 3)::smallint
+          and r.lane = 0
+          and r.priority = part.priority::smallint
+          and r.k >= claim.watermarks[
+            part.priority * 4 + ((part.turn + claim.start) & 3) + 1
+          ]
+        order by r.k
+        limit (select entries from look)
+        for update skip locked
+      ) ranges
+    limit (select entries from look)
+  )
+  select
+    (select entries from look),
+    array_agg(priority order by priority, turn, k),
+    array_agg(place order by priority, turn, k),
+    array_agg(id order by priority, turn, k),
+    array_agg(n order by priority, turn, k),
+    array_agg(attempt order by priority, turn, k)
+    into looked, v_priorities, v_places, v_ids, v_ns, v_attempts
+    from locked;
+  if v_ids is not null then
+    -- The lock keeps others from ending the instance until the lease is committed. It does not
+    -- wait: a session that ends the queue may itself wait for the ranges that are locked above.
+    perform 1
+      from rowlock.instance i
+      where i.id = claim.instance and i.ended_at is null
+      for share skip locked;
+    if not found and not rowlock.check_ending(claim.instance) then
+      raise exception 'instance % is gone', claim.instance
+        using errcode = 'RL006',
+          hint = 'Join again.';
     end if;
-    -- A new snapshot: what was locked is now seen in its newest version, whatever ran between look and lock. By place, which a lock keeps:
-    -- joined by key, a plan made while the table was small walks the whole index once it is large.
-    with l as materialized (
-      select u.*, (sum(u.n) over (order by u.o))::int - u.n as before
-      from unnest(l_prios, l_places, l_ids, l_ns, l_attempts) with ordinality u(priority, place, id, n, attempt, o)),
-    whole as (delete from rowlock.ready r where r.ctid = any (array(select l.place from l where l.before + l.n <= $2))),
-    part as (update rowlock.ready r set id = r.id + ($2 - l.before), n = r.n - ($2 - l.before) from l where l.before < $2 and l.before + l.n > $2
-      and r.ctid = any (array(select l.place from l where l.before < $2 and l.before + l.n > $2)) and r.ctid = l.place)
-    insert into rowlock.lease as y (token, instance, queue, firsts, ns, attempts, priorities)
-      select $5, $1, v_queue, array_agg(l.id order by l.o), array_agg(least(l.n, $2 - l.before)::smallint order by l.o), array_agg(l.attempt order by l.o), array_agg(l.priority order by l.o)
-      from l where l.before < $2;
-    select sum(n) into taken from unnest(l_ns) n;
+    -- This statement has a new snapshot: it sees the newest version of the locked rows, whatever
+    -- was committed between look and lock. Rows are found by ctid, which a lock keeps: joined by
+    -- key, a plan that was made while the table was small would walk the whole index once it is
+    -- large.
+    with taking as materialized (
+      select
+        range.*,
+        (sum(range.n) over (order by range.ordinal))::int - range.n as before
+      from unnest(v_priorities, v_places, v_ids, v_ns, v_attempts)
+        with ordinality range(priority, place, id, n, attempt, ordinal)
+    ),
+    whole as (
+      delete from rowlock.ready r
+      where r.ctid = any (
+        array(
+          select taking.place
+          from taking
+          where taking.before + taking.n <= claim.want
+        )
+      )
+    ),
+    part as (
+      update rowlock.ready r
+      set
+        id = r.id + (claim.want - taking.before),
+        n = r.n - (claim.want - taking.before)
+      from taking
+      where taking.before < claim.want
+        and taking.before + taking.n > claim.want
+        and r.ctid = any (
+          array(
+            select taking.place
+            from taking
+            where taking.before < claim.want
+              and taking.before + taking.n > claim.want
+          )
+        )
+        and r.ctid = taking.place
+    )
+    insert into rowlock.lease as made (
+        token, instance, queue, firsts, ns, attempts, priorities
+      )
+      select
+        claim.token,
+        claim.instance,
+        v_queue,
+        array_agg(taking.id order by taking.ordinal),
+        array_agg(least(taking.n, claim.want - taking.before)::smallint order by taking.ordinal),
+        array_agg(taking.attempt order by taking.ordinal),
+        array_agg(taking.priority order by taking.ordinal)
+      from taking
+      where taking.before < claim.want;
+    select sum(n) into taken from unnest(v_ns) n;
   end if;
   return query
-    select coalesce(l.firsts, '{}'), coalesce(l.ns, '{}'), coalesce(l.attempts, '{}'), coalesce(l.priorities, '{}'),
-           looked > 0 and coalesce(taken, 0) < $2 and coalesce(cardinality(l_ids), 0) < looked, v_newest, rowlock.least_k(v_queue, $3)
-    from (select 1) one left join rowlock.lease l on l.token = $5;
+    select
+      coalesce(l.firsts, '{}'),
+      coalesce(l.ns, '{}'),
+      coalesce(l.attempts, '{}'),
+      coalesce(l.priorities, '{}'),
+      looked > 0
+        and coalesce(taken, 0) < claim.want
+        and coalesce(cardinality(v_ids), 0) < looked,
+      v_newest,
+      rowlock.least_k(v_queue, claim.watermarks)
+    from (select 1) one
+    left join rowlock.lease l on l.token = claim.token;
 end $$;
 
--- Waits for the claims of an instance that have taken something and are under way. Ask before a claim is sent
--- again: answered before the first one ends, its lease would be nobody's for a minute.
-create or replace function rowlock.await_claims(instance bigint) returns void language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp as $$
+-- Waits for the claims of an instance that have taken tasks and are still under way. Call it before
+-- a claim is sent again: if the second one were answered before the first one commits, the lease of
+-- the first would stay unknown for a minute.
+create or replace function rowlock.await_claims(instance bigint)
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
 begin
-  perform rowlock.require_worker(i.queue) from rowlock.instance i where i.id = $1;
-  perform 1 from rowlock.instance i where i.id = $1 for no key update;
+  perform rowlock.require_worker(i.queue)
+    from rowlock.instance i
+    where i.id = await_claims.instance;
+  perform 1
+    from rowlock.instance i
+    where i.id = await_claims.instance
+    for no key update;
 end $$;

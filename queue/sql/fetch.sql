@@ -1,18 +1,47 @@
--- The payloads of claimed tasks: of those that a lease with this token holds. Planned anew with the ids in it,
--- so that it locks only the partitions that hold them (R18).
--- VOLATILE, so that the second statement has a snapshot of its own: the first may wait for a cleanup that empties the partition, and sees nothing then.
+-- Reads the payloads of claimed tasks. Called by workers after a claim (queue/src/fetch.rs).
+
+-- Answers only tasks that a lease with this token holds, so that nobody else can read payloads. A
+-- worker usually asks for all tasks of its lease, in order: then comparing the arrays is cheaper
+-- than an intersection. The order of the unfolded lease needs no sort, which would cost what is
+-- saved: if it differed, the intersection would give the same answer.
+--
+-- The first query is planned at each call with the ids in it, so that it locks only the partitions
+-- that hold them (R18). VOLATILE gives the second query a snapshot of its own: the first may wait
+-- for a cleanup that empties the partition, and then finds nothing.
 create or replace function rowlock.fetch(token bigint, ids bigint[])
 returns table (id bigint, type text, payload text, max_attempts smallint)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as $$
-declare held bigint[] := array(
-  select u.id from unnest($2) u(id)
-  intersect select g.id
-      from rowlock.lease l, unnest(l.firsts, l.ns) r(f, n), generate_series(r.f, r.f + r.n - 1) g(id)
-          where l.token = $1);
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  lease_token bigint := token;   -- `fetch.token` cannot be written: FETCH is a reserved word
+  held bigint[] := array(
+    select task.id
+    from
+      rowlock.lease l,
+      unnest(l.firsts, l.ns) range(first_id, n),
+      generate_series(range.first_id, range.first_id + range.n - 1) task(id)
+    where l.token = lease_token
+  );
 begin
-  return query execute 'select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task t where t.id = any ($1)' using held;
+  if held is distinct from ids then
+    held := array(
+      select asked.id from unnest(ids) asked(id)
+      intersect
+      select leased.id from unnest(held) leased(id)
+    );
+  end if;
+  return query execute
+    'select t.id, t.type, t.payload::text, t.max_attempts
+    from rowlock.task t
+    where t.id = any ($1)'
+    using held;
   if exists (select 1 from rowlock.task_kept) then
-    return query select t.id, t.type, t.payload::text, t.max_attempts from rowlock.task_kept t
-        where t.id = any (held);
+    return query
+      select t.id, t.type, t.payload::text, t.max_attempts
+      from rowlock.task_kept t
+      where t.id = any (held);
   end if;
 end $$;

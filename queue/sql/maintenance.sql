@@ -1,46 +1,122 @@
--- Sets and clears backlog_full, and forgets instances that ended long ago, and requests that nobody needs. Cheap enough for every few seconds.
-create or replace function rowlock.update_backlog_limits() returns void language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set jit = off as $$
+-- The frequent maintenance of a database. `maintain` is called by instances and the operator every
+-- second or so (queue/src/maintenance.rs).
+
+-- Sets and clears a queue's flags backlog_full and far_future_full; deletes instances that ended
+-- long ago and requests to cancel that are obsolete. Cheap enough for every few seconds.
+create or replace function rowlock.update_backlog_limits()
+returns void
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
 #variable_conflict use_column
-declare v record;
+declare
+  flags record;
 begin
-  if not rowlock.try_mutex(3, 0) then return; end if;
-  for v in
-    -- An estimate may be far off where rows lie together: no producer is refused for that, so what it says is counted.
-    select x.queue, case when q.backlog_full then x.n >= q.backlog_limit * 0.95
-             when x.n >= q.backlog_limit then rowlock.backlog_reaches(q.id, q.backlog_limit)
-                 else false end backlog_full,
-           -- Tasks of next year have a limit of their own, of the same size: they keep nobody from enqueuing
-           -- what is due today.
-           x.later >= case when q.later_full then q.backlog_limit * 0.95 else q.backlog_limit end later_full
-    from (select y.*, y.available + y.scheduled + y.retryable - y.later n from rowlock.backlog() y) x
-        join rowlock.queue q on q.id = x.queue
+  if not rowlock.try_mutex(3, 0) then
+    return;
+  end if;
+  for flags in
+    select
+      counted.queue,
+      case
+        when q.backlog_full then counted.n >= q.backlog_limit * 0.95
+        -- An estimate may be far off where rows lie together: before producers are refused, the
+        -- queue is counted.
+        when counted.n >= q.backlog_limit then rowlock.backlog_reaches(q.id, q.backlog_limit)
+        else false
+      end backlog_full,
+      -- A limit of the same size, of its own: tasks of next year do not keep producers from
+      -- enqueuing what is due today.
+      counted.far_future >= case
+        when q.far_future_full then q.backlog_limit * 0.95
+        else q.backlog_limit
+      end far_future_full
+    from (
+      select b.*, b.available + b.scheduled + b.retryable - b.far_future n
+      from rowlock.backlog() b
+    ) counted
+    join rowlock.queue q on q.id = counted.queue
   loop
-    update rowlock.queue y set backlog_full = v.backlog_full, later_full = v.later_full
-      where y.id = v.queue and (y.backlog_full, y.later_full) <> (v.backlog_full, v.later_full);
+    update rowlock.queue q
+      set backlog_full = flags.backlog_full, far_future_full = flags.far_future_full
+      where q.id = flags.queue
+        and (q.backlog_full, q.far_future_full) <> (flags.backlog_full, flags.far_future_full);
   end loop;
   if rowlock.clock_is_steady() then
-    delete from rowlock.instance i where i.ended_at < now() - interval '7 days' and not exists (select 1 from rowlock.lease l where l.instance = i.id);
+    delete from rowlock.instance i
+      where i.ended_at < now() - interval '7 days'
+        and not exists (select 1 from rowlock.lease l where l.instance = i.id);
   end if;
-  -- A request that crossed the end of its task is nobody's any more, and would lengthen every settlement.
-  delete from rowlock.cancel_request c where c.id in (
-    select x.id from rowlock.cancel_request x where x.at < now() - interval '1 minute'
-      and coalesce((select rowlock.state_of(t.id, t.queue, t.priority, t.k_low) from rowlock.every_task t where t.id = x.id), '')
-         not in ('scheduled', 'retryable', 'available', 'running') order by x.at limit 100);
+  -- A request that was made while its task finished is obsolete, and slows down every settlement.
+  delete from rowlock.cancel_request c
+    where c.id in (
+      select request.id
+      from rowlock.cancel_request request
+      where request.at < now() - interval '1 minute'
+        and coalesce(
+          (
+            select rowlock.find_state(t.id, t.queue, t.priority, t.k_low)
+            from rowlock.every_task t
+            where t.id = request.id
+          ),
+          ''
+        ) not in ('scheduled', 'retryable', 'available', 'running')
+      order by request.at
+      limit 100
+    );
 end $$;
 
--- What a maintainer asks in each pass, in one statement: due tasks, and a note for the watermarks; with `check_limits` the backlog against its limit, with
--- `read_heartbeats` the newest heartbeat of every instance that lives. No row: another session does it.
+-- One pass of maintenance in one statement: moves due tasks, and answers a note for the watermarks;
+-- with `check_limits` it compares the backlogs with their limits; with `read_heartbeats` it answers
+-- the newest heartbeat of every live instance. No row: another session is doing it.
 --
--- The note is one step of an exact watermark (R6): the next k, greater than every k drawn before, and an xid drawn after. A transaction has its xid
--- before it draws a k, so once xmin has reached the noted xid, none that drew an older k is open, prepared ones included. So k is read before anything
--- here writes. Not pg_snapshot_xmax in place of the xid: that is the one after the last *completed* one, and an open transaction may lie above it.
-create or replace function rowlock.maintain(watermark timestamptz, most int, check_limits boolean, read_heartbeats boolean)
-returns table (moved int, more boolean, next timestamptz, k bigint, xid bigint, xmin bigint, at timestamptz, instances bigint[], heartbeats bigint[])
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
-declare v_k bigint; v_at timestamptz;
+-- The note is one step of an exact watermark (R6): the next k, greater than every k drawn before,
+-- and an xid drawn after. A transaction has its xid before it draws a k. So once xmin has reached
+-- the noted xid, no transaction that drew an older k is open, prepared ones included. Therefore k
+-- is read before anything here writes. pg_snapshot_xmax cannot stand in for the xid: it is the one
+-- after the last *completed* transaction, and an open one may have a higher xid.
+create or replace function rowlock.maintain(
+  watermark timestamptz,
+  most int,
+  check_limits boolean,
+  read_heartbeats boolean
+)
+returns table (
+  moved int,
+  more boolean,
+  next timestamptz,
+  k bigint,
+  xid bigint,
+  xmin bigint,
+  at timestamptz,
+  instances bigint[],
+  heartbeats bigint[]
+)
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_k bigint;
+  v_at timestamptz;
 begin
   select s.last_value + s.is_called::int, clock_timestamp() into v_k, v_at from rowlock.k_seq s;
-  if $3 then perform rowlock.update_backlog_limits(); end if;
-  return query select p.*, v_k, pg_current_xact_id()::text::bigint, pg_snapshot_xmin(pg_current_snapshot())::text::bigint, v_at, l.* from rowlock.move_due($1, $2) p,
-    (select array_agg(y.instance), array_agg(y.heartbeat) from rowlock.newest_heartbeats() y where $4) l;
+  if check_limits then
+    perform rowlock.update_backlog_limits();
+  end if;
+  return query
+    select
+      due.*,
+      v_k,
+      pg_current_xact_id()::text::bigint,
+      pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+      v_at,
+      live.*
+    from
+      rowlock.move_due(maintain.watermark, maintain.most) due,
+      (
+        select array_agg(h.instance), array_agg(h.heartbeat)
+        from rowlock.newest_heartbeats() h
+        where maintain.read_heartbeats
+      ) live;
 end $$;

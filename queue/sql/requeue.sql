@@ -1,30 +1,83 @@
--- Outcomes, hand-backs, and the end of an instance.
+-- Makes tasks available again. Called by the verbs that release, retry, rescue or move tasks.
 
--- Makes tasks claimable again, as ranges of neighbours, behind what is ready now: k only grows.
-create or replace function rowlock.requeue(queue int, ids bigint[], attempts smallint[], priorities smallint[]) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
+-- Makes tasks available as ranges of neighbouring ids, behind everything that is ready now.
+create or replace function rowlock.requeue(
+  queue int,
+  ids bigint[],
+  attempts smallint[],
+  priorities smallint[]
+)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
 begin
-  insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, notify, moved)
-  select $1, z.k & 3, z.priority, z.k, z.id, z.n, z.attempt, false, coalesce((select q.notify_until > now() from rowlock.queue q where q.id = $1), false),
-    rowlock.chunk_of(z.id)
-  from (select nextval('rowlock.k_seq') k, y.* from (
-    select min(x.id) id, count(*) n, x.attempt, x.priority from (
-      select u.*, u.id - row_number() over (partition by u.attempt, u.priority order by u.id) run
-      from unnest($2, $3, $4) u(id, attempt, priority)) x
-    group by x.attempt, x.priority, x.run, x.id >> 8 order by 1) y) z;
+  insert into rowlock.ready (
+      queue, shard, priority, k, id, n, attempt, fresh, notify, moved
+    )
+    select
+      requeue.queue,
+      placed.k & 3,
+      placed.priority,
+      placed.k,
+      placed.id,
+      placed.n,
+      placed.attempt,
+      false,
+      coalesce(
+        (select q.notify_until > now() from rowlock.queue q where q.id = requeue.queue),
+        false
+      ),
+      rowlock.chunk_of(placed.id)
+    from (
+      select nextval('rowlock.k_seq') k, range.*
+      from (
+        select min(task.id) id, count(*) n, task.attempt, task.priority
+        from (
+          select
+            item.*,
+            item.id - row_number() over (
+              partition by item.attempt, item.priority order by item.id
+            ) run   -- the same for neighbours
+          from unnest(requeue.ids, requeue.attempts, requeue.priorities)
+            item(id, attempt, priority)
+        ) task
+        group by task.attempt, task.priority, task.run, task.id >> 8
+        order by 1
+      ) range
+    ) placed;
 end $$;
 
--- The same one by one, where all together failed: what fails alone, too, waits for another minute, and keeps none of the others waiting.
-create or replace function rowlock.requeue_singly(queue int, ids bigint[], attempts smallint[], priorities smallint[]) returns void
-language plpgsql volatile set search_path = pg_catalog, pg_temp set jit = off as $$
+-- The same one by one, after all together failed. A task that fails alone waits for a minute, so
+-- that it does not hold up the others.
+create or replace function rowlock.requeue_one_by_one(
+  queue int,
+  ids bigint[],
+  attempts smallint[],
+  priorities smallint[]
+)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
 begin
-  for i in 1 .. cardinality($2) loop
+  for i in 1 .. cardinality(ids) loop
     begin
-      perform rowlock.requeue($1, ($2)[i:i], ($3)[i:i], ($4)[i:i]);
+      perform rowlock.requeue(requeue_one_by_one.queue, ids[i:i], attempts[i:i], priorities[i:i]);
     exception when others then
-      raise warning 'task % cannot be made available: %', ($2)[i], sqlerrm;
+      raise warning 'task % cannot be made available: %', ids[i], sqlerrm;
       insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
-        values (($2)[i], $1, ($4)[i], ($3)[i], 1, now() + interval '1 minute', now() + interval '1 minute');
+        values (
+          ids[i],
+          requeue_one_by_one.queue,
+          priorities[i],
+          attempts[i],
+          1,   -- retryable
+          now() + interval '1 minute',
+          now() + interval '1 minute'
+        );
     end;
   end loop;
 end $$;

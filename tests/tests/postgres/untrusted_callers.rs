@@ -225,7 +225,7 @@ async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
     };
     assert_eq!(
         (found.as_str(), message.as_str()),
-        ("RL005", "queue \"mail\" takes no task that is due in more than 30 days (limits.maxDelay)")
+        ("RL005", "queue \"mail\" accepts no task that is due in more than 30 days (limits.maxDelay)")
     );
     assert!(hint.unwrap().contains("raise limits.maxDelay"));
     // Before, the longest delay allowed was refused, because the transaction had begun a moment earlier.
