@@ -4,7 +4,7 @@ set search_path = pg_catalog, pg_temp set enable_seqscan = off set jit = off as 
   select i.id, coalesce((select b.n from rowlock.heartbeat b where b.instance = i.id order by b.n desc limit 1), 0) from rowlock.instance i where i.ended_at is null
 $$;
 
--- How long ago the newest heartbeat of an instance must be, at least, for a rescue: a lease (queue/src/db.rs),
+-- How long ago the newest heartbeat of an instance must be, at least, for a rescue: a lease (queue/src/timeouts.rs),
 -- less the time between two heartbeats and the slack of clocks. The caller has measured a whole lease on its own
 -- clock; this is for a caller who says so and has not.
 create or replace function rowlock.rescue_after() returns interval language sql immutable return interval '12 seconds';

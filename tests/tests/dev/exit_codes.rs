@@ -111,12 +111,12 @@ async fn a_database_that_takes_no_writes_is_4_and_said_to_be_so() {
 async fn what_is_wrong_with_a_url_or_a_certificate_is_not_said_to_be_the_server() {
     let home = Home::with_database("postgres://u:SECRET@127.0.0.1:1/none?ssl_mode=require");
     let said = home.run(&["status"]);
-    check(&said, 4, "has a parameter `ssl_mode` that is not known: did you mean `sslmode`?");
+    check(&said, 4, "has an unknown parameter `ssl_mode`: did you mean `sslmode`?");
     assert!(!said.err.contains("hint") && !said.err.contains("SECRET"), "{said:?}");
     let test = TestDb::new().await;
     let home = Home::with_database(&(server::url(&test.name) + "?sslmode=require"));
     let said = home.run(&["status"]);
-    check(&said, 4, "the server does not speak TLS, and sslmode is require");
+    check(&said, 4, "the server does not support TLS, and sslmode is require");
     assert!(!said.err.contains("hint"), "{said:?}");
     check(
         &home.run(&["status", "--database-ca-file", "/nowhere"]),

@@ -358,7 +358,7 @@ async fn a_question_for_tls_is_asked_once_and_no_is_an_answer() {
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refused(&fake_server.connect(&format!("?sslmode={mode}"))).await;
         let Error::Tls(said) = &error else { panic!("{error:?}") };
-        assert!(said.contains("does not speak TLS") && said.contains(mode), "{said}");
+        assert!(said.contains("does not support TLS") && said.contains(mode), "{said}");
         assert_eq!(asked.recv().await, Some(SSL_REQUEST));
     }
 }

@@ -111,7 +111,7 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
     let (untrusted, authority) = (Authority::new(), Authority::new());
     apply(&untrusted.pem());
     // The server of the tests speaks no TLS, so it cannot prove itself: that is asked for now, though the URL does not say so.
-    harness.until_says("DatabaseReachable", "False CertificateInvalid", "does not speak TLS").await;
+    harness.until_says("DatabaseReachable", "False CertificateInvalid", "does not support TLS").await;
     let mut url = Url::parse(&postgres::url(&harness.db.name)).unwrap();
     let port = behind_tls(&authority, url.port().unwrap()).await;
     url.set_host(Some("localhost")).unwrap();
@@ -217,11 +217,11 @@ async fn the_operator_does_not_ask_what_only_it_can_reach() {
     for (url, says) in [
         (
             "postgres://u:secretpassword@169.254.169.254:80/d",
-            "names '169.254.169.254', which is an address of the cluster's own machines",
+            "names '169.254.169.254', which is an address of the cluster itself",
         ),
         (
             "postgres://u:secretpassword@192.0.2.7/d",
-            "names '192.0.2.7', which is an address of the cluster's own machines",
+            "names '192.0.2.7', which is an address of the cluster itself",
         ),
         (
             "postgres://u:secretpassword@db.localhost/d",
