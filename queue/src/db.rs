@@ -54,13 +54,13 @@ impl Connect {
             // A simple query is one message; behind a pooler, two messages might reach two servers.
             let detect_pooler = "select pg_catalog.current_setting('rowlock.direct', true) as direct,
                         session_user::pg_catalog.text as login";
-            let place = connector.place();
+            let location = connector.location();
             let answer = timeout(
                 STATEMENT_TIMEOUT,
                 session.run(async |connection| connection.fetch_one(detect_pooler).await),
             )
             .await;
-            let answer = answer.map_err(|_| Error::Timeout)?.map_err(|error| Error::at(&place, error))?;
+            let answer = answer.map_err(|_| Error::Timeout)?.map_err(|error| Error::at(&location, error))?;
             if answer.try_get::<Option<&str>, _>("direct")? == Some("on") {
                 user = Some(answer.try_get::<String, _>("login")?.into());
             }
@@ -95,7 +95,7 @@ impl Db {
         if version < OLDEST_SERVER {
             return Err(Error::ServerTooOld(format!(
                 "{}: PostgreSQL {} is too old: rowlock needs {} or newer",
-                db.pool.connector().place(),
+                db.pool.connector().location(),
                 version / 10_000,
                 OLDEST_SERVER / 10_000
             )));
@@ -130,8 +130,8 @@ impl Db {
 
     /// Where it is: `HOST:PORT/DATABASE`, or `HOST:PORT,HOST:PORT/DATABASE` with several hosts.
     #[must_use]
-    pub fn place(&self) -> String {
-        self.pool.connector().place()
+    pub fn location(&self) -> String {
+        self.pool.connector().location()
     }
 
     /// Drops idle connections without telling the server: they may lead to the wrong one.

@@ -181,22 +181,22 @@ impl Error {
 pub(crate) const READ_ONLY: &str = "25006";
 
 impl Error {
-    /// An error of sqlx about the server at `place` (`HOST:PORT/DATABASE`).
-    pub(crate) fn at(place: &str, error: sqlx::Error) -> Self {
+    /// An error of sqlx about the server at `location` (`HOST:PORT/DATABASE`).
+    pub(crate) fn at(location: &str, error: sqlx::Error) -> Self {
         match Self::from(error) {
-            Self::Unreachable(why) => Self::Unreachable(format!("{place}: {why}")),
-            Self::ReadOnly(why) => Self::ReadOnly(format!("{place}: {why}")),
-            Self::Login(why) => Self::Login(format!("{place}: {why}")),
+            Self::Unreachable(why) => Self::Unreachable(format!("{location}: {why}")),
+            Self::ReadOnly(why) => Self::ReadOnly(format!("{location}: {why}")),
+            Self::Login(why) => Self::Login(format!("{location}: {why}")),
             error => error,
         }
     }
 
     /// The same during the startup of a session, where each refusal concerns the connection: too many
     /// connections (53xxx), or an option that the server refuses.
-    pub(crate) fn at_start(place: &str, error: sqlx::Error) -> Self {
-        match Self::at(place, error) {
+    pub(crate) fn at_start(location: &str, error: sqlx::Error) -> Self {
+        match Self::at(location, error) {
             Self::Database(sqlx::Error::Database(refusal)) => {
-                let message = format!("{place}: {}", shorten(refusal.message()));
+                let message = format!("{location}: {}", shorten(refusal.message()));
                 let is_transient = refusal
                     .code()
                     .is_some_and(|code| ["53", "57", "58"].iter().any(|class| code.starts_with(class)));

@@ -1,4 +1,4 @@
-//! Ids. That of a task is about 2·10¹⁷, too large for the numbers of JavaScript, so ids are strings outside
+//! Ids. A task id is about 2·10¹⁷, too large for the numbers of JavaScript, so ids are strings outside
 //! of Rust and SQL.
 
 use std::{

@@ -70,8 +70,8 @@ pub struct MigrateReport {
 
 /// For an administrator whose database publishes all its tables.
 const PUBLICATION_NOTE: &str = "a publication FOR ALL TABLES also publishes Rowlock's tables, and a \
-subscriber stops at the first partition that it does not have; publish FOR TABLES IN SCHEMA public, or a list \
-of tables, instead (docs/operations.md)";
+subscriber stops at the first partition that it does not have; publish FOR TABLES IN SCHEMA public, or a \
+list of tables, instead (docs/operations.md)";
 
 /// How often a migration starts again because another session created the schema at the same time. One retry
 /// should do, since it finds the schema.

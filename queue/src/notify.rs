@@ -23,17 +23,17 @@ const SILENCE_LONGEST: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Listener {
     session: Session,
-    place: String,
+    location: String,
 }
 
 /// Opens a connection that listens. Fails with [`Error::NoNotify`] behind a connection pooler.
 pub async fn listen(connect: &Connect) -> Result<Listener> {
     let connector = Connector::new(connect, SessionMode::DetectDisconnect)?.listening();
-    let place = connector.place();
+    let location = connector.location();
     let db = Connect { max_connections: 1, ..connect.clone() }.open_with(connector).await?;
     // Behind a pooler the pool keeps no session.
     let Some(session) = db.pool.take() else { return Err(Error::NoNotify) };
-    let mut listener = Listener { session, place };
+    let mut listener = Listener { session, location };
     listener.send_listen().await?;
     Ok(listener)
 }
@@ -58,7 +58,7 @@ impl Listener {
         let row = bounded(async {
             let answer =
                 catch_panic(heartbeat::statement(heartbeat).fetch_one(self.session.connection())).await;
-            answer.map_err(|error| Error::at(&self.place, error))
+            answer.map_err(|error| Error::at(&self.location, error))
         });
         heartbeat::answer(&row.await?, sent)
     }
@@ -70,8 +70,9 @@ impl Listener {
             match timeout(SILENCE_LONGEST, self.session.notifications.recv()).await {
                 Ok(Some(queue)) => return Ok(queue),
                 Ok(None) => {
-                    let lost =
-                        || Error::Unreachable(format!("{}: the listening connection was lost", self.place));
+                    let lost = || {
+                        Error::Unreachable(format!("{}: the listening connection was lost", self.location))
+                    };
                     return Err(self.session.fault().unwrap_or_else(lost));
                 }
                 // A server that vanished looks the same as one without notifications.
@@ -83,7 +84,7 @@ impl Listener {
     async fn send_listen(&mut self) -> Result<()> {
         bounded(async {
             let sent = catch_panic(self.session.connection().execute(AssertSqlSafe(LISTEN))).await;
-            sent.map(drop).map_err(|error| Error::at(&self.place, error))
+            sent.map(drop).map_err(|error| Error::at(&self.location, error))
         })
         .await
     }

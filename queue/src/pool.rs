@@ -136,7 +136,7 @@ impl PooledConnection {
             Err(error) if !is_reusable(&error) => {
                 pool.discard_idle();
                 let fault = connection.session.fault();
-                return Err(fault.unwrap_or_else(|| Error::at(&pool.connector().place(), error)));
+                return Err(fault.unwrap_or_else(|| Error::at(&pool.connector().location(), error)));
             }
             _ if LIFETIME <= connection.opened.elapsed() || pool.permits.is_closed() => (),
             _ => pool.idle().push(connection),

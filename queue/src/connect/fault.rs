@@ -23,8 +23,9 @@ pub(super) enum Fault {
     Login(String),
     /// The server takes no writes, or is not of the kind that `target_session_attrs` asks for.
     Unsuitable(String),
-    /// The server refused the session; sqlx has its message. `asked`: after it asked for authentication.
-    Refused { asked: bool },
+    /// The server refused the session; sqlx has its message. `authenticating`: after it asked for
+    /// authentication.
+    Refused { authenticating: bool },
 }
 
 impl Fault {
@@ -32,19 +33,21 @@ impl Fault {
         Self::Unreachable(describe_io(error))
     }
 
-    /// As an error of this crate about the server at `place` (`HOST:PORT/DATABASE`).
-    pub(super) fn at(self, place: &str) -> Error {
+    /// As an error of this crate about the server at `location` (`HOST:PORT/DATABASE`).
+    pub(super) fn at(self, location: &str) -> Error {
         match self {
-            Self::Unreachable(why) => Error::Unreachable(format!("{place}: {why}")),
+            Self::Unreachable(why) => Error::Unreachable(format!("{location}: {why}")),
             Self::Protocol(detail) => {
-                tracing::debug!(place, detail, "not the Postgres protocol");
-                Error::Unreachable(format!("{place}: {NOT_POSTGRES}"))
+                tracing::debug!(location, detail, "not the Postgres protocol");
+                Error::Unreachable(format!("{location}: {NOT_POSTGRES}"))
             }
             Self::Forbidden(why) => wrong(why),
-            Self::Tls(why) => Error::Tls(format!("{place}: {why}")),
-            Self::Login(why) => Error::Login(format!("{place}: {why}")),
-            Self::Unsuitable(why) => Error::ReadOnly(format!("{place}: {why}")),
-            Self::Refused { .. } => Error::Unreachable(format!("{place}: the server refused the connection")),
+            Self::Tls(why) => Error::Tls(format!("{location}: {why}")),
+            Self::Login(why) => Error::Login(format!("{location}: {why}")),
+            Self::Unsuitable(why) => Error::ReadOnly(format!("{location}: {why}")),
+            Self::Refused { .. } => {
+                Error::Unreachable(format!("{location}: the server refused the connection"))
+            }
         }
     }
 }

@@ -13,6 +13,7 @@
 
 mod answer_permits;
 mod dial;
+mod dial_error;
 mod fault;
 mod forwarder;
 mod message_filter;

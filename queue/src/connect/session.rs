@@ -21,6 +21,7 @@ use tokio::{
 use super::{
     answer_permits::QueryState,
     dial::{Address, Dialed, Encryption, dial, resolve},
+    dial_error::{DialError, combine},
     fault::Fault,
     forwarder::Forwarder,
     options::{Connect, UrlTrust},
@@ -142,57 +143,6 @@ impl Session {
     }
 }
 
-/// Why connecting failed, and what to try next.
-#[derive(Debug)]
-pub(crate) struct DialError {
-    pub(crate) error: Error,
-    /// Refused before authentication: another encryption may be accepted.
-    try_next_encryption: bool,
-    /// The server or a pooler refuses our options.
-    pub(crate) rejects_options: bool,
-}
-
-impl From<Error> for DialError {
-    fn from(error: Error) -> Self {
-        Self { error, try_next_encryption: false, rejects_options: false }
-    }
-}
-
-impl From<DialError> for Error {
-    fn from(failed: DialError) -> Self {
-        failed.error
-    }
-}
-
-impl DialError {
-    fn from_fault(fault: Fault, place: &str) -> Self {
-        let try_next_encryption = matches!(fault, Fault::Tls(_));
-        Self { try_next_encryption, ..fault.at(place).into() }
-    }
-
-    fn from_sqlx(error: sqlx::Error, place: &str, asked: bool) -> Self {
-        let rejects_options = rejects_options(&error);
-        Self { error: Error::at_start(place, error), try_next_encryption: !asked, rejects_options }
-    }
-
-    /// Whether to try the next host. A refused login is the same on every host.
-    fn try_next_host(&self) -> bool {
-        matches!(self.error, Error::Unreachable(_) | Error::ReadOnly(_) | Error::Tls(_) | Error::Timeout)
-    }
-}
-
-/// Whether the error is about our options: each pooler refuses them in its own way, and a server refuses a
-/// setting that it does not support. Not a wrong login, a missing database, too many connections, or a server
-/// that is starting or stopping.
-fn rejects_options(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(refusal) = error else { return false };
-    let code = refusal.code().unwrap_or_default();
-    let other_reason = ["28", "3D", "53", "57"].iter().any(|class| code.starts_with(class));
-    let message = refusal.message().to_lowercase();
-    let names_options = ["option", "startup parameter"].iter().any(|words| message.contains(words));
-    !other_reason && (["08P01", "0A000", "22023"].contains(&code.as_ref()) || names_options)
-}
-
 impl Connector {
     pub(crate) fn new(connect: &Connect, mode: SessionMode) -> crate::Result<Self> {
         let target = Arc::new(connect.target()?);
@@ -211,8 +161,8 @@ impl Connector {
     }
 
     /// `HOST:PORT/DATABASE`.
-    pub(crate) fn place(&self) -> String {
-        self.target.place()
+    pub(crate) fn location(&self) -> String {
+        self.target.location()
     }
 
     /// Connects to the first suitable host, within [`CONNECT_TIMEOUT`].
@@ -255,11 +205,11 @@ impl Connector {
         servers: Servers,
         patience: Duration,
     ) -> Result<Session, DialError> {
-        let place = self.target.place_of(host);
+        let location = self.target.location_of(host);
         let late =
-            || DialError::from(Error::Unreachable(format!("{place}: no answer within {patience:.1?}")));
+            || DialError::from(Error::Unreachable(format!("{location}: no answer within {patience:.1?}")));
         let attempts = async {
-            let from_fault = |fault| DialError::from_fault(fault, &place);
+            let from_fault = |fault| DialError::from_fault(fault, &location);
             let addresses = resolve(&self.target, host, patience * 9 / 10).await.map_err(from_fault)?;
             let share = patience / u32::try_from(addresses.len().max(1)).unwrap_or(1);
             let mut last = None;
@@ -306,10 +256,10 @@ impl Connector {
         encryption: Encryption,
         patience: Duration,
     ) -> Result<Session, DialError> {
-        let place = self.target.place_of(host);
-        let from_fault = |fault| DialError::from_fault(fault, &place);
+        let location = self.target.location_of(host);
+        let from_fault = |fault| DialError::from_fault(fault, &location);
         let dialed = dial(&self.target, host, address, encryption, patience).await.map_err(from_fault)?;
-        self.begin(dialed, servers, place).await
+        self.begin(dialed, servers, location).await
     }
 
     /// Starts a session on an open connection.
@@ -317,9 +267,9 @@ impl Connector {
         &self,
         dialed: Dialed,
         servers: Servers,
-        place: String,
+        location: String,
     ) -> Result<Session, DialError> {
-        let from_fault = |fault| DialError::from_fault(fault, &place);
+        let from_fault = |fault| DialError::from_fault(fault, &location);
         let socket = LocalSocket::open().map_err(from_fault)?;
         let options = self.sqlx_options(&socket.folder);
         let mode = self.mode.options(self.listens);
@@ -339,23 +289,23 @@ impl Connector {
                 // sqlx may see that the server is ready a moment before `start` returns.
                 ended = &mut sqlx, if connection.is_none() => match ended {
                     Ok(ready) => connection = Some(ready),
-                    Err(error) => return Err(DialError::from_sqlx(error, &place, true)),
+                    Err(error) => return Err(DialError::from_sqlx(error, &location, true)),
                 },
             }
         };
         let started = match started {
             Ok(started) => started,
-            Err(Fault::Refused { asked }) => {
+            Err(Fault::Refused { authenticating }) => {
                 let error = sqlx.await.err().unwrap_or(sqlx::Error::PoolClosed);
-                return Err(DialError::from_sqlx(error, &place, asked));
+                return Err(DialError::from_sqlx(error, &location, authenticating));
             }
             Err(fault) => return Err(from_fault(fault)),
         };
         let connection = match connection {
             Some(ready) => ready,
-            None => sqlx.await.map_err(|error| DialError::from_sqlx(error, &place, true))?,
+            None => sqlx.await.map_err(|error| DialError::from_sqlx(error, &location, true))?,
         };
-        self.session(connection, started, &place)
+        self.session(connection, started, &location)
     }
 
     /// Options for sqlx, which connects to our local socket. It takes missing ones from the environment, but
@@ -374,37 +324,21 @@ impl Connector {
         &self,
         connection: PgConnection,
         started: StartedSession,
-        place: &str,
+        location: &str,
     ) -> Result<Session, DialError> {
         let (send, notifications) = mpsc::channel(NOTIFICATIONS);
         let listens = self.listens.then_some(send);
         let fault = Arc::new(OnceLock::new());
         let reported = Arc::clone(&fault);
         let (trust, query) = (self.target.trust, started.query());
-        let at = place.to_owned();
+        let at = location.to_owned();
         let on_fault = Box::new(move |found: Fault| {
             let _ = reported.set(found.at(&at).to_string());
         });
-        let proxy = started.proxy(listens, on_fault).map_err(|fault| DialError::from_fault(fault, place))?;
+        let proxy =
+            started.proxy(listens, on_fault).map_err(|fault| DialError::from_fault(fault, location))?;
         Ok(Session { connection, forwarder: Forwarder::inline(proxy), trust, query, fault, notifications })
     }
-}
-
-/// The failures of all hosts as one. A host that answers but takes no writes decides the kind of the error.
-fn combine(mut failures: Vec<DialError>) -> DialError {
-    if failures.len() == 1 {
-        return failures.remove(0);
-    }
-    let text = failures.iter().map(|failed| failed.error.to_string()).collect::<Vec<_>>().join("; ");
-    let rejects_options = failures.iter().any(|failed| failed.rejects_options);
-    let error = if failures.iter().any(|failed| matches!(failed.error, Error::ReadOnly(_))) {
-        Error::ReadOnly(text)
-    } else if failures.iter().all(|failed| matches!(failed.error, Error::Tls(_))) {
-        Error::Tls(text)
-    } else {
-        Error::Unreachable(text)
-    };
-    DialError { rejects_options, ..error.into() }
 }
 
 // Otherwise a statement would time out before its connection does.

@@ -100,7 +100,7 @@ impl Startup<'_> {
         let _ = read_body(&mut client, PASSWORD_MESSAGE_LARGEST).await.map_err(|error| Fault::io(&error))?;
         write(&mut server, &self.message()).await?;
         let mut status = ServerStatus::default();
-        let (mut received, mut asked) = (0, None);
+        let (mut received, mut requested) = (0, None);
         loop {
             let mut message = vec![0; HEADER];
             server.read_exact(&mut message).await.map_err(|error| Fault::io(&error))?;
@@ -119,7 +119,7 @@ impl Startup<'_> {
             let body = &message[HEADER..];
             match kind {
                 b'R' => {
-                    if let Some(answer) = self.authenticate(body, &mut asked, verified)? {
+                    if let Some(answer) = self.authenticate(body, &mut requested, verified)? {
                         write(&mut client, &message).await?;
                         if answer {
                             let reply = read_reply(&mut client).await?;
@@ -137,7 +137,7 @@ impl Startup<'_> {
                 }
                 b'E' => {
                     write(&mut client, &message).await?;
-                    return Err(Fault::Refused { asked: asked.is_some() });
+                    return Err(Fault::Refused { authenticating: requested.is_some() });
                 }
                 b'K' => (),
                 // sqlx would log a notice at whatever level the server chooses.
@@ -160,13 +160,13 @@ impl Startup<'_> {
     fn authenticate(
         &self,
         body: &[u8],
-        asked: &mut Option<Auth>,
+        requested: &mut Option<Auth>,
         verified: bool,
     ) -> Result<Option<bool>, Fault> {
         let code = body.first_chunk().map(|code| u32::from_be_bytes(*code));
         let method = match code {
             Some(0) => {
-                if asked.is_none() {
+                if requested.is_none() {
                     self.allow(Auth::Nothing, verified)?;
                 }
                 return Ok(None);
@@ -176,7 +176,7 @@ impl Startup<'_> {
             Some(5) if body.len() == 8 => Auth::Md5,
             Some(10) => Auth::Scram,
             // SCRAM continues and finishes; its last message proves that the server knows the password.
-            Some(code @ (11 | 12)) if *asked == Some(Auth::Scram) => {
+            Some(code @ (11 | 12)) if *requested == Some(Auth::Scram) => {
                 scram::check(&body[4..], verified)?;
                 return Ok(Some(code == 11));
             }
@@ -196,7 +196,7 @@ impl Startup<'_> {
                     .into(),
             ));
         }
-        *asked = Some(method);
+        *requested = Some(method);
         Ok(Some(true))
     }
 

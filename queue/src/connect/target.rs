@@ -53,7 +53,7 @@ impl Host {
     }
 
     /// `HOST:PORT`.
-    pub(super) fn place(&self) -> String {
+    pub(super) fn location(&self) -> String {
         let Self { name, port, .. } = self;
         if name.contains(':') { format!("[{name}]:{port}") } else { format!("{name}:{port}") }
     }
@@ -69,8 +69,8 @@ impl Connect {
 
     /// Where it leads, for people: `HOST:PORT/DATABASE`, or `HOST:PORT,HOST:PORT/DATABASE` with several
     /// hosts.
-    pub fn place(&self) -> Result<String> {
-        Ok(self.target()?.place())
+    pub fn location(&self) -> Result<String> {
+        Ok(self.target()?.location())
     }
 
     pub(crate) fn target(&self) -> Result<Target> {
@@ -138,14 +138,14 @@ impl Target {
     }
 
     /// `HOST:PORT,HOST:PORT/DATABASE`.
-    pub(crate) fn place(&self) -> String {
-        let hosts: Vec<String> = self.hosts.iter().map(Host::place).collect();
+    pub(crate) fn location(&self) -> String {
+        let hosts: Vec<String> = self.hosts.iter().map(Host::location).collect();
         format!("{}/{}", hosts.join(","), self.database)
     }
 
     /// `HOST:PORT/DATABASE` of one host.
-    pub(super) fn place_of(&self, host: &Host) -> String {
-        format!("{}/{}", host.place(), self.database)
+    pub(super) fn location_of(&self, host: &Host) -> String {
+        format!("{}/{}", host.location(), self.database)
     }
 
     /// Whether both are the same database, possibly with another user.
@@ -181,21 +181,21 @@ impl Target {
 
 impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Target").field("place", &self.place()).finish_non_exhaustive()
+        f.debug_struct("Target").field("location", &self.location()).finish_non_exhaustive()
     }
 }
 
 fn hosts(uri: &Uri, params: &Params, connect: &Connect) -> Result<Vec<Host>> {
     let named = uri.hosts.iter().any(|(name, _)| !name.is_empty());
-    let places: Vec<(String, Option<u16>)> = match &params.hosts {
+    let names: Vec<(String, Option<u16>)> = match &params.hosts {
         Some(_) if named => {
             return Err(wrong("names a host twice, before the database and as host=: leave one out"));
         }
         Some(hosts) => hosts.split(',').map(|host| (host.to_owned(), None)).collect(),
         None => uri.hosts.clone(),
     };
-    let addresses = listed(params.addresses.as_deref(), places.len(), "hostaddr")?;
-    let ports = listed(params.ports.as_deref(), places.len(), "port")?;
+    let addresses = listed(params.addresses.as_deref(), names.len(), "hostaddr")?;
+    let ports = listed(params.ports.as_deref(), names.len(), "port")?;
     // In `:PORT/database?host=…` the port belongs to the host of the parameter.
     let written = uri.hosts.first().and_then(|(_, port)| *port).filter(|_| uri.hosts.len() == 1);
     let host = |(at, (name, port)): (usize, &(String, Option<u16>))| {
@@ -217,10 +217,10 @@ fn hosts(uri: &Uri, params: &Params, connect: &Connect) -> Result<Vec<Host>> {
         }
         Ok(Host { name, address, port })
     };
-    if places.len() > MOST_HOSTS {
-        return Err(wrong(format_args!("names {} hosts: name at most {MOST_HOSTS}", places.len())));
+    if names.len() > MOST_HOSTS {
+        return Err(wrong(format_args!("names {} hosts: name at most {MOST_HOSTS}", names.len())));
     }
-    places.iter().enumerate().map(host).collect()
+    names.iter().enumerate().map(host).collect()
 }
 
 /// The entries of a list: one for each host, or one port for all.
@@ -264,14 +264,14 @@ fn own_user(trust: UrlTrust) -> Option<String> {
     Some(user.name)
 }
 
-fn servers(asked: Servers, access: Access) -> Result<Servers> {
-    match (asked, access) {
+fn servers(wanted: Servers, access: Access) -> Result<Servers> {
+    match (wanted, access) {
         (Servers::Any | Servers::Primary, Access::ReadWrite) => Ok(Servers::ReadWrite),
         (Servers::ReadOnly | Servers::Standby | Servers::PreferStandby, Access::ReadWrite) => Err(wrong(
             "has a target_session_attrs that allows a read-only server, but this program writes: leave it \
              out",
         )),
-        (asked, _) => Ok(asked),
+        (wanted, _) => Ok(wanted),
     }
 }
 
@@ -319,7 +319,7 @@ impl Target {
     pub(super) fn check_ca(&self) -> Result<()> {
         match &self.tls.roots {
             Roots::Pem(pem) => {
-                roots_of(pem.as_bytes(), "the CA").map(drop).map_err(|fault| fault.at(&self.place()))
+                roots_of(pem.as_bytes(), "the CA").map(drop).map_err(|fault| fault.at(&self.location()))
             }
             _ => Ok(()),
         }

@@ -47,8 +47,8 @@ fn hosts_are_parsed_like_in_libpq() {
         ("postgres://u@h/?dbname=d", "h:5432/d"),
         ("  postgres://u:p%40%3A%2F@h/d%20e\n", "h:5432/d e"),
     ];
-    for (url, place) in table {
-        assert_eq!(target(url).place(), place, "{url}");
+    for (url, location) in table {
+        assert_eq!(target(url).location(), location, "{url}");
     }
     let target = target("postgres://us%40er:p%40+%25@h/d?options=-c%20a%3Db");
     assert_eq!((target.user.as_str(), target.password.as_deref()), ("us@er", Some("p@+%")));
@@ -184,17 +184,17 @@ fn the_tls_mode_is_that_of_libpq_and_a_ca_raises_it_to_verify_full() {
 
 #[test]
 fn a_password_is_sent_in_clear_only_to_a_verified_server() {
-    let accepts = |query: &str, asked, verified| {
-        target(&format!("postgres://u:p@h/d{query}")).refuse_auth(asked, verified).is_none()
+    let accepts = |query: &str, method, verified| {
+        target(&format!("postgres://u:p@h/d{query}")).refuse_auth(method, verified).is_none()
     };
-    for (asked, if_unverified) in
+    for (method, if_unverified) in
         [(Auth::Nothing, true), (Auth::Scram, true), (Auth::Password, false), (Auth::Md5, false)]
     {
-        assert_eq!(accepts("", asked, false), if_unverified, "{asked:?}");
-        assert!(accepts("", asked, true), "{asked:?}");
-        assert_eq!(accepts("?require_auth=scram-sha-256", asked, true), asked == Auth::Scram, "{asked:?}");
-        assert_eq!(accepts("?require_auth=!none", asked, true), asked != Auth::Nothing, "{asked:?}");
-        assert_eq!(accepts("?require_auth=!md5", asked, false), if_unverified, "{asked:?}");
+        assert_eq!(accepts("", method, false), if_unverified, "{method:?}");
+        assert!(accepts("", method, true), "{method:?}");
+        assert_eq!(accepts("?require_auth=scram-sha-256", method, true), method == Auth::Scram, "{method:?}");
+        assert_eq!(accepts("?require_auth=!none", method, true), method != Auth::Nothing, "{method:?}");
+        assert_eq!(accepts("?require_auth=!md5", method, false), if_unverified, "{method:?}");
     }
     assert!(accepts("?require_auth=password", Auth::Password, false), "require_auth allows it");
     assert!(accepts("?require_auth=md5,scram-sha-256", Auth::Md5, false), "require_auth allows it");

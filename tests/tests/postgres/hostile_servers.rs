@@ -29,7 +29,7 @@ async fn refused(connect: &Connect) -> Error {
     let since = Instant::now();
     let error = Db::connect(connect).await.expect_err("it is no server");
     assert!(since.elapsed() < Duration::from_secs(9), "{error}: after {:?}", since.elapsed());
-    let place = connect.place().unwrap();
+    let place = connect.location().unwrap();
     assert!(error.to_string().starts_with(&format!("{place}: ")), "{error}");
     assert!(!error.to_string().contains("SECRET"), "{error}");
     error
@@ -292,7 +292,7 @@ async fn a_tenants_file_is_not_opened_nor_its_server_called() {
     assert_eq!(fake_server.connections(), 0);
     // One's own file is no reason to read without end.
     let error = refused(&fake_server.connect("?sslmode=verify-full&sslrootcert=/dev/zero")).await;
-    assert!(matches!(&error, Error::Tls(said) if said.contains("no regular file")), "{error:?}");
+    assert!(matches!(&error, Error::Tls(said) if said.contains("not a regular file")), "{error:?}");
 }
 
 /// Refuses `options` at the start as proxies do, and passes on everything else.

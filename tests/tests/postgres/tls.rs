@@ -104,7 +104,7 @@ async fn check_taken(connect: &Connect) {
 async fn check_refused(connect: &Connect, expected: &str) {
     let error = Db::connect(connect).await.expect_err(expected);
     let Error::Tls(said) = &error else { panic!("{error:?}") };
-    assert!(said.starts_with(&format!("{}: ", connect.place().unwrap())), "{said}");
+    assert!(said.starts_with(&format!("{}: ", connect.location().unwrap())), "{said}");
     assert!(said.contains(expected), "{said}");
     assert!(!error.is_transient(), "somebody has to change something");
 }
@@ -132,7 +132,7 @@ async fn a_private_authority_is_taken_where_it_is_given() {
     };
     for query in ["", "?sslmode=verify-full", "?sslmode=verify-ca", "?sslmode=require"] {
         check_taken(&given(&fake_server, &right, query)).await;
-        check_refused(&given(&fake_server, &wrong, query), "signed by no authority that is known").await;
+        check_refused(&given(&fake_server, &wrong, query), "signed by an unknown authority").await;
     }
     check_refused(
         &fake_server.connect_to(&test, "?sslmode=verify-full"),
@@ -151,7 +151,7 @@ async fn a_private_authority_is_taken_where_it_is_given() {
     // As for libpq, `require` verifies where somebody names the authority.
     for mode in ["require", "verify-ca", "verify-full"] {
         check_taken(&file("right", mode)).await;
-        check_refused(&file("wrong", mode), "signed by no authority").await;
+        check_refused(&file("wrong", mode), "signed by an unknown authority").await;
         check_refused(&file("missing", mode), "cannot be read").await;
     }
 
@@ -193,5 +193,9 @@ async fn a_server_whose_own_certificate_is_given_as_the_authority_is_taken() {
     let fake_server = server(&test, (&own, &key.serialize_pem())).await;
     let given = Connect { ca_pem: Some(own.into()), ..fake_server.connect_to(&test, "") };
     check_taken(&given).await;
-    check_refused(&fake_server.connect_to(&test, "?sslmode=verify-full"), "one of an authority").await;
+    check_refused(
+        &fake_server.connect_to(&test, "?sslmode=verify-full"),
+        "self-signed certificate of an authority",
+    )
+    .await;
 }

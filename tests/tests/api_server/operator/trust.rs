@@ -117,7 +117,7 @@ async fn certificates_come_from_the_cluster_and_are_followed() {
     url.set_host(Some("localhost")).unwrap();
     url.set_port(Some(port)).unwrap();
     harness.secret(url.as_str());
-    let refusal = "signed by no authority that is known";
+    let refusal = "signed by an unknown authority";
     harness.until_says("Stalled", "True CertificateInvalid", refusal).await;
     apply(&authority.pem());
     harness.until("Ready", "True Succeeded").await;
