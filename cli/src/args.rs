@@ -1,8 +1,9 @@
 //! The command line's arguments. Doc comments are the help.
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rowlock_crds::Dur;
-use rowlock_queue::TaskId;
+use rowlock_queue::{TaskId, TaskState};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -162,8 +163,8 @@ pub(crate) struct Tasks {
     #[command(flatten)]
     pub(crate) database: Database,
     /// State of the tasks to list
-    #[arg(long, default_value = "dead", value_parser = STATES)]
-    pub(crate) state: String,
+    #[arg(long, default_value = "dead", value_parser = task_state())]
+    pub(crate) state: TaskState,
     /// List only tasks of this queue
     #[arg(long)]
     pub(crate) queue: Option<String>,
@@ -220,6 +221,11 @@ pub(crate) struct Guard {
     pub(crate) records: Option<PathBuf>,
     #[arg(last = true, required = true)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// The names of the states, which `--help` lists.
+fn task_state() -> impl TypedValueParser<Value = TaskState> {
+    PossibleValuesParser::new(TaskState::ALL.map(TaskState::as_str)).try_map(|name| name.parse::<TaskState>())
 }
 
 fn task_id(text: &str) -> Result<TaskId, &'static str> {

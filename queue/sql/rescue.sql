@@ -26,7 +26,7 @@ as $$
   where i.ended_at is null
 $$;
 
--- How old the newest heartbeat of an instance must be for a rescue: a lease (queue/src/db.rs), less
+-- How old the newest heartbeat of an instance must be for a rescue: a lease (queue/src/timeouts.rs), less
 -- the time between two heartbeats and the slack of clocks. The caller has measured a whole lease on
 -- its own clock; this protects against a caller that claims so and has not.
 create or replace function rowlock.rescue_after()

@@ -1,43 +1,40 @@
-//! The claim.
+//! Claiming tasks.
 
 use std::time::Instant;
 
 use sqlx::Row;
 
-use crate::{
-    Db, Error, InstanceId, Result, TaskId, Token, WatermarkObservation, Watermarks, db::query,
-    declare::unsigned,
-};
+use crate::{Db, Error, InstanceId, Result, TaskId, Token, WatermarkObservation, Watermarks, db::query};
 
-/// At most this many tasks per claim: it bounds the memory of an instance and the size of a lease.
+/// The most tasks per claim, which limits the memory of an instance and the size of a lease.
 pub const CLAIM_MAX: u32 = 1000;
 
 /// A claimed task, without its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
-    /// Which.
+    /// The id.
     pub id: TaskId,
-    /// Attempts used before this one.
+    /// The attempts used before this one.
     pub attempt: u16,
-    /// 0 to 3.
+    /// The priority: 0 (first) to 3.
     pub priority: u8,
 }
 
-/// What a claim brought.
+/// The result of a claim.
 #[derive(Debug)]
 pub struct Claimed {
-    /// The lease over all of them; `None`: nothing was claimed.
+    /// The lease of all claimed tasks; `None` if there are none.
     pub token: Option<Token>,
-    /// The tasks, most urgent first.
+    /// The tasks, by priority.
     pub tasks: Vec<Claim>,
-    /// It skipped what others had locked and got less than it wanted: worth trying again in milliseconds.
+    /// It got fewer tasks than wanted because others had rows locked: try again in a few milliseconds.
     pub contended: bool,
     /// For [`Watermarks::advance`].
     pub watermark_observation: WatermarkObservation,
 }
 
-/// The same after an error, with the same token and until there is an answer: the claim may have gone
-/// through, and then this answers with the lease it made. Waits where it is under way yet.
+/// Repeats a claim after an error, with the same token; call it until there is an answer. If the claim had
+/// succeeded, this returns its lease. Waits if the claim is still running.
 pub async fn claim_again(
     db: &Db,
     instance: InstanceId,
@@ -64,21 +61,21 @@ pub async fn claim(
                 .bind(instance.0)
                 .bind(i32::try_from(want.clamp(1, CLAIM_MAX)).unwrap_or(1))
                 .bind(watermarks.as_slice())
-                // Claimers of a queue start at different shards, and none always at the same one.
+                // A random shard first, so that concurrent claims rarely meet.
                 .bind(fastrand::i32(0..4))
                 .bind(token.0),
         )
         .await?
-        // The token is another instance's: one chance in 2⁶³.
+        // Another instance has this token, with a probability of 1 in 2⁶³.
         .ok_or(Error::Gone)?;
-    let (firsts, ns): (Vec<i64>, Vec<i16>) = (row.try_get(0)?, row.try_get(1)?);
-    let (attempts, priorities): (Vec<i16>, Vec<i16>) = (row.try_get(2)?, row.try_get(3)?);
+    let (firsts, ns): (Vec<i64>, Vec<i16>) = (row.try_get("firsts")?, row.try_get("ns")?);
+    let (attempts, priorities): (Vec<i16>, Vec<i16>) = (row.try_get("attempts")?, row.try_get("priorities")?);
     let ranges = firsts.into_iter().zip(ns).zip(attempts.into_iter().zip(priorities));
     let tasks: Vec<Claim> = ranges
         .flat_map(|((first, n), (attempt, priority))| {
             (first..first + i64::from(n)).map(move |id| Claim {
                 id: TaskId(id),
-                attempt: unsigned(attempt),
+                attempt: u16::try_from(attempt).unwrap_or_default(),
                 priority: u8::try_from(priority).unwrap_or_default(),
             })
         })
@@ -86,7 +83,11 @@ pub async fn claim(
     Ok(Claimed {
         token: (!tasks.is_empty()).then_some(token),
         tasks,
-        contended: row.try_get(4)?,
-        watermark_observation: WatermarkObservation { sent, newest: row.try_get(5)?, least: row.try_get(6)? },
+        contended: row.try_get("contended")?,
+        watermark_observation: WatermarkObservation {
+            sent,
+            newest: row.try_get("newest_k")?,
+            least: row.try_get("least_ks")?,
+        },
     })
 }

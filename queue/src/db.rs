@@ -1,4 +1,4 @@
-//! The connection pool, and the values that instances and maintainers share.
+//! [`Db`]: connecting to a database, and running statements on it.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -14,61 +14,56 @@ use crate::{
     Connect, Error, Result,
     connect::{Connector, SessionMode, catch_panic},
     pool::Pool,
+    timeouts::STATEMENT_TIMEOUT,
 };
 
-/// How often an instance sends a heartbeat. A heartbeat is one small append; a second keeps allocations within two heartbeats of a change. Its answer says
-/// whether something is available, so it is also the poll: a NOTIFY is a hint, the poll is the truth.
-pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long an instance owns what it claimed after its last heartbeat: long enough for a restart of Postgres or a pause of the
-/// machine, short enough that a task whose node died starts again soon.
-pub const LEASE_DURATION: Duration = Duration::from_secs(15);
-/// No statement of ours takes longer when all is well; longer than a stalled checkpoint, a third of a lease.
-pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The oldest server we support.
 const OLDEST_SERVER: i32 = 140_000;
-/// Bounds of the pause between attempts to reach a server.
+/// The shortest and the longest delay between attempts to connect.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);
-/// How often it is said that a server still cannot be reached.
-const SAY_EVERY: Duration = Duration::from_secs(30);
+/// How often the log repeats that a server still cannot be reached.
+const LOG_EVERY: Duration = Duration::from_secs(30);
 
 impl Connect {
-    /// Connects once, to learn what is wrong at once and whether a connection pooler stands between us and the server; then makes a pool.
+    /// Connects once, which shows errors early and detects a connection pooler, and makes a pool.
     pub(crate) async fn open(&self) -> Result<Db> {
         self.open_with(Connector::new(self, SessionMode::DetectDisconnect)?).await
     }
 
-    /// The same, by a connector for sessions that are ours alone, which it tries first.
+    /// The same with a connector for sessions without a pooler. If its options are refused, others are tried.
     pub(crate) async fn open_with(&self, mut connector: Connector) -> Result<Db> {
         let mut connected = connector.connect().await;
         for mode in [SessionMode::Direct, SessionMode::Pooled] {
             match &connected {
-                Err(failed) if failed.options => connector = connector.with(mode),
+                Err(failed) if failed.rejects_options => connector = connector.with(mode),
                 _ => break,
             }
-            let before = std::mem::replace(&mut connected, connector.connect().await);
-            // Nor without them: what was said of the options is no clearer.
-            if let (Err(_), Err(failed)) = (&connected, &before)
+            let previous = std::mem::replace(&mut connected, connector.connect().await);
+            // It fails without options too: the error before is the clearer one.
+            if let (Err(_), Err(failed)) = (&connected, &previous)
                 && mode == SessionMode::Pooled
-                && !failed.options
+                && !failed.rejects_options
             {
-                connected = before;
+                connected = previous;
             }
         }
         let mut session = connected?;
         let mut user = None;
         if connector.mode != SessionMode::Pooled {
-            // Without arguments, so in one message: behind a pooler two might meet two servers.
-            let asked =
-                "select pg_catalog.current_setting('rowlock.direct', true), session_user::pg_catalog.text";
-            let place = connector.place();
+            // A simple query is one message; behind a pooler, two messages might reach two servers.
+            let detect_pooler = "select pg_catalog.current_setting('rowlock.direct', true) as direct,
+                        session_user::pg_catalog.text as login";
+            let location = connector.location();
+            let answer = timeout(
+                STATEMENT_TIMEOUT,
+                session.run(async |connection| connection.fetch_one(detect_pooler).await),
+            )
+            .await;
             let answer =
-                timeout(STATEMENT_TIMEOUT, session.ask(async |connection| connection.fetch_one(asked).await))
-                    .await;
-            let answer =
-                answer.map_err(|_| Error::Timeout)?.map_err(|error| session.error_at(&place, error))?;
-            if answer.try_get::<Option<&str>, _>(0)? == Some("on") {
-                user = Some(answer.try_get::<String, _>(1)?.into());
+                answer.map_err(|_| Error::Timeout)?.map_err(|error| session.error_at(&location, error))?;
+            if answer.try_get::<Option<&str>, _>("direct")? == Some("on") {
+                user = Some(answer.try_get::<String, _>("login")?.into());
             }
         }
         if user.is_none() {
@@ -78,7 +73,7 @@ impl Connect {
         if user.is_some() {
             pool.add(session);
         } else {
-            // Its session was begun with settings that those after it will not have.
+            // This session has options that later ones will not have.
             let _ = timeout(STATEMENT_TIMEOUT, session.close()).await;
         }
         Ok(Db { pool, user })
@@ -89,7 +84,7 @@ impl Connect {
 #[derive(Debug, Clone)]
 pub struct Db {
     pub(crate) pool: Pool,
-    /// Who we are there; `None` behind a connection pooler.
+    /// The user of its sessions; `None` behind a connection pooler.
     user: Option<Arc<str>>,
 }
 
@@ -97,12 +92,11 @@ impl Db {
     /// Connects once. Fails if the server cannot be reached or is too old.
     pub async fn connect(connect: &Connect) -> Result<Self> {
         let db = Box::pin(connect.open()).await?;
-        let version: i32 =
-            db.one(query("select current_setting('server_version_num')::int")).await?.try_get(0)?;
+        let version: i32 = db.scalar(query("select current_setting('server_version_num')::int")).await?;
         if version < OLDEST_SERVER {
             return Err(Error::ServerTooOld(format!(
                 "{}: PostgreSQL {} is too old: rowlock needs {} or newer",
-                db.pool.connector().place(),
+                db.pool.connector().location(),
                 version / 10_000,
                 OLDEST_SERVER / 10_000
             )));
@@ -110,8 +104,8 @@ impl Db {
         Ok(db)
     }
 
-    /// Whether the server may change from one message to the next: nothing is prepared by name, every statement has a transaction around it, and no NOTIFY
-    /// arrives.
+    /// Whether a connection pooler is in between, so that each transaction may run in another session: no
+    /// statement is prepared by name, every statement runs in its own transaction, and NOTIFY does not work.
     #[must_use]
     pub fn is_behind_pooler(&self) -> bool {
         self.user.is_none()
@@ -123,8 +117,9 @@ impl Db {
         self.user.as_deref()
     }
 
-    /// New connections are made as this says, those that are open stay: for a password that has changed. Not where it leads to another
-    /// database: what is held in one is nobody's in another.
+    /// Uses these options for new connections and keeps open ones, for example after a password has changed.
+    /// Returns `false`, and changes nothing, if they lead to another database: leases of one are worth
+    /// nothing in another.
     pub fn follow(&self, connect: &Connect) -> Result<bool> {
         let (old, new) = (self.pool.connector(), Connector::new(connect, SessionMode::Pooled)?);
         if !old.target.is_same_database(&new.target) {
@@ -134,84 +129,93 @@ impl Db {
         Ok(true)
     }
 
-    /// Where it is: `HOST:PORT/DATABASE`, with several hosts each of them.
+    /// Where it is: `HOST:PORT/DATABASE`, or `HOST:PORT,HOST:PORT/DATABASE` with several hosts.
     #[must_use]
-    pub fn place(&self) -> String {
-        self.pool.connector().place()
+    pub fn location(&self) -> String {
+        self.pool.connector().location()
     }
 
-    /// Closes the connections that nothing runs on, without a word: for who does not trust any more that they lead to the right server.
+    /// Drops idle connections without telling the server: they may lead to the wrong one.
     pub fn discard_idle(&self) {
-        self.pool.forget();
+        self.pool.discard_idle();
     }
 
-    /// The same database over one connection of its own, made when it is needed, for what others shall not wait for.
+    /// The same database over a separate connection, opened when it is needed, for work that must not delay
+    /// other statements.
     pub(crate) fn with_one_connection(&self) -> Self {
         Self { pool: Pool::new(self.pool.connector(), 1), user: self.user.clone() }
     }
 
-    /// The row that a statement answers, under [`STATEMENT_TIMEOUT`].
+    /// The row of a statement, within [`STATEMENT_TIMEOUT`].
     pub(crate) async fn one(&self, statement: Statement<'_>) -> Result<PgRow> {
         Ok(self.maybe(statement).await?.ok_or(sqlx::Error::RowNotFound)?)
     }
 
-    /// The row that a statement answers, if it does, under [`STATEMENT_TIMEOUT`].
+    /// The row of a statement, if there is one, within [`STATEMENT_TIMEOUT`].
     pub(crate) async fn maybe(&self, statement: Statement<'_>) -> Result<Option<PgRow>> {
         Ok(self.all(statement).await?.pop())
     }
 
-    /// The rows that a statement answers, under [`STATEMENT_TIMEOUT`]. Giving it up closes its connection.
+    /// The only value of a statement that returns one, within [`STATEMENT_TIMEOUT`].
+    pub(crate) async fn scalar<T>(&self, statement: Statement<'_>) -> Result<T>
+    where
+        T: for<'r> sqlx::Decode<'r, Postgres> + sqlx::Type<Postgres>,
+    {
+        Ok(self.one(statement).await?.try_get(0)?)
+    }
+
+    /// The rows of a statement, within [`STATEMENT_TIMEOUT`]. Dropping the future closes the connection.
     pub(crate) async fn all(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
-        // Boxed, here and below: what sqlx keeps would swell every caller.
+        // Boxed, here and below: the future of sqlx is large, and every caller would contain it.
         bounded(Box::pin(self.rows(statement))).await
     }
 
-    /// The same, for as long as it takes.
+    /// The same without a timeout.
     pub(crate) async fn all_without_timeout(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
         Box::pin(self.rows(statement)).await
     }
 
     async fn rows(&self, statement: Statement<'_>) -> Result<Vec<PgRow>> {
-        let mut lent = self.pool.acquire().await?;
+        let mut connection = self.pool.acquire().await?;
         let rows = if self.is_behind_pooler() {
-            lent.ask(async |connection| in_transaction(connection, statement).await).await
+            connection.run(async |session| in_transaction(session, statement).await).await
         } else {
-            lent.ask(async |connection| statement.fetch_all(connection).await).await
+            connection.run(async |session| statement.fetch_all(session).await).await
         };
-        lent.release(rows)
+        connection.release(rows)
     }
 
-    /// A statement that may not run in a transaction, made by us from names of ours.
+    /// Runs a DDL statement outside of a transaction. It must contain only names that we made.
     pub(crate) async fn ddl(&self, statement: String) -> Result<()> {
         bounded(async {
-            let mut lent = self.pool.acquire().await?;
-            let done = catch_panic(lent.connection().execute(AssertSqlSafe(statement))).await;
-            lent.release(done)
+            let mut connection = self.pool.acquire().await?;
+            let done = catch_panic(connection.connection().execute(AssertSqlSafe(statement))).await;
+            connection.release(done)
         })
         .await?;
         Ok(())
     }
 
-    /// Connects, again and again while time can heal what is wrong, for as long as `patience` says (`None`: without end).
+    /// Connects, and tries again after transient errors until `patience` is over (`None`: forever).
     pub async fn connect_with_retry(connect: &Connect, patience: Option<Duration>) -> Result<Self> {
         let started = tokio::time::Instant::now();
-        let mut pause = RETRY_FIRST;
-        let mut said: Option<tokio::time::Instant> = None;
+        let mut delay = RETRY_FIRST;
+        let mut logged: Option<tokio::time::Instant> = None;
         loop {
             match Self::connect(connect).await {
                 Err(error)
                     if error.is_transient()
                         && patience.is_none_or(|patience| started.elapsed() < patience) =>
                 {
-                    if said.is_none_or(|said| SAY_EVERY <= said.elapsed()) {
-                        said = Some(tokio::time::Instant::now());
+                    if logged.is_none_or(|logged| LOG_EVERY <= logged.elapsed()) {
+                        logged = Some(tokio::time::Instant::now());
                         tracing::warn!(%error, "cannot connect to the database yet; trying again");
                     }
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(RETRY_LONGEST);
+                    tokio::time::sleep(delay).await;
+                    delay = (delay * 2).min(RETRY_LONGEST);
                 }
                 result => {
-                    if said.is_some() && result.is_ok() {
+                    if logged.is_some() && result.is_ok() {
                         tracing::info!(after = ?started.elapsed(), "connected to the database");
                     }
                     return result;
@@ -220,7 +224,7 @@ impl Db {
         }
     }
 
-    /// Closes the connections that nothing runs on; the next statement opens one again.
+    /// Closes idle connections; the next statement opens a new one.
     pub async fn close_idle(&self) {
         self.pool.close_idle().await;
     }
@@ -231,8 +235,8 @@ impl Db {
     }
 }
 
-/// At the isolation level that the verbs need, and with nothing but Postgres' own in the search path, in one
-/// message: behind a pooler the session is not ours.
+/// Begins a transaction with the isolation level and the search path that the verbs need, in one message:
+/// behind a pooler a session keeps no settings of ours.
 pub(crate) const BEGIN: &str =
     "begin isolation level read committed; set local search_path = pg_catalog, pg_temp";
 
@@ -246,22 +250,22 @@ async fn in_transaction(connection: &mut PgConnection, statement: Statement<'_>)
 /// A statement with its arguments.
 pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
-/// A call of one of our functions: prepared once per connection, unless behind a pooler.
+/// A call of one of our functions. It is prepared once per connection, except behind a pooler.
 pub(crate) fn query(sql: &'static str) -> Statement<'static> {
     sqlx::query(sql)
 }
 
-/// A statement that leaves nothing prepared, whoever gets the connection next.
+/// A statement that is not kept prepared on its connection.
 pub(crate) fn query_unprepared(sql: &'static str) -> Statement<'static> {
     query(sql).persistent(false)
 }
 
-/// No longer than [`STATEMENT_TIMEOUT`].
+/// Limits a statement to [`STATEMENT_TIMEOUT`].
 pub(crate) async fn bounded<T>(statement: impl Future<Output = Result<T>>) -> Result<T> {
     timeout(STATEMENT_TIMEOUT, statement).await.map_err(|_| Error::Timeout)?
 }
 
-/// Milliseconds, as SQL takes them; saturating.
+/// Milliseconds for SQL; saturating.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

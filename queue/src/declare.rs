@@ -1,33 +1,33 @@
-//! What a `TaskQueue` declares, written to and read from the database.
+//! Declaring a queue, as its `TaskQueue` says.
 
 use std::time::Duration;
 
 use rowlock_crds::Policy;
-use sqlx::{Row, postgres::types::PgInterval, types::Json};
+use sqlx::{postgres::types::PgInterval, types::Json};
 
 use crate::{Db, QueueId, Result, db::query};
 
-/// The SQLSTATE that refuses to declare a queue which belongs to another owner.
+/// The SQLSTATE of the refusal to declare a queue that belongs to another owner.
 pub const NOT_THE_OWNER: &str = "RL008";
 
-/// A queue as its `TaskQueue` wants it.
+/// A queue as its `TaskQueue` declares it.
 #[derive(Debug, Clone)]
 pub struct Declaration {
     /// The queue's name.
     pub name: String,
-    /// The control plane and the `TaskQueue` that it belongs to.
+    /// The owner: a control plane and a `TaskQueue` in it.
     pub owner: String,
-    /// Grows with every change of the `TaskQueue`; instances read the policy again when it does.
+    /// Grows with every change of the `TaskQueue`; instances then read the policy again.
     pub generation: i64,
-    /// What instances follow.
+    /// The policy for instances: retries, timeouts and such.
     pub policy: Policy,
-    /// How many attempts a task has, unless it was enqueued with a number of its own.
+    /// The attempts of a task that was enqueued without a number of its own.
     pub max_attempts: u16,
-    /// At most this many workers run, over all instances.
+    /// The most slots of all instances together.
     pub total_workers: u32,
-    /// Nothing is claimed while true.
+    /// While true, no task is claimed.
     pub paused: bool,
-    /// Enqueue refuses beyond this backlog.
+    /// Enqueue refuses tasks beyond this backlog.
     pub backlog_limit: u64,
     /// Enqueue refuses larger payloads, in bytes.
     pub payload_limit: u64,
@@ -37,55 +37,39 @@ pub struct Declaration {
     pub keep_dead: Duration,
     /// How long cancelled tasks are kept.
     pub keep_cancelled: Duration,
-    /// Enqueue refuses tasks that are due later than so long from then.
+    /// Enqueue refuses tasks with a longer delay.
     pub max_delay: Duration,
 }
 
-/// Writes a declaration. Writes nothing when nothing changed.
+const DECLARE_QUEUE: &str =
+    "select rowlock.declare_queue($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)";
+
+/// Declares a queue. Writes nothing if nothing changed.
 pub async fn declare(db: &Db, queue: &Declaration) -> Result<QueueId> {
     adopt(db, queue, None).await
 }
 
-/// The same, and takes the queue over where it belongs to that other owner.
+/// The same, and takes over a queue that belongs to the owner `from`.
 pub async fn adopt(db: &Db, queue: &Declaration, from: Option<&str>) -> Result<QueueId> {
-    let row = db
-        .one(
-            query(
-                "select rowlock.declare_queue($1, $2, $3, $4::json, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
-            )
-            .bind(&queue.name)
-            .bind(&queue.owner)
-            .bind(queue.generation)
-            .bind(Json(&queue.policy))
-            .bind(i32::from(queue.max_attempts))
-            .bind(i32::try_from(queue.total_workers).unwrap_or(i32::MAX))
-            .bind(queue.paused)
-            .bind(i64::try_from(queue.backlog_limit).unwrap_or(i64::MAX))
-            .bind(i32::try_from(queue.payload_limit).unwrap_or(i32::MAX))
-            .bind(interval(queue.keep_completed))
-            .bind(interval(queue.keep_dead))
-            .bind(interval(queue.keep_cancelled))
-            .bind(interval(queue.max_delay))
-            .bind(from),
-        )
-        .await?;
-    Ok(QueueId(row.try_get(0)?))
+    let statement = query(DECLARE_QUEUE)
+        .bind(&queue.name)
+        .bind(&queue.owner)
+        .bind(queue.generation)
+        .bind(Json(&queue.policy))
+        .bind(i32::from(queue.max_attempts))
+        .bind(i32::try_from(queue.total_workers).unwrap_or(i32::MAX))
+        .bind(queue.paused)
+        .bind(i64::try_from(queue.backlog_limit).unwrap_or(i64::MAX))
+        .bind(i32::try_from(queue.payload_limit).unwrap_or(i32::MAX))
+        .bind(interval(queue.keep_completed))
+        .bind(interval(queue.keep_dead))
+        .bind(interval(queue.keep_cancelled))
+        .bind(interval(queue.max_delay))
+        .bind(from);
+    Ok(QueueId(db.scalar(statement).await?))
 }
 
-/// The policy of a queue, with its generation and the attempts of its tasks.
-pub async fn policy(db: &Db, queue: QueueId) -> Result<(i64, Policy, u16)> {
-    let row = db
-        .one(query("select generation, policy, max_attempts from rowlock.policy($1)").bind(queue.0))
-        .await?;
-    let Json(policy) = row.try_get::<Json<Policy>, _>(1)?;
-    Ok((row.try_get(0)?, policy, unsigned(row.try_get(2)?)))
-}
-
-/// A count that the database keeps non-negative.
-pub(crate) fn unsigned(count: i16) -> u16 {
-    u16::try_from(count).unwrap_or_default()
-}
-
+/// As a Postgres interval; saturating.
 fn interval(duration: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds: i64::try_from(duration.as_micros()).unwrap_or(i64::MAX) }
 }

@@ -1,33 +1,34 @@
-//! Enqueue, for our own command line, tests and benchmarks. Applications call the same SQL functions in their own transaction.
+//! Enqueuing a task, for the command line, tests and benchmarks. Applications call the same SQL functions in
+//! their own transactions.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use sqlx::{Row, types::Json};
+use sqlx::types::Json;
 
 use crate::{Db, Result, TaskId, db::query, partitions::extend_partitions};
 
-/// What may differ from the queue's defaults.
+/// Options of a task that differ from the queue's defaults.
 #[derive(Debug, Clone, Default)]
 pub struct EnqueueOptions {
-    /// 0 to 3; 0 is claimed first. The default is 1.
+    /// The priority, 0 to 3: 0 is claimed first. The default is 1.
     pub priority: Option<u8>,
-    /// Not before this much later.
+    /// The delay before the task may run.
     pub delay: Option<Duration>,
-    /// Instead of the queue's.
+    /// The number of attempts, instead of the queue's.
     pub max_attempts: Option<u16>,
-    /// `false`: without a NOTIFY, as a transaction needs that is to be prepared.
+    /// `false` sends no NOTIFY, which a transaction that will be prepared needs.
     pub notify: Option<bool>,
 }
 
 impl EnqueueOptions {
-    fn to_json(&self) -> Json<Value> {
+    pub(crate) fn to_json(&self) -> Json<Value> {
         let mut options = Map::new();
         if let Some(priority) = self.priority {
             options.insert("priority".into(), json!(priority));
         }
         if let Some(delay) = self.delay {
-            // Not as milliseconds alone, of which PostgreSQL 14 reads no more than 24 days.
+            // Split, because PostgreSQL 14 reads at most 24 days from milliseconds alone.
             let (seconds, millis) = (delay.as_secs(), delay.subsec_millis());
             options.insert("delay".into(), json!(format!("{seconds} seconds {millis} milliseconds")));
         }
@@ -41,7 +42,7 @@ impl EnqueueOptions {
     }
 }
 
-/// Enqueues one task; `payload` is JSON text and is kept verbatim.
+/// Enqueues a task. `payload` is JSON text, which is kept byte for byte.
 pub async fn enqueue(
     db: &Db,
     queue: &str,
@@ -49,40 +50,20 @@ pub async fn enqueue(
     payload: &str,
     options: &EnqueueOptions,
 ) -> Result<TaskId> {
-    let asked = || {
+    let statement = || {
         query("select rowlock.enqueue($1, $2, $3::text, $4::jsonb)")
             .bind(queue)
             .bind(kind)
             .bind(payload)
             .bind(options.to_json())
     };
-    let row = match db.one(asked()).await {
-        // The clock made a step to where there is none. Who may only enqueue leaves it to the instances.
+    let id = match db.scalar(statement()).await {
+        // The clock stepped to a time without partitions. A login that may only enqueue cannot make them.
         Err(error) if error.lacks_partition() => match extend_partitions(db).await {
-            Ok(_) => db.one(asked()).await?,
+            Ok(_) => db.scalar(statement()).await?,
             Err(_) => return Err(error),
         },
-        row => row?,
+        id => id?,
     };
-    Ok(TaskId(row.try_get(0)?))
-}
-
-/// Enqueues many in one statement; the ids come in the order of the payloads.
-pub async fn enqueue_many(
-    db: &Db,
-    queue: &str,
-    kind: &str,
-    payloads: &[String],
-    options: &EnqueueOptions,
-) -> Result<Vec<TaskId>> {
-    let rows = db
-        .all(
-            query("select rowlock.enqueue_many($1, $2, $3::text[], $4::jsonb)")
-                .bind(queue)
-                .bind(kind)
-                .bind(payloads)
-                .bind(options.to_json()),
-        )
-        .await?;
-    rows.iter().map(|row| Ok(TaskId(row.try_get(0)?))).collect()
+    Ok(TaskId(id))
 }

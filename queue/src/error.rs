@@ -1,63 +1,66 @@
-//! What can go wrong between us and Postgres, as far as a caller treats it differently.
+//! The errors of this crate. Each variant is one that a caller handles differently.
 
-use crate::{connect::shorten, db::STATEMENT_TIMEOUT};
+use crate::{text::shorten, timeouts::STATEMENT_TIMEOUT};
 
-/// Of our SQLSTATEs the one that says nothing about what was sent.
+/// Our SQLSTATE for a wrong isolation level, the only one that is not about the values that were sent.
 const WRONG_ISOLATION: &str = "RL007";
 
-/// Every failure of this crate.
+/// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The server does not answer, hung up, or is no Postgres. Time may heal it. Begins with `HOST:PORT/DATABASE: `, as the next ones do.
+    /// The server does not answer, hung up, or is not Postgres. A later attempt may succeed. The message
+    /// begins with `HOST:PORT/DATABASE: `, like those of `ReadOnly`, `Login`, `Tls` and `ServerTooOld`.
     #[error("{0}")]
     Unreachable(String),
-    /// The server can be reached and takes no writes: a standby, or one that was set to be read only. Time, or another server behind the
-    /// same name, may heal it.
+    /// The server takes no writes: a standby, or one that is set to read only. A later attempt may succeed,
+    /// after a failover or on another server behind the same name.
     #[error("{0}")]
     ReadOnly(String),
-    /// It did not answer within [`STATEMENT_TIMEOUT`].
+    /// Postgres did not answer within [`STATEMENT_TIMEOUT`].
     #[error("Postgres did not answer within {STATEMENT_TIMEOUT:?}")]
     Timeout,
-    /// The URL says something that cannot be used. Does not begin with a place: there may be none.
+    /// The URL cannot be used. The message names no server, because the URL may have none.
     #[error("{0}")]
     Url(String),
-    /// The server refuses the login (user, password, database), or asks for a password in a way that we refuse.
+    /// The server refuses the login (user, password, database), or we refuse its authentication method.
     #[error("{0}")]
     Login(String),
-    /// TLS cannot be spoken as `sslmode` asks, or a certificate is at fault.
+    /// TLS is not possible as `sslmode` demands, or a certificate is invalid.
     #[error("{0}")]
     Tls(String),
-    /// The server is older than every release that we support.
+    /// The server is older than every supported release.
     #[error("{0}")]
     ServerTooOld(String),
-    /// The database has no encoding that is checked.
+    /// The database has the encoding `SQL_ASCII`, which does not check text.
     #[error("{0}")]
     UnsupportedEncoding(String),
-    /// Behind a connection pooler no NOTIFY arrives.
-    #[error("behind a connection pooler no NOTIFY arrives; the queue is polled")]
+    /// NOTIFY does not work through a connection pooler.
+    #[error("NOTIFY does not work through a connection pooler; the queue is polled instead")]
     NoNotify,
-    /// The schema is not there.
+    /// The database has no schema `rowlock`.
     #[error("this database has no rowlock schema; run `rowlock migrate`")]
     SchemaMissing,
-    /// Somebody made the schema who is neither this user, nor a role that it has, nor the owner of the
-    /// database.
+    /// The schema belongs to a role that is neither this user, nor one that it is a member of, nor the owner
+    /// of the database.
     #[error(
-        "the schema \"rowlock\" belongs to the role \"{owner}\"; connect as a member of it, or, if that is none of yours, drop the schema"
+        "the schema \"rowlock\" belongs to the role \"{owner}\"; connect as a member of that role, or drop \
+         the schema if you do not know the role"
     )]
     SchemaOfAnother {
-        /// That role.
+        /// The role.
         owner: String,
     },
-    /// There is a schema of our name with something else in it.
+    /// The schema `rowlock` holds something else.
     #[error(
-        "the schema \"rowlock\" holds tables that are not Rowlock's (\"{object}\"); rename that schema, or use another database"
+        "the schema \"rowlock\" holds tables that are not Rowlock's (\"{object}\"); rename that schema, or \
+         use another database"
     )]
     SchemaTaken {
-        /// One of them.
+        /// One of its tables or views.
         object: String,
     },
-    /// The schema is of an earlier release.
+    /// The schema is from an earlier release.
     #[error("the rowlock schema is at version {found}, this release needs {known}; run `rowlock migrate`")]
     SchemaOlder {
         /// The version in the database.
@@ -65,9 +68,10 @@ pub enum Error {
         /// The version of this release.
         known: i32,
     },
-    /// The schema is of a later release, or was changed by hand.
+    /// The schema is from a later release, or was changed by hand.
     #[error(
-        "the rowlock schema is at version {found}, this release knows {known}; use a newer release of rowlock"
+        "the rowlock schema is at version {found}, this release supports {known}; use a newer release of \
+         rowlock"
     )]
     SchemaNewer {
         /// The version in the database.
@@ -75,7 +79,7 @@ pub enum Error {
         /// The version of this release.
         known: i32,
     },
-    /// Refused by one of our verbs, with an SQLSTATE of ours (`RL…`).
+    /// One of our SQL functions refused the call, with one of our SQLSTATEs (`RL…`).
     #[error("{message}{}", hint.as_deref().map(|hint| format!(". {hint}")).unwrap_or_default())]
     Refused {
         /// The SQLSTATE.
@@ -85,10 +89,10 @@ pub enum Error {
         /// What to change.
         hint: Option<String>,
     },
-    /// The instance was ended by a rescue: it may change nothing any more.
+    /// Another instance rescued the tasks of this instance, which can change nothing from now on.
     #[error("the instance lost its lease and is fenced")]
     Gone,
-    /// Anything else Postgres said.
+    /// Any other error of Postgres.
     #[error("Postgres: {0}")]
     Database(sqlx::Error),
 }
@@ -99,8 +103,8 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable(_) | Self::ReadOnly(_) | Self::Timeout => true,
-            // Deadlock, serialization failure, lock timeout, cancelled; 53xxx: out of connections or memory, 58xxx: a disk's error.
-            // 23505: a claim sent twice with one token, both under way.
+            // Deadlock, serialization failure, lock timeout, cancelled. 23505: a claim was sent twice with
+            // one token, and both are running. 53xxx: out of connections or memory; 58xxx: a disk error.
             Self::Database(sqlx::Error::Database(error)) => error.code().is_some_and(|code| {
                 matches!(code.as_ref(), "40P01" | "40001" | "55P03" | "57014" | "23505")
                     || code.starts_with("53")
@@ -110,8 +114,8 @@ impl Error {
         }
     }
 
-    /// Whether what was sent is at fault, so that anything else sent in its place may be taken: values that Postgres cannot hold (22xxx),
-    /// or that are too much (54xxx), and refusals of our own.
+    /// Whether the values that were sent are the reason, so that other values may be accepted: Postgres
+    /// cannot store them (22xxx), they exceed a limit (54xxx), or our SQL refused them.
     #[must_use]
     pub fn is_value_error(&self) -> bool {
         match self {
@@ -124,21 +128,23 @@ impl Error {
         }
     }
 
-    /// Whether a row found no partition: `check_violation`, which nothing else of ours raises in a partitioned table.
+    /// Whether a row has no partition: `check_violation` without a constraint, which nothing else raises
+    /// here.
     pub(crate) fn lacks_partition(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("23514") && error.constraint().is_none())
+        matches!(self, Self::Database(sqlx::Error::Database(error))
+            if error.code().as_deref() == Some("23514") && error.constraint().is_none())
     }
 
-    /// Whether another session has made the same schema or table meanwhile: of two, the second one waits for
+    /// Whether another session created the same schema or table at the same time: the second one waits for
     /// the first and then fails.
-    pub(crate) fn made_meanwhile(&self) -> bool {
+    pub(crate) fn created_concurrently(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().is_some_and(|code| {
             matches!(code.as_ref(), "23505" | "42P06" | "42P07" | "42710")
         }))
     }
 
-    /// Whether somebody else's lock or open transaction was in the way for longer than we wait.
-    pub(crate) fn waits_for_others(&self) -> bool {
+    /// Whether a lock or an open transaction of another session blocked the statement for too long.
+    pub(crate) fn is_blocked(&self) -> bool {
         match self {
             Self::Timeout => true,
             Self::Database(sqlx::Error::Database(error)) => error.code().as_deref() == Some("55P03"),
@@ -146,19 +152,19 @@ impl Error {
         }
     }
 
-    /// A name for a metric's label: few and fixed.
+    /// The value of a metric label; the set of values is small and fixed.
     #[must_use]
     pub fn metric_label(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
             Self::ReadOnly(_) => "read_only",
             Self::Timeout => "timeout",
-            Self::Url(_)
-            | Self::Login(_)
-            | Self::Tls(_)
-            | Self::ServerTooOld(_)
-            | Self::UnsupportedEncoding(_)
-            | Self::NoNotify => "unsupported",
+            Self::Url(_) => "url",
+            Self::Login(_) => "login",
+            Self::Tls(_) => "tls",
+            Self::ServerTooOld(_) => "server_too_old",
+            Self::UnsupportedEncoding(_) => "encoding",
+            Self::NoNotify => "no_notify",
             Self::SchemaMissing
             | Self::SchemaOfAnother { .. }
             | Self::SchemaTaken { .. }
@@ -175,26 +181,26 @@ impl Error {
 pub(crate) const READ_ONLY: &str = "25006";
 
 impl Error {
-    /// What sqlx says of the server at `place`.
-    pub(crate) fn at(place: &str, error: sqlx::Error) -> Self {
+    /// An error of sqlx about the server at `location` (`HOST:PORT/DATABASE`).
+    pub(crate) fn at(location: &str, error: sqlx::Error) -> Self {
         match Self::from(error) {
-            Self::Unreachable(why) => Self::Unreachable(format!("{place}: {why}")),
-            Self::ReadOnly(why) => Self::ReadOnly(format!("{place}: {why}")),
-            Self::Login(why) => Self::Login(format!("{place}: {why}")),
+            Self::Unreachable(why) => Self::Unreachable(format!("{location}: {why}")),
+            Self::ReadOnly(why) => Self::ReadOnly(format!("{location}: {why}")),
+            Self::Login(why) => Self::Login(format!("{location}: {why}")),
             error => error,
         }
     }
 
-    /// The same for a session that did not begin, where every refusal is one of the connection: too many of them (53xxx), or a setting of
-    /// the start.
-    pub(crate) fn at_start(place: &str, error: sqlx::Error) -> Self {
-        match Self::at(place, error) {
+    /// The same during the startup of a session, where each refusal concerns the connection: too many
+    /// connections (53xxx), or an option that the server refuses.
+    pub(crate) fn at_start(location: &str, error: sqlx::Error) -> Self {
+        match Self::at(location, error) {
             Self::Database(sqlx::Error::Database(refusal)) => {
-                let said = format!("{place}: {}", shorten(refusal.message()));
-                let may_pass = refusal
+                let message = format!("{location}: {}", shorten(refusal.message()));
+                let is_transient = refusal
                     .code()
                     .is_some_and(|code| ["53", "57", "58"].iter().any(|class| code.starts_with(class)));
-                if may_pass { Self::Unreachable(said) } else { Self::Login(said) }
+                if is_transient { Self::Unreachable(message) } else { Self::Login(message) }
             }
             error => error,
         }
@@ -205,12 +211,12 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Io(io) => {
-                tracing::debug!(%error, "a connection broke");
+                tracing::debug!(%error, "a connection was lost");
                 Self::Unreachable(match io.kind() {
                     std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::BrokenPipe => {
                         "the server hung up".to_owned()
                     }
-                    _ => "the connection broke".to_owned(),
+                    _ => "the connection was lost".to_owned(),
                 })
             }
             sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
@@ -218,7 +224,7 @@ impl From<sqlx::Error> for Error {
             }
             sqlx::Error::Protocol(_) => {
                 tracing::debug!(%error, "not the Postgres protocol");
-                Self::Unreachable("what it says is not the Postgres protocol".to_owned())
+                Self::Unreachable("it does not speak the Postgres protocol".to_owned())
             }
             sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => Self::Tls(error.to_string()),
             sqlx::Error::Database(refusal) => {
@@ -230,7 +236,8 @@ impl From<sqlx::Error> for Error {
                 match code.as_str() {
                     "RL006" => Self::Gone,
                     ours if ours.starts_with("RL") => Self::Refused { code, message, hint },
-                    // Shutting down, starting up, crashed; connection failures; no such server behind the pooler (08xxx).
+                    // Shutting down, starting up, crashed; connection failures; no such server behind the
+                    // pooler (08xxx).
                     "57P01" | "57P02" | "57P03" | "57P05" => Self::Unreachable(message),
                     lost if lost.starts_with("08") => Self::Unreachable(message),
                     READ_ONLY => Self::ReadOnly(format!("the server takes no writes: {message}")),

@@ -1,19 +1,19 @@
-//! The bodies of claimed tasks, in a statement of their own (R18).
+//! Reading the payloads of claimed tasks, in a separate statement (R18).
 
 use sqlx::Row;
 
-use crate::{Db, Error, Result, TaskId, Token, db::query, declare::unsigned};
+use crate::{Db, Error, Result, TaskId, Token, db::query};
 
-/// What a handler is given.
+/// What a handler gets.
 #[derive(Clone)]
 pub struct FetchedTask {
-    /// Which.
+    /// The id.
     pub id: TaskId,
     /// The task's type.
     pub kind: String,
-    /// JSON, as it was enqueued, byte for byte.
+    /// The payload: JSON, byte for byte as it was enqueued.
     pub payload: String,
-    /// Its own number of attempts; `None`: the queue's.
+    /// Its number of attempts; `None`: the queue's.
     pub max_attempts: Option<u16>,
     /// When it was enqueued, in milliseconds since 1970, to the second.
     pub enqueued_at_unix_ms: i64,
@@ -25,31 +25,32 @@ impl std::fmt::Debug for FetchedTask {
     }
 }
 
-/// 2024-01-01, the epoch of ids, in seconds since 1970; `rowlock.id_time` says the same.
+/// The epoch of task ids, 2024-01-01, in seconds since 1970; `rowlock.id_time` uses the same.
 const EPOCH_SECONDS: i64 = 1_704_067_200;
 
-/// The bodies of these tasks, in no order: of those that a lease with this token holds.
+/// The payloads of those of the tasks that the lease with this token holds, in no particular order.
 pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<FetchedTask>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
-    let asked = query("select id, type, payload, max_attempts from rowlock.fetch($1, $2)");
-    let rows = db.all(asked.bind(token.0).bind(ids)).await?;
+    let statement = query("select id, type, payload, max_attempts from rowlock.fetch($1, $2)");
+    let rows = db.all(statement.bind(token.0).bind(ids)).await?;
     rows.iter()
         .map(|row| {
-            let id: i64 = row.try_get(0)?;
+            let id: i64 = row.try_get("id")?;
             Ok(FetchedTask {
                 id: TaskId(id),
-                kind: row.try_get(1)?,
-                payload: row.try_get(2)?,
-                max_attempts: row.try_get::<Option<i16>, _>(3)?.map(unsigned),
+                kind: row.try_get("type")?,
+                payload: row.try_get("payload")?,
+                max_attempts: row
+                    .try_get::<Option<i16>, _>("max_attempts")?
+                    .map(|attempts| u16::try_from(attempts).unwrap_or_default()),
                 enqueued_at_unix_ms: ((id >> 31) + EPOCH_SECONDS) * 1000,
             })
         })
         .collect()
 }
 
-/// Whether the error is of a row that was asked for and not of the database, so that other rows can still be
-/// had: what is kept is no text of the database's encoding (22xxx), is more than a statement may carry
-/// (54xxx), or is damaged on disk (XX001).
+/// Whether one of the rows causes the error, so that other rows can still be read: it is not text in the
+/// encoding of the database (22xxx), is too large for a statement (54xxx), or is damaged on disk (XX001).
 #[must_use]
 pub fn is_row_error(error: &Error) -> bool {
     match error {

@@ -57,7 +57,7 @@ const FILES: &[&str] = files![
 /// A function may call one that a later file creates, and a table's partitions are not there yet.
 const UNCHECKED: &str = "set local check_function_bodies = off";
 
-/// Tells whether the functions that a database has are those of this build: the SHA-256 of all files, in hex.
+/// The SHA-256 of all files, in hex: tells whether the functions in a database are those of this build.
 pub(crate) fn digest() -> String {
     let mut hash = Sha256::new();
     for file in FILES {
@@ -66,7 +66,7 @@ pub(crate) fn digest() -> String {
     format!("{:x}", hash.finalize())
 }
 
-/// Creates or replaces every function. For the migration's transaction: it holds the lock.
+/// Creates or replaces every function. Call it in the transaction of a migration, which holds the lock.
 pub(crate) async fn apply(tx: &mut PgConnection) -> sqlx::Result<()> {
     tx.execute(UNCHECKED).await?;
     for file in FILES {

@@ -1,4 +1,4 @@
-//! The heartbeat: I live, I hold so many, I want so many; and what the queue answers.
+//! The heartbeat of an instance: it reports its slots, and gets back its allocation.
 
 use std::time::Instant;
 
@@ -10,49 +10,50 @@ use crate::{
     partitions::extend_partitions,
 };
 
-/// What an instance says of itself.
+/// What an instance reports.
 #[derive(Debug)]
 pub struct Heartbeat<'a> {
-    /// Who.
+    /// The instance.
     pub instance: InstanceId,
-    /// Workers in use: tasks running or claimed.
+    /// Slots in use: running or claimed tasks.
     pub held: u32,
-    /// Workers it could use; 0 while it drains.
+    /// Slots that it could use; 0 while it drains.
     pub wants: u32,
-    /// Workers that the acknowledged allocation allows.
+    /// Slots of the acknowledged allocation.
     pub allocated: u32,
-    /// The number of the allocation it keeps to.
+    /// The number of the allocation that it follows.
     pub acknowledged: i64,
-    /// From where on it claims.
+    /// Where its claims start.
     pub watermarks: &'a Watermarks,
-    /// It had a free worker since its last heartbeat: producers shall send NOTIFY.
+    /// It had a free slot since its last heartbeat, so producers should send NOTIFY.
     pub idle: bool,
-    /// How long a task takes, lately.
+    /// The recent mean duration of a task.
     pub service_millis: Option<f64>,
 }
 
-/// What the queue answers.
+/// The reply to a heartbeat.
 #[derive(Debug)]
 pub struct HeartbeatReply {
-    /// The instance was ended by a rescue: stop everything.
+    /// Another instance rescued its tasks: stop everything.
     pub gone: bool,
     /// The number of the newest allocation.
     pub allocation: i64,
-    /// What it allows.
+    /// The slots of that allocation.
     pub slots: u32,
-    /// Nothing is to be claimed.
+    /// The queue is paused: claim nothing.
     pub paused: bool,
-    /// The policy's generation.
+    /// The generation of the policy.
     pub policy_generation: i64,
-    /// Something is ready.
+    /// Tasks are available.
     pub available: bool,
     /// For [`Watermarks::advance`].
     pub watermark_observation: WatermarkObservation,
-    /// Running tasks that somebody asked to cancel.
+    /// Running tasks that a user asked to cancel.
     pub cancelled: Vec<TaskId>,
     /// For [`crate::Maintainer::note`].
     pub noted: HorizonNote,
-    /// Another session was just granting workers; `None`: it was not this heartbeat's turn to grant any.
+    /// Whether another session was granting slots at the same time; `None`: this heartbeat was not to grant
+    /// any.
     pub allocation_missed: Option<bool>,
 }
 
@@ -60,7 +61,7 @@ pub struct HeartbeatReply {
 pub async fn heartbeat(db: &Db, heartbeat: &Heartbeat<'_>) -> Result<HeartbeatReply> {
     let sent = Instant::now();
     let row = match db.one(statement(heartbeat)).await {
-        // The clock made a step to where there is none.
+        // The clock stepped to a time without partitions.
         Err(error) if error.lacks_partition() => {
             extend_partitions(db).await?;
             db.one(statement(heartbeat)).await?
@@ -71,7 +72,7 @@ pub async fn heartbeat(db: &Db, heartbeat: &Heartbeat<'_>) -> Result<HeartbeatRe
 }
 
 pub(crate) fn statement<'a>(heartbeat: &'a Heartbeat<'_>) -> Statement<'a> {
-    #[expect(clippy::cast_possible_truncation, reason = "milliseconds for people and a forecast")]
+    #[expect(clippy::cast_possible_truncation, reason = "milliseconds for display and a forecast")]
     let service = heartbeat.service_millis.map(|millis| millis as f32);
     query("select * from rowlock.heartbeat($1, $2, $3, $4, $5, $6, $7, $8)")
         .bind(heartbeat.instance.0)
@@ -85,22 +86,22 @@ pub(crate) fn statement<'a>(heartbeat: &'a Heartbeat<'_>) -> Statement<'a> {
 }
 
 pub(crate) fn answer(row: &PgRow, sent: Instant) -> Result<HeartbeatReply> {
-    let least: Vec<Option<i64>> = row.try_get(6)?;
+    let least: Vec<Option<i64>> = row.try_get("least_ks")?;
     Ok(HeartbeatReply {
-        gone: row.try_get(0)?,
-        allocation: row.try_get(1)?,
-        slots: u32::try_from(row.try_get::<i32, _>(2)?).unwrap_or_default(),
-        paused: row.try_get(3)?,
-        policy_generation: row.try_get(4)?,
+        gone: row.try_get("gone")?,
+        allocation: row.try_get("allocation_number")?,
+        slots: u32::try_from(row.try_get::<i32, _>("slots")?).unwrap_or_default(),
+        paused: row.try_get("paused")?,
+        policy_generation: row.try_get("generation")?,
         available: least.iter().any(Option::is_some),
-        watermark_observation: WatermarkObservation { sent, newest: row.try_get(5)?, least },
-        cancelled: row.try_get::<Vec<i64>, _>(7)?.into_iter().map(TaskId).collect(),
+        watermark_observation: WatermarkObservation { sent, newest: row.try_get("newest_k")?, least },
+        cancelled: row.try_get::<Vec<i64>, _>("canceled")?.into_iter().map(TaskId).collect(),
         noted: HorizonNote {
-            peers: row.try_get(8)?,
-            k: row.try_get(9)?,
-            xid: row.try_get(10)?,
-            xmin: row.try_get(11)?,
+            peers: row.try_get("peers")?,
+            k: row.try_get("noted_k")?,
+            xid: row.try_get("noted_xid")?,
+            xmin: row.try_get("xmin")?,
         },
-        allocation_missed: row.try_get(12)?,
+        allocation_missed: row.try_get("allocation_missed")?,
     })
 }

@@ -1,63 +1,65 @@
-//! Where a Secret of somebody else may lead the operator: pure.
+//! Which hosts the URL of a tenant may lead the operator to. Pure functions.
 //!
-//! A tenant writes the address, and the operator is asked to connect to it from where it runs, and says how that went. So it does not
-//! go where no tenant's database is: to itself, to link-local addresses, to what clouds keep at addresses of
-//! their own, to the API server's Service. Addresses of nodes and the API server's endpoints are not known
-//! here: a pod cannot find them out without rights in the whole cluster, and a database may well listen at a
-//! node's. An administrator names what else is refused.
+//! A tenant chooses the host, the operator connects from its own network and reports the result. Without
+//! limits, a tenant could probe hosts that it cannot reach (SSRF). So hosts where no tenant's database can be
+//! are refused: the operator's own pod, link-local addresses, the metadata services of clouds, and the
+//! Service of the API server. The addresses of nodes and of the API server's endpoints are not known here,
+//! because reading them needs cluster-wide rights, and a database may listen on a node. An administrator can
+//! refuse more hosts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Where clouds keep what only their own machines may know, beside link-local addresses: Alibaba's, Azure's, Amazon's by IPv6.
+/// The metadata services of clouds, in addition to link-local addresses: Alibaba, Azure, Amazon over IPv6.
 const METADATA: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// Where Kubernetes says in every pod that its API server is.
+/// The environment variable of every pod with the host of the API server.
 const API_SERVER: &str = "KUBERNETES_SERVICE_HOST";
 
-/// What is refused, and what is not in spite of that.
+/// Refused hosts, and exceptions from them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostPolicy {
-    allowed: Vec<Place>,
-    refused: Vec<Place>,
-    /// Where the API server is, as the environment of a pod says and as a kubeconfig does.
-    api_server: Vec<Place>,
+    allowed: Vec<HostPattern>,
+    refused: Vec<HostPattern>,
+    /// The API server, from the environment of the pod and from a kubeconfig.
+    api_server: Vec<HostPattern>,
 }
 
-/// A host by its name, or addresses.
+/// A host by name, or a range of addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum HostPattern {
     Name(String),
     Range(IpAddr, u8),
 }
 
 impl HostPolicy {
-    /// `allowed` and `refused`: names, addresses and ranges of them, such as `10.0.0.0/24`; what is in both
-    /// is allowed. `api_server`: the host that a kubeconfig names, beside the one of a pod's environment.
+    /// `allowed` and `refused`: names, addresses and ranges of addresses, such as `10.0.0.0/24`; a host in
+    /// both is allowed. `api_server`: the host of the kubeconfig, in addition to the one of the pod's
+    /// environment.
     #[must_use]
     pub fn new(allowed: &[String], refused: &[String], api_server: Option<&str>) -> Self {
-        let places = |all: &[String]| all.iter().filter_map(|text| Place::read(text).ok()).collect();
+        let patterns = |all: &[String]| all.iter().filter_map(|text| HostPattern::parse(text).ok()).collect();
         let in_pod = std::env::var(API_SERVER).ok();
         let api_server = in_pod.as_deref().into_iter().chain(api_server);
-        let api_server = api_server.filter_map(|host| Place::read(host).ok()).collect();
-        Self { allowed: places(allowed), refused: places(refused), api_server }
+        let api_server = api_server.filter_map(|host| HostPattern::parse(host).ok()).collect();
+        Self { allowed: patterns(allowed), refused: patterns(refused), api_server }
     }
 
-    /// Whether a text can stand in those lists, if it is not empty.
+    /// Checks an entry of these lists; an empty one is valid.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the entry.
     pub fn check(text: &str) -> std::result::Result<(), String> {
-        if text.trim().is_empty() { Ok(()) } else { Place::read(text).map(drop) }
+        if text.trim().is_empty() { Ok(()) } else { HostPattern::parse(text).map(drop) }
     }
 
-    /// Why the host is not asked, whatever its addresses; goes on after "the database URL".
+    /// Why the host is refused by its name, if it is. The text continues "the database URL".
     pub(crate) fn refuses_name(&self, host: &str) -> Option<String> {
         let name = normalize(host);
-        let named = |places: &[Place]| places.iter().any(|place| place.is_named(&name));
+        let named = |patterns: &[HostPattern]| patterns.iter().any(|pattern| pattern.is_named(&name));
         if named(&self.allowed) {
             return None;
         }
@@ -70,12 +72,12 @@ impl HostPolicy {
         self.refuses(host, name.parse().ok()?)
     }
 
-    /// Why the host is not asked at one of its addresses.
+    /// Why the host is refused because of one of its addresses, if it is.
     pub(crate) fn refuses(&self, host: &str, address: IpAddr) -> Option<String> {
         let address = effective_address(address);
         let name = normalize(host);
-        let within = |places: &[Place]| places.iter().any(|place| place.holds(address));
-        if within(&self.allowed) || self.allowed.iter().any(|place| place.is_named(&name)) {
+        let within = |patterns: &[HostPattern]| patterns.iter().any(|pattern| pattern.contains(address));
+        if within(&self.allowed) || self.allowed.iter().any(|pattern| pattern.is_named(&name)) {
             return None;
         }
         if address.is_loopback() || address.is_unspecified() {
@@ -92,8 +94,8 @@ impl HostPolicy {
     }
 }
 
-impl Place {
-    fn read(text: &str) -> std::result::Result<Self, String> {
+impl HostPattern {
+    fn parse(text: &str) -> std::result::Result<Self, String> {
         let text = text.trim();
         if text.is_empty() {
             return Err("is empty".to_owned());
@@ -109,10 +111,10 @@ impl Place {
             (Ok(address), Some(bits)) => {
                 let bits = bits.parse().ok().filter(|bits| *bits <= width(address));
                 let bits =
-                    bits.ok_or_else(|| format!("`{text}` has no number of bits that fits its address"))?;
+                    bits.ok_or_else(|| format!("the prefix length of `{text}` does not fit its address"))?;
                 Ok(Self::Range(address, bits))
             }
-            (Err(_), Some(_)) => Err(format!("`{text}` is no range of addresses, such as 10.0.0.0/24")),
+            (Err(_), Some(_)) => Err(format!("`{text}` is not a range of addresses, such as 10.0.0.0/24")),
         }
     }
 
@@ -120,7 +122,7 @@ impl Place {
         matches!(self, Self::Name(name) if name == plain)
     }
 
-    fn holds(&self, address: IpAddr) -> bool {
+    fn contains(&self, address: IpAddr) -> bool {
         match (self, address) {
             (Self::Range(IpAddr::V4(range), bits), IpAddr::V4(address)) => {
                 (range.to_bits() ^ address.to_bits()).leading_zeros() >= u32::from(*bits)
@@ -141,8 +143,8 @@ fn normalize(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// Where packets to this address go in the end: an IPv4 address may be written inside of one of IPv6, plainly or
-/// for a NAT64.
+/// The address to which packets are finally sent: an IPv6 address may contain an IPv4 address, directly or
+/// for NAT64.
 fn effective_address(address: IpAddr) -> IpAddr {
     let IpAddr::V6(six) = address.to_canonical() else { return address.to_canonical() };
     match six.segments() {
@@ -158,15 +160,15 @@ fn effective_address(address: IpAddr) -> IpAddr {
 
 fn cluster_address(host: &str) -> String {
     format!(
-        "names `{host}`, which is an address of the cluster's own machines: name the Service or host of the database, or have the \
-         operator's administrator add it to allowedDatabaseHosts"
+        "names `{host}`, which is an address of the cluster itself: name the Service or host of the \
+         database, or ask the operator's administrator to add it to allowedDatabaseHosts"
     )
 }
 
 fn loopback(host: &str) -> String {
     format!(
-        "names `{host}`, which is every pod's own address, and the operator does not run in your pod: name the Service or host of the \
-         database, which both policy"
+        "names `{host}`, which is every pod's own address, and the operator does not run in your pod: name \
+         the Service or host of the database, which both can reach"
     )
 }
 
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn where_no_database_of_a_tenant_is_the_operator_does_not_go() {
+    fn hosts_where_no_tenants_database_can_be_are_refused() {
         for (host, says) in [
             ("localhost", "does not run in your pod"),
             ("LocalHost.", "does not run in your pod"),
@@ -213,21 +215,21 @@ mod tests {
     }
 
     #[test]
-    fn an_api_server_that_is_a_name_is_refused_by_it() {
+    fn an_api_server_given_by_name_is_refused_by_name() {
         let policy = HostPolicy::new(&[], &[], Some("api.cluster.example"));
         assert!(policy.refuses_name("API.cluster.example.").is_some());
         assert_eq!(policy.refuses_name("db.cluster.example"), None);
     }
 
     #[test]
-    fn a_name_is_refused_by_what_it_means() {
+    fn a_name_is_refused_because_of_its_address() {
         let own = IpAddr::from([127, 0, 0, 1]);
         assert!(policy(&[]).refuses("db.example.com", own).is_some());
         assert_eq!(policy(&[]).refuses("db.example.com", IpAddr::from([10, 0, 0, 1])), None);
     }
 
     #[test]
-    fn an_administrator_may_allow_it() {
+    fn an_administrator_can_allow_a_host() {
         let own = IpAddr::from([127, 0, 0, 1]);
         assert_eq!(policy(&["127.0.0.1"]).refuses_name("127.0.0.1"), None);
         assert_eq!(policy(&["127.0.0.1"]).refuses("db.example.com", own), None);
@@ -236,9 +238,8 @@ mod tests {
         assert!(policy(&["localhost"]).refuses_name("127.0.0.1").is_some());
     }
 
-    /// Before, the addresses of nodes and of the API server behind its Service could not be refused.
     #[test]
-    fn what_an_administrator_refuses_is_refused_by_every_way() {
+    fn a_host_refused_by_an_administrator_is_refused_in_every_notation() {
         for host in ["10.7.3.4", "::ffff:10.7.3.4", "64:ff9b::10.7.3.4", "2001:db8:7:1::2", "Node-1.example."]
         {
             let said = policy(&[]).refuses_name(host).unwrap_or_default();
@@ -247,14 +248,14 @@ mod tests {
         let node = IpAddr::from([10, 7, 3, 4]);
         assert!(policy(&[]).refuses("db.example.com", node).is_some());
         assert_eq!(policy(&[]).refuses_name("10.8.0.1"), None);
-        // One node has a database all the same.
+        // An exception for one node.
         assert_eq!(policy(&["10.7.3.4"]).refuses_name("10.7.3.4"), None);
         assert_eq!(policy(&["10.7.3.0/24"]).refuses("db.example.com", node), None);
         assert!(policy(&["10.7.3.0/24"]).refuses_name("10.7.4.1").is_some());
     }
 
     #[test]
-    fn a_range_that_is_none_is_told() {
+    fn an_invalid_range_is_an_error() {
         for text in ["10.0.0.0/33", "10.0.0.0/x", "node/24", "::/129"] {
             assert!(HostPolicy::check(text).is_err(), "{text}");
         }

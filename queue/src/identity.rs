@@ -1,35 +1,34 @@
-//! Which database this is, whatever its address.
-
-use sqlx::Row;
+//! The identity of a database, independent of its address.
 
 use crate::{Db, Error, Result, db::query};
 
-/// The SQLSTATE for want of a privilege.
+/// The SQLSTATE `insufficient_privilege`.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
-/// Which database of which server.
+/// A database and its server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// `name@number`. The number was drawn when the server's data were made, and is the same for its standbys and its physical backups.
-    /// `None` where this user may not know.
+    /// `NAME@SYSTEM_IDENTIFIER`. The identifier is drawn by `initdb`; standbys and physical backups have the
+    /// same. `None` if this user may not read it.
     pub database: Option<String>,
-    /// When the server was started, in microseconds since 1970: of two that run copies of one database, each has its own.
+    /// When the server was started, in microseconds since 1970. It differs between servers that run copies of
+    /// one database.
     pub started_at: i64,
 }
 
-/// Finds out.
+/// Reads the identity of a database.
 pub async fn identity(db: &Db) -> Result<Identity> {
-    let asked =
+    let statement =
         "select (extract(epoch from pg_catalog.pg_postmaster_start_time()) * 1000000::numeric)::bigint";
-    let started_at = db.one(query(asked)).await?.try_get(0)?;
+    let started_at = db.scalar(query(statement)).await?;
     Ok(Identity { database: database(db).await?, started_at })
 }
 
 async fn database(db: &Db) -> Result<Option<String>> {
-    let asked =
+    let statement =
         "select current_database() || '@' || (select system_identifier from pg_catalog.pg_control_system())";
-    match db.one(query(asked)).await {
-        Ok(row) => Ok(row.try_get(0)?),
+    match db.scalar(query(statement)).await {
+        Ok(database) => Ok(database),
         Err(Error::Database(sqlx::Error::Database(error)))
             if error.code().as_deref() == Some(INSUFFICIENT_PRIVILEGE) =>
         {

@@ -1,4 +1,5 @@
-//! Identities. A task's is about 2·10¹⁷, past what JavaScript can count, and so a string wherever it leaves Rust and SQL.
+//! Ids. A task id is about 2·10¹⁷, too large for the numbers of JavaScript, so ids are strings outside
+//! of Rust and SQL.
 
 use std::{
     fmt,
@@ -42,15 +43,21 @@ macro_rules! id {
 }
 
 id!(QueueId, i32, "A queue within its database.");
-id!(TaskId, i64, "A task within its database; the time it was enqueued is inside.");
-id!(InstanceId, i64, "A running worker process, as long as it lives.");
-id!(Token, i64, "A lease: random, so that it never comes back after a failover or a restore (R14).");
+id!(TaskId, i64, "A task within its database; contains the time at which it was enqueued.");
+id!(InstanceId, i64, "A worker process, from join to leave.");
+id!(
+    Token,
+    i64,
+    "A fencing token, which names a lease. Random, so that it never repeats after a failover or a restore \
+     (R14)."
+);
 
 impl Token {
-    /// A new one, of the system's randomness: what is seeded by a clock may come twice where machines start alike.
+    /// A new token from the randomness of the operating system: a generator seeded by the clock could repeat
+    /// tokens on machines that start at the same time.
     #[must_use]
     pub fn random() -> Self {
-        // Two keys per thread that the system drew; another one each time.
+        // `RandomState` has keys from the operating system, and new ones each time.
         Self((RandomState::new().hash_one(()) >> 1).cast_signed().max(1))
     }
 }

@@ -1,63 +1,63 @@
-//! What people ask of tasks: one task's details, or the tasks of a state.
+//! Everything known about one task.
 
 use serde::Serialize;
 use sqlx::{Row, postgres::PgRow};
 
-use crate::{Db, Error, Result, TaskId, db::query, declare::unsigned, text::read};
+use crate::{Db, Result, TaskId, TaskState, db::query, text::read};
 
 /// A failed attempt.
 #[derive(Debug, Clone, Serialize)]
 pub struct TaskError {
-    /// RFC 3339.
+    /// When it failed, in RFC 3339.
     pub at: String,
-    /// Which attempt, from 1; 0: an interruption, which used none.
+    /// The number of the attempt, from 1; 0: an interruption, which used no attempt.
     pub attempt: u16,
-    /// Where it ran.
+    /// The name of the instance that ran it.
     pub instance: String,
-    /// What went wrong.
+    /// The error message.
     pub error: String,
 }
 
-/// Everything known about one task. Times are RFC 3339.
+/// Everything known about one task. Times are in RFC 3339.
 #[derive(Clone, Serialize)]
 pub struct TaskDetails {
-    /// Which.
+    /// The id.
     pub id: TaskId,
-    /// Its queue.
+    /// The name of its queue.
     pub queue: String,
     /// Its type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// `scheduled`, `available`, `running`, `retryable`, `completed`, `dead`, `cancelled`.
-    pub state: String,
-    /// 0 to 3.
+    /// Its state.
+    pub state: TaskState,
+    /// The priority: 0 (first) to 3.
     pub priority: u8,
-    /// Attempts used.
+    /// How many attempts it has used.
     pub attempt: u16,
-    /// Attempts it may use.
+    /// How many attempts it may use.
     pub max_attempts: u16,
     /// When it was enqueued, to the second.
     pub enqueued_at: String,
-    /// When it is due, while it waits.
+    /// When it becomes available, while it is scheduled or retryable.
     pub due_at: Option<String>,
-    /// When it was completed, cancelled or died.
+    /// When it was completed or cancelled, or died.
     pub finished_at: Option<String>,
-    /// Where it runs or was completed.
+    /// The name of the instance that runs it or completed it.
     pub instance: Option<String>,
-    /// How often its handler has put it off.
+    /// How often its handler snoozed it.
     pub snoozes: u32,
-    /// For the first time.
+    /// When it was first snoozed.
     pub first_snoozed_at: Option<String>,
-    /// For the last time.
+    /// When it was last snoozed.
     pub snoozed_at: Option<String>,
     /// Its failed attempts.
     pub errors: Vec<TaskError>,
     /// Its payload.
     pub payload: Option<String>,
-    /// What the handler answered.
+    /// The result that its handler returned.
     pub result: Option<String>,
-    /// What of it cannot be read, and why. Such a payload or result is left out; elsewhere a replacement
-    /// character stands for each part.
+    /// What cannot be read because it is not UTF-8, and why. Such a payload or result is left out; in other
+    /// texts a replacement character stands for each invalid part.
     pub unreadable: Vec<String>,
 }
 
@@ -70,163 +70,115 @@ impl std::fmt::Debug for TaskDetails {
     }
 }
 
-/// A task in a list.
-#[derive(Debug, Clone, Serialize)]
-pub struct TaskSummary {
-    /// Which.
-    pub id: TaskId,
-    /// Its queue.
-    pub queue: String,
-    /// Its type.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// Its state.
-    pub state: String,
-    /// Attempts used.
-    pub attempt: u16,
-    /// Since when, or when it is due: RFC 3339.
-    pub at: String,
-    /// Why its type cannot be read, where that is so.
-    pub unreadable: Option<String>,
-}
-
-/// As bytes, which any text is: see [`read`].
+/// A text column as bytes, which never fails to decode: see [`read`].
 macro_rules! bytes {
     ($column:literal) => {
-        concat!("decode(replace(", $column, ", chr(92), repeat(chr(92), 2)), 'escape')")
+        concat!("decode(replace(", $column, ", chr(92), repeat(chr(92), 2)), 'escape') as ", $column)
     };
 }
+pub(crate) use bytes;
 
-const STORY: &str = concat!(
-    "select queue, ",
+/// A time column as RFC 3339.
+macro_rules! rfc3339 {
+    ($column:literal) => {
+        concat!("to_json(", $column, ")#>>'{}' as ", $column)
+    };
+}
+pub(crate) use rfc3339;
+
+const DESCRIBE_TASK: &str = concat!(
+    "select queue, state, priority, attempt, max_attempts, snoozes, ",
     bytes!("type"),
-    ", state, priority, attempt, max_attempts, to_json(enqueued_at)#>>'{}', to_json(due_at)#>>'{}',
-            to_json(finished_at)#>>'{}', ",
+    ", ",
     bytes!("instance"),
     ", ",
     bytes!("payload"),
     ", ",
     bytes!("result"),
-    ", snoozes, to_json(first_snoozed_at)#>>'{}', to_json(snoozed_at)#>>'{}' from rowlock.describe_task($1)"
+    ", ",
+    rfc3339!("enqueued_at"),
+    ", ",
+    rfc3339!("due_at"),
+    ", ",
+    rfc3339!("finished_at"),
+    ", ",
+    rfc3339!("first_snoozed_at"),
+    ", ",
+    rfc3339!("snoozed_at"),
+    " from rowlock.describe_task($1)"
 );
 
-const FAILURES: &str = concat!(
-    "select to_json(at)#>>'{}', attempt, ",
+const TASK_ERRORS: &str = concat!(
+    "select ",
+    rfc3339!("at"),
+    ", attempt, ",
     bytes!("instance"),
     ", ",
     bytes!("error"),
     " from rowlock.task_errors($1)"
 );
 
-const TASKS: &str = concat!(
-    "select id, queue_name, ",
-    bytes!("type"),
-    ", attempt, to_json(at)#>>'{}' from rowlock.list_tasks($1, $2, $3, $4)"
-);
-
-/// The details of a task; `None`: there is no such task, or it was deleted.
+/// The details of a task; `None` if there is no such task, or it was deleted.
 pub async fn describe_task(db: &Db, id: TaskId) -> Result<Option<TaskDetails>> {
-    let Some(row) = db.maybe(query(STORY).bind(id.0)).await? else { return Ok(None) };
-    let errors = db.all(query(FAILURES).bind(id.0)).await?;
+    let Some(row) = db.maybe(query(DESCRIBE_TASK).bind(id.0)).await? else { return Ok(None) };
+    let errors = db.all(query(TASK_ERRORS).bind(id.0)).await?;
     let mut texts = Texts { row: &row, unreadable: Vec::new() };
-    let (kind, instance) = (texts.shown(1, "type")?.unwrap_or_default(), texts.shown(9, "instance")?);
-    let (payload, result) = (texts.whole(10, "payload")?, texts.whole(11, "result")?);
+    let (kind, instance) = (texts.lossy("type")?.unwrap_or_default(), texts.lossy("instance")?);
+    let (payload, result) = (texts.strict("payload")?, texts.strict("result")?);
     let mut unreadable = texts.unreadable;
-    let errors = errors.iter().map(|row| failure(row, &mut unreadable)).collect::<Result<_>>()?;
+    let errors = errors.iter().map(|row| task_error(row, &mut unreadable)).collect::<Result<_>>()?;
     Ok(Some(TaskDetails {
         id,
-        queue: row.try_get(0)?,
+        queue: row.try_get("queue")?,
         kind,
-        state: row.try_get(2)?,
-        priority: u8::try_from(row.try_get::<i16, _>(3)?).unwrap_or_default(),
-        attempt: u16::try_from(row.try_get::<i32, _>(4)?).unwrap_or_default(),
-        max_attempts: unsigned(row.try_get(5)?),
-        enqueued_at: row.try_get(6)?,
-        due_at: row.try_get(7)?,
-        finished_at: row.try_get(8)?,
+        state: TaskState::read(&row)?,
+        priority: u8::try_from(row.try_get::<i16, _>("priority")?).unwrap_or_default(),
+        attempt: u16::try_from(row.try_get::<i32, _>("attempt")?).unwrap_or_default(),
+        max_attempts: u16::try_from(row.try_get::<i16, _>("max_attempts")?).unwrap_or_default(),
+        enqueued_at: row.try_get("enqueued_at")?,
+        due_at: row.try_get("due_at")?,
+        finished_at: row.try_get("finished_at")?,
         instance,
+        snoozes: row.try_get::<i32, _>("snoozes")?.unsigned_abs(),
+        first_snoozed_at: row.try_get("first_snoozed_at")?,
+        snoozed_at: row.try_get("snoozed_at")?,
         errors,
         payload,
         result,
-        snoozes: row.try_get::<i32, _>(12)?.unsigned_abs(),
-        first_snoozed_at: row.try_get(13)?,
-        snoozed_at: row.try_get(14)?,
         unreadable,
     }))
 }
 
-fn failure(row: &PgRow, unreadable: &mut Vec<String>) -> Result<TaskError> {
+fn task_error(row: &PgRow, unreadable: &mut Vec<String>) -> Result<TaskError> {
     let mut texts = Texts { row, unreadable: Vec::new() };
-    let (instance, error) = (texts.shown(2, "instance")?, texts.shown(3, "error")?);
+    let (instance, error) = (texts.lossy("instance")?, texts.lossy("error")?);
     unreadable.append(&mut texts.unreadable);
     Ok(TaskError {
-        at: row.try_get(0)?,
-        attempt: unsigned(row.try_get(1)?),
+        at: row.try_get("at")?,
+        attempt: u16::try_from(row.try_get::<i16, _>("attempt")?).unwrap_or_default(),
         instance: instance.unwrap_or_default(),
         error: error.unwrap_or_default(),
     })
 }
 
-/// The texts of a row, and what of them cannot be read.
+/// The text columns of a row, and which of them cannot be read.
 struct Texts<'a> {
     row: &'a PgRow,
     unreadable: Vec<String>,
 }
 
 impl Texts<'_> {
-    /// Whatever of it can be read.
-    fn shown(&mut self, column: usize, name: &str) -> Result<Option<String>> {
+    /// With replacement characters for invalid parts.
+    fn lossy(&mut self, column: &str) -> Result<Option<String>> {
         let Some(bytes) = self.row.try_get::<Option<Vec<u8>>, _>(column)? else { return Ok(None) };
         let read = read(bytes);
-        self.unreadable.extend(read.fault.map(|fault| format!("the {name} {fault}")));
+        self.unreadable.extend(read.fault.map(|fault| format!("the {column} {fault}")));
         Ok(Some(read.text))
     }
 
-    /// All of it or nothing.
-    fn whole(&mut self, column: usize, name: &str) -> Result<Option<String>> {
-        let (faults, text) = (self.unreadable.len(), self.shown(column, name)?);
+    /// `None` if a part is invalid.
+    fn strict(&mut self, column: &str) -> Result<Option<String>> {
+        let (faults, text) = (self.unreadable.len(), self.lossy(column)?);
         Ok(text.filter(|_| faults == self.unreadable.len()))
     }
-}
-
-/// Every state a task may be asked for by.
-const STATES: [&str; 7] =
-    ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"];
-
-/// Tasks of a state, by id, after one of them; completed and cancelled ones of the last day.
-pub async fn list_tasks(
-    db: &Db,
-    queue: Option<&str>,
-    state: &str,
-    limit: u32,
-    after: Option<TaskId>,
-) -> Result<Vec<TaskSummary>> {
-    if !STATES.contains(&state) {
-        let message = format!("unknown state \"{state}\"");
-        return Err(Error::Refused {
-            code: "RL005".into(),
-            message,
-            hint: Some(format!("States are {}.", STATES.join(", "))),
-        });
-    }
-    let asked = query(TASKS)
-        .bind(queue)
-        .bind(state)
-        .bind(after.map(|id| id.0))
-        .bind(i32::try_from(limit).unwrap_or(i32::MAX));
-    let rows = db.all(asked).await?;
-    rows.iter()
-        .map(|row| {
-            let kind = read(row.try_get::<Option<Vec<u8>>, _>(2)?.unwrap_or_default());
-            Ok(TaskSummary {
-                id: TaskId(row.try_get(0)?),
-                queue: row.try_get(1)?,
-                kind: kind.text,
-                state: state.to_owned(),
-                attempt: u16::try_from(row.try_get::<i32, _>(3)?).unwrap_or_default(),
-                at: row.try_get(4)?,
-                unreadable: kind.fault.map(|fault| format!("the type {fault}")),
-            })
-        })
-        .collect()
 }

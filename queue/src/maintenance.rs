@@ -1,5 +1,6 @@
-//! Maintenance: moves due tasks and rows that claims would miss, rescues the tasks of dead instances, makes and drops partitions.
-//! Any instance, or the operator for queues asleep; whoever gets the try-lock does it.
+//! Maintenance: moves due tasks and rows that claims would miss, rescues the tasks of dead instances, and
+//! makes and drops partitions. Every instance does it, and the operator for queues without instances; a
+//! try-lock picks the one that does the work.
 
 use std::{
     collections::HashMap,
@@ -10,29 +11,30 @@ use sqlx::{Row, types::time::OffsetDateTime};
 
 use crate::{
     Db, HorizonNote, InstanceId, LEASE_DURATION, PartitionStats, QueueId, Result, Watermarks, db::query,
-    mutex::LocksHeld, partition_maintenance::PartitionMaintenance, partitions::partition_stats,
+    mutex::LocksHeld, partitions::partition_stats, retention::PartitionMaintenance,
     watermark_sweep::WatermarkSweeper,
 };
 
-/// Tasks moved in one statement: a few milliseconds of work (measurements 4).
+/// The most tasks moved by one statement: a few milliseconds of work.
 const MOVE_DUE_MOST: i32 = 1000;
-/// Statements of one pass, so that a flood of due tasks does not keep the other duties waiting.
+/// The most statements of one pass, so that many due tasks do not delay other maintenance.
 const MOVE_DUE_ROUNDS: usize = 10;
-/// Instances rescued in one pass; the next comes a second later.
+/// The most instances rescued in one pass; the next pass is a second later.
 const RESCUE_MOST: usize = 20;
-/// How often the living are looked through.
+/// How often a maintainer reads the newest heartbeats.
 const HEARTBEATS_EVERY: Duration = Duration::from_secs(5);
-/// Over all instances together about this many passes a second, however many they are, beside those of the elected.
+/// About how many passes per second all instances do together, not counting the elected ones.
 const PASSES_PER_SECOND: f64 = 2.0;
-/// Those of the least ids take every pass: chance alone would leave a due task, or a dead instance, for seconds the longer the more instances there are.
+/// How many instances, those with the least ids, do every pass: with chance alone, a due task or a dead
+/// instance could wait for several seconds.
 const ELECTED: usize = 2;
-/// How often, over all instances together, somebody asks whether it is time to make partitions and to clean. One a minute has that turn.
+/// How often all instances together ask whether partitions are due. They are once a minute.
 const BEGIN_EVERY: Duration = Duration::from_secs(20);
-/// How often each maintainer looks for how long there are partitions.
+/// How often each maintainer checks for how long partitions last.
 const PARTITIONS_EVERY: Duration = Duration::from_mins(1);
-/// How often, over all instances together, the backlog is compared with its limit.
+/// How often all instances together compare backlogs with their limits.
 const LIMITS_EVERY: Duration = Duration::from_secs(5);
-/// Every so often due tasks are looked for from the very beginning, whatever the watermark says.
+/// How often due tasks are looked for from the very beginning, without the watermark.
 const FULL_PASS_EVERY: Duration = Duration::from_mins(1);
 
 /// What a pass did.
@@ -40,49 +42,50 @@ const FULL_PASS_EVERY: Duration = Duration::from_mins(1);
 pub struct MaintenanceReport {
     /// Due tasks that became available.
     pub due_moved: u64,
-    /// Rows given a new place because claims had walked past them.
+    /// Rows below the watermark that got a new `k`.
     pub missed_moved: u64,
     /// Tasks taken back from instances that stopped sending heartbeats.
     pub rescued: u64,
-    /// Partitions that went.
+    /// Dropped partitions.
     pub partitions_dropped: u64,
-    /// For how long there are partitions; `None`: not looked at in this pass.
+    /// For how long partitions last; `None`: not checked in this pass.
     pub partitions: Option<PartitionStats>,
-    /// Locks of ours that other sessions have held for too long; `None`: not looked at in this pass.
+    /// Locks that other sessions have held for too long; `None`: not checked in this pass.
     pub locks_held: Option<usize>,
 }
 
-/// A moment, and a transaction id drawn after it. Once no older transaction is open, no task can become due before that moment.
+/// A time, and a transaction id drawn after it. Once no older transaction is open, no further task can be due
+/// before that time.
 struct Note {
     xid: i64,
     at: OffsetDateTime,
 }
 
-/// What a maintainer remembers between passes.
+/// Does maintenance, one pass at a time.
 #[derive(Default)]
 pub struct Maintainer {
     instance: Option<InstanceId>,
-    /// For the queue of that instance.
+    /// For the queue of this instance.
     sweeper: Option<WatermarkSweeper>,
     due_watermark: Option<OffsetDateTime>,
     full_pass: Option<Instant>,
     note: Option<Note>,
-    /// Takes every pass.
+    /// Does every pass, see [`ELECTED`].
     elected: bool,
-    /// The newest heartbeat of each instance, and since when it stands still on our own clock (R4).
+    /// The newest heartbeat of each instance, and since when, by our own clock, it has not changed (R4).
     heartbeats: HashMap<InstanceId, (i64, Instant)>,
     heartbeats_at: Option<Instant>,
-    /// How many instances live, as of the last look.
-    living: f64,
+    /// The number of live instances at the last check.
+    live: f64,
     locks_held: LocksHeld,
-    /// Whether it has checked the limits, and asked to begin maintenance, at all.
+    /// Whether it has done these at least once.
     limits_checked: bool,
     asked_to_begin: bool,
     maintenance: PartitionMaintenance,
     partitions_at: Option<Instant>,
 }
 
-/// The number of the newest heartbeat of every instance that lives.
+/// The number of the newest heartbeat of every live instance.
 type NewestHeartbeats = Vec<(InstanceId, i64)>;
 
 impl std::fmt::Debug for Maintainer {
@@ -92,27 +95,29 @@ impl std::fmt::Debug for Maintainer {
 }
 
 impl Maintainer {
-    /// For what all queues of a database share.
+    /// A maintainer for the whole database, without an instance.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// As an instance of `queue`, which also sweeps it.
+    /// The maintainer of an instance of `queue`, which also sweeps that queue.
     #[must_use]
     pub fn of_instance(instance: InstanceId, queue: QueueId) -> Self {
         Self { instance: Some(instance), sweeper: Some(WatermarkSweeper::new(queue)), ..Self::default() }
     }
 
-    /// Takes in what a heartbeat of the instance noted: with it, its queue is swept however seldom its turn comes among other queues' instances.
+    /// Takes in what a heartbeat of the instance noted, for the sweep of its queue.
     pub fn note(&mut self, noted: &HorizonNote) {
         if let Some(sweeper) = &mut self.sweeper {
             sweeper.note(noted);
         }
     }
 
-    /// One pass; call it every second. `chain_since`: since when the caller's own heartbeats have all been answered; only
-    /// what it saw standing still for a whole lease of them may be rescued. `None`: it sends no heartbeats, and judges nobody. `watermarks`: from where the caller's claims walk.
+    /// Does one pass; call it every second. `chain_since`: since when all heartbeats of the caller have been
+    /// answered. An instance may be rescued only if its heartbeat has not changed for a whole lease during
+    /// that time. `None`: the caller sends no heartbeats, and rescues nothing. `watermarks`: where the
+    /// caller's claims start.
     pub async fn run_once(
         &mut self,
         db: &Db,
@@ -121,7 +126,7 @@ impl Maintainer {
     ) -> Result<MaintenanceReport> {
         let mut report = MaintenanceReport::default();
         let mut errors = Vec::new();
-        if self.elected || fastrand::f64() * self.living < PASSES_PER_SECOND {
+        if self.elected || fastrand::f64() * self.live < PASSES_PER_SECOND {
             errors.extend(self.maintain_tasks(db, chain_since, &mut report).await.err());
             if errors.first().is_none_or(|error| !error.is_transient()) {
                 errors.extend(self.maintain_partitions(db, &mut report).await.err());
@@ -133,11 +138,11 @@ impl Maintainer {
                 Err(error) => errors.push(error),
             }
         }
-        // No duty is left undone because another one failed.
+        // A failure of one step does not skip the others.
         errors.into_iter().next().map_or(Ok(report), Err)
     }
 
-    /// What all instances of the database do together.
+    /// The steps that all instances of the database share.
     async fn maintain_tasks(
         &mut self,
         db: &Db,
@@ -155,8 +160,9 @@ impl Maintainer {
         Ok(())
     }
 
-    /// Takes turns at making partitions and cleaning, in the background, and looks how partitions are. Everything that a maintainer does
-    /// for a database whose instances live and may do less than it.
+    /// Makes and drops partitions in the background, when it is this maintainer's turn, and checks the
+    /// partitions. It is all that a maintainer does for a database whose instances are alive but have fewer
+    /// rights.
     pub async fn maintain_partitions(&mut self, db: &Db, report: &mut MaintenanceReport) -> Result<()> {
         if !std::mem::replace(&mut self.asked_to_begin, true) || self.is_selected(BEGIN_EVERY) {
             self.maintenance.begin_if_due(db).await?;
@@ -164,18 +170,18 @@ impl Maintainer {
         if due(&mut self.partitions_at, PARTITIONS_EVERY) {
             report.partitions = Some(partition_stats(db).await?);
         }
-        report.locks_held = self.locks_held.look(db).await?;
+        report.locks_held = self.locks_held.check(db).await?;
         report.partitions_dropped = self.maintenance.take_result().await?;
         Ok(())
     }
 
-    /// Whether this pass is the one that does what all instances together do once in `every`.
+    /// Whether this pass does what all instances together do once in `every`, by chance.
     fn is_selected(&self, every: Duration) -> bool {
-        let passes = every.as_secs_f64() * self.living.clamp(1.0, PASSES_PER_SECOND);
+        let passes = every.as_secs_f64() * self.live.clamp(1.0, PASSES_PER_SECOND);
         fastrand::f64() * passes < 1.0
     }
 
-    /// Answers with the newest heartbeats, if they were asked for and nobody else was at it.
+    /// Returns the newest heartbeats if they were asked for and no other session was doing the same.
     async fn move_due(
         &mut self,
         db: &Db,
@@ -203,28 +209,28 @@ impl Maintainer {
                 .await?;
             let Some(row) = row else { break };
             if read_heartbeats && first {
-                let instances = row.try_get::<Option<Vec<i64>>, _>(7)?.unwrap_or_default();
-                let heartbeats = row.try_get::<Option<Vec<i64>>, _>(8)?.unwrap_or_default();
+                let instances = row.try_get::<Option<Vec<i64>>, _>("instances")?.unwrap_or_default();
+                let heartbeats = row.try_get::<Option<Vec<i64>>, _>("heartbeats")?.unwrap_or_default();
                 newest = Some(instances.into_iter().map(InstanceId).zip(heartbeats).collect());
             }
-            report.due_moved += u64::from(row.try_get::<i32, _>(0)?.unsigned_abs());
-            let (xid, xmin) = (row.try_get(4)?, row.try_get(5)?);
-            self.advance(Note { xid, at: row.try_get(6)? }, xmin, row.try_get(2)?);
+            report.due_moved += u64::from(row.try_get::<i32, _>("moved")?.unsigned_abs());
+            let (xid, xmin) = (row.try_get("xid")?, row.try_get("xmin")?);
+            self.advance(Note { xid, at: row.try_get("at")? }, xmin, row.try_get("next")?);
             if let Some(sweeper) = &mut self.sweeper {
-                sweeper.note_without_heartbeats(row.try_get(3)?, xid, xmin);
+                sweeper.note_without_heartbeats(row.try_get("k")?, xid, xmin);
             }
-            if !row.try_get::<bool, _>(1)? {
+            if !row.try_get::<bool, _>("more")? {
                 break;
             }
         }
         Ok(newest)
     }
 
-    /// Moves the due time below which nothing is left, when the transactions before a note are over.
+    /// Advances the due time below which no task is left, once the transactions before a note have ended.
     fn advance(&mut self, note: Note, xmin: i64, next_due: Option<OffsetDateTime>) {
         match self.note.take_if(|noted| noted.xid <= xmin) {
             Some(noted) => {
-                // A clock that stepped back makes every due time suspect.
+                // After the clock stepped back, tasks with earlier due times may follow.
                 self.due_watermark = if note.at < noted.at {
                     None
                 } else {
@@ -244,22 +250,22 @@ impl Maintainer {
     ) -> Result<u64> {
         let now = Instant::now();
         #[expect(clippy::cast_precision_loss, reason = "a share")]
-        let living = newest.len() as f64;
-        self.living = living;
+        let live = newest.len() as f64;
+        self.live = live;
         self.elected = self
             .instance
             .is_some_and(|own| newest.iter().filter(|(other, _)| other.0 < own.0).count() < ELECTED);
         let before = std::mem::take(&mut self.heartbeats);
         let since = |instance, heartbeat| {
-            let still = before.get(&instance).filter(|(before, _)| *before == heartbeat);
-            (heartbeat, still.map_or(now, |(_, since)| *since))
+            let unchanged = before.get(&instance).filter(|(before, _)| *before == heartbeat);
+            (heartbeat, unchanged.map_or(now, |(_, since)| *since))
         };
         let seen =
             newest.into_iter().map(|(instance, heartbeat)| (instance, since(instance, heartbeat))).collect();
         self.heartbeats = seen;
         let Some(chain_since) = chain_since else { return Ok(0) };
-        // What stood still while we could not look ourselves says nothing.
-        let still = self
+        // A heartbeat counts as unchanged only while our own heartbeats were answered.
+        let silent = self
             .heartbeats
             .iter()
             .filter(|(_, (_, since))| {
@@ -267,18 +273,20 @@ impl Maintainer {
             })
             .take(RESCUE_MOST);
         let (mut rescued, mut failed) = (0, None);
-        for (instance, (heartbeat, _)) in still {
-            let asked = db.one(query("select rowlock.rescue($1, $2)").bind(instance.0).bind(heartbeat)).await;
-            let row = match asked {
-                Ok(row) => row,
-                // The tasks of the others shall not wait for that.
+        for (instance, (heartbeat, _)) in silent {
+            let rescue = query("select rowlock.rescue($1, $2)").bind(instance.0).bind(heartbeat);
+            let tasks: Option<i32> = match db.scalar(rescue).await {
+                Ok(tasks) => tasks,
+                // The next instance is rescued anyway.
                 Err(error) => {
                     _ = failed.get_or_insert(error);
                     continue;
                 }
             };
-            if let Some(tasks) = row.try_get::<Option<i32>, _>(0)? {
-                tracing::warn!(%instance, tasks, "rescued the tasks of an instance that stopped sending heartbeats");
+            if let Some(tasks) = tasks {
+                tracing::warn!(
+                    %instance, tasks, "rescued the tasks of an instance that stopped sending heartbeats"
+                );
                 rescued += u64::from(tasks.unsigned_abs());
             }
         }
@@ -286,7 +294,7 @@ impl Maintainer {
     }
 }
 
-/// Whether something is due, counting from when it was last; the first time it is.
+/// Whether something is due again, counted from the last time; true the first time.
 fn due(last: &mut Option<Instant>, every: Duration) -> bool {
     let now = Instant::now();
     let due = last.is_none_or(|last| every <= now.duration_since(last));

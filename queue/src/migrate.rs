@@ -1,6 +1,6 @@
-//! Brings a database's schema to this release: the tables by numbered migrations, forward only, then the
-//! functions of `sql/`. All in one transaction under a transaction-scoped lock, so that it works behind a
-//! transaction pooler too, where sqlx's own migrator with its session lock does not.
+//! Updates the schema of a database to this release: the tables by numbered migrations, forward only, then
+//! the functions of `sql/`. All of it is one transaction under a lock of that transaction, which also works
+//! behind a transaction pooler. (The migrator of sqlx needs a session lock.)
 
 use sqlx::{Connection, Executor, PgConnection, Row};
 
@@ -14,8 +14,8 @@ use crate::{
 struct Migration {
     version: i32,
     name: &'static str,
-    /// Releases that know this version and no later one work with these tables too: while a release is rolled out, and after it was taken back,
-    /// instances of both are there.
+    /// Releases from this version on can use the tables after this migration: instances of both releases run
+    /// during a rollout, and after a rollback.
     compatible_from: i32,
     sql: &'static str,
 }
@@ -36,21 +36,21 @@ const MIGRATIONS: &[Migration] = migrations![
 ];
 
 /// The version of the schema that this release needs. A release that changes a table or a function adds a
-/// migration, which may be empty: so a program knows whether the functions that it calls are there.
+/// migration, which may be empty, so that a program can tell whether the functions that it calls exist.
 #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "a handful of migrations")]
 pub const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;
 
-/// So long a migration waits for a lock: producers wait behind it, and they shall not for longer.
+/// How long a migration waits for a lock. Producers wait behind it for the same time.
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '3s'";
 
-/// What `server_encoding` says where there is none: `initdb` without a locale makes such databases.
+/// The `server_encoding` that checks nothing; `initdb` without a locale makes such databases.
 const NO_ENCODING: &str = "SQL_ASCII";
 
 const MIGRATION_TABLE: &str = "create table rowlock.migration (
-  version int primary key, name text not null, compatible_from int not null, applied_at timestamptz not null default now(),
-  functions text)";
+  version int primary key, name text not null, compatible_from int not null,
+  applied_at timestamptz not null default now(), functions text)";
 
-/// The tables that were found.
+/// The version of the schema in the database.
 #[derive(Debug, Clone, Copy)]
 struct Found {
     version: i32,
@@ -62,54 +62,66 @@ struct Found {
 pub struct MigrateReport {
     /// The version before; 0: there was no schema.
     pub from: i32,
-    /// The version now.
+    /// The version after.
     pub to: i32,
-    /// What an administrator should know or run.
+    /// Advice for an administrator.
     pub notes: Vec<String>,
 }
 
 /// For an administrator whose database publishes all its tables.
-const PUBLICATION_NOTE: &str = "a publication FOR ALL TABLES also publishes Rowlock's tables, and a subscriber stops at the first partition that it does not have; \
-publish FOR TABLES IN SCHEMA public, or a list of tables, instead (docs/operations.md)";
+const PUBLICATION_NOTE: &str = "a publication FOR ALL TABLES also publishes Rowlock's tables, and a \
+subscriber stops at the first partition that it does not have; publish FOR TABLES IN SCHEMA public, or a \
+list of tables, instead (docs/operations.md)";
 
-/// How often a migration starts again because another one made the schema meanwhile. Once is enough: the
-/// second try finds it made.
+/// How often a migration starts again because another session created the schema at the same time. One retry
+/// should do, since it finds the schema.
 const RACES: usize = 3;
 
-/// Whether the schema is there, whose it is, and what is in it. It is known where its owner is this user or a
-/// role that it has, the owner of the database, or a superuser; a superuser has every role, so for it that
-/// alone says nothing. Somebody who may do much looks here before it calls anything of the schema: a login
-/// that may create schemas could have made it.
+/// Whether the schema exists, its owner, and what is in it. The owner is `known` if it is this user or a role
+/// that this user has, the owner of the database, or a superuser. (A superuser has every role, so for it a
+/// role does not count.) A powerful user checks this before it calls functions of the schema: any login that
+/// may create schemas could have made it.
 const INSPECT_SCHEMA: &str = "
-select pg_get_userbyid(n.nspowner)::text, to_regclass('rowlock.migration') is not null,
+select pg_get_userbyid(n.nspowner)::text as owner, to_regclass('rowlock.migration') is not null as migrated,
        coalesce(n.nspowner = me.oid or n.nspowner = d.datdba or owner.rolsuper
          or (not me.rolsuper and pg_has_role(me.oid, n.nspowner, 'usage')), true) as known,
        coalesce(pg_has_role(me.oid, n.nspowner, 'usage'), true) as has_role,
        me.rolsuper or pg_has_role(me.oid, d.datdba, 'usage') as powerful,
-       (select min(c.relname)::text from pg_class c where c.relnamespace = n.oid)
-from pg_database d join pg_roles me on me.rolname = current_user left join pg_namespace n on n.nspname = 'rowlock'
+       (select min(c.relname)::text from pg_class c where c.relnamespace = n.oid) as content
+from pg_database d
+     join pg_roles me on me.rolname = current_user
+     left join pg_namespace n on n.nspname = 'rowlock'
      left join pg_roles owner on owner.oid = n.nspowner
 where d.datname = current_database()";
 
+/// The version of the schema, and from which version on releases can use it. The column `compatible_from` may
+/// be missing.
+const SCHEMA_VERSIONS: &str = "
+select max(m.version) as version,
+       max(coalesce((to_jsonb(m)->>'compatible_from')::int, m.version)) as compatible_from
+from rowlock.migration m";
+
 /// The schema as [`INSPECT_SCHEMA`] finds it.
 struct Schema {
-    /// `None`: it is not there.
+    /// `None`: the schema does not exist.
     owner: Option<String>,
+    /// Rowlock's migrations have run.
     migrated: bool,
     /// Its functions may be called.
     trusted: bool,
-    /// It may be changed, and is to be.
-    ours: bool,
+    /// This user may change it.
+    changeable: bool,
     /// The name of a table or view in it.
-    holds: Option<String>,
+    content: Option<String>,
 }
 
 impl Db {
-    /// Whether the schema is one that this release works with: its own, or a later one that says so.
+    /// Fails unless this release can use the schema: it has this release's version, or a later compatible
+    /// one.
     pub async fn check_schema(&self) -> Result<()> {
         let schema = self.schema().await?;
         if !schema.trusted {
-            return Err(schema.of_another());
+            return Err(schema.owner_error());
         }
         match self.found(&schema).await? {
             None => Err(Error::SchemaMissing),
@@ -123,13 +135,13 @@ impl Db {
     async fn schema(&self) -> Result<Schema> {
         let row = self.one(query(INSPECT_SCHEMA)).await?;
         let (known, has_role, powerful): (bool, bool, bool) =
-            (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+            (row.try_get("known")?, row.try_get("has_role")?, row.try_get("powerful")?);
         Ok(Schema {
-            owner: row.try_get(0)?,
-            migrated: row.try_get(1)?,
+            owner: row.try_get("owner")?,
+            migrated: row.try_get("migrated")?,
             trusted: known || !powerful,
-            ours: known && has_role,
-            holds: row.try_get(5)?,
+            changeable: known && has_role,
+            content: row.try_get("content")?,
         })
     }
 
@@ -137,48 +149,48 @@ impl Db {
         if !schema.migrated {
             return Ok(None);
         }
-        // Tables that lack the column say nothing of it.
-        let asked = "select max(m.version), max(coalesce((to_jsonb(m)->>'compatible_from')::int, m.version)) from rowlock.migration m";
-        let row = self.one(query(asked)).await?;
-        let (version, compatible_from): (Option<i32>, Option<i32>) = (row.try_get(0)?, row.try_get(1)?);
+        let row = self.one(query(SCHEMA_VERSIONS)).await?;
+        let (version, compatible_from): (Option<i32>, Option<i32>) =
+            (row.try_get("version")?, row.try_get("compatible_from")?);
         Ok(version.zip(compatible_from).map(|(version, compatible_from)| Found { version, compatible_from }))
     }
 
-    /// Text of a database without an encoding is whatever its producers send, and what one of them wrote
-    /// others may not be able to read.
+    /// Without an encoding a database stores whatever bytes a producer sends, which others may not be able to
+    /// read.
     async fn refuse_no_encoding(&self) -> Result<()> {
-        let encoding = self.one(query("select current_setting('server_encoding')")).await?;
-        if encoding.try_get::<String, _>(0)? != NO_ENCODING {
+        let encoding: String = self.scalar(query("select current_setting('server_encoding')")).await?;
+        if encoding != NO_ENCODING {
             return Ok(());
         }
         Err(Error::UnsupportedEncoding(format!(
-            "this database has the encoding {NO_ENCODING}, in which nobody checks that text can be read; \
-             use one that was made by `create database NAME template template0 encoding 'UTF8'`"
+            "this database has the encoding {NO_ENCODING}, which does not check text; use a database \
+             created with `create database NAME template template0 encoding 'UTF8'`"
         )))
     }
 
-    /// Brings the schema to this release's version; one of a later release is left as it is. Safe to run at any time, by many at once, and
-    /// under load. Refused where the schema belongs to somebody else, or holds what is not ours.
+    /// Updates the schema to this release's version; a later version is left as it is. Safe to run at any
+    /// time, concurrently, and under load. Refused if the schema belongs to another role, or holds other
+    /// tables.
     pub async fn migrate(&self) -> Result<MigrateReport> {
         let mut races = RACES;
         loop {
             match self.migrate_once().await {
-                Err(error) if 0 < races && error.made_meanwhile() => races -= 1,
+                Err(error) if 0 < races && error.created_concurrently() => races -= 1,
                 Err(error) => return Err(error),
-                // A later release was first: the next look says whether this one works with it.
+                // A later release migrated first: the next check says whether this release works with it.
                 Ok(None) => (),
                 Ok(Some(report)) => return Ok(report),
             }
         }
     }
 
-    /// `None`: a later release has migrated since its version was looked up.
+    /// `None`: a later release has migrated since the version was read.
     async fn migrate_once(&self) -> Result<Option<MigrateReport>> {
         let schema = self.schema().await?;
-        if !schema.ours {
-            return Err(schema.of_another());
+        if !schema.changeable {
+            return Err(schema.owner_error());
         }
-        if let (false, Some(object)) = (schema.migrated, &schema.holds) {
+        if let (false, Some(object)) = (schema.migrated, &schema.content) {
             return Err(Error::SchemaTaken { object: object.clone() });
         }
         let found = self.found(&schema).await?;
@@ -188,24 +200,24 @@ impl Db {
             return Ok(Some(MigrateReport { from, to: from, notes: Vec::new() }));
         }
         self.refuse_no_encoding().await?;
-        let mut lent = self.pool.acquire().await?;
-        let published = catch_panic(apply(lent.connection(), &schema)).await;
-        let Some(published) = lent.release(published)? else { return Ok(None) };
+        let mut connection = self.pool.acquire().await?;
+        let published = catch_panic(apply(connection.connection(), &schema)).await;
+        let Some(published) = connection.release(published)? else { return Ok(None) };
         let notes = published.then(|| PUBLICATION_NOTE.to_owned()).into_iter().collect();
         Ok(Some(MigrateReport { from, to: SCHEMA_VERSION, notes }))
     }
 }
 
-/// Runs the migrations that are missing, in one transaction. Answers with whether all tables are published;
-/// `None`, and does nothing, where they are a later release's: its functions are newer.
+/// Runs the missing migrations in one transaction. Returns whether a publication includes all tables; `None`,
+/// having changed nothing, if the schema is a later release's: its functions are newer.
 async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<Option<bool>> {
     let mut tx = connection.begin_with(BEGIN).await?;
-    // One migrator at a time, for the whole database, by locks that need a right: a schema's name is
-    // unique, and so it waits for the other one's commit; the table is ours.
+    // One migrator at a time, by locks that only a privileged login can take: creating a schema waits for
+    // another session that creates the same one, and the table is Rowlock's own.
     match &schema.owner {
         None => _ = tx.execute("create schema rowlock").await?,
-        // All in it is the owner's, whoever migrates: functions run as their owner, and only that one may
-        // replace them.
+        // All objects belong to the schema's owner, whoever migrates: functions run as their owner, and only
+        // the owner may replace them.
         Some(owner) => {
             let become_owner = query_unprepared("select pg_catalog.set_config('role', $1, true)");
             become_owner.bind(owner).execute(&mut *tx).await?;
@@ -226,18 +238,18 @@ async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<O
         return Ok(None);
     }
     apply_tables(&mut tx, found.unwrap_or(0)).await?;
-    // Who grants and revokes writes to the functions, too, and Postgres has no two do so at once.
+    // Grants and revokes write to the functions, too, and Postgres lets no two sessions do so at once.
     tx.execute("lock table rowlock.access in share row exclusive mode").await?;
     apply_functions(&mut tx).await?;
-    // Functions that are new have no grants yet.
+    // New functions have no grants yet.
     tx.execute("select rowlock.renew_grants()").await?;
-    let asked = "select exists (select 1 from pg_publication p where p.puballtables)";
-    let published = query_unprepared(asked).fetch_one(&mut *tx).await?.try_get(0)?;
+    let publishes_all = "select exists (select 1 from pg_publication p where p.puballtables)";
+    let published = query_unprepared(publishes_all).fetch_one(&mut *tx).await?.try_get(0)?;
     tx.commit().await?;
     Ok(Some(published))
 }
 
-/// Applies what is newer than the version `found`.
+/// Applies the migrations after the version `found`.
 async fn apply_tables(tx: &mut PgConnection, found: i32) -> sqlx::Result<()> {
     for migration in MIGRATIONS.iter().filter(|migration| migration.version > found) {
         tx.execute(migration.sql).await?;
@@ -253,7 +265,7 @@ async fn apply_tables(tx: &mut PgConnection, found: i32) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Applies this build's functions unless the database has them, and records which they are.
+/// Applies the functions of this build unless the database has them, and records their digest.
 async fn apply_functions(tx: &mut PgConnection) -> sqlx::Result<()> {
     let digest = functions::digest();
     let record = "update rowlock.migration m set functions = $2 \
@@ -263,13 +275,13 @@ async fn apply_functions(tx: &mut PgConnection) -> sqlx::Result<()> {
         return Ok(());
     }
     functions::apply(&mut *tx).await?;
-    // Tables that are new have no partitions.
+    // New tables have no partitions yet.
     tx.execute("select rowlock.extend_partitions()").await?;
     Ok(())
 }
 
 impl Schema {
-    fn of_another(self) -> Error {
+    fn owner_error(self) -> Error {
         Error::SchemaOfAnother { owner: self.owner.unwrap_or_default() }
     }
 }

@@ -1,6 +1,6 @@
-//! Work that one session does at a time, by a lock on a row of `rowlock.mutex` or of `rowlock.maintenance`.
-//! To miss such a lock is nothing: another session does the work. But one that keeps it does not work, and
-//! then nobody does: so it is said who that is.
+//! Work that only one session does at a time, by a lock on a row of `rowlock.mutex` or of
+//! `rowlock.maintenance`. If another session has the lock, that session does the work. A session that keeps
+//! the lock for long does not work, and stops all others: the log names it.
 
 use std::{
     collections::BTreeMap,
@@ -11,33 +11,33 @@ use sqlx::{Row, postgres::PgRow};
 
 use crate::{Db, QueueId, Result, db::query};
 
-/// Nothing of ours keeps such a lock for longer, by far: a session that does has been forgotten.
+/// How long a lock may be held: Rowlock never needs that long, so the session has been forgotten.
 const HELD_LONGEST: Duration = Duration::from_secs(30);
-/// How often each maintainer looks who holds the locks: seldom, for the server's table of locks is everybody's.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// And how often while it sees one that is held.
-const FOLLOW_EVERY: Duration = Duration::from_secs(10);
-/// How often it is said that a lock is still held, as of outages.
-const SAY_EVERY: Duration = Duration::from_secs(30);
+/// How often each maintainer checks the locks. Seldom, because reading `pg_locks` blocks other sessions.
+const CHECK_EVERY: Duration = Duration::from_secs(30);
+/// The same while a lock is held.
+const CHECK_HELD_EVERY: Duration = Duration::from_secs(10);
+/// How often the log repeats that a lock is still held.
+const LOG_EVERY: Duration = Duration::from_secs(30);
 
-/// What one session does at a time.
+/// What only one session does at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExclusiveOperation {
-    /// Wakes instances that sleep.
+    /// Waking idle instances by NOTIFY.
     Notify,
-    /// Makes and empties partitions.
+    /// Making and emptying partitions.
     Partitions,
-    /// Makes due tasks available.
+    /// Making due tasks available.
     MoveDue,
-    /// Compares backlogs with their limits.
+    /// Comparing backlogs with their limits.
     Limits,
-    /// Deletes what is kept of finished tasks.
+    /// Deleting expired tasks.
     Retention,
-    /// Grants the workers of a queue to its instances.
+    /// Granting the slots of a queue to its instances.
     Allocate,
-    /// Finds tasks of transactions that committed late.
+    /// Finding tasks of transactions that committed late.
     Sweep,
-    /// Decides who makes partitions and cleans.
+    /// Deciding which session makes and drops partitions.
     Turn,
 }
 
@@ -57,7 +57,7 @@ impl ExclusiveOperation {
         })
     }
 
-    /// What does not happen while somebody keeps the lock.
+    /// What does not happen while the lock is held.
     fn consequence(self) -> &'static str {
         match self {
             Self::Notify => "sleeping workers are not woken, and find tasks by polling",
@@ -65,7 +65,7 @@ impl ExclusiveOperation {
             Self::MoveDue => "due tasks do not become available",
             Self::Limits => "backlog limits are not checked",
             Self::Retention => "old tasks are not deleted",
-            Self::Allocate => "no workers are granted",
+            Self::Allocate => "no slots are granted",
             Self::Sweep => "tasks of transactions that commit late are not found",
         }
     }
@@ -76,35 +76,35 @@ impl ExclusiveOperation {
 pub struct LockHolder {
     /// Which lock.
     pub operation: ExclusiveOperation,
-    /// Of which queue; 0: of the whole database.
+    /// The queue; 0: the whole database.
     pub queue: QueueId,
-    /// Its id, which no other transaction has.
+    /// The id of the transaction.
     xid: String,
-    /// Whose it is, for people.
+    /// Describes the session.
     pub who: String,
-    /// How to end it, for people.
-    pub cure: String,
+    /// Says how to end it.
+    pub remedy: String,
 }
 
-/// Who holds which of the locks at this moment, other than the caller.
+/// The sessions, other than the caller's, that hold one of the locks at this moment.
 pub async fn lock_holders(db: &Db) -> Result<Vec<LockHolder>> {
-    let asked = query(
-        "select operation, queue, xid, pid, usename, application, to_json(since)#>>'{}', prepared
+    let statement = query(
+        "select operation, queue, xid, pid, usename, application, to_json(since)#>>'{}' as since, prepared
          from rowlock.mutex_holders()",
     );
-    let rows = db.all(asked).await?;
+    let rows = db.all(statement).await?;
     Ok(rows.iter().map(read).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
 }
 
 fn read(row: &PgRow) -> Result<Option<LockHolder>> {
-    let Some(operation) = ExclusiveOperation::from_number(row.try_get(0)?) else { return Ok(None) };
-    let (pid, gid): (Option<i32>, Option<String>) = (row.try_get(3)?, row.try_get(7)?);
-    let user = row.try_get::<Option<String>, _>(4)?.unwrap_or_else(|| "unknown".into());
-    let since = row.try_get::<Option<String>, _>(6)?;
+    let Some(operation) = ExclusiveOperation::from_number(row.try_get("operation")?) else { return Ok(None) };
+    let (pid, gid): (Option<i32>, Option<String>) = (row.try_get("pid")?, row.try_get("prepared")?);
+    let user = row.try_get::<Option<String>, _>("usename")?.unwrap_or_else(|| "unknown".into());
+    let since = row.try_get::<Option<String>, _>("since")?;
     let since = since.map(|since| format!(", in a transaction since {since}")).unwrap_or_default();
-    let (who, cure) = match (pid, gid) {
+    let (who, remedy) = match (pid, gid) {
         (Some(pid), _) => {
-            let application = row.try_get::<Option<String>, _>(5)?.unwrap_or_default();
+            let application = row.try_get::<Option<String>, _>("application")?.unwrap_or_default();
             (
                 format!("process {pid} (user {user}, application \"{application}\"{since})"),
                 format!("end it: select pg_terminate_backend({pid})"),
@@ -115,79 +115,89 @@ fn read(row: &PgRow) -> Result<Option<LockHolder>> {
             "COMMIT PREPARED or ROLLBACK PREPARED it".to_owned(),
         ),
     };
-    Ok(Some(LockHolder { operation, queue: QueueId(row.try_get(1)?), xid: row.try_get(2)?, who, cure }))
+    let (queue, xid) = (QueueId(row.try_get("queue")?), row.try_get("xid")?);
+    Ok(Some(LockHolder { operation, queue, xid, who, remedy }))
 }
 
-/// Which locks are kept from everybody, and for how long.
+/// Follows which locks are held, and for how long.
 #[derive(Debug, Default)]
 pub(crate) struct LocksHeld {
-    looked: Option<Instant>,
-    held: BTreeMap<(ExclusiveOperation, i32, String), Seen>,
+    checked: Option<Instant>,
+    held: BTreeMap<(ExclusiveOperation, i32, String), HeldLock>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct HeldLock {
     holder: LockHolder,
     since: Instant,
-    said: Option<Instant>,
+    logged: Option<Instant>,
 }
 
-/// What is to be said of a lock.
+/// A log message about a lock.
 #[derive(Debug, PartialEq, Eq)]
-enum News {
-    Begins(LockHolder, Duration),
-    GoesOn(LockHolder, Duration),
-    Over(LockHolder, Duration),
+enum Message {
+    Held(LockHolder, Duration),
+    StillHeld(LockHolder, Duration),
+    Released(LockHolder, Duration),
 }
 
 impl LocksHeld {
-    /// Looks, if it is time to, and says what is new. Answers with how many locks are kept for too long.
-    pub(crate) async fn look(&mut self, db: &Db) -> Result<Option<usize>> {
-        let every = if self.held.is_empty() { LOOK_EVERY } else { FOLLOW_EVERY };
-        if self.looked.is_some_and(|looked| looked.elapsed() < every) {
+    /// Checks the locks if that is due, and logs changes. Returns how many locks are held for too long.
+    pub(crate) async fn check(&mut self, db: &Db) -> Result<Option<usize>> {
+        let every = if self.held.is_empty() { CHECK_EVERY } else { CHECK_HELD_EVERY };
+        if self.checked.is_some_and(|checked| checked.elapsed() < every) {
             return Ok(None);
         }
         let holders = lock_holders(db).await?;
         let now = Instant::now();
-        self.looked = Some(now);
-        self.see(now, holders).into_iter().for_each(say);
-        Ok(Some(self.held.values().filter(|seen| seen.said.is_some()).count()))
+        self.checked = Some(now);
+        self.update(now, holders).into_iter().for_each(log);
+        Ok(Some(self.held.values().filter(|lock| lock.logged.is_some()).count()))
     }
 
-    fn see(&mut self, now: Instant, holders: Vec<LockHolder>) -> Vec<News> {
+    fn update(&mut self, now: Instant, holders: Vec<LockHolder>) -> Vec<Message> {
         let mut before = std::mem::take(&mut self.held);
-        let mut news = Vec::new();
-        // Who waits for workers says so itself, with the tasks that wait for it.
+        let mut messages = Vec::new();
+        // Instances that wait for slots log that themselves, with the number of waiting tasks.
         for holder in holders.into_iter().filter(|holder| holder.operation != ExclusiveOperation::Allocate) {
             let key = (holder.operation, holder.queue.0, holder.xid.clone());
-            let mut seen = before.remove(&key).unwrap_or(Seen { holder, since: now, said: None });
-            let held = now.duration_since(seen.since);
-            if HELD_LONGEST <= held && seen.said.is_none_or(|said| SAY_EVERY <= now.duration_since(said)) {
-                let holder = seen.holder.clone();
-                let goes_on = seen.said.replace(now).is_some();
-                news.push(if goes_on { News::GoesOn(holder, held) } else { News::Begins(holder, held) });
+            let mut lock = before.remove(&key).unwrap_or(HeldLock { holder, since: now, logged: None });
+            let held = now.duration_since(lock.since);
+            if HELD_LONGEST <= held
+                && lock.logged.is_none_or(|logged| LOG_EVERY <= now.duration_since(logged))
+            {
+                let holder = lock.holder.clone();
+                let repeated = lock.logged.replace(now).is_some();
+                messages.push(if repeated {
+                    Message::StillHeld(holder, held)
+                } else {
+                    Message::Held(holder, held)
+                });
             }
-            self.held.insert(key, seen);
+            self.held.insert(key, lock);
         }
-        let over = before.into_values().filter(|seen| seen.said.is_some());
-        news.extend(over.map(|seen| News::Over(seen.holder, now.duration_since(seen.since))));
-        news
+        let released = before.into_values().filter(|lock| lock.logged.is_some());
+        messages.extend(released.map(|lock| Message::Released(lock.holder, now.duration_since(lock.since))));
+        messages
     }
 }
 
-fn say(news: News) {
-    match news {
-        News::Begins(LockHolder { operation, who, cure, .. }, held) => {
+fn log(message: Message) {
+    match message {
+        Message::Held(LockHolder { operation, who, remedy, .. }, held) => {
             let what = operation.consequence();
-            tracing::warn!(holder = %who, ?held, "{what}: another session holds the lock for that; {cure}");
+            tracing::warn!(holder = %who, ?held, "{what}: another session holds the lock for that; {remedy}");
         }
-        News::GoesOn(LockHolder { operation, who, cure, .. }, held) => {
+        Message::StillHeld(LockHolder { operation, who, remedy, .. }, held) => {
             let what = operation.consequence();
-            tracing::warn!(holder = %who, ?held, "{what}: another session still holds the lock for that; {cure}");
+            tracing::warn!(
+                holder = %who, ?held,
+                "{what}: another session still holds the lock for that; {remedy}"
+            );
         }
-        News::Over(LockHolder { operation, who, .. }, held) => {
+        Message::Released(LockHolder { operation, who, .. }, held) => {
             let what = operation.consequence();
-            tracing::info!(holder = %who, ?held, "the lock was given back; it is over that {what}");
+            tracing::info!(holder = %who, ?held, "the lock was released, so this is over: {what}");
         }
     }
 }
@@ -202,35 +212,36 @@ mod tests {
             queue: QueueId(0),
             xid: xid.into(),
             who: "process 7".into(),
-            cure: String::new(),
+            remedy: String::new(),
         }
     }
 
     #[test]
-    fn a_lock_that_is_kept_is_told_once_now_and_then_and_when_it_is_over() {
+    fn a_lock_held_for_too_long_is_logged_at_first_then_now_and_then_and_at_its_release() {
         let (start, mut held) = (Instant::now(), LocksHeld::default());
         let at = |seconds| start + Duration::from_secs(seconds);
         let kept = || vec![holder(ExclusiveOperation::Partitions, "1")];
-        let mut said = Vec::new();
+        let mut logged = Vec::new();
         for seconds in [0, 10, 20, 30, 40, 50, 60, 70] {
-            said.extend(held.see(at(seconds), kept()));
+            logged.extend(held.update(at(seconds), kept()));
         }
         let took = Duration::from_secs;
-        let expected = [News::Begins(kept().remove(0), took(30)), News::GoesOn(kept().remove(0), took(60))];
-        assert_eq!(said, expected);
-        assert_eq!(held.see(at(80), Vec::new()), [News::Over(kept().remove(0), took(80))]);
-        assert!(held.see(at(90), Vec::new()).is_empty());
+        let expected =
+            [Message::Held(kept().remove(0), took(30)), Message::StillHeld(kept().remove(0), took(60))];
+        assert_eq!(logged, expected);
+        assert_eq!(held.update(at(80), Vec::new()), [Message::Released(kept().remove(0), took(80))]);
+        assert!(held.update(at(90), Vec::new()).is_empty());
     }
 
     #[test]
-    fn one_transaction_after_the_other_is_work_and_grants_are_told_elsewhere() {
+    fn many_short_transactions_and_grants_are_not_logged() {
         let (start, mut held) = (Instant::now(), LocksHeld::default());
         for turn in 0..20 {
             let holders = vec![
                 holder(ExclusiveOperation::MoveDue, &turn.to_string()),
                 holder(ExclusiveOperation::Allocate, "1"),
             ];
-            assert!(held.see(start + FOLLOW_EVERY * turn, holders).is_empty());
+            assert!(held.update(start + CHECK_HELD_EVERY * turn, holders).is_empty());
         }
     }
 }

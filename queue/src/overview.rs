@@ -1,5 +1,5 @@
-//! What an operator looks at: all queues of a database, whose they are, and how many connections there are; in one statement, which says the same
-//! to every user.
+//! What an operator reads of a database in one statement: all queues with their owners, and the use of
+//! connections. The result is the same for every user.
 
 use sqlx::{Row, postgres::PgRow};
 
@@ -8,67 +8,75 @@ use crate::{Db, QueueStats, Result, db::query};
 /// A database as an operator sees it.
 #[derive(Debug, Clone)]
 pub struct Overview {
-    /// Every queue, by name.
+    /// Every queue, ordered by name.
     pub queues: Vec<Declared>,
     /// When the server was started, as in [`Identity`](crate::Identity).
     pub started_at: i64,
-    /// What limits the connections; nothing behind a connection pooler, which has more clients than connections.
+    /// The limits of connections; empty behind a connection pooler, which has more clients than connections.
     pub limits: Vec<ConnectionLimit>,
 }
 
-/// A queue and what it was last declared by.
+/// A queue and its last declaration.
 #[derive(Debug, Clone)]
 pub struct Declared {
-    /// How it does.
+    /// Its statistics.
     pub stats: QueueStats,
-    /// Whose it is.
+    /// Its owner.
     pub owner: String,
-    /// Of which generation.
+    /// The generation of that declaration.
     pub generation: i64,
 }
 
-/// One of the limits that hold in this database.
+/// A limit of connections that applies to this database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimit {
     /// What sets it: `max_connections`, the database's `CONNECTION LIMIT`, or a role's.
     pub limit_of: String,
-    /// The user that it holds for, where it does for one alone.
+    /// The user, if it applies to a single one.
     pub user: Option<String>,
-    /// So many connections at most, those kept for superusers not counted.
+    /// The most connections, without those reserved for superusers.
     pub limit: u32,
-    /// So many of them are held, not counting those of instances and operators in this database.
+    /// Connections in use, without those of instances and operators in this database.
     pub others: u32,
-    /// And so many by operators.
+    /// Connections in use by operators.
     pub operators: u32,
 }
 
-/// Sessions of other users show little of themselves: what may be a client counts as one. Instances are known by their names.
+/// The view hides most columns of other users' sessions, so a session of unknown type counts as a client.
+/// Instances are recognized by their application name.
 const OVERVIEW: &str = "
 with activity as materialized (
   select a.usename, a.datname = current_database() as here,
          a.datname = current_database() and starts_with(a.application_name, 'rowlock-worker') as instance,
          a.datname = current_database() and starts_with(a.application_name, 'rowlock-operator') as operator
   from pg_stat_activity a
-  where a.datname is not null and a.usename is not null and coalesce(a.backend_type, 'client backend') = 'client backend'),
+  where a.datname is not null and a.usename is not null
+    and coalesce(a.backend_type, 'client backend') = 'client backend'),
 held as (
-  select usename, here, count(*) filter (where not instance and not operator) as others, count(*) filter (where operator) as operators
+  select usename, here, count(*) filter (where not instance and not operator) as others,
+         count(*) filter (where operator) as operators
   from activity group by usename, here),
 limits (limit_of, of_user, most, others, operators) as (
-  select 'max_connections', null::text, current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-           - coalesce(current_setting('reserved_connections', true)::int, 0), sum(h.others)::bigint, sum(h.operators)::bigint
+  select 'max_connections', null::text,
+         current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+           - coalesce(current_setting('reserved_connections', true)::int, 0),
+         sum(h.others)::bigint, sum(h.operators)::bigint
     from held h
   union all
-  select 'the connection limit of the database', null, d.datconnlimit, sum(h.others)::bigint, sum(h.operators)::bigint
+  select 'the connection limit of the database', null, d.datconnlimit,
+         sum(h.others)::bigint, sum(h.operators)::bigint
     from pg_database d left join held h on h.here
     where d.datname = current_database() and d.datconnlimit >= 0 group by d.datconnlimit
   union all
-  select 'the connection limit of the role', r.rolname, r.rolconnlimit, sum(h.others)::bigint, sum(h.operators)::bigint
+  select 'the connection limit of the role', r.rolname, r.rolconnlimit,
+         sum(h.others)::bigint, sum(h.operators)::bigint
     from pg_roles r left join held h on h.usename = r.rolname
     where r.rolconnlimit >= 0 and not r.rolsuper group by r.rolname, r.rolconnlimit)
-select (extract(epoch from pg_postmaster_start_time()) * 1000000::numeric)::bigint as started_at, l.*, s.*, q.owner, q.generation
+select (extract(epoch from pg_postmaster_start_time()) * 1000000::numeric)::bigint as started_at,
+       l.*, s.*, q.owner, q.generation
 from limits l full join (rowlock.statistics() s join rowlock.queue q on q.id = s.queue) on false";
 
-/// Looks at a database.
+/// Reads the overview of a database.
 pub async fn overview(db: &Db) -> Result<Overview> {
     let rows = db.all(query(OVERVIEW)).await?;
     // Each row is a limit or a queue.

@@ -1,15 +1,14 @@
 //! What the user of a connection may do.
 
-use sqlx::Row;
-
 use crate::{Db, Result, db::query};
 
-/// Whether it may do what an instance does: join, claim, settle.
+/// Whether the user may do what an instance does: join, claim, settle.
 pub async fn has_worker_permission(db: &Db) -> Result<bool> {
-    let asked = "
+    let statement = "
 select coalesce(bool_and(pg_catalog.has_function_privilege(p.oid, 'execute')), false)
 from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) p.pronamespace
-where n.nspname operator(pg_catalog.=) 'rowlock' and p.proname operator(pg_catalog.=) any (array['join', 'claim', 'settle']::name[])
+where n.nspname operator(pg_catalog.=) 'rowlock'
+  and p.proname operator(pg_catalog.=) any (array['join', 'claim', 'settle']::name[])
   and pg_catalog.has_schema_privilege(n.oid, 'usage')";
-    Ok(db.one(query(asked)).await?.try_get(0)?)
+    db.scalar(query(statement)).await
 }

@@ -1,7 +1,7 @@
-//! Connections, lent for one statement each.
+//! The connection pool: each statement takes a connection and gives it back.
 //!
-//! sqlx's own pool asks each connection for a sign of life when it comes back: a round trip more for every statement of an instance, which has one
-//! connection for all of them. Here the next statement finds out by itself; whoever sent it sends it again.
+//! The pool of sqlx pings each connection that is given back, one more round trip for every statement. Here
+//! the next statement finds out whether the connection still works, and its caller tries again.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,14 +20,14 @@ use tokio::{
 use crate::{
     Error, Result,
     connect::{Answer, Connector, Session},
-    db::STATEMENT_TIMEOUT,
     error::READ_ONLY,
+    timeouts::STATEMENT_TIMEOUT,
 };
 
-/// After so long a connection is closed: what a backend keeps of the tables it saw only grows.
+/// How long a connection is used: a backend's cache of the tables that it used only grows.
 const LIFETIME: Duration = Duration::from_mins(30);
 
-/// At most so many connections, opened when they are needed. Cheap to clone.
+/// Up to a fixed number of connections, opened when they are needed. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Pool {
     shared: Arc<Shared>,
@@ -44,10 +44,10 @@ struct IdleConnection {
     opened: Instant,
 }
 
-/// A connection while a statement runs on it. Dropped before it is given back it is closed: who gave up a statement in its midst would
-/// wait for its answer, for as long as TCP goes on hoping where a server has vanished.
+/// A connection in use. Dropped without [`PooledConnection::release`] it is closed, because a statement may
+/// still be running on it; if the server has vanished, its answer would be awaited until TCP gives up.
 pub(crate) struct PooledConnection {
-    kept: IdleConnection,
+    connection: IdleConnection,
     pool: Pool,
     _permit: OwnedSemaphorePermit,
 }
@@ -59,12 +59,12 @@ impl Pool {
         Self { shared: Arc::new(shared), permits: Arc::new(Semaphore::new(max)) }
     }
 
-    /// Keeps one that is open already.
+    /// Adds an open connection.
     pub(crate) fn add(&self, session: Session) {
         self.idle().push(IdleConnection { session, opened: Instant::now() });
     }
 
-    /// How the next connection is made.
+    /// The connector for new connections.
     pub(crate) fn connector(&self) -> Connector {
         self.shared.connector.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -73,40 +73,40 @@ impl Pool {
         *self.shared.connector.lock().unwrap_or_else(PoisonError::into_inner) = connector;
     }
 
-    /// Waits for one to be free. The caller says for how long.
+    /// Waits for a free connection, or opens one. The caller sets the timeout.
     pub(crate) async fn acquire(&self) -> Result<PooledConnection> {
-        let permits = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle().pop();
-        let kept = if let Some(kept) = idle {
-            kept
+        let connection = if let Some(idle) = idle {
+            idle
         } else {
             IdleConnection { session: self.connector().connect().await?, opened: Instant::now() }
         };
-        Ok(PooledConnection { kept, pool: self.clone(), _permit: permits })
+        Ok(PooledConnection { connection, pool: self.clone(), _permit: permit })
     }
 
-    /// One that is free, for who keeps it.
+    /// Takes an idle connection out of the pool for good.
     pub(crate) fn take(&self) -> Option<Session> {
-        self.idle().pop().map(|kept| kept.session)
+        self.idle().pop().map(|idle| idle.session)
     }
 
-    /// Closes every connection that is free without a word: they may lead to the wrong server by now.
-    pub(crate) fn forget(&self) {
+    /// Drops all idle connections without telling the server: they may lead to the wrong one.
+    pub(crate) fn discard_idle(&self) {
         self.idle().clear();
     }
 
-    /// Lends no more, and takes leave of the server on every connection that is free.
+    /// Closes the pool: no more connections are given out, idle ones are closed in order.
     pub(crate) async fn close(&self) {
         self.permits.close();
         self.close_idle().await;
     }
 
-    /// Takes leave of the server on every connection that is free, until one is needed again.
+    /// Closes all idle connections in order; new ones are opened when they are needed.
     pub(crate) async fn close_idle(&self) {
         let idle = std::mem::take(&mut *self.idle());
-        for kept in idle {
-            // Whoever has vanished does not say goodbye.
-            let _ = timeout(STATEMENT_TIMEOUT, kept.session.close()).await;
+        for connection in idle {
+            // A server that has vanished does not answer.
+            let _ = timeout(STATEMENT_TIMEOUT, connection.session.close()).await;
         }
     }
 
@@ -117,35 +117,36 @@ impl Pool {
 
 impl PooledConnection {
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        self.kept.session.connection()
+        self.connection.session.connection()
     }
 
-    /// One statement.
-    pub(crate) async fn ask<T: Answer>(
+    /// Runs one statement.
+    pub(crate) async fn run<T: Answer>(
         &mut self,
-        asked: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> sqlx::Result<T> {
-        self.kept.session.ask(asked).await
+        self.connection.session.run(statement).await
     }
 
-    /// Keeps the connection for others, if what was asked on it says that it still is a good one. The answer, with the place in its error.
+    /// Gives the connection back if the answer shows that it still works. Returns the answer; an error names
+    /// the server.
     pub(crate) fn release<T>(self, answer: sqlx::Result<T>) -> Result<T> {
-        let Self { kept, pool, _permit } = self;
+        let Self { connection, pool, _permit } = self;
         match answer {
             Err(error) if !is_reusable(&error) => {
-                pool.forget();
-                return Err(kept.session.error_at(&pool.connector().place(), error));
+                pool.discard_idle();
+                return Err(connection.session.error_at(&pool.connector().location(), error));
             }
-            _ if LIFETIME <= kept.opened.elapsed() || pool.permits.is_closed() => (),
-            _ => pool.idle().push(kept),
+            _ if LIFETIME <= connection.opened.elapsed() || pool.permits.is_closed() => (),
+            _ => pool.idle().push(connection),
         }
         answer.map_err(Error::from)
     }
 }
 
-/// Whether the connection is a good one after such an error: the server goes on listening, and takes writes. After a failover a name may lead to
-/// a standby for a moment, which listens and refuses for as long as somebody asks it. If not, the others that are idle are most likely no
-/// better.
+/// Whether the connection can be used after this error: the server keeps the session, and takes writes.
+/// (After a failover the name may lead to a standby for a moment, which keeps the session and refuses every
+/// write.) If it cannot, the idle connections probably cannot either.
 fn is_reusable(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(refusal) = error else { return false };
     let fatal = refusal

@@ -1,43 +1,41 @@
-//! Outcomes, many at once.
+//! Settling tasks, many at once.
 
 use std::time::Duration;
-
-use sqlx::Row;
 
 use crate::{
     Db, InstanceId, Result, TaskId, Token,
     db::{millis, query},
 };
 
-/// At most this many outcomes per call.
+/// The most outcomes per call.
 pub const SETTLE_MAX: usize = 1000;
 
-/// How a run ended.
+/// How an attempt ended.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Done.
+    /// It succeeded.
     Complete {
-        /// What the handler answered, if it is to be kept.
+        /// The handler's result, if it is to be kept.
         result: Option<String>,
     },
-    /// Failed: again after a delay, or dead if the attempts are used up.
+    /// It failed: the task is retried after the delay, or is dead if its attempts are used up.
     Retry {
-        /// From now, on the database's clock.
+        /// From now, by the clock of the database.
         delay: Duration,
-        /// What went wrong.
+        /// The error message.
         error: String,
     },
-    /// Failed for good.
+    /// It failed, and the task is not retried.
     Dead {
-        /// What went wrong.
+        /// The error message.
         error: String,
     },
-    /// The handler asks for later; uses no attempt.
+    /// The handler asked to run the task later; uses no attempt.
     Snooze {
-        /// From now, on the database's clock.
+        /// From now, by the clock of the database.
         delay: Duration,
     },
-    /// Did not run to an end for a reason that is not the task's; uses no attempt.
+    /// It was interrupted for a reason that has nothing to do with the task; uses no attempt.
     Release,
 }
 
@@ -59,7 +57,8 @@ impl Outcome {
         }
     }
 
-    /// Result or error; Postgres keeps no NUL in a text, and one must not fail the whole flush.
+    /// The result or error. Postgres cannot store NUL in a text, which would fail the whole batch, so it is
+    /// replaced.
     fn text(&self) -> Option<String> {
         match self {
             Self::Complete { result } => result.as_deref(),
@@ -82,57 +81,53 @@ impl std::fmt::Debug for Outcome {
     }
 }
 
-/// One outcome of a task under a lease.
+/// The outcome of one task.
 #[derive(Debug, Clone)]
 pub struct Settlement {
-    /// The lease that the task was claimed under.
+    /// The lease under which the task was claimed.
     pub token: Token,
-    /// Which.
+    /// The task.
     pub task: TaskId,
-    /// How it ended.
+    /// How its attempt ended.
     pub outcome: Outcome,
 }
 
-/// What became of an outcome.
+/// What settling one outcome did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
-    /// Written.
+    /// The outcome is recorded.
     Done,
-    /// Written, and the task is dead.
+    /// The outcome is recorded, and the task is dead.
     Dead,
-    /// Somebody had cancelled the task, and so it is.
+    /// The task is cancelled, because a user had asked for it.
     Cancelled,
-    /// The lease was no longer held: nothing was written.
+    /// The instance no longer holds the lease; nothing is recorded.
     LeaseLost,
 }
 
-/// Settles up to [`SETTLE_MAX`] outcomes; the answers come in the same order. May be called again with the same outcomes after a
-/// lost answer: what was written before is answered `Done`.
+/// Settles up to [`SETTLE_MAX`] outcomes; the answers are in the same order. After an error it may be called
+/// again with the same outcomes: those that were recorded before are answered with `Done`.
 pub async fn settle(db: &Db, instance: InstanceId, items: &[Settlement]) -> Result<Vec<Settled>> {
     let tokens: Vec<i64> = items.iter().map(|item| item.token.0).collect();
     let ids: Vec<i64> = items.iter().map(|item| item.task.0).collect();
     let outcomes: Vec<i16> = items.iter().map(|item| item.outcome.code()).collect();
     let mut delays: Vec<i64> = items.iter().map(|item| millis(item.outcome.delay())).collect();
     let mut texts: Vec<Option<String>> = items.iter().map(|item| item.outcome.text()).collect();
-    // Most batches have neither: they are not sent.
+    // Most batches have neither delays nor texts; empty arrays save bytes.
     if delays.iter().all(|delay| *delay == 0) {
         delays.clear();
     }
     if texts.iter().all(Option::is_none) {
         texts.clear();
     }
-    let row = db
-        .one(
-            query("select rowlock.settle($1, $2, $3, $4, $5, $6)")
-                .bind(instance.0)
-                .bind(tokens)
-                .bind(ids)
-                .bind(outcomes)
-                .bind(delays)
-                .bind(texts),
-        )
-        .await?;
-    let answers: Vec<i16> = row.try_get(0)?;
+    let statement = query("select rowlock.settle($1, $2, $3, $4, $5, $6)")
+        .bind(instance.0)
+        .bind(tokens)
+        .bind(ids)
+        .bind(outcomes)
+        .bind(delays)
+        .bind(texts);
+    let answers: Vec<i16> = db.scalar(statement).await?;
     Ok(answers
         .into_iter()
         .map(|answer| match answer {

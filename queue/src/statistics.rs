@@ -1,35 +1,35 @@
-//! What the operator decides by: all queues of a database in one statement.
+//! The statistics by which the operator scales: all queues of a database in one statement.
 
 use sqlx::{Row, postgres::PgRow};
 
 use crate::{Db, QueueId, Result, db::query};
 
-/// How a queue does.
+/// The statistics of a queue.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct QueueStats {
-    /// Which.
+    /// The id.
     pub queue: QueueId,
     /// Its name.
     pub name: String,
-    /// Nothing is claimed.
+    /// Whether it is paused: no task is claimed.
     pub paused: bool,
-    /// At most this many workers.
+    /// The most slots of all instances together.
     pub total_workers: u32,
-    /// Tasks that may be claimed.
+    /// Available tasks.
     pub available: i64,
-    /// Tasks that wait for their time.
+    /// Scheduled tasks.
     pub scheduled: i64,
-    /// Tasks that wait for their next attempt.
+    /// Retryable tasks.
     pub retryable: i64,
     /// Scheduled or retryable tasks due within 5 s.
     pub due_soon: i64,
-    /// Tasks under a lease.
+    /// Running tasks.
     pub running: i64,
     /// Dead tasks.
     pub dead: i64,
     /// Age of the oldest available task, in seconds.
     pub oldest_available_seconds: Option<f64>,
-    /// The same of each priority, 0 to 3: what waits of a lower one waits until nothing of a higher one does.
+    /// The same for each priority, 0 to 3. A lower priority waits until no task of a higher one is available.
     pub oldest_by_priority: [Option<f64>; 4],
     /// Tasks completed within the last 60 s.
     pub completed_total: i64,
@@ -37,15 +37,15 @@ pub struct QueueStats {
     pub arrivals_per_second: f64,
     /// Live instances.
     pub instances: i64,
-    /// Workers they may run.
+    /// Slots that they may use.
     pub allocated: i64,
-    /// Workers that are busy.
+    /// Slots in use.
     pub busy: i64,
-    /// How long a task takes, lately, in seconds.
+    /// The recent mean duration of a task, in seconds.
     pub mean_service_seconds: Option<f64>,
 }
 
-/// Statistics of every queue, by name.
+/// The statistics of every queue, ordered by name.
 pub async fn queue_stats(db: &Db) -> Result<Vec<QueueStats>> {
     let rows = db.all(query("select * from rowlock.statistics()")).await?;
     rows.iter().map(QueueStats::read).collect()

@@ -1,8 +1,8 @@
-//! What connections to the databases of several tenants share, so that none of them takes all of it: threads
-//! that look up names, and memory for long answers.
+//! What connections to the databases of several tenants share: threads that resolve names, and memory for
+//! long answers. The limits here keep one tenant from using all of it.
 //!
-//! A tenant writes the URL, so the name's DNS server and the database server are the tenant's too, and either
-//! may be built to keep us busy.
+//! A tenant writes the URL, and so chooses the DNS server of the name and the database server. Either of them
+//! may be hostile.
 
 use std::{
     collections::BTreeMap,
@@ -18,62 +18,63 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Names of one tenant that are looked up at a time. A look-up whose DNS server does not answer takes as long
-/// as the resolver's time-outs say, whoever has given it up meanwhile.
-const LOOK_UPS_OF_ONE: usize = 4;
-/// And of all: each is a thread. That is room for 64 tenants whose DNS servers never answer.
+/// Concurrent look-ups per tenant. A look-up whose DNS server does not answer runs until the resolver's
+/// timeout, even after its caller has given up.
+const LOOK_UPS_PER_TENANT: usize = 4;
+/// Concurrent look-ups of all tenants, each a thread: enough for 64 tenants whose DNS servers never answer.
 const LOOK_UPS: usize = 256;
-/// What the resolver of the C library needs, several times over.
+/// The stack of such a thread: several times what the resolver of the C library needs.
 const LOOK_UP_STACK: usize = 256 << 10;
 
-/// Long answers at a time, of all tenants: each may take some 30 MiB, and the chart gives the operator 256.
+/// Concurrent long answers of all tenants: each may take 30 MiB, and the chart gives the operator 256 MiB.
 const LONG_ANSWERS: usize = 4;
-/// One tenant sends one at a time.
-const LONG_ANSWERS_OF_ONE: usize = 1;
-/// How long an answer waits to be let through, less than a statement may take.
-const TURN_PATIENCE: Duration = Duration::from_secs(4);
-/// After an answer that was too long or too slow its tenant sends no other long one for this long, so that
-/// one such server after the other does not keep the sound ones waiting.
+/// Concurrent long answers per tenant.
+const LONG_ANSWERS_PER_TENANT: usize = 1;
+/// How long an answer waits for its permit: less than a statement may take.
+const ANSWER_PERMIT_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long a tenant gets no new permit after an answer that was too long or too slow, so that a group of
+/// hostile servers cannot keep the others waiting.
 const PENALTY: Duration = Duration::from_secs(30);
 
-/// All tenants whose URLs a program follows.
+/// All tenants whose URLs a program uses.
 #[derive(Debug)]
 pub struct Tenants {
     look_ups: Arc<Semaphore>,
     answers: Arc<Semaphore>,
-    each: Mutex<BTreeMap<Arc<str>, Weak<Own>>>,
+    each: Mutex<BTreeMap<Arc<str>, Weak<TenantState>>>,
 }
 
-/// One of them. Cheap to clone.
+/// A tenant. Cheap to clone.
 #[derive(Clone)]
 pub struct Tenant {
     all: Arc<Tenants>,
-    own: Arc<Own>,
+    own: Arc<TenantState>,
 }
 
-/// What is a tenant's own. What is under way keeps it, so nobody begins anew by going away for a moment.
+/// The state of a tenant. Look-ups and penalties that still run keep it alive, so a tenant cannot reset its
+/// limits by disappearing for a moment.
 #[derive(Debug)]
-struct Own {
+struct TenantState {
     name: Arc<str>,
     look_ups: Arc<Semaphore>,
-    under_way: Mutex<BTreeMap<String, watch::Receiver<Option<Vec<IpAddr>>>>>,
+    pending: Mutex<BTreeMap<String, watch::Receiver<Option<Vec<IpAddr>>>>>,
     answers: Arc<Semaphore>,
 }
 
-/// How a name is looked up, which blocks.
-pub(crate) type Find = fn(&str) -> std::io::Result<Vec<IpAddr>>;
+/// Resolves a name; blocks the thread.
+pub(crate) type Resolve = fn(&str) -> std::io::Result<Vec<IpAddr>>;
 
-/// A name that is being looked up, by a thread.
-struct UnderWay {
+/// A look-up that a thread is running.
+struct LookUp {
     name: String,
-    own: Arc<Own>,
+    own: Arc<TenantState>,
     _permits: [OwnedSemaphorePermit; 2],
 }
 
-/// Leave to send a long answer.
+/// A permit to receive a long answer. Dropped without [`AnswerPermit::release`] it starts the penalty.
 #[derive(Debug)]
-pub(crate) struct Turn {
-    own: Option<(OwnedSemaphorePermit, Arc<Own>)>,
+pub(crate) struct AnswerPermit {
+    own: Option<(OwnedSemaphorePermit, Arc<TenantState>)>,
     _one: OwnedSemaphorePermit,
 }
 
@@ -88,13 +89,13 @@ impl Default for Tenants {
 }
 
 impl Tenants {
-    /// The one of that name, such as a namespace.
+    /// The tenant of that name, such as a namespace.
     #[must_use]
     pub fn tenant(self: &Arc<Self>, name: &str) -> Tenant {
         let mut each = lock(&self.each);
         each.retain(|_, own| own.strong_count() > 0);
         let own = each.get(name).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let own = Arc::new(Own::new(name));
+            let own = Arc::new(TenantState::new(name));
             each.insert(Arc::clone(&own.name), Arc::downgrade(&own));
             own
         });
@@ -102,86 +103,86 @@ impl Tenants {
     }
 }
 
-impl Own {
+impl TenantState {
     fn new(name: &str) -> Self {
         Self {
             name: name.into(),
-            look_ups: Arc::new(Semaphore::new(LOOK_UPS_OF_ONE)),
-            under_way: Mutex::default(),
-            answers: Arc::new(Semaphore::new(LONG_ANSWERS_OF_ONE)),
+            look_ups: Arc::new(Semaphore::new(LOOK_UPS_PER_TENANT)),
+            pending: Mutex::default(),
+            answers: Arc::new(Semaphore::new(LONG_ANSWERS_PER_TENANT)),
         }
     }
 }
 
 impl Tenant {
-    /// The addresses that a name means; none if it is not known. Whoever gives it up leaves the thread
-    /// behind, and who asks for the same name again waits for that one.
-    pub(crate) async fn look_up(&self, name: &str, find: Find) -> Vec<IpAddr> {
-        let mut found = match self.begun(name) {
+    /// The addresses of a name; none if it cannot be resolved. The thread goes on after a caller gave up, and
+    /// the next caller with the same name waits for that thread.
+    pub(crate) async fn look_up(&self, name: &str, resolve: Resolve) -> Vec<IpAddr> {
+        let mut found = match self.pending_look_up(name) {
             Some(found) => found,
-            None => self.begin(name, find).await,
+            None => self.start_look_up(name, resolve).await,
         };
-        // Without a sender nothing was found.
+        // The sender is gone if no thread could be started.
         found
             .wait_for(Option::is_some)
             .await
             .map_or_else(|_| Vec::new(), |found| found.clone().unwrap_or_default())
     }
 
-    /// Names of this tenant that have not been answered yet.
-    pub(crate) fn looked_up(&self) -> Vec<String> {
-        lock(&self.own.under_way).keys().cloned().collect()
+    /// The names of this tenant that are still being resolved.
+    pub(crate) fn pending_look_ups(&self) -> Vec<String> {
+        lock(&self.own.pending).keys().cloned().collect()
     }
 
-    fn begun(&self, name: &str) -> Option<watch::Receiver<Option<Vec<IpAddr>>>> {
-        lock(&self.own.under_way).get(name).cloned()
+    fn pending_look_up(&self, name: &str) -> Option<watch::Receiver<Option<Vec<IpAddr>>>> {
+        lock(&self.own.pending).get(name).cloned()
     }
 
-    async fn begin(&self, name: &str, find: Find) -> watch::Receiver<Option<Vec<IpAddr>>> {
-        // Its own first: who waits for that one is in nobody else's way.
+    async fn start_look_up(&self, name: &str, resolve: Resolve) -> watch::Receiver<Option<Vec<IpAddr>>> {
+        // The tenant's own permit first: waiting for it blocks no other tenant.
         let (own, one) = (permit(&self.own.look_ups).await, permit(&self.all.look_ups).await);
-        let (tell, found) = watch::channel(None);
+        let (answer_to, found) = watch::channel(None);
         let (Some(own), Some(one)) = (own, one) else { return found };
-        let mut all = lock(&self.own.under_way);
+        let mut all = lock(&self.own.pending);
         if let Some(begun) = all.get(name) {
             return begun.clone();
         }
         all.insert(name.to_owned(), found.clone());
         drop(all);
-        let under_way = UnderWay { name: name.to_owned(), own: Arc::clone(&self.own), _permits: [own, one] };
+        let look_up = LookUp { name: name.to_owned(), own: Arc::clone(&self.own), _permits: [own, one] };
         let look = move || {
-            let answer = find(&under_way.name).unwrap_or_else(|error| {
-                tracing::debug!(host = under_way.name, %error, "a name was not resolved");
+            let answer = resolve(&look_up.name).unwrap_or_else(|error| {
+                tracing::debug!(host = look_up.name, %error, "cannot resolve a name");
                 Vec::new()
             });
-            drop(under_way);
-            tell.send_replace(Some(answer));
+            drop(look_up);
+            answer_to.send_replace(Some(answer));
         };
-        // Not among the runtime's own threads, of which files and other names need some too.
+        // Not on the runtime's blocking threads, which files and other names need too.
         if let Err(error) =
             std::thread::Builder::new().name("look-up".into()).stack_size(LOOK_UP_STACK).spawn(look)
         {
-            tracing::warn!(%error, "no thread to look up a name");
+            tracing::warn!(%error, "cannot start a thread to resolve a name");
         }
         found
     }
 
-    /// Waits until one more long answer may be sent; `None` where that takes too long.
-    pub(crate) async fn turn(&self) -> Option<Turn> {
+    /// Waits for a permit for one long answer; `None` after [`ANSWER_PERMIT_TIMEOUT`].
+    pub(crate) async fn answer_permit(&self) -> Option<AnswerPermit> {
         let both = async { (permit(&self.own.answers).await, permit(&self.all.answers).await) };
-        let (own, one) = timeout(TURN_PATIENCE, both).await.ok()?;
-        Some(Turn { own: Some((own?, Arc::clone(&self.own))), _one: one? })
+        let (own, one) = timeout(ANSWER_PERMIT_TIMEOUT, both).await.ok()?;
+        Some(AnswerPermit { own: Some((own?, Arc::clone(&self.own))), _one: one? })
     }
 }
 
-impl Turn {
-    /// The answer was a sound one: its tenant may send the next.
-    pub(crate) fn end(mut self) {
+impl AnswerPermit {
+    /// The answer was valid: its tenant may send the next one at once.
+    pub(crate) fn release(mut self) {
         self.own = None;
     }
 }
 
-impl Drop for Turn {
+impl Drop for AnswerPermit {
     fn drop(&mut self) {
         if let (Some(own), Ok(runtime)) = (self.own.take(), Handle::try_current()) {
             runtime.spawn(async move {
@@ -192,14 +193,14 @@ impl Drop for Turn {
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for LookUp {
     fn drop(&mut self) {
-        lock(&self.own.under_way).remove(&self.name);
+        lock(&self.own.pending).remove(&self.name);
     }
 }
 
-/// As the C library finds it.
-pub(crate) fn by_system(name: &str) -> std::io::Result<Vec<IpAddr>> {
+/// Resolves a name as the C library does.
+pub(crate) fn system_resolver(name: &str) -> std::io::Result<Vec<IpAddr>> {
     Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
 }
 

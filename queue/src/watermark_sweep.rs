@@ -1,56 +1,62 @@
-//! The sweep of one queue: what claims have walked past is given a new place (R6).
+//! The sweep: finds tasks that lie below the watermark and gives them a new `k` (R6).
 //!
-//! Every instance follows an exact watermark of its queue by what its own heartbeats note, and the instances of a queue take turns: how soon something
-//! is swept depends neither on how many queues there are nor on how many instances.
+//! A task lies there if its transaction committed late. Every instance keeps an exact watermark of its queue
+//! from what its heartbeats note, and the instances of a queue take turns at sweeping, so the delay of such a
+//! task depends on neither the number of queues nor that of instances.
 
 use std::time::{Duration, Instant};
 
 use sqlx::Row;
 
-use crate::{Db, QueueId, Result, Watermarks, db::query, watermark::PARTS};
+use crate::{Db, QueueId, Result, Watermarks, db::query, watermarks::PARTS};
 
-/// Rows swept in one statement.
+/// The most rows of one statement.
 const SWEEP_MOST: i32 = 1000;
-/// Statements of one pass while each is full: a flood of late commits is moved at some thousands a second, and the other maintenance
-/// wait no longer than for due tasks.
+/// The most statements of one pass: many late commits are moved at some thousands a second, without delaying
+/// other maintenance for longer than due tasks do.
 const SWEEP_ROUNDS: usize = 10;
-/// How often it is said that so much has to be swept.
-const SAY_EVERY: Duration = Duration::from_mins(10);
-/// How often, over all instances of the queue together, it is swept.
+/// How often the log warns about many late commits.
+const LOG_EVERY: Duration = Duration::from_mins(10);
+/// How often a queue is swept, by all its instances together.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// While an older transaction is open the exact watermark stands still, for days where one was prepared and forgotten; what others commit
-/// above it is swept all the same, but more seldom: each time from the same place, over all that died since.
-const SWEEP_BESIDE_EVERY: Duration = Duration::from_secs(10);
-/// How often, over all instances together, everything is swept from the very beginning: a failover may rewind the sequence of `k` below
-/// what was noted.
+/// The same while an old transaction is open. Then the exact watermark cannot advance, for days if a prepared
+/// transaction was forgotten, and each sweep reads all rows that died since. Late commits of other
+/// transactions are still found, but less often.
+const SWEEP_BLOCKED_EVERY: Duration = Duration::from_secs(10);
+/// How often a queue is swept from the very beginning, by all its instances together: a failover may rewind
+/// the sequence of `k` below the exact watermark.
 const FULL_SWEEP_EVERY: Duration = Duration::from_mins(10);
 
-/// What a heartbeat notes of the exact watermark: the next `k`, and a transaction id drawn after. Once no older transaction is open, nothing can
-/// appear below that `k`.
+/// What a heartbeat notes for the exact watermark: the next `k`, and a transaction id drawn after it. Once no
+/// older transaction is open, no task can appear below that `k`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HorizonNote {
     pub(crate) k: i64,
     pub(crate) xid: i64,
-    /// The oldest transaction that was open then.
+    /// The oldest transaction that was open at that time.
     pub(crate) xmin: i64,
-    /// The live instances of the queue.
+    /// The number of live instances of the queue.
     pub(crate) peers: i32,
 }
+
+/// Moves missed rows, and reads the least `k` that remains in each shard.
+const MOVE_MISSED: &str =
+    "select rowlock.move_missed($1, $2, $3, $4) as moved, rowlock.least_k($1, $2) as least_ks";
 
 pub(crate) struct WatermarkSweeper {
     queue: QueueId,
     exact: [i64; PARTS],
-    /// The newest `k` that was seen, and a note whose older transactions may be open.
+    /// The newest `k` that was seen, and a note whose older transactions may still be open.
     newest: i64,
     note: Option<(i64, i64)>,
-    /// The `k` of a note whose older transactions are over, for the next sweep.
+    /// The `k` of a note whose older transactions have ended, for the next sweep.
     confirmed: Option<i64>,
-    /// Heartbeats note. They follow one another; a maintainer's notes would come between them out of order.
+    /// Heartbeats bring notes. Then notes of maintenance passes are ignored: they could arrive out of order.
     heartbeats: bool,
     peers: u32,
     swept: Option<Instant>,
     swept_fully: Instant,
-    said: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 impl WatermarkSweeper {
@@ -66,7 +72,7 @@ impl WatermarkSweeper {
             peers: 1,
             swept: None,
             swept_fully: now,
-            said: None,
+            logged: None,
         }
     }
 
@@ -75,17 +81,17 @@ impl WatermarkSweeper {
         self.see(noted.k, noted.xid, noted.xmin);
     }
 
-    /// The same of a maintainer that sends no heartbeats.
+    /// The same for a maintainer that sends no heartbeats.
     pub(crate) fn note_without_heartbeats(&mut self, k: i64, xid: i64, xmin: i64) {
         if !self.heartbeats {
             self.see(k, xid, xmin);
         }
     }
 
-    /// Takes in a note, and sees whether the last one is confirmed.
+    /// Takes in a note, and checks whether the last one is confirmed.
     fn see(&mut self, k: i64, xid: i64, xmin: i64) {
         if k < self.newest {
-            // A failover took the sequence back: what was noted before says nothing.
+            // A failover rewound the sequence, so older notes are void.
             (self.exact, self.note, self.confirmed) = ([0; PARTS], None, None);
         }
         self.newest = k;
@@ -95,7 +101,8 @@ impl WatermarkSweeper {
         self.note.get_or_insert((k, xid));
     }
 
-    /// Sweeps from the exact watermark up to where claims start, if it is due for this instance. Returns how many rows were swept.
+    /// Sweeps from the exact watermark up to where claims start, if it is this instance's turn. Returns the
+    /// number of moved rows.
     pub(crate) async fn run_once(&mut self, db: &Db, watermarks: &Watermarks) -> Result<u64> {
         if !self.is_due() {
             return Ok(0);
@@ -104,7 +111,7 @@ impl WatermarkSweeper {
             self.swept_fully = Instant::now();
             self.exact = [0; PARTS];
         }
-        // Nothing lies between the two when all is quiet.
+        // In a quiet queue both watermarks are the same.
         if self.exact.iter().zip(watermarks.as_slice()).all(|(exact, watermark)| watermark <= exact) {
             return Ok(0);
         }
@@ -116,39 +123,40 @@ impl WatermarkSweeper {
             if rows < SWEEP_MOST {
                 break;
             }
-            if self.said.is_none_or(|said| SAY_EVERY <= said.elapsed()) {
-                self.said = Some(Instant::now());
+            if self.logged.is_none_or(|logged| LOG_EVERY <= logged.elapsed()) {
+                self.logged = Some(Instant::now());
                 tracing::warn!(
-                    "many transactions that enqueue commit late, so their tasks start seconds later; see docs/operations.md"
+                    "many transactions commit long after they enqueued, which delays their tasks by \
+                     seconds; see docs/operations.md"
                 );
             }
         }
         Ok(swept)
     }
 
-    /// One statement; `None`: another instance is at it.
+    /// Runs one statement; `None`: another instance is sweeping.
     async fn move_missed(&mut self, db: &Db, watermarks: &Watermarks) -> Result<Option<i32>> {
         let row = db
             .one(
-                query("select rowlock.move_missed($1, $2, $3, $4), rowlock.least_k($1, $2)")
+                query(MOVE_MISSED)
                     .bind(self.queue.0)
                     .bind(self.exact.as_slice())
                     .bind(watermarks.as_slice())
                     .bind(SWEEP_MOST),
             )
             .await?;
-        let Some(swept) = row.try_get::<Option<i32>, _>(0)? else { return Ok(None) };
+        let Some(swept) = row.try_get::<Option<i32>, _>("moved")? else { return Ok(None) };
         if let Some(confirmed) = self.confirmed.take_if(|_| swept < SWEEP_MOST) {
-            for (exact, least) in self.exact.iter_mut().zip(row.try_get::<Vec<Option<i64>>, _>(1)?) {
+            for (exact, least) in self.exact.iter_mut().zip(row.try_get::<Vec<Option<i64>>, _>("least_ks")?) {
                 *exact = (*exact).max(least.map_or(confirmed, |least| least.min(confirmed)));
             }
         }
         Ok(Some(swept))
     }
 
-    /// The more instances, the more seldom each.
+    /// Each instance sweeps less often the more instances there are.
     fn is_due(&self) -> bool {
-        let every = if self.confirmed.is_some() { SWEEP_EVERY } else { SWEEP_BESIDE_EVERY };
+        let every = if self.confirmed.is_some() { SWEEP_EVERY } else { SWEEP_BLOCKED_EVERY };
         self.swept.is_none_or(|swept| every * self.peers <= swept.elapsed())
     }
 }
@@ -158,17 +166,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_is_confirmed_when_the_transactions_before_it_are_over() {
+    fn a_note_is_confirmed_once_all_older_transactions_have_ended() {
         let mut sweeper = WatermarkSweeper::new(QueueId(1));
         sweeper.see(10, 100, 90);
         sweeper.see(20, 110, 99);
-        assert_eq!(sweeper.confirmed, None, "one below 100 is open");
+        assert_eq!(sweeper.confirmed, None, "a transaction below 100 is open");
         sweeper.see(30, 120, 100);
         assert_eq!((sweeper.confirmed, sweeper.note), (Some(10), Some((30, 120))));
     }
 
     #[test]
-    fn a_sequence_that_went_back_starts_anew() {
+    fn a_rewound_sequence_resets_the_exact_watermark() {
         let mut sweeper = WatermarkSweeper::new(QueueId(1));
         sweeper.exact = [50; PARTS];
         sweeper.see(60, 100, 90);

@@ -5,7 +5,7 @@ use crate::database;
 use crate::escape::{field, word};
 use crate::failure::Failure;
 use crate::output::Output;
-use rowlock_queue::{TaskDetails, TaskError, TaskId};
+use rowlock_queue::{TaskDetails, TaskError, TaskId, TaskState};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -57,7 +57,7 @@ fn text(details: &TaskDetails) -> String {
 
 /// Attempts used up, and the one that is running.
 fn attempts_started(details: &TaskDetails) -> u16 {
-    details.attempt.saturating_add(u16::from(details.state == "running"))
+    details.attempt.saturating_add(u16::from(details.state == TaskState::Running))
 }
 
 /// The JSON form of a task.
@@ -67,7 +67,7 @@ struct Shown<'a> {
     id: TaskId,
     queue: &'a str,
     r#type: &'a str,
-    state: &'a str,
+    state: TaskState,
     priority: u8,
     attempt: u16,
     max_attempts: u16,
@@ -107,7 +107,7 @@ impl<'a> Shown<'a> {
             id: details.id,
             queue: &details.queue,
             r#type: &details.kind,
-            state: &details.state,
+            state: details.state,
             priority: details.priority,
             attempt: attempts_started(details),
             max_attempts: details.max_attempts,

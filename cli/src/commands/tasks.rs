@@ -14,7 +14,7 @@ pub(crate) async fn run(args: Tasks, output: Output) -> Result<(), Failure> {
     if let Some(queue) = &queue {
         database::check_queue(&db, queue).await?;
     }
-    let tasks = rowlock_queue::list_tasks(&db, queue.as_deref(), &state, limit, after).await?;
+    let tasks = rowlock_queue::list_tasks(&db, queue.as_deref(), state, limit, after).await?;
     let text = || {
         if tasks.is_empty() {
             return format!("no {state} tasks");
@@ -28,7 +28,7 @@ pub(crate) async fn run(args: Tasks, output: Output) -> Result<(), Failure> {
 
 fn row(task: &TaskSummary) -> Vec<String> {
     let TaskSummary { id, queue, kind, state, attempt, at, .. } = task;
-    vec![id.to_string(), queue.clone(), kind.clone(), state.clone(), attempt.to_string(), at.clone()]
+    vec![id.to_string(), queue.clone(), kind.clone(), state.to_string(), attempt.to_string(), at.clone()]
 }
 
 /// Why a task cannot be read completely, for a line below the table.

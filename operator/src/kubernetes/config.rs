@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn a_range_of_hosts_that_is_none_ends_it() {
         let error = config(&["--refused-database-hosts", "10.0.0.0/8,10.0.0.0/99"]).unwrap_err().to_string();
-        assert!(error.contains("`10.0.0.0/99` has no number of bits that fits"), "{error}");
+        assert!(error.contains("the prefix length of `10.0.0.0/99` does not fit"), "{error}");
         assert_eq!(config(&["--refused-database-hosts", ""]).unwrap().refused_database_hosts, [""]);
     }
 

@@ -1,72 +1,63 @@
-//! What is said of a connection that could not be made, or was broken off by us.
+//! Why a connection could not be made, or was closed by the proxy.
 
 use super::uri::wrong;
 use crate::Error;
 
-/// The one text for a server that says something else than Postgres does. What exactly is logged at debug
-/// level alone: told to somebody who chose the address, it would tell what listens there.
-pub(super) const NO_POSTGRES: &str =
+/// The only message about a server that does not speak the protocol of Postgres. The details are logged at
+/// debug level only: they would tell a tenant, who chose the address, which program listens there.
+pub(super) const NOT_POSTGRES: &str =
     "what listens there does not speak the Postgres protocol: check host and port";
-
-/// A server's own words are cut after this many bytes: they end up in logs and conditions.
-const WORDS: usize = 2000;
 
 /// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// Nobody answers there, or somebody hung up.
+    /// The server does not answer, or hung up.
     Unreachable(String),
-    /// It is no Postgres, or one that breaks the protocol's bounds; the detail is for the log.
+    /// The server is not Postgres, or breaks a limit of the protocol. The detail is only logged.
     Protocol(String),
-    /// The name means an address that is out of reach.
+    /// The host resolves to a forbidden address.
     Forbidden(String),
-    /// TLS is refused, or a certificate.
+    /// TLS or a certificate was refused.
     Tls(String),
-    /// The way of logging in is refused by us.
+    /// We refuse the authentication method.
     Login(String),
-    /// It takes no writes, or is not of the kind that was asked for.
+    /// The server takes no writes, or is not of the kind that `target_session_attrs` asks for.
     Unsuitable(String),
-    /// The server refused; sqlx hears it in the server's words. Whether it had asked who we are by then.
-    Refused { asked: bool },
+    /// The server refused the session; sqlx has its message. `authenticating`: after it asked for
+    /// authentication.
+    Refused { authenticating: bool },
 }
 
 impl Fault {
     pub(super) fn io(error: &std::io::Error) -> Self {
-        Self::Unreachable(words_of(error))
+        Self::Unreachable(describe_io(error))
     }
 
-    /// As an error of this crate about the server at `place`.
-    pub(super) fn at(self, place: &str) -> Error {
+    /// As an error of this crate about the server at `location` (`HOST:PORT/DATABASE`).
+    pub(super) fn at(self, location: &str) -> Error {
         match self {
-            Self::Unreachable(why) => Error::Unreachable(format!("{place}: {why}")),
+            Self::Unreachable(why) => Error::Unreachable(format!("{location}: {why}")),
             Self::Protocol(detail) => {
-                tracing::debug!(place, detail, "not the Postgres protocol");
-                Error::Unreachable(format!("{place}: {NO_POSTGRES}"))
+                tracing::debug!(location, detail, "not the Postgres protocol");
+                Error::Unreachable(format!("{location}: {NOT_POSTGRES}"))
             }
             Self::Forbidden(why) => wrong(why),
-            Self::Tls(why) => Error::Tls(format!("{place}: {why}")),
-            Self::Login(why) => Error::Login(format!("{place}: {why}")),
-            Self::Unsuitable(why) => Error::ReadOnly(format!("{place}: {why}")),
-            Self::Refused { .. } => Error::Unreachable(format!("{place}: the server refused the connection")),
+            Self::Tls(why) => Error::Tls(format!("{location}: {why}")),
+            Self::Login(why) => Error::Login(format!("{location}: {why}")),
+            Self::Unsuitable(why) => Error::ReadOnly(format!("{location}: {why}")),
+            Self::Refused { .. } => {
+                Error::Unreachable(format!("{location}: the server refused the connection"))
+            }
         }
     }
 }
 
-/// In words, without the number of the operating system.
-fn words_of(error: &std::io::Error) -> String {
+/// Without the error number of the operating system.
+fn describe_io(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::UnexpectedEof => "the server hung up".to_owned(),
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         std::io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
         _ => error.to_string(),
     }
-}
-
-/// A server's words, no longer than [`WORDS`].
-pub(crate) fn shorten(words: &str) -> String {
-    if words.len() <= WORDS {
-        return words.to_owned();
-    }
-    let end = (0..=WORDS).rev().find(|at| words.is_char_boundary(*at)).unwrap_or_default();
-    format!("{}…", &words[..end])
 }

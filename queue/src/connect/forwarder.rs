@@ -1,4 +1,4 @@
-//! Who passes on the bytes of a session.
+//! Which task copies the bytes of a session.
 
 use std::{
     future::poll_fn,
@@ -13,105 +13,107 @@ use std::{
 use futures_util::task::AtomicWaker;
 use tokio::task::JoinHandle;
 
-use super::flow::Flow;
+use super::proxy::Proxy;
 
-/// What passes on a session's bytes.
+/// Runs the proxy of a session.
 pub(super) enum Forwarder {
-    /// The task that asks passes on the bytes of question and answer: waking another one for each takes
-    /// longer.
-    Here(Box<Flow>, Arc<Turn>),
-    /// A task does.
-    Away(JoinHandle<()>),
+    /// The task that sends a query also runs the proxy: waking another task for each message takes longer.
+    Inline(Box<Proxy>, Arc<ClientWaker>),
+    /// A task of its own runs it.
+    Spawned(JoinHandle<()>),
     /// One of the two sides hung up.
-    Over,
+    Closed,
 }
 
 impl Forwarder {
-    pub(super) fn here(flow: Flow) -> Self {
-        Self::Here(Box::new(flow), Arc::default())
+    pub(super) fn inline(proxy: Proxy) -> Self {
+        Self::Inline(Box::new(proxy), Arc::default())
     }
 
-    /// What is asked, while the forwarder passes it on.
-    pub(super) async fn run_with<T>(&mut self, asked: impl Future<Output = T>) -> T {
-        let Self::Here(flow, turn) = self else { return asked.await };
-        let mut asked = pin!(asked);
-        turn.begin();
-        let waker = Waker::from(Arc::clone(turn));
+    /// Runs a query of sqlx together with the proxy.
+    pub(super) async fn run_with<T>(&mut self, query: impl Future<Output = T>) -> T {
+        let Self::Inline(proxy, client) = self else { return query.await };
+        let mut query = pin!(query);
+        client.mark_woken();
+        let waker = Waker::from(Arc::clone(client));
         let answer = poll_fn(|cx| {
-            turn.task.register(cx.waker());
-            if turn.take() {
-                if let Poll::Ready(answer) = asked.as_mut().poll(&mut Context::from_waker(&waker)) {
+            client.task.register(cx.waker());
+            if client.take_woken() {
+                if let Poll::Ready(answer) = query.as_mut().poll(&mut Context::from_waker(&waker)) {
                     return Poll::Ready(Some(answer));
                 }
-                flow.note_client();
+                proxy.client_ran();
             }
-            flow.poll(cx).map(|()| None)
+            proxy.poll(cx).map(|()| None)
         });
         if let Some(answer) = answer.await {
             return answer;
         }
-        // sqlx is told, too.
-        *self = Self::Over;
-        asked.await
+        // Dropping the proxy closes the socket, so that sqlx ends the query with an error.
+        *self = Self::Closed;
+        query.await
     }
 
-    /// From now on a task passes on the bytes, whether something is asked or not.
-    pub(super) fn away(&mut self) {
-        *self = match std::mem::replace(self, Self::Over) {
-            Self::Here(flow, _) => match flow.watched() {
-                Ok(mut flow) => Self::Away(tokio::spawn(async move { poll_fn(|cx| flow.poll(cx)).await })),
+    /// Moves the proxy to a task of its own, where it runs with or without a query.
+    pub(super) fn spawn(&mut self) {
+        *self = match std::mem::replace(self, Self::Closed) {
+            Self::Inline(proxy, _) => match proxy.registered() {
+                Ok(mut proxy) => {
+                    Self::Spawned(tokio::spawn(async move { poll_fn(|cx| proxy.poll(cx)).await }))
+                }
                 Err(error) => {
-                    tracing::debug!(%error, "a connection cannot be watched");
-                    Self::Over
+                    tracing::debug!(%error, "cannot register a connection with the runtime");
+                    Self::Closed
                 }
             },
             other => other,
         };
     }
 
-    /// Waits for the end of both sides.
+    /// Waits until both sides have hung up.
     pub(super) async fn end(self) {
         match self {
-            Self::Here(mut flow, _) => {
-                flow.note_end();
-                poll_fn(|cx| flow.poll(cx)).await;
+            Self::Inline(mut proxy, _) => {
+                proxy.client_closed();
+                poll_fn(|cx| proxy.poll(cx)).await;
             }
-            Self::Away(forwarder) => _ = forwarder.await,
-            Self::Over => (),
+            Self::Spawned(forwarder) => _ = forwarder.await,
+            Self::Closed => (),
         }
     }
 }
 
 impl std::fmt::Debug for Forwarder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Pump").finish_non_exhaustive()
+        f.debug_struct("Forwarder").finish_non_exhaustive()
     }
 }
 
-/// Whose turn it is in a task: the network wakes the flow alone, and what wakes sqlx sets `due`.
+/// The waker of sqlx within a shared task: the network wakes the task for the proxy alone, and what wakes
+/// sqlx sets `woken` as well.
 #[derive(Default)]
-pub(super) struct Turn {
-    due: AtomicBool,
+pub(super) struct ClientWaker {
+    woken: AtomicBool,
     task: AtomicWaker,
 }
 
-impl Turn {
-    fn begin(&self) {
-        self.due.store(true, Ordering::Release);
+impl ClientWaker {
+    fn mark_woken(&self) {
+        self.woken.store(true, Ordering::Release);
     }
 
-    fn take(&self) -> bool {
-        self.due.swap(false, Ordering::AcqRel)
+    fn take_woken(&self) -> bool {
+        self.woken.swap(false, Ordering::AcqRel)
     }
 }
 
-impl Wake for Turn {
+impl Wake for ClientWaker {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.begin();
+        self.mark_woken();
         self.task.wake();
     }
 }

@@ -1,4 +1,4 @@
-//! Servers that say almost what Postgres says.
+//! Servers that send almost what Postgres sends: each message stream is mutated at random.
 
 use std::time::Duration;
 
@@ -8,17 +8,22 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Connect, Connector, SessionMode, UrlTrust, dial::Dialed, session::Session, values::Servers};
+use super::{
+    dial::Dialed,
+    options::{Connect, UrlTrust},
+    session::{Connector, Session, SessionMode},
+    values::Servers,
+};
 
-/// Streams that are tried out, of each kind.
+/// How many mutated streams are tried.
 const CASES: u64 = 2000;
-/// Where each one has us reckon thousands of rounds.
+/// Fewer of SCRAM, where each stream costs thousands of rounds.
 const CASES_OF_SCRAM: u64 = 40;
-/// A server that has said all it says within this time has us wait, which others bound.
+/// How long to wait for a server that has sent everything; other timeouts limit such a server.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// What is passed on without end would be waited for.
+/// The limit of the tests that pass on long messages.
 const LONGEST: Duration = Duration::from_secs(30);
-/// Several times what the sockets and rooms on its way hold.
+/// Several times what the sockets and buffers in between hold.
 const LONG: usize = 8 << 20;
 const URL: &str = "postgres://u:p@localhost/d?sslmode=disable";
 
@@ -27,12 +32,12 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind][..], &length.to_be_bytes(), body].concat()
 }
 
-/// A value behind its length.
+/// A value after its length.
 fn value(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
 }
 
-/// What a server says that asks for nothing, until it is ready.
+/// What a server without authentication sends until it is ready.
 fn start() -> Vec<Vec<u8>> {
     vec![
         message(b'R', &[0; 4]),
@@ -44,7 +49,7 @@ fn start() -> Vec<Vec<u8>> {
     ]
 }
 
-/// What it says to [`QUESTION`].
+/// What it answers to [`QUERY`].
 fn answer() -> Vec<Vec<u8>> {
     let column = |name: &str, oid: u32, size: i16| {
         let [numbers, rest] = [0_u32.to_be_bytes(), (-1_i32).to_be_bytes()];
@@ -81,31 +86,31 @@ fn answer() -> Vec<Vec<u8>> {
     ]
 }
 
-const QUESTION: &str = "select a, b, c, d, e from f($1)";
+const QUERY: &str = "select a, b, c, d, e from f($1)";
 
 fn connector() -> Connector {
     let connect = Connect { trust: UrlTrust::Tenant, ..Connect::new(URL, "test", 1) };
     Connector::new(&connect, SessionMode::Pooled).unwrap()
 }
 
-/// Connects to a server that says this, whatever it hears, and then nothing.
-async fn connect(connector: &Connector, said: Vec<u8>) -> Option<Session> {
+/// Connects to a server that sends these bytes, whatever it receives, and then nothing.
+async fn connect(connector: &Connector, sent: Vec<u8>) -> Option<Session> {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move {
-        let (mut hears, mut says) = tokio::io::split(theirs);
-        let _ = says.write_all(&said).await;
-        let _ = hears.read_to_end(&mut Vec::new()).await;
+        let (mut reader, mut writer) = tokio::io::split(theirs);
+        let _ = writer.write_all(&sent).await;
+        let _ = reader.read_to_end(&mut Vec::new()).await;
     });
-    let dialed = Dialed { stream: Box::new(ours), safe: false };
+    let dialed = Dialed { stream: Box::new(ours), verified: false };
     let started = connector.begin(dialed, Servers::ReadWrite, "there".to_owned());
     started.await.ok()
 }
 
-/// The sum of what it answers.
+/// Runs [`QUERY`] and returns the sum of its first column.
 async fn ask(session: &mut Session) -> sqlx::Result<i64> {
-    let question = sqlx::query(QUESTION).bind(1_i64);
-    let asked = session.ask(async |connection| question.fetch_all(connection).await);
-    let rows = asked.await?;
+    let query = sqlx::query(QUERY).bind(1_i64);
+    let answer = session.run(async |connection| query.fetch_all(connection).await);
+    let rows = answer.await?;
     rows.iter().try_fold(0, |sum, row| {
         let _: (Option<f64>, Option<bool>) = (row.try_get(1)?, row.try_get(2)?);
         let _: (Vec<Option<i64>>, String) = (row.try_get(3)?, row.try_get(4)?);
@@ -113,7 +118,7 @@ async fn ask(session: &mut Session) -> sqlx::Result<i64> {
     })
 }
 
-/// A few bytes of a few messages changed, or a message left out, said twice or cut short.
+/// Changes a few bytes of a few messages, or removes, repeats or truncates a message.
 fn mutated(random: &mut fastrand::Rng, mut messages: Vec<Vec<u8>>) -> Vec<u8> {
     for _ in 0..random.usize(1..4) {
         let at = random.usize(..messages.len());
@@ -143,15 +148,15 @@ fn mutated(random: &mut fastrand::Rng, mut messages: Vec<Vec<u8>>) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_a_server_says_ends_in_an_answer_or_in_an_error() {
+async fn a_mutated_stream_ends_in_an_answer_or_an_error() {
     let connector = connector();
     let all = || [start(), answer()].concat();
-    let mut session = connect(&connector, all().concat()).await.expect("it says what Postgres says");
+    let mut session = connect(&connector, all().concat()).await.expect("the unchanged stream is valid");
     assert_eq!(ask(&mut session).await.unwrap(), 14);
     let (mut began, mut answered) = (0, 0);
     for seed in 0..CASES {
-        let said = mutated(&mut fastrand::Rng::with_seed(seed), all());
-        if let Ok(Some(mut session)) = timeout(PATIENCE, connect(&connector, said)).await {
+        let sent = mutated(&mut fastrand::Rng::with_seed(seed), all());
+        if let Ok(Some(mut session)) = timeout(PATIENCE, connect(&connector, sent)).await {
             began += 1;
             answered += u64::from(matches!(timeout(PATIENCE, ask(&mut session)).await, Ok(Ok(_))));
         }
@@ -160,7 +165,7 @@ async fn what_a_server_says_ends_in_an_answer_or_in_an_error() {
 }
 
 #[tokio::test]
-async fn what_is_longer_than_sockets_hold_is_passed_on() {
+async fn messages_longer_than_the_buffers_are_passed_on() {
     let long = "x".repeat(LONG);
     let mut own = connector();
     own.target = Connect::new(URL, "test", 1).target().unwrap().into();
@@ -173,20 +178,20 @@ async fn what_is_longer_than_sockets_hold_is_passed_on() {
     ];
     let mut answer = answer();
     answer[5] = message(b'D', &[&[0, 5][..], &row.concat()].concat());
-    let said = [start(), answer].concat().concat();
-    for (question, said) in [(long.as_str(), [start(), self::answer()].concat().concat()), ("short", said)] {
-        let mut here = connect(&own, said.clone()).await.expect("it says what Postgres says");
-        let asked =
-            here.ask(async |connection| sqlx::query(QUESTION).bind(question).fetch_all(connection).await);
-        assert_eq!(timeout(LONGEST, asked).await.expect("it comes through").unwrap().len(), 2);
-        let mut away = connect(&own, said).await.expect("it says what Postgres says");
-        let asked = sqlx::query(QUESTION).bind(question).fetch_all(away.connection());
-        assert_eq!(timeout(LONGEST, asked).await.expect("it comes through").unwrap().len(), 2);
+    let sent = [start(), answer].concat().concat();
+    for (parameter, sent) in [(long.as_str(), [start(), self::answer()].concat().concat()), ("short", sent)] {
+        let mut inline = connect(&own, sent.clone()).await.expect("the unchanged stream is valid");
+        let answer =
+            inline.run(async |connection| sqlx::query(QUERY).bind(parameter).fetch_all(connection).await);
+        assert_eq!(timeout(LONGEST, answer).await.expect("the answer arrives").unwrap().len(), 2);
+        let mut spawned = connect(&own, sent).await.expect("the unchanged stream is valid");
+        let answer = sqlx::query(QUERY).bind(parameter).fetch_all(spawned.connection());
+        assert_eq!(timeout(LONGEST, answer).await.expect("the answer arrives").unwrap().len(), 2);
     }
 }
 
 #[tokio::test]
-async fn what_a_server_says_of_the_password_ends_in_an_error() {
+async fn a_mutated_scram_exchange_ends_in_an_error() {
     let connector = connector();
     let asks = |body: &[u8], code: u8| message(b'R', &[&[0, 0, 0, code][..], body].concat());
     let all = [
@@ -195,8 +200,8 @@ async fn what_a_server_says_of_the_password_ends_in_an_error() {
         asks(b"v=QUJDREVGR0g=", 12),
     ];
     for seed in 0..CASES_OF_SCRAM {
-        let said = mutated(&mut fastrand::Rng::with_seed(seed), all.to_vec());
-        let started = timeout(20 * PATIENCE, connect(&connector, said)).await;
-        assert!(!matches!(started, Ok(Some(_))), "{seed}: it does not know the password");
+        let sent = mutated(&mut fastrand::Rng::with_seed(seed), all.to_vec());
+        let started = timeout(20 * PATIENCE, connect(&connector, sent)).await;
+        assert!(!matches!(started, Ok(Some(_))), "{seed}: the server does not know the password");
     }
 }

@@ -1,4 +1,4 @@
-//! A server's stream of messages, looked at from header to header: sqlx makes room for whatever length a
+//! Checks the header of each message of a server before sqlx gets it: sqlx allocates whatever length a
 //! message announces.
 
 use std::{
@@ -7,117 +7,118 @@ use std::{
 };
 
 use super::{
-    UrlTrust,
+    answer_permits::{AnswerPermits, QueryState},
     fault::Fault,
+    options::UrlTrust,
     target::Target,
-    turns::{Asked, Turns},
 };
 
-/// Type and length.
+/// The bytes of a header: type and length.
 pub(super) const HEADER: usize = 5;
 
-/// The largest message that a server of our own may send. Beside 16 MiB for what is no payload (an error, a
-/// list), a row with one payload of `limits.payloadBytes` (at most 64 MiB), which may become three times as
-/// long in UTF-8.
+/// The largest message of a user's own server: 16 MiB for what is not a payload (an error, a list), plus a
+/// payload of at most 64 MiB (`limits.payloadBytes`), which may become three times as long in UTF-8.
 pub(super) const LARGEST: usize = (16 + 3 * 64) << 20;
 
-/// The same for a tenant's, of which no payload is ever read: several hundred times the longest row that we
-/// ask for. sqlx keeps room for the largest one that it met as long as the connection lives.
-pub(super) const LARGEST_OF_TENANT: usize = 256 << 10;
+/// The largest message of a tenant's server, from which no payload is ever read: several hundred times the
+/// longest row that we ask for. sqlx keeps the buffer of the largest message as long as the connection lives.
+pub(super) const TENANT_LARGEST: usize = 256 << 10;
 
-/// All messages of one answer of a tenant's server: what is looked at there is a few rows for each queue.
-const ANSWER_OF_TENANT: u64 = 8 << 20;
+/// The largest answer of a tenant's server, in bytes: we read a few rows for each queue.
+const TENANT_ANSWER_BYTES: u64 = 8 << 20;
 
-/// And its messages: each becomes a row of some hundred bytes here, however short it is.
-const MESSAGES_OF_TENANT: u32 = 20_000;
+/// And in messages: sqlx turns each into a row of at least a hundred bytes.
+const TENANT_ANSWER_MESSAGES: u32 = 20_000;
 
-/// Columns of a row; Postgres has no more. sqlx takes twelve bytes for each, and a NULL is four here.
+/// The most columns of a row, as in Postgres. sqlx takes twelve bytes for each, and a NULL has only four in
+/// the message.
 const COLUMNS: u16 = 1664;
 
-/// The same for a tenant's: twice what the widest of our looks has.
-const COLUMNS_OF_TENANT: u16 = 64;
+/// The same for a tenant's server: twice as many as the widest of our queries.
+const TENANT_COLUMNS: u16 = 64;
 
-/// A notice or a notification, of which nobody reads more.
+/// The largest notice or notification.
 const NOTICE_LARGEST: usize = 64 << 10;
 
-/// All values of parameters that a server reports after the start, over the life of a connection; sqlx keeps
-/// each.
-const REPORTS: usize = 1 << 20;
+/// The most bytes of parameter values (`ParameterStatus`) that a server may report after the start; sqlx
+/// keeps every value.
+const PARAMETER_BYTES: usize = 1 << 20;
 
-/// Where in the stream we are.
+/// The position in the stream, and what the current answer has used of its limits.
 pub(super) struct MessageFilter {
     /// Bytes of the current message that are still to come.
     left: usize,
-    /// Whether the current message is kept from sqlx.
-    drops: bool,
+    /// Whether the current message is dropped: sqlx does not get it.
+    dropping: bool,
     largest: usize,
     columns: u16,
-    answer: Option<(u64, u32)>,
-    /// Told of each question of ours. sqlx asks questions of its own, as many as a server gives it reason to,
-    /// so the end of an answer is no sign of the next question.
-    asked: Arc<Asked>,
-    turns: Option<Turns>,
-    answered: u64,
-    messages: u32,
-    reported: usize,
+    answer_limit: Option<(u64, u32)>,
+    /// Tells when one of our queries begins. The end of an answer does not: sqlx sends queries of its own, as
+    /// many as the server gives it reason to.
+    query: Arc<QueryState>,
+    permits: Option<AnswerPermits>,
+    answer_bytes: u64,
+    answer_messages: u32,
+    reported_bytes: usize,
 }
 
 impl MessageFilter {
     pub(super) fn new(trust: UrlTrust) -> Self {
-        let (largest, columns, answer) = match trust {
+        let (largest, columns, answer_limit) = match trust {
             UrlTrust::Own => (LARGEST, COLUMNS, None),
             UrlTrust::Tenant => {
-                (LARGEST_OF_TENANT, COLUMNS_OF_TENANT, Some((ANSWER_OF_TENANT, MESSAGES_OF_TENANT)))
+                (TENANT_LARGEST, TENANT_COLUMNS, Some((TENANT_ANSWER_BYTES, TENANT_ANSWER_MESSAGES)))
             }
         };
-        let (left, drops, asked) = (0, false, Arc::default());
+        let (left, dropping, query) = (0, false, Arc::default());
         Self {
             left,
-            drops,
+            dropping,
             largest,
             columns,
-            answer,
-            asked,
-            turns: None,
-            answered: 0,
-            messages: 0,
-            reported: 0,
+            answer_limit,
+            query,
+            permits: None,
+            answer_bytes: 0,
+            answer_messages: 0,
+            reported_bytes: 0,
         }
     }
 
     pub(super) fn of(target: &Target) -> Self {
         let filter = Self::new(target.trust);
-        let turns = target.tenant.clone().map(|tenant| Turns::new(tenant, Arc::clone(&filter.asked)));
-        Self { turns, ..filter }
+        let permits =
+            target.tenant.clone().map(|tenant| AnswerPermits::new(tenant, Arc::clone(&filter.query)));
+        Self { permits, ..filter }
     }
 
-    /// Waits for leave, where the answer has become a long one. To be polled before it is passed on.
-    pub(super) fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        // The next question has no answer yet, however long the one before was.
-        self.note_question();
-        match &mut self.turns {
-            Some(turns) => turns.poll_take(cx, self.answered, self.messages),
+    /// Waits for a permit if the answer has become a long one. Poll it before passing on the answer.
+    pub(super) fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        // A new query has no answer yet, however long the one before was.
+        self.note_query();
+        match &mut self.permits {
+            Some(permits) => permits.poll_acquire(cx, self.answer_bytes, self.answer_messages),
             None => Poll::Ready(Ok(())),
         }
     }
 
-    /// Ready when a long answer takes too long. To be polled while nothing can be read.
-    pub(super) fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
-        self.turns.as_mut().map_or(Poll::Pending, |turns| turns.poll_late(cx))
+    /// Ready when a long answer has taken too long. Poll it while nothing can be read.
+    pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
+        self.permits.as_mut().map_or(Poll::Pending, |permits| permits.poll_overdue(cx))
     }
 
-    /// To be told of each question.
-    pub(super) fn asked(&self) -> Arc<Asked> {
-        Arc::clone(&self.asked)
+    /// Where the session announces each query.
+    pub(super) fn query(&self) -> Arc<QueryState> {
+        Arc::clone(&self.query)
     }
 
-    /// Of these bytes, which follow those it was told of before, moves to the front what is to be passed on.
-    /// Answers how many bytes that are, and how many it has seen: all but a header that is cut short.
+    /// Moves the bytes for sqlx to the front. Returns their number, and how many bytes were processed: all
+    /// except an incomplete header, which the next call must begin with.
     pub(super) fn filter(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), Fault> {
         let (mut kept, mut at) = (0, 0);
         loop {
             let step = self.left.min(bytes.len() - at);
-            if !self.drops {
+            if !self.dropping {
                 bytes.copy_within(at..at + step, kept);
                 kept += step;
             }
@@ -127,76 +128,83 @@ impl MessageFilter {
             }
             let Some(head) = Head::of(&bytes[at..]) else { return Ok((kept, at)) };
             self.left = self.check(head)?;
-            self.drops = head.is_notice();
+            self.dropping = head.is_notice();
         }
     }
 
-    fn note_question(&mut self) {
-        if self.asked.is_new() {
-            (self.answered, self.messages) = (0, 0);
+    /// Counts from zero if a query began since the last call.
+    fn note_query(&mut self) {
+        if self.query.take_new() {
+            (self.answer_bytes, self.answer_messages) = (0, 0);
         }
     }
 
-    /// Bytes of the message, its type included.
+    /// Checks a message by its header; returns its length, including the type.
     pub(super) fn check(&mut self, head: Head) -> Result<usize, Fault> {
         let Head { kind, count, .. } = head;
         let largest = if head.is_notice() { NOTICE_LARGEST } else { self.largest };
         let length = head.length(largest)?;
         if matches!(kind, b'T' | b'D') && count > self.columns {
-            return Err(Fault::Protocol(format!("a row of {count} columns; {} are taken", self.columns)));
+            return Err(Fault::Protocol(format!("a row of {count} columns; the limit is {}", self.columns)));
         }
-        self.note_question();
+        self.note_query();
         if kind == b'S' {
-            self.reported += length;
+            self.reported_bytes += length;
         }
-        if self.reported > REPORTS {
+        if self.reported_bytes > PARAMETER_BYTES {
             return Err(Fault::Protocol(format!(
-                "it reports parameters without end, {} bytes of them",
-                self.reported
+                "the server reports {} bytes of parameters",
+                self.reported_bytes
             )));
         }
-        // A notification that comes between two answers is nobody's.
+        // A notification belongs to no answer.
         if kind != b'A' {
-            self.answered += length as u64;
-            self.messages = self.messages.saturating_add(1);
+            self.answer_bytes += length as u64;
+            self.answer_messages = self.answer_messages.saturating_add(1);
         }
-        if self.answer.is_some_and(|(bytes, messages)| self.answered > bytes || self.messages > messages) {
-            let said =
-                format!("an answer of more than {} bytes in {} messages", self.answered, self.messages);
-            return Err(Fault::Protocol(said));
+        if self
+            .answer_limit
+            .is_some_and(|(bytes, messages)| self.answer_bytes > bytes || self.answer_messages > messages)
+        {
+            let detail = format!(
+                "an answer of more than {} bytes in {} messages",
+                self.answer_bytes, self.answer_messages
+            );
+            return Err(Fault::Protocol(detail));
         }
         Ok(length + 1)
     }
 }
 
-/// How a message begins.
+/// The header of a message.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Head {
     pub(super) kind: u8,
     announced: u32,
-    /// Of columns or parameters, where the message has some.
+    /// The number of columns or parameters, if the message has them.
     count: u16,
 }
 
 impl Head {
-    /// Of the message that begins here; `None` if not enough of it is here.
+    /// The header of the message that begins here; `None` if more bytes are needed.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         let header: &[u8; HEADER] = bytes.first_chunk()?;
         let [kind, length @ ..] = *header;
         let announced = u32::from_be_bytes(length);
-        // One that nobody takes is not waited for.
+        // A message that is refused anyway does not wait for more bytes.
         let fits = shortest(kind) <= announced && usize::try_from(announced).is_ok_and(|n| n <= LARGEST);
         let counts = matches!(kind, b'T' | b'D' | b't') && fits;
         let count = if counts { u16::from_be_bytes(*bytes[HEADER..].first_chunk()?) } else { 0 };
         Some(Self { kind, announced, count })
     }
 
-    /// What is said beside an answer, and not to sqlx: it logs notices as loudly as the server says they are.
+    /// Notices and notifications are not part of an answer. sqlx does not get them: it would log a notice at
+    /// whatever level the server chooses.
     fn is_notice(self) -> bool {
         matches!(self.kind, b'N' | b'A')
     }
 
-    /// Its length, which counts itself. sqlx panics at a message that is too short for its type.
+    /// The length, which includes the length field. sqlx panics at a message that is too short for its type.
     pub(super) fn length(self, largest: usize) -> Result<usize, Fault> {
         let Self { kind, announced, count } = self;
         let parameters = if kind == b't' { 4 * u32::from(count) } else { 0 };
@@ -204,14 +212,15 @@ impl Head {
         let length = usize::try_from(announced).unwrap_or(usize::MAX);
         if announced < shortest || length > largest {
             return Err(Fault::Protocol(format!(
-                "a message of type 0x{kind:02x} with a length of {announced} bytes; {shortest} to {largest} are taken"
+                "a message of type 0x{kind:02x} with a length of {announced} bytes; the limits are \
+                 {shortest} and {largest}"
             )));
         }
         Ok(length)
     }
 }
 
-/// What a message of this type holds at least, its length included.
+/// The least length of a message of this type.
 fn shortest(kind: u8) -> u32 {
     match kind {
         b'A' => 10,
@@ -233,10 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_passed_on_but_a_header_that_is_cut_short_and_what_is_said_beside() {
+    fn everything_is_passed_on_except_incomplete_headers_notices_and_notifications() {
         let (rows, ready) = (message(b'T', 40), message(b'Z', 1));
-        let aside = [message(b'N', 30), message(b'A', 9)].concat();
-        let stream = [&rows[..], &aside, &message(b'D', 2), &aside, &ready].concat();
+        let notices = [message(b'N', 30), message(b'A', 9)].concat();
+        let stream = [&rows[..], &notices, &message(b'D', 2), &notices, &ready].concat();
         let expected = [rows, message(b'D', 2), ready].concat();
         for cut in 0..stream.len() {
             let mut filter = MessageFilter::new(UrlTrust::Own);
@@ -251,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_that_cannot_be_are_refused() {
+    fn impossible_lengths_are_refused() {
         let filter = |trust, kind: u8, length: u32| {
             let mut start = [&[kind][..], &length.to_be_bytes(), &[0, 0]].concat();
             MessageFilter::new(trust).filter(&mut start).map(drop)
@@ -261,27 +270,27 @@ mod tests {
             let mut header = [&[b'D'][..], &length.to_be_bytes()].concat();
             assert!(
                 MessageFilter::new(UrlTrust::Own).filter(&mut header).is_err(),
-                "{length}: before anything follows"
+                "{length}: refused before more bytes arrive"
             );
         }
-        let large = u32::try_from(LARGEST_OF_TENANT + 1).unwrap();
+        let large = u32::try_from(TENANT_LARGEST + 1).unwrap();
         assert!(filter(UrlTrust::Tenant, b'D', large).is_err());
         assert!(filter(UrlTrust::Own, b'D', large).is_ok());
-        // Before this was mended, sqlx panicked at each of these.
+        // sqlx panics at each of these.
         for (kind, length) in [(b'Z', 4), (b'K', 5), (b't', 4), (b'R', 4), (b'A', 6), (b'S', 4), (b'D', 5)] {
             assert!(filter(UrlTrust::Own, kind, length).is_err(), "{}", char::from(kind));
         }
         let mut parameters = [&[b't', 0, 0, 0, 6][..], &[0, 1]].concat();
         assert!(
             MessageFilter::new(UrlTrust::Own).filter(&mut parameters).is_err(),
-            "one parameter in no bytes"
+            "one parameter without its bytes"
         );
         let long = u32::try_from(NOTICE_LARGEST + 1).unwrap();
         assert!(filter(UrlTrust::Own, b'N', long).is_err() && filter(UrlTrust::Own, b'A', long).is_err());
     }
 
     #[test]
-    fn a_row_has_no_more_columns_than_postgres_has_nor_a_tenants_more_than_our_looks() {
+    fn a_row_has_no_more_columns_than_the_limit() {
         let row = |trust, count: u16| {
             let body = [&count.to_be_bytes()[..], &vec![0xff; 4 * usize::from(count)]].concat();
             let length = u32::try_from(body.len() + 4).unwrap();
@@ -289,30 +298,30 @@ mod tests {
             MessageFilter::new(trust).filter(&mut row).is_ok()
         };
         assert!(row(UrlTrust::Own, COLUMNS) && !row(UrlTrust::Own, COLUMNS + 1));
-        assert!(row(UrlTrust::Tenant, COLUMNS_OF_TENANT) && !row(UrlTrust::Tenant, COLUMNS_OF_TENANT + 1));
+        assert!(row(UrlTrust::Tenant, TENANT_COLUMNS) && !row(UrlTrust::Tenant, TENANT_COLUMNS + 1));
     }
 
     #[test]
-    fn a_tenants_answer_has_an_end() {
-        let large = LARGEST_OF_TENANT - 4;
+    fn the_answer_of_a_tenants_server_is_limited() {
+        let large = TENANT_LARGEST - 4;
         let rows = |filter: &mut MessageFilter| {
             (0..33).try_for_each(|_| filter.filter(&mut message(b'D', large)).map(drop))
         };
         assert!(rows(&mut MessageFilter::new(UrlTrust::Tenant)).is_err());
         assert!(rows(&mut MessageFilter::new(UrlTrust::Own)).is_ok());
-        let mut short: Vec<u8> = (0..=MESSAGES_OF_TENANT).flat_map(|_| message(b'D', 2)).collect();
+        let mut short: Vec<u8> = (0..=TENANT_ANSWER_MESSAGES).flat_map(|_| message(b'D', 2)).collect();
         assert!(MessageFilter::new(UrlTrust::Tenant).filter(&mut short).is_err());
         let mut filter = MessageFilter::new(UrlTrust::Tenant);
         for _ in 0..100 {
-            filter.asked().begin(true);
+            filter.query().begin(true);
             filter.filter(&mut message(b'D', large)).unwrap();
             filter.filter(&mut message(b'Z', 1)).unwrap();
         }
-        // Before this was mended, each `Z` was the end of one answer, and a server has sqlx ask many questions.
+        // A `ReadyForQuery` (`Z`) does not reset the limit: a server can have sqlx send many queries.
         let many = (0..100).try_for_each(|_| {
             filter.filter(&mut message(b'D', large))?;
             filter.filter(&mut message(b'Z', 1)).map(drop)
         });
-        assert!(many.is_err(), "one question of ours has one answer");
+        assert!(many.is_err(), "the limit holds for all answers to one query of ours");
     }
 }

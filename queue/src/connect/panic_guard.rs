@@ -1,4 +1,4 @@
-//! sqlx, kept from what it trusts a server with: it panics at lengths that do not fit.
+//! Protection from panics of sqlx, which trusts the lengths that a server sends.
 
 use std::panic::AssertUnwindSafe;
 
@@ -9,23 +9,26 @@ use sqlx::{
     types::{Json, time::OffsetDateTime},
 };
 
-/// The numbers before an array's elements, and the length before each of them.
+/// The bytes before the elements of an array, and before each element.
 const ARRAY_HEAD: usize = 20;
 const ELEMENT_HEAD: usize = 4;
 
-/// What sqlx answers; if it panics, an error after which nobody uses the connection again.
-pub(crate) async fn catch_panic<T>(asked: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
-    AssertUnwindSafe(asked).catch_unwind().await.unwrap_or_else(|_| Err(unsound("it made sqlx panic")))
+/// Turns a panic of sqlx into an error, after which the connection is not used again.
+pub(crate) async fn catch_panic<T>(query: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    AssertUnwindSafe(query)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(invalid("an answer at which sqlx panics")))
 }
 
-fn unsound(what: &str) -> sqlx::Error {
+fn invalid(what: &str) -> sqlx::Error {
     sqlx::Error::Protocol(what.to_owned())
 }
 
-/// What a question is answered with.
+/// The answer to a query.
 pub(crate) trait Answer {
-    /// Reads each value once, and forgets it. A value that makes sqlx panic does so here, under guard; one
-    /// that would have it make room without end is an error.
+    /// Decodes each value once and drops it, so that a panic happens here, where it is caught. A value for
+    /// which sqlx would allocate without limit is an error.
     fn decode_all(&self) -> sqlx::Result<()>;
 }
 
@@ -44,19 +47,19 @@ impl Answer for PgRow {
                 continue;
             }
             let (info, text) = (column.type_info(), value.format() == PgValueFormat::Text);
-            // Whether it can be read as what it is, its reader finds out.
+            // Decoding errors are left to the caller that reads the value.
             match info.name() {
                 "BOOL" => drop(self.try_get::<bool, _>(at)),
                 "FLOAT4" => drop(self.try_get::<f32, _>(at)),
                 "FLOAT8" => drop(self.try_get::<f64, _>(at)),
                 "TIMESTAMPTZ" => drop(self.try_get::<OffsetDateTime, _>(at)),
                 "JSONB" => drop(self.try_get::<Json<serde::de::IgnoredAny>, _>(at)),
-                // Read as any type, so nothing may be in it.
+                // sqlx decodes VOID as any type, so the value must be empty.
                 "VOID" if bytes(&value)?.is_empty() => (),
-                "VOID" => return Err(unsound("a value of no type")),
+                "VOID" => return Err(invalid("a value of type void that is not empty")),
                 _ if matches!(info.kind(), PgTypeKind::Array(_)) || info.name().ends_with("[]") => {
                     if !text && !is_array(bytes(&value)?) {
-                        return Err(unsound("an array that is longer than its value"));
+                        return Err(invalid("an array with more elements than its value can hold"));
                     }
                     let _ = self.try_get::<Vec<Option<i64>>, _>(at);
                     let _ = self.try_get::<Vec<Option<i32>>, _>(at);
@@ -72,10 +75,10 @@ impl Answer for PgRow {
 }
 
 fn bytes<'a>(value: &PgValueRef<'a>) -> sqlx::Result<&'a [u8]> {
-    value.as_bytes().map_err(|_| unsound("a value without bytes"))
+    value.as_bytes().map_err(|_| invalid("a value without bytes"))
 }
 
-/// Whether as many elements as it announces can be in it: sqlx makes room for them first.
+/// Whether the value can hold as many elements as it announces: sqlx allocates them first.
 fn is_array(value: &[u8]) -> bool {
     let number =
         |at: usize| value.get(at..).and_then(|rest| rest.first_chunk()).map(|n| u32::from_be_bytes(*n));
@@ -94,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_array_announces_no_more_than_it_holds() {
+    fn an_array_that_announces_more_elements_than_it_holds_is_invalid() {
         let array = |elements: u32, held: usize| {
             let head = [1, 0, 20, elements, 1].map(u32::to_be_bytes).concat();
             [head, vec![0xff; held * ELEMENT_HEAD]].concat()
@@ -106,7 +109,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_error_of_the_protocol() {
+    async fn a_panic_becomes_a_protocol_error() {
         let empty: Vec<u8> = Vec::new();
         let answer = catch_panic(async { Ok(empty[0]) }).await;
         assert!(matches!(answer, Err(sqlx::Error::Protocol(_))), "{answer:?}");

@@ -1,17 +1,17 @@
-//! Parameters of a URL: libpq's names with libpq's meaning. What is known is checked, what cannot be honoured
-//! is refused by name, and what is not known is refused too: a `sslmode` that is misspelt would leave a
-//! connection unencrypted without a word.
+//! The parameters of a URL, with libpq's names and meanings. Known ones are checked, unsupported ones are
+//! refused with a reason, and unknown ones are refused as well: a misspelt `sslmode` would silently leave a
+//! connection unencrypted.
 
 use std::time::Duration;
 
 use super::{
-    UrlTrust,
+    options::UrlTrust,
     uri::{parse_port, wrong},
-    values::{AuthRule, Keepalive, Servers, SslMode, Tls, parse_auth},
+    values::{AuthRule, Keepalive, Servers, SslMode, TlsVersion, not_one_of, parse_auth},
 };
 use crate::{Error, Result};
 
-/// What the parameters of a URL say.
+/// The parsed parameters of a URL.
 #[derive(Debug, Default)]
 pub(super) struct Params {
     pub(super) hosts: Option<String>,
@@ -28,15 +28,15 @@ pub(super) struct Params {
     pub(super) cert_mode: Option<String>,
     pub(super) no_sni: bool,
     pub(super) direct: bool,
-    pub(super) oldest_tls: Option<Tls>,
-    pub(super) newest_tls: Option<Tls>,
+    pub(super) oldest_tls: Option<TlsVersion>,
+    pub(super) newest_tls: Option<TlsVersion>,
     pub(super) servers: Servers,
     pub(super) auth: Vec<AuthRule>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) keepalive: Keepalive,
 }
 
-/// Every name that is known, for the nearest one to a name that is not.
+/// All known names, to suggest the nearest one for an unknown name.
 const KNOWN: [&str; 31] = [
     "sslmode",
     "sslrootcert",
@@ -71,34 +71,34 @@ const KNOWN: [&str; 31] = [
     "load_balance_hosts",
 ];
 
-/// Names of libpq that promise something we cannot keep, and what to do instead.
+/// Parameters of libpq that are not supported, and what to do instead.
 const REFUSED: [(&str, &str); 21] = [
     ("sslcrl", "revocation lists are not read: leave it out"),
     ("sslcrldir", "revocation lists are not read: leave it out"),
     ("sslpassword", "keys with a passphrase are not read: write the key without one"),
-    ("sslkeylogfile", "keys of TLS are not logged: leave it out"),
+    ("sslkeylogfile", "TLS keys are not logged: leave it out"),
     ("requiressl", "it is obsolete: write sslmode=require"),
-    ("requirepeer", "the user of a Unix socket's server is not checked: leave it out"),
+    ("requirepeer", "the user of the server behind a Unix socket is not checked: leave it out"),
     ("passfile", "password files are not read: write the password into the URL"),
     ("service", "service files are not read: write the URL itself"),
     ("servicefile", "service files are not read: write the URL itself"),
-    ("krbsrvname", "Kerberos is not spoken: give a password"),
-    ("gsslib", "GSSAPI is not spoken: give a password"),
-    ("gssdelegation", "GSSAPI is not spoken: give a password"),
-    ("scram_client_key", "SCRAM keys are not taken: give a password"),
-    ("scram_server_key", "SCRAM keys are not taken: give a password"),
-    ("oauth_issuer", "OAuth is not spoken: give a password"),
-    ("oauth_client_id", "OAuth is not spoken: give a password"),
-    ("oauth_client_secret", "OAuth is not spoken: give a password"),
-    ("oauth_scope", "OAuth is not spoken: give a password"),
-    ("replication", "nothing is replicated over it: leave it out"),
-    ("min_protocol_version", "version 3.0 of the protocol is spoken: leave it out"),
-    ("max_protocol_version", "version 3.0 of the protocol is spoken: leave it out"),
+    ("krbsrvname", "Kerberos is not supported: give a password"),
+    ("gsslib", "GSSAPI is not supported: give a password"),
+    ("gssdelegation", "GSSAPI is not supported: give a password"),
+    ("scram_client_key", "SCRAM keys are not supported: give a password"),
+    ("scram_server_key", "SCRAM keys are not supported: give a password"),
+    ("oauth_issuer", "OAuth is not supported: give a password"),
+    ("oauth_client_id", "OAuth is not supported: give a password"),
+    ("oauth_client_secret", "OAuth is not supported: give a password"),
+    ("oauth_scope", "OAuth is not supported: give a password"),
+    ("replication", "replication is not used: leave it out"),
+    ("min_protocol_version", "only version 3.0 of the protocol is used: leave it out"),
+    ("max_protocol_version", "only version 3.0 of the protocol is used: leave it out"),
 ];
 
-/// A name that differs from a known one in more letters than this, or in more than half of its own, is no
-/// slip of it.
-const SLIP: usize = 3;
+/// A name with more differences than this from a known one, or more than half its length, is not a
+/// misspelling.
+const MISSPELLING_MOST: usize = 3;
 
 impl Params {
     pub(super) fn read(pairs: &[(String, String)], trust: UrlTrust) -> Result<Self> {
@@ -107,7 +107,7 @@ impl Params {
             if pairs[..at].iter().any(|(before, _)| before == name) {
                 return Err(wrong(format_args!("says {name} twice: leave one out")));
             }
-            if !params.take_place(name, value, trust)?
+            if !params.take_server(name, value, trust)?
                 && !params.take_tls(name, value, trust)?
                 && !params.take_session(name, value)?
             {
@@ -117,9 +117,9 @@ impl Params {
         Ok(params)
     }
 
-    /// Where, and as whom. Answers whether the name is one of these.
-    fn take_place(&mut self, name: &str, value: &str, trust: UrlTrust) -> Result<bool> {
-        let place = match name {
+    /// Parameters of the server and the login. Returns whether the name is one of these.
+    fn take_server(&mut self, name: &str, value: &str, trust: UrlTrust) -> Result<bool> {
+        let field = match name {
             "host" => &mut self.hosts,
             "hostaddr" => &mut self.addresses,
             "port" => &mut self.ports,
@@ -138,7 +138,7 @@ impl Params {
         if name == "host" && trust == UrlTrust::Tenant && value.split(',').any(is_folder) {
             return Err(names_a_file("host=/…", "name a host"));
         }
-        *place = (!value.is_empty()).then(|| value.to_owned());
+        *field = (!value.is_empty()).then(|| value.to_owned());
         Ok(true)
     }
 
@@ -146,7 +146,7 @@ impl Params {
         let own_file = |what| if trust == UrlTrust::Own { Ok(()) } else { Err(names_a_file(name, what)) };
         match name {
             "sslmode" => self.ssl_mode = Some(SslMode::parse(value)?),
-            // As JDBC says it, and as libpq understands it in a URL.
+            // The spelling of JDBC, which libpq accepts in a URL.
             "ssl" if value == "true" => self.ssl_mode = Some(self.ssl_mode.unwrap_or(SslMode::Require)),
             "sslrootcert" => {
                 if value != SYSTEM {
@@ -156,24 +156,24 @@ impl Params {
             }
             "sslcert" | "sslkey" => {
                 own_file("give a user with a password")?;
-                let place = if name == "sslcert" { &mut self.cert } else { &mut self.key };
-                *place = Some(value.to_owned());
+                let field = if name == "sslcert" { &mut self.cert } else { &mut self.key };
+                *field = Some(value.to_owned());
             }
             "sslcertmode" => {
                 self.cert_mode = Some(choice(name, value, &["disable", "allow", "require"])?.to_owned());
             }
             "sslsni" => self.no_sni = choice(name, value, &["0", "1"])? == "0",
             "sslnegotiation" => self.direct = choice(name, value, &["postgres", "direct"])? == "direct",
-            "sslcompression" => drop(refusing(name, value, &["0"], "1", "TLS is never compressed")?),
+            "sslcompression" => drop(refusing(name, value, &["0"], "1", "TLS compression is not supported")?),
             "ssl_min_protocol_version" => {
                 self.oldest_tls = match choice(name, value, &["TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"])? {
-                    "TLSv1.3" => Some(Tls::V13),
+                    "TLSv1.3" => Some(TlsVersion::V13),
                     _ => None,
                 };
             }
             "ssl_max_protocol_version" => {
                 self.newest_tls = match choice(name, value, &["TLSv1.2", "TLSv1.3"])? {
-                    "TLSv1.2" => Some(Tls::V12),
+                    "TLSv1.2" => Some(TlsVersion::V12),
                     _ => None,
                 };
             }
@@ -185,13 +185,14 @@ impl Params {
     fn take_session(&mut self, name: &str, value: &str) -> Result<bool> {
         let keepalive = &mut self.keepalive;
         match name {
-            // Instances and operators are counted by names of ours.
+            // Replaced: instances and operators are counted by the names that we set.
             "application_name" | "fallback_application_name" => (),
             "target_session_attrs" => self.servers = Servers::parse(value)?,
             "require_auth" => self.auth = parse_auth(value)?,
             "channel_binding" => {
-                let why = "channel binding is not done: leave it out, and write sslmode=verify-full, which ties the \
-                           connection to the server's certificate";
+                let why = "channel binding is not supported: leave it out, and write sslmode=verify-full, \
+                which \
+                           ties the connection to the server's certificate";
                 refusing(name, value, &["disable", "prefer"], "require", why)?;
             }
             "connect_timeout" => self.connect_timeout = seconds(name, value)?,
@@ -205,7 +206,7 @@ impl Params {
             }
             "client_encoding" => {
                 if !["utf8", "utf-8", "auto"].contains(&value.to_lowercase().as_str()) {
-                    return Err(wrong("has a client_encoding, and UTF8 is spoken: leave it out"));
+                    return Err(wrong("has a client_encoding other than UTF8: leave it out"));
                 }
             }
             "gssencmode" => {
@@ -214,11 +215,17 @@ impl Params {
                     value,
                     &["disable", "prefer"],
                     "require",
-                    "GSSAPI is not spoken: write sslmode=require",
+                    "GSSAPI is not supported: write sslmode=require",
                 )?;
             }
             "load_balance_hosts" => {
-                refusing(name, value, &["disable"], "random", "hosts are tried in order: leave it out")?;
+                refusing(
+                    name,
+                    value,
+                    &["disable"],
+                    "random",
+                    "hosts are always tried in order: leave it out",
+                )?;
             }
             _ => return Ok(false),
         }
@@ -226,74 +233,60 @@ impl Params {
     }
 }
 
-/// The built-in authorities, by the name that libpq has for those of the system.
+/// The value of `sslrootcert` for the built-in authorities.
 pub(super) const SYSTEM: &str = "system";
 
-/// A Unix socket's folder, or its name among the abstract ones.
+/// Whether a host is the folder of a Unix socket, or an abstract name.
 pub(super) fn is_folder(host: &str) -> bool {
     host.starts_with(['/', '@'])
-}
-
-pub(super) fn one_of<T: Copy>(name: &str, value: &str, all: &[(&str, T)]) -> Result<T> {
-    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-    let found = all.iter().find(|(name, _)| *name == value);
-    found.map(|(_, value)| *value).ok_or_else(|| not_one_of(name, &names))
 }
 
 fn choice<'a>(name: &str, value: &'a str, all: &[&str]) -> Result<&'a str> {
     all.contains(&value).then_some(value).ok_or_else(|| not_one_of(name, all))
 }
 
-/// A choice of which one value cannot be honoured.
-fn refusing<'a>(name: &str, value: &'a str, taken: &[&str], refused: &str, why: &str) -> Result<&'a str> {
+/// A choice of which libpq has one more value that is not supported.
+fn refusing<'a>(name: &str, value: &'a str, supported: &[&str], refused: &str, why: &str) -> Result<&'a str> {
     if value == refused {
         return Err(wrong(format_args!("has {name}={refused}, and {why}")));
     }
-    choice(name, value, taken)
-}
-
-pub(super) fn not_one_of(name: &str, all: &[&str]) -> Error {
-    wrong(format_args!("has a {name} that is not known: write {}", all.join(", ")))
+    choice(name, value, supported)
 }
 
 fn number(name: &str, value: &str) -> Result<Option<u32>> {
-    let number = value.parse().map_err(|_| wrong(format_args!("has a {name} that is no whole number")))?;
+    let number = value.parse().map_err(|_| wrong(format_args!("has a {name} that is not a whole number")))?;
     Ok(Some(number))
 }
 
-/// Zero says nothing.
+/// Zero means the default.
 fn seconds(name: &str, value: &str) -> Result<Option<Duration>> {
     let seconds = number(name, value)?.filter(|seconds| *seconds != 0);
     Ok(seconds.map(|seconds| Duration::from_secs(seconds.into())))
 }
 
 fn names_a_file(name: &str, instead: &str) -> Error {
-    wrong(format_args!("has {name}, a file of the machine that connects, which it may not name: {instead}"))
+    wrong(format_args!("has {name}: it may not name a file of the machine that connects; {instead}"))
 }
 
 fn unknown(name: &str, trust: UrlTrust) -> Error {
     if let Some((_, why)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
-        return wrong(format_args!("has {name}, which cannot be honoured: {why}"));
+        return wrong(format_args!("has {name}, which is not supported: {why}"));
     }
     let distance = |known: &&str| (distance(&name.to_lowercase(), known), known.len());
-    let is_slip = |known: &&str| distance(known).0 <= SLIP.min(name.len() / 2);
-    let nearest = KNOWN.into_iter().min_by_key(distance).filter(is_slip);
-    // The name of a parameter may be a part of the password where a ? was not encoded.
+    let is_misspelling = |known: &&str| distance(known).0 <= MISSPELLING_MOST.min(name.len() / 2);
+    let nearest = KNOWN.into_iter().min_by_key(distance).filter(is_misspelling);
+    // If a ? in a password was not encoded, this name may be a part of the password.
     let shown = name.len() <= 40 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     match nearest {
-        Some(nearest) => {
-            wrong(format_args!("has a parameter `{name}` that is not known: did you mean `{nearest}`?"))
-        }
+        Some(nearest) => wrong(format_args!("has an unknown parameter `{name}`: did you mean `{nearest}`?")),
         None if shown && trust == UrlTrust::Own => {
-            wrong(format_args!("has a parameter `{name}` that is not known: leave it out"))
+            wrong(format_args!("has an unknown parameter `{name}`: leave it out"))
         }
-        None => wrong(
-            "has a parameter that is not known: leave it out; in a password write %3F for ? and %26 for &",
-        ),
+        None => wrong("has an unknown parameter: leave it out; in a password write %3F for ? and %26 for &"),
     }
 }
 
-/// How many letters must be put in, taken out or changed.
+/// The Levenshtein distance.
 fn distance(one: &str, other: &str) -> usize {
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (i, a) in one.bytes().enumerate() {

@@ -1,28 +1,30 @@
-//! What a server says in SCRAM, before sqlx counts on it.
+//! Checks the server's SCRAM messages before sqlx gets them.
 
 use super::fault::Fault;
 
-/// Rounds that a server which has not shown who it is may ask for. Below them, the password is guessed too
-/// quickly from what it hears of us; above, it has us reckon for as long as it likes. 4096 is the default of
-/// Postgres, and the least that the standard takes.
+/// How many rounds an unverified server may ask for. With fewer, it could guess the password too quickly from
+/// our reply; with more, it could keep this CPU busy. 4096 is the default of Postgres and the minimum of the
+/// standard.
 const FEWEST: u32 = 4096;
 const MOST: u32 = 100_000;
 
-/// The items of a message: a letter, `=` and a value each. `safe`: the server has shown who it is.
-pub(super) fn check(message: &[u8], safe: bool) -> Result<(), Fault> {
+/// Checks a message: items of a letter, `=` and a value. `verified`: TLS has proven which server this is.
+pub(super) fn check(message: &[u8], verified: bool) -> Result<(), Fault> {
     for item in message.split(|byte| *byte == b',') {
         let [key, b'=', value @ ..] = item else {
-            return Err(Fault::Protocol("an item of SCRAM without a key".into()));
+            return Err(Fault::Protocol("a SCRAM item without a key".into()));
         };
         if *key != b'i' {
             continue;
         }
         let rounds = std::str::from_utf8(value).ok().and_then(|rounds| rounds.parse::<u32>().ok());
-        let rounds = rounds.ok_or_else(|| Fault::Protocol("rounds of SCRAM that are no number".into()))?;
-        if !safe && !(FEWEST..=MOST).contains(&rounds) {
+        let rounds =
+            rounds.ok_or_else(|| Fault::Protocol("a SCRAM round count that is not a number".into()))?;
+        if !verified && !(FEWEST..=MOST).contains(&rounds) {
             return Err(Fault::Login(format!(
-                "the server asks for {rounds} rounds of SCRAM; {FEWEST} to {MOST} are taken from a server that has not shown who it \
-                 is: write sslmode=verify-full (with its CA), or set scram_iterations there and the password again"
+                "the server asks for {rounds} SCRAM rounds; an unverified server may ask for {FEWEST} to \
+                 {MOST}: write sslmode=verify-full (with its CA), or change scram_iterations on the server \
+                 and set the password again"
             )));
         }
     }
@@ -34,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_has_not_shown_who_it_is_does_not_choose_the_rounds() {
+    fn an_unverified_server_cannot_choose_the_number_of_rounds() {
         for (rounds, taken) in
             [("1", false), ("4095", false), ("4096", true), ("100000", true), ("4000000000", false)]
         {
@@ -47,8 +49,8 @@ mod tests {
     }
 
     #[test]
-    fn an_item_that_is_cut_short_is_not_passed_on() {
-        // Before this was mended, sqlx panicked at each of these.
+    fn an_incomplete_item_is_refused() {
+        // sqlx panics at each of these.
         for message in ["", ",", "r", "r=a,", "r=a,,s=QUJD", "r=a,s"] {
             assert!(matches!(check(message.as_bytes(), true), Err(Fault::Protocol(_))), "{message}");
         }

@@ -1,8 +1,8 @@
-//! Whether a server will do, by what it says of itself before it is ready.
+//! Whether a server is suitable, by the parameters that it reports before it is ready.
 
 use super::{fault::Fault, values::Servers};
 
-/// What a server says of itself; all that are old enough for us do (a pooler may not).
+/// What the server reports. Every supported release does; a pooler may not.
 #[derive(Debug, Default)]
 pub(super) struct ServerStatus {
     standby: bool,
@@ -30,7 +30,7 @@ impl ServerStatus {
                 "it takes writes, and target_session_attrs is read-only"
             }
             Servers::Standby | Servers::PreferStandby if !self.standby => {
-                "it is no standby, which target_session_attrs asks for"
+                "it is not a standby, and target_session_attrs asks for one"
             }
             _ => return Ok(()),
         };

@@ -1,4 +1,4 @@
-//! A connection from the first look at its hosts to the last word.
+//! A session with the server: connecting to one of the hosts, queries, closing.
 
 use std::{
     pin::pin,
@@ -19,49 +19,50 @@ use tokio::{
 };
 
 use super::{
-    Connect, Target, UrlTrust,
+    answer_permits::QueryState,
     dial::{Address, Dialed, Encryption, dial, resolve},
+    dial_error::{DialError, combine},
     fault::Fault,
     forwarder::Forwarder,
+    options::{Connect, UrlTrust},
     panic_guard::{Answer, catch_panic},
-    relay::{LocalSocket, PORT, Start, StartedSession},
-    target::Host,
-    turns::Asked,
+    startup::{LocalSocket, PORT, StartedSession, Startup},
+    target::{Host, Target},
     values::Servers,
 };
-use crate::{Error, QueueId, db::STATEMENT_TIMEOUT};
+use crate::{Error, QueueId, timeouts::STATEMENT_TIMEOUT};
 
-/// All hosts together have this long to answer, less than a statement: what is wrong with the connection is
-/// told, not only that the statement took too long.
-pub(crate) const CONNECT_LONGEST: Duration = Duration::from_millis(4500);
-/// And each of several at least this long.
-const HOST_SHORTEST: Duration = Duration::from_secs(1);
+/// How long connecting may take with all hosts together. Less than a statement, so that the error says what
+/// is wrong with the connection and not only that the statement took too long.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(4500);
+/// Each of several hosts gets at least this long.
+const HOST_TIMEOUT_SHORTEST: Duration = Duration::from_secs(1);
 
-/// How often a server asks whether the client of a running statement is still there. Off by default; on
-/// Windows, and with `PostgreSQL` 14 on anything but Linux, it cannot be on, and says so.
+/// How often the server checks whether the client of a running statement is still connected. Off by default.
+/// A server that cannot do it (on Windows, or Postgres 14 on anything but Linux) refuses the option.
 const DETECT_DISCONNECT: &str = "-c client_connection_check_interval=1s";
-/// Whether sessions are ours alone: a pooler refuses or forgets it, and a server keeps it. The isolation level
-/// that the verbs need. And what is not qualified is Postgres' own: a login that may create functions and
-/// operators in `public` would run code as us otherwise, since an exact match there is taken before one in
-/// `pg_catalog` that needs a cast.
-const DIRECT: &str = "-c rowlock.direct=on -c default_transaction_isolation=read\\ committed -c search_path=pg_catalog,pg_temp";
-/// For the listener, a little later than for us: a server that does not notice who hangs up would go on with the
-/// statement that was given up.
-const GIVEN_UP: &str = "-c statement_timeout=6s";
+/// `rowlock.direct` detects a pooler, which refuses or drops the setting; a server keeps it. The isolation
+/// level is the one that the verbs need. The search path keeps out `public`: a login that may create
+/// functions or operators there could run code as this user, because Postgres prefers an exact match in any
+/// schema over one in `pg_catalog` that needs a cast.
+const DIRECT: &str = "-c rowlock.direct=on -c default_transaction_isolation=read\\ committed \
+     -c search_path=pg_catalog,pg_temp";
+/// Ends an abandoned statement of the listener even if the server does not notice that the client hung up; a
+/// little longer than our own timeout.
+const SERVER_TIMEOUT: &str = "-c statement_timeout=6s";
 
-/// Notifications that may wait to be received; more are not needed, since the poll finds what they are for.
+/// How many notifications may wait to be received. More may be dropped, because the poll finds the tasks too.
 const NOTIFICATIONS: usize = 256;
 
-/// What a session is told at its start.
+/// The options of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionMode {
-    /// Nothing: a pooler refuses what it does not know.
+    /// None: a pooler refuses options that it does not know.
     Pooled,
-    /// That it is ours alone.
+    /// [`DIRECT`]: for a session that no pooler shares.
     Direct,
-    /// Also to notice who hangs up, as we do with a statement that is given up: a backend that waits for a
-    /// lock would notice only after it, and another one every five seconds would soon be more than the server
-    /// lets in.
+    /// Also [`DETECT_DISCONNECT`]: we hang up on a statement that takes too long. Without it a backend that
+    /// waits for a lock would stay, and one more every five seconds would soon use up all connections.
     DetectDisconnect,
 }
 
@@ -72,8 +73,8 @@ impl SessionMode {
             Self::Direct => &[DIRECT],
             Self::DetectDisconnect => &[DIRECT, DETECT_DISCONNECT],
         };
-        let given_up = listens.then_some(GIVEN_UP);
-        Some(parts.iter().copied().chain(given_up).collect::<Vec<_>>().join(" "))
+        let timeout = listens.then_some(SERVER_TIMEOUT);
+        Some(parts.iter().copied().chain(timeout).collect::<Vec<_>>().join(" "))
     }
 }
 
@@ -83,9 +84,9 @@ pub(crate) struct Connector {
     pub(crate) target: Arc<Target>,
     pub(crate) mode: SessionMode,
     application_name: Arc<str>,
-    /// Whether notifications are to be received.
+    /// Whether sessions receive notifications.
     listens: bool,
-    /// The host that answered last, and is asked first: the others may be standbys.
+    /// The host that answered last, which is tried first: the others may be standbys.
     last: Arc<AtomicUsize>,
 }
 
@@ -95,106 +96,56 @@ pub(crate) struct Session {
     connection: PgConnection,
     forwarder: Forwarder,
     trust: UrlTrust,
-    /// Tells the forwarder that a question of ours begins.
-    asked: Arc<Asked>,
+    /// Tells the proxy when a query begins.
+    query: Arc<QueryState>,
     fault: Arc<OnceLock<String>>,
-    /// Where it listens: notifications, until the connection is lost.
+    /// The notifications of a listening session; ends when the connection is lost.
     pub(crate) notifications: mpsc::Receiver<QueueId>,
 }
 
 impl Session {
-    /// Says goodbye, and waits until the server has been told.
+    /// Closes the session in order, and waits until the server has been told.
     pub(crate) async fn close(mut self) {
         let _ = self.forwarder.run_with(self.connection.close()).await;
         self.forwarder.end().await;
     }
 
-    /// One statement.
-    pub(crate) async fn ask<T: Answer>(
+    /// Runs one statement.
+    pub(crate) async fn run<T: Answer>(
         &mut self,
-        asked: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
+        statement: impl AsyncFnOnce(&mut PgConnection) -> sqlx::Result<T>,
     ) -> sqlx::Result<T> {
         let Self { connection, forwarder, trust, .. } = self;
-        let asked = async {
-            let answer = asked(connection).await?;
+        let statement = async {
+            let answer = statement(connection).await?;
             if *trust == UrlTrust::Tenant {
                 answer.decode_all()?;
             }
             Ok(answer)
         };
-        self.asked.begin(true);
-        let answer = forwarder.run_with(catch_panic(asked)).await;
-        self.asked.end(answer.is_ok());
+        self.query.begin(true);
+        let answer = forwarder.run_with(catch_panic(statement)).await;
+        self.query.end(answer.is_ok());
         answer
     }
 
-    /// For many statements, or for what is said without being asked: from now on a task passes on the bytes.
+    /// The connection for several statements, or for receiving notifications. From now on a task of its own
+    /// runs the proxy.
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        self.asked.begin(false);
-        self.forwarder.away();
+        self.query.begin(false);
+        self.forwarder.spawn();
         &mut self.connection
     }
 
-    /// Why a statement failed: what the relay broke the connection off for, if it did.
-    pub(crate) fn error_at(&self, place: &str, error: sqlx::Error) -> Error {
-        self.fault().unwrap_or_else(|| Error::at(place, error))
+    /// Why a statement failed: the reason for which the proxy closed the connection, if it did.
+    pub(crate) fn error_at(&self, location: &str, error: sqlx::Error) -> Error {
+        self.fault().unwrap_or_else(|| Error::at(location, error))
     }
 
-    /// Why the relay broke it off, if it did.
+    /// Why the proxy closed the connection, if it did.
     pub(crate) fn fault(&self) -> Option<Error> {
         self.fault.get().map(|why| Error::Unreachable(why.clone()))
     }
-}
-
-/// Why there is no connection, and what may be tried instead.
-#[derive(Debug)]
-pub(crate) struct DialError {
-    pub(crate) error: Error,
-    /// It was refused before anything was asked: with TLS, or without, it may not be.
-    next_way: bool,
-    /// The server, or what stands before it, does not take what it was told at the start.
-    pub(crate) options: bool,
-}
-
-impl From<Error> for DialError {
-    fn from(error: Error) -> Self {
-        Self { error, next_way: false, options: false }
-    }
-}
-
-impl From<DialError> for Error {
-    fn from(failed: DialError) -> Self {
-        failed.error
-    }
-}
-
-impl DialError {
-    fn of_relay(fault: Fault, place: &str) -> Self {
-        let next_way = matches!(fault, Fault::Tls(_));
-        Self { next_way, ..fault.at(place).into() }
-    }
-
-    fn of_sqlx(error: sqlx::Error, place: &str, asked: bool) -> Self {
-        let options = rejects_options(&error);
-        Self { error: Error::at_start(place, error), next_way: !asked, options }
-    }
-
-    /// Whether another host may do better: one that refuses the login says something of us.
-    fn is_next(&self) -> bool {
-        matches!(self.error, Error::Unreachable(_) | Error::ReadOnly(_) | Error::Tls(_) | Error::Timeout)
-    }
-}
-
-/// Poolers and proxies refuse `options` each in its own way; a server refuses one that it cannot have. Wrong
-/// logins, a database that is not there, too many connections and a server that starts or stops are something
-/// else.
-fn rejects_options(error: &sqlx::Error) -> bool {
-    let sqlx::Error::Database(refusal) = error else { return false };
-    let code = refusal.code().unwrap_or_default();
-    let else_wrong = ["28", "3D", "53", "57"].iter().any(|class| code.starts_with(class));
-    let said = refusal.message().to_lowercase();
-    let says_so = ["option", "startup parameter"].iter().any(|words| said.contains(words));
-    !else_wrong && (["08P01", "0A000", "22023"].contains(&code.as_ref()) || says_so)
 }
 
 impl Connector {
@@ -205,7 +156,7 @@ impl Connector {
         Ok(Self { target, mode, application_name, listens: false, last: Arc::default() })
     }
 
-    /// For a connection on which notifications are received.
+    /// Makes sessions that receive notifications.
     pub(crate) fn listening(self) -> Self {
         Self { listens: true, ..self }
     }
@@ -215,150 +166,156 @@ impl Connector {
     }
 
     /// `HOST:PORT/DATABASE`.
-    pub(crate) fn place(&self) -> String {
-        self.target.place()
+    pub(crate) fn location(&self) -> String {
+        self.target.location()
     }
 
-    /// Connects to the first host that will do, within [`CONNECT_LONGEST`].
+    /// Connects to the first suitable host, within [`CONNECT_TIMEOUT`].
     pub(crate) async fn connect(&self) -> Result<Session, DialError> {
         match self.target.servers {
-            Servers::PreferStandby => match self.first_of(Servers::Standby).await {
-                Err(failed) if failed.is_next() => self.first_of(Servers::Any).await,
+            Servers::PreferStandby => match self.try_hosts(Servers::Standby).await {
+                Err(failed) if failed.try_next_host() => self.try_hosts(Servers::Any).await,
                 answer => answer,
             },
-            servers => self.first_of(servers).await,
+            servers => self.try_hosts(servers).await,
         }
     }
 
-    async fn first_of(&self, servers: Servers) -> Result<Session, DialError> {
+    async fn try_hosts(&self, servers: Servers) -> Result<Session, DialError> {
         let hosts = &self.target.hosts;
-        let deadline = Instant::now() + CONNECT_LONGEST;
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
         let first = self.last.load(Ordering::Relaxed);
-        let mut all: Vec<DialError> = Vec::new();
+        let mut failures: Vec<DialError> = Vec::new();
         for step in 0..hosts.len() {
             let at = (first + step) % hosts.len();
-            let others = u32::try_from(hosts.len() - step).unwrap_or(u32::MAX);
-            let share = (deadline.saturating_duration_since(Instant::now()) / others).max(HOST_SHORTEST);
-            let patience = self.target.connect_timeout.map_or(share, |asked| asked.min(share));
-            match self.at_host(&hosts[at], servers, patience).await {
-                Err(failed) if failed.is_next() => all.push(failed),
+            let remaining = u32::try_from(hosts.len() - step).unwrap_or(u32::MAX);
+            let share =
+                (deadline.saturating_duration_since(Instant::now()) / remaining).max(HOST_TIMEOUT_SHORTEST);
+            let patience = self.target.connect_timeout.map_or(share, |given| given.min(share));
+            match self.try_host(&hosts[at], servers, patience).await {
+                Err(failed) if failed.try_next_host() => failures.push(failed),
                 answer => {
                     self.last.store(at, Ordering::Relaxed);
                     return answer;
                 }
             }
         }
-        Err(together(all))
+        Err(combine(failures))
     }
 
-    /// The addresses of one host, one after the other.
-    async fn at_host(&self, host: &Host, servers: Servers, patience: Duration) -> Result<Session, DialError> {
-        let place = self.target.place_of(host);
+    /// Tries the addresses of one host, one after the other.
+    async fn try_host(
+        &self,
+        host: &Host,
+        servers: Servers,
+        patience: Duration,
+    ) -> Result<Session, DialError> {
+        let location = self.target.location_of(host);
         let late =
-            || DialError::from(Error::Unreachable(format!("{place}: no answer within {patience:.1?}")));
-        let tried = async {
-            let of_relay = |fault| DialError::of_relay(fault, &place);
-            let addresses = resolve(&self.target, host, patience * 9 / 10).await.map_err(of_relay)?;
+            || DialError::from(Error::Unreachable(format!("{location}: no answer within {patience:.1?}")));
+        let attempts = async {
+            let from_fault = |fault| DialError::from_fault(fault, &location);
+            let addresses = resolve(&self.target, host, patience * 9 / 10).await.map_err(from_fault)?;
             let share = patience / u32::try_from(addresses.len().max(1)).unwrap_or(1);
             let mut last = None;
             for address in &addresses {
-                match self.at_address(host, address, servers, share).await {
-                    Err(failed) if failed.is_next() => last = Some(failed),
+                match self.try_address(host, address, servers, share).await {
+                    Err(failed) if failed.try_next_host() => last = Some(failed),
                     answer => return answer,
                 }
             }
             Err(last.unwrap_or_else(late))
         };
-        timeout(patience, tried).await.unwrap_or_else(|_| Err(late()))
+        timeout(patience, attempts).await.unwrap_or_else(|_| Err(late()))
     }
 
-    /// Encrypted or not, as `sslmode` allows.
-    async fn at_address(
+    /// Tries the encryptions that `sslmode` allows.
+    async fn try_address(
         &self,
         host: &Host,
         address: &Address,
         servers: Servers,
         patience: Duration,
     ) -> Result<Session, DialError> {
-        let ways = match address {
+        let encryptions = match address {
             Address::Unix(_) => &[Encryption::Plain],
-            Address::Tcp(_) => self.target.tls.mode.ways(),
+            Address::Tcp(_) => self.target.tls.mode.encryptions(),
         };
         let mut refused = None;
-        for way in ways {
-            // Boxed: what sqlx keeps would swell every caller.
-            match Box::pin(self.attempt(host, address, servers, *way, patience)).await {
-                Err(failed) if failed.next_way => _ = refused.get_or_insert(failed),
+        for encryption in encryptions {
+            // Boxed: the future of sqlx is large, and every caller would contain it.
+            match Box::pin(self.attempt(host, address, servers, *encryption, patience)).await {
+                Err(failed) if failed.try_next_encryption => _ = refused.get_or_insert(failed),
                 answer => return answer,
             }
         }
         Err(refused.unwrap_or_else(|| Error::Timeout.into()))
     }
 
-    /// One connection, from the first byte until it is ready.
+    /// Makes one connection and starts a session on it.
     async fn attempt(
         &self,
         host: &Host,
         address: &Address,
         servers: Servers,
-        way: Encryption,
+        encryption: Encryption,
         patience: Duration,
     ) -> Result<Session, DialError> {
-        let place = self.target.place_of(host);
-        let of_relay = |fault| DialError::of_relay(fault, &place);
-        let dialed = dial(&self.target, host, address, way, patience).await.map_err(of_relay)?;
-        self.begin(dialed, servers, place).await
+        let location = self.target.location_of(host);
+        let from_fault = |fault| DialError::from_fault(fault, &location);
+        let dialed = dial(&self.target, host, address, encryption, patience).await.map_err(from_fault)?;
+        self.begin(dialed, servers, location).await
     }
 
-    /// On a connection that is there.
+    /// Starts a session on an open connection.
     pub(super) async fn begin(
         &self,
         dialed: Dialed,
         servers: Servers,
-        place: String,
+        location: String,
     ) -> Result<Session, DialError> {
-        let of_relay = |fault| DialError::of_relay(fault, &place);
-        let socket = LocalSocket::open().map_err(of_relay)?;
-        let options = self.of_sqlx(&socket.folder);
+        let from_fault = |fault| DialError::from_fault(fault, &location);
+        let socket = LocalSocket::open().map_err(from_fault)?;
+        let options = self.sqlx_options(&socket.folder);
         let mode = self.mode.options(self.listens);
-        let start = Start {
+        let startup = Startup {
             target: &self.target,
             options: mode.as_deref(),
             application_name: &self.application_name,
             servers,
         };
         let mut sqlx = pin!(catch_panic(PgConnection::connect_with(&options)));
-        let mut start = pin!(start.run(socket, dialed));
+        let mut start = pin!(startup.run(socket, dialed));
         let mut connection = None;
         let started = loop {
             tokio::select! {
                 biased;
                 started = &mut start => break started,
-                // It may hear that the server is ready a moment before the relay has noted that it said so.
+                // sqlx may see that the server is ready a moment before `start` returns.
                 ended = &mut sqlx, if connection.is_none() => match ended {
                     Ok(ready) => connection = Some(ready),
-                    Err(error) => return Err(DialError::of_sqlx(error, &place, true)),
+                    Err(error) => return Err(DialError::from_sqlx(error, &location, true)),
                 },
             }
         };
         let started = match started {
             Ok(started) => started,
-            Err(Fault::Refused { asked }) => {
-                let said = sqlx.await.err().unwrap_or(sqlx::Error::PoolClosed);
-                return Err(DialError::of_sqlx(said, &place, asked));
+            Err(Fault::Refused { authenticating }) => {
+                let error = sqlx.await.err().unwrap_or(sqlx::Error::PoolClosed);
+                return Err(DialError::from_sqlx(error, &location, authenticating));
             }
-            Err(fault) => return Err(of_relay(fault)),
+            Err(fault) => return Err(from_fault(fault)),
         };
         let connection = match connection {
             Some(ready) => ready,
-            None => sqlx.await.map_err(|error| DialError::of_sqlx(error, &place, true))?,
+            None => sqlx.await.map_err(|error| DialError::from_sqlx(error, &location, true))?,
         };
-        self.session(connection, started, &place)
+        self.session(connection, started, &location)
     }
 
-    /// For sqlx, which speaks to our local socket alone. It fills in from the environment what is not said; none of
-    /// that leaves this process.
-    fn of_sqlx(&self, folder: &str) -> PgConnectOptions {
+    /// Options for sqlx, which connects to our local socket. It takes missing ones from the environment, but
+    /// none of them leaves this process.
+    fn sqlx_options(&self, folder: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .socket(folder)
             .port(PORT)
@@ -372,38 +329,22 @@ impl Connector {
         &self,
         connection: PgConnection,
         started: StartedSession,
-        place: &str,
+        location: &str,
     ) -> Result<Session, DialError> {
         let (send, notifications) = mpsc::channel(NOTIFICATIONS);
         let listens = self.listens.then_some(send);
         let fault = Arc::new(OnceLock::new());
-        let told = Arc::clone(&fault);
-        let (trust, asked) = (self.target.trust, started.asked());
-        let at = place.to_owned();
-        let broken = Box::new(move |found: Fault| {
-            let _ = told.set(found.at(&at).to_string());
+        let reported = Arc::clone(&fault);
+        let (trust, query) = (self.target.trust, started.query());
+        let at = location.to_owned();
+        let on_fault = Box::new(move |found: Fault| {
+            let _ = reported.set(found.at(&at).to_string());
         });
-        let flow = started.flow(listens, broken).map_err(|fault| DialError::of_relay(fault, place))?;
-        Ok(Session { connection, forwarder: Forwarder::here(flow), trust, asked, fault, notifications })
+        let proxy =
+            started.proxy(listens, on_fault).map_err(|fault| DialError::from_fault(fault, location))?;
+        Ok(Session { connection, forwarder: Forwarder::inline(proxy), trust, query, fault, notifications })
     }
 }
 
-/// What all hosts said. That one of them could be reached, and takes no writes, is what counts.
-fn together(mut all: Vec<DialError>) -> DialError {
-    if all.len() == 1 {
-        return all.remove(0);
-    }
-    let text = all.iter().map(|failed| failed.error.to_string()).collect::<Vec<_>>().join("; ");
-    let options = all.iter().any(|failed| failed.options);
-    let error = if all.iter().any(|failed| matches!(failed.error, Error::ReadOnly(_))) {
-        Error::ReadOnly(text)
-    } else if all.iter().all(|failed| matches!(failed.error, Error::Tls(_))) {
-        Error::Tls(text)
-    } else {
-        Error::Unreachable(text)
-    };
-    DialError { options, ..error.into() }
-}
-
-/// Longer than a connect takes, and no longer than a statement may.
-const _: () = assert!(CONNECT_LONGEST.as_millis() < STATEMENT_TIMEOUT.as_millis());
+// Otherwise a statement would time out before its connection does.
+const _: () = assert!(CONNECT_TIMEOUT.as_millis() < STATEMENT_TIMEOUT.as_millis());

@@ -1,24 +1,25 @@
-//! What a URL means, with every value checked: the hosts, the login, TLS, and which servers and ways of
-//! logging in will do.
+//! What a URL means, with every value checked: hosts, login, TLS, suitable servers and authentication
+//! methods.
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    Access, Connect, UrlTrust,
-    params::{Params, SYSTEM},
+    options::{Access, Connect, UrlTrust},
+    params::{Params, SYSTEM, is_folder},
+    tls::{Roots, TlsOptions, roots_of},
     uri::{EXAMPLE, Uri, parse_port, wrong},
-    values::{Auth, AuthRule, Keepalive, Servers, SslMode, Tls},
+    values::{Auth, AuthRule, Keepalive, Servers, SslMode, TlsVersion},
 };
 use crate::{HostPolicy, Result, Tenant};
 
-/// Postgres' own port.
+/// The default port.
 const PORT: u16 = 5432;
-/// Hosts of one URL at most: each may take a part of the time that a statement has.
+/// The most hosts of one URL: all of them share the time for connecting.
 const MOST_HOSTS: usize = 8;
-/// Where a server's Unix socket usually lies, for a URL without a host.
+/// The usual folders of a server's Unix socket, for a URL without a host.
 const SOCKET_FOLDERS: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 
-/// Where to connect, and how.
+/// Where and how to connect.
 #[derive(Clone)]
 pub(crate) struct Target {
     pub(super) hosts: Vec<Host>,
@@ -36,51 +37,49 @@ pub(crate) struct Target {
     pub(super) keepalive: Keepalive,
 }
 
-/// One of the hosts.
+/// A host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Host {
     /// A name, an address, or the folder of a Unix socket.
     pub(super) name: String,
-    /// Connected to in place of the name.
+    /// `hostaddr`: the address to connect to, instead of resolving the name.
     pub(super) address: Option<IpAddr>,
     pub(super) port: u16,
 }
 
-/// What is asked of TLS.
-#[derive(Debug, Clone)]
-pub(super) struct TlsOptions {
-    pub(super) mode: SslMode,
-    pub(super) roots: Roots,
-    pub(super) client: Option<(PathBuf, PathBuf)>,
-    pub(super) sni: bool,
-    /// Without asking the server first.
-    pub(super) direct: bool,
-    pub(super) oldest: Option<Tls>,
-    pub(super) newest: Option<Tls>,
-}
-
-/// Who signs certificates.
-#[derive(Debug, Clone)]
-pub(super) enum Roots {
-    BuiltIn,
-    Pem(Arc<str>),
-    File(PathBuf),
-}
-
 impl Host {
     pub(super) fn is_folder(&self) -> bool {
-        super::params::is_folder(&self.name)
+        is_folder(&self.name)
     }
 
     /// `HOST:PORT`.
-    pub(super) fn place(&self) -> String {
+    pub(super) fn location(&self) -> String {
         let Self { name, port, .. } = self;
         if name.contains(':') { format!("[{name}]:{port}") } else { format!("{name}:{port}") }
     }
 }
 
+impl Connect {
+    /// Whether the URL can be used, without connecting. Fails with [`Error::Url`](crate::Error::Url), which
+    /// names the wrong parameter and says what to change, or with [`Error::Tls`](crate::Error::Tls) if
+    /// `ca_pem` holds no certificate.
+    pub fn check(&self) -> Result<()> {
+        self.target()?.check_ca()
+    }
+
+    /// Where it leads, for people: `HOST:PORT/DATABASE`, or `HOST:PORT,HOST:PORT/DATABASE` with several
+    /// hosts.
+    pub fn location(&self) -> Result<String> {
+        Ok(self.target()?.location())
+    }
+
+    pub(crate) fn target(&self) -> Result<Target> {
+        Target::of(self)
+    }
+}
+
 impl Target {
-    pub(super) fn of(connect: &Connect) -> Result<Self> {
+    fn of(connect: &Connect) -> Result<Self> {
         let uri = Uri::read(&connect.url)?;
         let params = Params::read(&uri.params, connect.trust)?;
         let hosts = hosts(&uri, &params, connect)?;
@@ -113,17 +112,19 @@ impl Target {
         .checked()
     }
 
-    /// What no single parameter shows.
+    /// Checks combinations of parameters.
     fn checked(self) -> Result<Self> {
         if self.tls.direct && self.tls.mode < SslMode::Require {
-            return Err(wrong("has sslnegotiation=direct, which needs sslmode=require or one that verifies"));
+            return Err(wrong(
+                "has sslnegotiation=direct, which needs sslmode=require, verify-ca or verify-full",
+            ));
         }
-        if (self.tls.oldest, self.tls.newest) == (Some(Tls::V13), Some(Tls::V12)) {
+        if (self.tls.oldest, self.tls.newest) == (Some(TlsVersion::V13), Some(TlsVersion::V12)) {
             return Err(wrong("has an ssl_min_protocol_version above its ssl_max_protocol_version"));
         }
         for Host { name, address, .. } in &self.hosts {
             let Some(policy) = &self.host_policy else { break };
-            // Judged by itself: a name that is allowed is no leave for every address.
+            // The address is checked on its own: an allowed name does not allow every address.
             let refused =
                 policy.refuses_name(name).or_else(|| policy.refuses(&(*address)?.to_string(), (*address)?));
             if let Some(refused) = refused {
@@ -136,40 +137,42 @@ impl Target {
         Ok(self)
     }
 
-    /// `HOST:PORT/DATABASE`, with each host.
-    pub(crate) fn place(&self) -> String {
-        let hosts: Vec<String> = self.hosts.iter().map(Host::place).collect();
+    /// `HOST:PORT,HOST:PORT/DATABASE`.
+    pub(crate) fn location(&self) -> String {
+        let hosts: Vec<String> = self.hosts.iter().map(Host::location).collect();
         format!("{}/{}", hosts.join(","), self.database)
     }
 
     /// `HOST:PORT/DATABASE` of one host.
-    pub(super) fn place_of(&self, host: &Host) -> String {
-        format!("{}/{}", host.place(), self.database)
+    pub(super) fn location_of(&self, host: &Host) -> String {
+        format!("{}/{}", host.location(), self.database)
     }
 
-    /// Whether both lead to the same database, maybe as another user.
+    /// Whether both are the same database, possibly with another user.
     pub(crate) fn is_same_database(&self, other: &Self) -> bool {
         self.hosts == other.hosts && self.database == other.database
     }
 
-    /// Whether this way of logging in may be taken; why not, if not. `safe`: nobody but the server hears it.
-    pub(super) fn refuse_auth(&self, asked: Auth, safe: bool) -> Option<String> {
+    /// Why this authentication method is refused, if it is. `verified`: the peer is known to be the right
+    /// server.
+    pub(super) fn refuse_auth(&self, asked: Auth, verified: bool) -> Option<String> {
         let listed = self.auth.iter().any(|(method, wanted)| *wanted && *method == asked);
         let only = self.auth.iter().any(|(_, wanted)| *wanted);
         let excluded = self.auth.iter().any(|(method, wanted)| !*wanted && *method == asked);
-        let (name, said) = match asked {
-            Auth::Nothing => ("none", "lets us in without asking for a password"),
+        let (name, what) = match asked {
+            Auth::Nothing => ("none", "does not ask for a password"),
             Auth::Password => ("password", "asks for the password in clear"),
             Auth::Md5 => ("md5", "asks for the password as MD5"),
             Auth::Scram => ("scram-sha-256", "asks for SCRAM"),
         };
         if excluded || (only && !listed) {
-            return Some(format!("the server {said}, and require_auth of the URL does not allow `{name}`"));
+            return Some(format!("the server {what}, and require_auth of the URL does not allow `{name}`"));
         }
-        if matches!(asked, Auth::Password | Auth::Md5) && !safe && !listed {
+        if matches!(asked, Auth::Password | Auth::Md5) && !verified && !listed {
             return Some(format!(
-                "the server {said}, and nothing shows that it is the right server: write sslmode=verify-full (with its CA), have \
-                 the server use scram-sha-256, or allow it by require_auth={name} in the URL"
+                "the server {what}, and nothing proves that it is the right server: write \
+                 sslmode=verify-full (with its CA), configure scram-sha-256 on the server, or allow it \
+                 with require_auth={name} in the URL"
             ));
         }
         None
@@ -178,22 +181,22 @@ impl Target {
 
 impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Target").field("place", &self.place()).finish_non_exhaustive()
+        f.debug_struct("Target").field("location", &self.location()).finish_non_exhaustive()
     }
 }
 
 fn hosts(uri: &Uri, params: &Params, connect: &Connect) -> Result<Vec<Host>> {
-    let named = uri.hosts.iter().any(|(name, _)| !name.is_empty());
-    let places: Vec<(String, Option<u16>)> = match &params.hosts {
-        Some(_) if named => {
+    let has_host = uri.hosts.iter().any(|(name, _)| !name.is_empty());
+    let names: Vec<(String, Option<u16>)> = match &params.hosts {
+        Some(_) if has_host => {
             return Err(wrong("names a host twice, before the database and as host=: leave one out"));
         }
         Some(hosts) => hosts.split(',').map(|host| (host.to_owned(), None)).collect(),
         None => uri.hosts.clone(),
     };
-    let addresses = listed(params.addresses.as_deref(), places.len(), "hostaddr")?;
-    let ports = listed(params.ports.as_deref(), places.len(), "port")?;
-    // A port behind an empty host holds for the one that the parameters name.
+    let addresses = listed(params.addresses.as_deref(), names.len(), "hostaddr")?;
+    let ports = listed(params.ports.as_deref(), names.len(), "port")?;
+    // In `:PORT/database?host=…` the port belongs to the host of the parameter.
     let written = uri.hosts.first().and_then(|(_, port)| *port).filter(|_| uri.hosts.len() == 1);
     let host = |(at, (name, port)): (usize, &(String, Option<u16>))| {
         let port = match (port, ports.get(at)) {
@@ -203,35 +206,35 @@ fn hosts(uri: &Uri, params: &Params, connect: &Connect) -> Result<Vec<Host>> {
         };
         let address = addresses.get(at).filter(|address| !address.is_empty());
         let address = address.map(|address| address.parse::<IpAddr>());
-        let address = address.transpose().map_err(|_| wrong("has a hostaddr that is no IP address"))?;
+        let address = address.transpose().map_err(|_| wrong("has a hostaddr that is not an IP address"))?;
         let name = if name.is_empty() { default_host(address, port, connect.trust)? } else { name.clone() };
         let name = in_domain(name, connect.domain.as_deref());
         if name.chars().any(|c| c.is_control() || c == ' ') {
             return Err(wrong("has a host with a blank or a control character"));
         }
-        if super::params::is_folder(&name) && connect.trust == UrlTrust::Tenant {
-            return Err(wrong("has a folder as its host, which it may not name: name a host"));
+        if is_folder(&name) && connect.trust == UrlTrust::Tenant {
+            return Err(wrong("has a folder as its host: name a host"));
         }
         Ok(Host { name, address, port })
     };
-    if places.len() > MOST_HOSTS {
-        return Err(wrong(format_args!("names {} hosts: name at most {MOST_HOSTS}", places.len())));
+    if names.len() > MOST_HOSTS {
+        return Err(wrong(format_args!("names {} hosts: name at most {MOST_HOSTS}", names.len())));
     }
-    places.iter().enumerate().map(host).collect()
+    names.iter().enumerate().map(host).collect()
 }
 
-/// The entries of a list that has one for each host, or one for all.
+/// The entries of a list: one for each host, or one port for all.
 fn listed(text: Option<&str>, hosts: usize, name: &str) -> Result<Vec<String>> {
     let Some(text) = text else { return Ok(Vec::new()) };
     let entries: Vec<String> = text.split(',').map(str::to_owned).collect();
     match entries.len() {
         1 if hosts > 1 && name == "port" => Ok(vec![entries[0].clone(); hosts]),
         entries_len if entries_len == hosts => Ok(entries),
-        _ => Err(wrong(format_args!("has another number of hosts than of {name}: give one for each host"))),
+        _ => Err(wrong(format_args!("does not have one {name} for each host: give one for each host"))),
     }
 }
 
-/// As libpq without a host: the server of this machine, by its Unix socket if there is one.
+/// The server of this machine, like libpq: by its Unix socket if there is one.
 fn default_host(address: Option<IpAddr>, port: u16, trust: UrlTrust) -> Result<String> {
     if let Some(address) = address {
         return Ok(address.to_string());
@@ -252,7 +255,7 @@ fn in_domain(name: String, domain: Option<&str>) -> String {
     }
 }
 
-/// As libpq: who runs this program.
+/// The user of this process, like libpq.
 fn own_user(trust: UrlTrust) -> Option<String> {
     if trust == UrlTrust::Tenant {
         return None;
@@ -261,19 +264,20 @@ fn own_user(trust: UrlTrust) -> Option<String> {
     Some(user.name)
 }
 
-fn servers(asked: Servers, access: Access) -> Result<Servers> {
-    match (asked, access) {
+fn servers(wanted: Servers, access: Access) -> Result<Servers> {
+    match (wanted, access) {
         (Servers::Any | Servers::Primary, Access::ReadWrite) => Ok(Servers::ReadWrite),
         (Servers::ReadOnly | Servers::Standby | Servers::PreferStandby, Access::ReadWrite) => Err(wrong(
-            "has a target_session_attrs that takes a server without writes, and this program writes: leave it out",
+            "has a target_session_attrs that allows a read-only server, but this program writes: leave it \
+             out",
         )),
-        (asked, _) => Ok(asked),
+        (wanted, _) => Ok(wanted),
     }
 }
 
-/// As libpq: a file with root certificates turns `require` into `verify-ca`. A CA that the caller gives stands
-/// for more: with it `require` is `verify-full`, since whoever has any certificate of that CA could stand in for
-/// the server otherwise. Below `require` nothing would be checked, though somebody gave a CA.
+/// Like libpq, a file of root certificates turns `require` into `verify-ca`. With a CA of the caller it
+/// becomes `verify-full`: otherwise any server with a certificate of that CA could pass for this one. A CA
+/// together with a mode below `require` is refused, because the CA would not be used.
 fn mode(written: Option<SslMode>, root_cert: Option<&str>, has_ca: bool) -> Result<SslMode> {
     match written {
         None if has_ca || root_cert == Some(SYSTEM) => Ok(SslMode::VerifyFull),
@@ -283,7 +287,7 @@ fn mode(written: Option<SslMode>, root_cert: Option<&str>, has_ca: bool) -> Resu
         Some(SslMode::Require) if has_ca => Ok(SslMode::VerifyFull),
         Some(SslMode::Require) if root_cert.is_some() => Ok(SslMode::VerifyCa),
         Some(mode) if has_ca && mode < SslMode::Require => Err(wrong(format_args!(
-            "has sslmode={}, which looks at no certificate, and a CA is given: write sslmode=verify-full",
+            "has sslmode={}, which checks no certificate, and a CA is given: write sslmode=verify-full",
             mode.name()
         ))),
         written => Ok(written.unwrap_or(SslMode::Prefer)),
@@ -311,12 +315,12 @@ fn client(
 }
 
 impl Target {
-    /// Whether the CA that the caller gave holds certificates.
+    /// Fails if the caller's CA holds no certificate.
     pub(super) fn check_ca(&self) -> Result<()> {
         match &self.tls.roots {
-            Roots::Pem(pem) => super::tls::roots_of(pem.as_bytes(), "the CA")
-                .map(drop)
-                .map_err(|fault| fault.at(&self.place())),
+            Roots::Pem(pem) => {
+                roots_of(pem.as_bytes(), "the CA").map(drop).map_err(|fault| fault.at(&self.location()))
+            }
             _ => Ok(()),
         }
     }

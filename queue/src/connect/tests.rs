@@ -1,11 +1,12 @@
-//! What a URL may say, and what is answered to one that may not be used.
+//! Which URLs are accepted, and what the error says about the others.
 
 use std::sync::Arc;
 
 use super::{
-    Access, Connect, UrlTrust,
     dial::is_trusted,
-    target::{Roots, Target},
+    options::{Access, Connect, UrlTrust},
+    target::Target,
+    tls::Roots,
     values::{Auth, Servers, SslMode},
 };
 use crate::Error;
@@ -30,7 +31,7 @@ fn refusal(connect: &Connect) -> String {
 }
 
 #[test]
-fn places_are_read_as_libpq_reads_them() {
+fn hosts_are_parsed_like_in_libpq() {
     let table = [
         ("postgres://u:p@h/d", "h:5432/d"),
         ("postgresql://u@h:6/d", "h:6/d"),
@@ -46,8 +47,8 @@ fn places_are_read_as_libpq_reads_them() {
         ("postgres://u@h/?dbname=d", "h:5432/d"),
         ("  postgres://u:p%40%3A%2F@h/d%20e\n", "h:5432/d e"),
     ];
-    for (url, place) in table {
-        assert_eq!(target(url).place(), place, "{url}");
+    for (url, location) in table {
+        assert_eq!(target(url).location(), location, "{url}");
     }
     let target = target("postgres://us%40er:p%40+%25@h/d?options=-c%20a%3Db");
     assert_eq!((target.user.as_str(), target.password.as_deref()), ("us@er", Some("p@+%")));
@@ -66,19 +67,19 @@ fn a_url_that_cannot_be_used_says_what_to_change() {
         ("postgres://u@h/d?ssl_mode=verify-full", "did you mean `sslmode`?"),
         ("postgres://u@h/d?sslmod=require", "did you mean `sslmode`?"),
         ("postgres://u@h/d?connection_timeout=3", "did you mean `connect_timeout`?"),
-        ("postgres://u@h/d?nonsense=1", "`nonsense` that is not known"),
+        ("postgres://u@h/d?nonsense=1", "unknown parameter `nonsense`"),
         ("postgres://u@h/d?sslmode=verify_full", "verify-ca, verify-full"),
         ("postgres://u@h/d?sslmode=require&sslmode=disable", "sslmode twice"),
         (
             "postgres://u@h/d?channel_binding=require",
-            "channel_binding=require, and channel binding is not done",
+            "channel_binding=require, and channel binding is not supported",
         ),
         ("postgres://u@h/d?gssencmode=require", "gssencmode=require"),
-        ("postgres://u@h/d?sslcrl=/x", "sslcrl, which cannot be honoured"),
-        ("postgres://u@h/d?passfile=/x", "passfile, which cannot be honoured"),
-        ("postgres://u@h/d?service=x", "service, which cannot be honoured"),
+        ("postgres://u@h/d?sslcrl=/x", "sslcrl, which is not supported"),
+        ("postgres://u@h/d?passfile=/x", "passfile, which is not supported"),
+        ("postgres://u@h/d?service=x", "service, which is not supported"),
         ("postgres://u@h/d?require_auth=scram", "scram-sha-256"),
-        ("postgres://u@h/d?require_auth=md5,!none", "one kind"),
+        ("postgres://u@h/d?require_auth=md5,!none", "one form"),
         ("postgres://u@h/d?require_auth=gss", "require_auth=gss"),
         ("postgres://u@h/d?target_session_attrs=readwrite", "read-write"),
         ("postgres://u@h/d?target_session_attrs=standby", "this program writes"),
@@ -89,7 +90,7 @@ fn a_url_that_cannot_be_used_says_what_to_change() {
         ("postgres://u@h/d?sslrootcert=system&sslmode=require", "verify-full"),
         ("postgres://u@h1,h2/d?port=1,2,3", "one for each host"),
         ("postgres://u@h/d?host=i", "twice"),
-        ("postgres://u@h/d?hostaddr=h", "no IP address"),
+        ("postgres://u@h/d?hostaddr=h", "not an IP address"),
         ("postgres://u@a,b,c,d,e,f,g,h,i/d", "at most 8"),
         ("postgres://u@h/d?options=%zz", "%25"),
         ("postgres://u@h/d?options=%00", "UTF-8"),
@@ -101,7 +102,7 @@ fn a_url_that_cannot_be_used_says_what_to_change() {
 }
 
 #[test]
-fn no_message_quotes_the_password() {
+fn no_error_quotes_the_password() {
     let secrets = [
         "postgres://u:SECRET",
         "postgres://u:SECRET/h@h/d",
@@ -129,7 +130,7 @@ fn no_message_quotes_the_password() {
 }
 
 #[test]
-fn a_tenants_url_names_no_file() {
+fn the_url_of_a_tenant_may_not_name_a_file() {
     let table = [
         "postgres://u@h/d?sslmode=verify-full&sslrootcert=/dev/zero",
         "postgres://u@h/d?sslcert=/x&sslkey=/y",
@@ -147,13 +148,13 @@ fn a_tenants_url_names_no_file() {
     for url in
         ["postgres://u@h/d?passfile=/x", "postgres://u@h/d?service=x", "postgres://u@h/d?servicefile=/x"]
     {
-        assert!(refusal(&tenant(url)).contains("cannot be honoured"), "{url}");
+        assert!(refusal(&tenant(url)).contains("is not supported"), "{url}");
     }
     tenant("postgres://u@h/d?sslmode=verify-full&sslrootcert=system").target().expect("no file");
 }
 
 #[test]
-fn the_mode_of_tls_is_what_libpq_makes_of_it_and_never_less_than_a_ca_asks_for() {
+fn the_tls_mode_is_that_of_libpq_and_a_ca_raises_it_to_verify_full() {
     let with_ca = |url: &str| Connect { ca_pem: Some(Arc::from("PEM")), ..own(url) };
     let mode = |connect: &Connect| connect.target().map(|target| target.tls.mode).ok();
     let table = [
@@ -173,7 +174,7 @@ fn the_mode_of_tls_is_what_libpq_makes_of_it_and_never_less_than_a_ca_asks_for()
         assert_eq!((mode(&own(&url)), mode(&with_ca(&url))), (without, with), "{query}");
     }
     let roots = with_ca("postgres://u@h/d?sslmode=verify-ca&sslrootcert=/x").target().unwrap().tls.roots;
-    assert!(matches!(roots, Roots::Pem(_)), "the caller's CA comes before a file");
+    assert!(matches!(roots, Roots::Pem(_)), "the caller's CA takes precedence over a file");
     let unusable = Connect { ca_pem: Some(Arc::from("nothing")), ..own("postgres://u@h/d") }.check();
     assert!(
         matches!(&unusable, Err(Error::Tls(why)) if why.contains("holds no certificate")),
@@ -182,25 +183,25 @@ fn the_mode_of_tls_is_what_libpq_makes_of_it_and_never_less_than_a_ca_asks_for()
 }
 
 #[test]
-fn a_password_goes_to_nobody_who_did_not_prove_to_be_the_server() {
-    let takes = |query: &str, asked, safe| {
-        target(&format!("postgres://u:p@h/d{query}")).refuse_auth(asked, safe).is_none()
+fn a_password_is_sent_in_clear_only_to_a_verified_server() {
+    let accepts = |query: &str, method, verified| {
+        target(&format!("postgres://u:p@h/d{query}")).refuse_auth(method, verified).is_none()
     };
-    for (asked, unproved) in
+    for (method, if_unverified) in
         [(Auth::Nothing, true), (Auth::Scram, true), (Auth::Password, false), (Auth::Md5, false)]
     {
-        assert_eq!(takes("", asked, false), unproved, "{asked:?}");
-        assert!(takes("", asked, true), "{asked:?}");
-        assert_eq!(takes("?require_auth=scram-sha-256", asked, true), asked == Auth::Scram, "{asked:?}");
-        assert_eq!(takes("?require_auth=!none", asked, true), asked != Auth::Nothing, "{asked:?}");
-        assert_eq!(takes("?require_auth=!md5", asked, false), unproved, "{asked:?}");
+        assert_eq!(accepts("", method, false), if_unverified, "{method:?}");
+        assert!(accepts("", method, true), "{method:?}");
+        assert_eq!(accepts("?require_auth=scram-sha-256", method, true), method == Auth::Scram, "{method:?}");
+        assert_eq!(accepts("?require_auth=!none", method, true), method != Auth::Nothing, "{method:?}");
+        assert_eq!(accepts("?require_auth=!md5", method, false), if_unverified, "{method:?}");
     }
-    assert!(takes("?require_auth=password", Auth::Password, false), "somebody said so");
-    assert!(takes("?require_auth=md5,scram-sha-256", Auth::Md5, false), "somebody said so");
+    assert!(accepts("?require_auth=password", Auth::Password, false), "require_auth allows it");
+    assert!(accepts("?require_auth=md5,scram-sha-256", Auth::Md5, false), "require_auth allows it");
 }
 
 #[test]
-fn who_writes_needs_a_server_that_takes_writes() {
+fn a_program_that_writes_needs_a_writable_server() {
     let servers =
         |url: &str, access| Connect { access, ..own(url) }.target().map(|target| target.servers).ok();
     let table = [
@@ -222,7 +223,7 @@ fn who_writes_needs_a_server_that_takes_writes() {
 }
 
 #[test]
-fn a_name_that_is_allowed_is_no_leave_for_every_address() {
+fn an_allowed_name_does_not_allow_every_address() {
     let policy = Arc::new(crate::HostPolicy::new(
         &["db.node.local".to_owned(), "169.254.20.10".to_owned()],
         &[],
@@ -232,7 +233,7 @@ fn a_name_that_is_allowed_is_no_leave_for_every_address() {
         host_policy: Some(Arc::clone(&policy)),
         ..tenant(&format!("postgres://u:p@db.node.local/d{query}"))
     };
-    // Before this was mended, every address could be asked under the name.
+    // The name is allowed, the address is not.
     for address in ["169.254.169.254", "127.0.0.1", "::1", "64:ff9b::169.254.169.254", "::127.0.0.1"] {
         let message = refusal(&to(&format!("?hostaddr={address}")));
         assert!(message.contains(address) || address.contains("::"), "{message}");
@@ -243,19 +244,19 @@ fn a_name_that_is_allowed_is_no_leave_for_every_address() {
 }
 
 #[test]
-fn a_unix_socket_is_safe_where_nobody_else_can_have_put_it() {
+fn a_unix_socket_is_verified_if_no_other_user_can_have_created_it() {
     let own = nix::unistd::Uid::effective().as_raw();
-    let somebody = 54_321;
-    // Before this was mended, every one was, and whoever came first to `/tmp` was told the password in clear.
-    for (peer, name, safe) in [
-        (somebody, "/tmp/.s.PGSQL.5432", false),
-        (somebody, "@rowlock", false),
-        (somebody, "/nowhere/.s.PGSQL.5432", false),
-        (somebody, "/.s.PGSQL.5432", true),
+    let other_user = 54_321;
+    // Otherwise a user who listens in `/tmp` first would get the password in clear.
+    for (peer, name, verified) in [
+        (other_user, "/tmp/.s.PGSQL.5432", false),
+        (other_user, "@rowlock", false),
+        (other_user, "/nowhere/.s.PGSQL.5432", false),
+        (other_user, "/.s.PGSQL.5432", true),
         (own, "/tmp/.s.PGSQL.5432", true),
         (own, "@rowlock", true),
         (0, "/tmp/.s.PGSQL.5432", true),
     ] {
-        assert_eq!(is_trusted(peer, name), safe, "{peer}: {name}");
+        assert_eq!(is_trusted(peer, name), verified, "{peer}: {name}");
     }
 }

@@ -1,7 +1,6 @@
-//! TLS by our own rules: `verify-ca` and `verify-full` check, everything below them looks at no certificate
-//! at all.
+//! TLS: `verify-ca` and `verify-full` check the server's certificate, lower modes of `sslmode` do not.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
@@ -18,23 +17,49 @@ use rustls::{
 
 use super::{
     fault::Fault,
-    target::{Roots, TlsOptions},
-    values::{SslMode, Tls},
+    values::{SslMode, TlsVersion},
 };
 
-/// No file of certificates is larger: `/dev/zero` has no end.
+/// The largest file of certificates that is read: `/dev/zero` has no end.
 const FILE_LARGEST: u64 = 4 << 20;
 
-/// How Postgres is called in TLS' own negotiation.
+/// The ALPN name of Postgres.
 const ALPN: &[u8] = b"postgresql";
 
+/// What a URL and its caller ask of TLS.
+#[derive(Debug, Clone)]
+pub(super) struct TlsOptions {
+    pub(super) mode: SslMode,
+    pub(super) roots: Roots,
+    pub(super) client: Option<(PathBuf, PathBuf)>,
+    pub(super) sni: bool,
+    /// Starts with the TLS handshake, without asking the server whether it speaks TLS.
+    pub(super) direct: bool,
+    pub(super) oldest: Option<TlsVersion>,
+    pub(super) newest: Option<TlsVersion>,
+}
+
+/// The trusted certificate authorities.
+#[derive(Debug, Clone)]
+pub(super) enum Roots {
+    BuiltIn,
+    Pem(Arc<str>),
+    File(PathBuf),
+}
+
 impl TlsOptions {
-    /// For one connection: files may have changed since the last.
+    /// Whether the handshake proves that this is the right server. A CA signs for many servers, so without a
+    /// check of the name each of them could pass for it.
+    pub(super) fn proves_the_server(&self) -> bool {
+        self.mode == SslMode::VerifyFull
+    }
+
+    /// The configuration for one connection. Files are read each time, because they may have changed.
     pub(super) async fn config(&self) -> Result<ClientConfig, Fault> {
         let provider = Arc::new(ring::default_provider());
         let versions: &[&SupportedProtocolVersion] = match (self.oldest, self.newest) {
-            (Some(Tls::V13), _) => &[&TLS13],
-            (_, Some(Tls::V12)) => &[&TLS12],
+            (Some(TlsVersion::V13), _) => &[&TLS13],
+            (_, Some(TlsVersion::V12)) => &[&TLS12],
             _ => &[&TLS13, &TLS12],
         };
         let verifier = self.verifier(&provider).await?;
@@ -54,7 +79,7 @@ impl TlsOptions {
                 let key = key.map_err(|_| wrong("the file of sslkey holds no key"))?;
                 builder
                     .with_client_auth_cert(certs, key)
-                    .map_err(|_| wrong("sslcert and sslkey do not fit"))?
+                    .map_err(|_| wrong("sslcert and sslkey do not belong together"))?
             }
         };
         config.enable_sni = self.sni;
@@ -80,7 +105,7 @@ impl TlsOptions {
     }
 }
 
-/// The authorities of a PEM text, and its certificates as they are.
+/// The authorities of a PEM text, and all its certificates.
 pub(super) fn roots_of(
     pem: &[u8],
     what: &str,
@@ -88,7 +113,7 @@ pub(super) fn roots_of(
     let own = certificates(pem);
     let own = own.ok_or_else(|| Fault::Tls(format!("{what} holds no certificate: write it as PEM")))?;
     let mut roots = RootCertStore::empty();
-    // One that cannot be an authority is a server's own, which is compared as a whole.
+    // A certificate that cannot be an authority is the server's own; it is compared as a whole.
     roots.add_parsable_certificates(own.iter().cloned());
     if roots.is_empty() {
         return Err(Fault::Tls(format!("{what} holds no certificate of an authority that can be used")));
@@ -101,65 +126,73 @@ fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
     found.ok().filter(|found| !found.is_empty())
 }
 
-/// A regular file, and not a large one.
+/// Reads a regular file up to [`FILE_LARGEST`].
 async fn read(path: &std::path::Path, parameter: &str) -> Result<Vec<u8>, Fault> {
     let shown = path.display();
     let wrong = |why: String| Fault::Tls(format!("the file {shown} of {parameter} cannot be read: {why}"));
     let metadata = tokio::fs::metadata(path).await.map_err(|error| wrong(error.to_string()))?;
     if !metadata.is_file() || metadata.len() > FILE_LARGEST {
-        return Err(wrong(format!("it is no regular file of at most {} MiB", FILE_LARGEST >> 20)));
+        return Err(wrong(format!("it is not a regular file of at most {} MiB", FILE_LARGEST >> 20)));
     }
     tokio::fs::read(path).await.map_err(|error| wrong(error.to_string()))
 }
 
-/// What a failed handshake says to a person.
+/// Explains a failed handshake.
 pub(super) fn explain(error: &std::io::Error, host: &str) -> Fault {
     let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<TlsError>()) else {
         return Fault::Unreachable(format!("during the TLS handshake: {error}"));
     };
-    let said = match error {
-        TlsError::InvalidCertificate(fault) => of_certificate(fault, host),
+    let why = match error {
+        TlsError::InvalidCertificate(fault) => explain_certificate(fault, host),
         TlsError::AlertReceived(alert) => format!(
-            "the server ended the TLS handshake ({alert:?}): it may ask for a client's certificate (sslcert, sslkey), or for another \
-             version of TLS"
+            "the server ended the TLS handshake ({alert:?}): it may require a client certificate (sslcert, \
+             sslkey), or another version of TLS"
         ),
         TlsError::InvalidMessage(_) | TlsError::InappropriateMessage { .. } => {
             return Fault::Protocol(error.to_string());
         }
         error => format!("TLS failed: {error}"),
     };
-    Fault::Tls(said)
+    Fault::Tls(why)
 }
 
-fn of_certificate(fault: &CertificateError, host: &str) -> String {
-    match fault {
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => format!(
-            "the server's certificate is not for the name `{host}`: connect by a name that is in it (subjectAltName), or write \
-             sslmode=verify-ca"
-        ),
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => "the server's certificate is signed by no authority that is \
-             known: give the CA that signed it (spec.database.caRef, --database-ca-file or sslrootcert)"
-            .to_owned(),
+fn explain_certificate(fault: &CertificateError, host: &str) -> String {
+    let why = match fault {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            return format!(
+                "the server's certificate is not for the name `{host}`: connect with a name that is in it \
+                 (subjectAltName), or write sslmode=verify-ca"
+            );
+        }
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            "the server's certificate is signed by an unknown authority: give the CA that signed it \
+             (spec.database.caRef, --database-ca-file or sslrootcert)"
+        }
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "the server's certificate is out of date: renew it on the server".to_owned()
+            "the server's certificate has expired: renew it on the server"
         }
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "the server's certificate is not valid yet: check the clocks of both machines".to_owned()
+            "the server's certificate is not valid yet: check the clocks of both machines"
         }
-        CertificateError::Other(other) if format!("{other:?}").contains("UnsupportedCertVersion") => "the server's certificate is of \
-             X.509 version 1, which cannot be verified: make one of version 3, with subjectAltName, or write sslmode=require, which \
-             does not look at it"
-            .to_owned(),
-        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => "the server's certificate is one of \
-             an authority, signed by itself: give it as the CA (spec.database.caRef, --database-ca-file or sslrootcert), or make one \
-             that a CA signs"
-            .to_owned(),
-        other => format!("the server's certificate cannot be verified ({other}): check the certificate and the CA"),
-    }
+        CertificateError::Other(other) if format!("{other:?}").contains("UnsupportedCertVersion") => {
+            "the server's certificate has X.509 version 1, which cannot be verified: create one of version \
+             3 with subjectAltName, or write sslmode=require, which does not verify it"
+        }
+        CertificateError::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "the server's certificate is a self-signed certificate of an authority: give it as the CA \
+             (spec.database.caRef, --database-ca-file or sslrootcert), or create one that a CA signs"
+        }
+        other => {
+            return format!(
+                "cannot verify the server's certificate ({other}): check the certificate and the CA"
+            );
+        }
+    };
+    why.to_owned()
 }
 
-/// Takes every certificate, also one of X.509 version 1. A machine in between can read everything; `require`
-/// and less promise no more.
+/// Accepts every certificate, including X.509 version 1. `require` and lower modes give no protection from a
+/// machine in between.
 #[derive(Debug)]
 struct Unchecked(Arc<CryptoProvider>);
 
@@ -198,11 +231,11 @@ impl ServerCertVerifier for Unchecked {
     }
 }
 
-/// Checks who signed it, and with `verify-full` the name.
+/// Checks the signature of the certificate, and with `verify-full` the name.
 #[derive(Debug)]
 struct Checked {
     inner: Arc<WebPkiServerVerifier>,
-    /// A server whose own certificate was given as the CA is the right one, as for libpq.
+    /// A server whose own certificate was given as the CA is accepted, like in libpq.
     own: Vec<CertificateDer<'static>>,
     any_name: bool,
 }

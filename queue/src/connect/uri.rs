@@ -1,12 +1,12 @@
-//! The text of a URL, taken apart. No error here quotes what it could not read: it may be a part of the
+//! Splits a URL into its parts. No error quotes the text that cannot be parsed: it may be a part of the
 //! password.
 
 use crate::{Error, Result};
 
-/// What a URL looks like, for every message that has to say so.
+/// An example of a URL, for messages.
 pub(super) const EXAMPLE: &str = "postgres://user:password@host:5432/database";
 
-/// A URL in its parts, decoded.
+/// The decoded parts of a URL.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Uri {
     pub(super) user: Option<String>,
@@ -28,26 +28,27 @@ impl Uri {
         let text = text.trim();
         let rest = ["postgres://", "postgresql://"].iter().find_map(|scheme| text.strip_prefix(scheme));
         let Some(rest) = rest else {
-            return Err(wrong(format_args!("cannot be read: write {EXAMPLE}")));
+            return Err(wrong(format_args!("is not a Postgres URI: write {EXAMPLE}")));
         };
         if rest.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control()) {
-            return Err(wrong("holds a blank or a #: write them as %20 and %23"));
+            return Err(wrong("contains a blank or a #: write %20 and %23 instead"));
         }
         let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, database) = before.split_once('/').unwrap_or((before, ""));
         if database.contains(['@', '/']) {
             return Err(wrong(
-                "has an @ or a / after its host: in a user, password or database write %40 for @ and %2F for /",
+                "has an @ or a / after its host: in a user, password or database write %40 for @ and %2F \
+                 for /",
             ));
         }
-        let (login, places) =
-            authority.rsplit_once('@').map_or(("", authority), |(login, places)| (login, places));
+        let (login, hosts) =
+            authority.rsplit_once('@').map_or(("", authority), |(login, hosts)| (login, hosts));
         let (user, password) =
             login.split_once(':').map_or((login, None), |(user, password)| (user, Some(password)));
         Ok(Self {
             user: some(decode(user)?),
             password: password.map(decode).transpose()?.and_then(some),
-            hosts: places.split(',').map(host).collect::<Result<_>>()?,
+            hosts: hosts.split(',').map(host).collect::<Result<_>>()?,
             database: some(decode(database)?),
             params: query.split('&').filter(|pair| !pair.is_empty()).map(param).collect::<Result<_>>()?,
         })
@@ -58,13 +59,13 @@ fn some(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// A name, an address or `[IPv6]`, each with a port or without.
-fn host(place: &str) -> Result<(String, Option<u16>)> {
-    let (name, port) = match place.strip_prefix('[').map(|place| place.split_once(']')) {
+/// A name, an address or `[IPv6]`, with or without a port.
+fn host(text: &str) -> Result<(String, Option<u16>)> {
+    let (name, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(Some((address, ""))) => (address, None),
         Some(Some((address, rest))) if rest.starts_with(':') => (address, Some(&rest[1..])),
         Some(_) => return Err(wrong("has a [ without ]: write an IPv6 address as [::1]:5432")),
-        None => place.split_once(':').map_or((place, None), |(name, port)| (name, Some(port))),
+        None => text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port))),
     };
     Ok((decode(name)?, port.filter(|port| !port.is_empty()).map(parse_port).transpose()?))
 }
@@ -73,7 +74,7 @@ fn host(place: &str) -> Result<(String, Option<u16>)> {
 pub(super) fn parse_port(text: &str) -> Result<u16> {
     let port = text.parse().ok().filter(|port| *port != 0);
     port.ok_or_else(|| {
-        wrong("has a port that is no number from 1 to 65535; in a password write %3A for : and %40 for @")
+        wrong("has a port that is not a number from 1 to 65535; in a password write %3A for : and %40 for @")
     })
 }
 
@@ -83,7 +84,7 @@ fn param(pair: &str) -> Result<(String, String)> {
     Ok((decode(name)?, decode(value)?))
 }
 
-/// `%XX` decoded, everything else as it is, a `+` too.
+/// Decodes `%XX`. A `+` stays as it is.
 fn decode(text: &str) -> Result<String> {
     let bad = || wrong("has a % that is not followed by two hexadecimal digits: write %25 for %");
     let mut bytes = Vec::with_capacity(text.len());
@@ -98,5 +99,5 @@ fn decode(text: &str) -> Result<String> {
         bytes.push(value.and_then(|value| u8::try_from(value).ok()).ok_or_else(bad)?);
     }
     let decoded = String::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
-    decoded.ok_or_else(|| wrong("holds bytes that are no UTF-8 text"))
+    decoded.ok_or_else(|| wrong("contains bytes that are not UTF-8 text"))
 }

@@ -1,14 +1,11 @@
-//! What single parameters of a URL may say, in libpq's words.
+//! The values of single URL parameters, as in libpq.
 
 use std::time::Duration;
 
-use super::{
-    params::{not_one_of, one_of},
-    uri::wrong,
-};
-use crate::Result;
+use super::uri::wrong;
+use crate::{Error, Result};
 
-/// As libpq's `sslmode`.
+/// `sslmode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum SslMode {
     Disable,
@@ -19,14 +16,14 @@ pub(crate) enum SslMode {
     VerifyFull,
 }
 
-/// The versions of TLS that we speak.
+/// The supported versions of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tls {
+pub(super) enum TlsVersion {
     V12,
     V13,
 }
 
-/// As libpq's `target_session_attrs`.
+/// `target_session_attrs`: which servers are suitable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Servers {
     #[default]
@@ -38,20 +35,20 @@ pub(super) enum Servers {
     PreferStandby,
 }
 
-/// One entry of `require_auth`: this method, or with `false` any but this.
+/// One entry of `require_auth`: this method, or with `false` any other.
 pub(super) type AuthRule = (Auth, bool);
 
-/// How a server asks who we are.
+/// An authentication method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Auth {
-    /// It does not.
+    /// The server asks for none.
     Nothing,
     Password,
     Md5,
     Scram,
 }
 
-/// TCP's own signs of life.
+/// TCP keepalive.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Keepalive {
     pub(super) off: bool,
@@ -75,7 +72,7 @@ impl SslMode {
         one_of("sslmode", value, &Self::ALL)
     }
 
-    /// As it is written.
+    /// The spelling in a URL.
     pub(super) fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, mode)| *mode == self).map_or("", |(name, _)| name)
     }
@@ -104,11 +101,11 @@ pub(super) fn parse_auth(value: &str) -> Result<Vec<AuthRule>> {
             "password" => Some((Auth::Password, wanted)),
             "md5" => Some((Auth::Md5, wanted)),
             "scram-sha-256" => Some((Auth::Scram, wanted)),
-            // Never done, so excluding them is granted.
+            // Never used, so excluding them changes nothing.
             "gss" | "sspi" | "oauth" if !wanted => None,
             "gss" | "sspi" | "oauth" => {
                 return Err(wrong(format_args!(
-                    "has require_auth={method}, which is not spoken: give a password"
+                    "has require_auth={method}, which is not supported: give a password"
                 )));
             }
             _ => return Err(not_one_of(name, &["scram-sha-256", "md5", "password", "none"])),
@@ -118,7 +115,17 @@ pub(super) fn parse_auth(value: &str) -> Result<Vec<AuthRule>> {
         value.split(',').map(|method| rule(method.trim())).collect::<Result<_>>()?;
     let rules: Vec<AuthRule> = rules.into_iter().flatten().collect();
     if rules.iter().any(|(_, wanted)| *wanted) && rules.iter().any(|(_, wanted)| !*wanted) {
-        return Err(wrong("has a require_auth that mixes methods with and without !: write one kind"));
+        return Err(wrong("has a require_auth that mixes methods with and without !: use only one form"));
     }
     Ok(rules)
+}
+
+fn one_of<T: Copy>(name: &str, value: &str, all: &[(&str, T)]) -> Result<T> {
+    let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+    let found = all.iter().find(|(name, _)| *name == value);
+    found.map(|(_, value)| *value).ok_or_else(|| not_one_of(name, &names))
+}
+
+pub(super) fn not_one_of(name: &str, all: &[&str]) -> Error {
+    wrong(format_args!("has an unknown {name}: write {}", all.join(", ")))
 }

@@ -4,10 +4,10 @@ use super::*;
 
 static HANGS: (Mutex<bool>, Condvar) = (Mutex::new(true), Condvar::new());
 
-/// A DNS server that answers for one name, and for no other while it hangs.
+/// A DNS server that answers for one name; for all others it hangs until it is released.
 #[expect(clippy::unnecessary_wraps, reason = "a look-up can fail")]
 fn find(name: &str) -> std::io::Result<Vec<IpAddr>> {
-    if name != "sound" {
+    if name != "other" {
         let (hangs, over) = &HANGS;
         let hangs = hangs.lock().unwrap();
         drop(over.wait_while(hangs, |hangs| *hangs).unwrap());
@@ -15,10 +15,10 @@ fn find(name: &str) -> std::io::Result<Vec<IpAddr>> {
     Ok(vec![IpAddr::from([10, 0, 0, 1])])
 }
 
-/// Before, each attempt left a thread of the runtime behind, and when there were 512 of them nobody's names
-/// were looked up.
+/// Before, each attempt left a blocking thread of the runtime behind; after 512 of them no name could be
+/// resolved.
 #[tokio::test(flavor = "multi_thread")]
-async fn names_that_hang_keep_no_other_tenant_waiting() {
+async fn names_that_hang_do_not_delay_other_tenants() {
     let all = Arc::new(Tenants::default());
     let hostile: Vec<Tenant> = (0..50).map(|number| all.tenant(&format!("hostile-{number}"))).collect();
     for _attempt in 0..3 {
@@ -28,15 +28,19 @@ async fn names_that_hang_keep_no_other_tenant_waiting() {
             }
         }
     }
-    assert_eq!(hostile[0].looked_up(), ["a", "b", "c", "d"], "four threads each, however often they ask");
-    assert_eq!(all.look_ups.available_permits(), LOOK_UPS - LOOK_UPS_OF_ONE * hostile.len());
-    assert_eq!(all.tenant("sound").look_up("sound", find).await.len(), 1);
-    // Who goes away for a moment does not begin anew.
+    assert_eq!(
+        hostile[0].pending_look_ups(),
+        ["a", "b", "c", "d"],
+        "four threads each, however often they ask"
+    );
+    assert_eq!(all.look_ups.available_permits(), LOOK_UPS - LOOK_UPS_PER_TENANT * hostile.len());
+    assert_eq!(all.tenant("other").look_up("other", find).await.len(), 1);
+    // A tenant that disappears for a moment keeps its look-ups.
     drop(hostile);
     let again = all.tenant("hostile-0");
     assert!(timeout(SHORT, again.look_up("e", find)).await.is_err());
-    assert_eq!(again.looked_up(), ["a", "b", "c", "d"]);
-    // Who asks again hears what the first one is told.
+    assert_eq!(again.pending_look_ups(), ["a", "b", "c", "d"]);
+    // The second caller gets the answer of the first look-up.
     let waits = tokio::spawn(async move { again.look_up("a", find).await });
     *HANGS.0.lock().unwrap() = false;
     HANGS.1.notify_all();
@@ -44,33 +48,33 @@ async fn names_that_hang_keep_no_other_tenant_waiting() {
     assert_eq!(all.tenant("hostile-0").look_up("e", find).await.len(), 1);
 }
 
-/// Less than anybody waits for a turn.
+/// Much shorter than the wait for a permit.
 const SHORT: Duration = Duration::from_millis(1);
 
 #[tokio::test]
-async fn who_sends_long_answers_that_are_unsound_waits_longer_than_others() {
+async fn a_tenant_with_invalid_long_answers_waits_longer_than_others() {
     let all = Arc::new(Tenants::default());
     let hostile: Vec<Tenant> = (0..40).map(|number| all.tenant(&format!("hostile-{number}"))).collect();
     for tenant in &hostile {
-        // Nobody said that it was a sound one.
-        drop(tenant.turn().await.unwrap());
-        assert!(timeout(SHORT, tenant.turn()).await.is_err(), "it has to wait");
+        // Dropped without release: the answer was not valid.
+        drop(tenant.answer_permit().await.unwrap());
+        assert!(timeout(SHORT, tenant.answer_permit()).await.is_err(), "it has to wait");
     }
-    let sound = all.tenant("sound");
+    let other = all.tenant("other");
     for _ in 0..3 {
-        timeout(SHORT, sound.turn()).await.unwrap().unwrap().end();
+        timeout(SHORT, other.answer_permit()).await.unwrap().unwrap().release();
     }
 }
 
 #[tokio::test]
-async fn no_more_long_answers_are_in_memory_than_fit() {
+async fn only_a_few_long_answers_are_in_memory_at_a_time() {
     let all = Arc::new(Tenants::default());
-    let mut turns = Vec::new();
+    let mut permits = Vec::new();
     for number in 0..LONG_ANSWERS {
-        turns.extend(all.tenant(&format!("{number}")).turn().await);
+        permits.extend(all.tenant(&format!("{number}")).answer_permit().await);
     }
-    assert_eq!(turns.len(), LONG_ANSWERS);
-    assert!(timeout(SHORT, all.tenant("one more").turn()).await.is_err());
-    turns.pop().unwrap().end();
-    assert!(timeout(SHORT, all.tenant("one more").turn()).await.unwrap().is_some());
+    assert_eq!(permits.len(), LONG_ANSWERS);
+    assert!(timeout(SHORT, all.tenant("one more").answer_permit()).await.is_err());
+    permits.pop().unwrap().release();
+    assert!(timeout(SHORT, all.tenant("one more").answer_permit()).await.unwrap().is_some());
 }

@@ -41,11 +41,11 @@ async fn the_session_that_blocks_maintenance_is_logged_at_start_and_end() {
     }
     until("it is a metric", || metrics(address).contains("rowlock_worker_locks_held 1"));
     forgotten.execute("rollback").await.unwrap();
-    worker.wait_for("the lock was given back");
+    worker.wait_for("the lock was released");
     until("it is no metric any more", || metrics(address).contains("rowlock_worker_locks_held 0"));
     dev.wait_for("due tasks do not become available");
     prepared.execute("rollback").await.unwrap();
-    dev.wait_for("the lock was given back");
+    dev.wait_for("the lock was released");
     dev.stop();
     let output = worker.stop();
     assert_eq!(output.matches("another session holds the lock").count(), 1, "{output}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Cancelled, Maintainer, Outcome, Settled, cancel, retry};
+use rowlock_queue::{Cancelled, Maintainer, Outcome, Settled, TaskState, cancel, retry};
 use rowlock_tests::TestDb;
 use sqlx::{Executor, Row};
 
@@ -18,7 +18,7 @@ async fn a_cancel_request_for_a_task_that_completes_first_is_removed() {
         sqlx::query("select count(*) from rowlock.cancel_request").fetch_one(&test.pool).await.unwrap();
     assert_eq!(left.get::<i64, _>(0), 0);
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
-    assert_eq!(details.state, "completed", "it completed before the cancel request was seen");
+    assert_eq!(details.state, TaskState::Completed, "it completed before the cancel request was seen");
 }
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn a_cancel_request_during_a_retry_still_cancels() {
     assert_eq!(settled.len(), 1);
     Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
-    assert_eq!(details.state, "cancelled");
+    assert_eq!(details.state, TaskState::Cancelled);
 }
 
 /// Ages the database, as if no maintenance had run for two months.

@@ -1,6 +1,6 @@
 //! An instance is either alive or rescued, never both (R4, R5).
 
-use rowlock_queue::{Error, Outcome, Settled, Token, claim, leave};
+use rowlock_queue::{Error, Outcome, Settled, TaskState, Token, claim, leave};
 use rowlock_tests::TestDb;
 use sqlx::Executor;
 
@@ -100,7 +100,7 @@ async fn an_instance_terminated_while_draining_uses_no_attempt() {
         assert_eq!(rescue(&test, instance.id(), heartbeat).await, Some(1));
     }
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
-    assert_eq!((details.state.as_str(), details.attempt), ("dead", 2));
+    assert_eq!((details.state, details.attempt), (TaskState::Dead, 2));
     let attempts: Vec<_> = details.errors.iter().map(|failure| failure.attempt).collect();
     assert_eq!(attempts, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2]);
     assert!(details.errors[0].error.contains("node-went was ended before it had drained"));
@@ -120,7 +120,7 @@ async fn a_rescue_uses_an_attempt_and_the_last_one_makes_the_task_dead() {
         assert_eq!(rescue(&test, instance.id(), heartbeat).await, Some(1));
     }
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
-    assert_eq!((details.state.as_str(), details.attempt), ("dead", 3));
+    assert_eq!((details.state, details.attempt), (TaskState::Dead, 3));
     assert_eq!(details.errors.iter().map(|failure| failure.attempt).collect::<Vec<_>>(), [1, 2, 3]);
     assert!(details.errors.iter().all(|failure| failure.error.contains("stopped sending heartbeats")));
     assert_eq!(details.errors[2].instance, "m2");

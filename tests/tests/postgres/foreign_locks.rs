@@ -103,7 +103,7 @@ async fn the_session_that_holds_a_lock_is_named() {
         .unwrap();
     let named = holder(&db, ExclusiveOperation::Partitions).await.expect("somebody holds it");
     assert!(named.who.contains("process ") && named.who.contains("a terminal"), "{named:?}");
-    assert!(named.who.contains("user ") && named.cure.contains("pg_terminate_backend("), "{named:?}");
+    assert!(named.who.contains("user ") && named.remedy.contains("pg_terminate_backend("), "{named:?}");
     assert_eq!(lock_holders(&db).await.unwrap().len(), 1);
     assert_eq!(
         rowlock_queue::extend_partitions(&db).await.unwrap(),

@@ -29,7 +29,7 @@ async fn refused(connect: &Connect) -> Error {
     let since = Instant::now();
     let error = Db::connect(connect).await.expect_err("it is no server");
     assert!(since.elapsed() < Duration::from_secs(9), "{error}: after {:?}", since.elapsed());
-    let place = connect.place().unwrap();
+    let place = connect.location().unwrap();
     assert!(error.to_string().starts_with(&format!("{place}: ")), "{error}");
     assert!(!error.to_string().contains("SECRET"), "{error}");
     error
@@ -313,7 +313,7 @@ async fn a_url_from_a_tenant_opens_no_file_and_no_refused_address() {
     assert_eq!(fake_server.connections(), 0);
     // The user's own file is also read only up to a limit.
     let error = refused(&fake_server.connect("?sslmode=verify-full&sslrootcert=/dev/zero")).await;
-    assert!(matches!(&error, Error::Tls(output) if output.contains("no regular file")), "{error:?}");
+    assert!(matches!(&error, Error::Tls(output) if output.contains("not a regular file")), "{error:?}");
 }
 
 /// Refuses `options` in the startup message as proxies do, and forwards everything else.
@@ -379,7 +379,7 @@ async fn tls_is_requested_once_and_a_refusal_is_accepted() {
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refused(&fake_server.connect(&format!("?sslmode={mode}"))).await;
         let Error::Tls(output) = &error else { panic!("{error:?}") };
-        assert!(output.contains("does not speak TLS") && output.contains(mode), "{output}");
+        assert!(output.contains("does not support TLS") && output.contains(mode), "{said}");
         assert_eq!(asked.recv().await, Some(SSL_REQUEST));
     }
 }

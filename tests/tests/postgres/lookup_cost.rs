@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use rowlock_queue::{
-    Cancelled, Maintainer, Outcome, TaskId, cancel, leave, list_tasks, maintain_partitions, queue_stats,
+    Cancelled, Maintainer, Outcome, TaskId, TaskState, cancel, leave, list_tasks, maintain_partitions,
+    queue_stats,
 };
 use rowlock_tests::TestDb;
 use sqlx::{Executor, PgConnection, Row};
@@ -95,7 +96,7 @@ async fn pages_of_tasks_have_no_gap() {
     let mut ids = test.enqueue_many(300).await;
     ids.push(test.enqueue().await);
     let mut instance = test.instance("a").await;
-    for state in ["available", "completed"] {
+    for state in [TaskState::Available, TaskState::Completed] {
         let mut seen = Vec::new();
         while let Ok(page) = list_tasks(&test.db, Some("mail"), state, 40, seen.last().copied()).await
             && !page.is_empty()

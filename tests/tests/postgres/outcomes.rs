@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rowlock_queue::{
-    Cancelled, Claimed, EnqueueOptions, Maintainer, Outcome, Settled, TaskId, cancel, describe_task, retry,
-    retry_all_dead,
+    Cancelled, Claimed, EnqueueOptions, Maintainer, Outcome, Settled, TaskId, TaskState, cancel,
+    describe_task, retry, retry_all_dead,
 };
 use rowlock_tests::{TestDb, TestInstance, declaration};
 
@@ -37,7 +37,7 @@ async fn a_failing_task_is_dead_after_its_last_attempt_and_keeps_every_error() {
         }
     }
     let details = describe_task(&test.db, id).await.unwrap().unwrap();
-    assert_eq!((details.state.as_str(), details.attempt), ("dead", 3));
+    assert_eq!((details.state, details.attempt), (TaskState::Dead, 3));
     let errors: Vec<&str> = details.errors.iter().map(|failure| failure.error.as_str()).collect();
     assert_eq!(errors, ["error 0", "error 1", "error 2"]);
     assert_eq!(retry_all_dead(&test.db, "mail").await.unwrap(), 1);
@@ -178,7 +178,7 @@ async fn a_task_snoozed_more_often_than_allowed_is_dead() {
     let claimed = claim_again(&test, &mut instance).await;
     assert_eq!(instance.settle(&claimed, &put_off).await, [Settled::Dead]);
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
-    assert_eq!((details.state.as_str(), details.snoozes), ("dead", 2));
+    assert_eq!((details.state, details.snoozes), (TaskState::Dead, 2));
     assert!(details.errors[0].error.contains("retry.maxSnoozes"), "{details:?}");
     // A retry starts the count again.
     rowlock_queue::retry(&test.db, &[id]).await.unwrap();

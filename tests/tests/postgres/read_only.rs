@@ -12,7 +12,7 @@ use std::{
 };
 
 use rowlock_local::postgres::{DEFAULT_VERSION, OLDEST_VERSION, Server, ServerConfig};
-use rowlock_queue::{Access, Connect, Db, EnqueueOptions, Error, TaskId};
+use rowlock_queue::{Access, Connect, Db, EnqueueOptions, Error, TaskId, TaskState};
 use rowlock_tests::{TestDb, declaration, server};
 use rowlock_worker::{ExitReason, Shutdown, Worker};
 use sqlx::AssertSqlSafe;
@@ -170,7 +170,10 @@ async fn enqueue(db: &Db, payload: &str) -> TaskId {
 }
 
 async fn is_done(db: &Db, task: TaskId) -> bool {
-    rowlock_queue::describe_task(db, task).await.unwrap().is_some_and(|details| details.state == "completed")
+    rowlock_queue::describe_task(db, task)
+        .await
+        .unwrap()
+        .is_some_and(|details| details.state == TaskState::Completed)
 }
 
 #[tokio::test]
@@ -241,7 +244,7 @@ async fn a_fenced_instance_leaves_at_the_primary_and_uses_no_attempt() {
     let ended = tokio::time::timeout(SOON, instance).await.expect("it has left").unwrap().unwrap();
     assert!(matches!(ended, ExitReason::Fenced(_)), "{ended:?}");
     let details = rowlock_queue::describe_task(&primary, task).await.unwrap().unwrap();
-    assert_eq!((details.state.as_str(), details.attempt), ("available", 0));
+    assert_eq!((details.state, details.attempt), (TaskState::Available, 0));
 }
 
 async fn several_hosts_and_readers(pair: &Pair, task: TaskId) {
@@ -269,7 +272,7 @@ async fn several_hosts_and_readers(pair: &Pair, task: TaskId) {
     standby.check_schema().await.unwrap();
     within(SOON, async || is_done(&standby, task).await).await;
     assert_eq!(rowlock_queue::queue_stats(&standby).await.unwrap().len(), 1);
-    rowlock_queue::list_tasks(&standby, None, "completed", 10, None).await.unwrap();
+    rowlock_queue::list_tasks(&standby, None, TaskState::Completed, 10, None).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rowlock_queue::{EnqueueOptions, Outcome, declare, maintain_partitions};
+use rowlock_queue::{EnqueueOptions, Outcome, TaskState, declare, maintain_partitions};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, Row};
 
@@ -298,7 +298,7 @@ async fn retention_counts_from_when_a_task_finished() {
     maintain_partitions(&test.db).await.unwrap();
     for id in &ids {
         let details = rowlock_queue::describe_task(&test.db, aged(*id)).await.unwrap().unwrap();
-        assert_eq!((details.state.as_str(), details.result.as_deref()), ("completed", Some("42")));
+        assert_eq!((details.state, details.result.as_deref()), (TaskState::Completed, Some("42")));
     }
     test.run("update rowlock.task_kept set finished_at = finished_at - interval '25 hours'").await;
     maintain_partitions(&test.db).await.unwrap();

@@ -203,7 +203,12 @@ async fn workers_and_readers_of_one_queue_reach_only_that_queue() {
         rowlock_queue::queue_stats(&viewer).await.unwrap().into_iter().map(|queue| queue.name).collect();
     assert_eq!(seen, ["mail"]);
     assert!(rowlock_queue::describe_task(&viewer, id).await.unwrap().is_none());
-    assert!(rowlock_queue::list_tasks(&viewer, None, "available", 10, None).await.unwrap().is_empty());
+    assert!(
+        rowlock_queue::list_tasks(&viewer, None, rowlock_queue::TaskState::Available, 10, None)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     assert_eq!(rowlock_queue::audit(&viewer).await.unwrap().len(), 1);
 }
 

@@ -185,7 +185,7 @@ async fn look(test: &TestDb, name: &str, tasks: &[TaskId]) {
 }
 
 async fn see(db: &Db, tasks: &[TaskId]) {
-    for state in ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"] {
+    for state in rowlock_queue::TaskState::ALL {
         rowlock_queue::list_tasks(db, Some("mail"), state, 10, None).await.unwrap();
     }
     for task in &tasks[..20] {

@@ -104,7 +104,7 @@ async fn check_taken(connect: &Connect) {
 async fn check_refused(connect: &Connect, expected: &str) {
     let error = Db::connect(connect).await.expect_err(expected);
     let Error::Tls(text) = &error else { panic!("{error:?}") };
-    assert!(text.starts_with(&format!("{}: ", connect.place().unwrap())), "{text}");
+    assert!(text.starts_with(&format!("{}: ", connect.location().unwrap())), "{text}");
     assert!(text.contains(expected), "{text}");
     assert!(!error.is_transient(), "it needs a change of the configuration");
 }
@@ -132,7 +132,7 @@ async fn a_private_certificate_authority_is_trusted_if_configured() {
     };
     for query in ["", "?sslmode=verify-full", "?sslmode=verify-ca", "?sslmode=require"] {
         check_taken(&given(&fake_server, &right, query)).await;
-        check_refused(&given(&fake_server, &wrong, query), "signed by no authority that is known").await;
+        check_refused(&given(&fake_server, &wrong, query), "signed by an unknown authority").await;
     }
     check_refused(
         &fake_server.connect_to(&test, "?sslmode=verify-full"),
@@ -151,7 +151,7 @@ async fn a_private_certificate_authority_is_trusted_if_configured() {
     // As in libpq, `require` verifies if an authority is configured.
     for mode in ["require", "verify-ca", "verify-full"] {
         check_taken(&file("right", mode)).await;
-        check_refused(&file("wrong", mode), "signed by no authority").await;
+        check_refused(&file("wrong", mode), "signed by an unknown authority").await;
         check_refused(&file("missing", mode), "cannot be read").await;
     }
 
@@ -193,5 +193,9 @@ async fn a_self_signed_certificate_is_trusted_if_configured_as_authority() {
     let fake_server = server(&test, (&own, &key.serialize_pem())).await;
     let given = Connect { ca_pem: Some(own.into()), ..fake_server.connect_to(&test, "") };
     check_taken(&given).await;
-    check_refused(&fake_server.connect_to(&test, "?sslmode=verify-full"), "one of an authority").await;
+    check_refused(
+        &fake_server.connect_to(&test, "?sslmode=verify-full"),
+        "self-signed certificate of an authority",
+    )
+    .await;
 }

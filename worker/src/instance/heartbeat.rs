@@ -107,7 +107,7 @@ async fn warn_who_blocks_allocation(context: &Context) {
     };
     let holder = holders.into_iter().find(grants);
     let (holder, cure) =
-        holder.map_or_else(|| ("unknown".into(), String::new()), |found| (found.who, found.cure));
+        holder.map_or_else(|| ("unknown".into(), String::new()), |found| (found.who, found.remedy));
     tracing::warn!(%holder, "tasks wait, but no slots can be allocated: a session holds the lock; {cure}");
 }
 

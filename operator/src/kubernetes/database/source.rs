@@ -340,7 +340,7 @@ mod tests {
             ("postgres://u@/d?host=127.0.0.1", None),
         ];
         for (text, expected) in table {
-            assert_eq!(access(text).connect(&config).place().ok().as_deref(), expected, "{text}");
+            assert_eq!(access(text).connect(&config).location().ok().as_deref(), expected, "{text}");
         }
     }
 

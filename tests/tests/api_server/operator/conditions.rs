@@ -24,7 +24,7 @@ async fn a_missing_or_invalid_secret_is_named_until_it_is_fixed() {
     harness.secret("host=secretpassword");
     until("the key is there", || {
         let (text, message) = harness.condition("emails", "Ready");
-        if message.contains("the database URL cannot be read: write postgres://") {
+        if message.contains("the database URL is not a Postgres URI: write postgres://") {
             Ok(())
         } else {
             Err(format!("{text} {message}"))

@@ -112,13 +112,13 @@ async fn certificates_are_read_from_the_cluster_and_reloaded() {
     apply(&untrusted.pem());
     // The tests' server speaks no TLS, so it cannot be verified. Verification is now required, though the URL
     // does not ask for it.
-    harness.until_says("DatabaseReachable", "False CertificateInvalid", "does not speak TLS").await;
+    harness.until_says("DatabaseReachable", "False CertificateInvalid", "does not support TLS").await;
     let mut url = Url::parse(&postgres::url(&harness.db.name)).unwrap();
     let port = behind_tls(&authority, url.port().unwrap()).await;
     url.set_host(Some("localhost")).unwrap();
     url.set_port(Some(port)).unwrap();
     harness.secret(url.as_str());
-    let refusal = "signed by no authority that is known";
+    let refusal = "signed by an unknown authority";
     harness.until_says("Stalled", "True CertificateInvalid", refusal).await;
     apply(&authority.pem());
     harness.until("Ready", "True Succeeded").await;
@@ -222,11 +222,11 @@ async fn the_operator_refuses_database_addresses_that_only_it_can_reach() {
     for (url, says) in [
         (
             "postgres://u:secretpassword@169.254.169.254:80/d",
-            "names '169.254.169.254', which is an address of the cluster's own machines",
+            "names '169.254.169.254', which is an address of the cluster itself",
         ),
         (
             "postgres://u:secretpassword@192.0.2.7/d",
-            "names '192.0.2.7', which is an address of the cluster's own machines",
+            "names '192.0.2.7', which is an address of the cluster itself",
         ),
         (
             "postgres://u:secretpassword@db.localhost/d",

@@ -1,37 +1,40 @@
-//! The quick watermark: from which `k` on a claim walks (R3, R6).
+//! Watermarks: the `k` at which a claim starts to look (R3, R6).
 //!
-//! A claim must not walk the dead rows in front of the living: under a pinned xmin horizon they stay for hours. So it starts at
-//! a watermark, one for each of the four shards of the four priorities. The watermark lags: it is never above the newest `k` that had been drawn [`LAG`] ago, because a
-//! transaction that drew a `k` may commit up to 50 ms later without getting a new one.
+//! A claim must not read the dead rows before the first live one: while the xmin horizon is pinned they stay
+//! for hours. So it starts at a watermark, one for each of the four shards of the four priorities. The
+//! watermark lags: it is never above the newest `k` that was drawn before [`LAG`], because a transaction that
+//! drew a `k` may commit up to 50 ms later without getting a new one.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// How far the watermark stays behind the newest `k`. Five times the age from which a committing transaction re-keys its rows (50 ms),
-/// so that a slow flush of the commit fits in too; costs 0.16 µs per dead row and claim.
+/// How far the watermark stays behind the newest `k`. Five times the age at which a committing transaction
+/// gives its rows a new `k` (50 ms), which leaves time for a slow flush. Each dead row in between costs a
+/// claim 0.16 µs.
 const LAG: Duration = Duration::from_millis(250);
 
 /// Four priorities, each in four shards, in this order.
 pub(crate) const PARTS: usize = 16;
 
-/// At most this many notes wait to become old enough: one is taken per 10 ms at most.
+/// The most notes that wait to become old enough, at one per [`NOTE_EVERY`].
 const NOTES: usize = 64;
 const NOTE_EVERY: Duration = Duration::from_millis(10);
 
-/// What a claim or heartbeat saw.
+/// What a claim or heartbeat saw of the queue.
 #[derive(Debug, Clone)]
 pub struct WatermarkObservation {
-    /// When the question was sent.
+    /// When the statement was sent.
     pub sent: Instant,
-    /// The newest `k` drawn; 0: nothing was looked at.
+    /// The newest `k` that was drawn; 0: the statement did not look.
     pub newest: i64,
-    /// Per shard of each priority the least `k` that is ready, from the watermark on that was sent; `None`: none is.
+    /// For each shard of each priority the least available `k` at or above the watermark that was sent;
+    /// `None`: none.
     pub least: Vec<Option<i64>>,
 }
 
-/// The watermark of each shard of each priority, and what it takes to move them.
+/// The watermark of each shard of each priority.
 #[derive(Debug, Clone, Default)]
 pub struct Watermarks {
     watermarks: [i64; PARTS],
@@ -39,21 +42,21 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// Starts from watermarks that a sweeper published, or from zero: a walk over everything, once.
+    /// Starts from published watermarks, or from zero: then the first claim reads all dead rows once.
     #[must_use]
     pub fn starting_at(watermarks: Option<Vec<i64>>) -> Self {
         let watermarks = watermarks.and_then(|watermarks| watermarks.try_into().ok()).unwrap_or_default();
         Self { watermarks, notes: VecDeque::new() }
     }
 
-    /// What is sent with a claim or heartbeat.
+    /// The watermarks, as a claim or heartbeat sends them.
     #[must_use]
     pub fn as_slice(&self) -> &[i64] {
         &self.watermarks
     }
 
-    /// Takes in what a claim or heartbeat saw when it was sent these same watermarks, or older ones. Times are those of sending: an answer
-    /// that comes late says nothing about what became ready on its way.
+    /// Takes in what a claim or heartbeat saw, which was sent with these watermarks or older ones. The time
+    /// that counts is that of sending: a late answer does not include what became available in between.
     pub fn advance(&mut self, seen: &WatermarkObservation) {
         let now = seen.sent;
         if seen.newest == 0 || seen.least.len() != self.watermarks.len() {
@@ -85,16 +88,16 @@ mod tests {
     }
 
     #[test]
-    fn a_watermark_stays_a_lag_behind_the_newest_k_and_never_passes_what_is_ready() {
+    fn a_watermark_stays_behind_the_newest_k_and_never_passes_an_available_task() {
         let start = Instant::now();
         let mut watermarks = Watermarks::default();
         watermarks.advance(&seen(start, 100, None));
         watermarks.advance(&seen(start + LAG / 2, 200, None));
         assert_eq!(watermarks.as_slice(), [0; PARTS], "nothing is old enough yet");
         watermarks.advance(&seen(start + LAG, 300, Some(40)));
-        assert_eq!(watermarks.as_slice()[4..7], [100, 40, 100], "40 is ready, so its shard stops there");
+        assert_eq!(watermarks.as_slice()[4..7], [100, 40, 100], "40 is available, so its shard stops there");
         watermarks.advance(&seen(start + 3 * LAG, 400, None));
-        assert_eq!(watermarks.as_slice(), [300; PARTS], "an empty queue moves on too");
+        assert_eq!(watermarks.as_slice(), [300; PARTS], "the watermarks of an empty queue advance too");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::{
 /// With which a client ends a question.
 const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 /// As many as may be sent at a time.
-const ALL_TURNS: usize = 4;
+const ALL_PERMITS: usize = 4;
 /// What is not to be waited for is there within this time, on a busy machine too.
 const SOON: Duration = Duration::from_secs(1);
 /// Longer than a long answer may take, less than a statement.
@@ -92,13 +92,13 @@ async fn begin(tenant: &Tenant, stream: Box<dyn Stream>) -> Session {
     let own = Some(tenant.clone());
     let connect = Connect { trust: UrlTrust::Tenant, tenant: own, ..Connect::new(url, "test", 1) };
     let connector = Connector::new(&connect, SessionMode::Pooled).unwrap();
-    let dialed = Dialed { stream, safe: false };
+    let dialed = Dialed { stream, verified: false };
     let started = connector.begin(dialed, Servers::ReadWrite, "there".to_owned()).await;
     started.unwrap_or_else(|failed| panic!("{failed:?}"))
 }
 
 async fn ask(session: &mut Session) -> sqlx::Result<Vec<PgRow>> {
-    session.ask(async |connection| sqlx::query("select a from f()").fetch_all(connection).await).await
+    session.run(async |connection| sqlx::query("select a from f()").fetch_all(connection).await).await
 }
 
 fn at_once(said: Vec<u8>) -> (Duration, Vec<u8>) {
@@ -109,21 +109,22 @@ fn at_once(said: Vec<u8>) -> (Duration, Vec<u8>) {
 async fn a_server_that_does_not_end_a_long_answer_is_cut_off_and_the_next_tenant_has_its_turn() {
     let all = Arc::new(Tenants::default());
     let mut hostile = Vec::new();
-    for number in 0..ALL_TURNS {
+    for number in 0..ALL_PERMITS {
         let script = vec![at_once(prepared()), at_once(rows(300))];
         let mut session = connect(&all.tenant(&format!("hostile-{number}")), script).await;
         hostile.push(tokio::spawn(async move {
-            let answer = timeout(LONG_LONGEST + SOON, ask(&mut session)).await;
+            let answer = timeout(LONG_ANSWER_TIMEOUT + SOON, ask(&mut session)).await;
             (answer.expect("it is cut off").map(drop), session.fault())
         }));
     }
     let sound = all.tenant("sound");
     let mut session = connect(&sound, vec![at_once(prepared()), at_once(long())]).await;
-    while timeout(Duration::from_millis(1), all.tenant("another").turn()).await.is_ok() {
+    while timeout(Duration::from_millis(1), all.tenant("another").answer_permit()).await.is_ok() {
         tokio::task::yield_now().await;
     }
     let waited = Instant::now();
-    let rows = timeout(LONG_LONGEST + SOON, ask(&mut session)).await.expect("it has its turn").unwrap();
+    let rows =
+        timeout(LONG_ANSWER_TIMEOUT + SOON, ask(&mut session)).await.expect("it has its turn").unwrap();
     assert_eq!(rows.len(), 260);
     assert!(Duration::from_secs(1) < waited.elapsed(), "all turns were taken");
     for session in hostile {
@@ -167,7 +168,7 @@ async fn who_says_goodbye_after_a_long_answer_may_send_the_next_at_once() {
     let mut session = connect(&tenant, vec![at_once(prepared()), at_once(long())]).await;
     assert_eq!(ask(&mut session).await.unwrap().len(), 260);
     session.close().await;
-    assert!(timeout(SOON, tenant.turn()).await.is_ok_and(|turn| turn.is_some()), "it has to wait");
+    assert!(timeout(SOON, tenant.answer_permit()).await.is_ok_and(|turn| turn.is_some()), "it has to wait");
 }
 
 /// A socket that holds more than is read from it, always: a long answer, then notifications without end.
@@ -220,7 +221,7 @@ async fn a_server_that_keeps_us_reading_in_a_long_answer_is_cut_off_as_soon() {
     let then = message(b'A', b"\0\0\0\x01rowlock\x007\0").repeat(1000);
     let tenant = Arc::new(Tenants::default()).tenant("hostile");
     let mut session = begin(&tenant, Box::new(Flood { first, then, at: 0 })).await;
-    let answer = timeout(LONG_LONGEST + SOON, ask(&mut session)).await.expect("it is cut off");
+    let answer = timeout(LONG_ANSWER_TIMEOUT + SOON, ask(&mut session)).await.expect("it is cut off");
     let fault = session.fault().expect("the reason is told").to_string();
     assert!(answer.is_err() && fault.contains("was not complete within 2s"), "{fault}");
 }

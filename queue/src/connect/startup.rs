@@ -1,8 +1,7 @@
-//! Between sqlx and a server: the start of a session, watched message by message.
+//! The start of a session, passed between sqlx and the server message by message.
 //!
-//! sqlx takes a host or a Unix socket, and no connection that is made already. So each connection has a
-//! socket of its own for a moment, with a random abstract name, on which exactly one peer is let in: this
-//! process.
+//! sqlx connects to a host or a Unix socket and accepts no open connection. So each session opens a Unix
+//! socket with a random abstract name for a moment, on which only this process is accepted.
 
 use std::{os::linux::net::SocketAddrExt, sync::Arc};
 
@@ -14,33 +13,33 @@ use tokio::{
 };
 
 use super::{
+    answer_permits::QueryState,
     dial::{Dialed, Stream},
     fault::Fault,
-    flow::{Flow, WRITE_LONGEST},
     message_filter::{HEADER, Head, MessageFilter},
+    notification_filter::NotificationFilter,
+    proxy::{Proxy, WRITE_TIMEOUT},
     scram,
     server_status::ServerStatus,
-    sieve::Sieve,
     target::Target,
-    turns::Asked,
     values::{Auth, Servers},
 };
 use crate::QueueId;
 
-/// All that a server may send before it is ready: a few hundred bytes of parameters, a key, and an error if
-/// there is one.
-const START_LARGEST: usize = 64 << 10;
-/// What sqlx sends in answer to a question for the password.
-const ANSWER_LARGEST: usize = 16 << 10;
+/// The most bytes that a server may send before it is ready: a few hundred of parameters, a key, and possibly
+/// an error.
+const STARTUP_LARGEST: usize = 64 << 10;
+/// The largest message of sqlx about the password.
+const PASSWORD_MESSAGE_LARGEST: usize = 16 << 10;
 /// Version 3.0 of the protocol.
 const VERSION: u32 = 0x0003_0000;
-/// "I go", as a client says it.
+/// The message `Terminate`.
 const TERMINATE: [u8; HEADER] = [b'X', 0, 0, 0, 4];
 
-/// Where sqlx connects, once.
+/// The socket to which sqlx connects, once.
 pub(super) struct LocalSocket {
     listener: UnixListener,
-    /// As sqlx takes it: a folder.
+    /// The folder of the socket, as sqlx expects it.
     pub(super) folder: String,
 }
 
@@ -49,7 +48,7 @@ impl LocalSocket {
         let name =
             format!("rowlock-{}-{:016x}{:016x}", std::process::id(), fastrand::u64(..), fastrand::u64(..));
         let bound = || {
-            // The folder and the file in it, as sqlx makes one path of them.
+            // sqlx appends the file name to the folder.
             let address =
                 std::os::unix::net::SocketAddr::from_abstract_name(format!("{name}/.s.PGSQL.{PORT}"))?;
             let listener = std::os::unix::net::UnixListener::bind_addr(&address)?;
@@ -60,7 +59,8 @@ impl LocalSocket {
         Ok(Self { listener, folder: format!("\0{name}") })
     }
 
-    /// Waits for this process; any other peer that shares the network and found the name is sent away.
+    /// Waits for a connection from this process. Other processes in the same network namespace may have found
+    /// the name; they are disconnected.
     async fn accept(self) -> Result<UnixStream, Fault> {
         loop {
             let (stream, _) = self.listener.accept().await.map_err(|error| Fault::io(&error))?;
@@ -72,13 +72,13 @@ impl LocalSocket {
     }
 }
 
-/// The number in the name of sqlx's side; nobody else sees it.
+/// The port in the name of that socket; it never leaves this process.
 pub(super) const PORT: u16 = 5432;
 
-/// What a session begins with.
-pub(super) struct Start<'a> {
+/// What a session starts with.
+pub(super) struct Startup<'a> {
     pub(super) target: &'a Target,
-    /// `options` of the start, on top of those of the URL.
+    /// `options` of the startup message, after those of the URL.
     pub(super) options: Option<&'a str>,
     pub(super) application_name: &'a str,
     pub(super) servers: Servers,
@@ -91,33 +91,35 @@ pub(super) struct StartedSession {
     filter: MessageFilter,
 }
 
-impl Start<'_> {
-    /// Speaks for sqlx, which comes through the local socket, until the server is ready and is one that will do.
+impl Startup<'_> {
+    /// Runs the startup until the server is ready and is suitable. sqlx connects through the local socket.
     pub(super) async fn run(self, socket: LocalSocket, dialed: Dialed) -> Result<StartedSession, Fault> {
-        let Dialed { stream: mut server, safe } = dialed;
+        let Dialed { stream: mut server, verified } = dialed;
         let mut client = socket.accept().await?;
-        // What sqlx would say of itself comes in part from the environment.
-        let _ = read_body(&mut client, ANSWER_LARGEST).await.map_err(|error| Fault::io(&error))?;
+        // The startup message of sqlx is dropped: a part of it comes from the environment.
+        let _ = read_body(&mut client, PASSWORD_MESSAGE_LARGEST).await.map_err(|error| Fault::io(&error))?;
         write(&mut server, &self.message()).await?;
         let mut status = ServerStatus::default();
-        let (mut taken, mut asked) = (0, None);
+        let (mut received, mut requested) = (0, None);
         loop {
             let mut message = vec![0; HEADER];
             server.read_exact(&mut message).await.map_err(|error| Fault::io(&error))?;
             let Some(head) = Head::of(&message) else {
-                return Err(Fault::Protocol("rows before it is ready".into()));
+                return Err(Fault::Protocol("a row before the server is ready".into()));
             };
-            let (kind, length) = (head.kind, head.length(START_LARGEST)?);
-            taken += length;
-            if taken > START_LARGEST {
-                return Err(Fault::Protocol(format!("more than {START_LARGEST} bytes before it is ready")));
+            let (kind, length) = (head.kind, head.length(STARTUP_LARGEST)?);
+            received += length;
+            if received > STARTUP_LARGEST {
+                return Err(Fault::Protocol(format!(
+                    "more than {STARTUP_LARGEST} bytes before the server is ready"
+                )));
             }
             message.resize(length + 1, 0);
             server.read_exact(&mut message[HEADER..]).await.map_err(|error| Fault::io(&error))?;
             let body = &message[HEADER..];
             match kind {
                 b'R' => {
-                    if let Some(answer) = self.authenticate(body, &mut asked, safe)? {
+                    if let Some(answer) = self.authenticate(body, &mut requested, verified)? {
                         write(&mut client, &message).await?;
                         if answer {
                             let reply = read_reply(&mut client).await?;
@@ -135,14 +137,14 @@ impl Start<'_> {
                 }
                 b'E' => {
                     write(&mut client, &message).await?;
-                    return Err(Fault::Refused { asked: asked.is_some() });
+                    return Err(Fault::Refused { authenticating: requested.is_some() });
                 }
                 b'K' => (),
-                // sqlx logs it as loudly as the server says it is.
+                // sqlx would log a notice at whatever level the server chooses.
                 b'N' => continue,
                 other => {
                     return Err(Fault::Protocol(format!(
-                        "a message of type 0x{other:02x} before it is ready"
+                        "a message of type 0x{other:02x} before the server is ready"
                     )));
                 }
             }
@@ -153,65 +155,71 @@ impl Start<'_> {
         }
     }
 
-    /// Whether sqlx answers; `None`: the server is content. Fails where it would tell the password to the
-    /// wrong one.
-    fn authenticate(&self, body: &[u8], asked: &mut Option<Auth>, safe: bool) -> Result<Option<bool>, Fault> {
+    /// Whether sqlx has to answer; `None`: the login is complete. Fails if the answer could tell a wrong
+    /// server the password.
+    fn authenticate(
+        &self,
+        body: &[u8],
+        requested: &mut Option<Auth>,
+        verified: bool,
+    ) -> Result<Option<bool>, Fault> {
         let code = body.first_chunk().map(|code| u32::from_be_bytes(*code));
         let method = match code {
             Some(0) => {
-                if asked.is_none() {
-                    self.allow(Auth::Nothing, safe)?;
+                if requested.is_none() {
+                    self.allow(Auth::Nothing, verified)?;
                 }
                 return Ok(None);
             }
             Some(3) => Auth::Password,
-            // With its salt.
+            // Four bytes of salt follow the code.
             Some(5) if body.len() == 8 => Auth::Md5,
             Some(10) => Auth::Scram,
-            // SCRAM goes on, and ends; the server's last word proves that it knows the password.
-            Some(code @ (11 | 12)) if *asked == Some(Auth::Scram) => {
-                scram::check(&body[4..], safe)?;
+            // SCRAM continues and finishes; its last message proves that the server knows the password.
+            Some(code @ (11 | 12)) if *requested == Some(Auth::Scram) => {
+                scram::check(&body[4..], verified)?;
                 return Ok(Some(code == 11));
             }
             Some(7 | 9) => {
                 return Err(Fault::Login(
-                    "the server asks for a login by GSSAPI, which is not spoken: have it use scram-sha-256"
+                    "the server asks for a login by GSSAPI, which is not supported: configure scram-sha-256 \
+                     there"
                         .into(),
                 ));
             }
-            other => return Err(Fault::Protocol(format!("a question for the login of kind {other:?}"))),
+            other => return Err(Fault::Protocol(format!("an authentication request of kind {other:?}"))),
         };
-        self.allow(method, safe)?;
+        self.allow(method, verified)?;
         if self.target.password.is_none() {
             return Err(Fault::Login(
                 "the server asks for a password, and the URL has none: write postgres://user:password@…"
                     .into(),
             ));
         }
-        *asked = Some(method);
+        *requested = Some(method);
         Ok(Some(true))
     }
 
-    fn allow(&self, method: Auth, safe: bool) -> Result<(), Fault> {
-        self.target.refuse_auth(method, safe).map_or(Ok(()), |why| Err(Fault::Login(why)))
+    fn allow(&self, method: Auth, verified: bool) -> Result<(), Fault> {
+        self.target.refuse_auth(method, verified).map_or(Ok(()), |why| Err(Fault::Login(why)))
     }
 
-    /// What a client says first.
+    /// The startup message.
     fn message(&self) -> Vec<u8> {
         let Self { target, options, application_name, .. } = self;
-        let all: Vec<&str> = target.options.as_deref().into_iter().chain(*options).collect();
-        let all = all.join(" ");
+        let options: Vec<&str> = target.options.as_deref().into_iter().chain(*options).collect();
+        let options = options.join(" ");
         let mut pairs = vec![
             ("user", target.user.as_str()),
             ("database", &target.database),
             ("application_name", application_name),
-            // What sqlx reads answers by.
+            // The formats in which sqlx reads answers.
             ("client_encoding", "UTF8"),
             ("DateStyle", "ISO, MDY"),
             ("TimeZone", "UTC"),
         ];
-        if !all.is_empty() {
-            pairs.push(("options", &all));
+        if !options.is_empty() {
+            pairs.push(("options", &options));
         }
         let mut body = VERSION.to_be_bytes().to_vec();
         for text in pairs.into_iter().flat_map(|(name, value)| [name, value]) {
@@ -224,7 +232,7 @@ impl Start<'_> {
     }
 }
 
-/// What follows a length, which counts itself.
+/// The body of a message: its length, which includes itself, comes first.
 async fn read_body(from: &mut (impl AsyncRead + Unpin), largest: usize) -> std::io::Result<Vec<u8>> {
     let length = from.read_u32().await?;
     let length = usize::try_from(length).unwrap_or(usize::MAX);
@@ -236,11 +244,11 @@ async fn read_body(from: &mut (impl AsyncRead + Unpin), largest: usize) -> std::
     Ok(body)
 }
 
-/// sqlx's answer to a question for the password, as it is to be passed on.
+/// The answer of sqlx to an authentication request, as the server gets it.
 async fn read_reply(client: &mut UnixStream) -> Result<Vec<u8>, Fault> {
     let read = async {
         let kind = client.read_u8().await?;
-        let body = read_body(client, ANSWER_LARGEST).await?;
+        let body = read_body(client, PASSWORD_MESSAGE_LARGEST).await?;
         let length = u32::try_from(body.len() + 4).unwrap_or(u32::MAX);
         Ok::<_, std::io::Error>([&[kind][..], &length.to_be_bytes(), &body].concat())
     };
@@ -253,25 +261,24 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), F
         to.flush().await
     };
     let late = |_| Err(std::io::ErrorKind::TimedOut.into());
-    timeout(WRITE_LONGEST, written).await.unwrap_or_else(late).map_err(|error| Fault::io(&error))
+    timeout(WRITE_TIMEOUT, written).await.unwrap_or_else(late).map_err(|error| Fault::io(&error))
 }
 
 impl StartedSession {
-    /// To be set with each question: a tenant's answer is bounded, and its end is no sign of the next one.
-    pub(super) fn asked(&self) -> Arc<Asked> {
-        self.filter.asked()
+    /// Where the session announces each query.
+    pub(super) fn query(&self) -> Arc<QueryState> {
+        self.filter.query()
     }
 
-    /// Passes on what both say, until one of them hangs up; then the other hears it. What is notified goes to
-    /// `notifications`, if it is given, and not to sqlx. `broken` is told why it was broken off, if it was, before
-    /// sqlx can notice.
-    pub(super) fn flow(
+    /// The proxy for the rest of the session. With `notifications`, NOTIFY messages go there instead of to
+    /// sqlx. `on_fault` gets the reason if the proxy closes the connection, before sqlx can notice.
+    pub(super) fn proxy(
         self,
         notifications: Option<Sender<QueueId>>,
-        broken: Box<dyn FnOnce(Fault) + Send>,
-    ) -> Result<Flow, Fault> {
+        on_fault: Box<dyn FnOnce(Fault) + Send>,
+    ) -> Result<Proxy, Fault> {
         let Self { client, server, filter } = self;
-        Flow::new(client, server, Sieve::new(filter, notifications), broken)
+        Proxy::new(client, server, NotificationFilter::new(filter, notifications), on_fault)
             .map_err(|error| Fault::io(&error))
     }
 }
