@@ -110,10 +110,10 @@ pub(crate) struct Table {
 impl Table {
     /// A partial or scaled run goes to another file, so that it does not replace the numbers of a complete
     /// run.
-    pub(crate) fn new(name: &str, whole: bool) -> Result<Self> {
+    pub(crate) fn new(name: &str, complete: bool) -> Result<Self> {
         let folder = root().join("target/bench");
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        let path = folder.join(if whole { format!("{name}.json") } else { format!("{name}-part.json") });
+        let path = folder.join(if complete { format!("{name}.json") } else { format!("{name}-part.json") });
         Ok(Self { rows: Vec::new(), path })
     }
 

@@ -93,20 +93,20 @@ impl From<std::io::Error> for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let whole = error.to_string();
+        let text = error.to_string();
         let (code, message, hint) = match error {
             Error::Unreachable(_) | Error::Timeout => {
-                let hint = if whole.contains("certificate") {
+                let hint = if text.contains("certificate") {
                     "check sslmode and sslrootcert of --database-url, and the server's certificate"
                 } else {
                     "check --database-url and whether the server runs"
                 };
-                (DATABASE, whole, Some(hint.to_owned()))
+                (DATABASE, text, Some(hint.to_owned()))
             }
             Error::ReadOnly(_) => {
                 let hint =
                     "use the primary's address, or list all servers: postgres://user:password@a,b/database";
-                (DATABASE, whole, Some(hint.to_owned()))
+                (DATABASE, text, Some(hint.to_owned()))
             }
             Error::Url(_)
             | Error::Login(_)
@@ -117,19 +117,19 @@ impl From<Error> for Failure {
             | Error::SchemaOfAnother { .. }
             | Error::SchemaTaken { .. }
             | Error::SchemaOlder { .. }
-            | Error::SchemaNewer { .. } => (DATABASE, whole, None),
+            | Error::SchemaNewer { .. } => (DATABASE, text, None),
             Error::Refused { code, message, hint } if code == UNKNOWN_QUEUE => (NOT_FOUND, message, hint),
             Error::Refused { message, hint, .. } => (REFUSED, message, hint),
             // A standby, or no connection left: nothing that other arguments would change.
             error if error.is_transient() => {
-                let standby = whole.contains("read-only transaction");
+                let standby = text.contains("read-only transaction");
                 (
                     DATABASE,
-                    whole,
+                    text,
                     standby.then(|| "this server is read-only; use the primary's address".to_owned()),
                 )
             }
-            _ => (FAILED, whole, None),
+            _ => (FAILED, text, None),
         };
         Self { code, message, hint }
     }

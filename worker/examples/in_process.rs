@@ -50,8 +50,8 @@ async fn send_email(task: Task) -> Result<Done, Fail> {
         return Err(Fail::permanent("the address has no @"));
     }
     // `?` on any other error retries the task as the queue's retry policy says; `Fail::retry_after` and
-    // `Fail::snooze` choose the delay. A task runs at least once, so give its id to the mail service, which then
-    // recognises a second attempt.
+    // `Fail::snooze` choose the delay. A task runs at least once, so give its id to the mail service, which
+    // then recognises a second attempt.
     let message_id = deliver(&email.to, &task.id.to_string()).await?;
     Done::with(&Receipt { message_id })
 }

@@ -38,7 +38,7 @@ pub(crate) async fn cancel(args: ManyTasks, output: Output) -> Result<(), Failur
     let mut results = Vec::with_capacity(ids.len());
     let mut written = Ok(());
     for id in ids {
-        let (word, said) = match rowlock_queue::cancel(&db, id).await? {
+        let (word, shown) = match rowlock_queue::cancel(&db, id).await? {
             Cancelled::Done => ("cancelled", "cancelled"),
             Cancelled::Requested => ("requested", "is running; its instance was asked to stop it"),
             Cancelled::Finished => ("finished", "had already finished"),
@@ -48,7 +48,7 @@ pub(crate) async fn cancel(args: ManyTasks, output: Output) -> Result<(), Failur
             }
         };
         // Cancels all tasks, even if the output cannot be written.
-        written = written.and(output.say(&format!("{id} {said}")));
+        written = written.and(output.say(&format!("{id} {shown}")));
         results.push(json!({"id": id.to_string(), "result": word}));
     }
     written = written.and_then(|()| output.result_json(&serde_json::Value::Array(results)));

@@ -1,4 +1,5 @@
-//! `rowlock dev --demo N`: enqueues tasks, shows how the queue scales up and down, and checks that none is lost.
+//! `rowlock dev --demo N`: enqueues tasks, shows how the queue scales up and down, and checks that none is
+//! lost.
 
 use crate::failure::Failure;
 use crate::output::{Output, Progress};

@@ -14,8 +14,8 @@ use std::time::Duration;
 /// How long a handler may take to end after SIGTERM. No task runs in it by then.
 const HANDLER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a handler goes on when `rowlock dev` is gone. Its worker hands back its tasks in about a second;
-/// without the handler they would fail.
+/// How long a handler continues when `rowlock dev` is gone. Its worker hands back its tasks in about a
+/// second; without the handler they would fail.
 const HANDLER_LINGER: Duration = Duration::from_secs(2);
 
 /// What the worker logs unless `RUST_LOG` is set: warnings and errors.

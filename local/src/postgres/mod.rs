@@ -31,7 +31,7 @@ const RECOVERY_PATIENCE: Duration = Duration::from_mins(5);
 /// once.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long the server goes on when the program that started it is gone: workers hand back their tasks in
+/// How long the server continues when the program that started it is gone: workers hand back their tasks in
 /// about a second.
 const LINGER: Duration = Duration::from_secs(3);
 

@@ -42,7 +42,7 @@ pub struct GuardArgs {
     pub signals: Vec<String>,
     /// How long it may take to end after each signal.
     pub patience: Duration,
-    /// How long it may go on when the program that started the guard is gone.
+    /// How long it may continue when the program that started the guard is gone.
     pub linger: Duration,
     /// Folder for the record of the running command.
     pub records: Option<PathBuf>,

@@ -105,7 +105,7 @@ impl<S: SettlementStore> Settler<S> {
                 } else {
                     tracing::error!(
                         task = %rest[0].task, %error,
-                        "the database refuses every outcome of this task; it stays leased until the instance ends"
+                        "the database refuses every outcome of this task; it stays leased to this instance"
                     );
                     rest = &mut rest[1..];
                     replaced = Replaced::Nothing;

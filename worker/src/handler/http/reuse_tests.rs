@@ -1,4 +1,4 @@
-//! A kept connection that is gone just when it gets another request.
+//! Kept connections that the handler closes when another request is sent.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::tests::{read_request, response, task};
 use super::*;
 
-/// A handler, its listener, and the connection on which it has answered a first task.
+/// A handler, its listener, and the kept connection on which it has answered a first task.
 async fn kept() -> (HttpHandler, TcpListener, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -35,10 +35,10 @@ fn done() -> Answer {
 }
 
 #[tokio::test]
-async fn what_a_kept_connection_swallowed_is_sent_again() {
+async fn a_request_lost_on_a_closed_kept_connection_is_sent_again() {
     let (handler, listener, mut stream) = kept().await;
     let serve = async {
-        // The request arrives where nobody looks any more.
+        // The request arrives on a connection that the handler no longer reads.
         let swallowed = read_request(&mut stream).await;
         drop(stream);
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -51,7 +51,7 @@ async fn what_a_kept_connection_swallowed_is_sent_again() {
 }
 
 #[tokio::test]
-async fn it_is_sent_again_once_only() {
+async fn a_request_is_sent_again_only_once() {
     let (handler, listener, mut stream) = kept().await;
     let serve = async {
         read_request(&mut stream).await;
@@ -65,7 +65,7 @@ async fn it_is_sent_again_once_only() {
 }
 
 #[tokio::test]
-async fn a_handler_that_began_to_answer_is_not_asked_again() {
+async fn a_request_with_a_begun_answer_is_not_sent_again() {
     let (handler, _listener, mut stream) = kept().await;
     let serve = async {
         read_request(&mut stream).await;
@@ -78,7 +78,7 @@ async fn a_handler_that_began_to_answer_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn a_handler_that_ended_at_work_is_not_asked_again() {
+async fn a_request_that_ran_for_a_while_is_not_sent_again() {
     let (handler, _listener, mut stream) = kept().await;
     let serve = async {
         read_request(&mut stream).await;
@@ -92,9 +92,9 @@ async fn a_handler_that_ended_at_work_is_not_asked_again() {
     assert!(matches!(answered, Answer::Broken { .. }), "{answered:?}");
 }
 
-/// A task that ends its handler at once would otherwise never use an attempt.
+/// Otherwise a task that crashes its handler at once would never use up an attempt.
 #[tokio::test]
-async fn a_handler_that_is_gone_with_the_first_one_has_had_its_attempt() {
+async fn a_handler_that_crashed_on_the_request_has_used_the_attempt() {
     let (handler, listener, mut stream) = kept().await;
     let serve = async {
         read_request(&mut stream).await;

@@ -1,4 +1,4 @@
-//! Against a real server on TCP that says whatever the test wants.
+//! The HTTP handler against a TCP server that sends the bytes of each test.
 
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +21,7 @@ pub(super) fn task() -> Task {
     }
 }
 
-/// Reads a request whole: head and the body its length announces.
+/// Reads a complete request: the head, and a body of the announced length.
 pub(super) async fn read_request(stream: &mut TcpStream) -> String {
     let mut read = Vec::new();
     loop {
@@ -42,7 +42,7 @@ pub(super) async fn answer_to(bytes: Vec<u8>) -> (Answer, String) {
     let serve = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let request = read_request(&mut stream).await;
-        // The client may hang up once it has read enough.
+        // The client may close the connection once it has read enough.
         let _ = stream.write_all(&bytes).await;
         request
     };
@@ -102,7 +102,7 @@ async fn success_is_done_with_the_body_as_result() {
 }
 
 #[tokio::test]
-async fn a_result_past_the_bound_is_done_without_it() {
+async fn a_result_above_the_limit_completes_the_task_without_it() {
     let ten_mebibytes = "x".repeat(10 * 1024 * 1024);
     check(response("200 OK", "", &ten_mebibytes), Answer::Done { result: None }).await;
     let exact = "x".repeat(crate::handler::answer::RESULT_MAX);
@@ -119,7 +119,7 @@ async fn a_huge_error_page_is_cut() {
 }
 
 #[tokio::test]
-async fn retry_after_snoozes_and_its_absence_is_a_failure() {
+async fn only_429_and_503_with_retry_after_snooze() {
     let snooze = |seconds| Answer::Snooze { delay: Duration::from_secs(seconds) };
     check(response("503 Busy", "retry-after: 7\r\n", ""), snooze(7)).await;
     check(response("429 Slow", "retry-after: 9999999\r\n", ""), snooze(86_400)).await;
@@ -135,7 +135,7 @@ async fn a_final_status_is_dead_with_the_body_as_reason() {
 }
 
 #[tokio::test]
-async fn broken_answers_are_retried_with_what_happened() {
+async fn broken_answers_are_retried_and_the_error_says_what_happened() {
     check_retry(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf".to_vec(), "the connection broke").await;
     check_retry(
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n".to_vec(),
@@ -158,7 +158,7 @@ async fn a_refused_connection_is_unreachable() {
 }
 
 #[tokio::test]
-async fn giving_up_on_a_silent_handler_closes_the_connection() {
+async fn a_timeout_closes_the_connection_to_a_silent_handler() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let handler = HttpHandler::new(url.parse().unwrap(), 1);
@@ -169,7 +169,7 @@ async fn giving_up_on_a_silent_handler_closes_the_connection() {
         read_request(&mut stream).await;
         stream
     };
-    // The request has arrived and no answer ever comes: the losing branch is dropped, as a timeout does it.
+    // The request has arrived and gets no answer. The future of the call is dropped, as a timeout does.
     let mut stream = tokio::select! {
         answer = call => panic!("{answer:?}"),
         stream = silent => stream,
@@ -217,7 +217,7 @@ async fn a_kept_connection_that_the_handler_closed_costs_no_attempt() {
 }
 
 #[tokio::test]
-async fn a_connection_that_nobody_needs_is_closed() {
+async fn an_idle_connection_is_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let handler = HttpHandler::new(url.parse().unwrap(), 1);

@@ -1,4 +1,4 @@
-//! What stands around an answer: many headers, long ones, folded ones; redirects; compression.
+//! Answers with many, long or folded headers, redirects, and compression.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ fn ok() -> Answer {
 }
 
 #[tokio::test]
-async fn an_answer_counts_by_its_status_however_it_is_wrapped() {
+async fn an_answer_with_unusual_headers_counts_by_its_status() {
     let many = |headers: usize| (0..headers).fold(String::new(), |all, n| all + &format!("x-{n}: y\r\n"));
     let long = |bytes: usize| format!("x: {}\r\n", "y".repeat(bytes));
-    // Before, more than 100 headers or 400 kB of them were a failed attempt, again and again.
+    // More than hyper's defaults of 100 headers or 400 kB must not fail the attempt.
     check(response("200 OK", &many(120), "ok"), ok()).await;
     check(response("200 OK", &many(250), "ok"), ok()).await;
     check(response("200 OK", &long(600_000), "ok"), ok()).await;
     check(response("200 OK", "x: a\r\n  folded\r\n", "ok"), ok()).await;
     check(response("200 OK", "no header at all\r\nx : y\r\n", "ok"), ok()).await;
-    // Beyond all bounds the status alone is read.
+    // Above the limits only the status is read.
     check(b"HTTP/1.1 200 OK\r\ncontent-length: two\r\n\r\nok".to_vec(), Answer::Done { result: None }).await;
     check(response("200 OK", &many(5000), "ok"), Answer::Done { result: None }).await;
     check(response("200 OK", &long(3_000_000), "ok"), Answer::Done { result: None }).await;
@@ -35,7 +35,7 @@ async fn an_answer_counts_by_its_status_however_it_is_wrapped() {
 }
 
 #[tokio::test]
-async fn an_answer_without_an_end_is_not_read_for_ever() {
+async fn an_endless_answer_is_cut_off() {
     let endless = |head: &str| [head.as_bytes(), &vec![b'x'; 8 << 20]].concat();
     check(endless("HTTP/1.1 200 OK\r\nx: "), Answer::Done { result: None }).await;
     check(endless("HTTP/1.1 200 OK\r\ncontent-length: 999999999999\r\n\r\n"), Answer::Done { result: None })
@@ -45,14 +45,14 @@ async fn an_answer_without_an_end_is_not_read_for_ever() {
 }
 
 #[tokio::test]
-async fn what_comes_before_an_answer_is_passed_over() {
+async fn interim_answers_are_skipped() {
     let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000).into_bytes();
     check([interim, response("200 OK", "", "ok")].concat(), ok()).await;
 }
 
-/// Its time is the attempt's.
+/// Only the timeout of the attempt bounds it.
 #[tokio::test]
-async fn an_answer_in_drops_ends_with_the_attempt() {
+async fn an_answer_that_trickles_in_ends_with_the_attempt() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let handler = HttpHandler::new(url.parse().unwrap(), 1);
@@ -65,13 +65,13 @@ async fn an_answer_in_drops_ends_with_the_attempt() {
     };
     let retry = RetryPolicy::default();
     let attempt = tokio::time::timeout(Duration::from_millis(300), handler.call(task(), &retry));
-    // The drip ends when its connection is closed.
+    // The server's loop ends when its connection is closed.
     let ((), answer) = tokio::join!(drip, attempt);
     assert!(answer.is_err(), "{answer:?}");
 }
 
 #[tokio::test]
-async fn a_redirect_says_where_to_and_what_to_change() {
+async fn the_error_of_a_redirect_names_the_target_and_what_to_change() {
     for (to, cure) in [
         ("https://shop.example/tasks?x=1", "let the handler accept plain HTTP on its port"),
         (
@@ -94,7 +94,7 @@ async fn a_redirect_says_where_to_and_what_to_change() {
 }
 
 #[tokio::test]
-async fn a_compressed_answer_is_no_garbled_text() {
+async fn a_compressed_answer_is_not_kept_as_garbled_text() {
     let gzip = "content-encoding: gzip\r\n";
     check(response("200 OK", gzip, "\u{1f}\u{8b}garbled"), Answer::Done { result: None }).await;
     let said = "HTTP 500: the body is compressed (gzip) and cannot be read";

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// Records batches; each waits for a permit of `gate` if there is one.
+/// A database that records batches. Each waits for a permit of `gate`, if there is a gate.
 #[derive(Default)]
 struct Fake {
     entered: Notify,
@@ -16,13 +16,13 @@ struct Fake {
     failures: AtomicUsize,
     /// Refuses a batch with this task in it unless it is settled as dead.
     poison: Option<&'static str>,
-    /// Refuses a batch in which this is said.
+    /// Refuses a batch in which an outcome has this text.
     unwritable: Option<&'static str>,
     answer_lost: bool,
     logins_refused: AtomicUsize,
-    /// Refuses a batch with this task in it, as if it refused everything, unless it is settled as dead.
+    /// Refuses a batch with this task in it, with an error that names no row, unless it is settled as dead.
     strange: Option<&'static str>,
-    /// Times out with more than so many.
+    /// Times out with more outcomes than this.
     most: Option<usize>,
 }
 
@@ -51,7 +51,7 @@ impl SettlementStore for Arc<Fake> {
             Some(s.task.to_string().as_str()) == self.strange && !matches!(s.outcome, Outcome::Dead { .. })
         };
         if batch.iter().any(strange) {
-            return Err(Error::UnsupportedEncoding("a trigger of somebody's".into()));
+            return Err(Error::UnsupportedEncoding("a user's trigger".into()));
         }
         if batch.iter().any(|one| poisoned(one) || says(one)) {
             return Err(Error::Refused { code: "22021".into(), message: "no".into(), hint: None });
@@ -85,13 +85,13 @@ fn settler(fake: &Arc<Fake>) -> (Settler<Arc<Fake>>, Arc<Metrics>, CancellationT
 }
 
 #[tokio::test]
-async fn what_comes_during_a_flush_goes_with_the_next_one() {
+async fn outcomes_that_arrive_during_a_flush_go_with_the_next_one() {
     let fake = Arc::new(Fake { gate: Some(Semaphore::new(0)), ..Fake::default() });
     let (settler, metrics, _) = settler(&fake);
     let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
     let feed = async move {
         send.send(settlement(0)).await.unwrap();
-        // The first flush now waits for its permit; the rest gathers behind it.
+        // The first flush waits for its permit, and the others collect behind it.
         fake.entered.notified().await;
         for id in 1..=500 {
             send.send(settlement(id)).await.unwrap();
@@ -118,7 +118,7 @@ async fn a_transient_error_is_sent_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fence_ends_the_sending_for_good() {
+async fn a_fence_ends_settling_for_good() {
     let fake = Arc::new(Fake { failures: AtomicUsize::new(usize::MAX), ..Fake::default() });
     let (settler, _, fenced) = settler(&fake);
     let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
@@ -148,10 +148,9 @@ async fn one_refused_outcome_does_not_hold_up_the_others() {
     assert_eq!(metrics.settled_so_far("dead"), 1);
 }
 
-/// A database of another encoding may not hold what a handler says. Before, the task was dead although it was
-/// done.
+/// A database with another encoding may refuse a handler's text, but the task is done.
 #[tokio::test]
-async fn a_refused_text_goes_and_the_outcome_stays() {
+async fn a_refused_text_is_removed_and_the_outcome_stays() {
     let fake = Arc::new(Fake { unwritable: Some("ü"), ..Fake::default() });
     let (settler, metrics, _) = settler(&fake);
     let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
@@ -169,7 +168,7 @@ async fn a_refused_text_goes_and_the_outcome_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_seems_everybodys_and_is_of_one_task_does_not_hold_up_the_others() {
+async fn a_refusal_that_names_no_row_does_not_hold_up_other_outcomes() {
     let fake = Arc::new(Fake { strange: Some("2"), ..Fake::default() });
     let (settler, metrics, _) = settler(&fake);
     let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
@@ -177,13 +176,13 @@ async fn an_error_that_seems_everybodys_and_is_of_one_task_does_not_hold_up_the_
         send.send(settlement(id)).await.unwrap();
     }
     drop(send);
-    // Before, the instance ended after a minute, and so did the next one that claimed the task.
+    // Otherwise the instance would end after a minute, and so would the next one that claims the task.
     settler.run(receive).await.unwrap();
     assert_eq!((metrics.settled_so_far("complete"), metrics.settled_so_far("dead")), (3, 1));
 }
 
 #[tokio::test]
-async fn a_lost_lease_is_counted_and_is_no_outcome() {
+async fn a_lost_lease_is_counted_and_not_as_an_outcome() {
     let fake = Arc::new(Fake { answer_lost: true, ..Fake::default() });
     let (settler, metrics, _) = settler(&fake);
     let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
@@ -194,7 +193,7 @@ async fn a_lost_lease_is_counted_and_is_no_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_the_outcome_is_not_to_blame_for_kills_no_task() {
+async fn an_error_unrelated_to_the_outcome_makes_no_task_dead() {
     let fake = Arc::new(Fake { logins_refused: AtomicUsize::new(3), ..Fake::default() });
     let (settler, metrics, _) = settler(&fake);
     let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
@@ -205,7 +204,7 @@ async fn an_error_that_the_outcome_is_not_to_blame_for_kills_no_task() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_stays_ends_the_instance_and_settles_nothing() {
+async fn a_lasting_error_ends_the_instance_and_settles_nothing() {
     let fake = Arc::new(Fake { logins_refused: AtomicUsize::new(usize::MAX), ..Fake::default() });
     let (settler, _, _) = settler(&fake);
     let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
@@ -217,7 +216,7 @@ async fn an_error_that_stays_ends_the_instance_and_settles_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn outcomes_that_are_too_much_for_one_statement_go_in_parts() {
+async fn a_batch_that_times_out_is_sent_in_parts() {
     let fake = Arc::new(Fake { most: Some(100), ..Fake::default() });
     let (settler, metrics, _) = settler(&fake);
     let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
