@@ -54,7 +54,7 @@ async fn an_instance_that_cannot_be_rescued_blocks_no_other_rescue() {
         gone.push(instance.id());
     }
     gone.sort_by_key(|instance| instance.0);
-    refuse(&test, "failure", &format!("new.instance = {}", gone[0].0)).await;
+    refuse(&test, "task_error", &format!("new.instance = {}", gone[0].0)).await;
     test.run("update rowlock.heartbeat set at = at - interval '1 minute'").await;
     let mut maintainer = Maintainer::of_instance(InstanceId(0), test.instance("c").await.joined.queue);
     let chain = Some(std::time::Instant::now());
