@@ -53,7 +53,7 @@ async fn an_instance_that_cannot_be_rescued_keeps_no_other_one_from_it() {
         gone.push(instance.id());
     }
     gone.sort_by_key(|instance| instance.0);
-    refuse(&test, "failure", &format!("new.instance = {}", gone[0].0)).await;
+    refuse(&test, "task_error", &format!("new.instance = {}", gone[0].0)).await;
     test.run("update rowlock.heartbeat set at = at - interval '1 minute'").await;
     let mut maintainer = Maintainer::of_instance(InstanceId(0), test.instance("c").await.joined.queue);
     let chain = Some(std::time::Instant::now());
