@@ -36,10 +36,10 @@ pub(crate) struct Pool {
 
 struct Shared {
     connector: Mutex<Connector>,
-    idle: Mutex<Vec<IdleConnection>>,
+    idle: Mutex<Vec<OpenConnection>>,
 }
 
-struct IdleConnection {
+struct OpenConnection {
     session: Session,
     opened: Instant,
 }
@@ -47,7 +47,7 @@ struct IdleConnection {
 /// A connection in use. Dropped without [`PooledConnection::release`] it is closed, because a statement may
 /// still be running on it; if the server has vanished, its answer would be awaited until TCP gives up.
 pub(crate) struct PooledConnection {
-    connection: IdleConnection,
+    connection: OpenConnection,
     pool: Pool,
     _permit: OwnedSemaphorePermit,
 }
@@ -61,7 +61,7 @@ impl Pool {
 
     /// Adds an open connection.
     pub(crate) fn add(&self, session: Session) {
-        self.idle().push(IdleConnection { session, opened: Instant::now() });
+        self.idle().push(OpenConnection { session, opened: Instant::now() });
     }
 
     /// The connector for new connections.
@@ -80,7 +80,7 @@ impl Pool {
         let connection = if let Some(idle) = idle {
             idle
         } else {
-            IdleConnection { session: self.connector().connect().await?, opened: Instant::now() }
+            OpenConnection { session: self.connector().connect().await?, opened: Instant::now() }
         };
         Ok(PooledConnection { connection, pool: self.clone(), _permit: permit })
     }
@@ -110,7 +110,7 @@ impl Pool {
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<IdleConnection>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<OpenConnection>> {
         self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

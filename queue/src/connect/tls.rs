@@ -91,9 +91,9 @@ impl TlsOptions {
 
     async fn verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Fault> {
         if self.mode < SslMode::VerifyCa {
-            return Ok(Arc::new(Unchecked(Arc::clone(provider))));
+            return Ok(Arc::new(NoVerification(Arc::clone(provider))));
         }
-        let (roots, own) = match &self.roots {
+        let (roots, pinned) = match &self.roots {
             Roots::BuiltIn => (RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }, Vec::new()),
             Roots::Pem(pem) => roots_of(pem.as_bytes(), "the CA")?,
             Roots::File(path) => roots_of(&read(path, "sslrootcert").await?, "the file of sslrootcert")?,
@@ -101,7 +101,7 @@ impl TlsOptions {
         let inner =
             WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build();
         let inner = inner.map_err(|error| Fault::Tls(format!("the CA cannot be used: {error}")))?;
-        Ok(Arc::new(Checked { inner, own, any_name: self.mode == SslMode::VerifyCa }))
+        Ok(Arc::new(Verification { inner, pinned, any_name: self.mode == SslMode::VerifyCa }))
     }
 }
 
@@ -110,15 +110,15 @@ pub(super) fn roots_of(
     pem: &[u8],
     what: &str,
 ) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Fault> {
-    let own = certificates(pem);
-    let own = own.ok_or_else(|| Fault::Tls(format!("{what} holds no certificate: write it as PEM")))?;
+    let pinned = certificates(pem);
+    let pinned = pinned.ok_or_else(|| Fault::Tls(format!("{what} holds no certificate: write it as PEM")))?;
     let mut roots = RootCertStore::empty();
     // A certificate that cannot be an authority is the server's own; it is compared as a whole.
-    roots.add_parsable_certificates(own.iter().cloned());
+    roots.add_parsable_certificates(pinned.iter().cloned());
     if roots.is_empty() {
         return Err(Fault::Tls(format!("{what} holds no certificate of an authority that can be used")));
     }
-    Ok((roots, own))
+    Ok((roots, pinned))
 }
 
 fn certificates(pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
@@ -194,9 +194,9 @@ fn explain_certificate(fault: &CertificateError, host: &str) -> String {
 /// Accepts every certificate, including X.509 version 1. `require` and lower modes give no protection from a
 /// machine in between.
 #[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
+struct NoVerification(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Unchecked {
+impl ServerCertVerifier for NoVerification {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
@@ -233,14 +233,14 @@ impl ServerCertVerifier for Unchecked {
 
 /// Checks the signature of the certificate, and with `verify-full` the name.
 #[derive(Debug)]
-struct Checked {
+struct Verification {
     inner: Arc<WebPkiServerVerifier>,
     /// A server whose own certificate was given as the CA is accepted, like in libpq.
-    own: Vec<CertificateDer<'static>>,
+    pinned: Vec<CertificateDer<'static>>,
     any_name: bool,
 }
 
-impl ServerCertVerifier for Checked {
+impl ServerCertVerifier for Verification {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -258,7 +258,7 @@ impl ServerCertVerifier for Checked {
             NotValidForName | NotValidForNameContext { .. } if self.any_name => {
                 Ok(ServerCertVerified::assertion())
             }
-            Other(_) if self.own.iter().any(|own| own == certificate) => {
+            Other(_) if self.pinned.iter().any(|pinned| pinned == certificate) => {
                 if !self.any_name {
                     rustls::client::verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
                 }
