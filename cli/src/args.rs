@@ -155,9 +155,6 @@ pub(crate) struct ManyTasks {
     pub(crate) ids: Vec<TaskId>,
 }
 
-const STATES: [&str; 7] =
-    ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"];
-
 #[derive(Args)]
 pub(crate) struct Tasks {
     #[command(flatten)]

@@ -117,12 +117,12 @@ async fn a_wrong_url_or_certificate_is_not_reported_as_an_unreachable_server() {
     let home = Home::with_database("postgres://u:SECRET@127.0.0.1:1/none?ssl_mode=require");
     let printed = home.run(&["status"]);
     check(&printed, 4, "has an unknown parameter `ssl_mode`: did you mean `sslmode`?");
-    assert!(!printed.err.contains("hint") && !printed.err.contains("SECRET"), "{said:?}");
+    assert!(!printed.err.contains("hint") && !printed.err.contains("SECRET"), "{printed:?}");
     let test = TestDb::new().await;
     let home = Home::with_database(&(server::url(&test.name) + "?sslmode=require"));
     let printed = home.run(&["status"]);
     check(&printed, 4, "the server does not support TLS, and sslmode is require");
-    assert!(!printed.err.contains("hint"), "{said:?}");
+    assert!(!printed.err.contains("hint"), "{printed:?}");
     check(
         &home.run(&["status", "--database-ca-file", "/nowhere"]),
         2,

@@ -43,11 +43,11 @@ const FUNCTIONS: [&str; 20] = [
 /// How often they were called; refused where one of them does not exist.
 async fn calls(test: &TestDb) -> i64 {
     let names = FUNCTIONS.map(|name| format!("'{name}'")).join(", ");
-    let named = format!(
+    let existing = format!(
         "select count(distinct p.proname) from pg_proc p
          where p.pronamespace = 'rowlock'::regnamespace and p.proname in ({names})"
     );
-    assert_eq!(test.one::<i64>(named).await, 20, "{names}");
+    assert_eq!(test.one::<i64>(existing).await, 20, "{names}");
     test.one(format!(
         "select coalesce(sum(f.calls), 0)::bigint from pg_stat_user_functions f
          where f.schemaname = 'rowlock' and f.funcname in ({names})"

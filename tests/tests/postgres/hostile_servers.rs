@@ -379,7 +379,7 @@ async fn tls_is_requested_once_and_a_refusal_is_accepted() {
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refused(&fake_server.connect(&format!("?sslmode={mode}"))).await;
         let Error::Tls(output) = &error else { panic!("{error:?}") };
-        assert!(output.contains("does not support TLS") && output.contains(mode), "{said}");
+        assert!(output.contains("does not support TLS") && output.contains(mode), "{output}");
         assert_eq!(asked.recv().await, Some(SSL_REQUEST));
     }
 }
