@@ -13,6 +13,8 @@
 //! * [`check_variables`]: environment variables that are misspelt;
 //! * [`api`], [`env`](mod@env), [`annotations`], [`labels`], [`containers`]: names used by more than one crate.
 
+#![warn(missing_docs)]
+
 mod bounds;
 mod conditions;
 mod duration;

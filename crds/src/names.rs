@@ -10,6 +10,8 @@ pub mod api {
     pub const API_VERSION: &str = "rowlock.dev/v1alpha1";
     /// The kind.
     pub const KIND: &str = "TaskQueue";
+    /// The operator's name as a field manager, and the value of [`MANAGED_BY`](super::labels::MANAGED_BY) on what it makes.
+    pub const FIELD_MANAGER: &str = "rowlock-operator";
 }
 
 /// Annotations on a `TaskQueue`.

@@ -66,7 +66,7 @@ impl Reason {
             Self::MinWorkers => "MinWorkers",
             Self::Total => "Total",
             Self::Connections => "Connections",
-            Self::NotStarting => "Faltering",
+            Self::NotStarting => "NotStarting",
             Self::Stabilization => "Stabilization",
             Self::Paused => "Paused",
             Self::Suspended => "Suspended",

@@ -52,7 +52,7 @@ pub(super) fn at_most(longest: Duration, message: &str) -> ValidationRule {
 pub(super) fn not_zero(example: &str) -> ValidationRule {
     rule(
         format!("!self.matches('{DURATION}') || self.matches('[1-9]')"),
-        format!("is no time at all; make it longer, such as {example}"),
+        format!("is zero; make it longer, such as {example}"),
     )
 }
 

@@ -20,6 +20,10 @@ mod deployment;
 mod http;
 mod metrics;
 mod operator;
+mod pods;
+mod problem;
+mod rollouts;
+mod sanitize;
 mod status;
 
 pub use config::Config;

@@ -71,7 +71,7 @@ async fn cluster(client: &Client, config: &Config) -> String {
                 Ok(found) => return found.uid().unwrap_or_default(),
                 Err(error) if error.is_forbidden() && names.last() != Some(name) => (),
                 Err(error) => {
-                    tracing::warn!(%error, "the cluster's name is not known; trying again");
+                    tracing::warn!(%error, "the uid of the cluster cannot be read; trying again");
                     break;
                 }
             }

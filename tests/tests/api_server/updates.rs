@@ -1,10 +1,10 @@
-//! What may change after a `TaskQueue` was made.
+//! What may change after a `TaskQueue` is created.
 
 use crate::kubectl::{kubectl, namespace, ok};
 use crate::table::manifest;
 
 const REFUSAL: &str = "The TaskQueue \"emails\" is invalid: spec.queueName: Invalid value: \"object\": cannot change: the tasks are \
-                       kept under this name; make a new TaskQueue instead\n";
+                       stored under this name; create a new TaskQueue instead\n";
 
 /// A namespace with a `TaskQueue` of that spec.
 fn queue(namespace_name: &str, spec: &str) -> String {

@@ -35,7 +35,7 @@ fn a_misspelt_variable_is_2_for_every_program() {
         let mut command = home.command(crate::harness::ROWLOCK, arguments);
         command.env("ROWLOCK_DATABASE_URI", "postgres://127.0.0.1:1/none");
         let said = Said::of(&command.output().unwrap());
-        check(&said, 2, "ROWLOCK_DATABASE_URI is not one of Rowlock's; did you mean ROWLOCK_DATABASE_URL?");
+        check(&said, 2, "ROWLOCK_DATABASE_URI is unknown to Rowlock; did you mean ROWLOCK_DATABASE_URL?");
     }
     // A Service named `rowlock` beside a pod.
     let mut command = home.command(crate::harness::ROWLOCK, &["status"]);
@@ -49,13 +49,13 @@ fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
     let home = Home::new();
     home.edit("perPod: 1", "perpod: 1");
     let said = home.run(&["dev", "-f", "."]);
-    check(&said, 2, "./mail.yaml:7: spec.workers.perpod: is not a field here; did you mean `perPod`?");
+    check(&said, 2, "./mail.yaml:7: spec.workers.perpod: is not a known field; did you mean `perPod`?");
     home.edit("perpod: 1", "scaling: Fixed, perPod: 1");
     let said = home.run(&["dev", "-f", "."]);
     check(
         &said,
         2,
-        "./mail.yaml:7: spec.workers.autoscaling: is only for scaling by the operator; take it out, or",
+        "./mail.yaml:7: spec.workers.autoscaling: is only for workers.scaling Auto; remove it, or",
     );
     check(&home.run(&["dev", "-f", "nowhere"]), 2, "-f nowhere: No such file");
     home.write("mail.yaml", "");

@@ -6,6 +6,7 @@
 //! database proxy that ends first breaks the drain. Init containers of the template run before all of them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use rowlock_crds::api::FIELD_MANAGER;
 use rowlock_crds::{Manifest, annotations, containers, labels};
 use rowlock_plan::{Ports, fleet};
 use serde_json::{Map, Value, json};
@@ -14,9 +15,6 @@ use sha2::{Digest, Sha256};
 use crate::kubernetes::deployment::inherited_metadata::StringMap;
 use crate::kubernetes::deployment::security_context;
 use crate::kubernetes::deployment::worker_container::{self, WorkerImage};
-
-/// Who we are in `managed-by` labels and as a field manager.
-pub(crate) const MANAGER: &str = "rowlock-operator";
 
 /// The container that `kubectl logs` and `kubectl exec` mean.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -57,7 +55,7 @@ pub(crate) struct Owner {
 
 /// What all pods of a queue are selected by.
 pub(crate) fn selector(name: &str) -> Value {
-    json!({ (labels::MANAGED_BY): MANAGER, (labels::TASK_QUEUE): name })
+    json!({ (labels::MANAGED_BY): FIELD_MANAGER, (labels::TASK_QUEUE): name })
 }
 
 /// The Deployment of a queue, with the hash of all that it says.
@@ -171,7 +169,7 @@ fn of_map(texts: &StringMap) -> impl Iterator<Item = (String, Value)> {
 }
 
 fn common_labels(name: &str) -> Map<String, Value> {
-    [(labels::NAME, "rowlock-worker"), (labels::INSTANCE, name), (labels::MANAGED_BY, MANAGER)]
+    [(labels::NAME, "rowlock-worker"), (labels::INSTANCE, name), (labels::MANAGED_BY, FIELD_MANAGER)]
         .into_iter()
         .map(|(label, value)| (label.to_owned(), value.into()))
         .collect()

@@ -69,7 +69,7 @@ async fn a_user_that_may_not_make_tables_is_told_what_it_lacks() {
     harness.task_queue("emails", EMAILS);
     let operator = harness.operator().await;
     let message = harness.until("Stalled", "True MigrationFailed").await;
-    assert!(message.contains("own the database"), "{message}");
+    assert!(message.contains("the owner of the database"), "{message}");
     harness.db.run(format!("grant create on database {} to {role}", harness.db.name)).await;
     harness.until("Ready", "True Succeeded").await;
     operator.stop().await;
@@ -180,7 +180,7 @@ async fn pods_and_quotas_speak_through_conditions() {
     assert!(message.contains("`emails:1`"), "{message}");
     status(handler(json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } })));
     let message = harness.until("Ready", "False CrashLooping").await;
-    assert!(message.contains("for want of memory"), "{message}");
+    assert!(message.contains("ran out of memory"), "{message}");
     // One is enough to see whether it gets better; it stays one while it starts once more.
     harness.until_replicas(1).await;
     status(handler(json!({ "running": {} })));

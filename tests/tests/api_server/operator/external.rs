@@ -53,7 +53,7 @@ async fn a_number_from_outside_is_followed_up_to_total() {
     scale_to(&harness, 3);
     harness.until_replicas(3).await;
     let message = harness.until("ScalingLimited", "False NotLimited").await;
-    assert_eq!(message, "as many pods as workers.replicas says");
+    assert_eq!(message, "as many pods as workers.replicas asks for");
     harness.until_event("ScaledUp").await;
     scale_to(&harness, 9);
     harness.until_replicas(4).await;
@@ -95,7 +95,7 @@ async fn suspended_scaling_counts_before_a_number_from_outside() {
     harness.until("Contested", "False Suspended").await;
     scale_to(&harness, 4);
     let message = harness.until("ScalingLimited", "True Suspended").await;
-    assert!(message.contains("asks for 4 pods, but spec.suspendScaling leaves 2"), "{message}");
+    assert!(message.contains("asks for 4 pods, but spec.suspendScaling keeps 2"), "{message}");
     assert_eq!(harness.deployment()["spec"]["replicas"], 2);
     harness.change(&json!({ "suspendScaling": false }));
     harness.until_replicas(4).await;
@@ -132,7 +132,7 @@ async fn a_manifest_without_the_number_goes_back_to_the_operators_own_scaling() 
     harness.until_replicas(0).await;
     let args = ["scale", "tq/emails", "-n", &harness.namespace, "--replicas=5"];
     let said = tokio::task::block_in_place(|| kubectl(&args));
-    assert!(said.err.contains("set workers.scaling to External, or take replicas out"), "{said:?}");
+    assert!(said.err.contains("set workers.scaling to External, or remove replicas"), "{said:?}");
 }
 
 /// Before, an autoscaler that went on was undone each time it looked, for ever, and no condition said so.

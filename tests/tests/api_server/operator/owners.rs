@@ -47,7 +47,7 @@ async fn a_task_queue_that_was_made_anew_has_its_queue_and_waits_for_the_old_pod
     // Nobody collects garbage here.
     until("it waits for the old Deployment", || {
         let (said, message) = harness.condition("emails", "Reconciling");
-        if message.contains("waiting until Kubernetes has collected it") {
+        if message.contains("waiting until Kubernetes has deleted it") {
             Ok(())
         } else {
             Err(format!("{said} {message}"))
