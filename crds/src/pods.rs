@@ -1,4 +1,5 @@
-//! What the `spec` of a `TaskQueue` says about its pods beside the template: resources of the worker, and rollouts.
+//! What the `spec` of a `TaskQueue` says about its pods beside the template: resources of the worker, and
+//! rollouts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -56,7 +57,8 @@ pub enum Surge {
     Percent(u32),
 }
 
-/// A pod holds two connections, and a tenth of the database's connections is kept free: the pods that a rollout adds fit in.
+/// A pod holds two connections, and a tenth of the database's connections is kept free: the pods that a
+/// rollout adds fit in.
 impl Default for Surge {
     fn default() -> Self {
         Self::Percent(10)

@@ -85,8 +85,8 @@ impl<'a> Positions<'a> {
     }
 }
 
-/// The line (from 1) of a field such as `spec.retry.backoff.delays[1]` in the document at that place; of its nearest parent where the
-/// field is not written.
+/// The line (from 1) of a field such as `spec.retry.backoff.delays[1]` in the document at that place; of its
+/// nearest parent where the field is not written.
 pub(crate) fn line_of(text: &str, position: Position, field: &str) -> usize {
     let rest = text.get(position.offset..).unwrap_or_default();
     // The parser reads ahead: what comes after the document is not for it.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Dur;
 
-/// The longest delay before a retry, whatever the policy computes: a year. It keeps `now() + delay` a valid timestamp.
+/// The longest delay before a retry, whatever the policy computes: a year. It keeps `now() + delay` a valid
+/// timestamp.
 pub const MAX_RETRY_DELAY: Duration = Duration::from_hours(365 * 24);
 
 /// How often and when a failed task is retried.
@@ -16,14 +17,14 @@ pub const MAX_RETRY_DELAY: Duration = Duration::from_hours(365 * 24);
 pub struct RetryPolicy {
     /// Attempts in total, including the first. 1 to 1000, default: 6.
     pub max_attempts: u16,
-    /// How long to wait after a failed attempt: one of `delays`, `exponential`, `fixed`. Default: delays of 15s, 30s, 3m
-    /// and 1h.
+    /// How long to wait after a failed attempt: one of `delays`, `exponential`, `fixed`. Default: delays of
+    /// 15s, 30s, 3m and 1h.
     pub backoff: Backoff,
-    /// Random spread of each delay in percent, so that tasks that fail together are not retried together. 0 to 100,
-    /// default: 10.
+    /// Random spread of each delay in percent, so that tasks that fail together are not retried together. 0
+    /// to 100, default: 10.
     pub jitter_percent: u8,
-    /// HTTP statuses of the handler after which a retry is useless: the task is dead at once. Default: 400, 404, 410,
-    /// 422.
+    /// HTTP statuses of the handler after which a retry is useless: the task is dead at once. Default: 400,
+    /// 404, 410, 422.
     #[serde(rename = "final")]
     pub final_statuses: Vec<u16>,
     /// How often the handler may snooze a task (429 or 503 with Retry-After) before it is dead. 1 to 1000000.
@@ -75,8 +76,8 @@ impl Default for Backoff {
 impl RetryPolicy {
     /// How long to wait before the next attempt, after `failed_attempts` failed attempts (at least 1).
     ///
-    /// The caller passes a random number in `0.0..1.0` as `jitter`: 0.5 gives the delay as written, 0 the shortest, 1 the
-    /// longest.
+    /// The caller passes a random number in `0.0..1.0` as `jitter`: 0.5 gives the delay as written, 0 the
+    /// shortest, 1 the longest.
     ///
     /// ```
     /// use rowlock_crds::RetryPolicy;

@@ -35,8 +35,8 @@ pub struct TaskQueueSpec {
     /// How the handler is called.
     #[serde(default)]
     pub handler: HandlerSpec,
-    /// The pod template. Its container `handler` runs the tasks, other containers run beside it. Required in a cluster;
-    /// `rowlock dev` runs a command instead.
+    /// The pod template. Its container `handler` runs the tasks, other containers run beside it. Required in
+    /// a cluster; `rowlock dev` runs a command instead.
     #[serde(
         default,
         deserialize_with = "crate::unique_keys::value",
@@ -77,7 +77,8 @@ pub struct TaskQueueSpec {
 pub struct DatabaseSpec {
     /// The Secret and its key. May change, for example after a restore.
     pub secret_ref: SecretKeyRef,
-    /// Certificates (PEM) of the authorities that may have signed the server's certificate. Default: the public ones.
+    /// Certificates (PEM) of the authorities that may have signed the server's certificate. Default: the
+    /// public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaRef>,
     /// The Secret that the pods use instead of `secretRef`: a login with fewer rights. Default: `secretRef`.
@@ -139,19 +140,22 @@ pub struct SecretKeyRef {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkersSpec {
-    /// Workers over all pods; each runs one task at a time. The upper limit, unless scaling is Fixed. 0 to 10000.
+    /// Workers over all pods; each runs one task at a time. The upper limit, unless scaling is Fixed. 0 to
+    /// 10000.
     pub total: u32,
     /// Most workers of one pod. 1 to 1000, default: 10.
     #[serde(default = "default_per_pod")]
     pub per_pod: u32,
-    /// What sets the number of pods: Auto, Fixed or External. Default: Auto if `autoscaling` is set, otherwise Fixed.
+    /// What sets the number of pods: Auto, Fixed or External. Default: Auto if `autoscaling` is set,
+    /// otherwise Fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::resource::scaling_mode"))]
     pub scaling: Option<ScalingMode>,
     /// With Auto: how the number of workers follows the backlog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingSpec>,
-    /// With External: the number of pods, limited by `total`. Set by `kubectl scale` or an autoscaler. 0 to 10000.
+    /// With External: the number of pods, limited by `total`. Set by `kubectl scale` or an autoscaler. 0 to
+    /// 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
 }

@@ -1,5 +1,5 @@
-//! What a pod template must have: a container that does the tasks, and names that leave room for ours. The rest of it is
-//! Kubernetes' own business.
+//! What a pod template must have: a container that does the tasks, and names that leave room for ours. The
+//! rest of it is Kubernetes' own business.
 
 use std::collections::BTreeSet;
 

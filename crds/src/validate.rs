@@ -34,7 +34,8 @@ pub(crate) fn validate(manifest: &Manifest) -> Vec<FieldError> {
     errors.0
 }
 
-/// Annotations and labels of a `TaskQueue` that begin as ours do and mean nothing there: mistyped, or of another release.
+/// Annotations and labels of a `TaskQueue` that begin as ours do and mean nothing there: mistyped, or of
+/// another release.
 ///
 /// `rowlock dev` refuses them. The API server takes any, so in a cluster the operator says it by an event.
 pub fn unknown_names<'a>(

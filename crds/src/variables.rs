@@ -22,8 +22,9 @@ pub struct UnknownVariable {
 
 /// Checks an environment, given as names and values, for unknown variables with our prefix.
 ///
-/// Kubernetes gives every container variables about the Services of its namespace. Those of a Service whose name begins with
-/// `rowlock` are allowed: `ROWLOCK_…_SERVICE_HOST`, `ROWLOCK_…_SERVICE_PORT`, `ROWLOCK_…_PORT_80_TCP_ADDR` and so on.
+/// Kubernetes gives every container variables about the Services of its namespace. Those of a Service whose
+/// name begins with `rowlock` are allowed: `ROWLOCK_…_SERVICE_HOST`, `ROWLOCK_…_SERVICE_PORT`,
+/// `ROWLOCK_…_PORT_80_TCP_ADDR` and so on.
 ///
 /// # Errors
 ///

@@ -113,8 +113,9 @@ fn columns() -> Vec<CustomResourceColumnDefinition> {
     ]
 }
 
-/// Removes what a derived schema has too much: defaults (a field that is left out must stay detectable; the descriptions
-/// name them), `nullable` (the API server drops null values), formats that Kubernetes does not know, and Markdown.
+/// Removes what a derived schema has too much: defaults (a field that is left out must stay detectable; the
+/// descriptions name them), `nullable` (the API server drops null values), formats that Kubernetes does not
+/// know, and Markdown.
 fn tidy(schema: &mut JSONSchemaProps) {
     schema.default = None;
     schema.nullable = None;

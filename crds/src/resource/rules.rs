@@ -205,7 +205,8 @@ impl Schema<'_> {
         self.at(path).x_kubernetes_validations.get_or_insert_default().push(rule);
     }
 
-    /// The schema of a field such as `spec.retry.final[]`, where `[]` are the items of a list, and `{}` the values of a map.
+    /// The schema of a field such as `spec.retry.final[]`, where `[]` are the items of a list, and `{}` the
+    /// values of a map.
     fn at(&mut self, path: &str) -> &mut JSONSchemaProps {
         let mut schema = &mut *self.0;
         for name in path.split('.').filter(|name| !name.is_empty()) {

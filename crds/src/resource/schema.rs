@@ -62,8 +62,9 @@ pub(crate) fn scaling_mode(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ScalingMode::ALL.map(ScalingMode::as_str) })
 }
 
-/// A pod template with unknown fields preserved, since a later release of Kubernetes may add some. It declares only the
-/// fields that rules check. Lists are keyed by name, so that several field managers can own containers of one template.
+/// A pod template with unknown fields preserved, since a later release of Kubernetes may add some. It
+/// declares only the fields that rules check. Lists are keyed by name, so that several field managers can own
+/// containers of one template.
 pub(crate) fn pod_template(_: &mut SchemaGenerator) -> Schema {
     let list = |description: &str| {
         json_schema!({

@@ -13,8 +13,8 @@ pub struct TaskQueueStatus {
     /// The generation of the spec that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The conditions `Ready`, `Reconciling`, `Stalled`, `DatabaseReachable`, `SchemaReady`, `HandlerHealthy`,
-    /// `ScalingLimited`, `Contested`.
+    /// The conditions `Ready`, `Reconciling`, `Stalled`, `DatabaseReachable`, `SchemaReady`,
+    /// `HandlerHealthy`, `ScalingLimited`, `Contested`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -36,7 +36,8 @@ pub struct TaskQueueStatus {
     /// Version of the schema in the database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<i32>,
-    /// The owner from which the annotation `rowlock.dev/adopt` has taken the queue over. Each value works once.
+    /// The owner from which the annotation `rowlock.dev/adopt` has taken the queue over. Each value works
+    /// once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adopted: Option<String>,
     /// The database, identified independently of its address.

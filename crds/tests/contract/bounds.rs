@@ -1,5 +1,5 @@
-//! Bounds and grammars of single fields, by the field that is blamed. (What the API server says to the same is in
-//! `tests/tests/api_server/`.)
+//! Bounds and grammars of single fields, by the field that is blamed. (What the API server says to the same
+//! is in `tests/tests/api_server/`.)
 
 use std::path::Path;
 

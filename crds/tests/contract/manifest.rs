@@ -86,7 +86,8 @@ fn other_kinds_and_empty_documents_are_skipped() {
     );
 }
 
-/// Before documents had places of their own, each error was looked for from the beginning of the file: 3,000 took 23 s.
+/// Before documents had places of their own, each error was looked for from the beginning of the file: 3,000
+/// took 23 s.
 #[test]
 fn a_file_of_thousands_of_wrong_documents_is_read_in_one_go() {
     let queue = format!("{HEAD}metadata: {{ name: Wrong }}\nspec: {{ workers: {{ total: 3 }} }}\n");

@@ -40,8 +40,8 @@ pub(crate) struct Context {
     rollouts: Mutex<Rollouts>,
 }
 
-/// How many statuses a second may be written for changed numbers, over all `TaskQueues`. Each is a write of some KiB to etcd,
-/// which on slow disks manages a few hundred a second for the whole cluster.
+/// How many statuses a second may be written for changed numbers, over all `TaskQueues`. Each is a write of
+/// some KiB to etcd, which on slow disks manages a few hundred a second for the whole cluster.
 const NUMBERS_PER_SECOND: u32 = 5;
 
 /// The shortest interval between writes of the numbers of one status.
@@ -103,8 +103,8 @@ impl Context {
         get_or_insert(&self.namespaces, name, || NamespaceWatch::start(&self.client, name))
     }
 
-    /// The poller that the controllers of one namespace share for a database of this identity. Controllers of different
-    /// namespaces share none, since a tenant's server can claim any identity.
+    /// The poller that the controllers of one namespace share for a database of this identity. Controllers of
+    /// different namespaces share none, since a tenant's server can claim any identity.
     pub(crate) fn shared_poller(&self, namespace: &str, identity: &str) -> Arc<SharedPoller> {
         get_or_insert(&self.shared_pollers, &format!("{namespace}/{identity}"), SharedPoller::default)
     }
@@ -205,8 +205,8 @@ impl Context {
         self.writer.write_status(&namespace, &one.name_any(), &json!(status)).await
     }
 
-    /// Initialises the scale of a `TaskQueue`, if it is still unset. The watch may lag, so this reads the object first, by a
-    /// list, since RBAC grants no get.
+    /// Initialises the scale of a `TaskQueue`, if it is still unset. The watch may lag, so this reads the
+    /// object first, by a list, since RBAC grants no get.
     pub(crate) async fn start_scale(&self, one: &TaskQueue, replicas: u32) -> Result<(), WriteError> {
         let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &one.namespace().unwrap_or_default());
         let name = ListParams::default().fields(&format!("metadata.name={}", one.name_any()));

@@ -1,4 +1,5 @@
-//! The controller of the queues of one database: observe, plan, apply. Each pass checks everything, whatever woke it.
+//! The controller of the queues of one database: observe, plan, apply. Each pass checks everything, whatever
+//! woke it.
 
 mod connection;
 mod report;

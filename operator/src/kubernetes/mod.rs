@@ -3,11 +3,13 @@
 //! In reading order:
 //!
 //! * [`run`], [`Config`]: a whole operator;
-//! * `operator`, `controller`, `context`: a controller for each database, which asks [`Reconciler`](crate::Reconciler) to observe, plan and apply;
+//! * `operator`, `controller`, `context`: a controller for each database, which asks
+//!   [`Reconciler`](crate::Reconciler) to observe, plan and apply;
 //! * `convert`: what a controller keeps of a `TaskQueue`; pure;
 //! * `api`: watches, writes, events and leader election;
 //! * `database`: from a `TaskQueue` to a session: Secrets, certificates, connections;
-//! * `deployment`: the objects of a queue: how they are built, what was applied last, which rollouts wait, what came of a write;
+//! * `deployment`: the objects of a queue: how they are built, what was applied last, which rollouts wait,
+//!   what came of a write;
 //! * `status`: the health of pods, conditions and events; pure but for `pod_events` and `unreadable`.
 
 mod api;

@@ -60,7 +60,8 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std
     }
 }
 
-/// The uid of the cluster; asked for until it is known. One that may see a single namespace knows that namespace's instead.
+/// The uid of the cluster; asked for until it is known. One that may see a single namespace knows that
+/// namespace's instead.
 async fn cluster(client: &Client, config: &Config) -> String {
     let api: Api<KubeNamespace> = Api::all(client.clone());
     let mut names = vec![SYSTEM_NAMESPACE];

@@ -3,8 +3,8 @@
 /// The longest foreign text in a message: enough for any error of Postgres.
 const MAX_SANITIZED: usize = 1000;
 
-/// Foreign text for a message of the operator: one line, without control characters, of limited length. Backticks become
-/// quotes, because messages put commands to paste between backticks.
+/// Foreign text for a message of the operator: one line, without control characters, of limited length.
+/// Backticks become quotes, because messages put commands to paste between backticks.
 pub(crate) fn sanitize(detail: &str) -> String {
     let plain = detail.chars().map(|c| match c {
         '`' => '\'',

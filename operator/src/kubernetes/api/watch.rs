@@ -33,9 +33,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// How long a refusal counts: while it lasts, the server repeats it after each back-off.
 const REFUSAL_VALID_FOR: Duration = MAX_BACKOFF.saturating_mul(3);
 
-/// How long one watch request lasts before the next continues it: nearly the longest that `kube` allows, since each costs
-/// the API server a request per kind and namespace. Bookmarks arrive every minute; without them the client's
-/// `read_timeout` ends a watch whose server has vanished.
+/// How long one watch request lasts before the next continues it: nearly the longest that `kube` allows,
+/// since each costs the API server a request per kind and namespace. Bookmarks arrive every minute; without
+/// them the client's `read_timeout` ends a watch whose server has vanished.
 const WATCH_SECONDS: u32 = 290;
 
 /// A back-off that doubles.
@@ -69,8 +69,8 @@ impl<K> WatchedStore<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Starts the watch. `trim` removes from each object what is not needed. `changed` is notified of each change, unless
-    /// `fingerprint` stays the same.
+    /// Starts the watch. `trim` removes from each object what is not needed. `changed` is notified of each
+    /// change, unless `fingerprint` stays the same.
     pub(crate) fn start(
         api: Api<K>,
         selector: &str,
@@ -119,8 +119,8 @@ where
         self.complete.load(Ordering::Relaxed)
     }
 
-    /// Why the API server refuses the watch. An old refusal does not count: a watch that works again reports nothing until an
-    /// object changes.
+    /// Why the API server refuses the watch. An old refusal does not count: a watch that works again reports
+    /// nothing until an object changes.
     pub(crate) fn refusal(&self) -> Option<String> {
         let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         refusal.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_VALID_FOR).map(|(_, detail)| detail.clone())
@@ -244,8 +244,9 @@ impl NamespaceWatch {
         pods
     }
 
-    /// How many pods of a queue hold connections, or will: those that stay, and terminating ones whose worker still runs. A
-    /// terminating pod without a running worker holds none, even if its handler takes long to end.
+    /// How many pods of a queue hold connections, or will: those that stay, and terminating ones whose worker
+    /// still runs. A terminating pod without a running worker holds none, even if its handler takes long to
+    /// end.
     pub(crate) fn count_pods(&self, name: &str) -> (u32, u32) {
         let (mut staying, mut terminating) = (0, 0);
         for pod in self.pods.all().iter().filter(|pod| belongs_to(pod, name) && !has_ended(pod)) {
@@ -270,7 +271,8 @@ fn without_template(deployment: &mut Deployment) {
     }
 }
 
-/// Keeps the labels and status of a pod, and until it is ready, the parts of its containers that explain why it is not.
+/// Keeps the labels and status of a pod, and until it is ready, the parts of its containers that explain why
+/// it is not.
 fn trim_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;

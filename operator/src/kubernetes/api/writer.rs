@@ -130,7 +130,8 @@ impl Writer {
 
     /// Replaces the whole pod template, where foreign field managers have changed it.
     ///
-    /// It takes three writes. If one fails, the foreign field manager is still visible, and the next pass starts again.
+    /// It takes three writes. If one fails, the foreign field manager is still visible, and the next pass
+    /// starts again.
     pub(crate) async fn replace_template<K: Resource<DynamicType = ()>>(
         &self,
         mut live: DynamicObject,

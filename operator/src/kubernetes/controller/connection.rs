@@ -1,4 +1,5 @@
-//! Connects a controller to its database: reads the Secrets, opens the session, and finds out which database it is.
+//! Connects a controller to its database: reads the Secrets, opens the session, and finds out which database
+//! it is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,7 +26,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest back-off after a refused login with the same URL, so that we do not flood the server's log.
 const MAX_REFUSED_BACKOFF: Duration = Duration::from_secs(30);
 
-/// How long connecting and migrating may take, with the wait for locks. A server that has vanished answers no sooner.
+/// How long connecting and migrating may take, with the wait for locks. A server that has vanished answers no
+/// sooner.
 const OPEN_TIMEOUT: Duration = Duration::from_mins(2);
 
 /// The connection of a controller to its database.
@@ -98,8 +100,8 @@ impl Connection {
     /// Takes in what a pass has learnt about the database.
     pub(super) fn note(&mut self, view: &View) {
         let Some(session) = &self.session else { return };
-        // A failed poll has the Secret read again at once, since it may name another database by now. A success of another
-        // controller says nothing about this Secret.
+        // A failed poll has the Secret read again at once, since it may name another database by now. A
+        // success of another controller says nothing about this Secret.
         if session.reconciler.is_poller() || view.problem.is_some() {
             let problem = view.problem.as_deref().map(Problem::from);
             self.problem = problem.map(|problem| self.source.name_secret(problem));
@@ -147,7 +149,8 @@ impl Connection {
     async fn open_by(&mut self, access: &Access) -> Result<(), Problem> {
         let (db, is_new) = match &self.session {
             Some(session) if session.access == *access => {
-                // The same address may lead to another database, such as an older backup, which may lack tables.
+                // The same address may lead to another database, such as an older backup, which may lack
+                // tables.
                 session::prepare(&session.db).await?;
                 (session.db.clone(), false)
             }
@@ -198,9 +201,9 @@ impl Connection {
         None
     }
 
-    /// Shares a poller with the other controllers of the namespace that have queues of the same database. Not with those of
-    /// a restored copy, which has the same name but a server of its own; nor with those that connect through a pooler, which
-    /// see less and receive no NOTIFY.
+    /// Shares a poller with the other controllers of the namespace that have queues of the same database. Not
+    /// with those of a restored copy, which has the same name but a server of its own; nor with those that
+    /// connect through a pooler, which see less and receive no NOTIFY.
     fn join_shared_poller(&mut self, identity: Identity, behind_pooler: bool) {
         let Some(session) = &mut self.session else { return };
         let started_at = identity.started_at;

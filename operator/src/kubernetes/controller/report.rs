@@ -28,7 +28,8 @@ use crate::kubernetes::status::scaling_events::ScalingEvents;
 use crate::kubernetes::status::{change, database as database_status, former, status};
 use crate::view::QueueView;
 
-/// How long a queue that was ready stays ready while its first pods start: about as long as pulling an image takes.
+/// How long a queue that was ready stays ready while its first pods start: about as long as pulling an image
+/// takes.
 const WAKE_UP_GRACE: Duration = Duration::from_mins(1);
 
 /// How often the events of a failing pod are read: the API server searches the whole namespace for them.
@@ -259,8 +260,9 @@ impl Reporter {
         self.context.writer.publish_event(&new_event).await;
     }
 
-    /// Sets `workers.replicas` to the current number of pods, where it is missing: without it the API server cannot
-    /// answer a read of the scale, so no autoscaler could start. At least one, since autoscalers ignore a scale of zero.
+    /// Sets `workers.replicas` to the current number of pods, where it is missing: without it the API server
+    /// cannot answer a read of the scale, so no autoscaler could start. At least one, since autoscalers
+    /// ignore a scale of zero.
     async fn start_scale(&self, one: &TaskQueue, last: &mut LastReport, view: Option<&QueueView>) {
         let workers = &one.spec.workers;
         let missing = workers.scaling() == ScalingMode::External && workers.replicas.is_none();
@@ -295,8 +297,8 @@ impl LastReport {
         }
     }
 
-    /// How long no pod has been ready, though pods are wanted. Not counted while the database is away, since then no worker
-    /// is ready.
+    /// How long no pod has been ready, though pods are wanted. Not counted while the database is away, since
+    /// then no worker is ready.
     fn unready_for(
         &mut self,
         is_away: bool,

@@ -16,8 +16,8 @@ pub(crate) const NAME: &str = "rowlock-operator";
 /// The longest identity: the name of a database, an `@` and a number.
 const LONGEST_IDENTITY: usize = 100;
 
-/// How to grant missing rights. The name of the binding is not one of the chart's, so that the chart can create its own
-/// later.
+/// How to grant missing rights. The name of the binding is not one of the chart's, so that the chart can
+/// create its own later.
 pub(crate) fn forbidden(namespace: &str, detail: &str, config: &Config) -> Problem {
     let Config { cluster_role, service_account, lease_namespace, .. } = config;
     // An operator for one namespace has a Role there instead of a ClusterRole.

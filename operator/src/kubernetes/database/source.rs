@@ -15,8 +15,8 @@ use crate::kubernetes::database::session::{CONNECTIONS, NAME, forbidden};
 use crate::kubernetes::problem::Problem;
 use crate::kubernetes::sanitize::sanitize;
 
-/// Usual names for the key of a URL. If the Secret has one of them, the status suggests it. It does not name other keys: the
-/// author of a `TaskQueue` need not know what every Secret contains.
+/// Usual names for the key of a URL. If the Secret has one of them, the status suggests it. It does not name
+/// other keys: the author of a `TaskQueue` need not know what every Secret contains.
 const USUAL_KEYS: [&str; 8] = [
     "uri",
     "url",
@@ -31,8 +31,9 @@ const USUAL_KEYS: [&str; 8] = [
 /// The first line of a certificate.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
-/// Limits on what is kept from Secrets and `ConfigMaps`, which may hold 1 MiB each: the operator keeps several copies per
-/// database. A URL has a few hundred bytes; the list of all of Amazon's authorities has 170 KiB.
+/// Limits on what is kept from Secrets and `ConfigMaps`, which may hold 1 MiB each: the operator keeps
+/// several copies per database. A URL has a few hundred bytes; the list of all of Amazon's authorities has
+/// 170 KiB.
 const LONGEST_URL: usize = 16 << 10;
 const LONGEST_CERTIFICATES: usize = 256 << 10;
 
@@ -178,7 +179,8 @@ impl Source {
 }
 
 impl Access {
-    /// How the operator connects. The URL belongs to a tenant, while the pod is the operator's, so it is not trusted.
+    /// How the operator connects. The URL belongs to a tenant, while the pod is the operator's, so it is not
+    /// trusted.
     pub(crate) fn connect(&self, config: &Config) -> Connect {
         Connect {
             ca_pem: self.ca_pem.clone(),

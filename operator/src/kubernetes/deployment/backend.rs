@@ -41,8 +41,8 @@ const REJECTED_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a write is tried at once, where another writer changes the object in between.
 const MAX_WRITE_ATTEMPTS: usize = 5;
 
-/// How many queues are written at the same time: a webhook that hangs for one queue delays few others, and a new leader
-/// of hundreds of queues is done soon. The API server limits its clients too.
+/// How many queues are written at the same time: a webhook that hangs for one queue delays few others, and a
+/// new leader of hundreds of queues is done soon.
 const CONCURRENT_WRITES: usize = 8;
 
 /// The pods of all queues of one database.
@@ -70,7 +70,6 @@ impl PodBackend {
         }
     }
 
-    /// The outcome of the last pass.
     pub(crate) fn outcome(&self, queue: &str) -> Outcome {
         self.queues.get(queue).map_or(Outcome::NotTried, |last| last.outcome.clone())
     }
@@ -170,7 +169,8 @@ impl PodBackend {
         true
     }
 
-    /// Writes the Deployment. Where others set the number of pods, it is read and written back, again after a conflict.
+    /// Writes the Deployment. Where others set the number of pods, it is read and written back, again after a
+    /// conflict.
     async fn write(
         &self,
         last: &LastApplied,
@@ -216,8 +216,8 @@ impl PodBackend {
         bounded(api.get_opt(&owner.name)).await
     }
 
-    /// Whether others set the number of pods: because the `TaskQueue` says so, or for now. Publishes an event about those
-    /// that set it though the operator should.
+    /// Whether others set the number of pods: because the `TaskQueue` says so, or for now. Warns about those that
+    /// set it though the operator should.
     async fn leaves_replicas(&self, last: &mut LastApplied, desired: &DesiredPods<'_>, live: &Live) -> bool {
         if desired.manifest.spec.suspend_scaling {
             last.foreign_scaling.reset();
@@ -292,12 +292,12 @@ impl PodBackend {
         let note = format!(
             "{who} had changed the pod template of the Deployment: the operator restores it from the TaskQueue"
         );
-        // Before the writes: if the last of them fails, the next pass no longer sees the foreign field manager.
+        // Before the writes: if the last of them fails, the next pass no longer sees the foreign field
+        // manager.
         self.warn(last, EventReason::TemplateRestored, note).await;
         self.context.writer.replace_template::<Deployment>(live, object).await
     }
 
-    /// Publishes a warning about the Deployment.
     async fn warn(&self, last: &LastApplied, reason: EventReason, note: String) {
         let related = Some(deployment_of(&last.regarding));
         let (reason, action) = (reason.as_str(), reason.action());

@@ -1,9 +1,10 @@
 //! A queue's instances as Kubernetes objects: pure.
 //!
-//! The handler is a native sidecar (an init container that is always restarted) and the worker the only main container: so the
-//! handler is up before the first claim, and at the end stays until the worker has drained. The template's other containers
-//! become sidecars as well, before the handler: as main containers they would get SIGTERM together with the worker, and a
-//! database proxy that ends first breaks the drain. Init containers of the template run before all of them.
+//! The handler is a native sidecar (an init container that is always restarted) and the worker the only main
+//! container: so the handler is up before the first claim, and at the end stays until the worker has drained.
+//! The template's other containers become sidecars as well, before the handler: as main containers they would
+//! get SIGTERM together with the worker, and a database proxy that ends first breaks the drain. Init
+//! containers of the template run before all of them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rowlock_crds::api::FIELD_MANAGER;
@@ -21,8 +22,8 @@ const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// What is told to those who put something into pods, which does nothing where they are not.
 const INJECTORS: [(&str, &str); 4] = [
-    // The proxies of Istio and Linkerd stay native sidecars: as main containers they would start after the handler, which may need
-    // them, and die together with the worker.
+    // The proxies of Istio and Linkerd stay native sidecars: as main containers they would start after the
+    // handler, which may need them, and die together with the worker.
     ("sidecar.istio.io/nativeSidecar", "true"),
     ("config.beta.linkerd.io/proxy-enable-native-sidecar", "true"),
     // OpenTelemetry's operator would instrument the first main container, which is the worker.

@@ -1,19 +1,19 @@
 //! Another field manager sets the number of pods of a Deployment, which the operator should set: pure.
 //!
-//! The operator restores its number, less often each time, so that two autoscalers do not undo each other's work for ever.
-//! A condition and an event name the other field manager.
+//! The operator restores its number, less often each time, so that two autoscalers do not undo each other's
+//! work for ever. A condition and an event name the other field manager.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rowlock_crds::api;
 
-/// How long the second foreign change stays; each further one stays twice as long. The first is undone at once, because
-/// it may be a single `kubectl scale` by mistake.
+/// How long the second foreign change stays; each further one stays twice as long. The first is undone at
+/// once, because it may be a single `kubectl scale` by mistake.
 const FIRST_BACKOFF: Duration = Duration::from_secs(10);
 
-/// The longest back-off. Long enough that restored pods rarely start in vain; short enough that the queue soon scales
-/// again after the other autoscaler is gone.
+/// The longest back-off. Long enough that restored pods rarely start in vain; short enough that the queue
+/// soon scales again after the other autoscaler is gone.
 const MAX_BACKOFF: Duration = Duration::from_mins(10);
 
 /// A restored number that stays this long is no longer contested: autoscalers look more often than that.
@@ -161,7 +161,8 @@ mod tests {
         tracker.note_written(2, now);
     }
 
-    /// The seconds in which the operator writes, beside an autoscaler that sets its number at the given seconds.
+    /// The seconds in which the operator writes, beside an autoscaler that sets its number at the given
+    /// seconds.
     fn writes(
         tracker: &mut ForeignScalingTracker,
         seconds: u64,

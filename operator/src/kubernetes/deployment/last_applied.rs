@@ -1,4 +1,5 @@
-//! What the operator remembers of the objects of one queue. A new leader starts without it, and applies everything once.
+//! What the operator remembers of the objects of one queue. A new leader starts without it, and applies
+//! everything once.
 
 use std::time::{Duration, Instant};
 
@@ -33,8 +34,8 @@ pub(crate) struct LastApplied {
     /// Whether its pods could not start in the last pass.
     pub(crate) not_starting: bool,
     pub(crate) foreign_scaling: ForeignScalingTracker,
-    /// Whether a pod has been ready since the queue last had none. Then a later failure does not mean that its pods
-    /// cannot start.
+    /// Whether a pod has been ready since the queue last had none. Then a later failure does not mean that
+    /// its pods cannot start.
     pub(crate) was_ready: bool,
 }
 
@@ -142,8 +143,8 @@ pub(crate) fn owner(task_queue: &TaskQueue) -> Owner {
     }
 }
 
-/// Identifies what pods are made from. With External the number of pods is left out: others set it, and that must not look
-/// like a change of the template.
+/// Identifies what pods are made from. With External the number of pods is left out: others set it, and that
+/// must not look like a change of the template.
 fn made_from(task_queue: &TaskQueue) -> String {
     if task_queue.spec.workers.scaling() != ScalingMode::External {
         return task_queue.metadata.generation.unwrap_or_default().to_string();

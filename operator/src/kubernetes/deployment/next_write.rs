@@ -50,8 +50,8 @@ pub(crate) enum Write {
     Scale,
     /// The whole object, by server-side apply.
     Apply,
-    /// The whole object, after taking its pod template back from foreign field managers. Server-side apply alone leaves
-    /// the fields in place that they added.
+    /// The whole object, after taking its pod template back from foreign field managers. Server-side apply
+    /// alone leaves the fields in place that they added.
     Restore,
 }
 

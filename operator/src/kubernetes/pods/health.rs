@@ -1,4 +1,5 @@
-//! How healthy the pods of a queue are: pure. Each problem names the pod, what keeps it from working, and what to do.
+//! How healthy the pods of a queue are: pure. Each problem names the pod, what keeps it from working, and
+//! what to do.
 
 mod containers;
 mod finding;
@@ -74,8 +75,8 @@ pub(crate) fn health(pods: &[Arc<Pod>], inputs: HealthInputs, now: Timestamp) ->
     PodHealth { pods: alive.len(), ready, problem, failing, slow, pod, read_events, start_longest }
 }
 
-/// Whether pods crash, find no image, or hang before their handler runs. `before` is the last answer: it stays true
-/// until a pod is ready. Pods that are only slow, or wait for a node, do not count.
+/// Whether pods crash, find no image, or hang before their handler runs. `before` is the last answer: it
+/// stays true until a pod is ready. Pods that are only slow, or wait for a node, do not count.
 pub(crate) fn not_starting(pods: &[Arc<Pod>], before: bool, now: Timestamp) -> bool {
     let blocks_scaling = |pod: &Arc<Pod>| {
         let found = if has_ended(pod) { startup::ended(pod, now) } else { find_start(pod, now) };

@@ -29,7 +29,8 @@ pub(crate) fn runs(pod: &Pod, container: &str) -> bool {
     found.and_then(|status| status.state.as_ref()).is_some_and(|state| state.running.is_some())
 }
 
-/// In the order in which they start: init containers with the sidecars and the handler among them, then the worker.
+/// In the order in which they start: init containers with the sidecars and the handler among them, then the
+/// worker.
 pub(crate) fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.iter();
     status

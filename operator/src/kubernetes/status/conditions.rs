@@ -20,8 +20,8 @@ use crate::kubernetes::problem::Problem;
 use crate::kubernetes::sanitize::sanitize;
 use crate::view::QueueView;
 
-/// How long pods may stay unready before the queue is stalled: the progress deadline of a Deployment, which does not apply
-/// to pods that are added by scaling.
+/// How long pods may stay unready before the queue is stalled: the progress deadline of a Deployment, which
+/// does not apply to pods that are added by scaling.
 const MAX_UNREADY: Duration = Duration::from_mins(10);
 
 /// What the status of a `TaskQueue` is decided from.
@@ -149,8 +149,8 @@ fn is_current(deployment: &Deployment) -> bool {
     observed >= deployment.metadata.generation
 }
 
-/// Who owns the queue, and how to take it over. The owner's name comes from the database, where anybody may have written
-/// it: it becomes part of a command only if it looks like an owner.
+/// Who owns the queue, and how to take it over. The owner's name comes from the database, where anybody may
+/// have written it: it becomes part of a command only if it looks like an owner.
 fn owned_by_another(inputs: &StatusInputs<'_>, owner: Option<&str>, detail: &str) -> String {
     let Some(owner) = owner.filter(|owner| is_owner(owner)) else { return sanitize(detail) };
     let ((namespace, name), adopt) = (inputs.place, annotations::ADOPT);

@@ -1,5 +1,5 @@
-//! The status of a `TaskQueue`: pure. Counts are rounded, and less important changes are written less often, so that a busy
-//! queue causes few writes.
+//! The status of a `TaskQueue`: pure. Counts are rounded, and less important changes are written less often,
+//! so that a busy queue causes few writes.
 
 pub(crate) mod conditions;
 pub(crate) mod pod_events;

@@ -6,9 +6,9 @@ use crate::kubernetes::sanitize::sanitize;
 
 /// A warning about harmful preStop hooks.
 ///
-/// When a pod is deleted, the kubelet runs the preStop hooks of all containers at once, and sends SIGTERM to the sidecars in
-/// order afterwards. So a hook that stops the handler, or a proxy that it needs, cuts running tasks short. A hook that only
-/// sleeps is harmless.
+/// When a pod is deleted, the kubelet runs the preStop hooks of all containers at once, and sends SIGTERM to
+/// the sidecars in order afterwards. So a hook that stops the handler, or a proxy that it needs, cuts running
+/// tasks short. A hook that only sleeps is harmless.
 pub(crate) fn harmful_hooks(template: Option<&Value>) -> Option<String> {
     let list =
         |name: &str| template.and_then(|template| template["spec"][name].as_array()).into_iter().flatten();

@@ -16,8 +16,8 @@ pub(crate) struct ScalingEvents {
 }
 
 impl ScalingEvents {
-    /// The event that is due now. `contested`: another field manager sets the number too. `least`: the shortest interval,
-    /// which grows with the number of queues.
+    /// The event that is due now. `contested`: another field manager sets the number too. `least`: the
+    /// shortest interval, which grows with the number of queues.
     pub(crate) fn note(
         &mut self,
         pods: u32,

@@ -1,4 +1,5 @@
-//! `TaskQueues` that this release cannot read, for example of a newer CRD. Their status says so; the others go on.
+//! `TaskQueues` that this release cannot read, for example of a newer CRD. Their status says so; the others
+//! go on.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;

@@ -9,7 +9,8 @@ use super::probes;
 use crate::kubernetes::pods::status::{name, since};
 use crate::kubernetes::sanitize::sanitize;
 
-/// Restarts after which a container counts as crash-looping, unless the last one is longer ago than [`RECENTLY`].
+/// Restarts after which a container counts as crash-looping, unless the last one is longer ago than
+/// [`RECENTLY`].
 const RESTARTS: i32 = 2;
 
 /// Exit codes that say nothing about the cause: a normal end, SIGTERM, SIGKILL.
@@ -60,8 +61,8 @@ fn not_pulled(status: &ContainerStatus, reason: &str, detail: &str) -> Finding {
     Finding { blocks_scaling: true, ..Finding::new(ConditionReason::ImageNotPulled, message) }
 }
 
-/// `CreateContainerConfigError`, `CreateContainerError`, `RunContainerError`, `PostStartHookError`, and reasons that are not
-/// known here.
+/// `CreateContainerConfigError`, `CreateContainerError`, `RunContainerError`, `PostStartHookError`, and
+/// reasons that are not known here.
 fn not_created(pod: &Pod, status: &ContainerStatus, reason: &str, detail: &str) -> Finding {
     let (pod, container) = (name(pod), &status.name);
     let remedy = if is_wrong_platform(detail) {

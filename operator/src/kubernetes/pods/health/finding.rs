@@ -9,7 +9,8 @@ use crate::kubernetes::problem::Problem;
 /// How long a step of a start may take before the status says what the pod waits for.
 pub(super) const SLOW: Duration = Duration::from_secs(30);
 
-/// A failure that is longer ago says nothing about now: twice the kubelet's longest back-off between two restarts.
+/// A failure that is longer ago says nothing about now: twice the kubelet's longest back-off between two
+/// restarts.
 pub(super) const RECENTLY: Duration = Duration::from_mins(10);
 
 /// What the pods alone do not tell.

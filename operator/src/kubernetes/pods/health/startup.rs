@@ -1,4 +1,5 @@
-//! What keeps a pod from starting its handler: the scheduler, the node, volumes, the network, init containers, images.
+//! What keeps a pod from starting its handler: the scheduler, the node, volumes, the network, init
+//! containers, images.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use crate::kubernetes::pods::status::{
 };
 use crate::kubernetes::sanitize::sanitize;
 
-/// How long a pod may wait for a node, its volumes, its network or an init container before that is a problem.
+/// How long a pod may wait for a node, its volumes, its network or an init container before that is a
+/// problem.
 const MAX_WAIT: Duration = Duration::from_mins(1);
 
 /// How long creating a container may take: pulling a large image takes minutes.

