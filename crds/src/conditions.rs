@@ -1,23 +1,23 @@
-//! Condition types of a `TaskQueue` and their reasons: the words that `kubectl wait`, alerts and people use.
+//! Condition types of a `TaskQueue` and their reasons, which `kubectl wait` and alerts rely on.
 
 /// A condition in the status of a `TaskQueue`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionType {
-    /// Tasks are done, or would be if there were any. `Unknown` until the operator has looked.
+    /// The queue is processing tasks. `Unknown` until the operator has observed it.
     Ready,
-    /// The cluster is being brought to what the spec says.
+    /// The operator is bringing the cluster to the state of the spec.
     Reconciling,
-    /// It cannot be brought there before somebody changes something; the message says what.
+    /// The operator cannot go on until a user changes something; the message says what.
     Stalled,
     /// The database answers.
     DatabaseReachable,
-    /// The tables in the database are those of this release.
+    /// The schema in the database is that of this release.
     SchemaReady,
-    /// The handlers of the running pods take tasks.
+    /// The handlers of the running pods accept tasks.
     HandlerHealthy,
-    /// More workers would help than there may be.
+    /// More workers are needed than limits allow.
     ScalingLimited,
-    /// Somebody else sets how many pods the Deployment has, against the `TaskQueue`.
+    /// Another field manager sets the number of pods of the Deployment, against the `TaskQueue`.
     Contested,
 }
 
@@ -34,7 +34,7 @@ impl ConditionType {
         Self::Contested,
     ];
 
-    /// As the status writes it.
+    /// The name in the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -50,69 +50,69 @@ impl ConditionType {
     }
 }
 
-/// Why a condition is as it is.
+/// Why a condition has its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionReason {
-    /// Nothing is known yet: the operator has not looked at this `TaskQueue`, or could not find out.
+    /// Not known: the operator has not observed the `TaskQueue` yet, or cannot.
     NotObserved,
-    /// As the spec says.
+    /// The state is that of the spec.
     Succeeded,
-    /// Pods start, stop or change.
+    /// Pods are being started, stopped or replaced.
     Progressing,
     /// `spec.paused` is set.
     Paused,
-    /// `spec.suspendScaling` leaves the number of pods to others: tasks wait and no pod runs, or it is not
-    /// what `workers.replicas` says.
+    /// `spec.suspendScaling` is set: tasks wait while no pod runs, or the number of pods is not
+    /// `workers.replicas`.
     Suspended,
-    /// Tasks wait and no pod runs, while `workers.scaling: External` leaves the number of pods to others.
+    /// Tasks wait while no pod runs, with `workers.scaling: External`.
     External,
     /// The Secret does not exist.
     SecretNotFound,
-    /// The Secret has no such key, or what is there is no URL of a database.
+    /// The Secret lacks the key, or its value is not the URL of a database.
     SecretInvalid,
-    /// The certificates of the database's authority are not there or are none, or the server's own cannot be verified.
+    /// The CA certificates are missing or invalid, or the server's certificate cannot be verified.
     CertificateInvalid,
-    /// Nothing answers at that address.
+    /// No server answers at the address.
     ConnectionFailed,
-    /// The database refuses the user, its password or what it asks for.
+    /// The database refuses the user, its password or its statements.
     AccessDenied,
-    /// The database answers, but is another one than before.
+    /// The Secret leads to another database than before.
     DatabaseChanged,
-    /// The tables are being made or changed.
+    /// The schema is being created or migrated.
     Migrating,
     /// A migration failed; nothing was changed.
     MigrationFailed,
-    /// A newer release has changed the tables.
+    /// A newer release has migrated the schema.
     SchemaTooNew,
-    /// The database is no server that we can use: too old, or not what the URL says.
+    /// The server cannot be used, for example because it is too old.
     DatabaseUnsupported,
-    /// The API server refuses the pods that the template makes.
+    /// The API server rejects the pod template.
     TemplateRejected,
-    /// The cluster lets no more pods in: a quota or a policy.
+    /// The API server rejects new pods: a quota or a policy.
     PodsRejected,
     /// This release of the operator cannot read the `TaskQueue`.
     Unreadable,
     /// The operator has no rights in this namespace.
     Forbidden,
-    /// An object of that name, or the queue in the database, belongs to somebody else.
+    /// An object of that name, or the queue in the database, belongs to another owner.
     OwnedByAnother,
-    /// No pod runs, and none has to.
+    /// No pod runs, and none is needed.
     Idle,
-    /// A handler has not opened its port.
+    /// A handler does not listen on its port.
     NotListening,
-    /// A handler keeps ending.
+    /// A container is crash-looping.
     CrashLooping,
-    /// The image of a container cannot be fetched.
+    /// The image of a container cannot be pulled.
     ImageNotPulled,
-    /// A pod finds no place, or its containers cannot be made.
+    /// A pod cannot be scheduled, or its containers cannot be created.
     NotStarting,
     /// `workers.total` is reached.
     Total,
-    /// The database has no connections for more.
+    /// The database has no connections left.
     Connections,
-    /// As many workers as are asked for.
+    /// No limit applies.
     NotLimited,
-    /// Another field manager sets what is the operator's to say.
+    /// Another field manager sets a field that the operator should set.
     ForeignFieldManager,
 }
 
@@ -151,7 +151,7 @@ impl ConditionReason {
         Self::ForeignFieldManager,
     ];
 
-    /// As the status writes it.
+    /// The name in the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

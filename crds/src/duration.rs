@@ -1,4 +1,4 @@
-//! Durations as the API writes them.
+//! Durations in manifests.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// A duration, written as `500ms`, `90s`, `1h30m` or `7d`.
 ///
 /// The grammar is `^([0-9]+(ms|s|m|h|d))+$`, the same as the pattern in the CRD: no signs, no fractions, no
-/// spaces, so that what `kubectl apply` lets through is what we understand. Parts add up.
+/// spaces. So the API server accepts exactly what Rowlock reads. Parts add up.
 ///
 /// ```
 /// use rowlock_crds::Dur;
@@ -21,22 +21,25 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Dur(pub Duration);
 
-/// Ten years. Longer is a slip of the pen, and past some thousand years Postgres's timestamps end.
+/// Ten years. A longer duration is a typing error, and Postgres's timestamps are limited too.
 pub(crate) const LONGEST: Duration = Duration::from_hours(3650 * 24);
 
-/// The longest that is printed has 19 characters; rules of the CRD need some bound.
+/// The longest printed duration has 19 characters. Rules of the CRD need a bound.
 pub(crate) const LONGEST_TEXT: usize = 32;
 
 /// The units with their milliseconds, largest first (the order in which they are printed).
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
-/// Why a text is no duration.
+/// Why a string is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DurError {
+    /// The string does not follow the grammar.
     #[error("`{0}` is not a duration; write whole numbers with units, such as 500ms, 15s, 1h30m or 7d")]
     Grammar(String),
+    /// The duration is longer than ten years.
     #[error("`{0}` is longer than 3650d; choose a shorter duration")]
     TooLong(String),
+    /// The string is longer than the CRD allows.
     #[error("`{0}` has more than 32 characters; write it shorter, such as 1h30m")]
     TooManyCharacters(String),
 }
@@ -48,13 +51,13 @@ impl Dur {
         Self(Duration::from_secs(seconds))
     }
 
-    /// The duration as the standard library knows it.
+    /// The duration as a type of the standard library.
     #[must_use]
     pub const fn as_duration(self) -> Duration {
         self.0
     }
 
-    /// Whether it is no time at all.
+    /// Whether it is zero.
     #[must_use]
     pub const fn is_zero(self) -> bool {
         self.0.is_zero()
@@ -106,7 +109,7 @@ impl FromStr for Dur {
     }
 }
 
-/// Prints the largest units first; what is below a millisecond is not shown.
+/// Prints the largest units first, and no fractions of a millisecond.
 impl fmt::Display for Dur {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);

@@ -1,21 +1,21 @@
-//! Reasons of the events about a `TaskQueue`, beside those of its conditions.
+//! Reasons of events about a `TaskQueue`, in addition to those of its conditions.
 
-/// Why an event is written that is no change of a condition.
+/// The reason of an event that is not a changed condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventReason {
-    /// The condition `Ready` holds from now on.
+    /// The condition `Ready` has become true.
     Ready,
     /// There are more pods than before.
     ScaledUp,
     /// There are fewer pods than before.
     ScaledDown,
-    /// Somebody had changed the pod template of the Deployment.
+    /// The operator restores the pod template of the Deployment after a foreign change.
     TemplateRestored,
-    /// Somebody had changed the number of pods.
+    /// The operator restores the number of pods after a foreign change.
     ReplicasRestored,
-    /// A container of the template has a hook that runs before its tasks are done.
+    /// A preStop hook of the template cuts running tasks short.
     PreStop,
-    /// An annotation or label begins as ours do, and means nothing.
+    /// An annotation or label `rowlock.dev/…` is unknown.
     UnknownName,
 }
 
@@ -31,7 +31,7 @@ impl EventReason {
         Self::UnknownName,
     ];
 
-    /// As the event writes it.
+    /// The name in the event.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl EventReason {
         }
     }
 
-    /// What the operator did, or tried, by the API's word for it.
+    /// The `action` of the event: what the operator did or tried.
     #[must_use]
     pub const fn action(self) -> &'static str {
         match self {

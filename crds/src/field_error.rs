@@ -84,7 +84,7 @@ fn unknown_field(path: &str, rest: &str) -> FieldError {
     let mut words = rest.split('`');
     let name = words.next().unwrap_or_default();
     let known: Vec<&str> = words.skip(1).step_by(2).filter(|word| !word.is_empty()).collect();
-    FieldError::new(at(path, name), "is not a field here", nearest(name, &known))
+    FieldError::new(at(path, name), "is not a known field", nearest(name, &known))
 }
 
 /// What to write in place of a name that is not known.
@@ -92,8 +92,8 @@ pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|word| (distance(name, word), *word)).min();
     match nearest {
         Some((apart, word)) if apart <= 1 + word.len() / 4 => format!("did you mean `{word}`?"),
-        _ if known.is_empty() => "take it out".to_owned(),
-        _ => format!("take it out, or write one of: {}", known.join(", ")),
+        _ if known.is_empty() => "remove it".to_owned(),
+        _ => format!("remove it, or write one of: {}", known.join(", ")),
     }
 }
 
@@ -144,7 +144,7 @@ fn plain_found(found: &str) -> String {
     match found.split_once(' ') {
         None if found == "unit" || found == "null" => "empty".to_owned(),
         _ if found == "unit value" => "empty".to_owned(),
-        Some(("string", text)) => format!("the text {text}"),
+        Some(("string", text)) => format!("the string {text}"),
         Some(("integer" | "floating", text)) => {
             format!("the number {}", text.trim_start_matches("point ").replace('`', ""))
         }

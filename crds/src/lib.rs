@@ -1,7 +1,7 @@
 //! The words of a `TaskQueue`: spec, defaults, durations, the retry policy and the names around them.
 //!
-//! Pure: serde and nothing that could do IO. With the feature `kube` the `TaskQueue` as a custom resource, its status and its
-//! CRD. In reading order:
+//! Pure: serde and nothing that could do IO. With the feature `kube` the `TaskQueue` as a custom resource,
+//! its status and its CRD. In reading order:
 //!
 //! * [`TaskQueueSpec`] and its parts: what a manifest may say, with the defaults;
 //! * [`Dur`]: durations as the API writes them (`90s`, `1h30m`);
@@ -11,7 +11,10 @@
 //! * [`ConditionType`], [`ConditionReason`], [`EventReason`]: the words of its status and of its events;
 //! * [`listen_address`]: what an address to listen on means;
 //! * [`check_variables`]: environment variables that are misspelt;
-//! * [`api`], [`env`](mod@env), [`annotations`], [`labels`], [`containers`]: names used by more than one crate.
+//! * [`api`], [`env`](mod@env), [`annotations`], [`labels`], [`containers`]: names used by more than one
+//!   crate.
+
+#![warn(missing_docs)]
 
 mod bounds;
 mod conditions;

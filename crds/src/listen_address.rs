@@ -2,7 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Where to listen, the first that can be had: `[::]` is every address of both families, or every one of IPv4 on a node without IPv6.
+/// Where to listen, the first that can be had: `[::]` is every address of both families, or every one of IPv4
+/// on a node without IPv6.
 #[must_use]
 pub fn addresses(listen: SocketAddr) -> Vec<SocketAddr> {
     let every = listen.ip() == Ipv6Addr::UNSPECIFIED;

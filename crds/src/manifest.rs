@@ -160,7 +160,7 @@ pub fn check_set(manifests: &[Manifest]) -> Vec<ManifestError> {
 }
 
 fn not_yaml(error: &serde_yaml::Error) -> FieldError {
-    FieldError::new("document", format!("is not what YAML allows: {error}"), "mend the syntax at this line")
+    FieldError::new("document", format!("is not valid YAML: {error}"), "correct the syntax at this line")
 }
 
 /// What tells a `TaskQueue` from other documents.

@@ -10,6 +10,9 @@ pub mod api {
     pub const API_VERSION: &str = "rowlock.dev/v1alpha1";
     /// The kind.
     pub const KIND: &str = "TaskQueue";
+    /// The operator's name as a field manager, and the value of [`MANAGED_BY`](super::labels::MANAGED_BY) on
+    /// what it makes.
+    pub const FIELD_MANAGER: &str = "rowlock-operator";
 }
 
 /// Annotations on a `TaskQueue`.
@@ -18,16 +21,18 @@ pub mod annotations {
     pub const KNOWN: [&str; 2] = [DEV_COMMAND, ADOPT];
     /// The command that `rowlock dev` runs as the handler, in the manifest's folder, with `PORT` set.
     pub const DEV_COMMAND: &str = "rowlock.dev/dev-command";
-    /// On a `TaskQueue`: the owner that its queue in the database is taken over from, as a condition names it.
+    /// On a `TaskQueue`: the owner that its queue in the database is taken over from, as a condition names
+    /// it.
     pub const ADOPT: &str = "rowlock.dev/adopt";
     /// On objects of ours: the hash of what they were last made from.
     pub const LAST_APPLIED_HASH: &str = "rowlock.dev/last-applied-hash";
-    /// On Deployments of ours: the generation of the `TaskQueue` that they were last made from. What changes although it does not is
-    /// a change of ours.
+    /// On Deployments of ours: the generation of the `TaskQueue` that they were last made from. What changes
+    /// although it does not is a change of ours.
     pub const GENERATION: &str = "rowlock.dev/generation";
     /// On Deployments of ours: the hash of their pod template.
     pub const TEMPLATE_HASH: &str = "rowlock.dev/template-hash";
-    /// On Deployments of ours whose template the operator has changed for reasons of its own: while their pods are replaced, others wait.
+    /// On Deployments of ours whose template the operator has changed for reasons of its own: while their
+    /// pods are replaced, others wait.
     pub const ROLLOUT_SLOT: &str = "rowlock.dev/rollout-slot";
 }
 

@@ -1,4 +1,5 @@
-//! What the `spec` of a `TaskQueue` says about its pods beside the template: the worker's resources, and rollouts.
+//! What the `spec` of a `TaskQueue` says about its pods beside the template: resources of the worker, and
+//! rollouts.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,19 +14,19 @@ use crate::bounds::{LONGEST_QUANTITY, SURGE_PERCENT, SURGE_PODS};
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct WorkerSpec {
-    /// What the worker's container asks of a node, and may use of it. Default: the operator's.
+    /// Resource requests and limits of the worker container. Default: those of the operator's chart.
     pub resources: ResourcesSpec,
 }
 
-/// Resources of a container. Each name given here replaces what the operator's chart says for it.
+/// Resources of a container. Each one named here overrides the value of the operator's chart.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ResourcesSpec {
-    /// What a node must have free, by name, such as cpu or memory.
+    /// Requests by resource, such as cpu or memory.
     #[serde(deserialize_with = "crate::unique_keys::map", skip_serializing_if = "Option::is_none")]
     pub requests: Option<BTreeMap<String, Quantity>>,
-    /// What it may use at most, by name, such as cpu or memory.
+    /// Limits by resource, such as cpu or memory.
     #[serde(deserialize_with = "crate::unique_keys::map", skip_serializing_if = "Option::is_none")]
     pub limits: Option<BTreeMap<String, Quantity>>,
 }
@@ -50,13 +51,14 @@ pub struct RolloutSpec {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Surge {
-    /// So many, from 1 to 1000.
+    /// A number of pods, from 1 to 1000.
     Pods(u32),
-    /// Of the pods that there are, from 1 to 100, rounded up.
+    /// A percentage of the current pods, from 1 to 100, rounded up.
     Percent(u32),
 }
 
-/// A pod holds two connections, and a tenth of the database's connections is kept free: what a rollout adds fits in there.
+/// A pod holds two connections, and a tenth of the database's connections is kept free: the pods that a
+/// rollout adds fit in.
 impl Default for Surge {
     fn default() -> Self {
         Self::Percent(10)
@@ -90,7 +92,7 @@ impl<'de> Deserialize<'de> for Surge {
             };
             parsed.ok_or_else(|| {
                 let hint = "write 1 to 1000, or 1% to 100%";
-                de::Error::custom(format!("`{text}` is no number of pods and no percentage; {hint}"))
+                de::Error::custom(format!("`{text}` is neither a number of pods nor a percentage; {hint}"))
             })
         })
     }
@@ -106,12 +108,12 @@ fn whole(text: &str) -> Option<u32> {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Quantity(pub String);
 
-/// What may follow the number of a quantity, if it is no power of ten.
+/// Suffixes of a quantity, apart from exponents.
 const SUFFIXES: [&str; 16] =
     ["", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 
 impl Quantity {
-    /// Whether it is one; the definition has the same grammar as a pattern.
+    /// Whether it is valid. The CRD has the same grammar as a pattern.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
@@ -134,11 +136,11 @@ impl<'de> Deserialize<'de> for Quantity {
             return Ok(quantity);
         }
         let hint = "write a number with a unit, such as 100m or 64Mi";
-        Err(de::Error::custom(format!("`{}` is no quantity; {hint}", quantity.0)))
+        Err(de::Error::custom(format!("`{}` is not a quantity; {hint}", quantity.0)))
     }
 }
 
-/// A text, or a whole number as its text; what was expected.
+/// Reads a string, or a whole number as a string. Holds what the error says was expected.
 struct Text(&'static str);
 
 impl Visitor<'_> for Text {

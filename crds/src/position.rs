@@ -25,7 +25,7 @@ pub(crate) fn too_much(text: &str) -> Option<(usize, FieldError)> {
         }
         let error = |problem: &str, hint: &str| Some((index + 1, FieldError::new("document", problem, hint)));
         if documents > MOST_DOCUMENTS {
-            return error("is one of more than 10000 in this file", "split the file");
+            return error("is one of more than 10000 documents in this file", "split the file");
         }
         let marks = line.split_ascii_whitespace().take_while(|word| ["-", "?"].contains(word)).count();
         for byte in line.bytes() {
@@ -39,7 +39,7 @@ pub(crate) fn too_much(text: &str) -> Option<(usize, FieldError)> {
             }
         }
         if depth.max(marks) > DEEPEST {
-            return error("is nested more than 500 deep", "write it flatter");
+            return error("is nested more than 500 deep", "reduce the nesting");
         }
     }
     None
@@ -85,8 +85,8 @@ impl<'a> Positions<'a> {
     }
 }
 
-/// The line (from 1) of a field such as `spec.retry.backoff.delays[1]` in the document at that place; of its nearest parent where the
-/// field is not written.
+/// The line (from 1) of a field such as `spec.retry.backoff.delays[1]` in the document at that place; of its
+/// nearest parent where the field is not written.
 pub(crate) fn line_of(text: &str, position: Position, field: &str) -> usize {
     let rest = text.get(position.offset..).unwrap_or_default();
     // The parser reads ahead: what comes after the document is not for it.

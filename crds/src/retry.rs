@@ -1,4 +1,4 @@
-//! When a failed task is tried again: pure, total, saturating.
+//! When a failed task is retried: pure; defined for every input, without overflow.
 
 use std::time::Duration;
 
@@ -6,27 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::Dur;
 
-/// No retry waits longer, whatever the policy computes: a year. Keeps `now() + delay` a timestamp.
+/// The longest delay before a retry, whatever the policy computes: a year. It keeps `now() + delay` a valid
+/// timestamp.
 pub const MAX_RETRY_DELAY: Duration = Duration::from_hours(365 * 24);
 
-/// How often and when a failed task is tried again.
+/// How often and when a failed task is retried.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RetryPolicy {
-    /// Attempts in all, the first one included. 1 to 1000, default: 6.
+    /// Attempts in total, including the first. 1 to 1000, default: 6.
     pub max_attempts: u16,
-    /// How long to wait after a failed attempt: one of `delays`, `exponential`, `fixed`. Default: delays of 15s, 30s, 3m, 1h.
+    /// How long to wait after a failed attempt: one of `delays`, `exponential`, `fixed`. Default: delays of
+    /// 15s, 30s, 3m and 1h.
     pub backoff: Backoff,
-    /// How far a delay is spread to both sides, so that what failed together does not come back together.
-    /// 0 to 100, default: 10.
+    /// Random spread of each delay in percent, so that tasks that fail together are not retried together. 0
+    /// to 100, default: 10.
     pub jitter_percent: u8,
-    /// Answers of the handler (HTTP statuses) that no retry will better: the task is dead at once.
-    /// Default: 400, 404, 410, 422.
+    /// HTTP statuses of the handler after which a retry is useless: the task is dead at once. Default: 400,
+    /// 404, 410, 422.
     #[serde(rename = "final")]
     pub final_statuses: Vec<u16>,
-    /// How often the handler may put a task off (429 or 503 with Retry-After) before it is dead. 1 to 1000000.
-    /// Left out: as often as it likes.
+    /// How often the handler may snooze a task (429 or 503 with Retry-After) before it is dead. 1 to 1000000.
+    /// Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_snoozes: Option<u32>,
 }
@@ -40,7 +42,14 @@ pub enum Backoff {
     /// One delay per failed attempt; the last one repeats.
     Delays(Vec<Dur>),
     /// `initial`, then each time `factor` times as long, up to `max`.
-    Exponential { initial: Dur, factor: u32, max: Dur },
+    Exponential {
+        /// The first delay.
+        initial: Dur,
+        /// The factor from one delay to the next.
+        factor: u32,
+        /// The longest delay.
+        max: Dur,
+    },
     /// Always the same.
     Fixed(Dur),
 }
@@ -57,7 +66,7 @@ impl Default for RetryPolicy {
     }
 }
 
-/// A hiccup is over in seconds, a rollout in minutes, an outage in hours: 15 s, 30 s, 3 min, 1 h.
+/// A glitch is over in seconds, a rollout in minutes, an outage in hours: 15 s, 30 s, 3 min, 1 h.
 impl Default for Backoff {
     fn default() -> Self {
         Self::Delays([15, 30, 180, 3600].map(Dur::from_secs).to_vec())
@@ -65,9 +74,9 @@ impl Default for Backoff {
 }
 
 impl RetryPolicy {
-    /// How long to wait before the next attempt, after `failed_attempts` of them failed (at least 1).
+    /// How long to wait before the next attempt, after `failed_attempts` failed attempts (at least 1).
     ///
-    /// `jitter` is a random number in `0.0..1.0` of the caller's: 0.5 gives the delay as written, 0 the
+    /// The caller passes a random number in `0.0..1.0` as `jitter`: 0.5 gives the delay as written, 0 the
     /// shortest, 1 the longest.
     ///
     /// ```
@@ -107,7 +116,7 @@ impl Backoff {
         let index = failed_attempts.saturating_sub(1);
         match self {
             Self::Fixed(delay) => delay.0,
-            // No delays at all is refused when a manifest is read; here it means at once.
+            // A manifest without delays is refused when it is read. Here it means: at once.
             Self::Delays(delays) => {
                 delays.get(usize::from(index)).or(delays.last()).map_or(Duration::ZERO, |delay| delay.0)
             }
@@ -120,14 +129,14 @@ impl Backoff {
     }
 }
 
-/// A duration of that many nanoseconds, or the longest there is.
+/// A duration of that many nanoseconds, or the longest possible one.
 fn from_nanos(nanos: u128) -> Duration {
     const PER_SECOND: u128 = 1_000_000_000;
     let part = u32::try_from(nanos % PER_SECOND).unwrap_or_default();
     u64::try_from(nanos / PER_SECOND).map_or(Duration::MAX, |seconds| Duration::new(seconds, part))
 }
 
-/// How a backoff is written: exactly one of three fields. serde's own enums would need YAML tags.
+/// A backoff as written: exactly one of three fields. An enum of serde would need YAML tags.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -135,10 +144,10 @@ struct BackoffFields {
     /// One delay per failed attempt, such as [15s, 1m]; the last one repeats.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     delays: Option<Vec<Dur>>,
-    /// Each delay longer than the one before.
+    /// Delays that grow by a factor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     exponential: Option<ExponentialFields>,
-    /// Always this delay.
+    /// The same delay each time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     fixed: Option<Dur>,
 }
@@ -149,7 +158,7 @@ struct BackoffFields {
 struct ExponentialFields {
     /// The first delay.
     initial: Dur,
-    /// How many times as long the next one is. 1 to 100, default: 2.
+    /// Factor from one delay to the next. 1 to 100, default: 2.
     #[serde(default = "default_factor")]
     factor: u32,
     /// The longest delay.
@@ -170,8 +179,8 @@ impl TryFrom<BackoffFields> for Backoff {
                 Ok(Self::Exponential { initial, factor, max })
             }
             (None, None, Some(delay)) => Ok(Self::Fixed(delay)),
-            (None, None, None) => Err("says no backoff; give one of delays, exponential or fixed"),
-            _ => Err("says more than one backoff; keep one of delays, exponential or fixed"),
+            (None, None, None) => Err("sets no backoff; set one of delays, exponential or fixed"),
+            _ => Err("sets more than one backoff; keep one of delays, exponential or fixed"),
         }
     }
 }

@@ -1,10 +1,10 @@
-//! What the `spec` of a `TaskQueue` may say. A field that does nothing yet is not here.
+//! The `spec` of a `TaskQueue`. It has no field that does nothing yet.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Dur, Policy, RetryPolicy, RolloutSpec, WorkerSpec};
 
-/// What the queue is, who does its tasks, and how many at a time.
+/// The queue, the pods that run its tasks, and how many tasks run at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(
     feature = "kube",
@@ -19,15 +19,15 @@ use crate::{Dur, Policy, RetryPolicy, RolloutSpec, WorkerSpec};
         category = "rowlock",
         status = "crate::TaskQueueStatus",
         derive = "PartialEq",
-        doc = "A queue of background tasks kept in Postgres, and the workers that do them."
+        doc = "A queue of background tasks stored in Postgres, and the workers that run them."
     )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TaskQueueSpec {
-    /// Name of the queue in the database, which cannot change later. Default: metadata.name.
+    /// Name of the queue in the database. It cannot change later. Default: metadata.name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue_name: Option<String>,
-    /// Where the tasks are. Only `rowlock dev`, which has a database of its own, does without.
+    /// The database that stores the tasks. Required in a cluster; `rowlock dev` uses its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseSpec>,
     /// How many tasks run at the same time.
@@ -35,8 +35,8 @@ pub struct TaskQueueSpec {
     /// How the handler is called.
     #[serde(default)]
     pub handler: HandlerSpec,
-    /// The pod template; its container `handler` does the tasks, others run beside it. Only `rowlock dev`, which runs a
-    /// command, does without.
+    /// The pod template. Its container `handler` runs the tasks, other containers run beside it. Required in
+    /// a cluster; `rowlock dev` runs a command instead.
     #[serde(
         default,
         deserialize_with = "crate::unique_keys::value",
@@ -59,13 +59,13 @@ pub struct TaskQueueSpec {
     /// How long finished tasks are kept.
     #[serde(default)]
     pub cleanup: CleanupSpec,
-    /// What the queue refuses to take in.
+    /// Limits on the tasks that may be enqueued.
     #[serde(default)]
     pub limits: LimitsSpec,
-    /// No task starts while this is true; what runs finishes. Default: false.
+    /// While true, no task starts; running tasks finish. Default: false.
     #[serde(default)]
     pub paused: bool,
-    /// The number of pods stays as it is while this is true. Default: false.
+    /// While true, the operator does not change the number of pods. Default: false.
     #[serde(default)]
     pub suspend_scaling: bool,
 }
@@ -77,10 +77,11 @@ pub struct TaskQueueSpec {
 pub struct DatabaseSpec {
     /// The Secret and its key. May change, for example after a restore.
     pub secret_ref: SecretKeyRef,
-    /// Certificates (PEM) of the authority that the server's certificate is checked against. Default: the public ones.
+    /// Certificates (PEM) of the authorities that may have signed the server's certificate. Default: the
+    /// public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaRef>,
-    /// The Secret that the pods get instead of `secretRef`: the URL of a login with fewer rights. Default: `secretRef`.
+    /// The Secret that the pods use instead of `secretRef`: a login with fewer rights. Default: `secretRef`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_secret_ref: Option<SecretKeyRef>,
 }
@@ -90,7 +91,7 @@ pub struct DatabaseSpec {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CaRef {
-    /// What the certificates are in: Secret or `ConfigMap`. Default: Secret.
+    /// Kind of the object that holds the certificates: Secret or `ConfigMap`. Default: Secret.
     #[serde(default)]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::resource::ca_kind"))]
     pub kind: CaKind,
@@ -101,7 +102,7 @@ pub struct CaRef {
     pub key: String,
 }
 
-/// What certificates are in.
+/// The kind of object that holds certificates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum CaKind {
     /// A Secret.
@@ -139,33 +140,34 @@ pub struct SecretKeyRef {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkersSpec {
-    /// Workers over all pods, each doing one task at a time; unless scaling is Fixed the ceiling. 0 to 10000.
+    /// Workers over all pods; each runs one task at a time. The upper limit, unless scaling is Fixed. 0 to
+    /// 10000.
     pub total: u32,
-    /// Workers of one pod, at most. 1 to 1000, default: 10.
+    /// Most workers of one pod. 1 to 1000, default: 10.
     #[serde(default = "default_per_pod")]
     pub per_pod: u32,
-    /// Who says how many pods there are: Auto, Fixed or External. Default: Auto where `autoscaling` is given,
-    /// else Fixed.
+    /// What sets the number of pods: Auto, Fixed or External. Default: Auto if `autoscaling` is set,
+    /// otherwise Fixed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::resource::scaling_mode"))]
     pub scaling: Option<ScalingMode>,
     /// With Auto: how the number of workers follows the backlog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<AutoscalingSpec>,
-    /// With External: how many pods there shall be, up to those of `total`. Set by `kubectl scale` and
-    /// autoscalers. 0 to 10000.
+    /// With External: the number of pods, limited by `total`. Set by `kubectl scale` or an autoscaler. 0 to
+    /// 10000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
 }
 
-/// Who says how many pods there are.
+/// What sets the number of pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ScalingMode {
-    /// The operator, by the backlog, within `autoscaling` and `total`.
+    /// The operator, from the backlog, within `autoscaling.min` and `total`.
     Auto,
-    /// Always as many as `total` takes.
+    /// `total` alone.
     Fixed,
-    /// Whoever sets `replicas`, up to `total`.
+    /// `replicas`, limited by `total`.
     External,
 }
 
@@ -185,7 +187,7 @@ impl ScalingMode {
 }
 
 impl WorkersSpec {
-    /// Who says how many pods there are, also where that was left out.
+    /// The scaling mode, with its default.
     #[must_use]
     pub fn scaling(&self) -> ScalingMode {
         let default = if self.autoscaling.is_some() { ScalingMode::Auto } else { ScalingMode::Fixed };
@@ -198,11 +200,11 @@ impl WorkersSpec {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct AutoscalingSpec {
-    /// Workers kept when there is nothing to do. Default: 0, no pods then.
+    /// Workers kept while the queue is idle. Default: 0, which means no pods.
     pub min: u32,
-    /// How long a task should wait at most before it starts. Default: 5s.
+    /// The longest time that a task should wait before it starts. Default: 5s.
     pub wait_target: Dur,
-    /// How long fewer workers must suffice before some go. Default: 60s.
+    /// How long fewer workers must be enough before the queue is scaled down. Default: 60s.
     pub scale_down_after: Dur,
 }
 
@@ -217,11 +219,11 @@ impl Default for AutoscalingSpec {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct HandlerSpec {
-    /// By HTTP, inside the pod: one POST per attempt.
+    /// Over HTTP inside the pod: one POST per attempt.
     pub http: HttpHandlerSpec,
 }
 
-/// Where in the pod the handler listens.
+/// Address of the handler in the pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -245,7 +247,7 @@ impl Default for HttpHandlerSpec {
 pub struct CleanupSpec {
     /// Completed tasks. Default: 24h.
     pub completed: Dur,
-    /// Dead tasks; somebody has to look at them. Default: 7d.
+    /// Dead tasks, which somebody has to look at. Default: 7d.
     pub dead: Dur,
     /// Cancelled tasks. Default: 24h.
     pub cancelled: Dur,
@@ -258,16 +260,16 @@ impl Default for CleanupSpec {
     }
 }
 
-/// What the queue refuses to take in.
+/// Limits on the tasks that may be enqueued.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LimitsSpec {
-    /// Tasks that are neither finished nor dead; enqueueing more is an error. Default: 1000000.
+    /// Most open tasks (neither finished nor dead); enqueueing more is an error. Default: 1000000.
     pub backlog: u64,
-    /// Bytes of one task's payload. Default: 1048576.
+    /// Most bytes of one payload. Default: 1048576.
     pub payload_bytes: u64,
-    /// How far ahead a task may be scheduled; enqueueing one that is due later is an error. Default: 365d.
+    /// How far ahead a task may be scheduled; scheduling it later is an error. Default: 365d.
     pub max_delay: Dur,
 }
 
@@ -278,7 +280,7 @@ impl Default for LimitsSpec {
 }
 
 impl TaskQueueSpec {
-    /// A spec that says nothing but how many workers there are.
+    /// A spec with this number of workers, and defaults for everything else.
     #[must_use]
     pub fn with_workers(total: u32) -> Self {
         Self {
@@ -304,7 +306,7 @@ impl TaskQueueSpec {
         }
     }
 
-    /// What of it the running instances must know.
+    /// The part that running instances need.
     #[must_use]
     pub fn policy(&self) -> Policy {
         Policy::from(self)

@@ -1,5 +1,5 @@
-//! What a pod template must have: a container that does the tasks, and names that leave room for ours. The rest of it is
-//! Kubernetes' own business.
+//! What a pod template must have: a container that does the tasks, and names that leave room for ours. The
+//! rest of it is Kubernetes' own business.
 
 use std::collections::BTreeSet;
 
@@ -33,10 +33,10 @@ fn shared_processes(template: &Value) -> Option<FieldError> {
     match template.pointer("/spec/shareProcessNamespace")? {
         Value::Bool(true) => {
             let problem = "would open the worker's files, with the database's URL, to the other containers";
-            Some(FieldError::new(field, problem, "take it out"))
+            Some(FieldError::new(field, problem, "remove it"))
         }
         Value::Bool(false) | Value::Null => None,
-        _ => Some(FieldError::new(field, "is neither true nor false", "take it out")),
+        _ => Some(FieldError::new(field, "is neither true nor false", "remove it")),
     }
 }
 
@@ -61,15 +61,15 @@ fn names<'a>(
     for (index, container) in containers.iter().enumerate() {
         let name = container["name"].as_str().unwrap_or_default();
         let problem = if name.is_empty() || name.len() > LONGEST_CONTAINER_NAME {
-            "has no name that a container can have".to_owned()
+            "has no valid container name".to_owned()
         } else if reserved.contains(&name) {
-            format!("has the name `{name}`, which is Rowlock's own here")
+            format!("has the name `{name}`, which is reserved for Rowlock")
         } else if seen.insert(name) {
             continue;
         } else {
-            format!("has the name `{name}` too")
+            format!("repeats the name `{name}`")
         };
-        errors.push(FieldError::new(format!("{field}[{index}]"), problem, "give it a name of its own"));
+        errors.push(FieldError::new(format!("{field}[{index}]"), problem, "give it a unique name"));
     }
     seen
 }

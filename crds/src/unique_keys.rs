@@ -1,4 +1,5 @@
-//! Mappings that are kept as written, each key once: YAML and Kubernetes refuse a second one, serde's maps do not.
+//! Mappings that are kept as written, each key once: YAML and Kubernetes refuse a second one, serde's maps do
+//! not.
 
 use std::collections::BTreeMap;
 use std::fmt;

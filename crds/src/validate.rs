@@ -24,7 +24,7 @@ pub(crate) fn validate(manifest: &Manifest) -> Vec<FieldError> {
     }
     if manifest.dev_command().is_some_and(|command| command.trim().is_empty()) {
         let field = format!("metadata.annotations.{}", annotations::DEV_COMMAND);
-        errors.add(&field, "is empty", "write the command that starts the handler, or take it out");
+        errors.add(&field, "is empty", "write the command that starts the handler, or remove it");
     }
     errors.0.extend(unknown_names(manifest.annotations.keys(), manifest.labels.keys()));
     errors.workers(&manifest.spec);
@@ -34,7 +34,8 @@ pub(crate) fn validate(manifest: &Manifest) -> Vec<FieldError> {
     errors.0
 }
 
-/// Annotations and labels of a `TaskQueue` that begin as ours do and mean nothing there: mistyped, or of another release.
+/// Annotations and labels of a `TaskQueue` that begin as ours do and mean nothing there: mistyped, or of
+/// another release.
 ///
 /// `rowlock dev` refuses them. The API server takes any, so in a cluster the operator says it by an event.
 pub fn unknown_names<'a>(
@@ -43,7 +44,7 @@ pub fn unknown_names<'a>(
 ) -> Vec<FieldError> {
     let unknown = |field: &str, name: &str, known: &[&str]| {
         let own = name.strip_prefix(api::GROUP).is_some_and(|rest| rest.starts_with('/'));
-        let problem = || format!("`{name}` means nothing to this release");
+        let problem = || format!("`{name}` is unknown to this release");
         (own && !known.contains(&name)).then(|| FieldError::new(field, problem(), nearest(name, known)))
     };
     let annotations = annotations.into_iter();
@@ -64,7 +65,7 @@ impl Errors {
     /// labels, and the check of `rowlock.queue.name`.
     fn name(&mut self, field: &str, name: &str, longest: usize) {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let hint = format!("use at most {longest} of a-z, 0-9 and `-`, first and last not a `-`");
+        let hint = format!("use at most {longest} of a-z, 0-9 and `-`, not starting or ending with `-`");
         if name.is_empty() {
             self.add(field, "is empty", hint);
         } else if name.len() > longest {
@@ -96,7 +97,7 @@ impl Errors {
 
     fn not_zero(&mut self, field: &str, dur: Dur, example: &str) {
         if dur.is_zero() {
-            self.add(field, "is no time at all", format!("make it longer, such as {example}"));
+            self.add(field, "is zero", format!("make it longer, such as {example}"));
         }
     }
 
@@ -107,14 +108,14 @@ impl Errors {
         if let Some(replicas) = &workers.replicas {
             self.within("spec.workers.replicas", replicas, &REPLICAS);
             if workers.scaling() != ScalingMode::External {
-                let hint = "set workers.scaling to External, or take replicas out";
-                self.add("spec.workers.replicas", "is only for scaling from outside", hint);
+                let hint = "set workers.scaling to External, or remove replicas";
+                self.add("spec.workers.replicas", "is only for workers.scaling External", hint);
             }
         }
         let Some(autoscaling) = &workers.autoscaling else { return };
         if workers.scaling() != ScalingMode::Auto {
-            let hint = "take it out, or set workers.scaling to Auto";
-            self.add("spec.workers.autoscaling", "is only for scaling by the operator", hint);
+            let hint = "remove it, or set workers.scaling to Auto";
+            self.add("spec.workers.autoscaling", "is only for workers.scaling Auto", hint);
         }
         if autoscaling.min > workers.total {
             let problem = format!("is {}, more than workers.total ({})", autoscaling.min, workers.total);
@@ -128,7 +129,7 @@ impl Errors {
         self.within("spec.handler.http.port", &http.port, &PORT);
         let field = "spec.handler.http.path";
         if !is_path(&http.path) {
-            self.add(field, format!("is `{}`", http.path), "write a path alone, such as /tasks");
+            self.add(field, format!("is `{}`", http.path), "write only a path, such as /tasks");
         } else if http.path.len() > LONGEST_PATH {
             let problem = format!("has {} characters", http.path.len());
             self.add(field, problem, format!("use at most {LONGEST_PATH}"));
@@ -197,13 +198,13 @@ impl Errors {
         self.within("spec.limits.payloadBytes", &spec.limits.payload_bytes, &PAYLOAD_BYTES);
         self.not_zero("spec.limits.maxDelay", spec.limits.max_delay, "365d");
         let Some(database) = &spec.database else { return };
-        let hint = "write which Secret and which of its keys has the URL";
+        let hint = "write the name of the Secret and the key that holds the URL";
         self.key_of("spec.database.secretRef", &database.secret_ref.name, &database.secret_ref.key, hint);
         if let Some(worker) = &database.worker_secret_ref {
             self.key_of("spec.database.workerSecretRef", &worker.name, &worker.key, hint);
         }
         if let Some(ca) = &database.ca_ref {
-            let hint = "write which Secret or ConfigMap and which of its keys has the certificates";
+            let hint = "write the name of the Secret or ConfigMap and the key that holds the certificates";
             self.key_of("spec.database.caRef", &ca.name, &ca.key, hint);
         }
     }
@@ -218,7 +219,7 @@ impl Errors {
         if text.is_empty() {
             self.add(field, "is empty", hint);
         } else if text.len() > LONGEST_SECRET || !allowed(text) {
-            self.add(field, format!("is `{text}`, which cannot be one"), hint);
+            self.add(field, format!("is `{text}`, which is not valid"), hint);
         }
     }
 }

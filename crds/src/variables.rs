@@ -1,18 +1,18 @@
-//! Which environment variables are ours, so that one that is misspelt is not ignored.
+//! Finds misspelt environment variables, which would otherwise be ignored.
 
 use crate::env;
 use crate::field_error::distance;
 
-/// What the names of all our variables begin with.
+/// The prefix of all our variables.
 const PREFIX: &str = "ROWLOCK_";
 
-/// Those of this project's own tests and benchmarks, which the programs under test inherit.
+/// Prefixes of variables for tests and benchmarks, which the tested programs inherit.
 const TESTS: [&str; 5] =
     ["ROWLOCK_TEST_", "ROWLOCK_CHAOS_", "ROWLOCK_BENCH_", "ROWLOCK_WRITE_", "ROWLOCK_UPDATE"];
 
-/// A variable that is named like one of ours and is none.
+/// A variable with our prefix that is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the environment variable {name} is not one of Rowlock's; {hint}")]
+#[error("the environment variable {name} is unknown to Rowlock; {hint}")]
 pub struct UnknownVariable {
     /// Its name.
     pub name: String,
@@ -20,16 +20,15 @@ pub struct UnknownVariable {
     pub hint: String,
 }
 
-/// The first variable of an environment, given as names and values, that is named like one of ours and is
-/// none.
+/// Checks an environment, given as names and values, for unknown variables with our prefix.
 ///
-/// What Kubernetes says of a Service whose name begins with `rowlock`, to every container of its namespace,
-/// is let through: `ROWLOCK_…_SERVICE_HOST`, `ROWLOCK_…_SERVICE_PORT`, `ROWLOCK_…_PORT_80_TCP_ADDR` and the
-/// like.
+/// Kubernetes gives every container variables about the Services of its namespace. Those of a Service whose
+/// name begins with `rowlock` are allowed: `ROWLOCK_…_SERVICE_HOST`, `ROWLOCK_…_SERVICE_PORT`,
+/// `ROWLOCK_…_PORT_80_TCP_ADDR` and so on.
 ///
 /// # Errors
 ///
-/// That variable, with the nearest name of ours.
+/// The first unknown variable, with the nearest known name.
 pub fn check_variables<'a>(
     environment: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Result<(), UnknownVariable> {
@@ -90,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_misspelt_is_told_with_the_nearest_name() {
+    fn a_misspelt_variable_is_named_with_the_nearest_name() {
         check("ROWLOCK_SLTOS", "4", Some("did you mean ROWLOCK_SLOTS?"));
         check("ROWLOCK_DATABASE_URI", "postgres://h/d", Some("did you mean ROWLOCK_DATABASE_URL?"));
         check("ROWLOCK_PASSWORD_OF_SOMETHING_ELSE", "x", Some("there are ROWLOCK_DATABASE_URL, "));
@@ -102,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kubernetes_says_of_services_breaks_no_pod() {
+    fn variables_of_service_links_are_allowed() {
         for (name, value) in [
             ("ROWLOCK_SERVICE_HOST", "10.0.0.1"),
             ("ROWLOCK_OPERATOR_SERVICE_PORT", "9464"),

@@ -1,41 +1,42 @@
-//! The backend of the loop: everything that acts is behind this trait, and decides nothing.
+//! What the reconciler acts through. A backend decides nothing.
 
 use std::time::Duration;
 
 use rowlock_crds::Manifest;
 
-/// How many pods a queue shall have.
+/// How many pods a queue should have.
 #[derive(Debug, Clone, Copy)]
 pub struct DesiredPods<'a> {
     pub manifest: &'a Manifest,
     pub pods: u32,
 }
 
-/// Makes a plan come true: as processes here, in a cluster elsewhere.
+/// Runs the instances of queues: as processes or in a cluster.
 pub trait Backend: Send {
-    /// Instances of a queue that run or start, without those that stop.
+    /// Instances of a queue that run or start, not those that stop.
     fn instances(&self, queue: &str) -> u32;
 
-    /// How many of them do tasks, or would if there were any.
+    /// How many of them are ready for tasks.
     fn ready(&self, queue: &str) -> u32;
 
-    /// For how long the oldest of them has been there, which outlasts whoever asks; nothing where nobody else
-    /// takes over.
+    /// The age of the oldest of them, which a new leader can continue from. Zero where there is no other
+    /// leader.
     fn age(&self, _queue: &str) -> Duration {
         Duration::ZERO
     }
 
-    /// Instances of all queues beyond those: they stop, or are about to replace others.
+    /// Further instances of all queues: they stop, or replace others.
     fn leaving(&self) -> u32;
 
-    /// Whether no handler of a queue's instances gets to run.
+    /// Whether the instances of a queue cannot start their handlers.
     fn not_starting(&mut self, queue: &str) -> bool;
 
-    /// Where the metrics of its instances are, by the instances' names.
+    /// The names of its instances, with the addresses of their metrics.
     fn metrics_addresses(&self, queue: &str) -> Vec<(String, String)>;
 
-    /// Makes it so, for all queues; what is not named is stopped. Idempotent: called with every step.
-    fn apply(&mut self, intents: &[DesiredPods<'_>]) -> impl Future<Output = ()> + Send;
+    /// Starts and stops instances of all queues. Queues that are not named are stopped. Idempotent: each pass
+    /// calls it.
+    fn apply(&mut self, desired_pods: &[DesiredPods<'_>]) -> impl Future<Output = ()> + Send;
 
     /// Stops everything in order and waits for it.
     fn drain(&mut self) -> impl Future<Output = ()> + Send;

@@ -13,7 +13,8 @@ const WINDOW: Duration = Duration::from_mins(5);
 /// What the poller holds: one connection polls, one is for all else, one listens.
 const CONNECTIONS_PER_POLLER: u32 = 3;
 
-/// What limits are called here. A server that calls one otherwise is none of ours to repeat: its words would stand beside what people are told to do.
+/// What limits are called here. A server that calls one otherwise is none of ours to repeat: its words would
+/// stand beside what people are told to do.
 const NAMES: [&str; 3] =
     ["max_connections", "the connection limit of the database", "the connection limit of the role"];
 
@@ -40,8 +41,9 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Of those that hold for this user, the tightest counts. `instances` live in this database for others than us. `is_shared`: of all controllers here one
-    /// keeps its connections, and those of the others come and go.
+    /// Of those that hold for this user, the tightest counts. `instances` live in this database for others
+    /// than us. `is_shared`: of all controllers here one keeps its connections, and those of the others come
+    /// and go.
     pub(crate) fn note(
         &mut self,
         limits: &[ConnectionLimit],

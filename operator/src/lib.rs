@@ -2,9 +2,11 @@
 //!
 //! In reading order:
 //!
-//! * [`Reconciler`] and [`DesiredQueue`]: one pass of the loop over all queues of a database, and what each asks for;
+//! * [`Reconciler`] and [`DesiredQueue`]: one pass of the loop over all queues of a database, and what each
+//!   asks for;
 //! * [`Backend`] and [`DesiredPods`]: who makes a plan come true, and how many pods each queue shall have;
-//! * `kubernetes`, behind the feature `kube`: the backend of a cluster, with pods, and a whole operator around it;
+//! * `kubernetes`, behind the feature `kube`: the backend of a cluster, with pods, and a whole operator
+//!   around it;
 //! * `wakeups`: what wakes the loop before its time;
 //! * [`SharedPoller`] and [`Participant`]: one poller for the controllers of one database;
 //! * [`View`] and [`Limit`]: what a step saw and decided, for people and metrics.

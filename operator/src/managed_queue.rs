@@ -122,7 +122,8 @@ impl ManagedQueue {
         self.declared
     }
 
-    /// Compares with what the database knows by now: it may be a backup of earlier days, or have given the queue to another.
+    /// Compares with what the database knows by now: it may be a backup of earlier days, or have given the
+    /// queue to another.
     pub(crate) fn compare(&mut self, seen: Option<&Declared>) {
         let DesiredQueue { generation, owner, .. } = &self.desired;
         let same = seen.is_some_and(|seen| seen.owner == *owner && seen.generation >= *generation);

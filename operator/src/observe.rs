@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 /// How long the database may take to answer before a step goes on without knowing.
 pub(crate) const OBSERVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two polls, however long they take: a queue that is scaled to zero waits no longer for its first instance.
+/// Between two polls, however long they take: a queue that is scaled to zero waits no longer for its first
+/// instance.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A server may say what it likes, for as long as it likes; this much of it is kept until the next poll,
@@ -58,8 +59,8 @@ impl Snapshot {
     }
 }
 
-/// How long to wait, at least, after a poll that took that long: counting a backlog of millions takes its time, and shall take no more than
-/// a twentieth of it.
+/// How long to wait, at least, after a poll that took that long: counting a backlog of millions takes its
+/// time, and shall take no more than a twentieth of it.
 pub(crate) fn poll_interval_after(took: Duration) -> Duration {
     (took * 19).min(MAX_POLL_INTERVAL)
 }

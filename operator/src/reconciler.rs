@@ -105,7 +105,8 @@ impl<B: Backend> Reconciler<B> {
         self.queues.values_mut().for_each(ManagedQueue::forget_database);
     }
 
-    /// Other controllers have queues of this database too: this one's part in their shared poller. `None`: no other is known.
+    /// Other controllers have queues of this database too: this one's part in their shared poller. `None`: no
+    /// other is known.
     pub fn share_poller(&mut self, participant: Option<Participant>) {
         self.participant = participant;
     }
@@ -115,7 +116,8 @@ impl<B: Backend> Reconciler<B> {
         (self.connect, self.wakeups) = (Some(connect), None);
     }
 
-    /// Returns when a task came for a queue that is scaled to zero, or another controller of this database has a new snapshot or waits for one.
+    /// Returns when a task came for a queue that is scaled to zero, or another controller of this database
+    /// has a new snapshot or waits for one.
     pub async fn woken(&self) {
         let received = async {
             match &self.wakeups {
@@ -260,7 +262,8 @@ impl<B: Backend> Reconciler<B> {
         decisions
     }
 
-    /// Lowers what was decided to what the database has connections for. What holds for one user alone is shared among the controllers of that user.
+    /// Lowers what was decided to what the database has connections for. What holds for one user alone is
+    /// shared among the controllers of that user.
     fn share(&mut self, observed: &[ObservedQueue], decisions: &mut Vec<Decision>) {
         let leaving = self.backend.leaving();
         self.limits.set_leaving(leaving);
@@ -315,7 +318,8 @@ impl<B: Backend> Reconciler<B> {
         }
     }
 
-    /// A queue for which there shall be a pod needs none of this: its instance listens itself, or is about to poll.
+    /// A queue for which there shall be a pod needs none of this: its instance listens itself, or is about to
+    /// poll.
     async fn request_wakeups(&mut self, seen: &ObservedQueues, decisions: &[Decision]) {
         let is_at_zero =
             |decision: &Decision| decision.pods_desired == 0 && decision.reason == Reason::MinWorkers;

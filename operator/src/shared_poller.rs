@@ -1,5 +1,6 @@
-//! One poller for all controllers of a database, within one namespace. Each Secret has a controller of its own; one of them polls the
-//! database and listens for all, and they publish what their queues ask for, so that all of them share its connections.
+//! One poller for all controllers of a database, within one namespace. Each Secret has a controller of its
+//! own; one of them polls the database and listens for all, and they publish what their queues ask for, so
+//! that all of them share its connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -13,7 +14,8 @@ use tokio::time::timeout;
 
 use crate::observe::{OBSERVE_TIMEOUT, Snapshot, poll_interval_after, timed_out};
 
-/// How long a snapshot taken by another controller may be reused: two ticks and a bit. A poller idle for longer loses the role.
+/// How long a snapshot taken by another controller may be reused: two ticks and a bit. A poller idle for
+/// longer loses the role.
 const SNAPSHOT_FRESH_FOR: Duration = Duration::from_secs(5);
 
 /// A database, for the controllers of its queues.
@@ -77,14 +79,16 @@ impl SharedPoller {
 }
 
 impl Participant {
-    /// Joins as the controller of that name, which no other has. `started_at`: when the server was started, the same for all participants.
+    /// Joins as the controller of that name, which no other has. `started_at`: when the server was started,
+    /// the same for all participants.
     pub fn join(shared: &Arc<SharedPoller>, name: String, started_at: i64) -> Self {
         shared.state().demands.insert(name.clone(), Demand::default());
         Self { shared: Arc::clone(shared), name, started_at }
     }
 
-    /// A snapshot of the database: the poller's, or one that this controller takes by `observe`, where it is the poller, or that snapshot is old, or was
-    /// requested before `since`. Only one asks at a time. `true`: this one did.
+    /// A snapshot of the database: the poller's, or one that this controller takes by `observe`, where it is
+    /// the poller, or that snapshot is old, or was requested before `since`. Only one asks at a time. `true`:
+    /// this one did.
     ///
     /// # Errors
     /// What the database said in place of an answer, to whoever asked last.
@@ -175,8 +179,8 @@ impl Participant {
         self.shared.state().poller.as_ref().is_some_and(|(name, _)| *name == self.name)
     }
 
-    /// Returns when there is something to do: for the poller, when a queue of another was scaled to zero; for others, when there is a snapshot newer
-    /// than `since`.
+    /// Returns when there is something to do: for the poller, when a queue of another was scaled to zero; for
+    /// others, when there is a snapshot newer than `since`.
     pub(crate) async fn woken(&self, since: Option<Instant>) {
         let since = since.unwrap_or_else(Instant::now);
         let mut snapshots = self.shared.snapshots.subscribe();
@@ -191,8 +195,8 @@ impl Participant {
         }
     }
 
-    /// Of these queues, which are not this controller's: how many instances live for others than us, and how many for controllers here that have not reported them yet,
-    /// or cannot.
+    /// Of these queues, which are not this controller's: how many instances live for others than us, and how
+    /// many for controllers here that have not reported them yet, or cannot.
     pub(crate) fn count_other_instances<'a>(
         &self,
         elsewhere: impl Iterator<Item = &'a Declared>,
@@ -256,8 +260,8 @@ impl Participant {
         state.demands.values().filter(|demand| demand.is_of(of)).map(|demand| demand.leaving).sum()
     }
 
-    /// What connections leave of what was asked for here, in the order of the queues' names: every controller comes to the same. Over all controllers, or those of
-    /// one user.
+    /// What connections leave of what was asked for here, in the order of the queues' names: every controller
+    /// comes to the same. Over all controllers, or those of one user.
     pub(crate) fn shares(&self, connections: &Connections, of: Option<&str>) -> Vec<Decision> {
         let state = self.shared.state();
         let all: BTreeMap<_, _> = state

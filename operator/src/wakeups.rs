@@ -1,4 +1,5 @@
-//! Wake-ups: each NOTIFY of one database for a queue that is scaled to zero. A hint only: the controller polls without it too, a little later.
+//! Wake-ups: each NOTIFY of one database for a queue that is scaled to zero. A hint only: the controller
+//! polls without it too, a little later.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,8 @@ use tokio::task::JoinHandle;
 /// Pause before listening again after the connection broke.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often producers are asked again to NOTIFY: it holds for a minute, and is written about every other time.
+/// How often producers are asked again to NOTIFY: it holds for a minute, and is written about every other
+/// time.
 const REQUEST_EVERY: Duration = Duration::from_secs(20);
 
 /// Listens until it is dropped.
@@ -34,7 +36,8 @@ struct State {
 }
 
 impl Wakeups {
-    /// Listens with a connection of its own, again and again; behind a connection pooler nothing ever arrives.
+    /// Listens with a connection of its own, again and again; behind a connection pooler nothing ever
+    /// arrives.
     pub(crate) fn start(connect: Connect) -> Self {
         let state = Arc::new(State::default());
         let listener = tokio::spawn(listen(connect, Arc::clone(&state)));
@@ -46,7 +49,8 @@ impl Wakeups {
         self.state.notify.notified().await;
     }
 
-    /// Which queues are scaled to zero from now on. Asks their producers to NOTIFY, which they do only where somebody asked lately.
+    /// Which queues are scaled to zero from now on. Asks their producers to NOTIFY, which they do only where
+    /// somebody asked lately.
     pub(crate) async fn request(&mut self, scaled_to_zero: BTreeSet<QueueId>, db: &Db) {
         self.state.scaled_to_zero().clone_from(&scaled_to_zero);
         let (listens, new) =

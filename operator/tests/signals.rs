@@ -68,7 +68,7 @@ impl Drop for Operator {
 fn an_operator_ends_in_order_when_its_terminal_closes() {
     for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {
         let mut operator = Operator::start(signal.as_str());
-        operator.wait_for("the cluster's name is not known");
+        operator.wait_for("the uid of the cluster cannot be read");
         for ignored in [Signal::SIGUSR1, Signal::SIGUSR2] {
             operator.send(ignored);
             operator.wait_for(&format!("ignoring {ignored}"));

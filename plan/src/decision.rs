@@ -1,55 +1,55 @@
-//! What was decided, and why.
+//! A decision, with its reason.
 
 use std::fmt;
 
 use crate::{Inputs, Memory};
 
-/// How many workers and pods a queue shall have.
+/// How many workers and pods a queue should have.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     /// Workers over all pods.
     pub workers_desired: u32,
     /// Pods that hold them.
     pub pods_desired: u32,
-    /// What settled the number.
+    /// Why this number.
     pub reason: Reason,
-    /// What the tasks ask for, before anything but `total` and `min` limits it, or what somebody else asks
-    /// for, before anything does; `None` where that was not asked.
+    /// The workers that the tasks need, limited only by `total` and `min`; with external scaling, those that
+    /// are asked for, without limits. `None` where that is not computed.
     pub demand: Option<u32>,
-    /// What the demand was computed from.
+    /// The inputs of the demand.
     pub inputs: Option<Inputs>,
-    /// To be handed to the next decision.
+    /// Passed to the next decision.
     pub memory: Memory,
 }
 
-/// What settled the number of workers.
+/// Why a queue has its number of workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {
     /// Tasks wait.
     Backlog,
     /// Tasks keep coming.
     Rate,
-    /// Nobody is interrupted: as many as run.
+    /// Running tasks are not interrupted: one worker for each.
     Running,
-    /// There is no autoscaling.
+    /// Autoscaling is off.
     Fixed,
-    /// Somebody else says how many pods there are.
+    /// `workers.replicas` sets the number of pods.
     External,
-    /// Less would do, but `autoscaling.min` says so.
+    /// Fewer would be enough, but `autoscaling.min` keeps these.
     MinWorkers,
-    /// More would help, but `workers.total` says no.
+    /// More are needed, but `workers.total` is reached.
     Total,
-    /// More would help, but the database has no connections for it.
+    /// More are needed, but the database has no connections left.
     Connections,
-    /// More would help, but not while no handler gets to run: one pod is tried.
+    /// More are needed, but no handler starts: one pod is tried.
     NotStarting,
-    /// Less would do, but not yet for long enough.
+    /// Fewer are enough, but not for long enough yet.
     Stabilization,
     /// No task may start.
     Paused,
-    /// Scaling is suspended: as it is.
+    /// Scaling is suspended: the number stays.
     Suspended,
-    /// Nothing is known about the backlog: as it is.
+    /// The backlog is not known: the number stays.
     Unknown,
 }
 
@@ -66,7 +66,7 @@ impl Reason {
             Self::MinWorkers => "MinWorkers",
             Self::Total => "Total",
             Self::Connections => "Connections",
-            Self::NotStarting => "Faltering",
+            Self::NotStarting => "NotStarting",
             Self::Stabilization => "Stabilization",
             Self::Paused => "Paused",
             Self::Suspended => "Suspended",
@@ -74,7 +74,7 @@ impl Reason {
         }
     }
 
-    /// Whether more is asked for than there will be.
+    /// Whether a limit keeps the number below the demand.
     #[must_use]
     pub const fn is_limit(self) -> bool {
         matches!(self, Self::Total | Self::Connections | Self::NotStarting)

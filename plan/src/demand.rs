@@ -15,7 +15,8 @@ const LEAST_WAIT_SHARE: f64 = 0.2;
 /// No wait is counted shorter, whatever the target: statistics are seconds old.
 const LEAST_WAIT_SECONDS: f64 = 0.1;
 
-/// Tasks a second, or seconds: more than any database does or anything takes. Products of what is larger may be no number.
+/// Tasks a second, or seconds: more than any database does or anything takes. Products of what is larger may
+/// be no number.
 const LARGEST: f64 = 1e12;
 
 /// What a decision was computed from, and the parts of the sum.

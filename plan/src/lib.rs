@@ -8,6 +8,8 @@
 //! * [`Memory`], [`SlidingMax`]: what a decision must know of the ones before it, handed in and out;
 //! * [`fleet`]: the pods of a queue with their environment, neutral to where they run.
 
+#![warn(missing_docs)]
+
 mod decide;
 mod decision;
 mod demand;

@@ -14,13 +14,14 @@ pub struct Memory {
 /// The highest of what was noted within a window.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SlidingMax {
-    /// Those that can still be the highest: each is lower than the one before it, since a higher or equal one makes every earlier
-    /// one superfluous. So there are never more of them than the highest says.
+    /// Those that can still be the highest: each is lower than the one before it, since a higher or equal one
+    /// makes every earlier one superfluous. So there are never more of them than the highest says.
     noted: VecDeque<(Duration, u32)>,
 }
 
 impl SlidingMax {
-    /// Notes a value and answers the highest of the window that ends now. `now` is a monotonic clock of the caller's.
+    /// Notes a value and answers the highest of the window that ends now. `now` is a monotonic clock of the
+    /// caller's.
     pub fn note(&mut self, now: Duration, value: u32, window: Duration) -> u32 {
         while self.noted.back().is_some_and(|(_, last)| *last <= value) {
             self.noted.pop_back();

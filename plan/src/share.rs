@@ -8,7 +8,8 @@ use crate::{Decision, ObservedQueue, Reason};
 /// What an instance may hold; the worker keeps to the same number.
 pub const CONNECTIONS_PER_POD: u32 = 2;
 
-/// The least that is left to everybody else: a psql, a migration, a backup, the pod more that a rollout makes.
+/// The least that is left to everybody else: a psql, a migration, a backup, the pod more that a rollout
+/// makes.
 const LEAST_RESERVE: u32 = 5;
 
 /// Of all connections one in so many is left to others.
@@ -44,7 +45,8 @@ impl Connections {
         (self.limit / RESERVED_SHARE).max(LEAST_RESERVE)
     }
 
-    /// Pods that there may be, the leaving ones among them. One at least: where it cannot connect, its state says so.
+    /// Pods that there may be, the leaving ones among them. One at least: where it cannot connect, its state
+    /// says so.
     #[must_use]
     pub fn pods(&self) -> u32 {
         self.beside(self.others)
@@ -65,11 +67,11 @@ impl Connections {
 
 /// Lowers what was decided for the queues of a database to what its connections allow.
 ///
-/// Everybody gets a pod before anybody gets a second, and so on: who asks for little gets it. Who has too many gives them back at
-/// once; who may have more gets it when those are really gone. So pods that terminate are counted, and are no reason to end others.
-/// Where not everybody gets one, the places go round: a queue whose pods do not get ready gives its place
-/// to one that waits, and a queue that works does so after ten minutes. A queue whose scaling is suspended
-/// keeps what it has, and the others share the rest.
+/// Everybody gets a pod before anybody gets a second, and so on: who asks for little gets it. Who has too
+/// many gives them back at once; who may have more gets it when those are really gone. So pods that terminate
+/// are counted, and are no reason to end others. Where not everybody gets one, the places go round: a queue
+/// whose pods do not get ready gives its place to one that waits, and a queue that works does so after ten
+/// minutes. A queue whose scaling is suspended keeps what it has, and the others share the rest.
 pub fn share(connections: &Connections, queues: &[ObservedQueue], decisions: &mut [Decision]) {
     let held: Vec<u32> = queues.iter().map(|queue| queue.pods).collect();
     let (mut asked, mut kept) = (Vec::with_capacity(queues.len()), 0_u32);

@@ -7,7 +7,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::Validati
 /// The grammar of durations, the same as that of [`Dur`](crate::Dur).
 pub(super) const DURATION: &str = "^([0-9]+(ms|s|m|h|d))+$";
 
-/// A part alone is longer than ten years, by its digits. Parts below that cannot add up to what `duration()` refuses.
+/// A part alone is longer than ten years, by its digits. Parts below that cannot add up to what `duration()`
+/// refuses.
 const HUGE: &str = "[1-9]([0-9]{4,}d|[0-9]{5,}h|[0-9]{7,}m([^s]|$)|[0-9]{9,}s|[0-9]{12,}ms)";
 
 /// A rule about the field itself.
@@ -52,7 +53,7 @@ pub(super) fn at_most(longest: Duration, message: &str) -> ValidationRule {
 pub(super) fn not_zero(example: &str) -> ValidationRule {
     rule(
         format!("!self.matches('{DURATION}') || self.matches('[1-9]')"),
-        format!("is no time at all; make it longer, such as {example}"),
+        format!("is zero; make it longer, such as {example}"),
     )
 }
 
@@ -62,8 +63,8 @@ pub(super) fn at_least(field: &str, other: &str) -> String {
     format!("!({}) || !({}) || {} >= {}", sound(field), sound(other), millis(field), millis(other))
 }
 
-/// The milliseconds of a duration. CEL knows all our units but days: these are read as nanoseconds, which nothing else of
-/// ours fills, and taken out again.
+/// The milliseconds of a duration. CEL knows all our units but days: these are read as nanoseconds, which
+/// nothing else of ours fills, and taken out again.
 fn millis(field: &str) -> String {
     let nanos = format!("int(duration({field}.replace('d', 'ns')))");
     format!("({nanos} / 1000000 + {nanos} % 1000000 * 86400000)")

@@ -10,19 +10,19 @@ use serde_json::{Value, json};
 use super::rules;
 use crate::{ConditionReason, ConditionType, TaskQueue};
 
-/// When the default status changed: no one can say.
+/// The transition time of the default status.
 const NEVER: &str = "1970-01-01T00:00:00Z";
 
 /// The definition of `TaskQueue`s, as `charts/rowlock-crds` installs it.
 ///
-/// Not `TaskQueue::crd()`, which knows the fields but not the rules.
+/// `TaskQueue::crd()` has the fields without the rules.
 ///
 /// # Panics
-/// Never: the rules name fields of the types, which a test calls this for.
+/// Never: each rule names a field of the types, which a test checks.
 #[must_use]
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = TaskQueue::crd();
-    // Helm leaves it, and with it every TaskQueue, when the chart is uninstalled.
+    // Uninstalling the chart keeps the CRD, and with it every TaskQueue.
     crd.metadata.annotations = Some([("helm.sh/resource-policy".to_owned(), "keep".to_owned())].into());
     for version in &mut crd.spec.versions {
         version.additional_printer_columns = Some(columns());
@@ -37,20 +37,20 @@ pub fn crd() -> CustomResourceDefinition {
     crd
 }
 
-/// The definition as the chart has it.
+/// The definition as YAML, as the chart has it.
 ///
 /// # Panics
-/// Never: it is made of texts, numbers and lists, which YAML can write.
+/// Never: YAML can write all of its values.
 #[must_use]
 pub fn crd_yaml() -> String {
     let mut value = serde_json::to_value(crd()).expect("a definition is JSON");
     whole_numbers(&mut value);
     let text = serde_yaml::to_string(&value).expect("JSON is YAML");
-    // Older YAML takes it for a date.
+    // YAML 1.1 reads an unquoted timestamp as a date.
     text.replace(&format!(": {NEVER}\n"), &format!(": '{NEVER}'\n"))
 }
 
-/// `10000` where a schema's bound is kept as `10000.0`.
+/// Writes `10000` where the schema type has `10000.0`.
 fn whole_numbers(value: &mut Value) {
     match value {
         Value::Object(fields) => fields.values_mut().for_each(whole_numbers),
@@ -65,7 +65,7 @@ fn whole_numbers(value: &mut Value) {
     }
 }
 
-/// The status of a `TaskQueue` that no operator has seen: `kubectl wait` and kstatus wait for it.
+/// The status of a `TaskQueue` that no operator has seen, so that `kubectl wait` and kstatus wait for one.
 fn not_observed() -> Value {
     json!({ "conditions": [{
         "type": ConditionType::Ready.as_str(),
@@ -76,7 +76,7 @@ fn not_observed() -> Value {
     }] })
 }
 
-/// Pods, as everything that scales counts them: never `total`, which counts workers.
+/// The scale counts pods, as autoscalers do. Not `total`, which counts workers.
 fn scale() -> CustomResourceSubresourceScale {
     CustomResourceSubresourceScale {
         spec_replicas_path: ".spec.workers.replicas".to_owned(),
@@ -98,24 +98,24 @@ fn columns() -> Vec<CustomResourceColumnDefinition> {
     };
     let ready =
         |field: &str| format!(".status.conditions[?(@.type==\"{}\")].{field}", ConditionType::Ready.as_str());
-    let workers = "Workers that may do tasks now";
+    let workers = "Workers that may run tasks now";
     let oldest = "How long the oldest available task has waited";
     vec![
-        column("Ready", "string", &ready("status"), "Whether tasks are done", None),
+        column("Ready", "string", &ready("status"), "Whether tasks are processed", None),
         column("Workers", "integer", ".status.workers.allocated", workers, None),
         column("Backlog", "integer", ".status.backlog.available", "Tasks that could start now", None),
         column("Oldest", "date", ".status.backlog.oldestAvailable", oldest, None),
-        column("Dead", "integer", ".status.backlog.dead", "Tasks that were given up", None),
-        column("Reason", "string", &ready("reason"), "Why it is ready, or is not", Some(1)),
-        column("Pods", "integer", ".status.pods", "Pods that there are", Some(1)),
-        column("Scaling", "string", ".status.scaling.mode", "Who says how many pods there are", Some(1)),
-        column("Age", "date", ".metadata.creationTimestamp", "Since it was created", None),
+        column("Dead", "integer", ".status.backlog.dead", "Dead tasks", None),
+        column("Reason", "string", &ready("reason"), "Why it is ready or not", Some(1)),
+        column("Pods", "integer", ".status.pods", "Current pods", Some(1)),
+        column("Scaling", "string", ".status.scaling.mode", "What sets the number of pods", Some(1)),
+        column("Age", "date", ".metadata.creationTimestamp", "Time since it was created", None),
     ]
 }
 
-/// Takes out what the types say too much: defaults (what was left out must stay detectable; they are in the descriptions),
-/// that a field may be null (the API server then drops it, so that nobody reads one),
-/// formats that Kubernetes does not know, and the marks of Rust's documentation.
+/// Removes what a derived schema has too much: defaults (a field that is left out must stay detectable; the
+/// descriptions name them), `nullable` (the API server drops null values), formats that Kubernetes does not
+/// know, and Markdown.
 fn tidy(schema: &mut JSONSchemaProps) {
     schema.default = None;
     schema.nullable = None;

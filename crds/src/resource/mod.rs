@@ -1,5 +1,5 @@
-//! The `TaskQueue` as a custom resource: its status, its CRD, and the rules by which the API server refuses what
-//! [`Manifest::validate`](crate::Manifest::validate) refuses.
+//! The `TaskQueue` as a custom resource: its status, its CRD, and the rules by which the API server refuses
+//! what [`Manifest::validate`](crate::Manifest::validate) refuses.
 
 mod cel;
 mod crd;

@@ -30,7 +30,7 @@ struct Schema<'a>(&'a mut JSONSchemaProps);
 
 impl Schema<'_> {
     fn names(&mut self) {
-        let hint = format!("use at most {LONGEST_NAME} of a-z, 0-9 and `-`, first and last not a `-`");
+        let hint = format!("use at most {LONGEST_NAME} of a-z, 0-9 and `-`, not starting or ending with `-`");
         // Of the name Kubernetes itself checks the rest.
         let name =
             format!("self.metadata.name.size() <= {LONGEST_NAME} && !self.metadata.name.contains('.')");
@@ -41,7 +41,7 @@ impl Schema<'_> {
         let name = |object: &str| {
             format!("(has({object}.spec.queueName) ? {object}.spec.queueName : {object}.metadata.name)")
         };
-        let message = "cannot change: the tasks are kept under this name; make a new TaskQueue instead";
+        let message = "cannot change: the tasks are stored under this name; create a new TaskQueue instead";
         let same = rule(format!("{} == {}", name("self"), name("oldSelf")), message);
         self.rule("", blaming(".spec.queueName", same));
     }
@@ -78,31 +78,30 @@ impl Schema<'_> {
                      oldSelf.value().replicas == self.replicas";
         let external = format!("!has(self.replicas) || ({}) || ({stays})", is(ScalingMode::External));
         let message =
-            "is only for scaling from outside; set workers.scaling to External, or take replicas out";
+            "is only for workers.scaling External; set workers.scaling to External, or remove replicas";
         self.rule("spec.workers", remembering(blaming(".replicas", rule(external, message))));
         let auto = format!("!has(self.autoscaling) || !has(self.scaling) || {}", is(ScalingMode::Auto));
-        let message = "is only for scaling by the operator; take it out, or set workers.scaling to Auto";
+        let message = "is only for workers.scaling Auto; remove it, or set workers.scaling to Auto";
         self.rule("spec.workers", blaming(".autoscaling", rule(auto, message)));
     }
 
     fn handler(&mut self) {
         self.number("spec.handler.http.port", PORT);
         let path = "^/[-A-Za-z0-9._~!$&\\'()*+,;=:@%/]*$";
-        self.text("spec.handler.http.path", LONGEST_PATH, path, "write a path alone, such as /tasks");
+        self.text("spec.handler.http.path", LONGEST_PATH, path, "write only a path, such as /tasks");
         let field = "spec.template.spec";
         let message = "has no container `handler`; give the container that does the tasks this name";
         let handler = rule("self.containers.exists(c, c.name == 'handler')", message);
         self.rule(field, blaming(".containers", handler));
-        let message = "has a container `worker`, which is a name of Rowlock's own here; give it another name";
+        let message = "has a container `worker`, a name reserved for Rowlock; give it another name";
         let worker = rule("!self.containers.exists(c, c.name == 'worker')", message);
         self.rule(field, blaming(".containers", worker));
-        let message =
-            "`handler` and `worker` are names of Rowlock's own here; give the init container another name";
+        let message = "`handler` and `worker` are reserved for Rowlock; give the init container another name";
         let init = "!has(self.initContainers) || \
                     !self.initContainers.exists(c, c.name == 'handler' || c.name == 'worker')";
         self.rule(field, blaming(".initContainers", rule(init, message)));
         let message =
-            "would open the worker's files, with the database's URL, to the other containers; take it out";
+            "would open the worker's files, with the database's URL, to the other containers; remove it";
         let apart = rule("!has(self.shareProcessNamespace) || !self.shareProcessNamespace", message);
         self.rule(field, blaming(".shareProcessNamespace", apart));
     }
@@ -129,10 +128,10 @@ impl Schema<'_> {
         self.number("spec.retry.final[]", FINAL_STATUS);
         let field = "spec.retry.backoff";
         let one = "has(self.delays) || has(self.exponential) || has(self.fixed)";
-        self.rule(field, rule(one, "says no backoff; give one of delays, exponential or fixed"));
+        self.rule(field, rule(one, "sets no backoff; set one of delays, exponential or fixed"));
         let more = "!(has(self.delays) && (has(self.exponential) || has(self.fixed))) && \
                     !(has(self.exponential) && has(self.fixed))";
-        self.rule(field, rule(more, "says more than one backoff; keep one of delays, exponential or fixed"));
+        self.rule(field, rule(more, "sets more than one backoff; keep one of delays, exponential or fixed"));
         self.delay("spec.retry.backoff.fixed");
         self.at("spec.retry.backoff.delays").min_items = Some(1);
         self.at("spec.retry.backoff.delays").max_items = length(MOST_DELAYS);
@@ -158,12 +157,12 @@ impl Schema<'_> {
         self.number("spec.limits.payloadBytes", PAYLOAD_BYTES);
         self.duration("spec.limits.maxDelay");
         self.rule("spec.limits.maxDelay", not_zero("365d"));
-        let hint = "write which Secret and which of its keys has the URL";
+        let hint = "write the name of the Secret and the key that holds the URL";
         self.key_of("spec.database.secretRef", hint);
         self.key_of("spec.database.workerSecretRef", hint);
         self.key_of(
             "spec.database.caRef",
-            "write which Secret or ConfigMap and which of its keys has the certificates",
+            "write the name of the Secret or ConfigMap and the key that holds the certificates",
         );
     }
 
@@ -206,7 +205,8 @@ impl Schema<'_> {
         self.at(path).x_kubernetes_validations.get_or_insert_default().push(rule);
     }
 
-    /// The schema of a field such as `spec.retry.final[]`, where `[]` are the items of a list, and `{}` the values of a map.
+    /// The schema of a field such as `spec.retry.final[]`, where `[]` are the items of a list, and `{}` the
+    /// values of a map.
     fn at(&mut self, path: &str) -> &mut JSONSchemaProps {
         let mut schema = &mut *self.0;
         for name in path.split('.').filter(|name| !name.is_empty()) {

@@ -1,4 +1,4 @@
-//! Schemas that a Rust type cannot tell.
+//! Schemas that cannot be derived from a Rust type.
 
 use std::borrow::Cow;
 
@@ -51,19 +51,20 @@ impl JsonSchema for Surge {
     }
 }
 
-/// What certificates are in.
+/// The kind of object that holds certificates.
 pub(crate) fn ca_kind(_: &mut SchemaGenerator) -> Schema {
     let kinds = [CaKind::Secret, CaKind::ConfigMap].map(CaKind::as_str);
     json_schema!({ "type": "string", "enum": kinds })
 }
 
-/// Who says how many pods there are.
+/// What sets the number of pods.
 pub(crate) fn scaling_mode(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ScalingMode::ALL.map(ScalingMode::as_str) })
 }
 
-/// A pod template as it was written: a later release of Kubernetes may know fields that we do not. Declared is only what
-/// the rules look at; a list by name also lets several field managers own containers of one template.
+/// A pod template with unknown fields preserved, since a later release of Kubernetes may add some. It
+/// declares only the fields that rules check. Lists are keyed by name, so that several field managers can own
+/// containers of one template.
 pub(crate) fn pod_template(_: &mut SchemaGenerator) -> Schema {
     let list = |description: &str| {
         json_schema!({
@@ -82,7 +83,7 @@ pub(crate) fn pod_template(_: &mut SchemaGenerator) -> Schema {
             }
         })
     };
-    let handler = format!("The containers; the one named `{}` does the tasks.", containers::HANDLER);
+    let handler = format!("The containers; the one named `{}` runs the tasks.", containers::HANDLER);
     json_schema!({
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": true,
@@ -95,18 +96,18 @@ pub(crate) fn pod_template(_: &mut SchemaGenerator) -> Schema {
                 "required": ["containers"],
                 "properties": {
                     "shareProcessNamespace": {
-                        "description": "Not true: it would open the worker's files, with the database's URL, to the other containers.",
+                        "description": "Must not be true: it would open the worker's files, with the database's URL, to the other containers.",
                         "type": "boolean"
                     },
                     "containers": list(&handler),
-                    "initContainers": list("Containers that run before these, or beside them.")
+                    "initContainers": list("Init containers and sidecars.")
                 }
             }
         }
     })
 }
 
-/// The conditions, a list by type, with the descriptions of metav1 in fewer words.
+/// The conditions: a list keyed by type, with shorter descriptions than those of metav1.
 pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -116,18 +117,18 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
             "type": "object",
             "required": ["type", "status", "reason", "message", "lastTransitionTime"],
             "properties": {
-                "type": { "description": "Which condition.", "type": "string", "maxLength": 316 },
-                "status": { "description": "Whether it holds.", "type": "string", "enum": ["True", "False", "Unknown"] },
+                "type": { "description": "Type of the condition.", "type": "string", "maxLength": 316 },
+                "status": { "description": "Status of the condition.", "type": "string", "enum": ["True", "False", "Unknown"] },
                 "reason": {
-                    "description": "Why, in one word.", "type": "string", "minLength": 1, "maxLength": 1024,
+                    "description": "Reason in one word.", "type": "string", "minLength": 1, "maxLength": 1024,
                     "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"
                 },
-                "message": { "description": "Why, in a sentence.", "type": "string", "maxLength": 32768 },
+                "message": { "description": "Reason in a sentence.", "type": "string", "maxLength": 32768 },
                 "lastTransitionTime": {
                     "description": "When the status last changed.", "type": "string", "format": "date-time"
                 },
                 "observedGeneration": {
-                    "description": "The generation of the spec that it is about.",
+                    "description": "Generation of the spec that it describes.",
                     "type": "integer", "format": "int64", "minimum": 0
                 }
             }

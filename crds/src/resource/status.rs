@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use super::schema;
 
-/// What the operator last saw.
+/// What the operator observed last.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskQueueStatus {
     /// The generation of the spec that this status is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// What holds: `Ready`, `Reconciling`, `Stalled`, `DatabaseReachable`, `SchemaReady`, `HandlerHealthy`,
-    /// `ScalingLimited`, `Contested`.
+    /// The conditions `Ready`, `Reconciling`, `Stalled`, `DatabaseReachable`, `SchemaReady`,
+    /// `HandlerHealthy`, `ScalingLimited`, `Contested`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
-    /// Pods that there are.
+    /// Current number of pods.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pods: Option<i32>,
-    /// The labels of those pods, by which autoscalers find them.
+    /// Label selector of those pods, for autoscalers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub selector: Option<String>,
     /// The workers over all pods.
@@ -30,16 +30,17 @@ pub struct TaskQueueStatus {
     /// The open tasks by state, rounded, and the dead ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog: Option<BacklogStatus>,
-    /// Why there are so many workers.
+    /// The last decision about the number of workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingStatus>,
-    /// Version of the tables in the database.
+    /// Version of the schema in the database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<i32>,
-    /// The owner that the annotation `rowlock.dev/adopt` took the queue from: it does so once.
+    /// The owner from which the annotation `rowlock.dev/adopt` has taken the queue over. Each value works
+    /// once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adopted: Option<String>,
-    /// Which database it is, whatever its address.
+    /// The database, identified independently of its address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseStatus>,
 }
@@ -48,12 +49,12 @@ pub struct TaskQueueStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DatabaseStatus {
-    /// Its name, and the system identifier of its server.
+    /// Its name and the system identifier of its server.
     pub identity: String,
-    /// The one before, where it was another one.
+    /// The previous database, if it has changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
-    /// When the operator saw that it is another one.
+    /// When the operator noticed that it has changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changed: Option<Time>,
 }
@@ -62,11 +63,11 @@ pub struct DatabaseStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkersStatus {
-    /// Workers that there shall be.
+    /// Desired workers.
     pub desired: i32,
-    /// Workers that may do tasks now.
+    /// Workers that may run tasks now.
     pub allocated: i32,
-    /// Workers that do a task now.
+    /// Workers that run a task now.
     pub busy: i32,
 }
 
@@ -76,13 +77,13 @@ pub struct WorkersStatus {
 pub struct BacklogStatus {
     /// Tasks that could start now.
     pub available: i64,
-    /// Tasks that wait for their time.
+    /// Tasks that are due later.
     pub scheduled: i64,
-    /// Tasks that run now.
+    /// Running tasks.
     pub running: i64,
     /// Tasks that wait for their next attempt.
     pub retryable: i64,
-    /// Tasks that were given up; `rowlock retry` has them tried again.
+    /// Tasks without attempts left; `rowlock retry` retries them.
     pub dead: i64,
     /// Since when the oldest available task has waited.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,13 +94,13 @@ pub struct BacklogStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScalingStatus {
-    /// Who says how many pods there are: `Auto`, `Fixed` or `External`.
+    /// What sets the number of pods: `Auto`, `Fixed` or `External`.
     pub mode: String,
-    /// Workers that the tasks ask for (with External: `workers.replicas`), before anything limits the number.
+    /// Workers that the tasks need (with External: those of `workers.replicas`), before limits apply.
     pub desired: i32,
-    /// What settled the number.
+    /// What decided the number.
     pub reason: String,
-    /// What keeps it lower than that.
+    /// The limit that keeps the number lower.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limited_by: Option<String>,
 }

@@ -1,5 +1,5 @@
-//! Bounds and grammars of single fields, by the field that is blamed. (What the API server says to the same is in
-//! `tests/tests/api_server/`.)
+//! Bounds and grammars of single fields, by the field that is blamed. (What the API server says to the same
+//! is in `tests/tests/api_server/`.)
 
 use std::path::Path;
 
@@ -30,7 +30,7 @@ fn a_path_is_what_a_url_can_have_there() {
         let said = said(&path(wrong));
         assert!(
             said.starts_with("spec.handler.http.path: is `")
-                && said.ends_with("write a path alone, such as /tasks"),
+                && said.ends_with("write only a path, such as /tasks"),
             "{wrong:?}: {said}"
         );
     }
@@ -42,18 +42,18 @@ fn a_path_is_what_a_url_can_have_there() {
 fn the_names_of_a_secret_are_those_that_kubernetes_has() {
     let secret =
         |name: &str, key: &str| format!("database: {{ secretRef: {{ name: {name:?}, key: {key:?} }} }}");
-    let hint = "write which Secret and which of its keys has the URL";
+    let hint = "write the name of the Secret and the key that holds the URL";
     check(&secret("shop-pg.app", "URI_2.x-y"), "");
     check(&secret("", "uri"), &format!("spec.database.secretRef.name: is empty; {hint}"));
     for wrong in ["Shop", "shop_pg", "-shop", "shop-", "shop..pg", ".shop"] {
-        let expected = format!("spec.database.secretRef.name: is `{wrong}`, which cannot be one; {hint}");
+        let expected = format!("spec.database.secretRef.name: is `{wrong}`, which is not valid; {hint}");
         check(&secret(wrong, "uri"), &expected);
     }
     for wrong in ["a/b", "a b", "ä"] {
-        let expected = format!("spec.database.secretRef.key: is `{wrong}`, which cannot be one; {hint}");
+        let expected = format!("spec.database.secretRef.key: is `{wrong}`, which is not valid; {hint}");
         check(&secret("shop", wrong), &expected);
     }
-    assert!(said(&secret(&"a".repeat(254), "uri")).contains("cannot be one"));
+    assert!(said(&secret(&"a".repeat(254), "uri")).contains("which is not valid"));
 }
 
 #[test]
@@ -71,20 +71,20 @@ fn a_template_has_one_handler_and_room_for_the_worker() {
         &template("containers: 5"),
         &format!("{field}.containers: is not a list; write a list of containers\n{field}.containers: {none}"),
     );
-    let own = "give it a name of its own";
+    let own = "give it a unique name";
     check(
         &template("containers: [{ name: handler }, { name: handler }]"),
-        &format!("{field}.containers[1]: has the name `handler` too; {own}"),
+        &format!("{field}.containers[1]: repeats the name `handler`; {own}"),
     );
     check(
         &template("containers: [{ name: handler }, { name: worker }]"),
-        &format!("{field}.containers[1]: has the name `worker`, which is Rowlock's own here; {own}"),
+        &format!("{field}.containers[1]: has the name `worker`, which is reserved for Rowlock; {own}"),
     );
     check(
         &template("containers: [{ name: handler }], initContainers: [{ name: handler }, {}]"),
         &format!(
-            "{field}.initContainers[0]: has the name `handler`, which is Rowlock's own here; {own}\n\
-             {field}.initContainers[1]: has no name that a container can have; {own}"
+            "{field}.initContainers[0]: has the name `handler`, which is reserved for Rowlock; {own}\n\
+             {field}.initContainers[1]: has no valid container name; {own}"
         ),
     );
     let many = vec!["{ name: a }"; 101].join(", ");

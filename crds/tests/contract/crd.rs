@@ -46,7 +46,8 @@ fn the_chart_has_the_crd_of_the_types() {
         "{} is not that of the types; its first line says how to write it",
         path.display()
     );
-    // kubectl's client-side apply keeps a copy of it in an annotation, of at most 256 KiB together with others.
+    // kubectl's client-side apply keeps a copy of it in an annotation, of at most 256 KiB together with
+    // others.
     assert!(made.len() < 64 * 1024, "{} bytes", made.len());
     // Helm would take it for a template.
     assert!(!made.contains("{{"));

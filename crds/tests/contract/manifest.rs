@@ -86,7 +86,8 @@ fn other_kinds_and_empty_documents_are_skipped() {
     );
 }
 
-/// Before documents had places of their own, each error was looked for from the beginning of the file: 3,000 took 23 s.
+/// Before documents had places of their own, each error was looked for from the beginning of the file: 3,000
+/// took 23 s.
 #[test]
 fn a_file_of_thousands_of_wrong_documents_is_read_in_one_go() {
     let queue = format!("{HEAD}metadata: {{ name: Wrong }}\nspec: {{ workers: {{ total: 3 }} }}\n");
@@ -102,9 +103,9 @@ fn a_file_of_thousands_of_wrong_documents_is_read_in_one_go() {
 #[test]
 fn what_no_parser_should_be_asked_is_refused_before() {
     let many = "---\na: 1\n".repeat(200_000);
-    assert!(errors(&many).contains("is one of more than 10000 in this file; split the file"));
+    assert!(errors(&many).contains("is one of more than 10000 documents in this file; split the file"));
     for deep in ["[".repeat(100_000), "- ".repeat(100_000), format!("a: {}", "{a: ".repeat(100_000))] {
-        assert_eq!(errors(&deep), "q.yaml:1: document: is nested more than 500 deep; write it flatter");
+        assert_eq!(errors(&deep), "q.yaml:1: document: is nested more than 500 deep; reduce the nesting");
     }
     // As deep as a template gets, with brackets in texts too.
     let text = format!("kind: ConfigMap\ndata: {{ a: '{}' }}\n", "[".repeat(400));
@@ -120,11 +121,11 @@ fn names_of_ours_that_mean_nothing_are_refused() {
     assert_eq!(parse(&metadata(known)).unwrap()[0].labels["team"], "a");
     assert_eq!(
         errors(&metadata("annotations: { rowlock.dev/dev-comand: x }")),
-        "q.yaml:5: metadata.annotations: `rowlock.dev/dev-comand` means nothing to this release; did you mean `rowlock.dev/dev-command`?"
+        "q.yaml:5: metadata.annotations: `rowlock.dev/dev-comand` is unknown to this release; did you mean `rowlock.dev/dev-command`?"
     );
     assert_eq!(
         errors(&metadata("labels: { rowlock.dev/priority: high }")),
-        "q.yaml:5: metadata.labels: `rowlock.dev/priority` means nothing to this release; take it out, or write one of: rowlock.dev/class"
+        "q.yaml:5: metadata.labels: `rowlock.dev/priority` is unknown to this release; remove it, or write one of: rowlock.dev/class"
     );
 }
 
@@ -141,15 +142,15 @@ fn what_serde_refuses_says_where_and_what_to_change() {
     );
     check(
         "  workers:\n    total: 1\n    perpod: 5\n",
-        "q.yaml:7: spec.workers.perpod: is not a field here; did you mean `perPod`?",
+        "q.yaml:7: spec.workers.perpod: is not a known field; did you mean `perPod`?",
     );
     check(
         "  workers:\n    total: 1\n    colour: 5\n",
-        "q.yaml:7: spec.workers.colour: is not a field here; take it out, or write one of: total, perPod, scaling, autoscaling, replicas",
+        "q.yaml:7: spec.workers.colour: is not a known field; remove it, or write one of: total, perPod, scaling, autoscaling, replicas",
     );
     check(
         "  workers:\n    total: ten\n",
-        "q.yaml:6: spec.workers.total: is the text \"ten\"; make it a whole number from 0 to 10000, workers over all pods, such as `total: 10`",
+        "q.yaml:6: spec.workers.total: is the string \"ten\"; make it a whole number from 0 to 10000, workers over all pods, such as `total: 10`",
     );
     check(
         "  workers: { total: 1 }\n  timeout: 2 weeks\n",
@@ -161,7 +162,7 @@ fn what_serde_refuses_says_where_and_what_to_change() {
     );
     check(
         "  workers: { total: 1 }\n  paused: maybe\n",
-        "q.yaml:6: spec.paused: is the text \"maybe\"; make it true or false",
+        "q.yaml:6: spec.paused: is the string \"maybe\"; make it true or false",
     );
     check(
         "  workers: 5\n",
@@ -185,12 +186,12 @@ fn a_backoff_that_is_none_or_two_is_refused() {
     };
     check(
         "linear: 10s",
-        "q.yaml:8: spec.retry.backoff.linear: is not a field here; take it out, or write one of: delays, exponential, fixed",
+        "q.yaml:8: spec.retry.backoff.linear: is not a known field; remove it, or write one of: delays, exponential, fixed",
     );
-    check("{}", "q.yaml:7: spec.retry.backoff: says no backoff; give one of delays, exponential or fixed");
+    check("{}", "q.yaml:7: spec.retry.backoff: sets no backoff; set one of delays, exponential or fixed");
     check(
         "{ fixed: 1s, delays: [1s] }",
-        "q.yaml:7: spec.retry.backoff: says more than one backoff; keep one of delays, exponential or fixed",
+        "q.yaml:7: spec.retry.backoff: sets more than one backoff; keep one of delays, exponential or fixed",
     );
     check(
         "delays: [1s, 5x]",
@@ -226,14 +227,14 @@ fn values_out_of_range_are_refused_all_at_once() {
 q.yaml:7: spec.workers.total: is 10001; make it a whole number from 0 to 10000, workers over all pods, such as `total: 10`
 q.yaml:8: spec.workers.perPod: is 0; make it a whole number from 1 to 1000
 q.yaml:9: spec.workers.autoscaling.min: is 20000, more than workers.total (10001); lower it, or raise workers.total
-q.yaml:9: spec.workers.autoscaling.waitTarget: is no time at all; make it longer, such as 5s
+q.yaml:9: spec.workers.autoscaling.waitTarget: is zero; make it longer, such as 5s
 q.yaml:10: spec.handler.http.port: is 0; make it a port from 1 to 65535
-q.yaml:10: spec.handler.http.path: is `tasks`; write a path alone, such as /tasks
+q.yaml:10: spec.handler.http.path: is `tasks`; write only a path, such as /tasks
 q.yaml:17: spec.template.spec.containers: has no container `handler`; give the container that does the tasks this name
 q.yaml:12: spec.retry.maxAttempts: is 1001; make it a whole number from 1 to 1000
 q.yaml:13: spec.retry.jitterPercent: is 101; make it a whole number from 0 to 100
 q.yaml:14: spec.retry.final[1]: is 200; write statuses of failed answers, from 300 to 599
-q.yaml:15: spec.timeout: is no time at all; make it longer, such as 60s
+q.yaml:15: spec.timeout: is zero; make it longer, such as 60s
 q.yaml:16: spec.limits.backlog: is 0; make it a number from 1 to 1000000000";
     assert_eq!(spec_errors(spec), expected.trim_start());
 }
@@ -242,7 +243,7 @@ q.yaml:16: spec.limits.backlog: is 0; make it a number from 1 to 1000000000";
 fn names_must_fit_kubernetes_and_the_database() {
     let check = |name: &str, problem: &str| {
         let text = format!("{HEAD}metadata:\n  name: {name}\nspec: {{ workers: {{ total: 1 }} }}\n");
-        let hint = "use at most 52 of a-z, 0-9 and `-`, first and last not a `-`";
+        let hint = "use at most 52 of a-z, 0-9 and `-`, not starting or ending with `-`";
         assert_eq!(errors(&text), format!("q.yaml:4: metadata.name: {problem}; {hint}"));
     };
     check("a.b", "has a dot");
@@ -271,7 +272,7 @@ fn the_head_of_the_document_is_checked() {
     );
     check(
         &format!("{HEAD}metadata: {{ name: a }}\nspecs: {{ workers: {{ total: 1 }} }}\n"),
-        "q.yaml:4: specs: is not a field here; did you mean `spec`?",
+        "q.yaml:4: specs: is not a known field; did you mean `spec`?",
     );
 }
 
@@ -283,7 +284,7 @@ fn metadata_takes_what_kubernetes_knows_and_nothing_else() {
     };
     check(
         "  annotation: { rowlock.dev/dev-command: ./handler }\n",
-        "q.yaml:5: metadata.annotation: is not a field here; did you mean `annotations`?",
+        "q.yaml:5: metadata.annotation: is not a known field; did you mean `annotations`?",
     );
     check(
         "  labels:\n    team: shop\n    team: other\n",
@@ -315,7 +316,7 @@ fn a_key_written_twice_in_the_template_is_refused() {
 fn text_that_is_not_yaml_says_the_line() {
     let text = format!("{HEAD}metadata: {{ name: a }}\nspec:\n  workers: [1\n  timeout: 1s\n");
     let found = errors(&text);
-    assert!(found.starts_with("q.yaml:6: document: is not what YAML allows: "), "{found}");
+    assert!(found.starts_with("q.yaml:6: document: is not valid YAML: "), "{found}");
     let found = errors("just some words\n");
     assert!(found.starts_with("q.yaml:1: document: "), "{found}");
 }

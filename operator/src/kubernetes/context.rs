@@ -1,4 +1,4 @@
-//! What all parts of the operator share.
+//! What all parts of the operator share: the API client, watches, rollout slots and views.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -20,7 +20,7 @@ use crate::kubernetes::api::writer::{WriteError, Writer, bounded};
 use crate::kubernetes::config::Config;
 use crate::kubernetes::convert::owner;
 use crate::kubernetes::database::source::Source;
-use crate::kubernetes::deployment::rollouts::{NamespacedName, Rollouts, is_under_way};
+use crate::kubernetes::rollouts::{NamespacedName, Rollouts, is_under_way};
 use crate::shared_poller::SharedPoller;
 use crate::view::View;
 
@@ -29,10 +29,10 @@ pub(crate) struct Context {
     pub(crate) config: Config,
     pub(crate) writer: Writer,
     pub(crate) leadership: Leadership,
-    /// The cluster's own name for itself: queues belong to a cluster, a namespace and a `TaskQueue`.
+    /// The uid of the cluster, which is part of the owner of a queue.
     pub(crate) cluster: String,
     pub(crate) task_queues: WatchedStore<DeserializeGuard<TaskQueue>>,
-    /// Told of each change of a `TaskQueue`.
+    /// Notified of each change of a `TaskQueue`.
     pub(crate) changed: watch::Sender<()>,
     views: Mutex<BTreeMap<Source, View>>,
     namespaces: Mutex<BTreeMap<String, Weak<NamespaceWatch>>>,
@@ -40,14 +40,14 @@ pub(crate) struct Context {
     rollouts: Mutex<Rollouts>,
 }
 
-/// So many statuses a second may be written, over all `TaskQueues`, for numbers alone: each is a write of some KiB to etcd, which on
-/// modest disks takes a few hundred of them, for the whole cluster.
+/// How many statuses a second may be written for changed numbers, over all `TaskQueues`. Each is a write of
+/// some KiB to etcd, which on slow disks manages a few hundred a second for the whole cluster.
 const NUMBERS_PER_SECOND: u32 = 5;
 
-/// How often the numbers of one status may be written, if there is nobody else.
+/// The shortest interval between writes of the numbers of one status.
 const NUMBERS_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How often numbers alone may be written to each of so many statuses.
+/// The interval between writes of numbers, by the number of `TaskQueues`.
 fn numbers_interval(task_queues: usize) -> Duration {
     let task_queues = u32::try_from(task_queues).unwrap_or(u32::MAX);
     NUMBERS_INTERVAL.max(Duration::from_secs(1) / NUMBERS_PER_SECOND * task_queues)
@@ -98,29 +98,29 @@ impl Context {
         }
     }
 
-    /// Databases of one namespace share its watches.
+    /// The watches of a namespace, shared by its controllers.
     pub(crate) fn namespace(&self, name: &str) -> Arc<NamespaceWatch> {
         get_or_insert(&self.namespaces, name, || NamespaceWatch::start(&self.client, name))
     }
 
-    /// The poller of a namespace's controllers whose databases say that they are the one of that identity. Never those of two namespaces: whoever
-    /// runs a server of their own has it say what they like.
+    /// The poller that the controllers of one namespace share for a database of this identity. Controllers of
+    /// different namespaces share none, since a tenant's server can claim any identity.
     pub(crate) fn shared_poller(&self, namespace: &str, identity: &str) -> Arc<SharedPoller> {
         get_or_insert(&self.shared_pollers, &format!("{namespace}/{identity}"), SharedPoller::default)
     }
 
-    /// Whether the operator may now change the pods of this Deployment for reasons of its own.
+    /// Takes a rollout slot for a change of pods that the operator causes; `false` while all are taken.
     pub(crate) fn take_rollout_slot(&self, name: &NamespacedName) -> bool {
         let in_progress = self.in_progress();
         in_progress.is_some_and(|in_progress| lock(&self.rollouts).take(name, &in_progress, Instant::now()))
     }
 
-    /// What was allowed will not be done.
+    /// Gives back a slot that is not used.
     pub(crate) fn release_rollout_slot(&self, name: &NamespacedName) {
         lock(&self.rollouts).release(name);
     }
 
-    /// Deployments whose pods are being changed for reasons of ours; `None` before all were seen.
+    /// Deployments that hold a rollout slot; `None` until all watches are complete.
     fn in_progress(&self) -> Option<BTreeSet<NamespacedName>> {
         let mut found = BTreeSet::new();
         for namespace in lock(&self.namespaces).values().filter_map(Weak::upgrade) {
@@ -134,18 +134,18 @@ impl Context {
         Some(found)
     }
 
-    /// Deployments whose pods are being changed for reasons of ours, and those that wait for it.
+    /// How many Deployments hold a rollout slot, and how many wait for one.
     pub(crate) fn rollouts(&self) -> (usize, usize) {
         let in_progress = self.in_progress().map_or(0, |in_progress| in_progress.len());
         (in_progress, lock(&self.rollouts).waiting(Instant::now()))
     }
 
-    /// How often numbers alone may be written to a status.
+    /// The interval between writes of the numbers of a status.
     pub(crate) fn numbers_interval(&self) -> Duration {
         numbers_interval(self.task_queues.all().len())
     }
 
-    /// Those that this release can read and that are not being deleted.
+    /// The `TaskQueues` that this release can read and that are not being deleted.
     pub(crate) fn readable(&self) -> Vec<Arc<TaskQueue>> {
         self.readable_where(|_| true)
     }
@@ -161,7 +161,7 @@ impl Context {
         those.cloned().map(Arc::new).collect()
     }
 
-    /// Whose queues some controller of that namespace manages.
+    /// The owners of all queues of a namespace.
     pub(crate) fn owners(&self, namespace: &str) -> BTreeSet<String> {
         let all = self.task_queues.all();
         let those = all.iter().filter_map(|one| one.0.as_ref().ok());
@@ -182,7 +182,7 @@ impl Context {
             .collect()
     }
 
-    /// For the metrics.
+    /// Sets or removes the last view of a database.
     pub(crate) fn set_view(&self, source: &Source, view: Option<&View>) {
         let mut views = lock(&self.views);
         match view {
@@ -191,7 +191,7 @@ impl Context {
         }
     }
 
-    /// What was last seen.
+    /// The last view of each database, for metrics.
     pub(crate) fn views(&self) -> Vec<(Source, View)> {
         lock(&self.views).iter().map(|(source, view)| (source.clone(), view.clone())).collect()
     }
@@ -205,8 +205,8 @@ impl Context {
         self.writer.write_status(&namespace, &one.name_any(), &json!(status)).await
     }
 
-    /// Gives the scale of a `TaskQueue` its first number, if it has none still. What the watch shows may be
-    /// older than what somebody has set, so it is read anew: by a list, for which there is a right.
+    /// Initialises the scale of a `TaskQueue`, if it is still unset. The watch may lag, so this reads the
+    /// object first, by a list, since RBAC grants no get.
     pub(crate) async fn start_scale(&self, one: &TaskQueue, replicas: u32) -> Result<(), WriteError> {
         let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &one.namespace().unwrap_or_default());
         let name = ListParams::default().fields(&format!("metadata.name={}", one.name_any()));
@@ -217,7 +217,7 @@ impl Context {
         }
     }
 
-    /// Events for what people want to hear of.
+    /// Publishes events about changed conditions.
     pub(crate) async fn publish_events(
         &self,
         regarding: &ObjectReference,
@@ -229,7 +229,7 @@ impl Context {
         for now in &after.conditions {
             let then = before.conditions.iter().find(|one| one.type_ == now.type_);
             let ready = is_of(now, ConditionType::Ready, "True");
-            // Of another generation, the same reason with other words is other news.
+            // After a change of the spec, another message of the same reason is a new event.
             let same = then.is_some_and(|then| {
                 let detail = then.reason == now.reason && (!other || then.message == now.message);
                 then.status == now.status && (ready || detail)
@@ -247,8 +247,7 @@ impl Context {
                 note: now.message.clone(),
             };
             let new_event = if ready {
-                let note =
-                    format!("the queue is processing tasks, or would if there were any: {}", now.message);
+                let note = format!("the queue is processing tasks: {}", now.message);
                 NewEvent { reason: EventReason::Ready.as_str(), note, ..new_event }
             } else {
                 let related = pod.clone().filter(|_| is_of(now, ConditionType::HandlerHealthy, "False"));
@@ -271,7 +270,7 @@ fn is_worth_a_warning(condition: &Condition) -> bool {
         || reason(ConditionReason::Connections)
 }
 
-/// The one of that name, as long as somebody has it.
+/// The value of that name, created if nobody holds it.
 fn get_or_insert<T>(all: &Mutex<BTreeMap<String, Weak<T>>>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
     let mut all = lock(all);
     all.retain(|_, one| one.strong_count() > 0);
@@ -292,7 +291,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_more_there_are_the_more_seldom_each_is_written() {
+    fn more_task_queues_are_each_written_less_often() {
         for (task_queues, seconds) in [(0, 10), (1, 10), (50, 10), (100, 20), (1000, 200)] {
             assert_eq!(numbers_interval(task_queues), Duration::from_secs(seconds));
         }

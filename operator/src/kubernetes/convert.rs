@@ -15,7 +15,8 @@ pub(crate) fn manifest(one: &TaskQueue) -> Manifest {
     manifest
 }
 
-/// `used` is an adoption that was done before, which is not done again: the other owner may have taken the queue back.
+/// `used` is an adoption that was done before, which is not done again: the other owner may have taken the
+/// queue back.
 pub(crate) fn desired_queue(one: &TaskQueue, cluster: &str, used: Option<&String>) -> DesiredQueue {
     let adopts = one.annotations().get(annotations::ADOPT).cloned();
     DesiredQueue {

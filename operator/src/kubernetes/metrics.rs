@@ -52,7 +52,8 @@ pub(crate) fn text(context: &Context) -> prometheus::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Of every `TaskQueue`, one whose database is away or whose namespace is closed to us too: what an alert is made from.
+/// Of every `TaskQueue`, one whose database is away or whose namespace is closed to us too: what an alert is
+/// made from.
 fn conditions(context: &Context) -> prometheus::Result<GaugeVec> {
     let help = "Conditions of TaskQueues: 1 for the status (True, False or Unknown) that each has.";
     let labels = ["namespace", "task_queue", "type", "status"];

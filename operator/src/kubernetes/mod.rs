@@ -3,12 +3,16 @@
 //! In reading order:
 //!
 //! * [`run`], [`Config`]: a whole operator;
-//! * `operator`, `controller`, `context`: a controller for each database, which asks [`Reconciler`](crate::Reconciler) to observe, plan and apply;
+//! * `operator`, `controller`, `context`: a controller for each database, which asks
+//!   [`Reconciler`](crate::Reconciler) to observe, plan and apply;
 //! * `convert`: what a controller keeps of a `TaskQueue`; pure;
 //! * `api`: watches, writes, events and leader election;
 //! * `database`: from a `TaskQueue` to a session: Secrets, certificates, connections;
-//! * `deployment`: the objects of a queue: how they are built, what was applied last, which rollouts wait, what came of a write;
-//! * `status`: the health of pods, conditions and events; pure but for `pod_events` and `unreadable`.
+//! * `deployment`: the objects of a queue: how they are built, what was applied last, and the next write;
+//! * `rollouts`: which queues may roll at the same time; pure;
+//! * `pods`: what the status of pods says, and how healthy they are; pure;
+//! * `status`: conditions and events; pure but for `pod_events` and `unreadable`;
+//! * `problem`, `sanitize`: problems with a database or a namespace, and foreign text in messages; pure.
 
 mod api;
 mod config;
@@ -20,6 +24,10 @@ mod deployment;
 mod http;
 mod metrics;
 mod operator;
+mod pods;
+mod problem;
+mod rollouts;
+mod sanitize;
 mod status;
 
 pub use config::Config;

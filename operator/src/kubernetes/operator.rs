@@ -60,7 +60,8 @@ pub async fn run(config: Config, client: Client, stop: CancellationToken) -> std
     }
 }
 
-/// The uid of the cluster; asked for until it is known. One that may see a single namespace knows that namespace's instead.
+/// The uid of the cluster; asked for until it is known. One that may see a single namespace knows that
+/// namespace's instead.
 async fn cluster(client: &Client, config: &Config) -> String {
     let api: Api<KubeNamespace> = Api::all(client.clone());
     let mut names = vec![SYSTEM_NAMESPACE];
@@ -71,7 +72,7 @@ async fn cluster(client: &Client, config: &Config) -> String {
                 Ok(found) => return found.uid().unwrap_or_default(),
                 Err(error) if error.is_forbidden() && names.last() != Some(name) => (),
                 Err(error) => {
-                    tracing::warn!(%error, "the cluster's name is not known; trying again");
+                    tracing::warn!(%error, "the uid of the cluster cannot be read; trying again");
                     break;
                 }
             }

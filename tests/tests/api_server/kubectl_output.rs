@@ -76,8 +76,8 @@ fn workers_cannot_be_scaled_as_if_they_were_pods() {
     let namespace = namespace("scale");
     ok(&["create", "-n", &namespace, "-f", "-"], &manifest("workers: { total: 10, autoscaling: {} }"));
     let scaled = kubectl(&["scale", "tq/emails", "-n", &namespace, "--replicas=3"]);
-    let cure = "spec.workers.replicas: Invalid value: \"object\": is only for scaling from outside; set \
-                workers.scaling to External, or take replicas out";
+    let cure = "spec.workers.replicas: Invalid value: \"object\": is only for workers.scaling External; set \
+                workers.scaling to External, or remove replicas";
     assert!(!scaled.succeeded && scaled.err.contains(cure), "{scaled:?}");
     // An autoscaler shows this error and does nothing.
     let read = kubectl(&["get", "tq", "emails", "-n", &namespace, "--subresource=scale"]);

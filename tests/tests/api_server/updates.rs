@@ -4,8 +4,7 @@ use crate::kubectl::{kubectl, namespace, ok};
 use crate::table::manifest;
 
 const REFUSAL: &str = "The TaskQueue \"emails\" is invalid: spec.queueName: Invalid value: \"object\": \
-    cannot change: the tasks are \
-                       kept under this name; make a new TaskQueue instead\n";
+    cannot change: the tasks are stored under this name; create a new TaskQueue instead\n";
 
 /// A namespace with a `TaskQueue` of this spec.
 fn queue(namespace_name: &str, spec: &str) -> String {

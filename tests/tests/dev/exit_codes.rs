@@ -36,11 +36,7 @@ fn a_misspelt_variable_is_2_for_every_program() {
         let mut command = home.command(crate::harness::ROWLOCK, arguments);
         command.env("ROWLOCK_DATABASE_URI", "postgres://127.0.0.1:1/none");
         let printed = Said::of(&command.output().unwrap());
-        check(
-            &printed,
-            2,
-            "ROWLOCK_DATABASE_URI is not one of Rowlock's; did you mean ROWLOCK_DATABASE_URL?",
-        );
+        check(&printed, 2, "ROWLOCK_DATABASE_URI is unknown to Rowlock; did you mean ROWLOCK_DATABASE_URL?");
     }
     // The variables of a Service named `rowlock` in a pod's namespace.
     let mut command = home.command(crate::harness::ROWLOCK, &["status"]);
@@ -54,13 +50,13 @@ fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
     let home = Home::new();
     home.edit("perPod: 1", "perpod: 1");
     let printed = home.run(&["dev", "-f", "."]);
-    check(&printed, 2, "./mail.yaml:7: spec.workers.perpod: is not a field here; did you mean `perPod`?");
+    check(&printed, 2, "./mail.yaml:7: spec.workers.perpod: is not a known field; did you mean `perPod`?");
     home.edit("perpod: 1", "scaling: Fixed, perPod: 1");
     let printed = home.run(&["dev", "-f", "."]);
     check(
         &printed,
         2,
-        "./mail.yaml:7: spec.workers.autoscaling: is only for scaling by the operator; take it out, or",
+        "./mail.yaml:7: spec.workers.autoscaling: is only for workers.scaling Auto; remove it, or",
     );
     check(&home.run(&["dev", "-f", "nowhere"]), 2, "-f nowhere: No such file");
     home.write("mail.yaml", "");

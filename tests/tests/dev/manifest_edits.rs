@@ -88,7 +88,7 @@ async fn an_invalid_edit_is_shown_with_its_line_and_the_last_valid_manifest_stay
     home.edit("total: 2", "total: ten");
     let line = dev.wait_for("mail.yaml:");
     assert!(
-        line.contains("mail.yaml:8: spec.workers.total: is the text \"ten\"; make it a whole number"),
+        line.contains("mail.yaml:8: spec.workers.total: is the string \"ten\"; make it a whole number"),
         "{line}"
     );
     dev.wait_for("the manifests from before the edit stay in force");

@@ -268,7 +268,7 @@ async fn a_migration_waits_for_who_grants_at_that_moment() {
     grants.execute(sqlx::AssertSqlSafe(grant)).await.unwrap();
     let db = test.db.clone();
     let migration = tokio::spawn(async move { db.migrate().await });
-    test.until_somebody_waits().await;
+    test.until_lock_wait().await;
     grants.execute("commit").await.unwrap();
     migration.await.unwrap().unwrap();
     let may = format!(

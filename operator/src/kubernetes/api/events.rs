@@ -1,6 +1,5 @@
-//! Events that were written of late, so that the same news again is counted and not written once more.
-//! Other words are other news: they get an event of their own, or the first message of a reason would stay
-//! on show for as long as others follow it.
+//! Recent events: an event that repeats is counted, not written again. An event with another message is a new
+//! one; otherwise the first message of a reason would be shown for all that follow.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,16 +7,16 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 
-/// For so long the same news is counted; as kubelets and controllers do.
+/// How long repeated events are counted: the same as in client-go.
 const COUNTED_FOR: Duration = Duration::from_mins(6);
 
-/// The most events that are remembered: the oldest is written anew, which does no harm.
-const MOST: usize = 1000;
+/// The most events that are remembered. A forgotten event is written again when it repeats.
+const MAX_EVENTS: usize = 1000;
 
 /// The longest note of an event that the API takes.
 const LONGEST_NOTE: usize = 1000;
 
-/// Something to be told.
+/// An event to publish.
 #[derive(Debug, Clone)]
 pub(crate) struct NewEvent<'a> {
     pub(crate) regarding: &'a ObjectReference,
@@ -25,13 +24,13 @@ pub(crate) struct NewEvent<'a> {
     pub(crate) related: Option<ObjectReference>,
     pub(crate) warning: bool,
     pub(crate) reason: &'a str,
-    /// What was done, or tried.
+    /// What the operator did or tried.
     pub(crate) action: &'a str,
     pub(crate) note: String,
 }
 
 impl NewEvent<'_> {
-    /// As long as the API takes it.
+    /// The note, cut to what the API allows.
     pub(crate) fn short_note(&self) -> String {
         self.note.chars().take(LONGEST_NOTE).collect()
     }
@@ -48,7 +47,7 @@ impl NewEvent<'_> {
     }
 }
 
-/// The Deployment of a `TaskQueue`, which has its name.
+/// The Deployment of a `TaskQueue`. Both have the same name.
 pub(crate) fn deployment_of(regarding: &ObjectReference) -> ObjectReference {
     ObjectReference {
         api_version: Some("apps/v1".to_owned()),
@@ -59,7 +58,7 @@ pub(crate) fn deployment_of(regarding: &ObjectReference) -> ObjectReference {
     }
 }
 
-/// What was told.
+/// The events of the last minutes.
 #[derive(Debug, Default)]
 pub(crate) struct RecentEvents {
     series: HashMap<u64, Series>,
@@ -73,7 +72,7 @@ struct Series {
 }
 
 impl RecentEvents {
-    /// The event of the same news, if it was told of late, and how often it is told with this time.
+    /// The name and the new count of a recent event that repeats.
     pub(crate) fn count_again(&mut self, new_event: &NewEvent<'_>, now: Instant) -> Option<(String, i32)> {
         self.series.retain(|_, series| now.duration_since(series.at) < COUNTED_FOR);
         let series = self.series.get_mut(&new_event.key())?;
@@ -81,16 +80,16 @@ impl RecentEvents {
         Some((series.name.clone(), series.count))
     }
 
-    /// That is its event.
+    /// Remembers the event under the name of its object.
     pub(crate) fn insert(&mut self, new_event: &NewEvent<'_>, name: String, now: Instant) {
-        if self.series.len() >= MOST {
+        if self.series.len() >= MAX_EVENTS {
             let oldest = self.series.iter().min_by_key(|(_, series)| series.at).map(|(key, _)| *key);
             oldest.map(|oldest| self.series.remove(&oldest));
         }
         self.series.insert(new_event.key(), Series { name, count: 1, at: now });
     }
 
-    /// Its event is not there any more.
+    /// Forgets an event whose object is gone.
     pub(crate) fn forget(&mut self, new_event: &NewEvent<'_>) {
         self.series.remove(&new_event.key());
     }
@@ -111,9 +110,9 @@ mod tests {
         }
     }
 
-    /// Before this was mended, a second refusal was shown with the words of the first.
+    /// Before, a second rejection was shown with the message of the first.
     #[test]
-    fn the_same_news_is_counted_and_other_words_are_other_news() {
+    fn a_repeated_event_is_counted_and_another_message_is_a_new_event() {
         let (mut recent, now) = (RecentEvents::default(), Instant::now());
         let emails = ObjectReference { name: Some("emails".into()), ..ObjectReference::default() };
         let letters = ObjectReference { name: Some("letters".into()), ..ObjectReference::default() };
@@ -136,14 +135,14 @@ mod tests {
     }
 
     #[test]
-    fn so_many_are_remembered_and_no_more() {
+    fn the_number_of_remembered_events_is_bounded() {
         let (mut recent, now) = (RecentEvents::default(), Instant::now());
         let regarding = ObjectReference::default();
-        for number in 0..=MOST {
+        for number in 0..=MAX_EVENTS {
             let later = now + Duration::from_millis(u64::try_from(number).unwrap());
             recent.insert(&new_event(&regarding, "x", &number.to_string()), String::new(), later);
         }
-        assert_eq!(recent.series.len(), MOST);
+        assert_eq!(recent.series.len(), MAX_EVENTS);
         assert_eq!(
             recent.count_again(&new_event(&regarding, "x", "0"), now),
             None,

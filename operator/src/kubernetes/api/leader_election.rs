@@ -1,7 +1,8 @@
-//! Who of several replicas leads: one Lease, and all writes to it.
+//! Leader election among the replicas, by a Lease.
 //!
-//! Clocks of different machines are never compared: a replica takes over when the Lease stood still for its whole duration on the
-//! replica's own clock. Who leads stops writing well before that, counted from before its last renewal.
+//! Clocks of different machines are never compared: a replica takes over when it has seen no renewal for the
+//! whole lease duration on its own clock. The leader stops writing well before that, counted from the start
+//! of its last renewal.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,19 +16,20 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// A request that takes longer is given up: a write must end before another can lead.
+/// How long a request may take: a write must end before another replica can lead.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// How long the Lease must stand still before somebody else takes it.
+/// How long without a renewal before another replica takes the Lease.
 const LEASE_DURATION: Duration = Duration::from_secs(15);
 
-/// Until when after a renewal began its leader may begin a write: the write ends before the Lease does.
+/// How long after the start of a renewal the leader may start a write, so that the write ends before the
+/// Lease does.
 const RENEW_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How often it is renewed, and looked at by the others.
+/// How often the leader renews the Lease, and the others check it.
 const RETRY_PERIOD: Duration = Duration::from_secs(2);
 
-/// Whether we lead, for everybody who wants to write.
+/// Whether this replica leads.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Leadership {
     until: Arc<Mutex<Option<Instant>>>,
@@ -35,12 +37,12 @@ pub(crate) struct Leadership {
 }
 
 impl Leadership {
-    /// Whether a write may begin now.
+    /// Whether a write may start now.
     pub(crate) fn may_write(&self) -> bool {
         self.until().is_some_and(|until| Instant::now() < until)
     }
 
-    /// Returns when we have begun to lead; at once only if that was not heard yet.
+    /// Returns when this replica starts to lead.
     pub(crate) async fn gained(&self) {
         self.changed.notified().await;
     }
@@ -54,10 +56,10 @@ impl Leadership {
         *self.until.lock().unwrap_or_else(PoisonError::into_inner) = until;
         match (led, self.may_write()) {
             (false, true) => {
-                tracing::info!("leading");
+                tracing::info!("this replica leads");
                 self.changed.notify_waiters();
             }
-            (true, false) => tracing::info!("not leading any more"),
+            (true, false) => tracing::info!("this replica no longer leads"),
             _ => (),
         }
     }
@@ -69,7 +71,7 @@ pub(crate) struct Elector {
     name: String,
     identity: String,
     leadership: Leadership,
-    /// The Lease as it was last seen to change, and when.
+    /// The last version of the Lease, and when it was first seen.
     seen: Option<(String, Instant)>,
 }
 
@@ -85,27 +87,29 @@ impl Elector {
         Self { api, name: name.to_owned(), identity: identity.to_owned(), leadership, seen: None }
     }
 
-    /// Stands for election until `stop`, then gives the Lease back.
+    /// Takes part in the election until `stop`, then releases the Lease.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         loop {
             let begin = Instant::now();
             match timeout(REQUEST_TIMEOUT, self.try_acquire_or_renew()).await {
                 Ok(Ok(true)) => self.leadership.set(Some(begin + RENEW_DEADLINE)),
                 Ok(Ok(false)) => self.leadership.set(None),
-                // Not known: what we have lasts until its fence.
+                // Unknown whether the renewal succeeded: the current leadership lasts until its deadline.
                 Ok(Err(error)) => tracing::warn!(%error, "the Lease cannot be renewed; trying again"),
-                Err(_) => tracing::warn!("the API server is slow; trying to renew the Lease again"),
+                Err(_) => {
+                    tracing::warn!("the API server did not answer in time; trying to renew the Lease again");
+                }
             }
             tokio::select! { () = stop.cancelled() => break, () = sleep(RETRY_PERIOD) => () }
         }
         let led = self.leadership.may_write();
         self.leadership.set(None);
         if led && let Err(error) = self.release().await {
-            tracing::warn!(%error, "the Lease was not given back; another replica leads in {LEASE_DURATION:?}");
+            tracing::warn!(%error, "the Lease cannot be released; another replica leads in {LEASE_DURATION:?}");
         }
     }
 
-    /// Takes or renews the Lease where that is right; whether it is ours now.
+    /// Acquires or renews the Lease where possible. Returns whether this replica holds it.
     async fn try_acquire_or_renew(&mut self) -> kube::Result<bool> {
         let params = PostParams::default();
         let Some(lease) = self.api.get_opt(&self.name).await? else {
@@ -115,7 +119,7 @@ impl Elector {
         if !self.is_free(&lease) {
             return Ok(false);
         }
-        // Its resourceVersion goes with it: of two who take it at once one is told of a conflict.
+        // With its resourceVersion: of two replicas that take it at the same time, one gets a conflict.
         let lease = self.held(lease);
         won(self.api.replace(&self.name, &params, &lease).await)
     }
@@ -132,7 +136,7 @@ impl Elector {
         holder.is_empty() || holder == self.identity || now.duration_since(since) > LEASE_DURATION
     }
 
-    /// The same Lease, ours.
+    /// The Lease, held by this replica.
     fn held(&self, lease: Lease) -> Lease {
         let now = MicroTime(Timestamp::now());
         let spec = lease.spec.unwrap_or_default();
@@ -163,7 +167,7 @@ impl Elector {
     }
 }
 
-/// A conflict means that somebody else was first.
+/// A conflict means that another replica was first.
 fn won(answer: kube::Result<Lease>) -> kube::Result<bool> {
     match answer {
         Ok(_) => Ok(true),

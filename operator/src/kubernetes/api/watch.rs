@@ -1,4 +1,4 @@
-//! What is in the cluster, followed by watches.
+//! Watches of the objects in the cluster.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -16,29 +16,29 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watching};
 use kube::{Api, Client, Resource};
+use rowlock_crds::api::FIELD_MANAGER;
 use rowlock_crds::{containers, labels};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::kubernetes::api::field_managers;
 use crate::kubernetes::api::writer::detail;
-use crate::kubernetes::deployment::build::MANAGER;
-use crate::kubernetes::deployment::field_managers;
-use crate::kubernetes::status::pod_health::{has_ended, is_ready, runs};
+use crate::kubernetes::pods::status::{has_ended, is_ready, runs};
 
-/// Pauses before a broken watch is begun anew. Rights that were just given should not wait for long.
+/// Back-off before a broken watch is restarted. It is short, so that newly granted rights take effect soon.
 const MIN_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// A refusal that lasts is said anew after each pause.
-const REFUSAL_LASTS: Duration = MAX_BACKOFF.saturating_mul(3);
+/// How long a refusal counts: while it lasts, the server repeats it after each back-off.
+const REFUSAL_VALID_FOR: Duration = MAX_BACKOFF.saturating_mul(3);
 
-/// A watch is begun anew, from where it ended, after so long: nearly the longest that `kube` takes, since
-/// each costs the API server a request for each kind and namespace. Its bookmarks, once a minute, tell that
-/// it lives: one whose server has vanished without a word ends by the client's `read_timeout`.
+/// How long one watch request lasts before the next continues it: nearly the longest that `kube` allows,
+/// since each costs the API server a request per kind and namespace. Bookmarks arrive every minute; without
+/// them the client's `read_timeout` ends a watch whose server has vanished.
 const WATCH_SECONDS: u32 = 290;
 
-/// Pauses that double.
+/// A back-off that doubles.
 struct WatchBackoff(Duration);
 
 impl Iterator for WatchBackoff {
@@ -56,7 +56,7 @@ impl Backoff for WatchBackoff {
     }
 }
 
-/// Objects of one kind, as they are now.
+/// The current objects of one kind.
 #[derive(Debug)]
 pub(crate) struct WatchedStore<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
@@ -69,7 +69,8 @@ impl<K> WatchedStore<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Follows them, without what `trim` takes out; `changed` is told of each change, but not of one that leaves `fingerprint` as it was.
+    /// Starts the watch. `trim` removes from each object what is not needed. `changed` is notified of each
+    /// change, unless `fingerprint` stays the same.
     pub(crate) fn start(
         api: Api<K>,
         selector: &str,
@@ -89,7 +90,7 @@ where
             let mut fingerprints = HashMap::new();
             while let Some(event) = stream.next().await {
                 match &event {
-                    // Said before anybody was asked.
+                    // Sent before the first request.
                     Ok(Event::Init) => {
                         fingerprints.clear();
                         continue;
@@ -113,15 +114,16 @@ where
         Self { store, complete, refusal, task }
     }
 
-    /// Whether all there are have been seen once.
+    /// Whether the first list is complete.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
     }
 
-    /// What the server says when we may not look. One that is over is not told: a watch that goes on is silent until something changes.
+    /// Why the API server refuses the watch. An old refusal does not count: a watch that works again reports
+    /// nothing until an object changes.
     pub(crate) fn refusal(&self) -> Option<String> {
         let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
-        refusal.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_LASTS).map(|(_, detail)| detail.clone())
+        refusal.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_VALID_FOR).map(|(_, detail)| detail.clone())
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>>
@@ -143,18 +145,18 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Drop for WatchedStore<K> {
     }
 }
 
-/// Remembers what the server says, and logs it when that is news.
+/// Remembers a refusal, and logs it when it changes.
 fn note_refusal(refusal: &mut Option<(Instant, String)>, detail: Option<String>) {
     match (&refusal, &detail) {
         (Some((_, before)), Some(detail)) if before == detail => (),
         (_, Some(detail)) => tracing::warn!("{detail}"),
-        (Some((_, before)), None) => tracing::info!(before, "the API server answers a watch again"),
+        (Some((_, before)), None) => tracing::info!(before, "the API server accepts a watch again"),
         (None, None) => (),
     }
     *refusal = detail.map(|detail| (Instant::now(), detail));
 }
 
-/// All of it but its status: what we write there is no news to us.
+/// A fingerprint without the status, which only the operator writes.
 pub(crate) fn without_status<K: Resource>(object: &K) -> u64 {
     let meta = object.meta();
     let mut hasher = DefaultHasher::new();
@@ -163,7 +165,7 @@ pub(crate) fn without_status<K: Resource>(object: &K) -> u64 {
     hasher.finish()
 }
 
-/// What was said, when it is that we may not, or that there is no such kind.
+/// The refusal in an error: missing rights, or a missing kind.
 fn refusal_of<K: Resource<DynamicType = ()>>(error: watcher::Error) -> Option<String> {
     use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     match error {
@@ -176,7 +178,7 @@ fn refusal_of<K: Resource<DynamicType = ()>>(error: watcher::Error) -> Option<St
             Some(if status.code == 403 { status.message } else { unknown_kind::<K>() })
         }
         InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
-            tracing::warn!(error = detail(&error), "a watch is begun anew");
+            tracing::warn!(error = detail(&error), "a watch failed; restarting it");
             None
         }
         WatchError(_) | watcher::Error::NoResourceVersion => None,
@@ -185,10 +187,10 @@ fn refusal_of<K: Resource<DynamicType = ()>>(error: watcher::Error) -> Option<St
 
 fn unknown_kind<K: Resource<DynamicType = ()>>() -> String {
     let (kinds, group) = (K::plural(&()), K::group(&()));
-    format!("the API server knows no {kinds}.{group}: install the chart rowlock-crds")
+    format!("the API server does not know {kinds}.{group}: install the chart rowlock-crds")
 }
 
-/// What is ours in a namespace.
+/// The operator's objects in a namespace.
 #[derive(Debug)]
 pub(crate) struct NamespaceWatch {
     pub(crate) deployments: WatchedStore<Deployment>,
@@ -200,7 +202,7 @@ pub(crate) struct NamespaceWatch {
 impl NamespaceWatch {
     pub(crate) fn start(client: &Client, name: &str) -> Self {
         let changed = watch::Sender::new(());
-        let selector = format!("{}={MANAGER}", labels::MANAGED_BY);
+        let selector = format!("{}={FIELD_MANAGER}", labels::MANAGED_BY);
         Self {
             deployments: WatchedStore::start(
                 Api::namespaced(client.clone(), name),
@@ -235,16 +237,16 @@ impl NamespaceWatch {
         self.deployments.refusal().or_else(|| self.budgets.refusal()).or_else(|| self.pods.refusal())
     }
 
-    /// The pods of a queue that are not on their way out.
+    /// The pods of a queue that are not being deleted.
     pub(crate) fn pods_of(&self, name: &str) -> Vec<Arc<Pod>> {
         let mut pods = self.pods.all();
         pods.retain(|pod| belongs_to(pod, name) && pod.metadata.deletion_timestamp.is_none());
         pods
     }
 
-    /// How many pods of a queue hold connections, or will: those that stay, and those on their way out
-    /// whose worker runs still. One that was told to end before it began has none, and its handler may take
-    /// its time without any.
+    /// How many pods of a queue hold connections, or will: those that stay, and terminating ones whose worker
+    /// still runs. A terminating pod without a running worker holds none, even if its handler takes long to
+    /// end.
     pub(crate) fn count_pods(&self, name: &str) -> (u32, u32) {
         let (mut staying, mut terminating) = (0, 0);
         for pod in self.pods.all().iter().filter(|pod| belongs_to(pod, name) && !has_ended(pod)) {
@@ -261,7 +263,7 @@ fn without_managers(budget: &mut PodDisruptionBudget) {
     budget.metadata.managed_fields = None;
 }
 
-/// Of who writes to a template only foreign field managers are of interest, and the template itself is not.
+/// Keeps the foreign field managers of a Deployment, and removes its template.
 fn without_template(deployment: &mut Deployment) {
     field_managers::trim(&mut deployment.metadata);
     if let Some(spec) = &mut deployment.spec {
@@ -269,8 +271,8 @@ fn without_template(deployment: &mut Deployment) {
     }
 }
 
-/// A pod is looked at for its labels and its status; for what its containers are and how they are probed,
-/// only until it is ready.
+/// Keeps the labels and status of a pod, and until it is ready, the parts of its containers that explain why
+/// it is not.
 fn trim_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     pod.metadata.annotations = None;
@@ -305,7 +307,7 @@ mod tests {
     use rowlock_crds::TaskQueue;
 
     #[test]
-    fn a_refusal_is_said_and_what_passes_is_not() {
+    fn a_refusal_is_reported_and_a_passing_error_is_not() {
         let detail = |code: u16| {
             let status = serde_json::json!({ "status": "Failure", "message": "no", "code": code });
             refusal_of::<TaskQueue>(watcher::Error::WatchError(serde_json::from_value(status).unwrap()))

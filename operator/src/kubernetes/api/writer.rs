@@ -1,4 +1,4 @@
-//! All writes to Kubernetes (but the Lease). Decides nothing, and writes nothing unless we lead.
+//! All writes to Kubernetes except for the Lease. It writes only while this replica leads.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -10,15 +10,15 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use rowlock_crds::TaskQueue;
+use rowlock_crds::api::FIELD_MANAGER;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::kubernetes::api::events::{NewEvent, RecentEvents};
+use crate::kubernetes::api::field_managers::{RESTARTED_AT, without_foreign_managers};
 use crate::kubernetes::api::leader_election::{Leadership, REQUEST_TIMEOUT};
-use crate::kubernetes::deployment::build::MANAGER;
-use crate::kubernetes::deployment::field_managers::{RESTARTED_AT, without_foreign_managers};
 
-/// Why something was not written.
+/// Why a write failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WriteError {
     #[error("another replica leads")]
@@ -29,7 +29,34 @@ pub(crate) enum WriteError {
     Api(#[from] kube::Error),
 }
 
-/// The server's own words, without our library's frame around them; else what went wrong, down to its cause.
+impl WriteError {
+    /// Whether the operator lacks the rights.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 403)
+    }
+
+    /// Whether another writer has changed the object since it was read.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
+    }
+
+    /// Why the server rejects the object itself. `None` where rights are missing, or a retry may help.
+    pub(crate) fn rejection(&self) -> Option<String> {
+        let Self::Api(kube::Error::Api(status)) = self else { return None };
+        let message = &status.message;
+        let is_rejected = match status.code {
+            400 | 422 => true,
+            // RBAC names the verb; policies and admission plugins name the object.
+            403 => !message.contains("cannot patch resource") && !message.contains("cannot create resource"),
+            // The server answers this to a field that its schema does not have.
+            500 => message.contains("failed to create typed patch object"),
+            _ => false,
+        };
+        is_rejected.then(|| message.clone())
+    }
+}
+
+/// The server's message alone, or the error with its causes.
 pub(crate) fn detail(error: &kube::Error) -> String {
     if let kube::Error::Api(status) = error {
         return status.message.clone();
@@ -38,7 +65,7 @@ pub(crate) fn detail(error: &kube::Error) -> String {
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
         let text = cause.to_string();
-        // Some repeat their cause themselves.
+        // Some errors already contain the text of their cause.
         if causes.last().is_none_or(|last| !last.ends_with(&text)) {
             causes.push(text);
         }
@@ -47,12 +74,12 @@ pub(crate) fn detail(error: &kube::Error) -> String {
     causes.join(": ")
 }
 
-/// Writes, while this replica leads.
+/// Writes while this replica leads.
 #[derive(Clone)]
 pub(crate) struct Writer {
     client: Client,
     leadership: Leadership,
-    /// Of these events.
+    /// The reporting instance of events.
     instance: String,
     recent_events: Arc<Mutex<RecentEvents>>,
 }
@@ -62,7 +89,7 @@ impl Writer {
         Self { client, leadership, instance: instance.to_owned(), recent_events: Arc::default() }
     }
 
-    /// Asks the server what it would make of an object; every unknown or doubled field is refused.
+    /// A dry run of an apply. The server rejects unknown and duplicate fields.
     pub(crate) async fn dry_run<K: Resource<DynamicType = ()>>(
         &self,
         object: &Value,
@@ -71,7 +98,7 @@ impl Writer {
         self.patch::<K>(object, &params).await.map(drop)
     }
 
-    /// Makes an object so, whoever else had a say in our fields.
+    /// Applies an object, and takes over its fields from other field managers.
     pub(crate) async fn apply<K: Resource<DynamicType = ()>>(
         &self,
         object: &Value,
@@ -79,31 +106,32 @@ impl Writer {
         self.patch::<K>(object, &params().validation_strict()).await
     }
 
-    /// Changes how many pods a Deployment has, and nothing else.
+    /// Changes the number of pods of a Deployment, and nothing else.
     pub(crate) async fn scale(
         &self,
         namespace: &str,
         name: &str,
         replicas: u32,
     ) -> Result<DynamicObject, WriteError> {
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
         self.bounded(self.api::<Deployment>(namespace).patch(name, &params, &patch)).await
     }
 
-    /// Sets the scale of a `TaskQueue`, unless somebody has changed it since it was read.
+    /// Sets the scale of a `TaskQueue`; a conflict if it has changed since it was read.
     pub(crate) async fn scale_task_queue(&self, read: &TaskQueue, replicas: u32) -> Result<(), WriteError> {
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        // Not by an apply, which the API server does not know for the scale of custom resources.
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        // A merge patch: the API server has no server-side apply for the scale of custom resources.
         let metadata = json!({ "resourceVersion": read.resource_version() });
         let patch = Patch::Merge(json!({ "metadata": metadata, "spec": { "replicas": replicas } }));
         let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &read.namespace().unwrap_or_default());
         self.bounded(api.patch_scale(&read.name_any(), &params, &patch)).await.map(drop)
     }
 
-    /// Puts our pod template in place of one that others have written to, whole.
+    /// Replaces the whole pod template, where foreign field managers have changed it.
     ///
-    /// Three steps, each of which may be the last: until the third a foreign field manager is seen, and all begins anew.
+    /// It takes three writes. If one fails, the foreign field manager is still visible, and the next pass
+    /// starts again.
     pub(crate) async fn replace_template<K: Resource<DynamicType = ()>>(
         &self,
         mut live: DynamicObject,
@@ -115,7 +143,7 @@ impl Writer {
             template["metadata"]["annotations"][RESTARTED_AT] = restarted.clone();
         }
         live.data["spec"]["template"] = template;
-        // With its resourceVersion: who changes it meanwhile is seen first.
+        // With its resourceVersion: a change in between is a conflict.
         let put = self.put::<K>(&live).await?;
         let mut object = object.clone();
         if object["metadata"]["resourceVersion"].is_string() {
@@ -145,7 +173,7 @@ impl Writer {
         self.bounded(api.patch_status(name, &params(), &patch)).await.map(drop)
     }
 
-    /// Tells people of a change. An event that cannot be written is not worth a failure.
+    /// Publishes an event. A failure is only logged: events are not essential.
     pub(crate) async fn publish_event(&self, new_event: &NewEvent<'_>) {
         if let Err(error) = self.try_publish(new_event).await {
             tracing::debug!(%error, "an event was not written");
@@ -163,15 +191,18 @@ impl Writer {
             let series = json!({ "series": { "count": count, "lastObservedTime": MicroTime(time) } });
             let patch = Patch::Merge(&series);
             match self.bounded(api.patch(&name, &PatchParams::default(), &patch)).await {
-                // Events go after an hour.
+                // The API server deletes events after an hour.
                 Err(WriteError::Api(kube::Error::Api(status))) if status.code == 404 => {
                     self.recent_events().forget(new_event);
                 }
                 answer => return answer.map(drop),
             }
         }
-        let name =
-            format!("{}.{:x}", new_event.regarding.name.as_deref().unwrap_or(MANAGER), time.as_nanosecond());
+        let name = format!(
+            "{}.{:x}",
+            new_event.regarding.name.as_deref().unwrap_or(FIELD_MANAGER),
+            time.as_nanosecond()
+        );
         let type_ = if new_event.warning { "Warning" } else { "Normal" };
         let event = Event {
             metadata: ObjectMeta {
@@ -186,7 +217,7 @@ impl Writer {
             reason: Some(new_event.reason.to_owned()),
             action: Some(new_event.action.to_owned()),
             note: Some(new_event.short_note()),
-            reporting_controller: Some(MANAGER.to_owned()),
+            reporting_controller: Some(FIELD_MANAGER.to_owned()),
             reporting_instance: Some(self.instance.clone()),
             ..Event::default()
         };
@@ -213,7 +244,7 @@ impl Writer {
         &self,
         object: &DynamicObject,
     ) -> Result<DynamicObject, WriteError> {
-        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         let api = self.api::<K>(&object.namespace().unwrap_or_default());
         self.bounded(api.replace(&object.name_any(), &params, object)).await
     }
@@ -230,11 +261,42 @@ impl Writer {
     }
 }
 
-/// A request, for as long as one may take.
+/// A request with the time limit of all requests.
 pub(crate) async fn bounded<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, WriteError> {
     Ok(timeout(REQUEST_TIMEOUT, request).await.map_err(|_| WriteError::Late)??)
 }
 
 fn params() -> PatchParams {
-    PatchParams::apply(MANAGER).force()
+    PatchParams::apply(FIELD_MANAGER).force()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::core::Status;
+
+    #[test]
+    fn a_rejected_object_is_told_apart_from_missing_rights_and_passing_errors() {
+        let table = [
+            (422, "Deployment.apps \"x\" is invalid: image: Required value", true),
+            (
+                403,
+                "deployments.apps \"x\" is forbidden: User \"y\" cannot patch resource \"deployments\"",
+                false,
+            ),
+            (403, "admission webhook \"policy\" denied the request: no latest tags", true),
+            (409, "the object has been modified", false),
+            (
+                500,
+                "failed to create typed patch object (shop/x; apps/v1, Kind=Deployment): .spec.x: field not declared",
+                true,
+            ),
+            (500, "etcdserver: request timed out", false),
+        ];
+        for (code, message, expected) in table {
+            let status = Status { code, message: message.to_owned(), ..Status::default() };
+            let error = WriteError::Api(kube::Error::Api(Box::new(status)));
+            assert_eq!(error.rejection().is_some(), expected, "{message}");
+        }
+    }
 }

@@ -1,38 +1,83 @@
-//! How a controller gets to its database: Secrets, connections, and which database that is.
+//! Connects a controller to its database: reads the Secrets, opens the session, and finds out which database
+//! it is.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rowlock_crds::ConditionReason;
 use rowlock_queue::{Db, Identity};
 
-use super::Controller;
-use crate::kubernetes::database::session::{self, Problem};
-use crate::kubernetes::database::source::Access;
-use crate::shared_poller::Participant;
+use crate::kubernetes::api::watch::NamespaceWatch;
+use crate::kubernetes::context::Context;
+use crate::kubernetes::database::session;
+use crate::kubernetes::database::source::{Access, Source};
+use crate::kubernetes::deployment::backend::PodBackend;
+use crate::kubernetes::problem::Problem;
+use crate::reconciler::Reconciler;
+use crate::shared_poller::{Participant, SharedPoller};
+use crate::view::View;
 
-/// How often the Secret is read, and whether the tables are still ours to use is asked.
+/// How often the Secret is read and the schema version checked.
 const SECRET_INTERVAL: Duration = Duration::from_mins(1);
 
-/// How often after the database refused us, or something else is wrong with it.
+/// How often after a failure.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// And where the database refuses the very URL that the Secret has: the longest back-off after a refused login, so that we do not flood the server's log.
+/// The longest back-off after a refused login with the same URL, so that we do not flood the server's log.
 const MAX_REFUSED_BACKOFF: Duration = Duration::from_secs(30);
 
-/// So long making or changing the tables may take, with all that waits for a lock; a server that has vanished says nothing for longer.
+/// How long connecting and migrating may take, with the wait for locks. A server that has vanished answers no
+/// sooner.
 const OPEN_TIMEOUT: Duration = Duration::from_mins(2);
 
-/// What the database refused, with what it said, and until when it is not asked again.
-pub(super) struct RefusedAccess {
+/// The connection of a controller to its database.
+pub(super) struct Connection {
+    context: Arc<Context>,
+    source: Source,
+    namespace: Arc<NamespaceWatch>,
+    pub(super) session: Option<Session>,
+    /// Why the database cannot be used.
+    pub(super) problem: Option<Problem>,
+    refused: Option<RefusedAccess>,
+    checked_at: Option<Instant>,
+}
+
+/// An open session with a known database, and the reconciler of its queues.
+pub(super) struct Session {
+    db: Db,
+    access: Access,
+    pub(super) identity: Identity,
+    pub(super) reconciler: Reconciler<PodBackend>,
+    /// The poller that this controller shares with others of the same database, and its key.
+    pub(super) shared_poller: Option<(String, Arc<SharedPoller>)>,
+}
+
+impl Session {
+    fn into_db(self) -> Db {
+        self.db
+    }
+}
+
+/// An access that the database refused, and until when it is not tried again.
+struct RefusedAccess {
     access: Access,
     problem: Problem,
     backoff: Duration,
     until: Instant,
 }
 
-impl Controller {
-    /// Reads the Secret and connects where that is due.
-    pub(super) async fn check_database(&mut self) {
+impl Connection {
+    pub(super) fn new(context: Arc<Context>, source: Source, namespace: Arc<NamespaceWatch>) -> Self {
+        Self { context, source, namespace, session: None, problem: None, refused: None, checked_at: None }
+    }
+
+    /// Whether the queues can be reconciled now.
+    pub(super) fn is_usable(&self) -> bool {
+        self.namespace.is_complete() && self.problem.as_ref().is_none_or(Problem::may_pass)
+    }
+
+    /// Reads the Secrets and connects, where that is due.
+    pub(super) async fn check(&mut self) {
         if let Some(detail) = self.namespace.refusal() {
             self.problem = Some(session::forbidden(&self.source.namespace, &detail, &self.context.config));
             self.checked_at = None;
@@ -52,11 +97,33 @@ impl Controller {
         self.problem = problem;
     }
 
+    /// Takes in what a pass has learnt about the database.
+    pub(super) fn note(&mut self, view: &View) {
+        let Some(session) = &self.session else { return };
+        // A failed poll has the Secret read again at once, since it may name another database by now. A
+        // success of another controller says nothing about this Secret.
+        if session.reconciler.is_poller() || view.problem.is_some() {
+            let problem = view.problem.as_deref().map(Problem::from);
+            self.problem = problem.map(|problem| self.source.name_secret(problem));
+        }
+        // The server has restarted, or it is another one: find out which, and join the right shared poller.
+        if view.started_at.is_some_and(|started_at| started_at != session.identity.started_at) {
+            self.checked_at = None;
+        }
+    }
+
+    pub(super) async fn close(&mut self) {
+        (self.problem, self.checked_at) = (None, None);
+        if let Some(session) = self.session.take() {
+            session.into_db().close().await;
+        }
+    }
+
     async fn open(&mut self) -> Result<(), Problem> {
         let config = &self.context.config;
         let access = match self.source.access(&self.context.client, config).await {
-            // A bad moment of the API server is no reason to let go of a database that answers.
-            Err(problem) if problem.reason == ConditionReason::NotObserved && self.db.is_some() => {
+            // While the API server does not answer, an open session stays.
+            Err(problem) if problem.reason == ConditionReason::NotObserved && self.session.is_some() => {
                 return Ok(());
             }
             answer => answer?,
@@ -80,14 +147,14 @@ impl Controller {
     }
 
     async fn open_by(&mut self, access: &Access) -> Result<(), Problem> {
-        let config = &self.context.config;
-        let (db, is_new) = match &self.db {
-            Some(db) if self.access.as_ref() == Some(access) => {
-                // Another one by the same address, such as a backup of earlier days, may lack tables.
-                session::prepare(db).await?;
-                (db.clone(), false)
+        let (db, is_new) = match &self.session {
+            Some(session) if session.access == *access => {
+                // The same address may lead to another database, such as an older backup, which may lack
+                // tables.
+                session::prepare(&session.db).await?;
+                (session.db.clone(), false)
             }
-            _ => (session::open(&access.connect(config)).await?, true),
+            _ => (session::open(&access.connect(&self.context.config)).await?, true),
         };
         let identity = match self.identify(&db, access).await {
             Err(problem) => {
@@ -99,21 +166,15 @@ impl Controller {
             Ok(identity) => identity,
         };
         let behind_pooler = db.is_behind_pooler();
-        if is_new {
-            let connect = access.connect(config);
-            let mut reconciler = self.reconciler.take().unwrap_or_else(|| self.new_reconciler(db.clone()));
-            reconciler.set_db(db.clone());
-            reconciler.listen(connect);
-            (self.reconciler, self.access) = (Some(reconciler), Some(access.clone()));
-        }
+        let old = is_new.then(|| self.replace_session(db, access, &identity)).flatten();
         self.join_shared_poller(identity, behind_pooler);
-        if is_new && let Some(old) = self.db.replace(db) {
+        if let Some(old) = old {
             old.close().await;
         }
         Ok(())
     }
 
-    /// Which database it is, for us and for the pods.
+    /// Which database it is. With `workerSecretRef`, the pods' Secret must lead to the same one.
     async fn identify(&self, db: &Db, access: &Access) -> Result<Identity, Problem> {
         let identity = session::identity(db).await?;
         if let Some(worker) = access.connect_as_worker(&self.context.config) {
@@ -123,32 +184,52 @@ impl Controller {
         Ok(identity)
     }
 
-    /// Other controllers of the namespace have queues of the same database. Not of a copy that was restored beside it, which has the same name, and a server of its own; nor
-    /// where a connection pooler stands, behind which less is seen and no NOTIFY arrives.
+    /// Goes on with a new connection. Returns the old one, to be closed.
+    fn replace_session(&mut self, db: Db, access: &Access, identity: &Identity) -> Option<Db> {
+        let connect = access.connect(&self.context.config);
+        if let Some(session) = &mut self.session {
+            session.reconciler.set_db(db.clone());
+            session.reconciler.listen(connect);
+            session.access = access.clone();
+            return Some(std::mem::replace(&mut session.db, db));
+        }
+        let pods = PodBackend::new(Arc::clone(&self.context), Arc::clone(&self.namespace));
+        let mut reconciler = Reconciler::new(db.clone(), pods, &self.context.cluster);
+        reconciler.listen(connect);
+        let (access, identity) = (access.clone(), identity.clone());
+        self.session = Some(Session { db, access, identity, reconciler, shared_poller: None });
+        None
+    }
+
+    /// Shares a poller with the other controllers of the namespace that have queues of the same database. Not
+    /// with those of a restored copy, which has the same name but a server of its own; nor with those that
+    /// connect through a pooler, which see less and receive no NOTIFY.
     fn join_shared_poller(&mut self, identity: Identity, behind_pooler: bool) {
-        let Identity { database, started_at } = identity;
-        let shared_poller =
-            database.as_ref().map(|database| format!("{database} since {started_at}, {behind_pooler}"));
-        (self.identity, self.started_at) = (database, Some(started_at));
-        if self.shared_poller.as_ref().map(|(name, _)| name) == shared_poller.as_ref() {
+        let Some(session) = &mut self.session else { return };
+        let started_at = identity.started_at;
+        let database = identity.database.as_ref();
+        let key = database.map(|database| format!("{database} since {started_at}, {behind_pooler}"));
+        session.identity = identity;
+        if session.shared_poller.as_ref().map(|(key, _)| key) == key.as_ref() {
             return;
         }
-        self.shared_poller = shared_poller
-            .map(|name| (name.clone(), self.context.shared_poller(&self.source.namespace, &name)));
-        let participant = self
+        let namespace = &self.source.namespace;
+        session.shared_poller = key.map(|key| {
+            let shared_poller = self.context.shared_poller(namespace, &key);
+            (key, shared_poller)
+        });
+        let participant = session
             .shared_poller
             .as_ref()
             .map(|(_, shared_poller)| Participant::join(shared_poller, self.source.to_string(), started_at));
-        if let Some(reconciler) = &mut self.reconciler {
-            reconciler.share_poller(participant);
-        }
+        session.reconciler.share_poller(participant);
     }
 
-    /// What it asked for last keeps nobody's connections for ever.
+    /// Withdraws the demand of this controller, so that the others can use its connections.
     pub(super) fn leave_shared_poller(&mut self) {
-        self.shared_poller = None;
-        if let Some(reconciler) = &mut self.reconciler {
-            reconciler.share_poller(None);
+        if let Some(session) = &mut self.session {
+            session.shared_poller = None;
+            session.reconciler.share_poller(None);
         }
     }
 }
@@ -156,6 +237,6 @@ impl Controller {
 fn timed_out() -> Problem {
     let seconds = OPEN_TIMEOUT.as_secs();
     let message =
-        format!("the database has not let its tables be looked at or made in {seconds} s; trying again");
+        format!("checking or creating the tables in the database took longer than {seconds} s; trying again");
     Problem::new(ConditionReason::ConnectionFailed, message)
 }

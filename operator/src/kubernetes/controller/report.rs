@@ -1,5 +1,6 @@
-//! What was seen of a queue, written into its status and told in events.
+//! Reports a pass: writes the status of each `TaskQueue`, and publishes events.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,84 +12,134 @@ use rowlock_crds::{
     annotations, unknown_names,
 };
 
-use super::Controller;
 use crate::kubernetes::api::events::{NewEvent, deployment_of};
-use crate::kubernetes::api::writer::WriteError;
-use crate::kubernetes::context::is_of;
+use crate::kubernetes::api::watch::NamespaceWatch;
+use crate::kubernetes::context::{Context, is_of};
 use crate::kubernetes::convert::{manifest, owner};
-use crate::kubernetes::database::session::Problem;
+use crate::kubernetes::deployment::foreign_scaling::ForeignScaling;
 use crate::kubernetes::deployment::outcome::Outcome;
 use crate::kubernetes::deployment::resources::of_queue;
+use crate::kubernetes::pods::health::{HealthInputs, PodHealth, PodRef, health};
+use crate::kubernetes::problem::Problem;
 use crate::kubernetes::status::conditions::{StatusInputs, decide_conditions};
 use crate::kubernetes::status::pod_events::newest_warning;
-use crate::kubernetes::status::pod_health::{HealthInputs, PodHealth, PodRef, health};
 use crate::kubernetes::status::pre_stop_hooks;
 use crate::kubernetes::status::scaling_events::ScalingEvents;
 use crate::kubernetes::status::{change, database as database_status, former, status};
-use crate::view::{QueueView, View};
+use crate::view::QueueView;
 
-/// For so long pods may start before a queue that was ready is so no more: an image that has to be fetched
-/// takes about as long.
+/// How long a queue that was ready stays ready while its first pods start: about as long as pulling an image
+/// takes.
 const WAKE_UP_GRACE: Duration = Duration::from_mins(1);
 
-/// How often the events of a pod in trouble are read: the API server looks through all of the namespace for
-/// them.
+/// How often the events of a failing pod are read: the API server searches the whole namespace for them.
 const POD_EVENTS_INTERVAL: Duration = Duration::from_mins(1);
 
-/// How often it is tried to give a scale its first number, while that fails or has not been seen yet.
-const START_AGAIN: Duration = Duration::from_secs(30);
+/// How often the operator tries to initialise the scale of a `TaskQueue`, until the watch shows its number.
+const START_SCALE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// The last status of a queue that was written.
-pub(super) struct LastStatus {
+/// What a pass has found out about one `TaskQueue`.
+pub(super) struct Report<'a> {
+    pub(super) view: Option<&'a QueueView>,
+    pub(super) problem: Option<Problem>,
+    /// Which database it is.
+    pub(super) identity: Option<&'a str>,
+    pub(super) outcome: Outcome,
+    pub(super) foreign_scaling: Option<ForeignScaling>,
+}
+
+impl Report<'_> {
+    /// Of a `TaskQueue` whose queue an older one has already.
+    pub(super) fn duplicate(one: &TaskQueue) -> Self {
+        let queue = manifest(one).queue_name().to_owned();
+        let message = format!(
+            "an older TaskQueue of this namespace has the queue `{queue}`: give this one another queueName"
+        );
+        let problem = Some(Problem::new(ConditionReason::OwnedByAnother, message));
+        Self { view: None, problem, identity: None, outcome: Outcome::NotTried, foreign_scaling: None }
+    }
+}
+
+/// Reports on the `TaskQueues` of one controller.
+pub(super) struct Reporter {
+    context: Arc<Context>,
+    namespace: String,
+    watch: Arc<NamespaceWatch>,
+    /// By the names of the `TaskQueues`.
+    last: BTreeMap<String, LastReport>,
+}
+
+/// The last report on a `TaskQueue`.
+struct LastReport {
     uid: String,
-    pub(super) status: TaskQueueStatus,
-    at: Option<Instant>,
-    /// Since when none of the pods that are wanted is ready, though the database answers.
+    status: TaskQueueStatus,
+    written_at: Option<Instant>,
+    /// Since when no pod is ready, though pods are wanted and the database answers.
     unready_since: Option<Instant>,
     scaling_events: ScalingEvents,
-    /// What the events of the pod in trouble said, and when.
+    /// The newest event of the failing pod, and when it was read.
     pod_event: Option<(PodRef, Instant, Option<String>)>,
-    /// Which of its annotations and labels people were told of that mean nothing.
+    /// The unknown annotations and labels of the last event.
     unknown: Vec<FieldError>,
-    /// When its scale was last given a number.
+    /// When the operator last tried to initialise the scale.
     scale_tried_at: Option<Instant>,
 }
 
-impl Controller {
-    /// `queue` is `None` where another `TaskQueue` has the queue already.
-    pub(super) async fn write_status(
-        &mut self,
-        one: &Arc<TaskQueue>,
-        queue: Option<&String>,
-        view: Option<&View>,
-    ) {
+impl Reporter {
+    pub(super) fn new(context: Arc<Context>, namespace: &str, watch: Arc<NamespaceWatch>) -> Self {
+        Self { context, namespace: namespace.to_owned(), watch, last: BTreeMap::new() }
+    }
+
+    /// Forgets the other `TaskQueues`.
+    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.last.retain(|name, _| keep(name));
+    }
+
+    /// The last status that was written; the watch may show it later.
+    pub(super) fn last_status(&self, name: &str) -> Option<&TaskQueueStatus> {
+        self.last.get(name).map(|last| &last.status)
+    }
+
+    pub(super) async fn write(&mut self, one: &TaskQueue, report: &Report<'_>) {
+        let mut last = self.take_last(one);
+        let health = self.health(one, &mut last, report.view).await;
+        let next = self.next_status(one, &mut last, report, &health);
+        self.warn_unknown_names(one, &mut last).await;
+        self.publish_scaling(one, &mut last, report).await;
+        self.start_scale(one, &mut last, report.view).await;
+        self.write_if_due(one, &mut last, next, &health).await;
+        self.last.insert(one.name_any(), last);
+    }
+
+    /// The last report on this `TaskQueue`, not on a deleted one of the same name.
+    fn take_last(&mut self, one: &TaskQueue) -> LastReport {
+        let uid = one.uid().unwrap_or_default();
+        let last = self.last.remove(&one.name_any()).filter(|last| last.uid == uid);
+        last.unwrap_or_else(|| LastReport::of(one))
+    }
+
+    fn next_status(
+        &self,
+        one: &TaskQueue,
+        last: &mut LastReport,
+        report: &Report<'_>,
+        health: &PodHealth,
+    ) -> TaskQueueStatus {
         let (name, now) = (one.name_any(), Timestamp::now());
-        let view = view.and_then(|view| view.queues.iter().find(|view| Some(&view.name) == queue));
-        let mut last = self.last(one);
-        let health = self.health(one, &mut last, view, now).await;
-        let deployment = self.namespace.deployments.get(&self.source.namespace, &name);
-        let (outcome, contest) = match (&mut self.reconciler, queue) {
-            (Some(reconciler), Some(queue)) => {
-                let pods = reconciler.backend_mut();
-                (pods.outcome(queue), pods.contest(queue))
-            }
-            _ => (Outcome::NotTried, None),
-        };
-        let duplicate = queue.is_none().then(|| duplicate(one));
-        let identity = self.identity.as_deref().filter(|_| queue.is_some());
-        let database = database_status(last.status.database.as_ref(), identity, now);
-        let unready_for = last.unready_for(self.problem.is_some(), view, &health);
+        let deployment = self.watch.deployments.get(&self.namespace, &name);
+        let database = database_status(last.status.database.as_ref(), report.identity, now);
+        let unready_for = last.unready_for(report.problem.is_some(), report.view, health);
         let worker = of_queue(&self.context.config.worker_resources, &one.spec.worker.resources);
         let inputs = StatusInputs {
-            place: (&self.source.namespace, &name),
+            place: (&self.namespace, &name),
             former: former(database.as_ref(), now),
             spec: &one.spec,
-            problem: duplicate.as_ref().or(self.problem.as_ref()),
-            view,
-            outcome: &outcome,
-            contest: contest.as_ref(),
+            problem: report.problem.as_ref(),
+            view: report.view,
+            outcome: &report.outcome,
+            foreign_scaling: report.foreign_scaling.as_ref(),
             deployment: deployment.as_deref(),
-            health: &health,
+            health,
             is_waking_up: last.is_ready()
                 && unready_for.is_some_and(|unready_for| unready_for < WAKE_UP_GRACE),
             unready_for,
@@ -99,45 +150,39 @@ impl Controller {
             status(&inputs, &conditions, one.metadata.generation, &last.status, database.clone(), now);
         let ours = owner(one, &self.context.cluster);
         let asked = one.annotations().get(annotations::ADOPT);
-        next.adopted = match inputs.view {
+        next.adopted = match report.view {
             Some(view) if view.owner.as_ref() == Some(&ours) => asked.cloned(),
             _ => last.status.adopted.clone().filter(|adopted| Some(adopted) == asked),
         };
-        self.warn_unknown_names(one, &mut last).await;
-        self.publish_scaling(one, &mut last, view, contest.is_some()).await;
-        self.start_scale(one, &mut last, view).await;
-        let since = last.at.map(|at| at.elapsed());
-        if change(&last.status, &next).is_due(since, self.context.numbers_interval()) {
-            match self.context.write_status(one, &next).await {
-                Ok(()) => {
-                    let before = std::mem::replace(&mut last.status, next.clone());
-                    last.at = Some(Instant::now());
-                    self.publish_events(one, &before, &next, &health).await;
-                }
-                Err(error) => note(&error),
-            }
-        }
-        self.last_statuses.insert(name, last);
+        next
     }
 
-    /// What was written last, of this `TaskQueue` and no other of its name.
-    fn last(&mut self, one: &TaskQueue) -> LastStatus {
-        let uid = one.uid().unwrap_or_default();
-        let last = self.last_statuses.remove(&one.name_any()).filter(|last| last.uid == uid);
-        last.unwrap_or_else(|| LastStatus::of(one))
-    }
-
-    async fn health(
+    async fn write_if_due(
         &self,
         one: &TaskQueue,
-        last: &mut LastStatus,
-        view: Option<&QueueView>,
-        now: Timestamp,
-    ) -> PodHealth {
-        let pods = self.namespace.pods_of(&one.name_any());
+        last: &mut LastReport,
+        next: TaskQueueStatus,
+        health: &PodHealth,
+    ) {
+        let since = last.written_at.map(|at| at.elapsed());
+        if !change(&last.status, &next).is_due(since, self.context.numbers_interval()) {
+            return;
+        }
+        match self.context.write_status(one, &next).await {
+            Ok(()) => {
+                let before = std::mem::replace(&mut last.status, next);
+                last.written_at = Some(Instant::now());
+                self.publish_events(one, &before, &last.status, health).await;
+            }
+            Err(error) => tracing::debug!(%error, "a status was not written; trying again"),
+        }
+    }
+
+    async fn health(&self, one: &TaskQueue, last: &mut LastReport, view: Option<&QueueView>) -> PodHealth {
+        let pods = self.watch.pods_of(&one.name_any());
         let instances = view.and_then(|view| view.stats.as_ref()).map(|stats| stats.instances);
         let port = one.spec.handler.http.port;
-        let mut health = health(&pods, HealthInputs { port, instances }, now);
+        let mut health = health(&pods, HealthInputs { port, instances }, Timestamp::now());
         let Some(pod) = health.pod.clone().filter(|_| health.read_events) else {
             last.pod_event = None;
             return health;
@@ -147,7 +192,7 @@ impl Controller {
         let known = if let Some(known) = known {
             known
         } else {
-            let detail = newest_warning(&self.context.client, &self.source.namespace, &pod).await;
+            let detail = newest_warning(&self.context.client, &self.namespace, &pod).await;
             (pod, Instant::now(), detail)
         };
         if let Some(detail) = &known.2 {
@@ -185,8 +230,8 @@ impl Controller {
         }
     }
 
-    /// Which annotations and labels mean nothing, once.
-    async fn warn_unknown_names(&self, one: &TaskQueue, last: &mut LastStatus) {
+    /// Publishes an event that names unknown annotations and labels, once.
+    async fn warn_unknown_names(&self, one: &TaskQueue, last: &mut LastReport) {
         let unknown = unknown_names(one.annotations().keys(), one.labels().keys());
         let note = unknown.iter().map(ToString::to_string).reduce(|all, more| format!("{all}. {more}"));
         if let Some(note) = note.filter(|_| last.unknown != unknown) {
@@ -199,15 +244,10 @@ impl Controller {
         last.unknown = unknown;
     }
 
-    /// That there are more or fewer than before, and why.
-    async fn publish_scaling(
-        &self,
-        one: &TaskQueue,
-        last: &mut LastStatus,
-        view: Option<&QueueView>,
-        contested: bool,
-    ) {
-        let Some(view) = view else { return };
+    /// Publishes an event about another number of pods than before, with the reason.
+    async fn publish_scaling(&self, one: &TaskQueue, last: &mut LastReport, report: &Report<'_>) {
+        let Some(view) = report.view else { return };
+        let contested = report.foreign_scaling.is_some();
         let (every, now) = (self.context.numbers_interval(), Instant::now());
         let Some((reason, note)) =
             last.scaling_events.note(view.instances, &view.decision, contested, every, now)
@@ -220,45 +260,35 @@ impl Controller {
         self.context.writer.publish_event(&new_event).await;
     }
 
-    /// Gives the scale of a `TaskQueue` its first number, the pods that there are: without one, nobody can
-    /// read the scale, and so no autoscaler could begin. One at least, since autoscalers leave alone what is
-    /// at zero.
-    async fn start_scale(&self, one: &TaskQueue, last: &mut LastStatus, view: Option<&QueueView>) {
+    /// Sets `workers.replicas` to the current number of pods, where it is missing: without it the API server
+    /// cannot answer a read of the scale, so no autoscaler could start. At least one, since autoscalers
+    /// ignore a scale of zero.
+    async fn start_scale(&self, one: &TaskQueue, last: &mut LastReport, view: Option<&QueueView>) {
         let workers = &one.spec.workers;
         let missing = workers.scaling() == ScalingMode::External && workers.replicas.is_none();
-        let early = last.scale_tried_at.is_some_and(|at| at.elapsed() < START_AGAIN);
+        let early = last.scale_tried_at.is_some_and(|at| at.elapsed() < START_SCALE_INTERVAL);
         let Some(view) = view.filter(|_| missing && !early) else { return };
         last.scale_tried_at = Some(Instant::now());
         match self.context.start_scale(one, view.instances.max(1)).await {
-            // Somebody has written to it meanwhile, perhaps this very number.
-            Err(WriteError::Api(kube::Error::Api(status))) if status.code == 409 => {
-                last.scale_tried_at = None;
-            }
+            // Somebody else has changed it meanwhile, perhaps the number itself.
+            Err(error) if error.is_conflict() => last.scale_tried_at = None,
             Err(error) => {
                 let name = one.name_any();
-                tracing::warn!(%error, task_queue = name, "workers.replicas was not set; trying again");
+                tracing::warn!(%error, task_queue = name, "workers.replicas cannot be initialised; trying again");
             }
             Ok(()) => (),
         }
     }
 }
 
-fn duplicate(one: &TaskQueue) -> Problem {
-    let queue = manifest(one).queue_name().to_owned();
-    let message = format!(
-        "an older TaskQueue of this namespace has the queue `{queue}`: give this one another queueName"
-    );
-    Problem::new(ConditionReason::OwnedByAnother, message)
-}
-
-impl LastStatus {
+impl LastReport {
     fn of(one: &TaskQueue) -> Self {
         let status = one.status.clone().unwrap_or_default();
         let uid = one.uid().unwrap_or_default();
         Self {
             uid,
             status,
-            at: None,
+            written_at: None,
             unready_since: None,
             scaling_events: ScalingEvents::default(),
             pod_event: None,
@@ -267,8 +297,8 @@ impl LastStatus {
         }
     }
 
-    /// How long there has been no pod that is ready, of those that there shall be. While the database is
-    /// away no worker is.
+    /// How long no pod has been ready, though pods are wanted. Not counted while the database is away, since
+    /// then no worker is ready.
     fn unready_for(
         &mut self,
         is_away: bool,
@@ -284,8 +314,4 @@ impl LastStatus {
     fn is_ready(&self) -> bool {
         self.status.conditions.iter().any(|one| is_of(one, ConditionType::Ready, "True"))
     }
-}
-
-fn note(error: &WriteError) {
-    tracing::debug!(%error, "a status was not written; trying again");
 }

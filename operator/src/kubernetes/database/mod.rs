@@ -1,4 +1,4 @@
-//! How a controller gets to its database: Secrets, certificates and connections.
+//! Connecting to a database: Secrets, certificates and sessions.
 
 pub(crate) mod session;
 pub(crate) mod source;

@@ -1,4 +1,4 @@
-//! From what a `TaskQueue` says to what leads to its database: Secrets, and the certificates beside them.
+//! Reads the Secrets and certificates that a `TaskQueue` names.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,10 +11,12 @@ use rowlock_queue::{Connect, UrlTrust};
 
 use crate::kubernetes::api::writer::{WriteError, bounded};
 use crate::kubernetes::config::Config;
-use crate::kubernetes::database::session::{CONNECTIONS, NAME, Problem, forbidden, sanitize};
+use crate::kubernetes::database::session::{CONNECTIONS, NAME, forbidden};
+use crate::kubernetes::problem::Problem;
+use crate::kubernetes::sanitize::sanitize;
 
-/// Names of keys that are usual for a URL: if one of them is in a Secret, it may be the one that was meant. Others are not told: whoever
-/// may write a `TaskQueue` need not know what is in every Secret.
+/// Usual names for the key of a URL. If the Secret has one of them, the status suggests it. It does not name
+/// other keys: the author of a `TaskQueue` need not know what every Secret contains.
 const USUAL_KEYS: [&str; 8] = [
     "uri",
     "url",
@@ -26,11 +28,12 @@ const USUAL_KEYS: [&str; 8] = [
     "connectionString",
 ];
 
-/// The head of a certificate.
+/// The first line of a certificate.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
-/// A Secret or a `ConfigMap` holds up to 1 MiB, and several copies are kept per database: a hundred such would
-/// not fit. A URL has a few hundred bytes; the list of all of Amazon's authorities has 170 KiB.
+/// Limits on what is kept from Secrets and `ConfigMaps`, which may hold 1 MiB each: the operator keeps
+/// several copies per database. A URL has a few hundred bytes; the list of all of Amazon's authorities has
+/// 170 KiB.
 const LONGEST_URL: usize = 16 << 10;
 const LONGEST_CERTIFICATES: usize = 256 << 10;
 
@@ -41,22 +44,22 @@ pub(crate) struct Key {
     pub(crate) key: String,
 }
 
-/// Which keys of which objects lead to a database: those of one `TaskQueue`, or of several that say the same.
+/// The keys of the objects that lead to a database. `TaskQueues` with the same source share a controller.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Source {
     pub(crate) namespace: String,
     pub(crate) secret: Key,
     pub(crate) ca: Option<CaRef>,
-    /// What the pods have in place of `secret`.
+    /// The Secret that the pods use instead of `secret`.
     pub(crate) worker: Option<Key>,
 }
 
-/// What they hold.
+/// The contents of those keys.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Access {
     url: String,
     ca_pem: Option<Arc<str>>,
-    /// The URL that the pods have, where it is another one.
+    /// The URL that the pods use, if it is a different one.
     worker_url: Option<String>,
     namespace: Arc<str>,
 }
@@ -86,7 +89,7 @@ impl fmt::Display for Source {
 }
 
 impl Source {
-    /// Where a `TaskQueue` says that its database is.
+    /// The source of a `TaskQueue`.
     pub(crate) fn of(one: &TaskQueue) -> Option<Self> {
         let database = one.spec.database.as_ref()?;
         Some(Self {
@@ -97,7 +100,7 @@ impl Source {
         })
     }
 
-    /// Whether that is where its database is.
+    /// Whether this is the source of a `TaskQueue`.
     pub(crate) fn is_of(&self, one: &TaskQueue) -> bool {
         let Some(database) = &one.spec.database else { return false };
         let worker = match (&self.worker, &database.worker_secret_ref) {
@@ -111,7 +114,7 @@ impl Source {
             && worker
     }
 
-    /// Reads them.
+    /// Reads the keys.
     pub(crate) async fn access(&self, client: &Client, config: &Config) -> Result<Access, Problem> {
         let reader = Reader { client, config, namespace: &self.namespace };
         let url = reader.url(&self.secret, "secretRef").await?;
@@ -144,7 +147,7 @@ impl Source {
         Err(Problem::new(ConditionReason::SecretInvalid, message))
     }
 
-    /// What is wrong with the database, with the Secret that leads there.
+    /// Adds the Secret to a problem with the database.
     pub(crate) fn name_secret(&self, problem: Problem) -> Problem {
         use ConditionReason::{
             AccessDenied, CertificateInvalid, ConnectionFailed, DatabaseUnsupported, SecretInvalid,
@@ -156,15 +159,19 @@ impl Source {
             return problem;
         }
         let Key { name, key } = &self.secret;
-        Problem::new(problem.reason, format!("{} (by `{key}` of the Secret `{name}`)", problem.message))
+        Problem::new(
+            problem.reason,
+            format!("{} (connecting with `{key}` of the Secret `{name}`)", problem.message),
+        )
     }
 
-    /// What is wrong with the way of the pods to the database.
+    /// The problem as one of the pods' login.
     pub(crate) fn of_worker(&self, problem: &Problem) -> Problem {
         let Some(Key { name, key }) = &self.worker else { return problem.clone() };
         let container = containers::WORKER;
         let message = format!(
-            "the container `{container}` of the pods connects by `{key}` of the Secret `{name}` (spec.database.workerSecretRef): {}",
+            "the container `{container}` of the pods connects with `{key}` of the Secret `{name}` \
+             (spec.database.workerSecretRef): {}",
             problem.message
         );
         Problem::new(problem.reason, message)
@@ -172,12 +179,13 @@ impl Source {
 }
 
 impl Access {
-    /// As the operator connects: by somebody else's URL, from a pod that is not theirs.
+    /// How the operator connects. The URL belongs to a tenant, while the pod is the operator's, so it is not
+    /// trusted.
     pub(crate) fn connect(&self, config: &Config) -> Connect {
         Connect {
             ca_pem: self.ca_pem.clone(),
             trust: UrlTrust::Tenant,
-            // A name without dots is a Service beside the TaskQueue.
+            // A host name without dots is a Service in the namespace of the TaskQueue.
             domain: Some(format!("{}.svc", self.namespace).into()),
             tenant: Some(config.tenants.tenant(&self.namespace)),
             host_policy: Some(Arc::new(config.host_policy())),
@@ -185,14 +193,14 @@ impl Access {
         }
     }
 
-    /// As its pods do.
+    /// How the pods connect.
     pub(crate) fn connect_as_worker(&self, config: &Config) -> Option<Connect> {
         let url = self.worker_url.clone()?;
         Some(Connect { url, max_connections: 1, ..self.connect(config) })
     }
 }
 
-/// Reads objects of one namespace.
+/// Reads objects in one namespace.
 struct Reader<'a> {
     client: &'a Client,
     config: &'a Config,
@@ -206,7 +214,7 @@ impl Reader<'_> {
         let found = bounded(api.get_opt(name)).await;
         let found = found.map_err(|error| self.unreadable("Secret", name, &error))?.ok_or_else(|| {
             let message = format!(
-                "there is no Secret `{name}`: create it, with the URL of the database under the key `{key}`"
+                "the Secret `{name}` does not exist: create it, with the URL of the database under the key `{key}`"
             );
             Problem::new(ConditionReason::SecretNotFound, message)
         })?;
@@ -221,8 +229,8 @@ impl Reader<'_> {
         };
         if value.0.len() > LONGEST_URL {
             let message = format!(
-                "`{key}` of the Secret `{name}` has {} bytes, which is no URL of a database: {LONGEST_URL} \
-                 are taken",
+                "`{key}` of the Secret `{name}` has {} bytes, which is too long for the URL of a database: at most \
+                 {LONGEST_URL} are allowed",
                 value.0.len()
             );
             return Err(Problem::new(ConditionReason::SecretInvalid, message));
@@ -259,16 +267,16 @@ impl Reader<'_> {
         let kind = kind.as_str();
         let Some(mut found) = found else {
             let message = format!(
-                "there is no {kind} `{name}`: create it, with the certificates of the database's authority under the key `{key}`, or take \
-                 spec.database.caRef out"
+                "the {kind} `{name}` does not exist: create it, with the certificates of the database's authority under \
+                 the key `{key}`, or remove spec.database.caRef"
             );
             return Err(Problem::new(ConditionReason::CertificateInvalid, message));
         };
-        let pem = found.remove(key).ok_or_else(|| wrong_certificates(ca, "there is no such key"))?;
+        let pem = found.remove(key).ok_or_else(|| wrong_certificates(ca, "the key does not exist"))?;
         if pem.len() > LONGEST_CERTIFICATES {
             let detail = format!(
-                "it has {} bytes, and {LONGEST_CERTIFICATES} are taken: leave out authorities that are not \
-                 the database's",
+                "it has {} bytes, and at most {LONGEST_CERTIFICATES} are allowed: remove authorities that the database \
+                 does not use",
                 pem.len()
             );
             return Err(wrong_certificates(ca, &detail));
@@ -278,7 +286,7 @@ impl Reader<'_> {
         }
         Err(wrong_certificates(
             ca,
-            &format!("there is no certificate: write it in PEM, from {CERTIFICATE} on"),
+            &format!("it contains no certificate: write PEM, starting with {CERTIFICATE}"),
         ))
     }
 
@@ -332,7 +340,7 @@ mod tests {
             ("postgres://u@/d", None),
             ("postgres://u@/d?host=/run/postgresql", None),
             ("postgres://u@db/d?sslrootcert=/dev/zero", None),
-            // By whatever way, not to the operator itself.
+            // No URL leads to the operator itself.
             ("postgres://u@localhost/d", None),
             ("postgres://u@[::1]:5432/d", None),
             ("postgres://u@db.other,localhost/d", None),
@@ -345,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_task_queues_say_the_same_of_is_one_source() {
+    fn task_queues_with_the_same_references_share_a_source() {
         let task_queue = |database: &str| -> TaskQueue {
             serde_yaml::from_str(&format!(
                 "{{ apiVersion: rowlock.dev/v1alpha1, kind: TaskQueue, metadata: {{ name: q, namespace: shop }}, \

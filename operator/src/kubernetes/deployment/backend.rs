@@ -1,4 +1,4 @@
-//! Instances as pods: the backend of a cluster, for the queues of one database.
+//! The backend in a cluster: instances are pods of a Deployment per queue. One for each database.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -23,25 +23,26 @@ use crate::kubernetes::api::watch::NamespaceWatch;
 use crate::kubernetes::api::writer::{WriteError, bounded};
 use crate::kubernetes::context::Context;
 use crate::kubernetes::deployment::build::{self, Owner};
-use crate::kubernetes::deployment::contest::{Contest, Observation};
-use crate::kubernetes::deployment::field_managers;
+use crate::kubernetes::deployment::foreign_scaling::{ForeignScaling, Observation};
 use crate::kubernetes::deployment::last_applied::{
     AppliedObject, LastApplied, WATCH_DELAY, foreign, has_template, is_operator_change, is_owned, owner,
     rollout_slot_of,
 };
+use crate::kubernetes::deployment::next_write::{Live, Wanted, Write, next_write};
 use crate::kubernetes::deployment::outcome::Outcome;
-use crate::kubernetes::deployment::rollouts::{NamespacedName, rollout_slot};
 use crate::kubernetes::deployment::worker_container::WorkerImage;
-use crate::kubernetes::status::pod_health::{is_ready, not_starting};
+use crate::kubernetes::pods::health::not_starting;
+use crate::kubernetes::pods::status::{count_ready, is_ready, oldest_age};
+use crate::kubernetes::rollouts::{NamespacedName, rollout_slot};
 
-/// How long a refusal holds before the same template is tried again: a policy may have changed.
+/// How long before a rejected template is tried again: a policy may have changed.
 const REJECTED_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often a write is tried at once beside others who write to the same object.
-const MAX_CONFLICTS: usize = 5;
+/// How often a write is tried at once, where another writer changes the object in between.
+const MAX_WRITE_ATTEMPTS: usize = 5;
 
-/// So many queues are written at a time: a webhook that hangs for one holds up few others, and a new leader of hundreds is soon through. All else
-/// that writes to an API server is bounded there.
+/// How many queues are written at the same time: a webhook that hangs for one queue delays few others, and a
+/// new leader of hundreds of queues is done soon.
 const CONCURRENT_WRITES: usize = 8;
 
 /// The pods of all queues of one database.
@@ -58,7 +59,7 @@ impl PodBackend {
         Self { context, namespace, image, queues: BTreeMap::new() }
     }
 
-    /// Whose the queues are from now on, by their names.
+    /// The `TaskQueues` of the queues, by the names of the queues.
     pub(crate) fn set_owners(&mut self, task_queues: &BTreeMap<String, Arc<TaskQueue>>) {
         self.queues.retain(|queue, last| {
             task_queues.get(queue).is_some_and(|one| one.metadata.uid.as_ref() == Some(&last.owner.uid))
@@ -69,14 +70,13 @@ impl PodBackend {
         }
     }
 
-    /// What came of the last try.
     pub(crate) fn outcome(&self, queue: &str) -> Outcome {
         self.queues.get(queue).map_or(Outcome::NotTried, |last| last.outcome.clone())
     }
 
-    /// Who else sets how many pods there are.
-    pub(crate) fn contest(&self, queue: &str) -> Option<Contest> {
-        self.queues.get(queue)?.contests.current().cloned()
+    /// The foreign field managers that set the number of pods.
+    pub(crate) fn foreign_scaling(&self, queue: &str) -> Option<ForeignScaling> {
+        self.queues.get(queue)?.foreign_scaling.current().cloned()
     }
 
     fn stored(&self, owner: &Owner) -> Option<Arc<Deployment>> {
@@ -90,94 +90,103 @@ impl PodBackend {
     ) -> Result<Outcome, WriteError> {
         let mut object = build::deployment(&last.owner, desired.manifest, desired.pods, &self.image);
         let stored = self.stored(&last.owner);
-        let (seen, replicas) = match last.newest(stored.as_deref()) {
-            Some((metadata, replicas)) => (Some(metadata), replicas),
-            // Not ours by its labels, or not there: only the server knows.
-            None => (self.read::<Deployment>(&last.owner).await?, 0),
-        };
-        if let Some(outcome) = foreign(seen.as_ref(), "Deployment", &last.owner) {
+        let live = self.live(last, stored.as_deref()).await?;
+        if let Some(outcome) = foreign(live.metadata.as_ref(), "Deployment", &last.owner) {
             return Ok(outcome);
         }
-        let foreign_managers =
-            seen.as_ref().and_then(|seen| seen.managed_fields.as_deref()).map(field_managers::foreign);
-        let foreign_managers = foreign_managers.unwrap_or_default();
-        let leaves = self.leaves_replicas(last, desired, seen.as_ref(), replicas).await;
-        if let Some(live) = seen.as_ref().filter(|_| foreign_managers.is_empty()) {
-            let needs_rollout_slot = replicas > 0 && is_operator_change(live, &object);
-            if needs_rollout_slot && !self.take_rollout_slot(&last.owner) {
-                self.scale(last, desired, replicas, leaves).await?;
-                return Ok(self.waiting());
-            }
-            let slot = if needs_rollout_slot {
-                Some(rollout_slot(stored.as_deref()))
-            } else {
-                rollout_slot_of(live, &object)
-            };
-            if let Some(slot) = slot {
-                build::mark_rollout_slot(&mut object, slot);
-            }
-        }
-        let is_there = || seen.as_ref().is_some_and(|live| has_template(live, &object));
-        if last.accepted_template.is_none() && foreign_managers.is_empty() && is_there() {
-            // The server took it once: nobody asks again after every change of the leader.
-            last.accepted_template = Some(object["spec"]["template"].to_string());
-        }
+        let leaves_replicas = self.leaves_replicas(last, desired, &live).await;
         let mut outcome = Outcome::Done;
-        if let Some(detail) = self.rejection(last, &object).await? {
+        if !self.mark_rollout_slot(last, stored.as_deref(), &live, &mut object) {
+            outcome = self.waiting();
+        } else if let Some(detail) = self.rejection(last, &live, &object).await? {
             outcome = Outcome::Rejected(detail);
             self.context.release_rollout_slot(&namespaced_name(&last.owner));
-            // What the queue runs already is scaled on as it is.
-            let Some(accepted_template) = last.accepted_template.clone() else {
-                if seen.is_some() {
-                    self.scale(last, desired, replicas, leaves).await?;
+            // Pods that run already are scaled with the template that the server accepted last.
+            if let Some(accepted) = &last.accepted_template {
+                object["spec"]["template"] = serde_json::from_str(accepted).unwrap_or_default();
+                // It was made from an earlier generation: otherwise it looks like a change by the operator.
+                build::mark_made_from(&mut object, live.metadata.as_ref());
+            }
+        }
+        let holds_template = match outcome {
+            Outcome::Done => false,
+            Outcome::Rejected(_) => last.accepted_template.is_none(),
+            _ => true,
+        };
+        let wanted = Wanted { object: &object, replicas: desired.pods, leaves_replicas, holds_template };
+        match next_write(last.deployment.as_ref(), &live, &wanted) {
+            Write::Scale => self.scale(last, desired.pods).await?,
+            Write::Apply | Write::Restore => {
+                let applied = self.write(last, &mut object, &live.foreign_managers, leaves_replicas).await?;
+                if outcome == Outcome::Done {
+                    last.accepted_template = Some(object["spec"]["template"].to_string());
                 }
-                return Ok(outcome);
-            };
-            object["spec"]["template"] = serde_json::from_str(&accepted_template).unwrap_or_default();
-            // Not of this generation, then: it would look as if only we had changed it since.
-            build::mark_made_from(&mut object, seen.as_ref());
-        }
-        let done = last.deployment.as_ref().is_some_and(|applied| {
-            if leaves {
-                applied.matches_but_for_replicas(&object, seen.as_ref(), replicas)
-            } else {
-                applied.matches(&object, seen.as_ref())
+                last.deployment = Some(AppliedObject::new(&object, applied));
+                if !leaves_replicas {
+                    last.note_written(desired.pods);
+                }
             }
-        });
-        if !foreign_managers.is_empty() || !done {
-            let applied = self.write(last, &mut object, &foreign_managers, leaves).await?;
-            if !matches!(outcome, Outcome::Rejected(_)) {
-                last.accepted_template = Some(object["spec"]["template"].to_string());
+            Write::Nothing if leaves_replicas && !holds_template => {
+                last.note_live(live.metadata, live.replicas);
             }
-            last.deployment = Some(AppliedObject::new(&object, applied));
-            last.wrote(desired.pods, leaves);
-        } else if let (true, Some(applied), Some(seen)) = (leaves, &mut last.deployment, seen) {
-            (applied.metadata, applied.replicas) = (seen, replicas);
+            Write::Nothing => (),
         }
-        self.apply_budget(last).await?;
+        if !holds_template {
+            self.apply_budget(last).await?;
+        }
         Ok(outcome)
     }
 
-    fn take_rollout_slot(&self, owner: &Owner) -> bool {
-        self.context.take_rollout_slot(&namespaced_name(owner))
+    /// The Deployment in the cluster, by the last write or the watch.
+    async fn live(&self, last: &LastApplied, stored: Option<&Deployment>) -> Result<Live, WriteError> {
+        let (metadata, replicas) = match last.newest(stored) {
+            Some((metadata, replicas)) => (Some(metadata), replicas),
+            // The watch shows only objects with our labels, so another one of this name may exist.
+            None => (self.read::<Deployment>(&last.owner).await?, 0),
+        };
+        Ok(Live::of(metadata, replicas))
     }
 
-    /// The Deployment, with as many pods as others have said, where that is theirs to say.
+    /// Marks the object with its rollout slot, where it needs one. `false`: it has to wait for a slot.
+    fn mark_rollout_slot(
+        &self,
+        last: &LastApplied,
+        stored: Option<&Deployment>,
+        live: &Live,
+        object: &mut Value,
+    ) -> bool {
+        let Some(metadata) = live.metadata.as_ref().filter(|_| live.foreign_managers.is_empty()) else {
+            return true;
+        };
+        let needs_slot = live.replicas > 0 && is_operator_change(metadata, object);
+        if needs_slot && !self.context.take_rollout_slot(&namespaced_name(&last.owner)) {
+            return false;
+        }
+        let slot = if needs_slot { Some(rollout_slot(stored)) } else { rollout_slot_of(metadata, object) };
+        if let Some(slot) = slot {
+            build::mark_rollout_slot(object, slot);
+        }
+        true
+    }
+
+    /// Writes the Deployment. Where others set the number of pods, it is read and written back, again after a
+    /// conflict.
     async fn write(
         &self,
         last: &LastApplied,
         object: &mut Value,
         foreign_managers: &[String],
-        leaves: bool,
+        leaves_replicas: bool,
     ) -> Result<DynamicObject, WriteError> {
-        for _ in 1..MAX_CONFLICTS {
-            let applied = self.write_once(last, object, foreign_managers, leaves).await;
-            match applied {
-                Err(WriteError::Api(kube::Error::Api(status))) if leaves && status.code == 409 => (),
+        let mut attempt = 1;
+        loop {
+            match self.write_once(last, object, foreign_managers, leaves_replicas).await {
+                Err(error) if leaves_replicas && error.is_conflict() && attempt < MAX_WRITE_ATTEMPTS => {
+                    attempt += 1;
+                }
                 answer => return answer,
             }
         }
-        self.write_once(last, object, foreign_managers, leaves).await
     }
 
     async fn write_once(
@@ -185,83 +194,78 @@ impl PodBackend {
         last: &LastApplied,
         object: &mut Value,
         foreign_managers: &[String],
-        leaves: bool,
+        leaves_replicas: bool,
     ) -> Result<DynamicObject, WriteError> {
-        let live = if leaves || !foreign_managers.is_empty() { self.live(&last.owner).await? } else { None };
-        if let Some(live) = live.as_ref().filter(|_| leaves) {
-            // Read just now, and written only if that is still so: nobody's change in between is lost.
-            object["spec"]["replicas"] = live.data["spec"]["replicas"].clone();
-            object["metadata"]["resourceVersion"] = live.metadata.resource_version.clone().into();
+        let needs_whole = leaves_replicas || !foreign_managers.is_empty();
+        let whole = if needs_whole { self.read_whole(&last.owner).await? } else { None };
+        if let Some(whole) = whole.as_ref().filter(|_| leaves_replicas) {
+            // With its resourceVersion: a change by others in between is a conflict, and not lost.
+            object["spec"]["replicas"] = whole.data["spec"]["replicas"].clone();
+            object["metadata"]["resourceVersion"] = whole.metadata.resource_version.clone().into();
         }
-        match live.filter(|_| !foreign_managers.is_empty()) {
-            Some(live) => self.restore(last, live, object, foreign_managers).await,
+        match whole.filter(|_| !foreign_managers.is_empty()) {
+            Some(whole) => self.restore(last, whole, object, foreign_managers).await,
             None => self.context.writer.apply::<Deployment>(object).await,
         }
     }
 
-    async fn live(&self, owner: &Owner) -> Result<Option<DynamicObject>, WriteError> {
+    async fn read_whole(&self, owner: &Owner) -> Result<Option<DynamicObject>, WriteError> {
         let resource = kube::api::ApiResource::erase::<Deployment>(&());
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.context.client.clone(), &owner.namespace, &resource);
         bounded(api.get_opt(&owner.name)).await
     }
 
-    /// Whether the number of pods is left as others have set it: because that is theirs to say, or for now.
-    /// Tells people of those who set it though it is not.
-    async fn leaves_replicas(
-        &self,
-        last: &mut LastApplied,
-        desired: &DesiredPods<'_>,
-        seen: Option<&ObjectMeta>,
-        replicas: u32,
-    ) -> bool {
+    /// Whether others set the number of pods: because the `TaskQueue` says so, or for now. Warns about those that
+    /// set it though the operator should.
+    async fn leaves_replicas(&self, last: &mut LastApplied, desired: &DesiredPods<'_>, live: &Live) -> bool {
         if desired.manifest.spec.suspend_scaling {
-            last.contests.leave();
+            last.foreign_scaling.reset();
             return true;
         }
-        let entries = seen.and_then(|seen| seen.managed_fields.as_deref());
-        let managers = entries.map(field_managers::scalers).unwrap_or_default();
-        let found =
-            Observation { replicas, wanted: desired.pods, managers, made_from: &last.owner.generation };
-        if let Some(note) = last.contests.observe(found, Instant::now()) {
+        let (replicas, made_from, managers) = (live.replicas, &last.owner.generation, live.scalers());
+        let observation = Observation { replicas, wanted: desired.pods, managers, made_from };
+        if let Some(note) = last.foreign_scaling.observe(observation, Instant::now()) {
             self.warn(last, EventReason::ReplicasRestored, note).await;
         }
-        last.contests.waiting(Instant::now())
+        last.foreign_scaling.is_backing_off(Instant::now())
     }
 
-    /// The pods stay what they are, but not how many, unless that is left to others.
-    async fn scale(
-        &self,
-        last: &mut LastApplied,
-        desired: &DesiredPods<'_>,
-        replicas: u32,
-        leaves: bool,
-    ) -> Result<(), WriteError> {
-        if desired.pods != replicas && !leaves {
-            let Owner { namespace, name, .. } = &last.owner;
-            let scaled = self.context.writer.scale(namespace, name, desired.pods).await?;
-            last.deployment = Some(AppliedObject::new(&Value::Null, scaled));
-            last.wrote(desired.pods, leaves);
-        }
+    /// Changes the number of pods, and nothing else.
+    async fn scale(&self, last: &mut LastApplied, replicas: u32) -> Result<(), WriteError> {
+        let Owner { namespace, name, .. } = &last.owner;
+        let scaled = self.context.writer.scale(namespace, name, replicas).await?;
+        last.deployment = Some(AppliedObject::new(&Value::Null, scaled));
+        last.note_written(replicas);
         Ok(())
     }
 
     fn waiting(&self) -> Outcome {
         let at_once = self.context.config.rollouts_at_once;
         Outcome::Waiting(format!(
-            "waiting for a rollout slot: after a new release, or with another worker image or resources, the operator updates {at_once} queues \
-             at a time"
+            "waiting for a rollout slot: after a new release, or with another worker image or resources, the \
+             operator updates {at_once} queues at a time"
         ))
     }
 
-    /// What the server says against the template, which is asked only of a new one.
-    async fn rejection(&self, last: &mut LastApplied, object: &Value) -> Result<Option<String>, WriteError> {
+    /// Why the API server rejects the template, by a dry run. It is asked once for each new template.
+    async fn rejection(
+        &self,
+        last: &mut LastApplied,
+        live: &Live,
+        object: &Value,
+    ) -> Result<Option<String>, WriteError> {
         let template = object["spec"]["template"].to_string();
+        let is_live = || live.metadata.as_ref().is_some_and(|metadata| has_template(metadata, object));
+        if last.accepted_template.is_none() && live.foreign_managers.is_empty() && is_live() {
+            // The server has accepted it before: a new leader need not ask again for every queue.
+            last.accepted_template = Some(template.clone());
+        }
         if last.accepted_template.as_ref() == Some(&template) {
             last.dry_run = None;
             return Ok(None);
         }
-        // What a policy asks for may be a label.
+        // With the labels, since a policy may ask for one.
         let asked = format!("{}{template}", object["metadata"]["labels"]);
         if let Some((dry_run, Some(detail), at)) = &last.dry_run
             && *dry_run == asked
@@ -286,14 +290,14 @@ impl PodBackend {
     ) -> Result<DynamicObject, WriteError> {
         let who = foreign_managers.join(", ");
         let note = format!(
-            "{who} had changed the pod template of the Deployment: it is put back to what the TaskQueue says"
+            "{who} had changed the pod template of the Deployment: the operator restores it from the TaskQueue"
         );
-        // First: of the steps that follow the last may be refused for a moment, and by then nobody is seen to have been there.
+        // Before the writes: if the last of them fails, the next pass no longer sees the foreign field
+        // manager.
         self.warn(last, EventReason::TemplateRestored, note).await;
         self.context.writer.replace_template::<Deployment>(live, object).await
     }
 
-    /// A warning about the Deployment.
     async fn warn(&self, last: &LastApplied, reason: EventReason, note: String) {
         let related = Some(deployment_of(&last.regarding));
         let (reason, action) = (reason.as_str(), reason.action());
@@ -322,7 +326,7 @@ impl PodBackend {
         Ok(())
     }
 
-    /// Asks the server itself: the watch sees only what has our labels.
+    /// Asks the API server: the watch shows only objects with our labels.
     async fn read<K>(&self, owner: &Owner) -> Result<Option<ObjectMeta>, WriteError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
@@ -346,17 +350,13 @@ impl Backend for PodBackend {
     fn ready(&self, queue: &str) -> u32 {
         let Some(last) = self.queues.get(queue) else { return 0 };
         let pods = self.namespace.pods_of(&last.owner.name);
-        u32::try_from(pods.iter().filter(|pod| is_ready(pod)).count()).unwrap_or(u32::MAX)
+        count_ready(&pods)
     }
 
     fn age(&self, queue: &str) -> Duration {
         let Some(last) = self.queues.get(queue) else { return Duration::ZERO };
         let pods = self.namespace.pods_of(&last.owner.name);
-        let oldest =
-            pods.iter().filter_map(|pod| pod.metadata.creation_timestamp.as_ref()).map(|made| made.0).min();
-        oldest.map_or(Duration::ZERO, |made| {
-            Duration::try_from(Timestamp::now().duration_since(made)).unwrap_or_default()
-        })
+        oldest_age(&pods, Timestamp::now())
     }
 
     fn leaving(&self) -> u32 {
@@ -376,7 +376,7 @@ impl Backend for PodBackend {
     }
 
     fn metrics_addresses(&self, _queue: &str) -> Vec<(String, String)> {
-        // Prometheus finds pods by itself.
+        // Prometheus discovers pods itself.
         Vec::new()
     }
 
@@ -393,7 +393,7 @@ impl Backend for PodBackend {
         self.queues = queues;
     }
 
-    /// The pods outlive the operator.
+    /// Nothing to do: pods keep running when the operator stops.
     async fn drain(&mut self) {}
 
     async fn end_now(&mut self) {}

@@ -1,11 +1,13 @@
 //! A queue's instances as Kubernetes objects: pure.
 //!
-//! The handler is a native sidecar (an init container that is always restarted) and the worker the only main container: so the
-//! handler is up before the first claim, and at the end stays until the worker has drained. The template's other containers
-//! become sidecars as well, before the handler: as main containers they would get SIGTERM together with the worker, and a
-//! database proxy that ends first breaks the drain. Init containers of the template run before all of them.
+//! The handler is a native sidecar (an init container that is always restarted) and the worker the only main
+//! container: so the handler is up before the first claim, and at the end stays until the worker has drained.
+//! The template's other containers become sidecars as well, before the handler: as main containers they would
+//! get SIGTERM together with the worker, and a database proxy that ends first breaks the drain. Init
+//! containers of the template run before all of them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use rowlock_crds::api::FIELD_MANAGER;
 use rowlock_crds::{Manifest, annotations, containers, labels};
 use rowlock_plan::{Ports, fleet};
 use serde_json::{Map, Value, json};
@@ -15,16 +17,13 @@ use crate::kubernetes::deployment::inherited_metadata::StringMap;
 use crate::kubernetes::deployment::security_context;
 use crate::kubernetes::deployment::worker_container::{self, WorkerImage};
 
-/// Who we are in `managed-by` labels and as a field manager.
-pub(crate) const MANAGER: &str = "rowlock-operator";
-
 /// The container that `kubectl logs` and `kubectl exec` mean.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// What is told to those who put something into pods, which does nothing where they are not.
 const INJECTORS: [(&str, &str); 4] = [
-    // The proxies of Istio and Linkerd stay native sidecars: as main containers they would start after the handler, which may need
-    // them, and die together with the worker.
+    // The proxies of Istio and Linkerd stay native sidecars: as main containers they would start after the
+    // handler, which may need them, and die together with the worker.
     ("sidecar.istio.io/nativeSidecar", "true"),
     ("config.beta.linkerd.io/proxy-enable-native-sidecar", "true"),
     // OpenTelemetry's operator would instrument the first main container, which is the worker.
@@ -57,7 +56,7 @@ pub(crate) struct Owner {
 
 /// What all pods of a queue are selected by.
 pub(crate) fn selector(name: &str) -> Value {
-    json!({ (labels::MANAGED_BY): MANAGER, (labels::TASK_QUEUE): name })
+    json!({ (labels::MANAGED_BY): FIELD_MANAGER, (labels::TASK_QUEUE): name })
 }
 
 /// The Deployment of a queue, with the hash of all that it says.
@@ -171,7 +170,7 @@ fn of_map(texts: &StringMap) -> impl Iterator<Item = (String, Value)> {
 }
 
 fn common_labels(name: &str) -> Map<String, Value> {
-    [(labels::NAME, "rowlock-worker"), (labels::INSTANCE, name), (labels::MANAGED_BY, MANAGER)]
+    [(labels::NAME, "rowlock-worker"), (labels::INSTANCE, name), (labels::MANAGED_BY, FIELD_MANAGER)]
         .into_iter()
         .map(|(label, value)| (label.to_owned(), value.into()))
         .collect()

@@ -1,7 +1,7 @@
 //! Labels and annotations that objects get beside ours: of their `TaskQueue`, and of the platform. Pure.
 //!
-//! What tools of deployment write down for themselves does not go on: a Deployment with the tracking label of Argo CD would be one that
-//! Argo CD has to prune.
+//! What tools of deployment write down for themselves does not go on: a Deployment with the tracking label of
+//! Argo CD would be one that Argo CD has to prune.
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,8 @@ fn is_of_tool(name: &str) -> bool {
     domain != SHARED && TOOL_DOMAINS.into_iter().any(below)
 }
 
-/// Labels as they are written in a flag: a JSON mapping of texts. What the API server would refuse in every object is refused here.
+/// Labels as they are written in a flag: a JSON mapping of texts. What the API server would refuse in every
+/// object is refused here.
 pub(crate) fn parse(text: &str) -> Result<StringMap, String> {
     let all: StringMap =
         serde_json::from_str(text).map_err(|error| format!("no JSON mapping of texts: {error}"))?;

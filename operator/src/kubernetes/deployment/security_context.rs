@@ -1,19 +1,21 @@
 //! What containers may do in their pods: pure.
 //!
-//! The worker is restricted by the Pod Security standard's word. A handler is the user's image, and ordinary images run as root: their
-//! entry points change owners of files, switch to another user, write beside their programs. Told `runAsNonRoot` they would not start,
-//! and without any capabilities many would not either (a web server cannot become its own user). So a handler may be root unless its
-//! template says otherwise. But it may gain no rights that it has not (`sudo` and the like aside, nobody does), and no system calls
-//! but those of ordinary programs. Nor may it, or any other container of the template, listen to what its
-//! pod's worker sends. Where the template says that it is not root, it keeps no capabilities: it could not
-//! use them. Then it meets the restricted standard with that one line.
+//! The worker is restricted by the Pod Security standard's word. A handler is the user's image, and ordinary
+//! images run as root: their entry points change owners of files, switch to another user, write beside their
+//! programs. Told `runAsNonRoot` they would not start, and without any capabilities many would not either (a
+//! web server cannot become its own user). So a handler may be root unless its template says otherwise. But
+//! it may gain no rights that it has not (`sudo` and the like aside, nobody does), and no system calls but
+//! those of ordinary programs. Nor may it, or any other container of the template, listen to what its pod's
+//! worker sends. Where the template says that it is not root, it keeps no capabilities: it could not use
+//! them. Then it meets the restricted standard with that one line.
 
 use serde_json::{Map, Value, json};
 
 /// The user and group of the worker's image.
 const WORKER_USER: i64 = 65_532;
 
-/// By it root reads and forges what other containers of its pod send: they share one network. Hardly an image needs it.
+/// By it root reads and forges what other containers of its pod send: they share one network. Hardly an image
+/// needs it.
 const RAW: &str = "NET_RAW";
 
 /// What the worker may do in such a `pod`.
@@ -25,7 +27,8 @@ pub(crate) fn worker(pod: &Value) -> Value {
         "runAsNonRoot": true,
         "seccompProfile": { "type": "RuntimeDefault" },
     });
-    // Told so for the pod, the worker would have to be root too. Said only then: elsewhere the cluster may choose the user.
+    // Told so for the pod, the worker would have to be root too. Said only then: elsewhere the cluster may
+    // choose the user.
     if pod["runAsUser"] == 0 {
         context["runAsUser"] = WORKER_USER.into();
         context["runAsGroup"] = WORKER_USER.into();
@@ -33,7 +36,8 @@ pub(crate) fn worker(pod: &Value) -> Value {
     context
 }
 
-/// What the handler may do: whatever its template says, for the container or for the `pod`, and else no more than it needs.
+/// What the handler may do: whatever its template says, for the container or for the `pod`, and else no more
+/// than it needs.
 pub(crate) fn handler(mut chosen: Map<String, Value>, pod: &Value) -> Map<String, Value> {
     let adds = chosen.get("capabilities").and_then(|all| all["add"].as_array()).is_some_and(|added| {
         added.iter().any(|one| ["SYS_ADMIN", "CAP_SYS_ADMIN", "ALL"].iter().any(|name| one == name))
@@ -116,7 +120,8 @@ mod tests {
         check(&json!({ "runAsUser": 0 }), &json!({ "runAsUser": 5 }), &root);
     }
 
-    /// Before, a handler that is root could read in clear what the worker sends, and answer in the database's place.
+    /// Before, a handler that is root could read in clear what the worker sends, and answer in the database's
+    /// place.
     #[test]
     fn nobody_listens_to_the_network_of_the_pod_who_does_not_ask_to() {
         for (detail, left) in [

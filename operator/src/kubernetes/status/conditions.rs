@@ -1,4 +1,4 @@
-//! What was seen of a queue, as conditions: pure. Each says in words what is wrong and what to do.
+//! Decides the conditions of a `TaskQueue`: pure. Each message says what is wrong and what to do.
 
 mod rejections;
 mod scaling;
@@ -13,37 +13,38 @@ use rowlock_crds::{
 use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION};
 
 use self::scaling::{contested, limited, without_pods};
-use crate::kubernetes::database::session::{self, Problem, sanitize};
-use crate::kubernetes::deployment::contest::Contest;
+use crate::kubernetes::deployment::foreign_scaling::ForeignScaling;
 use crate::kubernetes::deployment::outcome::Outcome;
-use crate::kubernetes::status::pod_health::PodHealth;
+use crate::kubernetes::pods::health::PodHealth;
+use crate::kubernetes::problem::Problem;
+use crate::kubernetes::sanitize::sanitize;
 use crate::view::QueueView;
 
-/// For so long a queue may have no pod that is ready before somebody has to act: as long as a Deployment's
-/// own deadline, which does not run where pods come by scaling.
+/// How long pods may stay unready before the queue is stalled: the progress deadline of a Deployment, which
+/// does not apply to pods that are added by scaling.
 const MAX_UNREADY: Duration = Duration::from_mins(10);
 
-/// Everything that a status is made from.
+/// What the status of a `TaskQueue` is decided from.
 #[derive(Debug)]
 pub(crate) struct StatusInputs<'a> {
     /// Its namespace and name.
     pub(crate) place: (&'a str, &'a str),
     pub(crate) spec: &'a TaskQueueSpec,
-    /// What keeps us from the namespace or the database, if anything does.
+    /// Why the namespace or the database cannot be used.
     pub(crate) problem: Option<&'a Problem>,
     pub(crate) view: Option<&'a QueueView>,
-    /// The database before, where it has become another one of late.
+    /// The database status, if it has changed to another database recently.
     pub(crate) former: Option<&'a DatabaseStatus>,
     pub(crate) outcome: &'a Outcome,
-    /// Who else sets how many pods there are.
-    pub(crate) contest: Option<&'a Contest>,
+    /// The foreign field managers that set the number of pods.
+    pub(crate) foreign_scaling: Option<&'a ForeignScaling>,
     pub(crate) deployment: Option<&'a Deployment>,
     pub(crate) health: &'a PodHealth,
-    /// Whether it was ready until pods had to start for it, a moment ago.
+    /// Whether it was ready a moment ago, and its first pods are starting.
     pub(crate) is_waking_up: bool,
-    /// How long it has had no pod that is ready, though there shall be some and the database answers.
+    /// How long no pod has been ready, though pods are wanted and the database answers.
     pub(crate) unready_for: Option<Duration>,
-    /// What the workers' containers ask for.
+    /// Resources of the worker container.
     pub(crate) worker: &'a ResourceRequirements,
 }
 
@@ -76,7 +77,7 @@ pub(crate) fn decide_conditions(inputs: &StatusInputs<'_>) -> Vec<NewCondition> 
     all.into()
 }
 
-/// What cannot get better before somebody changes something.
+/// The problem that lasts until a user changes something.
 pub(crate) fn stalled(inputs: &StatusInputs<'_>) -> Option<Problem> {
     if let Some(problem) = inputs.problem {
         let passes = problem.may_pass() || problem.reason == Reason::NotObserved;
@@ -90,7 +91,7 @@ pub(crate) fn stalled(inputs: &StatusInputs<'_>) -> Option<Problem> {
                 Some(Problem::new(Reason::OwnedByAnother, message))
             }
             error if error.is_transient() => None,
-            error => Some(session::problem(error)),
+            error => Some(Problem::from(error)),
         };
     }
     match inputs.outcome {
@@ -105,7 +106,7 @@ pub(crate) fn stalled(inputs: &StatusInputs<'_>) -> Option<Problem> {
     no_pods(inputs).or_else(|| never_ready(inputs))
 }
 
-/// No more pods are let in.
+/// The API server rejects new pods.
 fn no_pods(inputs: &StatusInputs<'_>) -> Option<Problem> {
     let failure =
         deployment_condition(inputs.deployment?, "ReplicaFailure").filter(|one| one.status == "True")?;
@@ -114,7 +115,7 @@ fn no_pods(inputs: &StatusInputs<'_>) -> Option<Problem> {
     Some(Problem::new(Reason::PodsRejected, message))
 }
 
-/// Pods were let in, and have not become ready for so long that Kubernetes or we have given up hope.
+/// Pods exist, but have not been ready for longer than the deadline of the Deployment or ours.
 fn never_ready(inputs: &StatusInputs<'_>) -> Option<Problem> {
     let given_up = inputs.deployment.filter(|deployment| is_current(deployment)).and_then(|deployment| {
         let detail = deployment_condition(deployment, "Progressing")?;
@@ -130,11 +131,10 @@ fn never_ready(inputs: &StatusInputs<'_>) -> Option<Problem> {
         return Some(problem.clone());
     }
     let (minutes, slow) = (longest.as_secs() / 60, inputs.health.slow.clone());
-    let message =
-        slow.or(given_up).unwrap_or_else(|| format!("no pod has become ready for {minutes} minutes"));
+    let message = slow.or(given_up).unwrap_or_else(|| format!("no pod has been ready for {minutes} minutes"));
     let ((namespace, name), label) = (inputs.place, rowlock_crds::labels::TASK_QUEUE);
     let message = format!(
-        "the pods do not become ready: {message}; kubectl describe pods -n {namespace} -l {label}={name}"
+        "the pods do not get ready: {message}; kubectl describe pods -n {namespace} -l {label}={name}"
     );
     Some(Problem::new(Reason::NotStarting, message))
 }
@@ -143,27 +143,28 @@ fn deployment_condition<'a>(deployment: &'a Deployment, type_: &str) -> Option<&
     deployment.status.as_ref()?.conditions.as_deref()?.iter().find(|one| one.type_ == type_)
 }
 
-/// Whether its status is of what it says now.
+/// Whether the Deployment's status describes its current spec.
 fn is_current(deployment: &Deployment) -> bool {
     let observed = deployment.status.as_ref().and_then(|status| status.observed_generation);
     observed >= deployment.metadata.generation
 }
 
-/// Whose the queue is, and how to get it. Who it is says the database, and whoever wrote it there: what looks like no owner is not made
-/// a part of a command.
+/// Who owns the queue, and how to take it over. The owner's name comes from the database, where anybody may
+/// have written it: it becomes part of a command only if it looks like an owner.
 fn owned_by_another(inputs: &StatusInputs<'_>, owner: Option<&str>, detail: &str) -> String {
     let Some(owner) = owner.filter(|owner| is_owner(owner)) else { return sanitize(detail) };
     let ((namespace, name), adopt) = (inputs.place, annotations::ADOPT);
     format!(
-        "the queue in the database belongs to {owner} (the cluster's number, namespace and name of a TaskQueue): give this one another \
-         queueName; or, where that one is gone or shall lose it, `kubectl annotate taskqueue {name} -n {namespace} --overwrite '{adopt}={owner}'`"
+        "the queue in the database belongs to {owner} (cluster uid, namespace and name of a TaskQueue): give this \
+         one another queueName; or, to take the queue over, `kubectl annotate taskqueue {name} -n {namespace} \
+         --overwrite '{adopt}={owner}'`"
     )
 }
 
-/// The longest owner: a number, a namespace and a name.
+/// The longest owner: a uid, a namespace and a name.
 const LONGEST_OWNER: usize = 200;
 
-/// As `declare_queue` takes it.
+/// The same check as in `rowlock.declare_queue`.
 fn is_owner(owner: &str) -> bool {
     let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-./ ".contains(&c);
     (1..=LONGEST_OWNER).contains(&owner.len()) && owner.bytes().all(allowed)
@@ -172,20 +173,20 @@ fn is_owner(owner: &str) -> bool {
 fn ready(inputs: &StatusInputs<'_>, stalled: Option<&Problem>) -> NewCondition {
     let not = |problem: &Problem| condition(Type::Ready, Some(false), problem.reason, &problem.message);
     if let Some(problem) = stalled.or(inputs.problem) {
-        // Whoever works goes on.
+        // Pods that run go on with their tasks.
         let holds = (problem.reason != Reason::NotObserved).then(|| works(inputs));
         return NewCondition { holds, ..not(problem) };
     }
     let Some(view) = inputs.view else {
-        return condition(Type::Ready, None, Reason::NotObserved, "not looked at yet");
+        return condition(Type::Ready, None, Reason::NotObserved, "not observed yet");
     };
     let (wanted, ready) = (view.decision.pods_desired, inputs.health.ready);
     if inputs.spec.paused {
-        let message = "no task starts while spec.paused is set";
+        let message = "spec.paused is set: no task starts";
         return condition(Type::Ready, Some(false), Reason::Paused, message);
     }
     if inputs.deployment.is_none() {
-        let message = "the Deployment has not been made yet";
+        let message = "the Deployment is not created yet";
         return condition(Type::Ready, Some(false), Reason::Progressing, message);
     }
     if let Some(held_back) = without_pods(inputs, view) {
@@ -197,13 +198,13 @@ fn ready(inputs: &StatusInputs<'_>, stalled: Option<&Problem>) -> NewCondition {
             return not(problem);
         }
         let pods = inputs.health.slow.as_ref().map_or_else(|| pods.clone(), |slow| format!("{pods}: {slow}"));
-        // A queue that is scaled to zero and one that is scaled up from zero are as ready as each other.
+        // A queue that is scaled to zero is ready, so one that is scaled up from zero is ready too.
         return condition(Type::Ready, Some(inputs.is_waking_up), Reason::Progressing, &pods);
     }
     condition(Type::Ready, Some(true), Reason::Succeeded, &pods)
 }
 
-/// Whether tasks are done, although something has to be changed for others.
+/// Whether the running pods process tasks, although the queue is stalled.
 fn works(inputs: &StatusInputs<'_>) -> bool {
     let ours = !matches!(inputs.outcome, Outcome::Foreign(_) | Outcome::Forbidden(_));
     let refused =
@@ -221,15 +222,10 @@ fn reconciling(inputs: &StatusInputs<'_>, stalled: Option<&Problem>) -> NewCondi
         return condition(Type::Reconciling, Some(false), Reason::Succeeded, "see Stalled");
     }
     let Some(view) = inputs.view else {
-        return condition(
-            Type::Reconciling,
-            Some(true),
-            Reason::Progressing,
-            "the database has to be reached first",
-        );
+        return condition(Type::Reconciling, Some(true), Reason::Progressing, "waiting for the database");
     };
     let message = match inputs.outcome {
-        Outcome::Failed(error) => Some(format!("trying again: {}", sanitize(error))),
+        Outcome::Failed(error) => Some(format!("a write failed; trying again: {}", sanitize(error))),
         Outcome::Waiting(why) => Some(why.clone()),
         _ => None,
     };
@@ -255,14 +251,14 @@ fn on_the_way(inputs: &StatusInputs<'_>, wanted: i32) -> String {
     if spec.is_some_and(|spec| spec.paused == Some(true)) {
         let (namespace, name) = inputs.place;
         return format!(
-            "somebody has paused the rollout of the Deployment, so its pods stay as they are: kubectl \
-            rollout resume deployment/{name} -n {namespace}"
+            "the rollout of the Deployment is paused, so its pods are not updated: kubectl rollout resume \
+             deployment/{name} -n {namespace}"
         );
     }
-    if inputs.contest.is_some() {
-        return format!("on the way to {wanted} pods, which others set as well: see Contested");
+    if inputs.foreign_scaling.is_some() {
+        return format!("scaling to {wanted} pods; another field manager sets the number too: see Contested");
     }
-    let message = format!("on the way to {wanted} pods of the present template");
+    let message = format!("updating to {wanted} pods of the current template");
     inputs.health.slow.as_ref().map_or_else(|| message.clone(), |slow| format!("{message}: {slow}"))
 }
 
@@ -273,7 +269,7 @@ fn database(inputs: &StatusInputs<'_>) -> NewCondition {
             (Some(_), None) => {
                 condition(Type::DatabaseReachable, Some(true), Reason::Succeeded, "the database answers")
             }
-            (None, _) => condition(Type::DatabaseReachable, None, Reason::NotObserved, "not looked at yet"),
+            (None, _) => condition(Type::DatabaseReachable, None, Reason::NotObserved, "not observed yet"),
         };
     };
     if problem.is_in_schema() {
@@ -287,8 +283,8 @@ fn changed(database: &DatabaseStatus) -> NewCondition {
     let DatabaseStatus { identity, before, .. } = database;
     let (identity, before) = (sanitize(identity), sanitize(before.as_deref().unwrap_or_default()));
     let message = format!(
-        "the Secret leads to the database {identity}, and led to {before}: what is left there is not done; if that is wrong, put the \
-         Secret right"
+        "the Secret leads to the database {identity}; before, it led to {before}: tasks that are left there are not \
+         processed. If that is wrong, correct the Secret"
     );
     condition(Type::DatabaseReachable, Some(true), Reason::DatabaseChanged, &message)
 }
@@ -301,19 +297,19 @@ fn schema(inputs: &StatusInputs<'_>) -> NewCondition {
         None if inputs.view.is_some() => {
             condition(Type::SchemaReady, Some(true), Reason::Succeeded, &format!("version {SCHEMA_VERSION}"))
         }
-        _ => condition(Type::SchemaReady, None, Reason::NotObserved, "the database has to be reached first"),
+        _ => condition(Type::SchemaReady, None, Reason::NotObserved, "waiting for the database"),
     }
 }
 
 fn handler(inputs: &StatusInputs<'_>) -> NewCondition {
     let PodHealth { pods, ready, problem, failing, slow, .. } = inputs.health;
     match problem {
-        // A worker is not ready either while the database does not take it.
+        // Without the database no worker is ready, which says nothing about the handler.
         Some(problem) if problem.reason == Reason::NotListening && inputs.problem.is_some() => condition(
             Type::HandlerHealthy,
             None,
             Reason::NotObserved,
-            "the workers have to reach the database first",
+            "waiting for the workers to reach the database",
         ),
         Some(problem) if *failing > 1 => {
             let message = format!("{} ({failing} of {pods} pods)", problem.message);
@@ -322,10 +318,10 @@ fn handler(inputs: &StatusInputs<'_>) -> NewCondition {
         Some(problem) => condition(Type::HandlerHealthy, Some(false), problem.reason, &problem.message),
         None if *pods == 0 => condition(Type::HandlerHealthy, None, Reason::Idle, "no pod runs"),
         None if *ready == 0 => {
-            let message = slow.as_deref().unwrap_or("the pods start");
+            let message = slow.as_deref().unwrap_or("the pods are starting");
             condition(Type::HandlerHealthy, None, Reason::Progressing, message)
         }
-        None => condition(Type::HandlerHealthy, Some(true), Reason::Succeeded, "the handlers take tasks"),
+        None => condition(Type::HandlerHealthy, Some(true), Reason::Succeeded, "the handlers accept tasks"),
     }
 }
 

@@ -1,8 +1,8 @@
-//! The status of a `TaskQueue`: pure. Rounded and kept apart in importance, so that a busy queue does not write all the time.
+//! The status of a `TaskQueue`: pure. Counts are rounded, and less important changes are written less often,
+//! so that a busy queue causes few writes.
 
 pub(crate) mod conditions;
 pub(crate) mod pod_events;
-pub(crate) mod pod_health;
 pub(crate) mod pre_stop_hooks;
 pub(crate) mod scaling_events;
 pub(crate) mod unreadable;
@@ -20,28 +20,28 @@ use crate::kubernetes::deployment::build;
 use crate::kubernetes::status::conditions::{NewCondition, StatusInputs};
 use crate::view::QueueView;
 
-/// Counts from here on keep two digits.
+/// From this count on, two digits are kept.
 const ROUNDED_FROM: i64 = 100;
 
-/// The time of the oldest task is computed from an age, and is off by what the answer took.
+/// The time of the oldest task is computed from its age, so it varies with the duration of the query.
 const SAME_TIME: SignedDuration = SignedDuration::from_secs(5);
 
-/// How often anything may be written: a condition that flaps is seen to do so a second later.
+/// How often a status may be written at most, even when a condition flaps.
 const CONDITIONS_EVERY: Duration = Duration::from_secs(1);
 
-/// For so long people are told of another database: until they look again in the morning.
+/// How long the status reports a changed database: until somebody looks at it the next morning.
 const CHANGED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
-/// The longest message that the definition takes.
+/// The longest message. The CRD allows more.
 const LONGEST_MESSAGE: usize = 4000;
 
-/// Why a status is worth a write.
+/// How important a changed status is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     None,
-    /// Only after a while.
+    /// Numbers or messages: written after an interval.
     Numbers,
-    /// At once.
+    /// Conditions: written at once.
     Conditions,
 }
 
@@ -56,7 +56,7 @@ impl Change {
     }
 }
 
-/// The status that follows from what was seen; times of the last one are kept where nothing changed.
+/// The next status. It keeps the transition times of conditions that have not changed.
 pub(crate) fn status(
     inputs: &StatusInputs<'_>,
     conditions: &[NewCondition],
@@ -89,7 +89,7 @@ pub(crate) fn status(
     }
 }
 
-/// Which database it is now, and which it was.
+/// The current database, and the previous one.
 pub(crate) fn database(
     last: Option<&DatabaseStatus>,
     identity: Option<&str>,
@@ -103,7 +103,7 @@ pub(crate) fn database(
     Some(DatabaseStatus { identity: identity.to_owned(), before: before.cloned(), changed })
 }
 
-/// The database, where people are still to be told that it is another one than before.
+/// The database status, if the database has changed recently.
 pub(crate) fn former(database: Option<&DatabaseStatus>, now: Timestamp) -> Option<&DatabaseStatus> {
     let changed = |database: &&DatabaseStatus| {
         database.changed.as_ref().is_some_and(|at| now.duration_since(at.0) < CHANGED_FOR)
@@ -111,14 +111,14 @@ pub(crate) fn former(database: Option<&DatabaseStatus>, now: Timestamp) -> Optio
     database.filter(changed)
 }
 
-/// What is different. A condition that is as before, in other words, can wait as a number can.
+/// What has changed. Another message of the same condition can wait like a number.
 pub(crate) fn change(last: &TaskQueueStatus, next: &TaskQueueStatus) -> Change {
     let conditions = |status: &TaskQueueStatus| -> Vec<(String, String, String)> {
         let all = status.conditions.iter();
         all.map(|one| (one.type_.clone(), one.status.clone(), one.reason.clone())).collect()
     };
-    let told = |status: &TaskQueueStatus| (status.observed_generation, status.adopted.clone());
-    if conditions(last) != conditions(next) || told(last) != told(next) {
+    let other = |status: &TaskQueueStatus| (status.observed_generation, status.adopted.clone());
+    if conditions(last) != conditions(next) || other(last) != other(next) {
         Change::Conditions
     } else if last == next {
         Change::None
@@ -150,7 +150,7 @@ fn condition(
     }
 }
 
-/// What the database alone knows stays as it was while it is away.
+/// While the database is away, the numbers that come from it stay unchanged.
 fn workers(view: &QueueView, last: Option<&WorkersStatus>) -> WorkersStatus {
     let desired = i32::try_from(view.decision.workers_desired).unwrap_or(i32::MAX);
     let Some(stats) = &view.stats else {
@@ -178,7 +178,7 @@ fn backlog(stats: &QueueStats, last: &TaskQueueStatus, now: Timestamp) -> Backlo
     }
 }
 
-/// As the scale subresource has it.
+/// The label selector as text, for the scale subresource.
 fn selector(name: &str) -> String {
     let labels = build::selector(name);
     let labels = labels.as_object().into_iter().flatten();
@@ -206,7 +206,7 @@ fn rounded(count: i64) -> i64 {
     count / unit * unit
 }
 
-/// As the API keeps it.
+/// The API keeps whole seconds.
 fn whole_seconds(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }

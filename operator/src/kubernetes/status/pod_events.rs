@@ -1,5 +1,4 @@
-//! What kubelets and other controllers say of a pod in their events: read only of a pod that is in trouble,
-//! and seldom.
+//! Reads the events of a failing pod, from the kubelet and other controllers.
 
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::jiff::Timestamp;
@@ -7,20 +6,19 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 
 use crate::kubernetes::api::writer::bounded;
-use crate::kubernetes::status::pod_health::PodRef;
+use crate::kubernetes::pods::health::PodRef;
 
-/// A pod that waits gets one event a minute or so; what is older than the newest of so many is of no
-/// interest.
+/// How many events are read. A waiting pod gets about one a minute, so older ones do not matter.
 const MAX_EVENTS: u32 = 100;
 
-/// The newest warning about that pod, with its reason; nothing where there is none, or we may not look.
+/// The newest warning about a pod, with its reason. `None` where there is none, or events cannot be read.
 pub(crate) async fn newest_warning(client: &Client, namespace: &str, pod: &PodRef) -> Option<String> {
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default().fields(&format!("regarding.uid={}", pod.uid)).limit(MAX_EVENTS);
     match bounded(api.list(&params)).await {
         Ok(found) => newest(&found.items),
         Err(error) => {
-            tracing::debug!(%error, namespace, pod = pod.name, "its events were not read");
+            tracing::debug!(%error, namespace, pod = pod.name, "the events of a pod cannot be read");
             None
         }
     }

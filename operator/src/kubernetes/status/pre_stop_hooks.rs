@@ -1,14 +1,14 @@
-//! Hooks of a template that run before its tasks are done: pure.
+//! Finds preStop hooks in a template that cut tasks short: pure.
 
 use serde_json::Value;
 
-use crate::kubernetes::database::session::sanitize;
+use crate::kubernetes::sanitize::sanitize;
 
-/// What to tell whoever wrote such hooks.
+/// A warning about harmful preStop hooks.
 ///
-/// A pod that is told to end runs the preStop hooks of all its containers at once, and only then sends them
-/// SIGTERM in their order. A hook that stops the handler, or a proxy that it needs, so cuts short what
-/// runs. One that only sleeps harms nobody.
+/// When a pod is deleted, the kubelet runs the preStop hooks of all containers at once, and sends SIGTERM to
+/// the sidecars in order afterwards. So a hook that stops the handler, or a proxy that it needs, cuts running
+/// tasks short. A hook that only sleeps is harmless.
 pub(crate) fn harmful_hooks(template: Option<&Value>) -> Option<String> {
     let list =
         |name: &str| template.and_then(|template| template["spec"][name].as_array()).into_iter().flatten();
@@ -16,7 +16,7 @@ pub(crate) fn harmful_hooks(template: Option<&Value>) -> Option<String> {
         let hook = &one["lifecycle"]["preStop"];
         hook.is_object() && !hook["sleep"].is_object()
     };
-    // An init container that ends has none.
+    // Only a sidecar among the init containers may have hooks.
     let stays = |one: &&Value| one["restartPolicy"] == "Always";
     let all = list("containers").chain(list("initContainers").filter(stays));
     let names: Vec<&str> = all.filter(harms).filter_map(|one| one["name"].as_str()).collect();
@@ -24,10 +24,9 @@ pub(crate) fn harmful_hooks(template: Option<&Value>) -> Option<String> {
         return None;
     }
     Some(format!(
-        "the preStop hook of {} runs as soon as a pod is told to end, not after its tasks: if it stops the \
-        handler, or what the handler needs, \
-         running tasks are cut short. Leave it out: the worker drains first, and only then the others get \
-         SIGTERM (docs/pods.md)",
+        "the preStop hook of {} runs as soon as a pod is deleted, not after its tasks: if it stops the handler, or \
+         what the handler needs, running tasks are cut short. Remove it: the worker drains first, and the other \
+         containers get SIGTERM afterwards (docs/pods.md)",
         sanitize(&names.join(" and "))
     ))
 }
@@ -37,9 +36,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// Before, the name was told as it is written, before the API server had refused it.
+    /// Before, the event repeated an invalid name unchanged.
     #[test]
-    fn a_name_that_is_none_looks_like_no_command() {
+    fn an_invalid_container_name_looks_like_no_command() {
         let hook = json!({ "preStop": { "exec": {} } });
         let template = json!({ "spec": { "containers": [{ "name": "`x`\n", "lifecycle": hook }] } });
         let detail = harmful_hooks(Some(&template)).unwrap();

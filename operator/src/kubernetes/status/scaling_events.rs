@@ -1,14 +1,14 @@
-//! When people are told of another number of pods: pure. Each change once, and several within a while as one.
+//! When an event reports another number of pods: pure. Changes in quick succession become one event.
 
 use std::time::{Duration, Instant};
 
 use rowlock_crds::EventReason;
 use rowlock_plan::{Decision, Reason};
 
-/// The least time between two such events of a queue: what follows sooner is told with the next.
+/// The shortest time between two such events of a queue. Changes in between are part of the next one.
 const MIN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What was told last.
+/// The last event.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ScalingEvents {
     pods: Option<u32>,
@@ -16,8 +16,8 @@ pub(crate) struct ScalingEvents {
 }
 
 impl ScalingEvents {
-    /// What to tell now that there are so many pods, if anything. `contested`: others set the number too.
-    /// `least` is the time that all queues together leave to each.
+    /// The event that is due now. `contested`: another field manager sets the number too. `least`: the
+    /// shortest interval, which grows with the number of queues.
     pub(crate) fn note(
         &mut self,
         pods: u32,
@@ -28,7 +28,7 @@ impl ScalingEvents {
     ) -> Option<(EventReason, String)> {
         let before = *self.pods.get_or_insert(pods);
         if contested || decision.reason == Reason::Suspended {
-            // Somebody else's doing.
+            // Somebody else has changed the number.
             self.pods = Some(pods);
             return None;
         }
@@ -43,22 +43,22 @@ impl ScalingEvents {
     }
 }
 
-/// A sentence for each.
+/// The reason in words.
 fn why(reason: Reason) -> &'static str {
     match reason {
         Reason::Backlog => "tasks wait (Backlog)",
         Reason::Rate => "tasks keep coming (Rate)",
-        Reason::Running => "as many as tasks run (Running)",
+        Reason::Running => "one worker for each running task (Running)",
         Reason::Fixed => "workers.total without autoscaling (Fixed)",
-        Reason::External => "as workers.replicas says (External)",
-        Reason::MinWorkers => "no more is needed than autoscaling.min (MinWorkers)",
+        Reason::External => "workers.replicas asks for it (External)",
+        Reason::MinWorkers => "autoscaling.min is enough (MinWorkers)",
         Reason::Total => "workers.total is reached (Total)",
-        Reason::Connections => "the database has no connections for more (Connections)",
-        Reason::NotStarting => "one pod is tried until its handler runs (NotStarting)",
-        Reason::Stabilization => "fewer do since autoscaling.scaleDownAfter (Stabilization)",
+        Reason::Connections => "the database has no connections left (Connections)",
+        Reason::NotStarting => "one pod runs until its handler starts (NotStarting)",
+        Reason::Stabilization => "fewer have been enough for autoscaling.scaleDownAfter (Stabilization)",
         Reason::Paused => "spec.paused is set (Paused)",
         Reason::Suspended => "spec.suspendScaling is set (Suspended)",
-        Reason::Unknown => "nothing is known about the tasks (Unknown)",
+        Reason::Unknown => "the operator cannot read the queue's statistics (Unknown)",
     }
 }
 
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn each_change_is_told_once_with_from_to_and_why() {
+    fn each_change_is_reported_once_with_from_to_and_reason() {
         let (mut scaling_events, now) = (ScalingEvents::default(), Instant::now());
         let mut at = |seconds: u64, pods: u32, reason: Reason| {
             let published = scaling_events.note(
@@ -91,13 +91,13 @@ mod tests {
             );
             published.map(|(reason, note)| format!("{} {note}", reason.as_str()))
         };
-        assert_eq!(at(0, 2, Reason::Backlog), None, "an operator that starts has changed nothing");
+        assert_eq!(at(0, 2, Reason::Backlog), None, "a new operator has changed nothing");
         assert_eq!(
             at(1, 4, Reason::Backlog).as_deref(),
             Some("ScaledUp from 2 to 4 pods: tasks wait (Backlog)")
         );
         assert_eq!(at(2, 4, Reason::Backlog), None);
-        // What goes up and down is told as one.
+        // Changes in quick succession are one event.
         assert_eq!(at(3, 9, Reason::Backlog), None);
         assert_eq!(at(20, 7, Reason::Rate), None);
         let next = at(31, 1, Reason::MinWorkers);
@@ -105,10 +105,10 @@ mod tests {
             next.as_ref().is_some_and(|next| next.starts_with("ScaledDown from 4 to 1 pods")),
             "{next:?}"
         );
-        assert_eq!(at(90, 5, Reason::Suspended), None, "that was somebody else");
+        assert_eq!(at(90, 5, Reason::Suspended), None, "somebody else has scaled");
         assert!(at(91, 6, Reason::Backlog).is_some_and(|note| note.contains("from 5 to 6")));
         let later = now + Duration::from_mins(10);
         let contested = scaling_events.note(9, &decision(Reason::Backlog), true, Duration::ZERO, later);
-        assert_eq!(contested, None, "so was that, though it will not stay");
+        assert_eq!(contested, None, "somebody else has scaled, and the operator restores its number");
     }
 }

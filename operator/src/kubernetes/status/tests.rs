@@ -2,7 +2,7 @@ use rowlock_crds::{ConditionReason, ConditionType, TaskQueueSpec};
 
 use super::*;
 use crate::kubernetes::deployment::outcome::Outcome;
-use crate::kubernetes::status::pod_health::PodHealth;
+use crate::kubernetes::pods::health::PodHealth;
 
 const EVERY: Duration = Duration::from_secs(20);
 
@@ -25,7 +25,7 @@ fn made(new_condition: NewCondition, last: &TaskQueueStatus, now: &str) -> TaskQ
         problem: None,
         view: None,
         outcome: &Outcome::NotTried,
-        contest: None,
+        foreign_scaling: None,
         deployment: None,
         health: &health,
         is_waking_up: false,

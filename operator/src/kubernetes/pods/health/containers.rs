@@ -1,22 +1,25 @@
-//! Containers that cannot be made, or do not stay.
+//! Containers that cannot be created, or crash.
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::{ConditionReason, containers as names};
 
-use super::{Finding, RECENTLY, name, probes, sanitize, since};
+use super::finding::{Finding, RECENTLY};
+use super::probes;
+use crate::kubernetes::pods::status::{name, since};
+use crate::kubernetes::sanitize::sanitize;
 
-/// So many restarts count as crash-looping, unless the last was longer ago than [`LATELY`].
+/// Restarts after which a container counts as crash-looping, unless the last one is longer ago than
+/// [`RECENTLY`].
 const RESTARTS: i32 = 2;
 
-/// Exit codes of a process that was told to end, and did, or was ended.
-const TOLD_TO_END: [i32; 3] = [0, 143, 137];
+/// Exit codes that say nothing about the cause: a normal end, SIGTERM, SIGKILL.
+const UNSPECIFIC_EXIT_CODES: [i32; 3] = [0, 143, 137];
 
-/// What an image of another architecture, or of another system, says of itself.
-const OTHER_PROCESSOR: [&str; 3] = ["exec format error", "no match for platform", "no matching manifest for"];
+/// Errors of an image that is built for another architecture or operating system.
+const WRONG_PLATFORM: [&str; 3] = ["exec format error", "no match for platform", "no matching manifest for"];
 
-/// A container that cannot start or does not stay. Every reason of a kubelet is known here by what it
-/// means, or is passed on.
+/// Why a container cannot start or crashes. Known reasons of the kubelet get a remedy; others are passed on.
 pub(super) fn unwell(pod: &Pod, status: &ContainerStatus, now: Timestamp) -> Option<Finding> {
     let waiting = status.state.as_ref().and_then(|state| state.waiting.as_ref());
     let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default();
@@ -27,8 +30,8 @@ pub(super) fn unwell(pod: &Pod, status: &ContainerStatus, now: Timestamp) -> Opt
             let often = status.restart_count >= RESTARTS && !status.ready && ended_recently(status, now);
             often.then(|| crashing(pod, status))
         }
-        _ if is_of_image(reason) => Some(unfetched(status, reason, detail)),
-        _ => Some(unmade(pod, status, reason, detail)),
+        _ if is_of_image(reason) => Some(not_pulled(status, reason, detail)),
+        _ => Some(not_created(pod, status, reason, detail)),
     }
 }
 
@@ -38,65 +41,61 @@ fn is_of_image(reason: &str) -> bool {
     ["Image", "Registry", "Signature"].iter().any(|word| reason.contains(word))
 }
 
-fn unfetched(status: &ContainerStatus, reason: &str, detail: &str) -> Finding {
+fn not_pulled(status: &ContainerStatus, reason: &str, detail: &str) -> Finding {
     let (container, image) = (&status.name, sanitize(&status.image));
     let ours = container == names::WORKER;
-    let check = if other_processor(detail) {
-        "it is built for another processor or system than the node's: build it for that one, or choose \
-        nodes by \
+    let check = if is_wrong_platform(detail) {
+        "it is built for another platform than the node's: build it for that one, or select nodes with \
          spec.template.spec.nodeSelector (kubernetes.io/arch, kubernetes.io/os)"
     } else if reason == "ErrImageNeverPull" {
-        "the node does not have it and imagePullPolicy is Never: load it there, or choose another \
-        imagePullPolicy"
+        "the node does not have it, and imagePullPolicy is Never: load it there, or change imagePullPolicy"
     } else if ours {
-        "check workerImage of the operator's chart, its pullSecrets among it"
+        "check workerImage of the operator's chart, with its pullSecrets"
     } else {
         "check its name, and spec.template.spec.imagePullSecrets"
     };
     let message = format!(
-        "the image `{image}` of the container {container} cannot be fetched: {check} ({})",
+        "the image `{image}` of container {container} cannot be pulled: {check} ({})",
         text(reason, detail)
     );
     Finding { blocks_scaling: true, ..Finding::new(ConditionReason::ImageNotPulled, message) }
 }
 
-/// `CreateContainerConfigError`, `CreateContainerError`, `RunContainerError`, `PostStartHookError` and
-/// whatever else keeps it from running.
-fn unmade(pod: &Pod, status: &ContainerStatus, reason: &str, detail: &str) -> Finding {
+/// `CreateContainerConfigError`, `CreateContainerError`, `RunContainerError`, `PostStartHookError`, and
+/// reasons that are not known here.
+fn not_created(pod: &Pod, status: &ContainerStatus, reason: &str, detail: &str) -> Finding {
     let (pod, container) = (name(pod), &status.name);
-    let remedy = if other_processor(detail) {
-        processor(container)
+    let remedy = if is_wrong_platform(detail) {
+        build_for_platform(container)
     } else if reason.contains("Hook") {
         ": its postStart hook fails".to_owned()
     } else if detail.contains("executable file not found") || detail.contains("no such file or directory") {
-        ": check its command, and that the image has that program".to_owned()
+        ": check its command, and that the image contains that program".to_owned()
     } else {
         String::new()
     };
-    let message = format!(
-        "the container {container} of pod {pod} cannot be started{remedy} ({})",
-        text(reason, detail)
-    );
-    // A worker's own start is the operator's to choose, and ends in every outage of the database.
+    let message =
+        format!("container {container} of pod {pod} cannot be started{remedy} ({})", text(reason, detail));
+    // The worker also fails to start in an outage of the database, which more pods do not make worse.
     Finding {
         blocks_scaling: container == names::HANDLER,
         ..Finding::new(ConditionReason::NotStarting, message)
     }
 }
 
-/// What the kubelet says, as a part of a sentence of ours.
+/// The kubelet's reason and message, sanitized.
 fn text(reason: &str, detail: &str) -> String {
     if detail.is_empty() { sanitize(reason) } else { sanitize(&format!("{reason}: {detail}")) }
 }
 
-fn other_processor(detail: &str) -> bool {
-    OTHER_PROCESSOR.iter().any(|words| detail.contains(words))
+fn is_wrong_platform(detail: &str) -> bool {
+    WRONG_PLATFORM.iter().any(|words| detail.contains(words))
 }
 
-fn processor(container: &str) -> String {
+fn build_for_platform(container: &str) -> String {
     let whose = if container == names::WORKER { "workerImage of the operator's chart" } else { "its image" };
     format!(
-        ": {whose} is built for another processor than the node's: build it for that one, or choose nodes by \
+        ": {whose} is built for another architecture than the node's: build it for that one, or select nodes with \
          spec.template.spec.nodeSelector (kubernetes.io/arch)"
     )
 }
@@ -113,34 +112,34 @@ fn crashing(pod: &Pod, status: &ContainerStatus) -> Finding {
     let detail = last.and_then(|last| last.message.as_deref()).unwrap_or_default();
     let how = match last {
         Some(last) if last.reason.as_deref() == Some("OOMKilled") => {
-            " for want of memory: raise its limit, or lower workers.perPod".to_owned()
+            " because it ran out of memory: raise its limit, or lower workers.perPod".to_owned()
         }
-        Some(_) if other_processor(detail) => processor(container),
+        Some(_) if is_wrong_platform(detail) => build_for_platform(container),
         Some(last) => format!(" with exit code {}{}", last.exit_code, why(pod, container, last.exit_code)),
         None => String::new(),
     };
     let pod = name(pod);
     let message = format!(
-        "the container {container} of pod {pod} is crash-looping{how}: see kubectl logs {pod} -c \
-        {container} --previous"
+        "container {container} of pod {pod} is crash-looping{how}: see kubectl logs {pod} -c {container} --previous"
     );
-    // Not where a worker ends: it does in every outage of the database.
+    // The worker also crashes in an outage of the database, which more pods do not make worse.
     let blocks_scaling = container != names::WORKER;
     Finding { blocks_scaling, ..Finding::new(ConditionReason::CrashLooping, message) }
 }
 
-/// What a log does not tell: who has ended it.
+/// Why the container ended, where its log does not show that.
 fn why(pod: &Pod, container: &str, code: i32) -> String {
-    if !TOLD_TO_END.contains(&code) {
+    if !UNSPECIFIC_EXIT_CODES.contains(&code) {
         return String::new();
     }
     match probes::that_ends(pod, container) {
         Some(probe) => format!(
-            " (the kubelet ends a container whose {probe} fails; a handler that listens on 127.0.0.1 alone \
-            cannot be probed from outside: have it \
-             listen on all addresses, or leave the probe out)"
+            " (the kubelet restarts a container whose {probe} fails; it cannot reach a handler that listens only on \
+             127.0.0.1: let the handler listen on all addresses, or remove the probe)"
         ),
-        None if code == 0 => " (it ends by itself; a handler has to stay and listen on $PORT)".to_owned(),
+        None if code == 0 => {
+            " (it exits by itself; a handler must keep running and listen on $PORT)".to_owned()
+        }
         None => String::new(),
     }
 }

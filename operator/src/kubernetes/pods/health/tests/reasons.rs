@@ -66,7 +66,7 @@ fn what_the_words_of_a_runtime_mean_is_said_with_what_to_do() {
         .problem
         .unwrap()
         .message;
-    assert!(message.contains("another processor"), "{message}");
+    assert!(message.contains("another architecture"), "{message}");
 }
 
 /// Before this was mended, the log that people were sent to said nothing: it was the kubelet that ended the
@@ -86,7 +86,7 @@ fn a_handler_that_was_told_to_end_by_its_probe_is_told_from_one_that_ends() {
         assert!(message.contains("livenessProbe") && message.contains("127.0.0.1"), "{message}");
     }
     assert!(!says(1, &probed).contains("livenessProbe"));
-    assert!(says(0, &plain).contains("ends by itself"));
+    assert!(says(0, &plain).contains("exits by itself"));
     assert!(!says(143, &plain).contains("livenessProbe"));
 }
 

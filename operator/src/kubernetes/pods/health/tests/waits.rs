@@ -150,7 +150,7 @@ fn an_init_container_that_never_ends_is_named_with_its_log() {
 #[test]
 fn a_large_image_takes_its_time() {
     Scene::new(20).is_quiet();
-    Scene::new(250).is_slow("`i:1` may still be pulled");
+    Scene::new(250).is_slow("still be pulling its image `i:1`");
     let found = Scene::new(310).is_wrong(NotStarting, &["wait-for-kafka", "kubectl describe pod p -n shop"]);
     assert!(found.read_events);
     Scene::new(310).blocks_scaling(false);
@@ -183,11 +183,11 @@ fn a_start_within_the_templates_own_probes_is_no_fault() {
     let probed = |seconds: i64| starts(seconds).probe(2, "startupProbe", &slow);
     probed(20).is_quiet();
     probed(100).is_slow(
-        "(httpGet /up on port 8080) of the container handler of pod p has not succeeded \
+        "(httpGet /up on port 8080) of container handler of pod p has not succeeded \
     yet; it may take 150 s",
     );
     probed(160).is_wrong(NotListening, &["startupProbe (httpGet /up on port 8080)", "native sidecar"]);
-    starts(40).is_wrong(NotListening, &["startupProbe of the container handler"]);
+    starts(40).is_wrong(NotListening, &["startupProbe of container handler"]);
     // A proxy before it is named as well.
     let proxy = Scene::new(300).ended(0, 280).runs(1, 200, false).probe(1, "startupProbe", &slow);
     proxy.is_wrong(NotListening, &["container proxy"]);
@@ -211,7 +211,7 @@ fn a_readiness_probe_that_cannot_reach_the_handler_is_explained() {
     scene(10).is_quiet();
     scene(40).is_wrong(
         NotListening,
-        &["readinessProbe (httpGet / on port 8080) of the container handler", "127.0.0.1"],
+        &["readinessProbe (httpGet / on port 8080) of container handler", "127.0.0.1"],
     );
     scene(40).blocks_scaling(false);
 }

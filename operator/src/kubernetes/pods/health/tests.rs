@@ -4,6 +4,7 @@ mod reasons;
 mod waits;
 
 use super::*;
+use rowlock_crds::ConditionReason;
 use serde_json::{Value, json};
 
 const NOW: &str = "2026-01-01T00:01:00Z";
@@ -39,7 +40,7 @@ fn what_is_wrong_is_named_with_what_to_do() {
     check(&handler(unfetched.clone(), json!({})), ConditionReason::ImageNotPulled, "`i:1`");
     check(&handler(unfetched.clone(), json!({})), ConditionReason::ImageNotPulled, "spec.imagePullSecrets");
     let worker = container("worker", false, 0, &unfetched, &json!({}));
-    check(&json!({ "containerStatuses": [worker] }), ConditionReason::ImageNotPulled, "pullSecrets among");
+    check(&json!({ "containerStatuses": [worker] }), ConditionReason::ImageNotPulled, "with its pullSecrets");
     check(
         &handler(waiting("CreateContainerConfigError"), json!({})),
         ConditionReason::NotStarting,

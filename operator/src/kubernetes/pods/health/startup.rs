@@ -1,4 +1,4 @@
-//! What keeps a pod from getting as far as its handler: the scheduler, the node, volumes, the network, init
+//! What keeps a pod from starting its handler: the scheduler, the node, volumes, the network, init
 //! containers, images.
 
 use std::time::Duration;
@@ -7,36 +7,39 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::ConditionReason::NotStarting;
 
-use super::{
-    Finding, RECENTLY, SLOW, condition, describe, is_sidecar, name, probes, running_since, sanitize, since,
-    statuses,
+use super::finding::{Finding, RECENTLY, SLOW};
+use super::probes;
+use crate::kubernetes::pods::status::{
+    condition, describe, is_sidecar, name, running_since, since, statuses,
 };
+use crate::kubernetes::sanitize::sanitize;
 
-/// For so long a pod may wait for a node to begin with it, for its volumes, its network or an init container.
-const WAITS_LONGEST: Duration = Duration::from_mins(1);
+/// How long a pod may wait for a node, its volumes, its network or an init container before that is a
+/// problem.
+const MAX_WAIT: Duration = Duration::from_mins(1);
 
-/// For so long a container may be about to be made: a large image on a slow line takes minutes.
-const MADE_WITHIN: Duration = Duration::from_mins(5);
+/// How long creating a container may take: pulling a large image takes minutes.
+const MAX_CREATION: Duration = Duration::from_mins(5);
 
-/// No node yet.
+/// The pod has no node.
 pub(super) fn placed(pod: &Pod, now: Timestamp) -> Option<Finding> {
     let (name, detail) = (name(pod), condition(pod, "PodScheduled"));
     let Some(detail) = detail else {
         let created = pod.metadata.creation_timestamp.as_ref()?.0;
         let message = format!(
-            "no scheduler has looked at pod {name}: check spec.template.spec.schedulerName, and whether \
-            the cluster's scheduler runs"
+            "no scheduler handles pod {name}: check spec.template.spec.schedulerName, and whether the cluster's \
+             scheduler runs"
         );
         let unseen = pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
-        return (unseen && since(created, now) >= WAITS_LONGEST).then(|| Finding::new(NotStarting, message));
+        return (unseen && since(created, now) >= MAX_WAIT).then(|| Finding::new(NotStarting, message));
     };
     if detail.status != "False" {
         return None;
     }
     let message = match detail.reason {
         "SchedulingGated" => format!(
-            "pod {name} is held back by a scheduling gate: what set spec.schedulingGates of the pod has to \
-            remove it ({})",
+            "a scheduling gate holds pod {name} back: whatever sets spec.schedulingGates of the pod has to remove it \
+             ({})",
             detail.message
         ),
         _ => format!("pod {name} cannot be scheduled: {}", detail.message),
@@ -44,7 +47,7 @@ pub(super) fn placed(pod: &Pod, now: Timestamp) -> Option<Finding> {
     Some(Finding::new(NotStarting, message))
 }
 
-/// Has a node, and yet its containers do not all run.
+/// The pod has a node, but not all of its containers run.
 pub(super) fn hangs(pod: &Pod, now: Timestamp) -> Option<Finding> {
     let scheduled = condition(pod, "PodScheduled")?;
     let scheduled = scheduled.since.or_else(|| Some(pod.metadata.creation_timestamp.as_ref()?.0))?;
@@ -62,26 +65,26 @@ pub(super) fn hangs(pod: &Pod, now: Timestamp) -> Option<Finding> {
     initialised(pod, blocker, now).or_else(|| made(pod, blocker, since(begun.max(scheduled), now)))
 }
 
-/// The node's kubelet has not looked at it.
+/// The kubelet has not started the pod.
 fn begun(pod: &Pod, waits: Duration) -> Option<Finding> {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or("unknown");
     let message =
         format!("the kubelet of node {node} has not started pod {}: kubectl describe node {node}", name(pod));
-    waiting(waits, WAITS_LONGEST, message, false)
+    waiting(waits, MAX_WAIT, message, false)
 }
 
-/// No sandbox: volumes come first, then the network.
+/// The pod has no sandbox: the kubelet mounts its volumes first, then sets up its network.
 fn mounted(pod: &Pod, waits: Duration) -> Option<Finding> {
     let message = format!(
-        "pod {} waits for its volumes or its network: check that the ConfigMaps, Secrets and claims that \
-        spec.template names exist; {} says more",
+        "pod {} waits for its volumes or its network: check that the ConfigMaps, Secrets and claims named in \
+         spec.template exist; see {}",
         name(pod),
         describe(pod)
     );
-    waiting(waits, WAITS_LONGEST, message, true)
+    waiting(waits, MAX_WAIT, message, true)
 }
 
-/// An init container that runs and runs, or a sidecar that does not get through its startup probe.
+/// An init container does not end, or the startup probe of a sidecar does not succeed.
 fn initialised(pod: &Pod, status: &ContainerStatus, now: Timestamp) -> Option<Finding> {
     let runs = since(running_since(status)?, now);
     if is_sidecar(pod, &status.name) {
@@ -89,27 +92,27 @@ fn initialised(pod: &Pod, status: &ContainerStatus, now: Timestamp) -> Option<Fi
     }
     let (pod, init) = (name(pod), &status.name);
     let message = format!(
-        "the init container {init} of pod {pod} is still running, and the handler starts after it: kubectl \
-        logs {pod} -c {init}"
+        "init container {init} of pod {pod} is still running, and the handler starts after it: see kubectl logs {pod} \
+         -c {init}"
     );
-    waiting(runs, WAITS_LONGEST, message, true).map(|found| Finding { read_events: false, ..found })
+    waiting(runs, MAX_WAIT, message, true).map(|found| Finding { read_events: false, ..found })
 }
 
-/// Images are fetched by now.
+/// The container is not created yet.
 fn made(pod: &Pod, status: &ContainerStatus, waits: Duration) -> Option<Finding> {
     status.state.as_ref().and_then(|state| state.waiting.as_ref())?;
     let message = format!(
-        "the container {} of pod {} is not created yet (its image `{}` may still be pulled): {} says more",
+        "container {} of pod {} is not created yet (the node may still be pulling its image `{}`): see {}",
         status.name,
         name(pod),
         sanitize(&status.image),
         describe(pod)
     );
-    // More pods fetch it no slower, on other nodes.
-    waiting(waits, MADE_WITHIN, message, false)
+    // This does not block scaling: other nodes pull the image in parallel.
+    waiting(waits, MAX_CREATION, message, false)
 }
 
-/// Said as soon as it is slow, and wrong when it lasts longer than that.
+/// Slow at first, and a problem after `longest`.
 fn waiting(waits: Duration, longest: Duration, message: String, blocks_scaling: bool) -> Option<Finding> {
     if waits >= longest {
         Some(Finding { blocks_scaling, read_events: true, ..Finding::new(NotStarting, message) })
@@ -122,20 +125,20 @@ fn waiting(waits: Duration, longest: Duration, message: String, blocks_scaling: 
 fn is_through(pod: &Pod, status: &ContainerStatus) -> bool {
     let Some(state) = &status.state else { return false };
     if is_sidecar(pod, &status.name) {
-        // What says nothing of its start has no probe for it.
+        // `started` is unset where there is no startup probe.
         return state.running.is_some() && status.started != Some(false);
     }
     let finished = state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0);
     finished || (state.running.is_some() && status.name == rowlock_crds::containers::WORKER)
 }
 
-/// When a container that the next one waits for began or ended.
+/// When a container started, or ended: the next one follows.
 fn last_moment(status: &ContainerStatus) -> Option<Timestamp> {
     let ended = status.state.as_ref().and_then(|state| state.terminated.as_ref());
     running_since(status).or_else(|| Some(ended?.finished_at.as_ref()?.0))
 }
 
-/// A pod that a node took no more, or ended, of late.
+/// A pod that failed as a whole recently: its node rejected or evicted it.
 pub(super) fn ended(pod: &Pod, now: Timestamp) -> Option<Finding> {
     let status = pod.status.as_ref()?;
     let created = pod.metadata.creation_timestamp.as_ref()?.0;
@@ -145,7 +148,7 @@ pub(super) fn ended(pod: &Pod, now: Timestamp) -> Option<Finding> {
         "PodOSNotSupported" | "PodOSSelectorNodeLabelDoesNotMatch" => {
             ": the worker is a Linux program: set nodeSelector `kubernetes.io/os: linux` in spec.template"
         }
-        "NodeAffinity" => ": the node has lost a label that spec.template asks for",
+        "NodeAffinity" => ": the node no longer has a label that spec.template requires",
         "Evicted" => ": raise the requests in spec.template, or free the node",
         _ => "",
     };

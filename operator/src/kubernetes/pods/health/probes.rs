@@ -1,4 +1,4 @@
-//! Containers that run, and yet the pod is not ready.
+//! Pods whose containers run, but that are not ready.
 
 use std::time::Duration;
 
@@ -7,19 +7,21 @@ use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::ConditionReason::NotListening;
 use rowlock_crds::containers::{HANDLER, WORKER};
 
-use super::{Finding, HealthInputs, SLOW, name, running_since, runs, sanitize, since, spec_of, statuses};
+use super::finding::{Finding, HealthInputs, SLOW};
+use crate::kubernetes::pods::status::{name, running_since, runs, since, spec_of, statuses};
+use crate::kubernetes::sanitize::sanitize;
 
-/// For so long a handler may start, or a probe fail, where the template says nothing.
+/// How long a handler may start, or a probe fail, where the template does not say.
 const START: Duration = Duration::from_secs(30);
 
-/// What Kubernetes takes for a probe that does not say.
+/// Kubernetes' defaults for a probe.
 const PERIOD: i32 = 10;
 const FAILURES: i32 = 3;
 
-/// Whether the workers have reached the database.
+/// Whether the workers have joined their queue in the database.
 pub(super) struct Joined {
     port: u16,
-    /// `None`: some have, or it is not known.
+    /// `None`: only some have, or it is not known.
     all: Option<bool>,
 }
 
@@ -35,21 +37,21 @@ impl Joined {
     }
 }
 
-/// The longest that a start may take by the template's own probes.
+/// How long a start may take by the probes of the template.
 pub(super) fn start_longest(pod: &Pod) -> Duration {
     let spec = pod.spec.iter();
     let containers = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
     containers.map(allowed).max().unwrap_or_default()
 }
 
-/// The probe that has the kubelet end the container, if there is one.
+/// The probe whose failure has the kubelet restart the container.
 pub(super) fn that_ends(pod: &Pod, container: &str) -> Option<&'static str> {
     let spec = spec_of(pod, container)?;
     let probes = [("livenessProbe", &spec.liveness_probe), ("startupProbe", &spec.startup_probe)];
     probes.into_iter().find(|(_, probe)| probe.is_some()).map(|(name, _)| name)
 }
 
-/// A sidecar whose startup probe has not succeeded: what comes after it waits.
+/// A sidecar whose startup probe has not succeeded: the next containers wait for it.
 pub(super) fn unstarted(pod: &Pod, status: &ContainerStatus, runs: Duration) -> Option<Finding> {
     let container = &status.name;
     let (pod, spec) = (name(pod), spec_of(pod, container));
@@ -57,23 +59,20 @@ pub(super) fn unstarted(pod: &Pod, status: &ContainerStatus, runs: Duration) -> 
     let target = target(spec.and_then(|spec| spec.startup_probe.as_ref()));
     if runs < longest {
         let message = format!(
-            "the startupProbe{target} of the container {container} of pod {pod} has not succeeded yet; it \
-            may take {} s",
+            "the startupProbe{target} of container {container} of pod {pod} has not succeeded yet; it may take {} s",
             longest.as_secs()
         );
         return (runs >= SLOW).then(|| Finding::slow(message));
     }
     let message = format!(
-        "the startupProbe{target} of the container {container} of pod {pod} does not succeed: it may be \
-        wrong, since a handler needs none; or the \
-         container listens on 127.0.0.1 alone, where no probe from outside reaches it; or it waits for a \
-         proxy that starts after it (a service \
-         mesh whose proxy is not a native sidecar)"
+        "the startupProbe{target} of container {container} of pod {pod} does not succeed: the probe may be wrong (a \
+         handler needs none); or the container listens only on 127.0.0.1, where a probe cannot reach it; or it waits \
+         for a proxy that starts after it (a service mesh whose proxy is not a native sidecar)"
     );
     Some(Finding::new(NotListening, message))
 }
 
-/// All run, yet the worker is not ready, or another container is not.
+/// All containers run, but the worker or another one is not ready.
 pub(super) fn silent(pod: &Pod, joined: &Joined, now: Timestamp) -> Option<Finding> {
     let of = |name: &str| statuses(pod).find(|status| status.name == name);
     running_since(of(HANDLER)?)?;
@@ -89,12 +88,11 @@ pub(super) fn silent(pod: &Pod, joined: &Joined, now: Timestamp) -> Option<Findi
     }
     let (pod, port) = (name(pod), joined.port);
     let handler = format!(
-        "its handler does not listen on port {port} (have it listen on $PORT, or set spec.handler.http.port)"
+        "its handler does not listen on port {port} (let it listen on $PORT, or set spec.handler.http.port)"
     );
     let database = format!(
-        "its worker does not reach the database (a NetworkPolicy has to let the pods reach it, and DNS), \
-        and then kubectl logs {pod} -c worker \
-         says why"
+        "its worker does not reach the database (a NetworkPolicy has to allow that, and DNS): see kubectl logs {pod} \
+         -c worker"
     );
     let what = match joined.all {
         Some(true) => handler,
@@ -104,7 +102,7 @@ pub(super) fn silent(pod: &Pod, joined: &Joined, now: Timestamp) -> Option<Findi
     Some(Finding::new(NotListening, format!("pod {pod} is not ready: {what}")))
 }
 
-/// The worker does tasks, and the pod is not ready for want of another container's probe.
+/// The worker is ready, but the probe of another container keeps the pod from being ready.
 fn unready(pod: &Pod, now: Timestamp) -> Option<Finding> {
     let failing = statuses(pod).find_map(|status| {
         let probe = spec_of(pod, &status.name)?.readiness_probe.as_ref()?;
@@ -113,11 +111,9 @@ fn unready(pod: &Pod, now: Timestamp) -> Option<Finding> {
     });
     let (status, probe) = failing?;
     let message = format!(
-        "the readinessProbe{} of the container {} of pod {} fails, so the pod does tasks but never counts \
-        as ready, and no rollout gets \
-         on: a handler that listens on 127.0.0.1 alone cannot be probed from outside; leave the probe out \
-         (none is needed), or have it listen on \
-         all addresses",
+        "the readinessProbe{} of container {} of pod {} fails, so the pod runs tasks but never counts as ready, and \
+         rollouts do not proceed: a probe cannot reach a handler that listens only on 127.0.0.1. Remove the probe \
+         (none is needed), or let the handler listen on all addresses",
         target(Some(probe)),
         status.name,
         name(pod)
@@ -125,7 +121,7 @@ fn unready(pod: &Pod, now: Timestamp) -> Option<Finding> {
     Some(Finding::new(NotListening, message))
 }
 
-/// How long a container may take until its probes say that it works.
+/// How long a container may take until its probes succeed.
 fn allowed(container: &Container) -> Duration {
     let probes = [&container.startup_probe, &container.readiness_probe, &container.liveness_probe];
     probes.into_iter().map(|probe| budget(probe.as_ref())).max().unwrap_or_default().max(START)
@@ -140,7 +136,7 @@ fn budget(probe: Option<&Probe>) -> Duration {
     Duration::from_secs(seconds(probe.initial_delay_seconds, 0) + tries)
 }
 
-/// What a probe asks, in parentheses.
+/// The target of a probe, in parentheses.
 pub(super) fn target(probe: Option<&Probe>) -> String {
     let port = |port: &k8s_openapi::apimachinery::pkg::util::intstr::IntOrString| match port {
         k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(port) => port.to_string(),
