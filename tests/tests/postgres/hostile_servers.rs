@@ -247,7 +247,7 @@ async fn a_server_that_nothing_proves_does_not_choose_the_rounds_of_scram() {
         // Before this was mended, one round was as good as none, and many were as many seconds.
         let error = refused(&fake_server.connect("?sslmode=disable")).await;
         assert!(
-            matches!(&error, Error::Login(said) if said.contains(&format!("{rounds} rounds"))),
+            matches!(&error, Error::Login(said) if said.contains(&format!("{rounds} SCRAM rounds"))),
             "{error:?}"
         );
     }

@@ -238,7 +238,7 @@ async fn a_queue_scaled_to_zero_is_counted_without_a_walk_over_what_died() {
     pins.execute("begin isolation level repeatable read; select 1").await.unwrap();
     let instance = test.instance("a").await;
     test.run(
-        "insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, ring)
+        "insert into rowlock.ready (queue, shard, priority, k, id, n, attempt, fresh, notify)
            select 1, k & 3, 1, k, rowlock.id_at(now()) - (k << 14), 1, 0, false, false from (select nextval('rowlock.k_seq') k from generate_series(1, 80000)) x;
          delete from rowlock.ready; analyze rowlock.ready",
     )
