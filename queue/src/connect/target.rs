@@ -186,16 +186,16 @@ impl std::fmt::Debug for Target {
 }
 
 fn hosts(uri: &Uri, params: &Params, connect: &Connect) -> Result<Vec<Host>> {
-    let has_host = uri.hosts.iter().any(|(name, _)| !name.is_empty());
-    let names: Vec<(String, Option<u16>)> = match &params.hosts {
-        Some(_) if has_host => {
+    let named = uri.hosts.iter().any(|(name, _)| !name.is_empty());
+    let entries: Vec<(String, Option<u16>)> = match &params.hosts {
+        Some(_) if named => {
             return Err(wrong("names a host twice, before the database and as host=: leave one out"));
         }
         Some(hosts) => hosts.split(',').map(|host| (host.to_owned(), None)).collect(),
         None => uri.hosts.clone(),
     };
-    let addresses = listed(params.addresses.as_deref(), names.len(), "hostaddr")?;
-    let ports = listed(params.ports.as_deref(), names.len(), "port")?;
+    let addresses = listed(params.addresses.as_deref(), entries.len(), "hostaddr")?;
+    let ports = listed(params.ports.as_deref(), entries.len(), "port")?;
     // In `:PORT/database?host=…` the port belongs to the host of the parameter.
     let written = uri.hosts.first().and_then(|(_, port)| *port).filter(|_| uri.hosts.len() == 1);
     let host = |(at, (name, port)): (usize, &(String, Option<u16>))| {
@@ -217,10 +217,10 @@ fn hosts(uri: &Uri, params: &Params, connect: &Connect) -> Result<Vec<Host>> {
         }
         Ok(Host { name, address, port })
     };
-    if names.len() > MOST_HOSTS {
-        return Err(wrong(format_args!("names {} hosts: name at most {MOST_HOSTS}", names.len())));
+    if entries.len() > MOST_HOSTS {
+        return Err(wrong(format_args!("names {} hosts: name at most {MOST_HOSTS}", entries.len())));
     }
-    names.iter().enumerate().map(host).collect()
+    entries.iter().enumerate().map(host).collect()
 }
 
 /// The entries of a list: one for each host, or one port for all.

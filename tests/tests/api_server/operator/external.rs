@@ -132,7 +132,7 @@ async fn removing_spec_replicas_returns_to_the_operators_scaling() {
     harness.until_replicas(0).await;
     let args = ["scale", "tq/emails", "-n", &harness.namespace, "--replicas=5"];
     let answer = tokio::task::block_in_place(|| kubectl(&args));
-    assert!(answer.err.contains("set workers.scaling to External, or remove replicas"), "{said:?}");
+    assert!(answer.err.contains("set workers.scaling to External, or remove replicas"), "{answer:?}");
 }
 
 /// Before, a persistent autoscaler was undone at every poll for ever, and no condition reported it.
