@@ -1423,7 +1423,7 @@ begin
     end;
   end if;
   -- Clients cannot represent infinity, and few can represent a year with five digits.
-  if due > now() + interval '100 years' then
+  if due > clock_timestamp() + interval '100 years' then
     raise exception 'the task would be due in more than 100 years'
       using errcode = 'RL005',
         hint = 'The latest possible time is 100 years from now.';
@@ -1625,7 +1625,7 @@ begin
     v_priority := coalesce((options->>'priority')::smallint, v_priority);
     v_attempts := (options->>'max_attempts')::smallint;
     due := rowlock.due_time(options);
-    if due > now() + q.max_delay then
+    if due > clock_timestamp() + q.max_delay then
       perform rowlock.refuse_delay(q);
     end if;
     if q.far_future_full and due > now() + rowlock.far_future_after() then
@@ -1762,7 +1762,7 @@ begin
   v_priority := coalesce((options->>'priority')::smallint, v_priority);
   v_attempts := (options->>'max_attempts')::smallint;
   due := rowlock.due_time(options);
-  if due > now() + q.max_delay then
+  if due > clock_timestamp() + q.max_delay then
     perform rowlock.refuse_delay(q);
   end if;
   if q.far_future_full and due > now() + rowlock.far_future_after() then
@@ -2262,6 +2262,8 @@ CREATE FUNCTION rowlock.grant_role(role name, permission text, queues text[] DEF
 declare
   unknown text;
 begin
+  -- First: two callers that had each written before locking would wait for each other.
+  lock table rowlock.access in share row exclusive mode;
   if grant_role.permission is null
     or grant_role.permission not in ('producer', 'worker', 'reader') then
     raise exception 'unknown permission "%"', grant_role.permission
@@ -3985,6 +3987,7 @@ CREATE FUNCTION rowlock.revoke_role(role name, permission text DEFAULT NULL::tex
 declare
   f regprocedure;
 begin
+  lock table rowlock.access in share row exclusive mode;
   delete from rowlock.access a
     where a.role = revoke_role.role
       and (revoke_role.permission is null or a.permission = revoke_role.permission);
