@@ -1,15 +1,13 @@
 //! docs/tasks.md describes every state of a task.
 
-/// In the order in which the page has them.
-const STATES: [&str; 7] =
-    ["scheduled", "available", "running", "retryable", "completed", "dead", "cancelled"];
+use rowlock_queue::TaskState;
 
 #[test]
 fn the_page_of_tasks_names_every_state() {
     let path = rowlock_tests::checkout().join("docs/tasks.md");
     let page = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert_eq!(states_in_rows(&page), STATES, "the table's first column");
-    let mut sorted = STATES;
+    let mut sorted = TaskState::ALL.map(TaskState::as_str);
+    assert_eq!(states_in_rows(&page), sorted, "the table's first column");
     sorted.sort_unstable();
     assert_eq!(states_in_diagram(&page), sorted, "the state diagram");
 }
