@@ -29,6 +29,9 @@ const SOON: Duration = Duration::from_secs(1);
 /// Longer than a long answer may take, less than a statement.
 const SLOW: Duration = Duration::from_millis(2500);
 
+/// Rows of an answer that needs a permit.
+const LONG_ROWS: usize = SHORT_MESSAGES as usize + 10;
+
 fn message(kind: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap();
     [&[kind][..], &length.to_be_bytes(), body].concat()
@@ -50,7 +53,7 @@ fn end() -> Vec<u8> {
 }
 
 fn long() -> Vec<u8> {
-    [rows(usize::try_from(SHORT_MESSAGES).unwrap() + 10), end()].concat()
+    [rows(LONG_ROWS), end()].concat()
 }
 
 /// Says each of these when it is asked the next time, after a while. One that has no end goes on with rows, a byte
@@ -110,7 +113,7 @@ async fn a_server_that_does_not_end_a_long_answer_is_cut_off_and_the_next_tenant
     let all = Arc::new(Tenants::default());
     let mut hostile = Vec::new();
     for number in 0..ALL_PERMITS {
-        let script = vec![at_once(prepared()), at_once(rows(300))];
+        let script = vec![at_once(prepared()), at_once(rows(LONG_ROWS))];
         let mut session = connect(&all.tenant(&format!("hostile-{number}")), script).await;
         hostile.push(tokio::spawn(async move {
             let answer = timeout(LONG_ANSWER_TIMEOUT + SOON, ask(&mut session)).await;
@@ -125,7 +128,7 @@ async fn a_server_that_does_not_end_a_long_answer_is_cut_off_and_the_next_tenant
     let waited = Instant::now();
     let rows =
         timeout(LONG_ANSWER_TIMEOUT + SOON, ask(&mut session)).await.expect("it has its turn").unwrap();
-    assert_eq!(rows.len(), 260);
+    assert_eq!(rows.len(), LONG_ROWS);
     assert!(Duration::from_secs(1) < waited.elapsed(), "all turns were taken");
     for session in hostile {
         let (answer, fault) = session.await.unwrap();
@@ -140,7 +143,7 @@ async fn an_answer_that_follows_a_long_one_is_a_short_one_and_may_take_its_time(
     let short = [rows(1), end()].concat();
     let script = vec![at_once(prepared()), at_once(long()), (SLOW, short)];
     let mut session = connect(&tenant, script).await;
-    assert_eq!(ask(&mut session).await.unwrap().len(), 260);
+    assert_eq!(ask(&mut session).await.unwrap().len(), LONG_ROWS);
     let answer = ask(&mut session).await;
     assert_eq!(answer.unwrap_or_else(|_| panic!("{:?}", session.fault())).len(), 1);
 }
@@ -151,12 +154,12 @@ async fn a_connection_that_had_a_long_answer_is_as_good_as_another() {
     let short = || at_once([rows(1), end()].concat());
     let script = vec![at_once(prepared()), at_once(long()), short(), at_once(long()), short()];
     let mut session = connect(&tenant, script).await;
-    assert_eq!(ask(&mut session).await.unwrap().len(), 260);
+    assert_eq!(ask(&mut session).await.unwrap().len(), LONG_ROWS);
     let question = sqlx::query("select a from f()");
     let answer = question.fetch_all(session.connection()).await;
     assert_eq!(answer.unwrap_or_else(|_| panic!("{:?}", session.fault())).len(), 1);
     // From then on another task passes on the bytes.
-    assert_eq!(ask(&mut session).await.unwrap().len(), 260);
+    assert_eq!(ask(&mut session).await.unwrap().len(), LONG_ROWS);
     sleep(SLOW).await;
     let answer = ask(&mut session).await;
     assert_eq!(answer.unwrap_or_else(|_| panic!("{:?}", session.fault())).len(), 1);
@@ -166,7 +169,7 @@ async fn a_connection_that_had_a_long_answer_is_as_good_as_another() {
 async fn who_says_goodbye_after_a_long_answer_may_send_the_next_at_once() {
     let tenant = Arc::new(Tenants::default()).tenant("sound");
     let mut session = connect(&tenant, vec![at_once(prepared()), at_once(long())]).await;
-    assert_eq!(ask(&mut session).await.unwrap().len(), 260);
+    assert_eq!(ask(&mut session).await.unwrap().len(), LONG_ROWS);
     session.close().await;
     assert!(timeout(SOON, tenant.answer_permit()).await.is_ok_and(|turn| turn.is_some()), "it has to wait");
 }
@@ -217,7 +220,7 @@ impl AsyncWrite for Flood {
 #[tokio::test]
 async fn a_server_that_keeps_us_reading_in_a_long_answer_is_cut_off_as_soon() {
     let start = [message(b'R', &[0; 4]), message(b'K', &[1; 8]), message(b'Z', b"I")].concat();
-    let first = [start, prepared(), rows(300)].concat();
+    let first = [start, prepared(), rows(LONG_ROWS)].concat();
     let then = message(b'A', b"\0\0\0\x01rowlock\x007\0").repeat(1000);
     let tenant = Arc::new(Tenants::default()).tenant("hostile");
     let mut session = begin(&tenant, Box::new(Flood { first, then, at: 0 })).await;
