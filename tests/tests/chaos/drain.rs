@@ -99,7 +99,8 @@ async fn sample(url: String, stop: CancellationToken) -> Result<usize> {
     while !stop.is_cancelled() {
         every.tick().await;
         let row = sqlx::query(
-            "select q.total_workers::bigint, coalesce((select sum(s.held) from rowlock.instance_slots(q.id) s), 0)
+            "select q.total_workers::bigint,
+                    coalesce((select sum(s.held) from rowlock.instance_slots(q.id) s), 0)
              from rowlock.queue q where q.name = $1",
         )
         .bind(QUEUE)

@@ -233,7 +233,7 @@ async fn a_migration_replaces_functions_and_keeps_grants() {
     rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.unwrap();
 }
 
-/// Before, the older release's functions replaced the newer ones, and the database was said to have the newer.
+/// Before, the older release's functions replaced the newer ones, but the newer ones were recorded.
 #[tokio::test]
 async fn of_two_releases_that_migrate_at_once_the_newer_ones_functions_stay() {
     let test = of_an_earlier_release().await;
@@ -295,7 +295,8 @@ async fn functions_in_sql_name_what_is_there() {
     let test = TestDb::empty().await;
     let all = "do $$ declare f record; begin
       for f in select p.oid, p.proname from pg_proc p join pg_language l on l.oid = p.prolang
-          where p.pronamespace = 'rowlock'::regnamespace and p.prokind = 'f' and l.lanname in ('sql', 'plpgsql') loop
+          where p.pronamespace = 'rowlock'::regnamespace and p.prokind = 'f'
+            and l.lanname in ('sql', 'plpgsql') loop
         begin
           execute pg_get_functiondef(f.oid);
         exception when others then raise exception '%: %', f.proname, sqlerrm;
