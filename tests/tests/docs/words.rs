@@ -1,4 +1,4 @@
-//! All text of the project uses the words of ARCHITECTURE.md's glossary, in lines that fit beside each other.
+//! All text of the project uses the words of docs/glossary.md, in lines that fit beside each other.
 
 mod old_words;
 mod scan;

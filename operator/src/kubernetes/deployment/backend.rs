@@ -265,13 +265,13 @@ impl PodBackend {
             last.dry_run = None;
             return Ok(None);
         }
-        // With the labels, since a policy may ask for one.
+        // With the labels: a policy may require one. An accepted template is kept, too, if its write failed.
         let asked = format!("{}{template}", object["metadata"]["labels"]);
-        if let Some((dry_run, Some(detail), at)) = &last.dry_run
+        if let Some((dry_run, detail, at)) = &last.dry_run
             && *dry_run == asked
             && at.elapsed() < REJECTED_RETRY_INTERVAL
         {
-            return Ok(Some(detail.clone()));
+            return Ok(detail.clone());
         }
         let detail = match self.context.writer.dry_run::<Deployment>(object).await {
             Ok(()) => None,
