@@ -16,8 +16,7 @@ const FALL_ASLEEP: Duration = Duration::from_secs(5);
 /// Calls that the statistics report too late or too early.
 const SLACK: f64 = 4.0;
 
-/// What operators and instances call, each call a statement. Functions that only other functions call are left
-/// out.
+/// What operators and instances call, each call a statement. What only other functions call is left out.
 const FUNCTIONS: [&str; 20] = [
     "statistics",
     "maintain",
