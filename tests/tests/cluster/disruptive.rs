@@ -29,6 +29,12 @@ async fn a_node_disconnected_for_a_minute_loses_no_task() -> Result<()> {
         harness.wait_ready();
         harness.enqueue(400, &json!({ "ms": 2000 })).await?;
         let pods = harness.until_pods(4).await?;
+        until("every pod runs tasks", || async {
+            let busy = harness.count("select count(distinct instance) from rowlock.lease").await?;
+            ensure!(busy == 4, "{busy}");
+            Ok(())
+        })
+        .await?;
         let node = |pod: &Pod| pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
         let away: Vec<&Pod> = pods.iter().filter(|pod| node(pod).as_deref() == Some("node2")).collect();
         ensure!(!away.is_empty() && away.len() < pods.len(), "all pods are on one node");
