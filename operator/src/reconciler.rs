@@ -97,7 +97,7 @@ impl<B: Backend> Reconciler<B> {
         }
     }
 
-    /// The same database by another address, or another one: every queue is declared to it anew.
+    /// The same database by another address, or another one: every queue is declared to it again.
     pub fn set_db(&mut self, db: Db) {
         self.db = db;
         self.maintainer = Maintainer::new();

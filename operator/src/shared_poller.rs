@@ -91,7 +91,7 @@ impl Participant {
     /// this one did.
     ///
     /// # Errors
-    /// What the database said in place of an answer, to whoever asked last.
+    /// The error of the last poll, if it failed.
     pub(crate) async fn snapshot(
         &self,
         since: Option<Instant>,

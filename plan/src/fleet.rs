@@ -22,7 +22,7 @@ pub struct Fleet {
 pub struct Instance {
     /// Unique among the instances of its queue.
     pub name: String,
-    /// What the worker is told, but for the connection string, which only the backend may know.
+    /// The worker's environment, without the connection string, which only the backend knows.
     pub worker_env: BTreeMap<&'static str, String>,
     /// What the handler is told.
     pub handler_env: BTreeMap<&'static str, String>,

@@ -1,7 +1,7 @@
 //! Whose pods are changed when the operator itself brings other ones, such as a new worker: a few queues at a
 //! time.
 //!
-//! Who is under way is read from the Deployments, so it is known to whoever leads next; who may begin is
+//! Rollouts in progress are read from the Deployments, so the next leader knows them; who may begin is
 //! settled by the order of names. A release that does not start keeps its slots: the others go on with what
 //! they have. But a queue none of whose pods was ready before proves nothing, and gives its slot up when
 //! Kubernetes has given up hope.
