@@ -17,7 +17,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 
 FROM ${BASE} AS worker
 LABEL org.opencontainers.image.title="rowlock-worker" \
-      org.opencontainers.image.description="Claims tasks from Postgres and sends them to the handler beside it" \
+      org.opencontainers.image.description="Claims tasks from Postgres and sends them to the handler in the same pod" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /out/rowlock-worker /usr/local/bin/
 # A numeric user, so that Kubernetes can verify `runAsNonRoot`.

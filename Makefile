@@ -22,7 +22,7 @@ endef
 
 PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
 
-.PHONY: help demo test check workflows api-server cluster cluster-down cluster-test cluster-tier cluster-disruptive cluster-parallel cluster-given images chaos soak bench bench-main bench-operator sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy doc unit servers postgres dev docs kubernetes schema
+.PHONY: help demo test check workflows api-server cluster cluster-down cluster-test cluster-tier cluster-disruptive cluster-parallel cluster-given images chaos soak bench bench-main bench-operator bench-scaling sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy doc unit servers postgres dev docs kubernetes schema
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -43,6 +43,7 @@ fmt:
 clippy:
 	$(call part,lints,cargo clippy --workspace --all-targets --locked -- -D warnings)
 	$(call part,lints of the Kubernetes API,cargo clippy -p rowlock-crds --features kube --all-targets --locked -- -D warnings)
+	$(call part,lints of the simulated benchmark,cargo clippy -p rowlock-bench --no-default-features --all-targets --locked -- -D warnings)
 	$(call part,lints of the operator,cargo clippy -p rowlock-operator --features kube --all-targets --locked -- -D warnings)
 
 # A link to an item that does not exist fails.
@@ -101,7 +102,7 @@ cluster: packages-cluster ## Start a two-node cluster on this machine with image
 	@tests/cluster/cluster.sh up dev
 	@tests/cluster/cluster.sh load dev $(CARGO_TARGET_DIR)/images/*.tar
 
-cluster-down: ## Stop that cluster and remove everything of it
+cluster-down: ## Stop that cluster and remove everything that belongs to it
 	@tests/cluster/cluster.sh down dev
 
 # Holds the reason if the cluster tests cannot run on this machine.
@@ -131,7 +132,7 @@ cluster-disruptive:
 	@ROWLOCK_TEST_CLUSTER=alone $(CLUSTER) $(DISRUPTIVE) --test-threads 1
 
 cluster-parallel:
-	@$(CLUSTER) $(addprefix --skip ,$(DISRUPTIVE)) --test-threads 8
+	@$(CLUSTER) $(addprefix --skip ,$(DISRUPTIVE)) --test-threads 5
 
 cluster-given:
 	@$(CLUSTER) $(MOSTLY_WAITING)
@@ -162,14 +163,18 @@ bench-main: packages-bench ## Run the main benchmarks, which write target/bench/
 	@cargo build --release --locked -p rowlock-bench -p rowlock-worker
 	@$(CARGO_TARGET_DIR)/release/rowlock-bench main
 
-bench-operator: packages-bench ## Run the benchmarks of the operator with 100 TaskQueues: target/bench/operator.json
+bench-operator: packages-bench ## Run the benchmarks of the operator with 100, 1,000 and 5,000 TaskQueues: target/bench/operator.json
 	@tests/cluster/build.sh etcd kube-apiserver kubectl >/dev/null
 	@cargo build --release --locked -p rowlock-bench
 	@cargo build --release --locked -p rowlock-operator --features kube
 	@$(CARGO_TARGET_DIR)/release/rowlock-bench operator
 
+bench-scaling: ## Replay loads through our scaling decisions and those of others: target/bench/scaling.json
+	@cargo build --release --locked -p rowlock-bench --no-default-features
+	@$(CARGO_TARGET_DIR)/release/rowlock-bench scaling
+
 sizes: ## Find files that are too long
-	$(call part,sizes,tests/sizes.sh)
+	$(call part,sizes,tests/file_lengths.sh)
 
 packages-demo:
 	@tests/install.sh demo

@@ -28,7 +28,7 @@ begin
     into free, live
     from rowlock.instance_slots(allocate.queue) s;
   rest := total;
-  -- The instance that wants least comes first: what it leaves of its share goes to the others.
+  -- The instance that wants the fewest slots comes first: the rest of its share goes to the others.
   for h in
     select *
     from rowlock.instance_slots(allocate.queue) s
@@ -94,6 +94,51 @@ begin
       false,
       rowlock.chunk_of(append_range.id)
     );
+end $$;
+
+CREATE FUNCTION rowlock.arrivals(queue text, ago_seconds double precision, before bigint DEFAULT NULL::bigint, most integer DEFAULT 100000) RETURNS TABLE(next bigint, seconds bigint[], counts bigint[], scheduled bigint, kept_seconds double precision)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_queue int := rowlock.readable_queue(arrivals.queue);
+  bound int := least(greatest(arrivals.most, 1), 100000);
+begin
+  return query
+    with page as materialized (
+      select t.id, t.queue, t.k_low
+      from rowlock.task t
+      where t.id >= rowlock.id_at(now() - make_interval(secs => arrivals.ago_seconds))
+        and t.id < coalesce(arrivals.before, rowlock.id_at(now() + interval '1 second'))
+      order by t.id desc
+      limit bound
+    ),
+    by_second as (
+      select p.id >> 31 as second, count(*) n
+      from page p
+      where p.queue = v_queue and p.k_low is not null
+      group by p.id >> 31
+    ),
+    whole as (
+      select
+        case when count(*) = bound then min(p.id) end oldest,
+        count(*) filter (where p.queue = v_queue and p.k_low is null) scheduled
+      from page p
+    )
+    select
+      whole.oldest,
+      coalesce((select array_agg(b.second order by b.second) from by_second b), '{}'),
+      coalesce((select array_agg(b.n::bigint order by b.second) from by_second b), '{}'),
+      whole.scheduled,
+      (
+        select greatest(date_part('epoch', now() - min(k.lo)), 0)
+        from rowlock.partitions_of('task') k
+      )
+    from whole;
 end $$;
 
 CREATE FUNCTION rowlock.as_json(payloads text[]) RETURNS json[]
@@ -266,7 +311,7 @@ begin
     from rowlock.queue q
     where (available_page.queue is null or q.name = available_page.queue)
       and (not q.restricted or rowlock.has_permission('reader', q.id));
-  -- One priority after the other: most pages end in the first that has any tasks.
+  -- One priority after the other: most pages end in the first priority that has any tasks.
   for v_priority in greatest(after_priority, 0) .. 3 loop
     return query
       select
@@ -545,7 +590,7 @@ begin
   ) then
     raise exception 'instance % is being ended', instance
       using errcode = 'lock_not_available',
-        hint = 'Ask again.';
+        hint = 'Try again.';
   end if;
   return false;
 end $$;
@@ -640,8 +685,8 @@ begin
   if noted[1] is distinct from xid then
     perform set_config(setting, xid || ' ' || added, true);
   elsif added - noted[2]::bigint >= q.backlog_limit then
-    -- The tasks may be of other queues. So this queue is counted, and again only after as many
-    -- more.
+    -- The tasks may belong to other queues. So this queue is counted, and again after the same
+    -- number of further tasks.
     if rowlock.backlog_reaches(q.id, q.backlog_limit) then
       perform rowlock.refuse_full(q);
     end if;
@@ -653,7 +698,7 @@ CREATE FUNCTION rowlock.chunk_of(id bigint) RETURNS integer
     LANGUAGE sql IMMUTABLE
     RETURN ((((id >> 8) & (1073741823)::bigint))::integer + 1);
 
-CREATE FUNCTION rowlock.claim(instance bigint, want integer, watermarks bigint[], start integer, token bigint) RETURNS TABLE(firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[])
+CREATE FUNCTION rowlock.claim(instance bigint, want integer, watermarks bigint[], start integer, token bigint) RETURNS TABLE(firsts bigint[], ns smallint[], attempts smallint[], priorities smallint[], contended boolean, newest_k bigint, least_ks bigint[], sinces integer[], now_seconds double precision)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -665,7 +710,7 @@ declare
   v_queue int;
   v_restricted boolean;
   v_newest bigint;
-  looked int;              -- ranges that the look wants to take
+  looked int;              -- ranges that were read and should be taken
   taken bigint := 0;       -- tasks in the ranges that could be locked
   -- The locked ranges, in the order of the claim.
   v_priorities smallint[];
@@ -673,6 +718,7 @@ declare
   v_ids bigint[];
   v_ns smallint[];
   v_attempts smallint[];
+  v_sinces int[];
 begin
   perform rowlock.require_read_committed();
   if not exists (
@@ -686,7 +732,8 @@ begin
   end if;
   if exists (select 1 from rowlock.lease l where l.token = claim.token) then
     return query
-      select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[]
+      select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[],
+        '{}'::int[], 0::double precision
       from rowlock.lease l
       where l.token = claim.token and l.instance = claim.instance;
     return;
@@ -700,7 +747,7 @@ begin
     return query
       select
         '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[],
-        false, 0::bigint, '{}'::bigint[];
+        false, 0::bigint, '{}'::bigint[], '{}'::int[], 0::double precision;
     return;
   end if;
   if v_restricted then
@@ -746,7 +793,7 @@ begin
         from generate_series(0, 15) number
       ) part,
       lateral (
-        select r.priority, r.k, r.id, r.n, r.attempt, r.ctid place
+        select r.priority, r.k, r.id, r.n, r.attempt, r.since, r.ctid place
         from rowlock.ready r
         where r.queue = v_queue
           and r.shard = ((part.turn + claim.start) & 3)::smallint
@@ -767,11 +814,12 @@ begin
     array_agg(place order by priority, turn, k),
     array_agg(id order by priority, turn, k),
     array_agg(n order by priority, turn, k),
-    array_agg(attempt order by priority, turn, k)
-    into looked, v_priorities, v_places, v_ids, v_ns, v_attempts
+    array_agg(attempt order by priority, turn, k),
+    array_agg(since order by priority, turn, k)
+    into looked, v_priorities, v_places, v_ids, v_ns, v_attempts, v_sinces
     from locked;
   if v_ids is not null then
-    -- The lock keeps others from ending the instance until the lease is committed. It does not
+    -- The lock prevents others from ending the instance until the lease is committed. It does not
     -- wait: a session that ends the queue may itself wait for the ranges that are locked above.
     perform 1
       from rowlock.instance i
@@ -782,10 +830,10 @@ begin
         using errcode = 'RL006',
           hint = 'Join again.';
     end if;
-    -- This statement has a new snapshot: it sees the newest version of the locked rows, whatever
-    -- was committed between look and lock. Rows are found by ctid, which a lock keeps: joined by
-    -- key, a plan that was made while the table was small would walk the whole index once it is
-    -- large.
+    -- This statement has a new snapshot: it sees the newest version of the locked rows, with
+    -- whatever was committed between reading and locking. Rows are found by ctid, which a lock
+    -- keeps. With a join by key, a plan from the time when the table was small would read the whole
+    -- index once the table is large.
     with taking as materialized (
       select
         range.*,
@@ -846,9 +894,95 @@ begin
         and coalesce(taken, 0) < claim.want
         and coalesce(cardinality(v_ids), 0) < looked,
       v_newest,
-      rowlock.least_k(v_queue, claim.watermarks)
+      rowlock.least_k(v_queue, claim.watermarks),
+      coalesce(v_sinces, '{}'),
+      date_part('epoch', clock_timestamp()) - 1704067200
     from (select 1) one
     left join rowlock.lease l on l.token = claim.token;
+end $$;
+
+CREATE FUNCTION rowlock.claim_suspect(instance bigint, token bigint) RETURNS TABLE(id bigint, attempt smallint, priority smallint)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_queue int;
+  v_restricted boolean;
+  t record;
+begin
+  perform rowlock.require_read_committed();
+  if not exists (
+    select 1
+    from rowlock.instance i
+    where i.id = claim_suspect.instance and i.ended_at is null
+  ) then
+    raise exception 'instance % is gone', claim_suspect.instance
+      using errcode = 'RL006',
+        hint = 'Join again.';
+  end if;
+  return query
+    select l.firsts[1], l.attempts[1], l.priorities[1]
+    from rowlock.lease l
+    where l.token = claim_suspect.token and l.instance = claim_suspect.instance;
+  if found then
+    return;
+  end if;
+  select i.queue, q.restricted
+    into v_queue, v_restricted
+    from rowlock.instance i
+    join rowlock.queue q on q.id = i.queue
+    where i.id = claim_suspect.instance and not q.paused and not i.drains;
+  if not found then
+    return;
+  end if;
+  if v_restricted then
+    perform rowlock.require_worker(v_queue);
+  end if;
+  -- Two statements: the second one has a snapshot from after the lock.
+  if not rowlock.try_mutex(8, v_queue) then
+    return;
+  end if;
+  if rowlock.enough_suspects_run(v_queue) then
+    return;
+  end if;
+  select d.id, d.attempt, d.priority
+    into t
+    from rowlock.suspect s
+    join rowlock.delayed d on d.id = s.id
+    where s.queue = v_queue and s.due <= now()
+    order by s.due
+    limit 1
+    for update of d skip locked;
+  if not found then
+    return;
+  end if;
+  -- The lock prevents others from ending the instance until the lease is committed: see claim.
+  perform 1
+    from rowlock.instance i
+    where i.id = claim_suspect.instance and i.ended_at is null
+    for share skip locked;
+  if not found and not rowlock.check_ending(claim_suspect.instance) then
+    raise exception 'instance % is gone', claim_suspect.instance
+      using errcode = 'RL006',
+        hint = 'Join again.';
+  end if;
+  delete from rowlock.delayed d where d.id = t.id;
+  update rowlock.suspect s set due = 'infinity' where s.id = t.id;
+  insert into rowlock.lease (token, instance, queue, firsts, ns, attempts, priorities)
+    values (
+      claim_suspect.token,
+      claim_suspect.instance,
+      v_queue,
+      array[t.id],
+      array[1::smallint],
+      array[t.attempt],
+      array[t.priority]
+    );
+  return query select t.id, t.attempt, t.priority;
 end $$;
 
 CREATE FUNCTION rowlock.clear_queue(queue integer) RETURNS bigint
@@ -913,6 +1047,18 @@ begin
     from dead
     having count(*) > 0;
   return cancelled;
+end $$;
+
+CREATE FUNCTION rowlock.clear_suspects(ids bigint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+  if pg_relation_size('rowlock.suspect') > 0 then
+    delete from rowlock.suspect s where s.id = any (clear_suspects.ids);
+  end if;
 end $$;
 
 CREATE FUNCTION rowlock.clock_is_steady() RETURNS boolean
@@ -1034,9 +1180,9 @@ CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, 
 declare
   v rowlock.queue;
 begin
-  -- The owner becomes part of commands that people are advised to run.
+  -- The owner becomes a part of commands that the operator recommends.
   if declare_queue.owner !~ '^[-a-z0-9./ ]{1,200}$' then
-    raise exception 'this cannot be the owner of queue "%"', declare_queue.name
+    raise exception 'the owner of queue "%" is not valid', declare_queue.name
       using errcode = 'RL005',
         hint = 'Use up to 200 of a-z, 0-9, "-", ".", "/" and spaces.';
   end if;
@@ -1049,7 +1195,7 @@ begin
         hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
-    -- Waits for a grant under way, which would not see this queue and leave it unrestricted.
+    -- Waits for a grant in progress. It would not see this queue, and would leave it unrestricted.
     lock table rowlock.access in share mode;
     insert into rowlock.queue (
         name, owner, generation, policy, max_attempts, total_workers, paused, backlog_limit,
@@ -1075,15 +1221,15 @@ begin
       )
       on conflict (name) do nothing
       returning * into v;
-    -- The rows to lock for allocation (5) and sweeps (6): made now, so that no session waits for
-    -- the first one that needs them.
+    -- The rows to lock for allocation (5) and sweeps (6). They are made now, so that no session
+    -- waits for the first one that needs them.
     insert into rowlock.mutex (operation, queue)
       select operation, v.id
       from generate_series(5, 6) operation
       where v.id is not null
       on conflict do nothing;
     if v.id is null then
-      -- Another session has created it meanwhile.
+      -- Meanwhile another session has created it.
       return rowlock.declare_queue(
         declare_queue.name,
         declare_queue.owner,
@@ -1136,6 +1282,26 @@ begin
   end if;
   return v.id;
 end $_$;
+
+CREATE FUNCTION rowlock.delay_suspects(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
+    select
+      item.id,
+      delay_suspects.queue,
+      item.priority,
+      item.attempt,
+      1,   -- retryable
+      s.due,
+      s.until
+    from unnest(delay_suspects.ids, delay_suspects.attempts, delay_suspects.priorities)
+      item(id, attempt, priority)
+    join rowlock.suspect s on s.id = item.id
+$$;
 
 CREATE FUNCTION rowlock.delete_expired_tasks(most integer) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1206,6 +1372,56 @@ begin
   return n + cardinality(kept);
 end $$;
 
+CREATE FUNCTION rowlock.delete_old_scaling_decisions(most integer) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  n int;
+begin
+  perform rowlock.require_read_committed();
+  if not rowlock.clock_is_steady() then
+    return 0;
+  end if;
+  delete from rowlock.scaling_decision d
+    using (
+      select old.queue, old.number
+      from
+        rowlock.queue q,
+        lateral (
+          select max(l.number) number
+          from rowlock.scaling_decision l
+          where l.queue = q.id
+        ) newest,
+        lateral (
+          (
+            select o.queue, o.number
+            from rowlock.scaling_decision o
+            where o.queue = q.id
+              and o.at < now() - interval '7 days'
+              and o.number < newest.number
+            order by o.at
+            limit delete_old_scaling_decisions.most
+          )
+          union
+          (
+            select o.queue, o.number
+            from rowlock.scaling_decision o
+            where o.queue = q.id and o.number <= newest.number - 10000
+            order by o.number
+            limit delete_old_scaling_decisions.most
+          )
+        ) old
+      limit delete_old_scaling_decisions.most
+    ) expired
+    where d.queue = expired.queue and d.number = expired.number;
+  get diagnostics n = row_count;
+  return n;
+end $$;
+
 CREATE FUNCTION rowlock.delete_queue(queue text, force boolean DEFAULT false) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1245,8 +1461,8 @@ begin
         set ended_at = now(), gone = true
         where live.id = i.id and live.ended_at is null;
     end loop;
-    -- Most of it before the lock on the table: that waits for every transaction that enqueued or
-    -- moved tasks, and makes new ones wait meanwhile.
+    -- Most of the work is done before the table is locked. The lock waits for every transaction
+    -- that enqueued or moved tasks, and new ones wait behind it.
     if force then
       cancelled := rowlock.clear_queue(v.id);
     end if;
@@ -1273,13 +1489,15 @@ begin
   delete from rowlock.snooze s
     using rowlock.every_task t
     where t.id = s.id and t.queue = v.id;
+  delete from rowlock.suspect s where s.queue = v.id;
   delete from rowlock.task_kept t where t.queue = v.id;
+  delete from rowlock.scaling_decision d where d.queue = v.id;
   delete from rowlock.mutex m where m.queue = v.id;
   delete from rowlock.queue q where q.id = v.id;
   return cancelled;
 end $$;
 
-CREATE FUNCTION rowlock.describe_task(id bigint) RETURNS TABLE(queue text, type text, state text, priority smallint, attempt integer, max_attempts smallint, enqueued_at timestamp with time zone, due_at timestamp with time zone, finished_at timestamp with time zone, instance text, payload text, result text, snoozes integer, first_snoozed_at timestamp with time zone, snoozed_at timestamp with time zone)
+CREATE FUNCTION rowlock.describe_task(id bigint) RETURNS TABLE(queue text, type text, state text, priority smallint, attempt integer, max_attempts smallint, enqueued_at timestamp with time zone, due_at timestamp with time zone, finished_at timestamp with time zone, instance text, payload text, result text, snoozes integer, first_snoozed_at timestamp with time zone, snoozed_at timestamp with time zone, suspect boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -1308,7 +1526,7 @@ begin
   v_state := rowlock.find_state(describe_task.id, t.queue, t.priority, t.k_low);
   case v_state
     when 'scheduled', 'retryable' then
-      select d.attempt, d.due
+      select d.attempt, d.run_at
         into v_attempt, v_due
         from rowlock.delayed d
         where d.id = describe_task.id;
@@ -1331,7 +1549,7 @@ begin
           from rowlock.find_receipt(t.queue, describe_task.id) r;
       end if;
   end case;
-  -- A result has the time of its receipt.
+  -- A result has the same time as its receipt.
   if v_state = 'completed' then
     select r.value
       into v_result
@@ -1354,7 +1572,8 @@ begin
       v_result,
       coalesce(s.times, 0),
       s.first_at,
-      s.at
+      s.at,
+      exists (select 1 from rowlock.suspect mark where mark.id = describe_task.id)
     from rowlock.queue q
     left join rowlock.snooze s on s.id = describe_task.id
     where q.id = t.queue;
@@ -1398,7 +1617,7 @@ begin
           hint = 'Leave it out to run the task now.';
     end if;
     begin
-      -- Counted from this moment, not from the start of the transaction, which may be long ago.
+      -- Counted from this moment. The transaction may have started long ago.
       due := clock_timestamp() + delay;
     exception when data_exception then
       due := 'infinity';
@@ -1446,7 +1665,7 @@ begin
   if not rowlock.try_mutex(1, 0) then
     return emptied;
   end if;
-  -- Tables that a session detached without coming to drop them.
+  -- Tables that a session detached and then did not drop.
   for p in
     select c.relname part
     from pg_class c
@@ -1488,7 +1707,7 @@ begin
       execute format('truncate rowlock.%I', p.part);
       emptied := emptied || (p.parent || ' ' || p.part);
     exception
-      when lock_not_available then null;   -- this one is being read: go on with the others
+      when lock_not_available then null;   -- this one is being read: continue with the others
       when others then raise warning 'partition % cannot be emptied: %', p.part, sqlerrm;
     end;
   end loop;
@@ -1523,7 +1742,7 @@ begin
     from rowlock.partitions_of('task') p
     order by p.detaches desc, p.hi
     limit 1;
-  -- Ten minutes more, so that a task which is enqueued at the end of the partition and done at once
+  -- Ten minutes more, so that a task that is enqueued at the end of the partition and done at once
   -- is not copied.
   if v_part is null or rowlock.id_time(v_hi) > now() - keep - interval '10 minutes' then
     return;
@@ -1537,10 +1756,10 @@ begin
     execute format('lock table rowlock.%I in access exclusive mode', v_part);
     raise exception using errcode = 'RL000';
   exception
-    when sqlstate 'RL000' then null;   -- the lock can be had; it is released for now
+    when sqlstate 'RL000' then null;   -- the lock is available; it is released for now
     when lock_not_available then return;
   end;
-  -- From here no task is added, and tasks can still be read until all that must be kept are copied.
+  -- From here on no task is added. Tasks can still be read until all tasks to keep are copied.
   execute format('lock table rowlock.%I in share mode', v_part);
   if rowlock.copy_unexpired_tasks(v_part, v_lo, v_hi, most) >= most then
     return query select null::text, true;
@@ -1551,6 +1770,54 @@ begin
   return query select v_part, false;
 exception when lock_not_available then
   return;   -- another session took the lock in between
+end $$;
+
+CREATE FUNCTION rowlock.end_lost_instance(instance bigint, why text) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  l record;
+  held record;
+  rescued int := 0;
+  v_name text;
+  v_queue int;
+  v_drains boolean;
+begin
+  update rowlock.instance i
+    set ended_at = now(), gone = true
+    where i.id = end_lost_instance.instance and i.ended_at is null
+    returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
+  if not found then
+    return null;
+  end if;
+  for l in
+    select lost.token
+    from rowlock.lease lost
+    where lost.instance = end_lost_instance.instance
+    order by lost.token
+    for update
+  loop
+    select * into held from rowlock.unsettled_tasks(l.token);
+    if held.ids is not null then
+      perform rowlock.settle_lost_tasks(
+        v_queue,
+        end_lost_instance.instance,
+        v_name,
+        end_lost_instance.why,
+        v_drains,
+        held.ids,
+        held.attempts,
+        held.priorities
+      );
+      rescued := rescued + cardinality(held.ids);
+    end if;
+    delete from rowlock.lease lost where lost.token = l.token;
+  end loop;
+  return rescued;
 end $$;
 
 CREATE FUNCTION rowlock.end_maintenance(cleanup boolean) RETURNS void
@@ -1569,6 +1836,25 @@ begin
         else m.next_cleanup_at
       end;
 end $$;
+
+CREATE FUNCTION rowlock.enough_suspects_run(queue integer) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select
+    count(*) >= greatest(
+      (
+        select count(*) / 4
+        from rowlock.instance i
+        where i.queue = enough_suspects_run.queue and i.ended_at is null
+      ),
+      1
+    )
+  from rowlock.suspect s
+  where s.queue = enough_suspects_run.queue and s.due = 'infinity'
+$$;
 
 CREATE FUNCTION rowlock.enqueue(queue text, type text, payload json, options json) RETURNS bigint
     LANGUAGE sql
@@ -1607,7 +1893,7 @@ begin
   if q.backlog_full then
     perform rowlock.refuse_full(q);
   end if;
-  -- backlog_full knows nothing of what this transaction has enqueued itself.
+  -- backlog_full does not include what this transaction itself has enqueued.
   if pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass)
       + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass) >= q.backlog_limit then
     perform rowlock.check_transaction_limit(
@@ -1636,7 +1922,7 @@ begin
       q.notify_until := '-infinity';
     end if;
   end if;
-  -- The transaction has its xid before it draws k: the exact watermark relies on that (R6).
+  -- The transaction gets its xid before it draws k. The exact watermark relies on that order (R6).
   if due is null then
     v_k := case when pg_current_xact_id() is not null then nextval('rowlock.k_seq') end;
   end if;
@@ -1777,7 +2063,7 @@ begin
     select second | ((nextval('rowlock.chunk_seq') & 8388607) << 8)
     from generate_series(1, (n + size - 1) / size)
   );
-  -- The transaction has its xid before it draws k: the exact watermark relies on that (R6).
+  -- The transaction gets its xid before it draws k. The exact watermark relies on that order (R6).
   if due is null and pg_current_xact_id() is not null then
     ks := array(
       select nextval('rowlock.k_seq')
@@ -1904,8 +2190,8 @@ begin
   select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day')
     into keep
     from rowlock.queue;
-  -- A task is younger than the end of the partition before its own: what was settled earlier
-  -- belongs to no remaining task.
+  -- A task is younger than the end of the partition before its own. So rows that were written
+  -- earlier belong to no remaining task.
   select min(p.hi) - 2 * rowlock.partition_width()
     into oldest
     from rowlock.partitions_of('task') p;
@@ -1919,7 +2205,7 @@ begin
         when tables.parent in ('heartbeat', 'allocation') then now() - interval '1 hour'
         else least(oldest, now() - keep)
       end
-      -- A kept task needs its receipt and its result: it is deleted first.
+      -- A kept task needs its receipt and its result, so the task is deleted first.
       and (
         tables.parent not in ('receipt', 'result')
         or not exists (select 1 from rowlock.task_kept k where k.finished_at < p.hi)
@@ -1947,7 +2233,7 @@ begin
   if ahead > interval '31 days' then
     raise exception 'partitions are made at most 31 days ahead'
       using errcode = 'RL005',
-        hint = 'Each is a table: three days, the default, are enough.';
+        hint = 'Each partition is a table. The default of three days is enough.';
   end if;
   foreach parent in array
     array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']
@@ -1970,8 +2256,8 @@ begin
       hi := lo + width;
     end if;
     while lo < now() + ahead loop
-      -- Without maintenance for a long time the last partition ended in the past: one partition
-      -- covers all of that time.
+      -- Without maintenance for a long time, the last partition ended in the past. Then one
+      -- partition covers all of that time.
       hi := greatest(hi, date_trunc('hour', now()) + width);
       perform rowlock.make_partition(parent, lo, hi);
       lo := hi;
@@ -1979,8 +2265,8 @@ begin
     end loop;
     hours := least(hours, date_part('epoch', lo - now()) / 3600);
   end loop;
-  -- For enqueue, which makes partitions itself if there is none. A row that another session is
-  -- changing is left for the next time.
+  -- For enqueue, which makes partitions itself if there is none. Skips a row that another session
+  -- is changing; the next call updates it.
   update rowlock.queue q
     set partitions_until = rowlock.partitions_until()
     where q.id in (
@@ -2039,7 +2325,7 @@ CREATE FUNCTION rowlock.fill_partition_gap(parent text) RETURNS void
     AS $$
 declare
   ends timestamptz;     -- where the partition before the gap ends
-  begins timestamptz;   -- where the one after it begins
+  begins timestamptz;   -- where the partition after it begins
 begin
   if exists (
     select 1
@@ -2234,8 +2520,8 @@ begin
               and r.state = finished_page.state
               and r.at > now() - interval '1 day'
               and r.at <= newest
-              -- One transaction may write many receipts with the same time; they come by id. Those
-              -- that earlier pages have shown are left out.
+              -- One transaction may write many receipts with the same time; they come by id.
+              -- Receipts that earlier pages have shown are left out.
               and (
                 after_id is null
                 or r.at < newest
@@ -2262,7 +2548,7 @@ CREATE FUNCTION rowlock.grant_role(role name, permission text, queues text[] DEF
 declare
   unknown text;
 begin
-  -- First: two callers that had each written before locking would wait for each other.
+  -- This comes first: two callers that had each written before locking would wait for each other.
   lock table rowlock.access in share row exclusive mode;
   if grant_role.permission is null
     or grant_role.permission not in ('producer', 'worker', 'reader') then
@@ -2351,7 +2637,7 @@ begin
     );
 end $$;
 
-CREATE FUNCTION rowlock.heartbeat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, watermarks bigint[], idle boolean, service_ms real) RETURNS TABLE(gone boolean, allocation_number bigint, slots integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[], peers integer, noted_k bigint, noted_xid bigint, xmin bigint, allocation_missed boolean)
+CREATE FUNCTION rowlock.heartbeat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, watermarks bigint[], idle boolean, runs integer, failures integer, run_seconds real, run_seconds_squared real) RETURNS TABLE(gone boolean, allocation_number bigint, slots integer, paused boolean, generation bigint, newest_k bigint, least_ks bigint[], canceled bigint[], peers integer, noted_k bigint, noted_xid bigint, xmin bigint, allocation_missed boolean, suspect_due boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -2379,7 +2665,7 @@ begin
     return query
       select
         true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1,
-        0::bigint, 0::bigint, 0::bigint, null::boolean;
+        0::bigint, 0::bigint, 0::bigint, null::boolean, false;
     return;
   end if;
   perform rowlock.require_worker(v_queue);
@@ -2399,7 +2685,8 @@ begin
   -- By the wall clock: now() of a transaction that began long ago would date the heartbeat back
   -- (R4).
   insert into rowlock.heartbeat (
-      n, at, instance, queue, held, allocated, allocation, wants, service_ms, watermarks
+      n, at, instance, queue, held, allocated, allocation, wants,
+      runs, failures, run_seconds, run_seconds_squared, watermarks
     )
     values (
       nextval('rowlock.heartbeat_seq'),
@@ -2410,7 +2697,14 @@ begin
       heartbeat.allocated,
       heartbeat.allocation,
       heartbeat.wants,
-      heartbeat.service_ms,
+      greatest(heartbeat.runs, 0),
+      greatest(heartbeat.failures, 0),
+      -- Sums over all instances must not become NaN, or infinite, by what one of them reports.
+      case when heartbeat.run_seconds between 0 and 1e9 then heartbeat.run_seconds else 0 end,
+      case
+        when heartbeat.run_seconds_squared between 0 and 1e18 then heartbeat.run_seconds_squared
+        else 0
+      end,
       heartbeat.watermarks
     );
   if v_behind > 0 then
@@ -2462,7 +2756,8 @@ begin
       v_noted,
       pg_current_xact_id()::text::bigint,
       pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-      v_missed
+      v_missed,
+      rowlock.suspect_due(v_queue, heartbeat.held)
     from rowlock.queue q
     left join lateral (
       select a.number, a.slots
@@ -2580,10 +2875,11 @@ CREATE TABLE rowlock.instance (
     drains boolean DEFAULT false NOT NULL,
     ended_at timestamp with time zone,
     gone boolean DEFAULT false NOT NULL,
+    pod uuid,
     CONSTRAINT instance_capacity_check CHECK (((capacity >= 1) AND (capacity <= 10000)))
 );
 
-CREATE FUNCTION rowlock."join"(queue text, name text, capacity integer) RETURNS rowlock.instance
+CREATE FUNCTION rowlock."join"(queue text, name text, capacity integer, pod uuid DEFAULT NULL::uuid) RETURNS rowlock.instance
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -2597,17 +2893,18 @@ begin
   end if;
   perform rowlock.require_worker(q.id);
   if (length(name) between 1 and 200 and name !~ '[[:cntrl:]]') is not true then
-    raise exception 'the name of an instance has 1 to 200 printable characters'
+    raise exception 'the name of an instance must have 1 to 200 printable characters'
       using errcode = 'RL005',
-        hint = 'It is for people: a pod''s name, for example.';
+        hint = 'It is shown to people. Use the name of the pod, for example.';
   end if;
-  insert into rowlock.instance (id, queue, name, capacity)
+  insert into rowlock.instance (id, queue, name, capacity, pod)
     values (
       (floor(random() * 2097152)::bigint << 32)
         | (nextval('rowlock.instance_seq') & 4294967295),
       q.id,
       name,
-      capacity
+      capacity,
+      pod
     )
     returning * into i;
   insert into rowlock.heartbeat (n, at, instance, queue, held, allocated, allocation, wants)
@@ -2815,8 +3112,8 @@ declare
   child text := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint);
   in_use boolean;
 begin
-  -- Not by a query: under REPEATABLE READ it would see neither a partition that was attached since
-  -- the transaction began nor the tasks enqueued since.
+  -- A query would not do. Under REPEATABLE READ it would see neither a partition that was attached
+  -- since the transaction began nor the tasks enqueued since.
   if pg_get_partition_constraintdef(to_regclass(format('rowlock.%I', child))) is not null then
     raise exception 'another session has made the partition %', child
       using errcode = 'serialization_failure',
@@ -2897,7 +3194,7 @@ CREATE FUNCTION rowlock.mark_finished(most integer) RETURNS void
 declare
   start bigint;
 begin
-  -- Drawn once: within the query below it would be drawn for each row, and the first rows would
+  -- Drawn once. Inside the query below it would be drawn for each row, and the first rows would
   -- never be chosen.
   select floor(random() * (max(k.id) - min(k.id) + 1))::bigint + min(k.id)
     into start
@@ -3016,6 +3313,7 @@ begin
         );
       end;
     end if;
+    perform rowlock.clear_suspects(tasks.ids);
     v_moved := v_moved + cardinality(tasks.ids);
   end loop;
   return query
@@ -3132,30 +3430,73 @@ CREATE FUNCTION rowlock.mutex_holders() RETURNS TABLE(operation smallint, queue 
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+  with mutex as (
+    select m.operation, m.queue, m.xmax, 'rowlock.mutex'::regclass as relation from rowlock.mutex m
+    union all
+    select 7::smallint, 0, m.xmax, 'rowlock.maintenance'::regclass from rowlock.maintenance m
+  ),
+  lock as materialized (
+    select l.virtualtransaction, l.pid, l.transactionid, l.relation
+    from pg_locks l
+    where l.granted
+      and (
+        l.locktype = 'transactionid' and l.mode = 'ExclusiveLock'
+        or l.locktype = 'relation'
+          and l.mode in ('RowShareLock', 'RowExclusiveLock')
+          and l.relation in ('rowlock.mutex'::regclass, 'rowlock.maintenance'::regclass)
+          and l.database = (select d.oid from pg_database d where d.datname = current_database())
+      )
+  ),
+  -- In which transaction it was: of the ids that a transaction holds, its own is the oldest.
+  own as (
+    select distinct on (l.virtualtransaction) l.virtualtransaction, l.transactionid
+    from lock l
+    where l.transactionid is not null
+    order by l.virtualtransaction, age(l.transactionid) desc
+  ),
+  snapshot as (
+    select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next
+  ),
+  released as (
+    select m.operation, m.queue, m.xmax, m.relation, s.next
+        -- The difference of two ids of 32 bits, which wrap around.
+        + ((m.xmax::text::bigint - s.next + 2147483648) & 4294967295) - 2147483648 as xid
+    from mutex m
+    cross join snapshot s
+    where age(m.xmax) > 0
+      and not exists (select 1 from lock l where l.transactionid::text = m.xmax::text)
+  ),
+  holder as (
+    select m.operation, m.queue, m.xmax::text as xid, l.virtualtransaction, l.pid
+    from mutex m
+    join lock l on l.transactionid::text = m.xmax::text
+    union all
+    select r.operation, r.queue, r.xmax::text, min(l.virtualtransaction), min(l.pid)
+    from released r
+    join lock l on l.relation = r.relation
+    join own
+      on own.virtualtransaction = l.virtualtransaction
+      and age(own.transactionid) > age(r.xmax)
+    where case when r.xid > 2 then pg_xact_status(r.xid::text::xid8) = 'in progress' end
+    group by r.operation, r.queue, r.xmax::text
+    having count(distinct l.virtualtransaction) = 1
+  )
   select
-    mutex.operation,
-    mutex.queue,
-    mutex.xmax::text,
-    lock.pid,
+    holder.operation,
+    holder.queue,
+    holder.xid,
+    holder.pid,
     coalesce(session.usename, prepared.owner)::text,
     session.application_name,
     coalesce(session.xact_start, prepared.prepared),
     prepared.gid
-  from (
-    select m.operation, m.queue, m.xmax from rowlock.mutex m
-    union all
-    select 7::smallint, 0, m.xmax from rowlock.maintenance m
-  ) mutex
-  join pg_locks lock
-    on lock.locktype = 'transactionid'
-    and lock.mode = 'ExclusiveLock'
-    and lock.granted
-    and lock.transactionid::text = mutex.xmax::text
-  left join pg_stat_activity session on session.pid = lock.pid
+  from holder
+  left join own on own.virtualtransaction = holder.virtualtransaction
+  left join pg_stat_activity session on session.pid = holder.pid
   left join pg_prepared_xacts prepared
-    on lock.pid is null
-    and prepared.transaction::text = mutex.xmax::text
-  where lock.pid is distinct from pg_backend_pid()
+    on holder.pid is null
+    and prepared.transaction::text = own.transactionid::text
+  where holder.pid is distinct from pg_backend_pid()
 $$;
 
 CREATE FUNCTION rowlock.newest_heartbeats() RETURNS TABLE(instance bigint, heartbeat bigint)
@@ -3180,7 +3521,7 @@ CREATE FUNCTION rowlock.newest_heartbeats() RETURNS TABLE(instance bigint, heart
   where i.ended_at is null
 $$;
 
-CREATE FUNCTION rowlock.oldest_by_priority(queue integer) RETURNS integer[]
+CREATE FUNCTION rowlock.oldest_by_priority(queue integer, watermarks bigint[]) RETURNS integer[]
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -3188,11 +3529,7 @@ CREATE FUNCTION rowlock.oldest_by_priority(queue integer) RETURNS integer[]
     SET jit TO 'off'
     AS $$
   select array_agg(oldest.since order by p)
-  from coalesce(
-    rowlock.published_watermarks(oldest_by_priority.queue),
-    array_fill(0::bigint, array[16])
-  ) watermarks
-  cross join generate_series(0, 3) p
+  from generate_series(0, 3) p
   left join lateral (
     select min(first.since) since
     from
@@ -3204,7 +3541,7 @@ CREATE FUNCTION rowlock.oldest_by_priority(queue integer) RETURNS integer[]
           and r.shard = s::smallint
           and r.lane = 0
           and r.priority = p::smallint
-          and r.k >= watermarks[p * 4 + s + 1]
+          and r.k >= oldest_by_priority.watermarks[p * 4 + s + 1]
         order by r.k
         limit 1
       ) first
@@ -3232,16 +3569,16 @@ CREATE FUNCTION rowlock.on_ready() RETURNS trigger
 declare
   v_context text;
 begin
-  -- Only the part of a range that rowlock.remove_from_range cut off has a shard that does not
-  -- follow from its k. It keeps its place: no claim has passed it.
+  -- Normally the shard of a range follows from its k. It does not for a part that
+  -- rowlock.remove_from_range cut off. Such a part keeps its place: no claim has passed it.
   if clock_timestamp() - now() > interval '50 milliseconds' and new.shard = (new.k & 3) then
     new.notify := rowlock.handle_late_commit(new);
   end if;
   if new.notify and pg_notification_queue_usage() < 0.5 then
-    -- One transaction per database sends NOTIFY at a time (R12), and none while Postgres'
-    -- notification queue fills up: a full one would fail the producer's commit (R11). With SET
-    -- CONSTRAINTS IMMEDIATE the trigger runs inside the call, perhaps long before the commit: then
-    -- it takes no lock, which it would keep from all others until then.
+    -- Only one transaction per database sends NOTIFY at a time (R12). None does while Postgres'
+    -- notification queue is filling up, because a full queue would fail the producer's commit
+    -- (R11). With SET CONSTRAINTS IMMEDIATE the trigger runs inside the call, perhaps long before
+    -- the commit. Then it takes no lock, which it would hold until the commit.
     get diagnostics v_context = pg_context;
     if position(chr(10) in v_context) > 0 or rowlock.try_mutex(0, 0) then
       perform pg_notify('rowlock', new.queue::text);
@@ -3349,17 +3686,18 @@ CREATE FUNCTION rowlock.permission_functions() RETURNS TABLE(permission text, fu
       (
         'worker',
         array[
-          'join', 'policy', 'published_watermarks', 'heartbeat', 'claim', 'await_claims', 'fetch',
-          'settle', 'drain', 'leave', 'release_unknown_leases', 'maintain', 'least_k',
-          'move_missed', 'rescue', 'mutex_holders', 'extend_partitions', 'partition_statistics',
-          'begin_maintenance', 'end_maintenance', 'mark_finished', 'delete_expired_tasks',
-          'keep_watermarks', 'task_state'
+          'join', 'policy', 'published_watermarks', 'heartbeat', 'claim', 'claim_suspect',
+          'await_claims', 'fetch', 'settle', 'drain', 'leave', 'release_unknown_leases',
+          'maintain', 'least_k', 'move_missed', 'rescue', 'mutex_holders', 'extend_partitions',
+          'partition_statistics', 'begin_maintenance', 'end_maintenance', 'mark_finished',
+          'delete_expired_tasks', 'delete_old_scaling_decisions', 'keep_watermarks', 'task_state'
         ]
       ),
       (
         'reader',
         array[
-          'statistics', 'describe_task', 'task_errors', 'list_tasks', 'audit', 'task_state'
+          'statistics', 'describe_task', 'task_errors', 'list_tasks', 'audit', 'task_state',
+          'scaling_decisions', 'arrivals'
         ]
       )
   ) allowed(permission, names)
@@ -3415,6 +3753,167 @@ CREATE FUNCTION rowlock.published_watermarks(queue integer) RETURNS bigint[]
     group by published.number
   ) part
 $$;
+
+CREATE FUNCTION rowlock.ran_alone(ids bigint[]) RETURNS TABLE(id bigint, times integer)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select s.id, s.alone + 1
+  from rowlock.suspect s
+  where s.id = any (ran_alone.ids)
+$$;
+
+CREATE FUNCTION rowlock.readable_queue(name text) RETURNS integer
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_id int;
+begin
+  select q.id
+    into v_id
+    from rowlock.queue q
+    where q.name = readable_queue.name
+      and (not q.restricted or rowlock.has_permission('reader', q.id));
+  if not found then
+    perform rowlock.refuse_unknown_queue(readable_queue.name);
+  end if;
+  return v_id;
+end $$;
+
+CREATE FUNCTION rowlock.recent_arrivals() RETURNS TABLE(queue integer, second bigint, known integer, counts bigint[])
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+  with recent as materialized (
+    select
+      newest.queue,
+      newest.second,
+      count(newest.k_low)::int n,
+      count(*)::int scanned
+    from (
+      select t.queue, t.k_low, t.id >> 31 as second
+      from rowlock.task t
+      where t.id >= rowlock.id_at(now() - interval '10 seconds')
+        -- The clock may have stepped back: others are of later seconds.
+        and t.id < rowlock.id_at(now() + interval '1 second')
+      order by t.id desc
+      limit 100000
+    ) newest
+    group by newest.queue, newest.second
+  ),
+  seconds as materialized (
+    select
+      this.second,
+      case
+        when scan.tasks >= 100000 then greatest(this.second - scan.oldest, 0)
+        else 11
+      end::int known
+    from
+      (select rowlock.id_at(now()) >> 31 as second) this,
+      (select sum(recent.scanned) tasks, min(recent.second) oldest from recent) scan
+  ),
+  counted as (
+    select
+      known.queue,
+      array[
+        coalesce(sum(n) filter (where ago = 0), 0),
+        coalesce(sum(n) filter (where ago = 1), 0),
+        coalesce(sum(n) filter (where ago = 2), 0),
+        coalesce(sum(n) filter (where ago = 3), 0),
+        coalesce(sum(n) filter (where ago = 4), 0),
+        coalesce(sum(n) filter (where ago = 5), 0),
+        coalesce(sum(n) filter (where ago = 6), 0),
+        coalesce(sum(n) filter (where ago = 7), 0),
+        coalesce(sum(n) filter (where ago = 8), 0),
+        coalesce(sum(n) filter (where ago = 9), 0),
+        coalesce(sum(n) filter (where ago = 10), 0)
+      ] counts
+    from (
+      select recent.queue, recent.n, seconds.second - recent.second ago
+      from recent, seconds
+      where seconds.second - recent.second < seconds.known
+    ) known
+    group by known.queue
+  )
+  select
+    q.id,
+    seconds.second,
+    seconds.known,
+    coalesce(counted.counts, array_fill(0::bigint, array[11]))
+  from rowlock.queue q
+  cross join seconds
+  left join counted on counted.queue = q.id
+$$;
+
+CREATE FUNCTION rowlock.record_scaling_decisions(decisions json) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+declare
+  recorded int;
+begin
+  perform rowlock.require_read_committed();
+  insert into rowlock.scaling_decision (
+      queue, number, at, pods_before, pods, workers, reason, demand, waiting, running,
+      arrivals_per_second, service_seconds, service_assumed, pod_start_seconds, for_rate,
+      for_backlog, detail
+    )
+    select
+      q.id,
+      coalesce(last.number, 0) + 1,
+      clock_timestamp() - make_interval(secs => least(greatest(d.age_seconds, 0), 86400)),
+      d.pods_before,
+      d.pods,
+      d.workers,
+      d.reason,
+      d.demand,
+      d.waiting,
+      d.running,
+      d.arrivals_per_second,
+      d.service_seconds,
+      d.service_assumed,
+      d.pod_start_seconds,
+      d.for_rate,
+      d.for_backlog,
+      left(d.detail, 500)
+    from json_to_recordset(record_scaling_decisions.decisions) d(
+      queue text,
+      owner text,
+      age_seconds double precision,
+      pods_before int,
+      pods int,
+      workers int,
+      reason text,
+      demand int,
+      waiting bigint,
+      running bigint,
+      arrivals_per_second double precision,
+      service_seconds double precision,
+      service_assumed boolean,
+      pod_start_seconds double precision,
+      for_rate double precision,
+      for_backlog double precision,
+      detail text
+    )
+    join rowlock.queue q on q.name = d.queue and q.owner = d.owner
+    left join lateral (
+      select l.number, l.pods, l.reason
+      from rowlock.scaling_decision l
+      where l.queue = q.id
+      order by l.number desc
+      limit 1
+    ) last on true
+    where (d.pods, d.reason) is distinct from (last.pods, last.reason)
+    -- Another operator has recorded at the same moment.
+    on conflict do nothing;
+  get diagnostics recorded = row_count;
+  return recorded;
+end $$;
 
 CREATE FUNCTION rowlock.refuse_delay(q rowlock.queue) RETURNS void
     LANGUAGE plpgsql STABLE
@@ -3499,7 +3998,7 @@ CREATE FUNCTION rowlock.refuse_type(type text) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception 'the type of a task has 1 to 200 printable characters'
+  raise exception 'the type of a task must have 1 to 200 printable characters'
     using errcode = 'RL005',
       hint = format(
         'It names what the handler does, for example "send-invoice"; data belongs in the payload.'
@@ -3522,7 +4021,8 @@ begin
           where not q.restricted or rowlock.has_permission(null, q.id)
         ) || '.',
         case
-          when exists (select 1 from rowlock.queue) then 'There is none that you may use.'
+          when exists (select 1 from rowlock.queue)
+            then 'You have no permission for any queue of this database.'
           else 'This database has no queue yet: apply a TaskQueue.'
         end
       );
@@ -3603,7 +4103,7 @@ CREATE FUNCTION rowlock.remove_from_range(queue integer, priority smallint, id b
 declare
   r rowlock.ready;
   v_before int;   -- tasks of the range before the removed one
-  v_behind int;   -- and behind it
+  v_behind int;   -- and after it
   v_next bigint;
   v_k bigint;
   v_id bigint;    -- the first id of what remains in the range
@@ -3701,7 +4201,7 @@ declare
   missing record;
 begin
   lock table rowlock.access in share row exclusive mode;
-  -- Rows of roles and queues that are gone: a new role of the same name would inherit them.
+  -- Deletes rows of roles and queues that are gone: a new role of the same name would inherit them.
   delete from rowlock.access a
     where not exists (select 1 from pg_roles r where r.rolname = a.role)
       or (
@@ -3810,7 +4310,7 @@ CREATE FUNCTION rowlock.require_read_committed() RETURNS void
     AS $$
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'this verb needs READ COMMITTED'
+    raise exception 'this function needs READ COMMITTED'
       using errcode = 'RL007',
         hint = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
   end if;
@@ -3839,17 +4339,10 @@ CREATE FUNCTION rowlock.rescue(instance bigint, heartbeat bigint) RETURNS intege
     SET jit TO 'off'
     AS $$
 #variable_conflict use_column
-declare
-  l record;
-  held record;
-  rescued int := 0;
-  v_name text;
-  v_queue int;
-  v_drains boolean;
 begin
   perform rowlock.require_read_committed();
-  -- First without the lock, which would make a live instance believe that it is being ended; then
-  -- with it.
+  -- First checks without the lock, because the lock would make a live instance believe that it is
+  -- being ended. Then checks again with the lock.
   if coalesce(
     (
       select h.n
@@ -3884,41 +4377,43 @@ begin
   ) <> rescue.heartbeat then
     return null;
   end if;
-  update rowlock.instance i
-    set ended_at = now(), gone = true
-    where i.id = rescue.instance and i.ended_at is null
-    returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
-  if not found then
-    return null;
-  end if;
-  for l in
-    select lost.token
-    from rowlock.lease lost
-    where lost.instance = rescue.instance
-    order by lost.token
-    for update
-  loop
-    select * into held from rowlock.unsettled_tasks(l.token);
-    if held.ids is not null then
-      perform rowlock.settle_lost_tasks(
-        v_queue,
-        rescue.instance,
-        v_name,
-        v_drains,
-        held.ids,
-        held.attempts,
-        held.priorities
-      );
-      rescued := rescued + cardinality(held.ids);
-    end if;
-    delete from rowlock.lease lost where lost.token = l.token;
-  end loop;
-  return rescued;
+  return rowlock.end_lost_instance(rescue.instance, 'stopped sending heartbeats');
 end $$;
 
 CREATE FUNCTION rowlock.rescue_after() RETURNS interval
     LANGUAGE sql IMMUTABLE
     RETURN '00:00:12'::interval;
+
+CREATE FUNCTION rowlock.rescue_pod(queue text, owner text, pod uuid, how text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  dead bigint;
+  rescued int;
+begin
+  perform rowlock.require_read_committed();
+  for dead in
+    select i.id
+    from rowlock.queue q
+    join rowlock.instance i on i.queue = q.id
+    where q.name = rescue_pod.queue
+      and q.owner = rescue_pod.owner
+      and i.pod = rescue_pod.pod
+      and i.ended_at is null
+    order by i.id
+    for update of i nowait
+  loop
+    rescued := coalesce(rescued, 0)
+      + rowlock.end_lost_instance(
+        dead, format('has ended with its pod (%s)', left(rescue_pod.how, 300))
+      );
+  end loop;
+  return rescued;
+end $$;
 
 CREATE FUNCTION rowlock.retry(queue text, ids bigint[]) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
@@ -3934,7 +4429,7 @@ begin
   if retry.queue is null and retry.ids is null then
     raise exception 'neither a queue nor ids were given'
       using errcode = 'RL005',
-        hint = 'Name the queue whose dead tasks are to run again, or list their ids.';
+        hint = 'Name the queue whose dead tasks to retry, or list their ids.';
   end if;
   if retry.queue is not null
     and not exists (select 1 from rowlock.queue q where q.name = retry.queue) then
@@ -3971,12 +4466,55 @@ begin
       );
     end;
     n := n + cardinality(tasks.ids);
-    -- A request to cancel that was made while the last attempt ended was meant for that attempt.
+    -- A request to cancel that was made while the last attempt ended applied only to that attempt.
     delete from rowlock.cancel_request c where c.id = any (tasks.ids);
     -- The handler may snooze it as often as a new task.
     delete from rowlock.snooze s where s.id = any (tasks.ids);
   end loop;
   return n;
+end $$;
+
+CREATE FUNCTION rowlock.return_tasks(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+declare
+  suspects bigint[];
+  others record;
+begin
+  if pg_relation_size('rowlock.suspect') > 0 then
+    with due as (
+      update rowlock.suspect s
+        set due = now()
+        where s.id = any (return_tasks.ids)
+        returning s.id
+    )
+    select array_agg(due.id) into suspects from due;
+  end if;
+  if suspects is null then
+    perform rowlock.requeue(
+      return_tasks.queue, return_tasks.ids, return_tasks.attempts, return_tasks.priorities
+    );
+    return;
+  end if;
+  perform rowlock.delay_suspects(
+    return_tasks.queue, return_tasks.ids, return_tasks.attempts, return_tasks.priorities
+  );
+  select
+    array_agg(item.id order by item.number) ids,
+    array_agg(item.attempt order by item.number) attempts,
+    array_agg(item.priority order by item.number) priorities
+    into others
+    from unnest(return_tasks.ids, return_tasks.attempts, return_tasks.priorities)
+      with ordinality item(id, attempt, priority, number)
+    where item.id <> all (suspects);
+  if others.ids is not null then
+    perform rowlock.requeue(
+      return_tasks.queue, others.ids, others.attempts, others.priorities
+    );
+  end if;
 end $$;
 
 CREATE FUNCTION rowlock.revoke_role(role name, permission text DEFAULT NULL::text) RETURNS void
@@ -4016,7 +4554,7 @@ begin
   perform rowlock.renew_grants();
 end $$;
 
-CREATE FUNCTION rowlock.running() RETURNS TABLE(queue integer, n bigint)
+CREATE FUNCTION rowlock.running() RETURNS TABLE(queue integer, n bigint, mean_seconds double precision)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -4027,8 +4565,16 @@ begin
     return query
       select
         l.queue,
-        sum((select sum(range) from unnest(l.ns) range) - cardinality(l.settled))::bigint
-      from rowlock.lease l
+        sum(unsettled.n)::bigint,
+        greatest(
+          sum(unsettled.n * date_part('epoch', now() - l.at)) / nullif(sum(unsettled.n), 0),
+          0
+        )
+      from
+        rowlock.lease l,
+        lateral (
+          select sum(range) - cardinality(l.settled) n from unnest(l.ns) range
+        ) unsettled
       group by l.queue;
     return;
   end if;
@@ -4044,7 +4590,8 @@ begin
             where l.instance = i.id
           )
         )
-      )::bigint
+      )::bigint,
+      null::double precision
     from rowlock.instance i
     left join lateral (
       select h.held
@@ -4062,6 +4609,39 @@ CREATE FUNCTION rowlock.sample_percent(what regclass) RETURNS real
     SET search_path TO 'pg_catalog', 'pg_temp'
     RETURN LEAST((100)::double precision, (((512 * 100))::double precision / (GREATEST((pg_relation_size(what) / (current_setting('block_size'::text))::integer), (1)::bigint))::real));
 
+CREATE FUNCTION rowlock.scaling_decisions(queue text, as_of timestamp with time zone DEFAULT NULL::timestamp with time zone, most integer DEFAULT 20) RETURNS TABLE(at timestamp with time zone, age_seconds double precision, pods_before integer, pods integer, workers integer, reason text, demand integer, waiting bigint, running bigint, arrivals_per_second double precision, service_seconds double precision, service_assumed boolean, pod_start_seconds double precision, for_rate double precision, for_backlog double precision, detail text)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_queue int := rowlock.readable_queue(scaling_decisions.queue);
+begin
+  return query
+    select
+      d.at,
+      greatest(date_part('epoch', clock_timestamp() - d.at), 0),
+      d.pods_before,
+      d.pods,
+      d.workers,
+      d.reason,
+      d.demand,
+      d.waiting,
+      d.running,
+      d.arrivals_per_second,
+      d.service_seconds,
+      d.service_assumed,
+      d.pod_start_seconds,
+      d.for_rate,
+      d.for_backlog,
+      d.detail
+    from rowlock.scaling_decision d
+    where d.queue = v_queue and (scaling_decisions.as_of is null or d.at <= scaling_decisions.as_of)
+    order by d.number desc
+    limit least(greatest(scaling_decisions.most, 1), 1000);
+end $$;
+
 CREATE FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) RETURNS smallint[]
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4074,7 +4654,8 @@ declare
   answers smallint[] := array_fill(4::smallint, array[cardinality(ids)]);
   v_cancels boolean := exists (select 1 from rowlock.cancel_request);
   v_queue int;
-  -- What is held and settled now: the place of each in the arguments, and the rest in that order.
+  -- The tasks that are held and settled now. First the place of each in the arguments; the other
+  -- arrays are in the same order.
   v_places int[];
   v_tokens bigint[];
   v_ids bigint[];
@@ -4090,7 +4671,7 @@ begin
     where l.token = any (settle.tokens) and l.instance = settle.instance
     order by l.token
     for update;
-  -- A session that ends the instance from now on waits for these leases; one that did so before has
+  -- A session that ends the instance from now on waits for these leases. One that did so before has
   -- taken them, and has marked the instance in the same transaction.
   select i.queue
     into v_queue
@@ -4099,8 +4680,8 @@ begin
   if not found then
     return answers;
   end if;
-  -- Held and not yet settled, by one grouping: an anti-join would be planned as a nested loop, a
-  -- thousand times a thousand.
+  -- Tasks that are held and not settled yet, by one grouping. An anti-join would be planned as a
+  -- nested loop, a thousand times a thousand.
   with held as materialized (
     select task.token, task.id, max(task.attempt) attempt, max(task.priority) priority
     from (
@@ -4181,6 +4762,40 @@ begin
         texts[i] := 'the handler snoozed it more often than retry.maxSnoozes allows';
       end loop;
     end if;
+    if 7 = any (v_outcomes) then
+      -- A task that ended the handler while it ran alone, as often as allowed, is dead.
+      select
+        array_agg(
+          case
+            when alone.times >= rowlock.suspect_limit() then 3::smallint
+            else item.outcome
+          end
+          order by item.number
+        ),
+        array_agg(item.place) filter (where alone.times >= rowlock.suspect_limit())
+        into v_outcomes, spent
+        from unnest(v_ids, v_outcomes, v_places)
+          with ordinality item(id, outcome, place, number)
+        left join rowlock.ran_alone(v_ids) alone
+          on alone.id = item.id and item.outcome = 7;
+      foreach i in array coalesce(spent, '{}') loop
+        texts[i] := format(
+          'the handler ended while this task ran alone, %s times', rowlock.suspect_limit()
+        );
+      end loop;
+    end if;
+    if 7 = any (v_outcomes) then
+      perform rowlock.write_suspects(
+          v_queue,
+          settle.instance,
+          array_agg(item.id),
+          array_agg(item.attempt),
+          array_agg(item.priority)
+        )
+        from unnest(v_ids, v_outcomes, v_attempts, v_priorities)
+          item(id, outcome, attempt, priority)
+        where item.outcome = 7;
+    end if;
     perform rowlock.write_outcomes(
       v_queue,
       settle.instance,
@@ -4214,7 +4829,7 @@ begin
     end if;
   end if;
   if 4 = any (answers) then
-    -- Perhaps settled by the same call before, whose answer was lost.
+    -- Perhaps the same call settled it before, and the answer was lost.
     with before as materialized (
       select done.id
       from
@@ -4248,7 +4863,7 @@ begin
   return answers;
 end $$;
 
-CREATE FUNCTION rowlock.settle_lost_tasks(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+CREATE FUNCTION rowlock.settle_lost_tasks(queue integer, instance bigint, name text, why text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -4259,7 +4874,7 @@ declare
   v_outcomes smallint[];
   costs smallint[];   -- the attempts that each task uses: 0 or 1
   lost text := format(
-    'lease lost: instance %s stopped sending heartbeats', settle_lost_tasks.name
+    'lease lost: instance %s %s', settle_lost_tasks.name, settle_lost_tasks.why
   );
 begin
   select
@@ -4329,7 +4944,7 @@ begin
   );
 end $$;
 
-CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint, instances bigint, allocated bigint, busy bigint, service_ms double precision, oldest_by_priority double precision[])
+CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint[], arrivals_second bigint, arrivals_known integer, instances bigint, allocated bigint, busy bigint, runs bigint, failures bigint, run_seconds double precision, run_seconds_squared double precision, mean_running_seconds double precision, oldest_by_priority double precision[])
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -4342,7 +4957,12 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
     coalesce(backlog.available, 0),
     coalesce(backlog.scheduled, 0),
     coalesce(backlog.retryable, 0),
-    coalesce(soon.n, 0),
+    -- Suspects run one at a time, so all those of a queue count as one.
+    coalesce(soon.n, 0) + exists (
+      select 1
+      from rowlock.suspect s
+      where s.queue = q.id and s.due < now() + interval '5 seconds'
+    )::int,
     coalesce(running.n, 0),
     coalesce(dead.n, 0),
     case
@@ -4350,11 +4970,17 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
         greatest(date_part('epoch', clock_timestamp()) - 1704067200 - backlog.oldest, 0)
     end,
     coalesce(completed.n, 0),
-    coalesce(arrived.n, 0),
+    arrived.counts,
+    arrived.second,
+    arrived.known,
     coalesce(live.n, 0),
     coalesce(live.allocated, 0),
     coalesce(live.held, 0),
-    live.service_ms,
+    coalesce(live.runs, 0),
+    coalesce(live.failures, 0),
+    coalesce(live.run_seconds, 0),
+    coalesce(live.run_seconds_squared, 0),
+    running.mean_seconds,
     case
       when backlog.available > 0 then (
         select array_agg(
@@ -4364,11 +4990,34 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
           end
           order by oldest.number
         )
-        from unnest(rowlock.oldest_by_priority(q.id)) with ordinality oldest(since, number)
+        from
+          unnest(
+            coalesce(
+              few.oldest,
+              rowlock.oldest_by_priority(
+                q.id,
+                coalesce(rowlock.published_watermarks(q.id), array_fill(0::bigint, array[16]))
+              )
+            )
+          ) with ordinality oldest(since, number)
       )
     end
   from rowlock.queue q
   left join rowlock.backlog() backlog on backlog.queue = q.id
+  -- Thousands of queues with a few tasks each: one scan costs less than a lookup for each of them.
+  left join (
+    select
+      r.queue,
+      array[
+        min(r.since) filter (where r.priority = 0),
+        min(r.since) filter (where r.priority = 1),
+        min(r.since) filter (where r.priority = 2),
+        min(r.since) filter (where r.priority = 3)
+      ] oldest
+    from rowlock.ready r
+    where rowlock.sample_percent('rowlock.ready') = 100 and r.lane = 0
+    group by r.queue
+  ) few on few.queue = q.id
   -- Due within five seconds, among the first 20,000.
   left join (
     select first.queue, count(*) n
@@ -4398,29 +5047,22 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
       and r.at > now() - interval '60 seconds'
       and r.at < now() + interval '60 seconds'
   ) completed on true
-  -- Enqueued in the last ten seconds, among the last 100,000.
-  left join (
-    select newest.queue, count(*) n
-    from (
-      select t.queue
-      from rowlock.task t
-      where t.id >= rowlock.id_at(now() - interval '10 seconds')
-      order by t.id desc
-      limit 100000
-    ) newest
-    group by newest.queue
-  ) arrived on arrived.queue = q.id
+  left join rowlock.recent_arrivals() arrived on arrived.queue = q.id
   left join (
     select
       i.queue,
       count(*) n,
       sum(newest.allocated) allocated,
       sum(newest.held) held,
-      avg(newest.service_ms) service_ms
+      sum(newest.runs) runs,
+      sum(newest.failures) failures,
+      sum(newest.run_seconds::double precision) run_seconds,
+      sum(newest.run_seconds_squared::double precision) run_seconds_squared
     from
       rowlock.instance i,
       lateral (
-        select h.allocated, h.held, h.service_ms
+        select
+          h.allocated, h.held, h.runs, h.failures, h.run_seconds, h.run_seconds_squared
         from rowlock.heartbeat h
         where h.instance = i.id and h.at > now() - interval '1 minute'
         order by h.n desc
@@ -4432,6 +5074,36 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
   where not q.restricted or rowlock.has_permission('reader', q.id)
   order by q.name
 $$;
+
+CREATE FUNCTION rowlock.suspect_delay(alone integer) RETURNS interval
+    LANGUAGE sql IMMUTABLE
+    RETURN CASE alone WHEN 0 THEN '00:00:01'::interval ELSE '00:01:00'::interval END;
+
+CREATE FUNCTION rowlock.suspect_due(queue integer, held integer) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+begin
+  if pg_relation_size('rowlock.suspect') = 0 then
+    return false;
+  end if;
+  return exists (
+    select 1
+    from rowlock.suspect s
+    where s.queue = suspect_due.queue
+      and s.due <= now() - case suspect_due.held when 0 then 0 else 3 end * interval '1 second'
+  ) and not rowlock.enough_suspects_run(suspect_due.queue);
+end $$;
+
+CREATE FUNCTION rowlock.suspect_limit() RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    RETURN 2;
+
+CREATE FUNCTION rowlock.suspect_timeout() RETURNS interval
+    LANGUAGE sql IMMUTABLE
+    RETURN '01:00:00'::interval;
 
 CREATE FUNCTION rowlock.task_errors(id bigint) RETURNS TABLE(at timestamp with time zone, attempt smallint, instance text, error text)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -4543,12 +5215,12 @@ begin
       counted.queue,
       case
         when q.backlog_full then counted.n >= q.backlog_limit * 0.95
-        -- An estimate may be far off where rows lie together: before producers are refused, the
-        -- queue is counted.
+        -- An estimate may be far off if a queue's rows are close together. So before producers are
+        -- refused, the queue is counted.
         when counted.n >= q.backlog_limit then rowlock.backlog_reaches(q.id, q.backlog_limit)
         else false
       end backlog_full,
-      -- A limit of the same size, of its own: tasks of next year do not keep producers from
+      -- A separate limit of the same size, so that tasks of next year do not prevent producers from
       -- enqueuing what is due today.
       counted.far_future >= case
         when q.far_future_full then q.backlog_limit * 0.95
@@ -4631,11 +5303,11 @@ begin
       limit waiting_page.most;
   else
     return query
-      select page.id, q.name, page.attempt::int, page.due
+      select page.id, q.name, page.attempt::int, page.run_at
       from
         rowlock.queue q,
         lateral (
-          select d.id, d.attempt, d.due
+          select d.id, d.attempt, d.run_at
           from rowlock.delayed d
           where d.queue = q.id
             and d.waits = case waiting_page.state when 'scheduled' then 0 else 1 end::smallint
@@ -4684,7 +5356,7 @@ begin
         where item.outcome = 1 and (write_outcomes.texts)[item.place] is not null;
     end if;
   end if;
-  -- A request to cancel a task that has finished has nothing left to do.
+  -- A request to cancel a task has no effect once the task has finished.
   if exists (select 1 from rowlock.cancel_request) then
     delete from rowlock.cancel_request c
       using unnest(write_outcomes.ids, write_outcomes.outcomes) item(id, outcome)
@@ -4693,7 +5365,7 @@ begin
   if cardinality(v_ids) = cardinality(ids) then
     return;
   end if;
-  -- The errors of those to be retried and of the dead.
+  -- The errors of tasks that are retried or dead.
   insert into rowlock.task_error (id, attempt, instance, error)
     select
       item.id,
@@ -4717,7 +5389,16 @@ begin
         write_outcomes.priorities
       ) item(id, outcome, attempt, priority)
     where item.outcome = 3;
-  -- To be retried, or snoozed, which uses no attempt.
+  -- The handler has answered, so it outlived these tasks. A snooze says nothing about that: a
+  -- suspect that is snoozed runs alone again.
+  select array_agg(item.id)
+    into v_ids
+    from unnest(write_outcomes.ids, write_outcomes.outcomes) item(id, outcome)
+    where item.outcome in (2, 3);
+  if v_ids is not null then
+    perform rowlock.clear_suspects(v_ids);
+  end if;
+  -- To be retried, or snoozed. A snooze uses no attempt.
   insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
     select
       item.id,
@@ -4726,20 +5407,20 @@ begin
       item.attempt + (item.outcome = 2)::int,
       1,
       due.at,
-      due.at
-    from
-      unnest(
+      case when s.id is null then due.at else due.at + rowlock.suspect_timeout() end
+    from unnest(
         write_outcomes.places,
         write_outcomes.ids,
         write_outcomes.outcomes,
         write_outcomes.attempts,
         write_outcomes.priorities
-      ) item(place, id, outcome, attempt, priority),
-      lateral (
-        select
-          now() + least(greatest((write_outcomes.delays_ms)[item.place], 0), 3155760000000)
-            * interval '1 millisecond' as at
-      ) due
+      ) item(place, id, outcome, attempt, priority)
+    cross join lateral (
+      select
+        now() + least(greatest((write_outcomes.delays_ms)[item.place], 0), 3155760000000)
+          * interval '1 millisecond' as at
+    ) due
+    left join rowlock.suspect s on s.id = item.id
     where item.outcome in (2, 4);
   if 4 = any (write_outcomes.outcomes) then
     insert into rowlock.snooze as s (id, times, first_at, at)
@@ -4748,6 +5429,13 @@ begin
       where item.outcome = 4
       order by item.id
       on conflict (id) do update set times = s.times + 1, at = now();
+    if pg_relation_size('rowlock.suspect') > 0 then
+      update rowlock.suspect s
+        set due = d.run_at, until = d.due
+        from unnest(write_outcomes.ids, write_outcomes.outcomes) item(id, outcome)
+        join rowlock.delayed d on d.id = item.id
+        where item.outcome = 4 and s.id = item.id;
+    end if;
   end if;
   -- Released.
   select array_agg(item.id), array_agg(item.attempt), array_agg(item.priority)
@@ -4760,7 +5448,7 @@ begin
       ) item(id, outcome, attempt, priority)
     where item.outcome = 5;
   if v_ids is not null then
-    perform rowlock.requeue(write_outcomes.queue, v_ids, v_attempts, v_priorities);
+    perform rowlock.return_tasks(write_outcomes.queue, v_ids, v_attempts, v_priorities);
   end if;
   -- Cancelled.
   select array_agg(item.id), array_agg(item.attempt)
@@ -4814,7 +5502,47 @@ begin
   if pg_relation_size('rowlock.snooze') > 0 then
     delete from rowlock.snooze s where s.id = any (write_receipt.ids);
   end if;
+  perform rowlock.clear_suspects(write_receipt.ids);
 end $$;
+
+CREATE FUNCTION rowlock.write_suspects(queue integer, instance bigint, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  with noted as (
+    insert into rowlock.suspect as s (id, queue, due, until)
+      select item.id, write_suspects.queue, first.due, first.due + rowlock.suspect_timeout()
+      from
+        unnest(write_suspects.ids) item(id),
+        (select now() + rowlock.suspect_delay(0) as due) first
+      order by item.id
+      on conflict (id) do update
+        set
+          alone = s.alone + 1,
+          due = now() + rowlock.suspect_delay(s.alone + 1),
+          until = now() + rowlock.suspect_delay(s.alone + 1) + rowlock.suspect_timeout()
+      returning s.id, s.alone
+  )
+  insert into rowlock.task_error (id, attempt, instance, error)
+    select
+      noted.id,
+      0,
+      write_suspects.instance,
+      case noted.alone
+        when 0 then 'the handler ended while this task ran; it runs alone next'
+        else format(
+          'the handler ended while this task ran alone (%s of %s times)',
+          noted.alone,
+          rowlock.suspect_limit()
+        )
+      end || '; no attempt was used'
+    from noted;
+  select rowlock.delay_suspects(
+    write_suspects.queue, write_suspects.ids, write_suspects.attempts, write_suspects.priorities
+  )
+$$;
 
 CREATE TABLE rowlock.access (
     role name NOT NULL,
@@ -4924,7 +5652,10 @@ CREATE TABLE rowlock.heartbeat (
     allocated integer NOT NULL,
     allocation bigint NOT NULL,
     wants integer NOT NULL,
-    service_ms real,
+    runs integer DEFAULT 0 NOT NULL,
+    failures integer DEFAULT 0 NOT NULL,
+    run_seconds real DEFAULT 0 NOT NULL,
+    run_seconds_squared real DEFAULT 0 NOT NULL,
     watermarks bigint[]
 )
 PARTITION BY RANGE (at);
@@ -5017,6 +5748,31 @@ CREATE TABLE rowlock.result (
 )
 PARTITION BY RANGE (at);
 
+CREATE TABLE rowlock.scaling_decision (
+    queue integer NOT NULL,
+    number bigint NOT NULL,
+    at timestamp with time zone NOT NULL,
+    pods_before integer NOT NULL,
+    pods integer NOT NULL,
+    workers integer NOT NULL,
+    reason text NOT NULL,
+    demand integer,
+    waiting bigint,
+    running bigint,
+    arrivals_per_second double precision,
+    service_seconds double precision,
+    service_assumed boolean,
+    pod_start_seconds double precision,
+    for_rate double precision,
+    for_backlog double precision,
+    detail text,
+    CONSTRAINT scaling_decision_detail_check CHECK ((length(detail) <= 500)),
+    CONSTRAINT scaling_decision_pods_before_check CHECK ((pods_before >= 0)),
+    CONSTRAINT scaling_decision_pods_check CHECK ((pods >= 0)),
+    CONSTRAINT scaling_decision_reason_check CHECK ((reason ~ '^[A-Za-z]{1,40}$'::text)),
+    CONSTRAINT scaling_decision_workers_check CHECK ((workers >= 0))
+);
+
 CREATE TABLE rowlock.snooze (
     id bigint NOT NULL,
     times integer NOT NULL,
@@ -5024,6 +5780,14 @@ CREATE TABLE rowlock.snooze (
     at timestamp with time zone NOT NULL
 )
 WITH (fillfactor='50', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='2000', autovacuum_vacuum_cost_delay='0');
+
+CREATE TABLE rowlock.suspect (
+    id bigint NOT NULL,
+    queue integer NOT NULL,
+    alone smallint DEFAULT 0 NOT NULL,
+    due timestamp with time zone NOT NULL,
+    until timestamp with time zone NOT NULL
+);
 
 CREATE TABLE rowlock.task_error (
     at timestamp with time zone DEFAULT now() NOT NULL,
@@ -5088,8 +5852,14 @@ ALTER TABLE ONLY rowlock.queue
 ALTER TABLE ONLY rowlock.ready
     ADD CONSTRAINT ready_pkey PRIMARY KEY (queue, shard, lane, priority, k);
 
+ALTER TABLE ONLY rowlock.scaling_decision
+    ADD CONSTRAINT scaling_decision_pkey PRIMARY KEY (queue, number);
+
 ALTER TABLE ONLY rowlock.snooze
     ADD CONSTRAINT snooze_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY rowlock.suspect
+    ADD CONSTRAINT suspect_pkey PRIMARY KEY (id);
 
 ALTER TABLE ONLY rowlock.task_error_kept
     ADD CONSTRAINT task_error_kept_pkey PRIMARY KEY (n);
@@ -5124,6 +5894,10 @@ CREATE INDEX receipt_ids ON ONLY rowlock.receipt USING btree (queue, (firsts[1])
 
 CREATE INDEX result_id ON ONLY rowlock.result USING btree (id);
 
+CREATE INDEX scaling_decision_at ON rowlock.scaling_decision USING btree (queue, at);
+
+CREATE INDEX suspect_due ON rowlock.suspect USING btree (queue, due);
+
 CREATE INDEX task_error_id ON ONLY rowlock.task_error USING btree (id);
 
 CREATE INDEX task_error_kept_id ON rowlock.task_error_kept USING btree (id);
@@ -5137,6 +5911,8 @@ CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON rowlock.ready DEFERRABLE INI
 REVOKE ALL ON FUNCTION rowlock.allocate(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.append_range(r rowlock.ready, id bigint, n integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.arrivals(queue text, ago_seconds double precision, before bigint, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.as_json(payloads text[]) FROM PUBLIC;
 
@@ -5176,7 +5952,11 @@ REVOKE ALL ON FUNCTION rowlock.chunk_of(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.claim(instance bigint, want integer, watermarks bigint[], start integer, token bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.claim_suspect(instance bigint, token bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.clear_queue(queue integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.clear_suspects(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.clock_is_steady() FROM PUBLIC;
 
@@ -5186,7 +5966,11 @@ REVOKE ALL ON FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi big
 
 REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, max_delay interval, adopts text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.delay_suspects(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.delete_expired_tasks(most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.delete_old_scaling_decisions(most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.delete_queue(queue text, force boolean) FROM PUBLIC;
 
@@ -5200,7 +5984,11 @@ REVOKE ALL ON FUNCTION rowlock.empty_other_partitions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.empty_task_partition(most integer) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.end_lost_instance(instance bigint, why text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.end_maintenance(cleanup boolean) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.enough_suspects_run(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.enqueue(queue text, type text, payload json, options json) FROM PUBLIC;
 
@@ -5286,7 +6074,7 @@ REVOKE ALL ON FUNCTION rowlock.has_partition() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.has_permission(permission text, queue integer) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.heartbeat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, watermarks bigint[], idle boolean, service_ms real) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.heartbeat(instance bigint, held integer, allocated integer, allocation bigint, wants integer, watermarks bigint[], idle boolean, runs integer, failures integer, run_seconds real, run_seconds_squared real) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.id_at(t timestamp with time zone) FROM PUBLIC;
 
@@ -5298,7 +6086,7 @@ REVOKE ALL ON FUNCTION rowlock.interruption_limit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.is_silent(instance bigint, heartbeat bigint) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock."join"(queue text, name text, capacity integer, pod uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.keep_watermarks() FROM PUBLIC;
 
@@ -5328,7 +6116,7 @@ REVOKE ALL ON FUNCTION rowlock.mutex_holders() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.newest_heartbeats() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.oldest_by_priority(queue integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.oldest_by_priority(queue integer, watermarks bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.on_delayed() FROM PUBLIC;
 
@@ -5347,6 +6135,14 @@ REVOKE ALL ON FUNCTION rowlock.permission_functions() FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.policy(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.published_watermarks(queue integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.ran_alone(ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.readable_queue(name text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.recent_arrivals() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.record_scaling_decisions(decisions json) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.refuse_delay(q rowlock.queue) FROM PUBLIC;
 
@@ -5384,7 +6180,11 @@ REVOKE ALL ON FUNCTION rowlock.rescue(instance bigint, heartbeat bigint) FROM PU
 
 REVOKE ALL ON FUNCTION rowlock.rescue_after() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.rescue_pod(queue text, owner text, pod uuid, how text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.retry(queue text, ids bigint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.return_tasks(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.revoke_role(role name, permission text) FROM PUBLIC;
 
@@ -5392,11 +6192,21 @@ REVOKE ALL ON FUNCTION rowlock.running() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.sample_percent(what regclass) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.scaling_decisions(queue text, as_of timestamp with time zone, most integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.settle(instance bigint, tokens bigint[], ids bigint[], outcomes smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.settle_lost_tasks(queue integer, instance bigint, name text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.settle_lost_tasks(queue integer, instance bigint, name text, why text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.statistics() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.suspect_delay(alone integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.suspect_due(queue integer, held integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.suspect_limit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.suspect_timeout() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.task_errors(id bigint) FROM PUBLIC;
 
@@ -5415,3 +6225,5 @@ REVOKE ALL ON FUNCTION rowlock.watermark_max_lead() FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.write_outcomes(queue integer, instance bigint, places integer[], ids bigint[], outcomes smallint[], attempts smallint[], priorities smallint[], delays_ms bigint[], texts text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.write_receipt(queue integer, instance bigint, state smallint, ids bigint[], attempts smallint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.write_suspects(queue integer, instance bigint, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;

@@ -7,9 +7,8 @@ purpose=${1:-demo}
 
 # command=package
 needed="gcc=gcc python3=python3"
-# Users connect with psql. The tests put PgBouncer before the server and step the server's clock with
-# faketime.
-[ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer faketime=faketime"
+# Users connect with psql. The tests put PgBouncer before the server.
+[ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer"
 # A node, its network and an image builder.
 [ "$purpose" = cluster ] && needed="$needed psql=postgresql-client containerd=containerd runc=runc ip=iproute2 iptables=iptables
     conntrack=conntrack openssl=openssl buildah=buildah strip=binutils"
@@ -33,7 +32,7 @@ if ! command -v cargo >/dev/null 2>&1; then
     exit 1
 fi
 if [ "$purpose" != demo ] && ! command -v go >/dev/null 2>&1; then
-    echo "missing: Go (1.26 or later), for Kubernetes' programs and the peers under bench/peers; install it from https://go.dev/dl" >&2
+    echo "missing: Go (1.26 or later), for Kubernetes' programs and the programs of bench/; install it from https://go.dev/dl" >&2
     exit 1
 fi
 [ -z "$packages" ] && exit 0

@@ -1,6 +1,8 @@
 //! The command line's arguments. Doc comments are the help.
 
-use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
 
 /// Benchmarks of Rowlock and its peers
 #[derive(Debug, Parser)]
@@ -14,16 +16,51 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Measure enqueue, drain (and River's), latency, HTTP (and wrk's), memory and the cost of an idle
     /// instance
+    #[cfg(feature = "servers")]
     Main(MainArgs),
     /// Measure how soon the operator scales up, and what it costs
+    #[cfg(feature = "servers")]
     Operator(OperatorArgs),
+    /// Replay families of loads through our scaling decisions and those of KEDA with HPA, Knative and an
+    /// oracle
+    Scaling(ScalingArgs),
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct ScalingArgs {
+    /// Replay only these families
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// How many loads of each family to replay
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) seeds: u64,
+    /// The first seed; another one gives loads that nobody has seen yet
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    pub(crate) first_seed: u64,
+    /// Leave out the oracle, which takes most of the time
+    #[arg(long)]
+    pub(crate) no_oracle: bool,
+    /// Read the scores of the other laws from the JSON of an earlier run, where it has the same loads
+    #[arg(long, value_name = "FILE")]
+    pub(crate) peers: Option<PathBuf>,
+    /// List the families, what they stand for and how many tasks they have, and exit
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+impl ScalingArgs {
+    /// Whether the run has all families and laws, as published numbers need.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.only.is_empty() && self.seeds >= 2 && !self.no_oracle && self.peers.is_none()
+    }
+}
+
+#[cfg(feature = "servers")]
+#[derive(Debug, clap::Args)]
 pub(crate) struct OperatorArgs {
-    /// Number of TaskQueues
-    #[arg(long, default_value_t = 100)]
-    pub(crate) queues: u32,
+    /// Measure only these TaskQueues
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<Fleet>,
     /// How often to scale from 0 to 100 pods; from 0 to 1 twice as often
     #[arg(long, default_value_t = 5)]
     pub(crate) repeats: u32,
@@ -32,13 +69,31 @@ pub(crate) struct OperatorArgs {
     pub(crate) window: u64,
 }
 
+#[cfg(feature = "servers")]
 impl OperatorArgs {
     /// Whether the run is long enough for published numbers.
     pub(crate) fn is_complete(&self) -> bool {
-        self.queues >= 100 && self.repeats >= 5 && self.window >= 60
+        self.only.is_empty() && self.repeats >= 5 && self.window >= 60
+    }
+
+    pub(crate) fn wants(&self, fleet: Fleet) -> bool {
+        self.only.is_empty() || self.only.contains(&fleet)
     }
 }
 
+#[cfg(feature = "servers")]
+/// TaskQueues that are measured together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Fleet {
+    /// 100 of one database, which several Secrets name
+    Hundred,
+    /// 1,000 in 50 databases and namespaces, with a pod each
+    Thousand,
+    /// 5,000 of one database
+    FiveThousand,
+}
+
+#[cfg(feature = "servers")]
 #[derive(Debug, clap::Args)]
 pub(crate) struct MainArgs {
     /// Connection string of a superuser on an existing server [default: start a server]
@@ -55,8 +110,9 @@ pub(crate) struct MainArgs {
     pub(crate) only: Vec<Group>,
 }
 
+#[cfg(feature = "servers")]
 /// Rows that are measured together, so that each ratio is from one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Group {
     Enqueue,
     Drain,
@@ -66,6 +122,7 @@ pub(crate) enum Group {
     Idle,
 }
 
+#[cfg(feature = "servers")]
 impl MainArgs {
     pub(crate) fn wants(&self, group: Group) -> bool {
         self.only.is_empty() || self.only.contains(&group)

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::args::{Group, MainArgs};
-use crate::rows::{drain, enqueue, http, idle, latency, memory};
+use crate::measurements::{drain, enqueue, http, idle, latency, memory};
 use crate::table::{Row, Table};
 use crate::testbed::Testbed;
 use crate::tools::Tools;

@@ -1,4 +1,4 @@
-//! Prints rows, and writes them to `target/bench/main.json` or `operator.json`.
+//! Prints rows, and writes them to `target/bench/main.json`, `operator.json` or `scaling.json`.
 
 use std::fs;
 use std::io::{self, Write};
@@ -7,7 +7,14 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::tools::root;
+use crate::scaling::Scored;
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(".")
+}
+
+const MISSED: &str = "MISSED";
 
 #[derive(Clone, Copy, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -55,9 +62,23 @@ impl Row {
         }
     }
 
+    /// A row that this run does not measure.
+    pub(crate) fn without_value(name: &str, unit: &'static str, goal: f64) -> Self {
+        Self { value: None, ..Self::without_peer(name, 0.0, unit, Some(goal)) }
+    }
+
+    pub(crate) fn better(mut self, better: Better) -> Self {
+        self.better = better;
+        self
+    }
+
     pub(crate) fn peer_missing(mut self, why: &str) -> Self {
         (self.peer, self.peer_value, self.ratio) = (Some(why.to_owned()), None, None);
         self
+    }
+
+    pub(crate) fn is_missed(&self) -> bool {
+        self.goal_result() == MISSED
     }
 
     fn goal_result(&self) -> &'static str {
@@ -67,7 +88,7 @@ impl Row {
             (None, Some(_), _) => "unavailable",
             (Some(measured), Some(goal), Better::Higher) if measured >= goal => "met",
             (Some(measured), Some(goal), Better::Lower) if measured <= goal => "met",
-            _ => "MISSED",
+            _ => MISSED,
         }
     }
 
@@ -94,7 +115,7 @@ impl Row {
     }
 }
 
-/// Two decimals, or none from a thousand up.
+/// With two decimals, or without from a thousand up.
 fn show(value: f64) -> String {
     if value >= 1000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
@@ -103,6 +124,9 @@ fn show(value: f64) -> String {
 #[derive(Debug, Serialize)]
 pub(crate) struct Table {
     rows: Vec<Row>,
+    /// What the rows of `scaling` are computed from.
+    #[serde(skip_serializing_if = "<[Scored]>::is_empty")]
+    families: Vec<Scored>,
     #[serde(skip)]
     path: PathBuf,
 }
@@ -114,7 +138,12 @@ impl Table {
         let folder = root().join("target/bench");
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let path = folder.join(if complete { format!("{name}.json") } else { format!("{name}-part.json") });
-        Ok(Self { rows: Vec::new(), path })
+        Ok(Self { rows: Vec::new(), families: Vec::new(), path })
+    }
+
+    /// Writes the scores of families together with the rows that are added next.
+    pub(crate) fn with_families(self, families: &[Scored]) -> Self {
+        Self { families: families.to_vec(), ..self }
     }
 
     pub(crate) fn add(&mut self, rows: Vec<Row>) -> Result<()> {
@@ -124,6 +153,12 @@ impl Table {
         self.rows.extend(rows);
         let json = serde_json::to_string_pretty(self)?;
         fs::write(&self.path, json + "\n").with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// The names of the rows whose goal is missed.
+    #[cfg(feature = "servers")]
+    pub(crate) fn missed(&self) -> Vec<&str> {
+        self.rows.iter().filter(|row| row.is_missed()).map(|row| row.name.as_str()).collect()
     }
 
     pub(crate) fn print(&self) -> Result<()> {

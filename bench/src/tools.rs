@@ -6,6 +6,8 @@ use std::process::ExitStatus;
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
+use crate::table::root;
+
 #[derive(Debug)]
 pub(crate) struct Tools {
     /// The program `rowlock-worker`.
@@ -21,27 +23,18 @@ impl Tools {
     pub(crate) async fn build() -> Result<Self> {
         Ok(Self {
             worker: find_worker()?,
-            river: build_peer("river").await?,
-            handler: build_peer("handler").await?,
+            river: build_go_program("river", "bench/peers/river").await?,
+            handler: build_go_program("handler", "bench/handler").await?,
             wrk: find_on_path("wrk"),
-            wrk_script: peers().join("handler/post.lua"),
+            wrk_script: root().join("bench/handler/post.lua"),
         })
     }
 }
 
-/// The root of the repository.
-pub(crate) fn root() -> PathBuf {
-    PathBuf::from(".")
-}
-
-fn peers() -> PathBuf {
-    root().join("bench/peers")
-}
-
-async fn build_peer(name: &str) -> Result<PathBuf> {
+async fn build_go_program(name: &str, folder: &str) -> Result<PathBuf> {
     let program = cache_dir().join(name);
     let mut go = Command::new("go");
-    go.args(["build", "-trimpath", "-o"]).arg(&program).arg(".").current_dir(peers().join(name));
+    go.args(["build", "-trimpath", "-o"]).arg(&program).arg(".").current_dir(root().join(folder));
     succeeded(&mut go, "go build").await?;
     Ok(program)
 }

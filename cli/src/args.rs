@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use rowlock_crds::Dur;
-use rowlock_queue::{TaskId, TaskState};
+use rowlock_queue::{DecidedAt, TaskId, TaskState};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -45,6 +45,12 @@ pub(crate) enum Command {
     Enqueue(Enqueue),
     /// Show queues with their backlog, dead tasks and workers
     Status(Status),
+    /// Explain why a queue has its number of pods and workers
+    Why(Why),
+    /// Replay a load through the scaling decisions, beside those of KEDA, Knative and an oracle
+    Simulate(Simulate),
+    /// Print what a Deployment needs to carry the worker, for a TaskQueue with `targetRef`
+    Sidecar(Sidecar),
     /// Show all details of a task
     Task(OneTask),
     /// List tasks in a state
@@ -64,7 +70,8 @@ pub(crate) enum Command {
     Guard(Guard),
 }
 
-// Not clap's own `env`: a flag wins over every variable, and clap would take a variable's value for a flag's.
+// Without clap's `env`, which treats the value of a variable like that of a flag. Here a flag takes
+// precedence over every variable.
 const DATABASE_URL_HELP: &str = "Connection string of the database [env: ROWLOCK_DATABASE_URL]";
 const DATABASE_URL_FILE_HELP: &str = "File with the connection string [env: ROWLOCK_DATABASE_URL_FILE]";
 const DATABASE_CA_FILE_HELP: &str = "PEM file with the CA certificate of the database; \
@@ -135,6 +142,83 @@ pub(crate) struct Status {
     /// Refresh every second until Ctrl-C
     #[arg(short, long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Why {
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Name of the queue
+    pub(crate) queue: String,
+    /// Explain the number at this time: 2026-03-01T08:00:00Z, or how long ago, for example 30m
+    #[arg(long, value_name = "TIME", value_parser = decided_at)]
+    pub(crate) at: Option<DecidedAt>,
+    /// Number of changes to list, at most
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) limit: u32,
+}
+
+/// Where the load comes from: one of the two.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct LoadSource {
+    /// CSV file with the load: the header `at,tasks,seconds`, optionally with `delay` and `variation`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Replay the tasks that came to the queue within this time, for example 24h, as its database has them
+    #[arg(long, value_name = "DURATION", conflicts_with = "spread")]
+    pub(crate) from_db: Option<Dur>,
+}
+
+#[derive(Args)]
+pub(crate) struct Simulate {
+    /// TaskQueue manifest, or a folder of manifests
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: LoadSource,
+    #[command(flatten)]
+    pub(crate) database: Database,
+    /// Name of the queue, if there are several TaskQueues
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+    /// Change a field, for example spec.workers.autoscaling.waitTarget=2s; may be repeated
+    #[arg(long, value_name = "FIELD=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// How long a pod takes to start
+    #[arg(long, value_name = "DURATION", default_value = "3s")]
+    pub(crate) pod_start: Dur,
+    /// Spread the tasks of a line evenly over this time, instead of enqueueing them together
+    #[arg(long, value_name = "DURATION", default_value = "0s")]
+    pub(crate) spread: Dur,
+    /// With --from-db: how long a task takes on average [default: as its workers measured last]
+    #[arg(long, value_name = "DURATION", conflicts_with = "trace")]
+    pub(crate) task_duration: Option<Dur>,
+    /// Seed of all random numbers; the same seed gives the same result
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Write the curves of each law to this file as an SVG picture
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Leave out the oracle, whose search takes most of the time
+    #[arg(long)]
+    pub(crate) no_oracle: bool,
+}
+
+/// The worker's image, as `make images` names it.
+const WORKER_IMAGE: &str = concat!("rowlock-worker:", env!("CARGO_PKG_VERSION"));
+
+#[derive(Args)]
+pub(crate) struct Sidecar {
+    /// TaskQueue manifest, or a folder of manifests
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Name of the queue, if there are several TaskQueues
+    #[arg(long)]
+    pub(crate) queue: Option<String>,
+    /// Image of the worker
+    #[arg(long, value_name = "IMAGE", default_value = WORKER_IMAGE)]
+    pub(crate) image: String,
 }
 
 #[derive(Args)]
@@ -225,6 +309,21 @@ fn task_state() -> impl TypedValueParser<Value = TaskState> {
     PossibleValuesParser::new(TaskState::ALL.map(TaskState::as_str)).try_map(|name| name.parse::<TaskState>())
 }
 
+/// A time, or how long ago.
+fn decided_at(text: &str) -> Result<DecidedAt, String> {
+    if let Ok(ago) = text.parse::<Dur>() {
+        return Ok(DecidedAt::Ago(ago.as_duration()));
+    }
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) if time >= jiff::Timestamp::UNIX_EPOCH => Ok(DecidedAt::By(time.to_string())),
+        Ok(_) => Err("write a time after 1970, such as 2026-03-01T08:00:00Z".to_owned()),
+        Err(_) => {
+            Err("write a time with its offset, such as 2026-03-01T08:00:00Z, or how long ago, such as 30m"
+                .to_owned())
+        }
+    }
+}
+
 fn task_id(text: &str) -> Result<TaskId, &'static str> {
     text.parse().map_err(|_| "a task id is the number that `rowlock enqueue` printed")
 }
@@ -237,6 +336,35 @@ mod tests {
     #[test]
     fn clap_agrees_with_the_definition() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_time_has_an_offset_or_is_a_duration() {
+        assert_eq!(decided_at("30m"), Ok(DecidedAt::Ago(std::time::Duration::from_mins(30))));
+        let summer = "2026-07-01T10:00:00+02:00";
+        assert_eq!(decided_at(summer), Ok(DecidedAt::By("2026-07-01T08:00:00Z".to_owned())));
+        for wrong in ["", "yesterday", "2026-07-01T10:00:00", "2026-02-30T10:00:00Z", "-5m", "10:00"] {
+            assert!(decided_at(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_ranges_of_flags_are_documented() {
+        let page = std::fs::read_to_string("../docs/limits.md").unwrap();
+        for (command, flag, range) in [
+            (&["enqueue", "emails", "send"][..], "--priority", 0..=3),
+            (&["tasks"], "--limit", 1..=1000),
+            (&["why", "emails"], "--limit", 1..=1000),
+        ] {
+            let row = format!("| `rowlock {} {flag}` | {} to {} |", command[0], range.start(), range.end());
+            assert!(page.contains(&row), "{row}");
+            let accepts = |value: i64| {
+                let value = format!("{flag}={value}");
+                Cli::try_parse_from([&["rowlock"], command, &[&value]].concat()).is_ok()
+            };
+            assert!(accepts(*range.start()) && accepts(*range.end()), "{row}");
+            assert!(!accepts(range.start() - 1) && !accepts(range.end() + 1), "{row}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// One for the command, and one for statements at the same time.
+/// Two, so that a command can run two statements at the same time.
 const CONNECTIONS: u32 = 2;
 
 pub(crate) fn connect_options(url: String) -> Connect {
@@ -41,7 +41,7 @@ async fn connect(database: Database, access: Access) -> Result<Db, Failure> {
     Ok(Db::connect(&connect).await?)
 }
 
-/// Fails for an unknown queue. An empty result for a misspelt name would look like good news.
+/// Fails for an unknown queue. An empty list for a misspelt name would look as if all were well.
 pub(crate) async fn check_queue(db: &Db, queue: &str) -> Result<(), Failure> {
     let queues = rowlock_queue::queue_stats(db).await?;
     if queues.iter().any(|known| known.name == queue) {

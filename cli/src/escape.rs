@@ -1,13 +1,13 @@
 //! Escapes text from outside (a producer, a handler, a server, a file), so that a terminal shows control
-//! characters and does not obey them.
+//! characters instead of acting on them.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Marks the second and later lines of a text from outside, so that none looks like a line of ours.
+/// Marks the second and later lines of a text from outside, so that none looks like a line of Rowlock.
 const CONTINUATION: &str = "\n  | ";
 
-/// Whether a terminal obeys the character instead of showing it: control characters (C0, DEL, C1), line
+/// Whether a terminal acts on the character instead of showing it: control characters (C0, DEL, C1), line
 /// separators and marks that change the writing direction.
 fn is_control(letter: char) -> bool {
     letter.is_control()
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_are_shown_and_not_obeyed() {
+    fn control_characters_are_escaped() {
         let hostile = "a\u{1b}[2Jb\u{7f}\u{9b}31m\u{202e}c\u{2066}\r\u{0}größe 🙂";
         let shown = r"a\u{1b}[2Jb\u{7f}\u{9b}31m\u{202e}c\u{2066}\u{d}\u{0}größe 🙂";
         assert_eq!(lines(hostile), shown);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_line_does_not_look_like_a_line_of_ours() {
+    fn a_second_line_is_marked_as_foreign_text() {
         assert_eq!(marked("no\r\n  hint: paste this"), "no\n  |   hint: paste this");
         assert_eq!(field("no\nqueue     other"), "no\n          queue     other");
     }

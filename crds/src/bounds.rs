@@ -1,4 +1,4 @@
-//! Bounds of the fields, each with its reason: for the check in Rust and for the CRD.
+//! Bounds of the fields, each with its reason. The check in Rust and the CRD use the same ones.
 
 use std::ops::RangeInclusive;
 

@@ -76,7 +76,7 @@ pub enum ConditionReason {
     ConnectionFailed,
     /// The database refuses the user, its password or its statements.
     AccessDenied,
-    /// The Secret leads to another database than before.
+    /// The Secret points to another database than before.
     DatabaseChanged,
     /// The schema is being created or migrated.
     Migrating,
@@ -96,6 +96,10 @@ pub enum ConditionReason {
     Forbidden,
     /// An object of that name, or the queue in the database, belongs to another owner.
     OwnedByAnother,
+    /// The Deployment of `spec.targetRef` does not exist.
+    TargetNotFound,
+    /// The Deployment of `spec.targetRef` or its pods do not fit the `TaskQueue`.
+    TargetInvalid,
     /// No pod runs, and none is needed.
     Idle,
     /// A handler does not listen on its port.
@@ -110,6 +114,8 @@ pub enum ConditionReason {
     Total,
     /// The database has no connections left.
     Connections,
+    /// Nearly all runs of the handler fail.
+    Failing,
     /// No limit applies.
     NotLimited,
     /// Another field manager sets a field that the operator should set.
@@ -118,7 +124,7 @@ pub enum ConditionReason {
 
 impl ConditionReason {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 33] = [
         Self::NotObserved,
         Self::Succeeded,
         Self::Progressing,
@@ -140,6 +146,8 @@ impl ConditionReason {
         Self::Unreadable,
         Self::Forbidden,
         Self::OwnedByAnother,
+        Self::TargetNotFound,
+        Self::TargetInvalid,
         Self::Idle,
         Self::NotListening,
         Self::CrashLooping,
@@ -147,6 +155,7 @@ impl ConditionReason {
         Self::NotStarting,
         Self::Total,
         Self::Connections,
+        Self::Failing,
         Self::NotLimited,
         Self::ForeignFieldManager,
     ];
@@ -176,6 +185,8 @@ impl ConditionReason {
             Self::Unreadable => "Unreadable",
             Self::Forbidden => "Forbidden",
             Self::OwnedByAnother => "OwnedByAnother",
+            Self::TargetNotFound => "TargetNotFound",
+            Self::TargetInvalid => "TargetInvalid",
             Self::Idle => "Idle",
             Self::NotListening => "NotListening",
             Self::CrashLooping => "CrashLooping",
@@ -183,6 +194,7 @@ impl ConditionReason {
             Self::NotStarting => "NotStarting",
             Self::Total => "Total",
             Self::Connections => "Connections",
+            Self::Failing => "Failing",
             Self::NotLimited => "NotLimited",
             Self::ForeignFieldManager => "ForeignFieldManager",
         }

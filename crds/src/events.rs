@@ -15,19 +15,22 @@ pub enum EventReason {
     ReplicasRestored,
     /// A preStop hook of the template cuts running tasks short.
     PreStop,
+    /// A pod has ended with running tasks, which were taken back at once.
+    PodEnded,
     /// An annotation or label `rowlock.dev/…` is unknown.
     UnknownName,
 }
 
 impl EventReason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ready,
         Self::ScaledUp,
         Self::ScaledDown,
         Self::TemplateRestored,
         Self::ReplicasRestored,
         Self::PreStop,
+        Self::PodEnded,
         Self::UnknownName,
     ];
 
@@ -41,6 +44,7 @@ impl EventReason {
             Self::TemplateRestored => "TemplateRestored",
             Self::ReplicasRestored => "ReplicasRestored",
             Self::PreStop => "PreStop",
+            Self::PodEnded => "PodEnded",
             Self::UnknownName => "UnknownName",
         }
     }
@@ -54,6 +58,7 @@ impl EventReason {
             Self::TemplateRestored => "RestoreTemplate",
             Self::ReplicasRestored => "RestoreReplicas",
             Self::PreStop => "CheckTemplate",
+            Self::PodEnded => "Rescue",
             Self::UnknownName => "CheckNames",
         }
     }

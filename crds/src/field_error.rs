@@ -1,4 +1,4 @@
-//! Errors that say where, what is wrong, and what to change.
+//! Errors that say where the problem is, what is wrong, and what to change.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -41,9 +41,9 @@ pub struct ManifestError {
     pub error: FieldError,
 }
 
-/// What serde found, in the words of somebody who writes a manifest.
+/// An error of serde, in the words of somebody who writes a manifest.
 ///
-/// serde's messages are stable enough to take apart; what is not recognised is passed on as it is.
+/// serde's messages are stable enough to be parsed. A message that is not recognised is passed on unchanged.
 pub(crate) fn from_serde(path: &str, message: &str) -> FieldError {
     let message = bare(path, message);
     if let Some(rest) = message.strip_prefix("missing field `") {
@@ -87,7 +87,7 @@ fn unknown_field(path: &str, rest: &str) -> FieldError {
     FieldError::new(at(path, name), "is not a known field", nearest(name, &known))
 }
 
-/// What to write in place of a name that is not known.
+/// A hint for a name that is not known.
 pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|word| (distance(name, word), *word)).min();
     match nearest {
@@ -97,7 +97,7 @@ pub(crate) fn nearest(name: &str, known: &[&str]) -> String {
     }
 }
 
-/// What a field takes, for those where serde's own words would not help.
+/// What a field accepts, for fields where serde's own words would not help.
 pub(crate) fn expected(field: &str) -> Option<&'static str> {
     Some(match field {
         "apiVersion" => api::API_VERSION,
@@ -105,7 +105,7 @@ pub(crate) fn expected(field: &str) -> Option<&'static str> {
         "metadata" => "a mapping with at least a `name`",
         "metadata.name" => "at most 52 of a-z, 0-9 and `-`, such as `emails`",
         "spec" => "a mapping with at least `workers: { total: 10 }`",
-        "spec.workers" => "how many tasks run at the same time, such as `workers: { total: 10 }`",
+        "spec.workers" => "a mapping with at least `total`, such as `workers: { total: 10 }`",
         "spec.workers.total" => "a whole number from 0 to 10000, workers over all pods, such as `total: 10`",
         "spec.workers.perPod" | "spec.retry.maxAttempts" => "a whole number from 1 to 1000",
         "spec.workers.replicas" => "a whole number of pods from 0 to 10000",
@@ -123,18 +123,21 @@ pub(crate) fn expected(field: &str) -> Option<&'static str> {
             "`secretRef: { name: NAME, key: KEY }`, the Secret with the URL of the database"
         }
         "spec.database.secretRef.name" | "spec.database.workerSecretRef.name" => "the name of a Secret",
+        "spec.targetRef" => {
+            "`targetRef: { name: NAME }`, a Deployment of yours whose pods contain the worker"
+        }
+        "spec.targetRef.name" => "the name of a Deployment",
         "spec.database.caRef.name" => "the name of a Secret or a ConfigMap",
         "spec.rollout.maxSurge" => "a number of pods from 1 to 1000, or a percentage such as 25%",
         _ => return None,
     })
 }
 
-/// Rust's names of types in plain words.
+/// Rust's type names in plain words.
 fn plain(wanted: &str) -> &str {
     match wanted {
         "u8" | "u16" | "u32" | "u64" => "a whole number, not negative",
         "a boolean" => "true or false",
-        "a string" => "a text",
         other if other.starts_with("struct ") || other == "a map" => "a mapping of fields",
         other => other,
     }
@@ -157,8 +160,8 @@ fn plain_found(found: &str) -> String {
     }
 }
 
-/// The message without what `serde_yaml` puts around it: the path of a parent in front, ` at line 3 column 5`
-/// behind.
+/// The message without the text that `serde_yaml` adds: the path of a parent before it, ` at line 3 column 5`
+/// after it.
 fn bare<'a>(path: &str, message: &'a str) -> &'a str {
     let message = message.rfind(" at line ").map_or(message, |end| &message[..end]);
     match message.split_once(": ") {
@@ -175,13 +178,13 @@ pub(crate) fn join(path: &str, name: &str) -> String {
     if path.is_empty() || path == "." { name.to_owned() } else { format!("{path}.{name}") }
 }
 
-/// The path of a field that serde names: with or without the field itself at its end.
+/// The full path of a field that serde names. The given path may already end with the field.
 fn at(path: &str, name: &str) -> String {
     let last = path.rsplit('.').next().unwrap_or_default();
     if last == name { path.to_owned() } else { join(path, name) }
 }
 
-/// How many letters have to change to turn one word into the other, upper and lower case being the same.
+/// How many letters must change to turn one word into the other. Upper and lower case count as the same.
 pub(crate) fn distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.to_lowercase().chars().collect();
     let mut row: Vec<usize> = (0..=other.len()).collect();

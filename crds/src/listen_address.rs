@@ -1,9 +1,9 @@
-//! What an address to listen on means.
+//! The addresses that a listen address stands for.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Where to listen, the first that can be had: `[::]` is every address of both families, or every one of IPv4
-/// on a node without IPv6.
+/// The addresses to try, in order; listen on the first one that works. `[::]` means all addresses of both
+/// families, or all IPv4 addresses on a node without IPv6.
 #[must_use]
 pub fn addresses(listen: SocketAddr) -> Vec<SocketAddr> {
     let every = listen.ip() == Ipv6Addr::UNSPECIFIED;

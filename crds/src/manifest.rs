@@ -1,4 +1,4 @@
-//! YAML in, checked manifests or helpful errors out.
+//! Reads YAML and returns checked manifests or helpful errors.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub struct Manifest {
     source: Source,
 }
 
-/// Where the manifest is in its file, to find lines in it. Empty for one that was made, not read.
+/// Where the manifest is in its file, for finding lines in it. Empty for a manifest that was built in code.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Source {
     text: Arc<str>,
@@ -64,13 +64,14 @@ impl Manifest {
         self.annotations.get(annotations::DEV_COMMAND).map(String::as_str)
     }
 
-    /// Everything wrong with it that its types cannot express.
+    /// Every problem that the types cannot rule out.
     #[must_use]
     pub fn validate(&self) -> Vec<FieldError> {
         validate::validate(self)
     }
 
-    /// The line of a field such as `spec.workers.total`; of its nearest parent where it is not written.
+    /// The line of a field such as `spec.workers.total`. If the field is not written, the line of its nearest
+    /// parent.
     #[must_use]
     pub fn line_of(&self, field: &str) -> usize {
         line_of(&self.source.text, self.source.position, field)
@@ -83,7 +84,7 @@ impl Manifest {
     }
 }
 
-/// Reads every `TaskQueue` of a YAML text; documents of other kinds are skipped.
+/// Reads every `TaskQueue` of a YAML text and skips documents of other kinds.
 ///
 /// ```
 /// # use std::path::Path;
@@ -102,7 +103,7 @@ impl Manifest {
 /// );
 /// ```
 pub fn parse_manifests(path: &Path, text: &str) -> Result<Vec<Manifest>, Vec<ManifestError>> {
-    // A byte order mark is what some editors put in front, and not YAML.
+    // Some editors write a byte order mark first. It is not YAML.
     let text: Arc<str> = text.trim_start_matches('\u{feff}').into();
     let mut manifests = Vec::new();
     let mut errors = Vec::new();
@@ -120,7 +121,7 @@ pub fn parse_manifests(path: &Path, text: &str) -> Result<Vec<Manifest>, Vec<Man
             Err(error) => {
                 let line = error.location().map_or(1, |location| location.line());
                 errors.push(ManifestError { path: path.to_owned(), line, error: not_yaml(&error) });
-                // Behind a syntax error nothing can be trusted to start where it seems to.
+                // After a syntax error it is unclear where the next document starts.
                 break;
             }
             Ok(Kind::Other) => {}
@@ -141,7 +142,7 @@ pub fn parse_manifests(path: &Path, text: &str) -> Result<Vec<Manifest>, Vec<Man
     if errors.is_empty() { Ok(manifests) } else { Err(errors) }
 }
 
-/// What is wrong with manifests only beside each other: two that declare the same queue.
+/// Checks manifests against each other: two of them may not declare the same queue.
 #[must_use]
 pub fn check_set(manifests: &[Manifest]) -> Vec<ManifestError> {
     let mut seen: BTreeMap<&str, &Manifest> = BTreeMap::new();
@@ -153,7 +154,7 @@ pub fn check_set(manifests: &[Manifest]) -> Vec<ManifestError> {
         };
         let field = if manifest.spec.queue_name.is_some() { "spec.queueName" } else { "metadata.name" };
         let position = format!("{}:{}", first.path.display(), first.line_of("metadata.name"));
-        let problem = format!("the queue `{}` is declared already at {position}", manifest.queue_name());
+        let problem = format!("the queue `{}` is already declared at {position}", manifest.queue_name());
         errors.push(manifest.error(FieldError::new(field, problem, "give one of the two another name")));
     }
     errors
@@ -163,7 +164,7 @@ fn not_yaml(error: &serde_yaml::Error) -> FieldError {
     FieldError::new("document", format!("is not valid YAML: {error}"), "correct the syntax at this line")
 }
 
-/// What tells a `TaskQueue` from other documents.
+/// The fields that distinguish a `TaskQueue` from other documents.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {
@@ -179,7 +180,7 @@ enum Kind {
 
 impl Head {
     fn read(document: Deserializer<'_>) -> Result<Kind, serde_yaml::Error> {
-        // An empty document is what a leading or trailing `---` leaves.
+        // A leading or trailing `---` leaves an empty document.
         let Some(head) = Option::<Self>::deserialize(document)? else { return Ok(Kind::Other) };
         Ok(head.kind())
     }
@@ -218,12 +219,13 @@ struct Document {
     _kind: IgnoredAny,
     metadata: Metadata,
     spec: TaskQueueSpec,
-    /// What `kubectl get -o yaml` prints; not ours to read.
+    /// `kubectl get -o yaml` prints it. It is not read.
     #[serde(default, rename = "status")]
     _status: Option<IgnoredAny>,
 }
 
-/// Of the metadata we use four fields; the others are Kubernetes' own, with their names checked as it does.
+/// Four fields of the metadata are used. The others belong to Kubernetes. Unknown names are refused, as
+/// Kubernetes refuses them.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Metadata {
@@ -238,7 +240,7 @@ struct Metadata {
     _finalizers: Option<Vec<String>>,
     #[serde(default, rename = "ownerReferences")]
     _owner_references: Option<IgnoredAny>,
-    /// What `kubectl get -o yaml` prints beside these.
+    /// `kubectl get -o yaml` prints these too.
     #[serde(default, rename = "creationTimestamp")]
     _creation_timestamp: Option<IgnoredAny>,
     #[serde(default, rename = "deletionTimestamp")]

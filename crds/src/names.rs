@@ -1,89 +1,93 @@
-//! Names that more than one crate writes down: here once, nowhere else as literals.
+//! Names that more than one crate uses. They are defined here and are not repeated as literals elsewhere.
 
 /// Group, version and kind of a `TaskQueue`.
 pub mod api {
-    /// The API group; also the prefix of our annotations and labels.
+    /// The API group. It is also the prefix of Rowlock's annotations and labels.
     pub const GROUP: &str = "rowlock.dev";
-    /// The version this build reads.
+    /// The version that this build reads.
     pub const VERSION: &str = "v1alpha1";
     /// `GROUP/VERSION`, as a manifest writes it.
     pub const API_VERSION: &str = "rowlock.dev/v1alpha1";
     /// The kind.
     pub const KIND: &str = "TaskQueue";
-    /// The operator's name as a field manager, and the value of [`MANAGED_BY`](super::labels::MANAGED_BY) on
-    /// what it makes.
+    /// The operator's name as a field manager. Also the value of [`MANAGED_BY`](super::labels::MANAGED_BY) on
+    /// the objects that it creates.
     pub const FIELD_MANAGER: &str = "rowlock-operator";
 }
 
-/// Annotations on a `TaskQueue`.
+/// Annotations on a `TaskQueue` and on the operator's objects.
 pub mod annotations {
-    /// Those that mean something on a `TaskQueue`.
+    /// Annotations that a user may set on a `TaskQueue`.
     pub const KNOWN: [&str; 2] = [DEV_COMMAND, ADOPT];
     /// The command that `rowlock dev` runs as the handler, in the manifest's folder, with `PORT` set.
     pub const DEV_COMMAND: &str = "rowlock.dev/dev-command";
-    /// On a `TaskQueue`: the owner that its queue in the database is taken over from, as a condition names
-    /// it.
+    /// On a `TaskQueue`: take the queue in the database over from this owner. A condition shows the owner's
+    /// name.
     pub const ADOPT: &str = "rowlock.dev/adopt";
-    /// On objects of ours: the hash of what they were last made from.
+    /// On the operator's objects: the hash of what was last applied.
     pub const LAST_APPLIED_HASH: &str = "rowlock.dev/last-applied-hash";
-    /// On Deployments of ours: the generation of the `TaskQueue` that they were last made from. What changes
-    /// although it does not is a change of ours.
+    /// On the operator's Deployments: the generation of the `TaskQueue` that was last applied. If the object
+    /// changes and the generation does not, the reason is a change in the operator.
     pub const GENERATION: &str = "rowlock.dev/generation";
-    /// On Deployments of ours: the hash of their pod template.
+    /// On the operator's Deployments: the hash of their pod template.
     pub const TEMPLATE_HASH: &str = "rowlock.dev/template-hash";
-    /// On Deployments of ours whose template the operator has changed for reasons of its own: while their
-    /// pods are replaced, others wait.
+    /// On a Deployment whose template changed because the operator changed: its rollout has a slot. The
+    /// rollouts of other queues wait until a slot is free.
     pub const ROLLOUT_SLOT: &str = "rowlock.dev/rollout-slot";
 }
 
-/// Labels, on a `TaskQueue` and on what is made of it.
+/// Labels on a `TaskQueue` and on the objects that the operator creates for it.
 pub mod labels {
-    /// Those of ours that mean something on a `TaskQueue`.
+    /// Rowlock's labels that a user may set on a `TaskQueue`.
     pub const KNOWN: [&str; 1] = [CLASS];
-    /// On a `TaskQueue`: the class of the operator that shall reconcile it. Left out: of one without a class.
+    /// On a `TaskQueue`: the class of the operator that must reconcile it. Without the label, an operator
+    /// without a class reconciles it.
     pub const CLASS: &str = "rowlock.dev/class";
     /// On Deployments and pods: the name of the `TaskQueue`.
     pub const TASK_QUEUE: &str = "rowlock.dev/task-queue";
-    /// Who made an object; Kubernetes' own convention.
+    /// The manager of an object; a convention of Kubernetes.
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-    /// What it is; Kubernetes' own convention.
+    /// The application that an object belongs to; a convention of Kubernetes.
     pub const NAME: &str = "app.kubernetes.io/name";
-    /// Which one of them; Kubernetes' own convention.
+    /// The instance of that application; a convention of Kubernetes.
     pub const INSTANCE: &str = "app.kubernetes.io/instance";
 }
 
 /// Containers of a worker pod.
 pub mod containers {
-    /// The container of the pod template that does the tasks; the user's.
+    /// The container of the pod template that runs the tasks. The user defines it.
     pub const HANDLER: &str = "handler";
-    /// The container that claims tasks and calls the handler; ours.
+    /// The container that claims tasks and calls the handler. Rowlock adds it.
     pub const WORKER: &str = "worker";
 }
 
-/// Environment variables of a worker process, and the one of a handler process.
+/// Environment variables of a worker process and of a handler process.
 pub mod env {
     /// Connection string of the database.
     pub const DATABASE_URL: &str = "ROWLOCK_DATABASE_URL";
     /// File that holds the connection string, so that the secret is not in the environment.
     pub const DATABASE_URL_FILE: &str = "ROWLOCK_DATABASE_URL_FILE";
-    /// A file with the certificates of the authorities that the database's certificate may be signed by.
+    /// File with the certificates of the CAs that may have signed the database's certificate.
     pub const DATABASE_CA_FILE: &str = "ROWLOCK_DATABASE_CA_FILE";
     /// Name of the queue in the database.
     pub const QUEUE: &str = "ROWLOCK_QUEUE";
-    /// How many slots the instance has: `workers.perPod`.
+    /// Number of slots of the instance: `workers.perPod`.
     pub const SLOTS: &str = "ROWLOCK_SLOTS";
-    /// Where the handler listens, with its path.
+    /// URL of the handler, with its path.
     pub const HANDLER_URL: &str = "ROWLOCK_HANDLER_URL";
     /// Address of `/healthz`, `/readyz` and `/metrics`.
     pub const LISTEN: &str = "ROWLOCK_LISTEN";
-    /// How long a drain may take before what still runs is abandoned to its lease.
+    /// How long a drain may take. Tasks that still run after that are released.
     pub const DRAIN_GRACE: &str = "ROWLOCK_DRAIN_GRACE";
     /// `json` or `text`.
     pub const LOG_FORMAT: &str = "ROWLOCK_LOG_FORMAT";
-    /// Name of the instance in the database, in logs and in a task's details; the pod's name.
+    /// Name of the instance in the database, in logs and in a task's details. In a cluster it is the pod's
+    /// name.
     pub const INSTANCE_NAME: &str = "ROWLOCK_INSTANCE_NAME";
-    /// All of ours, those of the operator too, which its flags name: a program takes what is meant for
-    /// another for known.
+    /// UID of the pod that the instance runs in. The end of the pod ends the instance's leases.
+    pub const POD_UID: &str = "ROWLOCK_POD_UID";
+    /// All variables of Rowlock, including those behind the operator's flags. Each program accepts all of
+    /// them, also those that are meant for another program.
     pub const ALL: &[&str] = &[
         DATABASE_URL,
         DATABASE_URL_FILE,
@@ -95,6 +99,7 @@ pub mod env {
         DRAIN_GRACE,
         LOG_FORMAT,
         INSTANCE_NAME,
+        POD_UID,
         "ROWLOCK_NAMESPACE",
         "ROWLOCK_CLASS",
         "ROWLOCK_WORKER_IMAGE",
@@ -109,6 +114,6 @@ pub mod env {
         "ROWLOCK_SERVICE_ACCOUNT",
         "ROWLOCK_CLUSTER_ROLE",
     ];
-    /// Where the handler shall listen: the convention of most web frameworks, hence without our prefix.
+    /// The port on which the handler must listen. Most web frameworks use this name, so it has no prefix.
     pub const HANDLER_PORT: &str = "PORT";
 }

@@ -1,13 +1,13 @@
-//! What of a `TaskQueue` the running instances must know.
+//! The part of a `TaskQueue` that running instances need.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Dur, RetryPolicy, TaskQueueSpec};
 
-/// Handed to every instance through the database and read again when its generation changes, so that a
-/// changed retry policy or timeout needs no rollout.
+/// Every instance reads it from the database, and again when its generation changes. So a changed retry
+/// policy or timeout needs no rollout.
 ///
-/// Unknown fields beside these two are ignored: during an upgrade an older instance reads a newer policy.
+/// Unknown fields are ignored, because during an upgrade an older instance reads a newer policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Policy {

@@ -1,7 +1,8 @@
-//! The line of a field in a YAML text.
+//! Finds the line of a field in a YAML text.
 //!
-//! The YAML parser is asked itself: a visitor walks down to the field and fails there on purpose, and the
-//! parser's error says where that was. So flow style, comments and anchors are as good as block style.
+//! The YAML parser itself finds it: a visitor walks down to the field and fails there on purpose, and the
+//! parser's error contains the line. So it works for flow style, comments and anchors as well as for block
+//! style.
 
 use std::fmt;
 
@@ -13,10 +14,11 @@ use crate::field_error::FieldError;
 /// More documents than a generator writes into one file.
 const MOST_DOCUMENTS: usize = 10_000;
 
-/// Nobody writes so deep; the parser's time grows with the square of it.
+/// Deeper than any real manifest. The parser's time grows with the square of the depth.
 const DEEPEST: usize = 500;
 
-/// What would keep the parser busy for minutes, with its line: refused before it is read.
+/// Finds a text that would keep the parser busy for minutes, with the line. It is refused before it is
+/// parsed.
 pub(crate) fn too_much(text: &str) -> Option<(usize, FieldError)> {
     let (mut documents, mut depth) = (1, 0_usize);
     for (index, line) in text.lines().enumerate() {
@@ -25,7 +27,7 @@ pub(crate) fn too_much(text: &str) -> Option<(usize, FieldError)> {
         }
         let error = |problem: &str, hint: &str| Some((index + 1, FieldError::new("document", problem, hint)));
         if documents > MOST_DOCUMENTS {
-            return error("is one of more than 10000 documents in this file", "split the file");
+            return error("the file has more than 10000 documents", "split it");
         }
         let marks = line.split_ascii_whitespace().take_while(|word| ["-", "?"].contains(word)).count();
         for byte in line.bytes() {
@@ -45,7 +47,7 @@ pub(crate) fn too_much(text: &str) -> Option<(usize, FieldError)> {
     None
 }
 
-/// Where a document begins, whatever is written there.
+/// Whether a document begins on this line.
 fn is_marker(line: &str) -> bool {
     line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']))
 }
@@ -55,11 +57,11 @@ fn is_marker(line: &str) -> bool {
 pub(crate) struct Position {
     /// The first byte of its first line.
     offset: usize,
-    /// The lines before that.
+    /// The number of lines before that.
     lines: usize,
 }
 
-/// The places of the documents of a text, found in one walk.
+/// The positions of the documents of a text, found in one pass.
 pub(crate) struct Positions<'a> {
     text: &'a str,
     documents: Deserializer<'a>,
@@ -71,7 +73,8 @@ impl<'a> Positions<'a> {
         Self { text, documents: Deserializer::from_str(text), last: Position::default() }
     }
 
-    /// The place of the next document; where the parser does not say, that of the one before.
+    /// The position of the next document. If the parser does not report one, the position of the previous
+    /// document.
     pub(crate) fn next_document(&mut self) -> Position {
         let root = self.documents.next().and_then(|document| {
             let found = Probe { steps: &[] }.deserialize(document).err()?;
@@ -85,11 +88,11 @@ impl<'a> Positions<'a> {
     }
 }
 
-/// The line (from 1) of a field such as `spec.retry.backoff.delays[1]` in the document at that place; of its
-/// nearest parent where the field is not written.
+/// The line (from 1) of a field such as `spec.retry.backoff.delays[1]` in the document at that position. If
+/// the field is not written, the line of its nearest parent.
 pub(crate) fn line_of(text: &str, position: Position, field: &str) -> usize {
     let rest = text.get(position.offset..).unwrap_or_default();
-    // The parser reads ahead: what comes after the document is not for it.
+    // The parser reads ahead, so it gets only this document and not the ones after it.
     let next =
         rest.match_indices("\n---").find(|(at, _)| rest[at + 1..].lines().next().is_some_and(is_marker));
     let (steps, document) = (steps(field), next.map_or(rest, |(at, _)| &rest[..=at]));
@@ -118,7 +121,7 @@ fn steps(field: &str) -> Vec<Step> {
     steps
 }
 
-/// Deserializes nothing; fails at the end of its steps.
+/// Deserializes nothing. It fails at the end of its steps.
 struct Probe<'a> {
     steps: &'a [Step],
 }
@@ -131,9 +134,9 @@ impl<'de> DeserializeSeed<'de> for Probe<'_> {
     }
 }
 
-/// What is met at the end of the steps is an error, whatever it is; a scalar met earlier ends the walk.
+/// Any value at the end of the steps is an error. A scalar before that ends the walk.
 impl Probe<'_> {
-    fn met<E: de::Error>(&self) -> Result<(), E> {
+    fn arrive<E: de::Error>(&self) -> Result<(), E> {
         if self.steps.is_empty() { Err(E::custom("here")) } else { Ok(()) }
     }
 }
@@ -146,31 +149,31 @@ impl<'de> Visitor<'de> for Probe<'_> {
     }
 
     fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
-        self.met()
+        self.arrive()
     }
 
     fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
-        self.met()
+        self.arrive()
     }
 
     fn visit_u64<E: de::Error>(self, _: u64) -> Result<(), E> {
-        self.met()
+        self.arrive()
     }
 
     fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
-        self.met()
+        self.arrive()
     }
 
     fn visit_str<E: de::Error>(self, _: &str) -> Result<(), E> {
-        self.met()
+        self.arrive()
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        self.met()
+        self.arrive()
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        self.met()?;
+        self.arrive()?;
         let Some((Step::Item(wanted), rest)) = self.steps.split_first() else {
             while items.next_element::<IgnoredAny>()?.is_some() {}
             return Ok(());
@@ -190,7 +193,7 @@ impl<'de> Visitor<'de> for Probe<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        self.met()?;
+        self.arrive()?;
         let Some((Step::Key(wanted), rest)) = self.steps.split_first() else {
             while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
             return Ok(());
@@ -206,8 +209,8 @@ impl<'de> Visitor<'de> for Probe<'_> {
     }
 }
 
-/// Tells whether a key is the wanted one; fails at it where the walk ends there, for the line of a field is
-/// that of its key.
+/// Tells whether a key is the wanted one. If the walk ends at that key it fails there, because the line of a
+/// field is the line of its key.
 struct Key<'a> {
     wanted: &'a str,
     last: bool,

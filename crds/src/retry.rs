@@ -1,4 +1,4 @@
-//! When a failed task is retried: pure; defined for every input, without overflow.
+//! When a failed task is retried. Pure functions, defined for every input, without overflow.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Dur;
 
-/// The longest delay before a retry, whatever the policy computes: a year. It keeps `now() + delay` a valid
-/// timestamp.
+/// The longest delay before a retry: a year. The limit holds for every policy. It keeps `now() + delay` a
+/// valid timestamp.
 pub const MAX_RETRY_DELAY: Duration = Duration::from_hours(365 * 24);
 
 /// How often and when a failed task is retried.
@@ -66,7 +66,8 @@ impl Default for RetryPolicy {
     }
 }
 
-/// A glitch is over in seconds, a rollout in minutes, an outage in hours: 15 s, 30 s, 3 min, 1 h.
+/// A glitch is over in seconds, a rollout in minutes, an outage in hours. So the delays are 15 s, 30 s, 3 min
+/// and 1 h.
 impl Default for Backoff {
     fn default() -> Self {
         Self::Delays([15, 30, 180, 3600].map(Dur::from_secs).to_vec())
@@ -95,7 +96,7 @@ impl RetryPolicy {
         Duration::try_from_secs_f64(seconds).unwrap_or(MAX_RETRY_DELAY).min(MAX_RETRY_DELAY)
     }
 
-    /// Whether a handler's answer makes the task dead at once.
+    /// Whether this status makes the task dead at once.
     #[must_use]
     pub fn is_final(&self, status: u16) -> bool {
         self.final_statuses.contains(&status)
@@ -116,7 +117,7 @@ impl Backoff {
         let index = failed_attempts.saturating_sub(1);
         match self {
             Self::Fixed(delay) => delay.0,
-            // A manifest without delays is refused when it is read. Here it means: at once.
+            // A manifest without delays is refused when it is read. Here an empty list means: retry at once.
             Self::Delays(delays) => {
                 delays.get(usize::from(index)).or(delays.last()).map_or(Duration::ZERO, |delay| delay.0)
             }
@@ -136,7 +137,7 @@ fn from_nanos(nanos: u128) -> Duration {
     u64::try_from(nanos / PER_SECOND).map_or(Duration::MAX, |seconds| Duration::new(seconds, part))
 }
 
-/// A backoff as written: exactly one of three fields. An enum of serde would need YAML tags.
+/// A backoff as a manifest writes it: exactly one of three fields. A serde enum would need YAML tags.
 #[derive(Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -1,8 +1,8 @@
-//! The `spec` of a `TaskQueue`. It has no field that does nothing yet.
+//! The `spec` of a `TaskQueue`. Every field in it has an effect.
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Dur, Policy, RetryPolicy, RolloutSpec, WorkerSpec};
+use crate::{Dur, Policy, RetryPolicy, RolloutSpec, TargetRef, WorkerSpec};
 
 /// The queue, the pods that run its tasks, and how many tasks run at the same time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,8 +35,8 @@ pub struct TaskQueueSpec {
     /// How the handler is called.
     #[serde(default)]
     pub handler: HandlerSpec,
-    /// The pod template. Its container `handler` runs the tasks, other containers run beside it. Required in
-    /// a cluster; `rowlock dev` runs a command instead.
+    /// The pod template. Its container `handler` runs the tasks, others run beside it. A cluster needs this
+    /// or `targetRef`; `rowlock dev` runs a command instead.
     #[serde(
         default,
         deserialize_with = "crate::unique_keys::value",
@@ -44,7 +44,11 @@ pub struct TaskQueueSpec {
     )]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::resource::pod_template"))]
     pub template: Option<serde_json::Value>,
-    /// The container that Rowlock puts beside the handler.
+    /// Instead of `template`: a Deployment of yours whose pods contain the worker. The operator only scales
+    /// it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_ref: Option<TargetRef>,
+    /// The container that Rowlock adds to each pod.
     #[serde(default)]
     pub worker: WorkerSpec,
     /// How pods are replaced when the template changes.
@@ -75,7 +79,7 @@ pub struct TaskQueueSpec {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseSpec {
-    /// The Secret and its key. May change, for example after a restore.
+    /// The Secret and its key. It may change, for example after a restore.
     pub secret_ref: SecretKeyRef,
     /// Certificates (PEM) of the authorities that may have signed the server's certificate. Default: the
     /// public ones.
@@ -113,7 +117,7 @@ pub enum CaKind {
 }
 
 impl CaKind {
-    /// As Kubernetes calls it.
+    /// The name in manifests.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -143,7 +147,7 @@ pub struct WorkersSpec {
     /// Workers over all pods; each runs one task at a time. The upper limit, unless scaling is Fixed. 0 to
     /// 10000.
     pub total: u32,
-    /// Most workers of one pod. 1 to 1000, default: 10.
+    /// Maximum number of workers per pod. 1 to 1000, default: 10.
     #[serde(default = "default_per_pod")]
     pub per_pod: u32,
     /// What sets the number of pods: Auto, Fixed or External. Default: Auto if `autoscaling` is set,
@@ -175,7 +179,7 @@ impl ScalingMode {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Auto, Self::Fixed, Self::External];
 
-    /// As a manifest writes it.
+    /// The name in manifests.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -206,12 +210,32 @@ pub struct AutoscalingSpec {
     pub wait_target: Dur,
     /// How long fewer workers must be enough before the queue is scaled down. Default: 60s.
     pub scale_down_after: Dur,
+    /// What counts more where both cannot be had. Default: Balanced.
+    pub prefer: ScalingPreference,
 }
 
 impl Default for AutoscalingSpec {
     fn default() -> Self {
-        Self { min: 0, wait_target: Dur::from_secs(5), scale_down_after: Dur::from_secs(60) }
+        Self {
+            min: 0,
+            wait_target: Dur::from_secs(5),
+            scale_down_after: Dur::from_secs(60),
+            prefer: ScalingPreference::default(),
+        }
     }
+}
+
+/// What counts more where both cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub enum ScalingPreference {
+    /// Short waits: more workers are kept idle, and for longer.
+    ShortWaits,
+    /// Short waits at a cost near that of the work itself.
+    #[default]
+    Balanced,
+    /// Low cost: tasks use up the wait target.
+    LowCost,
 }
 
 /// How the handler is called.
@@ -247,7 +271,7 @@ impl Default for HttpHandlerSpec {
 pub struct CleanupSpec {
     /// Completed tasks. Default: 24h.
     pub completed: Dur,
-    /// Dead tasks, which somebody has to look at. Default: 7d.
+    /// Dead tasks, kept so that somebody can look into them. Default: 7d.
     pub dead: Dur,
     /// Cancelled tasks. Default: 24h.
     pub cancelled: Dur,
@@ -265,9 +289,10 @@ impl Default for CleanupSpec {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LimitsSpec {
-    /// Most open tasks (neither finished nor dead); enqueueing more is an error. Default: 1000000.
+    /// Maximum number of open tasks (neither finished nor dead); enqueueing more is an error. Default:
+    /// 1000000.
     pub backlog: u64,
-    /// Most bytes of one payload. Default: 1048576.
+    /// Maximum size of one payload in bytes. Default: 1048576.
     pub payload_bytes: u64,
     /// How far ahead a task may be scheduled; scheduling it later is an error. Default: 365d.
     pub max_delay: Dur,
@@ -295,6 +320,7 @@ impl TaskQueueSpec {
             },
             handler: HandlerSpec::default(),
             template: None,
+            target_ref: None,
             worker: WorkerSpec::default(),
             rollout: RolloutSpec::default(),
             retry: RetryPolicy::default(),

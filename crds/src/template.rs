@@ -1,5 +1,5 @@
-//! What a pod template must have: a container that does the tasks, and names that leave room for ours. The
-//! rest of it is Kubernetes' own business.
+//! Checks a pod template: it needs a container that runs the tasks, and its names must not collide with those
+//! of Rowlock. Kubernetes checks the rest.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::bounds::{LONGEST_CONTAINER_NAME, MOST_CONTAINERS};
 use crate::containers::{HANDLER, WORKER};
 use crate::field_error::FieldError;
 
-/// Everything wrong with a `spec.template`.
+/// Every problem of a `spec.template`.
 pub(crate) fn check(template: &Value) -> Vec<FieldError> {
     if !template.is_object() {
         let hint = "write a pod template: spec.containers and so on";
@@ -20,14 +20,15 @@ pub(crate) fn check(template: &Value) -> Vec<FieldError> {
     self::names(template, "initContainers", &[HANDLER, WORKER], &mut errors);
     if !names.contains(HANDLER) {
         let problem = format!("has no container `{HANDLER}`");
-        let hint = "give the container that does the tasks this name";
+        let hint = "give this name to the container that runs the tasks";
         errors.push(FieldError::new("spec.template.spec.containers", problem, hint));
     }
     errors.extend(shared_processes(template));
     errors
 }
 
-/// Processes that see each other read each other's files, and the worker has the URL of the database in one.
+/// Processes that see each other can read each other's files. One file of the worker has the URL of the
+/// database.
 fn shared_processes(template: &Value) -> Option<FieldError> {
     let field = "spec.template.spec.shareProcessNamespace";
     match template.pointer("/spec/shareProcessNamespace")? {

@@ -1,5 +1,4 @@
-//! Mappings that are kept as written, each key once: YAML and Kubernetes refuse a second one, serde's maps do
-//! not.
+//! Mappings without duplicate keys. YAML and Kubernetes refuse a duplicate key; serde's maps do not.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,8 +19,8 @@ pub(crate) fn map<'de, D: Deserializer<'de>, V: Deserialize<'de>>(
     Ok(Option::<UniqueMap<V>>::deserialize(deserializer)?.map(|unique| unique.0))
 }
 
-/// In the words serde has for structs, which [`crate::field_error`] knows.
-fn twice<E: de::Error>(key: &str) -> E {
+/// Uses serde's message for a duplicate field of a struct, because [`crate::field_error`] parses that.
+fn duplicate_key<E: de::Error>(key: &str) -> E {
     E::custom(format!("duplicate field `{key}`"))
 }
 
@@ -46,7 +45,7 @@ impl<'de, V: Deserialize<'de>> Visitor<'de> for MapVisitor<V> {
         let mut map = BTreeMap::new();
         while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
-                return Err(twice(&key));
+                return Err(duplicate_key(&key));
             }
             let value = entries.next_value()?;
             map.insert(key, value);
@@ -108,7 +107,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
         let mut map = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if map.contains_key(&key) {
-                return Err(twice(&key));
+                return Err(duplicate_key(&key));
             }
             let UniqueValue(value) = entries.next_value()?;
             map.insert(key, value);

@@ -1,4 +1,4 @@
-//! What the types of a manifest cannot express.
+//! Checks of a manifest that its types cannot express.
 
 use std::ops::RangeInclusive;
 
@@ -9,9 +9,15 @@ use crate::bounds::{
 };
 use crate::field_error::{FieldError, expected, nearest};
 use crate::{
-    Backoff, Dur, MAX_RETRY_DELAY, Manifest, RetryPolicy, ScalingMode, TaskQueueSpec, annotations, api,
-    labels, template,
+    Backoff, Dur, MAX_RETRY_DELAY, Manifest, RetryPolicy, RolloutSpec, ScalingMode, TaskQueueSpec,
+    WorkerSpec, annotations, api, labels, template,
 };
+
+/// Fields that shape the operator's own pods, and what to do where `targetRef` names others.
+pub(crate) const ONLY_WITH_TEMPLATE: &[(&str, &str, &str)] = &[
+    ("worker", "resources", "is only for `template`; remove it, and set them in the Deployment of targetRef"),
+    ("rollout", "maxSurge", "is only for `template`; remove it, and set it in the Deployment of targetRef"),
+];
 
 pub(crate) fn validate(manifest: &Manifest) -> Vec<FieldError> {
     let mut errors = Errors(Vec::new());
@@ -29,15 +35,17 @@ pub(crate) fn validate(manifest: &Manifest) -> Vec<FieldError> {
     errors.0.extend(unknown_names(manifest.annotations.keys(), manifest.labels.keys()));
     errors.workers(&manifest.spec);
     errors.handler(&manifest.spec);
+    errors.target(&manifest.spec);
     errors.retry(&manifest.spec.retry);
     errors.rest(&manifest.spec);
     errors.0
 }
 
-/// Annotations and labels of a `TaskQueue` that begin as ours do and mean nothing there: mistyped, or of
-/// another release.
+/// Annotations and labels that begin with Rowlock's prefix and have no meaning on a `TaskQueue`. They are
+/// misspelt or belong to another release.
 ///
-/// `rowlock dev` refuses them. The API server takes any, so in a cluster the operator says it by an event.
+/// `rowlock dev` refuses them. The API server accepts any, so in a cluster the operator reports them in an
+/// event.
 pub fn unknown_names<'a>(
     annotations: impl IntoIterator<Item = &'a String>,
     labels: impl IntoIterator<Item = &'a String>,
@@ -61,8 +69,8 @@ impl Errors {
         self.0.push(FieldError::new(field, problem, hint));
     }
 
-    /// Lower case letters, digits and dashes, neither first nor last a dash: the grammar of Kubernetes
-    /// labels, and the check of `rowlock.queue.name`.
+    /// Lower case letters, digits and dashes, with no dash at either end. This is the grammar of Kubernetes
+    /// labels and of the check on `rowlock.queue.name`.
     fn name(&mut self, field: &str, name: &str, longest: usize) {
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let hint = format!("use at most {longest} of a-z, 0-9 and `-`, not starting or ending with `-`");
@@ -139,6 +147,20 @@ impl Errors {
         }
     }
 
+    fn target(&mut self, spec: &TaskQueueSpec) {
+        let Some(target) = &spec.target_ref else { return };
+        if spec.template.is_some() {
+            self.add("spec.targetRef", "excludes template", "remove one of the two");
+        }
+        let hint = "write the name of a Deployment in the namespace of the TaskQueue";
+        self.secret("spec.targetRef.name", &target.name, is_secret_name, hint);
+        let set = [spec.worker != WorkerSpec::default(), spec.rollout != RolloutSpec::default()];
+        for ((outer, inner, message), _) in ONLY_WITH_TEMPLATE.iter().zip(set).filter(|(_, set)| *set) {
+            let (problem, hint) = message.split_once("; ").unwrap_or((message, "remove it"));
+            self.add(&format!("spec.{outer}.{inner}"), problem, hint);
+        }
+    }
+
     fn retry(&mut self, retry: &RetryPolicy) {
         self.within("spec.retry.maxAttempts", &retry.max_attempts, &MAX_ATTEMPTS);
         self.within("spec.retry.jitterPercent", &retry.jitter_percent, &JITTER_PERCENT);
@@ -181,7 +203,7 @@ impl Errors {
         for (index, status) in
             statuses.iter().enumerate().filter(|(_, status)| !FINAL_STATUS.contains(status))
         {
-            let hint = "write statuses of failed answers, from 300 to 599";
+            let hint = "use only statuses from 300 to 599";
             self.add(&format!("spec.retry.final[{index}]"), format!("is {status}"), hint);
         }
     }
@@ -224,13 +246,13 @@ impl Errors {
     }
 }
 
-/// A path by RFC 3986: what else a URL may have would end it, or be refused when the handler is called.
+/// A path by RFC 3986. Any other character would end the path, or be refused when the handler is called.
 fn is_path(path: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@%/".contains(c);
     path.starts_with('/') && path.chars().all(allowed)
 }
 
-/// A domain name, as the names of Secrets are.
+/// A domain name, which is the grammar of Secret names.
 fn is_secret_name(name: &str) -> bool {
     let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
     name.split('.').all(|label| {
@@ -240,7 +262,7 @@ fn is_secret_name(name: &str) -> bool {
     })
 }
 
-/// What the keys of a Secret or a `ConfigMap` may be made of.
+/// The characters that a key of a Secret or a `ConfigMap` may have.
 fn is_secret_key(key: &str) -> bool {
     key.bytes().all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c))
 }

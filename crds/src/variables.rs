@@ -6,7 +6,7 @@ use crate::field_error::distance;
 /// The prefix of all our variables.
 const PREFIX: &str = "ROWLOCK_";
 
-/// Prefixes of variables for tests and benchmarks, which the tested programs inherit.
+/// Prefixes of variables for tests and benchmarks. The programs under test inherit them.
 const TESTS: [&str; 5] =
     ["ROWLOCK_TEST_", "ROWLOCK_CHAOS_", "ROWLOCK_BENCH_", "ROWLOCK_WRITE_", "ROWLOCK_UPDATE"];
 
@@ -41,16 +41,16 @@ pub fn check_variables<'a>(
     let Some((name, _)) = unknown else { return Ok(()) };
     let nearest = env::ALL.iter().map(|known| (distance(name, known), *known)).min();
     let hint = match nearest {
-        // The prefix is common to all, and says nothing of how near two names are.
+        // All names have the prefix, so it must not count when names are compared.
         Some((apart, known)) if apart <= 1 + (known.len() - PREFIX.len()) / 4 => {
             format!("did you mean {known}?")
         }
-        _ => format!("unset it; there are {}", env::ALL.join(", ")),
+        _ => format!("unset it; known variables are {}", env::ALL.join(", ")),
     };
     Err(UnknownVariable { name: name.to_owned(), hint })
 }
 
-/// The variables of Kubernetes' service links, and of Docker's links before them.
+/// The variables of Kubernetes' service links, which have the form of Docker's older links.
 fn is_service_link(name: &str, value: &str) -> bool {
     let is_url = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| value.starts_with(scheme));
     name.ends_with("_SERVICE_HOST")
@@ -80,11 +80,11 @@ mod tests {
     use super::*;
 
     fn check(name: &str, value: &str, expected: Option<&str>) {
-        let said = check_variables([("PATH", "/bin"), (name, value)]).err().map(|error| error.to_string());
-        match (said, expected) {
+        let message = check_variables([("PATH", "/bin"), (name, value)]).err().map(|error| error.to_string());
+        match (message, expected) {
             (None, None) => (),
-            (Some(said), Some(expected)) if said.contains(name) && said.contains(expected) => (),
-            (said, _) => panic!("{name}={value}: {said:?}"),
+            (Some(message), Some(expected)) if message.contains(name) && message.contains(expected) => (),
+            (message, _) => panic!("{name}={value}: {message:?}"),
         }
     }
 
@@ -92,7 +92,7 @@ mod tests {
     fn a_misspelt_variable_is_named_with_the_nearest_name() {
         check("ROWLOCK_SLTOS", "4", Some("did you mean ROWLOCK_SLOTS?"));
         check("ROWLOCK_DATABASE_URI", "postgres://h/d", Some("did you mean ROWLOCK_DATABASE_URL?"));
-        check("ROWLOCK_PASSWORD_OF_SOMETHING_ELSE", "x", Some("there are ROWLOCK_DATABASE_URL, "));
+        check("ROWLOCK_PASSWORD_OF_SOMETHING_ELSE", "x", Some("known variables are ROWLOCK_DATABASE_URL, "));
         check("ROWLOCK_PORT", "9464", Some("unset it"));
         check("ROWLOCK_SLOTS", "4", None);
         check("ROWLOCK_LEASE", "x", None);

@@ -54,8 +54,8 @@ mod tests {
 
     #[test]
     fn a_message_of_several_lines_is_one_entry() {
-        check("WARN it said no\n", "WARN it said no\n");
-        check("WARN it said no\nINFO all is well\n\n", "WARN it said no\n  | INFO all is well\n  | \n");
+        check("WARN refused\n", "WARN refused\n");
+        check("WARN refused\nINFO all is well\n\n", "WARN refused\n  | INFO all is well\n  | \n");
         check("", "");
     }
 }

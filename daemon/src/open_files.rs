@@ -48,7 +48,8 @@ mod tests {
     fn only_an_error_about_open_files_gets_this_advice() {
         for errno in [Errno::EMFILE, Errno::ENFILE] {
             assert!(
-                file_limit_advice(&io::Error::from(errno)).is_some_and(|said| said.contains("open files"))
+                file_limit_advice(&io::Error::from(errno))
+                    .is_some_and(|advice| advice.contains("open files"))
             );
         }
         assert_eq!(file_limit_advice(&io::ErrorKind::ConnectionRefused.into()), None);

@@ -1,4 +1,4 @@
-"""Runs tasks. Each is a POST with the payload as its body; 200 completes the task, any other status retries it."""
+"""Runs tasks. Each is a POST with the payload as its body. 200 completes the task; most others retry it."""
 
 import hashlib
 import json

@@ -35,15 +35,15 @@ pub enum Error {
     /// The server ends again and again before it answers.
     #[error("PostgreSQL does not start: {0}")]
     Start(String),
-    /// The server runs, and does not take connections.
+    /// The server runs but accepts no connections.
     #[error("PostgreSQL on port {port} did not answer within {} s", patience.as_secs())]
     NoAnswer {
-        /// The port where it was asked.
+        /// The port on which it was probed.
         port: u16,
-        /// How long it was asked.
+        /// How long it was probed.
         patience: Duration,
     },
-    /// The file that holds the server's process id holds none.
+    /// The file `postmaster.pid` is empty.
     #[error("postmaster.pid is empty")]
     NoPid,
 }

@@ -1,4 +1,4 @@
-//! What one machine needs to run Rowlock, shared by `rowlock dev`, the tests and the benchmarks.
+//! Runs Rowlock on one machine, for `rowlock dev`, the tests and the benchmarks.
 //!
 //! In reading order:
 //!

@@ -1,4 +1,4 @@
-//! What the reconciler acts through. A backend decides nothing.
+//! The interface through which the reconciler starts and stops instances. A backend makes no decisions.
 
 use std::time::Duration;
 
@@ -9,23 +9,38 @@ use rowlock_crds::Manifest;
 pub struct DesiredPods<'a> {
     pub manifest: &'a Manifest,
     pub pods: u32,
+    /// Scaling is suspended: the current number stays, and `pods` is what was seen of it.
+    pub keeps: bool,
 }
 
 /// Runs the instances of queues: as processes or in a cluster.
 pub trait Backend: Send {
-    /// Instances of a queue that run or start, not those that stop.
+    /// Instances of a queue that run or are starting, without those that stop.
     fn instances(&self, queue: &str) -> u32;
 
     /// How many of them are ready for tasks.
     fn ready(&self, queue: &str) -> u32;
 
-    /// The age of the oldest of them, which a new leader can continue from. Zero where there is no other
-    /// leader.
+    /// How many instances of the queue stop.
+    fn draining(&self, queue: &str) -> u32;
+
+    /// How long an instance of the queue usually takes from when it is asked for until it is ready for tasks,
+    /// by the last starts: half a second to ten minutes. `None` before the first start. Updated by
+    /// `not_starting`.
+    fn pod_start(&self, queue: &str) -> Option<Duration>;
+
+    /// Whether the number of a queue's instances cannot be changed, until a user changes something.
+    fn is_held(&self, _queue: &str) -> bool {
+        false
+    }
+
+    /// The age of the oldest of them, so that a new leader can continue to count. Zero for a backend without
+    /// leader election.
     fn age(&self, _queue: &str) -> Duration {
         Duration::ZERO
     }
 
-    /// Further instances of all queues: they stop, or replace others.
+    /// Instances of all queues that `instances` does not count: they stop, or replace others.
     fn leaving(&self) -> u32;
 
     /// Whether the instances of a queue cannot start their handlers.
@@ -34,13 +49,13 @@ pub trait Backend: Send {
     /// The names of its instances, with the addresses of their metrics.
     fn metrics_addresses(&self, queue: &str) -> Vec<(String, String)>;
 
-    /// Starts and stops instances of all queues. Queues that are not named are stopped. Idempotent: each pass
-    /// calls it.
+    /// Starts and stops instances of all queues. Queues that are not listed are stopped. Idempotent: each
+    /// pass calls it.
     fn apply(&mut self, desired_pods: &[DesiredPods<'_>]) -> impl Future<Output = ()> + Send;
 
-    /// Stops everything in order and waits for it.
+    /// Drains all instances, and waits until they have ended.
     fn drain(&mut self) -> impl Future<Output = ()> + Send;
 
-    /// Stops everything without letting it finish, and waits for it.
+    /// Stops all instances without a drain, and waits until they have ended.
     fn end_now(&mut self) -> impl Future<Output = ()> + Send;
 }

@@ -1,4 +1,4 @@
-//! How the connections of a database limit its pods.
+//! Which limit on connections holds, and what others use of it.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,44 +6,49 @@ use std::time::Duration;
 use rowlock_plan::{CONNECTIONS_PER_POD, Connections, SlidingMax};
 use rowlock_queue::ConnectionLimit;
 
-/// What others held at most in so long counts as theirs before more pods come; what they held at least,
-/// before pods go: who connects and goes again must not have pods go and come.
+/// How far back the connections in use by others are remembered. Their highest number in this time limits new
+/// pods. Their lowest number decides whether pods stop: short-lived connections must not make pods stop and
+/// start again.
 const WINDOW: Duration = Duration::from_mins(5);
 
-/// What the poller holds: one connection polls, one is for all else, one listens.
+/// The connections of a poller: one polls, one listens, and one is for everything else.
 const CONNECTIONS_PER_POLLER: u32 = 3;
 
-/// What limits are called here. A server that calls one otherwise is none of ours to repeat: its words would
-/// stand beside what people are told to do.
+/// The names of limits. Another name from a server is not repeated in messages: it could look like an
+/// instruction to the user.
 const NAMES: [&str; 3] =
     ["max_connections", "the connection limit of the database", "the connection limit of the role"];
 
 /// The tightest limit on connections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limit {
-    /// What sets it.
+    /// Its name, for messages.
     pub of: &'static str,
-    /// Whether it holds for our user alone.
+    /// Whether it applies only to the user that the operator connects as.
     pub is_own: bool,
     pub connections: Connections,
+    /// Connections of operators now; those of a shared poller count as others.
+    pub operators: u32,
+    /// Connections of workers in this database now.
+    pub workers: u32,
 }
 
-/// What is known of it. Kept while the database does not answer.
+/// The current limit, and how many connections others use. Kept while the database does not answer.
 #[derive(Debug, Default)]
 pub(crate) struct Limits {
+    /// The highest number of connections in use by others.
     others: SlidingMax,
-    /// The same of what is left of all that can be counted: the highest of it is the lowest of the others.
+    /// The highest `u32::MAX - others`, which gives the lowest number in use by others.
     free: SlidingMax,
-    /// When the others were first counted: until then what they hold all the time is not known, and holds
-    /// nothing up.
+    /// When others were first counted. For one [`WINDOW`] their lowest number is unknown, and counts as zero.
     since: Option<Duration>,
     current: Option<Limit>,
 }
 
 impl Limits {
-    /// Of those that hold for this user, the tightest counts. `instances` live in this database for others
-    /// than us. `is_shared`: of all controllers here one keeps its connections, and those of the others come
-    /// and go.
+    /// Takes the tightest of the limits that apply to `user`. `instances`: how many instances of other
+    /// operators run in this database. `is_shared`: the controllers share a poller, and only the poller keeps
+    /// its connections open.
     pub(crate) fn note(
         &mut self,
         limits: &[ConnectionLimit],
@@ -57,7 +62,7 @@ impl Limits {
         let tightest = limits.iter().filter(holds).min_by_key(free);
         self.current = tightest.map(|seen| {
             let instances = u32::try_from(instances).unwrap_or_default();
-            // In other namespaces, and in other clusters, there are other pollers.
+            // Other namespaces and other clusters have their own pollers.
             let pollers = (seen.operators / CONNECTIONS_PER_POLLER).max(1);
             let operators =
                 if is_shared { pollers.saturating_mul(CONNECTIONS_PER_POLLER) } else { seen.operators };
@@ -69,11 +74,17 @@ impl Limits {
             let others = self.others.note(now, others, WINDOW);
             let connections = Connections { limit: seen.limit, others, others_steady, leaving: 0 };
             let of = NAMES.into_iter().find(|name| *name == seen.limit_of).unwrap_or("a limit of the server");
-            Limit { of, is_own: seen.user.is_some(), connections }
+            Limit {
+                of,
+                is_own: seen.user.is_some(),
+                connections,
+                operators: seen.operators,
+                workers: seen.workers,
+            }
         });
     }
 
-    /// Our pods that are on their way out.
+    /// Sets how many of the operator's pods stop or are being replaced.
     pub(crate) fn set_leaving(&mut self, leaving: u32) {
         if let Some(limit) = &mut self.current {
             limit.connections.leaving = leaving;
@@ -85,7 +96,7 @@ impl Limits {
     }
 }
 
-/// For people: what there is, who has it, and what to do.
+/// For a status: the limit, who uses the connections, and what to change.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { of, connections, .. } = self;
@@ -106,11 +117,18 @@ mod tests {
     use super::*;
 
     fn seen(others: u32) -> [ConnectionLimit; 1] {
-        [ConnectionLimit { limit_of: "max_connections".into(), user: None, limit: 100, others, operators: 1 }]
+        [ConnectionLimit {
+            limit_of: "max_connections".into(),
+            user: None,
+            limit: 100,
+            others,
+            operators: 1,
+            workers: 0,
+        }]
     }
 
     #[test]
-    fn what_others_held_counts_for_a_while() {
+    fn the_highest_number_of_other_connections_counts_for_a_while() {
         let mut limits = Limits::default();
         let check = |limits: &Limits, others: u32| {
             assert_eq!(limits.current().map(|limit| limit.connections.others), Some(others));
@@ -127,15 +145,14 @@ mod tests {
         assert_eq!(limits.current(), None);
     }
 
-    /// Before this was told apart, seventy sessions of a minute ended pods that had their connections
-    /// already.
+    /// Before, seventy sessions of a minute stopped pods that had their connections already.
     #[test]
-    fn what_others_hold_for_a_moment_is_no_reason_to_end_pods() {
+    fn a_peak_of_other_connections_stops_no_pods() {
         let mut limits = Limits::default();
         let at = Duration::from_secs;
         let kept = |limits: &Limits| limits.current().map(|limit| limit.connections.pods_kept());
         limits.note(&seen(80), None, 0, false, at(0));
-        assert_eq!(kept(&limits), Some(45), "not known yet, so all may stay");
+        assert_eq!(kept(&limits), Some(45), "unknown yet, so all may stay");
         limits.note(&seen(20), None, 0, false, at(200));
         limits.note(&seen(80), None, 0, false, at(300));
         assert_eq!(kept(&limits), Some(34), "a peak");
@@ -144,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn each_poller_keeps_its_connections_and_a_visitor_none() {
+    fn each_poller_keeps_three_connections_and_other_controllers_none() {
         for (operators, expected) in [(0, 3), (1, 3), (5, 3), (6, 6), (10, 9)] {
             let mut limits = Limits::default();
             let seen = seen(20).map(|limit| ConnectionLimit { operators, ..limit });
@@ -154,13 +171,14 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_of_what_holds_for_the_user_counts() {
+    fn the_tightest_limit_that_applies_to_the_user_counts() {
         let role = |user: &str, limit| ConnectionLimit {
             limit_of: "the connection limit of the role".into(),
             user: Some(user.into()),
             limit,
             others: 1,
             operators: 0,
+            workers: 0,
         };
         let all = [seen(20).to_vec(), vec![role("shop", 10), role("bank", 90), role("else", 3)]].concat();
         let tightest = |user| {
@@ -174,14 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_explains_itself() {
+    fn a_limit_says_who_uses_connections_and_what_to_change() {
         let mut limits = Limits::default();
         limits.note(&seen(59), None, 0, false, Duration::ZERO);
         assert_eq!(
             limits.current().map(Limit::to_string).unwrap_or_default(),
             "max_connections is 100: 60 in use by others, 10 reserved, which leaves room for 15 pods \
-             (2 connections each) across all queues of the database. Raise max_connections, or run fewer pods \
-             with more slots each: raise workers.perPod"
+             (2 connections each) across all queues of the database. Raise max_connections, or run fewer \
+             pods with more slots each: raise workers.perPod"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! A manifest as the database keeps it.
+//! Converts a manifest into the declaration that the database stores.
 
 use rowlock_crds::{Manifest, Policy};
 use rowlock_queue::Declaration;

@@ -1,19 +1,25 @@
-//! One loop (observe, plan, apply) that keeps the workers of every `TaskQueue` right
+//! One loop (observe, plan, apply) that scales the workers of every `TaskQueue`
 //!
 //! In reading order:
 //!
 //! * [`Reconciler`] and [`DesiredQueue`]: one pass of the loop over all queues of a database, and what each
-//!   asks for;
-//! * [`Backend`] and [`DesiredPods`]: who makes a plan come true, and how many pods each queue shall have;
-//! * `kubernetes`, behind the feature `kube`: the backend of a cluster, with pods, and a whole operator
-//!   around it;
-//! * `wakeups`: what wakes the loop before its time;
+//!   queue asks for;
+//! * [`Backend`] and [`DesiredPods`]: the interface that starts and stops instances, and how many pods each
+//!   queue should have;
+//! * `kubernetes`, behind the feature `kube`: the backend that runs pods in a cluster, and the operator
+//!   itself;
+//! * [`backlog`]: the statistics of a queue, as decisions want them;
+//! * `decision_log`: records in the database why queues have their numbers of pods;
+//! * `wakeups`: NOTIFYs that start a pass early;
 //! * [`SharedPoller`] and [`Participant`]: one poller for the controllers of one database;
-//! * [`View`] and [`Limit`]: what a step saw and decided, for people and metrics.
+//! * [`View`] and [`Limit`]: what a pass observed and decided, for the status and for metrics;
+//! * [`ViewMetrics`]: the metrics of views.
 
 mod backend;
 mod connection_limit;
+mod decision_log;
 mod declaration;
+mod jitter;
 #[cfg(feature = "kube")]
 pub mod kubernetes;
 mod managed_queue;
@@ -23,11 +29,15 @@ mod reconciler;
 mod shared_poller;
 mod view;
 mod wakeups;
+mod worker_container;
+mod worker_sidecar;
 
 pub use backend::{Backend, DesiredPods};
 pub use connection_limit::Limit;
 pub use managed_queue::DesiredQueue;
-pub use metrics::Metrics;
+pub use metrics::{Place, ViewMetrics};
+pub use observe::backlog;
 pub use reconciler::Reconciler;
 pub use shared_poller::{Participant, SharedPoller};
-pub use view::{QueueView, View};
+pub use view::{QueueSettings, QueueView, View};
+pub use worker_sidecar::worker_sidecar;

@@ -1,71 +1,65 @@
-//! A managed queue: what its `TaskQueue` asks for, and what is remembered of it.
+//! A managed queue: what its `TaskQueue` asks for, and what the controller remembers about it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rowlock_crds::Manifest;
-use rowlock_plan::{Decision, Memory, ObservedQueue, decide};
+use rowlock_plan::{Decision, Memory, ObservedQueue, PodTimes, decide};
 use rowlock_queue::{Db, Declared, Error, QueueStats};
 
 use crate::declaration::declaration;
 use crate::observe::backlog;
 
-/// How long after the database refused a queue it is asked again: what was in the way may have gone.
+/// How long after a refusal by the database a queue is declared again: the cause may be gone by then.
 const DECLARE_AGAIN: Duration = Duration::from_secs(5);
 
-/// What shall be, and whose it is.
+/// What a `TaskQueue` asks for, and its owner.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DesiredQueue {
     pub manifest: Manifest,
     /// Grows with every change.
     pub generation: i64,
-    /// Written beside the queue: another owner's queue is left alone.
+    /// Stored with the queue. A queue of another owner is not changed.
     pub owner: String,
-    /// The owner that the queue may be taken from.
+    /// The owner from which the queue may be taken over.
     pub adopts: Option<String>,
 }
 
-/// A queue of ours.
+/// A queue that a controller manages.
 pub(crate) struct ManagedQueue {
     pub(crate) desired: DesiredQueue,
-    /// Whether the database was told.
+    /// Whether the database has this declaration.
     declared: bool,
-    /// When it was refused last, which is not declared again with each pass.
+    /// When the database last refused it. A refused queue is not declared again in each pass.
     refused_at: Option<Instant>,
-    /// Whether it was another owner's when the database was last polled.
+    /// Whether it had another owner in the last snapshot.
     is_anothers: bool,
-    /// Why it could not be told, so that this is logged once.
+    /// Why it could not be declared. The same error is logged once.
     pub(crate) refused: Option<Arc<Error>>,
     memory: Memory,
     reason: Option<(u32, &'static str)>,
     times: PodTimes,
 }
 
-/// Since when it has pods, waits for its first, or has none that is ready.
-#[derive(Debug, Clone, Copy, Default)]
-struct PodTimes {
-    held: Option<Duration>,
-    /// How long it had pods before that: another operator may have led then.
-    before: Duration,
-    unready: Option<Duration>,
-    asked: Option<Duration>,
-}
-
-/// How many pods a queue has, and how they are.
+/// How many pods a queue has, and their state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ObservedPods {
     pub(crate) pods: u32,
     pub(crate) ready: u32,
     pub(crate) not_starting: bool,
-    /// Of the oldest pod.
+    /// Their number cannot be changed.
+    pub(crate) is_held: bool,
+    /// The age of the oldest pod.
     pub(crate) age: Duration,
+    /// How long a pod usually takes to start, where one has started.
+    pub(crate) start: Option<Duration>,
 }
 
 impl ManagedQueue {
-    /// Goes on with what is known of it from before.
+    /// Keeps what is remembered of the queue in `before`.
     pub(crate) fn new(desired: DesiredQueue, before: Option<Self>) -> Self {
         match before {
-            // The generation may be that of another queue's change.
+            // The generation may have grown because of a change to another queue.
             Some(old)
                 if old.desired
                     == (DesiredQueue { generation: old.desired.generation, ..desired.clone() }) =>
@@ -90,12 +84,13 @@ impl ManagedQueue {
         }
     }
 
-    /// To be declared anew.
+    /// Makes the next pass declare the queue again.
     pub(crate) fn forget_database(&mut self) {
         (self.declared, self.refused_at) = (false, None);
     }
 
-    /// Tells the database, where it does not know yet; whether it took that in now.
+    /// Declares the queue, unless the database has this declaration already. Returns whether it was declared
+    /// now.
     pub(crate) async fn declare(&mut self, db: &Db) -> bool {
         let refused_lately = self.refused_at.is_some_and(|at| at.elapsed() < DECLARE_AGAIN);
         if self.declared || refused_lately {
@@ -105,7 +100,7 @@ impl ManagedQueue {
         let declaration = declaration(manifest, owner, *generation);
         match rowlock_queue::adopt(db, &declaration, adopts.as_deref()).await {
             Ok(_) => (self.declared, self.refused) = (true, None),
-            // What passes says nothing of who the owner is.
+            // A transient error says nothing about the owner, so the refusal stays.
             Err(error) if error.is_transient() && self.is_anothers => (),
             Err(error) => {
                 self.refused_at = (!error.is_transient()).then(Instant::now);
@@ -122,8 +117,8 @@ impl ManagedQueue {
         self.declared
     }
 
-    /// Compares with what the database knows by now: it may be a backup of earlier days, or have given the
-    /// queue to another.
+    /// Compares the queue with a snapshot: the database may have been restored from a backup, or the queue
+    /// may have another owner by now.
     pub(crate) fn compare(&mut self, seen: Option<&Declared>) {
         let DesiredQueue { generation, owner, .. } = &self.desired;
         let same = seen.is_some_and(|seen| seen.owner == *owner && seen.generation >= *generation);
@@ -134,49 +129,56 @@ impl ManagedQueue {
         }
     }
 
-    /// `now`: as in [`Self::decide`].
+    /// What the planner needs to know. `now` counts from when the reconciler was created.
     pub(crate) fn observe(
         &mut self,
         stats: Option<&QueueStats>,
         observed_pods: ObservedPods,
         now: Duration,
     ) -> ObservedQueue {
-        let ObservedPods { pods, ready, not_starting, age } = observed_pods;
-        if pods == 0 {
-            self.times.before = Duration::ZERO;
-        } else if self.times.held.is_none() {
-            self.times.before = age;
-        }
-        let since = |since: &mut Option<Duration>, holds: bool| *since = holds.then(|| since.unwrap_or(now));
-        since(&mut self.times.held, pods > 0);
-        since(&mut self.times.unready, pods > 0 && ready == 0);
-        let lasts = |since: Option<Duration>| since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
-        let PodTimes { held, before, unready, asked } = self.times;
-        let observed = ObservedQueue {
+        let ObservedPods { pods, ready, not_starting, is_held, age, start } = observed_pods;
+        let asked_for = ObservedQueue::of(&self.desired.manifest.spec);
+        let mut observed = ObservedQueue {
             pods,
+            // Pods that are being replaced may be ready beside the others.
+            ready: ready.min(pods),
             not_starting,
-            held_for: lasts(held) + before,
-            unready_for: lasts(unready),
-            waited_for: lasts(asked),
             stats: stats.map(backlog),
-            ..ObservedQueue::of(&self.desired.manifest.spec)
+            pod_start: start.unwrap_or(asked_for.pod_start),
+            ..asked_for
         };
-        // No worker of ours shall do its tasks.
+        self.times.observe(&mut observed, age, now);
+        // Another owner has the queue, so none of this operator's pods may run its tasks. A Deployment of the
+        // user's own stays as it is. A queue that cannot get pods takes no connections from others.
+        if is_held || self.is_anothers && self.desired.manifest.spec.target_ref.is_some() {
+            return ObservedQueue { suspend_scaling: true, ..observed };
+        }
         if self.is_anothers {
             return ObservedQueue { total: 0, suspend_scaling: false, ..observed };
         }
         observed
     }
 
+    /// `now`: as in [`Self::observe`].
     pub(crate) fn decide(&mut self, observed: &ObservedQueue, now: Duration) -> Decision {
-        let decision = decide(observed, std::mem::take(&mut self.memory), now);
-        self.memory = decision.memory.clone();
-        let waits = observed.pods == 0 && decision.pods_desired > 0;
-        self.times.asked = waits.then(|| self.times.asked.unwrap_or(now));
+        let mut decision = decide(observed, std::mem::take(&mut self.memory), now);
+        // Decisions are copied for the shared poller and for the status, which need no memory.
+        self.memory = std::mem::take(&mut decision.memory);
+        self.times.decided(observed, &decision, now);
         decision
     }
 
-    /// Says what was decided, when it is another thing than before.
+    /// What becomes of the queue without its `TaskQueue`.
+    pub(crate) fn what_stays(&self) -> String {
+        match &self.desired.manifest.spec.target_ref {
+            Some(target) => {
+                format!("the Deployment {} keeps its pods, which go on with its tasks", target.name)
+            }
+            None => "draining its instances; its tasks are kept".to_owned(),
+        }
+    }
+
+    /// Logs the decision, if it has changed.
     pub(crate) fn note(&mut self, decision: &Decision, pods: u32) {
         let reason = Some((decision.pods_desired, decision.reason.as_str()));
         if self.reason == reason {
@@ -203,14 +205,60 @@ mod tests {
         ManagedQueue::new(DesiredQueue { manifest, generation: 1, owner: "o".into(), adopts: None }, None)
     }
 
-    /// Before, each new leader began to count, so a leader that changed more often than every ten minutes
-    /// left the connections of a full database with the queues that had them.
+    fn ready(pods: u32) -> ObservedPods {
+        let (age, start) = (Duration::ZERO, None);
+        ObservedPods { pods, ready: pods, not_starting: false, is_held: false, age, start }
+    }
+
+    #[test]
+    fn decisions_see_how_many_pods_are_ready_and_how_long_a_start_takes() {
+        let mut managed = managed();
+        let mut observe = |observed_pods| {
+            let seen = managed.observe(None, observed_pods, Duration::ZERO);
+            (seen.pods, seen.ready, seen.pod_start)
+        };
+        let (_, _, usual) = observe(ready(0));
+        let took = Duration::from_secs(42);
+        assert_eq!(observe(ObservedPods { ready: 1, start: Some(took), ..ready(3) }), (3, 1, took));
+        // During a rollout, old and new pods are ready.
+        assert_eq!(observe(ObservedPods { ready: 4, ..ready(3) }), (3, 3, usual));
+    }
+
+    #[test]
+    fn a_users_deployment_keeps_its_pods_if_another_owner_has_the_queue() {
+        let mut managed = managed();
+        managed.is_anothers = true;
+        let observed = managed.observe(None, ready(3), Duration::ZERO);
+        assert_eq!((observed.total, observed.suspend_scaling), (0, false));
+        let target = serde_json::json!({ "name": "shop" });
+        managed.desired.manifest.spec.target_ref = serde_json::from_value(target).unwrap();
+        let observed = managed.observe(None, ready(3), Duration::ZERO);
+        assert_eq!(managed.decide(&observed, Duration::ZERO).pods_desired, 3);
+        assert!(managed.what_stays().starts_with("the Deployment shop keeps its pods"));
+    }
+
+    /// Before, a queue whose Deployment is missing took the only connection in turn with another one, and
+    /// never used it.
+    #[test]
+    fn a_queue_that_cannot_get_pods_asks_for_none() {
+        let mut managed = managed();
+        managed.desired.manifest.spec.workers.scaling = Some(rowlock_crds::ScalingMode::Fixed);
+        let mut asks = |is_held| {
+            let observed = managed.observe(None, ObservedPods { is_held, ..ready(0) }, Duration::ZERO);
+            let decision = managed.decide(&observed, Duration::ZERO);
+            (decision.pods_desired, decision.reason)
+        };
+        assert_eq!(asks(false), (1, rowlock_plan::Reason::Fixed));
+        assert_eq!(asks(true), (0, rowlock_plan::Reason::Suspended));
+    }
+
+    /// Before, each new leader counted from zero. If the leader changed more often than every ten minutes,
+    /// the same queues kept all connections of a full database.
     #[test]
     fn a_turn_goes_on_under_the_next_leader() {
         let at = Duration::from_secs;
         let (mut first, mut next) = (managed(), managed());
-        let observed_pods =
-            |pods: u32, age: Duration| ObservedPods { pods, ready: pods, not_starting: false, age };
+        let observed_pods = |pods: u32, age: Duration| ObservedPods { age, ..ready(pods) };
         let held = |managed: &mut ManagedQueue, observed_pods, now| {
             managed.observe(None, observed_pods, now).held_for
         };
@@ -219,7 +267,7 @@ mod tests {
         assert_eq!(held(&mut first, observed_pods(1, at(400)), at(460)), at(400));
         assert_eq!(held(&mut next, observed_pods(1, at(410)), at(3)), at(410));
         assert_eq!(held(&mut next, observed_pods(1, at(420)), at(13)), at(420));
-        // A new place is a new turn.
+        // A queue that gets pods again starts a new turn.
         assert_eq!(held(&mut next, observed_pods(0, at(0)), at(20)), at(0));
         assert_eq!(held(&mut next, observed_pods(1, at(0)), at(30)), at(0));
     }

@@ -1,43 +1,44 @@
-//! All reads of a step: one statement for all queues of a database.
+//! All reads of a pass: one statement for all queues of a database.
 
-use rowlock_plan::Backlog;
+use rowlock_plan::{ARRIVAL_SECONDS, Arrivals, Backlog, Runs};
 use rowlock_queue::{ConnectionLimit, Db, Declared, Error, Overview, QueueStats};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How long the database may take to answer before a step goes on without knowing.
+/// How long the database may take to answer. After that the pass continues without a snapshot.
 pub(crate) const OBSERVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two polls, however long they take: a queue that is scaled to zero waits no longer for its first
-/// instance.
+/// The longest wait between two polls, however long they take. It limits how long a queue that is scaled to
+/// zero waits for its first instance.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A server may say what it likes, for as long as it likes; this much of it is kept until the next poll,
-/// about a MiB: of this many queues, ours first, with a name as long as Postgres' names are, and the longest
-/// owner that `declare_queue` takes. Of others the instances are counted.
-const MOST_QUEUES: usize = 2000;
+/// Limits on what is kept of an answer until the next poll, since a tenant's server may send anything: the
+/// queues of the operator's `TaskQueues`, however many there are, and this many others, about a MiB, those of
+/// its owners first; the longest name that Postgres allows; the longest owner that `declare_queue` allows. Of
+/// the rest only the instances are counted.
+const MOST_OTHERS: usize = 2000;
 const LONGEST_NAME: usize = 63;
 const LONGEST_OWNER: usize = 200;
 
-/// And this many limits, those that hold for our user first: there is one for each user who has a limit of
-/// their own.
+/// The most connection limits that are kept, those of the operator's own user first: each user may have one.
 const MOST_LIMITS: usize = 2000;
 
-/// What the database said of its queues, by their names.
+/// The queues of a database, by their names.
 pub(crate) type ObservedQueues = BTreeMap<String, Declared>;
 
-/// A snapshot: what was seen of a database.
+/// A snapshot of a database.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) queues: ObservedQueues,
-    /// How many instances live of queues that are not among these.
+    /// How many instances run for queues that were not kept.
     pub(crate) unseen: i64,
-    /// When its server was started, as in [`rowlock_queue::Identity`].
+    /// When the server was started, as in [`rowlock_queue::Identity`].
     pub(crate) started_at: i64,
-    /// What limits the connections of all users, or of one.
+    /// The limits on connections, of all users or of one.
     pub(crate) limits: Vec<ConnectionLimit>,
-    /// It need not know of what was changed from then on.
+    /// When it was requested. It may lack later changes.
     pub(crate) requested_at: Instant,
+    /// How long the database took to answer.
     pub(crate) took: Duration,
 }
 
@@ -59,54 +60,116 @@ impl Snapshot {
     }
 }
 
-/// How long to wait, at least, after a poll that took that long: counting a backlog of millions takes its
-/// time, and shall take no more than a twentieth of it.
+/// The shortest wait after a poll that took that long. Counting a backlog of millions is slow, so polls take
+/// at most a twentieth of the time.
 pub(crate) fn poll_interval_after(took: Duration) -> Duration {
     (took * 19).min(MAX_POLL_INTERVAL)
 }
 
-/// Looks at all queues of a database, of which some are ours.
-pub(crate) async fn observe(db: &Db, is_ours: impl Fn(&Declared) -> bool) -> Result<Snapshot, Error> {
+/// How a queue of a database concerns this operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whose {
+    /// A controller manages a queue of this name.
+    Managed,
+    /// Its owner is a `TaskQueue` whose controller has not begun yet.
+    Ours,
+    Others,
+}
+
+/// Reads all queues of a database.
+pub(crate) async fn observe(db: &Db, whose: impl Fn(&Declared) -> Whose) -> Result<Snapshot, Error> {
     let requested_at = Instant::now();
     let answer = tokio::time::timeout(OBSERVE_TIMEOUT, rowlock_queue::overview(db)).await;
     let Overview { started_at, mut queues, mut limits } = answer.map_err(|_| timed_out())??;
     queues.retain(|queue| queue.stats.name.len() <= LONGEST_NAME && queue.owner.len() <= LONGEST_OWNER);
-    let beyond = if queues.len() > MOST_QUEUES {
-        queues.sort_by_cached_key(|queue| !is_ours(queue));
-        queues.split_off(MOST_QUEUES)
-    } else {
-        Vec::new()
-    };
-    let unseen = beyond.iter().map(|queue| queue.stats.instances).fold(0, i64::saturating_add);
-    let queues = queues.into_iter().map(|queue| (queue.stats.name.clone(), queue)).collect();
+    let (queues, unseen) = keep(queues, whose);
     limits.retain(|limit| {
         limit.limit_of.len() <= LONGEST_NAME
             && limit.user.as_ref().is_none_or(|user| user.len() <= LONGEST_NAME)
     });
     limits.sort_by_key(|limit| limit.user.is_some() && limit.user.as_deref() != db.user());
     limits.truncate(MOST_LIMITS);
-    // The room that the rest took is for others now.
+    // Frees the memory of the removed ones.
     limits.shrink_to_fit();
     Ok(Snapshot { queues, unseen, started_at, limits, requested_at, took: requested_at.elapsed() })
+}
+
+/// The queues to keep, and how many instances the rest have.
+fn keep(queues: Vec<Declared>, whose: impl Fn(&Declared) -> Whose) -> (ObservedQueues, i64) {
+    let (managed, mut others): (Vec<_>, Vec<_>) =
+        queues.into_iter().partition(|queue| whose(queue) == Whose::Managed);
+    let beyond = if others.len() > MOST_OTHERS {
+        others.sort_by_cached_key(&whose);
+        others.split_off(MOST_OTHERS)
+    } else {
+        Vec::new()
+    };
+    let unseen = beyond.iter().map(|queue| queue.stats.instances).fold(0, i64::saturating_add);
+    // A server may send a name many times: it is kept once.
+    let kept = managed.into_iter().chain(others).map(|queue| (queue.stats.name.clone(), queue));
+    (kept.collect(), unseen)
 }
 
 pub(crate) fn timed_out() -> Error {
     Error::Unreachable(format!("no statistics within {} s", OBSERVE_TIMEOUT.as_secs()))
 }
 
-/// The plan's words for what the database said.
-pub(crate) fn backlog(stats: &QueueStats) -> Backlog {
+/// Converts statistics for the planner.
+#[must_use]
+pub fn backlog(stats: &QueueStats) -> Backlog {
     Backlog {
         available: count(stats.available),
         due_soon: count(stats.due_soon),
         running: count(stats.running),
-        arrivals_per_second: stats.arrivals_per_second,
-        mean_service_seconds: stats.mean_service_seconds,
+        arrivals: arrivals(stats),
+        runs: Runs {
+            completed: stats.runs.completed,
+            seconds: stats.runs.seconds,
+            seconds_squared: stats.runs.seconds_squared,
+            failed: stats.runs.failed,
+        },
+        mean_running_seconds: stats.mean_running_seconds,
         oldest_available_seconds: stats.oldest_available_seconds,
     }
 }
 
-/// Counters are differences and may be below zero for a moment.
+fn arrivals(stats: &QueueStats) -> Arrivals {
+    let mut counts = [0; ARRIVAL_SECONDS];
+    for (to, from) in counts.iter_mut().zip(stats.arrivals) {
+        *to = from;
+    }
+    Arrivals { second: stats.arrivals_second, counts, known: stats.arrivals_known.min(ARRIVAL_SECONDS) }
+}
+
+/// Counters are sums of differences, and may be negative for a moment.
 fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared_poller::declared;
+
+    /// Before, only 2,000 queues of a database were kept, so the others were declared again in each pass.
+    #[test]
+    fn each_managed_queue_is_kept_and_two_thousand_others() {
+        let ours = (0..5000).map(|n| declared(&format!("ours-{n:04}"), "o", 1));
+        let others = (0..3000).map(|n| declared(&format!("a-{n:04}"), "other", 1));
+        let ours_later = (0..10).map(|n| declared(&format!("later-{n}"), "soon", 1));
+        let queues = others.chain(ours).chain(ours_later).collect();
+        let (kept, unseen) = keep(queues, |queue| match queue.owner.as_str() {
+            "o" => Whose::Managed,
+            "soon" => Whose::Ours,
+            _ => Whose::Others,
+        });
+        assert_eq!((kept.len(), unseen), (7000, 1010));
+        assert!(kept.contains_key("ours-4999") && kept.contains_key("later-9"));
+    }
+
+    #[test]
+    fn a_name_that_a_server_sends_many_times_is_kept_once() {
+        let same = (0..9000).map(|_| declared("mail", "o", 1)).collect();
+        assert_eq!(keep(same, |_| Whose::Managed).0.len(), 1);
+    }
 }

@@ -1,30 +1,24 @@
-//! One pass of the loop. It knows nothing of why it runs, and checks every property each time.
+//! One pass of the loop. Whatever woke it, each pass checks everything.
+
+mod maintain;
 
 use crate::backend::{Backend, DesiredPods};
-use crate::connection_limit::Limits;
+use crate::connection_limit::{Limit, Limits};
+use crate::decision_log::DecisionLog;
 use crate::managed_queue::{DesiredQueue, ManagedQueue, ObservedPods};
-use crate::observe::{ObservedQueues, Snapshot, observe, poll_interval_after};
+use crate::observe::{ObservedQueues, Snapshot, Whose, observe, poll_interval_after};
 use crate::shared_poller::Participant;
-use crate::view::{QueueView, View};
+use crate::view::{QueueSettings, QueueView, View};
 use crate::wakeups::Wakeups;
 use rowlock_crds::Manifest;
 use rowlock_plan::{Decision, ObservedQueue, Reason, share};
-use rowlock_queue::{Connect, Db, Declared, Error, Maintainer, MaintenanceReport};
+use rowlock_queue::{Connect, Db, Declared, Error, Maintainer, PartitionStats};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How often maintenance runs here while there is no instance that would do it.
-const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// And how often while no task waits, which each look tells: an idle database is asked less.
-const QUIET_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How often a failure of maintenance that lasts is logged.
-const LOG_EVERY: Duration = Duration::from_secs(30);
-
-/// Keeps the workers of all queues of one database right.
-#[expect(missing_debug_implementations, reason = "a database handle has nothing to show, and a URL to hide")]
+/// Reconciles all queues of one database.
+#[expect(missing_debug_implementations, reason = "a database handle could only print its secret URL")]
 pub struct Reconciler<B> {
     db: Db,
     backend: B,
@@ -34,26 +28,31 @@ pub struct Reconciler<B> {
     wakeups: Option<Wakeups>,
     limits: Limits,
     participant: Option<Participant>,
-    /// Instances of queues of ours whose controller has not reported them yet, or cannot.
+    /// Running instances of this operator's queues that their controller has not reported to the shared
+    /// poller.
     unreported: u32,
     maintainer: Maintainer,
     maintained_at: Option<Instant>,
-    /// When a failure of maintenance was logged last, if it fails.
+    /// The partitions, and when its maintenance read them.
+    partitions: Option<(Instant, PartitionStats)>,
+    /// When a failure of maintenance was last logged; `None` while maintenance works.
     failure_logged_at: Option<Instant>,
-    /// The last snapshot of the database, taken by this controller or another of the database.
+    /// The last snapshot of the database, taken by this controller or another one.
     snapshot: Option<Arc<Snapshot>>,
-    /// When a queue was declared last, which a snapshot requested earlier need not show.
+    /// When a queue was last declared. A snapshot requested earlier may not show it.
     declared_at: Option<Instant>,
-    /// How long the last snapshot took, where this controller took it itself.
+    /// How long the last snapshot took; zero if another controller took it.
     observing_took: Duration,
+    decision_log: DecisionLog,
+    /// When the reconciler was created.
     since: Instant,
-    /// The moment that was last seen, from then on.
+    /// The time of the current pass, counted from `since`: when its snapshot was requested.
     now: Duration,
     problem: Option<Arc<Error>>,
 }
 
 impl<B: Backend> Reconciler<B> {
-    /// `owner` is written beside each queue: another owner's queue is left alone.
+    /// `owner` is stored with each queue. Queues of other owners are not changed.
     pub fn new(db: Db, backend: B, owner: &str) -> Self {
         Self {
             db,
@@ -67,24 +66,26 @@ impl<B: Backend> Reconciler<B> {
             unreported: 0,
             maintainer: Maintainer::new(),
             maintained_at: None,
+            partitions: None,
             failure_logged_at: None,
             snapshot: None,
             declared_at: None,
             observing_took: Duration::ZERO,
+            decision_log: DecisionLog::default(),
             since: Instant::now(),
             now: Duration::ZERO,
             problem: None,
         }
     }
 
-    /// What shall be from now on. `generation` grows with every change.
+    /// Sets the queues to reconcile from now on. `generation` must grow with every change.
     pub fn set_manifests(&mut self, manifests: Vec<Manifest>, generation: i64) {
         let owner = self.owner.clone();
         let desired = |manifest| DesiredQueue { manifest, generation, owner: owner.clone(), adopts: None };
         self.set_queues(manifests.into_iter().map(desired));
     }
 
-    /// The same, for manifests that each have a generation and an owner of their own.
+    /// The same, for queues that each have their own generation and owner.
     pub fn set_queues(&mut self, desired_queues: impl IntoIterator<Item = DesiredQueue>) {
         let mut before = std::mem::take(&mut self.queues);
         for desired in desired_queues {
@@ -92,32 +93,34 @@ impl<B: Backend> Reconciler<B> {
             let old = before.remove(&name);
             self.queues.insert(name, ManagedQueue::new(desired, old));
         }
-        for queue in before.keys() {
-            tracing::warn!(%queue, "TaskQueue removed: draining its instances; its tasks are kept");
+        for (queue, managed) in &before {
+            tracing::warn!(%queue, "TaskQueue removed: {}", managed.what_stays());
         }
+        self.decision_log.retain(|queue| self.queues.contains_key(queue));
     }
 
-    /// The same database by another address, or another one: every queue is declared to it again.
+    /// Replaces the connection. It may lead to another database, so every queue is declared again.
     pub fn set_db(&mut self, db: Db) {
         self.db = db;
         self.maintainer = Maintainer::new();
-        (self.limits, self.snapshot) = (Limits::default(), None);
+        (self.limits, self.snapshot, self.partitions) = (Limits::default(), None, None);
+        self.decision_log = DecisionLog::default();
         self.queues.values_mut().for_each(ManagedQueue::forget_database);
     }
 
-    /// Other controllers have queues of this database too: this one's part in their shared poller. `None`: no
-    /// other is known.
+    /// Sets the poller that this controller shares with other controllers of the database. `None`: there are
+    /// no others.
     pub fn share_poller(&mut self, participant: Option<Participant>) {
         self.participant = participant;
     }
 
-    /// From now on listens for tasks of queues that are scaled to zero, over a connection of its own.
+    /// Makes the reconciler listen, on a separate connection, for tasks of queues that are scaled to zero.
     pub fn listen(&mut self, connect: Connect) {
         (self.connect, self.wakeups) = (Some(connect), None);
     }
 
-    /// Returns when a task came for a queue that is scaled to zero, or another controller of this database
-    /// has a new snapshot or waits for one.
+    /// Returns when a task arrives for a queue that is scaled to zero, when another controller has a new
+    /// snapshot, or when the poller should poll for another controller.
     pub async fn woken(&self) {
         let received = async {
             match &self.wakeups {
@@ -139,7 +142,7 @@ impl<B: Backend> Reconciler<B> {
         }
     }
 
-    /// Whether this controller polls the database itself, rather than another one for it.
+    /// Whether this controller polls the database itself. Otherwise another one polls for it.
     #[must_use]
     pub fn is_poller(&self) -> bool {
         self.participant.as_ref().is_none_or(Participant::is_poller)
@@ -149,7 +152,7 @@ impl<B: Backend> Reconciler<B> {
         &mut self.backend
     }
 
-    /// Observe, plan, apply: once, for all queues.
+    /// One pass: observes, plans and applies, for all queues.
     pub async fn reconcile(&mut self) -> View {
         for managed in self.queues.values_mut() {
             if managed.declare(&self.db).await {
@@ -168,37 +171,40 @@ impl<B: Backend> Reconciler<B> {
             .map(|(managed, decision)| DesiredPods {
                 manifest: &managed.desired.manifest,
                 pods: decision.pods_desired,
+                keeps: decision.reason == Reason::Suspended,
             })
             .collect();
         self.backend.apply(&desired_pods).await;
         self.request_wakeups(seen, &decisions).await;
+        self.record(seen, &decisions).await;
         self.view(seen, decisions)
     }
 
-    /// How long to wait, at least, before the next poll.
+    /// The shortest wait before the next poll.
     #[must_use]
     pub fn poll_interval(&self) -> Duration {
         poll_interval_after(self.observing_took)
     }
 
-    /// Stops all instances in order and waits for them.
+    /// Drains all instances, and waits until they have ended.
     pub async fn drain(&mut self) {
         self.backend.drain().await;
     }
 
-    /// Stops all instances without letting them finish what they do, and waits for them.
+    /// Stops all instances without a drain, and waits until they have ended.
     pub async fn end_now(&mut self) {
         self.backend.end_now().await;
     }
 
-    /// All queues of the database; nothing where it does not answer.
+    /// A snapshot of the database; `None` if the database cannot be read.
     async fn snapshot(&mut self) -> Option<Arc<Snapshot>> {
         let began = Instant::now();
-        let is_ours = |queue: &Declared| {
-            self.queues.contains_key(&queue.stats.name)
-                || self.participant.as_ref().is_some_and(|participant| participant.is_ours(queue))
+        let whose = |queue: &Declared| match &self.participant {
+            _ if self.queues.contains_key(&queue.stats.name) => Whose::Managed,
+            Some(participant) => participant.whose(queue),
+            None => Whose::Others,
         };
-        let snapshot = observe(&self.db, is_ours);
+        let snapshot = observe(&self.db, whose);
         let (snapshot, itself) = match &self.participant {
             Some(participant) => participant.snapshot(self.declared_at, snapshot).await,
             None => (snapshot.await.map(Arc::new).map_err(Arc::new), true),
@@ -207,14 +213,14 @@ impl<B: Backend> Reconciler<B> {
         if self.is_poller() {
             self.wakeups = self.wakeups.take().or_else(|| self.connect.clone().map(Wakeups::start));
         } else {
-            // Another controller of this database has both, for all.
+            // The poller listens and polls for all controllers of the database.
             self.wakeups = None;
             self.db.close_idle().await;
         }
         match snapshot {
             Ok(snapshot) => {
                 self.note_problem(None);
-                // The same again is of the same moment.
+                // The snapshot may be that of the last pass. Then the time stays the same.
                 self.now = self.now.max(snapshot.requested_at.saturating_duration_since(self.since));
                 self.use_snapshot(&snapshot);
                 self.snapshot = Some(Arc::clone(&snapshot));
@@ -249,7 +255,9 @@ impl<B: Backend> Reconciler<B> {
                 pods: self.backend.instances(name),
                 ready: self.backend.ready(name),
                 not_starting: self.backend.not_starting(name),
+                is_held: self.backend.is_held(name),
                 age: self.backend.age(name),
+                start: self.backend.pod_start(name),
             };
             let queue = managed.observe(stats, observed_pods, now);
             decisions.push(managed.decide(&queue, now));
@@ -262,8 +270,8 @@ impl<B: Backend> Reconciler<B> {
         decisions
     }
 
-    /// Lowers what was decided to what the database has connections for. What holds for one user alone is
-    /// shared among the controllers of that user.
+    /// Lowers the decisions to the number of pods that the database has connections for. A limit of one user
+    /// is shared among the controllers that connect as that user.
     fn share(&mut self, observed: &[ObservedQueue], decisions: &mut Vec<Decision>) {
         let leaving = self.backend.leaving();
         self.limits.set_leaving(leaving);
@@ -283,43 +291,8 @@ impl<B: Backend> Reconciler<B> {
         }
     }
 
-    /// Moves what is due and makes room for what comes while no instance lives that would do it: a queue
-    /// that is scaled to zero is woken by what this finds.
-    async fn maintain(&mut self, seen: &ObservedQueues) {
-        if !self.is_poller() {
-            return;
-        }
-        let lives = seen.values().any(|queue| queue.stats.instances > 0);
-        // What waits may be due, or be more than a limit allows.
-        let waits = seen.values().map(|queue| &queue.stats).any(|stats| {
-            [stats.available, stats.scheduled, stats.retryable, stats.due_soon].iter().any(|tasks| 0 < *tasks)
-        });
-        let every = if lives || waits { MAINTENANCE_INTERVAL } else { QUIET_INTERVAL };
-        let early = self.maintained_at.is_some_and(|at| at.elapsed() < every);
-        if early || self.problem.is_some() {
-            return;
-        }
-        self.maintained_at = Some(Instant::now());
-        let maintained = if lives {
-            // Instances may have fewer rights than it takes to clean.
-            self.maintainer.maintain_partitions(&self.db, &mut MaintenanceReport::default()).await
-        } else {
-            // Not unbroken: who sends no heartbeats cannot know whether others could.
-            self.maintainer.run_once(&self.db, None, None).await.map(drop)
-        };
-        match maintained {
-            Err(error) if self.failure_logged_at.is_none_or(|at| LOG_EVERY <= at.elapsed()) => {
-                self.failure_logged_at = Some(Instant::now());
-                tracing::warn!(%error, "maintenance failed; trying again");
-            }
-            Err(error) => tracing::debug!(%error, "maintenance failed; trying again"),
-            Ok(()) if self.failure_logged_at.take().is_some() => tracing::info!("maintenance works again"),
-            Ok(()) => (),
-        }
-    }
-
-    /// A queue for which there shall be a pod needs none of this: its instance listens itself, or is about to
-    /// poll.
+    /// Requests wake-ups for the queues that are scaled to zero. Where a pod is wanted, its instance listens,
+    /// or will poll when it starts.
     async fn request_wakeups(&mut self, seen: &ObservedQueues, decisions: &[Decision]) {
         let is_at_zero =
             |decision: &Decision| decision.pods_desired == 0 && decision.reason == Reason::MinWorkers;
@@ -334,10 +307,30 @@ impl<B: Backend> Reconciler<B> {
         }
     }
 
+    /// Records the decisions that have changed, for queues that are ours in the database too.
+    async fn record(&mut self, seen: &ObservedQueues, decisions: &[Decision]) {
+        for ((name, managed), decision) in self.queues.iter().zip(decisions) {
+            let owner = managed.desired.owner.as_str();
+            let Some(queue) = seen.get(name).filter(|queue| queue.owner == owner) else { continue };
+            let limit = || self.limits.current().map(Limit::to_string);
+            let detail = || (decision.reason == Reason::Connections).then(limit).flatten();
+            let pods = self.backend.instances(name);
+            let key = (name.as_str(), queue.stats.queue, owner);
+            self.decision_log.note(key, pods, decision, detail, Instant::now());
+        }
+        if self.problem.is_none() {
+            let is_poller = self.is_poller();
+            self.decision_log.record(&self.db, is_poller).await;
+        }
+    }
+
     fn note_problem(&mut self, problem: Option<Arc<Error>>) {
         match (&self.problem, &problem) {
             (None, Some(error)) => {
-                tracing::warn!(%error, "cannot read queue statistics; keeping the current number of instances");
+                tracing::warn!(
+                    %error,
+                    "cannot read queue statistics; keeping the current number of instances"
+                );
             }
             (Some(_), None) => tracing::info!("the database answers again"),
             _ => (),
@@ -352,6 +345,9 @@ impl<B: Backend> Reconciler<B> {
             owner: seen.get(name).map(|queue| queue.owner.clone()),
             stats: seen.get(name).map(|queue| queue.stats.clone()),
             instances: self.backend.instances(name),
+            ready: self.backend.ready(name),
+            draining: self.backend.draining(name),
+            settings: QueueSettings::of(&managed.desired.manifest),
             decision,
             limit: self.limits.current().cloned(),
             metrics: self.backend.metrics_addresses(name),
@@ -360,6 +356,8 @@ impl<B: Backend> Reconciler<B> {
             queues: queues.collect(),
             problem: self.problem.clone(),
             started_at: self.snapshot.as_ref().map(|snapshot| snapshot.started_at),
+            snapshot_at: self.snapshot.as_ref().map(|snapshot| snapshot.requested_at),
+            partitions: self.partitions.filter(|_| self.is_poller()),
         }
     }
 }

@@ -1,6 +1,6 @@
-//! One poller for all controllers of a database, within one namespace. Each Secret has a controller of its
-//! own; one of them polls the database and listens for all, and they publish what their queues ask for, so
-//! that all of them share its connections.
+//! One poller for all controllers of a database, within one namespace. Each Secret has its own controller.
+//! One of them polls the database and listens, for all of them. Each publishes how many pods its queues need,
+//! so that they can share the database's connections.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -12,20 +12,20 @@ use rowlock_queue::{Declared, Error, QueueId};
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use crate::observe::{OBSERVE_TIMEOUT, Snapshot, poll_interval_after, timed_out};
+use crate::observe::{OBSERVE_TIMEOUT, Snapshot, Whose, poll_interval_after, timed_out};
 
 /// How long a snapshot taken by another controller may be reused: two ticks and a bit. A poller idle for
 /// longer loses the role.
 const SNAPSHOT_FRESH_FOR: Duration = Duration::from_secs(5);
 
-/// A database, for the controllers of its queues.
+/// What the controllers of one database share.
 #[derive(Debug, Default)]
 pub struct SharedPoller {
     state: Mutex<State>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-    /// Held during a poll: all others wait for its snapshot.
+    /// Locked during a poll: the other controllers wait for its snapshot.
     polling: tokio::sync::Mutex<()>,
-    /// A queue has been scaled to zero.
+    /// Notified when a queue of a controller that is not the poller has been scaled to zero.
     scaled_to_zero: Notify,
 }
 
@@ -33,42 +33,48 @@ pub struct SharedPoller {
 struct State {
     /// By the names of the controllers.
     demands: BTreeMap<String, Demand>,
-    /// Whose queues some controller here manages, or is about to.
+    /// The owners of all queues that this operator manages, or will manage soon.
     owners: BTreeSet<String>,
-    /// The controller that polls and listens for all of them, and when it polled last.
+    /// The name of the controller that polls and listens for all, and when it last polled.
     poller: Option<(String, Instant)>,
     failed: Option<FailedPoll>,
 }
 
-/// The error that the last controller got in place of a snapshot.
+/// The last poll, if it failed.
 #[derive(Debug)]
 struct FailedPoll {
-    /// The controller.
-    who: String,
+    /// The name of the controller that polled.
+    controller: String,
     error: Arc<Error>,
-    /// So long nobody asks again, where two of them failed: one alone may have a reason of its own.
+    /// Until then no controller polls again. `None` until a second controller has failed too: the first may
+    /// be the only one that cannot connect.
     until: Option<Instant>,
 }
 
+/// What the queues of one controller ask for.
 #[derive(Debug, Default)]
 struct Demand {
+    /// The database user of the controller.
     user: Option<String>,
     queues: BTreeMap<String, (ObservedQueue, Decision)>,
+    /// The pods that they have or ask for, whichever are more, summed up.
+    most: u32,
+    /// Pods that stop or are being replaced.
     leaving: u32,
     scaled_to_zero: BTreeSet<QueueId>,
 }
 
-/// A controller's part in a shared poller; given up when dropped.
+/// A controller's membership in a shared poller. It ends on drop.
 #[derive(Debug)]
 pub struct Participant {
     shared: Arc<SharedPoller>,
     name: String,
-    /// When the server of this poller was started.
+    /// When the database's server was started, in microseconds since 1970.
     started_at: i64,
 }
 
 impl SharedPoller {
-    /// Whose queues are managed by us, in this controller or another.
+    /// Sets the owners of all queues that this operator manages, in any controller.
     pub fn set_owners(&self, owners: BTreeSet<String>) {
         self.state().owners = owners;
     }
@@ -79,16 +85,16 @@ impl SharedPoller {
 }
 
 impl Participant {
-    /// Joins as the controller of that name, which no other has. `started_at`: when the server was started,
+    /// Joins as the controller of that name, which must be unique. `started_at`: when the server was started,
     /// the same for all participants.
     pub fn join(shared: &Arc<SharedPoller>, name: String, started_at: i64) -> Self {
         shared.state().demands.insert(name.clone(), Demand::default());
         Self { shared: Arc::clone(shared), name, started_at }
     }
 
-    /// A snapshot of the database: the poller's, or one that this controller takes by `observe`, where it is
-    /// the poller, or that snapshot is old, or was requested before `since`. Only one asks at a time. `true`:
-    /// this one did.
+    /// A snapshot of the database: the poller's last one, or a new one from `observe`. A new one is taken if
+    /// this controller is the poller, or if the last one is old or was requested before `since`. Only one
+    /// controller polls at a time. Returns `true` if this one did.
     ///
     /// # Errors
     /// The error of the last poll, if it failed.
@@ -105,7 +111,7 @@ impl Participant {
         let Ok(_polling) = timeout(OBSERVE_TIMEOUT, self.shared.polling.lock()).await else {
             return (Err(Arc::new(timed_out())), false);
         };
-        // Somebody else was at it.
+        // Another controller has polled meanwhile.
         if let Some(seen) = self.fresh_snapshot(wanted) {
             return (Ok(seen), false);
         }
@@ -117,7 +123,7 @@ impl Participant {
         match observe.await {
             Ok(seen) => {
                 let seen = Arc::new(seen);
-                // Of another server: of no use to the others here.
+                // A snapshot of another server is no use to the other controllers.
                 if seen.started_at == self.started_at {
                     self.seen(&seen);
                 } else {
@@ -131,8 +137,9 @@ impl Participant {
                 let failed_again = state.failed.take().is_some_and(|failed| failed.failed_again(&self.name));
                 let until = (failed_again && error.is_transient())
                     .then(|| Instant::now() + poll_interval_after(requested_at.elapsed()));
-                state.failed = Some(FailedPoll { who: self.name.clone(), error: Arc::clone(&error), until });
-                // Another may have more luck.
+                let controller = self.name.clone();
+                state.failed = Some(FailedPoll { controller, error: Arc::clone(&error), until });
+                // Another controller may succeed.
                 state.resign(&self.name);
                 (Err(error), true)
             }
@@ -157,7 +164,7 @@ impl Participant {
         (is_fresh && since.is_none_or(|since| since <= last.requested_at)).then_some(last)
     }
 
-    /// Whether this controller polls for all; it becomes the poller where no other has polled lately.
+    /// Whether this controller is the poller. It becomes the poller if no other has polled lately.
     fn try_become_poller(&self) -> bool {
         let rest = self
             .shared
@@ -174,13 +181,13 @@ impl Participant {
         state.poller.as_ref().is_some_and(|(name, _)| *name == self.name)
     }
 
-    /// Whether this controller polls for all.
+    /// Whether this controller is the poller.
     pub(crate) fn is_poller(&self) -> bool {
         self.shared.state().poller.as_ref().is_some_and(|(name, _)| *name == self.name)
     }
 
-    /// Returns when there is something to do: for the poller, when a queue of another was scaled to zero; for
-    /// others, when there is a snapshot newer than `since`.
+    /// For the poller, returns when a queue of another controller has been scaled to zero. For the others,
+    /// returns when there is a snapshot newer than `since`.
     pub(crate) async fn woken(&self, since: Option<Instant>) {
         let since = since.unwrap_or_else(Instant::now);
         let mut snapshots = self.shared.snapshots.subscribe();
@@ -190,13 +197,13 @@ impl Participant {
             let newer = |snapshot: &Option<Arc<Snapshot>>| {
                 snapshot.as_ref().is_some_and(|snapshot| since < snapshot.requested_at)
             };
-            // It fails only when the shared poller is gone, which this participant keeps.
+            // This fails only if the shared poller has been dropped, but this participant references it.
             let _ = snapshots.wait_for(newer).await;
         }
     }
 
-    /// Of these queues, which are not this controller's: how many instances live for others than us, and how
-    /// many for controllers here that have not reported them yet, or cannot.
+    /// Counts the running instances of queues that are not this controller's: first those of other operators,
+    /// then those of this operator that no controller has reported yet.
     pub(crate) fn count_other_instances<'a>(
         &self,
         elsewhere: impl Iterator<Item = &'a Declared>,
@@ -208,7 +215,7 @@ impl Participant {
             (0, 0),
             |(others, unreported), queue| {
                 let live = queue.stats.instances;
-                // A server may say any number.
+                // A tenant's server may send any number.
                 if state.owners.contains(&queue.owner) {
                     (others, unreported.saturating_add(live))
                 } else {
@@ -218,14 +225,20 @@ impl Participant {
         )
     }
 
-    /// Whether a loop here tends that queue, or is about to.
-    pub(crate) fn is_ours(&self, queue: &Declared) -> bool {
+    /// Whether a controller of this operator manages the queue, or will manage it soon.
+    pub(crate) fn whose(&self, queue: &Declared) -> Whose {
         let state = self.shared.state();
-        state.owners.contains(&queue.owner)
-            || state.demands.values().any(|demand| demand.queues.contains_key(&queue.stats.name))
+        if state.demands.values().any(|demand| demand.queues.contains_key(&queue.stats.name)) {
+            Whose::Managed
+        } else if state.owners.contains(&queue.owner) {
+            Whose::Ours
+        } else {
+            Whose::Others
+        }
     }
 
-    /// Publishes what is asked for here, by which user, before connections limit it.
+    /// Publishes what the queues of this controller ask for before connections limit it, and its database
+    /// user.
     pub(crate) fn publish_demand<'a>(
         &self,
         user: Option<&str>,
@@ -234,13 +247,16 @@ impl Participant {
     ) {
         let queues =
             queues.map(|(name, (observed, decision))| (name.clone(), (observed.clone(), decision.clone())));
-        let queues = queues.collect();
+        let queues: BTreeMap<String, (ObservedQueue, Decision)> = queues.collect();
+        let most = queues.values().map(|(observed, decision)| observed.pods.max(decision.pods_desired));
+        let most = most.fold(0, u32::saturating_add);
+        let user = user.map(str::to_owned);
         let mut state = self.shared.state();
         let demand = state.demands.entry(self.name.clone()).or_default();
-        (demand.user, demand.queues, demand.leaving) = (user.map(str::to_owned), queues, leaving);
+        (demand.user, demand.queues, demand.most, demand.leaving) = (user, queues, most, leaving);
     }
 
-    /// Publishes which queues are scaled to zero here; returns those of all participants.
+    /// Publishes which queues of this controller are scaled to zero. Returns those of all participants.
     pub(crate) fn publish_scaled_to_zero(&self, here: BTreeSet<QueueId>) -> BTreeSet<QueueId> {
         let mut state = self.shared.state();
         let demand = state.demands.entry(self.name.clone()).or_default();
@@ -254,16 +270,25 @@ impl Participant {
         all
     }
 
-    /// Pods that are leaving, over all controllers, or those of one user.
+    /// The pods that stop or are being replaced, of all controllers or of those with one database user.
     pub(crate) fn leaving(&self, of: Option<&str>) -> u32 {
         let state = self.shared.state();
         state.demands.values().filter(|demand| demand.is_of(of)).map(|demand| demand.leaving).sum()
     }
 
-    /// What connections leave of what was asked for here, in the order of the queues' names: every controller
-    /// comes to the same. Over all controllers, or those of one user.
+    /// The decisions for the queues of this controller, in the order of their names, lowered to what the
+    /// connections allow. Connections are shared among all controllers, or among those with one database
+    /// user. Each controller computes the same shares.
     pub(crate) fn shares(&self, connections: &Connections, of: Option<&str>) -> Vec<Decision> {
         let state = self.shared.state();
+        let those = || state.demands.values().filter(|demand| demand.is_of(of));
+        let most = those().map(|demand| demand.most).fold(connections.leaving, u32::saturating_add);
+        if most <= connections.pods()
+            && let Some(own) = state.demands.get(&self.name)
+        {
+            // There is room for everything: no controller needs to look through the queues of all others.
+            return own.queues.values().map(|(_, decision)| decision.clone()).collect();
+        }
         let all: BTreeMap<_, _> = state
             .demands
             .iter()
@@ -281,24 +306,26 @@ impl Participant {
 }
 
 impl State {
-    /// Leaves polling to another.
+    /// Makes another controller the poller, if this one is.
     fn resign(&mut self, name: &str) {
         self.poller.take_if(|(poller, _)| poller == name);
     }
 }
 
 impl FailedPoll {
-    /// Whether this one is not the first controller that failed.
+    /// Whether more than one controller has failed, if the controller of that name fails now.
     fn failed_again(&self, name: &str) -> bool {
-        self.who != name || self.until.is_some()
+        self.controller != name || self.until.is_some()
     }
 
+    /// The error, while no controller polls again.
     fn holds(&self, now: Instant) -> Option<Arc<Error>> {
         self.until.filter(|until| now < *until).map(|_| Arc::clone(&self.error))
     }
 }
 
 impl Demand {
+    /// Whether the controller connects as that user; `None` is any user.
     fn is_of(&self, user: Option<&str>) -> bool {
         user.is_none() || self.user.as_deref() == user
     }
@@ -314,3 +341,5 @@ impl Drop for Participant {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::declared;

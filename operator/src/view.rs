@@ -1,35 +1,78 @@
-//! What one step saw and decided.
+//! What one pass observed and decided.
 
 use crate::connection_limit::Limit;
+use rowlock_crds::Manifest;
 use rowlock_plan::Decision;
-use rowlock_queue::{Error, QueueStats};
+use rowlock_queue::{Error, PartitionStats, QueueStats};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a task should wait at most in a queue without autoscaling, which has no `waitTarget`: nobody said
+/// how urgent its tasks are, so its metric tolerates what people notice.
+const DEFAULT_WAIT_TARGET: Duration = Duration::from_mins(1);
 
 /// All queues, in the order of their names.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     pub queues: Vec<QueueView>,
-    /// Why nothing is known about the database, when so.
+    /// Why the database could not be read, if it could not.
     pub problem: Option<Arc<Error>>,
-    /// When the server that was last seen was started, in microseconds since 1970.
+    /// When the database's server was started, by the last snapshot. In microseconds since 1970.
     pub started_at: Option<i64>,
+    /// When the last snapshot was requested.
+    pub snapshot_at: Option<Instant>,
+    /// The partitions of the database, and when they were read, if this controller does so.
+    pub partitions: Option<(Instant, PartitionStats)>,
+}
+
+impl View {
+    /// The queue of that name.
+    #[must_use]
+    pub fn queue(&self, name: &str) -> Option<&QueueView> {
+        let found = self.queues.binary_search_by(|queue| queue.name.as_str().cmp(name)).ok()?;
+        self.queues.get(found)
+    }
 }
 
 /// One queue.
 #[derive(Debug, Clone)]
 pub struct QueueView {
     pub name: String,
-    /// Why the database does not take it as it is declared, when so.
+    /// Why the database refused the declaration, if it did.
     pub refused: Option<Arc<Error>>,
-    /// Whose it is by the database.
+    /// The owner that the database has on record.
     pub owner: Option<String>,
-    /// What the database said; `None` when it said nothing.
+    /// Its statistics; `None` if the database could not be read.
     pub stats: Option<QueueStats>,
-    /// Instances that run or start.
+    /// Instances that run or are starting.
     pub instances: u32,
+    /// How many of them are ready for tasks.
+    pub ready: u32,
+    /// Instances beside them that stop.
+    pub draining: u32,
+    pub settings: QueueSettings,
     pub decision: Decision,
-    /// What limits the connections of its database, where that is known.
+    /// The limit on connections to its database, if known.
     pub limit: Option<Limit>,
-    /// Where each instance's metrics are, by its name.
+    /// The names of its instances, with the addresses of their metrics.
     pub metrics: Vec<(String, String)>,
+}
+
+/// What metrics say about a queue's configuration.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct QueueSettings {
+    pub wait_target: Duration,
+    pub total_workers: u32,
+    pub paused: bool,
+}
+
+impl QueueSettings {
+    pub(crate) fn of(manifest: &Manifest) -> Self {
+        let autoscaling = manifest.spec.workers.autoscaling.as_ref();
+        Self {
+            wait_target: autoscaling.map_or(DEFAULT_WAIT_TARGET, |auto| auto.wait_target.into()),
+            total_workers: manifest.spec.workers.total,
+            paused: manifest.spec.paused,
+        }
+    }
 }

@@ -1,5 +1,5 @@
-//! Wake-ups: each NOTIFY of one database for a queue that is scaled to zero. A hint only: the controller
-//! polls without it too, a little later.
+//! Wake-ups: NOTIFYs of one database for queues that are scaled to zero. They are only hints: without them
+//! the next poll finds the task, a little later.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,14 +10,16 @@ use rowlock_queue::{Connect, Db, Error, QueueId};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-/// Pause before listening again after the connection broke.
-const RETRY_PAUSE: Duration = Duration::from_secs(5);
+use crate::jitter::jittered;
 
-/// How often producers are asked again to NOTIFY: it holds for a minute, and is written about every other
-/// time.
+/// Back-off before listening again after the connection broke.
+const RETRY_BACKOFF: Duration = Duration::from_secs(5);
+
+/// How often the request to NOTIFY is renewed. A request is valid for a minute, and about every second
+/// renewal writes to the database.
 const REQUEST_EVERY: Duration = Duration::from_secs(20);
 
-/// Listens until it is dropped.
+/// A listener; it stops on drop.
 #[derive(Debug)]
 pub(crate) struct Wakeups {
     state: Arc<State>,
@@ -28,7 +30,7 @@ pub(crate) struct Wakeups {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Queues without an instance that would listen.
+    /// Queues without an instance that listens.
     scaled_to_zero: Mutex<BTreeSet<QueueId>>,
     /// Whether the connection listens.
     listens: AtomicBool,
@@ -36,7 +38,7 @@ struct State {
 }
 
 impl Wakeups {
-    /// Listens with a connection of its own, again and again; behind a connection pooler nothing ever
+    /// Listens on a separate connection, and reconnects if it breaks. Behind a connection pooler no NOTIFY
     /// arrives.
     pub(crate) fn start(connect: Connect) -> Self {
         let state = Arc::new(State::default());
@@ -44,13 +46,13 @@ impl Wakeups {
         Self { state, requested: BTreeSet::new(), requested_at: None, listener }
     }
 
-    /// Returns when a task came for a queue that is scaled to zero.
+    /// Returns when a task has arrived for a queue that is scaled to zero.
     pub(crate) async fn received(&self) {
         self.state.notify.notified().await;
     }
 
-    /// Which queues are scaled to zero from now on. Asks their producers to NOTIFY, which they do only where
-    /// somebody asked lately.
+    /// Sets which queues are scaled to zero, and requests NOTIFYs for them. Producers send them only for
+    /// queues with a recent request.
     pub(crate) async fn request(&mut self, scaled_to_zero: BTreeSet<QueueId>, db: &Db) {
         self.state.scaled_to_zero().clone_from(&scaled_to_zero);
         let (listens, new) =
@@ -78,7 +80,7 @@ async fn listen(connect: Connect, state: Arc<State>) {
         match rowlock_queue::listen(&connect).await {
             Ok(mut listener) => {
                 state.listens.store(true, Ordering::Relaxed);
-                // What came before was missed.
+                // Earlier NOTIFYs were missed, so the controller has to poll.
                 state.notify.notify_one();
                 while let Ok(queue) = listener.wait().await {
                     // Busy queues NOTIFY too, for their idle instances.
@@ -91,7 +93,7 @@ async fn listen(connect: Connect, state: Arc<State>) {
             Err(Error::NoNotify) => return,
             Err(_) => (),
         }
-        tokio::time::sleep(RETRY_PAUSE).await;
+        tokio::time::sleep(jittered(RETRY_BACKOFF)).await;
     }
 }
 

@@ -1,5 +1,5 @@
-//! The operator as a process: what signals mean to it. That it gives its Lease back when it ends is tested
-//! against a real API server; here none answers.
+//! How the operator's process reacts to signals. No API server answers here. That it releases its Lease is
+//! tested with a real one.
 #![cfg(feature = "kube")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
@@ -11,7 +11,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// Leads to a port where nobody listens.
+/// A kubeconfig for a port on which no server listens.
 const NOWHERE: &str = "apiVersion: v1
 kind: Config
 current-context: a
@@ -26,7 +26,7 @@ struct Operator {
 }
 
 impl Operator {
-    /// With the signals' own meaning, whatever the tests were started with.
+    /// With the default action of SIGHUP, even if the tests were started with `nohup`.
     fn start(name: &str) -> Self {
         let kubeconfig = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
         fs::write(&kubeconfig, NOWHERE).unwrap();
@@ -40,14 +40,14 @@ impl Operator {
     }
 
     fn wait_for(&mut self, text: &str) {
-        let mut heard = Vec::new();
+        let mut lines = Vec::new();
         for line in self.log.by_ref().map_while(Result::ok) {
             if line.contains(text) {
                 return;
             }
-            heard.push(line);
+            lines.push(line);
         }
-        panic!("{text:?} was not said, but\n{}", heard.join("\n"));
+        panic!("{text:?} is not in the log:\n{}", lines.join("\n"));
     }
 
     fn send(&self, signal: Signal) {
@@ -55,7 +55,7 @@ impl Operator {
     }
 }
 
-/// What a failed test leaves would go on for ever.
+/// Otherwise the process of a failed test would run on.
 impl Drop for Operator {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -63,7 +63,7 @@ impl Drop for Operator {
     }
 }
 
-/// Before `Signals`, a hang-up ended it at once, with its Lease still held, and 129.
+/// Before, SIGHUP killed it at once: exit code 129, and its Lease was not released.
 #[test]
 fn an_operator_ends_in_order_when_its_terminal_closes() {
     for signal in [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGINT] {

@@ -1,17 +1,37 @@
-//! How many workers and pods a queue shall have.
+//! How many workers and pods a queue should have.
 
 use std::time::Duration;
 
+use crate::demand::ceil;
+use crate::tuning::Tuning;
 use crate::{Backlog, Decision, Inputs, Memory, ObservedQueue, Reason, Scaling};
+
+/// Workers for a rate that has fallen by more than noise are kept for this part of `scale_down_after`.
+const FALLING_HOLD: u32 = 3;
+
+/// What a small backlog needs beyond the workers for the rate, up to this part of these.
+const SMALL_BACKLOG: u32 = 2;
+
+/// Or up to this many workers, which is a pod of the usual size.
+const FEW_WORKERS: u32 = 10;
+
+/// The handler fails if more than this many runs fail for each one that completes: more workers would only
+/// fail more.
+const FAILURES_PER_COMPLETION: u64 = 4;
+
+/// Fewer failures say nothing about the handler.
+const LEAST_FAILURES: u64 = 10;
 
 /// Decides about one queue. `now` is a monotonic clock of the caller's, the same from call to call.
 ///
-/// Up at once and in one step; down only to the highest demand of the last `scale_down_after`; to zero only
-/// when nothing is available, due soon or running (or the queue is paused, so that nothing could start). What
-/// is not known holds the pods as they are. Where somebody else says the number, that is followed. While no
-/// handler gets to run there is one pod, however many are asked for: a hundred would crash no better (but
-/// nothing known holds these, too: many a handler needs the same database). `total` is above everything else,
-/// and [`share`](crate::share) above that.
+/// The number goes up at once and in one step. It goes down to the highest demand of a window: workers for a
+/// rate are kept for `scale_down_after` (a third of it once the rate has fallen), workers for a backlog for
+/// about twice the time that a pod takes to start.
+/// It goes to zero only if no task is available, due soon or running, or if the queue is paused. If the
+/// statistics are not known, the pods stay as they are. If somebody else sets the number, it is followed.
+/// While no handler starts, one pod is tried, however many are needed (unless the statistics are missing: a
+/// handler may need the same database). While nearly all runs fail, no pods are added. `total` is above
+/// everything else, and [`share`](crate::share) above that.
 #[must_use]
 pub fn decide(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
     let decision = decide_scaling(queue, memory, now);
@@ -28,14 +48,16 @@ pub fn decide(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision 
 
 /// Where handlers run, as far as anybody knows.
 fn decide_scaling(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decision {
-    let (min, wait_target, scale_down_after) = match queue.scaling {
+    let (min, wait_target, scale_down_after, tuning) = match queue.scaling {
         Scaling::Auto { scale_down_after, .. } if queue.suspend_scaling => {
             return hold(queue, memory, now, Reason::Suspended, scale_down_after);
         }
         _ if queue.suspend_scaling => return hold(queue, memory, now, Reason::Suspended, Duration::ZERO),
         Scaling::Fixed => return fixed(queue, memory, now),
         Scaling::External { replicas } => return external(queue, replicas, memory, now),
-        Scaling::Auto { min, wait_target, scale_down_after } => (min, wait_target, scale_down_after),
+        Scaling::Auto { min, wait_target, scale_down_after, prefer } => {
+            (min, wait_target, scale_down_after, Tuning::of(prefer))
+        }
     };
     let Some(stats) = &queue.stats else {
         let held = hold(queue, memory, now, Reason::Unknown, scale_down_after);
@@ -44,22 +66,44 @@ fn decide_scaling(queue: &ObservedQueue, memory: Memory, now: Duration) -> Decis
     let mut memory = memory;
     if memory.is_empty() {
         // After a restart the window is not known; what is there now was asked for.
-        memory.demand(now, queue.workers_on(queue.pods), scale_down_after);
+        memory.rate_demand(now, queue.workers_on(queue.pods), scale_down_after);
     }
-    let inputs = Inputs::of(stats, memory.service_seconds, queue.pod_start, wait_target);
-    if !inputs.service_assumed {
-        memory.service_seconds = Some(inputs.service_seconds);
-    }
-    let (demand, reason) = demand(queue, stats, &inputs, min);
-    let highest = memory.demand(now, demand, scale_down_after).min(queue.total);
+    memory.arrivals.note(&stats.arrivals);
+    memory.service.note(&stats.runs, now);
+    let inputs = Inputs::of(queue, stats, &memory.arrivals, &memory.service, wait_target, &tuning);
+    let for_rate = if queue.paused { 0 } else { lasting(&inputs, scale_down_after) };
+    let (demand, reason) = demand(queue, stats, &inputs, for_rate, min);
+    let hold = queue.pod_start.mul_f64(tuning.backlog_hold);
+    let hold = hold.max(Duration::from_secs_f64(tuning.least_backlog_hold)).min(scale_down_after);
+    let rate_hold =
+        if inputs.arrivals_falling { hold.max(scale_down_after / FALLING_HOLD) } else { scale_down_after };
+    let limit = if reason == Reason::Failing { demand } else { queue.total };
+    let highest = memory
+        .rate_demand(now, steady(queue, for_rate, demand).max(min).min(limit), rate_hold)
+        .max(memory.backlog_demand(now, demand, hold))
+        .min(queue.total);
     let (workers, reason) =
         if highest > demand { (highest, Reason::Stabilization) } else { (demand, reason) };
     Decision { demand: Some(demand), inputs: Some(inputs), ..decision_of(queue, workers, reason, memory) }
 }
 
+/// The workers that are kept as those for the rate are. Besides a rate, small backlogs come and go. What they
+/// need counts as part of the rate, or pods would come and go with them.
+fn steady(queue: &ObservedQueue, for_rate: u32, demand: u32) -> u32 {
+    let more = queue.per_pod.min(FEW_WORKERS).max(for_rate / SMALL_BACKLOG);
+    if for_rate > 0 { demand.clamp(for_rate, for_rate.saturating_add(more)) } else { 0 }
+}
+
+/// Workers for the rate. None if less than one task is expected within the window for which a worker is kept.
+fn lasting(inputs: &Inputs, window: Duration) -> u32 {
+    // Rare tasks that take long are not rare: there is always one that runs.
+    let rare = inputs.arrivals_per_second * window.as_secs_f64().max(inputs.service_seconds) < 1.0;
+    if rare { 0 } else { ceil(inputs.for_rate) }
+}
+
 /// Remembered, so that turning autoscaling on is no reason to drop pods at once.
 fn fixed(queue: &ObservedQueue, mut memory: Memory, now: Duration) -> Decision {
-    memory.demand(now, queue.total, Duration::ZERO);
+    memory.rate_demand(now, queue.total, Duration::ZERO);
     decision_of(queue, queue.total, Reason::Fixed, memory)
 }
 
@@ -73,26 +117,18 @@ fn external(queue: &ObservedQueue, replicas: Option<u32>, mut memory: Memory, no
     } else {
         (queue.workers_on(asked), Reason::External)
     };
-    memory.demand(now, workers, Duration::ZERO);
+    memory.rate_demand(now, workers, Duration::ZERO);
     Decision { demand: Some(demand), ..decision_of(queue, workers, reason, memory) }
 }
 
-/// What the tasks ask for, between what must be and what may be.
-fn demand(queue: &ObservedQueue, stats: &Backlog, inputs: &Inputs, min: u32) -> (u32, Reason) {
-    let (mut demand, mut reason) = if queue.paused {
-        (0, Reason::Paused)
-    } else {
-        let asked = inputs.workers();
-        let reason = if inputs.backlog > 0 && inputs.for_backlog >= inputs.for_rate {
-            Reason::Backlog
-        } else if asked > 0 {
-            Reason::Rate
-        } else {
-            Reason::Running
-        };
-        // A task that is there needs one worker, however short it is.
-        (asked.max(u32::from(!stats.is_idle())), reason)
-    };
+/// The workers that the tasks need now, within `min` and `total`.
+fn demand(queue: &ObservedQueue, stats: &Backlog, inputs: &Inputs, for_rate: u32, min: u32) -> (u32, Reason) {
+    let (mut demand, mut reason) =
+        if queue.paused { (0, Reason::Paused) } else { tasks(stats, inputs, for_rate) };
+    let there = queue.workers_on(queue.pods.max(1));
+    if demand > there && is_failing(stats) {
+        (demand, reason) = (there, Reason::Failing);
+    }
     let running = u32::try_from(stats.running).unwrap_or(u32::MAX);
     if running > demand {
         (demand, reason) = (running, Reason::Running);
@@ -106,6 +142,24 @@ fn demand(queue: &ObservedQueue, stats: &Backlog, inputs: &Inputs, min: u32) -> 
     (demand, reason)
 }
 
+/// The workers for the tasks that are there and for those that keep coming.
+fn tasks(stats: &Backlog, inputs: &Inputs, for_rate: u32) -> (u32, Reason) {
+    let for_backlog = ceil(inputs.for_backlog);
+    if inputs.backlog > 0 && for_backlog >= for_rate {
+        (for_backlog.max(1), Reason::Backlog)
+    } else if for_rate > 0 {
+        (for_rate, Reason::Rate)
+    } else {
+        // A task that runs keeps a worker.
+        (u32::from(!stats.is_idle()), Reason::Running)
+    }
+}
+
+fn is_failing(stats: &Backlog) -> bool {
+    let runs = &stats.runs;
+    runs.failed >= LEAST_FAILURES && runs.failed > runs.completed.saturating_mul(FAILURES_PER_COMPLETION)
+}
+
 /// As it is, remembered as a demand: what was held blindly goes no sooner than what was asked for.
 fn hold(
     queue: &ObservedQueue,
@@ -115,7 +169,7 @@ fn hold(
     window: Duration,
 ) -> Decision {
     let workers = queue.workers_on(queue.pods);
-    memory.demand(now, workers, window);
+    memory.rate_demand(now, workers, window);
     Decision { pods_desired: queue.pods, ..decision_of(queue, workers, reason, memory) }
 }
 

@@ -43,6 +43,8 @@ pub enum Reason {
     Connections,
     /// More are needed, but no handler starts: one pod is tried.
     NotStarting,
+    /// More are needed, but nearly all runs fail: none are added.
+    Failing,
     /// Fewer are enough, but not for long enough yet.
     Stabilization,
     /// No task may start.
@@ -67,6 +69,7 @@ impl Reason {
             Self::Total => "Total",
             Self::Connections => "Connections",
             Self::NotStarting => "NotStarting",
+            Self::Failing => "Failing",
             Self::Stabilization => "Stabilization",
             Self::Paused => "Paused",
             Self::Suspended => "Suspended",
@@ -77,7 +80,7 @@ impl Reason {
     /// Whether a limit keeps the number below the demand.
     #[must_use]
     pub const fn is_limit(self) -> bool {
-        matches!(self, Self::Total | Self::Connections | Self::NotStarting)
+        matches!(self, Self::Total | Self::Connections | Self::NotStarting | Self::Failing)
     }
 }
 

@@ -8,7 +8,7 @@ use rowlock_crds::{Manifest, env};
 /// What a stop may take beside the tasks that still run: the last settlements and the way out.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
-/// All instances that a queue shall have.
+/// All instances that a queue should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fleet {
     /// Name of the queue in the database.
@@ -24,7 +24,7 @@ pub struct Instance {
     pub name: String,
     /// The worker's environment, without the connection string, which only the backend knows.
     pub worker_env: BTreeMap<&'static str, String>,
-    /// What the handler is told.
+    /// The environment of the handler.
     pub handler_env: BTreeMap<&'static str, String>,
     /// How long to wait between SIGTERM and SIGKILL.
     pub grace: Duration,
@@ -39,7 +39,7 @@ pub struct Ports {
     pub worker_port: u16,
 }
 
-/// The fleet of a queue with so many pods.
+/// The fleet of a queue with this many pods.
 ///
 /// ```
 /// use rowlock_crds::{Manifest, TaskQueueSpec, env};

@@ -3,12 +3,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Handed to [`decide`](crate::decide) and handed back changed. Empty at first, and after a restart.
+use crate::arrivals::ArrivalHistory;
+use crate::service::ServiceHistory;
+
+/// [`decide`](crate::decide) takes it and returns it changed. Empty at first, and after a restart.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Memory {
-    demands: SlidingMax,
-    /// How long a task took when that was last known: an idle queue has no recent tasks to measure.
-    pub(crate) service_seconds: Option<f64>,
+    rate_demands: SlidingMax,
+    backlog_demands: SlidingMax,
+    pub(crate) arrivals: ArrivalHistory,
+    /// How long tasks took when that was last known: an idle queue has no recent ones.
+    pub(crate) service: ServiceHistory,
 }
 
 /// The highest of what was noted within a window.
@@ -37,11 +42,16 @@ impl SlidingMax {
 impl Memory {
     /// Whether nothing was asked for yet.
     pub(crate) fn is_empty(&self) -> bool {
-        self.demands.noted.is_empty()
+        self.rate_demands.noted.is_empty()
     }
 
-    /// Adds a demand and answers the highest of the window that ends now.
-    pub(crate) fn demand(&mut self, now: Duration, workers: u32, window: Duration) -> u32 {
-        self.demands.note(now, workers, window)
+    /// Adds a demand that lasts and answers the highest of the window that ends now.
+    pub(crate) fn rate_demand(&mut self, now: Duration, workers: u32, window: Duration) -> u32 {
+        self.rate_demands.note(now, workers, window)
+    }
+
+    /// Adds a demand of tasks that are there and answers the highest of the window that ends now.
+    pub(crate) fn backlog_demand(&mut self, now: Duration, workers: u32, window: Duration) -> u32 {
+        self.backlog_demands.note(now, workers, window)
     }
 }

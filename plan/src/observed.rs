@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowlock_crds::{ScalingMode, TaskQueueSpec};
+use rowlock_crds::{ScalingMode, ScalingPreference, TaskQueueSpec};
 
 /// A pod with its image on the node is ready in about this long; taken until a start was measured.
 const USUAL_POD_START: Duration = Duration::from_secs(3);
@@ -24,6 +24,8 @@ pub struct ObservedQueue {
     pub stats: Option<Backlog>,
     /// Pods there are, or that were asked for and are starting; without the terminating ones.
     pub pods: u32,
+    /// Those of them that are ready. The others are starting.
+    pub ready: u32,
     /// Whether no handler of these pods gets to run: more of them would do no more.
     pub not_starting: bool,
     /// How long it has held pods without a break; zero without any.
@@ -54,24 +56,57 @@ pub enum Scaling {
         wait_target: Duration,
         /// How long fewer workers must suffice before some go.
         scale_down_after: Duration,
+        /// What counts more: short waits or low cost.
+        prefer: ScalingPreference,
     },
 }
 
-/// The statistics of a queue.
+/// The statistics of a queue at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Backlog {
     /// Tasks that could start now.
     pub available: u64,
-    /// Scheduled and retryable tasks that could start within seconds.
+    /// Scheduled and retryable tasks that are due within seconds.
     pub due_soon: u64,
     /// Tasks that run.
     pub running: u64,
-    /// Tasks that came lately, per second.
-    pub arrivals_per_second: f64,
-    /// How long one task takes; `None` while none has finished.
-    pub mean_service_seconds: Option<f64>,
+    /// The tasks enqueued in the last seconds.
+    pub arrivals: Arrivals,
+    /// The runs that ended in the last two minutes.
+    pub runs: Runs,
+    /// For how long the running tasks have run, on average. `None` while none runs.
+    pub mean_running_seconds: Option<f64>,
     /// How long the oldest available task has waited.
     pub oldest_available_seconds: Option<f64>,
+}
+
+/// How many seconds back arrivals are counted with each poll. Longer than transactions usually take: a task
+/// is seen when its transaction commits, and counts for the second in which it was enqueued.
+pub const ARRIVAL_SECONDS: usize = 11;
+
+/// The tasks that were enqueued in each of the last seconds and could start at once. Tasks with a delay do
+/// not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Arrivals {
+    /// The newest second, by the database's clock, since any moment that stays the same. It is not over yet.
+    pub second: i64,
+    /// How many tasks came in `second`, in the second before it, and so on.
+    pub counts: [u64; ARRIVAL_SECONDS],
+    /// How many entries of `counts` are known. The others are zero: more tasks arrived than are counted.
+    pub known: usize,
+}
+
+/// The runs that ended lately. A run is one call of the handler.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Runs {
+    /// Runs that completed their task.
+    pub completed: u64,
+    /// How long these took together, in seconds.
+    pub seconds: f64,
+    /// The sum of the squares of how long each took.
+    pub seconds_squared: f64,
+    /// Runs that failed or timed out.
+    pub failed: u64,
 }
 
 impl ObservedQueue {
@@ -85,6 +120,7 @@ impl ObservedQueue {
                     min: auto.min,
                     wait_target: auto.wait_target.into(),
                     scale_down_after: auto.scale_down_after.into(),
+                    prefer: auto.prefer,
                 }
             }
             ScalingMode::Fixed => Scaling::Fixed,
@@ -98,6 +134,7 @@ impl ObservedQueue {
             suspend_scaling: spec.suspend_scaling,
             stats: None,
             pods: 0,
+            ready: 0,
             not_starting: false,
             held_for: Duration::ZERO,
             unready_for: Duration::ZERO,
@@ -106,20 +143,45 @@ impl ObservedQueue {
         }
     }
 
-    /// Pods that hold so many workers.
+    /// Pods that hold this many workers.
     pub(crate) fn pods_for(&self, workers: u32) -> u32 {
         workers.div_ceil(self.per_pod.max(1))
     }
 
-    /// Workers that so many pods hold, of those there may be.
+    /// Workers that this many pods hold, of those there may be.
     pub(crate) fn workers_on(&self, pods: u32) -> u32 {
         pods.saturating_mul(self.per_pod.max(1)).min(self.total)
+    }
+
+    /// Workers that are kept without any task.
+    pub(crate) fn least_workers(&self) -> u32 {
+        match self.scaling {
+            Scaling::Auto { min, .. } => min.min(self.total),
+            Scaling::Fixed | Scaling::External { .. } => 0,
+        }
+    }
+
+    /// How long the oldest available task has waited.
+    pub(crate) fn oldest_wait(&self) -> Duration {
+        let seconds = self.stats.and_then(|stats| stats.oldest_available_seconds).unwrap_or_default();
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
     }
 }
 
 impl Backlog {
     /// Whether anything is there for which a worker must be kept.
     pub(crate) fn is_idle(&self) -> bool {
-        self.available == 0 && self.due_soon == 0 && self.running == 0
+        self.tasks() == 0
+    }
+
+    /// A worker for each task that runs.
+    pub(crate) fn running_workers(&self) -> u32 {
+        u32::try_from(self.running).unwrap_or(u32::MAX)
+    }
+
+    /// The tasks for which a worker is needed.
+    pub(crate) fn tasks(&self) -> u32 {
+        let tasks = self.available.saturating_add(self.due_soon).saturating_add(self.running);
+        u32::try_from(tasks).unwrap_or(u32::MAX)
     }
 }

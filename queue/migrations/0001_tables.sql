@@ -1,11 +1,12 @@
--- The tables. No row is updated at a steady pace, and no task leaves a dead row behind: see
--- ARCHITECTURE.md. The functions are in ../sql, one verb a file.
+-- The tables. No row is updated at regular intervals, and a task leaves no dead row
+-- behind: see ARCHITECTURE.md. The functions are in ../sql, one file per verb.
 --
 -- Names of columns
 --   id            A task: seconds since 2024-01-01 (32 bits) << 31 | (number of the chunk mod 2^23)
 --                 << 8 | place in the chunk (0 to 255). 2024-01-01 is 1704067200 in Unix time.
 --   k             The order in which ranges are claimed, from k_seq. It only grows. k & 3 is the
---                 shard, so that claims of several instances meet less often.
+--                 shard. Claims of several instances start at different shards and so
+--                 rarely meet.
 --   k_low         The lower half of k, as a signed number: ((k & 4294967295) - 2147483648).
 --   n             In `ready`, the number of tasks in a range [id, id + n). In `heartbeat` and
 --                 `task_error_kept`, a running number.
@@ -16,13 +17,13 @@
 -- Numbers with a meaning
 --   waits         Why a delayed task waits: 0 scheduled, 1 retryable.
 --   state         In a receipt: 1 completed, 2 dead and deleted, 3 cancelled.
---   outcome       In rowlock.settle: 1 complete, 2 retry, 3 dead, 4 snooze, 5 release. Inside the
---                 functions also 6 cancelled.
+--   outcome       In rowlock.settle: 1 complete, 2 retry, 3 dead, 4 snooze, 5 release,
+--                 7 the handler ended. Inside the functions also 6 cancelled.
 --   answer        Of rowlock.settle: 1 done, 2 dead, 3 cancelled, 4 lease lost.
---   operation     What only one session does at a time, in rowlock.mutex: 0 NOTIFY, 1 partitions
---                 and their cleanup, 2 moving due tasks, 3 limits, 4 deleting expired tasks,
---                 5 allocation, 6 watermark sweep. In rowlock.mutex_holders also 7, the turn at
---                 maintenance.
+--   operation     An operation that only one session does at a time, in rowlock.mutex: 0 NOTIFY,
+--                 1 partitions and their cleanup, 2 moving due tasks, 3 limits, 4 deleting
+--                 expired tasks, 5 allocation, 6 watermark sweep, 8 claiming a suspect. In
+--                 rowlock.mutex_holders also 7, the turn at maintenance.
 --   SQLSTATE      RL001 unknown queue, RL002 unknown option, RL003 payload too large, RL004 backlog
 --                 full, RL005 bad value, RL006 instance gone, RL007 wrong isolation level, RL008
 --                 queue owned by another, RL009 queue in use, RL010 no partition, RL011 no
@@ -34,8 +35,8 @@ create sequence rowlock.heartbeat_seq;    -- orders heartbeats, which a clock ca
 create sequence rowlock.allocation_seq;
 create sequence rowlock.instance_seq;
 
--- What a TaskQueue declares. Instances read it with their heartbeat, so that a change of policy
--- needs no rollout.
+-- A queue as its TaskQueue declares it. Instances read it with their heartbeat, so that a change of
+-- policy needs no rollout.
 create table rowlock.queue (
   id               int generated always as identity primary key,
   name             text not null unique check (name ~ '^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$'),
@@ -47,29 +48,29 @@ create table rowlock.queue (
   paused           boolean not null default false,
   backlog_limit    bigint not null check (backlog_limit > 0),
   payload_limit    int not null check (payload_limit > 0),
-  -- Set and cleared by maintenance, so that enqueue counts nothing.
+  -- Set and cleared by maintenance, so that enqueue need not count tasks.
   backlog_full     boolean not null default false,
   -- The same for tasks that are due in more than a day.
   far_future_full  boolean not null default false,
-  -- Some role has permissions for single queues: verbs check the caller.
+  -- At least one role has permissions for single queues, so the functions check the caller.
   restricted       boolean not null default false,
   -- When the last partition ends, in seconds since 2024.
   partitions_until int not null default 0,
-  -- Producers send NOTIFY until then; renewed about once a minute while instances sleep (R12).
+  -- Producers send NOTIFY until then. Renewed about once a minute while instances sleep (R12).
   notify_until     timestamptz not null default '-infinity',
   range_size       smallint not null default 128 check (range_size between 1 and 256),
   keep_completed   interval not null,
   keep_dead        interval not null,
   keep_cancelled   interval not null,
-  -- How long after it was enqueued a task may be due.
+  -- The longest time between enqueuing a task and its due time.
   max_delay        interval not null default interval '365 days',
-  -- Where claims may start in a queue without instances, and as of when: see
-  -- rowlock.keep_watermarks. With instances, they publish it in their heartbeats.
+  -- For a queue without instances: where claims may start, and as of when; see
+  -- rowlock.keep_watermarks. Instances publish it in their heartbeats instead.
   watermarks       bigint[],
   watermarks_at    timestamptz not null default '-infinity'
 );
 
--- What roles other than the owner may do: see ../sql/roles.sql.
+-- The permissions of roles other than the owner: see ../sql/roles.sql.
 create table rowlock.access (
   role       name not null,
   permission text not null check (permission in ('producer', 'worker', 'reader')),
@@ -77,13 +78,14 @@ create table rowlock.access (
   primary key (role, permission, queue)
 );
 
--- `task`, `ready` and `delayed` have no CHECK: Postgres parses each one again for every statement,
--- which took 15 µs of the 54 µs of an enqueue. enqueue checks what comes from outside.
+-- `task`, `ready` and `delayed` have no CHECK. Postgres would parse each one again for every
+-- statement, which took 15 µs of the 54 µs of an enqueue. enqueue checks the values from outside.
 
 create table rowlock.task (
   id           bigint not null primary key,
   queue        int not null,
-  -- Of the k with which its range was enqueued: see rowlock.find_ready. Null: it was not due.
+  -- Lower half of the k with which its range was enqueued: see rowlock.find_ready. Null: the task
+  -- was not due then.
   k_low        int,
   priority     smallint not null,    -- 0 to 3
   max_attempts smallint,             -- 1 to 1000; null: the queue's
@@ -91,9 +93,9 @@ create table rowlock.task (
   payload      json not null
 ) partition by range (id);
 
--- The few tasks of deleted partitions that are unfinished, dead, or finished too recently to be
--- deleted. `finished_at` is when they were completed or cancelled. A task is in both tables until
--- its partition is emptied.
+-- Tasks of deleted partitions that must be kept: unfinished, dead, or finished too recently to be
+-- deleted. These are few. `finished_at` is when the task was completed or cancelled. Until its
+-- partition is emptied, a task is in both tables.
 create table rowlock.task_kept (
   like rowlock.task,
   finished_at timestamptz,
@@ -103,15 +105,15 @@ create index task_kept_finished
   on rowlock.task_kept (queue, finished_at)
   where finished_at is not null;
 
--- What can be claimed: the tasks [id, id + n). `fresh`: no task of the range has moved since it was
+-- Tasks that can be claimed: [id, id + n). `fresh`: no task of the range has moved since it was
 -- enqueued.
 create table rowlock.ready (
   queue    int not null,
   shard    smallint not null,
   lane     smallint not null default 0,
   priority smallint not null,
-  -- Since when, in seconds since 2024, for people and for the number of workers. Alignment would
-  -- leave these bytes empty.
+  -- When the range became available, in seconds since 2024, for people and for autoscaling.
+  -- Alignment would leave these bytes unused anyway.
   since    int not null default (date_part('epoch', now()) - 1704067200::float8)::int,
   k        bigint not null,
   id       bigint not null,
@@ -133,13 +135,13 @@ create table rowlock.ready (
   autovacuum_analyze_threshold = 1000000
 );
 
--- A range that moved is found by its chunk; a fresh one by the k in its task's row, so that
--- enqueue pays for no index. Not by id: a claim of a part changes the id, and would leave an entry
--- behind in every index each time.
+-- A range that moved is found by its chunk. A fresh one is found by the k in its task's row, so
+-- that enqueue writes no index entry for it. Not by id: claiming a part of a range changes its id,
+-- and would each time leave a dead entry in every index.
 create index ready_moved on rowlock.ready (moved) where moved <> 0;
 
 -- Tasks that are not due yet, or wait for the next attempt. `due` is run_at, or the time of a late
--- commit (R13).
+-- commit (R13), or later for a suspect.
 create table rowlock.delayed (
   id       bigint primary key,
   queue    int not null,
@@ -185,7 +187,7 @@ create table rowlock.lease (
 create index lease_instance on rowlock.lease (instance);
 
 -- One row per settled batch. `firsts` ascends. The ids of a row span less than 2^33 (four seconds
--- of enqueuing), except where a queue was deleted, so that the rows that may hold a task lie
+-- of enqueuing), except where a queue was deleted. So the rows that may hold a task are close
 -- together in receipt_ids.
 create table rowlock.receipt (
   at       timestamptz not null default now(),
@@ -239,9 +241,9 @@ create table rowlock.task_error_kept (
 );
 create index task_error_kept_id on rowlock.task_error_kept (id);
 
--- An operation that only one session may do at a time locks its row. Advisory locks would not do:
--- every login that may connect can hold those. Rows are never updated, since a row that is only
--- locked leaves no dead row behind.
+-- An operation that only one session may do at a time locks its row. Advisory locks are not safe
+-- here: every login that may connect can take those. Rows are only locked and never updated,
+-- because a lock leaves no dead row behind.
 create table rowlock.mutex (
   operation smallint not null,
   queue     int not null,          -- 0: the whole database
@@ -249,7 +251,8 @@ create table rowlock.mutex (
 );
 insert into rowlock.mutex select operation, 0 from generate_series(0, 4) operation;
 
--- How often the handler has snoozed a task, and since when. The row goes when the task finishes.
+-- How often the handler has snoozed a task, and since when. The row is deleted when the task
+-- finishes.
 create table rowlock.snooze (
   id       bigint primary key,
   times    int not null,
@@ -262,12 +265,23 @@ create table rowlock.snooze (
   autovacuum_vacuum_cost_delay = 0
 );
 
+-- The tasks whose handler ended while they ran. They run alone: see ../sql/suspects.sql. The row is
+-- deleted when the handler has answered, or when the task finishes.
+create table rowlock.suspect (
+  id    bigint primary key,
+  queue int not null,
+  alone smallint not null default 0,   -- how often the handler ended while it ran alone
+  due   timestamptz not null,          -- infinity: it is claimed
+  until timestamptz not null           -- then it becomes available like any other task
+);
+create index suspect_due on rowlock.suspect (queue, due);
+
 create table rowlock.cancel_request (
   id bigint primary key,
   at timestamptz not null default now()
 );
 
--- Written when an instance joins, drains, leaves or is rescued; never by its heartbeat.
+-- Written when an instance joins, drains, leaves or is rescued. Heartbeats do not write to it.
 create table rowlock.instance (
   id        bigint primary key,
   queue     int not null,
@@ -276,23 +290,29 @@ create table rowlock.instance (
   joined_at timestamptz not null default now(),
   drains    boolean not null default false,
   ended_at  timestamptz,
-  gone      boolean not null default false        -- it was ended by a rescue or a delete
+  gone      boolean not null default false,       -- it was ended by a rescue or a delete
+  pod       uuid                                  -- the UID of its pod, in a cluster
 );
 create index instance_live on rowlock.instance (queue, id) where ended_at is null;
 
--- What an instance holds, wants and acknowledges. Rows are only added: a row that is updated once a
--- second is slow to read while an old transaction keeps its dead versions.
+-- The slots that an instance holds, wants and acknowledges. Rows are only inserted: a row that is
+-- updated once a second becomes slow to read while an old transaction keeps its dead versions.
 create table rowlock.heartbeat (
-  n          bigint not null,
-  at         timestamptz not null default now(),
-  instance   bigint not null,
-  queue      int not null,
-  held       int not null,
-  allocated  int not null,
-  allocation bigint not null,
-  wants      int not null,
-  service_ms real,
-  watermarks bigint[]
+  n                   bigint not null,
+  at                  timestamptz not null default now(),
+  instance            bigint not null,
+  queue               int not null,
+  held                int not null,
+  allocated           int not null,
+  allocation          bigint not null,
+  wants               int not null,
+  -- The runs of the last two minutes: how many completed, the sum of their seconds and of the
+  -- squares of these, and how many failed or timed out.
+  runs                int not null default 0,
+  failures            int not null default 0,
+  run_seconds         real not null default 0,
+  run_seconds_squared real not null default 0,
+  watermarks          bigint[]
 ) partition by range (at);
 create index heartbeat_newest on rowlock.heartbeat (instance, n desc);
 
@@ -305,8 +325,33 @@ create table rowlock.allocation (
 ) partition by range (at);
 create index allocation_newest on rowlock.allocation (instance, number desc);
 
--- When the next turn at making partitions and at cleanup begins (one session of the database at a
--- time has it), and since when the clock has made no step.
+-- Why a queue has its number of pods: one row per change, written by what scales the queue.
+-- `number` counts the rows of a queue, so their order does not depend on the clock. The figures are
+-- null where they were not known, or did not count.
+create table rowlock.scaling_decision (
+  queue               int not null,
+  number              bigint not null,
+  at                  timestamptz not null,
+  pods_before         int not null check (pods_before >= 0),
+  pods                int not null check (pods >= 0),
+  workers             int not null check (workers >= 0),
+  reason              text not null check (reason ~ '^[A-Za-z]{1,40}$'),
+  demand              int,                -- workers that the tasks need, before limits
+  waiting             bigint,             -- tasks
+  running             bigint,             -- tasks
+  arrivals_per_second double precision,
+  service_seconds     double precision,   -- mean duration of a task
+  service_assumed     boolean,            -- no task has completed yet
+  pod_start_seconds   double precision,
+  for_rate            double precision,   -- workers
+  for_backlog         double precision,   -- workers
+  detail              text check (length(detail) <= 500),
+  primary key (queue, number)
+);
+create index scaling_decision_at on rowlock.scaling_decision (queue, at);
+
+-- When the next turn of making partitions and of cleanup begins, and since when the clock has not
+-- stepped. Only one session of the database has the turn at a time.
 create table rowlock.maintenance (
   one_row            boolean primary key default true check (one_row),
   next_partitions_at timestamptz not null default '-infinity',

@@ -1,9 +1,9 @@
 -- Divides a queue's slots (spec.workers.total) among its instances. Called by rowlock.heartbeat.
 
--- The newest heartbeat and allocation of every live instance of a queue, and how many slots count
--- as held by it. An instance without a visible heartbeat (it died, or the clock stepped) may hold
--- as many as it has room for. `may_hold` counts an instance that has been silent for seconds in
--- the same way: a failover may have lost what was granted to it since (R7).
+-- The newest heartbeat and allocation of every live instance of a queue, and how many slots it
+-- holds. An instance without a visible heartbeat (it died, or the clock stepped) may hold its whole
+-- capacity. `may_hold` treats an instance that has been silent for seconds in the same way: a
+-- failover may have lost what was granted to it since (R7).
 create or replace function rowlock.instance_slots(queue int)
 returns table (
   instance bigint,
@@ -64,8 +64,8 @@ as $$
 $$;
 
 -- Grants free slots in numbered rows, and takes slots back from instances that have more than their
--- share (R7). Answers false if another session is doing it. The lock is taken in a statement of its
--- own under READ COMMITTED, so that the statements after it see what was committed before the lock.
+-- share (R7). Returns false if another session is doing it. A separate statement takes the lock, so
+-- that under READ COMMITTED later statements see what was committed before the lock.
 create or replace function rowlock.allocate(queue int)
 returns boolean
 language plpgsql volatile
@@ -93,7 +93,7 @@ begin
     into free, live
     from rowlock.instance_slots(allocate.queue) s;
   rest := total;
-  -- The instance that wants least comes first: what it leaves of its share goes to the others.
+  -- The instance that wants the fewest slots comes first: the rest of its share goes to the others.
   for h in
     select *
     from rowlock.instance_slots(allocate.queue) s

@@ -1,7 +1,7 @@
--- Accounts for every task. Called by people, the demo and tests (queue/src/admin.rs).
+-- Accounts for every task. Called by administrators, the demo and tests (queue/src/audit.rs).
 
--- Per queue, of the tasks that are still kept: enqueued = completed + dead + cancelled + open.
--- `untraced` above zero is an alarm: a task that no table accounts for.
+-- For each queue, over the tasks that are still kept: enqueued = completed + dead + cancelled +
+-- open. If `untraced` is above zero, a task is in no table. That is a bug.
 create or replace function rowlock.audit()
 returns table (
   queue text,

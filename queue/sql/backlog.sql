@@ -1,11 +1,13 @@
--- Counts what waits in each queue, at a cost that does not grow with it. Called by
--- rowlock.statistics, which the operator asks every two seconds, and for the limits of queues.
+-- Counts the open and dead tasks of each queue, at a cost that does not grow with their number.
+-- Called by rowlock.statistics, which the operator calls every two seconds, and to check the limits
+-- of queues.
 
--- Small tables are counted exactly. Of a larger table a sample is counted and scaled up: the same
--- pages each time, so that the number does not flicker. What is ready is also counted by index, up
--- to some hundred rows in each of a queue's 16 parts, so that a small queue beside a large one has
--- an exact number, and no estimate is below what was counted. The oldest task is among the first
--- of its part. `far_future` counts the delayed tasks that do not count as backlog.
+-- Small tables are counted exactly. For a larger table, a sample is counted and scaled up. The
+-- sample always has the same pages, so that the number does not jump. Available tasks are also
+-- counted by index, up to some hundred rows in each of a queue's 16 parts. So a small queue has an
+-- exact number even next to a large one, and no estimate is below what was counted. The oldest task
+-- is among the first of its part. `far_future` counts the delayed tasks that are not part of the
+-- backlog.
 create or replace function rowlock.backlog()
 returns table (
   queue int,

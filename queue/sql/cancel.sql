@@ -1,7 +1,8 @@
--- Cancels tasks. `cancel` and `cancel_all` are called by people and producers (queue/src/admin.rs).
+-- Cancels tasks. `cancel` and `cancel_all` are called by administrators and producers
+-- (queue/src/cancel.rs).
 
--- Answers 'cancelled'; 'requested' (the task runs, and its instance learns of the request with its
--- next heartbeat); 'finished'; or null: there is no such task. The request is recorded first, and
+-- Returns 'cancelled', 'requested' (the task runs; its instance gets the request with its next
+-- heartbeat), 'finished', or null if there is no such task. The request is recorded first, and
 -- everything that moves a task looks for it (R20).
 create or replace function rowlock.cancel(id bigint)
 returns text
@@ -59,12 +60,12 @@ begin
   return 'requested';
 end $$;
 
--- Removes a task from the range that holds it; the others keep their order. Answers the attempts
+-- Removes a task from the range that holds it. The others keep their order. Returns the attempts
 -- that the task has used, or null if it has moved.
 --
--- In the middle of a range, the part behind the task gets a k between its own and the next that
--- the sequence may give to that shard. After two or three such cuts no k is left there: then the
--- smaller half goes to the end.
+-- If the task is in the middle of a range, the part after it gets a k between its own and the next
+-- one that the sequence may give to that shard. After two or three such cuts no k is left in
+-- between. Then the smaller half goes to the end.
 create or replace function rowlock.remove_from_range(
   queue int,
   priority smallint,
@@ -83,7 +84,7 @@ as $$
 declare
   r rowlock.ready;
   v_before int;   -- tasks of the range before the removed one
-  v_behind int;   -- and behind it
+  v_behind int;   -- and after it
   v_next bigint;
   v_k bigint;
   v_id bigint;    -- the first id of what remains in the range
@@ -173,7 +174,7 @@ begin
   return r.attempt;
 end $$;
 
--- Puts `n` tasks of a range, from `id` on, behind everything that is ready.
+-- Moves `n` tasks of a range, starting with `id`, behind everything that is ready.
 create or replace function rowlock.append_range(r rowlock.ready, id bigint, n int)
 returns void
 language plpgsql volatile
@@ -201,9 +202,8 @@ begin
     );
 end $$;
 
--- Cancels many tasks, in the order of their ids, so that two such calls lock the same ranges in
--- the same order. `select rowlock.cancel(id) from ...` has no such order, and two of those may
--- deadlock.
+-- Cancels many tasks, in the order of their ids. So two such calls lock the same ranges in the same
+-- order. `select rowlock.cancel(id) from ...` has no such order, and two of those may deadlock.
 create or replace function rowlock.cancel_all(ids bigint[])
 returns table (id bigint, outcome text)
 language plpgsql volatile security definer

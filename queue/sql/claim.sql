@@ -2,16 +2,19 @@
 -- workers (queue/src/claim.rs).
 
 -- Takes up to `want` tasks, by priority and then by k, and records them in a lease. `watermarks`
--- says where each part of the queue begins; `start` is the shard to look at first, which differs
--- between claims so that they do not all meet at the same rows.
+-- contains the k at which each part of the queue begins. `start` is the first shard to look at. It
+-- differs between claims, so that they do not all meet at the same rows.
 --
--- Candidates are read without a lock and cut off by a running sum; only those are locked (R2). A
--- range that is taken in part keeps its k, and so its place. Both loops over priority and shard
--- are one series of numbers: of two series the planner chooses which is the outer loop, and a
--- limit would then cut by shard instead of by priority.
+-- Candidates are read without a lock and cut off by a running sum; only the chosen ones are locked
+-- (R2). A range that is taken in part keeps its k, and so its place. The loops over priority and
+-- shard are one series of numbers. With two series the planner could choose shard as the outer
+-- loop, and the limit would then cut by shard instead of by priority.
 --
--- A claim that is sent again with the same token, after a lost answer, answers with the lease that
--- the first one made (R1).
+-- A claim may be sent again with the same token after its answer was lost. It returns the lease
+-- that the first one made (R1).
+--
+-- `sinces` says of each range since when it has been available, and `now_seconds` is the present,
+-- both in seconds since 2024. A repeated claim does not know it, and returns none.
 create or replace function rowlock.claim(
   instance bigint,
   want int,
@@ -26,7 +29,9 @@ returns table (
   priorities smallint[],
   contended boolean,
   newest_k bigint,
-  least_ks bigint[]
+  least_ks bigint[],
+  sinces int[],
+  now_seconds double precision
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -39,7 +44,7 @@ declare
   v_queue int;
   v_restricted boolean;
   v_newest bigint;
-  looked int;              -- ranges that the look wants to take
+  looked int;              -- ranges that were read and should be taken
   taken bigint := 0;       -- tasks in the ranges that could be locked
   -- The locked ranges, in the order of the claim.
   v_priorities smallint[];
@@ -47,6 +52,7 @@ declare
   v_ids bigint[];
   v_ns smallint[];
   v_attempts smallint[];
+  v_sinces int[];
 begin
   perform rowlock.require_read_committed();
   if not exists (
@@ -60,7 +66,8 @@ begin
   end if;
   if exists (select 1 from rowlock.lease l where l.token = claim.token) then
     return query
-      select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[]
+      select l.firsts, l.ns, l.attempts, l.priorities, false, 0::bigint, '{}'::bigint[],
+        '{}'::int[], 0::double precision
       from rowlock.lease l
       where l.token = claim.token and l.instance = claim.instance;
     return;
@@ -74,7 +81,7 @@ begin
     return query
       select
         '{}'::bigint[], '{}'::smallint[], '{}'::smallint[], '{}'::smallint[],
-        false, 0::bigint, '{}'::bigint[];
+        false, 0::bigint, '{}'::bigint[], '{}'::int[], 0::double precision;
     return;
   end if;
   if v_restricted then
@@ -120,7 +127,7 @@ begin
         from generate_series(0, 15) number
       ) part,
       lateral (
-        select r.priority, r.k, r.id, r.n, r.attempt, r.ctid place
+        select r.priority, r.k, r.id, r.n, r.attempt, r.since, r.ctid place
         from rowlock.ready r
         where r.queue = v_queue
           and r.shard = ((part.turn + claim.start) & 3)::smallint
@@ -141,11 +148,12 @@ begin
     array_agg(place order by priority, turn, k),
     array_agg(id order by priority, turn, k),
     array_agg(n order by priority, turn, k),
-    array_agg(attempt order by priority, turn, k)
-    into looked, v_priorities, v_places, v_ids, v_ns, v_attempts
+    array_agg(attempt order by priority, turn, k),
+    array_agg(since order by priority, turn, k)
+    into looked, v_priorities, v_places, v_ids, v_ns, v_attempts, v_sinces
     from locked;
   if v_ids is not null then
-    -- The lock keeps others from ending the instance until the lease is committed. It does not
+    -- The lock prevents others from ending the instance until the lease is committed. It does not
     -- wait: a session that ends the queue may itself wait for the ranges that are locked above.
     perform 1
       from rowlock.instance i
@@ -156,10 +164,10 @@ begin
         using errcode = 'RL006',
           hint = 'Join again.';
     end if;
-    -- This statement has a new snapshot: it sees the newest version of the locked rows, whatever
-    -- was committed between look and lock. Rows are found by ctid, which a lock keeps: joined by
-    -- key, a plan that was made while the table was small would walk the whole index once it is
-    -- large.
+    -- This statement has a new snapshot: it sees the newest version of the locked rows, with
+    -- whatever was committed between reading and locking. Rows are found by ctid, which a lock
+    -- keeps. With a join by key, a plan from the time when the table was small would read the whole
+    -- index once the table is large.
     with taking as materialized (
       select
         range.*,
@@ -220,14 +228,16 @@ begin
         and coalesce(taken, 0) < claim.want
         and coalesce(cardinality(v_ids), 0) < looked,
       v_newest,
-      rowlock.least_k(v_queue, claim.watermarks)
+      rowlock.least_k(v_queue, claim.watermarks),
+      coalesce(v_sinces, '{}'),
+      date_part('epoch', clock_timestamp()) - 1704067200
     from (select 1) one
     left join rowlock.lease l on l.token = claim.token;
 end $$;
 
--- Waits for the claims of an instance that have taken tasks and are still under way. Call it before
--- a claim is sent again: if the second one were answered before the first one commits, the lease of
--- the first would stay unknown for a minute.
+-- Waits for the running claims of an instance that have taken tasks. Call it before a claim is sent
+-- again. If the second claim were answered before the first one commits, the lease of the first
+-- would stay unknown for a minute.
 create or replace function rowlock.await_claims(instance bigint)
 returns void
 language plpgsql volatile security definer

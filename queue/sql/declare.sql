@@ -1,9 +1,10 @@
--- Stores what a TaskQueue declares. Called by the operator and `rowlock dev`
+-- Stores a queue as its TaskQueue declares it. Called by the operator and `rowlock dev`
 -- (queue/src/declare.rs).
 
--- Creates or changes a queue, and answers its number. `owner` names the control plane and the
--- TaskQueue. Another owner is refused until it adopts the queue, naming in `adopts` the owner that
--- it takes the queue from: so an adoption that is left in a manifest takes no queue back later.
+-- Creates or changes a queue, and returns its number. `owner` names the control plane and the
+-- TaskQueue. Another owner is refused unless it adopts the queue: `adopts` must name the owner that
+-- it takes the queue from. So an adoption that is left in a manifest does not take the queue back
+-- later.
 create or replace function rowlock.declare_queue(
   name text,
   owner text,
@@ -28,9 +29,9 @@ as $$
 declare
   v rowlock.queue;
 begin
-  -- The owner becomes part of commands that people are advised to run.
+  -- The owner becomes a part of commands that the operator recommends.
   if declare_queue.owner !~ '^[-a-z0-9./ ]{1,200}$' then
-    raise exception 'this cannot be the owner of queue "%"', declare_queue.name
+    raise exception 'the owner of queue "%" is not valid', declare_queue.name
       using errcode = 'RL005',
         hint = 'Use up to 200 of a-z, 0-9, "-", ".", "/" and spaces.';
   end if;
@@ -43,7 +44,7 @@ begin
         hint = 'Choose another queueName, or adopt the queue.';
   end if;
   if not found then
-    -- Waits for a grant under way, which would not see this queue and leave it unrestricted.
+    -- Waits for a grant in progress. It would not see this queue, and would leave it unrestricted.
     lock table rowlock.access in share mode;
     insert into rowlock.queue (
         name, owner, generation, policy, max_attempts, total_workers, paused, backlog_limit,
@@ -69,15 +70,15 @@ begin
       )
       on conflict (name) do nothing
       returning * into v;
-    -- The rows to lock for allocation (5) and sweeps (6): made now, so that no session waits for
-    -- the first one that needs them.
+    -- The rows to lock for allocation (5) and sweeps (6). They are made now, so that no session
+    -- waits for the first one that needs them.
     insert into rowlock.mutex (operation, queue)
       select operation, v.id
       from generate_series(5, 6) operation
       where v.id is not null
       on conflict do nothing;
     if v.id is null then
-      -- Another session has created it meanwhile.
+      -- Meanwhile another session has created it.
       return rowlock.declare_queue(
         declare_queue.name,
         declare_queue.owner,

@@ -1,8 +1,8 @@
 -- Deletes a queue that no TaskQueue declares any more. Called by administrators and `rowlock
--- delete` (queue/src/admin.rs).
+-- delete` (queue/src/delete_queue.rs).
 
--- Deletes what a queue holds, with receipts: unfinished tasks are cancelled, dead ones deleted.
--- Answers how many were cancelled.
+-- Deletes the contents of a queue and writes receipts: unfinished tasks are cancelled, dead ones
+-- deleted. Returns the number of cancelled tasks.
 create or replace function rowlock.clear_queue(queue int)
 returns bigint
 language plpgsql volatile
@@ -68,9 +68,9 @@ begin
   return cancelled;
 end $$;
 
--- Refused while instances live or tasks are unfinished, unless `force` is set: then the instances
--- are ended and the tasks cancelled. Answers how many tasks were cancelled. Payloads and receipts
--- go with their partitions.
+-- Refused while instances live or tasks are unfinished. With `force` the instances are ended and
+-- the tasks cancelled. Returns the number of cancelled tasks. Payloads and receipts are deleted
+-- with their partitions.
 create or replace function rowlock.delete_queue(queue text, force boolean default false)
 returns bigint
 language plpgsql volatile security definer
@@ -111,8 +111,8 @@ begin
         set ended_at = now(), gone = true
         where live.id = i.id and live.ended_at is null;
     end loop;
-    -- Most of it before the lock on the table: that waits for every transaction that enqueued or
-    -- moved tasks, and makes new ones wait meanwhile.
+    -- Most of the work is done before the table is locked. The lock waits for every transaction
+    -- that enqueued or moved tasks, and new ones wait behind it.
     if force then
       cancelled := rowlock.clear_queue(v.id);
     end if;
@@ -139,7 +139,9 @@ begin
   delete from rowlock.snooze s
     using rowlock.every_task t
     where t.id = s.id and t.queue = v.id;
+  delete from rowlock.suspect s where s.queue = v.id;
   delete from rowlock.task_kept t where t.queue = v.id;
+  delete from rowlock.scaling_decision d where d.queue = v.id;
   delete from rowlock.mutex m where m.queue = v.id;
   delete from rowlock.queue q where q.id = v.id;
   return cancelled;

@@ -1,7 +1,7 @@
 -- Enqueues a task; it runs after the caller's transaction commits. Called by producers.
 
--- Answers the task's id. It is PL/pgSQL because its plans are cached: as a SQL function it took
--- 1.7 times as long.
+-- Returns the task's id. The function is in PL/pgSQL because then its plans are cached: as a SQL
+-- function it took 1.7 times as long.
 create or replace function rowlock.enqueue(
   queue text,
   type text,
@@ -41,7 +41,7 @@ begin
   if q.backlog_full then
     perform rowlock.refuse_full(q);
   end if;
-  -- backlog_full knows nothing of what this transaction has enqueued itself.
+  -- backlog_full does not include what this transaction itself has enqueued.
   if pg_stat_get_xact_tuples_inserted('rowlock.ready'::regclass)
       + pg_stat_get_xact_tuples_inserted('rowlock.delayed'::regclass) >= q.backlog_limit then
     perform rowlock.check_transaction_limit(
@@ -70,7 +70,7 @@ begin
       q.notify_until := '-infinity';
     end if;
   end if;
-  -- The transaction has its xid before it draws k: the exact watermark relies on that (R6).
+  -- The transaction gets its xid before it draws k. The exact watermark relies on that order (R6).
   if due is null then
     v_k := case when pg_current_xact_id() is not null then nextval('rowlock.k_seq') end;
   end if;

@@ -1,12 +1,12 @@
 -- Enqueues many tasks of one type, as ranges of neighbouring ids. Called by producers.
 
--- At most this many payloads in one call: it bounds the memory of a statement.
+-- The most payloads in one call. The limit bounds the memory of a statement.
 create or replace function rowlock.enqueue_many_limit()
 returns int
 language sql immutable
 return 100000;
 
--- Answers the tasks' ids in the order of the payloads.
+-- Returns the tasks' ids in the order of the payloads.
 create or replace function rowlock.enqueue_many(
   queue text,
   type text,
@@ -87,7 +87,7 @@ begin
     select second | ((nextval('rowlock.chunk_seq') & 8388607) << 8)
     from generate_series(1, (n + size - 1) / size)
   );
-  -- The transaction has its xid before it draws k: the exact watermark relies on that (R6).
+  -- The transaction gets its xid before it draws k. The exact watermark relies on that order (R6).
   if due is null and pg_current_xact_id() is not null then
     ks := array(
       select nextval('rowlock.k_seq')
@@ -133,8 +133,8 @@ begin
     from generate_series(1, n) place;
 end $$;
 
--- Overloads for the types that clients send for payloads and options. Each only calls one of the
--- two functions that take json and jsonb.
+-- Overloads for the types that clients send for payloads and options. Each of them only calls one
+-- of the two functions that take json and jsonb.
 do $$
 declare
   form text[];     -- function, payload parameter, how it is passed on, result type

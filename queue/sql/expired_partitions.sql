@@ -1,8 +1,8 @@
--- Retention of receipts, results, errors, heartbeats and allocations (R8): empties the partitions
+-- Retention of receipts, results, errors, heartbeats and allocations (R8). Empties the partitions
 -- that no task needs; the caller detaches and drops them. Called by the cleanup of the operator and
--- of instances (queue/src/partition_maintenance.rs), one session at a time.
+-- of instances (queue/src/retention.rs), one session at a time.
 
--- The partitions of the other tables that no remaining task needs. Those whose detach is pending
+-- The partitions of the other tables that no remaining task needs. Partitions with a pending detach
 -- come first: until it is finished, Postgres detaches no other partition of the table.
 create or replace function rowlock.expired_partitions()
 returns table (parent text, part text, hi timestamptz)
@@ -18,8 +18,8 @@ begin
   select coalesce(greatest(max(keep_completed), max(keep_cancelled)), interval '1 day')
     into keep
     from rowlock.queue;
-  -- A task is younger than the end of the partition before its own: what was settled earlier
-  -- belongs to no remaining task.
+  -- A task is younger than the end of the partition before its own. So rows that were written
+  -- earlier belong to no remaining task.
   select min(p.hi) - 2 * rowlock.partition_width()
     into oldest
     from rowlock.partitions_of('task') p;
@@ -33,7 +33,7 @@ begin
         when tables.parent in ('heartbeat', 'allocation') then now() - interval '1 hour'
         else least(oldest, now() - keep)
       end
-      -- A kept task needs its receipt and its result: it is deleted first.
+      -- A kept task needs its receipt and its result, so the task is deleted first.
       and (
         tables.parent not in ('receipt', 'result')
         or not exists (select 1 from rowlock.task_kept k where k.finished_at < p.hi)
@@ -41,8 +41,8 @@ begin
     order by p.detaches desc, p.hi;
 end $$;
 
--- Moves up to `most` errors of kept tasks out of the expired partitions, in a transaction of its
--- own. Answers how many: fewer than `most` means that all are moved.
+-- Moves up to `most` errors of kept tasks out of the expired partitions, in a separate transaction.
+-- Returns how many; fewer than `most` means that all are moved.
 create or replace function rowlock.move_kept_errors(most int default 5000)
 returns int
 language plpgsql volatile security definer
@@ -92,7 +92,7 @@ begin
   return moved;
 end $$;
 
--- Empties the expired partitions of the other tables under the same rules, and answers them as
+-- Empties the expired partitions of the other tables under the same rules, and returns them as
 -- "table partition".
 create or replace function rowlock.empty_other_partitions()
 returns text[]
@@ -110,7 +110,7 @@ begin
   if not rowlock.try_mutex(1, 0) then
     return emptied;
   end if;
-  -- Tables that a session detached without coming to drop them.
+  -- Tables that a session detached and then did not drop.
   for p in
     select c.relname part
     from pg_class c
@@ -152,7 +152,7 @@ begin
       execute format('truncate rowlock.%I', p.part);
       emptied := emptied || (p.parent || ' ' || p.part);
     exception
-      when lock_not_available then null;   -- this one is being read: go on with the others
+      when lock_not_available then null;   -- this one is being read: continue with the others
       when others then raise warning 'partition % cannot be emptied: %', p.part, sqlerrm;
     end;
   end loop;

@@ -1,13 +1,13 @@
 -- Reads the payloads of claimed tasks. Called by workers after a claim (queue/src/fetch.rs).
 
--- Answers only tasks that a lease with this token holds, so that nobody else can read payloads. A
--- worker usually asks for all tasks of its lease, in order: then comparing the arrays is cheaper
--- than an intersection. The order of the unfolded lease needs no sort, which would cost what is
--- saved: if it differed, the intersection would give the same answer.
+-- Returns only tasks that a lease with this token holds, so that no other session can read
+-- payloads. A worker usually asks for all tasks of its lease, in order. Then comparing the arrays
+-- is cheaper than an intersection. The unfolded lease is not sorted, because the sort would cost
+-- what is saved. If the order differed, the intersection would give the same result.
 --
 -- The first query is planned at each call with the ids in it, so that it locks only the partitions
--- that hold them (R18). VOLATILE gives the second query a snapshot of its own: the first may wait
--- for a cleanup that empties the partition, and then finds nothing.
+-- that hold them (R18). VOLATILE gives the second query another snapshot: the first may wait for a
+-- cleanup that empties the partition, and then finds nothing.
 create or replace function rowlock.fetch(token bigint, ids bigint[])
 returns table (id bigint, type text, payload text, max_attempts smallint)
 language plpgsql volatile security definer

@@ -9,7 +9,10 @@ create or replace function rowlock.heartbeat(
   wants int,
   watermarks bigint[],
   idle boolean,
-  service_ms real
+  runs int,
+  failures int,
+  run_seconds real,
+  run_seconds_squared real
 )
 returns table (
   gone boolean,
@@ -24,7 +27,8 @@ returns table (
   noted_k bigint,
   noted_xid bigint,
   xmin bigint,
-  allocation_missed boolean
+  allocation_missed boolean,
+  suspect_due boolean
 )
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -53,7 +57,7 @@ begin
     return query
       select
         true, 0::bigint, 0, false, 0::bigint, 0::bigint, '{}'::bigint[], '{}'::bigint[], 1,
-        0::bigint, 0::bigint, 0::bigint, null::boolean;
+        0::bigint, 0::bigint, 0::bigint, null::boolean, false;
     return;
   end if;
   perform rowlock.require_worker(v_queue);
@@ -73,7 +77,8 @@ begin
   -- By the wall clock: now() of a transaction that began long ago would date the heartbeat back
   -- (R4).
   insert into rowlock.heartbeat (
-      n, at, instance, queue, held, allocated, allocation, wants, service_ms, watermarks
+      n, at, instance, queue, held, allocated, allocation, wants,
+      runs, failures, run_seconds, run_seconds_squared, watermarks
     )
     values (
       nextval('rowlock.heartbeat_seq'),
@@ -84,7 +89,14 @@ begin
       heartbeat.allocated,
       heartbeat.allocation,
       heartbeat.wants,
-      heartbeat.service_ms,
+      greatest(heartbeat.runs, 0),
+      greatest(heartbeat.failures, 0),
+      -- Sums over all instances must not become NaN, or infinite, by what one of them reports.
+      case when heartbeat.run_seconds between 0 and 1e9 then heartbeat.run_seconds else 0 end,
+      case
+        when heartbeat.run_seconds_squared between 0 and 1e18 then heartbeat.run_seconds_squared
+        else 0
+      end,
       heartbeat.watermarks
     );
   if v_behind > 0 then
@@ -136,7 +148,8 @@ begin
       v_noted,
       pg_current_xact_id()::text::bigint,
       pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-      v_missed
+      v_missed,
+      rowlock.suspect_due(v_queue, heartbeat.held)
     from rowlock.queue q
     left join lateral (
       select a.number, a.slots

@@ -1,6 +1,7 @@
--- What a task's id says: see rowlock.task in migrations/0001_tables.sql. Called by other verbs.
+-- Converts between ids, chunks and times: see rowlock.task in migrations/0001_tables.sql. Called by
+-- other functions.
 
--- The same for all ids of a chunk. A range of `ready` never spans two chunks. Never 0.
+-- A number that all ids of a chunk share. A range of `ready` never spans two chunks. Never 0.
 create or replace function rowlock.chunk_of(id bigint)
 returns int
 language sql immutable

@@ -1,10 +1,9 @@
--- Looks at one task. `task_state`, `describe_task` and `task_errors` are called by people and
--- programs (queue/src/inspect.rs); the rest by other verbs. The functions that look at one task or
--- a page of a list use a generic plan: planning with the id in it read more pages than the look
--- itself.
+-- Reads one task. `task_state`, `describe_task` and `task_errors` are called by people and programs
+-- (queue/src/inspect.rs); the rest by other functions. The functions that read one task or a page
+-- of a list use a generic plan: planning with the id in it read more pages than the query itself.
 
--- Every task once, wherever it is kept. (Not by an anti-join, which would read all partitions to
--- find one task.)
+-- Every task once, in whichever table it is. (Not by an anti-join, which would read all partitions
+-- to find one task.)
 create or replace view rowlock.every_task as
   select t.id, t.queue, t.k_low, t.priority, t.max_attempts, t.type, t.payload
   from rowlock.task t
@@ -13,9 +12,9 @@ create or replace view rowlock.every_task as
   from rowlock.task_kept k
   where (select t.id from rowlock.task t where t.id = k.id) is null;
 
--- The range that holds an available task: by the k with which the task was enqueued, or by its id
--- if it was moved. An index by id for all ranges would make every enqueue a twentieth slower. The
--- task's row has the lower half of k; the upper half is that of the newest k, or one less.
+-- The range that holds an available task. It is found by the k with which the task was enqueued, or
+-- by its id if it was moved. (An index by id over all ranges would make every enqueue 5% slower.)
+-- The task's row has the lower half of k. The upper half is that of the newest k, or one less.
 create or replace function rowlock.find_ready(queue int, priority smallint, id bigint, k_low int)
 returns setof rowlock.ready
 language plpgsql stable
@@ -61,8 +60,9 @@ begin
     limit 1;
 end $$;
 
--- The receipt that holds a task. Most are written within an hour of enqueuing; then any other time
--- up to now is searched, and at last all times, for receipts of a clock that was ahead.
+-- The receipt that holds a task. Most are written within an hour of enqueuing. After that hour, the
+-- time up to now is searched, and at last all times, for receipts that were written while the clock
+-- was ahead.
 create or replace function rowlock.find_receipt(queue int, id bigint)
 returns table (at timestamptz, instance bigint, state smallint, attempt smallint)
 language plpgsql stable
@@ -120,10 +120,10 @@ as $$
   limit 1
 $$;
 
--- The state of a task whose queue, priority and k_low the caller knows. What moves a task deletes
--- it in one place and inserts it in another in one statement's snapshot, and all queries here
--- share one snapshot. So a task is seen in exactly one place. The order does not matter; the cheap
--- ones come first. 'untraced': no place has the task, which is an alarm.
+-- The state of a task whose queue, priority and k_low the caller knows. A statement that moves a
+-- task deletes it in one table and inserts it in another, in one snapshot. All queries here share
+-- one snapshot too, so a task is seen in exactly one table. Their order does not matter; the cheap
+-- ones come first. 'untraced': the task is in no table, which is a bug.
 create or replace function rowlock.find_state(id bigint, queue int, priority smallint, k_low int)
 returns text
 language plpgsql stable
@@ -165,8 +165,8 @@ begin
   return case when found then 'running' else 'untraced' end;
 end $$;
 
--- scheduled, available, running, retryable, completed, dead or cancelled; null: there is no such
--- task, or the caller has no permission for its queue; 'untraced': see rowlock.find_state.
+-- scheduled, available, running, retryable, completed, dead or cancelled. Null: there is no such
+-- task, or the caller has no permission for its queue. 'untraced': see rowlock.find_state.
 create or replace function rowlock.task_state(id bigint)
 returns text
 language plpgsql stable security definer
@@ -193,7 +193,7 @@ begin
   return rowlock.find_state(task_state.id, t.queue, t.priority, t.k_low);
 end $$;
 
--- Everything that is known about a task.
+-- All details of a task.
 create or replace function rowlock.describe_task(id bigint)
 returns table (
   queue text,
@@ -210,7 +210,8 @@ returns table (
   result text,
   snoozes int,
   first_snoozed_at timestamptz,
-  snoozed_at timestamptz
+  snoozed_at timestamptz,
+  suspect boolean
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -240,7 +241,7 @@ begin
   v_state := rowlock.find_state(describe_task.id, t.queue, t.priority, t.k_low);
   case v_state
     when 'scheduled', 'retryable' then
-      select d.attempt, d.due
+      select d.attempt, d.run_at
         into v_attempt, v_due
         from rowlock.delayed d
         where d.id = describe_task.id;
@@ -263,7 +264,7 @@ begin
           from rowlock.find_receipt(t.queue, describe_task.id) r;
       end if;
   end case;
-  -- A result has the time of its receipt.
+  -- A result has the same time as its receipt.
   if v_state = 'completed' then
     select r.value
       into v_result
@@ -286,13 +287,14 @@ begin
       v_result,
       coalesce(s.times, 0),
       s.first_at,
-      s.at
+      s.at,
+      exists (select 1 from rowlock.suspect mark where mark.id = describe_task.id)
     from rowlock.queue q
     left join rowlock.snooze s on s.id = describe_task.id
     where q.id = t.queue;
 end $$;
 
--- The errors of a task's attempts, the oldest first. Attempt 0: it was interrupted.
+-- The errors of a task's attempts, the oldest first. Attempt 0 is an interruption.
 create or replace function rowlock.task_errors(id bigint)
 returns table (at timestamptz, attempt smallint, instance text, error text)
 language sql stable security definer

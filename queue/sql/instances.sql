@@ -1,14 +1,15 @@
--- How an instance joins, drains and leaves, and what every verb of an instance checks. Called by
--- workers (queue/src/instance.rs); heartbeat, claim and settle have files of their own.
+-- How an instance joins, drains and leaves, and the checks that every function for instances makes.
+-- Called by workers (queue/src/instances.rs); heartbeat, claim and settle are in files of their
+-- own.
 --
--- An instance's id is a number from a sequence below 21 random bits: a failover may rewind the
--- sequence while the process that drew the number still runs. A lock on the instance's row keeps
--- its own verbs and a rescue apart (R5): a heartbeat takes it FOR KEY SHARE, a claim that found
--- tasks FOR SHARE, a rescue and a leave FOR UPDATE; each sees the newest version of the row. A
--- settlement needs no such lock: it locks its leases, which a rescue takes.
+-- An instance's id is a number from a sequence, followed by 21 random bits: a failover may rewind
+-- the sequence while the process that drew the number still runs. A lock on the instance's row
+-- separates its own calls from a rescue (R5): a heartbeat takes it FOR KEY SHARE, a claim that
+-- found tasks FOR SHARE, a rescue and a leave FOR UPDATE. Each sees the newest version of the row.
+-- A settlement needs no such lock: it locks its leases, which a rescue takes.
 
--- Raises RL007 under REPEATABLE READ and SERIALIZABLE: a verb must see what was committed while it
--- waited for a lock.
+-- Raises RL007 under REPEATABLE READ and SERIALIZABLE: the function must see what was committed
+-- while it waited for a lock.
 create or replace function rowlock.require_read_committed()
 returns void
 language plpgsql stable
@@ -16,15 +17,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'this verb needs READ COMMITTED'
+    raise exception 'this function needs READ COMMITTED'
       using errcode = 'RL007',
         hint = 'Begin the transaction with ISOLATION LEVEL READ COMMITTED.';
   end if;
 end $$;
 
--- For an instance whose row could not be locked: false if it has ended. If another session is
--- still ending it, raises an error that tells the instance to ask again, since a rescue or a
--- delete may yet fail.
+-- For an instance whose row could not be locked. Returns false if the instance has ended. If
+-- another session is still ending it, raises an error that makes the instance try again, because a
+-- rescue or a delete may yet fail.
 create or replace function rowlock.check_ending(instance bigint)
 returns boolean
 language plpgsql volatile
@@ -38,13 +39,19 @@ begin
   ) then
     raise exception 'instance % is being ended', instance
       using errcode = 'lock_not_available',
-        hint = 'Ask again.';
+        hint = 'Try again.';
   end if;
   return false;
 end $$;
 
--- Adds an instance to a queue. Its first heartbeat is written with it.
-create or replace function rowlock.join(queue text, name text, capacity int)
+-- Adds an instance to a queue. Its first heartbeat is written with it. `pod` is the UID of the pod
+-- that it runs in, if any: the end of that pod ends the instance (rowlock.rescue_pod).
+create or replace function rowlock.join(
+  queue text,
+  name text,
+  capacity int,
+  pod uuid default null
+)
 returns rowlock.instance
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -59,17 +66,18 @@ begin
   end if;
   perform rowlock.require_worker(q.id);
   if (length(name) between 1 and 200 and name !~ '[[:cntrl:]]') is not true then
-    raise exception 'the name of an instance has 1 to 200 printable characters'
+    raise exception 'the name of an instance must have 1 to 200 printable characters'
       using errcode = 'RL005',
-        hint = 'It is for people: a pod''s name, for example.';
+        hint = 'It is shown to people. Use the name of the pod, for example.';
   end if;
-  insert into rowlock.instance (id, queue, name, capacity)
+  insert into rowlock.instance (id, queue, name, capacity, pod)
     values (
       (floor(random() * 2097152)::bigint << 32)
         | (nextval('rowlock.instance_seq') & 4294967295),
       q.id,
       name,
-      capacity
+      capacity,
+      pod
     )
     returning * into i;
   insert into rowlock.heartbeat (n, at, instance, queue, held, allocated, allocation, wants)
@@ -77,7 +85,7 @@ begin
   return i;
 end $$;
 
--- What an instance follows: the retry policy, timeout and so on of its queue.
+-- The policy that instances follow: retries, timeout and so on of their queue.
 create or replace function rowlock.policy(queue int)
 returns table (generation bigint, policy json, max_attempts smallint)
 language sql stable security definer
@@ -103,9 +111,9 @@ begin
     where i.id = drain.instance and i.ended_at is null and not i.drains;
 end $$;
 
--- Returns every task that the instance holds without using an attempt, and ends the instance.
--- Answers how many tasks those were. The lock on the instance's row waits for a claim under way,
--- whose lease would otherwise belong to an instance that has ended.
+-- Returns every task that the instance holds, without using an attempt, and ends the instance.
+-- Returns the number of those tasks. The lock on the instance's row waits for a claim in progress,
+-- whose lease would otherwise belong to an ended instance.
 create or replace function rowlock.leave(instance bigint)
 returns bigint
 language plpgsql volatile security definer

@@ -1,8 +1,8 @@
 -- Lists tasks by state, a page at a time. Called by people and programs (queue/src/inspect.rs).
 
--- Answers up to `most` tasks of a state after the task `after` (null: from the start), of one
--- queue or of all. Available ones come in the order of claims; completed and cancelled ones of the
--- last day, the newest first; all others by id. Each queue is asked for one page, by index.
+-- Returns up to `most` tasks of a state after the task `after` (null: from the start), of one queue
+-- or of all. Available tasks come in the order of claims; completed and cancelled ones of the last
+-- day, the newest first; all others by id. For each queue one page is read, by index.
 create or replace function rowlock.list_tasks(queue text, state text, after bigint, most int)
 returns table (id bigint, queue_name text, type text, attempt int, at timestamptz)
 language plpgsql stable security definer
@@ -94,11 +94,11 @@ begin
       limit waiting_page.most;
   else
     return query
-      select page.id, q.name, page.attempt::int, page.due
+      select page.id, q.name, page.attempt::int, page.run_at
       from
         rowlock.queue q,
         lateral (
-          select d.id, d.attempt, d.due
+          select d.id, d.attempt, d.run_at
           from rowlock.delayed d
           where d.queue = q.id
             and d.waits = case waiting_page.state when 'scheduled' then 0 else 1 end::smallint
@@ -113,7 +113,7 @@ begin
   end if;
 end $$;
 
--- A page of available tasks, in the order of claims. The task `after` has its place where it is
+-- A page of available tasks, in the order of claims. The place of the task `after` is where it is
 -- available, or where it was when it was enqueued.
 create or replace function rowlock.available_page(queue text, after bigint, most int)
 returns table (id bigint, name text, attempt int, at timestamptz)
@@ -153,7 +153,7 @@ begin
     from rowlock.queue q
     where (available_page.queue is null or q.name = available_page.queue)
       and (not q.restricted or rowlock.has_permission('reader', q.id));
-  -- One priority after the other: most pages end in the first that has any tasks.
+  -- One priority after the other: most pages end in the first priority that has any tasks.
   for v_priority in greatest(after_priority, 0) .. 3 loop
     return query
       select
@@ -193,8 +193,8 @@ begin
   end loop;
 end $$;
 
--- A page of completed (1) or cancelled (3) tasks of the last day. The task `after` has its place by
--- when its receipt was written.
+-- A page of completed (1) or cancelled (3) tasks of the last day. The place of the task `after` is
+-- the time of its receipt.
 create or replace function rowlock.finished_page(
   queue text,
   state smallint,
@@ -236,8 +236,8 @@ begin
               and r.state = finished_page.state
               and r.at > now() - interval '1 day'
               and r.at <= newest
-              -- One transaction may write many receipts with the same time; they come by id. Those
-              -- that earlier pages have shown are left out.
+              -- One transaction may write many receipts with the same time; they come by id.
+              -- Receipts that earlier pages have shown are left out.
               and (
                 after_id is null
                 or r.at < newest

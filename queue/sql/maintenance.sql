@@ -1,8 +1,8 @@
--- The frequent maintenance of a database. `maintain` is called by instances and the operator every
--- second or so (queue/src/maintenance.rs).
+-- The frequent maintenance of a database. Instances and the operator call `maintain` about once a
+-- second (queue/src/maintenance.rs).
 
--- Sets and clears a queue's flags backlog_full and far_future_full; deletes instances that ended
--- long ago and requests to cancel that are obsolete. Cheap enough for every few seconds.
+-- Sets and clears a queue's flags backlog_full and far_future_full. Deletes instances that ended
+-- long ago, and obsolete requests to cancel. Cheap enough for every few seconds.
 create or replace function rowlock.update_backlog_limits()
 returns void
 language plpgsql volatile security definer
@@ -21,12 +21,12 @@ begin
       counted.queue,
       case
         when q.backlog_full then counted.n >= q.backlog_limit * 0.95
-        -- An estimate may be far off where rows lie together: before producers are refused, the
-        -- queue is counted.
+        -- An estimate may be far off if a queue's rows are close together. So before producers are
+        -- refused, the queue is counted.
         when counted.n >= q.backlog_limit then rowlock.backlog_reaches(q.id, q.backlog_limit)
         else false
       end backlog_full,
-      -- A limit of the same size, of its own: tasks of next year do not keep producers from
+      -- A separate limit of the same size, so that tasks of next year do not prevent producers from
       -- enqueuing what is due today.
       counted.far_future >= case
         when q.far_future_full then q.backlog_limit * 0.95
@@ -67,15 +67,16 @@ begin
     );
 end $$;
 
--- One pass of maintenance in one statement: moves due tasks, and answers a note for the watermarks;
--- with `check_limits` it compares the backlogs with their limits; with `read_heartbeats` it answers
--- the newest heartbeat of every live instance. No row: another session is doing it.
+-- One pass of maintenance in one statement. It moves due tasks, and returns a note for the
+-- watermarks. With `check_limits` it compares the backlogs with their limits. With
+-- `read_heartbeats` it returns the newest heartbeat of every live instance. No row: another session
+-- is doing it.
 --
 -- The note is one step of an exact watermark (R6): the next k, greater than every k drawn before,
--- and an xid drawn after. A transaction has its xid before it draws a k. So once xmin has reached
+-- and an xid drawn after. A transaction gets its xid before it draws a k. So once xmin has reached
 -- the noted xid, no transaction that drew an older k is open, prepared ones included. Therefore k
--- is read before anything here writes. pg_snapshot_xmax cannot stand in for the xid: it is the one
--- after the last *completed* transaction, and an open one may have a higher xid.
+-- is read before anything here writes. pg_snapshot_xmax cannot replace the xid: it is the one after
+-- the last *completed* transaction, and an open one may have a higher xid.
 create or replace function rowlock.maintain(
   watermark timestamptz,
   most int,

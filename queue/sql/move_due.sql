@@ -1,8 +1,8 @@
 -- Moves due tasks from `delayed` to `ready`. Called by rowlock.maintain, which instances and the
--- operator call: one session at a time, at most `most` tasks in a call.
+-- operator call. One session at a time moves tasks, at most `most` in a call.
 
--- `watermark` is the due time below which nothing is left: see Maintainer in
--- queue/src/maintenance.rs. Answers how many tasks were moved, whether there may be more, and when
+-- `watermark` is the due time below which no task is left: see Maintainer in
+-- queue/src/maintenance.rs. Returns how many tasks were moved, whether there may be more, and when
 -- the next one is due. No row: another session is doing it.
 create or replace function rowlock.move_due(watermark timestamptz, most int)
 returns table (moved int, more boolean, next timestamptz)
@@ -56,6 +56,7 @@ begin
         );
       end;
     end if;
+    perform rowlock.clear_suspects(tasks.ids);
     v_moved := v_moved + cardinality(tasks.ids);
   end loop;
   return query

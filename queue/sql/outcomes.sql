@@ -1,9 +1,10 @@
--- Writes the outcomes of attempts. Called by settle and by the other verbs that end an attempt:
+-- Writes the outcomes of attempts. Called by settle and by the other functions that end an attempt:
 -- release, rescue, cancel and so on. The numbers of outcomes and states are listed in
 -- migrations/0001_tables.sql.
 
--- Writes what was decided. `places` says where each task's delay and text are in `delays_ms` and
--- `texts`. A delay is at most 100 years: one that overflowed would fail all the others.
+-- Writes the decided outcomes. `places` contains where each task's delay and text are in
+-- `delays_ms` and `texts`. A delay is at most 100 years: one that overflowed would fail all the
+-- others.
 create or replace function rowlock.write_outcomes(
   queue int,
   instance bigint,
@@ -45,7 +46,7 @@ begin
         where item.outcome = 1 and (write_outcomes.texts)[item.place] is not null;
     end if;
   end if;
-  -- A request to cancel a task that has finished has nothing left to do.
+  -- A request to cancel a task has no effect once the task has finished.
   if exists (select 1 from rowlock.cancel_request) then
     delete from rowlock.cancel_request c
       using unnest(write_outcomes.ids, write_outcomes.outcomes) item(id, outcome)
@@ -54,7 +55,7 @@ begin
   if cardinality(v_ids) = cardinality(ids) then
     return;
   end if;
-  -- The errors of those to be retried and of the dead.
+  -- The errors of tasks that are retried or dead.
   insert into rowlock.task_error (id, attempt, instance, error)
     select
       item.id,
@@ -78,7 +79,16 @@ begin
         write_outcomes.priorities
       ) item(id, outcome, attempt, priority)
     where item.outcome = 3;
-  -- To be retried, or snoozed, which uses no attempt.
+  -- The handler has answered, so it outlived these tasks. A snooze says nothing about that: a
+  -- suspect that is snoozed runs alone again.
+  select array_agg(item.id)
+    into v_ids
+    from unnest(write_outcomes.ids, write_outcomes.outcomes) item(id, outcome)
+    where item.outcome in (2, 3);
+  if v_ids is not null then
+    perform rowlock.clear_suspects(v_ids);
+  end if;
+  -- To be retried, or snoozed. A snooze uses no attempt.
   insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
     select
       item.id,
@@ -87,20 +97,20 @@ begin
       item.attempt + (item.outcome = 2)::int,
       1,
       due.at,
-      due.at
-    from
-      unnest(
+      case when s.id is null then due.at else due.at + rowlock.suspect_timeout() end
+    from unnest(
         write_outcomes.places,
         write_outcomes.ids,
         write_outcomes.outcomes,
         write_outcomes.attempts,
         write_outcomes.priorities
-      ) item(place, id, outcome, attempt, priority),
-      lateral (
-        select
-          now() + least(greatest((write_outcomes.delays_ms)[item.place], 0), 3155760000000)
-            * interval '1 millisecond' as at
-      ) due
+      ) item(place, id, outcome, attempt, priority)
+    cross join lateral (
+      select
+        now() + least(greatest((write_outcomes.delays_ms)[item.place], 0), 3155760000000)
+          * interval '1 millisecond' as at
+    ) due
+    left join rowlock.suspect s on s.id = item.id
     where item.outcome in (2, 4);
   if 4 = any (write_outcomes.outcomes) then
     insert into rowlock.snooze as s (id, times, first_at, at)
@@ -109,6 +119,13 @@ begin
       where item.outcome = 4
       order by item.id
       on conflict (id) do update set times = s.times + 1, at = now();
+    if pg_relation_size('rowlock.suspect') > 0 then
+      update rowlock.suspect s
+        set due = d.run_at, until = d.due
+        from unnest(write_outcomes.ids, write_outcomes.outcomes) item(id, outcome)
+        join rowlock.delayed d on d.id = item.id
+        where item.outcome = 4 and s.id = item.id;
+    end if;
   end if;
   -- Released.
   select array_agg(item.id), array_agg(item.attempt), array_agg(item.priority)
@@ -121,7 +138,7 @@ begin
       ) item(id, outcome, attempt, priority)
     where item.outcome = 5;
   if v_ids is not null then
-    perform rowlock.requeue(write_outcomes.queue, v_ids, v_attempts, v_priorities);
+    perform rowlock.return_tasks(write_outcomes.queue, v_ids, v_attempts, v_priorities);
   end if;
   -- Cancelled.
   select array_agg(item.id), array_agg(item.attempt)
@@ -183,9 +200,10 @@ begin
   if pg_relation_size('rowlock.snooze') > 0 then
     delete from rowlock.snooze s where s.id = any (write_receipt.ids);
   end if;
+  perform rowlock.clear_suspects(write_receipt.ids);
 end $$;
 
--- How many attempts each task may use. It takes two queries with a snapshot each: the first may
+-- How many attempts each task may use. It takes two queries with one snapshot each: the first may
 -- wait for a cleanup that empties the partition, and then finds nothing. The first is planned at
 -- each call with the ids in it, so that it locks only the partitions that hold them (R18).
 create or replace function rowlock.max_attempts(queue int, ids bigint[])

@@ -1,9 +1,9 @@
--- Partitions: made days ahead, and never a default one (R8). `extend_partitions` is called by the
--- maintenance of instances and of the operator, and by an enqueue that finds no partition;
--- `partition_statistics` for metrics; the rest by other verbs.
+-- Partitions. They are made days ahead, and there is never a default one (R8). `extend_partitions`
+-- is called by the maintenance of instances and of the operator, and by an enqueue that finds no
+-- partition; `partition_statistics` for metrics; the rest by other functions.
 
--- How much time a partition covers: an eighth of the longest cleanup.completed, so that about a
--- dozen exist.
+-- How much time a partition covers: an eighth of the longest cleanup.completed. So about a dozen
+-- partitions exist.
 create or replace function rowlock.partition_width()
 returns interval
 language sql stable
@@ -58,8 +58,8 @@ as $$
   where i.inhparent = format('rowlock.%I', partitions_of.parent)::regclass
 $$;
 
--- Makes one partition, named after the time at which it ends. An empty table of that name was
--- detached and not yet dropped.
+-- Makes one partition, named after the time at which it ends. If an empty table has that name, it
+-- was detached and not dropped yet.
 create or replace function rowlock.make_partition(parent text, lo timestamptz, hi timestamptz)
 returns void
 language plpgsql volatile
@@ -71,8 +71,8 @@ declare
   child text := format('%s_%s', parent, floor(date_part('epoch', hi))::bigint);
   in_use boolean;
 begin
-  -- Not by a query: under REPEATABLE READ it would see neither a partition that was attached since
-  -- the transaction began nor the tasks enqueued since.
+  -- A query would not do. Under REPEATABLE READ it would see neither a partition that was attached
+  -- since the transaction began nor the tasks enqueued since.
   if pg_get_partition_constraintdef(to_regclass(format('rowlock.%I', child))) is not null then
     raise exception 'another session has made the partition %', child
       using errcode = 'serialization_failure',
@@ -105,7 +105,7 @@ begin
   end if;
 end $$;
 
--- Makes a partition for the present if there is none although later ones exist: the clock was ahead
+-- Makes a partition for the present if it is missing although later ones exist: the clock was ahead
 -- when older ones were dropped, or went back to before the oldest. It fills the whole gap.
 create or replace function rowlock.fill_partition_gap(parent text)
 returns void
@@ -114,7 +114,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   ends timestamptz;     -- where the partition before the gap ends
-  begins timestamptz;   -- where the one after it begins
+  begins timestamptz;   -- where the partition after it begins
 begin
   if exists (
     select 1
@@ -136,8 +136,8 @@ begin
   );
 end $$;
 
--- Makes every partition up to `ahead` from now. Tables are made first and then attached, because
--- CREATE ... PARTITION OF would lock out producers. Answers for how many hours partitions exist;
+-- Makes every partition up to `ahead` from now. Tables are first created and then attached, because
+-- CREATE ... PARTITION OF would lock out producers. Returns for how many hours partitions exist;
 -- null if another session is making them.
 create or replace function rowlock.extend_partitions(ahead interval default '3 days')
 returns double precision
@@ -160,7 +160,7 @@ begin
   if ahead > interval '31 days' then
     raise exception 'partitions are made at most 31 days ahead'
       using errcode = 'RL005',
-        hint = 'Each is a table: three days, the default, are enough.';
+        hint = 'Each partition is a table. The default of three days is enough.';
   end if;
   foreach parent in array
     array['task', 'receipt', 'result', 'task_error', 'heartbeat', 'allocation']
@@ -183,8 +183,8 @@ begin
       hi := lo + width;
     end if;
     while lo < now() + ahead loop
-      -- Without maintenance for a long time the last partition ended in the past: one partition
-      -- covers all of that time.
+      -- Without maintenance for a long time, the last partition ended in the past. Then one
+      -- partition covers all of that time.
       hi := greatest(hi, date_trunc('hour', now()) + width);
       perform rowlock.make_partition(parent, lo, hi);
       lo := hi;
@@ -192,8 +192,8 @@ begin
     end loop;
     hours := least(hours, date_part('epoch', lo - now()) / 3600);
   end loop;
-  -- For enqueue, which makes partitions itself if there is none. A row that another session is
-  -- changing is left for the next time.
+  -- For enqueue, which makes partitions itself if there is none. Skips a row that another session
+  -- is changing; the next call updates it.
   update rowlock.queue q
     set partitions_until = rowlock.partitions_until()
     where q.id in (
@@ -206,7 +206,7 @@ begin
 end $$;
 
 -- For how many seconds partitions exist without a gap (below zero: one is missing now), and how
--- long ago the oldest one of tasks ended. From the catalog, without a lock.
+-- long ago the oldest one of tasks ended. Reads the catalog, without a lock.
 create or replace function rowlock.partition_statistics()
 returns table (left_seconds double precision, oldest_seconds double precision)
 language sql stable security definer

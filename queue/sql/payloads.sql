@@ -1,5 +1,6 @@
 -- Payloads as clients send them. Called by the overloads of enqueue and enqueue_many that take text
--- or a JSON array. What is not JSON is refused with an SQLSTATE of ours; no message contains it.
+-- or a JSON array. Text that is not JSON is refused with an SQLSTATE of ours. No message contains
+-- it.
 
 create or replace function rowlock.as_json(payload text)
 returns json
@@ -19,7 +20,8 @@ exception
         hint = 'Postgres reads some thousand levels (max_stack_depth).';
 end $$;
 
--- The same for many. Only when they cannot be read, each is read alone to name the first bad one.
+-- The same for many payloads. Only if they cannot be parsed together, each is parsed alone to name
+-- the first bad one.
 create or replace function rowlock.as_json(payloads text[])
 returns json[]
 language plpgsql immutable
@@ -64,9 +66,9 @@ begin
   end;
 end $$;
 
--- A parameter of unknown type, or a literal, arrives here: text is the preferred type. The text is
--- a JSON array, or an array literal of Postgres, which some drivers send for a list of strings.
--- Its first character tells which.
+-- A parameter of unknown type, or a literal, is resolved to this overload: text is the preferred
+-- type. The text is a JSON array, or an array literal of Postgres, which some drivers send for a
+-- list of strings. Its first character shows which.
 create or replace function rowlock.as_payloads(payloads text)
 returns json[]
 language plpgsql stable

@@ -1,5 +1,5 @@
 -- Returns the tasks of leases without using an attempt. `release_unknown_leases` is called by
--- workers (queue/src/instance.rs), the rest by leave and rescue.
+-- workers (queue/src/release.rs), the rest by leave and rescue.
 
 -- The tasks that a lease still holds, as parallel arrays.
 create or replace function rowlock.unsettled_tasks(token bigint)
@@ -17,8 +17,8 @@ as $$
   where l.token = unsettled_tasks.token and task.id <> all (l.settled)
 $$;
 
--- Returns what a lease still holds, and ends the lease. Tasks with a request to cancel are
--- cancelled. The caller has locked the lease's row.
+-- Returns the tasks that a lease still holds, and ends the lease. Tasks with a request to cancel
+-- are cancelled. The caller has locked the lease's row.
 create or replace function rowlock.release_lease(instance bigint, queue int, token bigint)
 returns int
 language plpgsql volatile
@@ -54,8 +54,8 @@ begin
   return coalesce(cardinality(held.ids), 0);
 end $$;
 
--- Releases leases over a minute old that the instance does not know: those of claims that ran after
--- the instance had given them up.
+-- Releases leases over a minute old that the instance does not know. They belong to claims that ran
+-- after the instance had given up on them.
 create or replace function rowlock.release_unknown_leases(instance bigint, known bigint[])
 returns int
 language plpgsql volatile security definer

@@ -1,4 +1,4 @@
--- Makes tasks available again. Called by the verbs that release, retry, rescue or move tasks.
+-- Makes tasks available again. Called by the functions that release, retry, rescue or move tasks.
 
 -- Makes tasks available as ranges of neighbouring ids, behind everything that is ready now.
 create or replace function rowlock.requeue(
@@ -49,8 +49,8 @@ begin
     ) placed;
 end $$;
 
--- The same one by one, after all together failed. A task that fails alone waits for a minute, so
--- that it does not hold up the others.
+-- The same one by one, after all together failed. A task that fails alone is delayed by a minute,
+-- so that it does not hold up the others.
 create or replace function rowlock.requeue_one_by_one(
   queue int,
   ids bigint[],

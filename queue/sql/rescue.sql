@@ -1,8 +1,9 @@
--- Takes back the tasks of instances that are gone. `newest_heartbeats` (by way of rowlock.maintain)
--- and `rescue` are called by the maintenance of instances and of the operator.
+-- Takes back the tasks of instances that are gone. Called by the maintenance of instances and of
+-- the operator (queue/src/maintenance.rs): `rescue` directly, `newest_heartbeats` through
+-- rowlock.maintain. `rescue_pod` is called by the operator alone (queue/src/rescue_pod.rs).
 
--- The newest heartbeat of every live instance. An instance may be rescued when that number has not
--- changed for a lease on the caller's own monotonic clock (R4).
+-- The number of the newest heartbeat of every live instance. An instance may be rescued if that
+-- number has not changed for a whole lease on the caller's own monotonic clock (R4).
 create or replace function rowlock.newest_heartbeats()
 returns table (instance bigint, heartbeat bigint)
 language sql stable security definer
@@ -26,18 +27,17 @@ as $$
   where i.ended_at is null
 $$;
 
--- How old the newest heartbeat of an instance must be for a rescue: a lease (queue/src/timeouts.rs), less
--- the time between two heartbeats and the slack of clocks. The caller has measured a whole lease on
--- its own clock; this protects against a caller that claims so and has not.
+-- How old the newest heartbeat of an instance must be for a rescue. It is a lease
+-- (queue/src/timeouts.rs), less the time between two heartbeats and the slack of clocks. The caller
+-- has measured a whole lease on its own clock. This protects against a caller that has not.
 create or replace function rowlock.rescue_after()
 returns interval
 language sql immutable
 return interval '12 seconds';
 
--- Whether a heartbeat is that old by this server's clock. After the clock was stepped back the
--- heartbeat lies in the future: then it is enough that any live instance has sent a heartbeat with
--- a higher number which is that old (instances send one a second, so only the newest of each
--- matter).
+-- Whether a heartbeat is that old by this server's clock. After the clock was stepped back, the
+-- heartbeat is in the future. Then any live instance counts that has sent a heartbeat with a higher
+-- number which is that old. (Instances send one a second, so only the newest of each matter.)
 create or replace function rowlock.is_silent(instance bigint, heartbeat bigint)
 returns boolean
 language sql volatile
@@ -72,7 +72,7 @@ as $$
 $$;
 
 -- Ends an instance that stopped sending heartbeats, and takes its tasks back. `heartbeat` is the
--- number that the caller saw unchanged. Answers how many tasks those were; null: the instance is
+-- number that the caller saw unchanged. Returns the number of those tasks. Null: the instance is
 -- alive, has ended, or is being ended.
 create or replace function rowlock.rescue(instance bigint, heartbeat bigint)
 returns int
@@ -82,17 +82,10 @@ set enable_seqscan = off
 set jit = off
 as $$
 #variable_conflict use_column
-declare
-  l record;
-  held record;
-  rescued int := 0;
-  v_name text;
-  v_queue int;
-  v_drains boolean;
 begin
   perform rowlock.require_read_committed();
-  -- First without the lock, which would make a live instance believe that it is being ended; then
-  -- with it.
+  -- First checks without the lock, because the lock would make a live instance believe that it is
+  -- being ended. Then checks again with the lock.
   if coalesce(
     (
       select h.n
@@ -127,9 +120,67 @@ begin
   ) <> rescue.heartbeat then
     return null;
   end if;
+  return rowlock.end_lost_instance(rescue.instance, 'stopped sending heartbeats');
+end $$;
+
+-- Ends the live instances of a pod that has ended, without waiting for their leases, and takes
+-- their tasks back. The caller has proof: the kubelet reported that every container of the pod with
+-- this UID ended, and that none will start again. `how` says how they ended. Returns the number of
+-- those tasks. Null: no live instance of that queue and owner runs in the pod. While a statement of
+-- the instance is still in progress, it raises lock_not_available: try again.
+create or replace function rowlock.rescue_pod(queue text, owner text, pod uuid, how text)
+returns int
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  dead bigint;
+  rescued int;
+begin
+  perform rowlock.require_read_committed();
+  for dead in
+    select i.id
+    from rowlock.queue q
+    join rowlock.instance i on i.queue = q.id
+    where q.name = rescue_pod.queue
+      and q.owner = rescue_pod.owner
+      and i.pod = rescue_pod.pod
+      and i.ended_at is null
+    order by i.id
+    for update of i nowait
+  loop
+    rescued := coalesce(rescued, 0)
+      + rowlock.end_lost_instance(
+        dead, format('has ended with its pod (%s)', left(rescue_pod.how, 300))
+      );
+  end loop;
+  return rescued;
+end $$;
+
+-- Ends an instance whose row the caller has locked, and takes its tasks back. `why` completes the
+-- sentence "instance x …" of their errors. Returns the number of those tasks.
+create or replace function rowlock.end_lost_instance(instance bigint, why text)
+returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  l record;
+  held record;
+  rescued int := 0;
+  v_name text;
+  v_queue int;
+  v_drains boolean;
+begin
   update rowlock.instance i
     set ended_at = now(), gone = true
-    where i.id = rescue.instance and i.ended_at is null
+    where i.id = end_lost_instance.instance and i.ended_at is null
     returning i.name, i.queue, i.drains into v_name, v_queue, v_drains;
   if not found then
     return null;
@@ -137,7 +188,7 @@ begin
   for l in
     select lost.token
     from rowlock.lease lost
-    where lost.instance = rescue.instance
+    where lost.instance = end_lost_instance.instance
     order by lost.token
     for update
   loop
@@ -145,8 +196,9 @@ begin
     if held.ids is not null then
       perform rowlock.settle_lost_tasks(
         v_queue,
-        rescue.instance,
+        end_lost_instance.instance,
         v_name,
+        end_lost_instance.why,
         v_drains,
         held.ids,
         held.attempts,
@@ -160,21 +212,22 @@ begin
 end $$;
 
 -- How often a task may be interrupted without using an attempt. After that the task itself may be
--- what ends its instances.
+-- the reason why its instances end.
 create or replace function rowlock.interruption_limit()
 returns int
 language sql immutable
 return 10;
 
--- Settles the tasks of a lost lease, which uses an attempt: available again at once, dead if it
--- was the last attempt, cancelled if that was requested. If the instance was draining when it
--- vanished, its tasks were interrupted: its node gave it less time than they need. That uses no
--- attempt, and is recorded as attempt 0. It works without the row of the queue too, which may have
--- been deleted: a task that is not written here would be lost with its lease.
+-- Settles the tasks of a lost lease, which uses an attempt: available again at once, dead if it was
+-- the last attempt, cancelled if that was requested. If the instance was draining when it vanished,
+-- its tasks were interrupted: the grace period of its pod was too short for them. That uses no
+-- attempt, and is recorded as attempt 0. It also works if the queue's row has been deleted: a task
+-- that is not written here would be lost with its lease.
 create or replace function rowlock.settle_lost_tasks(
   queue int,
   instance bigint,
   name text,
+  why text,
   drains boolean,
   ids bigint[],
   attempts smallint[],
@@ -191,7 +244,7 @@ declare
   v_outcomes smallint[];
   costs smallint[];   -- the attempts that each task uses: 0 or 1
   lost text := format(
-    'lease lost: instance %s stopped sending heartbeats', settle_lost_tasks.name
+    'lease lost: instance %s %s', settle_lost_tasks.name, settle_lost_tasks.why
   );
 begin
   select

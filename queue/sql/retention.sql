@@ -1,13 +1,13 @@
--- Retention of tasks (R8): deletes finished and dead tasks once they are old enough. Partitions
--- are emptied here; the caller detaches and drops them. Called by the cleanup of the operator and
--- of instances (queue/src/partition_maintenance.rs), one session at a time.
+-- Retention of tasks (R8). Deletes finished and dead tasks once they are old enough. Partitions are
+-- emptied here; the caller detaches and drops them. Called by the cleanup of the operator and of
+-- instances (queue/src/retention.rs), one session at a time.
 
--- Works on the oldest partition of `task`, which can go when its last task is older than the
+-- Works on the oldest partition of `task`. It can be dropped when its last task is older than the
 -- longest cleanup period of any queue. Tasks in it that are unfinished, dead, or finished too
--- recently are first copied to task_kept in batches. Each batch is a call and a transaction, so an
--- interruption costs at most one. Then a call of its own empties the partition: TRUNCATE waits 50
--- ms for its lock, and if the partition is in use the next pass tries again. Answers the partition
--- to be detached and dropped; `more`: call it again. No row: nothing to do, or not now.
+-- recently are first copied to task_kept in batches. Each batch is a separate call and transaction,
+-- so an interruption loses at most one. Then another call empties the partition. TRUNCATE waits 50
+-- ms for its lock; if the partition is in use, the next pass tries again. Returns the partition to
+-- detach and drop; `more`: call it again. No row: nothing to do, or not now.
 create or replace function rowlock.empty_task_partition(most int default 5000)
 returns table (part text, more boolean)
 language plpgsql volatile security definer
@@ -37,7 +37,7 @@ begin
     from rowlock.partitions_of('task') p
     order by p.detaches desc, p.hi
     limit 1;
-  -- Ten minutes more, so that a task which is enqueued at the end of the partition and done at once
+  -- Ten minutes more, so that a task that is enqueued at the end of the partition and done at once
   -- is not copied.
   if v_part is null or rowlock.id_time(v_hi) > now() - keep - interval '10 minutes' then
     return;
@@ -51,10 +51,10 @@ begin
     execute format('lock table rowlock.%I in access exclusive mode', v_part);
     raise exception using errcode = 'RL000';
   exception
-    when sqlstate 'RL000' then null;   -- the lock can be had; it is released for now
+    when sqlstate 'RL000' then null;   -- the lock is available; it is released for now
     when lock_not_available then return;
   end;
-  -- From here no task is added, and tasks can still be read until all that must be kept are copied.
+  -- From here on no task is added. Tasks can still be read until all tasks to keep are copied.
   execute format('lock table rowlock.%I in share mode', v_part);
   if rowlock.copy_unexpired_tasks(v_part, v_lo, v_hi, most) >= most then
     return query select null::text, true;
@@ -67,8 +67,8 @@ exception when lock_not_available then
   return;   -- another session took the lock in between
 end $$;
 
--- Copies up to `most` tasks with `lo` <= id < `hi` from a partition to task_kept, by id. Answers
--- how many: fewer than `most` means that all are copied.
+-- Copies up to `most` tasks with `lo` <= id < `hi` from a partition to task_kept, by id. Returns
+-- how many; fewer than `most` means that all are copied.
 create or replace function rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most int)
 returns int
 language plpgsql volatile
@@ -165,8 +165,8 @@ begin
   return n;
 end $$;
 
--- Deletes dead tasks older than cleanup.dead, and kept tasks that finished long enough ago; up to
--- `most` of each. Answers how many were deleted.
+-- Deletes dead tasks older than cleanup.dead, and kept tasks that finished long enough ago, up to
+-- `most` of each. Returns how many were deleted.
 create or replace function rowlock.delete_expired_tasks(most int)
 returns int
 language plpgsql volatile security definer
@@ -237,7 +237,7 @@ begin
   return n + cardinality(kept);
 end $$;
 
--- Marks kept tasks that finished at the very moment when they were copied. Each pass looks at up to
+-- Marks kept tasks that finished at the moment when they were copied. Each pass looks at up to
 -- `most` of the tasks that are not marked.
 create or replace function rowlock.mark_finished(most int)
 returns void
@@ -249,7 +249,7 @@ as $$
 declare
   start bigint;
 begin
-  -- Drawn once: within the query below it would be drawn for each row, and the first rows would
+  -- Drawn once. Inside the query below it would be drawn for each row, and the first rows would
   -- never be chosen.
   select floor(random() * (max(k.id) - min(k.id) + 1))::bigint + min(k.id)
     into start

@@ -1,7 +1,7 @@
--- Makes dead tasks available again. Called by people (queue/src/admin.rs).
+-- Makes dead tasks available again. Called by administrators (queue/src/retry.rs).
 
 -- The tasks start again with all their attempts. `ids` null: every dead task of the queue, up to
--- 10,000 in a call. Answers how many tasks.
+-- 10,000 in a call. Returns the number of tasks.
 create or replace function rowlock.retry(queue text, ids bigint[])
 returns bigint
 language plpgsql volatile security definer
@@ -17,7 +17,7 @@ begin
   if retry.queue is null and retry.ids is null then
     raise exception 'neither a queue nor ids were given'
       using errcode = 'RL005',
-        hint = 'Name the queue whose dead tasks are to run again, or list their ids.';
+        hint = 'Name the queue whose dead tasks to retry, or list their ids.';
   end if;
   if retry.queue is not null
     and not exists (select 1 from rowlock.queue q where q.name = retry.queue) then
@@ -54,7 +54,7 @@ begin
       );
     end;
     n := n + cardinality(tasks.ids);
-    -- A request to cancel that was made while the last attempt ended was meant for that attempt.
+    -- A request to cancel that was made while the last attempt ended applied only to that attempt.
     delete from rowlock.cancel_request c where c.id = any (tasks.ids);
     -- The handler may snooze it as often as a new task.
     delete from rowlock.snooze s where s.id = any (tasks.ids);

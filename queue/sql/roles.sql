@@ -1,14 +1,15 @@
--- Who besides the owner may do what. `grant_role` and `revoke_role` are called by administrators,
--- `renew_grants` also by a migration; the checks by the verbs. Permissions are granted to roles
--- that the owner names, and hold in this database only, although roles belong to the whole server.
+-- The permissions of roles other than the owner. `grant_role` and `revoke_role` are called by
+-- administrators, `renew_grants` also by a migration, and the checks by the other functions.
+-- Permissions are granted to roles that the owner names. They hold in this database only, although
+-- roles belong to the whole server.
 --
--- Settings of the caller's session change no meaning: functions that read or write times pin
--- DateStyle, TimeZone and IntervalStyle, and no plain string literal has a backslash, which
--- standard_conforming_strings would decide about.
+-- Settings of the caller's session do not change the meaning of anything: functions that read or
+-- write times fix DateStyle, TimeZone and IntervalStyle, and no plain string literal has a
+-- backslash, which standard_conforming_strings would affect.
 
--- The role that the session has taken on, or else its user. Not current_user, which is the owner
--- inside these functions. Inside a SECURITY DEFINER function of an application it is still the
--- session's user that counts.
+-- The role that the session has switched to, or else its user. Not current_user, which is the owner
+-- inside these functions. Inside a SECURITY DEFINER function of an application the session's user
+-- still counts.
 create or replace function rowlock.calling_role()
 returns name
 language sql stable
@@ -17,7 +18,7 @@ as $$
   select coalesce(nullif(current_setting('role', true), 'none')::name, session_user)
 $$;
 
--- Whether the caller has the permission (null: any) for a queue. Asked only if some role has
+-- Whether the caller has the permission (null: any) for a queue. Called only if some role has
 -- permissions for single queues (queue.restricted).
 create or replace function rowlock.has_permission(permission text, queue int)
 returns boolean
@@ -59,7 +60,7 @@ begin
       );
 end $$;
 
--- Refuses a caller that may not work for this queue. Called by the verbs of instances.
+-- Refuses a caller that may not work for this queue. Called by the functions for instances.
 create or replace function rowlock.require_worker(queue int)
 returns void
 language plpgsql stable
@@ -75,6 +76,26 @@ begin
   if found and not rowlock.has_permission('worker', require_worker.queue) then
     perform rowlock.refuse_permission('worker', v_name);
   end if;
+end $$;
+
+-- The id of a queue that the caller may read. Raises RL001 for any other, whether it exists or not.
+create or replace function rowlock.readable_queue(name text)
+returns int
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_id int;
+begin
+  select q.id
+    into v_id
+    from rowlock.queue q
+    where q.name = readable_queue.name
+      and (not q.restricted or rowlock.has_permission('reader', q.id));
+  if not found then
+    perform rowlock.refuse_unknown_queue(readable_queue.name);
+  end if;
+  return v_id;
 end $$;
 
 -- The functions that each permission allows to call.
@@ -96,17 +117,18 @@ as $$
       (
         'worker',
         array[
-          'join', 'policy', 'published_watermarks', 'heartbeat', 'claim', 'await_claims', 'fetch',
-          'settle', 'drain', 'leave', 'release_unknown_leases', 'maintain', 'least_k',
-          'move_missed', 'rescue', 'mutex_holders', 'extend_partitions', 'partition_statistics',
-          'begin_maintenance', 'end_maintenance', 'mark_finished', 'delete_expired_tasks',
-          'keep_watermarks', 'task_state'
+          'join', 'policy', 'published_watermarks', 'heartbeat', 'claim', 'claim_suspect',
+          'await_claims', 'fetch', 'settle', 'drain', 'leave', 'release_unknown_leases',
+          'maintain', 'least_k', 'move_missed', 'rescue', 'mutex_holders', 'extend_partitions',
+          'partition_statistics', 'begin_maintenance', 'end_maintenance', 'mark_finished',
+          'delete_expired_tasks', 'delete_old_scaling_decisions', 'keep_watermarks', 'task_state'
         ]
       ),
       (
         'reader',
         array[
-          'statistics', 'describe_task', 'task_errors', 'list_tasks', 'audit', 'task_state'
+          'statistics', 'describe_task', 'task_errors', 'list_tasks', 'audit', 'task_state',
+          'scaling_decisions', 'arrivals'
         ]
       )
   ) allowed(permission, names)
@@ -115,8 +137,8 @@ as $$
     and p.pronamespace = 'rowlock'::regnamespace
 $$;
 
--- Grants what the table `access` says and a role does not have yet: also after each migration,
--- which may have created functions.
+-- Grants the rights that the table `access` lists and a role does not have yet. Also needed after
+-- each migration, which may have created functions.
 create or replace function rowlock.renew_grants()
 returns void
 language plpgsql volatile
@@ -126,7 +148,7 @@ declare
   missing record;
 begin
   lock table rowlock.access in share row exclusive mode;
-  -- Rows of roles and queues that are gone: a new role of the same name would inherit them.
+  -- Deletes rows of roles and queues that are gone: a new role of the same name would inherit them.
   delete from rowlock.access a
     where not exists (select 1 from pg_roles r where r.rolname = a.role)
       or (
@@ -162,8 +184,8 @@ begin
     where q.restricted <> exists (select 1 from rowlock.access a where a.queue <> 0);
 end $$;
 
--- `permission`: producer, worker or reader. `queues`: for these queues only, in place of the ones
--- for which the role had this permission before; null: for all queues, also future ones.
+-- `permission`: producer, worker or reader. `queues`: only for these queues, instead of those for
+-- which the role had this permission before. Null: for all queues, also future ones.
 create or replace function rowlock.grant_role(
   role name,
   permission text,
@@ -177,7 +199,7 @@ as $$
 declare
   unknown text;
 begin
-  -- First: two callers that had each written before locking would wait for each other.
+  -- This comes first: two callers that had each written before locking would wait for each other.
   lock table rowlock.access in share row exclusive mode;
   if grant_role.permission is null
     or grant_role.permission not in ('producer', 'worker', 'reader') then
@@ -216,8 +238,8 @@ begin
   perform rowlock.renew_grants();
 end $$;
 
--- Takes a permission back (null: all of them). Only then can the role be dropped: Postgres keeps a
--- role that has privileges.
+-- Takes a permission back (null: all of them). Only then can the role be dropped, because Postgres
+-- keeps a role that has privileges.
 create or replace function rowlock.revoke_role(role name, permission text default null)
 returns void
 language plpgsql volatile
@@ -256,5 +278,5 @@ begin
   perform rowlock.renew_grants();
 end $$;
 
--- Only the owner may call a function that is not granted; the functions above included.
+-- Only the owner may call a function that is not granted. This includes the functions above.
 revoke execute on all functions in schema rowlock from public;

@@ -2,11 +2,12 @@
 -- answers are listed in migrations/0001_tables.sql.
 
 -- Settles many tasks at once: for each the token of its lease, its id, and its outcome. `texts`
--- holds the result of a completed task, or the error of a retry or a dead one; `delays_ms` the
--- delay of a retry or a snooze. Either may be empty if no outcome needs it.
+-- contains the result of a completed task, or the error of a retried or dead one. `delays_ms`
+-- contains the delay of a retry or a snooze. Either may be empty if no outcome needs it. An
+-- instance reports outcome 7 if its handler ended while the task ran: see suspects.sql.
 --
--- Settles only what the lease still holds (R1). A task that is sent again after it was settled is
--- answered with "done" for a minute.
+-- Settles only what the lease still holds (R1). If a task is sent again within a minute after it
+-- was settled, the answer is "done".
 create or replace function rowlock.settle(
   instance bigint,
   tokens bigint[],
@@ -27,7 +28,8 @@ declare
   answers smallint[] := array_fill(4::smallint, array[cardinality(ids)]);
   v_cancels boolean := exists (select 1 from rowlock.cancel_request);
   v_queue int;
-  -- What is held and settled now: the place of each in the arguments, and the rest in that order.
+  -- The tasks that are held and settled now. First the place of each in the arguments; the other
+  -- arrays are in the same order.
   v_places int[];
   v_tokens bigint[];
   v_ids bigint[];
@@ -43,7 +45,7 @@ begin
     where l.token = any (settle.tokens) and l.instance = settle.instance
     order by l.token
     for update;
-  -- A session that ends the instance from now on waits for these leases; one that did so before has
+  -- A session that ends the instance from now on waits for these leases. One that did so before has
   -- taken them, and has marked the instance in the same transaction.
   select i.queue
     into v_queue
@@ -52,8 +54,8 @@ begin
   if not found then
     return answers;
   end if;
-  -- Held and not yet settled, by one grouping: an anti-join would be planned as a nested loop, a
-  -- thousand times a thousand.
+  -- Tasks that are held and not settled yet, by one grouping. An anti-join would be planned as a
+  -- nested loop, a thousand times a thousand.
   with held as materialized (
     select task.token, task.id, max(task.attempt) attempt, max(task.priority) priority
     from (
@@ -134,6 +136,40 @@ begin
         texts[i] := 'the handler snoozed it more often than retry.maxSnoozes allows';
       end loop;
     end if;
+    if 7 = any (v_outcomes) then
+      -- A task that ended the handler while it ran alone, as often as allowed, is dead.
+      select
+        array_agg(
+          case
+            when alone.times >= rowlock.suspect_limit() then 3::smallint
+            else item.outcome
+          end
+          order by item.number
+        ),
+        array_agg(item.place) filter (where alone.times >= rowlock.suspect_limit())
+        into v_outcomes, spent
+        from unnest(v_ids, v_outcomes, v_places)
+          with ordinality item(id, outcome, place, number)
+        left join rowlock.ran_alone(v_ids) alone
+          on alone.id = item.id and item.outcome = 7;
+      foreach i in array coalesce(spent, '{}') loop
+        texts[i] := format(
+          'the handler ended while this task ran alone, %s times', rowlock.suspect_limit()
+        );
+      end loop;
+    end if;
+    if 7 = any (v_outcomes) then
+      perform rowlock.write_suspects(
+          v_queue,
+          settle.instance,
+          array_agg(item.id),
+          array_agg(item.attempt),
+          array_agg(item.priority)
+        )
+        from unnest(v_ids, v_outcomes, v_attempts, v_priorities)
+          item(id, outcome, attempt, priority)
+        where item.outcome = 7;
+    end if;
     perform rowlock.write_outcomes(
       v_queue,
       settle.instance,
@@ -167,7 +203,7 @@ begin
     end if;
   end if;
   if 4 = any (answers) then
-    -- Perhaps settled by the same call before, whose answer was lost.
+    -- Perhaps the same call settled it before, and the answer was lost.
     with before as materialized (
       select done.id
       from

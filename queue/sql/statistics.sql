@@ -1,11 +1,12 @@
 -- The numbers of all queues. `statistics` is called by the operator every two seconds, by
 -- `rowlock status`, and for metrics (queue/src/statistics.rs, overview.rs).
 
--- How many tasks run in each queue, by the leases. If that table is large (dead rows that an old
--- transaction keeps), by what the newest heartbeats say is held; an instance whose heartbeats have
--- stopped is then still counted by its leases.
+-- How many tasks run in each queue, and for how long on average, by the leases. If that table is
+-- large (dead rows that an old transaction keeps), by what the newest heartbeats say is held, and
+-- the average is unknown; an instance whose heartbeats have stopped is then still counted by its
+-- leases.
 create or replace function rowlock.running()
-returns table (queue int, n bigint)
+returns table (queue int, n bigint, mean_seconds double precision)
 language plpgsql stable
 set search_path = pg_catalog, pg_temp
 set jit = off
@@ -16,8 +17,16 @@ begin
     return query
       select
         l.queue,
-        sum((select sum(range) from unnest(l.ns) range) - cardinality(l.settled))::bigint
-      from rowlock.lease l
+        sum(unsettled.n)::bigint,
+        greatest(
+          sum(unsettled.n * date_part('epoch', now() - l.at)) / nullif(sum(unsettled.n), 0),
+          0
+        )
+      from
+        rowlock.lease l,
+        lateral (
+          select sum(range) - cardinality(l.settled) n from unnest(l.ns) range
+        ) unsettled
       group by l.queue;
     return;
   end if;
@@ -33,7 +42,8 @@ begin
             where l.instance = i.id
           )
         )
-      )::bigint
+      )::bigint,
+      null::double precision
     from rowlock.instance i
     left join lateral (
       select h.held
@@ -47,8 +57,8 @@ begin
 end $$;
 
 -- Since when the oldest available task of each priority, 0 to 3, has been available, in seconds
--- since 2024: by the first range of each shard.
-create or replace function rowlock.oldest_by_priority(queue int)
+-- since 2024: by the first range of each shard from the watermarks.
+create or replace function rowlock.oldest_by_priority(queue int, watermarks bigint[])
 returns int[]
 language sql stable
 set search_path = pg_catalog, pg_temp
@@ -57,11 +67,7 @@ set enable_bitmapscan = off
 set jit = off
 as $$
   select array_agg(oldest.since order by p)
-  from coalesce(
-    rowlock.published_watermarks(oldest_by_priority.queue),
-    array_fill(0::bigint, array[16])
-  ) watermarks
-  cross join generate_series(0, 3) p
+  from generate_series(0, 3) p
   left join lateral (
     select min(first.since) since
     from
@@ -73,11 +79,82 @@ as $$
           and r.shard = s::smallint
           and r.lane = 0
           and r.priority = p::smallint
-          and r.k >= watermarks[p * 4 + s + 1]
+          and r.k >= oldest_by_priority.watermarks[p * 4 + s + 1]
         order by r.k
         limit 1
       ) first
   ) oldest on true
+$$;
+
+-- How many tasks that could start at once came in each of the last eleven seconds, the current one
+-- first, which is `second` as in their ids. A task with a delay does not count. Of all queues, only
+-- the newest 100,000 tasks are read: if more came, the oldest seconds are unknown, and zero.
+-- `known` seconds are not.
+create or replace function rowlock.recent_arrivals()
+returns table (queue int, second bigint, known int, counts bigint[])
+language sql stable
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+  with recent as materialized (
+    select
+      newest.queue,
+      newest.second,
+      count(newest.k_low)::int n,
+      count(*)::int scanned
+    from (
+      select t.queue, t.k_low, t.id >> 31 as second
+      from rowlock.task t
+      where t.id >= rowlock.id_at(now() - interval '10 seconds')
+        -- The clock may have stepped back: others are of later seconds.
+        and t.id < rowlock.id_at(now() + interval '1 second')
+      order by t.id desc
+      limit 100000
+    ) newest
+    group by newest.queue, newest.second
+  ),
+  seconds as materialized (
+    select
+      this.second,
+      case
+        when scan.tasks >= 100000 then greatest(this.second - scan.oldest, 0)
+        else 11
+      end::int known
+    from
+      (select rowlock.id_at(now()) >> 31 as second) this,
+      (select sum(recent.scanned) tasks, min(recent.second) oldest from recent) scan
+  ),
+  counted as (
+    select
+      known.queue,
+      array[
+        coalesce(sum(n) filter (where ago = 0), 0),
+        coalesce(sum(n) filter (where ago = 1), 0),
+        coalesce(sum(n) filter (where ago = 2), 0),
+        coalesce(sum(n) filter (where ago = 3), 0),
+        coalesce(sum(n) filter (where ago = 4), 0),
+        coalesce(sum(n) filter (where ago = 5), 0),
+        coalesce(sum(n) filter (where ago = 6), 0),
+        coalesce(sum(n) filter (where ago = 7), 0),
+        coalesce(sum(n) filter (where ago = 8), 0),
+        coalesce(sum(n) filter (where ago = 9), 0),
+        coalesce(sum(n) filter (where ago = 10), 0)
+      ] counts
+    from (
+      select recent.queue, recent.n, seconds.second - recent.second ago
+      from recent, seconds
+      where seconds.second - recent.second < seconds.known
+    ) known
+    group by known.queue
+  )
+  select
+    q.id,
+    seconds.second,
+    seconds.known,
+    coalesce(counted.counts, array_fill(0::bigint, array[11]))
+  from rowlock.queue q
+  cross join seconds
+  left join counted on counted.queue = q.id
 $$;
 
 -- All queues of the database in one statement. Large numbers of available, delayed or dead tasks
@@ -96,11 +173,17 @@ returns table (
   dead bigint,
   oldest_seconds double precision,
   completed bigint,
-  arrivals bigint,
+  arrivals bigint[],
+  arrivals_second bigint,
+  arrivals_known int,
   instances bigint,
   allocated bigint,
   busy bigint,
-  service_ms double precision,
+  runs bigint,
+  failures bigint,
+  run_seconds double precision,
+  run_seconds_squared double precision,
+  mean_running_seconds double precision,
   oldest_by_priority double precision[]
 )
 language sql stable security definer
@@ -115,7 +198,12 @@ as $$
     coalesce(backlog.available, 0),
     coalesce(backlog.scheduled, 0),
     coalesce(backlog.retryable, 0),
-    coalesce(soon.n, 0),
+    -- Suspects run one at a time, so all those of a queue count as one.
+    coalesce(soon.n, 0) + exists (
+      select 1
+      from rowlock.suspect s
+      where s.queue = q.id and s.due < now() + interval '5 seconds'
+    )::int,
     coalesce(running.n, 0),
     coalesce(dead.n, 0),
     case
@@ -123,11 +211,17 @@ as $$
         greatest(date_part('epoch', clock_timestamp()) - 1704067200 - backlog.oldest, 0)
     end,
     coalesce(completed.n, 0),
-    coalesce(arrived.n, 0),
+    arrived.counts,
+    arrived.second,
+    arrived.known,
     coalesce(live.n, 0),
     coalesce(live.allocated, 0),
     coalesce(live.held, 0),
-    live.service_ms,
+    coalesce(live.runs, 0),
+    coalesce(live.failures, 0),
+    coalesce(live.run_seconds, 0),
+    coalesce(live.run_seconds_squared, 0),
+    running.mean_seconds,
     case
       when backlog.available > 0 then (
         select array_agg(
@@ -137,11 +231,34 @@ as $$
           end
           order by oldest.number
         )
-        from unnest(rowlock.oldest_by_priority(q.id)) with ordinality oldest(since, number)
+        from
+          unnest(
+            coalesce(
+              few.oldest,
+              rowlock.oldest_by_priority(
+                q.id,
+                coalesce(rowlock.published_watermarks(q.id), array_fill(0::bigint, array[16]))
+              )
+            )
+          ) with ordinality oldest(since, number)
       )
     end
   from rowlock.queue q
   left join rowlock.backlog() backlog on backlog.queue = q.id
+  -- Thousands of queues with a few tasks each: one scan costs less than a lookup for each of them.
+  left join (
+    select
+      r.queue,
+      array[
+        min(r.since) filter (where r.priority = 0),
+        min(r.since) filter (where r.priority = 1),
+        min(r.since) filter (where r.priority = 2),
+        min(r.since) filter (where r.priority = 3)
+      ] oldest
+    from rowlock.ready r
+    where rowlock.sample_percent('rowlock.ready') = 100 and r.lane = 0
+    group by r.queue
+  ) few on few.queue = q.id
   -- Due within five seconds, among the first 20,000.
   left join (
     select first.queue, count(*) n
@@ -171,29 +288,22 @@ as $$
       and r.at > now() - interval '60 seconds'
       and r.at < now() + interval '60 seconds'
   ) completed on true
-  -- Enqueued in the last ten seconds, among the last 100,000.
-  left join (
-    select newest.queue, count(*) n
-    from (
-      select t.queue
-      from rowlock.task t
-      where t.id >= rowlock.id_at(now() - interval '10 seconds')
-      order by t.id desc
-      limit 100000
-    ) newest
-    group by newest.queue
-  ) arrived on arrived.queue = q.id
+  left join rowlock.recent_arrivals() arrived on arrived.queue = q.id
   left join (
     select
       i.queue,
       count(*) n,
       sum(newest.allocated) allocated,
       sum(newest.held) held,
-      avg(newest.service_ms) service_ms
+      sum(newest.runs) runs,
+      sum(newest.failures) failures,
+      sum(newest.run_seconds::double precision) run_seconds,
+      sum(newest.run_seconds_squared::double precision) run_seconds_squared
     from
       rowlock.instance i,
       lateral (
-        select h.allocated, h.held, h.service_ms
+        select
+          h.allocated, h.held, h.runs, h.failures, h.run_seconds, h.run_seconds_squared
         from rowlock.heartbeat h
         where h.instance = i.id and h.at > now() - interval '1 minute'
         order by h.n desc

@@ -1,7 +1,8 @@
 -- Gives a new k to tasks that claims would miss. Called by workers (queue/src/watermark_sweep.rs).
 
--- Claims start at the quick watermark. What lies below it and not below the exact one was committed
--- late, and gets a new k. At most `most` ranges in a call. Null: another session is doing it.
+-- Claims start at the quick watermark. A range below it, and at or above the exact one, was
+-- committed late and gets a new k. At most `most` ranges in a call. Null: another session is doing
+-- it.
 create or replace function rowlock.move_missed(
   queue int,
   exact bigint[],

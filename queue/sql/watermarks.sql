@@ -1,18 +1,18 @@
--- Watermarks: for each of a queue's 16 parts (four priorities of four shards) the smallest k that
--- a claim must look at. A claim that starts there does not walk the dead rows below. Part p * 4 +
--- s + 1 of the array is of priority p and shard s. `keep_watermarks` is called by maintenance
--- (queue/src/partition_maintenance.rs), the rest by the verbs of instances and by those that
--- count.
+-- Watermarks: for each of a queue's 16 parts (four priorities of four shards) the smallest k that a
+-- claim must look at. A claim that starts there does not read the dead rows below. Element p * 4 +
+-- s + 1 of the array is for priority p and shard s. `keep_watermarks` is called by maintenance
+-- (queue/src/retention.rs), the rest by the functions for instances and by those that count.
 
--- No watermark is further above k_seq than this: it is how far a failover may rewind the sequence.
+-- The most that a watermark may be above k_seq. It is also how far a failover may rewind the
+-- sequence.
 create or replace function rowlock.watermark_max_lead()
 returns bigint
 language sql immutable
 return 1000000;
 
 -- The smallest of the watermarks that the queue's instances published last. So an instance that
--- joins does not walk the dead rows that an old transaction keeps, and a wrong watermark of one
--- instance makes no other skip a task. Of a queue without instances: the watermarks of
+-- joins does not read the dead rows that an old transaction keeps, and a wrong watermark of one
+-- instance makes no other skip a task. For a queue without instances: the watermarks of
 -- rowlock.keep_watermarks, if they are recent.
 create or replace function rowlock.published_watermarks(queue int)
 returns bigint[]
@@ -54,7 +54,7 @@ as $$
   ) part
 $$;
 
--- The smallest k that is ready in each of the 16 parts, from the given watermarks on.
+-- The smallest k that is ready in each of the 16 parts, starting at the given watermarks.
 create or replace function rowlock.least_k(queue int, watermarks bigint[])
 returns bigint[]
 language sql stable security definer
@@ -79,11 +79,10 @@ as $$
 $$;
 
 -- Keeps the exact watermarks (R6) of queues without instances, so that counting their backlog does
--- not walk all dead rows. Without instances nothing sweeps such a queue, so its watermarks must be
--- exact. Call it in a transaction of its own, about once a minute: it reads k before the
--- transaction has an id. A note can be used once every transaction that was open when it was
--- written has ended. Kept watermarks are computed again every ten minutes, since a failover may
--- rewind k_seq.
+-- not read all dead rows. Without instances nothing sweeps such a queue, so its watermarks must be
+-- exact. Call it in a separate transaction, about once a minute: it reads k before the transaction
+-- has an id. A note can be used once every transaction that was open when it was written has ended.
+-- Kept watermarks are computed again every ten minutes, because a failover may rewind k_seq.
 create or replace function rowlock.keep_watermarks()
 returns void
 language plpgsql volatile security definer

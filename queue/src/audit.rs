@@ -1,11 +1,11 @@
-//! Checking that no task was lost.
+//! Checks that no task was lost.
 
 use sqlx::Row;
 
 use crate::{Db, Result, db::query};
 
-/// The sums over the tasks of a queue that are still kept: `enqueued` equals `completed` + `dead` +
-/// `cancelled` + `open`, and `untraced` is 0.
+/// Sums over the tasks of a queue that are still kept. `enqueued` equals `completed` + `dead` + `cancelled` +
+/// `open`, and `untraced` is 0.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Audit {
     /// The queue's name.
@@ -20,11 +20,11 @@ pub struct Audit {
     pub cancelled: i64,
     /// Scheduled, available, running or retryable tasks.
     pub open: i64,
-    /// Tasks that no table holds. More than 0 is a fault.
+    /// Tasks that are in no table. More than 0 is a bug.
     pub untraced: i64,
 }
 
-/// Adds up the tasks of every queue. Reads all tables: for tests, and to check a suspicion.
+/// Adds up the tasks of every queue. It reads all tables, so use it in tests, and to check a suspicion.
 pub async fn audit(db: &Db) -> Result<Vec<Audit>> {
     let rows = db.all_without_timeout(query("select * from rowlock.audit()")).await?;
     rows.iter()

@@ -7,7 +7,7 @@ use crate::{Db, Result, TaskId, db::query};
 pub enum Cancelled {
     /// The task is cancelled and will not run.
     Done,
-    /// The task is running; the reply to its instance's next heartbeat asks to stop it.
+    /// The task is running. Its instance is asked to stop it in the reply to the next heartbeat.
     Requested,
     /// There is no such task.
     NotFound,

@@ -1,12 +1,12 @@
 //! Claiming tasks.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use sqlx::Row;
+use sqlx::{Row, postgres::PgRow};
 
 use crate::{Db, Error, InstanceId, Result, TaskId, Token, WatermarkObservation, Watermarks, db::query};
 
-/// The most tasks per claim, which limits the memory of an instance and the size of a lease.
+/// The most tasks per claim. It limits the memory of an instance and the size of a lease.
 pub const CLAIM_MAX: u32 = 1000;
 
 /// A claimed task, without its payload.
@@ -18,6 +18,8 @@ pub struct Claim {
     pub attempt: u16,
     /// The priority: 0 (first) to 3.
     pub priority: u8,
+    /// Since when the task was available, to the second. `None`: a repeated claim, or a suspect.
+    pub available_since: Option<Instant>,
 }
 
 /// The result of a claim.
@@ -27,14 +29,14 @@ pub struct Claimed {
     pub token: Option<Token>,
     /// The tasks, by priority.
     pub tasks: Vec<Claim>,
-    /// It got fewer tasks than wanted because others had rows locked: try again in a few milliseconds.
+    /// Other claims had locked rows, so there are fewer tasks than wanted: try again in a few milliseconds.
     pub contended: bool,
     /// For [`Watermarks::advance`].
     pub watermark_observation: WatermarkObservation,
 }
 
-/// Repeats a claim after an error, with the same token; call it until there is an answer. If the claim had
-/// succeeded, this returns its lease. Waits if the claim is still running.
+/// Repeats a claim after an error, with the same token. Call it until there is an answer. If the claim had
+/// succeeded, this returns its lease. If the claim is still running, this waits for it.
 pub async fn claim_again(
     db: &Db,
     instance: InstanceId,
@@ -46,7 +48,7 @@ pub async fn claim_again(
     claim(db, instance, want, watermarks, token).await
 }
 
-/// Claims up to `want` tasks (at most [`CLAIM_MAX`]) under `token`. After an error [`claim_again`].
+/// Claims up to `want` tasks (at most [`CLAIM_MAX`]) under `token`. After an error call [`claim_again`].
 pub async fn claim(
     db: &Db,
     instance: InstanceId,
@@ -61,7 +63,7 @@ pub async fn claim(
                 .bind(instance.0)
                 .bind(i32::try_from(want.clamp(1, CLAIM_MAX)).unwrap_or(1))
                 .bind(watermarks.as_slice())
-                // A random shard first, so that concurrent claims rarely meet.
+                // Starts at a random shard, so that concurrent claims rarely meet.
                 .bind(fastrand::i32(0..4))
                 .bind(token.0),
         )
@@ -70,13 +72,15 @@ pub async fn claim(
         .ok_or(Error::Gone)?;
     let (firsts, ns): (Vec<i64>, Vec<i16>) = (row.try_get("firsts")?, row.try_get("ns")?);
     let (attempts, priorities): (Vec<i16>, Vec<i16>) = (row.try_get("attempts")?, row.try_get("priorities")?);
-    let ranges = firsts.into_iter().zip(ns).zip(attempts.into_iter().zip(priorities));
+    let sinces = available_since(&row)?.into_iter().map(Some).chain(std::iter::repeat(None));
+    let ranges = firsts.into_iter().zip(ns).zip(attempts.into_iter().zip(priorities)).zip(sinces);
     let tasks: Vec<Claim> = ranges
-        .flat_map(|((first, n), (attempt, priority))| {
+        .flat_map(|(((first, n), (attempt, priority)), available_since)| {
             (first..first + i64::from(n)).map(move |id| Claim {
                 id: TaskId(id),
                 attempt: u16::try_from(attempt).unwrap_or_default(),
                 priority: u8::try_from(priority).unwrap_or_default(),
+                available_since,
             })
         })
         .collect();
@@ -90,4 +94,15 @@ pub async fn claim(
             least: row.try_get("least_ks")?,
         },
     })
+}
+
+/// Since when each range was available, on our clock: the database's clock may differ from it.
+fn available_since(row: &PgRow) -> Result<Vec<Instant>> {
+    let (sinces, database_now): (Vec<i32>, f64) = (row.try_get("sinces")?, row.try_get("now_seconds")?);
+    let now = Instant::now();
+    let since = |since: i32| {
+        let waited = Duration::try_from_secs_f64(database_now - f64::from(since)).unwrap_or_default();
+        now.checked_sub(waited).unwrap_or(now)
+    };
+    Ok(sinces.into_iter().map(since).collect())
 }

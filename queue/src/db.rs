@@ -31,7 +31,8 @@ impl Connect {
         self.open_with(Connector::new(self, SessionMode::DetectDisconnect)?).await
     }
 
-    /// The same with a connector for sessions without a pooler. If its options are refused, others are tried.
+    /// The same with a connector for sessions without a pooler. If the server refuses its options, others are
+    /// tried.
     pub(crate) async fn open_with(&self, mut connector: Connector) -> Result<Db> {
         let mut connected = connector.connect().await;
         for mode in [SessionMode::Direct, SessionMode::Pooled] {
@@ -40,7 +41,7 @@ impl Connect {
                 _ => break,
             }
             let previous = std::mem::replace(&mut connected, connector.connect().await);
-            // It fails without options too: the error before is the clearer one.
+            // It fails without options too. The first error is clearer.
             if let (Err(_), Err(failed)) = (&connected, &previous)
                 && mode == SessionMode::Pooled
                 && !failed.rejects_options
@@ -73,7 +74,7 @@ impl Connect {
         if user.is_some() {
             pool.add(session);
         } else {
-            // This session has options that later ones will not have.
+            // This session has options that later sessions will not have.
             let _ = timeout(STATEMENT_TIMEOUT, session.close()).await;
         }
         Ok(Db { pool, user })
@@ -104,8 +105,9 @@ impl Db {
         Ok(db)
     }
 
-    /// Whether a connection pooler is in between, so that each transaction may run in another session: no
-    /// statement is prepared by name, every statement runs in its own transaction, and NOTIFY does not work.
+    /// Whether a connection pooler is in between, so that each transaction may run in another session. Then
+    /// no statement is prepared by name, every statement runs in a transaction of its own, and NOTIFY does
+    /// not work.
     #[must_use]
     pub fn is_behind_pooler(&self) -> bool {
         self.user.is_none()
@@ -118,8 +120,8 @@ impl Db {
     }
 
     /// Uses these options for new connections and keeps open ones, for example after a password has changed.
-    /// Returns `false`, and changes nothing, if they lead to another database: leases of one are worth
-    /// nothing in another.
+    /// Returns `false`, and changes nothing, if they point to another database: a lease is valid only in its
+    /// own database.
     pub fn follow(&self, connect: &Connect) -> Result<bool> {
         let (old, new) = (self.pool.connector(), Connector::new(connect, SessionMode::Pooled)?);
         if !old.target.is_same_database(&new.target) {
@@ -129,19 +131,19 @@ impl Db {
         Ok(true)
     }
 
-    /// Where it is: `HOST:PORT/DATABASE`, or `HOST:PORT,HOST:PORT/DATABASE` with several hosts.
+    /// Its location: `HOST:PORT/DATABASE`, or `HOST:PORT,HOST:PORT/DATABASE` with several hosts.
     #[must_use]
     pub fn location(&self) -> String {
         self.pool.connector().location()
     }
 
-    /// Drops idle connections without telling the server: they may lead to the wrong one.
+    /// Drops idle connections without an orderly close: they may be connected to the wrong server.
     pub fn discard_idle(&self) {
         self.pool.discard_idle();
     }
 
-    /// The same database over a separate connection, opened when it is needed, for work that must not delay
-    /// other statements.
+    /// The same database over a separate connection, for work that must not delay other statements. The
+    /// connection is opened when it is needed.
     pub(crate) fn with_one_connection(&self) -> Self {
         Self { pool: Pool::new(self.pool.connector(), 1), user: self.user.clone() }
     }
@@ -185,7 +187,7 @@ impl Db {
         connection.release(rows)
     }
 
-    /// Runs a DDL statement outside of a transaction. It must contain only names that we made.
+    /// Runs a DDL statement outside of a transaction. It must contain only names that Rowlock made.
     pub(crate) async fn ddl(&self, statement: String) -> Result<()> {
         bounded(async {
             let mut connection = self.pool.acquire().await?;
@@ -211,7 +213,8 @@ impl Db {
                         logged = Some(tokio::time::Instant::now());
                         tracing::warn!(%error, "cannot connect to the database yet; trying again");
                     }
-                    tokio::time::sleep(delay).await;
+                    // With jitter: instances that lost the same server do not come back at once.
+                    tokio::time::sleep(delay.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                     delay = (delay * 2).min(RETRY_LONGEST);
                 }
                 result => {
@@ -235,7 +238,7 @@ impl Db {
     }
 }
 
-/// Begins a transaction with the isolation level and the search path that the verbs need, in one message:
+/// Begins a transaction with the isolation level and the search path that our functions need, in one message:
 /// behind a pooler a session keeps no settings of ours.
 pub(crate) const BEGIN: &str =
     "begin isolation level read committed; set local search_path = pg_catalog, pg_temp";
@@ -265,7 +268,7 @@ pub(crate) async fn bounded<T>(statement: impl Future<Output = Result<T>>) -> Re
     timeout(STATEMENT_TIMEOUT, statement).await.map_err(|_| Error::Timeout)?
 }
 
-/// Milliseconds for SQL; saturating.
+/// Milliseconds for SQL, saturating.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

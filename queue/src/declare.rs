@@ -17,17 +17,17 @@ pub struct Declaration {
     pub name: String,
     /// The owner: a control plane and a `TaskQueue` in it.
     pub owner: String,
-    /// Grows with every change of the `TaskQueue`; instances then read the policy again.
+    /// Grows with every change of the `TaskQueue`. Then instances read the policy again.
     pub generation: i64,
-    /// The policy for instances: retries, timeouts and such.
+    /// The policy for instances, for example retries and the timeout.
     pub policy: Policy,
-    /// The attempts of a task that was enqueued without a number of its own.
+    /// The number of attempts of a task that was enqueued without one.
     pub max_attempts: u16,
     /// The most slots of all instances together.
     pub total_workers: u32,
     /// While true, no task is claimed.
     pub paused: bool,
-    /// Enqueue refuses tasks beyond this backlog.
+    /// Enqueue refuses tasks above this backlog.
     pub backlog_limit: u64,
     /// Enqueue refuses larger payloads, in bytes.
     pub payload_limit: u64,

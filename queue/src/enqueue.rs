@@ -1,4 +1,4 @@
-//! Enqueuing a task, for the command line, tests and benchmarks. Applications call the same SQL functions in
+//! Enqueues a task, for the command line, tests and benchmarks. Applications call the same SQL functions in
 //! their own transactions.
 
 use std::time::Duration;
@@ -15,9 +15,9 @@ pub struct EnqueueOptions {
     pub priority: Option<u8>,
     /// The delay before the task may run.
     pub delay: Option<Duration>,
-    /// The number of attempts, instead of the queue's.
+    /// The number of attempts, instead of the queue's number.
     pub max_attempts: Option<u16>,
-    /// `false` sends no NOTIFY, which a transaction that will be prepared needs.
+    /// `false` sends no NOTIFY. A transaction that will be prepared needs this.
     pub notify: Option<bool>,
 }
 
@@ -28,7 +28,7 @@ impl EnqueueOptions {
             options.insert("priority".into(), json!(priority));
         }
         if let Some(delay) = self.delay {
-            // Split, because PostgreSQL 14 reads at most 24 days from milliseconds alone.
+            // Split in two, because PostgreSQL 14 reads at most 24 days from milliseconds alone.
             let (seconds, millis) = (delay.as_secs(), delay.subsec_millis());
             options.insert("delay".into(), json!(format!("{seconds} seconds {millis} milliseconds")));
         }

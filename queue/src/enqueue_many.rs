@@ -1,4 +1,4 @@
-//! Enqueuing many tasks in one statement.
+//! Enqueues many tasks in one statement.
 
 use sqlx::Row;
 

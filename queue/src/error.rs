@@ -1,20 +1,21 @@
-//! The errors of this crate. Each variant is one that a caller handles differently.
+//! The errors of this crate. Callers handle each variant differently.
 
-use crate::{text::shorten, timeouts::STATEMENT_TIMEOUT};
+use crate::{foreign_text::shorten, timeouts::STATEMENT_TIMEOUT};
 
-/// Our SQLSTATE for a wrong isolation level, the only one that is not about the values that were sent.
+/// Our SQLSTATE for a wrong isolation level. It is the only one that is not about the values that were sent.
 const WRONG_ISOLATION: &str = "RL007";
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The server does not answer, hung up, or is not Postgres. A later attempt may succeed. The message
-    /// begins with `HOST:PORT/DATABASE: `, like those of `ReadOnly`, `Login`, `Tls` and `ServerTooOld`.
+    /// The server does not answer, closed the connection, or is not Postgres. A later attempt may succeed.
+    /// The message begins with `HOST:PORT/DATABASE: `, like those of `ReadOnly`, `Login`, `Tls` and
+    /// `ServerTooOld`.
     #[error("{0}")]
     Unreachable(String),
-    /// The server takes no writes: a standby, or one that is set to read only. A later attempt may succeed,
-    /// after a failover or on another server behind the same name.
+    /// The server accepts no writes: it is a standby, or set to read only. A later attempt may succeed, after
+    /// a failover or on another server behind the same name.
     #[error("{0}")]
     ReadOnly(String),
     /// Postgres did not answer within [`STATEMENT_TIMEOUT`].
@@ -26,7 +27,7 @@ pub enum Error {
     /// The server refuses the login (user, password, database), or we refuse its authentication method.
     #[error("{0}")]
     Login(String),
-    /// TLS is not possible as `sslmode` demands, or a certificate is invalid.
+    /// TLS is not possible in the way that `sslmode` requires, or a certificate is invalid.
     #[error("{0}")]
     Tls(String),
     /// The server is older than every supported release.
@@ -51,7 +52,7 @@ pub enum Error {
         /// The role.
         owner: String,
     },
-    /// The schema `rowlock` holds something else.
+    /// The schema `rowlock` has tables of another program.
     #[error(
         "the schema \"rowlock\" holds tables that are not Rowlock's (\"{object}\"); rename that schema, or \
          use another database"
@@ -89,7 +90,7 @@ pub enum Error {
         /// What to change.
         hint: Option<String>,
     },
-    /// Another instance rescued the tasks of this instance, which can change nothing from now on.
+    /// Another instance has rescued the tasks of this instance. This instance can change nothing from now on.
     #[error("the instance lost its lease and is fenced")]
     Gone,
     /// Any other error of Postgres.
@@ -98,6 +99,23 @@ pub enum Error {
 }
 
 impl Error {
+    /// All values of [`Self::metric_label`].
+    pub const METRIC_LABELS: [&str; 13] = [
+        "unreachable",
+        "read_only",
+        "timeout",
+        "url",
+        "login",
+        "tls",
+        "server_too_old",
+        "encoding",
+        "no_notify",
+        "schema",
+        "refused",
+        "gone",
+        "database",
+    ];
+
     /// Whether the same call may work later, unchanged.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -114,7 +132,7 @@ impl Error {
         }
     }
 
-    /// Whether the values that were sent are the reason, so that other values may be accepted: Postgres
+    /// Whether the values that were sent caused the error, so that other values may be accepted. Postgres
     /// cannot store them (22xxx), they exceed a limit (54xxx), or our SQL refused them.
     #[must_use]
     pub fn is_value_error(&self) -> bool {
@@ -128,15 +146,14 @@ impl Error {
         }
     }
 
-    /// Whether a row has no partition: `check_violation` without a constraint, which nothing else raises
-    /// here.
+    /// Whether a row has no partition: `check_violation` without a constraint. Nothing else raises that here.
     pub(crate) fn lacks_partition(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error))
             if error.code().as_deref() == Some("23514") && error.constraint().is_none())
     }
 
-    /// Whether another session created the same schema or table at the same time: the second one waits for
-    /// the first and then fails.
+    /// Whether another session created the same schema or table at the same time. The second session waits
+    /// for the first and then fails.
     pub(crate) fn created_concurrently(&self) -> bool {
         matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().is_some_and(|code| {
             matches!(code.as_ref(), "23505" | "42P06" | "42P07" | "42710")
@@ -152,7 +169,7 @@ impl Error {
         }
     }
 
-    /// The value of a metric label; the set of values is small and fixed.
+    /// The value of a metric label. The set of values is small and fixed: [`Self::METRIC_LABELS`].
     #[must_use]
     pub fn metric_label(&self) -> &'static str {
         match self {
@@ -191,7 +208,7 @@ impl Error {
         }
     }
 
-    /// The same during the startup of a session, where each refusal concerns the connection: too many
+    /// The same during the startup of a session. There, each refusal concerns the connection: too many
     /// connections (53xxx), or an option that the server refuses.
     pub(crate) fn at_start(location: &str, error: sqlx::Error) -> Self {
         match Self::at(location, error) {
@@ -214,7 +231,7 @@ impl From<sqlx::Error> for Error {
                 tracing::debug!(%error, "a connection was lost");
                 Self::Unreachable(match io.kind() {
                     std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::BrokenPipe => {
-                        "the server hung up".to_owned()
+                        "the server closed the connection".to_owned()
                     }
                     _ => "the connection was lost".to_owned(),
                 })
@@ -236,7 +253,7 @@ impl From<sqlx::Error> for Error {
                 match code.as_str() {
                     "RL006" => Self::Gone,
                     ours if ours.starts_with("RL") => Self::Refused { code, message, hint },
-                    // Shutting down, starting up, crashed; connection failures; no such server behind the
+                    // Shutting down, starting up or crashed; connection failures; no such server behind the
                     // pooler (08xxx).
                     "57P01" | "57P02" | "57P03" | "57P05" => Self::Unreachable(message),
                     lost if lost.starts_with("08") => Self::Unreachable(message),

@@ -1,10 +1,10 @@
-//! Reading the payloads of claimed tasks, in a separate statement (R18).
+//! Reads the payloads of claimed tasks, in a separate statement (R18).
 
 use sqlx::Row;
 
 use crate::{Db, Error, Result, TaskId, Token, db::query};
 
-/// What a handler gets.
+/// The task as its handler gets it.
 #[derive(Clone)]
 pub struct FetchedTask {
     /// The id.
@@ -13,7 +13,7 @@ pub struct FetchedTask {
     pub kind: String,
     /// The payload: JSON, byte for byte as it was enqueued.
     pub payload: String,
-    /// Its number of attempts; `None`: the queue's.
+    /// Its number of attempts; `None`: the queue's number.
     pub max_attempts: Option<u16>,
     /// When it was enqueued, in milliseconds since 1970, to the second.
     pub enqueued_at_unix_ms: i64,
@@ -28,7 +28,7 @@ impl std::fmt::Debug for FetchedTask {
 /// The epoch of task ids, 2024-01-01, in seconds since 1970; `rowlock.id_time` uses the same.
 const EPOCH_SECONDS: i64 = 1_704_067_200;
 
-/// The payloads of those of the tasks that the lease with this token holds, in no particular order.
+/// The payloads of the given tasks that the lease with this token holds, in no particular order.
 pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<FetchedTask>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
     let statement = query("select id, type, payload, max_attempts from rowlock.fetch($1, $2)");
@@ -49,7 +49,7 @@ pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<FetchedT
         .collect()
 }
 
-/// Whether one of the rows causes the error, so that other rows can still be read: it is not text in the
+/// Whether one of the rows causes the error, so that other rows can still be read. The row is not text in the
 /// encoding of the database (22xxx), is too large for a statement (54xxx), or is damaged on disk (XX001).
 #[must_use]
 pub fn is_row_error(error: &Error) -> bool {

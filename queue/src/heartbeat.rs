@@ -5,7 +5,7 @@ use std::time::Instant;
 use sqlx::{Row, postgres::PgRow};
 
 use crate::{
-    Db, HorizonNote, InstanceId, Result, TaskId, WatermarkObservation, Watermarks,
+    Db, HorizonNote, InstanceId, Result, Runs, TaskId, WatermarkObservation, Watermarks,
     db::{Statement, query},
     partitions::extend_partitions,
 };
@@ -27,12 +27,13 @@ pub struct Heartbeat<'a> {
     pub watermarks: &'a Watermarks,
     /// It had a free slot since its last heartbeat, so producers should send NOTIFY.
     pub idle: bool,
-    /// The recent mean duration of a task.
-    pub service_millis: Option<f64>,
+    /// The runs that ended in it lately.
+    pub runs: Runs,
 }
 
 /// The reply to a heartbeat.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate answer")]
 pub struct HeartbeatReply {
     /// Another instance rescued its tasks: stop everything.
     pub gone: bool,
@@ -55,6 +56,8 @@ pub struct HeartbeatReply {
     /// Whether another session was granting slots at the same time; `None`: this heartbeat was not to grant
     /// any.
     pub allocation_missed: Option<bool>,
+    /// A suspect waits to run alone: see [`crate::claim_suspect`].
+    pub suspect_due: bool,
 }
 
 /// Sends one heartbeat.
@@ -72,9 +75,10 @@ pub async fn heartbeat(db: &Db, heartbeat: &Heartbeat<'_>) -> Result<HeartbeatRe
 }
 
 pub(crate) fn statement<'a>(heartbeat: &'a Heartbeat<'_>) -> Statement<'a> {
-    #[expect(clippy::cast_possible_truncation, reason = "milliseconds for display and a forecast")]
-    let service = heartbeat.service_millis.map(|millis| millis as f32);
-    query("select * from rowlock.heartbeat($1, $2, $3, $4, $5, $6, $7, $8)")
+    let Runs { completed, seconds, seconds_squared, failed } = heartbeat.runs;
+    #[expect(clippy::cast_possible_truncation, reason = "seven digits are enough for a forecast")]
+    let (seconds, seconds_squared) = (seconds as f32, seconds_squared as f32);
+    query("select * from rowlock.heartbeat($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)")
         .bind(heartbeat.instance.0)
         .bind(i32::try_from(heartbeat.held).unwrap_or(i32::MAX))
         .bind(i32::try_from(heartbeat.allocated).unwrap_or(i32::MAX))
@@ -82,7 +86,10 @@ pub(crate) fn statement<'a>(heartbeat: &'a Heartbeat<'_>) -> Statement<'a> {
         .bind(i32::try_from(heartbeat.wants).unwrap_or(i32::MAX))
         .bind(heartbeat.watermarks.as_slice())
         .bind(heartbeat.idle)
-        .bind(service)
+        .bind(i32::try_from(completed).unwrap_or(i32::MAX))
+        .bind(i32::try_from(failed).unwrap_or(i32::MAX))
+        .bind(seconds)
+        .bind(seconds_squared)
 }
 
 pub(crate) fn answer(row: &PgRow, sent: Instant) -> Result<HeartbeatReply> {
@@ -103,5 +110,6 @@ pub(crate) fn answer(row: &PgRow, sent: Instant) -> Result<HeartbeatReply> {
             xmin: row.try_get("xmin")?,
         },
         allocation_missed: row.try_get("allocation_missed")?,
+        suspect_due: row.try_get("suspect_due")?,
     })
 }

@@ -1,10 +1,10 @@
-//! Which hosts the URL of a tenant may lead the operator to. Pure functions.
+//! Which hosts the URL of a tenant may make the operator connect to. Pure functions.
 //!
-//! A tenant chooses the host, the operator connects from its own network and reports the result. Without
-//! limits, a tenant could probe hosts that it cannot reach (SSRF). So hosts where no tenant's database can be
-//! are refused: the operator's own pod, link-local addresses, the metadata services of clouds, and the
-//! Service of the API server. The addresses of nodes and of the API server's endpoints are not known here,
-//! because reading them needs cluster-wide rights, and a database may listen on a node. An administrator can
+//! A tenant chooses the host; the operator connects from its own network and reports the result. Without
+//! limits, a tenant could probe hosts that it cannot reach (SSRF). So hosts that cannot be a tenant's
+//! database are refused: the operator's own pod, link-local addresses, the metadata services of clouds, and
+//! the Service of the API server. The addresses of nodes and of the API server's endpoints are not refused by
+//! default: reading them needs cluster-wide rights, and a database may listen on a node. An administrator can
 //! refuse more hosts.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -56,7 +56,8 @@ impl HostPolicy {
         if text.trim().is_empty() { Ok(()) } else { HostPattern::parse(text).map(drop) }
     }
 
-    /// Why the host is refused by its name, if it is. The text continues "the database URL".
+    /// Why the host is refused by its name, or `None`. The text continues a sentence that begins "the
+    /// database URL".
     pub(crate) fn refuses_name(&self, host: &str) -> Option<String> {
         let name = normalize(host);
         let named = |patterns: &[HostPattern]| patterns.iter().any(|pattern| pattern.is_named(&name));
@@ -72,7 +73,7 @@ impl HostPolicy {
         self.refuses(host, name.parse().ok()?)
     }
 
-    /// Why the host is refused because of one of its addresses, if it is.
+    /// Why the host is refused because of one of its addresses, or `None`.
     pub(crate) fn refuses(&self, host: &str, address: IpAddr) -> Option<String> {
         let address = effective_address(address);
         let name = normalize(host);
@@ -143,7 +144,7 @@ fn normalize(host: &str) -> String {
     host.trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// The address to which packets are finally sent: an IPv6 address may contain an IPv4 address, directly or
+/// The address to which packets are finally sent. An IPv6 address may contain an IPv4 address, directly or
 /// for NAT64.
 fn effective_address(address: IpAddr) -> IpAddr {
     let IpAddr::V6(six) = address.to_canonical() else { return address.to_canonical() };
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_where_no_tenants_database_can_be_are_refused() {
+    fn hosts_that_cannot_be_a_tenants_database_are_refused() {
         for (host, says) in [
             ("localhost", "does not run in your pod"),
             ("LocalHost.", "does not run in your pod"),
@@ -206,8 +207,8 @@ mod tests {
             ("::127.0.0.1", "does not run in your pod"),
             ("::10.96.0.1", "allowedDatabaseHosts"),
         ] {
-            let said = policy(&[]).refuses_name(host).unwrap_or_default();
-            assert!(said.contains(says), "{host}: {said}");
+            let refusal = policy(&[]).refuses_name(host).unwrap_or_default();
+            assert!(refusal.contains(says), "{host}: {refusal}");
         }
         for host in ["db.shop.svc", "10.0.0.1", "192.168.1.1", "2001:db8::1", "localhost.example.com"] {
             assert_eq!(policy(&[]).refuses_name(host), None, "{host}");
@@ -242,8 +243,8 @@ mod tests {
     fn a_host_refused_by_an_administrator_is_refused_in_every_notation() {
         for host in ["10.7.3.4", "::ffff:10.7.3.4", "64:ff9b::10.7.3.4", "2001:db8:7:1::2", "Node-1.example."]
         {
-            let said = policy(&[]).refuses_name(host).unwrap_or_default();
-            assert!(said.contains("allowedDatabaseHosts"), "{host}: {said}");
+            let refusal = policy(&[]).refuses_name(host).unwrap_or_default();
+            assert!(refusal.contains("allowedDatabaseHosts"), "{host}: {refusal}");
         }
         let node = IpAddr::from([10, 7, 3, 4]);
         assert!(policy(&[]).refuses("db.example.com", node).is_some());

@@ -8,8 +8,8 @@ const INSUFFICIENT_PRIVILEGE: &str = "42501";
 /// A database and its server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// `NAME@SYSTEM_IDENTIFIER`. The identifier is drawn by `initdb`; standbys and physical backups have the
-    /// same. `None` if this user may not read it.
+    /// `NAME@SYSTEM_IDENTIFIER`. The identifier is drawn by `initdb`. Standbys and physical backups have the
+    /// same one. `None` if this user may not read it.
     pub database: Option<String>,
     /// When the server was started, in microseconds since 1970. It differs between servers that run copies of
     /// one database.

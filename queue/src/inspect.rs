@@ -1,16 +1,16 @@
-//! Everything known about one task.
+//! All details of one task.
 
 use serde::Serialize;
 use sqlx::{Row, postgres::PgRow};
 
-use crate::{Db, Result, TaskId, TaskState, db::query, text::read};
+use crate::{Db, Result, TaskId, TaskState, db::query, foreign_text::read};
 
 /// A failed attempt.
 #[derive(Debug, Clone, Serialize)]
 pub struct TaskError {
     /// When it failed, in RFC 3339.
     pub at: String,
-    /// The number of the attempt, from 1; 0: an interruption, which used no attempt.
+    /// The number of the attempt, from 1. 0 is an interruption, which used no attempt.
     pub attempt: u16,
     /// The name of the instance that ran it.
     pub instance: String,
@@ -18,7 +18,7 @@ pub struct TaskError {
     pub error: String,
 }
 
-/// Everything known about one task. Times are in RFC 3339.
+/// All details of one task. Times are in RFC 3339.
 #[derive(Clone, Serialize)]
 pub struct TaskDetails {
     /// The id.
@@ -50,14 +50,16 @@ pub struct TaskDetails {
     pub first_snoozed_at: Option<String>,
     /// When it was last snoozed.
     pub snoozed_at: Option<String>,
+    /// The handler ended while it ran, so it runs alone until the handler has answered.
+    pub suspect: bool,
     /// Its failed attempts.
     pub errors: Vec<TaskError>,
     /// Its payload.
     pub payload: Option<String>,
     /// The result that its handler returned.
     pub result: Option<String>,
-    /// What cannot be read because it is not UTF-8, and why. Such a payload or result is left out; in other
-    /// texts a replacement character stands for each invalid part.
+    /// The texts that cannot be read because they are not UTF-8, and why. Such a payload or result is left
+    /// out. In other texts a replacement character stands for each invalid part.
     pub unreadable: Vec<String>,
 }
 
@@ -87,7 +89,7 @@ macro_rules! rfc3339 {
 pub(crate) use rfc3339;
 
 const DESCRIBE_TASK: &str = concat!(
-    "select queue, state, priority, attempt, max_attempts, snoozes, ",
+    "select queue, state, priority, attempt, max_attempts, snoozes, suspect, ",
     bytes!("type"),
     ", ",
     bytes!("instance"),
@@ -142,6 +144,7 @@ pub async fn describe_task(db: &Db, id: TaskId) -> Result<Option<TaskDetails>> {
         snoozes: row.try_get::<i32, _>("snoozes")?.unsigned_abs(),
         first_snoozed_at: row.try_get("first_snoozed_at")?,
         snoozed_at: row.try_get("snoozed_at")?,
+        suspect: row.try_get("suspect")?,
         errors,
         payload,
         result,

@@ -5,7 +5,7 @@ use sqlx::{Row, types::Json};
 
 use crate::{Db, InstanceId, QueueId, Result, Watermarks, db::query, partitions::extend_partitions};
 
-/// What an instance starts with.
+/// The values with which an instance starts.
 #[derive(Debug, Clone)]
 pub struct Joined {
     /// Its id; a new one each time it joins.
@@ -16,25 +16,38 @@ pub struct Joined {
     pub policy: Policy,
     /// The generation of the policy. Read the policy again when a heartbeat names another one.
     pub policy_generation: i64,
-    /// The attempts of tasks that were enqueued without a number of their own.
+    /// The number of attempts of tasks that were enqueued without one.
     pub max_attempts: u16,
     /// Where its claims start.
     pub watermarks: Watermarks,
 }
 
-/// Joins a queue with `capacity` slots. `name`, such as that of the pod, is shown to people.
+/// Joins a queue with `capacity` slots. `name`, such as the name of the pod, is shown to people.
 pub async fn join(db: &Db, queue: &str, name: &str, capacity: u32) -> Result<Joined> {
+    join_in_pod(db, queue, name, capacity, None).await
+}
+
+/// The same, for an instance in the pod with this UID. [`rescue_pod`](crate::rescue_pod) ends it with its
+/// pod.
+pub async fn join_in_pod(
+    db: &Db,
+    queue: &str,
+    name: &str,
+    capacity: u32,
+    pod: Option<&str>,
+) -> Result<Joined> {
     let statement = || {
         query(
             "select id, queue, rowlock.published_watermarks(queue) as watermarks
-             from rowlock.join($1, $2, $3)",
+             from rowlock.join($1, $2, $3, $4::text::uuid)",
         )
         .bind(queue.to_owned())
         .bind(name.to_owned())
         .bind(i32::try_from(capacity).unwrap_or(i32::MAX))
+        .bind(pod.map(str::to_owned))
     };
     let row = match db.one(statement()).await {
-        // No instance ran for so long that the partitions made in advance are used up.
+        // No instance ran until the partitions that were made in advance were used up.
         Err(error) if error.lacks_partition() => {
             extend_partitions(db).await?;
             db.one(statement()).await?
@@ -53,7 +66,7 @@ pub async fn join(db: &Db, queue: &str, name: &str, capacity: u32) -> Result<Joi
     })
 }
 
-/// The generation and the policy of a queue, and the attempts of its tasks.
+/// The generation and the policy of a queue, and the number of attempts of its tasks.
 pub async fn policy(db: &Db, queue: QueueId) -> Result<(i64, Policy, u16)> {
     let statement = query("select generation, policy, max_attempts from rowlock.policy($1)");
     let row = db.one(statement.bind(queue.0)).await?;
@@ -62,14 +75,14 @@ pub async fn policy(db: &Db, queue: QueueId) -> Result<(i64, Policy, u16)> {
     Ok((row.try_get("generation")?, policy, max_attempts))
 }
 
-/// Stops an instance from claiming and from being granted slots.
+/// Makes an instance claim no more tasks and get no more slots.
 pub async fn drain(db: &Db, instance: InstanceId) -> Result<()> {
     db.all(query("select rowlock.drain($1)").bind(instance.0)).await?;
     Ok(())
 }
 
-/// Ends an instance and releases what it still has leased, without using an attempt. Returns the number of
-/// released tasks.
+/// Ends an instance and releases the tasks that it still holds, without using an attempt. Returns the number
+/// of released tasks.
 pub async fn leave(db: &Db, instance: InstanceId) -> Result<u64> {
     let released: i64 = db.scalar(query("select rowlock.leave($1)").bind(instance.0)).await?;
     Ok(released.unsigned_abs())

@@ -1,7 +1,8 @@
-//! The tables and verbs of Rowlock: the only crate that talks to Postgres.
+//! The tables and SQL functions of Rowlock. Only this crate talks to Postgres.
 //!
-//! The verbs are SQL functions in `sql/`, over the tables of `migrations/`, so that any client can enqueue.
-//! Most files of `sql/` have a twin of the same name here that calls their functions.
+//! The verbs (enqueue, claim and so on) are SQL functions in `sql/`, over the tables of `migrations/`, so
+//! that any client can enqueue. Most files of `sql/` have a Rust file of the same name here, which calls
+//! their functions.
 //!
 //! In reading order: [`Db`] and [`Error`], [`Db::migrate`], [`declare()`], [`enqueue()`], then what an
 //! instance does ([`join`], [`heartbeat()`], [`claim()`], [`fetch()`], [`settle()`], [`drain`], [`leave`]),
@@ -10,6 +11,7 @@
 
 #![warn(missing_docs)]
 
+mod arrivals;
 mod audit;
 mod cancel;
 mod claim;
@@ -21,7 +23,7 @@ mod enqueue;
 mod enqueue_many;
 mod error;
 mod fetch;
-mod functions;
+mod foreign_text;
 mod heartbeat;
 mod host_policy;
 mod identity;
@@ -38,17 +40,22 @@ mod partitions;
 mod permissions;
 mod pool;
 mod release;
+mod rescue_pod;
 mod retention;
 mod retry;
+mod runs;
+mod scaling_decisions;
 mod settle;
+mod sql_files;
 mod statistics;
+mod suspects;
 mod task_state;
-mod tenants;
-mod text;
+mod tenant_limits;
 mod timeouts;
 mod watermark_sweep;
 mod watermarks;
 
+pub use arrivals::{ARRIVALS_READ_MOST, Arrivals, arrivals};
 pub use audit::{Audit, audit};
 pub use cancel::{Cancelled, cancel};
 pub use claim::{CLAIM_MAX, Claim, Claimed, claim, claim_again};
@@ -65,7 +72,7 @@ pub use host_policy::HostPolicy;
 pub use identity::{Identity, identity};
 pub use ids::{InstanceId, QueueId, TaskId, Token};
 pub use inspect::{TaskDetails, TaskError, describe_task};
-pub use instances::{Joined, drain, join, leave, policy};
+pub use instances::{Joined, drain, join, join_in_pod, leave, policy};
 pub use list_tasks::{TaskSummary, list_tasks};
 pub use maintenance::{Maintainer, MaintenanceReport};
 pub use migrate::{MigrateReport, SCHEMA_VERSION};
@@ -75,12 +82,19 @@ pub use overview::{ConnectionLimit, Declared, Overview, overview};
 pub use partitions::{PartitionStats, extend_partitions, partition_stats};
 pub use permissions::has_worker_permission;
 pub use release::release_unknown_leases;
+pub use rescue_pod::{EndedPod, rescue_pod};
 pub use retention::maintain_partitions;
 pub use retry::{retry, retry_all_dead};
+pub use runs::Runs;
+pub use scaling_decisions::{
+    DecidedAt, RECORD_MOST, ScalingDecision, ScalingFigures, ScalingRecord, record_scaling_decisions,
+    scaling_decisions,
+};
 pub use settle::{Outcome, SETTLE_MAX, Settled, Settlement, settle};
-pub use statistics::{QueueStats, queue_stats};
+pub use statistics::{ARRIVAL_SECONDS, QueueStats, queue_stats};
+pub use suspects::claim_suspect;
 pub use task_state::{TaskState, UnknownState};
-pub use tenants::{Tenant, Tenants};
+pub use tenant_limits::{Tenant, Tenants};
 pub use timeouts::{HEARTBEAT_INTERVAL, LEASE_DURATION, STATEMENT_TIMEOUT};
 pub use watermark_sweep::HorizonNote;
 pub use watermarks::{WatermarkObservation, Watermarks};

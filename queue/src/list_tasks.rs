@@ -1,4 +1,4 @@
-//! The tasks of a state.
+//! Lists the tasks in a state.
 
 use serde::Serialize;
 use sqlx::Row;
@@ -6,8 +6,8 @@ use sqlx::Row;
 use crate::{
     Db, Result, TaskId, TaskState,
     db::query,
+    foreign_text::read,
     inspect::{bytes, rfc3339},
-    text::read,
 };
 
 /// A task in a list.
@@ -24,9 +24,9 @@ pub struct TaskSummary {
     pub state: TaskState,
     /// How many attempts it has used.
     pub attempt: u16,
-    /// Since when it has been in this state, or, for a scheduled or retryable task, when it is due. RFC 3339.
+    /// When the task got into this state. For a scheduled or retryable task: when it is due. RFC 3339.
     pub at: String,
-    /// Why its type cannot be read, if so.
+    /// Why its type cannot be read; `None` if it can.
     pub unreadable: Option<String>,
 }
 
@@ -38,8 +38,8 @@ const LIST_TASKS: &str = concat!(
     " from rowlock.list_tasks($1, $2, $3, $4)"
 );
 
-/// A page of the tasks in a state, after the task `after`. Completed and cancelled tasks of the last day, the
-/// newest first; available ones in the order in which they are claimed; all others by id.
+/// A page of the tasks in a state, after the task `after`. Completed and cancelled tasks of the last day come
+/// newest first, available ones in the order of claims, and all others by id.
 pub async fn list_tasks(
     db: &Db,
     queue: Option<&str>,

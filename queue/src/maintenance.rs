@@ -1,6 +1,6 @@
 //! Maintenance: moves due tasks and rows that claims would miss, rescues the tasks of dead instances, and
-//! makes and drops partitions. Every instance does it, and the operator for queues without instances; a
-//! try-lock picks the one that does the work.
+//! makes and drops partitions. Every instance tries to do it, and the operator for queues without instances.
+//! A try-lock picks the one that does the work.
 
 use std::{
     collections::HashMap,
@@ -17,27 +17,27 @@ use crate::{
 
 /// The most tasks moved by one statement: a few milliseconds of work.
 const MOVE_DUE_MOST: i32 = 1000;
-/// The most statements of one pass, so that many due tasks do not delay other maintenance.
+/// The most statements of one pass. The limit keeps a pass with many due tasks short.
 const MOVE_DUE_ROUNDS: usize = 10;
 /// The most instances rescued in one pass; the next pass is a second later.
 const RESCUE_MOST: usize = 20;
 /// How often a maintainer reads the newest heartbeats.
 const HEARTBEATS_EVERY: Duration = Duration::from_secs(5);
-/// About how many passes per second all instances do together, not counting the elected ones.
+/// About how many passes per second all instances do together, without the elected ones.
 const PASSES_PER_SECOND: f64 = 2.0;
-/// How many instances, those with the least ids, do every pass: with chance alone, a due task or a dead
-/// instance could wait for several seconds.
+/// The number of elected instances, those with the lowest ids. They do every pass. If passes were only
+/// random, a due task or a dead instance could wait for several seconds.
 const ELECTED: usize = 2;
-/// How often all instances together ask whether partitions are due. They are once a minute.
+/// How often all instances together ask whether partitions are due. That is the case once a minute.
 const BEGIN_EVERY: Duration = Duration::from_secs(20);
-/// How often each maintainer checks for how long partitions last.
+/// How often each maintainer checks when the last partition ends.
 const PARTITIONS_EVERY: Duration = Duration::from_mins(1);
 /// How often all instances together compare backlogs with their limits.
 const LIMITS_EVERY: Duration = Duration::from_secs(5);
-/// How often due tasks are looked for from the very beginning, without the watermark.
+/// How often due tasks are searched from the very beginning, without the watermark.
 const FULL_PASS_EVERY: Duration = Duration::from_mins(1);
 
-/// What a pass did.
+/// The result of a pass.
 #[derive(Debug, Clone, Default)]
 pub struct MaintenanceReport {
     /// Due tasks that became available.
@@ -48,7 +48,7 @@ pub struct MaintenanceReport {
     pub rescued: u64,
     /// Dropped partitions.
     pub partitions_dropped: u64,
-    /// For how long partitions last; `None`: not checked in this pass.
+    /// Hours until the last partition ends; `None`: not checked in this pass.
     pub partitions: Option<PartitionStats>,
     /// Locks that other sessions have held for too long; `None`: not checked in this pass.
     pub locks_held: Option<usize>,
@@ -70,7 +70,7 @@ pub struct Maintainer {
     due_watermark: Option<OffsetDateTime>,
     full_pass: Option<Instant>,
     note: Option<Note>,
-    /// Does every pass, see [`ELECTED`].
+    /// Whether it does every pass, see [`ELECTED`].
     elected: bool,
     /// The newest heartbeat of each instance, and since when, by our own clock, it has not changed (R4).
     heartbeats: HashMap<InstanceId, (i64, Instant)>,
@@ -78,7 +78,7 @@ pub struct Maintainer {
     /// The number of live instances at the last check.
     live: f64,
     locks_held: LocksHeld,
-    /// Whether it has done these at least once.
+    /// Whether each of these was done at least once.
     limits_checked: bool,
     asked_to_begin: bool,
     maintenance: PartitionMaintenance,
@@ -101,20 +101,20 @@ impl Maintainer {
         Self::default()
     }
 
-    /// The maintainer of an instance of `queue`, which also sweeps that queue.
+    /// The maintainer of an instance of `queue`. It also sweeps that queue.
     #[must_use]
     pub fn of_instance(instance: InstanceId, queue: QueueId) -> Self {
         Self { instance: Some(instance), sweeper: Some(WatermarkSweeper::new(queue)), ..Self::default() }
     }
 
-    /// Takes in what a heartbeat of the instance noted, for the sweep of its queue.
+    /// Takes the note of the instance's heartbeat, for the sweep of its queue.
     pub fn note(&mut self, noted: &HorizonNote) {
         if let Some(sweeper) = &mut self.sweeper {
             sweeper.note(noted);
         }
     }
 
-    /// Does one pass; call it every second. `chain_since`: since when all heartbeats of the caller have been
+    /// Does one pass. Call it every second. `chain_since`: since when all heartbeats of the caller have been
     /// answered. An instance may be rescued only if its heartbeat has not changed for a whole lease during
     /// that time. `None`: the caller sends no heartbeats, and rescues nothing. `watermarks`: where the
     /// caller's claims start.
@@ -161,8 +161,8 @@ impl Maintainer {
     }
 
     /// Makes and drops partitions in the background, when it is this maintainer's turn, and checks the
-    /// partitions. It is all that a maintainer does for a database whose instances are alive but have fewer
-    /// rights.
+    /// partitions. If a database's instances are alive but have fewer rights, the operator's maintainer does
+    /// only this.
     pub async fn maintain_partitions(&mut self, db: &Db, report: &mut MaintenanceReport) -> Result<()> {
         if !std::mem::replace(&mut self.asked_to_begin, true) || self.is_selected(BEGIN_EVERY) {
             self.maintenance.begin_if_due(db).await?;
@@ -175,7 +175,7 @@ impl Maintainer {
         Ok(())
     }
 
-    /// Whether this pass does what all instances together do once in `every`, by chance.
+    /// Decides at random whether this pass does an operation that all instances together do once in `every`.
     fn is_selected(&self, every: Duration) -> bool {
         let passes = every.as_secs_f64() * self.live.clamp(1.0, PASSES_PER_SECOND);
         fastrand::f64() * passes < 1.0
@@ -294,7 +294,7 @@ impl Maintainer {
     }
 }
 
-/// Whether something is due again, counted from the last time; true the first time.
+/// Whether an operation is due again, counted from the last time. True the first time.
 fn due(last: &mut Option<Instant>, every: Duration) -> bool {
     let now = Instant::now();
     let due = last.is_none_or(|last| every <= now.duration_since(last));

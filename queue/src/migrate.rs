@@ -1,6 +1,6 @@
-//! Updates the schema of a database to this release: the tables by numbered migrations, forward only, then
-//! the functions of `sql/`. All of it is one transaction under a lock of that transaction, which also works
-//! behind a transaction pooler. (The migrator of sqlx needs a session lock.)
+//! Updates the schema of a database to this release: first the tables, by numbered migrations that only go
+//! forward, then the functions of `sql/`. All of it is one transaction under a lock of that transaction,
+//! which also works behind a transaction pooler. (The migrator of sqlx needs a session lock.)
 
 use sqlx::{Connection, Executor, PgConnection, Row};
 
@@ -8,14 +8,14 @@ use crate::{
     Db, Error, Result,
     connect::catch_panic,
     db::{BEGIN, query, query_unprepared},
-    functions,
+    sql_files,
 };
 
 struct Migration {
     version: i32,
     name: &'static str,
-    /// Releases from this version on can use the tables after this migration: instances of both releases run
-    /// during a rollout, and after a rollback.
+    /// The oldest schema version whose release can use the tables after this migration. Instances of both
+    /// releases run during a rollout, and after a rollback.
     compatible_from: i32,
     sql: &'static str,
 }
@@ -36,14 +36,14 @@ const MIGRATIONS: &[Migration] = migrations![
 ];
 
 /// The version of the schema that this release needs. A release that changes a table or a function adds a
-/// migration, which may be empty, so that a program can tell whether the functions that it calls exist.
+/// migration, which may be empty. So a program can tell whether the functions that it calls exist.
 #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "a handful of migrations")]
 pub const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;
 
 /// How long a migration waits for a lock. Producers wait behind it for the same time.
 const LOCK_TIMEOUT: &str = "set local lock_timeout = '3s'";
 
-/// The `server_encoding` that checks nothing; `initdb` without a locale makes such databases.
+/// The `server_encoding` that checks nothing. `initdb` without a locale creates such databases.
 const NO_ENCODING: &str = "SQL_ASCII";
 
 const MIGRATION_TABLE: &str = "create table rowlock.migration (
@@ -57,27 +57,27 @@ struct Found {
     compatible_from: i32,
 }
 
-/// What a migration did.
+/// The result of a migration.
 #[derive(Debug, Clone)]
 pub struct MigrateReport {
-    /// The version before; 0: there was no schema.
+    /// The previous version; 0: there was no schema.
     pub from: i32,
-    /// The version after.
+    /// The new version.
     pub to: i32,
     /// Advice for an administrator.
     pub notes: Vec<String>,
 }
 
-/// For an administrator whose database publishes all its tables.
+/// Advice for an administrator whose database publishes all its tables.
 const PUBLICATION_NOTE: &str = "a publication FOR ALL TABLES also publishes Rowlock's tables, and a \
 subscriber stops at the first partition that it does not have; publish FOR TABLES IN SCHEMA public, or a \
 list of tables, instead (docs/operations.md)";
 
-/// How often a migration starts again because another session created the schema at the same time. One retry
-/// should do, since it finds the schema.
+/// How often a migration is retried because another session created the schema at the same time. One retry
+/// should be enough, because it finds the schema.
 const RACES: usize = 3;
 
-/// Whether the schema exists, its owner, and what is in it. The owner is `known` if it is this user or a role
+/// Whether the schema exists, its owner, and its contents. The owner is `known` if it is this user or a role
 /// that this user has, the owner of the database, or a superuser. (A superuser has every role, so for it a
 /// role does not count.) A powerful user checks this before it calls functions of the schema: any login that
 /// may create schemas could have made it.
@@ -94,8 +94,8 @@ from pg_database d
      left join pg_roles owner on owner.oid = n.nspowner
 where d.datname = current_database()";
 
-/// The version of the schema, and from which version on releases can use it. The column `compatible_from` may
-/// be missing.
+/// The version of the schema, and the oldest version whose release can use it. The column `compatible_from`
+/// may be missing.
 const SCHEMA_VERSIONS: &str = "
 select max(m.version) as version,
        max(coalesce((to_jsonb(m)->>'compatible_from')::int, m.version)) as compatible_from
@@ -116,8 +116,8 @@ struct Schema {
 }
 
 impl Db {
-    /// Fails unless this release can use the schema: it has this release's version, or a later compatible
-    /// one.
+    /// Fails unless this release can use the schema. The schema must have this release's version, or a later
+    /// compatible one.
     pub async fn check_schema(&self) -> Result<()> {
         let schema = self.schema().await?;
         if !schema.trusted {
@@ -155,8 +155,8 @@ impl Db {
         Ok(version.zip(compatible_from).map(|(version, compatible_from)| Found { version, compatible_from }))
     }
 
-    /// Without an encoding a database stores whatever bytes a producer sends, which others may not be able to
-    /// read.
+    /// A database without an encoding stores whatever bytes a producer sends, and other clients may not be
+    /// able to read them.
     async fn refuse_no_encoding(&self) -> Result<()> {
         let encoding: String = self.scalar(query("select current_setting('server_encoding')")).await?;
         if encoding != NO_ENCODING {
@@ -168,16 +168,16 @@ impl Db {
         )))
     }
 
-    /// Updates the schema to this release's version; a later version is left as it is. Safe to run at any
-    /// time, concurrently, and under load. Refused if the schema belongs to another role, or holds other
-    /// tables.
+    /// Updates the schema to this release's version. A later version is not changed. Safe to run at any time,
+    /// concurrently, and under load. Refused if the schema belongs to another role, or has tables of another
+    /// program.
     pub async fn migrate(&self) -> Result<MigrateReport> {
         let mut races = RACES;
         loop {
             match self.migrate_once().await {
                 Err(error) if 0 < races && error.created_concurrently() => races -= 1,
                 Err(error) => return Err(error),
-                // A later release migrated first: the next check says whether this release works with it.
+                // A later release migrated first. The next check decides whether this release works with it.
                 Ok(None) => (),
                 Ok(Some(report)) => return Ok(report),
             }
@@ -208,16 +208,16 @@ impl Db {
     }
 }
 
-/// Runs the missing migrations in one transaction. Returns whether a publication includes all tables; `None`,
-/// having changed nothing, if the schema is a later release's: its functions are newer.
+/// Runs the missing migrations in one transaction. Returns whether a publication includes all tables. Returns
+/// `None` and changes nothing if the schema is a later release's: its functions are newer.
 async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<Option<bool>> {
     let mut tx = connection.begin_with(BEGIN).await?;
-    // One migrator at a time, by locks that only a privileged login can take: creating a schema waits for
-    // another session that creates the same one, and the table is Rowlock's own.
+    // Only one migrator runs at a time, by locks that only a privileged login can take. Creating a schema
+    // waits for another session that creates the same one, and the table is Rowlock's own.
     match &schema.owner {
         None => _ = tx.execute("create schema rowlock").await?,
-        // All objects belong to the schema's owner, whoever migrates: functions run as their owner, and only
-        // the owner may replace them.
+        // All objects belong to the schema's owner, whichever role migrates: functions run as their owner,
+        // and only the owner may replace them.
         Some(owner) => {
             let become_owner = query_unprepared("select pg_catalog.set_config('role', $1, true)");
             become_owner.bind(owner).execute(&mut *tx).await?;
@@ -238,7 +238,8 @@ async fn apply(connection: &mut PgConnection, schema: &Schema) -> sqlx::Result<O
         return Ok(None);
     }
     apply_tables(&mut tx, found.unwrap_or(0)).await?;
-    // Grants and revokes write to the functions, too, and Postgres lets no two sessions do so at once.
+    // Grants and revokes write to the functions too, and Postgres does not allow two sessions to do so at
+    // once.
     tx.execute("lock table rowlock.access in share row exclusive mode").await?;
     apply_functions(&mut tx).await?;
     // New functions have no grants yet.
@@ -267,14 +268,14 @@ async fn apply_tables(tx: &mut PgConnection, found: i32) -> sqlx::Result<()> {
 
 /// Applies the functions of this build unless the database has them, and records their digest.
 async fn apply_functions(tx: &mut PgConnection) -> sqlx::Result<()> {
-    let digest = functions::digest();
+    let digest = sql_files::digest();
     let record = "update rowlock.migration m set functions = $2 \
                   where m.version = $1 and m.functions is distinct from $2";
     let recorded = query_unprepared(record).bind(SCHEMA_VERSION).bind(digest).execute(&mut *tx).await?;
     if recorded.rows_affected() == 0 {
         return Ok(());
     }
-    functions::apply(&mut *tx).await?;
+    sql_files::apply(&mut *tx).await?;
     // New tables have no partitions yet.
     tx.execute("select rowlock.extend_partitions()").await?;
     Ok(())

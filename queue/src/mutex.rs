@@ -1,6 +1,6 @@
-//! Work that only one session does at a time, by a lock on a row of `rowlock.mutex` or of
-//! `rowlock.maintenance`. If another session has the lock, that session does the work. A session that keeps
-//! the lock for long does not work, and stops all others: the log names it.
+//! Operations that only one session does at a time, by a lock on a row of `rowlock.mutex` or of
+//! `rowlock.maintenance`. If another session has the lock, that session does the operation. A session that
+//! keeps the lock for long blocks all others, so the log names it.
 
 use std::{
     collections::BTreeMap,
@@ -11,16 +11,16 @@ use sqlx::{Row, postgres::PgRow};
 
 use crate::{Db, QueueId, Result, db::query};
 
-/// How long a lock may be held: Rowlock never needs that long, so the session has been forgotten.
+/// How long a lock may be held. Rowlock never needs it for longer, so such a session has been forgotten.
 const HELD_LONGEST: Duration = Duration::from_secs(30);
-/// How often each maintainer checks the locks. Seldom, because reading `pg_locks` blocks other sessions.
+/// How often each maintainer checks the locks. Rarely, because reading `pg_locks` blocks other sessions.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
 /// The same while a lock is held.
 const CHECK_HELD_EVERY: Duration = Duration::from_secs(10);
 /// How often the log repeats that a lock is still held.
 const LOG_EVERY: Duration = Duration::from_secs(30);
 
-/// What only one session does at a time.
+/// An operation that only one session does at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ExclusiveOperation {
     /// Waking idle instances by NOTIFY.
@@ -39,6 +39,8 @@ pub enum ExclusiveOperation {
     Sweep,
     /// Deciding which session makes and drops partitions.
     Turn,
+    /// Choosing the instance that runs a suspect.
+    ClaimSuspect,
 }
 
 impl ExclusiveOperation {
@@ -53,11 +55,12 @@ impl ExclusiveOperation {
             5 => Self::Allocate,
             6 => Self::Sweep,
             7 => Self::Turn,
+            8 => Self::ClaimSuspect,
             _ => return None,
         })
     }
 
-    /// What does not happen while the lock is held.
+    /// The consequence while the lock is held.
     fn consequence(self) -> &'static str {
         match self {
             Self::Notify => "sleeping workers are not woken, and find tasks by polling",
@@ -67,6 +70,7 @@ impl ExclusiveOperation {
             Self::Retention => "old tasks are not deleted",
             Self::Allocate => "no slots are granted",
             Self::Sweep => "tasks of transactions that commit late are not found",
+            Self::ClaimSuspect => "tasks whose handler ended while they ran do not run again",
         }
     }
 }
@@ -119,7 +123,7 @@ fn read(row: &PgRow) -> Result<Option<LockHolder>> {
     Ok(Some(LockHolder { operation, queue, xid, who, remedy }))
 }
 
-/// Follows which locks are held, and for how long.
+/// Tracks which locks are held, and for how long.
 #[derive(Debug, Default)]
 pub(crate) struct LocksHeld {
     checked: Option<Instant>,

@@ -1,4 +1,4 @@
-//! NOTIFY, which is sent when an enqueuing transaction commits. It is only a hint: polling finds every task.
+//! NOTIFY is sent when an enqueuing transaction commits. It is only a hint: polling finds every task.
 
 use std::time::{Duration, Instant};
 
@@ -12,14 +12,14 @@ use crate::{
     heartbeat,
 };
 
-/// The channel that producers notify, with the queue's id as payload.
+/// The channel on which producers send NOTIFY, with the queue's id as payload.
 const LISTEN: &str = "LISTEN \"rowlock\"";
 
 /// How long to wait without a notification before checking that the connection still works.
 const SILENCE_LONGEST: Duration = Duration::from_secs(15);
 
-/// A connection that listens for NOTIFY and can also send heartbeats. It needs a session of its own, which a
-/// transaction pooler does not give.
+/// A connection that listens for NOTIFY and can also send heartbeats. It needs its own session, which a
+/// transaction pooler does not provide.
 #[derive(Debug)]
 pub struct Listener {
     session: Session,
@@ -38,8 +38,8 @@ pub async fn listen(connect: &Connect) -> Result<Listener> {
     Ok(listener)
 }
 
-/// Makes producers send NOTIFY for queues without instances, for a minute from now. Writes only if less than
-/// half of the last minute is left, so about once in 40 s if called every 20 s.
+/// Makes producers send NOTIFY for queues without instances, for a minute from now. It writes only if less
+/// than half of the last minute is left. So it writes about once in 40 s if it is called every 20 s.
 pub async fn request_notify(db: &Db, queues: &[QueueId]) -> Result<()> {
     let ids: Vec<i32> = queues.iter().map(|queue| queue.0).collect();
     let statement = "update rowlock.queue set notify_until = now() + interval '1 minute'
@@ -63,8 +63,8 @@ impl Listener {
         heartbeat::answer(&row.await?, sent)
     }
 
-    /// Waits for the next notification; the future may be dropped at any time. Fails if the connection was
-    /// lost. Then notifications may be missing: [`listen`] again and poll.
+    /// Waits for the next notification. The future may be dropped at any time. Fails if the connection was
+    /// lost. Then notifications may be missing: call [`listen`] again, and poll.
     pub async fn wait(&mut self) -> Result<QueueId> {
         loop {
             match timeout(SILENCE_LONGEST, self.session.notifications.recv()).await {

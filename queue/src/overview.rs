@@ -1,5 +1,5 @@
-//! What an operator reads of a database in one statement: all queues with their owners, and the use of
-//! connections. The result is the same for every user.
+//! Reads all that an operator needs of a database in one statement: all queues with their owners, and the use
+//! of connections. The result is the same for every user.
 
 use sqlx::{Row, postgres::PgRow};
 
@@ -30,7 +30,7 @@ pub struct Declared {
 /// A limit of connections that applies to this database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionLimit {
-    /// What sets it: `max_connections`, the database's `CONNECTION LIMIT`, or a role's.
+    /// The setting with the limit: `max_connections`, the database's `CONNECTION LIMIT`, or a role's.
     pub limit_of: String,
     /// The user, if it applies to a single one.
     pub user: Option<String>,
@@ -40,6 +40,8 @@ pub struct ConnectionLimit {
     pub others: u32,
     /// Connections in use by operators.
     pub operators: u32,
+    /// Connections in use by instances in this database.
+    pub workers: u32,
 }
 
 /// The view hides most columns of other users' sessions, so a session of unknown type counts as a client.
@@ -54,22 +56,22 @@ with activity as materialized (
     and coalesce(a.backend_type, 'client backend') = 'client backend'),
 held as (
   select usename, here, count(*) filter (where not instance and not operator) as others,
-         count(*) filter (where operator) as operators
+         count(*) filter (where operator) as operators, count(*) filter (where instance) as workers
   from activity group by usename, here),
-limits (limit_of, of_user, most, others, operators) as (
+limits (limit_of, of_user, most, others, operators, workers) as (
   select 'max_connections', null::text,
          current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
            - coalesce(current_setting('reserved_connections', true)::int, 0),
-         sum(h.others)::bigint, sum(h.operators)::bigint
+         sum(h.others)::bigint, sum(h.operators)::bigint, sum(h.workers)::bigint
     from held h
   union all
   select 'the connection limit of the database', null, d.datconnlimit,
-         sum(h.others)::bigint, sum(h.operators)::bigint
+         sum(h.others)::bigint, sum(h.operators)::bigint, sum(h.workers)::bigint
     from pg_database d left join held h on h.here
     where d.datname = current_database() and d.datconnlimit >= 0 group by d.datconnlimit
   union all
   select 'the connection limit of the role', r.rolname, r.rolconnlimit,
-         sum(h.others)::bigint, sum(h.operators)::bigint
+         sum(h.others)::bigint, sum(h.operators)::bigint, sum(h.workers)::bigint
     from pg_roles r left join held h on h.usename = r.rolname
     where r.rolconnlimit >= 0 and not r.rolsuper group by r.rolname, r.rolconnlimit)
 select (extract(epoch from pg_postmaster_start_time()) * 1000000::numeric)::bigint as started_at,
@@ -99,6 +101,7 @@ fn connections(row: &PgRow) -> Result<ConnectionLimit> {
         limit: u32::try_from(row.try_get::<i32, _>("most")?).unwrap_or_default(),
         others: u32::try_from(count("others")?).unwrap_or(u32::MAX),
         operators: u32::try_from(count("operators")?).unwrap_or(u32::MAX),
+        workers: u32::try_from(count("workers")?).unwrap_or(u32::MAX),
     })
 }
 

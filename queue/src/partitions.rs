@@ -1,23 +1,23 @@
-//! Partitions: made days in advance, and dropped after retention has emptied them. The only file that builds
+//! Partitions are made days in advance, and dropped after retention has emptied them. Only this file builds
 //! DDL at run time.
 
 use sqlx::Row;
 
 use crate::{Db, Result, db::query};
 
-/// Makes partitions days in advance, and the one of this moment if it is missing. Returns for how many hours
-/// they last now; `None` if another session is doing it.
+/// Makes partitions days in advance, and the one for now if it is missing. Returns for how many hours
+/// partitions exist; `None` if another session is doing it.
 pub async fn extend_partitions(db: &Db) -> Result<Option<f64>> {
     db.scalar(query("select rowlock.extend_partitions()")).await
 }
 
-/// For how long partitions last, and how old the oldest one is.
+/// When the last partition ends, and how old the oldest one is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PartitionStats {
-    /// Seconds until the first gap, or the end of the last partition; below 0: the one of this moment is
+    /// Seconds until the first gap, or the end of the last partition. Below 0: the partition for now is
     /// missing.
     pub left_seconds: f64,
-    /// Seconds since the end of the oldest partition of tasks; below 0: it has not ended yet.
+    /// Seconds since the end of the oldest partition of tasks. Below 0: it has not ended yet.
     pub oldest_seconds: f64,
 }
 
@@ -41,7 +41,7 @@ select coalesce(
 /// DETACH CONCURRENTLY waits for open transactions without blocking others. It cannot run in a transaction.
 pub(crate) async fn detach(db: &Db, parent: &str, partition: &str) -> Result<()> {
     let pending: bool = db.scalar(query(DETACH_PENDING).bind(partition)).await?;
-    // Both names come from pg_class: a table of ours, and that name with a number.
+    // Both names come from pg_class: a table of Rowlock, and its name with a number.
     let how = if pending { "finalize" } else { "concurrently" };
     let detach = format!("alter table rowlock.{parent} detach partition rowlock.{partition} {how}");
     db.ddl(detach).await?;

@@ -1,8 +1,8 @@
-//! What the user of a connection may do.
+//! The permissions of a connection's user.
 
 use crate::{Db, Result, db::query};
 
-/// Whether the user may do what an instance does: join, claim, settle.
+/// Whether the user may call the functions for instances: join, claim, settle.
 pub async fn has_worker_permission(db: &Db) -> Result<bool> {
     let statement = "
 select coalesce(bool_and(pg_catalog.has_function_privilege(p.oid, 'execute')), false)

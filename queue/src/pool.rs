@@ -1,7 +1,7 @@
-//! The connection pool: each statement takes a connection and gives it back.
+//! The connection pool. Each statement takes a connection and returns it.
 //!
-//! The pool of sqlx pings each connection that is given back, one more round trip for every statement. Here
-//! the next statement finds out whether the connection still works, and its caller tries again.
+//! The pool of sqlx pings each connection that is returned, which is one more round trip for every statement.
+//! Here the next statement finds out whether the connection still works, and its caller tries again.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,7 +24,7 @@ use crate::{
     timeouts::STATEMENT_TIMEOUT,
 };
 
-/// How long a connection is used: a backend's cache of the tables that it used only grows.
+/// How long a connection is used. A limit is needed because a backend's cache of tables only grows.
 const LIFETIME: Duration = Duration::from_mins(30);
 
 /// Up to a fixed number of connections, opened when they are needed. Cheap to clone.
@@ -44,8 +44,9 @@ struct OpenConnection {
     opened: Instant,
 }
 
-/// A connection in use. Dropped without [`PooledConnection::release`] it is closed, because a statement may
-/// still be running on it; if the server has vanished, its answer would be awaited until TCP gives up.
+/// A connection in use. If it is dropped without [`PooledConnection::release`], it is closed, because a
+/// statement may still be running on it. If the server has vanished, nothing should wait for an answer until
+/// TCP gives up.
 pub(crate) struct PooledConnection {
     connection: OpenConnection,
     pool: Pool,
@@ -90,12 +91,12 @@ impl Pool {
         self.idle().pop().map(|idle| idle.session)
     }
 
-    /// Drops all idle connections without telling the server: they may lead to the wrong one.
+    /// Drops all idle connections without an orderly close: they may be connected to the wrong server.
     pub(crate) fn discard_idle(&self) {
         self.idle().clear();
     }
 
-    /// Closes the pool: no more connections are given out, idle ones are closed in order.
+    /// Closes the pool. It provides no more connections, and idle ones are closed in order.
     pub(crate) async fn close(&self) {
         self.permits.close();
         self.close_idle().await;
@@ -128,8 +129,8 @@ impl PooledConnection {
         self.connection.session.run(statement).await
     }
 
-    /// Gives the connection back if the answer shows that it still works. Returns the answer; an error names
-    /// the server.
+    /// Returns the connection to the pool if the answer shows that it still works. Returns the answer; an
+    /// error names the server.
     pub(crate) fn release<T>(self, answer: sqlx::Result<T>) -> Result<T> {
         let Self { connection, pool, _permit } = self;
         match answer {
@@ -144,9 +145,9 @@ impl PooledConnection {
     }
 }
 
-/// Whether the connection can be used after this error: the server keeps the session, and takes writes.
-/// (After a failover the name may lead to a standby for a moment, which keeps the session and refuses every
-/// write.) If it cannot, the idle connections probably cannot either.
+/// Whether the connection can be used after this error: the server keeps the session, and accepts writes.
+/// (After a failover the name may point to a standby for a moment, which keeps the session and refuses every
+/// write.) If it cannot be used, the idle connections probably cannot either.
 fn is_reusable(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(refusal) = error else { return false };
     let fatal = refusal

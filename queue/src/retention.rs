@@ -1,5 +1,5 @@
-//! Making partitions, and deleting old tasks with theirs, on a separate connection, so that waiting for a
-//! lock delays no claim and no settlement.
+//! Makes partitions, and deletes old tasks together with their partitions. This uses a separate connection,
+//! so that waiting for a lock delays no claim and no settlement.
 //!
 //! Only one session of a database does this at a time (`rowlock.begin_maintenance`), so it needs one more
 //! connection once a minute, however many instances there are.
@@ -16,13 +16,13 @@ use crate::{
     timeouts::STATEMENT_TIMEOUT,
 };
 
-/// The most expired tasks deleted by one statement.
+/// The most expired tasks, or old scaling decisions, deleted by one statement.
 const DELETE_MOST: i32 = 1000;
 /// The most tasks or errors copied by one statement: 0.1 s of work.
 const COPY_MOST: i32 = 5_000;
-/// The kept tasks checked in each pass for having finished.
+/// How many kept tasks are checked in each pass for having finished.
 const MARK_MOST: i32 = 200;
-/// A pass starts no new step after this time: a maintenance turn lasts five minutes. The next pass continues.
+/// After this time a pass starts no new step: a maintenance turn lasts five minutes. The next pass continues.
 const PASS_LONGEST: Duration = Duration::from_mins(4);
 /// The limit of a statement here, where nothing waits for it. The longest one reads all open tasks, once for
 /// each partition of tasks.
@@ -55,7 +55,7 @@ pub async fn maintain_partitions(db: &Db) -> Result<u64> {
 async fn perform(db: &Db, steps: Steps) -> Result<u64> {
     let separate = db.with_one_connection();
     let pass = Pass { db: &separate, until: Instant::now() + PASS_LONGEST };
-    // A failure of one does not stop the other.
+    // A failure of one step does not stop the other.
     let made = if steps.partitions { pass.make_and_expire().await } else { Ok(()) };
     let dropped = if steps.cleanup { pass.clean().await } else { Ok(0) };
     let _ = timeout(STATEMENT_TIMEOUT, separate.close()).await;
@@ -72,11 +72,13 @@ impl Pass<'_> {
     async fn make_and_expire(&self) -> Result<()> {
         partitions::extend_partitions(self.db).await?;
         self.all(query("select rowlock.keep_watermarks()")).await?;
-        while self.count(query("select rowlock.delete_expired_tasks($1)").bind(DELETE_MOST)).await?
-            == DELETE_MOST
+        for delete in
+            ["select rowlock.delete_expired_tasks($1)", "select rowlock.delete_old_scaling_decisions($1)"]
         {
-            if self.until <= Instant::now() {
-                return Ok(());
+            while self.count(query(delete).bind(DELETE_MOST)).await? == DELETE_MOST {
+                if self.until <= Instant::now() {
+                    return Ok(());
+                }
             }
         }
         self.all(query("select rowlock.mark_finished($1)").bind(MARK_MOST)).await.map(drop)
@@ -89,7 +91,7 @@ impl Pass<'_> {
             return Ok(0);
         }
         if !self.db.is_behind_pooler() {
-            // For the whole session, because DETACH cannot run in a transaction.
+            // Set for the whole session, because DETACH cannot run in a transaction.
             self.db.ddl(DETACH_LOCK_TIMEOUT.into()).await?;
         }
         let mut first = None;
@@ -104,7 +106,7 @@ impl Pass<'_> {
         first.map_or(Ok(dropped), Err)
     }
 
-    /// Drops old partitions of everything but tasks.
+    /// Drops old partitions of all tables except tasks.
     async fn clean_others(&self) -> Result<u64> {
         while self.count(query("select rowlock.move_kept_errors($1)").bind(COPY_MOST)).await? == COPY_MOST {
             if self.until <= Instant::now() {
@@ -120,7 +122,7 @@ impl Pass<'_> {
         for (parent, partition) in emptied.iter().filter_map(|pair| pair.split_once(' ')) {
             match is_done(detach(self.db, parent, partition).await) {
                 Ok(gone) => dropped += u64::from(gone),
-                // A view of a user may depend on one of them.
+                // A user's view may depend on one of them.
                 Err(error) => _ = first.get_or_insert(error),
             }
         }
@@ -162,7 +164,7 @@ fn is_done(detached: Result<()>) -> Result<bool> {
     }
 }
 
-/// Asks which steps are due, and takes their turn.
+/// Asks which steps are due, and takes their turns.
 const BEGIN: &str = "
 select rowlock.begin_maintenance(false) as partitions, rowlock.begin_maintenance(true) as cleanup";
 
@@ -172,7 +174,7 @@ pub(crate) struct PartitionMaintenance {
     running: Option<Running>,
 }
 
-/// A pass that is aborted when this is dropped.
+/// A pass. It is aborted when this is dropped.
 struct Running(JoinHandle<Result<u64>>);
 
 impl Drop for Running {

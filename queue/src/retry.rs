@@ -1,4 +1,4 @@
-//! Retrying dead tasks.
+//! Retries dead tasks.
 
 use crate::{Db, Result, TaskId, db::query};
 

@@ -1,5 +1,6 @@
-//! Settling tasks, many at once.
+//! Settles many tasks at once.
 
+use std::borrow::Borrow;
 use std::time::Duration;
 
 use crate::{
@@ -15,12 +16,12 @@ pub const SETTLE_MAX: usize = 1000;
 pub enum Outcome {
     /// It succeeded.
     Complete {
-        /// The handler's result, if it is to be kept.
+        /// The handler's result, if it should be kept.
         result: Option<String>,
     },
     /// It failed: the task is retried after the delay, or is dead if its attempts are used up.
     Retry {
-        /// From now, by the clock of the database.
+        /// The delay from now, by the clock of the database.
         delay: Duration,
         /// The error message.
         error: String,
@@ -30,13 +31,16 @@ pub enum Outcome {
         /// The error message.
         error: String,
     },
-    /// The handler asked to run the task later; uses no attempt.
+    /// The handler asked to run the task later. This uses no attempt.
     Snooze {
-        /// From now, by the clock of the database.
+        /// The delay from now, by the clock of the database.
         delay: Duration,
     },
-    /// It was interrupted for a reason that has nothing to do with the task; uses no attempt.
+    /// It was interrupted for a reason unrelated to the task. This uses no attempt.
     Release,
+    /// The handler's process ended while the task ran. This uses no attempt. The task waits to run alone, or
+    /// is dead if it already ran alone when that happened, as often as is allowed.
+    HandlerEnded,
 }
 
 impl Outcome {
@@ -47,6 +51,7 @@ impl Outcome {
             Self::Dead { .. } => 3,
             Self::Snooze { .. } => 4,
             Self::Release => 5,
+            Self::HandlerEnded => 7,
         }
     }
 
@@ -57,13 +62,13 @@ impl Outcome {
         }
     }
 
-    /// The result or error. Postgres cannot store NUL in a text, which would fail the whole batch, so it is
-    /// replaced.
+    /// The result or error. NUL characters are replaced: Postgres cannot store them in a text, and they would
+    /// fail the whole batch.
     fn text(&self) -> Option<String> {
         match self {
             Self::Complete { result } => result.as_deref(),
             Self::Retry { error, .. } | Self::Dead { error } => Some(error.as_str()),
-            Self::Snooze { .. } | Self::Release => None,
+            Self::Snooze { .. } | Self::Release | Self::HandlerEnded => None,
         }
         .map(|text| text.replace('\0', "\u{fffd}"))
     }
@@ -77,6 +82,7 @@ impl std::fmt::Debug for Outcome {
             Self::Dead { .. } => "Dead",
             Self::Snooze { .. } => "Snooze",
             Self::Release => "Release",
+            Self::HandlerEnded => "HandlerEnded",
         })
     }
 }
@@ -92,7 +98,7 @@ pub struct Settlement {
     pub outcome: Outcome,
 }
 
-/// What settling one outcome did.
+/// The effect of settling one outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settled {
     /// The outcome is recorded.
@@ -105,14 +111,19 @@ pub enum Settled {
     LeaseLost,
 }
 
-/// Settles up to [`SETTLE_MAX`] outcomes; the answers are in the same order. After an error it may be called
-/// again with the same outcomes: those that were recorded before are answered with `Done`.
-pub async fn settle(db: &Db, instance: InstanceId, items: &[Settlement]) -> Result<Vec<Settled>> {
-    let tokens: Vec<i64> = items.iter().map(|item| item.token.0).collect();
-    let ids: Vec<i64> = items.iter().map(|item| item.task.0).collect();
-    let outcomes: Vec<i16> = items.iter().map(|item| item.outcome.code()).collect();
-    let mut delays: Vec<i64> = items.iter().map(|item| millis(item.outcome.delay())).collect();
-    let mut texts: Vec<Option<String>> = items.iter().map(|item| item.outcome.text()).collect();
+/// Settles up to [`SETTLE_MAX`] outcomes. The answers are in the same order. After an error it may be called
+/// again with the same outcomes: the answer for an outcome that is already recorded is `Done`.
+pub async fn settle<S: Borrow<Settlement> + Sync>(
+    db: &Db,
+    instance: InstanceId,
+    items: &[S],
+) -> Result<Vec<Settled>> {
+    let items = || items.iter().map(Borrow::borrow);
+    let tokens: Vec<i64> = items().map(|item| item.token.0).collect();
+    let ids: Vec<i64> = items().map(|item| item.task.0).collect();
+    let outcomes: Vec<i16> = items().map(|item| item.outcome.code()).collect();
+    let mut delays: Vec<i64> = items().map(|item| millis(item.outcome.delay())).collect();
+    let mut texts: Vec<Option<String>> = items().map(|item| item.outcome.text()).collect();
     // Most batches have neither delays nor texts; empty arrays save bytes.
     if delays.iter().all(|delay| *delay == 0) {
         delays.clear();

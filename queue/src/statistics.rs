@@ -2,7 +2,10 @@
 
 use sqlx::{Row, postgres::PgRow};
 
-use crate::{Db, QueueId, Result, db::query};
+use crate::{Db, QueueId, Result, Runs, db::query};
+
+/// How many seconds back `rowlock.recent_arrivals` counts, with the current one.
+pub const ARRIVAL_SECONDS: usize = 11;
 
 /// The statistics of a queue.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -33,16 +36,25 @@ pub struct QueueStats {
     pub oldest_by_priority: [Option<f64>; 4],
     /// Tasks completed within the last 60 s.
     pub completed_total: i64,
-    /// Tasks enqueued per second, over the last 10 s.
-    pub arrivals_per_second: f64,
+    /// The tasks that came in each of the last seconds and could start at once: those of `arrivals_second`
+    /// first, then those of the second before it, and so on. Zero where they are not known.
+    pub arrivals: [u64; ARRIVAL_SECONDS],
+    /// The current second, since 2024, by the database's clock.
+    pub arrivals_second: i64,
+    /// How many entries of `arrivals` are known, from the first. Fewer than all only after more than 100,000
+    /// tasks came to the database within these seconds.
+    pub arrivals_known: usize,
     /// Live instances.
     pub instances: i64,
     /// Slots that they may use.
     pub allocated: i64,
     /// Slots in use.
     pub busy: i64,
-    /// The recent mean duration of a task, in seconds.
-    pub mean_service_seconds: Option<f64>,
+    /// The runs that ended lately in these instances.
+    pub runs: Runs,
+    /// For how long the running tasks have run on average, in seconds. `None` while none runs, and where that
+    /// would read too many rows.
+    pub mean_running_seconds: Option<f64>,
 }
 
 /// The statistics of every queue, ordered by name.
@@ -55,8 +67,11 @@ impl QueueStats {
     /// A row of `rowlock.statistics()`.
     pub(crate) fn read(row: &PgRow) -> Result<Self> {
         let oldest = row.try_get::<Option<Vec<Option<f64>>>, _>("oldest_by_priority")?.unwrap_or_default();
-        #[expect(clippy::cast_precision_loss, reason = "a rate")]
-        let arrivals_per_second = row.try_get::<i64, _>("arrivals")? as f64 / 10.0;
+        let mut arrivals = [0; ARRIVAL_SECONDS];
+        for (to, from) in arrivals.iter_mut().zip(row.try_get::<Vec<i64>, _>("arrivals")?) {
+            *to = count(from);
+        }
+        let arrivals_known = usize::try_from(row.try_get::<i32, _>("arrivals_known")?).unwrap_or_default();
         Ok(Self {
             queue: QueueId(row.try_get("queue")?),
             name: row.try_get("name")?,
@@ -71,11 +86,43 @@ impl QueueStats {
             oldest_available_seconds: row.try_get("oldest_seconds")?,
             oldest_by_priority: oldest.try_into().unwrap_or_default(),
             completed_total: row.try_get("completed")?,
-            arrivals_per_second,
+            arrivals,
+            arrivals_second: row.try_get("arrivals_second")?,
+            arrivals_known: arrivals_known.min(ARRIVAL_SECONDS),
             instances: row.try_get("instances")?,
             allocated: row.try_get("allocated")?,
             busy: row.try_get("busy")?,
-            mean_service_seconds: row.try_get::<Option<f64>, _>("service_ms")?.map(|millis| millis / 1000.0),
+            runs: Runs {
+                completed: count(row.try_get("runs")?),
+                seconds: row.try_get("run_seconds")?,
+                seconds_squared: row.try_get("run_seconds_squared")?,
+                failed: count(row.try_get("failures")?),
+            },
+            mean_running_seconds: row.try_get("mean_running_seconds")?,
         })
     }
+
+    /// Tasks that came per second and could start at once, over the seconds that are known: usually the last
+    /// ten and what has passed of the current one. Zero where no second is known.
+    #[must_use]
+    pub fn arrivals_per_second(&self) -> f64 {
+        let known = &self.arrivals[..self.arrivals_known.min(ARRIVAL_SECONDS)];
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let (tasks, seconds) = (
+            known.iter().map(|count| *count as f64).sum::<f64>(),
+            known.len().saturating_sub(1).max(1) as f64,
+        );
+        tasks / seconds
+    }
+
+    /// How long a run takes on average, in seconds, of those that completed lately.
+    #[must_use]
+    pub fn mean_service_seconds(&self) -> Option<f64> {
+        self.runs.mean_seconds()
+    }
+}
+
+/// A count that another program may have reported, so it may be below zero.
+fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
 }

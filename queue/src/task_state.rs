@@ -10,17 +10,17 @@ use crate::Result;
 /// The state of a task. It is derived from the tables that hold the task's id; no row stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TaskState {
-    /// Enqueued for a later time. The mover makes it available when that time comes. Its row in `delayed` is
-    /// deleted then, or when the task is cancelled.
+    /// Enqueued for a later time. Maintenance makes it available when that time comes. Its row in `delayed`
+    /// is deleted then, or when the task is cancelled.
     Scheduled,
     /// An instance may claim it. A claim makes it running. Its row in `ready` is deleted by the claim, or
     /// when the task is cancelled.
     Available,
-    /// Claimed by an instance, under a lease. The instance's settlement moves it out; if the instance dies,
-    /// another one rescues the task and it becomes available. The row in `lease` is deleted when all its
-    /// tasks are settled.
+    /// Claimed by an instance, under a lease. The instance's settlement ends this state. If the instance
+    /// dies, another one rescues the task and it becomes available. The row in `lease` is deleted when all
+    /// its tasks are settled.
     Running,
-    /// An attempt failed, or the handler snoozed the task. The mover makes it available when the delay is
+    /// An attempt failed, or the handler snoozed the task. Maintenance makes it available when the delay is
     /// over. Its row in `delayed` is deleted then, or when the task is cancelled.
     Retryable,
     /// An attempt succeeded. Final. Its receipt and its result are deleted after `cleanup.completed`.
@@ -30,8 +30,8 @@ pub enum TaskState {
     Dead,
     /// Cancelled by a user. Final. Its receipt is deleted after `cleanup.cancelled`.
     Cancelled,
-    /// No table holds the task, although its payload exists: a bug or a manual change. Nothing moves it out.
-    /// [`audit`](crate::audit()) counts such tasks. Not one of [`TaskState::ALL`].
+    /// No table has the task, although its payload exists: a bug or a manual change. The task stays in this
+    /// state. [`audit`](crate::audit()) counts such tasks. Not one of [`TaskState::ALL`].
     Untraced,
 }
 
@@ -90,7 +90,7 @@ impl Serialize for TaskState {
     }
 }
 
-/// The name of no [`TaskState`].
+/// An unknown name of a [`TaskState`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown task state \"{0}\"")]
 pub struct UnknownState(String);

@@ -1,8 +1,8 @@
 //! The sweep: finds tasks that lie below the watermark and gives them a new `k` (R6).
 //!
-//! A task lies there if its transaction committed late. Every instance keeps an exact watermark of its queue
-//! from what its heartbeats note, and the instances of a queue take turns at sweeping, so the delay of such a
-//! task depends on neither the number of queues nor that of instances.
+//! A task is there if its transaction committed late. Every instance computes an exact watermark of its queue
+//! from the notes of its heartbeats, and the instances of a queue take turns at sweeping. So the delay of
+//! such a task depends neither on the number of queues nor on the number of instances.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use crate::{Db, QueueId, Result, Watermarks, db::query, watermarks::PARTS};
 
 /// The most rows of one statement.
 const SWEEP_MOST: i32 = 1000;
-/// The most statements of one pass: many late commits are moved at some thousands a second, without delaying
-/// other maintenance for longer than due tasks do.
+/// The most statements of one pass. Many late commits are moved at some thousands a second, and other
+/// maintenance is delayed no longer than by due tasks.
 const SWEEP_ROUNDS: usize = 10;
 /// How often the log warns about many late commits.
 const LOG_EVERY: Duration = Duration::from_mins(10);
@@ -27,8 +27,8 @@ const SWEEP_BLOCKED_EVERY: Duration = Duration::from_secs(10);
 /// the sequence of `k` below the exact watermark.
 const FULL_SWEEP_EVERY: Duration = Duration::from_mins(10);
 
-/// What a heartbeat notes for the exact watermark: the next `k`, and a transaction id drawn after it. Once no
-/// older transaction is open, no task can appear below that `k`.
+/// The note of a heartbeat for the exact watermark: the next `k`, and a transaction id drawn after it. Once
+/// no older transaction is open, no task can appear below that `k`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HorizonNote {
     pub(crate) k: i64,
@@ -51,7 +51,8 @@ pub(crate) struct WatermarkSweeper {
     note: Option<(i64, i64)>,
     /// The `k` of a note whose older transactions have ended, for the next sweep.
     confirmed: Option<i64>,
-    /// Heartbeats bring notes. Then notes of maintenance passes are ignored: they could arrive out of order.
+    /// Whether heartbeats bring notes. Then notes of maintenance passes are ignored: they could arrive out of
+    /// order.
     heartbeats: bool,
     peers: u32,
     swept: Option<Instant>,
@@ -88,7 +89,7 @@ impl WatermarkSweeper {
         }
     }
 
-    /// Takes in a note, and checks whether the last one is confirmed.
+    /// Takes a note, and checks whether the last one is confirmed.
     fn see(&mut self, k: i64, xid: i64, xmin: i64) {
         if k < self.newest {
             // A failover rewound the sequence, so older notes are void.

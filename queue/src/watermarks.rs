@@ -1,18 +1,18 @@
-//! Watermarks: the `k` at which a claim starts to look (R3, R6).
+//! Watermarks: the `k` at which a claim starts to search (R3, R6).
 //!
 //! A claim must not read the dead rows before the first live one: while the xmin horizon is pinned they stay
 //! for hours. So it starts at a watermark, one for each of the four shards of the four priorities. The
-//! watermark lags: it is never above the newest `k` that was drawn before [`LAG`], because a transaction that
-//! drew a `k` may commit up to 50 ms later without getting a new one.
+//! watermark lags behind: it is never above the newest `k` that was drawn before [`LAG`], because a
+//! transaction that drew a `k` may commit up to 50 ms later without getting a new one.
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// How far the watermark stays behind the newest `k`. Five times the age at which a committing transaction
-/// gives its rows a new `k` (50 ms), which leaves time for a slow flush. Each dead row in between costs a
-/// claim 0.16 µs.
+/// How far the watermark stays behind the newest `k`. It is five times the age at which a committing
+/// transaction gives its rows a new `k` (50 ms), which leaves time for a slow flush. Each dead row in between
+/// costs a claim 0.16 µs.
 const LAG: Duration = Duration::from_millis(250);
 
 /// Four priorities, each in four shards, in this order.
@@ -22,7 +22,7 @@ pub(crate) const PARTS: usize = 16;
 const NOTES: usize = 64;
 const NOTE_EVERY: Duration = Duration::from_millis(10);
 
-/// What a claim or heartbeat saw of the queue.
+/// What a claim or heartbeat observed in the queue.
 #[derive(Debug, Clone)]
 pub struct WatermarkObservation {
     /// When the statement was sent.
@@ -42,7 +42,7 @@ pub struct Watermarks {
 }
 
 impl Watermarks {
-    /// Starts from published watermarks, or from zero: then the first claim reads all dead rows once.
+    /// Starts from published watermarks, or from zero. From zero, the first claim reads all dead rows once.
     #[must_use]
     pub fn starting_at(watermarks: Option<Vec<i64>>) -> Self {
         let watermarks = watermarks.and_then(|watermarks| watermarks.try_into().ok()).unwrap_or_default();
@@ -55,8 +55,8 @@ impl Watermarks {
         &self.watermarks
     }
 
-    /// Takes in what a claim or heartbeat saw, which was sent with these watermarks or older ones. The time
-    /// that counts is that of sending: a late answer does not include what became available in between.
+    /// Takes the observation of a claim or heartbeat that was sent with these watermarks or older ones. The
+    /// time of sending counts: a late answer does not include what became available in between.
     pub fn advance(&mut self, seen: &WatermarkObservation) {
         let now = seen.sent;
         if seen.newest == 0 || seen.least.len() != self.watermarks.len() {

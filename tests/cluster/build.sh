@@ -2,7 +2,7 @@
 # Builds the Kubernetes programs that the tests run, from Go modules alone, into a cache outside the checkout:
 # ~/.cache/rowlock/kube/MODULE-VERSION/. Prints the path of each program named (or of all), one a line.
 #
-#   tests/cluster/build.sh [PROGRAM…]     `api` stands for what the tests of an API server need, `all` for a whole cluster
+#   tests/cluster/build.sh [PROGRAM…]     `api`: the programs for tests of an API server; `all`: for a whole cluster
 #
 # The go.mod files in the folders here set the versions. It builds one program at a time, with the lowest
 # priority, and only what the cache lacks. A first build takes minutes (about 12 for all, on two cores) and

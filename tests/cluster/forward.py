@@ -1,6 +1,7 @@
-"""forward.py PID TARGET FILE: takes connections on a free port of this loopback and passes them to an address of that
-process's network. Sockets stay in the network they were made in: listens here first, then moves there.
-The port is written to the file."""
+"""forward.py PID TARGET FILE: forwards connections from a free port on this machine's loopback to TARGET, an
+address in the network namespace of process PID. It writes the port to FILE.
+
+A socket stays in the namespace in which it was created, so this listens here first, and then enters the other one."""
 
 import asyncio
 import os

@@ -11,13 +11,13 @@ store=${XDG_CACHE_HOME:-$HOME/.cache}/rowlock/images
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$store" "$to"
-# A separate store, not that of the machine's users.
+# A separate store, so that the images of this machine's users are not touched.
 buildah="buildah --root $store --runroot $work/run"
 
 exec 9>"$store.lock"
 flock 9
 
-# What the images are made from. Of two clusters that start together, the second uses the images of the first.
+# Identifies the inputs of the images. If two clusters start together, the second uses the images of the first.
 made_from() {
     cd "$here/../.."
     sha256sum "$programs/rowlock-worker" "$programs/rowlock-operator" Dockerfile Makefile charts/rowlock/Chart.yaml \
@@ -77,7 +77,7 @@ one() { # name, folder, Dockerfile
     printf "$3" | $buildah build -q --isolation chroot --format docker -t "localhost/$1:1" -f - "$2" >/dev/null
 }
 
-save() { # image, its tag, and what it is called there
+save() { # image, its tag, its name in the cluster
     local name=${3:-localhost/$1:$2}
     local file=$to/$(basename "${name%:*}")-${name##*:}.tar
     rm -f "$file"
@@ -100,7 +100,7 @@ python
 
 save rowlock-worker test
 save rowlock-operator test
-# As the next release of Rowlock, for tests of an upgrade.
+# The same image under the tag of a next release, for tests of an upgrade.
 save rowlock-worker test localhost/rowlock-worker:next
 # With the tag of the chart, which README.md uses.
 version=$(awk '$1 == "appVersion:" { print $2 }' "$here/../../charts/rowlock/Chart.yaml" | tr -d '"')
@@ -108,7 +108,7 @@ save rowlock-worker test "localhost/rowlock-worker:$version"
 save rowlock-operator test "localhost/rowlock-operator:$version"
 save rowlock-python 1 docker.io/library/python:3-slim
 save rowlock-handler 1
-# As the next release of the user's handler.
+# The same image as the next release of the user's handler.
 save rowlock-handler 1 localhost/rowlock-handler:2
 save rowlock-pause 1
 $buildah rmi --prune >/dev/null 2>&1 || true

@@ -71,9 +71,9 @@ END
 
 containerd -c "$folder/containerd.toml" >"$state/containerd$number.log" 2>&1 &
 until ctr -a "$socket" version >/dev/null 2>&1; do sleep 0.05; done
-# A kubelet that starts before the API server would back off longer and longer.
+# A kubelet that starts before the API server would back off for longer and longer.
 until [ -e "$state/serves" ]; do sleep 0.05; done
-# Both kubelets bind this socket, whose path no option changes. Starting at the same moment, one of them would
+# Both kubelets bind this socket, and no option changes its path. If they started at the same moment, one would
 # fail.
 [ "$number" = 1 ] || until [ -S /var/lib/kubelet/device-plugins/kubelet.sock ]; do sleep 0.05; done
 kubelet --config="$folder/kubelet.yaml" --kubeconfig="$state/$node.kubeconfig" --hostname-override="$node" \

@@ -1,6 +1,6 @@
-"""A handler that writes down what it does, and misbehaves on purpose unless it is told to be calm.
+"""A handler that logs its runs, and misbehaves at random unless it is started with --calm.
 
-One JSON line per event, each appended by one write: the history checker (tests/src/history.rs) reads them.
+Each event is one JSON line, appended by one write. The history checker (tests/src/history.rs) reads them.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def note(**event):
 
 
 def pick():
-    """(how it answers, seconds of work)"""
+    """Chooses (kind of answer, seconds of work)."""
     if ARGS.calm:
         return "ok", random.uniform(0.02, 0.3)
     dice, work = random.random(), random.uniform(0.001, 0.05)
@@ -61,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
         )
         how, work = pick()
         time.sleep(work)
-        # Readable without a request of its own: whoever asked hung up.
+        # The connection is readable but has no data: the client closed it.
         if select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1, socket.MSG_PEEK):
             self.cut_off()
         try:

@@ -103,6 +103,17 @@ impl TestDb {
         rowlock_queue::enqueue(&self.db, "mail", "send", "{}", options).await.expect("a task is enqueued")
     }
 
+    /// Enqueues a task in `mail` that is due, and that no maintenance has moved yet.
+    ///
+    /// # Panics
+    /// If that fails.
+    pub async fn enqueue_due(&self) -> TaskId {
+        let later = EnqueueOptions { delay: Some(Duration::from_hours(1)), ..EnqueueOptions::default() };
+        let id = self.enqueue_with(&later).await;
+        self.run(format!("update rowlock.delayed set due = now() where id = {id}")).await;
+        id
+    }
+
     /// Enqueues many tasks in `mail`, in one call.
     ///
     /// # Panics

@@ -28,7 +28,7 @@ const FENCE: &str = "```";
 ///
 /// # Panics
 ///
-/// At a block without a known tag, and at output without a command before it.
+/// If a block has no known tag, or output has no command before it.
 #[must_use]
 pub fn blocks(page: &str, text: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
@@ -43,7 +43,7 @@ pub fn blocks(page: &str, text: &str) -> Vec<Block> {
             "output" => Kind::Output,
             "yaml" => Kind::Yaml,
             "text" | "mermaid" => Kind::Text,
-            _ => panic!("{place}: {tag:?} is none of sh, sh cluster, sql, output, yaml, text, mermaid"),
+            _ => panic!("{place}: {tag:?} must be sh, sh cluster, sql, output, yaml, text or mermaid"),
         };
         let printed =
             blocks.last().is_some_and(|last| matches!(last.kind, Kind::Sh | Kind::Cluster | Kind::Sql));
@@ -87,7 +87,7 @@ fn output_is_compared_line_by_line_with_gaps() {
 }
 
 #[test]
-#[should_panic(expected = "page.md:2: \"\" is none of")]
-fn a_block_that_does_not_say_what_it_is_is_refused() {
+#[should_panic(expected = "page.md:2: \"\" must be")]
+fn a_block_without_a_tag_is_refused() {
     let _ = blocks("page.md", "words\n```\nmake love\n```\n");
 }

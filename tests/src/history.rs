@@ -1,4 +1,4 @@
-//! The history checker: it compares what was enqueued, what ran, and the database's state at the end.
+//! The history checker: it compares the enqueued tasks, their runs, and the state of the database at the end.
 //!
 //! It does no IO of its own. Each process appends JSON lines ([`Event`]) to its own file; the state of the
 //! database is a [`Final`]. All times are nanoseconds of one machine's clock.
@@ -111,27 +111,27 @@ pub struct Demands {
 /// A violated invariant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    #[error("task {0} was committed and the database does not know it")]
+    #[error("task {0} was committed, but is not in the database")]
     Vanished(i64),
-    #[error("task {0} is in the database and its transaction was rolled back, or nobody enqueued it")]
+    #[error("task {0} is in the database, but its transaction was rolled back or unknown")]
     Uncommitted(i64),
-    #[error("task {0} ran and was never committed")]
+    #[error("task {0} ran but was never committed")]
     RanUncommitted(i64),
     #[error("task {0} has no evidence of a state")]
     Untraced(i64),
     #[error("task {id} has evidence of {places} states at once")]
     InSeveralStates { id: i64, places: usize },
-    #[error("task {id}: task_state says {reported}, which its evidence does not")]
+    #[error("task {id}: task_state returns {reported}, which contradicts its evidence")]
     WrongState { id: i64, reported: String },
     #[error("task {0} is still open")]
     StillOpen(i64),
     #[error("task {id} used {attempt} attempts of {max}")]
     TooManyAttempts { id: i64, attempt: u16, max: u16 },
-    #[error("task {id}: attempt {attempt} was used and no failure tells why")]
+    #[error("task {id}: attempt {attempt} was used, but no failure explains it")]
     Unexplained { id: i64, attempt: u16 },
     #[error("task {id}: {times} failures of attempt {attempt}")]
     FailedTwice { id: i64, attempt: u16, times: usize },
-    #[error("task {id}: a run of attempt {later} started while one of attempt {earlier} was still at it")]
+    #[error("task {id}: a run of attempt {later} started while a run of attempt {earlier} was in progress")]
     Overlap { id: i64, earlier: u16, later: u16 },
     #[error("task {id}: attempt {later} started after attempt {earlier}")]
     WentBack { id: i64, earlier: u16, later: u16 },
@@ -141,7 +141,7 @@ pub enum Violation {
     TooEarly(i64),
     #[error("task {id} started again after it was settled as completed by attempt {attempt}")]
     RanAfterCompletion { id: i64, attempt: u16 },
-    #[error("instance {0} lived and was rescued")]
+    #[error("instance {0} was alive, but was rescued")]
     RescuedAlive(String),
     #[error("task {0}: its handler was cut off")]
     CutOff(i64),

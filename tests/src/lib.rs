@@ -1,6 +1,6 @@
 //! Tests against a real Postgres, and the history checker
 //!
-//! Each test has a database of its own, copied from a migrated template on one server per test process:
+//! Each test has its own database, copied from a migrated template on one server per test process:
 //! [`TestDb`]. A test plays an instance with [`TestInstance`].
 
 mod database;

@@ -25,7 +25,7 @@ const EVIDENCE: &str = "select d.id, 0, d.attempt from rowlock.delayed d
   attempt),
     generate_series(u.f, u.f + u.n - 1) g";
 
-/// A join whose answer was lost leaves an instance with only the heartbeat of the join; no process ran as it.
+/// A join whose answer was lost leaves an instance that has only the heartbeat of its join and no process.
 const RESCUED: &str = "select i.name from rowlock.instance i
   where i.gone and 1 < (select count(*) from rowlock.heartbeat b where b.instance = i.id)";
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rowlock_queue::{
-    Claimed, Db, Heartbeat, HeartbeatReply, InstanceId, Joined, Outcome, Settled, Settlement, Token,
+    Claimed, Db, Heartbeat, HeartbeatReply, InstanceId, Joined, Outcome, Runs, Settled, Settlement, Token,
     Watermarks, claim, heartbeat, join, settle,
 };
 
@@ -81,7 +81,7 @@ impl TestInstance {
             acknowledged: 0,
             watermarks: &self.watermarks,
             idle: false,
-            service_millis: None,
+            runs: Runs::default(),
         }
     }
 

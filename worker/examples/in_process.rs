@@ -1,8 +1,8 @@
 //! A worker as a library: runs tasks of the queue `emails` in this process, without HTTP.
 //!
-//! The queue has to be declared, by `rowlock dev` or by a TaskQueue in Kubernetes. A manifest for `rowlock
-//! dev` must not have the annotation `rowlock.dev/dev-command`, or the handler that it starts takes some of
-//! the tasks. Then, in two terminals:
+//! The queue must be declared, by `rowlock dev` or by a TaskQueue in Kubernetes. A manifest for `rowlock dev`
+//! must not have the annotation `rowlock.dev/dev-command`: it would start a handler that takes some of the
+//! tasks. Then, in two terminals:
 //!
 //! ```sh
 //! export ROWLOCK_DATABASE_URL_FILE=mine/.rowlock/database-url
@@ -14,8 +14,8 @@
 //! rowlock enqueue emails email.send '{"to": "anna@example.com"}'
 //! ```
 //!
-//! Ctrl-C drains: the worker claims no new tasks and exits when running ones have finished. A second Ctrl-C
-//! stops them and hands them back to the queue.
+//! Ctrl-C drains: the worker claims no new tasks and exits when the running ones have finished. A second
+//! Ctrl-C stops them and releases them to the queue.
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -50,7 +50,7 @@ async fn send_email(task: Task) -> Result<Done, Fail> {
         return Err(Fail::permanent("the address has no @"));
     }
     // `?` on any other error retries the task as the queue's retry policy says; `Fail::retry_after` and
-    // `Fail::snooze` choose the delay. A task runs at least once, so give its id to the mail service, which
+    // `Fail::snooze` choose the delay. A task runs at least once. So give its id to the mail service, which
     // then recognises a second attempt.
     let message_id = deliver(&email.to, &task.id.to_string()).await?;
     Done::with(&Receipt { message_id })
@@ -89,7 +89,7 @@ async fn main() -> ExitCode {
     install_logging(LogFormat::Text);
     match run().await {
         Ok(ExitReason::Drained) => ExitCode::SUCCESS,
-        // The database was out of reach for so long that other instances may run the tasks. Only a new
+        // The database was unreachable until other instances were allowed to run the tasks. Only a new
         // worker, which is a new instance, may claim again: let the supervisor start this program again.
         Ok(ExitReason::Fenced(_)) => ExitCode::from(RESTART),
         Err(error) => {

@@ -17,10 +17,10 @@ use crate::handler::readiness_probe::ReadinessProbe;
 use crate::instance::context::Context;
 use crate::metrics::Metrics;
 
-/// This many heartbeats without an answer mean that the database is out of reach.
+/// After this many heartbeats without an answer, the database counts as unreachable.
 const MISSED_HEARTBEATS: u32 = 3;
 
-/// What the pages are made from; `joined` is empty until the instance has joined.
+/// The data behind the pages. `joined` is empty until the instance has joined.
 pub(crate) struct AdminState {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) readiness: Arc<ReadinessProbe>,
@@ -29,7 +29,7 @@ pub(crate) struct AdminState {
 }
 
 impl AdminState {
-    /// What readiness waits for; empty means ready.
+    /// The conditions that are not met yet. Empty means ready.
     fn pending(&self) -> Vec<&'static str> {
         let mut pending = Vec::new();
         if self.draining.is_cancelled() {
@@ -88,6 +88,7 @@ async fn ready(State(state): State<Arc<AdminState>>) -> Response {
 }
 
 async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
+    state.metrics.set_draining(state.draining.is_cancelled());
     if let Some(context) = state.joined.get() {
         let (running, allocated, capacity) = context.slots.counts();
         state.metrics.set_slots(running, allocated, capacity);
@@ -105,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn a_worker_that_has_not_joined_is_healthy_but_not_ready() {
         let state = Arc::new(AdminState {
-            metrics: Arc::new(Metrics::new().unwrap()),
+            metrics: Arc::new(Metrics::new("mail").unwrap()),
             readiness: Arc::new(ReadinessProbe::new(true)),
             joined: OnceLock::new(),
             draining: CancellationToken::new(),

@@ -17,7 +17,7 @@ pub(crate) const DEFAULT_SLOTS: u32 = 10;
 /// The largest capacity of an instance that the database accepts.
 pub(crate) const MAX_SLOTS: u32 = 10_000;
 const DEFAULT_HANDLER_URL: &str = "http://127.0.0.1:8080/tasks";
-/// A pod's default grace period is 30 s; the rest is for leaving.
+/// A pod's default grace period is 30 s. The remaining 5 s are for leaving.
 pub(crate) const DEFAULT_DRAIN_GRACE: Duration = Duration::from_secs(25);
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
@@ -51,6 +51,8 @@ pub struct Config {
     pub queue: String,
     /// Name of the instance in the database and in logs.
     pub name: String,
+    /// UID of the pod that it runs in.
+    pub pod_uid: Option<String>,
     /// How many tasks the instance runs at a time.
     pub slots: u32,
     /// URL of the handler.
@@ -104,6 +106,7 @@ impl Args {
                 .filter(|queue| !queue.is_empty())
                 .ok_or_else(|| missing("--queue", env::QUEUE))?,
             name: settings.name.filter(|name| !name.is_empty()).unwrap_or_else(default_name),
+            pod_uid: settings.pod_uid.filter(|uid| !uid.is_empty()).map(check_pod_uid).transpose()?,
             slots,
             handler_url: parse_handler_url(settings.handler_url.as_deref().unwrap_or(DEFAULT_HANDLER_URL))?,
             listen: settings.listen.unwrap_or(DEFAULT_LISTEN),
@@ -143,7 +146,22 @@ pub(crate) fn parse_handler_url(text: &str) -> Result<Uri, ConfigError> {
     Ok(uri)
 }
 
-/// For people to read. The database identifies instances by id, so the name need not be unique.
+/// Kubernetes names pods by UUIDs, and the database stores them as such.
+fn check_pod_uid(uid: String) -> Result<String, ConfigError> {
+    let is_hyphen = |index| [8, 13, 18, 23].contains(&index);
+    let fits =
+        |(index, byte): (usize, u8)| if is_hyphen(index) { byte == b'-' } else { byte.is_ascii_hexdigit() };
+    if uid.len() == 36 && uid.bytes().enumerate().all(fits) {
+        return Ok(uid);
+    }
+    let variable = env::POD_UID;
+    Err(ConfigError(format!(
+        "--pod-uid is not a UID like 6b7ee2c4-1f1c-4a53-9c0e-5d1b1f4f3a10; take {variable} from the field \
+         metadata.uid of the pod, or leave it out"
+    )))
+}
+
+/// The name is shown to people. The database identifies instances by id, so it need not be unique.
 pub(crate) fn default_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "worker" } else { host.trim() };
@@ -203,6 +221,7 @@ mod tests {
     #[test]
     fn an_error_is_one_line_that_says_what_to_change() {
         check_wrong(&["--slots", "0"], "choose 1 to 10000");
+        check_wrong(&["--pod-uid", "emails-7d9f"], "metadata.uid");
         check_wrong(&["--handler-url", "https://h/"], "must look like http://");
         check_wrong(&["--handler-url", "/tasks"], "must look like http://");
         check_wrong(&["--database-url-file", "/nowhere"], "/nowhere");

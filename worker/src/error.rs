@@ -1,13 +1,13 @@
-//! How a worker ends, and why it does not start.
+//! Why a worker ended, and why it failed.
 
 use std::net::SocketAddr;
 
 /// Why a worker ended without a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitReason {
-    /// It was asked to stop. Running tasks were finished or handed back.
+    /// It was asked to stop. Running tasks were finished or released.
     Drained,
-    /// It lost its leases for good, for this reason. A new worker, which is a new instance, may carry on.
+    /// It lost its leases for good, for this reason. A new worker, which is a new instance, may continue.
     Fenced(&'static str),
 }
 
@@ -15,7 +15,7 @@ pub enum ExitReason {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
-    /// The database refused something that a retry would not change.
+    /// The database refused a call, and a retry would be refused too.
     #[error(transparent)]
     Queue(#[from] rowlock_queue::Error),
     /// The address for `/healthz`, `/readyz` and `/metrics` cannot be used.

@@ -20,10 +20,10 @@
 //! # }
 //! ```
 //!
-//! `examples/in_process.rs` is a complete program that also stops on signals.
+//! `worker/examples/in_process.rs` is a complete program that also stops on signals.
 //!
-//! Modules in reading order: what a user of the crate calls; how a handler is called; how a task is claimed
-//! and settled; what keeps the instance alive.
+//! Modules in reading order: the API of the crate; how a handler is called; how a task is claimed and
+//! settled; how the instance stays alive.
 
 #![warn(missing_docs)]
 
@@ -47,7 +47,7 @@ mod throttled_log;
 
 pub use args::{Args, Config};
 pub use error::{ConfigError, ExitReason, WorkerError};
-pub use handler::task::{Done, Fail, Task};
+pub use handler::api::{Done, Fail, Task};
 pub use logging::{LogFormat, install as install_logging};
 pub use process::run_process;
 pub use rowlock_queue::{Connect, TaskId, Token};

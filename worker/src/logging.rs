@@ -41,8 +41,8 @@ impl fmt::Display for LogFormat {
     }
 }
 
-/// sqlx warns of every broken connection and slow acquire. The worker logs and counts their consequences
-/// itself.
+/// sqlx logs a warning for every broken connection and slow acquire. The worker logs and counts the
+/// consequences itself.
 const DEFAULT_FILTER: &str = "info,sqlx=error,sqlx_core=error";
 
 /// Installs a `tracing` subscriber that writes to standard error. `RUST_LOG` sets the level; `info` is the
@@ -56,6 +56,6 @@ pub fn install(format: LogFormat) {
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
         LogFormat::Text => lines.boxed(),
     };
-    // Fails only if the program has already installed a subscriber, which is then the one to use.
+    // Fails only if the program has already installed a subscriber. Then that one is used.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }

@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
     match Args::of_process() {
         Ok(config) => run_process(config).await,
         Err(error) => {
-            // If standard error is closed, the exit code still tells.
+            // If standard error is closed, the exit code still shows the failure.
             let _ = writeln!(std::io::stderr(), "rowlock-worker: {error}");
             ExitCode::from(MISCONFIGURED)
         }

@@ -1,166 +1,156 @@
-//! Prometheus metrics of an instance. Every label has a bounded number of values.
+//! Prometheus metrics of an instance. Every series has the label `queue`, and every label has a bounded
+//! number of values.
 
-use std::sync::{Mutex, Once, PoisonError};
-use std::time::Duration;
+mod partitions;
+mod task_types;
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
+    register_gauge_with_registry as float_gauge, register_histogram_with_registry as histogram,
+    register_int_counter_vec_with_registry as counters, register_int_counter_with_registry as counter,
+    register_int_gauge_with_registry as gauge,
 };
-use rowlock_queue::{MaintenanceReport, PartitionStats};
-use tokio::time::Instant;
+use rowlock_daemon::program_metrics;
+use rowlock_queue::{Error, MaintenanceReport};
+
+use self::partitions::Partitions;
+use self::task_types::TaskTypes;
+pub(crate) use self::task_types::TypeLabel;
+use crate::handler::outcome::Answer;
 
 /// Buckets from a cache lookup to the longest sensible attempt.
 const TASK_SECONDS: &[f64] = &[0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
-/// Buckets from a claim over loopback to the statement timeout.
-const CLAIM_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0];
+/// Buckets from the precision of `ready.since`, which is a second, to a backlog of an hour.
+const WAIT_SECONDS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+/// Buckets from a statement over loopback to the statement timeout.
+const STATEMENT_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0];
 const BATCH_SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
+
+/// Errors that are not of the database's connection.
+const OTHER_ERRORS: [&str; 3] = ["handler_unreachable", "payload_missing", "payload_unreadable"];
+const MAINTENANCE_OPERATIONS: [&str; 4] = ["move_due", "move_missed", "rescue", "drop_partition"];
 
 pub(crate) struct Metrics {
     registry: Registry,
-    settled: IntCounterVec,
-    task_seconds: HistogramVec,
+    program: Registry,
+    pub(crate) types: TaskTypes,
+    task_seconds: Histogram,
+    wait_seconds: Histogram,
     claim_seconds: Histogram,
     claimed: IntCounter,
+    settle_seconds: Histogram,
     batch: Histogram,
+    unwritten: IntGauge,
     running: IntGauge,
     allocated: IntGauge,
     capacity: IntGauge,
+    draining: IntGauge,
     heartbeats_failed: IntCounter,
+    last_heartbeat: Gauge,
     lease_lost: IntCounter,
+    handler_ended: IntCounter,
     errors: IntCounterVec,
     maintenance: IntCounterVec,
     locks_held: IntGauge,
     partitions: Partitions,
 }
 
-/// Ages of partitions as last read, adjusted by the time since. The gauges are absent until the first
-/// reading.
-struct Partitions {
-    left: Gauge,
-    oldest: Gauge,
-    last_seen: Mutex<Option<(Instant, PartitionStats)>>,
-    registered: Once,
-}
-
-impl Partitions {
-    fn update(&self, registry: &Registry) {
-        let Some((at, stats)) = *self.last_seen.lock().unwrap_or_else(PoisonError::into_inner) else {
-            return;
-        };
-        let since = at.elapsed().as_secs_f64();
-        self.left.set(stats.left_seconds - since);
-        self.oldest.set(stats.oldest_seconds + since);
-        self.registered.call_once(|| {
-            for gauge in [&self.left, &self.oldest] {
-                if let Err(error) = registry.register(Box::new(gauge.clone())) {
-                    tracing::error!(%error, "cannot register a metric of partitions");
-                }
-            }
-        });
-    }
+fn with_buckets(
+    name: &str,
+    help: &str,
+    buckets: &[f64],
+    r: &Registry,
+) -> Result<Histogram, prometheus::Error> {
+    histogram!(name, help, buckets.to_vec(), r)
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Result<Self, prometheus::Error> {
-        let opts = |name: &str, help: &str| Opts::new(format!("rowlock_worker_{name}"), help);
-        let times = |name: &str, help: &str, buckets: &[f64]| {
-            HistogramOpts::new(format!("rowlock_worker_{name}"), help).buckets(buckets.to_vec())
-        };
+    pub(crate) fn new(queue: &str) -> Result<Self, prometheus::Error> {
+        let labels = HashMap::from([("queue".to_owned(), queue.to_owned())]);
+        let registry = Registry::new_custom(Some("rowlock_worker".to_owned()), Some(labels))?;
+        let r = &registry;
+        let task = "Time that the handler took for one attempt";
+        let wait = "Time from when a task became available until its handler was called, to the second";
+        let claim = "Time that the database took for one claim";
+        let settle = "Time that the database took for one settlement";
+        let heartbeat = "When the last heartbeat was answered; before the first one, when the worker started";
+        let ended = "Ends of the handler's process while tasks ran";
+        let errors = "Errors of the database and the handler, by kind";
+        let operations = "Tasks and partitions that maintenance processed, by operation";
         let metrics = Self {
-            registry: Registry::new(),
-            settled: IntCounterVec::new(
-                opts("tasks_settled_total", "Tasks settled, by outcome"),
-                &["outcome"],
-            )?,
-            task_seconds: HistogramVec::new(
-                times("task_duration_seconds", "Time that the handler took for one attempt", TASK_SECONDS),
-                &["outcome"],
-            )?,
-            claim_seconds: Histogram::with_opts(times(
-                "claim_duration_seconds",
-                "Time that the database took for one claim",
-                CLAIM_SECONDS,
-            ))?,
-            claimed: IntCounter::with_opts(opts("tasks_claimed_total", "Tasks claimed"))?,
-            batch: Histogram::with_opts(times("settle_batch_size", "Outcomes per settlement", BATCH_SIZES))?,
-            running: IntGauge::with_opts(opts("running_tasks", "Tasks that run now"))?,
-            allocated: IntGauge::with_opts(opts("allocated_slots", "Slots that this instance may use now"))?,
-            capacity: IntGauge::with_opts(opts("capacity_slots", "Slots that this instance has"))?,
-            heartbeats_failed: IntCounter::with_opts(opts(
-                "heartbeats_failed_total",
-                "Heartbeats that failed",
-            ))?,
-            lease_lost: IntCounter::with_opts(opts(
-                "lease_lost_total",
-                "Outcomes discarded because the lease was lost",
-            ))?,
-            errors: IntCounterVec::new(
-                opts("errors_total", "Errors of the database and the handler, by kind"),
-                &["kind"],
-            )?,
-            maintenance: IntCounterVec::new(
-                opts(
-                    "maintenance_operations_total",
-                    "Tasks and partitions that maintenance processed, by operation",
-                ),
-                &["operation"],
-            )?,
-            locks_held: IntGauge::with_opts(opts(
-                "locks_held",
-                "Rowlock locks that another session has held for over 30 s",
-            ))?,
-            partitions: Partitions {
-                left: Gauge::with_opts(opts(
-                    "partitions_left_seconds",
-                    "Time until the last existing partition ends",
-                ))?,
-                oldest: Gauge::with_opts(opts(
-                    "oldest_partition_age_seconds",
-                    "Time since the oldest partition of tasks ended",
-                ))?,
-                last_seen: Mutex::default(),
-                registered: Once::new(),
-            },
+            program: program_metrics("worker", &[("queue", queue)])?,
+            types: TaskTypes::new(r)?,
+            task_seconds: with_buckets("task_duration_seconds", task, TASK_SECONDS, r)?,
+            wait_seconds: with_buckets("task_wait_seconds", wait, WAIT_SECONDS, r)?,
+            claim_seconds: with_buckets("claim_duration_seconds", claim, STATEMENT_SECONDS, r)?,
+            claimed: counter!("tasks_claimed_total", "Tasks claimed", r)?,
+            settle_seconds: with_buckets("settle_duration_seconds", settle, STATEMENT_SECONDS, r)?,
+            batch: with_buckets("settle_batch_size", "Outcomes per settlement", BATCH_SIZES, r)?,
+            unwritten: gauge!("unwritten_outcomes", "Outcomes that are not yet in the database", r)?,
+            running: gauge!("running_tasks", "Tasks that run now", r)?,
+            allocated: gauge!("allocated_slots", "Slots that this instance may use now", r)?,
+            capacity: gauge!("capacity_slots", "Slots that this instance has", r)?,
+            draining: gauge!("draining", "1: this worker finishes its tasks and claims no more", r)?,
+            heartbeats_failed: counter!("heartbeats_failed_total", "Heartbeats that failed", r)?,
+            last_heartbeat: float_gauge!("last_heartbeat_timestamp_seconds", heartbeat, r)?,
+            lease_lost: counter!("lease_lost_total", "Outcomes discarded because the lease was lost", r)?,
+            handler_ended: counter!("handler_ended_total", ended, r)?,
+            errors: counters!("errors_total", errors, &["kind"], r)?,
+            maintenance: counters!("maintenance_operations_total", operations, &["operation"], r)?,
+            locks_held: gauge!("locks_held", "Rowlock locks that another session has held for over 30 s", r)?,
+            partitions: Partitions::new()?,
+            registry,
         };
-        metrics.register()?;
         // Present from the start, so that a rate includes the first event.
-        for outcome in ["complete", "retry", "dead", "snooze", "release", "cancel"] {
-            metrics.settled.with_label_values(&[outcome]);
+        for kind in Error::METRIC_LABELS.into_iter().chain(OTHER_ERRORS) {
+            metrics.errors.with_label_values(&[kind]);
         }
+        for operation in MAINTENANCE_OPERATIONS {
+            metrics.maintenance.with_label_values(&[operation]);
+        }
+        metrics.heartbeat_answered();
         Ok(metrics)
-    }
-
-    fn register(&self) -> Result<(), prometheus::Error> {
-        self.registry.register(Box::new(self.settled.clone()))?;
-        self.registry.register(Box::new(self.task_seconds.clone()))?;
-        self.registry.register(Box::new(self.claim_seconds.clone()))?;
-        self.registry.register(Box::new(self.claimed.clone()))?;
-        self.registry.register(Box::new(self.batch.clone()))?;
-        self.registry.register(Box::new(self.running.clone()))?;
-        self.registry.register(Box::new(self.allocated.clone()))?;
-        self.registry.register(Box::new(self.capacity.clone()))?;
-        self.registry.register(Box::new(self.heartbeats_failed.clone()))?;
-        self.registry.register(Box::new(self.lease_lost.clone()))?;
-        self.registry.register(Box::new(self.errors.clone()))?;
-        self.registry.register(Box::new(self.maintenance.clone()))?;
-        self.registry.register(Box::new(self.locks_held.clone()))
     }
 
     /// The metrics in Prometheus' text format.
     pub(crate) fn render(&self) -> Result<String, prometheus::Error> {
         self.partitions.update(&self.registry);
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        TextEncoder::new().encode_utf8(&self.program.gather(), &mut text)?;
+        Ok(text)
     }
 
     pub(crate) fn set_slots(&self, running: usize, allocated: u32, capacity: u32) {
-        self.running.set(i64::try_from(running).unwrap_or(i64::MAX));
+        self.running.set(signed(running));
         self.allocated.set(i64::from(allocated));
         self.capacity.set(i64::from(capacity));
     }
 
-    pub(crate) fn record_attempt(&self, outcome: &'static str, took: Duration) {
-        self.task_seconds.with_label_values(&[outcome]).observe(took.as_secs_f64());
+    pub(crate) fn set_draining(&self, draining: bool) {
+        self.draining.set(i64::from(draining));
+    }
+
+    /// The handler is about to be called. `waited`: since the task was available, if that is known.
+    pub(crate) fn attempt_started(&self, task_type: &TypeLabel, waited: Option<Duration>) {
+        self.types.started(task_type);
+        if let Some(waited) = waited {
+            self.wait_seconds.observe(waited.as_secs_f64());
+        }
+    }
+
+    /// An attempt ended. `answer`: the handler's, unless the attempt was interrupted.
+    pub(crate) fn attempt_ended(&self, task_type: &TypeLabel, answer: Option<&Answer>, took: Duration) {
+        self.types.busy(task_type, took);
+        let Some(answer) = answer else { return };
+        if let Some(reason) = answer.failure_reason() {
+            self.types.failed(task_type, reason);
+        }
+        if !matches!(answer, Answer::Unreachable { .. }) {
+            self.task_seconds.observe(took.as_secs_f64());
+        }
     }
 
     pub(crate) fn claimed(&self, took: Duration, tasks: usize) {
@@ -168,16 +158,36 @@ impl Metrics {
         self.claimed.inc_by(count(tasks));
     }
 
-    pub(crate) fn settle_batch(&self, tasks: usize) {
+    /// An attempt has an outcome, which is to be written.
+    pub(crate) fn outcome_known(&self) {
+        self.unwritten.inc();
+    }
+
+    /// These outcomes were written, or given up.
+    pub(crate) fn outcomes_written(&self, outcomes: usize) {
+        self.unwritten.sub(signed(outcomes));
+    }
+
+    pub(crate) fn settle_batch(&self, took: Duration, tasks: usize) {
+        self.settle_seconds.observe(took.as_secs_f64());
         self.batch.observe(f64::from(u32::try_from(tasks).unwrap_or(u32::MAX)));
     }
 
-    pub(crate) fn settled(&self, outcome: &'static str) {
-        self.settled.with_label_values(&[outcome]).inc();
+    pub(crate) fn settled(&self, task_type: &TypeLabel, outcome: &'static str) {
+        self.types.settled(task_type, outcome);
     }
 
     pub(crate) fn lease_lost(&self) {
         self.lease_lost.inc();
+    }
+
+    pub(crate) fn handler_ended(&self) {
+        self.handler_ended.inc();
+    }
+
+    pub(crate) fn heartbeat_answered(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_heartbeat.set(now.as_secs_f64());
     }
 
     pub(crate) fn heartbeat_failed(&self) {
@@ -189,34 +199,36 @@ impl Metrics {
     }
 
     pub(crate) fn record_maintenance(&self, report: &MaintenanceReport) {
-        let operations = [
-            ("move_due", report.due_moved),
-            ("move_missed", report.missed_moved),
-            ("rescue", report.rescued),
-            ("drop_partition", report.partitions_dropped),
-        ];
-        for (operation, done) in operations {
-            if 0 < done {
-                self.maintenance.with_label_values(&[operation]).inc_by(done);
-            }
+        let done = [report.due_moved, report.missed_moved, report.rescued, report.partitions_dropped];
+        for (operation, done) in MAINTENANCE_OPERATIONS.into_iter().zip(done) {
+            self.maintenance.with_label_values(&[operation]).inc_by(done);
         }
         if let Some(locks) = report.locks_held {
             self.locks_held.set(i64::try_from(locks).unwrap_or(i64::MAX));
         }
         if let Some(stats) = report.partitions {
-            *self.partitions.last_seen.lock().unwrap_or_else(PoisonError::into_inner) =
-                Some((Instant::now(), stats));
+            self.partitions.note(stats);
         }
     }
 
     #[cfg(test)]
     pub(crate) fn settled_so_far(&self, outcome: &'static str) -> u64 {
-        self.settled.with_label_values(&[outcome]).get()
+        self.types.settled_so_far(outcome)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn handler_ended_so_far(&self) -> u64 {
+        self.handler_ended.get()
     }
 
     #[cfg(test)]
     pub(crate) fn lease_lost_so_far(&self) -> u64 {
         self.lease_lost.get()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn unwritten_now(&self) -> i64 {
+        self.unwritten.get()
     }
 }
 
@@ -224,35 +236,9 @@ fn count(tasks: usize) -> u64 {
     u64::try_from(tasks).unwrap_or(u64::MAX)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_name_has_the_prefix_and_outcomes_are_present_from_the_start() {
-        let text = Metrics::new().unwrap().render().unwrap();
-        for line in text.lines().filter(|line| !line.starts_with('#')) {
-            assert!(line.starts_with("rowlock_worker_"), "{line}");
-        }
-        assert!(text.contains("rowlock_worker_tasks_settled_total{outcome=\"dead\"} 0"), "{text}");
-    }
-
-    fn value(metrics: &Metrics, name: &str) -> Option<f64> {
-        let text = metrics.render().unwrap();
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_time_left_in_partitions_appears_when_first_read_and_falls_until_read_again() {
-        let metrics = Metrics::new().unwrap();
-        // Not 0 before the first reading: that would raise an alarm.
-        assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), None);
-        let partitions = Some(PartitionStats { left_seconds: 1000.0, oldest_seconds: 10.0 });
-        metrics.record_maintenance(&MaintenanceReport { partitions, ..MaintenanceReport::default() });
-        assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), Some(1000.0));
-        metrics.record_maintenance(&MaintenanceReport::default());
-        tokio::time::advance(Duration::from_mins(25)).await;
-        assert_eq!(value(&metrics, "rowlock_worker_partitions_left_seconds"), Some(-500.0));
-        assert_eq!(value(&metrics, "rowlock_worker_oldest_partition_age_seconds"), Some(1510.0));
-    }
+fn signed(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

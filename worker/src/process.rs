@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::{Config, ExitReason, Shutdown, Worker, install_logging};
 
-/// The instance has lost its leases for good. A supervisor has to start a new process.
+/// The instance has lost its leases for good. A supervisor must start a new process.
 const FENCED: u8 = 3;
 
 /// Installs logging and runs the worker until a signal stops it. The exit code is 0 after a drain, 3 after a

@@ -1,4 +1,4 @@
-//! Settings that a flag, an environment variable or the file behind `--config` may give.
+//! Settings that can come from a flag, an environment variable or the file of `--config`.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use serde::Deserialize;
 use crate::error::ConfigError;
 use crate::logging::LogFormat;
 
-// The one list of them: a field is a flag and, under the same name, a key of the file. (Not a doc comment,
-// which would become the description in `--help`.)
+// The only list of settings. Each field is a flag and also a key of the file, with the same name. (Not a doc
+// comment, which would become the description in `--help`.)
 #[derive(clap::Args, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Settings {
-    /// File with the connection string; wins over the string itself
+    /// File with the connection string; takes precedence over the string itself
     #[arg(long, env = env::DATABASE_URL_FILE, value_name = "FILE")]
     pub(crate) database_url_file: Option<PathBuf>,
     /// PEM file with the CA certificate of the database; sslmode=require and a URL without sslmode then mean
@@ -27,6 +27,9 @@ pub(crate) struct Settings {
     /// Name of this instance in the database and in logs [default: host name and process id]
     #[arg(long, env = env::INSTANCE_NAME)]
     pub(crate) name: Option<String>,
+    /// UID of the pod that this worker runs in, if any: the operator ends its leases when the pod has ended
+    #[arg(long, env = env::POD_UID, value_name = "UID")]
+    pub(crate) pod_uid: Option<String>,
     /// Slots of this instance: how many tasks it runs at a time [default: 10]
     #[arg(long, env = env::SLOTS, value_name = "N")]
     pub(crate) slots: Option<u32>,
@@ -56,6 +59,7 @@ impl Settings {
             database_ca_file: self.database_ca_file.or(file.database_ca_file),
             queue: self.queue.or(file.queue),
             name: self.name.or(file.name),
+            pod_uid: self.pod_uid.or(file.pod_uid),
             slots: self.slots.or(file.slots),
             handler_url: self.handler_url.or(file.handler_url),
             listen: self.listen.or(file.listen),
@@ -66,7 +70,7 @@ impl Settings {
     }
 }
 
-/// Reads the YAML file behind `--config`.
+/// Reads the YAML file of `--config`.
 pub(crate) fn read_file(path: &Path) -> Result<Settings, ConfigError> {
     let wrong = |what: String| ConfigError(format!("--config {}: {what}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;

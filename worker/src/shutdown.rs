@@ -18,12 +18,12 @@ impl Shutdown {
         Self::default()
     }
 
-    /// Stops claiming, lets running tasks finish within the drain grace, then hands back the rest.
+    /// Stops claiming, lets running tasks finish within the drain grace, then releases the rest.
     pub fn drain(&self) {
         self.drain.cancel();
     }
 
-    /// Stops running tasks now and hands them back. They use up no attempt.
+    /// Stops running tasks now and releases them. They use up no attempt.
     pub fn abort(&self) {
         self.drain.cancel();
         self.abort.cancel();
@@ -38,7 +38,7 @@ impl Shutdown {
     }
 
     /// Drains at the first of [`Signals`] and aborts at the second. Returns only when signal handlers cannot
-    /// be installed, with the error; meant for a `select!` beside [`Worker::run`](crate::Worker::run).
+    /// be installed, with the error. Use it in a `select!` with [`Worker::run`](crate::Worker::run).
     pub async fn on_signals(&self) -> std::io::Error {
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
@@ -47,7 +47,7 @@ impl Shutdown {
         loop {
             let signal = signals.next().await;
             if self.drain.is_cancelled() {
-                tracing::warn!(signal, "second signal: stopping running tasks and handing them back");
+                tracing::warn!(signal, "second signal: stopping running tasks and releasing them");
                 self.abort();
             } else {
                 tracing::info!(signal, "draining: no new tasks are claimed, running tasks may finish");

@@ -1,5 +1,5 @@
-//! Log lines about a database outage and other repeated events: one at the start, one every 30 s, one at the
-//! end.
+//! Log lines about a database outage and other repeated events. One line at the start, one every 30 s, one at
+//! the end.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use rowlock_queue::Error;
 use tokio::time::Instant;
 
-/// Often enough for somebody who reads the log, and no flood where hundreds of instances lose one database.
+/// Often enough for somebody who reads the log, and not a flood when hundreds of instances lose one database.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The failures of all operations of an instance.
@@ -82,8 +82,8 @@ impl LogThrottle {
         Self(Mutex::new((None, 0)))
     }
 
-    /// Records `times` events. Returns how many there were since the last log line, if it is time for
-    /// another.
+    /// Records `times` events. If it is time for a log line, returns how many events there were since the
+    /// last one.
     pub(crate) fn record(&self, times: u64) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (logged, suppressed) = &mut *state;

@@ -11,9 +11,9 @@ use rowlock_queue::Connect;
 use crate::args::{Config, DEFAULT_DRAIN_GRACE, DEFAULT_SLOTS, MAX_SLOTS, default_name, parse_handler_url};
 use crate::error::ConfigError;
 use crate::handler::Handler;
+use crate::handler::api::{Done, Fail, Task};
 use crate::handler::http::HttpHandler;
 use crate::handler::in_process::InProcess;
-use crate::handler::task::{Done, Fail, Task};
 use crate::instance::url_file::ConnectFiles;
 
 /// Connections of an instance: one for heartbeats and NOTIFY, one for all other statements.
@@ -26,6 +26,7 @@ pub struct Worker {
     pub(crate) files: ConnectFiles,
     pub(crate) queue: Arc<str>,
     pub(crate) name: String,
+    pub(crate) pod_uid: Option<String>,
     pub(crate) slots: u32,
     pub(crate) handler: Handler,
     pub(crate) listen: Option<SocketAddr>,
@@ -77,6 +78,7 @@ impl Worker {
             database_ca_file,
             queue,
             name,
+            pod_uid,
             slots,
             handler_url,
             listen,
@@ -93,6 +95,7 @@ impl Worker {
             files: ConnectFiles { url: database_url_file, ca: database_ca_file },
             queue: queue.into(),
             name,
+            pod_uid,
             slots,
             handler: Handler::Http(Box::new(HttpHandler::new(handler_url, slots))),
             listen: Some(listen),
@@ -118,7 +121,7 @@ impl Builder {
         self
     }
 
-    /// Sends tasks to an HTTP handler, in place of functions. Fails when `url` is not a plain `http://` URL.
+    /// Sends tasks to an HTTP handler instead of functions. Fails when `url` is not a plain `http://` URL.
     pub fn http_handler(mut self, url: &str) -> Result<Self, ConfigError> {
         self.http = Some(parse_handler_url(url)?);
         Ok(self)
@@ -185,6 +188,7 @@ impl Builder {
             files: ConnectFiles::default(),
             queue: queue.into(),
             name,
+            pod_uid: None,
             slots,
             handler,
             listen,

@@ -7,18 +7,24 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::tools::root;
+use super::layout::NAMESPACE;
+use crate::table::root;
 
 /// Ten times what a loaded machine with two slow cores needs.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// How often a starting server is polled.
 const POLL: Duration = Duration::from_millis(100);
+
+/// How many kubectls create objects at the same time.
+const KUBECTLS: usize = 4;
 
 /// Makes the API server write a line to `audit.log` for every completed write.
 const AUDIT: &str = "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n\
@@ -61,14 +67,7 @@ impl Cluster {
 
     /// Runs kubectl with `input` on its standard input and returns its output.
     pub(crate) async fn kubectl(&self, args: &[&str], input: &str) -> Result<String> {
-        let mut child =
-            self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-        let mut stdin = child.stdin.take().context("kubectl has no input")?;
-        stdin.write_all(input.as_bytes()).await?;
-        drop(stdin);
-        let output = child.wait_with_output().await?;
-        ensure!(output.status.success(), "kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?)
+        answer(self.command(args), input.to_owned()).await
     }
 
     /// A kubectl command whose process ends when it is dropped.
@@ -78,15 +77,48 @@ impl Cluster {
         command
     }
 
-    /// Number of writes to a namespace so far, without those of the Lease.
-    pub(crate) fn writes(&self, namespace: &str) -> Result<usize> {
+    /// Creates objects of one kind, with several kubectls: each limits how many requests a second it sends.
+    /// `subresource`: sets this part of existing objects instead.
+    pub(crate) async fn create(&self, items: &[Value], subresource: Option<&str>) -> Result<()> {
+        let subresource = subresource.map(|name| format!("--subresource={name}"));
+        let args: Vec<&str> = match &subresource {
+            Some(part) => vec!["apply", "--server-side", "--force-conflicts", part, "-o", "name", "-f", "-"],
+            None => vec!["create", "-o", "name", "-f", "-"],
+        };
+        let mut running = JoinSet::new();
+        for items in items.chunks(items.len().div_ceil(KUBECTLS).max(1)) {
+            let list = json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string();
+            running.spawn(answer(self.command(&args), list));
+        }
+        while let Some(answer) = running.join_next().await {
+            answer??;
+        }
+        Ok(())
+    }
+
+    /// Number of writes to the namespaces of TaskQueues so far, without those of the Lease.
+    pub(crate) fn writes(&self) -> Result<usize> {
         let log = fs::read_to_string(self.file("audit.log"))?;
-        let ours = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let ours = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let ours = ours.filter(|entry| {
-            entry["objectRef"]["namespace"] == namespace && entry["objectRef"]["resource"] != "leases"
+            let namespace = entry["objectRef"]["namespace"].as_str().unwrap_or_default();
+            namespace.starts_with(NAMESPACE) && entry["objectRef"]["resource"] != "leases"
         });
         Ok(ours.count())
     }
+}
+
+/// Runs a command with `input` on its standard input and returns its output.
+async fn answer(mut command: Command, input: String) -> Result<String> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut stdin = child.stdin.take().context("kubectl has no input")?;
+    // It may write much before it has read everything.
+    let feed = tokio::spawn(async move { stdin.write_all(input.as_bytes()).await });
+    let output = child.wait_with_output().await?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{:?}: {error}", command.as_std());
+    feed.await??;
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// Builds missing programs and shows the progress.
@@ -94,7 +126,7 @@ async fn programs() -> Result<[PathBuf; 3]> {
     let mut build = Command::new(root().join("tests/cluster/build.sh"));
     build.args(["etcd", "kube-apiserver", "kubectl"]).stderr(Stdio::inherit());
     let output = build.output().await.context("cannot run tests/cluster/build.sh")?;
-    ensure!(output.status.success(), "tests/cluster/build.sh failed; its reason is above");
+    ensure!(output.status.success(), "tests/cluster/build.sh failed; the reason is above");
     let paths: Vec<PathBuf> = String::from_utf8(output.stdout)?.lines().map(PathBuf::from).collect();
     let Ok(programs) = paths.try_into() else { bail!("tests/cluster/build.sh names three programs") };
     Ok(programs)
@@ -128,6 +160,8 @@ fn start_apiserver(program: &Path, folder: &Path, etcd: u16, secure: u16) -> Res
         "--service-account-signing-key-file=accounts.pem".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/24".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
+        // No controller makes the account that pods would need.
+        "--disable-admission-plugins=ServiceAccount".to_owned(),
         "--audit-policy-file=audit.yaml".to_owned(),
         "--audit-log-path=audit.log".to_owned(),
     ];
@@ -148,7 +182,7 @@ fn secrets(folder: &Path, port: u16) -> Result<()> {
     fs::write(folder.join("audit.yaml"), AUDIT)?;
     fs::write(folder.join("tokens.csv"), format!("{TOKEN},admin,admin,system:masters\n"))?;
     let certificate = folder.join("certificates/apiserver.crt");
-    let config = serde_json::json!({
+    let config = json!({
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "bench",

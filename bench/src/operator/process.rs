@@ -7,6 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio::process::{Child, Command};
 
+use super::layout::NAMESPACE;
+
 /// Clock ticks per second in /proc, on every Linux that we support.
 const TICKS_PER_SECOND: u64 = 100;
 
@@ -15,18 +17,12 @@ pub(crate) struct OperatorProcess {
 }
 
 impl OperatorProcess {
-    /// Starts the operator for a namespace. Dropping it stops the process.
-    pub(crate) fn start(kubeconfig: &Path, namespace: &str, log: &Path) -> Result<Self> {
+    /// Starts the operator for one namespace, or for all. Dropping it stops the process.
+    pub(crate) fn start(kubeconfig: &Path, only: Option<&str>, log: &Path) -> Result<Self> {
         let log = std::fs::File::create(log)?;
         let process = Command::new(program()?)
-            .args([
-                "--namespace",
-                namespace,
-                "--lease-namespace",
-                namespace,
-                "--worker-image",
-                "worker:bench",
-            ])
+            .args(only.map(|namespace| ["--namespace", namespace]).into_iter().flatten())
+            .args(["--lease-namespace", NAMESPACE, "--worker-image", "worker:bench"])
             .args(["--listen", "127.0.0.1:0", "--allowed-database-hosts", "127.0.0.1,localhost"])
             .env("KUBECONFIG", kubeconfig)
             .stderr(Stdio::from(log))

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use rowlock_local::postgres::{Server, ServerConfig};
 use rowlock_queue::{Connect, Db, EnqueueOptions, enqueue_many};
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor, PgPool, Row};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -15,18 +16,20 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::cluster::Cluster;
+use super::layout::{DATABASE, Layout, NAMESPACE, queue, unrelated_pods, with_status};
 use super::process::OperatorProcess;
 
-const NAMESPACE: &str = "bench";
-const DATABASE: &str = "bench";
-
-/// Number of Secrets with the database's URL, as where several teams share a namespace.
-const SECRETS: usize = 10;
-
-/// Enough connections for a hundred pods and the reserve for other users.
-const CONNECTIONS: &str = "300";
+/// Enough connections for a hundred pods, the operator's in fifty databases, and the reserve for other users.
+const CONNECTIONS: &str = "600";
 
 const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How long the operator may take to write the objects of thousands of new TaskQueues: the API server on a
+/// small machine accepts some hundred writes a second.
+const PATIENCE_AT_START: Duration = Duration::from_mins(10);
+
+/// How often the TaskQueues are listed meanwhile.
+const LIST_EVERY: Duration = Duration::from_secs(3);
 
 /// Longest random wait before a measurement: longer than the tick, so that measurements begin anywhere
 /// between two.
@@ -37,6 +40,7 @@ type Replicas = BTreeMap<String, (u32, Instant)>;
 
 pub(crate) struct Testbed {
     pub(crate) operator: OperatorProcess,
+    pub(crate) layout: Layout,
     cluster: Cluster,
     server: Server,
     _folder: TempDir,
@@ -49,26 +53,37 @@ pub(crate) struct Testbed {
     rounds: usize,
 }
 
-/// Statements to the database and writes to the API server since their starts.
+/// Statements to the databases and writes to the API server since their starts.
 pub(crate) struct Counts {
     pub(crate) writes: f64,
-    statements: Option<(f64, f64)>,
+    statements: Option<Statements>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Statements {
+    pub(crate) all: f64,
+    /// Queries of the queues' statistics, and how long they took.
+    pub(crate) statistics: f64,
+    pub(crate) statistics_ms: f64,
+    pub(crate) declarations: f64,
 }
 
 impl Counts {
-    /// Queries of the queues' statistics between two counts.
-    pub(crate) fn statistics_queries(&self, then: &Self) -> Option<f64> {
-        Some(then.statements?.0 - self.statements?.0)
-    }
-
-    /// All statements between two counts.
-    pub(crate) fn statements(&self, then: &Self) -> Option<f64> {
-        Some(then.statements?.1 - self.statements?.1)
+    /// The statements between two counts.
+    pub(crate) fn statements(&self, then: &Self) -> Option<Statements> {
+        let (from, to) = (self.statements?, then.statements?);
+        Some(Statements {
+            all: to.all - from.all,
+            statistics: to.statistics - from.statistics,
+            statistics_ms: to.statistics_ms - from.statistics_ms,
+            declarations: to.declarations - from.declarations,
+        })
     }
 }
 
 impl Testbed {
-    pub(crate) async fn open(queues: u32) -> Result<Self> {
+    /// Starts the servers, creates the TaskQueues, and waits until the operator has reported on all of them.
+    pub(crate) async fn open(layout: Layout) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let mut config = ServerConfig::new(folder.path());
         for (name, value) in [
@@ -81,19 +96,25 @@ impl Testbed {
         let server = Server::start(&config).await?;
         let admin = PgPool::connect(&server.url("postgres")).await?;
         let counts_statements = admin.execute("create extension pg_stat_statements").await.is_ok();
-        admin.execute(AssertSqlSafe(format!("create database {DATABASE}"))).await?;
+        for database in layout.databases() {
+            admin.execute(AssertSqlSafe(format!("create database \"{database}\""))).await?;
+        }
         let cluster = Cluster::start().await?;
-        declare(&cluster, &server.url(DATABASE), usize::try_from(queues)?).await?;
+        create(&cluster, &server, &layout).await?;
         let (kubeconfig, log) = (cluster.file("kubeconfig"), cluster.file("operator.log"));
-        let operator = OperatorProcess::start(&kubeconfig, NAMESPACE, &log)?;
-        let wait = ["wait", "--for=condition=Ready", "tq", "--all", "-n", NAMESPACE, "--timeout=120s"];
-        cluster.kubectl(&wait, "").await.with_context(|| last_lines(&log))?;
+        let only = (!layout.has_namespaces).then_some(NAMESPACE);
+        let operator = OperatorProcess::start(&kubeconfig, only, &log)?;
+        until_reported(&cluster, layout.queues).await.with_context(|| last_lines(&log))?;
+        if layout.has_pods {
+            create_pods(&cluster, &layout.pods()).await?;
+        }
         let (watched, replicas) = watch_replicas(&cluster)?;
         let connect = Connect::new(server.url(DATABASE), "rowlock-bench", 2);
         let db = Db::connect(&connect).await?;
         let pool = PgPool::connect(&server.url(DATABASE)).await?;
         Ok(Self {
             operator,
+            layout,
             cluster,
             server,
             _folder: folder,
@@ -108,16 +129,48 @@ impl Testbed {
     }
 
     pub(crate) async fn counts(&self) -> Result<Counts> {
-        let writes = f64::from(u32::try_from(self.cluster.writes(NAMESPACE)?)?);
+        let writes = f64::from(u32::try_from(self.cluster.writes()?)?);
         if !self.counts_statements {
             return Ok(Counts { writes, statements: None });
         }
         // Queried from the maintenance database, so that the query itself does not count.
-        let sql = "select coalesce(sum(calls) filter (where query like '%rowlock.statistics()%'), 0)::float8,
-          coalesce(sum(calls), 0)::float8
-          from pg_stat_statements s join pg_database d on d.oid = s.dbid where d.datname = $1";
-        let row = sqlx::query(sql).bind(DATABASE).fetch_one(&self.admin).await?;
-        Ok(Counts { writes, statements: Some((row.try_get(0)?, row.try_get(1)?)) })
+        let sql = "select coalesce(sum(calls), 0)::float8,
+          coalesce(sum(calls) filter (where query like '%rowlock.statistics()%'), 0)::float8,
+          coalesce(sum(total_exec_time) filter (where query like '%rowlock.statistics()%'), 0)::float8,
+          coalesce(sum(calls) filter (where query like '%rowlock.declare_queue(%'), 0)::float8
+          from pg_stat_statements s join pg_database d on d.oid = s.dbid where d.datname like $1";
+        let row = sqlx::query(sql).bind(format!("{DATABASE}%")).fetch_one(&self.admin).await?;
+        let statements = Statements {
+            all: row.try_get(0)?,
+            statistics: row.try_get(1)?,
+            statistics_ms: row.try_get(2)?,
+            declarations: row.try_get(3)?,
+        };
+        Ok(Counts { writes, statements: Some(statements) })
+    }
+
+    /// Changes one TaskQueue.
+    pub(crate) async fn change_one(&self) -> Result<()> {
+        let namespace = self.layout.namespaces().pop().context("there is no namespace")?;
+        let queue = queue(self.layout.databases - 1);
+        let patch = "{\"spec\":{\"workers\":{\"total\":990}}}";
+        let args = ["patch", "tq", &queue, "-n", &namespace, "--type=merge", "-p", patch];
+        self.cluster.kubectl(&args, "").await.map(drop)
+    }
+
+    /// How many watches of `PodDisruptionBudgets` the API server has: nobody else watches them.
+    pub(crate) async fn watches(&self) -> Result<f64> {
+        let metrics = self.cluster.kubectl(&["get", "--raw", "/metrics"], "").await?;
+        let those = metrics.lines().filter(|line| {
+            line.starts_with("apiserver_longrunning_requests{") && line.contains("poddisruptionbudgets")
+        });
+        let counts = those.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+        Ok(counts.sum())
+    }
+
+    /// Creates pods of other applications.
+    pub(crate) async fn create_unrelated(&self, count: usize) -> Result<()> {
+        create_pods(&self.cluster, &unrelated_pods(count)).await
     }
 
     /// The time from the commit of `tasks` tasks until `spec.replicas` is `pods`.
@@ -140,7 +193,7 @@ impl Testbed {
     /// The queue to scale now. It alternates between the Secrets, because the operator polls the database
     /// through one of them.
     fn measured(&self) -> String {
-        format!("queue-{}", self.rounds % SECRETS)
+        queue(self.rounds % self.layout.secrets)
     }
 
     async fn until_replicas(&mut self, pods: u32) -> Result<Instant> {
@@ -160,36 +213,39 @@ impl Testbed {
     }
 }
 
-/// Applies the CRD, the Secrets and the TaskQueues, which are scaled to zero.
-async fn declare(cluster: &Cluster, url: &str, queues: usize) -> Result<()> {
+/// Creates the CRD, the Secrets and the TaskQueues.
+async fn create(cluster: &Cluster, server: &Server, layout: &Layout) -> Result<()> {
     let chart = "charts/rowlock-crds/templates";
     cluster.kubectl(&["apply", "-f", chart], "").await?;
     let established = ["wait", "--for=condition=Established", "--timeout=60s", "crd/taskqueues.rowlock.dev"];
     cluster.kubectl(&established, "").await?;
-    cluster.kubectl(&["create", "namespace", NAMESPACE], "").await?;
-    let secret = |number| {
-        serde_json::json!({
-            "apiVersion": "v1", "kind": "Secret", "metadata": { "name": format!("db-{number}") },
-            "stringData": { "uri": url }
-        })
-    };
-    let task_queue = |number: usize| {
-        serde_json::json!({
-            "apiVersion": "rowlock.dev/v1alpha1", "kind": "TaskQueue",
-            "metadata": { "name": format!("queue-{number}") },
-            "spec": {
-                "database": { "secretRef": { "name": format!("db-{}", number % SECRETS) } },
-                "workers": { "total": 1000, "perPod": 10, "autoscaling": { "scaleDownAfter": "1s" } },
-                "template": { "spec": { "containers": [{ "name": "handler", "image": "handler:bench" }] } }
-            }
-        })
-    };
-    let items: Vec<_> = (0..SECRETS).map(secret).chain((0..queues).map(task_queue)).collect();
-    let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": items });
-    cluster.kubectl(&["apply", "--server-side", "-n", NAMESPACE, "-f", "-"], &list.to_string()).await?;
-    let made = cluster.kubectl(&["get", "tq", "-n", NAMESPACE, "-o", "name"], "").await?;
-    ensure!(made.lines().count() == queues, "not all TaskQueues are there");
-    Ok(())
+    let namespace = |name| json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+    let namespaces: Vec<_> = layout.namespaces().into_iter().map(namespace).collect();
+    cluster.create(&namespaces, None).await?;
+    cluster.create(&layout.secrets(|database| server.url(database)), None).await?;
+    cluster.create(&layout.task_queues(), None).await
+}
+
+/// Creates ready pods.
+async fn create_pods(cluster: &Cluster, pods: &[Value]) -> Result<()> {
+    cluster.create(pods, None).await?;
+    let ready: Vec<_> = pods.iter().map(with_status).collect();
+    cluster.create(&ready, Some("status")).await
+}
+
+/// Waits until each TaskQueue has the condition `Ready`, whatever its status.
+async fn until_reported(cluster: &Cluster, queues: usize) -> Result<()> {
+    let columns = "jsonpath={range .items[*]}{.status.conditions[?(@.type==\"Ready\")].status}{\"\\n\"}{end}";
+    let since = Instant::now();
+    loop {
+        let answer = cluster.kubectl(&["get", "tq", "-A", "-o", columns], "").await?;
+        let reported = answer.lines().filter(|line| !line.is_empty()).count();
+        if reported == queues {
+            return Ok(());
+        }
+        ensure!(since.elapsed() < PATIENCE_AT_START, "only {reported} of {queues} TaskQueues have a status");
+        sleep(LIST_EVERY).await;
+    }
 }
 
 /// A `kubectl get --watch` that reports each change of `spec.replicas`.

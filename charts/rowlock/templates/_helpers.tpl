@@ -19,7 +19,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{/* What is cluster-wide has the release's namespace in its name: two releases may share a cluster. */}}
+{{/* Names of cluster-wide objects contain the release's namespace, so that two releases can share a cluster. */}}
 {{- define "rowlock.clusterName" -}}
 {{ include "rowlock.name" . }}-{{ .Release.Namespace }}
 {{- end }}
@@ -28,19 +28,19 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if .Values.serviceAccount.create -}}
 {{ .Values.serviceAccount.name | default (include "rowlock.name" .) }}
 {{- else -}}
-{{ required "serviceAccount.name is required where serviceAccount.create is false" .Values.serviceAccount.name }}
+{{ required "serviceAccount.name is required if serviceAccount.create is false" .Values.serviceAccount.name }}
 {{- end }}
 {{- end }}
 
-{{/* The only namespace, if it is to be one alone. */}}
+{{/* The only namespace to watch, or nothing. */}}
 {{- define "rowlock.namespace" -}}
 {{- if and .Values.namespace (or .Values.namespaces .Values.rbac.clusterWide) }}
-{{- fail "namespace is for one namespace alone: leave it empty, or namespaces and rbac.clusterWide" }}
+{{- fail "namespace excludes namespaces and rbac.clusterWide: set only one of the three" }}
 {{- end }}
 {{- .Values.namespace }}
 {{- end }}
 
-{{/* Where TaskQueues are run, as a JSON array; it means nothing with rbac.clusterWide. */}}
+{{/* The namespaces whose TaskQueues the operator runs, as a JSON array. Unused with rbac.clusterWide. */}}
 {{- define "rowlock.namespaces" -}}
 {{- with include "rowlock.namespace" . }}
 {{- list . | toJson }}
@@ -51,13 +51,13 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- define "rowlock.image" -}}
 {{- $registry := .root.Values.registry | trimSuffix "/" -}}
-{{- /* A digest says what it is; a tag beside it is for people. */ -}}
+{{- /* A digest decides which image is pulled; a tag next to it only informs people. */ -}}
 {{ with $registry }}{{ . }}/{{ end }}{{ .image.repository }}
 {{- if or .image.tag (not .image.digest) }}:{{ .image.tag | default .root.Chart.AppVersion }}{{ end }}
 {{- with .image.digest }}@{{ . }}{{ end }}
 {{- end }}
 
-{{/* What the operator may do with TaskQueues. */}}
+{{/* Rights of the operator on TaskQueues. */}}
 {{- define "rowlock.taskQueueRules" -}}
 - apiGroups: [rowlock.dev]
   resources: [taskqueues]
@@ -65,40 +65,44 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [rowlock.dev]
   resources: [taskqueues/status]
   verbs: [patch]
-# What a TaskQueue with scaling External begins with, where nobody has said a number.
+# To set the first number of replicas of a TaskQueue with scaling External that has none.
 - apiGroups: [rowlock.dev]
   resources: [taskqueues/scale]
   verbs: [patch]
-# Where owner references are checked, such as on OpenShift.
+# For clusters that check owner references, such as OpenShift.
 - apiGroups: [rowlock.dev]
   resources: [taskqueues/finalizers]
   verbs: [update]
-# Its uid is a part of the name by which a database knows whose a queue is.
+# To read its uid, which is part of the name that a database stores as the owner of a queue.
 - apiGroups: [""]
   resources: [namespaces]
   resourceNames: [{{ include "rowlock.namespace" . | default "kube-system" }}]
   verbs: [get]
 {{- end }}
 
-{{/* What it does in a namespace. */}}
+{{/* Rights of the operator in a namespace. */}}
 {{- define "rowlock.namespaceRules" -}}
 # The pods of each TaskQueue.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, update]
-# How many of them a drain of nodes takes at a time.
+# To scale the Deployments that TaskQueues name in targetRef.
+- apiGroups: [apps]
+  resources: [deployments/scale]
+  verbs: [patch]
+# To limit how many of these pods a node drain evicts at a time.
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch]
-# Why they do not run.
+# To see why pods do not run.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
-# The URL of a database, and the certificates of its authority, by the names that TaskQueues give.
+# Database URLs and CA certificates, by the names that TaskQueues give.
 - apiGroups: [""]
   resources: [secrets, configmaps]
   verbs: [get]
-# What it tells people; and what kubelets tell of a pod that hangs.
+# To create events, and to read those of the kubelet about a pod that does not start.
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch, list]

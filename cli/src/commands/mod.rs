@@ -1,10 +1,13 @@
 //! One command per file.
 
-pub(crate) mod admin;
+pub(crate) mod cancel;
+pub(crate) mod delete;
 pub(crate) mod enqueue;
 pub(crate) mod migrate;
+pub(crate) mod retry;
+pub(crate) mod sidecar;
 pub(crate) mod status;
-pub(crate) mod table;
 pub(crate) mod task;
 pub(crate) mod tasks;
+pub(crate) mod why;
 pub(crate) mod worker;

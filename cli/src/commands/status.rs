@@ -1,10 +1,10 @@
 //! `rowlock status`
 
-use super::table::table;
 use crate::args::Status;
 use crate::database;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::table::table;
 use rowlock_queue::QueueStats;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -97,7 +97,7 @@ fn value(queue: &QueueStats) -> Value {
         "allocated": queue.allocated,
         "busy": queue.busy,
         "workers": queue.total_workers,
-        "arrivalsPerSecond": queue.arrivals_per_second,
-        "meanServiceSeconds": queue.mean_service_seconds,
+        "arrivalsPerSecond": queue.arrivals_per_second(),
+        "meanServiceSeconds": queue.mean_service_seconds(),
     })
 }

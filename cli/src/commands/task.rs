@@ -44,6 +44,9 @@ fn text(details: &TaskDetails) -> String {
     if let (Some(first), Some(last)) = (&details.first_snoozed_at, &details.snoozed_at) {
         lines.push(format!("snoozed   {} times since {first}, last {last}", details.snoozes));
     }
+    if details.suspect {
+        lines.push("suspect   it runs alone until the handler has answered".to_owned());
+    }
     for failed in &details.errors {
         let error = field(&failed.error);
         lines.push(match failed.attempt {
@@ -78,6 +81,8 @@ struct Shown<'a> {
     snoozes: u32,
     first_snoozed_at: Option<&'a str>,
     snoozed_at: Option<&'a str>,
+    /// The handler ended while it ran.
+    suspect: bool,
     errors: &'a [TaskError],
     payload: Option<Payload<'a>>,
     /// The handler's result. It need not be JSON, so it is a string.
@@ -118,6 +123,7 @@ impl<'a> Shown<'a> {
             snoozes: details.snoozes,
             first_snoozed_at: details.first_snoozed_at.as_deref(),
             snoozed_at: details.snoozed_at.as_deref(),
+            suspect: details.suspect,
             errors: &details.errors,
             payload: details.payload.as_deref().map(Payload::of),
             result: details.result.as_deref(),

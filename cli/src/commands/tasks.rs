@@ -1,10 +1,10 @@
 //! `rowlock tasks`
 
-use super::table::table;
 use crate::args::Tasks;
 use crate::database;
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::table::table;
 use rowlock_queue::TaskSummary;
 use serde_json::{Value, json};
 

@@ -47,7 +47,7 @@ impl ManifestWatcher {
         self.manifests.first().map(|manifest| manifest.queue_name().to_owned()).unwrap_or_default()
     }
 
-    /// Whether the manifests have changed. An error is printed once, and the old manifests stay in force.
+    /// Whether the manifests have changed. An error is printed once, and the old manifests are kept.
     pub(super) fn changed(&mut self) -> bool {
         if self.checked_at.elapsed() < CHECK_INTERVAL {
             return false;
@@ -71,7 +71,7 @@ impl ManifestWatcher {
                 for error in errors {
                     warn(&error);
                 }
-                warn("rowlock: the manifests from before the edit stay in force");
+                warn("rowlock: keeping the manifests from before the edit");
                 false
             }
         }

@@ -1,11 +1,12 @@
 //! Serves `/metrics`, and at `/targets` the metrics addresses of the instances for Prometheus' HTTP service
 //! discovery.
 
+use crate::dev::metrics;
 use crate::failure::Failure;
 use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::routing::get;
-use rowlock_operator::{Metrics, View};
+use rowlock_operator::View;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -18,19 +19,17 @@ pub(super) struct MetricsServer {
 }
 
 impl MetricsServer {
-    pub(super) async fn start(
-        listen: SocketAddr,
-        metrics: Metrics,
-        seen: watch::Receiver<View>,
-    ) -> Result<Self, Failure> {
+    pub(super) async fn start(listen: SocketAddr, seen: watch::Receiver<View>) -> Result<Self, Failure> {
         let failed = |error| {
             Failure::usage(format!("--listen {listen}: {error}"))
                 .hint("choose another port, or 0 for a free port")
         };
         let listener = rowlock_daemon::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr()?;
+        let views = seen.clone();
         let own = move || async move {
-            metrics.text().map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+            metrics::text(&views.borrow())
+                .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
         };
         let targets = move || async move {
             ([(header::CONTENT_TYPE, "application/json")], targets(&seen.borrow()).to_string())
@@ -56,10 +55,9 @@ impl Drop for MetricsServer {
 }
 
 fn targets(view: &View) -> Value {
-    let instance = |queue: &str, (name, address): &(String, String)| {
-        let labels = json!({"queue": queue, "instance_name": name});
-        json!({"targets": [address], "labels": labels})
-    };
-    let all = view.queues.iter().flat_map(|queue| queue.metrics.iter().map(|one| instance(&queue.name, one)));
+    // No label `queue`: the series of an instance have it, and Prometheus would rename theirs.
+    let instance =
+        |(name, address): &(String, String)| json!({"targets": [address], "labels": {"instance_name": name}});
+    let all = view.queues.iter().flat_map(|queue| queue.metrics.iter().map(instance));
     Value::Array(all.collect())
 }

@@ -4,6 +4,7 @@ mod data_dir;
 mod database_server;
 mod demo;
 mod manifest_watcher;
+mod metrics;
 mod metrics_server;
 
 use crate::args::Dev;
@@ -17,7 +18,7 @@ use metrics_server::MetricsServer;
 use rowlock_crds::Manifest;
 use rowlock_daemon::Signals;
 use rowlock_local::backend::{Local, LocalConfig};
-use rowlock_operator::{Metrics, Reconciler, View};
+use rowlock_operator::{Reconciler, View};
 use rowlock_queue::Db;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -54,6 +55,23 @@ pub(crate) async fn run(args: Dev, output: Output) -> Result<(), Failure> {
     result
 }
 
+/// Reads and checks the manifests of a folder or a file. Returns the one of that queue, or the only one.
+pub(crate) fn load_manifest(place: &Path, queue: Option<&str>) -> Result<Manifest, Failure> {
+    let manifests = ManifestWatcher::load(place)?.manifests();
+    let names: Vec<String> = manifests.iter().map(|manifest| manifest.queue_name().to_owned()).collect();
+    let found = match queue {
+        Some(queue) => names.iter().position(|name| name == queue),
+        None => (names.len() == 1).then_some(0),
+    };
+    found.and_then(|index| manifests.into_iter().nth(index)).ok_or_else(|| {
+        let problem = match queue {
+            Some(queue) => format!("{} has no queue `{}`", place.display(), word(queue)),
+            None => format!("{} has {} TaskQueues", place.display(), names.len()),
+        };
+        Failure::usage(problem).hint(format!("name one with --queue: {}", names.join(", ")))
+    })
+}
+
 /// Runs everything that needs the database.
 async fn with_server(
     server: &mut DatabaseServer,
@@ -69,9 +87,8 @@ async fn with_server(
         db = connect(server) => db?,
         _ = signals.next() => return Ok(()),
     };
-    let metrics = Metrics::new().map_err(|error| Failure::new(error.to_string()))?;
     let (views, seen) = watch::channel(View::default());
-    let metrics_server = MetricsServer::start(listen, metrics.clone(), seen.clone()).await?;
+    let metrics_server = MetricsServer::start(listen, seen.clone()).await?;
     let local = Local::new(LocalConfig {
         worker: exe.clone(),
         worker_args: vec!["worker".into()],
@@ -85,7 +102,7 @@ async fn with_server(
     reconciler.listen(crate::database::connect_options(url));
     let queue = watcher.first_queue();
     let result = tokio::select! {
-        never = operate(&mut reconciler, watcher, &metrics, &views) => match never {},
+        never = operate(&mut reconciler, watcher, &views) => match never {},
         error = metrics_server.failed() => Err(error),
         error = server.supervise() => Err(error),
         done = run_demo(demo, &db, &queue, seen, output) => done,
@@ -118,13 +135,11 @@ async fn connect(server: &DatabaseServer) -> Result<Db, Failure> {
 async fn operate(
     reconciler: &mut Reconciler<Local>,
     mut watcher: ManifestWatcher,
-    metrics: &Metrics,
     views: &watch::Sender<View>,
 ) -> std::convert::Infallible {
     reconciler.set_manifests(watcher.manifests(), watcher.generation());
     loop {
         let view = reconciler.reconcile().await;
-        metrics.set(&view);
         views.send_replace(view);
         tokio::time::sleep(MIN_TICK.max(reconciler.poll_interval())).await;
         tokio::select! {
@@ -180,7 +195,10 @@ fn describe_queue(manifest: &Manifest) -> String {
     let (queue, total) = (manifest.queue_name(), manifest.spec.workers.total);
     let started_by_user = || format!("yours, on port {}", manifest.spec.handler.http.port);
     let handler = manifest.dev_command().map_or_else(started_by_user, |command| word(command).into_owned());
-    format!("queue     {queue}: up to {total} workers, handler: {handler}")
+    let not_scaled = manifest.spec.target_ref.as_ref().map(|target| {
+        format!(" (in a cluster, this queue scales the Deployment {}; here nothing does)", target.name)
+    });
+    format!("queue     {queue}: up to {total} workers, handler: {handler}{}", not_scaled.unwrap_or_default())
 }
 
 /// The path relative to the working directory, if it is below that.

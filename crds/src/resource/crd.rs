@@ -13,9 +13,8 @@ use crate::{ConditionReason, ConditionType, TaskQueue};
 /// The transition time of the default status.
 const NEVER: &str = "1970-01-01T00:00:00Z";
 
-/// The definition of `TaskQueue`s, as `charts/rowlock-crds` installs it.
-///
-/// `TaskQueue::crd()` has the fields without the rules.
+/// The definition of `TaskQueue`s, as `charts/rowlock-crds` installs it. `TaskQueue::crd()` has the same
+/// fields without the rules.
 ///
 /// # Panics
 /// Never: each rule names a field of the types, which a test checks.
@@ -29,7 +28,7 @@ pub fn crd() -> CustomResourceDefinition {
         version.subresources.get_or_insert_default().scale = Some(scale());
         let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
         let schema = schema.expect("a derived CRD has a schema");
-        tidy(schema);
+        simplify(schema);
         rules::constrain(schema);
         let status = schema.properties.as_mut().and_then(|properties| properties.get_mut("status"));
         status.expect("a TaskQueue has a status").default = Some(JSON(not_observed()));
@@ -37,7 +36,7 @@ pub fn crd() -> CustomResourceDefinition {
     crd
 }
 
-/// The definition as YAML, as the chart has it.
+/// The definition as YAML, as it is in the chart.
 ///
 /// # Panics
 /// Never: YAML can write all of its values.
@@ -65,7 +64,8 @@ fn whole_numbers(value: &mut Value) {
     }
 }
 
-/// The status of a `TaskQueue` that no operator has seen, so that `kubectl wait` and kstatus wait for one.
+/// The status of a `TaskQueue` that no operator has observed. With it, `kubectl wait` and kstatus wait for an
+/// operator.
 fn not_observed() -> Value {
     json!({ "conditions": [{
         "type": ConditionType::Ready.as_str(),
@@ -76,7 +76,7 @@ fn not_observed() -> Value {
     }] })
 }
 
-/// The scale counts pods, as autoscalers do. Not `total`, which counts workers.
+/// The scale subresource counts pods, as autoscalers do. It does not use `total`, which counts workers.
 fn scale() -> CustomResourceSubresourceScale {
     CustomResourceSubresourceScale {
         spec_replicas_path: ".spec.workers.replicas".to_owned(),
@@ -113,10 +113,10 @@ fn columns() -> Vec<CustomResourceColumnDefinition> {
     ]
 }
 
-/// Removes what a derived schema has too much: defaults (a field that is left out must stay detectable; the
-/// descriptions name them), `nullable` (the API server drops null values), formats that Kubernetes does not
-/// know, and Markdown.
-fn tidy(schema: &mut JSONSchemaProps) {
+/// Removes the parts of a derived schema that do not belong in the CRD. Defaults: a field that is left out
+/// must stay detectable, and the descriptions name the defaults. `nullable`: the API server drops null
+/// values. Formats that Kubernetes does not know. Markdown in descriptions.
+fn simplify(schema: &mut JSONSchemaProps) {
     schema.default = None;
     schema.nullable = None;
     schema.format = match schema.format.take().as_deref() {
@@ -127,8 +127,8 @@ fn tidy(schema: &mut JSONSchemaProps) {
     if let Some(description) = &mut schema.description {
         *description = description.replace('\n', " ").replace('`', "");
     }
-    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(tidy);
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(simplify);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        tidy(items);
+        simplify(items);
     }
 }

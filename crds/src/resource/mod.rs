@@ -1,5 +1,5 @@
-//! The `TaskQueue` as a custom resource: its status, its CRD, and the rules by which the API server refuses
-//! what [`Manifest::validate`](crate::Manifest::validate) refuses.
+//! The `TaskQueue` as a custom resource: its status, its CRD, and the validation rules. With these rules the
+//! API server refuses what [`Manifest::validate`](crate::Manifest::validate) refuses.
 
 mod cel;
 mod crd;
@@ -8,5 +8,7 @@ mod schema;
 mod status;
 
 pub use crd::{crd, crd_yaml};
-pub(crate) use schema::{ca_kind, pod_template, scaling_mode};
-pub use status::{BacklogStatus, DatabaseStatus, ScalingStatus, TaskQueueStatus, WorkersStatus};
+pub(crate) use schema::{ca_kind, pod_template, scaling_mode, target_api_version, target_kind};
+pub use status::{
+    BacklogStatus, DatabaseStatus, ScalingInputs, ScalingStatus, TaskQueueStatus, WorkersStatus,
+};

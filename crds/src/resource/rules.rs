@@ -1,4 +1,5 @@
-//! What `validate.rs` refuses, said to the API server: in the same order, with the same bounds and words.
+//! The checks of `validate.rs` as rules for the API server: in the same order, with the same bounds and
+//! messages.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -7,18 +8,23 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool, ValidationRule,
 };
 
-use super::cel::{at_least, at_most, blaming, is_duration, not_zero, remembering, rule, telling};
+use super::cel::{at_field, at_least, at_most, is_duration, not_zero, rule, with_expression, with_old_value};
 use crate::bounds::{
     BACKLOG, FACTOR, FINAL_STATUS, JITTER_PERCENT, LONGEST_NAME, LONGEST_PATH, LONGEST_SECRET, MAX_ATTEMPTS,
     MAX_SNOOZES, MOST_DELAYS, MOST_FINAL, MOST_RESOURCES, PAYLOAD_BYTES, PER_POD, PORT, REPLICAS, TOTAL,
 };
+use crate::validate::ONLY_WITH_TEMPLATE;
 use crate::{MAX_RETRY_DELAY, ScalingMode, duration};
+
+/// A domain name, which is the grammar of most names in Kubernetes.
+const DOMAIN_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
 
 /// Adds bounds and rules to the schema of a `TaskQueue`.
 pub(super) fn constrain(root: &mut JSONSchemaProps) {
     let mut schema = Schema(root);
     schema.names();
     schema.required_in_a_cluster();
+    schema.target();
     schema.workers();
     schema.handler();
     schema.pods();
@@ -31,27 +37,47 @@ struct Schema<'a>(&'a mut JSONSchemaProps);
 impl Schema<'_> {
     fn names(&mut self) {
         let hint = format!("use at most {LONGEST_NAME} of a-z, 0-9 and `-`, not starting or ending with `-`");
-        // Of the name Kubernetes itself checks the rest.
+        // Kubernetes itself checks the rest of the name.
         let name =
             format!("self.metadata.name.size() <= {LONGEST_NAME} && !self.metadata.name.contains('.')");
-        // A rule cannot blame a field of the metadata.
+        // A rule's error cannot name a field of the metadata.
         self.rule("", rule(name, format!("metadata.name: {hint}")));
         self.text("spec.queueName", LONGEST_NAME, "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", &hint);
-        // A rule about the field would not see it being taken out or added.
+        // A rule on the field itself would not run when the field is added or removed.
         let name = |object: &str| {
             format!("(has({object}.spec.queueName) ? {object}.spec.queueName : {object}.metadata.name)")
         };
         let message = "cannot change: the tasks are stored under this name; create a new TaskQueue instead";
         let same = rule(format!("{} == {}", name("self"), name("oldSelf")), message);
-        self.rule("", blaming(".spec.queueName", same));
+        self.rule("", at_field(".spec.queueName", same));
     }
 
-    /// Left out only for `rowlock dev`.
+    /// Fields that only `rowlock dev` allows to leave out.
     fn required_in_a_cluster(&mut self) {
-        let hint = "add `database: { secretRef: { name: NAME, key: KEY } }`, the Secret with the URL of the database";
+        let hint = "add `database: { secretRef: { name: NAME, key: KEY } }`, \
+                    the Secret with the URL of the database";
         self.rule("spec", rule("has(self.database)", hint));
-        let hint = "add `template`, a pod template with a container named `handler`";
-        self.rule("spec", rule("has(self.template)", hint));
+        let hint = "add `template`, a pod template with a container named `handler`; \
+                    or `targetRef: { name: NAME }`, a Deployment of yours whose pods contain the worker";
+        self.rule("spec", rule("has(self.template) || has(self.targetRef)", hint));
+    }
+
+    /// A target has a pod template of its own, so the fields that shape the operator's pods have no effect.
+    fn target(&mut self) {
+        let message = "excludes template; remove one of the two";
+        let one = rule("!has(self.targetRef) || !has(self.template)", message);
+        self.rule("spec", at_field(".targetRef", one));
+        let hint = "write the name of a Deployment in the namespace of the TaskQueue";
+        self.text("spec.targetRef.name", LONGEST_SECRET, DOMAIN_NAME, hint);
+        for (field, inner, message) in ONLY_WITH_TEMPLATE {
+            let absent = format!("!has(self.targetRef) || !has(self.{field}) || !has(self.{field}.{inner})");
+            self.rule("spec", at_field(&format!(".{field}.{inner}"), rule(absent, *message)));
+        }
+        // The operator may not delete Deployments, so the one that it made would stay and keep its pods.
+        let message = "cannot be added or removed: delete the TaskQueue and create it again; \
+                       its tasks are kept";
+        let same = rule("has(self.targetRef) == has(oldSelf.targetRef)", message);
+        self.rule("spec", at_field(".targetRef", same));
     }
 
     fn workers(&mut self) {
@@ -62,27 +88,27 @@ impl Schema<'_> {
         let message = "is more than workers.total; lower it, or raise workers.total";
         let limit =
             "!has(self.autoscaling) || !has(self.autoscaling.min) || self.autoscaling.min <= self.total";
-        self.rule("spec.workers", blaming(".autoscaling.min", rule(limit, message)));
+        self.rule("spec.workers", at_field(".autoscaling.min", rule(limit, message)));
         self.number("spec.workers.autoscaling.min", TOTAL);
         self.duration("spec.workers.autoscaling.waitTarget");
         self.rule("spec.workers.autoscaling.waitTarget", not_zero("5s"));
         self.duration("spec.workers.autoscaling.scaleDownAfter");
     }
 
-    /// What belongs to one way of scaling is refused beside another.
+    /// A setting of one way of scaling is refused in the others.
     fn scaling(&mut self) {
         let is = |mode: ScalingMode| format!("has(self.scaling) && self.scaling == '{}'", mode.as_str());
-        // What an autoscaler had set stays in the object when a manifest that does not have it says Auto
-        // again. It means nothing then; that somebody sets it is refused still.
-        let stays = "oldSelf.hasValue() && has(oldSelf.value().replicas) && \
+        // An autoscaler may have set `replicas`, and it stays in the object when a manifest without it
+        // changes scaling back to Auto. It has no effect then. Setting it to another value is still refused.
+        let unchanged = "oldSelf.hasValue() && has(oldSelf.value().replicas) && \
                      oldSelf.value().replicas == self.replicas";
-        let external = format!("!has(self.replicas) || ({}) || ({stays})", is(ScalingMode::External));
+        let external = format!("!has(self.replicas) || ({}) || ({unchanged})", is(ScalingMode::External));
         let message =
             "is only for workers.scaling External; set workers.scaling to External, or remove replicas";
-        self.rule("spec.workers", remembering(blaming(".replicas", rule(external, message))));
+        self.rule("spec.workers", with_old_value(at_field(".replicas", rule(external, message))));
         let auto = format!("!has(self.autoscaling) || !has(self.scaling) || {}", is(ScalingMode::Auto));
         let message = "is only for workers.scaling Auto; remove it, or set workers.scaling to Auto";
-        self.rule("spec.workers", blaming(".autoscaling", rule(auto, message)));
+        self.rule("spec.workers", at_field(".autoscaling", rule(auto, message)));
     }
 
     fn handler(&mut self) {
@@ -90,33 +116,34 @@ impl Schema<'_> {
         let path = "^/[-A-Za-z0-9._~!$&\\'()*+,;=:@%/]*$";
         self.text("spec.handler.http.path", LONGEST_PATH, path, "write only a path, such as /tasks");
         let field = "spec.template.spec";
-        let message = "has no container `handler`; give the container that does the tasks this name";
+        let message = "has no container `handler`; give this name to the container that runs the tasks";
         let handler = rule("self.containers.exists(c, c.name == 'handler')", message);
-        self.rule(field, blaming(".containers", handler));
+        self.rule(field, at_field(".containers", handler));
         let message = "has a container `worker`, a name reserved for Rowlock; give it another name";
         let worker = rule("!self.containers.exists(c, c.name == 'worker')", message);
-        self.rule(field, blaming(".containers", worker));
+        self.rule(field, at_field(".containers", worker));
         let message = "`handler` and `worker` are reserved for Rowlock; give the init container another name";
         let init = "!has(self.initContainers) || \
                     !self.initContainers.exists(c, c.name == 'handler' || c.name == 'worker')";
-        self.rule(field, blaming(".initContainers", rule(init, message)));
+        self.rule(field, at_field(".initContainers", rule(init, message)));
         let message =
             "would open the worker's files, with the database's URL, to the other containers; remove it";
-        let apart = rule("!has(self.shareProcessNamespace) || !self.shareProcessNamespace", message);
-        self.rule(field, blaming(".shareProcessNamespace", apart));
+        let unshared = rule("!has(self.shareProcessNamespace) || !self.shareProcessNamespace", message);
+        self.rule(field, at_field(".shareProcessNamespace", unshared));
     }
 
-    /// Of pods, what the template does not say.
+    /// The settings of pods that are not in the template.
     fn pods(&mut self) {
         for field in ["requests", "limits"] {
             let field = format!("spec.worker.resources.{field}");
             self.at(&field).max_properties = length(MOST_RESOURCES);
-            let quantity = "type(self) == int ? self >= 0 : self.matches('^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2}|\
-                            [numkMGTPE]|[KMGTPE]i)?$')";
+            let quantity = "type(self) == int ? self >= 0 : \
+                            self.matches('^[0-9]+([.][0-9]+)?([eE][-+]?[0-9]{1,2}|[numkMGTPE]|[KMGTPE]i)?$')";
             let message = "write a number with a unit, such as 100m or 64Mi";
             self.rule(&format!("{field}{{}}"), rule(quantity, message));
         }
-        let surge = "type(self) == int ? self >= 1 && self <= 1000 : self.matches('^([1-9][0-9]{0,2}|1000|([1-9][0-9]?|100)%)$')";
+        let surge = "type(self) == int ? self >= 1 && self <= 1000 : \
+                     self.matches('^([1-9][0-9]{0,2}|1000|([1-9][0-9]?|100)%)$')";
         self.rule("spec.rollout.maxSurge", rule(surge, "write 1 to 1000, or 1% to 100%"));
     }
 
@@ -144,7 +171,7 @@ impl Schema<'_> {
         let order = rule(at_least("self.max", "self.initial"), "make it at least as long as initial");
         let expression =
             "'is ' + self.max + ', shorter than initial (' + self.initial + '); make it at least as long'";
-        self.rule(field, blaming(".max", telling(expression, order)));
+        self.rule(field, at_field(".max", with_expression(expression, order)));
     }
 
     fn rest(&mut self) {
@@ -168,8 +195,7 @@ impl Schema<'_> {
 
     /// A name and a key of a Secret or a `ConfigMap`.
     fn key_of(&mut self, path: &str, hint: &str) {
-        let name = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
-        self.text(&format!("{path}.name"), LONGEST_SECRET, name, hint);
+        self.text(&format!("{path}.name"), LONGEST_SECRET, DOMAIN_NAME, hint);
         self.text(&format!("{path}.key"), LONGEST_SECRET, "^[-._A-Za-z0-9]+$", hint);
     }
 
@@ -180,7 +206,7 @@ impl Schema<'_> {
         field.maximum = Some(most.into().0);
     }
 
-    /// A text of a grammar: as a pattern for editors, as a rule for its message.
+    /// A text with a grammar. Editors read the pattern; the rule adds a message.
     fn text(&mut self, path: &str, longest: usize, pattern: &str, message: &str) {
         let field = self.at(path);
         field.max_length = length(longest);
@@ -205,7 +231,7 @@ impl Schema<'_> {
         self.at(path).x_kubernetes_validations.get_or_insert_default().push(rule);
     }
 
-    /// The schema of a field such as `spec.retry.final[]`, where `[]` are the items of a list, and `{}` the
+    /// The schema of a field such as `spec.retry.final[]`. `[]` stands for the items of a list, `{}` for the
     /// values of a map.
     fn at(&mut self, path: &str) -> &mut JSONSchemaProps {
         let mut schema = &mut *self.0;
@@ -231,7 +257,7 @@ impl Schema<'_> {
     }
 }
 
-/// A bound as a schema writes it.
+/// A bound in the form that a schema needs.
 struct Bound(f64);
 
 impl From<u8> for Bound {

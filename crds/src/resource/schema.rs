@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::cel;
 use crate::bounds::{LONGEST_CONTAINER_NAME, LONGEST_QUANTITY, MOST_CONTAINERS};
 use crate::duration::LONGEST_TEXT;
-use crate::{CaKind, Dur, Quantity, ScalingMode, Surge, containers};
+use crate::{CaKind, Dur, Quantity, ScalingMode, Surge, TargetApiVersion, TargetKind, containers};
 
 impl JsonSchema for Dur {
     fn schema_name() -> Cow<'static, str> {
@@ -51,10 +51,20 @@ impl JsonSchema for Surge {
     }
 }
 
-/// The kind of object that holds certificates.
+/// The kinds of object that can hold certificates.
 pub(crate) fn ca_kind(_: &mut SchemaGenerator) -> Schema {
     let kinds = [CaKind::Secret, CaKind::ConfigMap].map(CaKind::as_str);
     json_schema!({ "type": "string", "enum": kinds })
+}
+
+/// The API versions of a target.
+pub(crate) fn target_api_version(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": [TargetApiVersion::AppsV1] })
+}
+
+/// The kinds of a target.
+pub(crate) fn target_kind(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": [TargetKind::Deployment] })
 }
 
 /// What sets the number of pods.
@@ -62,8 +72,8 @@ pub(crate) fn scaling_mode(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ScalingMode::ALL.map(ScalingMode::as_str) })
 }
 
-/// A pod template with unknown fields preserved, since a later release of Kubernetes may add some. It
-/// declares only the fields that rules check. Lists are keyed by name, so that several field managers can own
+/// A pod template. Unknown fields are preserved, because a later release of Kubernetes may add some. Only the
+/// fields that rules check are declared. Lists are keyed by name, so that several field managers can own
 /// containers of one template.
 pub(crate) fn pod_template(_: &mut SchemaGenerator) -> Schema {
     let list = |description: &str| {
@@ -78,7 +88,10 @@ pub(crate) fn pod_template(_: &mut SchemaGenerator) -> Schema {
                 "x-kubernetes-preserve-unknown-fields": true,
                 "required": ["name"],
                 "properties": {
-                    "name": { "description": "Name of the container.", "type": "string", "minLength": 1, "maxLength": LONGEST_CONTAINER_NAME }
+                    "name": {
+                        "description": "Name of the container.",
+                        "type": "string", "minLength": 1, "maxLength": LONGEST_CONTAINER_NAME
+                    }
                 }
             }
         })
@@ -96,7 +109,8 @@ pub(crate) fn pod_template(_: &mut SchemaGenerator) -> Schema {
                 "required": ["containers"],
                 "properties": {
                     "shareProcessNamespace": {
-                        "description": "Must not be true: it would open the worker's files, with the database's URL, to the other containers.",
+                        "description": "Must not be true: it would open the worker's files, with the \
+                                        database's URL, to the other containers.",
                         "type": "boolean"
                     },
                     "containers": list(&handler),
@@ -118,7 +132,10 @@ pub(super) fn conditions(_: &mut SchemaGenerator) -> Schema {
             "required": ["type", "status", "reason", "message", "lastTransitionTime"],
             "properties": {
                 "type": { "description": "Type of the condition.", "type": "string", "maxLength": 316 },
-                "status": { "description": "Status of the condition.", "type": "string", "enum": ["True", "False", "Unknown"] },
+                "status": {
+                    "description": "Status of the condition.", "type": "string",
+                    "enum": ["True", "False", "Unknown"]
+                },
                 "reason": {
                     "description": "Reason in one word.", "type": "string", "minLength": 1, "maxLength": 1024,
                     "pattern": "^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$"

@@ -1,4 +1,4 @@
-//! The `status` of a `TaskQueue`: written by the operator alone, from what it observed.
+//! The `status` of a `TaskQueue`. Only the operator writes it, from what it observed.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
@@ -45,7 +45,7 @@ pub struct TaskQueueStatus {
     pub database: Option<DatabaseStatus>,
 }
 
-/// The database that the Secret leads to.
+/// The database that the Secret points to.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct DatabaseStatus {
@@ -100,7 +100,31 @@ pub struct ScalingStatus {
     pub desired: i32,
     /// What decided the number.
     pub reason: String,
-    /// The limit that keeps the number lower.
+    /// The limit that keeps the number lower: `Total`, `Connections`, `NotStarting` or `Failing`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limited_by: Option<String>,
+    /// What `desired` was computed from, rounded. Missing where the number does not follow the tasks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<ScalingInputs>,
+}
+
+/// What the number of workers was computed from. Each figure has two digits and is kept while it changes by
+/// less than a tenth.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScalingInputs {
+    /// Tasks that could start now, or within seconds.
+    pub waiting: i64,
+    /// Running tasks.
+    pub running: i64,
+    /// Tasks that come, per minute.
+    pub arrivals_per_minute: i64,
+    /// How long a task takes on average, in milliseconds.
+    pub service_millis: i64,
+    /// How long a new pod takes until its first task, in milliseconds.
+    pub pod_start_millis: i64,
+    /// Workers to keep up with the tasks that come.
+    pub workers_for_rate: i64,
+    /// Workers to start the waiting tasks in time.
+    pub workers_for_backlog: i64,
 }

@@ -1,12 +1,12 @@
-//! Bounds and grammars of single fields, by the field that is blamed. (What the API server says to the same
-//! is in `tests/tests/api_server/`.)
+//! Bounds and grammars of single fields, with the field that each error names. (Tests of the API server's
+//! errors are in `tests/tests/api_server/`.)
 
 use std::path::Path;
 
 use rowlock_crds::parse_manifests;
 
-/// What is said about a manifest with that spec, which begins behind `workers`.
-fn said(spec: &str) -> String {
+/// The errors of a manifest with this part of a spec, which follows `workers`.
+fn errors(spec: &str) -> String {
     let head = "apiVersion: rowlock.dev/v1alpha1\nkind: TaskQueue\nmetadata: { name: emails }\n";
     let text = format!("{head}spec:\n  workers: {{ total: 1 }}\n  {spec}\n");
     match parse_manifests(Path::new("q.yaml"), &text) {
@@ -19,19 +19,19 @@ fn said(spec: &str) -> String {
 }
 
 fn check(spec: &str, expected: &str) {
-    assert_eq!(said(spec), expected, "{spec}");
+    assert_eq!(errors(spec), expected, "{spec}");
 }
 
 #[test]
-fn a_path_is_what_a_url_can_have_there() {
+fn a_path_may_have_the_characters_of_a_url_path() {
     let path = |path: &str| format!("handler: {{ http: {{ path: {path:?} }} }}");
     check(&path("/a-b_c~/%20!$&'()*+,;=:@"), "");
     for wrong in ["", "tasks", "/a b", "/a?b", "/a#b", "/a<b", "/ä", "/a\nb", "/a{b}", "/a\\\\b"] {
-        let said = said(&path(wrong));
+        let errors = errors(&path(wrong));
         assert!(
-            said.starts_with("spec.handler.http.path: is `")
-                && said.ends_with("write only a path, such as /tasks"),
-            "{wrong:?}: {said}"
+            errors.starts_with("spec.handler.http.path: is `")
+                && errors.ends_with("write only a path, such as /tasks"),
+            "{wrong:?}: {errors}"
         );
     }
     let long = path(&format!("/{}", "a".repeat(1024)));
@@ -39,7 +39,7 @@ fn a_path_is_what_a_url_can_have_there() {
 }
 
 #[test]
-fn the_names_of_a_secret_are_those_that_kubernetes_has() {
+fn the_names_and_keys_of_a_secret_follow_kubernetes() {
     let secret =
         |name: &str, key: &str| format!("database: {{ secretRef: {{ name: {name:?}, key: {key:?} }} }}");
     let hint = "write the name of the Secret and the key that holds the URL";
@@ -53,43 +53,43 @@ fn the_names_of_a_secret_are_those_that_kubernetes_has() {
         let expected = format!("spec.database.secretRef.key: is `{wrong}`, which is not valid; {hint}");
         check(&secret("shop", wrong), &expected);
     }
-    assert!(said(&secret(&"a".repeat(254), "uri")).contains("which is not valid"));
+    assert!(errors(&secret(&"a".repeat(254), "uri")).contains("which is not valid"));
 }
 
 #[test]
-fn a_template_has_one_handler_and_room_for_the_worker() {
+fn a_template_has_one_handler_and_no_worker() {
     let template = |spec: &str| format!("template: {{ spec: {{ {spec} }} }}");
     let field = "spec.template.spec";
     check(
         &template("containers: [{ name: handler }, { name: proxy }], initContainers: [{ name: setup }]"),
         "",
     );
-    let none = "has no container `handler`; give the container that does the tasks this name";
+    let none = "has no container `handler`; give this name to the container that runs the tasks";
     check("template: {}", &format!("{field}.containers: {none}"));
     check(&template("containers: [{ name: main }]"), &format!("{field}.containers: {none}"));
     check(
         &template("containers: 5"),
         &format!("{field}.containers: is not a list; write a list of containers\n{field}.containers: {none}"),
     );
-    let own = "give it a unique name";
+    let hint = "give it a unique name";
     check(
         &template("containers: [{ name: handler }, { name: handler }]"),
-        &format!("{field}.containers[1]: repeats the name `handler`; {own}"),
+        &format!("{field}.containers[1]: repeats the name `handler`; {hint}"),
     );
     check(
         &template("containers: [{ name: handler }, { name: worker }]"),
-        &format!("{field}.containers[1]: has the name `worker`, which is reserved for Rowlock; {own}"),
+        &format!("{field}.containers[1]: has the name `worker`, which is reserved for Rowlock; {hint}"),
     );
     check(
         &template("containers: [{ name: handler }], initContainers: [{ name: handler }, {}]"),
         &format!(
-            "{field}.initContainers[0]: has the name `handler`, which is reserved for Rowlock; {own}\n\
-             {field}.initContainers[1]: has no valid container name; {own}"
+            "{field}.initContainers[0]: has the name `handler`, which is reserved for Rowlock; {hint}\n\
+             {field}.initContainers[1]: has no valid container name; {hint}"
         ),
     );
     let many = vec!["{ name: a }"; 101].join(", ");
     assert!(
-        said(&template(&format!("containers: [{many}]"))).contains("has 101 containers; write at most 100")
+        errors(&template(&format!("containers: [{many}]"))).contains("has 101 containers; write at most 100")
     );
 }
 

@@ -1,3 +1,5 @@
+//! The CRD in the chart, and its schema.
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -7,10 +9,11 @@ use rowlock_crds::{
 };
 use serde_json::{Value, json};
 
-/// Set, it has the chart written anew.
+/// If this variable is set, the test writes the chart's file.
 const UPDATE: &str = "ROWLOCK_UPDATE";
 
-const HEAD: &str = "# Written by a test from the types in crds/: ROWLOCK_UPDATE=1 cargo test -p rowlock-crds --features kube\n";
+const HEAD: &str = "# Written by a test from the types in crds/: \
+                    ROWLOCK_UPDATE=1 cargo test -p rowlock-crds --features kube\n";
 
 /// `cargo test` starts tests in their package's folder.
 fn file(path: &str) -> PathBuf {
@@ -22,7 +25,7 @@ fn schema() -> Value {
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
-/// Every schema below, with its path.
+/// Visits every schema below this one, with its path.
 fn walk(path: &str, schema: &Value, visit: &mut impl FnMut(&str, &Value)) {
     visit(path, schema);
     for (name, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -41,30 +44,25 @@ fn the_chart_has_the_crd_of_the_types() {
         std::fs::write(&path, &made).unwrap();
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        found == made,
-        "{} is not that of the types; its first line says how to write it",
-        path.display()
-    );
-    // kubectl's client-side apply keeps a copy of it in an annotation, of at most 256 KiB together with
-    // others.
+    assert!(found == made, "{} differs from the types; its first line says how to update it", path.display());
+    // kubectl's client-side apply keeps a copy in an annotation. All annotations together may have 256 KiB.
     assert!(made.len() < 64 * 1024, "{} bytes", made.len());
-    // Helm would take it for a template.
+    // Helm would treat it as a template.
     assert!(!made.contains("{{"));
 }
 
 #[test]
-fn what_was_left_out_stays_left_out() {
+fn no_field_of_the_spec_has_a_default() {
     walk("spec", &schema()["properties"]["spec"], &mut |path, schema| {
         assert!(schema["default"].is_null(), "{path} has a default");
     });
 }
 
 #[test]
-fn every_field_is_explained_in_a_line_or_two() {
+fn every_field_has_a_short_description() {
     walk("", &schema(), &mut |path, schema| {
         let described = schema["description"].as_str().unwrap_or_default();
-        // The head is Kubernetes' own; of a list's items the list tells.
+        // Kubernetes defines the head. The description of a list covers its items.
         if matches!(path, ".metadata" | ".kind" | ".apiVersion") || path.ends_with("[]") {
             return;
         }
@@ -73,7 +71,7 @@ fn every_field_is_explained_in_a_line_or_two() {
 }
 
 #[test]
-fn formats_are_those_that_kubernetes_knows() {
+fn all_formats_are_known_to_kubernetes() {
     let mut formats = BTreeSet::new();
     walk("", &schema(), &mut |_, schema| {
         formats.extend(schema["format"].as_str().map(str::to_owned));
@@ -82,7 +80,7 @@ fn formats_are_those_that_kubernetes_knows() {
 }
 
 #[test]
-fn the_names_are_those_that_manifests_use() {
+fn the_crd_uses_the_names_of_manifests() {
     let crd = serde_json::to_value(crd()).unwrap();
     assert_eq!(crd["spec"]["group"], api::GROUP);
     assert_eq!(crd["spec"]["names"]["kind"], api::KIND);
@@ -93,7 +91,7 @@ fn the_names_are_those_that_manifests_use() {
 }
 
 #[test]
-fn a_new_task_queue_is_not_known_to_be_ready() {
+fn a_new_task_queue_has_an_unknown_ready_condition() {
     let status = schema()["properties"]["status"]["default"].clone();
     let queue = json!({
         "apiVersion": api::API_VERSION, "kind": api::KIND, "metadata": { "name": "emails" },
@@ -108,7 +106,7 @@ fn a_new_task_queue_is_not_known_to_be_ready() {
 }
 
 #[test]
-fn a_status_is_written_as_it_is_read() {
+fn a_status_survives_a_round_trip() {
     let status = json!({
         "observedGeneration": 2, "pods": 4, "selector": "a=b,c=d", "schema": 8, "adopted": "c/shop/letters",
         "conditions": [{
@@ -125,7 +123,7 @@ fn a_status_is_written_as_it_is_read() {
     });
     let read: TaskQueueStatus = serde_json::from_value(status.clone()).unwrap();
     assert_eq!(serde_json::to_value(read).unwrap(), status);
-    // Nothing of it is a field that the definition would drop.
+    // The definition has every field of it, so the API server drops none.
     let known = schema()["properties"]["status"]["properties"].clone();
     for (field, value) in status.as_object().unwrap() {
         for inner in value.as_object().into_iter().flat_map(|inner| inner.keys()) {
@@ -133,6 +131,47 @@ fn a_status_is_written_as_it_is_read() {
         }
         assert!(known[field].is_object(), "{field}");
     }
+}
+
+/// The values of a field, as docs/limits.md writes them. `None`: only its type limits them.
+fn values(schema: &Value) -> Option<String> {
+    let rules = schema["x-kubernetes-validations"].as_array().into_iter().flatten();
+    let hints: Vec<&str> = rules.filter_map(|rule| rule["message"].as_str()).collect();
+    let after = |begin| hints.iter().find_map(|hint| hint.strip_prefix(begin)?.split(';').next());
+    if let Some(names) = schema["enum"].as_array() {
+        let names = names.iter().filter_map(Value::as_str).map(|name| format!("`{name}`"));
+        return Some(names.collect::<Vec<_>>().join(", "));
+    }
+    if let Some(longest) = after("is longer than ").or(after("make it at most ")) {
+        let shortest = if after("is zero").is_some() { "1ms" } else { "0s" };
+        return Some(format!("{shortest} to {longest}"));
+    }
+    if let Some(values) = after("write ").filter(|_| schema["x-kubernetes-int-or-string"] == true) {
+        return Some(values.to_owned());
+    }
+    if let (Some(least), Some(most)) = (schema["minimum"].as_f64(), schema["maximum"].as_f64()) {
+        return Some(format!("{least:.0} to {most:.0}"));
+    }
+    if let Some(most) = schema["maxItems"].as_u64() {
+        let least = schema["minItems"].as_u64();
+        return Some(
+            least.map_or(format!("at most {most} items"), |least| format!("{least} to {most} items")),
+        );
+    }
+    schema["maxLength"].as_u64().map(|most| format!("1 to {most} characters"))
+}
+
+#[test]
+fn the_values_of_every_field_are_documented() {
+    let mut rows = Vec::new();
+    walk("", &schema()["properties"]["spec"], &mut |path, schema| {
+        let values =
+            values(schema).map(|values| format!("| `{}` | {values} |", path.trim_start_matches('.')));
+        rows.extend(values);
+    });
+    let table = format!("| field | values |\n|---|---|\n{}\n\n", rows.join("\n"));
+    let page = std::fs::read_to_string(file("docs/limits.md")).unwrap();
+    assert!(page.contains(&table), "the table must be\n{table}");
 }
 
 #[test]

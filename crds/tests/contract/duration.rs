@@ -1,10 +1,12 @@
+//! How durations are parsed and printed.
+
 use std::time::Duration;
 
 use proptest::prelude::*;
 use rowlock_crds::Dur;
 
 #[test]
-fn the_grammar_is_that_of_the_crd() {
+fn the_grammar_is_the_pattern_of_the_crd() {
     let check = |text: &str, millis: Option<u64>| {
         let parsed = text.parse::<Dur>().ok();
         assert_eq!(parsed.map(Duration::from), millis.map(Duration::from_millis), "{text:?}");
@@ -36,7 +38,7 @@ fn the_largest_units_come_first() {
 
 proptest! {
     #[test]
-    fn what_is_printed_reads_back_the_same(millis in 0_u64..=3650 * 86_400_000) {
+    fn a_printed_duration_parses_to_the_same_value(millis in 0_u64..=3650 * 86_400_000) {
         let dur = Dur(Duration::from_millis(millis));
         prop_assert_eq!(dur.to_string().parse::<Dur>().unwrap(), dur);
     }

@@ -1,4 +1,4 @@
-//! What the crate promises to those who write manifests and to the crates beside it.
+//! The contract of this crate with authors of manifests and with the other crates.
 
 mod bounds;
 #[cfg(feature = "kube")]

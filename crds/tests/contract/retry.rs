@@ -1,3 +1,5 @@
+//! Properties of retry delays.
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -77,7 +79,7 @@ fn exponential_delays_reach_their_maximum_and_stay() {
 }
 
 #[test]
-fn jitter_that_is_no_number_is_no_jitter() {
+fn jitter_beyond_its_range_is_clamped_and_nan_is_ignored() {
     let policy = RetryPolicy::default();
     assert_eq!(policy.delay(2, f64::NAN), Duration::from_secs(30));
     assert_eq!(policy.delay(2, f64::INFINITY), Duration::from_secs(33));
@@ -90,11 +92,12 @@ fn the_policy_survives_the_database() {
         let policy = Policy { retry, timeout: Dur::from_secs(90) };
         let text = serde_json::to_string(&policy).unwrap();
         let expected = format!(
-            r#"{{"retry":{{"maxAttempts":6,"backoff":{json},"jitterPercent":10,"final":[400,404,410,422]}},"timeout":"1m30s"}}"#
+            "{{\"retry\":{{\"maxAttempts\":6,\"backoff\":{json},\"jitterPercent\":10,\
+             \"final\":[400,404,410,422]}},\"timeout\":\"1m30s\"}}"
         );
         assert_eq!(text, expected);
         assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), policy);
-        // Also as YAML, where serde's own enums would need tags.
+        // Also as YAML, where a plain serde enum would need tags.
         assert_eq!(serde_yaml::from_str::<Policy>(&serde_yaml::to_string(&policy).unwrap()).unwrap(), policy);
     };
     check(Backoff::Delays(vec![Dur::from_secs(15)]), r#"{"delays":["15s"]}"#);

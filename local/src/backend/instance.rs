@@ -1,6 +1,7 @@
 //! One instance: a worker and the handler that it calls, as two processes.
 
 use super::LocalConfig;
+use super::start_watch::StartWatch;
 use super::supervised::Supervised;
 use crate::process::{Launch, Stop};
 use nix::sys::signal::Signal;
@@ -14,7 +15,7 @@ use std::time::Duration;
 /// How long a handler may take to end after SIGTERM. No task runs in it by then.
 const HANDLER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a handler continues when `rowlock dev` is gone. Its worker hands back its tasks in about a
+/// How long a handler continues when `rowlock dev` is gone. Its worker releases its tasks in about a
 /// second; without the handler they would fail.
 const HANDLER_LINGER: Duration = Duration::from_secs(2);
 
@@ -23,6 +24,9 @@ const WORKER_LOG: &str = "warn,sqlx=error";
 
 pub(super) struct Instance {
     pub(super) ports: Ports,
+    /// From when it was asked for.
+    pub(super) start: Option<StartWatch>,
+    queue: String,
     planned: Planned,
     command: Option<String>,
     worker: Supervised,
@@ -38,7 +42,12 @@ impl Instance {
             let launch = handler_launch(config, manifest, &planned, command);
             Supervised::new("handler", &planned.name, launch)
         });
-        Self { ports, planned, command, worker, handler, hurried: false }
+        let queue = manifest.queue_name().to_owned();
+        Self { ports, start: None, queue, planned, command, worker, handler, hurried: false }
+    }
+
+    pub(super) fn queue(&self) -> &str {
+        &self.queue
     }
 
     pub(super) fn name(&self) -> &str {
@@ -74,7 +83,7 @@ impl Instance {
         handler.has_stopped()
     }
 
-    /// Stops without finishing tasks: the worker hands them back.
+    /// Stops without finishing tasks: the worker releases them.
     pub(super) fn hurry(&mut self) {
         self.hurried = true;
         self.worker.hurry();

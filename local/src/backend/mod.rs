@@ -2,6 +2,7 @@
 
 mod instance;
 mod readiness;
+mod start_watch;
 mod supervised;
 
 use crate::process::end_recorded;
@@ -9,11 +10,13 @@ use instance::Instance;
 use rowlock_crds::Manifest;
 use rowlock_operator::{Backend, DesiredPods};
 use rowlock_plan::{Ports, fleet};
+use start_watch::{StartWatch, Starts};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::ffi::OsString;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 /// How often stopping processes are polled.
@@ -45,6 +48,8 @@ pub struct Local {
     /// Changed instances: each works until its replacement in `instances` is ready.
     replaced: BTreeMap<Key, Instance>,
     stopping: Vec<Instance>,
+    /// How long the instances of each queue took to start.
+    starts: BTreeMap<String, Starts>,
 }
 
 /// The queue's name, and the instance's number in it.
@@ -58,7 +63,13 @@ impl Local {
         if ended > 0 {
             tracing::info!(ended, "ended processes that an earlier run had left behind");
         }
-        Ok(Self { config, instances: BTreeMap::new(), replaced: BTreeMap::new(), stopping: Vec::new() })
+        Ok(Self {
+            config,
+            instances: BTreeMap::new(),
+            replaced: BTreeMap::new(),
+            stopping: Vec::new(),
+            starts: BTreeMap::new(),
+        })
     }
 
     fn apply_queue(&mut self, manifest: &Manifest, pods: u32) {
@@ -82,7 +93,9 @@ impl Local {
             let key = (queue.to_owned(), index);
             let instance = Instance::new(&self.config, manifest, planned, all_ports[&index]);
             match self.instances.get(&key) {
-                None => self.instances.extend([(key, instance)]),
+                None => {
+                    self.insert(key, instance);
+                }
                 Some(running) if running.has_lost_port() => {
                     tracing::warn!(
                         "a port of {} was taken by another program; starting on other ports",
@@ -98,6 +111,13 @@ impl Local {
         }
     }
 
+    /// The instance starts in this pass. Answers the one in whose place it is.
+    fn insert(&mut self, key: Key, mut instance: Instance) -> Option<Instance> {
+        let starts = self.starts.entry(key.0.clone()).or_default();
+        instance.start = Some(StartWatch::begin(instance.ports.worker_port, Starts::clone(starts)));
+        self.instances.insert(key, instance)
+    }
+
     /// Instances of a queue are replaced one at a time, so that a bad edit breaks only the first.
     fn may_replace(&self, (queue, index): &Key) -> bool {
         self.replaced.keys().all(|(of, other)| of != queue || other == index)
@@ -109,12 +129,12 @@ impl Local {
         let wanted = fleet(manifest, pods, |_| ports).instances.into_iter().nth(usize::from(key.1));
         let Some(planned) = wanted else { return };
         let new = Instance::new(&self.config, manifest, planned, ports);
-        let Some(mut old) = self.instances.insert(key.clone(), new) else { return };
+        let Some(mut old) = self.insert(key.clone(), new) else { return };
         match self.replaced.entry(key) {
             Entry::Vacant(entry) if !old.has_lost_port() => {
                 entry.insert(old);
             }
-            // Requests of its worker may have gone to the program that took the port, which may never answer.
+            // Its worker may have sent requests to the program that took the port and that may never answer.
             _ if old.has_lost_port() => {
                 old.hurry();
                 self.stopping.push(old);
@@ -123,7 +143,7 @@ impl Local {
         }
     }
 
-    /// Drains old instances whose replacement is ready, and those that are not ready themselves.
+    /// Drains an old instance if its replacement is ready, or if it is not ready itself.
     async fn finish_replacing(&mut self) {
         let mut done = Vec::new();
         for (key, old) in &self.replaced {
@@ -158,16 +178,29 @@ impl Backend for Local {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    /// All of them: a worker waits for its handler by itself, and instances are few.
+    /// Counts those that have been ready: if a handler ends later, its worker waits for it.
     fn ready(&self, queue: &str) -> u32 {
-        self.instances(queue)
+        let instances = self.instances.iter().filter(|((of, _), _)| of == queue);
+        let ready =
+            instances.filter(|(_, instance)| instance.start.as_ref().is_some_and(StartWatch::was_ready));
+        u32::try_from(ready.count()).unwrap_or(u32::MAX)
+    }
+
+    fn draining(&self, queue: &str) -> u32 {
+        let stopping = self.stopping.iter().filter(|instance| instance.queue() == queue).count();
+        let replaced = self.replaced.keys().filter(|(of, _)| of == queue).count();
+        u32::try_from(stopping + replaced).unwrap_or(u32::MAX)
+    }
+
+    fn pod_start(&self, queue: &str) -> Option<Duration> {
+        self.starts.get(queue)?.lock().unwrap_or_else(PoisonError::into_inner).usual()
     }
 
     fn leaving(&self) -> u32 {
         u32::try_from(self.stopping.len() + self.replaced.len()).unwrap_or(u32::MAX)
     }
 
-    /// Never: a worker claims nothing while its handler does not listen, and costs little.
+    /// Always false: a worker whose handler does not listen claims nothing and costs little.
     fn not_starting(&mut self, _queue: &str) -> bool {
         false
     }
@@ -181,6 +214,7 @@ impl Backend for Local {
         let gone = |queue: &str| desired_pods.iter().all(|desired| desired.manifest.queue_name() != queue);
         let removed = self.instances.extract_if(.., |(queue, _), _| gone(queue));
         self.stopping.extend(removed.map(|(_, instance)| instance));
+        self.starts.retain(|queue, _| !gone(queue));
         for desired in desired_pods {
             self.apply_queue(desired.manifest, desired.pods);
         }

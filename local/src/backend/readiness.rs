@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// How long a worker may take to answer: it is on this machine, and asks nothing else for the answer.
+/// How long a worker may take to answer: it is on this machine, and answers without calling another program.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 const REQUEST: &[u8] = b"GET /readyz HTTP/1.0\r\n\r\n";

@@ -1,4 +1,4 @@
-//! A process of an instance. It is started again when it ends by itself, with an exponential back-off.
+//! A process of an instance. If it ends unexpectedly, it is started again after an exponential back-off.
 
 use crate::process::{Launch, Process};
 use std::net::TcpListener;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
-/// A process that ran this long worked, so its next back-off is the first one again.
+/// A process that ran this long is healthy, so its next back-off is the first one again.
 const HEALTHY_AFTER: Duration = Duration::from_mins(1);
 
 /// Keeps the shift from overflowing; the longest back-off is reached long before.
@@ -63,7 +63,7 @@ impl Supervised {
         true
     }
 
-    /// Stops it without letting it finish its work.
+    /// Stops it at once; running work is not finished.
     pub(super) fn hurry(&mut self) {
         if let Some(process) = &mut self.process {
             process.hurry();

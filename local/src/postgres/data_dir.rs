@@ -1,4 +1,4 @@
-//! A server's files: data directory, password and log; and the user that they belong to.
+//! A server's files (data directory, password and log), and the user who owns them.
 
 use super::{ServerConfig, USER};
 use crate::error::{Context, Error};

@@ -14,10 +14,11 @@ pub const DEFAULT_VERSION: &str = "18.3.0";
 /// The oldest supported release, for tests.
 pub const OLDEST_VERSION: &str = "14.20.0";
 
-/// Everybody may read it, and only we may write to it: if we are root, the server runs as another user.
+/// Everybody may read the folder, because the server runs as another user if we are root. Only we may write
+/// to it.
 const FOLDER_MODE: u32 = 0o755;
 
-/// Mode bits that unpacked files get: everybody may read, and execute what the owner may execute.
+/// Mode bits of unpacked files: everybody may read them, and execute those that the owner may execute.
 const READABLE: u32 = 0o444;
 const EXECUTABLE: u32 = 0o111;
 const OWNER_EXECUTES: u32 = 0o100;
@@ -63,7 +64,7 @@ pub(super) async fn ensure_installed(cache: &Path, version: &str) -> Result<Path
         .with_context(|| format!("cannot unpack PostgreSQL {version}"))?;
     open_to_all(&unpacked)?;
     fs::set_permissions(cache, fs::Permissions::from_mode(FOLDER_MODE))?;
-    // Fails if another process was faster; its copy is as good as ours.
+    // Fails if another process was faster; then its copy is used.
     let moved = fs::rename(&unpacked, &installed);
     fs::remove_dir_all(&fresh)?;
     if !bin.join("postgres").exists() {

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 /// The superuser of every server started here.
 pub const USER: &str = "postgres";
 
-/// How long to wait for a server's first answer, and to restart a server that ends before it. With a wrong
-/// setting it always does.
+/// How long to wait for a server's first answer. Until then, a server that ends while starting is started
+/// again. With a wrong setting, it ends each time.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a server may say that it is starting up: recovery after a crash reads all WAL since the last
@@ -31,11 +31,11 @@ const RECOVERY_PATIENCE: Duration = Duration::from_mins(5);
 /// once.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long the server continues when the program that started it is gone: workers hand back their tasks in
+/// How long the server continues when the program that started it is gone: workers release their tasks in
 /// about a second.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// How often a starting server is asked.
+/// How often a starting server is probed.
 const START_POLL: Duration = Duration::from_millis(25);
 
 /// Back-off before a server that ended while starting is started again. Backends of a killed server hold its
@@ -56,7 +56,7 @@ pub struct ServerConfig {
     pub port: Option<u16>,
     /// Server settings, as in `postgres -c name=value`.
     pub settings: Vec<(String, String)>,
-    /// More environment variables for the server. It inherits none of ours, which may name another server.
+    /// More environment variables for the server. It does not inherit ours, which may name another server.
     pub environment: Vec<(OsString, OsString)>,
     /// Folder for downloaded servers.
     pub cache_dir: PathBuf,
@@ -90,7 +90,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Downloads the version and creates the data directory where they are missing, starts the server and
+    /// Downloads the version and creates the data directory if they are missing, starts the server and
     /// waits until it takes connections.
     pub async fn start(config: &ServerConfig) -> Result<Self, Error> {
         let bin = install::ensure_installed(&config.cache_dir, &config.version).await?;
@@ -122,8 +122,8 @@ impl Server {
         text.lines().next().and_then(|line| line.trim().parse().ok()).ok_or(Error::NoPid)
     }
 
-    /// Where the data directory really is: not in the configured folder if the server's user cannot enter
-    /// that.
+    /// The actual data directory. It is outside the configured folder if the server's user cannot enter that
+    /// folder.
     #[must_use]
     pub fn cluster_dir(&self) -> &Path {
         &self.data_dir.cluster

@@ -1,4 +1,4 @@
-//! Asks a server whether it takes connections, with a start-up message, which needs no password.
+//! Finds out whether a server accepts connections, by a start-up message, which needs no password.
 
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Version 3.0 of the protocol, which all supported servers speak.
 const PROTOCOL: i32 = 196_608;
 
-/// How a server's answer begins if it takes connections: it asks for authentication.
+/// The first byte of the answer of a server that accepts connections: a request for authentication.
 const AUTHENTICATION: u8 = b'R';
 
 pub(super) enum Answer {

@@ -1,4 +1,4 @@
-//! The guard: runs one command, and stops it when told to or when the program that started the guard is gone.
+//! The guard: runs one command, and stops it on request or when the program that started the guard is gone.
 
 use super::record::Record;
 use super::{Launch, signal_group};
@@ -23,12 +23,12 @@ const SIGNALLED: i32 = 128;
 pub(super) const IN_ORDER: u8 = b's';
 pub(super) const AT_ONCE: u8 = b'n';
 
-/// After this the first signal is sent again when the command must stop at once: a worker hands its tasks
-/// back at the second signal instead of finishing them.
+/// If the command must stop at once, the first signal is sent again after this time: at the second signal, a
+/// worker releases its tasks instead of finishing them.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// How long each signal may take when the command must stop at once: a worker hands back its tasks, a server
-/// ends its sessions.
+/// How long the command may take after each signal if it must stop at once: a worker releases its tasks, a
+/// server ends its sessions.
 const HURRIED_PATIENCE: Duration = Duration::from_secs(8);
 
 /// The arguments of the hidden subcommand `guard`, parsed.

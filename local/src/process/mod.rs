@@ -2,8 +2,9 @@
 //! is gone.
 //!
 //! The guard is a second process that holds the reading end of a pipe. When this program ends, even by
-//! SIGKILL, the other end closes, and the guard ends its child within seconds. Each guarded process is also
-//! recorded with its start time, so that the next run can end a process whose guard was killed too.
+//! SIGKILL, the other end closes, and the guard ends its child within seconds. A record on disk has the
+//! process id and start time of each guarded process. If its guard is killed, too, the next run ends the
+//! process.
 
 mod guard;
 mod record;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 /// How often a process is polled while we wait for its end.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
-/// How much longer than the guard's own patience we wait until we kill the guard.
+/// How much longer than the patience of the guard itself we wait before we kill the guard.
 const GUARD_MARGIN: Duration = Duration::from_secs(5);
 
 /// How to stop a process: signals, one after the other, and at last SIGKILL.
@@ -35,8 +36,8 @@ pub struct Stop {
     pub signals: Vec<Signal>,
     /// How long the process may take to end after each signal.
     pub patience: Duration,
-    /// How long its guard waits when this program is gone. Processes that stop first may still need this one,
-    /// to hand back their tasks.
+    /// How long its guard waits when this program is gone. Processes that stop earlier may still need this
+    /// one to release their tasks.
     pub linger: Duration,
 }
 
@@ -53,7 +54,7 @@ pub struct Launch {
     pub without: Vec<&'static str>,
     /// Whether it inherits our environment (a user's handler) or gets only `env` (PostgreSQL).
     pub inherit_env: bool,
-    /// Its working directory; ours when not given.
+    /// Its working directory; default: ours.
     pub folder: Option<PathBuf>,
     /// User and group to run as; only root can change them.
     pub user: Option<(u32, u32)>,
@@ -113,7 +114,7 @@ impl Process {
             command.current_dir(folder);
         }
         let (out, err) = sinks(launch)?;
-        // In its own process group Ctrl-C does not reach it: we stop processes in the right order.
+        // Ctrl-C does not reach a process in its own process group: we stop processes in the right order.
         let mut child = command.stdout(out).stderr(err).process_group(0).spawn()?;
         let lifeline = child.stdin.take();
         let guarded = launch.guard.is_some();
@@ -148,7 +149,7 @@ impl Process {
         }
     }
 
-    /// Tells it to stop without finishing its work: it hands back what it can and ends within seconds.
+    /// Tells it to stop without finishing its work: it releases its tasks and ends within seconds.
     pub fn hurry(&mut self) {
         self.begin_stop();
         if self.guarded {
@@ -158,14 +159,14 @@ impl Process {
         }
     }
 
-    /// Sends an order to the guard. One that has ended needs none, so a failed write is ignored.
+    /// Sends an order to the guard. A failed write is ignored: the guard has ended, and needs no order.
     fn order(&mut self, order: u8) {
         if let Some(lifeline) = &mut self.lifeline {
             let _ = lifeline.write_all(&[order]);
         }
     }
 
-    /// Whether it was told to stop.
+    /// Whether it is stopping: [`Self::begin_stop`] or [`Self::hurry`] was called.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.is_some()
@@ -195,7 +196,7 @@ impl Process {
         }
     }
 
-    /// Stops it and waits until it has ended, which the patience of each signal bounds.
+    /// Stops it and waits until it has ended. [`Stop::patience`] limits the wait for each signal.
     pub async fn stop(&mut self) -> io::Result<ExitStatus> {
         self.begin_stop();
         self.finished().await
@@ -206,7 +207,7 @@ impl Process {
         self.signal(Signal::SIGKILL);
     }
 
-    /// Sends the next harder signal when the last one did not end the process in time.
+    /// Sends the next harder signal if the process did not end in time after the last one.
     fn escalate(&mut self) {
         let Some(stopping) = &mut self.stopping else { return };
         let rounds = u32::try_from(self.stop.signals.len()).unwrap_or(u32::MAX);
@@ -225,7 +226,7 @@ impl Process {
         self.signal(signal);
     }
 
-    /// A guard ends with an exit code. One that a signal ended has left its child behind.
+    /// A guard usually ends with an exit code. If a signal ended it, it left its child behind.
     fn end_orphans(&self, status: ExitStatus) -> io::Result<()> {
         if let Some(records) = &self.records
             && status.signal().is_some()

@@ -1,4 +1,5 @@
-//! Records of running processes. Start time and boot tell a process from a later one with the same id.
+//! Records of running processes. The start time and the boot id distinguish a process from a later one with
+//! the same process id.
 
 use super::signal_group;
 use nix::sys::signal::Signal;
@@ -37,7 +38,7 @@ impl Drop for Record {
     }
 }
 
-/// Clock ticks from the boot to the start of a process; none if it has ended.
+/// Clock ticks from the boot to the start of a process; `None` if it has ended.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name itself may contain spaces and parentheses.
@@ -48,7 +49,7 @@ fn start_time(pid: u32) -> Option<u64> {
     (state != "Z").then_some(ticks)
 }
 
-/// What a record says.
+/// The content of a record.
 struct Recorded {
     pid: u32,
     start: u64,

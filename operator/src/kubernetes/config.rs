@@ -9,8 +9,8 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 use rowlock_queue::{HostPolicy, Tenants};
 
 use crate::kubernetes::deployment::inherited_metadata;
-use crate::kubernetes::deployment::resources;
-use crate::kubernetes::deployment::worker_container::WorkerImage;
+use crate::kubernetes::deployment::worker_image::WorkerImage;
+use crate::kubernetes::deployment::worker_resources;
 
 /// Scales the workers of every `TaskQueue` of a cluster and reports their state in its status
 #[derive(Debug, Clone, Parser)]
@@ -34,15 +34,18 @@ pub struct Config {
     #[arg(long, env = "ROWLOCK_WORKER_PULL_SECRETS", value_delimiter = ',')]
     pub worker_pull_secrets: Vec<String>,
     /// Resources of the worker container: requests and limits, as JSON
-    #[arg(long, env = "ROWLOCK_WORKER_RESOURCES", default_value = resources::DEFAULT, value_parser = resources::parse)]
+    #[arg(long, env = "ROWLOCK_WORKER_RESOURCES")]
+    #[arg(default_value = worker_resources::DEFAULT, value_parser = worker_resources::parse)]
     pub worker_resources: ResourceRequirements,
     /// Labels of the workers' Deployments, pods and disruption budgets, as JSON; labels of a `TaskQueue` or a
     /// template override them
-    #[arg(long, env = "ROWLOCK_WORKER_LABELS", default_value = "{}", value_parser = inherited_metadata::parse)]
+    #[arg(long, env = "ROWLOCK_WORKER_LABELS")]
+    #[arg(default_value = "{}", value_parser = inherited_metadata::parse)]
     pub worker_labels: BTreeMap<String, String>,
     /// How many queues may roll at a time after a new release of the operator, or another worker image or
     /// resources
-    #[arg(long, env = "ROWLOCK_ROLLOUTS_AT_ONCE", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "ROWLOCK_ROLLOUTS_AT_ONCE")]
+    #[arg(default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rollouts_at_once: u32,
     /// Database hosts to connect to although they have a loopback, link-local, multicast or cloud metadata
     /// address, that of the API server's Service or a refused one: names, addresses and ranges such as
@@ -53,10 +56,10 @@ pub struct Config {
     /// behind its Service: names, addresses and ranges such as 10.0.0.0/24, separated by commas
     #[arg(long, env = "ROWLOCK_REFUSED_DATABASE_HOSTS", value_delimiter = ',', value_parser = host)]
     pub refused_database_hosts: Vec<String>,
-    /// Where the API server is, as the way to it says; no tenant's database is there.
+    /// The API server's host, from the client's configuration. Tenants' databases must not be there.
     #[arg(skip)]
     pub api_server: Option<String>,
-    /// What the connections to tenants' databases share.
+    /// Limits on the connections to tenants' databases.
     #[arg(skip)]
     pub tenants: Arc<Tenants>,
     /// Address of /healthz, /readyz and /metrics
@@ -83,10 +86,10 @@ pub struct Config {
 }
 
 impl Config {
-    /// What workers are run from.
+    /// The image of the workers, and the settings of their container.
     #[must_use]
     pub fn image(&self) -> WorkerImage {
-        // A variable that is set but empty is one empty name.
+        // An empty variable gives one empty name.
         let pull_secrets = self.worker_pull_secrets.iter().map(|name| name.trim().to_owned());
         WorkerImage {
             image: self.worker_image.clone(),
@@ -97,7 +100,7 @@ impl Config {
         }
     }
 
-    /// Where the Secrets of tenants may lead.
+    /// The database hosts that tenants' Secrets may name.
     pub(crate) fn host_policy(&self) -> HostPolicy {
         HostPolicy::new(
             &self.allowed_database_hosts,
@@ -106,13 +109,13 @@ impl Config {
         )
     }
 
-    /// The namespace that it sees alone.
+    /// The only namespace that the operator reads; `None` if it reads all.
     #[must_use]
     pub fn only_namespace(&self) -> Option<&str> {
         self.namespace.as_deref().filter(|name| !name.is_empty())
     }
 
-    /// Told apart from its other life after a restart in place.
+    /// This replica's name in the Lease. It changes when the container restarts in the same pod.
     #[must_use]
     pub fn identity(&self) -> String {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -125,7 +128,7 @@ fn host(text: &str) -> Result<String, String> {
     HostPolicy::check(text).map(|()| text.to_owned())
 }
 
-/// The nanoseconds of the clock: two lives of one process id do not share them.
+/// The nanoseconds of the clock, to distinguish two processes with the same id.
 fn started() -> u32 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     since.subsec_nanos()
@@ -145,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_has_a_value_of_the_chart_and_every_variable_a_flag() {
+    fn the_chart_sets_a_variable_for_each_flag_and_no_others() {
         let command = Config::command();
         let named = |name: &str| DEPLOYMENT.contains(&format!("- name: {name}\n"));
         let flags: Vec<&str> = command.get_arguments().filter_map(|flag| flag.get_env()?.to_str()).collect();
         for name in flags.iter().filter(|name| name.starts_with("ROWLOCK_")) {
             assert!(rowlock_crds::env::ALL.contains(name), "{name} would be refused as misspelt");
         }
-        // Where it listens is the chart's affair, since it names the port.
+        // The chart does not set the address to listen on, since it names the port.
         for name in flags.iter().filter(|name| **name != rowlock_crds::env::LISTEN) {
             assert!(named(name), "{name} is not in the chart");
         }
@@ -163,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_workers_are_run_from_is_said_by_flags() {
+    fn flags_set_the_pull_secrets_and_resources_of_workers() {
         let image = config(&["--worker-pull-secrets", "a, b,", "--worker-resources", "{}"]).unwrap().image();
         assert_eq!(image.pull_secrets, ["a", "b"]);
         assert_eq!(image.resources, ResourceRequirements::default());
@@ -172,20 +175,17 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_hosts_that_is_none_ends_it() {
+    fn an_invalid_range_of_hosts_is_an_error() {
         let error = config(&["--refused-database-hosts", "10.0.0.0/8,10.0.0.0/99"]).unwrap_err().to_string();
         assert!(error.contains("the prefix length of `10.0.0.0/99` does not fit"), "{error}");
         assert_eq!(config(&["--refused-database-hosts", ""]).unwrap().refused_database_hosts, [""]);
     }
 
     #[test]
-    fn wrong_resources_end_it_with_a_line_that_says_why() {
+    fn an_error_of_resources_names_the_flag_and_the_value() {
         let error = config(&["--worker-resources", r#"{"limits":{"cpu":"much"}}"#]).unwrap_err();
         let first = error.to_string().lines().next().unwrap().to_owned();
-        assert!(
-            first.contains("--worker-resources") && first.contains("`much` of cpu is no quantity"),
-            "{first}"
-        );
+        assert!(first.contains("--worker-resources") && first.contains("`much` of cpu is not"), "{first}");
         assert_eq!(error.exit_code(), 2);
     }
 }

@@ -1,26 +1,28 @@
 //! What all parts of the operator share: the API client, watches, rollout slots and views.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::ListParams;
-use kube::core::DeserializeGuard;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use rowlock_crds::{ConditionReason, ConditionType, EventReason, TaskQueue, TaskQueueStatus, labels};
 use serde_json::json;
-use tokio::sync::watch;
 
+use crate::kubernetes::api::changes::Changes;
 use crate::kubernetes::api::events::NewEvent;
 use crate::kubernetes::api::leader_election::Leadership;
-use crate::kubernetes::api::watch::{NamespaceWatch, WatchedStore, without_status};
+use crate::kubernetes::api::objects::{NamespaceWatch, Objects};
+use crate::kubernetes::api::readable::ReceivedTaskQueue;
+use crate::kubernetes::api::watch::{Handling, WatchedStore, without_status};
 use crate::kubernetes::api::writer::{WriteError, Writer, bounded};
 use crate::kubernetes::config::Config;
-use crate::kubernetes::convert::owner;
 use crate::kubernetes::database::source::Source;
-use crate::kubernetes::rollouts::{NamespacedName, Rollouts, is_under_way};
+use crate::kubernetes::desired::owner;
+use crate::kubernetes::rollouts::{NamespacedName, Rollouts, is_in_progress};
 use crate::shared_poller::SharedPoller;
 use crate::view::View;
 
@@ -31,13 +33,42 @@ pub(crate) struct Context {
     pub(crate) leadership: Leadership,
     /// The uid of the cluster, which is part of the owner of a queue.
     pub(crate) cluster: String,
-    pub(crate) task_queues: WatchedStore<DeserializeGuard<TaskQueue>>,
+    pub(crate) task_queues: WatchedStore<ReceivedTaskQueue>,
     /// Notified of each change of a `TaskQueue`.
-    pub(crate) changed: watch::Sender<()>,
-    views: Mutex<BTreeMap<Source, View>>,
+    pub(crate) changes: Changes,
+    pub(crate) rescues: Rescues,
+    views: Mutex<BTreeMap<Source, Arc<View>>>,
+    /// The watch of all namespaces, where the rights suffice for it.
+    everywhere: Mutex<Option<Arc<Objects>>>,
     namespaces: Mutex<BTreeMap<String, Weak<NamespaceWatch>>>,
     shared_pollers: Mutex<BTreeMap<String, Weak<SharedPoller>>>,
     rollouts: Mutex<Rollouts>,
+    /// The Deployments that hold a rollout slot, and when they were looked for.
+    in_progress: Mutex<Option<(Arc<BTreeSet<NamespacedName>>, Instant)>>,
+}
+
+/// How long that may be reused, so that a thousand queues that wait for a slot do not each look through a
+/// thousand Deployments. A slot taken since is known anyway, and one released since is free a little later.
+const IN_PROGRESS_VALID_FOR: Duration = Duration::from_millis(300);
+
+/// Rescues of pods that had ended, for metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Rescues {
+    pods: AtomicU64,
+    tasks: AtomicU64,
+}
+
+impl Rescues {
+    /// One pod more, with its tasks.
+    pub(crate) fn note(&self, tasks: u64) {
+        self.pods.fetch_add(1, Ordering::Relaxed);
+        self.tasks.fetch_add(tasks, Ordering::Relaxed);
+    }
+
+    /// The number of pods and of their tasks.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        (self.pods.load(Ordering::Relaxed), self.tasks.load(Ordering::Relaxed))
+    }
 }
 
 /// How many statuses a second may be written for changed numbers, over all `TaskQueues`. Each is a write of
@@ -69,8 +100,9 @@ impl Context {
         writer: Writer,
         leadership: Leadership,
         cluster: String,
+        watches_everywhere: bool,
     ) -> Self {
-        let changed = watch::Sender::new(());
+        let changes = Changes::default();
         let detail = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         let api = match &detail(&config.namespace) {
             Some(namespace) => kube::Api::namespaced(client.clone(), namespace),
@@ -80,8 +112,10 @@ impl Context {
             Some(class) => format!("{}={class}", labels::CLASS),
             None => format!("!{}", labels::CLASS),
         };
-        let trim = |one: &mut DeserializeGuard<TaskQueue>| one.meta_mut().managed_fields = None;
-        let task_queues = WatchedStore::start(api, &selector, &changed, trim, Some(without_status));
+        let handling =
+            Handling { fingerprint: Some(without_status), ..Handling::trim(ReceivedTaskQueue::trim) };
+        let task_queues = WatchedStore::start(api, &selector, &changes, handling);
+        let everywhere = watches_everywhere.then(|| Arc::new(Objects::start(&client, None)));
         let at_once = usize::try_from(config.rollouts_at_once).unwrap_or(usize::MAX);
         Self {
             client,
@@ -90,17 +124,35 @@ impl Context {
             leadership,
             cluster,
             task_queues,
-            changed,
+            changes,
+            rescues: Rescues::default(),
             views: Mutex::default(),
+            everywhere: Mutex::new(everywhere),
             namespaces: Mutex::default(),
             shared_pollers: Mutex::default(),
             rollouts: Mutex::new(Rollouts::new(at_once)),
+            in_progress: Mutex::default(),
         }
     }
 
     /// The watches of a namespace, shared by its controllers.
     pub(crate) fn namespace(&self, name: &str) -> Arc<NamespaceWatch> {
-        get_or_insert(&self.namespaces, name, || NamespaceWatch::start(&self.client, name))
+        let everywhere = lock(&self.everywhere).clone();
+        get_or_insert(&self.namespaces, name, || {
+            let objects = everywhere.unwrap_or_else(|| Arc::new(Objects::start(&self.client, Some(name))));
+            NamespaceWatch::new(name, objects)
+        })
+    }
+
+    /// Gives up the watch of all namespaces, if the API server refuses it by now. Returns whether it did:
+    /// then the controllers need the watches of their namespaces.
+    pub(crate) fn give_up_everywhere(&self) -> bool {
+        let refused = |objects: &mut Arc<Objects>| objects.refusal().is_some();
+        let refused = lock(&self.everywhere).take_if(refused).is_some();
+        if refused {
+            lock(&self.namespaces).clear();
+        }
+        refused
     }
 
     /// The poller that the controllers of one namespace share for a database of this identity. Controllers of
@@ -115,20 +167,37 @@ impl Context {
         in_progress.is_some_and(|in_progress| lock(&self.rollouts).take(name, &in_progress, Instant::now()))
     }
 
-    /// Gives back a slot that is not used.
+    /// Releases a rollout slot that is not used.
     pub(crate) fn release_rollout_slot(&self, name: &NamespacedName) {
         lock(&self.rollouts).release(name);
     }
 
     /// Deployments that hold a rollout slot; `None` until all watches are complete.
-    fn in_progress(&self) -> Option<BTreeSet<NamespacedName>> {
+    fn in_progress(&self) -> Option<Arc<BTreeSet<NamespacedName>>> {
+        let mut known = lock(&self.in_progress);
+        if let Some((found, _)) = known.as_ref().filter(|(_, at)| at.elapsed() < IN_PROGRESS_VALID_FOR) {
+            return Some(Arc::clone(found));
+        }
+        let found = Arc::new(self.find_in_progress()?);
+        *known = Some((Arc::clone(&found), Instant::now()));
+        Some(found)
+    }
+
+    fn find_in_progress(&self) -> Option<BTreeSet<NamespacedName>> {
         let mut found = BTreeSet::new();
-        for namespace in lock(&self.namespaces).values().filter_map(Weak::upgrade) {
-            if !namespace.is_complete() && namespace.refusal().is_none() {
+        let everywhere = lock(&self.everywhere).clone();
+        let namespaces: Vec<_> = if let Some(objects) = everywhere {
+            vec![objects]
+        } else {
+            let namespaces = lock(&self.namespaces);
+            namespaces.values().filter_map(Weak::upgrade).map(|one| Arc::clone(&one.objects)).collect()
+        };
+        for objects in namespaces {
+            if !objects.is_complete() && objects.refusal().is_none() {
                 return None;
             }
-            let all = namespace.deployments.all();
-            let those = all.iter().filter(|one| is_under_way(one));
+            let all = objects.deployments.all();
+            let those = all.iter().filter(|one| is_in_progress(one));
             found.extend(those.map(|one| (one.namespace().unwrap_or_default(), one.name_any())));
         }
         Some(found)
@@ -142,7 +211,7 @@ impl Context {
 
     /// The interval between writes of the numbers of a status.
     pub(crate) fn numbers_interval(&self) -> Duration {
-        numbers_interval(self.task_queues.all().len())
+        numbers_interval(self.task_queues.len())
     }
 
     /// The `TaskQueues` that this release can read and that are not being deleted.
@@ -158,7 +227,7 @@ impl Context {
         let all = self.task_queues.all();
         let readable = all.iter().filter_map(|one| one.0.as_ref().ok());
         let those = readable.filter(|one| one.metadata.deletion_timestamp.is_none() && wanted(one));
-        those.cloned().map(Arc::new).collect()
+        those.cloned().collect()
     }
 
     /// The owners of all queues of a namespace.
@@ -183,17 +252,17 @@ impl Context {
     }
 
     /// Sets or removes the last view of a database.
-    pub(crate) fn set_view(&self, source: &Source, view: Option<&View>) {
+    pub(crate) fn set_view(&self, source: &Source, view: Option<Arc<View>>) {
         let mut views = lock(&self.views);
         match view {
-            Some(view) => drop(views.insert(source.clone(), view.clone())),
+            Some(view) => drop(views.insert(source.clone(), view)),
             None => drop(views.remove(source)),
         }
     }
 
     /// The last view of each database, for metrics.
-    pub(crate) fn views(&self) -> Vec<(Source, View)> {
-        lock(&self.views).iter().map(|(source, view)| (source.clone(), view.clone())).collect()
+    pub(crate) fn views(&self) -> Vec<(Source, Arc<View>)> {
+        lock(&self.views).iter().map(|(source, view)| (source.clone(), Arc::clone(view))).collect()
     }
 
     pub(crate) async fn write_status(
@@ -212,7 +281,7 @@ impl Context {
         let name = ListParams::default().fields(&format!("metadata.name={}", one.name_any()));
         let found = bounded(api.list(&name)).await?;
         match found.items.first().filter(|found| found.spec.workers.replicas.is_none()) {
-            Some(found) => self.writer.scale_task_queue(found, replicas).await,
+            Some(found) => self.writer.set_scale::<TaskQueue>(&found.metadata, replicas).await.map(drop),
             None => Ok(()),
         }
     }
@@ -270,7 +339,7 @@ fn is_worth_a_warning(condition: &Condition) -> bool {
         || reason(ConditionReason::Connections)
 }
 
-/// The value of that name, created if nobody holds it.
+/// The value of that name. It is created if no reference to it is left.
 fn get_or_insert<T>(all: &Mutex<BTreeMap<String, Weak<T>>>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
     let mut all = lock(all);
     all.retain(|_, one| one.strong_count() > 0);

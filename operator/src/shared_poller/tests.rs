@@ -1,14 +1,16 @@
+//! How controllers of one database share its connections and its poller.
+
 use super::*;
 use rowlock_crds::TaskQueueSpec;
 use rowlock_plan::{Memory, decide};
-use rowlock_queue::QueueStats;
+use rowlock_queue::{ARRIVAL_SECONDS, QueueStats, Runs};
 use std::future::{Ready, ready};
 
 fn join(shared: &Arc<SharedPoller>, name: &str) -> Participant {
     Participant::join(shared, format!("{name}/db"), 0)
 }
 
-/// A queue that always asks for ten pods of ten workers, and holds so many.
+/// Publishes a queue that asks for ten pods of ten slots, and has `pods` of them.
 fn asks(participant: &Participant, queue: &str, pods: u32) {
     let observed =
         ObservedQueue { pods, per_pod: 10, ..ObservedQueue::of(&TaskQueueSpec::with_workers(100)) };
@@ -23,15 +25,15 @@ fn pods(participant: &Participant, limit: u32) -> Vec<u32> {
 }
 
 #[test]
-fn controllers_of_one_database_share_its_connections_and_come_to_the_same() {
+fn controllers_of_one_database_compute_the_same_shares_of_its_connections() {
     let shared = Arc::new(SharedPoller::default());
     let (one, two) = (join(&shared, "b"), join(&shared, "a"));
     asks(&one, "emails", 0);
     assert_eq!(pods(&one, 100), [10]);
     asks(&two, "letters", 0);
-    // Eleven pods: room for twenty-two connections beside the five kept free.
+    // Eleven pods: room for twenty-two connections next to the five reserved ones.
     assert_eq!((pods(&one, 27), pods(&two, 27)), (vec![6], vec![5]));
-    // Who came first gives back what is not its share, and the other waits until it is free.
+    // The first controller scales down to its share. The other waits for the connections.
     asks(&one, "emails", 10);
     assert_eq!((pods(&one, 27), pods(&two, 27)), (vec![6], vec![1]));
     drop(two);
@@ -39,7 +41,7 @@ fn controllers_of_one_database_share_its_connections_and_come_to_the_same() {
 }
 
 #[test]
-fn pods_of_other_controllers_that_leave_are_counted() {
+fn leaving_pods_of_other_controllers_are_counted() {
     let shared = Arc::new(SharedPoller::default());
     let (one, two) = (join(&shared, "a"), join(&shared, "b"));
     asks(&one, "emails", 0);
@@ -47,8 +49,8 @@ fn pods_of_other_controllers_that_leave_are_counted() {
     assert_eq!(pods(&one, 27), [3]);
 }
 
-/// A queue with so many instances.
-fn lives(queue: &str, owner: &str, instances: i64) -> Declared {
+/// A queue of another controller, with that many instances.
+pub(crate) fn declared(queue: &str, owner: &str, instances: i64) -> Declared {
     let stats = QueueStats {
         queue: QueueId(1),
         name: queue.into(),
@@ -63,27 +65,26 @@ fn lives(queue: &str, owner: &str, instances: i64) -> Declared {
         oldest_available_seconds: None,
         oldest_by_priority: [None; 4],
         completed_total: 0,
-        arrivals_per_second: 0.0,
+        arrivals: [0; ARRIVAL_SECONDS],
+        arrivals_second: 0,
+        arrivals_known: ARRIVAL_SECONDS,
         instances,
         allocated: 0,
         busy: 0,
-        mean_service_seconds: None,
+        runs: Runs::default(),
+        mean_running_seconds: None,
     };
     Declared { stats, owner: owner.into(), generation: 1 }
 }
 
 #[test]
-fn whose_queues_are_ours_is_known_to_all() {
+fn all_controllers_know_the_owners_of_this_operator() {
     let shared = Arc::new(SharedPoller::default());
     let (one, two) = (join(&shared, "a"), join(&shared, "b"));
-    let elsewhere = [lives("emails", "c1/shop/emails", 3), lives("letters", "c2/bank/letters", 4)];
+    let elsewhere = [declared("emails", "c1/shop/emails", 3), declared("letters", "c2/bank/letters", 4)];
     assert_eq!(one.count_other_instances(elsewhere.iter()), (7, 0));
     shared.set_owners(["c1/shop/emails".to_owned()].into());
-    assert_eq!(
-        one.count_other_instances(elsewhere.iter()),
-        (4, 3),
-        "its pods are to be found out in another way"
-    );
+    assert_eq!(one.count_other_instances(elsewhere.iter()), (4, 3), "not reported yet");
     asks(&two, "emails", 0);
     assert_eq!(one.count_other_instances(elsewhere.iter()), (4, 0));
 }
@@ -97,7 +98,7 @@ fn fails() -> Ready<Result<Snapshot, Error>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_polls_for_all_until_it_fails_or_leaves() {
+async fn one_controller_polls_for_all_until_it_fails_or_leaves() {
     let shared = Arc::new(SharedPoller::default());
     let [one, two, three] = ["a", "b", "c"].map(|name| join(&shared, name));
     let (seen, itself) = one.snapshot(None, sees()).await;
@@ -111,29 +112,30 @@ async fn one_polls_for_all_until_it_fails_or_leaves() {
     // The poller polls each time.
     let (failed, itself) = one.snapshot(None, fails()).await;
     assert!(itself && failed.is_err() && !one.is_poller());
-    assert!(two.snapshot(None, sees()).await.1 && two.is_poller(), "that may be the first one's own trouble");
-    assert!(!one.snapshot(None, fails()).await.1, "it leaves it to the other now");
+    assert!(two.snapshot(None, sees()).await.1 && two.is_poller(), "perhaps only the first one fails");
+    assert!(!one.snapshot(None, fails()).await.1, "the other one polls now");
     drop(two);
     assert!(three.snapshot(None, sees()).await.1 && three.is_poller());
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_has_changed_something_polls_at_once_and_all_have_it() {
+async fn a_controller_that_has_declared_a_queue_polls_at_once_and_shares_the_snapshot() {
     let shared = Arc::new(SharedPoller::default());
     let [one, two] = ["a", "b"].map(|name| join(&shared, name));
     let before = one.snapshot(None, sees()).await.0.unwrap().requested_at;
     let changed = Some(Instant::now());
     let (after, itself) = two.snapshot(changed, sees()).await;
     assert!(itself && Some(after.unwrap().requested_at) >= changed);
-    assert!(one.is_poller() && !two.is_poller(), "that does not make it the one who looks");
+    assert!(one.is_poller() && !two.is_poller(), "that does not make it the poller");
     two.woken(Some(before)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_for_two_is_not_asked_by_all_others() {
+async fn after_two_controllers_have_failed_the_others_do_not_poll() {
     let shared = Arc::new(SharedPoller::default());
     let [one, two, three] = ["a", "b", "c"].map(|name| join(&shared, name));
-    // Of a clock that goes on, unlike tokio's here: what took longer is left alone for longer.
+    // This takes time on the real clock, since tokio's is paused: the back-off grows with the time of the
+    // poll.
     let slow = async |failed_again: &str| {
         std::thread::sleep(Duration::from_millis(50));
         tokio::task::yield_now().await;
@@ -146,11 +148,11 @@ async fn what_fails_for_two_is_not_asked_by_all_others() {
     );
     let ((first, _), (second, _), (third, itself)) = all;
     assert!(first.is_err() && second.is_err() && !itself);
-    assert!(matches!(*third.unwrap_err(), Error::Timeout), "what was said last");
+    assert!(matches!(*third.unwrap_err(), Error::Timeout), "the last error");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_seen_of_another_server_is_not_told() {
+async fn a_snapshot_of_another_server_is_not_shared() {
     let shared = Arc::new(SharedPoller::default());
     let [one, two] = ["a", "b"].map(|name| join(&shared, name));
     let other = Snapshot { started_at: 7, ..Snapshot::empty() };
@@ -160,7 +162,7 @@ async fn what_is_seen_of_another_server_is_not_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_poller_hears_which_queues_are_scaled_to_zero() {
+async fn the_poller_is_notified_of_queues_that_are_scaled_to_zero() {
     let shared = Arc::new(SharedPoller::default());
     let [one, two] = ["a", "b"].map(|name| join(&shared, name));
     assert!(one.snapshot(None, sees()).await.1);

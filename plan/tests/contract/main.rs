@@ -1,13 +1,17 @@
 //! What the decisions promise, as tables, as properties and as a small simulation.
 
+mod fleet;
+mod manifest;
 mod properties;
 mod share;
-mod simulation;
 mod table;
 
 use std::time::Duration;
 
-use rowlock_plan::{Backlog, Decision, Memory, ObservedQueue, Scaling, decide};
+use rowlock_crds::ScalingPreference;
+use rowlock_plan::{
+    ARRIVAL_SECONDS, Arrivals, Backlog, Decision, Memory, ObservedQueue, Runs, Scaling, decide,
+};
 
 /// At most 100 workers, ten per pod, wait target 5 s, down after 60 s, from zero; a pod starts in 3 s.
 fn queue() -> ObservedQueue {
@@ -19,6 +23,7 @@ fn queue() -> ObservedQueue {
         suspend_scaling: false,
         stats: Some(Backlog::default()),
         pods: 0,
+        ready: 0,
         not_starting: false,
         held_for: Duration::ZERO,
         unready_for: Duration::ZERO,
@@ -28,7 +33,12 @@ fn queue() -> ObservedQueue {
 }
 
 fn auto(min: u32) -> Scaling {
-    Scaling::Auto { min, wait_target: seconds(5), scale_down_after: seconds(60) }
+    Scaling::Auto {
+        min,
+        wait_target: seconds(5),
+        scale_down_after: seconds(60),
+        prefer: ScalingPreference::Balanced,
+    }
 }
 
 fn seconds(seconds: u64) -> Duration {
@@ -38,4 +48,19 @@ fn seconds(seconds: u64) -> Duration {
 /// A first decision, nothing remembered.
 fn first(queue: &ObservedQueue) -> Decision {
     decide(queue, Memory::default(), seconds(1000))
+}
+
+/// A thousand runs that took this many seconds each.
+fn runs(service: f64) -> Runs {
+    Runs {
+        completed: 1000,
+        seconds: 1000.0 * service,
+        seconds_squared: 1000.0 * service * service,
+        failed: 0,
+    }
+}
+
+/// This many tasks arrived in each of the last seconds.
+fn steadily(per_second: u64) -> Arrivals {
+    Arrivals { second: 1000, counts: [per_second; ARRIVAL_SECONDS], known: ARRIVAL_SECONDS }
 }

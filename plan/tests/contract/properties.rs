@@ -1,16 +1,30 @@
+//! What is true of every decision, for any queue and any past.
+
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rowlock_plan::{Backlog, Memory, ObservedQueue, Reason, Scaling, decide};
+use rowlock_crds::ScalingPreference;
+use rowlock_plan::{
+    ARRIVAL_SECONDS, Arrivals, Backlog, Memory, ObservedQueue, Reason, Runs, Scaling, decide,
+};
 
 use crate::seconds;
 
 fn any_scaling() -> impl Strategy<Value = Scaling> {
-    let auto = (0_u32..50, 0_u64..100_000, 0_u64..600).prop_map(|(min, wait_ms, down)| Scaling::Auto {
-        min,
-        wait_target: Duration::from_millis(wait_ms),
-        scale_down_after: seconds(down),
-    });
+    let preference = prop_oneof![
+        Just(ScalingPreference::ShortWaits),
+        Just(ScalingPreference::Balanced),
+        Just(ScalingPreference::LowCost)
+    ];
+    let auto =
+        (0_u32..50, 0_u64..100_000, 0_u64..600, preference).prop_map(|(min, wait_ms, down, prefer)| {
+            Scaling::Auto {
+                min,
+                wait_target: Duration::from_millis(wait_ms),
+                scale_down_after: seconds(down),
+                prefer,
+            }
+        });
     let external = prop::option::weighted(0.8, prop_oneof![0_u32..30, any::<u32>()])
         .prop_map(|replicas| Scaling::External { replicas });
     prop_oneof![1 => Just(Scaling::Fixed), 1 => external, 6 => auto]
@@ -24,13 +38,19 @@ fn is_external(queue: &ObservedQueue) -> bool {
 fn any_backlog() -> impl Strategy<Value = Backlog> {
     let count = || prop_oneof![Just(0), 0_u64..50, any::<u64>()];
     let quantity = || prop_oneof![0.0..100.0, any::<f64>()];
-    (count(), count(), 0_u64..80, quantity(), prop::option::of(quantity()), prop::option::of(quantity()))
-        .prop_map(|(available, due_soon, running, arrivals_per_second, service, oldest)| Backlog {
+    let arrivals = (0_i64..2000, prop::array::uniform11(count()), 0_usize..=ARRIVAL_SECONDS + 1)
+        .prop_map(|(second, counts, known)| Arrivals { second, counts, known });
+    let runs = (count(), quantity(), quantity(), count()).prop_map(
+        |(completed, seconds, seconds_squared, failed)| Runs { completed, seconds, seconds_squared, failed },
+    );
+    (count(), count(), 0_u64..80, arrivals, runs, prop::option::of(quantity()), prop::option::of(quantity()))
+        .prop_map(|(available, due_soon, running, arrivals, runs, mean_running_seconds, oldest)| Backlog {
             available,
             due_soon,
             running,
-            arrivals_per_second,
-            mean_service_seconds: service,
+            arrivals,
+            runs,
+            mean_running_seconds,
             oldest_available_seconds: oldest,
         })
 }
@@ -38,10 +58,19 @@ fn any_backlog() -> impl Strategy<Value = Backlog> {
 fn any_queue() -> impl Strategy<Value = ObservedQueue> {
     (
         (0_u32..200, 0_u32..30, any_scaling(), any::<bool>(), prop::bool::weighted(0.1)),
-        (prop::option::weighted(0.8, any_backlog()), 0_u32..20, prop::bool::weighted(0.1), 0_u64..60),
+        (
+            prop::option::weighted(0.8, any_backlog()),
+            0_u32..20,
+            0_u32..20,
+            prop::bool::weighted(0.1),
+            0_u64..60,
+        ),
     )
         .prop_map(
-            |((total, per_pod, scaling, paused, suspend_scaling), (stats, pods, not_starting, start))| {
+            |(
+                (total, per_pod, scaling, paused, suspend_scaling),
+                (stats, pods, ready, not_starting, start),
+            )| {
                 ObservedQueue {
                     total,
                     per_pod,
@@ -50,6 +79,7 @@ fn any_queue() -> impl Strategy<Value = ObservedQueue> {
                     suspend_scaling,
                     stats,
                     pods,
+                    ready: ready.min(pods),
                     not_starting,
                     held_for: Duration::ZERO,
                     unready_for: Duration::ZERO,
@@ -74,7 +104,7 @@ fn live(queue: &ObservedQueue, past: &[(u64, Option<Backlog>, u32)]) -> (Memory,
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn never_above_total(queue in any_queue(), past in any_past()) {
@@ -120,7 +150,8 @@ proptest! {
 
     #[test]
     fn zero_only_when_nothing_is_left(queue in any_queue(), past in any_past()) {
-        let queue = ObservedQueue { paused: false, suspend_scaling: false, total: queue.total.max(1), ..queue };
+        let total = queue.total.max(1);
+        let queue = ObservedQueue { paused: false, suspend_scaling: false, total, ..queue };
         let (memory, now) = live(&queue, &past);
         let decision = decide(&queue, memory, now);
         if let Some(stats) = queue.stats && decision.pods_desired == 0 && !is_external(&queue) {

@@ -1,7 +1,11 @@
-use rowlock_crds::{AutoscalingSpec, Dur, Manifest, ScalingMode, TaskQueueSpec, env};
-use rowlock_plan::{Backlog, Decision, Memory, ObservedQueue, Ports, Reason, Scaling, decide, fleet};
+//! Decisions, as tables: what is observed, and how many workers and pods come of it.
 
-use crate::{auto, first, queue, seconds};
+use std::time::Duration;
+
+use rowlock_crds::ScalingPreference;
+use rowlock_plan::{Arrivals, Backlog, Decision, Memory, ObservedQueue, Reason, Runs, Scaling, decide};
+
+use crate::{auto, first, queue, runs, seconds, steadily};
 
 fn check(queue: &ObservedQueue, workers: u32, pods: u32, reason: Reason) -> Decision {
     let decision = first(queue);
@@ -10,17 +14,32 @@ fn check(queue: &ObservedQueue, workers: u32, pods: u32, reason: Reason) -> Deci
     decision
 }
 
-/// So many tasks wait, each takes so long.
+/// This many tasks wait, each takes `service` seconds.
 fn waiting(available: u64, service: f64) -> ObservedQueue {
-    let stats = Backlog { available, mean_service_seconds: Some(service), ..Backlog::default() };
+    with(Backlog { available, runs: runs(service), ..Backlog::default() })
+}
+
+/// This many tasks arrive in each second, each takes `service` seconds.
+fn coming(per_second: u64, service: f64) -> ObservedQueue {
+    with(Backlog { arrivals: steadily(per_second), runs: runs(service), ..Backlog::default() })
+}
+
+fn with(stats: Backlog) -> ObservedQueue {
     ObservedQueue { stats: Some(stats), ..queue() }
 }
 
+/// The same queue with `pods` pods, of which `ready` are ready and all workers run a task.
+fn on(pods: u32, ready: u32, queue: &ObservedQueue) -> ObservedQueue {
+    let running = u64::from(ready * queue.per_pod);
+    let stats = queue.stats.map(|stats| Backlog { running, ..stats });
+    ObservedQueue { pods, ready, stats, ..queue.clone() }
+}
+
 #[test]
-fn a_backlog_starts_within_the_wait_target() {
-    // 100 tasks of half a second in 5 s are 50 s of work in 5 s.
-    check(&waiting(100, 0.5), 10, 1, Reason::Backlog);
-    check(&waiting(101, 0.5), 11, 2, Reason::Backlog);
+fn a_backlog_starts_within_two_fifths_of_the_wait_target() {
+    // A new worker begins a task when it is ready, and in two seconds four more of half a second: five.
+    check(&waiting(100, 0.5), 20, 2, Reason::Backlog);
+    check(&waiting(101, 0.5), 21, 3, Reason::Backlog);
     check(&waiting(1, 0.001), 1, 1, Reason::Backlog);
     check(&waiting(1, 0.0), 1, 1, Reason::Backlog);
     // One worker per task is all that helps.
@@ -32,65 +51,158 @@ fn a_backlog_starts_within_the_wait_target() {
 
 #[test]
 fn what_is_due_soon_counts_like_what_waits() {
-    let stats = Backlog { due_soon: 100, mean_service_seconds: Some(0.5), ..Backlog::default() };
-    check(&ObservedQueue { stats: Some(stats), ..queue() }, 10, 1, Reason::Backlog);
+    let stats = Backlog { due_soon: 100, runs: runs(0.5), ..Backlog::default() };
+    check(&with(stats), 20, 2, Reason::Backlog);
+}
+
+#[test]
+fn pods_on_their_way_count_for_what_they_will_do() {
+    let asked = waiting(100, 0.5);
+    check(&asked, 20, 2, Reason::Backlog);
+    // Two pods start: they will be ready in a second and a half, on average, and begin four tasks each by
+    // then.
+    check(&on(2, 0, &asked), 20, 2, Reason::Backlog);
+    // However late the tasks are: more pods would come after these have done the work.
+    let late = Backlog { oldest_available_seconds: Some(1e9), ..asked.stats.unwrap() };
+    check(&on(2, 0, &with(late)), 20, 2, Reason::Backlog);
+    // One of them is not enough.
+    check(&on(1, 0, &asked), 14, 2, Reason::Backlog);
+    // Two that are busy begin four tasks a second: 120 in three seconds. Fewer will do until then.
+    check(&on(2, 2, &asked), 20, 2, Reason::Backlog);
+    // A backlog that they do not begin before a new pod is ready takes more.
+    check(&on(2, 2, &waiting(1000, 0.5)), 100, 10, Reason::Total);
+    check(&on(2, 2, &waiting(300, 0.5)), 40, 4, Reason::Backlog);
+}
+
+#[test]
+fn idle_workers_begin_a_task_each_at_once() {
+    let idle = |available: u64| ObservedQueue { pods: 2, ready: 2, ..waiting(available, 60.0) };
+    check(&idle(20), 20, 2, Reason::Backlog);
+    check(&idle(40), 38, 4, Reason::Backlog);
+}
+
+#[test]
+fn slow_pods_start_the_backlog_while_another_one_would_start() {
+    // Two seconds are a fifteenth of what a pod takes here. In half of it a worker begins 31 tasks.
+    let slow = ObservedQueue { pod_start: seconds(30), ..waiting(620, 0.5) };
+    check(&slow, 20, 2, Reason::Backlog);
+    check(&waiting(620, 0.5), 100, 10, Reason::Total);
 }
 
 #[test]
 fn arrivals_are_kept_up_with() {
-    let rate = |arrivals_per_second, service| {
-        let stats =
-            Backlog { arrivals_per_second, mean_service_seconds: Some(service), ..Backlog::default() };
-        ObservedQueue { stats: Some(stats), ..queue() }
-    };
-    // 16/s of half a second are 8 workers, at 80 % utilisation 10; and 48 come while a pod starts: 4.8.
-    check(&rate(16.0, 0.5), 15, 2, Reason::Rate);
-    check(&rate(0.001, 0.001), 1, 1, Reason::Rate);
-    check(&rate(f64::NAN, 0.5), 0, 0, Reason::MinWorkers);
-    check(&rate(-1.0, f64::INFINITY), 0, 0, Reason::MinWorkers);
+    // 20/s of half a second keep 10 workers busy. With 11, one task in twenty waits longer than a second.
+    check(&coming(20, 0.5), 11, 2, Reason::Rate);
+    // However short tasks are, workers are at most 92 % busy: the rate is an estimate.
+    check(&coming(1000, 0.01), 11, 2, Reason::Rate);
+    check(&coming(1, 0.001), 1, 1, Reason::Rate);
+    // Long tasks: nobody can wait for one to end.
+    check(&coming(1, 30.0), 39, 4, Reason::Rate);
+    check(&coming(1000, 3.0), 100, 10, Reason::Total);
+    check(&coming(u64::MAX, f64::MAX), 100, 10, Reason::Total);
 }
 
 #[test]
-fn late_tasks_ask_for_more() {
-    let late = |oldest: f64| {
-        let mut queue = waiting(100, 0.5);
-        queue.stats.as_mut().unwrap().oldest_available_seconds = Some(oldest);
-        queue
+fn a_rate_below_one_task_in_the_window_keeps_no_worker() {
+    let rarely = |every: usize| {
+        let mut memory = Memory::default();
+        let mut last = None;
+        for second in (0..600).step_by(2) {
+            let mut arrivals = Arrivals { second, ..steadily(0) };
+            for (count, back) in arrivals.counts.iter_mut().zip(0..) {
+                *count = u64::from((second - back).rem_euclid(i64::try_from(every).unwrap()) == 0);
+            }
+            let queue = with(Backlog { arrivals, runs: runs(0.5), ..Backlog::default() });
+            let decision = decide(&queue, memory, seconds(1000 + u64::try_from(second).unwrap()));
+            memory = decision.memory.clone();
+            last = Some((decision.workers_desired, decision.reason));
+        }
+        last.unwrap()
     };
-    check(&late(0.0), 10, 1, Reason::Backlog);
-    check(&late(2.5), 20, 2, Reason::Backlog);
-    check(&late(4.0), 50, 5, Reason::Backlog);
-    // However late: at least a fifth of the target counts as left.
-    check(&late(1e9), 50, 5, Reason::Backlog);
+    assert_eq!(rarely(20), (1, Reason::Rate));
+    assert_eq!(rarely(90), (0, Reason::MinWorkers));
+}
+
+#[test]
+fn who_prefers_cost_lets_tasks_wait_for_it() {
+    let pods = |prefer, queue: &ObservedQueue| {
+        let Scaling::Auto { min, wait_target, scale_down_after, .. } = queue.scaling else { return 0 };
+        let scaling = Scaling::Auto { min, wait_target, scale_down_after, prefer };
+        first(&ObservedQueue { scaling, ..queue.clone() }).workers_desired
+    };
+    let each = |queue: ObservedQueue| {
+        [ScalingPreference::ShortWaits, ScalingPreference::Balanced, ScalingPreference::LowCost]
+            .map(|prefer| pods(prefer, &queue))
+    };
+    assert_eq!(each(waiting(100, 0.5)), [34, 20, 12]);
+    assert_eq!(each(coming(10, 3.0)), [43, 33, 32]);
 }
 
 #[test]
 fn a_service_time_nobody_knows_is_assumed_and_then_remembered() {
-    let mut queue = waiting(100, 0.5);
-    let decision = first(&queue);
-    queue.stats.as_mut().unwrap().mean_service_seconds = None;
-    assert!(check(&queue, 20, 2, Reason::Backlog).inputs.unwrap().service_assumed);
-    let next = decide(&queue, decision.memory, seconds(1100));
-    assert_eq!((next.workers_desired, next.inputs.unwrap().service_assumed), (10, false));
+    let known = waiting(100, 0.5);
+    let decision = first(&known);
+    let unknown = with(Backlog { available: 100, ..Backlog::default() });
+    assert!(check(&unknown, 60, 6, Reason::Backlog).inputs.unwrap().service_assumed);
+    let next = decide(&unknown, decision.memory, seconds(1100));
+    assert_eq!((next.workers_desired, next.inputs.unwrap().service_assumed), (20, false));
+    // While none has ended, what runs is not expected to.
+    check(&on(5, 5, &unknown), 100, 10, Reason::Total);
+    let old = Backlog { mean_running_seconds: Some(60.0), ..unknown.stats.unwrap() };
+    check(&with(Backlog { available: 30, ..old }), 30, 3, Reason::Backlog);
 }
 
 #[test]
 fn long_tasks_that_run_do_not_hide_one_that_waits() {
-    let stats = Backlog {
-        available: 1,
-        running: 10,
-        mean_service_seconds: Some(3600.0),
-        oldest_available_seconds: Some(0.0),
-        ..Backlog::default()
+    let stats = Backlog { available: 1, runs: runs(3600.0), ..Backlog::default() };
+    check(&on(1, 1, &with(stats)), 11, 2, Reason::Backlog);
+}
+
+/// Before the fix, a burst of longer tasks than before got one pod at a time.
+#[test]
+fn running_tasks_that_take_much_longer_than_others_did_count() {
+    let burst = Backlog { available: 90, runs: runs(0.05), ..Backlog::default() };
+    check(&on(1, 1, &with(burst)), 10, 1, Reason::Running);
+    let longer = Backlog { mean_running_seconds: Some(4.0), ..burst };
+    check(&on(1, 1, &with(longer)), 77, 8, Reason::Backlog);
+}
+
+#[test]
+fn rare_tasks_that_take_long_keep_their_workers() {
+    let stats = Backlog { arrivals: steadily(1), runs: runs(10.0), ..Backlog::default() };
+    let Scaling::Auto { min, wait_target, prefer, .. } = queue().scaling else { panic!("{:?}", queue()) };
+    let scaling = Scaling::Auto { min, wait_target, scale_down_after: Duration::from_millis(500), prefer };
+    check(&ObservedQueue { scaling, ..with(stats) }, 15, 2, Reason::Rate);
+}
+
+#[test]
+fn a_start_that_took_minutes_is_not_waited_for() {
+    let stuck = |pod_start| on(1, 1, &ObservedQueue { pod_start, ..waiting(1000, 1.0) });
+    check(&stuck(seconds(600)), 14, 2, Reason::Backlog);
+    assert_eq!(first(&stuck(seconds(60))).pods_desired, 2);
+}
+
+#[test]
+fn while_nearly_all_runs_fail_no_pods_are_added() {
+    let failing = |completed: u64, failed: u64| {
+        let runs = Runs { completed, failed, ..runs(0.5) };
+        with(Backlog { available: 1000, runs, ..Backlog::default() })
     };
-    check(&ObservedQueue { stats: Some(stats), pods: 1, ..queue() }, 11, 2, Reason::Rate);
+    check(&failing(0, 10), 10, 1, Reason::Failing);
+    check(&on(3, 3, &failing(0, 1000)), 30, 3, Reason::Failing);
+    check(&failing(0, 9), 100, 10, Reason::Total);
+    check(&failing(25, 100), 100, 10, Reason::Total);
+    check(&failing(24, 100), 10, 1, Reason::Failing);
+    // Fewer than there are may go.
+    let few = with(Backlog { available: 5, runs: Runs { failed: 10, ..runs(0.5) }, ..Backlog::default() });
+    check(&few, 1, 1, Reason::Backlog);
 }
 
 #[test]
 fn what_runs_keeps_its_workers() {
-    let stats = Backlog { running: 1, mean_service_seconds: Some(0.1), ..Backlog::default() };
+    let stats = Backlog { running: 1, runs: runs(0.1), ..Backlog::default() };
     check(&ObservedQueue { stats: Some(stats), ..queue() }, 1, 1, Reason::Running);
-    let stats = Backlog { running: 42, mean_service_seconds: Some(0.1), ..Backlog::default() };
+    let stats = Backlog { running: 42, runs: runs(0.1), ..Backlog::default() };
     check(&ObservedQueue { stats: Some(stats), ..queue() }, 42, 5, Reason::Running);
     let paused = ObservedQueue { stats: Some(Backlog { available: 9, ..stats }), paused: true, ..queue() };
     check(&paused, 42, 5, Reason::Running);
@@ -109,10 +221,10 @@ fn the_limits_hold() {
 #[test]
 fn what_cannot_be_counts_for_nothing() {
     for absurd in [f64::MAX, f64::INFINITY, f64::NAN, -1.0] {
-        let stats =
-            Backlog { arrivals_per_second: absurd, mean_service_seconds: Some(0.0), ..Backlog::default() };
-        let inputs = first(&ObservedQueue { stats: Some(stats), ..queue() }).inputs.unwrap();
-        assert_eq!((inputs.arrivals_per_second, inputs.for_backlog), (0.0, 0.0), "{absurd}");
+        let runs = Runs { seconds: absurd, ..runs(1.0) };
+        let stats = Backlog { available: 1, runs, mean_running_seconds: Some(absurd), ..Backlog::default() };
+        let inputs = first(&with(stats)).inputs.unwrap();
+        assert_eq!((inputs.service_seconds, inputs.service_assumed), (3.0, true), "{absurd}");
     }
 }
 
@@ -184,22 +296,70 @@ fn the_unknown_holds() {
     check(&ObservedQueue { scaling: auto(25), ..unknown(1) }, 25, 3, Reason::MinWorkers);
 }
 
+/// A queue with five pods, in the given second, with this many tasks in each second until then.
+fn later(second: i64, per_second: u64) -> ObservedQueue {
+    let arrivals = Arrivals { second, ..steadily(per_second) };
+    let stats = Backlog { arrivals, runs: runs(0.5), ..Backlog::default() };
+    ObservedQueue { pods: 5, ready: 5, ..with(stats) }
+}
+
 #[test]
-fn down_only_to_the_highest_demand_of_the_window() {
+fn workers_for_a_rate_stay_for_the_window() {
+    let busy = first(&coming(80, 0.5));
+    assert_eq!((busy.workers_desired, busy.reason), (44, Reason::Rate));
+    let at = |decision: &Decision, queue: &ObservedQueue, now| {
+        let next = decide(queue, decision.memory.clone(), seconds(now));
+        (next.workers_desired, next.reason)
+    };
+    // Two tasks a second fewer are noise.
+    assert_eq!(at(&busy, &later(1011, 77), 1060), (44, Reason::Stabilization));
+    assert_eq!(at(&busy, &later(1011, 77), 1061), (43, Reason::Rate));
+    assert_eq!(at(&busy, &later(1011, 100), 1011), (54, Reason::Rate));
+}
+
+#[test]
+fn workers_for_a_rate_that_has_fallen_stay_for_a_third_of_it() {
     let at = |decision: Decision, queue: &ObservedQueue, now| decide(queue, decision.memory, seconds(now));
-    let busy = first(&waiting(500, 0.5));
-    assert_eq!(busy.workers_desired, 50);
-    let pods = busy.pods_desired;
-    let less = at(busy, &ObservedQueue { pods, ..waiting(300, 0.5) }, 1030);
-    assert_eq!((less.workers_desired, less.reason), (50, Reason::Stabilization));
-    let none = at(less, &ObservedQueue { pods, ..waiting(0, 0.5) }, 1060);
-    assert_eq!((none.workers_desired, none.demand), (50, Some(0)));
-    let next = at(none, &ObservedQueue { pods, ..waiting(0, 0.5) }, 1061);
-    assert_eq!((next.workers_desired, next.reason), (30, Reason::Stabilization));
-    let up = at(next.clone(), &ObservedQueue { pods, ..waiting(900, 0.5) }, 1062);
-    assert_eq!((up.workers_desired, up.reason), (90, Reason::Backlog));
-    let zero = at(next, &ObservedQueue { pods, ..waiting(0, 0.5) }, 1091);
+    let busy = first(&coming(80, 0.5));
+    let none = at(busy, &later(1012, 0), 1012);
+    assert_eq!((none.workers_desired, none.reason, none.demand), (44, Reason::Stabilization, Some(0)));
+    let last = at(none, &later(1020, 0), 1020);
+    assert_eq!(last.workers_desired, 44);
+    let zero = at(last, &later(1021, 0), 1021);
     assert_eq!((zero.workers_desired, zero.reason), (0, Reason::MinWorkers));
+}
+
+/// Before, a pod came and went with each small backlog beside a steady rate.
+#[test]
+fn a_small_backlog_beside_a_rate_brings_a_pod_that_stays() {
+    let decide_at = |memory, queue: &ObservedQueue, now| decide(queue, memory, seconds(now));
+    let with_backlog = |available| {
+        let mut queue = on(5, 5, &coming(80, 0.5));
+        queue.stats.as_mut().unwrap().available = available;
+        queue
+    };
+    let more = decide_at(Memory::default(), &with_backlog(130), 1000);
+    assert_eq!((more.workers_desired, more.reason), (56, Reason::Backlog));
+    let kept = decide_at(more.memory, &with_backlog(0), 1060);
+    assert_eq!((kept.workers_desired, kept.reason), (56, Reason::Stabilization));
+}
+
+/// Before, workers for a burst were kept for as long as those for a rate.
+#[test]
+fn workers_for_a_backlog_stay_for_twice_a_start() {
+    let at = |decision: Decision, queue: &ObservedQueue, now| decide(queue, decision.memory, seconds(now));
+    let busy = first(&waiting(200, 0.5));
+    assert_eq!(busy.workers_desired, 40);
+    let idle = ObservedQueue { pods: 4, ready: 4, ..waiting(0, 0.5) };
+    let none = at(busy.clone(), &idle, 1006);
+    assert_eq!((none.workers_desired, none.reason), (40, Reason::Stabilization));
+    assert_eq!(at(none, &idle, 1007).workers_desired, 0);
+    let slow = |queue: &ObservedQueue| ObservedQueue { pod_start: seconds(20), ..queue.clone() };
+    assert_eq!(at(busy.clone(), &slow(&idle), 1040).workers_desired, 40);
+    assert_eq!(at(busy.clone(), &slow(&idle), 1041).workers_desired, 0);
+    // Never for longer than `scaleDownAfter`.
+    let slower = ObservedQueue { pod_start: seconds(300), ..idle };
+    assert_eq!(at(busy, &slower, 1061).workers_desired, 0);
 }
 
 #[test]
@@ -229,55 +389,9 @@ fn a_lowered_total_holds_at_once() {
 fn a_decision_explains_itself_in_one_line() {
     assert_eq!(
         first(&waiting(100, 0.5)).to_string(),
-        "10 workers on 1 pods: Backlog (demand 10: 100 waiting, 0 running, 0.0/s arriving, 0.500 s each, \
-         5.0 s left to start; 0.0 workers for the rate and 10.0 for the backlog)"
+        "20 workers on 2 pods: Backlog (demand 20: 100 waiting, 0 running, 0.0/s arriving, 0.500 s each, \
+         a pod starts in 3.0 s; 0.0 workers for the rate and 20.0 for the backlog)"
     );
     let unknown = ObservedQueue { stats: None, pods: 3, ..queue() };
     assert_eq!(first(&unknown).to_string(), "30 workers on 3 pods: Unknown");
-}
-
-#[test]
-fn a_spec_becomes_what_is_decided_about() {
-    let mut spec = TaskQueueSpec::with_workers(40);
-    assert_eq!(ObservedQueue::of(&spec).scaling, Scaling::Fixed);
-    let scaled_by = |scaling, replicas| {
-        let mut spec = spec.clone();
-        (spec.workers.scaling, spec.workers.replicas) = (Some(scaling), replicas);
-        ObservedQueue::of(&spec).scaling
-    };
-    assert_eq!(scaled_by(ScalingMode::Auto, None), auto(0));
-    assert_eq!(scaled_by(ScalingMode::Fixed, None), Scaling::Fixed);
-    assert_eq!(scaled_by(ScalingMode::External, Some(7)), Scaling::External { replicas: Some(7) });
-    spec.workers.autoscaling = Some(AutoscalingSpec { min: 2, ..AutoscalingSpec::default() });
-    spec.paused = true;
-    let observed = ObservedQueue::of(&spec);
-    assert_eq!((observed.total, observed.per_pod, observed.paused), (40, 10, true));
-    assert_eq!(observed.scaling, auto(2));
-    assert_eq!(first(&observed).reason, Reason::MinWorkers);
-}
-
-#[test]
-fn a_fleet_is_instances_with_their_environment() {
-    let mut spec = TaskQueueSpec::with_workers(40);
-    spec.queue_name = Some("mails".to_owned());
-    spec.timeout = Dur::from_secs(90);
-    let manifest = Manifest::new("emails", spec);
-    let ports = |index| Ports { handler_port: 9000 + index, worker_port: 9464 + index };
-    let three = fleet(&manifest, 3, ports);
-    assert_eq!((three.queue.as_str(), three.instances.len()), ("mails", 3));
-    let env: Vec<(&str, &str)> =
-        three.instances[2].worker_env.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let expected = [
-        (env::DRAIN_GRACE, "1m30s"),
-        (env::HANDLER_URL, "http://127.0.0.1:9002/tasks"),
-        (env::INSTANCE_NAME, "emails-2"),
-        (env::LISTEN, "127.0.0.1:9466"),
-        (env::QUEUE, "mails"),
-        (env::SLOTS, "10"),
-    ];
-    assert_eq!(env, expected);
-    assert_eq!(three.instances[2].grace, seconds(95));
-    // A smaller fleet is the front of a larger one, so that scaling touches nobody else.
-    assert_eq!(fleet(&manifest, 2, ports).instances, three.instances[..2]);
-    assert_eq!(decide(&ObservedQueue::of(&manifest.spec), Memory::default(), seconds(0)).pods_desired, 4);
 }

@@ -1,5 +1,5 @@
-//! Permits for long answers of tenants' servers: an answer is read into memory whole, so only a few may be
-//! there at a time.
+//! Permits for long answers of tenants' servers. An answer is read into memory as a whole, so only a few may
+//! be in memory at a time.
 
 use std::{
     pin::Pin,
@@ -14,22 +14,33 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::fault::Fault;
-use crate::{Tenant, tenants::AnswerPermit};
+use crate::{
+    Tenant,
+    tenant_limits::{ANSWER_PERMIT_TIMEOUT, AnswerPermit},
+    timeouts::STATEMENT_TIMEOUT,
+};
 
-/// Answers up to this size need no permit, in bytes and in messages: the statistics of a few hundred queues, or
-/// a migration, which has some three hundred statements. A message becomes about a hundred bytes in memory.
+/// Answers up to this size need no permit, in bytes and in messages. The statistics of a few hundred queues
+/// fit, and so does a migration, which has some three hundred statements. A message takes about a hundred
+/// bytes in memory.
 const SHORT: u64 = 64 << 10;
 const SHORT_MESSAGES: u32 = 1000;
 
-/// A long answer must be complete this long after it got its permit: ten times what the longest one takes.
+/// The time for a long answer to become complete, from its permit on: ten times what the longest one takes.
 const LONG_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The current query of a session, shared with the proxy; it holds the permit while a long answer is in
+// Otherwise a statement whose answer has to wait reaches its time limit, which looks like a fault of the
+// server.
+const _: () = assert!(
+    ANSWER_PERMIT_TIMEOUT.as_millis() + LONG_ANSWER_TIMEOUT.as_millis() < STATEMENT_TIMEOUT.as_millis()
+);
+
+/// The current query of a session, shared with the proxy. It keeps the permit while a long answer is in
 /// memory.
 #[derive(Debug, Default)]
 pub(super) struct QueryState {
     is_new: AtomicBool,
-    /// Whether the answer may be long: it is read as a whole and dropped soon.
+    /// Whether the answer may be long. A long answer is read as a whole and dropped soon.
     may_be_long: AtomicBool,
     permit: Mutex<Option<(AnswerPermit, Instant)>>,
 }
@@ -41,9 +52,10 @@ impl QueryState {
         self.is_new.store(true, Ordering::Release);
     }
 
-    /// The answer has been read; what follows belongs to no answer and is counted from zero. A permit that is dropped instead of released counts against its tenant.
+    /// The answer has been read. Later bytes belong to no answer and are counted from zero. A permit that is
+    /// dropped instead of released counts against its tenant.
     pub(super) fn end(&self, is_valid: bool) {
-        // Before the permit is given up, so that no other is acquired for an answer that is over.
+        // First, so that no permit is acquired for an answer that is already over.
         self.begin(false);
         if let Some((permit, _)) = self.permit().take().filter(|_| is_valid) {
             permit.release();
@@ -74,7 +86,7 @@ pub(super) struct AnswerPermits {
     tenant: Tenant,
     query: Arc<QueryState>,
     acquiring: Option<Pin<Box<dyn Future<Output = Option<AnswerPermit>> + Send>>>,
-    /// Wakes when a long answer has taken too long.
+    /// Fires when a long answer has taken too long.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -122,14 +134,14 @@ impl AnswerPermits {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready when a long answer has taken too long. Poll it while nothing can be read.
+    /// Ready when a long answer has taken too long. Poll it while there is nothing to read.
     pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
         let Some(deadline) = self.query.deadline() else {
             self.timer = None;
             return Poll::Pending;
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        // That answer may have ended meanwhile, and another one begun.
+        // That answer may have ended meanwhile, and another one may have begun.
         if timer.deadline() != deadline {
             timer.as_mut().reset(deadline);
         }

@@ -16,7 +16,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use crate::tenants::system_resolver;
+use crate::tenant_limits::system_resolver;
 
 use super::{
     fault::Fault,
@@ -33,7 +33,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 /// An open connection on which no session has started.
 pub(super) struct Dialed {
     pub(super) stream: Box<dyn Stream>,
-    /// The peer is known to be the right server, so a password may be sent in clear.
+    /// Whether the peer is known to be the right server. Then a password may be sent in clear.
     pub(super) verified: bool,
 }
 
@@ -49,11 +49,11 @@ pub(super) enum Encryption {
 /// The message `SSLRequest`.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
-/// The mode bits of a folder that let other users than its owner create files in it.
+/// The mode bits of a folder that allow users other than its owner to create files in it.
 const OTHERS_WRITE: u32 = 0o022;
 
 impl SslMode {
-    /// The encryptions to try, in order: the next one after the server refused the one before.
+    /// The encryptions to try, in order. The next one is tried after the server has refused the previous one.
     pub(super) fn encryptions(self) -> &'static [Encryption] {
         match self {
             Self::Disable => &[Encryption::Plain],
@@ -87,7 +87,7 @@ pub(super) async fn resolve(target: &Target, host: &Host, patience: Duration) ->
     if found.is_empty() {
         return Err(Fault::Unreachable(format!("cannot resolve the name `{}`", host.name)));
     }
-    // The resolved addresses are checked and then used: a second look-up could give others.
+    // The checked addresses themselves are used: a second look-up could return others.
     let policy = target.host_policy.as_deref();
     if let Some(why) = found.iter().find_map(|address| policy?.refuses(&host.name, *address)) {
         return Err(Fault::Forbidden(why));
@@ -108,7 +108,8 @@ async fn look_up(target: &Target, host: &Host) -> Vec<IpAddr> {
     }
 }
 
-/// Says which name waits for DNS: this one, or others of the same tenant that use up its look-ups.
+/// Explains why a name waits for DNS: this name has no answer, or other names of the same tenant use up its
+/// look-ups.
 fn explain_slow_dns(target: &Target, host: &Host, patience: Duration) -> String {
     let name = &host.name;
     let others = target.tenant.as_ref().map(crate::Tenant::pending_look_ups).unwrap_or_default();
@@ -158,9 +159,9 @@ async fn open_unix(name: &str) -> std::io::Result<UnixStream> {
     UnixStream::from_std(stream)
 }
 
-/// Whether the server behind a Unix socket is the right one: it runs as root, as the user of this program, or
-/// as the owner of the socket's folder, and no other user can have created the socket there. In `/tmp`, and
-/// with an abstract name, any user may listen.
+/// Whether the server behind a Unix socket is the right one. It must run as root, as the user of this
+/// program, or as the owner of the socket's folder if no other user can have created the socket there. In
+/// `/tmp`, and with an abstract name, any user may listen.
 pub(super) fn is_trusted(peer: u32, name: &str) -> bool {
     let trusted = [0, nix::unistd::Uid::effective().as_raw()];
     if trusted.contains(&peer) {

@@ -1,4 +1,4 @@
-//! Why connecting failed, and what to try next.
+//! Why a connection attempt failed, and what to try next.
 
 use super::fault::Fault;
 use crate::Error;
@@ -46,9 +46,9 @@ impl DialError {
     }
 }
 
-/// Whether the error is about our options: each pooler refuses them in its own way, and a server refuses a
-/// setting that it does not support. Not a wrong login, a missing database, too many connections, or a server
-/// that is starting or stopping.
+/// Whether the error is about our options. Each pooler refuses them in its own way, and a server refuses a
+/// setting that it does not support. Other reasons do not count: a wrong login, a missing database, too many
+/// connections, or a server that is starting or stopping.
 fn rejects_options(error: &sqlx::Error) -> bool {
     let sqlx::Error::Database(refusal) = error else { return false };
     let code = refusal.code().unwrap_or_default();
@@ -58,7 +58,8 @@ fn rejects_options(error: &sqlx::Error) -> bool {
     !other_reason && (["08P01", "0A000", "22023"].contains(&code.as_ref()) || names_options)
 }
 
-/// The failures of all hosts as one. A host that answers but takes no writes decides the kind of the error.
+/// Combines the failures of all hosts. If one host answers but accepts no writes, it decides the kind of the
+/// error.
 pub(super) fn combine(mut failures: Vec<DialError>) -> DialError {
     if failures.len() == 1 {
         return failures.remove(0);

@@ -1,17 +1,17 @@
-//! Why a connection could not be made, or was closed by the proxy.
+//! Why a connection could not be made, or why the proxy closed it.
 
 use super::uri::wrong;
 use crate::Error;
 
-/// The only message about a server that does not speak the protocol of Postgres. The details are logged at
-/// debug level only: they would tell a tenant, who chose the address, which program listens there.
+/// The only message about a server that does not speak the protocol of Postgres. Details are only logged, at
+/// debug level: they would tell a tenant, who chose the address, which program listens there.
 pub(super) const NOT_POSTGRES: &str =
-    "what listens there does not speak the Postgres protocol: check host and port";
+    "the program at this address does not speak the Postgres protocol: check host and port";
 
 /// Why there is no connection.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The server does not answer, or hung up.
+    /// The server does not answer, or closed the connection.
     Unreachable(String),
     /// The server is not Postgres, or breaks a limit of the protocol. The detail is only logged.
     Protocol(String),
@@ -21,10 +21,10 @@ pub(super) enum Fault {
     Tls(String),
     /// We refuse the authentication method.
     Login(String),
-    /// The server takes no writes, or is not of the kind that `target_session_attrs` asks for.
+    /// The server accepts no writes, or is not of the kind that `target_session_attrs` asks for.
     Unsuitable(String),
-    /// The server refused the session; sqlx has its message. `authenticating`: after it asked for
-    /// authentication.
+    /// The server refused the session; sqlx has its message. `authenticating`: the refusal came after a
+    /// request for authentication.
     Refused { authenticating: bool },
 }
 
@@ -55,7 +55,7 @@ impl Fault {
 /// Without the error number of the operating system.
 fn describe_io(error: &std::io::Error) -> String {
     match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => "the server hung up".to_owned(),
+        std::io::ErrorKind::UnexpectedEof => "the server closed the connection".to_owned(),
         std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         std::io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
         _ => error.to_string(),

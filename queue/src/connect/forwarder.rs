@@ -1,4 +1,4 @@
-//! Which task copies the bytes of a session.
+//! Decides which task copies the bytes of a session.
 
 use std::{
     future::poll_fn,
@@ -17,11 +17,12 @@ use super::proxy::Proxy;
 
 /// Runs the proxy of a session.
 pub(super) enum Forwarder {
-    /// The task that sends a query also runs the proxy: waking another task for each message takes longer.
+    /// The task that sends a query also runs the proxy: waking another task for each message would take
+    /// longer.
     Inline(Box<Proxy>, Arc<ClientWaker>),
-    /// A task of its own runs it.
+    /// A separate task runs it.
     Spawned(JoinHandle<()>),
-    /// One of the two sides hung up.
+    /// One of the two sides has closed the connection.
     Closed,
 }
 
@@ -54,7 +55,7 @@ impl Forwarder {
         query.await
     }
 
-    /// Moves the proxy to a task of its own, where it runs with or without a query.
+    /// Moves the proxy to a separate task, where it runs with or without a query.
     pub(super) fn spawn(&mut self) {
         *self = match std::mem::replace(self, Self::Closed) {
             Self::Inline(proxy, _) => match proxy.registered() {
@@ -70,7 +71,7 @@ impl Forwarder {
         };
     }
 
-    /// Waits until both sides have hung up.
+    /// Waits until both sides have closed the connection.
     pub(super) async fn end(self) {
         match self {
             Self::Inline(mut proxy, _) => {
@@ -89,8 +90,8 @@ impl std::fmt::Debug for Forwarder {
     }
 }
 
-/// The waker of sqlx within a shared task: the network wakes the task for the proxy alone, and what wakes
-/// sqlx sets `woken` as well.
+/// The waker of sqlx within a shared task. The network wakes the task for the proxy alone; an event for sqlx
+/// sets `woken` as well.
 #[derive(Default)]
 pub(super) struct ClientWaker {
     woken: AtomicBool,

@@ -17,11 +17,11 @@ use super::{
 
 /// How many mutated streams are tried.
 const CASES: u64 = 2000;
-/// Fewer of SCRAM, where each stream costs thousands of rounds.
+/// Fewer for SCRAM, where each stream costs thousands of rounds.
 const CASES_OF_SCRAM: u64 = 40;
-/// How long to wait for a server that has sent everything; other timeouts limit such a server.
+/// How long to wait for a server that has sent everything. Other timeouts limit such a server in production.
 const PATIENCE: Duration = Duration::from_millis(10);
-/// The limit of the tests that pass on long messages.
+/// The limit of the tests that forward long messages.
 const LONGEST: Duration = Duration::from_secs(30);
 /// Several times what the sockets and buffers in between hold.
 const LONG: usize = 8 << 20;
@@ -37,7 +37,7 @@ fn value(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
 }
 
-/// What a server without authentication sends until it is ready.
+/// The messages of a server without authentication until it is ready.
 fn start() -> Vec<Vec<u8>> {
     vec![
         message(b'R', &[0; 4]),
@@ -49,7 +49,7 @@ fn start() -> Vec<Vec<u8>> {
     ]
 }
 
-/// What it answers to [`QUERY`].
+/// The server's answer to [`QUERY`].
 fn answer() -> Vec<Vec<u8>> {
     let column = |name: &str, oid: u32, size: i16| {
         let [numbers, rest] = [0_u32.to_be_bytes(), (-1_i32).to_be_bytes()];
@@ -93,7 +93,7 @@ fn connector() -> Connector {
     Connector::new(&connect, SessionMode::Pooled).unwrap()
 }
 
-/// Connects to a server that sends these bytes, whatever it receives, and then nothing.
+/// Connects to a server that sends these bytes, whatever it receives, and then nothing more.
 async fn connect(connector: &Connector, sent: Vec<u8>) -> Option<Session> {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     tokio::spawn(async move {
@@ -126,7 +126,7 @@ fn mutated(random: &mut fastrand::Rng, mut messages: Vec<Vec<u8>>) -> Vec<u8> {
         match random.u8(..8) {
             0 => message.clear(),
             1 => message.extend_from_within(..),
-            // The length fits what is left.
+            // The length is made to fit what is left.
             2 if message.len() > 5 => {
                 message.truncate(random.usize(5..message.len()));
                 let length = u32::try_from(message.len() - 1).unwrap();

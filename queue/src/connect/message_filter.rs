@@ -1,4 +1,4 @@
-//! Checks the header of each message of a server before sqlx gets it: sqlx allocates whatever length a
+//! Checks the header of each message of a server before sqlx gets it. sqlx would allocate whatever length a
 //! message announces.
 
 use std::{
@@ -16,18 +16,20 @@ use super::{
 /// The bytes of a header: type and length.
 pub(super) const HEADER: usize = 5;
 
-/// The largest message of a user's own server: 16 MiB for what is not a payload (an error, a list), plus a
-/// payload of at most 64 MiB (`limits.payloadBytes`), which may become three times as long in UTF-8.
+/// The largest message of a user's own server. It allows 16 MiB for anything but a payload (an error, a
+/// list), plus a payload of at most 64 MiB (`limits.payloadBytes`), which may become three times as long in
+/// UTF-8.
 pub(super) const LARGEST: usize = (16 + 3 * 64) << 20;
 
-/// The largest message of a tenant's server, from which no payload is ever read: several hundred times the
-/// longest row that we ask for. sqlx keeps the buffer of the largest message as long as the connection lives.
+/// The largest message of a tenant's server. No payload is ever read from such a server, and this is several
+/// hundred times the longest row that we ask for. sqlx keeps the buffer of the largest message as long as the
+/// connection lives.
 pub(super) const TENANT_LARGEST: usize = 256 << 10;
 
 /// The largest answer of a tenant's server, in bytes: we read a few rows for each queue.
 const TENANT_ANSWER_BYTES: u64 = 8 << 20;
 
-/// And in messages: sqlx turns each into a row of at least a hundred bytes.
+/// The same in messages: sqlx turns each into a row of at least a hundred bytes.
 const TENANT_ANSWER_MESSAGES: u32 = 20_000;
 
 /// The most columns of a row, as in Postgres. sqlx takes twelve bytes for each, and a NULL has only four in
@@ -48,13 +50,13 @@ const PARAMETER_BYTES: usize = 1 << 20;
 pub(super) struct MessageFilter {
     /// Bytes of the current message that are still to come.
     left: usize,
-    /// Whether the current message is dropped: sqlx does not get it.
+    /// Whether the current message is dropped. Then sqlx does not get it.
     dropping: bool,
     largest: usize,
     columns: u16,
     answer_limit: Option<(u64, u32)>,
-    /// Tells when one of our queries begins. The end of an answer does not: sqlx sends queries of its own, as
-    /// many as the server gives it reason to.
+    /// Signals that one of our queries begins. The end of an answer does not do so: a server can make sqlx
+    /// send any number of queries of its own.
     query: Arc<QueryState>,
     permits: Option<AnswerPermits>,
     answer_bytes: u64,
@@ -92,9 +94,9 @@ impl MessageFilter {
         Self { permits, ..filter }
     }
 
-    /// Waits for a permit if the answer has become a long one. Poll it before passing on the answer.
+    /// Waits for a permit if the answer has become a long one. Poll it before forwarding the answer.
     pub(super) fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        // A new query has no answer yet, however long the one before was.
+        // A new query has no answer yet, however long the previous one was.
         self.note_query();
         match &mut self.permits {
             Some(permits) => permits.poll_acquire(cx, self.answer_bytes, self.answer_messages),
@@ -102,7 +104,7 @@ impl MessageFilter {
         }
     }
 
-    /// Ready when a long answer has taken too long. Poll it while nothing can be read.
+    /// Ready when a long answer has taken too long. Poll it while there is nothing to read.
     pub(super) fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
         self.permits.as_mut().map_or(Poll::Pending, |permits| permits.poll_overdue(cx))
     }
@@ -112,8 +114,8 @@ impl MessageFilter {
         Arc::clone(&self.query)
     }
 
-    /// Moves the bytes for sqlx to the front. Returns their number, and how many bytes were processed: all
-    /// except an incomplete header, which the next call must begin with.
+    /// Moves the bytes for sqlx to the front. Returns their number, and how many bytes were processed. Only
+    /// an incomplete header is left unprocessed; the next call must begin with it.
     pub(super) fn filter(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), Fault> {
         let (mut kept, mut at) = (0, 0);
         loop {
@@ -199,7 +201,7 @@ impl Head {
     }
 
     /// Notices and notifications are not part of an answer. sqlx does not get them: it would log a notice at
-    /// whatever level the server chooses.
+    /// the level that the server chooses.
     fn is_notice(self) -> bool {
         matches!(self.kind, b'N' | b'A')
     }
@@ -242,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_passed_on_except_incomplete_headers_notices_and_notifications() {
+    fn everything_is_forwarded_except_incomplete_headers_notices_and_notifications() {
         let (rows, ready) = (message(b'T', 40), message(b'Z', 1));
         let notices = [message(b'N', 30), message(b'A', 9)].concat();
         let stream = [&rows[..], &notices, &message(b'D', 2), &notices, &ready].concat();
@@ -317,7 +319,7 @@ mod tests {
             filter.filter(&mut message(b'D', large)).unwrap();
             filter.filter(&mut message(b'Z', 1)).unwrap();
         }
-        // A `ReadyForQuery` (`Z`) does not reset the limit: a server can have sqlx send many queries.
+        // A `ReadyForQuery` (`Z`) does not reset the limit: a server can make sqlx send many queries.
         let many = (0..100).try_for_each(|_| {
             filter.filter(&mut message(b'D', large))?;
             filter.filter(&mut message(b'Z', 1)).map(drop)

@@ -1,4 +1,4 @@
-//! What reaches sqlx of a server's messages.
+//! Decides which of a server's messages reach sqlx.
 
 use std::task::{Context, Poll};
 
@@ -19,12 +19,12 @@ pub(super) struct NotificationFilter {
 }
 
 impl NotificationFilter {
-    /// With `notifications`, NOTIFY messages go there; sqlx never gets them.
+    /// With `notifications`, NOTIFY messages go there, and sqlx never gets them.
     pub(super) fn new(filter: MessageFilter, notifications: Option<Sender<QueueId>>) -> Self {
         Self { filter, notifications, incomplete: None }
     }
 
-    /// Waits for a permit to pass on a long answer.
+    /// Waits for a permit to forward a long answer.
     pub(super) fn poll_permit(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
         self.filter.poll_permit(cx)
     }
@@ -34,8 +34,8 @@ impl NotificationFilter {
         self.filter.poll_overdue(cx)
     }
 
-    /// Moves the bytes for sqlx to the front. Returns their number, and how many bytes were processed; call
-    /// again with the remaining bytes followed by newer ones.
+    /// Moves the bytes for sqlx to the front. Returns their number, and how many bytes were processed. Call
+    /// it again with the remaining bytes followed by newer ones.
     pub(super) fn filter(&mut self, bytes: &mut [u8]) -> Result<(usize, usize), Fault> {
         if self.notifications.is_some() { self.filter_whole(bytes) } else { self.filter.filter(bytes) }
     }

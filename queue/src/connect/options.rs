@@ -1,10 +1,10 @@
-//! What a caller says about a connection.
+//! The caller's settings for a connection.
 
 use std::sync::Arc;
 
 use crate::{HostPolicy, Tenant};
 
-/// Where the database is, and how it is reached.
+/// Where the database is, and how to reach it.
 #[derive(Clone)]
 pub struct Connect {
     /// A Postgres URI with its password. Never logged.
@@ -14,14 +14,15 @@ pub struct Connect {
     pub ca_pem: Option<Arc<str>>,
     /// Who wrote the URL.
     pub trust: UrlTrust,
-    /// The tenant that wrote the URL; it shares threads and memory with other tenants. `None`: no such
-    /// limits.
+    /// The tenant that wrote the URL. Its connections share threads and memory with other tenants, within
+    /// limits. `None`: no such limits.
     pub tenant: Option<Tenant>,
-    /// Hosts that the URL may not lead to. `None`: it may lead anywhere.
+    /// The hosts that the URL may point to. `None`: any host.
     pub host_policy: Option<Arc<HostPolicy>>,
     /// Whether the connection is used for writing.
     pub access: Access,
-    /// The domain that is appended to a host without dots, such as `shop.svc`. Not to `localhost`.
+    /// The domain that is appended to a host without dots, such as `shop.svc`. It is not appended to
+    /// `localhost`.
     pub domain: Option<Arc<str>>,
     /// Shown in `pg_stat_activity`. It replaces the `application_name` of the URL, because instances are
     /// counted by this name.
@@ -36,8 +37,8 @@ pub enum UrlTrust {
     /// The user who runs this program: the URL may name files and Unix sockets of this machine.
     #[default]
     Own,
-    /// Somebody who may not read files of this machine: a URL that names one is refused, and tighter limits
-    /// hold for what the server sends.
+    /// A user who may not read files of this machine. A URL that names a file is refused, and the server's
+    /// messages have tighter limits.
     Tenant,
 }
 

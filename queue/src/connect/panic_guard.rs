@@ -9,7 +9,7 @@ use sqlx::{
     types::{Json, time::OffsetDateTime},
 };
 
-/// The bytes before the elements of an array, and before each element.
+/// The number of bytes before the elements of an array, and before each element.
 const ARRAY_HEAD: usize = 20;
 const ELEMENT_HEAD: usize = 4;
 
@@ -27,8 +27,8 @@ fn invalid(what: &str) -> sqlx::Error {
 
 /// The answer to a query.
 pub(crate) trait Answer {
-    /// Decodes each value once and drops it, so that a panic happens here, where it is caught. A value for
-    /// which sqlx would allocate without limit is an error.
+    /// Decodes each value once and drops it, so that a panic happens here, where it is caught. A value that
+    /// would make sqlx allocate without limit is an error.
     fn decode_all(&self) -> sqlx::Result<()>;
 }
 
@@ -78,7 +78,7 @@ fn bytes<'a>(value: &PgValueRef<'a>) -> sqlx::Result<&'a [u8]> {
     value.as_bytes().map_err(|_| invalid("a value without bytes"))
 }
 
-/// Whether the value can hold as many elements as it announces: sqlx allocates them first.
+/// Whether the value can hold the number of elements that it announces: sqlx allocates them first.
 fn is_array(value: &[u8]) -> bool {
     let number =
         |at: usize| value.get(at..).and_then(|rest| rest.first_chunk()).map(|n| u32::from_be_bytes(*n));

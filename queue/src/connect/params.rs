@@ -1,6 +1,6 @@
-//! The parameters of a URL, with libpq's names and meanings. Known ones are checked, unsupported ones are
-//! refused with a reason, and unknown ones are refused as well: a misspelt `sslmode` would silently leave a
-//! connection unencrypted.
+//! The parameters of a URL, with libpq's names and meanings. Known parameters are checked, and unsupported
+//! ones are refused with a reason. Unknown ones are refused too, because a misspelt `sslmode` would silently
+//! leave a connection unencrypted.
 
 use std::time::Duration;
 
@@ -96,8 +96,8 @@ const REFUSED: [(&str, &str); 21] = [
     ("max_protocol_version", "only version 3.0 of the protocol is used: leave it out"),
 ];
 
-/// A name with more differences than this from a known one, or more than half its length, is not a
-/// misspelling.
+/// A name with more differences than this from a known one, or with more than half of its letters different,
+/// is not a misspelling.
 const MISSPELLING_MOST: usize = 3;
 
 impl Params {
@@ -105,7 +105,7 @@ impl Params {
         let mut params = Self::default();
         for (at, (name, value)) in pairs.iter().enumerate() {
             if pairs[..at].iter().any(|(before, _)| before == name) {
-                return Err(wrong(format_args!("says {name} twice: leave one out")));
+                return Err(wrong(format_args!("has {name} twice: leave one out")));
             }
             if !params.take_server(name, value, trust)?
                 && !params.take_tls(name, value, trust)?
@@ -185,14 +185,13 @@ impl Params {
     fn take_session(&mut self, name: &str, value: &str) -> Result<bool> {
         let keepalive = &mut self.keepalive;
         match name {
-            // Replaced: instances and operators are counted by the names that we set.
+            // Replaced, because instances and operators are counted by the names that we set.
             "application_name" | "fallback_application_name" => (),
             "target_session_attrs" => self.servers = Servers::parse(value)?,
             "require_auth" => self.auth = parse_auth(value)?,
             "channel_binding" => {
                 let why = "channel binding is not supported: leave it out, and write sslmode=verify-full, \
-                which \
-                           ties the connection to the server's certificate";
+                           which ties the connection to the server's certificate";
                 refusing(name, value, &["disable", "prefer"], "require", why)?;
             }
             "connect_timeout" => self.connect_timeout = seconds(name, value)?,
@@ -245,7 +244,7 @@ fn choice<'a>(name: &str, value: &'a str, all: &[&str]) -> Result<&'a str> {
     all.contains(&value).then_some(value).ok_or_else(|| not_one_of(name, all))
 }
 
-/// A choice of which libpq has one more value that is not supported.
+/// A choice where libpq has one more value that is not supported.
 fn refusing<'a>(name: &str, value: &'a str, supported: &[&str], refused: &str, why: &str) -> Result<&'a str> {
     if value == refused {
         return Err(wrong(format_args!("has {name}={refused}, and {why}")));

@@ -17,11 +17,11 @@ use tokio::{
 
 use super::{dial::Stream, fault::Fault, notification_filter::NotificationFilter};
 
-/// The buffers: queries are short, answers may be long.
+/// The buffers. Queries are short, answers may be long.
 const TO_SERVER_BUFFER: usize = 16 << 10;
 const TO_CLIENT_BUFFER: usize = 32 << 10;
-/// How long a write may take. A live peer never blocks a write for longer; one that has vanished would block
-/// it until TCP gives up.
+/// How long a write may take. A live peer never blocks a write for longer. Without the limit, a peer that has
+/// vanished would block it until TCP gives up.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// The two directions of a session.
@@ -36,11 +36,11 @@ pub(super) struct Proxy {
 /// From sqlx to the server, unchanged.
 struct ToServer {
     buffer: Vec<u8>,
-    /// What is still to be written.
+    /// The bytes that are still to be written.
     pending: Range<usize>,
-    /// TLS may still hold written bytes back.
+    /// TLS may still buffer written bytes.
     unflushed: bool,
-    /// sqlx has hung up.
+    /// sqlx has closed the connection.
     closing: bool,
     stall: Stall,
 }
@@ -48,9 +48,9 @@ struct ToServer {
 /// From the server to sqlx, through the filter.
 struct ToClient {
     buffer: Vec<u8>,
-    /// What is still to be written.
+    /// The bytes that are still to be written.
     pending: Range<usize>,
-    /// The start of a message that the filter wants to see again, with more bytes.
+    /// The start of a message that the filter must get again, with more bytes.
     unfiltered: Range<usize>,
     filter: NotificationFilter,
     stall: Stall,
@@ -89,10 +89,11 @@ impl Proxy {
         })
     }
 
-    /// Copies what has arrived. Ready when one side has hung up, or the server has broken a limit.
+    /// Copies the bytes that have arrived. Ready when one side has closed the connection, or the server has
+    /// broken a limit.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Self { client, server, to_server, to_client, on_fault } = self;
-        // The server first: its last message explains why it hung up.
+        // The server comes first: its last message explains why it closed the connection.
         if let Poll::Ready(fault) = to_client.poll(cx, server, client) {
             if let (Some(fault), Some(on_fault)) = (fault, on_fault.take()) {
                 on_fault(fault);
@@ -109,7 +110,7 @@ impl Proxy {
         }
     }
 
-    /// sqlx has hung up: what it wrote before is all there is.
+    /// sqlx has closed the connection, so what it wrote before is all there is.
     pub(super) fn client_closed(&mut self) {
         self.client_ran();
         if let Client::Unregistered { hung_up, .. } = &mut self.client {
@@ -117,7 +118,7 @@ impl Proxy {
         }
     }
 
-    /// Has the runtime watch the socket of sqlx, which runs in another task from now on.
+    /// Registers sqlx's socket with the runtime. From now on sqlx runs in another task.
     pub(super) fn registered(mut self) -> io::Result<Self> {
         if let Client::Unregistered { stream, .. } = self.client {
             self.client = Client::Registered(UnixStream::from_std(stream)?);
@@ -159,7 +160,7 @@ impl ToServer {
 }
 
 impl ToClient {
-    /// Ready with a fault if the server broke a limit, without one if a side hung up.
+    /// Ready with a fault if the server broke a limit, and without one if a side closed the connection.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -211,7 +212,7 @@ impl ToClient {
 /// Our end of the socket whose other end belongs to sqlx.
 enum Client {
     /// sqlx runs in this task. The socket is not registered with the runtime, which would wake the task once
-    /// more for each message; the proxy knows when sqlx has run.
+    /// more for each message. The proxy knows when sqlx has run.
     Unregistered {
         stream: StdUnixStream,
         may_have_written: bool,
@@ -246,7 +247,7 @@ impl Client {
     }
 }
 
-/// Does what can be done without waiting. If it cannot be done, nothing wakes the task.
+/// Does the operation if that is possible without waiting. If it is not, nothing wakes the task.
 fn poll_once<T>(mut operation: impl FnMut() -> io::Result<T>) -> Poll<io::Result<T>> {
     loop {
         match operation() {

@@ -2,13 +2,14 @@
 
 use super::fault::Fault;
 
-/// How many rounds an unverified server may ask for. With fewer, it could guess the password too quickly from
-/// our reply; with more, it could keep this CPU busy. 4096 is the default of Postgres and the minimum of the
+/// How many rounds an unverified server may ask for. With fewer, it could use our reply to guess the password
+/// quickly. With more, it could keep this CPU busy. 4096 is the default of Postgres and the minimum of the
 /// standard.
 const FEWEST: u32 = 4096;
 const MOST: u32 = 100_000;
 
-/// Checks a message: items of a letter, `=` and a value. `verified`: TLS has proven which server this is.
+/// Checks a message: items of a letter, `=` and a value. `verified`: TLS has proven the identity of the
+/// server.
 pub(super) fn check(message: &[u8], verified: bool) -> Result<(), Fault> {
     for item in message.split(|byte| *byte == b',') {
         let [key, b'=', value @ ..] = item else {

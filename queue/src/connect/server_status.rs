@@ -1,8 +1,8 @@
-//! Whether a server is suitable, by the parameters that it reports before it is ready.
+//! Decides whether a server is suitable, by the parameters that it reports before it is ready.
 
 use super::{fault::Fault, values::Servers};
 
-/// What the server reports. Every supported release does; a pooler may not.
+/// The parameters that the server reports. Every supported release reports them; a pooler may not.
 #[derive(Debug, Default)]
 pub(super) struct ServerStatus {
     standby: bool,

@@ -32,23 +32,24 @@ use super::{
 };
 use crate::{Error, QueueId, timeouts::STATEMENT_TIMEOUT};
 
-/// How long connecting may take with all hosts together. Less than a statement, so that the error says what
-/// is wrong with the connection and not only that the statement took too long.
+/// How long connecting to all hosts together may take. It is shorter than the time for a statement, so that
+/// the error describes the problem with the connection and not only a slow statement.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_millis(4500);
 /// Each of several hosts gets at least this long.
 const HOST_TIMEOUT_SHORTEST: Duration = Duration::from_secs(1);
 
-/// How often the server checks whether the client of a running statement is still connected. Off by default.
-/// A server that cannot do it (on Windows, or Postgres 14 on anything but Linux) refuses the option.
+/// How often the server checks whether the client of a running statement is still connected. It is off by
+/// default. A server that does not support it (on Windows, or Postgres 14 on anything but Linux) refuses the
+/// option.
 const DETECT_DISCONNECT: &str = "-c client_connection_check_interval=1s";
-/// `rowlock.direct` detects a pooler, which refuses or drops the setting; a server keeps it. The isolation
-/// level is the one that the verbs need. The search path keeps out `public`: a login that may create
-/// functions or operators there could run code as this user, because Postgres prefers an exact match in any
-/// schema over one in `pg_catalog` that needs a cast.
+/// `rowlock.direct` detects a pooler: a pooler refuses or drops the setting, and a server keeps it. The
+/// isolation level is the one that our functions need. The search path leaves out `public`: a login that may
+/// create functions or operators there could run code as this user, because Postgres prefers an exact match
+/// in any schema over one in `pg_catalog` that needs a cast.
 const DIRECT: &str = "-c rowlock.direct=on -c default_transaction_isolation=read\\ committed \
      -c search_path=pg_catalog,pg_temp";
-/// Ends an abandoned statement of the listener even if the server does not notice that the client hung up; a
-/// little longer than our own timeout.
+/// Ends an abandoned statement of the listener even if the server does not notice that the client has
+/// disconnected. A little longer than our own timeout.
 const SERVER_TIMEOUT: &str = "-c statement_timeout=6s";
 
 /// How many notifications may wait to be received. More may be dropped, because the poll finds the tasks too.
@@ -57,12 +58,12 @@ const NOTIFICATIONS: usize = 256;
 /// The options of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SessionMode {
-    /// None: a pooler refuses options that it does not know.
+    /// None, because a pooler refuses options that it does not know.
     Pooled,
     /// [`DIRECT`]: for a session that no pooler shares.
     Direct,
-    /// Also [`DETECT_DISCONNECT`]: we hang up on a statement that takes too long. Without it a backend that
-    /// waits for a lock would stay, and one more every five seconds would soon use up all connections.
+    /// Also [`DETECT_DISCONNECT`]: we disconnect when a statement takes too long. Without it, a backend that
+    /// waits for a lock would stay. One more every five seconds would soon use up all connections.
     DetectDisconnect,
 }
 
@@ -104,7 +105,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Closes the session in order, and waits until the server has been told.
+    /// Closes the session in order, and waits until the server has received that.
     pub(crate) async fn close(mut self) {
         let _ = self.forwarder.run_with(self.connection.close()).await;
         self.forwarder.end().await;
@@ -129,7 +130,7 @@ impl Session {
         answer
     }
 
-    /// The connection for several statements, or for receiving notifications. From now on a task of its own
+    /// The connection for several statements, or for receiving notifications. From now on a separate task
     /// runs the proxy.
     pub(crate) fn connection(&mut self) -> &mut PgConnection {
         self.query.begin(false);
@@ -313,8 +314,8 @@ impl Connector {
         self.session(connection, started, &location)
     }
 
-    /// Options for sqlx, which connects to our local socket. It takes missing ones from the environment, but
-    /// none of them leaves this process.
+    /// Options for sqlx, which connects to our local socket. sqlx takes missing options from the environment,
+    /// but they do not leave this process.
     fn sqlx_options(&self, folder: &str) -> PgConnectOptions {
         PgConnectOptions::new_without_pgpass()
             .socket(folder)

@@ -1,7 +1,7 @@
-//! The start of a session, passed between sqlx and the server message by message.
+//! The start of a session. Its messages are forwarded between sqlx and the server one by one.
 //!
-//! sqlx connects to a host or a Unix socket and accepts no open connection. So each session opens a Unix
-//! socket with a random abstract name for a moment, on which only this process is accepted.
+//! sqlx connects to a host or a Unix socket by itself and cannot use an open connection. So each session
+//! opens a Unix socket with a random abstract name for a moment. It accepts only this process.
 
 use std::{os::linux::net::SocketAddrExt, sync::Arc};
 
@@ -26,8 +26,8 @@ use super::{
 };
 use crate::QueueId;
 
-/// The most bytes that a server may send before it is ready: a few hundred of parameters, a key, and possibly
-/// an error.
+/// The most bytes that a server may send before it is ready. Usually they are a few hundred bytes of
+/// parameters, a key, and possibly an error.
 const STARTUP_LARGEST: usize = 64 << 10;
 /// The largest message of sqlx about the password.
 const PASSWORD_MESSAGE_LARGEST: usize = 16 << 10;
@@ -75,7 +75,7 @@ impl LocalSocket {
 /// The port in the name of that socket; it never leaves this process.
 pub(super) const PORT: u16 = 5432;
 
-/// What a session starts with.
+/// The settings of a new session.
 pub(super) struct Startup<'a> {
     pub(super) target: &'a Target,
     /// `options` of the startup message, after those of the URL.
@@ -92,30 +92,17 @@ pub(super) struct StartedSession {
 }
 
 impl Startup<'_> {
-    /// Runs the startup until the server is ready and is suitable. sqlx connects through the local socket.
+    /// Runs the startup until the server is ready and suitable. sqlx connects through the local socket.
     pub(super) async fn run(self, socket: LocalSocket, dialed: Dialed) -> Result<StartedSession, Fault> {
         let Dialed { stream: mut server, verified } = dialed;
         let mut client = socket.accept().await?;
-        // The startup message of sqlx is dropped: a part of it comes from the environment.
+        // The startup message of sqlx is dropped, because a part of it comes from the environment.
         let _ = read_body(&mut client, PASSWORD_MESSAGE_LARGEST).await.map_err(|error| Fault::io(&error))?;
         write(&mut server, &self.message()).await?;
         let mut status = ServerStatus::default();
         let (mut received, mut requested) = (0, None);
         loop {
-            let mut message = vec![0; HEADER];
-            server.read_exact(&mut message).await.map_err(|error| Fault::io(&error))?;
-            let Some(head) = Head::of(&message) else {
-                return Err(Fault::Protocol("a row before the server is ready".into()));
-            };
-            let (kind, length) = (head.kind, head.length(STARTUP_LARGEST)?);
-            received += length;
-            if received > STARTUP_LARGEST {
-                return Err(Fault::Protocol(format!(
-                    "more than {STARTUP_LARGEST} bytes before the server is ready"
-                )));
-            }
-            message.resize(length + 1, 0);
-            server.read_exact(&mut message[HEADER..]).await.map_err(|error| Fault::io(&error))?;
+            let (kind, message) = read_message(&mut server, &mut received).await?;
             let body = &message[HEADER..];
             match kind {
                 b'R' => {
@@ -140,7 +127,7 @@ impl Startup<'_> {
                     return Err(Fault::Refused { authenticating: requested.is_some() });
                 }
                 b'K' => (),
-                // sqlx would log a notice at whatever level the server chooses.
+                // sqlx would log a notice at the level that the server chooses.
                 b'N' => continue,
                 other => {
                     return Err(Fault::Protocol(format!(
@@ -155,8 +142,8 @@ impl Startup<'_> {
         }
     }
 
-    /// Whether sqlx has to answer; `None`: the login is complete. Fails if the answer could tell a wrong
-    /// server the password.
+    /// Whether sqlx has to answer. `None`: the login is complete. Fails if the answer could reveal the
+    /// password to a wrong server.
     fn authenticate(
         &self,
         body: &[u8],
@@ -175,7 +162,7 @@ impl Startup<'_> {
             // Four bytes of salt follow the code.
             Some(5) if body.len() == 8 => Auth::Md5,
             Some(10) => Auth::Scram,
-            // SCRAM continues and finishes; its last message proves that the server knows the password.
+            // SCRAM continues and finishes. Its last message proves that the server knows the password.
             Some(code @ (11 | 12)) if *requested == Some(Auth::Scram) => {
                 scram::check(&body[4..], verified)?;
                 return Ok(Some(code == 11));
@@ -232,6 +219,23 @@ impl Startup<'_> {
     }
 }
 
+/// A whole message of the server and its type. `received` counts the bytes so far.
+async fn read_message(server: &mut Box<dyn Stream>, received: &mut usize) -> Result<(u8, Vec<u8>), Fault> {
+    let mut message = vec![0; HEADER];
+    server.read_exact(&mut message).await.map_err(|error| Fault::io(&error))?;
+    let Some(head) = Head::of(&message) else {
+        return Err(Fault::Protocol("a row before the server is ready".into()));
+    };
+    let length = head.length(STARTUP_LARGEST)?;
+    *received += length;
+    if *received > STARTUP_LARGEST {
+        return Err(Fault::Protocol(format!("more than {STARTUP_LARGEST} bytes before the server is ready")));
+    }
+    message.resize(length + 1, 0);
+    server.read_exact(&mut message[HEADER..]).await.map_err(|error| Fault::io(&error))?;
+    Ok((head.kind, message))
+}
+
 /// The body of a message: its length, which includes itself, comes first.
 async fn read_body(from: &mut (impl AsyncRead + Unpin), largest: usize) -> std::io::Result<Vec<u8>> {
     let length = from.read_u32().await?;
@@ -244,7 +248,7 @@ async fn read_body(from: &mut (impl AsyncRead + Unpin), largest: usize) -> std::
     Ok(body)
 }
 
-/// The answer of sqlx to an authentication request, as the server gets it.
+/// The answer of sqlx to an authentication request, in the form for the server.
 async fn read_reply(client: &mut UnixStream) -> Result<Vec<u8>, Fault> {
     let read = async {
         let kind = client.read_u8().await?;

@@ -1,4 +1,4 @@
-//! What a URL means, with every value checked: hosts, login, TLS, suitable servers and authentication
+//! The meaning of a URL, with every value checked: hosts, login, TLS, suitable servers and authentication
 //! methods.
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -14,7 +14,7 @@ use crate::{HostPolicy, Result, Tenant};
 
 /// The default port.
 const PORT: u16 = 5432;
-/// The most hosts of one URL: all of them share the time for connecting.
+/// The most hosts of one URL. All of them share the time for connecting.
 const MOST_HOSTS: usize = 8;
 /// The usual folders of a server's Unix socket, for a URL without a host.
 const SOCKET_FOLDERS: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
@@ -67,7 +67,7 @@ impl Connect {
         self.target()?.check_ca()
     }
 
-    /// Where it leads, for people: `HOST:PORT/DATABASE`, or `HOST:PORT,HOST:PORT/DATABASE` with several
+    /// The location to show to people: `HOST:PORT/DATABASE`, or `HOST:PORT,HOST:PORT/DATABASE` with several
     /// hosts.
     pub fn location(&self) -> Result<String> {
         Ok(self.target()?.location())
@@ -124,7 +124,7 @@ impl Target {
         }
         for Host { name, address, .. } in &self.hosts {
             let Some(policy) = &self.host_policy else { break };
-            // The address is checked on its own: an allowed name does not allow every address.
+            // The address is checked as well: an allowed name does not allow every address.
             let refused =
                 policy.refuses_name(name).or_else(|| policy.refuses(&(*address)?.to_string(), (*address)?));
             if let Some(refused) = refused {
@@ -153,8 +153,8 @@ impl Target {
         self.hosts == other.hosts && self.database == other.database
     }
 
-    /// Why this authentication method is refused, if it is. `verified`: the peer is known to be the right
-    /// server.
+    /// Why this authentication method is refused, or `None` if it is allowed. `verified`: the peer is known
+    /// to be the right server.
     pub(super) fn refuse_auth(&self, asked: Auth, verified: bool) -> Option<String> {
         let listed = self.auth.iter().any(|(method, wanted)| *wanted && *method == asked);
         let only = self.auth.iter().any(|(_, wanted)| *wanted);
@@ -223,7 +223,7 @@ fn hosts(uri: &Uri, params: &Params, connect: &Connect) -> Result<Vec<Host>> {
     entries.iter().enumerate().map(host).collect()
 }
 
-/// The entries of a list: one for each host, or one port for all.
+/// The entries of a list. There is one for each host, or one port for all hosts.
 fn listed(text: Option<&str>, hosts: usize, name: &str) -> Result<Vec<String>> {
     let Some(text) = text else { return Ok(Vec::new()) };
     let entries: Vec<String> = text.split(',').map(str::to_owned).collect();
@@ -275,8 +275,8 @@ fn servers(wanted: Servers, access: Access) -> Result<Servers> {
     }
 }
 
-/// Like libpq, a file of root certificates turns `require` into `verify-ca`. With a CA of the caller it
-/// becomes `verify-full`: otherwise any server with a certificate of that CA could pass for this one. A CA
+/// Like in libpq, a file of root certificates turns `require` into `verify-ca`. A CA of the caller turns it
+/// into `verify-full`: otherwise any server with a certificate of that CA could pass for this one. A CA
 /// together with a mode below `require` is refused, because the CA would not be used.
 fn mode(written: Option<SslMode>, root_cert: Option<&str>, has_ca: bool) -> Result<SslMode> {
     match written {

@@ -1,4 +1,4 @@
-//! Which URLs are accepted, and what the error says about the others.
+//! Which URLs are accepted, and the errors for the others.
 
 use std::sync::Arc;
 

@@ -26,14 +26,14 @@ const FILE_LARGEST: u64 = 4 << 20;
 /// The ALPN name of Postgres.
 const ALPN: &[u8] = b"postgresql";
 
-/// What a URL and its caller ask of TLS.
+/// The TLS settings of a URL and its caller.
 #[derive(Debug, Clone)]
 pub(super) struct TlsOptions {
     pub(super) mode: SslMode,
     pub(super) roots: Roots,
     pub(super) client: Option<(PathBuf, PathBuf)>,
     pub(super) sni: bool,
-    /// Starts with the TLS handshake, without asking the server whether it speaks TLS.
+    /// Starts with the TLS handshake, without asking the server whether it supports TLS.
     pub(super) direct: bool,
     pub(super) oldest: Option<TlsVersion>,
     pub(super) newest: Option<TlsVersion>,
@@ -113,7 +113,7 @@ pub(super) fn roots_of(
     let pinned = certificates(pem);
     let pinned = pinned.ok_or_else(|| Fault::Tls(format!("{what} holds no certificate: write it as PEM")))?;
     let mut roots = RootCertStore::empty();
-    // A certificate that cannot be an authority is the server's own; it is compared as a whole.
+    // A certificate that cannot be an authority is the server's own. It is compared as a whole.
     roots.add_parsable_certificates(pinned.iter().cloned());
     if roots.is_empty() {
         return Err(Fault::Tls(format!("{what} holds no certificate of an authority that can be used")));
@@ -191,8 +191,8 @@ fn explain_certificate(fault: &CertificateError, host: &str) -> String {
     why.to_owned()
 }
 
-/// Accepts every certificate, including X.509 version 1. `require` and lower modes give no protection from a
-/// machine in between.
+/// Accepts every certificate, including X.509 version 1. `require` and lower modes do not protect from an
+/// attacker between client and server.
 #[derive(Debug)]
 struct NoVerification(Arc<CryptoProvider>);
 
@@ -235,7 +235,7 @@ impl ServerCertVerifier for NoVerification {
 #[derive(Debug)]
 struct Verification {
     inner: Arc<WebPkiServerVerifier>,
-    /// A server whose own certificate was given as the CA is accepted, like in libpq.
+    /// If the server's own certificate was given as the CA, that server is accepted, like in libpq.
     pinned: Vec<CertificateDer<'static>>,
     any_name: bool,
 }

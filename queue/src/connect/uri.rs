@@ -1,4 +1,4 @@
-//! Splits a URL into its parts. No error quotes the text that cannot be parsed: it may be a part of the
+//! Splits a URL into its parts. No error quotes text that cannot be parsed, because it may be a part of the
 //! password.
 
 use crate::{Error, Result};

@@ -35,13 +35,13 @@ pub(super) enum Servers {
     PreferStandby,
 }
 
-/// One entry of `require_auth`: this method, or with `false` any other.
+/// One entry of `require_auth`: this method, or with `false` any other method.
 pub(super) type AuthRule = (Auth, bool);
 
 /// An authentication method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Auth {
-    /// The server asks for none.
+    /// The server asks for no authentication.
     Nothing,
     Password,
     Md5,
@@ -101,7 +101,7 @@ pub(super) fn parse_auth(value: &str) -> Result<Vec<AuthRule>> {
             "password" => Some((Auth::Password, wanted)),
             "md5" => Some((Auth::Md5, wanted)),
             "scram-sha-256" => Some((Auth::Scram, wanted)),
-            // Never used, so excluding them changes nothing.
+            // Never used, so excluding them has no effect.
             "gss" | "sspi" | "oauth" if !wanted => None,
             "gss" | "sspi" | "oauth" => {
                 return Err(wrong(format_args!(

@@ -1,4 +1,4 @@
-// CoreDNS with the one plugin that the tests need; all of them take minutes more to build.
+// CoreDNS with the only plugin that the tests need. With all plugins, the build takes minutes longer.
 package main
 
 import (

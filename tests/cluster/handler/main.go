@@ -1,5 +1,5 @@
-// A handler that tells the tests what it does: one JSON line per event to JOURNAL (an address), as tests/src/history.rs
-// reads them. What it does is in the payload; how it starts, in MODE.
+// A handler that reports its runs to the tests: one JSON line per event, in the format of tests/src/history.rs, to
+// the address in JOURNAL. The payload says what a task does, and MODE how the handler starts.
 package main
 
 import (
@@ -18,12 +18,10 @@ import (
 	"time"
 )
 
-// What a task is to be.
+// The payload of a task.
 type order struct {
 	Millis int    `json:"ms"`
-	How    string `json:"how"` // "memory": takes all it can get; "never": a final answer
-	// Of no attempt but the first.
-	Once bool `json:"once"`
+	How    string `json:"how"` // "memory": uses memory until it is killed; "never": answers 410
 }
 
 type journal struct {
@@ -32,7 +30,7 @@ type journal struct {
 	conn    net.Conn
 }
 
-// Which process it is: process ids are the same in every pod.
+// Identifies this process: process ids are the same in every pod.
 var self = rand.Uint32()
 var runs atomic.Uint64
 
@@ -53,8 +51,8 @@ func (j *journal) connect() {
 	}
 }
 
-// Before it returns the line is in the journal, which answers with a byte: what ends this process afterwards, or cuts it off,
-// does not take it back. One whose answer was lost is sent again, and counts once.
+// Returns after the journal has answered with a byte, so the line is stored even if this process ends right after
+// that. If the answer is lost, the line is sent again; the journal counts it once.
 func (j *journal) note(event map[string]any) {
 	line, _ := json.Marshal(event)
 	j.Lock()
@@ -90,7 +88,7 @@ func (j *journal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		"event": "started", "run": run, "handler": self, "id": number(r, "ce-id"), "attempt": attempt,
 		"token": number(r, "rowlock-fencing-token"), "at": time.Now().UnixNano(),
 	})
-	if task.How == "memory" && !(task.Once && attempt > 1) {
+	if task.How == "memory" {
 		fill()
 	}
 	time.Sleep(time.Duration(task.Millis) * time.Millisecond)
@@ -105,7 +103,7 @@ func (j *journal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 }
 
-// Until the kernel ends it.
+// Allocates memory until the kernel kills the process.
 func fill() {
 	for held := [][]byte{}; ; {
 		page := make([]byte, 16<<20)
@@ -119,7 +117,7 @@ func fill() {
 func main() {
 	switch os.Getenv("MODE") {
 	case "crash":
-		log.Fatal("crashes at its start, as it was told")
+		log.Fatal("crashing at the start, because MODE is crash")
 	case "deaf":
 		for {
 			time.Sleep(time.Hour)
@@ -128,10 +126,10 @@ func main() {
 	j := &journal{address: os.Getenv("JOURNAL")}
 	j.connect()
 	go func() {
-		told := make(chan os.Signal, 1)
-		signal.Notify(told, syscall.SIGTERM)
-		<-told
-		// Told too early, it cuts off what runs: the tests are to see that.
+		term := make(chan os.Signal, 1)
+		signal.Notify(term, syscall.SIGTERM)
+		<-term
+		// If SIGTERM comes too early, running tasks are interrupted, and the tests notice it.
 		j.note(map[string]any{"event": "handler_ended", "handler": self, "at": time.Now().UnixNano()})
 		os.Exit(0)
 	}()

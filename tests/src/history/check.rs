@@ -241,6 +241,6 @@ fn audit(end: &Final, summary: &Summary, found: &mut Vec<Violation>) {
     let counted = [end.tasks.len(), summary.completed, summary.dead, summary.cancelled, summary.open];
     let reported = [t.enqueued, t.completed, t.dead, t.cancelled, t.open];
     if counted.iter().zip(reported).any(|(counted, reported)| usize::try_from(reported) != Ok(*counted)) {
-        found.push(Violation::Audit(format!("{t:?} is not what was counted: {summary}")));
+        found.push(Violation::Audit(format!("{t:?} differs from the counted tasks: {summary}")));
     }
 }

@@ -1,4 +1,4 @@
-//! Turns lines into histories by task.
+//! Parses lines into one history per task.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -60,7 +60,7 @@ fn started(run: &str, id: i64, attempt: u16, at: u64) -> Event {
 }
 
 #[test]
-fn a_good_history_is_good() {
+fn a_correct_history_has_no_violation() {
     let (events, end) = good();
     let (summary, found) = super::check(&parse(&events), &end, Demands::default());
     assert_eq!(found, []);
@@ -68,7 +68,7 @@ fn a_good_history_is_good() {
 }
 
 #[test]
-fn a_commit_whose_answer_was_lost_is_what_the_database_says() {
+fn the_database_decides_a_commit_whose_answer_was_lost() {
     let (mut events, mut end) = good();
     events[1] = Event::Committed { ids: vec![1, 2] };
     assert_eq!(violations(&events, &end, Demands::default()), []);
@@ -91,7 +91,7 @@ fn a_rolled_back_task_appears_or_runs() {
 }
 
 #[test]
-fn a_task_in_no_state_or_in_two_or_in_another() {
+fn a_task_in_no_state_in_two_states_or_in_a_wrong_one() {
     check(|_, end| end.tasks[2].evidence.clear(), &Violation::Untraced(3));
     let two = |_: &mut Vec<Event>, end: &mut Final| {
         end.tasks[2].evidence.push(Evidence { state: State::Open, attempt: 0 });
@@ -102,7 +102,7 @@ fn a_task_in_no_state_or_in_two_or_in_another() {
 }
 
 #[test]
-fn an_open_task_where_all_were_to_be_drained() {
+fn an_open_task_after_a_complete_drain() {
     check_with(Demands { drained: true, undisturbed: false }, |_, _| (), &Violation::StillOpen(3));
 }
 
@@ -151,7 +151,7 @@ fn a_lost_lease_a_killed_handler_and_a_release_may_be_followed_by_another_run() 
 }
 
 #[test]
-fn attempts_go_back_or_on_after_completion() {
+fn attempts_decrease_or_continue_after_completion() {
     let back = Violation::WentBack { id: 1, earlier: 2, later: 1 };
     check(|events, _| events.push(started("x", 1, 1, 300)), &back);
     let (mut events, end) = good();
@@ -168,7 +168,7 @@ fn attempts_go_back_or_on_after_completion() {
 }
 
 #[test]
-fn completed_without_a_run_that_says_so() {
+fn completed_without_a_successful_run() {
     let undone = Violation::CompletedUndone { id: 1, attempt: 2 };
     check(|events, _| events[7] = Event::Finished { run: "b".into(), status: 500, at: 210 }, &undone);
     check(|events, _| drop(events.remove(7)), &undone);
@@ -184,12 +184,12 @@ fn started_before_it_was_due() {
 }
 
 #[test]
-fn a_living_instance_was_rescued() {
+fn a_live_instance_was_rescued() {
     check(|_, end| end.rescued.push("alive".into()), &Violation::RescuedAlive("alive".into()));
 }
 
 #[test]
-fn a_drain_that_cuts_off_or_repeats() {
+fn a_drain_that_interrupts_or_repeats_a_run() {
     let demands = Demands { drained: false, undisturbed: true };
     let cut =
         |events: &mut Vec<Event>, _: &mut Final| events.push(Event::CutOff { run: "b".into(), at: 210 });
@@ -209,7 +209,7 @@ fn a_violation_prints_the_whole_history_of_its_task() {
 }
 
 #[test]
-fn an_audit_that_does_not_add_up_or_counts_otherwise() {
+fn an_audit_that_does_not_add_up_or_differs_from_the_tasks() {
     let audits = |spoil: fn(&mut Totals)| {
         let (events, mut end) = good();
         spoil(&mut end.totals);
@@ -234,7 +234,7 @@ fn a_log_that_contradicts_itself() {
 }
 
 #[test]
-fn a_line_cut_short_by_a_kill_is_left_out_and_a_wrong_one_is_not() {
+fn a_line_cut_off_by_a_kill_is_skipped_and_an_invalid_one_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
     let line = serde_json::to_string(&Event::Committed { ids: vec![1] }).unwrap();

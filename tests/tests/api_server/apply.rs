@@ -1,4 +1,4 @@
-//! Both ways of applying, for `TaskQueue`s and for the definition itself.
+//! Client-side and server-side apply, for `TaskQueue`s and for the CRD.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::server::{DEFINITION, chart};
 use crate::table::manifest;
 
 #[test]
-fn what_is_stored_is_what_was_written() {
+fn a_manifest_is_stored_unchanged() {
     let namespace = namespace("stored");
     let spec = "retry: { maxAttempts: 3 }\n\
                 template: { metadata: { labels: { a: b } }, spec: { containers: [{ name: handler, env: [] \
@@ -67,7 +67,7 @@ fn field_managers_can_share_a_template() {
 }
 
 #[test]
-fn the_definition_can_be_applied_again_in_both_ways() {
+fn the_crd_can_be_reapplied_by_client_and_server_side_apply() {
     let _definition = DEFINITION.blocking_lock();
     let chart = chart();
     let chart = chart.to_str().unwrap();

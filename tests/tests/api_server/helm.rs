@@ -50,7 +50,7 @@ fn program() -> &'static str {
     HELM.get_or_init(|| {
         let mut build = Command::new(checkout().join("tests/cluster/build.sh"));
         let output = build.arg("helm").stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "tests/cluster/build.sh failed; its reason is above");
+        assert!(output.status.success(), "tests/cluster/build.sh failed; the reason is above");
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     })
 }
@@ -165,9 +165,9 @@ fn with_one_namespace_only_that_namespace_is_watched() {
     let objects = objects("namespace: shop");
     assert_eq!(variable(&objects, "ROWLOCK_NAMESPACE").as_deref(), Some("shop"));
     let places: Vec<String> = bindings(&objects).into_iter().map(|(namespace, _)| namespace).collect();
-    assert_eq!(places, ["shop", "ops"], "its own has the Lease alone");
+    assert_eq!(places, ["shop", "ops"], "in its own namespace, only the Lease");
     assert!(bindings(&objects)[1].1.ends_with("-lease"));
-    // Before, installing it for one namespace needed permissions in the whole cluster.
+    // Before the fix, installing it for one namespace needed permissions in the whole cluster.
     let kinds: Vec<&str> = objects.iter().filter_map(|one| one["kind"].as_str()).collect();
     assert!(kinds.iter().all(|kind| !kind.starts_with("Cluster")), "{kinds:?}");
 }
@@ -183,8 +183,8 @@ fn an_image_can_be_set_by_digest() {
     assert_eq!(variable(&objects, "ROWLOCK_WORKER_IMAGE"), Some(format!("rowlock-worker:7@{digest}")));
 }
 
-/// Before, unready replicas blocked the drain of their nodes, and a hostile server could fill a node's
-/// memory.
+/// Before the fix, unready replicas blocked the drain of their nodes, and a hostile server could fill a
+/// node's memory.
 #[test]
 fn unready_operators_do_not_block_a_node_drain() {
     let objects = objects("{}");
@@ -217,9 +217,9 @@ fn network_policies_admit_only_the_named_peers() {
     assert_eq!((policies.len(), &policies[0]["spec"]["policyTypes"]), (1, &json!(["Ingress"])));
 }
 
-/// Before, an operator without the definition waited for ever without a visible message.
+/// Without this check, an operator without the CRD would wait for ever, without a visible message.
 #[test]
-fn installing_without_the_definition_fails_with_its_name() {
+fn installing_without_the_crd_names_the_chart_to_install() {
     let template =
         |more: &[&str]| helm("template", "ops", "{}", &[&["--set", "checkDefinition=true"], more].concat());
     let output = template(&[]);
@@ -255,6 +255,8 @@ fn metrics_labels_are_not_replaced_by_those_of_the_operators_pod() {
     let endpoints: Vec<&Value> = monitors.iter().map(|one| &one["spec"]["podMetricsEndpoints"][0]).collect();
     let operator = json!({ "port": "metrics", "honorLabels": true, "interval": "15s" });
     assert_eq!(endpoints, [&operator, &json!({ "port": "rowlock", "interval": "15s" })]);
+    // A label of the pods would be one more of each series, and could replace their label `queue`.
+    assert!(monitors.iter().all(|one| one["spec"]["podTargetLabels"].is_null()), "{monitors:?}");
 }
 
 #[test]
@@ -262,8 +264,8 @@ fn invalid_values_are_refused_with_their_name() {
     for (values, says) in [
         ("class: two words", "/class"),
         ("namespace: Shop", "/namespace"),
-        ("{ namespace: shop, namespaces: [mail] }", "leave it empty"),
-        ("{ namespace: shop, rbac: { clusterWide: true } }", "leave it empty"),
+        ("{ namespace: shop, namespaces: [mail] }", "set only one of the three"),
+        ("{ namespace: shop, rbac: { clusterWide: true } }", "set only one of the three"),
         ("workerResources: { limit: { cpu: 1 } }", "/workerResources"),
         ("workerResources: { limits: { memory: 96MB } }", "/workerResources/limits/memory"),
         ("workerImage: { pullSecrets: [{ name: a }] }", "/workerImage/pullSecrets/0"),
@@ -275,7 +277,7 @@ fn invalid_values_are_refused_with_their_name() {
         ("refusedDatabaseHosts: ['10.0.0.0/240']", "/refusedDatabaseHosts/0"),
         (
             "{ rbac: { clusterWide: true }, workerNetworkPolicy: { enabled: true } }",
-            "make one in each yourself",
+            "create a NetworkPolicy in each namespace yourself",
         ),
         ("logFormat: yaml", "/logFormat"),
         ("extraEnv: { A: b }", "/extraEnv"),

@@ -1,4 +1,4 @@
-//! What kubectl shows: columns, conditions, explanations.
+//! The output of kubectl: columns, conditions, explanations.
 
 use serde_json::json;
 

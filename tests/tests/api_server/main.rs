@@ -1,5 +1,5 @@
-//! The definition of `TaskQueue`, its rules and their messages, the operator and its chart, tested against a
-//! real API server (only etcd and kube-apiserver, on loopback, without root).
+//! The CRD of `TaskQueue`, its rules and their messages, the operator and its chart, tested against a real
+//! API server (only etcd and kube-apiserver, on loopback, without root).
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod apply;

@@ -1,4 +1,4 @@
-//! Manifests refused at apply time, the messages, and that Rust refuses the same.
+//! Manifests that are refused when they are applied, and the messages. `rowlock dev` refuses the same ones.
 
 use std::path::Path;
 use std::time::Duration;
@@ -84,7 +84,7 @@ fn a_cluster_requires_fields_that_dev_provides() {
 }
 
 #[test]
-fn dev_is_stricter_where_kubernetes_repairs() {
+fn dev_refuses_manifests_that_kubernetes_would_repair() {
     let cases = table().dev;
     for case in &cases {
         assert_eq!(rust(&case.manifest()), case.rust, "{}", case.manifest());

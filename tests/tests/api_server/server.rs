@@ -1,4 +1,4 @@
-//! One API server per test process, with the chart of the definition applied.
+//! One API server per test process, with the chart of the CRD applied.
 
 use std::fs;
 use std::net::TcpListener;
@@ -80,7 +80,7 @@ fn programs() -> Result<Programs> {
     let mut build = Command::new(checkout().join("tests/cluster/build.sh"));
     build.args(["etcd", "kube-apiserver", "kubectl"]).stderr(Stdio::inherit());
     let output = build.output().context("cannot run tests/cluster/build.sh")?;
-    ensure!(output.status.success(), "tests/cluster/build.sh failed; its reason is above");
+    ensure!(output.status.success(), "tests/cluster/build.sh failed; the reason is above");
     let paths: Vec<PathBuf> = String::from_utf8(output.stdout)?.lines().map(PathBuf::from).collect();
     let Ok([etcd, apiserver, kubectl]) = <[PathBuf; 3]>::try_from(paths) else {
         bail!("tests/cluster/build.sh names three programs")

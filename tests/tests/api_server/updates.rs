@@ -61,3 +61,16 @@ fn all_other_fields_can_change() {
     let message = change(&namespace, r#"{"workers": {"autoscaling": {"min": 1}}}"#);
     assert!(message.contains("spec.workers.autoscaling.min: "), "{message}");
 }
+
+/// The operator may not delete the Deployment that it made.
+#[test]
+fn a_target_cannot_be_added_or_removed_but_may_change() {
+    let refusal = "The TaskQueue \"emails\" is invalid: spec.targetRef: Invalid value: \"object\": cannot be \
+        added or removed: delete the TaskQueue and create it again; its tasks are kept\n";
+    let of_template = queue("of-template", "");
+    assert_eq!(change(&of_template, r#"{"template": null, "targetRef": {"name": "shop"}}"#), refusal);
+    let of_target = queue("of-target", "template: null\ntargetRef: { name: shop }");
+    let template = r#"{"targetRef": null, "template": {"spec": {"containers": [{"name": "handler"}]}}}"#;
+    assert_eq!(change(&of_target, template), refusal);
+    assert_eq!(change(&of_target, r#"{"targetRef": {"name": "web"}}"#), "");
+}

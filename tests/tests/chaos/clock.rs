@@ -1,7 +1,14 @@
 //! The database's clock is set back and forward under load, by an hour and across whole partitions. The
-//! server runs with libfaketime.
+//! server preloads `clock.c`, which the test compiles.
 
-use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    os::unix::fs::{FileExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -19,9 +26,7 @@ use crate::{
     producer,
 };
 
-/// Its path on Debian (package `libfaketime`); the folder is named after the architecture.
-const LIBRARIES: &str = "/usr/lib";
-const LIBRARY: &str = "faketime/libfaketime.so.1";
+const LIBRARY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chaos/clock.c");
 const HOUR: i64 = 3600;
 /// The step forward is last: then every task scheduled before a step back is due.
 const STEPS: [Step; 4] = [Step::to(1), Step::to(0), Step::to(-1), Step::to(2)];
@@ -36,10 +41,6 @@ const LEAPS: [Step; 7] = [
     Step::starting(72),
     Step::to(74),
 ];
-/// libfaketime also reads its file in a signal handler, which may interrupt the server while it allocates
-/// memory. That crashes the server now and then; it is no fault of the code under test.
-const CRASH: &str = "malloc(): unsorted double linked list corrupted";
-const TRIES: usize = 3;
 /// Longer than every instance needs to check which instances live.
 const BETWEEN: Duration = Duration::from_secs(8);
 /// Tasks committed after a clock step complete within this time. A poll takes a second, an attempt 0.3 s.
@@ -71,10 +72,11 @@ impl Step {
     }
 }
 
-/// The server's clock; libfaketime reads the file whenever the server reads the time.
+/// The server's clock.
 struct Clock {
-    file: PathBuf,
-    _folder: tempfile::TempDir,
+    /// The seconds ahead of the true time, as `clock.c` reads them.
+    offset: File,
+    folder: tempfile::TempDir,
 }
 
 impl Clock {
@@ -82,60 +84,58 @@ impl Clock {
         let folder = tempfile::Builder::new().prefix("rowlock-clock-").tempdir()?;
         // As root, the server runs as another user.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
-        let clock = Self { file: folder.path().join("offset"), _folder: folder };
+        compile(&library(folder.path()))?;
+        let clock = Self { offset: File::create(offset(folder.path()))?, folder };
         clock.set(0)?;
         Ok(clock)
     }
 
-    /// Sets the seconds ahead of the true time. The file is replaced atomically, since it may be read at any
-    /// moment.
     fn set(&self, ahead: i64) -> Result<()> {
-        let fresh = self.file.with_extension("new");
-        fs::write(&fresh, format!("{ahead:+}\n"))?;
-        Ok(fs::rename(&fresh, &self.file)?)
+        Ok(self.offset.write_all_at(&ahead.to_ne_bytes(), 0)?)
     }
 
-    fn environment(&self) -> Result<Vec<(OsString, OsString)>> {
-        let library = fs::read_dir(LIBRARIES)?
-            .flatten()
-            .map(|folder| folder.path().join(LIBRARY))
-            .find(|path| path.exists())
-            .context("libfaketime is missing (Debian package faketime; make installs it)")?;
-        Ok(vec![
-            ("LD_PRELOAD".into(), library.into()),
-            ("FAKETIME_TIMESTAMP_FILE".into(), self.file.clone().into()),
-            ("FAKETIME_NO_CACHE".into(), "1".into()),
-            // Like a step of a real clock: monotonic clocks are unaffected.
-            ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
-        ])
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        vec![
+            ("LD_PRELOAD".into(), library(self.folder.path()).into()),
+            ("ROWLOCK_TEST_CLOCK".into(), offset(self.folder.path()).into()),
+        ]
     }
+}
+
+fn library(folder: &Path) -> PathBuf {
+    folder.join("clock.so")
+}
+
+fn offset(folder: &Path) -> PathBuf {
+    folder.join("offset")
+}
+
+/// With the C compiler that cargo links with.
+fn compile(library: &Path) -> Result<()> {
+    let arguments = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o"];
+    let done = Command::new("cc").args(arguments).arg(library).arg(LIBRARY).output().context("cc")?;
+    ensure!(done.status.success(), "{LIBRARY}: {}", String::from_utf8_lossy(&done.stderr));
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clock_steps_lose_no_task_and_rescue_no_instance() -> Result<()> {
-    try_steps(&STEPS).await
+    with_steps(&STEPS).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clock_jumps_across_partitions_lose_no_task() -> Result<()> {
-    try_steps(&LEAPS).await
+    with_steps(&LEAPS).await
 }
 
-async fn try_steps(steps: &[Step]) -> Result<()> {
+async fn with_steps(steps: &[Step]) -> Result<()> {
     let seed = from_env("ROWLOCK_CHAOS_SEED")?.unwrap_or(1);
-    for again in 1.. {
-        let clock = Clock::new()?;
-        let config = HarnessConfig { total: TOTAL, calm: true, seed, environment: clock.environment()? };
-        let harness = Harness::start(&config).await?;
-        let result = run_scenario(&harness, &clock, seed, steps).await;
-        let crashed = result.is_err() && harness.server_log().contains(CRASH);
-        let closed = harness.close(result);
-        if !crashed || again == TRIES {
-            return closed;
-        }
-        eprintln!("clock: libfaketime has crashed the server; once more");
-    }
-    Ok(())
+    let clock = Clock::new()?;
+    let config = HarnessConfig { total: TOTAL, calm: true, seed, environment: clock.environment() };
+    let harness = Harness::start(&config).await?;
+    let result = run_scenario(&harness, &clock, seed, steps).await;
+    let result = result.with_context(|| format!("crashes of the server: {:?}", harness.crashes_of_server()));
+    harness.close(result)
 }
 
 async fn run_scenario(harness: &Harness, clock: &Clock, seed: u64, steps: &[Step]) -> Result<()> {
@@ -188,7 +188,7 @@ async fn until_cleaned(watching: &mut PgConnection) -> Result<()> {
         where p.hi < now() - interval '1 hour')";
     while sqlx::query_scalar(left).fetch_one(&mut *watching).await? {
         // One instance per minute runs maintenance.
-        ensure!(since.elapsed() < Duration::from_secs(100), "nobody takes old partitions away");
+        ensure!(since.elapsed() < Duration::from_secs(100), "old partitions are not dropped");
         sleep(Duration::from_millis(200)).await;
     }
     Ok(())

@@ -64,7 +64,7 @@ async fn run_scenario(harness: &Harness, seed: u64) -> Result<()> {
     ensure!(harness.fleet.unexplained_exits().is_empty(), "{:?}", harness.fleet.unexplained_exits());
     let limit = TOTALS.iter().max().copied().unwrap_or_default() as usize;
     ensure!(most <= limit, "{most} tasks at once in the handlers, the total never was above {limit}");
-    ensure!(0 < summary.completed, "nothing was done at all");
+    ensure!(0 < summary.completed, "no task was completed");
     Ok(())
 }
 
@@ -76,7 +76,7 @@ async fn disturb(harness: &Harness) -> Result<()> {
         rowlock_queue::declare(&db, &declaration(total, 2 + i64::try_from(turn)?)).await?;
         sleep(BETWEEN).await;
         let slot = turn % harness.fleet.instances();
-        let (pid, name) = harness.fleet.worker(slot).context("an instance that nobody ended is not there")?;
+        let (pid, name) = harness.fleet.worker(slot).context("an instance ended without a reason")?;
         send(pid, Signal::SIGTERM);
         let gone = async {
             while harness.fleet.worker(slot).is_some_and(|(_, now)| now == name) {
@@ -114,7 +114,7 @@ async fn sample(url: String, stop: CancellationToken) -> Result<usize> {
         let in_force = totals.iter().map(|(_, total)| *total).max().unwrap_or(total);
         ensure!(
             holds <= in_force || holds <= before,
-            "the instances hold {holds} workers, 50 ms ago it was {before}, and the total is {total}"
+            "the instances hold {holds} slots, {before} 50 ms ago; the total is {total}"
         );
         before = holds;
         samples += 1;

@@ -5,6 +5,7 @@ use std::{
     fs::{File, OpenOptions},
     io::Write,
     net::TcpListener,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::{
@@ -209,6 +210,10 @@ impl Fleet {
     /// fenced itself must not: the database answered nobody at that time, and the instance releases its tasks
     /// once it answers again.
     fn check_exit(&self, pid: u32, name: &str, log: &Path, status: ExitStatus) -> Result<()> {
+        // It was asked to drain before it had begun, and so before it handled signals.
+        if status.signal() == Some(Signal::SIGTERM as i32) && std::fs::metadata(log)?.len() == 0 {
+            return Ok(());
+        }
         let killed = self.killed.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
         let ended = matches!(status.code(), Some(0 | FENCED));
         if !killed && !ended {

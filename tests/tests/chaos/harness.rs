@@ -99,9 +99,12 @@ impl Harness {
         Ok(Self { server, url, proxy, proxied, folder, fleet, seed: config.seed, temp: Some(temp) })
     }
 
-    /// The server's log.
-    pub(crate) fn server_log(&self) -> String {
-        std::fs::read_to_string(self.server.cluster_dir().with_extension("log")).unwrap_or_default()
+    /// The lines of the server's log that tell of a crash.
+    pub(crate) fn crashes_of_server(&self) -> Vec<String> {
+        let log =
+            std::fs::read_to_string(self.server.cluster_dir().with_extension("log")).unwrap_or_default();
+        let told = |line: &&str| line.contains("PANIC") || line.contains("terminated by signal");
+        log.lines().filter(told).map(str::to_owned).collect()
     }
 
     /// Every log of events.
@@ -119,7 +122,7 @@ impl Harness {
             db.close().await;
             match audit {
                 Ok(audit) if audit.iter().all(|queue| queue.open == 0) => return Ok(()),
-                // The checker reports in detail what is stuck.
+                // The checker reports which tasks are stuck.
                 Ok(audit) if patience < since.elapsed() => {
                     eprintln!("chaos: not drained after {} s: {audit:?}", patience.as_secs());
                     return Ok(());

@@ -55,13 +55,10 @@ async fn run_scenario(harness: &mut Harness, duration: Duration, seed: u64) -> R
     eprintln!("chaos: seed {seed}: {faults}; {summary}; {} violations", violations.len());
     eprintln!("chaos: answers lost: {:?}", harness.proxy.lost());
     assert_no_violations(&log, &end, &violations)?;
-    ensure!(0 < summary.completed, "nothing was done at all");
+    ensure!(0 < summary.completed, "no task was completed");
     let strange = harness.fleet.unexplained_exits();
     ensure!(strange.is_empty(), "workers ended with exit codes that no fault explains: {strange:?}");
-    ensure!(
-        harness.proxy.lost().iter().all(|(_, lost)| 0 < *lost),
-        "not one answer of each statement was lost"
-    );
+    ensure!(harness.proxy.lost().iter().all(|(_, lost)| 0 < *lost), "some statement lost no answer");
     // At least one task of each: the proxy saw the commit succeed.
     let lost = usize::try_from(harness.proxy.lost_commits())?;
     ensure!(lost <= summary.unknown_committed, "{lost} commits were lost with their answers");

@@ -41,7 +41,7 @@ struct Orders {
     /// How many answers of each statement are still to be lost.
     due: [AtomicU32; STATEMENTS.len()],
     lost: [AtomicU32; STATEMENTS.len()],
-    /// Whether payloads are to be held back, and whether some are.
+    /// Whether to hold back payloads, and whether some are held back.
     holds: watch::Sender<bool>,
     held: watch::Sender<bool>,
 }
@@ -157,7 +157,7 @@ fn word(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
-/// Passes the server's answers on, up to the one that is to be lost: then it closes the connection without
+/// Forwards the server's answers, up to the one to lose. There it closes the connection without
 /// sending it.
 async fn answers(
     mut from: OwnedReadHalf,

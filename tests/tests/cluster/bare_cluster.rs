@@ -23,7 +23,7 @@ const UNTIL_CTRL_C: &str = "# until Ctrl-C";
 const IMAGES: &str = "make images ";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn five_minutes_on_a_cluster_as_the_readme_says() -> Result<()> {
+async fn the_readmes_five_minute_guide_works_on_a_new_cluster() -> Result<()> {
     // A given cluster may have no other Rowlock than the one it came with.
     if tokio::task::spawn_blocking(cluster).await?.own().is_none() {
         return Ok(());

@@ -92,7 +92,7 @@ impl Cluster {
     /// The nodes of a given cluster are unknown: tests that need them are skipped.
     pub(crate) fn own(&self) -> Option<&Own> {
         if self.own.is_none() {
-            eprintln!("left out: it needs a cluster of its own");
+            eprintln!("skipped: it needs its own cluster");
         }
         self.own.as_ref()
     }
@@ -131,7 +131,7 @@ fn given() -> Result<Option<Cluster>> {
     let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     // Both variables are needed, since a developer may have a KUBECONFIG that is not meant for tests.
     if let (Some(kubeconfig), Some(images)) = (given("KUBECONFIG"), given("IMAGE_PREFIX")) {
-        let host = given("HOST").context("HOST is to be an address of this machine that pods reach")?;
+        let host = given("HOST").context("HOST must be an address of this machine that pods can reach")?;
         let pod_network = PodNetwork::Address(host.parse().context("HOST is no address")?);
         let [kubectl, helm] = programs(["kubectl", "helm"])?;
         return Ok(Some(Cluster {
@@ -175,7 +175,7 @@ fn programs<const N: usize>(names: [&str; N]) -> Result<[PathBuf; N]> {
 pub(crate) fn script(name: &str, args: &[&str]) -> Result<String> {
     let mut command = Command::new(checkout().join("tests/cluster").join(name));
     let output = command.args(args).stderr(Stdio::inherit()).output()?;
-    ensure!(output.status.success(), "tests/cluster/{name} failed; its reason is above");
+    ensure!(output.status.success(), "tests/cluster/{name} failed; the reason is above");
     Ok(String::from_utf8(output.stdout)?)
 }
 

@@ -35,19 +35,18 @@ async fn a_killed_worker_loses_no_task() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_handler_out_of_memory_loses_no_task() -> Result<()> {
+async fn a_handler_out_of_memory_costs_only_the_task_that_took_it() -> Result<()> {
     with_harness("out-of-memory", async |harness| {
         let handler = harness.handler(&json!({ "resources": { "limits": { "memory": "64Mi" } } }));
         harness.task_queue(&json!({ "template": { "spec": { "containers": [handler] } } }))?;
         harness.wait_ready();
         harness.enqueue(40, &json!({ "ms": 1000 })).await?;
-        harness.enqueue(1, &json!({ "how": "memory", "once": true })).await?;
+        harness.enqueue(1, &json!({ "how": "memory" })).await?;
         harness.enqueue(40, &json!({ "ms": 1000 })).await?;
         let summary = done(harness).await?;
-        // The task that took the memory, up to three that ran next to it, and those sent to the dying
-        // handler, whose result is unknown.
-        ensure!((1..=CLAIMED).contains(&summary.failures) && summary.leases_lost == 0, "{summary}");
-        ensure!(summary.completed == 81, "{summary}");
+        // The tasks that ran next to it use no attempt. It runs alone then, and is dead after its second end.
+        ensure!(summary.failures == summary.interruptions + 1 && summary.leases_lost == 0, "{summary}");
+        ensure!((summary.completed, summary.dead) == (80, 1), "{summary}");
         Ok(())
     })
     .await

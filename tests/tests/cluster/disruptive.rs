@@ -51,7 +51,7 @@ async fn a_node_disconnected_for_a_minute_loses_no_task() -> Result<()> {
         kubectl(&["wait", "--for=condition=Ready", "node/node2", "--timeout=120s"]);
         harness.until_drained().await?;
         let summary = harness.check(Demands { drained: true, undisturbed: false }).await?;
-        ensure!(0 < summary.leases_lost, "nobody noticed: {summary}");
+        ensure!(0 < summary.leases_lost, "no lease was lost: {summary}");
         ensure!(summary.completed == 400 && summary.dead == 0, "{summary}");
         harness.until_no_pods().await
     })
@@ -62,7 +62,8 @@ async fn a_node_disconnected_for_a_minute_loses_no_task() -> Result<()> {
 async fn workers_continue_without_an_api_server() -> Result<()> {
     exclusively("no-api", async |harness| {
         let Some(own) = cluster().own() else { return Ok(()) };
-        harness.task_queue(&json!({}))?;
+        // Their minimum keeps the pods, however long the API server takes to come back.
+        harness.task_queue(&json!({ "workers": { "autoscaling": { "min": 8 } } }))?;
         harness.wait_ready();
         harness.enqueue(450, &json!({ "ms": 1000 })).await?;
         let before = harness.until_pods(2).await?;
@@ -74,7 +75,7 @@ async fn workers_continue_without_an_api_server() -> Result<()> {
         ensure!(30 < more, "{more} tasks in {NO_API:?}");
         own.start_api_server()?;
         until("the API server is back", || async { Ok(harness.pods().await?.len()) }).await?;
-        harness.change(&json!({ "workers": { "total": 16 } }));
+        harness.change(&json!({ "workers": { "total": 16, "autoscaling": { "min": 16 } } }));
         harness.until_replicas(|replicas| replicas == 4).await?;
         let names: Vec<String> = harness.pods().await?.iter().map(ResourceExt::name_any).collect();
         ensure!(before.iter().all(|pod| names.contains(&pod.name_any())), "{names:?}");
@@ -89,7 +90,9 @@ async fn workers_continue_without_an_api_server() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_of_a_new_release_take_over_without_interrupting_tasks() -> Result<()> {
     exclusively("release", async |harness| {
-        harness.task_queue(&json!({ "workers": { "total": 16, "perPod": 8 } }))?;
+        // Their minimum keeps the pods, however long the upgrade takes.
+        let workers = json!({ "total": 16, "perPod": 8, "autoscaling": { "min": 16 } });
+        harness.task_queue(&json!({ "workers": workers }))?;
         harness.wait_ready();
         harness.enqueue(600, &json!({ "ms": 1000 })).await?;
         let before = harness.until_pods(2).await?;

@@ -213,7 +213,7 @@ impl Harness {
     }
 
     pub(crate) async fn until_replicas(&self, holds: impl Fn(i32) -> bool) -> Result<i32> {
-        until("the replicas are right", || async {
+        until("the number of replicas is right", || async {
             let replicas = self.replicas().await?.context("no Deployment")?;
             ensure!(holds(replicas), "{replicas}");
             Ok(replicas)
@@ -329,6 +329,9 @@ impl Harness {
     /// Removes the namespace. For a failed test, prints its state first and keeps its journal.
     fn close(mut self, result: Result<()>) -> Result<()> {
         let failed = result.is_err();
+        if let Err(error) = &result {
+            eprintln!("{}: {error:#}", self.namespace);
+        }
         for args in [
             &["get", "tq,deploy,pods", "-o", "wide"] as &[&str],
             &["describe", "tq"],

@@ -1,4 +1,4 @@
-//! What handlers report while they run: tests/cluster/handler sends each event before it continues.
+//! Reports of running handlers: tests/cluster/handler sends each event before it continues.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

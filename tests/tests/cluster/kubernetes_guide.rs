@@ -1,4 +1,4 @@
-//! The guide in docs/kubernetes.md, followed by its reader.
+//! A user follows the guide in docs/kubernetes.md.
 
 use std::process::Command;
 
@@ -18,7 +18,7 @@ async fn ten_thousand_tasks_start_pods_and_complete_once_each() -> Result<()> {
 async fn test(harness: &Harness) -> Result<()> {
     harness.task_queue(&serde_json::json!({}))?;
     harness.wait_ready();
-    ensure!(harness.replicas().await? == Some(0), "nothing to do, and yet pods");
+    ensure!(harness.replicas().await? == Some(0), "pods run although there are no tasks");
     let at = now();
     harness.enqueued(psql(&harness.url)?, at);
     let most = harness.until_replicas(|replicas| 0 < replicas).await?;

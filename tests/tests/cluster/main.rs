@@ -1,4 +1,4 @@
-//! `TaskQueue`s on a real cluster, from `helm install` to the last pod gone: `make cluster-test`.
+//! `TaskQueue`s on a real cluster, from `helm install` to the end of the last pod: `make cluster-test`.
 //!
 //! One cluster and one operator per test process ([`cluster`]), a namespace and a database per test
 //! ([`harness`]). Handlers report their runs ([`journal`]), and the history checker compares them with the
@@ -17,6 +17,7 @@ mod broken_handlers;
 mod crashes;
 mod deletion;
 mod disruptive;
+mod ended_pods;
 mod idle;
 mod kubernetes_guide;
 mod manual_changes;

@@ -25,8 +25,12 @@ async fn manual_changes_of_the_deployment_are_undone_without_interrupting_tasks(
         harness.kubectl(&["rollout", "undo", &deployment]);
         restored(harness, |template| template.contains("\"terminationGracePeriodSeconds\":45")).await?;
         harness.kubectl(&["rollout", "status", &deployment, "--timeout=180s"]);
-        let events = harness.kubectl(&["get", "events"]);
-        ensure!(events.contains("TemplateRestored"), "{events}");
+        until("an event says so", || async {
+            let events = harness.kubectl(&["get", "events"]);
+            ensure!(events.contains("TemplateRestored"), "{events}");
+            Ok(())
+        })
+        .await?;
         harness.until_drained().await?;
         let summary = harness.check(CALM).await?;
         ensure!(summary.failures == 0, "{summary}");
@@ -72,7 +76,7 @@ async fn a_horizontal_pod_autoscaler_and_kubectl_scale_a_task_queue() -> Result<
         harness.kubectl(&["scale", &format!("tq/{NAME}"), "--replicas=1"]);
         harness.until_replicas(|replicas| replicas == 1).await?;
         harness.until_drained().await?;
-        // A new leader, when another test ends the operator, knows it only after its first look.
+        // If another test ends the operator, a new leader knows the number only after its first pass.
         harness.until_condition("Contested", "False Succeeded").await?;
         harness.kubectl(&["scale", &format!("tq/{NAME}"), "--replicas=0"]);
         harness.until_no_pods().await?;
@@ -138,7 +142,7 @@ async fn another_secret_is_used_without_interrupting_tasks() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_deployment_is_left_alone_and_reported() -> Result<()> {
+async fn a_foreign_deployment_is_not_changed_and_reported() -> Result<()> {
     with_harness("foreign", async |harness| {
         let image = format!("{}rowlock-handler:1", cluster().images);
         let theirs = format!("--image={image}");

@@ -40,7 +40,7 @@ async fn operators_killed_between_writes_are_continued_by_the_next_leader() -> R
                 }
             }
         }
-        until("the last change is in force", || async {
+        until("the last change is applied", || async {
             let spec = harness.deployment().await?.and_then(|found| found.spec).context("no Deployment")?;
             let grace = spec.template.spec.and_then(|pod| pod.termination_grace_period_seconds);
             ensure!(grace == Some(25 + i64::try_from(KILLS)?), "{grace:?}");
@@ -90,8 +90,8 @@ async fn a_minute_without_a_database_keeps_the_pods_and_uses_no_attempt() -> Res
         harness.route.let_through(false);
         harness.until_condition("DatabaseReachable", "False ConnectionFailed").await?;
         tokio::time::sleep(NO_DATABASE).await;
-        ensure!(harness.replicas().await? == Some(2), "pods were taken away");
-        ensure!(harness.pods().await?.len() == 2, "pods went");
+        ensure!(harness.replicas().await? == Some(2), "pods were removed");
+        ensure!(harness.pods().await?.len() == 2, "pods ended");
         harness.route.let_through(true);
         harness.until_condition("DatabaseReachable", "True Succeeded").await?;
         harness.until_drained().await?;

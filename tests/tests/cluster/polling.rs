@@ -12,7 +12,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_mins(3);
 const LONGEST: Duration = Duration::from_mins(10);
 
 /// The interval of polling.
-const POLL: Duration = Duration::from_millis(200);
+const POLL: Duration = Duration::from_millis(500);
 
 /// Waits until something holds and returns its value. The timeout starts again whenever the error changes,
 /// since that is progress.

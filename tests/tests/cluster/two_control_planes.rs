@@ -64,7 +64,7 @@ async fn test(harness: &Harness, other: &Other<'_>) -> Result<()> {
     harness.enqueue(100, &json!({})).await?;
     harness.until_drained().await?;
     let found = other.kubectl(&["get", "pods", "-o", "name"], "")?;
-    ensure!(found.is_empty(), "both work on it: {found}");
+    ensure!(found.is_empty(), "both process the queue: {found}");
     harness.enqueue(MANY, &json!({ "ms": 500 })).await?;
     harness.until_pods(2).await?;
     // The command that the condition prints.
@@ -72,7 +72,7 @@ async fn test(harness: &Harness, other: &Other<'_>) -> Result<()> {
     other.kubectl(&words.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
     harness.until_condition("Stalled", "True OwnedByAnother").await?;
     harness.until_no_pods().await?;
-    ensure!(0 < harness.open().await?, "nothing was left for the second one");
+    ensure!(0 < harness.open().await?, "no task was left for the second cluster");
     harness.until_drained().await?;
     until("the pods of the second one are gone", || async {
         let found = other.kubectl(&["get", "pods", "-o", "name"], "")?;

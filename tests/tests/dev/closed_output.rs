@@ -115,7 +115,7 @@ fn ends_well(mut child: Child) {
     assert_eq!(status.code(), Some(0));
 }
 
-/// Before, it queried the database every second until it was killed.
+/// Before the fix, it queried the database every second until it was killed.
 #[tokio::test]
 async fn status_watch_ends_when_its_reader_exits() {
     let (test, home, id) = with_dead().await;

@@ -13,7 +13,7 @@ fn check(printed: &Said, code: i32, message: &str) {
 }
 
 #[test]
-fn wrong_usage_is_2() {
+fn wrong_usage_exits_with_2() {
     // Nothing listens at port 1: all of these fail before they connect.
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     check(&home.run(&["enqueue", "mail", "send", "{to: a}"]), 2, "the payload is not JSON");
@@ -28,9 +28,9 @@ fn wrong_usage_is_2() {
     check(&Said::of(&none), 2, "no database is given");
 }
 
-/// Before, the default was used silently.
+/// Before the fix, the default was used silently.
 #[test]
-fn a_misspelt_variable_is_2_for_every_program() {
+fn a_misspelt_variable_ends_every_program_with_2() {
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     for arguments in [&["status"][..], &["dev", "-f", "."], &["worker", "--queue", "mail"]] {
         let mut command = home.command(crate::harness::ROWLOCK, arguments);
@@ -46,7 +46,7 @@ fn a_misspelt_variable_is_2_for_every_program() {
 }
 
 #[test]
-fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
+fn a_wrong_manifest_exits_with_2_and_names_file_line_and_field() {
     let home = Home::new();
     home.edit("perPod: 1", "perpod: 1");
     let printed = home.run(&["dev", "-f", "."]);
@@ -65,7 +65,7 @@ fn a_wrong_manifest_is_2_and_named_with_file_line_and_field() {
 }
 
 #[tokio::test]
-async fn a_missing_queue_or_task_is_3() {
+async fn a_missing_queue_or_task_exits_with_3() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     check(&home.run(&["task", "4711"]), 3, "there is no task 4711");
@@ -75,7 +75,7 @@ async fn a_missing_queue_or_task_is_3() {
 }
 
 #[tokio::test]
-async fn an_unreachable_database_or_a_wrong_schema_is_4() {
+async fn an_unreachable_database_or_a_wrong_schema_exits_with_4() {
     let home = Home::with_database("postgres://127.0.0.1:1/none");
     check(&home.run(&["status"]), 4, "hint: check --database-url");
     check(&home.run(&["status"]), 4, "127.0.0.1:1/none: connection refused");
@@ -93,12 +93,12 @@ async fn an_unreachable_database_or_a_wrong_schema_is_4() {
 }
 
 #[tokio::test]
-async fn a_read_only_database_is_4_and_is_named_as_such() {
+async fn a_read_only_database_exits_with_4_and_says_so() {
     let test = TestDb::new().await;
     let id = test.enqueue().await.to_string();
     let home = Home::with_database(&server::url(&test.name));
     test.run(format!("alter database {} set default_transaction_read_only = on", test.name)).await;
-    // Before: exit 1, and "cannot execute nextval() in a read-only transaction".
+    // Before the fix: exit 1, and "cannot execute nextval() in a read-only transaction".
     for arguments in [&["enqueue", "mail", "send"][..], &["cancel", &id], &["migrate"]] {
         check(&home.run(arguments), 4, "it takes no writes (default_transaction_read_only is on)");
     }
@@ -134,7 +134,7 @@ async fn a_wrong_url_or_certificate_is_not_reported_as_an_unreachable_server() {
 }
 
 #[tokio::test]
-async fn a_refusal_by_the_database_is_5() {
+async fn a_refusal_by_the_database_exits_with_5() {
     let test = TestDb::new().await;
     let home = Home::with_database(&server::url(&test.name));
     test.run("update rowlock.queue set payload_limit = 20").await;

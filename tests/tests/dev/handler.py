@@ -1,6 +1,6 @@
-"""A handler that does what its payload says: {"do": "fail"} answers 500, {"do": "wait"} answers once the file `go` is there.
+"""A handler that obeys the payload: {"do": "fail"} answers 500, {"do": "wait"} answers once the file `go` exists.
 
-It writes down when it starts and ends, with $VERSION, in the file `handlers`.
+It appends a line with $VERSION to the file `handlers` when it starts and when it ends.
 """
 
 import json

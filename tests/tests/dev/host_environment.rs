@@ -32,7 +32,7 @@ async fn a_handler_whose_port_was_taken_moves_to_another() {
     home.go();
     let line = dev.wait_for("was taken by another program");
     assert!(line.contains("mail-0"), "{line}");
-    until("it is done all the same", || home.state(&id) == "completed");
+    until("the task is completed nevertheless", || home.state(&id) == "completed");
     dev.stop();
     let thief = home.processes();
     assert_eq!(thief.len(), 1, "{thief:?}");

@@ -15,8 +15,8 @@ use crate::running_command::Dev;
 const HALVES: usize = 1100;
 const FILES: usize = 1024;
 
-/// Before, each of them kept a file descriptor of the worker until none was left for its handler, which it
-/// then reported as not listening.
+/// Before the fix, each of them kept a file descriptor of the worker until none was left for its handler,
+/// which it then reported as not listening.
 #[tokio::test]
 async fn unfinished_requests_do_not_block_a_worker() {
     let test = TestDb::new().await;

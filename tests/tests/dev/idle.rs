@@ -72,7 +72,7 @@ async fn check(test: &TestDb, per_second: f64) {
     assert!(0.0 < asked && asked < per_second * WINDOW.as_secs_f64() + SLACK, "{asked}");
 }
 
-/// Before, it was also polled each second for due tasks.
+/// Before the fix, it was also polled each second for due tasks.
 #[tokio::test]
 async fn a_queue_scaled_to_zero_sends_few_statements() {
     let test = TestDb::empty().await;
@@ -88,7 +88,7 @@ async fn a_queue_scaled_to_zero_sends_few_statements() {
 }
 
 #[tokio::test]
-async fn an_idle_instance_asks_less_than_two_statements_a_second() {
+async fn an_idle_instance_sends_fewer_than_two_statements_a_second() {
     let test = TestDb::new().await;
     counting(&test).await;
     let home = Home::with_database(&server::url(&test.name));

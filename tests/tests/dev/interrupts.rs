@@ -26,7 +26,7 @@ async fn the_first_ctrl_c_lets_running_tasks_finish() {
     home.go();
     let (code, output) = dev.ended();
     assert_eq!(code, 0, "{output}");
-    // Before, each leaving instance warned that the database refused its heartbeats.
+    // Before the fix, each leaving instance warned that the database refused its heartbeats.
     assert!(!output.contains("the database operation failed"), "{output}");
     home.assert_nothing_runs();
     assert_eq!(home.state(&id), "completed");

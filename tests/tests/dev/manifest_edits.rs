@@ -77,7 +77,7 @@ async fn removing_a_manifest_stops_its_instances_and_keeps_its_tasks() {
     until("both have ended", || home.handlers().iter().filter(|line| *line == "end 1").count() == 2);
     let kept = home.ok(&["enqueue", "other", "send"]);
     let done = home.enqueue("ok");
-    until("the other queue goes on", || home.state(&done) == "completed");
+    until("the other queue continues", || home.state(&done) == "completed");
     assert_eq!(home.state(&kept), "available");
     dev.stop();
 }
@@ -91,13 +91,13 @@ async fn an_invalid_edit_is_shown_with_its_line_and_the_last_valid_manifest_stay
         line.contains("mail.yaml:8: spec.workers.total: is the string \"ten\"; make it a whole number"),
         "{line}"
     );
-    dev.wait_for("the manifests from before the edit stay in force");
+    dev.wait_for("keeping the manifests from before the edit");
     let id = home.enqueue("ok");
     until("tasks are done as before", || home.state(&id) == "completed");
     assert_eq!(home.status("workers"), 2);
     home.edit("total: ten", "total: 3");
     dev.wait_for(FOLLOWED);
-    until("the mended one is in force", || home.status("workers") == 3);
+    until("the corrected manifest is applied", || home.status("workers") == 3);
     dev.stop();
 }
 
@@ -113,10 +113,12 @@ async fn changed_instances_are_replaced_one_by_one() {
     home.edit("exec env VERSION=2 python3 handler.py", "exit 7");
     dev.wait_for("the handler of mail-0 ended by itself (exit status: 7)");
     let id = home.enqueue("ok");
-    until("an instance that was not replaced does it", || home.state(&id) == "completed");
-    assert_eq!(home.handlers().len(), 6, "nobody was stopped");
+    until("an instance that was not replaced completes the task", || home.state(&id) == "completed");
+    assert_eq!(home.handlers().len(), 6, "no handler was stopped");
     home.edit("exit 7", "exec env VERSION=3 python3 handler.py");
-    until("both are mended", || home.handlers().iter().filter(|line| *line == "end 2").count() == 2);
+    until("both run the corrected handler", || {
+        home.handlers().iter().filter(|line| *line == "end 2").count() == 2
+    });
     assert!(fewest(&home.handlers()) >= 2, "{:?}", home.handlers());
     dev.stop();
 }

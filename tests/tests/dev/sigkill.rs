@@ -45,7 +45,7 @@ fn after_sigkill_of_dev_and_its_guards_the_next_start_ends_leftover_processes() 
         }
     }
     dev.kill9();
-    assert!(!home.processes().is_empty(), "nobody ended them");
+    assert!(!home.processes().is_empty(), "the processes still run");
     home.go();
     let dev = home.dev();
     until("the task is done", || home.state(&id) == "completed");

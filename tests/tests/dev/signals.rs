@@ -18,7 +18,8 @@ fn hangs_up(home: &Home, command: &Command, with: &[&str]) -> Command {
 
 const DEFAULT: [&str; 2] = ["env", "--default-signal=HUP"];
 
-/// Before, it ended immediately: its tasks waited for their lease and had used an attempt, here the last one.
+/// Before the fix, it ended immediately: its tasks waited for their lease and had used an attempt, here the
+/// last one.
 #[tokio::test]
 async fn a_worker_whose_terminal_closes_drains() {
     let test = TestDb::new().await;

@@ -63,7 +63,7 @@ async fn json_in_a_terminal_escapes_control_characters() {
     assert_eq!((&value["payload"], &value["type"]), (&"\u{202e}\u{7f}".into(), &HOSTILE.into()));
 }
 
-/// Before, numbers beyond 2⁵³ and duplicate keys changed in the copied task.
+/// Before the fix, numbers beyond 2⁵³ and duplicate keys changed in the copied task.
 #[tokio::test]
 async fn a_payload_in_json_output_is_byte_for_byte_the_enqueued_one() {
     let test = TestDb::new().await;
@@ -95,7 +95,7 @@ async fn a_handlers_output_reaches_the_terminal_unchanged() {
     dev.stop();
 }
 
-/// Before, one such task made the whole list fail.
+/// Before the fix, one such task made the whole list fail.
 #[tokio::test]
 async fn a_partly_unreadable_task_is_listed_with_the_reason() {
     let test = TestDb::new().await;

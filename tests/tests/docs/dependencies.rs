@@ -17,7 +17,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// The only allowed source of dependencies.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// Crates without arrows: they may depend on every other one.
+/// Crates whose arrows are not drawn, or not all: they may depend on every other one.
 const NOT_DRAWN: [&str; 2] = ["rowlock-tests", "rowlock-bench"];
 
 /// The plan does no IO and uses neither clock nor random numbers.

@@ -1,5 +1,5 @@
 //! Runs the commands of README.md and docs/*.md unchanged, in order, in a clone; checks the arrows of
-//! ARCHITECTURE.md and the words of all text.
+//! ARCHITECTURE.md, the paths that text names, and the words of all text.
 //!
 //! The tag of a block says what it is: `sh` and `sql` are run (`sh cluster` by the cluster tier), `output` is
 //! the expected output of the block before (`…` matches anything), `yaml` is a manifest that is checked,
@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod dependencies;
+mod named_paths;
 mod named_tests;
 mod sandbox;
 mod states;

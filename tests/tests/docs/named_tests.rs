@@ -31,7 +31,7 @@ fn every_test_named_in_the_page_exists() {
     let root = rowlock_tests::checkout();
     let page = std::fs::read_to_string(root.join("docs/testing.md")).unwrap();
     let mut known = BTreeSet::new();
-    for folder in ["crds", "plan", "queue", "worker", "operator", "cli", "daemon", "tests"] {
+    for folder in ["crds", "plan", "queue", "worker", "operator", "local", "cli", "daemon", "tests"] {
         names_below(&root.join(folder), &mut known);
     }
     let tables = page.split("## Faults that were found").nth(1).expect("the page has its tables");

@@ -31,7 +31,7 @@ fn states_in_diagram(page: &str) -> Vec<&str> {
 }
 
 #[test]
-fn a_row_and_an_arrow_are_read() {
+fn states_are_read_from_rows_and_arrows() {
     let page = "| state | x |\n|---|---|\n| `dead` | y |\n\
                 ```mermaid\nstateDiagram-v2\n  [*] --> dead: failed\n```\n";
     assert_eq!(states_in_rows(page), ["dead"]);

@@ -1,8 +1,8 @@
-//! A row on which every operation fails delays no other row.
+//! A row on which every operation fails does not delay other rows.
 
 use std::time::Duration;
 
-use rowlock_queue::{EnqueueOptions, InstanceId, Maintainer, Outcome, maintain_partitions};
+use rowlock_queue::{InstanceId, Maintainer, Outcome, maintain_partitions};
 use rowlock_tests::TestDb;
 
 /// Makes writes of that task to the table fail, as if its row were damaged.
@@ -19,17 +19,16 @@ async fn refuse(test: &TestDb, table: &str, is_bad: &str) {
 #[tokio::test]
 async fn a_due_task_that_cannot_be_moved_delays_no_other() {
     let test = TestDb::new().await;
-    let soon = EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
-    let bad = test.enqueue_with(&soon).await;
-    let good = test.enqueue_with(&soon).await;
+    let bad = test.enqueue_due().await;
+    let good = test.enqueue_due().await;
     refuse(&test, "ready", &format!("{bad} >= new.id and {bad} < new.id + new.n")).await;
-    // Before, no task was moved, no instance rescued and no partition dropped from then on.
+    // Before the fix, no task was moved, no instance rescued and no partition dropped from then on.
     Maintainer::new().run_once(&test.db, None, None).await.unwrap();
     assert_eq!(test.state(good).await.as_deref(), Some("available"));
     assert_eq!(test.state(bad).await.as_deref(), Some("retryable"), "it waits for another attempt");
 }
 
-/// Before, one such task prevented the retry of all dead tasks of its queue.
+/// Before the fix, one such task prevented the retry of all dead tasks of its queue.
 #[tokio::test]
 async fn a_dead_task_that_cannot_be_retried_blocks_no_other() {
     let test = TestDb::new().await;
@@ -83,7 +82,7 @@ async fn a_partition_in_use_does_not_keep_others_from_being_dropped() {
     let oldest = "select (array_agg(part order by hi))[1] from rowlock.partitions_of('heartbeat')";
     let old = test.one::<String>(oldest).await;
     test.run(format!("create view public.mine as select * from rowlock.{old}")).await;
-    // Before, this one stopped the cleaning of all partitions after it, and of tasks.
+    // Before the fix, this one stopped the cleaning of all partitions after it, and of tasks.
     maintain_partitions(&test.db).await.unwrap_err();
     assert_eq!(
         test.one::<i64>(
@@ -94,7 +93,7 @@ async fn a_partition_in_use_does_not_keep_others_from_being_dropped() {
     );
     assert!(
         test.one::<bool>(format!("select to_regclass('rowlock.{old}') is not null")).await,
-        "somebody needs it"
+        "the partition is in use"
     );
     test.run("drop view public.mine").await;
     maintain_partitions(&test.db).await.unwrap();

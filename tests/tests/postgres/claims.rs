@@ -1,4 +1,4 @@
-//! What a claim takes, which rows it touches, and what it reports (R2, R17, R18).
+//! Claims: the tasks that they take, the rows that they touch, and their reports (R2, R17, R18).
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ async fn a_claim_rewrites_only_the_ranges_it_takes_from() {
     let mut instance = test.instance("a").await;
     test.run("create table before as select k, ctid as place from rowlock.ready").await;
     let claimed = instance.claim(200).await;
-    assert_eq!(claimed.tasks.len(), 200, "neither more nor less than wanted");
+    assert_eq!(claimed.tasks.len(), 200, "exactly as many as wanted");
     assert_eq!(claimed.tasks[0].id, urgent, "the task of the highest priority first");
     let moved = "select count(*) from before b where not exists (select 1 from rowlock.ready r \
         where r.k = b.k and r.ctid = b.place)";
@@ -68,7 +68,7 @@ async fn a_claim_blocked_by_other_sessions_reports_contention() {
     assert!(claimed.contended && claimed.tasks.is_empty());
     other.execute("rollback").await.unwrap();
     let claimed = instance.claim(200).await;
-    assert!(!claimed.contended, "there is no more, but no other session blocks it");
+    assert!(!claimed.contended, "no task is left, and no other session blocks the claim");
     assert_eq!(claimed.tasks.len(), 128);
     assert!(!instance.claim(1).await.contended, "an empty queue is not contended");
 }
@@ -114,7 +114,7 @@ async fn payloads_are_read_without_touching_other_partitions() {
     let lock = format!("begin; lock table {other} in access exclusive mode");
     session.execute(sqlx::AssertSqlSafe(lock)).await.unwrap();
     let payloads = fetch(&test.db, token, &[id]).await.unwrap();
-    assert_eq!(payloads.len(), 1, "would wait for the lock otherwise");
+    assert_eq!(payloads.len(), 1, "otherwise it would wait for the lock");
 }
 
 #[tokio::test]

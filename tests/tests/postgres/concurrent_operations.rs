@@ -11,7 +11,7 @@ const USED_UP: &str = "do $$ declare p regclass; begin
      execute format('drop table %s', p); end loop;
    end $$; update rowlock.queue set partitions_until = 1";
 
-/// Before, the producer dropped the partition that another session had made, with its tasks:
+/// Before the fix, the producer dropped the partition that another session had made, with its tasks:
 /// its snapshot was older and saw none of them.
 #[tokio::test]
 async fn a_producer_with_an_old_snapshot_drops_no_partition() {
@@ -31,7 +31,7 @@ async fn a_producer_with_an_old_snapshot_drops_no_partition() {
     assert_eq!(test.state(id).await.as_deref(), Some("available"));
 }
 
-/// Before, errors of kept tasks could not be moved, and cleaning stopped (R9).
+/// Before the fix, errors of kept tasks could not be moved, and cleaning stopped (R9).
 #[tokio::test]
 async fn errors_are_moved_with_a_publication_for_all_tables() {
     let test = TestDb::new().await;
@@ -49,7 +49,8 @@ async fn errors_are_moved_with_a_publication_for_all_tables() {
     .await;
 }
 
-/// Before, a worker of one queue could release what an instance of another queue held, or block its claims.
+/// Before the fix, a worker of one queue could release what an instance of another queue held, or block its
+/// claims.
 #[tokio::test]
 async fn a_worker_of_one_queue_cannot_act_on_instances_of_another() {
     let test = TestDb::new().await;
@@ -71,7 +72,7 @@ async fn a_worker_of_one_queue_cannot_act_on_instances_of_another() {
     assert!(matches!(&awaited, Err(Error::Refused { code, .. }) if code == "RL011"), "{awaited:?}");
 }
 
-/// Before, a grant for an empty list of queues was a grant for all queues.
+/// Before the fix, a grant for an empty list of queues was a grant for all queues.
 #[tokio::test]
 async fn a_grant_for_no_queue_is_refused() {
     let test = TestDb::new().await;
@@ -85,7 +86,7 @@ async fn a_grant_for_no_queue_is_refused() {
     assert!(other.is_err(), "{other:?}");
 }
 
-/// Before, the grant did not see the queue, and users with permissions on other queues could use it.
+/// Before the fix, the grant did not see the queue, and users with permissions on other queues could use it.
 #[tokio::test]
 async fn a_queue_declared_during_a_grant_is_restricted() {
     let test = TestDb::new().await;
@@ -106,7 +107,7 @@ async fn a_queue_declared_during_a_grant_is_restricted() {
     assert!(secret.is_err(), "{secret:?}");
 }
 
-/// Before, a second page of tasks that were cancelled in one transaction was empty.
+/// Before the fix, a second page of tasks that were cancelled in one transaction was empty.
 #[tokio::test]
 async fn tasks_cancelled_together_are_paged_without_a_gap() {
     let test = TestDb::new().await;
@@ -124,7 +125,7 @@ async fn tasks_cancelled_together_are_paged_without_a_gap() {
     assert_eq!(seen, ids);
 }
 
-/// Before, tasks that the transaction enqueued in another queue counted for this one.
+/// Before the fix, tasks that the transaction enqueued in another queue counted for this one.
 #[tokio::test]
 async fn a_large_transaction_fills_only_its_own_queue() {
     let test = TestDb::new().await;
@@ -148,7 +149,7 @@ async fn a_large_transaction_fills_only_its_own_queue() {
     );
 }
 
-/// Before, a new role inherited the permissions of a dropped role of the same name.
+/// Before the fix, a new role inherited the permissions of a dropped role of the same name.
 #[tokio::test]
 async fn a_dropped_role_leaves_no_permissions() {
     let test = TestDb::new().await;
@@ -158,18 +159,15 @@ async fn a_dropped_role_leaves_no_permissions() {
         "drop owned by {role}; drop role {role}; select rowlock.revoke_role('{role}', 'reader')"
     ))
     .await;
-    assert!(
-        !test.one::<bool>("select bool_or(restricted) from rowlock.queue").await,
-        "nobody's rights are limited"
-    );
+    assert!(!test.one::<bool>("select bool_or(restricted) from rowlock.queue").await, "no role is limited");
     let again = Db::connect(&test.login("brief", "").await).await.unwrap();
     test.run("select rowlock.renew_grants()").await;
     let refused = enqueue(&again, "mail", "t", "{}", &EnqueueOptions::default()).await;
     assert!(refused.is_err(), "{refused:?}");
 }
 
-/// Before, each claim of part of a range left an entry behind in every index, exactly where claims start
-/// reading.
+/// Before the fix, each claim of part of a range left an entry behind in every index, exactly where claims
+/// start reading.
 #[tokio::test]
 async fn a_claim_of_part_of_a_range_updates_no_index() {
     let test = TestDb::new().await;

@@ -111,7 +111,7 @@ async fn a_lost_connection_is_reopened_and_no_task_is_lost() {
         until(&test, "all are done", &DONE.replace('$', &(20 * round).to_string())).await;
         let listens = "select count(*) = 1 from pg_stat_activity where application_name = 'cut' \
             and datname = current_database() and query like '%rowlock.heartbeat%'";
-        until(&test, "it sends heartbeats on a connection of its own", listens).await;
+        until(&test, "it sends heartbeats on their own connection", listens).await;
         test.run(cut).await;
     }
     stop.drain();
@@ -160,4 +160,21 @@ async fn a_statement_takes_one_round_trip() {
         rowlock_queue::queue_stats(&db).await.unwrap();
     }
     assert_eq!(asked.load(Ordering::Relaxed) - before, 10);
+}
+
+/// Before the fix, an instance whose pod was deleted at that moment stayed in the database for a lease.
+#[tokio::test]
+async fn an_instance_that_drains_while_it_joins_leaves() {
+    let test = TestDb::new().await;
+    let mut lock = test.session().await;
+    lock.execute("begin; lock table rowlock.instance in share mode").await.unwrap();
+    let stop = Shutdown::new();
+    let instance = start(Connect { max_connections: 2, ..test.connect() }, &stop);
+    test.until_lock_wait().await;
+    stop.drain();
+    lock.execute("rollback").await.unwrap();
+    assert_eq!(instance.await.unwrap().unwrap(), ExitReason::Drained);
+    let gone: bool =
+        test.one("select bool_and(ended_at is not null and not gone) from rowlock.instance").await;
+    assert!(gone, "it did not leave");
 }

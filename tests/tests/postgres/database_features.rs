@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use rowlock_queue::{Error, Maintainer, Outcome, listen};
-use rowlock_tests::{TestDb, declaration};
+use rowlock_local::postgres::{Server, ServerConfig};
+use rowlock_queue::{Connect, Db, Error, Maintainer, Outcome, listen};
+use rowlock_tests::{TestDb, TestInstance, declaration, server};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 #[tokio::test]
@@ -66,6 +67,38 @@ async fn a_transaction_enqueued_without_notify_may_be_prepared_while_instances_s
         producer.execute(AssertSqlSafe(sql.replace("{}", &test.name))).await.unwrap();
     }
     assert_eq!(instance.claim(1).await.tasks.len(), 1);
+}
+
+/// A session that listens and stays in a transaction keeps all notifications of the server.
+#[tokio::test]
+async fn a_full_notification_queue_fails_no_enqueue() {
+    // Before 17, the queue has a fixed size of 8 GiB.
+    if std::env::var("ROWLOCK_TEST_POSTGRES").as_deref() == Ok("14") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = ServerConfig::new(folder.path());
+    config.guard = Some(server::guard().unwrap());
+    config.settings.push(("max_notify_queue_pages".into(), "64".into()));
+    let server = Server::start(&config).await.unwrap();
+    let url = server.url("postgres");
+    let db = Db::connect(&Connect::new(url.clone(), "test", 2)).await.unwrap();
+    db.migrate().await.unwrap();
+    rowlock_queue::declare(&db, &declaration("mail")).await.unwrap();
+    TestInstance::join(&db, "a").await.sleep().await;
+    let mut listens = PgConnection::connect(&url).await.unwrap();
+    for sql in ["listen others", "begin", "select 1"] {
+        listens.execute(sql).await.unwrap();
+    }
+    let mut others = PgConnection::connect(&url).await.unwrap();
+    let notify = "select pg_notify('others', rpad(n::text, 7900, 'x')) from generate_series(1, 10) n";
+    while others.execute(notify).await.is_ok() {}
+    // The instance is idle and asked for a NOTIFY, which the server would refuse now.
+    let options = rowlock_queue::EnqueueOptions::default();
+    rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.unwrap();
+    let refused = others.execute("select pg_notify('others', 'x')").await.unwrap_err();
+    assert!(refused.to_string().contains("NOTIFY queue"), "{refused}");
+    db.close().await;
 }
 
 #[tokio::test]

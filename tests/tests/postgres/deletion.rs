@@ -92,7 +92,10 @@ async fn an_instance_outlives_a_deletion_that_is_refused() {
     };
     let (refusal, answer) = tokio::join!(deletion, meanwhile);
     assert!(refusal.contains("being used"));
-    assert!(answer.is_err_and(|error| error.is_transient()), "the instance is not gone: it retries");
+    assert!(
+        answer.is_err_and(|error| error.is_transient()),
+        "the instance was not declared gone: it retries"
+    );
     assert!(!instance.heartbeat(1, 1).await.gone);
     let settled = instance.settle(&claimed, &Outcome::Complete { result: None }).await;
     assert_eq!(settled, [rowlock_queue::Settled::Done]);

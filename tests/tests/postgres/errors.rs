@@ -178,8 +178,8 @@ async fn a_queue_of_another_owner_is_not_taken_over() {
     assert!(matches!(refused, Err(Error::Refused { ref code, .. }) if code == "RL008"), "{refused:?}");
 }
 
-/// Before, an owner could be any text, and it became part of the command that adopts a queue and that users
-/// paste.
+/// Before the fix, an owner could be any text, and it became part of the command that adopts a queue and that
+/// users paste.
 #[tokio::test]
 async fn an_owner_must_be_a_plain_name() {
     let test = TestDb::new().await;
@@ -225,7 +225,8 @@ impl sqlx::Encode<'_, sqlx::Postgres> for Untyped {
     }
 }
 
-/// Before, several array types matched equally well, and Postgres reported that the function is not unique.
+/// Before the fix, several array types matched equally well, and Postgres reported that the function is not
+/// unique.
 #[tokio::test]
 async fn enqueue_accepts_parameters_without_a_type() {
     let test = TestDb::new().await;
@@ -251,7 +252,7 @@ async fn enqueue_accepts_parameters_without_a_type() {
     test.run("select rowlock.enqueue('mail', 't', '{}'::jsonb, json_build_object('priority', 0))").await;
 }
 
-/// Before, two sessions that cancelled the same tasks in different orders could deadlock.
+/// Before the fix, two sessions that cancelled the same tasks in different orders could deadlock.
 #[tokio::test]
 async fn many_tasks_are_cancelled_in_one_order() {
     let test = TestDb::new().await;

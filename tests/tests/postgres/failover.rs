@@ -1,4 +1,4 @@
-//! What an asynchronous failover or a restore loses: the last sequence values, allocations and joins.
+//! Asynchronous failovers and restores, which lose the last sequence values, allocations and joins.
 
 use std::time::{Duration, Instant};
 

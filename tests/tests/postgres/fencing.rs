@@ -44,7 +44,8 @@ async fn an_uncommitted_heartbeat_prevents_a_rescue() {
     let seen = newest_heartbeat(&test, instance.id()).await;
     let mut sending = test.session().await;
     let heartbeat = format!(
-        "begin; select rowlock.heartbeat({}, 0, 0, 0, 1, array_fill(0::bigint, array[16]), false, null)",
+        "begin; select rowlock.heartbeat({}, 0, 0, 0, 1, array_fill(0::bigint, array[16]), false, \
+         0, 0, 0, 0)",
         instance.id()
     );
     sending.execute(sqlx::AssertSqlSafe(heartbeat)).await.unwrap();
@@ -62,7 +63,7 @@ async fn an_uncommitted_rescue_blocks_the_heartbeat() {
     let rescue = format!("begin; select rowlock.rescue({}, {seen})", instance.id());
     rescuer.execute(sqlx::AssertSqlSafe(rescue)).await.unwrap();
     let meanwhile = rowlock_queue::heartbeat(&test.db, &instance.says(0, 1)).await;
-    assert!(meanwhile.is_err_and(|error| error.is_transient()), "whether it is gone is not decided yet");
+    assert!(meanwhile.is_err_and(|error| error.is_transient()), "the rescue has not committed yet");
     rescuer.execute("commit").await.unwrap();
     assert!(instance.heartbeat(0, 1).await.gone);
 }

@@ -19,7 +19,7 @@ use tokio::{
 use crate::fake_server::{FakeServer, SSL_REQUEST, message, port_of, refusal, startup};
 
 /// The error for everything that does not speak the protocol, so that it does not reveal what listens there.
-const NO_POSTGRES: &str = "what listens there does not speak the Postgres protocol";
+const NO_POSTGRES: &str = "the program at this address does not speak the Postgres protocol";
 
 /// How much a server may send before it is ready, plus the buffers of the sockets. A client without a limit
 /// would read gigabytes.
@@ -27,7 +27,7 @@ const MOST_TAKEN: u64 = 16 << 20;
 
 async fn refused(connect: &Connect) -> Error {
     let since = Instant::now();
-    let error = Db::connect(connect).await.expect_err("it is no server");
+    let error = Db::connect(connect).await.expect_err("it is not a Postgres server");
     assert!(since.elapsed() < Duration::from_secs(9), "{error}: after {:?}", since.elapsed());
     let place = connect.location().unwrap();
     assert!(error.to_string().starts_with(&format!("{place}: ")), "{error}");
@@ -57,7 +57,7 @@ async fn saying(output: Vec<u8>) -> FakeServer {
 
 #[tokio::test]
 async fn impossible_message_lengths_close_the_connection() {
-    // Before, a length of 2 caused a panic, and a length of 2 GiB allocated as much memory.
+    // Before the fix, a length of 2 caused a panic, and a length of 2 GiB allocated as much memory.
     for length in [0, 2, 3, 1 << 31, u32::MAX] {
         for kind in [b'R', b'S', b'E', b'Z'] {
             let output = [&[kind][..], &u32::to_be_bytes(length)].concat();
@@ -142,11 +142,11 @@ async fn an_endless_message_closes_an_established_session() {
     let test = TestDb::new().await;
     let fake_server = endless_after("from rowlock.statis", &test).await;
     let db = Db::connect(&fake_server.connect_to(&test, "")).await.unwrap();
-    let error = rowlock_queue::queue_stats(&db).await.expect_err("no row is as long");
+    let error = rowlock_queue::queue_stats(&db).await.expect_err("no row may be that long");
     assert!(matches!(&error, Error::Unreachable(output) if output.contains(NO_POSTGRES)), "{error:?}");
 }
 
-/// Before, the error said that the connection was lost, but not why.
+/// Before the fix, the error said that the connection was lost, but not why.
 #[tokio::test]
 async fn an_endless_message_at_the_start_or_while_listening_is_named_as_the_reason() {
     let test = TestDb::new().await;
@@ -198,8 +198,8 @@ async fn empty_value_after(words: &'static [u8], mut client: TcpStream, server: 
     }
 }
 
-/// Before, a value that makes sqlx panic ended the migrating program: in the operator, the controller of a
-/// database.
+/// Before the fix, a value that makes sqlx panic ended the migrating program: in the operator, the controller
+/// of a database.
 #[tokio::test]
 async fn a_server_that_sends_wrong_values_does_not_crash_a_migration() {
     let test = TestDb::new().await;
@@ -207,7 +207,7 @@ async fn a_server_that_sends_wrong_values_does_not_crash_a_migration() {
     let fake_server =
         FakeServer::start(move |client| empty_value_after(b"puballtables", client, server)).await;
     let db = Db::connect(&fake_server.connect_to(&test, "")).await.unwrap();
-    let error = db.migrate().await.expect_err("no truth value is empty");
+    let error = db.migrate().await.expect_err("an empty value is not a boolean");
     assert!(matches!(&error, Error::Unreachable(_)), "{error:?}");
     // The failed connection is not used again.
     test.db.migrate().await.unwrap();
@@ -231,7 +231,7 @@ async fn asking(question: Vec<u8>, told: mpsc::UnboundedSender<Vec<u8>>) -> Fake
 
 #[tokio::test]
 async fn the_password_is_never_sent_in_clear_text_over_an_untrusted_connection() {
-    // Before, the first one got it in clear text.
+    // Before the fix, the first one got it in clear text.
     for (question, name) in [(vec![0, 0, 0, 3], "password"), (vec![0, 0, 0, 5, 1, 2, 3, 4], "md5")] {
         let (told, mut answers) = mpsc::unbounded_channel();
         let fake_server = asking(question, told).await;
@@ -261,11 +261,12 @@ async fn an_unverified_server_cannot_raise_the_scram_iteration_count() {
             let first = format!("\0\0\0\x0br=x,s=QUJD,i={rounds}");
             stream.write_all(&message(b'R', first.as_bytes())).await?;
             let proof = stream.read(&mut [0; 1000]).await?;
-            assert_eq!(proof, 0, "what the password can be guessed from");
+            assert_eq!(proof, 0, "no proof from which the password can be guessed");
             Ok(())
         })
         .await;
-        // Before, one round was accepted, which protects nothing, and a huge count took seconds of CPU.
+        // Before the fix, one round was accepted, which protects nothing, and a huge count took seconds of
+        // CPU.
         let error = refused(&fake_server.connect("?sslmode=disable")).await;
         assert!(
             matches!(&error, Error::Login(output) if output.contains(&format!("{rounds} SCRAM rounds"))),
@@ -276,7 +277,7 @@ async fn an_unverified_server_cannot_raise_the_scram_iteration_count() {
 
 #[tokio::test]
 async fn truncated_messages_close_the_connection() {
-    // Before, each of these caused a panic.
+    // Before the fix, each of these caused a panic.
     for output in [message(b'Z', &[]), message(b'K', &[1]), message(b'S', &[]), message(b'R', &[0; 3])] {
         let output = [message(b'R', &[0; 4]), output].concat();
         check_no_postgres(&saying(output).await).await;
@@ -285,7 +286,7 @@ async fn truncated_messages_close_the_connection() {
 
 #[tokio::test]
 async fn an_endless_notice_closes_the_connection() {
-    // Before, sqlx read all of it and logged it at the level that the server chose.
+    // Before the fix, sqlx read all of it and logged it at the level that the server chose.
     let long = format!("SERROR\0VERROR\0C00000\0M{}\0\0", "x".repeat(1 << 20));
     let fake_server = saying([message(b'R', &[0; 4]), message(b'N', long.as_bytes())].concat()).await;
     check_no_postgres(&fake_server).await;
@@ -308,7 +309,7 @@ async fn a_url_from_a_tenant_opens_no_file_and_no_refused_address() {
         let connect = Connect { trust: UrlTrust::Tenant, ..fake_server.connect(&query) };
         let error = Db::connect(&connect).await.expect_err("it names a file");
         assert!(matches!(&error, Error::Url(output) if output.contains("sslrootcert")), "{error:?}");
-        assert!(!error.to_string().contains(file), "the same words for every file: {error}");
+        assert!(!error.to_string().contains(file), "the same message for every file: {error}");
     }
     assert_eq!(fake_server.connections(), 0);
     // The user's own file is also read only up to a limit.

@@ -134,3 +134,32 @@ async fn a_repeated_claim_waits_for_the_lease_of_the_first() {
     assert_eq!(again.unwrap().tasks.len(), 4, "those of the first");
     assert_eq!(test.one::<i64>("select count(*) from rowlock.lease").await, 1);
 }
+
+#[tokio::test]
+async fn a_claim_says_since_when_its_tasks_were_available_but_not_a_repeated_one() {
+    let test = TestDb::new().await;
+    test.enqueue().await;
+    test.run("update rowlock.ready set since = since - 60").await;
+    let young = test.enqueue().await;
+    let instance = test.instance("a").await;
+    let token = Token::random();
+    let claim = |again| {
+        let (db, watermarks, id) = (&test.db, &instance.watermarks, instance.id());
+        async move {
+            if again {
+                rowlock_queue::claim_again(db, id, 2, watermarks, token).await.unwrap()
+            } else {
+                rowlock_queue::claim(db, id, 2, watermarks, token).await.unwrap()
+            }
+        }
+    };
+    let tasks = claim(false).await.tasks;
+    assert_eq!(tasks.len(), 2);
+    for task in tasks {
+        let waited = task.available_since.unwrap().elapsed().as_secs();
+        // Whole seconds, and the test may be slow.
+        let expected = if task.id == young { 0..=30 } else { 59..=90 };
+        assert!(expected.contains(&waited), "{waited}");
+    }
+    assert!(claim(true).await.tasks.iter().all(|task| task.available_since.is_none()));
+}

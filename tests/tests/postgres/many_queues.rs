@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use rowlock_queue::{
-    Db, EnqueueOptions, HEARTBEAT_INTERVAL, Heartbeat, HeartbeatReply, Joined, Maintainer, TaskId,
+    Db, EnqueueOptions, HEARTBEAT_INTERVAL, Heartbeat, HeartbeatReply, Joined, Maintainer, Runs, TaskId,
     Watermarks, declare, enqueue, heartbeat, join,
 };
 use rowlock_tests::{TestDb, declaration};
@@ -39,7 +39,7 @@ impl Instance {
             acknowledged: 0,
             watermarks: &self.watermarks,
             idle: false,
-            service_millis: None,
+            runs: Runs::default(),
         };
         let answer = heartbeat(&self.db, &says).await.unwrap();
         self.watermarks.advance(&answer.watermark_observation);
@@ -52,7 +52,7 @@ impl Instance {
     }
 }
 
-/// One instance for each of many queues; each knows how many instances live.
+/// One instance for each of many queues. Each gets the number of live instances.
 async fn fleet(test: &TestDb) -> Vec<Instance> {
     let mut fleet = Vec::new();
     for n in 0..QUEUES {
@@ -138,8 +138,7 @@ async fn a_delayed_sweep_does_not_skip_keys_drawn_in_the_meantime() {
     let test = TestDb::new().await;
     let mut claimer = test.instance("a").await;
     let mut maintainer = Maintainer::of_instance(claimer.id(), claimer.joined.queue);
-    let soon = EnqueueOptions { delay: Some(Duration::from_millis(1)), ..Default::default() };
-    test.enqueue_with(&soon).await;
+    test.enqueue_due().await;
     let mut hold_up = test.session().await;
     hold_up.execute(HOLD_UP).await.unwrap();
     let mut producer = test.session().await;
@@ -178,7 +177,7 @@ async fn a_delayed_sweep_does_not_skip_keys_drawn_in_the_meantime() {
     producer.execute("commit").await.unwrap();
     let end = Instant::now() + Duration::from_secs(30);
     while maintainer.run_once(&test.db, None, Some(&claimer.watermarks)).await.unwrap().missed_moved == 0 {
-        assert!(Instant::now() < end, "the exact watermark is past a task that it had not seen");
+        assert!(Instant::now() < end, "the exact watermark passed a task that no sweep had seen");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What an operator reads from a database, apart from declaring queues.
+//! The queries of an operator.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn an_overview_has_the_owner_of_each_queue_and_the_connection_limits() {
     assert!(limit(&seen, "max_connections", None).is_some());
     assert_eq!(limit(&seen, OF_DATABASE, None), None);
     declare(&test.db, &declaration("mail")).await.unwrap();
-    // Statistics of an empty queue do not make a task of now.
+    // Statistics of an empty queue do not report a task that waits since now.
     assert_eq!(overview(&test.db).await.unwrap().queues[0].stats.oldest_available_seconds, None);
     test.enqueue_many(3).await;
     test.run(format!("alter database {} connection limit 30", test.name)).await;

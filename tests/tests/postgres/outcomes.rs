@@ -137,7 +137,7 @@ async fn the_details_of_a_task_count_its_snoozes() {
         };
         instance.settle(&claimed, &put_off).await;
     }
-    // Before, nothing told how long or how often it was snoozed.
+    // Before the fix, the details did not show how long or how often it was snoozed.
     let details = rowlock_queue::describe_task(&test.db, id).await.unwrap().unwrap();
     assert_eq!((details.snoozes, details.attempt), (3, 0));
     assert!(details.first_snoozed_at.unwrap() < details.snoozed_at.unwrap());
@@ -145,7 +145,7 @@ async fn the_details_of_a_task_count_its_snoozes() {
     assert_eq!(
         test.one::<i64>("select count(*) from rowlock.snooze").await,
         0,
-        "nothing is left of a finished one"
+        "the count is deleted with the finished task"
     );
 }
 
@@ -160,7 +160,7 @@ async fn claim_again(test: &TestDb, instance: &mut TestInstance) -> Claimed {
     }
 }
 
-/// Before, a handler could snooze a task for ever.
+/// Before the fix, a handler could snooze a task for ever.
 #[tokio::test]
 async fn a_task_snoozed_more_often_than_allowed_is_dead() {
     let test = TestDb::new().await;

@@ -29,8 +29,11 @@ async fn a_partition_gap_after_a_clock_step_is_filled_by_the_next_write() {
         let test = TestDb::new().await;
         let instance = test.instance("a").await;
         test.run(gone_until(ahead)).await;
-        assert!(partition_stats(&test.db).await.unwrap().left_seconds < 0.0, "one is missing now");
-        // Before, nothing repaired this until that time was reached.
+        assert!(
+            partition_stats(&test.db).await.unwrap().left_seconds < 0.0,
+            "the current partition is missing"
+        );
+        // Before the fix, nothing repaired this until that time was reached.
         heartbeat(&test.db, &instance.says(0, 1)).await.unwrap();
         assert!(partition_stats(&test.db).await.unwrap().left_seconds > 0.0);
         let id = test.enqueue().await;
@@ -41,7 +44,7 @@ async fn a_partition_gap_after_a_clock_step_is_filled_by_the_next_write() {
         let tables = "select count(*) from pg_class where relnamespace = 'rowlock'::regnamespace";
         let before = test.one::<i64>(tables).await;
         extend_partitions(&test.db).await.unwrap();
-        assert_eq!(test.one::<i64>(tables).await, before, "once is enough");
+        assert_eq!(test.one::<i64>(tables).await, before, "no partition is made twice");
     }
 }
 
@@ -91,10 +94,10 @@ async fn one_session_per_database_runs_maintenance_once_a_minute() {
     let test = TestDb::new().await;
     let take = "select rowlock.begin_maintenance(false)";
     assert!(test.one::<bool>(take).await);
-    assert!(!test.one::<bool>(take).await, "somebody is at it");
+    assert!(!test.one::<bool>(take).await, "another session does it");
     test.run("select rowlock.end_maintenance(false)").await;
-    assert!(!test.one::<bool>(take).await, "it was done just now");
-    assert!(test.one::<bool>("select rowlock.begin_maintenance(true)").await, "cleaning is another turn");
+    assert!(!test.one::<bool>(take).await, "it was done less than a minute ago");
+    assert!(test.one::<bool>("select rowlock.begin_maintenance(true)").await, "cleanup has its own interval");
     test.run("update rowlock.maintenance set next_partitions_at = now() - interval '1 second'").await;
     assert!(test.one::<bool>(take).await);
 }
@@ -126,9 +129,9 @@ async fn an_open_transaction_blocks_nobody_while_a_partition_is_dropped() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let emptied = "select count(*) from pg_inherits where inhdetachpending";
-    assert_eq!(test.one::<i64>(emptied).await, 1, "it was tried, and waits");
+    assert_eq!(test.one::<i64>(emptied).await, 1, "dropping has begun, and waits");
     eprintln!("enqueue, claim and settle took {slowest:?} at most");
-    // Before, the instance's statements waited behind it for five seconds.
+    // Before the fix, the instance's statements waited behind it for five seconds.
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     open.execute("commit").await.unwrap();
     assert_eq!(maintain_partitions(&db).await.unwrap(), 1);
@@ -140,13 +143,13 @@ async fn an_instance_with_a_workers_permissions_makes_partitions() {
     test.run(OLD).await;
     let connect = test.login("worker", "'worker'").await;
     let db = Db::connect(&connect).await.unwrap();
-    assert_eq!(maintain_partitions(&db).await.unwrap(), 0, "what is old is left to the owner");
+    assert_eq!(maintain_partitions(&db).await.unwrap(), 0, "only the owner drops old partitions");
     let mut session = PgConnection::connect(&connect.url).await.unwrap();
     let turns = session
         .fetch_one("select rowlock.begin_maintenance(false), rowlock.begin_maintenance(true)")
         .await
         .unwrap();
-    assert_eq!((turns.get(0), turns.get(1)), (true, false), "and so is that turn");
+    assert_eq!((turns.get(0), turns.get(1)), (true, false), "only the owner may do cleanup");
     session.close().await.unwrap();
     db.close().await;
 }

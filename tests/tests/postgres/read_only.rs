@@ -81,7 +81,7 @@ struct Name {
     fake_server: FakeServer,
     leads_to: Arc<AtomicU16>,
     cuts: watch::Sender<u32>,
-    /// How many connections came since it was pointed elsewhere.
+    /// The number of connections since the name was pointed elsewhere.
     came: Arc<AtomicU32>,
 }
 
@@ -127,7 +127,7 @@ impl Name {
         Connect::new(url.replace(&before, &after), "test", 2)
     }
 
-    /// Waits until this many connections came since it was pointed elsewhere.
+    /// Waits until there were this many connections since the name was pointed elsewhere.
     async fn until_came(&self, times: u32) {
         within(Duration::from_secs(30), async || self.came.load(Ordering::SeqCst) >= times).await;
     }
@@ -208,14 +208,14 @@ async fn connections_return_to_the_primary_after_a_host_name_pointed_to_a_standb
     assert!(matches!(&error, Error::ReadOnly(message) if message.contains("standby")), "{error:?}");
     assert!(error.is_transient());
 
-    // No connection is cut from here on: before, nobody noticed for minutes.
+    // From here on, no connection is cut. Before the fix, the instances did not notice for minutes.
     name.lead_to(&pair.primary);
     let comes_after = enqueue(&primary, "{}").await;
     goes_on.notify_one();
     within(SOON, async || rowlock_queue::overview(&looks).await.is_ok()).await;
     within(SOON, async || is_done(&primary, comes_after).await && is_done(&primary, runs_meanwhile).await)
         .await;
-    assert_eq!(*attempts.lock().unwrap(), [1, 1], "no attempt was used up for nothing");
+    assert_eq!(*attempts.lock().unwrap(), [1, 1], "no further attempt was used");
     stop.drain();
     assert_eq!(instance.await.unwrap().unwrap(), ExitReason::Drained);
 
@@ -238,7 +238,7 @@ async fn a_fenced_instance_leaves_at_the_primary_and_uses_no_attempt() {
     within(SOON, async || started.load(Ordering::SeqCst) == 1).await;
     name.lead_to(&pair.standby);
     name.cut();
-    // While no heartbeat is answered it must not continue; before, it stayed for five more minutes.
+    // While no heartbeat is answered it must not continue. Before the fix, it stayed for five more minutes.
     tokio::time::sleep(rowlock_queue::LEASE_DURATION.saturating_sub(Duration::from_secs(1))).await;
     name.lead_to(&pair.primary);
     let ended = tokio::time::timeout(SOON, instance).await.expect("it has left").unwrap().unwrap();
@@ -260,8 +260,12 @@ async fn several_hosts_and_readers(pair: &Pair, task: TaskId) {
         if takes_writes { ports[1] } else { ports[0] }
     };
     let reads = |query: &str| Connect { access: Access::ReadOnly, ..Connect::new(url(query), "test", 1) };
-    assert_eq!(led_to(&Connect::new(url(""), "test", 1)).await, ports[1], "who writes needs the primary");
-    assert_eq!(led_to(&reads("")).await, ports[0], "who reads takes the first");
+    assert_eq!(
+        led_to(&Connect::new(url(""), "test", 1)).await,
+        ports[1],
+        "a program that writes needs the primary"
+    );
+    assert_eq!(led_to(&reads("")).await, ports[0], "a program that only reads takes the first host");
     assert_eq!(led_to(&reads("?target_session_attrs=read-write")).await, ports[1]);
     assert_eq!(led_to(&reads("?target_session_attrs=prefer-standby")).await, ports[0]);
 
@@ -291,7 +295,7 @@ async fn a_read_only_connection_is_not_reused() {
     name.lead_to(&pair.standby);
     refused().await;
     refused().await;
-    assert_eq!(name.came.load(Ordering::SeqCst), 2, "each on a connection of its own");
+    assert_eq!(name.came.load(Ordering::SeqCst), 2, "each uses its own connection");
     name.lead_to(&pair.primary);
     enqueue(&db, "{}").await;
 }

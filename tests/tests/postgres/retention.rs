@@ -81,7 +81,7 @@ async fn retention_keeps_unfinished_tasks_and_blocks_no_producer() {
     if maintenance.await.unwrap().unwrap() == 0 {
         assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
     }
-    eprintln!("producers waited up to {slowest:?} beside retention, {quiet:?} without");
+    eprintln!("producers waited up to {slowest:?} during retention, {quiet:?} without");
     assert!(slowest < PROMISED + 2 * quiet, "a producer waited {slowest:?}, and {quiet:?} without retention");
 
     assert!(test.one::<String>(OLDEST).await > old, "{old} is gone");
@@ -251,7 +251,7 @@ async fn copying_many_dead_tasks_takes_statements_of_one_second_each() {
     brief(&test).await;
     test.run(DEAD).await;
     test.run(AGE).await;
-    // Before, one statement copied them all, timed out, and was tried again once a minute for ever.
+    // Before the fix, one statement copied them all, timed out, and was tried again once a minute for ever.
     test.run(format!("alter database {} set statement_timeout = '1s'", test.name)).await;
     let db = rowlock_queue::Db::connect(&test.connect()).await.unwrap();
     assert_eq!(maintain_partitions(&db).await.unwrap(), 1);
@@ -294,7 +294,7 @@ async fn retention_counts_from_when_a_task_finished() {
     assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
     let claimed = instance.claim(1).await;
     instance.settle(&claimed, &done).await;
-    // Before, both were gone within a minute.
+    // Before the fix, both were gone within a minute.
     maintain_partitions(&test.db).await.unwrap();
     for id in &ids {
         let details = rowlock_queue::describe_task(&test.db, aged(*id)).await.unwrap().unwrap();
@@ -321,6 +321,6 @@ async fn retention_during_the_last_attempt_adds_no_attempt() {
         test.until_lock_wait().await;
         cleaner.execute("commit").await.unwrap();
     });
-    // Before, it found the task in neither table and used the queue's six attempts as the limit.
+    // Before the fix, it found the task in neither table and used the queue's six attempts as the limit.
     assert_eq!(settled, [rowlock_queue::Settled::Dead]);
 }

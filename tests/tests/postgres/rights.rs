@@ -16,7 +16,8 @@ fn code(error: sqlx::Error) -> (String, String) {
     }
 }
 
-/// Before, the sweep of an instance with a worker's permissions failed: `least_k` read a table as the caller.
+/// Before the fix, the sweep of an instance with a worker's permissions failed: `least_k` read a table as the
+/// caller.
 #[tokio::test]
 async fn granted_functions_need_no_privilege_on_tables() {
     let test = TestDb::empty().await;
@@ -180,7 +181,7 @@ async fn a_producer_of_one_queue_cannot_enqueue_into_or_see_another() {
     test.run(format!("drop role {name}")).await;
     assert!(
         !test.one::<bool>("select bool_or(restricted) from rowlock.queue").await,
-        "nobody is asked any more"
+        "permissions are no longer checked"
     );
 }
 
@@ -226,9 +227,9 @@ async fn an_invalid_grant_is_refused_with_a_hint() {
     }
 }
 
-/// Before, two of them waited for each other, and one failed.
+/// Before the fix, two of them waited for each other, and one failed.
 #[tokio::test]
-async fn permissions_are_granted_and_taken_back_by_many_at_once() {
+async fn many_sessions_grant_and_revoke_at_once() {
     let test = TestDb::new().await;
     let roles: Vec<String> = (0..4).map(|number| format!("clerk_{number}_{}", test.name)).collect();
     for role in &roles {
@@ -243,4 +244,12 @@ async fn permissions_are_granted_and_taken_back_by_many_at_once() {
     for role in &roles {
         test.run(format!("drop role {role}")).await;
     }
+}
+
+#[tokio::test]
+async fn no_function_is_executable_by_public() {
+    let test = TestDb::new().await;
+    let open = "select coalesce(string_agg(p.proname, ' '), '') from pg_proc p
+      where p.pronamespace = 'rowlock'::regnamespace and has_function_privilege('public', p.oid, 'execute')";
+    assert_eq!(test.one::<String>(open).await, "");
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rowlock_queue::{Db, Error, Outcome, SCHEMA_VERSION, Settled};
-use rowlock_tests::{TestDb, declaration};
+use rowlock_queue::{Connect, Db, Error, Outcome, SCHEMA_VERSION, Settled};
+use rowlock_tests::{TestDb, declaration, server};
 use sqlx::{Connection, Executor};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -82,12 +82,12 @@ async fn an_owner_without_other_privileges_can_migrate() {
     assert_eq!(owner.migrate().await.unwrap().notes, Vec::<String>::new());
     owner.check_schema().await.unwrap();
     rowlock_queue::declare(&owner, &declaration("mail")).await.unwrap();
-    test.db.check_schema().await.expect("a superuser trusts what the owner of the database made");
+    test.db.check_schema().await.expect("a superuser trusts a schema of the owner of the database");
     assert_eq!(test.db.migrate().await.unwrap().from, SCHEMA_VERSION);
 }
 
-/// Before, objects that a superuser's migration created belonged to the superuser, and the owner could no
-/// longer migrate.
+/// Before the fix, objects that a superuser's migration created belonged to the superuser, and the owner
+/// could no longer migrate.
 #[tokio::test]
 async fn all_objects_belong_to_the_owner_of_the_schema_after_any_users_migration() {
     let (test, owner) = owned().await;
@@ -108,7 +108,7 @@ async fn all_objects_belong_to_the_owner_of_the_schema_after_any_users_migration
     }
 }
 
-/// Before, the next migration called the functions it found there, as the owner of the database.
+/// Before the fix, the next migration called the functions it found there, as the owner of the database.
 #[tokio::test]
 async fn a_schema_of_another_owner_is_refused_and_nothing_in_it_is_called() {
     let (test, owner) = owned().await;
@@ -233,9 +233,9 @@ async fn a_migration_replaces_functions_and_keeps_grants() {
     rowlock_queue::enqueue(&db, "mail", "send", "{}", &options).await.unwrap();
 }
 
-/// Before, the older release's functions replaced the newer ones, but the newer ones were recorded.
+/// Before the fix, the older release's functions replaced the newer ones, but the newer ones were recorded.
 #[tokio::test]
-async fn of_two_releases_that_migrate_at_once_the_newer_ones_functions_stay() {
+async fn when_two_releases_migrate_at_once_the_newer_functions_stay() {
     let test = of_an_earlier_release().await;
     let mut newer = test.session().await;
     let migrates = format!(
@@ -258,9 +258,9 @@ async fn of_two_releases_that_migrate_at_once_the_newer_ones_functions_stay() {
     assert_eq!(test.one::<i32>("select rowlock.enqueue_many_limit()").await, 99);
 }
 
-/// Before, the migration failed: "tuple concurrently updated".
+/// Before the fix, the migration failed: "tuple concurrently updated".
 #[tokio::test]
-async fn a_migration_waits_for_who_grants_at_that_moment() {
+async fn a_migration_waits_for_a_concurrent_grant() {
     let test = of_an_earlier_release().await;
     test.run(format!("create role clerk_{}", test.name)).await;
     let mut grants = test.session().await;
@@ -291,7 +291,7 @@ async fn a_migration_that_changes_nothing_replaces_no_function() {
 
 /// Applied without a look into their bodies, since they call each other in any order.
 #[tokio::test]
-async fn functions_in_sql_name_what_is_there() {
+async fn sql_functions_name_only_existing_objects() {
     let test = TestDb::empty().await;
     let all = "do $$ declare f record; begin
       for f in select p.oid, p.proname from pg_proc p join pg_language l on l.oid = p.prolang
@@ -328,7 +328,7 @@ async fn an_upgrade_interrupts_neither_producers_nor_instances() {
     more(&done, &mut work).await;
     stop.cancel();
     while let Some(ended) = work.join_next().await {
-        ended.expect("nobody fails");
+        ended.expect("no session fails");
     }
     test.db.check_schema().await.unwrap();
     let mut last = test.instance("last").await;
@@ -368,4 +368,25 @@ async fn more(done: &AtomicU64, work: &mut JoinSet<()>) {
         let ended = tokio::time::timeout(Duration::from_millis(20), work.join_next()).await;
         assert!(ended.is_err(), "{ended:?}");
     }
+}
+
+#[tokio::test]
+async fn migrate_refuses_a_sql_ascii_database_before_any_change() {
+    let test = TestDb::empty().await;
+    let name = format!("{}_ascii", test.name);
+    test.run(format!(
+        "create database {name} template template0 encoding 'SQL_ASCII' lc_collate 'C' lc_ctype 'C'"
+    ))
+    .await;
+    let connect = Connect { url: server::url(&name), ..test.connect() };
+    let db = Db::connect(&connect).await.unwrap();
+    let refused = db.migrate().await.unwrap_err();
+    assert!(matches!(refused, Error::UnsupportedEncoding(_)), "{refused:?}");
+    assert!(
+        refused.to_string().contains("SQL_ASCII") && refused.to_string().contains("encoding 'UTF8'"),
+        "{refused}"
+    );
+    assert!(matches!(db.check_schema().await, Err(Error::SchemaMissing)));
+    db.close().await;
+    test.run(format!("drop database {name} with (force)")).await;
 }

@@ -1,8 +1,10 @@
-//! A hostile `public` schema: no code of the project runs what others put there.
+//! A hostile `public` schema: Rowlock calls nothing in it.
 
 use std::time::Duration;
 
-use rowlock_queue::{Db, EnqueueOptions, InstanceId, Maintainer, Outcome, TaskId, enqueue, listen};
+use rowlock_queue::{
+    Db, DecidedAt, EnqueueOptions, InstanceId, Maintainer, Outcome, ScalingRecord, TaskId, enqueue, listen,
+};
 use rowlock_tests::{TestDb, TestInstance, declaration, settlements};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
@@ -37,13 +39,13 @@ async fn trapped() -> (TestDb, Db) {
     let mut session = PgConnection::connect(&mallory.url).await.unwrap();
     session.execute(AssertSqlSafe(TRAPS.replace("$NAMES", &names))).await.unwrap();
     session.execute("select 1::numeric * 1::int4").await.unwrap();
-    assert_eq!(test.one::<i64>("select last_value from public.hits").await, 1, "a trap works");
+    assert_eq!(test.one::<i64>("select last_value from public.hits").await, 1, "a trap records its call");
     session.execute("select setval('public.hits', 1, false); delete from public.hit").await.unwrap();
     (test, Db::connect(&owner).await.unwrap())
 }
 
-/// Before, the operator executed an SQL operator of `public` every two seconds, and a column default used
-/// another one with every enqueue.
+/// Before the fix, the operator executed an SQL operator of `public` every two seconds, and a column default
+/// used another one with every enqueue.
 #[tokio::test]
 async fn no_object_in_public_is_ever_called() {
     let (test, owner) = trapped().await;
@@ -72,7 +74,10 @@ async fn no_object_in_public_is_ever_called() {
         .one("select coalesce(string_agg(distinct who || ' ran ' || what, '; '), '') from public.hit")
         .await;
     assert_eq!(hits, "");
-    assert!(!test.one::<bool>("select is_called from public.hits").await, "one ran in what was rolled back");
+    assert!(
+        !test.one::<bool>("select is_called from public.hits").await,
+        "a trap ran in a transaction that was rolled back"
+    );
 }
 
 /// An application with the default search path.
@@ -192,6 +197,8 @@ async fn see(db: &Db, tasks: &[TaskId]) {
         rowlock_queue::describe_task(db, *task).await.unwrap().expect("it is there");
     }
     rowlock_queue::audit(db).await.unwrap();
+    rowlock_queue::scaling_decisions(db, "mail", &DecidedAt::Any, 10).await.unwrap();
+    rowlock_queue::arrivals(db, "mail", Duration::from_hours(24)).await.unwrap();
 }
 
 /// What the operator and users with the owner's login do.
@@ -201,6 +208,7 @@ async fn own(db: &Db, tasks: &[TaskId]) {
     let queue = rowlock_queue::declare(db, &declaration("mail")).await.unwrap();
     rowlock_queue::adopt(db, &declaration("mail"), Some("nobody")).await.unwrap();
     rowlock_queue::request_notify(db, &[queue]).await.unwrap();
+    record(db).await;
     see(db, tasks).await;
     rowlock_queue::cancel(db, tasks[40]).await.unwrap();
     rowlock_queue::retry(db, &tasks[..3]).await.unwrap();
@@ -208,6 +216,25 @@ async fn own(db: &Db, tasks: &[TaskId]) {
     enqueue(db, "to-go", "t", "{}", &EnqueueOptions::default()).await.unwrap();
     rowlock_queue::delete_queue(db, "to-go", true).await.unwrap();
     Maintainer::new().run_once(db, None, None).await.unwrap();
+}
+
+/// What scales queues records why.
+async fn record(db: &Db) {
+    let record = ScalingRecord {
+        queue: "mail".into(),
+        owner: "tests".into(),
+        age_seconds: 1.5,
+        pods_before: 0,
+        pods: 2,
+        workers: 2,
+        reason: "Backlog".into(),
+        demand: Some(2),
+        figures: None,
+        detail: Some("none".into()),
+    };
+    rowlock_queue::record_scaling_decisions(db, &[record]).await.unwrap();
+    let minute = DecidedAt::Ago(Duration::from_mins(1));
+    assert!(rowlock_queue::scaling_decisions(db, "mail", &minute, 10).await.unwrap().is_empty());
 }
 
 #[tokio::test]

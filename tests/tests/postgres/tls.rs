@@ -113,7 +113,7 @@ async fn check_refused(connect: &Connect, expected: &str) {
 async fn an_x509_version_1_certificate_is_accepted_without_verification() {
     let test = TestDb::new().await;
     let fake_server = server(&test, VERSION_1).await;
-    // Before, both were refused, though psql connects.
+    // Before the fix, both were refused, though psql connects.
     for query in ["?sslmode=require", "", "?sslmode=prefer", "?ssl=true", "?sslmode=allow"] {
         check_taken(&fake_server.connect_to(&test, query)).await;
     }
@@ -156,7 +156,7 @@ async fn a_private_certificate_authority_is_trusted_if_configured() {
     }
 
     let fake_server = server(&test, (&for_another.0, &for_another.1)).await;
-    // Before, `require` accepted any certificate of the authority.
+    // Before the fix, `require` accepted any certificate of the authority.
     for query in ["", "?sslmode=require", "?ssl=true"] {
         check_refused(&given(&fake_server, &right, query), "not for the name `localhost`").await;
     }
@@ -177,7 +177,7 @@ async fn a_certificate_of_the_same_authority_for_another_name_gets_no_password()
         Ok(())
     })
     .await;
-    // Before, it went in clear text to every server with a certificate of the authority.
+    // Before the fix, it went in clear text to every server with a certificate of the authority.
     let connect = Connect { ca_pem: Some(ca.pem().into()), ..fake_server.connect("?sslmode=verify-ca") };
     let error = Db::connect(&connect).await.expect_err("it asks for the password in clear");
     assert!(matches!(&error, Error::Login(text) if text.contains("sslmode=verify-full")), "{error:?}");

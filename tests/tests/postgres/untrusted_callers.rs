@@ -1,4 +1,4 @@
-//! What a faulty or hostile instance can do to others of its database, and a producer to a queue.
+//! Faulty or hostile instances and producers: limits of the harm they can do to others.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn code<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
     }
 }
 
-/// Before, the number of its newest heartbeat was enough to end a live instance.
+/// Before the fix, the number of its newest heartbeat was enough to end a live instance.
 #[tokio::test]
 async fn an_instance_with_a_recent_heartbeat_cannot_be_rescued() {
     let test = TestDb::new().await;
@@ -50,7 +50,7 @@ async fn a_dead_instance_is_rescued_although_the_clock_was_set_back() {
     test.run("update rowlock.heartbeat set at = at + interval '1 hour'").await;
     let other = test.instance("other").await;
     other.heartbeat(0, 1).await;
-    assert_eq!(rescue(&test, &dead).await, None, "nothing has come after it for long enough");
+    assert_eq!(rescue(&test, &dead).await, None, "no heartbeat came for a whole lease");
     test.silence(other.id()).await;
     other.heartbeat(0, 1).await;
     assert_eq!(rescue(&test, &dead).await, Some(0));
@@ -104,7 +104,7 @@ async fn small(test: &TestDb) {
     declare(&test.db, &ten).await.unwrap();
 }
 
-/// Before, one transaction could put a million tasks into a queue for ten.
+/// Before the fix, one transaction could put a million tasks into a queue for ten.
 #[tokio::test]
 async fn one_transaction_cannot_exceed_a_limit() {
     let test = TestDb::new().await;
@@ -133,7 +133,7 @@ async fn one_transaction_cannot_exceed_a_limit() {
     session.execute("select rowlock.enqueue_many('mail', 't', '[1,2,3,4,5,6,7,8,9,10]')").await.unwrap();
 }
 
-/// Before, tasks for the year 2100 blocked all enqueueing until each of them was cancelled.
+/// Before the fix, tasks for the year 2100 blocked all enqueueing until each of them was cancelled.
 #[tokio::test]
 async fn scheduled_tasks_have_their_own_limit() {
     let test = TestDb::new().await;
@@ -155,7 +155,7 @@ async fn scheduled_tasks_have_their_own_limit() {
     test.run(later).await;
 }
 
-/// Before, an application's transaction failed once no maintenance had run for three days.
+/// Before the fix, an application's transaction failed once no maintenance had run for three days.
 #[tokio::test]
 async fn a_producer_makes_partitions_if_nobody_did_for_days() {
     let test = TestDb::new().await;
@@ -178,7 +178,7 @@ async fn a_producer_makes_partitions_if_nobody_did_for_days() {
     assert_eq!(test.state(id).await.as_deref(), Some("available"));
 }
 
-/// Before, no error named the session; the message said that no maintenance had run on the database.
+/// Before the fix, no error named the session; the message said that no maintenance had run on the database.
 #[tokio::test]
 async fn enqueue_reports_why_no_partition_can_be_made() {
     let test = TestDb::new().await;
@@ -205,8 +205,8 @@ async fn enqueue_reports_why_no_partition_can_be_made() {
     enqueue(&seller, "mail", "t", "{}", &EnqueueOptions::default()).await.unwrap();
 }
 
-/// Before, tasks could be scheduled for the next hundred years, where they fill the limit until each is
-/// cancelled.
+/// Before the fix, tasks could be scheduled for the next hundred years, where they fill the limit until each
+/// is cancelled.
 #[tokio::test]
 async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
     let test = TestDb::new().await;
@@ -228,7 +228,8 @@ async fn no_task_is_scheduled_further_ahead_than_its_queue_allows() {
         ("RL005", "queue \"mail\" accepts no task that is due in more than 30 days (limits.maxDelay)")
     );
     assert!(hint.unwrap().contains("raise limits.maxDelay"));
-    // Before, the longest delay allowed was refused, because the transaction had begun a moment earlier.
+    // Before the fix, the longest delay allowed was refused, because the transaction had begun a moment
+    // earlier.
     enqueue_in(30 * day).await.unwrap();
     let late = "begin; select pg_sleep(0.1); \
          select rowlock.enqueue_many('mail', 't', '[1]', '{\"delay\": \"30 days\"}'); commit";

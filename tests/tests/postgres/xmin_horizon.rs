@@ -61,11 +61,11 @@ async fn claims_stay_quick_beside(pin: &'static str) {
     stop.cancel();
     load.await.unwrap();
     let dead = enqueued.load(Ordering::SeqCst) - so_far;
-    eprintln!("claims took {before:?} before and {during:?} beside {dead} dead rows ({pin})");
-    assert!(DEAD < dead, "only {dead} tasks: that shows nothing");
+    eprintln!("claims took {before:?} before and {during:?} with {dead} dead rows ({pin})");
+    assert!(DEAD < dead, "only {dead} dead rows: too few for this test");
     assert!(
         during < before * RATIO + NOISE,
-        "claims took {before:?} before, and {during:?} beside {dead} dead rows"
+        "claims took {before:?} before, and {during:?} with {dead} dead rows"
     );
     // All tasks are claimed, and the watermarks pass all dead rows.
     let newest = test.one("select last_value from rowlock.k_seq").await;
@@ -74,7 +74,7 @@ async fn claims_stay_quick_beside(pin: &'static str) {
     instance.claim_past(newest).await;
     let mut session = test.session().await;
     let pages = least_pages(&mut session, &instance).await;
-    assert!(pages < PAGES, "a claim of an empty queue touched {pages} pages beside {dead} dead rows");
+    assert!(pages < PAGES, "a claim of an empty queue touched {pages} pages with {dead} dead rows");
     // The writer's task is available as soon as it commits.
     pinning.execute("commit").await.unwrap();
     let left = instance.claim(10).await.tasks.len();

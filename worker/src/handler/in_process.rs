@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::handler::answer::Answer;
-use crate::handler::task::{Done, Fail, Retry, Task};
+use crate::handler::api::{Done, Fail, Retry, Task};
+use crate::handler::outcome::{Answer, Reason};
 
 type Running = Pin<Box<dyn Future<Output = Result<Done, Fail>> + Send>>;
 type Function = Arc<dyn Fn(Task) -> Running + Send + Sync>;
@@ -50,8 +50,10 @@ impl InProcess {
             Ok(Ok(done)) => Answer::Done { result: done.result },
             Ok(Err(fail)) => match fail.retry {
                 Retry::ByPolicy => Answer::failed(fail.error),
-                Retry::After(delay) => Answer::Failed { error: fail.error, delay: Some(delay) },
-                Retry::Never => Answer::Final { error: fail.error },
+                Retry::After(delay) => {
+                    Answer::Failed { error: fail.error, delay: Some(delay), reason: Reason::Error }
+                }
+                Retry::Never => Answer::Final { error: fail.error, reason: Reason::Error },
                 Retry::Snooze(delay) => Answer::Snooze { delay },
             },
             Err(ended) => match ended.try_into_panic() {
@@ -109,7 +111,7 @@ mod tests {
         let fail: Result<(), _> = Err(Fail::snooze(Duration::from_secs(5)));
         check(fail, Answer::Snooze { delay: Duration::from_secs(5) }).await;
         let fail: Result<(), _> = Err(Fail::permanent("no such user"));
-        check(fail, Answer::Final { error: "no such user".into() }).await;
+        check(fail, Answer::Final { error: "no such user".into(), reason: Reason::Error }).await;
         let fail: Result<(), _> = Err(std::io::Error::other("disk").into());
         check(fail, Answer::failed("disk")).await;
     }

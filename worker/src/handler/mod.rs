@@ -1,19 +1,20 @@
-//! What runs the tasks: an HTTP server beside the worker, or functions in the worker's process.
+//! Runs the tasks: by an HTTP server in the same pod, or by functions in the worker's process.
 
-pub(crate) mod answer;
+pub(crate) mod api;
+pub(crate) mod end_watch;
 pub(crate) mod http;
 pub(crate) mod in_process;
+pub(crate) mod outcome;
 pub(crate) mod readiness_probe;
-pub(crate) mod task;
 
 use rowlock_crds::Policy;
 
-use self::answer::Answer;
+use self::api::Task;
 use self::http::HttpHandler;
 use self::in_process::InProcess;
-use self::task::Task;
+use self::outcome::Answer;
 
-/// What runs the tasks.
+/// The handler of the tasks.
 #[derive(Clone)]
 pub(crate) enum Handler {
     Http(Box<HttpHandler>),
@@ -21,6 +22,14 @@ pub(crate) enum Handler {
 }
 
 impl Handler {
+    /// Host and port where it listens; `None`: it runs in this process.
+    pub(crate) fn address(&self) -> Option<(String, u16)> {
+        match self {
+            Self::Http(handler) => Some(handler.address()),
+            Self::InProcess(_) => None,
+        }
+    }
+
     pub(crate) async fn call(&self, task: Task, policy: &Policy) -> Answer {
         match self {
             // Boxed, so that attempts of in-process handlers do not carry the size of hyper's state.

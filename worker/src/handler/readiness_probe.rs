@@ -10,11 +10,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::backoff::Backoff;
 
-/// A handler starts within seconds, and up to twenty probes a second cost nothing on loopback.
+/// A handler starts within seconds, and up to twenty probes a second cost almost nothing on loopback.
 const PROBE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Most handlers have started by then. After that the log says why nothing is claimed, once a minute.
+/// Most handlers have started within this time. After that the log says once a minute why nothing is claimed.
 const FIRST_WARNING: Duration = Duration::from_secs(5);
 const NEXT_WARNING: Duration = Duration::from_mins(1);
 
@@ -46,7 +46,7 @@ impl ReadinessProbe {
     pub(crate) async fn run(&self, host: &str, port: u16, became_ready: impl Fn()) {
         let mut unready = self.ready.subscribe();
         loop {
-            // Cannot fail, because `self` holds the sender.
+            // Cannot fail, because `self` owns the sender.
             let _ = unready.wait_for(|ready| !ready).await;
             let mut backoff = PROBE_BACKOFF;
             let mut due = Instant::now() + FIRST_WARNING;
@@ -69,12 +69,14 @@ impl ReadinessProbe {
     }
 }
 
-async fn probe(host: &str, port: u16) -> io::Result<()> {
+/// Whether the port accepts a connection.
+pub(crate) async fn probe(host: &str, port: u16) -> io::Result<()> {
     let connected = timeout(PROBE_TIMEOUT, TcpStream::connect((host, port))).await;
     connected.map_err(|_| io::ErrorKind::TimedOut.into()).flatten().map(drop)
 }
 
-/// Why nothing is claimed. A limit of open files prevents the probe itself and is not the handler's fault.
+/// Why nothing is claimed. A limit of open files prevents the probe itself; then the handler is not the
+/// cause.
 fn describe_failure(host: &str, port: u16, error: &io::Error) -> String {
     match (file_limit_advice(error), error.kind()) {
         (Some(advice), _) => {
@@ -120,10 +122,12 @@ mod tests {
 
     #[test]
     fn the_warning_blames_the_handler_only_for_its_own_faults() {
-        let said = |error: io::Error| describe_failure("127.0.0.1", 8080, &error);
-        assert!(said(io::ErrorKind::ConnectionRefused.into()).contains("nothing listens on 127.0.0.1:8080"));
-        assert!(said(io::ErrorKind::TimedOut.into()).contains("does not accept connections"));
-        let advice = said(io::Error::from_raw_os_error(EMFILE));
+        let describe = |error: io::Error| describe_failure("127.0.0.1", 8080, &error);
+        assert!(
+            describe(io::ErrorKind::ConnectionRefused.into()).contains("nothing listens on 127.0.0.1:8080")
+        );
+        assert!(describe(io::ErrorKind::TimedOut.into()).contains("does not accept connections"));
+        let advice = describe(io::Error::from_raw_os_error(EMFILE));
         assert!(advice.contains("ulimit -n") && !advice.contains("must listen"), "{advice}");
     }
 }

@@ -22,9 +22,9 @@ struct State {
 }
 
 impl AllocationStall {
-    /// Records a heartbeat. `waiting`: the instance has no slots although tasks wait. `missed`: whether an
-    /// allocation was tried and found the lock held. Returns true when the stall begins, so that the caller
-    /// finds the holder.
+    /// Records a heartbeat. `waiting`: the instance has no slots although tasks wait. `missed`: an allocation
+    /// was tried and found the lock held (`None`: none was tried). Returns true when the stall begins, so
+    /// that the caller looks up the holder.
     pub(crate) fn update(&self, waiting: bool, missed: Option<bool>) -> bool {
         let mut state = self.state();
         if !waiting || missed == Some(false) {

@@ -9,17 +9,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::handler::Handler;
+use crate::handler::end_watch::EndWatch;
 use crate::handler::readiness_probe::ReadinessProbe;
 use crate::instance::allocation_stall::AllocationStall;
 use crate::instance::fence::Fence;
 use crate::metrics::Metrics;
 use crate::task::leases::Leases;
+use crate::task::run_window::RunWindow;
 use crate::task::slots::Slots;
+use crate::task::suspects::SuspectTurn;
 use crate::throttled_log::OutageLog;
-
-/// Weight of the newest attempt in the moving average of service times that heartbeats report: about twenty
-/// attempts count.
-const SERVICE_WEIGHT: f64 = 0.1;
 
 pub(crate) struct Context {
     pub(crate) db: Db,
@@ -30,8 +29,11 @@ pub(crate) struct Context {
     pub(crate) slots: Arc<Slots>,
     pub(crate) fence: Fence,
     pub(crate) readiness: Arc<ReadinessProbe>,
+    pub(crate) end_watch: EndWatch,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) leases: Leases,
+    pub(crate) runs: Arc<RunWindow>,
+    pub(crate) suspects: SuspectTurn,
     pub(crate) outage: Arc<OutageLog>,
     pub(crate) allocation_stall: AllocationStall,
     /// Asks for a heartbeat now instead of in the next second.
@@ -43,7 +45,6 @@ pub(crate) struct Context {
     watermarks: Mutex<Watermarks>,
     noted: Mutex<Option<HorizonNote>>,
     policy: RwLock<Arc<ActivePolicy>>,
-    service_millis: Mutex<Option<f64>>,
 }
 
 /// The policy for the next attempts.
@@ -72,12 +73,15 @@ impl Context {
             instance: joined.instance,
             queue_id: joined.queue,
             queue: with.queue,
+            end_watch: EndWatch::new(with.handler.address(), Arc::clone(&with.metrics)),
             handler: with.handler,
             slots: Slots::new(with.capacity),
             fence: Fence::new(sent),
             readiness: with.readiness,
             metrics: with.metrics,
             leases: Leases::default(),
+            runs: Arc::new(RunWindow::new()),
+            suspects: SuspectTurn::default(),
             outage: Arc::default(),
             allocation_stall: AllocationStall::default(),
             heartbeat_now: Notify::new(),
@@ -90,7 +94,6 @@ impl Context {
                 policy: joined.policy,
                 max_attempts: joined.max_attempts,
             })),
-            service_millis: Mutex::new(None),
         }
     }
 
@@ -117,15 +120,6 @@ impl Context {
 
     pub(crate) fn set_policy(&self, policy: ActivePolicy) {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
-    }
-
-    pub(crate) fn record_service_time(&self, millis: f64) {
-        let mut mean = self.service_millis.lock().unwrap_or_else(PoisonError::into_inner);
-        *mean = Some(mean.map_or(millis, |mean| mean + SERVICE_WEIGHT * (millis - mean)));
-    }
-
-    pub(crate) fn service_millis(&self) -> Option<f64> {
-        *self.service_millis.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts and logs a database error. If the instance was declared gone, fences it for good.

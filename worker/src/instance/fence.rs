@@ -13,17 +13,17 @@ use tokio_util::sync::CancellationToken;
 /// Time to stop the attempts before another instance may start their tasks again.
 const FENCE_MARGIN: Duration = Duration::from_secs(3);
 
-/// How long the instance may work after it sent a heartbeat that was answered.
+/// How long the instance may work after sending a heartbeat that was answered.
 const FENCE_AFTER: Duration = LEASE_DURATION.saturating_sub(FENCE_MARGIN);
 
-/// How often to check whether the machine was suspended, since timers stand still meanwhile.
+/// How often to check whether the machine was suspended. Timers stand still during a suspension.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest gap between two heartbeats of one streak.
 const MAX_HEARTBEAT_GAP: Duration = Duration::from_secs(3);
 
-/// How long the machine was suspended since it started. The clock of [`Instant`] stands still meanwhile; the
-/// database's does not.
+/// How long the machine has been suspended since it started. The clock of [`Instant`] stands still during a
+/// suspension; the database's clock does not.
 fn suspended() -> Duration {
     #[cfg(target_os = "linux")]
     {
@@ -44,7 +44,7 @@ struct Deadline {
     suspended: Duration,
 }
 
-/// Trips once, for good.
+/// Trips once and stays tripped.
 #[derive(Debug)]
 pub(crate) struct Fence {
     deadline: Mutex<Deadline>,
@@ -83,7 +83,8 @@ impl Fence {
         if self.deadline() <= Instant::now() {
             self.trip("the heartbeat was answered after the lease's deadline");
         }
-        // Suspended since the previous heartbeat: perhaps while this one was in flight, so that time counts.
+        // The machine was suspended since the previous heartbeat, perhaps while this one was in flight. So
+        // that time counts.
         let mut deadline = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
         let suspended = (self.suspended)();
         let lost = suspended.saturating_sub(deadline.suspended);
@@ -118,8 +119,8 @@ impl Fence {
         self.tripped.cancel();
     }
 
-    /// Whether the instance may work now. It reads the clock, because a process that was stopped past its
-    /// deadline resumes before its timers fire.
+    /// Whether the instance may work now. It reads the clock, because a process that was stopped until after
+    /// its deadline continues before its timers fire.
     pub(crate) fn allows_work(&self) -> bool {
         if self.deadline() <= Instant::now() {
             self.trip("no heartbeat was answered within the lease");

@@ -7,6 +7,7 @@ use rowlock_queue::{ExclusiveOperation, HEARTBEAT_INTERVAL, Heartbeat, Heartbeat
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::with_jitter;
 use crate::error::WorkerError;
 use crate::instance::context::{ActivePolicy, Context};
 use crate::instance::heartbeat_connection::{Event, HeartbeatConnection};
@@ -45,7 +46,7 @@ pub(crate) async fn run_heartbeats(
 
 /// Waits until the next heartbeat is due, and wakes the claimer when a NOTIFY arrives.
 async fn wait_for_next(context: &Context, connection: &mut HeartbeatConnection, sent: Instant) {
-    let mut at = sent + HEARTBEAT_INTERVAL;
+    let mut at = sent + with_jitter(HEARTBEAT_INTERVAL);
     loop {
         tokio::select! {
             () = sleep_until(at) => return,
@@ -81,12 +82,13 @@ async fn send_heartbeat(
         acknowledged: snapshot.acknowledged,
         watermarks: &watermarks,
         idle: snapshot.idle,
-        service_millis: context.service_millis(),
+        runs: context.runs.sums(),
     };
     match connection.send(&context.db, &heartbeat).await {
         Ok(heartbeat) if heartbeat.gone => context.fence.trip("the queue declared this instance gone"),
         Ok(heartbeat) => {
             context.fence.renew(sent);
+            context.metrics.heartbeat_answered();
             context.database_answered("heartbeat");
             apply_answer(context, &heartbeat, snapshot).await;
         }
@@ -132,7 +134,8 @@ async fn apply_answer(context: &Context, heartbeat: &HeartbeatReply, snapshot: S
         // Acknowledge it soon, so that slots that we gave up can be granted to other instances.
         context.heartbeat_now.notify_one();
     }
-    if heartbeat.available {
+    context.suspects.set_due(heartbeat.suspect_due);
+    if heartbeat.available || heartbeat.suspect_due {
         context.slots.wake.notify_one();
     }
     if heartbeat.policy_generation != context.policy().generation {

@@ -45,7 +45,8 @@ pub(crate) struct Connector {
 
 /// An event on the connection.
 pub(crate) enum Event {
-    /// It is open, and NOTIFY arrives from the next heartbeat on. Tasks from before have to be looked for.
+    /// It is open, and NOTIFY arrives from the next heartbeat on. Look for tasks that were enqueued before
+    /// that.
     Opened,
     Notified(QueueId),
     Lost(Error),
@@ -94,7 +95,7 @@ impl HeartbeatConnection {
                     self.open = Some(open);
                     Event::Opened
                 }
-                // No connector runs, since the instance may use only one connection.
+                // Without a connector, because the instance may use only one connection.
                 None => std::future::pending().await,
             },
         }

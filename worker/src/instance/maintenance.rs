@@ -10,16 +10,16 @@ use tokio_util::sync::CancellationToken;
 use crate::error::WorkerError;
 use crate::instance::context::Context;
 
-/// How often an instance tries to do maintenance. Due tasks need a pass about once a second over all
-/// instances, the watermark sweep one every two seconds per queue. A little longer than the heartbeat
-/// interval, so that an idle instance stays below two statements a second.
+/// How often an instance tries to do maintenance. All instances together should do a pass for due tasks about
+/// once a second, and a watermark sweep every two seconds per queue. The interval is a little longer than the
+/// heartbeat interval, so that an idle instance stays below two statements a second.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_millis(1200);
 
-/// How often unknown leases are released; the database regards only leases over a minute old as such.
+/// How often unknown leases are released. The database releases only leases that are over a minute old.
 const ORPHANS_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Moves due tasks, sweeps watermarks, rescues tasks and keeps partitions, whenever no other instance is at
-/// it.
+/// Moves due tasks, sweeps watermarks, rescues tasks and maintains partitions, unless another instance is
+/// doing it.
 pub(crate) async fn run_maintenance(
     context: Arc<Context>,
     stop: CancellationToken,
@@ -56,7 +56,7 @@ pub(crate) async fn run_maintenance(
 }
 
 /// Releases leases that this instance does not know. The database may execute a claim after the client has
-/// given it up, and then nothing would run its tasks.
+/// given up on it. Without this, nothing would run its tasks.
 async fn release_unknown_leases(context: &Context) {
     match rowlock_queue::release_unknown_leases(&context.db, context.instance, &context.leases.tokens()).await
     {
@@ -65,7 +65,7 @@ async fn release_unknown_leases(context: &Context) {
             context.database_answered("release orphaned leases");
             tracing::warn!(
                 tasks,
-                "released tasks of a claim that succeeded after the worker had given it up"
+                "released tasks of a claim that succeeded after the worker had given up on it"
             );
         }
         Err(error) => context.database_failed("release orphaned leases", &error),

@@ -11,7 +11,7 @@ pub(crate) mod url_file;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rowlock_queue::{Connect, Db, Error, Joined, Settled, Settlement};
+use rowlock_queue::{Connect, Db, Error, Joined, Settled};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -30,17 +30,17 @@ use crate::instance::url_file::follow_files;
 use crate::metrics::Metrics;
 use crate::shutdown::Shutdown;
 use crate::task::claim::Claimer;
-use crate::task::settle::{SETTLEMENT_BUFFER, SettlementStore, Settler};
+use crate::task::settle::{EndedAttempt, SETTLEMENT_BUFFER, SettlementStore, Settler};
 use crate::throttled_log::{LogThrottle, OutageLog};
 use crate::worker::Worker;
 
-/// Between tries to join: the operator may not have migrated the schema or declared the queue yet.
+/// Between attempts to join: the operator may not have migrated the schema or declared the queue yet.
 const JOIN_BACKOFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
 
-/// How long a fenced instance waits for the database to hand back the tasks that it stopped: longer than most
+/// How long a fenced instance waits for the database to release the tasks that it stopped: longer than most
 /// failovers.
 const FENCED_LEAVE_TIMEOUT: Duration = Duration::from_mins(5);
-/// How long leaving may take. Without it the leases expire.
+/// How long leaving may take. If it fails, the leases expire.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How long known outcomes may take to be written after an abort.
@@ -57,7 +57,7 @@ impl Worker {
 }
 
 async fn run(worker: Worker, stop: Shutdown) -> Result<ExitReason, WorkerError> {
-    let metrics = Arc::new(Metrics::new()?);
+    let metrics = Arc::new(Metrics::new(&worker.queue)?);
     let readiness = Arc::new(ReadinessProbe::new(matches!(worker.handler, Handler::InProcess(_))));
     let state = Arc::new(AdminState {
         metrics: Arc::clone(&metrics),
@@ -75,7 +75,7 @@ async fn run(worker: Worker, stop: Shutdown) -> Result<ExitReason, WorkerError> 
     }
     let ended = join_and_work(&worker, readiness, metrics, &state, &stop, &mut services, &background).await;
     background.cancel();
-    // Before the pool closes, or the last heartbeats would fail and be logged.
+    // Before the pool closes; otherwise the last heartbeats would fail and be logged.
     services.shutdown().await;
     if let (Some(context), Ok(ExitReason::Drained)) = (state.joined.get(), &ended) {
         let _ = timeout(LEAVE_TIMEOUT, context.db.close()).await;
@@ -93,11 +93,9 @@ async fn join_and_work(
     background: &CancellationToken,
 ) -> Result<ExitReason, WorkerError> {
     let pool = Connect { max_connections: pool_size(worker), ..worker.connect.clone() };
-    let joined = tokio::select! {
-        () = stop.draining().cancelled() => return Ok(ExitReason::Drained),
-        joined = join(worker, &pool) => joined?,
+    let Some((db, joined, sent)) = join(worker, &pool, stop.draining()).await? else {
+        return Ok(ExitReason::Drained);
     };
-    let (db, joined, sent) = joined;
     let dependencies = Dependencies {
         db,
         queue: Arc::clone(&worker.queue),
@@ -112,7 +110,7 @@ async fn join_and_work(
     start_services(worker, &context, stop, services, background);
     let ended = supervise(&context, stop, worker.drain_grace, services).await;
     let limit = if matches!(ended, Ok(ExitReason::Fenced(_))) {
-        // Open connections may lead to the server that did not answer.
+        // Open connections may belong to the server that did not answer.
         context.db.discard_idle();
         FENCED_LEAVE_TIMEOUT
     } else {
@@ -130,21 +128,33 @@ fn pool_size(worker: &Worker) -> u32 {
     worker.connect.max_connections.saturating_sub(1).max(1)
 }
 
-/// Connects and joins. It retries after errors that may be temporary.
-async fn join(worker: &Worker, connect: &Connect) -> Result<(Db, Joined, Instant), WorkerError> {
-    let db = Db::connect_with_retry(connect, None).await?;
+/// Connects and joins. It retries after errors that may be temporary. `None`: the worker drains before it has
+/// joined.
+async fn join(
+    worker: &Worker,
+    connect: &Connect,
+    draining: &CancellationToken,
+) -> Result<Option<(Db, Joined, Instant)>, WorkerError> {
+    let db = tokio::select! {
+        () = draining.cancelled() => return Ok(None),
+        db = Db::connect_with_retry(connect, None) => db?,
+    };
     let mut backoff = JOIN_BACKOFF;
     let outage = OutageLog::default();
     loop {
         let sent = Instant::now();
-        let joined = async {
-            db.check_schema().await?;
-            rowlock_queue::join(&db, &worker.queue, &worker.name, worker.slots).await
+        let suitable = tokio::select! {
+            () = draining.cancelled() => return Ok(None),
+            suitable = db.check_schema() => suitable,
         };
-        let error = match joined.await {
+        let joined = match suitable {
+            Ok(()) => join_once(worker, &db, draining).await,
+            Err(error) => Err(error),
+        };
+        let error = match joined {
             Ok(joined) => {
                 outage.answered("join");
-                return Ok((db, joined, sent));
+                return Ok(joined.map(|joined| (db, joined, sent)));
             }
             Err(error) => error,
         };
@@ -154,7 +164,25 @@ async fn join(worker: &Worker, connect: &Connect) -> Result<(Db, Joined, Instant
             return Err(error.into());
         }
         outage.failed("join", &error);
-        sleep(backoff.next_delay()).await;
+        tokio::select! {
+            () = draining.cancelled() => return Ok(None),
+            () = sleep(backoff.next_delay()) => (),
+        }
+    }
+}
+
+/// Also waits for the answer if the worker drains meanwhile: the instance may be in the database already, and
+/// then it has to leave. `None`: the worker drains and there was no answer in time.
+async fn join_once(worker: &Worker, db: &Db, draining: &CancellationToken) -> Result<Option<Joined>, Error> {
+    let too_late = async {
+        draining.cancelled().await;
+        sleep(LEAVE_TIMEOUT).await;
+    };
+    let Worker { queue, name, slots, pod_uid, .. } = worker;
+    tokio::select! {
+        biased;
+        joined = rowlock_queue::join_in_pod(db, queue, name, *slots, pod_uid.as_deref()) => joined.map(Some),
+        () = too_late => Ok(None),
     }
 }
 
@@ -209,6 +237,7 @@ async fn supervise(
     let settler = Settler {
         store: QueueStore(Arc::clone(context)),
         metrics: Arc::clone(&context.metrics),
+        runs: Arc::clone(&context.runs),
         outage: Arc::clone(&context.outage),
         late: LogThrottle::default(),
         fenced: context.fence.tripped().clone(),
@@ -250,8 +279,8 @@ async fn join_all(pipeline: &mut JoinSet<ServiceResult>) -> Result<(), WorkerErr
     Ok(())
 }
 
-/// Hands back the tasks that are still leased, after a fence too: its attempts were stopped, so a database
-/// outage uses up no attempt unless the instance was declared gone.
+/// Releases the tasks that are still leased, also after a fence. The fence has stopped their attempts, so a
+/// database outage uses up no attempt unless the instance was declared gone.
 async fn leave(context: &Context, limit: Duration) {
     context.leaving.cancel();
     let left = async {
@@ -265,7 +294,7 @@ async fn leave(context: &Context, limit: Duration) {
         }
     };
     match timeout(limit, left).await {
-        Ok(Ok(handed_back)) => tracing::info!(instance = %context.instance, handed_back, "left"),
+        Ok(Ok(released)) => tracing::info!(instance = %context.instance, released, "left"),
         Ok(Err(error)) => tracing::warn!(%error, "could not leave; the leases will expire"),
         Err(_) => tracing::warn!("leaving timed out; the leases will expire"),
     }
@@ -274,7 +303,7 @@ async fn leave(context: &Context, limit: Duration) {
 struct QueueStore(Arc<Context>);
 
 impl SettlementStore for QueueStore {
-    async fn settle(&self, batch: &[Settlement]) -> Result<Vec<Settled>, Error> {
+    async fn settle(&self, batch: &[EndedAttempt]) -> Result<Vec<Settled>, Error> {
         let settled = rowlock_queue::settle(&self.0.db, self.0.instance, batch).await;
         if matches!(settled, Err(Error::Gone)) {
             // The fence ends the settler, so this call need not return.
@@ -282,8 +311,8 @@ impl SettlementStore for QueueStore {
             std::future::pending::<()>().await;
         }
         if settled.is_ok() {
-            for settlement in batch {
-                self.0.leases.settled(settlement.token);
+            for attempt in batch {
+                self.0.leases.settled(attempt.settlement.token);
             }
         }
         settled

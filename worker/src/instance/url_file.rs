@@ -29,8 +29,8 @@ impl ConnectFiles {
         self.url.is_none() && self.ca.is_none()
     }
 
-    /// The connection settings with the files' present contents. A missing or empty file, as while it is
-    /// replaced, changes nothing.
+    /// The connection settings with the current contents of the files. A missing or empty file changes
+    /// nothing: it may be in the middle of a replacement.
     async fn read(&self, before: &Connect) -> Connect {
         let url = read(self.url.as_deref()).await.map(|text| text.trim().to_owned());
         let ca = read(self.ca.as_deref()).await.map(Arc::from);
@@ -73,11 +73,11 @@ pub(crate) async fn follow_files(
                 tracing::info!("the database's URL or CA has changed; new connections use it");
                 connect.send_replace(new);
             }
-            // Heartbeats stay with the database that has the leases: in a copy of it this instance would seem
-            // alive.
+            // Heartbeats stay with the database that has the leases. In a copy of that database this instance
+            // would seem alive.
             Ok(false) => {
                 tracing::info!(
-                    "the URL names another database now; draining, a new process has to join there"
+                    "the URL names another database now; draining, so that a new process joins there"
                 );
                 stop.drain();
             }

@@ -5,24 +5,31 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rowlock_queue::{Claim, FetchedTask, Outcome, Settlement, Token};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::handler::answer::{Answer, decide_outcome};
-use crate::handler::task::Task;
+use crate::handler::api::Task;
+use crate::handler::outcome::{Answer, Reason, decide_outcome};
 use crate::instance::context::{ActivePolicy, Context};
+use crate::task::settle::{EndedAttempt, send_outcome};
 use crate::task::slots::Slot;
 
-/// Runs the task. The slot is free again when its outcome is in the settler's bounded channel.
+/// How long to wait before the end of the handler counts. What ends both processes, such as a signal to all
+/// containers or a machine that shuts down, may reach the handler first: then the instance drains a moment
+/// later.
+const SHUTDOWN_NOTICE: Duration = Duration::from_secs(1);
+
+/// Runs the task. The slot is free again once the outcome is in the settler's bounded channel.
 pub(crate) async fn run_attempt(
     context: Arc<Context>,
-    settle: mpsc::Sender<Settlement>,
+    settle: mpsc::Sender<EndedAttempt>,
     slot: Slot,
     token: Token,
     claim: Claim,
     body: FetchedTask,
 ) {
     let active_policy = context.policy();
-    // The producer may have given this task its own limit.
+    let task_type = context.metrics.types.label(&body.kind);
+    // The producer may have set a limit for this task.
     let max_attempts = body.max_attempts.unwrap_or(active_policy.max_attempts).max(1);
     let task = build_task(&context, &active_policy, &claim, body, token, max_attempts);
     let attempt = task.attempt;
@@ -31,48 +38,62 @@ pub(crate) async fn run_attempt(
         return;
     }
     let started = Instant::now();
+    let waited = claim.available_since.map(|since| started.into_std().saturating_duration_since(since));
+    context.metrics.attempt_started(&task_type, waited);
     let answer = tokio::select! {
         biased;
         () = slot.stopped().cancelled() => None,
-        answer = call(&context, &active_policy, task) => Some(answer),
+        answer = call(&context, &active_policy, task, started) => Some(answer),
     };
-    // A fenced instance settles nothing: another instance may have started the task by now.
+    // A fenced instance settles nothing, because another instance may already run the task.
     if context.fence.tripped().is_cancelled() {
         return;
     }
-    let outcome = match answer {
+    let (outcome, ran) = match answer {
         // Stopped by a cancel or at the end of the drain grace: no attempt is used up.
-        None => Outcome::Release,
-        Some(answer) => {
+        None => {
+            context.metrics.attempt_ended(&task_type, None, started.elapsed());
+            (Outcome::Release, None)
+        }
+        Some((answer, took)) => {
             let answer = if context.slots.is_draining() { answer.while_draining() } else { answer };
-            record_answer(&context, &slot, &answer, started);
-            decide_outcome(answer, attempt, max_attempts, &active_policy.policy, fastrand::f64())
+            record_answer(&context, &slot, &answer);
+            context.metrics.attempt_ended(&task_type, Some(&answer), took);
+            let policy = &active_policy.policy;
+            (decide_outcome(answer, attempt, max_attempts, policy, fastrand::f64()), Some(took))
         }
     };
-    // Fails only if the settler has ended, and then the instance ends too.
-    let _ = settle.send(Settlement { token, task: slot.task(), outcome }).await;
+    let settlement = Settlement { token, task: slot.task(), outcome };
+    send_outcome(&context.metrics, &settle, EndedAttempt { settlement, ran, task_type }).await;
 }
 
-async fn call(context: &Context, active_policy: &ActivePolicy, task: Task) -> Answer {
+/// The handler's answer, and how long it took.
+async fn call(
+    context: &Context,
+    active_policy: &ActivePolicy,
+    task: Task,
+    started: Instant,
+) -> (Answer, Duration) {
     let limit = active_policy.policy.timeout;
-    match timeout(limit.as_duration(), context.handler.call(task, &active_policy.policy)).await {
+    let answer = match timeout(limit.as_duration(), context.handler.call(task, &active_policy.policy)).await {
         Ok(answer) => answer,
-        Err(_) => Answer::failed(format!("no answer within the timeout of {limit}")),
+        Err(_) => Answer::failed_by(Reason::Timeout, format!("no answer within the timeout of {limit}")),
+    };
+    let took = started.elapsed();
+    let Answer::Broken { error } = answer else { return (answer, took) };
+    if !context.end_watch.ended_since(started).await {
+        return (Answer::Broken { error }, took);
     }
+    context.readiness.mark_unready("connection refused");
+    sleep(SHUTDOWN_NOTICE).await;
+    (Answer::Ended { error }, took)
 }
 
-fn record_answer(context: &Context, slot: &Slot, answer: &Answer, started: Instant) {
-    let took = started.elapsed();
-    match answer {
-        Answer::Unreachable { error } => {
-            tracing::debug!(task = %slot.task(), %error, "released: the handler could not be reached");
-            context.metrics.error("handler_unreachable");
-            context.readiness.mark_unready(error);
-        }
-        answer => {
-            context.metrics.record_attempt(answer.label(), took);
-            context.record_service_time(took.as_secs_f64() * 1000.0);
-        }
+fn record_answer(context: &Context, slot: &Slot, answer: &Answer) {
+    if let Answer::Unreachable { error } = answer {
+        tracing::debug!(task = %slot.task(), %error, "released: the handler could not be reached");
+        context.metrics.error("handler_unreachable");
+        context.readiness.mark_unready(error);
     }
 }
 

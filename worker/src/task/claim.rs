@@ -1,5 +1,5 @@
-//! The claimer of the instance, one for all slots: claims as many tasks as can start at once, and starts
-//! them.
+//! The claimer of the instance. One claimer serves all slots: it claims as many tasks as can start at once,
+//! and starts them.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,29 +13,37 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{Backoff, contention_delay};
 use crate::error::WorkerError;
-use crate::handler::answer::bounded_error;
+use crate::handler::outcome::bounded_error;
 use crate::instance::context::Context;
 use crate::task::attempt::run_attempt;
-use crate::task::payloads::fetch_payloads;
-use crate::task::slots::Slot;
+use crate::task::fetch::fetch_payloads;
+use crate::task::settle::{EndedAttempt, send_outcome};
+use crate::task::slots::{Alone, Slot};
+use crate::task::suspects::{Suspect, run_alone};
 
-/// Empty claims in a row before the next one waits. When one task wakes many instances, all but one find
-/// nothing.
+/// Number of empty claims in a row after which the next claim waits. When one task wakes many instances, all
+/// but one find nothing.
 const EMPTY_CLAIMS_BEFORE_DELAY: u32 = 8;
-/// How long it then waits. Every database user may send a NOTIFY; fifty empty claims a second cost less than
+/// The length of that wait. Every database user may send a NOTIFY. Fifty empty claims a second cost less than
 /// the heartbeats of a few instances.
 const EMPTY_CLAIM_DELAY: Duration = Duration::from_millis(20);
 
 pub(crate) struct Claimer {
     context: Arc<Context>,
-    settle: mpsc::Sender<Settlement>,
+    settle: mpsc::Sender<EndedAttempt>,
     attempts: JoinSet<()>,
     backoff: Backoff,
-    /// A claim without an answer, and the slots reserved for it. The database may have executed it, so it is
-    /// sent again unchanged.
-    unanswered: Option<(Token, u32)>,
+    /// A claim without an answer. The database may have executed it, so it is sent again unchanged.
+    unanswered: Option<Unanswered>,
     /// Claims in a row that found nothing.
     empty_claims: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Unanswered {
+    /// The slots that are reserved for it.
+    Tasks(Token, u32),
+    Suspect(Token),
 }
 
 /// What to do after a claim.
@@ -46,7 +54,7 @@ enum Next {
 }
 
 impl Claimer {
-    pub(crate) fn new(context: Arc<Context>, settle: mpsc::Sender<Settlement>) -> Self {
+    pub(crate) fn new(context: Arc<Context>, settle: mpsc::Sender<EndedAttempt>) -> Self {
         Self {
             context,
             settle,
@@ -80,7 +88,7 @@ impl Claimer {
                     () = fenced.cancelled() => (),
                 },
                 // The heartbeat is the poll: once a second it reports whether tasks are available, and wakes
-                // us.
+                // the claimer.
                 Next::Wait => tokio::select! {
                     () = async {
                         woken.await;
@@ -125,7 +133,7 @@ impl Claimer {
                 () = &mut over, if !context.abort_attempts.is_cancelled() => {
                     tracing::warn!(
                         attempts = self.attempts.len(),
-                        "the drain grace is over; handing back the tasks that still run"
+                        "the drain grace is over; releasing the tasks that still run"
                     );
                     context.abort_attempts.cancel();
                 }
@@ -135,10 +143,13 @@ impl Claimer {
     }
 
     async fn claim(&mut self, stop: &CancellationToken) -> Next {
+        if let Some(next) = self.claim_suspect(stop).await {
+            return next;
+        }
         let context = Arc::clone(&self.context);
         let again = self.unanswered;
-        let (token, want) = if let Some(unanswered) = again {
-            unanswered
+        let (token, want) = if let Some(Unanswered::Tasks(token, want)) = again {
+            (token, want)
         } else {
             let want = if context.readiness.is_ready() { context.slots.reserve(CLAIM_MAX) } else { 0 };
             (Token::random(), want)
@@ -146,7 +157,7 @@ impl Claimer {
         if want == 0 {
             return Next::Wait;
         }
-        self.unanswered = Some((token, want));
+        self.unanswered = Some(Unanswered::Tasks(token, want));
         context.leases.claim_sent(token);
         let started = Instant::now();
         let watermarks = context.watermarks();
@@ -175,7 +186,7 @@ impl Claimer {
         self.empty_claims = if got == 0 { self.empty_claims.saturating_add(1) } else { 0 };
         context.slots.unreserve(want.saturating_sub(got));
         if let (Some(token), false) = (token, tasks.is_empty()) {
-            self.start(token, tasks, stop).await;
+            self.start(token, tasks, None, stop).await;
         }
         if got >= want {
             Next::Again
@@ -189,10 +200,52 @@ impl Claimer {
         }
     }
 
-    /// Fetches the payloads and starts the attempts.
-    async fn start(&mut self, token: Token, tasks: Vec<Claim>, stop: &CancellationToken) {
+    /// Claims a suspect, if it is the turn of this instance and a slot is free. `None`: there is none, so
+    /// claim other tasks.
+    async fn claim_suspect(&mut self, stop: &CancellationToken) -> Option<Next> {
         let context = Arc::clone(&self.context);
-        // Occupied from here on, so that a fence during the fetch leaves no slot reserved.
+        let may_claim = || context.suspects.is_due() && context.readiness.is_ready();
+        let (token, again) = match self.unanswered {
+            Some(Unanswered::Suspect(token)) => (token, true),
+            None if may_claim() && context.slots.reserve(1) == 1 => (Token::random(), false),
+            _ => return None,
+        };
+        self.unanswered = Some(Unanswered::Suspect(token));
+        context.leases.claim_sent(token);
+        let started = Instant::now();
+        let claimed = rowlock_queue::claim_suspect(&context.db, context.instance, token, again).await;
+        let claimed = match claimed {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                context.database_failed("claim", &error);
+                return Some(Next::After(self.backoff.next_delay()));
+            }
+        };
+        self.unanswered = None;
+        self.backoff.reset();
+        context.database_answered("claim");
+        context.metrics.claimed(started.elapsed(), usize::from(claimed.is_some()));
+        context.leases.claimed(token, usize::from(claimed.is_some()));
+        let Some(task) = claimed else {
+            context.suspects.set_due(false);
+            context.slots.unreserve(1);
+            return None;
+        };
+        let alone = context.slots.alone();
+        self.start(token, vec![task], Some(alone), stop).await;
+        Some(Next::Wait)
+    }
+
+    /// Fetches the payloads and starts the attempts. With `alone` there is one task, which runs alone.
+    async fn start(
+        &mut self,
+        token: Token,
+        tasks: Vec<Claim>,
+        mut alone: Option<Alone>,
+        stop: &CancellationToken,
+    ) {
+        let context = Arc::clone(&self.context);
+        // From here on the slots are occupied, so that a fence during the fetch leaves no slot reserved.
         let slots: Vec<_> =
             tasks.iter().map(|task| context.slots.start(task.id, &context.abort_attempts)).collect();
         let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
@@ -206,11 +259,16 @@ impl Claimer {
         for (claim, slot) in tasks.into_iter().zip(slots) {
             if let Some(body) = fetched.payloads.remove(&claim.id) {
                 let (context, settle) = (Arc::clone(&context), self.settle.clone());
-                self.attempts.spawn(run_attempt(context, settle, slot, token, claim, body));
+                if let Some(alone) = alone.take() {
+                    let suspect = Suspect { slot, token, claim, body, alone };
+                    self.attempts.spawn(run_alone(context, settle, suspect, stop.clone()));
+                } else {
+                    self.attempts.spawn(run_attempt(context, settle, slot, token, claim, body));
+                }
                 continue;
             }
             let error = if let Some(error) = fetched.unreadable.remove(&claim.id) {
-                // The database's message may quote the payload, which must not reach the log.
+                // The database's message may quote the payload, which must not be logged.
                 tracing::error!(
                     task = %claim.id,
                     "the task's payload cannot be read; the task is dead, see `rowlock task` for the reason"
@@ -229,9 +287,10 @@ impl Claimer {
 
     /// In a separate tokio task, because the settler's channel may be full.
     fn settle_without_attempt(&mut self, slot: Slot, token: Token, outcome: Outcome) {
-        let settle = self.settle.clone();
+        let (settle, metrics) = (self.settle.clone(), Arc::clone(&self.context.metrics));
         self.attempts.spawn(async move {
-            let _ = settle.send(Settlement { token, task: slot.task(), outcome }).await;
+            let settlement = Settlement { token, task: slot.task(), outcome };
+            send_outcome(&metrics, &settle, EndedAttempt::without_run(settlement)).await;
         });
     }
 }

@@ -1,11 +1,12 @@
-//! The leases that this instance knows. It hands back any other lease that the database lists for it.
+//! The leases that this instance knows. It releases any other lease that the database lists for it.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use rowlock_queue::Token;
 
-/// Leases with unsettled tasks, and how many each has. A claim without an answer yet is listed with no tasks.
+/// Leases with unsettled tasks, and how many each has. A claim that has no answer yet is listed with zero
+/// tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Leases(Mutex<HashMap<Token, usize>>);
 
@@ -47,7 +48,7 @@ mod tests {
     #[test]
     fn a_claim_without_an_answer_is_a_known_lease() {
         let leases = Leases::default();
-        // Otherwise the lease could be handed back while its late answer starts the tasks.
+        // Otherwise the lease could be released while its late answer starts the tasks.
         leases.claim_sent(Token(7));
         assert_eq!(leases.tokens(), [Token(7)]);
         leases.claimed(Token(7), 1);

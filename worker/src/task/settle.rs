@@ -1,6 +1,7 @@
-//! Writes outcomes in batches: a flush starts when the previous one has returned, with all outcomes since
-//! then.
+//! Writes outcomes in batches. A flush starts when the previous one has returned, and takes all outcomes that
+//! came since.
 
+use std::borrow::Borrow;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::error::WorkerError;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, TypeLabel};
+use crate::task::run_window::RunWindow;
 use crate::throttled_log::{LogThrottle, OutageLog};
 
 /// Outcomes that may wait for a flush. When the channel is full, slots stay occupied, which slows claims
@@ -20,18 +22,50 @@ use crate::throttled_log::{LogThrottle, OutageLog};
 pub(crate) const SETTLEMENT_BUFFER: usize = 1000;
 
 /// How long to retry after errors that are neither temporary nor caused by an outcome: a changed password, a
-/// revoked privilege, a missing partition. Somebody may be about to repair them, and the tasks are done
-/// already.
+/// revoked privilege, a missing partition. Somebody may be about to repair them, and the tasks are already
+/// done.
 const REFUSED_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The database operation that the settler needs; its tests replace it.
+/// An attempt that has ended, with its outcome.
+pub(crate) struct EndedAttempt {
+    pub(crate) settlement: Settlement,
+    /// How long the handler ran until it answered. `None`: it was not called, or was interrupted.
+    pub(crate) ran: Option<Duration>,
+    pub(crate) task_type: TypeLabel,
+}
+
+impl EndedAttempt {
+    /// The handler was not called.
+    pub(crate) fn without_run(settlement: Settlement) -> Self {
+        Self { settlement, ran: None, task_type: TypeLabel::default() }
+    }
+}
+
+/// Hands an outcome to the settler. Fails only if the settler has ended. Then the instance ends too.
+pub(crate) async fn send_outcome(
+    metrics: &Metrics,
+    settle: &mpsc::Sender<EndedAttempt>,
+    ended: EndedAttempt,
+) {
+    metrics.outcome_known();
+    let _ = settle.send(ended).await;
+}
+
+impl Borrow<Settlement> for EndedAttempt {
+    fn borrow(&self) -> &Settlement {
+        &self.settlement
+    }
+}
+
+/// The database operation that the settler needs. Tests replace it.
 pub(crate) trait SettlementStore: Send + Sync {
-    fn settle(&self, batch: &[Settlement]) -> impl Future<Output = Result<Vec<Settled>, Error>> + Send;
+    fn settle(&self, batch: &[EndedAttempt]) -> impl Future<Output = Result<Vec<Settled>, Error>> + Send;
 }
 
 pub(crate) struct Settler<S> {
     pub(crate) store: S,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) runs: Arc<RunWindow>,
     pub(crate) outage: Arc<OutageLog>,
     /// Outcomes whose lease was lost.
     pub(crate) late: LogThrottle,
@@ -41,7 +75,7 @@ pub(crate) struct Settler<S> {
 
 impl<S: SettlementStore> Settler<S> {
     /// Ends when every sender is dropped and all outcomes are settled, or when the instance is fenced.
-    pub(crate) async fn run(self, mut outcomes: mpsc::Receiver<Settlement>) -> Result<(), WorkerError> {
+    pub(crate) async fn run(self, mut outcomes: mpsc::Receiver<EndedAttempt>) -> Result<(), WorkerError> {
         let mut batch = Vec::with_capacity(SETTLE_MAX);
         loop {
             let fenced = self.fenced.clone();
@@ -55,85 +89,47 @@ impl<S: SettlementStore> Settler<S> {
                 () = fenced.cancelled() => return Ok(()),
                 flushed = self.flush(&mut batch) => flushed?,
             }
+            self.metrics.outcomes_written(batch.len());
             batch.clear();
         }
     }
 
     /// Sends the batch until the database has answered for every outcome. Sending again after a lost answer
     /// is safe.
-    async fn flush(&self, mut rest: &mut [Settlement]) -> Result<(), WorkerError> {
-        let mut batch_size = rest.len();
-        let mut backoff = Backoff::DATABASE;
-        let mut refused_since = None;
-        let mut replaced = Replaced::Nothing;
-        // To tell an error of one row from an error of all: refusals in a row, and whether another outcome
-        // was accepted since the first refusal.
-        let (mut in_a_row, mut others_pass) = (0, false);
-        while !rest.is_empty() {
-            let now = batch_size.min(rest.len());
-            let error = match self.store.settle(&rest[..now]).await {
+    async fn flush(&self, batch: &mut [EndedAttempt]) -> Result<(), WorkerError> {
+        let mut unsettled = Unsettled::new(batch);
+        while !unsettled.rest.is_empty() {
+            let sent = Instant::now();
+            let error = match self.store.settle(unsettled.next()).await {
                 Ok(settled) => {
                     self.outage.answered("settle");
-                    self.count(&rest[..now], &settled);
-                    rest = &mut rest[now..];
-                    others_pass |= refused_since.is_some();
-                    (backoff, refused_since, replaced, in_a_row) =
-                        (Backoff::DATABASE, None, Replaced::Nothing, 0);
+                    self.metrics.settle_batch(sent.elapsed(), settled.len());
+                    self.count(unsettled.next(), &settled);
+                    unsettled.accepted();
                     continue;
                 }
                 Err(error) => error,
             };
             self.metrics.error(error.metric_label());
-            if error.is_value_error() {
-                // Find the outcome that the database refuses, so that it does not hold up the others.
-                match &mut rest[..now] {
-                    [one] => match replace(one, &error, replaced) {
-                        Some(more) => replaced = more,
-                        None => return Err(WorkerError::Queue(error)),
-                    },
-                    _ => batch_size = 1,
-                }
-                continue;
-            }
-            self.outage.failed("settle", &error);
-            if error.is_transient() {
-                refused_since = None;
-            } else if others_pass && rest.len() <= in_a_row {
-                // The error concerns only the remaining outcomes: replace the first one, or give it up.
-                if let Some(more) = replace(&mut rest[0], &error, replaced) {
-                    replaced = more;
-                } else {
-                    tracing::error!(
-                        task = %rest[0].task, %error,
-                        "the database refuses every outcome of this task; it stays leased to this instance"
-                    );
-                    rest = &mut rest[1..];
-                    replaced = Replaced::Nothing;
-                }
-                continue;
-            } else if REFUSED_TIMEOUT <= refused_since.get_or_insert_with(Instant::now).elapsed() {
-                // Nothing is accepted: the instance ends with this error and hands back its leases.
-                return Err(WorkerError::Queue(error));
-            } else if now == 1 {
-                // Perhaps the error concerns one row: try the next outcome, and this one last.
-                in_a_row += 1;
-                rest.rotate_left(1);
+            let wait = if error.is_value_error() {
+                unsettled.value_refused(&error)
             } else {
-                batch_size = 1;
+                self.outage.failed("settle", &error);
+                unsettled.failed(&error)
+            };
+            match wait {
+                Some(Wait::Not) => (),
+                Some(Wait::Backoff) => sleep(unsettled.backoff.next_delay()).await,
+                // The instance ends with this error and releases its leases.
+                None => return Err(WorkerError::Queue(error)),
             }
-            if matches!(error, Error::Timeout) {
-                // The same batch would take too long again.
-                batch_size = now.div_ceil(2);
-            }
-            sleep(backoff.next_delay()).await;
         }
         Ok(())
     }
 
-    fn count(&self, batch: &[Settlement], settled: &[Settled]) {
+    fn count(&self, batch: &[EndedAttempt], settled: &[Settled]) {
         let mut late = 0;
-        self.metrics.settle_batch(batch.len());
-        for (settlement, settled) in batch.iter().zip(settled) {
+        for (EndedAttempt { settlement, ran, task_type }, settled) in batch.iter().zip(settled) {
             let label = match (settled, &settlement.outcome) {
                 (Settled::LeaseLost, _) => {
                     self.metrics.lease_lost();
@@ -147,8 +143,14 @@ impl<S: SettlementStore> Settler<S> {
                 (_, Outcome::Retry { .. }) => "retry",
                 (_, Outcome::Snooze { .. }) => "snooze",
                 (_, Outcome::Release) => "release",
+                (_, Outcome::HandlerEnded) => "suspect",
             };
-            self.metrics.settled(label);
+            self.metrics.settled(task_type, label);
+            match (label, ran) {
+                ("complete", Some(took)) => self.runs.completed(*took),
+                ("retry" | "dead", Some(_)) => self.runs.failed(),
+                _ => (),
+            }
         }
         if let Some(tasks) = self.late.record(late) {
             tracing::warn!(tasks, "leases were lost; the outcomes of these tasks are discarded");
@@ -156,7 +158,103 @@ impl<S: SettlementStore> Settler<S> {
     }
 }
 
-/// What was replaced in an outcome because the database refuses it.
+/// Whether to wait before the next settlement.
+enum Wait {
+    Not,
+    Backoff,
+}
+
+/// The outcomes of a batch that the database has not answered for, and what its errors have shown.
+struct Unsettled<'a> {
+    rest: &'a mut [EndedAttempt],
+    batch_size: usize,
+    backoff: Backoff,
+    refused_since: Option<Instant>,
+    replaced: Replaced,
+    /// These tell an error of one row from an error of all rows: refusals in a row, and whether another
+    /// outcome was accepted since the first refusal.
+    in_a_row: usize,
+    others_pass: bool,
+}
+
+impl<'a> Unsettled<'a> {
+    fn new(rest: &'a mut [EndedAttempt]) -> Self {
+        Self {
+            batch_size: rest.len(),
+            rest,
+            backoff: Backoff::DATABASE,
+            refused_since: None,
+            replaced: Replaced::Nothing,
+            in_a_row: 0,
+            others_pass: false,
+        }
+    }
+
+    fn next(&self) -> &[EndedAttempt] {
+        &self.rest[..self.batch_size.min(self.rest.len())]
+    }
+
+    fn skip(&mut self, outcomes: usize) {
+        self.rest = &mut std::mem::take(&mut self.rest)[outcomes..];
+        self.replaced = Replaced::Nothing;
+    }
+
+    fn accepted(&mut self) {
+        self.others_pass |= self.refused_since.is_some();
+        self.skip(self.next().len());
+        (self.backoff, self.refused_since, self.in_a_row) = (Backoff::DATABASE, None, 0);
+    }
+
+    /// Finds the outcome that the database refuses, so that it does not hold up the others. `None`: nothing
+    /// of it can be replaced any more.
+    fn value_refused(&mut self, error: &Error) -> Option<Wait> {
+        if self.next().len() == 1 {
+            self.replaced = replace(&mut self.rest[0].settlement, error, self.replaced)?;
+        } else {
+            self.batch_size = 1;
+        }
+        Some(Wait::Not)
+    }
+
+    /// `None`: the database has accepted nothing for too long.
+    fn failed(&mut self, error: &Error) -> Option<Wait> {
+        let sent = self.next().len();
+        if error.is_transient() {
+            self.refused_since = None;
+        } else if self.others_pass && self.rest.len() <= self.in_a_row {
+            self.give_up_first(error);
+            return Some(Wait::Not);
+        } else if REFUSED_TIMEOUT <= self.refused_since.get_or_insert_with(Instant::now).elapsed() {
+            return None;
+        } else if sent == 1 {
+            // The error may concern only one row: try the next outcome, and this one last.
+            self.in_a_row += 1;
+            self.rest.rotate_left(1);
+        } else {
+            self.batch_size = 1;
+        }
+        if matches!(error, Error::Timeout) {
+            // The same batch would time out again.
+            self.batch_size = sent.div_ceil(2);
+        }
+        Some(Wait::Backoff)
+    }
+
+    /// The error concerns only the remaining outcomes: replaces the first one, or gives it up.
+    fn give_up_first(&mut self, error: &Error) {
+        if let Some(more) = replace(&mut self.rest[0].settlement, error, self.replaced) {
+            self.replaced = more;
+        } else {
+            tracing::error!(
+                task = %self.rest[0].settlement.task, %error,
+                "the database refuses every outcome of this task; it stays leased to this instance"
+            );
+            self.skip(1);
+        }
+    }
+}
+
+/// Which part of an outcome was replaced because the database refuses it.
 #[derive(Clone, Copy)]
 enum Replaced {
     Nothing,
@@ -165,8 +263,8 @@ enum Replaced {
 }
 
 /// Replaces an outcome that the database refuses. First only its text, which the database's encoding may not
-/// hold: the work itself is done. If that is refused too, the task becomes dead. `None`: that was refused as
-/// well.
+/// support: the work itself is done. If that is refused too, the task becomes dead. `None`: that was refused
+/// as well.
 fn replace(settlement: &mut Settlement, refusal: &Error, done: Replaced) -> Option<Replaced> {
     let task = settlement.task;
     let why = format!("the database refused it ({})", refusal.metric_label());

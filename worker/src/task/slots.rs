@@ -1,13 +1,16 @@
-//! The slots of this instance: its allocation, the free slots, the attempts in progress.
+//! The slots of this instance: its allocation, free slots and attempts in progress.
 //!
 //! One lock protects all of it, so that a heartbeat reports a consistent snapshot. A slot reserved for a
 //! claim in flight counts as held; otherwise the queue would grant it to another instance as well.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rowlock_queue::TaskId;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub(crate) struct Slots {
     state: Mutex<State>,
     /// Wakes the claimer: a slot became free, a NOTIFY arrived, or a heartbeat reported tasks or slots.
     pub(crate) wake: Notify,
+    /// Wakes the task that waits to be alone: a slot became free, or the instance drains.
+    freed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -24,12 +29,15 @@ struct State {
     allocated: u32,
     paused: bool,
     draining: bool,
+    /// One task is to run alone: nothing else may start.
+    alone: bool,
     held: u32,
     idleness: Idleness,
     attempts: HashMap<TaskId, CancellationToken>,
 }
 
-/// Whether the next heartbeat reports this instance as idle: its claimer found nothing to do.
+/// Whether the next heartbeat reports this instance as idle, which means that its claimer found nothing to
+/// do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Idleness {
     #[default]
@@ -57,9 +65,13 @@ pub(crate) struct Slot {
     stop: CancellationToken,
 }
 
+/// While this exists, nothing is claimed.
+#[derive(Debug)]
+pub(crate) struct Alone(Arc<Slots>);
+
 impl Slots {
     pub(crate) fn new(capacity: u32) -> Arc<Self> {
-        Arc::new(Self { capacity, state: Mutex::default(), wake: Notify::new() })
+        Arc::new(Self { capacity, state: Mutex::default(), wake: Notify::new(), freed: Notify::new() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -69,7 +81,7 @@ impl Slots {
     /// Reserves every free slot, up to `most`, for a claim that is about to be sent.
     pub(crate) fn reserve(&self, most: u32) -> u32 {
         let mut state = self.state();
-        if state.paused || state.draining {
+        if state.paused || state.draining || state.alone {
             return 0;
         }
         let free = state.allocated.min(self.capacity).saturating_sub(state.held).min(most);
@@ -95,6 +107,34 @@ impl Slots {
         Slot { slots: Arc::clone(self), task, stop }
     }
 
+    /// Prevents every claim until the returned value is dropped, so that one task can run alone.
+    pub(crate) fn alone(self: &Arc<Self>) -> Alone {
+        self.state().alone = true;
+        Alone(Arc::clone(self))
+    }
+
+    /// Waits until all slots but one are free. False: the instance drains before that, or it takes too long.
+    pub(crate) async fn wait_until_alone(&self, limit: Duration) -> bool {
+        timeout(limit, self.until_alone()).await.unwrap_or(false)
+    }
+
+    async fn until_alone(&self) -> bool {
+        loop {
+            let mut freed = pin!(self.freed.notified());
+            freed.as_mut().enable();
+            {
+                let state = self.state();
+                if state.draining {
+                    return false;
+                }
+                if state.held <= 1 {
+                    return true;
+                }
+            }
+            freed.await;
+        }
+    }
+
     /// Stops one attempt, if it is still in progress.
     pub(crate) fn stop(&self, task: TaskId) -> bool {
         let state = self.state();
@@ -105,8 +145,8 @@ impl Slots {
         attempt.is_some()
     }
 
-    /// The claimer found nothing to do. True if the instance was busy before: producers send a NOTIFY only
-    /// after a heartbeat has reported an idle instance.
+    /// The claimer found nothing to do. Returns true if the instance was busy before: producers send a NOTIFY
+    /// only after a heartbeat has reported an idle instance.
     pub(crate) fn mark_idle(&self) -> bool {
         let mut state = self.state();
         let was_busy = state.idleness == Idleness::Busy;
@@ -116,13 +156,14 @@ impl Slots {
 
     pub(crate) fn drain(&self) {
         self.state().draining = true;
+        self.freed.notify_waiters();
     }
 
     pub(crate) fn is_draining(&self) -> bool {
         self.state().draining
     }
 
-    /// A consistent picture for one heartbeat. It acknowledges the allocation, because `held` contains every
+    /// A consistent snapshot for one heartbeat. It acknowledges the allocation, because `held` contains every
     /// slot that a claim reserved under an older one.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let mut state = self.state();
@@ -145,7 +186,7 @@ impl Slots {
         (state.attempts.len(), state.allocated, self.capacity)
     }
 
-    /// Applies an allocation. A smaller one interrupts no attempt; it only starts no new ones.
+    /// Applies an allocation. A smaller one interrupts no attempt; it only prevents new ones.
     pub(crate) fn allocate(&self, allocation: i64, allocated: u32, paused: bool) {
         let mut state = self.state();
         let more = state.allocated < allocated || (state.paused && !paused);
@@ -176,12 +217,22 @@ impl Drop for Slot {
         state.held = state.held.saturating_sub(1);
         drop(state);
         self.slots.wake.notify_one();
+        self.slots.freed.notify_waiters();
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        self.0.state().alone = false;
+        self.0.wake.notify_one();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LIMIT: Duration = Duration::from_mins(1);
 
     fn task(id: i64) -> TaskId {
         id.to_string().parse().unwrap()
@@ -236,6 +287,49 @@ mod tests {
         slots.drain();
         assert_eq!(slots.reserve(1), 0);
         assert_eq!(slots.snapshot().wants, 0);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_to_run_alone_waits_for_the_others_and_starts_no_more() {
+        let slots = Slots::new(4);
+        slots.allocate(1, 4, false);
+        slots.reserve(2);
+        let root = CancellationToken::new();
+        let (other, _suspect) = (slots.start(task(1), &root), slots.start(task(2), &root));
+        let alone = slots.alone();
+        assert_eq!(slots.reserve(1), 0);
+        let mut waits = pin!(slots.wait_until_alone(LIMIT));
+        assert!(poll_once(waits.as_mut()).await.is_none(), "another task runs");
+        drop(other);
+        assert!(waits.await);
+        assert_eq!(slots.reserve(1), 0);
+        drop(alone);
+        assert_eq!(slots.reserve(4), 3);
+        let waits = slots.wait_until_alone(LIMIT);
+        slots.drain();
+        assert!(!waits.await, "the instance drains");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_runs_for_long_does_not_keep_the_others_waiting() {
+        let slots = Slots::new(4);
+        slots.allocate(1, 4, false);
+        slots.reserve(2);
+        let root = CancellationToken::new();
+        let _running = (slots.start(task(1), &root), slots.start(task(2), &root));
+        let alone = slots.alone();
+        assert!(!slots.wait_until_alone(LIMIT).await);
+        drop(alone);
+        assert_eq!(slots.reserve(4), 2);
+    }
+
+    /// One poll of a future.
+    async fn poll_once<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        tokio::select! {
+            biased;
+            output = future => Some(output),
+            () = std::future::ready(()) => None,
+        }
     }
 
     #[test]

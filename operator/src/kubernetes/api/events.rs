@@ -47,13 +47,13 @@ impl NewEvent<'_> {
     }
 }
 
-/// The Deployment of a `TaskQueue`. Both have the same name.
-pub(crate) fn deployment_of(regarding: &ObjectReference) -> ObjectReference {
+/// The Deployment of a `TaskQueue`.
+pub(crate) fn deployment_of(regarding: &ObjectReference, name: &str) -> ObjectReference {
     ObjectReference {
         api_version: Some("apps/v1".to_owned()),
         kind: Some("Deployment".to_owned()),
         namespace: regarding.namespace.clone(),
-        name: regarding.name.clone(),
+        name: Some(name.to_owned()),
         ..ObjectReference::default()
     }
 }

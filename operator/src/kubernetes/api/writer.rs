@@ -40,7 +40,7 @@ impl WriteError {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 409)
     }
 
-    /// Why the server rejects the object itself. `None` where rights are missing, or a retry may help.
+    /// Why the server rejects the object itself. `None` if rights are missing, or a retry may help.
     pub(crate) fn rejection(&self) -> Option<String> {
         let Self::Api(kube::Error::Api(status)) = self else { return None };
         let message = &status.message;
@@ -118,14 +118,21 @@ impl Writer {
         self.bounded(self.api::<Deployment>(namespace).patch(name, &params, &patch)).await
     }
 
-    /// Sets the scale of a `TaskQueue`; a conflict if it has changed since it was read.
-    pub(crate) async fn scale_task_queue(&self, read: &TaskQueue, replicas: u32) -> Result<(), WriteError> {
+    /// Sets the scale of an object; a conflict if it has changed since it was read. Returns whether this has
+    /// changed it.
+    pub(crate) async fn set_scale<K: Resource<DynamicType = ()>>(
+        &self,
+        read: &ObjectMeta,
+        replicas: u32,
+    ) -> Result<bool, WriteError> {
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         // A merge patch: the API server has no server-side apply for the scale of custom resources.
-        let metadata = json!({ "resourceVersion": read.resource_version() });
+        let metadata = json!({ "resourceVersion": read.resource_version });
         let patch = Patch::Merge(json!({ "metadata": metadata, "spec": { "replicas": replicas } }));
-        let api: Api<TaskQueue> = Api::namespaced(self.client.clone(), &read.namespace().unwrap_or_default());
-        self.bounded(api.patch_scale(&read.name_any(), &params, &patch)).await.map(drop)
+        let text = |field: &Option<String>| field.clone().unwrap_or_default();
+        let api = self.api::<K>(&text(&read.namespace));
+        let scale = self.bounded(api.patch_scale(&text(&read.name), &params, &patch)).await?;
+        Ok(scale.metadata.resource_version != read.resource_version)
     }
 
     /// Replaces the whole pod template, where foreign field managers have changed it.
@@ -143,7 +150,7 @@ impl Writer {
             template["metadata"]["annotations"][RESTARTED_AT] = restarted.clone();
         }
         live.data["spec"]["template"] = template;
-        // With its resourceVersion: a change in between is a conflict.
+        // With the resourceVersion, a change in between is a conflict.
         let put = self.put::<K>(&live).await?;
         let mut object = object.clone();
         if object["metadata"]["resourceVersion"].is_string() {
@@ -276,7 +283,7 @@ mod tests {
     use kube::core::Status;
 
     #[test]
-    fn a_rejected_object_is_told_apart_from_missing_rights_and_passing_errors() {
+    fn a_rejected_object_is_distinguished_from_missing_rights_and_transient_errors() {
         let table = [
             (422, "Deployment.apps \"x\" is invalid: image: Required value", true),
             (
@@ -288,7 +295,8 @@ mod tests {
             (409, "the object has been modified", false),
             (
                 500,
-                "failed to create typed patch object (shop/x; apps/v1, Kind=Deployment): .spec.x: field not declared",
+                "failed to create typed patch object (shop/x; apps/v1, Kind=Deployment): .spec.x: field not \
+                 declared",
                 true,
             ),
             (500, "etcdserver: request timed out", false),

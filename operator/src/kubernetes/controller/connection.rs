@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use rowlock_crds::ConditionReason;
 use rowlock_queue::{Db, Identity};
 
-use crate::kubernetes::api::watch::NamespaceWatch;
+use crate::jitter::jittered;
+use crate::kubernetes::api::objects::NamespaceWatch;
 use crate::kubernetes::context::Context;
 use crate::kubernetes::database::session;
 use crate::kubernetes::database::source::{Access, Source};
@@ -26,6 +27,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 /// The longest back-off after a refused login with the same URL, so that we do not flood the server's log.
 const MAX_REFUSED_BACKOFF: Duration = Duration::from_secs(30);
 
+/// How often changing problems of one Secret are logged.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
 /// How long connecting and migrating may take, with the wait for locks. A server that has vanished answers no
 /// sooner.
 const OPEN_TIMEOUT: Duration = Duration::from_mins(2);
@@ -40,6 +44,10 @@ pub(super) struct Connection {
     pub(super) problem: Option<Problem>,
     refused: Option<RefusedAccess>,
     checked_at: Option<Instant>,
+    /// How long after that the Secret is read again, and how long after a failure.
+    intervals: (Duration, Duration),
+    /// The last problem in the log, and when it was logged.
+    logged: Option<(Problem, Instant)>,
 }
 
 /// An open session with a known database, and the reconciler of its queues.
@@ -50,6 +58,10 @@ pub(super) struct Session {
     pub(super) reconciler: Reconciler<PodBackend>,
     /// The poller that this controller shares with others of the same database, and its key.
     pub(super) shared_poller: Option<(String, Arc<SharedPoller>)>,
+    /// Whether the reconciler has the queues as they are now.
+    pub(super) has_queues: bool,
+    /// Whether the shared poller has the owners as they are now.
+    pub(super) has_owners: bool,
 }
 
 impl Session {
@@ -68,7 +80,17 @@ struct RefusedAccess {
 
 impl Connection {
     pub(super) fn new(context: Arc<Context>, source: Source, namespace: Arc<NamespaceWatch>) -> Self {
-        Self { context, source, namespace, session: None, problem: None, refused: None, checked_at: None }
+        Self {
+            context,
+            source,
+            namespace,
+            session: None,
+            problem: None,
+            refused: None,
+            checked_at: None,
+            intervals: (SECRET_INTERVAL, RETRY_INTERVAL),
+            logged: None,
+        }
     }
 
     /// Whether the queues can be reconciled now.
@@ -76,32 +98,50 @@ impl Connection {
         self.namespace.is_complete() && self.problem.as_ref().is_none_or(Problem::may_pass)
     }
 
-    /// Reads the Secrets and connects, where that is due.
+    /// The database, if the queues can be reconciled now.
+    pub(super) fn usable_db(&self) -> Option<&Db> {
+        self.session.as_ref().filter(|_| self.is_usable()).map(|session| &session.db)
+    }
+
+    /// Reads the Secrets and connects, if that is due.
     pub(super) async fn check(&mut self) {
         if let Some(detail) = self.namespace.refusal() {
             self.problem = Some(session::forbidden(&self.source.namespace, &detail, &self.context.config));
             self.checked_at = None;
             return;
         }
-        let every = if self.problem.is_some() { RETRY_INTERVAL } else { SECRET_INTERVAL };
+        let every = if self.problem.is_some() { self.intervals.1 } else { self.intervals.0 };
         if !self.namespace.is_complete() || self.checked_at.is_some_and(|at| at.elapsed() < every) {
             return;
         }
         let opened = tokio::time::timeout(OPEN_TIMEOUT, self.open()).await;
         self.checked_at = Some(Instant::now());
-        let problem = opened.unwrap_or_else(|_| Err(timed_out())).err();
-        if let Some(problem) = problem.as_ref().filter(|problem| Some(*problem) != self.problem.as_ref()) {
-            let (namespace, secret) = (&self.source.namespace, &self.source.secret.name);
-            tracing::warn!(namespace, secret, reason = problem.reason.as_str(), "{}", problem.message);
-        }
-        self.problem = problem;
+        self.intervals = (jittered(SECRET_INTERVAL), jittered(RETRY_INTERVAL));
+        self.problem = opened.unwrap_or_else(|_| Err(timed_out())).err();
+        self.log_problem(Instant::now());
     }
 
-    /// Takes in what a pass has learnt about the database.
+    /// Logs the problem, if it is another one than before. A server may answer with another error each time.
+    fn log_problem(&mut self, now: Instant) {
+        let has_passed = |at: &Instant| LOG_INTERVAL <= now.duration_since(*at);
+        match (&self.problem, &self.logged) {
+            (None, Some((_, at))) if has_passed(at) => self.logged = None,
+            (Some(problem), logged)
+                if logged.as_ref().is_none_or(|(known, at)| known != problem && has_passed(at)) =>
+            {
+                let (namespace, secret) = (&self.source.namespace, &self.source.secret.name);
+                tracing::warn!(namespace, secret, reason = problem.reason.as_str(), "{}", problem.message);
+                self.logged = Some((problem.clone(), now));
+            }
+            _ => (),
+        }
+    }
+
+    /// Notes what a pass has found out about the database.
     pub(super) fn note(&mut self, view: &View) {
         let Some(session) = &self.session else { return };
-        // A failed poll has the Secret read again at once, since it may name another database by now. A
-        // success of another controller says nothing about this Secret.
+        // After a failed poll the Secret is read again at once, since it may name another database by now. If
+        // another controller polled, its success says nothing about this Secret.
         if session.reconciler.is_poller() || view.problem.is_some() {
             let problem = view.problem.as_deref().map(Problem::from);
             self.problem = problem.map(|problem| self.source.name_secret(problem));
@@ -138,7 +178,7 @@ impl Connection {
                 let before = self.refused.take_if(|refused| refused.access == access);
                 let backoff =
                     before.map_or(RETRY_INTERVAL, |before| (before.backoff * 2).min(MAX_REFUSED_BACKOFF));
-                let until = Instant::now() + backoff;
+                let until = Instant::now() + jittered(backoff);
                 self.refused = Some(RefusedAccess { access, problem: problem.clone(), backoff, until });
             }
             _ => self.refused = None,
@@ -184,7 +224,7 @@ impl Connection {
         Ok(identity)
     }
 
-    /// Goes on with a new connection. Returns the old one, to be closed.
+    /// Switches to a new connection. Returns the old one, which is to be closed.
     fn replace_session(&mut self, db: Db, access: &Access, identity: &Identity) -> Option<Db> {
         let connect = access.connect(&self.context.config);
         if let Some(session) = &mut self.session {
@@ -197,7 +237,15 @@ impl Connection {
         let mut reconciler = Reconciler::new(db.clone(), pods, &self.context.cluster);
         reconciler.listen(connect);
         let (access, identity) = (access.clone(), identity.clone());
-        self.session = Some(Session { db, access, identity, reconciler, shared_poller: None });
+        self.session = Some(Session {
+            db,
+            access,
+            identity,
+            reconciler,
+            shared_poller: None,
+            has_queues: false,
+            has_owners: false,
+        });
         None
     }
 
@@ -213,6 +261,7 @@ impl Connection {
         if session.shared_poller.as_ref().map(|(key, _)| key) == key.as_ref() {
             return;
         }
+        session.has_owners = false;
         let namespace = &self.source.namespace;
         session.shared_poller = key.map(|key| {
             let shared_poller = self.context.shared_poller(namespace, &key);

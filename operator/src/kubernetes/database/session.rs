@@ -41,7 +41,7 @@ pub(crate) async fn open(connect: &Connect) -> Result<Db, Problem> {
     Ok(db)
 }
 
-/// Creates or migrates the schema, where it is not that of this release.
+/// Creates or migrates the schema, if it is not that of this release.
 pub(crate) async fn prepare(db: &Db) -> Result<(), Problem> {
     match db.check_schema().await {
         Err(Error::SchemaMissing | Error::SchemaOlder { .. }) => migrate(db).await,
@@ -82,7 +82,8 @@ async fn check_worker_at(db: &Db, expected: Option<&str>) -> Result<(), Problem>
         && found != expected
     {
         let message = format!(
-            "it leads to the database {found}, but secretRef leads to {expected}: let both lead to the same database"
+            "it leads to the database {found}, but secretRef leads to {expected}: both must lead to the same \
+             database"
         );
         return Err(Problem::new(ConditionReason::SecretInvalid, sanitize(&message)));
     }

@@ -214,7 +214,8 @@ impl Reader<'_> {
         let found = bounded(api.get_opt(name)).await;
         let found = found.map_err(|error| self.unreadable("Secret", name, &error))?.ok_or_else(|| {
             let message = format!(
-                "the Secret `{name}` does not exist: create it, with the URL of the database under the key `{key}`"
+                "the Secret `{name}` does not exist: create it, with the URL of the database under the key \
+                 `{key}`"
             );
             Problem::new(ConditionReason::SecretNotFound, message)
         })?;
@@ -229,8 +230,8 @@ impl Reader<'_> {
         };
         if value.0.len() > LONGEST_URL {
             let message = format!(
-                "`{key}` of the Secret `{name}` has {} bytes, which is too long for the URL of a database: at most \
-                 {LONGEST_URL} are allowed",
+                "`{key}` of the Secret `{name}` has {} bytes, which is too long for the URL of a database: \
+                 at most {LONGEST_URL} are allowed",
                 value.0.len()
             );
             return Err(Problem::new(ConditionReason::SecretInvalid, message));
@@ -267,16 +268,16 @@ impl Reader<'_> {
         let kind = kind.as_str();
         let Some(mut found) = found else {
             let message = format!(
-                "the {kind} `{name}` does not exist: create it, with the certificates of the database's authority under \
-                 the key `{key}`, or remove spec.database.caRef"
+                "the {kind} `{name}` does not exist: create it, with the certificates of the database's \
+                 authority under the key `{key}`, or remove spec.database.caRef"
             );
             return Err(Problem::new(ConditionReason::CertificateInvalid, message));
         };
         let pem = found.remove(key).ok_or_else(|| wrong_certificates(ca, "the key does not exist"))?;
         if pem.len() > LONGEST_CERTIFICATES {
             let detail = format!(
-                "it has {} bytes, and at most {LONGEST_CERTIFICATES} are allowed: remove authorities that the database \
-                 does not use",
+                "it has {} bytes, and at most {LONGEST_CERTIFICATES} are allowed: remove authorities that \
+                 the database does not use",
                 pem.len()
             );
             return Err(wrong_certificates(ca, &detail));
@@ -356,7 +357,8 @@ mod tests {
     fn task_queues_with_the_same_references_share_a_source() {
         let task_queue = |database: &str| -> TaskQueue {
             serde_yaml::from_str(&format!(
-                "{{ apiVersion: rowlock.dev/v1alpha1, kind: TaskQueue, metadata: {{ name: q, namespace: shop }}, \
+                "{{ apiVersion: rowlock.dev/v1alpha1, kind: TaskQueue, \
+                 metadata: {{ name: q, namespace: shop }}, \
                  spec: {{ workers: {{ total: 1 }}, database: {database} }} }}"
             ))
             .unwrap()

@@ -1,5 +1,8 @@
 //! The backend in a cluster: instances are pods of a Deployment per queue. One for each database.
 
+mod budget;
+mod target;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -8,7 +11,6 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
@@ -19,26 +21,24 @@ use serde_json::Value;
 
 use crate::backend::{Backend, DesiredPods};
 use crate::kubernetes::api::events::{NewEvent, deployment_of};
-use crate::kubernetes::api::watch::NamespaceWatch;
+use crate::kubernetes::api::objects::NamespaceWatch;
 use crate::kubernetes::api::writer::{WriteError, bounded};
 use crate::kubernetes::context::Context;
+use crate::kubernetes::deployment::apply_result::Outcome;
 use crate::kubernetes::deployment::build::{self, Owner};
 use crate::kubernetes::deployment::foreign_scaling::{ForeignScaling, Observation};
 use crate::kubernetes::deployment::last_applied::{
-    AppliedObject, LastApplied, WATCH_DELAY, foreign, has_template, is_operator_change, is_owned, owner,
-    rollout_slot_of,
+    AppliedObject, LastApplied, WATCH_DELAY, foreign, has_template, is_operator_change, rollout_slot_of,
 };
 use crate::kubernetes::deployment::next_write::{Live, Wanted, Write, next_write};
-use crate::kubernetes::deployment::outcome::Outcome;
-use crate::kubernetes::deployment::worker_container::WorkerImage;
-use crate::kubernetes::pods::health::not_starting;
-use crate::kubernetes::pods::status::{count_ready, is_ready, oldest_age};
+use crate::kubernetes::deployment::worker_image::WorkerImage;
+use crate::kubernetes::pods::status::{count_ready, oldest_age};
 use crate::kubernetes::rollouts::{NamespacedName, rollout_slot};
 
 /// How long before a rejected template is tried again: a policy may have changed.
 const REJECTED_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How often a write is tried at once, where another writer changes the object in between.
+/// How often a write is tried in one pass, if another writer changes the object in between.
 const MAX_WRITE_ATTEMPTS: usize = 5;
 
 /// How many queues are written at the same time: a webhook that hangs for one queue delays few others, and a
@@ -48,7 +48,7 @@ const CONCURRENT_WRITES: usize = 8;
 /// The pods of all queues of one database.
 pub(crate) struct PodBackend {
     context: Arc<Context>,
-    namespace: Arc<NamespaceWatch>,
+    pub(super) namespace: Arc<NamespaceWatch>,
     image: WorkerImage,
     queues: BTreeMap<String, LastApplied>,
 }
@@ -66,7 +66,7 @@ impl PodBackend {
         });
         for (queue, one) in task_queues {
             let last = self.queues.entry(queue.clone()).or_insert_with(|| LastApplied::of(one));
-            last.owner = owner(one);
+            last.set_task_queue(one);
         }
     }
 
@@ -79,17 +79,19 @@ impl PodBackend {
         self.queues.get(queue)?.foreign_scaling.current().cloned()
     }
 
-    fn stored(&self, owner: &Owner) -> Option<Arc<Deployment>> {
-        self.namespace.deployments.get(&owner.namespace, &owner.name)
+    pub(super) fn stored(&self, last: &LastApplied) -> Option<Arc<Deployment>> {
+        self.namespace.deployment(last.deployment_name())
     }
 
-    async fn apply_queue(
+    /// Compares the objects of a queue with what they should be, and writes what differs.
+    pub(super) async fn apply_objects(
         &self,
         last: &mut LastApplied,
         desired: &DesiredPods<'_>,
+        stored: Option<Arc<Deployment>>,
     ) -> Result<Outcome, WriteError> {
-        let mut object = build::deployment(&last.owner, desired.manifest, desired.pods, &self.image);
-        let stored = self.stored(&last.owner);
+        let pods = last.pods(desired, stored.as_deref());
+        let mut object = build::deployment(&last.owner, desired.manifest, pods, &self.image);
         let live = self.live(last, stored.as_deref()).await?;
         if let Some(outcome) = foreign(live.metadata.as_ref(), "Deployment", &last.owner) {
             return Ok(outcome);
@@ -97,14 +99,14 @@ impl PodBackend {
         let leaves_replicas = self.leaves_replicas(last, desired, &live).await;
         let mut outcome = Outcome::Done;
         if !self.mark_rollout_slot(last, stored.as_deref(), &live, &mut object) {
-            outcome = self.waiting();
+            outcome = Outcome::waiting_for_slot(self.context.config.rollouts_at_once);
         } else if let Some(detail) = self.rejection(last, &live, &object).await? {
             outcome = Outcome::Rejected(detail);
             self.context.release_rollout_slot(&namespaced_name(&last.owner));
             // Pods that run already are scaled with the template that the server accepted last.
             if let Some(accepted) = &last.accepted_template {
                 object["spec"]["template"] = serde_json::from_str(accepted).unwrap_or_default();
-                // It was made from an earlier generation: otherwise it looks like a change by the operator.
+                // With its old annotations, so that it does not look like a change by the operator.
                 build::mark_made_from(&mut object, live.metadata.as_ref());
             }
         }
@@ -113,9 +115,9 @@ impl PodBackend {
             Outcome::Rejected(_) => last.accepted_template.is_none(),
             _ => true,
         };
-        let wanted = Wanted { object: &object, replicas: desired.pods, leaves_replicas, holds_template };
+        let wanted = Wanted { object: &object, replicas: pods, leaves_replicas, holds_template };
         match next_write(last.deployment.as_ref(), &live, &wanted) {
-            Write::Scale => self.scale(last, desired.pods).await?,
+            Write::Scale => self.scale(last, pods).await?,
             Write::Apply | Write::Restore => {
                 let applied = self.write(last, &mut object, &live.foreign_managers, leaves_replicas).await?;
                 if outcome == Outcome::Done {
@@ -123,7 +125,7 @@ impl PodBackend {
                 }
                 last.deployment = Some(AppliedObject::new(&object, applied));
                 if !leaves_replicas {
-                    last.note_written(desired.pods);
+                    last.note_written(pods);
                 }
             }
             Write::Nothing if leaves_replicas && !holds_template => {
@@ -140,14 +142,14 @@ impl PodBackend {
     /// The Deployment in the cluster, by the last write or the watch.
     async fn live(&self, last: &LastApplied, stored: Option<&Deployment>) -> Result<Live, WriteError> {
         let (metadata, replicas) = match last.newest(stored) {
-            Some((metadata, replicas)) => (Some(metadata), replicas),
+            Some((metadata, replicas)) => (Some(metadata.clone()), Some(replicas)),
             // The watch shows only objects with our labels, so another one of this name may exist.
-            None => (self.read::<Deployment>(&last.owner).await?, 0),
+            None => (self.read::<Deployment>(&last.owner.namespace, &last.owner.name).await?, None),
         };
         Ok(Live::of(metadata, replicas))
     }
 
-    /// Marks the object with its rollout slot, where it needs one. `false`: it has to wait for a slot.
+    /// Marks the object with its rollout slot, if it needs one. `false`: it has to wait for a slot.
     fn mark_rollout_slot(
         &self,
         last: &LastApplied,
@@ -169,8 +171,8 @@ impl PodBackend {
         true
     }
 
-    /// Writes the Deployment. Where others set the number of pods, it is read and written back, again after a
-    /// conflict.
+    /// Writes the Deployment. If others set the number of pods, their number is read and written back, and a
+    /// conflict is tried again.
     async fn write(
         &self,
         last: &LastApplied,
@@ -199,7 +201,7 @@ impl PodBackend {
         let needs_whole = leaves_replicas || !foreign_managers.is_empty();
         let whole = if needs_whole { self.read_whole(&last.owner).await? } else { None };
         if let Some(whole) = whole.as_ref().filter(|_| leaves_replicas) {
-            // With its resourceVersion: a change by others in between is a conflict, and not lost.
+            // With the resourceVersion, a change by others in between is a conflict instead of being lost.
             object["spec"]["replicas"] = whole.data["spec"]["replicas"].clone();
             object["metadata"]["resourceVersion"] = whole.metadata.resource_version.clone().into();
         }
@@ -216,15 +218,16 @@ impl PodBackend {
         bounded(api.get_opt(&owner.name)).await
     }
 
-    /// Whether others set the number of pods: because the `TaskQueue` says so, or for now. Warns about those that
-    /// set it though the operator should.
+    /// Whether the number of pods is left to others: by `spec.suspendScaling`, or during a back-off. Warns
+    /// about field managers that set it though the operator should.
     async fn leaves_replicas(&self, last: &mut LastApplied, desired: &DesiredPods<'_>, live: &Live) -> bool {
-        if desired.manifest.spec.suspend_scaling {
+        if desired.keeps {
             last.foreign_scaling.reset();
             return true;
         }
-        let (replicas, made_from, managers) = (live.replicas, &last.owner.generation, live.scalers());
-        let observation = Observation { replicas, wanted: desired.pods, managers, made_from };
+        let (replicas, made_from, managers) = (live.replicas, &last.owner.generation, live.scalers.clone());
+        let (wanted, mode) = (desired.pods, desired.manifest.spec.workers.scaling());
+        let observation = Observation { replicas, wanted, mode, managers, made_from };
         if let Some(note) = last.foreign_scaling.observe(observation, Instant::now()) {
             self.warn(last, EventReason::ReplicasRestored, note).await;
         }
@@ -238,14 +241,6 @@ impl PodBackend {
         last.deployment = Some(AppliedObject::new(&Value::Null, scaled));
         last.note_written(replicas);
         Ok(())
-    }
-
-    fn waiting(&self) -> Outcome {
-        let at_once = self.context.config.rollouts_at_once;
-        Outcome::Waiting(format!(
-            "waiting for a rollout slot: after a new release, or with another worker image or resources, the \
-             operator updates {at_once} queues at a time"
-        ))
     }
 
     /// Why the API server rejects the template, by a dry run. It is asked once for each new template.
@@ -265,7 +260,7 @@ impl PodBackend {
             last.dry_run = None;
             return Ok(None);
         }
-        // With the labels: a policy may require one. An accepted template is kept, too, if its write failed.
+        // Labels count too: a policy may require one. The answer is kept even if the write fails.
         let asked = format!("{}{template}", object["metadata"]["labels"]);
         if let Some((dry_run, detail, at)) = &last.dry_run
             && *dry_run == asked
@@ -288,9 +283,9 @@ impl PodBackend {
         object: &Value,
         foreign_managers: &[String],
     ) -> Result<DynamicObject, WriteError> {
-        let who = foreign_managers.join(", ");
+        let by = foreign_managers.join(", ");
         let note = format!(
-            "{who} had changed the pod template of the Deployment: the operator restores it from the TaskQueue"
+            "{by} had changed the pod template of the Deployment: the operator restores it from the TaskQueue"
         );
         // Before the writes: if the last of them fails, the next pass no longer sees the foreign field
         // manager.
@@ -299,40 +294,19 @@ impl PodBackend {
     }
 
     async fn warn(&self, last: &LastApplied, reason: EventReason, note: String) {
-        let related = Some(deployment_of(&last.regarding));
+        let related = Some(deployment_of(&last.regarding, last.deployment_name()));
         let (reason, action) = (reason.as_str(), reason.action());
         let new_event = NewEvent { regarding: &last.regarding, related, warning: true, reason, action, note };
         self.context.writer.publish_event(&new_event).await;
     }
 
-    async fn apply_budget(&self, last: &mut LastApplied) -> Result<(), WriteError> {
-        let Owner { namespace, name, .. } = &last.owner;
-        let mut stored = self.namespace.budgets.get(namespace, name).map(|one| one.metadata.clone());
-        if stored.is_none() && last.budget.is_none() {
-            stored = self.read::<PodDisruptionBudget>(&last.owner).await?;
-        }
-        if foreign(stored.as_ref(), "PodDisruptionBudget", &last.owner).is_some() {
-            return Ok(());
-        }
-        let object = build::budget(&last.owner, &self.image);
-        let done = last.budget.as_ref().is_some_and(|applied| {
-            let unseen = applied.at.elapsed() < WATCH_DELAY && applied.hash == build::hash_of(&object);
-            unseen || applied.matches(&object, stored.as_ref())
-        });
-        if !done {
-            let applied = self.context.writer.apply::<PodDisruptionBudget>(&object).await?;
-            last.budget = Some(AppliedObject::new(&object, applied));
-        }
-        Ok(())
-    }
-
     /// Asks the API server: the watch shows only objects with our labels.
-    async fn read<K>(&self, owner: &Owner) -> Result<Option<ObjectMeta>, WriteError>
+    async fn read<K>(&self, namespace: &str, name: &str) -> Result<Option<ObjectMeta>, WriteError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned + Clone + Debug,
     {
-        let api: Api<K> = Api::namespaced(self.context.client.clone(), &owner.namespace);
-        Ok(bounded(api.get_metadata_opt(&owner.name)).await?.map(|found| found.metadata))
+        let api: Api<K> = Api::namespaced(self.context.client.clone(), namespace);
+        Ok(bounded(api.get_metadata_opt(name)).await?.map(|found| found.metadata))
     }
 }
 
@@ -343,14 +317,25 @@ fn namespaced_name(owner: &Owner) -> NamespacedName {
 impl Backend for PodBackend {
     fn instances(&self, queue: &str) -> u32 {
         let Some(last) = self.queues.get(queue) else { return 0 };
-        let seen = last.newest(self.stored(&last.owner).as_deref());
-        seen.filter(|(metadata, _)| is_owned(metadata, &last.owner)).map_or(0, |(_, replicas)| replicas)
+        let stored = self.stored(last);
+        let seen = last.newest(stored.as_deref());
+        seen.filter(|(metadata, _)| last.may_scale(metadata)).map_or(0, |(_, replicas)| replicas)
     }
 
     fn ready(&self, queue: &str) -> u32 {
-        let Some(last) = self.queues.get(queue) else { return 0 };
-        let pods = self.namespace.pods_of(&last.owner.name);
-        count_ready(&pods)
+        self.queues.get(queue).map_or(0, |last| count_ready(&self.namespace.pods_of(&last.owner.name)))
+    }
+
+    fn draining(&self, queue: &str) -> u32 {
+        self.queues.get(queue).map_or(0, |last| self.namespace.count_pods(&last.owner.name).1)
+    }
+
+    fn pod_start(&self, queue: &str) -> Option<Duration> {
+        self.queues.get(queue)?.starts.usual()
+    }
+
+    fn is_held(&self, queue: &str) -> bool {
+        self.queues.get(queue).is_some_and(|last| last.outcome.is_held())
     }
 
     fn age(&self, queue: &str) -> Duration {
@@ -370,8 +355,7 @@ impl Backend for PodBackend {
     fn not_starting(&mut self, queue: &str) -> bool {
         let Some(last) = self.queues.get_mut(queue) else { return false };
         let pods = self.namespace.pods_of(&last.owner.name);
-        last.was_ready = !pods.is_empty() && (last.was_ready || pods.iter().any(|pod| is_ready(pod)));
-        last.not_starting = !last.was_ready && not_starting(&pods, last.not_starting, Timestamp::now());
+        last.observe(&pods, Timestamp::now());
         last.not_starting
     }
 
@@ -387,7 +371,7 @@ impl Backend for PodBackend {
         let (this, by_name) = (&*self, &by_name);
         let each = queues.iter_mut().filter_map(|(name, last)| Some((last, *by_name.get(name.as_str())?)));
         let apply = async |(last, desired): (&mut LastApplied, &DesiredPods<'_>)| {
-            last.outcome = this.apply_queue(last, desired).await.unwrap_or_else(|error| Outcome::of(&error));
+            last.outcome = this.apply_queue(last, desired).await.unwrap_or_else(|error| last.failed(&error));
         };
         futures_util::stream::iter(each).for_each_concurrent(CONCURRENT_WRITES, apply).await;
         self.queues = queues;

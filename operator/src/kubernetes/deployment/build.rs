@@ -1,10 +1,10 @@
 //! A queue's instances as Kubernetes objects: pure.
 //!
-//! The handler is a native sidecar (an init container that is always restarted) and the worker the only main
-//! container: so the handler is up before the first claim, and at the end stays until the worker has drained.
-//! The template's other containers become sidecars as well, before the handler: as main containers they would
-//! get SIGTERM together with the worker, and a database proxy that ends first breaks the drain. Init
-//! containers of the template run before all of them.
+//! The handler is a native sidecar (an init container that is always restarted), and the worker is the only
+//! main container. So the handler runs before the first claim, and until the worker has drained. The
+//! template's other containers become sidecars too, and start before the handler: as main containers they
+//! would get SIGTERM together with the worker, and a database proxy that ends first would break the drain.
+//! Init containers of the template run before all of them.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rowlock_crds::api::FIELD_MANAGER;
@@ -15,30 +15,32 @@ use sha2::{Digest, Sha256};
 
 use crate::kubernetes::deployment::inherited_metadata::StringMap;
 use crate::kubernetes::deployment::security_context;
-use crate::kubernetes::deployment::worker_container::{self, WorkerImage};
+use crate::kubernetes::deployment::worker_image::WorkerImage;
+use crate::kubernetes::deployment::worker_resources;
+use crate::worker_container;
 
-/// The container that `kubectl logs` and `kubectl exec` mean.
+/// The annotation that names the container for `kubectl logs` and `kubectl exec`.
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
-/// What is told to those who put something into pods, which does nothing where they are not.
+/// Annotations for tools that inject containers into pods. Without such a tool they have no effect.
 const INJECTORS: [(&str, &str); 4] = [
     // The proxies of Istio and Linkerd stay native sidecars: as main containers they would start after the
-    // handler, which may need them, and die together with the worker.
+    // handler, which may need them, and end together with the worker.
     ("sidecar.istio.io/nativeSidecar", "true"),
     ("config.beta.linkerd.io/proxy-enable-native-sidecar", "true"),
-    // OpenTelemetry's operator would instrument the first main container, which is the worker.
+    // By default, OpenTelemetry's operator would instrument the first main container, which is the worker.
     ("instrumentation.opentelemetry.io/container-names", containers::HANDLER),
-    // Vault's agent writes its files before the handler, which is an init container to it, starts.
+    // Vault's agent then writes its files before the other init containers start, such as the handler.
     ("vault.hashicorp.com/agent-init-first", "true"),
 ];
 
-/// Where the worker's image runs.
+/// The label of nodes that can run the worker's image.
 const NODES: (&str, &str) = ("kubernetes.io/os", "linux");
 
-/// Rollbacks are done in the `TaskQueue`; a few old `ReplicaSets` are there to be looked at.
+/// How many old `ReplicaSets` are kept, for debugging. Rollbacks are done in the `TaskQueue`.
 const HISTORY: u32 = 3;
 
-/// How many pods a drain of nodes may take at a time; at least one, since percentages round up.
+/// How many pods the draining of nodes may evict at a time. At least one, since percentages round up.
 const EVICTED_AT_A_TIME: &str = "25%";
 
 /// The `TaskQueue` that an object belongs to.
@@ -47,25 +49,25 @@ pub(crate) struct Owner {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uid: String,
-    /// The generation of the `TaskQueue`, or what else tells that what its pods are made from has changed.
+    /// The generation of the `TaskQueue`, or another text that changes with what its pods are made from.
     pub(crate) generation: String,
-    /// What its objects get of its labels and annotations.
+    /// The labels and annotations that its objects inherit.
     pub(crate) labels: StringMap,
     pub(crate) annotations: StringMap,
 }
 
-/// What all pods of a queue are selected by.
+/// The labels that select the pods of a queue.
 pub(crate) fn selector(name: &str) -> Value {
     json!({ (labels::MANAGED_BY): FIELD_MANAGER, (labels::TASK_QUEUE): name })
 }
 
-/// The Deployment of a queue, with the hash of all that it says.
+/// The Deployment of a queue, with the hashes of its content.
 pub(crate) fn deployment(owner: &Owner, manifest: &Manifest, replicas: u32, image: &WorkerImage) -> Value {
     let spec = json!({
         "replicas": replicas,
         "revisionHistoryLimit": HISTORY,
         "selector": { "matchLabels": selector(&owner.name) },
-        // Nobody is interrupted for a rollout: a pod goes when its successor is ready.
+        // A rollout stops a pod only when its successor is ready.
         "strategy": {
             "type": "RollingUpdate",
             "rollingUpdate": { "maxUnavailable": 0, "maxSurge": manifest.spec.rollout.max_surge },
@@ -78,19 +80,19 @@ pub(crate) fn deployment(owner: &Owner, manifest: &Manifest, replicas: u32, imag
     object
 }
 
-/// Says that the operator has changed the template for reasons of its own.
+/// Annotates the Deployment with its rollout slot: the operator itself changes the template.
 pub(crate) fn mark_rollout_slot(deployment: &mut Value, slot: &str) {
     deployment["metadata"]["annotations"][annotations::ROLLOUT_SLOT] = slot.into();
     set_hashes(deployment);
 }
 
-/// Says that the template is the one that is there, whoever it was made for.
+/// Copies the annotations of the live Deployment that say what its template was made from.
 pub(crate) fn mark_made_from(deployment: &mut Value, live: Option<&ObjectMeta>) {
     let annotations = &mut deployment["metadata"]["annotations"];
     for name in [annotations::GENERATION, annotations::ROLLOUT_SLOT] {
-        let theirs = live.and_then(|live| live.annotations.as_ref()?.get(name));
-        match (theirs, annotations.as_object_mut()) {
-            (Some(theirs), _) => annotations[name] = theirs.clone().into(),
+        let found = live.and_then(|live| live.annotations.as_ref()?.get(name));
+        match (found, annotations.as_object_mut()) {
+            (Some(found), _) => annotations[name] = found.clone().into(),
             (None, Some(annotations)) => drop(annotations.remove(name)),
             (None, None) => (),
         }
@@ -98,7 +100,7 @@ pub(crate) fn mark_made_from(deployment: &mut Value, live: Option<&ObjectMeta>) 
     set_hashes(deployment);
 }
 
-/// How many pods a drain of nodes may take at a time.
+/// The `PodDisruptionBudget` of a queue.
 pub(crate) fn budget(owner: &Owner, image: &WorkerImage) -> Value {
     let spec = json!({
         "maxUnavailable": EVICTED_AT_A_TIME,
@@ -108,13 +110,14 @@ pub(crate) fn budget(owner: &Owner, image: &WorkerImage) -> Value {
     object("policy/v1", "PodDisruptionBudget", owner, image, &spec)
 }
 
-/// The hash of an object made here.
+/// The hash of an object that was built here.
 pub(crate) fn hash_of(object: &Value) -> &str {
     object["metadata"]["annotations"][annotations::LAST_APPLIED_HASH].as_str().unwrap_or_default()
 }
 
 fn object(api_version: &str, kind: &str, owner: &Owner, image: &WorkerImage, spec: &Value) -> Value {
-    // What is said for one queue counts before what is said for all; ours is what we are found by.
+    // Labels of the TaskQueue override those of the platform. The operator's own override both, since its
+    // watches select objects by them.
     let mut labels: Map<String, Value> = of_map(&image.labels).chain(of_map(&owner.labels)).collect();
     labels.extend(common_labels(&owner.name));
     labels.insert(labels::TASK_QUEUE.to_owned(), owner.name.clone().into());
@@ -142,8 +145,8 @@ fn object(api_version: &str, kind: &str, owner: &Owner, image: &WorkerImage, spe
     object
 }
 
-/// Writes the hashes of its template and of all that an object says, but for how many pods there are, which
-/// others may decide.
+/// Writes the hashes of an object and of its template. The number of pods is not part of them, since others
+/// may set it.
 pub(crate) fn set_hashes(object: &mut Value) {
     let template = &object["spec"]["template"];
     if template.is_object() {
@@ -159,7 +162,7 @@ pub(crate) fn set_hashes(object: &mut Value) {
     object["metadata"]["annotations"][annotations::LAST_APPLIED_HASH] = hash.into();
 }
 
-/// Short enough to be read, long enough not to meet another.
+/// Short enough to read, and long enough that two texts do not collide.
 pub(crate) fn hash(text: &str) -> String {
     let digest: [u8; 32] = Sha256::digest(text).into();
     digest.first_chunk().map_or_else(String::new, |first| format!("{:016x}", u64::from_be_bytes(*first)))
@@ -181,7 +184,7 @@ fn template(owner: &Owner, manifest: &Manifest, image: &WorkerImage) -> Value {
     let mut metadata = into_object(template.remove("metadata").unwrap_or_default());
     let mut labels = into_object(metadata.remove("labels").unwrap_or_default());
     for (label, value) in common_labels(&owner.name).into_iter().chain(of_map(&image.labels)) {
-        // What is selected by is ours; how it is called may be the user's.
+        // The selector needs this label. The template may override the others.
         if label == labels::MANAGED_BY {
             labels.insert(label, value);
         } else {
@@ -213,7 +216,12 @@ fn pod(mut spec: Map<String, Value>, manifest: &Manifest, image: &WorkerImage) -
     let context = spec.get("securityContext").cloned().unwrap_or_default();
     first.extend(handlers.into_iter().map(|one| sidecar(handler(one, ports, &context))));
     spec.insert("initContainers".to_owned(), first.into());
-    let worker = worker_container::container(&instance, ports, manifest, image, &context);
+    let resources = json!(worker_resources::of_queue(&image.resources, &manifest.spec.worker.resources));
+    let of_image = (image.image.as_str(), &resources);
+    let mut worker = worker_container::container(&instance, ports, manifest, of_image, &context);
+    if let Some(policy) = &image.pull_policy {
+        worker["imagePullPolicy"] = policy.clone().into();
+    }
     spec.insert("containers".to_owned(), json!([worker]));
     let mut nodes = into_object(spec.remove("nodeSelector").unwrap_or_default());
     nodes.entry(NODES.0).or_insert_with(|| NODES.1.into());
@@ -225,14 +233,14 @@ fn pod(mut spec: Map<String, Value>, manifest: &Manifest, image: &WorkerImage) -
         let secrets = pull_secrets(into_list(spec.remove("imagePullSecrets")), image);
         spec.insert("imagePullSecrets".to_owned(), secrets.into());
     }
-    // Ours is the least: a task that just started may still take all its time. A template may ask for more.
+    // A task that has just started may take its whole timeout. A template may ask for more.
     let asked = spec.get("terminationGracePeriodSeconds").and_then(Value::as_u64).unwrap_or_default();
     spec.insert("terminationGracePeriodSeconds".to_owned(), instance.grace.as_secs().max(asked).into());
     spec.entry("automountServiceAccountToken").or_insert(Value::Bool(false));
     spec
 }
 
-/// The template's, and the worker's; the API server wants each name once.
+/// The pull secrets of the template, then those of the worker. The API server allows each name once.
 fn pull_secrets(mut secrets: Vec<Value>, image: &WorkerImage) -> Vec<Value> {
     for name in &image.pull_secrets {
         if secrets.iter().all(|one| one["name"] != *name) {
@@ -242,7 +250,8 @@ fn pull_secrets(mut secrets: Vec<Value>, image: &WorkerImage) -> Vec<Value> {
     secrets
 }
 
-/// The user's container, told where to listen and kept from raising its rights; what the user wrote counts.
+/// The user's container, with the port to listen on, and without a way to gain privileges. What the user
+/// wrote takes precedence.
 fn handler(container: Value, ports: Ports, pod: &Value) -> Value {
     let mut container = into_object(container);
     let mut env = into_list(container.remove("env"));
@@ -256,7 +265,8 @@ fn handler(container: Value, ports: Ports, pod: &Value) -> Value {
     container.into()
 }
 
-/// Another container of the template, kept from listening to the worker, whose network it shares.
+/// Another container of the template, without the capability to read the worker's traffic: they share a
+/// network.
 fn without_network_rights(mut container: Value) -> Value {
     if let Some(container) = container.as_object_mut() {
         security_context::other(container);

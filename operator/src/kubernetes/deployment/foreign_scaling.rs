@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rowlock_crds::api;
+use rowlock_crds::{ScalingMode, api};
 
 /// How long the second foreign change stays; each further one stays twice as long. The first is undone at
 /// once, because it may be a single `kubectl scale` by mistake.
@@ -33,13 +33,15 @@ pub(crate) struct ForeignScaling {
     pub(crate) found: u32,
     /// The number that the operator restores.
     pub(crate) wanted: u32,
+    pub(crate) mode: ScalingMode,
 }
 
-/// What is live on the Deployment, beside what the operator wants.
+/// The live number of pods of the Deployment, and the number that the operator wants.
 #[derive(Debug)]
 pub(crate) struct Observation<'a> {
     pub(crate) replicas: u32,
     pub(crate) wanted: u32,
+    pub(crate) mode: ScalingMode,
     /// Foreign field managers that own `replicas`.
     pub(crate) managers: Vec<String>,
     /// What the pods are made from. When it changes, earlier foreign changes no longer count.
@@ -85,7 +87,7 @@ impl ForeignScalingTracker {
         self.named_at.retain(|_, at| now.duration_since(*at) < EVENT_INTERVAL);
         let is_event_due = managers.iter().any(|one| !self.named_at.contains_key(one));
         self.named_at.extend(managers.iter().map(|one| (one.clone(), now)).filter(|_| is_event_due));
-        let current = ForeignScaling { managers, found: live.replicas, wanted: live.wanted };
+        let current = ForeignScaling { managers, found: live.replicas, wanted: live.wanted, mode: live.mode };
         let note = is_event_due.then(|| current.to_string());
         self.current = Some(current);
         note
@@ -105,10 +107,20 @@ impl ForeignScalingTracker {
         }
     }
 
+    /// A write has failed. It may have been carried out nevertheless, so the live number may be its own.
+    pub(crate) fn note_failed(&mut self) {
+        self.written = None;
+    }
+
     /// Forgets what was seen: others may set the number now, or another number is wanted than then.
     pub(crate) fn reset(&mut self) {
         (self.written, self.current, self.is_live, self.restored, self.restored_at) =
             (None, None, false, 0, None);
+    }
+
+    /// Whether nothing that others did is remembered.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.current.is_none() && !self.is_live && self.restored_at.is_none()
     }
 
     pub(crate) fn current(&self) -> Option<&ForeignScaling> {
@@ -122,10 +134,10 @@ fn backoff(restored: u32) -> Duration {
     FIRST_BACKOFF.saturating_mul(doubled).min(MAX_BACKOFF)
 }
 
-/// Who scales, what the operator does about it, and what to change.
+/// For a status or an event: the field managers, what the operator does about them, and what to change.
 impl std::fmt::Display for ForeignScaling {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { managers, found, wanted } = self;
+        let Self { managers, found, wanted, mode } = self;
         let named = |who: &String| {
             if who == "kube-controller-manager" {
                 format!("{who} (a HorizontalPodAutoscaler, such as KEDA makes)")
@@ -134,13 +146,18 @@ impl std::fmt::Display for ForeignScaling {
             }
         };
         let who: Vec<String> = managers.iter().map(named).collect();
+        let instead = match mode {
+            ScalingMode::External => "Since workers.scaling is External, scale the TaskQueue instead:",
+            ScalingMode::Auto | ScalingMode::Fixed => {
+                "To scale from outside, set workers.scaling to External, and"
+            }
+        };
         write!(
             f,
             "{} had set {found} pods on the Deployment, where the TaskQueue asks for {wanted}: the operator \
-             restores its number, after {} s if it happens again, then less and less often, down to once every \
-             {} minutes. To scale from outside, set workers.scaling to External, and let the autoscaler's \
-             scaleTargetRef be the TaskQueue (apiVersion {}, kind {}) or use kubectl scale taskqueue; otherwise \
-             remove that autoscaler",
+             restores its number, after {} s if it happens again, then less and less often, down to once \
+             every {} minutes. {instead} let the autoscaler's scaleTargetRef be the TaskQueue (apiVersion \
+             {}, kind {}) or use kubectl scale taskqueue; otherwise remove that autoscaler",
             who.join(", "),
             FIRST_BACKOFF.as_secs(),
             MAX_BACKOFF.as_secs() / 60,
@@ -154,14 +171,18 @@ impl std::fmt::Display for ForeignScaling {
 mod tests {
     use super::*;
 
+    fn seen(replicas: u32, wanted: u32, managers: Vec<String>, made_from: &str) -> Observation<'_> {
+        Observation { replicas, wanted, mode: ScalingMode::Auto, managers, made_from }
+    }
+
     /// The operator's first number is 2.
     fn begin(tracker: &mut ForeignScalingTracker, now: Instant) {
-        let nothing = Observation { replicas: 0, wanted: 2, managers: Vec::new(), made_from: "1" };
+        let nothing = seen(0, 2, Vec::new(), "1");
         assert_eq!(tracker.observe(nothing, now), None);
         tracker.note_written(2, now);
     }
 
-    /// The seconds in which the operator writes, beside an autoscaler that sets its number at the given
+    /// The seconds in which the operator writes, while an autoscaler sets its own number in the given
     /// seconds.
     fn writes(
         tracker: &mut ForeignScalingTracker,
@@ -177,7 +198,7 @@ mod tests {
             }
             let now = start + Duration::from_secs(second);
             let managers = if foreign { vec!["kube-controller-manager".to_owned()] } else { Vec::new() };
-            tracker.observe(Observation { replicas, wanted: 2, managers, made_from: "1" }, now);
+            tracker.observe(seen(replicas, 2, managers, "1"), now);
             if replicas != 2 && !tracker.is_backing_off(now) {
                 (replicas, foreign) = (2, false);
                 tracker.note_written(2, now);
@@ -187,7 +208,8 @@ mod tests {
         written
     }
 
-    /// Before, an autoscaler with minReplicas 5 beside a queue that wants 2 was undone every time, for ever.
+    /// Before, if an autoscaler has minReplicas 5 and the queue wants 2, its change was undone every time,
+    /// for ever.
     #[test]
     fn an_autoscaler_that_insists_is_undone_less_and_less_often() {
         let mut tracker = ForeignScalingTracker::default();
@@ -217,12 +239,7 @@ mod tests {
     #[test]
     fn an_event_names_each_manager_once_an_hour_and_a_changed_task_queue_starts_afresh() {
         let (mut tracker, now) = (ForeignScalingTracker::default(), Instant::now());
-        let found = |who: &str, made_from| Observation {
-            replicas: 5,
-            wanted: 2,
-            managers: vec![who.to_owned()],
-            made_from,
-        };
+        let found = |who: &str, made_from| seen(5, 2, vec![who.to_owned()], made_from);
         assert_eq!(tracker.observe(found("kubectl", "1"), now), None, "the operator has not written yet");
         tracker.note_written(2, now);
         assert!(tracker.observe(found("kubectl", "1"), now).unwrap().contains("kubectl had set 5 pods"));
@@ -240,11 +257,21 @@ mod tests {
         assert_eq!((tracker.observe(found("other", "2"), now), tracker.current()), (None, None));
     }
 
+    /// It timed out, and the API server carried it out.
+    #[test]
+    fn a_write_that_failed_is_not_taken_for_a_foreign_one() {
+        let (mut tracker, now) = (ForeignScalingTracker::default(), Instant::now());
+        begin(&mut tracker, now);
+        tracker.note_failed();
+        tracker.observe(seen(4, 5, vec!["somebody".into()], "1"), now);
+        assert_eq!(tracker.current(), None);
+    }
+
     #[test]
     fn our_own_changes_and_equal_foreign_ones_are_not_contested() {
         let (mut tracker, now) = (ForeignScalingTracker::default(), Instant::now());
         begin(&mut tracker, now);
-        let found = |replicas, wanted, managers| Observation { replicas, wanted, managers, made_from: "1" };
+        let found = |replicas, wanted, managers| seen(replicas, wanted, managers, "1");
         tracker.observe(found(2, 4, vec!["kubectl".into()]), now);
         tracker.observe(found(4, 4, vec!["kubectl".into()]), now);
         tracker.observe(found(3, 4, Vec::new()), now);

@@ -1,16 +1,16 @@
-//! Labels and annotations that objects get beside ours: of their `TaskQueue`, and of the platform. Pure.
+//! Labels and annotations that objects get from their `TaskQueue` and from the platform: pure.
 //!
-//! What tools of deployment write down for themselves does not go on: a Deployment with the tracking label of
-//! Argo CD would be one that Argo CD has to prune.
+//! Those of deployment tools are not inherited. For example, if a Deployment had the tracking label of Argo
+//! CD, Argo CD would delete it.
 
 use std::collections::BTreeMap;
 
 use rowlock_crds::{api, labels};
 
-/// By label or annotation.
+/// Values by the names of labels or annotations.
 pub(crate) type StringMap = BTreeMap<String, String>;
 
-/// Domains, and all below them, whose names are somebody's own notes about the very object that has them.
+/// Domains, with their subdomains, of labels and annotations that describe only the object that has them.
 const TOOL_DOMAINS: [&str; 10] = [
     api::GROUP,
     "kubernetes.io",
@@ -24,14 +24,14 @@ const TOOL_DOMAINS: [&str; 10] = [
     "gke.io",
 ];
 
-/// Kubernetes' own convention for what an object is a part of, which is for its parts too.
+/// The domain of the recommended labels of Kubernetes, such as `part-of`. They apply to created objects too.
 const SHARED: &str = "app.kubernetes.io";
 
-/// Longest part of a label before and behind its slash, and longest value.
+/// The longest part of a label before its slash; the longest part after it, and the longest value.
 const LONGEST_DOMAIN: usize = 253;
 const LONGEST_LABEL: usize = 63;
 
-/// Of the labels or annotations of a `TaskQueue`, what the objects made of it get.
+/// The labels or annotations of a `TaskQueue` that its objects inherit.
 pub(crate) fn inherited(of: Option<&StringMap>) -> StringMap {
     let all = of.into_iter().flatten().filter(|(name, _)| !is_of_tool(name));
     all.map(|(name, value)| (name.clone(), value.clone())).collect()
@@ -43,15 +43,15 @@ fn is_of_tool(name: &str) -> bool {
     domain != SHARED && TOOL_DOMAINS.into_iter().any(below)
 }
 
-/// Labels as they are written in a flag: a JSON mapping of texts. What the API server would refuse in every
-/// object is refused here.
+/// Parses the labels of a flag: a JSON object of strings. Labels that the API server would reject in every
+/// object are an error.
 pub(crate) fn parse(text: &str) -> Result<StringMap, String> {
     let all: StringMap =
-        serde_json::from_str(text).map_err(|error| format!("no JSON mapping of texts: {error}"))?;
+        serde_json::from_str(text).map_err(|error| format!("not a JSON object of strings: {error}"))?;
     let ours = [labels::NAME, labels::INSTANCE, labels::MANAGED_BY];
     for (name, value) in &all {
         if ours.contains(&name.as_str()) || name.starts_with(api::GROUP) {
-            return Err(format!("`{name}` is a label of the operator's own"));
+            return Err(format!("`{name}` is one of the operator's own labels"));
         }
         let (domain, rest) = name.rsplit_once('/').map_or((None, name.as_str()), |(a, b)| (Some(a), b));
         let is_domain = |domain: &str| domain.len() <= LONGEST_DOMAIN && domain.split('.').all(is_word);
@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_people_write_goes_on_and_what_tools_write_down_does_not() {
+    fn labels_of_users_are_inherited_and_those_of_tools_are_not() {
         for name in
             ["team", "cost-centre", "example.com/team", "app.kubernetes.io/part-of", "notargoproj.io/x"]
         {
@@ -99,12 +99,12 @@ mod tests {
     }
 
     #[test]
-    fn labels_of_a_platform_are_checked_at_the_start() {
+    fn labels_of_the_platform_are_checked_at_startup() {
         let all = parse(r#"{"team":"","example.com/cost-centre":"4711"}"#).unwrap();
         assert_eq!(all["example.com/cost-centre"], "4711");
         for (text, says) in [
-            ("team=a", "no JSON mapping"),
-            (r#"{"team":1}"#, "no JSON mapping"),
+            ("team=a", "not a JSON object"),
+            (r#"{"team":1}"#, "not a JSON object"),
             (r#"{"a b":"x"}"#, "`a b` cannot be the name"),
             (r#"{"/x":"x"}"#, "`/x` cannot be the name"),
             (r#"{"team":"two words"}"#, "`two words` cannot be the value"),

@@ -1,21 +1,30 @@
 //! What the operator remembers of the objects of one queue. A new leader starts without it, and applies
 //! everything once.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::api::DynamicObject;
 use rowlock_crds::{ScalingMode, TaskQueue, annotations, api};
 use serde_json::{Value, json};
 
+use crate::backend::DesiredPods;
 use crate::kubernetes::api::field_managers;
+use crate::kubernetes::api::writer::WriteError;
+use crate::kubernetes::deployment::apply_result::Outcome;
 use crate::kubernetes::deployment::build::{self, Owner};
 use crate::kubernetes::deployment::foreign_scaling::ForeignScalingTracker;
 use crate::kubernetes::deployment::inherited_metadata::inherited;
-use crate::kubernetes::deployment::outcome::Outcome;
+use crate::kubernetes::deployment::settled::Settled;
+use crate::kubernetes::deployment::target;
+use crate::kubernetes::pods::health::not_starting;
+use crate::kubernetes::pods::starts::ObservedStarts;
+use crate::kubernetes::pods::status::is_ready;
 use crate::kubernetes::sanitize::sanitize;
 
 /// How long after a write the watch may not show it yet.
@@ -23,6 +32,10 @@ pub(crate) const WATCH_DELAY: Duration = Duration::from_secs(5);
 
 pub(crate) struct LastApplied {
     pub(crate) owner: Owner,
+    /// The name of the Deployment in `spec.targetRef`.
+    pub(crate) target: Option<String>,
+    /// The outcome for a target that the watch does not show, and when the API server said so.
+    pub(crate) unseen_target: Option<(Instant, Outcome)>,
     pub(crate) regarding: ObjectReference,
     /// The labels and the template of the last dry run, the error of the server, and when.
     pub(crate) dry_run: Option<(String, Option<String>, Instant)>,
@@ -34,9 +47,15 @@ pub(crate) struct LastApplied {
     /// Whether its pods could not start in the last pass.
     pub(crate) not_starting: bool,
     pub(crate) foreign_scaling: ForeignScalingTracker,
+    /// The number of pods that was seen last: of the Deployment, or in the status that another leader wrote.
+    seen_pods: u32,
     /// Whether a pod has been ready since the queue last had none. Then a later failure does not mean that
     /// its pods cannot start.
     pub(crate) was_ready: bool,
+    /// How long its pods took to start.
+    pub(crate) starts: ObservedStarts,
+    /// What the last pass found, if it left everything as it should be.
+    pub(crate) settled: Option<Settled>,
 }
 
 /// The last write of an object.
@@ -51,6 +70,8 @@ impl LastApplied {
     pub(crate) fn of(task_queue: &TaskQueue) -> Self {
         Self {
             owner: owner(task_queue),
+            target: target(task_queue),
+            unseen_target: None,
             regarding: task_queue.object_ref(&()),
             dry_run: None,
             accepted_template: None,
@@ -59,8 +80,60 @@ impl LastApplied {
             outcome: Outcome::NotTried,
             not_starting: false,
             foreign_scaling: ForeignScalingTracker::default(),
+            seen_pods: pods_in_status(task_queue),
             was_ready: false,
+            starts: ObservedStarts::default(),
+            settled: None,
         }
+    }
+
+    /// The `TaskQueue` as it is now. What is remembered of another target does not count.
+    pub(crate) fn set_task_queue(&mut self, task_queue: &TaskQueue) {
+        if self.target != target(task_queue) {
+            *self = Self::of(task_queue);
+        }
+        let owner = owner(task_queue);
+        // It changes with what the objects are made from.
+        if self.owner != owner {
+            (self.owner, self.settled) = (owner, None);
+        }
+    }
+
+    /// The name of its Deployment.
+    pub(crate) fn deployment_name(&self) -> &str {
+        self.target.as_ref().unwrap_or(&self.owner.name)
+    }
+
+    /// Whether the operator may scale this Deployment for the `TaskQueue`.
+    pub(crate) fn may_scale(&self, metadata: &ObjectMeta) -> bool {
+        match self.target {
+            Some(_) => target::may_scale(metadata, &self.owner.name),
+            None => is_owned(metadata, &self.owner),
+        }
+    }
+
+    /// Notes how its pods are.
+    pub(crate) fn observe(&mut self, pods: &[Arc<Pod>], now: Timestamp) {
+        self.starts.observe(pods);
+        self.was_ready = !pods.is_empty() && (self.was_ready || pods.iter().any(|pod| is_ready(pod)));
+        self.not_starting = !self.was_ready && not_starting(pods, self.not_starting, now);
+    }
+
+    /// How many pods to write. While scaling is suspended, a Deployment that somebody deleted comes back with
+    /// the pods that it had: otherwise nobody would process tasks until somebody scales it.
+    pub(crate) fn pods(&mut self, desired: &DesiredPods<'_>, stored: Option<&Deployment>) -> u32 {
+        match self.newest(stored) {
+            Some((_, replicas)) => self.seen_pods = replicas,
+            None if desired.keeps => return self.seen_pods,
+            None => (),
+        }
+        desired.pods
+    }
+
+    /// A write has failed.
+    pub(crate) fn failed(&mut self, error: &WriteError) -> Outcome {
+        self.foreign_scaling.note_failed();
+        Outcome::of(error)
     }
 
     /// The operator has written this number of pods.
@@ -76,17 +149,17 @@ impl LastApplied {
     }
 
     /// The newer of the last write and the watch.
-    pub(crate) fn newest(&self, stored: Option<&Deployment>) -> Option<(ObjectMeta, u32)> {
-        let stored = stored.map(|one| (one.metadata.clone(), replicas(one)));
+    pub(crate) fn newest<'a>(&'a self, stored: Option<&'a Deployment>) -> Option<(&'a ObjectMeta, u32)> {
+        let stored = stored.map(|one| (&one.metadata, replicas(one)));
         match (stored, &self.deployment) {
             (Some((metadata, _)), Some(applied))
                 if metadata.uid == applied.metadata.uid
                     && metadata.generation < applied.metadata.generation =>
             {
-                Some((applied.metadata.clone(), applied.replicas))
+                Some((&applied.metadata, applied.replicas))
             }
             (None, Some(applied)) if applied.at.elapsed() < WATCH_DELAY => {
-                Some((applied.metadata.clone(), applied.replicas))
+                Some((&applied.metadata, applied.replicas))
             }
             (stored, _) => stored,
         }
@@ -106,7 +179,7 @@ impl AppliedObject {
         }
     }
 
-    /// Whether this object was applied, and nobody has changed it since.
+    /// Whether this object was applied, and has not been changed since.
     pub(crate) fn matches(&self, object: &Value, seen: Option<&ObjectMeta>) -> bool {
         let same = self.has_same_hash(object, seen)
             && seen.is_some_and(|seen| seen.generation == self.metadata.generation);
@@ -115,7 +188,7 @@ impl AppliedObject {
             .is_none_or(|replicas| replicas == u64::from(self.replicas))
     }
 
-    /// The same where others set the number of pods: a change of that number alone does not count.
+    /// The same if others set the number of pods: a change of that number alone does not count.
     pub(crate) fn matches_but_for_replicas(
         &self,
         object: &Value,
@@ -129,6 +202,10 @@ impl AppliedObject {
     fn has_same_hash(&self, object: &Value, seen: Option<&ObjectMeta>) -> bool {
         self.hash == build::hash_of(object) && seen.is_some_and(|seen| seen.uid == self.metadata.uid)
     }
+}
+
+fn target(task_queue: &TaskQueue) -> Option<String> {
+    task_queue.spec.target_ref.as_ref().map(|target| target.name.clone())
 }
 
 pub(crate) fn owner(task_queue: &TaskQueue) -> Owner {
@@ -154,24 +231,29 @@ fn made_from(task_queue: &TaskQueue) -> String {
     build::hash(&json!(spec).to_string())
 }
 
+fn pods_in_status(task_queue: &TaskQueue) -> u32 {
+    let pods = task_queue.status.as_ref().and_then(|status| status.pods);
+    pods.and_then(|pods| u32::try_from(pods).ok()).unwrap_or_default()
+}
+
 pub(crate) fn replicas(deployment: &Deployment) -> u32 {
     let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
     replicas.and_then(|replicas| u32::try_from(replicas).ok()).unwrap_or_default()
 }
 
-pub(crate) fn is_owned(metadata: &ObjectMeta, owner: &Owner) -> bool {
+fn is_owned(metadata: &ObjectMeta, owner: &Owner) -> bool {
     metadata.owner_references.iter().flatten().any(|reference| reference.uid == owner.uid)
 }
 
-/// The outcome where the object of this name belongs to another owner.
+/// The outcome if the object of this name belongs to another owner.
 pub(crate) fn foreign(seen: Option<&ObjectMeta>, kind: &str, owner: &Owner) -> Option<Outcome> {
     let seen = seen.filter(|seen| !is_owned(seen, owner))?;
     let name = &owner.name;
     let of = seen.owner_references.iter().flatten().next();
     if of.is_some_and(|of| of.kind == api::KIND && of.name == owner.name) {
         let message = format!(
-            "the {kind} `{name}` belongs to a deleted TaskQueue of that name: waiting until Kubernetes has deleted \
-             it too"
+            "the {kind} `{name}` belongs to a deleted TaskQueue of that name: waiting until Kubernetes has \
+             deleted it too"
         );
         return Some(Outcome::Waiting(message));
     }
@@ -214,7 +296,8 @@ mod tests {
     use super::*;
     use crate::kubernetes::deployment::inherited_metadata::StringMap;
 
-    /// Before, the kind and name of an owner reference, which can be any text, stood unchanged in the status.
+    /// Before, the kind and name of an owner reference, which can be any text, were copied unchanged to the
+    /// status.
     #[test]
     fn the_owner_of_a_foreign_object_looks_like_no_command() {
         let owner = Owner {

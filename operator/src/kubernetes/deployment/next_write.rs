@@ -1,4 +1,4 @@
-//! Which write brings a Deployment to what is wanted: pure.
+//! The write that makes a Deployment what it should be: pure.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -14,19 +14,23 @@ pub(crate) struct Live {
     pub(crate) replicas: u32,
     /// Foreign field managers that own parts of its pod template.
     pub(crate) foreign_managers: Vec<String>,
+    /// Who has set the number of pods, if it is not the operator's. Empty: the number is not known.
+    pub(crate) scalers: Vec<String>,
 }
 
+/// A scaler that the API server does not record.
+const UNRECORDED: &str = "a client of unknown name (the API server records none if it scales to zero)";
+
 impl Live {
-    pub(crate) fn of(metadata: Option<ObjectMeta>, replicas: u32) -> Self {
+    /// `replicas`: the number of pods, if it is known.
+    pub(crate) fn of(metadata: Option<ObjectMeta>, replicas: Option<u32>) -> Self {
         let entries = metadata.as_ref().and_then(|metadata| metadata.managed_fields.as_deref());
         let foreign_managers = entries.map(field_managers::foreign).unwrap_or_default();
-        Self { metadata, replicas, foreign_managers }
-    }
-
-    /// Foreign field managers that have set the number of pods.
-    pub(crate) fn scalers(&self) -> Vec<String> {
-        let entries = self.metadata.as_ref().and_then(|metadata| metadata.managed_fields.as_deref());
-        entries.map(field_managers::scalers).unwrap_or_default()
+        let mut scalers = entries.map(field_managers::scalers).unwrap_or_default();
+        if scalers.is_empty() && replicas.is_some() {
+            scalers.push(UNRECORDED.to_owned());
+        }
+        Self { metadata, replicas: replicas.unwrap_or_default(), foreign_managers, scalers }
     }
 }
 
@@ -35,7 +39,7 @@ impl Live {
 pub(crate) struct Wanted<'a> {
     pub(crate) object: &'a Value,
     pub(crate) replicas: u32,
-    /// Others set the number of pods, for now or for good.
+    /// The number of pods is left to others.
     pub(crate) leaves_replicas: bool,
     /// The template must not be applied: it waits for a rollout slot, or the API server rejects it.
     pub(crate) holds_template: bool,
@@ -93,15 +97,24 @@ mod tests {
     }
 
     fn object(hash: &str, replicas: u32) -> Value {
-        json!({ "metadata": { "annotations": { LAST_APPLIED_HASH: hash } }, "spec": { "replicas": replicas } })
+        let annotations = json!({ LAST_APPLIED_HASH: hash });
+        json!({ "metadata": { "annotations": annotations }, "spec": { "replicas": replicas } })
     }
 
     fn live(uid: &str, generation: i64, replicas: u32) -> Live {
-        Live { metadata: Some(metadata(uid, generation)), replicas, foreign_managers: Vec::new() }
+        Live { metadata: Some(metadata(uid, generation)), replicas, ..Live::default() }
     }
 
     fn edited() -> Live {
         Live { foreign_managers: vec!["kubectl-edit".into()], ..live("u1", 6, 3) }
+    }
+
+    /// Before, nobody was named who had scaled to zero, so the operator undid it again and again.
+    #[test]
+    fn a_scaler_without_a_record_is_named_if_the_number_is_known() {
+        let scalers = |replicas| Live::of(Some(metadata("u1", 5)), replicas).scalers;
+        assert_eq!(scalers(Some(0)), [UNRECORDED]);
+        assert_eq!(scalers(None), [] as [String; 0]);
     }
 
     #[test]

@@ -1,48 +1,29 @@
-//! What containers may do in their pods: pure.
+//! Security contexts of containers: pure.
 //!
-//! The worker is restricted by the Pod Security standard's word. A handler is the user's image, and ordinary
-//! images run as root: their entry points change owners of files, switch to another user, write beside their
-//! programs. Told `runAsNonRoot` they would not start, and without any capabilities many would not either (a
-//! web server cannot become its own user). So a handler may be root unless its template says otherwise. But
-//! it may gain no rights that it has not (`sudo` and the like aside, nobody does), and no system calls but
-//! those of ordinary programs. Nor may it, or any other container of the template, listen to what its pod's
-//! worker sends. Where the template says that it is not root, it keeps no capabilities: it could not use
-//! them. Then it meets the restricted standard with that one line.
+//! The worker meets the restricted Pod Security standard. A handler is the user's image, and many images run
+//! as root: their entry points change the owners of files, switch to another user, and write next to their
+//! programs. With `runAsNonRoot` they would not start. Without any capabilities many would not start either,
+//! for example a web server that switches to its own user. So a handler may run as root, unless its template
+//! says otherwise. But it cannot gain privileges, which hardly any program but `sudo` needs, and it can only
+//! make the system calls of the runtime's default profile. Neither the handler nor another container of the
+//! template can read the traffic of the pod's worker.
+//!
+//! If the template says that the handler is not root, it gets no capabilities, since it could not use them.
+//! So that one line in a template makes it meet the restricted standard.
 
 use serde_json::{Map, Value, json};
 
-/// The user and group of the worker's image.
-const WORKER_USER: i64 = 65_532;
-
-/// By it root reads and forges what other containers of its pod send: they share one network. Hardly an image
-/// needs it.
+/// With this capability, root can read and forge the traffic of the other containers of the pod, since they
+/// share a network. Hardly any image needs it.
 const RAW: &str = "NET_RAW";
 
-/// What the worker may do in such a `pod`.
-pub(crate) fn worker(pod: &Value) -> Value {
-    let mut context = json!({
-        "allowPrivilegeEscalation": false,
-        "capabilities": { "drop": ["ALL"] },
-        "readOnlyRootFilesystem": true,
-        "runAsNonRoot": true,
-        "seccompProfile": { "type": "RuntimeDefault" },
-    });
-    // Told so for the pod, the worker would have to be root too. Said only then: elsewhere the cluster may
-    // choose the user.
-    if pod["runAsUser"] == 0 {
-        context["runAsUser"] = WORKER_USER.into();
-        context["runAsGroup"] = WORKER_USER.into();
-    }
-    context
-}
-
-/// What the handler may do: whatever its template says, for the container or for the `pod`, and else no more
-/// than it needs.
+/// The security context of the handler: what its template sets for the container or the `pod`. Other fields
+/// are as strict as ordinary images allow.
 pub(crate) fn handler(mut chosen: Map<String, Value>, pod: &Value) -> Map<String, Value> {
     let adds = chosen.get("capabilities").and_then(|all| all["add"].as_array()).is_some_and(|added| {
         added.iter().any(|one| ["SYS_ADMIN", "CAP_SYS_ADMIN", "ALL"].iter().any(|name| one == name))
     });
-    // The API server takes no promise that such a one gains nothing.
+    // For such a container the API server rejects `allowPrivilegeEscalation: false`.
     if !is_privileged(&chosen) && !adds {
         chosen.entry("allowPrivilegeEscalation").or_insert(Value::Bool(false));
     }
@@ -57,13 +38,13 @@ pub(crate) fn handler(mut chosen: Map<String, Value>, pod: &Value) -> Map<String
     chosen
 }
 
-/// What another container of the template may do: whatever that says, but for [`RAW`].
+/// Sets the security context of another container: what the template says, but without [`RAW`].
 pub(crate) fn other(container: &mut Map<String, Value>) {
     let context = container.entry("securityContext").or_insert(Value::Null);
     if context.is_null() {
         *context = json!({});
     }
-    // Anything else is for the API server to refuse.
+    // The API server rejects anything else.
     if let Some(chosen) = context.as_object_mut().filter(|chosen| !is_privileged(chosen)) {
         without_raw(chosen.entry("capabilities").or_insert(Value::Null));
     }
@@ -73,7 +54,7 @@ fn is_privileged(context: &Map<String, Value>) -> bool {
     context.get("privileged") == Some(&Value::Bool(true))
 }
 
-/// Takes [`RAW`] away, unless it is asked for.
+/// Drops [`RAW`], unless the template adds it.
 fn without_raw(capabilities: &mut Value) {
     if capabilities.is_null() {
         *capabilities = json!({});
@@ -91,7 +72,7 @@ fn without_raw(capabilities: &mut Value) {
     }
 }
 
-/// What a container says counts before what its pod says.
+/// Whether a container may run as root. Its own fields override those of its pod.
 fn may_be_root(container: &Map<String, Value>, pod: &Value) -> bool {
     let detail = |field: &str| container.get(field).unwrap_or(&pod[field]).clone();
     is_privileged(container)
@@ -101,6 +82,7 @@ fn may_be_root(container: &Map<String, Value>, pod: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker_container::security_context as worker;
 
     fn check(container: &Value, pod: &Value, expected: &Value) {
         let chosen = serde_json::from_value(container.clone()).unwrap();
@@ -108,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ordinary_image_runs_as_it_is_and_gains_nothing() {
+    fn an_ordinary_image_runs_unchanged_and_gains_no_privileges() {
         let profile = json!({ "type": "RuntimeDefault" });
         let kept = json!({ "drop": ["NET_RAW"] });
         let all =
@@ -120,10 +102,10 @@ mod tests {
         check(&json!({ "runAsUser": 0 }), &json!({ "runAsUser": 5 }), &root);
     }
 
-    /// Before, a handler that is root could read in clear what the worker sends, and answer in the database's
-    /// place.
+    /// Before, a handler that runs as root could read the worker's traffic, and answer in place of the
+    /// database.
     #[test]
-    fn nobody_listens_to_the_network_of_the_pod_who_does_not_ask_to() {
+    fn a_handler_cannot_read_the_traffic_of_its_pod_unless_it_asks_to() {
         for (detail, left) in [
             (json!({}), json!({ "drop": ["NET_RAW"] })),
             (json!({ "add": ["CHOWN"] }), json!({ "add": ["CHOWN"], "drop": ["NET_RAW"] })),
@@ -141,9 +123,9 @@ mod tests {
         }
     }
 
-    /// Before, a sidecar or an init container could do what the handler could not: they share one network.
+    /// Before, sidecars and init containers could read that traffic: they share a network.
     #[test]
-    fn other_containers_listen_to_nothing_either() {
+    fn other_containers_cannot_read_the_traffic_either() {
         let dropped = json!({ "drop": ["NET_RAW"] });
         for (detail, left) in [
             (json!({}), json!({ "securityContext": { "capabilities": dropped } })),
@@ -161,19 +143,19 @@ mod tests {
             json!({ "securityContext": { "privileged": true } }),
             json!({ "securityContext": { "capabilities": { "add": ["NET_ADMIN", "NET_RAW"] } } }),
             json!({ "securityContext": { "capabilities": { "add": ["ALL"] } } }),
-            json!({ "securityContext": "the API server's to refuse" }),
+            json!({ "securityContext": "the API server rejects this" }),
         ] {
             let mut container = serde_json::from_value(kept.clone()).unwrap();
             other(&mut container);
             assert_eq!(Value::from(container), kept);
         }
         let chosen = serde_json::from_value(json!({ "capabilities": null })).unwrap();
-        assert_eq!(handler(chosen, &json!({}))["capabilities"], dropped, "a null is nothing said");
+        assert_eq!(handler(chosen, &json!({}))["capabilities"], dropped, "null counts as unset");
     }
 
-    /// Before, `runAsUser: 0` of the pod was the worker's too, which the kubelet then refused to start.
+    /// Before, the worker inherited `runAsUser: 0` from its pod, and the kubelet refused to start it.
     #[test]
-    fn a_pod_of_root_has_a_worker_that_is_not() {
+    fn the_worker_is_not_root_in_a_pod_that_runs_as_root() {
         let context = worker(&json!({ "runAsUser": 0 }));
         assert_eq!((&context["runAsUser"], &context["runAsGroup"]), (&json!(65532), &json!(65532)));
         for pod in [json!({}), json!({ "runAsUser": 1000 }), Value::Null] {
@@ -182,9 +164,11 @@ mod tests {
     }
 
     #[test]
-    fn who_says_not_to_be_root_keeps_no_capabilities() {
+    fn a_handler_that_is_not_root_gets_no_capabilities() {
         let mut expected = json!({
-            "allowPrivilegeEscalation": false, "seccompProfile": { "type": "RuntimeDefault" }, "capabilities": { "drop": ["ALL"] }
+            "allowPrivilegeEscalation": false,
+            "seccompProfile": { "type": "RuntimeDefault" },
+            "capabilities": { "drop": ["ALL"] },
         });
         check(&json!({}), &json!({ "runAsNonRoot": true }), &expected);
         check(&json!({}), &json!({ "runAsUser": 1000 }), &expected);
@@ -199,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_template_says_stays() {
+    fn fields_of_the_template_stay() {
         let chosen = json!({ "allowPrivilegeEscalation": true, "seccompProfile": { "type": "Unconfined" } });
         let kept = json!({ "drop": ["NET_RAW"] });
         let mut expected = chosen.clone();
@@ -207,7 +191,7 @@ mod tests {
         check(&chosen, &json!({}), &expected);
         let local = json!({ "seccompProfile": { "type": "Localhost", "localhostProfile": "p" } });
         check(&json!({}), &local, &json!({ "allowPrivilegeEscalation": false, "capabilities": kept }));
-        // The API server would refuse these together with the promise not to gain any rights.
+        // The API server rejects these together with `allowPrivilegeEscalation: false`.
         for context in [json!({ "privileged": true }), json!({ "capabilities": { "add": ["SYS_ADMIN"] } })] {
             let mut expected = context.clone();
             expected["seccompProfile"] = json!({ "type": "RuntimeDefault" });

@@ -75,8 +75,8 @@ pub(crate) fn health(pods: &[Arc<Pod>], inputs: HealthInputs, now: Timestamp) ->
     PodHealth { pods: alive.len(), ready, problem, failing, slow, pod, read_events, start_longest }
 }
 
-/// Whether pods crash, find no image, or hang before their handler runs. `before` is the last answer: it
-/// stays true until a pod is ready. Pods that are only slow, or wait for a node, do not count.
+/// Whether pods crash, cannot pull an image, or hang before their handler runs. `before`: the last answer,
+/// which stays true until a pod is ready. Pods that are only slow, or wait for a node, do not count.
 pub(crate) fn not_starting(pods: &[Arc<Pod>], before: bool, now: Timestamp) -> bool {
     let blocks_scaling = |pod: &Arc<Pod>| {
         let found = if has_ended(pod) { startup::ended(pod, now) } else { find_start(pod, now) };
@@ -92,7 +92,7 @@ fn find(pod: &Pod, joined: &probes::Joined, now: Timestamp) -> Option<Finding> {
     find_start(pod, now).or_else(|| probes::silent(pod, joined, now))
 }
 
-/// What keeps a pod from getting all its containers to run.
+/// What keeps a pod from running all its containers.
 fn find_start(pod: &Pod, now: Timestamp) -> Option<Finding> {
     startup::placed(pod, now)
         .or_else(|| statuses(pod).find_map(|status| containers::unwell(pod, status, now)))

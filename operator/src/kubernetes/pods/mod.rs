@@ -1,4 +1,6 @@
-//! What the status of pods says, and how healthy they are: pure.
+//! The status of pods, and their health: pure.
 
+pub(crate) mod ended_pods;
 pub(crate) mod health;
+pub(crate) mod starts;
 pub(crate) mod status;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::containers::HANDLER;
+use rowlock_crds::{api, labels};
 
 use crate::kubernetes::sanitize::sanitize;
 
@@ -29,8 +30,8 @@ pub(crate) fn runs(pod: &Pod, container: &str) -> bool {
     found.and_then(|status| status.state.as_ref()).is_some_and(|state| state.running.is_some())
 }
 
-/// In the order in which they start: init containers with the sidecars and the handler among them, then the
-/// worker.
+/// The containers' statuses, in the order in which the containers start: init containers, which include the
+/// sidecars and the handler, then the worker.
 pub(crate) fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.iter();
     status
@@ -44,10 +45,22 @@ pub(crate) fn spec_of<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     spec.init_containers.iter().flatten().chain(&spec.containers).find(|one| one.name == name)
 }
 
-/// Whether a container is a native sidecar. Where its spec is not known, only the handler is taken for one.
+/// Whether a container is a native sidecar. If its spec is unknown, only the handler counts as one.
 pub(crate) fn is_sidecar(pod: &Pod, name: &str) -> bool {
     let found = spec_of(pod, name);
     found.map_or(name == HANDLER, |found| found.restart_policy.as_deref() == Some("Always"))
+}
+
+/// Whether a container is a main container: it runs beside others, and none waits for it.
+pub(crate) fn is_main(pod: &Pod, name: &str) -> bool {
+    let statuses = pod.status.iter().filter_map(|status| status.container_statuses.as_ref());
+    statuses.flatten().any(|status| status.name == name)
+}
+
+/// Whether an operator made the pod, from a template. Otherwise it is of a user's own Deployment.
+pub(crate) fn is_of_an_operator(pod: &Pod) -> bool {
+    let manager = pod.metadata.labels.as_ref().and_then(|labels| labels.get(labels::MANAGED_BY));
+    manager.is_some_and(|manager| manager == api::FIELD_MANAGER)
 }
 
 pub(crate) fn running_since(status: &ContainerStatus) -> Option<Timestamp> {
@@ -61,7 +74,7 @@ pub(crate) fn oldest_age(pods: &[Arc<Pod>], now: Timestamp) -> Duration {
     created.map(|created| created.0).min().map_or(Duration::ZERO, |oldest| since(oldest, now))
 }
 
-/// The time from `then` to `now`; zero where `then` is later.
+/// The time from `then` to `now`; zero if `then` is later.
 pub(crate) fn since(then: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(then)).unwrap_or_default()
 }

@@ -13,8 +13,8 @@ use rowlock_crds::{
 use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION};
 
 use self::scaling::{contested, limited, without_pods};
+use crate::kubernetes::deployment::apply_result::Outcome;
 use crate::kubernetes::deployment::foreign_scaling::ForeignScaling;
-use crate::kubernetes::deployment::outcome::Outcome;
 use crate::kubernetes::pods::health::PodHealth;
 use crate::kubernetes::problem::Problem;
 use crate::kubernetes::sanitize::sanitize;
@@ -48,6 +48,13 @@ pub(crate) struct StatusInputs<'a> {
     pub(crate) worker: &'a ResourceRequirements,
 }
 
+impl StatusInputs<'_> {
+    /// The name of the Deployment with the pods.
+    fn deployment_name(&self) -> &str {
+        self.spec.deployment_name(self.place.1)
+    }
+}
+
 /// A condition without its times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewCondition {
@@ -61,8 +68,10 @@ pub(crate) struct NewCondition {
 /// All conditions, in the order of the status.
 pub(crate) fn decide_conditions(inputs: &StatusInputs<'_>) -> Vec<NewCondition> {
     let stalled = stalled(inputs);
+    let ready = ready(inputs, stalled.as_ref());
+    let stalled = stalled.or_else(|| mismatch(inputs));
     let all = [
-        ready(inputs, stalled.as_ref()),
+        ready,
         reconciling(inputs, stalled.as_ref()),
         match &stalled {
             Some(problem) => condition(Type::Stalled, Some(true), problem.reason, &problem.message),
@@ -101,9 +110,23 @@ pub(crate) fn stalled(inputs: &StatusInputs<'_>) -> Option<Problem> {
             return Some(Problem::new(Reason::TemplateRejected, message));
         }
         Outcome::Forbidden(detail) => return Some(Problem::new(Reason::Forbidden, sanitize(detail))),
-        Outcome::NotTried | Outcome::Done | Outcome::Waiting(_) | Outcome::Failed(_) => (),
+        Outcome::Unsuitable(reason, message) => return Some(Problem::new(*reason, message)),
+        Outcome::NotTried
+        | Outcome::Done
+        | Outcome::Mismatch(_)
+        | Outcome::Waiting(_)
+        | Outcome::Failed(_) => (),
     }
     no_pods(inputs).or_else(|| never_ready(inputs))
+}
+
+/// The pods of a target run tasks, but differ from what the `TaskQueue` asks for.
+fn mismatch(inputs: &StatusInputs<'_>) -> Option<Problem> {
+    let is_known = inputs.problem.is_none() && inputs.view.is_some_and(|view| view.refused.is_none());
+    match inputs.outcome {
+        Outcome::Mismatch(message) if is_known => Some(Problem::new(Reason::TargetInvalid, message)),
+        _ => None,
+    }
 }
 
 /// The API server rejects new pods.
@@ -111,7 +134,10 @@ fn no_pods(inputs: &StatusInputs<'_>) -> Option<Problem> {
     let failure =
         deployment_condition(inputs.deployment?, "ReplicaFailure").filter(|one| one.status == "True")?;
     let detail = failure.message.as_deref().unwrap_or_default();
-    let message = rejections::pods_rejected(detail, inputs.spec.template.as_ref(), inputs.worker);
+    let message = match &inputs.spec.target_ref {
+        Some(target) => rejections::target_pods_rejected(detail, &target.name),
+        None => rejections::pods_rejected(detail, inputs.spec.template.as_ref(), inputs.worker),
+    };
     Some(Problem::new(Reason::PodsRejected, message))
 }
 
@@ -149,15 +175,15 @@ fn is_current(deployment: &Deployment) -> bool {
     observed >= deployment.metadata.generation
 }
 
-/// Who owns the queue, and how to take it over. The owner's name comes from the database, where anybody may
-/// have written it: it becomes part of a command only if it looks like an owner.
+/// Names the owner of the queue, and how to take the queue over. The name comes from the database, where any
+/// user may have written it: it becomes part of a command only if it looks like an owner.
 fn owned_by_another(inputs: &StatusInputs<'_>, owner: Option<&str>, detail: &str) -> String {
     let Some(owner) = owner.filter(|owner| is_owner(owner)) else { return sanitize(detail) };
     let ((namespace, name), adopt) = (inputs.place, annotations::ADOPT);
     format!(
-        "the queue in the database belongs to {owner} (cluster uid, namespace and name of a TaskQueue): give this \
-         one another queueName; or, to take the queue over, `kubectl annotate taskqueue {name} -n {namespace} \
-         --overwrite '{adopt}={owner}'`"
+        "the queue in the database belongs to {owner} (cluster uid, namespace and name of a TaskQueue): give \
+         this one another queueName; or, to take the queue over, `kubectl annotate taskqueue {name} \
+         -n {namespace} --overwrite '{adopt}={owner}'`"
     )
 }
 
@@ -165,7 +191,7 @@ fn owned_by_another(inputs: &StatusInputs<'_>, owner: Option<&str>, detail: &str
 const LONGEST_OWNER: usize = 200;
 
 /// The same check as in `rowlock.declare_queue`.
-fn is_owner(owner: &str) -> bool {
+pub(crate) fn is_owner(owner: &str) -> bool {
     let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-./ ".contains(&c);
     (1..=LONGEST_OWNER).contains(&owner.len()) && owner.bytes().all(allowed)
 }
@@ -173,7 +199,7 @@ fn is_owner(owner: &str) -> bool {
 fn ready(inputs: &StatusInputs<'_>, stalled: Option<&Problem>) -> NewCondition {
     let not = |problem: &Problem| condition(Type::Ready, Some(false), problem.reason, &problem.message);
     if let Some(problem) = stalled.or(inputs.problem) {
-        // Pods that run go on with their tasks.
+        // Running pods may still process tasks.
         let holds = (problem.reason != Reason::NotObserved).then(|| works(inputs));
         return NewCondition { holds, ..not(problem) };
     }
@@ -206,7 +232,8 @@ fn ready(inputs: &StatusInputs<'_>, stalled: Option<&Problem>) -> NewCondition {
 
 /// Whether the running pods process tasks, although the queue is stalled.
 fn works(inputs: &StatusInputs<'_>) -> bool {
-    let ours = !matches!(inputs.outcome, Outcome::Foreign(_) | Outcome::Forbidden(_));
+    let ours =
+        !matches!(inputs.outcome, Outcome::Foreign(_) | Outcome::Forbidden(_) | Outcome::Unsuitable(..));
     let refused =
         inputs.view.is_some_and(|view| view.refused.as_ref().is_some_and(|error| !error.is_transient()));
     let held_back = inputs.view.is_some_and(|view| without_pods(inputs, view).is_some());
@@ -249,7 +276,7 @@ fn reconciling(inputs: &StatusInputs<'_>, stalled: Option<&Problem>) -> NewCondi
 fn on_the_way(inputs: &StatusInputs<'_>, wanted: i32) -> String {
     let spec = inputs.deployment.and_then(|deployment| deployment.spec.as_ref());
     if spec.is_some_and(|spec| spec.paused == Some(true)) {
-        let (namespace, name) = inputs.place;
+        let (namespace, name) = (inputs.place.0, inputs.deployment_name());
         return format!(
             "the rollout of the Deployment is paused, so its pods are not updated: kubectl rollout resume \
              deployment/{name} -n {namespace}"
@@ -283,8 +310,8 @@ fn changed(database: &DatabaseStatus) -> NewCondition {
     let DatabaseStatus { identity, before, .. } = database;
     let (identity, before) = (sanitize(identity), sanitize(before.as_deref().unwrap_or_default()));
     let message = format!(
-        "the Secret leads to the database {identity}; before, it led to {before}: tasks that are left there are not \
-         processed. If that is wrong, correct the Secret"
+        "the Secret leads to the database {identity}; before, it led to {before}: tasks that are left there \
+         are not processed. If that is wrong, correct the Secret"
     );
     condition(Type::DatabaseReachable, Some(true), Reason::DatabaseChanged, &message)
 }

@@ -1,27 +1,28 @@
-//! The status of a `TaskQueue`: pure. Counts are rounded, and less important changes are written less often,
-//! so that a busy queue causes few writes.
+//! The status of a `TaskQueue`: pure, except for `pod_events` and `unreadable`. Counts are rounded, and
+//! less important changes are written less often, so that a busy queue causes few writes.
 
 pub(crate) mod conditions;
 pub(crate) mod pod_events;
 pub(crate) mod pre_stop_hooks;
+mod scaling;
 pub(crate) mod scaling_events;
 pub(crate) mod unreadable;
+pub(crate) mod write_budget;
 
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use rowlock_crds::{
-    BacklogStatus, DatabaseStatus, ScalingMode, ScalingStatus, TaskQueueStatus, WorkersStatus,
+    BacklogStatus, ConditionReason, ConditionType, DatabaseStatus, TaskQueueStatus, WorkersStatus,
 };
 use rowlock_queue::{QueueStats, SCHEMA_VERSION};
+use serde_json::json;
 
 use crate::kubernetes::deployment::build;
 use crate::kubernetes::status::conditions::{NewCondition, StatusInputs};
+use crate::kubernetes::status::scaling::rounded;
 use crate::view::QueueView;
-
-/// From this count on, two digits are kept.
-const ROUNDED_FROM: i64 = 100;
 
 /// The time of the oldest task is computed from its age, so it varies with the duration of the query.
 const SAME_TIME: SignedDuration = SignedDuration::from_secs(5);
@@ -29,7 +30,14 @@ const SAME_TIME: SignedDuration = SignedDuration::from_secs(5);
 /// How often a status may be written at most, even when a condition flaps.
 const CONDITIONS_EVERY: Duration = Duration::from_secs(1);
 
-/// How long the status reports a changed database: until somebody looks at it the next morning.
+/// How long a new leader keeps the conditions of the leader before it, while it has observed nothing itself.
+/// It lists the cluster and connects within seconds.
+const KEPT_FOR: Duration = Duration::from_secs(30);
+
+/// How long a database may be unreachable before an event reports it. Restarts and failovers are shorter.
+const UNREACHABLE_GRACE: SignedDuration = SignedDuration::from_mins(1);
+
+/// How long the status reports a changed database: long enough to be seen the next morning.
 const CHANGED_FOR: SignedDuration = SignedDuration::from_hours(24);
 
 /// The longest message. The CRD allows more.
@@ -39,21 +47,44 @@ const LONGEST_MESSAGE: usize = 4000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     None,
-    /// Numbers or messages: written after an interval.
+    /// Numbers: written after an interval.
     Numbers,
-    /// Conditions: written at once.
+    /// Messages of conditions: the same, within the write budget.
+    Messages,
+    /// Conditions: written at once, within the write budget.
     Conditions,
 }
 
 impl Change {
-    pub(crate) fn is_due(self, since_last: Option<Duration>, numbers_interval: Duration) -> bool {
+    pub(crate) fn is_due(
+        self,
+        since_last: Option<Duration>,
+        numbers_interval: Duration,
+        has_budget: bool,
+    ) -> bool {
         let every = match self {
             Self::None => return false,
-            Self::Numbers => numbers_interval,
+            Self::Messages | Self::Conditions if !has_budget => return false,
+            Self::Numbers | Self::Messages => numbers_interval,
             Self::Conditions => CONDITIONS_EVERY,
         };
         since_last.is_none_or(|since| since >= every)
     }
+
+    /// Whether a write of it counts against the write budget.
+    pub(crate) fn costs_budget(self) -> bool {
+        matches!(self, Self::Messages | Self::Conditions)
+    }
+}
+
+/// Whether the last status stays, because nothing has been observed since this replica began to lead. The
+/// leader before it knew more, so `Ready` does not change only because another replica leads.
+pub(crate) fn stays(last: &TaskQueueStatus, generation: Option<i64>, unobserved_for: Duration) -> bool {
+    let is_current = |condition: &Condition| condition.observed_generation == generation;
+    !last.conditions.is_empty()
+        && last.conditions.iter().all(is_current)
+        && last.observed_generation == generation
+        && unobserved_for < KEPT_FOR
 }
 
 /// The next status. It keeps the transition times of conditions that have not changed.
@@ -67,6 +98,8 @@ pub(crate) fn status(
 ) -> TaskQueueStatus {
     let replicas =
         inputs.deployment.and_then(|deployment| deployment.status.as_ref()).map(|status| status.replicas);
+    // The number to restore a deleted Deployment with.
+    let kept = last.pods.filter(|_| inputs.spec.suspend_scaling && inputs.deployment.is_none());
     let stats = inputs.view.and_then(|view| view.stats.as_ref());
     TaskQueueStatus {
         observed_generation: generation,
@@ -74,11 +107,13 @@ pub(crate) fn status(
             .iter()
             .map(|new_condition| condition(new_condition, generation, last, now))
             .collect(),
-        pods: replicas.map(Option::unwrap_or_default),
-        selector: Some(selector(inputs.place.1)),
+        pods: replicas.map(Option::unwrap_or_default).or(kept),
+        selector: Some(selector(inputs)),
         workers: inputs.view.map(|view| workers(view, last.workers.as_ref())),
         backlog: stats.map(|stats| backlog(stats, last, now)),
-        scaling: inputs.view.map(|view| scaling(view, inputs.spec.workers.scaling())),
+        scaling: inputs
+            .view
+            .map(|view| scaling::scaling(view, inputs.spec.workers.scaling(), last.scaling.as_ref())),
         schema: if inputs.view.is_some() && inputs.problem.is_none() {
             Some(SCHEMA_VERSION)
         } else {
@@ -87,6 +122,30 @@ pub(crate) fn status(
         adopted: last.adopted.clone(),
         database,
     }
+}
+
+/// The condition of a database that has been unreachable for a while, though it may come back by itself.
+/// (Problems that somebody has to solve are `Stalled`, which has an event at once.)
+pub(crate) fn long_unreachable(status: &TaskQueueStatus, now: Timestamp) -> Option<&Condition> {
+    let find = |type_: ConditionType, value: &str| {
+        status.conditions.iter().find(|one| one.type_ == type_.as_str() && one.status == value)
+    };
+    let unreachable = find(ConditionType::DatabaseReachable, "False")?;
+    let is_long = now.duration_since(unreachable.last_transition_time.0) >= UNREACHABLE_GRACE;
+    (is_long && find(ConditionType::Stalled, "True").is_none()).then_some(unreachable)
+}
+
+/// Whether the status says that the queue is stalled because its pods do not get ready. A new leader would
+/// otherwise wait as long again.
+pub(crate) fn pods_never_ready(status: &TaskQueueStatus, generation: Option<i64>) -> bool {
+    use ConditionReason::{CrashLooping, ImageNotPulled, NotListening, NotStarting};
+    let reasons = [CrashLooping, ImageNotPulled, NotListening, NotStarting];
+    status.conditions.iter().any(|condition| {
+        condition.type_ == ConditionType::Stalled.as_str()
+            && condition.status == "True"
+            && condition.observed_generation == generation
+            && reasons.iter().any(|reason| reason.as_str() == condition.reason)
+    })
 }
 
 /// The current database, and the previous one.
@@ -111,19 +170,26 @@ pub(crate) fn former(database: Option<&DatabaseStatus>, now: Timestamp) -> Optio
     database.filter(changed)
 }
 
-/// What has changed. Another message of the same condition can wait like a number.
+/// How important the difference is. Another message of the same condition can wait like a number.
 pub(crate) fn change(last: &TaskQueueStatus, next: &TaskQueueStatus) -> Change {
+    // Nearly always; the rest makes copies.
+    if last == next {
+        return Change::None;
+    }
     let conditions = |status: &TaskQueueStatus| -> Vec<(String, String, String)> {
         let all = status.conditions.iter();
         all.map(|one| (one.type_.clone(), one.status.clone(), one.reason.clone())).collect()
     };
     let other = |status: &TaskQueueStatus| (status.observed_generation, status.adopted.clone());
+    let numbers = |status: &TaskQueueStatus| TaskQueueStatus { conditions: Vec::new(), ..status.clone() };
     if conditions(last) != conditions(next) || other(last) != other(next) {
         Change::Conditions
-    } else if last == next {
-        Change::None
-    } else {
+    } else if numbers(last) != numbers(next) {
         Change::Numbers
+    } else if last.conditions != next.conditions {
+        Change::Messages
+    } else {
+        Change::None
     }
 }
 
@@ -178,32 +244,17 @@ fn backlog(stats: &QueueStats, last: &TaskQueueStatus, now: Timestamp) -> Backlo
     }
 }
 
-/// The label selector as text, for the scale subresource.
-fn selector(name: &str) -> String {
-    let labels = build::selector(name);
+/// The label selector as text, for the scale subresource. The pods of a target have only one of our labels.
+fn selector(inputs: &StatusInputs<'_>) -> String {
+    let name = inputs.place.1;
+    let labels = match &inputs.spec.target_ref {
+        Some(_) => json!({ (rowlock_crds::labels::TASK_QUEUE): name }),
+        None => build::selector(name),
+    };
     let labels = labels.as_object().into_iter().flatten();
     let labels: Vec<String> =
         labels.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
     labels.join(",")
-}
-
-fn scaling(view: &QueueView, mode: ScalingMode) -> ScalingStatus {
-    let decision = &view.decision;
-    let demand = decision.demand.unwrap_or(decision.workers_desired);
-    ScalingStatus {
-        mode: mode.as_str().to_owned(),
-        desired: i32::try_from(demand).unwrap_or(i32::MAX),
-        reason: decision.reason.as_str().to_owned(),
-        limited_by: decision.reason.is_limit().then(|| decision.reason.as_str().to_owned()),
-    }
-}
-
-fn rounded(count: i64) -> i64 {
-    let mut unit = 1;
-    while count / unit >= ROUNDED_FROM {
-        unit *= 10;
-    }
-    count / unit * unit
 }
 
 /// The API keeps whole seconds.

@@ -11,7 +11,7 @@ use crate::kubernetes::pods::health::PodRef;
 /// How many events are read. A waiting pod gets about one a minute, so older ones do not matter.
 const MAX_EVENTS: u32 = 100;
 
-/// The newest warning about a pod, with its reason. `None` where there is none, or events cannot be read.
+/// The newest warning about a pod, with its reason. `None` if there is none, or events cannot be read.
 pub(crate) async fn newest_warning(client: &Client, namespace: &str, pod: &PodRef) -> Option<String> {
     let api: Api<Event> = Api::namespaced(client.clone(), namespace);
     let params = ListParams::default().fields(&format!("regarding.uid={}", pod.uid)).limit(MAX_EVENTS);
@@ -43,9 +43,18 @@ mod tests {
     use serde_json::{Value, json};
 
     #[test]
-    fn the_newest_warning_is_told() {
+    fn the_newest_warning_is_reported() {
         let events = |all: Value| -> Vec<Event> { serde_json::from_value(all).unwrap() };
-        let event = |type_: &str, note: &str, last: &str| json!({ "metadata": {}, "eventTime": null, "type": type_, "reason": "FailedMount", "note": note, "deprecatedLastTimestamp": last });
+        let event = |type_: &str, note: &str, last: &str| {
+            json!({
+                "metadata": {},
+                "eventTime": null,
+                "type": type_,
+                "reason": "FailedMount",
+                "note": note,
+                "deprecatedLastTimestamp": last,
+            })
+        };
         let all = json!([
             event("Warning", "configmap \"old\" not found", "2026-01-01T00:00:00Z"),
             event("Warning", "configmap \"typo\" not found\n", "2026-01-01T00:02:00Z"),

@@ -24,9 +24,9 @@ pub(crate) fn harmful_hooks(template: Option<&Value>) -> Option<String> {
         return None;
     }
     Some(format!(
-        "the preStop hook of {} runs as soon as a pod is deleted, not after its tasks: if it stops the handler, or \
-         what the handler needs, running tasks are cut short. Remove it: the worker drains first, and the other \
-         containers get SIGTERM afterwards (docs/pods.md)",
+        "the preStop hook of {} runs as soon as a pod is deleted, not after its tasks: if it stops the \
+         handler, or what the handler needs, running tasks are cut short. Remove it: the worker drains \
+         first, and the other containers get SIGTERM afterwards (docs/pods.md)",
         sanitize(&names.join(" and "))
     ))
 }

@@ -28,7 +28,7 @@ impl ScalingEvents {
     ) -> Option<(EventReason, String)> {
         let before = *self.pods.get_or_insert(pods);
         if contested || decision.reason == Reason::Suspended {
-            // Somebody else has changed the number.
+            // Another field manager may have changed the number.
             self.pods = Some(pods);
             return None;
         }
@@ -39,26 +39,14 @@ impl ScalingEvents {
         (self.pods, self.at) = (Some(pods), Some(now));
         let reason = if pods > before { EventReason::ScaledUp } else { EventReason::ScaledDown };
         let inputs = decision.inputs.map_or_else(String::new, |inputs| format!(": {inputs}"));
-        Some((reason, format!("from {before} to {pods} pods: {}{inputs}", why(decision.reason))))
-    }
-}
-
-/// The reason in words.
-fn why(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Backlog => "tasks wait (Backlog)",
-        Reason::Rate => "tasks keep coming (Rate)",
-        Reason::Running => "one worker for each running task (Running)",
-        Reason::Fixed => "workers.total without autoscaling (Fixed)",
-        Reason::External => "workers.replicas asks for it (External)",
-        Reason::MinWorkers => "autoscaling.min is enough (MinWorkers)",
-        Reason::Total => "workers.total is reached (Total)",
-        Reason::Connections => "the database has no connections left (Connections)",
-        Reason::NotStarting => "one pod runs until its handler starts (NotStarting)",
-        Reason::Stabilization => "fewer have been enough for autoscaling.scaleDownAfter (Stabilization)",
-        Reason::Paused => "spec.paused is set (Paused)",
-        Reason::Suspended => "spec.suspendScaling is set (Suspended)",
-        Reason::Unknown => "the operator cannot read the queue's statistics (Unknown)",
+        Some((
+            reason,
+            format!(
+                "from {before} to {pods} pods: {} ({}){inputs}",
+                decision.reason.explain(),
+                decision.reason
+            ),
+        ))
     }
 }
 
@@ -105,10 +93,10 @@ mod tests {
             next.as_ref().is_some_and(|next| next.starts_with("ScaledDown from 4 to 1 pods")),
             "{next:?}"
         );
-        assert_eq!(at(90, 5, Reason::Suspended), None, "somebody else has scaled");
+        assert_eq!(at(90, 5, Reason::Suspended), None, "another field manager has scaled");
         assert!(at(91, 6, Reason::Backlog).is_some_and(|note| note.contains("from 5 to 6")));
         let later = now + Duration::from_mins(10);
         let contested = scaling_events.note(9, &decision(Reason::Backlog), true, Duration::ZERO, later);
-        assert_eq!(contested, None, "somebody else has scaled, and the operator restores its number");
+        assert_eq!(contested, None, "another field manager scales, and the operator restores its number");
     }
 }

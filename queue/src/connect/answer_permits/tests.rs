@@ -1,4 +1,4 @@
-//! Tenants' servers that send long answers: sound ones, and ones that never end.
+//! Tenants' servers that send long answers. Some are well-behaved, others never end an answer.
 
 use std::{pin::pin, sync::Arc};
 
@@ -20,13 +20,13 @@ use crate::{
     },
 };
 
-/// With which a client ends a question.
+/// The message with which a client ends a request.
 const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
-/// As many as may be sent at a time.
+/// The number of long answers in memory at a time.
 const ALL_PERMITS: usize = 4;
-/// What is not to be waited for is there within this time, on a busy machine too.
+/// Whatever does not have to wait is done within this time, also on a busy machine.
 const SOON: Duration = Duration::from_secs(1);
-/// Longer than a long answer may take, less than a statement.
+/// Longer than a long answer may take, shorter than a statement may take.
 const SLOW: Duration = Duration::from_millis(2500);
 
 /// Rows of an answer that needs a permit.
@@ -56,25 +56,25 @@ fn long() -> Vec<u8> {
     [rows(LONG_ROWS), end()].concat()
 }
 
-/// Says each of these when it is asked the next time, after a while. One that has no end goes on with rows, a byte
-/// at a time.
+/// Sends one part of the script per request, each after a delay. After a part without an end it continues
+/// with rows, one byte at a time.
 async fn serve(mut stream: DuplexStream, script: Vec<(Duration, Vec<u8>)>) -> std::io::Result<()> {
     let start = [message(b'R', &[0; 4]), message(b'K', &[1; 8]), message(b'Z', b"I")].concat();
     stream.write_all(&start).await?;
-    let (mut heard, mut at) = (Vec::new(), 0);
-    for (pause, said) in script {
+    let (mut received, mut at) = (Vec::new(), 0);
+    for (delay, part) in script {
         loop {
-            if let Some(found) = heard[at..].windows(SYNC.len()).position(|part| *part == SYNC) {
+            if let Some(found) = received[at..].windows(SYNC.len()).position(|bytes| *bytes == SYNC) {
                 at += found + SYNC.len();
                 break;
             }
-            if stream.read_buf(&mut heard).await? == 0 {
+            if stream.read_buf(&mut received).await? == 0 {
                 return Ok(());
             }
         }
-        sleep(pause).await;
-        stream.write_all(&said).await?;
-        if !said.ends_with(&message(b'Z', b"I")) {
+        sleep(delay).await;
+        stream.write_all(&part).await?;
+        if !part.ends_with(&message(b'Z', b"I")) {
             for byte in message(b'D', &[0, 1, 0, 0, 0, 1, b'x']).iter().cycle() {
                 sleep(Duration::from_millis(50)).await;
                 stream.write_all(&[*byte]).await?;
@@ -92,8 +92,8 @@ async fn connect(tenant: &Tenant, script: Vec<(Duration, Vec<u8>)>) -> Session {
 
 async fn begin(tenant: &Tenant, stream: Box<dyn Stream>) -> Session {
     let url = "postgres://u:p@localhost/d?sslmode=disable";
-    let own = Some(tenant.clone());
-    let connect = Connect { trust: UrlTrust::Tenant, tenant: own, ..Connect::new(url, "test", 1) };
+    let tenant = Some(tenant.clone());
+    let connect = Connect { trust: UrlTrust::Tenant, tenant, ..Connect::new(url, "test", 1) };
     let connector = Connector::new(&connect, SessionMode::Pooled).unwrap();
     let dialed = Dialed { stream, verified: false };
     let started = connector.begin(dialed, Servers::ReadWrite, "there".to_owned()).await;
@@ -104,12 +104,12 @@ async fn ask(session: &mut Session) -> sqlx::Result<Vec<PgRow>> {
     session.run(async |connection| sqlx::query("select a from f()").fetch_all(connection).await).await
 }
 
-fn at_once(said: Vec<u8>) -> (Duration, Vec<u8>) {
-    (Duration::ZERO, said)
+fn at_once(part: Vec<u8>) -> (Duration, Vec<u8>) {
+    (Duration::ZERO, part)
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_end_a_long_answer_is_cut_off_and_the_next_tenant_has_its_turn() {
+async fn a_server_that_does_not_end_a_long_answer_is_cut_off_and_another_tenant_gets_its_permit() {
     let all = Arc::new(Tenants::default());
     let mut hostile = Vec::new();
     for number in 0..ALL_PERMITS {
@@ -120,26 +120,26 @@ async fn a_server_that_does_not_end_a_long_answer_is_cut_off_and_the_next_tenant
             (answer.expect("it is cut off").map(drop), session.fault())
         }));
     }
-    let sound = all.tenant("sound");
-    let mut session = connect(&sound, vec![at_once(prepared()), at_once(long())]).await;
+    let friendly = all.tenant("friendly");
+    let mut session = connect(&friendly, vec![at_once(prepared()), at_once(long())]).await;
     while timeout(Duration::from_millis(1), all.tenant("another").answer_permit()).await.is_ok() {
         tokio::task::yield_now().await;
     }
     let waited = Instant::now();
     let rows =
-        timeout(LONG_ANSWER_TIMEOUT + SOON, ask(&mut session)).await.expect("it has its turn").unwrap();
+        timeout(LONG_ANSWER_TIMEOUT + SOON, ask(&mut session)).await.expect("it gets a permit").unwrap();
     assert_eq!(rows.len(), LONG_ROWS);
-    assert!(Duration::from_secs(1) < waited.elapsed(), "all turns were taken");
+    assert!(Duration::from_secs(1) < waited.elapsed(), "all permits were in use");
     for session in hostile {
         let (answer, fault) = session.await.unwrap();
-        let fault = fault.expect("the reason is told").to_string();
+        let fault = fault.expect("the reason is known").to_string();
         assert!(answer.is_err() && fault.contains("was not complete within 2s"), "{fault}");
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_follows_a_long_one_is_a_short_one_and_may_take_its_time() {
-    let tenant = Arc::new(Tenants::default()).tenant("sound");
+async fn a_short_answer_after_a_long_one_has_no_deadline() {
+    let tenant = Arc::new(Tenants::default()).tenant("friendly");
     let short = [rows(1), end()].concat();
     let script = vec![at_once(prepared()), at_once(long()), (SLOW, short)];
     let mut session = connect(&tenant, script).await;
@@ -149,8 +149,8 @@ async fn an_answer_that_follows_a_long_one_is_a_short_one_and_may_take_its_time(
 }
 
 #[tokio::test]
-async fn a_connection_that_had_a_long_answer_is_as_good_as_another() {
-    let tenant = Arc::new(Tenants::default()).tenant("sound");
+async fn a_connection_can_be_reused_after_a_long_answer() {
+    let tenant = Arc::new(Tenants::default()).tenant("friendly");
     let short = || at_once([rows(1), end()].concat());
     let script = vec![at_once(prepared()), at_once(long()), short(), at_once(long()), short()];
     let mut session = connect(&tenant, script).await;
@@ -158,7 +158,7 @@ async fn a_connection_that_had_a_long_answer_is_as_good_as_another() {
     let question = sqlx::query("select a from f()");
     let answer = question.fetch_all(session.connection()).await;
     assert_eq!(answer.unwrap_or_else(|_| panic!("{:?}", session.fault())).len(), 1);
-    // From then on another task passes on the bytes.
+    // From now on another task forwards the bytes.
     assert_eq!(ask(&mut session).await.unwrap().len(), LONG_ROWS);
     sleep(SLOW).await;
     let answer = ask(&mut session).await;
@@ -166,15 +166,18 @@ async fn a_connection_that_had_a_long_answer_is_as_good_as_another() {
 }
 
 #[tokio::test]
-async fn who_says_goodbye_after_a_long_answer_may_send_the_next_at_once() {
-    let tenant = Arc::new(Tenants::default()).tenant("sound");
+async fn after_an_orderly_close_the_tenant_may_send_another_long_answer_at_once() {
+    let tenant = Arc::new(Tenants::default()).tenant("friendly");
     let mut session = connect(&tenant, vec![at_once(prepared()), at_once(long())]).await;
     assert_eq!(ask(&mut session).await.unwrap().len(), LONG_ROWS);
     session.close().await;
-    assert!(timeout(SOON, tenant.answer_permit()).await.is_ok_and(|turn| turn.is_some()), "it has to wait");
+    assert!(
+        timeout(SOON, tenant.answer_permit()).await.is_ok_and(|permit| permit.is_some()),
+        "it has to wait"
+    );
 }
 
-/// A socket that holds more than is read from it, always: a long answer, then notifications without end.
+/// A socket from which there is always more to read: a long answer, then notifications without end.
 struct Flood {
     first: Vec<u8>,
     then: Vec<u8>,
@@ -185,17 +188,17 @@ impl AsyncRead for Flood {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        room: &mut ReadBuf<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        // As every socket of the runtime does, it has others run now and then.
+        // Like every socket of the runtime, it yields to other tasks now and then.
         ready!(pin!(consume_budget()).poll(cx));
-        while 0 < room.remaining() {
+        while 0 < buffer.remaining() {
             let from = match self.at.checked_sub(self.first.len()) {
                 None => &self.first[self.at..],
                 Some(beyond) => &self.then[beyond % self.then.len()..],
             };
-            let count = from.len().min(room.remaining());
-            room.put_slice(&from[..count]);
+            let count = from.len().min(buffer.remaining());
+            buffer.put_slice(&from[..count]);
             self.at += count;
         }
         Poll::Ready(Ok(()))
@@ -203,8 +206,8 @@ impl AsyncRead for Flood {
 }
 
 impl AsyncWrite for Flood {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, said: &[u8]) -> Poll<std::io::Result<usize>> {
-        Poll::Ready(Ok(said.len()))
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -216,15 +219,15 @@ impl AsyncWrite for Flood {
     }
 }
 
-/// Before, the time was looked at only while there was nothing to read.
+/// The deadline must also be checked while there is always more to read.
 #[tokio::test]
-async fn a_server_that_keeps_us_reading_in_a_long_answer_is_cut_off_as_soon() {
+async fn a_server_that_never_pauses_in_a_long_answer_is_cut_off_too() {
     let start = [message(b'R', &[0; 4]), message(b'K', &[1; 8]), message(b'Z', b"I")].concat();
     let first = [start, prepared(), rows(LONG_ROWS)].concat();
     let then = message(b'A', b"\0\0\0\x01rowlock\x007\0").repeat(1000);
     let tenant = Arc::new(Tenants::default()).tenant("hostile");
     let mut session = begin(&tenant, Box::new(Flood { first, then, at: 0 })).await;
     let answer = timeout(LONG_ANSWER_TIMEOUT + SOON, ask(&mut session)).await.expect("it is cut off");
-    let fault = session.fault().expect("the reason is told").to_string();
+    let fault = session.fault().expect("the reason is known").to_string();
     assert!(answer.is_err() && fault.contains("was not complete within 2s"), "{fault}");
 }

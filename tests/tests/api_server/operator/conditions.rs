@@ -22,7 +22,7 @@ async fn a_missing_or_invalid_secret_is_named_until_it_is_fixed() {
     harness.kubectl(&["create", "secret", "generic", "db", "--from-literal=url=x"]);
     check("False SecretInvalid", "has no key `uri` but url: set spec.database.secretRef.key").await;
     harness.secret("host=secretpassword");
-    until("the key is there", || {
+    until("the key exists", || {
         let (text, message) = harness.condition("emails", "Ready");
         if message.contains("the database URL is not a Postgres URI: write postgres://") {
             Ok(())
@@ -44,7 +44,7 @@ async fn a_missing_or_invalid_secret_is_named_until_it_is_fixed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_of_a_newer_release_are_left_alone() {
+async fn tables_of_a_newer_release_are_not_changed() {
     let harness = Harness::new("newer").await;
     harness.db.run("insert into rowlock.migration values (999, 'tomorrow', 999)").await;
     harness.task_queue("emails", EMAILS);
@@ -127,7 +127,7 @@ async fn a_rejected_pod_template_leaves_the_running_pods_alone() {
     let sound = json!({ "spec": { "containers": [{ "name": "handler", "image": "emails:3" }] } });
     harness.change(&json!({ "template": sound }));
     harness.until("Stalled", "False Succeeded").await;
-    until("the new image is there", || {
+    until("the new image is used", || {
         let image = harness.deployment()["spec"]["template"]["spec"]["initContainers"][0]["image"].clone();
         if image == "emails:3" { Ok(()) } else { Err(image.to_string()) }
     })
@@ -143,7 +143,7 @@ async fn a_queue_of_another_owner_gets_no_pods() {
     let _operator = harness.operator().await;
     let message = harness.until("Stalled", "True OwnedByAnother").await;
     assert!(message.contains("belongs to tests"), "{message}");
-    until("the second has no queue either", || {
+    until("the second TaskQueue has no queue either", || {
         let (text, message) = harness.condition("letters", "Stalled");
         if message.contains("an older TaskQueue") { Ok(()) } else { Err(format!("{text} {message}")) }
     })
@@ -245,5 +245,5 @@ async fn a_quota_that_requires_limits_is_named_with_the_chart_value_that_sets_th
     let limited = json!({ "limits": { "memory": "96Mi" } });
     let give = |config: &mut Config| config.worker_resources = serde_json::from_value(limited).unwrap();
     let _operator = harness.operator_with(give).await;
-    until("a pod is let in", || harness.refusal(&pod(&harness)).map_or(Ok(()), Err)).await;
+    until("a pod is accepted", || harness.refusal(&pod(&harness)).map_or(Ok(()), Err)).await;
 }

@@ -33,7 +33,7 @@ async fn a_dropped_schema_is_created_again() {
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
     harness.db.run("drop schema rowlock cascade").await;
-    until_async("the queue is there again", || async {
+    until_async("the queue exists again", || async {
         let there: bool = harness.db.one("select to_regclass('rowlock.queue') is not null").await;
         if !there {
             return Err("no tables".to_owned());
@@ -54,7 +54,7 @@ async fn producers_notify_for_an_idle_queue_without_an_instance() {
     let _operator = harness.operator().await;
     harness.until("Ready", "True Succeeded").await;
     let asked = || harness.db.one::<bool>("select notify_until > now() from rowlock.queue");
-    until_async("NOTIFY is kept on", || async {
+    until_async("the operator asks for NOTIFY", || async {
         if asked().await { Ok(()) } else { Err("it is not".to_owned()) }
     })
     .await;
@@ -106,8 +106,8 @@ async fn one_poller_serves_all_secrets_of_a_database() {
             harness.until_replicas_of(team, 1).await;
         }
     };
-    let first = until_async("one of them has all sessions", looker).await;
-    until_async("it has NOTIFY sent for all", || async {
+    let first = until_async("one user has all sessions", looker).await;
+    until_async("it asks for NOTIFY for all queues", || async {
         match harness.db.one::<i64>("select count(*) from rowlock.queue where notify_until > now()").await {
             5 => Ok(()),
             other => Err(other.to_string()),
@@ -123,7 +123,7 @@ async fn one_poller_serves_all_secrets_of_a_database() {
             and pid <> pg_backend_pid()"
     );
     harness.db.run(end).await;
-    let second = until_async("another one has them", || async {
+    let second = until_async("another user has all sessions", || async {
         looker().await.and_then(|who| if who == first { Err(who) } else { Ok(who) })
     })
     .await;

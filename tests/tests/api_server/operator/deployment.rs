@@ -83,13 +83,13 @@ async fn foreign_template_changes_are_undone_but_a_restart_stays() {
     let at = restarted(&harness.deployment());
     assert!(at.is_string());
     harness.kubectl(&["set", "env", "deployment/emails", "-c", "worker", "THEIRS=1", "ROWLOCK_SLOTS=99"]);
-    until("the template is ours again", || {
+    until("the template is the operator's again", || {
         let text = harness.deployment()["spec"]["template"].to_string();
         if text.contains("THEIRS") || text.contains("\"99\"") { Err(text) } else { Ok(()) }
     })
     .await;
     // No other manager owns any field afterwards, so later changes are the operator's alone.
-    until("nobody else owns any of it", || {
+    until("no other manager owns a field", || {
         let whole = harness.kubectl(&["get", "deployment", "emails", "-o", "json", "--show-managed-fields"]);
         let managers: Vec<String> =
             serde_json::from_str::<Value>(&whole).unwrap()["metadata"]["managedFields"]
@@ -117,7 +117,7 @@ async fn a_deleted_deployment_is_created_again() {
         let uid = |harness: &Harness| harness.get(kind, "emails")["metadata"]["uid"].clone();
         let before = uid(&harness);
         harness.kubectl(&["delete", kind, "emails"]);
-        until("it is there again", || {
+        until("the Deployment exists again", || {
             let now = uid(&harness);
             if now.is_null() || now == before { Err(format!("{kind} {now}")) } else { Ok(()) }
         })
@@ -220,7 +220,7 @@ async fn a_template_can_give_its_handler_more_privileges() {
         let mut handler = handler.clone();
         handler["securityContext"] = context;
         harness.change(&json!({ "template": { "spec": { "containers": [handler] } } }));
-        until("the template is taken", || {
+        until("the template is applied", || {
             let spec = harness.deployment()["spec"]["template"]["spec"].clone();
             let theirs = spec["initContainers"][0]["securityContext"].clone();
             if says(&theirs, &handler["securityContext"]) { Ok(()) } else { Err(theirs.to_string()) }
@@ -230,7 +230,7 @@ async fn a_template_can_give_its_handler_more_privileges() {
     harness.until("Stalled", "False Succeeded").await;
 }
 
-/// Before, no label of a user reached the Deployment, so such a policy could not be satisfied.
+/// Before the fix, no label of a user reached the Deployment, so such a policy could not be satisfied.
 #[tokio::test(flavor = "multi_thread")]
 async fn labels_of_the_task_queue_satisfy_an_admission_policy() {
     let harness = Harness::new("policy").await;
@@ -263,7 +263,7 @@ async fn labels_of_the_task_queue_satisfy_an_admission_policy() {
             "metadata": { "labels": { "a": "b" } }, "spec": { "containers": [{ "name": "c", "image": "i" }] }
         } }
     });
-    until("the policy is in force", || harness.refusal(&unlabelled).ok_or_else(|| "it is not".to_owned()))
+    until("the policy is active", || harness.refusal(&unlabelled).ok_or_else(|| "it is not".to_owned()))
         .await;
     harness.task_queue("emails", EMAILS);
     let _operator = harness.operator().await;

@@ -1,4 +1,4 @@
-//! A task from enqueue to completion; processes of this machine play the one pod.
+//! A task from enqueue to completion. Processes on this machine play the pod.
 
 use std::fs;
 use std::time::Duration;
@@ -44,6 +44,7 @@ fn worker(harness: &Harness, folder: &tempfile::TempDir) -> Process {
         let value = match name.as_str() {
             env::DATABASE_URL_FILE => url.display().to_string(),
             env::INSTANCE_NAME => "emails-1".to_owned(),
+            env::POD_UID => "5f0c6a52-6a3c-4d0e-9d0a-0e5b8f1b7c11".to_owned(),
             // Other tests run workers, too.
             env::LISTEN => "127.0.0.1:0".to_owned(),
             _ => variable["value"].as_str().unwrap().to_owned(),

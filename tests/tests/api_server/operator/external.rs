@@ -31,8 +31,8 @@ fn labels_of_the_pods(harness: &Harness) -> String {
     labels.join(",")
 }
 
-/// Before, there was no scale subresource; autoscalers had to write to the Deployment, and the operator undid
-/// that.
+/// Before the fix, there was no scale subresource; autoscalers had to write to the Deployment, and the
+/// operator undid that.
 #[tokio::test(flavor = "multi_thread")]
 async fn spec_replicas_is_followed_up_to_the_total() {
     let harness = Harness::new("external").await;
@@ -40,7 +40,7 @@ async fn spec_replicas_is_followed_up_to_the_total() {
     let _operator = harness.operator().await;
     // No number is set yet, so it is one; at zero no autoscaler would start.
     harness.until_replicas(1).await;
-    until("there is a number to read", || {
+    until("the scale can be read", || {
         let replicas = &harness.get("tq", "emails")["spec"]["workers"]["replicas"];
         if *replicas == 1 { Ok(()) } else { Err(replicas.to_string()) }
     })
@@ -52,8 +52,12 @@ async fn spec_replicas_is_followed_up_to_the_total() {
     harness.db.enqueue_many(10_000).await;
     scale_to(&harness, 3);
     harness.until_replicas(3).await;
-    let message = harness.until("ScalingLimited", "False NotLimited").await;
-    assert_eq!(message, "as many pods as workers.replicas asks for");
+    until("the message is that of the number", || {
+        let (text, message) = harness.condition("emails", "ScalingLimited");
+        let is_new = text == "False NotLimited" && message == "as many pods as workers.replicas asks for";
+        if is_new { Ok(()) } else { Err(format!("{text}: {message}")) }
+    })
+    .await;
     harness.until_event("ScaledUp").await;
     scale_to(&harness, 9);
     harness.until_replicas(4).await;
@@ -110,7 +114,7 @@ async fn the_connection_limit_caps_spec_replicas_and_is_reported() {
     let _operator = harness.operator().await;
     let message = harness.until("ScalingLimited", "True Connections").await;
     assert!(message.starts_with("workers.replicas asks for 40 pods, but the database"), "{message}");
-    until("some are there", || {
+    until("some pods exist", || {
         let replicas = harness.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
         if (1..=16).contains(&replicas) { Ok(()) } else { Err(replicas.to_string()) }
     })
@@ -135,7 +139,7 @@ async fn removing_spec_replicas_returns_to_the_operators_scaling() {
     assert!(answer.err.contains("set workers.scaling to External, or remove replicas"), "{answer:?}");
 }
 
-/// Before, a persistent autoscaler was undone at every poll for ever, and no condition reported it.
+/// Before the fix, a persistent autoscaler was undone at every poll for ever, and no condition reported it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_competing_autoscaler_is_undone_with_back_off_and_named_in_a_condition() {
     let harness = Harness::new("insists").await;
@@ -180,7 +184,7 @@ async fn unrelated_changes_keep_a_contested_number_of_replicas() {
     harness.until("Contested", "True ForeignFieldManager").await;
     // A change of the Deployment's metadata is written, and the replicas are not.
     harness.kubectl(&["label", "tq", "emails", "team=shop"]);
-    let deployment = until("the label is there", || {
+    let deployment = until("the label exists", || {
         let deployment = harness.deployment();
         let label = deployment["metadata"]["labels"]["team"].clone();
         if label == "shop" { Ok(deployment) } else { Err(label.to_string()) }

@@ -19,12 +19,12 @@ async fn many_rejected_requests_cause_delays_but_no_loss() {
     harness.task_queue("emails", EMAILS);
     let (faults, _operator) = harness.operator_with_faults(Mode::Storm).await;
     harness.until("Ready", "True Succeeded").await;
-    assert_eq!(harness.deployment()["metadata"]["name"], "emails", "ready is what has a Deployment");
+    assert_eq!(harness.deployment()["metadata"]["name"], "emails", "a ready queue has a Deployment");
     harness.db.enqueue_many(1000).await;
     harness.until_replicas(4).await;
     harness.change(&json!({ "workers": { "total": 20 } }));
     harness.until_replicas(2).await;
-    assert!(faults.refused() > 10, "it was no storm: {} refusals", faults.refused());
+    assert!(faults.refused() > 10, "too few refusals: {}", faults.refused());
     faults.set(Mode::Calm);
     // No kubelet runs pods here.
     harness.until("Reconciling", "True Progressing").await;
@@ -43,7 +43,7 @@ async fn the_operator_waits_for_an_unreachable_api_server() {
     harness.db.run("truncate rowlock.ready").await;
     harness.change(&json!({ "timeout": "2m" }));
     tokio::time::sleep(AWAY).await;
-    assert_eq!(harness.deployment()["spec"]["replicas"], 4, "nobody could tell it otherwise");
+    assert_eq!(harness.deployment()["spec"]["replicas"], 4, "the operator could not read the change");
     faults.set(Mode::Calm);
     harness.until_replicas(0).await;
     // Changes made in the meantime are seen.
@@ -67,9 +67,9 @@ async fn an_operator_without_an_api_server_stays_alive_and_reports_what_it_waits
     says("/readyz", "HTTP/1.1 200 OK").await;
 }
 
-/// Before, an operator without its definition was ready and logged nothing.
+/// Before the fix, an operator without its definition was ready and logged nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_without_the_definition_is_not_ready() {
+async fn an_operator_without_the_crd_is_not_ready() {
     let harness = Harness::new("undefined").await;
     let (faults, _operator, address) = harness.operator_with_faults_and_pages(Mode::Undefined).await;
     let says = async |expected: &str| {

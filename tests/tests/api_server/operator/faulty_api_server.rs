@@ -1,5 +1,6 @@
 //! A proxy in front of the real API server that injects faults.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -24,10 +25,13 @@ pub(crate) enum Mode {
     Storm,
     /// No request is answered.
     Away,
+    /// Watches send nothing until this ends.
+    Late,
     /// Watches end, and none can resume.
     Expired,
-    /// The definition of `TaskQueues` has gone, and their watchers get the answer that there is nothing to be
-    /// watched.
+    /// A list that asks for one object is not answered until this ends.
+    Silent,
+    /// The CRD is deleted: a watch of `TaskQueues` gets the answer 404.
     Undefined,
 }
 
@@ -36,13 +40,20 @@ pub(crate) enum Mode {
 pub(crate) struct Faults {
     mode: Arc<watch::Sender<Mode>>,
     refused: Arc<AtomicU64>,
+    /// The paths of all watches.
+    watched: Arc<Mutex<BTreeSet<String>>>,
     dice: Arc<Mutex<fastrand::Rng>>,
 }
 
 impl Faults {
     pub(crate) fn new(mode: Mode) -> Self {
         let dice = Arc::new(Mutex::new(fastrand::Rng::with_seed(4711)));
-        Self { mode: Arc::new(watch::Sender::new(mode)), refused: Arc::default(), dice }
+        Self {
+            mode: Arc::new(watch::Sender::new(mode)),
+            refused: Arc::default(),
+            watched: Arc::default(),
+            dice,
+        }
     }
 
     pub(crate) fn set(&self, mode: Mode) {
@@ -53,10 +64,15 @@ impl Faults {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Whether this path was ever watched.
+    pub(crate) fn has_watched(&self, path: &str) -> bool {
+        self.watched.lock().unwrap().contains(path)
+    }
+
     /// Waits until this many more requests were refused.
     pub(crate) async fn wait_for_refusals(&self, more: u64) {
         let end = self.refused() + more;
-        super::harness::until("it asks again", || {
+        super::harness::until("it sends another request", || {
             if self.refused() >= end { Ok(()) } else { Err(self.refused().to_string()) }
         })
         .await;
@@ -75,6 +91,9 @@ impl Faults {
 
     async fn answer(&self, client: Client, request: Request<Body>) -> Result<Answer, Failure> {
         let watches = request.uri().query().is_some_and(|query| query.contains("watch=true"));
+        if watches {
+            self.watched.lock().unwrap().insert(request.uri().path().to_owned());
+        }
         let mode = *self.mode.borrow();
         let dice = self.dice.lock().unwrap().u8(0..6);
         match (mode, dice) {
@@ -91,6 +110,9 @@ impl Faults {
             {
                 return Ok(self.status(StatusCode::NOT_FOUND, "NotFound"));
             }
+            (Mode::Silent, _) if request.uri().query().is_some_and(|query| query.contains("limit=1")) => {
+                let _ = self.mode.subscribe().wait_for(|mode| *mode != Mode::Silent).await;
+            }
             (Mode::Expired, _) if watches => return Ok(self.status(StatusCode::GONE, "Expired")),
             _ => (),
         }
@@ -102,7 +124,15 @@ impl Faults {
                 .wait_for(|mode| watches && matches!(mode, Mode::Away | Mode::Expired | Mode::Undefined))
                 .await;
         };
-        let data = body.into_data_stream().map_ok(Frame::data).map_err(Into::into).take_until(Box::pin(over));
+        let delayed = self.mode.subscribe();
+        let body = body.into_data_stream().then(move |data| {
+            let mut delayed = delayed.clone();
+            async move {
+                let _ = delayed.wait_for(|mode| !(watches && *mode == Mode::Late)).await;
+                data
+            }
+        });
+        let data = body.map_ok(Frame::data).map_err(Into::into).take_until(Box::pin(over));
         Ok(Response::from_parts(head, UnsyncBoxBody::new(StreamBody::new(data))))
     }
 

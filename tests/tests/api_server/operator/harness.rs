@@ -229,11 +229,22 @@ impl Harness {
 
     /// An operator with the user's permissions, for all namespaces, of a class that only this namespace uses.
     pub(crate) async fn everywhere_as(&self, user: &str, cluster_role: &str) -> (Running, SocketAddr) {
+        let (_, operator, listen) = self.everywhere_with_faults(user, cluster_role, Mode::Calm).await;
+        (operator, listen)
+    }
+
+    /// The same, with an API server that has faults.
+    pub(crate) async fn everywhere_with_faults(
+        &self,
+        user: &str,
+        cluster_role: &str,
+        mode: Mode,
+    ) -> (Faults, Running, SocketAddr) {
         self.kubectl(&["label", "tq", "emails", &format!("{}={}", labels::CLASS, self.namespace)]);
-        let listen = free_address();
+        let (faults, listen) = (Faults::new(mode), free_address());
         let (class, cluster_role) = (Some(self.namespace.clone()), cluster_role.to_owned());
         let config = Config { namespace: None, class, cluster_role, listen, ..self.config() };
-        (Self::run(client(Some(user)).await, config), listen)
+        (faults.clone(), Self::run(faults.between(client(Some(user)).await), config), listen)
     }
 
     /// An operator with the user's permissions, for this namespace, with other settings.
@@ -330,7 +341,10 @@ where
         match holds().await {
             Ok(answer) => return answer,
             Err(instead) => {
-                assert!(since.elapsed() < TIMEOUT, "waited in vain until {what}; instead: {instead}");
+                assert!(
+                    since.elapsed() < TIMEOUT,
+                    "timed out waiting until {what}; the last state: {instead}"
+                );
             }
         }
         tokio::time::sleep(POLL).await;

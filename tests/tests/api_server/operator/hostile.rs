@@ -80,8 +80,8 @@ fn apply(objects: &[Value]) {
     ok(&["create", "-f", "-"], &list.to_string());
 }
 
-/// Before, each attempt left a thread in the resolver of the C library; at 512 threads no tenant's name was
-/// resolved any more.
+/// Before the fix, each attempt left a thread in the resolver of the C library; at 512 threads no tenant's
+/// name was resolved any more.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dns_server_that_never_answers_delays_no_other_tenant() {
     const SECRETS: usize = 70;

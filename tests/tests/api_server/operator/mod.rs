@@ -2,19 +2,21 @@
 //! status of pods.
 
 mod conditions;
+mod connection_limit;
 mod databases;
 mod deployment;
 mod end_to_end;
+mod ended_pods;
 mod external;
 mod faults;
 mod faulty_api_server;
 mod harness;
 mod hostile;
-mod limits;
 mod owners;
 mod pods;
-mod replicas;
 mod rights;
 mod rollouts;
 mod scaling;
+mod several_operators;
+mod target;
 mod trust;

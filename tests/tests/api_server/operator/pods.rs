@@ -1,5 +1,5 @@
-//! Conditions name what keeps a pod from working, the pod, and what to do. The tests write the status of pods
-//! as a kubelet does.
+//! If a pod does not work, conditions name the pod, the reason and what to do. The tests write the status of
+//! pods as a kubelet does.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -36,7 +36,8 @@ fn placed(sandbox: &str) -> Value {
     json!({ "phase": "Pending", "startTime": ago(120), "conditions": conditions })
 }
 
-/// Before, the queue was ready for a minute and then in progress for ever, and four such pods were created.
+/// Before the fix, the queue was ready for a minute and then in progress for ever, and four such pods were
+/// created.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_volume_is_named_and_one_pod_is_tried() {
     let harness = Harness::new("unmounted").await;
@@ -77,7 +78,7 @@ async fn a_missing_volume_is_named_and_one_pod_is_tried() {
     let patch = json!({ "status": placed("False") }).to_string();
     harness.kubectl(&["patch", "pod", "emails-2", "--subresource=status", "--type=merge", "-p", &patch]);
     harness.kubectl(&["delete", "pod", "emails-1", "--force", "--grace-period=0"]);
-    until("the kubelet's words are there", || {
+    until("the kubelet's message is shown", || {
         let (text, message) = harness.condition("emails", "HandlerHealthy");
         if message.contains("FailedMount: configmap \"typo\" not found") {
             Ok(())
@@ -109,7 +110,7 @@ async fn an_init_container_that_never_ends_is_named_with_its_log() {
     harness.until_replicas(1).await;
 }
 
-/// Before, `kubectl wait` and Flux kept waiting, though Kubernetes had given up.
+/// Before the fix, `kubectl wait` and Flux kept waiting, though Kubernetes had given up.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_rollout_is_stalled_and_a_paused_one_names_who_paused_it() {
     let harness = Harness::new("deadline").await;
@@ -153,7 +154,7 @@ async fn a_failed_rollout_is_stalled_and_a_paused_one_names_who_paused_it() {
     .await;
 }
 
-/// Before, the hook ended the handler and its tasks were retried elsewhere, without any warning.
+/// Before the fix, the hook ended the handler and its tasks were retried elsewhere, without any warning.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pre_stop_hook_that_ends_a_handler_before_its_tasks_causes_a_warning() {
     let harness = Harness::new("hook").await;

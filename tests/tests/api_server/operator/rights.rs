@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use rowlock_tests::printed_command;
 
+use super::faulty_api_server::Mode;
 use super::harness::{EMAILS, Harness, page, until};
 use crate::helm::objects_in;
 
 /// Creates the chart's roles for a release in the namespace and binds all but the namespaced ones to a
 /// service account. Returns its user name.
-fn rights_of_the_chart(harness: &Harness) -> String {
+pub(super) fn rights_of_the_chart(harness: &Harness) -> String {
     let objects = tokio::task::block_in_place(|| objects_in(&harness.namespace, "{}"));
     for object in objects.iter().filter(|one| one["apiVersion"] == "rbac.authorization.k8s.io/v1") {
         let lease = object["metadata"]["name"].as_str().is_some_and(|name| name.ends_with("-lease"));
@@ -85,7 +86,42 @@ async fn a_leader_that_cannot_renew_its_lease_stops_writing_before_another_may_b
     harness.until_replicas(1).await;
 }
 
-/// Before, the operator of one namespace needed permissions in the whole cluster.
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_in_all_namespaces_may_be_taken_away() {
+    let harness = Harness::new("taken-away").await;
+    let (user, role) = (rights_of_the_chart(&harness), role(&harness));
+    let account = format!("--serviceaccount={}:rowlock-operator", harness.namespace);
+    let role_flag = format!("--clusterrole={role}");
+    harness.kubectl(&["create", "clusterrolebinding", &role, &role_flag, &account]);
+    harness.kubectl(&["create", "rolebinding", "r", &role_flag, &account]);
+    harness.task_queue("emails", EMAILS);
+    // Its pages are served while the API server is slow to say what it may watch.
+    let (faults, _operator, pages) = harness.everywhere_with_faults(&user, &role, Mode::Silent).await;
+    until("it is alive", || {
+        let answer = page(pages, "/healthz");
+        if answer.contains("HTTP/1.1 200 OK") { Ok(()) } else { Err(answer) }
+    })
+    .await;
+    faults.set(Mode::Calm);
+    harness.until("Ready", "True Succeeded").await;
+    let one = format!("/api/v1/namespaces/{}/pods", harness.namespace);
+    assert!(faults.has_watched("/api/v1/pods") && !faults.has_watched(&one));
+    harness.kubectl(&["delete", "clusterrolebinding", &role]);
+    faults.set(Mode::Expired);
+    faults.wait_for_refusals(1).await;
+    faults.set(Mode::Calm);
+    until("it watches the namespace", || {
+        if faults.has_watched(&one) { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    harness.db.enqueue_many(1000).await;
+    harness.until_replicas(4).await;
+    harness.scale(1).await;
+    harness.until_replicas(4).await;
+    harness.until("Stalled", "False Succeeded").await;
+}
+
+/// Before the fix, the operator of one namespace needed permissions in the whole cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_one_namespace_no_cluster_permissions_are_needed() {
     let harness = Harness::new("roles-alone").await;

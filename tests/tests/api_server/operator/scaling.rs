@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use rowlock_queue::Declaration;
+use rowlock_tests::declaration;
+use serde_json::{Value, json};
 
-use super::harness::{EMAILS, Harness};
+use super::harness::{EMAILS, Harness, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_start_soon_after_the_tasks_and_stop_after_the_window() {
@@ -42,8 +44,8 @@ async fn suspended_scaling_keeps_the_number_of_pods() {
     harness.until_replicas(4).await;
 }
 
-/// Before, each change was answered with the number last seen: of two changes within half a second, one in
-/// eight was lost.
+/// Before the fix, each change was answered with the number last seen: of two changes within half a second,
+/// one in eight was lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn suspended_scaling_keeps_the_replicas_that_others_set() {
     let harness = Harness::new("others-scale").await;
@@ -77,7 +79,52 @@ async fn suspended_scaling_keeps_the_replicas_that_others_set() {
     assert!(!events.contains("ReplicasRestored"), "{events}");
 }
 
-/// Before, the operator silently undid another autoscaler several times a minute, for ever.
+/// Before the fix, it came back without pods, since those were what the operator had seen last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_deployment_of_a_suspended_queue_comes_back_with_its_pods() {
+    let harness = Harness::new("suspended-deleted").await;
+    harness.task_queue("emails", &format!("{EMAILS}\nsuspendScaling: true"));
+    let operator = harness.operator().await;
+    harness.until("Ready", "True Succeeded").await;
+    harness.scale(3).await;
+    let uid = |harness: &Harness| harness.deployment()["metadata"]["uid"].clone();
+    let is_recreated = async |before: Value| {
+        until("there is another Deployment", || {
+            let now = uid(&harness);
+            if now.is_null() || now == before { Err(now.to_string()) } else { Ok(()) }
+        })
+        .await;
+        assert_eq!(harness.deployment()["spec"]["replicas"], 3);
+    };
+    let three_pods_run = async || {
+        let pods = json!({ "status": { "observedGeneration": 2, "replicas": 3 } }).to_string();
+        let args = ["patch", "deployment", "emails", "--subresource=status", "--type=merge", "-p", &pods];
+        harness.kubectl(&args);
+        until("the status shows the pods", || {
+            let pods = harness.get("tq", "emails")["status"]["pods"].clone();
+            if pods == 3 { Ok(()) } else { Err(pods.to_string()) }
+        })
+        .await;
+    };
+    three_pods_run().await;
+    let before = uid(&harness);
+    harness.kubectl(&["delete", "deployment", "emails"]);
+    is_recreated(before).await;
+    // Another operator has only the status.
+    three_pods_run().await;
+    operator.stop().await;
+    let before = uid(&harness);
+    harness.kubectl(&["delete", "deployment", "emails"]);
+    let _operator = harness.operator().await;
+    is_recreated(before).await;
+    // Pods of a queue that now belongs to another TaskQueue end; before, they stayed.
+    let ours: String = harness.db.one("select owner from rowlock.queue").await;
+    let theirs = Declaration { owner: "another-cluster/shop/emails".into(), ..declaration("mail") };
+    rowlock_queue::adopt(&harness.db.db, &theirs, Some(&ours)).await.unwrap();
+    harness.until_replicas(0).await;
+}
+
+/// Before the fix, the operator silently undid another autoscaler several times a minute, for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_scaler_is_named_once_with_what_to_do() {
     let harness = Harness::new("contested").await;

@@ -1,4 +1,4 @@
-//! What Secrets, certificates and databases can make the operator do.
+//! Secrets, certificates and databases of tenants, and how the operator treats them.
 
 use std::sync::Arc;
 
@@ -87,7 +87,7 @@ impl Harness {
     }
 }
 
-/// Before, certificates of a private authority could not be configured.
+/// Before the fix, certificates of a private authority could not be configured.
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_read_from_the_cluster_and_reloaded() {
     let harness = Harness::new("certificates").await;
@@ -130,8 +130,8 @@ async fn certificates_are_read_from_the_cluster_and_reloaded() {
     );
 }
 
-/// Before, the pods had the owner's password, and a login with a worker's permissions could not be used in a
-/// cluster.
+/// Before the fix, the pods had the owner's password, and a login with a worker's permissions could not be
+/// used in a cluster.
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_use_their_own_login_if_its_permissions_suffice() {
     let harness = Harness::new("worker-secret").await;
@@ -149,7 +149,7 @@ async fn pods_use_their_own_login_if_its_permissions_suffice() {
     harness
         .until_says("Stalled", "True SecretInvalid", &format!("it leads to the database {}", other.name))
         .await;
-    assert_eq!(harness.deployment(), json!(null), "no pod is made that could not work");
+    assert_eq!(harness.deployment(), json!(null), "no pod is created that could not work");
     harness.db.run(format!("select rowlock.grant_role('{role}', 'worker')")).await;
     harness.secret_named("pods", &url_of(&harness, &role));
     harness.until("Ready", "True Succeeded").await;
@@ -158,8 +158,8 @@ async fn pods_use_their_own_login_if_its_permissions_suffice() {
     harness.db.run(format!("drop owned by {role} cascade; drop role {role}")).await;
 }
 
-/// Before, a tenant's server only had to claim another tenant's identity: then the operator used its backlog
-/// for that tenant's queues.
+/// Before the fix, a tenant's server only had to claim another tenant's identity: then the operator used its
+/// backlog for that tenant's queues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forged_database_identity_does_not_scale_another_tenants_pods() {
     let (innocent, forger) = (Harness::new("innocent").await, Harness::new("forger").await);
@@ -184,7 +184,7 @@ async fn a_forged_database_identity_does_not_scale_another_tenants_pods() {
         harness.until("Ready", "True Succeeded").await;
     }
     let identity = |harness: &Harness| harness.get("tq", "emails")["status"]["database"]["identity"].clone();
-    assert_eq!(identity(&forger), identity(&innocent), "the one says that it is the other");
+    assert_eq!(identity(&forger), identity(&innocent), "the forger reports the identity of the other");
     // It claims the other's queue as well, with a large backlog.
     let of = |column: &str| format!("select {column} from rowlock.queue where name = 'mail'");
     let (owner, generation) = (innocent.db.one(of("owner")).await, innocent.db.one(of("generation")).await);
@@ -206,8 +206,8 @@ async fn a_forged_database_identity_does_not_scale_another_tenants_pods() {
     assert_eq!(innocent.deployment()["spec"]["replicas"], 1);
 }
 
-/// Before, the operator connected to any address in a Secret from its own pod and reported what it found
-/// there.
+/// Before the fix, the operator connected to any address in a Secret from its own pod and reported what it
+/// found there.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_operator_refuses_database_addresses_that_only_it_can_reach() {
     let harness = Harness::new("reach").await;
@@ -249,9 +249,10 @@ async fn the_operator_refuses_database_addresses_that_only_it_can_reach() {
     }
 }
 
-/// Before, the operator kept several copies of each Secret: a hundred Secrets of 1 MiB exhausted its memory.
+/// Before the fix, the operator kept several copies of each Secret: a hundred Secrets of 1 MiB exhausted its
+/// memory.
 #[tokio::test(flavor = "multi_thread")]
-async fn secrets_and_certificates_are_as_long_as_a_database_needs() {
+async fn oversized_secrets_and_certificates_are_refused() {
     let harness = Harness::new("lengths").await;
     harness.secret(&format!("postgres://u:{}@db/d", "secretpassword".repeat(2000)));
     harness.task_queue("emails", &with_database("caRef: { kind: ConfigMap, name: ca }"));
@@ -267,7 +268,7 @@ async fn secrets_and_certificates_are_as_long_as_a_database_needs() {
     harness.until_says("Stalled", "True CertificateInvalid", "at most 262144 are allowed").await;
 }
 
-/// Before, a user who may write a `TaskQueue` could read the names of all keys of any Secret in the
+/// Before the fix, a user who may write a `TaskQueue` could read the names of all keys of any Secret in the
 /// namespace.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_name_only_well_known_keys_of_a_secret() {
@@ -286,7 +287,7 @@ async fn messages_name_only_well_known_keys_of_a_secret() {
     assert!(message.contains("has no key `uri` but url: set") && !message.contains("apikey"), "{message}");
 }
 
-/// Before, an owner that somebody wrote into the database became part of a command to paste.
+/// Before the fix, an owner that somebody wrote into the database became part of a command to paste.
 #[tokio::test(flavor = "multi_thread")]
 async fn text_from_a_database_is_not_put_into_commands() {
     let harness = Harness::new("paste").await;
@@ -301,7 +302,7 @@ async fn text_from_a_database_is_not_put_into_commands() {
     assert!(!message.contains("kubectl") && !message.contains('`'), "{message}");
 }
 
-/// Before, a mistyped annotation was ignored silently.
+/// Before the fix, a mistyped annotation was ignored silently.
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_rowlock_annotations_are_reported() {
     let harness = Harness::new("names").await;

@@ -108,7 +108,6 @@ pub(super) const OLD_FILE_NAMES: &[&str] = &[
     "charge",
     "distrust",
     "ended",
-    "explain",
     "front",
     "gate",
     "hands",

@@ -9,7 +9,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body;
 use rowlock_crds::RetryPolicy;
 
-use crate::handler::answer::{Answer, ERROR_MAX, RESULT_MAX, SNOOZE_MAX};
+use crate::handler::outcome::{Answer, ERROR_MAX, RESULT_MAX, Reason, SNOOZE_MAX};
 use crate::throttled_log::LogThrottle;
 
 /// How many bytes of a header an error shows: enough for any address.
@@ -51,7 +51,8 @@ where
     refuse(status, &head.headers, detail, retry)
 }
 
-/// The answer for a status whose headers or body cannot be read. A success counts: the work is done.
+/// The answer for a status whose headers or body cannot be read. A success status still counts, because the
+/// work is done.
 pub(crate) fn unreadable(status: StatusCode, why: &str, retry: &RetryPolicy) -> Answer {
     if status.is_success() {
         warn_discarded(&format!("the answer cannot be read beyond its status: {why}"));
@@ -79,7 +80,7 @@ fn result(read: Read, coding: Option<&str>) -> Option<String> {
     }
 }
 
-/// Logged seldom, because a handler that does this once does it with every task.
+/// Logged rarely: a handler whose result cannot be kept once usually has that problem with every task.
 fn warn_discarded(why: &str) {
     static THROTTLE: LogThrottle = LogThrottle::new();
     if let Some(tasks) = THROTTLE.record(1) {
@@ -93,7 +94,7 @@ fn coding(headers: &HeaderMap) -> Option<String> {
     (!coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).then_some(coding)
 }
 
-/// For a redirect: its target and what to change. Redirects are not followed, since they lead to another
+/// For a redirect: its target and what to change. Redirects are not followed, because they lead to another
 /// server or turn the POST into a GET.
 fn redirected(status: StatusCode, headers: &HeaderMap, request_path: &str) -> Option<String> {
     let to = headers.get(header::LOCATION).filter(|_| status.is_redirection()).map(header_text)?;
@@ -131,10 +132,19 @@ fn refuse(status: StatusCode, headers: &HeaderMap, detail: Option<String>, retry
         Some(detail) => format!("HTTP {}: {detail}", status.as_u16()),
         None => format!("HTTP {}", status.as_u16()),
     };
-    if retry.is_final(status.as_u16()) { Answer::Final { error } } else { Answer::failed(error) }
+    let reason = match status.as_u16() {
+        400..=499 => Reason::Http4xx,
+        500..=599 => Reason::Http5xx,
+        _ => Reason::Error,
+    };
+    if retry.is_final(status.as_u16()) {
+        Answer::Final { error, reason }
+    } else {
+        Answer::failed_by(reason, error)
+    }
 }
 
-/// The delay that `Retry-After` asks for: seconds or an HTTP date. Any other value is ignored.
+/// The delay that `Retry-After` asks for, in seconds or as an HTTP date. Any other value is ignored.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let delay = match seconds(value) {
@@ -179,7 +189,7 @@ fn text(body: Vec<u8>) -> Option<String> {
         return None;
     }
     let text = String::from_utf8(body).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
-    Some(crate::handler::answer::strip_nul(&text))
+    Some(crate::handler::outcome::strip_nul(&text))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ const STATUS_BYTES: usize = 12;
 pub(crate) struct AnswerStart(Arc<Mutex<Vec<u8>>>);
 
 impl AnswerStart {
-    /// Call before another request is sent: the next bytes are its answer.
+    /// Call it before another request is sent: the next bytes belong to the answer to that request.
     pub(crate) fn clear(&self) {
         self.bytes().clear();
     }
@@ -27,8 +27,8 @@ impl AnswerStart {
         self.bytes().is_empty()
     }
 
-    /// The status, if the answer has begun as HTTP. The status of an interim answer does not count, since the
-    /// final one follows.
+    /// The status, if the beginning of the answer is HTTP. The status of an interim answer does not count,
+    /// because the final one follows.
     pub(crate) fn status(&self) -> Option<StatusCode> {
         let bytes = self.bytes();
         let status = bytes.strip_prefix(b"HTTP/1.")?.get(2..)?;

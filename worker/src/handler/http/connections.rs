@@ -1,7 +1,7 @@
 //! Connections to the handler, kept alive between tasks.
 //!
-//! hyper's own pool, `hyper_util::client::legacy`, keeps connection state in every request: 9 of the 25 KiB
-//! that a task in flight used. This pool builds on `hyper::client::conn`, which does not.
+//! This pool builds on `hyper::client::conn`. hyper's own pool, `hyper_util::client::legacy`, keeps
+//! connection state in every request: 9 of the 25 KiB that a task in flight used.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,15 +21,15 @@ use crate::handler::http::answer_start::{AnswerStart, RecordingStream};
 /// On loopback, a connect that takes longer means a full accept queue or a stopped process.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Shorter than the keep-alive timeout of common servers (gunicorn 2 s, Node and uvicorn 5 s): a connection
-/// that the server closes while we write to it would cost an attempt.
+/// Shorter than the keep-alive timeout of common servers (gunicorn 2 s, Node and uvicorn 5 s). If the server
+/// closed a connection while we write to it, that would cost an attempt.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A kept connection whose last answer was read completely is ready at once, or reports that it closes.
+/// A kept connection whose last answer was read completely is ready immediately, or reports that it closes.
 const READY_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// If the handler had closed a kept connection before our request arrived, the request fails within this
-/// time. A later failure means that the handler had begun the task; sending it again would run it twice.
+/// If the handler closed a kept connection before our request arrived, the request fails within this time. A
+/// later failure means that the handler had begun the task. Sending it again would run it twice.
 const STALE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Largest head of an answer, the default limit of Go's server too.
@@ -37,7 +37,7 @@ const HEAD_BYTES: usize = 1024 * 1024;
 /// More headers than any server sends. hyper allocates space for that many per answer.
 const HEADERS: usize = 256;
 
-/// One connection; it closes when this is dropped.
+/// One connection. It closes when this is dropped.
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     start: AnswerStart,
@@ -82,10 +82,10 @@ impl Connections {
     }
 
     /// Sends the request that `request` builds, on a kept connection or a new one. Call [`Self::put_back`]
-    /// when the answer has been read; dropping this future closes the connection.
+    /// when the answer has been read. Dropping this future closes the connection.
     ///
-    /// A request that fails at once on a kept connection, before the first byte of an answer, is sent again
-    /// on a new one: most likely the handler had closed the kept connection before the request arrived.
+    /// If a request fails immediately on a kept connection, before the first byte of an answer, it is sent
+    /// again on a new one: most likely the handler had closed the kept connection before the request arrived.
     pub(crate) async fn send(
         &self,
         request: impl Fn() -> Result<Request<Full<Bytes>>, http::Error>,
@@ -109,7 +109,8 @@ impl Connections {
                 return Err(failed);
             }
             return match self.send_on_new(request()?).await {
-                // A handler that cannot be reached now may have received the first request and crashed on it.
+                // If the handler cannot be reached now, it may have received the first request and crashed on
+                // it.
                 Err(NoAnswer::Unreachable(_)) => Err(failed),
                 answer => answer,
             };

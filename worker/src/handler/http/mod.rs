@@ -12,10 +12,10 @@ use http_body_util::Full;
 use rowlock_crds::RetryPolicy;
 use rowlock_daemon::file_limit_advice;
 
-use crate::handler::answer::Answer;
+use crate::handler::api::Task;
 use crate::handler::http::answer::{read_answer, unreadable};
 use crate::handler::http::connections::{Connections, NoAnswer};
-use crate::handler::task::Task;
+use crate::handler::outcome::{Answer, Reason};
 
 /// A handler that runs tasks behind an HTTP port.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ impl HttpHandler {
 
     /// One attempt. Dropping this future closes the connection.
     pub(crate) async fn call(&self, mut task: Task, retry: &RetryPolicy) -> Answer {
-        // Each request clones it without copying the bytes.
+        // Each request clones the payload without copying its bytes.
         let payload = Bytes::from(std::mem::take(&mut task.payload));
         let trace = traceparent();
         match self.connections.send(|| self.request(&task, &trace, &payload)).await {
@@ -54,7 +54,8 @@ impl HttpHandler {
                 answer
             }
             Err(NoAnswer::Unsendable(error)) => {
-                Answer::Final { error: format!("this task cannot be sent: {error}") }
+                let error = format!("this task cannot be sent: {error}");
+                Answer::Final { error, reason: Reason::Error }
             }
             Err(NoAnswer::Unreachable(error)) => {
                 let advice = file_limit_advice(&error).map(str::to_owned);
@@ -107,7 +108,8 @@ fn address(url: &Uri) -> (String, u16) {
     (host, url.port_u16().unwrap_or(80))
 }
 
-/// Escapes all but printable ASCII, and `"`, `%` and space, as the HTTP binding of `CloudEvents` demands.
+/// Escapes everything except printable ASCII, and also `"`, `%` and space. The HTTP binding of `CloudEvents`
+/// requires this.
 fn percent_encode(text: &str) -> String {
     use std::fmt::Write;
     let mut encoded = String::with_capacity(text.len());

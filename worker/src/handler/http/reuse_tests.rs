@@ -1,4 +1,4 @@
-//! Kept connections that the handler closes when another request is sent.
+//! Kept connections that the handler closes while another request is sent.
 
 use std::time::Duration;
 

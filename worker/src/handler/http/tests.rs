@@ -32,7 +32,7 @@ pub(super) async fn read_request(stream: &mut TcpStream) -> String {
                 return text;
             }
         }
-        assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "the client hung up");
+        assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "the client closed the connection");
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) async fn check(bytes: Vec<u8>, expected: Answer) {
 
 async fn check_retry(bytes: Vec<u8>, named: &str) {
     match answer_to(bytes).await.0 {
-        Answer::Failed { error, delay: None } | Answer::Broken { error } => {
+        Answer::Failed { error, delay: None, .. } | Answer::Broken { error } => {
             assert!(error.contains(named), "{error}");
         }
         other => panic!("{other:?}"),
@@ -105,7 +105,7 @@ async fn success_is_done_with_the_body_as_result() {
 async fn a_result_above_the_limit_completes_the_task_without_it() {
     let ten_mebibytes = "x".repeat(10 * 1024 * 1024);
     check(response("200 OK", "", &ten_mebibytes), Answer::Done { result: None }).await;
-    let exact = "x".repeat(crate::handler::answer::RESULT_MAX);
+    let exact = "x".repeat(crate::handler::outcome::RESULT_MAX);
     check(response("200 OK", "", &exact), Answer::Done { result: Some(exact.clone()) }).await;
 }
 
@@ -124,14 +124,14 @@ async fn only_429_and_503_with_retry_after_snooze() {
     check(response("503 Busy", "retry-after: 7\r\n", ""), snooze(7)).await;
     check(response("429 Slow", "retry-after: 9999999\r\n", ""), snooze(86_400)).await;
     check(response("429 Slow", "retry-after: Sun, 06 Nov 1994 08:49:37 GMT\r\n", ""), snooze(0)).await;
-    check(response("503 Busy", "", ""), Answer::failed("HTTP 503")).await;
-    check(response("500 Oh", "retry-after: 7\r\n", ""), Answer::failed("HTTP 500")).await;
+    check(response("503 Busy", "", ""), Answer::failed_by(Reason::Http5xx, "HTTP 503")).await;
+    check(response("500 Oh", "retry-after: 7\r\n", ""), Answer::failed_by(Reason::Http5xx, "HTTP 500")).await;
 }
 
 #[tokio::test]
 async fn a_final_status_is_dead_with_the_body_as_reason() {
     let body = response("422 No", "", "no such user");
-    check(body, Answer::Final { error: "HTTP 422: no such user".into() }).await;
+    check(body, Answer::Final { error: "HTTP 422: no such user".into(), reason: Reason::Http4xx }).await;
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn a_timeout_closes_the_connection_to_a_silent_handler() {
         stream = silent => stream,
     };
     let mut rest = Vec::new();
-    assert_eq!(stream.read_to_end(&mut rest).await.unwrap_or(0), 0, "the client must hang up");
+    assert_eq!(stream.read_to_end(&mut rest).await.unwrap_or(0), 0, "the client must close the connection");
 }
 
 #[tokio::test]

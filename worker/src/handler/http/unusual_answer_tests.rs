@@ -26,7 +26,7 @@ async fn an_answer_with_unusual_headers_counts_by_its_status() {
     check(b"HTTP/1.1 200 OK\r\ncontent-length: two\r\n\r\nok".to_vec(), Answer::Done { result: None }).await;
     check(response("200 OK", &many(5000), "ok"), Answer::Done { result: None }).await;
     check(response("200 OK", &long(3_000_000), "ok"), Answer::Done { result: None }).await;
-    let Answer::Final { error } = answer_to(response("422 No", &many(5000), "no")).await.0 else {
+    let Answer::Final { error, .. } = answer_to(response("422 No", &many(5000), "no")).await.0 else {
         panic!("422 is final")
     };
     assert!(error.starts_with("HTTP 422: the rest of the answer cannot be read: "), "{error}");
@@ -50,7 +50,7 @@ async fn interim_answers_are_skipped() {
     check([interim, response("200 OK", "", "ok")].concat(), ok()).await;
 }
 
-/// Only the timeout of the attempt bounds it.
+/// Only the timeout of the attempt limits it.
 #[tokio::test]
 async fn an_answer_that_trickles_in_ends_with_the_attempt() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -86,9 +86,9 @@ async fn the_error_of_a_redirect_names_the_target_and_what_to_change() {
     ] {
         let (answer, _) =
             answer_to(response("307 Elsewhere", &format!("location: {to}\r\n"), "<html>")).await;
-        let Answer::Failed { error, delay: None } = answer else { panic!("{answer:?}") };
-        let said = format!("HTTP 307: it redirects to {to}, and redirects are not followed; ");
-        assert!(error.starts_with(&said) && error.contains(cure), "{error}");
+        let Answer::Failed { error, delay: None, .. } = answer else { panic!("{answer:?}") };
+        let expected = format!("HTTP 307: it redirects to {to}, and redirects are not followed; ");
+        assert!(error.starts_with(&expected) && error.contains(cure), "{error}");
     }
     check(response("304 Not Modified", "", ""), Answer::failed("HTTP 304")).await;
 }
@@ -97,7 +97,8 @@ async fn the_error_of_a_redirect_names_the_target_and_what_to_change() {
 async fn a_compressed_answer_is_not_kept_as_garbled_text() {
     let gzip = "content-encoding: gzip\r\n";
     check(response("200 OK", gzip, "\u{1f}\u{8b}garbled"), Answer::Done { result: None }).await;
-    let said = "HTTP 500: the body is compressed (gzip) and cannot be read";
-    check(response("500 Oh", gzip, "\u{1f}\u{8b}garbled"), Answer::failed(said)).await;
+    let expected = "HTTP 500: the body is compressed (gzip) and cannot be read";
+    check(response("500 Oh", gzip, "\u{1f}\u{8b}garbled"), Answer::failed_by(Reason::Http5xx, expected))
+        .await;
     check(response("200 OK", "content-encoding: identity\r\n", "ok"), ok()).await;
 }

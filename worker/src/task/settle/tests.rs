@@ -1,12 +1,15 @@
+//! How outcomes are batched, and sent again after errors.
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rowlock_queue::Runs;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use super::*;
 
-/// A database that records batches. Each waits for a permit of `gate`, if there is a gate.
+/// A database that records batches. If there is a `gate`, each batch waits for a permit of it.
 #[derive(Default)]
 struct Fake {
     entered: Notify,
@@ -16,18 +19,19 @@ struct Fake {
     failures: AtomicUsize,
     /// Refuses a batch with this task in it unless it is settled as dead.
     poison: Option<&'static str>,
-    /// Refuses a batch in which an outcome has this text.
+    /// Refuses a batch with an outcome that contains this text.
     unwritable: Option<&'static str>,
     answer_lost: bool,
     logins_refused: AtomicUsize,
-    /// Refuses a batch with this task in it, with an error that names no row, unless it is settled as dead.
-    strange: Option<&'static str>,
+    /// Refuses a batch with this task in it, with an error that names no row. Accepts the task as dead.
+    rowless: Option<&'static str>,
     /// Times out with more outcomes than this.
     most: Option<usize>,
 }
 
 impl SettlementStore for Arc<Fake> {
-    async fn settle(&self, batch: &[Settlement]) -> Result<Vec<Settled>, Error> {
+    async fn settle(&self, batch: &[EndedAttempt]) -> Result<Vec<Settled>, Error> {
+        let batch: Vec<&Settlement> = batch.iter().map(Borrow::borrow).collect();
         self.entered.notify_one();
         if let Some(gate) = &self.gate {
             gate.acquire().await.unwrap().forget();
@@ -45,15 +49,15 @@ impl SettlementStore for Arc<Fake> {
         let poisoned = |s: &Settlement| {
             Some(s.task.to_string().as_str()) == self.poison && !matches!(s.outcome, Outcome::Dead { .. })
         };
-        let says =
+        let contains_text =
             |s: &Settlement| self.unwritable.is_some_and(|text| format!("{:?}", s.outcome).contains(text));
-        let strange = |s: &Settlement| {
-            Some(s.task.to_string().as_str()) == self.strange && !matches!(s.outcome, Outcome::Dead { .. })
+        let rowless = |s: &Settlement| {
+            Some(s.task.to_string().as_str()) == self.rowless && !matches!(s.outcome, Outcome::Dead { .. })
         };
-        if batch.iter().any(strange) {
+        if batch.iter().copied().any(rowless) {
             return Err(Error::UnsupportedEncoding("a user's trigger".into()));
         }
-        if batch.iter().any(|one| poisoned(one) || says(one)) {
+        if batch.iter().copied().any(|one| poisoned(one) || contains_text(one)) {
             return Err(Error::Refused { code: "22021".into(), message: "no".into(), hint: None });
         }
         self.batches.lock().unwrap().push(batch.len());
@@ -63,20 +67,25 @@ impl SettlementStore for Arc<Fake> {
     }
 }
 
-fn settlement(id: i64) -> Settlement {
-    Settlement {
-        token: rowlock_queue::Token(1),
-        task: id.to_string().parse().unwrap(),
-        outcome: Outcome::Complete { result: None },
-    }
+fn settlement(id: i64) -> EndedAttempt {
+    ended(id, Outcome::Complete { result: None })
+}
+
+/// An attempt whose handler ran for two seconds.
+fn ended(id: i64, outcome: Outcome) -> EndedAttempt {
+    let task = id.to_string().parse().unwrap();
+    let settlement = Settlement { token: rowlock_queue::Token(1), task, outcome };
+    let task_type = TypeLabel::default();
+    EndedAttempt { settlement, ran: Some(Duration::from_secs(2)), task_type }
 }
 
 fn settler(fake: &Arc<Fake>) -> (Settler<Arc<Fake>>, Arc<Metrics>, CancellationToken) {
-    let metrics = Arc::new(Metrics::new().unwrap());
+    let metrics = Arc::new(Metrics::new("mail").unwrap());
     let fenced = CancellationToken::new();
     let settler = Settler {
         store: Arc::clone(fake),
         metrics: Arc::clone(&metrics),
+        runs: Arc::new(RunWindow::new()),
         outage: Arc::default(),
         late: LogThrottle::default(),
         fenced: fenced.clone(),
@@ -91,7 +100,7 @@ async fn outcomes_that_arrive_during_a_flush_go_with_the_next_one() {
     let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
     let feed = async move {
         send.send(settlement(0)).await.unwrap();
-        // The first flush waits for its permit, and the others collect behind it.
+        // The first flush waits for its permit. Meanwhile the others collect.
         fake.entered.notified().await;
         for id in 1..=500 {
             send.send(settlement(id)).await.unwrap();
@@ -104,6 +113,25 @@ async fn outcomes_that_arrive_during_a_flush_go_with_the_next_one() {
     worked.unwrap();
     assert_eq!(*fake.batches.lock().unwrap(), [1, 500]);
     assert_eq!(metrics.settled_so_far("complete"), 501);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_counts_as_unwritten_until_the_database_has_accepted_it() {
+    let fake = Arc::new(Fake { gate: Some(Semaphore::new(0)), ..Fake::default() });
+    let (settler, metrics, _) = settler(&fake);
+    let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+    for id in 1..=3 {
+        send_outcome(&metrics, &send, settlement(id)).await;
+    }
+    drop(send);
+    let accept = async {
+        fake.entered.notified().await;
+        assert_eq!(metrics.unwritten_now(), 3);
+        fake.gate.as_ref().unwrap().add_permits(1);
+    };
+    let (worked, ()) = tokio::join!(settler.run(receive), accept);
+    worked.unwrap();
+    assert_eq!(metrics.unwritten_now(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -158,7 +186,7 @@ async fn a_refused_text_is_removed_and_the_outcome_stays() {
     let retried = Outcome::Retry { delay: Duration::ZERO, error: "ü".into() };
     let dead = Outcome::Dead { error: "ü".into() };
     for (id, outcome) in (1..).zip([done, retried, dead]) {
-        send.send(Settlement { outcome, ..settlement(id) }).await.unwrap();
+        send.send(ended(id, outcome)).await.unwrap();
     }
     drop(send);
     settler.run(receive).await.unwrap();
@@ -169,7 +197,7 @@ async fn a_refused_text_is_removed_and_the_outcome_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_names_no_row_does_not_hold_up_other_outcomes() {
-    let fake = Arc::new(Fake { strange: Some("2"), ..Fake::default() });
+    let fake = Arc::new(Fake { rowless: Some("2"), ..Fake::default() });
     let (settler, metrics, _) = settler(&fake);
     let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
     for id in 1..=4 {
@@ -190,6 +218,38 @@ async fn a_lost_lease_is_counted_and_not_as_an_outcome() {
     drop(send);
     settler.run(receive).await.unwrap();
     assert_eq!((metrics.lease_lost_so_far(), metrics.settled_so_far("complete")), (1, 0));
+}
+
+#[tokio::test]
+async fn runs_count_where_they_completed_or_failed_and_the_lease_was_held() {
+    let retried = || Outcome::Retry { delay: Duration::ZERO, error: "no".into() };
+    let snoozed = Outcome::Snooze { delay: Duration::from_secs(1) };
+    let outcomes = [
+        Outcome::Complete { result: None },
+        Outcome::Complete { result: None },
+        retried(),
+        Outcome::Dead { error: "no".into() },
+        snoozed,
+        Outcome::Release,
+    ];
+    let attempts = || (1..).zip(outcomes.clone()).map(|(id, outcome)| ended(id, outcome));
+    let counted = async |fake: Fake, attempts: Vec<EndedAttempt>| {
+        let (settler, ..) = settler(&Arc::new(fake));
+        let (runs, (send, receive)) = (Arc::clone(&settler.runs), mpsc::channel(SETTLEMENT_BUFFER));
+        for attempt in attempts {
+            send.send(attempt).await.unwrap();
+        }
+        drop(send);
+        settler.run(receive).await.unwrap();
+        runs.sums()
+    };
+    let held = counted(Fake::default(), attempts().collect()).await;
+    assert_eq!(held, Runs { completed: 2, seconds: 4.0, seconds_squared: 8.0, failed: 2 });
+    let lost = Fake { answer_lost: true, ..Fake::default() };
+    assert_eq!(counted(lost, attempts().collect()).await, Runs::default());
+    // A payload that cannot be read makes a task dead without a run.
+    let no_run = EndedAttempt { ran: None, ..ended(1, Outcome::Dead { error: "no".into() }) };
+    assert_eq!(counted(Fake::default(), vec![no_run]).await, Runs::default());
 }
 
 #[tokio::test(start_paused = true)]

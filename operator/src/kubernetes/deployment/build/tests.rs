@@ -1,10 +1,12 @@
+//! What a Deployment and its pods contain, for a spec.
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rowlock_crds::{Manifest, TaskQueueSpec};
 use serde_json::{Value, json};
 
 use super::{Owner, StringMap, WorkerImage, budget, deployment, hash_of};
 use crate::kubernetes::deployment::last_applied::is_operator_change;
-use crate::kubernetes::deployment::resources;
+use crate::kubernetes::deployment::worker_resources;
 
 const SPEC: &str = "
 database: { secretRef: { name: shop-pg-app } }
@@ -22,7 +24,7 @@ template:
 ";
 
 fn image() -> WorkerImage {
-    let resources = resources::parse(resources::DEFAULT).unwrap();
+    let resources = worker_resources::parse(worker_resources::DEFAULT).unwrap();
     let (image, labels) = ("worker:1".into(), StringMap::new());
     WorkerImage { image, pull_policy: None, pull_secrets: Vec::new(), resources, labels }
 }
@@ -70,7 +72,7 @@ fn the_worker_is_the_only_main_container_and_the_handler_the_last_sidecar() {
 }
 
 #[test]
-fn the_handler_keeps_what_its_template_says_and_is_told_its_port() {
+fn the_handler_keeps_the_fields_of_its_template_and_gets_its_port() {
     let handler = pod(SPEC)["initContainers"][2].clone();
     assert_eq!((&handler["image"], &env(&handler, "A")["value"]), (&json!("emails:1"), &json!("b")));
     assert_eq!(env(&handler, "PORT")["value"], "8080");
@@ -82,9 +84,9 @@ fn the_handler_keeps_what_its_template_says_and_is_told_its_port() {
     assert_eq!(handler["env"].as_array().unwrap().len(), 2);
 }
 
-/// Before, sidecars and init containers of the template could listen to what the worker sends.
+/// Before, sidecars and init containers of the template could read the traffic of the worker.
 #[test]
-fn no_container_of_the_template_listens_to_the_worker() {
+fn no_container_of_the_template_can_read_the_traffic_of_the_worker() {
     let pod = pod(SPEC);
     for container in pod["initContainers"].as_array().unwrap() {
         let capabilities = &container["securityContext"]["capabilities"];
@@ -109,8 +111,9 @@ fn the_secret_is_a_file_in_the_worker_only() {
 }
 
 #[test]
-fn certificates_and_the_pods_own_secret_are_files_beside_each_other() {
-    let more = "secretRef: { name: shop-pg-app }, caRef: { kind: ConfigMap, name: shop-ca }, workerSecretRef: { name: shop-worker, key: url }";
+fn certificates_and_the_pods_own_secret_are_files_in_one_folder() {
+    let more = "secretRef: { name: shop-pg-app }, caRef: { kind: ConfigMap, name: shop-ca }, \
+                workerSecretRef: { name: shop-worker, key: url }";
     let spec = SPEC.replace("secretRef: { name: shop-pg-app }", more);
     let pod = pod(&spec);
     let sources = json!([
@@ -125,9 +128,9 @@ fn certificates_and_the_pods_own_secret_are_files_beside_each_other() {
     assert!(!pod.to_string().contains("shop-pg-app"), "the owner's password is in no pod");
 }
 
-/// Before, a policy that asks for a label on each Deployment could not be met.
+/// Before, a policy that requires a label on each Deployment could not be met.
 #[test]
-fn what_people_write_on_a_task_queue_is_on_its_objects_too() {
+fn objects_inherit_labels_and_annotations_of_their_task_queue() {
     let platform = [("team", "platform"), ("cost-centre", "4711")].map(|(a, b)| (a.to_owned(), b.to_owned()));
     let image = WorkerImage { labels: platform.into(), ..image() };
     for object in [built_from(SPEC, &image), budget(&owner(), &image)] {
@@ -139,7 +142,7 @@ fn what_people_write_on_a_task_queue_is_on_its_objects_too() {
         assert_eq!(metadata["annotations"]["example.com/contact"], "x");
         assert_eq!(metadata["labels"]["app.kubernetes.io/managed-by"], "rowlock-operator");
     }
-    // Of a pod its template says more.
+    // For pods, the template overrides both.
     let labels = built_from(SPEC, &image)["spec"]["template"]["metadata"]["labels"].clone();
     assert_eq!((&labels["team"], &labels["cost-centre"]), (&json!("mail"), &json!("4711")));
 }
@@ -153,7 +156,7 @@ fn pods_go_to_nodes_that_run_the_workers_image() {
 }
 
 #[test]
-fn a_rollout_adds_what_the_task_queue_says() {
+fn a_rollout_adds_as_many_pods_as_the_task_queue_allows() {
     let surge = |more: &str| {
         built(&format!("{SPEC}\n{more}"))["spec"]["strategy"]["rollingUpdate"]["maxSurge"].clone()
     };
@@ -162,7 +165,7 @@ fn a_rollout_adds_what_the_task_queue_says() {
 }
 
 #[test]
-fn the_worker_is_restricted_and_told_all_it_must_know() {
+fn the_worker_is_restricted_and_gets_its_configuration() {
     let worker = pod(SPEC)["containers"][0].clone();
     let context = &worker["securityContext"];
     assert_eq!((&context["runAsNonRoot"], &context["readOnlyRootFilesystem"]), (&json!(true), &json!(true)));
@@ -176,7 +179,9 @@ fn the_worker_is_restricted_and_told_all_it_must_know() {
     ] {
         assert_eq!(env(&worker, name)["value"], value, "{name}");
     }
-    assert_eq!(env(&worker, "ROWLOCK_INSTANCE_NAME")["valueFrom"]["fieldRef"]["fieldPath"], "metadata.name");
+    for (name, path) in [("ROWLOCK_INSTANCE_NAME", "metadata.name"), ("ROWLOCK_POD_UID", "metadata.uid")] {
+        assert_eq!(env(&worker, name)["valueFrom"]["fieldRef"]["fieldPath"], path);
+    }
     assert!(worker["resources"]["requests"]["memory"].is_string());
 }
 
@@ -208,7 +213,7 @@ fn a_deployment_says_what_it_was_made_from() {
 }
 
 #[test]
-fn nobody_gets_a_token_who_does_not_ask() {
+fn pods_get_no_token_unless_the_template_asks_for_one() {
     let pod = pod(SPEC);
     assert_eq!(
         (&pod["automountServiceAccountToken"], &pod["serviceAccountName"]),
@@ -244,7 +249,7 @@ fn pods_are_selected_by_our_labels_and_keep_their_own() {
 
 #[test]
 fn the_worker_gets_the_resources_that_the_platform_gives_it() {
-    let resources = resources::parse(r#"{"limits":{"cpu":1,"memory":"96Mi"}}"#).unwrap();
+    let resources = worker_resources::parse(r#"{"limits":{"cpu":1,"memory":"96Mi"}}"#).unwrap();
     let pod = built_from(SPEC, &WorkerImage { resources, ..image() })["spec"]["template"]["spec"].clone();
     assert_eq!(pod["containers"][0]["resources"], json!({ "limits": { "cpu": "1", "memory": "96Mi" } }));
     assert_eq!(pod["initContainers"][2]["resources"], json!(null));
@@ -264,8 +269,8 @@ fn pull_secrets_of_the_worker_come_after_those_of_the_template_and_each_once() {
 }
 
 #[test]
-fn other_resources_or_pull_secrets_are_a_change_of_ours_which_waits_for_its_turn() {
-    let resources = resources::parse("{}").unwrap();
+fn other_resources_or_pull_secrets_are_a_change_by_the_operator() {
+    let resources = worker_resources::parse("{}").unwrap();
     let live: ObjectMeta = serde_json::from_value(built(SPEC)["metadata"].clone()).unwrap();
     assert!(!is_operator_change(&live, &built(SPEC)));
     assert!(is_operator_change(&live, &built_from(SPEC, &WorkerImage { resources, ..image() })));
@@ -280,7 +285,7 @@ fn fields_that_this_release_does_not_know_are_left_to_the_server() {
 }
 
 #[test]
-fn the_hash_changes_with_what_is_said_and_only_then() {
+fn the_hash_changes_only_with_the_content() {
     assert_eq!(hash_of(&built(SPEC)), hash_of(&built(SPEC)));
     assert_ne!(hash_of(&built(SPEC)), hash_of(&built(&SPEC.replace("emails:1", "emails:2"))));
     assert_ne!(hash_of(&budget(&owner(), &image())), "");

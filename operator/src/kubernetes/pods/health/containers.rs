@@ -6,7 +6,7 @@ use rowlock_crds::{ConditionReason, containers as names};
 
 use super::finding::{Finding, RECENTLY};
 use super::probes;
-use crate::kubernetes::pods::status::{name, since};
+use crate::kubernetes::pods::status::{is_of_an_operator, name, since};
 use crate::kubernetes::sanitize::sanitize;
 
 /// Restarts after which a container counts as crash-looping, unless the last one is longer ago than
@@ -30,7 +30,7 @@ pub(super) fn unwell(pod: &Pod, status: &ContainerStatus, now: Timestamp) -> Opt
             let often = status.restart_count >= RESTARTS && !status.ready && ended_recently(status, now);
             often.then(|| crashing(pod, status))
         }
-        _ if is_of_image(reason) => Some(not_pulled(status, reason, detail)),
+        _ if is_of_image(reason) => Some(not_pulled(pod, status, reason, detail)),
         _ => Some(not_created(pod, status, reason, detail)),
     }
 }
@@ -41,9 +41,9 @@ fn is_of_image(reason: &str) -> bool {
     ["Image", "Registry", "Signature"].iter().any(|word| reason.contains(word))
 }
 
-fn not_pulled(status: &ContainerStatus, reason: &str, detail: &str) -> Finding {
+fn not_pulled(pod: &Pod, status: &ContainerStatus, reason: &str, detail: &str) -> Finding {
     let (container, image) = (&status.name, sanitize(&status.image));
-    let ours = container == names::WORKER;
+    let ours = is_ours(pod, container);
     let check = if is_wrong_platform(detail) {
         "it is built for another platform than the node's: build it for that one, or select nodes with \
          spec.template.spec.nodeSelector (kubernetes.io/arch, kubernetes.io/os)"
@@ -62,11 +62,11 @@ fn not_pulled(status: &ContainerStatus, reason: &str, detail: &str) -> Finding {
 }
 
 /// `CreateContainerConfigError`, `CreateContainerError`, `RunContainerError`, `PostStartHookError`, and
-/// reasons that are not known here.
+/// unknown reasons.
 fn not_created(pod: &Pod, status: &ContainerStatus, reason: &str, detail: &str) -> Finding {
-    let (pod, container) = (name(pod), &status.name);
+    let container = &status.name;
     let remedy = if is_wrong_platform(detail) {
-        build_for_platform(container)
+        build_for_platform(pod, container)
     } else if reason.contains("Hook") {
         ": its postStart hook fails".to_owned()
     } else if detail.contains("executable file not found") || detail.contains("no such file or directory") {
@@ -74,6 +74,7 @@ fn not_created(pod: &Pod, status: &ContainerStatus, reason: &str, detail: &str) 
     } else {
         String::new()
     };
+    let pod = name(pod);
     let message =
         format!("container {container} of pod {pod} cannot be started{remedy} ({})", text(reason, detail));
     // The worker also fails to start in an outage of the database, which more pods do not make worse.
@@ -92,11 +93,16 @@ fn is_wrong_platform(detail: &str) -> bool {
     WRONG_PLATFORM.iter().any(|words| detail.contains(words))
 }
 
-fn build_for_platform(container: &str) -> String {
-    let whose = if container == names::WORKER { "workerImage of the operator's chart" } else { "its image" };
+/// Whether the operator added the container to the pod, with the image of its chart.
+fn is_ours(pod: &Pod, container: &str) -> bool {
+    container == names::WORKER && is_of_an_operator(pod)
+}
+
+fn build_for_platform(pod: &Pod, container: &str) -> String {
+    let whose = if is_ours(pod, container) { "workerImage of the operator's chart" } else { "its image" };
     format!(
-        ": {whose} is built for another architecture than the node's: build it for that one, or select nodes with \
-         spec.template.spec.nodeSelector (kubernetes.io/arch)"
+        ": {whose} is built for another architecture than the node's: build it for that one, or select nodes \
+         with spec.template.spec.nodeSelector (kubernetes.io/arch)"
     )
 }
 
@@ -114,28 +120,29 @@ fn crashing(pod: &Pod, status: &ContainerStatus) -> Finding {
         Some(last) if last.reason.as_deref() == Some("OOMKilled") => {
             " because it ran out of memory: raise its limit, or lower workers.perPod".to_owned()
         }
-        Some(_) if is_wrong_platform(detail) => build_for_platform(container),
+        Some(_) if is_wrong_platform(detail) => build_for_platform(pod, container),
         Some(last) => format!(" with exit code {}{}", last.exit_code, why(pod, container, last.exit_code)),
         None => String::new(),
     };
     let pod = name(pod);
     let message = format!(
-        "container {container} of pod {pod} is crash-looping{how}: see kubectl logs {pod} -c {container} --previous"
+        "container {container} of pod {pod} is crash-looping{how}: see kubectl logs {pod} -c {container} \
+         --previous"
     );
     // The worker also crashes in an outage of the database, which more pods do not make worse.
     let blocks_scaling = container != names::WORKER;
     Finding { blocks_scaling, ..Finding::new(ConditionReason::CrashLooping, message) }
 }
 
-/// Why the container ended, where its log does not show that.
+/// Why the container ended, if its log does not show that.
 fn why(pod: &Pod, container: &str, code: i32) -> String {
     if !UNSPECIFIC_EXIT_CODES.contains(&code) {
         return String::new();
     }
     match probes::that_ends(pod, container) {
         Some(probe) => format!(
-            " (the kubelet restarts a container whose {probe} fails; it cannot reach a handler that listens only on \
-             127.0.0.1: let the handler listen on all addresses, or remove the probe)"
+            " (the kubelet restarts a container whose {probe} fails; it cannot reach a handler that listens \
+             only on 127.0.0.1: let the handler listen on all addresses, or remove the probe)"
         ),
         None if code == 0 => {
             " (it exits by itself; a handler must keep running and listen on $PORT)".to_owned()

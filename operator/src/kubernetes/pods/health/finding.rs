@@ -9,16 +9,15 @@ use crate::kubernetes::problem::Problem;
 /// How long a step of a start may take before the status says what the pod waits for.
 pub(super) const SLOW: Duration = Duration::from_secs(30);
 
-/// A failure that is longer ago says nothing about now: twice the kubelet's longest back-off between two
-/// restarts.
+/// An older failure no longer counts: twice the kubelet's longest back-off between two restarts.
 pub(super) const RECENTLY: Duration = Duration::from_mins(10);
 
-/// What the pods alone do not tell.
+/// Inputs that are not in the status of the pods.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HealthInputs {
     /// The port on which the handler is expected to listen.
     pub(crate) port: u16,
-    /// Instances of the queue that have joined the database; `None` where that is not known.
+    /// Instances of the queue that have joined the database; `None` if unknown.
     pub(crate) instances: Option<i64>,
 }
 

@@ -8,10 +8,12 @@ use rowlock_crds::ConditionReason::NotListening;
 use rowlock_crds::containers::{HANDLER, WORKER};
 
 use super::finding::{Finding, HealthInputs, SLOW};
-use crate::kubernetes::pods::status::{name, running_since, runs, since, spec_of, statuses};
+use crate::kubernetes::pods::status::{
+    is_of_an_operator, name, running_since, runs, since, spec_of, statuses,
+};
 use crate::kubernetes::sanitize::sanitize;
 
-/// How long a handler may start, or a probe fail, where the template does not say.
+/// How long a handler may take to start, or a probe may fail, if the template does not set it.
 const START: Duration = Duration::from_secs(30);
 
 /// Kubernetes' defaults for a probe.
@@ -21,7 +23,7 @@ const FAILURES: i32 = 3;
 /// Whether the workers have joined their queue in the database.
 pub(super) struct Joined {
     port: u16,
-    /// `None`: only some have, or it is not known.
+    /// `None`: only some have joined, or it is unknown.
     all: Option<bool>,
 }
 
@@ -44,7 +46,7 @@ pub(super) fn start_longest(pod: &Pod) -> Duration {
     containers.map(allowed).max().unwrap_or_default()
 }
 
-/// The probe whose failure has the kubelet restart the container.
+/// The name of the probe whose failure makes the kubelet restart the container.
 pub(super) fn that_ends(pod: &Pod, container: &str) -> Option<&'static str> {
     let spec = spec_of(pod, container)?;
     let probes = [("livenessProbe", &spec.liveness_probe), ("startupProbe", &spec.startup_probe)];
@@ -59,15 +61,17 @@ pub(super) fn unstarted(pod: &Pod, status: &ContainerStatus, runs: Duration) -> 
     let target = target(spec.and_then(|spec| spec.startup_probe.as_ref()));
     if runs < longest {
         let message = format!(
-            "the startupProbe{target} of container {container} of pod {pod} has not succeeded yet; it may take {} s",
+            "the startupProbe{target} of container {container} of pod {pod} has not succeeded yet; it may \
+             take {} s",
             longest.as_secs()
         );
         return (runs >= SLOW).then(|| Finding::slow(message));
     }
     let message = format!(
-        "the startupProbe{target} of container {container} of pod {pod} does not succeed: the probe may be wrong (a \
-         handler needs none); or the container listens only on 127.0.0.1, where a probe cannot reach it; or it waits \
-         for a proxy that starts after it (a service mesh whose proxy is not a native sidecar)"
+        "the startupProbe{target} of container {container} of pod {pod} does not succeed: the probe may be \
+         wrong (a handler needs none); or the container listens only on 127.0.0.1, where a probe cannot \
+         reach it; or it waits for a proxy that starts after it (a service mesh whose proxy is not a native \
+         sidecar)"
     );
     Some(Finding::new(NotListening, message))
 }
@@ -75,24 +79,26 @@ pub(super) fn unstarted(pod: &Pod, status: &ContainerStatus, runs: Duration) -> 
 /// All containers run, but the worker or another one is not ready.
 pub(super) fn silent(pod: &Pod, joined: &Joined, now: Timestamp) -> Option<Finding> {
     let of = |name: &str| statuses(pod).find(|status| status.name == name);
-    running_since(of(HANDLER)?)?;
+    // In a user's own Deployment, the handler has another name.
+    if let Some(handler) = of(HANDLER) {
+        running_since(handler)?;
+    }
     let worker = of(WORKER)?;
     let works = since(running_since(worker)?, now);
     if worker.ready {
         return unready(pod, now);
     }
-    let longest = spec_of(pod, HANDLER).map_or(START, allowed);
+    let longest = spec_of(pod, HANDLER).map_or_else(|| start_longest(pod).max(START), allowed);
     if works < longest {
         let message = format!("pod {} waits for its handler to listen on port {}", name(pod), joined.port);
         return (works >= SLOW).then(|| Finding::slow(message));
     }
-    let (pod, port) = (name(pod), joined.port);
-    let handler = format!(
-        "its handler does not listen on port {port} (let it listen on $PORT, or set spec.handler.http.port)"
-    );
+    let (is_ours, pod, port) = (is_of_an_operator(pod), name(pod), joined.port);
+    let remedy = if is_ours { "let it listen on $PORT, or set" } else { "let it listen there, or change" };
+    let handler = format!("its handler does not listen on port {port} ({remedy} spec.handler.http.port)");
     let database = format!(
-        "its worker does not reach the database (a NetworkPolicy has to allow that, and DNS): see kubectl logs {pod} \
-         -c worker"
+        "its worker does not reach the database (a NetworkPolicy has to allow that, and DNS): see kubectl \
+         logs {pod} -c worker"
     );
     let what = match joined.all {
         Some(true) => handler,
@@ -111,9 +117,9 @@ fn unready(pod: &Pod, now: Timestamp) -> Option<Finding> {
     });
     let (status, probe) = failing?;
     let message = format!(
-        "the readinessProbe{} of container {} of pod {} fails, so the pod runs tasks but never counts as ready, and \
-         rollouts do not proceed: a probe cannot reach a handler that listens only on 127.0.0.1. Remove the probe \
-         (none is needed), or let the handler listen on all addresses",
+        "the readinessProbe{} of container {} of pod {} fails, so the pod runs tasks but never counts as \
+         ready, and rollouts do not proceed: a probe cannot reach a handler that listens only on 127.0.0.1. \
+         Remove the probe (none is needed), or let the handler listen on all addresses",
         target(Some(probe)),
         status.name,
         name(pod)

@@ -10,7 +10,7 @@ use rowlock_crds::ConditionReason::NotStarting;
 use super::finding::{Finding, RECENTLY, SLOW};
 use super::probes;
 use crate::kubernetes::pods::status::{
-    condition, describe, is_sidecar, name, running_since, since, statuses,
+    condition, describe, is_main, is_sidecar, name, running_since, since, statuses,
 };
 use crate::kubernetes::sanitize::sanitize;
 
@@ -27,8 +27,8 @@ pub(super) fn placed(pod: &Pod, now: Timestamp) -> Option<Finding> {
     let Some(detail) = detail else {
         let created = pod.metadata.creation_timestamp.as_ref()?.0;
         let message = format!(
-            "no scheduler handles pod {name}: check spec.template.spec.schedulerName, and whether the cluster's \
-             scheduler runs"
+            "no scheduler handles pod {name}: check spec.template.spec.schedulerName, and whether the \
+             cluster's scheduler runs"
         );
         let unseen = pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
         return (unseen && since(created, now) >= MAX_WAIT).then(|| Finding::new(NotStarting, message));
@@ -38,8 +38,8 @@ pub(super) fn placed(pod: &Pod, now: Timestamp) -> Option<Finding> {
     }
     let message = match detail.reason {
         "SchedulingGated" => format!(
-            "a scheduling gate holds pod {name} back: whatever sets spec.schedulingGates of the pod has to remove it \
-             ({})",
+            "a scheduling gate holds pod {name} back: whatever sets spec.schedulingGates of the pod has to \
+             remove it ({})",
             detail.message
         ),
         _ => format!("pod {name} cannot be scheduled: {}", detail.message),
@@ -92,8 +92,8 @@ fn initialised(pod: &Pod, status: &ContainerStatus, now: Timestamp) -> Option<Fi
     }
     let (pod, init) = (name(pod), &status.name);
     let message = format!(
-        "init container {init} of pod {pod} is still running, and the handler starts after it: see kubectl logs {pod} \
-         -c {init}"
+        "init container {init} of pod {pod} is still running, and the handler starts after it: see kubectl \
+         logs {pod} -c {init}"
     );
     waiting(runs, MAX_WAIT, message, true).map(|found| Finding { read_events: false, ..found })
 }
@@ -129,7 +129,7 @@ fn is_through(pod: &Pod, status: &ContainerStatus) -> bool {
         return state.running.is_some() && status.started != Some(false);
     }
     let finished = state.terminated.as_ref().is_some_and(|ended| ended.exit_code == 0);
-    finished || (state.running.is_some() && status.name == rowlock_crds::containers::WORKER)
+    finished || (state.running.is_some() && is_main(pod, &status.name))
 }
 
 /// When a container started, or ended: the next one follows.
@@ -138,7 +138,7 @@ fn last_moment(status: &ContainerStatus) -> Option<Timestamp> {
     running_since(status).or_else(|| Some(ended?.finished_at.as_ref()?.0))
 }
 
-/// A pod that failed as a whole recently: its node rejected or evicted it.
+/// A pod that has failed as a whole recently: its node rejected or evicted it.
 pub(super) fn ended(pod: &Pod, now: Timestamp) -> Option<Finding> {
     let status = pod.status.as_ref()?;
     let created = pod.metadata.creation_timestamp.as_ref()?.0;

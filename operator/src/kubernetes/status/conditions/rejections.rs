@@ -36,6 +36,11 @@ pub(super) fn pods_rejected(detail: &str, template: Option<&Value>, worker: &Res
     }
 }
 
+/// Why the API server rejects new pods of the Deployment of `spec.targetRef`, in terms of that Deployment.
+pub(super) fn target_pods_rejected(detail: &str, name: &str) -> String {
+    format!("the API server rejects new pods of the Deployment `{name}`: {}", sanitize(detail))
+}
+
 fn remedy(detail: &str, template: Option<&Value>, worker: &ResourceRequirements) -> Option<String> {
     if detail.contains("usage per Container is") || detail.contains("ratio per Container is") {
         return Some(within_range(detail, template, worker));
@@ -44,12 +49,13 @@ fn remedy(detail: &str, template: Option<&Value>, worker: &ResourceRequirements)
         ("exceeded quota", "raise the quota, or lower workers.total"),
         (
             "must specify",
-            "set it for the worker in spec.worker.resources, or workerResources of the operator's chart, and for the \
-             other containers in their resources in spec.template",
+            "set it for the worker in spec.worker.resources, or workerResources of the operator's chart, and \
+             for the other containers in their resources in spec.template",
         ),
         (
             "usage per Pod is",
-            "a LimitRange limits the sum over all containers: raise it, or lower the resources in spec.template",
+            "a LimitRange limits the sum over all containers: raise it, or lower the resources in \
+             spec.template",
         ),
         ("PodSecurity", "set the required fields in the securityContext of spec.template"),
         ("serviceaccount", "create it, or set spec.template.spec.serviceAccountName"),
@@ -138,9 +144,10 @@ mod tests {
     use serde_json::json;
 
     fn template() -> Value {
+        let handler = json!({ "name": "handler", "resources": { "limits": { "memory": "4Gi" } } });
         json!({ "spec": {
             "initContainers": [{ "name": "migrate" }],
-            "containers": [{ "name": "handler", "resources": { "limits": { "memory": "4Gi" } } }, { "name": "proxy" }],
+            "containers": [handler, { "name": "proxy" }],
         } })
     }
 
@@ -171,7 +178,7 @@ mod tests {
         assert!(windows.contains("the worker is a Linux program"), "{windows}");
     }
 
-    /// Before, the message of a webhook stood unchanged in the status, for example with a command in
+    /// Before, the message of a webhook was copied unchanged to the status, for example with a command in
     /// backticks.
     #[test]
     fn foreign_text_is_one_line_that_looks_like_no_command() {
@@ -200,9 +207,8 @@ mod tests {
     fn a_limit_range_message_names_the_container_to_change() {
         let worker =
             serde_json::from_value(json!({ "requests": { "cpu": "10m", "memory": "48Mi" } })).unwrap();
-        let minimum = "pods \"x\" is forbidden: [minimum cpu usage per Container is 50m, but request is \
-        10m, minimum memory usage per \
-                       Container is 64Mi, but request is 48Mi]";
+        let minimum = "pods \"x\" is forbidden: [minimum cpu usage per Container is 50m, but request is 10m, \
+                       minimum memory usage per Container is 64Mi, but request is 48Mi]";
         let detail = pods_rejected(minimum, Some(&template()), &worker);
         assert!(detail.contains("for the container worker in spec.worker.resources"), "{detail}");
         assert!(!detail.contains("for the container handler"), "{detail}");

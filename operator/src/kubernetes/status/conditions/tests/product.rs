@@ -1,18 +1,19 @@
-//! All that pods, limits, Deployments and databases can be together, held against kstatus' meaning.
+//! The conditions for all combinations of pods, limits, Deployments and databases, compared with what kstatus
+//! expects.
 
 use rowlock_plan::{Decision, Reason as ScalingReason};
-use rowlock_queue::{QueueId, QueueStats};
+use rowlock_queue::{ARRIVAL_SECONDS, QueueId, QueueStats, Runs};
 
 use super::*;
 
-/// What a status is made from.
+/// One combination of inputs.
 #[derive(Debug, Clone, Copy)]
 struct Case {
     problem: Option<Reason>,
     outcome: usize,
     decided: (u32, ScalingReason),
     pods: Pods,
-    deployment: Made,
+    deployment: Rollout,
     unready_for: Option<u64>,
     was_ready: bool,
     paused: bool,
@@ -25,44 +26,60 @@ enum Pods {
     Start,
     Slow,
     Crash,
-    CrashBesideOneThatWorks,
+    CrashNextToOneThatWorks,
     Work,
 }
 
+/// The state of the Deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Made {
-    No,
-    Settled,
-    Rolls,
-    LetsNoneIn,
-    IsLate,
-    IsPaused,
+enum Rollout {
+    NotCreated,
+    Done,
+    InProgress,
+    PodsRejected,
+    DeadlineExceeded,
+    Paused,
 }
 
-const TROUBLES: [Option<Reason>; 4] =
+const PROBLEMS: [Option<Reason>; 4] =
     [None, Some(Reason::ConnectionFailed), Some(Reason::SecretNotFound), Some(Reason::NotObserved)];
 const PODS: [Pods; 6] =
-    [Pods::None, Pods::Start, Pods::Slow, Pods::Crash, Pods::CrashBesideOneThatWorks, Pods::Work];
-const MADE: [Made; 6] =
-    [Made::No, Made::Settled, Made::Rolls, Made::LetsNoneIn, Made::IsLate, Made::IsPaused];
-/// Seconds; the last is longer than anybody waits.
-const LACKS: [Option<u64>; 3] = [None, Some(30), Some(660)];
+    [Pods::None, Pods::Start, Pods::Slow, Pods::Crash, Pods::CrashNextToOneThatWorks, Pods::Work];
+const ROLLOUTS: [Rollout; 6] = [
+    Rollout::NotCreated,
+    Rollout::Done,
+    Rollout::InProgress,
+    Rollout::PodsRejected,
+    Rollout::DeadlineExceeded,
+    Rollout::Paused,
+];
+/// How long no pod has been ready, in seconds. The last one is longer than [`MAX_UNREADY`].
+const UNREADY_FOR: [Option<u64>; 3] = [None, Some(30), Some(660)];
 
-fn outcomes() -> [Outcome; 6] {
+/// The index of the outcome that names something to change, while tasks are run.
+const MISMATCH: usize = 3;
+
+fn outcomes() -> [Outcome; 8] {
     let detail = || "so".to_owned();
     [
         Outcome::Done,
         Outcome::Waiting(detail()),
         Outcome::Failed(detail()),
+        Outcome::Mismatch(detail()),
         Outcome::Rejected(detail()),
         Outcome::Foreign(detail()),
         Outcome::Forbidden(detail()),
+        Outcome::Unsuitable(Reason::TargetNotFound, detail()),
     ]
 }
 
 fn decisions() -> Vec<(u32, ScalingReason)> {
-    let mut all =
-        vec![(1, ScalingReason::NotStarting), (2, ScalingReason::Backlog), (2, ScalingReason::Fixed)];
+    let mut all = vec![
+        (1, ScalingReason::NotStarting),
+        (2, ScalingReason::Backlog),
+        (2, ScalingReason::Fixed),
+        (2, ScalingReason::Failing),
+    ];
     for pods in [0, 2] {
         let reasons = [
             ScalingReason::MinWorkers,
@@ -80,7 +97,7 @@ fn decisions() -> Vec<(u32, ScalingReason)> {
 impl Case {
     fn ready(self) -> usize {
         match self.pods {
-            Pods::CrashBesideOneThatWorks => 1,
+            Pods::CrashNextToOneThatWorks => 1,
             Pods::Work => 2,
             _ => 0,
         }
@@ -92,7 +109,7 @@ impl Case {
         let found = healthy(pods, self.ready());
         match self.pods {
             Pods::Crash => PodHealth { problem: crash(), failing: 2, ..found },
-            Pods::CrashBesideOneThatWorks => PodHealth { problem: crash(), failing: 1, ..found },
+            Pods::CrashNextToOneThatWorks => PodHealth { problem: crash(), failing: 1, ..found },
             Pods::Slow => PodHealth { slow: Some("an image".into()), ..found },
             _ => found,
         }
@@ -100,29 +117,44 @@ impl Case {
 
     fn deployment(self) -> Option<Deployment> {
         let wanted = self.decided.0;
-        let mut made = json!({
+        let mut deployment = json!({
             "metadata": { "generation": 1 },
-            "spec": { "selector": {}, "template": {}, "paused": self.deployment == Made::IsPaused },
-            "status": { "observedGeneration": 1, "replicas": wanted, "updatedReplicas": wanted, "readyReplicas": wanted },
+            "spec": { "selector": {}, "template": {}, "paused": self.deployment == Rollout::Paused },
+            "status": {
+                "observedGeneration": 1,
+                "replicas": wanted,
+                "updatedReplicas": wanted,
+                "readyReplicas": wanted,
+            },
         });
         let condition = match self.deployment {
-            Made::No => return None,
-            Made::Settled => return serde_json::from_value(made).unwrap(),
-            Made::LetsNoneIn => json!({ "type": "ReplicaFailure", "status": "True", "message": "quota" }),
-            Made::IsLate => {
-                json!({ "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "late" })
+            Rollout::NotCreated => return None,
+            Rollout::Done => return serde_json::from_value(deployment).unwrap(),
+            Rollout::PodsRejected => {
+                json!({ "type": "ReplicaFailure", "status": "True", "message": "quota" })
             }
-            Made::Rolls | Made::IsPaused => json!({ "type": "Progressing", "status": "True" }),
+            Rollout::DeadlineExceeded => json!({
+                "type": "Progressing",
+                "status": "False",
+                "reason": "ProgressDeadlineExceeded",
+                "message": "late",
+            }),
+            Rollout::InProgress | Rollout::Paused => json!({ "type": "Progressing", "status": "True" }),
         };
-        made["status"] = json!({ "observedGeneration": 1, "replicas": 3, "updatedReplicas": 1, "conditions": [condition] });
-        serde_json::from_value(made).unwrap()
+        deployment["status"] = json!({
+            "observedGeneration": 1,
+            "replicas": 3,
+            "updatedReplicas": 1,
+            "conditions": [condition],
+        });
+        serde_json::from_value(deployment).unwrap()
     }
 
-    /// Whether a task that comes now starts within a minute, as far as anybody can know.
+    /// Whether a task that arrives now can be expected to start within a minute.
     fn does_tasks(self) -> bool {
         let (wanted, reason) = self.decided;
-        let ours = self.outcome < 4;
-        // Whoever scales instead of us wakes it.
+        let ours = self.outcome < 5;
+        // Scaled to zero, and the operator itself scales it up when a task arrives.
         let sleeps = wanted == 0 && matches!(reason, ScalingReason::MinWorkers);
         let is_waking_up =
             wanted > 0 && self.was_ready && self.unready_for == Some(30) && self.pods != Pods::Crash;
@@ -131,17 +163,18 @@ impl Case {
         self.problem.is_none() && ours && !self.paused && (works || sleeps || is_waking_up)
     }
 
-    /// Whether it stays so until somebody changes something.
-    fn needs_somebody(self) -> bool {
+    /// Whether it stays so until a user changes something.
+    fn needs_user(self) -> bool {
         self.problem == Some(Reason::SecretNotFound)
             || self.problem.is_none()
-                && (self.outcome >= 3
-                    || matches!(self.deployment, Made::LetsNoneIn | Made::IsLate)
+                && (self.outcome >= MISMATCH
+                    || matches!(self.deployment, Rollout::PodsRejected | Rollout::DeadlineExceeded)
                     || self.unready_for == Some(660))
     }
 
-    fn decided(self, view: &QueueView, outcomes: &[Outcome; 6], spec: &TaskQueueSpec) -> Vec<NewCondition> {
-        let foreign_scaling = ForeignScaling { managers: vec!["kubectl".into()], found: 5, wanted: 2 };
+    fn decided(self, view: &QueueView, outcomes: &[Outcome; 8], spec: &TaskQueueSpec) -> Vec<NewCondition> {
+        let foreign_scaling =
+            ForeignScaling { managers: vec!["kubectl".into()], found: 5, wanted: 2, mode: ScalingMode::Auto };
         let (problem, health, deployment) = (self.problem.map(problem), self.health(), self.deployment());
         let unready_for = self.unready_for.map(Duration::from_secs);
         decide_conditions(&StatusInputs {
@@ -161,26 +194,32 @@ impl Case {
         })
     }
 
-    /// What must hold whatever was seen.
+    /// What must hold for every combination.
     fn check(self, conditions: &[NewCondition]) {
         let [ready, reconciling, stalled, _, _, handler, limited, _] = conditions else {
             panic!("{conditions:?}")
         };
         let holds = |one: &NewCondition| one.holds == Some(true);
         let why = || format!("{self:?}\n{conditions:#?}");
-        assert!(!holds(ready) || self.does_tasks(), "ready, and nothing runs: {}", why());
-        assert!(!holds(stalled) || self.needs_somebody(), "nobody has to act: {}", why());
-        assert!(holds(stalled) || !self.needs_somebody(), "somebody has to act: {}", why());
-        assert!(!(holds(ready) && holds(stalled)) || self.ready() > 0, "{}", why());
-        assert!(!(holds(reconciling) && holds(stalled)), "kstatus knows no such thing: {}", why());
-        assert!(holds(ready) || ready.reason != Reason::Succeeded, "why not? {}", why());
+        assert!(!holds(ready) || self.does_tasks(), "ready, but no task starts: {}", why());
+        assert!(!holds(stalled) || self.needs_user(), "stalled, but no user action is needed: {}", why());
+        assert!(holds(stalled) || !self.needs_user(), "not stalled, but a user has to act: {}", why());
+        let works = self.ready() > 0 || self.outcome == MISMATCH;
+        assert!(!(holds(ready) && holds(stalled)) || works, "{}", why());
+        assert!(!(holds(reconciling) && holds(stalled)), "kstatus does not allow both: {}", why());
+        assert!(holds(ready) || ready.reason != Reason::Succeeded, "not ready without a reason: {}", why());
         assert!(!holds(handler) || self.ready() > 0 && self.pods == Pods::Work, "{}", why());
         assert!(self.ready() > 0 || !limited.message.contains("raise workers.total"), "{}", why());
         assert!(conditions.iter().all(|one| !one.message.is_empty()), "{}", why());
-        // Flux, `kubectl wait` and Argo go on when kstatus says Current.
+        // Flux, `kubectl wait` and Argo wait until kstatus reports Current.
         let current = !holds(reconciling) && !holds(stalled) && holds(ready);
         assert!(!current || self.does_tasks(), "{}", why());
     }
+}
+
+fn spec(paused: bool, reason: ScalingReason) -> TaskQueueSpec {
+    let suspend_scaling = reason == ScalingReason::Suspended;
+    TaskQueueSpec { paused, suspend_scaling, ..TaskQueueSpec::with_workers(20) }
 }
 
 fn view((pods_desired, reason): (u32, ScalingReason)) -> QueueView {
@@ -198,11 +237,14 @@ fn view((pods_desired, reason): (u32, ScalingReason)) -> QueueView {
         oldest_available_seconds: Some(70.0),
         oldest_by_priority: [None; 4],
         completed_total: 0,
-        arrivals_per_second: 0.0,
+        arrivals: [0; ARRIVAL_SECONDS],
+        arrivals_second: 0,
+        arrivals_known: ARRIVAL_SECONDS,
         instances: 0,
         allocated: 0,
         busy: 0,
-        mean_service_seconds: None,
+        runs: Runs::default(),
+        mean_running_seconds: None,
     };
     let (demand, inputs, memory) = (None, None, Memory::default());
     QueueView {
@@ -212,25 +254,29 @@ fn view((pods_desired, reason): (u32, ScalingReason)) -> QueueView {
         refused: None,
         stats: Some(stats),
         instances: pods_desired,
+        ready: pods_desired,
+        draining: 0,
+        settings: QueueSettings::default(),
         decision: Decision { workers_desired: pods_desired, pods_desired, reason, demand, inputs, memory },
         metrics: Vec::new(),
     }
 }
 
-/// Before this was mended, queues without a single connection, and pods that could not mount, were ready.
+/// Before, queues without a single connection, and pods that could not mount a volume, were reported as
+/// ready.
 #[test]
-fn ready_never_lies_whatever_was_seen() {
+fn ready_is_true_only_if_tasks_start() {
     let (outcomes, mut cases) = (outcomes(), 0);
     for paused in [false, true] {
-        let spec = TaskQueueSpec { paused, ..TaskQueueSpec::with_workers(20) };
         for decided in decisions() {
+            let spec = spec(paused, decided.1);
             let view = view(decided);
-            for (problem, pods, deployment) in TROUBLES.iter().flat_map(|problem| {
-                let both = PODS.iter().flat_map(|pods| MADE.iter().map(move |made| (*pods, *made)));
-                both.map(|(pods, made)| (*problem, pods, made))
+            for (problem, pods, deployment) in PROBLEMS.iter().flat_map(|problem| {
+                let both = PODS.iter().flat_map(|pods| ROLLOUTS.iter().map(move |one| (*pods, *one)));
+                both.map(|(pods, rollout)| (*problem, pods, rollout))
             }) {
                 for (outcome, unready_for, was_ready) in (0..outcomes.len()).flat_map(|outcome| {
-                    LACKS.iter().flat_map(move |unready_for| {
+                    UNREADY_FOR.iter().flat_map(move |unready_for| {
                         [(outcome, *unready_for, false), (outcome, *unready_for, true)]
                     })
                 }) {
@@ -245,7 +291,8 @@ fn ready_never_lies_whatever_was_seen() {
                         paused,
                         contested: was_ready,
                     };
-                    // It is counted only while there shall be pods, none is ready, and the database answers.
+                    // The time is counted only while pods are wanted, none is ready, and the database
+                    // answers.
                     let counts = decided.0 > 0 && case.ready() == 0 && problem.is_none();
                     if counts == unready_for.is_some() {
                         case.check(&case.decided(&view, &outcomes, &spec));
@@ -258,9 +305,9 @@ fn ready_never_lies_whatever_was_seen() {
     assert!(cases > 20_000, "{cases}");
 }
 
-/// Ready, Reconciling and Stalled of what people meet, and the reason of the first.
+/// Ready, Reconciling and Stalled in common situations, and the reason of Ready.
 #[test]
-fn what_people_meet() {
+fn conditions_of_common_situations() {
     let case = |decided, pods, deployment| Case {
         problem: None,
         outcome: 0,
@@ -272,38 +319,39 @@ fn what_people_meet() {
         paused: false,
         contested: false,
     };
-    let at_zero = case((0, ScalingReason::MinWorkers), Pods::None, Made::Settled);
+    let at_zero = case((0, ScalingReason::MinWorkers), Pods::None, Rollout::Done);
     let late = |case: Case| Case { unready_for: Some(660), ..case };
-    let starts = |pods, made| Case { unready_for: Some(30), ..case((2, ScalingReason::Backlog), pods, made) };
+    let starts =
+        |pods, rollout| Case { unready_for: Some(30), ..case((2, ScalingReason::Backlog), pods, rollout) };
     for (case, letters, reason) in [
         (at_zero, "tff", Reason::Succeeded),
-        (case((0, ScalingReason::Connections), Pods::None, Made::Settled), "fff", Reason::Connections),
-        (case((0, ScalingReason::Total), Pods::None, Made::Settled), "fff", Reason::Total),
-        (case((0, ScalingReason::Suspended), Pods::None, Made::Settled), "fff", Reason::Suspended),
-        (case((0, ScalingReason::External), Pods::None, Made::Settled), "fff", Reason::External),
-        (case((2, ScalingReason::External), Pods::Work, Made::Settled), "tff", Reason::Succeeded),
-        (case((0, ScalingReason::Unknown), Pods::None, Made::Settled), "uff", Reason::NotObserved),
-        (case((2, ScalingReason::Backlog), Pods::Work, Made::Settled), "tff", Reason::Succeeded),
-        (case((2, ScalingReason::Connections), Pods::Work, Made::Settled), "tff", Reason::Succeeded),
-        (case((2, ScalingReason::Backlog), Pods::Work, Made::IsPaused), "ttf", Reason::Succeeded),
-        (starts(Pods::Start, Made::Rolls), "ftf", Reason::Progressing),
-        (Case { was_ready: true, ..starts(Pods::Start, Made::Rolls) }, "ttf", Reason::Progressing),
-        (starts(Pods::Slow, Made::Rolls), "ftf", Reason::Progressing),
-        (Case { was_ready: true, ..starts(Pods::Crash, Made::Rolls) }, "ftf", Reason::CrashLooping),
-        (late(starts(Pods::Crash, Made::Rolls)), "fft", Reason::CrashLooping),
-        (late(starts(Pods::Slow, Made::Settled)), "fft", Reason::NotStarting),
-        (starts(Pods::Crash, Made::IsLate), "fft", Reason::CrashLooping),
+        (case((0, ScalingReason::Connections), Pods::None, Rollout::Done), "fff", Reason::Connections),
+        (case((0, ScalingReason::Total), Pods::None, Rollout::Done), "fff", Reason::Total),
+        (case((0, ScalingReason::Suspended), Pods::None, Rollout::Done), "fff", Reason::Suspended),
+        (case((0, ScalingReason::External), Pods::None, Rollout::Done), "fff", Reason::External),
+        (case((2, ScalingReason::External), Pods::Work, Rollout::Done), "tff", Reason::Succeeded),
+        (case((0, ScalingReason::Unknown), Pods::None, Rollout::Done), "uff", Reason::NotObserved),
+        (case((2, ScalingReason::Backlog), Pods::Work, Rollout::Done), "tff", Reason::Succeeded),
+        (case((2, ScalingReason::Connections), Pods::Work, Rollout::Done), "tff", Reason::Succeeded),
+        (case((2, ScalingReason::Backlog), Pods::Work, Rollout::Paused), "ttf", Reason::Succeeded),
+        (starts(Pods::Start, Rollout::InProgress), "ftf", Reason::Progressing),
+        (Case { was_ready: true, ..starts(Pods::Start, Rollout::InProgress) }, "ttf", Reason::Progressing),
+        (starts(Pods::Slow, Rollout::InProgress), "ftf", Reason::Progressing),
+        (Case { was_ready: true, ..starts(Pods::Crash, Rollout::InProgress) }, "ftf", Reason::CrashLooping),
+        (late(starts(Pods::Crash, Rollout::InProgress)), "fft", Reason::CrashLooping),
+        (late(starts(Pods::Slow, Rollout::Done)), "fft", Reason::NotStarting),
+        (starts(Pods::Crash, Rollout::DeadlineExceeded), "fft", Reason::CrashLooping),
         (
-            case((2, ScalingReason::Backlog), Pods::CrashBesideOneThatWorks, Made::IsLate),
+            case((2, ScalingReason::Backlog), Pods::CrashNextToOneThatWorks, Rollout::DeadlineExceeded),
             "tft",
             Reason::CrashLooping,
         ),
-        (starts(Pods::None, Made::LetsNoneIn), "fft", Reason::PodsRejected),
+        (starts(Pods::None, Rollout::PodsRejected), "fft", Reason::PodsRejected),
         (Case { problem: Some(Reason::ConnectionFailed), ..at_zero }, "fff", Reason::ConnectionFailed),
         (Case { problem: Some(Reason::SecretNotFound), ..at_zero }, "fft", Reason::SecretNotFound),
         (Case { paused: true, ..at_zero }, "fff", Reason::Paused),
     ] {
-        let spec = TaskQueueSpec { paused: case.paused, ..TaskQueueSpec::with_workers(20) };
+        let spec = spec(case.paused, case.decided.1);
         let conditions = case.decided(&view(case.decided), &outcomes(), &spec);
         let letter = |one: &NewCondition| one.holds.map_or('u', |holds| if holds { 't' } else { 'f' });
         let detail: String = conditions[..3].iter().map(letter).collect();

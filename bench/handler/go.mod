@@ -1,0 +1,3 @@
+module rowlock.dev/bench/handler
+
+go 1.25

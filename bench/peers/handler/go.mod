@@ -1,3 +1,0 @@
-module rowlock.dev/bench/peers/handler
-
-go 1.25

@@ -1,0 +1,48 @@
+//! Resident memory of an instance whose slots are all occupied.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::sleep;
+
+use crate::measurements::load::{Load, load};
+use crate::processes::{Handler, Instance};
+use crate::samples::median;
+use crate::table::Row;
+use crate::testbed::Testbed;
+
+const SLOTS: u32 = 500;
+const GOAL_MIB: f64 = 20.0;
+
+/// Number of readings over a few seconds with heartbeats, polls and maintenance. The highest counts.
+const SAMPLES: u32 = 10;
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(300);
+
+pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
+    let mut peaks = Vec::new();
+    for _ in 0..testbed.repeats {
+        peaks.push(peak(testbed).await?);
+    }
+    Ok(vec![Row::without_peer(
+        "instance, 500 tasks in flight, resident",
+        median(&peaks),
+        "MiB",
+        Some(GOAL_MIB),
+    )])
+}
+
+async fn peak(testbed: &Testbed) -> Result<f64> {
+    let database = testbed.queue(SLOTS).await?;
+    load(&database, SLOTS, Load::Single).await?;
+    let handler = Handler::start(testbed, "sleep", "30s").await?;
+    let instance = Instance::start(testbed, &database, &handler, SLOTS)?;
+    handler.wait_until("all slots occupied", |counts| counts.running == SLOTS).await?;
+    let mut most = 0;
+    for _ in 0..SAMPLES {
+        sleep(SAMPLE_INTERVAL).await;
+        most = most.max(instance.resident_kib()?);
+    }
+    instance.kill().await?;
+    testbed.discard(database).await?;
+    Ok(f64::from(most) / 1024.0)
+}

@@ -1,0 +1,60 @@
+//! Queues whose objects are as they should be. A pass skips them until something changes: to build the
+//! objects again and to compare them takes most of its time.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+
+use crate::backend::DesiredPods;
+use crate::kubernetes::api::writer::WriteError;
+use crate::kubernetes::deployment::apply_result::Outcome;
+use crate::kubernetes::deployment::backend::PodBackend;
+use crate::kubernetes::deployment::last_applied::LastApplied;
+
+/// The objects as the watches show them, and the number of pods that they were compared with. A `TaskQueue`
+/// that changes has another owner, which forgets this.
+pub(crate) struct Settled {
+    deployment: Arc<Deployment>,
+    budget: Arc<PodDisruptionBudget>,
+    pods: u32,
+}
+
+impl Settled {
+    fn holds(&self, desired: &DesiredPods<'_>, seen: &Seen) -> bool {
+        let same = |(deployment, budget): (&Arc<Deployment>, &Arc<PodDisruptionBudget>)| {
+            Arc::ptr_eq(deployment, &self.deployment) && Arc::ptr_eq(budget, &self.budget)
+        };
+        let seen = seen.0.as_ref().zip(seen.1.as_ref());
+        self.pods == desired.pods && !desired.keeps && seen.is_some_and(same)
+    }
+}
+
+/// The objects of a queue when a pass began. The store has another object after each change.
+struct Seen(Option<Arc<Deployment>>, Option<Arc<PodDisruptionBudget>>);
+
+impl PodBackend {
+    /// Makes the objects of a queue what they should be, unless they have been since the last pass.
+    pub(super) async fn apply_queue(
+        &self,
+        last: &mut LastApplied,
+        desired: &DesiredPods<'_>,
+    ) -> Result<Outcome, WriteError> {
+        if last.target.is_some() {
+            return self.scale_target(last, desired).await;
+        }
+        let seen = Seen(self.stored(last), self.namespace.budget(&last.owner.name));
+        if last.settled.as_ref().is_some_and(|settled| settled.holds(desired, &seen)) {
+            return Ok(Outcome::Done);
+        }
+        last.settled = None;
+        let outcome = self.apply_objects(last, desired, seen.0.clone()).await?;
+        // What others do to the number of pods also depends on time.
+        if outcome == Outcome::Done && !desired.keeps && last.foreign_scaling.is_calm() {
+            let seen = seen.0.zip(seen.1);
+            last.settled =
+                seen.map(|(deployment, budget)| Settled { deployment, budget, pods: desired.pods });
+        }
+        Ok(outcome)
+    }
+}

@@ -1,0 +1,158 @@
+//! Pods that have ended for good, by the word of the kubelet: pure. Their leases can end with them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use rowlock_crds::{containers, labels};
+use rowlock_queue::LEASE_DURATION;
+
+use crate::kubernetes::pods::status::{condition, has_ended, is_main, name, statuses};
+use crate::kubernetes::sanitize::sanitize;
+
+/// The reasons with which a kubelet reports the end of a process that it has seen. It writes others for a
+/// container that it has lost, such as `ContainerStatusUnknown`: that one may still run.
+const SEEN_TO_END: [&str; 5] = ["Completed", "Error", "OOMKilled", "StartError", "ContainerCannotRun"];
+
+/// The most pods that are remembered per namespace, about 300 bytes each. The leases of further ones end by
+/// themselves.
+const MOST_REMEMBERED: usize = 1000;
+
+/// The most containers whose ends are named: an error of a task has room for a few.
+const MOST_NAMED: usize = 4;
+
+/// A pod of a `TaskQueue` that has ended for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EndedPod {
+    pub(crate) uid: String,
+    pub(crate) name: String,
+    pub(crate) task_queue: String,
+    /// The Deployment whose `ReplicaSet` it belongs to.
+    pub(crate) deployment: String,
+    /// How its containers ended, in words.
+    pub(crate) how: String,
+}
+
+/// The pods that ended lately. After a lease, others have rescued their tasks.
+#[derive(Debug, Default)]
+pub(crate) struct EndedPods(Mutex<HashMap<String, OfNamespace>>);
+
+/// By their UIDs.
+type OfNamespace = HashMap<String, Remembered>;
+
+#[derive(Debug)]
+struct Remembered {
+    pod: EndedPod,
+    at: Instant,
+    /// Its leases have ended. It stays, because the event of its deletion follows.
+    is_done: bool,
+}
+
+impl EndedPods {
+    /// Remembers the pod, if it has ended.
+    pub(crate) fn note(&self, pod: &Pod, now: Instant) {
+        let Some((namespace, ended)) = pod.metadata.namespace.clone().zip(ended(pod)) else { return };
+        let mut all = self.lock();
+        all.retain(|_, pods| {
+            pods.retain(|_, one| now.duration_since(one.at) < LEASE_DURATION);
+            !pods.is_empty()
+        });
+        let pods = all.entry(namespace).or_default();
+        if pods.len() < MOST_REMEMBERED {
+            let new = || Remembered { pod: ended.clone(), at: now, is_done: false };
+            pods.entry(ended.uid.clone()).or_insert_with(new);
+        }
+    }
+
+    /// At most `most` pods of this namespace whose leases have not ended yet, each with what it is `of`.
+    /// Others that are of nothing do not count.
+    pub(crate) fn pending<T>(
+        &self,
+        namespace: &str,
+        of: impl Fn(&EndedPod) -> Option<T>,
+        most: usize,
+        now: Instant,
+    ) -> Vec<(EndedPod, T)> {
+        let all = self.lock();
+        let pods = all.get(namespace).into_iter().flat_map(HashMap::values);
+        let pending = pods.filter(|one| !one.is_done && now.duration_since(one.at) < LEASE_DURATION);
+        pending.filter_map(|one| of(&one.pod).map(|of| (one.pod.clone(), of))).take(most).collect()
+    }
+
+    /// The leases of this pod have ended.
+    pub(crate) fn done(&self, namespace: &str, uid: &str) {
+        if let Some(one) = self.lock().get_mut(namespace).and_then(|pods| pods.get_mut(uid)) {
+            one.is_done = true;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, OfNamespace>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The pod of a Deployment for a `TaskQueue`, if nothing of it runs or will run again.
+fn ended(pod: &Pod) -> Option<EndedPod> {
+    let how = proof_of_end(pod)?;
+    let (task_queue, deployment) = belongs_to(pod)?;
+    Some(EndedPod {
+        uid: pod.metadata.uid.clone()?,
+        name: name(pod).to_owned(),
+        task_queue: task_queue.to_owned(),
+        deployment: deployment.to_owned(),
+        how,
+    })
+}
+
+/// The `TaskQueue` of a pod, and the Deployment whose `ReplicaSet` it belongs to.
+fn belongs_to(pod: &Pod) -> Option<(&str, &str)> {
+    let labels = pod.metadata.labels.as_ref()?;
+    let (task_queue, hash) = (labels.get(labels::TASK_QUEUE)?, labels.get("pod-template-hash")?);
+    let references = pod.metadata.owner_references.as_deref()?;
+    let owner = references.iter().find(|owner| owner.controller == Some(true))?;
+    let is_replica_set = owner.kind == "ReplicaSet" && owner.api_version.starts_with("apps/");
+    let deployment = owner.name.strip_suffix(hash)?.strip_suffix('-')?;
+    is_replica_set.then_some((task_queue, deployment))
+}
+
+/// How the containers of a pod ended, if the kubelet says that all have, and will not start again.
+///
+/// Only the phase excludes that a container starts again in the same pod, as an instance with the same UID:
+/// the kubelet sets it when it has stopped them all for good. The garbage collector of pods sets it too, for
+/// nodes that it does not reach.
+fn proof_of_end(pod: &Pod) -> Option<String> {
+    let status = pod.status.as_ref()?;
+    let collected = condition(pod, "DisruptionTarget").is_some_and(|one| one.reason == "DeletionByPodGC");
+    let reason = status.reason.as_deref().filter(|reason| !reason.is_empty());
+    if !has_ended(pod) || collected || reason == Some("NodeLost") {
+        return None;
+    }
+    let all = statuses(pod).chain(status.ephemeral_container_statuses.iter().flatten());
+    let ends = all.map(|one| Some((one.name.as_str(), end(one)?))).collect::<Option<BTreeMap<_, _>>>()?;
+    let spec = pod.spec.as_ref()?;
+    let mut all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    if !ends.contains_key(containers::WORKER) || !all.all(|one| ends.contains_key(one.name.as_str())) {
+        return None;
+    }
+    Some(how(pod, reason, &ends))
+}
+
+/// How a pod and its containers ended, in words: those that run tasks, or run beside them.
+fn how(pod: &Pod, reason: Option<&str>, ends: &BTreeMap<&str, String>) -> String {
+    let told = |name: &str| name == containers::HANDLER || is_main(pod, name);
+    let others = ends.keys().filter(|name| **name != containers::WORKER && told(name));
+    let names = [containers::WORKER].into_iter().chain(others.copied()).take(MOST_NAMED);
+    let ends = names.filter_map(|name| Some(format!("{name}: {}", ends.get(name)?)));
+    reason.map(sanitize).into_iter().chain(ends).collect::<Vec<_>>().join("; ")
+}
+
+/// How a container ended, if the kubelet has seen it.
+fn end(status: &ContainerStatus) -> Option<String> {
+    let terminated = status.state.as_ref()?.terminated.as_ref()?;
+    let reason = SEEN_TO_END.into_iter().find(|reason| terminated.reason.as_deref() == Some(reason))?;
+    Some(format!("{reason}, exit code {}", terminated.exit_code))
+}
+
+#[cfg(test)]
+mod tests;

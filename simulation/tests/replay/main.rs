@@ -1,0 +1,5 @@
+//! Loads replayed through the autoscalers.
+
+mod autoscalers;
+mod loads;
+mod world;
