@@ -610,12 +610,12 @@ begin
   select key
     into unknown
     from jsonb_object_keys(options) key
-    where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'notify')
+    where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'traceparent', 'notify')
     limit 1;
   if found then
     raise exception 'unknown option "%"', unknown
       using errcode = 'RL002',
-        hint = 'Options are priority, run_at, delay, max_attempts and notify.';
+        hint = 'Options are priority, run_at, delay, max_attempts, traceparent and notify.';
   end if;
   if options ? 'run_at' and options ? 'delay' then
     raise exception 'run_at and delay exclude each other'
@@ -640,6 +640,19 @@ begin
     raise exception 'notify must be true or false'
       using errcode = 'RL005',
         hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
+  end if;
+end $_$;
+
+CREATE FUNCTION rowlock.check_trace(trace text) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+begin
+  if trace !~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' then
+    raise exception 'traceparent is not a W3C trace context'
+      using errcode = 'RL005',
+        hint = 'It comes from the option traceparent or the setting rowlock.traceparent. For'
+          ' example "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".';
   end if;
 end $_$;
 
@@ -1146,7 +1159,7 @@ begin
         )
     )
     insert into rowlock.task_kept (
-        id, queue, k_low, priority, max_attempts, type, payload, finished_at
+        id, queue, k_low, priority, max_attempts, type, payload, trace, finished_at
       )
       select t.*, chosen.at
       from
@@ -1497,7 +1510,7 @@ begin
   return cancelled;
 end $$;
 
-CREATE FUNCTION rowlock.describe_task(id bigint) RETURNS TABLE(queue text, type text, state text, priority smallint, attempt integer, max_attempts smallint, enqueued_at timestamp with time zone, due_at timestamp with time zone, finished_at timestamp with time zone, instance text, payload text, result text, snoozes integer, first_snoozed_at timestamp with time zone, snoozed_at timestamp with time zone, suspect boolean)
+CREATE FUNCTION rowlock.describe_task(id bigint) RETURNS TABLE(queue text, type text, state text, priority smallint, attempt integer, max_attempts smallint, enqueued_at timestamp with time zone, due_at timestamp with time zone, finished_at timestamp with time zone, instance text, payload text, result text, snoozes integer, first_snoozed_at timestamp with time zone, snoozed_at timestamp with time zone, suspect boolean, trace_id text)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -1573,7 +1586,8 @@ begin
       coalesce(s.times, 0),
       s.first_at,
       s.at,
-      exists (select 1 from rowlock.suspect mark where mark.id = describe_task.id)
+      exists (select 1 from rowlock.suspect mark where mark.id = describe_task.id),
+      substring(t.trace from '^[*]?00-([0-9a-f]{32})-')
     from rowlock.queue q
     left join rowlock.snooze s on s.id = describe_task.id
     where q.id = t.queue;
@@ -1868,6 +1882,7 @@ declare
   q rowlock.queue;
   v_priority smallint := 1;
   v_attempts smallint;
+  v_trace text := nullif(current_setting('rowlock.traceparent', true), '');
   due timestamptz;
   v_k bigint;
   v_id bigint :=
@@ -1910,6 +1925,7 @@ begin
     perform rowlock.check_options(options);
     v_priority := coalesce((options->>'priority')::smallint, v_priority);
     v_attempts := (options->>'max_attempts')::smallint;
+    v_trace := coalesce(options->>'traceparent', v_trace);
     due := rowlock.due_time(options);
     if due > clock_timestamp() + q.max_delay then
       perform rowlock.refuse_delay(q);
@@ -1922,11 +1938,14 @@ begin
       q.notify_until := '-infinity';
     end if;
   end if;
+  if v_trace is not null then
+    perform rowlock.check_trace(v_trace);
+  end if;
   -- The transaction gets its xid before it draws k. The exact watermark relies on that order (R6).
   if due is null then
     v_k := case when pg_current_xact_id() is not null then nextval('rowlock.k_seq') end;
   end if;
-  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
+  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload, trace)
     values (
       v_id,
       q.id,
@@ -1934,7 +1953,8 @@ begin
       v_priority,
       v_attempts,
       enqueue.type,
-      enqueue.payload
+      enqueue.payload,
+      v_trace
     );
   if due is null then
     insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, notify)
@@ -1997,6 +2017,7 @@ declare
   q rowlock.queue;
   v_priority smallint := 1;
   v_attempts smallint;
+  v_trace text;
   due timestamptz;
   n int := cardinality(payloads);
   size int;                        -- tasks in a range, which is a chunk of ids
@@ -2047,6 +2068,14 @@ begin
   perform rowlock.check_options(options);
   v_priority := coalesce((options->>'priority')::smallint, v_priority);
   v_attempts := (options->>'max_attempts')::smallint;
+  v_trace := coalesce(
+    options->>'traceparent',
+    nullif(current_setting('rowlock.traceparent', true), '')
+  );
+  if v_trace is not null then
+    perform rowlock.check_trace(v_trace);
+    v_trace := '*' || v_trace;
+  end if;
   due := rowlock.due_time(options);
   if due > clock_timestamp() + q.max_delay then
     perform rowlock.refuse_delay(q);
@@ -2070,7 +2099,7 @@ begin
       from generate_series(1, (n + size - 1) / size)
     );
   end if;
-  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
+  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload, trace)
     select
       bases[(list.place - 1) / size + 1] + (list.place - 1) % size,
       q.id,
@@ -2078,7 +2107,8 @@ begin
       v_priority,
       v_attempts,
       enqueue_many.type,
-      list.payload
+      list.payload,
+      v_trace
     from unnest(payloads) with ordinality list(payload, place);
   added := pg_stat_get_xact_tuples_inserted(
     (select t.tableoid from rowlock.task t where t.id = bases[1])
@@ -2282,7 +2312,7 @@ CREATE FUNCTION rowlock.far_future_after() RETURNS interval
     LANGUAGE sql IMMUTABLE
     RETURN '24:00:00'::interval;
 
-CREATE FUNCTION rowlock."fetch"(token bigint, ids bigint[]) RETURNS TABLE(id bigint, type text, payload text, max_attempts smallint)
+CREATE FUNCTION rowlock."fetch"(token bigint, ids bigint[]) RETURNS TABLE(id bigint, type text, payload text, max_attempts smallint, trace text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -2307,13 +2337,13 @@ begin
     );
   end if;
   return query execute
-    'select t.id, t.type, t.payload::text, t.max_attempts
+    'select t.id, t.type, t.payload::text, t.max_attempts, t.trace
     from rowlock.task t
     where t.id = any ($1)'
     using held;
   if exists (select 1 from rowlock.task_kept) then
     return query
-      select t.id, t.type, t.payload::text, t.max_attempts
+      select t.id, t.type, t.payload::text, t.max_attempts, t.trace
       from rowlock.task_kept t
       where t.id = any (held);
   end if;
@@ -5606,7 +5636,8 @@ CREATE TABLE rowlock.task (
     priority smallint NOT NULL,
     max_attempts smallint,
     type text NOT NULL,
-    payload json NOT NULL
+    payload json NOT NULL,
+    trace text
 )
 PARTITION BY RANGE (id);
 
@@ -5618,6 +5649,7 @@ CREATE TABLE rowlock.task_kept (
     max_attempts smallint,
     type text NOT NULL,
     payload json NOT NULL,
+    trace text,
     finished_at timestamp with time zone
 );
 
@@ -5628,7 +5660,8 @@ CREATE VIEW rowlock.every_task AS
     t.priority,
     t.max_attempts,
     t.type,
-    t.payload
+    t.payload,
+    t.trace
    FROM rowlock.task t
 UNION ALL
  SELECT k.id,
@@ -5637,7 +5670,8 @@ UNION ALL
     k.priority,
     k.max_attempts,
     k.type,
-    k.payload
+    k.payload,
+    k.trace
    FROM rowlock.task_kept k
   WHERE (( SELECT t.id
            FROM rowlock.task t
@@ -5945,6 +5979,8 @@ REVOKE ALL ON FUNCTION rowlock.cancel_all(ids bigint[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.check_ending(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.check_options(options jsonb) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.check_trace(trace text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.check_transaction_limit(q rowlock.queue, setting text, added bigint) FROM PUBLIC;
 

@@ -133,6 +133,9 @@ pub(crate) struct Enqueue {
     /// Attempts after which the task is dead, in place of the queue's `maxAttempts`
     #[arg(long)]
     pub(crate) max_attempts: Option<u16>,
+    /// Trace that the task belongs to: a traceparent of W3C Trace Context
+    #[arg(long, value_name = "TRACEPARENT")]
+    pub(crate) traceparent: Option<String>,
 }
 
 #[derive(Args)]

@@ -86,6 +86,8 @@ pub mod env {
     pub const INSTANCE_NAME: &str = "ROWLOCK_INSTANCE_NAME";
     /// UID of the pod that the instance runs in. The end of the pod ends the instance's leases.
     pub const POD_UID: &str = "ROWLOCK_POD_UID";
+    /// URL of a collector for traces; a convention of OpenTelemetry. Unset: no traces are exported.
+    pub const OTLP_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
     /// All variables of Rowlock, including those behind the operator's flags. Each program accepts all of
     /// them, also those that are meant for another program.
     pub const ALL: &[&str] = &[
@@ -98,6 +100,7 @@ pub mod env {
         LISTEN,
         DRAIN_GRACE,
         LOG_FORMAT,
+        OTLP_ENDPOINT,
         INSTANCE_NAME,
         POD_UID,
         "ROWLOCK_NAMESPACE",
@@ -107,6 +110,7 @@ pub mod env {
         "ROWLOCK_WORKER_PULL_SECRETS",
         "ROWLOCK_WORKER_RESOURCES",
         "ROWLOCK_WORKER_LABELS",
+        "ROWLOCK_WORKER_TRACING",
         "ROWLOCK_ALLOWED_DATABASE_HOSTS",
         "ROWLOCK_REFUSED_DATABASE_HOSTS",
         "ROWLOCK_ROLLOUTS_AT_ONCE",

@@ -90,7 +90,10 @@ create table rowlock.task (
   priority     smallint not null,    -- 0 to 3
   max_attempts smallint,             -- 1 to 1000; null: the queue's
   type         text not null,        -- 1 to 200 characters
-  payload      json not null
+  payload      json not null,
+  -- The producer's trace: see rowlock.check_trace. Null: none. As the eighth column it takes no
+  -- room when null.
+  trace        text
 ) partition by range (id);
 
 -- Tasks of deleted partitions that must be kept: unfinished, dead, or finished too recently to be

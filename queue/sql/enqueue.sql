@@ -16,6 +16,7 @@ declare
   q rowlock.queue;
   v_priority smallint := 1;
   v_attempts smallint;
+  v_trace text := nullif(current_setting('rowlock.traceparent', true), '');
   due timestamptz;
   v_k bigint;
   v_id bigint :=
@@ -58,6 +59,7 @@ begin
     perform rowlock.check_options(options);
     v_priority := coalesce((options->>'priority')::smallint, v_priority);
     v_attempts := (options->>'max_attempts')::smallint;
+    v_trace := coalesce(options->>'traceparent', v_trace);
     due := rowlock.due_time(options);
     if due > clock_timestamp() + q.max_delay then
       perform rowlock.refuse_delay(q);
@@ -70,11 +72,14 @@ begin
       q.notify_until := '-infinity';
     end if;
   end if;
+  if v_trace is not null then
+    perform rowlock.check_trace(v_trace);
+  end if;
   -- The transaction gets its xid before it draws k. The exact watermark relies on that order (R6).
   if due is null then
     v_k := case when pg_current_xact_id() is not null then nextval('rowlock.k_seq') end;
   end if;
-  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
+  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload, trace)
     values (
       v_id,
       q.id,
@@ -82,7 +87,8 @@ begin
       v_priority,
       v_attempts,
       enqueue.type,
-      enqueue.payload
+      enqueue.payload,
+      v_trace
     );
   if due is null then
     insert into rowlock.ready (queue, shard, priority, since, k, id, n, attempt, fresh, notify)

@@ -21,6 +21,7 @@ declare
   q rowlock.queue;
   v_priority smallint := 1;
   v_attempts smallint;
+  v_trace text;
   due timestamptz;
   n int := cardinality(payloads);
   size int;                        -- tasks in a range, which is a chunk of ids
@@ -71,6 +72,14 @@ begin
   perform rowlock.check_options(options);
   v_priority := coalesce((options->>'priority')::smallint, v_priority);
   v_attempts := (options->>'max_attempts')::smallint;
+  v_trace := coalesce(
+    options->>'traceparent',
+    nullif(current_setting('rowlock.traceparent', true), '')
+  );
+  if v_trace is not null then
+    perform rowlock.check_trace(v_trace);
+    v_trace := '*' || v_trace;
+  end if;
   due := rowlock.due_time(options);
   if due > clock_timestamp() + q.max_delay then
     perform rowlock.refuse_delay(q);
@@ -94,7 +103,7 @@ begin
       from generate_series(1, (n + size - 1) / size)
     );
   end if;
-  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload)
+  insert into rowlock.task (id, queue, k_low, priority, max_attempts, type, payload, trace)
     select
       bases[(list.place - 1) / size + 1] + (list.place - 1) % size,
       q.id,
@@ -102,7 +111,8 @@ begin
       v_priority,
       v_attempts,
       enqueue_many.type,
-      list.payload
+      list.payload,
+      v_trace
     from unnest(payloads) with ordinality list(payload, place);
   added := pg_stat_get_xact_tuples_inserted(
     (select t.tableoid from rowlock.task t where t.id = bases[1])

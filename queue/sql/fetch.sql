@@ -9,7 +9,7 @@
 -- that hold them (R18). VOLATILE gives the second query another snapshot: the first may wait for a
 -- cleanup that empties the partition, and then finds nothing.
 create or replace function rowlock.fetch(token bigint, ids bigint[])
-returns table (id bigint, type text, payload text, max_attempts smallint)
+returns table (id bigint, type text, payload text, max_attempts smallint, trace text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -34,13 +34,13 @@ begin
     );
   end if;
   return query execute
-    'select t.id, t.type, t.payload::text, t.max_attempts
+    'select t.id, t.type, t.payload::text, t.max_attempts, t.trace
     from rowlock.task t
     where t.id = any ($1)'
     using held;
   if exists (select 1 from rowlock.task_kept) then
     return query
-      select t.id, t.type, t.payload::text, t.max_attempts
+      select t.id, t.type, t.payload::text, t.max_attempts, t.trace
       from rowlock.task_kept t
       where t.id = any (held);
   end if;

@@ -5,10 +5,10 @@
 -- Every task once, in whichever table it is. (Not by an anti-join, which would read all partitions
 -- to find one task.)
 create or replace view rowlock.every_task as
-  select t.id, t.queue, t.k_low, t.priority, t.max_attempts, t.type, t.payload
+  select t.id, t.queue, t.k_low, t.priority, t.max_attempts, t.type, t.payload, t.trace
   from rowlock.task t
   union all
-  select k.id, k.queue, k.k_low, k.priority, k.max_attempts, k.type, k.payload
+  select k.id, k.queue, k.k_low, k.priority, k.max_attempts, k.type, k.payload, k.trace
   from rowlock.task_kept k
   where (select t.id from rowlock.task t where t.id = k.id) is null;
 
@@ -211,7 +211,8 @@ returns table (
   snoozes int,
   first_snoozed_at timestamptz,
   snoozed_at timestamptz,
-  suspect boolean
+  suspect boolean,
+  trace_id text
 )
 language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -288,7 +289,8 @@ begin
       coalesce(s.times, 0),
       s.first_at,
       s.at,
-      exists (select 1 from rowlock.suspect mark where mark.id = describe_task.id)
+      exists (select 1 from rowlock.suspect mark where mark.id = describe_task.id),
+      substring(t.trace from '^[*]?00-([0-9a-f]{32})-')
     from rowlock.queue q
     left join rowlock.snooze s on s.id = describe_task.id
     where q.id = t.queue;

@@ -139,7 +139,7 @@ begin
         )
     )
     insert into rowlock.task_kept (
-        id, queue, k_low, priority, max_attempts, type, payload, finished_at
+        id, queue, k_low, priority, max_attempts, type, payload, trace, finished_at
       )
       select t.*, chosen.at
       from

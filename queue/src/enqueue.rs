@@ -17,6 +17,8 @@ pub struct EnqueueOptions {
     pub delay: Option<Duration>,
     /// The number of attempts, instead of the queue's number.
     pub max_attempts: Option<u16>,
+    /// The producer's trace: a `traceparent` of W3C Trace Context.
+    pub traceparent: Option<String>,
     /// `false` sends no NOTIFY. A transaction that will be prepared needs this.
     pub notify: Option<bool>,
 }
@@ -34,6 +36,9 @@ impl EnqueueOptions {
         }
         if let Some(attempts) = self.max_attempts {
             options.insert("max_attempts".into(), json!(attempts));
+        }
+        if let Some(traceparent) = &self.traceparent {
+            options.insert("traceparent".into(), json!(traceparent));
         }
         if let Some(notify) = self.notify {
             options.insert("notify".into(), json!(notify));

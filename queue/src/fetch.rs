@@ -15,8 +15,29 @@ pub struct FetchedTask {
     pub payload: String,
     /// Its number of attempts; `None`: the queue's number.
     pub max_attempts: Option<u16>,
+    /// The producer's trace, if it gave one.
+    pub trace: Option<ProducerTrace>,
     /// When it was enqueued, in milliseconds since 1970, to the second.
     pub enqueued_at_unix_ms: i64,
+}
+
+/// The trace that the producer gave with the task: `rowlock.check_trace`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProducerTrace {
+    /// A `traceparent` of W3C Trace Context.
+    pub traceparent: String,
+    /// Whether other tasks were enqueued with the same call.
+    pub batch: bool,
+}
+
+impl ProducerTrace {
+    fn read(column: &str) -> Self {
+        let (batch, traceparent) = match column.strip_prefix('*') {
+            Some(traceparent) => (true, traceparent),
+            None => (false, column),
+        };
+        Self { traceparent: traceparent.to_owned(), batch }
+    }
 }
 
 impl std::fmt::Debug for FetchedTask {
@@ -31,7 +52,7 @@ const EPOCH_SECONDS: i64 = 1_704_067_200;
 /// The payloads of the given tasks that the lease with this token holds, in no particular order.
 pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<FetchedTask>> {
     let ids: Vec<i64> = ids.iter().map(|id| id.0).collect();
-    let statement = query("select id, type, payload, max_attempts from rowlock.fetch($1, $2)");
+    let statement = query("select id, type, payload, max_attempts, trace from rowlock.fetch($1, $2)");
     let rows = db.all(statement.bind(token.0).bind(ids)).await?;
     rows.iter()
         .map(|row| {
@@ -43,6 +64,7 @@ pub async fn fetch(db: &Db, token: Token, ids: &[TaskId]) -> Result<Vec<FetchedT
                 max_attempts: row
                     .try_get::<Option<i16>, _>("max_attempts")?
                     .map(|attempts| u16::try_from(attempts).unwrap_or_default()),
+                trace: row.try_get::<Option<&str>, _>("trace")?.map(ProducerTrace::read),
                 enqueued_at_unix_ms: ((id >> 31) + EPOCH_SECONDS) * 1000,
             })
         })

@@ -52,6 +52,8 @@ pub struct TaskDetails {
     pub snoozed_at: Option<String>,
     /// The handler ended while it ran, so it runs alone until the handler has answered.
     pub suspect: bool,
+    /// The trace that its producer gave, as 32 hexadecimal digits.
+    pub trace_id: Option<String>,
     /// Its failed attempts.
     pub errors: Vec<TaskError>,
     /// Its payload.
@@ -89,7 +91,7 @@ macro_rules! rfc3339 {
 pub(crate) use rfc3339;
 
 const DESCRIBE_TASK: &str = concat!(
-    "select queue, state, priority, attempt, max_attempts, snoozes, suspect, ",
+    "select queue, state, priority, attempt, max_attempts, snoozes, suspect, trace_id, ",
     bytes!("type"),
     ", ",
     bytes!("instance"),
@@ -145,6 +147,7 @@ pub async fn describe_task(db: &Db, id: TaskId) -> Result<Option<TaskDetails>> {
         first_snoozed_at: row.try_get("first_snoozed_at")?,
         snoozed_at: row.try_get("snoozed_at")?,
         suspect: row.try_get("suspect")?,
+        trace_id: row.try_get("trace_id")?,
         errors,
         payload,
         result,

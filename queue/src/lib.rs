@@ -66,7 +66,7 @@ pub use delete_queue::delete_queue;
 pub use enqueue::{EnqueueOptions, enqueue};
 pub use enqueue_many::enqueue_many;
 pub use error::Error;
-pub use fetch::{FetchedTask, fetch, is_row_error};
+pub use fetch::{FetchedTask, ProducerTrace, fetch, is_row_error};
 pub use heartbeat::{Heartbeat, HeartbeatReply, heartbeat};
 pub use host_policy::HostPolicy;
 pub use identity::{Identity, identity};

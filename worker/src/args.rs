@@ -12,6 +12,7 @@ use rowlock_crds::{Dur, env};
 use crate::error::ConfigError;
 use crate::logging::LogFormat;
 use crate::settings::{self, Settings};
+use crate::traces::parse_endpoint;
 
 pub(crate) const DEFAULT_SLOTS: u32 = 10;
 /// The largest capacity of an instance that the database accepts.
@@ -63,6 +64,8 @@ pub struct Config {
     pub drain_grace: Duration,
     /// Format of log lines.
     pub log_format: LogFormat,
+    /// URL of the collector that traces are exported to, by OTLP over HTTP.
+    pub otlp_endpoint: Option<Uri>,
     /// Whether the worker polls only and does not listen for NOTIFY.
     pub poll_only: bool,
 }
@@ -112,6 +115,11 @@ impl Args {
             listen: settings.listen.unwrap_or(DEFAULT_LISTEN),
             drain_grace: settings.drain_grace.map_or(DEFAULT_DRAIN_GRACE, Dur::as_duration),
             log_format: settings.log_format.unwrap_or_default(),
+            otlp_endpoint: settings
+                .otlp_endpoint
+                .filter(|url| !url.is_empty())
+                .map(|url| parse_endpoint(&url))
+                .transpose()?,
             poll_only: settings.poll_only,
         })
     }

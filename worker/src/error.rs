@@ -24,6 +24,9 @@ pub enum WorkerError {
     /// A part of the worker panicked or returned too early.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The metrics cannot be registered.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),

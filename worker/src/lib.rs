@@ -44,6 +44,7 @@ mod admin_server;
 mod backoff;
 mod metrics;
 mod throttled_log;
+mod traces;
 
 pub use args::{Args, Config};
 pub use error::{ConfigError, ExitReason, WorkerError};

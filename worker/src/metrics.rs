@@ -33,6 +33,9 @@ const BATCH_SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500
 const OTHER_ERRORS: [&str; 3] = ["handler_unreachable", "payload_missing", "payload_unreadable"];
 const MAINTENANCE_OPERATIONS: [&str; 4] = ["move_due", "move_missed", "rescue", "drop_partition"];
 
+/// Results of an export: see [`Metrics::exported`].
+const EXPORT_RESULTS: [&str; 2] = ["failed", "ok"];
+
 pub(crate) struct Metrics {
     registry: Registry,
     program: Registry,
@@ -55,6 +58,7 @@ pub(crate) struct Metrics {
     errors: IntCounterVec,
     maintenance: IntCounterVec,
     locks_held: IntGauge,
+    exports: IntCounterVec,
     partitions: Partitions,
 }
 
@@ -79,6 +83,7 @@ impl Metrics {
         let heartbeat = "When the last heartbeat was answered; before the first one, when the worker started";
         let ended = "Ends of the handler's process while tasks ran";
         let errors = "Errors of the database and the handler, by kind";
+        let exports = "Batches of spans sent to the collector, by result";
         let operations = "Tasks and partitions that maintenance processed, by operation";
         let metrics = Self {
             program: program_metrics("worker", &[("queue", queue)])?,
@@ -101,6 +106,7 @@ impl Metrics {
             errors: counters!("errors_total", errors, &["kind"], r)?,
             maintenance: counters!("maintenance_operations_total", operations, &["operation"], r)?,
             locks_held: gauge!("locks_held", "Rowlock locks that another session has held for over 30 s", r)?,
+            exports: counters!("trace_exports_total", exports, &["result"], r)?,
             partitions: Partitions::new()?,
             registry,
         };
@@ -110,6 +116,9 @@ impl Metrics {
         }
         for operation in MAINTENANCE_OPERATIONS {
             metrics.maintenance.with_label_values(&[operation]);
+        }
+        for result in EXPORT_RESULTS {
+            metrics.exports.with_label_values(&[result]);
         }
         metrics.heartbeat_answered();
         Ok(metrics)
@@ -131,6 +140,11 @@ impl Metrics {
 
     pub(crate) fn set_draining(&self, draining: bool) {
         self.draining.set(i64::from(draining));
+    }
+
+    /// The collector took a batch of spans, or did not.
+    pub(crate) fn exported(&self, taken: bool) {
+        self.exports.with_label_values(&[EXPORT_RESULTS[usize::from(taken)]]).inc();
     }
 
     /// The handler is about to be called. `waited`: since the task was available, if that is known.

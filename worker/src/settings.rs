@@ -44,11 +44,15 @@ pub(crate) struct Settings {
     /// Log format: json or text [default: json]
     #[arg(long, env = env::LOG_FORMAT, value_name = "FORMAT")]
     pub(crate) log_format: Option<LogFormat>,
+    #[arg(long, env = env::OTLP_ENDPOINT, value_name = "URL", help = OTLP_ENDPOINT_HELP)]
+    pub(crate) otlp_endpoint: Option<String>,
     /// Poll for tasks once a second and do not listen for NOTIFY
     #[arg(long)]
     pub(crate) poll_only: bool,
 }
 
+const OTLP_ENDPOINT_HELP: &str =
+    "URL of a collector for traces, such as http://collector:4318 [default: traces are not exported]";
 const HANDLER_URL_HELP: &str = "URL of the handler [default: http://127.0.0.1:8080/tasks]";
 
 impl Settings {
@@ -65,6 +69,7 @@ impl Settings {
             listen: self.listen.or(file.listen),
             drain_grace: self.drain_grace.or(file.drain_grace),
             log_format: self.log_format.or(file.log_format),
+            otlp_endpoint: self.otlp_endpoint.or(file.otlp_endpoint),
             poll_only: self.poll_only || file.poll_only,
         }
     }

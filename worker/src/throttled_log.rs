@@ -45,7 +45,7 @@ impl OutageLog {
     }
 
     /// How many failures there were, if it is time to log them.
-    fn record_failure(&self, operation: &'static str) -> Option<u64> {
+    pub(crate) fn record_failure(&self, operation: &'static str) -> Option<u64> {
         let now = Instant::now();
         let mut state = self.state();
         if !state.failing.contains(&operation) {
@@ -61,7 +61,7 @@ impl OutageLog {
     }
 
     /// How many failures there were, and for how long, if this success ends the outage.
-    fn record_answer(&self, operation: &'static str) -> Option<(u64, Duration)> {
+    pub(crate) fn record_answer(&self, operation: &'static str) -> Option<(u64, Duration)> {
         let mut state = self.state();
         let since = state.since?;
         state.failing.retain(|verb| *verb != operation);

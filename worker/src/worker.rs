@@ -15,6 +15,7 @@ use crate::handler::api::{Done, Fail, Task};
 use crate::handler::http::HttpHandler;
 use crate::handler::in_process::InProcess;
 use crate::instance::url_file::ConnectFiles;
+use crate::traces::parse_endpoint;
 
 /// Connections of an instance: one for heartbeats and NOTIFY, one for all other statements.
 const CONNECTIONS: u32 = 2;
@@ -31,6 +32,7 @@ pub struct Worker {
     pub(crate) handler: Handler,
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) drain_grace: Duration,
+    pub(crate) otlp_endpoint: Option<Uri>,
     pub(crate) poll_only: bool,
 }
 
@@ -44,6 +46,7 @@ pub struct Builder {
     http: Option<Uri>,
     listen: Option<SocketAddr>,
     drain_grace: Duration,
+    otlp_endpoint: Option<Uri>,
     poll_only: bool,
 }
 
@@ -63,6 +66,7 @@ impl Worker {
             http: None,
             listen: None,
             drain_grace: DEFAULT_DRAIN_GRACE,
+            otlp_endpoint: None,
             poll_only: false,
         }
     }
@@ -84,6 +88,7 @@ impl Worker {
             listen,
             drain_grace,
             log_format: _,
+            otlp_endpoint,
             poll_only,
         } = config;
         let connect = Connect {
@@ -100,6 +105,7 @@ impl Worker {
             handler: Handler::Http(Box::new(HttpHandler::new(handler_url, slots))),
             listen: Some(listen),
             drain_grace,
+            otlp_endpoint,
             poll_only,
         }
     }
@@ -155,6 +161,13 @@ impl Builder {
         self
     }
 
+    /// Exports a span of each attempt to the collector at `url`, by OTLP over HTTP. By default attempts have a
+    /// trace, and nothing is exported. Fails when `url` is not a plain `http://` URL.
+    pub fn otlp_endpoint(mut self, url: &str) -> Result<Self, ConfigError> {
+        self.otlp_endpoint = Some(parse_endpoint(url)?);
+        Ok(self)
+    }
+
     /// Whether the worker only polls for tasks, once a second, and does not listen for NOTIFY. By default it
     /// listens.
     #[must_use]
@@ -165,7 +178,18 @@ impl Builder {
 
     /// Fails without a handler, with both an HTTP handler and functions, or with a wrong number of slots.
     pub fn build(self) -> Result<Worker, ConfigError> {
-        let Self { connect, queue, name, slots, in_process, http, listen, drain_grace, poll_only } = self;
+        let Self {
+            connect,
+            queue,
+            name,
+            slots,
+            in_process,
+            http,
+            listen,
+            drain_grace,
+            otlp_endpoint,
+            poll_only,
+        } = self;
         if !(1..=MAX_SLOTS).contains(&slots) {
             return Err(ConfigError(format!("slots({slots}): choose 1 to {MAX_SLOTS}")));
         }
@@ -193,6 +217,7 @@ impl Builder {
             handler,
             listen,
             drain_grace,
+            otlp_endpoint,
             poll_only,
         })
     }

@@ -33,6 +33,7 @@ fn text(details: &TaskDetails) -> String {
         ("due", &details.due_at),
         ("finished", &details.finished_at),
         ("instance", &details.instance),
+        ("trace", &details.trace_id),
         ("payload", &details.payload),
         ("result", &details.result),
     ];
@@ -83,6 +84,8 @@ struct Shown<'a> {
     snoozed_at: Option<&'a str>,
     /// The handler ended while it ran.
     suspect: bool,
+    /// The trace that its producer gave.
+    trace_id: Option<&'a str>,
     errors: &'a [TaskError],
     payload: Option<Payload<'a>>,
     /// The handler's result. It need not be JSON, so it is a string.
@@ -124,6 +127,7 @@ impl<'a> Shown<'a> {
             first_snoozed_at: details.first_snoozed_at.as_deref(),
             snoozed_at: details.snoozed_at.as_deref(),
             suspect: details.suspect,
+            trace_id: details.trace_id.as_deref(),
             errors: &details.errors,
             payload: details.payload.as_deref().map(Payload::of),
             result: details.result.as_deref(),

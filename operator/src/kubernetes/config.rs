@@ -11,6 +11,7 @@ use rowlock_queue::{HostPolicy, Tenants};
 use crate::kubernetes::deployment::inherited_metadata;
 use crate::kubernetes::deployment::worker_image::WorkerImage;
 use crate::kubernetes::deployment::worker_resources;
+use crate::kubernetes::deployment::worker_tracing;
 
 /// Scales the workers of every `TaskQueue` of a cluster and reports their state in its status
 #[derive(Debug, Clone, Parser)]
@@ -42,6 +43,11 @@ pub struct Config {
     #[arg(long, env = "ROWLOCK_WORKER_LABELS")]
     #[arg(default_value = "{}", value_parser = inherited_metadata::parse)]
     pub worker_labels: BTreeMap<String, String>,
+    /// Variables of OpenTelemetry for the workers, as JSON: OTEL_EXPORTER_OTLP_ENDPOINT, the http:// URL of a
+    /// collector, and any others [default: no traces]
+    #[arg(long, env = "ROWLOCK_WORKER_TRACING")]
+    #[arg(default_value = "{}", hide_default_value = true, value_parser = worker_tracing::parse)]
+    pub worker_tracing: BTreeMap<String, String>,
     /// How many queues may roll at a time after a new release of the operator, or another worker image or
     /// resources
     #[arg(long, env = "ROWLOCK_ROLLOUTS_AT_ONCE")]
@@ -97,6 +103,7 @@ impl Config {
             pull_secrets: pull_secrets.filter(|name| !name.is_empty()).collect(),
             resources: self.worker_resources.clone(),
             labels: self.worker_labels.clone(),
+            tracing: self.worker_tracing.clone(),
         }
     }
 

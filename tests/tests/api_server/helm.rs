@@ -17,6 +17,7 @@ imagePullSecrets: [{ name: own }]
 workerImage: { tag: "7", pullSecrets: [registry, mirror] }
 workerResources: { limits: { cpu: 1, memory: 96Mi } }
 workerLabels: { cost-centre: "4711" }
+workerTracing: { OTEL_EXPORTER_OTLP_ENDPOINT: "http://collector:4318" }
 allowedDatabaseHosts: [10.0.0.1, db.example.com]
 refusedDatabaseHosts: [10.0.0.0/24, '2001:db8::/32']
 nameOverride: tasks
@@ -120,6 +121,7 @@ fn the_charts_values_reach_the_operator() {
         ("ROWLOCK_WORKER_IMAGE", "registry.example/team/rowlock-worker:7"),
         ("ROWLOCK_WORKER_PULL_SECRETS", "registry,mirror"),
         ("ROWLOCK_WORKER_LABELS", r#"{"cost-centre":"4711"}"#),
+        ("ROWLOCK_WORKER_TRACING", r#"{"OTEL_EXPORTER_OTLP_ENDPOINT":"http://collector:4318"}"#),
         ("ROWLOCK_ALLOWED_DATABASE_HOSTS", "10.0.0.1,db.example.com"),
         ("ROWLOCK_REFUSED_DATABASE_HOSTS", "10.0.0.0/24,2001:db8::/32"),
         ("ROWLOCK_CLASS", "blue.green_1"),
@@ -273,6 +275,7 @@ fn invalid_values_are_refused_with_their_name() {
         ("serviceAccount: { create: false }", "serviceAccount.name is required"),
         ("image: { digest: latest }", "/image/digest"),
         ("workerLabels: { a: 1 }", "/workerLabels/a"),
+        ("workerTracing: { a: 1 }", "/workerTracing/a"),
         ("allowedDatabaseHosts: ['a b']", "/allowedDatabaseHosts/0"),
         ("refusedDatabaseHosts: ['10.0.0.0/240']", "/refusedDatabaseHosts/0"),
         (

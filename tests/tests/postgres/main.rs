@@ -37,5 +37,6 @@ mod search_path;
 mod statistics;
 mod suspects;
 mod tls;
+mod traces;
 mod untrusted_callers;
 mod xmin_horizon;

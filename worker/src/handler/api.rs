@@ -29,6 +29,8 @@ pub struct Task {
     pub deadline: SystemTime,
     /// The token of this attempt's lease. Every claim has another token.
     pub fencing_token: Token,
+    /// Trace of this attempt, as a `traceparent` of W3C Trace Context: the parent of the handler's spans.
+    pub traceparent: String,
 }
 
 impl Task {

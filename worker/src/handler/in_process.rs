@@ -89,6 +89,7 @@ mod tests {
             enqueued_at: SystemTime::UNIX_EPOCH,
             deadline: SystemTime::UNIX_EPOCH,
             fencing_token: rowlock_queue::Token(1),
+            traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into(),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::task::run_window::RunWindow;
 use crate::task::slots::Slots;
 use crate::task::suspects::SuspectTurn;
 use crate::throttled_log::OutageLog;
+use crate::traces::Traces;
 
 pub(crate) struct Context {
     pub(crate) db: Db,
@@ -31,6 +32,7 @@ pub(crate) struct Context {
     pub(crate) readiness: Arc<ReadinessProbe>,
     pub(crate) end_watch: EndWatch,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) traces: Traces,
     pub(crate) leases: Leases,
     pub(crate) runs: Arc<RunWindow>,
     pub(crate) suspects: SuspectTurn,
@@ -62,6 +64,7 @@ pub(crate) struct Dependencies {
     pub(crate) handler: Handler,
     pub(crate) readiness: Arc<ReadinessProbe>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) traces: Traces,
     pub(crate) capacity: u32,
 }
 
@@ -79,6 +82,7 @@ impl Context {
             fence: Fence::new(sent),
             readiness: with.readiness,
             metrics: with.metrics,
+            traces: with.traces,
             leases: Leases::default(),
             runs: Arc::new(RunWindow::new()),
             suspects: SuspectTurn::default(),

@@ -32,6 +32,7 @@ use crate::shutdown::Shutdown;
 use crate::task::claim::Claimer;
 use crate::task::settle::{EndedAttempt, SETTLEMENT_BUFFER, SettlementStore, Settler};
 use crate::throttled_log::{LogThrottle, OutageLog};
+use crate::traces::Traces;
 use crate::worker::Worker;
 
 /// Between attempts to join: the operator may not have migrated the schema or declared the queue yet.
@@ -97,6 +98,7 @@ async fn join_and_work(
         return Ok(ExitReason::Drained);
     };
     let dependencies = Dependencies {
+        traces: Traces::new(worker.otlp_endpoint.as_ref(), &worker.queue, &worker.name, &metrics)?,
         db,
         queue: Arc::clone(&worker.queue),
         handler: worker.handler.clone(),
@@ -120,6 +122,7 @@ async fn join_and_work(
         () = leave(&context, limit) => (),
         () = stop.aborting().cancelled(), if limit == FENCED_LEAVE_TIMEOUT => (),
     }
+    context.traces.finish().await;
     ended
 }
 

@@ -12,6 +12,7 @@ use crate::handler::outcome::{Answer, Reason, decide_outcome};
 use crate::instance::context::{ActivePolicy, Context};
 use crate::task::settle::{EndedAttempt, send_outcome};
 use crate::task::slots::Slot;
+use crate::traces::{Attempt, AttemptTrace};
 
 /// How long to wait before the end of the handler counts. What ends both processes, such as a signal to all
 /// containers or a machine that shuts down, may reach the handler first: then the instance drains a moment
@@ -31,8 +32,6 @@ pub(crate) async fn run_attempt(
     let task_type = context.metrics.types.label(&body.kind);
     // The producer may have set a limit for this task.
     let max_attempts = body.max_attempts.unwrap_or(active_policy.max_attempts).max(1);
-    let task = build_task(&context, &active_policy, &claim, body, token, max_attempts);
-    let attempt = task.attempt;
     // Checked just before the call: a process that was stopped since the claim may have lost its lease.
     if !context.fence.allows_work() {
         return;
@@ -40,6 +39,11 @@ pub(crate) async fn run_attempt(
     let started = Instant::now();
     let waited = claim.available_since.map(|since| started.into_std().saturating_duration_since(since));
     context.metrics.attempt_started(&task_type, waited);
+    let attempt = claim.attempt.saturating_add(1);
+    let kind = body.kind.clone();
+    let begin = Attempt { task: claim.id, task_type: &kind, number: attempt, max_attempts, waited };
+    let mut trace = context.traces.begin(&begin, body.trace.as_ref());
+    let task = build_task(&context, &active_policy, &begin, body, token, trace.traceparent());
     let answer = tokio::select! {
         biased;
         () = slot.stopped().cancelled() => None,
@@ -53,18 +57,45 @@ pub(crate) async fn run_attempt(
         // Stopped by a cancel or at the end of the drain grace: no attempt is used up.
         None => {
             context.metrics.attempt_ended(&task_type, None, started.elapsed());
+            trace.end(Some("interrupted"));
             (Outcome::Release, None)
         }
         Some((answer, took)) => {
             let answer = if context.slots.is_draining() { answer.while_draining() } else { answer };
             record_answer(&context, &slot, &answer);
             context.metrics.attempt_ended(&task_type, Some(&answer), took);
+            trace.end(answer.failure_reason());
             let policy = &active_policy.policy;
             (decide_outcome(answer, attempt, max_attempts, policy, fastrand::f64()), Some(took))
         }
     };
+    log_outcome(&begin, &context.queue, &outcome, started.elapsed(), &trace);
+    let settling = context.traces.begin_settlement(&trace);
     let settlement = Settlement { token, task: slot.task(), outcome };
-    send_outcome(&context.metrics, &settle, EndedAttempt { settlement, ran, task_type }).await;
+    send_outcome(&context.metrics, &settle, EndedAttempt { settlement, ran, task_type, settling }).await;
+}
+
+/// One line per attempt: a failed one is logged by default, any other one at the level `debug`. The handler's
+/// error is not logged, since it may quote the payload.
+fn log_outcome(attempt: &Attempt<'_>, queue: &str, outcome: &Outcome, took: Duration, trace: &AttemptTrace) {
+    let Attempt { task, task_type, number, .. } = attempt;
+    let (trace_id, ms) = (trace.trace_id(), took.as_millis());
+    macro_rules! log {
+        ($level:ident, $outcome:literal) => {
+            tracing::$level!(
+                %task, queue, "type" = task_type, attempt = number, outcome = $outcome, ms, %trace_id,
+                "the attempt ended"
+            )
+        };
+    }
+    match outcome {
+        Outcome::Complete { .. } => log!(debug, "complete"),
+        Outcome::Retry { .. } => log!(info, "retry"),
+        Outcome::Dead { .. } => log!(info, "dead"),
+        Outcome::Snooze { .. } => log!(debug, "snooze"),
+        Outcome::Release => log!(debug, "release"),
+        Outcome::HandlerEnded => log!(info, "suspect"),
+    }
 }
 
 /// The handler's answer, and how long it took.
@@ -100,21 +131,22 @@ fn record_answer(context: &Context, slot: &Slot, answer: &Answer) {
 fn build_task(
     context: &Context,
     active_policy: &ActivePolicy,
-    claim: &Claim,
+    attempt: &Attempt<'_>,
     body: FetchedTask,
     token: Token,
-    max_attempts: u16,
+    traceparent: String,
 ) -> Task {
     Task {
-        id: claim.id,
+        id: attempt.task,
         task_type: body.kind,
         queue: Arc::clone(&context.queue),
         payload: body.payload,
-        attempt: claim.attempt.saturating_add(1),
-        max_attempts,
+        attempt: attempt.number,
+        max_attempts: attempt.max_attempts,
         enqueued_at: unix_ms(body.enqueued_at_unix_ms),
         deadline: SystemTime::now() + active_policy.policy.timeout.as_duration(),
         fencing_token: token,
+        traceparent,
     }
 }
 

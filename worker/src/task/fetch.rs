@@ -124,6 +124,7 @@ mod tests {
             kind: "send".into(),
             payload: "{}".into(),
             max_attempts: None,
+            trace: None,
             enqueued_at_unix_ms: 0,
         }
     }

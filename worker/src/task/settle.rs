@@ -16,6 +16,7 @@ use crate::error::WorkerError;
 use crate::metrics::{Metrics, TypeLabel};
 use crate::task::run_window::RunWindow;
 use crate::throttled_log::{LogThrottle, OutageLog};
+use crate::traces::SettlementSpan;
 
 /// Outcomes that may wait for a flush. When the channel is full, slots stay occupied, which slows claims
 /// down.
@@ -32,12 +33,14 @@ pub(crate) struct EndedAttempt {
     /// How long the handler ran until it answered. `None`: it was not called, or was interrupted.
     pub(crate) ran: Option<Duration>,
     pub(crate) task_type: TypeLabel,
+    /// The span of the settlement, which ends when this is dropped.
+    pub(crate) settling: SettlementSpan,
 }
 
 impl EndedAttempt {
     /// The handler was not called.
     pub(crate) fn without_run(settlement: Settlement) -> Self {
-        Self { settlement, ran: None, task_type: TypeLabel::default() }
+        Self { settlement, ran: None, task_type: TypeLabel::default(), settling: None }
     }
 }
 
@@ -90,7 +93,7 @@ impl<S: SettlementStore> Settler<S> {
                 flushed = self.flush(&mut batch) => flushed?,
             }
             self.metrics.outcomes_written(batch.len());
-            batch.clear();
+            batch.drain(..).for_each(|ended| drop(ended.settling));
         }
     }
 
@@ -129,7 +132,7 @@ impl<S: SettlementStore> Settler<S> {
 
     fn count(&self, batch: &[EndedAttempt], settled: &[Settled]) {
         let mut late = 0;
-        for (EndedAttempt { settlement, ran, task_type }, settled) in batch.iter().zip(settled) {
+        for (EndedAttempt { settlement, ran, task_type, .. }, settled) in batch.iter().zip(settled) {
             let label = match (settled, &settlement.outcome) {
                 (Settled::LeaseLost, _) => {
                     self.metrics.lease_lost();

@@ -86,8 +86,8 @@ pub(crate) async fn run_alone(
         run_attempt(Arc::clone(&context), settle, slot, token, claim, body).await;
     } else if !context.fence.tripped().is_cancelled() {
         let settlement = Settlement { token, task: slot.task(), outcome: Outcome::Release };
-        let ended =
-            EndedAttempt { settlement, ran: None, task_type: context.metrics.types.label(&body.kind) };
+        let task_type = context.metrics.types.label(&body.kind);
+        let ended = EndedAttempt { task_type, ..EndedAttempt::without_run(settlement) };
         send_outcome(&context.metrics, &settle, ended).await;
     }
     drop(alone);

@@ -17,6 +17,7 @@ use crate::kubernetes::deployment::inherited_metadata::StringMap;
 use crate::kubernetes::deployment::security_context;
 use crate::kubernetes::deployment::worker_image::WorkerImage;
 use crate::kubernetes::deployment::worker_resources;
+use crate::kubernetes::deployment::worker_tracing;
 use crate::worker_container;
 
 /// The annotation that names the container for `kubectl logs` and `kubectl exec`.
@@ -200,11 +201,16 @@ fn template(owner: &Owner, manifest: &Manifest, image: &WorkerImage) -> Value {
     metadata.insert("annotations".to_owned(), annotations.into());
     template.insert("metadata".to_owned(), metadata.into());
     let spec = into_object(template.remove("spec").unwrap_or_default());
-    template.insert("spec".to_owned(), pod(spec, manifest, image).into());
+    template.insert("spec".to_owned(), pod(spec, manifest, image, &owner.namespace).into());
     template.into()
 }
 
-fn pod(mut spec: Map<String, Value>, manifest: &Manifest, image: &WorkerImage) -> Map<String, Value> {
+fn pod(
+    mut spec: Map<String, Value>,
+    manifest: &Manifest,
+    image: &WorkerImage,
+    namespace: &str,
+) -> Map<String, Value> {
     let ports = worker_container::ports(manifest);
     let instance = fleet(manifest, 1, |_| ports).instances.into_iter().next();
     let Some(instance) = instance else { return spec };
@@ -219,6 +225,9 @@ fn pod(mut spec: Map<String, Value>, manifest: &Manifest, image: &WorkerImage) -
     let resources = json!(worker_resources::of_queue(&image.resources, &manifest.spec.worker.resources));
     let of_image = (image.image.as_str(), &resources);
     let mut worker = worker_container::container(&instance, ports, manifest, of_image, &context);
+    if let Some(variables) = worker["env"].as_array_mut() {
+        variables.extend(worker_tracing::variables(&image.tracing, namespace));
+    }
     if let Some(policy) = &image.pull_policy {
         worker["imagePullPolicy"] = policy.clone().into();
     }

@@ -12,3 +12,4 @@ pub(crate) mod settled;
 pub(crate) mod target;
 pub(crate) mod worker_image;
 pub(crate) mod worker_resources;
+pub(crate) mod worker_tracing;

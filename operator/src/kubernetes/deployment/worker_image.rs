@@ -17,4 +17,6 @@ pub struct WorkerImage {
     pub resources: ResourceRequirements,
     /// Labels of the platform for Deployments, their pods and their disruption budgets.
     pub labels: BTreeMap<String, String>,
+    /// Variables of `OpenTelemetry` for the container. Empty: workers export no traces.
+    pub tracing: BTreeMap<String, String>,
 }

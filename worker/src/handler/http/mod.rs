@@ -46,8 +46,7 @@ impl HttpHandler {
     pub(crate) async fn call(&self, mut task: Task, retry: &RetryPolicy) -> Answer {
         // Each request clones the payload without copying its bytes.
         let payload = Bytes::from(std::mem::take(&mut task.payload));
-        let trace = traceparent();
-        match self.connections.send(|| self.request(&task, &trace, &payload)).await {
+        match self.connections.send(|| self.request(&task, &payload)).await {
             Ok((response, connection)) => {
                 let answer = read_answer(response, retry, self.path()).await;
                 self.connections.put_back(connection);
@@ -72,12 +71,7 @@ impl HttpHandler {
         self.url.path_and_query().map_or("/", |path| path.as_str())
     }
 
-    fn request(
-        &self,
-        task: &Task,
-        trace: &str,
-        payload: &Bytes,
-    ) -> Result<Request<Full<Bytes>>, http::Error> {
+    fn request(&self, task: &Task, payload: &Bytes) -> Result<Request<Full<Bytes>>, http::Error> {
         let id = task.id.to_string();
         Request::builder()
             .method(Method::POST)
@@ -92,7 +86,7 @@ impl HttpHandler {
             .header("ce-source", format!("/rowlock/{}", percent_encode(&task.queue)))
             .header("ce-time", humantime::format_rfc3339_millis(task.enqueued_at).to_string())
             .header("idempotency-key", &id)
-            .header("traceparent", trace)
+            .header("traceparent", &task.traceparent)
             .header("rowlock-queue", percent_encode(&task.queue))
             .header("rowlock-attempt", task.attempt)
             .header("rowlock-max-attempts", task.max_attempts)
@@ -121,13 +115,6 @@ fn percent_encode(text: &str) -> String {
         }
     }
     encoded
-}
-
-/// A new trace for each attempt. It is marked as sampled, so that a handler with a parent-based sampler
-/// records it.
-fn traceparent() -> String {
-    // All zeros would be invalid.
-    format!("00-{:032x}-{:016x}-01", fastrand::u128(1..), fastrand::u64(1..))
 }
 
 /// The error with all its causes: hyper's outermost message is only "client error (`SendRequest`)".

@@ -18,6 +18,7 @@ pub(super) fn task() -> Task {
         enqueued_at: SystemTime::UNIX_EPOCH,
         deadline: SystemTime::UNIX_EPOCH,
         fencing_token: rowlock_queue::Token(42),
+        traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into(),
     }
 }
 

@@ -76,7 +76,7 @@ fn ended(id: i64, outcome: Outcome) -> EndedAttempt {
     let task = id.to_string().parse().unwrap();
     let settlement = Settlement { token: rowlock_queue::Token(1), task, outcome };
     let task_type = TypeLabel::default();
-    EndedAttempt { settlement, ran: Some(Duration::from_secs(2)), task_type }
+    EndedAttempt { ran: Some(Duration::from_secs(2)), task_type, ..EndedAttempt::without_run(settlement) }
 }
 
 fn settler(fake: &Arc<Fake>) -> (Settler<Arc<Fake>>, Arc<Metrics>, CancellationToken) {

@@ -25,8 +25,8 @@ template:
 
 fn image() -> WorkerImage {
     let resources = worker_resources::parse(worker_resources::DEFAULT).unwrap();
-    let (image, labels) = ("worker:1".into(), StringMap::new());
-    WorkerImage { image, pull_policy: None, pull_secrets: Vec::new(), resources, labels }
+    let (image, labels, tracing) = ("worker:1".into(), StringMap::new(), StringMap::new());
+    WorkerImage { image, pull_policy: None, pull_secrets: Vec::new(), resources, labels, tracing }
 }
 
 fn owner() -> Owner {

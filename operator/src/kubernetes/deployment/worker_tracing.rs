@@ -1,0 +1,81 @@
+//! Traces of the workers: the variables of `OpenTelemetry` that the platform gives them.
+
+use rowlock_crds::env;
+use serde_json::{Value, json};
+
+use crate::kubernetes::deployment::inherited_metadata::StringMap;
+
+/// All variables of `OpenTelemetry` begin with it.
+const PREFIX: &str = "OTEL_";
+/// Attributes of the process that makes spans, such as its pod.
+const ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+
+/// Parses the variables of a flag: a JSON object of strings. Variables that would end every worker are an
+/// error.
+pub(crate) fn parse(text: &str) -> Result<StringMap, String> {
+    let all: StringMap =
+        serde_json::from_str(text).map_err(|error| format!("not a JSON object of strings: {error}"))?;
+    let is_word = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if let Some(name) = all.keys().find(|name| !name.starts_with(PREFIX) || !is_word(name)) {
+        return Err(format!("`{name}` is no variable of OpenTelemetry: its name must begin with {PREFIX}"));
+    }
+    // The value is not quoted, since it may contain a secret.
+    match all.get(env::OTLP_ENDPOINT) {
+        None if all.is_empty() => Ok(all),
+        None => Err(format!("{} is missing: workers would export nothing", env::OTLP_ENDPOINT)),
+        Some(url) if url.starts_with("http://") && !url.contains(['@', '?']) => Ok(all),
+        Some(_) => Err(format!("{} must look like http://collector:4318, without TLS", env::OTLP_ENDPOINT)),
+    }
+}
+
+/// These variables for the container of a worker in this namespace; none without a collector.
+pub(crate) fn variables(tracing: &StringMap, namespace: &str) -> Vec<Value> {
+    if tracing.is_empty() {
+        return Vec::new();
+    }
+    let mut all = tracing.clone();
+    // The kubelet puts the pod's name in.
+    let pod = format!("k8s.namespace.name={namespace},k8s.pod.name=$({})", env::INSTANCE_NAME);
+    let attributes = all.remove(ATTRIBUTES).map_or_else(|| pod.clone(), |given| format!("{pod},{given}"));
+    all.insert(ATTRIBUTES.to_owned(), attributes);
+    all.into_iter().map(|(name, value)| json!({ "name": name, "value": value })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_that_would_end_every_worker_are_refused() {
+        for (text, expected) in [
+            ("[]", "not a JSON object"),
+            (r#"{"OTEL_EXPORTER_OTLP_ENDPOINT": 1}"#, "not a JSON object of strings"),
+            (r#"{"ROWLOCK_QUEUE": "a"}"#, "`ROWLOCK_QUEUE` is no variable of OpenTelemetry"),
+            (r#"{"OTEL_A B": "a"}"#, "`OTEL_A B` is no variable"),
+            (r#"{"OTEL_TRACES_SAMPLER": "always_on"}"#, "OTEL_EXPORTER_OTLP_ENDPOINT is missing"),
+            (r#"{"OTEL_EXPORTER_OTLP_ENDPOINT": "https://a:4318"}"#, "must look like http://"),
+            (r#"{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://u:secret@a"}"#, "must look like http://"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("secret"), "{text}: {error}");
+        }
+        assert_eq!(parse("{}").unwrap(), StringMap::new());
+    }
+
+    #[test]
+    fn a_worker_names_its_pod_in_its_spans() {
+        let tracing = parse(
+            r#"{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_RESOURCE_ATTRIBUTES": "env=a"}"#,
+        )
+        .unwrap();
+        let expected = json!([
+            { "name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://collector:4318" },
+            {
+                "name": "OTEL_RESOURCE_ATTRIBUTES",
+                "value": "k8s.namespace.name=shop,k8s.pod.name=$(ROWLOCK_INSTANCE_NAME),env=a",
+            },
+        ]);
+        assert_eq!(json!(variables(&tracing, "shop")), expected);
+        assert!(variables(&StringMap::new(), "shop").is_empty());
+    }
+}
