@@ -120,6 +120,7 @@ pub(crate) enum Group {
     Http,
     Memory,
     Idle,
+    Traces,
 }
 
 #[cfg(feature = "servers")]

@@ -3,13 +3,13 @@
 use anyhow::{Result, bail};
 
 use crate::args::{Group, MainArgs};
-use crate::measurements::{drain, enqueue, http, idle, latency, memory};
+use crate::measurements::{drain, enqueue, http, idle, latency, memory, traces};
 use crate::table::{Row, Table};
 use crate::testbed::Testbed;
 use crate::tools::Tools;
 
-const GROUPS: [Group; 6] =
-    [Group::Enqueue, Group::Drain, Group::Latency, Group::Http, Group::Memory, Group::Idle];
+const GROUPS: [Group; 7] =
+    [Group::Enqueue, Group::Drain, Group::Latency, Group::Http, Group::Memory, Group::Idle, Group::Traces];
 
 /// If a group fails, the others are still measured, and the exit code is 1.
 pub(crate) async fn run(args: MainArgs) -> Result<()> {
@@ -42,5 +42,6 @@ async fn measure(testbed: &Testbed, group: Group) -> Result<Vec<Row>> {
         Group::Http => http::measure(testbed).await,
         Group::Memory => memory::measure(testbed).await,
         Group::Idle => idle::measure(testbed).await,
+        Group::Traces => traces::measure(testbed).await,
     }
 }

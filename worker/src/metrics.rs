@@ -33,8 +33,9 @@ const BATCH_SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500
 const OTHER_ERRORS: [&str; 3] = ["handler_unreachable", "payload_missing", "payload_unreadable"];
 const MAINTENANCE_OPERATIONS: [&str; 4] = ["move_due", "move_missed", "rescue", "drop_partition"];
 
-/// Results of an export: see [`Metrics::exported`].
-const EXPORT_RESULTS: [&str; 2] = ["failed", "ok"];
+/// What becomes of a span.
+const EXPORTED: &str = "exported";
+const LOST: &str = "lost";
 
 pub(crate) struct Metrics {
     registry: Registry,
@@ -58,7 +59,7 @@ pub(crate) struct Metrics {
     errors: IntCounterVec,
     maintenance: IntCounterVec,
     locks_held: IntGauge,
-    exports: IntCounterVec,
+    spans: IntCounterVec,
     partitions: Partitions,
 }
 
@@ -83,7 +84,7 @@ impl Metrics {
         let heartbeat = "When the last heartbeat was answered; before the first one, when the worker started";
         let ended = "Ends of the handler's process while tasks ran";
         let errors = "Errors of the database and the handler, by kind";
-        let exports = "Batches of spans sent to the collector, by result";
+        let spans = "Spans for the collector of traces, by result";
         let operations = "Tasks and partitions that maintenance processed, by operation";
         let metrics = Self {
             program: program_metrics("worker", &[("queue", queue)])?,
@@ -106,7 +107,7 @@ impl Metrics {
             errors: counters!("errors_total", errors, &["kind"], r)?,
             maintenance: counters!("maintenance_operations_total", operations, &["operation"], r)?,
             locks_held: gauge!("locks_held", "Rowlock locks that another session has held for over 30 s", r)?,
-            exports: counters!("trace_exports_total", exports, &["result"], r)?,
+            spans: counters!("spans_total", spans, &["result"], r)?,
             partitions: Partitions::new()?,
             registry,
         };
@@ -117,8 +118,8 @@ impl Metrics {
         for operation in MAINTENANCE_OPERATIONS {
             metrics.maintenance.with_label_values(&[operation]);
         }
-        for result in EXPORT_RESULTS {
-            metrics.exports.with_label_values(&[result]);
+        for result in [EXPORTED, LOST] {
+            metrics.spans.with_label_values(&[result]);
         }
         metrics.heartbeat_answered();
         Ok(metrics)
@@ -142,9 +143,14 @@ impl Metrics {
         self.draining.set(i64::from(draining));
     }
 
-    /// The collector took a batch of spans, or did not.
-    pub(crate) fn exported(&self, taken: bool) {
-        self.exports.with_label_values(&[EXPORT_RESULTS[usize::from(taken)]]).inc();
+    /// The collector took these spans.
+    pub(crate) fn spans_exported(&self, spans: usize) {
+        self.spans.with_label_values(&[EXPORTED]).inc_by(count(spans));
+    }
+
+    /// The collector was away or too slow for these spans.
+    pub(crate) fn spans_lost(&self, spans: usize) {
+        self.spans.with_label_values(&[LOST]).inc_by(count(spans));
     }
 
     /// The handler is about to be called. `waited`: since the task was available, if that is known.

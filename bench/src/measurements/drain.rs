@@ -52,8 +52,18 @@ pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
     ])
 }
 
-/// Tasks per second, from the start of the instances until every outcome is in the database.
 async fn drain(testbed: &Testbed, tasks: u32, how: Load) -> Result<f64> {
+    drain_with(testbed, tasks, how, None).await
+}
+
+/// Tasks per second, from the start of the instances until every outcome is in the database. `collector`: where
+/// they send their spans.
+pub(crate) async fn drain_with(
+    testbed: &Testbed,
+    tasks: u32,
+    how: Load,
+    collector: Option<&str>,
+) -> Result<f64> {
     let database = testbed.queue(INSTANCES * SLOTS).await?;
     load(&database, tasks, how).await?;
     database.settle_down().await?;
@@ -62,7 +72,7 @@ async fn drain(testbed: &Testbed, tasks: u32, how: Load) -> Result<f64> {
     let mut instances = JoinSet::new();
     let started = Instant::now();
     for number in 0..INSTANCES {
-        let worker = build_worker(&database, number, tasks, &count, &last)?;
+        let worker = build_worker(&database, number, tasks, collector, (&count, &last))?;
         instances.spawn(worker.run(stop.clone()));
     }
     let done = async {
@@ -91,11 +101,11 @@ fn build_worker(
     database: &Database,
     number: u32,
     tasks: u32,
-    count: &Arc<AtomicU32>,
-    last: &Arc<Notify>,
+    collector: Option<&str>,
+    (count, last): (&Arc<AtomicU32>, &Arc<Notify>),
 ) -> Result<Worker> {
     let (count, last) = (Arc::clone(count), Arc::clone(last));
-    let worker = Worker::builder(database.as_connect(CONNECTIONS), QUEUE)
+    let builder = Worker::builder(database.as_connect(CONNECTIONS), QUEUE)
         .name(&format!("bench-{number}"))
         .slots(SLOTS)
         .handler("noop", move |_: Task| {
@@ -103,9 +113,12 @@ fn build_worker(
                 last.notify_one();
             }
             async { Ok::<(), Fail>(()) }
-        })
-        .build()?;
-    Ok(worker)
+        });
+    let builder = match collector {
+        Some(url) => builder.otlp_endpoint(url)?,
+        None => builder,
+    };
+    Ok(builder.build()?)
 }
 
 async fn leases(database: &Database) -> Result<bool> {

@@ -8,3 +8,4 @@ pub(crate) mod latency;
 pub(crate) mod load;
 pub(crate) mod memory;
 pub(crate) mod river;
+pub(crate) mod traces;

@@ -2,6 +2,7 @@
 //! its producer gave. All attempts of a task are children of the producer's span, so a retry is a sibling.
 
 mod collector;
+mod exporter;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,23 +13,18 @@ use opentelemetry::trace::{
     TraceState, Tracer, TracerProvider,
 };
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
-use opentelemetry_otlp::{WithExportConfig, WithHttpConfig};
+use opentelemetry_otlp::{RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider, Span as SdkSpan,
-};
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan};
 use rowlock_queue::{ProducerTrace, TaskId};
 
 use crate::error::ConfigError;
 use crate::metrics::Metrics;
 use crate::traces::collector::Collector;
+use crate::traces::exporter::Exporter;
 
 /// The path of the protocol for traces: OTLP 1.x, "OTLP/HTTP Request".
 const TRACES_PATH: &str = "/v1/traces";
-/// How many spans of two kilobytes at most may wait. When a collector is away, newer spans are dropped.
-const QUEUED_SPANS: usize = 2048;
-/// How long the last spans may take when the worker ends: within a pod's time between drain and kill.
-const LAST_EXPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where to send spans, from `--otlp-endpoint`.
 pub(crate) fn parse_endpoint(text: &str) -> Result<Uri, ConfigError> {
@@ -53,7 +49,12 @@ pub(crate) fn parse_endpoint(text: &str) -> Result<Uri, ConfigError> {
 pub(crate) struct Traces {
     queue: Arc<str>,
     /// `None`: nothing is exported. Attempts still have a trace, for the handler.
-    exporter: Option<(SdkTracerProvider, SdkTracer)>,
+    tracing: Option<Tracing>,
+}
+
+struct Tracing {
+    tracer: SdkTracer,
+    exporter: Exporter,
 }
 
 impl Traces {
@@ -66,16 +67,26 @@ impl Traces {
         instance: &str,
         metrics: &Arc<Metrics>,
     ) -> Result<Self, ConfigError> {
-        let start = |endpoint| start_exporter(endpoint, instance, metrics);
-        Ok(Self { queue: Arc::clone(queue), exporter: endpoint.map(start).transpose()? })
+        let start = |endpoint| start(endpoint, instance, metrics);
+        Ok(Self { queue: Arc::clone(queue), tracing: endpoint.map(start).transpose()? })
     }
 
     /// Begins an attempt at a task. `waited`: since it became available.
     pub(crate) fn begin(&self, attempt: &Attempt<'_>, producer: Option<&ProducerTrace>) -> AttemptTrace {
         let parent = producer.filter(|producer| !producer.batch);
-        let Some((_, tracer)) = &self.exporter else {
-            return AttemptTrace { context: parent.and_then(read).unwrap_or_else(new_trace), span: None };
+        let Some(tracing) = &self.tracing else {
+            return AttemptTrace {
+                context: parent.and_then(read).unwrap_or_else(|| new_trace(true)),
+                span: None,
+            };
         };
+        if !tracing.exporter.admits() {
+            // Without the sampler's decision, it is safer to record too little.
+            return AttemptTrace {
+                context: parent.and_then(read).unwrap_or_else(|| new_trace(false)),
+                span: None,
+            };
+        }
         let mut attributes = vec![
             KeyValue::new("messaging.system", "rowlock"),
             KeyValue::new("messaging.destination.name", self.queue.to_string()),
@@ -98,13 +109,17 @@ impl Traces {
             Some(context) => Context::new().with_remote_span_context(context),
             None => Context::new(),
         };
-        let span = tracer.build_with_context(builder, &parent);
+        let span = tracing.tracer.build_with_context(builder, &parent);
         AttemptTrace { context: span.span_context().clone(), span: Some(span) }
     }
 
     /// Begins the settlement of an attempt; it ends when the result is dropped.
     pub(crate) fn begin_settlement(&self, attempt: &AttemptTrace) -> SettlementSpan {
-        let (_, tracer) = self.exporter.as_ref().filter(|_| attempt.context.is_sampled())?;
+        let tracing =
+            self.tracing.as_ref().filter(|_| attempt.span.is_some() && attempt.context.is_sampled())?;
+        if !tracing.exporter.admits() {
+            return None;
+        }
         let builder = SpanBuilder::from_name(format!("settle {}", self.queue))
             .with_kind(SpanKind::Client)
             .with_attributes([
@@ -114,18 +129,14 @@ impl Traces {
                 KeyValue::new("messaging.operation.type", "settle"),
             ]);
         let parent = Context::new().with_remote_span_context(attempt.context.clone());
-        Some(Box::new(tracer.build_with_context(builder, &parent)))
+        Some(Box::new(tracing.tracer.build_with_context(builder, &parent)))
     }
 
     /// Exports the last spans, for at most a second.
     pub(crate) async fn finish(&self) {
-        let Some((provider, _)) = &self.exporter else { return };
-        let provider = provider.clone();
-        // The SDK waits for its own thread. What goes wrong was logged by the collector.
-        let finished = tokio::task::spawn_blocking(move || {
-            let _ = provider.shutdown_with_timeout(LAST_EXPORT_TIMEOUT);
-        });
-        let _ = tokio::time::timeout(LAST_EXPORT_TIMEOUT, finished).await;
+        if let Some(tracing) = &self.tracing {
+            tracing.exporter.finish().await;
+        }
     }
 }
 
@@ -170,15 +181,13 @@ impl AttemptTrace {
 /// The span from an attempt's outcome until it is written, if there is one. It ends when it is dropped.
 pub(crate) type SettlementSpan = Option<Box<SdkSpan>>;
 
-fn start_exporter(
-    endpoint: &Uri,
-    instance: &str,
-    metrics: &Arc<Metrics>,
-) -> Result<(SdkTracerProvider, SdkTracer), ConfigError> {
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
+fn start(endpoint: &Uri, instance: &str, metrics: &Arc<Metrics>) -> Result<Tracing, ConfigError> {
+    let collector = SpanExporter::builder()
         .with_http()
-        .with_http_client(Collector::new(endpoint, Arc::clone(metrics)))
+        .with_http_client(Collector::new(endpoint))
         .with_endpoint(format!("{}{TRACES_PATH}", endpoint.to_string().trim_end_matches('/')))
+        // It would wait with the whole thread.
+        .with_retry_policy(RetryPolicy::disabled())
         .build()
         .map_err(|error| ConfigError(format!("--otlp-endpoint cannot be used: {error}")))?;
     let mut resource =
@@ -186,15 +195,15 @@ fn start_exporter(
     if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
         resource = resource.with_service_name("rowlock-worker");
     }
-    let queue = BatchConfigBuilder::default().with_max_queue_size(QUEUED_SPANS).build();
+    let resource = resource.build();
+    let exporter = Exporter::start(collector, &resource, metrics);
     let provider = SdkTracerProvider::builder()
-        .with_resource(resource.build())
-        .with_span_processor(BatchSpanProcessor::builder(exporter).with_batch_config(queue).build())
+        .with_resource(resource)
+        .with_span_processor(exporter.processor())
         .build();
     let scope =
         InstrumentationScope::builder("rowlock-worker").with_version(env!("CARGO_PKG_VERSION")).build();
-    let tracer = provider.tracer_with_scope(scope);
-    Ok((provider, tracer))
+    Ok(Tracing { tracer: provider.tracer_with_scope(scope), exporter })
 }
 
 /// The database has checked the form.
@@ -206,14 +215,14 @@ fn read(producer: &ProducerTrace) -> Option<SpanContext> {
     Some(SpanContext::new(trace, span, flags, true, TraceState::NONE))
 }
 
-/// A trace of one attempt. It is marked as sampled, so that a handler with a parent-based sampler records it.
-fn new_trace() -> SpanContext {
+/// A trace of one attempt. If it is marked as sampled, a handler with a parent-based sampler records it.
+fn new_trace(sampled: bool) -> SpanContext {
     // All zeros would be invalid.
     let (trace, span) = (fastrand::u128(1..), fastrand::u64(1..));
     SpanContext::new(
         TraceId::from_bytes(trace.to_be_bytes()),
         SpanId::from_bytes(span.to_be_bytes()),
-        TraceFlags::SAMPLED,
+        TraceFlags::NOT_SAMPLED.with_sampled(sampled),
         false,
         TraceState::NONE,
     )

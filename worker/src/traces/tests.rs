@@ -10,7 +10,7 @@ fn attempt() -> Attempt<'static> {
 
 #[test]
 fn without_a_collector_a_task_of_a_batch_has_a_trace_of_its_own() {
-    let traces = Traces { queue: "mail".into(), exporter: None };
+    let traces = Traces { queue: "mail".into(), tracing: None };
     let (single, batch) = (Some(producer(false)), Some(producer(true)));
     assert_eq!(traces.begin(&attempt(), single.as_ref()).traceparent(), producer(false).traceparent);
     let own: Vec<_> = (0..2).map(|_| traces.begin(&attempt(), batch.as_ref()).trace_id()).collect();
