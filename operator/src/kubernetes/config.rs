@@ -43,8 +43,8 @@ pub struct Config {
     #[arg(long, env = "ROWLOCK_WORKER_LABELS")]
     #[arg(default_value = "{}", value_parser = inherited_metadata::parse)]
     pub worker_labels: BTreeMap<String, String>,
-    /// Variables of OpenTelemetry for the workers, as JSON: OTEL_EXPORTER_OTLP_ENDPOINT, the http:// URL of a
-    /// collector, and any others [default: no traces]
+    /// Variables of OpenTelemetry for the workers, as JSON: `OTEL_EXPORTER_OTLP_ENDPOINT`, the http:// URL of
+    /// a collector, and any others [default: no traces]
     #[arg(long, env = "ROWLOCK_WORKER_TRACING")]
     #[arg(default_value = "{}", hide_default_value = true, value_parser = worker_tracing::parse)]
     pub worker_tracing: BTreeMap<String, String>,

@@ -281,6 +281,7 @@ pub(crate) fn config(namespace: &str) -> Config {
         worker_pull_secrets: Vec::new(),
         worker_resources: ResourceRequirements::default(),
         worker_labels: BTreeMap::new(),
+        worker_tracing: BTreeMap::new(),
         // The tests' servers run there.
         allowed_database_hosts: ["127.0.0.1", "::1", "localhost"].map(str::to_owned).into(),
         refused_database_hosts: Vec::new(),

@@ -83,7 +83,7 @@ pub(super) fn text(attributes: &[KeyValue], key: &str) -> String {
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Far more than a worker takes to finish its tasks.
