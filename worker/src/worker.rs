@@ -161,8 +161,8 @@ impl Builder {
         self
     }
 
-    /// Exports a span of each attempt to the collector at `url`, by OTLP over HTTP. By default attempts have a
-    /// trace, and nothing is exported. Fails when `url` is not a plain `http://` URL.
+    /// Exports a span of each attempt to the collector at `url`, by OTLP over HTTP. By default nothing is
+    /// exported. Fails when `url` is not a plain `http://` URL.
     pub fn otlp_endpoint(mut self, url: &str) -> Result<Self, ConfigError> {
         self.otlp_endpoint = Some(parse_endpoint(url)?);
         Ok(self)

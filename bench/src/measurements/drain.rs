@@ -56,8 +56,8 @@ async fn drain(testbed: &Testbed, tasks: u32, how: Load) -> Result<f64> {
     drain_with(testbed, tasks, how, None).await
 }
 
-/// Tasks per second, from the start of the instances until every outcome is in the database. `collector`: where
-/// they send their spans.
+/// Tasks per second, from the start of the instances until every outcome is in the database. `collector`:
+/// where they send their spans.
 pub(crate) async fn drain_with(
     testbed: &Testbed,
     tasks: u32,

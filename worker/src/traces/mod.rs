@@ -1,5 +1,6 @@
-//! Traces of attempts, by the conventions of `OpenTelemetry` for messaging. An attempt continues the trace that
-//! its producer gave. All attempts of a task are children of the producer's span, so a retry is a sibling.
+//! Traces of attempts, by the conventions of `OpenTelemetry` for messaging. An attempt continues the trace
+//! that its producer gave. All attempts of a task are children of the producer's span, so a retry is a
+//! sibling.
 
 mod collector;
 mod exporter;
@@ -37,8 +38,8 @@ pub(crate) fn parse_endpoint(text: &str) -> Result<Uri, ConfigError> {
         || url.authority().is_some_and(|authority| authority.as_str().contains('@'))
     {
         return Err(ConfigError(
-            "--otlp-endpoint must look like http://collector:4318, without TLS: for a collector elsewhere, run one \
-             that forwards to it beside the workers"
+            "--otlp-endpoint must look like http://collector:4318, without TLS: for a collector elsewhere, run \
+             one that forwards to it beside the workers"
                 .to_owned(),
         ));
     }
@@ -58,8 +59,8 @@ struct Tracing {
 }
 
 impl Traces {
-    /// Exports to the collector at `endpoint`, if there is one. Must be called within a tokio runtime. Sampling
-    /// and resource attributes come from the environment: `OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`,
+    /// Exports to the collector at `endpoint`, if there is one. Must be called within a tokio runtime. Some
+    /// settings come from the environment: `OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`,
     /// `OTEL_SERVICE_NAME`, `OTEL_EXPORTER_OTLP_HEADERS`.
     pub(crate) fn new(
         endpoint: Option<&Uri>,

@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn a_worker_names_its_pod_in_its_spans() {
         let tracing = parse(
-            r#"{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_RESOURCE_ATTRIBUTES": "env=a"}"#,
+            r#"{"OTEL_EXPORTER_OTLP_ENDPOINT":"http://collector:4318","OTEL_RESOURCE_ATTRIBUTES":"env=a"}"#,
         )
         .unwrap();
         let expected = json!([
