@@ -38,8 +38,8 @@ pub(crate) fn parse_endpoint(text: &str) -> Result<Uri, ConfigError> {
         || url.authority().is_some_and(|authority| authority.as_str().contains('@'))
     {
         return Err(ConfigError(
-            "--otlp-endpoint must look like http://collector:4318, without TLS: for a collector elsewhere, run \
-             one that forwards to it beside the workers"
+            "--otlp-endpoint must look like http://collector:4318, without TLS: for a collector elsewhere, \
+             run one that forwards to it beside the workers"
                 .to_owned(),
         ));
     }
