@@ -17,6 +17,8 @@ mod processes;
 mod samples;
 mod scaling;
 #[cfg(feature = "servers")]
+mod scrape;
+#[cfg(feature = "servers")]
 mod suite;
 mod table;
 #[cfg(feature = "servers")]

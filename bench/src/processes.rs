@@ -1,5 +1,6 @@
 //! The handler in Go and the worker as processes, which end when they are dropped.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
+use crate::scrape::free_address;
 use crate::testbed::{Database, QUEUE, Testbed};
 
 /// How often the handler's counts are polled.
@@ -90,6 +92,8 @@ impl Handler {
 #[derive(Debug)]
 pub(crate) struct Instance {
     process: Child,
+    /// Of its metrics.
+    pub(crate) address: SocketAddr,
 }
 
 impl Instance {
@@ -99,16 +103,16 @@ impl Instance {
         handler: &Handler,
         slots: u32,
     ) -> Result<Self> {
+        let address = free_address()?;
         let process = Command::new(&testbed.tools.worker)
-            .args(["--queue", QUEUE, "--listen", "127.0.0.1:0", "--slots"])
-            .arg(slots.to_string())
+            .args(["--queue", QUEUE, "--listen", &address.to_string(), "--slots", &slots.to_string()])
             .args(["--handler-url", &handler.url()])
             .env("ROWLOCK_DATABASE_URL", &database.url)
             .env("RUST_LOG", "error")
             .kill_on_drop(true)
             .spawn()
             .context("cannot start rowlock-worker")?;
-        Ok(Self { process })
+        Ok(Self { process, address })
     }
 
     /// Ends it at once: rows that use one are over by then.

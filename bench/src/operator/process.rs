@@ -1,5 +1,6 @@
 //! The operator as a process, run as in its image.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,28 +9,32 @@ use anyhow::{Context, Result, ensure};
 use tokio::process::{Child, Command};
 
 use super::layout::NAMESPACE;
+use crate::scrape::free_address;
 
 /// Clock ticks per second in /proc, on every Linux that we support.
 const TICKS_PER_SECOND: u64 = 100;
 
 pub(crate) struct OperatorProcess {
     process: Child,
+    /// Of its metrics.
+    pub(crate) address: SocketAddr,
 }
 
 impl OperatorProcess {
     /// Starts the operator for one namespace, or for all. Dropping it stops the process.
     pub(crate) fn start(kubeconfig: &Path, only: Option<&str>, log: &Path) -> Result<Self> {
         let log = std::fs::File::create(log)?;
+        let address = free_address()?;
         let process = Command::new(program()?)
             .args(only.map(|namespace| ["--namespace", namespace]).into_iter().flatten())
             .args(["--lease-namespace", NAMESPACE, "--worker-image", "worker:bench"])
-            .args(["--listen", "127.0.0.1:0", "--allowed-database-hosts", "127.0.0.1,localhost"])
+            .args(["--listen", &address.to_string(), "--allowed-database-hosts", "127.0.0.1,localhost"])
             .env("KUBECONFIG", kubeconfig)
             .stderr(Stdio::from(log))
             .kill_on_drop(true)
             .spawn()
             .context("cannot start rowlock-operator")?;
-        Ok(Self { process })
+        Ok(Self { process, address })
     }
 
     pub(crate) fn resident_mib(&self) -> Result<f64> {
