@@ -4,11 +4,13 @@
 //! * [`Signals`]: the signals that ask a program to end;
 //! * [`check_environment`]: refuses misspelt environment variables;
 //! * [`LogLines`]: writes log lines;
+//! * [`parse_collector_url`]: the URL of a collector of traces;
 //! * [`raise_open_files`], [`file_limit_advice`]: the limit of open files;
 //! * [`program_metrics`]: metrics of the build and of the process.
 
 #![warn(missing_docs)]
 
+mod collector_url;
 mod environment;
 mod log;
 mod open_files;
@@ -16,6 +18,7 @@ mod program_metrics;
 mod server;
 mod signals;
 
+pub use collector_url::parse_collector_url;
 pub use environment::check_environment;
 pub use log::LogLines;
 pub use open_files::{file_limit_advice, raise_open_files};

@@ -96,6 +96,31 @@ impl LogThrottle {
     }
 }
 
+/// The most lines of one kind in a second. An instance may fail thousands of attempts in a second: their
+/// lines would replace all others in a container's log (50 MiB by default) within minutes.
+const LINES_PER_SECOND: u32 = 20;
+
+/// Limits the lines that each stand for one event.
+#[derive(Debug, Default)]
+pub(crate) struct LineLimit(Mutex<(Option<Instant>, u32, u64)>);
+
+impl LineLimit {
+    /// If this event may be logged, returns how many events were left out since the last line.
+    pub(crate) fn admit(&self) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (second, lines, left_out) = &mut *state;
+        if second.is_none_or(|second| Duration::from_secs(1) <= second.elapsed()) {
+            (*second, *lines) = (Some(Instant::now()), 0);
+        }
+        if *lines == LINES_PER_SECOND {
+            *left_out += 1;
+            return None;
+        }
+        *lines += 1;
+        Some(std::mem::take(left_out))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +151,15 @@ mod tests {
         tokio::time::advance(LOG_INTERVAL).await;
         assert_eq!(throttle.record(0), Some(1000));
         assert_eq!(throttle.record(0), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_events_in_a_second_the_first_ones_are_logged_and_the_others_counted() {
+        let lines = LineLimit::default();
+        let logged = (0..1000).filter_map(|_| lines.admit()).collect::<Vec<_>>();
+        assert_eq!(logged, [0; LINES_PER_SECOND as usize]);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(lines.admit(), Some(1000 - u64::from(LINES_PER_SECOND)));
+        assert_eq!(lines.admit(), Some(0));
     }
 }

@@ -48,8 +48,8 @@ pub struct Config {
     #[arg(long, env = "ROWLOCK_WORKER_TRACING")]
     #[arg(default_value = "{}", hide_default_value = true, value_parser = worker_tracing::parse)]
     pub worker_tracing: BTreeMap<String, String>,
-    /// How many queues may roll at a time after a new release of the operator, or another worker image or
-    /// resources
+    /// How many queues may roll at a time after a new release of the operator, or another worker image,
+    /// resources or tracing
     #[arg(long, env = "ROWLOCK_ROLLOUTS_AT_ONCE")]
     #[arg(default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rollouts_at_once: u32,

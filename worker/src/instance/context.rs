@@ -18,7 +18,7 @@ use crate::task::leases::Leases;
 use crate::task::run_window::RunWindow;
 use crate::task::slots::Slots;
 use crate::task::suspects::SuspectTurn;
-use crate::throttled_log::OutageLog;
+use crate::throttled_log::{LineLimit, OutageLog};
 use crate::traces::Traces;
 
 pub(crate) struct Context {
@@ -37,6 +37,8 @@ pub(crate) struct Context {
     pub(crate) runs: Arc<RunWindow>,
     pub(crate) suspects: SuspectTurn,
     pub(crate) outage: Arc<OutageLog>,
+    /// Log lines about failed attempts.
+    pub(crate) failure_lines: LineLimit,
     pub(crate) allocation_stall: AllocationStall,
     /// Asks for a heartbeat now instead of in the next second.
     pub(crate) heartbeat_now: Notify,
@@ -87,6 +89,7 @@ impl Context {
             runs: Arc::new(RunWindow::new()),
             suspects: SuspectTurn::default(),
             outage: Arc::default(),
+            failure_lines: LineLimit::default(),
             allocation_stall: AllocationStall::default(),
             heartbeat_now: Notify::new(),
             leaving: CancellationToken::new(),

@@ -93,17 +93,18 @@ async fn join_and_work(
     services: &mut JoinSet<ServiceResult>,
     background: &CancellationToken,
 ) -> Result<ExitReason, WorkerError> {
+    let traces = Traces::new(worker.otlp_endpoint.as_ref(), &worker.queue, &worker.name, &metrics)?;
     let pool = Connect { max_connections: pool_size(worker), ..worker.connect.clone() };
     let Some((db, joined, sent)) = join(worker, &pool, stop.draining()).await? else {
         return Ok(ExitReason::Drained);
     };
     let dependencies = Dependencies {
-        traces: Traces::new(worker.otlp_endpoint.as_ref(), &worker.queue, &worker.name, &metrics)?,
         db,
         queue: Arc::clone(&worker.queue),
         handler: worker.handler.clone(),
         readiness,
         metrics,
+        traces,
         capacity: worker.slots,
     };
     let context = Arc::new(Context::new(dependencies, joined, sent));

@@ -57,7 +57,7 @@ pub(crate) async fn run_attempt(
         // Stopped by a cancel or at the end of the drain grace: no attempt is used up.
         None => {
             context.metrics.attempt_ended(&task_type, None, started.elapsed());
-            trace.end(Some("interrupted"));
+            trace.interrupted();
             (Outcome::Release, None)
         }
         Some((answer, took)) => {
@@ -69,32 +69,44 @@ pub(crate) async fn run_attempt(
             (decide_outcome(answer, attempt, max_attempts, policy, fastrand::f64()), Some(took))
         }
     };
-    log_outcome(&begin, &context.queue, &outcome, started.elapsed(), &trace);
+    log_outcome(&context, &begin, &outcome, started.elapsed(), &trace);
     let settling = context.traces.begin_settlement(&trace);
     let settlement = Settlement { token, task: slot.task(), outcome };
     send_outcome(&context.metrics, &settle, EndedAttempt { settlement, ran, task_type, settling }).await;
 }
 
-/// One line per attempt: a failed one is logged by default, any other one at the level `debug`. The handler's
-/// error is not logged, since it may quote the payload.
-fn log_outcome(attempt: &Attempt<'_>, queue: &str, outcome: &Outcome, took: Duration, trace: &AttemptTrace) {
+/// One line per attempt: failed ones are logged by default, up to a limit, and any other one at the level
+/// `debug`. The handler's error is not logged, since it may quote the payload.
+fn log_outcome(
+    context: &Context,
+    attempt: &Attempt<'_>,
+    outcome: &Outcome,
+    took: Duration,
+    trace: &AttemptTrace,
+) {
+    let (outcome, failed) = match outcome {
+        Outcome::Complete { .. } => ("complete", false),
+        Outcome::Retry { .. } => ("retry", true),
+        Outcome::Dead { .. } => ("dead", true),
+        Outcome::Snooze { .. } => ("snooze", false),
+        Outcome::Release => ("release", false),
+        Outcome::HandlerEnded => ("suspect", true),
+    };
     let Attempt { task, task_type, number, .. } = attempt;
-    let (trace_id, ms) = (trace.trace_id(), took.as_millis());
+    let (queue, trace_id) = (&*context.queue, trace.trace_id());
+    let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     macro_rules! log {
-        ($level:ident, $outcome:literal) => {
+        ($level:ident $(, $left_out:ident)?) => {
             tracing::$level!(
-                %task, queue, "type" = task_type, attempt = number, outcome = $outcome, ms, %trace_id,
+                %task, queue, "type" = task_type, attempt = number, outcome, ms, %trace_id, $($left_out,)?
                 "the attempt ended"
             )
         };
     }
-    match outcome {
-        Outcome::Complete { .. } => log!(debug, "complete"),
-        Outcome::Retry { .. } => log!(info, "retry"),
-        Outcome::Dead { .. } => log!(info, "dead"),
-        Outcome::Snooze { .. } => log!(debug, "snooze"),
-        Outcome::Release => log!(debug, "release"),
-        Outcome::HandlerEnded => log!(info, "suspect"),
+    match failed.then(|| context.failure_lines.admit()).flatten() {
+        Some(0) => log!(info),
+        Some(left_out) => log!(info, left_out),
+        None => log!(debug),
     }
 }
 

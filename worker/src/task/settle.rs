@@ -33,14 +33,14 @@ pub(crate) struct EndedAttempt {
     /// How long the handler ran until it answered. `None`: it was not called, or was interrupted.
     pub(crate) ran: Option<Duration>,
     pub(crate) task_type: TypeLabel,
-    /// The span of the settlement, which ends when this is dropped.
+    /// The span of the settlement.
     pub(crate) settling: SettlementSpan,
 }
 
 impl EndedAttempt {
     /// The handler was not called.
     pub(crate) fn without_run(settlement: Settlement) -> Self {
-        Self { settlement, ran: None, task_type: TypeLabel::default(), settling: None }
+        Self { settlement, ran: None, task_type: TypeLabel::default(), settling: SettlementSpan::default() }
     }
 }
 
@@ -93,7 +93,7 @@ impl<S: SettlementStore> Settler<S> {
                 flushed = self.flush(&mut batch) => flushed?,
             }
             self.metrics.outcomes_written(batch.len());
-            batch.drain(..).for_each(|ended| drop(ended.settling));
+            batch.clear();
         }
     }
 
@@ -108,7 +108,7 @@ impl<S: SettlementStore> Settler<S> {
                     self.outage.answered("settle");
                     self.metrics.settle_batch(sent.elapsed(), settled.len());
                     self.count(unsettled.next(), &settled);
-                    unsettled.accepted();
+                    unsettled.accepted(&settled);
                     continue;
                 }
                 Err(error) => error,
@@ -202,7 +202,8 @@ impl<'a> Unsettled<'a> {
         self.replaced = Replaced::Nothing;
     }
 
-    fn accepted(&mut self) {
+    fn accepted(&mut self, settled: &[Settled]) {
+        self.rest.iter_mut().zip(settled).for_each(|(ended, settled)| ended.settling.end(*settled));
         self.others_pass |= self.refused_since.is_some();
         self.skip(self.next().len());
         (self.backoff, self.refused_since, self.in_a_row) = (Backoff::DATABASE, None, 0);

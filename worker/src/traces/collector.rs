@@ -1,5 +1,6 @@
 //! The HTTP client of the exporter: one request per connection, without TLS.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -17,11 +18,26 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The most that is read of an answer, which says at most how many spans were refused.
 const ANSWER_MAX: usize = 64 * 1024;
 
+/// Why the last failed request got no answer. `OpenTelemetry`'s exporter says only "network error".
+#[derive(Clone, Default)]
+pub(super) struct LastError(Arc<Mutex<Option<String>>>);
+
+impl LastError {
+    fn set(&self, error: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+    }
+
+    pub(super) fn take(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 pub(super) struct Collector {
     /// Host and port as the URL has them.
     authority: String,
     host: String,
     port: u16,
+    last_error: LastError,
 }
 
 impl Collector {
@@ -31,7 +47,12 @@ impl Collector {
             authority: endpoint.authority().map(ToString::to_string).unwrap_or_default(),
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: endpoint.port_u16().unwrap_or(80),
+            last_error: LastError::default(),
         }
+    }
+
+    pub(super) fn last_error(&self) -> LastError {
+        self.last_error.clone()
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
@@ -66,9 +87,10 @@ impl std::fmt::Debug for Collector {
 #[async_trait]
 impl HttpClient for Collector {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        match timeout(REQUEST_TIMEOUT, self.send(request)).await {
+        let answer = match timeout(REQUEST_TIMEOUT, self.send(request)).await {
             Ok(answer) => answer,
             Err(_) => Err(format!("no answer within {REQUEST_TIMEOUT:?}").into()),
-        }
+        };
+        answer.inspect_err(|error| self.last_error.set(error.to_string()))
     }
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::throttled_log::OutageLog;
+use crate::traces::collector::LastError;
 
 /// Spans that may wait, of a kilobyte each: some seconds of a busy worker.
 const BUFFERED_SPANS: usize = 2048;
@@ -40,13 +41,19 @@ pub(super) struct Exporter {
 
 impl Exporter {
     /// Must be called within a tokio runtime.
-    pub(super) fn start(mut to: SpanExporter, resource: &Resource, metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn start(
+        mut to: SpanExporter,
+        last_error: LastError,
+        resource: &Resource,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
         to.set_resource(resource);
         let (buffer, spans) = mpsc::channel(BUFFERED_SPANS);
         let paused = Arc::new(AtomicBool::new(false));
         let finishing = CancellationToken::new();
         let sender = Sender {
             to,
+            last_error,
             paused: Arc::clone(&paused),
             metrics: Arc::clone(metrics),
             outage: OutageLog::default(),
@@ -117,6 +124,7 @@ impl SpanProcessor for Processor {
 /// Sends the spans of the buffer.
 struct Sender {
     to: SpanExporter,
+    last_error: LastError,
     paused: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
     outage: OutageLog,
@@ -155,6 +163,7 @@ impl Sender {
                 }
                 Err(error) => {
                     self.metrics.spans_lost(size);
+                    let error = self.last_error.take().unwrap_or_else(|| error.to_string());
                     if let Some(failures) = self.outage.record_failure("export") {
                         tracing::warn!(%error, failures, "the collector takes no traces; spans are lost");
                     }

@@ -16,8 +16,10 @@ use opentelemetry::trace::{
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_otlp::{RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::resource::{EnvResourceDetector, ResourceDetector, TelemetryResourceDetector};
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span as SdkSpan};
-use rowlock_queue::{ProducerTrace, TaskId};
+use rowlock_crds::env;
+use rowlock_queue::{ProducerTrace, Settled, TaskId};
 
 use crate::error::ConfigError;
 use crate::metrics::Metrics;
@@ -29,21 +31,8 @@ const TRACES_PATH: &str = "/v1/traces";
 
 /// Where to send spans, from `--otlp-endpoint`.
 pub(crate) fn parse_endpoint(text: &str) -> Result<Uri, ConfigError> {
-    // The message does not quote the URL, which may contain a secret.
-    let url: Uri =
-        text.parse().map_err(|error| ConfigError(format!("--otlp-endpoint is not a URL: {error}")))?;
-    if url.scheme_str() != Some("http")
-        || url.host().is_none_or(str::is_empty)
-        || url.query().is_some()
-        || url.authority().is_some_and(|authority| authority.as_str().contains('@'))
-    {
-        return Err(ConfigError(
-            "--otlp-endpoint must look like http://collector:4318, without TLS: for a collector elsewhere, \
-             run one that forwards to it beside the workers"
-                .to_owned(),
-        ));
-    }
-    Ok(url)
+    rowlock_daemon::parse_collector_url(text)
+        .map_err(|error| ConfigError(format!("--otlp-endpoint ({}) {error}", env::OTLP_ENDPOINT)))
 }
 
 /// Makes the spans of an instance, or none.
@@ -114,13 +103,11 @@ impl Traces {
         AttemptTrace { context: span.span_context().clone(), span: Some(span) }
     }
 
-    /// Begins the settlement of an attempt; it ends when the result is dropped.
+    /// Begins the settlement of an attempt.
     pub(crate) fn begin_settlement(&self, attempt: &AttemptTrace) -> SettlementSpan {
-        let tracing =
-            self.tracing.as_ref().filter(|_| attempt.span.is_some() && attempt.context.is_sampled())?;
-        if !tracing.exporter.admits() {
-            return None;
-        }
+        let is_recorded = attempt.span.is_some() && attempt.context.is_sampled();
+        let tracing = self.tracing.as_ref().filter(|tracing| is_recorded && tracing.exporter.admits());
+        let Some(tracing) = tracing else { return SettlementSpan::default() };
         let builder = SpanBuilder::from_name(format!("settle {}", self.queue))
             .with_kind(SpanKind::Client)
             .with_attributes([
@@ -130,7 +117,7 @@ impl Traces {
                 KeyValue::new("messaging.operation.type", "settle"),
             ]);
         let parent = Context::new().with_remote_span_context(attempt.context.clone());
-        Some(Box::new(tracing.tracer.build_with_context(builder, &parent)))
+        SettlementSpan(Some(Box::new(tracing.tracer.build_with_context(builder, &parent))))
     }
 
     /// Exports the last spans, for at most a second.
@@ -151,7 +138,10 @@ pub(crate) struct Attempt<'a> {
     pub(crate) waited: Option<Duration>,
 }
 
-/// The place of an attempt in a trace. Its span, if there is one, ends with it at the latest.
+/// The reason of a span that ended because its worker stopped or was fenced.
+const INTERRUPTED: &str = "interrupted";
+
+/// The place of an attempt in a trace. Dropped before its end, the attempt was interrupted.
 pub(crate) struct AttemptTrace {
     context: SpanContext,
     span: Option<SdkSpan>,
@@ -168,36 +158,64 @@ impl AttemptTrace {
         self.context.trace_id()
     }
 
-    /// The attempt ended. `failure`: why it did not complete the task.
+    /// The handler answered. `failure`: why it did not complete the task.
     pub(crate) fn end(&mut self, failure: Option<&'static str>) {
-        let Some(span) = &mut self.span else { return };
-        if let Some(reason) = failure {
-            span.set_attribute(KeyValue::new("error.type", reason));
-            span.set_status(Status::error(reason));
-        }
-        span.end();
+        end(self.span.as_mut(), failure);
+    }
+
+    /// The attempt was stopped before the handler answered.
+    pub(crate) fn interrupted(&mut self) {
+        self.end(Some(INTERRUPTED));
     }
 }
 
-/// The span from an attempt's outcome until it is written, if there is one. It ends when it is dropped.
-pub(crate) type SettlementSpan = Option<Box<SdkSpan>>;
+impl Drop for AttemptTrace {
+    fn drop(&mut self) {
+        self.interrupted();
+    }
+}
+
+/// The span from an attempt's outcome until it is written, if there is one. Dropped before its end, the
+/// outcome was not written.
+#[derive(Default)]
+pub(crate) struct SettlementSpan(Option<Box<SdkSpan>>);
+
+impl SettlementSpan {
+    /// The database answered.
+    pub(crate) fn end(&mut self, settled: Settled) {
+        end(self.0.as_deref_mut(), matches!(settled, Settled::LeaseLost).then_some("lease_lost"));
+    }
+}
+
+impl Drop for SettlementSpan {
+    fn drop(&mut self) {
+        end(self.0.as_deref_mut(), Some(INTERRUPTED));
+    }
+}
+
+/// Ends a span that is recorded and has not ended.
+fn end(span: Option<&mut SdkSpan>, failure: Option<&'static str>) {
+    let Some(span) = span.filter(|span| span.is_recording()) else { return };
+    if let Some(reason) = failure {
+        span.set_attribute(KeyValue::new("error.type", reason));
+        span.set_status(Status::error(reason));
+    }
+    span.end();
+}
 
 fn start(endpoint: &Uri, instance: &str, metrics: &Arc<Metrics>) -> Result<Tracing, ConfigError> {
+    let collector = Collector::new(endpoint);
+    let last_error = collector.last_error();
     let collector = SpanExporter::builder()
         .with_http()
-        .with_http_client(Collector::new(endpoint))
+        .with_http_client(collector)
         .with_endpoint(format!("{}{TRACES_PATH}", endpoint.to_string().trim_end_matches('/')))
         // It would wait with the whole thread.
         .with_retry_policy(RetryPolicy::disabled())
         .build()
         .map_err(|error| ConfigError(format!("--otlp-endpoint cannot be used: {error}")))?;
-    let mut resource =
-        Resource::builder().with_attribute(KeyValue::new("service.instance.id", instance.to_owned()));
-    if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
-        resource = resource.with_service_name("rowlock-worker");
-    }
-    let resource = resource.build();
-    let exporter = Exporter::start(collector, &resource, metrics);
+    let resource = resource(instance);
+    let exporter = Exporter::start(collector, last_error, &resource, metrics);
     let provider = SdkTracerProvider::builder()
         .with_resource(resource)
         .with_span_processor(exporter.processor())
@@ -205,6 +223,21 @@ fn start(endpoint: &Uri, instance: &str, metrics: &Arc<Metrics>) -> Result<Traci
     let scope =
         InstrumentationScope::builder("rowlock-worker").with_version(env!("CARGO_PKG_VERSION")).build();
     Ok(Tracing { tracer: provider.tracer_with_scope(scope), exporter })
+}
+
+/// What the spans say about this process. `OTEL_SERVICE_NAME` goes before `OTEL_RESOURCE_ATTRIBUTES`, and
+/// both before our name.
+fn resource(instance: &str) -> Resource {
+    let detectors: [Box<dyn ResourceDetector>; 2] =
+        [Box::new(TelemetryResourceDetector), Box::new(EnvResourceDetector::new())];
+    let resource = Resource::builder_empty()
+        .with_service_name("rowlock-worker")
+        .with_detectors(&detectors)
+        .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()));
+    match std::env::var("OTEL_SERVICE_NAME") {
+        Ok(name) if !name.is_empty() => resource.with_service_name(name).build(),
+        _ => resource.build(),
+    }
 }
 
 /// The database has checked the form.

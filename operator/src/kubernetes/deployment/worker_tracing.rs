@@ -19,12 +19,13 @@ pub(crate) fn parse(text: &str) -> Result<StringMap, String> {
     if let Some(name) = all.keys().find(|name| !name.starts_with(PREFIX) || !is_word(name)) {
         return Err(format!("`{name}` is no variable of OpenTelemetry: its name must begin with {PREFIX}"));
     }
-    // The value is not quoted, since it may contain a secret.
     match all.get(env::OTLP_ENDPOINT) {
         None if all.is_empty() => Ok(all),
         None => Err(format!("{} is missing: workers would export nothing", env::OTLP_ENDPOINT)),
-        Some(url) if url.starts_with("http://") && !url.contains(['@', '?']) => Ok(all),
-        Some(_) => Err(format!("{} must look like http://collector:4318, without TLS", env::OTLP_ENDPOINT)),
+        Some(url) => match rowlock_daemon::parse_collector_url(url) {
+            Ok(_) => Ok(all),
+            Err(error) => Err(format!("{} {error}", env::OTLP_ENDPOINT)),
+        },
     }
 }
 
@@ -55,6 +56,7 @@ mod tests {
             (r#"{"OTEL_TRACES_SAMPLER": "always_on"}"#, "OTEL_EXPORTER_OTLP_ENDPOINT is missing"),
             (r#"{"OTEL_EXPORTER_OTLP_ENDPOINT": "https://a:4318"}"#, "must look like http://"),
             (r#"{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://u:secret@a"}"#, "must look like http://"),
+            (r#"{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://:4318"}"#, "must look like http://"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected) && !error.contains("secret"), "{text}: {error}");

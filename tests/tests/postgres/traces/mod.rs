@@ -1,14 +1,16 @@
 //! Traces from the producer's transaction to the handler.
 
 mod collector;
+mod process;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rowlock_queue::{Connect, EnqueueOptions, describe_task, enqueue};
 use rowlock_tests::TestDb;
-use rowlock_worker::{Fail, Shutdown, Task, Worker};
+use rowlock_worker::{ExitReason, Fail, Shutdown, Task, Worker};
 use sqlx::{AssertSqlSafe, Executor, Row};
+use tokio::sync::Notify;
 
 use self::collector::{Collector, PATIENCE, hex, silent, text};
 
@@ -175,4 +177,72 @@ async fn without_a_collector_the_handler_continues_the_producers_trace() {
     let (continued, own): (Vec<_>, Vec<_>) = handed.into_iter().partition(|trace| trace == PRODUCER);
     assert_eq!((continued.len(), own.len()), (1, 1));
     assert!(own[0].starts_with("00-") && own[0].ends_with("-01") && own[0].len() == 55, "{own:?}");
+}
+
+/// The name and `error.type` of each span of an attempt that `stopped` stops while its handler runs.
+async fn stopped_by(stopped: impl AsyncFnOnce(&TestDb, &Shutdown)) -> (ExitReason, Vec<(String, String)>) {
+    let (test, collector, running) = (TestDb::new().await, Collector::start().await, Arc::new(Notify::new()));
+    enqueue_traced(&test, "send").await;
+    let called = Arc::clone(&running);
+    let handler = move |_: Task| {
+        called.notify_one();
+        std::future::pending::<Result<(), Fail>>()
+    };
+    let worker = Worker::builder(Connect { max_connections: 2, ..test.connect() }, "mail").slots(1);
+    let worker = worker.handler("send", handler).otlp_endpoint(&collector.url).unwrap().build().unwrap();
+    let stop = Shutdown::new();
+    let ended = tokio::spawn(worker.run(stop.clone()));
+    running.notified().await;
+    stopped(&test, &stop).await;
+    let reason = tokio::time::timeout(PATIENCE, ended).await.expect("it ends").unwrap().unwrap();
+    let spans = collector.spans();
+    assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE), "{spans:#?}");
+    let failed = spans.iter().filter(|span| span.status.as_ref().is_some_and(|status| status.code == 2));
+    (reason, failed.map(|span| (span.name.clone(), text(&span.attributes, "error.type"))).collect())
+}
+
+#[tokio::test]
+async fn an_attempt_that_its_worker_stopped_is_an_error() {
+    let (reason, failed) = stopped_by(async |_, stop| stop.abort()).await;
+    assert!(matches!(reason, ExitReason::Drained), "{reason:?}");
+    assert_eq!(failed, [("process mail".into(), "interrupted".into())]);
+}
+
+/// Before the fix, it looked like a success.
+#[tokio::test]
+async fn an_attempt_that_a_fence_stopped_is_an_error() {
+    let leave = "select rowlock.leave(id) from rowlock.instance";
+    let (reason, failed) = stopped_by(async |test, _| test.run(leave).await).await;
+    assert!(matches!(reason, ExitReason::Fenced(_)), "{reason:?}");
+    assert_eq!(failed, [("process mail".into(), "interrupted".into())]);
+}
+
+/// Text, `jsonb`, null and numbers, from every function for producers.
+#[tokio::test]
+async fn every_call_of_a_producer_takes_a_traceparent() {
+    let test = TestDb::new().await;
+    let option = format!("'{{\"traceparent\": \"{PRODUCER}\"}}'");
+    for (call, many) in [
+        ("enqueue('mail', 'send', '{}'::json, OPTIONS::jsonb)", false),
+        ("enqueue('mail', 'send', '{}'::jsonb, OPTIONS::jsonb)", false),
+        ("enqueue('mail', 'send', '{}'::text, OPTIONS::text)", false),
+        ("enqueue_many('mail', 'send', array['{}']::json[], OPTIONS::jsonb)", true),
+        ("enqueue_many('mail', 'send', array['{}']::jsonb[], OPTIONS::jsonb)", true),
+        ("enqueue_many('mail', 'send', array['{}']::text[], OPTIONS::text)", true),
+    ] {
+        let sql = |options: &str| format!("select rowlock.{}", call.replace("OPTIONS", options));
+        let id: i64 = test.one(sql(&option)).await;
+        let kept: String = test.one(format!("select trace from rowlock.task where id = {id}")).await;
+        assert_eq!(kept, format!("{}{PRODUCER}", if many { "*" } else { "" }), "{call}");
+        let id: i64 = test.one(sql("'{\"traceparent\": null}'")).await;
+        let kept: Option<String> = test.one(format!("select trace from rowlock.task where id = {id}")).await;
+        assert_eq!(kept, None, "{call}");
+        let mut producer = test.session().await;
+        for wrong in ["1", "[]", "\"\"", &format!("\"{}\"", "0".repeat(1_000_000))] {
+            let sql = sql(&format!("'{{\"traceparent\": {wrong}}}'"));
+            let error = producer.execute(AssertSqlSafe(sql)).await.unwrap_err().to_string();
+            assert!(error.contains("traceparent is not a W3C trace context"), "{call}: {error}");
+            assert!(error.len() < 200, "it does not quote the value");
+        }
+    }
 }
