@@ -73,7 +73,8 @@ impl Prometheus {
         let config = json!({ "global": global, "rule_files": names, "scrape_configs": scrape_configs });
         // JSON is YAML.
         fs::write(folder.path().join("prometheus.yaml"), config.to_string())?;
-        let process = Process::start(&launch(folder.path())?)?;
+        let args = ["--config.file=prometheus.yaml", "--storage.tsdb.path=data"];
+        let process = Process::start(&launch("prometheus", &args, folder.path())?)?;
         let mut prometheus = Self { address: String::new(), process, folder };
         prometheus.wait_until_ready().await?;
         Ok(prometheus)
@@ -206,23 +207,19 @@ impl Drop for Prometheus {
     }
 }
 
-fn log(folder: &Path) -> PathBuf {
+pub(crate) fn log(folder: &Path) -> PathBuf {
     folder.join("log")
 }
 
-fn launch(folder: &Path) -> Result<Launch> {
+/// A program of Prometheus in a folder of its own, with its log there.
+pub(crate) fn launch(program: &str, args: &[&str], folder: &Path) -> Result<Launch> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
-    let program = std::env::split_paths(&paths).map(|path| path.join("prometheus")).find(|one| one.is_file());
-    let args = [
-        "--config.file=prometheus.yaml",
-        "--storage.tsdb.path=data",
-        // A free port, which its log names.
-        "--web.listen-address=127.0.0.1:0",
-        "--log.format=json",
-    ];
+    let path = std::env::split_paths(&paths).map(|path| path.join(program)).find(|one| one.is_file());
+    // A free port, which its log names.
+    let all = args.iter().chain(&["--web.listen-address=127.0.0.1:0", "--log.format=json"]);
     Ok(Launch {
-        program: program.context("prometheus is not installed: run `tests/install.sh test`")?,
-        args: args.iter().map(Into::into).collect(),
+        program: path.with_context(|| format!("{program} is not installed: run `tests/install.sh test`"))?,
+        args: all.map(Into::into).collect(),
         env: Vec::new(),
         without: Vec::new(),
         inherit_env: true,
@@ -241,14 +238,14 @@ fn launch(folder: &Path) -> Result<Launch> {
 }
 
 /// The errors in its log, or all of it if it has none.
-fn errors(log: &str) -> String {
+pub(crate) fn errors(log: &str) -> String {
     let is_error = |line: &&str| line.to_lowercase().contains("\"level\":\"error\"");
     let errors: Vec<&str> = log.lines().filter(is_error).collect();
     if errors.is_empty() { log.to_owned() } else { errors.join("\n") }
 }
 
 /// The address in its log, once it listens. The first line about it has the port 0.
-fn listens_on(log: &str) -> Option<String> {
+pub(crate) fn listens_on(log: &str) -> Option<String> {
     let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let line = lines.find(|line| line["msg"] == "Listening on")?;
     line["address"].as_str().map(str::to_owned)
