@@ -34,6 +34,7 @@ pub struct ViewMetrics {
     connections: GaugeVec,
     partitions_left: GaugeVec,
     snapshot_at: GaugeVec,
+    snapshot_took: GaugeVec,
 }
 
 impl ViewMetrics {
@@ -64,6 +65,7 @@ impl ViewMetrics {
                            reserve, and those of operators and workers now.";
         let left = "Time until the last existing partition ends.";
         let seen = "When the last answered poll of the database was sent.";
+        let took = "How long the database took to answer that poll.";
         Ok(Self {
             is_cluster,
             tasks: queue("tasks", tasks, &["state"])?,
@@ -79,6 +81,7 @@ impl ViewMetrics {
             connections: database("connections", connections, &["kind"])?,
             partitions_left: database("partitions_left_seconds", left, &[])?,
             snapshot_at: database("last_snapshot_timestamp_seconds", seen, &[])?,
+            snapshot_took: database("last_snapshot_duration_seconds", took, &[])?,
         })
     }
 
@@ -114,6 +117,9 @@ impl ViewMetrics {
             let time = SystemTime::now() - at.elapsed();
             let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
             self.snapshot_at.with_label_values(labels).set(since.as_secs_f64());
+        }
+        if let Some(took) = view.snapshot_took {
+            self.snapshot_took.with_label_values(labels).set(took.as_secs_f64());
         }
     }
 
@@ -218,6 +224,7 @@ pub(crate) mod tests {
         View {
             queues: names.iter().map(|name| queue(name)).collect(),
             snapshot_at: Some(Instant::now()),
+            snapshot_took: Some(Duration::from_millis(20)),
             partitions: Some((Instant::now(), partitions)),
             ..View::default()
         }
@@ -244,6 +251,7 @@ pub(crate) mod tests {
             "rowlock_queue_pods{kind=\"draining\",namespace=\"shop\",queue=\"mail\"} 1",
             "rowlock_queue_scaling_limited{namespace=\"shop\",queue=\"mail\",reason=\"Total\"} 1",
             "rowlock_queue_scaling_limited{namespace=\"shop\",queue=\"mail\",reason=\"Connections\"} 0",
+            "rowlock_database_last_snapshot_duration_seconds{namespace=\"shop\",secret=\"db\"} 0.02",
             "rowlock_database_connections{kind=\"operators\",namespace=\"shop\",secret=\"db\"} 3",
             "rowlock_database_connections{kind=\"workers\",namespace=\"shop\",secret=\"db\"} 4",
         ] {

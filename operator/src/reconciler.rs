@@ -357,6 +357,7 @@ impl<B: Backend> Reconciler<B> {
             problem: self.problem.clone(),
             started_at: self.snapshot.as_ref().map(|snapshot| snapshot.started_at),
             snapshot_at: self.snapshot.as_ref().map(|snapshot| snapshot.requested_at),
+            snapshot_took: self.snapshot.as_ref().map(|snapshot| snapshot.took),
             partitions: self.partitions.filter(|_| self.is_poller()),
         }
     }

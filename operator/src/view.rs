@@ -21,6 +21,8 @@ pub struct View {
     pub started_at: Option<i64>,
     /// When the last snapshot was requested.
     pub snapshot_at: Option<Instant>,
+    /// How long the database took to answer it.
+    pub snapshot_took: Option<Duration>,
     /// The partitions of the database, and when they were read, if this controller does so.
     pub partitions: Option<(Instant, PartitionStats)>,
 }

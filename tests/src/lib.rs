@@ -3,10 +3,13 @@
 //! Each test has its own database, copied from a migrated template on one server per test process:
 //! [`TestDb`]. A test plays an instance with [`TestInstance`].
 
+pub mod alertmanager;
+pub mod alerts;
 mod database;
 pub mod doc_blocks;
 pub mod history;
 mod observe;
+pub mod prometheus;
 pub mod server;
 mod test_instance;
 

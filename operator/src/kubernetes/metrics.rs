@@ -1,11 +1,13 @@
 //! The operator's own metrics, computed for each request.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use prometheus::{Gauge, GaugeVec, IntCounter, Opts, Registry, TextEncoder};
 use rowlock_crds::TaskQueue;
 use rowlock_daemon::program_metrics;
 
 use crate::kubernetes::context::Context;
+use crate::kubernetes::desired::queue_name;
 use crate::metrics::{Place, ViewMetrics};
 
 /// What this replica does.
@@ -74,8 +76,8 @@ impl Replica {
 
 /// The conditions of all `TaskQueues`, for alerts, even if a database or a namespace cannot be read.
 fn conditions(registry: &Registry) -> prometheus::Result<GaugeVec> {
-    let help = "Conditions of TaskQueues: 1 for the status (True, False or Unknown) that each has.";
-    let labels = ["namespace", "task_queue", "type", "status"];
+    let help = "Conditions of TaskQueues: 1 for the status (True, False, Unknown) and reason that each has.";
+    let labels = ["namespace", "task_queue", "queue", "type", "status", "reason"];
     let gauge = GaugeVec::new(Opts::new("rowlock_task_queue_condition", help), &labels)?;
     registry.register(Box::new(gauge.clone()))?;
     Ok(gauge)
@@ -84,7 +86,9 @@ fn conditions(registry: &Registry) -> prometheus::Result<GaugeVec> {
 fn set_conditions(gauge: &GaugeVec, one: &TaskQueue) {
     let (namespace, name) = (one.namespace().unwrap_or_default(), one.name_any());
     for condition in one.status.iter().flat_map(|status| &status.conditions) {
-        gauge.with_label_values(&[&namespace, &name, &condition.type_, &condition.status]).set(1.0);
+        let Condition { type_, status, reason, .. } = condition;
+        let labels: [&str; 6] = [&namespace, &name, queue_name(one), type_, status, reason];
+        gauge.with_label_values(&labels).set(1.0);
     }
 }
 
@@ -105,7 +109,8 @@ mod tests {
         ViewMetrics::new(&registry, true).unwrap().set(Some(place), &view(&["mail"]));
         let replica = Replica { leads: true, reads_task_queues: true, rollouts: (0, 0), rescued: (0, 0) };
         replica.register(&registry).unwrap();
-        conditions(&registry).unwrap().with_label_values(&["shop", "mail", "Ready", "True"]).set(1.0);
+        let labels = ["shop", "mail", "mail", "Ready", "True", "Succeeded"];
+        conditions(&registry).unwrap().with_label_values(&labels).set(1.0);
         let program = program_metrics("operator", &[]).unwrap();
         let families = registry.gather().into_iter().chain(program.gather());
         let rows: BTreeSet<String> = families

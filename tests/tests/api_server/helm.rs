@@ -3,6 +3,7 @@
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use rowlock_tests::alerts::{RuleFile, check_rules};
 use rowlock_tests::checkout;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -261,6 +262,59 @@ fn metrics_labels_are_not_replaced_by_those_of_the_operators_pod() {
     assert!(monitors.iter().all(|one| one["spec"]["podTargetLabels"].is_null()), "{monitors:?}");
 }
 
+/// The groups of the `PrometheusRule`, whose metadata has a label for Prometheus.
+fn alert_groups(values: &str) -> RuleFile {
+    let rule = of_kind(&objects(values), "PrometheusRule").swap_remove(0);
+    assert_eq!(rule["metadata"]["namespace"], "ops");
+    serde_json::from_value(rule["spec"].clone()).unwrap()
+}
+
+#[test]
+fn the_prometheus_rule_has_the_alerts_of_the_plain_file() {
+    assert!(of_kind(&objects("{}"), "PrometheusRule").is_empty());
+    let of_chart = alert_groups("alerts: { enabled: true }");
+    assert_eq!(of_chart, RuleFile::read().unwrap());
+}
+
+#[test]
+fn values_change_thresholds_labels_links_and_single_alerts() {
+    let values = "alerts: { enabled: true, labels: { release: prometheus }, ruleLabels: { team: shop }, \
+                  runbookUrl: 'https://wiki.example/alerts', \
+                  thresholds: { stuckFactor: 20.5, podsEndedEarly: 12345678 }, rules: { \
+                  RowlockQueueStuck: { for: 1m, severity: page }, RowlockQueueLate: { enabled: false } } }";
+    let object = of_kind(&objects(values), "PrometheusRule").swap_remove(0);
+    assert_eq!(object["metadata"]["labels"]["release"], "prometheus");
+    let groups = alert_groups(values);
+    let find = |name: &str| groups.rules().find(|rule| rule.alert == name);
+    let stuck = find("RowlockQueueStuck").unwrap();
+    assert!(stuck.expr.contains("> 20.5 * rowlock_queue_wait_target_seconds"), "{}", stuck.expr);
+    assert_eq!(stuck.duration.as_deref(), Some("1m"));
+    assert_eq!((stuck.labels["severity"].as_str(), stuck.labels["team"].as_str()), ("page", "shop"));
+    assert_eq!(stuck.annotations["runbook_url"], "https://wiki.example/alerts#rowlockqueuestuck");
+    assert!(find("RowlockQueueLate").is_none());
+    let early = find("RowlockPodsEndEarly").unwrap();
+    assert!(early.expr.contains("> 1.2345678e+07 ") || early.expr.contains("> 12345678 "), "{}", early.expr);
+    // Nothing but these two has changed.
+    assert_eq!(groups.rules().count() + 1, RuleFile::read().unwrap().rules().count());
+    check_rules(&serde_yaml::to_string(&groups).unwrap()).unwrap();
+}
+
+#[test]
+fn alerts_without_the_prometheus_operator_are_refused_with_what_to_do() {
+    let template = |more: &[&str]| {
+        let task_queue =
+            ["--set", "checkDefinition=true", "--api-versions", "rowlock.dev/v1alpha1/TaskQueue"];
+        helm("template", "ops", "alerts: { enabled: true }", &[&task_queue, more].concat())
+    };
+    let output = template(&[]);
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        !output.status.success() && message.contains("install the Prometheus Operator first"),
+        "{message}"
+    );
+    assert!(template(&["--api-versions", "monitoring.coreos.com/v1/PrometheusRule"]).status.success());
+}
+
 #[test]
 fn invalid_values_are_refused_with_their_name() {
     for (values, says) in [
@@ -285,6 +339,15 @@ fn invalid_values_are_refused_with_their_name() {
         ("logFormat: yaml", "/logFormat"),
         ("extraEnv: { A: b }", "/extraEnv"),
         ("podLabels: { a: 1 }", "/podLabels/a"),
+        ("alerts: { thresholds: { stuck: 1 } }", "/alerts/thresholds"),
+        ("alerts: { thresholds: { failedShare: 25 } }", "/alerts/thresholds/failedShare"),
+        ("alerts: { thresholds: { deadTasks: many } }", "/alerts/thresholds/deadTasks"),
+        ("alerts: { rules: { RowlockQueueLate: { for: soon } } }", "/alerts/rules/RowlockQueueLate/for"),
+        ("alerts: { ruleLabels: { a-b: c } }", "/alerts/ruleLabels"),
+        (
+            "alerts: { enabled: true, rules: { Late: { enabled: false } } }",
+            "there is no such alert; the names are",
+        ),
         ("enable: true", "'enable' not allowed"),
     ] {
         let output = helm("template", "ops", values, &[]);

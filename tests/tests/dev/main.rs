@@ -1,6 +1,7 @@
 //! What a user does with `rowlock` at a terminal: `rowlock dev` with its processes, and every command.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
+mod alerts;
 mod closed_output;
 mod commands;
 mod exit_codes;
@@ -11,6 +12,7 @@ mod idle;
 mod interrupts;
 mod locks;
 mod manifest_edits;
+mod prometheus;
 mod roles;
 mod running_command;
 mod scaling;

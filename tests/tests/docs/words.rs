@@ -15,6 +15,13 @@ const LISTS_OF_OLD_WORDS: &str = "tests/tests/docs/words";
 const LONG_LINES: &[&str] = &[
     "charts/rowlock-crds/templates/taskqueues.yaml",
     "queue/schema.sql",
+    "tests/alerts/databases.test.yaml",
+    "tests/alerts/handlers.test.yaml",
+    "tests/alerts/operator.test.yaml",
+    "tests/alerts/paused.test.yaml",
+    "tests/alerts/queues.test.yaml",
+    "tests/alerts/silent.test.yaml",
+    "tests/alerts/workers.test.yaml",
     "tests/tests/api_server/table.yaml",
 ];
 

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::ByteString;
+use rowlock_tests::alerts::check_metrics;
 use serde_json::{Value, json};
 
 use super::harness::{EMAILS, Harness, ask, page, until};
@@ -150,6 +151,8 @@ async fn health_readiness_and_metrics_pages_are_served() {
     harness.until("Ready", "True Succeeded").await;
     harness.db.enqueue_many(7).await;
     let page = |path: &str| page(address, path);
+    let metrics = page("/metrics");
+    check_metrics(metrics.split_once("\r\n\r\n").unwrap().1).unwrap();
     for path in ["/healthz", "/readyz"] {
         assert!(page(path).starts_with("HTTP/1.1 200 OK"), "{}", page(path));
     }
@@ -159,9 +162,8 @@ async fn health_readiness_and_metrics_pages_are_served() {
         format!("rowlock_queue_tasks{{{labels},state=\"available\"}} 7\n"),
         format!("rowlock_queue_pods{{kind=\"desired\",{labels}}} 1\n"),
         format!(
-            "rowlock_task_queue_condition{{namespace=\"{}\",\
-             status=\"True\",task_queue=\"emails\",type=\"Ready\"}} 1\n",
-            harness.namespace
+            "rowlock_task_queue_condition{{{labels},reason=\"Succeeded\",\
+             status=\"True\",task_queue=\"emails\",type=\"Ready\"}} 1\n"
         ),
     ] {
         until("the metric exists", || {
