@@ -7,8 +7,10 @@ purpose=${1:-demo}
 
 # command=package
 needed="gcc=gcc python3=python3"
-# Users connect with psql. The tests put PgBouncer before the server.
-[ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer"
+# Users connect with psql. The tests put PgBouncer before the server. Prometheus, and amtool of its Alertmanager,
+# check the alerts.
+[ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer prometheus=prometheus
+    amtool=prometheus-alertmanager"
 # A node, its network and an image builder.
 [ "$purpose" = cluster ] && needed="$needed psql=postgresql-client containerd=containerd runc=runc ip=iproute2 iptables=iptables
     conntrack=conntrack openssl=openssl buildah=buildah strip=binutils"

@@ -7,6 +7,7 @@ mod database;
 pub mod doc_blocks;
 pub mod history;
 mod observe;
+pub mod prometheus;
 pub mod server;
 mod test_instance;
 

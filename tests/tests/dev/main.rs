@@ -11,6 +11,7 @@ mod idle;
 mod interrupts;
 mod locks;
 mod manifest_edits;
+mod prometheus;
 mod roles;
 mod running_command;
 mod scaling;
