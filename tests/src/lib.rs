@@ -3,11 +3,13 @@
 //! Each test has its own database, copied from a migrated template on one server per test process:
 //! [`TestDb`]. A test plays an instance with [`TestInstance`].
 
+pub mod dashboards;
 mod database;
 pub mod doc_blocks;
 pub mod history;
 mod observe;
 pub mod prometheus;
+pub mod promql;
 pub mod server;
 mod test_instance;
 

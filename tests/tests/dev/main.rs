@@ -3,6 +3,7 @@
 
 mod closed_output;
 mod commands;
+mod dashboards;
 mod exit_codes;
 mod harness;
 mod host_environment;

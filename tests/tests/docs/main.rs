@@ -6,6 +6,7 @@
 //! `text` is ignored. A comment marks a command that runs until Ctrl-C.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
+mod dashboards;
 mod dependencies;
 mod named_paths;
 mod named_tests;
