@@ -22,7 +22,7 @@ endef
 
 PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
 
-.PHONY: help demo test check workflows api-server cluster cluster-down cluster-test cluster-tier cluster-disruptive cluster-parallel cluster-given images chaos soak bench bench-main bench-operator bench-scaling sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy doc unit servers postgres dev docs kubernetes schema
+.PHONY: help demo test check workflows dashboard-files dashboards api-server cluster cluster-down cluster-test cluster-tier cluster-disruptive cluster-parallel cluster-given images chaos soak bench bench-main bench-operator bench-scaling sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy doc unit servers postgres dev docs kubernetes schema
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -32,10 +32,10 @@ demo: packages-demo ## Run 10,000 tasks with a Postgres server, workers and a Py
 	@ln -sf $(CARGO_TARGET_DIR)/$(PROFILE:dev=debug)/rowlock rowlock
 	@./rowlock dev -f examples/quickstart --demo 10000
 
-test: packages-test fmt clippy workflows doc unit servers dev docs kubernetes cluster-test sizes ## Run all tests
+test: packages-test fmt clippy workflows dashboard-files doc unit servers dev docs kubernetes cluster-test sizes ## Run all tests
 	@if [ -s $(SKIPPED) ]; then echo "all parts that can run here passed; 1 skipped: $$(cat $(SKIPPED))"; else echo "all parts passed"; fi
 
-check: fmt clippy workflows sizes ## Check formatting, lints and file sizes
+check: fmt clippy workflows dashboard-files sizes ## Check formatting, lints and file sizes
 
 fmt:
 	$(call part,formatting,cargo fmt --all --check)
@@ -56,6 +56,13 @@ doc:
 # Go builds actionlint from its module, once.
 workflows:
 	$(call part,workflow files,cd tests/actionlint && go tool actionlint $(CURDIR)/.github/workflows/*.yaml)
+
+# Go builds the decoder of dashboards from its module, once.
+dashboard-files:
+	$(call part,dashboards,cd tests/dashboards && go vet . && go test -count 1 .)
+
+dashboards: ## Rewrite charts/rowlock/dashboards from tests/dashboards
+	@cd tests/dashboards && go run .
 
 unit:
 	$(call part,unit tests,cargo test --workspace --exclude rowlock-tests --locked)

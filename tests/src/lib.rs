@@ -5,11 +5,13 @@
 
 pub mod alertmanager;
 pub mod alerts;
+pub mod dashboards;
 mod database;
 pub mod doc_blocks;
 pub mod history;
 mod observe;
 pub mod prometheus;
+pub mod promql;
 pub mod server;
 mod test_instance;
 

@@ -43,6 +43,8 @@ podAnnotations: { a: b }
 podLabels: { team: platform }
 commonLabels: { cost-centre: "4711" }
 serviceAccount: { name: mine, annotations: { role: r } }
+dashboards:
+  { enabled: true, annotations: { grafana_folder: Rowlock }, runbookUrl: "https://wiki.example/alerts" }
 "#;
 
 static HELM: OnceLock<String> = OnceLock::new();
@@ -316,6 +318,32 @@ fn alerts_without_the_prometheus_operator_are_refused_with_what_to_do() {
 }
 
 #[test]
+fn dashboards_are_config_maps_that_grafanas_sidecar_finds() {
+    let maps = of_kind(&objects("dashboards: { enabled: true, namespace: monitoring }"), "ConfigMap");
+    let names: Vec<&Value> = maps.iter().map(|one| &one["metadata"]["name"]).collect();
+    assert_eq!(names, ["rowlock-operator-dashboard-fleet", "rowlock-operator-dashboard-queue"]);
+    for (map, file) in maps.iter().zip(["fleet.json", "queue.json"]) {
+        let metadata = &map["metadata"];
+        assert_eq!((&metadata["namespace"], &metadata["annotations"]), (&json!("monitoring"), &Value::Null));
+        assert_eq!(metadata["labels"]["grafana_dashboard"], "1");
+        // The braces of Grafana's legends are not Helm's.
+        let file_text =
+            std::fs::read_to_string(checkout().join("charts/rowlock/dashboards").join(file)).unwrap();
+        assert_eq!(map["data"][format!("rowlock-{file}")], file_text.trim_end());
+    }
+    // With a link to the runbooks, after that to the other dashboard. Nothing else changes.
+    let maps = of_kind(&objects(VALUES), "ConfigMap");
+    let linked = maps[0]["data"]["rowlock-fleet.json"].as_str().unwrap();
+    let mut linked: Value = serde_json::from_str(linked).unwrap();
+    let link = linked["links"].as_array_mut().unwrap().pop().unwrap();
+    assert_eq!((&link["type"], &link["url"]), (&json!("link"), &json!("https://wiki.example/alerts")));
+    let file = std::fs::read_to_string(checkout().join("charts/rowlock/dashboards/fleet.json")).unwrap();
+    assert_eq!(linked, serde_json::from_str::<Value>(&file).unwrap());
+    assert_eq!(maps[0]["metadata"]["annotations"], json!({ "grafana_folder": "Rowlock" }));
+    assert_eq!(of_kind(&objects("{}"), "ConfigMap"), Vec::<Value>::new(), "not by default");
+}
+
+#[test]
 fn invalid_values_are_refused_with_their_name() {
     for (values, says) in [
         ("class: two words", "/class"),
@@ -326,6 +354,8 @@ fn invalid_values_are_refused_with_their_name() {
         ("workerResources: { limits: { memory: 96MB } }", "/workerResources/limits/memory"),
         ("workerImage: { pullSecrets: [{ name: a }] }", "/workerImage/pullSecrets/0"),
         ("podMonitor: { interval: soon }", "/podMonitor/interval"),
+        ("dashboards: { runbookUrl: runbooks }", "/dashboards/runbookUrl"),
+        ("dashboards: { labels: { grafana_dashboard: 1 } }", "/dashboards/labels/grafana_dashboard"),
         ("serviceAccount: { create: false }", "serviceAccount.name is required"),
         ("image: { digest: latest }", "/image/digest"),
         ("workerLabels: { a: 1 }", "/workerLabels/a"),

@@ -4,6 +4,7 @@
 mod alerts;
 mod closed_output;
 mod commands;
+mod dashboards;
 mod exit_codes;
 mod harness;
 mod host_environment;

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of tests, too, fail where they stand")]
 
 mod alerts;
+mod dashboards;
 mod dependencies;
 mod named_paths;
 mod named_tests;

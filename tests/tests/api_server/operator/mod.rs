@@ -3,6 +3,7 @@
 
 mod conditions;
 mod connection_limit;
+mod dashboards;
 mod databases;
 mod deployment;
 mod end_to_end;
