@@ -16,6 +16,7 @@ mod owners;
 mod pods;
 mod rights;
 mod rollouts;
+mod scale_in;
 mod scaling;
 mod several_operators;
 mod target;
