@@ -31,12 +31,13 @@ pub struct DrainingPod {
 /// queue has another owner. Only the owner of the tables may call it. Repeat it while the scale-in is pending.
 pub async fn drain_pods(db: &Db, drain: &DrainPods) -> Result<Vec<DrainingPod>> {
     let (pods, ranks): (Vec<String>, Vec<i32>) = drain.pods.iter().cloned().unzip();
-    let statement = query("select pod::text, held from rowlock.drain_pods($1, $2, $3::text[]::uuid[], $4, $5)")
-        .bind(drain.queue.clone())
-        .bind(drain.owner.clone())
-        .bind(pods)
-        .bind(ranks)
-        .bind(i32::try_from(drain.most).unwrap_or(i32::MAX));
+    let statement =
+        query("select pod::text, held from rowlock.drain_pods($1, $2, $3::text[]::uuid[], $4, $5)")
+            .bind(drain.queue.clone())
+            .bind(drain.owner.clone())
+            .bind(pods)
+            .bind(ranks)
+            .bind(i32::try_from(drain.most).unwrap_or(i32::MAX));
     let rows = db.all(statement).await?;
     let read = |row: &sqlx::postgres::PgRow| {
         let held: i32 = row.try_get("held")?;

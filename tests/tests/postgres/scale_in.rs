@@ -155,10 +155,8 @@ async fn a_claim_during_a_choice_takes_nothing_and_does_not_fail() {
     let test = TestDb::new().await;
     let (mut instance, _) = instance(&test, 1, 0).await;
     let mut operator = test.session().await;
-    let choice = format!(
-        "begin; select rowlock.drain_pods('mail', 'tests', array['{}'::uuid], '{{3}}', 1)",
-        uid(1)
-    );
+    let choice =
+        format!("begin; select rowlock.drain_pods('mail', 'tests', array['{}'::uuid], '{{3}}', 1)", uid(1));
     operator.execute(AssertSqlSafe(choice)).await.unwrap();
     test.enqueue().await;
     let claimed = instance.claim(1).await;

@@ -52,8 +52,8 @@ impl PodBackend {
         }
         let pods = self.candidates(last);
         let written = last.scale_in.template_written;
-        let is_rolling_out = written.is_some_and(|at| now.duration_since(at) < WATCH_DELAY)
-            || is_rolling_out(stored, &pods);
+        let is_rolling_out =
+            written.is_some_and(|at| now.duration_since(at) < WATCH_DELAY) || is_rolling_out(stored, &pods);
         let change = Change { current, wanted, pods: pods.len(), is_rolling_out };
         match last.scale_in.next(change, now) {
             Step::Choose(most) if self.choose(last, &pods, (most, wanted), now).await => wanted,
@@ -157,8 +157,11 @@ impl PodBackend {
             let written = self.context.writer.set_deletion_cost(namespace, name, uid, cost.as_deref()).await;
             (pod.clone(), cost, written)
         };
-        let written: Vec<_> =
-            futures_util::stream::iter(changes).map(write).buffer_unordered(CONCURRENT_WRITES).collect().await;
+        let written: Vec<_> = futures_util::stream::iter(changes)
+            .map(write)
+            .buffer_unordered(CONCURRENT_WRITES)
+            .collect()
+            .await;
         for (pod, cost, written) in written {
             match written {
                 Ok(()) => last.scale_in.note_cost(&pod, cost.as_deref()),

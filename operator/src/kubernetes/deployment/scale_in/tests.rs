@@ -48,9 +48,8 @@ fn only_the_replicas_of_the_deployment_can_be_chosen() {
         pod("ended", &json!({ "phase": "Failed" })),
         theirs,
     ];
-    let names = |deployment: &str| {
-        candidates(&all, deployment).into_iter().map(|pod| pod.name).collect::<Vec<_>>()
-    };
+    let names =
+        |deployment: &str| candidates(&all, deployment).into_iter().map(|pod| pod.name).collect::<Vec<_>>();
     assert_eq!(names("emails"), ["a"]);
     assert_eq!(names("another"), [""; 0]);
 }
@@ -93,8 +92,7 @@ fn a_rollout_is_seen_by_the_status_or_by_the_pods() {
 
 #[test]
 fn pods_are_chosen_only_for_a_scale_in_that_leaves_some() {
-    let change =
-        |current, wanted, pods, is_rolling_out| Change { current, wanted, pods, is_rolling_out };
+    let change = |current, wanted, pods, is_rolling_out| Change { current, wanted, pods, is_rolling_out };
     let table = [
         ("more pods", change(3, 5, 3, false), Step::Write),
         ("the same number", change(3, 3, 3, false), Step::Write),
