@@ -35,7 +35,7 @@ pub(crate) fn text(context: &Context) -> prometheus::Result<String> {
     };
     replica.register(&registry)?;
     let scale_ins = scale_ins(&registry)?;
-    for one in context.readable().iter() {
+    for one in &context.readable() {
         let (namespace, queue) = (one.namespace().unwrap_or_default(), queue_name(one));
         set_scale_ins(&scale_ins, &namespace, queue, context.scale_ins.total(&namespace, queue));
     }

@@ -4,17 +4,13 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use futures_util::StreamExt;
+use futures_util::future::join_all;
 use k8s_openapi::api::apps::v1::Deployment;
 use rowlock_queue::{DrainPods, DrainingPod, drain_pods};
 
 use super::{CONCURRENT_WRITES, LastApplied, PodBackend, WATCH_DELAY, WriteError};
 use crate::kubernetes::deployment::scale_in::{Candidate, Change, Step, candidates, is_rolling_out};
 use crate::kubernetes::desired::owner_name;
-
-/// The most deletion costs written in one pass, a few milliseconds each. The next pass follows within a
-/// second.
-const MOST_COSTS: usize = 100;
 
 /// The number of pods.
 #[derive(Debug, Clone, Copy)]
@@ -109,9 +105,8 @@ impl PodBackend {
         self.write_costs(last, pods, &chosen).await;
         let may_lower = last.scale_in.may_lower(pods, &chosen, held, now);
         if may_lower {
-            let pods = chosen.len();
-            tracing::debug!(queue = last.queue, pods, held, "the chosen pods go");
-            last.scale_in.lower(&self.candidates(last), chosen, wanted, now);
+            tracing::debug!(queue = last.queue, pods = chosen.len(), held, "the chosen pods go");
+            last.scale_in.lower(pods, chosen, wanted, now);
         }
         may_lower
     }
@@ -147,29 +142,26 @@ impl PodBackend {
         Ok(chosen)
     }
 
-    /// Gives the chosen pods the lowest deletion cost, and the others the one that they had before.
+    /// Gives the chosen pods the lowest deletion cost, and the others the one that they had before. After a
+    /// failure the rest are not tried: an API server that does not answer must not delay the pass for each pod.
     async fn write_costs(&self, last: &mut LastApplied, pods: &[Candidate], chosen: &BTreeSet<String>) {
-        let namespace = &last.owner.namespace;
-        let mut changes = last.scale_in.cost_changes(pods, chosen);
-        changes.truncate(MOST_COSTS);
-        let write = async |(pod, cost): (&Candidate, Option<String>)| {
-            let (name, uid) = (&pod.name, &pod.uid);
-            let written = self.context.writer.set_deletion_cost(namespace, name, uid, cost.as_deref()).await;
-            (pod.clone(), cost, written)
-        };
-        let written: Vec<_> = futures_util::stream::iter(changes)
-            .map(write)
-            .buffer_unordered(CONCURRENT_WRITES)
-            .collect()
-            .await;
-        for (pod, cost, written) in written {
-            match written {
-                Ok(()) => last.scale_in.note_cost(&pod, cost.as_deref()),
-                Err(error) if is_gone(&error) => (),
-                Err(error) => {
-                    let (namespace, pod) = (&last.owner.namespace, &pod.name);
-                    tracing::warn!(namespace, pod, %error, "the deletion cost of a pod is not written");
+        let namespace = last.owner.namespace.clone();
+        for some in last.scale_in.cost_changes(pods, chosen).chunks(CONCURRENT_WRITES) {
+            let writes = some.iter().map(|(pod, cost)| {
+                self.context.writer.set_deletion_cost(&namespace, &pod.name, &pod.uid, cost.as_deref())
+            });
+            let mut failed = None;
+            for ((pod, cost), written) in some.iter().zip(join_all(writes).await) {
+                match written {
+                    Ok(()) => last.scale_in.note_cost(pod, cost.as_deref()),
+                    Err(error) if is_gone(&error) => (),
+                    Err(error) => failed = Some(error),
                 }
+            }
+            if let Some(error) = failed {
+                let queue = &last.queue;
+                tracing::warn!(namespace, queue, %error, "the deletion costs of its pods are not written");
+                return;
             }
         }
     }
