@@ -6,7 +6,7 @@ use rowlock_tests::{TestDb, TestInstance};
 use sqlx::{AssertSqlSafe, Executor};
 
 /// Calls that decide by what they read under a lock. The instance is `$1`.
-const DECIDING: [&str; 13] = [
+const DECIDING: [&str; 14] = [
     "rowlock.heartbeat($1, 0, 0, 0, 5, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', false, 0, 0, 0, 0)",
     "rowlock.claim($1, 1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 0, 4711)",
     "rowlock.claim_suspect($1, 4711)",

@@ -17,7 +17,9 @@ async fn instance(test: &TestDb, pod: u32, tasks: u32) -> (TestInstance, Claimed
     let joined = join_in_pod(&test.db, "mail", &name, 100, Some(&uid(pod))).await.unwrap();
     let watermarks = joined.watermarks.clone();
     let mut instance = TestInstance { db: test.db.clone(), joined, watermarks };
-    test.enqueue_many(tasks as usize).await;
+    if tasks > 0 {
+        test.enqueue_many(tasks as usize).await;
+    }
     let claimed = instance.claim(tasks.max(1)).await;
     assert_eq!(claimed.tasks.len(), tasks as usize);
     (instance, claimed)
