@@ -595,6 +595,23 @@ begin
   return false;
 end $$;
 
+CREATE FUNCTION rowlock.check_marking(instance bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform 1
+    from rowlock.instance i
+    where i.id = check_marking.instance and i.ended_at is null
+    for key share skip locked;
+  if not found and not rowlock.check_ending(check_marking.instance) then
+    raise exception 'instance % is gone', check_marking.instance
+      using errcode = 'RL006',
+        hint = 'Join again.';
+  end if;
+  return true;
+end $$;
+
 CREATE FUNCTION rowlock.check_options(options jsonb) RETURNS void
     LANGUAGE plpgsql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -722,6 +739,7 @@ CREATE FUNCTION rowlock.claim(instance bigint, want integer, watermarks bigint[]
 declare
   v_queue int;
   v_restricted boolean;
+  v_drains boolean;        -- marked by a scale-in since this claim began
   v_newest bigint;
   looked int;              -- ranges that were read and should be taken
   taken bigint := 0;       -- tasks in the ranges that could be locked
@@ -755,7 +773,10 @@ begin
     into v_queue, v_restricted
     from rowlock.instance i
     join rowlock.queue q on q.id = i.queue
-    where i.id = claim.instance and not q.paused and not i.drains;
+    where i.id = claim.instance
+      and not q.paused
+      and not i.drains
+      and not rowlock.is_draining(i.drain_until);
   if not found then
     return query
       select
@@ -834,15 +855,20 @@ begin
   if v_ids is not null then
     -- The lock prevents others from ending the instance until the lease is committed. It does not
     -- wait: a session that ends the queue may itself wait for the ranges that are locked above.
-    perform 1
+    select rowlock.is_draining(i.drain_until)
+      into v_drains
       from rowlock.instance i
       where i.id = claim.instance and i.ended_at is null
       for share skip locked;
-    if not found and not rowlock.check_ending(claim.instance) then
-      raise exception 'instance % is gone', claim.instance
-        using errcode = 'RL006',
-          hint = 'Join again.';
+    if not found then
+      v_drains := rowlock.check_marking(claim.instance);
     end if;
+    if v_drains then
+      v_ids := null;
+      v_sinces := null;
+    end if;
+  end if;
+  if v_ids is not null then
     -- This statement has a new snapshot: it sees the newest version of the locked rows, with
     -- whatever was committed between reading and locking. Rows are found by ctid, which a lock
     -- keeps. With a join by key, a plan from the time when the table was small would read the whole
@@ -925,6 +951,7 @@ CREATE FUNCTION rowlock.claim_suspect(instance bigint, token bigint) RETURNS TAB
 declare
   v_queue int;
   v_restricted boolean;
+  v_drains boolean;
   t record;
 begin
   perform rowlock.require_read_committed();
@@ -948,7 +975,10 @@ begin
     into v_queue, v_restricted
     from rowlock.instance i
     join rowlock.queue q on q.id = i.queue
-    where i.id = claim_suspect.instance and not q.paused and not i.drains;
+    where i.id = claim_suspect.instance
+      and not q.paused
+      and not i.drains
+      and not rowlock.is_draining(i.drain_until);
   if not found then
     return;
   end if;
@@ -974,14 +1004,16 @@ begin
     return;
   end if;
   -- The lock prevents others from ending the instance until the lease is committed: see claim.
-  perform 1
+  select rowlock.is_draining(i.drain_until)
+    into v_drains
     from rowlock.instance i
     where i.id = claim_suspect.instance and i.ended_at is null
     for share skip locked;
-  if not found and not rowlock.check_ending(claim_suspect.instance) then
-    raise exception 'instance % is gone', claim_suspect.instance
-      using errcode = 'RL006',
-        hint = 'Join again.';
+  if not found then
+    v_drains := rowlock.check_marking(claim_suspect.instance);
+  end if;
+  if v_drains then
+    return;
   end if;
   delete from rowlock.delayed d where d.id = t.id;
   update rowlock.suspect s set due = 'infinity' where s.id = t.id;
@@ -1604,6 +1636,63 @@ begin
   update rowlock.instance i
     set drains = true
     where i.id = drain.instance and i.ended_at is null and not i.drains;
+end $$;
+
+CREATE FUNCTION rowlock.drain_mark_duration() RETURNS interval
+    LANGUAGE sql IMMUTABLE
+    RETURN '00:00:30'::interval;
+
+CREATE FUNCTION rowlock.drain_pods(queue text, owner text, pods uuid[], ranks integer[], most integer) RETURNS TABLE(pod uuid, held integer)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  v_queue int;
+  chosen uuid[];
+begin
+  perform rowlock.require_read_committed();
+  select q.id
+    into v_queue
+    from rowlock.queue q
+    where q.name = drain_pods.queue and q.owner = drain_pods.owner;
+  if not found then
+    return;
+  end if;
+  -- Among equals, those that are marked already.
+  chosen := array(
+    select p.pod
+    from rowlock.tasks_of_pods(v_queue, drain_pods.pods) p
+    order by drain_pods.ranks[p.number], p.held, p.marked desc, p.number
+    limit greatest(drain_pods.most, 0)
+  );
+  -- Only the chosen ones, which are idle if any are: a claim does not wait for this lock, and would
+  -- have to be repeated.
+  perform 1
+    from rowlock.instance i
+    where i.queue = v_queue and i.ended_at is null and i.pod = any (chosen)
+    order by i.id
+    for no key update;
+  update rowlock.instance i
+    set drain_until = now() + rowlock.drain_mark_duration()
+    where i.queue = v_queue
+      and i.ended_at is null
+      and i.pod = any (chosen)
+      -- Repeated only when a third of it is over, since each update leaves a dead row.
+      and coalesce(i.drain_until < now() + rowlock.drain_mark_duration() * (2 / 3.0), true);
+  update rowlock.instance i
+    set drain_until = null
+    where i.queue = v_queue
+      and i.ended_at is null
+      and i.drain_until is not null
+      and i.pod = any (drain_pods.pods)
+      and i.pod <> all (chosen);
+  return query
+    select p.pod, p.held
+    from rowlock.tasks_of_pods(v_queue, chosen) p
+    order by p.number;
 end $$;
 
 CREATE FUNCTION rowlock.due_time(options jsonb) RETURNS timestamp with time zone
@@ -2864,6 +2953,10 @@ CREATE FUNCTION rowlock.interruption_limit() RETURNS integer
     LANGUAGE sql IMMUTABLE
     RETURN 10;
 
+CREATE FUNCTION rowlock.is_draining(drain_until timestamp with time zone) RETURNS boolean
+    LANGUAGE sql
+    RETURN COALESCE((drain_until > clock_timestamp()), false);
+
 CREATE FUNCTION rowlock.is_silent(instance bigint, heartbeat bigint) RETURNS boolean
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -2906,6 +2999,7 @@ CREATE TABLE rowlock.instance (
     ended_at timestamp with time zone,
     gone boolean DEFAULT false NOT NULL,
     pod uuid,
+    drain_until timestamp with time zone,
     CONSTRAINT instance_capacity_check CHECK (((capacity >= 1) AND (capacity <= 10000)))
 );
 
@@ -5183,6 +5277,29 @@ begin
   return rowlock.find_state(task_state.id, t.queue, t.priority, t.k_low);
 end $$;
 
+CREATE FUNCTION rowlock.tasks_of_pods(queue integer, pods uuid[]) RETURNS TABLE(pod uuid, number bigint, marked boolean, held integer)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select
+    given.pod,
+    given.number,
+    coalesce(bool_or(i.drain_until > now()), false),
+    coalesce(sum(lease.held), 0)::int
+  from unnest(tasks_of_pods.pods) with ordinality given(pod, number)
+  left join rowlock.instance i
+    on i.queue = tasks_of_pods.queue and i.ended_at is null and i.pod = given.pod
+  left join lateral (
+    select
+      sum((select sum(range.n) from unnest(l.ns) range(n)) - cardinality(l.settled)) as held
+    from rowlock.lease l
+    where l.instance = i.id
+  ) lease on true
+  group by given.pod, given.number
+$$;
+
 CREATE FUNCTION rowlock.try_mutex(operation integer, queue integer) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -5741,14 +5858,6 @@ CREATE TABLE rowlock.maintenance (
     CONSTRAINT maintenance_one_row_check CHECK (one_row)
 );
 
-CREATE TABLE rowlock.migration (
-    version integer NOT NULL,
-    name text NOT NULL,
-    compatible_from integer NOT NULL,
-    applied_at timestamp with time zone DEFAULT now() NOT NULL,
-    functions text
-);
-
 CREATE TABLE rowlock.mutex (
     operation smallint NOT NULL,
     queue integer NOT NULL
@@ -5871,9 +5980,6 @@ ALTER TABLE ONLY rowlock.lease
 ALTER TABLE ONLY rowlock.maintenance
     ADD CONSTRAINT maintenance_pkey PRIMARY KEY (one_row);
 
-ALTER TABLE ONLY rowlock.migration
-    ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
-
 ALTER TABLE ONLY rowlock.mutex
     ADD CONSTRAINT mutex_pkey PRIMARY KEY (operation, queue);
 
@@ -5978,6 +6084,8 @@ REVOKE ALL ON FUNCTION rowlock.cancel_all(ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.check_ending(instance bigint) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.check_marking(instance bigint) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.check_options(options jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.check_trace(trace text) FROM PUBLIC;
@@ -6013,6 +6121,10 @@ REVOKE ALL ON FUNCTION rowlock.delete_queue(queue text, force boolean) FROM PUBL
 REVOKE ALL ON FUNCTION rowlock.describe_task(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.drain(instance bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.drain_mark_duration() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.drain_pods(queue text, owner text, pods uuid[], ranks integer[], most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.due_time(options jsonb) FROM PUBLIC;
 
@@ -6119,6 +6231,8 @@ REVOKE ALL ON FUNCTION rowlock.id_time(i bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.instance_slots(queue integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.interruption_limit() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.is_draining(drain_until timestamp with time zone) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.is_silent(instance bigint, heartbeat bigint) FROM PUBLIC;
 
@@ -6247,6 +6361,8 @@ REVOKE ALL ON FUNCTION rowlock.suspect_timeout() FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.task_errors(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.task_state(id bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.tasks_of_pods(queue integer, pods uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.try_mutex(operation integer, queue integer) FROM PUBLIC;
 

@@ -294,7 +294,9 @@ create table rowlock.instance (
   drains    boolean not null default false,
   ended_at  timestamptz,
   gone      boolean not null default false,       -- it was ended by a rescue or a delete
-  pod       uuid                                  -- the UID of its pod, in a cluster
+  pod       uuid,                                 -- the UID of its pod, in a cluster
+  -- It claims no tasks until then: a scale-in is about to end its pod. See rowlock.drain_pods.
+  drain_until timestamptz
 );
 create index instance_live on rowlock.instance (queue, id) where ended_at is null;
 

@@ -43,6 +43,7 @@ as $$
 declare
   v_queue int;
   v_restricted boolean;
+  v_drains boolean;        -- marked by a scale-in since this claim began
   v_newest bigint;
   looked int;              -- ranges that were read and should be taken
   taken bigint := 0;       -- tasks in the ranges that could be locked
@@ -76,7 +77,10 @@ begin
     into v_queue, v_restricted
     from rowlock.instance i
     join rowlock.queue q on q.id = i.queue
-    where i.id = claim.instance and not q.paused and not i.drains;
+    where i.id = claim.instance
+      and not q.paused
+      and not i.drains
+      and not rowlock.is_draining(i.drain_until);
   if not found then
     return query
       select
@@ -155,15 +159,20 @@ begin
   if v_ids is not null then
     -- The lock prevents others from ending the instance until the lease is committed. It does not
     -- wait: a session that ends the queue may itself wait for the ranges that are locked above.
-    perform 1
+    select rowlock.is_draining(i.drain_until)
+      into v_drains
       from rowlock.instance i
       where i.id = claim.instance and i.ended_at is null
       for share skip locked;
-    if not found and not rowlock.check_ending(claim.instance) then
-      raise exception 'instance % is gone', claim.instance
-        using errcode = 'RL006',
-          hint = 'Join again.';
+    if not found then
+      v_drains := rowlock.check_marking(claim.instance);
     end if;
+    if v_drains then
+      v_ids := null;
+      v_sinces := null;
+    end if;
+  end if;
+  if v_ids is not null then
     -- This statement has a new snapshot: it sees the newest version of the locked rows, with
     -- whatever was committed between reading and locking. Rows are found by ctid, which a lock
     -- keeps. With a join by key, a plan from the time when the table was small would read the whole

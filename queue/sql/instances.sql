@@ -44,6 +44,27 @@ begin
   return false;
 end $$;
 
+-- For a claim that could not lock the row of its instance. Returns true if another session only
+-- marks the instance (rowlock.drain_pods), so the claim takes nothing. Raises an error if the
+-- instance has ended or is being ended.
+create or replace function rowlock.check_marking(instance bigint)
+returns boolean
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform 1
+    from rowlock.instance i
+    where i.id = check_marking.instance and i.ended_at is null
+    for key share skip locked;
+  if not found and not rowlock.check_ending(check_marking.instance) then
+    raise exception 'instance % is gone', check_marking.instance
+      using errcode = 'RL006',
+        hint = 'Join again.';
+  end if;
+  return true;
+end $$;
+
 -- Adds an instance to a queue. Its first heartbeat is written with it. `pod` is the UID of the pod
 -- that it runs in, if any: the end of that pod ends the instance (rowlock.rescue_pod).
 create or replace function rowlock.join(

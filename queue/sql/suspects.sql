@@ -85,6 +85,7 @@ as $$
 declare
   v_queue int;
   v_restricted boolean;
+  v_drains boolean;
   t record;
 begin
   perform rowlock.require_read_committed();
@@ -108,7 +109,10 @@ begin
     into v_queue, v_restricted
     from rowlock.instance i
     join rowlock.queue q on q.id = i.queue
-    where i.id = claim_suspect.instance and not q.paused and not i.drains;
+    where i.id = claim_suspect.instance
+      and not q.paused
+      and not i.drains
+      and not rowlock.is_draining(i.drain_until);
   if not found then
     return;
   end if;
@@ -134,14 +138,16 @@ begin
     return;
   end if;
   -- The lock prevents others from ending the instance until the lease is committed: see claim.
-  perform 1
+  select rowlock.is_draining(i.drain_until)
+    into v_drains
     from rowlock.instance i
     where i.id = claim_suspect.instance and i.ended_at is null
     for share skip locked;
-  if not found and not rowlock.check_ending(claim_suspect.instance) then
-    raise exception 'instance % is gone', claim_suspect.instance
-      using errcode = 'RL006',
-        hint = 'Join again.';
+  if not found then
+    v_drains := rowlock.check_marking(claim_suspect.instance);
+  end if;
+  if v_drains then
+    return;
   end if;
   delete from rowlock.delayed d where d.id = t.id;
   update rowlock.suspect s set due = 'infinity' where s.id = t.id;

@@ -41,6 +41,7 @@ const FILES: &[&str] = files![
     "move_due",
     "watermark_sweep",
     "rescue",
+    "drain_pods",
     "backlog",
     "maintenance",
     "retention",

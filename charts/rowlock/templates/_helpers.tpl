@@ -94,10 +94,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch]
-# To see why pods do not run.
+# To see why pods do not run, and to set the deletion cost of those that a scale-in ends.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [list, watch]
+  verbs: [list, watch, patch]
 # Database URLs and CA certificates, by the names that TaskQueues give.
 - apiGroups: [""]
   resources: [secrets, configmaps]

@@ -21,6 +21,7 @@ use crate::kubernetes::api::watch::{Handling, WatchedStore, without_status};
 use crate::kubernetes::api::writer::{WriteError, Writer, bounded};
 use crate::kubernetes::config::Config;
 use crate::kubernetes::database::source::Source;
+use crate::kubernetes::deployment::scale_in::Gone;
 use crate::kubernetes::desired::owner;
 use crate::kubernetes::rollouts::{NamespacedName, Rollouts, is_in_progress};
 use crate::shared_poller::SharedPoller;
@@ -37,6 +38,7 @@ pub(crate) struct Context {
     /// Notified of each change of a `TaskQueue`.
     pub(crate) changes: Changes,
     pub(crate) rescues: Rescues,
+    pub(crate) scale_ins: ScaleIns,
     views: Mutex<BTreeMap<Source, Arc<View>>>,
     /// The watch of all namespaces, where the rights suffice for it.
     everywhere: Mutex<Option<Arc<Objects>>>,
@@ -68,6 +70,25 @@ impl Rescues {
     /// The number of pods and of their tasks.
     pub(crate) fn totals(&self) -> (u64, u64) {
         (self.pods.load(Ordering::Relaxed), self.tasks.load(Ordering::Relaxed))
+    }
+}
+
+/// Pods that went in scale-ins, by namespace and queue, for metrics.
+#[derive(Debug, Default)]
+pub(crate) struct ScaleIns(Mutex<BTreeMap<NamespacedName, Gone>>);
+
+impl ScaleIns {
+    pub(crate) fn note(&self, namespace: &str, queue: &str, gone: Gone) {
+        if gone != Gone::default() {
+            let mut all = lock(&self.0);
+            let total = all.entry((namespace.to_owned(), queue.to_owned())).or_default();
+            (total.chosen, total.others) = (total.chosen + gone.chosen, total.others + gone.others);
+        }
+    }
+
+    pub(crate) fn total(&self, namespace: &str, queue: &str) -> Gone {
+        let key = (namespace.to_owned(), queue.to_owned());
+        lock(&self.0).get(&key).copied().unwrap_or_default()
     }
 }
 
@@ -126,6 +147,7 @@ impl Context {
             task_queues,
             changes,
             rescues: Rescues::default(),
+            scale_ins: ScaleIns::default(),
             views: Mutex::default(),
             everywhere: Mutex::new(everywhere),
             namespaces: Mutex::default(),

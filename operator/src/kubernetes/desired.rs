@@ -33,7 +33,11 @@ pub(crate) fn desired_queue(one: &TaskQueue, cluster: &str, used: Option<&String
 
 /// The owner of a queue, as the database stores it.
 pub(crate) fn owner(one: &TaskQueue, cluster: &str) -> String {
-    format!("{cluster}/{}/{}", one.namespace().unwrap_or_default(), one.name_any())
+    owner_name(cluster, &one.namespace().unwrap_or_default(), &one.name_any())
+}
+
+pub(crate) fn owner_name(cluster: &str, namespace: &str, name: &str) -> String {
+    format!("{cluster}/{namespace}/{name}")
 }
 
 /// Grows with each change. It also grows when a `TaskQueue` is deleted and created again, though Kubernetes

@@ -2,11 +2,12 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use prometheus::{Gauge, GaugeVec, IntCounter, Opts, Registry, TextEncoder};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use rowlock_crds::TaskQueue;
 use rowlock_daemon::program_metrics;
 
 use crate::kubernetes::context::Context;
+use crate::kubernetes::deployment::scale_in::Gone;
 use crate::kubernetes::desired::queue_name;
 use crate::metrics::{Place, ViewMetrics};
 
@@ -34,6 +35,11 @@ pub(crate) fn text(context: &Context) -> prometheus::Result<String> {
         rescued: context.rescues.totals(),
     };
     replica.register(&registry)?;
+    let scale_ins = scale_ins(&registry)?;
+    for one in &context.readable() {
+        let (namespace, queue) = (one.namespace().unwrap_or_default(), queue_name(one));
+        set_scale_ins(&scale_ins, &namespace, queue, context.scale_ins.total(&namespace, queue));
+    }
     if replica.leads {
         let conditions = conditions(&registry)?;
         context.readable().iter().for_each(|one| set_conditions(&conditions, one));
@@ -92,6 +98,22 @@ fn set_conditions(gauge: &GaugeVec, one: &TaskQueue) {
     }
 }
 
+/// Pods that went when the number of pods was lowered.
+fn scale_ins(registry: &Registry) -> prometheus::Result<IntCounterVec> {
+    let help = "Pods that Kubernetes ended in scale-ins: those that the operator had chosen, and others.";
+    let name = "rowlock_operator_scale_in_pods_total";
+    let counter = IntCounterVec::new(Opts::new(name, help), &["namespace", "queue", "chosen"])?;
+    registry.register(Box::new(counter.clone()))?;
+    Ok(counter)
+}
+
+fn set_scale_ins(counter: &IntCounterVec, namespace: &str, queue: &str, gone: Gone) {
+    for (chosen, pods) in [("true", gone.chosen), ("false", gone.others)] {
+        let pods = u64::try_from(pods).unwrap_or(u64::MAX);
+        counter.with_label_values(&[namespace, queue, chosen]).inc_by(pods);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -111,6 +133,7 @@ mod tests {
         replica.register(&registry).unwrap();
         let labels = ["shop", "mail", "mail", "Ready", "True", "Succeeded"];
         conditions(&registry).unwrap().with_label_values(&labels).set(1.0);
+        set_scale_ins(&scale_ins(&registry).unwrap(), "shop", "mail", Gone::default());
         let program = program_metrics("operator", &[]).unwrap();
         let families = registry.gather().into_iter().chain(program.gather());
         let rows: BTreeSet<String> = families

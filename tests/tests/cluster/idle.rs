@@ -82,6 +82,11 @@ async fn every_permission_in_the_chart_is_used() -> Result<()> {
             })
             .await?;
         }
+        // Of two pods, one gets a deletion cost.
+        harness.change(&json!({ "workers": { "autoscaling": { "min": 8 } } }));
+        harness.until_pods(2).await?;
+        harness.change(&json!({ "workers": { "autoscaling": { "min": 4 } } }));
+        harness.until_replicas(|replicas| replicas == 1).await?;
         // Missing certificates are read, too.
         let ca = json!({ "kind": "ConfigMap", "name": "none" });
         let database = json!({ "secretRef": { "name": "db" }, "caRef": ca });

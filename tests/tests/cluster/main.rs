@@ -23,4 +23,5 @@ mod kubernetes_guide;
 mod manual_changes;
 mod outages;
 mod planned_changes;
+mod scale_in;
 mod two_control_planes;

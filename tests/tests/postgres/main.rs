@@ -30,6 +30,7 @@ mod pooler;
 mod read_only;
 mod retention;
 mod rights;
+mod scale_in;
 mod scaling_decisions;
 mod scaling_inputs;
 mod schema;

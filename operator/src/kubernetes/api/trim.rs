@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodTemplateSpec};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::kubernetes::api::field_managers;
+use crate::kubernetes::deployment::scale_in::DELETION_COST;
 use crate::kubernetes::deployment::target;
 use crate::kubernetes::pods::status::is_ready;
 
@@ -22,11 +23,14 @@ pub(super) fn trim_deployment(deployment: &mut Deployment) {
     }
 }
 
-/// Keeps the labels and status of a pod, and until it is ready, the parts of its containers that explain why
+/// Keeps the labels, the status and the deletion cost of a pod, and until it is ready, the parts of its containers that explain why
 /// it is not.
 pub(super) fn trim_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
-    pod.metadata.annotations = None;
+    if let Some(annotations) = &mut pod.metadata.annotations {
+        annotations.retain(|name, _| name == DELETION_COST);
+    }
+    pod.metadata.annotations = pod.metadata.annotations.take().filter(|kept| !kept.is_empty());
     let ready = is_ready(pod);
     pod.spec = pod.spec.take().filter(|_| !ready).map(|spec| PodSpec {
         containers: spec.containers.into_iter().map(outline).collect(),

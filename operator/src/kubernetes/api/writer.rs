@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use crate::kubernetes::api::events::{NewEvent, RecentEvents};
 use crate::kubernetes::api::field_managers::{RESTARTED_AT, without_foreign_managers};
 use crate::kubernetes::api::leader_election::{Leadership, REQUEST_TIMEOUT};
+use crate::kubernetes::deployment::scale_in::DELETION_COST;
 
 /// Why a write failed.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +135,20 @@ impl Writer {
         let api = self.api::<K>(&text(&read.namespace));
         let scale = self.bounded(api.patch_scale(&text(&read.name), &params, &patch)).await?;
         Ok(scale.metadata.resource_version != read.resource_version)
+    }
+
+    /// Sets the deletion cost of a pod; `None` removes it. A conflict if another pod has this name by now.
+    pub(crate) async fn set_deletion_cost(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        cost: Option<&str>,
+    ) -> Result<(), WriteError> {
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let metadata = json!({ "uid": uid, "annotations": { DELETION_COST: cost } });
+        let patch = Patch::Merge(json!({ "metadata": metadata }));
+        self.bounded(self.api::<Pod>(namespace).patch(name, &params, &patch)).await.map(drop)
     }
 
     /// Replaces the whole pod template, where foreign field managers have changed it.

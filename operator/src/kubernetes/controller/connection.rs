@@ -229,11 +229,12 @@ impl Connection {
         let connect = access.connect(&self.context.config);
         if let Some(session) = &mut self.session {
             session.reconciler.set_db(db.clone());
+            session.reconciler.backend_mut().set_db(db.clone());
             session.reconciler.listen(connect);
             session.access = access.clone();
             return Some(std::mem::replace(&mut session.db, db));
         }
-        let pods = PodBackend::new(Arc::clone(&self.context), Arc::clone(&self.namespace));
+        let pods = PodBackend::new(Arc::clone(&self.context), Arc::clone(&self.namespace), db.clone());
         let mut reconciler = Reconciler::new(db.clone(), pods, &self.context.cluster);
         reconciler.listen(connect);
         let (access, identity) = (access.clone(), identity.clone());

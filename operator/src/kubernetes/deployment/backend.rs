@@ -1,6 +1,7 @@
 //! The backend in a cluster: instances are pods of a Deployment per queue. One for each database.
 
 mod budget;
+mod scale_in;
 mod target;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::DynamicObject;
 use kube::{Api, Resource};
 use rowlock_crds::{EventReason, TaskQueue};
+use rowlock_queue::Db;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -35,6 +37,8 @@ use crate::kubernetes::deployment::worker_image::WorkerImage;
 use crate::kubernetes::pods::status::{count_ready, oldest_age};
 use crate::kubernetes::rollouts::{NamespacedName, rollout_slot};
 
+use scale_in::Numbers;
+
 /// How long before a rejected template is tried again: a policy may have changed.
 const REJECTED_RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -50,13 +54,19 @@ pub(crate) struct PodBackend {
     context: Arc<Context>,
     pub(super) namespace: Arc<NamespaceWatch>,
     image: WorkerImage,
+    db: Db,
     queues: BTreeMap<String, LastApplied>,
 }
 
 impl PodBackend {
-    pub(crate) fn new(context: Arc<Context>, namespace: Arc<NamespaceWatch>) -> Self {
+    pub(crate) fn new(context: Arc<Context>, namespace: Arc<NamespaceWatch>, db: Db) -> Self {
         let image = context.config.image();
-        Self { context, namespace, image, queues: BTreeMap::new() }
+        Self { context, namespace, image, db, queues: BTreeMap::new() }
+    }
+
+    /// Replaces the connection.
+    pub(crate) fn set_db(&mut self, db: Db) {
+        self.db = db;
     }
 
     /// The `TaskQueues` of the queues, by the names of the queues.
@@ -115,6 +125,10 @@ impl PodBackend {
             Outcome::Rejected(_) => last.accepted_template.is_none(),
             _ => true,
         };
+        let numbers = Numbers { current: live.replicas, wanted: pods, leaves_replicas };
+        let writes_template = !holds_template && live.gets_template(&object);
+        let pods = self.prepare_scale_in(last, stored.as_deref(), numbers, writes_template).await;
+        object["spec"]["replicas"] = pods.into();
         let wanted = Wanted { object: &object, replicas: pods, leaves_replicas, holds_template };
         match next_write(last.deployment.as_ref(), &live, &wanted) {
             Write::Scale => self.scale(last, pods).await?,

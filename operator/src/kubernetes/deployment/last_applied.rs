@@ -20,8 +20,10 @@ use crate::kubernetes::deployment::apply_result::Outcome;
 use crate::kubernetes::deployment::build::{self, Owner};
 use crate::kubernetes::deployment::foreign_scaling::ForeignScalingTracker;
 use crate::kubernetes::deployment::inherited_metadata::inherited;
+use crate::kubernetes::deployment::scale_in::ScaleIn;
 use crate::kubernetes::deployment::settled::Settled;
 use crate::kubernetes::deployment::target;
+use crate::kubernetes::desired::queue_name;
 use crate::kubernetes::pods::health::not_starting;
 use crate::kubernetes::pods::starts::ObservedStarts;
 use crate::kubernetes::pods::status::is_ready;
@@ -32,6 +34,8 @@ pub(crate) const WATCH_DELAY: Duration = Duration::from_secs(5);
 
 pub(crate) struct LastApplied {
     pub(crate) owner: Owner,
+    /// The name of its queue in the database.
+    pub(crate) queue: String,
     /// The name of the Deployment in `spec.targetRef`.
     pub(crate) target: Option<String>,
     /// The outcome for a target that the watch does not show, and when the API server said so.
@@ -47,6 +51,7 @@ pub(crate) struct LastApplied {
     /// Whether its pods could not start in the last pass.
     pub(crate) not_starting: bool,
     pub(crate) foreign_scaling: ForeignScalingTracker,
+    pub(crate) scale_in: ScaleIn,
     /// The number of pods that was seen last: of the Deployment, or in the status that another leader wrote.
     seen_pods: u32,
     /// Whether a pod has been ready since the queue last had none. Then a later failure does not mean that
@@ -70,6 +75,7 @@ impl LastApplied {
     pub(crate) fn of(task_queue: &TaskQueue) -> Self {
         Self {
             owner: owner(task_queue),
+            queue: queue_name(task_queue).to_owned(),
             target: target(task_queue),
             unseen_target: None,
             regarding: task_queue.object_ref(&()),
@@ -80,6 +86,7 @@ impl LastApplied {
             outcome: Outcome::NotTried,
             not_starting: false,
             foreign_scaling: ForeignScalingTracker::default(),
+            scale_in: ScaleIn::default(),
             seen_pods: pods_in_status(task_queue),
             was_ready: false,
             starts: ObservedStarts::default(),

@@ -7,6 +7,7 @@ pub(crate) mod foreign_scaling;
 pub(crate) mod inherited_metadata;
 pub(crate) mod last_applied;
 pub(crate) mod next_write;
+pub(crate) mod scale_in;
 pub(crate) mod security_context;
 pub(crate) mod settled;
 pub(crate) mod target;

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use crate::kubernetes::api::field_managers;
-use crate::kubernetes::deployment::last_applied::AppliedObject;
+use crate::kubernetes::deployment::last_applied::{AppliedObject, has_template};
 
 /// The Deployment in the cluster.
 #[derive(Debug, Default)]
@@ -31,6 +31,12 @@ impl Live {
             scalers.push(UNRECORDED.to_owned());
         }
         Self { metadata, replicas: replicas.unwrap_or_default(), foreign_managers, scalers }
+    }
+
+    /// Whether an apply of the object changes the pod template, and so replaces the pods.
+    pub(crate) fn gets_template(&self, object: &Value) -> bool {
+        let differs = |metadata: &ObjectMeta| !has_template(metadata, object);
+        !self.foreign_managers.is_empty() || self.metadata.as_ref().is_some_and(differs)
     }
 }
 

@@ -40,6 +40,7 @@ impl PodBackend {
         last: &mut LastApplied,
         desired: &DesiredPods<'_>,
     ) -> Result<Outcome, WriteError> {
+        self.compare_scale_in(last).await;
         if last.target.is_some() {
             return self.scale_target(last, desired).await;
         }
@@ -49,8 +50,9 @@ impl PodBackend {
         }
         last.settled = None;
         let outcome = self.apply_objects(last, desired, seen.0.clone()).await?;
-        // What others do to the number of pods also depends on time.
-        if outcome == Outcome::Done && !desired.keeps && last.foreign_scaling.is_calm() {
+        // What others do to the number of pods also depends on time, and so does a scale-in.
+        let is_calm = last.foreign_scaling.is_calm() && !last.scale_in.is_waiting();
+        if outcome == Outcome::Done && !desired.keeps && is_calm {
             let seen = seen.0.zip(seen.1);
             last.settled =
                 seen.map(|(deployment, budget)| Settled { deployment, budget, pods: desired.pods });

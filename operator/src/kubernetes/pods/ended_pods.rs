@@ -106,7 +106,7 @@ fn ended(pod: &Pod) -> Option<EndedPod> {
 }
 
 /// The `TaskQueue` of a pod, and the Deployment whose `ReplicaSet` it belongs to.
-fn belongs_to(pod: &Pod) -> Option<(&str, &str)> {
+pub(crate) fn belongs_to(pod: &Pod) -> Option<(&str, &str)> {
     let labels = pod.metadata.labels.as_ref()?;
     let (task_queue, hash) = (labels.get(labels::TASK_QUEUE)?, labels.get("pod-template-hash")?);
     let references = pod.metadata.owner_references.as_deref()?;

@@ -17,6 +17,7 @@ mod owners;
 mod pods;
 mod rights;
 mod rollouts;
+mod scale_in;
 mod scaling;
 mod several_operators;
 mod target;

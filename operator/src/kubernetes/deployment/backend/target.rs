@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::Deployment;
 
+use super::scale_in::Numbers;
 use super::{DesiredPods, LastApplied, Live, Outcome, PodBackend, WriteError};
 use crate::kubernetes::api::field_managers;
 use crate::kubernetes::deployment::last_applied::AppliedObject;
@@ -32,6 +33,8 @@ impl PodBackend {
         let live = newest.map(|(metadata, replicas)| Live::of(Some(metadata.clone()), Some(replicas)));
         let live = live.unwrap_or_default();
         let leaves_replicas = self.leaves_replicas(last, desired, &live).await;
+        let numbers = Numbers { current: live.replicas, wanted: pods, leaves_replicas };
+        let pods = self.prepare_scale_in(last, Some(&stored), numbers, false).await;
         if !leaves_replicas {
             if live.replicas != pods
                 && let Some(outcome) = self.set_scale(last, pods).await?
