@@ -5858,6 +5858,14 @@ CREATE TABLE rowlock.maintenance (
     CONSTRAINT maintenance_one_row_check CHECK (one_row)
 );
 
+CREATE TABLE rowlock.migration (
+    version integer NOT NULL,
+    name text NOT NULL,
+    compatible_from integer NOT NULL,
+    applied_at timestamp with time zone DEFAULT now() NOT NULL,
+    functions text
+);
+
 CREATE TABLE rowlock.mutex (
     operation smallint NOT NULL,
     queue integer NOT NULL
@@ -5979,6 +5987,9 @@ ALTER TABLE ONLY rowlock.lease
 
 ALTER TABLE ONLY rowlock.maintenance
     ADD CONSTRAINT maintenance_pkey PRIMARY KEY (one_row);
+
+ALTER TABLE ONLY rowlock.migration
+    ADD CONSTRAINT migration_pkey PRIMARY KEY (version);
 
 ALTER TABLE ONLY rowlock.mutex
     ADD CONSTRAINT mutex_pkey PRIMARY KEY (operation, queue);

@@ -28,7 +28,8 @@ pub struct DrainingPod {
 
 /// Chooses the pods with the fewest tasks, and marks their instances: for 30 s they claim nothing, and they
 /// continue what they run. The marks of the other pods are removed. Returns the chosen ones; none if the
-/// queue has another owner. Only the owner of the tables may call it. Repeat it while the scale-in is pending.
+/// queue has another owner. Only the owner of the tables may call it. Repeat it while the scale-in is
+/// pending.
 pub async fn drain_pods(db: &Db, drain: &DrainPods) -> Result<Vec<DrainingPod>> {
     let (pods, ranks): (Vec<String>, Vec<i32>) = drain.pods.iter().cloned().unzip();
     let statement =

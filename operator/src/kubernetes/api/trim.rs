@@ -23,8 +23,8 @@ pub(super) fn trim_deployment(deployment: &mut Deployment) {
     }
 }
 
-/// Keeps the labels, the status and the deletion cost of a pod, and until it is ready, the parts of its containers that explain why
-/// it is not.
+/// Keeps the labels, the status and the deletion cost of a pod, and until it is ready, the parts of its
+/// containers that explain why it is not.
 pub(super) fn trim_pod(pod: &mut Pod) {
     pod.metadata.managed_fields = None;
     if let Some(annotations) = &mut pod.metadata.annotations {

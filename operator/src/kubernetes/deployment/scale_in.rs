@@ -28,8 +28,8 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(5);
 /// number is lowered without a choice: within half a minute, another queue may need the connections.
 const LONGEST_ROLLOUT: Duration = Duration::from_secs(20);
 
-/// How long after the number was lowered a pod that goes still counts. Kubernetes deletes pods within seconds;
-/// a later one has gone for another reason.
+/// How long after the number was lowered a pod that goes still counts. Kubernetes deletes pods within
+/// seconds; a later one has gone for another reason.
 const COMPARED_FOR: Duration = Duration::from_secs(30);
 
 /// A pod that a scale-in may end.

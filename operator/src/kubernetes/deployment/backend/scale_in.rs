@@ -143,7 +143,8 @@ impl PodBackend {
     }
 
     /// Gives the chosen pods the lowest deletion cost, and the others the one that they had before. After a
-    /// failure the rest are not tried: an API server that does not answer must not delay the pass for each pod.
+    /// failure the rest are not tried: an API server that does not answer must not delay the pass for each
+    /// pod.
     async fn write_costs(&self, last: &mut LastApplied, pods: &[Candidate], chosen: &BTreeSet<String>) {
         let namespace = last.owner.namespace.clone();
         for some in last.scale_in.cost_changes(pods, chosen).chunks(CONCURRENT_WRITES) {
