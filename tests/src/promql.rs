@@ -40,7 +40,8 @@ fn tokens(expression: &str) -> Vec<Token<'_>> {
     while let Some(first) = rest.chars().next() {
         let length = if is_word(first) {
             let is_number = first.is_ascii_digit();
-            let length = rest.find(|c: char| !(is_word(c) || is_number && c == '.')).unwrap_or(rest.len());
+            let is_part = |c: char| is_word(c) || (is_number && c == '.');
+            let length = rest.find(|c| !is_part(c)).unwrap_or(rest.len());
             if !is_number {
                 found.push(Token::Name(&rest[..length]));
             }
