@@ -49,6 +49,8 @@ pub(crate) struct ManagedQueue {
 pub(crate) struct ObservedPods {
     pub(crate) pods: u32,
     pub(crate) ready: u32,
+    /// Those that the cluster has had no room for, for minutes.
+    pub(crate) unplaced: u32,
     pub(crate) not_starting: bool,
     /// Their number cannot be changed.
     pub(crate) is_held: bool,
@@ -141,12 +143,13 @@ impl ManagedQueue {
         observed_pods: ObservedPods,
         now: Duration,
     ) -> ObservedQueue {
-        let ObservedPods { pods, ready, not_starting, is_held, age, start } = observed_pods;
+        let ObservedPods { pods, ready, unplaced, not_starting, is_held, age, start } = observed_pods;
         let asked_for = ObservedQueue::of(&self.desired.manifest.spec);
         let mut observed = ObservedQueue {
             pods,
             // Pods that are being replaced may be ready beside the others.
             ready: ready.min(pods),
+            unplaced: unplaced.min(pods),
             not_starting,
             stats: stats.map(backlog),
             pod_start: start.unwrap_or(asked_for.pod_start),
@@ -223,7 +226,7 @@ mod tests {
 
     fn ready(pods: u32) -> ObservedPods {
         let (age, start) = (Duration::ZERO, None);
-        ObservedPods { pods, ready: pods, not_starting: false, is_held: false, age, start }
+        ObservedPods { pods, ready: pods, unplaced: 0, not_starting: false, is_held: false, age, start }
     }
 
     #[test]

@@ -262,6 +262,7 @@ impl<B: Backend> Reconciler<B> {
             let observed_pods = ObservedPods {
                 pods: self.backend.instances(name),
                 ready: self.backend.ready(name),
+                unplaced: self.backend.unplaced(name),
                 not_starting: self.backend.not_starting(name),
                 is_held: self.backend.is_held(name),
                 age: self.backend.age(name),

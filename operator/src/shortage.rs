@@ -51,6 +51,8 @@ pub struct Asked {
     pub wanted: u32,
     /// The pods that it gets.
     pub given: u32,
+    /// The most pods that the cluster had room for lately, if that is fewer.
+    pub room: Option<u32>,
 }
 
 /// Why a queue has fewer pods than it asks for.
@@ -119,6 +121,7 @@ impl Shortage {
         elsewhere: Group,
     ) -> Self {
         let holders = holdings.others(name, held, elsewhere);
+        let asked = Asked { room: asked.room.filter(|room| *room < asked.wanted), ..asked };
         Self { asked, limit: limit.clone(), holders }
     }
 
@@ -146,7 +149,14 @@ impl Shortage {
     }
 
     fn tell(&self, holders: &str) -> String {
-        format!("{}{holders}. {}", self.limit.facts(), self.limit.advice())
+        let room = match self.asked.room {
+            None => String::new(),
+            Some(room) => format!(
+                ". The cluster had room for {room} of its pods, so others get their places first: add nodes, \
+                 or raise the quota"
+            ),
+        };
+        format!("{}{holders}{room}. {}", self.limit.facts(), self.limit.advice())
     }
 }
 
@@ -196,7 +206,7 @@ mod tests {
     fn shortage(given: u32, others: &[(&str, u32)], elsewhere: Group) -> Shortage {
         let all = [&[("mail", given)][..], others].concat();
         let holdings = Holdings::of(all.into_iter());
-        let asked = Asked { wanted: 12, given };
+        let asked = Asked { wanted: 12, given, room: None };
         Shortage::new(("mail", given), asked, &limit(60), &holdings, elsewhere)
     }
 
@@ -245,8 +255,27 @@ mod tests {
     fn a_shortage_without_names_fits_a_record() {
         let mut longest = shortage(3, &[("bills", u32::MAX)], Group { queues: 99_999, pods: u32::MAX });
         longest.limit.of = "the connection limit of the database";
+        longest.asked.room = Some(u32::MAX);
         let told = longest.without_names();
         assert!(told.len() <= 500 && told.ends_with("raise workers.perPod"), "{}: {told}", told.len());
+    }
+
+    #[test]
+    fn pods_that_the_cluster_had_no_room_for_are_named_with_what_to_change() {
+        let holdings = Holdings::of([("mail", 3)].into_iter());
+        let told = |room| {
+            let asked = Asked { wanted: 12, given: 3, room };
+            Shortage::new(("mail", 3), asked, &limit(60), &holdings, Group::default()).to_string()
+        };
+        let had_room = told(Some(3));
+        assert!(
+            had_room
+                .contains(". The cluster had room for 3 of its pods, so others get their places first: add"),
+            "{had_room}"
+        );
+        for room in [None, Some(12), Some(20)] {
+            assert!(!told(room).contains("had room"), "{room:?}");
+        }
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl<B: Backend> Reconciler<B> {
             let limit = limit.filter(|_| decision.reason == Reason::Connections);
             let shortage = limit.map(|limit| {
                 let name = managed.desired.manifest.name.as_str();
-                let asked = Asked { wanted: *wanted, given: decision.pods_desired };
+                let asked = Asked { wanted: *wanted, given: decision.pods_desired, room: queue.room };
                 Shortage::new((name, held(queue, decision)), asked, limit, holdings, self.elsewhere)
             });
             managed.note_shortage(shortage, self.now);

@@ -52,7 +52,7 @@ fn a_queue_knows_what_the_queues_of_other_controllers_hold() {
     let (decisions, holdings) = one.shares(&connections, None);
     let limit = crate::Limit { of: "x", is_own: false, connections, operators: 3, workers: 0 };
     let given = decisions[0].pods_desired;
-    let asked = crate::shortage::Asked { wanted: 10, given };
+    let asked = crate::shortage::Asked { wanted: 10, given, room: None };
     let shortage = crate::Shortage::new(("tq-emails", given), asked, &limit, &holdings, Group::default());
     assert!(shortage.to_string().contains(". Of the pods, tq-letters holds 8. Raise x"), "{shortage}");
 }

@@ -5,3 +5,4 @@ pub(crate) mod handler_ends;
 pub(crate) mod health;
 pub(crate) mod starts;
 pub(crate) mod status;
+pub(crate) mod unplaced;

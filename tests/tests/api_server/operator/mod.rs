@@ -20,3 +20,4 @@ mod scaling;
 mod several_operators;
 mod target;
 mod trust;
+mod unplaced_pods;
