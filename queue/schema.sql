@@ -3623,6 +3623,73 @@ CREATE FUNCTION rowlock.mutex_holders() RETURNS TABLE(operation smallint, queue 
   where holder.pid is distinct from pg_backend_pid()
 $$;
 
+CREATE FUNCTION rowlock.name_handler_end(queue text, owner text, pod uuid, how text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    SET "DateStyle" TO 'ISO, YMD'
+    SET "TimeZone" TO 'UTC'
+    AS $_$
+#variable_conflict use_column
+declare
+  v_queue int;
+  v_instances bigint[];
+  v_ids bigint[];
+  since timestamptz := now() - interval '1 minute';
+  named int;
+begin
+  perform rowlock.require_read_committed();
+  select q.id, array_agg(i.id)
+    into v_queue, v_instances
+    from rowlock.queue q
+    join rowlock.instance i on i.queue = q.id and i.ended_at is null
+    where q.name = name_handler_end.queue
+      and q.owner = name_handler_end.owner
+      and i.pod = name_handler_end.pod
+    group by q.id;
+  if not found then
+    return 0;
+  end if;
+  -- Errors have no index but that of their tasks. An instance has up to 10000 tasks; of the dead
+  -- ones, at most one ran alone in it.
+  select array_agg(task.id)
+    into v_ids
+    from (
+      (
+        select s.id
+        from rowlock.suspect s
+        where s.queue = v_queue
+        order by s.due desc
+        limit 10000
+      )
+      union all
+      (
+        select d.id
+        from rowlock.dead d
+        where d.queue = v_queue and d.at > since
+        order by d.at desc
+        limit 1000
+      )
+    ) task;
+  if v_ids is null then
+    return 0;
+  end if;
+  -- Planned with the time in it, so that it locks only the newest partitions (R18).
+  execute format(
+    'update rowlock.task_error e
+      set error = format(%L, $3) || substr(e.error, length(%L) + 1)
+      where e.id = any ($1)
+        and e.instance = any ($2)
+        and e.at > %L
+        and starts_with(e.error, %L)',
+    'the handler ended (%s)', 'the handler ended', since, 'the handler ended while this task ran'
+  )
+    using v_ids, v_instances, left(name_handler_end.how, 100);
+  get diagnostics named = row_count;
+  return named;
+end $_$;
+
 CREATE FUNCTION rowlock.newest_heartbeats() RETURNS TABLE(instance bigint, heartbeat bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6274,6 +6341,8 @@ REVOKE ALL ON FUNCTION rowlock.move_kept_errors(most integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.move_missed(queue integer, exact bigint[], quick bigint[], most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.mutex_holders() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.name_handler_end(queue text, owner text, pod uuid, how text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.newest_heartbeats() FROM PUBLIC;
 

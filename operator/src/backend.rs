@@ -34,6 +34,12 @@ pub trait Backend: Send {
         false
     }
 
+    /// How many of them the cluster has had no room for, for minutes: no node fits them, or a quota refuses
+    /// them.
+    fn unplaced(&self, _queue: &str) -> u32 {
+        0
+    }
+
     /// The age of the oldest of them, so that a new leader can continue to count. Zero for a backend without
     /// leader election.
     fn age(&self, _queue: &str) -> Duration {

@@ -1,6 +1,5 @@
 //! Which limit on connections holds, and what others use of it.
 
-use std::fmt;
 use std::time::Duration;
 
 use rowlock_plan::{CONNECTIONS_PER_POD, Connections, SlidingMax};
@@ -53,7 +52,7 @@ impl Limits {
         &mut self,
         limits: &[ConnectionLimit],
         user: Option<&str>,
-        instances: i64,
+        instances: u32,
         is_shared: bool,
         now: Duration,
     ) {
@@ -61,7 +60,6 @@ impl Limits {
         let free = |limit: &&ConnectionLimit| i64::from(limit.limit) - i64::from(limit.others);
         let tightest = limits.iter().filter(holds).min_by_key(free);
         self.current = tightest.map(|seen| {
-            let instances = u32::try_from(instances).unwrap_or_default();
             // Other namespaces and other clusters have their own pollers.
             let pollers = (seen.operators / CONNECTIONS_PER_POLLER).max(1);
             let operators =
@@ -96,19 +94,24 @@ impl Limits {
     }
 }
 
-/// For a status: the limit, who uses the connections, and what to change.
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// In words, for a status.
+impl Limit {
+    /// The limit, and how many of the connections others use: without a full stop.
+    pub(crate) fn facts(&self) -> String {
         let Self { of, connections, .. } = self;
         let (limit, others) = (connections.limit, connections.others);
-        write!(
-            f,
+        format!(
             "{of} is {limit}: {others} in use by others, {} reserved, which leaves room for {} pods \
-             ({CONNECTIONS_PER_POD} connections each) across all queues of the database. Raise {of}, or run \
-             fewer pods with more slots each: raise workers.perPod",
+             ({CONNECTIONS_PER_POD} connections each) across all queues of the database",
             connections.reserve(),
             connections.pods(),
         )
+    }
+
+    /// What to change: a sentence without a full stop.
+    pub(crate) fn advice(&self) -> String {
+        let of = self.of;
+        format!("Raise {of}, or run fewer pods with more slots each: raise workers.perPod")
     }
 }
 
@@ -196,10 +199,13 @@ mod tests {
         let mut limits = Limits::default();
         limits.note(&seen(59), None, 0, false, Duration::ZERO);
         assert_eq!(
-            limits.current().map(Limit::to_string).unwrap_or_default(),
+            limits.current().map(Limit::facts).unwrap_or_default(),
             "max_connections is 100: 60 in use by others, 10 reserved, which leaves room for 15 pods \
-             (2 connections each) across all queues of the database. Raise max_connections, or run fewer \
-             pods with more slots each: raise workers.perPod"
+             (2 connections each) across all queues of the database"
+        );
+        assert_eq!(
+            limits.current().map(Limit::advice).unwrap_or_default(),
+            "Raise max_connections, or run fewer pods with more slots each: raise workers.perPod"
         );
     }
 }

@@ -12,6 +12,7 @@
 //! * `decision_log`: records in the database why queues have their numbers of pods;
 //! * `wakeups`: NOTIFYs that start a pass early;
 //! * [`SharedPoller`] and [`Participant`]: one poller for the controllers of one database;
+//! * [`Shortage`] and [`Asked`]: who holds the pods that connections are left for;
 //! * [`View`] and [`Limit`]: what a pass observed and decided, for the status and for metrics;
 //! * [`ViewMetrics`]: the metrics of views.
 
@@ -27,6 +28,7 @@ mod metrics;
 mod observe;
 mod reconciler;
 mod shared_poller;
+mod shortage;
 mod view;
 mod wakeups;
 mod worker_container;
@@ -39,5 +41,6 @@ pub use metrics::{Place, ViewMetrics};
 pub use observe::backlog;
 pub use reconciler::Reconciler;
 pub use shared_poller::{Participant, SharedPoller};
+pub use shortage::{Asked, Shortage};
 pub use view::{QueueSettings, QueueView, View};
 pub use worker_sidecar::worker_sidecar;

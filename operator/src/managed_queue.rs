@@ -9,6 +9,7 @@ use rowlock_queue::{Db, Declared, Error, QueueStats};
 
 use crate::declaration::declaration;
 use crate::observe::backlog;
+use crate::shortage::Shortage;
 
 /// How long after a refusal by the database a queue is declared again: the cause may be gone by then.
 const DECLARE_AGAIN: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ pub(crate) struct ManagedQueue {
     memory: Memory,
     reason: Option<(u32, &'static str)>,
     times: PodTimes,
+    /// Why it gets fewer pods than it asks for, and since when this is reported.
+    shortage: Option<(Duration, Shortage)>,
 }
 
 /// How many pods a queue has, and their state.
@@ -46,6 +49,8 @@ pub(crate) struct ManagedQueue {
 pub(crate) struct ObservedPods {
     pub(crate) pods: u32,
     pub(crate) ready: u32,
+    /// Those that the cluster has had no room for, for minutes.
+    pub(crate) unplaced: u32,
     pub(crate) not_starting: bool,
     /// Their number cannot be changed.
     pub(crate) is_held: bool,
@@ -69,6 +74,7 @@ impl ManagedQueue {
             old => {
                 let is_anothers = old.as_ref().is_some_and(|old| old.is_anothers);
                 let times = old.as_ref().map(|old| old.times).unwrap_or_default();
+                let shortage = old.as_ref().and_then(|old| old.shortage.clone());
                 let memory = old.map(|old| old.memory).unwrap_or_default();
                 Self {
                     desired,
@@ -79,6 +85,7 @@ impl ManagedQueue {
                     memory,
                     reason: None,
                     times,
+                    shortage,
                 }
             }
         }
@@ -136,12 +143,13 @@ impl ManagedQueue {
         observed_pods: ObservedPods,
         now: Duration,
     ) -> ObservedQueue {
-        let ObservedPods { pods, ready, not_starting, is_held, age, start } = observed_pods;
+        let ObservedPods { pods, ready, unplaced, not_starting, is_held, age, start } = observed_pods;
         let asked_for = ObservedQueue::of(&self.desired.manifest.spec);
         let mut observed = ObservedQueue {
             pods,
             // Pods that are being replaced may be ready beside the others.
             ready: ready.min(pods),
+            unplaced: unplaced.min(pods),
             not_starting,
             stats: stats.map(backlog),
             pod_start: start.unwrap_or(asked_for.pod_start),
@@ -166,6 +174,17 @@ impl ManagedQueue {
         self.memory = std::mem::take(&mut decision.memory);
         self.times.decided(observed, &decision, now);
         decision
+    }
+
+    /// Notes why connections allow fewer pods than the queue asks for. `now`: as in [`Self::observe`].
+    pub(crate) fn note_shortage(&mut self, shortage: Option<Shortage>, now: Duration) {
+        let before = self.shortage.take();
+        self.shortage = shortage.map(|shortage| shortage.or_before(before, now));
+    }
+
+    /// Why it gets fewer pods than it asks for, if connections are the reason.
+    pub(crate) fn shortage(&self) -> Option<&Shortage> {
+        self.shortage.as_ref().map(|(_, shortage)| shortage)
     }
 
     /// What becomes of the queue without its `TaskQueue`.
@@ -207,7 +226,7 @@ mod tests {
 
     fn ready(pods: u32) -> ObservedPods {
         let (age, start) = (Duration::ZERO, None);
-        ObservedPods { pods, ready: pods, not_starting: false, is_held: false, age, start }
+        ObservedPods { pods, ready: pods, unplaced: 0, not_starting: false, is_held: false, age, start }
     }
 
     #[test]

@@ -215,6 +215,7 @@ pub(crate) mod tests {
                 operators: 3,
                 workers: 4,
             }),
+            shortage: None,
             metrics: Vec::new(),
         }
     }

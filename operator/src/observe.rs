@@ -1,5 +1,6 @@
 //! All reads of a pass: one statement for all queues of a database.
 
+use crate::shortage::Group;
 use rowlock_plan::{ARRIVAL_SECONDS, Arrivals, Backlog, Runs};
 use rowlock_queue::{ConnectionLimit, Db, Declared, Error, Overview, QueueStats};
 use std::collections::BTreeMap;
@@ -30,8 +31,8 @@ pub(crate) type ObservedQueues = BTreeMap<String, Declared>;
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) queues: ObservedQueues,
-    /// How many instances run for queues that were not kept.
-    pub(crate) unseen: i64,
+    /// The instances of queues that were not kept.
+    pub(crate) unseen: Group,
     /// When the server was started, as in [`rowlock_queue::Identity`].
     pub(crate) started_at: i64,
     /// The limits on connections, of all users or of one.
@@ -51,7 +52,7 @@ impl Snapshot {
     pub(crate) fn empty() -> Self {
         Self {
             queues: ObservedQueues::new(),
-            unseen: 0,
+            unseen: Group::default(),
             started_at: 0,
             limits: Vec::new(),
             requested_at: Instant::now(),
@@ -94,8 +95,8 @@ pub(crate) async fn observe(db: &Db, whose: impl Fn(&Declared) -> Whose) -> Resu
     Ok(Snapshot { queues, unseen, started_at, limits, requested_at, took: requested_at.elapsed() })
 }
 
-/// The queues to keep, and how many instances the rest have.
-fn keep(queues: Vec<Declared>, whose: impl Fn(&Declared) -> Whose) -> (ObservedQueues, i64) {
+/// The queues to keep, and the instances of the rest.
+fn keep(queues: Vec<Declared>, whose: impl Fn(&Declared) -> Whose) -> (ObservedQueues, Group) {
     let (managed, mut others): (Vec<_>, Vec<_>) =
         queues.into_iter().partition(|queue| whose(queue) == Whose::Managed);
     let beyond = if others.len() > MOST_OTHERS {
@@ -104,7 +105,10 @@ fn keep(queues: Vec<Declared>, whose: impl Fn(&Declared) -> Whose) -> (ObservedQ
     } else {
         Vec::new()
     };
-    let unseen = beyond.iter().map(|queue| queue.stats.instances).fold(0, i64::saturating_add);
+    let mut unseen = Group::default();
+    for queue in &beyond {
+        unseen.add(queue.stats.instances);
+    }
     // A server may send a name many times: it is kept once.
     let kept = managed.into_iter().chain(others).map(|queue| (queue.stats.name.clone(), queue));
     (kept.collect(), unseen)
@@ -163,7 +167,7 @@ mod tests {
             "soon" => Whose::Ours,
             _ => Whose::Others,
         });
-        assert_eq!((kept.len(), unseen), (7000, 1010));
+        assert_eq!((kept.len(), unseen), (7000, Group { queues: 1010, pods: 1010 }));
         assert!(kept.contains_key("ours-4999") && kept.contains_key("later-9"));
     }
 

@@ -1,17 +1,19 @@
 //! One pass of the loop. Whatever woke it, each pass checks everything.
 
 mod maintain;
+mod share;
 
 use crate::backend::{Backend, DesiredPods};
-use crate::connection_limit::{Limit, Limits};
+use crate::connection_limit::Limits;
 use crate::decision_log::DecisionLog;
 use crate::managed_queue::{DesiredQueue, ManagedQueue, ObservedPods};
 use crate::observe::{ObservedQueues, Snapshot, Whose, observe, poll_interval_after};
-use crate::shared_poller::Participant;
+use crate::shared_poller::{OtherInstances, Participant};
+use crate::shortage::{Group, Shortage};
 use crate::view::{QueueSettings, QueueView, View};
 use crate::wakeups::Wakeups;
 use rowlock_crds::Manifest;
-use rowlock_plan::{Decision, ObservedQueue, Reason, share};
+use rowlock_plan::{Decision, ObservedQueue, Reason};
 use rowlock_queue::{Connect, Db, Declared, Error, Maintainer, PartitionStats};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub struct Reconciler<B> {
     /// Running instances of this operator's queues that their controller has not reported to the shared
     /// poller.
     unreported: u32,
+    /// The instances of queues in this database that the shared poller knows nothing about.
+    elsewhere: Group,
     maintainer: Maintainer,
     maintained_at: Option<Instant>,
     /// The partitions, and when its maintenance read them.
@@ -64,6 +68,7 @@ impl<B: Backend> Reconciler<B> {
             limits: Limits::default(),
             participant: None,
             unreported: 0,
+            elsewhere: Group::default(),
             maintainer: Maintainer::new(),
             maintained_at: None,
             partitions: None,
@@ -237,13 +242,16 @@ impl<B: Backend> Reconciler<B> {
     fn use_snapshot(&mut self, snapshot: &Snapshot) {
         self.queues.iter_mut().for_each(|(name, managed)| managed.compare(snapshot.queues.get(name)));
         let elsewhere = snapshot.queues.values().filter(|queue| !self.queues.contains_key(&queue.stats.name));
-        let (others, unreported) = match &self.participant {
-            Some(participant) => participant.count_other_instances(elsewhere),
-            None => (elsewhere.map(|queue| queue.stats.instances).fold(0, i64::saturating_add), 0),
+        let OtherInstances { others, unreported } = if let Some(participant) = &self.participant {
+            participant.count_other_instances(elsewhere)
+        } else {
+            let mut others = Group::default();
+            elsewhere.for_each(|queue| others.add(queue.stats.instances));
+            OtherInstances { others, unreported: 0 }
         };
-        let others = others.saturating_add(snapshot.unseen);
-        self.unreported = u32::try_from(unreported).unwrap_or_default();
-        self.limits.note(&snapshot.limits, self.db.user(), others, self.participant.is_some(), self.now);
+        (self.elsewhere, self.unreported) = (others.and(snapshot.unseen), unreported);
+        let instances = self.elsewhere.pods;
+        self.limits.note(&snapshot.limits, self.db.user(), instances, self.participant.is_some(), self.now);
     }
 
     fn plan(&mut self, seen: &ObservedQueues) -> Vec<Decision> {
@@ -254,6 +262,7 @@ impl<B: Backend> Reconciler<B> {
             let observed_pods = ObservedPods {
                 pods: self.backend.instances(name),
                 ready: self.backend.ready(name),
+                unplaced: self.backend.unplaced(name),
                 not_starting: self.backend.not_starting(name),
                 is_held: self.backend.is_held(name),
                 age: self.backend.age(name),
@@ -263,32 +272,13 @@ impl<B: Backend> Reconciler<B> {
             decisions.push(managed.decide(&queue, now));
             observed.push(queue);
         }
-        self.share(&observed, &mut decisions);
+        let wanted: Vec<u32> = decisions.iter().map(|decision| decision.pods_desired).collect();
+        let holdings = self.share(&observed, &mut decisions);
+        self.note_shortages(&wanted, &observed, &decisions, &holdings);
         for ((managed, decision), queue) in self.queues.values_mut().zip(&decisions).zip(&observed) {
             managed.note(decision, queue.pods);
         }
         decisions
-    }
-
-    /// Lowers the decisions to the number of pods that the database has connections for. A limit of one user
-    /// is shared among the controllers that connect as that user.
-    fn share(&mut self, observed: &[ObservedQueue], decisions: &mut Vec<Decision>) {
-        let leaving = self.backend.leaving();
-        self.limits.set_leaving(leaving);
-        let Some(participant) = &self.participant else {
-            if let Some(limit) = self.limits.current() {
-                share(&limit.connections, observed, decisions);
-            }
-            return;
-        };
-        let user = self.db.user();
-        participant.publish_demand(user, self.queues.keys().zip(observed.iter().zip(&*decisions)), leaving);
-        let Some(is_own) = self.limits.current().map(|limit| limit.is_own) else { return };
-        let of = user.filter(|_| is_own);
-        self.limits.set_leaving(participant.leaving(of) + if is_own { 0 } else { self.unreported });
-        if let Some(limit) = self.limits.current() {
-            *decisions = participant.shares(&limit.connections, of);
-        }
     }
 
     /// Requests wake-ups for the queues that are scaled to zero. Where a pod is wanted, its instance listens,
@@ -312,8 +302,8 @@ impl<B: Backend> Reconciler<B> {
         for ((name, managed), decision) in self.queues.iter().zip(decisions) {
             let owner = managed.desired.owner.as_str();
             let Some(queue) = seen.get(name).filter(|queue| queue.owner == owner) else { continue };
-            let limit = || self.limits.current().map(Limit::to_string);
-            let detail = || (decision.reason == Reason::Connections).then(limit).flatten();
+            // A login that may read the decisions of this queue may not know the others.
+            let detail = || managed.shortage().map(Shortage::without_names);
             let pods = self.backend.instances(name);
             let key = (name.as_str(), queue.stats.queue, owner);
             self.decision_log.note(key, pods, decision, detail, Instant::now());
@@ -350,6 +340,7 @@ impl<B: Backend> Reconciler<B> {
             settings: QueueSettings::of(&managed.desired.manifest),
             decision,
             limit: self.limits.current().cloned(),
+            shortage: managed.shortage().cloned(),
             metrics: self.backend.metrics_addresses(name),
         });
         View {

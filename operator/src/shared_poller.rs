@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use crate::observe::{OBSERVE_TIMEOUT, Snapshot, Whose, poll_interval_after, timed_out};
+use crate::shortage::{Group, Holdings, held};
 
 /// How long a snapshot taken by another controller may be reused: two ticks and a bit. A poller idle for
 /// longer loses the role.
@@ -56,12 +57,31 @@ struct FailedPoll {
 struct Demand {
     /// The database user of the controller.
     user: Option<String>,
-    queues: BTreeMap<String, (ObservedQueue, Decision)>,
+    queues: BTreeMap<String, QueueDemand>,
     /// The pods that they have or ask for, whichever are more, summed up.
     most: u32,
     /// Pods that stop or are being replaced.
     leaving: u32,
     scaled_to_zero: BTreeSet<QueueId>,
+}
+
+/// What one queue asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct QueueDemand {
+    /// The name of its `TaskQueue`.
+    pub(crate) task_queue: String,
+    pub(crate) observed: ObservedQueue,
+    /// Before connections limit it.
+    pub(crate) decision: Decision,
+}
+
+/// The instances of queues that a controller does not manage.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct OtherInstances {
+    /// Those of other operators, or of this one in other namespaces.
+    pub(crate) others: Group,
+    /// Those of this operator that no controller has reported yet.
+    pub(crate) unreported: u32,
 }
 
 /// A controller's membership in a shared poller. It ends on drop.
@@ -202,27 +222,21 @@ impl Participant {
         }
     }
 
-    /// Counts the running instances of queues that are not this controller's: first those of other operators,
-    /// then those of this operator that no controller has reported yet.
+    /// Counts the running instances of queues that are not this controller's, unless another controller
+    /// reports them.
     pub(crate) fn count_other_instances<'a>(
         &self,
         elsewhere: impl Iterator<Item = &'a Declared>,
-    ) -> (i64, i64) {
+    ) -> OtherInstances {
         let state = self.shared.state();
         let reported: BTreeSet<&String> =
             state.demands.values().flat_map(|demand| demand.queues.keys()).collect();
-        elsewhere.filter(|queue| !reported.contains(&queue.stats.name)).fold(
-            (0, 0),
-            |(others, unreported), queue| {
-                let live = queue.stats.instances;
-                // A tenant's server may send any number.
-                if state.owners.contains(&queue.owner) {
-                    (others, unreported.saturating_add(live))
-                } else {
-                    (others.saturating_add(live), unreported)
-                }
-            },
-        )
+        let (mut others, mut unreported) = (Group::default(), Group::default());
+        for queue in elsewhere.filter(|queue| !reported.contains(&queue.stats.name)) {
+            let whose = if state.owners.contains(&queue.owner) { &mut unreported } else { &mut others };
+            whose.add(queue.stats.instances);
+        }
+        OtherInstances { others, unreported: unreported.pods }
     }
 
     /// Whether a controller of this operator manages the queue, or will manage it soon.
@@ -239,16 +253,14 @@ impl Participant {
 
     /// Publishes what the queues of this controller ask for before connections limit it, and its database
     /// user.
-    pub(crate) fn publish_demand<'a>(
+    pub(crate) fn publish_demand(
         &self,
         user: Option<&str>,
-        queues: impl Iterator<Item = (&'a String, (&'a ObservedQueue, &'a Decision))>,
+        queues: impl Iterator<Item = (String, QueueDemand)>,
         leaving: u32,
     ) {
-        let queues =
-            queues.map(|(name, (observed, decision))| (name.clone(), (observed.clone(), decision.clone())));
-        let queues: BTreeMap<String, (ObservedQueue, Decision)> = queues.collect();
-        let most = queues.values().map(|(observed, decision)| observed.pods.max(decision.pods_desired));
+        let queues: BTreeMap<String, QueueDemand> = queues.collect();
+        let most = queues.values().map(|queue| queue.observed.pods.max(queue.decision.pods_desired));
         let most = most.fold(0, u32::saturating_add);
         let user = user.map(str::to_owned);
         let mut state = self.shared.state();
@@ -278,8 +290,8 @@ impl Participant {
 
     /// The decisions for the queues of this controller, in the order of their names, lowered to what the
     /// connections allow. Connections are shared among all controllers, or among those with one database
-    /// user. Each controller computes the same shares.
-    pub(crate) fn shares(&self, connections: &Connections, of: Option<&str>) -> Vec<Decision> {
+    /// user. Each controller computes the same shares. And what all of them hold, if that is a limit.
+    pub(crate) fn shares(&self, connections: &Connections, of: Option<&str>) -> (Vec<Decision>, Holdings) {
         let state = self.shared.state();
         let those = || state.demands.values().filter(|demand| demand.is_of(of));
         let most = those().map(|demand| demand.most).fold(connections.leaving, u32::saturating_add);
@@ -287,7 +299,8 @@ impl Participant {
             && let Some(own) = state.demands.get(&self.name)
         {
             // There is room for everything: no controller needs to look through the queues of all others.
-            return own.queues.values().map(|(_, decision)| decision.clone()).collect();
+            let decisions = own.queues.values().map(|queue| queue.decision.clone()).collect();
+            return (decisions, Holdings::default());
         }
         let all: BTreeMap<_, _> = state
             .demands
@@ -298,10 +311,13 @@ impl Participant {
             })
             .collect();
         let (observed, mut decisions): (Vec<_>, Vec<_>) =
-            all.values().map(|queue_demand| (*queue_demand).clone()).unzip();
+            all.values().map(|queue| (queue.observed.clone(), queue.decision.clone())).unzip();
         share(connections, &observed, &mut decisions);
+        let held = observed.iter().zip(&decisions).map(|(queue, decision)| held(queue, decision));
+        let holdings = Holdings::of(all.values().map(|queue| queue.task_queue.as_str()).zip(held));
         let of = all.keys().zip(decisions);
-        of.filter(|((_, participant), _)| **participant == self.name).map(|(_, decision)| decision).collect()
+        let own = of.filter(|((_, participant), _)| **participant == self.name);
+        (own.map(|(_, decision)| decision).collect(), holdings)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What one pass observed and decided.
 
 use crate::connection_limit::Limit;
+use crate::shortage::Shortage;
 use rowlock_crds::Manifest;
 use rowlock_plan::Decision;
 use rowlock_queue::{Error, PartitionStats, QueueStats};
@@ -56,6 +57,8 @@ pub struct QueueView {
     pub decision: Decision,
     /// The limit on connections to its database, if known.
     pub limit: Option<Limit>,
+    /// Why connections allow fewer pods than it asks for, if they do.
+    pub shortage: Option<Shortage>,
     /// The names of its instances, with the addresses of their metrics.
     pub metrics: Vec<(String, String)>,
 }

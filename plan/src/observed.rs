@@ -26,6 +26,11 @@ pub struct ObservedQueue {
     pub pods: u32,
     /// Those of them that are ready. The others are starting.
     pub ready: u32,
+    /// Those of them that the cluster has had no room for, for minutes: no node fits them, or a quota refuses
+    /// them.
+    pub unplaced: u32,
+    /// The most pods that the cluster had room for lately; `None` if there was room for all.
+    pub room: Option<u32>,
     /// Whether no handler of these pods gets to run: more of them would do no more.
     pub not_starting: bool,
     /// How long it has held pods without a break; zero without any.
@@ -135,6 +140,8 @@ impl ObservedQueue {
             stats: None,
             pods: 0,
             ready: 0,
+            unplaced: 0,
+            room: None,
             not_starting: false,
             held_for: Duration::ZERO,
             unready_for: Duration::ZERO,

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use crate::{Decision, ObservedQueue};
 
+/// How long pods that the cluster had no room for count against a queue, after it has given them up: then it
+/// asks for them again. Long beside the minutes for which they are then waited for, since they keep
+/// connections from others.
+const NO_ROOM_FOR: Duration = Duration::from_mins(10);
+
 /// When the current state of a queue's pods began, on the clock of [`decide`](crate::decide). Kept between
 /// passes. `None`: the queue is not in that state.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,6 +21,8 @@ pub struct PodTimes {
     unready: Option<Duration>,
     /// Pods are wanted, and there are none.
     asked: Option<Duration>,
+    /// The pods that the cluster had room for, and when it last had no room for more.
+    room: Option<(u32, Duration)>,
 }
 
 impl PodTimes {
@@ -28,6 +35,13 @@ impl PodTimes {
         } else if self.held.is_none() {
             self.before = age;
         }
+        if queue.unplaced > 0 {
+            self.room = Some((queue.pods.saturating_sub(queue.unplaced), now));
+        }
+        // More than that are ready by now, or it is long ago.
+        self.room =
+            self.room.filter(|(room, last)| queue.ready <= *room && now.saturating_sub(*last) < NO_ROOM_FOR);
+        queue.room = self.room.map(|(room, _)| room);
         keep_since(&mut self.held, has_pods, now);
         keep_since(&mut self.unready, has_pods && queue.ready == 0, now);
         let lasts = |since: Option<Duration>| since.map_or(Duration::ZERO, |since| now.saturating_sub(since));

@@ -15,7 +15,7 @@ const MIN_HOLD: Duration = Duration::from_mins(10);
 
 /// Lowers what was decided for the queues of a database to what its connections allow.
 ///
-/// Places go round in four rounds, until none is left:
+/// Places go round in five rounds, until none is left:
 ///
 /// 1. Each queue that has tasks gets one. A queue that has a pod keeps it for ten minutes, then the queue
 ///    that has waited longest gets its place. If its pod does not become ready, it loses its place after
@@ -23,6 +23,7 @@ const MIN_HOLD: Duration = Duration::from_mins(10);
 /// 2. `autoscaling.min` is kept.
 /// 3. Tasks that are there get a worker each, as far as the demand goes.
 /// 4. What is left keeps pods that have nothing to do.
+/// 5. Pods that the cluster had no room for get places that nobody else asks for.
 ///
 /// Within a round each queue gets a pod before any queue gets a second, and so on: a small demand is met, and
 /// large ones share the rest. Of a remainder, the queues that hold more get more, so that few pods move. A
@@ -68,6 +69,8 @@ struct Demand {
     min: u32,
     /// A worker for each task that is there, at most `desired`.
     needed: u32,
+    /// All but those that the cluster had no room for.
+    placed: u32,
     /// All of them.
     desired: u32,
 }
@@ -76,7 +79,7 @@ impl Demand {
     fn of(queue: &ObservedQueue, decision: &Decision) -> Self {
         let desired = decision.pods_desired;
         if decision.reason == Reason::Suspended {
-            return Self { suspended: desired, first: 0, min: 0, needed: 0, desired: 0 };
+            return Self { suspended: desired, first: 0, min: 0, needed: 0, placed: 0, desired: 0 };
         }
         let workers = decision.demand.unwrap_or(decision.workers_desired);
         let needed = match &queue.stats {
@@ -89,13 +92,15 @@ impl Demand {
             // Its statistics are unknown: all of its pods may be needed.
             None => desired,
         };
-        let needed = needed.min(desired);
-        let min = queue.pods_for(queue.least_workers()).min(desired);
-        Self { suspended: 0, first: needed.min(1), min, needed, desired }
+        // One is always tried: a pod that does not become ready loses its place by its rank.
+        let placed = queue.room.map_or(desired, |room| desired.min(room.max(1)));
+        let needed = needed.min(placed);
+        let min = queue.pods_for(queue.least_workers()).min(placed);
+        Self { suspended: 0, first: needed.min(1), min, needed, placed, desired }
     }
 }
 
-/// What each queue gets in the end, in the four rounds of [`share`].
+/// What each queue gets in the end, in the five rounds of [`share`].
 fn targets(places: u32, leaving: u32, demands: &[Demand], queues: &[ObservedQueue]) -> Vec<u32> {
     let held: Vec<u32> = queues.iter().map(|queue| queue.pods).collect();
     let mut shares = vec![0; demands.len()];
@@ -103,9 +108,12 @@ fn targets(places: u32, leaving: u32, demands: &[Demand], queues: &[ObservedQueu
     for index in in_turn(places, leaving, with_tasks, queues).into_iter().take(usize_of(places)) {
         shares[index] = 1;
     }
-    for round in
-        [|demand: &Demand| demand.min, |demand: &Demand| demand.needed, |demand: &Demand| demand.desired]
-    {
+    for round in [
+        |demand: &Demand| demand.min,
+        |demand: &Demand| demand.needed,
+        |demand: &Demand| demand.placed,
+        |demand: &Demand| demand.desired,
+    ] {
         let left = places.saturating_sub(sum(shares.iter().copied()));
         let asked: Vec<u32> =
             demands.iter().zip(&shares).map(|(demand, share)| round(demand).max(*share)).collect();
@@ -160,7 +168,11 @@ fn growth(free: u32, target: &[u32], demands: &[Demand], queues: &[ObservedQueue
     let has_none = |index: usize| held[index] == 0 && target[index] > 0 && demands[index].first > 0;
     let mut reached = held.clone();
     give_one(free, (0..queues.len()).filter(|&index| has_none(index)).collect(), queues, &mut reached);
-    for round in [|demand: &Demand| demand.needed.max(demand.min), |demand: &Demand| demand.desired] {
+    for round in [
+        |demand: &Demand| demand.needed.max(demand.min),
+        |demand: &Demand| demand.placed,
+        |demand: &Demand| demand.desired,
+    ] {
         let used = sum(reached.iter().zip(&held).map(|(reached, held)| reached - held));
         let asked: Vec<u32> = demands
             .iter()

@@ -1,7 +1,7 @@
 -- Tasks whose handler ended while they ran. Such a suspect waits in `delayed` like a task that is
 -- retried, and has a row in `suspect`. An instance claims it from there and runs it alone.
--- `claim_suspect` and `suspect_due` are called by workers and by heartbeat (queue/src/suspects.rs),
--- the rest by the functions that write outcomes.
+-- `claim_suspect` and `suspect_due` are called by workers and by heartbeat, `name_handler_end` by
+-- the operator alone (queue/src/suspects.rs), the rest by the functions that write outcomes.
 --
 -- A task with a row in `suspect` is in `delayed`, or in a lease that claim_suspect made. So it runs
 -- alone whenever it runs.
@@ -314,4 +314,81 @@ begin
   if pg_relation_size('rowlock.suspect') > 0 then
     delete from rowlock.suspect s where s.id = any (clear_suspects.ids);
   end if;
+end $$;
+
+-- Adds to errors of the last minute why the handler ended. The worker of a pod sees only that its
+-- handler is gone. The kubelet reports the reason to the operator a moment later. `how`: that
+-- reason, such as `OOMKilled, exit code 137`. Returns the number of errors that it was added to,
+-- those of tasks that ran in the pod with this UID. It is added once.
+create or replace function rowlock.name_handler_end(
+  queue text,
+  owner text,
+  pod uuid,
+  how text
+)
+returns int
+language plpgsql volatile security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set jit = off
+set datestyle = 'ISO, YMD'
+set timezone = 'UTC'
+as $$
+#variable_conflict use_column
+declare
+  v_queue int;
+  v_instances bigint[];
+  v_ids bigint[];
+  since timestamptz := now() - interval '1 minute';
+  named int;
+begin
+  perform rowlock.require_read_committed();
+  select q.id, array_agg(i.id)
+    into v_queue, v_instances
+    from rowlock.queue q
+    join rowlock.instance i on i.queue = q.id and i.ended_at is null
+    where q.name = name_handler_end.queue
+      and q.owner = name_handler_end.owner
+      and i.pod = name_handler_end.pod
+    group by q.id;
+  if not found then
+    return 0;
+  end if;
+  -- Errors have no index but that of their tasks. An instance has up to 10000 tasks; of the dead
+  -- ones, at most one ran alone in it.
+  select array_agg(task.id)
+    into v_ids
+    from (
+      (
+        select s.id
+        from rowlock.suspect s
+        where s.queue = v_queue
+        order by s.due desc
+        limit 10000
+      )
+      union all
+      (
+        select d.id
+        from rowlock.dead d
+        where d.queue = v_queue and d.at > since
+        order by d.at desc
+        limit 1000
+      )
+    ) task;
+  if v_ids is null then
+    return 0;
+  end if;
+  -- Planned with the time in it, so that it locks only the newest partitions (R18).
+  execute format(
+    'update rowlock.task_error e
+      set error = format(%L, $3) || substr(e.error, length(%L) + 1)
+      where e.id = any ($1)
+        and e.instance = any ($2)
+        and e.at > %L
+        and starts_with(e.error, %L)',
+    'the handler ended (%s)', 'the handler ended', since, 'the handler ended while this task ran'
+  )
+    using v_ids, v_instances, left(name_handler_end.how, 100);
+  get diagnostics named = row_count;
+  return named;
 end $$;

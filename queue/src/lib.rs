@@ -94,7 +94,7 @@ pub use scaling_decisions::{
 };
 pub use settle::{Outcome, SETTLE_MAX, Settled, Settlement, settle};
 pub use statistics::{ARRIVAL_SECONDS, QueueStats, queue_stats};
-pub use suspects::claim_suspect;
+pub use suspects::{EndedHandler, claim_suspect, name_handler_end};
 pub use task_state::{TaskState, UnknownState};
 pub use tenant_limits::{Tenant, Tenants};
 pub use timeouts::{HEARTBEAT_INTERVAL, LEASE_DURATION, STATEMENT_TIMEOUT};

@@ -25,3 +25,28 @@ pub async fn claim_suspect(
         available_since: None,
     }))
 }
+
+/// How the kubelet has reported that the handler of a pod ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedHandler {
+    /// The name of its queue.
+    pub queue: String,
+    /// The owner of that queue. Errors of a queue that belongs to another stay as they are.
+    pub owner: String,
+    /// The UID of the pod.
+    pub uid: String,
+    /// The reason and the exit code, such as `OOMKilled, exit code 137`. Cut to 100 characters.
+    pub how: String,
+}
+
+/// Adds how the handler ended to the errors of the last minute that say that it ended. Returns their number.
+/// Only the owner of the tables may call it. It may be called again.
+pub async fn name_handler_end(db: &Db, ended: &EndedHandler) -> Result<u64> {
+    let statement = query("select rowlock.name_handler_end($1, $2, $3::text::uuid, $4)")
+        .bind(ended.queue.clone())
+        .bind(ended.owner.clone())
+        .bind(ended.uid.clone())
+        .bind(ended.how.clone());
+    let named: i32 = db.scalar(statement).await?;
+    Ok(u64::from(named.unsigned_abs()))
+}

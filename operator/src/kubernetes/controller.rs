@@ -2,6 +2,7 @@
 //! everything.
 
 mod connection;
+mod handler_ends;
 mod rescue_pods;
 mod write_status;
 
@@ -112,6 +113,7 @@ impl Controller {
         self.connection.check().await;
         if let Some(db) = self.connection.usable_db() {
             rescue_pods::rescue_pods(&self.context, &self.namespace, db, &self.queues).await;
+            handler_ends::name_handler_ends(&self.context, &self.namespace, db, &self.queues).await;
         }
         let view = self.reconcile_queues().await.map(Arc::new);
         self.context.set_view(&self.source, view.clone());

@@ -16,12 +16,13 @@ fn asks(participant: &Participant, queue: &str, pods: u32) {
         ObservedQueue { pods, per_pod: 10, ..ObservedQueue::of(&TaskQueueSpec::with_workers(100)) };
     let decision = decide(&observed, Memory::default(), Duration::ZERO);
     assert_eq!(decision.pods_desired, 10);
-    participant.publish_demand(Some("shop"), [(&queue.to_owned(), (&observed, &decision))].into_iter(), 0);
+    let demand = QueueDemand { task_queue: format!("tq-{queue}"), observed, decision };
+    participant.publish_demand(Some("shop"), [(queue.to_owned(), demand)].into_iter(), 0);
 }
 
 fn pods(participant: &Participant, limit: u32) -> Vec<u32> {
     let connections = Connections { limit, others: 0, others_steady: 0, leaving: participant.leaving(None) };
-    participant.shares(&connections, None).iter().map(|decision| decision.pods_desired).collect()
+    participant.shares(&connections, None).0.iter().map(|decision| decision.pods_desired).collect()
 }
 
 #[test]
@@ -38,6 +39,22 @@ fn controllers_of_one_database_compute_the_same_shares_of_its_connections() {
     assert_eq!((pods(&one, 27), pods(&two, 27)), (vec![6], vec![1]));
     drop(two);
     assert_eq!(pods(&one, 27), [10]);
+}
+
+/// A controller of another Secret holds the rest.
+#[test]
+fn a_queue_knows_what_the_queues_of_other_controllers_hold() {
+    let shared = Arc::new(SharedPoller::default());
+    let (one, two) = (join(&shared, "b"), join(&shared, "a"));
+    asks(&one, "emails", 0);
+    asks(&two, "letters", 8);
+    let connections = Connections { limit: 27, others: 0, others_steady: 0, leaving: 0 };
+    let (decisions, holdings) = one.shares(&connections, None);
+    let limit = crate::Limit { of: "x", is_own: false, connections, operators: 3, workers: 0 };
+    let given = decisions[0].pods_desired;
+    let asked = crate::shortage::Asked { wanted: 10, given, room: None };
+    let shortage = crate::Shortage::new(("tq-emails", given), asked, &limit, &holdings, Group::default());
+    assert!(shortage.to_string().contains(". Of the pods, tq-letters holds 8. Raise x"), "{shortage}");
 }
 
 #[test]
@@ -82,11 +99,15 @@ fn all_controllers_know_the_owners_of_this_operator() {
     let shared = Arc::new(SharedPoller::default());
     let (one, two) = (join(&shared, "a"), join(&shared, "b"));
     let elsewhere = [declared("emails", "c1/shop/emails", 3), declared("letters", "c2/bank/letters", 4)];
-    assert_eq!(one.count_other_instances(elsewhere.iter()), (7, 0));
+    let counted = || {
+        let OtherInstances { others, unreported } = one.count_other_instances(elsewhere.iter());
+        (others.queues, others.pods, unreported)
+    };
+    assert_eq!(counted(), (2, 7, 0));
     shared.set_owners(["c1/shop/emails".to_owned()].into());
-    assert_eq!(one.count_other_instances(elsewhere.iter()), (4, 3), "not reported yet");
+    assert_eq!(counted(), (1, 4, 3), "not reported yet");
     asks(&two, "emails", 0);
-    assert_eq!(one.count_other_instances(elsewhere.iter()), (4, 0));
+    assert_eq!(counted(), (1, 4, 0));
 }
 
 fn sees() -> Ready<Result<Snapshot, Error>> {

@@ -24,6 +24,8 @@ fn queue() -> ObservedQueue {
         stats: Some(Backlog::default()),
         pods: 0,
         ready: 0,
+        unplaced: 0,
+        room: None,
         not_starting: false,
         held_for: Duration::ZERO,
         unready_for: Duration::ZERO,

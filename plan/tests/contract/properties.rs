@@ -80,6 +80,8 @@ fn any_queue() -> impl Strategy<Value = ObservedQueue> {
                     stats,
                     pods,
                     ready: ready.min(pods),
+                    unplaced: 0,
+                    room: None,
                     not_starting,
                     held_for: Duration::ZERO,
                     unready_for: Duration::ZERO,

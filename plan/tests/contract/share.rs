@@ -1,7 +1,7 @@
 //! The connections of a database limit the pods of all its queues together.
 
 use proptest::prelude::*;
-use rowlock_plan::{Backlog, Connections, Decision, Memory, ObservedQueue, Reason, decide, share};
+use rowlock_plan::{Backlog, Connections, Decision, Memory, ObservedQueue, PodTimes, Reason, decide, share};
 
 use crate::{queue, seconds};
 
@@ -68,6 +68,46 @@ fn pods_that_leave_are_counted_and_end_no_others() {
     check(40, 4, &[(10, 20), (0, 20)], &[10, 6]);
     check(40, 0, &[(10, 20), (6, 20)], &[10, 10]);
     check(40, 30, &[(10, 20), (10, 20)], &[10, 10]);
+}
+
+/// Before, pods that found no node kept their places from all other queues, as long as one was ready.
+#[test]
+fn pods_that_the_cluster_has_no_room_for_leave_their_places_to_others() {
+    let shares = |pairs: &[(u32, u32)], room: Option<u32>| {
+        let (mut observed, mut decisions) = queues(pairs);
+        observed[0].room = room;
+        let limit = Connections { limit: 45, others: 0, others_steady: 0, leaving: 0 };
+        share(&limit, &observed, &mut decisions);
+        decisions.iter().map(|one| one.pods_desired).collect::<Vec<_>>()
+    };
+    assert_eq!(shares(&[(16, 16), (4, 10)], None), [10, 4]);
+    assert_eq!(shares(&[(16, 16), (4, 20)], Some(3)), [3, 4]);
+    assert_eq!(shares(&[(3, 16), (4, 20)], Some(3)), [3, 17]);
+    // What nobody else asks for, it may try.
+    assert_eq!(shares(&[(16, 16), (4, 4)], Some(3)), [16, 4]);
+    assert_eq!(shares(&[(16, 16), (4, 10)], Some(3)), [10, 4]);
+    assert_eq!(shares(&[(3, 16), (4, 10)], Some(3)), [10, 10]);
+    // One is always tried.
+    assert_eq!(shares(&[(16, 16), (4, 20)], Some(0)), [1, 4]);
+}
+
+#[test]
+fn pods_are_asked_for_again_ten_minutes_after_there_was_no_room_or_when_more_are_ready() {
+    let mut times = PodTimes::default();
+    let mut room = |second: u64, pods: u32, ready: u32, unplaced: u32| {
+        let mut observed = ObservedQueue { pods, ready, unplaced, ..queue() };
+        times.observe(&mut observed, seconds(0), seconds(second));
+        observed.room
+    };
+    assert_eq!(room(0, 10, 3, 0), None);
+    assert_eq!(room(10, 10, 3, 7), Some(3));
+    assert_eq!(room(20, 10, 4, 6), Some(4));
+    assert_eq!(room(30, 4, 4, 0), Some(4), "it has given them up");
+    assert_eq!(room(619, 4, 4, 0), Some(4));
+    assert_eq!(room(620, 4, 4, 0), None);
+    assert_eq!(room(630, 10, 4, 6), Some(4));
+    assert_eq!(room(640, 10, 5, 0), None, "there is room");
+    assert_eq!(room(650, 10, 0, 12), Some(0));
 }
 
 #[test]

@@ -47,7 +47,15 @@ async fn a_handler_out_of_memory_costs_only_the_task_that_took_it() -> Result<()
         // The tasks that ran next to it use no attempt. It runs alone then, and is dead after its second end.
         ensure!(summary.failures == summary.interruptions + 1 && summary.leases_lost == 0, "{summary}");
         ensure!((summary.completed, summary.dead) == (80, 1), "{summary}");
-        Ok(())
+        // The kubelet reports the reason about when the worker notices the end, or a little later.
+        let named = "select count(*) from rowlock.task_error e join rowlock.dead d using (id) \
+                     where e.error like 'the handler ended (%exit code 137) while this task ran alone%'";
+        until("its errors name the reason", || async {
+            let named = harness.count(named).await?;
+            ensure!(0 < named, "none does");
+            Ok(())
+        })
+        .await
     })
     .await
 }

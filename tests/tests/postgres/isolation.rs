@@ -6,7 +6,7 @@ use rowlock_tests::{TestDb, TestInstance};
 use sqlx::{AssertSqlSafe, Executor};
 
 /// Calls that decide by what they read under a lock. The instance is `$1`.
-const DECIDING: [&str; 14] = [
+const DECIDING: [&str; 15] = [
     "rowlock.heartbeat($1, 0, 0, 0, 5, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', false, 0, 0, 0, 0)",
     "rowlock.claim($1, 1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 0, 4711)",
     "rowlock.claim_suspect($1, 4711)",
@@ -16,6 +16,7 @@ const DECIDING: [&str; 14] = [
     "rowlock.rescue($1, 0)",
     "rowlock.rescue_pod('mail', 'tests', gen_random_uuid(), '')",
     "rowlock.drain_pods('mail', 'tests', array[gen_random_uuid()], '{0}', 1)",
+    "rowlock.name_handler_end('mail', 'tests', gen_random_uuid(), '')",
     "rowlock.maintain('-infinity', 1, false, false)",
     "rowlock.move_missed(1, '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', '{0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0}', 1)",
     "rowlock.cancel(1)",
@@ -95,6 +96,7 @@ async fn frequent_functions_are_never_jit_compiled() {
         'rowlock.newest_heartbeats()'::regprocedure, 'rowlock.rescue(bigint, bigint)'::regprocedure, \
         'rowlock.rescue_pod(text, text, uuid, text)'::regprocedure, \
         'rowlock.drain_pods(text, text, uuid[], int[], int)'::regprocedure, \
+        'rowlock.name_handler_end(text, text, uuid, text)'::regprocedure, \
         'rowlock.claim_suspect(bigint, bigint)'::regprocedure, \
         'rowlock.update_backlog_limits()'::regprocedure,
         'rowlock.statistics()'::regprocedure)

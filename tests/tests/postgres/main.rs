@@ -15,6 +15,7 @@ mod failover;
 mod fake_server;
 mod fencing;
 mod foreign_locks;
+mod handler_ends;
 mod handlers;
 mod hostile_servers;
 mod idempotency;

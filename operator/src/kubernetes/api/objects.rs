@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use kube::{Api, Client, Resource};
 use rowlock_crds::api::FIELD_MANAGER;
 use rowlock_crds::{containers, labels};
@@ -19,6 +20,7 @@ use crate::kubernetes::api::changes::Changes;
 use crate::kubernetes::api::trim::{trim_deployment, trim_pod, without_managers};
 use crate::kubernetes::api::watch::{Handling, WatchedStore};
 use crate::kubernetes::pods::ended_pods::EndedPods;
+use crate::kubernetes::pods::handler_ends::HandlerEnds;
 use crate::kubernetes::pods::status::{has_ended, runs};
 
 /// The Deployments, disruption budgets and pods of `TaskQueues`, in one namespace or in all. Deployments of
@@ -29,6 +31,7 @@ pub(crate) struct Objects {
     pub(crate) budgets: WatchedStore<PodDisruptionBudget>,
     pub(crate) pods: WatchedStore<Pod>,
     pub(crate) ended_pods: Arc<EndedPods>,
+    pub(crate) handler_ends: Arc<HandlerEnds>,
     changes: Changes,
 }
 
@@ -36,11 +39,12 @@ impl Objects {
     pub(crate) fn start(client: &Client, namespace: Option<&str>) -> Self {
         let changes = Changes::default();
         let ours = format!("{}={FIELD_MANAGER}", labels::MANAGED_BY);
-        let ended_pods = Arc::new(EndedPods::default());
-        let ended = Arc::clone(&ended_pods);
+        let (ended_pods, handler_ends) = (Arc::new(EndedPods::default()), Arc::new(HandlerEnds::default()));
+        let (ended, ends) = (Arc::clone(&ended_pods), Arc::clone(&handler_ends));
         // By the events: a pod that has ended is often deleted before the next pass.
         let trim_pod = move |pod: &mut Pod| {
             ended.note(pod, Instant::now());
+            ends.note(pod, Instant::now(), Timestamp::now());
             trim_pod(pod);
         };
         let deployments = Handling::trim(trim_deployment);
@@ -51,6 +55,7 @@ impl Objects {
             budgets: start(client, namespace, &ours, &changes, budgets),
             pods: start(client, namespace, labels::TASK_QUEUE, &changes, pods),
             ended_pods,
+            handler_ends,
             changes,
         }
     }

@@ -62,22 +62,24 @@ fn pending<'a>(
     now: Instant,
 ) -> Vec<(EndedPod, (&'a String, &'a TaskQueue))> {
     // Most passes find no such pod.
-    let by_name = LazyCell::new(|| {
-        let those = queues.iter().map(|(queue, one)| (one.name_any(), (queue, &**one)));
-        those.collect::<BTreeMap<_, _>>()
-    });
+    let task_queues = LazyCell::new(|| by_name(queues));
     let of = |pod: &EndedPod| {
-        let (queue, one) = *by_name.get(&pod.task_queue)?;
-        is_of(namespace, pod, one).then_some((queue, one))
+        let (queue, one) = *task_queues.get(&pod.task_queue)?;
+        is_of(namespace, &pod.deployment, one).then_some((queue, one))
     };
     namespace.objects.ended_pods.pending(namespace.name(), of, MOST_PODS, now)
 }
 
-/// Whether the pod's Deployment is the one of this `TaskQueue`: its own, or that of `targetRef`.
-fn is_of(namespace: &NamespaceWatch, pod: &EndedPod, one: &TaskQueue) -> bool {
+/// The queues and their `TaskQueues`, by the names of these.
+pub(super) fn by_name(queues: &Queues) -> BTreeMap<String, (&String, &TaskQueue)> {
+    queues.iter().map(|(queue, one)| (one.name_any(), (queue, &**one))).collect()
+}
+
+/// Whether a pod's Deployment is the one of this `TaskQueue`: its own, or that of `targetRef`.
+pub(super) fn is_of(namespace: &NamespaceWatch, pods_deployment: &str, one: &TaskQueue) -> bool {
     let last = LastApplied::of(one);
-    let deployment = namespace.deployment(&pod.deployment);
-    pod.deployment == last.deployment_name()
+    let deployment = namespace.deployment(pods_deployment);
+    pods_deployment == last.deployment_name()
         && deployment.is_some_and(|deployment| last.may_scale(&deployment.metadata))
 }
 

@@ -35,6 +35,7 @@ use crate::kubernetes::deployment::last_applied::{
 use crate::kubernetes::deployment::next_write::{Live, Wanted, Write, next_write};
 use crate::kubernetes::deployment::worker_image::WorkerImage;
 use crate::kubernetes::pods::status::{count_ready, oldest_age};
+use crate::kubernetes::pods::unplaced::unplaced;
 use crate::kubernetes::rollouts::{NamespacedName, rollout_slot};
 
 use scale_in::Numbers;
@@ -350,6 +351,12 @@ impl Backend for PodBackend {
 
     fn is_held(&self, queue: &str) -> bool {
         self.queues.get(queue).is_some_and(|last| last.outcome.is_held())
+    }
+
+    fn unplaced(&self, queue: &str) -> u32 {
+        let Some(last) = self.queues.get(queue) else { return 0 };
+        let (pods, stored) = (self.namespace.pods_of(&last.owner.name), self.stored(last));
+        unplaced(&pods, stored.as_deref(), self.instances(queue), Timestamp::now())
     }
 
     fn age(&self, queue: &str) -> Duration {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
 use rowlock_crds::{containers, labels};
 use rowlock_queue::LEASE_DURATION;
 
@@ -149,7 +149,11 @@ fn how(pod: &Pod, reason: Option<&str>, ends: &BTreeMap<&str, String>) -> String
 
 /// How a container ended, if the kubelet has seen it.
 fn end(status: &ContainerStatus) -> Option<String> {
-    let terminated = status.state.as_ref()?.terminated.as_ref()?;
+    how_it_ended(status.state.as_ref()?.terminated.as_ref()?)
+}
+
+/// The same, from the state of a container that has ended.
+pub(crate) fn how_it_ended(terminated: &ContainerStateTerminated) -> Option<String> {
     let reason = SEEN_TO_END.into_iter().find(|reason| terminated.reason.as_deref() == Some(reason))?;
     Some(format!("{reason}, exit code {}", terminated.exit_code))
 }

@@ -130,6 +130,7 @@ mod tests {
                 memory: Memory::default(),
             },
             limit: None,
+            shortage: None,
             metrics: Vec::new(),
         };
         let scaling = |reason, inputs, last| scaling(&decided(reason, inputs), ScalingMode::Auto, last);

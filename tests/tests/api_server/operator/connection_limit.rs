@@ -48,6 +48,13 @@ async fn the_number_of_pods_fits_the_databases_connections() {
         }
     })
     .await;
+    // The other controller's TaskQueue is of the same namespace.
+    until("the first queue says who holds the rest", || {
+        let (_, message) = harness.condition("emails", "ScalingLimited");
+        let parts = ["the queue asks for 40 pods and gets ", "Of the pods, letters holds "];
+        if parts.iter().all(|part| message.contains(part)) { Ok(()) } else { Err(message) }
+    })
+    .await;
     harness.kubectl(&["delete", "tq", "letters"]);
     harness.db.run(format!("alter database {} connection limit -1", harness.db.name)).await;
     harness.until_replicas(40).await;

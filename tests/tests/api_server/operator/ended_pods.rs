@@ -1,7 +1,8 @@
 //! A pod that has ended for good, by the word of its kubelet, loses its leases at once. The tests write the
 //! status of pods as a kubelet does.
 
-use rowlock_queue::{InstanceId, join_in_pod};
+use k8s_openapi::jiff::Timestamp;
+use rowlock_queue::{Claimed, InstanceId, Outcome, describe_task, join_in_pod};
 use rowlock_tests::TestInstance;
 use serde_json::{Value, json};
 
@@ -10,6 +11,15 @@ use super::target;
 
 /// A pod of this Deployment, as its `ReplicaSet` makes it, and its instance with two running tasks.
 async fn busy(harness: &Harness, deployment: &str, name: &str, owner: Option<&str>) -> InstanceId {
+    with_tasks(harness, deployment, name, owner).await.0.id()
+}
+
+async fn with_tasks(
+    harness: &Harness,
+    deployment: &str,
+    name: &str,
+    owner: Option<&str>,
+) -> (TestInstance, Claimed) {
     let template = harness.get("deployment", deployment)["spec"]["template"].clone();
     let mut labels = template["metadata"]["labels"].clone();
     labels["pod-template-hash"] = json!("7d9f");
@@ -28,8 +38,9 @@ async fn busy(harness: &Harness, deployment: &str, name: &str, owner: Option<&st
     let watermarks = joined.watermarks.clone();
     let mut instance = TestInstance { db: db.clone(), joined, watermarks };
     harness.db.enqueue_many(2).await;
-    assert_eq!(instance.claim(2).await.tasks.len(), 2);
-    instance.id()
+    let claimed = instance.claim(2).await;
+    assert_eq!(claimed.tasks.len(), 2);
+    (instance, claimed)
 }
 
 fn running() -> Value {
@@ -134,4 +145,44 @@ async fn the_pods_of_a_users_own_deployment_lose_their_leases_too() {
     let alive =
         format!("select count(*) from rowlock.instance where id in ({of_another}, {serves}) and not gone");
     assert_eq!(harness.db.one::<i64>(alive).await, 2);
+}
+
+/// The worker sees only that its handler is gone. Before, the reason was only in the status of the pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_tasks_say_why_their_handler_ended() {
+    let harness = Harness::new("handler-ends").await;
+    harness.task_queue("emails", &EMAILS.replace(", autoscaling: { scaleDownAfter: 1s }", ""));
+    let _operator = harness.operator().await;
+    harness.kubectl(&["create", "serviceaccount", "default"]);
+    harness.until_replicas(4).await;
+    let mut tasks = Vec::new();
+    for (name, owner) in [("forged", None), ("restarted", Some("emails-7d9f"))] {
+        let (instance, claimed) = with_tasks(&harness, "emails", name, owner).await;
+        instance.settle(&claimed, &Outcome::HandlerEnded).await;
+        tasks.push(claimed.tasks[0].id);
+        let mut handler = state_of("handler", &running());
+        handler["lastState"] = json!({ "terminated": {
+            "exitCode": 137, "reason": "OOMKilled", "finishedAt": Timestamp::now().to_string(),
+            "containerID": format!("containerd://{name}"), "message": "a secret"
+        } });
+        let worker = state_of("worker", &running());
+        let status =
+            json!({ "phase": "Running", "containerStatuses": [worker], "initContainerStatuses": [handler] });
+        write_status(&harness, name, &status);
+    }
+    let error = async |number: usize| {
+        let details = describe_task(&harness.db.db, tasks[number]).await.unwrap().unwrap();
+        details.errors.last().map(|error| error.error.clone()).unwrap_or_default()
+    };
+    until_async("the error names the reason", || async {
+        let error = error(1).await;
+        if error.starts_with("the handler ended (OOMKilled, exit code 137) while") {
+            Ok(())
+        } else {
+            Err(error)
+        }
+    })
+    .await;
+    let forged = error(0).await;
+    assert!(forged.starts_with("the handler ended while this task ran"), "{forged}");
 }

@@ -113,7 +113,7 @@ async fn the_connection_limit_caps_spec_replicas_and_is_reported() {
     harness.task_queue("emails", &many);
     let _operator = harness.operator().await;
     let message = harness.until("ScalingLimited", "True Connections").await;
-    assert!(message.starts_with("workers.replicas asks for 40 pods, but the database"), "{message}");
+    assert!(message.starts_with("workers.replicas asks for 40 pods and gets "), "{message}");
     until("some pods exist", || {
         let replicas = harness.deployment()["spec"]["replicas"].as_u64().unwrap_or_default();
         if (1..=16).contains(&replicas) { Ok(()) } else { Err(replicas.to_string()) }

@@ -22,3 +22,4 @@ mod scaling;
 mod several_operators;
 mod target;
 mod trust;
+mod unplaced_pods;

@@ -6,7 +6,7 @@ use rowlock_crds::{ConditionReason as Reason, ConditionType as Type, ScalingMode
 use rowlock_plan::Reason as ScalingReason;
 
 use super::{NewCondition, StatusInputs, condition};
-use crate::connection_limit::Limit;
+use crate::shortage::{Asked, Shortage};
 use crate::view::QueueView;
 
 /// How long tasks may wait for the first pod with external scaling: autoscalers check every 15 to 30 s.
@@ -23,8 +23,8 @@ pub(super) fn without_pods(inputs: &StatusInputs<'_>, view: &QueueView) -> Optio
         _ if 0 < view.decision.pods_desired => None,
         _ if inputs.spec.workers.total == 0 => not(Reason::Total, "workers.total is 0: no task starts"),
         ScalingReason::Connections => {
-            let limit = view.limit.as_ref().map(Limit::to_string).unwrap_or_default();
-            let message = format!("no pod runs, because the database has no connections left: {limit}");
+            let shortage = view.shortage.as_ref().map(Shortage::to_string).unwrap_or_default();
+            let message = format!("no pod runs, because the database has no connections left: {shortage}");
             not(Reason::Connections, &message)
         }
         ScalingReason::Total => not(Reason::Total, "no pod runs: raise workers.total"),
@@ -60,6 +60,7 @@ pub(super) fn limited(inputs: &StatusInputs<'_>) -> NewCondition {
     };
     let workers = &inputs.spec.workers;
     let external = workers.replicas.filter(|_| workers.scaling() == ScalingMode::External);
+    let who = external.map_or("the queue", |_| "workers.replicas");
     let asks = external.map_or_else(
         || "more workers are needed".to_owned(),
         |replicas| format!("workers.replicas asks for {replicas} pods"),
@@ -78,18 +79,19 @@ pub(super) fn limited(inputs: &StatusInputs<'_>) -> NewCondition {
             );
             is(Reason::Total, &message)
         }
-        ScalingReason::Total => is(Reason::Total, "more workers are needed: raise workers.total"),
-        ScalingReason::Connections => {
-            let limit = view.limit.as_ref().map(Limit::to_string).unwrap_or_default();
-            is(Reason::Connections, &format!("{asks}, but the database has no connections left: {limit}"))
+        ScalingReason::Total => {
+            let message = format!("more than {} workers are needed: raise workers.total", workers.total);
+            is(Reason::Total, &message)
         }
+        ScalingReason::Connections => is(Reason::Connections, &by_connections(view, who)),
         ScalingReason::Unknown => {
             let message = "the operator cannot read the queue's statistics";
             condition(Type::ScalingLimited, None, Reason::NotObserved, message)
         }
         ScalingReason::NotStarting => {
             let reason = inputs.health.problem.as_ref().map_or(Reason::Progressing, |problem| problem.reason);
-            is(reason, &format!("{asks}, but one pod runs until its handler starts"))
+            let pods = external.unwrap_or_else(|| pods_asked_for(inputs, view));
+            is(reason, &format!("{who} asks for {pods} pods and gets one until its handler starts"))
         }
         ScalingReason::Failing => {
             let queue = &view.name;
@@ -113,6 +115,22 @@ pub(super) fn limited(inputs: &StatusInputs<'_>) -> NewCondition {
         }
         _ => not_limited(&format!("as many workers as the tasks need{}", leftover(inputs))),
     }
+}
+
+/// How many pods are asked for and given, and who holds the others.
+fn by_connections(view: &QueueView, who: &str) -> String {
+    let Some(shortage) = &view.shortage else { return "the database has no connections left".to_owned() };
+    let Asked { wanted, given, .. } = shortage.asked;
+    format!(
+        "{who} asks for {wanted} pods and gets {given}, because the database has no connections left: \
+         {shortage}"
+    )
+}
+
+/// The pods that the queue asks for, as far as `workers.total` goes.
+fn pods_asked_for(inputs: &StatusInputs<'_>, view: &QueueView) -> u32 {
+    let workers = &inputs.spec.workers;
+    view.decision.demand.unwrap_or(workers.total).div_ceil(workers.per_pod.max(1))
 }
 
 fn not_limited(message: &str) -> NewCondition {

@@ -55,6 +55,7 @@ fn decided_on(scene: Scene, observed: &ObservedQueue) -> Vec<NewCondition> {
         name: "emails".into(),
         owner: Some("c1/shop/letters".into()),
         limit: None,
+        shortage: None,
         refused: scene.refused.map(Arc::new),
         stats: None,
         instances: 2,

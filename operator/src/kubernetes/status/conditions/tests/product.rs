@@ -251,6 +251,7 @@ fn view((pods_desired, reason): (u32, ScalingReason)) -> QueueView {
         name: "emails".into(),
         owner: None,
         limit: None,
+        shortage: None,
         refused: None,
         stats: Some(stats),
         instances: pods_desired,
