@@ -14,7 +14,7 @@ const MOST_NAMED: usize = 3;
 
 /// How long the message about a shortage stays the same while only figures of other queues change. Nobody
 /// needs newer ones, and each new message is a write.
-const KEPT_FOR: Duration = Duration::from_mins(1);
+const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// Some queues with pods, and how many pods they have together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -125,12 +125,13 @@ impl Shortage {
         Self { asked, limit: limit.clone(), holders }
     }
 
-    /// The shortage to report, and since when it is reported: for a minute the one before, while the numbers
-    /// of this queue and the limit are the same.
+    /// The shortage to report, and since when it is reported: for half a minute the one before, while the
+    /// numbers of this queue and the limit are the same. One that names nobody is replaced at once.
     pub(crate) fn or_before(self, before: Option<(Duration, Self)>, now: Duration) -> (Duration, Self) {
         let key = |one: &Self| (one.asked, one.limit.of, one.limit.connections.limit);
         before
             .filter(|(since, old)| key(old) == key(&self) && now.saturating_sub(*since) < KEPT_FOR)
+            .filter(|(_, old)| !old.holders.named.is_empty() || self.holders.named.is_empty())
             .unwrap_or((now, self))
     }
 
@@ -279,15 +280,17 @@ mod tests {
     }
 
     #[test]
-    fn the_message_changes_with_the_queues_own_numbers_and_otherwise_once_a_minute() {
+    fn the_message_changes_with_the_queues_own_numbers_and_otherwise_each_half_a_minute() {
         let at = Duration::from_secs;
         let elsewhere = Group::default();
         let first = shortage(3, &[("bills", 9)], elsewhere);
         let told = first.clone().or_before(None, at(100));
         assert_eq!(told, (at(100), first.clone()));
         let other = shortage(3, &[("bills", 10)], elsewhere);
-        assert_eq!(other.clone().or_before(Some(told.clone()), at(159)), told);
-        assert_eq!(other.clone().or_before(Some(told.clone()), at(160)), (at(160), other));
+        assert_eq!(other.clone().or_before(Some(told.clone()), at(129)), told);
+        assert_eq!(other.clone().or_before(Some(told.clone()), at(130)), (at(130), other));
+        let nobody = (at(100), shortage(3, &[], elsewhere));
+        assert_eq!(first.clone().or_before(Some(nobody), at(101)), (at(101), first));
         let fewer = shortage(2, &[("bills", 10)], elsewhere);
         assert_eq!(fewer.clone().or_before(Some(told), at(101)), (at(101), fewer));
     }
