@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::handler::api::Task;
 use crate::handler::outcome::{Answer, Reason, decide_outcome};
 use crate::instance::context::{ActivePolicy, Context};
+use crate::task::ahead::LeasedTask;
 use crate::task::settle::{EndedAttempt, send_outcome};
 use crate::task::slots::Slot;
 
@@ -18,20 +19,34 @@ use crate::task::slots::Slot;
 /// later.
 const SHUTDOWN_NOTICE: Duration = Duration::from_secs(1);
 
-/// Runs the task. The slot is free again once the outcome is in the settler's bounded channel.
-pub(crate) async fn run_attempt(
+/// Runs the task, and then those that were claimed ahead, one after the other in the same slot. The slot is
+/// free for the next one once the outcome is in the settler's bounded channel.
+pub(crate) async fn run_attempts(
     context: Arc<Context>,
     settle: mpsc::Sender<EndedAttempt>,
     slot: Slot,
-    token: Token,
-    claim: Claim,
-    body: FetchedTask,
+    task: LeasedTask,
 ) {
+    let mut next = Some((slot, task));
+    while let Some((slot, task)) = next {
+        run_attempt(&context, &settle, &slot, task).await;
+        next = if context.may_start_ahead() { slot.next(&context.abort_attempts) } else { None };
+    }
+}
+
+/// Runs the task until its outcome is in the settler's channel.
+pub(crate) async fn run_attempt(
+    context: &Context,
+    settle: &mpsc::Sender<EndedAttempt>,
+    slot: &Slot,
+    task: LeasedTask,
+) {
+    let LeasedTask { token, claim, body } = task;
     let active_policy = context.policy();
     let task_type = context.metrics.types.label(&body.kind);
     // The producer may have set a limit for this task.
     let max_attempts = body.max_attempts.unwrap_or(active_policy.max_attempts).max(1);
-    let task = build_task(&context, &active_policy, &claim, body, token, max_attempts);
+    let task = build_task(context, &active_policy, &claim, body, token, max_attempts);
     let attempt = task.attempt;
     // Checked just before the call: a process that was stopped since the claim may have lost its lease.
     if !context.fence.allows_work() {
@@ -43,7 +58,7 @@ pub(crate) async fn run_attempt(
     let answer = tokio::select! {
         biased;
         () = slot.stopped().cancelled() => None,
-        answer = call(&context, &active_policy, task, started) => Some(answer),
+        answer = call(context, &active_policy, task, started) => Some(answer),
     };
     // A fenced instance settles nothing, because another instance may already run the task.
     if context.fence.tripped().is_cancelled() {
@@ -57,14 +72,15 @@ pub(crate) async fn run_attempt(
         }
         Some((answer, took)) => {
             let answer = if context.slots.is_draining() { answer.while_draining() } else { answer };
-            record_answer(&context, &slot, &answer);
+            context.slots.ran(took);
+            record_answer(context, slot, &answer);
             context.metrics.attempt_ended(&task_type, Some(&answer), took);
             let policy = &active_policy.policy;
             (decide_outcome(answer, attempt, max_attempts, policy, fastrand::f64()), Some(took))
         }
     };
     let settlement = Settlement { token, task: slot.task(), outcome };
-    send_outcome(&context.metrics, &settle, EndedAttempt { settlement, ran, task_type }).await;
+    send_outcome(&context.metrics, settle, EndedAttempt { settlement, ran, task_type }).await;
 }
 
 /// The handler's answer, and how long it took.
