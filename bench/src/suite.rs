@@ -11,7 +11,7 @@ use crate::tools::Tools;
 const GROUPS: [Group; 7] =
     [Group::Enqueue, Group::Drain, Group::Latency, Group::Http, Group::Memory, Group::Idle, Group::Traces];
 
-/// If a group fails, the others are still measured, and the exit code is 1.
+/// If a group fails, the others are still measured. The exit code is 1 if a group failed or a goal is missed.
 pub(crate) async fn run(args: MainArgs) -> Result<()> {
     let tools = Tools::build().await?;
     let mut testbed = Testbed::open(&args, tools).await?;
@@ -28,10 +28,18 @@ pub(crate) async fn run(args: MainArgs) -> Result<()> {
     }
     testbed.close().await?;
     table.print()?;
-    if !failed.is_empty() {
-        bail!("not measured: {failed:?}");
+    match shortcomings(&failed, &table.missed()) {
+        Some(what) => bail!(what),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// What the run ends with, which is its last line. `None`: all is measured, and no goal is missed.
+fn shortcomings(failed: &[Group], missed: &[&str]) -> Option<String> {
+    let failed = (!failed.is_empty()).then(|| format!("not measured: {failed:?}"));
+    let missed = (!missed.is_empty()).then(|| format!("goals missed: {}", missed.join("; ")));
+    let parts: Vec<_> = failed.into_iter().chain(missed).collect();
+    (!parts.is_empty()).then(|| parts.join(". "))
 }
 
 async fn measure(testbed: &Testbed, group: Group) -> Result<Vec<Row>> {
@@ -43,5 +51,19 @@ async fn measure(testbed: &Testbed, group: Group) -> Result<Vec<Row>> {
         Group::Memory => memory::measure(testbed).await,
         Group::Idle => idle::measure(testbed).await,
         Group::Traces => traces::measure(testbed).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_goal_and_a_group_without_numbers_are_both_named() {
+        assert_eq!(shortcomings(&[], &[]), None);
+        assert_eq!(shortcomings(&[], &["drain", "idle"]).unwrap(), "goals missed: drain; idle");
+        assert_eq!(shortcomings(&[Group::Http], &[]).unwrap(), "not measured: [Http]");
+        let both = shortcomings(&[Group::Http], &["drain"]).unwrap();
+        assert_eq!(both, "not measured: [Http]. goals missed: drain");
     }
 }

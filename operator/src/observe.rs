@@ -121,10 +121,11 @@ pub(crate) fn timed_out() -> Error {
 /// Converts statistics for the planner.
 #[must_use]
 pub fn backlog(stats: &QueueStats) -> Backlog {
+    let ahead = claimed_ahead(stats);
     Backlog {
-        available: count(stats.available),
+        available: count(stats.available).saturating_add(ahead),
         due_soon: count(stats.due_soon),
-        running: count(stats.running),
+        running: count(stats.running).saturating_sub(ahead),
         arrivals: arrivals(stats),
         runs: Runs {
             completed: stats.runs.completed,
@@ -134,6 +135,15 @@ pub fn backlog(stats: &QueueStats) -> Backlog {
         },
         mean_running_seconds: stats.mean_running_seconds,
         oldest_available_seconds: stats.oldest_available_seconds,
+    }
+}
+
+/// The tasks that instances have claimed beyond their slots. They wait for a slot, so they need no worker of
+/// their own. Until an instance has reported slots, all that is claimed runs.
+fn claimed_ahead(stats: &QueueStats) -> u64 {
+    match count(stats.allocated.max(stats.busy)) {
+        0 => 0,
+        slots => count(stats.running).saturating_sub(slots),
     }
 }
 
@@ -169,6 +179,19 @@ mod tests {
         });
         assert_eq!((kept.len(), unseen), (7000, Group { queues: 1010, pods: 1010 }));
         assert!(kept.contains_key("ours-4999") && kept.contains_key("later-9"));
+    }
+
+    #[test]
+    fn tasks_that_are_claimed_beyond_the_slots_wait() {
+        let figures = |running, allocated, busy| {
+            let stats = declared("mail", "o", 1).stats;
+            let backlog = backlog(&QueueStats { running, allocated, busy, available: 100, ..stats });
+            (backlog.available, backlog.running)
+        };
+        assert_eq!(figures(128, 64, 64), (164, 64));
+        assert_eq!(figures(30, 64, 30), (100, 30));
+        assert_eq!(figures(64, 32, 64), (100, 64), "a smaller allocation interrupts nothing");
+        assert_eq!(figures(3, 0, 0), (100, 3), "no instance has reported yet");
     }
 
     #[test]

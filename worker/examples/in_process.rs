@@ -27,9 +27,6 @@ use serde::{Deserialize, Serialize};
 /// One for heartbeats and NOTIFY, one for everything else.
 const CONNECTIONS: u32 = 2;
 
-/// Tells a supervisor to start this program again.
-const RESTART: u8 = 3;
-
 /// The payload of a task.
 #[derive(Deserialize)]
 struct Email {
@@ -70,14 +67,26 @@ fn database_url() -> Result<String, Box<dyn Error>> {
     Ok(url.trim().to_owned())
 }
 
-async fn run() -> Result<ExitReason, Box<dyn Error>> {
+/// Runs tasks until it is asked to stop.
+async fn run_workers(queue: &str, shutdown: &Shutdown) -> Result<(), Box<dyn Error>> {
+    loop {
+        let connect = Connect::new(database_url()?, "in-process example", CONNECTIONS);
+        let worker = Worker::builder(connect, queue).slots(20).handler("email.send", send_email).build()?;
+        // Waits for the database and the queue, then runs tasks.
+        match worker.run(shutdown.clone()).await? {
+            ExitReason::Drained => return Ok(()),
+            // The database was unreachable until other instances were allowed to run the tasks. Only a new
+            // worker, which is a new instance, may claim again.
+            ExitReason::Fenced(reason) => tracing::warn!(reason, "fenced: starting a new worker"),
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let queue = std::env::args().nth(1).unwrap_or_else(|| "emails".to_owned());
-    let connect = Connect::new(database_url()?, "in-process example", CONNECTIONS);
-    let worker = Worker::builder(connect, &queue).slots(20).handler("email.send", send_email).build()?;
     let shutdown = Shutdown::new();
     tokio::select! {
-        // Waits for the database and the queue, then runs tasks until it is asked to stop.
-        reason = worker.run(shutdown.clone()) => Ok(reason?),
+        ended = run_workers(&queue, &shutdown) => ended,
         // Stops the worker on signals. A program with its own signal handling calls `shutdown.drain()`
         // instead.
         error = shutdown.on_signals() => Err(error.into()),
@@ -88,10 +97,7 @@ async fn run() -> Result<ExitReason, Box<dyn Error>> {
 async fn main() -> ExitCode {
     install_logging(LogFormat::Text);
     match run().await {
-        Ok(ExitReason::Drained) => ExitCode::SUCCESS,
-        // The database was unreachable until other instances were allowed to run the tasks. Only a new
-        // worker, which is a new instance, may claim again: let the supervisor start this program again.
-        Ok(ExitReason::Fenced(_)) => ExitCode::from(RESTART),
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "the worker failed");
             ExitCode::FAILURE

@@ -90,8 +90,8 @@ async fn ready(State(state): State<Arc<AdminState>>) -> Response {
 async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
     state.metrics.set_draining(state.draining.is_cancelled());
     if let Some(context) = state.joined.get() {
-        let (running, allocated, capacity) = context.slots.counts();
-        state.metrics.set_slots(running, allocated, capacity);
+        let (running, ahead, allocated, capacity) = context.slots.counts();
+        state.metrics.set_slots(running, ahead, allocated, capacity);
     }
     match state.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),

@@ -4,7 +4,7 @@
 //! in your own process:
 //!
 //! ```no_run
-//! use rowlock_worker::{Connect, Fail, Shutdown, Task, Worker};
+//! use rowlock_worker::{Connect, ExitReason, Fail, Shutdown, Task, Worker};
 //!
 //! async fn send_email(task: Task) -> Result<(), Fail> {
 //!     let address: String = task.parse()?;
@@ -14,11 +14,21 @@
 //!
 //! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
 //! let connect = Connect::new("postgres://localhost/shop", "my-program", 2);
-//! let worker = Worker::builder(connect, "emails").handler("email.send", send_email).build()?;
-//! worker.run(Shutdown::new()).await?;
-//! # Ok(())
+//! let stop = Shutdown::new();
+//! loop {
+//!     let worker = Worker::builder(connect.clone(), "emails").handler("email.send", send_email).build()?;
+//!     match worker.run(stop.clone()).await? {
+//!         ExitReason::Drained => return Ok(()),
+//!         ExitReason::Fenced(reason) => println!("{reason}: starting a new worker"),
+//!     }
+//! }
 //! # }
 //! ```
+//!
+//! A worker is *fenced* if the database has not answered it until other instances were allowed to run its
+//! tasks, for example in an outage. It has then stopped its attempts, and never claims again. The loop starts
+//! a new worker, which waits for the database. `stop` ends the loop, because a worker that is fenced does not
+//! touch it.
 //!
 //! `worker/examples/in_process.rs` is a complete program that also stops on signals.
 //!

@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     batch: Histogram,
     unwritten: IntGauge,
     running: IntGauge,
+    ahead: IntGauge,
     allocated: IntGauge,
     capacity: IntGauge,
     draining: IntGauge,
@@ -97,6 +98,7 @@ impl Metrics {
             batch: with_buckets("settle_batch_size", "Outcomes per settlement", BATCH_SIZES, r)?,
             unwritten: gauge!("unwritten_outcomes", "Outcomes that are not yet in the database", r)?,
             running: gauge!("running_tasks", "Tasks that run now", r)?,
+            ahead: gauge!("claimed_ahead_tasks", "Tasks that are claimed and wait for a slot", r)?,
             allocated: gauge!("allocated_slots", "Slots that this instance may use now", r)?,
             capacity: gauge!("capacity_slots", "Slots that this instance has", r)?,
             draining: gauge!("draining", "1: this worker finishes its tasks and claims no more", r)?,
@@ -133,8 +135,9 @@ impl Metrics {
         Ok(text)
     }
 
-    pub(crate) fn set_slots(&self, running: usize, allocated: u32, capacity: u32) {
+    pub(crate) fn set_slots(&self, running: usize, ahead: usize, allocated: u32, capacity: u32) {
         self.running.set(signed(running));
+        self.ahead.set(signed(ahead));
         self.allocated.set(i64::from(allocated));
         self.capacity.set(i64::from(capacity));
     }

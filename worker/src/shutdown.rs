@@ -3,8 +3,8 @@
 use rowlock_daemon::Signals;
 use tokio_util::sync::CancellationToken;
 
-/// Stops a worker: [`drain`](Self::drain) lets running tasks finish, [`abort`](Self::abort) does not. Clones
-/// stop the same worker.
+/// Stops workers: [`drain`](Self::drain) lets running tasks finish, [`abort`](Self::abort) does not. Clones
+/// stop the same workers. A worker that ends by itself, for example because it was fenced, stops no other.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     drain: CancellationToken,
@@ -27,6 +27,11 @@ impl Shutdown {
     pub fn abort(&self) {
         self.drain.cancel();
         self.abort.cancel();
+    }
+
+    /// A handle for one worker: it stops with this one, and stopping it leaves this one as it is.
+    pub(crate) fn child(&self) -> Self {
+        Self { drain: self.drain.child_token(), abort: self.abort.child_token() }
     }
 
     pub(crate) fn draining(&self) -> &CancellationToken {
@@ -54,5 +59,24 @@ impl Shutdown {
                 self.drain();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_stops_by_itself_leaves_the_handle_of_its_caller() {
+        let caller = Shutdown::new();
+        let worker = caller.child();
+        worker.abort();
+        assert!(!caller.draining().is_cancelled() && !caller.aborting().is_cancelled());
+        let next = caller.child();
+        assert!(!next.draining().is_cancelled());
+        caller.drain();
+        assert!(next.draining().is_cancelled() && !next.aborting().is_cancelled());
+        caller.abort();
+        assert!(next.aborting().is_cancelled());
     }
 }

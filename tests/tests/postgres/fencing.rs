@@ -1,7 +1,10 @@
 //! An instance is either alive or rescued, never both (R4, R5).
 
-use rowlock_queue::{Error, Outcome, Settled, TaskState, Token, claim, leave};
+use std::time::Duration;
+
+use rowlock_queue::{Connect, Error, Outcome, Settled, TaskState, Token, claim, leave};
 use rowlock_tests::TestDb;
+use rowlock_worker::{ExitReason, Shutdown, Task, Worker};
 use sqlx::Executor;
 
 /// The number of the newest heartbeat, which is made older than a lease.
@@ -176,4 +179,32 @@ async fn an_instance_that_leaves_during_a_claim_releases_the_claimed_tasks() {
     assert_eq!(test.one::<i64>("select count(*) from rowlock.lease").await, 0);
     let mut other = test.instance("b").await;
     assert_eq!(other.claim(1).await.tasks[0].id, id);
+}
+
+/// Before the fix, a fenced worker cancelled the handle of its caller, whose next worker drained at once.
+#[tokio::test]
+async fn after_a_fence_the_caller_starts_a_new_worker_with_the_same_handle() {
+    let test = TestDb::new().await;
+    let (stop, connect) = (Shutdown::new(), Connect { max_connections: 2, ..test.connect() });
+    let worker = |name: &str| {
+        let worker = Worker::builder(connect.clone(), "mail").name(name);
+        worker.handler("send", async |_: Task| Ok(())).build().unwrap().run(stop.clone())
+    };
+    let fenced = tokio::spawn(worker("first"));
+    let has_joined = "select exists (select 1 from rowlock.instance where ended_at is null)";
+    while !test.one::<bool>(has_joined).await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    test.run("update rowlock.instance set ended_at = now()").await;
+    assert!(matches!(fenced.await.unwrap().unwrap(), ExitReason::Fenced(_)));
+    let next = tokio::spawn(worker("second"));
+    let task = test.enqueue().await;
+    let completed = async {
+        while test.state(task).await.as_deref() != Some("completed") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), completed).await.expect("the second worker runs it");
+    stop.drain();
+    assert_eq!(next.await.unwrap().unwrap(), ExitReason::Drained);
 }

@@ -3,6 +3,7 @@
 
 mod allocation;
 mod bad_rows;
+mod claim_ahead;
 mod claims;
 mod cleanup;
 mod concurrent_operations;

@@ -129,6 +129,13 @@ impl Context {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
     }
 
+    /// Whether tasks that were claimed ahead may start: not while the handler cannot be reached, a suspect
+    /// waits for this instance to be free, or heartbeats fail, so that the lease may be lost.
+    pub(crate) fn may_start_ahead(&self) -> bool {
+        let is_alive = !self.fence.tripped().is_cancelled() && self.fence.streak_since().is_some();
+        is_alive && self.readiness.is_ready() && !self.suspects.is_due()
+    }
+
     /// Counts and logs a database error. If the instance was declared gone, fences it for good.
     pub(crate) fn database_failed(&self, operation: &'static str, error: &rowlock_queue::Error) {
         if self.leaving.is_cancelled() {

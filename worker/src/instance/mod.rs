@@ -52,8 +52,11 @@ type ServiceResult = Result<(), WorkerError>;
 impl Worker {
     /// Joins the queue and runs tasks until `stop`, a fence or a failure. It waits for the database, its
     /// schema and the queue as long as necessary.
+    ///
+    /// After [`ExitReason::Fenced`], build a new worker and run it with the same `stop`, as the
+    /// [example of the crate](crate) does: only a new instance may claim again.
     pub async fn run(self, stop: Shutdown) -> Result<ExitReason, WorkerError> {
-        run(self, stop).await
+        run(self, stop.child()).await
     }
 }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rowlock_queue::{Claim, FetchedTask, Outcome, Settlement, Token};
+use rowlock_queue::{FetchedTask, Outcome, Settlement, Token};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::handler::api::Task;
 use crate::handler::outcome::{Answer, Reason, decide_outcome};
 use crate::instance::context::{ActivePolicy, Context};
+use crate::task::ahead::LeasedTask;
 use crate::task::settle::{EndedAttempt, send_outcome};
 use crate::task::slots::Slot;
 use crate::traces::{Attempt, AttemptTrace};
@@ -19,15 +20,29 @@ use crate::traces::{Attempt, AttemptTrace};
 /// later.
 const SHUTDOWN_NOTICE: Duration = Duration::from_secs(1);
 
-/// Runs the task. The slot is free again once the outcome is in the settler's bounded channel.
-pub(crate) async fn run_attempt(
+/// Runs the task, and then those that were claimed ahead, one after the other in the same slot. The slot is
+/// free for the next one once the outcome is in the settler's bounded channel.
+pub(crate) async fn run_attempts(
     context: Arc<Context>,
     settle: mpsc::Sender<EndedAttempt>,
     slot: Slot,
-    token: Token,
-    claim: Claim,
-    body: FetchedTask,
+    task: LeasedTask,
 ) {
+    let mut next = Some((slot, task));
+    while let Some((slot, task)) = next {
+        run_attempt(&context, &settle, &slot, task).await;
+        next = if context.may_start_ahead() { slot.next(&context.abort_attempts) } else { None };
+    }
+}
+
+/// Runs the task until its outcome is in the settler's channel.
+pub(crate) async fn run_attempt(
+    context: &Context,
+    settle: &mpsc::Sender<EndedAttempt>,
+    slot: &Slot,
+    task: LeasedTask,
+) {
+    let LeasedTask { token, claim, body } = task;
     let active_policy = context.policy();
     let task_type = context.metrics.types.label(&body.kind);
     // The producer may have set a limit for this task.
@@ -43,11 +58,11 @@ pub(crate) async fn run_attempt(
     let kind = body.kind.clone();
     let begin = Attempt { task: claim.id, task_type: &kind, number: attempt, max_attempts, waited };
     let mut trace = context.traces.begin(&begin, body.trace.as_ref());
-    let task = build_task(&context, &active_policy, &begin, body, token, trace.traceparent());
+    let task = build_task(context, &active_policy, &begin, body, token, trace.traceparent());
     let answer = tokio::select! {
         biased;
         () = slot.stopped().cancelled() => None,
-        answer = call(&context, &active_policy, task, started) => Some(answer),
+        answer = call(context, &active_policy, task, started) => Some(answer),
     };
     // A fenced instance settles nothing, because another instance may already run the task.
     if context.fence.tripped().is_cancelled() {
@@ -62,17 +77,18 @@ pub(crate) async fn run_attempt(
         }
         Some((answer, took)) => {
             let answer = if context.slots.is_draining() { answer.while_draining() } else { answer };
-            record_answer(&context, &slot, &answer);
+            context.slots.ran(took);
+            record_answer(context, slot, &answer);
             context.metrics.attempt_ended(&task_type, Some(&answer), took);
             trace.end(answer.failure_reason());
             let policy = &active_policy.policy;
             (decide_outcome(answer, attempt, max_attempts, policy, fastrand::f64()), Some(took))
         }
     };
-    log_outcome(&context, &begin, &outcome, started.elapsed(), &trace);
+    log_outcome(context, &begin, &outcome, started.elapsed(), &trace);
     let settling = context.traces.begin_settlement(&trace);
     let settlement = Settlement { token, task: slot.task(), outcome };
-    send_outcome(&context.metrics, &settle, EndedAttempt { settlement, ran, task_type, settling }).await;
+    send_outcome(&context.metrics, settle, EndedAttempt { settlement, ran, task_type, settling }).await;
 }
 
 /// One line per attempt: failed ones are logged by default, up to a limit, and any other one at the level

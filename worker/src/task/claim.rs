@@ -1,6 +1,7 @@
 //! The claimer of the instance. One claimer serves all slots: it claims as many tasks as can start at once,
-//! and starts them.
+//! and starts them. While there is a backlog of short tasks, it claims more (`ahead.rs`).
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,17 +9,18 @@ use std::time::Duration;
 use rowlock_queue::{CLAIM_MAX, Claim, Claimed, Outcome, Settlement, Token};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{Backoff, contention_delay};
 use crate::error::WorkerError;
 use crate::handler::outcome::bounded_error;
 use crate::instance::context::Context;
-use crate::task::attempt::run_attempt;
+use crate::task::ahead::LeasedTask;
+use crate::task::attempt::run_attempts;
 use crate::task::fetch::fetch_payloads;
 use crate::task::settle::{EndedAttempt, send_outcome};
-use crate::task::slots::{Alone, Slot};
+use crate::task::slots::{Alone, Slot, Wanted};
 use crate::task::suspects::{Suspect, run_alone};
 
 /// Number of empty claims in a row after which the next claim waits. When one task wakes many instances, all
@@ -37,12 +39,14 @@ pub(crate) struct Claimer {
     unanswered: Option<Unanswered>,
     /// Claims in a row that found nothing.
     empty_claims: u32,
+    /// The last claim got all that it asked for, so there may be more. Otherwise nothing is claimed ahead:
+    /// another instance may have a free slot for it.
+    has_backlog: bool,
 }
 
 #[derive(Clone, Copy)]
 enum Unanswered {
-    /// The slots that are reserved for it.
-    Tasks(Token, u32),
+    Tasks(Token, Wanted),
     Suspect(Token),
 }
 
@@ -62,6 +66,7 @@ impl Claimer {
             backoff: Backoff::DATABASE,
             unanswered: None,
             empty_claims: 0,
+            has_backlog: false,
         }
     }
 
@@ -75,6 +80,7 @@ impl Claimer {
             // next heartbeat.
             let mut woken = pin!(context.slots.wake.notified());
             woken.as_mut().enable();
+            self.start_or_release_ahead();
             let next = tokio::select! {
                 biased;
                 () = fenced.cancelled() => break,
@@ -96,6 +102,12 @@ impl Claimer {
                             sleep(EMPTY_CLAIM_DELAY).await;
                         }
                     } => (),
+                    () = async {
+                        match context.slots.take_back_due() {
+                            Some(due) => sleep_until(due).await,
+                            None => std::future::pending().await,
+                        }
+                    } => (),
                     () = stop.cancelled() => (),
                     () = fenced.cancelled() => (),
                 },
@@ -111,6 +123,7 @@ impl Claimer {
         let context = Arc::clone(&self.context);
         let fenced = context.fence.tripped();
         context.slots.drain();
+        self.release_ahead();
         context.heartbeat_now.notify_one();
         let mark = async {
             if let Err(error) = rowlock_queue::drain(&context.db, context.instance).await {
@@ -148,16 +161,19 @@ impl Claimer {
         }
         let context = Arc::clone(&self.context);
         let again = self.unanswered;
-        let (token, want) = if let Some(Unanswered::Tasks(token, want)) = again {
-            (token, want)
+        let (token, wanted) = if let Some(Unanswered::Tasks(token, wanted)) = again {
+            (token, wanted)
+        } else if context.readiness.is_ready() {
+            let ahead = self.has_backlog && context.may_start_ahead();
+            (Token::random(), context.slots.wanted(CLAIM_MAX, ahead))
         } else {
-            let want = if context.readiness.is_ready() { context.slots.reserve(CLAIM_MAX) } else { 0 };
-            (Token::random(), want)
+            return Next::Wait;
         };
+        let want = wanted.all();
         if want == 0 {
             return Next::Wait;
         }
-        self.unanswered = Some(Unanswered::Tasks(token, want));
+        self.unanswered = Some(Unanswered::Tasks(token, wanted));
         context.leases.claim_sent(token);
         let started = Instant::now();
         let watermarks = context.watermarks();
@@ -184,11 +200,12 @@ impl Claimer {
         context.leases.claimed(sent_token, tasks.len());
         let got = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
         self.empty_claims = if got == 0 { self.empty_claims.saturating_add(1) } else { 0 };
-        context.slots.unreserve(want.saturating_sub(got));
+        self.has_backlog = want <= got;
+        context.slots.unreserve(wanted.slots.saturating_sub(got));
         if let (Some(token), false) = (token, tasks.is_empty()) {
-            self.start(token, tasks, None, stop).await;
+            self.start(token, tasks, wanted.slots, None, stop).await;
         }
-        if got >= want {
+        if self.has_backlog {
             Next::Again
         } else if contended || 0 < got {
             Next::After(contention_delay())
@@ -232,38 +249,47 @@ impl Claimer {
             return None;
         };
         let alone = context.slots.alone();
-        self.start(token, vec![task], Some(alone), stop).await;
+        self.start(token, vec![task], 1, Some(alone), stop).await;
         Some(Next::Wait)
     }
 
-    /// Fetches the payloads and starts the attempts. With `alone` there is one task, which runs alone.
+    /// Fetches the payloads, starts attempts in the `reserved` slots, and keeps the other tasks until slots
+    /// are free. With `alone` there is one task, which runs alone.
     async fn start(
         &mut self,
         token: Token,
         tasks: Vec<Claim>,
+        reserved: u32,
         mut alone: Option<Alone>,
         stop: &CancellationToken,
     ) {
         let context = Arc::clone(&self.context);
         // From here on the slots are occupied, so that a fence during the fetch leaves no slot reserved.
-        let slots: Vec<_> =
-            tasks.iter().map(|task| context.slots.start(task.id, &context.abort_attempts)).collect();
+        let starting = tasks.iter().take(reserved as usize);
+        let mut slots: VecDeque<_> =
+            starting.map(|task| context.slots.start(task.id, &context.abort_attempts)).collect();
         let ids: Vec<_> = tasks.iter().map(|task| task.id).collect();
         // A fence drops this future.
         let Some(mut fetched) = fetch_payloads(&*context, token, &ids, stop).await else {
-            for slot in slots {
-                self.settle_without_attempt(slot, token, Outcome::Release);
+            for id in ids {
+                let release = Settlement { token, task: id, outcome: Outcome::Release };
+                self.settle_without_attempt(EndedAttempt::without_run(release), slots.pop_front());
             }
             return;
         };
-        for (claim, slot) in tasks.into_iter().zip(slots) {
+        let mut ahead = Vec::new();
+        for claim in tasks {
+            let slot = slots.pop_front();
             if let Some(body) = fetched.payloads.remove(&claim.id) {
-                let (context, settle) = (Arc::clone(&context), self.settle.clone());
-                if let Some(alone) = alone.take() {
-                    let suspect = Suspect { slot, token, claim, body, alone };
-                    self.attempts.spawn(run_alone(context, settle, suspect, stop.clone()));
-                } else {
-                    self.attempts.spawn(run_attempt(context, settle, slot, token, claim, body));
+                let task = LeasedTask { token, claim, body };
+                match (slot, alone.take()) {
+                    (Some(slot), Some(alone)) => {
+                        let (context, settle) = (Arc::clone(&context), self.settle.clone());
+                        let suspect = Suspect { slot, task, alone };
+                        self.attempts.spawn(run_alone(context, settle, suspect, stop.clone()));
+                    }
+                    (Some(slot), None) => self.begin(slot, task),
+                    (None, _) => ahead.push(task),
                 }
                 continue;
             }
@@ -281,16 +307,48 @@ impl Claimer {
                 context.metrics.error("payload_missing");
                 "the task's payload is missing from the database".to_owned()
             };
-            self.settle_without_attempt(slot, token, Outcome::Dead { error });
+            let dead = Settlement { token, task: claim.id, outcome: Outcome::Dead { error } };
+            self.settle_without_attempt(EndedAttempt::without_run(dead), slot);
+        }
+        context.slots.keep_ahead(ahead);
+    }
+
+    /// Starts tasks that were claimed ahead in free slots. Releases those that cannot start soon.
+    fn start_or_release_ahead(&mut self) {
+        let context = Arc::clone(&self.context);
+        let may_start = context.may_start_ahead();
+        self.release(context.slots.take_back(may_start));
+        while may_start && let Some((slot, task)) = context.slots.start_ahead(&context.abort_attempts) {
+            self.begin(slot, task);
         }
     }
 
-    /// In a separate tokio task, because the settler's channel may be full.
-    fn settle_without_attempt(&mut self, slot: Slot, token: Token, outcome: Outcome) {
+    fn release_ahead(&mut self) {
+        self.release(self.context.slots.take_back(false));
+    }
+
+    /// Releases tasks that have not started, which uses no attempt. Those with a request to cancel are
+    /// cancelled thereby.
+    fn release(&mut self, tasks: Vec<LeasedTask>) {
+        for LeasedTask { token, claim, body } in tasks {
+            let settlement = Settlement { token, task: claim.id, outcome: Outcome::Release };
+            let task_type = self.context.metrics.types.label(&body.kind);
+            let ended = EndedAttempt { task_type, ..EndedAttempt::without_run(settlement) };
+            self.settle_without_attempt(ended, None);
+        }
+    }
+
+    fn begin(&mut self, slot: Slot, task: LeasedTask) {
+        let (context, settle) = (Arc::clone(&self.context), self.settle.clone());
+        self.attempts.spawn(run_attempts(context, settle, slot, task));
+    }
+
+    /// In a separate tokio task, because the settler's channel may be full. It frees the slot afterwards.
+    fn settle_without_attempt(&mut self, ended: EndedAttempt, slot: Option<Slot>) {
         let (settle, metrics) = (self.settle.clone(), Arc::clone(&self.context.metrics));
         self.attempts.spawn(async move {
-            let settlement = Settlement { token, task: slot.task(), outcome };
-            send_outcome(&metrics, &settle, EndedAttempt::without_run(settlement)).await;
+            send_outcome(&metrics, &settle, ended).await;
+            drop(slot);
         });
     }
 }

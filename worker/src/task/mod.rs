@@ -1,5 +1,6 @@
 //! The steps of a task in an instance: claim, fetch the payload, attempt, settle.
 
+pub(crate) mod ahead;
 pub(crate) mod attempt;
 pub(crate) mod claim;
 pub(crate) mod fetch;

@@ -1,7 +1,8 @@
 //! The slots of this instance: its allocation, free slots and attempts in progress.
 //!
 //! One lock protects all of it, so that a heartbeat reports a consistent snapshot. A slot reserved for a
-//! claim in flight counts as held; otherwise the queue would grant it to another instance as well.
+//! claim in flight counts as held; otherwise the queue would grant it to another instance as well. A task
+//! that was claimed ahead has no slot until it starts.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -10,8 +11,10 @@ use std::time::Duration;
 
 use rowlock_queue::TaskId;
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::task::ahead::{Ahead, LeasedTask};
 
 #[derive(Debug)]
 pub(crate) struct Slots {
@@ -34,6 +37,39 @@ struct State {
     held: u32,
     idleness: Idleness,
     attempts: HashMap<TaskId, CancellationToken>,
+    ahead: Ahead,
+}
+
+impl State {
+    /// Whether a task may start, if a slot is free for it.
+    fn may_start(&self) -> bool {
+        !self.paused && !self.draining && !self.alone
+    }
+
+    /// An attempt begins in an occupied slot.
+    fn begin(&mut self, task: TaskId, parent: &CancellationToken) -> CancellationToken {
+        let stop = parent.child_token();
+        self.attempts.insert(task, stop.clone());
+        if self.idleness == Idleness::Idle {
+            self.idleness = Idleness::WasIdle;
+        }
+        stop
+    }
+}
+
+/// For how many tasks a claim asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// Reserved slots, whose tasks start at once.
+    pub(crate) slots: u32,
+    /// Tasks that will wait for a slot.
+    pub(crate) ahead: u32,
+}
+
+impl Wanted {
+    pub(crate) fn all(self) -> u32 {
+        self.slots.saturating_add(self.ahead)
+    }
 }
 
 /// Whether the next heartbeat reports this instance as idle, which means that its claimer found nothing to
@@ -81,12 +117,68 @@ impl Slots {
     /// Reserves every free slot, up to `most`, for a claim that is about to be sent.
     pub(crate) fn reserve(&self, most: u32) -> u32 {
         let mut state = self.state();
-        if state.paused || state.draining || state.alone {
+        if !state.may_start() {
             return 0;
         }
-        let free = state.allocated.min(self.capacity).saturating_sub(state.held).min(most);
+        let free = self.usable(&state).saturating_sub(state.held).min(most);
         state.held += free;
         free
+    }
+
+    /// How many tasks may run now.
+    fn usable(&self, state: &State) -> u32 {
+        state.allocated.min(self.capacity)
+    }
+
+    /// What to claim, up to `most` tasks: reserves every free slot. With `ahead`, also tasks that will wait
+    /// for one, as soon as few of them are left.
+    pub(crate) fn wanted(&self, most: u32, ahead: bool) -> Wanted {
+        let slots = self.reserve(most);
+        let state = self.state();
+        let usable = self.usable(&state);
+        let is_due = ahead && state.may_start() && (0 < slots || state.ahead.is_low(usable));
+        let room = if is_due { state.ahead.room(usable) } else { 0 };
+        Wanted { slots, ahead: room.min(most.saturating_sub(slots)) }
+    }
+
+    /// Keeps tasks until slots are free for them.
+    pub(crate) fn keep_ahead(&self, tasks: Vec<LeasedTask>) {
+        let mut state = self.state();
+        for task in tasks {
+            state.ahead.push(task);
+        }
+    }
+
+    /// Starts the next task that was claimed ahead, if a slot is free.
+    pub(crate) fn start_ahead(self: &Arc<Self>, parent: &CancellationToken) -> Option<(Slot, LeasedTask)> {
+        let mut state = self.state();
+        if !state.may_start() || self.usable(&state) <= state.held {
+            return None;
+        }
+        let next = state.ahead.pop()?;
+        let task = next.claim.id;
+        state.held += 1;
+        let stop = state.begin(task, parent);
+        drop(state);
+        Some((Slot { slots: Arc::clone(self), task, stop }, next))
+    }
+
+    /// Takes the tasks claimed ahead that are to be released. `may_start`: what else may keep them from
+    /// starting does not.
+    pub(crate) fn take_back(&self, may_start: bool) -> Vec<LeasedTask> {
+        let mut state = self.state();
+        let may_start = may_start && state.may_start();
+        state.ahead.take_back(may_start)
+    }
+
+    /// When to call [`take_back`](Self::take_back) at the latest.
+    pub(crate) fn take_back_due(&self) -> Option<Instant> {
+        self.state().ahead.due()
+    }
+
+    /// The handler has answered after this time.
+    pub(crate) fn ran(&self, took: Duration) {
+        self.state().ahead.ran(took);
     }
 
     /// Frees reserved slots that a claim did not fill.
@@ -97,13 +189,7 @@ impl Slots {
 
     /// Turns one reserved slot into an occupied one. Cancelling `parent` or the task stops the attempt.
     pub(crate) fn start(self: &Arc<Self>, task: TaskId, parent: &CancellationToken) -> Slot {
-        let stop = parent.child_token();
-        let mut state = self.state();
-        state.attempts.insert(task, stop.clone());
-        if state.idleness == Idleness::Idle {
-            state.idleness = Idleness::WasIdle;
-        }
-        drop(state);
+        let stop = self.state().begin(task, parent);
         Slot { slots: Arc::clone(self), task, stop }
     }
 
@@ -135,20 +221,28 @@ impl Slots {
         }
     }
 
-    /// Stops one attempt, if it is still in progress.
+    /// Stops one attempt, or takes back the task before it starts. False: it does neither run nor wait here.
     pub(crate) fn stop(&self, task: TaskId) -> bool {
-        let state = self.state();
-        let attempt = state.attempts.get(&task);
-        if let Some(stop) = attempt {
+        let mut state = self.state();
+        if let Some(stop) = state.attempts.get(&task) {
             stop.cancel();
+            return true;
         }
-        attempt.is_some()
+        let waited = state.ahead.cancel(task);
+        drop(state);
+        if waited {
+            self.wake.notify_one();
+        }
+        waited
     }
 
     /// The claimer found nothing to do. Returns true if the instance was busy before: producers send a NOTIFY
     /// only after a heartbeat has reported an idle instance.
     pub(crate) fn mark_idle(&self) -> bool {
         let mut state = self.state();
+        if 0 < state.ahead.len() {
+            return false;
+        }
         let was_busy = state.idleness == Idleness::Busy;
         state.idleness = Idleness::Idle;
         was_busy
@@ -180,21 +274,26 @@ impl Slots {
         }
     }
 
-    /// Running tasks, allocated slots and capacity, for the metrics.
-    pub(crate) fn counts(&self) -> (usize, u32, u32) {
+    /// Running tasks, tasks claimed ahead, allocated slots and capacity, for the metrics.
+    pub(crate) fn counts(&self) -> (usize, usize, u32, u32) {
         let state = self.state();
-        (state.attempts.len(), state.allocated, self.capacity)
+        (state.attempts.len(), state.ahead.len(), state.allocated, self.capacity)
     }
 
-    /// Applies an allocation. A smaller one interrupts no attempt; it only prevents new ones.
+    /// Applies an allocation. A smaller one interrupts no attempt; it only prevents new ones, and releases
+    /// what was claimed ahead.
     pub(crate) fn allocate(&self, allocation: i64, allocated: u32, paused: bool) {
         let mut state = self.state();
         let more = state.allocated < allocated || (state.paused && !paused);
+        let less = allocated < state.allocated || paused;
         state.allocation = allocation;
         state.allocated = allocated;
         state.paused = paused;
+        if less {
+            state.ahead.revoke();
+        }
         drop(state);
-        if more {
+        if more || less {
             self.wake.notify_one();
         }
     }
@@ -207,6 +306,26 @@ impl Slot {
 
     pub(crate) fn stopped(&self) -> &CancellationToken {
         &self.stop
+    }
+
+    /// Starts the next task that was claimed ahead in the slot of one that has ended. `None`: there is none,
+    /// or fewer may run now; the slot is free.
+    pub(crate) fn next(mut self, parent: &CancellationToken) -> Option<(Self, LeasedTask)> {
+        let slots = Arc::clone(&self.slots);
+        let mut state = slots.state();
+        if !state.may_start() || slots.usable(&state) < state.held {
+            return None;
+        }
+        let next = state.ahead.pop()?;
+        state.attempts.remove(&self.task);
+        self.task = next.claim.id;
+        self.stop = state.begin(self.task, parent);
+        let is_low = state.ahead.is_low(slots.usable(&state));
+        drop(state);
+        if is_low {
+            slots.wake.notify_one();
+        }
+        Some((self, next))
     }
 }
 
@@ -229,133 +348,4 @@ impl Drop for Alone {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_mins(1);
-
-    fn task(id: i64) -> TaskId {
-        id.to_string().parse().unwrap()
-    }
-
-    #[test]
-    fn claims_exceed_neither_allocation_nor_capacity() {
-        let slots = Slots::new(4);
-        assert_eq!(slots.reserve(1000), 0, "nothing is allocated before the first heartbeat");
-        slots.allocate(1, 9, false);
-        assert_eq!(slots.reserve(1000), 4);
-        assert_eq!(slots.reserve(1000), 0);
-        slots.unreserve(4);
-        slots.allocate(2, 3, false);
-        assert_eq!(slots.reserve(2), 2);
-        assert_eq!(slots.reserve(1000), 1);
-    }
-
-    #[test]
-    fn a_smaller_allocation_starts_no_task_and_interrupts_none() {
-        let slots = Slots::new(4);
-        slots.allocate(1, 2, false);
-        assert_eq!(slots.reserve(2), 2);
-        let root = CancellationToken::new();
-        let first = slots.start(task(1), &root);
-        let second = slots.start(task(2), &root);
-        slots.allocate(2, 1, false);
-        let snapshot = slots.snapshot();
-        assert_eq!((snapshot.held, snapshot.acknowledged), (2, 2));
-        drop(first);
-        assert_eq!(slots.reserve(2), 0);
-        assert!(!second.stopped().is_cancelled());
-        drop(second);
-        assert_eq!(slots.reserve(2), 1);
-    }
-
-    #[test]
-    fn a_claim_in_flight_counts_as_held() {
-        let slots = Slots::new(4);
-        slots.allocate(1, 4, false);
-        slots.reserve(3);
-        slots.allocate(2, 0, false);
-        assert_eq!(slots.snapshot().held, 3);
-    }
-
-    #[test]
-    fn pausing_and_draining_stop_claims() {
-        let slots = Slots::new(4);
-        slots.allocate(1, 4, true);
-        assert_eq!(slots.reserve(1), 0);
-        slots.allocate(1, 4, false);
-        slots.drain();
-        assert_eq!(slots.reserve(1), 0);
-        assert_eq!(slots.snapshot().wants, 0);
-    }
-
-    #[tokio::test]
-    async fn a_task_that_is_to_run_alone_waits_for_the_others_and_starts_no_more() {
-        let slots = Slots::new(4);
-        slots.allocate(1, 4, false);
-        slots.reserve(2);
-        let root = CancellationToken::new();
-        let (other, _suspect) = (slots.start(task(1), &root), slots.start(task(2), &root));
-        let alone = slots.alone();
-        assert_eq!(slots.reserve(1), 0);
-        let mut waits = pin!(slots.wait_until_alone(LIMIT));
-        assert!(poll_once(waits.as_mut()).await.is_none(), "another task runs");
-        drop(other);
-        assert!(waits.await);
-        assert_eq!(slots.reserve(1), 0);
-        drop(alone);
-        assert_eq!(slots.reserve(4), 3);
-        let waits = slots.wait_until_alone(LIMIT);
-        slots.drain();
-        assert!(!waits.await, "the instance drains");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_task_that_runs_for_long_does_not_keep_the_others_waiting() {
-        let slots = Slots::new(4);
-        slots.allocate(1, 4, false);
-        slots.reserve(2);
-        let root = CancellationToken::new();
-        let _running = (slots.start(task(1), &root), slots.start(task(2), &root));
-        let alone = slots.alone();
-        assert!(!slots.wait_until_alone(LIMIT).await);
-        drop(alone);
-        assert_eq!(slots.reserve(4), 2);
-    }
-
-    /// One poll of a future.
-    async fn poll_once<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
-        tokio::select! {
-            biased;
-            output = future => Some(output),
-            () = std::future::ready(()) => None,
-        }
-    }
-
-    #[test]
-    fn becoming_idle_is_reported_once_until_a_heartbeat_was_busy() {
-        let slots = Slots::new(4);
-        slots.allocate(1, 4, false);
-        assert!(slots.mark_idle());
-        assert!(slots.snapshot().idle);
-        assert!(!slots.mark_idle(), "idle already");
-        slots.reserve(1);
-        let slot = slots.start(task(1), &CancellationToken::new());
-        assert!(slots.snapshot().idle, "it had a free slot since the last heartbeat");
-        assert!(!slots.snapshot().idle);
-        drop(slot);
-        assert!(slots.mark_idle());
-    }
-
-    #[test]
-    fn a_cancel_stops_only_its_attempt() {
-        let slots = Slots::new(4);
-        slots.allocate(1, 4, false);
-        slots.reserve(2);
-        let root = CancellationToken::new();
-        let (first, second) = (slots.start(task(1), &root), slots.start(task(2), &root));
-        assert!(slots.stop(task(1)));
-        assert!(!slots.stop(task(3)));
-        assert!(first.stopped().is_cancelled() && !second.stopped().is_cancelled());
-    }
-}
+mod tests;

@@ -4,12 +4,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rowlock_queue::{Claim, FetchedTask, Outcome, Settlement, Token};
+use rowlock_queue::{Outcome, Settlement};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::instance::context::Context;
+use crate::task::ahead::LeasedTask;
 use crate::task::attempt::run_attempt;
 use crate::task::settle::{EndedAttempt, send_outcome};
 use crate::task::slots::{Alone, Slot};
@@ -59,9 +60,7 @@ impl SuspectTurn {
 /// A claimed suspect with all that its attempt needs.
 pub(crate) struct Suspect {
     pub(crate) slot: Slot,
-    pub(crate) token: Token,
-    pub(crate) claim: Claim,
-    pub(crate) body: FetchedTask,
+    pub(crate) task: LeasedTask,
     /// Keeps the instance from claiming more.
     pub(crate) alone: Alone,
 }
@@ -74,7 +73,7 @@ pub(crate) async fn run_alone(
     suspect: Suspect,
     stop: CancellationToken,
 ) {
-    let Suspect { slot, token, claim, body, alone } = suspect;
+    let Suspect { slot, task, alone } = suspect;
     let since = Instant::now();
     let is_alone = tokio::select! {
         biased;
@@ -82,14 +81,15 @@ pub(crate) async fn run_alone(
         is_alone = context.slots.wait_until_alone(MAX_WAIT) => is_alone,
     };
     if is_alone {
-        tracing::info!(task = %claim.id, "runs alone: the handler ended while it ran");
-        run_attempt(Arc::clone(&context), settle, slot, token, claim, body).await;
+        tracing::info!(task = %task.claim.id, "runs alone: the handler ended while it ran");
+        run_attempt(&context, &settle, &slot, task).await;
     } else if !context.fence.tripped().is_cancelled() {
-        let settlement = Settlement { token, task: slot.task(), outcome: Outcome::Release };
-        let task_type = context.metrics.types.label(&body.kind);
+        let settlement = Settlement { token: task.token, task: slot.task(), outcome: Outcome::Release };
+        let task_type = context.metrics.types.label(&task.body.kind);
         let ended = EndedAttempt { task_type, ..EndedAttempt::without_run(settlement) };
         send_outcome(&context.metrics, &settle, ended).await;
     }
+    drop(slot);
     drop(alone);
     let rest = context.suspects.rest(since.elapsed());
     tokio::select! {
