@@ -1886,6 +1886,8 @@ declare
   l record;
   held record;
   rescued int := 0;
+  started int;    -- how many of the tasks of a lease may have started
+  v_slots int;    -- null: not known
   v_name text;
   v_queue int;
   v_drains boolean;
@@ -1897,25 +1899,51 @@ begin
   if not found then
     return null;
   end if;
+  v_slots := (
+    select nullif(greatest(h.held, h.allocated), 0)
+    from rowlock.heartbeat h
+    where h.instance = end_lost_instance.instance
+    order by h.n desc
+    limit 1
+  );
+  perform 1
+    from rowlock.lease lost
+    where lost.instance = end_lost_instance.instance
+    order by lost.token
+    for update;
   for l in
     select lost.token
     from rowlock.lease lost
     where lost.instance = end_lost_instance.instance
-    order by lost.token
-    for update
+    order by lost.at, lost.token
   loop
     select * into held from rowlock.unsettled_tasks(l.token);
     if held.ids is not null then
-      perform rowlock.settle_lost_tasks(
-        v_queue,
-        end_lost_instance.instance,
-        v_name,
-        end_lost_instance.why,
-        v_drains,
-        held.ids,
-        held.attempts,
-        held.priorities
+      started := least(
+        cardinality(held.ids),
+        greatest(coalesce(v_slots, 2147483647) - rescued, 0)
       );
+      if started > 0 then
+        perform rowlock.settle_lost_tasks(
+          v_queue,
+          end_lost_instance.instance,
+          v_name,
+          end_lost_instance.why,
+          v_drains,
+          held.ids[:started],
+          held.attempts[:started],
+          held.priorities[:started]
+        );
+      end if;
+      if started < cardinality(held.ids) then
+        perform rowlock.release_tasks(
+          v_queue,
+          end_lost_instance.instance,
+          held.ids[started + 1:],
+          held.attempts[started + 1:],
+          held.priorities[started + 1:]
+        );
+      end if;
       rescued := rescued + cardinality(held.ids);
     end if;
     delete from rowlock.lease lost where lost.token = l.token;
@@ -4230,28 +4258,41 @@ declare
 begin
   select * into held from rowlock.unsettled_tasks(release_lease.token);
   if held.ids is not null then
-    perform rowlock.write_outcomes(
+    perform rowlock.release_tasks(
       release_lease.queue,
       release_lease.instance,
-      array_fill(1, array[cardinality(held.ids)]),
       held.ids,
-      (
-        -- 5 released, 6 cancelled
-        select array_agg(
-          case when c.id is null then 5 else 6 end::smallint order by task.number
-        )
-        from unnest(held.ids) with ordinality task(id, number)
-        left join rowlock.cancel_request c on c.id = task.id
-      ),
       held.attempts,
-      held.priorities,
-      '{0}',
-      '{}'
+      held.priorities
     );
   end if;
   delete from rowlock.lease l where l.token = release_lease.token;
   return coalesce(cardinality(held.ids), 0);
 end $$;
+
+CREATE FUNCTION rowlock.release_tasks(queue integer, instance bigint, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select rowlock.write_outcomes(
+    release_tasks.queue,
+    release_tasks.instance,
+    array_fill(1, array[cardinality(release_tasks.ids)]),
+    release_tasks.ids,
+    (
+      -- 5 released, 6 cancelled
+      select array_agg(
+        case when c.id is null then 5 else 6 end::smallint order by task.number
+      )
+      from unnest(release_tasks.ids) with ordinality task(id, number)
+      left join rowlock.cancel_request c on c.id = task.id
+    ),
+    release_tasks.attempts,
+    release_tasks.priorities,
+    '{0}',
+    '{}'
+  )
+$$;
 
 CREATE FUNCTION rowlock.release_unknown_leases(instance bigint, known bigint[]) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER
@@ -6391,6 +6432,8 @@ REVOKE ALL ON FUNCTION rowlock.refuse_type(type text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.refuse_unknown_queue(queue text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.release_lease(instance bigint, queue integer, token bigint) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.release_tasks(queue integer, instance bigint, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.release_unknown_leases(instance bigint, known bigint[]) FROM PUBLIC;
 

@@ -17,8 +17,40 @@ as $$
   where l.token = unsettled_tasks.token and task.id <> all (l.settled)
 $$;
 
--- Returns the tasks that a lease still holds, and ends the lease. Tasks with a request to cancel
--- are cancelled. The caller has locked the lease's row.
+-- Releases tasks of a lease, which uses no attempt. Tasks with a request to cancel are cancelled.
+create or replace function rowlock.release_tasks(
+  queue int,
+  instance bigint,
+  ids bigint[],
+  attempts smallint[],
+  priorities smallint[]
+)
+returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+as $$
+  select rowlock.write_outcomes(
+    release_tasks.queue,
+    release_tasks.instance,
+    array_fill(1, array[cardinality(release_tasks.ids)]),
+    release_tasks.ids,
+    (
+      -- 5 released, 6 cancelled
+      select array_agg(
+        case when c.id is null then 5 else 6 end::smallint order by task.number
+      )
+      from unnest(release_tasks.ids) with ordinality task(id, number)
+      left join rowlock.cancel_request c on c.id = task.id
+    ),
+    release_tasks.attempts,
+    release_tasks.priorities,
+    '{0}',
+    '{}'
+  )
+$$;
+
+-- Releases the tasks that a lease still holds, and ends the lease. The caller has locked the
+-- lease's row.
 create or replace function rowlock.release_lease(instance bigint, queue int, token bigint)
 returns int
 language plpgsql volatile
@@ -31,23 +63,12 @@ declare
 begin
   select * into held from rowlock.unsettled_tasks(release_lease.token);
   if held.ids is not null then
-    perform rowlock.write_outcomes(
+    perform rowlock.release_tasks(
       release_lease.queue,
       release_lease.instance,
-      array_fill(1, array[cardinality(held.ids)]),
       held.ids,
-      (
-        -- 5 released, 6 cancelled
-        select array_agg(
-          case when c.id is null then 5 else 6 end::smallint order by task.number
-        )
-        from unnest(held.ids) with ordinality task(id, number)
-        left join rowlock.cancel_request c on c.id = task.id
-      ),
       held.attempts,
-      held.priorities,
-      '{0}',
-      '{}'
+      held.priorities
     );
   end if;
   delete from rowlock.lease l where l.token = release_lease.token;

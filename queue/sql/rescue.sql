@@ -162,6 +162,10 @@ end $$;
 
 -- Ends an instance whose row the caller has locked, and takes its tasks back. `why` completes the
 -- sentence "instance x …" of their errors. Returns the number of those tasks.
+--
+-- An instance starts tasks in the order of its claims, and never runs more than its slots. So of
+-- the tasks that it holds, those beyond its slots have not started, and use no attempt. (If it had
+-- outcomes that it could not write, some of them may have started.)
 create or replace function rowlock.end_lost_instance(instance bigint, why text)
 returns int
 language plpgsql volatile
@@ -174,6 +178,8 @@ declare
   l record;
   held record;
   rescued int := 0;
+  started int;    -- how many of the tasks of a lease may have started
+  v_slots int;    -- null: not known
   v_name text;
   v_queue int;
   v_drains boolean;
@@ -185,25 +191,51 @@ begin
   if not found then
     return null;
   end if;
+  v_slots := (
+    select nullif(greatest(h.held, h.allocated), 0)
+    from rowlock.heartbeat h
+    where h.instance = end_lost_instance.instance
+    order by h.n desc
+    limit 1
+  );
+  perform 1
+    from rowlock.lease lost
+    where lost.instance = end_lost_instance.instance
+    order by lost.token
+    for update;
   for l in
     select lost.token
     from rowlock.lease lost
     where lost.instance = end_lost_instance.instance
-    order by lost.token
-    for update
+    order by lost.at, lost.token
   loop
     select * into held from rowlock.unsettled_tasks(l.token);
     if held.ids is not null then
-      perform rowlock.settle_lost_tasks(
-        v_queue,
-        end_lost_instance.instance,
-        v_name,
-        end_lost_instance.why,
-        v_drains,
-        held.ids,
-        held.attempts,
-        held.priorities
+      started := least(
+        cardinality(held.ids),
+        greatest(coalesce(v_slots, 2147483647) - rescued, 0)
       );
+      if started > 0 then
+        perform rowlock.settle_lost_tasks(
+          v_queue,
+          end_lost_instance.instance,
+          v_name,
+          end_lost_instance.why,
+          v_drains,
+          held.ids[:started],
+          held.attempts[:started],
+          held.priorities[:started]
+        );
+      end if;
+      if started < cardinality(held.ids) then
+        perform rowlock.release_tasks(
+          v_queue,
+          end_lost_instance.instance,
+          held.ids[started + 1:],
+          held.attempts[started + 1:],
+          held.priorities[started + 1:]
+        );
+      end if;
       rescued := rescued + cardinality(held.ids);
     end if;
     delete from rowlock.lease lost where lost.token = l.token;

@@ -1,6 +1,7 @@
 //! One server per test process, and the template that databases are copied from.
 
 use std::{
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -105,7 +106,11 @@ fn clean() -> anyhow::Result<()> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let process = name.strip_prefix(FOLDER).and_then(|process| process.parse::<u32>().ok());
         if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
-            std::fs::remove_dir_all(entry.path())?;
+            match std::fs::remove_dir_all(entry.path()) {
+                // Another test process does the same.
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => (),
+            }
         }
     }
     Ok(())

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rowlock_queue::{Connect, EnqueueOptions};
-use rowlock_tests::TestDb;
+use rowlock_queue::{Connect, EndedPod, EnqueueOptions, Heartbeat, heartbeat, join_in_pod, rescue_pod};
+use rowlock_tests::{TestDb, TestInstance};
 use rowlock_worker::{ExitReason, Fail, Shutdown, Task, Worker, WorkerError};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinHandle;
@@ -162,4 +162,28 @@ async fn instances_that_claim_ahead_share_a_backlog_and_never_run_more_than_thei
     for worker in workers {
         assert_eq!(worker.await.unwrap().unwrap(), ExitReason::Drained);
     }
+}
+
+#[tokio::test]
+async fn tasks_that_a_lost_instance_had_not_started_use_no_attempt() {
+    const POD: &str = "6b7ee2c4-1f1c-4a53-9c0e-5d1b1f4f3a10";
+    let test = TestDb::new().await;
+    test.enqueue_many(5).await;
+    let joined = join_in_pod(&test.db, "mail", "worker-0", 100, Some(POD)).await.unwrap();
+    let watermarks = joined.watermarks.clone();
+    let mut instance = TestInstance { db: test.db.clone(), joined, watermarks };
+    heartbeat(&test.db, &Heartbeat { allocated: 3, ..instance.says(2, 0) }).await.unwrap();
+    let (first, second) = (instance.claim(2).await, instance.claim(3).await);
+    let pod = EndedPod {
+        queue: "mail".into(),
+        owner: "tests".into(),
+        uid: POD.into(),
+        how: "worker: Error, exit code 137".into(),
+    };
+    assert_eq!(rescue_pod(&test.db, &pod).await.unwrap(), Some(5));
+    let again = test.instance("other").await.claim(10).await.tasks;
+    let attempt = |id| again.iter().find(|task| task.id == id).unwrap().attempt;
+    let in_order = first.tasks.iter().chain(&second.tasks).map(|task| attempt(task.id));
+    assert_eq!(in_order.collect::<Vec<_>>(), [1, 1, 1, 0, 0]);
+    assert_eq!(test.audited().await, (0, 0, 0, 5));
 }
