@@ -1669,10 +1669,14 @@ begin
     limit greatest(drain_pods.most, 0)
   );
   -- Only the chosen ones, which are idle if any are: a claim does not wait for this lock, and would
-  -- have to be repeated.
+  -- have to be repeated. And those that lose their mark, in the same order as delete_queue: in
+  -- another one, the two could wait for each other.
   perform 1
     from rowlock.instance i
-    where i.queue = v_queue and i.ended_at is null and i.pod = any (chosen)
+    where i.queue = v_queue
+      and i.ended_at is null
+      and i.pod = any (drain_pods.pods)
+      and (i.drain_until is not null or i.pod = any (chosen))
     order by i.id
     for no key update;
   update rowlock.instance i
@@ -2934,7 +2938,7 @@ CREATE FUNCTION rowlock.instance_slots(queue integer) RETURNS TABLE(instance big
     AS $$
   select
     i.id,
-    i.drains,
+    i.drains or coalesce(i.drain_until > now(), false),
     coalesce(least(newest.wants, i.capacity), 0),
     case
       when newest.n is null then 0

@@ -3,7 +3,8 @@
 -- The newest heartbeat and allocation of every live instance of a queue, and how many slots it
 -- holds. An instance without a visible heartbeat (it died, or the clock stepped) may hold its whole
 -- capacity. `may_hold` treats an instance that has been silent for seconds in the same way: a
--- failover may have lost what was granted to it since (R7).
+-- failover may have lost what was granted to it since (R7). `drains`: it claims nothing more, or a
+-- scale-in has marked it (rowlock.drain_pods).
 create or replace function rowlock.instance_slots(queue int)
 returns table (
   instance bigint,
@@ -20,7 +21,7 @@ set jit = off
 as $$
   select
     i.id,
-    i.drains,
+    i.drains or coalesce(i.drain_until > now(), false),
     coalesce(least(newest.wants, i.capacity), 0),
     case
       when newest.n is null then 0

@@ -1,7 +1,8 @@
 //! A scale-in ends the pods with the fewest tasks. They get no more tasks before, and lose none.
 
 use rowlock_queue::{
-    Claimed, Db, DrainPods, Outcome, Settled, Token, claim_suspect, drain_pods, join_in_pod,
+    Claimed, Db, Declaration, DrainPods, Heartbeat, Outcome, Settled, Token, claim_suspect, declare,
+    drain_pods, heartbeat, join_in_pod,
 };
 use rowlock_tests::{TestDb, TestInstance, declaration};
 use sqlx::{AssertSqlSafe, Executor};
@@ -168,11 +169,60 @@ async fn a_claim_during_a_choice_takes_nothing_and_does_not_fail() {
     assert_eq!(test.instance("other").await.claim(1).await.tasks.len(), 1);
 }
 
+/// Otherwise the pods that stay could not run as many tasks as the queue allows until the others are gone.
+#[tokio::test]
+async fn a_marked_instance_leaves_its_slots_to_the_others_until_the_scale_in_is_undone() {
+    let test = TestDb::new().await;
+    let changed = Declaration { total_workers: 12, generation: 2, ..declaration("mail") };
+    declare(&test.db, &changed).await.unwrap();
+    let instances = [instance(&test, 1, 0).await.0, instance(&test, 2, 0).await.0];
+    let mut slots = [(0, 0); 2];
+    for (most, expected) in [(0, [6, 6]), (1, [0, 10]), (0, [6, 6])] {
+        let mut drain = drain(&[1, 2], most);
+        drain.pods[1].1 += 1;
+        chosen(&test, &drain).await;
+        let mut heartbeats = 0;
+        while slots.map(|(slots, _)| slots) != expected {
+            for (instance, has) in instances.iter().zip(&mut slots) {
+                let says = Heartbeat { allocated: has.0, acknowledged: has.1, ..instance.says(0, 10) };
+                let answer = heartbeat(&test.db, &says).await.unwrap();
+                *has = (answer.slots, answer.allocation);
+            }
+            heartbeats += 1;
+            assert!(heartbeats < 8, "{most} marked: {slots:?}");
+        }
+    }
+}
+
+/// `delete_queue` locks all instances by their ids.
+#[tokio::test]
+async fn a_choice_waits_for_another_session_without_a_lock_that_this_one_wants_next() {
+    let test = TestDb::new().await;
+    let mut instances = [(instance(&test, 1, 0).await.0.id(), 1), (instance(&test, 2, 0).await.0.id(), 2)];
+    instances.sort_by_key(|(id, _)| id.0);
+    let [(first, marked), (second, next)] = instances;
+    chosen(&test, &drain(&[marked], 1)).await;
+    let mut session = test.session().await;
+    let lock =
+        |id| AssertSqlSafe(format!("select 1 from rowlock.instance where id = {id} for update nowait"));
+    session.execute("begin").await.unwrap();
+    session.execute(lock(first)).await.unwrap();
+    let operator = Db::connect(&test.connect()).await.unwrap();
+    let mut other = drain(&[marked, next], 1);
+    other.pods[0].1 += 1;
+    let choice = tokio::spawn(async move { drain_pods(&operator, &other).await.unwrap() });
+    test.until_lock_wait().await;
+    session.execute(lock(second)).await.unwrap();
+    session.execute("rollback").await.unwrap();
+    assert_eq!(choice.await.unwrap()[0].uid, uid(next));
+    assert_eq!(count_marked(&test).await, 1);
+}
+
 #[tokio::test]
 async fn the_pods_of_another_queue_or_owner_are_left_alone() {
     let test = TestDb::new().await;
     let (mut instance, _) = instance(&test, 1, 0).await;
-    rowlock_queue::declare(&test.db, &declaration("payroll")).await.unwrap();
+    declare(&test.db, &declaration("payroll")).await.unwrap();
     for wrong in [
         DrainPods { owner: "another-cluster/shop/mail".into(), ..drain(&[1], 1) },
         DrainPods { queue: "payroll".into(), ..drain(&[1], 1) },

@@ -216,8 +216,9 @@ impl ScaleIn {
         now: Instant,
     ) -> bool {
         let since = *self.pending.get_or_insert(now);
-        let mut chosen = pods.iter().filter(|pod| chosen.contains(&pod.uid));
-        let have_costs = chosen.all(|pod| pod.cost.as_deref() == Some(LOWEST_COST));
+        // A pod that was chosen before and still has the lowest cost would go in place of a chosen one.
+        let have_costs =
+            pods.iter().all(|pod| chosen.contains(&pod.uid) == (pod.cost.as_deref() == Some(LOWEST_COST)));
         (held == 0 && have_costs) || LONGEST_DRAIN <= now.duration_since(since)
     }
 

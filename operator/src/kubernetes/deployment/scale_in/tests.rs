@@ -127,11 +127,15 @@ fn a_scale_in_waits_for_a_rollout_but_not_for_long() {
 fn the_number_is_lowered_when_the_chosen_pods_are_idle_and_cheap_or_after_a_while() {
     let low = Some(LOWEST_COST);
     let (seen, unseen) = (ready(&[("a", low), ("b", None)]), ready(&[("a", None), ("b", None)]));
+    let before = ready(&[("a", low), ("b", low)]);
     let chosen = uids(&["a"]);
     for (pods, held, after, expected) in [
         (&seen, 0, Duration::ZERO, true),
         (&seen, 1, Duration::ZERO, false),
         (&unseen, 0, Duration::ZERO, false),
+        // It was chosen before, and may run tasks again.
+        (&before, 0, Duration::ZERO, false),
+        (&before, 0, LONGEST_DRAIN, true),
         (&seen, 1, LONGEST_DRAIN, true),
         (&unseen, 0, LONGEST_DRAIN, true),
     ] {
