@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -49,6 +50,39 @@ func TestTheDashboardsHaveNoProblem(t *testing.T) {
 	for name, file := range files(t) {
 		for _, problem := range problems(file) {
 			t.Errorf("%s: %s", name, problem)
+		}
+	}
+}
+
+// The description of a panel names the alerts that watch the same, and each alert has a panel.
+func TestPanelsNameTheAlertsThatWatchTheSame(t *testing.T) {
+	rules, err := os.ReadFile("../../charts/rowlock/alerts/rowlock.rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	alerts := map[string]bool{}
+	for _, match := range regexp.MustCompile(`- alert: (\w+)`).FindAllSubmatch(rules, -1) {
+		alerts[string(match[1])] = true
+	}
+	named := map[string]bool{}
+	for name, file := range files(t) {
+		one, _ := decode(file)
+		for _, each := range one.Panels {
+			if each.Panel == nil {
+				continue
+			}
+			_, list, _ := strings.Cut(*each.Panel.Description, " Alert")
+			for _, alert := range regexp.MustCompile(`\bRowlock\w+`).FindAllString(list, -1) {
+				named[alert] = true
+				if !alerts[alert] {
+					t.Errorf("%s: %q names the alert %s, which does not exist", name, *each.Panel.Title, alert)
+				}
+			}
+		}
+	}
+	for alert := range alerts {
+		if !named[alert] {
+			t.Errorf("no panel names the alert %s", alert)
 		}
 	}
 }

@@ -66,17 +66,20 @@ func fleetNow() []dashboard.Panel {
 	return []dashboard.Panel{
 		number(panel{
 			title: "TaskQueues not Ready", width: 3, unit: unitNumber, steps: []step{{1, "red"}},
+			alerts:  []string{"RowlockQueueNotReady"},
 			about:   "TaskQueues whose condition Ready is False or Unknown. Their row in the last table names the condition; `kubectl describe taskqueue` says what to do.",
 			queries: []query{{fmt.Sprintf("sum(%s) or 0 * count(%s)", ready(`status!="True"`), ready()), "not Ready"}},
 			empty:   "no operator",
 		}),
 		number(panel{
 			title: "Queues that are late", width: 3, unit: unitNumber, steps: []step{{1, "orange"}},
+			alerts:  []string{"RowlockQueueLate", "RowlockQueueStuck"},
 			about:   "Queues whose oldest task has waited for longer than the wait target. Paused queues do not count. A short time is normal after a burst.",
 			queries: []query{{fmt.Sprintf("sum((%s > bool %s) * (1 - %s))", oldest(), target(), paused()), "late"}},
 		}),
 		number(panel{
 			title: "Paused queues", width: 3, unit: unitNumber, steps: []step{{1, "blue"}},
+			alerts:  []string{"RowlockQueuePausedForLong"},
 			about:   "Queues with spec.paused: none of their tasks starts.",
 			queries: []query{{fmt.Sprintf("sum(%s)", paused()), "paused"}},
 		}),
@@ -87,21 +90,24 @@ func fleetNow() []dashboard.Panel {
 		}),
 		number(panel{
 			title: "Dead tasks", width: 3, unit: unitNumber, steps: []step{{1, "orange"}},
-			about:   "Tasks that are given up and kept until cleanup.dead. Retry or delete them with `rowlock retry` and `rowlock delete`.",
+			about:   "Tasks that are given up and kept for cleanup.dead. `rowlock tasks --state dead` lists them, and `rowlock retry` runs them again.",
 			queries: []query{{fmt.Sprintf("sum(%s)", tasksIn("dead")), "dead"}},
 		}),
 		number(panel{
 			title: "Died in the last hour", width: 3, unit: unitNumber, steps: []step{{1, "red"}},
+			alerts:  []string{"RowlockTasksDying"},
 			about:   "Tasks that became dead within an hour. The dashboard of the queue shows their types and the reasons.",
 			queries: []query{{inFleet.orZero(fmt.Sprintf("sum(increase(%s[1h]))", inFleet.of("rowlock_worker_tasks_settled_total", `outcome="dead"`))), "died"}},
 		}),
 		number(panel{
 			title: "Age of the numbers", width: 3, unit: unitSeconds, steps: []step{{60, "orange"}, {300, "red"}},
+			alerts:  []string{"RowlockDatabaseNotPolled"},
 			about:   "How long ago the database that answered least recently was read. Above a minute, what this page says of its queues is old: the database does not answer, or no operator leads.",
 			queries: []query{{fmt.Sprintf("max(%s)", snapshotAge()), "age"}},
 		}),
 		number(panel{
 			title: "Leaders", width: 3, unit: unitNumber, steps: []step{{0, "red"}, {1, "green"}},
+			alerts:  []string{"RowlockNoLeader"},
 			about:   "Operators that lead: one for each release of the chart. With 0, tasks still run, but nothing is scaled. With rowlock dev it is always 0.",
 			queries: []query{{"sum(rowlock_operator_leader) or vector(0)", "leaders"}},
 		}),
@@ -152,6 +158,7 @@ func fleetQueues() []dashboard.Panel {
 		),
 		lines(panel{
 			title: "Which queues are late?", width: 12, unit: unitNumber, steps: []step{{1, "red"}},
+			alerts:  []string{"RowlockQueueLate", "RowlockQueueStuck"},
 			about:   fmt.Sprintf("How long the oldest task has waited, divided by the wait target, for the %d latest queues. Above the line at 1 users wait for longer than they should.", linesMax),
 			queries: []query{{top(linesMax, lateness()), "{{namespace}} {{queue}}"}},
 		}),
@@ -167,7 +174,8 @@ func fleetQueues() []dashboard.Panel {
 		}),
 		lines(panel{
 			title: "In which queues do attempts fail?", width: 12, unit: unitShare, max: cog.ToPtr(1.0), steps: []step{{0.25, "red"}},
-			about: fmt.Sprintf("Failed attempts as a share of all, for the %d queues with the highest share. The dashboard of the queue shows the reasons.", linesMax),
+			alerts: []string{"RowlockHandlerFailing"},
+			about:  fmt.Sprintf("Failed attempts as a share of all, for the %d queues with the highest share. The dashboard of the queue shows the reasons.", linesMax),
 			queries: []query{{top(linesMax, inFleet.orZeroPerQueue(ratio(
 				inFleet.rate(perQueue, "rowlock_worker_attempt_errors_total"),
 				"("+inFleet.rate(perQueue, "rowlock_worker_tasks_started_total")+" > 0)"))), "{{namespace}} {{queue}}"}},
@@ -189,11 +197,13 @@ func fleetWorkers() []dashboard.Panel {
 		}),
 		lines(panel{
 			title: "Pods", width: 8, unit: unitNumber,
+			alerts:  []string{"RowlockQueueAsleep"},
 			about:   "Pods of all queues. Starting ones that stay, or ready ones below desired, do not start: see the conditions of the TaskQueue.",
 			queries: []query{byKind("rowlock_queue_pods")},
 		}),
 		lines(panel{
 			title: "Which limits hold queues back?", width: 8, unit: unitNumber,
+			alerts:  []string{"RowlockQueueHeldBack"},
 			about:   "Queues that need more workers and do not get them, by the limit. Total: workers.total. Connections: the database has none left. NotStarting and Failing: pods do not start, or nearly all attempts fail.",
 			queries: []query{{fmt.Sprintf("sum by (reason) (%s)", inFleet.gauge("namespace, queue, reason", "rowlock_queue_scaling_limited")), "{{reason}}"}},
 		}),

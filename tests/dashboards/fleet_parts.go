@@ -17,22 +17,31 @@ func fleetDatabases() []dashboard.Panel {
 	return []dashboard.Panel{
 		lines(panel{
 			title: "How full are the connections?", width: 8, unit: unitShare, max: cog.ToPtr(1.0), steps: []step{{0.8, "orange"}, {0.95, "red"}},
+			alerts:  []string{"RowlockConnectionsShort"},
 			about:   fmt.Sprintf("Connections in use, as a share of the limit of the database, for the %d fullest. The scaling stops before it is full: then Connections holds queues back. Empty behind a connection pooler.", linesMax),
 			queries: []query{{top(linesMax, ratio(used, limit)), "{{namespace}} {{secret}}"}},
 			empty:   "no database without a pooler",
 		}),
 		lines(panel{
 			title: "How long do partitions last?", width: 8, unit: unitSeconds, steps: []step{{0, "red"}, {86400, "green"}},
+			alerts:  []string{"RowlockPartitionsRunOut"},
 			about:   fmt.Sprintf("Time until the last existing partition of a database ends, for the %d shortest. Below a day, maintenance does not run. At 0, enqueue fails.", linesMax),
 			queries: []query{{fmt.Sprintf("bottomk(%d, min by (%s) (%s))", linesMax, perDatabase, inFleet.of("rowlock_database_partitions_left_seconds")), "{{namespace}} {{secret}}"}},
 		}),
 		lines(panel{
 			title: "Which databases do not answer?", width: 8, unit: unitSeconds, steps: []step{{60, "red"}},
+			alerts:  []string{"RowlockDatabaseNotPolled"},
 			about:   fmt.Sprintf("How long ago each database was read, for the %d oldest. A line that rises steadily is a database that does not answer.", linesMax),
 			queries: []query{{top(linesMax, snapshotAge()), "{{namespace}} {{secret}}"}},
 		}),
 		lines(panel{
-			title: "How fast are claims and settlements?", width: 12, unit: unitSeconds,
+			title: "How long do polls take?", width: 8, unit: unitSeconds, steps: []step{{2, "red"}},
+			alerts:  []string{"RowlockDatabaseSlow"},
+			about:   fmt.Sprintf("How long each database took to answer the last poll, which counts the tasks of all its queues, for the %d slowest. Above 2 s scaling reacts later.", linesMax),
+			queries: []query{{top(linesMax, inFleet.gauge(perDatabase, "rowlock_database_last_snapshot_duration_seconds")), "{{namespace}} {{secret}}"}},
+		}),
+		lines(panel{
+			title: "How fast are claims and settlements?", width: 8, unit: unitSeconds,
 			about: "Time that databases took for 99 of 100 claims and settlements of all queues. Above a second, databases are overloaded or a long transaction slows them down.",
 			queries: []query{
 				{statements("rowlock_worker_claim_duration_seconds"), "claim, 99 %"},
@@ -41,7 +50,7 @@ func fleetDatabases() []dashboard.Panel {
 			empty: noTaskRan,
 		}),
 		lines(panel{
-			title: "Which errors do workers meet?", width: 12, unit: unitPerSec,
+			title: "Which errors do workers meet?", width: 8, unit: unitPerSec,
 			about:   "Errors of databases and handlers per second, by kind. The logs of the workers say which.",
 			queries: []query{{inFleet.orNoWorker("kind", inFleet.rate("kind", "rowlock_worker_errors_total")), "{{kind}}"}},
 		}),
@@ -52,6 +61,12 @@ func fleetDatabases() []dashboard.Panel {
 var conditions = []struct{ name, good string }{
 	{"Ready", "True"}, {"Stalled", "False"}, {"DatabaseReachable", "True"}, {"SchemaReady", "True"},
 	{"HandlerHealthy", "True"}, {"ScalingLimited", "False"}, {"Contested", "False"},
+}
+
+// The alerts about conditions.
+var conditionAlerts = []string{
+	"RowlockQueueNotReady", "RowlockQueueStalled", "RowlockDatabaseUnreachable", "RowlockHandlerUnhealthy",
+	"RowlockScalingContested",
 }
 
 // A condition as a number: 0 is as it should be, 1 unknown, 2 the opposite.
@@ -83,19 +98,22 @@ func fleetOperator() []dashboard.Panel {
 	return []dashboard.Panel{
 		rows(panel{
 			title: "TaskQueues and their conditions, those that are not Ready first", unit: unitNumber,
+			alerts:  append(conditionAlerts, "RowlockOperatorForbidden"),
 			about:   fmt.Sprintf("At most %d TaskQueues. Red: the condition is not as it should be; `kubectl describe taskqueue` shows its reason, and its message says what to do.", rowsMax),
 			queries: queries,
 			empty:   "no operator",
 		}, columns...),
 		lines(panel{
 			title: "How far is the release?", width: 8, unit: unitNumber,
+			alerts:  []string{"RowlockRolloutStuck"},
 			about:   "Queues whose pods a new release replaces now, and those that wait for a rollout slot. 0 except after an update of the operator.",
 			queries: []query{{"sum by (state) (rowlock_operator_rollouts)", "{{state}}"}},
 			empty:   "no operator",
 		}),
 		lines(panel{
 			title: "How often do pods end early?", width: 8, unit: unitNumber,
-			about: "Pods that ended before their worker had left (evicted, out of memory, lost nodes), and the tasks taken back from them, within an hour.",
+			alerts: []string{"RowlockPodsEndEarly"},
+			about:  "Pods that ended before their worker had left (evicted, out of memory, lost nodes), and the tasks taken back from them, within an hour.",
 			queries: []query{
 				{"sum(increase(rowlock_operator_rescued_pods_total[1h]))", "pods"},
 				{"sum(increase(rowlock_operator_rescued_tasks_total[1h]))", "tasks"},
@@ -104,6 +122,7 @@ func fleetOperator() []dashboard.Panel {
 		}),
 		lines(panel{
 			title: "Can each replica read TaskQueues?", width: 8, unit: unitNumber, max: cog.ToPtr(1.0),
+			alerts:  []string{"RowlockTaskQueuesUnreadable"},
 			about:   "1 for each replica of the operator that can; 0, for example, while the CRD is missing. `/readyz` of the replica says why.",
 			queries: []query{{"min by (namespace, pod, instance) (rowlock_operator_task_queues_readable)", "{{namespace}} {{pod}} {{instance}}"}},
 			empty:   "no operator",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/cog/variants"
@@ -42,9 +43,11 @@ type step struct {
 // What a panel shows. Everything else is the same for all.
 type panel struct {
 	title, about, unit string
-	width, height      uint32
-	queries            []query
-	steps              []step
+	// The alerts that watch the same: the description names them.
+	alerts        []string
+	width, height uint32
+	queries       []query
+	steps         []step
 	// Texts for values, such as 0: no.
 	texts map[string]dashboard.ValueMappingResult
 	// What to say if there are no data, which is normal: no task ran.
@@ -79,10 +82,21 @@ func (p panel) targets(instant bool) []variants.Dataquery {
 	return targets
 }
 
+func (p panel) description() string {
+	switch len(p.alerts) {
+	case 0:
+		return p.about
+	case 1:
+		return p.about + " Alert: " + p.alerts[0] + "."
+	default:
+		return p.about + " Alerts: " + strings.Join(p.alerts, ", ") + "."
+	}
+}
+
 // Fills in what panels of all kinds have.
 func (p panel) fill(built dashboard.Panel, instant bool) dashboard.Panel {
 	from := source()
-	built.Title, built.Description, built.Datasource = &p.title, &p.about, &from
+	built.Title, built.Description, built.Datasource = &p.title, cog.ToPtr(p.description()), &from
 	built.Targets = p.targets(instant)
 	built.Transparent, built.RepeatDirection = nil, nil
 	if built.FieldConfig == nil {

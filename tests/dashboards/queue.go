@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/dashboard"
@@ -29,7 +30,7 @@ func queue() (string, *dashboard.DashboardBuilder) {
 		{"What gets done?", queueDone()},
 		{"What fails?", queueFailures()},
 		{"Are there enough workers?", queueWorkers()},
-		{"Does everything reach the database?", queueDatabase()},
+		{"Do outcomes reach the database, and traces their collector?", queueDatabase()},
 	})
 }
 
@@ -40,8 +41,12 @@ func theGauge(metric string, more ...string) string {
 
 func queueNow() []dashboard.Panel {
 	tasks := func(title, state, about string, steps ...step) dashboard.Panel {
+		var alerts []string
+		if state == "dead" {
+			alerts = []string{"RowlockTasksDying"}
+		}
 		return number(panel{
-			title: title, width: 3, unit: unitNumber, steps: steps, about: about,
+			title: title, width: 3, unit: unitNumber, steps: steps, about: about, alerts: alerts,
 			queries: []query{{theGauge("rowlock_queue_tasks", fmt.Sprintf("state=%q", state)), state}},
 			empty:   "unknown",
 		})
@@ -49,6 +54,7 @@ func queueNow() []dashboard.Panel {
 	return []dashboard.Panel{
 		number(panel{
 			title: "Oldest ÷ target", width: 3, unit: unitNumber, steps: []step{{1, "orange"}, {10, "red"}},
+			alerts:  []string{"RowlockQueueLate", "RowlockQueueStuck"},
 			about:   "How long the oldest available task has waited, divided by the wait target. Above 1 the queue is late.",
 			queries: []query{{ratio(theGauge("rowlock_queue_oldest_available_seconds"), theGauge("rowlock_queue_wait_target_seconds")), "oldest ÷ target"}},
 			empty:   "unknown",
@@ -60,22 +66,50 @@ func queueNow() []dashboard.Panel {
 		tasks("Dead", "dead", "Tasks that are given up. `rowlock tasks --state dead` lists them, and `rowlock retry` runs them again.", step{1, "red"}),
 		number(panel{
 			title: "Held back by", width: 3, unit: unitNumber, texts: heldBack,
+			alerts:  []string{"RowlockQueueHeldBack"},
 			about:   "The limit that keeps the queue from getting the workers that it needs. Total: workers.total. Connections: the database has none left. NotStarting: pods do not start. Failing: nearly all attempts fail.",
 			queries: []query{{fmt.Sprintf("max(%s)", limitsAsNumber(inQueue)), "held back by"}},
 		}),
 		number(panel{
 			title: "Paused", width: 3, unit: unitNumber, texts: yesNo,
+			alerts:  []string{"RowlockQueuePausedForLong"},
 			about:   "Whether spec.paused is set: then no task starts.",
 			queries: []query{{theGauge("rowlock_queue_paused"), "paused"}},
 		}),
+		timeline(panel{
+			title: "What do the conditions of the TaskQueue say?", width: gridWidth, unit: unitNumber, steps: []step{{0, "green"}},
+			alerts: conditionAlerts,
+			texts: map[string]dashboard.ValueMappingResult{
+				"0": says("as it should be", "green"), "1": says("unknown", "orange"), "2": says("not as it should be", "red"),
+			},
+			about:   "Each condition with its reason: green while it is as it should be, red while it is not. `kubectl describe taskqueue` shows its message, which says what to do.",
+			queries: []query{{conditionsWithReason(inQueue), "{{type}}: {{reason}}"}},
+			empty:   "no operator",
+		}),
 	}
+}
+
+// All conditions with their reasons, as numbers: 0 is as it should be, 1 unknown, 2 the opposite.
+func conditionsWithReason(in scope) string {
+	types := map[string][]string{}
+	for _, one := range conditions {
+		types[one.good] = append(types[one.good], one.name)
+	}
+	of := func(good, status string) string {
+		names := fmt.Sprintf("type=~%q", strings.Join(types[good], "|"))
+		return in.of("rowlock_task_queue_condition", names, fmt.Sprintf("status=%q", status))
+	}
+	unknown := in.of("rowlock_task_queue_condition", `status="Unknown"`)
+	return fmt.Sprintf("max by (type, reason) (0 * %s or 0 * %s or 1 * %s or 2 * %s or 2 * %s)",
+		of("True", "True"), of("False", "False"), unknown, of("True", "False"), of("False", "True"))
 }
 
 func queueWaiting() []dashboard.Panel {
 	return []dashboard.Panel{
 		lines(panel{
 			title: "How long has the oldest task waited?", width: 12, unit: unitSeconds, limit: "B",
-			about: "The age of the oldest available task, and the wait target as a dashed line. Above it for long: too few workers, or none that starts.",
+			alerts: []string{"RowlockQueueLate", "RowlockQueueStuck"},
+			about:  "The age of the oldest available task, and the wait target as a dashed line. Above it for long: too few workers, or none that starts.",
 			queries: []query{
 				{theGauge("rowlock_queue_oldest_available_seconds"), "oldest task"},
 				{theGauge("rowlock_queue_wait_target_seconds"), "target"},
@@ -138,24 +172,28 @@ func queueFailures() []dashboard.Panel {
 	return []dashboard.Panel{
 		lines(panel{
 			title: "Why do attempts fail?", width: 12, unit: unitPerSec, stacked: true,
+			alerts:  []string{"RowlockHandlerUnreachable"},
 			about:   "Failed attempts per second, by reason. http_5xx, http_4xx: what the handler answered. timeout: it took too long. broken: no complete answer. handler_ended: its process ended. unreachable: the task did not reach it, and no attempt was used.",
 			queries: []query{{inQueue.orNoWorker("reason", inQueue.rate("reason", "rowlock_worker_attempt_errors_total")), "{{reason}}"}},
 		}),
 		lines(panel{
 			title: "Which types fail?", width: 12, unit: unitShare, max: cog.ToPtr(1.0), steps: []step{{0.25, "red"}},
-			about: fmt.Sprintf("Failed attempts as a share of all attempts of a type, for the %d types with the highest share.", linesMax),
+			alerts: []string{"RowlockHandlerFailing"},
+			about:  fmt.Sprintf("Failed attempts as a share of all attempts of a type, for the %d types with the highest share.", linesMax),
 			queries: []query{{top(linesMax, ratio(inQueue.rate("type", "rowlock_worker_attempt_errors_total"),
 				"("+inQueue.rate("type", "rowlock_worker_tasks_started_total")+" > 0)")), "{{type}}"}},
 			empty: noTaskRan,
 		}),
 		lines(panel{
 			title: "Which types die?", width: 12, unit: unitNumber,
+			alerts:  []string{"RowlockTasksDying"},
 			about:   fmt.Sprintf("Tasks that became dead within the hour before, for the %d types with the most. `rowlock task ID` shows the errors of one.", linesMax),
 			queries: []query{{inQueue.orNoWorker("type", top(linesMax, inQueue.hourly("type", "rowlock_worker_tasks_settled_total", `outcome="dead"`))), "{{type}}"}},
 		}),
 		lines(panel{
 			title: "Does the handler crash, or do tasks run twice?", width: 12, unit: unitNumber,
-			about: "Within the hour before. Handler ended: its process ended while tasks ran. Suspects: the tasks that ran in it, each of which runs alone next; one that ends its handler again is dead. Leases lost: an outcome came too late, so the task may have run twice.",
+			alerts: []string{"RowlockHandlerEnds", "RowlockLeasesLost"},
+			about:  "Within the hour before. Handler ended: its process ended while tasks ran. Suspects: the tasks that ran in it, each of which runs alone next; one that ends its handler again is dead. Leases lost: an outcome came too late, so the task may have run twice.",
 			queries: []query{
 				{hourly("rowlock_worker_handler_ended_total"), "handler ended"},
 				{hourly("rowlock_worker_tasks_settled_total", `outcome="suspect"`), "suspects"},

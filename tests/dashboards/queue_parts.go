@@ -38,6 +38,7 @@ func queueWorkers() []dashboard.Panel {
 		}),
 		lines(panel{
 			title: "Pods", width: 12, unit: unitNumber,
+			alerts:  []string{"RowlockQueueAsleep"},
 			about:   "Starting pods that stay, or ready ones below desired, do not start: see the conditions of the TaskQueue. Draining ones finish their tasks and end.",
 			queries: []query{{inQueue.gauge("kind", "rowlock_queue_pods"), "{{kind}}"}},
 		}),
@@ -50,21 +51,37 @@ func queueWorkers() []dashboard.Panel {
 		timeline(panel{
 			title: "What holds scaling back?", width: 12, unit: unitNumber, steps: []step{{1, "red"}}, max: cog.ToPtr(1.0),
 			texts:   map[string]dashboard.ValueMappingResult{"0": says("no", "transparent"), "1": says("holds back", "red")},
+			alerts:  []string{"RowlockQueueHeldBack"},
 			about:   "Red while more workers are needed and this limit prevents them. Total: raise workers.total. Connections: free some, or raise max_connections. NotStarting, Failing: repair the handler.",
 			queries: []query{{inQueue.gauge("reason", "rowlock_queue_scaling_limited"), "{{reason}}"}},
 		}),
 		lines(panel{
-			title: "Are the slots used?", width: 12, unit: unitShare,
+			title: "Are the slots used?", width: 8, unit: unitShare,
 			about: "The share of allocated slots that was busy with calls of the handler. Near 1 while tasks wait: more workers would help. Far below while tasks wait: claims or settlements are slow.",
 			queries: []query{{inQueue.orZero(fmt.Sprintf("sum(rate(%s[$__rate_interval])) / (%s > 0)",
 				inQueue.of("rowlock_worker_busy_seconds_total"), slots("allocated"))), "busy"}},
 		}),
 		lines(panel{
-			title: "Which workers run how many tasks?", width: 12, unit: unitNumber,
+			title: "Do idle pods go first?", width: 8, unit: unitNumber,
+			about: "Pods that went in scale-ins within the hour before: those that the operator had chosen, because they held the fewest tasks, and others, which something else ended.",
+			queries: []query{
+				{goneInScaleIns("true"), "chosen"},
+				{goneInScaleIns("false"), "others"},
+			},
+			empty: "no operator",
+		}),
+		lines(panel{
+			title: "Which workers run how many tasks?", width: 8, unit: unitNumber,
 			about:   fmt.Sprintf("Running tasks of the %d busiest pods. Very uneven lines: some pods do not get tasks, or do not finish them.", linesMax),
 			queries: []query{{inQueue.orNoWorker("pod", top(linesMax, fmt.Sprintf("max by (pod, instance) (%s)", inQueue.of("rowlock_worker_running_tasks")))), "{{pod}} {{instance}}"}},
 		}),
 	}
+}
+
+// Within an hour. Each operator counts what went while it led.
+func goneInScaleIns(chosen string) string {
+	counter := inQueue.of("rowlock_operator_scale_in_pods_total", fmt.Sprintf("chosen=%q", chosen))
+	return fmt.Sprintf("sum(increase(%s[1h]))", counter)
 }
 
 func queueDatabase() []dashboard.Panel {
@@ -84,7 +101,8 @@ func queueDatabase() []dashboard.Panel {
 		}),
 		lines(panel{
 			title: "Are outcomes written?", width: 12, unit: unitNumber,
-			about: "Outcomes that are not yet in the database: they would run again if their pods died now. And how many outcomes one settlement writes.",
+			alerts: []string{"RowlockWorkerCannotSettle"},
+			about:  "Outcomes that are not yet in the database: they would run again if their pods died now. And how many outcomes one settlement writes.",
 			queries: []query{
 				{inQueue.orZero(fmt.Sprintf("sum(%s)", inQueue.of("rowlock_worker_unwritten_outcomes"))), "not written"},
 				{inQueue.orZero(perSettlement), "per settlement"},
@@ -92,6 +110,7 @@ func queueDatabase() []dashboard.Panel {
 		}),
 		lines(panel{
 			title: "When was the last heartbeat answered?", width: 12, unit: unitSeconds, steps: []step{{10, "red"}},
+			alerts:  []string{"RowlockWorkerHeartbeatLate"},
 			about:   "For how long the database has not answered the heartbeat of some worker: the longest time. Above 10 s that worker is about to lose its lease.",
 			queries: []query{{inQueue.orZero(fmt.Sprintf("max(time() - %s)", inQueue.of("rowlock_worker_last_heartbeat_timestamp_seconds"))), "longest"}},
 		}),
@@ -101,14 +120,20 @@ func queueDatabase() []dashboard.Panel {
 			queries: []query{{inQueue.orNoWorker("kind", inQueue.rate("kind", "rowlock_worker_errors_total")), "{{kind}}"}},
 		}),
 		lines(panel{
-			title: "Does maintenance work?", width: 12, unit: unitPerSec,
+			title: "Does maintenance work?", width: 8, unit: unitPerSec,
 			about:   "What maintenance did per second in this queue's workers: moved due tasks, moved tasks of late transactions, rescued tasks, dropped partitions. Most of it is 0 most of the time.",
 			queries: []query{{inQueue.orNoWorker("operation", inQueue.rate("operation", "rowlock_worker_maintenance_operations_total")), "{{operation}}"}},
 		}),
 		lines(panel{
-			title: "Does somebody block maintenance?", width: 12, unit: unitNumber, steps: []step{{1, "red"}},
+			title: "Does somebody block maintenance?", width: 8, unit: unitNumber, steps: []step{{1, "red"}},
+			alerts:  []string{"RowlockMaintenanceBlocked"},
 			about:   "Locks that another session has held for over 30 s. Above 0 some maintenance is blocked: the log of the operator and of the workers names the session and says how to end it.",
 			queries: []query{{inQueue.orZero(fmt.Sprintf("max(%s)", inQueue.of("rowlock_worker_locks_held"))), "locks"}},
+		}),
+		lines(panel{
+			title: "Do traces arrive?", width: 8, unit: unitPerSec,
+			about:   "Spans per second that the collector took, and those that were lost because it was away or too slow. All are 0 while traces are not exported.",
+			queries: []query{{inQueue.orNoWorker("result", inQueue.rate("result", "rowlock_worker_spans_total")), "{{result}}"}},
 		}),
 	}
 }

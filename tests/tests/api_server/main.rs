@@ -6,6 +6,7 @@ mod apply;
 mod helm;
 mod kubectl;
 mod kubectl_output;
+mod monitoring;
 mod operator;
 mod roles;
 mod rules;
