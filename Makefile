@@ -22,10 +22,10 @@ endef
 
 PODS = cargo build --locked -p rowlock-worker && cargo build --locked -p rowlock-operator --features kube
 
-.PHONY: help demo test check workflows dashboard-files dashboards api-server cluster cluster-down cluster-test cluster-tier cluster-disruptive cluster-parallel cluster-given images chaos soak bench bench-main bench-operator bench-scaling sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy doc unit servers postgres dev docs kubernetes schema
+.PHONY: help demo test check workflows dashboard-files dashboards api-server cluster cluster-down cluster-test cluster-tier cluster-disruptive cluster-parallel cluster-given images chaos soak bench bench-main bench-operator bench-autoscale bench-scaling sizes build packages-demo packages-test packages-cluster packages-bench fmt clippy doc unit servers postgres dev docs kubernetes schema
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-15s %s\n", $$1, $$2}'
 
 demo: packages-demo ## Run 10,000 tasks with a Postgres server, workers and a Python handler
 	@cargo build --profile $(PROFILE) --locked -p rowlock
@@ -175,6 +175,12 @@ bench-operator: packages-bench ## Run the benchmarks of the operator with 100, 1
 	@cargo build --release --locked -p rowlock-bench
 	@cargo build --release --locked -p rowlock-operator --features kube
 	@$(CARGO_TARGET_DIR)/release/rowlock-bench operator
+
+bench-autoscale: packages-bench ## Scale queues by the operator and by KEDA with HPA, both real: target/bench/autoscale.json
+	@tests/cluster/build.sh etcd kube-apiserver kubectl kube-controller-manager keda-operator keda-adapter keda-crds >/dev/null
+	@cargo build --release --locked -p rowlock-bench
+	@cargo build --release --locked -p rowlock-operator --features kube
+	@$(CARGO_TARGET_DIR)/release/rowlock-bench autoscale
 
 bench-scaling: ## Replay loads through our scaling decisions and those of others: target/bench/scaling.json
 	@cargo build --release --locked -p rowlock-bench --no-default-features

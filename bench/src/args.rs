@@ -21,6 +21,9 @@ pub(crate) enum Command {
     /// Measure how soon the operator scales up, and what it costs
     #[cfg(feature = "servers")]
     Operator(OperatorArgs),
+    /// Scale queues by the operator and by KEDA with HPA, with the same load and on the same API server
+    #[cfg(feature = "servers")]
+    Autoscale(AutoscaleArgs),
     /// Replay families of loads through our scaling decisions and those of KEDA with HPA, Knative and an
     /// oracle
     Scaling(ScalingArgs),
@@ -53,6 +56,17 @@ impl ScalingArgs {
     pub(crate) fn is_complete(&self) -> bool {
         self.only.is_empty() && self.seeds >= 2 && !self.no_oracle && self.peers.is_none()
     }
+}
+
+#[cfg(feature = "servers")]
+#[derive(Debug, clap::Args)]
+pub(crate) struct AutoscaleArgs {
+    /// Decides when the tasks of the ramp are enqueued
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Only the burst, to try the benchmark in three minutes
+    #[arg(long)]
+    pub(crate) burst_only: bool,
 }
 
 #[cfg(feature = "servers")]

@@ -3,10 +3,12 @@
 //!
 //! Modules in reading order: the arguments ([`args`]), the order of a run (`suite`), the servers and
 //! programs (`testbed`, `tools`, `processes`), the rows (`measurements`), the rows of the operator
-//! (`operator`), the simulated scaling ([`scaling`]) and their output ([`table`]). All but the simulation
-//! need the feature `servers`.
+//! (`operator`) and those beside KEDA (`autoscale`), the simulated scaling ([`scaling`]) and their output
+//! ([`table`]). All but the simulation need the feature `servers`.
 
 mod args;
+#[cfg(feature = "servers")]
+mod autoscale;
 #[cfg(feature = "servers")]
 mod measurements;
 #[cfg(feature = "servers")]
@@ -36,6 +38,8 @@ fn main() -> anyhow::Result<()> {
         Command::Main(args) => until_interrupted(suite::run(args)),
         #[cfg(feature = "servers")]
         Command::Operator(args) => until_interrupted(operator::run(args)),
+        #[cfg(feature = "servers")]
+        Command::Autoscale(args) => until_interrupted(autoscale::run(args)),
         Command::Scaling(args) => scaling::run(&args),
     }
 }

@@ -1,4 +1,5 @@
-//! Prints rows, and writes them to `target/bench/main.json`, `operator.json` or `scaling.json`.
+//! Prints rows, and writes them to `target/bench/main.json`, `operator.json`, `scaling.json` or
+//! `autoscale.json`.
 
 use std::fs;
 use std::io::{self, Write};
@@ -6,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::scaling::Scored;
 
@@ -72,6 +74,11 @@ impl Row {
         self
     }
 
+    #[cfg(feature = "servers")]
+    pub(crate) fn without_goal(self) -> Self {
+        Self { goal: None, ..self }
+    }
+
     pub(crate) fn peer_missing(mut self, why: &str) -> Self {
         (self.peer, self.peer_value, self.ratio) = (Some(why.to_owned()), None, None);
         self
@@ -127,6 +134,9 @@ pub(crate) struct Table {
     /// What the rows of `scaling` are computed from.
     #[serde(skip_serializing_if = "<[Scored]>::is_empty")]
     families: Vec<Scored>,
+    /// What the rows of `autoscale` are computed from.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    course: Value,
     #[serde(skip)]
     path: PathBuf,
 }
@@ -138,12 +148,24 @@ impl Table {
         let folder = root().join("target/bench");
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let path = folder.join(if complete { format!("{name}.json") } else { format!("{name}-part.json") });
-        Ok(Self { rows: Vec::new(), families: Vec::new(), path })
+        Ok(Self { rows: Vec::new(), families: Vec::new(), course: Value::Null, path })
     }
 
     /// Writes the scores of families together with the rows that are added next.
     pub(crate) fn with_families(self, families: &[Scored]) -> Self {
         Self { families: families.to_vec(), ..self }
+    }
+
+    /// Writes how a load went together with the rows that are added next.
+    #[cfg(feature = "servers")]
+    pub(crate) fn with_course(self, course: Value) -> Self {
+        Self { course, ..self }
+    }
+
+    /// The file that the table is written to, with another extension.
+    #[cfg(feature = "servers")]
+    pub(crate) fn beside(&self, extension: &str) -> PathBuf {
+        self.path.with_extension(extension)
     }
 
     pub(crate) fn add(&mut self, rows: Vec<Row>) -> Result<()> {

@@ -149,7 +149,7 @@ impl Database {
     }
 }
 
-fn declaration(workers: u32) -> Declaration {
+pub(crate) fn declaration(workers: u32) -> Declaration {
     Declaration {
         name: QUEUE.to_owned(),
         owner: "rowlock-bench".to_owned(),

@@ -1,4 +1,5 @@
-//! Replays a load through the decisions of the operator ([`rowlock_plan`]) and of other autoscalers.
+//! Replays a load through the decisions of the operator ([`rowlock_plan`]) and of other autoscalers,
+//! and draws what came of it.
 
 #![warn(missing_docs)]
 
@@ -6,6 +7,7 @@ mod laws;
 mod load;
 mod oracle;
 mod outcome;
+mod picture;
 mod replay;
 mod score;
 mod time;
@@ -13,5 +15,6 @@ mod world;
 
 pub use laws::LawKind;
 pub use load::{Fault, FaultKind, Load, PodStart, QueueLoad, Task};
+pub use picture::{Course, duration, picture, rounded};
 pub use replay::{replay, replay_specs, replay_traced};
 pub use score::{Sample, Score};

@@ -1,4 +1,5 @@
 //! etcd, kube-apiserver and kubectl on loopback, without root and without the rest of a cluster.
+//! Other programs of Kubernetes are added by [`build`] and [`launch`].
 
 use std::fs;
 use std::net::TcpListener;
@@ -42,12 +43,19 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start() -> Result<Self> {
-        let [etcd, apiserver, kubectl] = programs().await?;
-        let folder = tempfile::tempdir()?;
+        Self::start_with(tempfile::tempdir()?, &[]).await
+    }
+
+    /// Starts it in a folder, with more flags of the API server. Paths in them are relative to the folder.
+    pub(crate) async fn start_with(folder: TempDir, flags: &[String]) -> Result<Self> {
+        let programs = build(&["etcd", "kube-apiserver", "kubectl"]).await?;
+        let Ok([etcd, apiserver, kubectl]) = <[PathBuf; 3]>::try_from(programs) else {
+            bail!("tests/cluster/build.sh names three programs")
+        };
         let [clients, peers, secure] = free_ports()?;
         secrets(folder.path(), secure)?;
         let etcd = start_etcd(&etcd, folder.path(), clients, peers)?;
-        let apiserver = start_apiserver(&apiserver, folder.path(), clients, secure)?;
+        let apiserver = start_apiserver(&apiserver, folder.path(), clients, secure, flags)?;
         let cluster = Self { folder, kubectl, _processes: [etcd, apiserver] };
         let since = Instant::now();
         while cluster.kubectl(&["get", "--raw", "/readyz"], "").await.is_err() {
@@ -121,15 +129,13 @@ async fn answer(mut command: Command, input: String) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Builds missing programs and shows the progress.
-async fn programs() -> Result<[PathBuf; 3]> {
+/// Builds missing programs, shows the progress, and returns their paths in this order.
+pub(crate) async fn build(programs: &[&str]) -> Result<Vec<PathBuf>> {
     let mut build = Command::new(root().join("tests/cluster/build.sh"));
-    build.args(["etcd", "kube-apiserver", "kubectl"]).stderr(Stdio::inherit());
+    build.args(programs).stderr(Stdio::inherit());
     let output = build.output().await.context("cannot run tests/cluster/build.sh")?;
     ensure!(output.status.success(), "tests/cluster/build.sh failed; the reason is above");
-    let paths: Vec<PathBuf> = String::from_utf8(output.stdout)?.lines().map(PathBuf::from).collect();
-    let Ok(programs) = paths.try_into() else { bail!("tests/cluster/build.sh names three programs") };
-    Ok(programs)
+    Ok(String::from_utf8(output.stdout)?.lines().map(PathBuf::from).collect())
 }
 
 fn start_etcd(program: &Path, folder: &Path, clients: u16, peers: u16) -> Result<Child> {
@@ -143,10 +149,10 @@ fn start_etcd(program: &Path, folder: &Path, clients: u16, peers: u16) -> Result
         format!("--initial-cluster=default={peers}"),
         "--log-level=warn".to_owned(),
     ];
-    launch(program, folder, "etcd.log", &args)
+    launch(program, folder, "etcd.log", &args, &[])
 }
 
-fn start_apiserver(program: &Path, folder: &Path, etcd: u16, secure: u16) -> Result<Child> {
+fn start_apiserver(program: &Path, folder: &Path, etcd: u16, secure: u16, flags: &[String]) -> Result<Child> {
     let args = [
         format!("--etcd-servers=http://127.0.0.1:{etcd}"),
         "--bind-address=127.0.0.1".to_owned(),
@@ -165,12 +171,20 @@ fn start_apiserver(program: &Path, folder: &Path, etcd: u16, secure: u16) -> Res
         "--audit-policy-file=audit.yaml".to_owned(),
         "--audit-log-path=audit.log".to_owned(),
     ];
-    launch(program, folder, "apiserver.log", &args)
+    launch(program, folder, "apiserver.log", &[&args, flags].concat(), &[])
 }
 
-fn launch(program: &Path, folder: &Path, log: &str, args: &[String]) -> Result<Child> {
+/// Starts a program in the folder. Dropping the result stops it.
+pub(crate) fn launch(
+    program: &Path,
+    folder: &Path,
+    log: &str,
+    args: &[String],
+    environment: &[(&str, &str)],
+) -> Result<Child> {
     let log = fs::File::create(folder.join(log))?;
     let mut command = Command::new(program);
+    command.envs(environment.iter().copied());
     command.args(args).current_dir(folder).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
     command.spawn().with_context(|| format!("cannot start {}", program.display()))
 }
@@ -195,10 +209,11 @@ fn secrets(folder: &Path, port: u16) -> Result<()> {
     Ok(fs::write(folder.join("kubeconfig"), config.to_string())?)
 }
 
-fn free_ports() -> Result<[u16; 3]> {
+/// Ports that are free at this moment.
+pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     // All ports are bound before the first is released, so that they differ.
-    let held = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)));
-    let mut ports = [0; 3];
+    let held = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)));
+    let mut ports = [0; N];
     for (port, listener) in ports.iter_mut().zip(held) {
         *port = listener?.local_addr()?.port();
     }

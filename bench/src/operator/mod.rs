@@ -2,9 +2,9 @@
 //! Postgres: how soon it scales up, and what it costs while idle. There are no nodes: a Deployment's
 //! `spec.replicas` counts, and the pods of the thousand are written as a kubelet would.
 
-mod cluster;
-mod layout;
-mod process;
+pub(crate) mod cluster;
+pub(crate) mod layout;
+pub(crate) mod process;
 mod testbed;
 
 use std::time::Duration;

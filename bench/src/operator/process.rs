@@ -74,6 +74,10 @@ impl OperatorProcess {
 fn program() -> Result<PathBuf> {
     let here = std::env::current_exe()?;
     let program = here.parent().context("this program has no folder")?.join("rowlock-operator");
-    ensure!(program.is_file(), "{} is missing: run `make bench-operator`", program.display());
+    ensure!(
+        program.is_file(),
+        "{} is missing: run `make bench-operator` or `make bench-autoscale`",
+        program.display()
+    );
     Ok(program)
 }
