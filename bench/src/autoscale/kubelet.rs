@@ -56,7 +56,7 @@ async fn run_pods(client: Client, queues: &[Queue]) -> Result<()> {
     let pods: Api<Pod> = Api::namespaced(client, NAMESPACE);
     let events = watcher::watcher(pods.clone(), Config::default()).default_backoff();
     let mut events = std::pin::pin!(events);
-    // Of each pod what tells its task that it is deleted; nothing after it was told.
+    // Of each pod, what tells its task that it is deleted. `None`: its task knows.
     let mut known: HashMap<String, Option<oneshot::Sender<()>>> = HashMap::new();
     let mut running = JoinSet::new();
     loop {
