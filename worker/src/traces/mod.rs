@@ -63,25 +63,14 @@ impl Traces {
 
     /// Begins an attempt at a task. `waited`: since it became available.
     pub(crate) fn begin(&self, attempt: &Attempt<'_>, producer: Option<&ProducerTrace>) -> AttemptTrace {
-        let parent = producer.filter(|producer| !producer.batch);
-        let Some(tracing) = &self.tracing else {
-            return AttemptTrace {
-                context: parent.and_then(read).unwrap_or_else(|| new_trace(true)),
-                span: None,
-            };
-        };
+        let producer_span = producer.and_then(read);
+        let parent = producer_span.clone().filter(|_| producer.is_some_and(|producer| !producer.batch));
+        let Some(tracing) = &self.tracing else { return AttemptTrace::without_span(parent, true) };
         if !tracing.exporter.admits() {
             // Without the sampler's decision, it is safer to record too little.
-            return AttemptTrace {
-                context: parent.and_then(read).unwrap_or_else(|| new_trace(false)),
-                span: None,
-            };
+            return AttemptTrace::without_span(parent, false);
         }
         let mut attributes = vec![
-            KeyValue::new("messaging.system", "rowlock"),
-            KeyValue::new("messaging.destination.name", self.queue.to_string()),
-            KeyValue::new("messaging.operation.name", "process"),
-            KeyValue::new("messaging.operation.type", "process"),
             KeyValue::new("messaging.message.id", attempt.task.to_string()),
             KeyValue::new("rowlock.task.type", attempt.task_type.to_owned()),
             KeyValue::new("rowlock.task.attempt", i64::from(attempt.number)),
@@ -90,12 +79,10 @@ impl Traces {
         if let Some(waited) = attempt.waited {
             attributes.push(KeyValue::new("rowlock.task.wait_seconds", waited.as_secs_f64()));
         }
-        let links = producer.and_then(read).map(|context| Link::new(context, Vec::new(), 0));
-        let builder = SpanBuilder::from_name(format!("process {}", self.queue))
-            .with_kind(SpanKind::Consumer)
-            .with_attributes(attributes)
-            .with_links(links.into_iter().collect());
-        let parent = match parent.and_then(read) {
+        let links = producer_span.map(|context| Link::new(context, Vec::new(), 0));
+        let builder =
+            self.span("process", SpanKind::Consumer, attributes).with_links(links.into_iter().collect());
+        let parent = match parent {
             Some(context) => Context::new().with_remote_span_context(context),
             None => Context::new(),
         };
@@ -108,16 +95,21 @@ impl Traces {
         let is_recorded = attempt.span.is_some() && attempt.context.is_sampled();
         let tracing = self.tracing.as_ref().filter(|tracing| is_recorded && tracing.exporter.admits());
         let Some(tracing) = tracing else { return SettlementSpan::default() };
-        let builder = SpanBuilder::from_name(format!("settle {}", self.queue))
-            .with_kind(SpanKind::Client)
-            .with_attributes([
-                KeyValue::new("messaging.system", "rowlock"),
-                KeyValue::new("messaging.destination.name", self.queue.to_string()),
-                KeyValue::new("messaging.operation.name", "settle"),
-                KeyValue::new("messaging.operation.type", "settle"),
-            ]);
+        let builder = self.span("settle", SpanKind::Client, Vec::new());
         let parent = Context::new().with_remote_span_context(attempt.context.clone());
         SettlementSpan(Some(Box::new(tracing.tracer.build_with_context(builder, &parent))))
+    }
+
+    /// A span of this operation on the queue, with these attributes beside those that all spans have.
+    fn span(&self, operation: &'static str, kind: SpanKind, mut attributes: Vec<KeyValue>) -> SpanBuilder {
+        attributes.extend([
+            KeyValue::new("messaging.system", "rowlock"),
+            KeyValue::new("messaging.destination.name", self.queue.to_string()),
+            KeyValue::new("messaging.operation.name", operation),
+            KeyValue::new("messaging.operation.type", operation),
+        ]);
+        let name = format!("{operation} {}", self.queue);
+        SpanBuilder::from_name(name).with_kind(kind).with_attributes(attributes)
     }
 
     /// Exports the last spans, for at most a second.
@@ -148,6 +140,11 @@ pub(crate) struct AttemptTrace {
 }
 
 impl AttemptTrace {
+    /// It continues the parent's trace, or begins one.
+    fn without_span(parent: Option<SpanContext>, sampled: bool) -> Self {
+        Self { context: parent.unwrap_or_else(|| new_trace(sampled)), span: None }
+    }
+
     /// As W3C Trace Context has it, for the handler.
     pub(crate) fn traceparent(&self) -> String {
         let (trace, span) = (self.context.trace_id(), self.context.span_id());
