@@ -16,7 +16,13 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::{
+    sys::{
+        signal::Signal,
+        wait::{Id, WaitPidFlag, waitid},
+    },
+    unistd::Pid,
+};
 use rowlock_tests::history::Event;
 use tokio::{process::Command, task::JoinHandle, time::sleep};
 
@@ -84,6 +90,14 @@ pub(crate) fn send(pid: u32, signal: Signal) {
     if let Ok(pid) = i32::try_from(pid) {
         let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
     }
+}
+
+/// Waits until every thread of a child process has stopped. The end of the child is left to its keeper.
+pub(crate) async fn stopped(pid: u32) -> Result<()> {
+    let child = Id::Pid(Pid::from_raw(i32::try_from(pid)?));
+    let wait = move || waitid(child, WaitPidFlag::WSTOPPED | WaitPidFlag::WNOWAIT);
+    tokio::task::spawn_blocking(wait).await??;
+    Ok(())
 }
 
 /// Cargo builds binaries of other packages only when asked.

@@ -15,13 +15,14 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     DRAIN_TIMEOUT,
-    fleet::{Journal, now, send},
+    fleet::{Journal, now, send, stopped},
     harness::{Harness, HarnessConfig, QUEUE, assert_no_violations},
 };
 
 const TASKS: i32 = 60;
 const TOTAL: u32 = 12;
 const CLAIMED_WITHIN: Duration = Duration::from_secs(30);
+const STOPPED_WITHIN: Duration = Duration::from_secs(10);
 /// Long enough that its lease has expired, even if it was renewed at the last moment.
 const STOPPED: Duration = Duration::from_secs(LEASE_DURATION.as_secs() + 1);
 
@@ -43,6 +44,10 @@ async fn run_scenario(harness: &Harness) -> Result<()> {
     // All instances are stopped, so none is rescued: in the database they still hold their leases.
     for (pid, _) in &workers {
         send(*pid, Signal::SIGSTOP);
+    }
+    // A signal takes effect later. Payloads that came before that would start attempts.
+    for (pid, _) in &workers {
+        timeout(STOPPED_WITHIN, stopped(*pid)).await??;
     }
     let tokens: Vec<i64> =
         sqlx::query_scalar("select token from rowlock.lease").fetch_all(&mut watching).await?;
