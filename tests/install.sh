@@ -14,8 +14,8 @@ needed="gcc=gcc python3=python3"
 # A node, its network and an image builder.
 [ "$purpose" = cluster ] && needed="$needed psql=postgresql-client containerd=containerd runc=runc ip=iproute2 iptables=iptables
     conntrack=conntrack openssl=openssl buildah=buildah strip=binutils"
-# The peer in benchmarks of HTTP handlers.
-[ "$purpose" = bench ] && needed="$needed wrk=wrk"
+# The peer in benchmarks of HTTP handlers, and the packages of those that run on Node.
+[ "$purpose" = bench ] && needed="$needed wrk=wrk npm=npm"
 
 packages=""
 for pair in $needed; do

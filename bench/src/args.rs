@@ -14,8 +14,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Measure enqueue, drain (and River's), latency, HTTP (and wrk's), memory and the cost of an idle
-    /// instance
+    /// Measure workers and the database beside other queues, wrk, COPY and plain inserts
     #[cfg(feature = "servers")]
     Main(MainArgs),
     /// Measure how soon the operator scales up, and what it costs
@@ -128,13 +127,32 @@ pub(crate) struct MainArgs {
 /// Rows that are measured together, so that each ratio is from one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Group {
+    /// Beside a plain insert and COPY, with 1 and 100 queues
     Enqueue,
+    /// A backlog of no-op tasks, beside River, pg-boss and Graphile Worker
     Drain,
-    Latency,
+    /// One instance with tasks that wait 1 ms, beside wrk and Graphile Worker
+    Instance,
+    /// One instance with tasks that compute for 1 ms, beside wrk
     Http,
+    /// From the enqueue to the handler, on an idle queue
+    Latency,
+    /// WAL and commits of a task's whole life, beside COPY
+    Wal,
+    /// 64 and 200 instances on one queue, beside 8
+    Fleet,
+    /// A steady load while connections are cut
+    Kills,
+    /// An instance with 500 tasks in flight, and a scrape of it
     Memory,
+    /// Statements of an idle instance
     Idle,
+    /// A drain while the collector of traces is of no use
     Traces,
+    /// The operator's look at 5 million waiting and 10 million finished tasks
+    Statistics,
+    /// Claims while the xmin horizon is pinned for ten minutes
+    Horizon,
 }
 
 #[cfg(feature = "servers")]

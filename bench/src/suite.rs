@@ -3,13 +3,28 @@
 use anyhow::{Result, bail};
 
 use crate::args::{Group, MainArgs};
-use crate::measurements::{drain, enqueue, http, idle, latency, memory, traces};
+use crate::measurements::{
+    drain, enqueue, fleet, horizon, http, idle, instance, kills, latency, memory, statistics, traces, wal,
+};
 use crate::table::{Row, Table};
 use crate::testbed::Testbed;
 use crate::tools::Tools;
 
-const GROUPS: [Group; 7] =
-    [Group::Enqueue, Group::Drain, Group::Latency, Group::Http, Group::Memory, Group::Idle, Group::Traces];
+const GROUPS: [Group; 13] = [
+    Group::Enqueue,
+    Group::Drain,
+    Group::Instance,
+    Group::Http,
+    Group::Latency,
+    Group::Wal,
+    Group::Fleet,
+    Group::Kills,
+    Group::Memory,
+    Group::Idle,
+    Group::Traces,
+    Group::Statistics,
+    Group::Horizon,
+];
 
 /// If a group fails, the others are still measured. The exit code is 1 if a group failed or a goal is missed.
 pub(crate) async fn run(args: MainArgs) -> Result<()> {
@@ -46,11 +61,17 @@ async fn measure(testbed: &Testbed, group: Group) -> Result<Vec<Row>> {
     match group {
         Group::Enqueue => enqueue::measure(testbed).await,
         Group::Drain => drain::measure(testbed).await,
-        Group::Latency => latency::measure(testbed).await,
+        Group::Instance => instance::measure(testbed).await,
         Group::Http => http::measure(testbed).await,
+        Group::Latency => latency::measure(testbed).await,
+        Group::Wal => wal::measure(testbed).await,
+        Group::Fleet => fleet::measure(testbed).await,
+        Group::Kills => kills::measure(testbed).await,
         Group::Memory => memory::measure(testbed).await,
         Group::Idle => idle::measure(testbed).await,
         Group::Traces => traces::measure(testbed).await,
+        Group::Statistics => statistics::measure(testbed).await,
+        Group::Horizon => horizon::measure(testbed).await,
     }
 }
 

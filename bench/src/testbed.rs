@@ -20,7 +20,8 @@ const SETTINGS: [(&str, &str); 6] = [
     ("shared_buffers", "1GB"),
     ("max_wal_size", "8GB"),
     ("checkpoint_timeout", "30min"),
-    ("max_connections", "200"),
+    // 200 instances in one row, with three connections each.
+    ("max_connections", "700"),
     ("shared_preload_libraries", "pg_stat_statements"),
     // Only rows that count statements enable it.
     ("pg_stat_statements.track", "none"),

@@ -1,55 +1,51 @@
-//! How fast workers drain a backlog with a no-op handler, compared with River's own client.
+//! How fast workers drain a backlog with a no-op handler, compared with other queues.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use rowlock_worker::{ExitReason, Fail, Shutdown, Task, Worker, WorkerError};
-use tokio::sync::Notify;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout};
+use anyhow::{Context, Result, ensure};
+use tokio::time::{Instant, timeout};
 
+use crate::measurements::in_process::Instances;
 use crate::measurements::load::{Load, load};
-use crate::measurements::river;
+use crate::measurements::peers::Peer;
 use crate::samples::median;
 use crate::table::Row;
-use crate::testbed::{Database, QUEUE, Testbed};
+use crate::testbed::{Database, Testbed};
 
 const TASKS: u32 = 300_000;
 
-/// The best settings for River that we measured. The faster one of a run is the peer.
-const RIVER_MAX_WORKERS: [u32; 2] = [500, 2000];
-
-/// Instances in this process, each with the usual two connections.
+/// Instances in this process.
 const INSTANCES: u32 = 2;
 const SLOTS: u32 = 2000;
-const CONNECTIONS: u32 = 2;
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How often to check whether the last outcomes are written.
-const SETTLED_POLL: Duration = Duration::from_millis(5);
-
 pub(crate) async fn measure(testbed: &Testbed) -> Result<Vec<Row>> {
     let tasks = testbed.scaled(TASKS);
-    let (mut singles, mut bulks, mut rivers) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
+    let peers = [&Peer::WITH_HISTORY[..], &[Peer::Graphile]].concat();
+    let (mut singles, mut bulks, mut rates) = (Vec::new(), Vec::new(), vec![Vec::new(); peers.len()]);
     for _ in 0..testbed.repeats {
         singles.push(drain(testbed, tasks, Load::Single).await?);
-        for (rates, max_workers) in rivers.iter_mut().zip(RIVER_MAX_WORKERS) {
-            rates.push(river::drain(testbed, tasks, max_workers).await?);
+        for (rates, peer) in rates.iter_mut().zip(&peers) {
+            rates.extend(peer.drain(testbed, tasks).await?);
         }
         bulks.push(drain(testbed, tasks, Load::Bulk).await?);
     }
-    let rates = rivers.each_ref().map(|rates| median(rates));
-    let (peer, best) =
-        RIVER_MAX_WORKERS.into_iter().zip(rates).fold((String::new(), 0.0), |best, (n, rate)| {
-            if rate > best.1 { (format!("River 0.51, MaxWorkers {n}"), rate) } else { best }
-        });
-    Ok(vec![
-        Row::with_peer("drain, one enqueue each", median(&singles), "tasks/s", &peer, best, 2.0),
-        Row::with_peer("drain, bulk-enqueued", median(&bulks), "tasks/s", &peer, best, 4.0),
-    ])
+    let (singles, bulks) = (median(&singles), median(&bulks));
+    let measured: Vec<_> = peers.into_iter().zip(&rates).map(|(peer, rates)| (peer, median(rates))).collect();
+    let best = measured.iter().filter(|(peer, rate)| *peer != Peer::Graphile && !rate.is_nan());
+    let (best, rate) = best.max_by(|a, b| a.1.total_cmp(&b.1)).context("no peer could be measured")?;
+    let mut rows = vec![
+        Row::with_peer("drain, one enqueue each", singles, "tasks/s", &best.title(), *rate, 3.0),
+        Row::with_peer("drain, bulk-enqueued", bulks, "tasks/s", &best.title(), *rate, 6.0),
+    ];
+    // The other peers have no goal. Graphile Worker deletes what is done, so it has less to write.
+    for (peer, rate) in measured.iter().filter(|(peer, rate)| peer != best && !rate.is_nan()) {
+        let name = "drain, one enqueue each, beside another peer";
+        rows.push(Row::with_peer(name, singles, "tasks/s", &peer.title(), *rate, 1.0).without_goal());
+    }
+    Ok(rows)
 }
 
 async fn drain(testbed: &Testbed, tasks: u32, how: Load) -> Result<f64> {
@@ -67,71 +63,18 @@ pub(crate) async fn drain_with(
     let database = testbed.queue(INSTANCES * SLOTS).await?;
     load(&database, tasks, how).await?;
     database.settle_down().await?;
-    let (count, last) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
-    let stop = Shutdown::new();
-    let mut instances = JoinSet::new();
     let started = Instant::now();
-    for number in 0..INSTANCES {
-        let worker = build_worker(&database, number, tasks, collector, (&count, &last))?;
-        instances.spawn(worker.run(stop.clone()));
-    }
-    let done = async {
-        last.notified().await;
-        while leases(&database).await? {
-            sleep(SETTLED_POLL).await;
-        }
-        anyhow::Ok(())
-    };
-    tokio::select! {
-        done = timeout(PATIENCE, done) => {
-            let count = || count.load(Ordering::Relaxed);
-            done.with_context(|| format!("timed out after {} of {tasks} tasks", count()))??;
-        }
-        Some(ended) = instances.join_next() => bail!("an instance ended: {:?}", ended?),
-    }
+    let mut instances = Instances::start_traced(&database, INSTANCES, SLOTS, Duration::ZERO, collector)?;
+    let done = timeout(PATIENCE, instances.work_off(&database, tasks)).await;
     let took = started.elapsed();
-    stop.drain();
-    end(instances).await?;
+    done.with_context(|| {
+        let started = instances.started.load(Ordering::Relaxed);
+        format!("timed out after {started} of {tasks} tasks")
+    })??;
+    instances.drain().await?;
     ensure_completed(&database, tasks).await?;
     testbed.discard(database).await?;
     Ok(f64::from(tasks) / took.as_secs_f64())
-}
-
-fn build_worker(
-    database: &Database,
-    number: u32,
-    tasks: u32,
-    collector: Option<&str>,
-    (count, last): (&Arc<AtomicU32>, &Arc<Notify>),
-) -> Result<Worker> {
-    let (count, last) = (Arc::clone(count), Arc::clone(last));
-    let builder = Worker::builder(database.as_connect(CONNECTIONS), QUEUE)
-        .name(&format!("bench-{number}"))
-        .slots(SLOTS)
-        .handler("noop", move |_: Task| {
-            if count.fetch_add(1, Ordering::Relaxed) + 1 == tasks {
-                last.notify_one();
-            }
-            async { Ok::<(), Fail>(()) }
-        });
-    let builder = match collector {
-        Some(url) => builder.otlp_endpoint(url)?,
-        None => builder,
-    };
-    Ok(builder.build()?)
-}
-
-async fn leases(database: &Database) -> Result<bool> {
-    let left = sqlx::query_scalar("select exists (select from rowlock.lease)");
-    Ok(left.fetch_one(&database.pool).await?)
-}
-
-async fn end(mut instances: JoinSet<Result<ExitReason, WorkerError>>) -> Result<()> {
-    while let Some(ended) = instances.join_next().await {
-        let ended = ended??;
-        ensure!(ended == ExitReason::Drained, "an instance ended {ended:?}");
-    }
-    Ok(())
 }
 
 /// Fails unless every task is completed: only then does the number count.
