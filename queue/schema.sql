@@ -1122,6 +1122,10 @@ CREATE FUNCTION rowlock.clock_stepped(seen_at timestamp with time zone) RETURNS 
     and clock_stepped.seen_at + interval '1 hour'
 $$;
 
+CREATE FUNCTION rowlock.concerns_all_rows(state text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN ("left"(state, 2) = ANY (ARRAY['25'::text, '40'::text, '53'::text, '55'::text, '57'::text, '58'::text]));
+
 CREATE FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1879,6 +1883,22 @@ exception when lock_not_available then
   return;   -- another session took the lock in between
 end $$;
 
+CREATE FUNCTION rowlock.end_lease(token bigint, ids bigint[], left_ids bigint[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+  delete from rowlock.lease l
+    where l.token = end_lease.token and cardinality(end_lease.left_ids) = 0;
+  update rowlock.lease l
+    set settled = l.settled || array(
+      select task.id
+      from unnest(end_lease.ids) task(id)
+      where task.id <> all (end_lease.left_ids)
+    )
+    where l.token = end_lease.token and cardinality(end_lease.left_ids) > 0
+$$;
+
 CREATE FUNCTION rowlock.end_lost_instance(instance bigint, why text) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -1891,6 +1911,8 @@ declare
   held record;
   rescued int := 0;
   started int;    -- how many of the tasks of a lease may have started
+  left_ids bigint[];
+  n_left int := 0;
   v_slots int;    -- null: not known
   v_name text;
   v_queue int;
@@ -1927,8 +1949,9 @@ begin
         cardinality(held.ids),
         greatest(coalesce(v_slots, 2147483647) - rescued, 0)
       );
-      if started > 0 then
-        perform rowlock.settle_lost_tasks(
+      left_ids := array(
+        select failed.id
+        from rowlock.take_back(
           v_queue,
           end_lost_instance.instance,
           v_name,
@@ -1937,22 +1960,28 @@ begin
           held.ids[:started],
           held.attempts[:started],
           held.priorities[:started]
-        );
-      end if;
-      if started < cardinality(held.ids) then
-        perform rowlock.release_tasks(
+        ) failed
+        union all
+        select failed.id
+        from rowlock.take_back(
           v_queue,
           end_lost_instance.instance,
+          null,
+          null,
+          false,
           held.ids[started + 1:],
           held.attempts[started + 1:],
           held.priorities[started + 1:]
-        );
-      end if;
+        ) failed
+      );
       rescued := rescued + cardinality(held.ids);
+      n_left := n_left + cardinality(left_ids);
+      perform rowlock.end_lease(l.token, held.ids, left_ids);
+    else
+      delete from rowlock.lease lost where lost.token = l.token;
     end if;
-    delete from rowlock.lease lost where lost.token = l.token;
   end loop;
-  return rescued;
+  return rescued - n_left;
 end $$;
 
 CREATE FUNCTION rowlock.end_maintenance(cleanup boolean) RETURNS void
@@ -3461,13 +3490,7 @@ begin
       perform rowlock.write_receipt(tasks.queue, null, 3::smallint, tasks.ids, tasks.attempts);
       delete from rowlock.cancel_request c where c.id = any (tasks.ids);
     else
-      begin
-        perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
-      exception when others then
-        perform rowlock.requeue_one_by_one(
-          tasks.queue, tasks.ids, tasks.attempts, tasks.priorities
-        );
-      end;
+      perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
     end if;
     perform rowlock.clear_suspects(tasks.ids);
     v_moved := v_moved + cardinality(tasks.ids);
@@ -3913,7 +3936,8 @@ CREATE FUNCTION rowlock.permission_functions() RETURNS TABLE(permission text, fu
           'await_claims', 'fetch', 'settle', 'drain', 'leave', 'release_unknown_leases',
           'maintain', 'least_k', 'move_missed', 'rescue', 'mutex_holders', 'extend_partitions',
           'partition_statistics', 'begin_maintenance', 'end_maintenance', 'mark_finished',
-          'delete_expired_tasks', 'delete_old_scaling_decisions', 'keep_watermarks', 'task_state'
+          'delete_expired_tasks', 'delete_old_scaling_decisions', 'keep_watermarks', 'task_state',
+          'take_back_left_tasks'
         ]
       ),
       (
@@ -4259,19 +4283,26 @@ CREATE FUNCTION rowlock.release_lease(instance bigint, queue integer, token bigi
     AS $$
 declare
   held record;
+  left_ids bigint[] := '{}';
 begin
   select * into held from rowlock.unsettled_tasks(release_lease.token);
   if held.ids is not null then
-    perform rowlock.release_tasks(
-      release_lease.queue,
-      release_lease.instance,
-      held.ids,
-      held.attempts,
-      held.priorities
+    left_ids := array(
+      select failed.id
+      from rowlock.take_back(
+        release_lease.queue,
+        release_lease.instance,
+        null,
+        null,
+        false,
+        held.ids,
+        held.attempts,
+        held.priorities
+      ) failed
     );
   end if;
-  delete from rowlock.lease l where l.token = release_lease.token;
-  return coalesce(cardinality(held.ids), 0);
+  perform rowlock.end_lease(release_lease.token, held.ids, left_ids);
+  return coalesce(cardinality(held.ids), 0) - cardinality(left_ids);
 end $$;
 
 CREATE FUNCTION rowlock.release_tasks(queue integer, instance bigint, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
@@ -4479,40 +4510,13 @@ CREATE FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[]
     SET jit TO 'off'
     AS $$
 begin
-  insert into rowlock.ready (
-      queue, shard, priority, k, id, n, attempt, fresh, notify, moved
-    )
-    select
-      requeue.queue,
-      placed.k & 3,
-      placed.priority,
-      placed.k,
-      placed.id,
-      placed.n,
-      placed.attempt,
-      false,
-      coalesce(
-        (select q.notify_until > now() from rowlock.queue q where q.id = requeue.queue),
-        false
-      ),
-      rowlock.chunk_of(placed.id)
-    from (
-      select nextval('rowlock.k_seq') k, range.*
-      from (
-        select min(task.id) id, count(*) n, task.attempt, task.priority
-        from (
-          select
-            item.*,
-            item.id - row_number() over (
-              partition by item.attempt, item.priority order by item.id
-            ) run   -- the same for neighbours
-          from unnest(requeue.ids, requeue.attempts, requeue.priorities)
-            item(id, attempt, priority)
-        ) task
-        group by task.attempt, task.priority, task.run, task.id >> 8
-        order by 1
-      ) range
-    ) placed;
+  perform rowlock.requeue_together(
+    requeue.queue, requeue.ids, requeue.attempts, requeue.priorities
+  );
+exception when others then
+  perform rowlock.requeue_one_by_one(
+    requeue.queue, requeue.ids, requeue.attempts, requeue.priorities
+  );
 end $$;
 
 CREATE FUNCTION rowlock.requeue_one_by_one(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
@@ -4523,7 +4527,9 @@ CREATE FUNCTION rowlock.requeue_one_by_one(queue integer, ids bigint[], attempts
 begin
   for i in 1 .. cardinality(ids) loop
     begin
-      perform rowlock.requeue(requeue_one_by_one.queue, ids[i:i], attempts[i:i], priorities[i:i]);
+      perform rowlock.requeue_together(
+        requeue_one_by_one.queue, ids[i:i], attempts[i:i], priorities[i:i]
+      );
     exception when others then
       raise warning 'task % cannot be made available: %', ids[i], sqlerrm;
       insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
@@ -4538,6 +4544,49 @@ begin
         );
     end;
   end loop;
+end $$;
+
+CREATE FUNCTION rowlock.requeue_together(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+begin
+  insert into rowlock.ready (
+      queue, shard, priority, k, id, n, attempt, fresh, notify, moved
+    )
+    select
+      requeue_together.queue,
+      placed.k & 3,
+      placed.priority,
+      placed.k,
+      placed.id,
+      placed.n,
+      placed.attempt,
+      false,
+      coalesce(
+        (select q.notify_until > now() from rowlock.queue q where q.id = requeue_together.queue),
+        false
+      ),
+      rowlock.chunk_of(placed.id)
+    from (
+      select nextval('rowlock.k_seq') k, range.*
+      from (
+        select min(task.id) id, count(*) n, task.attempt, task.priority
+        from (
+          select
+            item.*,
+            item.id - row_number() over (
+              partition by item.attempt, item.priority order by item.id
+            ) run   -- the same for neighbours
+          from unnest(
+              requeue_together.ids, requeue_together.attempts, requeue_together.priorities
+            ) item(id, attempt, priority)
+        ) task
+        group by task.attempt, task.priority, task.run, task.id >> 8
+        order by 1
+      ) range
+    ) placed;
 end $$;
 
 CREATE FUNCTION rowlock.require_read_committed() RETURNS void
@@ -4694,13 +4743,7 @@ begin
     from revived
     group by revived.queue
   loop
-    begin
-      perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
-    exception when others then
-      perform rowlock.requeue_one_by_one(
-        tasks.queue, tasks.ids, tasks.attempts, tasks.priorities
-      );
-    end;
+    perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
     n := n + cardinality(tasks.ids);
     -- A request to cancel that was made while the last attempt ended applied only to that attempt.
     delete from rowlock.cancel_request c where c.id = any (tasks.ids);
@@ -5340,6 +5383,110 @@ CREATE FUNCTION rowlock.suspect_limit() RETURNS integer
 CREATE FUNCTION rowlock.suspect_timeout() RETURNS interval
     LANGUAGE sql IMMUTABLE
     RETURN '01:00:00'::interval;
+
+CREATE FUNCTION rowlock.take_back(queue integer, instance bigint, name text, why text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS TABLE(id bigint, error text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  n int := cardinality(take_back.ids);
+  part record;
+begin
+  if n = 0 then
+    return;
+  end if;
+  begin
+    if take_back.why is null then
+      perform rowlock.release_tasks(
+        take_back.queue,
+        take_back.instance,
+        take_back.ids,
+        take_back.attempts,
+        take_back.priorities
+      );
+    else
+      perform rowlock.settle_lost_tasks(
+        take_back.queue,
+        take_back.instance,
+        take_back.name,
+        take_back.why,
+        take_back.drains,
+        take_back.ids,
+        take_back.attempts,
+        take_back.priorities
+      );
+    end if;
+    return;
+  exception when others then
+    if rowlock.concerns_all_rows(sqlstate) then
+      raise;
+    end if;
+    if n = 1 then
+      raise warning 'task % cannot be taken back: %', take_back.ids[1], sqlerrm;
+      return query select take_back.ids[1], sqlerrm;
+      return;
+    end if;
+  end;
+  for part in
+    select * from (values (1, n / 2), (n / 2 + 1, n)) half(low, high)
+  loop
+    return query
+      select failed.id, failed.error
+      from rowlock.take_back(
+        take_back.queue,
+        take_back.instance,
+        take_back.name,
+        take_back.why,
+        take_back.drains,
+        take_back.ids[part.low:part.high],
+        take_back.attempts[part.low:part.high],
+        take_back.priorities[part.low:part.high]
+      ) failed;
+  end loop;
+end $$;
+
+CREATE FUNCTION rowlock.take_back_left_tasks() RETURNS TABLE(id bigint, error text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  l record;
+  held record;
+  left_ids bigint[];
+  errors text[];
+begin
+  perform rowlock.require_read_committed();
+  for l in
+    select lost.token, lost.instance, lost.queue, i.name, i.gone, i.drains
+    from rowlock.lease lost
+    join rowlock.instance i on i.id = lost.instance
+    where i.ended_at is not null
+    order by random()
+    limit 100
+    for update of lost skip locked
+  loop
+    select * into held from rowlock.unsettled_tasks(l.token);
+    select
+      coalesce(array_agg(failed.id), '{}'), array_agg(failed.error)
+      into left_ids, errors
+      from rowlock.take_back(
+        l.queue,
+        l.instance,
+        l.name,
+        case when l.gone then 'has ended' end,
+        l.drains,
+        coalesce(held.ids, '{}'),
+        held.attempts,
+        held.priorities
+      ) failed;
+    perform rowlock.end_lease(l.token, held.ids, left_ids);
+    return query select * from unnest(left_ids, errors);
+  end loop;
+end $$;
 
 CREATE FUNCTION rowlock.task_errors(id bigint) RETURNS TABLE(at timestamp with time zone, attempt smallint, instance text, error text)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -6229,6 +6376,8 @@ REVOKE ALL ON FUNCTION rowlock.clock_is_steady() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.clock_stepped(seen_at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.concerns_all_rows(state text) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, max_delay interval, adopts text) FROM PUBLIC;
@@ -6254,6 +6403,8 @@ REVOKE ALL ON FUNCTION rowlock.due_time(options jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.empty_other_partitions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.empty_task_partition(most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.end_lease(token bigint, ids bigint[], left_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.end_lost_instance(instance bigint, why text) FROM PUBLIC;
 
@@ -6449,6 +6600,8 @@ REVOKE ALL ON FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts sma
 
 REVOKE ALL ON FUNCTION rowlock.requeue_one_by_one(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.requeue_together(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.require_read_committed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.require_worker(queue integer) FROM PUBLIC;
@@ -6484,6 +6637,10 @@ REVOKE ALL ON FUNCTION rowlock.suspect_due(queue integer, held integer) FROM PUB
 REVOKE ALL ON FUNCTION rowlock.suspect_limit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.suspect_timeout() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.take_back(queue integer, instance bigint, name text, why text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.take_back_left_tasks() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.task_errors(id bigint) FROM PUBLIC;
 

@@ -93,6 +93,9 @@ pub enum Error {
     /// Another instance has rescued the tasks of this instance. This instance can change nothing from now on.
     #[error("the instance lost its lease and is fenced")]
     Gone,
+    /// Some rows cannot be read or written, and maintenance went on with the others. Names the rows.
+    #[error("{0}")]
+    Rows(String),
     /// Any other error of Postgres.
     #[error("Postgres: {0}")]
     Database(sqlx::Error),
@@ -189,7 +192,7 @@ impl Error {
             | Self::SchemaNewer { .. } => "schema",
             Self::Refused { .. } => "refused",
             Self::Gone => "gone",
-            Self::Database(_) => "database",
+            Self::Rows(_) | Self::Database(_) => "database",
         }
     }
 }

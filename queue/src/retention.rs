@@ -12,6 +12,7 @@ use tokio::{task::JoinHandle, time::timeout};
 use crate::{
     Db, Error, Result,
     db::query,
+    foreign_text::shorten,
     partitions::{self, detach},
     timeouts::STATEMENT_TIMEOUT,
 };
@@ -57,9 +58,11 @@ async fn perform(db: &Db, steps: Steps) -> Result<u64> {
     let pass = Pass { db: &separate, until: Instant::now() + PASS_LONGEST };
     // A failure of one step does not stop the other.
     let made = if steps.partitions { pass.make_and_expire().await } else { Ok(()) };
+    let taken_back = if steps.partitions { pass.take_back_left_tasks().await } else { Ok(()) };
     let dropped = if steps.cleanup { pass.clean().await } else { Ok(0) };
     let _ = timeout(STATEMENT_TIMEOUT, separate.close()).await;
     made?;
+    taken_back?;
     dropped
 }
 
@@ -82,6 +85,21 @@ impl Pass<'_> {
             }
         }
         self.all(query("select rowlock.mark_finished($1)").bind(MARK_MOST)).await.map(drop)
+    }
+
+    /// Takes back tasks that stayed leased when their instance ended, because a row could not be written.
+    async fn take_back_left_tasks(&self) -> Result<()> {
+        let left = self.all(query("select id, error from rowlock.take_back_left_tasks()")).await?;
+        let Some(first) = left.first() else { return Ok(()) };
+        let (id, why): (i64, &str) = (first.try_get("id")?, first.try_get("error")?);
+        let others = match left.len() - 1 {
+            0 => String::new(),
+            others => format!(" (and {others} others)"),
+        };
+        Err(Error::Rows(format!(
+            "task {id}{others} cannot be taken back from an instance that has ended, and stays leased to it: {}",
+            shorten(why)
+        )))
     }
 
     async fn clean(&self) -> Result<u64> {
