@@ -1126,7 +1126,7 @@ CREATE FUNCTION rowlock.concerns_all_rows(state text) RETURNS boolean
     LANGUAGE sql IMMUTABLE
     RETURN ("left"(state, 2) = ANY (ARRAY['25'::text, '40'::text, '53'::text, '55'::text, '57'::text, '58'::text]));
 
-CREATE FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) RETURNS integer
+CREATE FUNCTION rowlock.copy_tasks(part text, ids bigint[], finished timestamp with time zone[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -1135,9 +1135,49 @@ CREATE FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, mo
     AS $_$
 declare
   n int;
+  half int := cardinality(ids) / 2;
 begin
-  -- The lateral query reads each task by its id: a join would read the whole partition.
-  execute format($q$
+  begin
+    -- The lateral query reads each task by its id: a join would read the whole partition.
+    execute format($q$
+      insert into rowlock.task_kept (
+          id, queue, k_low, priority, max_attempts, type, payload, trace, finished_at
+        )
+        select t.*, chosen.at
+        from
+          unnest($1, $2) chosen(id, at),
+          lateral (
+            select p.* from rowlock.%I p where p.id = chosen.id offset 0
+          ) t
+        on conflict do nothing
+      $q$, part)
+      using ids, finished;
+    get diagnostics n = row_count;
+    return n;
+  exception when others then
+    if rowlock.concerns_all_rows(sqlstate) then
+      raise;
+    end if;
+    if half = 0 then
+      raise exception 'task % cannot be copied: %', ids[1], sqlerrm using errcode = sqlstate;
+    end if;
+  end;
+  return rowlock.copy_tasks(part, ids[:half], finished[:half])
+    + rowlock.copy_tasks(part, ids[half + 1:], finished[half + 1:]);
+end $_$;
+
+CREATE FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare
+  v_ids bigint[];
+  v_finished timestamptz[];
+begin
+  execute $q$
     with wanted as (
       (
         select d.id, null::timestamptz at
@@ -1194,31 +1234,23 @@ begin
           from rowlock.queue every
         )
     )
-    insert into rowlock.task_kept (
-        id, queue, k_low, priority, max_attempts, type, payload, trace, finished_at
+    select array_agg(chosen.id order by chosen.id), array_agg(chosen.at order by chosen.id)
+    from (
+      select wanted.id, max(wanted.at) at
+      from wanted
+      where not exists (
+        select 1
+        from rowlock.task_kept k
+        where k.id = wanted.id and k.id >= $1 and k.id < $2
       )
-      select t.*, chosen.at
-      from
-        (
-          select wanted.id, max(wanted.at) at
-          from wanted
-          where not exists (
-            select 1
-            from rowlock.task_kept k
-            where k.id = wanted.id and k.id >= $1 and k.id < $2
-          )
-          group by wanted.id
-          order by wanted.id
-          limit $3
-        ) chosen,
-        lateral (
-          select p.* from rowlock.%I p where p.id = chosen.id offset 0
-        ) t
-      on conflict do nothing
-    $q$, part)
+      group by wanted.id
+      order by wanted.id
+      limit $3
+    ) chosen
+    $q$
+    into v_ids, v_finished
     using lo, hi, most;
-  get diagnostics n = row_count;
-  return n;
+  return rowlock.copy_tasks(part, v_ids, v_finished);
 end $_$;
 
 CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, max_delay interval, adopts text DEFAULT NULL::text) RETURNS integer
@@ -1825,7 +1857,7 @@ begin
   return emptied;
 end $_$;
 
-CREATE FUNCTION rowlock.empty_task_partition(most integer DEFAULT 5000) RETURNS TABLE(part text, more boolean)
+CREATE FUNCTION rowlock.empty_task_partition(most integer DEFAULT 5000, skipped text[] DEFAULT '{}'::text[]) RETURNS TABLE(part text, more boolean, failed text, why text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '50ms'
@@ -1851,6 +1883,7 @@ begin
   select p.part, rowlock.id_at(p.lo), rowlock.id_at(p.hi)
     into v_part, v_lo, v_hi
     from rowlock.partitions_of('task') p
+    where p.part <> all (empty_task_partition.skipped)
     order by p.detaches desc, p.hi
     limit 1;
   -- Ten minutes more, so that a task that is enqueued at the end of the partition and done at once
@@ -1860,7 +1893,7 @@ begin
   end if;
   select max(k.id) into last from rowlock.task_kept k where k.id >= v_lo and k.id < v_hi;
   if rowlock.copy_unexpired_tasks(v_part, greatest(last + 1, v_lo), v_hi, most) > 0 then
-    return query select null::text, true;
+    return query select null::text, true, null::text, null::text;
     return;
   end if;
   begin
@@ -1873,14 +1906,19 @@ begin
   -- From here on no task is added. Tasks can still be read until all tasks to keep are copied.
   execute format('lock table rowlock.%I in share mode', v_part);
   if rowlock.copy_unexpired_tasks(v_part, v_lo, v_hi, most) >= most then
-    return query select null::text, true;
+    return query select null::text, true, null::text, null::text;
     return;
   end if;
   execute format('lock table rowlock.%I in access exclusive mode', v_part);
   execute format('truncate rowlock.%I', v_part);
-  return query select v_part, false;
-exception when lock_not_available then
-  return;   -- another session took the lock in between
+  return query select v_part, false, null::text, null::text;
+exception
+  when lock_not_available then return;   -- another session took the lock in between
+  when others then
+    if v_part is null or rowlock.concerns_all_rows(sqlstate) then
+      raise;
+    end if;
+    return query select null::text, true, v_part, sqlerrm;
 end $$;
 
 CREATE FUNCTION rowlock.end_lease(token bigint, ids bigint[], left_ids bigint[]) RETURNS void
@@ -6378,6 +6416,8 @@ REVOKE ALL ON FUNCTION rowlock.clock_stepped(seen_at timestamp with time zone) F
 
 REVOKE ALL ON FUNCTION rowlock.concerns_all_rows(state text) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.copy_tasks(part text, ids bigint[], finished timestamp with time zone[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, max_delay interval, adopts text) FROM PUBLIC;
@@ -6402,7 +6442,7 @@ REVOKE ALL ON FUNCTION rowlock.due_time(options jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.empty_other_partitions() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.empty_task_partition(most integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.empty_task_partition(most integer, skipped text[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.end_lease(token bigint, ids bigint[], left_ids bigint[]) FROM PUBLIC;
 

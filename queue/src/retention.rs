@@ -21,6 +21,9 @@ use crate::{
 const DELETE_MOST: i32 = 1000;
 /// The most tasks or errors copied by one statement: 0.1 s of work.
 const COPY_MOST: i32 = 5_000;
+/// The most partitions that a pass skips because they cannot be emptied: a task in each is damaged. Each costs
+/// a statement per pass.
+const FAILED_PARTITIONS_MOST: usize = 20;
 /// How many kept tasks are checked in each pass for having finished.
 const MARK_MOST: i32 = 200;
 /// After this time a pass starts no new step: a maintenance turn lasts five minutes. The next pass continues.
@@ -147,18 +150,39 @@ impl Pass<'_> {
         first.map_or(Ok(dropped), Err)
     }
 
-    /// Empties one old partition of tasks, in batches that each commit, and drops it.
+    /// Empties one old partition of tasks, in batches that each commit, and drops it. A partition that
+    /// cannot be emptied does not stop those after it.
     async fn clean_tasks(&self) -> Result<u64> {
-        loop {
-            let step = query("select part, more from rowlock.empty_task_partition($1)").bind(COPY_MOST);
-            let Some(row) = self.all(step).await?.pop() else { return Ok(0) };
+        let mut failures: Vec<(String, String)> = Vec::new();
+        let mut dropped = 0;
+        while failures.len() < FAILED_PARTITIONS_MOST {
+            let skipped: Vec<&str> = failures.iter().map(|(partition, _)| partition.as_str()).collect();
+            let step = query("select part, more, failed, why from rowlock.empty_task_partition($1, $2)")
+                .bind(COPY_MOST)
+                .bind(skipped);
+            let Some(row) = self.all(step).await?.pop() else { break };
             if let Some(partition) = row.try_get::<Option<&str>, _>("part")? {
-                return Ok(u64::from(is_done(detach(self.db, "task", partition).await)?));
+                match is_done(detach(self.db, "task", partition).await) {
+                    Ok(done) => {
+                        dropped = u64::from(done);
+                        break;
+                    }
+                    Err(error) if error.is_transient() => return Err(error),
+                    Err(error) => failures.push((partition.to_owned(), error.to_string())),
+                }
+            } else if let Some(partition) = row.try_get::<Option<String>, _>("failed")? {
+                failures.push((partition, shorten(row.try_get("why")?)));
             }
             if self.until <= Instant::now() {
-                return Ok(0);
+                break;
             }
         }
+        let Some((partition, why)) = failures.first() else { return Ok(dropped) };
+        let others = match failures.len() - 1 {
+            0 => String::new(),
+            others => format!("; {others} others neither"),
+        };
+        Err(Error::Rows(format!("the partition {partition} cannot be dropped{others}: {why}")))
     }
 
     async fn count(&self, statement: crate::db::Statement<'_>) -> Result<i32> {
