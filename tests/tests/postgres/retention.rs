@@ -357,8 +357,7 @@ async fn a_task_that_cannot_be_copied_blocks_only_its_own_partition() {
     let expected =
         format!("the partition {old} cannot be dropped: task {bad} cannot be copied: this row is bad");
     assert_eq!(error, expected);
-    let partitions =
-        "select count(*) from rowlock.partitions_of('task') where hi < now() - interval '1 day'";
+    let partitions = "select count(*) from rowlock.partitions_of('task') where hi < now() - interval '1 day'";
     assert_eq!(test.one::<i64>(partitions).await, 1, "only {old} is left");
     assert_eq!(test.one::<i64>("select count(*) from rowlock.task_kept").await, 1, "of the other one");
     test.run("drop trigger refuse on rowlock.task_kept").await;
