@@ -76,7 +76,7 @@ pub use ids::{InstanceId, QueueId, TaskId, Token};
 pub use inspect::{TaskDetails, TaskError, describe_task};
 pub use instances::{Joined, drain, join, join_in_pod, leave, policy};
 pub use list_tasks::{TaskSummary, list_tasks};
-pub use maintenance::{Maintainer, MaintenanceReport};
+pub use maintenance::{Maintainer, MaintenancePass, MaintenanceReport};
 pub use migrate::{MigrateReport, SCHEMA_VERSION};
 pub use mutex::{ExclusiveOperation, LockHolder, lock_holders};
 pub use notify::{Listener, listen, request_notify};

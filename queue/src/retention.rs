@@ -226,15 +226,11 @@ impl Drop for Running {
 }
 
 impl PartitionMaintenance {
-    /// The number of partitions that the last pass dropped, if it has ended.
-    pub(crate) async fn take_result(&mut self) -> Result<u64> {
-        match self.running.take_if(|running| running.0.is_finished()) {
-            None => Ok(0),
-            Some(mut finished) => match (&mut finished.0).await {
-                Ok(result) => result,
-                Err(_) => Err(Error::Unreachable("the maintenance task ended early".into())),
-            },
-        }
+    /// The number of partitions that the last pass dropped, once it has ended.
+    pub(crate) async fn take_result(&mut self) -> Option<Result<u64>> {
+        let mut finished = self.running.take_if(|running| running.0.is_finished())?;
+        let ended_early = |_| Err(Error::Unreachable("the maintenance task ended early".into()));
+        Some((&mut finished.0).await.unwrap_or_else(ended_early))
     }
 
     /// Begins a pass if one is due and none is running.

@@ -1,5 +1,7 @@
 //! A row on which every operation fails does not delay other rows.
 
+use std::time::Duration;
+
 use rowlock_queue::{InstanceId, Maintainer, Outcome, Settled, maintain_partitions};
 use rowlock_tests::TestDb;
 
@@ -72,6 +74,45 @@ async fn a_task_that_cannot_be_taken_back_keeps_no_other_task_leased() {
     maintain_partitions(&test.db).await.unwrap();
     assert_eq!(test.state(ids[2]).await.as_deref(), Some("available"));
     assert_eq!(test.one::<i64>("select count(*) from rowlock.lease").await, 0);
+}
+
+/// Before the fix, the steps were not told apart: a step that worked ended the outage of one that failed.
+#[tokio::test]
+async fn an_instance_that_cannot_be_rescued_blocks_no_other_rescue() {
+    let test = TestDb::new().await;
+    let ids = test.enqueue_many(2).await;
+    let mut gone = Vec::new();
+    for name in ["a", "b"] {
+        let mut instance = test.instance(name).await;
+        instance.claim(1).await;
+        gone.push(instance.id());
+    }
+    gone.sort_by_key(|instance| instance.0);
+    test.run(format!(
+        "create function public.refuse() returns trigger language plpgsql as $$ begin
+           if new.id = {} then raise 'this row is bad'; end if; return new; end $$;
+         create trigger refuse before update on rowlock.instance for each row \
+         execute function public.refuse()",
+        gone[0].0
+    ))
+    .await;
+    test.run("update rowlock.heartbeat set at = at - interval '1 minute'").await;
+    let mut maintainer = Maintainer::of_instance(InstanceId(0), test.instance("c").await.joined.queue);
+    let chain = Some(std::time::Instant::now());
+    let since = std::time::Instant::now();
+    let mut rescued = false;
+    while !rescued {
+        assert!(since.elapsed() < Duration::from_secs(40), "not rescued");
+        let steps = maintainer.run_steps(&test.db, chain, None).await.steps;
+        rescued = test.one(format!("select gone from rowlock.instance where id = {}", gone[1])).await;
+        if rescued {
+            let failed = |step: &str| steps.iter().any(|(name, done)| *name == step && done.is_err());
+            assert!(failed("rescue") && !failed("move due tasks"), "{steps:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let open = test.one::<i64>("select count(*) from rowlock.ready").await;
+    assert_eq!(open, 1, "one of {ids:?} may start again");
 }
 
 #[tokio::test]
