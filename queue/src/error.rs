@@ -1,6 +1,6 @@
 //! The errors of this crate. Callers handle each variant differently.
 
-use crate::{foreign_text::shorten, timeouts::STATEMENT_TIMEOUT};
+use crate::{database_error::describe, foreign_text::shorten, timeouts::STATEMENT_TIMEOUT};
 
 /// Our SQLSTATE for a wrong isolation level. It is the only one that is not about the values that were sent.
 const WRONG_ISOLATION: &str = "RL007";
@@ -97,7 +97,7 @@ pub enum Error {
     #[error("{0}")]
     Rows(String),
     /// Any other error of Postgres.
-    #[error("Postgres: {0}")]
+    #[error("Postgres: {}", describe(.0))]
     Database(sqlx::Error),
 }
 

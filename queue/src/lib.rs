@@ -16,6 +16,7 @@ mod audit;
 mod cancel;
 mod claim;
 mod connect;
+mod database_error;
 mod db;
 mod declare;
 mod delete_queue;
