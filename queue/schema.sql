@@ -5261,7 +5261,7 @@ begin
   );
 end $$;
 
-CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint[], arrivals_second bigint, arrivals_known integer, instances bigint, allocated bigint, busy bigint, runs bigint, failures bigint, run_seconds double precision, run_seconds_squared double precision, mean_running_seconds double precision, oldest_by_priority double precision[])
+CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint[], arrivals_second bigint, arrivals_known integer, instances bigint, allocated bigint, busy bigint, runs bigint, failures bigint, run_seconds double precision, run_seconds_squared double precision, mean_running_seconds double precision, oldest_by_priority double precision[], suspects bigint, oldest_suspect_seconds double precision)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -5318,7 +5318,9 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
             )
           ) with ordinality oldest(since, number)
       )
-    end
+    end,
+    coalesce(suspects.n, 0),
+    case when suspects.n > 0 then greatest(suspects.oldest_seconds, 0) end
   from rowlock.queue q
   left join rowlock.backlog() backlog on backlog.queue = q.id
   -- Thousands of queues with a few tasks each: one scan costs less than a lookup for each of them.
@@ -5347,6 +5349,7 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
     ) first
     group by first.queue
   ) soon on soon.queue = q.id
+  left join rowlock.waiting_suspects() suspects on suspects.queue = q.id
   left join rowlock.running() running on running.queue = q.id
   left join (
     select
@@ -5765,6 +5768,24 @@ begin
       limit waiting_page.most;
   end if;
 end $$;
+
+CREATE FUNCTION rowlock.waiting_suspects() RETURNS TABLE(queue integer, n bigint, oldest_seconds double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+  select
+    s.queue,
+    (count(*) * 100 / rowlock.sample_percent('rowlock.suspect'))::bigint,
+    date_part(
+      'epoch',
+      now() - min(s.until - rowlock.suspect_delay(s.alone) - rowlock.suspect_timeout())
+    )
+  from rowlock.suspect s
+    tablesample system (rowlock.sample_percent('rowlock.suspect')) repeatable (0)
+  where s.due <> 'infinity'
+  group by s.queue
+$$;
 
 CREATE FUNCTION rowlock.watermark_max_lead() RETURNS bigint
     LANGUAGE sql IMMUTABLE
@@ -6695,6 +6716,8 @@ REVOKE ALL ON FUNCTION rowlock.unsettled_tasks(token bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.update_backlog_limits() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.waiting_page(queue text, state text, after bigint, most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.waiting_suspects() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.watermark_max_lead() FROM PUBLIC;
 

@@ -103,6 +103,20 @@ async fn a_task_that_cannot_be_cancelled_or_retried_hides_no_other() {
     assert_eq!(home.state(&dead[1]), "available");
 }
 
+/// Before the fix, it said that nothing waited.
+#[tokio::test]
+async fn the_status_shows_suspects_that_wait() {
+    let (test, home, _) = with_dead().await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
+    instance.settle(&claimed, &Outcome::HandlerEnded).await;
+    let value = home.json(&["status"]);
+    assert_eq!((&value[0]["suspects"], &value[0]["available"]), (&json!(1), &json!(0)));
+    assert!(value[0]["oldestSuspectSeconds"].as_f64().is_some_and(|seconds| seconds < 60.0), "{value}");
+    let text = home.ok(&["status"]);
+    assert!(text.contains("SUSPECTS") && text.contains("1 for "), "{text}");
+}
+
 #[tokio::test]
 async fn a_queue_is_deleted_when_nothing_is_unfinished_or_by_force() {
     let (_test, home, _ids) = with_dead().await;

@@ -231,6 +231,8 @@ fn view((pods_desired, reason): (u32, ScalingReason)) -> QueueView {
         available: 7,
         scheduled: 0,
         retryable: 0,
+        suspects: 0,
+        oldest_suspect_seconds: None,
         due_soon: 0,
         running: 0,
         dead: 0,
