@@ -634,7 +634,7 @@ begin
       using errcode = 'RL002',
         hint = 'Options are priority, run_at, delay, max_attempts, traceparent and notify.';
   end if;
-  if options ? 'run_at' and options ? 'delay' then
+  if options->>'run_at' is not null and options->>'delay' is not null then
     raise exception 'run_at and delay exclude each other'
       using errcode = 'RL005',
         hint = 'Give one of them.';
@@ -653,7 +653,7 @@ begin
       using errcode = 'RL005',
         hint = 'Leave it out to use the queue''s retry.maxAttempts.';
   end if;
-  if options ? 'notify' and jsonb_typeof(options->'notify') <> 'boolean' then
+  if jsonb_typeof(options->'notify') not in ('boolean', 'null') then
     raise exception 'notify must be true or false'
       using errcode = 'RL005',
         hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
@@ -1746,7 +1746,7 @@ declare
   delay interval;
   due timestamptz;
 begin
-  if options ? 'delay' then
+  if options->>'delay' is not null then
     begin
       delay := (options->>'delay')::interval;
     exception when data_exception then
@@ -1765,7 +1765,7 @@ begin
     exception when data_exception then
       due := 'infinity';
     end;
-  elsif options ? 'run_at' then
+  elsif options->>'run_at' is not null then
     -- Without an offset the time would depend on the session's time zone, and "tomorrow" on the
     -- day.
     if (options->>'run_at') !~ (

@@ -90,6 +90,21 @@ async fn an_error_in_one_of_many_payloads_has_an_rl_code_and_a_hint() {
     assert_eq!(test.one::<i64>("select count(*) from rowlock.task").await, 0);
 }
 
+/// Before the fix, some of them were refused and others not.
+#[tokio::test]
+async fn an_option_that_is_null_counts_as_left_out() {
+    let test = TestDb::new().await;
+    for option in ["priority", "run_at", "delay", "max_attempts", "traceparent", "notify"] {
+        let options = format!("{{\"{option}\": null}}");
+        let id = test.one::<i64>(format!("select rowlock.enqueue('mail', 't', '{{}}', '{options}')")).await;
+        let state = test.one::<String>(format!("select rowlock.task_state({id})")).await;
+        assert_eq!(state, "available", "{option}");
+    }
+    let options = "{\"run_at\": null, \"delay\": \"1 hour\"}";
+    let id = test.one::<i64>(format!("select rowlock.enqueue('mail', 't', '{{}}', '{options}')")).await;
+    assert_eq!(test.one::<String>(format!("select rowlock.task_state({id})")).await, "scheduled");
+}
+
 #[tokio::test]
 async fn missing_options_and_null_options_take_the_defaults() {
     let test = TestDb::new().await;
