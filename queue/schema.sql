@@ -634,7 +634,7 @@ begin
       using errcode = 'RL002',
         hint = 'Options are priority, run_at, delay, max_attempts, traceparent and notify.';
   end if;
-  if options ? 'run_at' and options ? 'delay' then
+  if options->>'run_at' is not null and options->>'delay' is not null then
     raise exception 'run_at and delay exclude each other'
       using errcode = 'RL005',
         hint = 'Give one of them.';
@@ -653,7 +653,7 @@ begin
       using errcode = 'RL005',
         hint = 'Leave it out to use the queue''s retry.maxAttempts.';
   end if;
-  if options ? 'notify' and jsonb_typeof(options->'notify') <> 'boolean' then
+  if jsonb_typeof(options->'notify') not in ('boolean', 'null') then
     raise exception 'notify must be true or false'
       using errcode = 'RL005',
         hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
@@ -1122,7 +1122,11 @@ CREATE FUNCTION rowlock.clock_stepped(seen_at timestamp with time zone) RETURNS 
     and clock_stepped.seen_at + interval '1 hour'
 $$;
 
-CREATE FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) RETURNS integer
+CREATE FUNCTION rowlock.concerns_all_rows(state text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN ("left"(state, 2) = ANY (ARRAY['25'::text, '40'::text, '53'::text, '55'::text, '57'::text, '58'::text]));
+
+CREATE FUNCTION rowlock.copy_tasks(part text, ids bigint[], finished timestamp with time zone[]) RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET enable_seqscan TO 'off'
@@ -1131,9 +1135,49 @@ CREATE FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, mo
     AS $_$
 declare
   n int;
+  half int := cardinality(ids) / 2;
 begin
-  -- The lateral query reads each task by its id: a join would read the whole partition.
-  execute format($q$
+  begin
+    -- The lateral query reads each task by its id: a join would read the whole partition.
+    execute format($q$
+      insert into rowlock.task_kept (
+          id, queue, k_low, priority, max_attempts, type, payload, trace, finished_at
+        )
+        select t.*, chosen.at
+        from
+          unnest($1, $2) chosen(id, at),
+          lateral (
+            select p.* from rowlock.%I p where p.id = chosen.id offset 0
+          ) t
+        on conflict do nothing
+      $q$, part)
+      using ids, finished;
+    get diagnostics n = row_count;
+    return n;
+  exception when others then
+    if rowlock.concerns_all_rows(sqlstate) then
+      raise;
+    end if;
+    if half = 0 then
+      raise exception 'task % cannot be copied: %', ids[1], sqlerrm using errcode = sqlstate;
+    end if;
+  end;
+  return rowlock.copy_tasks(part, ids[:half], finished[:half])
+    + rowlock.copy_tasks(part, ids[half + 1:], finished[half + 1:]);
+end $_$;
+
+CREATE FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $_$
+declare
+  v_ids bigint[];
+  v_finished timestamptz[];
+begin
+  execute $q$
     with wanted as (
       (
         select d.id, null::timestamptz at
@@ -1190,31 +1234,23 @@ begin
           from rowlock.queue every
         )
     )
-    insert into rowlock.task_kept (
-        id, queue, k_low, priority, max_attempts, type, payload, trace, finished_at
+    select array_agg(chosen.id order by chosen.id), array_agg(chosen.at order by chosen.id)
+    from (
+      select wanted.id, max(wanted.at) at
+      from wanted
+      where not exists (
+        select 1
+        from rowlock.task_kept k
+        where k.id = wanted.id and k.id >= $1 and k.id < $2
       )
-      select t.*, chosen.at
-      from
-        (
-          select wanted.id, max(wanted.at) at
-          from wanted
-          where not exists (
-            select 1
-            from rowlock.task_kept k
-            where k.id = wanted.id and k.id >= $1 and k.id < $2
-          )
-          group by wanted.id
-          order by wanted.id
-          limit $3
-        ) chosen,
-        lateral (
-          select p.* from rowlock.%I p where p.id = chosen.id offset 0
-        ) t
-      on conflict do nothing
-    $q$, part)
+      group by wanted.id
+      order by wanted.id
+      limit $3
+    ) chosen
+    $q$
+    into v_ids, v_finished
     using lo, hi, most;
-  get diagnostics n = row_count;
-  return n;
+  return rowlock.copy_tasks(part, v_ids, v_finished);
 end $_$;
 
 CREATE FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, max_delay interval, adopts text DEFAULT NULL::text) RETURNS integer
@@ -1710,7 +1746,7 @@ declare
   delay interval;
   due timestamptz;
 begin
-  if options ? 'delay' then
+  if options->>'delay' is not null then
     begin
       delay := (options->>'delay')::interval;
     exception when data_exception then
@@ -1729,7 +1765,7 @@ begin
     exception when data_exception then
       due := 'infinity';
     end;
-  elsif options ? 'run_at' then
+  elsif options->>'run_at' is not null then
     -- Without an offset the time would depend on the session's time zone, and "tomorrow" on the
     -- day.
     if (options->>'run_at') !~ (
@@ -1821,7 +1857,7 @@ begin
   return emptied;
 end $_$;
 
-CREATE FUNCTION rowlock.empty_task_partition(most integer DEFAULT 5000) RETURNS TABLE(part text, more boolean)
+CREATE FUNCTION rowlock.empty_task_partition(most integer DEFAULT 5000, skipped text[] DEFAULT '{}'::text[]) RETURNS TABLE(part text, more boolean, failed text, why text)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '50ms'
@@ -1847,6 +1883,7 @@ begin
   select p.part, rowlock.id_at(p.lo), rowlock.id_at(p.hi)
     into v_part, v_lo, v_hi
     from rowlock.partitions_of('task') p
+    where p.part <> all (empty_task_partition.skipped)
     order by p.detaches desc, p.hi
     limit 1;
   -- Ten minutes more, so that a task that is enqueued at the end of the partition and done at once
@@ -1856,7 +1893,7 @@ begin
   end if;
   select max(k.id) into last from rowlock.task_kept k where k.id >= v_lo and k.id < v_hi;
   if rowlock.copy_unexpired_tasks(v_part, greatest(last + 1, v_lo), v_hi, most) > 0 then
-    return query select null::text, true;
+    return query select null::text, true, null::text, null::text;
     return;
   end if;
   begin
@@ -1869,15 +1906,36 @@ begin
   -- From here on no task is added. Tasks can still be read until all tasks to keep are copied.
   execute format('lock table rowlock.%I in share mode', v_part);
   if rowlock.copy_unexpired_tasks(v_part, v_lo, v_hi, most) >= most then
-    return query select null::text, true;
+    return query select null::text, true, null::text, null::text;
     return;
   end if;
   execute format('lock table rowlock.%I in access exclusive mode', v_part);
   execute format('truncate rowlock.%I', v_part);
-  return query select v_part, false;
-exception when lock_not_available then
-  return;   -- another session took the lock in between
+  return query select v_part, false, null::text, null::text;
+exception
+  when lock_not_available then return;   -- another session took the lock in between
+  when others then
+    if v_part is null or rowlock.concerns_all_rows(sqlstate) then
+      raise;
+    end if;
+    return query select null::text, true, v_part, sqlerrm;
 end $$;
+
+CREATE FUNCTION rowlock.end_lease(token bigint, ids bigint[], left_ids bigint[]) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    AS $$
+  delete from rowlock.lease l
+    where l.token = end_lease.token and cardinality(end_lease.left_ids) = 0;
+  update rowlock.lease l
+    set settled = l.settled || array(
+      select task.id
+      from unnest(end_lease.ids) task(id)
+      where task.id <> all (end_lease.left_ids)
+    )
+    where l.token = end_lease.token and cardinality(end_lease.left_ids) > 0
+$$;
 
 CREATE FUNCTION rowlock.end_lost_instance(instance bigint, why text) RETURNS integer
     LANGUAGE plpgsql
@@ -1891,6 +1949,8 @@ declare
   held record;
   rescued int := 0;
   started int;    -- how many of the tasks of a lease may have started
+  left_ids bigint[];
+  n_left int := 0;
   v_slots int;    -- null: not known
   v_name text;
   v_queue int;
@@ -1927,8 +1987,9 @@ begin
         cardinality(held.ids),
         greatest(coalesce(v_slots, 2147483647) - rescued, 0)
       );
-      if started > 0 then
-        perform rowlock.settle_lost_tasks(
+      left_ids := array(
+        select failed.id
+        from rowlock.take_back(
           v_queue,
           end_lost_instance.instance,
           v_name,
@@ -1937,22 +1998,28 @@ begin
           held.ids[:started],
           held.attempts[:started],
           held.priorities[:started]
-        );
-      end if;
-      if started < cardinality(held.ids) then
-        perform rowlock.release_tasks(
+        ) failed
+        union all
+        select failed.id
+        from rowlock.take_back(
           v_queue,
           end_lost_instance.instance,
+          null,
+          null,
+          false,
           held.ids[started + 1:],
           held.attempts[started + 1:],
           held.priorities[started + 1:]
-        );
-      end if;
+        ) failed
+      );
       rescued := rescued + cardinality(held.ids);
+      n_left := n_left + cardinality(left_ids);
+      perform rowlock.end_lease(l.token, held.ids, left_ids);
+    else
+      delete from rowlock.lease lost where lost.token = l.token;
     end if;
-    delete from rowlock.lease lost where lost.token = l.token;
   end loop;
-  return rescued;
+  return rescued - n_left;
 end $$;
 
 CREATE FUNCTION rowlock.end_maintenance(cleanup boolean) RETURNS void
@@ -3461,13 +3528,7 @@ begin
       perform rowlock.write_receipt(tasks.queue, null, 3::smallint, tasks.ids, tasks.attempts);
       delete from rowlock.cancel_request c where c.id = any (tasks.ids);
     else
-      begin
-        perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
-      exception when others then
-        perform rowlock.requeue_one_by_one(
-          tasks.queue, tasks.ids, tasks.attempts, tasks.priorities
-        );
-      end;
+      perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
     end if;
     perform rowlock.clear_suspects(tasks.ids);
     v_moved := v_moved + cardinality(tasks.ids);
@@ -3913,7 +3974,8 @@ CREATE FUNCTION rowlock.permission_functions() RETURNS TABLE(permission text, fu
           'await_claims', 'fetch', 'settle', 'drain', 'leave', 'release_unknown_leases',
           'maintain', 'least_k', 'move_missed', 'rescue', 'mutex_holders', 'extend_partitions',
           'partition_statistics', 'begin_maintenance', 'end_maintenance', 'mark_finished',
-          'delete_expired_tasks', 'delete_old_scaling_decisions', 'keep_watermarks', 'task_state'
+          'delete_expired_tasks', 'delete_old_scaling_decisions', 'keep_watermarks', 'task_state',
+          'take_back_left_tasks'
         ]
       ),
       (
@@ -4259,19 +4321,26 @@ CREATE FUNCTION rowlock.release_lease(instance bigint, queue integer, token bigi
     AS $$
 declare
   held record;
+  left_ids bigint[] := '{}';
 begin
   select * into held from rowlock.unsettled_tasks(release_lease.token);
   if held.ids is not null then
-    perform rowlock.release_tasks(
-      release_lease.queue,
-      release_lease.instance,
-      held.ids,
-      held.attempts,
-      held.priorities
+    left_ids := array(
+      select failed.id
+      from rowlock.take_back(
+        release_lease.queue,
+        release_lease.instance,
+        null,
+        null,
+        false,
+        held.ids,
+        held.attempts,
+        held.priorities
+      ) failed
     );
   end if;
-  delete from rowlock.lease l where l.token = release_lease.token;
-  return coalesce(cardinality(held.ids), 0);
+  perform rowlock.end_lease(release_lease.token, held.ids, left_ids);
+  return coalesce(cardinality(held.ids), 0) - cardinality(left_ids);
 end $$;
 
 CREATE FUNCTION rowlock.release_tasks(queue integer, instance bigint, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
@@ -4479,40 +4548,13 @@ CREATE FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts smallint[]
     SET jit TO 'off'
     AS $$
 begin
-  insert into rowlock.ready (
-      queue, shard, priority, k, id, n, attempt, fresh, notify, moved
-    )
-    select
-      requeue.queue,
-      placed.k & 3,
-      placed.priority,
-      placed.k,
-      placed.id,
-      placed.n,
-      placed.attempt,
-      false,
-      coalesce(
-        (select q.notify_until > now() from rowlock.queue q where q.id = requeue.queue),
-        false
-      ),
-      rowlock.chunk_of(placed.id)
-    from (
-      select nextval('rowlock.k_seq') k, range.*
-      from (
-        select min(task.id) id, count(*) n, task.attempt, task.priority
-        from (
-          select
-            item.*,
-            item.id - row_number() over (
-              partition by item.attempt, item.priority order by item.id
-            ) run   -- the same for neighbours
-          from unnest(requeue.ids, requeue.attempts, requeue.priorities)
-            item(id, attempt, priority)
-        ) task
-        group by task.attempt, task.priority, task.run, task.id >> 8
-        order by 1
-      ) range
-    ) placed;
+  perform rowlock.requeue_together(
+    requeue.queue, requeue.ids, requeue.attempts, requeue.priorities
+  );
+exception when others then
+  perform rowlock.requeue_one_by_one(
+    requeue.queue, requeue.ids, requeue.attempts, requeue.priorities
+  );
 end $$;
 
 CREATE FUNCTION rowlock.requeue_one_by_one(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
@@ -4523,7 +4565,9 @@ CREATE FUNCTION rowlock.requeue_one_by_one(queue integer, ids bigint[], attempts
 begin
   for i in 1 .. cardinality(ids) loop
     begin
-      perform rowlock.requeue(requeue_one_by_one.queue, ids[i:i], attempts[i:i], priorities[i:i]);
+      perform rowlock.requeue_together(
+        requeue_one_by_one.queue, ids[i:i], attempts[i:i], priorities[i:i]
+      );
     exception when others then
       raise warning 'task % cannot be made available: %', ids[i], sqlerrm;
       insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)
@@ -4538,6 +4582,49 @@ begin
         );
     end;
   end loop;
+end $$;
+
+CREATE FUNCTION rowlock.requeue_together(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+begin
+  insert into rowlock.ready (
+      queue, shard, priority, k, id, n, attempt, fresh, notify, moved
+    )
+    select
+      requeue_together.queue,
+      placed.k & 3,
+      placed.priority,
+      placed.k,
+      placed.id,
+      placed.n,
+      placed.attempt,
+      false,
+      coalesce(
+        (select q.notify_until > now() from rowlock.queue q where q.id = requeue_together.queue),
+        false
+      ),
+      rowlock.chunk_of(placed.id)
+    from (
+      select nextval('rowlock.k_seq') k, range.*
+      from (
+        select min(task.id) id, count(*) n, task.attempt, task.priority
+        from (
+          select
+            item.*,
+            item.id - row_number() over (
+              partition by item.attempt, item.priority order by item.id
+            ) run   -- the same for neighbours
+          from unnest(
+              requeue_together.ids, requeue_together.attempts, requeue_together.priorities
+            ) item(id, attempt, priority)
+        ) task
+        group by task.attempt, task.priority, task.run, task.id >> 8
+        order by 1
+      ) range
+    ) placed;
 end $$;
 
 CREATE FUNCTION rowlock.require_read_committed() RETURNS void
@@ -4694,13 +4781,7 @@ begin
     from revived
     group by revived.queue
   loop
-    begin
-      perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
-    exception when others then
-      perform rowlock.requeue_one_by_one(
-        tasks.queue, tasks.ids, tasks.attempts, tasks.priorities
-      );
-    end;
+    perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
     n := n + cardinality(tasks.ids);
     -- A request to cancel that was made while the last attempt ended applied only to that attempt.
     delete from rowlock.cancel_request c where c.id = any (tasks.ids);
@@ -5180,7 +5261,7 @@ begin
   );
 end $$;
 
-CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint[], arrivals_second bigint, arrivals_known integer, instances bigint, allocated bigint, busy bigint, runs bigint, failures bigint, run_seconds double precision, run_seconds_squared double precision, mean_running_seconds double precision, oldest_by_priority double precision[])
+CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint[], arrivals_second bigint, arrivals_known integer, instances bigint, allocated bigint, busy bigint, runs bigint, failures bigint, run_seconds double precision, run_seconds_squared double precision, mean_running_seconds double precision, oldest_by_priority double precision[], suspects bigint, oldest_suspect_seconds double precision)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -5237,7 +5318,9 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
             )
           ) with ordinality oldest(since, number)
       )
-    end
+    end,
+    coalesce(suspects.n, 0),
+    case when suspects.n > 0 then greatest(suspects.oldest_seconds, 0) end
   from rowlock.queue q
   left join rowlock.backlog() backlog on backlog.queue = q.id
   -- Thousands of queues with a few tasks each: one scan costs less than a lookup for each of them.
@@ -5266,6 +5349,7 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
     ) first
     group by first.queue
   ) soon on soon.queue = q.id
+  left join rowlock.waiting_suspects() suspects on suspects.queue = q.id
   left join rowlock.running() running on running.queue = q.id
   left join (
     select
@@ -5340,6 +5424,110 @@ CREATE FUNCTION rowlock.suspect_limit() RETURNS integer
 CREATE FUNCTION rowlock.suspect_timeout() RETURNS interval
     LANGUAGE sql IMMUTABLE
     RETURN '01:00:00'::interval;
+
+CREATE FUNCTION rowlock.take_back(queue integer, instance bigint, name text, why text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) RETURNS TABLE(id bigint, error text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  n int := cardinality(take_back.ids);
+  part record;
+begin
+  if n = 0 then
+    return;
+  end if;
+  begin
+    if take_back.why is null then
+      perform rowlock.release_tasks(
+        take_back.queue,
+        take_back.instance,
+        take_back.ids,
+        take_back.attempts,
+        take_back.priorities
+      );
+    else
+      perform rowlock.settle_lost_tasks(
+        take_back.queue,
+        take_back.instance,
+        take_back.name,
+        take_back.why,
+        take_back.drains,
+        take_back.ids,
+        take_back.attempts,
+        take_back.priorities
+      );
+    end if;
+    return;
+  exception when others then
+    if rowlock.concerns_all_rows(sqlstate) then
+      raise;
+    end if;
+    if n = 1 then
+      raise warning 'task % cannot be taken back: %', take_back.ids[1], sqlerrm;
+      return query select take_back.ids[1], sqlerrm;
+      return;
+    end if;
+  end;
+  for part in
+    select * from (values (1, n / 2), (n / 2 + 1, n)) half(low, high)
+  loop
+    return query
+      select failed.id, failed.error
+      from rowlock.take_back(
+        take_back.queue,
+        take_back.instance,
+        take_back.name,
+        take_back.why,
+        take_back.drains,
+        take_back.ids[part.low:part.high],
+        take_back.attempts[part.low:part.high],
+        take_back.priorities[part.low:part.high]
+      ) failed;
+  end loop;
+end $$;
+
+CREATE FUNCTION rowlock.take_back_left_tasks() RETURNS TABLE(id bigint, error text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+#variable_conflict use_column
+declare
+  l record;
+  held record;
+  left_ids bigint[];
+  errors text[];
+begin
+  perform rowlock.require_read_committed();
+  for l in
+    select lost.token, lost.instance, lost.queue, i.name, i.gone, i.drains
+    from rowlock.lease lost
+    join rowlock.instance i on i.id = lost.instance
+    where i.ended_at is not null
+    order by random()
+    limit 100
+    for update of lost skip locked
+  loop
+    select * into held from rowlock.unsettled_tasks(l.token);
+    select
+      coalesce(array_agg(failed.id), '{}'), array_agg(failed.error)
+      into left_ids, errors
+      from rowlock.take_back(
+        l.queue,
+        l.instance,
+        l.name,
+        case when l.gone then 'has ended' end,
+        l.drains,
+        coalesce(held.ids, '{}'),
+        held.attempts,
+        held.priorities
+      ) failed;
+    perform rowlock.end_lease(l.token, held.ids, left_ids);
+    return query select * from unnest(left_ids, errors);
+  end loop;
+end $$;
 
 CREATE FUNCTION rowlock.task_errors(id bigint) RETURNS TABLE(at timestamp with time zone, attempt smallint, instance text, error text)
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -5580,6 +5768,24 @@ begin
       limit waiting_page.most;
   end if;
 end $$;
+
+CREATE FUNCTION rowlock.waiting_suspects() RETURNS TABLE(queue integer, n bigint, oldest_seconds double precision)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
+    AS $$
+  select
+    s.queue,
+    (count(*) * 100 / rowlock.sample_percent('rowlock.suspect'))::bigint,
+    date_part(
+      'epoch',
+      now() - min(s.until - rowlock.suspect_delay(s.alone) - rowlock.suspect_timeout())
+    )
+  from rowlock.suspect s
+    tablesample system (rowlock.sample_percent('rowlock.suspect')) repeatable (0)
+  where s.due <> 'infinity'
+  group by s.queue
+$$;
 
 CREATE FUNCTION rowlock.watermark_max_lead() RETURNS bigint
     LANGUAGE sql IMMUTABLE
@@ -6229,6 +6435,10 @@ REVOKE ALL ON FUNCTION rowlock.clock_is_steady() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.clock_stepped(seen_at timestamp with time zone) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.concerns_all_rows(state text) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.copy_tasks(part text, ids bigint[], finished timestamp with time zone[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.declare_queue(name text, owner text, generation bigint, policy json, max_attempts integer, total_workers integer, paused boolean, backlog_limit bigint, payload_limit integer, keep_completed interval, keep_dead interval, keep_cancelled interval, max_delay interval, adopts text) FROM PUBLIC;
@@ -6253,7 +6463,9 @@ REVOKE ALL ON FUNCTION rowlock.due_time(options jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.empty_other_partitions() FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.empty_task_partition(most integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION rowlock.empty_task_partition(most integer, skipped text[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.end_lease(token bigint, ids bigint[], left_ids bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.end_lost_instance(instance bigint, why text) FROM PUBLIC;
 
@@ -6449,6 +6661,8 @@ REVOKE ALL ON FUNCTION rowlock.requeue(queue integer, ids bigint[], attempts sma
 
 REVOKE ALL ON FUNCTION rowlock.requeue_one_by_one(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.requeue_together(queue integer, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.require_read_committed() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.require_worker(queue integer) FROM PUBLIC;
@@ -6485,6 +6699,10 @@ REVOKE ALL ON FUNCTION rowlock.suspect_limit() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.suspect_timeout() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.take_back(queue integer, instance bigint, name text, why text, drains boolean, ids bigint[], attempts smallint[], priorities smallint[]) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.take_back_left_tasks() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.task_errors(id bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.task_state(id bigint) FROM PUBLIC;
@@ -6498,6 +6716,8 @@ REVOKE ALL ON FUNCTION rowlock.unsettled_tasks(token bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.update_backlog_limits() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.waiting_page(queue text, state text, after bigint, most integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.waiting_suspects() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.watermark_max_lead() FROM PUBLIC;
 

@@ -98,6 +98,9 @@ pub(crate) struct Dev {
     /// Use an existing PostgreSQL server instead of starting one
     #[arg(long, value_name = "URL")]
     pub(crate) database_url: Option<String>,
+    /// With --database-url: PEM file with the CA certificate of that server [env: ROWLOCK_DATABASE_CA_FILE]
+    #[arg(long, value_name = "FILE", requires = "database_url")]
+    pub(crate) database_ca_file: Option<PathBuf>,
     /// Version of the PostgreSQL server to start
     #[arg(long, value_name = "VERSION", default_value = rowlock_local::postgres::DEFAULT_VERSION)]
     pub(crate) postgres: String,

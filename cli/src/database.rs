@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use rowlock_crds::env;
 use rowlock_queue::{Access, Connect, Db};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Two, so that a command can run two statements at the same time.
@@ -58,14 +58,20 @@ pub(crate) async fn check_queue(db: &Db, queue: &str) -> Result<(), Failure> {
 
 /// The CA certificate as PEM. A flag wins over the environment.
 fn find_ca(file: Option<PathBuf>) -> Result<Option<Arc<str>>, Failure> {
-    let Some(path) = file.or_else(|| from_environment(env::DATABASE_CA_FILE).map(PathBuf::from)) else {
-        return Ok(None);
-    };
-    let wrong = |error| Failure::usage(format!("--database-ca-file {}: {error}", path.display()));
-    Ok(Some(std::fs::read_to_string(&path).map_err(wrong)?.into()))
+    let Some(path) = file.or_else(ca_file_of_environment) else { return Ok(None) };
+    read_ca(&path).map(Some)
 }
 
-fn from_environment(name: &str) -> Option<OsString> {
+pub(crate) fn read_ca(path: &Path) -> Result<Arc<str>, Failure> {
+    let wrong = |error| Failure::usage(format!("--database-ca-file {}: {error}", path.display()));
+    Ok(std::fs::read_to_string(path).map_err(wrong)?.into())
+}
+
+pub(crate) fn ca_file_of_environment() -> Option<PathBuf> {
+    from_environment(env::DATABASE_CA_FILE).map(PathBuf::from)
+}
+
+pub(crate) fn from_environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 

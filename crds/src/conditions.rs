@@ -110,6 +110,8 @@ pub enum ConditionReason {
     ImageNotPulled,
     /// A pod cannot be scheduled, or its containers cannot be created.
     NotStarting,
+    /// Pods are ready, but no instance of the queue is in the database.
+    NotJoined,
     /// `workers.total` is reached.
     Total,
     /// The database has no connections left.
@@ -124,7 +126,7 @@ pub enum ConditionReason {
 
 impl ConditionReason {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::NotObserved,
         Self::Succeeded,
         Self::Progressing,
@@ -153,6 +155,7 @@ impl ConditionReason {
         Self::CrashLooping,
         Self::ImageNotPulled,
         Self::NotStarting,
+        Self::NotJoined,
         Self::Total,
         Self::Connections,
         Self::Failing,
@@ -192,6 +195,7 @@ impl ConditionReason {
             Self::CrashLooping => "CrashLooping",
             Self::ImageNotPulled => "ImageNotPulled",
             Self::NotStarting => "NotStarting",
+            Self::NotJoined => "NotJoined",
             Self::Total => "Total",
             Self::Connections => "Connections",
             Self::Failing => "Failing",

@@ -24,6 +24,8 @@ pub struct ViewMetrics {
     tasks: GaugeVec,
     oldest: GaugeVec,
     by_priority: GaugeVec,
+    suspects: GaugeVec,
+    oldest_suspect: GaugeVec,
     workers: GaugeVec,
     pods: GaugeVec,
     reason: GaugeVec,
@@ -57,6 +59,8 @@ impl ViewMetrics {
         let tasks = "Tasks that are not finished, and dead ones; estimated from a sample above 50,000.";
         let oldest = "How long the oldest available task has waited.";
         let by_priority = "How long the oldest available task of each priority has waited.";
+        let suspects = "Tasks whose handler ended while they ran, and that wait to run alone.";
+        let oldest_suspect = "How long the oldest of these suspects has waited.";
         let workers = "Worker slots: desired, allocated, busy.";
         let pods = "Pods: desired, ready, starting, draining.";
         let limited = "1: more workers are needed, but for this reason there are not more.";
@@ -71,6 +75,8 @@ impl ViewMetrics {
             tasks: queue("tasks", tasks, &["state"])?,
             oldest: queue("oldest_available_seconds", oldest, &[])?,
             by_priority: queue("oldest_by_priority_seconds", by_priority, &["priority"])?,
+            suspects: queue("suspects", suspects, &[])?,
+            oldest_suspect: queue("oldest_suspect_seconds", oldest_suspect, &[])?,
             workers: queue("workers", workers, &["kind"])?,
             pods: queue("pods", pods, &["kind"])?,
             reason: queue("scaling_reason", "1 for the reason that decided the number.", &["reason"])?,
@@ -169,6 +175,8 @@ impl ViewMetrics {
         for (priority, oldest) in ["0", "1", "2", "3"].iter().zip(stats.oldest_by_priority) {
             set(&self.by_priority, &[priority], oldest.unwrap_or(0.0));
         }
+        set(&self.suspects, &[], stats.suspects as f64);
+        set(&self.oldest_suspect, &[], stats.oldest_suspect_seconds.unwrap_or(0.0));
     }
 }
 
@@ -185,7 +193,7 @@ pub(crate) mod tests {
     use crate::view::QueueSettings;
 
     /// The most series of a queue without those of its conditions, and of a database.
-    const SERIES_PER_QUEUE: usize = 35;
+    const SERIES_PER_QUEUE: usize = 37;
     const SERIES_PER_DATABASE: usize = 30;
 
     fn queue(name: &str) -> QueueView {

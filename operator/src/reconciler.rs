@@ -39,8 +39,8 @@ pub struct Reconciler<B> {
     maintained_at: Option<Instant>,
     /// The partitions, and when its maintenance read them.
     partitions: Option<(Instant, PartitionStats)>,
-    /// When a failure of maintenance was last logged; `None` while maintenance works.
-    failure_logged_at: Option<Instant>,
+    /// The steps of its maintenance that fail.
+    failing_maintenance: maintain::FailingMaintenance,
     /// The last snapshot of the database, taken by this controller or another one.
     snapshot: Option<Arc<Snapshot>>,
     /// When a queue was last declared. A snapshot requested earlier may not show it.
@@ -72,7 +72,7 @@ impl<B: Backend> Reconciler<B> {
             maintainer: Maintainer::new(),
             maintained_at: None,
             partitions: None,
-            failure_logged_at: None,
+            failing_maintenance: maintain::FailingMaintenance::default(),
             snapshot: None,
             declared_at: None,
             observing_took: Duration::ZERO,

@@ -1,6 +1,7 @@
 -- The options of enqueue and enqueue_many, which call these functions: priority 0..3 (0 is claimed
 -- first; default 1), run_at (timestamptz) or delay (interval), max_attempts, traceparent (W3C Trace
--- Context), and notify (false: no NOTIFY, for PREPARE TRANSACTION).
+-- Context), and notify (false: no NOTIFY, for PREPARE TRANSACTION). An option that is null counts
+-- as left out.
 
 -- Refuses options that cannot be used. An unknown option is refused, because ignoring a misspelt
 -- one would run the task with the wrong settings.
@@ -27,7 +28,7 @@ begin
       using errcode = 'RL002',
         hint = 'Options are priority, run_at, delay, max_attempts, traceparent and notify.';
   end if;
-  if options ? 'run_at' and options ? 'delay' then
+  if options->>'run_at' is not null and options->>'delay' is not null then
     raise exception 'run_at and delay exclude each other'
       using errcode = 'RL005',
         hint = 'Give one of them.';
@@ -46,7 +47,7 @@ begin
       using errcode = 'RL005',
         hint = 'Leave it out to use the queue''s retry.maxAttempts.';
   end if;
-  if options ? 'notify' and jsonb_typeof(options->'notify') <> 'boolean' then
+  if jsonb_typeof(options->'notify') not in ('boolean', 'null') then
     raise exception 'notify must be true or false'
       using errcode = 'RL005',
         hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
@@ -66,7 +67,7 @@ declare
   delay interval;
   due timestamptz;
 begin
-  if options ? 'delay' then
+  if options->>'delay' is not null then
     begin
       delay := (options->>'delay')::interval;
     exception when data_exception then
@@ -85,7 +86,7 @@ begin
     exception when data_exception then
       due := 'infinity';
     end;
-  elsif options ? 'run_at' then
+  elsif options->>'run_at' is not null then
     -- Without an offset the time would depend on the session's time zone, and "tomorrow" on the
     -- day.
     if (options->>'run_at') !~ (

@@ -48,13 +48,7 @@ begin
       perform rowlock.write_receipt(tasks.queue, null, 3::smallint, tasks.ids, tasks.attempts);
       delete from rowlock.cancel_request c where c.id = any (tasks.ids);
     else
-      begin
-        perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
-      exception when others then
-        perform rowlock.requeue_one_by_one(
-          tasks.queue, tasks.ids, tasks.attempts, tasks.priorities
-        );
-      end;
+      perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
     end if;
     perform rowlock.clear_suspects(tasks.ids);
     v_moved := v_moved + cardinality(tasks.ids);

@@ -49,8 +49,26 @@ as $$
   )
 $$;
 
+-- Ends a lease, except for the tasks that could not be taken back: they stay leased.
+create or replace function rowlock.end_lease(token bigint, ids bigint[], left_ids bigint[])
+returns void
+language sql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+  delete from rowlock.lease l
+    where l.token = end_lease.token and cardinality(end_lease.left_ids) = 0;
+  update rowlock.lease l
+    set settled = l.settled || array(
+      select task.id
+      from unnest(end_lease.ids) task(id)
+      where task.id <> all (end_lease.left_ids)
+    )
+    where l.token = end_lease.token and cardinality(end_lease.left_ids) > 0
+$$;
+
 -- Releases the tasks that a lease still holds, and ends the lease. The caller has locked the
--- lease's row.
+-- lease's row. Returns how many were released.
 create or replace function rowlock.release_lease(instance bigint, queue int, token bigint)
 returns int
 language plpgsql volatile
@@ -60,19 +78,26 @@ set jit = off
 as $$
 declare
   held record;
+  left_ids bigint[] := '{}';
 begin
   select * into held from rowlock.unsettled_tasks(release_lease.token);
   if held.ids is not null then
-    perform rowlock.release_tasks(
-      release_lease.queue,
-      release_lease.instance,
-      held.ids,
-      held.attempts,
-      held.priorities
+    left_ids := array(
+      select failed.id
+      from rowlock.take_back(
+        release_lease.queue,
+        release_lease.instance,
+        null,
+        null,
+        false,
+        held.ids,
+        held.attempts,
+        held.priorities
+      ) failed
     );
   end if;
-  delete from rowlock.lease l where l.token = release_lease.token;
-  return coalesce(cardinality(held.ids), 0);
+  perform rowlock.end_lease(release_lease.token, held.ids, left_ids);
+  return coalesce(cardinality(held.ids), 0) - cardinality(left_ids);
 end $$;
 
 -- Releases leases over a minute old that the instance does not know. They belong to claims that ran

@@ -1,7 +1,29 @@
 -- Makes tasks available again. Called by the functions that release, retry, rescue or move tasks.
 
--- Makes tasks available as ranges of neighbouring ids, behind everything that is ready now.
+-- Makes tasks available, all together or, if that fails, one by one.
 create or replace function rowlock.requeue(
+  queue int,
+  ids bigint[],
+  attempts smallint[],
+  priorities smallint[]
+)
+returns void
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+begin
+  perform rowlock.requeue_together(
+    requeue.queue, requeue.ids, requeue.attempts, requeue.priorities
+  );
+exception when others then
+  perform rowlock.requeue_one_by_one(
+    requeue.queue, requeue.ids, requeue.attempts, requeue.priorities
+  );
+end $$;
+
+-- Makes tasks available as ranges of neighbouring ids, behind everything that is ready now.
+create or replace function rowlock.requeue_together(
   queue int,
   ids bigint[],
   attempts smallint[],
@@ -17,7 +39,7 @@ begin
       queue, shard, priority, k, id, n, attempt, fresh, notify, moved
     )
     select
-      requeue.queue,
+      requeue_together.queue,
       placed.k & 3,
       placed.priority,
       placed.k,
@@ -26,7 +48,7 @@ begin
       placed.attempt,
       false,
       coalesce(
-        (select q.notify_until > now() from rowlock.queue q where q.id = requeue.queue),
+        (select q.notify_until > now() from rowlock.queue q where q.id = requeue_together.queue),
         false
       ),
       rowlock.chunk_of(placed.id)
@@ -40,8 +62,9 @@ begin
             item.id - row_number() over (
               partition by item.attempt, item.priority order by item.id
             ) run   -- the same for neighbours
-          from unnest(requeue.ids, requeue.attempts, requeue.priorities)
-            item(id, attempt, priority)
+          from unnest(
+              requeue_together.ids, requeue_together.attempts, requeue_together.priorities
+            ) item(id, attempt, priority)
         ) task
         group by task.attempt, task.priority, task.run, task.id >> 8
         order by 1
@@ -65,7 +88,9 @@ as $$
 begin
   for i in 1 .. cardinality(ids) loop
     begin
-      perform rowlock.requeue(requeue_one_by_one.queue, ids[i:i], attempts[i:i], priorities[i:i]);
+      perform rowlock.requeue_together(
+        requeue_one_by_one.queue, ids[i:i], attempts[i:i], priorities[i:i]
+      );
     exception when others then
       raise warning 'task % cannot be made available: %', ids[i], sqlerrm;
       insert into rowlock.delayed (id, queue, priority, attempt, waits, run_at, due)

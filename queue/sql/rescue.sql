@@ -179,6 +179,8 @@ declare
   held record;
   rescued int := 0;
   started int;    -- how many of the tasks of a lease may have started
+  left_ids bigint[];
+  n_left int := 0;
   v_slots int;    -- null: not known
   v_name text;
   v_queue int;
@@ -215,8 +217,9 @@ begin
         cardinality(held.ids),
         greatest(coalesce(v_slots, 2147483647) - rescued, 0)
       );
-      if started > 0 then
-        perform rowlock.settle_lost_tasks(
+      left_ids := array(
+        select failed.id
+        from rowlock.take_back(
           v_queue,
           end_lost_instance.instance,
           v_name,
@@ -225,22 +228,28 @@ begin
           held.ids[:started],
           held.attempts[:started],
           held.priorities[:started]
-        );
-      end if;
-      if started < cardinality(held.ids) then
-        perform rowlock.release_tasks(
+        ) failed
+        union all
+        select failed.id
+        from rowlock.take_back(
           v_queue,
           end_lost_instance.instance,
+          null,
+          null,
+          false,
           held.ids[started + 1:],
           held.attempts[started + 1:],
           held.priorities[started + 1:]
-        );
-      end if;
+        ) failed
+      );
       rescued := rescued + cardinality(held.ids);
+      n_left := n_left + cardinality(left_ids);
+      perform rowlock.end_lease(l.token, held.ids, left_ids);
+    else
+      delete from rowlock.lease lost where lost.token = l.token;
     end if;
-    delete from rowlock.lease lost where lost.token = l.token;
   end loop;
-  return rescued;
+  return rescued - n_left;
 end $$;
 
 -- How often a task may be interrupted without using an attempt. After that the task itself may be

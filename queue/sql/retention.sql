@@ -7,9 +7,14 @@
 -- recently are first copied to task_kept in batches. Each batch is a separate call and transaction,
 -- so an interruption loses at most one. Then another call empties the partition. TRUNCATE waits 50
 -- ms for its lock; if the partition is in use, the next pass tries again. Returns the partition to
--- detach and drop; `more`: call it again. No row: nothing to do, or not now.
-create or replace function rowlock.empty_task_partition(most int default 5000)
-returns table (part text, more boolean)
+-- detach and drop; `more`: call it again. `failed`: this partition cannot be emptied, and why. Call
+-- it again with that partition among the `skipped` ones. No row: nothing to do, or not now.
+drop function if exists rowlock.empty_task_partition(int);
+create or replace function rowlock.empty_task_partition(
+  most int default 5000,
+  skipped text[] default '{}'
+)
+returns table (part text, more boolean, failed text, why text)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
 set lock_timeout = '50ms'
@@ -35,6 +40,7 @@ begin
   select p.part, rowlock.id_at(p.lo), rowlock.id_at(p.hi)
     into v_part, v_lo, v_hi
     from rowlock.partitions_of('task') p
+    where p.part <> all (empty_task_partition.skipped)
     order by p.detaches desc, p.hi
     limit 1;
   -- Ten minutes more, so that a task that is enqueued at the end of the partition and done at once
@@ -44,7 +50,7 @@ begin
   end if;
   select max(k.id) into last from rowlock.task_kept k where k.id >= v_lo and k.id < v_hi;
   if rowlock.copy_unexpired_tasks(v_part, greatest(last + 1, v_lo), v_hi, most) > 0 then
-    return query select null::text, true;
+    return query select null::text, true, null::text, null::text;
     return;
   end if;
   begin
@@ -57,18 +63,24 @@ begin
   -- From here on no task is added. Tasks can still be read until all tasks to keep are copied.
   execute format('lock table rowlock.%I in share mode', v_part);
   if rowlock.copy_unexpired_tasks(v_part, v_lo, v_hi, most) >= most then
-    return query select null::text, true;
+    return query select null::text, true, null::text, null::text;
     return;
   end if;
   execute format('lock table rowlock.%I in access exclusive mode', v_part);
   execute format('truncate rowlock.%I', v_part);
-  return query select v_part, false;
-exception when lock_not_available then
-  return;   -- another session took the lock in between
+  return query select v_part, false, null::text, null::text;
+exception
+  when lock_not_available then return;   -- another session took the lock in between
+  when others then
+    if v_part is null or rowlock.concerns_all_rows(sqlstate) then
+      raise;
+    end if;
+    return query select null::text, true, v_part, sqlerrm;
 end $$;
 
 -- Copies up to `most` tasks with `lo` <= id < `hi` from a partition to task_kept, by id. Returns
--- how many; fewer than `most` means that all are copied.
+-- how many; fewer than `most` means that all are copied. Raises an error that names a task if one
+-- cannot be copied.
 create or replace function rowlock.copy_unexpired_tasks(part text, lo bigint, hi bigint, most int)
 returns int
 language plpgsql volatile
@@ -78,10 +90,10 @@ set enable_bitmapscan = off
 set jit = off
 as $$
 declare
-  n int;
+  v_ids bigint[];
+  v_finished timestamptz[];
 begin
-  -- The lateral query reads each task by its id: a join would read the whole partition.
-  execute format($q$
+  execute $q$
     with wanted as (
       (
         select d.id, null::timestamptz at
@@ -138,31 +150,66 @@ begin
           from rowlock.queue every
         )
     )
-    insert into rowlock.task_kept (
-        id, queue, k_low, priority, max_attempts, type, payload, trace, finished_at
+    select array_agg(chosen.id order by chosen.id), array_agg(chosen.at order by chosen.id)
+    from (
+      select wanted.id, max(wanted.at) at
+      from wanted
+      where not exists (
+        select 1
+        from rowlock.task_kept k
+        where k.id = wanted.id and k.id >= $1 and k.id < $2
       )
-      select t.*, chosen.at
-      from
-        (
-          select wanted.id, max(wanted.at) at
-          from wanted
-          where not exists (
-            select 1
-            from rowlock.task_kept k
-            where k.id = wanted.id and k.id >= $1 and k.id < $2
-          )
-          group by wanted.id
-          order by wanted.id
-          limit $3
-        ) chosen,
-        lateral (
-          select p.* from rowlock.%I p where p.id = chosen.id offset 0
-        ) t
-      on conflict do nothing
-    $q$, part)
+      group by wanted.id
+      order by wanted.id
+      limit $3
+    ) chosen
+    $q$
+    into v_ids, v_finished
     using lo, hi, most;
-  get diagnostics n = row_count;
-  return n;
+  return rowlock.copy_tasks(part, v_ids, v_finished);
+end $$;
+
+-- Copies these tasks. Returns how many the partition has. If that fails, tries each half, so that
+-- the error names a task.
+create or replace function rowlock.copy_tasks(part text, ids bigint[], finished timestamptz[])
+returns int
+language plpgsql volatile
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+declare
+  n int;
+  half int := cardinality(ids) / 2;
+begin
+  begin
+    -- The lateral query reads each task by its id: a join would read the whole partition.
+    execute format($q$
+      insert into rowlock.task_kept (
+          id, queue, k_low, priority, max_attempts, type, payload, trace, finished_at
+        )
+        select t.*, chosen.at
+        from
+          unnest($1, $2) chosen(id, at),
+          lateral (
+            select p.* from rowlock.%I p where p.id = chosen.id offset 0
+          ) t
+        on conflict do nothing
+      $q$, part)
+      using ids, finished;
+    get diagnostics n = row_count;
+    return n;
+  exception when others then
+    if rowlock.concerns_all_rows(sqlstate) then
+      raise;
+    end if;
+    if half = 0 then
+      raise exception 'task % cannot be copied: %', ids[1], sqlerrm using errcode = sqlstate;
+    end if;
+  end;
+  return rowlock.copy_tasks(part, ids[:half], finished[:half])
+    + rowlock.copy_tasks(part, ids[half + 1:], finished[half + 1:]);
 end $$;
 
 -- Deletes dead tasks older than cleanup.dead, and kept tasks that finished long enough ago, up to

@@ -46,13 +46,7 @@ begin
     from revived
     group by revived.queue
   loop
-    begin
-      perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
-    exception when others then
-      perform rowlock.requeue_one_by_one(
-        tasks.queue, tasks.ids, tasks.attempts, tasks.priorities
-      );
-    end;
+    perform rowlock.requeue(tasks.queue, tasks.ids, tasks.attempts, tasks.priorities);
     n := n + cardinality(tasks.ids);
     -- A request to cancel that was made while the last attempt ended applied only to that attempt.
     delete from rowlock.cancel_request c where c.id = any (tasks.ids);

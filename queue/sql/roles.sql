@@ -121,7 +121,8 @@ as $$
           'await_claims', 'fetch', 'settle', 'drain', 'leave', 'release_unknown_leases',
           'maintain', 'least_k', 'move_missed', 'rescue', 'mutex_holders', 'extend_partitions',
           'partition_statistics', 'begin_maintenance', 'end_maintenance', 'mark_finished',
-          'delete_expired_tasks', 'delete_old_scaling_decisions', 'keep_watermarks', 'task_state'
+          'delete_expired_tasks', 'delete_old_scaling_decisions', 'keep_watermarks', 'task_state',
+          'take_back_left_tasks'
         ]
       ),
       (

@@ -157,8 +157,30 @@ as $$
   left join counted on counted.queue = q.id
 $$;
 
+-- The suspects of each queue that wait to run alone, and for how long the oldest one has waited.
+-- They are in `delayed`, too, where they look like tasks that wait for their next attempt.
+create or replace function rowlock.waiting_suspects()
+returns table (queue int, n bigint, oldest_seconds double precision)
+language sql stable
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+  select
+    s.queue,
+    (count(*) * 100 / rowlock.sample_percent('rowlock.suspect'))::bigint,
+    date_part(
+      'epoch',
+      now() - min(s.until - rowlock.suspect_delay(s.alone) - rowlock.suspect_timeout())
+    )
+  from rowlock.suspect s
+    tablesample system (rowlock.sample_percent('rowlock.suspect')) repeatable (0)
+  where s.due <> 'infinity'
+  group by s.queue
+$$;
+
 -- All queues of the database in one statement. Large numbers of available, delayed or dead tasks
--- are estimated: see rowlock.backlog().
+-- are estimated: see rowlock.backlog(). `retryable` includes the suspects.
+drop function if exists rowlock.statistics();
 create or replace function rowlock.statistics()
 returns table (
   queue int,
@@ -184,7 +206,9 @@ returns table (
   run_seconds double precision,
   run_seconds_squared double precision,
   mean_running_seconds double precision,
-  oldest_by_priority double precision[]
+  oldest_by_priority double precision[],
+  suspects bigint,
+  oldest_suspect_seconds double precision
 )
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -242,7 +266,9 @@ as $$
             )
           ) with ordinality oldest(since, number)
       )
-    end
+    end,
+    coalesce(suspects.n, 0),
+    case when suspects.n > 0 then greatest(suspects.oldest_seconds, 0) end
   from rowlock.queue q
   left join rowlock.backlog() backlog on backlog.queue = q.id
   -- Thousands of queues with a few tasks each: one scan costs less than a lookup for each of them.
@@ -271,6 +297,7 @@ as $$
     ) first
     group by first.queue
   ) soon on soon.queue = q.id
+  left join rowlock.waiting_suspects() suspects on suspects.queue = q.id
   left join rowlock.running() running on running.queue = q.id
   left join (
     select

@@ -1,6 +1,6 @@
 //! The errors of this crate. Callers handle each variant differently.
 
-use crate::{foreign_text::shorten, timeouts::STATEMENT_TIMEOUT};
+use crate::{database_error::describe, foreign_text::shorten, timeouts::STATEMENT_TIMEOUT};
 
 /// Our SQLSTATE for a wrong isolation level. It is the only one that is not about the values that were sent.
 const WRONG_ISOLATION: &str = "RL007";
@@ -93,8 +93,11 @@ pub enum Error {
     /// Another instance has rescued the tasks of this instance. This instance can change nothing from now on.
     #[error("the instance lost its lease and is fenced")]
     Gone,
+    /// Some rows cannot be read or written, and maintenance went on with the others. Names the rows.
+    #[error("{0}")]
+    Rows(String),
     /// Any other error of Postgres.
-    #[error("Postgres: {0}")]
+    #[error("Postgres: {}", describe(.0))]
     Database(sqlx::Error),
 }
 
@@ -189,7 +192,7 @@ impl Error {
             | Self::SchemaNewer { .. } => "schema",
             Self::Refused { .. } => "refused",
             Self::Gone => "gone",
-            Self::Database(_) => "database",
+            Self::Rows(_) | Self::Database(_) => "database",
         }
     }
 }

@@ -10,8 +10,8 @@ use std::{
 use sqlx::{Row, types::time::OffsetDateTime};
 
 use crate::{
-    Db, HorizonNote, InstanceId, LEASE_DURATION, PartitionStats, QueueId, Result, Watermarks, db::query,
-    mutex::LocksHeld, partitions::partition_stats, retention::PartitionMaintenance,
+    Db, Error, HorizonNote, InstanceId, LEASE_DURATION, PartitionStats, QueueId, Result, Watermarks,
+    db::query, mutex::LocksHeld, partitions::partition_stats, retention::PartitionMaintenance,
     watermark_sweep::WatermarkSweeper,
 };
 
@@ -52,6 +52,16 @@ pub struct MaintenanceReport {
     pub partitions: Option<PartitionStats>,
     /// Locks that other sessions have held for too long; `None`: not checked in this pass.
     pub locks_held: Option<usize>,
+}
+
+/// A pass, and the steps that it tried.
+#[derive(Debug, Default)]
+pub struct MaintenancePass {
+    /// What the steps did.
+    pub report: MaintenanceReport,
+    /// The name of each step that was tried, for logs, and its result. A failure of one does not skip the
+    /// others.
+    pub steps: Vec<(&'static str, Result<()>)>,
 }
 
 /// A time, and a transaction id drawn after it. Once no older transaction is open, no further task can be due
@@ -118,52 +128,70 @@ impl Maintainer {
     /// answered. An instance may be rescued only if its heartbeat has not changed for a whole lease during
     /// that time. `None`: the caller sends no heartbeats, and rescues nothing. `watermarks`: where the
     /// caller's claims start.
+    pub async fn run_steps(
+        &mut self,
+        db: &Db,
+        chain_since: Option<Instant>,
+        watermarks: Option<&Watermarks>,
+    ) -> MaintenancePass {
+        let mut pass = MaintenancePass::default();
+        if self.elected || fastrand::f64() * self.live < PASSES_PER_SECOND {
+            self.maintain_tasks(db, chain_since, &mut pass).await;
+            let is_transient = |(_, done): &(_, Result<()>)| done.as_ref().is_err_and(Error::is_transient);
+            if !pass.steps.iter().any(is_transient) {
+                self.maintain_partitions(db, &mut pass).await;
+            }
+        }
+        if let (Some(sweeper), Some(watermarks)) = (&mut self.sweeper, watermarks) {
+            let swept = sweeper.run_once(db, watermarks).await;
+            pass.steps.push(("sweep watermarks", swept.map(|moved| pass.report.missed_moved = moved)));
+        }
+        pass
+    }
+
+    /// The same, with the first error.
     pub async fn run_once(
         &mut self,
         db: &Db,
         chain_since: Option<Instant>,
         watermarks: Option<&Watermarks>,
     ) -> Result<MaintenanceReport> {
-        let mut report = MaintenanceReport::default();
-        let mut errors = Vec::new();
-        if self.elected || fastrand::f64() * self.live < PASSES_PER_SECOND {
-            errors.extend(self.maintain_tasks(db, chain_since, &mut report).await.err());
-            if errors.first().is_none_or(|error| !error.is_transient()) {
-                errors.extend(self.maintain_partitions(db, &mut report).await.err());
-            }
-        }
-        if let (Some(sweeper), Some(watermarks)) = (&mut self.sweeper, watermarks) {
-            match sweeper.run_once(db, watermarks).await {
-                Ok(swept) => report.missed_moved = swept,
-                Err(error) => errors.push(error),
-            }
-        }
-        // A failure of one step does not skip the others.
-        errors.into_iter().next().map_or(Ok(report), Err)
+        let MaintenancePass { report, steps } = self.run_steps(db, chain_since, watermarks).await;
+        steps.into_iter().find_map(|(_, done)| done.err()).map_or(Ok(report), Err)
     }
 
     /// The steps that all instances of the database share.
-    async fn maintain_tasks(
-        &mut self,
-        db: &Db,
-        chain_since: Option<Instant>,
-        report: &mut MaintenanceReport,
-    ) -> Result<()> {
+    async fn maintain_tasks(&mut self, db: &Db, chain_since: Option<Instant>, pass: &mut MaintenancePass) {
         let read_heartbeats = due(&mut self.heartbeats_at, HEARTBEATS_EVERY);
         let check_limits =
             !std::mem::replace(&mut self.limits_checked, true) || self.is_selected(LIMITS_EVERY);
-        match self.move_due(db, check_limits, read_heartbeats, report).await? {
-            Some(newest) => report.rescued = self.rescue(db, newest, chain_since).await?,
-            None if read_heartbeats => self.heartbeats_at = None,
-            None => (),
-        }
-        Ok(())
+        let moved = match self.move_due(db, check_limits, read_heartbeats, &mut pass.report).await {
+            Ok(Some(newest)) => {
+                let rescued = self.rescue(db, newest, chain_since).await;
+                pass.steps.push(("rescue", rescued.map(|tasks| pass.report.rescued = tasks)));
+                Ok(())
+            }
+            Ok(None) if read_heartbeats => {
+                self.heartbeats_at = None;
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        pass.steps.push(("move due tasks", moved));
     }
 
     /// Makes and drops partitions in the background, when it is this maintainer's turn, and checks the
     /// partitions. If a database's instances are alive but have fewer rights, the operator's maintainer does
     /// only this.
-    pub async fn maintain_partitions(&mut self, db: &Db, report: &mut MaintenanceReport) -> Result<()> {
+    pub async fn maintain_partitions(&mut self, db: &Db, pass: &mut MaintenancePass) {
+        pass.steps.push(("begin cleanup", self.begin_cleanup(db, &mut pass.report).await));
+        if let Some(dropped) = self.maintenance.take_result().await {
+            pass.steps.push(("cleanup", dropped.map(|dropped| pass.report.partitions_dropped = dropped)));
+        }
+    }
+
+    async fn begin_cleanup(&mut self, db: &Db, report: &mut MaintenanceReport) -> Result<()> {
         if !std::mem::replace(&mut self.asked_to_begin, true) || self.is_selected(BEGIN_EVERY) {
             self.maintenance.begin_if_due(db).await?;
         }
@@ -171,7 +199,6 @@ impl Maintainer {
             report.partitions = Some(partition_stats(db).await?);
         }
         report.locks_held = self.locks_held.check(db).await?;
-        report.partitions_dropped = self.maintenance.take_result().await?;
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use tokio::{task::JoinHandle, time::timeout};
 use crate::{
     Db, Error, Result,
     db::query,
+    foreign_text::shorten,
     partitions::{self, detach},
     timeouts::STATEMENT_TIMEOUT,
 };
@@ -20,6 +21,9 @@ use crate::{
 const DELETE_MOST: i32 = 1000;
 /// The most tasks or errors copied by one statement: 0.1 s of work.
 const COPY_MOST: i32 = 5_000;
+/// The most partitions that a pass skips because they cannot be emptied: a task in each is damaged. Each costs
+/// a statement per pass.
+const FAILED_PARTITIONS_MOST: usize = 20;
 /// How many kept tasks are checked in each pass for having finished.
 const MARK_MOST: i32 = 200;
 /// After this time a pass starts no new step: a maintenance turn lasts five minutes. The next pass continues.
@@ -57,9 +61,11 @@ async fn perform(db: &Db, steps: Steps) -> Result<u64> {
     let pass = Pass { db: &separate, until: Instant::now() + PASS_LONGEST };
     // A failure of one step does not stop the other.
     let made = if steps.partitions { pass.make_and_expire().await } else { Ok(()) };
+    let taken_back = if steps.partitions { pass.take_back_left_tasks().await } else { Ok(()) };
     let dropped = if steps.cleanup { pass.clean().await } else { Ok(0) };
     let _ = timeout(STATEMENT_TIMEOUT, separate.close()).await;
     made?;
+    taken_back?;
     dropped
 }
 
@@ -82,6 +88,21 @@ impl Pass<'_> {
             }
         }
         self.all(query("select rowlock.mark_finished($1)").bind(MARK_MOST)).await.map(drop)
+    }
+
+    /// Takes back tasks that stayed leased when their instance ended, because a row could not be written.
+    async fn take_back_left_tasks(&self) -> Result<()> {
+        let left = self.all(query("select id, error from rowlock.take_back_left_tasks()")).await?;
+        let Some(first) = left.first() else { return Ok(()) };
+        let (id, why): (i64, &str) = (first.try_get("id")?, first.try_get("error")?);
+        let others = match left.len() - 1 {
+            0 => String::new(),
+            others => format!(" (and {others} others)"),
+        };
+        Err(Error::Rows(format!(
+            "task {id}{others} cannot be taken back from an instance that has ended, and stays leased to it: {}",
+            shorten(why)
+        )))
     }
 
     async fn clean(&self) -> Result<u64> {
@@ -129,18 +150,39 @@ impl Pass<'_> {
         first.map_or(Ok(dropped), Err)
     }
 
-    /// Empties one old partition of tasks, in batches that each commit, and drops it.
+    /// Empties one old partition of tasks, in batches that each commit, and drops it. A partition that
+    /// cannot be emptied does not stop those after it.
     async fn clean_tasks(&self) -> Result<u64> {
-        loop {
-            let step = query("select part, more from rowlock.empty_task_partition($1)").bind(COPY_MOST);
-            let Some(row) = self.all(step).await?.pop() else { return Ok(0) };
+        let mut failures: Vec<(String, String)> = Vec::new();
+        let mut dropped = 0;
+        while failures.len() < FAILED_PARTITIONS_MOST {
+            let skipped: Vec<&str> = failures.iter().map(|(partition, _)| partition.as_str()).collect();
+            let step = query("select part, more, failed, why from rowlock.empty_task_partition($1, $2)")
+                .bind(COPY_MOST)
+                .bind(skipped);
+            let Some(row) = self.all(step).await?.pop() else { break };
             if let Some(partition) = row.try_get::<Option<&str>, _>("part")? {
-                return Ok(u64::from(is_done(detach(self.db, "task", partition).await)?));
+                match is_done(detach(self.db, "task", partition).await) {
+                    Ok(done) => {
+                        dropped = u64::from(done);
+                        break;
+                    }
+                    Err(error) if error.is_transient() => return Err(error),
+                    Err(error) => failures.push((partition.to_owned(), error.to_string())),
+                }
+            } else if let Some(partition) = row.try_get::<Option<String>, _>("failed")? {
+                failures.push((partition, shorten(row.try_get("why")?)));
             }
             if self.until <= Instant::now() {
-                return Ok(0);
+                break;
             }
         }
+        let Some((partition, why)) = failures.first() else { return Ok(dropped) };
+        let others = match failures.len() - 1 {
+            0 => String::new(),
+            others => format!("; {others} others neither"),
+        };
+        Err(Error::Rows(format!("the partition {partition} cannot be dropped{others}: {why}")))
     }
 
     async fn count(&self, statement: crate::db::Statement<'_>) -> Result<i32> {
@@ -184,15 +226,11 @@ impl Drop for Running {
 }
 
 impl PartitionMaintenance {
-    /// The number of partitions that the last pass dropped, if it has ended.
-    pub(crate) async fn take_result(&mut self) -> Result<u64> {
-        match self.running.take_if(|running| running.0.is_finished()) {
-            None => Ok(0),
-            Some(mut finished) => match (&mut finished.0).await {
-                Ok(result) => result,
-                Err(_) => Err(Error::Unreachable("the maintenance task ended early".into())),
-            },
-        }
+    /// The number of partitions that the last pass dropped, once it has ended.
+    pub(crate) async fn take_result(&mut self) -> Option<Result<u64>> {
+        let mut finished = self.running.take_if(|running| running.0.is_finished())?;
+        let ended_early = |_| Err(Error::Unreachable("the maintenance task ended early".into()));
+        Some((&mut finished.0).await.unwrap_or_else(ended_early))
     }
 
     /// Begins a pass if one is due and none is running.

@@ -37,6 +37,7 @@ const FILES: &[&str] = files![
     "outcomes",
     "suspects",
     "settle",
+    "take_back",
     "release",
     "move_due",
     "watermark_sweep",

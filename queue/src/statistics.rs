@@ -22,8 +22,12 @@ pub struct QueueStats {
     pub available: i64,
     /// Scheduled tasks.
     pub scheduled: i64,
-    /// Retryable tasks.
+    /// Retryable tasks, suspects included.
     pub retryable: i64,
+    /// Suspects that wait to run alone.
+    pub suspects: i64,
+    /// For how long the oldest of them has waited, in seconds.
+    pub oldest_suspect_seconds: Option<f64>,
     /// Scheduled or retryable tasks due within 5 s.
     pub due_soon: i64,
     /// Running tasks.
@@ -80,6 +84,8 @@ impl QueueStats {
             available: row.try_get("available")?,
             scheduled: row.try_get("scheduled")?,
             retryable: row.try_get("retryable")?,
+            suspects: row.try_get("suspects")?,
+            oldest_suspect_seconds: row.try_get("oldest_suspect_seconds")?,
             due_soon: row.try_get("due_soon")?,
             running: row.try_get("running")?,
             dead: row.try_get("dead")?,

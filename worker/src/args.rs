@@ -22,13 +22,15 @@ const DEFAULT_HANDLER_URL: &str = "http://127.0.0.1:8080/tasks";
 pub(crate) const DEFAULT_DRAIN_GRACE: Duration = Duration::from_secs(25);
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
+// Without clap's `env`, which would not tell a flag from a variable: see find_url.
+const DATABASE_URL_HELP: &str = "Connection string of the database [env: ROWLOCK_DATABASE_URL]";
+
 /// Claims tasks of one queue and sends them to an HTTP handler
 #[derive(Parser)]
 #[command(name = "rowlock-worker", version)]
 #[expect(missing_debug_implementations, reason = "the database's URL carries its password")]
 pub struct Args {
-    /// Connection string of the database
-    #[arg(long, env = env::DATABASE_URL, hide_env_values = true, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with = "database_url_file", help = DATABASE_URL_HELP)]
     database_url: Option<String>,
     #[command(flatten)]
     settings: Settings,
@@ -91,8 +93,11 @@ impl Args {
 
     /// Reads the files that the arguments name, adds the defaults and checks every value.
     pub fn resolve(self) -> Result<Config, ConfigError> {
-        let Self { database_url, settings, config } = self;
-        let file = config.as_deref().map(settings::read_file).transpose()?.unwrap_or_default();
+        let Self { database_url, mut settings, config } = self;
+        let mut file = config.as_deref().map(settings::read_file).transpose()?.unwrap_or_default();
+        let given = UrlSource { url: database_url, file: settings.database_url_file.take() };
+        let configured = UrlSource { url: None, file: file.database_url_file.take() };
+        let source = find_url(given, UrlSource::of_environment(), configured);
         let settings = settings.or(file);
         let slots = settings.slots.unwrap_or(DEFAULT_SLOTS);
         if !(1..=MAX_SLOTS).contains(&slots) {
@@ -100,8 +105,8 @@ impl Args {
         }
         let database_ca_file = settings.database_ca_file.filter(|path| !path.as_os_str().is_empty());
         Ok(Config {
-            database_url: find_url(database_url, settings.database_url_file.as_deref())?,
-            database_url_file: settings.database_url_file,
+            database_url: source.read()?,
+            database_url_file: source.file,
             database_ca: database_ca_file.as_deref().map(read_ca).transpose()?,
             database_ca_file,
             queue: settings
@@ -129,14 +134,45 @@ fn missing(flag: &str, env: &str) -> ConfigError {
     ConfigError(format!("{flag} is missing; set it or {env}"))
 }
 
-fn find_url(url: Option<String>, file: Option<&Path>) -> Result<String, ConfigError> {
-    let url = match file {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| ConfigError(format!("--database-url-file {}: {error}", path.display())))?,
-        None => url.unwrap_or_default(),
-    };
-    let url = url.trim();
-    if url.is_empty() { Err(missing("--database-url", env::DATABASE_URL)) } else { Ok(url.to_owned()) }
+/// Where a connection string comes from.
+#[derive(Clone, Default)]
+struct UrlSource {
+    url: Option<String>,
+    file: Option<PathBuf>,
+}
+
+impl UrlSource {
+    /// There, the file wins over the string, which a program may have set for all its children.
+    fn of_environment() -> Self {
+        let read = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        match read(env::DATABASE_URL_FILE) {
+            Some(file) => Self { url: None, file: Some(file.into()) },
+            None => Self {
+                url: read(env::DATABASE_URL).map(|url| url.to_string_lossy().into_owned()),
+                file: None,
+            },
+        }
+    }
+
+    fn is_given(&self) -> bool {
+        self.url.is_some() || self.file.is_some()
+    }
+
+    fn read(&self) -> Result<String, ConfigError> {
+        let url = match &self.file {
+            Some(path) => std::fs::read_to_string(path)
+                .map_err(|error| ConfigError(format!("--database-url-file {}: {error}", path.display())))?,
+            None => self.url.clone().unwrap_or_default(),
+        };
+        let url = url.trim();
+        if url.is_empty() { Err(missing("--database-url", env::DATABASE_URL)) } else { Ok(url.to_owned()) }
+    }
+}
+
+/// The flags win over the environment, and that over the file of `--config`, whichever of the two settings
+/// each of them uses. Otherwise a variable of the surroundings would decide which database a flag means.
+fn find_url(flags: UrlSource, environment: UrlSource, config: UrlSource) -> UrlSource {
+    [flags, environment, config].into_iter().find(UrlSource::is_given).unwrap_or_default()
 }
 
 fn read_ca(path: &Path) -> Result<Arc<str>, ConfigError> {
@@ -241,7 +277,9 @@ mod tests {
         check_wrong(&["--pod-uid", "emails-7d9f"], "metadata.uid");
         check_wrong(&["--handler-url", "https://h/"], "must look like http://");
         check_wrong(&["--handler-url", "/tasks"], "must look like http://");
-        check_wrong(&["--database-url-file", "/nowhere"], "/nowhere");
+        let args = ["rowlock-worker", "--database-url-file", "/nowhere", "--queue", "q"];
+        let Err(error) = Args::try_parse_from(args).unwrap().resolve() else { panic!("it does not exist") };
+        assert!(error.to_string().contains("--database-url-file /nowhere"), "{error}");
         check_wrong(&["--database-ca-file", "/nowhere"], "--database-ca-file /nowhere");
         check_wrong(&["--config", "/nowhere.yaml"], "/nowhere.yaml");
     }
@@ -259,12 +297,48 @@ mod tests {
         check_wrong(&["--config", path.to_str().unwrap()], "sltos");
     }
 
+    /// Before the fix, a file won over a string, wherever either came from.
+    #[test]
+    fn a_database_of_a_flag_wins_over_the_environment_and_that_over_the_config_file() {
+        let url: fn(&str) -> UrlSource = |name| UrlSource { url: Some(name.to_owned()), file: None };
+        let file: fn(&str) -> UrlSource = |name| UrlSource { url: None, file: Some(name.into()) };
+        let name = |found: UrlSource| found.url.or_else(|| Some(found.file?.display().to_string()));
+        for (flags, environment) in [(url, file), (url, url), (file, file), (file, url)] {
+            let found = find_url(flags("flag"), environment("environment"), file("config"));
+            assert_eq!(name(found).as_deref(), Some("flag"));
+            let found = find_url(UrlSource::default(), environment("environment"), file("config"));
+            assert_eq!(name(found).as_deref(), Some("environment"));
+        }
+        let found = find_url(UrlSource::default(), UrlSource::default(), file("config"));
+        assert_eq!(name(found).as_deref(), Some("config"));
+    }
+
+    #[test]
+    fn a_flag_is_used_although_the_config_file_names_another_database() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, url) = (dir.path().join("worker.yaml"), dir.path().join("url"));
+        std::fs::write(&url, "postgres://configured/d").unwrap();
+        std::fs::write(&config, format!("database-url-file: {}\n", url.display())).unwrap();
+        let config = resolve(&["--config", config.to_str().unwrap()]).unwrap();
+        assert_eq!((config.database_url.as_str(), config.database_url_file), ("postgres://h/d", None));
+    }
+
+    #[test]
+    fn two_databases_by_flags_are_refused_with_both_names() {
+        let args = ["rowlock-worker", "--database-url", "u", "--database-url-file", "f", "--queue", "q"];
+        let Err(error) = Args::try_parse_from(args) else { panic!("accepted") };
+        let error = error.to_string();
+        assert!(error.contains("--database-url <URL>"), "{error}");
+        assert!(error.contains("--database-url-file <FILE>"), "{error}");
+    }
+
     #[test]
     fn the_connection_string_is_read_from_its_file_without_the_newline() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("url");
         std::fs::write(&path, "postgres://from-file/d\n").unwrap();
-        let config = resolve(&["--database-url-file", path.to_str().unwrap()]).unwrap();
+        let args = ["rowlock-worker", "--database-url-file", path.to_str().unwrap(), "--queue", "q"];
+        let config = Args::try_parse_from(args).unwrap().resolve().unwrap();
         assert_eq!(config.database_url, "postgres://from-file/d");
     }
 }

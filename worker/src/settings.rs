@@ -14,8 +14,7 @@ use crate::logging::LogFormat;
 #[derive(clap::Args, Debug, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(crate) struct Settings {
-    /// File with the connection string; takes precedence over the string itself
-    #[arg(long, env = env::DATABASE_URL_FILE, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = DATABASE_URL_FILE_HELP)]
     pub(crate) database_url_file: Option<PathBuf>,
     /// PEM file with the CA certificate of the database; sslmode=require and a URL without sslmode then mean
     /// verify-full
@@ -51,6 +50,9 @@ pub(crate) struct Settings {
     pub(crate) poll_only: bool,
 }
 
+// Without clap's `env`, which would not tell a flag from a variable: see find_url in args.rs.
+const DATABASE_URL_FILE_HELP: &str =
+    "File with the connection string [env: ROWLOCK_DATABASE_URL_FILE, which wins over ROWLOCK_DATABASE_URL]";
 const OTLP_ENDPOINT_HELP: &str =
     "URL of a collector for traces, such as http://collector:4318 [default: traces are not exported]";
 const HANDLER_URL_HELP: &str = "URL of the handler [default: http://127.0.0.1:8080/tasks]";

@@ -14,10 +14,14 @@ const LOG_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(crate) struct OutageLog(Mutex<State>);
 
+/// An operation that has not failed for this long fails no more, even if it was not tried again. Another
+/// instance may do it by now. Cleanup is tried once a minute.
+const LONGEST_SILENCE: Duration = Duration::from_mins(2);
+
 #[derive(Debug, Default)]
 struct State {
-    /// The operations that failed and have not succeeded since.
-    failing: Vec<&'static str>,
+    /// The operations that failed and have not succeeded since, and when each failed last.
+    failing: Vec<(&'static str, Instant)>,
     since: Option<Instant>,
     logged: Option<Instant>,
     failures: u64,
@@ -48,9 +52,8 @@ impl OutageLog {
     pub(crate) fn record_failure(&self, operation: &'static str) -> Option<u64> {
         let now = Instant::now();
         let mut state = self.state();
-        if !state.failing.contains(&operation) {
-            state.failing.push(operation);
-        }
+        state.failing.retain(|(verb, _)| *verb != operation);
+        state.failing.push((operation, now));
         state.since.get_or_insert(now);
         state.failures += 1;
         let is_due = state.logged.is_none_or(|logged| LOG_INTERVAL <= now - logged);
@@ -64,7 +67,7 @@ impl OutageLog {
     pub(crate) fn record_answer(&self, operation: &'static str) -> Option<(u64, Duration)> {
         let mut state = self.state();
         let since = state.since?;
-        state.failing.retain(|verb| *verb != operation);
+        state.failing.retain(|(verb, at)| *verb != operation && at.elapsed() < LONGEST_SILENCE);
         state.failing.is_empty().then(|| (std::mem::take(&mut *state).failures, since.elapsed()))
     }
 
@@ -140,6 +143,24 @@ mod tests {
         assert_eq!(outage.record_answer("claim"), Some((130, Duration::from_secs(65))));
         assert_eq!(outage.record_answer("claim"), None, "logged already");
         assert_eq!(outage.record_failure("heartbeat"), Some(1), "another one");
+    }
+
+    /// Before the fix, each failure of a rescue was a new outage, which the next pass ended: two lines every
+    /// six seconds.
+    #[tokio::test(start_paused = true)]
+    async fn an_operation_that_keeps_failing_is_one_outage_while_others_succeed() {
+        let outage = OutageLog::default();
+        let mut logged = Vec::new();
+        for second in 0..65 {
+            if second % 5 == 0 {
+                logged.extend(outage.record_failure("rescue"));
+            }
+            assert_eq!(outage.record_answer("move due tasks"), None);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(logged, [1, 7, 13]);
+        tokio::time::advance(LONGEST_SILENCE).await;
+        assert!(outage.record_answer("move due tasks").is_some(), "nobody tries it any more");
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 pub(crate) mod cancel;
 pub(crate) mod delete;
+mod each_task;
 pub(crate) mod enqueue;
 pub(crate) mod migrate;
 pub(crate) mod retry;

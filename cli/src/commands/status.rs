@@ -11,11 +11,12 @@ use std::time::Duration;
 
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-const HEADER: [&str; 10] = [
+const HEADER: [&str; 11] = [
     "QUEUE",
     "AVAILABLE",
     "SCHEDULED",
     "RETRYABLE",
+    "SUSPECTS",
     "RUNNING",
     "DEAD",
     "OLDEST",
@@ -60,12 +61,20 @@ fn row(queue: &QueueStats) -> Vec<String> {
     let oldest = oldest(queue);
     let name = if queue.paused { format!("{} (paused)", queue.name) } else { queue.name.clone() };
     let mut row = vec![name];
-    row.extend(
-        [queue.available, queue.scheduled, queue.retryable, queue.running, queue.dead].map(|n| n.to_string()),
-    );
+    row.extend([queue.available, queue.scheduled, queue.retryable].map(|n| n.to_string()));
+    row.push(suspects(queue));
+    row.extend([queue.running, queue.dead].map(|n| n.to_string()));
     row.push(oldest);
     row.extend([queue.instances, queue.busy, queue.total_workers.into()].map(|n| n.to_string()));
     row
+}
+
+/// How many wait to run alone, and for how long the first one has waited.
+fn suspects(queue: &QueueStats) -> String {
+    match queue.oldest_suspect_seconds {
+        Some(seconds) => format!("{} for {seconds:.1}", queue.suspects),
+        None => queue.suspects.to_string(),
+    }
 }
 
 /// The longest wait, per priority if tasks of several priorities wait: a short wait of the first priority
@@ -89,6 +98,8 @@ fn value(queue: &QueueStats) -> Value {
         "available": queue.available,
         "scheduled": queue.scheduled,
         "retryable": queue.retryable,
+        "suspects": queue.suspects,
+        "oldestSuspectSeconds": queue.oldest_suspect_seconds,
         "running": queue.running,
         "dead": queue.dead,
         "oldestAvailableSeconds": queue.oldest_available_seconds,

@@ -12,10 +12,10 @@ use crate::escape::word;
 use crate::failure::Failure;
 use crate::output::Output;
 use data_dir::DataDir;
-use database_server::DatabaseServer;
+use database_server::{DatabaseServer, Existing};
 use manifest_watcher::ManifestWatcher;
 use metrics_server::MetricsServer;
-use rowlock_crds::Manifest;
+use rowlock_crds::{Manifest, env};
 use rowlock_daemon::Signals;
 use rowlock_local::backend::{Local, LocalConfig};
 use rowlock_operator::{Reconciler, View};
@@ -36,7 +36,8 @@ const TICK: Duration = Duration::from_millis(500);
 const MIN_TICK: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(args: Dev, output: Output) -> Result<(), Failure> {
-    let Dev { file, data_dir, database_url, postgres, port, listen, demo } = args;
+    let Dev { file, data_dir, database_url, database_ca_file, postgres, port, listen, demo } = args;
+    let existing = database_url.map(|url| Existing::new(url, database_ca_file)).transpose()?;
     let watcher = ManifestWatcher::load(&file)?;
     // A demo uses a temporary folder, so that it always starts from the same state.
     let fresh = demo.is_some() && data_dir.is_none();
@@ -44,7 +45,7 @@ pub(crate) async fn run(args: Dev, output: Output) -> Result<(), Failure> {
     let exe = std::env::current_exe()?;
     let mut signals = Signals::listen()?;
     let mut server = tokio::select! {
-        server = DatabaseServer::start(database_url, &data_dir, &exe, &postgres, port) => server?,
+        server = DatabaseServer::start(existing, &data_dir, &exe, &postgres, port) => server?,
         // The guard stops a server that has started.
         _ = signals.next() => return Ok(()),
     };
@@ -82,7 +83,6 @@ async fn with_server(
     signals: &mut Signals,
     output: Output,
 ) -> Result<(), Failure> {
-    let url = server.url();
     let db = tokio::select! {
         db = connect(server) => db?,
         _ = signals.next() => return Ok(()),
@@ -92,14 +92,16 @@ async fn with_server(
     let local = Local::new(LocalConfig {
         worker: exe.clone(),
         worker_args: vec!["worker".into()],
-        database_url: url.clone(),
+        database_url: server.url(),
+        database_ca_file: server.ca_file(),
         guard: Some(exe),
         folder: data_dir.path().to_owned(),
         log_to_files: demo.is_some(),
     })?;
+    warn_of_ignored_variables(server);
     print_endpoints(server, data_dir, &watcher, metrics_server.address, output)?;
     let mut reconciler = Reconciler::new(db.clone(), local, OWNER);
-    reconciler.listen(crate::database::connect_options(url));
+    reconciler.listen(server.connect_options());
     let queue = watcher.first_queue();
     let result = tokio::select! {
         never = operate(&mut reconciler, watcher, &views) => match never {},
@@ -125,10 +127,26 @@ async fn with_server(
 
 /// Connects and migrates the schema.
 async fn connect(server: &DatabaseServer) -> Result<Db, Failure> {
-    let options = crate::database::connect_options(server.url());
+    let options = server.connect_options();
     let db = Db::connect_with_retry(&options, Some(server.connect_timeout())).await?;
     db.migrate().await?;
     Ok(db)
+}
+
+/// Variables that are set for other programs do not change what `rowlock dev` does.
+fn warn_of_ignored_variables(server: &DatabaseServer) {
+    let is_used = |name: &str| {
+        name == env::OTLP_ENDPOINT || (name == env::DATABASE_CA_FILE && server.ca_file().is_some())
+    };
+    let is_ignored = |name: &&str| !is_used(name) && crate::database::from_environment(name).is_some();
+    let ignored: Vec<&str> = env::ALL.iter().copied().filter(is_ignored).collect();
+    if !ignored.is_empty() {
+        let variables = ignored.join(", ");
+        tracing::warn!(
+            variables,
+            "`rowlock dev` ignores these variables; its flags and the manifests decide"
+        );
+    }
 }
 
 /// Reconciles until it is dropped.

@@ -105,6 +105,9 @@ impl Instance {
 fn worker_launch(config: &LocalConfig, planned: &Planned) -> Launch {
     let mut vars = variables(&planned.worker_env);
     vars.push((env::DATABASE_URL.into(), config.database_url.clone().into()));
+    if let Some(file) = &config.database_ca_file {
+        vars.push((env::DATABASE_CA_FILE.into(), file.into()));
+    }
     vars.push((env::LOG_FORMAT.into(), "text".into()));
     if std::env::var_os("RUST_LOG").is_none() {
         vars.push(("RUST_LOG".into(), WORKER_LOG.into()));
@@ -113,8 +116,8 @@ fn worker_launch(config: &LocalConfig, planned: &Planned) -> Launch {
         program: config.worker.clone(),
         args: config.worker_args.clone(),
         env: vars,
-        // Set in the user's terminal for other commands, these would win over the variable above.
-        without: vec![env::DATABASE_URL_FILE, env::DATABASE_CA_FILE],
+        // Set in the user's terminal for other commands, these would win over the settings of the queue.
+        without: env::ALL.iter().copied().filter(|name| *name != env::OTLP_ENDPOINT).collect(),
         stop: Stop { signals: vec![Signal::SIGTERM], patience: planned.grace, linger: Duration::ZERO },
         ..launch(config, &planned.name, "worker")
     }

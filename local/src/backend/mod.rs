@@ -32,6 +32,8 @@ pub struct LocalConfig {
     pub worker_args: Vec<OsString>,
     /// The database's connection string.
     pub database_url: String,
+    /// File with the CA certificate of the database.
+    pub database_ca_file: Option<PathBuf>,
     /// The `rowlock` executable, which guards the processes; see [`process`](crate::process).
     pub guard: Option<PathBuf>,
     /// Folder for records of running processes and for logs.

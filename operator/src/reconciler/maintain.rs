@@ -1,8 +1,9 @@
 //! The maintenance that the operator does, for queues without instances.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rowlock_queue::MaintenanceReport;
+use rowlock_queue::MaintenancePass;
 
 use super::Reconciler;
 use crate::backend::Backend;
@@ -35,25 +36,46 @@ impl<B: Backend> Reconciler<B> {
             return;
         }
         self.maintained_at = Some(Instant::now());
-        let mut report = MaintenanceReport::default();
-        let maintained = if lives {
+        let mut pass = MaintenancePass::default();
+        if lives {
             // Instances may lack the rights to create and drop partitions.
-            self.maintainer.maintain_partitions(&self.db, &mut report).await
+            self.maintainer.maintain_partitions(&self.db, &mut pass).await;
         } else {
             // The reconciler sends no heartbeats, so it cannot know whether instances could send theirs.
-            self.maintainer.run_once(&self.db, None, None).await.map(|done| report = done)
-        };
-        if let Some(partitions) = report.partitions {
+            pass = self.maintainer.run_steps(&self.db, None, None).await;
+        }
+        if let Some(partitions) = pass.report.partitions {
             self.partitions = Some((Instant::now(), partitions));
         }
-        match maintained {
-            Err(error) if self.failure_logged_at.is_none_or(|at| LOG_EVERY <= at.elapsed()) => {
-                self.failure_logged_at = Some(Instant::now());
-                tracing::warn!(%error, "maintenance failed; trying again");
+        for (step, done) in pass.steps {
+            self.failing_maintenance.note(step, done);
+        }
+    }
+}
+
+/// The steps of maintenance that failed and have not succeeded since. Steps that work every second do not end
+/// the failure of one that is tried once a minute.
+#[derive(Debug, Default)]
+pub(super) struct FailingMaintenance {
+    steps: BTreeSet<&'static str>,
+    logged_at: Option<Instant>,
+}
+
+impl FailingMaintenance {
+    fn note(&mut self, step: &'static str, done: rowlock_queue::Result<()>) {
+        let Err(error) = done else {
+            if self.steps.remove(step) && self.steps.is_empty() {
+                self.logged_at = None;
+                tracing::info!("maintenance works again");
             }
-            Err(error) => tracing::debug!(%error, "maintenance failed; trying again"),
-            Ok(()) if self.failure_logged_at.take().is_some() => tracing::info!("maintenance works again"),
-            Ok(()) => (),
+            return;
+        };
+        self.steps.insert(step);
+        if self.logged_at.is_none_or(|at| LOG_EVERY <= at.elapsed()) {
+            self.logged_at = Some(Instant::now());
+            tracing::warn!(%error, step, "maintenance failed; trying again");
+        } else {
+            tracing::debug!(%error, step, "maintenance failed; trying again");
         }
     }
 }

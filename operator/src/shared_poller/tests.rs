@@ -76,6 +76,8 @@ pub(crate) fn declared(queue: &str, owner: &str, instances: i64) -> Declared {
         available: 0,
         scheduled: 0,
         retryable: 0,
+        suspects: 0,
+        oldest_suspect_seconds: None,
         due_soon: 0,
         running: 0,
         dead: 0,

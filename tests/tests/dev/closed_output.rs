@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, pipe};
 use std::process::{Child, Command};
 
+use rowlock_queue::ScalingRecord;
 use rowlock_tests::{TestDb, server};
 
 use crate::harness::{Home, ROWLOCK, Said, eventually};
 
 /// Every command that ends by itself, in an order in which each has something to do. `ID` is a dead task.
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 13] = [
     &["migrate"],
     &["status"],
     &["enqueue", "mail", "send", "{}"],
@@ -17,6 +18,9 @@ const COMMANDS: [&[&str]; 10] = [
     &["task", "ID"],
     &["retry", "ID"],
     &["cancel", "ID"],
+    &["why", "mail"],
+    &["sidecar", "-f", "mail.yaml"],
+    &["simulate", "-f", "mail.yaml", "--trace", "load.csv", "--spread", "1m"],
     &["status", "--output", "json"],
     &["task", "ID", "--output", "json"],
     &["delete", "mail", "--force"],
@@ -31,6 +35,23 @@ async fn with_dead() -> (TestDb, Home, String) {
     let claimed = instance.claim(1).await;
     instance.settle(&claimed, &rowlock_queue::Outcome::Dead { error: "no".into() }).await;
     rowlock_queue::leave(&test.db, instance.id()).await.unwrap();
+    let decision = ScalingRecord {
+        queue: "mail".into(),
+        owner: "tests".into(),
+        age_seconds: 1.5,
+        pods_before: 0,
+        pods: 1,
+        workers: 1,
+        reason: "Backlog".into(),
+        demand: None,
+        figures: None,
+        detail: None,
+    };
+    rowlock_queue::record_scaling_decisions(&test.db, &[decision]).await.unwrap();
+    let target = "spec:\n  targetRef: { name: shop }\n  database: { secretRef: { name: shop-pg } }\n";
+    home.edit("spec:\n", target);
+    let load = rowlock_tests::checkout().join("examples/load.csv");
+    home.write("load.csv", &std::fs::read_to_string(load).unwrap());
     (test, home, id)
 }
 

@@ -72,6 +72,51 @@ async fn waiting_tasks_are_cancelled_and_finished_ones_are_not() {
     assert_eq!(results[1]["result"], "notFound");
 }
 
+/// Before the fix, the command stopped at the second task and said nothing of the first one.
+#[tokio::test]
+async fn a_task_that_cannot_be_cancelled_or_retried_hides_no_other() {
+    let (test, home, dead) = with_dead().await;
+    let ids: Vec<String> = (0..3).map(|_| home.enqueue("ok")).collect();
+    test.run(format!(
+        "create function public.refuse() returns trigger language plpgsql as $$ begin
+           if {0} = any (new.firsts) then raise 'this row is bad'; end if; return new; end $$;
+         create trigger refuse before insert on rowlock.receipt for each row \
+         execute function public.refuse();
+         create function public.keep() returns trigger language plpgsql as $$ begin
+           if old.id = {1} then raise 'this row is bad'; end if; return old; end $$;
+         create trigger keep before delete on rowlock.dead for each row execute function public.keep()",
+        ids[1], dead[0]
+    ))
+    .await;
+    let printed = home.run(&["cancel", &ids[0], &ids[1], &ids[2], "--output", "json"]);
+    assert_eq!(printed.code, 1, "{printed:?}");
+    let results: serde_json::Value = serde_json::from_str(&printed.out).unwrap();
+    assert_eq!(results[0], json!({"id": ids[0], "result": "cancelled"}));
+    assert_eq!(results[1]["result"], "failed");
+    assert!(results[1]["error"].as_str().unwrap().contains("this row is bad"), "{results}");
+    assert_eq!(results[2], json!({"id": ids[2], "result": "cancelled"}));
+    assert!(printed.err.contains(&format!("task {}: ", ids[1])), "{printed:?}");
+    let printed = home.run(&["retry", &dead[0], &dead[1], "--output", "json"]);
+    assert_eq!(printed.code, 1, "{printed:?}");
+    let results: serde_json::Value = serde_json::from_str(&printed.out).unwrap();
+    assert_eq!((&results["retried"], &results["failed"][0]["id"]), (&json!(1), &json!(dead[0])));
+    assert_eq!(home.state(&dead[1]), "available");
+}
+
+/// Before the fix, it said that nothing waited.
+#[tokio::test]
+async fn the_status_shows_suspects_that_wait() {
+    let (test, home, _) = with_dead().await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(1).await;
+    instance.settle(&claimed, &Outcome::HandlerEnded).await;
+    let value = home.json(&["status"]);
+    assert_eq!((&value[0]["suspects"], &value[0]["available"]), (&json!(1), &json!(0)));
+    assert!(value[0]["oldestSuspectSeconds"].as_f64().is_some_and(|seconds| seconds < 60.0), "{value}");
+    let text = home.ok(&["status"]);
+    assert!(text.contains("SUSPECTS") && text.contains("1 for "), "{text}");
+}
+
 #[tokio::test]
 async fn a_queue_is_deleted_when_nothing_is_unfinished_or_by_force() {
     let (_test, home, _ids) = with_dead().await;

@@ -67,12 +67,30 @@ async fn instances_of_dev_ignore_a_database_url_of_the_terminal() {
     home.write("other-database", "postgres://127.0.0.1:1/none");
     let mut command = home.command(ROWLOCK, &["dev", "-f", ".", "--database-url", &server::url(&test.name)]);
     command.env("ROWLOCK_DATABASE_URL_FILE", home.path().join("other-database"));
+    // It has one slot according to its manifest.
+    command.env("ROWLOCK_SLOTS", "no number");
     let mut dev = Dev::spawn(command);
+    // Before the fix, nothing said so.
+    dev.wait_for("variables=\"ROWLOCK_DATABASE_URL_FILE, ROWLOCK_SLOTS\"");
     dev.wait_for("metrics   http://");
     let id = home.enqueue_when_declared();
     home.go();
     until("it is done", || home.state(&id) == "completed");
     dev.stop();
+}
+
+/// Before the fix, it connected without verifying anything.
+#[tokio::test]
+async fn dev_verifies_a_server_by_the_certificate_of_the_environment() {
+    let test = TestDb::empty().await;
+    let home = Home::with_database(&server::url(&test.name));
+    let url = server::url(&test.name);
+    let mut command = home.command(ROWLOCK, &["dev", "-f", ".", "--database-url", &url]);
+    command.env("ROWLOCK_DATABASE_CA_FILE", "/nowhere.pem");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--database-ca-file /nowhere.pem: No such file"), "{said}");
 }
 
 #[test]

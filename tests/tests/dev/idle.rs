@@ -17,7 +17,7 @@ const FALL_ASLEEP: Duration = Duration::from_secs(5);
 const SLACK: f64 = 4.0;
 
 /// What operators and instances call, each call a statement. What only other functions call is left out.
-const FUNCTIONS: [&str; 20] = [
+const FUNCTIONS: [&str; 21] = [
     "statistics",
     "maintain",
     "heartbeat",
@@ -35,6 +35,7 @@ const FUNCTIONS: [&str; 20] = [
     "keep_watermarks",
     "delete_expired_tasks",
     "mark_finished",
+    "take_back_left_tasks",
     "move_kept_errors",
     "empty_other_partitions",
     "empty_task_partition",
@@ -47,7 +48,7 @@ async fn calls(test: &TestDb) -> i64 {
         "select count(distinct p.proname) from pg_proc p
          where p.pronamespace = 'rowlock'::regnamespace and p.proname in ({names})"
     );
-    assert_eq!(test.one::<i64>(existing).await, 20, "{names}");
+    assert_eq!(test.one::<i64>(existing).await, 21, "{names}");
     test.one(format!(
         "select coalesce(sum(f.calls), 0)::bigint from pg_stat_user_functions f
          where f.schemaname = 'rowlock' and f.funcname in ({names})"

@@ -90,6 +90,21 @@ async fn an_error_in_one_of_many_payloads_has_an_rl_code_and_a_hint() {
     assert_eq!(test.one::<i64>("select count(*) from rowlock.task").await, 0);
 }
 
+/// Before the fix, some of them were refused and others not.
+#[tokio::test]
+async fn an_option_that_is_null_counts_as_left_out() {
+    let test = TestDb::new().await;
+    for option in ["priority", "run_at", "delay", "max_attempts", "traceparent", "notify"] {
+        let options = format!("{{\"{option}\": null}}");
+        let id = test.one::<i64>(format!("select rowlock.enqueue('mail', 't', '{{}}', '{options}')")).await;
+        let state = test.one::<String>(format!("select rowlock.task_state({id})")).await;
+        assert_eq!(state, "available", "{option}");
+    }
+    let options = "{\"run_at\": null, \"delay\": \"1 hour\"}";
+    let id = test.one::<i64>(format!("select rowlock.enqueue('mail', 't', '{{}}', '{options}')")).await;
+    assert_eq!(test.one::<String>(format!("select rowlock.task_state({id})")).await, "scheduled");
+}
+
 #[tokio::test]
 async fn missing_options_and_null_options_take_the_defaults() {
     let test = TestDb::new().await;
@@ -265,4 +280,25 @@ async fn many_tasks_are_cancelled_in_one_order() {
     assert_eq!(rows[0], (1, None));
     assert!(rows[1..].iter().all(|row| row.1.as_deref() == Some("cancelled")), "{rows:?}");
     assert_eq!(test.audited().await, (0, 0, 50, 0));
+}
+
+/// Before the fix, the text ended with a line number of Postgres' own source, and named no object.
+#[tokio::test]
+async fn an_error_of_postgres_names_its_code_and_where_it_came_from() {
+    let test = TestDb::new().await;
+    let task = test.enqueue().await;
+    test.run(
+        "create function public.refuse() returns trigger language plpgsql as $$ begin
+           raise 'this row is bad'; end $$;
+         create trigger refuse before insert on rowlock.receipt for each row \
+         execute function public.refuse()",
+    )
+    .await;
+    let error = rowlock_queue::cancel(&test.db, task).await.unwrap_err().to_string();
+    assert_eq!(error, "Postgres: this row is bad (P0001, in public.refuse)");
+    test.run("drop trigger refuse on rowlock.receipt").await;
+    test.run("alter table rowlock.receipt add constraint never check (state = 9) not valid").await;
+    let error = rowlock_queue::cancel(&test.db, task).await.unwrap_err().to_string();
+    assert!(error.contains("(23514, in rowlock.write_receipt, table receipt_"), "{error}");
+    assert!(error.ends_with(", constraint never)"), "{error}");
 }

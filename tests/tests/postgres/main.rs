@@ -24,6 +24,7 @@ mod isolation;
 mod late_commits;
 mod lookup_cost;
 mod many_queues;
+mod operator_failover;
 mod operator_queries;
 mod outages;
 mod outcomes;

@@ -25,22 +25,22 @@ use tokio::{
 use crate::fake_server::FakeServer;
 
 /// Connections follow a name within this time once it points to the primary.
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// Copies the stopped cluster as a second one, which follows the first.
 const COPY: &str = r#"cp -a "$1/." "$2" && rm -rf "$2/processes" && cd "$2"/postgres-[0-9]* &&
     touch standby.signal && chown --reference=. standby.signal"#;
 
 /// A primary and a standby that follows it.
-struct Pair {
-    primary: Server,
-    standby: Server,
+pub(crate) struct Pair {
+    pub(crate) primary: Server,
+    pub(crate) standby: Server,
     _folder: tempfile::TempDir,
 }
 
 impl Pair {
     /// With the schema and the queue `mail`.
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = |name: &str| {
             let mut config = ServerConfig::new(folder.path().join(name));
@@ -77,7 +77,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// A host name that points to one server or the other.
-struct Name {
+pub(crate) struct Name {
     fake_server: FakeServer,
     leads_to: Arc<AtomicU16>,
     cuts: watch::Sender<u32>,
@@ -87,7 +87,7 @@ struct Name {
 
 impl Name {
     /// `hides`: like a pooler, it drops the parameters that the server reports.
-    async fn of(server: &Server, hides: bool) -> Self {
+    pub(crate) async fn of(server: &Server, hides: bool) -> Self {
         let leads_to = Arc::new(AtomicU16::new(server.port()));
         let (cuts, came) = (watch::Sender::new(0), Arc::new(AtomicU32::new(0)));
         let (to, cut, count) = (Arc::clone(&leads_to), cuts.clone(), Arc::clone(&came));
@@ -112,16 +112,16 @@ impl Name {
         Self { fake_server, leads_to, cuts, came }
     }
 
-    fn lead_to(&self, server: &Server) {
+    pub(crate) fn lead_to(&self, server: &Server) {
         self.leads_to.store(server.port(), Ordering::SeqCst);
         self.came.store(0, Ordering::SeqCst);
     }
 
-    fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    fn connect(&self, pair: &Pair) -> Connect {
+    pub(crate) fn connect(&self, pair: &Pair) -> Connect {
         let url = pair.primary.url("postgres");
         let (before, after) = (format!(":{}/", pair.primary.port()), format!(":{}/", self.fake_server.port));
         Connect::new(url.replace(&before, &after), "test", 2)

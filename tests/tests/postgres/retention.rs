@@ -332,3 +332,35 @@ async fn retention_during_the_last_attempt_adds_no_attempt() {
     // Before the fix, it found the task in neither table and used the queue's six attempts as the limit.
     assert_eq!(settled, [rowlock_queue::Settled::Dead]);
 }
+
+/// Before the fix, no partition of tasks was dropped any more.
+#[tokio::test]
+async fn a_task_that_cannot_be_copied_blocks_only_its_own_partition() {
+    let test = TestDb::new().await;
+    let ids = test.enqueue_many(3).await;
+    test.run(AGE).await;
+    test.enqueue().await;
+    // The first three are in the second oldest partition now, and the other one in the third.
+    test.run(AGE).await;
+    test.run(AGE).await;
+    let bad = ids[1].0 - ((9 * 86_400_i64) << 31);
+    test.run(format!(
+        "create function public.refuse() returns trigger language plpgsql as $$ begin
+           if new.id = {bad} then raise 'this row is bad'; end if; return new; end $$;
+         create trigger refuse before insert on rowlock.task_kept for each row \
+         execute function public.refuse()"
+    ))
+    .await;
+    assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1, "the oldest one is empty");
+    let old = test.one::<String>(OLDEST).await;
+    let error = maintain_partitions(&test.db).await.unwrap_err().to_string();
+    let expected =
+        format!("the partition {old} cannot be dropped: task {bad} cannot be copied: this row is bad");
+    assert_eq!(error, expected);
+    let partitions = "select count(*) from rowlock.partitions_of('task') where hi < now() - interval '1 day'";
+    assert_eq!(test.one::<i64>(partitions).await, 1, "only {old} is left");
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.task_kept").await, 1, "of the other one");
+    test.run("drop trigger refuse on rowlock.task_kept").await;
+    assert_eq!(maintain_partitions(&test.db).await.unwrap(), 1);
+    assert_eq!(test.one::<i64>("select count(*) from rowlock.task_kept").await, 4);
+}

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use rowlock_queue::{
-    Db, DecidedAt, EnqueueOptions, InstanceId, Maintainer, Outcome, ScalingRecord, TaskId, enqueue, listen,
+    Db, DecidedAt, DrainPods, EndedHandler, EndedPod, EnqueueOptions, InstanceId, Maintainer, Outcome,
+    ScalingRecord, Settlement, TaskId, Token, enqueue, listen,
 };
 use rowlock_tests::{TestDb, TestInstance, declaration, settlements};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
@@ -69,7 +70,7 @@ async fn no_object_in_public_is_ever_called() {
     through.migrate().await.unwrap();
     own(&through, &tasks).await;
     let mut instance = TestInstance::join(&through, "pooled").await;
-    perform(&mut instance).await;
+    perform(&test, &mut instance).await;
     let hits: String = test
         .one("select coalesce(string_agg(distinct who || ' ran ' || what, '; '), '') from public.hit")
         .await;
@@ -131,7 +132,7 @@ async fn work(test: &TestDb, owner: &Db) {
     gone.claim(3).await;
     let mut instance = TestInstance::join(&db, "a").await;
     listen(&machine).await.unwrap().heartbeat(&instance.says(0, 5)).await.unwrap();
-    perform(&mut instance).await;
+    assert!(perform(&test, &mut instance).await, "a suspect ran");
     test.silence(gone.id()).await;
     let rescue = format!(
         "select rowlock.rescue(instance, heartbeat) from rowlock.newest_heartbeats() where instance = {}",
@@ -144,8 +145,8 @@ async fn work(test: &TestDb, owner: &Db) {
     rowlock_queue::retry_all_dead(owner, "mail").await.unwrap();
 }
 
-/// What a running instance does.
-async fn perform(instance: &mut TestInstance) {
+/// What a running instance does. Returns whether it ran a suspect.
+async fn perform(test: &TestDb, instance: &mut TestInstance) -> bool {
     instance.sleep().await;
     let mut maintainer = Maintainer::of_instance(instance.id(), instance.joined.queue);
     for outcome in [
@@ -154,6 +155,7 @@ async fn perform(instance: &mut TestInstance) {
         Outcome::Dead { error: "no".into() },
         Outcome::Snooze { delay: Duration::from_secs(1) },
         Outcome::Release,
+        Outcome::HandlerEnded,
     ] {
         let claimed = instance.claim(20).await;
         let ids: Vec<_> = claimed.tasks.iter().map(|task| task.id).collect();
@@ -161,24 +163,26 @@ async fn perform(instance: &mut TestInstance) {
             rowlock_queue::fetch(&instance.db, token, &ids).await.unwrap();
         }
         rowlock_queue::settle(&instance.db, instance.id(), &settlements(&claimed, &outcome)).await.unwrap();
-        rowlock_queue::claim_again(
-            &instance.db,
-            instance.id(),
-            1,
-            &instance.watermarks,
-            rowlock_queue::Token::random(),
-        )
-        .await
-        .unwrap();
+        rowlock_queue::claim_again(&instance.db, instance.id(), 1, &instance.watermarks, Token::random())
+            .await
+            .unwrap();
         maintainer.note(&instance.heartbeat(1, 5).await.noted);
         maintainer
             .run_once(&instance.db, Some(std::time::Instant::now()), Some(&instance.watermarks))
             .await
             .unwrap();
     }
+    test.run("update rowlock.suspect set due = now()").await;
+    let token = Token::random();
+    let suspect = rowlock_queue::claim_suspect(&instance.db, instance.id(), token, false).await.unwrap();
+    if let Some(suspect) = &suspect {
+        let ended = Settlement { token, task: suspect.id, outcome: Outcome::HandlerEnded };
+        rowlock_queue::settle(&instance.db, instance.id(), &[ended]).await.unwrap();
+    }
     rowlock_queue::policy(&instance.db, instance.joined.queue).await.unwrap();
     rowlock_queue::release_unknown_leases(&instance.db, instance.id(), &[]).await.unwrap();
     rowlock_queue::drain(&instance.db, InstanceId(instance.id().0)).await.unwrap();
+    suspect.is_some()
 }
 
 /// What users read.
@@ -209,6 +213,7 @@ async fn own(db: &Db, tasks: &[TaskId]) {
     rowlock_queue::adopt(db, &declaration("mail"), Some("nobody")).await.unwrap();
     rowlock_queue::request_notify(db, &[queue]).await.unwrap();
     record(db).await;
+    end_pod(db).await;
     see(db, tasks).await;
     rowlock_queue::cancel(db, tasks[40]).await.unwrap();
     rowlock_queue::retry(db, &tasks[..3]).await.unwrap();
@@ -216,6 +221,30 @@ async fn own(db: &Db, tasks: &[TaskId]) {
     enqueue(db, "to-go", "t", "{}", &EnqueueOptions::default()).await.unwrap();
     rowlock_queue::delete_queue(db, "to-go", true).await.unwrap();
     Maintainer::new().run_once(db, None, None).await.unwrap();
+}
+
+/// What the operator does when a handler and a pod end.
+async fn end_pod(db: &Db) {
+    let (queue, owner, uid) = ("mail", "tests", "6b7ee2c4-1f1c-4a53-9c0e-5d1b1f4f3a10");
+    let joined = rowlock_queue::join_in_pod(db, queue, "pod", 10, Some(uid)).await.unwrap();
+    let watermarks = joined.watermarks.clone();
+    let mut instance = TestInstance { db: db.clone(), joined, watermarks };
+    for outcome in [Some(Outcome::HandlerEnded), None] {
+        enqueue(db, queue, "t", "{}", &EnqueueOptions::default()).await.unwrap();
+        let claimed = instance.claim(1).await;
+        assert_eq!(claimed.tasks.len(), 1);
+        if let Some(outcome) = outcome {
+            instance.settle(&claimed, &outcome).await;
+        }
+    }
+    let how = "OOMKilled, exit code 137".to_owned();
+    let ended = EndedHandler { queue: queue.into(), owner: owner.into(), uid: uid.into(), how: how.clone() };
+    assert_eq!(rowlock_queue::name_handler_end(db, &ended).await.unwrap(), 1);
+    let pods = vec![(uid.to_owned(), 0)];
+    let drain = DrainPods { queue: queue.into(), owner: owner.into(), pods, most: 1 };
+    assert_eq!(rowlock_queue::drain_pods(db, &drain).await.unwrap().len(), 1);
+    let pod = EndedPod { queue: queue.into(), owner: owner.into(), uid: uid.into(), how };
+    assert_eq!(rowlock_queue::rescue_pod(db, &pod).await.unwrap(), Some(1));
 }
 
 /// What scales queues records why.

@@ -1,6 +1,8 @@
 //! Statistics and their cost with a large backlog.
 
-use rowlock_queue::{Declaration, EnqueueOptions, Maintainer, QueueStats, declare, enqueue, queue_stats};
+use rowlock_queue::{
+    Declaration, EnqueueOptions, Maintainer, Outcome, QueueStats, declare, enqueue, queue_stats,
+};
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, PgConnection, Row};
 
@@ -129,4 +131,24 @@ async fn statistics_have_the_oldest_task_of_each_priority() {
     assert!(oldest[0].is_some_and(|seconds| seconds < 60.0), "{oldest:?}");
     assert!(oldest[2].is_some_and(|seconds| seconds >= 600.0), "{oldest:?}");
     assert_eq!((oldest[1], oldest[3]), (None, None));
+}
+
+/// Before the fix, no number of a queue told them from tasks that wait for their next attempt.
+#[tokio::test]
+async fn suspects_that_wait_to_run_alone_are_counted_with_their_age() {
+    let test = TestDb::new().await;
+    test.enqueue_many(3).await;
+    let mut instance = test.instance("a").await;
+    let claimed = instance.claim(3).await;
+    instance.settle(&claimed, &Outcome::HandlerEnded).await;
+    let found = stats(&test, "mail").await;
+    assert_eq!((found.suspects, found.retryable, found.available), (3, 3, 0));
+    assert!(found.oldest_suspect_seconds.is_some_and(|seconds| seconds < 30.0), "{found:?}");
+    test.run("update rowlock.suspect set due = now(), until = until - interval '10 minutes'").await;
+    let found = stats(&test, "mail").await;
+    assert!(found.oldest_suspect_seconds.is_some_and(|seconds| 600.0 <= seconds), "{found:?}");
+    let token = rowlock_queue::Token::random();
+    rowlock_queue::claim_suspect(&test.db, instance.id(), token, false).await.unwrap().unwrap();
+    let found = stats(&test, "mail").await;
+    assert_eq!((found.suspects, found.running), (2, 1), "the one that runs does not wait");
 }

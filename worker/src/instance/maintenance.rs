@@ -38,15 +38,15 @@ pub(crate) async fn run_maintenance(
         if let Some(noted) = context.take_noted() {
             maintainer.note(&noted);
         }
-        match maintainer
-            .run_once(&context.db, context.fence.streak_since().map(Instant::into_std), Some(&watermarks))
-            .await
-        {
-            Ok(report) => {
-                context.database_answered("maintenance");
-                context.metrics.record_maintenance(&report);
+        let chain_since = context.fence.streak_since().map(Instant::into_std);
+        let pass = maintainer.run_steps(&context.db, chain_since, Some(&watermarks)).await;
+        context.metrics.record_maintenance(&pass.report);
+        // Each step by itself: steps that work every second must not end an outage of one that fails.
+        for (step, done) in &pass.steps {
+            match done {
+                Ok(()) => context.database_answered(step),
+                Err(error) => context.database_failed(step, error),
             }
-            Err(error) => context.database_failed("maintenance", &error),
         }
         if ORPHANS_INTERVAL <= released_orphans_at.elapsed() {
             released_orphans_at = Instant::now();

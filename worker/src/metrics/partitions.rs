@@ -36,7 +36,8 @@ impl Partitions {
         };
         let since = at.elapsed().as_secs_f64();
         self.left.set(stats.left_seconds - since);
-        self.oldest.set(stats.oldest_seconds + since);
+        // It is below 0 while the only partition has not ended. An age is not.
+        self.oldest.set((stats.oldest_seconds + since).max(0.0));
         self.registered.call_once(|| {
             for gauge in [&self.left, &self.oldest] {
                 if let Err(error) = registry.register(Box::new(gauge.clone())) {

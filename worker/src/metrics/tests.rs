@@ -126,6 +126,8 @@ async fn the_time_left_in_partitions_appears_when_first_read_and_falls_until_rea
     assert_eq!(value(&metrics, left), Some(-500.0));
     let oldest = "rowlock_worker_oldest_partition_age_seconds{queue=\"mail\"}";
     assert_eq!(value(&metrics, oldest), Some(1510.0));
+    metrics.record_maintenance(&partitions(1000.0, -9550.0));
+    assert_eq!(value(&metrics, oldest), Some(0.0), "a young database");
 }
 
 /// The tables of the page list exactly what is exported, with type and labels.

@@ -212,7 +212,9 @@ impl<'a> Unsettled<'a> {
     /// Finds the outcome that the database refuses, so that it does not hold up the others. `None`: nothing
     /// of it can be replaced any more.
     fn value_refused(&mut self, error: &Error) -> Option<Wait> {
-        if self.next().len() == 1 {
+        if self.next().len() == 1 && uses_no_attempt(&self.rest[0].settlement.outcome) {
+            self.give_up_first(error);
+        } else if self.next().len() == 1 {
             self.replaced = replace(&mut self.rest[0].settlement, error, self.replaced)?;
         } else {
             self.batch_size = 1;
@@ -266,9 +268,15 @@ enum Replaced {
     Outcome,
 }
 
+/// Whether the task has not failed. If such an outcome is refused, the task must not become dead: it stays
+/// leased until the instance ends.
+fn uses_no_attempt(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Release | Outcome::Snooze { .. } | Outcome::HandlerEnded)
+}
+
 /// Replaces an outcome that the database refuses. First only its text, which the database's encoding may not
 /// support: the work itself is done. If that is refused too, the task becomes dead. `None`: that was refused
-/// as well.
+/// as well, or the task has not failed.
 fn replace(settlement: &mut Settlement, refusal: &Error, done: Replaced) -> Option<Replaced> {
     let task = settlement.task;
     let why = format!("the database refused it ({})", refusal.metric_label());
@@ -283,13 +291,13 @@ fn replace(settlement: &mut Settlement, refusal: &Error, done: Replaced) -> Opti
             *error = format!("the handler's error message is not kept: {why}");
             Some(Replaced::Text)
         }
-        (Replaced::Nothing | Replaced::Text, outcome) => {
+        (Replaced::Nothing | Replaced::Text, outcome) if !uses_no_attempt(outcome) => {
             let error = refusal.metric_label();
             tracing::error!(%task, error, "the database refused the outcome; the task is dead");
             *outcome = Outcome::Dead { error: format!("the outcome is not kept: {why}") };
             Some(Replaced::Outcome)
         }
-        (Replaced::Outcome, _) => None,
+        _ => None,
     }
 }
 

@@ -90,6 +90,8 @@ struct LastReport {
     unreachable_event: bool,
     /// Since when no pod is ready, though pods are wanted and the database answers.
     unready_since: Option<Instant>,
+    /// Since when pods are ready, but no instance is in the database.
+    unjoined_since: Option<Instant>,
     /// Whether another leader waited in vain for a ready pod, and none has been ready since.
     unready_before: bool,
     scaling_events: ScalingEvents,
@@ -150,6 +152,7 @@ impl Reporter {
         let deployment = self.watch.deployment_of(one.spec.deployment_name(&name), &name);
         let database = database_status(last.status.database.as_ref(), report.identity, now);
         let unready_for = last.unready_for(report.problem.is_some(), report.view, health);
+        let unjoined_for = last.unjoined_for(report.problem.is_some(), report.view, health);
         let worker = of_queue(&self.context.config.worker_resources, &one.spec.worker.resources);
         let inputs = StatusInputs {
             place: (&self.namespace, &name),
@@ -164,6 +167,7 @@ impl Reporter {
             is_waking_up: last.is_ready()
                 && unready_for.is_some_and(|unready_for| unready_for < WAKE_UP_GRACE),
             unready_for,
+            unjoined_for,
             worker: &worker,
         };
         let conditions = decide_conditions(&inputs);
@@ -338,6 +342,7 @@ impl LastReport {
             budget: WriteBudget::new(Instant::now()),
             blank_since: Some(Instant::now()),
             unready_since: None,
+            unjoined_since: None,
             scaling_events: ScalingEvents::default(),
             pod_event: None,
             unknown: Vec::new(),
@@ -359,6 +364,20 @@ impl LastReport {
         self.unready_since = unready_for.then(|| self.unready_since.unwrap_or_else(Instant::now));
         let elapsed = self.unready_since.map(|since| since.elapsed());
         elapsed.map(|elapsed| if self.unready_before { Duration::MAX } else { elapsed })
+    }
+
+    /// How long pods have been ready without an instance in the database. Not counted while the database is
+    /// away, since then nobody knows its instances.
+    fn unjoined_for(
+        &mut self,
+        is_away: bool,
+        view: Option<&QueueView>,
+        health: &PodHealth,
+    ) -> Option<Duration> {
+        let stats = view.and_then(|view| view.stats.as_ref());
+        let unjoined = !is_away && 0 < health.ready && stats.is_some_and(|stats| stats.instances == 0);
+        self.unjoined_since = unjoined.then(|| self.unjoined_since.unwrap_or_else(Instant::now));
+        self.unjoined_since.map(|since| since.elapsed())
     }
 
     /// Whether the status of the leader before stays, because this one has observed nothing yet.

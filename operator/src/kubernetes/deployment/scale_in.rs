@@ -124,6 +124,8 @@ pub(crate) struct ScaleIn {
     pub(crate) template_written: Option<Instant>,
     /// The pods that got the lowest cost, with the cost that they had before.
     costs: BTreeMap<String, Option<String>>,
+    /// Whether a cost could not be written at the last attempt, which is in the log.
+    pub(crate) cost_failed: bool,
     lowered: Option<Lowered>,
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use rowlock_crds::{
-    ConditionReason as Reason, ConditionType as Type, DatabaseStatus, TaskQueueSpec, annotations,
+    ConditionReason as Reason, ConditionType as Type, DatabaseStatus, TaskQueueSpec, annotations, containers,
 };
 use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION};
 
@@ -23,6 +23,10 @@ use crate::view::QueueView;
 /// How long pods may stay unready before the queue is stalled: the progress deadline of a Deployment, which
 /// does not apply to pods that are added by scaling.
 const MAX_UNREADY: Duration = Duration::from_mins(10);
+
+/// How long pods may be ready without an instance in the database. Longer than heartbeats count, so that an
+/// outage of the database does not look like this.
+const MAX_UNJOINED: Duration = Duration::from_mins(1);
 
 /// What the status of a `TaskQueue` is decided from.
 #[derive(Debug)]
@@ -44,6 +48,8 @@ pub(crate) struct StatusInputs<'a> {
     pub(crate) is_waking_up: bool,
     /// How long no pod has been ready, though pods are wanted and the database answers.
     pub(crate) unready_for: Option<Duration>,
+    /// How long pods have been ready, but no instance of the queue in the database.
+    pub(crate) unjoined_for: Option<Duration>,
     /// Resources of the worker container.
     pub(crate) worker: &'a ResourceRequirements,
 }
@@ -227,7 +233,21 @@ fn ready(inputs: &StatusInputs<'_>, stalled: Option<&Problem>) -> NewCondition {
         // A queue that is scaled to zero is ready, so one that is scaled up from zero is ready too.
         return condition(Type::Ready, Some(inputs.is_waking_up), Reason::Progressing, &pods);
     }
+    if never_joined(inputs) {
+        let message = format!(
+            "{ready} pods are ready, but no instance of the queue {} is in this database: their workers use \
+             another one. Compare the connection string of the container {} with the Secret of spec.database",
+            sanitize(&view.name),
+            containers::WORKER
+        );
+        return condition(Type::Ready, Some(false), Reason::NotJoined, &message);
+    }
     condition(Type::Ready, Some(true), Reason::Succeeded, &pods)
+}
+
+/// Whether the workers of ready pods sent no heartbeat to this database.
+fn never_joined(inputs: &StatusInputs<'_>) -> bool {
+    inputs.unjoined_for.is_some_and(|unjoined_for| MAX_UNJOINED <= unjoined_for)
 }
 
 /// Whether the running pods process tasks, although the queue is stalled.
@@ -242,6 +262,7 @@ fn works(inputs: &StatusInputs<'_>) -> bool {
         && inputs.problem.is_none()
         && !inputs.spec.paused
         && 0 < inputs.health.ready
+        && !never_joined(inputs)
 }
 
 fn reconciling(inputs: &StatusInputs<'_>, stalled: Option<&Problem>) -> NewCondition {

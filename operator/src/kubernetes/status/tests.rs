@@ -32,6 +32,7 @@ fn made(new_condition: NewCondition, last: &TaskQueueStatus, now: &str) -> TaskQ
         health: &health,
         is_waking_up: false,
         unready_for: None,
+        unjoined_for: None,
         worker: &k8s_openapi::api::core::v1::ResourceRequirements::default(),
     };
     status(&inputs, &[new_condition], Some(3), last, None, now.parse().unwrap())

@@ -24,13 +24,15 @@ async fn four_pods(name: &str, busy: &[&str]) -> (Harness, Running, SocketAddr) 
     harness.task_queue("emails", &EMAILS.replace("autoscaling: { scaleDownAfter: 1s }", SCALING));
     let (operator, pages) = harness.operator_with_pages().await;
     harness.until_replicas(4).await;
-    add_pods(&harness, "emails", busy).await;
+    add_pods(&harness, "emails", &PODS, busy).await;
     (harness, operator, pages)
 }
 
-async fn add_pods(harness: &Harness, deployment: &str, busy: &[&str]) {
+const PODS: [&str; 4] = ["a", "b", "c", "d"];
+
+async fn add_pods(harness: &Harness, deployment: &str, pods: &[&str], busy: &[&str]) {
     harness.kubectl(&["create", "serviceaccount", "default"]);
-    for pod in ["a", "b", "c", "d"] {
+    for pod in pods {
         add_pod(harness, deployment, pod, busy.contains(&pod)).await;
     }
 }
@@ -210,7 +212,7 @@ async fn the_pods_of_a_users_own_deployment_are_chosen_too() {
     harness.task_queue("emails", &target::spec().replace("autoscaling: { scaleDownAfter: 1s }", SCALING));
     let (_operator, pages) = harness.operator_with_pages().await;
     harness.until_replicas_of("shop", 4).await;
-    add_pods(&harness, "shop", &["a", "c"]).await;
+    add_pods(&harness, "shop", &PODS, &["a", "c"]).await;
     harness.change(&json!({ "workers": { "replicas": 2 } }));
     harness.until_replicas_of("shop", 2).await;
     assert_eq!(costs(&harness), lowest(&["b", "d"]));
@@ -218,4 +220,61 @@ async fn the_pods_of_a_users_own_deployment_are_chosen_too() {
     delete(&harness, "b");
     delete(&harness, "d");
     until_counted(&harness, pages, 2, 0).await;
+}
+
+/// Refuses the deletion cost of five pods, as a webhook might.
+const POLICY: &str = r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: { name: scale-in-refused }
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    resourceRules:
+      - { apiGroups: [""], apiVersions: ["v1"], operations: ["CREATE", "UPDATE"], resources: ["pods"] }
+  validations:
+    - expression: >-
+        !(object.metadata.name in ["c", "d", "e", "f", "g", "probe"]) || !has(object.metadata.annotations)
+        || !("controller.kubernetes.io/pod-deletion-cost" in object.metadata.annotations)
+      message: "no deletion costs here"
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: { name: scale-in-refused }
+spec:
+  policyName: scale-in-refused
+  validationActions: ["Deny"]
+  matchResources:
+    namespaceSelector: { matchLabels: { kubernetes.io/metadata.name: NAMESPACE } }
+"#;
+
+/// The operator writes eight costs at a time. Before the fix, a refusal among them skipped all others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_refuses_its_cost_does_not_keep_others_from_theirs() {
+    let harness = Harness::new("scale-in-refused").await;
+    let spec = EMAILS
+        .replace("total: 40, perPod: 10", "total: 12, perPod: 1")
+        .replace("autoscaling: { scaleDownAfter: 1s }", "scaling: External, replicas: 12");
+    harness.task_queue("emails", &spec);
+    let (_operator, _) = harness.operator_with_pages().await;
+    harness.until_replicas(12).await;
+    let pods = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
+    // A busy pod stays.
+    add_pods(&harness, "emails", &pods, &["a", "b"]).await;
+    harness.apply(&POLICY.replace("NAMESPACE", &harness.namespace));
+    let metadata = json!({ "name": "probe", "annotations": { COST: "7" } });
+    let containers = json!([{ "name": "c", "image": "i" }]);
+    let probe = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
+        "spec": { "containers": containers } });
+    until("the policy is active", || harness.refusal(&probe).ok_or_else(|| "it is not".to_owned())).await;
+    harness.change(&json!({ "workers": { "replicas": 2 } }));
+    until("the others have their costs", || {
+        let costs = costs(&harness);
+        if costs == lowest(&["h", "i", "j", "k", "l"]) { Ok(()) } else { Err(format!("{costs:?}")) }
+    })
+    .await;
+    harness.until_replicas(2).await;
+    for kind in ["validatingadmissionpolicybinding", "validatingadmissionpolicy"] {
+        harness.kubectl(&["delete", kind, "scale-in-refused"]);
+    }
 }

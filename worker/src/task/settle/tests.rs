@@ -209,6 +209,28 @@ async fn a_refusal_that_names_no_row_does_not_hold_up_other_outcomes() {
     assert_eq!((metrics.settled_so_far("complete"), metrics.settled_so_far("dead")), (3, 1));
 }
 
+/// Before the fix, the task became dead although it had not failed.
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_release_or_snooze_is_refused_is_not_dead() {
+    let snoozed = Outcome::Snooze { delay: Duration::from_secs(1) };
+    for outcome in [Outcome::Release, snoozed, Outcome::HandlerEnded] {
+        for fake in
+            [Fake { rowless: Some("2"), ..Fake::default() }, Fake { poison: Some("2"), ..Fake::default() }]
+        {
+            let (settler, metrics, _) = settler(&Arc::new(fake));
+            let (send, receive) = mpsc::channel(SETTLEMENT_BUFFER);
+            for id in 1..=3 {
+                send.send(ended(id, outcome.clone())).await.unwrap();
+            }
+            drop(send);
+            settler.run(receive).await.unwrap();
+            let others = ["release", "snooze", "suspect"].map(|label| metrics.settled_so_far(label));
+            assert_eq!(others.iter().sum::<u64>(), 2, "{outcome:?}: the others are settled");
+            assert_eq!(metrics.settled_so_far("dead"), 0, "{outcome:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_lost_lease_is_counted_and_not_as_an_outcome() {
     let fake = Arc::new(Fake { answer_lost: true, ..Fake::default() });

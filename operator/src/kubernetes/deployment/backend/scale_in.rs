@@ -142,30 +142,49 @@ impl PodBackend {
         Ok(chosen)
     }
 
-    /// Gives the chosen pods the lowest deletion cost, and the others the one that they had before. After a
-    /// failure the rest are not tried: an API server that does not answer must not delay the pass for each
-    /// pod.
+    /// Gives the chosen pods the lowest deletion cost, and the others the one that they had before. If the
+    /// API server does not answer, the rest are not tried: that must not delay the pass for each pod. If it
+    /// refuses one pod, as a webhook does, the others are written.
     async fn write_costs(&self, last: &mut LastApplied, pods: &[Candidate], chosen: &BTreeSet<String>) {
         let namespace = last.owner.namespace.clone();
+        let mut refused = None;
         for some in last.scale_in.cost_changes(pods, chosen).chunks(CONCURRENT_WRITES) {
             let writes = some.iter().map(|(pod, cost)| {
                 self.context.writer.set_deletion_cost(&namespace, &pod.name, &pod.uid, cost.as_deref())
             });
-            let mut failed = None;
+            let mut unanswered = false;
             for ((pod, cost), written) in some.iter().zip(join_all(writes).await) {
                 match written {
                     Ok(()) => last.scale_in.note_cost(pod, cost.as_deref()),
                     Err(error) if is_gone(&error) => (),
-                    Err(error) => failed = Some(error),
+                    Err(error) => {
+                        unanswered |= !is_refusal(&error);
+                        _ = refused.get_or_insert((pod.name.clone(), error));
+                    }
                 }
             }
-            if let Some(error) = failed {
-                let queue = &last.queue;
-                tracing::warn!(namespace, queue, %error, "the deletion costs of its pods are not written");
-                return;
+            if unanswered {
+                break;
             }
         }
+        let queue = &last.queue;
+        match refused {
+            // A pass is two seconds long, and tries again.
+            Some((pod, error)) if !std::mem::replace(&mut last.scale_in.cost_failed, true) => {
+                tracing::warn!(namespace, queue, pod, %error, "the deletion cost of the pod is not written");
+            }
+            Some((pod, error)) => {
+                tracing::debug!(namespace, queue, pod, %error, "the deletion cost of the pod is not written");
+            }
+            None => last.scale_in.cost_failed = false,
+        }
     }
+}
+
+/// Whether the API server has answered, and refuses this write.
+fn is_refusal(error: &WriteError) -> bool {
+    matches!(error, WriteError::Api(kube::Error::Api(status))
+        if (400..500).contains(&status.code) && status.code != 429)
 }
 
 /// Whether the pod has gone since the watch showed it.

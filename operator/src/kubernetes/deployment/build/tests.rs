@@ -231,6 +231,19 @@ fn a_handler_on_the_workers_port_moves_the_worker() {
 }
 
 #[test]
+fn pods_tell_injectors_which_container_is_the_handler_and_when_to_start() {
+    let annotations = built(SPEC)["spec"]["template"]["metadata"]["annotations"].clone();
+    for (name, value) in [
+        ("sidecar.istio.io/nativeSidecar", "true"),
+        ("config.beta.linkerd.io/proxy-enable-native-sidecar", "true"),
+        ("instrumentation.opentelemetry.io/container-names", "handler"),
+        ("vault.hashicorp.com/agent-init-first", "true"),
+    ] {
+        assert_eq!(annotations[name], value, "{name}");
+    }
+}
+
+#[test]
 fn pods_are_selected_by_our_labels_and_keep_their_own() {
     let built = built(SPEC);
     let metadata = &built["spec"]["template"]["metadata"];

@@ -77,6 +77,7 @@ fn decided_on(scene: Scene, observed: &ObservedQueue) -> Vec<NewCondition> {
         deployment: Some(&deployment),
         health: &scene.health,
         is_waking_up: scene.is_waking_up,
+        unjoined_for: None,
         unready_for: None,
         worker: &ResourceRequirements::default(),
     })

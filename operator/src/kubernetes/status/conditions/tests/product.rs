@@ -15,6 +15,8 @@ struct Case {
     pods: Pods,
     deployment: Rollout,
     unready_for: Option<u64>,
+    /// The workers of its pods use another database.
+    is_elsewhere: bool,
     was_ready: bool,
     paused: bool,
     contested: bool,
@@ -159,7 +161,7 @@ impl Case {
         let is_waking_up =
             wanted > 0 && self.was_ready && self.unready_for == Some(30) && self.pods != Pods::Crash;
         let enough = wanted > 0 || !matches!(reason, ScalingReason::Connections | ScalingReason::Total);
-        let works = self.ready() > 0 && enough;
+        let works = self.ready() > 0 && enough && !self.is_elsewhere;
         self.problem.is_none() && ours && !self.paused && (works || sleeps || is_waking_up)
     }
 
@@ -190,6 +192,7 @@ impl Case {
             is_waking_up: self.was_ready
                 && unready_for.is_some_and(|unready_for| unready_for < Duration::from_mins(1)),
             unready_for,
+            unjoined_for: (self.is_elsewhere && self.ready() > 0).then_some(MAX_UNJOINED),
             worker: &ResourceRequirements::default(),
         })
     }
@@ -231,6 +234,8 @@ fn view((pods_desired, reason): (u32, ScalingReason)) -> QueueView {
         available: 7,
         scheduled: 0,
         retryable: 0,
+        suspects: 0,
+        oldest_suspect_seconds: None,
         due_soon: 0,
         running: 0,
         dead: 0,
@@ -276,11 +281,14 @@ fn ready_is_true_only_if_tasks_start() {
                 let both = PODS.iter().flat_map(|pods| ROLLOUTS.iter().map(move |one| (*pods, *one)));
                 both.map(|(pods, rollout)| (*problem, pods, rollout))
             }) {
-                for (outcome, unready_for, was_ready) in (0..outcomes.len()).flat_map(|outcome| {
-                    UNREADY_FOR.iter().flat_map(move |unready_for| {
-                        [(outcome, *unready_for, false), (outcome, *unready_for, true)]
+                for (outcome, unready_for, was_ready, is_elsewhere) in
+                    (0..outcomes.len()).flat_map(|outcome| {
+                        UNREADY_FOR.iter().flat_map(move |unready_for| {
+                            [(false, false), (true, false), (false, true)]
+                                .map(|(was_ready, elsewhere)| (outcome, *unready_for, was_ready, elsewhere))
+                        })
                     })
-                }) {
+                {
                     let case = Case {
                         problem,
                         outcome,
@@ -288,6 +296,7 @@ fn ready_is_true_only_if_tasks_start() {
                         pods,
                         deployment,
                         unready_for,
+                        is_elsewhere,
                         was_ready,
                         paused,
                         contested: was_ready,
@@ -316,6 +325,7 @@ fn conditions_of_common_situations() {
         pods,
         deployment,
         unready_for: None,
+        is_elsewhere: false,
         was_ready: false,
         paused: false,
         contested: false,
@@ -334,6 +344,11 @@ fn conditions_of_common_situations() {
         (case((0, ScalingReason::Unknown), Pods::None, Rollout::Done), "uff", Reason::NotObserved),
         (case((2, ScalingReason::Backlog), Pods::Work, Rollout::Done), "tff", Reason::Succeeded),
         (case((2, ScalingReason::Connections), Pods::Work, Rollout::Done), "tff", Reason::Succeeded),
+        (
+            Case { is_elsewhere: true, ..case((2, ScalingReason::Backlog), Pods::Work, Rollout::Done) },
+            "fff",
+            Reason::NotJoined,
+        ),
         (case((2, ScalingReason::Backlog), Pods::Work, Rollout::Paused), "ttf", Reason::Succeeded),
         (starts(Pods::Start, Rollout::InProgress), "ftf", Reason::Progressing),
         (Case { was_ready: true, ..starts(Pods::Start, Rollout::InProgress) }, "ttf", Reason::Progressing),
