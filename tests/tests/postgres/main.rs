@@ -41,5 +41,6 @@ mod statistics;
 mod suspects;
 mod tls;
 mod traces;
+mod trial;
 mod untrusted_callers;
 mod xmin_horizon;
