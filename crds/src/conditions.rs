@@ -116,6 +116,8 @@ pub enum ConditionReason {
     Connections,
     /// Nearly all runs of the handler fail.
     Failing,
+    /// The pods with a changed template ran worse than the old ones, so all pods have the old template.
+    CanaryFailed,
     /// No limit applies.
     NotLimited,
     /// Another field manager sets a field that the operator should set.
@@ -124,7 +126,7 @@ pub enum ConditionReason {
 
 impl ConditionReason {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::NotObserved,
         Self::Succeeded,
         Self::Progressing,
@@ -156,6 +158,7 @@ impl ConditionReason {
         Self::Total,
         Self::Connections,
         Self::Failing,
+        Self::CanaryFailed,
         Self::NotLimited,
         Self::ForeignFieldManager,
     ];
@@ -195,6 +198,7 @@ impl ConditionReason {
             Self::Total => "Total",
             Self::Connections => "Connections",
             Self::Failing => "Failing",
+            Self::CanaryFailed => "CanaryFailed",
             Self::NotLimited => "NotLimited",
             Self::ForeignFieldManager => "ForeignFieldManager",
         }

@@ -3,6 +3,7 @@
 
 mod allocation;
 mod bad_rows;
+mod canary;
 mod claim_ahead;
 mod claims;
 mod cleanup;
