@@ -3991,6 +3991,33 @@ CREATE FUNCTION rowlock.permission_functions() RETURNS TABLE(permission text, fu
     and p.pronamespace = 'rowlock'::regnamespace
 $$;
 
+CREATE FUNCTION rowlock.pod_runs(queue text, owner text, new_pods uuid[], old_pods uuid[]) RETURNS TABLE(new boolean, runs bigint, failures bigint, run_seconds double precision, run_seconds_squared double precision)
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select
+    given.new,
+    coalesce(sum(newest.runs), 0)::bigint,
+    coalesce(sum(newest.failures), 0)::bigint,
+    coalesce(sum(newest.run_seconds::double precision), 0),
+    coalesce(sum(newest.run_seconds_squared::double precision), 0)
+  from rowlock.queue q
+  cross join (values (true, pod_runs.new_pods), (false, pod_runs.old_pods)) given(new, pods)
+  left join rowlock.instance i
+    on i.queue = q.id and i.ended_at is null and i.pod = any (given.pods)
+  left join lateral (
+    select h.runs, h.failures, h.run_seconds, h.run_seconds_squared
+    from rowlock.heartbeat h
+    where h.instance = i.id and h.at > now() - interval '1 minute'
+    order by h.n desc
+    limit 1
+  ) newest on true
+  where q.name = pod_runs.queue and q.owner = pod_runs.owner
+  group by given.new
+$$;
+
 CREATE FUNCTION rowlock.policy(queue integer) RETURNS TABLE(generation bigint, policy json, max_attempts smallint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -6618,6 +6645,8 @@ REVOKE ALL ON FUNCTION rowlock.partitions_of(parent text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.partitions_until() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.permission_functions() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.pod_runs(queue text, owner text, new_pods uuid[], old_pods uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.policy(queue integer) FROM PUBLIC;
 

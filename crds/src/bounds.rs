@@ -44,5 +44,11 @@ pub(crate) const LONGEST_QUANTITY: usize = 32;
 pub(crate) const MOST_RESOURCES: usize = 16;
 /// A rollout adds at least one pod, and at most as many as a queue may have.
 pub(crate) const SURGE_PODS: RangeInclusive<u32> = 1..=1000;
+/// More runs than a canary can wait for.
+pub(crate) const CANARY_RUNS: RangeInclusive<u64> = 1..=1_000_000;
+/// With 100, no number of failures is too many.
+pub(crate) const EXTRA_FAILURE_PERCENT: RangeInclusive<u8> = 0..=100;
+/// A hundred times as long.
+pub(crate) const EXTRA_DURATION_PERCENT: RangeInclusive<u16> = 0..=10_000;
 /// At most all pods at the same time.
 pub(crate) const SURGE_PERCENT: RangeInclusive<u32> = 1..=100;

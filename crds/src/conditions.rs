@@ -118,6 +118,8 @@ pub enum ConditionReason {
     Connections,
     /// Nearly all runs of the handler fail.
     Failing,
+    /// The pods with a changed template ran worse than the old ones, so all pods have the old template.
+    CanaryFailed,
     /// No limit applies.
     NotLimited,
     /// Another field manager sets a field that the operator should set.
@@ -159,6 +161,7 @@ impl ConditionReason {
         Self::Total,
         Self::Connections,
         Self::Failing,
+        Self::CanaryFailed,
         Self::NotLimited,
         Self::ForeignFieldManager,
     ];
@@ -199,6 +202,7 @@ impl ConditionReason {
             Self::Total => "Total",
             Self::Connections => "Connections",
             Self::Failing => "Failing",
+            Self::CanaryFailed => "CanaryFailed",
             Self::NotLimited => "NotLimited",
             Self::ForeignFieldManager => "ForeignFieldManager",
         }

@@ -13,6 +13,10 @@ pub enum EventReason {
     TemplateRestored,
     /// The operator restores the number of pods after a foreign change.
     ReplicasRestored,
+    /// A share of the pods gets a changed template first.
+    CanaryStarted,
+    /// The other pods get the changed template, too.
+    CanaryPassed,
     /// A preStop hook of the template cuts running tasks short.
     PreStop,
     /// A pod has ended with running tasks, which were taken back at once.
@@ -23,12 +27,14 @@ pub enum EventReason {
 
 impl EventReason {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Ready,
         Self::ScaledUp,
         Self::ScaledDown,
         Self::TemplateRestored,
         Self::ReplicasRestored,
+        Self::CanaryStarted,
+        Self::CanaryPassed,
         Self::PreStop,
         Self::PodEnded,
         Self::UnknownName,
@@ -43,6 +49,8 @@ impl EventReason {
             Self::ScaledDown => "ScaledDown",
             Self::TemplateRestored => "TemplateRestored",
             Self::ReplicasRestored => "ReplicasRestored",
+            Self::CanaryStarted => "CanaryStarted",
+            Self::CanaryPassed => "CanaryPassed",
             Self::PreStop => "PreStop",
             Self::PodEnded => "PodEnded",
             Self::UnknownName => "UnknownName",
@@ -57,6 +65,7 @@ impl EventReason {
             Self::ScaledUp | Self::ScaledDown => "Scale",
             Self::TemplateRestored => "RestoreTemplate",
             Self::ReplicasRestored => "RestoreReplicas",
+            Self::CanaryStarted | Self::CanaryPassed => "RollOut",
             Self::PreStop => "CheckTemplate",
             Self::PodEnded => "Rescue",
             Self::UnknownName => "CheckNames",

@@ -111,8 +111,10 @@ pub(crate) fn expected(field: &str) -> Option<&'static str> {
         "spec.workers.replicas" => "a whole number of pods from 0 to 10000",
         "spec.workers.autoscaling.min" => "a whole number from 0 to workers.total",
         "spec.handler.http.port" => "a port from 1 to 65535",
-        "spec.retry.maxSnoozes" => "a whole number from 1 to 1000000",
-        "spec.retry.jitterPercent" => "a whole number from 0 to 100",
+        "spec.retry.maxSnoozes" | "spec.rollout.canary.minRuns" => "a whole number from 1 to 1000000",
+        "spec.retry.jitterPercent" | "spec.rollout.canary.extraFailurePercent" => {
+            "a whole number from 0 to 100"
+        }
         "spec.retry.final" => "a list of HTTP statuses, such as [400, 404]",
         "spec.retry.backoff" => {
             "one of `delays: [15s, 1m]`, `exponential: { initial: 1s, max: 1h }`, `fixed: 10s`"
@@ -128,7 +130,11 @@ pub(crate) fn expected(field: &str) -> Option<&'static str> {
         }
         "spec.targetRef.name" => "the name of a Deployment",
         "spec.database.caRef.name" => "the name of a Secret or a ConfigMap",
-        "spec.rollout.maxSurge" => "a number of pods from 1 to 1000, or a percentage such as 25%",
+        "spec.rollout.canary" => "a mapping, such as `canary: {}` or `canary: { share: 10% }`",
+        "spec.rollout.canary.extraDurationPercent" => "a whole number from 0 to 10000",
+        "spec.rollout.maxSurge" | "spec.rollout.canary.share" => {
+            "a number of pods from 1 to 1000, or a percentage such as 25%"
+        }
         _ => return None,
     })
 }

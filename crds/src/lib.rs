@@ -46,8 +46,8 @@ pub use names::{annotations, api, containers, env, labels};
 pub use policy::Policy;
 #[cfg(feature = "kube")]
 pub use resource::{
-    BacklogStatus, DatabaseStatus, ScalingInputs, ScalingStatus, TaskQueueStatus, WorkersStatus, crd,
-    crd_yaml,
+    BacklogStatus, CanaryStatus, DatabaseStatus, ScalingInputs, ScalingStatus, TaskQueueStatus,
+    WorkersStatus, crd, crd_yaml,
 };
 pub use retry::{Backoff, MAX_RETRY_DELAY, RetryPolicy};
 pub use target::{TargetApiVersion, TargetKind, TargetRef};
@@ -59,4 +59,4 @@ pub use task_queue::{
 };
 pub use validate::unknown_names;
 pub use variables::{UnknownVariable, check_variables};
-pub use worker_and_rollout::{Quantity, ResourcesSpec, RolloutSpec, Surge, WorkerSpec};
+pub use worker_and_rollout::{CanarySpec, Quantity, ResourcesSpec, RolloutSpec, Surge, WorkerSpec};

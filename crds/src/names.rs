@@ -34,6 +34,11 @@ pub mod annotations {
     /// On a Deployment whose template changed because the operator changed: its rollout has a slot. The
     /// rollouts of other queues wait until a slot is free.
     pub const ROLLOUT_SLOT: &str = "rowlock.dev/rollout-slot";
+    /// On the operator's Deployments: the part of the `TaskQueue` that their pod template was made from. With
+    /// a canary: that of the old template.
+    pub const TEMPLATE_SOURCE: &str = "rowlock.dev/template-source";
+    /// On a Deployment with a canary: since when, and what has been seen of it.
+    pub const CANARY: &str = "rowlock.dev/canary";
 }
 
 /// Labels on a `TaskQueue` and on the objects that the operator creates for it.

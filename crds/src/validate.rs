@@ -3,20 +3,21 @@
 use std::ops::RangeInclusive;
 
 use crate::bounds::{
-    BACKLOG, FACTOR, FINAL_STATUS, JITTER_PERCENT, LONGEST_NAME, LONGEST_NAMESPACE, LONGEST_PATH,
-    LONGEST_SECRET, MAX_ATTEMPTS, MAX_SNOOZES, MOST_DELAYS, MOST_FINAL, PAYLOAD_BYTES, PER_POD, PORT,
-    REPLICAS, TOTAL,
+    BACKLOG, CANARY_RUNS, EXTRA_DURATION_PERCENT, EXTRA_FAILURE_PERCENT, FACTOR, FINAL_STATUS,
+    JITTER_PERCENT, LONGEST_NAME, LONGEST_NAMESPACE, LONGEST_PATH, LONGEST_SECRET, MAX_ATTEMPTS, MAX_SNOOZES,
+    MOST_DELAYS, MOST_FINAL, PAYLOAD_BYTES, PER_POD, PORT, REPLICAS, TOTAL,
 };
 use crate::field_error::{FieldError, expected, nearest};
 use crate::{
-    Backoff, Dur, MAX_RETRY_DELAY, Manifest, RetryPolicy, RolloutSpec, ScalingMode, TaskQueueSpec,
-    WorkerSpec, annotations, api, labels, template,
+    Backoff, Dur, MAX_RETRY_DELAY, Manifest, RetryPolicy, ScalingMode, Surge, TaskQueueSpec, WorkerSpec,
+    annotations, api, labels, template,
 };
 
 /// Fields that shape the operator's own pods, and what to do where `targetRef` names others.
 pub(crate) const ONLY_WITH_TEMPLATE: &[(&str, &str, &str)] = &[
     ("worker", "resources", "is only for `template`; remove it, and set them in the Deployment of targetRef"),
     ("rollout", "maxSurge", "is only for `template`; remove it, and set it in the Deployment of targetRef"),
+    ("rollout", "canary", "is only for `template`; remove it: the operator only scales the Deployment"),
 ];
 
 pub(crate) fn validate(manifest: &Manifest) -> Vec<FieldError> {
@@ -36,6 +37,7 @@ pub(crate) fn validate(manifest: &Manifest) -> Vec<FieldError> {
     errors.workers(&manifest.spec);
     errors.handler(&manifest.spec);
     errors.target(&manifest.spec);
+    errors.canary(&manifest.spec);
     errors.retry(&manifest.spec.retry);
     errors.rest(&manifest.spec);
     errors.0
@@ -154,10 +156,29 @@ impl Errors {
         }
         let hint = "write the name of a Deployment in the namespace of the TaskQueue";
         self.secret("spec.targetRef.name", &target.name, is_secret_name, hint);
-        let set = [spec.worker != WorkerSpec::default(), spec.rollout != RolloutSpec::default()];
+        let set = [
+            spec.worker != WorkerSpec::default(),
+            spec.rollout.max_surge != Surge::default(),
+            spec.rollout.canary.is_some(),
+        ];
         for ((outer, inner, message), _) in ONLY_WITH_TEMPLATE.iter().zip(set).filter(|(_, set)| *set) {
             let (problem, hint) = message.split_once("; ").unwrap_or((message, "remove it"));
             self.add(&format!("spec.{outer}.{inner}"), problem, hint);
+        }
+    }
+
+    fn canary(&mut self, spec: &TaskQueueSpec) {
+        let Some(canary) = &spec.rollout.canary else { return };
+        let field = "spec.rollout.canary";
+        self.within(&format!("{field}.minRuns"), &canary.min_runs, &CANARY_RUNS);
+        let percent = &canary.extra_failure_percent;
+        self.within(&format!("{field}.extraFailurePercent"), percent, &EXTRA_FAILURE_PERCENT);
+        let percent = &canary.extra_duration_percent;
+        self.within(&format!("{field}.extraDurationPercent"), percent, &EXTRA_DURATION_PERCENT);
+        self.not_zero(&format!("{field}.maxTime"), canary.max_time, "30m");
+        if canary.max_time < canary.min_time {
+            let problem = format!("is {}, shorter than minTime ({})", canary.max_time, canary.min_time);
+            self.add(&format!("{field}.maxTime"), problem, "make it at least as long as minTime");
         }
     }
 

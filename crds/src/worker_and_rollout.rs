@@ -6,6 +6,7 @@ use std::fmt;
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::Dur;
 use crate::bounds::{LONGEST_QUANTITY, SURGE_PERCENT, SURGE_PODS};
 
 /// The container that Rowlock adds to each pod.
@@ -37,6 +38,42 @@ pub struct ResourcesSpec {
 pub struct RolloutSpec {
     /// Pods that a rollout adds at a time: a number, or a percentage of the pods, rounded up. Default: 10%.
     pub max_surge: Surge,
+    /// Try a changed template on a share of the pods first. Default: all pods get it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanarySpec>,
+}
+
+/// A share of the pods gets a changed template first. Their runs are compared with those of the old pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CanarySpec {
+    /// Pods that get the new template first, beside the others: a number, or a percentage of the pods,
+    /// rounded up. Default: 10%.
+    pub share: Surge,
+    /// How many runs of these pods must have ended before the others follow. Default: 50.
+    pub min_runs: u64,
+    /// How long these pods must have been ready before the others follow. Default: 2m.
+    pub min_time: Dur,
+    /// How long `minRuns` are waited for. Then what has been seen decides. Default: 30m.
+    pub max_time: Dur,
+    /// How many more of a hundred runs may fail in the new pods than in the old ones. Default: 5.
+    pub extra_failure_percent: u8,
+    /// How much longer a run may take on average, in percent. Default: 50.
+    pub extra_duration_percent: u16,
+}
+
+impl Default for CanarySpec {
+    fn default() -> Self {
+        Self {
+            share: Surge::default(),
+            min_runs: 50,
+            min_time: Dur::from_secs(120),
+            max_time: Dur::from_secs(30 * 60),
+            extra_failure_percent: 5,
+            extra_duration_percent: 50,
+        }
+    }
 }
 
 /// Pods that a rollout adds at a time.

@@ -7,11 +7,13 @@
 //! * [`share`]: what the connections of the database allow of that, over all its queues ([`Connections`]);
 //! * [`Memory`], [`SlidingMax`]: what a decision must know of the ones before it, handed in and out;
 //! * [`ServiceTime`], [`PodStarts`]: how long a task takes, and the start of a pod, as measured;
+//! * [`canary_step`]: whether a new pod template goes to all pods, by what its first pods have done;
 //! * [`fleet`]: the pods of a queue with their environment, neutral to where they run.
 
 #![warn(missing_docs)]
 
 mod arrivals;
+mod canary;
 mod connections;
 mod decide;
 mod decision;
@@ -27,6 +29,7 @@ mod share;
 mod staffing;
 mod tuning;
 
+pub use canary::{CanaryFault, CanaryStep, Compared, ObservedCanary, canary_step};
 pub use connections::{CONNECTIONS_PER_POD, Connections};
 pub use decide::decide;
 pub use decision::{Decision, Reason};

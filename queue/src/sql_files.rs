@@ -43,6 +43,7 @@ const FILES: &[&str] = files![
     "watermark_sweep",
     "rescue",
     "drain_pods",
+    "pod_runs",
     "backlog",
     "maintenance",
     "retention",

@@ -10,5 +10,5 @@ mod status;
 pub use crd::{crd, crd_yaml};
 pub(crate) use schema::{ca_kind, pod_template, scaling_mode, target_api_version, target_kind};
 pub use status::{
-    BacklogStatus, DatabaseStatus, ScalingInputs, ScalingStatus, TaskQueueStatus, WorkersStatus,
+    BacklogStatus, CanaryStatus, DatabaseStatus, ScalingInputs, ScalingStatus, TaskQueueStatus, WorkersStatus,
 };

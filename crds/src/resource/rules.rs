@@ -10,11 +10,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 
 use super::cel::{at_field, at_least, at_most, is_duration, not_zero, rule, with_expression, with_old_value};
 use crate::bounds::{
-    BACKLOG, FACTOR, FINAL_STATUS, JITTER_PERCENT, LONGEST_NAME, LONGEST_PATH, LONGEST_SECRET, MAX_ATTEMPTS,
-    MAX_SNOOZES, MOST_DELAYS, MOST_FINAL, MOST_RESOURCES, PAYLOAD_BYTES, PER_POD, PORT, REPLICAS, TOTAL,
+    BACKLOG, CANARY_RUNS, EXTRA_DURATION_PERCENT, EXTRA_FAILURE_PERCENT, FACTOR, FINAL_STATUS,
+    JITTER_PERCENT, LONGEST_NAME, LONGEST_PATH, LONGEST_SECRET, MAX_ATTEMPTS, MAX_SNOOZES, MOST_DELAYS,
+    MOST_FINAL, MOST_RESOURCES, PAYLOAD_BYTES, PER_POD, PORT, REPLICAS, TOTAL,
 };
 use crate::validate::ONLY_WITH_TEMPLATE;
-use crate::{MAX_RETRY_DELAY, ScalingMode, duration};
+use crate::{CanarySpec, Dur, MAX_RETRY_DELAY, ScalingMode, duration};
 
 /// A domain name, which is the grammar of most names in Kubernetes.
 const DOMAIN_NAME: &str = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$";
@@ -144,7 +145,29 @@ impl Schema<'_> {
         }
         let surge = "type(self) == int ? self >= 1 && self <= 1000 : \
                      self.matches('^([1-9][0-9]{0,2}|1000|([1-9][0-9]?|100)%)$')";
-        self.rule("spec.rollout.maxSurge", rule(surge, "write 1 to 1000, or 1% to 100%"));
+        for field in ["spec.rollout.maxSurge", "spec.rollout.canary.share"] {
+            self.rule(field, rule(surge, "write 1 to 1000, or 1% to 100%"));
+        }
+        self.canary();
+    }
+
+    fn canary(&mut self) {
+        let field = "spec.rollout.canary";
+        self.number(&format!("{field}.minRuns"), CANARY_RUNS);
+        self.number(&format!("{field}.extraFailurePercent"), EXTRA_FAILURE_PERCENT);
+        self.number(&format!("{field}.extraDurationPercent"), EXTRA_DURATION_PERCENT);
+        self.duration(&format!("{field}.minTime"));
+        self.duration(&format!("{field}.maxTime"));
+        self.rule(&format!("{field}.maxTime"), not_zero("30m"));
+        // One of the two may be left out.
+        let default = CanarySpec::default();
+        let or = |name: &str, default: Dur| format!("(has(self.{name}) ? self.{name} : '{default}')");
+        let (max, min) = (or("maxTime", default.max_time), or("minTime", default.min_time));
+        let order = rule(at_least(&max, &min), "make it at least as long as minTime");
+        let expression = format!(
+            "'is ' + {max} + ', shorter than minTime (' + {min} + '); make it at least as long as minTime'"
+        );
+        self.rule(field, at_field(".maxTime", with_expression(&expression, order)));
     }
 
     fn retry(&mut self) {

@@ -33,6 +33,9 @@ pub struct TaskQueueStatus {
     /// The last decision about the number of workers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingStatus>,
+    /// The canary that runs or that has failed; see `spec.rollout.canary`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<CanaryStatus>,
     /// Version of the schema in the database.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<i32>,
@@ -57,6 +60,25 @@ pub struct DatabaseStatus {
     /// When the operator noticed that it has changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub changed: Option<Time>,
+}
+
+/// A changed template that a share of the pods has got first.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CanaryStatus {
+    /// `Running`, or `Failed`: all pods have the old template.
+    pub state: String,
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Pods with the new template.
+    pub pods: i32,
+    /// How many of them are ready.
+    pub ready: i32,
+    /// Runs of the new pods that ended.
+    pub runs: i64,
+    /// How many of them failed.
+    pub failed: i64,
 }
 
 /// The workers over all pods.

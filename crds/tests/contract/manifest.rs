@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use rowlock_crds::{
-    Backoff, Dur, Manifest, ManifestError, ScalingMode, Surge, TaskQueueSpec, parse_manifests,
+    Backoff, CanarySpec, Dur, Manifest, ManifestError, ScalingMode, Surge, TaskQueueSpec, parse_manifests,
 };
 
 const HEAD: &str = "apiVersion: rowlock.dev/v1alpha1\nkind: TaskQueue\n";
@@ -57,6 +57,15 @@ fn every_field_is_read() {
     let limits = spec.worker.resources.limits.as_ref().unwrap();
     assert_eq!((limits["memory"].0.as_str(), limits["cpu"].0.as_str()), ("128Mi", "1"));
     assert_eq!(spec.rollout.max_surge, Surge::Percent(25));
+    let canary = CanarySpec {
+        share: Surge::Pods(2),
+        min_runs: 9,
+        min_time: Dur::from_secs(30),
+        max_time: Dur::from_secs(3600),
+        extra_failure_percent: 1,
+        extra_duration_percent: 20,
+    };
+    assert_eq!(spec.rollout.canary, Some(canary));
     let autoscaling = spec.workers.autoscaling.as_ref().unwrap();
     assert_eq!((spec.workers.total, spec.workers.scaling, autoscaling.min), (40, Some(ScalingMode::Auto), 2));
     assert_eq!(Duration::from(autoscaling.wait_target), Duration::from_secs(7));
@@ -66,7 +75,7 @@ fn every_field_is_read() {
     assert_eq!((spec.retry.max_snoozes, spec.limits.max_delay.to_string().as_str()), (Some(20), "30d"));
     assert!(spec.template.as_ref().unwrap().pointer("/spec/containers/0/image").is_some());
     assert!(spec.paused && spec.suspend_scaling);
-    assert_eq!(manifest.line_of("spec.retry.final[0]"), 35);
+    assert_eq!(manifest.line_of("spec.retry.final[0]"), 38);
     let written: TaskQueueSpec = serde_yaml::from_str(&serde_yaml::to_string(spec).unwrap()).unwrap();
     assert_eq!(&written, spec);
 }

@@ -118,12 +118,12 @@ impl Controller {
         let view = self.reconcile_queues().await.map(Arc::new);
         self.context.set_view(&self.source, view.clone());
         for (queue, one) in &self.queues {
-            let (outcome, foreign_scaling) = match &mut self.connection.session {
+            let (outcome, foreign_scaling, canary) = match &mut self.connection.session {
                 Some(session) => {
                     let pods = session.reconciler.backend_mut();
-                    (pods.outcome(queue), pods.foreign_scaling(queue))
+                    (pods.outcome(queue), pods.foreign_scaling(queue), pods.canary(queue))
                 }
-                None => (Outcome::NotTried, None),
+                None => (Outcome::NotTried, None, None),
             };
             let report = Report {
                 view: view.as_ref().and_then(|view| view.queue(queue)),
@@ -131,6 +131,7 @@ impl Controller {
                 identity: self.connection.session.as_ref().and_then(|it| it.identity.database.as_deref()),
                 outcome,
                 foreign_scaling,
+                canary,
             };
             self.reporter.write(one, &report).await;
         }

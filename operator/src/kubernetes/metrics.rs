@@ -12,11 +12,16 @@ use crate::kubernetes::desired::queue_name;
 use crate::metrics::{Place, ViewMetrics};
 
 /// What this replica does.
+#[derive(Default)]
 struct Replica {
     leads: bool,
     reads_task_queues: bool,
     /// Queues that are rolled out, and those that wait for a slot.
     rollouts: (usize, usize),
+    /// Canaries that run, and those that have failed.
+    canaries: (usize, usize),
+    /// Canaries that have passed, and those that have failed, since this replica started.
+    ended_canaries: (u64, u64),
     /// Pods that ended too early, and the tasks taken back from them.
     rescued: (u64, u64),
 }
@@ -32,6 +37,8 @@ pub(crate) fn text(context: &Context) -> prometheus::Result<String> {
         leads: context.leadership.may_write(),
         reads_task_queues: context.task_queues.is_complete() && context.task_queues.refusal().is_none(),
         rollouts: context.rollouts(),
+        canaries: canaries(context),
+        ended_canaries: context.canaries.totals(),
         rescued: context.rescues.totals(),
     };
     replica.register(&registry)?;
@@ -67,6 +74,7 @@ impl Replica {
             rollouts.with_label_values(&[state]).set(u32::try_from(count).unwrap_or(u32::MAX).into());
         }
         registry.register(Box::new(rollouts))?;
+        self.register_canaries(registry)?;
         let (pods, tasks) = self.rescued;
         for (name, help, total) in [
             ("rowlock_operator_rescued_pods_total", "Pods that ended before their worker had left.", pods),
@@ -78,6 +86,30 @@ impl Replica {
         }
         Ok(())
     }
+
+    fn register_canaries(&self, registry: &Registry) -> prometheus::Result<()> {
+        let help = "TaskQueues whose new pod template is tried on a share of the pods, or has failed there.";
+        let gauge = GaugeVec::new(Opts::new("rowlock_operator_canaries", help), &["state"])?;
+        for (state, count) in [("running", self.canaries.0), ("failed", self.canaries.1)] {
+            gauge.with_label_values(&[state]).set(u32::try_from(count).unwrap_or(u32::MAX).into());
+        }
+        registry.register(Box::new(gauge))?;
+        let help = "Canaries that have ended: all pods got the new template, or the old one again.";
+        let counter =
+            IntCounterVec::new(Opts::new("rowlock_operator_canaries_ended_total", help), &["result"])?;
+        for (result, count) in [("passed", self.ended_canaries.0), ("failed", self.ended_canaries.1)] {
+            counter.with_label_values(&[result]).inc_by(count);
+        }
+        registry.register(Box::new(counter))
+    }
+}
+
+/// How many canaries run, and how many have failed, by the statuses.
+fn canaries(context: &Context) -> (usize, usize) {
+    let readable = context.readable();
+    let states = readable.iter().filter_map(|one| one.status.as_ref()?.canary.as_ref());
+    let (failed, running): (Vec<_>, Vec<_>) = states.partition(|canary| canary.state == "Failed");
+    (running.len(), failed.len())
 }
 
 /// The conditions of all `TaskQueues`, for alerts, even if a database or a namespace cannot be read.
@@ -129,7 +161,8 @@ mod tests {
         let registry = Registry::new();
         let place = Place { namespace: "shop", secret: "db" };
         ViewMetrics::new(&registry, true).unwrap().set(Some(place), &view(&["mail"]));
-        let replica = Replica { leads: true, reads_task_queues: true, rollouts: (0, 0), rescued: (0, 0) };
+        let replica =
+            Replica { leads: true, reads_task_queues: true, rollouts: (0, 0), ..Replica::default() };
         replica.register(&registry).unwrap();
         let labels = ["shop", "mail", "mail", "Ready", "True", "Succeeded"];
         conditions(&registry).unwrap().with_label_values(&labels).set(1.0);

@@ -29,6 +29,7 @@ mod rollouts;
 mod run;
 mod sanitize;
 mod status;
+mod totals;
 
 pub use config::Config;
 pub use deployment::worker_image::WorkerImage;

@@ -1,5 +1,6 @@
 //! What the decisions promise, as tables, as properties and as a small simulation.
 
+mod canary;
 mod fleet;
 mod manifest;
 mod properties;

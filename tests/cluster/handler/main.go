@@ -1,5 +1,5 @@
 // A handler that reports its runs to the tests: one JSON line per event, in the format of tests/src/history.rs, to
-// the address in JOURNAL. The payload says what a task does, and MODE how the handler starts.
+// the address in JOURNAL. The payload says what a task does, and MODE how the handler starts and answers.
 package main
 
 import (
@@ -98,6 +98,9 @@ func (j *journal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusOK
 	if task.How == "never" {
 		status = http.StatusGone
+	}
+	if os.Getenv("MODE") == "fail" {
+		status = http.StatusInternalServerError
 	}
 	j.note(map[string]any{"event": "finished", "run": run, "status": status, "at": time.Now().UnixNano()})
 	w.WriteHeader(status)

@@ -14,6 +14,7 @@ mod polling;
 
 mod bare_cluster;
 mod broken_handlers;
+mod canary;
 mod crashes;
 mod deletion;
 mod disruptive;

@@ -3,6 +3,7 @@
 
 mod allocation;
 mod bad_rows;
+mod canary;
 mod claim_ahead;
 mod claims;
 mod cleanup;
@@ -42,5 +43,6 @@ mod statistics;
 mod suspects;
 mod tls;
 mod traces;
+mod trial;
 mod untrusted_callers;
 mod xmin_horizon;

@@ -18,6 +18,7 @@ use crate::task::leases::Leases;
 use crate::task::run_window::RunWindow;
 use crate::task::slots::Slots;
 use crate::task::suspects::SuspectTurn;
+use crate::task::trial::Trial;
 use crate::throttled_log::{LineLimit, OutageLog};
 use crate::traces::Traces;
 
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) leases: Leases,
     pub(crate) runs: Arc<RunWindow>,
     pub(crate) suspects: SuspectTurn,
+    pub(crate) trial: Trial,
     pub(crate) outage: Arc<OutageLog>,
     /// Log lines about failed attempts.
     pub(crate) failure_lines: LineLimit,
@@ -88,6 +90,7 @@ impl Context {
             leases: Leases::default(),
             runs: Arc::new(RunWindow::new()),
             suspects: SuspectTurn::default(),
+            trial: Trial::default(),
             outage: Arc::default(),
             failure_lines: LineLimit::default(),
             allocation_stall: AllocationStall::default(),
@@ -130,10 +133,12 @@ impl Context {
     }
 
     /// Whether tasks that were claimed ahead may start: not while the handler cannot be reached, a suspect
-    /// waits for this instance to be free, or heartbeats fail, so that the lease may be lost.
+    /// waits for this instance to be free, all runs have failed, or heartbeats fail, so that the lease may be
+    /// lost.
     pub(crate) fn may_start_ahead(&self) -> bool {
         let is_alive = !self.fence.tripped().is_cancelled() && self.fence.streak_since().is_some();
-        is_alive && self.readiness.is_ready() && !self.suspects.is_due()
+        let works = self.readiness.is_ready() && !self.trial.is_limited();
+        is_alive && works && !self.suspects.is_due()
     }
 
     /// Counts and logs a database error. If the instance was declared gone, fences it for good.

@@ -82,7 +82,9 @@ pub(crate) async fn run_attempt(
             context.metrics.attempt_ended(&task_type, Some(&answer), took);
             trace.end(answer.failure_reason());
             let policy = &active_policy.policy;
-            (decide_outcome(answer, attempt, max_attempts, policy, fastrand::f64()), Some(took))
+            let outcome = decide_outcome(answer, attempt, max_attempts, policy, fastrand::f64());
+            context.trial.note(&outcome);
+            (outcome, Some(took))
         }
     };
     log_outcome(context, &begin, &outcome, started.elapsed(), &trace);

@@ -22,6 +22,7 @@ use crate::task::fetch::fetch_payloads;
 use crate::task::settle::{EndedAttempt, send_outcome};
 use crate::task::slots::{Alone, Slot, Wanted};
 use crate::task::suspects::{Suspect, run_alone};
+use crate::task::trial::TRIAL_DELAY;
 
 /// Number of empty claims in a row after which the next claim waits. When one task wakes many instances, all
 /// but one find nothing.
@@ -165,7 +166,8 @@ impl Claimer {
             (token, wanted)
         } else if context.readiness.is_ready() {
             let ahead = self.has_backlog && context.may_start_ahead();
-            (Token::random(), context.slots.wanted(CLAIM_MAX, ahead))
+            let most = if context.trial.is_limited() { 1 } else { CLAIM_MAX };
+            (Token::random(), context.slots.wanted(most, ahead))
         } else {
             return Next::Wait;
         };
@@ -205,7 +207,9 @@ impl Claimer {
         if let (Some(token), false) = (token, tasks.is_empty()) {
             self.start(token, tasks, wanted.slots, None, stop).await;
         }
-        if self.has_backlog {
+        if 0 < got && context.trial.is_limited() {
+            Next::After(TRIAL_DELAY)
+        } else if self.has_backlog {
             Next::Again
         } else if contended || 0 < got {
             Next::After(contention_delay())

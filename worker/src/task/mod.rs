@@ -9,3 +9,4 @@ pub(crate) mod run_window;
 pub(crate) mod settle;
 pub(crate) mod slots;
 pub(crate) mod suspects;
+pub(crate) mod trial;

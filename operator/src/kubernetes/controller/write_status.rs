@@ -16,6 +16,7 @@ use crate::kubernetes::api::events::{NewEvent, deployment_of};
 use crate::kubernetes::api::objects::NamespaceWatch;
 use crate::kubernetes::context::{Context, is_of};
 use crate::kubernetes::deployment::apply_result::Outcome;
+use crate::kubernetes::deployment::canary::CanaryView;
 use crate::kubernetes::deployment::foreign_scaling::ForeignScaling;
 use crate::kubernetes::deployment::worker_resources::of_queue;
 use crate::kubernetes::desired::{owner, queue_name};
@@ -49,6 +50,7 @@ pub(super) struct Report<'a> {
     pub(super) identity: Option<&'a str>,
     pub(super) outcome: Outcome,
     pub(super) foreign_scaling: Option<ForeignScaling>,
+    pub(super) canary: Option<CanaryView>,
 }
 
 impl Report<'_> {
@@ -59,7 +61,8 @@ impl Report<'_> {
             "an older TaskQueue of this namespace has the queue `{queue}`: give this one another queueName"
         );
         let problem = Some(Problem::new(ConditionReason::OwnedByAnother, message));
-        Self { view: None, problem, identity: None, outcome: Outcome::NotTried, foreign_scaling: None }
+        let (outcome, foreign_scaling, canary) = (Outcome::NotTried, None, None);
+        Self { view: None, problem, identity: None, outcome, foreign_scaling, canary }
     }
 
     /// Whether the pass has observed neither the queue nor why it cannot.
@@ -162,6 +165,7 @@ impl Reporter {
             view: report.view,
             outcome: &report.outcome,
             foreign_scaling: report.foreign_scaling.as_ref(),
+            canary: report.canary.as_ref(),
             deployment: deployment.as_deref(),
             health,
             is_waking_up: last.is_ready()
@@ -169,6 +173,7 @@ impl Reporter {
             unready_for,
             unjoined_for,
             worker: &worker,
+            now,
         };
         let conditions = decide_conditions(&inputs);
         let mut next =

@@ -1,6 +1,7 @@
 //! The backend in a cluster: instances are pods of a Deployment per queue. One for each database.
 
 mod budget;
+mod canary;
 mod for_reconciler;
 mod scale_in;
 mod target;
@@ -27,6 +28,7 @@ use crate::kubernetes::api::writer::{WriteError, bounded};
 use crate::kubernetes::context::Context;
 use crate::kubernetes::deployment::apply_result::Outcome;
 use crate::kubernetes::deployment::build::{self, Owner};
+use crate::kubernetes::deployment::canary::CanaryView;
 use crate::kubernetes::deployment::foreign_scaling::{ForeignScaling, Observation};
 use crate::kubernetes::deployment::last_applied::{
     AppliedObject, LastApplied, WATCH_DELAY, foreign, has_template, is_operator_change, rollout_slot_of,
@@ -87,6 +89,11 @@ impl PodBackend {
         self.queues.get(queue)?.foreign_scaling.current().cloned()
     }
 
+    /// The canary that runs or has failed.
+    pub(crate) fn canary(&self, queue: &str) -> Option<CanaryView> {
+        self.queues.get(queue)?.canary.clone()
+    }
+
     pub(super) fn stored(&self, last: &LastApplied) -> Option<Arc<Deployment>> {
         self.namespace.deployment(last.deployment_name())
     }
@@ -99,14 +106,16 @@ impl PodBackend {
         stored: Option<Arc<Deployment>>,
     ) -> Result<Outcome, WriteError> {
         let pods = last.pods(desired, stored.as_deref());
-        let mut object = build::deployment(&last.owner, desired.manifest, pods, &self.image);
         let live = self.live(last, stored.as_deref()).await?;
         if let Some(outcome) = foreign(live.metadata.as_ref(), "Deployment", &last.owner) {
             return Ok(outcome);
         }
         let leaves_replicas = self.leaves_replicas(last, desired, &live).await;
+        let decided = self.decide_rollout(last, desired, &live).await;
+        let mut object = decided.build(last, desired.manifest, pods, &self.image);
         let mut outcome = Outcome::Done;
-        if !self.mark_rollout_slot(last, stored.as_deref(), &live, &mut object) {
+        // The old template of a canary comes back at once.
+        if !decided.is_new() && !self.mark_rollout_slot(last, stored.as_deref(), &live, &mut object) {
             outcome = Outcome::waiting_for_slot(self.context.config.rollouts_at_once);
         } else if let Some(detail) = self.rejection(last, &live, &object).await? {
             outcome = Outcome::Rejected(detail);
@@ -115,7 +124,7 @@ impl PodBackend {
             if let Some(accepted) = &last.accepted_template {
                 object["spec"]["template"] = serde_json::from_str(accepted).unwrap_or_default();
                 // With its old annotations, so that it does not look like a change by the operator.
-                build::mark_made_from(&mut object, live.metadata.as_ref());
+                build::mark_made_from(&mut object, live.metadata.as_ref(), &desired.manifest.spec.rollout);
             }
         }
         let holds_template = match outcome {
@@ -147,6 +156,9 @@ impl PodBackend {
         }
         if !holds_template {
             self.apply_budget(last).await?;
+        }
+        if outcome == Outcome::Done {
+            self.note_rollout(last, decided).await;
         }
         Ok(outcome)
     }

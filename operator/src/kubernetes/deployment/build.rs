@@ -8,11 +8,12 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rowlock_crds::api::FIELD_MANAGER;
-use rowlock_crds::{Manifest, annotations, containers, labels};
+use rowlock_crds::{Manifest, RolloutSpec, Surge, annotations, containers, labels};
 use rowlock_plan::{Ports, fleet};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::kubernetes::deployment::canary::CanaryRecord;
 use crate::kubernetes::deployment::inherited_metadata::StringMap;
 use crate::kubernetes::deployment::security_context;
 use crate::kubernetes::deployment::worker_image::WorkerImage;
@@ -81,22 +82,69 @@ pub(crate) fn deployment(owner: &Owner, manifest: &Manifest, replicas: u32, imag
     object
 }
 
+/// How long the new pods of a canary do not count as available, in seconds: ten years, as long as `maxTime`
+/// may be. Meanwhile Kubernetes replaces no old pod. The `ReplicaSet` of the old pods keeps its own value.
+const CANARY_HOLD: u32 = 3650 * 86_400;
+
+/// Kubernetes demands a longer deadline.
+const CANARY_DEADLINE: u32 = CANARY_HOLD + 600;
+
+/// Adds what the pod template was made from, and the canary with its share of the pods.
+pub(crate) fn mark_rollout(
+    deployment: &mut Value,
+    source: Option<String>,
+    canary: Option<(&CanaryRecord, Surge)>,
+) {
+    let annotations = &mut deployment["metadata"]["annotations"];
+    if let Some(source) = source {
+        annotations[annotations::TEMPLATE_SOURCE] = source.into();
+    }
+    if let Some((record, share)) = canary {
+        annotations[annotations::CANARY] = record.text().into();
+        if record.is_running() {
+            hold_old_pods(deployment, share);
+        }
+    }
+    set_hashes(deployment);
+}
+
+/// The new pods come beside the old ones, which all stay.
+fn hold_old_pods(deployment: &mut Value, share: Surge) {
+    let spec = &mut deployment["spec"];
+    spec["strategy"]["rollingUpdate"]["maxSurge"] = json!(share);
+    spec["minReadySeconds"] = CANARY_HOLD.into();
+    spec["progressDeadlineSeconds"] = CANARY_DEADLINE.into();
+}
+
 /// Annotates the Deployment with its rollout slot: the operator itself changes the template.
 pub(crate) fn mark_rollout_slot(deployment: &mut Value, slot: &str) {
     deployment["metadata"]["annotations"][annotations::ROLLOUT_SLOT] = slot.into();
     set_hashes(deployment);
 }
 
+/// The annotations that say what a template was made from.
+const MADE_FROM: [&str; 4] =
+    [annotations::GENERATION, annotations::ROLLOUT_SLOT, annotations::TEMPLATE_SOURCE, annotations::CANARY];
+
 /// Copies the annotations of the live Deployment that say what its template was made from.
-pub(crate) fn mark_made_from(deployment: &mut Value, live: Option<&ObjectMeta>) {
+pub(crate) fn mark_made_from(deployment: &mut Value, live: Option<&ObjectMeta>, rollout: &RolloutSpec) {
     let annotations = &mut deployment["metadata"]["annotations"];
-    for name in [annotations::GENERATION, annotations::ROLLOUT_SLOT] {
+    for name in MADE_FROM {
         let found = live.and_then(|live| live.annotations.as_ref()?.get(name));
         match (found, annotations.as_object_mut()) {
             (Some(found), _) => annotations[name] = found.clone().into(),
             (None, Some(annotations)) => drop(annotations.remove(name)),
             (None, None) => (),
         }
+    }
+    let canary = annotations[annotations::CANARY].as_str().and_then(CanaryRecord::parse);
+    if let Some(spec) = deployment["spec"].as_object_mut() {
+        spec.remove("minReadySeconds");
+        spec.remove("progressDeadlineSeconds");
+    }
+    deployment["spec"]["strategy"]["rollingUpdate"]["maxSurge"] = json!(rollout.max_surge);
+    if canary.is_some_and(|record| record.is_running()) {
+        hold_old_pods(deployment, rollout.canary.as_ref().map_or_else(Surge::default, |canary| canary.share));
     }
     set_hashes(deployment);
 }

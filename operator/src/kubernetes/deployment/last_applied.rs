@@ -18,6 +18,7 @@ use crate::kubernetes::api::field_managers;
 use crate::kubernetes::api::writer::WriteError;
 use crate::kubernetes::deployment::apply_result::Outcome;
 use crate::kubernetes::deployment::build::{self, Owner};
+use crate::kubernetes::deployment::canary::CanaryView;
 use crate::kubernetes::deployment::foreign_scaling::ForeignScalingTracker;
 use crate::kubernetes::deployment::inherited_metadata::inherited;
 use crate::kubernetes::deployment::scale_in::ScaleIn;
@@ -52,6 +53,11 @@ pub(crate) struct LastApplied {
     pub(crate) not_starting: bool,
     pub(crate) foreign_scaling: ForeignScalingTracker,
     pub(crate) scale_in: ScaleIn,
+    pub(crate) canary: Option<CanaryView>,
+    /// Since when the pods of the canary crash, or cannot pull an image.
+    pub(crate) canary_broken_since: Option<Instant>,
+    /// When the database last did not say how the pods of the canary run.
+    pub(crate) canary_blind_at: Option<Instant>,
     /// The number of pods that was seen last: of the Deployment, or in the status that another leader wrote.
     seen_pods: u32,
     /// Whether a pod has been ready since the queue last had none. Then a later failure does not mean that
@@ -87,6 +93,9 @@ impl LastApplied {
             not_starting: false,
             foreign_scaling: ForeignScalingTracker::default(),
             scale_in: ScaleIn::default(),
+            canary: None,
+            canary_broken_since: None,
+            canary_blind_at: None,
             seen_pods: pods_in_status(task_queue),
             was_ready: false,
             starts: ObservedStarts::default(),
@@ -117,6 +126,11 @@ impl LastApplied {
             Some(_) => target::may_scale(metadata, &self.owner.name),
             None => is_owned(metadata, &self.owner),
         }
+    }
+
+    /// Whether a share of the pods tries a new template now.
+    pub(crate) fn has_canary(&self) -> bool {
+        self.canary.as_ref().is_some_and(|canary| canary.record.is_running())
     }
 
     /// Notes how its pods are.

@@ -3,6 +3,7 @@
 pub(crate) mod apply_result;
 pub(crate) mod backend;
 pub(crate) mod build;
+pub(crate) mod canary;
 pub(crate) mod foreign_scaling;
 pub(crate) mod inherited_metadata;
 pub(crate) mod last_applied;

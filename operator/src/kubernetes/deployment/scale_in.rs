@@ -45,6 +45,17 @@ pub(crate) struct Candidate {
     template: String,
 }
 
+impl Candidate {
+    /// The hash of the template that it was made from.
+    pub(crate) fn template(&self) -> &str {
+        &self.template
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.rank == READY
+    }
+}
+
 /// The pods of a Deployment that count as its replicas.
 pub(crate) fn candidates(pods: &[Arc<Pod>], deployment: &str) -> Vec<Candidate> {
     let candidate = |pod: &Arc<Pod>| {
@@ -67,6 +78,9 @@ pub(crate) fn candidates(pods: &[Arc<Pod>], deployment: &str) -> Vec<Candidate> 
     pods.iter().filter_map(candidate).collect()
 }
 
+/// The rank of a ready pod.
+const READY: i32 = 3;
+
 /// The order in which Kubernetes ends pods, before it compares their deletion costs: those without a node,
 /// then pending ones, then those that are not ready.
 fn rank(pod: &Pod) -> i32 {
@@ -74,7 +88,7 @@ fn rank(pod: &Pod) -> i32 {
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref());
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     match phase {
-        _ if is_ready(pod) => 3,
+        _ if is_ready(pod) => READY,
         _ if node.is_none() => 0,
         Some("Running") => 2,
         _ => 1,

@@ -50,8 +50,8 @@ impl PodBackend {
         }
         last.settled = None;
         let outcome = self.apply_objects(last, desired, seen.0.clone()).await?;
-        // What others do to the number of pods also depends on time, and so does a scale-in.
-        let is_calm = last.foreign_scaling.is_calm() && !last.scale_in.is_waiting();
+        // What others do to the number of pods also depends on time, and so do scale-ins and canaries.
+        let is_calm = last.foreign_scaling.is_calm() && !last.scale_in.is_waiting() && !last.has_canary();
         if outcome == Outcome::Done && !desired.keeps && is_calm {
             let seen = seen.0.zip(seen.1);
             last.settled =

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition};
 use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::jiff::Timestamp;
 use rowlock_crds::{
     ConditionReason as Reason, ConditionType as Type, DatabaseStatus, TaskQueueSpec, annotations, containers,
 };
@@ -14,10 +15,13 @@ use rowlock_queue::{Error, NOT_THE_OWNER, SCHEMA_VERSION};
 
 use self::scaling::{contested, limited, without_pods};
 use crate::kubernetes::deployment::apply_result::Outcome;
+use crate::kubernetes::deployment::canary::CanaryView;
 use crate::kubernetes::deployment::foreign_scaling::ForeignScaling;
 use crate::kubernetes::pods::health::PodHealth;
+use crate::kubernetes::pods::status::since;
 use crate::kubernetes::problem::Problem;
 use crate::kubernetes::sanitize::sanitize;
+use crate::kubernetes::status::canary;
 use crate::view::QueueView;
 
 /// How long pods may stay unready before the queue is stalled: the progress deadline of a Deployment, which
@@ -27,6 +31,9 @@ const MAX_UNREADY: Duration = Duration::from_mins(10);
 /// How long pods may be ready without an instance in the database. Longer than heartbeats count, so that an
 /// outage of the database does not look like this.
 const MAX_UNJOINED: Duration = Duration::from_mins(1);
+
+/// How long Kubernetes must have given up before that counts.
+const GAVE_UP_FOR: Duration = Duration::from_secs(10);
 
 /// What the status of a `TaskQueue` is decided from.
 #[derive(Debug)]
@@ -42,6 +49,8 @@ pub(crate) struct StatusInputs<'a> {
     pub(crate) outcome: &'a Outcome,
     /// The foreign field managers that set the number of pods.
     pub(crate) foreign_scaling: Option<&'a ForeignScaling>,
+    /// The canary that runs or has failed.
+    pub(crate) canary: Option<&'a CanaryView>,
     pub(crate) deployment: Option<&'a Deployment>,
     pub(crate) health: &'a PodHealth,
     /// Whether it was ready a moment ago, and its first pods are starting.
@@ -52,6 +61,7 @@ pub(crate) struct StatusInputs<'a> {
     pub(crate) unjoined_for: Option<Duration>,
     /// Resources of the worker container.
     pub(crate) worker: &'a ResourceRequirements,
+    pub(crate) now: Timestamp,
 }
 
 impl StatusInputs<'_> {
@@ -75,7 +85,7 @@ pub(crate) struct NewCondition {
 pub(crate) fn decide_conditions(inputs: &StatusInputs<'_>) -> Vec<NewCondition> {
     let stalled = stalled(inputs);
     let ready = ready(inputs, stalled.as_ref());
-    let stalled = stalled.or_else(|| mismatch(inputs));
+    let stalled = stalled.or_else(|| mismatch(inputs)).or_else(|| canary::failed(inputs));
     let all = [
         ready,
         reconciling(inputs, stalled.as_ref()),
@@ -151,8 +161,11 @@ fn no_pods(inputs: &StatusInputs<'_>) -> Option<Problem> {
 fn never_ready(inputs: &StatusInputs<'_>) -> Option<Problem> {
     let given_up = inputs.deployment.filter(|deployment| is_current(deployment)).and_then(|deployment| {
         let detail = deployment_condition(deployment, "Progressing")?;
-        let is_over =
-            detail.status == "False" && detail.reason.as_deref() == Some("ProgressDeadlineExceeded");
+        // After a long canary, Kubernetes gives up for the moment until it sees that new pods count again.
+        let lately = detail.last_update_time.as_ref().is_some_and(|at| since(at.0, inputs.now) < GAVE_UP_FOR);
+        let is_over = detail.status == "False"
+            && detail.reason.as_deref() == Some("ProgressDeadlineExceeded")
+            && !lately;
         is_over.then(|| sanitize(detail.message.as_deref().unwrap_or_default()))
     });
     let longest = MAX_UNREADY.max(inputs.health.start_longest.saturating_mul(2));
@@ -305,6 +318,9 @@ fn on_the_way(inputs: &StatusInputs<'_>, wanted: i32) -> String {
     }
     if inputs.foreign_scaling.is_some() {
         return format!("scaling to {wanted} pods; another field manager sets the number too: see Contested");
+    }
+    if let Some(message) = canary::running(inputs) {
+        return message;
     }
     let message = format!("updating to {wanted} pods of the current template");
     inputs.health.slow.as_ref().map_or_else(|| message.clone(), |slow| format!("{message}: {slow}"))

@@ -1,6 +1,7 @@
 //! The status of a `TaskQueue`: pure, except for `pod_events` and `unreadable`. Counts are rounded, and
 //! less important changes are written less often, so that a busy queue causes few writes.
 
+mod canary;
 pub(crate) mod conditions;
 pub(crate) mod pod_events;
 pub(crate) mod pre_stop_hooks;
@@ -114,6 +115,7 @@ pub(crate) fn status(
         scaling: inputs
             .view
             .map(|view| scaling::scaling(view, inputs.spec.workers.scaling(), last.scaling.as_ref())),
+        canary: inputs.canary.map(canary::canary),
         schema: if inputs.view.is_some() && inputs.problem.is_none() {
             Some(SCHEMA_VERSION)
         } else {

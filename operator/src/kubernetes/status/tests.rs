@@ -28,6 +28,8 @@ fn made(new_condition: NewCondition, last: &TaskQueueStatus, now: &str) -> TaskQ
         view: None,
         outcome: &Outcome::NotTried,
         foreign_scaling: None,
+        canary: None,
+        now: Timestamp::now(),
         deployment: None,
         health: &health,
         is_waking_up: false,

@@ -1,6 +1,7 @@
 //! The operator against a real API server and a real Postgres. No kubelet runs here: the tests write the
 //! status of pods.
 
+mod canary;
 mod conditions;
 mod connection_limit;
 mod dashboards;

@@ -48,8 +48,9 @@ impl PodBackend {
         }
         let pods = self.candidates(last);
         let written = last.scale_in.template_written;
-        let is_rolling_out =
-            written.is_some_and(|at| now.duration_since(at) < WATCH_DELAY) || is_rolling_out(stored, &pods);
+        let is_rolling_out = !last.has_canary()
+            && (written.is_some_and(|at| now.duration_since(at) < WATCH_DELAY)
+                || is_rolling_out(stored, &pods));
         let change = Change { current, wanted, pods: pods.len(), is_rolling_out };
         match last.scale_in.next(change, now) {
             Step::Choose(most) if self.choose(last, &pods, (most, wanted), now).await => wanted,
@@ -78,8 +79,13 @@ impl PodBackend {
         }
     }
 
+    /// The pods that count as replicas. Those of a canary come beside them.
     fn candidates(&self, last: &LastApplied) -> Vec<Candidate> {
-        candidates(&self.namespace.pods_of(&last.owner.name), last.deployment_name())
+        let mut pods = candidates(&self.namespace.pods_of(&last.owner.name), last.deployment_name());
+        if let Some(canary) = last.canary.as_ref().filter(|canary| canary.record.is_running()) {
+            pods.retain(|pod| canary.record.is_old(pod.template()));
+        }
+        pods
     }
 
     /// Chooses the pods that go. Returns whether the number can be lowered now.
@@ -121,7 +127,7 @@ impl PodBackend {
         last.scale_in.clear();
     }
 
-    async fn drain(
+    pub(super) async fn drain(
         &self,
         last: &LastApplied,
         pods: &[Candidate],

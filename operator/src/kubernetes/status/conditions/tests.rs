@@ -4,11 +4,13 @@ mod product;
 
 use std::sync::Arc;
 
-use rowlock_crds::ScalingMode;
-use rowlock_plan::{Backlog, Memory, ObservedQueue, Runs, decide};
+use k8s_openapi::jiff::SignedDuration;
+use rowlock_crds::{CanarySpec, RolloutSpec, ScalingMode};
+use rowlock_plan::{Backlog, Compared, Memory, ObservedQueue, Runs, decide};
 use serde_json::json;
 
 use super::*;
+use crate::kubernetes::deployment::canary::CanaryRecord;
 use crate::view::QueueSettings;
 
 /// The inputs of a healthy queue: two of two pods are ready.
@@ -19,6 +21,7 @@ struct Scene {
     is_observed: bool,
     outcome: Outcome,
     foreign_scaling: Option<ForeignScaling>,
+    canary: Option<CanaryView>,
     deployment: serde_json::Value,
     health: PodHealth,
     former: Option<DatabaseStatus>,
@@ -38,6 +41,7 @@ fn scene() -> Scene {
         is_observed: true,
         outcome: Outcome::Done,
         foreign_scaling: None,
+        canary: None,
         deployment: json!({ "metadata": { "generation": 1 }, "status": counts }),
         health: healthy(2, 2),
         former: None,
@@ -74,6 +78,8 @@ fn decided_on(scene: Scene, observed: &ObservedQueue) -> Vec<NewCondition> {
         view: view.as_ref(),
         outcome: &scene.outcome,
         foreign_scaling: scene.foreign_scaling.as_ref(),
+        canary: scene.canary.as_ref(),
+        now: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(1),
         deployment: Some(&deployment),
         health: &scene.health,
         is_waking_up: scene.is_waking_up,
@@ -189,6 +195,59 @@ fn a_problem_that_may_pass_is_not_stalled() {
 #[test]
 fn a_queue_that_waits_for_a_rollout_slot_is_reconciling_and_ready() {
     check(Scene { outcome: Outcome::Waiting("slot".into()), ..scene() }, "ttftttff", Reason::Succeeded);
+}
+
+/// A canary with one pod of two, which has run 20 tasks.
+fn canary(failed: Option<&str>) -> Scene {
+    let (old, none) = (["h1".to_owned()].into(), std::collections::BTreeSet::new());
+    let mut record = CanaryRecord::begin("t".into(), "c".into(), old, none, Timestamp::UNIX_EPOCH);
+    if let Some(why) = failed {
+        record.fail(why.to_owned(), (std::iter::empty(), &Compared::default()));
+    }
+    let new = Runs { completed: 15, failed: 5, ..Runs::default() };
+    let seen = Some(Compared { new, ..Compared::default() });
+    let view = CanaryView { record, pods: 2, ready: 1, seen, watched: Duration::from_mins(1) };
+    let mut scene = scene();
+    scene.spec.rollout = RolloutSpec { canary: Some(CanarySpec::default()), ..RolloutSpec::default() };
+    let counts = json!({ "observedGeneration": 1, "replicas": 4, "updatedReplicas": 2, "readyReplicas": 3 });
+    scene.deployment = json!({ "metadata": { "generation": 1 }, "status": counts });
+    Scene { canary: Some(view), ..scene }
+}
+
+#[test]
+fn a_running_canary_is_reconciling_and_ready() {
+    check(canary(None), "ttftttff", Reason::Succeeded);
+    let message = decided(canary(None)).remove(1).message;
+    let expected = "canary: 1 of 2 pods with the new template are ready and have ended 20 of 50 runs";
+    assert!(message.starts_with(expected), "{message}");
+}
+
+#[test]
+fn a_failed_canary_is_stalled_and_ready() {
+    let failed = || canary(Some("7 of 7 runs failed, `so`"));
+    check(failed(), "tfttttff", Reason::Succeeded);
+    let stalled = decided(failed()).remove(2);
+    assert_eq!(
+        (stalled.reason, stalled.message.as_str()),
+        (Reason::CanaryFailed, "7 of 7 runs failed, 'so'")
+    );
+    // Another problem that only a user can solve comes first.
+    let other = Scene { outcome: Outcome::Rejected("no".into()), ..failed() };
+    assert_eq!(decided(other).remove(2).reason, Reason::TemplateRejected);
+}
+
+/// During a canary Kubernetes sees no progress. When the others follow, it gives up for a moment.
+#[test]
+fn a_rollout_has_failed_once_kubernetes_has_given_up_for_a_while() {
+    let gave_up = |seconds: &str| {
+        let mut scene = scene();
+        let at = format!("1970-01-01T00:59:{seconds}Z");
+        let (type_, reason) = ("Progressing", "ProgressDeadlineExceeded");
+        scene.deployment["status"]["conditions"] =
+            json!([{ "type": type_, "status": "False", "reason": reason, "lastUpdateTime": at }]);
+        decided(scene).remove(2).holds
+    };
+    assert_eq!((gave_up("55"), gave_up("50")), (Some(false), Some(true)));
 }
 
 #[test]

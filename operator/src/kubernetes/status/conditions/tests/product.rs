@@ -187,6 +187,8 @@ impl Case {
             former: None,
             outcome: &outcomes[self.outcome],
             foreign_scaling: self.contested.then_some(foreign_scaling).as_ref(),
+            canary: None,
+            now: Timestamp::now(),
             deployment: deployment.as_ref(),
             health: &health,
             is_waking_up: self.was_ready
