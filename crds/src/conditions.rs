@@ -128,7 +128,7 @@ pub enum ConditionReason {
 
 impl ConditionReason {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::NotObserved,
         Self::Succeeded,
         Self::Progressing,
