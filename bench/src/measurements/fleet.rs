@@ -14,7 +14,8 @@ use crate::testbed::Testbed;
 /// The peer, and those compared with it.
 const FEW: u32 = 8;
 const MANY: [u32; 2] = [64, 200];
-const SLOTS: u32 = 64;
+/// A queue may have 10,000 in all.
+const SLOTS: u32 = 50;
 const WORK: Duration = Duration::from_millis(1);
 const WINDOW: Duration = Duration::from_secs(8);
 const GOAL: f64 = 0.9;
