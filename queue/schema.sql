@@ -3744,6 +3744,22 @@ CREATE FUNCTION rowlock.newest_heartbeats() RETURNS TABLE(instance bigint, heart
   where i.ended_at is null
 $$;
 
+CREATE FUNCTION rowlock.newly_dead(queue integer, most integer) RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select count(*)
+  from (
+    select d.id
+    from rowlock.dead d
+    where d.queue = newly_dead.queue and d.at > now() - interval '15 minutes'
+    limit newly_dead.most
+  ) newly
+$$;
+
 CREATE FUNCTION rowlock.oldest_by_priority(queue integer, watermarks bigint[]) RETURNS integer[]
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4006,7 +4022,7 @@ begin
   return v_id;
 end $$;
 
-CREATE FUNCTION rowlock.recent_arrivals() RETURNS TABLE(queue integer, second bigint, known integer, counts bigint[])
+CREATE FUNCTION rowlock.recent_arrivals() RETURNS TABLE(queue integer, second bigint, known integer, counts bigint[], enqueued bigint[])
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -4054,9 +4070,22 @@ CREATE FUNCTION rowlock.recent_arrivals() RETURNS TABLE(queue integer, second bi
         coalesce(sum(n) filter (where ago = 8), 0),
         coalesce(sum(n) filter (where ago = 9), 0),
         coalesce(sum(n) filter (where ago = 10), 0)
-      ] counts
+      ] counts,
+      array[
+        coalesce(sum(scanned) filter (where ago = 0), 0),
+        coalesce(sum(scanned) filter (where ago = 1), 0),
+        coalesce(sum(scanned) filter (where ago = 2), 0),
+        coalesce(sum(scanned) filter (where ago = 3), 0),
+        coalesce(sum(scanned) filter (where ago = 4), 0),
+        coalesce(sum(scanned) filter (where ago = 5), 0),
+        coalesce(sum(scanned) filter (where ago = 6), 0),
+        coalesce(sum(scanned) filter (where ago = 7), 0),
+        coalesce(sum(scanned) filter (where ago = 8), 0),
+        coalesce(sum(scanned) filter (where ago = 9), 0),
+        coalesce(sum(scanned) filter (where ago = 10), 0)
+      ] enqueued
     from (
-      select recent.queue, recent.n, seconds.second - recent.second ago
+      select recent.queue, recent.n, recent.scanned, seconds.second - recent.second ago
       from recent, seconds
       where seconds.second - recent.second < seconds.known
     ) known
@@ -4066,7 +4095,8 @@ CREATE FUNCTION rowlock.recent_arrivals() RETURNS TABLE(queue integer, second bi
     q.id,
     seconds.second,
     seconds.known,
-    coalesce(counted.counts, array_fill(0::bigint, array[11]))
+    coalesce(counted.counts, array_fill(0::bigint, array[11])),
+    counted.enqueued
   from rowlock.queue q
   cross join seconds
   left join counted on counted.queue = q.id
@@ -5180,7 +5210,7 @@ begin
   );
 end $$;
 
-CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint[], arrivals_second bigint, arrivals_known integer, instances bigint, allocated bigint, busy bigint, runs bigint, failures bigint, run_seconds double precision, run_seconds_squared double precision, mean_running_seconds double precision, oldest_by_priority double precision[])
+CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, paused boolean, total_workers integer, available bigint, scheduled bigint, retryable bigint, due_soon bigint, running bigint, dead bigint, oldest_seconds double precision, completed bigint, arrivals bigint[], arrivals_second bigint, arrivals_known integer, instances bigint, allocated bigint, busy bigint, runs bigint, failures bigint, run_seconds double precision, run_seconds_squared double precision, mean_running_seconds double precision, oldest_by_priority double precision[], enqueued bigint[], newly_dead bigint)
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -5237,6 +5267,17 @@ CREATE FUNCTION rowlock.statistics() RETURNS TABLE(queue integer, name text, pau
             )
           ) with ordinality oldest(since, number)
       )
+    end,
+    arrived.enqueued,
+    -- Not from the sample of `dead`, which may change in one queue by tasks of another. Without a
+    -- dead task, there is nothing to look for.
+    case
+      when dead.n > 0 or (select rowlock.sample_percent('rowlock.dead')) < 100 then
+        rowlock.newly_dead(
+          q.id,
+          greatest(least(100000 / (count(*) over ()), 1000), 10)::int
+        )
+      else 0
     end
   from rowlock.queue q
   left join rowlock.backlog() backlog on backlog.queue = q.id
@@ -6390,6 +6431,8 @@ REVOKE ALL ON FUNCTION rowlock.mutex_holders() FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.name_handler_end(queue text, owner text, pod uuid, how text) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.newest_heartbeats() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.newly_dead(queue integer, most integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.oldest_by_priority(queue integer, watermarks bigint[]) FROM PUBLIC;
 

@@ -1,7 +1,6 @@
 //! What all parts of the operator share: the API client, watches, rollout slots and views.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -21,9 +20,9 @@ use crate::kubernetes::api::watch::{Handling, WatchedStore, without_status};
 use crate::kubernetes::api::writer::{WriteError, Writer, bounded};
 use crate::kubernetes::config::Config;
 use crate::kubernetes::database::source::Source;
-use crate::kubernetes::deployment::scale_in::Gone;
 use crate::kubernetes::desired::owner;
 use crate::kubernetes::rollouts::{NamespacedName, Rollouts, is_in_progress};
+use crate::kubernetes::totals::{Rescues, ScaleIns};
 use crate::shared_poller::SharedPoller;
 use crate::view::View;
 
@@ -52,45 +51,6 @@ pub(crate) struct Context {
 /// How long that may be reused, so that a thousand queues that wait for a slot do not each look through a
 /// thousand Deployments. A slot taken since is known anyway, and one released since is free a little later.
 const IN_PROGRESS_VALID_FOR: Duration = Duration::from_millis(300);
-
-/// Rescues of pods that had ended, for metrics.
-#[derive(Debug, Default)]
-pub(crate) struct Rescues {
-    pods: AtomicU64,
-    tasks: AtomicU64,
-}
-
-impl Rescues {
-    /// One pod more, with its tasks.
-    pub(crate) fn note(&self, tasks: u64) {
-        self.pods.fetch_add(1, Ordering::Relaxed);
-        self.tasks.fetch_add(tasks, Ordering::Relaxed);
-    }
-
-    /// The number of pods and of their tasks.
-    pub(crate) fn totals(&self) -> (u64, u64) {
-        (self.pods.load(Ordering::Relaxed), self.tasks.load(Ordering::Relaxed))
-    }
-}
-
-/// Pods that went in scale-ins, by namespace and queue, for metrics.
-#[derive(Debug, Default)]
-pub(crate) struct ScaleIns(Mutex<BTreeMap<NamespacedName, Gone>>);
-
-impl ScaleIns {
-    pub(crate) fn note(&self, namespace: &str, queue: &str, gone: Gone) {
-        if gone != Gone::default() {
-            let mut all = lock(&self.0);
-            let total = all.entry((namespace.to_owned(), queue.to_owned())).or_default();
-            (total.chosen, total.others) = (total.chosen + gone.chosen, total.others + gone.others);
-        }
-    }
-
-    pub(crate) fn total(&self, namespace: &str, queue: &str) -> Gone {
-        let key = (namespace.to_owned(), queue.to_owned());
-        lock(&self.0).get(&key).copied().unwrap_or_default()
-    }
-}
 
 /// How many statuses a second may be written for changed numbers, over all `TaskQueues`. Each is a write of
 /// some KiB to etcd, which on slow disks manages a few hundred a second for the whole cluster.

@@ -53,7 +53,8 @@ pub(crate) async fn run_attempt(
     }
     let started = Instant::now();
     let waited = claim.available_since.map(|since| started.into_std().saturating_duration_since(since));
-    context.metrics.attempt_started(&task_type, waited);
+    let target = active_policy.policy.wait_target.as_duration();
+    context.metrics.attempt_started(&task_type, waited, target);
     let attempt = claim.attempt.saturating_add(1);
     let kind = body.kind.clone();
     let begin = Attempt { task: claim.id, task_type: &kind, number: attempt, max_attempts, waited };
