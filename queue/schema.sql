@@ -627,12 +627,15 @@ begin
   select key
     into unknown
     from jsonb_object_keys(options) key
-    where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'traceparent', 'notify')
+    where key not in (
+        'priority', 'run_at', 'delay', 'max_attempts', 'traceparent', 'tracestate', 'notify'
+      )
     limit 1;
   if found then
     raise exception 'unknown option "%"', unknown
       using errcode = 'RL002',
-        hint = 'Options are priority, run_at, delay, max_attempts, traceparent and notify.';
+        hint = 'Options are priority, run_at, delay, max_attempts, traceparent, tracestate and'
+          ' notify.';
   end if;
   if options ? 'run_at' and options ? 'delay' then
     raise exception 'run_at and delay exclude each other'
@@ -657,19 +660,6 @@ begin
     raise exception 'notify must be true or false'
       using errcode = 'RL005',
         hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
-  end if;
-end $_$;
-
-CREATE FUNCTION rowlock.check_trace(trace text) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-begin
-  if trace !~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' then
-    raise exception 'traceparent is not a W3C trace context'
-      using errcode = 'RL005',
-        hint = 'It comes from the option traceparent or the setting rowlock.traceparent. For'
-          ' example "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".';
   end if;
 end $_$;
 
@@ -2060,7 +2050,7 @@ begin
     end if;
   end if;
   if v_trace is not null then
-    perform rowlock.check_trace(v_trace);
+    v_trace := rowlock.producer_trace(v_trace, options);
   end if;
   -- The transaction gets its xid before it draws k. The exact watermark relies on that order (R6).
   if due is null then
@@ -2194,8 +2184,7 @@ begin
     nullif(current_setting('rowlock.traceparent', true), '')
   );
   if v_trace is not null then
-    perform rowlock.check_trace(v_trace);
-    v_trace := '*' || v_trace;
+    v_trace := '*' || rowlock.producer_trace(v_trace, options);
   end if;
   due := rowlock.due_time(options);
   if due > clock_timestamp() + q.max_delay then
@@ -3953,6 +3942,28 @@ CREATE FUNCTION rowlock.policy(queue integer) RETURNS TABLE(generation bigint, p
   from rowlock.queue q
   where q.id = policy.queue
 $$;
+
+CREATE FUNCTION rowlock.producer_trace(trace text, options jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  state text := case
+    when options->>'traceparent' is not null then options->>'tracestate'
+    else current_setting('rowlock.tracestate', true)
+  end;
+begin
+  if trace !~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' then
+    raise exception 'traceparent is not a W3C trace context'
+      using errcode = 'RL005',
+        hint = 'It comes from the option traceparent or the setting rowlock.traceparent. For'
+          ' example "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".';
+  end if;
+  return case
+    when length(state) <= 512 and state ~ '^[ -~\t]+$' then trace || ' ' || state
+    else trace
+  end;
+end $_$;
 
 CREATE FUNCTION rowlock.published_watermarks(queue integer) RETURNS bigint[]
     LANGUAGE sql STABLE SECURITY DEFINER
@@ -6252,8 +6263,6 @@ REVOKE ALL ON FUNCTION rowlock.check_marking(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.check_options(options jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.check_trace(trace text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION rowlock.check_transaction_limit(q rowlock.queue, setting text, added bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.chunk_of(id bigint) FROM PUBLIC;
@@ -6451,6 +6460,8 @@ REVOKE ALL ON FUNCTION rowlock.partitions_until() FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.permission_functions() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.policy(queue integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.producer_trace(trace text, options jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.published_watermarks(queue integer) FROM PUBLIC;
 

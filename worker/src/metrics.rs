@@ -39,6 +39,7 @@ const MAINTENANCE_OPERATIONS: [&str; 4] = ["move_due", "move_missed", "rescue", 
 /// What becomes of a span.
 const EXPORTED: &str = "exported";
 const LOST: &str = "lost";
+const REJECTED: &str = "rejected";
 
 pub(crate) struct Metrics {
     registry: Registry,
@@ -129,7 +130,7 @@ impl Metrics {
         for operation in MAINTENANCE_OPERATIONS {
             metrics.maintenance.with_label_values(&[operation]);
         }
-        for result in [EXPORTED, LOST] {
+        for result in [EXPORTED, LOST, REJECTED] {
             metrics.spans.with_label_values(&[result]);
         }
         metrics.heartbeat_answered();
@@ -158,6 +159,11 @@ impl Metrics {
     /// The collector took these spans.
     pub(crate) fn spans_exported(&self, spans: usize) {
         self.spans.with_label_values(&[EXPORTED]).inc_by(count(spans));
+    }
+
+    /// The collector refused these spans.
+    pub(crate) fn spans_rejected(&self, spans: usize) {
+        self.spans.with_label_values(&[REJECTED]).inc_by(count(spans));
     }
 
     /// The collector was away or too slow for these spans.
