@@ -627,12 +627,15 @@ begin
   select key
     into unknown
     from jsonb_object_keys(options) key
-    where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'traceparent', 'notify')
+    where key not in (
+        'priority', 'run_at', 'delay', 'max_attempts', 'traceparent', 'tracestate', 'notify'
+      )
     limit 1;
   if found then
     raise exception 'unknown option "%"', unknown
       using errcode = 'RL002',
-        hint = 'Options are priority, run_at, delay, max_attempts, traceparent and notify.';
+        hint = 'Options are priority, run_at, delay, max_attempts, traceparent, tracestate and'
+          ' notify.';
   end if;
   if options->>'run_at' is not null and options->>'delay' is not null then
     raise exception 'run_at and delay exclude each other'
@@ -657,19 +660,6 @@ begin
     raise exception 'notify must be true or false'
       using errcode = 'RL005',
         hint = 'false enqueues without NOTIFY, for PREPARE TRANSACTION.';
-  end if;
-end $_$;
-
-CREATE FUNCTION rowlock.check_trace(trace text) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
-begin
-  if trace !~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' then
-    raise exception 'traceparent is not a W3C trace context'
-      using errcode = 'RL005',
-        hint = 'It comes from the option traceparent or the setting rowlock.traceparent. For'
-          ' example "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".';
   end if;
 end $_$;
 
@@ -2127,7 +2117,7 @@ begin
     end if;
   end if;
   if v_trace is not null then
-    perform rowlock.check_trace(v_trace);
+    v_trace := rowlock.producer_trace(v_trace, options);
   end if;
   -- The transaction gets its xid before it draws k. The exact watermark relies on that order (R6).
   if due is null then
@@ -2261,8 +2251,7 @@ begin
     nullif(current_setting('rowlock.traceparent', true), '')
   );
   if v_trace is not null then
-    perform rowlock.check_trace(v_trace);
-    v_trace := '*' || v_trace;
+    v_trace := '*' || rowlock.producer_trace(v_trace, options);
   end if;
   due := rowlock.due_time(options);
   if due > clock_timestamp() + q.max_delay then
@@ -3805,6 +3794,22 @@ CREATE FUNCTION rowlock.newest_heartbeats() RETURNS TABLE(instance bigint, heart
   where i.ended_at is null
 $$;
 
+CREATE FUNCTION rowlock.newly_dead(queue integer, most integer) RETURNS bigint
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_seqscan TO 'off'
+    SET enable_bitmapscan TO 'off'
+    SET jit TO 'off'
+    AS $$
+  select count(*)
+  from (
+    select d.id
+    from rowlock.dead d
+    where d.queue = newly_dead.queue and d.at > now() - interval '15 minutes'
+    limit newly_dead.most
+  ) newly
+$$;
+
 CREATE FUNCTION rowlock.oldest_by_priority(queue integer, watermarks bigint[]) RETURNS integer[]
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4027,6 +4032,28 @@ CREATE FUNCTION rowlock.policy(queue integer) RETURNS TABLE(generation bigint, p
   where q.id = policy.queue
 $$;
 
+CREATE FUNCTION rowlock.producer_trace(trace text, options jsonb) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  state text := case
+    when options->>'traceparent' is not null then options->>'tracestate'
+    else current_setting('rowlock.tracestate', true)
+  end;
+begin
+  if trace !~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' then
+    raise exception 'traceparent is not a W3C trace context'
+      using errcode = 'RL005',
+        hint = 'It comes from the option traceparent or the setting rowlock.traceparent. For'
+          ' example "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".';
+  end if;
+  return case
+    when length(state) <= 512 and state ~ '^[ -~\t]+$' then trace || ' ' || state
+    else trace
+  end;
+end $_$;
+
 CREATE FUNCTION rowlock.published_watermarks(queue integer) RETURNS bigint[]
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -4095,7 +4122,7 @@ begin
   return v_id;
 end $$;
 
-CREATE FUNCTION rowlock.recent_arrivals() RETURNS TABLE(queue integer, second bigint, known integer, counts bigint[])
+CREATE FUNCTION rowlock.recent_arrivals() RETURNS TABLE(queue integer, second bigint, known integer, counts bigint[], enqueued bigint[])
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET jit TO 'off'
@@ -4143,9 +4170,22 @@ CREATE FUNCTION rowlock.recent_arrivals() RETURNS TABLE(queue integer, second bi
         coalesce(sum(n) filter (where ago = 8), 0),
         coalesce(sum(n) filter (where ago = 9), 0),
         coalesce(sum(n) filter (where ago = 10), 0)
-      ] counts
+      ] counts,
+      array[
+        coalesce(sum(scanned) filter (where ago = 0), 0),
+        coalesce(sum(scanned) filter (where ago = 1), 0),
+        coalesce(sum(scanned) filter (where ago = 2), 0),
+        coalesce(sum(scanned) filter (where ago = 3), 0),
+        coalesce(sum(scanned) filter (where ago = 4), 0),
+        coalesce(sum(scanned) filter (where ago = 5), 0),
+        coalesce(sum(scanned) filter (where ago = 6), 0),
+        coalesce(sum(scanned) filter (where ago = 7), 0),
+        coalesce(sum(scanned) filter (where ago = 8), 0),
+        coalesce(sum(scanned) filter (where ago = 9), 0),
+        coalesce(sum(scanned) filter (where ago = 10), 0)
+      ] enqueued
     from (
-      select recent.queue, recent.n, seconds.second - recent.second ago
+      select recent.queue, recent.n, recent.scanned, seconds.second - recent.second ago
       from recent, seconds
       where seconds.second - recent.second < seconds.known
     ) known
@@ -4155,7 +4195,8 @@ CREATE FUNCTION rowlock.recent_arrivals() RETURNS TABLE(queue integer, second bi
     q.id,
     seconds.second,
     seconds.known,
-    coalesce(counted.counts, array_fill(0::bigint, array[11]))
+    coalesce(counted.counts, array_fill(0::bigint, array[11])),
+    counted.enqueued
   from rowlock.queue q
   cross join seconds
   left join counted on counted.queue = q.id
@@ -6444,8 +6485,6 @@ REVOKE ALL ON FUNCTION rowlock.check_marking(instance bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.check_options(options jsonb) FROM PUBLIC;
 
-REVOKE ALL ON FUNCTION rowlock.check_trace(trace text) FROM PUBLIC;
-
 REVOKE ALL ON FUNCTION rowlock.check_transaction_limit(q rowlock.queue, setting text, added bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.chunk_of(id bigint) FROM PUBLIC;
@@ -6630,6 +6669,8 @@ REVOKE ALL ON FUNCTION rowlock.name_handler_end(queue text, owner text, pod uuid
 
 REVOKE ALL ON FUNCTION rowlock.newest_heartbeats() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION rowlock.newly_dead(queue integer, most integer) FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION rowlock.oldest_by_priority(queue integer, watermarks bigint[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.on_delayed() FROM PUBLIC;
@@ -6649,6 +6690,8 @@ REVOKE ALL ON FUNCTION rowlock.permission_functions() FROM PUBLIC;
 REVOKE ALL ON FUNCTION rowlock.pod_runs(queue text, owner text, new_pods uuid[], old_pods uuid[]) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.policy(queue integer) FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION rowlock.producer_trace(trace text, options jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION rowlock.published_watermarks(queue integer) FROM PUBLIC;
 

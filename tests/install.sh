@@ -11,9 +11,9 @@ needed="gcc=gcc python3=python3"
 # check the alerts.
 [ "$purpose" = test ] && needed="$needed psql=postgresql-client pgbouncer=pgbouncer prometheus=prometheus
     amtool=prometheus-alertmanager"
-# A node, its network and an image builder.
+# A node, its network, an image builder, and what evaluates the alerts.
 [ "$purpose" = cluster ] && needed="$needed psql=postgresql-client containerd=containerd runc=runc ip=iproute2 iptables=iptables
-    conntrack=conntrack openssl=openssl buildah=buildah strip=binutils"
+    conntrack=conntrack openssl=openssl buildah=buildah strip=binutils prometheus=prometheus"
 # The peer in benchmarks of HTTP handlers, and the packages of those that run on Node.
 [ "$purpose" = bench ] && needed="$needed wrk=wrk npm=npm"
 

@@ -139,6 +139,9 @@ pub(crate) struct Enqueue {
     /// Trace that the task belongs to: a traceparent of W3C Trace Context
     #[arg(long, value_name = "TRACEPARENT")]
     pub(crate) traceparent: Option<String>,
+    /// State of that trace: a tracestate of W3C Trace Context
+    #[arg(long, value_name = "STATE", requires = "traceparent")]
+    pub(crate) tracestate: Option<String>,
 }
 
 #[derive(Args)]

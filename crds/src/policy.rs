@@ -4,8 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Dur, RetryPolicy, TaskQueueSpec};
 
+/// How long a task should wait at most in a queue without autoscaling, which has no `waitTarget`: nobody said
+/// how urgent its tasks are, so metrics tolerate what people notice.
+const DEFAULT_WAIT_TARGET: Dur = Dur::from_secs(60);
+
 /// Every instance reads it from the database, and again when its generation changes. So a changed retry
-/// policy or timeout needs no rollout.
+/// policy, timeout or wait target needs no rollout.
 ///
 /// Unknown fields are ignored, because during an upgrade an older instance reads a newer policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,16 +19,27 @@ pub struct Policy {
     pub retry: RetryPolicy,
     /// How long one attempt may take.
     pub timeout: Dur,
+    /// How long a task should wait at most, for metrics.
+    pub wait_target: Dur,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { retry: RetryPolicy::default(), timeout: crate::task_queue::default_timeout() }
+        Self {
+            retry: RetryPolicy::default(),
+            timeout: crate::task_queue::default_timeout(),
+            wait_target: DEFAULT_WAIT_TARGET,
+        }
     }
 }
 
 impl From<&TaskQueueSpec> for Policy {
     fn from(spec: &TaskQueueSpec) -> Self {
-        Self { retry: spec.retry.clone(), timeout: spec.timeout }
+        let autoscaling = spec.workers.autoscaling.as_ref();
+        Self {
+            retry: spec.retry.clone(),
+            timeout: spec.timeout,
+            wait_target: autoscaling.map_or(DEFAULT_WAIT_TARGET, |auto| auto.wait_target),
+        }
     }
 }

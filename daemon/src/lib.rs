@@ -4,7 +4,7 @@
 //! * [`Signals`]: the signals that ask a program to end;
 //! * [`check_environment`]: refuses misspelt environment variables;
 //! * [`LogLines`]: writes log lines;
-//! * [`parse_collector_url`]: the URL of a collector of traces;
+//! * [`parse_collector_url`], [`check_sampler`]: the URL of a collector of traces, and which are sampled;
 //! * [`raise_open_files`], [`file_limit_advice`]: the limit of open files;
 //! * [`program_metrics`]: metrics of the build and of the process.
 
@@ -18,7 +18,7 @@ mod program_metrics;
 mod server;
 mod signals;
 
-pub use collector_url::parse_collector_url;
+pub use collector_url::{check_sampler, parse_collector_url};
 pub use environment::check_environment;
 pub use log::LogLines;
 pub use open_files::{file_limit_advice, raise_open_files};

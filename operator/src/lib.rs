@@ -10,6 +10,7 @@
 //!   itself;
 //! * [`backlog`]: the statistics of a queue, as decisions want them;
 //! * `decision_log`: records in the database why queues have their numbers of pods;
+//! * `enqueued`, `horizon`: what metrics add up from one poll to the next;
 //! * `wakeups`: NOTIFYs that start a pass early;
 //! * [`SharedPoller`] and [`Participant`]: one poller for the controllers of one database;
 //! * [`Shortage`] and [`Asked`]: who holds the pods that connections are left for;
@@ -20,6 +21,8 @@ mod backend;
 mod connection_limit;
 mod decision_log;
 mod declaration;
+mod enqueued;
+mod horizon;
 mod jitter;
 #[cfg(feature = "kube")]
 pub mod kubernetes;
@@ -42,5 +45,5 @@ pub use observe::backlog;
 pub use reconciler::Reconciler;
 pub use shared_poller::{Participant, SharedPoller};
 pub use shortage::{Asked, Shortage};
-pub use view::{QueueSettings, QueueView, View};
+pub use view::{Polls, QueueSettings, QueueView, View};
 pub use worker_sidecar::worker_sidecar;

@@ -8,6 +8,7 @@ use rowlock_plan::{Decision, Memory, ObservedQueue, PodTimes, decide};
 use rowlock_queue::{Db, Declared, Error, QueueStats};
 
 use crate::declaration::declaration;
+use crate::enqueued::Enqueued;
 use crate::observe::backlog;
 use crate::shortage::Shortage;
 
@@ -42,6 +43,7 @@ pub(crate) struct ManagedQueue {
     times: PodTimes,
     /// Why it gets fewer pods than it asks for, and since when this is reported.
     shortage: Option<(Duration, Shortage)>,
+    enqueued: Enqueued,
 }
 
 /// How many pods a queue has, and their state.
@@ -75,6 +77,7 @@ impl ManagedQueue {
                 let is_anothers = old.as_ref().is_some_and(|old| old.is_anothers);
                 let times = old.as_ref().map(|old| old.times).unwrap_or_default();
                 let shortage = old.as_ref().and_then(|old| old.shortage.clone());
+                let enqueued = old.as_ref().map(|old| old.enqueued.clone()).unwrap_or_default();
                 let memory = old.map(|old| old.memory).unwrap_or_default();
                 Self {
                     desired,
@@ -86,6 +89,7 @@ impl ManagedQueue {
                     reason: None,
                     times,
                     shortage,
+                    enqueued,
                 }
             }
         }
@@ -94,6 +98,7 @@ impl ManagedQueue {
     /// Makes the next pass declare the queue again.
     pub(crate) fn forget_database(&mut self) {
         (self.declared, self.refused_at) = (false, None);
+        self.enqueued.forget_database();
     }
 
     /// Declares the queue, unless the database has this declaration already. Returns whether it was declared
@@ -144,6 +149,9 @@ impl ManagedQueue {
         now: Duration,
     ) -> ObservedQueue {
         let ObservedPods { pods, ready, unplaced, not_starting, is_held, age, start } = observed_pods;
+        if let Some(stats) = stats {
+            self.enqueued.note(stats);
+        }
         let asked_for = ObservedQueue::of(&self.desired.manifest.spec);
         let mut observed = ObservedQueue {
             pods,
@@ -185,6 +193,11 @@ impl ManagedQueue {
     /// Why it gets fewer pods than it asks for, if connections are the reason.
     pub(crate) fn shortage(&self) -> Option<&Shortage> {
         self.shortage.as_ref().map(|(_, shortage)| shortage)
+    }
+
+    /// Tasks that were enqueued since its controller began.
+    pub(crate) fn enqueued(&self) -> u64 {
+        self.enqueued.total()
     }
 
     /// What becomes of the queue without its `TaskQueue`.

@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::{GaugeVec, Opts, Registry};
+use prometheus::{CounterVec, GaugeVec, Opts, Registry};
 use rowlock_plan::Reason;
 
 use crate::connection_limit::Limit;
@@ -17,7 +17,7 @@ pub struct Place<'a> {
     pub secret: &'a str,
 }
 
-/// Gauges, with the same labels for all views: those of a [`Place`] if `is_cluster`.
+/// Gauges and counters, with the same labels for all views: those of a [`Place`] if `is_cluster`.
 #[derive(Debug)]
 pub struct ViewMetrics {
     is_cluster: bool,
@@ -33,28 +33,40 @@ pub struct ViewMetrics {
     wait_target: GaugeVec,
     total: GaugeVec,
     paused: GaugeVec,
+    backlog_limit: GaugeVec,
+    backlog_full: GaugeVec,
+    newly_dead: GaugeVec,
+    enqueued: CounterVec,
     connections: GaugeVec,
     partitions_left: GaugeVec,
+    horizon: GaugeVec,
     snapshot_at: GaugeVec,
     snapshot_took: GaugeVec,
+    polls: CounterVec,
+    poll_seconds: CounterVec,
 }
 
 impl ViewMetrics {
     /// # Errors
     /// A name is taken in this registry.
     pub fn new(registry: &Registry, is_cluster: bool) -> prometheus::Result<Self> {
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            let gauge = GaugeVec::new(Opts::new(name, help), labels)?;
+        let queue: &[&str] = if is_cluster { &["namespace", "queue"] } else { &["queue"] };
+        let database: &[&str] = if is_cluster { &["namespace", "secret"] } else { &[] };
+        let gauge = |name: &str, help: &str, place: &[&str], more: &[&str]| {
+            let gauge = GaugeVec::new(Opts::new(name, help), &[place, more].concat())?;
             registry.register(Box::new(gauge.clone()))?;
             Ok::<_, prometheus::Error>(gauge)
         };
-        let queue = |name: &str, help: &str, more: &[&str]| {
-            let place: &[&str] = if is_cluster { &["namespace"] } else { &[] };
-            gauge(&format!("rowlock_queue_{name}"), help, &[place, &["queue"], more].concat())
+        let counter = |name: &str, help: &str, place: &[&str], more: &[&str]| {
+            let counter = CounterVec::new(Opts::new(name, help), &[place, more].concat())?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok::<_, prometheus::Error>(counter)
         };
-        let database = |name: &str, help: &str, more: &[&str]| {
-            let place: &[&str] = if is_cluster { &["namespace", "secret"] } else { &[] };
-            gauge(&format!("rowlock_database_{name}"), help, &[place, more].concat())
+        let of_queue = |name: &str, help: &str, more: &[&str]| {
+            gauge(&format!("rowlock_queue_{name}"), help, queue, more)
+        };
+        let of_database = |name: &str, help: &str, more: &[&str]| {
+            gauge(&format!("rowlock_database_{name}"), help, database, more)
         };
         let tasks = "Tasks that are not finished, and dead ones; estimated from a sample above 50,000.";
         let oldest = "How long the oldest available task has waited.";
@@ -70,24 +82,38 @@ impl ViewMetrics {
         let left = "Time until the last existing partition ends.";
         let seen = "When the last answered poll of the database was sent.";
         let took = "How long the database took to answer that poll.";
+        let backlog = "Enqueue refuses tasks above this backlog: limits.backlog.";
+        let full = "1: enqueue refuses tasks, because limits.backlog is reached.";
+        let dead = "Tasks that died within the last 15 minutes, up to 1,000.";
+        let enqueued = "Tasks that were enqueued, as this replica has seen since it began to lead.";
+        let horizon = "How old the oldest transaction is that keeps dead rows, by the kind of its holder.";
+        let polls = "Polls of the database, by result.";
+        let poll_seconds = "How long the database took for all polls.";
         Ok(Self {
             is_cluster,
-            tasks: queue("tasks", tasks, &["state"])?,
-            oldest: queue("oldest_available_seconds", oldest, &[])?,
-            by_priority: queue("oldest_by_priority_seconds", by_priority, &["priority"])?,
-            suspects: queue("suspects", suspects, &[])?,
-            oldest_suspect: queue("oldest_suspect_seconds", oldest_suspect, &[])?,
-            workers: queue("workers", workers, &["kind"])?,
-            pods: queue("pods", pods, &["kind"])?,
-            reason: queue("scaling_reason", "1 for the reason that decided the number.", &["reason"])?,
-            limited: queue("scaling_limited", limited, &["reason"])?,
-            wait_target: queue("wait_target_seconds", target, &[])?,
-            total: queue("total_workers", "The most worker slots of all pods: workers.total.", &[])?,
-            paused: queue("paused", "1: spec.paused is set, so no task starts.", &[])?,
-            connections: database("connections", connections, &["kind"])?,
-            partitions_left: database("partitions_left_seconds", left, &[])?,
-            snapshot_at: database("last_snapshot_timestamp_seconds", seen, &[])?,
-            snapshot_took: database("last_snapshot_duration_seconds", took, &[])?,
+            tasks: of_queue("tasks", tasks, &["state"])?,
+            oldest: of_queue("oldest_available_seconds", oldest, &[])?,
+            by_priority: of_queue("oldest_by_priority_seconds", by_priority, &["priority"])?,
+            suspects: of_queue("suspects", suspects, &[])?,
+            oldest_suspect: of_queue("oldest_suspect_seconds", oldest_suspect, &[])?,
+            workers: of_queue("workers", workers, &["kind"])?,
+            pods: of_queue("pods", pods, &["kind"])?,
+            reason: of_queue("scaling_reason", "1 for the reason that decided the number.", &["reason"])?,
+            limited: of_queue("scaling_limited", limited, &["reason"])?,
+            wait_target: of_queue("wait_target_seconds", target, &[])?,
+            total: of_queue("total_workers", "The most worker slots of all pods: workers.total.", &[])?,
+            paused: of_queue("paused", "1: spec.paused is set, so no task starts.", &[])?,
+            backlog_limit: of_queue("backlog_limit_tasks", backlog, &[])?,
+            backlog_full: of_queue("backlog_full", full, &[])?,
+            newly_dead: of_queue("newly_dead_tasks", dead, &[])?,
+            enqueued: counter("rowlock_queue_enqueued_tasks_total", enqueued, queue, &[])?,
+            connections: of_database("connections", connections, &["kind"])?,
+            partitions_left: of_database("partitions_left_seconds", left, &[])?,
+            horizon: of_database("horizon_age_seconds", horizon, &["kind"])?,
+            snapshot_at: of_database("last_snapshot_timestamp_seconds", seen, &[])?,
+            snapshot_took: of_database("last_snapshot_duration_seconds", took, &[])?,
+            polls: counter("rowlock_database_polls_total", polls, database, &["result"])?,
+            poll_seconds: counter("rowlock_database_poll_seconds_total", poll_seconds, database, &[])?,
         })
     }
 
@@ -119,6 +145,14 @@ impl ViewMetrics {
             let left = partitions.left_seconds - at.elapsed().as_secs_f64();
             self.partitions_left.with_label_values(labels).set(left);
         }
+        for (kind, age) in view.horizon.iter().flatten() {
+            self.horizon.with_label_values(&[labels, &[kind]].concat()).set(age.as_secs_f64());
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a counter is a float, which is exact up to 2⁵³")]
+        for (result, polls) in [("answered", view.polls.answered), ("failed", view.polls.failed)] {
+            self.polls.with_label_values(&[labels, &[result]].concat()).inc_by(polls as f64);
+        }
+        self.poll_seconds.with_label_values(labels).inc_by(view.polls.took.as_secs_f64());
         if let Some(at) = view.snapshot_at {
             let time = SystemTime::now() - at.elapsed();
             let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -139,6 +173,10 @@ impl ViewMetrics {
         set(&self.wait_target, &[], queue.settings.wait_target.as_secs_f64());
         set(&self.total, &[], queue.settings.total_workers.into());
         set(&self.paused, &[], u8::from(queue.settings.paused).into());
+        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, which is exact up to 2⁵³")]
+        set(&self.backlog_limit, &[], queue.settings.backlog_limit as f64);
+        #[expect(clippy::cast_precision_loss, reason = "the same")]
+        self.enqueued.with_label_values(labels).inc_by(queue.enqueued as f64);
         set(&self.reason, &[decision.reason.as_str()], 1.0);
         for reason in Reason::ALL.into_iter().filter(|reason| reason.is_limit()) {
             set(&self.limited, &[reason.as_str()], u8::from(reason == decision.reason).into());
@@ -171,6 +209,8 @@ impl ViewMetrics {
         for (kind, count) in [("allocated", stats.allocated), ("busy", stats.busy)] {
             set(&self.workers, &[kind], count as f64);
         }
+        set(&self.backlog_full, &[], u8::from(queue.backlog_full).into());
+        set(&self.newly_dead, &[], stats.newly_dead.max(0) as f64);
         set(&self.oldest, &[], stats.oldest_available_seconds.unwrap_or(0.0));
         for (priority, oldest) in ["0", "1", "2", "3"].iter().zip(stats.oldest_by_priority) {
             set(&self.by_priority, &[priority], oldest.unwrap_or(0.0));
@@ -186,14 +226,14 @@ pub(crate) mod tests {
 
     use prometheus::TextEncoder;
     use rowlock_plan::{Connections, Decision, Memory};
-    use rowlock_queue::PartitionStats;
+    use rowlock_queue::{HORIZON_KINDS, PartitionStats};
 
     use super::*;
     use crate::shared_poller::declared;
-    use crate::view::QueueSettings;
+    use crate::view::{Polls, QueueSettings};
 
     /// The most series of a queue without those of its conditions, and of a database.
-    const SERIES_PER_QUEUE: usize = 37;
+    const SERIES_PER_QUEUE: usize = 42;
     const SERIES_PER_DATABASE: usize = 30;
 
     fn queue(name: &str) -> QueueView {
@@ -214,7 +254,14 @@ pub(crate) mod tests {
             instances: 3,
             ready: 2,
             draining: 1,
-            settings: QueueSettings { wait_target: Duration::from_secs(5), total_workers: 20, paused: true },
+            backlog_full: true,
+            enqueued: 7,
+            settings: QueueSettings {
+                wait_target: Duration::from_secs(5),
+                total_workers: 20,
+                backlog_limit: 1000,
+                paused: true,
+            },
             decision,
             limit: Some(Limit {
                 of: "max_connections",
@@ -235,6 +282,8 @@ pub(crate) mod tests {
             snapshot_at: Some(Instant::now()),
             snapshot_took: Some(Duration::from_millis(20)),
             partitions: Some((Instant::now(), partitions)),
+            polls: Polls { answered: 8, failed: 2, took: Duration::from_millis(500) },
+            horizon: Some(HORIZON_KINDS.map(|kind| (kind, Duration::from_mins(1)))),
             ..View::default()
         }
     }
@@ -260,6 +309,15 @@ pub(crate) mod tests {
             "rowlock_queue_pods{kind=\"draining\",namespace=\"shop\",queue=\"mail\"} 1",
             "rowlock_queue_scaling_limited{namespace=\"shop\",queue=\"mail\",reason=\"Total\"} 1",
             "rowlock_queue_scaling_limited{namespace=\"shop\",queue=\"mail\",reason=\"Connections\"} 0",
+            "rowlock_queue_backlog_limit_tasks{namespace=\"shop\",queue=\"mail\"} 1000",
+            "rowlock_queue_backlog_full{namespace=\"shop\",queue=\"mail\"} 1",
+            "rowlock_queue_newly_dead_tasks{namespace=\"shop\",queue=\"mail\"} 0",
+            "rowlock_queue_enqueued_tasks_total{namespace=\"shop\",queue=\"mail\"} 7",
+            "rowlock_database_horizon_age_seconds{kind=\"session\",namespace=\"shop\",secret=\"db\"} 60",
+            "rowlock_database_horizon_age_seconds{kind=\"standby\",namespace=\"shop\",secret=\"db\"} 60",
+            "rowlock_database_polls_total{namespace=\"shop\",result=\"answered\",secret=\"db\"} 8",
+            "rowlock_database_polls_total{namespace=\"shop\",result=\"failed\",secret=\"db\"} 2",
+            "rowlock_database_poll_seconds_total{namespace=\"shop\",secret=\"db\"} 0.5",
             "rowlock_database_last_snapshot_duration_seconds{namespace=\"shop\",secret=\"db\"} 0.02",
             "rowlock_database_connections{kind=\"operators\",namespace=\"shop\",secret=\"db\"} 3",
             "rowlock_database_connections{kind=\"workers\",namespace=\"shop\",secret=\"db\"} 4",

@@ -2,7 +2,9 @@
 
 use crate::shortage::Group;
 use rowlock_plan::{ARRIVAL_SECONDS, Arrivals, Backlog, Runs};
-use rowlock_queue::{ConnectionLimit, Db, Declared, Error, Overview, QueueStats};
+use rowlock_queue::{
+    ConnectionLimit, Db, Declared, Error, HORIZON_KINDS, HorizonHolder, Overview, QueueStats,
+};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -37,6 +39,8 @@ pub(crate) struct Snapshot {
     pub(crate) started_at: i64,
     /// The limits on connections, of all users or of one.
     pub(crate) limits: Vec<ConnectionLimit>,
+    /// Who holds back the xmin horizon: at most one holder of each kind.
+    pub(crate) horizon: Vec<HorizonHolder>,
     /// When it was requested. It may lack later changes.
     pub(crate) requested_at: Instant,
     /// How long the database took to answer.
@@ -55,6 +59,7 @@ impl Snapshot {
             unseen: Group::default(),
             started_at: 0,
             limits: Vec::new(),
+            horizon: Vec::new(),
             requested_at: Instant::now(),
             took: Duration::ZERO,
         }
@@ -81,7 +86,7 @@ pub(crate) enum Whose {
 pub(crate) async fn observe(db: &Db, whose: impl Fn(&Declared) -> Whose) -> Result<Snapshot, Error> {
     let requested_at = Instant::now();
     let answer = tokio::time::timeout(OBSERVE_TIMEOUT, rowlock_queue::overview(db)).await;
-    let Overview { started_at, mut queues, mut limits } = answer.map_err(|_| timed_out())??;
+    let Overview { started_at, mut queues, mut limits, mut horizon } = answer.map_err(|_| timed_out())??;
     queues.retain(|queue| queue.stats.name.len() <= LONGEST_NAME && queue.owner.len() <= LONGEST_OWNER);
     let (queues, unseen) = keep(queues, whose);
     limits.retain(|limit| {
@@ -92,7 +97,11 @@ pub(crate) async fn observe(db: &Db, whose: impl Fn(&Declared) -> Whose) -> Resu
     limits.truncate(MOST_LIMITS);
     // Frees the memory of the removed ones.
     limits.shrink_to_fit();
-    Ok(Snapshot { queues, unseen, started_at, limits, requested_at, took: requested_at.elapsed() })
+    horizon.retain(|holder| HORIZON_KINDS.contains(&holder.kind.as_str()));
+    horizon.truncate(HORIZON_KINDS.len());
+    horizon.shrink_to_fit();
+    let took = requested_at.elapsed();
+    Ok(Snapshot { queues, unseen, started_at, limits, horizon, requested_at, took })
 }
 
 /// The queues to keep, and the instances of the rest.

@@ -6,11 +6,12 @@ mod share;
 use crate::backend::{Backend, DesiredPods};
 use crate::connection_limit::Limits;
 use crate::decision_log::DecisionLog;
+use crate::horizon::Horizon;
 use crate::managed_queue::{DesiredQueue, ManagedQueue, ObservedPods};
 use crate::observe::{ObservedQueues, Snapshot, Whose, observe, poll_interval_after};
 use crate::shared_poller::{OtherInstances, Participant};
 use crate::shortage::{Group, Shortage};
-use crate::view::{QueueSettings, QueueView, View};
+use crate::view::{Polls, QueueSettings, QueueView, View};
 use crate::wakeups::Wakeups;
 use rowlock_crds::Manifest;
 use rowlock_plan::{Decision, ObservedQueue, Reason};
@@ -47,6 +48,8 @@ pub struct Reconciler<B> {
     declared_at: Option<Instant>,
     /// How long the last snapshot took; zero if another controller took it.
     observing_took: Duration,
+    polls: Polls,
+    horizon: Horizon,
     decision_log: DecisionLog,
     /// When the reconciler was created.
     since: Instant,
@@ -76,6 +79,8 @@ impl<B: Backend> Reconciler<B> {
             snapshot: None,
             declared_at: None,
             observing_took: Duration::ZERO,
+            polls: Polls::default(),
+            horizon: Horizon::default(),
             decision_log: DecisionLog::default(),
             since: Instant::now(),
             now: Duration::ZERO,
@@ -109,6 +114,7 @@ impl<B: Backend> Reconciler<B> {
         self.db = db;
         self.maintainer = Maintainer::new();
         (self.limits, self.snapshot, self.partitions) = (Limits::default(), None, None);
+        self.horizon = Horizon::default();
         self.decision_log = DecisionLog::default();
         self.queues.values_mut().for_each(ManagedQueue::forget_database);
     }
@@ -215,6 +221,9 @@ impl<B: Backend> Reconciler<B> {
             None => (snapshot.await.map(Arc::new).map_err(Arc::new), true),
         };
         self.observing_took = if itself { began.elapsed() } else { Duration::ZERO };
+        if itself {
+            self.polls.note(snapshot.is_ok(), self.observing_took);
+        }
         if self.is_poller() {
             self.wakeups = self.wakeups.take().or_else(|| self.connect.clone().map(Wakeups::start));
         } else {
@@ -250,6 +259,7 @@ impl<B: Backend> Reconciler<B> {
             OtherInstances { others, unreported: 0 }
         };
         (self.elsewhere, self.unreported) = (others.and(snapshot.unseen), unreported);
+        self.horizon.note(&snapshot.horizon, self.now);
         let instances = self.elsewhere.pods;
         self.limits.note(&snapshot.limits, self.db.user(), instances, self.participant.is_some(), self.now);
     }
@@ -334,6 +344,8 @@ impl<B: Backend> Reconciler<B> {
             refused: managed.refused.clone(),
             owner: seen.get(name).map(|queue| queue.owner.clone()),
             stats: seen.get(name).map(|queue| queue.stats.clone()),
+            backlog_full: seen.get(name).is_some_and(|queue| queue.backlog_full),
+            enqueued: managed.enqueued(),
             instances: self.backend.instances(name),
             ready: self.backend.ready(name),
             draining: self.backend.draining(name),
@@ -350,6 +362,8 @@ impl<B: Backend> Reconciler<B> {
             snapshot_at: self.snapshot.as_ref().map(|snapshot| snapshot.requested_at),
             snapshot_took: self.snapshot.as_ref().map(|snapshot| snapshot.took),
             partitions: self.partitions.filter(|_| self.is_poller()),
+            polls: self.polls,
+            horizon: self.snapshot.as_ref().map(|_| self.horizon.ages()),
         }
     }
 }

@@ -4,13 +4,9 @@ use crate::connection_limit::Limit;
 use crate::shortage::Shortage;
 use rowlock_crds::Manifest;
 use rowlock_plan::Decision;
-use rowlock_queue::{Error, PartitionStats, QueueStats};
+use rowlock_queue::{Error, HORIZON_KINDS, PartitionStats, QueueStats};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// How long a task should wait at most in a queue without autoscaling, which has no `waitTarget`: nobody said
-/// how urgent its tasks are, so its metric tolerates what people notice.
-const DEFAULT_WAIT_TARGET: Duration = Duration::from_mins(1);
 
 /// All queues, in the order of their names.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +22,26 @@ pub struct View {
     pub snapshot_took: Option<Duration>,
     /// The partitions of the database, and when they were read, if this controller does so.
     pub partitions: Option<(Instant, PartitionStats)>,
+    /// The polls of the database by this controller.
+    pub polls: Polls,
+    /// The age of the oldest transaction of each kind of holder of the xmin horizon, by the last snapshot.
+    pub horizon: Option<[(&'static str, Duration); HORIZON_KINDS.len()]>,
+}
+
+/// Polls of a database since its controller began.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Polls {
+    pub answered: u64,
+    pub failed: u64,
+    /// How long all of them took.
+    pub took: Duration,
+}
+
+impl Polls {
+    pub(crate) fn note(&mut self, is_answered: bool, took: Duration) {
+        *(if is_answered { &mut self.answered } else { &mut self.failed }) += 1;
+        self.took = self.took.saturating_add(took);
+    }
 }
 
 impl View {
@@ -47,6 +63,10 @@ pub struct QueueView {
     pub owner: Option<String>,
     /// Its statistics; `None` if the database could not be read.
     pub stats: Option<QueueStats>,
+    /// Whether enqueue refuses tasks, because a limit of the backlog is reached.
+    pub backlog_full: bool,
+    /// Tasks that were enqueued since its controller began.
+    pub enqueued: u64,
     /// Instances that run or are starting.
     pub instances: u32,
     /// How many of them are ready for tasks.
@@ -68,15 +88,17 @@ pub struct QueueView {
 pub struct QueueSettings {
     pub wait_target: Duration,
     pub total_workers: u32,
+    /// Enqueue refuses tasks above this backlog.
+    pub backlog_limit: u64,
     pub paused: bool,
 }
 
 impl QueueSettings {
     pub(crate) fn of(manifest: &Manifest) -> Self {
-        let autoscaling = manifest.spec.workers.autoscaling.as_ref();
         Self {
-            wait_target: autoscaling.map_or(DEFAULT_WAIT_TARGET, |auto| auto.wait_target.into()),
+            wait_target: manifest.spec.policy().wait_target.into(),
             total_workers: manifest.spec.workers.total,
+            backlog_limit: manifest.spec.limits.backlog,
             paused: manifest.spec.paused,
         }
     }

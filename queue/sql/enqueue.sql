@@ -73,7 +73,7 @@ begin
     end if;
   end if;
   if v_trace is not null then
-    perform rowlock.check_trace(v_trace);
+    v_trace := rowlock.producer_trace(v_trace, options);
   end if;
   -- The transaction gets its xid before it draws k. The exact watermark relies on that order (R6).
   if due is null then

@@ -77,8 +77,7 @@ begin
     nullif(current_setting('rowlock.traceparent', true), '')
   );
   if v_trace is not null then
-    perform rowlock.check_trace(v_trace);
-    v_trace := '*' || v_trace;
+    v_trace := '*' || rowlock.producer_trace(v_trace, options);
   end if;
   due := rowlock.due_time(options);
   if due > clock_timestamp() + q.max_delay then

@@ -1,7 +1,7 @@
 -- The options of enqueue and enqueue_many, which call these functions: priority 0..3 (0 is claimed
--- first; default 1), run_at (timestamptz) or delay (interval), max_attempts, traceparent (W3C Trace
--- Context), and notify (false: no NOTIFY, for PREPARE TRANSACTION). An option that is null counts
--- as left out.
+-- first; default 1), run_at (timestamptz) or delay (interval), max_attempts, traceparent and
+-- tracestate (W3C Trace Context), and notify (false: no NOTIFY, for PREPARE TRANSACTION). An option
+-- that is null counts as left out.
 
 -- Refuses options that cannot be used. An unknown option is refused, because ignoring a misspelt
 -- one would run the task with the wrong settings.
@@ -21,12 +21,15 @@ begin
   select key
     into unknown
     from jsonb_object_keys(options) key
-    where key not in ('priority', 'run_at', 'delay', 'max_attempts', 'traceparent', 'notify')
+    where key not in (
+        'priority', 'run_at', 'delay', 'max_attempts', 'traceparent', 'tracestate', 'notify'
+      )
     limit 1;
   if found then
     raise exception 'unknown option "%"', unknown
       using errcode = 'RL002',
-        hint = 'Options are priority, run_at, delay, max_attempts, traceparent and notify.';
+        hint = 'Options are priority, run_at, delay, max_attempts, traceparent, tracestate and'
+          ' notify.';
   end if;
   if options->>'run_at' is not null and options->>'delay' is not null then
     raise exception 'run_at and delay exclude each other'
@@ -114,15 +117,24 @@ begin
   return case when due > clock_timestamp() then due end;
 end $$;
 
--- Refuses a producer's trace that is not a `traceparent` of W3C Trace Context. It comes from the
--- option or, without one, from the setting rowlock.traceparent, which middleware can set once per
--- transaction. A task keeps it as it is. A task of enqueue_many has `*` before it: many tasks have
--- one producer, so their attempts link to its span instead of being its children.
-create or replace function rowlock.check_trace(trace text)
-returns void
-language plpgsql immutable
+-- A producer's trace as a task keeps it: the traceparent, and behind a space the tracestate, if
+-- there is one. Refuses what is not a `traceparent` of W3C Trace Context. It comes from the option
+-- or, without one, from the setting rowlock.traceparent, which middleware can set once per
+-- transaction. The tracestate comes from the same place. Often it is a header from elsewhere, so
+-- one that cannot be a header, or is longer than others must pass on, is left out.
+--
+-- A task of enqueue_many has `*` before its trace: many tasks have one producer, so their attempts
+-- link to its span instead of being its children.
+create or replace function rowlock.producer_trace(trace text, options jsonb)
+returns text
+language plpgsql stable
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  state text := case
+    when options->>'traceparent' is not null then options->>'tracestate'
+    else current_setting('rowlock.tracestate', true)
+  end;
 begin
   if trace !~ '^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$' then
     raise exception 'traceparent is not a W3C trace context'
@@ -130,6 +142,10 @@ begin
         hint = 'It comes from the option traceparent or the setting rowlock.traceparent. For'
           ' example "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".';
   end if;
+  return case
+    when length(state) <= 512 and state ~ '^[ -~\t]+$' then trace || ' ' || state
+    else trace
+  end;
 end $$;
 
 -- Options that a client sends as text.

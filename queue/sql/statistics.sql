@@ -86,12 +86,30 @@ as $$
   ) oldest on true
 $$;
 
+-- How many tasks died within the last 15 minutes, up to `most`.
+create or replace function rowlock.newly_dead(queue int, most int)
+returns bigint
+language sql stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set jit = off
+as $$
+  select count(*)
+  from (
+    select d.id
+    from rowlock.dead d
+    where d.queue = newly_dead.queue and d.at > now() - interval '15 minutes'
+    limit newly_dead.most
+  ) newly
+$$;
+
 -- How many tasks that could start at once came in each of the last eleven seconds, the current one
--- first, which is `second` as in their ids. A task with a delay does not count. Of all queues, only
--- the newest 100,000 tasks are read: if more came, the oldest seconds are unknown, and zero.
--- `known` seconds are not.
+-- first, which is `second` as in their ids. A task with a delay counts only in `enqueued`, which is
+-- null where no task came. Of all queues, only the newest 100,000 tasks are read: if more came, the
+-- oldest seconds are unknown, and zero. `known` seconds are not.
 create or replace function rowlock.recent_arrivals()
-returns table (queue int, second bigint, known int, counts bigint[])
+returns table (queue int, second bigint, known int, counts bigint[], enqueued bigint[])
 language sql stable
 set search_path = pg_catalog, pg_temp
 set jit = off
@@ -139,9 +157,22 @@ as $$
         coalesce(sum(n) filter (where ago = 8), 0),
         coalesce(sum(n) filter (where ago = 9), 0),
         coalesce(sum(n) filter (where ago = 10), 0)
-      ] counts
+      ] counts,
+      array[
+        coalesce(sum(scanned) filter (where ago = 0), 0),
+        coalesce(sum(scanned) filter (where ago = 1), 0),
+        coalesce(sum(scanned) filter (where ago = 2), 0),
+        coalesce(sum(scanned) filter (where ago = 3), 0),
+        coalesce(sum(scanned) filter (where ago = 4), 0),
+        coalesce(sum(scanned) filter (where ago = 5), 0),
+        coalesce(sum(scanned) filter (where ago = 6), 0),
+        coalesce(sum(scanned) filter (where ago = 7), 0),
+        coalesce(sum(scanned) filter (where ago = 8), 0),
+        coalesce(sum(scanned) filter (where ago = 9), 0),
+        coalesce(sum(scanned) filter (where ago = 10), 0)
+      ] enqueued
     from (
-      select recent.queue, recent.n, seconds.second - recent.second ago
+      select recent.queue, recent.n, recent.scanned, seconds.second - recent.second ago
       from recent, seconds
       where seconds.second - recent.second < seconds.known
     ) known
@@ -151,7 +182,8 @@ as $$
     q.id,
     seconds.second,
     seconds.known,
-    coalesce(counted.counts, array_fill(0::bigint, array[11]))
+    coalesce(counted.counts, array_fill(0::bigint, array[11])),
+    counted.enqueued
   from rowlock.queue q
   cross join seconds
   left join counted on counted.queue = q.id
@@ -208,7 +240,9 @@ returns table (
   mean_running_seconds double precision,
   oldest_by_priority double precision[],
   suspects bigint,
-  oldest_suspect_seconds double precision
+  oldest_suspect_seconds double precision,
+  enqueued bigint[],
+  newly_dead bigint
 )
 language sql stable security definer
 set search_path = pg_catalog, pg_temp
@@ -268,7 +302,18 @@ as $$
       )
     end,
     coalesce(suspects.n, 0),
-    case when suspects.n > 0 then greatest(suspects.oldest_seconds, 0) end
+    case when suspects.n > 0 then greatest(suspects.oldest_seconds, 0) end,
+    arrived.enqueued,
+    -- Not from the sample of `dead`, which may change in one queue by tasks of another. Without a
+    -- dead task, there is nothing to look for.
+    case
+      when dead.n > 0 or (select rowlock.sample_percent('rowlock.dead')) < 100 then
+        rowlock.newly_dead(
+          q.id,
+          greatest(least(100000 / (count(*) over ()), 1000), 10)::int
+        )
+      else 0
+    end
   from rowlock.queue q
   left join rowlock.backlog() backlog on backlog.queue = q.id
   -- Thousands of queues with a few tasks each: one scan costs less than a lookup for each of them.

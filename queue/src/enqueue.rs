@@ -19,6 +19,8 @@ pub struct EnqueueOptions {
     pub max_attempts: Option<u16>,
     /// The producer's trace: a `traceparent` of W3C Trace Context.
     pub traceparent: Option<String>,
+    /// The `tracestate` that belongs to it.
+    pub tracestate: Option<String>,
     /// `false` sends no NOTIFY. A transaction that will be prepared needs this.
     pub notify: Option<bool>,
 }
@@ -39,6 +41,9 @@ impl EnqueueOptions {
         }
         if let Some(traceparent) = &self.traceparent {
             options.insert("traceparent".into(), json!(traceparent));
+        }
+        if let Some(tracestate) = &self.tracestate {
+            options.insert("tracestate".into(), json!(tracestate));
         }
         if let Some(notify) = self.notify {
             options.insert("notify".into(), json!(notify));

@@ -21,22 +21,28 @@ pub struct FetchedTask {
     pub enqueued_at_unix_ms: i64,
 }
 
-/// The trace that the producer gave with the task: `rowlock.check_trace`.
+/// The trace that the producer gave with the task: `rowlock.producer_trace`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProducerTrace {
     /// A `traceparent` of W3C Trace Context.
     pub traceparent: String,
+    /// Its `tracestate`. Its form is not checked.
+    pub tracestate: Option<String>,
     /// Whether other tasks were enqueued with the same call.
     pub batch: bool,
 }
 
 impl ProducerTrace {
     fn read(column: &str) -> Self {
-        let (batch, traceparent) = match column.strip_prefix('*') {
-            Some(traceparent) => (true, traceparent),
+        let (batch, trace) = match column.strip_prefix('*') {
+            Some(trace) => (true, trace),
             None => (false, column),
         };
-        Self { traceparent: traceparent.to_owned(), batch }
+        let (traceparent, tracestate) = match trace.split_once(' ') {
+            Some((traceparent, tracestate)) => (traceparent, Some(tracestate.to_owned())),
+            None => (trace, None),
+        };
+        Self { traceparent: traceparent.to_owned(), tracestate, batch }
     }
 }
 

@@ -82,7 +82,7 @@ pub use maintenance::{Maintainer, MaintenancePass, MaintenanceReport};
 pub use migrate::{MigrateReport, SCHEMA_VERSION};
 pub use mutex::{ExclusiveOperation, LockHolder, lock_holders};
 pub use notify::{Listener, listen, request_notify};
-pub use overview::{ConnectionLimit, Declared, Overview, overview};
+pub use overview::{ConnectionLimit, Declared, HORIZON_KINDS, HorizonHolder, Overview, overview};
 pub use partitions::{PartitionStats, extend_partitions, partition_stats};
 pub use permissions::has_worker_permission;
 pub use pod_runs::{ComparedPods, pod_runs};

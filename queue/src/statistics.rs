@@ -48,6 +48,12 @@ pub struct QueueStats {
     /// How many entries of `arrivals` are known, from the first. Fewer than all only after more than 100,000
     /// tasks came to the database within these seconds.
     pub arrivals_known: usize,
+    /// All tasks that were enqueued in the same seconds, also those with a delay.
+    #[serde(skip)]
+    pub enqueued: [u64; ARRIVAL_SECONDS],
+    /// Tasks that died within the last 15 minutes, up to 1,000; in a database with more than 100 queues, up
+    /// to fewer.
+    pub newly_dead: i64,
     /// Live instances.
     pub instances: i64,
     /// Slots that they may use.
@@ -71,10 +77,8 @@ impl QueueStats {
     /// A row of `rowlock.statistics()`.
     pub(crate) fn read(row: &PgRow) -> Result<Self> {
         let oldest = row.try_get::<Option<Vec<Option<f64>>>, _>("oldest_by_priority")?.unwrap_or_default();
-        let mut arrivals = [0; ARRIVAL_SECONDS];
-        for (to, from) in arrivals.iter_mut().zip(row.try_get::<Vec<i64>, _>("arrivals")?) {
-            *to = count(from);
-        }
+        let arrivals = by_second(row.try_get("arrivals")?);
+        let enqueued = by_second(row.try_get::<Option<_>, _>("enqueued")?.unwrap_or_default());
         let arrivals_known = usize::try_from(row.try_get::<i32, _>("arrivals_known")?).unwrap_or_default();
         Ok(Self {
             queue: QueueId(row.try_get("queue")?),
@@ -95,6 +99,8 @@ impl QueueStats {
             arrivals,
             arrivals_second: row.try_get("arrivals_second")?,
             arrivals_known: arrivals_known.min(ARRIVAL_SECONDS),
+            enqueued,
+            newly_dead: row.try_get("newly_dead")?,
             instances: row.try_get("instances")?,
             allocated: row.try_get("allocated")?,
             busy: row.try_get("busy")?,
@@ -126,6 +132,14 @@ impl QueueStats {
     pub fn mean_service_seconds(&self) -> Option<f64> {
         self.runs.mean_seconds()
     }
+}
+
+fn by_second(numbers: Vec<i64>) -> [u64; ARRIVAL_SECONDS] {
+    let mut seconds = [0; ARRIVAL_SECONDS];
+    for (to, from) in seconds.iter_mut().zip(numbers) {
+        *to = count(from);
+    }
+    seconds
 }
 
 /// A count that another program may have reported, so it may be below zero.

@@ -59,6 +59,12 @@ func (s scope) orZeroPerQueue(expression string) string {
 	return fmt.Sprintf("(%s or 0 * %s)", expression, s.gauge("namespace, queue", "rowlock_queue_total_workers"))
 }
 
+// The share of the tasks that started late.
+func lateStarts(in scope, by string) string {
+	return ratio(in.rate(by, "rowlock_worker_tasks_started_late_total"),
+		"("+in.rate(by, "rowlock_worker_tasks_started_total")+" > 0)")
+}
+
 // The n highest, which bounds the number of lines.
 func top(n int, expression string) string {
 	return fmt.Sprintf("topk(%d, %s)", n, expression)

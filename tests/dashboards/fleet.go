@@ -125,6 +125,8 @@ func fleetQueues() []dashboard.Panel {
 	failing := ratio(
 		fmt.Sprintf("sum by (%s) (rate(%s[15m]))", perQueue, inFleet.of("rowlock_worker_attempt_errors_total")),
 		fmt.Sprintf("(sum by (%s) (rate(%s[15m])) > 0)", perQueue, inFleet.of("rowlock_worker_tasks_started_total")))
+	backlog := fmt.Sprintf("sum by (%s) (%s)", perQueue,
+		inFleet.gauge("namespace, queue, state", "rowlock_queue_tasks", `state=~"available|scheduled|retryable"`))
 	open := dashboard.DynamicConfigValue{Id: "links", Value: []map[string]any{{
 		"title": "Open this queue",
 		"url":   "/d/" + queueUid + "?var-datasource=${datasource}&var-namespace=${__data.fields.namespace}&var-queue=${__data.fields.queue}&${__url_time_range}",
@@ -168,9 +170,26 @@ func fleetQueues() []dashboard.Panel {
 			queries: []query{{fmt.Sprintf("sum by (state) (%s)", inFleet.gauge("namespace, queue, state", "rowlock_queue_tasks", `state!="dead"`)), "{{state}}"}},
 		}),
 		lines(panel{
-			title: "Which queues complete the most tasks?", width: 12, unit: unitPerSec,
+			title: "Which queues complete the most tasks?", width: 8, unit: unitPerSec,
 			about:   fmt.Sprintf("Completed tasks per second, of the %d busiest queues. A queue at zero shows 0.", linesMax),
 			queries: []query{{top(linesMax, inFleet.orZeroPerQueue(inFleet.rate(perQueue, "rowlock_worker_tasks_settled_total", `outcome="complete"`))), "{{namespace}} {{queue}}"}},
+		}),
+		lines(panel{
+			title: "Which queues get the most tasks?", width: 8, unit: unitPerSec,
+			about:   fmt.Sprintf("Enqueued tasks per second, also those with a delay, of the %d queues with the most. Compare it with the panel beside it: a backlog grows where more come than are completed.", linesMax),
+			queries: []query{{top(linesMax, inFleet.rate(perQueue, "rowlock_queue_enqueued_tasks_total")), "{{namespace}} {{queue}}"}},
+		}),
+		lines(panel{
+			title: "Which queues start tasks late?", width: 8, unit: unitShare, max: cog.ToPtr(1.0), steps: []step{{0.25, "red"}},
+			alerts:  []string{"RowlockQueueStartsLate"},
+			about:   fmt.Sprintf("The share of tasks that started after a longer wait than the wait target, for the %d queues with the highest share. A queue in which no task starts shows 0: then look at the oldest task.", linesMax),
+			queries: []query{{top(linesMax, inFleet.orZeroPerQueue(lateStarts(inFleet, perQueue))), "{{namespace}} {{queue}}"}},
+		}),
+		lines(panel{
+			title: "Which queues are nearly full?", width: 12, unit: unitShare, steps: []step{{0.8, "orange"}, {1, "red"}},
+			alerts:  []string{"RowlockQueueFull"},
+			about:   fmt.Sprintf("Unfinished tasks as a share of limits.backlog, for the %d fullest queues. At 1, enqueue fails. Tasks that are due in more than a day have a limit of their own, so it may be higher.", linesMax),
+			queries: []query{{top(linesMax, ratio(backlog, inFleet.gauge(perQueue, "rowlock_queue_backlog_limit_tasks"))), "{{namespace}} {{queue}}"}},
 		}),
 		lines(panel{
 			title: "In which queues do attempts fail?", width: 12, unit: unitShare, max: cog.ToPtr(1.0), steps: []step{{0.25, "red"}},

@@ -41,6 +41,26 @@ func fleetDatabases() []dashboard.Panel {
 			queries: []query{{top(linesMax, inFleet.gauge(perDatabase, "rowlock_database_last_snapshot_duration_seconds")), "{{namespace}} {{secret}}"}},
 		}),
 		lines(panel{
+			title: "What keeps dead rows?", width: 8, unit: unitSeconds, steps: []step{{1800, "red"}},
+			alerts:  []string{"RowlockHorizonPinned"},
+			about:   fmt.Sprintf("The age of the oldest transaction that keeps Postgres from removing dead rows, by the kind of its holder, for the %d oldest. Minutes are normal during a backup. Hours let tables grow.", linesMax),
+			queries: []query{{top(linesMax, inFleet.gauge("namespace, secret, kind", "rowlock_database_horizon_age_seconds")), "{{namespace}} {{secret}} {{kind}}"}},
+		}),
+		lines(panel{
+			title: "Which polls fail?", width: 8, unit: unitShare, max: cog.ToPtr(1.0),
+			alerts: []string{"RowlockDatabaseNotPolled"},
+			about:  fmt.Sprintf("Polls of a database that failed, as a share of all, for the %d databases with the highest share. The log of the operator says why.", linesMax),
+			queries: []query{{top(linesMax, ratio(inFleet.rate(perDatabase, "rowlock_database_polls_total", `result="failed"`),
+				"("+inFleet.rate(perDatabase, "rowlock_database_polls_total")+" > 0)")), "{{namespace}} {{secret}}"}},
+		}),
+		lines(panel{
+			title: "How long do polls take on average?", width: 8, unit: unitSeconds,
+			alerts: []string{"RowlockDatabaseSlow"},
+			about:  fmt.Sprintf("The mean time of all polls, failed ones among them, for the %d slowest databases. The panel about the last poll shows peaks, this one the trend.", linesMax),
+			queries: []query{{top(linesMax, ratio(inFleet.rate(perDatabase, "rowlock_database_poll_seconds_total"),
+				"("+inFleet.rate(perDatabase, "rowlock_database_polls_total")+" > 0)")), "{{namespace}} {{secret}}"}},
+		}),
+		lines(panel{
 			title: "How fast are claims and settlements?", width: 8, unit: unitSeconds,
 			about: "Time that databases took for 99 of 100 claims and settlements of all queues. Above a second, databases are overloaded or a long transaction slows them down.",
 			queries: []query{

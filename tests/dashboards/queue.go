@@ -144,6 +144,21 @@ func quantiles(title, histogram, about string) dashboard.Panel {
 func queueDone() []dashboard.Panel {
 	return []dashboard.Panel{
 		lines(panel{
+			title: "Do as many tasks come in as get done?", width: 12, unit: unitPerSec,
+			about: "Tasks per second that were enqueued, also those with a delay, and that were completed. The backlog grows while the first line is above the second.",
+			queries: []query{
+				{fmt.Sprintf("sum(rate(%s[$__rate_interval]))", inQueue.of("rowlock_queue_enqueued_tasks_total")), "enqueued"},
+				{inQueue.orZero(fmt.Sprintf("sum(rate(%s[$__rate_interval]))", inQueue.of("rowlock_worker_tasks_settled_total", `outcome="complete"`))), "completed"},
+			},
+		}),
+		lines(panel{
+			title: "How many tasks start late?", width: 12, unit: unitShare, max: cog.ToPtr(1.0), steps: []step{{0.25, "red"}},
+			alerts: []string{"RowlockQueueStartsLate"},
+			about:  "The share of tasks that started after a longer wait than the wait target. 0 while none starts: then look at the oldest task.",
+			queries: []query{{inQueue.orZero(fmt.Sprintf("sum(rate(%s[$__rate_interval])) / (sum(rate(%s[$__rate_interval])) > 0)",
+				inQueue.of("rowlock_worker_tasks_started_late_total"), inQueue.of("rowlock_worker_tasks_started_total"))), "late"}},
+		}),
+		lines(panel{
 			title: "Tasks completed per second, by type", width: 12, unit: unitPerSec, stacked: true,
 			about:   fmt.Sprintf("The %d most frequent types. A worker tells at most 20 types apart; all others are `other`.", linesMax),
 			queries: []query{{inQueue.orNoWorker("type", top(linesMax, inQueue.rate("type", "rowlock_worker_tasks_settled_total", `outcome="complete"`))), "{{type}}"}},
@@ -189,6 +204,21 @@ func queueFailures() []dashboard.Panel {
 			alerts:  []string{"RowlockTasksDying"},
 			about:   fmt.Sprintf("Tasks that became dead within the hour before, for the %d types with the most. `rowlock task ID` shows the errors of one.", linesMax),
 			queries: []query{{inQueue.orNoWorker("type", top(linesMax, inQueue.hourly("type", "rowlock_worker_tasks_settled_total", `outcome="dead"`))), "{{type}}"}},
+		}),
+		lines(panel{
+			title: "Do handlers listen?", width: 12, unit: unitNumber, steps: []step{{1, "red"}},
+			alerts:  []string{"RowlockHandlerClosed", "RowlockHandlerUnhealthy"},
+			about:   "Workers that claim nothing, because the port of their handler accepts no connection. A short time is normal while pods start.",
+			queries: []query{{inQueue.orZero(fmt.Sprintf("sum(1 - %s)", inQueue.of("rowlock_worker_handler_reachable"))), "closed"}},
+		}),
+		lines(panel{
+			title: "How full is the backlog?", width: 12, unit: unitNumber, limit: "B",
+			alerts: []string{"RowlockQueueFull"},
+			about:  "Unfinished tasks. At the dashed line, limits.backlog, enqueue fails. Tasks that are due in more than a day have a limit of their own, so it may be higher.",
+			queries: []query{
+				{fmt.Sprintf("sum(%s)", inQueue.gauge("state", "rowlock_queue_tasks", `state=~"available|scheduled|retryable"`)), "unfinished"},
+				{theGauge("rowlock_queue_backlog_limit_tasks"), "limit"},
+			},
 		}),
 		lines(panel{
 			title: "Does the handler crash, or do tasks run twice?", width: 12, unit: unitNumber,

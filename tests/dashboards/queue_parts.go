@@ -132,7 +132,7 @@ func queueDatabase() []dashboard.Panel {
 		}),
 		lines(panel{
 			title: "Do traces arrive?", width: 8, unit: unitPerSec,
-			about:   "Spans per second that the collector took, and those that were lost because it was away or too slow. All are 0 while traces are not exported.",
+			about:   "Spans per second that the collector took, those that were lost because it was away or too slow, and those that it rejected. All are 0 while traces are not exported.",
 			queries: []query{{inQueue.orNoWorker("result", inQueue.rate("result", "rowlock_worker_spans_total")), "{{result}}"}},
 		}),
 	}

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::Signal;
 use rowlock_local::process::{Launch, Process, Stop};
 use serde::Deserialize;
@@ -31,6 +32,8 @@ const INTERVAL: &str = "1s";
 #[derive(Debug)]
 pub struct Prometheus {
     address: String,
+    /// The process in whose network it runs, if not in that of this process.
+    network: Option<u32>,
     process: Process,
     folder: TempDir,
 }
@@ -63,6 +66,14 @@ impl Prometheus {
     /// # Errors
     /// If it is not installed or refuses the configuration.
     pub async fn start(scrape_configs: &Value, rule_files: &[&str]) -> Result<Self> {
+        Self::start_in(None, scrape_configs, rule_files).await
+    }
+
+    /// The same, in the network namespace of a process.
+    ///
+    /// # Errors
+    /// If it is not installed or refuses the configuration.
+    pub async fn start_in(network: Option<u32>, scrape_configs: &Value, rule_files: &[&str]) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("rowlock-prometheus-").tempdir()?;
         let mut names = Vec::new();
         for (number, text) in rule_files.iter().enumerate() {
@@ -74,8 +85,14 @@ impl Prometheus {
         // JSON is YAML.
         fs::write(folder.path().join("prometheus.yaml"), config.to_string())?;
         let args = ["--config.file=prometheus.yaml", "--storage.tsdb.path=data"];
-        let process = Process::start(&launch("prometheus", &args, folder.path())?)?;
-        let mut prometheus = Self { address: String::new(), process, folder };
+        let mut launch = launch("prometheus", &args, folder.path())?;
+        if let Some(process) = network {
+            let program = std::mem::replace(&mut launch.program, find("nsenter")?);
+            let first = [format!("--net=/proc/{process}/ns/net").into(), "--".into(), program.into()];
+            launch.args.splice(0..0, first);
+        }
+        let process = Process::start(&launch)?;
+        let mut prometheus = Self { address: String::new(), network, process, folder };
         prometheus.wait_until_ready().await?;
         Ok(prometheus)
     }
@@ -182,8 +199,24 @@ impl Prometheus {
         answer.data.context("Prometheus answered without data")
     }
 
+    async fn connect(&self) -> Result<TcpStream> {
+        let Some(process) = self.network else { return Ok(TcpStream::connect(&self.address).await?) };
+        let network = fs::File::open(format!("/proc/{process}/ns/net"))?;
+        let address = self.address.clone();
+        // A socket stays in the network in which its thread created it.
+        let thread = std::thread::spawn(move || {
+            setns(network, CloneFlags::CLONE_NEWNET)?;
+            let stream = std::net::TcpStream::connect(address)?;
+            stream.set_nonblocking(true)?;
+            Ok(stream)
+        });
+        let connected: std::io::Result<_> =
+            thread.join().unwrap_or_else(|_| Err(std::io::Error::other("no connection")));
+        Ok(TcpStream::from_std(connected?)?)
+    }
+
     async fn page(&self, path: &str) -> Result<(u16, Bytes)> {
-        let io = TokioIo::new(TcpStream::connect(&self.address).await?);
+        let io = TokioIo::new(self.connect().await?);
         let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await?;
         let connection = tokio::spawn(connection);
         let request = http::Request::get(path).header("host", &self.address).body(Empty::<Bytes>::new())?;
@@ -211,14 +244,19 @@ pub(crate) fn log(folder: &Path) -> PathBuf {
     folder.join("log")
 }
 
-/// A program of Prometheus in a folder of its own, with its log there.
-pub(crate) fn launch(program: &str, args: &[&str], folder: &Path) -> Result<Launch> {
+/// Where a program is.
+fn find(program: &str) -> Result<PathBuf> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::split_paths(&paths).map(|path| path.join(program)).find(|one| one.is_file());
+    path.with_context(|| format!("{program} is not installed: run `tests/install.sh test`"))
+}
+
+/// A program of Prometheus in a folder of its own, with its log there.
+pub(crate) fn launch(program: &str, args: &[&str], folder: &Path) -> Result<Launch> {
     // A free port, which its log names.
     let all = args.iter().chain(&["--web.listen-address=127.0.0.1:0", "--log.format=json"]);
     Ok(Launch {
-        program: path.with_context(|| format!("{program} is not installed: run `tests/install.sh test`"))?,
+        program: find(program)?,
         args: all.map(Into::into).collect(),
         env: Vec::new(),
         without: Vec::new(),

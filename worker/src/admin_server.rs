@@ -89,6 +89,8 @@ async fn ready(State(state): State<Arc<AdminState>>) -> Response {
 
 async fn metrics(State(state): State<Arc<AdminState>>) -> Response {
     state.metrics.set_draining(state.draining.is_cancelled());
+    // It is not probed before the worker has joined.
+    state.metrics.set_handler_reachable(state.joined.get().is_none() || state.readiness.is_ready());
     if let Some(context) = state.joined.get() {
         let (running, ahead, allocated, capacity) = context.slots.counts();
         state.metrics.set_slots(running, ahead, allocated, capacity);

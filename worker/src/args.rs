@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_collector_needs_a_plain_url() {
-        check_wrong(&["--otlp-endpoint", "https://collector:4318"], "must look like http://collector:4318");
+        check_wrong(&["--otlp-endpoint", "ftp://collector:4318"], "must look like http://collector:4318");
         let config =
             resolve(&["--otlp-endpoint", "http://collector:4318"]).unwrap_or_else(|_| unreachable!());
         assert_eq!(config.otlp_endpoint.unwrap().port_u16(), Some(4318));

@@ -25,6 +25,9 @@ use crate::handler::outcome::Answer;
 const TASK_SECONDS: &[f64] = &[0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0];
 /// Buckets from the precision of `ready.since`, which is a second, to a backlog of an hour.
 const WAIT_SECONDS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+/// `ready.since` is the beginning of a second, so a task may have waited for up to this much less. A task in
+/// doubt is not late.
+const WAIT_PRECISION: Duration = Duration::from_secs(1);
 /// Buckets from a statement over loopback to the statement timeout.
 const STATEMENT_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 5.0];
 const BATCH_SIZES: &[f64] = &[1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0];
@@ -36,6 +39,7 @@ const MAINTENANCE_OPERATIONS: [&str; 4] = ["move_due", "move_missed", "rescue", 
 /// What becomes of a span.
 const EXPORTED: &str = "exported";
 const LOST: &str = "lost";
+const REJECTED: &str = "rejected";
 
 pub(crate) struct Metrics {
     registry: Registry,
@@ -43,6 +47,7 @@ pub(crate) struct Metrics {
     pub(crate) types: TaskTypes,
     task_seconds: Histogram,
     wait_seconds: Histogram,
+    started_late: IntCounter,
     claim_seconds: Histogram,
     claimed: IntCounter,
     settle_seconds: Histogram,
@@ -53,6 +58,7 @@ pub(crate) struct Metrics {
     allocated: IntGauge,
     capacity: IntGauge,
     draining: IntGauge,
+    handler_reachable: IntGauge,
     heartbeats_failed: IntCounter,
     last_heartbeat: Gauge,
     lease_lost: IntCounter,
@@ -80,7 +86,9 @@ impl Metrics {
         let r = &registry;
         let task = "Time that the handler took for one attempt";
         let wait = "Time from when a task became available until its handler was called, to the second";
+        let late = "Calls of the handler for tasks that had waited for longer than the queue's wait target";
         let claim = "Time that the database took for one claim";
+        let reachable = "1: the port of the handler accepts connections, so that tasks are claimed";
         let settle = "Time that the database took for one settlement";
         let heartbeat = "When the last heartbeat was answered; before the first one, when the worker started";
         let ended = "Ends of the handler's process while tasks ran";
@@ -92,6 +100,7 @@ impl Metrics {
             types: TaskTypes::new(r)?,
             task_seconds: with_buckets("task_duration_seconds", task, TASK_SECONDS, r)?,
             wait_seconds: with_buckets("task_wait_seconds", wait, WAIT_SECONDS, r)?,
+            started_late: counter!("tasks_started_late_total", late, r)?,
             claim_seconds: with_buckets("claim_duration_seconds", claim, STATEMENT_SECONDS, r)?,
             claimed: counter!("tasks_claimed_total", "Tasks claimed", r)?,
             settle_seconds: with_buckets("settle_duration_seconds", settle, STATEMENT_SECONDS, r)?,
@@ -102,6 +111,7 @@ impl Metrics {
             allocated: gauge!("allocated_slots", "Slots that this instance may use now", r)?,
             capacity: gauge!("capacity_slots", "Slots that this instance has", r)?,
             draining: gauge!("draining", "1: this worker finishes its tasks and claims no more", r)?,
+            handler_reachable: gauge!("handler_reachable", reachable, r)?,
             heartbeats_failed: counter!("heartbeats_failed_total", "Heartbeats that failed", r)?,
             last_heartbeat: float_gauge!("last_heartbeat_timestamp_seconds", heartbeat, r)?,
             lease_lost: counter!("lease_lost_total", "Outcomes discarded because the lease was lost", r)?,
@@ -120,7 +130,7 @@ impl Metrics {
         for operation in MAINTENANCE_OPERATIONS {
             metrics.maintenance.with_label_values(&[operation]);
         }
-        for result in [EXPORTED, LOST] {
+        for result in [EXPORTED, LOST, REJECTED] {
             metrics.spans.with_label_values(&[result]);
         }
         metrics.heartbeat_answered();
@@ -151,16 +161,29 @@ impl Metrics {
         self.spans.with_label_values(&[EXPORTED]).inc_by(count(spans));
     }
 
+    /// The collector refused these spans.
+    pub(crate) fn spans_rejected(&self, spans: usize) {
+        self.spans.with_label_values(&[REJECTED]).inc_by(count(spans));
+    }
+
     /// The collector was away or too slow for these spans.
     pub(crate) fn spans_lost(&self, spans: usize) {
         self.spans.with_label_values(&[LOST]).inc_by(count(spans));
     }
 
-    /// The handler is about to be called. `waited`: since the task was available, if that is known.
-    pub(crate) fn attempt_started(&self, task_type: &TypeLabel, waited: Option<Duration>) {
+    /// Whether the handler's port accepts connections.
+    pub(crate) fn set_handler_reachable(&self, reachable: bool) {
+        self.handler_reachable.set(i64::from(reachable));
+    }
+
+    /// The handler is about to be called. `waited`: since the task was available, if that is known. `target`:
+    /// how long it should have waited at most.
+    pub(crate) fn attempt_started(&self, task_type: &TypeLabel, waited: Option<Duration>, target: Duration) {
         self.types.started(task_type);
-        if let Some(waited) = waited {
-            self.wait_seconds.observe(waited.as_secs_f64());
+        let Some(waited) = waited else { return };
+        self.wait_seconds.observe(waited.as_secs_f64());
+        if target + WAIT_PRECISION <= waited {
+            self.started_late.inc();
         }
     }
 

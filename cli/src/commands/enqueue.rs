@@ -9,11 +9,12 @@ use serde_json::json;
 use std::io::{ErrorKind, Read};
 
 pub(crate) async fn run(args: Enqueue, output: Output) -> Result<(), Failure> {
-    let Enqueue { database, queue, task_type, payload, priority, delay, max_attempts, traceparent } = args;
+    let Enqueue { database, queue, task_type, payload, .. } = args;
+    let Enqueue { priority, delay, max_attempts, traceparent, tracestate, .. } = args;
     let payload = read_payload(payload)?;
     let db = database::open(database).await?;
     let delay = delay.map(rowlock_crds::Dur::as_duration);
-    let options = EnqueueOptions { priority, delay, max_attempts, traceparent, notify: None };
+    let options = EnqueueOptions { priority, delay, max_attempts, traceparent, tracestate, notify: None };
     let id = rowlock_queue::enqueue(&db, &queue, &task_type, &payload, &options).await?.to_string();
     output.result(|| id.clone(), &json!({"id": id}))
 }

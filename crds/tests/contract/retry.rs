@@ -89,11 +89,11 @@ fn jitter_beyond_its_range_is_clamped_and_nan_is_ignored() {
 fn the_policy_survives_the_database() {
     let check = |backoff: Backoff, json: &str| {
         let retry = RetryPolicy { backoff, ..RetryPolicy::default() };
-        let policy = Policy { retry, timeout: Dur::from_secs(90) };
+        let policy = Policy { retry, timeout: Dur::from_secs(90), ..Policy::default() };
         let text = serde_json::to_string(&policy).unwrap();
         let expected = format!(
             "{{\"retry\":{{\"maxAttempts\":6,\"backoff\":{json},\"jitterPercent\":10,\
-             \"final\":[400,404,410,422]}},\"timeout\":\"1m30s\"}}"
+             \"final\":[400,404,410,422]}},\"timeout\":\"1m30s\",\"waitTarget\":\"1m\"}}"
         );
         assert_eq!(text, expected);
         assert_eq!(serde_json::from_str::<Policy>(&text).unwrap(), policy);

@@ -1,5 +1,7 @@
 //! The operator's own metrics, computed for each request.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
@@ -9,6 +11,7 @@ use rowlock_daemon::program_metrics;
 use crate::kubernetes::context::Context;
 use crate::kubernetes::deployment::scale_in::Gone;
 use crate::kubernetes::desired::queue_name;
+use crate::kubernetes::rollouts::NamespacedName;
 use crate::metrics::{Place, ViewMetrics};
 
 /// What this replica does.
@@ -43,9 +46,14 @@ pub(crate) fn text(context: &Context) -> prometheus::Result<String> {
     };
     replica.register(&registry)?;
     let scale_ins = scale_ins(&registry)?;
-    for one in &context.readable() {
-        let (namespace, queue) = (one.namespace().unwrap_or_default(), queue_name(one));
-        set_scale_ins(&scale_ins, &namespace, queue, context.scale_ins.total(&namespace, queue));
+    let queues = context.readable().into_iter();
+    let queues = queues.map(|one| (one.namespace().unwrap_or_default(), queue_name(&one).to_owned()));
+    let queues: BTreeSet<NamespacedName> = queues.collect();
+    if replica.reads_task_queues {
+        context.scale_ins.retain(|queue| queues.contains(queue));
+    }
+    for (namespace, queue) in &queues {
+        set_scale_ins(&scale_ins, namespace, queue, context.scale_ins.total(namespace, queue));
     }
     if replica.leads {
         let conditions = conditions(&registry)?;
@@ -148,8 +156,6 @@ fn set_scale_ins(counter: &IntCounterVec, namespace: &str, queue: &str, gone: Go
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use prometheus::proto::LabelPair;
 
     use super::*;

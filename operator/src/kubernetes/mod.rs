@@ -12,6 +12,7 @@
 //! * `rollouts`: which queues may roll at the same time; pure;
 //! * `pods`: what the status of pods says, and how healthy they are; pure;
 //! * `status`: conditions and events; pure, except for `pod_events` and `unreadable`;
+//! * `totals`: what has happened while this replica led, for metrics;
 //! * `problem`, `sanitize`: problems with a database or a namespace, and foreign text in messages; pure.
 
 mod api;

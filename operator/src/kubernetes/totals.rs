@@ -59,6 +59,11 @@ impl ScaleIns {
         }
     }
 
+    /// Forgets the queues that are gone.
+    pub(crate) fn retain(&self, is_there: impl Fn(&NamespacedName) -> bool) {
+        lock(&self.0).retain(|name, _| is_there(name));
+    }
+
     pub(crate) fn total(&self, namespace: &str, queue: &str) -> Gone {
         let key = (namespace.to_owned(), queue.to_owned());
         lock(&self.0).get(&key).copied().unwrap_or_default()
@@ -67,4 +72,22 @@ impl ScaleIns {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Before, a queue that was created again began with the pods of the former one.
+    #[test]
+    fn scale_ins_of_a_queue_that_is_gone_are_forgotten() {
+        let scale_ins = ScaleIns::default();
+        let gone = Gone { chosen: 2, others: 1 };
+        for queue in ["mail", "mail", "letters"] {
+            scale_ins.note("shop", queue, gone);
+        }
+        scale_ins.retain(|(namespace, queue)| namespace == "shop" && queue == "letters");
+        assert_eq!(scale_ins.total("shop", "mail"), Gone::default());
+        assert_eq!(scale_ins.total("shop", "letters"), gone);
+    }
 }

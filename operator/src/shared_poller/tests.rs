@@ -87,13 +87,15 @@ pub(crate) fn declared(queue: &str, owner: &str, instances: i64) -> Declared {
         arrivals: [0; ARRIVAL_SECONDS],
         arrivals_second: 0,
         arrivals_known: ARRIVAL_SECONDS,
+        enqueued: [0; ARRIVAL_SECONDS],
+        newly_dead: 0,
         instances,
         allocated: 0,
         busy: 0,
         runs: Runs::default(),
         mean_running_seconds: None,
     };
-    Declared { stats, owner: owner.into(), generation: 1 }
+    Declared { stats, owner: owner.into(), generation: 1, backlog_full: false }
 }
 
 #[test]

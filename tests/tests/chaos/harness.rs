@@ -65,7 +65,7 @@ pub(crate) fn declaration(total: u32, generation: i64) -> Declaration {
         name: QUEUE.into(),
         owner: "chaos".into(),
         generation,
-        policy: Policy { retry, timeout: Dur(TIMEOUT) },
+        policy: Policy { retry, timeout: Dur(TIMEOUT), ..Policy::default() },
         max_attempts: MAX_ATTEMPTS,
         total_workers: total,
         paused: false,

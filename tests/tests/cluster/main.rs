@@ -11,6 +11,7 @@ mod journal;
 mod kubectl;
 mod pod_network;
 mod polling;
+mod prometheus;
 
 mod bare_cluster;
 mod broken_handlers;

@@ -12,10 +12,11 @@ use serde_json::json;
 use crate::cluster::{OPERATOR, cluster, container};
 use crate::harness::{Harness, until, with_harness};
 use crate::kubectl::{kubectl, leader};
+use crate::prometheus::Monitoring;
 
 const CALM: Demands = Demands { drained: true, undisturbed: true };
 
-/// How long the database is down: longer than a lease.
+/// How long the database is down: longer than a lease, and longer than a failover takes.
 const NO_DATABASE: Duration = Duration::from_mins(1);
 
 /// How often the operator is killed.
@@ -87,6 +88,7 @@ async fn a_minute_without_a_database_keeps_the_pods_and_uses_no_attempt() -> Res
         harness.enqueue(300, &json!({ "ms": 1000 })).await?;
         harness.until_pods(2).await?;
         harness.until_completed(10).await?;
+        let monitoring = Monitoring::start(harness).await?;
         harness.route.let_through(false);
         harness.until_condition("DatabaseReachable", "False ConnectionFailed").await?;
         tokio::time::sleep(NO_DATABASE).await;
@@ -98,9 +100,25 @@ async fn a_minute_without_a_database_keeps_the_pods_and_uses_no_attempt() -> Res
         harness.until_no_pods().await?;
         let summary = harness.check(Demands { drained: true, undisturbed: false }).await?;
         ensure!(summary.failures == 0, "{summary}");
-        Ok(())
+        match monitoring {
+            Some(monitoring) => alerts_about_a_dead_task(harness, &monitoring).await,
+            None => Ok(()),
+        }
     })
     .await
+}
+
+/// The outage raised no alert. A task that dies does, and it resolves.
+async fn alerts_about_a_dead_task(harness: &Harness, monitoring: &Monitoring) -> Result<()> {
+    // Other tests end operators meanwhile.
+    let mut fired = monitoring.fired().await?;
+    fired.remove("RowlockNoLeader");
+    ensure!(fired.is_empty(), "{fired:?}");
+    harness.run("select rowlock.enqueue('emails', 'email', '{\"how\": \"never\"}'::json)").await?;
+    monitoring.until_firing("RowlockTasksDying", true).await?;
+    // A quarter of an hour passes.
+    harness.run("update rowlock.dead set at = at - interval '15 minutes'").await?;
+    monitoring.until_firing("RowlockTasksDying", false).await
 }
 
 async fn operators(harness: &Harness) -> Result<Vec<Pod>> {

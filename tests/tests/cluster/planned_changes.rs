@@ -1,5 +1,5 @@
-//! Planned changes of every kind while tasks run interrupt no task. The test runs alone, as a drained node
-//! and an upgraded operator affect every namespace.
+//! Planned changes of every kind while tasks run interrupt no task, and no alert fires. The test runs alone,
+//! as a drained node and an upgraded operator affect every namespace.
 
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{OPERATOR, cluster};
 use crate::harness::{Harness, NAME, TIMEOUT, exclusively};
 use crate::kubectl::{helm, kubectl};
+use crate::prometheus::Monitoring;
 
 /// A task takes one of these.
 const MILLIS: [u32; 4] = [500, 1000, 1500, 2000];
@@ -31,6 +32,7 @@ async fn planned_changes_interrupt_no_task_and_use_no_attempt() -> Result<()> {
 async fn test(harness: &Harness) -> Result<()> {
     harness.task_queue(&json!({ "workers": { "total": 16, "perPod": 8 } }))?;
     harness.wait_ready();
+    let monitoring = Monitoring::start(harness).await?;
     let stop = CancellationToken::new();
     let (fed, changed) = tokio::join!(feed(harness, &stop), async {
         let changed = change(harness).await;
@@ -40,6 +42,9 @@ async fn test(harness: &Harness) -> Result<()> {
     changed?;
     fed?;
     harness.until_drained().await?;
+    if let Some(monitoring) = monitoring {
+        monitoring.was_silent().await?;
+    }
     let summary = harness.check(Demands { drained: true, undisturbed: true }).await?;
     ensure!((summary.failures, summary.rescued_instances) == (0, 0), "{summary}");
     Ok(())

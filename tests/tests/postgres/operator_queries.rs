@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use rowlock_queue::{
-    ConnectionLimit, Db, Declaration, Error, Overview, adopt, declare, identity, listen, overview,
-    request_notify,
+    ConnectionLimit, Db, Declaration, Error, HORIZON_KINDS, HorizonHolder, Overview, adopt, declare,
+    identity, listen, overview, request_notify,
 };
 use rowlock_tests::{TestDb, declaration, server};
+use sqlx::Executor;
 use tokio::time::timeout;
 
 /// A busy machine with two slow cores needs a tenth of it.
@@ -73,6 +74,13 @@ async fn an_overview_by_an_unprivileged_user_counts_all_connections() {
         assert!(found.limit == 7 && (1..=2).contains(&found.others), "{found:?}");
     }
     assert_eq!(identity(&db).await.unwrap(), identity(&test.db).await.unwrap());
+    // Only since when a transaction of another user runs is hidden.
+    let mut theirs = test.session().await;
+    theirs.execute("begin; create table theirs ()").await.unwrap();
+    let [ours, hidden] = [horizon(&test.db).await, horizon(&db).await];
+    assert_eq!((&ours.kind, ours.xid, ours.seconds.is_some()), (&hidden.kind, hidden.xid, true));
+    assert_eq!(hidden.seconds, None);
+    drop(theirs);
     test.run(format!("alter role {role} connection limit -1")).await;
     let seen = overview(&db).await.unwrap();
     assert_eq!(limit(&seen, OF_ROLE, Some(&role)), None);
@@ -83,6 +91,34 @@ async fn an_overview_by_an_unprivileged_user_counts_all_connections() {
     db.close().await;
     test.run(format!("alter schema rowlock owner to current_user; drop owned by {role}; drop role {role}"))
         .await;
+}
+
+/// The only holder of the horizon.
+async fn horizon(db: &Db) -> HorizonHolder {
+    let seen = overview(db).await.unwrap().horizon;
+    let [holder] = <[_; 1]>::try_from(seen).unwrap();
+    holder
+}
+
+#[tokio::test]
+async fn an_overview_says_who_holds_back_the_horizon_of_the_database() {
+    let (test, other) = (TestDb::new().await, TestDb::empty().await);
+    let mut elsewhere = other.session().await;
+    elsewhere.execute("begin; create table elsewhere ()").await.unwrap();
+    let xid: i64 = sqlx::query_scalar("select pg_current_xact_id()::text::bigint")
+        .fetch_one(&mut elsewhere)
+        .await
+        .unwrap();
+    assert_eq!(overview(&test.db).await.unwrap().horizon, []);
+    // A snapshot, without a transaction id of its own.
+    let mut reads = test.session().await;
+    reads.execute("begin isolation level repeatable read; select 1").await.unwrap();
+    let reader = horizon(&test.db).await;
+    assert!(HORIZON_KINDS.contains(&reader.kind.as_str()), "{reader:?}");
+    assert_eq!((reader.kind.as_str(), reader.xid <= xid), ("session", true));
+    assert!(reader.seconds.is_some_and(|seconds| (0.0..60.0).contains(&seconds)), "{reader:?}");
+    reads.execute("rollback").await.unwrap();
+    assert_eq!(overview(&test.db).await.unwrap().horizon, []);
 }
 
 #[tokio::test]

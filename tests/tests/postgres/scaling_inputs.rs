@@ -39,6 +39,7 @@ async fn a_task_with_a_delay_is_no_arrival() {
     let stats = stats(&test, "mail").await;
     assert_eq!((stats.available, stats.scheduled), (3, 5));
     assert_eq!(stats.arrivals.iter().sum::<u64>(), 3);
+    assert_eq!(stats.enqueued.iter().sum::<u64>(), 8);
     assert_eq!(stats.arrivals_known, ARRIVAL_SECONDS);
     assert!((stats.arrivals_per_second() - 0.3).abs() < 1e-9, "{stats:?}");
 }

@@ -1,7 +1,7 @@
 //! Statistics and their cost with a large backlog.
 
 use rowlock_queue::{
-    Declaration, EnqueueOptions, Maintainer, Outcome, QueueStats, declare, enqueue, queue_stats,
+    Declaration, EnqueueOptions, Maintainer, Outcome, QueueStats, declare, enqueue, overview, queue_stats,
 };
 use rowlock_tests::{TestDb, declaration};
 use sqlx::{Executor, PgConnection, Row};
@@ -67,6 +67,7 @@ async fn statistics_cost_the_same_for_any_backlog_and_are_approximately_right() 
     about(large.scheduled, ROWS / 2);
     about(large.retryable, ROWS / 2);
     about(large.dead, ROWS);
+    assert_eq!((large.newly_dead, small.newly_dead), (1000, 0), "no more are counted");
     assert!(large.oldest_available_seconds.unwrap() > 1_000_000.0, "the oldest is the first");
     let mut session = test.session().await;
     let calls = ["rowlock.statistics()", "rowlock.update_backlog_limits()"];
@@ -102,6 +103,31 @@ async fn a_few_tasks_in_each_of_many_queues_are_found_in_one_scan() {
     assert!(oldest[1].is_some_and(|age| age < 600.0) && oldest[0].is_none(), "{oldest:?}");
 }
 
+/// Before, an alert compared numbers of dead tasks, which are estimates once there are many: a queue could
+/// seem to have new ones because others died in another queue.
+#[tokio::test]
+async fn newly_dead_tasks_are_counted_exactly_in_each_queue() {
+    let test = TestDb::new().await;
+    for name in ["small", "old"] {
+        declare(&test.db, &declaration(name)).await.unwrap();
+    }
+    let die = async |queue: &str, tasks: i64, ago: &str| {
+        test.run(format!(
+            "insert into rowlock.dead (id, queue, priority, attempt, at)
+               select rowlock.id_at(now()) - nextval('rowlock.k_seq'),
+                 (select id from rowlock.queue where name = '{queue}'), 1, 1, now() - interval '{ago}'
+               from generate_series(1, {tasks})"
+        ))
+        .await;
+    };
+    die("old", 4, "16 minutes").await;
+    die("small", 2, "14 minutes").await;
+    let newly_dead = async |queue: &str| stats(&test, queue).await.newly_dead;
+    assert_eq!((newly_dead("old").await, newly_dead("small").await), (0, 2));
+    die("mail", 2 * ROWS, "1 hour").await;
+    assert_eq!((newly_dead("old").await, newly_dead("small").await, newly_dead("mail").await), (0, 2, 0));
+}
+
 #[tokio::test]
 async fn a_full_queue_leaves_other_queues_usable() {
     let test = TestDb::new().await;
@@ -115,6 +141,9 @@ async fn a_full_queue_leaves_other_queues_usable() {
         .fetch_all(&test.pool)
         .await
         .unwrap();
+    assert_eq!(full, ["mail"]);
+    let seen = overview(&test.db).await.unwrap().queues.into_iter();
+    let full: Vec<String> = seen.filter(|queue| queue.backlog_full).map(|queue| queue.stats.name).collect();
     assert_eq!(full, ["mail"]);
 }
 

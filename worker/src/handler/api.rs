@@ -31,6 +31,8 @@ pub struct Task {
     pub fencing_token: Token,
     /// Trace of this attempt, as a `traceparent` of W3C Trace Context: the parent of the handler's spans.
     pub traceparent: String,
+    /// The `tracestate` that belongs to it, or nothing.
+    pub tracestate: String,
 }
 
 impl Task {

@@ -90,6 +90,7 @@ mod tests {
             deadline: SystemTime::UNIX_EPOCH,
             fencing_token: rowlock_queue::Token(1),
             traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into(),
+            tracestate: String::new(),
         }
     }
 

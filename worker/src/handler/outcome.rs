@@ -151,12 +151,12 @@ pub(crate) fn bounded_error(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use rowlock_crds::{Dur, RetryPolicy};
+    use rowlock_crds::Dur;
 
     use super::*;
 
     fn policy() -> Policy {
-        Policy { retry: RetryPolicy::default(), timeout: Dur(Duration::from_mins(1)) }
+        Policy { timeout: Dur(Duration::from_mins(1)), ..Policy::default() }
     }
 
     fn failed() -> Answer {

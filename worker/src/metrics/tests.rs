@@ -10,6 +10,8 @@ use super::*;
 /// The series of a worker without those of task types, and those of one type.
 const SERIES_MAX: usize = 130;
 const SERIES_PER_TYPE: usize = 16;
+/// The wait target of the queue.
+const TARGET: Duration = Duration::from_secs(5);
 
 fn metrics() -> Metrics {
     Metrics::new("mail").unwrap()
@@ -53,6 +55,7 @@ fn what_an_alert_uses_is_there_with_zero_from_the_start() {
         "maintenance_operations_total{operation=\"rescue\",queue=\"mail\"}",
         "unwritten_outcomes{queue=\"mail\"}",
         "draining{queue=\"mail\"}",
+        "tasks_started_late_total{queue=\"mail\"}",
     ] {
         assert_eq!(value(&metrics, &format!("rowlock_worker_{name}")), Some(0.0), "{name}");
     }
@@ -67,18 +70,18 @@ fn the_number_of_series_is_bounded_and_further_types_count_as_other() {
     metrics.record_maintenance(&partitions(1.0, 1.0));
     let at_start = series(&metrics).len();
     assert!(at_start <= SERIES_MAX, "{at_start}");
-    metrics.attempt_started(&metrics.types.label("one"), None);
+    metrics.attempt_started(&metrics.types.label("one"), None, TARGET);
     assert_eq!(series(&metrics).len(), at_start + SERIES_PER_TYPE);
     for number in 0..1000 {
         let label = metrics.types.label(&format!("type-{number}"));
-        metrics.attempt_started(&label, Some(Duration::from_secs(3)));
+        metrics.attempt_started(&label, Some(Duration::from_secs(3)), TARGET);
         metrics.attempt_ended(&label, Some(&Answer::failed("no")), Duration::from_secs(1));
         metrics.settled(&label, "retry");
     }
     assert_eq!(series(&metrics).len(), at_start + 20 * SERIES_PER_TYPE);
     let other = "rowlock_worker_tasks_started_total{type=\"other\",queue=\"mail\"}";
     assert_eq!(value(&metrics, other), Some(1000.0 - 19.0));
-    metrics.attempt_started(&metrics.types.label("one"), None);
+    metrics.attempt_started(&metrics.types.label("one"), None, TARGET);
     let one = "rowlock_worker_tasks_started_total{type=\"one\",queue=\"mail\"}";
     assert_eq!(value(&metrics, one), Some(2.0));
 }
@@ -87,7 +90,7 @@ fn the_number_of_series_is_bounded_and_further_types_count_as_other() {
 fn a_type_with_quotes_and_newlines_stays_one_line() {
     let metrics = metrics();
     let before = series(&metrics).len();
-    metrics.attempt_started(&metrics.types.label("a\"} 1\nb\\"), None);
+    metrics.attempt_started(&metrics.types.label("a\"} 1\nb\\"), None, TARGET);
     let after = series(&metrics);
     assert_eq!(after.len(), before + SERIES_PER_TYPE);
     let name = r#"rowlock_worker_tasks_started_total{type="a\"} 1\nb\\",queue="mail"} 1"#;
@@ -98,7 +101,7 @@ fn a_type_with_quotes_and_newlines_stays_one_line() {
 fn an_attempt_counts_by_type_with_its_reason_and_its_time() {
     let metrics = metrics();
     let label = metrics.types.label("send");
-    metrics.attempt_started(&label, Some(Duration::from_secs(7)));
+    metrics.attempt_started(&label, Some(Duration::from_secs(7)), TARGET);
     metrics.attempt_ended(&label, Some(&Answer::Broken { error: "reset".into() }), Duration::from_secs(2));
     metrics.attempt_ended(&label, Some(&Answer::Done { result: None }), Duration::from_secs(3));
     metrics.attempt_ended(&label, None, Duration::from_secs(5));
@@ -110,6 +113,16 @@ fn an_attempt_counts_by_type_with_its_reason_and_its_time() {
         ("task_wait_seconds_bucket{queue=\"mail\",le=\"10\"}", 1.0),
     ] {
         assert_eq!(value(&metrics, &format!("rowlock_worker_{name}")), Some(expected), "{name}");
+    }
+}
+
+#[test]
+fn a_task_is_late_once_it_has_surely_waited_for_longer_than_the_wait_target() {
+    let metrics = metrics();
+    let late = "rowlock_worker_tasks_started_late_total{queue=\"mail\"}";
+    for (waited, expected) in [(None, 0.0), (Some(5000), 0.0), (Some(5999), 0.0), (Some(6000), 1.0)] {
+        metrics.attempt_started(&TypeLabel::default(), waited.map(Duration::from_millis), TARGET);
+        assert_eq!(value(&metrics, late), Some(expected), "{waited:?}");
     }
 }
 

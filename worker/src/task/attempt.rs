@@ -53,12 +53,13 @@ pub(crate) async fn run_attempt(
     }
     let started = Instant::now();
     let waited = claim.available_since.map(|since| started.into_std().saturating_duration_since(since));
-    context.metrics.attempt_started(&task_type, waited);
+    let target = active_policy.policy.wait_target.as_duration();
+    context.metrics.attempt_started(&task_type, waited, target);
     let attempt = claim.attempt.saturating_add(1);
     let kind = body.kind.clone();
     let begin = Attempt { task: claim.id, task_type: &kind, number: attempt, max_attempts, waited };
     let mut trace = context.traces.begin(&begin, body.trace.as_ref());
-    let task = build_task(context, &active_policy, &begin, body, token, trace.traceparent());
+    let task = build_task(context, &active_policy, &begin, body, token, &trace);
     let answer = tokio::select! {
         biased;
         () = slot.stopped().cancelled() => None,
@@ -164,7 +165,7 @@ fn build_task(
     attempt: &Attempt<'_>,
     body: FetchedTask,
     token: Token,
-    traceparent: String,
+    trace: &AttemptTrace,
 ) -> Task {
     Task {
         id: attempt.task,
@@ -176,7 +177,8 @@ fn build_task(
         enqueued_at: unix_ms(body.enqueued_at_unix_ms),
         deadline: SystemTime::now() + active_policy.policy.timeout.as_duration(),
         fencing_token: token,
-        traceparent,
+        traceparent: trace.traceparent(),
+        tracestate: trace.tracestate(),
     }
 }
 

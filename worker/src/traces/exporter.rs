@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::throttled_log::OutageLog;
-use crate::traces::collector::LastError;
+use crate::traces::collector::LastAnswer;
 
 /// Spans that may wait, of a kilobyte each: some seconds of a busy worker.
 const BUFFERED_SPANS: usize = 2048;
@@ -29,6 +29,9 @@ const BATCH_WAIT: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long the last requests may take: a part of a pod's time between drain and kill.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
+
+/// The name, for log lines, of requests of which the collector refused a part.
+const REJECT: &str = "reject";
 
 /// The spans on their way to the collector.
 pub(super) struct Exporter {
@@ -43,7 +46,7 @@ impl Exporter {
     /// Must be called within a tokio runtime.
     pub(super) fn start(
         mut to: SpanExporter,
-        last_error: LastError,
+        last_answer: LastAnswer,
         resource: &Resource,
         metrics: &Arc<Metrics>,
     ) -> Self {
@@ -53,7 +56,7 @@ impl Exporter {
         let finishing = CancellationToken::new();
         let sender = Sender {
             to,
-            last_error,
+            last_answer,
             paused: Arc::clone(&paused),
             metrics: Arc::clone(metrics),
             outage: OutageLog::default(),
@@ -124,7 +127,7 @@ impl SpanProcessor for Processor {
 /// Sends the spans of the buffer.
 struct Sender {
     to: SpanExporter,
-    last_error: LastError,
+    last_answer: LastAnswer,
     paused: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
     outage: OutageLog,
@@ -154,22 +157,38 @@ impl Sender {
                 () = self.finishing.cancelled() => (),
             }
             let size = batch.len();
-            match self.to.export(batch).await {
+            let exported = self.to.export(batch).await;
+            let answer = self.last_answer.take();
+            match exported {
                 Ok(()) => {
-                    self.metrics.spans_exported(size);
+                    let rejected = answer.rejected.min(size);
+                    self.metrics.spans_exported(size - rejected);
+                    self.note_rejected(rejected, &answer.reason);
                     if let Some((failures, after)) = self.outage.record_answer("export") {
                         tracing::info!(failures, ?after, "the collector takes traces again");
                     }
                 }
                 Err(error) => {
                     self.metrics.spans_lost(size);
-                    let error = self.last_error.take().unwrap_or_else(|| error.to_string());
+                    let error = answer.error.unwrap_or_else(|| error.to_string());
                     if let Some(failures) = self.outage.record_failure("export") {
                         tracing::warn!(%error, failures, "the collector takes no traces; spans are lost");
                     }
                     self.pause().await;
                 }
             }
+        }
+    }
+
+    /// Part of a request was refused. The reason is the collector's.
+    fn note_rejected(&self, rejected: usize, reason: &str) {
+        if rejected == 0 {
+            let _ = self.outage.record_answer(REJECT);
+            return;
+        }
+        self.metrics.spans_rejected(rejected);
+        if let Some(failures) = self.outage.record_failure(REJECT) {
+            tracing::warn!(rejected, reason, failures, "the collector refuses some of the spans");
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod collector;
 mod exporter;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +51,7 @@ struct Tracing {
 impl Traces {
     /// Exports to the collector at `endpoint`, if there is one. Must be called within a tokio runtime. Some
     /// settings come from the environment: `OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`,
-    /// `OTEL_SERVICE_NAME`, `OTEL_EXPORTER_OTLP_HEADERS`.
+    /// `OTEL_SERVICE_NAME`, `OTEL_EXPORTER_OTLP_HEADERS`, and those of [`tls`].
     pub(crate) fn new(
         endpoint: Option<&Uri>,
         queue: &Arc<str>,
@@ -151,6 +152,11 @@ impl AttemptTrace {
         format!("00-{trace}-{span}-{:02x}", self.context.trace_flags() & TraceFlags::SAMPLED)
     }
 
+    /// What belongs to it in the header `tracestate`, or nothing.
+    pub(crate) fn tracestate(&self) -> String {
+        self.context.trace_state().header()
+    }
+
     pub(crate) fn trace_id(&self) -> TraceId {
         self.context.trace_id()
     }
@@ -201,8 +207,10 @@ fn end(span: Option<&mut SdkSpan>, failure: Option<&'static str>) {
 }
 
 fn start(endpoint: &Uri, instance: &str, metrics: &Arc<Metrics>) -> Result<Tracing, ConfigError> {
-    let collector = Collector::new(endpoint);
-    let last_error = collector.last_error();
+    let sampler = ["OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"].map(|name| std::env::var(name).ok());
+    rowlock_daemon::check_sampler(sampler[0].as_deref(), sampler[1].as_deref()).map_err(ConfigError)?;
+    let collector = Collector::new(endpoint)?;
+    let last_answer = collector.last_answer();
     let collector = SpanExporter::builder()
         .with_http()
         .with_http_client(collector)
@@ -212,7 +220,7 @@ fn start(endpoint: &Uri, instance: &str, metrics: &Arc<Metrics>) -> Result<Traci
         .build()
         .map_err(|error| ConfigError(format!("--otlp-endpoint cannot be used: {error}")))?;
     let resource = resource(instance);
-    let exporter = Exporter::start(collector, last_error, &resource, metrics);
+    let exporter = Exporter::start(collector, last_answer, &resource, metrics);
     let provider = SdkTracerProvider::builder()
         .with_resource(resource)
         .with_span_processor(exporter.processor())
@@ -237,13 +245,18 @@ fn resource(instance: &str) -> Resource {
     }
 }
 
-/// The database has checked the form.
+/// The database has checked the form of the `traceparent`. A `tracestate` of another form is left out.
 fn read(producer: &ProducerTrace) -> Option<SpanContext> {
     let mut parts = producer.traceparent.split('-').skip(1);
     let trace = TraceId::from_hex(parts.next()?).ok()?;
     let span = SpanId::from_hex(parts.next()?).ok()?;
     let flags = TraceFlags::new(u8::from_str_radix(parts.next()?, 16).ok()?) & TraceFlags::SAMPLED;
-    Some(SpanContext::new(trace, span, flags, true, TraceState::NONE))
+    Some(SpanContext::new(trace, span, flags, true, trace_state(producer.tracestate.as_deref())))
+}
+
+fn trace_state(text: Option<&str>) -> TraceState {
+    let is_header = |text: &&str| text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\t'));
+    text.filter(is_header).and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 /// A trace of one attempt. If it is marked as sampled, a handler with a parent-based sampler records it.

@@ -1,11 +1,16 @@
 use opentelemetry_http::HttpClient as _;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
+use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
 
 fn producer(batch: bool) -> ProducerTrace {
-    ProducerTrace { traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00".into(), batch }
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00".to_owned();
+    ProducerTrace { traceparent, tracestate: Some("shop=1, other=a b".into()), batch }
 }
 
 fn attempt() -> Attempt<'static> {
@@ -17,6 +22,8 @@ fn without_a_collector_a_task_of_a_batch_has_a_trace_of_its_own() {
     let traces = Traces { queue: "mail".into(), tracing: None };
     let (single, batch) = (Some(producer(false)), Some(producer(true)));
     assert_eq!(traces.begin(&attempt(), single.as_ref()).traceparent(), producer(false).traceparent);
+    assert_eq!(traces.begin(&attempt(), single.as_ref()).tracestate(), "shop=1,other=a b");
+    assert_eq!(traces.begin(&attempt(), batch.as_ref()).tracestate(), "", "it is of another trace");
     let own: Vec<_> = (0..2).map(|_| traces.begin(&attempt(), batch.as_ref()).trace_id()).collect();
     assert_ne!(own[0], own[1]);
     assert!(!own.contains(&traces.begin(&attempt(), single.as_ref()).trace_id()));
@@ -36,8 +43,20 @@ async fn an_attempt_is_sampled_if_its_producer_is() {
     );
     assert!(traces.begin_settlement(&trace).0.is_none());
     assert!(traces.begin(&attempt(), None).traceparent().ends_with("-01"));
+    assert_eq!(trace.tracestate(), "shop=1,other=a b");
     drop(trace);
     traces.finish().await;
+}
+
+/// A handler would not get a task with a header that is none.
+#[test]
+fn a_tracestate_of_another_form_is_left_out() {
+    let traces = Traces { queue: "mail".into(), tracing: None };
+    for tracestate in ["no list", "UPPER=1", "a=1\r\nevil: 1", "a=\u{e4}", "", ","] {
+        let producer = ProducerTrace { tracestate: Some(tracestate.into()), ..producer(false) };
+        let trace = traces.begin(&attempt(), Some(&producer));
+        assert_eq!((trace.traceparent(), trace.tracestate()), (producer.traceparent, String::new()));
+    }
 }
 
 /// A server that answers each connection with these bytes, then closes it.
@@ -81,14 +100,39 @@ async fn spans_that_a_hostile_collector_answers_wrongly_are_lost() {
     }
 }
 
+/// Before, they counted as exported.
+#[tokio::test]
+async fn spans_that_a_collector_refuses_in_part_are_rejected() {
+    let answer = |rejected_spans| {
+        let partial = ExportTracePartialSuccess { rejected_spans, error_message: "too\nold".into() };
+        let body = ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        [head.into_bytes(), body].concat()
+    };
+    for (rejected_spans, rejected) in [(0, 0), (1, 1), (i64::MAX, 2), (-1, 0)] {
+        let metrics = Arc::new(Metrics::new("mail").unwrap());
+        let url = answering(answer(rejected_spans)).await;
+        let traces = Traces::new(Some(&url), &"mail".into(), "a", &metrics).unwrap();
+        for _ in 0..2 {
+            drop(traces.begin(&attempt(), None));
+        }
+        traces.finish().await;
+        let counted = metrics.render().unwrap();
+        for (result, spans) in [("exported", 2 - rejected), ("rejected", rejected), ("lost", 0)] {
+            let line = format!("rowlock_worker_spans_total{{result=\"{result}\",queue=\"mail\"}} {spans}\n");
+            assert!(counted.contains(&line), "{rejected_spans}: {counted}");
+        }
+    }
+}
+
 /// The log says why there was no answer.
 #[tokio::test]
 async fn the_cause_of_a_failed_request_is_kept() {
     let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let collector = Collector::new(&format!("http://{unused}").parse().unwrap());
+    let collector = Collector::new(&format!("http://{unused}").parse().unwrap()).unwrap();
     let request = http::Request::post("/v1/traces").body(bytes::Bytes::new()).unwrap();
     assert!(collector.send_bytes(request).await.is_err());
-    let cause = collector.last_error().take().unwrap();
+    let cause = collector.last_answer().take().error.unwrap();
     assert!(cause.contains("refused"), "{cause}");
 }
 

@@ -117,6 +117,8 @@ mod tests {
             refused: None,
             owner: None,
             stats: None,
+            backlog_full: false,
+            enqueued: 0,
             settings: QueueSettings::default(),
             instances: 1,
             ready: 1,

@@ -217,6 +217,46 @@ async fn an_attempt_that_a_fence_stopped_is_an_error() {
     assert_eq!(failed, [("process mail".into(), "interrupted".into())]);
 }
 
+/// The tracestate goes with the traceparent: from the same place, to the handler and into spans. One that is
+/// none does not make a task fail.
+#[tokio::test]
+async fn a_tracestate_goes_with_its_traceparent() {
+    let test = TestDb::new().await;
+    let mut producer = test.session().await;
+    let setting =
+        format!("set rowlock.traceparent = '{PRODUCER}'; set rowlock.tracestate = 'shop=1,other=a b'");
+    producer.execute(AssertSqlSafe(setting)).await.unwrap();
+    let of_option = format!("\"traceparent\": \"{PRODUCER}\"");
+    for (options, expected) in [
+        ("{}", Some("shop=1,other=a b")),
+        // It belongs to the other traceparent.
+        (&*format!("{{{of_option}}}"), None),
+        (&*format!("{{{of_option}, \"tracestate\": \"mine=2\"}}"), Some("mine=2")),
+        (&*format!("{{{of_option}, \"tracestate\": \"a=\\u000a\"}}"), None),
+        (&*format!("{{{of_option}, \"tracestate\": \"a={}\"}}", "x".repeat(600)), None),
+    ] {
+        for (call, mark) in
+            [("enqueue('mail', 'send', '{}'::json", ""), ("enqueue_many('mail', 'send', '[{}]'::json", "*")]
+        {
+            let sql = format!("select rowlock.{call}, '{options}'::jsonb)");
+            let id: i64 = producer.fetch_one(AssertSqlSafe(sql)).await.unwrap().get(0);
+            let kept: String = test.one(format!("select trace from rowlock.task where id = {id}")).await;
+            let state = expected.map(|state| format!(" {state}")).unwrap_or_default();
+            assert_eq!(kept, format!("{mark}{PRODUCER}{state}"), "{options}");
+        }
+    }
+    let (test, collector) = (TestDb::new().await, Collector::start().await);
+    let options = EnqueueOptions {
+        traceparent: Some(PRODUCER.into()),
+        tracestate: Some("shop=1, other=2".into()),
+        ..EnqueueOptions::default()
+    };
+    enqueue(&test.db, "mail", "send", "{}", &options).await.unwrap();
+    run(&test, Some(&collector.url), 1).await;
+    let spans = collector.spans();
+    assert!(!spans.is_empty() && spans.iter().all(|span| span.trace_state == "shop=1,other=2"), "{spans:#?}");
+}
+
 /// Text, `jsonb`, null and numbers, from every function for producers.
 #[tokio::test]
 async fn every_call_of_a_producer_takes_a_traceparent() {

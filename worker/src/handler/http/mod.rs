@@ -73,9 +73,11 @@ impl HttpHandler {
 
     fn request(&self, task: &Task, payload: &Bytes) -> Result<Request<Full<Bytes>>, http::Error> {
         let id = task.id.to_string();
-        Request::builder()
-            .method(Method::POST)
-            .uri(self.path())
+        let mut request = Request::builder().method(Method::POST).uri(self.path());
+        if !task.tracestate.is_empty() {
+            request = request.header("tracestate", &task.tracestate);
+        }
+        request
             .header(header::HOST, &self.authority)
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
             // Results are stored as text, and compression gains nothing over loopback.

@@ -19,6 +19,7 @@ pub(super) fn task() -> Task {
         deadline: SystemTime::UNIX_EPOCH,
         fencing_token: rowlock_queue::Token(42),
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into(),
+        tracestate: "shop=1".into(),
     }
 }
 
@@ -91,6 +92,7 @@ async fn the_request_carries_payload_and_headers() {
         "rowlock-deadline: 1970-01-01T00:00:00.000Z",
         "rowlock-fencing-token: 42",
         "traceparent: 00-",
+        "tracestate: shop=1",
     ] {
         assert!(request.contains(&format!("\r\n{line}")), "{line} is not in {request}");
     }

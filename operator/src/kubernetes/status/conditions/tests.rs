@@ -62,6 +62,8 @@ fn decided_on(scene: Scene, observed: &ObservedQueue) -> Vec<NewCondition> {
         shortage: None,
         refused: scene.refused.map(Arc::new),
         stats: None,
+        backlog_full: false,
+        enqueued: 0,
         instances: 2,
         ready: 2,
         draining: 0,
