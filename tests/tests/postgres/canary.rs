@@ -1,4 +1,4 @@
-//! What a canary is judged by.
+//! What the decision about a canary is made from.
 
 use rowlock_queue::{ComparedPods, Heartbeat, Runs, heartbeat, join_in_pod, leave, pod_runs};
 use rowlock_tests::{TestDb, TestInstance};

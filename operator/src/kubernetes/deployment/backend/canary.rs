@@ -29,12 +29,12 @@ pub(super) struct Decided {
     rollout: Rollout,
     /// What the old template was made from, if not all pods get the new one.
     old_source: Option<String>,
-    news: Option<News>,
+    transition: Option<Transition>,
     view: Option<CanaryView>,
 }
 
 /// What has become of a canary in this pass.
-enum News {
+enum Transition {
     Started,
     Passed,
     Failed,
@@ -42,12 +42,12 @@ enum News {
 
 impl Decided {
     fn straight() -> Self {
-        Self { rollout: Rollout::Straight, old_source: None, news: None, view: None }
+        Self { rollout: Rollout::Straight, old_source: None, transition: None, view: None }
     }
 
     /// Whether a canary begins or ends with this write.
     pub(super) fn is_new(&self) -> bool {
-        self.news.is_some()
+        self.transition.is_some()
     }
 
     pub(super) fn build(
@@ -103,8 +103,8 @@ impl PodBackend {
                 let Some(record) = begun.filter(|_| differs && has_pods) else { return Decided::straight() };
                 (last.canary_broken_since, last.canary_blind_at) = (None, None);
                 let view = view(&record, &PodHealth::default(), None, Duration::ZERO);
-                let (rollout, news) = (Rollout::Canary(record), Some(News::Started));
-                Decided { rollout, old_source, news, view: Some(view) }
+                let (rollout, transition) = (Rollout::Canary(record), Some(Transition::Started));
+                Decided { rollout, old_source, transition, view: Some(view) }
             }
             Known::Running(record) => self.watch(last, desired, live, record, old_source).await,
         }
@@ -128,7 +128,7 @@ impl PodBackend {
         let wait = |record: CanaryRecord, view: CanaryView| Decided {
             rollout: Rollout::Canary(record),
             old_source: old_source.clone(),
-            news: None,
+            transition: None,
             view: Some(view),
         };
         let newest = match pod_runs(&self.db, &pods.compared).await {
@@ -167,7 +167,7 @@ impl PodBackend {
             }
             CanaryStep::GoOn => {
                 let view = Some(view(&record, &health, Some(total), watched));
-                Decided { news: Some(News::Passed), view, ..Decided::straight() }
+                Decided { transition: Some(Transition::Passed), view, ..Decided::straight() }
             }
             CanaryStep::GoBack(fault) => {
                 // It gets no more tasks from now on. If this fails, Kubernetes ends the pods soon anyway.
@@ -177,21 +177,21 @@ impl PodBackend {
                 let templates = self.all_candidates(last);
                 let templates = templates.iter().map(|pod| pod.template().to_owned());
                 record.fail(why(&fault, &health), (templates, &total));
-                back(record, old_source, live, manifest, Some(News::Failed))
+                back(record, old_source, live, manifest, Some(Transition::Failed))
             }
         }
     }
 
     /// The Deployment is as was decided.
     pub(super) async fn note_rollout(&self, last: &mut LastApplied, decided: Decided) {
-        let Decided { rollout, news, view, .. } = decided;
-        let (reason, note) = match (news, &view) {
-            (Some(News::Started), _) => (EventReason::CanaryStarted, STARTED.to_owned()),
-            (Some(News::Passed), Some(view)) => {
+        let Decided { rollout, transition, view, .. } = decided;
+        let (reason, note) = match (transition, &view) {
+            (Some(Transition::Started), _) => (EventReason::CanaryStarted, STARTED.to_owned()),
+            (Some(Transition::Passed), Some(view)) => {
                 self.context.canaries.note(true);
                 (EventReason::CanaryPassed, passed(view))
             }
-            (Some(News::Failed), _) => {
+            (Some(Transition::Failed), _) => {
                 // The condition has an event.
                 self.context.canaries.note(false);
                 last.canary = view;
@@ -241,11 +241,11 @@ fn back(
     old_source: Option<String>,
     live: &Live,
     manifest: &Manifest,
-    news: Option<News>,
+    transition: Option<Transition>,
 ) -> Decided {
     let Some(old) = old_manifest(live.metadata.as_ref(), manifest) else { return Decided::straight() };
     let view = view(&record, &PodHealth::default(), record.total(), Duration::ZERO);
-    Decided { rollout: Rollout::Back(record, old), old_source, news, view: Some(view) }
+    Decided { rollout: Rollout::Back(record, old), old_source, transition, view: Some(view) }
 }
 
 const STARTED: &str = "the pod template has changed: a share of the pods gets it first, and their runs are \
